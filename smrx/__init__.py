@@ -1,0 +1,1 @@
+"""smrx: an exchange core that cannot lose an acknowledged order."""

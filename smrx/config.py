@@ -1,0 +1,198 @@
+"""Configuration: TOML in, validated and typed structs out. Every error names file, key, what was expected and found.
+
+With no file at all the configuration is a three-node cluster on loopback.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+#: Node i of the default cluster listens on 7100 + 10 i and the five ports after it.
+DEFAULT_BASE_PORT: Final = 7100
+PORTS_PER_NODE: Final = 10
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+NodeId = Annotated[int, msgspec.Meta(ge=1, le=255)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ConfigError(Exception):
+    """The operator's configuration cannot be used; the message is one sentence for the operator."""
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where one member listens. `port` is the raft port; the others follow it unless named."""
+
+    id: NodeId
+    port: Port
+    host: str = "127.0.0.1"
+    orders_port: Port | None = None
+    events_port: Port | None = None
+    retransmit_port: Port | None = None
+    admin_port: Port | None = None
+    metrics_port: Port | None = None
+
+    def _address(self, named: int | None, offset: int) -> str:
+        return f"tcp://{self.host}:{self.port + offset if named is None else named}"
+
+    @property
+    def raft_address(self) -> str:
+        return self._address(self.port, 0)
+
+    @property
+    def orders_address(self) -> str:
+        return self._address(self.orders_port, 1)
+
+    @property
+    def events_address(self) -> str:
+        return self._address(self.events_port, 2)
+
+    @property
+    def retransmit_address(self) -> str:
+        return self._address(self.retransmit_port, 3)
+
+    @property
+    def admin_address(self) -> str:
+        return self._address(self.admin_port, 4)
+
+    @property
+    def metrics_bind(self) -> tuple[str, int]:
+        return self.host, self.port + 5 if self.metrics_port is None else self.metrics_port
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Raft timing in milliseconds. An election takes between min and max after the last heartbeat."""
+
+    heartbeat_ms: PositiveInt = 50
+    election_min_ms: PositiveInt = 600
+    election_max_ms: PositiveInt = 1200
+    #: A leader that hears no majority for this long steps down; below election_min_ms, so two never serve at once.
+    leader_fallback_ms: PositiveInt = 450
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds on memory."""
+
+    #: Events a node keeps for retransmission (128 bytes each).
+    event_ring: PositiveInt = 1 << 20
+    #: Outcomes a node keeps to answer a repeated request in full (64 bytes each).
+    outcome_ring: PositiveInt = 1 << 18
+    #: Raft entries after which the log is compacted into a snapshot.
+    compaction_entries: PositiveInt = 50_000
+    #: Commands waiting for a majority before new ones are refused as OVERLOADED.
+    pending_commands: PositiveInt = 1 << 18
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One cluster, as every member and every client reads it."""
+
+    cluster: str = "local"
+    nodes: tuple[NodeConfig, ...] = tuple(
+        NodeConfig(id=i, port=DEFAULT_BASE_PORT + PORTS_PER_NODE * i) for i in (1, 2, 3)
+    )
+    #: Where members keep term, vote and identity; one folder a node below it.
+    data_dir: str = "data"
+    #: "memory" (the default): commands live in the memory of a majority. "disk" is not built yet and is refused.
+    durability: Literal["memory", "disk"] = "memory"
+    timing: Timing = Timing()
+    limits: Limits = Limits()
+
+    def node(self, node_id: int) -> NodeConfig:
+        """Return a member; raises ConfigError for an id that is not in the cluster."""
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        known = ", ".join(str(node.id) for node in self.nodes)
+        raise ConfigError(f"node id: expected one of {known} (cluster {self.cluster!r}), found {node_id}")
+
+    def node_dir(self, node_id: int) -> Path:
+        """The data directory of one member."""
+        return Path(self.data_dir).expanduser() / f"node-{node_id}"
+
+
+def load(path: str | Path | None = None) -> Config:
+    """Return the configuration in the TOML file `path`, or the default; raises ConfigError."""
+    if path is None:
+        return Config()
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a readable TOML file, found: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected UTF-8 text, found other bytes") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: expected TOML, found: {error}") from None
+    return parse(raw, str(path))
+
+
+def parse(raw: dict[str, Any], source: str) -> Config:
+    """Return a validated configuration; `source` names it in errors. Raises ConfigError."""
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}".replace(" - at `$.", " - at `")) from None
+    _check(config, source)
+    return config
+
+
+def dump(config: Config) -> str:
+    """Return the TOML text of a configuration; load() of it gives an equal one."""
+    lines = [
+        f'cluster = "{config.cluster}"',
+        f'data_dir = "{config.data_dir}"',
+        f'durability = "{config.durability}"',
+    ]
+    for section in ("timing", "limits"):
+        lines += ["", f"[{section}]"]
+        lines += [f"{key} = {value}" for key, value in msgspec.to_builtins(getattr(config, section)).items()]
+    for node in config.nodes:
+        lines += ["", "[[nodes]]"]
+        for key, value in msgspec.to_builtins(node).items():
+            if value is not None:
+                lines.append(f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}")
+    return "\n".join(lines) + "\n"
+
+
+def _check(config: Config, source: str) -> None:
+    if not config.nodes:
+        raise ConfigError(f"{source}: nodes: expected at least one, found none")
+    ids = [node.id for node in config.nodes]
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"{source}: nodes: expected different ids, found {ids}")
+    addresses: dict[str, int] = {}
+    for node in config.nodes:
+        host, metrics = node.metrics_bind
+        for address in (
+            node.raft_address,
+            node.orders_address,
+            node.events_address,
+            node.retransmit_address,
+            node.admin_address,
+            f"tcp://{host}:{metrics}",
+        ):
+            port = int(address.rsplit(":", 1)[1])
+            if port > 65535:
+                raise ConfigError(f"{source}: node {node.id}: expected ports up to 65535, found {port}")
+            if address in addresses:
+                raise ConfigError(
+                    f"{source}: nodes: expected each address once, found {address} for "
+                    f"node {addresses[address]} and node {node.id}"
+                )
+            addresses[address] = node.id
+    timing = config.timing
+    if not timing.heartbeat_ms * 3 < timing.election_min_ms < timing.election_max_ms:
+        raise ConfigError(
+            f"{source}: timing: expected 3 x heartbeat_ms < election_min_ms < election_max_ms, found "
+            f"{timing.heartbeat_ms}, {timing.election_min_ms}, {timing.election_max_ms}"
+        )
+    if not timing.heartbeat_ms < timing.leader_fallback_ms < timing.election_min_ms:
+        raise ConfigError(
+            f"{source}: timing.leader_fallback_ms: expected between heartbeat_ms and election_min_ms "
+            f"({timing.heartbeat_ms} to {timing.election_min_ms}), found {timing.leader_fallback_ms}"
+        )
+    if config.durability == "disk":
+        raise ConfigError(
+            f'{source}: durability: expected "memory", found "disk", which this version does not have yet'
+        )

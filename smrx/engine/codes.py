@@ -1,0 +1,159 @@
+"""The numbers of the contract: every enumeration that stands in a record, with its stable value.
+
+A value, once given, is never used for anything else: it is written into logs, snapshots and feeds.
+Read by everything; imports nothing of smrx.
+"""
+
+from enum import IntEnum, IntFlag
+
+
+class CommandKind(IntEnum):
+    """What a command asks for (offset 0 of a command record)."""
+
+    PLACE = 1
+    CANCEL = 2
+    REPLACE = 3
+    MASS_CANCEL = 4
+    DEPOSIT = 5
+    WITHDRAW = 6
+    OPEN_ACCOUNT = 7
+    OPEN_SESSION = 10
+    CLOSE_SESSION = 11
+    ADD_ASSET = 12
+    ADD_INSTRUMENT = 13
+
+
+class EventKind(IntEnum):
+    """What happened (offset 24 of an event record)."""
+
+    NEW = 1
+    PARTIALLY_FILLED = 2
+    FILLED = 3
+    CANCELLED = 4
+    REPLACED = 5
+    REJECTED = 6
+    EXPIRED = 7
+    TRADE = 8
+    DEPOSITED = 9
+    WITHDRAWN = 10
+    ACCOUNT_OPENED = 11
+    SESSION_OPENED = 14
+    SESSION_CLOSED = 15
+    ASSET_ADDED = 16
+    INSTRUMENT_ADDED = 17
+    MASS_CANCELLED = 18
+
+
+class OutcomeStatus(IntEnum):
+    """How one command ended, as its sender is told (offset 0 of an outcome record)."""
+
+    ACCEPTED = 1
+    REJECTED = 2
+    DUPLICATE = 3
+
+
+class Side(IntEnum):
+    """The side of an order; for MASS_CANCEL, ANY leaves the side open."""
+
+    ANY = 0
+    BUY = 1
+    SELL = 2
+
+
+class OrderType(IntEnum):
+    LIMIT = 1
+    MARKET = 2
+
+
+class TimeInForce(IntEnum):
+    GTC = 1
+    IOC = 2
+    FOK = 3
+    GTD = 4
+
+
+class Stp(IntEnum):
+    """Self-trade prevention; the taker's mode decides."""
+
+    NONE = 0
+    CANCEL_NEWEST = 1
+    CANCEL_OLDEST = 2
+    CANCEL_BOTH = 3
+    DECREMENT = 4
+
+
+class OrderFlags(IntFlag):
+    NONE = 0
+    POST_ONLY = 1
+
+
+class AccountStatus(IntEnum):
+    ACTIVE = 1
+    SUSPENDED = 2
+
+
+class InstrumentStatus(IntEnum):
+    TRADING = 1
+    HALTED = 2
+    CANCEL_ONLY = 3
+    CLOSED = 4
+
+
+class Reason(IntEnum):
+    """Why a command was refused or an order ended (u16). NONE where no reason is due.
+
+    Refusals stand in their order of precedence: the first check that fails is the one reported.
+    """
+
+    NONE = 0
+    # malformed
+    UNKNOWN_KIND = 10
+    RESERVED_NOT_ZERO = 11
+    INVALID_SIDE = 12
+    INVALID_ORDER_TYPE = 13
+    INVALID_TIME_IN_FORCE = 14
+    INVALID_STP = 15
+    INVALID_FLAGS = 16
+    INVALID_ID = 17
+    # session and request
+    UNKNOWN_SESSION = 20
+    REQUEST_GAP = 21
+    SESSION_IN_USE = 22
+    NOT_AUTHORISED = 23
+    # account
+    UNKNOWN_ACCOUNT = 40
+    ACCOUNT_EXISTS = 41
+    ACCOUNT_SUSPENDED = 42
+    # asset, instrument and status
+    UNKNOWN_ASSET = 50
+    ASSET_EXISTS = 51
+    UNKNOWN_INSTRUMENT = 52
+    INSTRUMENT_EXISTS = 53
+    INSTRUMENT_NOT_TRADING = 54
+    INVALID_INSTRUMENT = 55
+    # identity of orders and transfers
+    DUPLICATE_CLIENT_ORDER_ID = 60
+    UNKNOWN_ORDER = 61
+    TRANSFER_ALREADY_DONE = 62
+    TRANSFER_ID_REUSED = 63
+    # price, tick, band, quantity, notional
+    INVALID_PRICE = 70
+    PRICE_ABOVE_MAXIMUM = 71
+    INVALID_QUANTITY = 72
+    QUANTITY_ABOVE_MAXIMUM = 73
+    INVALID_AMOUNT = 74
+    SUPPLY_EXCEEDED = 75
+    # unsupported combination
+    UNSUPPORTED_COMBINATION = 90
+    # feasibility
+    POST_ONLY_WOULD_TAKE = 100
+    FOK_UNFILLABLE = 101
+    # funds
+    INSUFFICIENT_FUNDS = 110
+    # why an accepted order ended
+    REQUESTED = 200
+    MASS_CANCEL = 201
+    IOC_REMAINDER = 202
+    NO_LIQUIDITY = 203
+    FUNDS_EXHAUSTED = 204
+    SELF_TRADE = 205

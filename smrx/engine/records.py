@@ -1,0 +1,147 @@
+"""The records of the contract: fixed-size, little-endian, the same bytes on sockets, in the log and in memory.
+
+`np.frombuffer` is the decoder. Sizes and offsets are asserted at import. Money, price and quantity are
+integers: price in ticks, quantity in lots, money in the minimal unit of its asset.
+"""
+
+from typing import Final
+
+import numpy as np
+
+COMMAND_SIZE: Final = 64
+EVENT_SIZE: Final = 128
+OUTCOME_SIZE: Final = 64
+
+#: A request to the state machine. Fields by kind (those not named must be 0, else RESERVED_NOT_ZERO):
+#:   every kind but OPEN_SESSION: session_id, request_id (= the session's last + 1)
+#:   PLACE          side order_type tif stp flags account instrument client_order_id price_ticks quantity_lots
+#:                  (price_ticks 0 for a market order)
+#:   CANCEL         account, and order_id or else client_order_id (exactly one of them non-zero)
+#:   REPLACE        account, order_id or else client_order_id, price_ticks, quantity_lots (the new total)
+#:   MASS_CANCEL    account, instrument (0 = all), side (ANY = both)
+#:   DEPOSIT        account, instrument = asset id, order_id = transfer id, quantity_lots = amount in minimal units
+#:   WITHDRAW       as DEPOSIT
+#:   OPEN_ACCOUNT   account (the new one)
+#:   OPEN_SESSION   session_id (chosen by the client, not 0), account, request_id 0
+#:   CLOSE_SESSION  nothing more
+#:   ADD_ASSET      instrument = asset id, client_order_id = symbol, quantity_lots = display decimals (0..18)
+#:   ADD_INSTRUMENT see INSTRUMENT_COMMAND
+COMMAND: Final = np.dtype(
+    {
+        "names": [
+            "kind", "side", "order_type", "tif", "stp", "flags", "reserved", "session_id", "request_id",
+            "account", "instrument", "client_order_id", "order_id", "price_ticks", "quantity_lots",
+        ],
+        "formats": ["u1", "u1", "u1", "u1", "u1", "u1", "<u2", "<u8", "<u8", "<u4", "<u4", "<u8", "<u8", "<i8", "<i8"],
+        "offsets": [0, 1, 2, 3, 4, 5, 6, 8, 16, 24, 28, 32, 40, 48, 56],
+        "itemsize": COMMAND_SIZE,
+    }
+)  # fmt: skip
+
+#: ADD_INSTRUMENT seen through its own names: the same 64 bytes as COMMAND.
+#:   reserved bytes 1..3 must be 0.
+#:   scale_units     quote units that one tick x one lot is worth, >= 1
+#:   lot_units       base units in one lot, >= 1
+#:   symbol          up to 8 ASCII bytes (A-Z 0-9 - . / _), NUL-padded, first byte in the low byte of the u64; not 0
+INSTRUMENT_COMMAND: Final = np.dtype(
+    {
+        "names": [
+            "kind", "scale_units", "session_id", "request_id", "lot_units", "instrument", "symbol",
+            "base_asset", "quote_asset", "max_price_ticks", "max_quantity_lots",
+        ],
+        "formats": ["u1", "<u4", "<u8", "<u8", "<u4", "<u4", "<u8", "<u4", "<u4", "<i8", "<i8"],
+        "offsets": [0, 4, 8, 16, 24, 28, 32, 40, 44, 48, 56],
+        "itemsize": COMMAND_SIZE,
+    }
+)  # fmt: skip
+
+#: What happened. Fields by kind (all others 0); every event has sequence, command_sequence, time_ns, kind, and the
+#: session_id and request_id of the command that caused it:
+#:   NEW              side order_type tif stp flags account instrument order_id client_order_id price_ticks
+#:                    quantity_lots leaves_lots
+#:   PARTIALLY_FILLED, FILLED   the order's side order_type tif stp flags account instrument order_id client_order_id
+#:                    and match_id; price_ticks and quantity_lots of this fill; cum_lots and leaves_lots after it
+#:   CANCELLED, EXPIRED   the order's fields as in NEW (quantity_lots = order quantity), reason, cum_lots;
+#:                    leaves_lots = 0; the lots that died = quantity_lots - cum_lots
+#:   REPLACED         the order's fields as in NEW after the change, cum_lots, leaves_lots
+#:   REJECTED         reason; and side order_type tif stp flags account instrument order_id client_order_id price_ticks
+#:                    quantity_lots copied from the command as sent (for ADD_INSTRUMENT through the names of COMMAND);
+#:                    command_kind
+#:   TRADE            side = taker's side; instrument; account, order_id = taker's; counter_account, counter_order_id =
+#:                    maker's; match_id; price_ticks; quantity_lots; cum_lots = taker's fee, leaves_lots = maker's fee
+#:                    (quote units)
+#:   DEPOSITED, WITHDRAWN   account, instrument = asset, order_id = transfer id, quantity_lots = amount, cum_lots =
+#:                    available after
+#:   ACCOUNT_OPENED   account
+#:   SESSION_OPENED, SESSION_CLOSED   account
+#:   ASSET_ADDED      instrument = asset, client_order_id = symbol, quantity_lots = decimals
+#:   INSTRUMENT_ADDED instrument, client_order_id = symbol, account = lot_units, counter_account = scale_units,
+#:                    order_id = base_asset, counter_order_id = quote_asset, price_ticks = max_price_ticks,
+#:                    quantity_lots = max_quantity_lots
+#:   MASS_CANCELLED   account, instrument, side as in the command; quantity_lots = orders cancelled. It comes after the
+#:                    CANCELLED events
+EVENT: Final = np.dtype(
+    {
+        "names": [
+            "sequence", "command_sequence", "time_ns", "kind", "side", "order_type", "tif", "stp", "flags", "reason",
+            "instrument", "account", "counter_account", "command_kind", "order_id", "counter_order_id", "match_id",
+            "client_order_id", "session_id", "request_id", "price_ticks", "quantity_lots", "cum_lots", "leaves_lots",
+        ],
+        "formats": [
+            "<u8", "<u8", "<i8", "u1", "u1", "u1", "u1", "u1", "u1", "<u2",
+            "<u4", "<u4", "<u4", "<u4", "<u8", "<u8", "<u8",
+            "<u8", "<u8", "<u8", "<i8", "<i8", "<i8", "<i8",
+        ],
+        "offsets": [
+            0, 8, 16, 24, 25, 26, 27, 28, 29, 30, 32, 36, 40, 44, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120,
+        ],
+        "itemsize": EVENT_SIZE,
+    }
+)  # fmt: skip
+
+#: The answer to one command, to its sender: one per command, in the order of the commands.
+#:   sequence        the command's sequence; 0 for a DUPLICATE (nothing was applied)
+#:   order_id        the order created or touched (PLACE, CANCEL, REPLACE), the transfer id (DEPOSIT, WITHDRAW), else 0.
+#:                   For OPEN_SESSION of an existing session of the same account (a resumption, status DUPLICATE): the
+#:                   session's last request id, so that the client can go on from there; the same for any DUPLICATE
+#:   event_kind      the order's state after the command: PLACE: NEW, PARTIALLY_FILLED, FILLED, EXPIRED or REJECTED;
+#:                   others: the kind of the event that answers it
+#:   first_event, event_count   the command's events (sequence of the first, 0 if none; number of them)
+#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE); MASS_CANCEL: cum_lots = orders
+#:                   cancelled; DEPOSIT, WITHDRAW: cum_lots = available after
+OUTCOME: Final = np.dtype(
+    {
+        "names": [
+            "status", "event_kind", "reason", "event_count", "session_id", "request_id", "sequence", "order_id",
+            "first_event", "cum_lots", "leaves_lots",
+        ],
+        "formats": ["u1", "u1", "<u2", "<u4", "<u8", "<u8", "<u8", "<u8", "<u8", "<i8", "<i8"],
+        "offsets": [0, 1, 2, 4, 8, 16, 24, 32, 40, 48, 56],
+        "itemsize": OUTCOME_SIZE,
+    }
+)  # fmt: skip
+
+for _name, _dtype, _size in (
+    ("COMMAND", COMMAND, COMMAND_SIZE),
+    ("INSTRUMENT_COMMAND", INSTRUMENT_COMMAND, COMMAND_SIZE),
+    ("EVENT", EVENT, EVENT_SIZE),
+    ("OUTCOME", OUTCOME, OUTCOME_SIZE),
+):
+    if _dtype.itemsize != _size:
+        raise ImportError(f"{_name} must be {_size} bytes, found {_dtype.itemsize}")
+
+
+def pack_symbol(text: str) -> int:
+    """Return the u64 of a symbol: 1 to 8 characters of A-Z 0-9 - . / _, the first in the low byte.
+
+    Raises ValueError, with what was expected and found, for anything else.
+    """
+    allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
+    if not 1 <= len(text) <= 8 or not set(text) <= allowed:
+        raise ValueError(f"symbol: expected 1 to 8 characters of A-Z 0-9 - . / _, found {text!r}")
+    return int.from_bytes(text.encode("ascii").ljust(8, b"\0"), "little")
+
+
+def unpack_symbol(value: int) -> str:
+    """Return the text of a symbol's u64, the inverse of pack_symbol."""
+    return int(value).to_bytes(8, "little").rstrip(b"\0").decode("ascii", "replace")
