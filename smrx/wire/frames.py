@@ -62,6 +62,8 @@ class LeaderHint(msgspec.Struct, frozen=True):
     order_address: str | None
     node_id: int
     term: int
+    #: Where the answering node answers queries.
+    admin_address: str | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -197,5 +199,6 @@ T = TypeVar("T")
 def _decode_body(frame: Frame, schema: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(frame.body, type=schema)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:
+        # Beside msgspec's own errors: UnicodeDecodeError for a str, RecursionError for nesting in skipped fields.
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"{frame.kind.name} body: {error}") from None

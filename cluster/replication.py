@@ -1,0 +1,193 @@
+"""The replication divergence test, on real processes: python -m cluster.replication (scripts/test_replication.sh).
+
+Four claims, each PASS or FAIL in one line: (a) nodes end with identical logs, state hashes and trade counts, with no
+journal on disk; (b) no file of the data directory grows with orders; (c) a node whose memory is damaged on purpose is
+named, with the first diverging command, within a second of the next command, and the others go on; (d) a leader killed
+in the middle of the flow is replaced within three seconds, no acknowledged order lost, none doubled.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+
+from cluster.flow import Flow
+from cluster.proof import FAILURES, NotProved, equal_logs, growth, read_events, sizes
+from smrx.cli.connect import asker
+from smrx.cli.survey import Agreement, Ask, survey
+from smrx.client import Client
+from smrx.engine.codes import CommandKind, OutcomeStatus
+from smrx.engine.records import COMMAND
+from smrx.local import LocalCluster
+from smrx.tape.files import Tape
+from smrx.tape.generate import generate
+from smrx.tape.market import USD_ASSET, setup_failure
+from smrx.wire.admin import Corrupt, CorruptReply
+
+#: A new leader must be there by then.
+FAILOVER_SECONDS = 3.0
+#: A damaged node must be named by then, counted from the answer to the next command.
+DETECTION_SECONDS = 1.0
+_SEED = 2
+
+
+class Stage:
+    """A running cluster with a market on it, and the tape that plays there."""
+
+    def __init__(self, cluster: LocalCluster, tape: Tape, ask: Ask) -> None:
+        self.cluster = cluster
+        self.tape = tape
+        self.ask = ask
+        self.config = cluster.config
+        self.node_ids = [node.id for node in cluster.config.nodes]
+        with Client(self.config, account=0) as client:
+            failure = setup_failure(tape.setup, client.submit(tape.setup))
+        if failure is not None:
+            raise NotProved(failure)
+
+    def play(self, start: float = 0.0, end: float = 1.0) -> Flow:
+        """Start to send a share of the tape."""
+        count = len(self.tape.commands)
+        flow = Flow(self.config, self.tape.commands[int(start * count) : int(end * count)])
+        flow.start()
+        return flow
+
+    def files(self) -> dict[str, int]:
+        """The files of all data directories."""
+        return sizes(Path(self.config.data_dir))
+
+
+def identical_logs(stage: Stage) -> str:
+    """(a) The same log, state hash and trade count on every node."""
+    record = stage.play(0.0, 0.4).finish(120)
+    reply = equal_logs(stage.ask, stage.node_ids)
+    if reply.sequence < record.last_sequence:
+        raise NotProved(f"expected all nodes at command {record.last_sequence}, found {reply.sequence}")
+    if reply.trades == 0:
+        raise NotProved("expected trades, found none: nothing was proved")
+    return (
+        f"{len(stage.node_ids)} nodes agree after {len(record):,} commands, journal off: log index "
+        f"{reply.applied_index:,}, log digest {reply.log_digest:016x}, state hash {reply.state_hash:016x}, "
+        f"{reply.trades:,} trades"
+    )
+
+
+def no_growth(stage: Stage) -> str:
+    """(b) Not one file is new or larger after more orders."""
+    before = stage.files()
+    record = stage.play(0.4, 0.6).finish(120)
+    equal_logs(stage.ask, stage.node_ids)
+    after = stage.files()
+    grown = growth(before, after)
+    if grown:
+        raise NotProved("; ".join(grown))
+    return f"{len(record):,} commands later the {len(after)} files hold {sum(after.values()):,} bytes as before"
+
+
+def damaged_memory(stage: Stage) -> str:
+    """(c) The damaged node and the first diverging command are named in time, and the others go on."""
+    victim = next(node_id for node_id in stage.node_ids if node_id != stage.cluster.wait_leader())
+    account = stage.tape.accounts[0]
+    reply = stage.ask(victim, Corrupt(account=account, asset=USD_ASSET, delta=1))
+    if not isinstance(reply, CorruptReply) or not reply.done:
+        raise NotProved(f"expected node {victim} to damage its memory as asked, found {reply}")
+    with Client(stage.config, account=0) as client:
+        outcome = client.submit(_deposit(account))[0]
+    answered = time.monotonic()
+    if outcome["status"] != OutcomeStatus.ACCEPTED:
+        raise NotProved(f"expected the deposit to be accepted, found {outcome}")
+    first = int(outcome["sequence"])
+    while True:
+        seen = {node.node_id: node for node in survey(stage.ask, stage.node_ids).nodes}
+        took = time.monotonic() - answered
+        if seen[victim].agreement is Agreement.DIVERGED:
+            break
+        if took > DETECTION_SECONDS:
+            raise NotProved(f"expected node {victim} DIVERGED at {first}, found {seen[victim].verdict}")
+    if took > DETECTION_SECONDS or seen[victim].at != first:
+        raise NotProved(f"expected DIVERGED at {first} within 1 s, found {seen[victim].verdict} after {took:.2f} s")
+    record = stage.play(0.6, 0.8).finish(120)
+    others = [node_id for node_id in stage.node_ids if node_id != victim]
+    equal_logs(stage.ask, others)
+    stage.cluster.kill(victim)
+    stage.cluster.start_node(victim)
+    equal_logs(stage.ask, stage.node_ids, 60)
+    return (
+        f"node {victim} named {seen[victim].verdict} {took * 1000:.0f} ms after the answer to command {first}; the "
+        f"others went on with {len(record):,} commands; restarted, it agrees again"
+    )
+
+
+def killed_leader(stage: Stage) -> str:
+    """(d) SIGKILL for the leader in the middle of the flow; the client's own record must hold."""
+    flow = stage.play(0.8, 1.0)
+    flow.wait_for(len(flow.commands) // 3, 120)
+    leader = stage.cluster.wait_leader()
+    stage.cluster.kill(leader)
+    killed = time.monotonic()
+    successor = stage.cluster.wait_leader(FAILOVER_SECONDS, other_than=leader)
+    took = time.monotonic() - killed
+    record = flow.finish(120)
+    survivors = [node_id for node_id in stage.node_ids if node_id != leader]
+    state = equal_logs(stage.ask, survivors)
+    findings = record.check(read_events(stage.config, survivors, state.event_sequence))
+    if findings:
+        raise NotProved("; ".join(findings))
+    stage.cluster.start_node(leader)
+    equal_logs(stage.ask, stage.node_ids, 60)
+    return (
+        f"leader {leader} killed, node {successor} leads after {took:.2f} s (longest silence for the client "
+        f"{flow.longest_silence:.2f} s); {len(record):,} acknowledged commands, each applied exactly once, in order; "
+        f"node {leader} is back and agrees"
+    )
+
+
+CLAIMS: dict[str, Callable[[Stage], str]] = {
+    "a": identical_logs,
+    "b": no_growth,
+    "c": damaged_memory,
+    "d": killed_leader,
+}
+
+
+@click.command()
+@click.option("--commands", default=100_000, show_default=True, help="Commands of the tape, shared by the four claims.")
+@click.option("--only", type=click.Choice(list(CLAIMS)), multiple=True, help="Test these claims only.")
+@click.option("--seed", default=_SEED, show_default=True, help="Seed of the tape.")
+def main(commands: int, only: tuple[str, ...], seed: int) -> None:
+    """Run the replication divergence test; exit with 1 if a claim fails."""
+    click.echo(f"replication test: 3 nodes, {commands:,} commands, seed {seed}")
+    failed = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="smrx-replication-") as folder,
+        LocalCluster(folder, node_options=("--allow-corruption",)) as cluster,
+        asker(cluster.config, 1.0) as ask,
+    ):
+        cluster.wait_leader(timeout=180)
+        stage = Stage(cluster, generate(commands, seed), ask)
+        for name, claim in CLAIMS.items():
+            if only and name not in only:
+                continue
+            try:
+                click.echo(f"PASS ({name}) {claim(stage)}")
+            except FAILURES as error:
+                failed += 1
+                click.echo(f"FAIL ({name}) {(claim.__doc__ or '').removeprefix(f'({name}) ')} {error}")
+    click.echo(f"{'FAIL' if failed else 'PASS'}: {failed} of {len(only or CLAIMS)} claims failed")
+    sys.exit(1 if failed else 0)
+
+
+def _deposit(account: int) -> np.ndarray:
+    """The command that touches the damaged balance next."""
+    command = np.zeros(1, COMMAND)
+    command["kind"], command["account"], command["instrument"] = CommandKind.DEPOSIT, account, USD_ASSET
+    command["order_id"], command["quantity_lots"] = 1, 1
+    return command
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""`smrx bench`: measurements as commands. Parses, runs smrx/bench, prints."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from smrx.cli import options, output
+
+
+@click.group()
+def bench() -> None:
+    """Measure this machine and print the figures.
+
+    \b
+    Example:
+      smrx bench engine
+    """
+
+
+@bench.command()
+@click.option(
+    "--commands", type=click.IntRange(min=1000), default=None, help="Commands to apply. [default: a few seconds' worth]"
+)
+@options.json_option
+def engine(commands: int | None, as_json: bool) -> None:
+    """Measure the engine alone: state hash, ledger and events on, one core.
+
+    Prints the state hash of its run: the same commands give the same hash everywhere.
+
+    \b
+    Example:
+      smrx bench engine --json
+    """
+    from smrx.bench import engine as engine_bench
+
+    given = {} if commands is None else {"commands": commands}
+    _print(engine_bench.run(**given), as_json)
+
+
+@bench.command()
+@click.option("--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="Processes on loopback.")
+@click.option(
+    "--durability", type=click.Choice(["memory", "disk"]), default="memory", show_default=True, help="Durability mode."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Half for throughput, half for latency.",
+)
+@options.json_option
+def cluster(nodes: int, durability: str, seconds: float, as_json: bool) -> None:
+    """Measure a whole cluster on this machine: acknowledged commands a second, and latency of single orders.
+
+    \b
+    Example:
+      smrx bench cluster --nodes 3 --durability memory --seconds 10 --json
+    """
+    from smrx.bench import cluster as cluster_bench
+
+    with _progress() as progress:
+        figures = cluster_bench.run(nodes=nodes, durability=durability, seconds=seconds, progress=progress)
+    _print(figures, as_json)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None] | None]:
+    """Show how far each phase is, on a terminal; yields None in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(phase: str, share: float) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=1.0)
+            bar.update(tasks[phase], completed=share)
+
+        yield show
+
+
+def _print(figures: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json(figures)
+        return
+    output.print_table(("FIGURE", "VALUE"), _flat(figures), empty="no figures")
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            whole = isinstance(value, int) or (isinstance(value, float) and value >= 1000)
+            yield f"{prefix}{name}", f"{value:,.0f}" if whole and not isinstance(value, bool) else str(value)

@@ -1,0 +1,34 @@
+"""`smrx book`: one order book. Parses, calls the client, prints."""
+
+import click
+
+from smrx.cli import connect, options, output
+
+
+@click.command()
+@click.argument("symbol")
+@click.option("--levels", type=click.IntRange(1, 1000), default=10, show_default=True, help="Prices a side.")
+@options.config_option
+@options.json_option
+def book(symbol: str, levels: int, as_json: bool) -> None:
+    """Show an instrument's order book.
+
+    \b
+    Example:
+      smrx book BTC-USD
+      smrx book BTC-USD --levels 3 --json
+    """
+    with connect.client() as client:
+        found = client.depth(symbol, levels)
+    if as_json:
+        output.print_json(found)
+        return
+    rows: list[list[object]] = []
+    for i in range(max(len(found.bids), len(found.asks))):
+        bid = found.bids[i] if i < len(found.bids) else None
+        ask = found.asks[i] if i < len(found.asks) else None
+        left = [output.NOTHING] * 3 if bid is None else [bid.orders, bid.quantity, bid.price]
+        right = [output.NOTHING] * 3 if ask is None else [ask.price, ask.quantity, ask.orders]
+        rows.append([*left, *right])
+    click.echo(f"{symbol} after command {found.sequence}")
+    output.print_table(("ORDERS", "BID QTY", "BID", "ASK", "ASK QTY", "ORDERS"), rows, empty="the book is empty")

@@ -1,0 +1,206 @@
+"""`smrx cluster`: the whole cluster of a configuration. Parses, calls, prints."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from smrx.cli import connect, detached, options, output
+from smrx.cli.exits import Exit
+from smrx.cli.failures import Failure
+from smrx.cli.survey import Agreement, Seen, Survey, survey
+from smrx.config import Config
+
+_COLOURS = {
+    Agreement.AGREE: "green",
+    Agreement.BEHIND: "yellow",
+    Agreement.NOT_COMPARED: "yellow",
+    Agreement.DIVERGED: "bold red",
+    Agreement.UNREACHABLE: "red",
+}
+_COLUMNS = ("NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "SEQUENCE", "STATE HASH", "AGREEMENT", "LAG")
+_POLL_SECONDS = 0.1
+
+
+@click.group()
+def cluster() -> None:
+    """Start, stop and inspect the whole cluster.
+
+    \b
+    Example:
+      smrx cluster up
+    """
+
+
+@cluster.command()
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for a leader; the first start compiles the engine.",
+)
+@options.config_option
+@options.json_option
+def up(timeout: float, as_json: bool) -> None:
+    """Start every node of the configuration on this machine and wait for a leader.
+
+    The nodes go on without this terminal. Each writes its log to DATA_DIR/node-N.log. Nodes that run already are left
+    alone.
+
+    \b
+    Example:
+      smrx cluster up
+    """
+    config, path = options.config(), options.config_path()
+    started = [detached.start(config, path, n.id) for n in config.nodes if detached.running(config, n.id) is None]
+    try:
+        seen = _await_leader(config, started, time.monotonic() + timeout)
+    except BaseException:
+        detached.stop(config, [process.node_id for process in started])
+        raise
+    if not as_json:
+        what = f"started {len(started)} of {len(config.nodes)} nodes" if started else "all nodes were running already"
+        click.echo(f"cluster {config.cluster!r}: {what}, node {seen.leader} leads; logs in {Path(config.data_dir)}/")
+    _print(config, seen, as_json)
+
+
+@cluster.command()
+@options.config_option
+def down() -> None:
+    """Stop the nodes that `smrx cluster up` started.
+
+    \b
+    Example:
+      smrx cluster down
+    """
+    config = options.config()
+    stopped = detached.stop(config, [node.id for node in config.nodes])
+    names = ", ".join(map(str, stopped))
+    click.echo(f"stopped node {names}" if stopped else "no node that `smrx cluster up` started is running")
+
+
+@cluster.command()
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Seconds a node has to answer.",
+)
+@options.config_option
+@options.json_option
+def status(timeout: float, as_json: bool) -> None:
+    """Show every node, and whether their states agree.
+
+    The state hashes of all nodes are compared at the sequence the leader has applied: AGREE at N; BEHIND where a node
+    has not got there; DIVERGED at N, the first command after which its state differs; UNREACHABLE. Exits with 6 if a
+    node has diverged, with 3 if there is no leader.
+
+    \b
+    Example:
+      smrx cluster status
+      smrx cluster status --json
+    """
+    config = options.config()
+    with connect.asker(config, timeout) as ask:
+        seen = survey(ask, [node.id for node in config.nodes])
+    _print(config, seen, as_json)
+    if seen.diverged:
+        output.exit_with(Exit.DIVERGED)
+    if seen.leader is None:
+        output.exit_with(Exit.UNAVAILABLE)
+
+
+def _await_leader(config: Config, started: list[detached.ProcessFile], deadline: float) -> Survey:
+    """The cluster as soon as it has a leader and every node answers; raises Failure when a node ends or time is up."""
+    node_ids = [node.id for node in config.nodes]
+    with connect.asker(config, 1.0) as ask:
+        while True:
+            seen = survey(ask, node_ids)
+            if seen.leader is not None and all(node.status is not None for node in seen.nodes):
+                return seen
+            for process in started:
+                code = detached.exit_code(process)
+                if code is not None:
+                    words = detached.last_words(config, process.node_id, 1)
+                    known = Exit(code) if code in set(Exit) else Exit.INTERNAL
+                    raise Failure(known or Exit.INTERNAL, f"node {process.node_id} ended with {code}: {words}")
+            if time.monotonic() > deadline:
+                silent = [str(node.node_id) for node in seen.nodes if node.status is None]
+                what = f"node {', '.join(silent)} does not answer" if silent else "no node leads"
+                logs = detached.log_path(config, node_ids[0]).parent
+                raise Failure(Exit.UNAVAILABLE, f"{what}; see the logs in {logs}/")
+            time.sleep(_POLL_SECONDS)
+
+
+def _print(config: Config, seen: Survey, as_json: bool) -> None:
+    if as_json:
+        output.print_json(
+            {
+                "cluster": config.cluster,
+                "leader": seen.leader,
+                "compared_at": seen.compared_at,
+                "diverged": seen.diverged,
+                "nodes": [_as_json(node) for node in seen.nodes],
+            }
+        )
+        return
+    output.print_table(_COLUMNS, map(_row, seen.nodes), empty="no nodes")
+    for node in seen.nodes:
+        for what in () if node.status is None else (node.status.fenced, node.status.waiting):
+            if what:
+                click.echo(f"node {node.node_id}: {what}")
+    if seen.leader is None:
+        click.echo("no node leads")
+
+
+def _row(seen: Seen) -> list[object]:
+    verdict = Text(seen.verdict, _COLOURS[seen.agreement])
+    status = seen.status
+    if status is None:
+        return [seen.node_id, *[output.NOTHING] * 6, verdict, output.NOTHING]
+    return [
+        *(seen.node_id, status.role, status.term, status.commit_index, status.applied_index, status.sequence),
+        *(output.hex_hash(status.state_hash), verdict, seen.lag),
+    ]
+
+
+def _as_json(seen: Seen) -> dict[str, Any]:
+    """One node as a program reads it; a hash as text, because JSON numbers lose its low bits in many readers."""
+    told: dict[str, Any] = {
+        "node_id": seen.node_id,
+        "reachable": seen.status is not None,
+        "agreement": str(seen.agreement),
+        "agreement_sequence": seen.at,
+        "verdict": seen.verdict,
+        "lag": seen.lag,
+    }
+    status = seen.status
+    if status is None:
+        return told
+    return told | {
+        "role": status.role,
+        "term": status.term,
+        "leader_id": status.leader_id,
+        "commit_index": status.commit_index,
+        "applied_index": status.applied_index,
+        "last_log_index": status.last_log_index,
+        "sequence": status.sequence,
+        "event_sequence": status.event_sequence,
+        "trades": status.trades,
+        "orders_open": status.orders_open,
+        "accounts": status.accounts,
+        "state_hash": output.hex_hash(status.state_hash),
+        "fenced": status.fenced,
+        "waiting": status.waiting,
+        "first_divergent_sequence": status.first_divergent_sequence,
+        "uptime_s": status.uptime_s,
+        "rss_bytes": status.rss_bytes,
+        "cpu_seconds": status.cpu_seconds,
+        "durability": status.durability,
+        "version": status.version,
+        "incarnation": status.incarnation,
+    }

@@ -1,0 +1,65 @@
+"""How commands print: aligned tables for people, JSON for programs. Called by the command files only."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from smrx.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from smrx.client.results import Answer
+
+#: A cell without a value.
+NOTHING: Final = "-"
+#: A table in a pipe is as wide as it needs to be; nothing is cut.
+_PIPE_WIDTH: Final = 1000
+
+
+def print_json(value: Any) -> None:
+    """Print a value (structs, dicts, lists) as indented JSON."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print rows below their headings, numbers to the right; `empty` where there is no row.
+
+    A cell that is rich Text keeps its colours on a terminal.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    found = [list(row) for row in rows]
+    if not found:
+        click.echo(empty)
+        return
+    console = Console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(row[i], int) or row[i] == NOTHING for row in found)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    for row in found:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    console.print(table, width=None if console.is_terminal else _PIPE_WIDTH)
+
+
+def hex_hash(value: int) -> str:
+    """A state hash as people compare it."""
+    return f"{value:016x}"
+
+
+def exit_with(code: Exit) -> None:
+    """End the command with an exit code and no further word."""
+    click.get_current_context().exit(int(code))
+
+
+def print_answer(answer: "Answer", sentence: str, as_json: bool) -> None:
+    """Print what became of one command."""
+    if as_json:
+        print_json(answer)
+    elif answer.duplicate:
+        click.echo("the command was applied, but its answer was lost with a leader and no node remembers it")
+    else:
+        click.echo(f"{sentence} (command {answer.sequence})")

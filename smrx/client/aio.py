@@ -1,0 +1,489 @@
+"""The asyncio client: the same verbs as the blocking one, any number of them at once.
+
+Belongs to one event loop. Calls that overlap are sent in the order they were made. Cancelling a call ends the waiting,
+not the request: it was sent, and the exchange applies it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import zmq
+import zmq.asyncio
+from numpy.typing import NDArray
+
+from smrx.client import core
+from smrx.client.core import Cluster, Core, Waiter
+from smrx.client.decimals import Number
+from smrx.client.errors import InvalidValue
+from smrx.client.links import configure, monitor_address
+from smrx.client.market import Asset, Instrument
+from smrx.client.results import (
+    AccountAnswer,
+    AssetAnswer,
+    Balance,
+    Book,
+    InstrumentAnswer,
+    MassCancelAnswer,
+    OpenOrder,
+    OrderAnswer,
+    TransferAnswer,
+)
+from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit
+from smrx.client.verbs import SideLike, TifLike
+from smrx.engine.codes import CommandKind
+from smrx.engine.records import OUTCOME
+from smrx.wire import admin, frames
+from smrx.wire.admin import AnyReply, AnyRequest, BarrierReply, NodeStatus
+from smrx.wire.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
+from smrx.wire.states import Reset, State
+
+#: How long a good-bye to the exchange may take.
+_CLOSE_S: Final = 0.5
+
+T = TypeVar("T")
+
+
+class _Link:
+    """One node: a DEALER, and a task each that hands out its messages and the end of its connection."""
+
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        address: str,
+        max_message_bytes: int,
+        arrived: Callable[[str, bytes], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._address = address
+        self._socket = context.socket(zmq.DEALER)
+        self._waiting = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        try:
+            configure(self._socket, max_message_bytes)
+            self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED, monitor_address())
+            self._socket.connect(address)
+        except BaseException:
+            self.close()
+            raise
+        self._tasks = [asyncio.create_task(self._read(arrived)), asyncio.create_task(self._watch(lost))]
+
+    async def _read(self, arrived: Callable[[str, bytes], None]) -> None:
+        # What arrives may close this very link.
+        while not self._socket.closed:
+            parts = await self._socket.recv_multipart()
+            arrived(self._address, parts[0] if len(parts) == 1 else b"")
+
+    async def _watch(self, lost: Callable[[str], None]) -> None:
+        while not self._socket.closed:
+            await self._monitor.recv_multipart()
+            lost(self._address)
+
+    def send(self, data: bytes, *, only_if_idle: bool = False) -> None:
+        """Send, now or when the connection stands; or not at all where earlier messages still wait."""
+        if only_if_idle and self._waiting:
+            return
+        sent = asyncio.ensure_future(self._socket.send(data))
+        self._waiting += 1
+        sent.add_done_callback(self._left)
+
+    def _left(self, sent: "asyncio.Future[Any]") -> None:
+        self._waiting -= 1
+        if not sent.cancelled():
+            sent.exception()  # A send that failed is a message that was lost; the session sends again.
+
+    def close(self) -> None:
+        """Close at once; nothing that waits is sent any more."""
+        for task in self._tasks:
+            task.cancel()
+        if not self._socket.closed:
+            self._monitor.close(linger=0)
+            self._socket.disable_monitor()
+            self._socket.close(linger=0)
+
+
+class AsyncClient:
+    """One session of one account with whoever leads the cluster; see Client for the arguments."""
+
+    def __init__(
+        self,
+        cluster: Cluster = None,
+        *,
+        account: int = 0,
+        timeout: float = core.DEFAULT_TIMEOUT_S,
+        window: int = DEFAULT_WINDOW,
+        frame_commands: int = DEFAULT_FRAME_COMMANDS,
+    ) -> None:
+        self._core = Core(cluster, account, timeout, window, frame_commands)
+        self._context = zmq.asyncio.Context()
+        self._links: dict[str, _Link] = {}
+        self._admin: dict[str, _Link] = {}
+        self._replies: dict[int, asyncio.Future[AnyReply]] = {}
+        self._request_id = 0
+        self._connecting = 0
+        self._frame_commands = frame_commands
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed: set[asyncio.Future[None]] = set()
+        # Whoever sends more than there is room for keeps the others out until the last of it is on its way.
+        self._sending = asyncio.Lock()
+        self._closed = False
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close(polite=kind is None)
+
+    async def close(self, *, polite: bool = True) -> None:
+        """Close every socket; if polite, end the session at the exchange first where that is quick and safe."""
+        if self._closed:
+            return
+        try:
+            session = self._core.session
+            if polite and session is not None:
+                deadline = time.monotonic() + _CLOSE_S
+                session.close(time.monotonic())
+                self._turn()
+                while session.state is State.CLOSING and time.monotonic() < deadline:
+                    await self._change(deadline)
+        finally:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._core.abandon(time.monotonic())
+            _close_all(self._links)
+            _close_all(self._admin)
+            self._context.term()
+
+    # Venue
+
+    async def open_account(self, account: int) -> AccountAnswer:
+        """Open an account (of the venue, as account 0)."""
+        return await self._run(self._core.verbs.open_account(account))
+
+    async def add_asset(self, symbol: str, decimals: int) -> AssetAnswer:
+        """Add something to own, counted in units of 10^-decimals."""
+        return await self._run(self._core.verbs.add_asset(symbol, decimals))
+
+    async def add_instrument(
+        self,
+        symbol: str,
+        base: str,
+        quote: str,
+        tick: Number = "0.01",
+        lot: Number = "0.0001",
+        max_price: Number | None = None,
+        max_quantity: Number | None = None,
+    ) -> InstrumentAnswer:
+        """Add something to trade: base for quote, prices in ticks, quantities in lots."""
+        return await self._run(self._core.verbs.add_instrument(symbol, base, quote, tick, lot, max_price, max_quantity))
+
+    # Money
+
+    async def deposit(self, account: int, asset: str, amount: Number, transfer_id: int) -> TransferAnswer:
+        """Credit an account (as account 0). The same transfer id again changes nothing."""
+        return await self._run(self._core.verbs.transfer(CommandKind.DEPOSIT, account, asset, amount, transfer_id))
+
+    async def withdraw(self, account: int, asset: str, amount: Number, transfer_id: int) -> TransferAnswer:
+        """Debit an account. The same transfer id again changes nothing."""
+        return await self._run(self._core.verbs.transfer(CommandKind.WITHDRAW, account, asset, amount, transfer_id))
+
+    # Orders
+
+    async def place_limit(
+        self,
+        symbol: str,
+        side: SideLike,
+        price: Number,
+        quantity: Number,
+        *,
+        tif: TifLike = "GTC",
+        post_only: bool = False,
+        client_order_id: int = 0,
+        account: int | None = None,
+    ) -> OrderAnswer:
+        """Place a limit order; raises Refused."""
+        verbs = self._core.verbs
+        return await self._run(verbs.place(symbol, side, price, quantity, tif, post_only, client_order_id, account))
+
+    async def place_market(
+        self,
+        symbol: str,
+        side: SideLike,
+        quantity: Number,
+        *,
+        client_order_id: int = 0,
+        account: int | None = None,
+    ) -> OrderAnswer:
+        """Take what the book offers now, up to the quantity; raises Refused."""
+        verbs = self._core.verbs
+        return await self._run(verbs.place(symbol, side, None, quantity, "IOC", False, client_order_id, account))
+
+    async def cancel(
+        self, order_id: int | None = None, *, client_order_id: int | None = None, account: int | None = None
+    ) -> OrderAnswer:
+        """Cancel an order by either id; raises Refused."""
+        return await self._run(self._core.verbs.cancel(order_id, client_order_id, account))
+
+    async def replace(
+        self,
+        symbol: str,
+        price: Number,
+        quantity: Number,
+        *,
+        order_id: int | None = None,
+        client_order_id: int | None = None,
+        account: int | None = None,
+    ) -> OrderAnswer:
+        """Give an order a new price and total quantity; raises Refused."""
+        verbs = self._core.verbs
+        return await self._run(verbs.replace(symbol, price, quantity, order_id, client_order_id, account))
+
+    async def reduce(
+        self,
+        quantity: Number,
+        *,
+        order_id: int | None = None,
+        client_order_id: int | None = None,
+        account: int | None = None,
+    ) -> OrderAnswer:
+        """Shrink an order to a smaller total quantity; it keeps its place in the queue."""
+        return await self._run(self._core.verbs.reduce(quantity, order_id, client_order_id, account))
+
+    async def mass_cancel(
+        self, symbol: str | None = None, side: SideLike | None = None, *, account: int | None = None
+    ) -> MassCancelAnswer:
+        """Cancel every open order, of one instrument and one side if named."""
+        return await self._run(self._core.verbs.mass_cancel(symbol, side, account))
+
+    # Queries
+
+    async def balances(self, account: int | None = None, *, everyone: bool = False) -> list[Balance]:
+        """What an account owns (its own where none is named), or everyone."""
+        return await self._run(self._core.verbs.balances(account, everyone))
+
+    async def orders(
+        self, symbol: str | None = None, *, account: int | None = None, everyone: bool = False
+    ) -> list[OpenOrder]:
+        """Open orders of an account (its own where none is named), or everyone's, oldest first."""
+        return await self._run(self._core.verbs.orders(symbol, account, everyone))
+
+    async def depth(self, symbol: str, levels: int = 10) -> Book:
+        """The best levels of a book."""
+        return await self._run(self._core.verbs.depth(symbol, levels))
+
+    async def accounts(self) -> list[int]:
+        """Every account."""
+        return await self._run(self._core.verbs.accounts())
+
+    async def assets(self) -> list[Asset]:
+        """Every asset."""
+        return await self._run(self._core.verbs.assets())
+
+    async def instruments(self) -> list[Instrument]:
+        """Every instrument."""
+        return await self._run(self._core.verbs.instruments())
+
+    async def barrier(self) -> BarrierReply:
+        """Return when everything submitted before, by anybody, is applied on the leader."""
+        return await self._run(self._core.verbs.barrier())
+
+    async def status(self, node_id: int | None = None) -> NodeStatus:
+        """How a node is: one of the configuration, or whichever answers first."""
+        return await self._run(self._core.verbs.status(node_id))
+
+    # Bulk
+
+    async def submit(self, commands: NDArray[np.void]) -> NDArray[np.void]:
+        """Send any number of COMMAND records, in order, and return their outcomes (OUTCOME records).
+
+        Session and request ids are filled in. Refusals are outcomes, not exceptions.
+        """
+        commands = core.as_commands(commands)
+        parts: list[tuple[Waiter, asyncio.Future[None]]] = []
+        async with self._sending:
+            at = 0
+            while at < len(commands):
+                self._check_open()
+                rest = len(commands) - at
+                room = self._core.open(time.monotonic()).room
+                if room >= min(rest, self._frame_commands):
+                    parts.append(self._send(commands[at : at + min(room, rest)]))
+                    at += len(parts[-1][0].outcomes)
+                else:
+                    await self._change(None)
+                if parts and parts[-1][0].error is not None:
+                    raise parts[-1][0].error
+        for waiter, done in parts:
+            await done
+            if waiter.error is not None:
+                raise waiter.error
+        return np.concatenate([waiter.outcomes for waiter, _ in parts]) if parts else np.zeros(0, OUTCOME)
+
+    def _send(self, commands: NDArray[np.void]) -> "tuple[Waiter, asyncio.Future[None]]":
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(len(commands), lambda: None if done.done() else done.set_result(None))
+        self._core.submit(commands, waiter, time.monotonic())
+        self._turn()
+        return waiter, done
+
+    @property
+    def unanswered(self) -> int:
+        """Commands sent and not answered yet."""
+        return 0 if self._core.session is None else self._core.session.unanswered
+
+    @property
+    def leader(self) -> str | None:
+        """The order address of the leader this client talks to, or None."""
+        return None if self._core.session is None else self._core.session.leader
+
+    async def connect(self) -> None:
+        """Find the leader and open the session now, instead of with the first command."""
+        self._check_open()
+        session = self._core.open(time.monotonic())
+        self._connecting += 1
+        try:
+            self._turn()
+            while session.state is not State.ACTIVE:
+                await self._change(None)
+                if self._core.session is not session and self._core.last_error is not None:
+                    raise self._core.last_error
+        finally:
+            self._connecting -= 1
+
+    # How it runs
+
+    async def _run(self, steps: Steps[T]) -> T:
+        """Carry a verb's steps out."""
+        result: Any = None
+        try:
+            while True:
+                result = await self._do(steps.send(result))
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            steps.close()
+
+    async def _do(self, step: Step) -> Any:
+        if isinstance(step, Submit):
+            return await self.submit(step.commands)
+        if isinstance(step, Exchange):
+            return await self._exchange(step.address, step.request, step.wait_s)
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        assert isinstance(step, Connect)
+        return await self.connect()
+
+    async def _change(self, deadline: float | None) -> None:
+        """Return when something happened, or at the deadline."""
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed.add(changed)
+        await asyncio.wait((changed,), timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self._changed.discard(changed)
+
+    def _turn(self) -> None:
+        """Hand out what came, send what is due, wake who waits, and be back when something is due."""
+        now = time.monotonic()
+        self._core.collect(now)
+        if self._core.expired(now, connecting=self._connecting > 0):
+            self._core.give_up(now)
+        session = self._core.session
+        if session is None:
+            _close_all(self._links)
+        else:
+            for action in session.take_actions():
+                if isinstance(action, Reset):
+                    link = self._links.pop(action.address, None)
+                    if link is not None:
+                        link.close()
+                    continue
+                try:
+                    self._link(action.address).send(action.data, only_if_idle=action.ping)
+                except zmq.ZMQError as error:
+                    session.search.note(action.address, f"not an address: {error.strerror}")
+        for changed in self._changed:
+            if not changed.done():
+                changed.set_result(None)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        session = self._core.session
+        if session is None:
+            return
+        due = [] if session.deadline is None else [session.deadline]
+        if session.unanswered or self._connecting:
+            due.append(self._core.expires_at)
+        if due:
+            delay = max(0.0, min(due) - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        if self._core.session is not None:
+            self._core.session.tick(time.monotonic())
+        self._turn()
+
+    def _arrived(self, address: str, data: bytes) -> None:
+        if self._core.session is not None:
+            self._core.session.receive(address, data, time.monotonic())
+            self._turn()
+
+    def _lost(self, address: str) -> None:
+        if self._core.session is not None:
+            self._core.session.disconnected(address, time.monotonic())
+            self._turn()
+
+    def _link(self, address: str) -> _Link:
+        link = self._links.get(address)
+        if link is None:
+            link = _Link(self._context, address, frames.MAX_FRAME_BYTES, self._arrived, self._lost)
+            self._links[address] = link
+        return link
+
+    async def _exchange(self, address: str, request: AnyRequest, wait_s: float) -> AnyReply | None:
+        self._check_open()
+        link = self._admin.get(address)
+        if link is None:
+            try:
+                link = _Link(self._context, address, admin.MAX_REPLY_BYTES, self._answered, lambda _: None)
+            except zmq.ZMQError as error:
+                raise InvalidValue(f"{address}: expected an address to connect to, found: {error.strerror}") from None
+            self._admin[address] = link
+        self._request_id += 1
+        request_id = self._request_id
+        reply: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
+        self._replies[request_id] = reply
+        try:
+            link.send(admin.encode_request(request, request_id))
+            return await asyncio.wait_for(reply, wait_s)
+        except TimeoutError:
+            return None
+        finally:
+            del self._replies[request_id]
+
+    def _answered(self, address: str, data: bytes) -> None:
+        try:
+            request_id, reply = admin.decode_reply(data)
+        except frames.FrameError:
+            return
+        waiting = self._replies.get(request_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidValue("expected an open client, found one that was closed")
+
+
+def _close_all(links: dict[str, _Link]) -> None:
+    for link in links.values():
+        link.close()
+    links.clear()

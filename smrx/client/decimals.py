@@ -1,0 +1,92 @@
+"""Decimals for people, integers for the exchange: exact both ways, or an error that names the step.
+
+Prices count ticks, quantities count lots, money counts minimal units; each is a whole number of *steps*. There is no
+rounding anywhere and no binary floating point: a float is refused, because 0.1 as a float is not 0.1.
+"""
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final
+
+from smrx.client.errors import InvalidValue
+
+#: What the verbs accept as a price, a quantity or an amount.
+Number = str | int | Decimal
+
+#: Longer than any 64-bit count with 18 decimals; and no exponents, which make short texts into huge numbers.
+_DECIMAL: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
+_MAX_EXPONENT: Final = 40
+_MAX_COUNT: Final = (1 << 63) - 1
+_MAX_PLACES: Final = 60
+
+
+def exact(value: Number, what: str) -> Fraction:
+    """Return the value of a positive decimal; raises InvalidValue for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
+        kind = type(value).__name__
+        raise InvalidValue(f'{what}: expected a decimal such as "0.5", found the {kind} {value!r}')
+    if isinstance(value, str):
+        readable = _DECIMAL.fullmatch(value) is not None
+    elif isinstance(value, Decimal):
+        short = value.is_finite() and len(value.as_tuple().digits) <= 2 * _MAX_EXPONENT
+        readable = short and abs(value.adjusted()) <= _MAX_EXPONENT
+    else:
+        readable = True
+    number = Fraction(value) if readable else Fraction(0)
+    if number <= 0:
+        raise InvalidValue(f"{what}: expected a decimal above 0, found {_shown(value)}")
+    return number
+
+
+def to_steps(value: Number, step: Fraction, what: str, step_name: str) -> int:
+    """Return how many steps the value is; raises InvalidValue, naming the step, where that is not whole."""
+    count = exact(value, what) / step
+    if count.denominator != 1:
+        raise InvalidValue(f"{what}: expected a multiple of the {step_name} {to_text(step)}, found {_shown(value)}")
+    if count.numerator > _MAX_COUNT:
+        raise InvalidValue(f"{what}: expected at most {from_steps(_MAX_COUNT, step)}, found {_shown(value)}")
+    return count.numerator
+
+
+def from_steps(count: int, step: Fraction) -> str:
+    """Return the exact decimal of `count` steps, with as many places as the step has."""
+    return _text(count * step, places(step))
+
+
+def to_text(value: Fraction) -> str:
+    """Return the exact decimal of a value, with no more places than it needs; n/d where no decimal is exact."""
+    return _text(value, places(value))
+
+
+def places(step: Fraction) -> int | None:
+    """Return how many decimal places every multiple of the step fits in; None if no number of them is enough."""
+    rest, twos, fives = step.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    needed = max(twos, fives)
+    return needed if rest == 1 and needed <= _MAX_PLACES else None
+
+
+def unit(decimals: int) -> Fraction:
+    """The minimal unit of an asset with so many decimals."""
+    return Fraction(1, 10**decimals)
+
+
+def _text(value: Fraction, digits: int | None) -> str:
+    if digits is None:
+        return f"{value.numerator}/{value.denominator}"
+    scaled = abs(value) * 10**digits
+    assert scaled.denominator == 1
+    text = str(scaled.numerator).rjust(digits + 1, "0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{text[:-digits]}.{text[-digits:]}" if digits else sign + text
+
+
+def _shown(value: Number) -> str:
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,24 @@
+"""The same commands in the same order on every node: PySyncObj (Raft) with its faults kept out.
+
+Used by the node, which owns the loop; uses wire/ for the shape of a log entry. Knows nothing of orders.
+"""
+
+from smrx.consensus.agreement import Agreement
+from smrx.consensus.core import ConsensusError, StateMachine
+from smrx.consensus.journal import MemoryJournal
+from smrx.consensus.recovery import MetaError, MetaStore
+from smrx.consensus.replica import NotLeader, Replica
+from smrx.consensus.transport import PeerTransport, ZmqTransport
+
+__all__ = [
+    "Agreement",
+    "ConsensusError",
+    "MemoryJournal",
+    "MetaError",
+    "MetaStore",
+    "NotLeader",
+    "PeerTransport",
+    "Replica",
+    "StateMachine",
+    "ZmqTransport",
+]

@@ -1,0 +1,134 @@
+"""What every part of the replica works with: the machine, the log, the peers, and the way to say something.
+
+Owns no rule of consensus. The parts build on each other: Core, Following, Electing, Leading, Replica.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from smrx.config import Timing
+from smrx.consensus.agreement import Agreement
+from smrx.consensus.internals import LEADER, Library, now
+from smrx.consensus.journal import MemoryJournal
+from smrx.consensus.messages import FENCED, LEARNER, Body, Envelope
+from smrx.consensus.recovery import MetaStore, Rejoin
+from smrx.consensus.transport import Header, PeerTransport
+
+
+class StateMachine(Protocol):
+    """What the replica drives; the same calls in the same order on every node."""
+
+    def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        """Apply one committed entry. An exception means that this node cannot go on."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """The whole state."""
+        ...
+
+    def restore(self, data: bytes) -> None:
+        """Become the state of a snapshot; raises ValueError, with nothing changed, for what is none."""
+        ...
+
+    def position(self) -> tuple[int, int]:
+        """(applied command sequence, state hash after it)."""
+        ...
+
+    def hash_at(self, sequence: int) -> int | None:
+        """The state hash after a command, None if it is not kept."""
+        ...
+
+    def hashes_between(self, first: int, last: int) -> Sequence[int] | None:
+        """The state hashes after commands first..last, None if they are not all kept."""
+        ...
+
+
+class ConsensusError(Exception):
+    """The state of this node cannot be trusted any longer, or cannot be moved on: the node must stop."""
+
+
+class PeerView:
+    """What a peer last said of itself."""
+
+    def __init__(self) -> None:
+        self.incarnation = 0
+        self.learner = False
+        self.fenced = False
+        self.sequence: int | None = None
+        self.state_hash: int | None = None
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether its vote and its acknowledgements count."""
+        return self.incarnation > 0 and not self.learner and not self.fenced
+
+
+class Core(Library):
+    """The replica's parts' common ground."""
+
+    def __init__(
+        self,
+        node_id: int,
+        peers: Sequence[int],
+        machine: StateMachine,
+        transport: PeerTransport,
+        meta: MetaStore,
+        journal: MemoryJournal,
+        timing: Timing,
+    ) -> None:
+        self.node_id = node_id
+        self.machine = machine
+        self.meta = meta
+        self.timing = timing
+        #: Messages that were well formed but refused, by reason.
+        self.refused: Counter[str] = Counter()
+        self._transport = transport
+        self._views = {peer: PeerView() for peer in peers}
+        self._majority = (len(peers) + 1) // 2 + 1
+        journal.attach(meta)
+        self._rejoin = Rejoin(active=self._starts_as_learner(meta, journal))
+        self.agreement = Agreement(node_id, peers, machine, transport.post, transport.is_connected)
+        super().__init__(node_id, peers, transport, journal, timing)
+        transport.attach(
+            header=self._header,
+            persist=self._persist,
+            clock=now,
+            hello_seconds=timing.heartbeat_ms / 1000,
+            silence_seconds=timing.election_max_ms / 1000,
+        )
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node believes it leads; only a committed entry proves it."""
+        return self._raft_state == LEADER
+
+    @property
+    def leader_id(self) -> int | None:
+        """Who leads, as far as this node knows."""
+        return self._leader
+
+    @property
+    def last_index(self) -> int:
+        """The last log entry here, committed or not."""
+        return self._journal.last_index
+
+    def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
+        """A node whose word others rely on, and whose log is gone, must not act as if it had promised nothing."""
+        return meta.joined and journal.empty
+
+    def _header(self) -> Header:
+        flags = (LEARNER if self._rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
+        return Header(self.term, flags, *self.machine.position())
+
+    def _persist(self) -> None:
+        """Before anything leaves: what it promises is durable."""
+        self._journal.sync()
+        self.meta.sync()
+
+    def _post(self, peer: int, body: Body) -> None:
+        self._transport.post(peer, body)
+
+    def _is_of_this_term(self, envelope: Envelope) -> bool:
+        """The library's acknowledgements carry no term, so that one of an earlier leadership would count."""
+        return envelope.term == self.term

@@ -1,0 +1,197 @@
+"""The follower's side: appends, snapshots, and the answers to them.
+
+Owns the checks that stand before the library's append handler, and the way around its snapshot handler. Never lets go
+of an entry this node acknowledged, unless a leader of a later term contradicts it. Called for each message of a leader.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from smrx.config import Timing
+from smrx.consensus import snapshots
+from smrx.consensus.core import Core, StateMachine
+from smrx.consensus.internals import now
+from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    Envelope,
+    Hello,
+    SnapshotChunk,
+    SnapshotReply,
+)
+from smrx.consensus.recovery import MetaStore
+from smrx.consensus.transport import PeerTransport
+
+log = logging.getLogger(__name__)
+
+
+class Append(NamedTuple):
+    """What an append asks of the log: these entries after (prev_index, prev_term)."""
+
+    prev_index: int
+    prev_term: int
+    entries: Sequence[LogEntry]
+    #: Whether an entry here must give way to the first of them.
+    conflicts: bool
+
+
+_NEVER: Final = float("-inf")
+
+
+class Following(Core):
+    """What a node does for the leader it follows."""
+
+    def __init__(
+        self,
+        node_id: int,
+        peers: Sequence[int],
+        machine: StateMachine,
+        transport: PeerTransport,
+        meta: MetaStore,
+        journal: MemoryJournal,
+        timing: Timing,
+    ) -> None:
+        self._leader_heard_at = _NEVER
+        self._incoming = snapshots.Incoming()
+        #: While an append is handled: its stream number, and whether its sender wants no word if all is well.
+        self._answering_stream = 0
+        self._answering_quietly = False
+        super().__init__(node_id, peers, machine, transport, meta, journal, timing)
+
+    def _on_append(self, peer: int, envelope: Envelope, body: AppendEntries) -> None:
+        if not self._accept_leader(peer, envelope, body.last_index):
+            return
+        self._answering_stream, self._answering_quietly = body.stream, body.quiet
+        message = {
+            "type": "append_entries",
+            "term": envelope.term,
+            "commit_index": self._trusted_commit(body),
+        }
+        if body.prev_index is None:
+            self._hand_to_library(peer, message)
+            # The library answers no bare heartbeat; a leader that hears nothing steps down.
+            self._reply(peer, self._journal.last_index + 1, reset=False, success=False)
+            return
+        append = self._without_known(body.prev_index, body.prev_term, body.entries)
+        if append.conflicts and append.prev_index < self.commit_index:
+            # No leader can ask for this. Whoever does, the committed entries stay.
+            self.refused["contradicts a committed entry"] += 1
+            log.critical("node %d: node %d contradicts committed entry %d", self.node_id, peer, append.prev_index + 1)
+            return
+        message |= {"prevLogIdx": append.prev_index, "prevLogTerm": append.prev_term, "entries": append.entries}
+        self._keep_tail = not append.conflicts
+        try:
+            self._hand_to_library(peer, message)
+        finally:
+            self._keep_tail = False
+
+    def _trusted_commit(self, body: AppendEntries | SnapshotChunk) -> int:
+        """The part of a leader's commit index that this message proves this log to share.
+
+        Without prev_index it proves nothing; with it, everything up to its last entry. The library takes all this node
+        has, its own unverified tail included.
+        """
+        if isinstance(body, SnapshotChunk) or body.prev_index is None:
+            return 0
+        return min(body.commit_index, body.prev_index + len(body.entries))
+
+    def _without_known(self, prev_index: int, prev_term: int, entries: Sequence[LogEntry]) -> Append:
+        """Leave out the entries this log has already, so that the library cuts it only where it conflicts.
+
+        The library deletes everything after prev_index even where it matches: acknowledged entries, gone until sent
+        again. A message that was delayed, or sent twice, must not do that.
+        """
+        journal = self._journal
+        if prev_index < journal.first_index:
+            # Compacted here, so committed, so the same there.
+            entries = [entry for entry in entries if entry[1] > journal.first_index]
+            prev_index, prev_term = journal.first_index, journal[0][2]
+        elif journal.term_at(prev_index) != prev_term:
+            # A hole or another history: the library answers with a reset.
+            return Append(prev_index, prev_term, entries, conflicts=False)
+        known = 0
+        for _, index, term in entries:
+            if journal.term_at(index) != term:
+                break
+            known += 1
+            prev_index, prev_term = index, term
+        entries = entries[known:]
+        return Append(prev_index, prev_term, entries, conflicts=bool(entries) and prev_index < journal.last_index)
+
+    def _reply(self, peer: int, next_index: int, reset: bool, success: bool) -> None:
+        """Answer the append in hand."""
+        if success:
+            self._rejoin.reached(self.term, next_index - 1)
+            # From this answer on others rely on this log; durable before it leaves.
+            self.meta.set_joined()
+            if self._answering_quietly:
+                return
+        elif reset:
+            next_index = self._resend_from(next_index)
+        self._post(peer, AppendReply(next_index, reset, success, self._answering_stream))
+
+    def _resend_from(self, wanted: int) -> int:
+        """Where a leader whose entries do not fit shall start again.
+
+        The committed part is the same in both logs. Asked for what the library wants, two resets under way overwrite
+        each other for ever.
+        """
+        return min(wanted, self.commit_index + 1)
+
+    def _on_chunk(self, peer: int, envelope: Envelope, body: SnapshotChunk) -> None:
+        if not self._accept_leader(peer, envelope, body.last_index):
+            return
+        self._answering_stream, self._answering_quietly = body.stream, False
+        # The library's part of it: leader, term, election deadline.
+        self._hand_to_library(
+            peer, {"type": "append_entries", "term": envelope.term, "commit_index": self._trusted_commit(body)}
+        )
+        if body.index <= self.commit_index:
+            self._reply(peer, self.commit_index + 1, reset=False, success=True)
+            return
+        received = self._incoming.take(body)
+        data = self._incoming.complete(body)
+        if data is None:
+            self._post(peer, SnapshotReply(body.index, received, refused=False))
+            return
+        self._incoming.drop()
+        if self._install(snapshots.Snapshot(body.index, body.of_term, data, body.checksum)):
+            self._reply(peer, body.index + 1, reset=False, success=True)
+        else:
+            self._post(peer, SnapshotReply(body.index, 0, refused=True))
+
+    def _install(self, snapshot: snapshots.Snapshot) -> bool:
+        """Become the snapshot's state; False, with nothing changed, if it is none."""
+        if not snapshots.is_intact(snapshot.data, snapshot.checksum):
+            self.refused["damaged snapshot"] += 1
+            log.error("node %d: the snapshot at entry %d was damaged on its way", self.node_id, snapshot.index)
+            return False
+        try:
+            self.machine.restore(snapshot.data)
+        except ValueError as error:
+            self.refused["unusable snapshot"] += 1
+            log.error("node %d: the snapshot at entry %d is no state: %s", self.node_id, snapshot.index, error)
+            return False
+        self._rebase_log(snapshot.index, snapshot.term)
+        self._jump_to(snapshot.index)
+        self.agreement.restart()
+        log.info("node %d: took over the state after log entry %d", self.node_id, snapshot.index)
+        return True
+
+    def _rebase_log(self, index: int, term: int) -> None:
+        """Entries after the snapshot that are known to follow it may be acknowledged ones, and stay."""
+        self._journal.install(index, term)
+
+    def _accept_leader(self, peer: int, envelope: Envelope, last_index: int) -> bool:
+        """Whether this is the leader of the current term; one of an earlier term is told so."""
+        if envelope.term < self.term:
+            self._post(peer, Hello())
+            return False
+        if self.is_leader:
+            self.refused["a second leader of the term"] += 1
+            return False
+        self._leader_heard_at = now()
+        self._rejoin.meet(envelope.term, last_index)
+        return True

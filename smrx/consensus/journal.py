@@ -1,0 +1,157 @@
+"""The Raft log in memory.
+
+Owns the entries from the last compaction on. Never decides what is true: it refuses a hole and removes only what it is
+told to. Called by PySyncObj, through the interface of its own journals, and by the replica.
+
+An entry is (bytes, index, term). The first one kept is the base: the entry everything before it was compacted into; at
+the beginning an empty one at index 1, as PySyncObj starts every log.
+"""
+
+from typing import ClassVar, Final, overload
+
+from pysyncobj.journal import Journal
+
+from smrx.consensus.messages import NO_OP
+from smrx.consensus.recovery import MetaStore
+
+LogEntry = tuple[bytes, int, int]
+
+_GENESIS: Final[LogEntry] = (NO_OP, 1, 0)
+
+
+class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
+    """Entries in a list; term and vote in the meta store it is attached to."""
+
+    #: Whether the entries survive the process. Such a journal needs a snapshot store that does, too.
+    persistent: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        """Start an empty log; attach() must follow before the first use."""
+        self._entries: list[LogEntry] = [_GENESIS]
+        self._bytes = len(NO_OP)
+        self._meta: MetaStore | None = None
+
+    def attach(self, meta: MetaStore) -> None:
+        """Keep term and vote in `meta` from now on."""
+        self._meta = meta
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever appended: what a node that lost its memory has."""
+        return self._entries == [_GENESIS]
+
+    @property
+    def first_index(self) -> int:
+        """The index of the base."""
+        return self._entries[0][1]
+
+    @property
+    def last_index(self) -> int:
+        """The index of the newest entry."""
+        return self._entries[-1][1]
+
+    @property
+    def last_term(self) -> int:
+        """The term of the newest entry."""
+        return self._entries[-1][2]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all kept commands."""
+        return self._bytes
+
+    def term_at(self, index: int) -> int | None:
+        """The term of an entry, None for one that is not here."""
+        at = index - self._entries[0][1]
+        return self._entries[at][2] if 0 <= at < len(self._entries) else None
+
+    def between(self, first: int, last: int) -> list[LogEntry]:
+        """The kept entries of first..last."""
+        base = self._entries[0][1]
+        return self._entries[max(0, first - base) : max(0, last + 1 - base)]
+
+    def batch(self, first: int, max_bytes: int, max_entries: int) -> list[LogEntry]:
+        """Entries from `first` on: at least one, then as many as begin within max_bytes."""
+        start = first - self._entries[0][1]
+        size = 0
+        for end in range(start, min(start + max_entries, len(self._entries))):
+            size += len(self._entries[end][0])
+            if size >= max_bytes:
+                return self._entries[start : end + 1]
+        return self._entries[start : start + max_entries]
+
+    def install(self, index: int, term: int) -> None:
+        """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes."""
+        if self.term_at(index) == term:
+            self.compact(index)
+        else:
+            self.clear()
+            self._entries.append((NO_OP, index, term))
+            self._bytes = len(NO_OP)
+
+    def compact(self, index: int) -> None:
+        """Forget the entries before `index`, which becomes the base."""
+        self.deleteEntriesTo(index - self._entries[0][1])
+
+    def sync(self) -> None:
+        """Return when every appended entry is as durable as this journal makes it: at once."""
+
+    # PySyncObj's interface; positions are offsets from the base.
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        """Append; raises ValueError for anything but the next index."""
+        if self._entries and idx != self._entries[-1][1] + 1:
+            raise ValueError(f"log: expected the entry {self._entries[-1][1] + 1}, found {idx}")
+        self._entries.append((command, idx, term))
+        self._bytes += len(command)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._entries = []
+        self._bytes = 0
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
+        """Remove the entry at this position and all after it."""
+        self._bytes -= sum(len(entry[0]) for entry in self._entries[entryFrom:])
+        del self._entries[entryFrom:]
+
+    def deleteEntriesTo(self, entryTo: int) -> None:
+        """Remove the entries before this position."""
+        self._bytes -= sum(len(entry[0]) for entry in self._entries[:entryTo])
+        del self._entries[:entryTo]
+
+    @overload
+    def __getitem__(self, item: int) -> LogEntry: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[LogEntry]: ...
+    def __getitem__(self, item: int | slice) -> LogEntry | list[LogEntry]:
+        return self._entries[item]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _destroy(self) -> None:
+        """Nothing to close."""
+
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
+        """A log that dies with the process need not know."""
+
+    def getRaftCommitIndex(self) -> int:
+        """The base is committed, nothing else is known to be."""
+        return self._entries[0][1]
+
+    def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:
+        """Remember term and vote; durable before the next message leaves."""
+        if self._meta is not None:
+            self._meta.set_term(term, votedForNodeId)
+
+    def getCurrentTerm(self) -> int:
+        """The highest term ever seen, in this life or an earlier one."""
+        return 0 if self._meta is None else self._meta.term
+
+    def getVotedForNodeId(self) -> int | None:
+        """Who got the vote of that term."""
+        return None if self._meta is None else self._meta.vote
+
+    def onOneSecondTimer(self) -> None:
+        """Nothing to do."""

@@ -1,0 +1,175 @@
+"""What a node must not forget, and how it comes back when it forgot the rest.
+
+Owns the meta store (identity, incarnation, term, vote, whether the node ever held state) and the rule by which a node
+that lost its log becomes a full member again. The store is written at elections and starts, never for a command, so no
+file grows with orders. Called by the replica and, to open and close, by the node.
+"""
+
+import fcntl
+import os
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Final
+
+import lmdb
+import msgspec
+
+_FORMAT: Final = 1
+_FILE: Final = "meta.lmdb"
+_LOCK: Final = "lock"
+_KEY: Final = b"meta"
+#: The record is some 50 bytes, LMDB keeps a few 4 KiB pages; the map is fixed so that the file cannot grow.
+_MAP_BYTES: Final = 1 << 20
+
+
+class MetaError(Exception):
+    """The data directory cannot be used; the message is one sentence for the operator."""
+
+
+class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    format: int
+    cluster: str
+    node_id: int
+    incarnation: int
+    term: int
+    vote: int | None
+    joined: bool
+
+
+class MetaStore:
+    """The durable few bytes of a node; one process at a time.
+
+    Changes wait for sync(), which must return before any message that shows them leaves.
+    """
+
+    def __init__(self, directory: str | Path, *, cluster: str, node_id: int) -> None:
+        """Open or create the store and begin a new incarnation; raises MetaError."""
+        self._directory = Path(directory)
+        self._lock = _locked(self._directory)
+        try:
+            self._environment = _opened(self._directory / _FILE)
+            self._record = self._loaded(cluster, node_id)
+            self._record.incarnation += 1
+            self._dirty = True
+            self.sync()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @property
+    def incarnation(self) -> int:
+        """Which life of this node this is, from 1."""
+        return self._record.incarnation
+
+    @property
+    def term(self) -> int:
+        """The highest term this node has seen."""
+        return self._record.term
+
+    @property
+    def vote(self) -> int | None:
+        """Who has this node's vote in that term."""
+        return self._record.vote
+
+    @property
+    def joined(self) -> bool:
+        """Whether this node ever acknowledged entries, so that others may rely on its log."""
+        return self._record.joined
+
+    def set_term(self, term: int, vote: int | None) -> None:
+        """Change term and vote."""
+        if (term, vote) != (self._record.term, self._record.vote):
+            self._record.term, self._record.vote = term, vote
+            self._dirty = True
+
+    def set_joined(self) -> None:
+        """Others rely on this node's log from now on."""
+        if not self._record.joined:
+            self._record.joined = True
+            self._dirty = True
+
+    def sync(self) -> None:
+        """Make the changes durable; costs nothing when there are none."""
+        if not self._dirty:
+            return
+        try:
+            with self._environment.begin(write=True) as transaction:
+                transaction.put(_KEY, msgspec.msgpack.encode(self._record))
+        except lmdb.Error as error:
+            raise MetaError(f"{self._directory}: expected to write term and vote, found: {error}") from None
+        self._dirty = False
+
+    def close(self) -> None:
+        """Make the changes durable and let another process have the directory."""
+        if not self._lock.closed:
+            self.sync()
+            self._environment.close()
+            self._lock.close()
+
+    def _loaded(self, cluster: str, node_id: int) -> _Record:
+        with self._environment.begin() as transaction:
+            raw = transaction.get(_KEY)
+        if raw is None:
+            return _Record(_FORMAT, cluster, node_id, 0, 0, None, False)
+        try:
+            record = msgspec.msgpack.decode(raw, type=_Record)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise MetaError(f"{self._directory}: expected the meta data of a node, found: {error}") from None
+        for what, expected, found in (
+            ("format", _FORMAT, record.format),
+            ("cluster", cluster, record.cluster),
+            ("node", node_id, record.node_id),
+        ):
+            if expected != found:
+                raise MetaError(
+                    f"{self._directory}: expected the data of {what} {expected!r}, found that of {what} {found!r}"
+                )
+        return record
+
+
+def _locked(directory: Path) -> TextIOWrapper:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / _LOCK).open("a", encoding="ascii")
+    except OSError as error:
+        raise MetaError(f"{directory}: expected a directory this process can write, found: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise MetaError(f"{directory}: expected to be the only process here, found another that holds it") from None
+    return lock
+
+
+def _opened(path: Path) -> lmdb.Environment:
+    try:
+        # The lock file above excludes other processes, and one thread writes: LMDB's own locks have nothing to add.
+        return lmdb.open(os.fspath(path), map_size=_MAP_BYTES, subdir=False, lock=False, max_dbs=0)
+    except lmdb.Error as error:
+        raise MetaError(f"{path}: expected the meta data of a node, found: {error}") from None
+
+
+class Rejoin:
+    """A member that once held state and came back without it: it learns before anybody may count on it.
+
+    What such a node acknowledged in its former life, it acknowledged to leaders of terms up to its durable term. A
+    leader it now accepts has at least that term: either that very leader, whose log then held all of it when they
+    first met again, or a later one, elected by a majority that held all of it that was committed. So with the log of
+    that leader up to the last index of the first meeting, nothing it ever promised is missing.
+    """
+
+    def __init__(self, active: bool) -> None:
+        """`active`: the node has joined before and its log is empty."""
+        self.active = active
+        self.target: int | None = None
+        self._term: int | None = None
+
+    def meet(self, term: int, last_index: int) -> None:
+        """A leader of `term` shows its last index; only the first word in a term sets the target."""
+        if self.active and term != self._term:
+            self._term, self.target = term, last_index
+
+    def reached(self, term: int, index: int) -> None:
+        """The log is now known to equal that leader's up to `index`."""
+        if self.active and term == self._term and self.target is not None and index >= self.target:
+            self.active = False

@@ -1,0 +1,250 @@
+"""One member's replica of the log, and what drives the state machine from it.
+
+A SyncObj whose elections, votes, log matching and commit rule are the library's, with checks of our own before them.
+What the library gets wrong, and where each answer is, says the table in ARCHITECTURE.md. One thread: the reactor calls
+the transport's drain(), then submit() and tick(), then the transport's flush(). An exception out of any of them means
+that this node must stop.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+from smrx.config import Timing
+from smrx.consensus import messages
+from smrx.consensus.core import ConsensusError, StateMachine
+from smrx.consensus.internals import CANDIDATE, LEADER, now
+from smrx.consensus.journal import MemoryJournal
+from smrx.consensus.leading import Leading
+from smrx.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    Envelope,
+    HashReply,
+    HashRequest,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    SnapshotChunk,
+    SnapshotReply,
+    Vote,
+)
+from smrx.consensus.recovery import MetaStore
+from smrx.consensus.transport import PeerTransport
+from smrx.wire.admin import PeerStatus
+
+log = logging.getLogger(__name__)
+
+Role = Literal["leader", "follower", "candidate", "learner"]
+
+#: The log is compacted past this many bytes whatever the number of its entries: a replica lives in memory.
+COMPACTION_BYTES: Final = 256 << 20
+#: Of a compacted log this part stays, so that a peer that lags a little needs no snapshot.
+_TAIL_PART: Final = 4
+#: How often a node looks again at what it waits for.
+_LOOK_AGAIN_SECONDS: Final = 0.01
+
+
+class NotLeader(Exception):
+    """Commands are taken by the leader only; the replica's leader_id says who that is."""
+
+
+class Replica(Leading):
+    """The replicated log of one member."""
+
+    def __init__(
+        self,
+        node_id: int,
+        peers: Sequence[int],
+        machine: StateMachine,
+        transport: PeerTransport,
+        meta: MetaStore,
+        journal: MemoryJournal,
+        timing: Timing,
+        *,
+        compaction_entries: int,
+        compaction_bytes: int = COMPACTION_BYTES,
+    ) -> None:
+        """Start as a follower, or as a learner where the node held state before; raises ValueError.
+
+        The machine is at its beginning, as the log is.
+        """
+        if journal.persistent:
+            raise ValueError(
+                "journal: expected one that lives in memory, found a persistent one and nowhere to store snapshots; "
+                "the first compaction would destroy the only copy of the state"
+            )
+        if compaction_entries < _TAIL_PART:
+            raise ValueError(f"compaction_entries: expected at least {_TAIL_PART}, found {compaction_entries}")
+        self._compaction_entries = compaction_entries
+        self._compaction_bytes = compaction_bytes
+        self._compaction_asked = False
+        self._failure: ConsensusError | None = None
+        super().__init__(node_id, peers, machine, transport, meta, journal, timing)
+        self._handlers: dict[type, Callable[[int, Envelope, Any], None]] = {
+            AppendEntries: self._on_append,
+            AppendReply: self._on_append_reply,
+            RequestVote: self._on_request_vote,
+            Vote: self._on_vote,
+            PreVote: self._on_pre_vote,
+            PreVoteReply: self._on_pre_vote_reply,
+            SnapshotChunk: self._on_chunk,
+            SnapshotReply: self._on_snapshot_reply,
+        }
+
+    # What the node calls.
+
+    def submit(self, entry: bytes) -> int:
+        """Append a command to the log and send it to the followers; return its log index.
+
+        It is committed, if ever, when tick() has handed it to the machine at this index and the present term. Raises
+        NotLeader; ValueError for bytes that are no entry.
+        """
+        if not self.is_leader or self.agreement.fenced is not None:
+            raise NotLeader
+        self._check_entry(entry)
+        index = self._journal.last_index + 1
+        self._journal.add(entry, index, self.term)
+        self._replicate()
+        return index
+
+    def tick(self) -> None:
+        """Move on: elections, commits, applies, heartbeats; never waits. Raises ConsensusError: the node must stop."""
+        if self._failure is not None:
+            raise self._failure
+        time = now()
+        self._transport.tick(time)
+        if self.agreement.fenced is not None:
+            self._stand_down()
+        else:
+            self.doTick(0.0)
+        self._announce_commit()
+        self.agreement.tick(time)
+
+    def next_deadline(self) -> float:
+        """When tick() has something to do even if no message arrives (on the clock of time.monotonic)."""
+        deadline = self._transport.next_deadline()
+        if self.is_leader:
+            return min(deadline, self._heartbeat_due(), self._announcement_due())
+        return min(deadline, max(self._election_deadline, now() + _LOOK_AGAIN_SECONDS))
+
+    def compact(self) -> None:
+        """Compact the log at the next tick, however short it is."""
+        self._compaction_asked = True
+
+    # What the node shows.
+
+    @property
+    def role(self) -> Role:
+        """What this node is at present."""
+        if self._raft_state == LEADER:
+            return "leader"
+        if self._rejoin.active:
+            return "learner"
+        return "candidate" if self._raft_state == CANDIDATE else "follower"
+
+    @property
+    def waiting(self) -> str | None:
+        """What this node waits for before it can serve, None if nothing."""
+        if self._rejoin.active and self.leader_id is not None:
+            target = "?" if self._rejoin.target is None else self._rejoin.target
+            return f"catching up with the leader: log entry {self._journal.last_index} of {target}"
+        if self.leader_id is not None:
+            return None
+        reachable = 1 + sum(self._transport.is_connected(peer) for peer in self._views)
+        if reachable < self._majority:
+            return f"waiting for a majority to be reachable ({reachable} of {len(self._views) + 1} members are)"
+        if (not self._rejoin.active) + sum(self._counts(peer) for peer in self._views) < self._majority:
+            return "waiting for a majority that holds state"
+        return "waiting for a leader to be elected"
+
+    def peer_status(self) -> tuple[PeerStatus, ...]:
+        """What this node knows of each other member."""
+        return tuple(self._status_of(peer) for peer in sorted(self._views))
+
+    def _status_of(self, peer: int) -> PeerStatus:
+        view = self._views[peer]
+        lag = self._journal.last_index - self._match_index.get(self._nodes[peer], 0) if self.is_leader else None
+        return PeerStatus(
+            node_id=peer,
+            connected=self._transport.is_connected(peer),
+            lag_entries=lag,
+            sequence=view.sequence,
+            state_hash=view.state_hash,
+            learner=view.learner,
+            silent_s=self._transport.silent_seconds(peer),
+        )
+
+    # Steps of the library's tick and its messages.
+
+    def _on_message(self, peer: int, envelope: Envelope) -> None:
+        """Every message of a member passes here."""
+        view = self._views[peer]
+        if envelope.incarnation != view.incarnation:
+            if view.incarnation:
+                self._forget_peer(peer)
+                self.agreement.forget(peer)
+            view.incarnation = envelope.incarnation
+        view.learner = bool(envelope.flags & messages.LEARNER)
+        view.fenced = bool(envelope.flags & messages.FENCED)
+        view.sequence, view.state_hash = envelope.sequence, envelope.state_hash
+        self.agreement.observe(peer, envelope.sequence, envelope.state_hash, now())
+        body = envelope.body
+        if isinstance(body, HashRequest):
+            self.agreement.answer(peer, body)
+        elif isinstance(body, HashReply):
+            self.agreement.answered(peer, body, now())
+        elif self.agreement.fenced is None:
+            if envelope.term > self.term:
+                self._become_follower(envelope.term)
+            handler = self._handlers.get(type(body))
+            if handler is not None:
+                handler(peer, envelope, body)
+
+    def _check_entry(self, entry: bytes) -> None:
+        """One command with a version byte, small enough to travel whole; raises ValueError."""
+        fault = messages.entry_fault(entry)
+        if fault is not None:
+            raise ValueError(fault)
+
+    def _apply_committed(self) -> None:
+        """Hand committed entries to the machine, each once, whatever comes of it."""
+        for entry, index, term in self._journal.between(self.applied_index + 1, self.commit_index):
+            self._applied(index)
+            if entry == messages.NO_OP:
+                continue
+            try:
+                self._apply(index, term, entry)
+            except Exception as error:
+                # A bug, or a state that must not go on: never again, and no message may claim the entry was applied.
+                self._failure = ConsensusError(f"log entry {index} could not be applied: {error!r}")
+                raise self._failure from error
+
+    def _apply(self, index: int, term: int, entry: bytes) -> None:
+        self._check_entry(entry)
+        self.machine.apply(index, term, entry)
+
+    def _compact_if_due(self) -> None:
+        """Drop the oldest applied entries of a log that is long enough.
+
+        No snapshot is taken here: the state is in the machine, and one is made when a peer turns out to need it.
+        """
+        journal = self._journal
+        due = len(journal) > self._compaction_entries or journal.size_bytes > self._compaction_bytes
+        if not due and not self._compaction_asked:
+            return
+        keep = 0 if self._compaction_asked else len(journal) // _TAIL_PART
+        self._compaction_asked = False
+        base = self.applied_index - keep
+        if journal.size_bytes < _TAIL_PART * self._compaction_bytes:
+            # Else a snapshot under way must begin anew: memory comes first.
+            base = min(base, self._oldest_needed())
+        if base > journal.first_index:
+            journal.compact(base)
+        if self._snapshot is not None and self._snapshot.index < journal.first_index:
+            self._snapshot = None
+
+    def _stand_down(self) -> None:
+        """A node whose state is in doubt leads nobody."""
+        if self.is_leader or self.leader_id is not None:
+            self._become_follower(self.term)

@@ -1,0 +1,94 @@
+"""How kernels are compiled, and the two machine instructions that Numba does not offer.
+
+Owns the compiler options; every kernel of the engine is made by `kernel`, `inlined` or `entry_point`. With
+NUMBA_DISABLE_JIT=1 the same functions run as plain Python, slowly, with the same results.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import numpy as np
+import xxhash
+from llvmlite import ir
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+#: An array of records or words, and one record of such an array; Numba gives them their exact types.
+Array = Any
+Record = Any
+#: The State of state.py; named here because every kernel takes it.
+Tables = Any
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+INTERPRETED: Final = bool(config.DISABLE_JIT)
+
+U0: Final = np.uint64(0)
+U1: Final = np.uint64(1)
+U2: Final = np.uint64(2)
+U32: Final = np.uint64(32)
+NIL: Final = np.uint32(0)
+
+
+def kernel(function: Kernel) -> Kernel:
+    """Compile a function that only other kernels call. Division has NumPy's rules, so no division raises."""
+    return cast(Kernel, njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+
+
+def inlined(function: Kernel) -> Kernel:
+    """Compile a small function into the body of each caller."""
+    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+    return cast(Kernel, njit(**options)(function))
+
+
+def entry_point(function: Kernel) -> Kernel:
+    """Compile a function that Python calls, and keep the machine code on disk for the next process."""
+    return cast(Kernel, njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)(function))
+
+
+def fingerprint(*modules: str) -> int:
+    """The xxh3 of the source text of engine modules.
+
+    Numba asks only whether the file of the entry point changed, not the files of what it calls. An entry point that
+    closes over this number is compiled again when any of them changes.
+    """
+    digest = xxhash.xxh3_64()
+    for name in modules:
+        module = importlib.import_module(name)
+        source = getattr(module.__loader__, "get_source", lambda _: None)(name)
+        digest.update((source or "").encode())
+    return digest.intdigest()
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
+def _multiply_fold(context: Any, left: Any, right: Any) -> Any:
+    """The low word of a 128-bit product, xor its high word."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
+        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        return builder.xor(builder.trunc(product, ir.IntType(64)), high)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
+def _pointer(context: Any, address: Any) -> Any:
+    """An address as a pointer, for carray."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.uint64), generate
+
+
+def _multiply_fold_interpreted(left: Any, right: Any) -> Any:
+    product = int(left) * int(right)
+    return np.uint64((product & 0xFFFF_FFFF_FFFF_FFFF) ^ (product >> 64))
+
+
+multiply_fold: Callable[[Any, Any], Any] = _multiply_fold_interpreted if INTERPRETED else _multiply_fold
+pointer: Callable[[Any], Any] = _pointer

@@ -1,0 +1,120 @@
+"""Money: balances, what orders hold of them, deposits and withdrawals.
+
+Amounts are i64 minimal units; no sum here can pass 2^62, because no asset's supply can. Called by machine.py,
+orders.py and matching.py.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from .codes import CommandKind, EventKind, Reason
+from .digest import pair, refresh_asset, refresh_balance, refresh_transfer
+from .emit import begin
+from .index import NO_EXTRA, find, insert
+from .jit import NIL, Array, Record, Tables, inlined, kernel
+from .pool import take
+from .state import BALANCES, TRANSFERS
+
+#: No amount, no supply and no product of an instrument's limits reaches this.
+LIMIT: Final = np.int64(1 << 62)
+
+
+@inlined
+def balance_slot(state: Tables, account_id: Any, asset_id: Any) -> Any:
+    return find(state.balance_index, pair(account_id, asset_id), NO_EXTRA)
+
+
+@kernel
+def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
+    """The balance of an account in an asset; a new one is not live until something is paid into it."""
+    slot = balance_slot(state, account_id, asset_id)
+    if slot == NIL:
+        slot = take(state.pools[BALANCES], state.balances)
+        balance = state.balances[slot]
+        balance.account_id = account_id
+        balance.asset_id = asset_id
+        balance.available = 0
+        balance.held = 0
+        balance.hash = 0
+        balance.live = 0
+        insert(state.balance_index, pair(account_id, asset_id), NO_EXTRA, slot)
+    return slot
+
+
+@inlined
+def credit(core: Record, balance: Record, amount: Any) -> None:
+    """Pay into a balance."""
+    balance.available += amount
+    balance.live = 1
+    refresh_balance(core, balance)
+
+
+@inlined
+def release(core: Record, balance: Record, amount: Any) -> None:
+    """Give held money back to its owner."""
+    balance.available += amount
+    balance.held -= amount
+    refresh_balance(core, balance)
+
+
+@kernel
+def check_transfer(state: Tables, command: Record) -> Any:
+    """Why a DEPOSIT or WITHDRAW cannot be done, or NONE. Notes asset and balance."""
+    turn = state.turn[0]
+    turn.asset = find(state.asset_index, np.uint64(command.instrument), NO_EXTRA)
+    if turn.asset == NIL:
+        return Reason.UNKNOWN_ASSET
+    amount = command.quantity_lots
+    if amount < 1 or amount >= LIMIT:
+        return Reason.INVALID_AMOUNT
+    known = find(state.transfer_index, command.order_id, NO_EXTRA)
+    if known != NIL:
+        transfer = state.transfers[known]
+        same = (
+            transfer.kind == command.kind
+            and transfer.account_id == command.account
+            and transfer.asset_id == command.instrument
+            and transfer.amount == amount
+        )
+        return Reason.TRANSFER_ALREADY_DONE if same else Reason.TRANSFER_ID_REUSED
+    turn.balance = balance_slot(state, command.account, command.instrument)
+    if command.kind == CommandKind.DEPOSIT:
+        return Reason.SUPPLY_EXCEEDED if state.assets[turn.asset].supply + amount >= LIMIT else Reason.NONE
+    if turn.balance == NIL or state.balances[turn.balance].available < amount:
+        return Reason.INSUFFICIENT_FUNDS
+    return Reason.NONE
+
+
+@kernel
+def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Do a checked DEPOSIT or WITHDRAW, and remember its id for ever."""
+    core = state.core[0]
+    turn = state.turn[0]
+    depositing = command.kind == CommandKind.DEPOSIT
+    amount = command.quantity_lots if depositing else -command.quantity_lots
+    asset = state.assets[turn.asset]
+    asset.supply += amount
+    refresh_asset(core, asset)
+    balance = state.balances[reserve_balance(state, command.account, command.instrument)]
+    credit(core, balance, amount)
+    slot = take(state.pools[TRANSFERS], state.transfers)
+    done = state.transfers[slot]
+    done.transfer_id = command.order_id
+    done.amount = command.quantity_lots
+    done.hash = 0
+    done.account_id = command.account
+    done.asset_id = command.instrument
+    done.kind = np.uint32(command.kind)
+    insert(state.transfer_index, command.order_id, NO_EXTRA, slot)
+    refresh_transfer(core, done)
+    kind = EventKind.DEPOSITED if depositing else EventKind.WITHDRAWN
+    event = begin(core, turn, command, events, kind)
+    event.account = command.account
+    event.instrument = command.instrument
+    event.order_id = command.order_id
+    event.quantity_lots = command.quantity_lots
+    event.cum_lots = balance.available
+    outcome.event_kind = kind
+    outcome.order_id = command.order_id
+    outcome.cum_lots = balance.available

@@ -1,0 +1,170 @@
+"""The checks that every command passes before those of its kind: form, session, rights, account.
+
+Reads, changes nothing but the turn's notes of what it found. Called by machine.py; the first check that fails is the
+reason reported.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from .codes import CommandKind, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from .index import NO_EXTRA, find
+from .jit import NIL, U0, U1, Record, Tables, inlined, kernel
+
+_BYTE: Final = np.uint64(0xFF)
+_BYTE_BITS: Final = np.uint64(8)
+
+
+@kernel
+def is_symbol(word: Any) -> Any:
+    """Whether a word is 1 to 8 bytes of A-Z 0-9 - . / _ and then only NULs."""
+    if word == U0:
+        return False
+    while word != U0:
+        byte = word & _BYTE
+        letter = 65 <= byte <= 90
+        # - . / and the digits are neighbours: 45 to 57
+        if not (letter or 45 <= byte <= 57 or byte == 95):
+            return False
+        word >>= _BYTE_BITS
+    return True
+
+
+@inlined
+def order_bytes_used(command: Record) -> Any:
+    return (command.order_type | command.tif | command.stp | command.flags) != 0
+
+
+@inlined
+def price_or_lots_used(command: Record) -> Any:
+    return command.price_ticks != 0 or command.quantity_lots != 0
+
+
+@kernel
+def unused_fields_set(command: Record) -> Any:
+    """Whether a field that has no meaning for the kind is not 0."""
+    kind = command.kind
+    if kind == CommandKind.ADD_INSTRUMENT:
+        return (command.side | command.order_type | command.tif) != 0
+    if command.reserved != 0:
+        return True
+    if kind == CommandKind.PLACE:
+        return command.order_id != U0
+    if order_bytes_used(command):
+        return True
+    if kind == CommandKind.MASS_CANCEL:
+        return command.client_order_id != U0 or command.order_id != U0 or price_or_lots_used(command)
+    if command.side != 0:
+        return True
+    if kind == CommandKind.CANCEL:
+        return command.instrument != 0 or price_or_lots_used(command)
+    if kind == CommandKind.REPLACE:
+        return command.instrument != 0
+    if kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
+        return command.client_order_id != U0 or command.price_ticks != 0
+    if kind == CommandKind.ADD_ASSET:
+        return command.account != 0 or command.order_id != U0 or command.price_ticks != 0
+    if command.instrument != 0 or command.client_order_id != U0 or command.order_id != U0:
+        return True
+    if price_or_lots_used(command):
+        return True
+    if kind == CommandKind.OPEN_SESSION:
+        return command.request_id != U0
+    return kind == CommandKind.CLOSE_SESSION and command.account != 0
+
+
+@kernel
+def malformed_order(command: Record) -> Any:
+    """What is wrong with the enumerations of a PLACE."""
+    if command.side != Side.BUY and command.side != Side.SELL:
+        return Reason.INVALID_SIDE
+    if command.order_type < OrderType.LIMIT or command.order_type > OrderType.MARKET:
+        return Reason.INVALID_ORDER_TYPE
+    if command.tif < TimeInForce.GTC or command.tif > TimeInForce.GTD:
+        return Reason.INVALID_TIME_IN_FORCE
+    if command.stp > Stp.DECREMENT:
+        return Reason.INVALID_STP
+    if command.flags > OrderFlags.POST_ONLY:
+        return Reason.INVALID_FLAGS
+    return Reason.NONE
+
+
+@kernel
+def malformed(command: Record) -> Any:
+    """What is wrong with a command whatever the state, or NONE."""
+    kind = command.kind
+    if kind < CommandKind.PLACE or kind > CommandKind.ADD_INSTRUMENT:
+        return Reason.UNKNOWN_KIND
+    if kind > CommandKind.OPEN_ACCOUNT and kind < CommandKind.OPEN_SESSION:
+        return Reason.UNKNOWN_KIND
+    if unused_fields_set(command):
+        return Reason.RESERVED_NOT_ZERO
+    if kind == CommandKind.PLACE:
+        return malformed_order(command)
+    if kind == CommandKind.CANCEL or kind == CommandKind.REPLACE:
+        if (command.order_id == U0) == (command.client_order_id == U0):
+            return Reason.INVALID_ID
+    elif kind == CommandKind.MASS_CANCEL:
+        if command.side > Side.SELL:
+            return Reason.INVALID_SIDE
+    elif kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
+        if command.order_id == U0:
+            return Reason.INVALID_ID
+    elif kind == CommandKind.ADD_ASSET or kind == CommandKind.ADD_INSTRUMENT:
+        if not is_symbol(command.client_order_id):
+            return Reason.INVALID_ID
+    elif kind == CommandKind.OPEN_SESSION and command.session_id == U0:
+        return Reason.INVALID_ID
+    return Reason.NONE
+
+
+@inlined
+def names_account(kind: Any) -> Any:
+    """Whether a kind is about an account that must exist."""
+    return kind <= CommandKind.WITHDRAW or kind == CommandKind.OPEN_SESSION
+
+
+@inlined
+def venue_only(kind: Any) -> Any:
+    return (
+        kind == CommandKind.DEPOSIT
+        or kind == CommandKind.OPEN_ACCOUNT
+        or kind == CommandKind.ADD_ASSET
+        or kind == CommandKind.ADD_INSTRUMENT
+    )
+
+
+@inlined
+def wrong_sender(state: Tables, command: Record) -> Any:
+    """Why the session may not ask for this now, or NONE. Notes the account in the turn if it is the session's."""
+    turn = state.turn[0]
+    turn.account = 0
+    if command.kind == CommandKind.OPEN_SESSION:
+        return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
+    if turn.session == NIL:
+        return Reason.UNKNOWN_SESSION
+    session = state.sessions[turn.session]
+    if command.request_id > session.last_request_id + U1:
+        return Reason.REQUEST_GAP
+    if command.kind == CommandKind.CLOSE_SESSION:
+        return Reason.NONE
+    if session.account_id == command.account:
+        turn.account = session.account
+    if session.account_id != 0 and (venue_only(command.kind) or turn.account == NIL):
+        return Reason.NOT_AUTHORISED
+    return Reason.NONE
+
+
+@inlined
+def wrong_account(state: Tables, command: Record) -> Any:
+    """UNKNOWN_ACCOUNT, ACCOUNT_EXISTS or NONE. Notes the account in the turn."""
+    turn = state.turn[0]
+    opening = command.kind == CommandKind.OPEN_ACCOUNT
+    if not opening and not names_account(command.kind):
+        return Reason.NONE
+    if turn.account == NIL:
+        turn.account = find(state.account_index, np.uint64(command.account), NO_EXTRA)
+    if opening:
+        return Reason.NONE if turn.account == NIL else Reason.ACCOUNT_EXISTS
+    return Reason.NONE if turn.account != NIL else Reason.UNKNOWN_ACCOUNT

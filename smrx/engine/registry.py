@@ -1,0 +1,187 @@
+"""Who and what exists: accounts, sessions, assets, instruments. Called by machine.py."""
+
+from typing import Any, Final
+
+import numpy as np
+
+from .codes import AccountStatus, EventKind, InstrumentStatus, Reason
+from .digest import forget, refresh_account, refresh_asset, refresh_instrument, refresh_session
+from .emit import begin
+from .index import NO_EXTRA, find, insert, remove
+from .jit import NIL, U32, Array, Record, Tables, inlined, kernel
+from .ledger import LIMIT
+from .pool import give_back, take
+from .state import ACCOUNTS, ASSETS, INSTRUMENTS, SESSIONS
+
+MAX_DECIMALS: Final = 18
+
+
+@kernel
+def add_account(state: Tables, account_id: Any) -> None:
+    """Make an account record; the venue's own, number 0, is made at the beginning of everything."""
+    slot = take(state.pools[ACCOUNTS], state.accounts)
+    account = state.accounts[slot]
+    account.account_id = account_id
+    account.status = AccountStatus.ACTIVE
+    account.hash = 0
+    account.first = 0
+    account.last = 0
+    account.orders = 0
+    insert(state.account_index, np.uint64(account_id), NO_EXTRA, slot)
+    refresh_account(state.core[0], account)
+
+
+@inlined
+def open_account(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    add_account(state, command.account)
+    begin(state.core[0], state.turn[0], command, events, EventKind.ACCOUNT_OPENED).account = command.account
+    outcome.event_kind = EventKind.ACCOUNT_OPENED
+
+
+@kernel
+def open_session(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    core = state.core[0]
+    turn = state.turn[0]
+    slot = take(state.pools[SESSIONS], state.sessions)
+    session = state.sessions[slot]
+    session.session_id = command.session_id
+    session.last_request_id = 0
+    session.hash = 0
+    session.account_id = command.account
+    session.account = turn.account
+    insert(state.session_index, command.session_id, NO_EXTRA, slot)
+    refresh_session(core, session)
+    begin(core, turn, command, events, EventKind.SESSION_OPENED).account = command.account
+    outcome.event_kind = EventKind.SESSION_OPENED
+
+
+@kernel
+def close_session(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Forget a session; its orders stay."""
+    core = state.core[0]
+    turn = state.turn[0]
+    session = state.sessions[turn.session]
+    begin(core, turn, command, events, EventKind.SESSION_CLOSED).account = session.account_id
+    remove(state.session_index, session.session_id, NO_EXTRA)
+    forget(core, session)
+    give_back(state.pools[SESSIONS], state.sessions, turn.session)
+    outcome.event_kind = EventKind.SESSION_CLOSED
+
+
+@inlined
+def check_asset(state: Tables, command: Record) -> Any:
+    if command.instrument == 0:
+        return Reason.INVALID_ID
+    if find(state.asset_index, np.uint64(command.instrument), NO_EXTRA) != NIL:
+        return Reason.ASSET_EXISTS
+    if command.quantity_lots < 0 or command.quantity_lots > MAX_DECIMALS:
+        return Reason.INVALID_QUANTITY
+    return Reason.NONE
+
+
+@kernel
+def add_asset(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    core = state.core[0]
+    slot = take(state.pools[ASSETS], state.assets)
+    asset = state.assets[slot]
+    asset.symbol = command.client_order_id
+    asset.supply = 0
+    asset.hash = 0
+    asset.asset_id = command.instrument
+    asset.decimals = np.uint32(command.quantity_lots)
+    insert(state.asset_index, np.uint64(command.instrument), NO_EXTRA, slot)
+    refresh_asset(core, asset)
+    event = begin(core, state.turn[0], command, events, EventKind.ASSET_ADDED)
+    event.instrument = command.instrument
+    event.client_order_id = command.client_order_id
+    event.quantity_lots = command.quantity_lots
+    outcome.event_kind = EventKind.ASSET_ADDED
+
+
+# ADD_INSTRUMENT has its own names for the bytes of a command (records.INSTRUMENT_COMMAND). Kernels see the names of
+# COMMAND, so four of its fields are put together here.
+
+
+@inlined
+def scale_units(command: Record) -> Any:
+    """Bytes 4..7."""
+    return np.uint32(
+        np.uint32(command.stp) | (np.uint32(command.flags) << np.uint32(8)) | (np.uint32(command.reserved) << np.uint32(16))
+    )
+
+
+@inlined
+def lot_units(command: Record) -> Any:
+    return command.account
+
+
+@inlined
+def base_asset(command: Record) -> Any:
+    """Bytes 40..43."""
+    return np.uint32(command.order_id & np.uint64(0xFFFF_FFFF))
+
+
+@inlined
+def quote_asset(command: Record) -> Any:
+    """Bytes 44..47."""
+    return np.uint32(command.order_id >> U32)
+
+
+@inlined
+def reaches_limit(first: Any, second: Any, third: Any) -> Any:
+    """Whether a product of three numbers >= 1 is LIMIT or more, without computing one that wraps."""
+    if first > (LIMIT - 1) // second:
+        return True
+    return first * second > (LIMIT - 1) // third
+
+
+@kernel
+def check_instrument(state: Tables, command: Record) -> Any:
+    if command.instrument == 0:
+        return Reason.INVALID_ID
+    if find(state.instrument_index, np.uint64(command.instrument), NO_EXTRA) != NIL:
+        return Reason.INSTRUMENT_EXISTS
+    base = base_asset(command)
+    quote = quote_asset(command)
+    if find(state.asset_index, np.uint64(base), NO_EXTRA) == NIL:
+        return Reason.UNKNOWN_ASSET
+    if find(state.asset_index, np.uint64(quote), NO_EXTRA) == NIL:
+        return Reason.UNKNOWN_ASSET
+    lot = np.int64(lot_units(command))
+    scale = np.int64(scale_units(command))
+    if base == quote or lot < 1 or scale < 1 or command.price_ticks < 1 or command.quantity_lots < 1:
+        return Reason.INVALID_INSTRUMENT
+    if reaches_limit(command.price_ticks, command.quantity_lots, scale):
+        return Reason.INVALID_INSTRUMENT
+    if reaches_limit(command.quantity_lots, lot, np.int64(1)):
+        return Reason.INVALID_INSTRUMENT
+    return Reason.NONE
+
+
+@kernel
+def add_instrument(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    core = state.core[0]
+    slot = take(state.pools[INSTRUMENTS], state.instruments)
+    instrument = state.instruments[slot]
+    instrument.symbol = command.client_order_id
+    instrument.max_price = command.price_ticks
+    instrument.max_quantity = command.quantity_lots
+    instrument.hash = 0
+    instrument.instrument_id = command.instrument
+    instrument.base_id = base_asset(command)
+    instrument.quote_id = quote_asset(command)
+    instrument.lot_units = lot_units(command)
+    instrument.scale_units = scale_units(command)
+    instrument.status = InstrumentStatus.TRADING
+    insert(state.instrument_index, np.uint64(command.instrument), NO_EXTRA, slot)
+    refresh_instrument(core, instrument)
+    event = begin(core, state.turn[0], command, events, EventKind.INSTRUMENT_ADDED)
+    event.instrument = command.instrument
+    event.client_order_id = command.client_order_id
+    event.account = instrument.lot_units
+    event.counter_account = instrument.scale_units
+    event.order_id = np.uint64(instrument.base_id)
+    event.counter_order_id = np.uint64(instrument.quote_id)
+    event.price_ticks = command.price_ticks
+    event.quantity_lots = command.quantity_lots
+    outcome.event_kind = EventKind.INSTRUMENT_ADDED

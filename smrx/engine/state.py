@@ -1,0 +1,311 @@
+"""The engine's memory: flat arrays of records, joined by slot numbers.
+
+Owns the layout, its allocation and its growth. Slot 0 of every table is empty and stands for "none". A slot number is
+memory management: it never shows in an event, an outcome or a hash. Free slots of a table form a list through `next`.
+Called by core.py, snapshot.py and, for their layout, by all kernels.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import INTERPRETED
+
+#: Hashes after the last so many commands are kept; a power of two.
+RING_SIZE: Final = 1 << 16
+
+#: The counters and switches of the machine; one record.
+CORE: Final = np.dtype(
+    [
+        ("command_sequence", "<u8"),
+        ("event_sequence", "<u8"),
+        ("match_sequence", "<u8"),
+        ("time_ns", "<i8"),
+        ("state_hash", "<u8"),
+        ("digest", "<u8"),  # sum of the hashes of all live records, without the counters
+        ("hashing", "u1"),
+    ]
+)
+
+#: What the handling of one command hands from step to step; one record, without meaning between calls.
+TURN: Final = np.dtype(
+    [
+        ("written", "<i8"),  # events in the buffer
+        ("needed", "<i8"),  # events that the next command may need
+        ("given", "<i8"),  # what a taker paid, and what it was paid
+        ("got", "<i8"),
+        ("session", "<u4"),
+        ("account", "<u4"),
+        ("instrument", "<u4"),
+        ("asset", "<u4"),
+        ("order", "<u4"),
+        ("balance", "<u4"),
+    ]
+)
+
+#: How full a table is: the head of its free list, the first slot never used, the number of live records.
+POOL: Final = np.dtype([("free", "<u4"), ("top", "<u4"), ("live", "<u4")])
+
+SESSION: Final = np.dtype(
+    [
+        ("session_id", "<u8"),
+        ("last_request_id", "<u8"),
+        ("hash", "<u8"),
+        ("account_id", "<u4"),
+        ("account", "<u4"),
+        ("next", "<u4"),
+        ("live", "<u4"),
+    ]
+)
+
+ACCOUNT: Final = np.dtype(
+    [
+        ("hash", "<u8"),
+        ("account_id", "<u4"),
+        ("status", "<u4"),
+        ("first", "<u4"),  # open orders, oldest first
+        ("last", "<u4"),
+        ("orders", "<u4"),
+        ("next", "<u4"),
+        ("live", "<u4"),
+    ]
+)
+
+ASSET: Final = np.dtype(
+    [
+        ("symbol", "<u8"),
+        ("supply", "<i8"),
+        ("hash", "<u8"),
+        ("asset_id", "<u4"),
+        ("decimals", "<u4"),
+        ("next", "<u4"),
+        ("live", "<u4"),
+    ]
+)
+
+INSTRUMENT: Final = np.dtype(
+    [
+        ("symbol", "<u8"),
+        ("max_price", "<i8"),
+        ("max_quantity", "<i8"),
+        ("hash", "<u8"),
+        ("instrument_id", "<u4"),
+        ("base_id", "<u4"),
+        ("quote_id", "<u4"),
+        ("lot_units", "<u4"),
+        ("scale_units", "<u4"),
+        ("status", "<u4"),
+        ("next", "<u4"),
+        ("live", "<u4"),
+    ]
+)
+
+#: One side of an instrument: book number 2 * instrument slot for bids, one more for asks.
+BOOK: Final = np.dtype(
+    [
+        ("best", "<u4"),  # level
+        ("root", "<u4"),  # reference into the price tree, see book.py
+        ("orders", "<u4"),
+        ("levels", "<u4"),
+    ]
+)
+
+LEVEL: Final = np.dtype(
+    [
+        ("price", "<i8"),
+        ("quantity", "<i8"),  # sum of the leaves of its orders
+        ("orders", "<u4"),
+        ("first", "<u4"),
+        ("last", "<u4"),
+        ("better", "<u4"),  # neighbours in price; better is nearer to the best
+        ("worse", "<u4"),
+        ("book", "<u4"),
+        ("parent", "<u4"),  # node of the price tree
+        ("next", "<u4"),
+        ("live", "<u4"),
+    ]
+)
+
+NODE: Final = np.dtype(
+    [("bit", "<u8"), ("zero", "<u4"), ("one", "<u4"), ("parent", "<u4"), ("next", "<u4"), ("live", "<u4")]
+)
+
+ORDER: Final = np.dtype(
+    [
+        ("order_id", "<u8"),
+        ("client_order_id", "<u8"),
+        ("price", "<i8"),
+        ("quantity", "<i8"),
+        ("cum", "<i8"),
+        ("priority", "<u8"),
+        ("hash", "<u8"),
+        ("account_id", "<u4"),
+        ("instrument_id", "<u4"),
+        ("side", "u1"),
+        ("order_type", "u1"),
+        ("tif", "u1"),
+        ("stp", "u1"),
+        ("flags", "u1"),
+        ("live", "u1"),
+        ("unused", "<u2"),
+        ("account", "<u4"),
+        ("instrument", "<u4"),
+        ("level", "<u4"),
+        ("before", "<u4"),  # in the level's queue
+        ("next", "<u4"),
+        ("older", "<u4"),  # in the account's list
+        ("newer", "<u4"),
+        ("gives", "<u4"),  # the balance it holds from
+        ("takes", "<u4"),  # the balance it is paid into
+    ]
+)
+
+#: A balance that is reserved for an order to be paid into, and was never paid, is not live: it has no hash.
+BALANCE: Final = np.dtype(
+    [
+        ("available", "<i8"),
+        ("held", "<i8"),
+        ("hash", "<u8"),
+        ("account_id", "<u4"),
+        ("asset_id", "<u4"),
+        ("next", "<u4"),
+        ("live", "<u4"),
+    ]
+)
+
+TRANSFER: Final = np.dtype(
+    [
+        ("transfer_id", "<u8"),
+        ("amount", "<i8"),
+        ("hash", "<u8"),
+        ("account_id", "<u4"),
+        ("asset_id", "<u4"),
+        ("kind", "<u4"),
+        ("next", "<u4"),
+        ("live", "<u4"),
+    ]
+)
+
+#: One cell of an index; see index.py.
+CELL: Final = np.dtype([("key", "<u8"), ("extra", "<u4"), ("slot", "<u4")])
+
+
+class Table(NamedTuple):
+    """A growing table: its field in State, its records, and how many of them one command may add."""
+
+    name: str
+    dtype: Any
+    per_command: int
+    indexes: tuple[str, ...]
+
+
+#: In the order of State.pools.
+TABLES: Final = (
+    Table("sessions", SESSION, 1, ("session_index",)),
+    Table("accounts", ACCOUNT, 1, ("account_index",)),
+    Table("assets", ASSET, 1, ("asset_index",)),
+    Table("instruments", INSTRUMENT, 1, ("instrument_index",)),
+    Table("levels", LEVEL, 1, ("level_index",)),
+    Table("nodes", NODE, 1, ()),
+    Table("orders", ORDER, 1, ("order_index", "client_index")),
+    # A market buy may come from an account that has neither of the two assets.
+    Table("balances", BALANCE, 2, ("balance_index",)),
+    Table("transfers", TRANSFER, 1, ("transfer_index",)),
+)
+SESSIONS, ACCOUNTS, ASSETS, INSTRUMENTS, LEVELS, NODES, ORDERS, BALANCES, TRANSFERS = range(len(TABLES))
+
+
+class State(NamedTuple):
+    """Everything the machine knows. Index arrays hold cells; the rest holds what its name says."""
+
+    core: NDArray[Any]
+    turn: NDArray[Any]
+    pools: NDArray[Any]
+    sessions: NDArray[Any]
+    session_index: NDArray[Any]
+    accounts: NDArray[Any]
+    account_index: NDArray[Any]
+    assets: NDArray[Any]
+    asset_index: NDArray[Any]
+    instruments: NDArray[Any]
+    instrument_index: NDArray[Any]
+    books: NDArray[Any]
+    levels: NDArray[Any]
+    level_index: NDArray[Any]
+    nodes: NDArray[Any]
+    orders: NDArray[Any]
+    order_index: NDArray[Any]
+    client_index: NDArray[Any]
+    balances: NDArray[Any]
+    balance_index: NDArray[Any]
+    transfers: NDArray[Any]
+    transfer_index: NDArray[Any]
+    ring: NDArray[Any]
+
+
+FIXED: Final = {"core": CORE, "turn": TURN, "pools": POOL, "books": BOOK, "ring": np.dtype("<u8")}
+#: The record of every array of State, in its order.
+DTYPES: Final = {
+    name: FIXED[name]
+    if name in FIXED
+    else CELL
+    if name.endswith("_index")
+    else next(table.dtype for table in TABLES if table.name == name)
+    for name in State._fields
+}
+
+
+def zeros(length: int, dtype: Any) -> NDArray[Any]:
+    """An empty array. Interpreted kernels read fields as attributes, which only a recarray has."""
+    array: NDArray[Any] = np.zeros(length, dtype)
+    return array.view(np.recarray) if INTERPRETED and dtype.names else array
+
+
+def index_size(capacity: int) -> int:
+    """Cells of the index of a table: a power of two, at most half of them used."""
+    return 1 << max(3, (2 * capacity - 1).bit_length())
+
+
+def allocate(capacities: dict[str, int]) -> State:
+    """A state with no record at all, with room for so many records a table."""
+    arrays = {
+        "core": zeros(1, CORE),
+        "turn": zeros(1, TURN),
+        "pools": zeros(len(TABLES), POOL),
+        "books": zeros(2 * (capacities["instruments"] + 1), BOOK),
+        "ring": zeros(RING_SIZE, FIXED["ring"]),
+    }
+    for table in TABLES:
+        capacity = max(capacities[table.name], table.per_command)
+        arrays[table.name] = zeros(capacity + 1, table.dtype)
+        arrays |= {name: zeros(index_size(capacity), CELL) for name in table.indexes}
+    arrays["pools"]["top"] = 1
+    return State(**arrays)
+
+
+def room(state: State, number: int) -> int:
+    """How many records the table with this number can still take."""
+    table = TABLES[number]
+    return len(getattr(state, table.name)) - 1 - int(state.pools["live"][number])
+
+
+def grow(state: State) -> State:
+    """The same state with every full table twice as large. Indexes of grown tables are empty: fill them again."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, table in enumerate(TABLES):
+        if room(state, number) < table.per_command:
+            old = getattr(state, table.name)
+            capacity = 2 * (len(old) - 1)
+            arrays[table.name] = longer(old, capacity + 1, table.dtype)
+            arrays |= {name: zeros(index_size(capacity), CELL) for name in table.indexes}
+            if number == INSTRUMENTS:
+                arrays["books"] = longer(state.books, 2 * (capacity + 1), BOOK)
+    return state._replace(**arrays)
+
+
+def longer(old: NDArray[Any], length: int, dtype: Any) -> NDArray[Any]:
+    """A copy with empty records at its end."""
+    array = zeros(length, dtype)
+    array[: len(old)] = old
+    return array

@@ -1,0 +1,343 @@
+"""Frames of several nodes in, one stream without holes out, and what to ask for where there is a hole. Sans I/O.
+
+Rules:
+
+- An event is given out once, in sequence, exactly as a node sent it. The first copy wins.
+- A later copy is compared with the first as long as the first is remembered; a difference is FeedConflict.
+- What comes after a hole waits in a window of fixed size; beyond it events are dropped and asked for when their turn
+  comes. Memory does not grow, whatever arrives.
+- A hole is asked for once, at one node; at the deadline again, at the next node. A hole that every node says it no
+  longer holds, or that nobody has filled for `give_up_seconds`, is GapUnfillable.
+- Time is an argument (seconds, from any monotonic clock). No sockets, no threads.
+
+Called by the subscriber; frames from the feed and from retransmission are treated alike.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.records import EVENT
+from smrx.feed.ring import MAX_ANSWER_EVENTS, words
+from smrx.wire import frames
+from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
+
+#: Events that wait after a hole; twice the longest answer, so that an answer and what came meanwhile both fit.
+AHEAD_EVENTS: Final = 2 * MAX_ANSWER_EVENTS
+#: Events given out that are remembered, so that a late copy can be compared.
+REMEMBERED_EVENTS: Final = 1 << 16
+#: When a request counts as lost. An answer of 4 MiB takes some 10 ms on loopback and may wait for a busy node.
+ASK_SECONDS: Final = 0.5
+#: An election takes 1.2 s and a restarted node some seconds more; after this long without progress nobody will answer.
+GIVE_UP_SECONDS: Final = 15.0
+#: How soon another node is tried after one that is not connected.
+_RETRY_SECONDS: Final = 0.02
+
+
+class FeedError(Exception):
+    """The feed cannot be followed any further; the message says what, where and who."""
+
+
+class GapUnfillable(FeedError):
+    """Events are missing and nobody has them."""
+
+    def __init__(self, first: int, last: int, told: dict[int, str]) -> None:
+        self.first, self.last, self.told = first, last, told
+        who = "; ".join(f"node {node}: {answer}" for node, answer in told.items()) or "no node to ask"
+        super().__init__(f"events {first} to {last} are missing and cannot be had: {who}")
+
+
+class FeedConflict(FeedError):
+    """Two copies of one event differ."""
+
+    def __init__(self, sequence: int, node: int, first_node: int | None) -> None:
+        self.sequence, self.node = sequence, node
+        other = "as first received" if first_node is None else f"as received from node {first_node}"
+        super().__init__(f"event {sequence}: node {node} sent other content than {other}")
+
+
+class Request(NamedTuple):
+    """Ask `node` to retransmit events first..last."""
+
+    node: int
+    first: int
+    last: int
+
+    def frame(self) -> bytes:
+        """The RETRANSMIT frame."""
+        return frames.encode(FrameKind.RETRANSMIT, correlation=self.first, aux=self.last)
+
+
+class FeedStats(msgspec.Struct):
+    """What the sequencer has seen so far; counts of events unless said otherwise."""
+
+    delivered: int = 0
+    duplicates: int = 0
+    beyond_window: int = 0
+    frames: int = 0
+    gaps: int = 0  #: holes found after the stream was joined
+    gaps_healed: int = 0
+    requests: int = 0
+
+
+class _Hole:
+    """The first hole of the stream: since when, whom we asked, what they said."""
+
+    def __init__(self, first: int, now: float, joining: bool) -> None:
+        self.first = first
+        self.joining = joining
+        self.progress_at = now
+        self.asked: dict[int, int] = {}
+        self.told: dict[int, str] = {}
+        self.refused: set[int] = set()
+        self.asking: Request | None = None
+        self.ask_at = now
+
+
+class Sequencer:
+    """Follows one stream of events published by several nodes."""
+
+    def __init__(
+        self,
+        nodes: Sequence[int],
+        *,
+        first: int = 1,
+        ahead: int = AHEAD_EVENTS,
+        remembered: int = REMEMBERED_EVENTS,
+        ask_seconds: float = ASK_SECONDS,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+    ) -> None:
+        """Expect event `first`; `nodes` are those that may be asked."""
+        if first < 1 or ahead < 1 or remembered < 0:
+            raise ValueError(f"expected first and ahead of at least 1, found {first} and {ahead}")
+        self.stats = FeedStats()
+        self._nodes = list(nodes)
+        self._expected = first
+        self._start = first
+        self._known = first - 1
+        self._ahead = ahead
+        self._remembered = remembered
+        self._capacity = ahead + remembered
+        self._store = np.empty((self._capacity, EVENT.itemsize // 8), np.uint64)
+        self._present = np.zeros(self._capacity, np.bool_)
+        self._source = np.zeros(self._capacity, np.int64)
+        self._waiting = 0
+        self._out: list[NDArray[np.void]] = []
+        self._ask_seconds = ask_seconds
+        self._give_up_seconds = give_up_seconds
+        self._hole: _Hole | None = None
+        self._joined = False
+        self._turn = 0
+
+    @property
+    def expected(self) -> int:
+        """The sequence that comes next."""
+        return self._expected
+
+    @property
+    def known(self) -> int:
+        """The newest sequence that any node has spoken of."""
+        return self._known
+
+    @property
+    def in_gap(self) -> bool:
+        """Whether something is known to exist that has not arrived."""
+        return self._known >= self._expected
+
+    def take(self) -> NDArray[np.void]:
+        """Return the events that have become contiguous since the last call, in order; the caller owns them."""
+        out, self._out = self._out, []
+        if len(out) == 1:
+            return out[0]
+        return np.concatenate(out) if out else np.empty(0, EVENT)
+
+    def receive(self, node: int, frame: Frame, now: float) -> None:
+        """Take in one EVENTS, HEARTBEAT or UNAVAILABLE frame of a node.
+
+        Raises FrameError for a frame that has no place on a feed or contradicts itself (nothing of it is kept),
+        FeedConflict when an event differs from its first copy.
+        """
+        if frame.kind is FrameKind.EVENTS:
+            self._receive_events(node, frame, now)
+        elif frame.kind is FrameKind.HEARTBEAT:
+            self._learn(node, frame.correlation - 1, now)
+        elif frame.kind is FrameKind.UNAVAILABLE:
+            self._receive_refusal(node, frame.correlation, frame.aux, now)
+        else:
+            raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a frame of the feed, found {frame.kind.name}")
+        self.stats.frames += 1
+
+    def requests(self, now: float) -> list[Request]:
+        """Return what is to be asked now; raises GapUnfillable when asking has no use any more."""
+        hole = self._hole
+        if hole is None:
+            return []
+        if hole.refused.issuperset(self._nodes) or now - hole.progress_at >= self._give_up_seconds:
+            raise GapUnfillable(self._expected, self._hole_end(), self._testimony(hole))
+        if now < hole.ask_at:
+            return []
+        node = self._next_node(hole)
+        request = Request(node, self._expected, min(self._hole_end(), self._expected + MAX_ANSWER_EVENTS - 1))
+        hole.asking, hole.ask_at = request, now + self._ask_seconds
+        hole.asked[node] = hole.asked.get(node, 0) + 1
+        self.stats.requests += 1
+        return [request]
+
+    def unsent(self, request: Request, now: float) -> None:
+        """Be told that a request could not be sent: its node is not connected."""
+        if self._hole is not None and self._hole.asking == request:
+            self._hole.told[request.node] = "not connected"
+            self._hole.asking, self._hole.ask_at = None, now + _RETRY_SECONDS
+
+    def deadline(self) -> float | None:
+        """When requests() has something to do, or None while nothing is missing."""
+        if self._hole is None:
+            return None
+        return min(self._hole.ask_at, self._hole.progress_at + self._give_up_seconds)
+
+    def _receive_events(self, node: int, frame: Frame, now: float) -> None:
+        events = frames.records(frame)
+        if not len(events):
+            return
+        first = int(events["sequence"][0])
+        last = first + len(events) - 1
+        if first < 1 or not np.array_equal(events["sequence"], np.arange(first, last + 1, dtype=np.uint64)):
+            raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected events in sequence from {first}, found others")
+        self._keep(node, words(events), first, last)
+        self._learn(node, last, now, progress=self._deliver() > 0)
+
+    def _keep(self, node: int, rows: NDArray[np.uint64], first: int, last: int) -> None:
+        """Put what is new of first..last into the window, and compare what is not."""
+        low = max(first, self._start, self._expected - self._remembered)
+        high = min(last, self._expected + self._ahead - 1)
+        self.stats.beyond_window += last - max(high, first - 1)
+        self.stats.duplicates += max(0, min(low, last + 1) - first)
+        position = low
+        while position <= high:
+            slot = position % self._capacity
+            count = min(high - position + 1, self._capacity - slot)
+            piece = rows[position - first : position - first + count]
+            held = self._present[slot : slot + count]
+            known = int(np.count_nonzero(held))
+            if known:
+                self._compare(node, piece, slot, position, held)
+            if known < count:
+                missing = ~held
+                if not known:
+                    self._store[slot : slot + count] = piece
+                else:
+                    self._store[slot : slot + count][missing] = piece[missing]
+                self._source[slot : slot + count][missing] = node
+                held[:] = True
+                self._waiting += count - known
+            self.stats.duplicates += known
+            position += count
+
+    def _compare(self, node: int, piece: NDArray[np.uint64], slot: int, first: int, held: NDArray[np.bool_]) -> None:
+        differs = self._store[slot : slot + len(piece)] != piece
+        if differs.any() and (different := differs.any(axis=1) & held).any():
+            at = int(different.argmax())
+            raise FeedConflict(first + at, node, int(self._source[slot + at]))
+
+    def _deliver(self) -> int:
+        """Give out what follows the last event given out; return how many events."""
+        total = 0
+        while self._waiting:
+            slot = self._expected % self._capacity
+            span = self._present[slot : min(slot + self._waiting, self._capacity)]
+            count = len(span) if span.all() else int(span.argmin())
+            if not count:
+                break
+            self._out.append(self._store[slot : slot + count].copy().view(EVENT).reshape(-1))
+            self._forget(self._expected - self._remembered, count)
+            self._expected += count
+            self._waiting -= count
+            total += count
+        self.stats.delivered += total
+        return total
+
+    def _forget(self, first: int, count: int) -> None:
+        """Free the slots of `count` remembered events from `first`; the window moves on over them."""
+        slot = first % self._capacity
+        head = min(count, self._capacity - slot)
+        self._present[slot : slot + head] = False
+        self._present[: count - head] = False
+
+    def _learn(self, node: int, newest: int, now: float, progress: bool = False) -> None:
+        """Take note that events up to `newest` exist; open, move on or close the hole."""
+        self._known = max(self._known, newest)
+        hole = self._hole
+        if self._known < self._expected:
+            if hole is not None and not hole.joining:
+                self.stats.gaps_healed += 1
+            self._hole = None
+            self._joined = True
+        elif hole is None:
+            self._hole = _Hole(self._expected, now, joining=not self._joined)
+            self.stats.gaps += self._joined
+            # Who revealed the hole is asked first: it has what comes after.
+            self._turn = self._nodes.index(node) if node in self._nodes else self._turn
+        elif progress:
+            hole.progress_at = now
+            self._move_on(hole, now)
+
+    def _move_on(self, hole: _Hole, now: float) -> None:
+        """Events came: wait longer for the rest of the answer, or ask for what follows it at once."""
+        asking = hole.asking
+        # Who no longer had the first of the missing may well have those that are missing now.
+        hole.refused.clear()
+        if asking is not None and self._expected <= min(asking.last, self._hole_end()):
+            hole.ask_at = now + self._ask_seconds
+        else:
+            # The node that answers well is asked again.
+            self._turn = self._nodes.index(asking.node) if asking is not None else self._turn
+            hole.asking, hole.ask_at = None, now
+
+    def _receive_refusal(self, node: int, oldest: int, newest: int, now: float) -> None:
+        hole = self._hole
+        if hole is None or node not in self._nodes:
+            return
+        hole.told[node] = "holds no events" if newest < oldest else f"holds {oldest} to {newest}"
+        if oldest > self._expected:
+            hole.refused.add(node)
+        else:
+            # It is behind, not past: it may have them soon.
+            hole.refused.discard(node)
+        if hole.asking is not None and hole.asking.node == node:
+            behind = oldest <= self._expected
+            hole.asking, hole.ask_at = None, now + (_RETRY_SECONDS if behind else 0.0)
+
+    def _hole_end(self) -> int:
+        """The last sequence of the first hole."""
+        if not self._waiting:
+            return self._known
+        for start, stop in self._spans(self._expected, self._expected + self._ahead):
+            held = self._present[start % self._capacity : start % self._capacity + stop - start]
+            at = int(held.argmax())
+            if held[at]:
+                return start + at - 1
+        return self._known
+
+    def _spans(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Cut a range of sequences where it wraps in the store."""
+        wrap = start + self._capacity - start % self._capacity
+        return [(start, stop)] if stop <= wrap else [(start, wrap), (wrap, stop)]
+
+    def _next_node(self, hole: _Hole) -> int:
+        """The next node in turn, those that refused only when all others are gone."""
+        count = len(self._nodes)
+        order = [self._nodes[(self._turn + i) % count] for i in range(count)]
+        node = next((node for node in order if node not in hole.refused), order[0])
+        self._turn = (self._nodes.index(node) + 1) % count
+        return node
+
+    def _testimony(self, hole: _Hole) -> dict[int, str]:
+        """What each node said when asked."""
+        said: dict[int, str] = {}
+        for node in self._nodes:
+            times = hole.asked.get(node, 0)
+            said[node] = hole.told.get(node, f"asked {times} times, no answer" if times else "not asked")
+        return said

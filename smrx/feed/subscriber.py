@@ -1,0 +1,188 @@
+"""The feed over ZeroMQ: one SUB and one retransmission DEALER a node, one stream of events without holes out.
+
+Owns the sockets; what to do with the bytes is the Sequencer's. Blocking, one thread. A consumer that is slow or dies
+never slows a node. Called by settlement and by whoever else reads the feed.
+"""
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from smrx.config import Config
+from smrx.feed.sequencer import FeedStats, Sequencer
+from smrx.wire import frames
+from smrx.wire.frames import Frame, FrameError
+
+#: Frames that wait for a slow consumer before ZeroMQ drops; what is dropped is asked for again.
+_RECEIVE_HIGH_WATER_MARK: Final = 4096
+#: Requests that wait for a node; they repeat themselves, so few are enough.
+_REQUEST_HIGH_WATER_MARK: Final = 16
+#: Frames of one socket taken in a row, so that no node is starved by another.
+_FRAMES_IN_A_ROW: Final = 64
+#: Rounds over all sockets before poll() looks at the clock again, whatever arrives.
+_ROUNDS: Final = 16
+#: Events one poll() gathers at most before it returns (it may go over by what one round of sockets brings).
+_BATCH_EVENTS: Final = 1 << 16
+
+
+class Endpoint(NamedTuple):
+    """Where one node publishes and answers."""
+
+    node: int
+    events_address: str
+    retransmit_address: str
+
+
+class SubscriberStats(msgspec.Struct):
+    """What came over the sockets."""
+
+    garbage: int = 0  #: messages that were no frames of the feed
+    last_garbage: str = ""
+    retransmitted: int = 0  #: events that came by retransmission
+    heard_at: dict[int, float] = {}  #: node -> time.monotonic() of its last good frame
+
+
+class Subscriber:
+    """Follows the feed of one or more nodes. Use as a context manager, or close() it."""
+
+    def __init__(
+        self, endpoints: Iterable[Endpoint], *, from_sequence: int = 1, sequencer: Sequencer | None = None
+    ) -> None:
+        """Connect (in the background) to every endpoint; the first event given out is `from_sequence`.
+
+        `sequencer` replaces the default one, which starts at `from_sequence`.
+        """
+        self.endpoints = list(endpoints)
+        if not self.endpoints:
+            raise ValueError("expected at least one node to subscribe to, found none")
+        self.sequencer = sequencer or Sequencer([endpoint.node for endpoint in self.endpoints], first=from_sequence)
+        self.stats = SubscriberStats()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._poller = zmq.Poller()
+        self._feeds: dict[int, zmq.Socket[bytes]] = {}
+        self._requests: dict[int, zmq.Socket[bytes]] = {}
+        for endpoint in self.endpoints:
+            self._feeds[endpoint.node] = self._connect_feed(endpoint.events_address)
+            self._requests[endpoint.node] = self._connect_requests(endpoint.retransmit_address)
+
+    @classmethod
+    def from_config(
+        cls, config: Config, node_ids: Iterable[int] | None = None, *, from_sequence: int = 1
+    ) -> "Subscriber":
+        """Subscribe to the named members of a cluster, or to all; raises ConfigError for an id that is none."""
+        nodes = config.nodes if node_ids is None else [config.node(node_id) for node_id in node_ids]
+        return cls(
+            [Endpoint(node.id, node.events_address, node.retransmit_address) for node in nodes],
+            from_sequence=from_sequence,
+        )
+
+    def __enter__(self) -> "Subscriber":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def feed_stats(self) -> FeedStats:
+        """Counts of the stream itself: delivered, duplicates, gaps."""
+        return self.sequencer.stats
+
+    def poll(self, timeout: float) -> NDArray[np.void]:
+        """Return the next events in order, or none after `timeout` seconds; the caller owns the array.
+
+        Heals gaps while it waits. Raises GapUnfillable and FeedConflict; there is no going on after either.
+        """
+        give_up = time.monotonic() + timeout
+        while True:
+            now = time.monotonic()
+            self._send_requests(now)
+            deadline = self.sequencer.deadline()
+            until = give_up if deadline is None else min(give_up, deadline)
+            # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
+            ready = dict(self._poller.poll(max(0, int((until - now) * 1000) + 1) if until > now else 0))
+            if ready:
+                self._drain()
+            events = self.sequencer.take()
+            if len(events) or time.monotonic() >= give_up:
+                return events
+
+    def close(self) -> None:
+        """Close every socket; nothing is waited for."""
+        for socket in (*self._feeds.values(), *self._requests.values()):
+            socket.close(linger=0)
+        self._context.term()
+
+    def _connect_feed(self, address: str) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(zmq.SUB)
+        socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
+        socket.subscribe(b"")
+        return self._connect(socket, address)
+
+    def _connect_requests(self, address: str) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(zmq.DEALER)
+        socket.sndhwm = _REQUEST_HIGH_WATER_MARK
+        # A request to a node that is gone fails at once instead of waiting for its return: another node is asked.
+        socket.immediate = True
+        return self._connect(socket, address)
+
+    def _connect(self, socket: "zmq.Socket[bytes]", address: str) -> "zmq.Socket[bytes]":
+        socket.linger = 0
+        socket.maxmsgsize = frames.MAX_FRAME_BYTES
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 1000
+        socket.connect(address)
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
+
+    def _send_requests(self, now: float) -> None:
+        for request in self.sequencer.requests(now):
+            try:
+                self._requests[request.node].send(request.frame(), zmq.DONTWAIT)
+            except zmq.Again:
+                self.sequencer.unsent(request, now)
+
+    def _drain(self) -> None:
+        """Take in what has arrived, fairly, until nothing is left or a batch is full."""
+        start = self.sequencer.expected
+        for _ in range(_ROUNDS):
+            busy = False
+            for node in self._feeds:
+                # Answers first: they fill the hole that what is newer waits for.
+                busy |= self._take_in(node, self._requests[node], answers=True)
+                busy |= self._take_in(node, self._feeds[node], answers=False)
+            if not busy or self.sequencer.expected - start >= _BATCH_EVENTS:
+                return
+
+    def _take_in(self, node: int, socket: "zmq.Socket[bytes]", answers: bool) -> bool:
+        """Give up to _FRAMES_IN_A_ROW messages to the sequencer; True if there may be more."""
+        for _ in range(_FRAMES_IN_A_ROW):
+            try:
+                parts = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+            try:
+                frame = _only_frame(parts)
+                now = time.monotonic()
+                self.sequencer.receive(node, frame, now)
+            except FrameError as error:
+                self.stats.garbage += 1
+                self.stats.last_garbage = f"node {node}: {error}"
+                continue
+            self.stats.heard_at[node] = now
+            if answers:
+                self.stats.retransmitted += frame.count
+        return True
+
+
+def _only_frame(parts: list[bytes]) -> Frame:
+    if len(parts) != 1:
+        raise FrameError(frames.ErrorCode.MALFORMED_FRAME, f"expected one message part, found {len(parts)}")
+    return frames.decode(parts[0])

@@ -1,0 +1,204 @@
+"""A whole cluster on this machine: real processes, real sockets, a folder of their own.
+
+For the demo, the benchmarks and the end-to-end tests. Every process is started, signalled and awaited by its own id.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+from smrx.client.asker import asker
+from smrx.config import Config, Limits, NodeConfig, Timing, dump
+from smrx.wire.admin import NodeStatus, Status
+
+T = TypeVar("T")
+
+_HOST: Final = "127.0.0.1"
+_PORTS_A_NODE: Final = 6
+#: A node that turns answers within milliseconds; one that was stopped must not hold up the others.
+_STATUS_SECONDS: Final = 0.5
+
+
+class LocalClusterError(Exception):
+    """The cluster did not do what was waited for; the message says what, and what the nodes said last."""
+
+
+class LocalCluster:
+    """Nodes as child processes. Use as a context manager: leaving it stops every one of them."""
+
+    def __init__(
+        self,
+        directory: str | Path,
+        nodes: int = 3,
+        *,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+        node_options: Sequence[str] = (),
+    ) -> None:
+        """Choose free ports and write `cluster.toml` into `directory`; nothing is started yet."""
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(nodes * _PORTS_A_NODE)
+        self.config = Config(
+            cluster=f"local-{os.getpid()}",
+            nodes=tuple(_node(i + 1, ports[i * _PORTS_A_NODE :][:_PORTS_A_NODE]) for i in range(nodes)),
+            data_dir=str(self.directory / "data"),
+            timing=timing or Timing(),
+            limits=limits or Limits(),
+        )
+        self.config_path = self.directory / "cluster.toml"
+        self.config_path.write_text(dump(self.config), encoding="utf-8")
+        self._options = tuple(node_options)
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> "LocalCluster":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every node that is not running."""
+        for node in self.config.nodes:
+            if not self.running(node.id):
+                self.start_node(node.id)
+
+    def start_node(self, node_id: int) -> None:
+        """Start one node; its output goes to `node-ID.log` in the folder."""
+        with open(self.log_path(node_id), "ab") as log:
+            self._processes[node_id] = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "smrx", "--config", str(self.config_path)),
+                    *("node", "--id", str(node_id), *self._options),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log_path(self, node_id: int) -> Path:
+        """Where a node's output goes."""
+        return self.directory / f"node-{node_id}.log"
+
+    def process(self, node_id: int) -> subprocess.Popen[bytes]:
+        """The process of a node that was started."""
+        return self._processes[node_id]
+
+    def running(self, node_id: int) -> bool:
+        """Whether the node's process lives."""
+        process = self._processes.get(node_id)
+        return process is not None and process.poll() is None
+
+    def signal(self, node_id: int, number: signal.Signals) -> None:
+        """Send a signal to one node, by its own process id."""
+        self._processes[node_id].send_signal(number)
+
+    def kill(self, node_id: int) -> None:
+        """SIGKILL one node and wait until it is gone."""
+        self._processes[node_id].kill()
+        self._processes[node_id].wait()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Ask every node to end, then insist; returns when all are gone."""
+        running = [process for process in self._processes.values() if process.poll() is None]
+        for process in running:
+            process.send_signal(signal.SIGCONT)  # A stopped process could not hear the next one.
+            process.terminate()
+        deadline = time.monotonic() + timeout
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def leader(self) -> int | None:
+        """The node that leads in the highest term a node reports, or None."""
+        statuses = [status for status in self.statuses().values() if status.role == "leader"]
+        return max(statuses, key=lambda status: status.term).node_id if statuses else None
+
+    def statuses(self) -> dict[int, NodeStatus]:
+        """The status of every node that answers."""
+        with asker(self.config, _STATUS_SECONDS) as ask:
+            replies = [ask(node.id, Status()) for node in self.config.nodes if self.running(node.id)]
+        return {reply.node_id: reply for reply in replies if isinstance(reply, NodeStatus)}
+
+    def wait_leader(self, timeout: float = 60.0, other_than: int | None = None) -> int:
+        """Return the leader's id as soon as there is one (and it is not `other_than`)."""
+
+        def new_leader() -> int | None:
+            leader = self.leader()
+            return None if leader == other_than else leader
+
+        return self.wait_for(new_leader, timeout, "a leader")
+
+    def wait_for(self, condition: Callable[[], T | None], timeout: float, what: str) -> T:
+        """Return the condition's first truthy value; raises LocalClusterError with the nodes' last words."""
+        deadline = time.monotonic() + timeout
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                raise LocalClusterError(f"expected {what} within {timeout:g} s, found none\n{self._last_words()}")
+            time.sleep(0.01)
+
+    def _last_words(self) -> str:
+        lines = []
+        for node in self.config.nodes:
+            path = self.log_path(node.id)
+            tail = path.read_text(errors="replace").splitlines()[-5:] if path.exists() else []
+            state = "running" if self.running(node.id) else "not running"
+            lines += [f"node {node.id} ({state}):", *(f"  {line}" for line in tail)]
+        return "\n".join(lines)
+
+
+def free_ports(wanted: int) -> list[int]:
+    """Return ports nobody listens on, below the range from which the system numbers outgoing connections.
+
+    A port inside that range may be free now and the source port of somebody's connection a moment later, which would
+    keep a restarted node from listening on it again.
+    """
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            first_ephemeral = int(file.read().split()[0])
+    except (OSError, ValueError):
+        first_ephemeral = 32768
+    candidates = list(range(min(10_000, first_ephemeral - 2_000), first_ephemeral))
+    random.SystemRandom().shuffle(candidates)
+    found: list[int] = []
+    for port in candidates:
+        with socket.socket() as probe:
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == wanted:
+            return found
+    raise LocalClusterError(f"expected {wanted} free ports below {first_ephemeral}, found {len(found)}")
+
+
+def _node(node_id: int, ports: Sequence[int]) -> NodeConfig:
+    raft, orders, events, retransmit, admin, metrics = ports
+    return NodeConfig(
+        id=node_id,
+        host=_HOST,
+        port=raft,
+        orders_port=orders,
+        events_port=events,
+        retransmit_port=retransmit,
+        admin_port=admin,
+        metrics_port=metrics,
+    )

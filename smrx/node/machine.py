@@ -1,0 +1,129 @@
+"""The replicated state machine of one node: the engine, and what the node remembers of what it did.
+
+Owns the engine, the event ring (for retransmission), the outcome ring (to answer a repeated request in full) and the
+digest of the log. Called by the replica, in log order, on every node alike. Does no I/O; reads no clock.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from smrx.engine import Engine, SnapshotError
+from smrx.engine.codes import EventKind, OutcomeStatus
+from smrx.engine.records import OUTCOME
+from smrx.feed.ring import EventRing
+from smrx.wire import batches
+
+_FORMAT: Final = 1
+
+
+class Applied(NamedTuple):
+    """One log entry as it was applied; the arrays are the reader's own."""
+
+    log_index: int
+    term: int
+    outcomes: NDArray[np.void]
+    events: NDArray[np.void]
+    sequence: int
+    state_hash: int
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    """A machine snapshot: the engine and what is not in it but must agree on all nodes."""
+
+    format: int
+    log_digest: int
+    trades: int
+    engine: bytes
+
+
+class OutcomeRing:
+    """The outcomes of the last `capacity` commands, so that a resent request gets its first answer again."""
+
+    def __init__(self, capacity: int) -> None:
+        self._ring = np.zeros(capacity, OUTCOME)
+
+    def append(self, outcomes: NDArray[np.void]) -> None:
+        """Remember applied outcomes (sequence > 0), newest last."""
+        applied = outcomes[outcomes["sequence"] > 0][-len(self._ring) :]
+        self._ring[(applied["sequence"] % np.uint64(len(self._ring))).astype(np.int64)] = applied
+
+    def fill(self, outcomes: NDArray[np.void]) -> None:
+        """Replace, in place, each DUPLICATE of a request still remembered by its first outcome.
+
+        A duplicate that is no longer remembered, and a resumed session, stay as they are.
+        """
+        wanted = np.flatnonzero((outcomes["status"] == OutcomeStatus.DUPLICATE) & (outcomes["request_id"] > 0))
+        # Repeats come after a failover, a window of one session at a time: one scan of the ring a session is enough.
+        for session in np.unique(outcomes["session_id"][wanted]):
+            known = self._ring[self._ring["session_id"] == session]
+            if not len(known):
+                continue
+            known = known[np.argsort(known["sequence"])]
+            # Only the request's own answer: a REQUEST_GAP refusal carries an id that was sent again later.
+            known = known[np.argsort(known["request_id"], kind="stable")]
+            rows = wanted[outcomes["session_id"][wanted] == session]
+            at = np.searchsorted(known["request_id"], outcomes["request_id"][rows], side="right") - 1
+            found = (at >= 0) & (known["request_id"][np.maximum(at, 0)] == outcomes["request_id"][rows])
+            outcomes[rows[found]] = known[at[found]]
+
+
+class ExchangeMachine:
+    """What the replica drives: apply, snapshot, restore, and the hashes for agreement."""
+
+    def __init__(self, event_ring: int, outcome_ring: int) -> None:
+        self.engine = Engine()
+        self.events = EventRing(event_ring)
+        self.outcomes = OutcomeRing(outcome_ring)
+        self.log_digest = 0
+        self.trades = 0
+        self._applied: list[Applied] = []
+
+    def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        """Apply one committed entry; the result waits for take_applied()."""
+        batch = batches.decode(entry)
+        outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
+        self.events.append(events)
+        self.outcomes.append(outcomes)
+        self.trades += int(np.count_nonzero(events["kind"] == EventKind.TRADE))
+        chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
+        self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
+        self._applied.append(Applied(log_index, term, outcomes, events, self.engine.sequence, self.engine.state_hash))
+
+    def take_applied(self) -> list[Applied]:
+        """Return what was applied since the last call, in log order."""
+        applied, self._applied = self._applied, []
+        return applied
+
+    def snapshot(self) -> bytes:
+        """The whole state as bytes; equal on nodes that applied the same log."""
+        return msgspec.msgpack.encode(_Saved(_FORMAT, self.log_digest, self.trades, self.engine.snapshot()))
+
+    def restore(self, data: bytes) -> None:
+        """Become the state in `data`; raises ValueError, with nothing changed, if it is not one."""
+        try:
+            saved = msgspec.msgpack.decode(data, type=_Saved)
+            if saved.format != _FORMAT:
+                raise ValueError(f"snapshot: expected format {_FORMAT}, found {saved.format}")
+            engine = Engine.restore(saved.engine)
+        except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
+            raise ValueError(f"snapshot: {error}") from error
+        self.engine, self.log_digest, self.trades = engine, saved.log_digest, saved.trades
+        self.events.restart(engine.event_sequence + 1)
+
+    def position(self) -> tuple[int, int]:
+        """(applied command sequence, state hash after it)."""
+        return self.engine.sequence, self.engine.state_hash
+
+    def hash_at(self, sequence: int) -> int | None:
+        """The state hash after a command, if the ring still holds it."""
+        return self.engine.hash_at(sequence)
+
+    def hashes_between(self, first: int, last: int) -> Sequence[int] | None:
+        """The hashes after commands first..last, if the ring still holds them all."""
+        hashes = self.engine.hashes_between(first, last)
+        return None if hashes is None else hashes.tolist()

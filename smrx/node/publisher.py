@@ -1,0 +1,88 @@
+"""The event feed of one node: EVENTS after commit, heartbeats in silence, retransmission from the ring.
+
+Owns the PUB and the retransmission socket. A slow or silent subscriber never slows the loop: PUB drops for it, it sees
+the gap by sequence, and asks for the range.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import zmq
+
+from smrx.feed.ring import EventRing, answer
+from smrx.node.machine import Applied
+from smrx.wire import frames
+from smrx.wire.frames import FrameError, FrameKind
+
+#: A feed in silence says so twice a second, so that loss at its tail is seen within that time.
+HEARTBEAT_SECONDS: Final = 0.5
+#: Frames of up to 1 MiB that wait for one subscriber before the feed drops for it.
+_SEND_HIGH_WATER_MARK: Final = 512
+#: Retransmission requests answered in one turn: a greedy subscriber shares the loop with the orders.
+_REQUESTS_PER_TURN: Final = 4
+
+
+class Publisher:
+    """Publishes what was applied, in order, and answers requests for what was lost."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", events_address: str, retransmit_address: str) -> None:
+        self._feed = context.socket(zmq.PUB)
+        self._feed.set_hwm(_SEND_HIGH_WATER_MARK)
+        self._feed.linger = 0
+        self._feed.bind(events_address)
+        self.requests = context.socket(zmq.ROUTER)
+        self.requests.linger = 0
+        self.requests.maxmsgsize = frames.HEADER_SIZE
+        self.requests.bind(retransmit_address)
+        self._next_heartbeat = 0.0
+        self.events_published = 0
+        self.ranges_answered = 0
+        self.requests_refused = 0
+
+    def publish(self, applied: Iterable[Applied], now: float) -> None:
+        """Send the events of applied entries; the last frame of an entry carries its sequence and state hash."""
+        for entry in applied:
+            events = entry.events
+            for start in range(0, len(events), frames.MAX_EVENTS):
+                part = events[start : start + frames.MAX_EVENTS]
+                last = start + len(part) == len(events)
+                self._feed.send(frames.encode_events(part, *((entry.sequence, entry.state_hash) if last else (0, 0))))
+                self._next_heartbeat = now + HEARTBEAT_SECONDS
+            self.events_published += len(events)
+
+    def heartbeat(self, next_event: int, state_hash: int, now: float) -> None:
+        """Say which event comes next, if nothing was said for a while."""
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_SECONDS
+            self._feed.send(frames.encode(FrameKind.HEARTBEAT, correlation=next_event, aux=state_hash))
+
+    @property
+    def next_deadline(self) -> float:
+        """When heartbeat() has something to do, on the clock given to it."""
+        return self._next_heartbeat
+
+    def answer_requests(self, ring: EventRing) -> bool:
+        """Answer retransmission requests that have arrived; True if more may be waiting."""
+        for _ in range(_REQUESTS_PER_TURN):
+            try:
+                parts = self.requests.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+            try:
+                if len(parts) != 2:
+                    raise FrameError(frames.ErrorCode.MALFORMED_FRAME, f"expected 1 part, found {len(parts) - 1}")
+                replies = answer(ring, frames.decode(parts[1]))
+            except FrameError:
+                self.requests_refused += 1
+                continue
+            self.ranges_answered += 1
+            for reply in replies:
+                try:
+                    self.requests.send_multipart([parts[0], reply], zmq.DONTWAIT)
+                except zmq.Again:
+                    break  # It reads too slowly; it asks again for the rest.
+        return True
+
+    def close(self) -> None:
+        self._feed.close()
+        self.requests.close()

@@ -1,0 +1,272 @@
+"""One node: one thread, one loop, no locks. The only place of a node where sockets, clock and processes meet.
+
+A turn: poll; Raft messages into the replica; order entry into the open batch; submit it; tick the replica (commits,
+applies); make durable what the turn promised; and only then let messages, answers and events leave.
+"""
+
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, TypeVar
+
+import zmq
+
+from smrx.config import Config
+from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport
+from smrx.node.admin import AdminService
+from smrx.node.gateway import Gateway
+from smrx.node.machine import ExchangeMachine
+from smrx.node.metrics import MetricsServer
+from smrx.node.publisher import Publisher
+from smrx.wire import batches, frames
+from smrx.wire.frames import LeaderHint
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Messages of one socket taken in a turn: enough to fill the largest entry, few enough to come back to Raft in time.
+_ORDERS_PER_TURN: Final = 256
+_RAFT_PER_TURN: Final = 256
+_STATUS_SECONDS: Final = 0.5
+#: Records whose cached hash is checked per turn of an idle loop: memory that rots at rest is found before it is used.
+_SCRUB_RECORDS: Final = 256
+_SCRUB_SECONDS: Final = 0.02
+
+
+class PortInUseError(Exception):
+    """A socket of this node cannot be bound; the message is one sentence for the operator."""
+
+
+class Node:
+    """The reactor and everything it turns."""
+
+    def __init__(self, config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
+        """Open the data directory and bind every socket.
+
+        Raises MetaError for a foreign or locked data directory, PortInUseError for a taken address.
+        """
+        self.config = config
+        self.me = config.node(node_id)
+        self.started = time.monotonic()
+        self._stop = False
+        self._order_addresses = {node.id: node.orders_address for node in config.nodes}
+        self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        try:
+            self._open(allow_corruption)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, allow_corruption: bool) -> None:
+        config, me = self.config, self.me
+        self.machine = ExchangeMachine(config.limits.event_ring, config.limits.outcome_ring)
+        self.gateway = Gateway(me.id, config.limits.pending_commands)
+        self.transport = _bound(
+            me.raft_address,
+            lambda: ZmqTransport(
+                self._context,
+                cluster=config.cluster,
+                node_id=me.id,
+                bind=me.raft_address,
+                peers={node.id: node.raft_address for node in config.nodes if node.id != me.id},
+                incarnation=self.meta.incarnation,
+            ),
+        )
+        self.publisher = _bound(
+            f"{me.events_address} or {me.retransmit_address}",
+            lambda: Publisher(self._context, me.events_address, me.retransmit_address),
+        )
+        self._orders = self._context.socket(zmq.ROUTER)
+        self._orders.linger = 0
+        self._orders.maxmsgsize = frames.MAX_FRAME_BYTES
+        _bound(me.orders_address, lambda: self._orders.bind(me.orders_address))
+        self.admin = _bound(
+            me.admin_address, lambda: AdminService(self._context, me.admin_address, self, allow_corruption)
+        )
+        host, port = me.metrics_bind
+        self.metrics = _bound(f"http://{host}:{port}", lambda: MetricsServer(host, port))
+        self.journal = MemoryJournal()
+        self.replica = Replica(
+            me.id,
+            [node.id for node in config.nodes if node.id != me.id],
+            machine=self.machine,
+            transport=self.transport,
+            meta=self.meta,
+            journal=self.journal,
+            timing=config.timing,
+            compaction_entries=config.limits.compaction_entries,
+        )
+        self._poller = zmq.Poller()
+        for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
+            self._poller.register(socket, zmq.POLLIN)
+        self._led_term: int | None = None
+        self._next_status = 0.0
+        self._next_scrub = 0.0
+        self._scrub_at = 0
+        self._busy = False
+
+    def stop(self) -> None:
+        """End after the current turn."""
+        self._stop = True
+
+    def run(self) -> None:
+        """Turn until stop(); an exception of the state machine or of consensus ends the node (fail-stop)."""
+        while not self._stop:
+            self.turn()
+
+    def turn(self) -> None:
+        """One turn of the loop."""
+        now = time.monotonic()
+        ready = dict(self._poller.poll(self._patience_ms(now)))
+        self._busy = False
+        for socket in self.transport.sockets:
+            if socket in ready:
+                self.transport.drain(_RAFT_PER_TURN)
+        if self._orders in ready:
+            self._receive_orders()
+        if self.admin.socket in ready:
+            self.admin.receive()
+        if self.publisher.requests in ready:
+            self._busy |= self.publisher.answer_requests(self.machine.events)
+        self._submit()
+        self.replica.tick()
+        applied = self.machine.take_applied()
+        self._watch_leadership()
+        for entry in applied:
+            self.gateway.applied(entry, self.machine.outcomes)
+            self.admin.applied(entry.log_index, entry.term)
+        self.meta.sync()
+        self.transport.flush()
+        for reply in self.gateway.take_replies():
+            self._orders.send_multipart((reply.identity, reply.frame))
+        self.admin.flush()
+        now = time.monotonic()
+        if self.fenced is None:
+            self.publisher.publish(applied, now)
+            self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
+        if not ready:
+            self._scrub(now)
+        if now >= self._next_status:
+            self._next_status = now + _STATUS_SECONDS
+            self.metrics.status = self.admin.status()
+
+    @property
+    def fenced(self) -> str | None:
+        """Why this node may not serve, or None."""
+        return self.replica.agreement.fenced
+
+    def hint(self) -> LeaderHint:
+        """Who leads, as far as this node knows."""
+        leader = self.replica.leader_id
+        address = None if leader is None else self._order_addresses.get(leader)
+        return LeaderHint(leader, address, self.me.id, self.replica.term)
+
+    def submit_barrier(self) -> tuple[int, int]:
+        """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.
+
+        Raises NotLeader.
+        """
+        return self._submit_entry([])
+
+    def _patience_ms(self, now: float) -> int:
+        if self._busy:
+            return 0
+        deadline = min(self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._next_scrub)
+        # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
+        return max(0, int((deadline - now) * 1000) + 1)
+
+    def _receive_orders(self) -> None:
+        hint, fenced = self.hint(), self.fenced
+        for _ in range(_ORDERS_PER_TURN):
+            try:
+                parts = self._orders.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
+            self.gateway.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
+        self._busy = True
+
+    def _submit(self) -> None:
+        for bodies, routes in self.gateway.take_batches():
+            try:
+                index, term = self._submit_entry(bodies)
+            except NotLeader:
+                # Leadership went between receiving and submitting; the hint in the answer says who has it.
+                self.gateway.redirect(routes, self.hint())
+                continue
+            self.gateway.submitted(index, term, routes)
+
+    def _submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
+        sequence, state_hash = self.machine.position()
+        entry = batches.encode(bodies, time.time_ns(), sequence, state_hash)
+        return self.replica.submit(entry), self.replica.term
+
+    def _watch_leadership(self) -> None:
+        term = self.replica.term if self.replica.is_leader and self.fenced is None else None
+        if term != self._led_term:
+            if self._led_term is not None:
+                self.gateway.lost_leadership(self.hint())
+                self.admin.lost_leadership()
+                log.warning("node %d no longer leads (term %d)", self.me.id, self._led_term)
+            if term is not None:
+                log.info("node %d leads in term %d", self.me.id, term)
+            self._led_term = term
+
+    def _scrub(self, now: float) -> None:
+        """Check a slice of memory against the hashes kept beside it; a node whose memory rots leaves the majority."""
+        if now < self._next_scrub:
+            return
+        self._next_scrub = now + _SCRUB_SECONDS
+        self._scrub_at, bad = self.machine.engine.scrub(self._scrub_at, _SCRUB_RECORDS)
+        if bad is not None and self.fenced is None:
+            sequence = self.machine.engine.sequence
+            log.critical("memory of node %d is damaged: %s differs from its hash", self.me.id, bad)
+            self.replica.agreement.fence(f"memory damaged at or before command {sequence}: {bad} differs from its hash")
+
+    def close(self) -> None:
+        """Close every socket and the data directory; safe on a node that was only half opened."""
+        for name in ("replica", "admin", "publisher", "transport", "_orders", "metrics"):
+            part = getattr(self, name, None)
+            if part is not None and name != "replica":
+                part.close()
+        self._context.term()
+        self.meta.close()
+
+
+def _bound(address: str, bind: Callable[[], T]) -> T:
+    try:
+        return bind()
+    except (zmq.ZMQError, OSError) as error:
+        raise PortInUseError(
+            f"expected to listen on {address}, found: {error.strerror}; free it or change the "
+            "address in the configuration"
+        ) from None
+
+
+def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
+    """Run one node until SIGTERM or SIGINT, or until its state can no longer be trusted.
+
+    Raises what Node raises for the operator's mistakes.
+    """
+    node = Node(config, node_id, allow_corruption=allow_corruption)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        node.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    # What was allocated by now lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info("node %d of cluster %r serves (process %d)", node_id, config.cluster, os.getpid())
+    try:
+        node.run()
+    finally:
+        node.close()
+    log.info("node %d stopped", node_id)

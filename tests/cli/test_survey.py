@@ -1,0 +1,129 @@
+"""Agreement as `smrx cluster status` judges it, on nodes made of a list of hashes."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from smrx.cli.survey import Survey, survey
+from smrx.wire.admin import AgreementStatus, AnyReply, AnyRequest, HashAt, HashReply, NodeStatus, Status
+
+
+class Node:
+    """A node that remembers a hash for each command, from `oldest` on."""
+
+    def __init__(
+        self, hashes: Iterable[int], *, role: str = "follower", oldest: int = 0, fenced_at: int | None = None
+    ) -> None:
+        self.hashes, self.role, self.oldest, self.fenced_at = list(hashes), role, oldest, fenced_at
+
+    @property
+    def sequence(self) -> int:
+        return len(self.hashes) - 1
+
+    def answer(self, node_id: int, request: AnyRequest) -> AnyReply:
+        if isinstance(request, HashAt):
+            known = self.oldest <= request.at <= self.sequence
+            return HashReply(
+                node_id=node_id,
+                sequence=self.sequence,
+                at=request.at,
+                state_hash=self.hashes[request.at] if known else None,
+            )
+        assert isinstance(request, Status)
+        return NodeStatus(
+            node_id=node_id,
+            sequence=self.sequence,
+            cluster="test",
+            role=self.role,
+            term=3,
+            leader_id=1,
+            commit_index=self.sequence,
+            applied_index=self.sequence,
+            last_log_index=self.sequence,
+            event_sequence=self.sequence,
+            trades=0,
+            state_hash=self.hashes[-1],
+            agreement=AgreementStatus(
+                state="AGREE" if self.fenced_at is None else "DIVERGED",
+                sequence=self.sequence if self.fenced_at is None else self.fenced_at,
+            ),
+            fenced=None if self.fenced_at is None else "its state differs from the majority's",
+            # Every node knows where any two differ, whoever is wrong: it is no sign that this one is.
+            first_divergent_sequence=33,
+        )
+
+
+def look(*nodes: Node | None) -> Survey:
+    members = {i + 1: node for i, node in enumerate(nodes)}
+
+    def ask(node_id: int, request: AnyRequest) -> AnyReply | None:
+        node = members[node_id]
+        return None if node is None else node.answer(node_id, request)
+
+    return survey(ask, list(members))
+
+
+def verdicts(found: Survey) -> list[str]:
+    return [seen.verdict for seen in found.nodes]
+
+
+def leader(length: int) -> Node:
+    return Node(range(length), role="leader")
+
+
+def test_equal_hashes_at_the_leaders_sequence_agree_even_where_a_node_has_gone_on() -> None:
+    found = look(leader(101), Node(range(101)), Node(range(105)))
+    assert verdicts(found) == ["AGREE at 100"] * 3
+    assert (found.leader, found.compared_at, found.diverged) == (1, 100, False)
+
+
+def test_a_silent_node_is_unreachable_and_the_others_agree() -> None:
+    assert verdicts(look(leader(11), None, Node(range(11)))) == ["AGREE at 10", "UNREACHABLE", "AGREE at 10"]
+
+
+def test_a_node_that_does_not_get_there_is_behind_by_its_lag() -> None:
+    found = look(leader(101), Node(range(101)), Node(range(41)))
+    assert verdicts(found) == ["AGREE at 100", "AGREE at 100", "BEHIND"]
+    assert found.nodes[2].lag == 60
+
+
+@pytest.mark.parametrize("first", [1, 2, 37, 99, 100])
+def test_another_hash_diverged_at_the_first_command_that_differs(first: int) -> None:
+    wrong = [i if i < first else 1000 + i for i in range(101)]
+    found = look(leader(101), Node(range(101)), Node(wrong))
+    assert verdicts(found) == ["AGREE at 100", "AGREE at 100", f"DIVERGED at {first}"]
+    assert found.diverged
+
+
+def test_a_leader_that_differs_from_the_majority_is_the_one_that_diverged() -> None:
+    wrong = [i if i < 50 else 1000 + i for i in range(101)]
+    assert verdicts(look(Node(wrong, role="leader"), Node(range(101)), Node(range(101)))) == [
+        "DIVERGED at 50",
+        "AGREE at 100",
+        "AGREE at 100",
+    ]
+
+
+def test_divergence_that_a_node_knows_of_is_shown_after_the_hashes_are_forgotten() -> None:
+    stopped = Node(range(41), fenced_at=33)
+    assert verdicts(look(leader(101), Node(range(101)), stopped))[2] == "DIVERGED at 33"
+
+
+def test_a_node_that_fenced_itself_does_not_agree_even_with_the_right_hash() -> None:
+    damaged = Node(range(101), fenced_at=100)
+    assert verdicts(look(leader(101), Node(range(101)), damaged))[2] == "DIVERGED at 100"
+
+
+def test_a_claim_of_agreement_counts_for_nothing_without_a_majority() -> None:
+    assert verdicts(look(leader(11), None, None)) == ["NOT COMPARED", "UNREACHABLE", "UNREACHABLE"]
+    assert verdicts(look(leader(11))) == ["NOT COMPARED"]
+
+
+def test_two_states_and_no_majority_make_both_suspect() -> None:
+    found = look(leader(11), Node([*range(10), 77]), None)
+    assert verdicts(found) == ["DIVERGED at 10", "DIVERGED at 10", "UNREACHABLE"]
+
+
+def test_no_node_at_all_is_a_survey_without_leader() -> None:
+    found = look(None, None, None)
+    assert (found.leader, found.compared_at, verdicts(found)) == (None, None, ["UNREACHABLE"] * 3)

@@ -1,0 +1,59 @@
+"""What the demo and the replication test call equal and grown, and that they notice when it is not so."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cluster.proof import NotProved, equal_logs, growth, sizes, unequal
+from smrx.wire.admin import AnyReply, AnyRequest, LogDigestReply
+
+
+def digest(node_id: int, **changed: int) -> LogDigestReply:
+    equal = {"sequence": 90, "applied_index": 12, "log_digest": 5, "state_hash": 6, "event_sequence": 200, "trades": 7}
+    return LogDigestReply(node_id=node_id, **(equal | changed))
+
+
+def asked(*replies: LogDigestReply | None) -> "dict[int, LogDigestReply | None]":
+    return dict(enumerate(replies, 1))
+
+
+def prove(nodes: "dict[int, LogDigestReply | None]") -> LogDigestReply:
+    def ask(node_id: int, request: AnyRequest) -> AnyReply | None:
+        return nodes[node_id]
+
+    return equal_logs(ask, nodes, timeout=0.05)
+
+
+def test_nodes_with_one_log_are_equal() -> None:
+    assert prove(asked(digest(1), digest(2), digest(3))).trades == 7
+
+
+@pytest.mark.parametrize("name", ["log_digest", "sequence", "state_hash", "event_sequence", "trades"])
+def test_any_difference_at_one_log_index_is_found(name: str) -> None:
+    other = msgspec.structs.replace(digest(3), **{name: 1})
+    assert unequal([digest(1), digest(2), other])[0].startswith(f"{name} differs")
+    with pytest.raises(NotProved, match=f"{name} differs"):
+        prove(asked(digest(1), digest(2), other))
+
+
+def test_a_node_that_stays_behind_or_silent_is_not_equal() -> None:
+    with pytest.raises(NotProved, match="one log index"):
+        prove(asked(digest(1), digest(2), digest(3, applied_index=11)))
+    with pytest.raises(NotProved, match="one log index"):
+        prove(asked(digest(1), digest(2), None))
+
+
+def test_a_file_that_grows_or_appears_is_found(tmp_path: Path) -> None:
+    (tmp_path / "node-1").mkdir()
+    meta = tmp_path / "node-1" / "meta"
+    meta.write_bytes(bytes(100_000))
+    before = sizes(tmp_path)
+    assert growth(before, sizes(tmp_path)) == []
+    with meta.open("ab") as file:
+        file.write(bytes(50_000))
+    (tmp_path / "node-1" / "journal").write_bytes(b"x")
+    assert [finding.split(":")[0] for finding in sorted(growth(before, sizes(tmp_path)))] == [
+        "node-1/journal",
+        "node-1/meta",
+    ]

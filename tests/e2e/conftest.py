@@ -1,0 +1,33 @@
+"""One three-node cluster of real processes for the tests that leave it whole, and a maker of others."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smrx.local import LocalCluster
+
+
+@pytest.fixture(scope="package")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with LocalCluster(tmp_path_factory.mktemp("shared-cluster")) as cluster:
+        cluster.wait_leader()
+        yield cluster
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[..., LocalCluster]]:
+    """Make and start a cluster of the test's own; it is stopped afterwards whatever happens."""
+    made: list[LocalCluster] = []
+
+    def make(**options: Any) -> LocalCluster:
+        cluster = LocalCluster(tmp_path / f"cluster-{len(made)}", **options)
+        made.append(cluster)
+        cluster.start()
+        cluster.wait_leader()
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.stop()

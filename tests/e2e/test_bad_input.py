@@ -1,0 +1,156 @@
+"""Bytes a stranger sends to a running cluster: each gets a clear answer or none, and no node stops."""
+
+import socket
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import zmq
+
+from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
+from smrx.engine.records import COMMAND
+from smrx.local import LocalCluster
+from smrx.wire import frames
+from smrx.wire.frames import ErrorCode, FrameKind
+
+DEADLINE_MS = 10_000
+
+
+class Raw:
+    """A DEALER on the leader's order entry."""
+
+    def __init__(self, address: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.connect(address)
+
+    def send(self, *parts: bytes) -> None:
+        self._socket.send_multipart(parts)
+
+    def receive(self) -> frames.Frame:
+        assert self._socket.poll(DEADLINE_MS), "no answer"
+        return frames.decode(self._socket.recv())
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+@pytest.fixture
+def leader(shared_cluster: LocalCluster) -> int:
+    return shared_cluster.wait_leader()
+
+
+@pytest.fixture
+def raw(shared_cluster: LocalCluster, leader: int) -> Iterator[Raw]:
+    connection = Raw(shared_cluster.config.node(leader).orders_address)
+    yield connection
+    connection.close()
+
+
+def outcome_of(raw: Raw, command: np.ndarray) -> np.void:
+    raw.send(frames.encode_commands(command, 99))
+    frame = raw.receive()
+    assert (frame.kind, frame.correlation, frame.count) == (FrameKind.OUTCOMES, 99, 1)
+    return frames.records(frame)[0]
+
+
+def assert_all_nodes_serve(cluster: LocalCluster) -> None:
+    assert all(cluster.running(node.id) for node in cluster.config.nodes)
+    assert cluster.wait_for(lambda: len(cluster.statuses()) == len(cluster.config.nodes), 10, "every node's status")
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        ((b"garbage",), ErrorCode.MALFORMED_FRAME),
+        ((b"\xff" * 4096,), ErrorCode.MALFORMED_FRAME),
+        ((b"", b"x", b"y"), ErrorCode.MALFORMED_FRAME),
+        ((frames.encode_commands(np.zeros(3, COMMAND))[:-7],), ErrorCode.MALFORMED_FRAME),
+        ((frames.encode(FrameKind.COMMANDS, bytes(64 * 4097), 4097),), ErrorCode.TOO_MANY_COMMANDS),
+        ((frames.encode(FrameKind.OUTCOMES, b"", 0),), ErrorCode.MALFORMED_FRAME),
+    ],
+)
+def test_a_bad_frame_is_answered_with_what_was_expected(
+    raw: Raw, shared_cluster: LocalCluster, parts: tuple[bytes, ...], code: ErrorCode
+) -> None:
+    raw.send(*parts)
+    frame = raw.receive()
+    assert frame.kind is FrameKind.ERROR
+    body = frames.error_body(frame)
+    assert body.code == code
+    assert "expected" in body.message
+    assert_all_nodes_serve(shared_cluster)
+
+
+def test_a_command_of_unknown_kind_is_an_outcome_with_its_reason(raw: Raw, shared_cluster: LocalCluster) -> None:
+    command = np.zeros(1, COMMAND)
+    command["kind"] = 250
+    outcome = outcome_of(raw, command)
+    assert (outcome["status"], outcome["reason"]) == (OutcomeStatus.REJECTED, Reason.UNKNOWN_KIND)
+    assert outcome["sequence"] > 0
+    assert_all_nodes_serve(shared_cluster)
+
+
+def test_a_request_without_a_session_is_refused_with_its_reason(raw: Raw) -> None:
+    command = np.zeros(1, COMMAND)
+    command["kind"], command["session_id"], command["request_id"] = CommandKind.MASS_CANCEL, 4242, 1
+    assert outcome_of(raw, command)["reason"] == Reason.UNKNOWN_SESSION
+
+
+def test_ten_thousand_commands_of_random_bytes_stop_no_node_and_leave_the_hashes_equal(
+    raw: Raw, shared_cluster: LocalCluster
+) -> None:
+    rng = np.random.default_rng(7)
+    for i in range(10):
+        raw.send(frames.encode(FrameKind.COMMANDS, rng.bytes(64 * 1000), 1000, i))
+    for i in range(10):
+        frame = raw.receive()
+        assert (frame.kind, frame.correlation, frame.count) == (FrameKind.OUTCOMES, i, 1000)
+    assert_all_nodes_serve(shared_cluster)
+
+    def hashes() -> set[tuple[int, int]] | None:
+        positions = {(status.sequence, status.state_hash) for status in shared_cluster.statuses().values()}
+        return positions if len(positions) == 1 else None
+
+    shared_cluster.wait_for(hashes, 10, "one sequence and state hash on all nodes")
+
+
+@pytest.mark.parametrize("port", ["raft", "orders", "events", "retransmit", "admin"])
+def test_a_client_that_speaks_another_protocol_or_dies_in_mid_frame_harms_nobody(
+    shared_cluster: LocalCluster, leader: int, port: str
+) -> None:
+    address: str = getattr(shared_cluster.config.node(leader), f"{port}_address")
+    host, number = address.removeprefix("tcp://").rsplit(":", 1)
+    for data in (
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL",
+        b"\0" * 70000,
+    ):
+        with socket.create_connection((host, int(number)), timeout=5) as connection:
+            connection.sendall(data)
+    assert_all_nodes_serve(shared_cluster)
+
+
+@pytest.mark.parametrize("port", ["raft", "orders", "retransmit", "admin"])
+def test_an_oversize_message_costs_its_sender_the_connection_and_nobody_else_anything(
+    shared_cluster: LocalCluster, leader: int, raw: Raw, port: str
+) -> None:
+    stranger = Raw(getattr(shared_cluster.config.node(leader), f"{port}_address"))
+    stranger.send(bytes(64 << 20))
+    raw.send(frames.encode(FrameKind.PING, correlation=5))
+    assert raw.receive().kind is FrameKind.PONG
+    stranger.close()
+    assert_all_nodes_serve(shared_cluster)
+
+
+@pytest.mark.parametrize("port", ["raft", "retransmit", "admin"])
+def test_garbage_messages_on_the_inner_ports_harm_nobody(shared_cluster: LocalCluster, leader: int, port: str) -> None:
+    rng = np.random.default_rng(3)
+    stranger = Raw(getattr(shared_cluster.config.node(leader), f"{port}_address"))
+    for size in (0, 1, 31, 32, 33, 200, 5000):
+        stranger.send(rng.bytes(size))
+        stranger.send(b"", rng.bytes(size), b"")
+    assert_all_nodes_serve(shared_cluster)
+    stranger.close()

@@ -1,0 +1,106 @@
+"""One node's side of the feed with real sockets and no node behind it: it publishes and loses what the test says."""
+
+import threading
+from types import TracebackType
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
+from smrx.feed.subscriber import Endpoint
+from smrx.wire import frames
+from smrx.wire.frames import FrameKind
+
+#: Nothing in these tests takes long; a machine under load gets this many seconds before a test fails.
+PATIENCE = 20.0
+
+
+class StubNode:
+    """A PUB socket for the test's own thread, and a thread that answers retransmission requests from a ring."""
+
+    def __init__(self, node: int = 1, *, ring: int = 1 << 16, ports: tuple[int, int] | None = None) -> None:
+        self.node = node
+        self.ring = EventRing(ring)
+        self.requests: list[tuple[int, int]] = []
+        self.answering = True
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._feed = self._context.socket(zmq.XPUB)  # A PUB that tells when somebody subscribes.
+        self._feed.xpub_verbose = True
+        self._feed.linger = 0
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.linger = 0
+        self._router.maxmsgsize = MAX_REQUEST_BYTES
+        self.ports = (_bind(self._feed, ports and ports[0]), _bind(self._router, ports and ports[1]))
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._answer_requests, name=f"stub-{node}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "StubNode":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.node, *(f"tcp://127.0.0.1:{port}" for port in self.ports))
+
+    def wait_subscribed(self) -> None:
+        """Return once a subscriber's subscription has arrived: from here on it gets what is published."""
+        assert self._feed.poll(int(PATIENCE * 1000)), "nobody subscribed"
+        assert self._feed.recv() == b"\x01"
+
+    def is_subscribed(self) -> bool:
+        """Whether a subscription is waiting to be taken note of."""
+        return bool(self._feed.poll(0))
+
+    def publish(self, events: NDArray[np.void], *, lose: bool = False) -> None:
+        """Publish events that follow the last; `lose` keeps them off the feed, but not from retransmission."""
+        with self._lock:
+            self.ring.append(events)
+        if not lose:
+            self.send(frames.encode_events(events, int(events["command_sequence"][-1]), 7))
+
+    def send(self, *parts: bytes) -> None:
+        """Put anything on the feed."""
+        self._feed.send_multipart(parts)
+
+    def heartbeat(self, following: int | None = None) -> None:
+        """Say which event comes next."""
+        self.send(frames.encode(FrameKind.HEARTBEAT, correlation=following or self.ring.newest + 1))
+
+    def forget(self, following: int | None = None) -> None:
+        """Lose every event held."""
+        with self._lock:
+            self.ring.restart(following or self.ring.newest + 1)
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join(PATIENCE)
+        self._feed.close()
+        self._router.close()
+        self._context.term()
+
+    def _answer_requests(self) -> None:
+        while not self._stopping.is_set():
+            if not self._router.poll(20):
+                continue
+            identity, request = self._router.recv_multipart()
+            frame = frames.decode(request)
+            self.requests.append((frame.correlation, frame.aux))
+            if self.answering:
+                with self._lock:
+                    replies = answer(self.ring, frame)
+                for reply in replies:
+                    self._router.send_multipart([identity, reply])
+
+
+def _bind(socket: "zmq.Socket[bytes]", port: int | None) -> int:
+    if port is None:
+        return socket.bind_to_random_port("tcp://127.0.0.1")
+    socket.bind(f"tcp://127.0.0.1:{port}")
+    return port

@@ -1,0 +1,133 @@
+"""The event ring holds the newest events without holes and answers for exactly what it holds."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smrx.feed.ring import MAX_ANSWER_EVENTS, EventRing, answer
+from smrx.wire import frames
+from smrx.wire.frames import FrameError, FrameKind
+
+from .streams import numbered
+
+
+def ask(first: int, last: int) -> frames.Frame:
+    return frames.decode(frames.encode(FrameKind.RETRANSMIT, correlation=first, aux=last))
+
+
+def told(replies: list[bytes]) -> list[int]:
+    """The sequences in the EVENTS frames of an answer."""
+    sequences: list[int] = []
+    for reply in replies:
+        frame = frames.decode(reply)
+        assert frame.kind is FrameKind.EVENTS
+        assert (frame.correlation, frame.aux) == (0, 0)
+        sequences += frames.records(frame)["sequence"].tolist()
+    return sequences
+
+
+@given(st.integers(1, 20), st.lists(st.integers(0, 30), max_size=12), st.integers(1, 5))
+def test_it_holds_what_a_deque_would_hold(capacity: int, batches: list[int], first: int) -> None:
+    ring, model = EventRing(capacity, first), deque[int](maxlen=capacity)
+    following = first
+    for size in batches:
+        ring.append(numbered(following, following + size - 1))
+        model.extend(range(following, following + size))
+        following += size
+        assert ring.newest == following - 1
+        assert len(ring) == len(model)
+        assert ring.oldest == (model[0] if model else following)
+        if model:
+            held = ring.range(model[0], model[-1])
+            assert held is not None
+            assert held.tobytes() == numbered(model[0], model[-1]).tobytes()
+        assert ring.range(ring.oldest - 1, ring.newest) is None
+        assert ring.range(ring.oldest, ring.newest + 1) is None
+
+
+def test_a_range_is_a_copy() -> None:
+    ring = EventRing(4)
+    ring.append(numbered(1, 4))
+    held = ring.range(1, 4)
+    assert held is not None
+    ring.append(numbered(5, 8))
+    assert held["sequence"].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("first", [1, 3, 4, 6])
+def test_a_hole_or_a_repeat_is_refused_and_nothing_is_added(first: int) -> None:
+    ring = EventRing(8)
+    ring.append(numbered(1, 4))
+    with pytest.raises(ValueError, match="expected 2 events from sequence 5"):
+        ring.append(numbered(first, first + 1))
+    assert (ring.oldest, ring.newest) == (1, 4)
+
+
+def test_a_slice_of_a_larger_array_is_stored_as_it_is() -> None:
+    ring = EventRing(8)
+    ring.append(numbered(1, 12)[:3])
+    ring.append(np.repeat(numbered(4, 9), 2)[::2][:2])
+    held = ring.range(1, 5)
+    assert held is not None
+    assert held.tobytes() == numbered(1, 5).tobytes()
+
+
+def test_restart_forgets() -> None:
+    ring = EventRing(8)
+    ring.append(numbered(1, 4))
+    ring.restart(100)
+    assert (ring.oldest, ring.newest, len(ring)) == (100, 99, 0)
+    assert ring.range(1, 4) is None
+    ring.append(numbered(100, 101))
+    assert told(answer(ring, ask(100, 0))) == [100, 101]
+
+
+def test_an_answer_covers_the_range_in_order() -> None:
+    ring = EventRing(1 << 15)
+    ring.append(numbered(1, 20_000))
+    replies = answer(ring, ask(2, 19_999))
+    assert len(replies) == 3
+    assert told(replies) == list(range(2, 20_000))
+    assert told(answer(ring, ask(7, 7))) == [7]
+    assert told(answer(ring, ask(19_990, 0))) == list(range(19_990, 20_001))
+    assert told(answer(ring, ask(19_990, 30_000))) == list(range(19_990, 20_001))
+
+
+def test_an_answer_is_bounded() -> None:
+    ring = EventRing(MAX_ANSWER_EVENTS + 100)
+    ring.append(numbered(1, MAX_ANSWER_EVENTS + 100))
+    assert told(answer(ring, ask(1, 0))) == list(range(1, MAX_ANSWER_EVENTS + 1))
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 3), (1, 0), (4, 4), (11, 11), (11, 0)])
+def test_what_is_not_held_is_unavailable(first: int, last: int) -> None:
+    ring = EventRing(6)
+    ring.append(numbered(1, 10))
+    (reply,) = answer(ring, ask(first, last))
+    frame = frames.decode(reply)
+    assert (frame.kind, frame.correlation, frame.aux) == (FrameKind.UNAVAILABLE, 5, 10)
+
+
+def test_an_empty_ring_says_what_comes_next() -> None:
+    frame = frames.decode(answer(EventRing(6), ask(1, 0))[0])
+    assert (frame.kind, frame.correlation, frame.aux) == (FrameKind.UNAVAILABLE, 1, 0)
+
+
+def test_other_frames_and_impossible_ranges_are_refused() -> None:
+    ring = EventRing(6)
+    with pytest.raises(FrameError, match="RETRANSMIT"):
+        answer(ring, frames.decode(frames.encode(FrameKind.PING)))
+    for first, last in ((0, 5), (5, 4)):
+        with pytest.raises(FrameError, match="range"):
+            answer(ring, ask(first, last))
+
+
+def test_appending_keeps_up_with_any_batch_size() -> None:
+    ring = EventRing(10)
+    ring.append(numbered(1, 35))
+    held = ring.range(26, 35)
+    assert held is not None
+    assert np.array_equal(held, numbered(26, 35))

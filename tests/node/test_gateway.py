@@ -1,0 +1,156 @@
+"""The gateway: what leaves it, to whom, and when."""
+
+import numpy as np
+import pytest
+
+from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus
+from smrx.engine.records import COMMAND, EVENT, OUTCOME
+from smrx.node.gateway import Gateway
+from smrx.node.machine import Applied, OutcomeRing
+from smrx.wire import frames
+from smrx.wire.frames import ErrorCode, FrameKind, LeaderHint
+
+LEADING = LeaderHint(1, "tcp://127.0.0.1:1", 1, 5)
+FOLLOWING = LeaderHint(2, "tcp://127.0.0.1:2", 1, 5)
+
+
+def commands(count: int, first_request: int = 1) -> np.ndarray:
+    rows = np.zeros(count, COMMAND)
+    rows["kind"] = CommandKind.CANCEL
+    rows["session_id"] = 7
+    rows["request_id"] = np.arange(first_request, first_request + count)
+    return rows
+
+
+def outcomes_of(rows: np.ndarray, first_sequence: int) -> np.ndarray:
+    outcomes = np.zeros(len(rows), OUTCOME)
+    outcomes["status"] = OutcomeStatus.ACCEPTED
+    outcomes["event_kind"] = EventKind.NEW
+    outcomes["session_id"] = rows["session_id"]
+    outcomes["request_id"] = rows["request_id"]
+    outcomes["sequence"] = np.arange(first_sequence, first_sequence + len(rows))
+    return outcomes
+
+
+def applied(index: int, term: int, outcomes: np.ndarray) -> Applied:
+    return Applied(index, term, outcomes, np.zeros(0, EVENT), 0, 0)
+
+
+def decoded_replies(gateway: Gateway) -> list[tuple[bytes, frames.Frame]]:
+    return [(reply.identity, frames.decode(reply.frame)) for reply in gateway.take_replies()]
+
+
+def submit_all(gateway: Gateway, index: int, term: int) -> np.ndarray:
+    ((bodies, routes),) = gateway.take_batches()
+    gateway.submitted(index, term, routes)
+    return np.frombuffer(b"".join(bodies), COMMAND)
+
+
+def test_one_turn_is_one_entry_and_each_sender_gets_its_own_outcomes() -> None:
+    gateway = Gateway(1, 1000)
+    gateway.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
+    gateway.receive(b"B", frames.encode_commands(commands(3, 10), 22), LEADING, None)
+    assert gateway.take_replies() == []
+    batch = submit_all(gateway, 8, 5)
+    assert batch["request_id"].tolist() == [1, 2, 10, 11, 12]
+    gateway.applied(applied(8, 5, outcomes_of(batch, 100)), OutcomeRing(16))
+    (a, to_a), (b, to_b) = decoded_replies(gateway)
+    assert (a, to_a.correlation, frames.records(to_a)["sequence"].tolist()) == (b"A", 11, [100, 101])
+    assert (b, to_b.correlation, frames.records(to_b)["sequence"].tolist()) == (b"B", 22, [102, 103, 104])
+    assert gateway.waiting_commands == 0
+
+
+def test_another_leaders_entry_at_our_index_is_never_answered_as_ours() -> None:
+    gateway = Gateway(1, 1000)
+    gateway.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
+    batch = submit_all(gateway, 8, 5)
+    gateway.applied(applied(8, 6, outcomes_of(batch, 100)), OutcomeRing(16))
+    assert gateway.take_replies() == []
+    gateway.lost_leadership(FOLLOWING)
+    ((identity, frame),) = decoded_replies(gateway)
+    assert (identity, frame.kind, frame.correlation) == (b"A", FrameKind.NOT_LEADER, 11)
+    assert frames.leader_hint(frame) == FOLLOWING
+
+
+def test_a_follower_answers_with_the_leaders_address() -> None:
+    gateway = Gateway(1, 1000)
+    gateway.receive(b"A", frames.encode_commands(commands(1), 3), FOLLOWING, None)
+    ((_, frame),) = decoded_replies(gateway)
+    assert frame.kind is FrameKind.NOT_LEADER
+    assert frames.leader_hint(frame).order_address == "tcp://127.0.0.1:2"
+    assert list(gateway.take_batches()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", ErrorCode.MALFORMED_FRAME),
+        (b"GET / HTTP/1.1\r\n\r\n" + b" " * 40, ErrorCode.MALFORMED_FRAME),
+        (frames.encode_commands(commands(2))[:-1], ErrorCode.MALFORMED_FRAME),
+        (frames.encode(FrameKind.COMMANDS, b"", 0), ErrorCode.MALFORMED_FRAME),
+        (frames.encode(FrameKind.COMMANDS, b"", 5000), ErrorCode.TOO_MANY_COMMANDS),
+        (frames.encode(FrameKind.EVENTS, b"", 0), ErrorCode.MALFORMED_FRAME),
+        (b"SMRX\x09" + bytes(27), ErrorCode.UNSUPPORTED_VERSION),
+    ],
+)
+def test_a_bad_frame_gets_an_error_and_nothing_of_it_is_submitted(data: bytes, code: ErrorCode) -> None:
+    gateway = Gateway(1, 1000)
+    gateway.receive(b"A", data, LEADING, None)
+    ((_, frame),) = decoded_replies(gateway)
+    assert frame.kind is FrameKind.ERROR
+    assert frames.error_body(frame).code == code
+    assert list(gateway.take_batches()) == []
+
+
+def test_more_than_may_wait_is_refused_as_overloaded_and_the_rest_goes_on() -> None:
+    gateway = Gateway(1, 5)
+    gateway.receive(b"A", frames.encode_commands(commands(4), 1), LEADING, None)
+    gateway.receive(b"A", frames.encode_commands(commands(2, 5), 2), LEADING, None)
+    ((_, frame),) = decoded_replies(gateway)
+    assert frames.error_body(frame).code == ErrorCode.OVERLOADED
+    assert len(submit_all(gateway, 3, 5)) == 4
+
+
+def test_a_fenced_node_accepts_nothing() -> None:
+    gateway = Gateway(1, 5)
+    gateway.receive(b"A", frames.encode_commands(commands(1), 1), LEADING, "diverged at command 9")
+    ((_, frame),) = decoded_replies(gateway)
+    assert frames.error_body(frame) == frames.ErrorBody(ErrorCode.FENCED, "diverged at command 9")
+
+
+def test_what_does_not_fit_one_entry_goes_into_several_in_order() -> None:
+    gateway = Gateway(1, 1 << 20)
+    for i in range(10):
+        gateway.receive(b"A", frames.encode_commands(commands(4096, 1 + 4096 * i), i), LEADING, None)
+    entries = [np.frombuffer(b"".join(bodies), COMMAND) for bodies, _ in gateway.take_batches()]
+    assert len(entries) > 1
+    assert all(entry.nbytes < 1 << 20 for entry in entries)
+    assert np.concatenate(entries)["request_id"].tolist() == list(range(1, 40961))
+
+
+def test_a_repeated_request_gets_its_first_outcome_again() -> None:
+    ring = OutcomeRing(64)
+    first = outcomes_of(commands(4), 50)
+    first["order_id"] = [50, 0, 52, 53]
+    ring.append(first)
+    gap = outcomes_of(commands(1, 6), 54)
+    gap["status"], gap["event_kind"] = OutcomeStatus.REJECTED, EventKind.REJECTED
+    ring.append(gap)
+    real = outcomes_of(commands(2, 5), 55)
+    ring.append(real)
+    repeats = outcomes_of(commands(6), 0)
+    repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
+    ring.fill(repeats)
+    assert repeats["sequence"].tolist() == [50, 51, 52, 53, 55, 56]
+    assert set(repeats["status"].tolist()) == {OutcomeStatus.ACCEPTED}
+    assert repeats["order_id"].tolist()[:4] == [50, 0, 52, 53]
+
+
+def test_a_repeat_older_than_the_ring_stays_a_duplicate() -> None:
+    ring = OutcomeRing(4)
+    ring.append(outcomes_of(commands(8), 1))
+    repeats = outcomes_of(commands(8), 0)
+    repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
+    ring.fill(repeats)
+    assert repeats["status"].tolist() == [OutcomeStatus.DUPLICATE] * 4 + [OutcomeStatus.ACCEPTED] * 4
+    assert repeats["sequence"].tolist() == [0] * 4 + [5, 6, 7, 8]

@@ -1,0 +1,107 @@
+"""The oracle's answers to the questions the engine's `inspect` answers, in the same shapes.
+
+Reads a State; changes nothing.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.codes import Side
+from tests.oracle.state import State
+
+ORDERS = np.dtype(
+    [
+        ("order_id", "<u8"),
+        ("client_order_id", "<u8"),
+        ("account", "<u4"),
+        ("instrument", "<u4"),
+        ("side", "u1"),
+        ("order_type", "u1"),
+        ("tif", "u1"),
+        ("flags", "u1"),
+        ("price_ticks", "<i8"),
+        ("quantity_lots", "<i8"),
+        ("cum_lots", "<i8"),
+        ("leaves_lots", "<i8"),
+    ]
+)
+BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
+ACCOUNTS = np.dtype([("account", "<u4"), ("status", "u1")])
+ASSETS = np.dtype([("asset", "<u4"), ("symbol", "<u8"), ("decimals", "u1"), ("supply", "<i8")])
+INSTRUMENTS = np.dtype(
+    [
+        ("instrument", "<u4"),
+        ("symbol", "<u8"),
+        ("base_asset", "<u4"),
+        ("quote_asset", "<u4"),
+        ("lot_units", "<u4"),
+        ("scale_units", "<u4"),
+        ("max_price_ticks", "<i8"),
+        ("max_quantity_lots", "<i8"),
+        ("status", "u1"),
+    ]
+)
+SESSIONS = np.dtype([("session_id", "<u8"), ("account", "<u4"), ("last_request_id", "<u8")])
+
+Levels = list[tuple[int, int, int]]
+
+
+class Inspect:
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def depth(self, instrument: int, levels: int) -> tuple[Levels, Levels]:
+        """(price, lots, orders) of the best bids and the best asks; empty for an unknown instrument."""
+        book = self.state.books.get(instrument)
+        if book is None:
+            return [], []
+        return book.depth(Side.BUY, levels), book.depth(Side.SELL, levels)
+
+    def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[np.void]:
+        """Open orders by id."""
+        rows = [
+            (
+                *(order.order_id, order.client_order_id, order.account, order.instrument),
+                *(order.side, order.order_type, order.tif, order.flags),
+                *(order.price, order.quantity, order.cum, order.leaves),
+            )
+            for _, order in sorted(self.state.orders.items())
+            if account in (None, order.account) and instrument in (None, order.instrument)
+        ]
+        return np.array(rows, dtype=ORDERS)
+
+    def balances(self, account: int | None = None) -> NDArray[np.void]:
+        """Balances by account, then asset."""
+        rows = [
+            (balance.account, balance.asset, balance.available, balance.held)
+            for _, balance in sorted(self.state.balances.items())
+            if account in (None, balance.account)
+        ]
+        return np.array(rows, dtype=BALANCES)
+
+    def accounts(self) -> NDArray[np.void]:
+        rows = [(account.account, account.status) for _, account in sorted(self.state.accounts.items())]
+        return np.array(rows, dtype=ACCOUNTS)
+
+    def assets(self) -> NDArray[np.void]:
+        rows = [
+            (asset.asset, asset.symbol, asset.decimals, asset.supply) for _, asset in sorted(self.state.assets.items())
+        ]
+        return np.array(rows, dtype=ASSETS)
+
+    def instruments(self) -> NDArray[np.void]:
+        rows = [
+            (
+                *(listed.instrument, listed.symbol, listed.base_asset, listed.quote_asset),
+                *(listed.lot_units, listed.scale_units, listed.max_price, listed.max_quantity, listed.status),
+            )
+            for _, listed in sorted(self.state.instruments.items())
+        ]
+        return np.array(rows, dtype=INSTRUMENTS)
+
+    def sessions(self) -> NDArray[np.void]:
+        rows = [
+            (session.session_id, session.account, session.last_request_id)
+            for _, session in sorted(self.state.sessions.items())
+        ]
+        return np.array(rows, dtype=SESSIONS)

@@ -1,0 +1,483 @@
+"""The oracle against results worked out by hand: it is the measure of the engine, so who measures it? These do."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Reason, Side, TimeInForce
+from smrx.engine.records import COMMAND, EVENT, OUTCOME
+from tests import commands as make
+from tests.oracle import Oracle, Result
+from tests.oracle.records import hash_words
+
+BUY, SELL = Side.BUY, Side.SELL
+USD, BTC = 1, 2
+ALICE, BOB, CAROL = 1, 2, 3
+
+
+class Venue:
+    """An oracle with a market (lot 10 units, scale 3) and three accounts of 10,000 USD and 1,000 BTC units."""
+
+    def __init__(self) -> None:
+        self.oracle = Oracle()
+        self.requests: dict[int, int] = {}
+        self.transfers = 0
+        self.send(make.open_session(100, 0))
+        self.venue(make.add_asset, USD, "USD", 2)
+        self.venue(make.add_asset, BTC, "BTC", 8)
+        self.venue(
+            make.add_instrument, 1, "BTC/USD", base_asset=BTC, quote_asset=USD, lot_units=10, scale_units=3,
+            max_price_ticks=1_000, max_quantity_lots=500,
+        )  # fmt: skip
+        for account in (ALICE, BOB, CAROL):
+            self.venue(make.open_account, account)
+            self.send(make.open_session(100 + account, account))
+            self.deposit(account, USD, 10_000)
+            self.deposit(account, BTC, 1_000)
+
+    def next(self, session: int) -> tuple[int, int]:
+        self.requests[session] = self.requests.get(session, 0) + 1
+        return session, self.requests[session]
+
+    def send(self, commands: make.Commands, time_ns: int = 0) -> Result:
+        return self.oracle.apply(commands, time_ns)
+
+    def venue(self, builder: Any, *args: Any, **named: Any) -> Result:
+        return self.send(builder(self.next(100), *args, **named))
+
+    def deposit(self, account: int, asset: int, amount: int) -> Result:
+        self.transfers += 1
+        return self.venue(make.deposit, account, asset, amount, self.transfers)
+
+    def place(self, account: int, side: Side, lots: int, price: int = 0, **named: Any) -> Result:
+        return self.send(make.place(self.next(100 + account), account, side, lots, price, **named))
+
+    def market(self, account: int, side: Side, lots: int) -> Result:
+        return self.place(account, side, lots, order_type=OrderType.MARKET, tif=TimeInForce.IOC)
+
+    def own(self, kind: CommandKind, account: int, **fields: int) -> Result:
+        return self.send(make.command(kind, self.next(100 + account), account=account, **fields))
+
+    def balance(self, account: int, asset: int) -> tuple[int, int]:
+        balance = self.oracle.state.balances[account, asset]
+        return balance.available, balance.held
+
+    def depth(self) -> Any:
+        return self.oracle.inspect.depth(1, 10)
+
+
+@pytest.fixture
+def venue() -> Venue:
+    return Venue()
+
+
+def order_id(result: Result) -> int:
+    return int(result.outcomes[0]["order_id"])
+
+
+def kinds(result: Result) -> list[EventKind]:
+    return [EventKind(int(kind)) for kind in result.events["kind"]]
+
+
+def verdict(result: Result) -> tuple[EventKind, Reason, int, int]:
+    outcome = result.outcomes[0]
+    return (
+        EventKind(int(outcome["event_kind"])),
+        Reason(int(outcome["reason"])),
+        int(outcome["cum_lots"]),
+        int(outcome["leaves_lots"]),
+    )
+
+
+def refused(result: Result) -> Reason:
+    assert result.outcomes[0]["status"] == OutcomeStatus.REJECTED
+    assert kinds(result) == [EventKind.REJECTED]
+    assert result.events[0]["reason"] == result.outcomes[0]["reason"]
+    return Reason(int(result.outcomes[0]["reason"]))
+
+
+def test_records_have_the_types_of_the_wire(venue: Venue) -> None:
+    result = venue.place(ALICE, BUY, 1, 1)
+    assert [part.dtype for part in result] == [OUTCOME, EVENT, np.dtype(np.uint64)]
+    empty = venue.send(np.zeros(0, dtype=COMMAND))
+    assert [len(part) for part in empty] == [0, 0, 0]
+
+
+def test_resting_order_holds_its_price(venue: Venue) -> None:
+    result = venue.place(ALICE, BUY, 4, 100)
+    assert verdict(result) == (EventKind.NEW, Reason.NONE, 0, 4)
+    assert kinds(result) == [EventKind.NEW]
+    assert venue.balance(ALICE, USD) == (10_000 - 1_200, 1_200)
+    venue.place(BOB, SELL, 7, 120)
+    assert venue.balance(BOB, BTC) == (930, 70)
+    assert venue.depth() == ([(100, 4, 1)], [(120, 7, 1)])
+
+
+def test_trade_at_the_makers_price_returns_the_difference(venue: Venue) -> None:
+    sell = order_id(venue.place(BOB, SELL, 3, 90))
+    result = venue.place(ALICE, BUY, 5, 100)
+    buy = order_id(result)
+    assert verdict(result) == (EventKind.PARTIALLY_FILLED, Reason.NONE, 3, 2)
+    assert kinds(result) == [EventKind.NEW, EventKind.TRADE, EventKind.FILLED, EventKind.PARTIALLY_FILLED]
+    trade, maker, taker = result.events[1:]
+    assert (trade["order_id"], trade["counter_order_id"], trade["side"]) == (buy, sell, BUY)
+    assert (trade["price_ticks"], trade["quantity_lots"], trade["match_id"]) == (90, 3, 1)
+    assert (maker["order_id"], maker["cum_lots"], maker["leaves_lots"]) == (sell, 3, 0)
+    assert (taker["order_id"], taker["cum_lots"], taker["leaves_lots"]) == (buy, 3, 2)
+    # 3 lots at 90 x 3 units = 810 paid; 2 lots at 100 x 3 = 600 still held.
+    assert venue.balance(ALICE, USD) == (10_000 - 810 - 600, 600)
+    assert venue.balance(ALICE, BTC) == (1_030, 0)
+    assert venue.balance(BOB, USD) == (10_810, 0)
+    assert venue.balance(BOB, BTC) == (970, 0)
+
+
+def test_price_then_time_decides_who_trades(venue: Venue) -> None:
+    late_best = [order_id(venue.place(BOB, SELL, 2, price)) for price in (101, 100, 100)]
+    result = venue.place(ALICE, BUY, 5, 101)
+    makers = [int(event["counter_order_id"]) for event in result.events if event["kind"] == EventKind.TRADE]
+    assert makers == [late_best[1], late_best[2], late_best[0]]
+    assert venue.depth() == ([], [(101, 1, 1)])
+
+
+def test_own_resting_order_stops_the_taker(venue: Venue) -> None:
+    venue.place(BOB, SELL, 2, 100)
+    venue.place(ALICE, SELL, 2, 101)
+    venue.place(BOB, SELL, 2, 102)
+    result = venue.place(ALICE, BUY, 6, 102)
+    assert verdict(result) == (EventKind.EXPIRED, Reason.SELF_TRADE, 2, 0)
+    assert kinds(result)[-1] is EventKind.EXPIRED
+    assert venue.depth() == ([], [(101, 2, 1), (102, 2, 1)])
+    assert venue.balance(ALICE, USD) == (10_000 - 600, 0)
+
+
+@pytest.mark.parametrize(
+    ("lots", "limit", "expected"),
+    [
+        (4, 101, (EventKind.FILLED, Reason.NONE, 4, 0)),
+        (5, 101, (EventKind.EXPIRED, Reason.FOK_UNFILLABLE, 0, 0)),  # the third level is above the limit
+        (3, 100, (EventKind.EXPIRED, Reason.FOK_UNFILLABLE, 0, 0)),
+        (500, 1_000, (EventKind.EXPIRED, Reason.FOK_UNFILLABLE, 0, 0)),  # unfillable is found before the lack of money
+    ],
+)
+def test_fill_or_kill_looks_first(venue: Venue, lots: int, limit: int, expected: Any) -> None:
+    for price in (100, 101, 102):
+        venue.place(BOB, SELL, 2, price)
+    result = venue.place(ALICE, BUY, lots, limit, tif=TimeInForce.FOK)
+    assert verdict(result) == expected
+    if expected[1]:
+        assert kinds(result) == [EventKind.EXPIRED]
+        assert venue.balance(ALICE, USD) == (10_000, 0)
+
+
+def test_fill_or_kill_stops_looking_at_its_own_account(venue: Venue) -> None:
+    venue.place(BOB, SELL, 2, 100)
+    venue.place(ALICE, SELL, 2, 101)
+    venue.place(BOB, SELL, 9, 102)
+    result = venue.place(ALICE, BUY, 3, 102, tif=TimeInForce.FOK)
+    assert verdict(result) == (EventKind.EXPIRED, Reason.FOK_UNFILLABLE, 0, 0)
+    assert verdict(venue.place(ALICE, BUY, 2, 102, tif=TimeInForce.FOK)) == (EventKind.FILLED, Reason.NONE, 2, 0)
+
+
+def test_fillable_fill_or_kill_needs_money_for_its_limit(venue: Venue) -> None:
+    venue.place(BOB, SELL, 50, 1)
+    assert refused(venue.place(ALICE, BUY, 50, 100, tif=TimeInForce.FOK)) is Reason.INSUFFICIENT_FUNDS
+
+
+def test_immediate_or_cancel_takes_and_expires(venue: Venue) -> None:
+    venue.place(BOB, BUY, 2, 100)
+    result = venue.place(ALICE, SELL, 5, 99, tif=TimeInForce.IOC)
+    assert verdict(result) == (EventKind.EXPIRED, Reason.IOC_REMAINDER, 2, 0)
+    last = result.events[-1]
+    assert (last["quantity_lots"], last["cum_lots"], last["leaves_lots"]) == (5, 2, 0)
+    assert venue.balance(ALICE, BTC) == (980, 0)
+    assert venue.depth() == ([], [])
+
+
+def test_market_buy_stops_when_the_money_is_gone(venue: Venue) -> None:
+    venue.place(BOB, SELL, 10, 200)
+    venue.place(BOB, SELL, 10, 400)
+    # 10 lots x 200 x 3 = 6,000; the 4,000 left buy 3 lots at 400 x 3 = 1,200 each.
+    result = venue.market(ALICE, BUY, 30)
+    assert verdict(result) == (EventKind.EXPIRED, Reason.FUNDS_EXHAUSTED, 13, 0)
+    assert venue.balance(ALICE, USD) == (400, 0)
+    assert venue.balance(ALICE, BTC) == (1_130, 0)
+    assert venue.depth() == ([], [(400, 7, 1)])
+
+
+def test_market_order_on_an_empty_book(venue: Venue) -> None:
+    assert verdict(venue.market(ALICE, BUY, 1)) == (EventKind.EXPIRED, Reason.NO_LIQUIDITY, 0, 0)
+    assert verdict(venue.market(ALICE, SELL, 1)) == (EventKind.EXPIRED, Reason.NO_LIQUIDITY, 0, 0)
+    assert venue.balance(ALICE, BTC) == (1_000, 0)
+
+
+def test_market_buy_without_any_balance_creates_none(venue: Venue) -> None:
+    venue.venue(make.open_account, 9)
+    venue.send(make.open_session(109, 9))
+    venue.place(BOB, SELL, 1, 100)
+    assert verdict(venue.market(9, BUY, 1)) == (EventKind.EXPIRED, Reason.FUNDS_EXHAUSTED, 0, 0)
+    assert (9, USD) not in venue.oracle.state.balances
+
+
+def test_own_offer_is_reason_before_lack_of_money(venue: Venue) -> None:
+    venue.place(BOB, SELL, 10, 200)
+    venue.place(ALICE, SELL, 1, 300)
+    venue.own(CommandKind.WITHDRAW, ALICE, instrument=USD, quantity_lots=4_000, order_id=77)
+    result = venue.market(ALICE, BUY, 20)
+    assert verdict(result) == (EventKind.EXPIRED, Reason.SELF_TRADE, 10, 0)
+    assert venue.balance(ALICE, USD) == (0, 0)
+
+
+def test_market_sell_holds_all_of_it(venue: Venue) -> None:
+    venue.place(BOB, BUY, 3, 100)
+    assert refused(venue.market(ALICE, SELL, 101)) is Reason.INSUFFICIENT_FUNDS
+    result = venue.market(ALICE, SELL, 100)
+    assert verdict(result) == (EventKind.EXPIRED, Reason.NO_LIQUIDITY, 3, 0)
+    assert venue.balance(ALICE, BTC) == (970, 0)
+    assert venue.balance(ALICE, USD) == (10_900, 0)
+
+
+def test_post_only_never_takes(venue: Venue) -> None:
+    venue.place(BOB, SELL, 1, 100)
+    assert refused(venue.place(ALICE, BUY, 1, 100, flags=OrderFlags.POST_ONLY)) is Reason.POST_ONLY_WOULD_TAKE
+    assert verdict(venue.place(ALICE, BUY, 1, 99, flags=OrderFlags.POST_ONLY))[0] is EventKind.NEW
+
+
+def test_smaller_quantity_keeps_its_place(venue: Venue) -> None:
+    first = order_id(venue.place(ALICE, BUY, 10, 100, client_order_id=5))
+    second = order_id(venue.place(BOB, BUY, 10, 100))
+    venue.place(CAROL, SELL, 2, 100)
+    assert venue.balance(ALICE, USD) == (10_000 - 600 - 2_400, 2_400)
+    result = venue.own(CommandKind.REPLACE, ALICE, client_order_id=5, price_ticks=100, quantity_lots=6)
+    assert verdict(result) == (EventKind.REPLACED, Reason.NONE, 2, 4)
+    assert order_id(result) == first
+    assert venue.balance(ALICE, USD) == (10_000 - 600 - 1_200, 1_200)
+    trades = venue.place(CAROL, SELL, 5, 100)
+    makers = [int(event["counter_order_id"]) for event in trades.events if event["kind"] == EventKind.TRADE]
+    assert makers == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("price", "lots", "reason"),
+    [
+        (100, 10, Reason.UNSUPPORTED_COMBINATION),  # the same
+        (100, 11, Reason.UNSUPPORTED_COMBINATION),  # more
+        (101, 5, Reason.UNSUPPORTED_COMBINATION),  # another price
+        (100, 2, Reason.UNSUPPORTED_COMBINATION),  # what is filled already
+        (0, 5, Reason.INVALID_PRICE),
+        (1_001, 5, Reason.PRICE_ABOVE_MAXIMUM),
+        (100, 0, Reason.INVALID_QUANTITY),
+        (100, 501, Reason.QUANTITY_ABOVE_MAXIMUM),
+    ],
+)
+def test_replace_refuses_all_but_less(venue: Venue, price: int, lots: int, reason: Reason) -> None:
+    order = order_id(venue.place(ALICE, BUY, 10, 100))
+    venue.place(BOB, SELL, 2, 100)
+    result = venue.own(CommandKind.REPLACE, ALICE, order_id=order, price_ticks=price, quantity_lots=lots)
+    assert refused(result) is reason
+    assert venue.depth() == ([(100, 8, 1)], [])
+
+
+def test_cancel_by_either_id_and_only_by_the_owner(venue: Venue) -> None:
+    order = order_id(venue.place(ALICE, SELL, 3, 100, client_order_id=7))
+    assert refused(venue.own(CommandKind.CANCEL, BOB, order_id=order)) is Reason.UNKNOWN_ORDER
+    assert refused(venue.own(CommandKind.CANCEL, BOB, client_order_id=7)) is Reason.UNKNOWN_ORDER
+    assert refused(venue.place(ALICE, SELL, 1, 100, client_order_id=7)) is Reason.DUPLICATE_CLIENT_ORDER_ID
+    result = venue.own(CommandKind.CANCEL, ALICE, client_order_id=7)
+    assert verdict(result) == (EventKind.CANCELLED, Reason.NONE, 0, 0)
+    assert (order_id(result), result.events[0]["reason"]) == (order, Reason.REQUESTED)
+    assert venue.balance(ALICE, BTC) == (1_000, 0)
+    assert refused(venue.own(CommandKind.CANCEL, ALICE, order_id=order)) is Reason.UNKNOWN_ORDER
+    assert verdict(venue.place(ALICE, SELL, 1, 100, client_order_id=7))[0] is EventKind.NEW
+
+
+def test_mass_cancel_goes_by_order_id(venue: Venue) -> None:
+    orders = [order_id(venue.place(ALICE, side, 1, price)) for side, price in ((BUY, 10), (SELL, 90), (BUY, 20))]
+    venue.place(BOB, BUY, 1, 15)
+    result = venue.own(CommandKind.MASS_CANCEL, ALICE, side=BUY)
+    assert [int(event["order_id"]) for event in result.events] == [orders[0], orders[2], 0]
+    assert kinds(result) == [EventKind.CANCELLED, EventKind.CANCELLED, EventKind.MASS_CANCELLED]
+    assert result.events[2]["quantity_lots"] == 2
+    assert verdict(result) == (EventKind.MASS_CANCELLED, Reason.NONE, 2, 0)
+    assert venue.depth() == ([(15, 1, 1)], [(90, 1, 1)])
+    assert verdict(venue.own(CommandKind.MASS_CANCEL, ALICE, instrument=1))[2] == 1
+    assert refused(venue.own(CommandKind.MASS_CANCEL, ALICE, instrument=2)) is Reason.UNKNOWN_INSTRUMENT
+
+
+def test_repeated_request_is_not_applied_and_a_hole_is_refused(venue: Venue) -> None:
+    venue.place(ALICE, BUY, 1, 100)
+    before = (venue.oracle.sequence, venue.oracle.state_hash, venue.oracle.content_digest())
+    again = venue.send(make.place((101, 1), ALICE, BUY, 1, 100), time_ns=99)
+    garbled = venue.send(make.command(200, (101, 1), reserved=5))
+    for result in (again, garbled):
+        assert result.outcomes[0].item() == (OutcomeStatus.DUPLICATE, 0, 0, 0, 101, 1, 0, 1, 0, 0, 0)
+        assert len(result.events) == 0
+        assert result.hashes.tolist() == [before[1]]
+    assert (venue.oracle.sequence, venue.oracle.state_hash, venue.oracle.content_digest()) == before
+    assert venue.oracle.time_ns == 0
+    assert refused(venue.send(make.place((101, 3), ALICE, BUY, 1, 100))) is Reason.REQUEST_GAP
+    assert venue.send(make.place((101, 2), ALICE, BUY, 1, 100)).outcomes[0]["status"] == OutcomeStatus.ACCEPTED
+
+
+def test_malformed_command_uses_up_its_request_id(venue: Venue) -> None:
+    assert refused(venue.send(make.command(99, (101, 1)))) is Reason.UNKNOWN_KIND
+    assert venue.oracle.state.sessions[101].last_request_id == 1
+    assert refused(venue.send(make.command(99, (555, 1)))) is Reason.UNKNOWN_KIND
+
+
+def test_session_reopened_resumes_where_it_was(venue: Venue) -> None:
+    venue.place(ALICE, BUY, 1, 100)
+    venue.place(ALICE, BUY, 1, 100)
+    result = venue.send(make.open_session(101, ALICE))
+    assert result.outcomes[0].item() == (OutcomeStatus.DUPLICATE, 0, 0, 0, 101, 0, 0, 2, 0, 0, 0)
+    assert refused(venue.send(make.open_session(101, BOB))) is Reason.SESSION_IN_USE
+
+
+def test_closed_session_is_gone_and_its_orders_stay(venue: Venue) -> None:
+    venue.place(ALICE, BUY, 1, 100)
+    result = venue.send(make.command(CommandKind.CLOSE_SESSION, venue.next(101)))
+    assert (kinds(result), result.events[0]["account"]) == ([EventKind.SESSION_CLOSED], ALICE)
+    assert refused(venue.place(ALICE, BUY, 1, 100)) is Reason.UNKNOWN_SESSION
+    assert venue.depth() == ([(100, 1, 1)], [])
+
+
+def test_account_that_may_not_speak_for_another(venue: Venue) -> None:
+    assert refused(venue.send(make.place(venue.next(101), BOB, BUY, 1, 1))) is Reason.NOT_AUTHORISED
+    assert refused(venue.send(make.deposit(venue.next(101), ALICE, USD, 1, 55))) is Reason.NOT_AUTHORISED
+    assert refused(venue.send(make.open_account(venue.next(101), 50))) is Reason.NOT_AUTHORISED
+    assert verdict(venue.venue(make.place, BOB, BUY, 1, 1))[0] is EventKind.NEW
+
+
+def test_transfer_is_done_once(venue: Venue) -> None:
+    result = venue.venue(make.deposit, ALICE, USD, 500, 900)
+    assert result.outcomes[0]["order_id"] == 900
+    assert result.outcomes[0]["cum_lots"] == 10_500
+    assert refused(venue.venue(make.deposit, ALICE, USD, 500, 900)) is Reason.TRANSFER_ALREADY_DONE
+    assert refused(venue.venue(make.deposit, ALICE, USD, 501, 900)) is Reason.TRANSFER_ID_REUSED
+    assert refused(venue.venue(make.deposit, BOB, USD, 500, 900)) is Reason.TRANSFER_ID_REUSED
+    assert refused(venue.venue(make.withdraw, ALICE, USD, 500, 900)) is Reason.TRANSFER_ID_REUSED
+    assert refused(venue.venue(make.deposit, ALICE, USD, 0, 900)) is Reason.INVALID_AMOUNT
+    assert venue.balance(ALICE, USD) == (10_500, 0)
+
+
+def test_withdrawal_takes_what_is_not_held(venue: Venue) -> None:
+    venue.place(ALICE, BUY, 10, 100)
+    assert refused(venue.venue(make.withdraw, ALICE, USD, 7_001, 900)) is Reason.INSUFFICIENT_FUNDS
+    assert venue.venue(make.withdraw, ALICE, USD, 7_000, 900).outcomes[0]["cum_lots"] == 0
+    assert venue.oracle.state.assets[USD].supply == 23_000
+
+
+def test_supply_stays_below_its_bound(venue: Venue) -> None:
+    room = (1 << 62) - 1 - venue.oracle.state.assets[USD].supply
+    assert refused(venue.deposit(ALICE, USD, room + 1)) is Reason.SUPPLY_EXCEEDED
+    assert kinds(venue.deposit(ALICE, USD, room)) == [EventKind.DEPOSITED]
+    assert refused(venue.deposit(ALICE, USD, 1)) is Reason.SUPPLY_EXCEEDED
+    assert refused(venue.deposit(ALICE, USD, 1 << 62)) is Reason.INVALID_AMOUNT
+
+
+#: One field wrong at a time in an order that would be good: field, value, reason.
+BAD_PLACES: list[tuple[dict[str, int], Reason]] = [
+    ({"kind": 0}, Reason.UNKNOWN_KIND),
+    ({"kind": 8}, Reason.UNKNOWN_KIND),
+    ({"reserved": 1}, Reason.RESERVED_NOT_ZERO),
+    ({"order_id": 1, "side": 9}, Reason.RESERVED_NOT_ZERO),
+    ({"side": 0, "order_type": 0}, Reason.INVALID_SIDE),
+    ({"side": 3}, Reason.INVALID_SIDE),
+    ({"order_type": 3, "tif": 0}, Reason.INVALID_ORDER_TYPE),
+    ({"tif": 5, "stp": 5}, Reason.INVALID_TIME_IN_FORCE),
+    ({"stp": 5, "flags": 2}, Reason.INVALID_STP),
+    ({"flags": 2, "account": 99}, Reason.INVALID_FLAGS),
+    ({"session_id": 9, "request_id": 9}, Reason.UNKNOWN_SESSION),
+    ({"session_id": 0}, Reason.UNKNOWN_SESSION),
+    ({"request_id": 2, "account": 2}, Reason.REQUEST_GAP),
+    ({"account": 2, "instrument": 9}, Reason.NOT_AUTHORISED),
+    ({"instrument": 9, "price_ticks": 0}, Reason.UNKNOWN_INSTRUMENT),
+    ({"instrument": 0}, Reason.UNKNOWN_INSTRUMENT),
+    ({"price_ticks": 0, "quantity_lots": 0}, Reason.INVALID_PRICE),
+    ({"price_ticks": -1}, Reason.INVALID_PRICE),
+    ({"price_ticks": 1_001, "quantity_lots": 0}, Reason.PRICE_ABOVE_MAXIMUM),
+    ({"quantity_lots": 0, "stp": 0}, Reason.INVALID_QUANTITY),
+    ({"quantity_lots": 501, "stp": 0}, Reason.QUANTITY_ABOVE_MAXIMUM),
+    ({"stp": 0}, Reason.UNSUPPORTED_COMBINATION),
+    ({"stp": 2}, Reason.UNSUPPORTED_COMBINATION),
+    ({"tif": TimeInForce.GTD}, Reason.UNSUPPORTED_COMBINATION),
+    ({"order_type": OrderType.MARKET, "price_ticks": 0}, Reason.UNSUPPORTED_COMBINATION),
+    ({"order_type": OrderType.MARKET}, Reason.INVALID_PRICE),
+    ({"flags": OrderFlags.POST_ONLY, "tif": TimeInForce.IOC}, Reason.UNSUPPORTED_COMBINATION),
+    ({"quantity_lots": 34}, Reason.INSUFFICIENT_FUNDS),
+]
+
+
+@pytest.mark.parametrize(("wrong", "reason"), BAD_PLACES)
+def test_first_failed_check_is_the_reason(venue: Venue, wrong: dict[str, int], reason: Reason) -> None:
+    record = make.place((101, 1), ALICE, BUY, 33, 100)
+    for field, value in wrong.items():
+        record[field] = value
+    digest_before = {words for words in venue.oracle.state.records() if words[0] & 0xFF != 6}
+    result = venue.send(record)
+    assert refused(result) is reason
+    event = result.events[0]
+    for field in ("side", "order_type", "tif", "stp", "flags", "account", "instrument", "price_ticks", "quantity_lots"):
+        assert event[field] == record[field][0], field
+    assert event["command_kind"] == record["kind"][0]
+    assert {words for words in venue.oracle.state.records() if words[0] & 0xFF != 6} == digest_before
+    assert verdict(venue.place(CAROL, BUY, 33, 100))[0] is EventKind.NEW
+
+
+INSTRUMENT = {"base_asset": BTC, "quote_asset": USD}
+BAD_LISTINGS: list[tuple[int, dict[str, int], Reason]] = [
+    (0, INSTRUMENT, Reason.INVALID_ID),
+    (1, INSTRUMENT, Reason.INSTRUMENT_EXISTS),
+    (2, {"base_asset": 7, "quote_asset": USD}, Reason.UNKNOWN_ASSET),
+    (2, {"base_asset": BTC, "quote_asset": 7}, Reason.UNKNOWN_ASSET),
+    (2, {"base_asset": BTC, "quote_asset": BTC}, Reason.INVALID_INSTRUMENT),
+    (2, {**INSTRUMENT, "lot_units": 0}, Reason.INVALID_INSTRUMENT),
+    (2, {**INSTRUMENT, "scale_units": 0}, Reason.INVALID_INSTRUMENT),
+    (2, {**INSTRUMENT, "max_price_ticks": 0}, Reason.INVALID_INSTRUMENT),
+    (2, {**INSTRUMENT, "max_quantity_lots": -1}, Reason.INVALID_INSTRUMENT),
+    (2, {**INSTRUMENT, "max_price_ticks": 1 << 31, "max_quantity_lots": 1 << 31}, Reason.INVALID_INSTRUMENT),
+    (2, {**INSTRUMENT, "max_price_ticks": (1 << 63) - 1, "scale_units": 2}, Reason.INVALID_INSTRUMENT),
+    (2, {**INSTRUMENT, "max_price_ticks": 1, "max_quantity_lots": 1 << 61, "lot_units": 2}, Reason.INVALID_INSTRUMENT),
+]
+
+
+@pytest.mark.parametrize(("instrument", "wrong", "reason"), BAD_LISTINGS)
+def test_bad_instrument_is_refused(venue: Venue, instrument: int, wrong: dict[str, int], reason: Reason) -> None:
+    assert refused(venue.venue(make.add_instrument, instrument, "X", **wrong)) is reason
+
+
+def test_largest_instrument_is_taken(venue: Venue) -> None:
+    limits = {"max_price_ticks": (1 << 31) - 1, "max_quantity_lots": 1 << 31}
+    assert kinds(venue.venue(make.add_instrument, 2, "X", **INSTRUMENT, **limits)) == [EventKind.INSTRUMENT_ADDED]
+
+
+def test_hash_chain_from_genesis_is_the_written_formula() -> None:
+    """One command worked out from the formula alone: account 0, one session, the counters."""
+    oracle = Oracle()
+    assert oracle.state_hash == 0
+    result = oracle.apply(make.open_session(5, 0), 42)
+    words = [(3 | 1 << 8, 0), (6, 5, 0, 0), (8, 1, 1, 0, 42)]
+    content = sum(hash_words(record) for record in words) % (1 << 64)
+    assert oracle.content_digest() == content
+    event = int.from_bytes(result.events.tobytes()[:8], "little")
+    assert event == 1
+    blocks = np.frombuffer(result.events.tobytes(), dtype="<u8").tolist()
+    assert result.hashes.tolist() == [hash_words((0, content, hash_words(tuple(blocks))))]
+
+
+def test_time_never_goes_back(venue: Venue) -> None:
+    venue.send(make.place(venue.next(101), ALICE, BUY, 1, 1), time_ns=50)
+    result = venue.send(make.place(venue.next(101), ALICE, BUY, 1, 1), time_ns=49)
+    assert result.events["time_ns"].tolist() == [50]
+
+
+def test_invariants_hold_and_are_able_to_fail(venue: Venue) -> None:
+    venue.place(ALICE, BUY, 1, 100)
+    assert venue.oracle.check_invariants() == []
+    venue.oracle.state.balances[ALICE, USD].held += 1
+    resting = venue.oracle.state.books[1].first(BUY)
+    assert resting is not None
+    venue.oracle.state.books[1].remove(resting)
+    broken = "\n".join(venue.oracle.check_invariants())
+    for word in ("its orders need", "supply", "not in a book"):
+        assert word in broken

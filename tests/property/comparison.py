@@ -1,0 +1,137 @@
+"""Two machines, one tape: what they answer and what they become, compared to the last byte.
+
+A difference is told as text: the command that shows it, what each machine made of it, and the tape up to there. Used
+by the differential, determinism and deliberate-bug tests.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.codes import EventKind, OutcomeStatus, Reason
+from tests.commands import describe
+from tests.property.flow import Tape
+
+#: More levels than a book of the flow ever has.
+ALL_LEVELS = 1_000
+
+
+class Machine(Protocol):
+    """What the engine and the oracle both are. Their arrays are equal as bytes or there is a bug."""
+
+    def apply(self, commands: NDArray[np.void], time_ns: int) -> Any: ...
+    def content_digest(self) -> int: ...
+    def content_digest_from_scratch(self) -> int: ...
+    def check_invariants(self) -> list[str]: ...
+
+
+M = TypeVar("M", bound=Machine)
+
+
+class Answers(NamedTuple):
+    """Everything a machine said about a tape."""
+
+    outcomes: NDArray[np.void]
+    events: NDArray[np.void]
+    hashes: NDArray[np.uint64]
+
+
+def run(machine: M, tape: Tape, *, restore: bool = False) -> tuple[M, Answers]:
+    """Apply a tape; with `restore`, the machine is replaced by its own snapshot where the tape says so."""
+    results = []
+    for batch in tape.batches:
+        results.append(machine.apply(batch.commands, batch.time_ns))
+        if restore and batch.restore_after:
+            machine = restored(machine)
+    return machine, Answers(
+        *(np.concatenate([getattr(result, name) for result in results]) for name in Answers._fields)
+    )
+
+
+def restored(machine: M) -> M:
+    """The machine that its snapshot makes; the same bytes must come out of it again."""
+    source: Any = machine
+    data = source.snapshot()
+    again: Any = type(source).restore(data)
+    assert again.snapshot() == data, "the snapshot of a restored machine differs from the one it was made of"
+    return cast(M, again)
+
+
+def difference(tape: Tape, expected: Answers, found: Answers) -> str | None:
+    """The first command that two machines answer differently, told at length; None if there is none."""
+    for index, record in enumerate(tape.commands):
+        sides = [_answer(answers, index) for answers in (expected, found)]
+        if sides[0] != sides[1]:
+            lines = [f"command {index} is answered differently: {describe(record)}"]
+            for name, answer in zip(("expected", "found"), sides, strict=True):
+                lines += [f"  {name}:", *(f"    {line}" for line in answer)]
+            return "\n".join([*lines, "the tape:", tape.text()])
+    return None if _bytes(expected) == _bytes(found) else "the answers are of different lengths or types"
+
+
+def _bytes(answers: Answers) -> list[tuple[str, bytes]]:
+    return [(str(array.dtype), array.tobytes()) for array in answers]
+
+
+def _answer(answers: Answers, index: int) -> list[str]:
+    """Outcome, hash and events of one command as text that shows every field."""
+    if index >= min(len(answers.outcomes), len(answers.hashes)):
+        return ["no answer"]
+    outcome = answers.outcomes[index]
+    events = answers.events[answers.events["command_sequence"] == outcome["sequence"]] if outcome["sequence"] else []
+    return [
+        f"OUTCOME {OutcomeStatus(int(outcome['status'])).name} {fields_text(outcome)}",
+        *(f"EVENT {fields_text(event)}" for event in events),
+        f"HASH {int(answers.hashes[index]):016x}",
+    ]
+
+
+def fields_text(record: np.void) -> str:
+    """A record's fields that are not 0, enumerations by name."""
+    enums: dict[str, Any] = {"kind": EventKind, "event_kind": EventKind, "reason": Reason}
+    parts = []
+    for name in record.dtype.names or ():
+        value = int(record[name])
+        if value:
+            known = enums.get(name)
+            parts.append(f"{name}={known(value).name if known and value in set(known) else value}")
+    return " ".join(parts)
+
+
+def state_differences(expected: Any, found: Any) -> list[str]:
+    """One line for each part of the state in which two machines differ."""
+    differences = [
+        f"{name}: expected {getattr(expected, name)}, found {getattr(found, name)}"
+        for name in ("sequence", "event_sequence", "match_sequence", "time_ns", "state_hash", "trade_count")
+        if getattr(expected, name) != getattr(found, name)
+    ]
+    digests = {expected.content_digest(), found.content_digest(), found.content_digest_from_scratch()}
+    if len(digests) != 1:
+        differences.append(f"content digests differ: {[f'{digest:016x}' for digest in sorted(digests)]}")
+    for table in ("accounts", "assets", "instruments", "sessions", "balances", "orders"):
+        differences += _table_differences(table, getattr(expected.inspect, table)(), getattr(found.inspect, table)())
+    for instrument in expected.inspect.instruments()["instrument"]:
+        books = [machine.inspect.depth(int(instrument), ALL_LEVELS) for machine in (expected, found)]
+        if _plain(books[0]) != _plain(books[1]):
+            differences.append(f"book {instrument}: expected {books[0]}, found {books[1]}")
+    differences += [f"invariant of the expected: {broken}" for broken in expected.check_invariants()]
+    return differences + [f"invariant: {broken}" for broken in found.check_invariants()]
+
+
+def _plain(depth: Any) -> Any:
+    return [[tuple(int(number) for number in level) for level in side] for side in depth]
+
+
+def _table_differences(table: str, expected: NDArray[np.void], found: NDArray[np.void]) -> list[str]:
+    """Rows, by the columns the expected table has, that are in one table only."""
+    names = expected.dtype.names or ()
+    rows: Sequence[list[tuple[int, ...]]] = [
+        [tuple(int(row[name]) for name in names) for row in array] for array in (expected, found)
+    ]
+    if rows[0] == rows[1]:
+        return []
+    missing = sorted(set(rows[0]) - set(rows[1]))
+    extra = sorted(set(rows[1]) - set(rows[0]))
+    return [f"{table} {names}: missing {missing}, unexpected {extra}, or in another order"]

@@ -1,0 +1,53 @@
+"""Repeat one differential run: `python -m tests.property.repeat --seed 7 --steps 3000` or `... --hex STEPS`.
+
+Every randomised failure of test_differential.py prints the line that repeats it; this is what it calls.
+"""
+
+import argparse
+import sys
+
+from smrx.engine import Engine
+from tests.oracle import Oracle
+from tests.property.comparison import difference, run, state_differences
+from tests.property.flow import STEP_SIZE, build_tape, seeded_steps
+
+
+def hex_command(steps: list[bytes]) -> str:
+    """The command that repeats a run of these steps."""
+    return f"python -m tests.property.repeat --hex {b''.join(steps).hex() or '00'}"
+
+
+def seed_command(seed: int, count: int) -> str:
+    return f"python -m tests.property.repeat --seed {seed} --steps {count}"
+
+
+def disagreement(steps: list[bytes]) -> str | None:
+    """What differs between the oracle and the engine after these steps, at length; None if nothing does."""
+    tape = build_tape(steps)
+    oracle, expected = run(Oracle(), tape)
+    engine, found = run(Engine(), tape, restore=True)
+    told = difference(tape, expected, found)
+    if told:
+        return told
+    states = state_differences(oracle, engine)
+    return "\n".join([*states, "the tape:", tape.text()]) if states else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compare the engine with the oracle once.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--hex", help="the steps themselves, in place of a seed")
+    options = parser.parse_args()
+    if options.hex is not None:
+        data = bytes.fromhex(options.hex)
+        steps = [data[at : at + STEP_SIZE] for at in range(0, len(data), STEP_SIZE)]
+    else:
+        steps = seeded_steps(options.seed, options.steps)
+    told = disagreement(steps)
+    print(told or "the engine and the oracle agree")
+    return 1 if told else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

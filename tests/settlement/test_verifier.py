@@ -1,0 +1,329 @@
+"""The verifier passes every true stream, keeps the engine's books, and catches what is wrong with a false stream."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from smrx.engine.codes import EventKind, Side
+from smrx.settlement.errors import Violation
+from smrx.settlement.ledger import SettledTrade
+from smrx.settlement.verifier import Verifier
+
+from .market import market_events, oracle
+
+Events = NDArray[np.void]
+
+
+ORDER_KINDS = [
+    EventKind.NEW,
+    EventKind.PARTIALLY_FILLED,
+    EventKind.FILLED,
+    EventKind.CANCELLED,
+    EventKind.REPLACED,
+    EventKind.EXPIRED,
+    EventKind.TRADE,
+]
+
+
+def index_of(events: Events, kind: EventKind, nth: int = 0) -> int:
+    return int(np.flatnonzero(events["kind"] == kind)[nth])
+
+
+def verify(events: Events) -> Verifier:
+    verifier = Verifier()
+    verifier.apply(events)
+    verifier.check_sums()
+    return verifier
+
+
+def test_the_books_are_the_engines() -> None:
+    machine, _ = oracle()
+    verifier = verify(market_events())
+    assert verifier.sequence == machine.event_sequence
+    assert verifier.command_sequence == machine.sequence
+    assert verifier.trades == machine.match_sequence > 100
+    books = [(b.account, b.asset, b.available, b.held) for b in verifier.books.balances()]
+    assert books == machine.inspect.balances().tolist()
+    assert sorted(verifier.books.orders) == machine.inspect.orders()["order_id"].tolist()
+    assert [verifier.books.orders[i].leaves for i in sorted(verifier.books.orders)] == machine.inspect.orders()[
+        "leaves_lots"
+    ].tolist()
+
+
+def test_the_market_holds_what_the_verifier_looks_at() -> None:
+    """Else the tests here prove little."""
+    assert set(market_events()["kind"].tolist()) == {
+        int(kind) for kind in EventKind if kind != EventKind.SESSION_CLOSED
+    }
+
+
+def test_a_settled_trade_says_what_happened() -> None:
+    events = market_events()
+    trade = events[index_of(events, EventKind.TRADE)]
+    settled = Verifier().apply(events)[0]
+    assert isinstance(settled, SettledTrade)
+    price, quantity = int(trade["price_ticks"]), int(trade["quantity_lots"])
+    assert settled == SettledTrade(
+        match_id=1,
+        event_sequence=int(trade["sequence"]),
+        command_sequence=int(trade["command_sequence"]),
+        time_ns=int(trade["time_ns"]),
+        instrument="BTC-USD" if trade["instrument"] == 1 else "BTC/USD",
+        price_ticks=price,
+        quantity_lots=quantity,
+        notional=price * quantity * (3 if trade["instrument"] == 1 else 1),
+        taker_side="BUY" if trade["side"] == Side.BUY else "SELL",
+        taker_order_id=int(trade["order_id"]),
+        taker_account=int(trade["account"]),
+        taker_fee=0,
+        maker_order_id=int(trade["counter_order_id"]),
+        maker_account=int(trade["counter_account"]),
+        maker_fee=0,
+    )
+
+
+@given(st.sets(st.integers(1, 1500), max_size=40))
+def test_where_batches_end_does_not_matter(cuts: set[int]) -> None:
+    events = market_events()[:1500]
+    whole, parts = Verifier(), Verifier()
+    expected = whole.apply(events)
+    settled = []
+    for part in np.split(events, sorted(cuts)):
+        settled += parts.apply(part)
+        assert 0 <= parts.received - parts.sequence <= 2
+    assert settled == expected
+    assert (parts.sequence, parts.trades) == (whole.sequence, whole.trades)
+    assert parts.books.balances() == whole.books.balances()
+
+
+@pytest.mark.parametrize("first", range(9))
+def test_single_events_are_batches_too(first: int) -> None:
+    events = market_events()
+    at = index_of(events, EventKind.TRADE) - 4 + first
+    verifier = Verifier()
+    verifier.apply(events[:at])
+    for i in range(at, at + 12):
+        verifier.apply(events[i : i + 1])
+    assert verifier.books.balances() == verified(events[: verifier.sequence]).books.balances()
+
+
+def verified(events: Events) -> Verifier:
+    verifier = Verifier()
+    verifier.apply(events)
+    return verifier
+
+
+def _lose(kind: EventKind) -> Callable[[Events], Events]:
+    def change(events: Events) -> Events:
+        return np.delete(events, index_of(events, kind, 20))
+
+    return change
+
+
+def _lose_and_renumber(kind: EventKind) -> Callable[[Events], Events]:
+    """Lose an event, and its command with it if there was no other, and hide the holes in the sequences."""
+
+    def change(events: Events) -> Events:
+        events = np.delete(events, index_of(events, kind, 20))
+        events["sequence"] = np.arange(1, len(events) + 1)
+        commands = np.unique(events["command_sequence"])
+        of_orders = np.isin(events["kind"], ORDER_KINDS)
+        every = np.ones(len(events), np.bool_)
+        for column, rows in (("command_sequence", every), ("order_id", of_orders), ("counter_order_id", of_orders)):
+            known = rows & np.isin(events[column], commands)
+            events[column][known] = np.searchsorted(commands, events[column][known]) + 1
+        return events
+
+    return change
+
+
+def _add(kind: EventKind, column: str, by: int, offset: int = 0, nth: int = 20) -> Callable[[Events], Events]:
+    """Change a column of the event `offset` after the nth of a kind."""
+
+    def change(events: Events) -> Events:
+        row = index_of(events, kind, nth) + offset
+        events[column][row] = int(events[column][row]) + by
+        return events
+
+    return change
+
+
+def _everywhere(column: str, by: int) -> Callable[[Events], Events]:
+    """Change a trade and both its fills alike, so that they agree with one another."""
+
+    def change(events: Events) -> Events:
+        row = index_of(events, EventKind.TRADE, 20)
+        for i in range(row, row + 3):
+            events[column][i] = int(events[column][i]) + by
+        return events
+
+    return change
+
+
+def _swap_fills(events: Events) -> Events:
+    row = index_of(events, EventKind.TRADE, 20)
+    sequences = events["sequence"].copy()
+    events[[row + 1, row + 2]] = events[[row + 2, row + 1]]
+    events["sequence"] = sequences
+    return events
+
+
+def _twice(events: Events) -> Events:
+    row = index_of(events, EventKind.TRADE, 20)
+    events = np.insert(events, row, events[row])
+    events["sequence"] = np.arange(1, len(events) + 1)
+    return events
+
+
+def _other_side(events: Events) -> Events:
+    row = index_of(events, EventKind.TRADE, 20)
+    events["side"][row] = 3 - events["side"][row]
+    return events
+
+
+def _other_maker(events: Events) -> Events:
+    """Trade and fill agree on another account than the one that placed the order."""
+    row = index_of(events, EventKind.TRADE, 20)
+    other = 1 + int(events["counter_account"][row]) % 4
+    events["counter_account"][row] = events["account"][row + 1] = other
+    return events
+
+
+def _skip_match(events: Events) -> Events:
+    row = index_of(events, EventKind.TRADE, 20)
+    events["match_id"][row:] += (events["match_id"][row:] > 0).astype(np.uint64)
+    return events
+
+
+def _skip_command(events: Events) -> Events:
+    commands = events["command_sequence"]
+    commands[commands > 500] += np.uint64(1)
+    return events
+
+
+def _time_back(events: Events) -> Events:
+    commands = events["command_sequence"]
+    row = int(np.flatnonzero(commands[1:] != commands[:-1])[500]) + 1
+    events["time_ns"][row:] -= 10**15
+    return events
+
+
+BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
+    ("a lost event", _lose(EventKind.NEW), "expected the next event sequence, found"),
+    ("a lost trade", _lose_and_renumber(EventKind.TRADE), "a fill without a trade"),
+    (
+        "a lost fill",
+        _lose_and_renumber(EventKind.FILLED),
+        "without the fills of maker and taker|a fill without a trade",
+    ),
+    ("a lost deposit", _lose_and_renumber(EventKind.DEPOSITED), "available after the transfer|what orders hold"),
+    ("a lost order", _lose_and_renumber(EventKind.NEW), "is not open"),
+    (
+        "a lost cancel",
+        _lose_and_renumber(EventKind.CANCELLED),
+        "what orders hold|available after",
+    ),
+    ("a trade told twice", _twice, "without the fills of maker and taker"),
+    ("a wrong quantity", _add(EventKind.TRADE, "quantity_lots", 1), "the maker's fill has quantity_lots"),
+    ("a quantity of nothing", _everywhere("quantity_lots", -1000), "which both orders have left"),
+    ("a quantity nobody had", _everywhere("quantity_lots", 1000), "which both orders have left"),
+    ("a wrong price", _add(EventKind.TRADE, "price_ticks", 1), "the maker's fill has price_ticks"),
+    ("a price the maker never asked", _everywhere("price_ticks", 1), "expected the maker's price"),
+    ("a missing match id", _skip_match, "expected match id 21, found 22"),
+    ("a match id told twice", _everywhere("match_id", -1), "expected match id 21, found 20"),
+    ("a wrong maker fill", _add(EventKind.TRADE, "order_id", 1, offset=1), "the maker's fill has order_id"),
+    ("a wrong maker account", _add(EventKind.TRADE, "account", 1, offset=1), "the maker's fill has account"),
+    ("a maker that is somebody else", _other_maker, "expected account"),
+    ("a wrong taker fill", _add(EventKind.TRADE, "account", 1, offset=2), "the taker's fill has account"),
+    ("a wrong match id of a fill", _add(EventKind.TRADE, "match_id", 1, offset=2), "the taker's fill has match_id"),
+    ("fills in the wrong order", _swap_fills, "the maker's fill has"),
+    ("a wrong side", _other_side, "fill has side"),
+    ("a wrong rest", _add(EventKind.TRADE, "leaves_lots", 5, offset=1), "fill has kind|lots filled and"),
+    ("a wrong sum", _add(EventKind.TRADE, "cum_lots", 1, offset=1), "lots filled and"),
+    ("a fee nobody was told", _add(EventKind.TRADE, "cum_lots", 10**9), "what orders hold|available"),
+    ("a forged deposit", _add(EventKind.DEPOSITED, "quantity_lots", 1), "available after the transfer"),
+    ("a forged balance", _add(EventKind.DEPOSITED, "cum_lots", 1), "available after the transfer"),
+    ("a forged withdrawal", _add(EventKind.WITHDRAWN, "quantity_lots", -1), "available after the transfer"),
+    ("a forged order", _add(EventKind.NEW, "quantity_lots", 1), "lots, all of them open"),
+    ("an unfunded order", _add(EventKind.NEW, "price_ticks", 900_000), "what orders hold"),
+    ("a stranger's order", _add(EventKind.NEW, "account", 90), "expected a known account"),
+    ("an unknown instrument", _add(EventKind.NEW, "instrument", 90), "expected a known instrument"),
+    (
+        "a wrong rest of a dead order",
+        _add(EventKind.CANCELLED, "cum_lots", 1),
+        "expected price, quantity, cum and leaves",
+    ),
+    ("a wrong change", _add(EventKind.REPLACED, "leaves_lots", 1), "expected price, quantity, cum and leaves"),
+    ("a missing command", _skip_command, "expected command"),
+    ("time that goes back", _time_back, "time went back"),
+    ("time that passes within a command", _add(EventKind.TRADE, "time_ns", 1, offset=2), "within a command"),
+    ("an unknown kind", _add(EventKind.REJECTED, "kind", 90), "expected a known kind, found 96"),
+    ("an account opened twice", _add(EventKind.ACCOUNT_OPENED, "account", -1, nth=1), "account 1 exists already"),
+    ("an asset added twice", _add(EventKind.ASSET_ADDED, "instrument", -1, nth=1), "asset 1 exists already"),
+    ("an instrument of nothing", _add(EventKind.INSTRUMENT_ADDED, "order_id", 9, nth=0), "expected a known asset"),
+]
+
+
+@pytest.mark.parametrize(("bug", "message"), [bug[1:] for bug in BUGS], ids=[bug[0] for bug in BUGS])
+@pytest.mark.parametrize("batch", [97, 10**6])
+def test_a_false_stream_is_caught(bug: Callable[[Events], Events], message: str, batch: int) -> None:
+    events = bug(market_events())
+    verifier = Verifier()
+    with pytest.raises(Violation, match=message):
+        feed(verifier, events, batch)
+
+
+def feed(verifier: Verifier, events: Events, batch: int) -> None:
+    for start in range(0, len(events), batch):
+        verifier.apply(events[start : start + batch])
+    verifier.check_sums()
+
+
+def test_a_violation_names_the_event() -> None:
+    events = market_events()
+    row = index_of(events, EventKind.DEPOSITED, 20)
+    events["cum_lots"][row] += 1
+    with pytest.raises(Violation, match=f"^event {row + 1}: account") as caught:
+        verify(events)
+    assert caught.value.sequence == row + 1
+
+
+def test_money_from_nowhere_in_the_books_themselves_is_caught() -> None:
+    verifier = verify(market_events())
+    key = next(iter(verifier.books._total))
+    verifier.books._total[key] += 1
+    with pytest.raises(Violation, match=r"asset BTC: expected accounts to own \d+ in all .*, found \d+"):
+        verifier.check_sums()
+
+
+def test_sums_are_checked_as_the_stream_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smrx.settlement.verifier._LEAST_EVENTS_PER_SUM", 100)
+    verifier = Verifier()
+    events = market_events()
+    verifier.apply(events[:1000])
+    key = next(iter(verifier.books._total))
+    verifier.books._total[key] += 1
+    with pytest.raises(Violation, match="asset BTC"):
+        verifier.apply(events[1000:2000])
+
+
+@given(st.data())
+def test_no_event_stream_breaks_the_verifier(data: st.DataObject) -> None:
+    """Whatever is in the records, the answer is a verdict: nothing but Violation is ever raised."""
+    events = market_events()[:400]
+    for _ in range(data.draw(st.integers(1, 4))):
+        row = data.draw(st.integers(0, len(events) - 1))
+        column = data.draw(st.sampled_from(events.dtype.names))
+        value = np.frombuffer(data.draw(st.binary(min_size=8, max_size=8)), np.uint64)
+        events[column][row] = value.view(np.uint8)[: events.dtype[column].itemsize].view(events.dtype[column])[0]
+    try:
+        verify(events)
+    except Violation as found:
+        violation = found
+    else:
+        return
+    assert 1 <= violation.sequence <= 401

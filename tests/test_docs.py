@@ -1,0 +1,91 @@
+"""What is written for users is true: the command reference is current, every command is explained with an example."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from smrx.cli import COMMANDS, smrx
+from smrx.cli.exits import MEANINGS, Exit
+from smrx.cli.reference import commands, help_text, reference
+from smrx.config import Config, load
+
+ROOT = Path(__file__).resolve().parent.parent
+ALL = dict(commands())
+
+
+def examples(command: click.Command) -> list[str]:
+    """The command lines in the Example block of a help text."""
+    found = re.search(r"\n\x08?\s*Examples?:\n((?:[ \t]+\S.*\n?)+)", (command.help or "") + "\n")
+    return [line.strip() for line in found.group(1).splitlines()] if found else []
+
+
+def test_the_command_reference_is_current() -> None:
+    written = (ROOT / "docs/cli-reference.md").read_text(encoding="utf-8")
+    assert written == reference(), "docs/cli-reference.md is not what the commands say; run scripts/docs"
+
+
+def test_the_reference_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = reference()
+    monkeypatch.setenv("COLUMNS", "40")
+    assert reference() == before
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_command_has_help_and_each_option_too(name: str) -> None:
+    command = ALL[name]
+    assert command.help
+    assert command.get_short_help_str(limit=200).endswith(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert parameter.help, f"{name} {parameter.opts[0]} has no help"
+
+
+@pytest.mark.parametrize("name", [name for name, command in ALL.items() if not isinstance(command, click.Group)])
+def test_a_command_has_an_example_that_its_own_parser_accepts(name: str) -> None:
+    lines = [line for line in examples(ALL[name]) if line.startswith(f"{name} ") or line == name]
+    assert lines, f"{name} has no example of itself"
+    for line in lines:
+        arguments = shlex.split(line.removeprefix(name), comments=True)
+        # Parsing alone: the command is not run, and a wrong option or missing argument raises.
+        ALL[name].make_context(name, arguments, resilient_parsing=False).close()
+
+
+def test_an_example_with_an_unknown_option_is_found() -> None:
+    with pytest.raises(click.UsageError):
+        ALL["smrx cluster status"].make_context("smrx cluster status", ["--jsn"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
+    command = smrx.get_command(click.Context(smrx), name)
+    assert command is not None
+    assert command.get_short_help_str(limit=200) == COMMANDS[name][1]
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert list(MEANINGS) == list(Exit)
+    assert all(f"| {int(code)} |" in reference() for code in Exit)
+
+
+def test_help_is_the_same_for_h_and_help() -> None:
+    for name, command in ALL.items():
+        assert "-h, --help" in help_text(name, command)
+
+
+def test_the_readme_opens_with_the_two_commands_and_names_what_exists() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    opening = readme[: readme.index("\n## ")]
+    assert "scripts/demo" in opening
+    assert "scripts/test" in opening
+    for name in re.findall(r"`(scripts/[\w./-]+)", readme):
+        assert (ROOT / name).exists(), f"README.md names {name}"
+    for line in re.findall(r"^smrx [^\n|]*", readme, re.MULTILINE):
+        words = line.split()
+        assert any(" ".join(words[:n]) in ALL for n in (2, 3)), f"README.md runs {line!r}"
+
+
+def test_the_configuration_that_is_shown_is_the_default_one() -> None:
+    assert load(ROOT / "configs/three-nodes.toml") == Config()

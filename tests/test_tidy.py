@@ -1,0 +1,365 @@
+"""The rules of the tree that a reader relies on: where imports point, what the engine may touch, what is never there.
+
+Every rule is a function from source text to findings, so that the test beside it can feed it a fault and see it caught.
+"""
+
+import ast
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_FILE_BYTES = 2 << 20
+
+#: A part of smrx imports itself and parts with a lower number. A part that is not named here is a fault.
+LAYERS = {
+    "__main__": 9,
+    "cli": 8,
+    "bench": 7,
+    "local": 6,
+    "node": 5,
+    "settlement": 5,
+    "tape": 5,
+    "__init__": 5,  # `import smrx` offers the client
+    "client": 4,
+    "consensus": 3,
+    "feed": 3,
+    "wire": 2,
+    "config": 1,
+    "engine": 0,
+}
+#: Whoever checks or uses the cluster from outside shares no code with its inside.
+INSIDE = {"node", "consensus"}
+OUTSIDE = {"client", "feed", "settlement", "tape"}
+
+ENGINE_IMPORTS = {
+    "smrx", "numpy", "numba", "llvmlite", "xxhash", "ctypes", "typing", "enum", "collections", "functools",
+    "itertools", "importlib", "dataclasses", "operator",
+}  # fmt: skip
+ENGINE_FORBIDDEN_NAMES = {"open", "print", "input", "float", "complex", "breakpoint", "globals", "__import__"}
+ENGINE_FORBIDDEN_ATTRIBUTES = {"float16", "float32", "float64", "double", "random", "default_rng", "fromfile", "tofile"}
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "yaml.load", "np.load", "numpy.load", "os.system"}
+PRIVATE_SYNCOBJ = re.compile(r"_SyncObj__|_TCPTransport__|_SyncObjConf__")
+
+# In parts, so that this file does not hold what it looks for.
+FORBIDDEN_TEXT = {
+    "a path of somebody's machine": re.compile(r"(?<![\w.~/-])/(home|Users|root|work)/[\w.]"),
+    "a folder or registry that is not public": re.compile(r"\.lib" r"rary\b|index" r"-url"),
+    "work left undone": re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b"),
+}
+
+
+class Source(NamedTuple):
+    """One Python file of the project."""
+
+    path: str
+    text: str
+
+    @property
+    def package(self) -> list[str]:
+        """The package that relative imports start from."""
+        return self.path.split("/")[:-1]
+
+    @property
+    def part(self) -> str:
+        """The part of smrx it belongs to: smrx/wire/frames.py is of `wire`, smrx/config.py of `config`."""
+        return self.path.split("/")[1].removesuffix(".py")
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, self.path)
+
+
+def sources(folder: str) -> list[Source]:
+    """Every Python file below a folder of the project."""
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    return [Source(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
+
+
+def project_files() -> list[Path]:
+    """Every file that belongs to the project: what git knows, or, outside a clone, what is not hidden or generated."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode == 0 and listing.stdout:
+        return [path for name in listing.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+    found: list[Path] = []
+    for folder, children, names in os.walk(ROOT):
+        children[:] = [
+            name
+            for name in children
+            if (name == ".ci" or not name.startswith("."))
+            and name not in {"__pycache__", "data", "dist", "build"}
+            and not (Path(folder) / name / "pyvenv.cfg").exists()
+        ]
+        found += [Path(folder) / name for name in names]
+    return found
+
+
+def imports(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted module) of every import; `from smrx import x` and `from . import x` as the module x."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = source.package[: len(source.package) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            if base == "smrx" or not node.module:
+                yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, base
+
+
+def names_called(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield (line, name) of every call of a plain or once dotted name: `eval`, `yaml.load`."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.lineno, node.func.id
+            elif isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                yield node.lineno, f"{node.func.value.id}.{node.func.attr}"
+
+
+def wrong_imports(source: Source) -> Iterator[str]:
+    """Find imports of a smrx file that point the wrong way."""
+    for line, module in imports(source):
+        where = f"{source.path}:{line}: imports {module}: "
+        top, _, rest = module.partition(".")
+        if top in {"cluster", "tests", "scripts"}:
+            yield where + "smrx stands without its tools and tests"
+        if top != "smrx" or rest == "__version__":
+            continue
+        part = rest.split(".")[0] or "__init__"
+        if source.part not in LAYERS or part not in LAYERS:
+            yield where + "a part without a place in LAYERS"
+        elif part == source.part:
+            continue
+        elif LAYERS[part] >= LAYERS[source.part]:
+            yield where + f"{source.part} is not above {part}"
+        elif source.part in OUTSIDE and part in INSIDE:
+            yield where + f"{source.part} is outside the cluster, {part} inside"
+
+
+def engine_impurities(source: Source) -> Iterator[str]:
+    """Find input, output, clocks, chance and floating point in an engine file."""
+    for line, module in imports(source):
+        if module.split(".")[0] not in ENGINE_IMPORTS:
+            yield f"{source.path}:{line}: imports {module}, which is not of those the engine may use"
+    for node in ast.walk(source.tree):
+        found: str | None = None
+        if isinstance(node, ast.Name) and node.id in ENGINE_FORBIDDEN_NAMES:
+            found = node.id
+        elif isinstance(node, ast.Attribute) and node.attr in ENGINE_FORBIDDEN_ATTRIBUTES:
+            found = node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, float | complex):
+            found = repr(node.value)
+        elif isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div):
+            found = "a division that makes a float"
+        if found is not None:
+            yield f"{source.path}:{getattr(node, 'lineno', 0)}: {found}"
+
+
+def code_from_data(source: Source) -> Iterator[str]:
+    """Find what turns bytes from outside into running code."""
+    for line, module in imports(source):
+        if module.split(".")[0] in FORBIDDEN_MODULES:
+            yield f"{source.path}:{line}: imports {module}"
+    for line, name in names_called(source):
+        if name in FORBIDDEN_CALLS:
+            yield f"{source.path}:{line}: calls {name}"
+
+
+def missing_docstring(source: Source) -> Iterator[str]:
+    """Find a module that says nothing of itself; an empty package marker has nothing to say."""
+    if source.text.strip() and not ast.get_docstring(source.tree):
+        yield f"{source.path}: no docstring"
+
+
+def forbidden_text(path: str, text: str) -> Iterator[str]:
+    """Find, in any text file, what would tie the project to one machine or one day."""
+    for what, pattern in FORBIDDEN_TEXT.items():
+        for match in pattern.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            yield f"{path}:{line}: {what}: {match.group()!r}"
+
+
+def readers_of_private_syncobj(files: list[Source]) -> list[str]:
+    """The files that reach behind SyncObj's public surface."""
+    return [source.path for source in files if PRIVATE_SYNCOBJ.search(source.text)]
+
+
+def test_imports_point_one_way() -> None:
+    assert not [fault for source in sources("smrx") for fault in wrong_imports(source)]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("smrx/engine/book.py", "from smrx.wire import frames"),
+        ("smrx/engine/book.py", "from ..wire import frames"),
+        ("smrx/wire/frames.py", "import smrx.consensus.replica"),
+        ("smrx/wire/frames.py", "from .. import node"),
+        ("smrx/node/admin.py", "def late():\n    from smrx.cli import main"),
+        ("smrx/feed/ring.py", "from smrx.consensus import Replica"),
+        ("smrx/settlement/verifier.py", "from smrx.consensus import Replica"),
+        ("smrx/settlement/verifier.py", "from smrx.node.machine import Applied"),
+        ("smrx/config.py", "from smrx import Client"),
+        ("smrx/somewhere/new.py", "from smrx.engine import Engine"),
+        ("smrx/cli/node.py", "import cluster.demo"),
+        ("smrx/local.py", "from tests.oracle import machine"),
+    ],
+)
+def test_an_import_the_wrong_way_is_found(path: str, text: str) -> None:
+    assert list(wrong_imports(Source(path, text)))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("smrx/engine/book.py", "from .records import COMMAND\nfrom smrx.engine import codes\nimport numpy as np"),
+        ("smrx/cli/node.py", "from smrx.node.reactor import run\nfrom . import exits\nfrom .exits import Exit"),
+        ("smrx/cli/__init__.py", "from smrx import __version__\nfrom .node import node"),
+        ("smrx/__init__.py", "from smrx.client import Client"),
+        ("smrx/local.py", "from smrx.config import Config"),
+    ],
+)
+def test_an_import_the_right_way_is_not_a_fault(path: str, text: str) -> None:
+    assert not list(wrong_imports(Source(path, text)))
+
+
+def test_the_engine_is_pure() -> None:
+    assert not [fault for source in sources("smrx/engine") for fault in engine_impurities(source)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import time",
+        "from random import randrange",
+        "import os",
+        "import logging",
+        "from threading import Lock",
+        "def f(path):\n    return open(path)",
+        "print('match')",
+        "x = 0.5",
+        "x = float(3)",
+        "x = a / b",
+        "x /= b",
+        "x = np.zeros(3, np.float64)",
+        "x = np.random.default_rng(1)",
+    ],
+)
+def test_an_impurity_of_the_engine_is_found(text: str) -> None:
+    assert list(engine_impurities(Source("smrx/engine/bad.py", text)))
+
+
+def test_nothing_turns_data_into_code() -> None:
+    assert not [
+        fault for folder in ("smrx", "cluster") for source in sources(folder) for fault in code_from_data(source)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "def f():\n    import marshal",
+        "eval('1')",
+        "exec(code)",
+        "yaml.load(text)",
+        "np.load(path, allow_pickle=True)",
+        "os.system('ls')",
+    ],
+)
+def test_code_from_data_is_found(text: str) -> None:
+    assert list(code_from_data(Source("smrx/wire/bad.py", text)))
+
+
+def test_one_file_reaches_behind_the_public_surface_of_syncobj() -> None:
+    readers = readers_of_private_syncobj(sources("smrx"))
+    assert len(readers) <= 1
+    assert all(path.startswith("smrx/consensus/") for path in readers)
+
+
+def test_a_second_reader_of_private_syncobj_is_found() -> None:
+    good = Source("smrx/consensus/replica.py", "self._SyncObj__raftNextIndex = {}")
+    bad = Source("smrx/node/reactor.py", "getattr(replica, '_SyncObj__raftLog')")
+    assert readers_of_private_syncobj([good, bad, Source("smrx/config.py", "x = 1")]) == [good.path, bad.path]
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert not [
+        fault
+        for folder in ("smrx", "cluster", "tests", "scripts")
+        for source in sources(folder)
+        for fault in missing_docstring(source)
+    ]
+
+
+def test_a_module_without_docstring_is_found() -> None:
+    assert list(missing_docstring(Source("smrx/bad.py", "import os\n")))
+    assert not list(missing_docstring(Source("smrx/empty/__init__.py", "\n")))
+
+
+def test_no_file_names_a_machine_or_leaves_work_undone() -> None:
+    faults = []
+    for path in project_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        faults += forbidden_text(path.relative_to(ROOT).as_posix(), text)
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "root = '/" + "home/anna/smrx'",
+        "see /" + "root/notes.txt",
+        "pip install --index" + "-url https://packages.example.org/simple smrx",
+        "# TO" + "DO: later",
+    ],
+)
+def test_a_machine_or_undone_work_is_found(text: str) -> None:
+    assert list(forbidden_text("README.md", text))
+
+
+@pytest.mark.parametrize("text", ["https://example.org/home/page", "scripts/work/", "~/work/x", "GET /metrics"])
+def test_an_ordinary_path_is_not_a_fault(text: str) -> None:
+    assert not list(forbidden_text("README.md", text))
+
+
+def too_big(paths: list[Path]) -> list[str]:
+    """The files that do not belong into a repository by their size."""
+    return [f"{path}: {path.stat().st_size} bytes" for path in paths if path.stat().st_size > MAX_FILE_BYTES]
+
+
+def test_no_file_is_big() -> None:
+    assert not too_big(project_files())
+
+
+def test_a_big_file_is_found(tmp_path: Path) -> None:
+    (tmp_path / "tape.csv").write_bytes(bytes(MAX_FILE_BYTES + 1))
+    (tmp_path / "small.csv").write_bytes(bytes(MAX_FILE_BYTES))
+    assert len(too_big(sorted(tmp_path.iterdir()))) == 1
+
+
+@pytest.mark.parametrize(
+    "name", [".ci/run", *(f"scripts/{n}" for n in ("demo", "test", "check", "bench", "test_replication.sh"))]
+)
+def test_a_script_can_be_run(name: str) -> None:
+    assert os.access(ROOT / name, os.X_OK)

@@ -1,0 +1,250 @@
+"""The language of the transcripts: a few words a line, run against the engine or the oracle, answered in text.
+
+A file is prose (lines that begin with #), commands (lines that begin with >) and, under each command, what it
+answered. Names stand for numbers: accounts, assets, instruments and sessions are numbered from 1 in the order in
+which the file names them; `venue` is account 0. Commands:
+
+    market alice bob ...                                 a venue with USD, BTC and BTC/USD, and funded accounts
+    asset USD [decimals 2]
+    instrument BTC/USD [lot 1] [scale 1] [max-price 1000] [max-quantity 1000]
+    account alice
+    session alice                                        opens one more session; the newest is the one that speaks
+    resume alice                                         opens the newest session again
+    close alice
+    deposit alice 1000 USD [transfer 7]                  likewise withdraw
+    place alice buy 10 BTC/USD @ 100 [gtc|ioc|fok|gtd] [post-only] [id 7]
+    place alice buy 10 BTC/USD market
+    cancel alice #12            or   cancel alice id 7
+    replace alice #12 5 @ 100   or   replace alice id 7 5 @ 100
+    mass-cancel alice [buy|sell] [BTC/USD]
+    raw kind=9 account=1 ...                             any field of the record
+    time 5                                               the stamp of what follows
+    book BTC/USD      orders      balances [alice]      sessions      hash
+
+Any command may end in `by bob` (whose session sends it) and in `request 3` or `request again` (the last one sent).
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
+from smrx.engine.records import COMMAND
+from tests import commands as make
+from tests.transcripts import text
+
+Words = list[str]
+FUNDS = (("USD", 10_000), ("BTC", 100))
+
+
+class Script:
+    """One machine, and what the names of one file stand for."""
+
+    def __init__(self, machine: Any) -> None:
+        self.machine: Any = machine
+        self.accounts: dict[str, int] = {"venue": 0}
+        self.assets: dict[str, int] = {}
+        self.instruments: dict[str, int] = {}
+        self.sessions: dict[str, int] = {}
+        self.transfers = 0
+        self.session_count = 0
+        self.time_ns = 0
+        self.sender_name: str | None = None
+        self.request: str | None = None
+
+    def run(self, line: str) -> list[str]:
+        """Run one command; return the lines it answers."""
+        line, self.sender_name = _cut(line, r"\s+by (\S+)")
+        line, self.request = _cut(line, r"\s+request (\S+)")
+        verb, *words = line.split()
+        method = getattr(self, "do_" + verb.replace("-", "_"), None)
+        if method is None:
+            raise ValueError(f"expected a command of the transcript language, found {line!r}")
+        answer: list[str] = method(words)
+        return answer
+
+    # Sending.
+
+    def sender(self, account: str) -> make.Sender:
+        """The session that speaks for a name, and its next request id."""
+        session = self.sessions.get(self.sender_name or account, 0)
+        known = {int(row["session_id"]): int(row["last_request_id"]) for row in self.machine.inspect.sessions()}
+        last = known.get(session, 0)
+        if self.request == "again":
+            return session, last
+        return session, last + 1 if self.request is None else int(self.request)
+
+    def send(self, commands: make.Commands) -> list[str]:
+        result = self.machine.apply(commands, self.time_ns)
+        return text.answer(result.outcomes[0], result.events, self.names)
+
+    @property
+    def names(self) -> text.Names:
+        return text.Names(self.accounts, self.assets, self.instruments)
+
+    def own(self, kind: CommandKind, account: str, **fields: int) -> list[str]:
+        return self.send(make.command(kind, self.sender(account), account=self.account(account), **fields))
+
+    def account(self, name: str) -> int:
+        return self.accounts.setdefault(name, len(self.accounts))
+
+    # The venue.
+
+    def do_market(self, words: Words) -> list[str]:
+        """Everything before the scenario begins; answers with one line."""
+        lines = ["session venue", "asset USD", "asset BTC", "instrument BTC/USD"]
+        for name in words:
+            lines += [f"account {name}", f"session {name}"]
+            lines += [f"deposit {name} {amount} {asset}" for asset, amount in FUNDS]
+        for line in lines:
+            answered = self.run(line)
+            if any("REJECTED" in answer for answer in answered):
+                raise ValueError(f"market: expected {line!r} to be accepted, found {answered}")
+        return [f"ready at command {self.machine.sequence}"]
+
+    def do_asset(self, words: Words) -> list[str]:
+        name = words[0]
+        asset = self.assets.setdefault(name, len(self.assets) + 1)
+        return self.send(make.add_asset(self.sender("venue"), asset, name, _named(words, "decimals", 0)))
+
+    def do_instrument(self, words: Words) -> list[str]:
+        name = words[0]
+        base, quote = (self.assets.get(asset, 0) for asset in name.split("/"))
+        number = self.instruments.setdefault(name, len(self.instruments) + 1)
+        return self.send(
+            make.add_instrument(
+                self.sender("venue"), number, name, base_asset=base, quote_asset=quote,
+                lot_units=_named(words, "lot", 1), scale_units=_named(words, "scale", 1),
+                max_price_ticks=_named(words, "max-price", 1_000),
+                max_quantity_lots=_named(words, "max-quantity", 1_000),
+            )
+        )  # fmt: skip
+
+    def do_account(self, words: Words) -> list[str]:
+        return self.send(make.open_account(self.sender("venue"), self.account(words[0])))
+
+    def do_deposit(self, words: Words) -> list[str]:
+        return self.send(make.deposit(self.sender("venue"), *self.transfer(words)))
+
+    def do_withdraw(self, words: Words) -> list[str]:
+        return self.send(make.withdraw(self.sender(words[0]), *self.transfer(words)))
+
+    def transfer(self, words: Words) -> tuple[int, int, int, int]:
+        account, amount, asset = words[:3]
+        self.transfers += 1
+        transfer_id = _named(words, "transfer", self.transfers)
+        return self.account(account), self.assets.get(asset, 99), int(amount), transfer_id
+
+    # Sessions.
+
+    def do_session(self, words: Words) -> list[str]:
+        self.session_count += 1
+        self.sessions[words[0]] = self.session_count
+        return self.send(make.open_session(self.session_count, self.account(words[0])))
+
+    def do_resume(self, words: Words) -> list[str]:
+        owner = self.sender_name or words[0]
+        return self.send(make.open_session(self.sessions[owner], self.account(words[0])))
+
+    def do_close(self, words: Words) -> list[str]:
+        return self.send(make.command(CommandKind.CLOSE_SESSION, self.sender(words[0])))
+
+    # Orders.
+
+    def do_place(self, words: Words) -> list[str]:
+        account, side, lots, instrument, *how = words
+        market = "market" in how
+        tifs = [TimeInForce[word.upper()] for word in how if word.upper() in TimeInForce.__members__]
+        return self.send(
+            make.place(
+                self.sender(account),
+                self.account(account),
+                Side[side.upper()],
+                int(lots),
+                0 if market else _named(how, "@", 0),
+                instrument=self.instruments.get(instrument, 99),
+                order_type=OrderType.MARKET if market else OrderType.LIMIT,
+                tif=(tifs or [TimeInForce.IOC if market else TimeInForce.GTC])[0],
+                stp=_named(how, "stp", 1),
+                flags=OrderFlags.POST_ONLY if "post-only" in how else OrderFlags.NONE,
+                client_order_id=_named(how, "id", 0),
+            )
+        )
+
+    def do_cancel(self, words: Words) -> list[str]:
+        return self.own(CommandKind.CANCEL, words[0], **_order_name(words))
+
+    def do_replace(self, words: Words) -> list[str]:
+        lots = int(words[words.index("@") - 1])
+        fields = {"price_ticks": _named(words, "@", 0), "quantity_lots": lots}
+        return self.own(CommandKind.REPLACE, words[0], **_order_name(words), **fields)
+
+    def do_mass_cancel(self, words: Words) -> list[str]:
+        account, *choice = words
+        sides = [Side[word.upper()] for word in choice if word.upper() in Side.__members__]
+        instruments = [self.instruments.get(word, 99) for word in choice if "/" in word]
+        return self.own(
+            CommandKind.MASS_CANCEL, account, side=(sides or [Side.ANY])[0], instrument=(instruments or [0])[0]
+        )
+
+    def do_raw(self, words: Words) -> list[str]:
+        fields = {name: int(value) for name, value in (word.split("=") for word in words)}
+        record = np.zeros(1, dtype=COMMAND)
+        record["session_id"], record["request_id"] = self.sender("venue")
+        for name, value in fields.items():
+            record[name] = value
+        return self.send(record)
+
+    def do_time(self, words: Words) -> list[str]:
+        self.time_ns = int(words[0])
+        return []
+
+    # Looking.
+
+    def do_book(self, words: Words) -> list[str]:
+        return text.book(*self.machine.inspect.depth(self.instruments[words[0]], 10))
+
+    def do_orders(self, words: Words) -> list[str]:
+        return text.orders(self.machine.inspect.orders(), self.names)
+
+    def do_balances(self, words: Words) -> list[str]:
+        account = self.accounts[words[0]] if words else None
+        return text.balances(self.machine.inspect.balances(account), self.names)
+
+    def do_sessions(self, words: Words) -> list[str]:
+        return text.sessions(self.machine.inspect.sessions(), self.names)
+
+    def do_hash(self, words: Words) -> list[str]:
+        where = f"after command {self.machine.sequence} at time {self.machine.time_ns}"
+        return [f"{self.machine.state_hash:016x} {where}"]
+
+
+def transcript(source: str, new_machine: Callable[[], Any]) -> str:
+    """Run a file's commands and return the file again, with what was answered under each command."""
+    script = Script(new_machine())
+    lines: Words = []
+    for line in source.splitlines():
+        if line.startswith(">"):
+            lines += [line, *(f"  {answer}".rstrip() for answer in script.run(line[1:].strip()))]
+        elif line.startswith("#") or not line:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _cut(line: str, pattern: str) -> tuple[str, str | None]:
+    """Take a modifier out of a line."""
+    found = re.search(pattern, line)
+    return (line.replace(found[0], ""), found[1]) if found else (line, None)
+
+
+def _named(words: Words, name: str, default: int) -> int:
+    """The number after a word."""
+    return int(words[words.index(name) + 1]) if name in words else default
+
+
+def _order_name(words: Words) -> dict[str, int]:
+    if "id" in words:
+        return {"client_order_id": _named(words, "id", 0)}
+    return {"order_id": int(words[1].removeprefix("#"))}

@@ -1,0 +1,74 @@
+"""A tiny exchange with the exact session rules and nothing else: what a client must be exactly-once against.
+
+Orders do nothing but get a sequence. `ledger` is the truth: every command that consumed a request id, in order.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.engine.records import OUTCOME
+
+KINDS = {int(kind) for kind in CommandKind}
+
+
+class FakeExchange:
+    """Applies commands one after the other; `remembers` is whether a duplicate gets its first outcome again."""
+
+    def __init__(self, accounts: tuple[int, ...] = (0, 1, 7), remembers: bool = True) -> None:
+        self.accounts = set(accounts)
+        self.sessions: dict[int, list[int]] = {}
+        self.sequence = 0
+        self.ledger: list[tuple[int, int, bytes]] = []
+        self.first_outcomes: dict[tuple[int, int], bytes] = {}
+        self._remembers = remembers
+
+    def apply(self, commands: NDArray[np.void]) -> NDArray[np.void]:
+        """Return the outcomes, duplicates filled in as a node does where it remembers."""
+        return np.concatenate([self._one(commands[i : i + 1]) for i in range(len(commands))])
+
+    def _one(self, command: NDArray[np.void]) -> NDArray[np.void]:
+        kind, session_id = int(command["kind"][0]), int(command["session_id"][0])
+        request, account = int(command["request_id"][0]), int(command["account"][0])
+        outcome = np.zeros(1, OUTCOME)
+        outcome["session_id"], outcome["request_id"] = session_id, request
+        session = self.sessions.get(session_id)
+        repeated_open = kind == CommandKind.OPEN_SESSION and session is not None and session[0] == account
+        repeated = kind != CommandKind.OPEN_SESSION and session is not None and request <= session[1]
+        if session is not None and (repeated_open or repeated):
+            known = self.first_outcomes.get((session_id, request))
+            if repeated and self._remembers and known is not None:
+                return np.frombuffer(known, OUTCOME).copy()
+            outcome["status"], outcome["order_id"] = OutcomeStatus.DUPLICATE, session[1]
+            return outcome
+        self.sequence += 1
+        reason = self._refusal(kind, session, request, account)
+        outcome["sequence"], outcome["reason"] = self.sequence, reason
+        outcome["status"] = OutcomeStatus.REJECTED if reason else OutcomeStatus.ACCEPTED
+        outcome["event_kind"] = EventKind.REJECTED if reason else EventKind.NEW
+        outcome["order_id"] = self.sequence
+        if kind == CommandKind.OPEN_SESSION and not reason:
+            self.sessions[session_id] = [account, 0]
+        elif session is not None and request == session[1] + 1:
+            session[1] = request
+            body = command.copy()
+            self.ledger.append((session_id, request, body.tobytes()))
+            self.first_outcomes[session_id, request] = outcome.tobytes()
+            if kind == CommandKind.CLOSE_SESSION and not reason:
+                del self.sessions[session_id]
+        return outcome
+
+    def _refusal(self, kind: int, session: list[int] | None, request: int, account: int) -> Reason:
+        if kind not in KINDS:
+            return Reason.UNKNOWN_KIND
+        if kind == CommandKind.OPEN_SESSION:
+            if session is not None:
+                return Reason.SESSION_IN_USE
+            return Reason.NONE if account in self.accounts else Reason.UNKNOWN_ACCOUNT
+        if session is None:
+            return Reason.UNKNOWN_SESSION
+        if request > session[1] + 1:
+            return Reason.REQUEST_GAP
+        if kind == CommandKind.PLACE and account not in self.accounts:
+            return Reason.UNKNOWN_ACCOUNT
+        return Reason.NONE
