@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from smrx.cli.survey import Ask
@@ -69,16 +70,17 @@ def unequal(replies: list[LogDigestReply]) -> list[str]:
     ]
 
 
-def sizes(folder: Path) -> dict[str, int]:
-    """The size of every file below a folder, and what it takes on disk."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {
-        path.relative_to(folder).as_posix(): max(path.stat().st_size, path.stat().st_blocks * 512) for path in files
-    }
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """The size of every file below a folder, and a hash of what is in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    data = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    return {name: (len(found), xxhash.xxh3_64_intdigest(found)) for name, found in data.items()}
 
 
-def growth(before: dict[str, int], after: dict[str, int]) -> list[str]:
-    """The files that are new or larger than they were."""
+def changed(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
+    """The files that are new or hold something else than before."""
     return [
-        f"{name}: {before.get(name, 0)} to {size} bytes" for name, size in after.items() if size > before.get(name, 0)
+        f"{name}: {before[name][0]} to {found[0]} bytes" if name in before else f"{name}: new, {found[0]} bytes"
+        for name, found in after.items()
+        if before.get(name) != found
     ]

@@ -11,7 +11,7 @@ def asset() -> None:
 
     \b
     Example:
-      smrx asset add USD --decimals 2
+      smrx asset add USD --decimals 6
     """
 
 

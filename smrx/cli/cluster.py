@@ -42,19 +42,28 @@ def cluster() -> None:
     show_default=True,
     help="Seconds to wait for a leader; the first start compiles the engine.",
 )
+@click.option(
+    "--new",
+    "begin_anew",
+    is_flag=True,
+    help="Begin a new, empty exchange: forget that these nodes ever held orders and balances. No node may be running.",
+)
 @options.config_option
 @options.json_option
-def up(timeout: float, as_json: bool) -> None:
+def up(timeout: float, begin_anew: bool, as_json: bool) -> None:
     """Start every node of the configuration on this machine and wait for a leader.
 
     The nodes go on without this terminal. Each writes its log to DATA_DIR/node-N.log. Nodes that run already are left
-    alone.
+    alone. Nodes that held state before and find nobody who still has it do not begin anew by themselves.
 
     \b
     Example:
       smrx cluster up
+      smrx cluster up --new
     """
     config, path = options.config(), options.config_path()
+    if begin_anew:
+        _forget(config)
     started = [detached.start(config, path, n.id) for n in config.nodes if detached.running(config, n.id) is None]
     try:
         seen = _await_leader(config, started, time.monotonic() + timeout)
@@ -72,14 +81,20 @@ def up(timeout: float, as_json: bool) -> None:
 def down() -> None:
     """Stop the nodes that `smrx cluster up` started.
 
+    With durability in memory, what the exchange held goes with the last majority of its nodes.
+
     \b
     Example:
       smrx cluster down
     """
     config = options.config()
     stopped = detached.stop(config, [node.id for node in config.nodes])
-    names = ", ".join(map(str, stopped))
-    click.echo(f"stopped node {names}" if stopped else "no node that `smrx cluster up` started is running")
+    if not stopped:
+        click.echo("no node that `smrx cluster up` started is running")
+        return
+    click.echo(f"stopped node {', '.join(map(str, stopped))}")
+    if len(stopped) * 2 > len(config.nodes):
+        click.echo("what the exchange held in memory is gone; `smrx cluster up --new` begins an empty one")
 
 
 @cluster.command()
@@ -114,6 +129,17 @@ def status(timeout: float, as_json: bool) -> None:
         output.exit_with(Exit.UNAVAILABLE)
 
 
+def _forget(config: Config) -> None:
+    """Remove what the nodes know of earlier lives; raises Failure if one is running, however it was started."""
+    with connect.asker(config, 0.3) as ask:
+        alive = [
+            str(node.node_id) for node in survey(ask, [n.id for n in config.nodes]).nodes if node.status is not None
+        ]
+    if alive:
+        raise Failure(Exit.RESOURCE, f"node {', '.join(alive)} is running; stop it before a new exchange begins")
+    detached.forget(config)
+
+
 def _await_leader(config: Config, started: list[detached.ProcessFile], deadline: float) -> Survey:
     """The cluster as soon as it has a leader and every node answers; raises Failure when a node ends or time is up."""
     node_ids = [node.id for node in config.nodes]
@@ -126,8 +152,14 @@ def _await_leader(config: Config, started: list[detached.ProcessFile], deadline:
                 code = detached.exit_code(process)
                 if code is not None:
                     words = detached.last_words(config, process.node_id, 1)
-                    known = Exit(code) if code in set(Exit) else Exit.INTERNAL
-                    raise Failure(known or Exit.INTERNAL, f"node {process.node_id} ended with {code}: {words}")
+                    meaning = Exit(code) if code in set(Exit) - {Exit.OK} else Exit.INTERNAL
+                    raise Failure(meaning, f"node {process.node_id} ended with {code}: {words}")
+            if all(node.status is not None and node.status.role == "learner" for node in seen.nodes):
+                raise Failure(
+                    Exit.UNAVAILABLE,
+                    f"every node of cluster {config.cluster!r} held state before and none has it still; "
+                    "`smrx cluster up --new` begins an empty exchange and gives up what they held",
+                )
             if time.monotonic() > deadline:
                 silent = [str(node.node_id) for node in seen.nodes if node.status is None]
                 what = f"node {', '.join(silent)} does not answer" if silent else "no node leads"

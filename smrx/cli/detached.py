@@ -5,6 +5,7 @@ id, and what tells this process from a later one with the same number.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,14 @@ def stop(config: Config, node_ids: Iterable[int]) -> list[int]:
             time.sleep(_POLL_SECONDS)
         process_path(config, node_id).unlink(missing_ok=True)
     return list(found)
+
+
+def forget(config: Config) -> None:
+    """Remove what the nodes remember of earlier lives, term and vote included. None of them may be running."""
+    for node in config.nodes:
+        meta = config.node_dir(node.id)
+        if meta.exists():
+            shutil.rmtree(meta)
 
 
 def last_words(config: Config, node_id: int, lines: int = 3) -> str:

@@ -111,7 +111,7 @@ def cancel(
     with connect.client() as client:
         if everything:
             mass = client.mass_cancel(symbol, side, account=account)
-            output.print_answer(mass, f"cancelled {mass.cancelled} orders", as_json)
+            output.print_answer(mass, f"orders cancelled: {mass.cancelled}", as_json)
             return
         answer = client.cancel(order_id=order_id, client_order_id=client_order_id, account=account)
     output.print_answer(answer, f"order {answer.order_id}: {answer.state}", as_json)

@@ -1,5 +1,6 @@
 """How commands print: aligned tables for people, JSON for programs. Called by the command files only."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
 
 #: A cell without a value.
 NOTHING: Final = "-"
-#: A table in a pipe is as wide as it needs to be; nothing is cut.
-_PIPE_WIDTH: Final = 1000
+_NUMBER: Final = re.compile(r"-|[0-9,]+(\.[0-9]+)?")
+#: A table is as wide as it needs to be: a narrow terminal wraps it, nothing is cut.
+_WIDTH: Final = 1000
 
 
 def print_json(value: Any) -> None:
@@ -35,14 +37,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     if not found:
         click.echo(empty)
         return
-    console = Console()
+    console = Console(width=_WIDTH)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
-        numeric = all(isinstance(row[i], int) or row[i] == NOTHING for row in found)
+        numeric = all(isinstance(row[i], int) or _NUMBER.fullmatch(str(row[i])) for row in found)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in found:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    console.print(table, width=None if console.is_terminal else _PIPE_WIDTH)
+    console.print(table)
 
 
 def hex_hash(value: int) -> str:

@@ -71,7 +71,7 @@ def survey(ask: Ask, node_ids: Sequence[int]) -> Survey:
             return Survey(leader=None, compared_at=None, nodes=tuple(map(_unreachable, node_ids)))
         sound = [status.sequence for status in statuses.values() if status.fenced is None]
         at = statuses[leader].sequence if leader is not None else max(sound, default=0)
-        hashes = dict(zip(statuses, pool.map(lambda node_id: _hash_at(ask, node_id, at), statuses), strict=True))
+        hashes = dict(zip(statuses, pool.map(lambda status: _hash_at(ask, status, at), statuses.values()), strict=True))
     majority = _majority(hashes, len(node_ids))
     nodes = tuple(
         _judge(ask, statuses[node_id], hashes, majority, at) if node_id in statuses else _unreachable(node_id)
@@ -86,11 +86,14 @@ def _leader(statuses: dict[int, NodeStatus]) -> int | None:
     return max(leaders, key=lambda status: status.term).node_id if leaders else None
 
 
-def _hash_at(ask: Ask, node_id: int, at: int) -> int | None:
-    """The node's hash after command `at`, once it is there; None if it does not get there in time."""
-    deadline = time.monotonic() + _CATCH_UP_SECONDS
+def _hash_at(ask: Ask, status: NodeStatus, at: int) -> int | None:
+    """The node's hash after command `at`, once it is there; None if it does not get there in time.
+
+    A fenced node is not waited for: it may have stopped.
+    """
+    deadline = time.monotonic() + (_CATCH_UP_SECONDS if status.fenced is None else 0.0)
     while True:
-        reply = ask(node_id, HashAt(at=at))
+        reply = ask(status.node_id, HashAt(at=at))
         if not isinstance(reply, HashReply):
             return None
         if reply.state_hash is not None or reply.sequence >= at or time.monotonic() > deadline:

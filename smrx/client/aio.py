@@ -61,7 +61,7 @@ class _Link:
         self._address = address
         self._socket = context.socket(zmq.DEALER)
         self._waiting = 0
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
         try:
             configure(self._socket, max_message_bytes)
             self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED, monitor_address())
@@ -69,7 +69,7 @@ class _Link:
         except BaseException:
             self.close()
             raise
-        self._tasks = [asyncio.create_task(self._read(arrived)), asyncio.create_task(self._watch(lost))]
+        self.tasks = [asyncio.create_task(self._read(arrived)), asyncio.create_task(self._watch(lost))]
 
     async def _read(self, arrived: Callable[[str, bytes], None]) -> None:
         # What arrives may close this very link.
@@ -97,7 +97,7 @@ class _Link:
 
     def close(self) -> None:
         """Close at once; nothing that waits is sent any more."""
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
         if not self._socket.closed:
             self._monitor.close(linger=0)
@@ -156,9 +156,11 @@ class AsyncClient:
             if self._timer is not None:
                 self._timer.cancel()
             self._core.abandon(time.monotonic())
+            tasks = [task for link in (*self._links.values(), *self._admin.values()) for task in link.tasks]
             _close_all(self._links)
             _close_all(self._admin)
             self._context.term()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # Venue
 

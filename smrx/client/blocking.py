@@ -270,7 +270,7 @@ class Client:
         """
         deadline = time.monotonic() + timeout
         while True:
-            self._turn(deadline if not self._core.unclaimed else 0.0)
+            self._turn(0.0 if self._core.unclaimed else min(deadline, self._core.expires_at))
             found = self._core.take_unclaimed()
             if len(found):
                 return found

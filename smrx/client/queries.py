@@ -38,6 +38,7 @@ class Directory:
         self._by_node = {node.id: node.admin_address for node in config.nodes} if config else {}
         self._by_orders = {node.orders_address: node.admin_address for node in config.nodes} if config else {}
         self._leader: str | None = None
+        self._silent: set[str] = set()
 
     def learn(self, session: ClientSession | None) -> None:
         """Take over what the session has learnt."""
@@ -52,6 +53,13 @@ class Directory:
         """Remember which node leads; None where nobody knows."""
         self._leader = None if node_id is None else self._by_node.get(node_id)
 
+    def heard(self, address: str, answered: bool) -> None:
+        """Remember whether a node answered: one that did not is asked last until it does."""
+        if answered:
+            self._silent.discard(address)
+        else:
+            self._silent.add(address)
+
     def node(self, node_id: int) -> str | None:
         """Where a node answers, if it is in the configuration."""
         return self._by_node.get(node_id)
@@ -63,9 +71,9 @@ class Directory:
 
     @property
     def addresses(self) -> list[str]:
-        """Every admin address known, the leader's first."""
+        """Every admin address known, the leader's first, but silent ones last."""
         every = dict.fromkeys((*self._by_node.values(), *self._by_orders.values()))
-        return sorted(every, key=lambda address: address != self._leader)
+        return sorted(every, key=lambda address: (address in self._silent, address != self._leader))
 
 
 class Questions:
@@ -91,6 +99,7 @@ class Questions:
         while True:
             for address in self._directory.addresses:
                 reply: AnyReply | None = yield Exchange(address, request, self._share(deadline))
+                self._directory.heard(address, reply is not None)
                 verdict = self._judge(reply, reply_type)
                 if not isinstance(verdict, str):
                     return verdict
@@ -116,6 +125,7 @@ class Questions:
     def _find_leader(self, deadline: float) -> Steps[None]:
         for address in self._directory.addresses:
             reply: AnyReply | None = yield Exchange(address, admin.Status(), self._share(deadline))
+            self._directory.heard(address, reply is not None)
             if isinstance(reply, NodeStatus) and reply.leader_id is not None and reply.fenced is None:
                 self._directory.believe(reply.leader_id)
                 return

@@ -75,7 +75,7 @@ class Following(Core):
             self._reply(peer, self._journal.last_index + 1, reset=False, success=False)
             return
         append = self._without_known(body.prev_index, body.prev_term, body.entries)
-        if append.conflicts and append.prev_index < self.commit_index:
+        if self._undoes_committed(append):
             # No leader can ask for this. Whoever does, the committed entries stay.
             self.refused["contradicts a committed entry"] += 1
             log.critical("node %d: node %d contradicts committed entry %d", self.node_id, peer, append.prev_index + 1)
@@ -119,6 +119,9 @@ class Following(Core):
             prev_index, prev_term = index, term
         entries = entries[known:]
         return Append(prev_index, prev_term, entries, conflicts=bool(entries) and prev_index < journal.last_index)
+
+    def _undoes_committed(self, append: Append) -> bool:
+        return append.conflicts and append.prev_index < self.commit_index
 
     def _reply(self, peer: int, next_index: int, reset: bool, success: bool) -> None:
         """Answer the append in hand."""

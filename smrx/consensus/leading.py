@@ -17,6 +17,7 @@ from smrx.consensus.electing import Electing
 from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.messages import (
+    CHUNK_BYTES,
     MAX_BATCH_BYTES,
     MAX_BATCH_ENTRIES,
     AppendEntries,
@@ -75,6 +76,10 @@ class _Progress:
 
 class Leading(Electing):
     """What a node does while it leads."""
+
+    #: How a snapshot is cut and when a message of entries is full; less only in tests.
+    chunk_bytes: int = CHUNK_BYTES
+    batch_bytes: int = MAX_BATCH_BYTES
 
     def __init__(
         self,
@@ -147,7 +152,7 @@ class Leading(Electing):
         progress = self._progress[peer]
         last = self._journal.last_index
         while next_index <= last and progress.has_room():
-            entries = self._journal.batch(next_index, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES)
+            entries = self._journal.batch(next_index, self.batch_bytes, MAX_BATCH_ENTRIES)
             self._post_append(peer, next_index, entries)
             heartbeat = False
             next_index = entries[-1][1] + 1
@@ -220,7 +225,7 @@ class Leading(Electing):
         if progress.transfer is None and time >= progress.no_snapshot_before:
             snapshot = self._snapshot_for_peers()
             if snapshot is not None:
-                progress.transfer = Outgoing(snapshot, time)
+                progress.transfer = Outgoing(snapshot, time, self.chunk_bytes)
         transfer = progress.transfer
         if transfer is not None:
             if time - transfer.stalled_since() >= 4 * self.timing.heartbeat_ms / 1000:

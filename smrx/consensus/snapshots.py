@@ -34,9 +34,10 @@ class Snapshot:
 class Outgoing:
     """One snapshot on its way to one peer: at most a window of chunks is under way."""
 
-    def __init__(self, snapshot: Snapshot, now: float) -> None:
+    def __init__(self, snapshot: Snapshot, now: float, chunk_bytes: int = CHUNK_BYTES) -> None:
         """Begin at the first byte."""
         self.snapshot = snapshot
+        self._chunk_bytes = chunk_bytes
         self._acknowledged = 0
         self._sent = 0
         self._started = False
@@ -46,10 +47,10 @@ class Outgoing:
         """Yield (offset, data) of what may be sent now."""
         data = self.snapshot.data
         while not self._started or (
-            self._sent < len(data) and self._sent - self._acknowledged < WINDOW_CHUNKS * CHUNK_BYTES
+            self._sent < len(data) and self._sent - self._acknowledged < WINDOW_CHUNKS * self._chunk_bytes
         ):
             self._started = True
-            offset, self._sent = self._sent, min(self._sent + CHUNK_BYTES, len(data))
+            offset, self._sent = self._sent, min(self._sent + self._chunk_bytes, len(data))
             yield offset, data[offset : self._sent]
 
     def acknowledge(self, offset: int, now: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .codes import EventKind, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from .codes import EventKind, InstrumentStatus, OrderType, Reason, Side, Stp, TimeInForce
 from .digest import refresh_balance, refresh_order
 from .emit import order_ends, order_filled, order_stands, traded
 from .index import NO_EXTRA, find
@@ -16,6 +16,7 @@ from .jit import NIL, U0, U1, Array, Record, Tables, inlined, kernel
 from .ledger import balance_slot, credit, reserve_balance
 from .orders import bury, check_limits, check_quantity, held_by_lots, rest
 from .pool import give_back, take
+from .refusals import POST_ONLY
 from .state import ORDERS
 
 
@@ -97,7 +98,7 @@ def check_place(state: Tables, command: Record) -> Any:
     if turn.instrument == NIL:
         return Reason.UNKNOWN_INSTRUMENT
     instrument = state.instruments[turn.instrument]
-    if instrument.status != 1:
+    if instrument.status != InstrumentStatus.TRADING:
         return Reason.INSTRUMENT_NOT_TRADING
     if command.client_order_id != U0 and find(state.client_index, command.client_order_id, command.account) != NIL:
         return Reason.DUPLICATE_CLIENT_ORDER_ID
@@ -112,7 +113,7 @@ def check_place(state: Tables, command: Record) -> Any:
     if unsupported(command):
         return Reason.UNSUPPORTED_COMBINATION
     book = state.books[opposite_book(turn.instrument, command.side)]
-    if command.flags == OrderFlags.POST_ONLY and crosses(state, command, book):
+    if command.flags == POST_ONLY and crosses(state, command, book):
         return Reason.POST_ONLY_WOULD_TAKE
     if command.tif == TimeInForce.FOK and not fills_whole(state, command, book):
         return Reason.FOK_UNFILLABLE

@@ -14,6 +14,8 @@ from .jit import NIL, U0, U1, Record, Tables, inlined, kernel
 
 _BYTE: Final = np.uint64(0xFF)
 _BYTE_BITS: Final = np.uint64(8)
+#: Numba knows IntEnum, not IntFlag.
+POST_ONLY: Final = int(OrderFlags.POST_ONLY)
 
 
 @kernel
@@ -85,7 +87,7 @@ def malformed_order(command: Record) -> Any:
         return Reason.INVALID_TIME_IN_FORCE
     if command.stp > Stp.DECREMENT:
         return Reason.INVALID_STP
-    if command.flags > OrderFlags.POST_ONLY:
+    if command.flags > POST_ONLY:
         return Reason.INVALID_FLAGS
     return Reason.NONE
 

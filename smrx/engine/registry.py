@@ -18,7 +18,7 @@ MAX_DECIMALS: Final = 18
 
 @kernel
 def add_account(state: Tables, account_id: Any) -> None:
-    """Make an account record; the venue's own, number 0, is made at the beginning of everything."""
+    """Make an account record."""
     slot = take(state.pools[ACCOUNTS], state.accounts)
     account = state.accounts[slot]
     account.account_id = account_id

@@ -9,7 +9,7 @@ from typing import Final
 
 import zmq
 
-from smrx.feed.ring import EventRing, answer
+from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
 from smrx.node.machine import Applied
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, FrameKind
@@ -32,7 +32,7 @@ class Publisher:
         self._feed.bind(events_address)
         self.requests = context.socket(zmq.ROUTER)
         self.requests.linger = 0
-        self.requests.maxmsgsize = frames.HEADER_SIZE
+        self.requests.maxmsgsize = MAX_REQUEST_BYTES
         self.requests.bind(retransmit_address)
         self._next_heartbeat = 0.0
         self.events_published = 0
@@ -61,13 +61,15 @@ class Publisher:
         """When heartbeat() has something to do, on the clock given to it."""
         return self._next_heartbeat
 
-    def answer_requests(self, ring: EventRing) -> bool:
-        """Answer retransmission requests that have arrived; True if more may be waiting."""
+    def answer_requests(self, ring: EventRing | None) -> bool:
+        """Answer retransmission requests that have arrived, or drop them without a ring; True if more may be waiting."""
         for _ in range(_REQUESTS_PER_TURN):
             try:
                 parts = self.requests.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return False
+            if ring is None:
+                continue
             try:
                 if len(parts) != 2:
                     raise FrameError(frames.ErrorCode.MALFORMED_FRAME, f"expected 1 part, found {len(parts) - 1}")

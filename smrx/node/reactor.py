@@ -133,7 +133,8 @@ class Node:
         if self.admin.socket in ready:
             self.admin.receive()
         if self.publisher.requests in ready:
-            self._busy |= self.publisher.answer_requests(self.machine.events)
+            # What a fenced node believes happened is nobody's history.
+            self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
         self._submit()
         self.replica.tick()
         applied = self.machine.take_applied()

@@ -5,14 +5,15 @@ what exists is refused as existing, a deposit made is not made again, and open o
 Prices and quantities are the instrument's ticks and lots; nothing here knows a tape format.
 """
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
+from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol, unpack_symbol
 from smrx.tape.errors import TapeError
 
 #: ISO 4217 gives the US dollar the number 840.
@@ -109,6 +110,73 @@ def market_for(ticker: str, market_id: int = DEFAULT_MARKET_ID, tick_units: int 
     except ValueError as error:
         raise TapeError(str(error)) from None
     return Market(symbol=symbol, base=ticker, market_id=market_id, tick_units=tick_units, accounts=accounts)
+
+
+class ListedAsset(Protocol):
+    """An asset as a client lists it."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def symbol(self) -> str: ...
+
+    @property
+    def decimals(self) -> int: ...
+
+
+class ListedInstrument(Protocol):
+    """An instrument as a client lists it."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def symbol(self) -> str: ...
+
+    @property
+    def base(self) -> ListedAsset: ...
+
+    @property
+    def quote(self) -> ListedAsset: ...
+
+    @property
+    def lot_units(self) -> int: ...
+
+    @property
+    def scale_units(self) -> int: ...
+
+
+def mismatch(setup: Commands, assets: Iterable[ListedAsset], instruments: Iterable[ListedInstrument]) -> str | None:
+    """The first id of a setup that stands for something else on an exchange, as a sentence; or None.
+
+    Orders and money sent to such an id would reach somebody else's market.
+    """
+    listed_assets = {asset.id: (asset.symbol, asset.decimals) for asset in assets}
+    for command in setup[setup["kind"] == CommandKind.ADD_ASSET]:
+        wanted = (unpack_symbol(int(command["client_order_id"])), int(command["quantity_lots"]))
+        found = listed_assets.get(int(command["instrument"]), wanted)
+        if found != wanted:
+            return (
+                f"asset {int(command['instrument'])}: expected {wanted[0]} with {wanted[1]} decimals, "
+                f"found {found[0]} with {found[1]}"
+            )
+    listed = {
+        instrument.id: (
+            instrument.symbol, instrument.base.id, instrument.quote.id, instrument.lot_units, instrument.scale_units
+        )
+        for instrument in instruments
+    }  # fmt: skip
+    for command in setup[setup["kind"] == CommandKind.ADD_INSTRUMENT].view(INSTRUMENT_COMMAND):
+        names = ("base_asset", "quote_asset", "lot_units", "scale_units")
+        needed = (unpack_symbol(int(command["symbol"])), *(int(command[name]) for name in names))
+        there = listed.get(int(command["instrument"]), needed)
+        if there != needed:
+            return (
+                f"instrument {int(command['instrument'])}: expected {needed[0]} (base, quote, lot and scale "
+                f"{needed[1:]}), found {there[0]} ({there[1:]})"
+            )
+    return None
 
 
 def setup_failure(setup: Commands, outcomes: NDArray[np.void]) -> str | None:

@@ -4,7 +4,7 @@ Knows a cluster only as something that takes commands and gives outcomes. Called
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
 from smrx.tape.files import Tape
-from smrx.tape.market import setup_failure
+from smrx.tape.market import ListedAsset, ListedInstrument, mismatch, setup_failure
 from smrx.wire.frames import MAX_COMMANDS
 
 Records = NDArray[np.void]
@@ -30,6 +30,10 @@ class Cluster(Protocol):
     def submit(self, commands: Records, /) -> Records:
         """Send commands in order; return their outcomes, one each."""
         ...
+
+    def assets(self) -> Sequence[ListedAsset]: ...
+
+    def instruments(self) -> Sequence[ListedInstrument]: ...
 
 
 class SetupRefused(Exception):
@@ -69,8 +73,11 @@ def play(
 ) -> Played:
     """Send a tape and wait for every answer; `rate` bounds commands a second, `progress` gets the number answered.
 
-    Raises SetupRefused before any order is sent.
+    Raises SetupRefused before any order is sent, and before anything is if the tape's ids stand for something else.
     """
+    occupied = mismatch(tape.setup, cluster.assets(), cluster.instruments())
+    if occupied:
+        raise SetupRefused(occupied)
     setup = cluster.submit(tape.setup)
     refused = setup_failure(tape.setup, setup)
     if refused:

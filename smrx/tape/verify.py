@@ -91,30 +91,35 @@ class _Check:
         refused = setup_failure(setup, self.session.apply(setup).outcomes)
         if refused:
             self._fail(0, refused)
-        for row, conflict in self.plan.conflicts:
-            self._fail(row, conflict)
-        self._exceptions()
         self._messages()
         self.verdict.trades = self.engine.trade_count
         self.verdict.state_hash = f"{self.engine.state_hash:016x}"
         self.verdict.seconds = time.perf_counter() - started
         return self.verdict
 
-    def _exceptions(self) -> None:
+    def _known_before(self) -> dict[int, list[str]]:
+        """Failures by row that the recording alone shows; lists the exceptions on the way."""
+        found: dict[int, list[str]] = {}
+        for row, conflict in self.plan.conflicts:
+            found.setdefault(row, []).append(conflict)
         named = NAMED_EXCEPTIONS.get(self.plan.name)
-        for found in self.plan.exceptions:
-            text = (
-                f"row {found.row}: {found.size} of order {found.tape_id} at {found.price_ticks}, before an older order"
+        for hit in self.plan.exceptions:
+            self.verdict.exceptions.append(
+                f"row {hit.row}: {hit.size} of order {hit.tape_id} at {hit.price_ticks}, before an older order"
             )
-            self.verdict.exceptions.append(text)
-            if named is not None and found.row not in named:
-                self._fail(found.row, f"an execution that breaks time priority and is none of the {len(named)} known")
+            if named is not None and hit.row not in named:
+                text = f"an execution that breaks time priority and is none of the {len(named)} known"
+                found.setdefault(hit.row, []).append(text)
+        return found
 
     def _messages(self) -> None:
         commands = self.session.numbered(self.plan.commands)
         first, times = self.plan.first.tolist(), self.plan.times_ns.tolist()
         rows = None if self.plan.books is None else self.plan.books.tolist()
+        known = self._known_before()
         for row in range(len(first) - 1):
+            for failure in known.get(row, ()):
+                self._fail(row, failure)
             start, end = first[row], first[row + 1]
             if end > start:
                 self._message(row, start, commands[start:end], times[row])

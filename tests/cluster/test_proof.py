@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.proof import NotProved, equal_logs, growth, sizes, unequal
+from cluster.proof import NotProved, changed, contents, equal_logs, unequal
 from smrx.wire.admin import AnyReply, AnyRequest, LogDigestReply
 
 
@@ -44,16 +44,18 @@ def test_a_node_that_stays_behind_or_silent_is_not_equal() -> None:
         prove(asked(digest(1), digest(2), None))
 
 
-def test_a_file_that_grows_or_appears_is_found(tmp_path: Path) -> None:
+def test_a_file_that_changes_or_appears_is_found(tmp_path: Path) -> None:
     (tmp_path / "node-1").mkdir()
-    meta = tmp_path / "node-1" / "meta"
-    meta.write_bytes(bytes(100_000))
-    before = sizes(tmp_path)
-    assert growth(before, sizes(tmp_path)) == []
-    with meta.open("ab") as file:
-        file.write(bytes(50_000))
+    grown, rewritten = tmp_path / "node-1" / "grown", tmp_path / "node-1" / "rewritten"
+    grown.write_bytes(bytes(1000))
+    rewritten.write_bytes(bytes(1000))
+    before = contents(tmp_path)
+    assert changed(before, contents(tmp_path)) == []
+    grown.write_bytes(bytes(1001))
+    rewritten.write_bytes(bytes(999) + b"x")
     (tmp_path / "node-1" / "journal").write_bytes(b"x")
-    assert [finding.split(":")[0] for finding in sorted(growth(before, sizes(tmp_path)))] == [
-        "node-1/journal",
-        "node-1/meta",
+    assert changed(before, contents(tmp_path)) == [
+        "node-1/grown: 1000 to 1001 bytes",
+        "node-1/journal: new, 1 bytes",
+        "node-1/rewritten: 1000 to 1000 bytes",
     ]

@@ -34,6 +34,7 @@ def run(
             nodes,
             replica_class=replica_class,
             compaction_entries=chance.choice((8, 30, 1000)),
+            batch_bytes=chance.choice((40, 200, 1 << 20)),
         )
         cluster.network.delay = chance.choice(((0.0002, 0.002), (0.001, 0.02), (0.0005, 0.12)))
         if faults.losses:

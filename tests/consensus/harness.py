@@ -216,6 +216,8 @@ class Member:
             cluster.timing,
             compaction_entries=cluster.compaction_entries,
         )
+        self.replica.chunk_bytes = cluster.chunk_bytes
+        self.replica.batch_bytes = cluster.batch_bytes
         self.up = True
 
     def crash(self) -> None:
@@ -245,6 +247,8 @@ class Cluster:
         machine_class: type[Machine] = Machine,
         timing: Timing = TIMING,
         compaction_entries: int = 1000,
+        chunk_bytes: int = 300,
+        batch_bytes: int = 1 << 20,
     ) -> None:
         self.clock = clock
         self.chance = random.Random(seed)
@@ -253,6 +257,8 @@ class Cluster:
         self.machine_class = machine_class
         self.timing = timing
         self.compaction_entries = compaction_entries
+        self.chunk_bytes = chunk_bytes
+        self.batch_bytes = batch_bytes
         self.ids = list(range(1, nodes + 1))
         #: What some node applied at each index: (term, command).
         self.log: dict[int, tuple[int, bytes]] = {}

@@ -33,6 +33,9 @@ class CutsMatchingEntries(Replica):
     def _without_known(self, prev_index: int, prev_term: int, entries: Sequence[LogEntry]) -> Append:
         return Append(prev_index, prev_term, entries, conflicts=True)
 
+    def _undoes_committed(self, append: Append) -> bool:
+        return False
+
 
 class RewindsOnSuccess(Replica):
     """Row 3, the sender's half: back to what was acknowledged, with later entries under way."""

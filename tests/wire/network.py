@@ -72,9 +72,10 @@ class Network:
     def step(self, choice: int) -> None:
         """One event, chosen by a number."""
         events = (
-            *(self.submit,) * 3, *(self.deliver,) * 8, *(self.commit,) * 4, *(self.answer,) * 5, *(self.wait,) * 3,
+            *(self.flow,) * 10, *(self.submit,) * 8, *(self.deliver,) * 8, *(self.commit,) * 5, *(self.answer,) * 5,
+            *(self.wait,) * 3, *(self.overload,) * 2, self.elect,
             self.elect, self.depose_silently, self.depose_loudly, self.lose_requests, self.lose_answers, self.repeat,
-            self.overload, self.disconnect, self.haunt, self.wait_long,
+            self.disconnect, self.haunt, self.wait_long,
         )  # fmt: skip
         events[choice % len(events)](choice // len(events))
         self.carry()
@@ -89,6 +90,14 @@ class Network:
         commands["session_id"] = SESSION
         commands["request_id"] = np.arange(first, first + count)
         self.submitted += [commands[i : i + 1].tobytes() for i in range(count)]
+
+    def flow(self, choice: int) -> None:
+        """A good moment: a few messages go all the way."""
+        for _ in range(1 + choice % 12):
+            for event in (self.deliver, self.commit, self.answer):
+                event(choice)
+                self.carry()
+        self._pass(0.02)
 
     def deliver(self, choice: int) -> None:
         """A node takes one message."""
@@ -249,6 +258,24 @@ class Network:
             if np.frombuffer(told, frames.OUTCOME)["sequence"][0]:
                 assert told == self.exchange.first_outcomes[SESSION, request]
 
+    def close(self) -> None:
+        """End the session; then whatever was still under way anywhere arrives, and must change nothing."""
+        self.session.close(self.now)
+        self.carry()
+        for node_id in NODES:
+            for _ in range(40):
+                self.flow(11)
+            node = self.nodes[node_id]
+            node.inbox += node.ghosts
+            node.ghosts.clear()
+            self.elect(NODES.index(node_id))
+        for _ in range(40):
+            self.flow(11)
+        applied = [np.frombuffer(body, COMMAND) for session, _, body in self.exchange.ledger if session == SESSION]
+        orders_applied = [command.tobytes() for command in applied if command["kind"][0] != CommandKind.CLOSE_SESSION]
+        assert orders_applied == self.submitted, "a late copy was applied again after the session was closed"
+        assert self.session.state is State.CLOSED
+
 
 def run(make: SessionMaker, script: Sequence[int], remembers: bool = True) -> Network:
     """Drive a session through a script, heal, and check."""
@@ -257,4 +284,5 @@ def run(make: SessionMaker, script: Sequence[int], remembers: bool = True) -> Ne
         network.step(choice)
     network.heal()
     network.check()
+    network.close()
     return network

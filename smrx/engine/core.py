@@ -1,0 +1,193 @@
+"""Engine: the state machine as Python sees it.
+
+Owns a State and the buffers around it; grows what is too small. Never reads a clock, a file or chance: the same
+commands with the same stamps give the same bytes on every machine. Called by the node, the tests and the benchmarks.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import digest, entry, indexes, invariants, snapshot
+from .codes import AccountStatus
+from .errors import EngineError
+from .inspect import Inspect
+from .records import COMMAND, EVENT, OUTCOME
+from .state import ACCOUNTS, RING_SIZE, State, allocate, grow
+
+#: Room for events in a buffer, for each command and at least: more than commands cause on average. A buffer is the
+#: caller's afterwards, so its size is what he keeps, and a smaller one costs no more than another round.
+EVENTS_PER_COMMAND: Final = 2
+LEAST_EVENTS: Final = 64
+
+
+class Result(NamedTuple):
+    """What a batch caused. The arrays belong to the caller."""
+
+    outcomes: NDArray[Any]
+    events: NDArray[Any]
+    hashes: NDArray[np.uint64]
+
+
+class Engine:
+    """The exchange's state machine: apply commands, read the state, save and restore it."""
+
+    def __init__(
+        self,
+        *,
+        orders: int = 1024,
+        levels: int = 256,
+        accounts: int = 64,
+        balances: int = 256,
+        sessions: int = 64,
+        instruments: int = 8,
+        assets: int = 8,
+        transfers: int = 64,
+        hash: bool = True,
+    ) -> None:
+        """An empty exchange. Sizes are first sizes: every table grows. Without `hash` there is no state hash."""
+        sizes = {
+            "orders": orders, "levels": levels, "nodes": levels, "accounts": accounts, "balances": balances,
+            "sessions": sessions, "instruments": instruments, "assets": assets, "transfers": transfers,
+        }  # fmt: skip
+        for name, size in sizes.items():
+            if size < 1:
+                raise EngineError(f"{name}: expected a first size of 1 or more, found {size}")
+        state = allocate(sizes)
+        state.core["hashing"] = hash
+        _open_venue_account(state)
+        self._adopt(state)
+
+    def _adopt(self, state: State) -> None:
+        """Make a state this engine's own."""
+        self._state = state
+        self._core = state.core[0]
+        self._turn = state.turn[0]
+        self._addresses = entry.addresses(state)
+        self.inspect = Inspect(state)
+
+    def apply(self, commands: NDArray[Any], time_ns: int) -> Result:
+        """Apply commands in order at a time. Whatever is wrong with one of them is its outcome, never an exception."""
+        commands = _readable(commands)
+        count = len(commands)
+        outcomes = np.empty(count, OUTCOME)
+        hashes = np.empty(count, np.uint64)
+        parts: list[NDArray[Any]] = []
+        done = 0
+        needed = 0
+        while True:
+            events = np.empty(max(EVENTS_PER_COMMAND * (count - done), needed, LEAST_EVENTS), EVENT)
+            done = entry.call(self._state, self._addresses, commands, done, time_ns, outcomes, events, hashes)
+            parts.append(events[: int(self._turn["written"])])
+            if done == count:
+                break
+            needed = int(self._turn["needed"])
+            if needed == 0:
+                self._grow()
+        return Result(outcomes, parts[0] if len(parts) == 1 else np.concatenate(parts), hashes)
+
+    def _grow(self) -> None:
+        grown = grow(self._state)
+        indexes.fill_grown(self._state, grown)
+        self._adopt(grown)
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the last command applied."""
+        return int(self._core["command_sequence"])
+
+    @property
+    def event_sequence(self) -> int:
+        return int(self._core["event_sequence"])
+
+    @property
+    def match_sequence(self) -> int:
+        return int(self._core["match_sequence"])
+
+    @property
+    def trade_count(self) -> int:
+        """Trades since the beginning: every match has a number, without gaps."""
+        return self.match_sequence
+
+    @property
+    def time_ns(self) -> int:
+        return int(self._core["time_ns"])
+
+    @property
+    def state_hash(self) -> int:
+        """The hash after the last command; 0 at the beginning."""
+        return int(self._core["state_hash"])
+
+    def content_digest(self) -> int:
+        """The digest of the records as it was kept from command to command."""
+        return digest.incremental(self._state)
+
+    def content_digest_from_scratch(self) -> int:
+        """The digest of the records as they are."""
+        return digest.from_scratch(self._state)
+
+    def hash_at(self, sequence: int) -> int | None:
+        """The state hash after a command; None if it is not among the last 65,536, or not applied yet."""
+        hashes = self.hashes_between(sequence, sequence)
+        return None if hashes is None else int(hashes[0])
+
+    def hashes_between(self, first: int, last: int) -> NDArray[np.uint64] | None:
+        """The state hashes after the commands first to last, both included; None if one of them is not kept."""
+        newest = self.sequence
+        if not newest + 1 - snapshot.kept_hashes(newest) <= first <= last <= newest:
+            return None
+        hashes: NDArray[np.uint64] = self._state.ring[np.arange(first, last + 1) & (RING_SIZE - 1)]
+        return hashes
+
+    def snapshot(self) -> bytes:
+        """The whole state as bytes; `restore` makes an engine of them that goes on as this one would."""
+        if not self._core["hashing"]:
+            raise EngineError("an engine without hashes cannot be saved: nothing would prove what is restored")
+        return snapshot.save(self._state)
+
+    @classmethod
+    def restore(cls, data: bytes) -> "Engine":
+        """The engine that a snapshot was taken of. SnapshotError, in one sentence, if the bytes are not one."""
+        engine = cls.__new__(cls)
+        engine._adopt(snapshot.load(data))
+        return engine
+
+    def check_invariants(self) -> list[str]:
+        """What should always hold and does not; see invariants.py."""
+        return invariants.broken(self._state)
+
+    def scrub(self, start: int, records: int) -> tuple[int, str | None]:
+        """Compare some records with the hashes kept of them; see digest.scrub."""
+        return digest.scrub(self._state, start, records)
+
+    def corrupt_balance(self, account: int, asset: int, delta: int) -> bool:
+        """For tests of what notices it: change what is available behind the digest's back. False if there is no such
+        balance."""
+        rows = self._state.balances
+        slots = np.flatnonzero((rows["live"] != 0) & (rows["account_id"] == account) & (rows["asset_id"] == asset))
+        if len(slots):
+            rows["available"][slots[0]] += delta
+        return bool(len(slots))
+
+
+def _open_venue_account(state: State) -> None:
+    """Account 0, the venue's own, is there from the beginning."""
+    account = state.accounts[1:2]
+    account["status"] = AccountStatus.ACTIVE
+    account["live"] = 1
+    state.pools["top"][ACCOUNTS] = 2
+    state.pools["live"][ACCOUNTS] = 1
+    indexes.fill(state, ACCOUNTS)
+    if state.core["hashing"][0]:
+        account["hash"] = digest.record_hashes("accounts", account)
+        state.core["digest"] = account["hash"]
+
+
+def _readable(commands: NDArray[Any]) -> NDArray[Any]:
+    """The commands as the one type the entry point is compiled for: read only, without gaps."""
+    if commands.ndim != 1 or commands.dtype.itemsize != COMMAND.itemsize:
+        raise EngineError(f"commands: expected one dimension of COMMAND records, found {commands.ndim} of {commands.dtype}")
+    view = np.ascontiguousarray(commands).view(COMMAND)
+    view.flags.writeable = False
+    return view

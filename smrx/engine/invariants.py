@@ -1,0 +1,308 @@
+"""What must always hold, checked from the outside with plain NumPy.
+
+`broken` returns one sentence for each thing that does not hold, none if all is well. It never changes the state and
+shares no code with the kernels, but for the layout and the keys of indexes. Used by tests, the simulator, `smrx verify`
+and, before it accepts foreign bytes, by restore.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codes import InstrumentStatus, OrderType, Side
+from .digest import from_scratch, incremental
+from .indexes import keys_of, members
+from .state import BALANCES, LEVELS, NODES, TABLES, State
+
+Rows = NDArray[Any]
+
+#: Fields that hold a slot, and the table they point into.
+LINKS = {
+    "sessions": {"account": "accounts"},
+    "accounts": {"first": "orders", "last": "orders"},
+    "levels": {"first": "orders", "last": "orders", "better": "levels", "worse": "levels"},
+    "orders": {
+        "account": "accounts", "instrument": "instruments", "level": "levels", "before": "orders", "next": "orders",
+        "older": "orders", "newer": "orders", "gives": "balances", "takes": "balances",
+    },
+}  # fmt: skip
+#: Links that a live record may not lack.
+REQUIRED = {"account", "instrument", "level", "gives", "takes"}
+_LEAF = 1 << 31
+
+
+def broken(state: State) -> list[str]:
+    """Everything that does not hold. Where links lead astray nothing that follows links is checked."""
+    astray = list(pools_astray(state)) or list(links_astray(state))
+    if astray:
+        return astray
+    found: list[str] = []
+    for part in (queues, account_lists, price_order, trees, indexes, money, holds):
+        found += part(state)
+    if state.core["hashing"][0] and incremental(state) != from_scratch(state):
+        found.append("the digest kept is not the digest of the records")
+    return found
+
+
+def used(state: State, table: str) -> Rows:
+    """The records of a table up to the first slot never used; slot 0 is among them, so slots are positions."""
+    number = next(number for number, known in enumerate(TABLES) if known.name == table)
+    rows: Rows = getattr(state, table)[: int(state.pools["top"][number])]
+    return rows
+
+
+def live_slots(state: State, table: str) -> NDArray[np.intp]:
+    return np.flatnonzero(used(state, table)["live"] != 0)
+
+
+def pools_astray(state: State) -> Iterator[str]:
+    """Every slot ever used is either live or on the free list, once."""
+    for number, table in enumerate(TABLES):
+        pool = state.pools[number]
+        rows = getattr(state, table.name)
+        top = int(pool["top"])
+        if not 1 <= top <= len(rows):
+            yield f"{table.name}: {top - 1} slots used of {len(rows) - 1}"
+            continue
+        if rows[0].tobytes().strip(b"\0"):
+            yield f"{table.name}: slot 0 is not empty"
+        free: set[int] = set()
+        slot = int(pool["free"])
+        while slot and slot < top and slot not in free:
+            free.add(slot)
+            slot = int(rows["next"][slot])
+        if slot:
+            yield f"{table.name}: the free list does not end"
+        live = np.flatnonzero(rows["live"][:top] != 0)
+        if len(free) + int(pool["live"]) != top - 1:
+            yield f"{table.name}: {len(free)} free and {int(pool['live'])} live slots of {top - 1}"
+        if number != BALANCES and len(live) != int(pool["live"]):
+            yield f"{table.name}: {len(live)} live records, {int(pool['live'])} counted"
+        if free.intersection(live.tolist()):
+            yield f"{table.name}: a live record is on the free list"
+
+
+def links_astray(state: State) -> Iterator[str]:
+    """Links of live records lead to live records; books to live levels."""
+    for table, links in LINKS.items():
+        rows = used(state, table)[live_slots(state, table)]
+        for field, target in links.items():
+            if not _lead_to_live(state, rows[field], target, field in REQUIRED):
+                yield f"{table}: a {field} leads astray"
+    if not _lead_to_live(state, state.books["best"], "levels", False):
+        yield "books: a best level leads astray"
+    levels = used(state, "levels")[live_slots(state, "levels")]
+    if (levels["book"] >= len(state.books)).any():
+        yield "levels: a book leads astray"
+
+
+def _lead_to_live(state: State, slots: Any, target: str, required: bool) -> bool:
+    rows = used(state, target)
+    if required and not slots.all():
+        return False
+    slots = slots[slots != 0]
+    if not (slots < len(rows)).all():
+        return False
+    # Balances that were never paid into are not live and yet an order's.
+    return target == "balances" or bool((rows["live"][slots] != 0).all())
+
+
+def queues(state: State) -> Iterator[str]:
+    """Level quantity and count are the sums over its queue; the queue is in order of priority; orders fit their level."""
+    orders, slots = used(state, "orders"), live_slots(state, "orders")
+    levels, level_slots = used(state, "levels"), live_slots(state, "levels")
+    mine = orders[slots]
+    counts = np.bincount(mine["level"], minlength=len(levels))
+    if (counts[level_slots] != levels["orders"][level_slots]).any() or not levels["orders"][level_slots].all():
+        yield "levels: an order count is not that of the queue"
+    sums = np.zeros(len(levels), dtype=np.int64)
+    np.add.at(sums, mine["level"], mine["quantity"] - mine["cum"])
+    if (sums[level_slots] != levels["quantity"][level_slots]).any():
+        yield "levels: a quantity is not that of the queue"
+    if (mine["cum"] < 0).any() or (mine["cum"] >= mine["quantity"]).any():
+        yield "orders: an open order has no lots left"
+    home = levels[mine["level"]]
+    if (home["price"] != mine["price"]).any() or (home["book"] != 2 * mine["instrument"] + mine["side"] - 1).any():
+        yield "orders: an order is at another price or in another book"
+    if not _chained(orders, slots, "next", "before", "level", "priority"):
+        yield "orders: a queue is not linked in order of priority"
+    if not _ends(orders, slots, levels, level_slots, "next", "before", "level"):
+        yield "levels: the ends of a queue are not those of its orders"
+
+
+def account_lists(state: State) -> Iterator[str]:
+    """Every open order is in the list of its account, oldest first."""
+    orders, slots = used(state, "orders"), live_slots(state, "orders")
+    accounts, account_slots = used(state, "accounts"), live_slots(state, "accounts")
+    mine = orders[slots]
+    counts = np.bincount(mine["account"], minlength=len(accounts))
+    if (counts[account_slots] != accounts["orders"][account_slots]).any():
+        yield "accounts: a count of open orders is not that of the orders"
+    if (accounts["account_id"][mine["account"]] != mine["account_id"]).any():
+        yield "orders: an order is linked to another account"
+    if not _chained(orders, slots, "newer", "older", "account", "order_id"):
+        yield "orders: an account's list is not linked oldest first"
+    if not _ends(orders, slots, accounts, account_slots, "newer", "older", "account"):
+        yield "accounts: the ends of a list are not those of its orders"
+
+
+def _chained(rows: Rows, slots: Any, ahead: str, back: str, owner: str, key: str) -> bool:
+    """Links ahead and back agree, stay with one owner and rise in the key; so there is no circle."""
+    following = rows[ahead][slots]
+    here, there = slots[following != 0], following[following != 0]
+    preceding = rows[back][slots]
+    return bool(
+        (rows[back][there] == here).all()
+        and (rows[owner][there] == rows[owner][here]).all()
+        and (rows[key][there] > rows[key][here]).all()
+        and (rows[ahead][preceding[preceding != 0]] == slots[preceding != 0]).all()
+    )
+
+
+def _ends(rows: Rows, slots: Any, owners: Rows, owner_slots: Any, ahead: str, back: str, owner: str) -> bool:
+    """Each owner's first and last are its only records without one before or behind."""
+    for link, end in ((back, "first"), (ahead, "last")):
+        outermost = slots[rows[link][slots] == 0]
+        expected = np.zeros(len(owners), dtype=np.uint32)
+        expected[rows[owner][outermost]] = outermost
+        if len(np.unique(rows[owner][outermost])) != len(outermost):
+            return False
+        if (owners[end][owner_slots] != expected[owner_slots]).any():
+            return False
+    return True
+
+
+def price_order(state: State) -> Iterator[str]:
+    """The levels of a book are linked from the best on, by falling bids and rising asks; no book is crossed."""
+    levels, slots = used(state, "levels"), live_slots(state, "levels")
+    worse = levels["worse"][slots]
+    here, there = slots[worse != 0], worse[worse != 0]
+    asks = levels["book"][here] % 2 == 1
+    falls = np.where(
+        asks, levels["price"][there] > levels["price"][here], levels["price"][there] < levels["price"][here]
+    )
+    linked = (levels["better"][there] == here).all() and (levels["book"][there] == levels["book"][here]).all()
+    if not linked or not falls.all():
+        yield "levels: neighbours are not in order of price"
+    best = np.zeros(len(state.books), dtype=np.uint32)
+    first = slots[levels["better"][slots] == 0]
+    best[levels["book"][first]] = first
+    if len(np.unique(levels["book"][first])) != len(first) or (best != state.books["best"]).any():
+        yield "books: the best level is not the one that has none before it"
+    if (np.bincount(levels["book"][slots], minlength=len(state.books)) != state.books["levels"]).any():
+        yield "books: a count of levels is not that of the levels"
+    per_book = np.zeros(len(state.books), dtype=np.int64)
+    np.add.at(per_book, levels["book"][slots], levels["orders"][slots].astype(np.int64))
+    if (per_book != state.books["orders"]).any():
+        yield "books: a count of orders is not that of the levels"
+    trading = used(state, "instruments")["status"] == InstrumentStatus.TRADING
+    bids, asks = state.books["best"][0::2][: len(trading)], state.books["best"][1::2][: len(trading)]
+    crossed = trading & (bids != 0) & (asks != 0) & (levels["price"][bids] >= levels["price"][asks])
+    yield from (f"books: the book of instrument slot {slot} is crossed" for slot in np.flatnonzero(crossed))
+
+
+def trees(state: State) -> Iterator[str]:
+    """A price leads through the tree of its book to its level, by as many nodes as there are levels less one."""
+    levels, nodes = used(state, "levels"), used(state, "nodes")
+    for book, row in enumerate(state.books):
+        stack: list[tuple[int, int, int]] = [(int(row["root"]), 0, 1 << 64)] if row["root"] else []
+        leaves: list[int] = []
+        steps = 0
+        while stack and steps <= 2 * int(row["levels"]):
+            steps += 1
+            reference, parent, bit = stack.pop()
+            if reference & _LEAF:
+                slot = reference & (_LEAF - 1)
+                if slot >= len(levels) or int(levels["parent"][slot]) != parent or int(levels["book"][slot]) != book:
+                    yield f"levels: a leaf of book {book} leads astray"
+                    break
+                leaves.append(slot)
+                continue
+            if not 0 < reference < len(nodes) or not nodes["live"][reference]:
+                yield f"nodes: a branch of book {book} leads astray"
+                break
+            node = nodes[reference]
+            if int(node["parent"]) != parent or int(node["bit"]) >= bit:
+                yield f"nodes: a node of book {book} has the wrong parent or bit"
+                break
+            # The lower branch last on the stack, so that leaves come out by rising price.
+            stack.append((int(node["one"]), reference, int(node["bit"])))
+            stack.append((int(node["zero"]), reference, int(node["bit"])))
+        prices = [int(levels["price"][slot]) for slot in leaves]
+        if len(leaves) != int(row["levels"]) or any(a >= b for a, b in zip(prices, prices[1:], strict=False)):
+            yield f"nodes: the tree of book {book} does not have its levels in order of price"
+    rooted = np.count_nonzero(state.books["root"])
+    if int(state.pools["live"][NODES]) != int(state.pools["live"][LEVELS]) - rooted:
+        yield "nodes: there are more or fewer than the levels need"
+
+
+def indexes(state: State) -> Iterator[str]:
+    """Every id in an index is that of a live record, and every live record is found by its id."""
+    for number, table in enumerate(TABLES):
+        for index in table.indexes:
+            cells = getattr(state, index)
+            slots = members(state, number, index)
+            filled = np.flatnonzero(cells["slot"] != 0)
+            keys, extras = keys_of(index, getattr(state, table.name)[slots])
+            expected = sorted(zip(keys.tolist(), extras.tolist(), slots.tolist(), strict=True))
+            rows = cells[filled]
+            found = sorted(zip(rows["key"].tolist(), rows["extra"].tolist(), rows["slot"].tolist(), strict=True))
+            if expected != found:
+                yield f"{index}: it does not have the live {table.name}"
+            elif len({entry[:2] for entry in found}) != len(found):
+                yield f"{index}: a key is there twice"
+            elif not _reachable(cells, filled):
+                yield f"{index}: a search stops before it finds its key"
+
+
+def _reachable(cells: Rows, filled: Any) -> bool:
+    """Between the cell where the search for a key begins and the one where the key is, no cell is empty."""
+    size = len(cells)
+    with np.errstate(over="ignore"):
+        word = cells["extra"][filled].astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+        word = (cells["key"][filled] ^ word) * np.uint64(0x9E3779B97F4A7C15)
+    begin = ((word ^ (word >> np.uint64(32))) & np.uint64(size - 1)).astype(np.int64)
+    # Filled cells up to and without a position, over the table twice so that a search may go over its end.
+    up_to = np.concatenate([[0], np.cumsum(np.tile(cells["slot"] != 0, 2))])
+    end = np.where(filled < begin, filled + size, filled)
+    return bool((up_to[end] - up_to[begin] == end - begin).all())
+
+
+def money(state: State) -> Iterator[str]:
+    """No balance is below 0; per asset, deposits less withdrawals are what the accounts have."""
+    rows = used(state, "balances")
+    if (rows["available"] < 0).any() or (rows["held"] < 0).any():
+        yield "balances: one is below 0"
+    idle = rows[rows["live"] == 0]
+    if idle["available"].any() or idle["held"].any() or idle["hash"].any():
+        yield "balances: one that is not live has money or a hash"
+    assets = used(state, "assets")[live_slots(state, "assets")]
+    for asset in assets:
+        mine = rows[rows["asset_id"] == asset["asset_id"]]
+        total = int(mine["available"].sum()) + int(mine["held"].sum())
+        if total != int(asset["supply"]):
+            yield f"asset {int(asset['asset_id'])}: accounts have {total} of a supply of {int(asset['supply'])}"
+
+
+def holds(state: State) -> Iterator[str]:
+    """What balances hold is the sum of what the open orders hold of them, each in its own asset."""
+    orders = used(state, "orders")[live_slots(state, "orders")]
+    balances = used(state, "balances")
+    instruments = used(state, "instruments")[orders["instrument"]]
+    buys = orders["side"] == Side.BUY
+    leaves = orders["quantity"] - orders["cum"]
+    quote = orders["price"] * leaves * instruments["scale_units"].astype(np.int64)
+    base = leaves * instruments["lot_units"].astype(np.int64)
+    held = np.zeros(len(balances), dtype=np.int64)
+    np.add.at(held, orders["gives"], np.where(buys, quote, base))
+    if (held != balances["held"]).any():
+        yield "balances: what is held is not what the open orders hold"
+    if (orders["order_type"] != OrderType.LIMIT).any():
+        yield "orders: one that rests is not a limit order"
+    for link, bought in (("gives", ~buys), ("takes", buys)):
+        named = balances[orders[link]]
+        asset = np.where(bought, instruments["base_id"], instruments["quote_id"])
+        if (named["account_id"] != orders["account_id"]).any() or (named["asset_id"] != asset).any():
+            yield f"orders: one {link} a balance that is not its own"

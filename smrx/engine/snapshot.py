@@ -1,0 +1,143 @@
+"""A state as bytes and back: a header, then the used part of every table, then the kept hashes.
+
+Indexes are not in it: they are made again from the records. Everything else is checked before anything is accepted:
+lengths and checksums first, then every link and sum (invariants.py), then the digest, computed anew. Called by core.py.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from . import indexes, invariants
+from .digest import incremental
+from .errors import SnapshotError
+from .state import DTYPES, INSTRUMENTS, RING_SIZE, TABLES, State, allocate
+
+MAGIC: Final = b"SMRXSNAP"
+FORMAT: Final = 1
+
+HEADER: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("format", "<u4"),
+        ("unused", "<u4"),
+        ("layout", "<u8"),  # xxh3 of the description of all records
+        ("sequence", "<u8"),
+        ("state_hash", "<u8"),
+        ("digest", "<u8"),  # content digest with the counters
+        ("body_bytes", "<u8"),
+        ("body_hash", "<u8"),
+        ("header_hash", "<u8"),  # of the bytes before it
+    ]
+)
+_HASHED: Final = HEADER.itemsize - 8
+#: More records than any machine has memory for; a length is refused before anything of that size is allocated.
+_MOST: Final = 1 << 31
+LAYOUT: Final = xxhash.xxh3_64_intdigest(repr([(name, DTYPES[name].descr) for name in State._fields]).encode())
+
+
+def kept_hashes(sequence: int) -> int:
+    """How many hashes a state keeps: that of the empty state counts, the ring is the limit."""
+    return min(sequence + 1, RING_SIZE)
+
+
+def _ring_positions(sequence: int) -> NDArray[np.int64]:
+    """Where the kept hashes stand, from the oldest to the newest."""
+    return np.arange(sequence + 1 - kept_hashes(sequence), sequence + 1) & (RING_SIZE - 1)
+
+
+def save(state: State) -> bytes:
+    """The state as bytes. The same state gives the same bytes, and restored it gives them again."""
+    sequence = int(state.core["command_sequence"][0])
+    tops = state.pools["top"]
+    parts = [state.core.tobytes(), state.pools.tobytes(), state.books[: 2 * int(tops[INSTRUMENTS])].tobytes()]
+    parts += [getattr(state, table.name)[: int(top)].tobytes() for table, top in zip(TABLES, tops, strict=True)]
+    parts.append(state.ring[_ring_positions(sequence)].tobytes())
+    body = b"".join(parts)
+    header = np.zeros(1, HEADER)
+    header["magic"] = MAGIC
+    header["format"] = FORMAT
+    header["layout"] = LAYOUT
+    header["sequence"] = sequence
+    header["state_hash"] = state.core["state_hash"][0]
+    header["digest"] = incremental(state)
+    header["body_bytes"] = len(body)
+    header["body_hash"] = xxhash.xxh3_64_intdigest(body)
+    header["header_hash"] = xxhash.xxh3_64_intdigest(header.tobytes()[:_HASHED])
+    return header.tobytes() + body
+
+
+def load(data: bytes) -> State:
+    """The state that bytes of `save` stand for; SnapshotError if they are anything else."""
+    header, body = _opened(data)
+    state = _filled(body)
+    core = state.core[0]
+    if int(core["command_sequence"]) != int(header["sequence"]) or core["state_hash"] != header["state_hash"]:
+        raise SnapshotError("The snapshot's header is not that of its state.")
+    faults = invariants.broken(state)
+    if faults:
+        raise SnapshotError(f"The snapshot's state contradicts itself: {faults[0]}.")
+    if incremental(state) != int(header["digest"]):
+        raise SnapshotError("The snapshot's records do not have the digest that its header names.")
+    newest = state.ring[int(header["sequence"]) & (RING_SIZE - 1)]
+    if newest != header["state_hash"]:
+        raise SnapshotError("The newest hash that the snapshot keeps is not its state hash.")
+    return state
+
+
+def _opened(data: bytes) -> tuple[Any, bytes]:
+    """Header and body of a snapshot, both as they were written."""
+    if len(data) < HEADER.itemsize:
+        raise SnapshotError(f"A snapshot has at least {HEADER.itemsize} bytes, these are {len(data)}.")
+    header = np.frombuffer(data, HEADER, count=1)[0]
+    if bytes(header["magic"]) != MAGIC:
+        raise SnapshotError(f"A snapshot begins with {MAGIC!r}, this with {data[:8]!r}.")
+    if int(header["format"]) != FORMAT:
+        raise SnapshotError(f"This program reads snapshots of format {FORMAT}, this one is {int(header['format'])}.")
+    if int(header["header_hash"]) != xxhash.xxh3_64_intdigest(data[:_HASHED]):
+        raise SnapshotError("The snapshot's header is damaged: its checksum is wrong.")
+    if int(header["layout"]) != LAYOUT:
+        raise SnapshotError("The snapshot's records are laid out otherwise than this program's.")
+    body = data[HEADER.itemsize :]
+    if len(body) != int(header["body_bytes"]):
+        raise SnapshotError(f"The snapshot names {int(header['body_bytes'])} bytes and has {len(body)}.")
+    if xxhash.xxh3_64_intdigest(body) != int(header["body_hash"]):
+        raise SnapshotError("The snapshot's body is damaged: its checksum is wrong.")
+    return header, body
+
+
+def _filled(body: bytes) -> State:
+    """A state with the records of a body, and indexes made of them."""
+    fixed = DTYPES["core"].itemsize + DTYPES["pools"].itemsize * len(TABLES)
+    if len(body) < fixed:
+        raise SnapshotError("The snapshot's body ends before its tables.")
+    core = np.frombuffer(body, DTYPES["core"], count=1)
+    pools = np.frombuffer(body, DTYPES["pools"], count=len(TABLES), offset=DTYPES["core"].itemsize)
+    tops = [int(top) for top in pools["top"]]
+    sequence = int(core["command_sequence"][0])
+    lengths = {"books": 2 * tops[INSTRUMENTS]} | {table.name: top for table, top in zip(TABLES, tops, strict=True)}
+    lengths["ring"] = kept_hashes(sequence)
+    expected = fixed + sum(length * DTYPES[name].itemsize for name, length in lengths.items())
+    if min(tops) < 1 or max(tops) > _MOST or sequence >= 1 << 62 or len(body) != expected:
+        raise SnapshotError("The snapshot's tables do not have the lengths that it names.")
+
+    # Room for as many again, so that a restored engine does not begin by growing.
+    state = allocate({table.name: max(2 * top, 64) for table, top in zip(TABLES, tops, strict=True)})
+    state.core[:] = core
+    state.pools[:] = pools
+    offset = fixed
+    for name, length in lengths.items():
+        rows = np.frombuffer(body, DTYPES[name], count=length, offset=offset)
+        offset += rows.nbytes
+        if name == "ring":
+            state.ring[_ring_positions(sequence)] = rows
+        else:
+            getattr(state, name)[:length] = rows
+    astray = [*invariants.pools_astray(state), *invariants.links_astray(state)]
+    if astray:
+        raise SnapshotError(f"The snapshot's state contradicts itself: {astray[0]}.")
+    for number in range(len(TABLES)):
+        indexes.fill(state, number)
+    return state

@@ -1,0 +1,144 @@
+"""What only the asyncio client can do: many calls at once, cancellation, one loop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import numpy as np
+import pytest
+
+from smrx.client import AsyncClient, InvalidValue, Unavailable
+from smrx.engine.codes import OutcomeStatus
+from tests.client.stub import Stub
+from tests.client.test_blocking import orders
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with Stub() as cluster:
+        yield cluster
+
+
+def run(stub: Stub, body: Callable[[AsyncClient], Awaitable[None]], **options: float) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60):
+            async with AsyncClient(stub.orders_addresses, account=1, **options) as client:  # type: ignore[arg-type]
+                await body(client)
+            assert len(asyncio.all_tasks()) == 1, "closing leaves no task behind"
+
+    asyncio.run(main(), debug=True)
+
+
+def test_calls_at_once_are_sent_in_the_order_they_were_made(stub: Stub) -> None:
+    async def body(client: AsyncClient) -> None:
+        found = await asyncio.gather(*(client.submit(orders(3, 1 + 3 * i)) for i in range(100)))
+        assert [outcomes["request_id"].tolist() for outcomes in found] == [
+            [1 + 3 * i, 2 + 3 * i, 3 + 3 * i] for i in range(100)
+        ]
+
+    run(stub, body, window=64, frame_commands=8)
+    assert stub.applied() == list(range(1, 301))
+
+
+@pytest.mark.parametrize("fault", ["drop_answers", "drop_requests", "overload", "repeat_answers", "garbage_answers"])
+def test_a_fault_of_the_leader_costs_no_order_and_doubles_none(stub: Stub, fault: str) -> None:
+    async def body(client: AsyncClient) -> None:
+        await client.submit(orders(10))
+        for first in range(11, 101, 30):
+            with stub.lock:
+                setattr(stub.faults, fault, 2)
+            found = await client.submit(orders(30, first))
+            assert (found["request_id"] == np.arange(first, first + 30)).all()
+            assert (found["status"] == OutcomeStatus.ACCEPTED).all()
+
+    run(stub, body, frame_commands=10)
+    assert stub.applied() == list(range(1, 101))
+
+
+def test_the_leader_changes_under_a_stream_of_orders(stub: Stub) -> None:
+    async def body(client: AsyncClient) -> None:
+        async def nemesis() -> None:
+            for leader in (2, None, 3, None, 1, 2):
+                await asyncio.sleep(0.03)
+                with stub.lock:
+                    stub.faults.drop_answers = 1
+                stub.elect(leader)
+
+        found, _ = await asyncio.gather(client.submit(orders(800)), nemesis())
+        assert (found["request_id"] == np.arange(1, 801)).all()
+        assert len(await client.submit(orders(10, 801))) == 10
+        assert client.leader == stub.orders_addresses[1]
+
+    run(stub, body, window=64, frame_commands=8)
+    assert stub.applied() == list(range(1, 811))
+
+
+def test_a_dead_leader_is_noticed_by_its_connection(stub: Stub) -> None:
+    async def body(client: AsyncClient) -> None:
+        await client.submit(orders(1))
+        before = client._core.session
+        assert before is not None
+        before.disconnected(stub.orders_addresses[0], asyncio.get_running_loop().time())
+        stub.elect(2)
+        assert len(await client.submit(orders(1, 2))) == 1
+
+    run(stub, body)
+    assert stub.applied() == [1, 2]
+
+
+def test_cancelling_a_call_ends_the_waiting_and_not_the_request(stub: Stub) -> None:
+    async def body(client: AsyncClient) -> None:
+        await client.submit(orders(1))
+        with stub.lock:
+            stub.faults.hold_answers = True
+        waiting = asyncio.create_task(client.submit(orders(2, 2)))
+        while len(stub.applied()) < 3:
+            await asyncio.sleep(0.005)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        stub.release()
+        assert (await client.submit(orders(1, 4)))["request_id"].tolist() == [4]
+        assert client.unanswered == 0
+
+    run(stub, body)
+    assert stub.applied() == [1, 2, 3, 4]
+
+
+def test_everybody_who_waits_is_told_when_nobody_answers(stub: Stub) -> None:
+    async def body(client: AsyncClient) -> None:
+        await client.submit(orders(1))
+        stub.faults.deaf = {1, 2, 3}
+        found = await asyncio.gather(*(client.submit(orders(1, 2 + i)) for i in range(3)), return_exceptions=True)
+        assert [type(error) for error in found] == [Unavailable] * 3
+        with pytest.raises(Unavailable):
+            await client.connect()
+        stub.faults.deaf = set()
+        assert (await client.submit(orders(1, 9)))["request_id"].tolist() == [1]
+
+    run(stub, body, timeout=0.3)
+    assert stub.applied() == [1, 9]
+
+
+def test_closing_fails_the_calls_that_wait(stub: Stub) -> None:
+    async def main() -> None:
+        client = AsyncClient(stub.orders_addresses, account=1)
+        await client.connect()
+        stub.faults.deaf = {1, 2, 3}
+        waiting = asyncio.create_task(client.submit(orders(1)))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(Unavailable, match="interrupted"):
+            await waiting
+        with pytest.raises(InvalidValue, match="was closed"):
+            await client.submit(orders(1))
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_a_socket_that_cannot_connect_is_named_in_the_error() -> None:
+    async def main() -> None:
+        async with AsyncClient("tcp://nowhere", timeout=0.1) as client:
+            with pytest.raises(Unavailable, match="not an address"):
+                await client.connect()
+
+    asyncio.run(asyncio.wait_for(main(), 30))

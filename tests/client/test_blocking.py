@@ -1,0 +1,259 @@
+"""The blocking client over real sockets, against nodes that fail in every way a client can meet."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from smrx.client import Client, InvalidValue, ProtocolError, Refused, Unavailable
+from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
+from smrx.engine.records import COMMAND, OUTCOME
+from tests.client.stub import Stub
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with Stub() as cluster:
+        yield cluster
+
+
+def orders(count: int, first: int = 1) -> np.ndarray:
+    commands = np.zeros(count, COMMAND)
+    commands["kind"] = CommandKind.PLACE
+    commands["account"], commands["quantity_lots"] = 1, 1
+    commands["client_order_id"] = np.arange(first, first + count)
+    return commands
+
+
+def trader(stub: Stub, **options: float) -> Client:
+    return Client(stub.orders_addresses, account=1, **options)  # type: ignore[arg-type]  # test options
+
+
+def test_any_node_is_enough_to_find_the_leader(stub: Stub) -> None:
+    stub.elect(3)
+    with Client(stub.orders_addresses[0], account=1) as client:
+        found = client.submit(orders(10))
+        assert client.leader == stub.orders_addresses[2]
+    assert found.dtype == OUTCOME
+    assert found["request_id"].tolist() == list(range(1, 11))
+    assert (found["status"] == OutcomeStatus.ACCEPTED).all()
+    assert stub.applied() == list(range(1, 11))
+
+
+def test_bulk_goes_through_a_small_window_in_order(stub: Stub) -> None:
+    with trader(stub, window=100, frame_commands=7) as client:
+        commands = orders(5000)
+        found = client.submit(commands)
+        assert client.submit(orders(3, 5001))["request_id"].tolist() == [5001, 5002, 5003]
+    assert (found["request_id"] == np.arange(1, 5001)).all()
+    assert stub.applied() == list(range(1, 5004))
+    assert not commands["request_id"].any(), "the caller's array is the caller's"
+
+
+def test_submit_nowait_takes_what_there_is_room_for_and_poll_returns_it_in_order(stub: Stub) -> None:
+    with trader(stub, window=100, frame_commands=10) as client:
+        commands, sent, came = orders(1000), 0, np.zeros(0, OUTCOME)
+        while len(came) < 1000:
+            sent += client.submit_nowait(commands[sent:])
+            came = np.concatenate([came, client.poll(1.0)])
+            assert sent - len(came) <= 100
+        assert client.unanswered == 0
+        assert len(client.poll(0.0)) == 0
+    assert came["request_id"].tolist() == list(range(1, 1001))
+
+
+def test_submit_between_nowait_and_poll_gets_its_own_outcomes(stub: Stub) -> None:
+    with trader(stub) as client:
+        assert client.submit_nowait(orders(3)) == 3
+        assert client.submit(orders(2, 4))["request_id"].tolist() == [4, 5]
+        assert client.poll(1.0)["request_id"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("fault", ["drop_answers", "drop_requests", "overload", "repeat_answers", "garbage_answers"])
+def test_a_fault_of_the_leader_costs_no_order_and_doubles_none(stub: Stub, fault: str) -> None:
+    with trader(stub, frame_commands=10) as client:
+        client.submit(orders(10))
+        for first in range(11, 101, 30):
+            with stub.lock:
+                setattr(stub.faults, fault, 2)
+            found = client.submit(orders(30, first))
+            assert (found["request_id"] == np.arange(first, first + 30)).all()
+            assert (found["sequence"] > 0).all(), "the first answer, not a bare duplicate"
+    assert stub.applied() == list(range(1, 101))
+
+
+def test_the_leader_is_lost_with_answers_under_way_and_they_come_late(stub: Stub) -> None:
+    with trader(stub, frame_commands=10) as client:
+        client.submit(orders(10))
+        with stub.lock:
+            stub.faults.hold_answers = True
+        assert client.submit_nowait(orders(50, 11)) == 50
+        _until(lambda: len(stub.applied()) == 60)
+        with stub.lock:
+            stub.faults.deaf = {1}
+        stub.elect(2)
+        stub.release()
+        came = np.zeros(0, OUTCOME)
+        while len(came) < 50:
+            came = np.concatenate([came, client.poll(5.0)])
+        assert client.submit(orders(5, 61))["request_id"].tolist() == list(range(61, 66))
+        assert client.leader == stub.orders_addresses[1]
+    assert came["request_id"].tolist() == list(range(11, 61))
+    assert stub.applied() == list(range(1, 66))
+
+
+def test_leaders_come_and_go_under_a_stream_of_orders(stub: Stub) -> None:
+    stop = threading.Event()
+
+    def nemesis() -> None:
+        leaders = (2, None, 3, 1, None, 2, 1, 3)
+        turn = 0
+        while not stop.wait(0.03):
+            with stub.lock:
+                stub.faults.drop_answers, stub.faults.drop_requests = turn % 3, turn % 2
+            stub.elect(leaders[turn % len(leaders)])
+            turn += 1
+        stub.elect(2)
+
+    thread = threading.Thread(target=nemesis)
+    thread.start()
+    try:
+        with trader(stub, window=64, frame_commands=8) as client:
+            found = client.submit(orders(600))
+            stop.set()
+            thread.join()
+            found = np.concatenate([found, client.submit(orders(600, 601))])
+    finally:
+        stop.set()
+        thread.join()
+    assert (found["request_id"] == np.arange(1, 1201)).all()
+    assert stub.applied() == list(range(1, 1201))
+
+
+def test_unavailable_says_what_was_tried_and_which_requests_are_unknown(stub: Stub) -> None:
+    with trader(stub, timeout=0.3) as client:
+        client.submit(orders(3))
+        with stub.lock:
+            stub.faults.drop_answers = 1
+        stub.faults.deaf = {1, 2, 3}
+        with pytest.raises(Unavailable, match=r"within 0\.3 s .*requests 4 to 5 of session \d+: unknown") as caught:
+            client.submit(orders(2, 4))
+        assert caught.value.requests == range(4, 6)
+
+
+def test_what_was_given_up_is_never_sent_again(stub: Stub) -> None:
+    with trader(stub, timeout=0.3) as client:
+        client.submit(orders(3))
+        stub.elect(None)
+        with pytest.raises(Unavailable, match="knows no leader"):
+            client.submit(orders(2, 4))
+        stub.elect(3)
+        found = client.submit(orders(1, 100))
+        assert found["request_id"].tolist() == [1], "a new session"
+    assert stub.applied() == [1, 2, 3, 100]
+
+
+def test_nobody_there_is_unavailable_and_nothing_was_sent() -> None:
+    with Stub(1) as gone:
+        address = gone.orders_addresses[0]
+    with Client(address, account=1, timeout=0.2) as client, pytest.raises(Unavailable, match="nothing was sent"):
+        client.submit(orders(1))
+
+
+def test_poll_tells_once_what_keeps_the_outcomes_from_coming(stub: Stub) -> None:
+    with trader(stub, timeout=0.2) as client:
+        client.connect()
+        stub.faults.deaf = {1, 2, 3}
+        client.submit_nowait(orders(2))
+        with pytest.raises(Unavailable):
+            client.poll(5.0)
+        assert len(client.poll(0.0)) == 0
+
+
+def test_a_session_for_an_unknown_account_is_refused(stub: Stub) -> None:
+    with Client(stub.orders_addresses, account=99) as client:
+        for _ in range(2):
+            with pytest.raises(Refused, match="UNKNOWN_ACCOUNT") as caught:
+                client.submit(orders(1))
+            assert caught.value.reason is Reason.UNKNOWN_ACCOUNT
+
+
+def test_a_session_that_vanished_is_a_protocol_error_and_the_next_call_works(stub: Stub) -> None:
+    with trader(stub) as client:
+        client.submit(orders(1))
+        with stub.lock:
+            stub.venue.sessions.clear()
+        with pytest.raises(ProtocolError, match="does not know session"):
+            client.submit(orders(1, 2))
+        assert client.submit(orders(1, 3))["status"].tolist() == [OutcomeStatus.ACCEPTED]
+
+
+def test_leaving_the_block_closes_the_session_at_the_exchange(stub: Stub) -> None:
+    with trader(stub) as client:
+        client.submit(orders(1))
+    assert stub.venue.sessions == {}
+    with pytest.raises(InvalidValue, match="was closed"):
+        client.submit(orders(1))
+    client.close()
+
+
+def test_leaving_the_block_by_an_exception_waits_for_nobody(stub: Stub) -> None:
+    client = trader(stub)
+    client.submit(orders(1))
+    stub.faults.deaf = {1, 2, 3}
+    client.submit_nowait(orders(1, 2))
+    started = time.monotonic()
+    client.__exit__(RuntimeError, RuntimeError(), None)
+    assert time.monotonic() - started < 0.4, "less than a good-bye may take"
+    assert len(stub.venue.sessions) == 1
+
+
+def test_ctrl_c_ends_a_call_and_the_client_goes_on_with_a_new_session(stub: Stub) -> None:
+    with trader(stub) as client:
+        client.submit(orders(1))
+        with stub.lock:
+            stub.faults.drop_answers = 1
+            stub.faults.deaf = {2, 3}
+        interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.submit(orders(1, 2))
+        interrupt.join()
+        assert client.submit(orders(1, 3))["request_id"].tolist() == [1]
+    assert stub.applied() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cluster", [[], ["not an address"], [7], "localhost:7111"])
+def test_an_address_that_is_none_is_named(cluster: object) -> None:
+    with pytest.raises(InvalidValue, match="expected a Config or addresses"):
+        Client(cluster)  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_a_socket_that_cannot_connect_is_named_in_the_error() -> None:
+    with Client("tcp://nowhere", timeout=0.1) as client, pytest.raises(Unavailable, match="not an address"):
+        client.connect()
+
+
+@pytest.mark.parametrize("commands", [np.zeros(3, np.uint8), np.zeros((2, 2), COMMAND), [1, 2]])
+def test_bulk_wants_command_records(stub: Stub, commands: object) -> None:
+    with trader(stub) as client, pytest.raises(InvalidValue, match="COMMAND records"):
+        client.submit(commands)  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_no_thread_is_started(stub: Stub) -> None:
+    before = threading.active_count()
+    with trader(stub) as client:
+        client.submit(orders(1))
+        assert threading.active_count() == before
+
+
+def _until(condition: object, seconds: float = 10.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not reached"
+        threading.Event().wait(0.005)

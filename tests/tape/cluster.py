@@ -1,0 +1,89 @@
+"""A stand-in for a cluster: an engine behind a session of its own, that may have been used before."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.client.market import Asset, Instrument
+from smrx.engine.codes import CommandKind
+from smrx.engine.records import COMMAND, EVENT, unpack_symbol
+from smrx.tape.session import EngineLike, new_engine
+
+Records = NDArray[np.void]
+
+
+class StandIn:
+    """Takes commands as smrx.Client does, and gives out its events as a subscriber does."""
+
+    def __init__(self, engine: EngineLike | None = None) -> None:
+        self.engine = new_engine() if engine is None else engine
+        self.submissions: list[int] = []
+        self._events: list[Records] = []
+        self._read = 0
+        self._session = 0
+        self.connect()
+
+    def connect(self) -> None:
+        """Go on with a new session."""
+        self._session += 7_777
+        self._requests = 0
+        opening = np.zeros(1, dtype=COMMAND)
+        opening["kind"], opening["session_id"] = CommandKind.OPEN_SESSION, self._session
+        self._apply(opening)
+
+    def submit(self, commands: Records, /) -> Records:
+        self.submissions.append(len(commands))
+        commands = commands.copy()
+        commands["session_id"] = self._session
+        commands["request_id"] = np.arange(self._requests + 1, self._requests + 1 + len(commands), dtype=np.uint64)
+        self._requests += len(commands)
+        return self._apply(commands)
+
+    def assets(self) -> list[Asset]:
+        """As a client lists them."""
+        return [
+            Asset(int(row["asset"]), unpack_symbol(int(row["symbol"])), int(row["decimals"]))
+            for row in self.engine.inspect.assets()
+        ]
+
+    def instruments(self) -> list[Instrument]:
+        """As a client lists them."""
+        assets = {asset.id: asset for asset in self.assets()}
+        numbers = ("lot_units", "scale_units", "max_price_ticks", "max_quantity_lots", "status")
+        return [
+            Instrument(
+                int(row["instrument"]),
+                unpack_symbol(int(row["symbol"])),
+                assets[int(row["base_asset"])],
+                assets[int(row["quote_asset"])],
+                *(int(row[name]) for name in numbers),
+            )
+            for row in self.engine.inspect.instruments()
+        ]
+
+    def poll(self, timeout: float, /) -> Records:
+        if self._read == len(self._events):
+            return np.zeros(0, dtype=EVENT)
+        self._read += 1
+        return self._events[self._read - 1]
+
+    def alter(self, batch: int, column: str, row: int, change: int) -> None:
+        """Change one column of one event that will be given out."""
+        self._events[batch][column][row] += change
+
+    def drop(self, batch: int, row: int) -> None:
+        """Lose one event that should be given out."""
+        self._events[batch] = np.delete(self._events[batch], row)
+
+    def rows(self, kind: int) -> tuple[int, list[int]]:
+        """The last batch that has events of a kind, and their places in it."""
+        for batch in range(len(self._events) - 1, -1, -1):
+            rows = np.flatnonzero(self._events[batch]["kind"] == kind).tolist()
+            if rows:
+                return batch, rows
+        raise AssertionError(f"expected events of kind {kind}, found none")
+
+    def _apply(self, commands: Records) -> Records:
+        result = self.engine.apply(commands, 1_000_000_000 + self.engine.sequence)
+        self._events.append(result.events.copy())
+        outcomes: Records = result.outcomes
+        return outcomes

@@ -1,0 +1,110 @@
+"""`smrx tape` and `smrx replay` at the terminal, as far as no cluster is needed: output, JSON, errors, exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from smrx.cli import connect, options, run
+from smrx.cli.exits import Exit
+from smrx.client import Client
+from tests.tape import synthetic
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> synthetic.Files:
+    return synthetic.write(tmp_path, messages=400)
+
+
+def test_generate_then_replay_in_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "day.tape"
+    assert run(["tape", "generate", str(path), "--commands", "500", "--seed", "3", "--json"]) == Exit.OK
+    told = json.loads(capsys.readouterr().out)
+    assert (told["symbol"], told["commands"], told["seed"]) == ("AMZN-USD", 500, 3)
+    assert run(["replay", str(path), "--verify-only", "--json"]) == Exit.OK
+    engine = json.loads(capsys.readouterr().out)["engine"]
+    assert (engine["commands"], engine["refused"], engine["trades"]) == (500, 0, told["trades"])
+    assert engine["proved"] is True
+    assert run(["replay", str(path), "--verify-only", "--limit", "100"]) == Exit.OK
+    assert "engine      100 commands, 0 refused" in capsys.readouterr().out
+
+
+def test_history_is_proved(made: synthetic.Files, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["replay", str(made.messages), "--orderbook", str(made.orderbook), "--verify-only"]
+    assert run(arguments) == Exit.OK
+    text = capsys.readouterr().out
+    assert f"levels      {made.truth.messages - 1} of {made.truth.messages - 1} rows equal" in text
+    assert "proved      the engine did what history did" in text
+    assert run([*arguments, "--json"]) == Exit.OK
+    history = json.loads(capsys.readouterr().out)["history"]
+    assert history["rows_equal"] == made.truth.messages - 1
+    assert len(history["exceptions"]) == len(made.truth.exceptions)
+
+
+def test_without_an_orderbook_it_says_what_is_not_proved(
+    made: synthetic.Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["replay", "--format", "lobster", str(made.messages), "--verify-only"]) == Exit.OK
+    told = capsys.readouterr()
+    assert "Without --orderbook levels that come into view cannot be adopted" in told.err
+    assert "rows equal" not in told.out
+
+
+def test_an_altered_history_is_not_proved(made: synthetic.Files, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = made.orderbook.read_text().splitlines()
+    columns = rows[200].split(",")
+    columns[1] = str(int(columns[1]) + 1)
+    made.orderbook.write_text("\n".join([*rows[:200], ",".join(columns), *rows[201:]]) + "\n")
+    code = run(["replay", str(made.messages), "--orderbook", str(made.orderbook), "--verify-only"])
+    assert code == Exit.DIVERGED
+    text = capsys.readouterr().out
+    assert "FAILED      row 200 (line 201): ask level 1: expected " in text
+    assert "NOT PROVED" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["replay", "none.tape"], "none.tape: expected a readable file, found: No such file or directory"),
+        (["replay", "words.txt", "--format", "smrx"], "expected a tape written by `smrx tape generate`"),
+        (["replay", "words.txt"], "words.txt: line 1: expected 6 columns"),
+        (["replay", "t.tape", "--orderbook", "b.csv"], "expected --orderbook and --symbol with LOBSTER files only"),
+        (["replay", "words.txt", "--limit", "0"], "0 is not in the range x>=1"),
+        (["tape", "generate", "no/such/folder/t.tape", "--commands", "5"], "expected a file that can be written"),
+        (["tape", "generate", "t.tape", "--commands", "5", "--market-id", "840"], "market id: expected 1 to"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["tape", "generate", "t.tape", "--commands", "5"]) == Exit.OK
+    Path("words.txt").write_text("some words\n", encoding="ascii")
+    assert run(arguments) == Exit.USAGE
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_a_contradictory_recording_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("34200,1,7,10,1000000,1\n34201,1,7,10,1000000,1\n", encoding="ascii")
+    assert run(["replay", str(path)]) == Exit.USAGE
+    assert "line 2: a new order with the id 7 of one that is still open (1 such messages)" in capsys.readouterr().err
+
+
+def test_no_cluster_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connect, "client", lambda: Client(options.config(), account=connect.VENUE, timeout=0.3))
+    config = tmp_path / "cluster.toml"
+    # Port 9 (discard) on loopback: nothing of ours listens there.
+    config.write_text('cluster = "none"\n[[nodes]]\nid = 1\nport = 9\n', encoding="ascii")
+    tape = tmp_path / "t.tape"
+    assert run(["tape", "generate", str(tape), "--commands", "5"]) == Exit.OK
+    assert run(["--config", str(config), "replay", str(tape)]) == Exit.UNAVAILABLE
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,128 @@
+"""The configuration: what is written is what is read, and every mistake is named with what was expected."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smrx import config
+from smrx.config import Config, ConfigError, Limits, NodeConfig, Timing
+
+NODE = "[[nodes]]\nid = 1\nport = 7110\n"
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "cluster.toml"
+    path.write_text(text, encoding="utf-8")
+    return config.load(path)
+
+
+def test_no_file_is_three_nodes_on_loopback() -> None:
+    found = config.load()
+    assert [node.id for node in found.nodes] == [1, 2, 3]
+    assert all(node.host == "127.0.0.1" for node in found.nodes)
+    assert found.durability == "memory"
+    assert config.parse(msgspec.to_builtins(found), "default") == found, "the default passes its own checks"
+
+
+def test_the_ports_of_a_node_follow_its_first_unless_named() -> None:
+    node = NodeConfig(id=1, port=7110, admin_port=9000)
+    assert node.raft_address == "tcp://127.0.0.1:7110"
+    assert node.orders_address == "tcp://127.0.0.1:7111"
+    assert node.events_address == "tcp://127.0.0.1:7112"
+    assert node.retransmit_address == "tcp://127.0.0.1:7113"
+    assert node.admin_address == "tcp://127.0.0.1:9000"
+    assert node.metrics_bind == ("127.0.0.1", 7115)
+
+
+ports = st.integers(1024, 60_000)
+
+
+@given(
+    st.lists(ports, min_size=1, max_size=5, unique_by=lambda port: port // 10),
+    st.from_regex(r"[a-z0-9-]{1,12}", fullmatch=True),
+    st.integers(1, 90),
+    st.integers(1, 1 << 40),
+)
+def test_what_dump_writes_load_reads(bases: list[int], name: str, heartbeat: int, ring: int) -> None:
+    written = Config(
+        cluster=name,
+        nodes=tuple(
+            NodeConfig(id=i, port=base // 10 * 10, orders_port=base // 10 * 10 + 7) for i, base in enumerate(bases, 1)
+        ),
+        timing=Timing(heartbeat_ms=heartbeat),
+        limits=Limits(event_ring=ring),
+    )
+    assert config.parse(tomllib.loads(config.dump(written)), "dumped") == written
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cluster = 5", r"Expected `str`, got `int` - at `cluster`"),
+        ("nodes = []", r"nodes: expected at least one, found none"),
+        ("clutser = 'x'", r"unknown field `clutser`"),
+        ("[[nodes]]\nid = 1\n", r"missing required field `port`"),
+        ("[[nodes]]\nid = 0\nport = 7110\n", r">= 1.*nodes\[0\]\.id"),
+        ("[[nodes]]\nid = 1\nport = 70000\n", r"<= 65535.*nodes\[0\]\.port"),
+        ("[[nodes]]\nid = 1\nport = '7110'\n", r"Expected `int`, got `str`.*nodes\[0\]\.port"),
+        ("[[nodes]]\nid = 1\nport = 65533\n", r"node 1: expected ports up to 65535, found 65536"),
+        (NODE + NODE, r"expected different ids, found \[1, 1\]"),
+        (NODE + "[[nodes]]\nid = 2\nport = 7112\n", r"expected each address once, found tcp://127.0.0.1:7112 for node"),
+        ("[timing]\nheartbeat_ms = 0\n", r">= 1.*timing\.heartbeat_ms"),
+        ("[timing]\nheartbeat_ms = 400\n", r"expected 3 x heartbeat_ms < election_min_ms < election_max_ms, found 400"),
+        ("[timing]\nelection_max_ms = 600\n", r"expected 3 x heartbeat_ms < election_min_ms < election_max_ms"),
+        ("[timing]\nleader_fallback_ms = 600\n", r"leader_fallback_ms: expected between .* found 600"),
+        ("[limits]\nevent_ring = -1\n", r">= 1.*limits\.event_ring"),
+        ("durability = 'disk'", r'expected "memory", found "disk", which this version does not have yet'),
+        ("durability = 'tape'", r"Invalid enum value 'tape'.*durability"),
+        ("cluster = ", r"expected TOML, found: Invalid value"),
+    ],
+)
+def test_a_mistake_is_named_with_file_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).startswith(str(tmp_path / "cluster.toml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a readable TOML file, found: No such file"):
+        config.load(tmp_path / "absent.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="expected UTF-8 text"):
+        config.load(tmp_path / "binary.toml")
+    with pytest.raises(ConfigError, match="expected a readable TOML file"):
+        config.load(tmp_path)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["cluster", "nodes", "timing", "limits", "durability", "data_dir", "x"]),
+        st.recursive(
+            st.none() | st.integers() | st.text() | st.booleans(), lambda inner: st.lists(inner), max_leaves=5
+        ),
+    )
+)
+def test_any_table_is_a_configuration_or_an_error(raw: dict[str, Any]) -> None:
+    try:
+        found = config.parse(raw, "any")
+    except ConfigError:
+        return
+    assert found.nodes
+
+
+def test_a_node_that_is_not_a_member_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"expected one of 1, 2, 3 \(cluster 'local'\), found 9"):
+        Config().node(9)
+    assert Config().node(2).id == 2
+
+
+def test_each_node_has_a_folder_of_its_own() -> None:
+    found = Config(data_dir="~/smrx")
+    assert found.node_dir(1) != found.node_dir(2)
+    assert found.node_dir(1).is_absolute()
