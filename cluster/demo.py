@@ -21,12 +21,14 @@ import click
 from cluster.board import Board, NodeRow, Numbers
 from cluster.flow import Flow
 from cluster.proof import FAILURES, NotProved, equal_logs, read_events
+from smrx.cli import compiling
 from smrx.cli.connect import asker
 from smrx.cli.survey import Ask
 from smrx.client import Client
 from smrx.local import LocalCluster
 from smrx.tape import lobster
 from smrx.tape.convert import convert
+from smrx.tape.errors import TapeError
 from smrx.tape.files import Tape
 from smrx.tape.generate import generate
 from smrx.tape.market import setup_failure
@@ -198,6 +200,7 @@ class Demo:
         self._show()
 
     def _show(self) -> None:
+        settled = self.verifier.settled  # Before the trades: what is settled was traded.
         rows, trades = [], 0
         for node_id in self.node_ids:
             if not self.cluster.running(node_id):
@@ -212,18 +215,19 @@ class Demo:
         self._rates = [*self._rates[-10:], (time.monotonic(), self.flow.acknowledged)]
         (then, before), (now, after) = self._rates[0], self._rates[-1]
         per_second = (after - before) / (now - then) if now > then else 0.0
-        self.board.show(Numbers(tuple(rows), after, len(self.tape.commands), per_second, trades, self.verifier.settled))
+        self.board.show(Numbers(tuple(rows), after, len(self.tape.commands), per_second, trades, settled))
 
 
 def recorded_or_generated(commands: int) -> Tape:
     """The tape to play: a recording below the folder SMRX_TAPES if there is one, else a generated one."""
     folder = os.environ.get("SMRX_TAPES")
-    found = sorted(Path(folder).rglob("*_message_*.csv*")) if folder else []
-    if not found:
+    if not folder:
         return generate(commands, _SEED)
+    found = sorted(Path(folder).rglob("*_message_*.csv*"))
+    if not found:
+        raise click.UsageError(f"SMRX_TAPES: expected a folder with LOBSTER message files, found none in {folder}")
     orderbook = found[0].with_name(found[0].name.replace("_message_", "_orderbook_"))
-    plan = convert(lobster.read(found[0], orderbook if orderbook.exists() else None))
-    return Tape(plan.name, plan.market.setup(), plan.commands, -1).first(commands)
+    return convert(lobster.read(found[0], orderbook if orderbook.exists() else None)).tape().first(commands)
 
 
 @click.command()
@@ -237,6 +241,8 @@ def main(commands: int) -> None:
             proved = _run(Path(folder), commands)
     except KeyboardInterrupt:
         raise click.ClickException("stopped; no process is left behind") from None
+    except TapeError as error:
+        raise click.ClickException(str(error)) from None
     except FAILURES as error:
         raise click.ClickException(f"NOT PROVED: {error}") from error
     click.echo("\nproved:")
@@ -246,12 +252,13 @@ def main(commands: int) -> None:
 
 def _run(folder: Path, commands: int) -> list[str]:
     with Board() as board:
+        compiling.ready_engine(board.say)
         tape = recorded_or_generated(commands)
         cluster = LocalCluster(folder / "cluster")
         verifier = Verifier(cluster.config_path, folder)
+        board.say("starting three nodes")
         with _ended(verifier), cluster, asker(cluster.config, 0.3) as ask:
-            board.say("starting three nodes (the first run on a machine compiles the engine)")
-            board.say(f"node {cluster.wait_leader(180)} leads")
+            board.say(f"node {cluster.wait_leader()} leads")
             demo = Demo(cluster, ask, verifier, board, tape)
             demo.play()
             board.say("proving what was promised")

@@ -3,6 +3,7 @@
 With no file at all the configuration is a three-node cluster on loopback.
 """
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -140,9 +141,9 @@ def parse(raw: dict[str, Any], source: str) -> Config:
 def dump(config: Config) -> str:
     """Return the TOML text of a configuration; load() of it gives an equal one."""
     lines = [
-        f'cluster = "{config.cluster}"',
-        f'data_dir = "{config.data_dir}"',
-        f'durability = "{config.durability}"',
+        f"cluster = {_quoted(config.cluster)}",
+        f"data_dir = {_quoted(config.data_dir)}",
+        f"durability = {_quoted(config.durability)}",
     ]
     for section in ("timing", "limits"):
         lines += ["", f"[{section}]"]
@@ -151,8 +152,13 @@ def dump(config: Config) -> str:
         lines += ["", "[[nodes]]"]
         for key, value in msgspec.to_builtins(node).items():
             if value is not None:
-                lines.append(f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}")
+                lines.append(f"{key} = {_quoted(value) if isinstance(value, str) else value}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _check(config: Config, source: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from smrx.cli import options, output
+from smrx.cli import compiling, options, output
 
 
 @click.group()
@@ -21,10 +21,16 @@ def bench() -> None:
 
 @bench.command()
 @click.option(
-    "--commands", type=click.IntRange(min=1000), default=None, help="Commands to apply. [default: a few seconds' worth]"
+    "--commands",
+    type=click.IntRange(1_000, 100_000_000),
+    default=2_000_000,
+    show_default=True,
+    help="Commands to apply.",
 )
+@click.option("--batch", type=click.IntRange(1, 100_000), default=1_000, show_default=True, help="Commands a call.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the tape.")
 @options.json_option
-def engine(commands: int | None, as_json: bool) -> None:
+def engine(commands: int, batch: int, seed: int, as_json: bool) -> None:
     """Measure the engine alone: state hash, ledger and events on, one core.
 
     Prints the state hash of its run: the same commands give the same hash everywhere.
@@ -35,14 +41,14 @@ def engine(commands: int | None, as_json: bool) -> None:
     """
     from smrx.bench import engine as engine_bench
 
-    given = {} if commands is None else {"commands": commands}
-    _print(engine_bench.run(**given), as_json)
+    _compile()
+    _print(engine_bench.run(commands, seed=seed, batch=batch), as_json)
 
 
 @bench.command()
 @click.option("--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="Processes on loopback.")
 @click.option(
-    "--durability", type=click.Choice(["memory", "disk"]), default="memory", show_default=True, help="Durability mode."
+    "--durability", type=click.Choice(["memory"]), default="memory", show_default=True, help="Durability mode."
 )
 @click.option(
     "--seconds",
@@ -61,9 +67,14 @@ def cluster(nodes: int, durability: str, seconds: float, as_json: bool) -> None:
     """
     from smrx.bench import cluster as cluster_bench
 
+    _compile()
     with _progress() as progress:
         figures = cluster_bench.run(nodes=nodes, durability=durability, seconds=seconds, progress=progress)
     _print(figures, as_json)
+
+
+def _compile() -> None:
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from smrx.cli import connect, detached, options, output
+from smrx.cli import compiling, connect, detached, options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
 from smrx.cli.survey import Agreement, Seen, Survey, survey
@@ -38,9 +38,9 @@ def cluster() -> None:
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
+    default=60.0,
     show_default=True,
-    help="Seconds to wait for a leader; the first start compiles the engine.",
+    help="Seconds to wait for a leader.",
 )
 @click.option(
     "--new",
@@ -64,6 +64,8 @@ def up(timeout: float, begin_anew: bool, as_json: bool) -> None:
     config, path = options.config(), options.config_path()
     if begin_anew:
         _forget(config)
+    # Here and not in the nodes, which would all do it at once.
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
     started = [detached.start(config, path, n.id) for n in config.nodes if detached.running(config, n.id) is None]
     try:
         seen = _await_leader(config, started, time.monotonic() + timeout)

@@ -4,7 +4,7 @@ import logging
 
 import click
 
-from smrx.cli import options
+from smrx.cli import compiling, options
 
 
 @click.command()
@@ -31,7 +31,8 @@ def node(node_id: int, allow_corruption: bool, quiet: bool) -> None:
         level=logging.WARNING if quiet else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
-    logging.getLogger(__name__).info("node %d: loading the engine (the first run compiles it)", node_id)
+    # Before a single socket is bound: a node that is there answers.
+    compiling.ready_engine(logging.getLogger(__name__).info)
     from smrx.node import reactor
 
     reactor.run(config, node_id, allow_corruption=allow_corruption)

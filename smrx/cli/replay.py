@@ -203,7 +203,7 @@ def _prove(tape: "Tape", played: "Played") -> "Proof":
 def _print_verdict(verdict: "Verdict") -> None:
     counts = verdict.counts
     click.echo(
-        f"history     {counts.messages} messages, {counts.executions} executions, {counts.skipped} hidden or none"
+        f"history     {counts.messages} messages, {counts.executions} executions, {counts.skipped} outside the book"
     )
     click.echo(
         f"            {verdict.reproduced} reproduced: {verdict.maker_matched} against the order named, "
@@ -222,7 +222,8 @@ def _print_verdict(verdict: "Verdict") -> None:
     click.echo(f"engine      {verdict.commands} commands, {verdict.trades} trades, state hash {verdict.state_hash}")
     for text in verdict.failures:
         click.echo(f"FAILED      {text}")
-    click.echo("proved      the engine did what history did" if verdict.proved else _not_proved(verdict.failure_count))
+    what = "the engine did what history did" if verdict.rows else "every execution of a known order was reproduced"
+    click.echo(f"proved      {what}" if verdict.proved else _not_proved(verdict.failure_count))
 
 
 def _print_proof(found: "Proof") -> None:

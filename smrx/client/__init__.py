@@ -1,7 +1,23 @@
-"""The SDK: a blocking and an asyncio client with the same verbs, over one session state machine."""
+"""The SDK: a blocking and an asyncio client with the same verbs, over one session state machine.
 
-from smrx.client.aio import AsyncClient
-from smrx.client.blocking import Client
+Each client is imported when it is first used: who blocks does not wait for asyncio.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from smrx.client.errors import ClientError, InvalidValue, ProtocolError, Refused, Unavailable
 
+if TYPE_CHECKING:
+    from smrx.client.aio import AsyncClient
+    from smrx.client.blocking import Client
+
 __all__ = ["AsyncClient", "Client", "ClientError", "InvalidValue", "ProtocolError", "Refused", "Unavailable"]
+
+_HOME = {"AsyncClient": "smrx.client.aio", "Client": "smrx.client.blocking"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'smrx.client' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -307,6 +307,7 @@ class AsyncClient:
         Session and request ids are filled in. Refusals are outcomes, not exceptions.
         """
         commands = core.as_commands(commands)
+        outcomes = np.zeros(len(commands), OUTCOME)
         parts: list[tuple[Waiter, asyncio.Future[None]]] = []
         async with self._sending:
             at = 0
@@ -315,8 +316,9 @@ class AsyncClient:
                 rest = len(commands) - at
                 room = self._core.open(time.monotonic()).room
                 if room >= min(rest, self._frame_commands):
-                    parts.append(self._send(commands[at : at + min(room, rest)]))
-                    at += len(parts[-1][0].outcomes)
+                    end = at + min(room, rest)
+                    parts.append(self._send(commands[at:end], outcomes[at:end]))
+                    at = end
                 else:
                     await self._change(None)
                 if parts and parts[-1][0].error is not None:
@@ -325,11 +327,11 @@ class AsyncClient:
             await done
             if waiter.error is not None:
                 raise waiter.error
-        return np.concatenate([waiter.outcomes for waiter, _ in parts]) if parts else np.zeros(0, OUTCOME)
+        return outcomes
 
-    def _send(self, commands: NDArray[np.void]) -> "tuple[Waiter, asyncio.Future[None]]":
+    def _send(self, commands: NDArray[np.void], outcomes: NDArray[np.void]) -> "tuple[Waiter, asyncio.Future[None]]":
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(len(commands), lambda: None if done.done() else done.set_result(None))
+        waiter = Waiter(outcomes, lambda: None if done.done() else done.set_result(None))
         self._core.submit(commands, waiter, time.monotonic())
         self._turn()
         return waiter, done

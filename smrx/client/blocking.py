@@ -240,18 +240,19 @@ class Client:
         Session and request ids are filled in. Refusals are outcomes, not exceptions.
         """
         commands = core.as_commands(commands)
-        parts: list[Waiter] = []
+        outcomes = np.zeros(len(commands), OUTCOME)
+        last: Waiter | None = None
         at = 0
-        while at < len(commands) or (parts and parts[-1].missing):
+        while at < len(commands) or (last is not None and last.missing):
             count = self._takes(len(commands) - at)
             if count:
-                parts.append(Waiter(count))
-                self._core.submit(commands[at : at + count], parts[-1], time.monotonic())
+                last = Waiter(outcomes[at : at + count])
+                self._core.submit(commands[at : at + count], last, time.monotonic())
                 at += count
             self._progress_or_raise()
-            if parts and parts[-1].error is not None:
-                raise parts[-1].error
-        return np.concatenate([part.outcomes for part in parts]) if parts else np.zeros(0, OUTCOME)
+            if last is not None and last.error is not None:
+                raise last.error
+        return outcomes
 
     def submit_nowait(self, commands: NDArray[np.void]) -> int:
         """Send as many of the commands as there is room for, and return how many; poll() returns their outcomes."""

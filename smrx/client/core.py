@@ -30,9 +30,9 @@ Cluster = Config | str | Sequence[str] | None
 class Waiter:
     """Somebody who waits for the outcomes of consecutive requests; `error` instead of them if they never come."""
 
-    def __init__(self, count: int, done: Callable[[], None] | None = None) -> None:
-        self.outcomes = np.zeros(count, OUTCOME)
-        self.missing = count
+    def __init__(self, outcomes: NDArray[np.void], done: Callable[[], None] | None = None) -> None:
+        self.outcomes = outcomes
+        self.missing = len(outcomes)
         self.error: ClientError | None = None
         self._done = done
 

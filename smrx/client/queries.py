@@ -93,6 +93,8 @@ class Questions:
             # Only order addresses are known: the nodes say there where they answer queries.
             yield Connect()
             self._directory.learn(self._session())
+        if not self._directory.addresses:
+            raise Unavailable("no address to ask: the nodes do not say where they answer queries; give a configuration")
         if not self._directory.leader_known:
             yield from self._find_leader(deadline)
         said: dict[str, str] = {}
@@ -105,7 +107,7 @@ class Questions:
                     return verdict
                 said[address] = verdict
             if time.monotonic() >= deadline:
-                tried = "; ".join(f"{address}: {text}" for address, text in said.items()) or "no address known"
+                tried = "; ".join(f"{address}: {text}" for address, text in said.items())
                 raise Unavailable(f"no node answered {type(request).__name__} within {self._timeout:g} s ({tried})")
             yield Pause(_AGAIN_S)
             yield from self._find_leader(deadline)

@@ -89,7 +89,7 @@ class Agreement:
     @property
     def state(self) -> State:
         """AGREE: a majority had this node's hash when last compared."""
-        if self.fenced is not None or self.first_divergent is not None:
+        if self.fenced is not None or self._open_dispute is not None:
             return "DIVERGED"
         if self._is_behind():
             return "BEHIND"
@@ -98,13 +98,13 @@ class Agreement:
     @property
     def sequence(self) -> int:
         """AGREE: the last command compared. DIVERGED: the first that differs. Else the last one applied here."""
-        if self.first_divergent is not None:
-            return self.first_divergent
+        if self._open_dispute is not None:
+            return self._open_dispute
         agreed = self._agreed()
         return agreed if agreed is not None and self.state == "AGREE" else self._machine.position()[0]
 
     @property
-    def first_divergent(self) -> int | None:
+    def _open_dispute(self) -> int | None:
         """The first command after which this node and a peer not known to be the wrong one differ, if found."""
         found = [
             peer.first_divergent
@@ -114,7 +114,7 @@ class Agreement:
         return min(found, default=None)
 
     @property
-    def first_divergent_sequence(self) -> int | None:
+    def first_divergent(self) -> int | None:
         """The first command on which any two nodes are known to differ, whoever is wrong."""
         found = [peer.first_divergent for peer in self._peers.values() if peer.first_divergent is not None]
         return min(found, default=None)
@@ -224,7 +224,7 @@ class Agreement:
 
     def _judge(self, now: float) -> None:
         """Once the first difference is found, let the state that a majority of the cluster holds stand."""
-        first = self.first_divergent
+        first = self._open_dispute
         if first is None or self.fenced is not None:
             return
         # Asked about now, not about the first difference: under load that one leaves the rings within a fraction of
@@ -275,7 +275,7 @@ class Agreement:
                 self.diverged[node] = peer.first_divergent or first
                 log.critical("node %d diverged at command %d", node, self.diverged[node])
         self._ballot = None
-        if self.first_divergent is None:
+        if self._open_dispute is None:
             self._seen_at = None
 
     def _agreed(self) -> int | None:

@@ -94,7 +94,8 @@ class Core(Library):
             header=self._header,
             persist=self._persist,
             clock=now,
-            hello_seconds=timing.heartbeat_ms / 1000,
+            # A little more than the heartbeat, which says the same and more.
+            hello_seconds=1.2 * timing.heartbeat_ms / 1000,
             silence_seconds=timing.election_max_ms / 1000,
         )
 

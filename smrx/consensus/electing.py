@@ -41,6 +41,7 @@ class Electing(Following):
 
     def _may_stand(self) -> bool:
         """Whether to become a candidate now that no leader was heard for long enough."""
+        self._lose_leader()
         if self._rejoin.active or self.agreement.fenced is not None or not self._majority_in_reach():
             self._stand_later()
             return False

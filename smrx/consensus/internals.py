@@ -127,6 +127,10 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self._SyncObj__setState(FOLLOWER)
         self._SyncObj__raftLeader = None
 
+    def _lose_leader(self) -> None:
+        """Stop naming a leader that was silent for too long; the library does so only once it stands itself."""
+        self._SyncObj__raftLeader = None
+
     def _election_timeout(self) -> float:
         """A random time between the shortest and the longest patience with a silent leader."""
         return float(self._SyncObj__generateRaftTimeout())

@@ -188,7 +188,7 @@ class Leading(Electing):
         before = self._next_index[node]
         # What a learner has may be sent after, but nobody may rely on it.
         counts = body.success and not self._views[peer].learner
-        resets = body.reset and body.stream == progress.stream
+        resets = body.reset and self._obeys_reset(body, progress.stream)
         self._hand_to_library(
             peer,
             {"type": "next_node_idx", "next_node_idx": body.next_index, "reset": resets, "success": counts},
@@ -201,6 +201,14 @@ class Leading(Electing):
         elif resets:
             progress.restart()
             self._next_index[node] = max(2, min(body.next_index, self._journal.last_index + 1))
+        self._send_on(peer, node)
+
+    def _obeys_reset(self, body: AppendReply, stream: int) -> bool:
+        """Every message under way after a lost one asks for a reset; what the first one brings answers the rest."""
+        return body.stream == stream
+
+    def _send_on(self, peer: int, node: Node) -> None:
+        """An answer made room, or asked for something else."""
         self._send(peer, node, heartbeat=False)
 
     def _next_after_success(self, node: Node, before: int, acknowledged_next: int) -> int:

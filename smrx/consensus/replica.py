@@ -1,7 +1,7 @@
 """One member's replica of the log, and what drives the state machine from it.
 
 A SyncObj whose elections, votes, log matching and commit rule are the library's, with checks of our own before them.
-What the library gets wrong, and where each answer is, says the table in ARCHITECTURE.md. One thread: the reactor calls
+What the library gets wrong, and where each answer is, says README.md beside this file. One thread: the reactor calls
 the transport's drain(), then submit() and tick(), then the transport's flush(). An exception out of any of them means
 that this node must stop.
 """
@@ -69,11 +69,8 @@ class Replica(Leading):
 
         The machine is at its beginning, as the log is.
         """
-        if journal.persistent:
-            raise ValueError(
-                "journal: expected one that lives in memory, found a persistent one and nowhere to store snapshots; "
-                "the first compaction would destroy the only copy of the state"
-            )
+        self._check_journal(journal)
+        self._check_timing(timing)
         if compaction_entries < _TAIL_PART:
             raise ValueError(f"compaction_entries: expected at least {_TAIL_PART}, found {compaction_entries}")
         self._compaction_entries = compaction_entries
@@ -146,6 +143,12 @@ class Replica(Leading):
     @property
     def waiting(self) -> str | None:
         """What this node waits for before it can serve, None if nothing."""
+        later = self._transport.later_life
+        if later is not None:
+            return (
+                f"this is life {self.meta.incarnation} of this node, and other members know its life {later}: its data "
+                "directory was replaced, and they do not listen to it until they are restarted"
+            )
         if self._rejoin.active and self.leader_id is not None:
             target = "?" if self._rejoin.target is None else self._rejoin.target
             return f"catching up with the leader: log entry {self._journal.last_index} of {target}"
@@ -200,6 +203,20 @@ class Replica(Leading):
             handler = self._handlers.get(type(body))
             if handler is not None:
                 handler(peer, envelope, body)
+
+    def _check_journal(self, journal: MemoryJournal) -> None:
+        if journal.persistent:
+            raise ValueError(
+                "journal: expected one that lives in memory, found a persistent one and nowhere to store snapshots; "
+                "the first compaction would destroy the only copy of the state"
+            )
+
+    def _check_timing(self, timing: Timing) -> None:
+        if timing.leader_fallback_ms >= timing.election_min_ms:
+            raise ValueError(
+                f"timing.leader_fallback_ms: expected less than election_min_ms ({timing.election_min_ms}), so that a "
+                f"leader cut off steps down before another is elected, found {timing.leader_fallback_ms}"
+            )
 
     def _check_entry(self, entry: bytes) -> None:
         """One command with a version byte, small enough to travel whole; raises ValueError."""

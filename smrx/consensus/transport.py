@@ -54,6 +54,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._sent: dict[int, float] = {}
         self._connected: set[int] = set()
         self._outbox: list[tuple[int, bytes]] = []
+        #: The latest life of this node that others know, if it is one this node knows nothing of.
+        self.later_life: int | None = None
 
     def attach(
         self,
@@ -164,6 +166,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             return "not from a member"
         if envelope.incarnation < self._incarnations[envelope.sender]:
             return "from an earlier life of the sender"
+        if envelope.receiver_incarnation > self._incarnation:
+            self.later_life = envelope.receiver_incarnation
         if envelope.receiver_incarnation != self._incarnation and not isinstance(envelope.body, Hello):
             return "for an earlier life of this node"
         return None

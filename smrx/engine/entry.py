@@ -8,22 +8,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from numba import carray, types
-from numba.core.typing.typeof import typeof
 from numpy.typing import NDArray
 
 from .index import insert
-from .jit import INTERPRETED, Array, entry_point, fingerprint, pointer
+from .jit import INTERPRETED, Array, entry_point, fingerprint
 from .machine import apply
-from .state import (
-    ACCOUNT, ASSET, BALANCE, BOOK, CELL, CORE, INSTRUMENT, LEVEL, NODE, ORDER, POOL, RING_SIZE, SESSION, TRANSFER,
-    TURN, State,
-)  # fmt: skip
+from .state import State
+from .tables import state_of, table_of
 
 MODULES: Final = tuple(
     f"{__package__}.{name}"
     for name in (
-        "codes", "records", "jit", "xxh3", "state", "index", "pool", "book", "digest", "emit", "refusals", "ledger",
+        "codes", "records", "jit", "xxh3", "state", "tables", "index", "pool", "book", "digest", "emit", "refusals", "ledger",
         "registry", "orders", "matching", "machine", "entry",
     )
 )  # fmt: skip
@@ -47,37 +43,21 @@ def _compiled(source: int) -> tuple[Callable[..., int], Callable[..., None]]:
     ) -> int:
         if version == np.uint64(len(table)):  # never so: it only makes the version a part of the compiled code
             return done
-        state = State(
-            carray(pointer(table[0]), (np.int64(table[1]),), CORE),
-            carray(pointer(table[2]), (np.int64(table[3]),), TURN),
-            carray(pointer(table[4]), (np.int64(table[5]),), POOL),
-            carray(pointer(table[6]), (np.int64(table[7]),), SESSION),
-            carray(pointer(table[8]), (np.int64(table[9]),), CELL),
-            carray(pointer(table[10]), (np.int64(table[11]),), ACCOUNT),
-            carray(pointer(table[12]), (np.int64(table[13]),), CELL),
-            carray(pointer(table[14]), (np.int64(table[15]),), ASSET),
-            carray(pointer(table[16]), (np.int64(table[17]),), CELL),
-            carray(pointer(table[18]), (np.int64(table[19]),), INSTRUMENT),
-            carray(pointer(table[20]), (np.int64(table[21]),), CELL),
-            carray(pointer(table[22]), (np.int64(table[23]),), BOOK),
-            carray(pointer(table[24]), (np.int64(table[25]),), LEVEL),
-            carray(pointer(table[26]), (np.int64(table[27]),), CELL),
-            carray(pointer(table[28]), (np.int64(table[29]),), NODE),
-            carray(pointer(table[30]), (np.int64(table[31]),), ORDER),
-            carray(pointer(table[32]), (np.int64(table[33]),), CELL),
-            carray(pointer(table[34]), (np.int64(table[35]),), CELL),
-            carray(pointer(table[36]), (np.int64(table[37]),), BALANCE),
-            carray(pointer(table[38]), (np.int64(table[39]),), CELL),
-            carray(pointer(table[40]), (np.int64(table[41]),), TRANSFER),
-            carray(pointer(table[42]), (np.int64(table[43]),), CELL),
-            carray(pointer(table[44]), (np.int64(table[45]),), np.uint64),
+        return apply(
+            state_of(table),
+            table_of(commands),
+            done,
+            time_ns,
+            table_of(outcomes),
+            table_of(events),
+            table_of(words),
+            table_of(hashes),
         )
-        return apply(state, commands, done, time_ns, outcomes, events, words, hashes)
 
     def fill_index(cells: Array, keys: Array, extras: Array, slots: Array) -> None:
         if version != np.uint64(0):
             for at in range(len(keys)):
-                insert(cells, keys[at], extras[at], slots[at])
+                insert(table_of(cells), keys[at], extras[at], slots[at])
 
     return entry_point(apply_at), entry_point(fill_index)
 

@@ -12,7 +12,6 @@ import numpy as np
 import xxhash
 from llvmlite import ir
 from numba import config, njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 #: An array of records or words, and one record of such an array; Numba gives them their exact types.
@@ -41,6 +40,14 @@ def inlined(function: Kernel) -> Kernel:
     """Compile a small function into the body of each caller."""
     options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
     return cast(Kernel, njit(**options)(function))
+
+
+def merged(function: Kernel) -> Kernel:
+    """Put a function with one caller into that caller before anything is compiled.
+
+    For the few at the top of the call tree: Numba optimises all that a function calls once for each level above it.
+    """
+    return cast(Kernel, njit(error_model="numpy", inline="always")(function))
 
 
 def entry_point(function: Kernel) -> Kernel:
@@ -75,20 +82,9 @@ def _multiply_fold(context: Any, left: Any, right: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
-def _pointer(context: Any, address: Any) -> Any:
-    """An address as a pointer, for carray."""
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.uint64), generate
-
-
 def _multiply_fold_interpreted(left: Any, right: Any) -> Any:
     product = int(left) * int(right)
     return np.uint64((product & 0xFFFF_FFFF_FFFF_FFFF) ^ (product >> 64))
 
 
 multiply_fold: Callable[[Any, Any], Any] = _multiply_fold_interpreted if INTERPRETED else _multiply_fold
-pointer: Callable[[Any], Any] = _pointer

@@ -13,7 +13,7 @@ from .codes import CommandKind, EventKind, OutcomeStatus, Reason
 from .digest import chain, refresh_session
 from .emit import begin, refused
 from .index import NO_EXTRA, find
-from .jit import NIL, U0, U1, Array, Record, Tables, inlined, kernel
+from .jit import NIL, U0, U1, Array, Record, Tables, inlined, kernel, merged
 from .ledger import check_transfer, transfer
 from .matching import check_place, events_of_place, expire_unfillable, place
 from .orders import cancel, check_mass_cancel, check_named_order, check_replace, mass_cancel, replace
@@ -44,24 +44,24 @@ ORDINARY_EVENTS: Final = 2
 
 
 @inlined
-def left(pool: Record, table: Array) -> Any:
-    """Records that a table can still take."""
-    return len(table) - 1 - np.int64(pool.live)
+def left(pool: Record, length: Any) -> Any:
+    """Records that a table of this length can still take."""
+    return length - 1 - np.int64(pool.live)
 
 
 @kernel
 def commands_that_fit(state: Tables) -> Any:
     """How many commands no table can be too small for. One adds at most a record a table, and two balances."""
     pools = state.pools
-    fit = left(pools[SESSIONS], state.sessions)
-    fit = min(fit, left(pools[ACCOUNTS], state.accounts))
-    fit = min(fit, left(pools[ASSETS], state.assets))
-    fit = min(fit, left(pools[INSTRUMENTS], state.instruments))
-    fit = min(fit, left(pools[LEVELS], state.levels))
-    fit = min(fit, left(pools[NODES], state.nodes))
-    fit = min(fit, left(pools[ORDERS], state.orders))
-    fit = min(fit, left(pools[TRANSFERS], state.transfers))
-    return min(fit, left(pools[BALANCES], state.balances) >> 1)
+    fit = left(pools[SESSIONS], len(state.sessions))
+    fit = min(fit, left(pools[ACCOUNTS], len(state.accounts)))
+    fit = min(fit, left(pools[ASSETS], len(state.assets)))
+    fit = min(fit, left(pools[INSTRUMENTS], len(state.instruments)))
+    fit = min(fit, left(pools[LEVELS], len(state.levels)))
+    fit = min(fit, left(pools[NODES], len(state.nodes)))
+    fit = min(fit, left(pools[ORDERS], len(state.orders)))
+    fit = min(fit, left(pools[TRANSFERS], len(state.transfers)))
+    return min(fit, left(pools[BALANCES], len(state.balances)) >> 1)
 
 
 @inlined
@@ -104,7 +104,7 @@ def check(state: Tables, command: Record) -> Any:
     return Reason.NONE
 
 
-@kernel
+@merged
 def perform(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     """Do what a checked command asks."""
     kind = command.kind
@@ -182,7 +182,7 @@ def refuse(state: Tables, command: Record, outcome: Record, events: Array, reaso
     refused(begin(state.core[0], state.turn[0], command, events, EventKind.REJECTED), command, reason)
 
 
-@kernel
+@merged
 def step(state: Tables, command: Record, time_ns: Any, outcome: Record, events: Array) -> Any:
     """Handle one command. False, with nothing changed, if the events buffer may be too small for it."""
     core = state.core[0]
@@ -213,7 +213,7 @@ def step(state: Tables, command: Record, time_ns: Any, outcome: Record, events: 
     return True
 
 
-@inlined
+@merged
 def apply(
     state: Tables, commands: Array, done: Any, time_ns: Any, outcomes: Array, events: Array, words: Array, hashes: Array
 ) -> Any:

@@ -15,6 +15,20 @@ from .jit import INTERPRETED
 #: Hashes after the last so many commands are kept; a power of two.
 RING_SIZE: Final = 1 << 16
 
+CACHE_LINE: Final = 64
+
+
+def _padded(fields: list[tuple[str, str]], size: int) -> "np.dtype[np.void]":
+    """A record without gaps between its fields, made longer at its end."""
+    packed = np.dtype(fields)
+    names = list(packed.names or ())
+    places = [packed.fields[name] for name in names] if packed.fields else []
+    formats = [place[0] for place in places]
+    return np.dtype(
+        {"names": names, "formats": formats, "offsets": [place[1] for place in places], "itemsize": size}
+    )
+
+
 #: The counters and switches of the machine; one record.
 CORE: Final = np.dtype(
     [
@@ -131,7 +145,7 @@ NODE: Final = np.dtype(
     [("bit", "<u8"), ("zero", "<u4"), ("one", "<u4"), ("parent", "<u4"), ("next", "<u4"), ("live", "<u4")]
 )
 
-ORDER: Final = np.dtype(
+ORDER: Final = _padded(
     [
         ("order_id", "<u8"),
         ("client_order_id", "<u8"),
@@ -148,7 +162,6 @@ ORDER: Final = np.dtype(
         ("stp", "u1"),
         ("flags", "u1"),
         ("live", "u1"),
-        ("unused", "<u2"),
         ("account", "<u4"),
         ("instrument", "<u4"),
         ("level", "<u4"),
@@ -158,7 +171,8 @@ ORDER: Final = np.dtype(
         ("newer", "<u4"),
         ("gives", "<u4"),  # the balance it holds from
         ("takes", "<u4"),  # the balance it is paid into
-    ]
+    ],
+    2 * CACHE_LINE,
 )
 
 #: A balance that is reserved for an order to be paid into, and was never paid, is not live: it has no hash.
@@ -257,8 +271,10 @@ DTYPES: Final = {
 
 
 def zeros(length: int, dtype: Any) -> NDArray[Any]:
-    """An empty array. Interpreted kernels read fields as attributes, which only a recarray has."""
-    array: NDArray[Any] = np.zeros(length, dtype)
+    """An empty array that begins with a cache line. Interpreted kernels read fields as attributes: a recarray."""
+    raw: NDArray[Any] = np.zeros(length * dtype.itemsize + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    array = raw[start : start + length * dtype.itemsize].view(dtype)
     return array.view(np.recarray) if INTERPRETED and dtype.names else array
 
 

@@ -116,7 +116,7 @@ class AdminService:
             applied_index=replica.applied_index,
             last_log_index=replica.last_index,
             event_sequence=engine.event_sequence,
-            trades=node.machine.trades,
+            trades=engine.trade_count,
             state_hash=engine.state_hash,
             agreement=admin.AgreementStatus(state=agreement.state, sequence=agreement.sequence),
             fenced=agreement.fenced,
@@ -177,7 +177,7 @@ class AdminService:
             log_digest=machine.log_digest,
             state_hash=machine.engine.state_hash,
             event_sequence=machine.engine.event_sequence,
-            trades=machine.trades,
+            trades=machine.engine.trade_count,
         )
 
     def _on_depth(self, request: admin.Depth) -> admin.AnyReply:

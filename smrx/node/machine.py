@@ -13,7 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
-from smrx.engine.codes import EventKind, OutcomeStatus
+from smrx.engine.codes import OutcomeStatus
 from smrx.engine.records import OUTCOME
 from smrx.feed.ring import EventRing
 from smrx.wire import batches
@@ -37,7 +37,6 @@ class _Saved(msgspec.Struct, array_like=True):
 
     format: int
     log_digest: int
-    trades: int
     engine: bytes
 
 
@@ -48,16 +47,25 @@ class OutcomeRing:
         self._ring = np.zeros(capacity, OUTCOME)
 
     def append(self, outcomes: NDArray[np.void]) -> None:
-        """Remember applied outcomes (sequence > 0), newest last."""
-        applied = outcomes[outcomes["sequence"] > 0][-len(self._ring) :]
-        self._ring[(applied["sequence"] % np.uint64(len(self._ring))).astype(np.int64)] = applied
+        """Remember applied outcomes (sequence > 0), newest last; their sequences have no gaps."""
+        applied = outcomes[outcomes["sequence"] > 0] if not outcomes["sequence"].all() else outcomes
+        applied = applied[-len(self._ring) :]
+        if not len(applied):
+            return
+        start = int(applied["sequence"][0]) % len(self._ring)
+        head = min(len(applied), len(self._ring) - start)
+        self._ring[start : start + head] = applied[:head]
+        self._ring[: len(applied) - head] = applied[head:]
 
     def fill(self, outcomes: NDArray[np.void]) -> None:
         """Replace, in place, each DUPLICATE of a request still remembered by its first outcome.
 
         A duplicate that is no longer remembered, and a resumed session, stay as they are.
         """
-        wanted = np.flatnonzero((outcomes["status"] == OutcomeStatus.DUPLICATE) & (outcomes["request_id"] > 0))
+        wanted = np.flatnonzero(outcomes["status"] == OutcomeStatus.DUPLICATE)
+        if not len(wanted):
+            return
+        wanted = wanted[outcomes["request_id"][wanted] > 0]
         # Repeats come after a failover, a window of one session at a time: one scan of the ring a session is enough.
         for session in np.unique(outcomes["session_id"][wanted]):
             known = self._ring[self._ring["session_id"] == session]
@@ -80,7 +88,6 @@ class ExchangeMachine:
         self.events = EventRing(event_ring)
         self.outcomes = OutcomeRing(outcome_ring)
         self.log_digest = 0
-        self.trades = 0
         self._applied: list[Applied] = []
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
@@ -89,7 +96,6 @@ class ExchangeMachine:
         outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
         self.events.append(events)
         self.outcomes.append(outcomes)
-        self.trades += int(np.count_nonzero(events["kind"] == EventKind.TRADE))
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
         self._applied.append(Applied(log_index, term, outcomes, events, self.engine.sequence, self.engine.state_hash))
@@ -101,7 +107,7 @@ class ExchangeMachine:
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; equal on nodes that applied the same log."""
-        return msgspec.msgpack.encode(_Saved(_FORMAT, self.log_digest, self.trades, self.engine.snapshot()))
+        return msgspec.msgpack.encode(_Saved(_FORMAT, self.log_digest, self.engine.snapshot()))
 
     def restore(self, data: bytes) -> None:
         """Become the state in `data`; raises ValueError, with nothing changed, if it is not one."""
@@ -112,7 +118,7 @@ class ExchangeMachine:
             engine = Engine.restore(saved.engine)
         except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
             raise ValueError(f"snapshot: {error}") from error
-        self.engine, self.log_digest, self.trades = engine, saved.log_digest, saved.trades
+        self.engine, self.log_digest = engine, saved.log_digest
         self.events.restart(engine.event_sequence + 1)
 
     def position(self) -> tuple[int, int]:

@@ -143,9 +143,10 @@ class Node:
             self.gateway.applied(entry, self.machine.outcomes)
             self.admin.applied(entry.log_index, entry.term)
         self.meta.sync()
-        self.transport.flush()
+        # What these say is committed on a majority and durable by now; whoever waits for an answer comes first.
         for reply in self.gateway.take_replies():
             self._orders.send_multipart((reply.identity, reply.frame))
+        self.transport.flush()
         self.admin.flush()
         now = time.monotonic()
         if self.fenced is None:
@@ -166,7 +167,7 @@ class Node:
         """Who leads, as far as this node knows."""
         leader = self.replica.leader_id
         address = None if leader is None else self._order_addresses.get(leader)
-        return LeaderHint(leader, address, self.me.id, self.replica.term)
+        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address)
 
     def submit_barrier(self) -> tuple[int, int]:
         """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.
@@ -232,11 +233,10 @@ class Node:
 
     def close(self) -> None:
         """Close every socket and the data directory; safe on a node that was only half opened."""
-        for name in ("replica", "admin", "publisher", "transport", "_orders", "metrics"):
-            part = getattr(self, name, None)
-            if part is not None and name != "replica":
-                part.close()
-        self._context.term()
+        metrics = getattr(self, "metrics", None)
+        if metrics is not None:
+            metrics.close()
+        self._context.destroy(linger=0)
         self.meta.close()
 
 

@@ -71,7 +71,7 @@ class Counts(msgspec.Struct):
     reduced: int = 0
     cancelled: int = 0
     executions: int = 0
-    #: Hidden executions, cross trades and halts: they do not touch the visible book.
+    #: Hidden executions, cross trades and halts, which do not touch the visible book; and the message before the seed.
     skipped: int = 0
     #: Messages about orders never seen, left out where there is no orderbook file to place them.
     unknown: int = 0
@@ -156,8 +156,10 @@ class _Converter:
         rows = None if self.books is None else self.books.tolist()
         for row, (_, kind, tape_id, size, price, direction) in enumerate(messages.tolist()):
             self.row = row
-            # With an orderbook, row 0 is the book after the first message, so that one is in the seed already.
-            if rows is None or row > 0:
+            if rows is not None and row == 0:
+                # Row 0 is the book after the first message, which is in the seed therefore.
+                self.counts.skipped += 1
+            else:
                 self._message(kind, tape_id, size, price // self.market.tick_units, direction)
             if rows is not None:
                 self._follow(rows[row])

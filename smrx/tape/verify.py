@@ -26,6 +26,9 @@ NAMED_EXCEPTIONS: Final[dict[str, tuple[int, ...]]] = {
 }  # fmt: skip
 #: Failures described in full; the others are counted.
 DESCRIBED_FAILURES: Final = 10
+#: Plain integers: looked at once a message.
+_ACCEPTED: Final = int(OutcomeStatus.ACCEPTED)
+_TRADE: Final = int(EventKind.TRADE)
 #: Messages between two reports of progress.
 _PROGRESS_EVERY: Final = 2048
 
@@ -138,9 +141,9 @@ class _Check:
         result = self.session.apply_numbered(commands, time_ns)
         outcomes = result.outcomes
         self.order_ids[start : start + len(commands)] = outcomes["order_id"]
-        refused = np.flatnonzero(outcomes["status"] != OutcomeStatus.ACCEPTED)
-        if len(refused):
-            outcome = outcomes[refused[0]]
+        accepted = outcomes["status"] == _ACCEPTED
+        if not accepted.all():
+            outcome = outcomes[int(np.argmin(accepted))]
             self._fail(row, f"expected its commands to be accepted, found reason {int(outcome['reason'])}")
         execution = self.executions.get(row)
         expected = 0
@@ -158,7 +161,7 @@ class _Check:
             self.verdict.unknown += 1
 
     def _execution(self, execution: Execution, events: Any) -> None:
-        trades = events[events["kind"] == EventKind.TRADE]
+        trades = events[events["kind"] == _TRADE]
         found = [(int(trade["price_ticks"]), int(trade["quantity_lots"])) for trade in trades]
         expected = (execution.price_ticks, execution.size)
         if found != [expected]:

@@ -262,8 +262,10 @@ class ClientSession:
             self._flush()
             return
         if self._leader is not None:
-            self._patience_s = min(self._patience_s * 2, LONGEST_PATIENCE_S)
             self._actions.append(Reset(self._leader.address))
+        if leader == self._leader and not self._try_broken:
+            # It may be overrun rather than cut off: more of the same must come ever more slowly.
+            self._patience_s = min(self._patience_s * 2, LONGEST_PATIENCE_S)
         self._leader = leader
         self._begin_try(now)
 

@@ -13,7 +13,9 @@ import pytest
 from smrx import cli
 from smrx.cli import failures
 from smrx.cli.exits import Exit
+from smrx.client.errors import Refused, Unavailable
 from smrx.config import ConfigError
+from smrx.engine.codes import Reason
 
 
 def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +45,8 @@ def test_every_known_error_exists_under_its_name(name: str) -> None:
             "tape.csv: No such file",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "out.csv"), Exit.RESOURCE, "out.csv: No space left"),
+        (Unavailable("no answer within 10 s"), Exit.UNAVAILABLE, "no answer within 10 s"),
+        (Refused("account 7", Reason.ACCOUNT_EXISTS), Exit.REFUSED, "account 7 was refused: ACCOUNT_EXISTS"),
         (ZeroDivisionError("oops"), Exit.INTERNAL, "--debug"),
     ],
 )

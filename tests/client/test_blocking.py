@@ -111,12 +111,12 @@ def test_leaders_come_and_go_under_a_stream_of_orders(stub: Stub) -> None:
 
     def nemesis() -> None:
         leaders = (2, None, 3, 1, None, 2, 1, 3)
-        turn = 0
-        while not stop.wait(0.03):
+        for turn in range(40):
+            if stop.wait(0.03):
+                break
             with stub.lock:
                 stub.faults.drop_answers, stub.faults.drop_requests = turn % 3, turn % 2
             stub.elect(leaders[turn % len(leaders)])
-            turn += 1
         stub.elect(2)
 
     thread = threading.Thread(target=nemesis)

@@ -197,7 +197,7 @@ def test_with_order_addresses_only_the_nodes_say_where_they_answer(stub: Stub) -
     stub.admin_hints = False
     with (
         Client(stub.orders_addresses, account=0, timeout=0.2) as client,
-        pytest.raises(Unavailable, match="no address"),
+        pytest.raises(Unavailable, match="no address to ask"),
     ):
         client.accounts()
 

@@ -19,12 +19,11 @@ class Faults:
     cuts: bool = True
     crashes: bool = True
     losses: bool = True
-    seconds: float = 4.0
+    repeats: bool = True
+    seconds: float = 3.0
 
 
-def run(
-    seed: int, replica_class: type[Replica] = Replica, *, nodes: int = 3, faults: Faults = Faults()
-) -> Cluster:
+def run(seed: int, replica_class: type[Replica] = Replica, *, nodes: int = 3, faults: Faults = Faults()) -> Cluster:
     """Run one seed; raises Violation. Returns the cluster as it ended."""
     with simulated(seed) as clock:
         chance = random.Random(f"faults {seed}")
@@ -39,6 +38,8 @@ def run(
         cluster.network.delay = chance.choice(((0.0002, 0.002), (0.001, 0.02), (0.0005, 0.12)))
         if faults.losses:
             cluster.network.loss = chance.choice((0.0, 0.0, 0.01, 0.1))
+        if faults.repeats:
+            cluster.network.repeats = chance.choice((0.0, 0.02, 0.1))
         _storm(cluster, chance, faults)
         _repair(cluster)
         return cluster
@@ -48,7 +49,7 @@ def _storm(cluster: Cluster, chance: random.Random, faults: Faults) -> None:
     clock = cluster.clock
     end = clock.time + faults.seconds
     next_fault = clock.time + chance.uniform(0.5, 2.0)
-    gap = chance.choice((0.002, 0.01, 0.05))
+    gap = chance.choice((0.005, 0.02, 0.05))
     next_submit = clock.time
     while clock.time < end:
         cluster.step(min(end, next_fault, next_submit))
@@ -91,7 +92,7 @@ def _one_fault(cluster: Cluster, chance: random.Random, faults: Faults) -> None:
 
 def _repair(cluster: Cluster) -> None:
     cluster.network.heal()
-    cluster.network.loss = 0.0
+    cluster.network.loss = cluster.network.repeats = 0.0
     cluster.network.delay = (0.0002, 0.002)
     for node in cluster.ids:
         if not cluster.members[node].up:

@@ -15,7 +15,8 @@ import pysyncobj.syncobj
 import xxhash
 
 from smrx.config import Timing
-from smrx.consensus import MemoryJournal, PeerTransport, Replica
+from smrx.consensus import MemoryJournal, PeerTransport, Replica, messages
+from smrx.consensus.messages import Body, Envelope
 from smrx.consensus.recovery import MetaStore
 
 CLUSTER = "harness"
@@ -142,13 +143,15 @@ class MemoryTransport(PeerTransport):
 
 
 class Network:
-    """First in, first out for each pair; delayed by chance, lost by chance or by a cut."""
+    """First in, first out for each pair, but for repeats; delayed by chance, lost by chance or by a cut."""
 
     def __init__(self, clock: Clock, chance: random.Random) -> None:
         self.clock = clock
         self.chance = chance
         self.delay = (0.0002, 0.002)
         self.loss = 0.0
+        #: The chance that a message comes again, long after.
+        self.repeats = 0.0
         self.cut: set[tuple[int, int]] = set()
         self.sent: list[tuple[int, int, bytes]] = []
         self.keep_sent = False
@@ -164,9 +167,14 @@ class Network:
         arrival = self.clock.time + self.chance.uniform(*self.delay)
         arrival = max(arrival, self._last.get((source, target), 0.0))
         self._last[source, target] = arrival
+        self._push(arrival, source, target, frame)
+        if self.chance.random() < self.repeats:
+            self._push(arrival + self.chance.expovariate(5), source, target, frame)
+        return True
+
+    def _push(self, arrival: float, source: int, target: int, frame: bytes) -> None:
         self._count += 1
         heapq.heappush(self._queue, (arrival, self._count, source, target, frame))
-        return True
 
     def next_arrival(self) -> float:
         return self._queue[0][0] if self._queue else float("inf")
@@ -350,6 +358,10 @@ class Cluster:
 
         self.run_until(equal, seconds, "equal positions")
 
+    def settle_sequences(self, seconds: float = 10.0) -> None:
+        """Wait until every node that is up has applied as much, whatever its state then is."""
+        self.run_until(lambda: len({m.machine.sequence for m in self.members.values() if m.up}) == 1, seconds)
+
     def crash(self, node: int) -> None:
         """Kill a process."""
         self.members[node].crash()
@@ -370,6 +382,23 @@ class Cluster:
             )
             for m in self.members.values()
         )
+
+    def say(self, source: int, target: int, body: Body, term: int | None = None, flags: int = 0) -> None:
+        """Hand a node a message as if another had sent it."""
+        member, sender = self.members[target], self.members[source]
+        envelope = Envelope(
+            messages.PROTOCOL,
+            messages.cluster_number(CLUSTER),
+            source,
+            sender.meta.incarnation,
+            member.meta.incarnation,
+            member.replica.term if term is None else term,
+            flags,
+            0,
+            0,
+            body,
+        )
+        member.transport.receive(messages.encode(envelope))
 
     # Checking.
 

@@ -1,4 +1,4 @@
-"""The library's own behaviour put back, one class for each fault of the table in ARCHITECTURE.md.
+"""The library's own behaviour put back, one class for each fault of the table in smrx/consensus/README.md.
 
 For tests that must fail without the answer to a fault. Nothing here is used by the project.
 """
@@ -6,10 +6,12 @@ For tests that must fail without the answer to a fault. Nothing here is used by 
 import pickle
 from collections.abc import Sequence
 
+from smrx.config import Timing
 from smrx.consensus import ConsensusError, MemoryJournal, MetaStore, Replica, StateMachine, messages
 from smrx.consensus.following import Append
+from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry
-from smrx.consensus.messages import AppendEntries, Envelope, SnapshotChunk, Vote
+from smrx.consensus.messages import AppendEntries, AppendReply, Envelope, SnapshotChunk, Vote
 from smrx.consensus.snapshots import Snapshot
 
 
@@ -76,6 +78,20 @@ class AsksForLatest(Replica):
         return wanted
 
 
+class ObeysEveryReset(Replica):
+    """Row 6, the sender's half: sends once a period, to where the last answer before it pointed."""
+
+    def _obeys_reset(self, body: AppendReply, stream: int) -> bool:
+        return True
+
+    def _send_on(self, peer: int, node: object) -> None:
+        pass
+
+
+class StockRow6(AsksForLatest, ObeysEveryReset):
+    """Row 6 as a whole."""
+
+
 class CountsStaleAcknowledgements(Replica):
     """Row 9: an acknowledgement counts whatever term it was given in."""
 
@@ -88,6 +104,29 @@ class CountsEveryVote(Replica):
 
     def _counts_vote(self, peer: int, envelope: Envelope, body: Vote) -> bool:
         return True
+
+
+class AllowsPersistentJournal(Replica):
+    """Row 8: a journal that survives, and nothing to hold what compaction takes from it."""
+
+    def _check_journal(self, journal: MemoryJournal) -> None:
+        pass
+
+
+class FloodsWhileNotReady(Replica):
+    """Row 12: empty frames for as long as the sending loop may run."""
+
+    def _send_snapshot(self, peer: int, *, heartbeat: bool) -> None:
+        started = now()
+        while now() - started < self.timing.heartbeat_ms / 1000:
+            self._post_bare_heartbeat(peer)
+
+
+class LeadsOnAlone(Replica):
+    """Row 15: any patience of a leader that hears nobody."""
+
+    def _check_timing(self, timing: Timing) -> None:
+        pass
 
 
 class AcknowledgesFailedSnapshots(Replica):

@@ -1,25 +1,21 @@
-"""The replica in the ordinary case: it elects, commits, applies, in one round trip and without idle chatter."""
-
-from collections.abc import Iterator
+"""The replica in the ordinary case: it elects, commits in one round trip, tells everybody, and is quiet otherwise."""
 
 import pytest
 
-from tests.consensus.harness import Clock, Cluster, simulated
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    with simulated(1) as clock:
-        yield clock
+from smrx.consensus import NotLeader, messages
+from smrx.consensus.messages import AppendEntries
+from tests.consensus.harness import Clock, Cluster
 
 
 def test_three_nodes_elect_and_commit(clock: Clock) -> None:
     cluster = Cluster(clock)
-    cluster.elect()
+    leader = cluster.elect()
     cluster.commit(20)
     cluster.settle()
     assert [member.machine.numbers for member in cluster.members.values()] == [list(range(1, 22))] * 3
-    assert {member.replica.role for member in cluster.members.values()} == {"leader", "follower"}
+    assert sorted(member.replica.role for member in cluster.members.values()) == ["follower", "follower", "leader"]
+    assert {member.replica.leader_id for member in cluster.members.values()} == {leader.id}
+    assert {member.replica.waiting for member in cluster.members.values()} == {None}
 
 
 def test_a_node_without_peers_leads_at_once(clock: Clock) -> None:
@@ -30,3 +26,96 @@ def test_a_node_without_peers_leads_at_once(clock: Clock) -> None:
     cluster.submit(member)
     member.turn()
     assert member.machine.numbers == [1]
+
+
+def test_a_single_order_is_committed_after_one_round_trip_and_followers_know_half_a_trip_later(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    cluster.network.delay = (0.001, 0.001)
+    cluster.run(0.01)
+    cluster.network.keep_sent = True
+    start = clock.time
+    number = cluster.submit(leader)
+    leader.turn()
+    cluster.run_until(lambda: number in cluster.acknowledged)
+    assert clock.time - start == pytest.approx(0.002, abs=1e-4)
+    cluster.settle()
+    assert clock.time - start == pytest.approx(0.003, abs=1e-4)
+    kinds = [type(messages.decode(frame).body).__name__ for _, _, frame in cluster.network.sent]
+    # Two appends, two acknowledgements, two words of the commit; a heartbeat or two may fall in between.
+    assert len(kinds) <= 6 + 6
+
+
+def test_under_load_the_commit_index_travels_with_the_entries(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    cluster.network.delay = (0.001, 0.001)
+    cluster.network.keep_sent = True
+    for _ in range(500):
+        cluster.submit(leader)
+        leader.turn()
+        cluster.run(0.0005)
+    bodies = [messages.decode(frame).body for source, _, frame in cluster.network.sent if source == leader.id]
+    empty = [body for body in bodies if isinstance(body, AppendEntries) and not body.entries]
+    assert len(bodies) - len(empty) < 1100
+    assert len(empty) < 60
+    cluster.settle()
+
+
+def test_an_idle_cluster_is_quiet(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    cluster.elect()
+    cluster.settle()
+    cluster.network.keep_sent = True
+    cluster.run(10)
+    # A period of 50 ms: two heartbeats, two answers, and the followers' greetings to each other.
+    assert len(cluster.network.sent) / 10 / 20 <= 6.5
+
+
+def test_only_the_leader_takes_commands(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    for member in cluster.members.values():
+        if member is not leader:
+            with pytest.raises(NotLeader):
+                cluster.submit(member)
+
+
+def test_a_new_leader_is_there_soon_after_the_old_one_died(clock: Clock) -> None:
+    for _ in range(5):
+        cluster = Cluster(clock)
+        leader = cluster.elect()
+        cluster.commit(5)
+        cluster.crash(leader.id)
+        start = clock.time
+        cluster.run_until(lambda c=cluster, old=leader: c.leader() not in (None, old))
+        cluster.commit()
+        assert clock.time - start < 2.0
+
+
+def test_deadlines_are_times_to_wait_for(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    for _ in range(200):
+        for member in cluster.members.values():
+            assert abs(member.replica.next_deadline() - clock.time) < 2.0
+        cluster.step(clock.time + 0.05)
+
+
+def test_the_status_names_what_is_waited_for(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    cluster.crash(2)
+    cluster.crash(3)
+    cluster.run(2)
+    assert cluster.members[1].replica.waiting == "waiting for a majority to be reachable (1 of 3 members are)"
+    cluster.restart(2)
+    cluster.run(0.1)
+    assert cluster.members[1].replica.waiting in {None, "waiting for a leader to be elected"}
+    cluster.elect()
+    cluster.run(0.2)
+    peers = {peer.node_id: peer for peer in cluster.members[1].replica.peer_status()}
+    assert peers[2].connected
+    assert not peers[3].connected
+    assert peers[3].silent_s is None
+    assert peers[2].sequence == 1

@@ -8,6 +8,7 @@ steps come from Hypothesis or from a seeded generator.
 
 import random
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -122,6 +123,12 @@ def seeded_steps(seed: int, count: int) -> list[bytes]:
     """The same steps for the same seed, on every machine."""
     source = random.Random(seed)
     return [source.randbytes(STEP_SIZE) for _ in range(count)]
+
+
+@cache
+def seeded_tape(seed: int, count: int) -> Tape:
+    """A tape that several tests read; it takes an oracle to make one."""
+    return build_tape(seeded_steps(seed, count))
 
 
 def build_tape(steps: Iterable[bytes]) -> Tape:

@@ -9,7 +9,7 @@ import sys
 from smrx.engine import Engine
 from tests.oracle import Oracle
 from tests.property.comparison import difference, run, state_differences
-from tests.property.flow import STEP_SIZE, build_tape, seeded_steps
+from tests.property.flow import STEP_SIZE, Tape, build_tape, seeded_steps
 
 
 def hex_command(steps: list[bytes]) -> str:
@@ -21,9 +21,8 @@ def seed_command(seed: int, count: int) -> str:
     return f"python -m tests.property.repeat --seed {seed} --steps {count}"
 
 
-def disagreement(steps: list[bytes]) -> str | None:
-    """What differs between the oracle and the engine after these steps, at length; None if nothing does."""
-    tape = build_tape(steps)
+def disagreement(tape: Tape) -> str | None:
+    """What differs between the oracle and the engine on a tape, at length; None if nothing does."""
     oracle, expected = run(Oracle(), tape)
     engine, found = run(Engine(), tape, restore=True)
     told = difference(tape, expected, found)
@@ -44,7 +43,7 @@ def main() -> int:
         steps = [data[at : at + STEP_SIZE] for at in range(0, len(data), STEP_SIZE)]
     else:
         steps = seeded_steps(options.seed, options.steps)
-    told = disagreement(steps)
+    told = disagreement(build_tape(steps))
     print(told or "the engine and the oracle agree")
     return 1 if told else 0
 

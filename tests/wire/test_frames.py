@@ -214,7 +214,9 @@ def test_any_bytes_are_a_reply_or_a_frame_error(data: bytes) -> None:
         request_id, reply = admin.decode_reply(data)
     except FrameError:
         return
-    assert admin.decode_reply(admin.encode_reply(reply, request_id)) == (request_id, reply)
+    # As bytes: a float that is not a number does not equal itself.
+    again = admin.encode_reply(reply, request_id)
+    assert admin.encode_reply(admin.decode_reply(again)[1], request_id) == again
 
 
 @pytest.mark.parametrize(

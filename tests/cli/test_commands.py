@@ -1,0 +1,164 @@
+"""The commands of the README against a real cluster that `smrx cluster up` started."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smrx import cli
+from smrx.cli.exits import Exit
+from smrx.local import LocalCluster
+
+README = Path(__file__).resolve().parent.parent.parent / "README.md"
+
+Smrx = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def config_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration with free ports; the nodes are for the commands to start."""
+    return LocalCluster(tmp_path_factory.mktemp("cli")).config_path
+
+
+@pytest.fixture
+def smrx(config_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Smrx:
+    """Run a command line; returns what it printed, fails unless it ends with `code`."""
+    monkeypatch.setenv("SMRX_CONFIG", str(config_path))
+
+    def run(line: str, code: Exit = Exit.OK) -> str:
+        capsys.readouterr()
+        ended = cli.run(line.split())
+        said = capsys.readouterr()
+        assert ended == code, said.err
+        assert "Traceback" not in said.err
+        return said.out if code is Exit.OK else said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def market(config_path: Path) -> Iterator[None]:
+    """A running cluster with the README's market and trade on it."""
+    lines = re.findall(
+        r"^smrx ((?:asset|instrument|account|order) .*)$", README.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(lines) >= 8
+    config = ["--config", str(config_path)]
+    try:
+        assert cli.run([*config, "cluster", "up"]) == Exit.OK
+        for line in lines:
+            assert cli.run([*config, *line.split()]) == Exit.OK, line
+        yield
+    finally:
+        cli.run([*config, "cluster", "down"])
+
+
+def as_json(smrx: Smrx, line: str) -> Any:
+    return json.loads(smrx(f"{line} --json"))
+
+
+@pytest.mark.usefixtures("market")
+class TestRunning:
+    def test_status_shows_three_nodes_that_agree(self, smrx: Smrx) -> None:
+        lines = smrx("cluster status").splitlines()
+        assert len(lines) == 4
+        assert sum("leader" in line for line in lines) == 1
+        assert all("AGREE at" in line for line in lines[1:])
+        found = as_json(smrx, "cluster status")
+        assert not found["diverged"]
+        assert {node["agreement"] for node in found["nodes"]} == {"AGREE"}
+        assert len({node["agreement_sequence"] for node in found["nodes"]}) == 1
+        assert all(re.fullmatch("[0-9a-f]{16}", node["state_hash"]) for node in found["nodes"])
+
+    def test_the_book_and_the_orders_show_what_was_left_of_the_trade(self, smrx: Smrx) -> None:
+        book = as_json(smrx, "book BTC-USD")
+        assert (book["bids"], [(level["price"], level["quantity"]) for level in book["asks"]]) == (
+            [],
+            [("50000.00", "0.3000")],
+        )
+        assert re.search(r"50000\.00 +0\.3000", smrx("book BTC-USD"))
+        [order] = as_json(smrx, "order list")
+        assert (order["account"], order["filled"], order["remaining"]) == (8, "0.2000", "0.3000")
+        assert as_json(smrx, "order list --account 7") == []
+        assert smrx("order list --account 7") == "no open orders\n"
+
+    def test_money_moved_exactly(self, smrx: Smrx) -> None:
+        found = {(row["account"], row["asset"]): row for row in as_json(smrx, "account balances")}
+        assert found[7, "BTC"]["available"] == "0.20000000"
+        assert found[8, "USD"]["available"] == "10000.000000"
+        assert found[8, "BTC"]["held"] == "0.30000000"
+        assert {row["account"] for row in as_json(smrx, "account balances 7")} == {7}
+
+    def test_what_was_listed_is_listed(self, smrx: Smrx) -> None:
+        assert as_json(smrx, "account list") == [0, 7, 8]
+        assert [row["symbol"] for row in as_json(smrx, "asset list")] == ["BTC", "USD"]
+        [instrument] = as_json(smrx, "instrument list")
+        assert (instrument["tick"], instrument["lot"], instrument["status"]) == ("0.01", "0.0001", "TRADING")
+        for line in ("account list", "asset list", "instrument list", "account balances"):
+            assert len(smrx(line).splitlines()) >= 2
+
+    def test_an_order_is_reduced_and_cancelled_by_its_owners_name(self, smrx: Smrx) -> None:
+        placed = as_json(smrx, "order place --account 7 BTC-USD buy 0.5 --price 40000.00 --client-order-id 5")
+        assert placed["state"] == "New"
+        assert "Replaced" in smrx("order reduce --account 7 --client-order-id 5 --quantity 0.25")
+        assert "Cancelled" in smrx("order cancel --account 7 --client-order-id 5")
+        assert "UNKNOWN_ORDER" in smrx("order cancel --account 7 --client-order-id 5", Exit.REFUSED)
+        smrx("order place --account 7 BTC-USD buy 0.1 --price 40000.00")
+        assert as_json(smrx, "order cancel --account 7 --all --symbol BTC-USD --side buy")["cancelled"] == 1
+
+    def test_a_transfer_with_the_same_name_is_made_once(self, smrx: Smrx) -> None:
+        assert "done" in smrx("account deposit 7 5.00 USD --transfer-id 77")
+        assert "was made before" in smrx("account deposit 7 5.00 USD --transfer-id 77")
+        assert "TRANSFER_ID_REUSED" in smrx("account deposit 7 6.00 USD --transfer-id 77", Exit.REFUSED)
+        assert "done" in smrx("account withdraw 7 5.00 USD")
+
+    @pytest.mark.parametrize(
+        ("line", "code", "sentence"),
+        [
+            ("order place --account 7 BTC-USD buy 0.2 --price 49999.999", Exit.USAGE, "tick 0.01"),
+            ("order place --account 7 BTC-USD buy 0.2 --price 1e5", Exit.USAGE, "expected a decimal"),
+            ("order place --account 7 BTC-USD buy 1000 --price 50000", Exit.REFUSED, "INSUFFICIENT_FUNDS"),
+            ("order place --account 9 BTC-USD buy 1 --price 50000", Exit.REFUSED, "UNKNOWN_ACCOUNT"),
+            ("order place --account 7 BTC-USD buy 1 --tif gtc", Exit.USAGE, "market order"),
+            ("order place --account 7 ETH-USD buy 1 --price 1", Exit.USAGE, "expected one of BTC-USD"),
+            ("order cancel --account 7", Exit.USAGE, "exactly one of"),
+            ("order cancel --account 7 --order-id 1 --side buy", Exit.USAGE, "go with --all"),
+            ("account open 7", Exit.REFUSED, "ACCOUNT_EXISTS"),
+            ("asset add btc --decimals 2", Exit.USAGE, "A-Z"),
+            ("instrument add X --base BTC --quote USD --tick 0.000001 --lot 0.0000001", Exit.USAGE, "multiple"),
+            ("book NOPE", Exit.USAGE, "expected one of BTC-USD"),
+            ("cluster up --new", Exit.RESOURCE, "is running"),
+        ],
+    )
+    def test_a_mistake_is_one_sentence_with_its_exit_code(
+        self, smrx: Smrx, line: str, code: Exit, sentence: str
+    ) -> None:
+        said = smrx(line, code)
+        assert sentence in said
+        assert said.count("\n") == 1
+
+    def test_up_again_leaves_running_nodes_alone(self, smrx: Smrx) -> None:
+        before = {node["node_id"]: node["incarnation"] for node in as_json(smrx, "cluster status")["nodes"]}
+        assert "running already" in smrx("cluster up")
+        assert {n["node_id"]: n["incarnation"] for n in as_json(smrx, "cluster status")["nodes"]} == before
+
+
+def test_a_stopped_cluster_says_what_is_lost_and_begins_anew_only_when_told_to(
+    smrx: Smrx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMRX_CONFIG", str(LocalCluster(tmp_path, 1).config_path))
+    try:
+        smrx("cluster up")
+        smrx("account open 7")
+        assert as_json(smrx, "cluster status")["nodes"][0]["agreement"] == "NOT COMPARED", "with whom?"
+        assert "is gone" in smrx("cluster down")
+        smrx("cluster status", Exit.UNAVAILABLE)
+        assert "cluster up --new" in smrx("cluster up", Exit.UNAVAILABLE)
+        assert "no node" in smrx("cluster down")
+        smrx("cluster up --new")
+        assert as_json(smrx, "account list") == [0]
+    finally:
+        smrx("cluster down")

@@ -1,0 +1,14 @@
+"""A clock of our own for the tests of consensus."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.consensus.harness import Clock, simulated
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """Simulated time; the library runs on it for the length of the test."""
+    with simulated(1) as clock:
+        yield clock

@@ -1,0 +1,44 @@
+"""Many seeds of everything at once, and the proof that the search finds what it is for."""
+
+import pytest
+
+from smrx.consensus import ConsensusError, Replica
+from tests.consensus import chaos, stock
+from tests.consensus.harness import Violation
+
+#: Seeds that once found a fault stay.
+REGRESSIONS: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize("first", range(0, 120, 20))
+def test_nothing_acknowledged_is_lost_or_doubled(first: int) -> None:
+    acknowledged = 0
+    for seed in (*range(first, first + 20), *(REGRESSIONS if not first else ())):
+        print(f"python -m tests.consensus.chaos {seed} 1")
+        acknowledged += len(chaos.run(seed, nodes=nodes_of(seed)).acknowledged)
+    assert acknowledged > 1000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [stock.ForgetsThatItForgot, stock.CutsMatchingEntries],
+    ids=lambda c: c.__name__,
+)
+def test_the_search_finds_the_librarys_faults(fault: type[Replica]) -> None:
+    for seed in range(200):
+        try:
+            chaos.run(seed, fault, nodes=nodes_of(seed))
+        except (Violation, ConsensusError):
+            return
+    raise AssertionError("expected a violation within 200 seeds")
+
+
+def test_a_seed_is_the_same_run_every_time() -> None:
+    first, second = chaos.run(5), chaos.run(5)
+    assert first.log == second.log
+    assert first.clock.time == second.clock.time
+
+
+def nodes_of(seed: int) -> int:
+    """Every fourth seed has five nodes."""
+    return 3 if seed % 4 else 5

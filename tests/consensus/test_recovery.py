@@ -1,0 +1,119 @@
+"""The few bytes a node must not forget, and the directories it must not touch."""
+
+import multiprocessing
+from pathlib import Path
+
+import lmdb
+import msgspec
+import pytest
+
+from smrx.consensus import MetaError, MetaStore
+
+
+def open_store(directory: Path, cluster: str = "alpha", node_id: int = 1) -> MetaStore:
+    return MetaStore(directory / "node", cluster=cluster, node_id=node_id)
+
+
+def test_a_new_store_knows_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert (store.incarnation, store.term, store.vote, store.joined) == (1, 0, None, False)
+    store.close()
+
+
+def test_what_was_synced_is_there_in_the_next_life(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.set_term(7, 3)
+    store.set_joined()
+    store.close()
+    store = open_store(tmp_path)
+    assert (store.incarnation, store.term, store.vote, store.joined) == (2, 7, 3, True)
+    store.close()
+
+
+def test_sync_without_changes_writes_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    transaction = store._environment.info()["last_txnid"]
+    store.sync()
+    store.set_term(0, None)
+    store.sync()
+    assert store._environment.info()["last_txnid"] == transaction
+    store.close()
+
+
+def test_the_directory_does_not_grow(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    for term in range(20):
+        store.set_term(term, 1)
+        store.sync()
+    size = sum(path.stat().st_size for path in (tmp_path / "node").iterdir())
+    for term in range(20, 200):
+        store.set_term(term, 1)
+        store.sync()
+    assert sum(path.stat().st_size for path in (tmp_path / "node").iterdir()) == size
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "node_id", "message"),
+    [
+        ("beta", 1, "expected the data of cluster 'beta', found that of cluster 'alpha'"),
+        ("alpha", 2, "expected the data of node 2, found that of node 1"),
+    ],
+)
+def test_the_directory_of_another_is_refused(tmp_path: Path, cluster: str, node_id: int, message: str) -> None:
+    open_store(tmp_path).close()
+    with pytest.raises(MetaError, match=message):
+        open_store(tmp_path, cluster, node_id)
+    store = open_store(tmp_path)
+    assert store.incarnation == 2
+    store.close()
+
+
+def _try_open(directory: Path, found: "multiprocessing.Queue[str]") -> None:
+    try:
+        open_store(directory)
+    except MetaError as error:
+        found.put(str(error))
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    found: multiprocessing.Queue[str] = context.Queue()
+    process = context.Process(target=_try_open, args=(tmp_path, found))
+    process.start()
+    assert "expected to be the only process here" in found.get(timeout=60)
+    process.join()
+    store.close()
+
+
+def test_a_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(MetaError, match="only process"):
+        open_store(tmp_path)
+    store.close()
+    open_store(tmp_path).close()
+
+
+def test_garbage_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "meta.lmdb").write_bytes(b"garbage" * 2000)
+    with pytest.raises(MetaError, match="expected the meta data of a node, found"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("record", [b"\xc1", msgspec.msgpack.encode([1, "alpha", 1]), msgspec.msgpack.encode("text")])
+def test_a_record_of_another_shape_is_refused(tmp_path: Path, record: bytes) -> None:
+    open_store(tmp_path).close()
+    environment = lmdb.open(str(tmp_path / "node" / "meta.lmdb"), subdir=False, lock=False)
+    with environment.begin(write=True) as transaction:
+        transaction.put(b"meta", record)
+    environment.close()
+    with pytest.raises(MetaError, match="expected the meta data of a node, found"):
+        open_store(tmp_path)
+
+
+def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "node").write_text("a file")
+    with pytest.raises(MetaError, match="expected a directory this process can write"):
+        open_store(tmp_path)

@@ -1,0 +1,229 @@
+"""Corners that chance would seldom find, laid out as tables; the engine and the oracle must agree on each entry."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from smrx.engine import Engine
+from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
+from smrx.engine.records import COMMAND
+from tests.commands import (
+    Commands,
+    add_asset,
+    add_instrument,
+    command,
+    deposit,
+    join,
+    open_account,
+    open_session,
+    place,
+    withdraw,
+)
+from tests.oracle import Oracle
+from tests.property.comparison import difference, run, state_differences
+from tests.property.flow import VENUE_SESSION, Batch, Tape, market
+
+U64, U32, I62 = (1 << 64) - 1, (1 << 32) - 1, (1 << 62) - 1
+#: The venue's next request id once the market stands.
+NEXT = len(market()) - 4
+
+
+def every_kind_and_field() -> list[Commands]:
+    """Each kind, known or not, with one field set and all others 0."""
+    fields = [name for name in COMMAND.names or () if name not in ("kind", "session_id", "request_id")]
+    commands = []
+    request = NEXT
+    for kind, field, value in itertools.product(range(20), fields, (1, 2, 3, 5, 255)):
+        if kind == CommandKind.OPEN_SESSION:
+            commands.append(command(kind, (1_000 + len(commands), 0), **{field: value}))
+        else:
+            commands.append(command(kind, (VENUE_SESSION, request), **{field: value}))
+            request += 1
+    return commands
+
+
+def every_kind_of_order() -> list[Commands]:
+    choices = itertools.product(range(4), range(4), range(6), (0, 1, 4, 5), range(3), (0, 3))
+    return [
+        command(
+            CommandKind.PLACE, (11, request), account=1, instrument=1, side=side, order_type=order_type, tif=tif,
+            stp=stp, flags=flags, price_ticks=price, quantity_lots=1,
+        )
+        for request, (side, order_type, tif, stp, flags, price) in enumerate(choices, start=1)
+    ]  # fmt: skip
+
+
+def every_kind_without_a_session() -> list[Commands]:
+    return [command(kind, sender) for kind in range(256) for sender in ((0, 0), (555, 1))]
+
+
+def symbols() -> list[Commands]:
+    """Good ones, empty ones, and ones with a byte that may not be there or not at that place."""
+    texts = (
+        b"",
+        b"A",
+        b"\0A",
+        b"A\0B",
+        b"ABCDEFGH",
+        b"A-./_Z09",
+        b"AB a",
+        b"a",
+        b"A@",
+        b"A[",
+        b"A:",
+        b"A,",
+        b"A`",
+        b"\x80",
+    )
+    return [
+        command(
+            CommandKind.ADD_ASSET, (VENUE_SESSION, NEXT + index), instrument=50 + index,
+            client_order_id=int.from_bytes(text.ljust(8, b"\0"), "little"),
+        )
+        for index, text in enumerate((*texts, b"\xff" * 8))
+    ]  # fmt: skip
+
+
+def session_openings() -> list[Commands]:
+    """Resumed with garbage in it, taken with a hole, taken with the next request id, which that uses up."""
+    return [
+        command(CommandKind.OPEN_SESSION, (11, 5), account=1, reserved=7),
+        command(CommandKind.OPEN_SESSION, (11, 9), account=2),
+        command(CommandKind.OPEN_SESSION, (11, 1), account=2),
+        place((11, 1), 1, Side.BUY, 1, 1),
+        place((11, 2), 1, Side.BUY, 1, 1),
+        command(CommandKind.CLOSE_SESSION, (11, 2)),
+        command(CommandKind.CLOSE_SESSION, (11, 3)),
+        open_session(11, 2),
+        place((11, 1), 2, Side.BUY, 1, 1),
+    ]
+
+
+def largest_numbers() -> list[Commands]:
+    return [
+        open_session(U64, 1),
+        place((U64, U64), 1, Side.BUY, 1, 1),
+        place((U64, 1), 1, Side.BUY, 1, 1, client_order_id=U64),
+        command(CommandKind.CANCEL, (U64, 2), account=1, client_order_id=U64),
+        open_account((VENUE_SESSION, NEXT), U32),
+        add_asset((VENUE_SESSION, NEXT + 1), U32, "ZZZZZZZZ", 18),
+        deposit((VENUE_SESSION, NEXT + 2), U32, U32, I62, U64),
+        deposit((VENUE_SESSION, NEXT + 3), U32, U32, 1, 5),
+        withdraw((VENUE_SESSION, NEXT + 4), U32, U32, I62, 1 << 63),
+        deposit((VENUE_SESSION, NEXT + 5), U32, U32, I62, 5),
+    ]
+
+
+def largest_instruments() -> list[Commands]:
+    """Products around 2^62 and far beyond 2^64, where a careless one would wrap."""
+    shapes = [
+        (U32, U32, 1 << 15, (1 << 15) - 1),
+        (U32, U32, (1 << 63) - 1, (1 << 63) - 1),
+        (1, 1, I62, 1),
+        (1, 1, I62 + 1, 1),
+        (4, 4, I62, I62),
+        (1, 1, 1 << 31, 1 << 31),
+        (1, 1, (1 << 31) - 1, 1 << 31),
+        (1, 4, 1 << 60, 16),  # 2^66
+        (1 << 31, 1, 1, 1 << 31),
+        (1 << 31, 1, 1, (1 << 31) - 1),
+        (8, 1, 1, 1 << 61),  # 2^64 exactly
+    ]
+    return [
+        add_instrument(
+            (VENUE_SESSION, NEXT + index), 70 + index, "BIG", base_asset=3, quote_asset=1, lot_units=lot,
+            scale_units=scale, max_price_ticks=price, max_quantity_lots=quantity,
+        )
+        for index, (lot, scale, price, quantity) in enumerate(shapes)
+    ]  # fmt: skip
+
+
+def trades_at_the_bound() -> list[Commands]:
+    """An order worth all the money that can be, filled in two parts at better prices."""
+    price = (1 << 31) - 1
+    return [
+        add_asset((VENUE_SESSION, NEXT), 8, "MUCH"),
+        add_instrument(
+            (VENUE_SESSION, NEXT + 1), 9, "ETH/MUCH", base_asset=3, quote_asset=8, scale_units=1 << 30,
+            max_price_ticks=price, max_quantity_lots=2,
+        ),
+        deposit((VENUE_SESSION, NEXT + 2), 1, 8, I62, 900),
+        place((12, 1), 2, Side.SELL, 1, price - 1, instrument=9),
+        place((11, 1), 1, Side.BUY, 2, price, instrument=9),
+        place((13, 1), 3, Side.SELL, 2, price, instrument=9),
+        place((11, 2), 1, Side.BUY, 2, order_type=OrderType.MARKET, tif=TimeInForce.IOC, instrument=9),
+    ]  # fmt: skip
+
+
+def stops() -> list[Commands]:
+    """What stops a taker when two things could: its own order, its money, the end of the book."""
+    market_buy = {"order_type": OrderType.MARKET, "tif": TimeInForce.IOC}
+    return [
+        place((12, 1), 2, Side.SELL, 10, 20),
+        place((11, 1), 1, Side.SELL, 1, 20),
+        withdraw((11, 2), 1, 1, 900, 500),
+        place((11, 3), 1, Side.BUY, 50, **market_buy),
+        place((11, 4), 1, Side.BUY, 1, 20, flags=OrderFlags.POST_ONLY),
+        open_account((VENUE_SESSION, NEXT), 9),
+        open_session(19, 9),
+        place((19, 1), 9, Side.BUY, 1, **market_buy),
+        place((19, 2), 9, Side.SELL, 1, **market_buy),
+        command(CommandKind.MASS_CANCEL, (11, 5), account=1),
+        place((19, 3), 9, Side.BUY, 1, **market_buy),
+    ]
+
+
+def long_sweep() -> list[Commands]:
+    """A thousand small offers, most of them taken by one order, the rest gone with two mass cancels."""
+    commands = [
+        add_instrument((VENUE_SESSION, NEXT), 9, "DEEP", base_asset=3, quote_asset=1),
+        deposit((VENUE_SESSION, NEXT + 1), 1, 1, 1_000_000, 900),
+        *(deposit((VENUE_SESSION, NEXT + account), account, 3, 1_000, 900 + account) for account in (2, 3)),
+    ]
+    for number in range(1_000):
+        account, request = 2 + number % 2, 1 + number // 2
+        # Prices come in an order that is neither rising nor falling; client ids too.
+        price = 1 + number * 37 % 61
+        commands.append(
+            place(
+                (10 + account, request),
+                account,
+                Side.SELL,
+                1,
+                price,
+                instrument=9,
+                client_order_id=1 + number * 7 % 1009,
+            )
+        )
+    return [
+        *commands,
+        place((11, 1), 1, Side.BUY, 1_001, 61, instrument=9, tif=TimeInForce.FOK),
+        place((11, 2), 1, Side.BUY, 700, 61, instrument=9, tif=TimeInForce.FOK),
+        command(CommandKind.MASS_CANCEL, (12, 501), account=2, side=Side.SELL),
+        command(CommandKind.MASS_CANCEL, (13, 501), account=3, instrument=9),
+    ]
+
+
+@pytest.mark.parametrize(
+    "corner",
+    [
+        every_kind_and_field,
+        every_kind_of_order,
+        every_kind_without_a_session,
+        symbols,
+        session_openings,
+        largest_numbers,
+        largest_instruments,
+        trades_at_the_bound,
+        stops,
+        long_sweep,
+    ],
+)
+def test_engine_and_oracle_agree_in_the_corner(corner: Callable[[], list[Commands]]) -> None:
+    tape = Tape([Batch(1, join(market())), Batch(2, join(corner()))])
+    oracle, expected = run(Oracle(), tape)
+    engine, found = run(Engine(), tape)
+    told = difference(tape, expected, found)
+    assert told is None, told
+    assert state_differences(oracle, engine) == []
