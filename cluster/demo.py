@@ -260,9 +260,12 @@ def _run(folder: Path, commands: int) -> list[str]:
         with _ended(verifier), cluster, asker(cluster.config, 0.3) as ask:
             board.say(f"node {cluster.wait_leader()} leads")
             demo = Demo(cluster, ask, verifier, board, tape)
-            demo.play()
-            board.say("proving what was promised")
-            return demo.prove()
+            try:
+                demo.play()
+                board.say("proving what was promised")
+                return demo.prove()
+            finally:
+                demo.flow.end()
 
 
 @contextmanager

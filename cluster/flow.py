@@ -43,6 +43,12 @@ class Flow:
         """Send nothing beyond what is under way."""
         self._stop_asked = True
 
+    def end(self, timeout: float = 2.0) -> None:
+        """Stop, and wait a little for what is under way: while the nodes still live it is answered soon."""
+        self.stop()
+        with self._changed:
+            self._changed.wait_for(lambda: self._run is None or self.done, timeout)
+
     @property
     def acknowledged(self) -> int:
         """Commands answered so far."""

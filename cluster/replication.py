@@ -48,6 +48,7 @@ class Stage:
         self.tape = tape
         self.ask = ask
         self.config = cluster.config
+        self.flows: list[Flow] = []
         self.node_ids = [node.id for node in cluster.config.nodes]
         with Client(self.config, account=0) as client:
             failure = setup_failure(tape.setup, client.submit(tape.setup))
@@ -60,7 +61,13 @@ class Stage:
         commands = self.tape.commands[int(start * count) : int(end * count)]
         flow = Flow(self.config, commands, rate=None if seconds is None else len(commands) / seconds)
         flow.start()
+        self.flows.append(flow)
         return flow
+
+    def end(self) -> None:
+        """Let no flow outlive the nodes it speaks to."""
+        for flow in self.flows:
+            flow.end()
 
     def files(self) -> dict[str, tuple[int, int]]:
         """What is in the files of all data directories."""
@@ -142,7 +149,7 @@ def _damage(stage: Stage, victim: int) -> tuple[int, str, float]:
     first = int(outcome["sequence"])
     while True:
         seen = next(node for node in survey(stage.ask, stage.node_ids).nodes if node.node_id == victim)
-        how = _named(seen, first)
+        how = how_named(seen, first)
         took = time.monotonic() - answered
         if took > DETECTION_SECONDS:
             found = seen.status.agreement if seen.status else "no answer"
@@ -154,7 +161,7 @@ def _damage(stage: Stage, victim: int) -> tuple[int, str, float]:
             return first, how, took
 
 
-def _named(seen: Seen, first: int) -> str | None:
+def how_named(seen: Seen, first: int) -> str | None:
     """How the damage was found, if the hashes and the node itself name it at the right command; else None."""
     status = seen.status
     if status is None or status.fenced is None or seen.agreement is not Agreement.DIVERGED:
@@ -221,7 +228,10 @@ def main(commands: int, only: tuple[str, ...], seed: int) -> None:
         cluster.wait_leader()
         stage = Stage(cluster, generate(commands, seed), ask)
         chosen = [claim for name, claim in CLAIMS.items() if not only or name in only]
-        failed = [_name(claim) for claim in chosen if not _holds(claim, stage)]
+        try:
+            failed = [_name(claim) for claim in chosen if not _holds(claim, stage)]
+        finally:
+            stage.end()
     click.echo(f"FAIL: {', '.join(failed)}" if failed else "PASS")
     sys.exit(1 if failed else 0)
 

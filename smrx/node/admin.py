@@ -121,7 +121,8 @@ class AdminService:
             agreement=admin.AgreementStatus(state=agreement.state, sequence=agreement.sequence),
             fenced=agreement.fenced,
             waiting=replica.waiting,
-            first_divergent_sequence=agreement.first_divergent,
+            # The majority knows the place too, but it is not the one that diverged.
+            first_divergent_sequence=agreement.first_divergent if agreement.fenced is not None else None,
             peers=replica.peer_status(),
             uptime_s=round(time.monotonic() - node.started, 3),
             orders_open=counts["orders"],

@@ -1,6 +1,7 @@
 """The few bytes a node must not forget, and the directories it must not touch."""
 
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import lmdb
@@ -69,22 +70,25 @@ def test_the_directory_of_another_is_refused(tmp_path: Path, cluster: str, node_
     store.close()
 
 
-def _try_open(directory: Path, found: "multiprocessing.Queue[str]") -> None:
-    try:
-        open_store(directory)
-    except MetaError as error:
-        found.put(str(error))
+_HOLDER = """
+import fcntl, sys
+lock = open(sys.argv[1], "a")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
-def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    context = multiprocessing.get_context("spawn")
-    found: multiprocessing.Queue[str] = context.Queue()
-    process = context.Process(target=_try_open, args=(tmp_path, found))
-    process.start()
-    assert "expected to be the only process here" in found.get(timeout=60)
-    process.join()
-    store.close()
+def test_a_directory_another_process_holds_is_refused(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path / "node" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(MetaError, match="expected to be the only process here"):
+            open_store(tmp_path)
+        process.communicate()
+    open_store(tmp_path).close()
 
 
 def test_a_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
