@@ -16,9 +16,9 @@ from .inspect import Inspect
 from .records import COMMAND, EVENT, OUTCOME
 from .state import ACCOUNTS, RING_SIZE, State, allocate, grow
 
-#: Room for events in a buffer, for each command and at least: more than commands cause on average. A buffer is the
-#: caller's afterwards, so its size is what he keeps, and a smaller one costs no more than another round.
-EVENTS_PER_COMMAND: Final = 2
+#: Room for events in a buffer, for each command and at least: twice what a busy market causes. A buffer is the
+#: caller's afterwards and is not filled in vain; a batch that needs more gets another one, and a copy of both.
+EVENTS_PER_COMMAND: Final = 4
 LEAST_EVENTS: Final = 64
 
 
@@ -85,7 +85,7 @@ class Engine:
             needed = int(self._turn["needed"])
             if needed == 0:
                 self._grow()
-        return Result(outcomes, parts[0] if len(parts) == 1 else np.concatenate(parts), hashes)
+        return Result(outcomes, parts[0] if len(parts) == 1 else _joined(parts), hashes)
 
     def _grow(self) -> None:
         grown = grow(self._state)
@@ -182,6 +182,11 @@ def _open_venue_account(state: State) -> None:
     if state.core["hashing"][0]:
         account["hash"] = digest.record_hashes("accounts", account)
         state.core["digest"] = account["hash"]
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Events one after the other. As words: NumPy copies records field by field, forty times slower."""
+    return np.concatenate([part.view(np.uint64) for part in parts]).view(EVENT)
 
 
 def _readable(commands: NDArray[Any]) -> NDArray[Any]:
