@@ -21,10 +21,9 @@ import click
 from cluster.board import Board, NodeRow, Numbers
 from cluster.flow import Flow
 from cluster.proof import FAILURES, NotProved, equal_logs, read_events
-from smrx.cli import compiling
-from smrx.cli.connect import asker
-from smrx.cli.survey import Ask
+from smrx import compiling
 from smrx.client import Client
+from smrx.client.asker import Ask, asker
 from smrx.local import LocalCluster
 from smrx.tape import lobster
 from smrx.tape.convert import convert

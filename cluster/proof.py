@@ -8,7 +8,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.cli.survey import Ask
+from smrx.client.asker import Ask
 from smrx.client.errors import ClientError
 from smrx.config import Config
 from smrx.engine.records import EVENT

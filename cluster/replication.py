@@ -17,10 +17,10 @@ import numpy as np
 
 from cluster.flow import Flow
 from cluster.proof import FAILURES, NotProved, changed, contents, equal_logs, read_events
-from smrx.cli import compiling
-from smrx.cli.connect import asker
-from smrx.cli.survey import Agreement, Ask, Seen, survey
+from smrx import compiling
+from smrx.cli.survey import Agreement, Seen, survey
 from smrx.client import Client
+from smrx.client.asker import Ask, asker
 from smrx.engine.codes import CommandKind, OutcomeStatus
 from smrx.engine.records import COMMAND
 from smrx.local import LocalCluster

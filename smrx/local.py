@@ -3,6 +3,7 @@
 For the demo, the benchmarks and the end-to-end tests. Every process is started, signalled and awaited by its own id.
 """
 
+import logging
 import os
 import random
 import signal
@@ -16,8 +17,11 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from smrx.client.asker import asker
+from smrx.compiling import ready_engine
 from smrx.config import Config, Limits, NodeConfig, Timing, dump
 from smrx.wire.admin import NodeStatus, Status
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,7 +73,8 @@ class LocalCluster:
         self.stop()
 
     def start(self) -> None:
-        """Start every node that is not running."""
+        """Start every node that is not running, once the engine is compiled: three at once would do it three times."""
+        ready_engine(log.info)
         for node in self.config.nodes:
             if not self.running(node.id):
                 self.start_node(node.id)

@@ -30,6 +30,7 @@ LAYERS = {
     "consensus": 3,
     "feed": 3,
     "wire": 2,
+    "compiling": 1,
     "config": 1,
     "engine": 0,
 }

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from smrx.cli import compiling, options, output
+from smrx import compiling
+from smrx.cli import options, output
 
 
 @click.group()

@@ -7,10 +7,12 @@ from typing import Any
 import click
 from rich.text import Text
 
-from smrx.cli import compiling, connect, detached, options, output
+from smrx import compiling
+from smrx.cli import detached, options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
 from smrx.cli.survey import Agreement, Seen, Survey, survey
+from smrx.client.asker import asker
 from smrx.config import Config
 
 _COLOURS = {
@@ -122,7 +124,7 @@ def status(timeout: float, as_json: bool) -> None:
       smrx cluster status --json
     """
     config = options.config()
-    with connect.asker(config, timeout) as ask:
+    with asker(config, timeout) as ask:
         seen = survey(ask, [node.id for node in config.nodes])
     _print(config, seen, as_json)
     if seen.diverged:
@@ -133,7 +135,7 @@ def status(timeout: float, as_json: bool) -> None:
 
 def _forget(config: Config) -> None:
     """Remove what the nodes know of earlier lives; raises Failure if one is running, however it was started."""
-    with connect.asker(config, 0.3) as ask:
+    with asker(config, 0.3) as ask:
         alive = [
             str(node.node_id) for node in survey(ask, [n.id for n in config.nodes]).nodes if node.status is not None
         ]
@@ -145,7 +147,7 @@ def _forget(config: Config) -> None:
 def _await_leader(config: Config, started: list[detached.ProcessFile], deadline: float) -> Survey:
     """The cluster as soon as it has a leader and every node answers; raises Failure when a node ends or time is up."""
     node_ids = [node.id for node in config.nodes]
-    with connect.asker(config, 1.0) as ask:
+    with asker(config, 1.0) as ask:
         while True:
             seen = survey(ask, node_ids)
             if seen.leader is not None and all(node.status is not None for node in seen.nodes):

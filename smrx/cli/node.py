@@ -4,7 +4,8 @@ import logging
 
 import click
 
-from smrx.cli import compiling, options
+from smrx import compiling
+from smrx.cli import options
 
 
 @click.command()

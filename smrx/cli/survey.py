@@ -6,17 +6,15 @@ Asks through a function, so it knows no socket. Called by `smrx cluster`.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from smrx.wire.admin import AnyReply, AnyRequest, HashAt, HashReply, NodeStatus, Status
-
-#: Returns a node's answer, or None when it gave none in time.
-Ask = Callable[[int, AnyRequest], AnyReply | None]
+from smrx.client.asker import Ask
+from smrx.wire.admin import HashAt, HashReply, NodeStatus, Status
 
 #: How long a node may take to reach the sequence at which all are compared: ten heartbeats.
 _CATCH_UP_SECONDS: Final = 0.5

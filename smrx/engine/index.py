@@ -26,7 +26,7 @@ def home(cells: Array, key: Any, extra: Any) -> Any:
     Keys that follow each other, as ids do, begin in cells that follow each other, eight at a time: two cache lines.
     """
     word = ((key >> _RUN_BITS) ^ (np.uint64(extra) * _SECOND)) * _GOLDEN
-    return ((((word ^ (word >> U32)) << _RUN_BITS) | (key & _RUN))) & np.uint64(len(cells) - 1)
+    return (((word ^ (word >> U32)) << _RUN_BITS) | (key & _RUN)) & np.uint64(len(cells) - 1)
 
 
 @inlined

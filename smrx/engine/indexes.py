@@ -1,6 +1,6 @@
 """Filling the indexes of a state from its records: after growth and after a restore."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

@@ -62,7 +62,7 @@ class Publisher:
         return self._next_heartbeat
 
     def answer_requests(self, ring: EventRing | None) -> bool:
-        """Answer retransmission requests that have arrived, or drop them without a ring; True if more may be waiting."""
+        """Answer requests that have arrived, or drop them where there is no ring; True if more may be waiting."""
         for _ in range(_REQUESTS_PER_TURN):
             try:
                 parts = self.requests.recv_multipart(zmq.DONTWAIT)

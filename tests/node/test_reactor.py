@@ -1,0 +1,111 @@
+"""One node of a cluster of one, turned by hand in this process: what no other process needs to be there for."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from smrx.config import Config
+from smrx.engine.codes import CommandKind, OutcomeStatus
+from smrx.engine.records import COMMAND, OUTCOME
+from smrx.local import LocalCluster
+from smrx.node.reactor import Node, PortInUseError
+from smrx.wire import frames
+from smrx.wire.frames import FrameKind
+
+DEADLINE_SECONDS = 20.0
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return LocalCluster(tmp_path, nodes=1).config
+
+
+@pytest.fixture
+def node(config: Config) -> Iterator[Node]:
+    node = Node(config, 1)
+    turn_until(node, lambda: node.replica.is_leader)
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def orders(config: Config) -> Iterator[zmq.Socket[bytes]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.connect(config.node(1).orders_address)
+    yield socket
+    context.destroy(linger=0)
+
+
+def turn_until(node: Node, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        node.turn()
+
+
+def answer(node: Node, orders: zmq.Socket[bytes], commands: np.ndarray) -> frames.Frame:
+    orders.send(frames.encode_commands(commands))
+    turn_until(node, lambda: bool(orders.poll(0)))
+    return frames.decode(orders.recv())
+
+
+def opened_account(account: int) -> np.ndarray:
+    rows = np.zeros(2, COMMAND)
+    rows["kind"] = [CommandKind.OPEN_SESSION, CommandKind.OPEN_ACCOUNT]
+    rows["session_id"], rows["request_id"], rows["account"] = 5, [0, 1], [0, account]
+    return rows
+
+
+def test_a_cluster_of_one_serves_by_itself(node: Node, orders: zmq.Socket[bytes]) -> None:
+    frame = answer(node, orders, opened_account(3))
+    assert frame.kind is FrameKind.OUTCOMES
+    assert frames.records(frame)["status"].tolist() == [OutcomeStatus.ACCEPTED] * 2
+
+
+def test_a_repeated_frame_is_answered_with_the_first_outcomes(node: Node, orders: zmq.Socket[bytes]) -> None:
+    rows = opened_account(3)
+    first = frames.records(answer(node, orders, rows)).copy()
+    again = frames.records(answer(node, orders, rows))
+    assert again[1] == first[1]
+    # Opening the same session again is a resumption: it says how far the session has come.
+    assert (again["status"][0], again["order_id"][0]) == (OutcomeStatus.DUPLICATE, 1)
+    assert again.dtype == OUTCOME
+
+
+def test_memory_that_rots_at_rest_is_found_and_the_node_serves_no_more(node: Node, orders: zmq.Socket[bytes]) -> None:
+    rows = np.concatenate([opened_account(3), np.zeros(2, COMMAND)])
+    rows["kind"][2:] = [CommandKind.ADD_ASSET, CommandKind.DEPOSIT]
+    rows["session_id"], rows["request_id"][2:] = 5, [2, 3]
+    rows["instrument"][2:], rows["client_order_id"][2] = 1, ord("X")
+    rows["account"][3], rows["order_id"][3], rows["quantity_lots"][3] = 3, 9, 1000
+    assert frames.records(answer(node, orders, rows))["status"].tolist() == [OutcomeStatus.ACCEPTED] * 4
+    assert node.fenced is None
+    assert node.machine.engine.corrupt_balance(3, 1, 1)
+    turn_until(node, lambda: node.fenced is not None)
+    assert node.fenced is not None
+    assert "memory damaged" in node.fenced
+    frame = answer(node, orders, opened_account(4)[1:])
+    assert frame.kind is FrameKind.ERROR
+    assert frames.error_body(frame).code == frames.ErrorCode.FENCED
+
+
+def test_sound_memory_is_looked_through_again_and_again_without_an_alarm(node: Node, orders: zmq.Socket[bytes]) -> None:
+    answer(node, orders, opened_account(3))
+    end = time.monotonic() + 0.5
+    turn_until(node, lambda: time.monotonic() > end)
+    assert node.fenced is None
+
+
+def test_a_second_node_on_the_same_ports_says_which_and_lets_go_of_its_directory(
+    node: Node, config: Config, tmp_path: Path
+) -> None:
+    other = LocalCluster(tmp_path / "other", nodes=1).config
+    taken = Config(cluster=other.cluster, nodes=config.nodes, data_dir=other.data_dir)
+    for _ in range(2):
+        with pytest.raises(PortInUseError, match=str(config.node(1).port)):
+            Node(taken, 1)
