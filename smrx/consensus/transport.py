@@ -217,10 +217,10 @@ class ZmqTransport(PeerTransport):
     def drain(self, max_messages: int) -> int:
         """Take what has arrived, up to a number of messages; return how many there were."""
         for count in range(max_messages):
-            try:
-                parts = self._inbox.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
+            # Asking is a tenth of the price of the exception that says there is nothing.
+            if not self._inbox.poll(0):
                 return count
+            parts = self._inbox.recv_multipart(zmq.DONTWAIT)
             if len(parts) == 2:
                 self.receive(parts[1])
             else:

@@ -34,8 +34,8 @@ _ORDERS_PER_TURN: Final = 256
 _RAFT_PER_TURN: Final = 256
 _STATUS_SECONDS: Final = 0.5
 #: Records whose cached hash is checked per turn of an idle loop: memory that rots at rest is found before it is used.
-_SCRUB_RECORDS: Final = 256
-_SCRUB_SECONDS: Final = 0.02
+_SCRUB_RECORDS: Final = 1024
+_SCRUB_SECONDS: Final = 0.1
 
 
 class PortInUseError(Exception):
@@ -107,10 +107,9 @@ class Node:
             self._poller.register(socket, zmq.POLLIN)
         self._led_term: int | None = None
         self._next_status = 0.0
-        self._next_scrub = 0.0
-        self._scrub_at = 0
         # Where damage is done on purpose, it is left for the comparison of state hashes to find.
-        self._scrubs = not allow_corruption
+        self._next_scrub = float("inf") if allow_corruption else 0.0
+        self._scrub_at = 0
         self._busy = False
 
     def stop(self) -> None:
@@ -138,6 +137,8 @@ class Node:
             # What a fenced node believes happened is nobody's history.
             self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
         self._submit()
+        # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
+        self.transport.flush()
         self.replica.tick()
         applied = self.machine.take_applied()
         self._watch_leadership()
@@ -154,7 +155,7 @@ class Node:
         if self.fenced is None:
             self.publisher.publish(applied, now)
             self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
-        if not ready and self._scrubs:
+        if not ready:
             self._scrub(now)
         if now >= self._next_status:
             self._next_status = now + _STATUS_SECONDS
@@ -188,10 +189,9 @@ class Node:
     def _receive_orders(self) -> None:
         hint, fenced = self.hint(), self.fenced
         for _ in range(_ORDERS_PER_TURN):
-            try:
-                parts = self._orders.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
+            if not self._orders.poll(0):
                 return
+            parts = self._orders.recv_multipart(zmq.DONTWAIT)
             # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
             self.gateway.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
         self._busy = True
