@@ -40,9 +40,9 @@ def market() -> Commands:
     rows = np.zeros(4 + 4 * ACCOUNTS, COMMAND)
     rows["session_id"] = VENUE
     rows[0]["kind"] = CommandKind.OPEN_SESSION
-    for row, asset in ((rows[1], "BASE"), (rows[2], "QUOTE")):
+    for row, symbol in ((rows[1], "BASE"), (rows[2], "QUOTE")):
         row["kind"] = CommandKind.ADD_ASSET
-        row["client_order_id"] = pack_symbol(asset)
+        row["client_order_id"] = pack_symbol(symbol)
     rows[1]["instrument"], rows[2]["instrument"] = 1, 2
     listed = rows[3:4].view(INSTRUMENT_COMMAND)
     listed["kind"] = CommandKind.ADD_INSTRUMENT

@@ -192,7 +192,9 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
 def _readable(commands: NDArray[Any]) -> NDArray[Any]:
     """The commands as the one type the entry point is compiled for: read only, without gaps."""
     if commands.ndim != 1 or commands.dtype.itemsize != COMMAND.itemsize:
-        raise EngineError(f"commands: expected one dimension of COMMAND records, found {commands.ndim} of {commands.dtype}")
+        raise EngineError(
+            f"commands: expected one dimension of COMMAND records, found {commands.ndim} of {commands.dtype}"
+        )
     view = np.ascontiguousarray(commands).view(COMMAND)
     view.flags.writeable = False
     return view

@@ -81,9 +81,7 @@ def refresh_order(core: Record, order: Record) -> None:
 def refresh_balance(core: Record, balance: Record) -> None:
     if core.hashing != 0:
         owner = pair(balance.account_id, balance.asset_id)
-        exchange(
-            core, balance, hash4(BALANCE_TAG, owner, np.uint64(balance.available), np.uint64(balance.held))
-        )
+        exchange(core, balance, hash4(BALANCE_TAG, owner, np.uint64(balance.available), np.uint64(balance.held)))
 
 
 @kernel
@@ -132,9 +130,7 @@ def refresh_transfer(core: Record, transfer: Record) -> None:
 
 @inlined
 def counters_hash(core: Record) -> Any:
-    return hash5(
-        COUNTERS_TAG, core.command_sequence, core.event_sequence, core.match_sequence, np.uint64(core.time_ns)
-    )
+    return hash5(COUNTERS_TAG, core.command_sequence, core.event_sequence, core.match_sequence, np.uint64(core.time_ns))
 
 
 @inlined

@@ -96,9 +96,7 @@ def order_filled(
 
 
 @inlined
-def traded(
-    core: Record, turn: Record, command: Record, events: Array, taker: Record, maker: Record, lots: Any
-) -> None:
+def traded(core: Record, turn: Record, command: Record, events: Array, taker: Record, maker: Record, lots: Any) -> None:
     event = begin(core, turn, command, events, EventKind.TRADE)
     event.side = taker.side
     event.instrument = taker.instrument_id

@@ -4,7 +4,6 @@ A State has more than twenty arrays; unpacking them at every call would take lon
 gets one array of addresses and lengths and makes the arrays of them. Called by core.py alone.
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -14,13 +13,14 @@ from .index import insert
 from .jit import INTERPRETED, Array, entry_point, fingerprint
 from .machine import apply
 from .state import State
-from .tables import state_of, table_of
+from .tables import interpreted, state_of, table_of
 
+#: Every module whose text is compiled into the entry points.
 MODULES: Final = tuple(
     f"{__package__}.{name}"
     for name in (
-        "codes", "records", "jit", "xxh3", "state", "tables", "index", "pool", "book", "digest", "emit", "refusals", "ledger",
-        "registry", "orders", "matching", "machine", "entry",
+        "codes", "records", "jit", "xxh3", "state", "tables", "index", "pool", "book", "digest", "emit", "refusals",
+        "ledger", "registry", "orders", "matching", "machine", "entry",
     )
 )  # fmt: skip
 
@@ -34,13 +34,20 @@ def addresses(state: State) -> NDArray[np.uint64]:
     return table.reshape(-1)
 
 
-def _compiled(source: int) -> tuple[Callable[..., int], Callable[..., None]]:
+def _compiled(source: int) -> tuple[Any, Any]:
     """The entry points, compiled again whenever the source of any kernel changed (see jit.fingerprint)."""
     version = np.uint64(source)
 
     def apply_at(
-        table: Array, commands: Array, done: int, time_ns: int, outcomes: Array, events: Array, words: Array, hashes: Array
-    ) -> int:
+        table: Array,
+        commands: Array,
+        done: int,
+        time_ns: int,
+        outcomes: Array,
+        events: Array,
+        words: Array,
+        hashes: Array,
+    ) -> Any:
         if version == np.uint64(len(table)):  # never so: it only makes the version a part of the compiled code
             return done
         return apply(
@@ -71,17 +78,20 @@ def call(
     """machine.apply, compiled, or interpreted if Numba is switched off."""
     words = events.view(np.uint64)
     if not INTERPRETED:
-        return apply_at(table, commands, done, time_ns, outcomes, events, words, hashes)
+        return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
     with np.errstate(over="ignore"):
-        views = [array.view(np.recarray) for array in (commands, outcomes, events)]
-        return int(apply(state, views[0], done, np.int64(time_ns), views[1], views[2], words, hashes))
+        seen = State(*(interpreted(array) for array in state))
+        inputs = [interpreted(array) for array in (commands, outcomes, events)]
+        return int(apply(seen, inputs[0], done, np.int64(time_ns), inputs[1], inputs[2], words, hashes))
 
 
 def compiled_before() -> bool:
     """Whether this machine has the compiled engine already; if not, the first command takes some seconds longer."""
     if INTERPRETED or apply_at.overloads:
         return True
-    # Numba offers no public way to ask. Its index of compiled code is empty when there is none for this source.
-    index = apply_at._cache._cache_file._load_index()
-    return bool(index)
-
+    # Numba offers no public way to ask. Its index of what was compiled names the fingerprint of the source.
+    try:
+        index = apply_at._cache._cache_file._load_index()
+        return any(key[2] == apply_at._cache._index_key(key[0], apply_at.targetctx.codegen())[2] for key in index)
+    except (AttributeError, IndexError):
+        return False

@@ -73,7 +73,8 @@ class Inspect:
     def _live(self, table: str) -> NDArray[Any]:
         number = next(number for number, known in enumerate(TABLES) if known.name == table)
         rows: NDArray[Any] = getattr(self._state, table)[: int(self._state.pools["top"][number])]
-        return rows[rows["live"] != 0]
+        live: NDArray[Any] = rows[rows["live"] != 0]
+        return live
 
     def _table(self, table: str, rows: NDArray[Any]) -> NDArray[Any]:
         """Rows with the outside names, in the order of their first columns."""

@@ -6,6 +6,7 @@ and, before it accepts foreign bytes, by restore.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def _lead_to_live(state: State, slots: Any, target: str, required: bool) -> bool
 
 
 def queues(state: State) -> Iterator[str]:
-    """Level quantity and count are the sums over its queue; the queue is in order of priority; orders fit their level."""
+    """A level's quantity and count are the sums over its queue, which is in order of priority."""
     orders, slots = used(state, "orders"), live_slots(state, "orders")
     levels, level_slots = used(state, "levels"), live_slots(state, "levels")
     mine = orders[slots]
@@ -231,7 +232,7 @@ def trees(state: State) -> Iterator[str]:
             stack.append((int(node["one"]), reference, int(node["bit"])))
             stack.append((int(node["zero"]), reference, int(node["bit"])))
         prices = [int(levels["price"][slot]) for slot in leaves]
-        if len(leaves) != int(row["levels"]) or any(a >= b for a, b in zip(prices, prices[1:], strict=False)):
+        if len(leaves) != int(row["levels"]) or any(low >= high for low, high in pairwise(prices)):
             yield f"nodes: the tree of book {book} does not have its levels in order of price"
     rooted = np.count_nonzero(state.books["root"])
     if int(state.pools["live"][NODES]) != int(state.pools["live"][LEVELS]) - rooted:

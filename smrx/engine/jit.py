@@ -22,7 +22,11 @@ Tables = Any
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-INTERPRETED: Final = bool(config.DISABLE_JIT)
+# Numba is typed in parts, and differently from version to version: seen as Any it is the same in all.
+_settings: Any = config
+_compile: Any = njit
+
+INTERPRETED: Final = bool(_settings.DISABLE_JIT)
 
 U0: Final = np.uint64(0)
 U1: Final = np.uint64(1)
@@ -33,13 +37,13 @@ NIL: Final = np.uint32(0)
 
 def kernel(function: Kernel) -> Kernel:
     """Compile a function that only other kernels call. Division has NumPy's rules, so no division raises."""
-    return cast(Kernel, njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+    return cast(Kernel, _compile(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
 
 
 def inlined(function: Kernel) -> Kernel:
     """Compile a small function into the body of each caller."""
     options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
-    return cast(Kernel, njit(**options)(function))
+    return cast(Kernel, _compile(**options)(function))
 
 
 def merged(function: Kernel) -> Kernel:
@@ -47,12 +51,12 @@ def merged(function: Kernel) -> Kernel:
 
     For the few at the top of the call tree: Numba optimises all that a function calls once for each level above it.
     """
-    return cast(Kernel, njit(error_model="numpy", inline="always")(function))
+    return cast(Kernel, _compile(error_model="numpy", inline="always")(function))
 
 
 def entry_point(function: Kernel) -> Kernel:
     """Compile a function that Python calls, and keep the machine code on disk for the next process."""
-    return cast(Kernel, njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)(function))
+    return cast(Kernel, _compile(cache=True, error_model="numpy", no_cfunc_wrapper=True)(function))
 
 
 def fingerprint(*modules: str) -> int:
@@ -69,11 +73,10 @@ def fingerprint(*modules: str) -> int:
     return digest.intdigest()
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
-def _multiply_fold(context: Any, left: Any, right: Any) -> Any:
+def _multiply_fold(_: Any, left: Any, right: Any) -> Any:
     """The low word of a 128-bit product, xor its high word."""
 
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         wide = ir.IntType(128)
         product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
         high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
@@ -87,4 +90,4 @@ def _multiply_fold_interpreted(left: Any, right: Any) -> Any:
     return np.uint64((product & 0xFFFF_FFFF_FFFF_FFFF) ^ (product >> 64))
 
 
-multiply_fold: Callable[[Any, Any], Any] = _multiply_fold_interpreted if INTERPRETED else _multiply_fold
+multiply_fold: Any = _multiply_fold_interpreted if INTERPRETED else intrinsic(_multiply_fold)

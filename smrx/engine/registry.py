@@ -106,7 +106,9 @@ def add_asset(state: Tables, command: Record, outcome: Record, events: Array) ->
 def scale_units(command: Record) -> Any:
     """Bytes 4..7."""
     return np.uint32(
-        np.uint32(command.stp) | (np.uint32(command.flags) << np.uint32(8)) | (np.uint32(command.reserved) << np.uint32(16))
+        np.uint32(command.stp)
+        | (np.uint32(command.flags) << np.uint32(8))
+        | (np.uint32(command.reserved) << np.uint32(16))
     )
 
 

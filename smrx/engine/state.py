@@ -10,8 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import INTERPRETED
-
 #: Hashes after the last so many commands are kept; a power of two.
 RING_SIZE: Final = 1 << 16
 
@@ -24,9 +22,7 @@ def _padded(fields: list[tuple[str, str]], size: int) -> "np.dtype[np.void]":
     names = list(packed.names or ())
     places = [packed.fields[name] for name in names] if packed.fields else []
     formats = [place[0] for place in places]
-    return np.dtype(
-        {"names": names, "formats": formats, "offsets": [place[1] for place in places], "itemsize": size}
-    )
+    return np.dtype({"names": names, "formats": formats, "offsets": [place[1] for place in places], "itemsize": size})
 
 
 #: The counters and switches of the machine; one record.
@@ -271,11 +267,10 @@ DTYPES: Final = {
 
 
 def zeros(length: int, dtype: Any) -> NDArray[Any]:
-    """An empty array that begins with a cache line. Interpreted kernels read fields as attributes: a recarray."""
+    """An empty array that begins with a cache line."""
     raw: NDArray[Any] = np.zeros(length * dtype.itemsize + CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
-    array = raw[start : start + length * dtype.itemsize].view(dtype)
-    return array.view(np.recarray) if INTERPRETED and dtype.names else array
+    return raw[start : start + length * dtype.itemsize].view(dtype)
 
 
 def index_size(capacity: int) -> int:

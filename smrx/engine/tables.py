@@ -1,3 +1,5 @@
+# Numba is typed in parts, and differently from version to version.
+# mypy: disable-error-code="no-untyped-call, attr-defined, arg-type, override, misc"
 """How kernels see memory: tables of records, and the state as one pointer.
 
 A NumPy array in Numba is seven values with a reference count, and a State is more than twenty arrays; handing that
@@ -8,7 +10,7 @@ from kernel to kernel would cost more than most kernels do, and most of the time
 - a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table.
 
 The arrays belong to Python, which keeps them alive during a call (core.py). Without compilation (see jit.py) the same
-source runs on the NumPy arrays and the State themselves.
+source runs on `interpreted` arrays, and on a State of them.
 """
 
 import operator
@@ -27,6 +29,7 @@ from numba.extending import (
     type_callable,
 )
 
+from .jit import INTERPRETED
 from .state import DTYPES
 
 _FIELDS: Final = {name: (number, from_dtype(dtype)) for number, (name, dtype) in enumerate(DTYPES.items())}
@@ -34,7 +37,7 @@ _WORD: Final = ir.IntType(64)
 _BYTE_POINTER: Final = ir.IntType(8).as_pointer()
 
 
-class TableType(types.Type):  # type: ignore[misc]  # numba has no type information
+class TableType(types.Type):
     """The type of a table, by what its elements are."""
 
     def __init__(self, element: Any) -> None:
@@ -42,28 +45,63 @@ class TableType(types.Type):  # type: ignore[misc]  # numba has no type informat
         super().__init__(name=f"Table({element})")
 
 
-class StateType(types.Type):  # type: ignore[misc]  # numba has no type information
+class StateType(types.Type):
     """The type of the list of addresses that stands for a State."""
 
     def __init__(self) -> None:
         super().__init__(name="State")
 
 
-class _TableModel(models.StructModel):  # type: ignore[misc]  # numba has no type information
+class _TableModel(models.StructModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, [("base", types.voidptr), ("length", types.int64)])
 
 
-class _StateModel(models.PrimitiveModel):  # type: ignore[misc]  # numba has no type information
+class _StateModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _BYTE_POINTER)
 
 
-class _StateFields(AttributeTemplate):  # type: ignore[misc]  # numba has no type information
+class _StateFields(AttributeTemplate):
     key = StateType
 
     def generic_resolve(self, _: Any, name: str) -> Any:
         return TableType(_FIELDS[name][1]) if name in _FIELDS else None
+
+
+class InterpretedRecord:
+    """A record of an array, its fields as attributes: what kernels see of it without compilation."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: Any) -> None:
+        object.__setattr__(self, "_record", record)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._record[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._record[name] = value
+
+
+class InterpretedTable:
+    """An array of records, as kernels see it without compilation."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, slot: Any) -> InterpretedRecord:
+        return InterpretedRecord(self._array[slot])
+
+
+def interpreted(array: Any) -> Any:
+    """An array as kernels see it without compilation: words stay words, records get attributes."""
+    return InterpretedTable(array) if array.dtype.names else array
 
 
 def _make_table(context: Any, builder: Any, kind: Any, base: Any, length: Any) -> Any:
@@ -171,5 +209,5 @@ type_callable(len)(_type_len)
 lower_builtin(operator.getitem, TableType, types.Integer)(_getitem)
 lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setitem)
 lower_builtin(len, TableType)(_len)
-table_of: Final = intrinsic(_table_of)
-state_of: Final = intrinsic(_state_of)
+table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
+state_of: Any = intrinsic(_state_of)
