@@ -147,10 +147,12 @@ class _Load:
         while (elapsed := time.perf_counter() - started) < seconds:
             if at == len(frame):
                 frame, at = self._next_frame(), 0
+            order = self._encoded(frame[at : at + 1])
             sent = time.perf_counter_ns()
-            self._send(frame[at : at + 1])
-            self._receive()
+            self._socket.send(order)
+            answer = self._answer()
             histogram.record_value(max(1, (time.perf_counter_ns() - sent) // 1000))
+            self._count(answer)
             at += 1
             if progress is not None:
                 progress("latency", min(1.0, elapsed / seconds))
@@ -169,17 +171,26 @@ class _Load:
         return frame
 
     def _send(self, commands: Commands) -> None:
+        self._socket.send(self._encoded(commands))
+
+    def _encoded(self, commands: Commands) -> bytes:
         # Request ids are given when a frame leaves, not when it is made: the session's must have no hole.
         opens = commands["kind"] == CommandKind.OPEN_SESSION
         commands["session_id"] = _SESSION
         commands["request_id"] = np.where(opens, 0, self._request + np.cumsum(~opens))
         self._request += int(np.count_nonzero(~opens))
-        self._socket.send(frames.encode_commands(commands))
+        return frames.encode_commands(commands)
 
     def _receive(self) -> int:
+        return self._count(self._answer())
+
+    def _answer(self) -> bytes:
         if not self._socket.poll(_ANSWER_MS):
             raise BenchError(f"expected an answer within {_ANSWER_MS // 1000} s, found none")
-        frame = frames.decode(self._socket.recv())
+        return self._socket.recv()
+
+    def _count(self, answer: bytes) -> int:
+        frame = frames.decode(answer)
         if frame.kind is not FrameKind.OUTCOMES:
             raise BenchError(f"expected OUTCOMES, found {frame.kind.name}: the leader changed or refused; run it again")
         self.refused += int(np.count_nonzero(frames.records(frame)["status"] != OutcomeStatus.ACCEPTED))

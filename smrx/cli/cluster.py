@@ -186,7 +186,10 @@ def _print(config: Config, seen: Survey, as_json: bool) -> None:
         return
     output.print_table(_COLUMNS, map(_row, seen.nodes), empty="no nodes")
     for node in seen.nodes:
-        for what in () if node.status is None else (node.status.fenced, node.status.waiting):
+        if node.status is None:
+            continue
+        found = [f"node {other} diverged at command {first}" for other, first in node.status.diverged.items()]
+        for what in (node.status.fenced, node.status.waiting, *found):
             if what:
                 click.echo(f"node {node.node_id}: {what}")
     if seen.leader is None:
@@ -233,6 +236,7 @@ def _as_json(seen: Seen) -> dict[str, Any]:
         "fenced": status.fenced,
         "waiting": status.waiting,
         "first_divergent_sequence": status.first_divergent_sequence,
+        "diverged": status.diverged,
         "uptime_s": status.uptime_s,
         "rss_bytes": status.rss_bytes,
         "cpu_seconds": status.cpu_seconds,

@@ -272,14 +272,8 @@ def _first_bad(table: str, rows: Any) -> str | None:
 
 
 def name_of(table: str, row: Any) -> str:
-    """A record, for people: its table without the s, and what it is known by."""
-    keys = {
-        "orders": ("order_id",),
-        "balances": ("account_id", "asset_id"),
-        "accounts": ("account_id",),
-        "assets": ("asset_id",),
-        "instruments": ("instrument_id",),
-        "sessions": ("session_id",),
-        "transfers": ("transfer_id",),
-    }[table]
-    return " ".join([table[:-1], *(f"{key.removesuffix('_id')} {int(row[key])}" for key in keys)])
+    """A record, for people: what it is, and the number by which it is known."""
+    if table == "balances":
+        return f"balance account {int(row['account_id'])} asset {int(row['asset_id'])}"
+    kind = table.removesuffix("s")
+    return f"{kind} {int(row[f'{kind}_id'])}"

@@ -53,12 +53,14 @@ def fill(state: State, number: int) -> None:
     for index in table.indexes:
         slots = members(state, number, index)
         keys, extras = keys_of(index, getattr(state, table.name)[slots])
-        fill_index(
-            getattr(state, index),
-            np.ascontiguousarray(keys, dtype=np.uint64),
-            np.ascontiguousarray(extras, dtype=np.uint32),
-            slots,
-        )
+        # Only interpreted kernels (see jit.py) would warn: words wrap on purpose.
+        with np.errstate(over="ignore"):
+            fill_index(
+                getattr(state, index),
+                np.ascontiguousarray(keys, dtype=np.uint64),
+                np.ascontiguousarray(extras, dtype=np.uint32),
+                slots,
+            )
 
 
 def fill_grown(old: State, new: State) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codes import InstrumentStatus, OrderType, Side
-from .digest import from_scratch, incremental
+from .digest import WORDS, name_of, record_hashes
 from .indexes import keys_of, members
 from .state import BALANCES, LEVELS, NODES, TABLES, State
 
@@ -42,9 +42,7 @@ def broken(state: State) -> list[str]:
     found: list[str] = []
     for part in (queues, account_lists, price_order, trees, indexes, money, holds):
         found += part(state)
-    if state.core["hashing"][0] and incremental(state) != from_scratch(state):
-        found.append("the digest kept is not the digest of the records")
-    return found
+    return [*found, *hashes(state)] if state.core["hashing"][0] else found
 
 
 def used(state: State, table: str) -> Rows:
@@ -124,6 +122,8 @@ def queues(state: State) -> Iterator[str]:
         yield "levels: a quantity is not that of the queue"
     if (mine["cum"] < 0).any() or (mine["cum"] >= mine["quantity"]).any():
         yield "orders: an open order has no lots left"
+    if (mine["order_id"] > state.core["command_sequence"][0]).any():
+        yield "orders: one is newer than the last command"
     home = levels[mine["level"]]
     if (home["price"] != mine["price"]).any() or (home["book"] != 2 * mine["instrument"] + mine["side"] - 1).any():
         yield "orders: an order is at another price or in another book"
@@ -286,6 +286,18 @@ def money(state: State) -> Iterator[str]:
         total = int(mine["available"].sum()) + int(mine["held"].sum())
         if total != int(asset["supply"]):
             yield f"asset {int(asset['asset_id'])}: accounts have {total} of a supply of {int(asset['supply'])}"
+
+
+def hashes(state: State) -> Iterator[str]:
+    """Each record's hash is kept beside it, and the digest is their sum."""
+    total = np.zeros(1, dtype=np.uint64)
+    for table in WORDS:
+        rows = used(state, table)[live_slots(state, table)]
+        fresh = record_hashes(table, rows)
+        total += fresh.sum(dtype=np.uint64)
+        yield from (f"{name_of(table, row)}: its hash is not the one kept" for row in rows[fresh != rows["hash"]][:1])
+    if total[0] != state.core["digest"][0]:
+        yield "the digest kept is not the digest of the records"
 
 
 def holds(state: State) -> Iterator[str]:

@@ -123,6 +123,7 @@ class AdminService:
             waiting=replica.waiting,
             # The majority knows the place too, but it is not the one that diverged.
             first_divergent_sequence=agreement.first_divergent if agreement.fenced is not None else None,
+            diverged=dict(agreement.diverged),
             peers=replica.peer_status(),
             uptime_s=round(time.monotonic() - node.started, 3),
             orders_open=counts["orders"],

@@ -7,11 +7,14 @@ committed and applied here.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from smrx.engine.records import COMMAND_SIZE
-from smrx.node.machine import Applied, OutcomeRing
+from smrx.node.machine import Applied
 from smrx.wire import batches, frames
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
 
@@ -104,7 +107,7 @@ class Gateway:
         """The batch with these routes stands in the log at (log_index, term)."""
         self._pending[log_index] = (term, routes)
 
-    def applied(self, entry: Applied, ring: OutcomeRing) -> None:
+    def applied(self, entry: Applied, outcomes_of: Callable[[Applied], NDArray[np.void]]) -> None:
         """Queue the outcomes of an applied entry for those who sent it, if it is the one that was submitted here."""
         pending = self._pending.pop(entry.log_index, None)
         if pending is None:
@@ -114,13 +117,13 @@ class Gateway:
             # Another leader's entry stands where ours was to be: it may not be told as ours.
             self._pending[entry.log_index] = pending
             return
-        ring.fill(entry.outcomes)
+        outcomes = outcomes_of(entry)
         at = 0
         for route in routes:
             self._pending_commands -= route.commands
-            outcomes = entry.outcomes[at : at + route.commands]
+            part = outcomes[at : at + route.commands]
             at += route.commands
-            self._replies.append(Reply(route.identity, frames.encode_outcomes(outcomes, route.correlation)))
+            self._replies.append(Reply(route.identity, frames.encode_outcomes(part, route.correlation)))
 
     def lost_leadership(self, hint: LeaderHint) -> None:
         """Tell everybody who still waits here to go to the leader and ask again; their outcome is unknown."""

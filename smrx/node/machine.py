@@ -30,6 +30,8 @@ class Applied(NamedTuple):
     events: NDArray[np.void]
     sequence: int
     state_hash: int
+    #: Whether some of the outcomes are those of repeated requests.
+    repeats: bool
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -46,26 +48,21 @@ class OutcomeRing:
     def __init__(self, capacity: int) -> None:
         self._ring = np.zeros(capacity, OUTCOME)
 
-    def append(self, outcomes: NDArray[np.void]) -> None:
-        """Remember applied outcomes (sequence > 0), newest last; their sequences have no gaps."""
-        applied = outcomes[outcomes["sequence"] > 0] if not outcomes["sequence"].all() else outcomes
-        applied = applied[-len(self._ring) :]
-        if not len(applied):
-            return
-        start = int(applied["sequence"][0]) % len(self._ring)
-        head = min(len(applied), len(self._ring) - start)
-        self._ring[start : start + head] = applied[:head]
-        self._ring[: len(applied) - head] = applied[head:]
+    def append(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
+        """Remember the outcomes of applied commands, without gaps up to `last_sequence`."""
+        outcomes = outcomes[-len(self._ring) :]
+        start = (last_sequence + 1 - len(outcomes)) % len(self._ring)
+        head = len(self._ring) - start
+        self._ring[start : start + len(outcomes)] = outcomes[:head]
+        if len(outcomes) > head:
+            self._ring[: len(outcomes) - head] = outcomes[head:]
 
     def fill(self, outcomes: NDArray[np.void]) -> None:
         """Replace, in place, each DUPLICATE of a request still remembered by its first outcome.
 
         A duplicate that is no longer remembered, and a resumed session, stay as they are.
         """
-        wanted = np.flatnonzero(outcomes["status"] == OutcomeStatus.DUPLICATE)
-        if not len(wanted):
-            return
-        wanted = wanted[outcomes["request_id"][wanted] > 0]
+        wanted = np.flatnonzero((outcomes["status"] == OutcomeStatus.DUPLICATE) & (outcomes["request_id"] > 0))
         # Repeats come after a failover, a window of one session at a time: one scan of the ring a session is enough.
         for session in np.unique(outcomes["session_id"][wanted]):
             known = self._ring[self._ring["session_id"] == session]
@@ -85,25 +82,52 @@ class ExchangeMachine:
 
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
         self.engine = Engine()
-        self.events = EventRing(event_ring)
-        self.outcomes = OutcomeRing(outcome_ring)
         self.log_digest = 0
+        self._events = EventRing(event_ring)
+        self._outcomes = OutcomeRing(outcome_ring)
         self._applied: list[Applied] = []
+        self._unremembered: list[Applied] = []
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
         """Apply one committed entry; the result waits for take_applied()."""
         batch = batches.decode(entry)
+        before = self.engine.sequence
         outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
-        self.events.append(events)
-        self.outcomes.append(outcomes)
+        sequence = self.engine.sequence
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
-        self._applied.append(Applied(log_index, term, outcomes, events, self.engine.sequence, self.engine.state_hash))
+        repeats = sequence - before < len(outcomes)
+        applied = Applied(log_index, term, outcomes, events, sequence, self.engine.state_hash, repeats)
+        self._applied.append(applied)
+        self._unremembered.append(applied)
 
     def take_applied(self) -> list[Applied]:
         """Return what was applied since the last call, in log order."""
         applied, self._applied = self._applied, []
         return applied
+
+    def remember(self) -> None:
+        """Put what was applied into the rings. Those who wait for an answer need not wait for this."""
+        for entry in self._unremembered:
+            self._events.append(entry.events)
+            outcomes = entry.outcomes[entry.outcomes["sequence"] > 0] if entry.repeats else entry.outcomes
+            self._outcomes.append(outcomes, entry.sequence)
+        self._unremembered.clear()
+
+    @property
+    def events(self) -> EventRing:
+        """The newest events."""
+        self.remember()
+        return self._events
+
+    def fill_repeats(self, entry: Applied) -> NDArray[np.void]:
+        """The outcomes of an entry, each repeated request with its first outcome as far as that is remembered."""
+        if not entry.repeats:
+            return entry.outcomes
+        self.remember()
+        outcomes = entry.outcomes.copy()
+        self._outcomes.fill(outcomes)
+        return outcomes
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; equal on nodes that applied the same log."""
@@ -118,6 +142,7 @@ class ExchangeMachine:
             engine = Engine.restore(saved.engine)
         except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
             raise ValueError(f"snapshot: {error}") from error
+        self.remember()
         self.engine, self.log_digest = engine, saved.log_digest
         self.events.restart(engine.event_sequence + 1)
 

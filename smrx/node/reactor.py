@@ -143,7 +143,7 @@ class Node:
         applied = self.machine.take_applied()
         self._watch_leadership()
         for entry in applied:
-            self.gateway.applied(entry, self.machine.outcomes)
+            self.gateway.applied(entry, self.machine.fill_repeats)
             self.admin.applied(entry.log_index, entry.term)
         self.meta.sync()
         # What these say is committed on a majority and durable by now; whoever waits for an answer comes first.
@@ -151,6 +151,7 @@ class Node:
             self._orders.send_multipart((reply.identity, reply.frame))
         self.transport.flush()
         self.admin.flush()
+        self.machine.remember()
         now = time.monotonic()
         if self.fenced is None:
             self.publisher.publish(applied, now)

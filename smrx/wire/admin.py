@@ -276,6 +276,8 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     fenced: str | None = None
     waiting: str | None = None
     first_divergent_sequence: int | None = None
+    #: Nodes whose state a majority with this one contradicts, and the first command after which it does.
+    diverged: dict[int, int] = {}
     peers: tuple[PeerStatus, ...] = ()
     uptime_s: float = 0.0
     orders_open: int = 0

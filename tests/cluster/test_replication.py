@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from cluster.replication import how_named
+from cluster.replication import named
 from smrx.cli.survey import Agreement, Seen
 from smrx.wire.admin import AgreementStatus, NodeStatus
 
@@ -26,8 +26,18 @@ STATUS = NodeStatus(
 )
 
 
-def seen(status: NodeStatus | None = STATUS, agreement: Agreement = Agreement.DIVERGED, at: int = FIRST) -> Seen:
+SOUND = msgspec.structs.replace(
+    STATUS, node_id=1, agreement=AgreementStatus(state="AGREE", sequence=FIRST), fenced=None, diverged={2: FIRST}
+)
+
+
+def victim(status: NodeStatus | None = STATUS, agreement: Agreement = Agreement.DIVERGED, at: int = FIRST) -> Seen:
     return Seen(node_id=2, agreement=agreement, at=at, lag=0, status=status)
+
+
+def other(diverged: dict[int, int] | None = None, fenced: str | None = None) -> Seen:
+    status = msgspec.structs.replace(SOUND, diverged={2: FIRST} if diverged is None else diverged, fenced=fenced)
+    return Seen(node_id=1, agreement=Agreement.AGREE, at=FIRST, lag=0, status=status)
 
 
 def changed(state: str = "DIVERGED", sequence: int = FIRST, fenced: str | None = STATUS.fenced) -> NodeStatus:
@@ -35,27 +45,25 @@ def changed(state: str = "DIVERGED", sequence: int = FIRST, fenced: str | None =
     return msgspec.structs.replace(STATUS, agreement=agreement, fenced=fenced)
 
 
-def test_hashes_and_the_node_itself_name_the_command() -> None:
-    assert how_named(seen(), FIRST) == f"by its state hash: DIVERGED at {FIRST}"
-
-
-def test_a_node_that_finds_its_memory_damaged_before_the_command_is_found_too() -> None:
-    damaged = changed(sequence=FIRST - 1, fenced=f"memory damaged at or before command {FIRST - 1}")
-    assert "check of its memory" in (how_named(seen(damaged, at=FIRST - 1), FIRST) or "")
+def test_hashes_the_node_itself_and_the_others_name_the_command() -> None:
+    assert named([other(), victim()], 2, FIRST)
 
 
 @pytest.mark.parametrize(
     "found",
     [
-        seen(status=None),
-        seen(agreement=Agreement.AGREE),
-        seen(changed(fenced=None)),
-        seen(changed(state="AGREE")),
-        seen(changed(sequence=FIRST + 1)),
-        seen(changed(sequence=FIRST + 1), at=FIRST + 1),
-        seen(changed(sequence=FIRST - 1), at=FIRST - 1),
-        seen(changed(sequence=FIRST - 2, fenced="memory damaged"), at=FIRST - 2),
+        victim(status=None),
+        victim(agreement=Agreement.AGREE),
+        victim(changed(fenced=None)),
+        victim(changed(state="AGREE")),
+        victim(changed(sequence=FIRST + 1)),
+        victim(at=FIRST + 1),
     ],
 )
-def test_anything_less_is_not_found(found: Seen) -> None:
-    assert how_named(found, FIRST) is None
+def test_anything_less_of_the_damaged_node_is_not_named(found: Seen) -> None:
+    assert not named([other(), found], 2, FIRST)
+
+
+@pytest.mark.parametrize("found", [other({}), other({2: FIRST + 1}), other({3: FIRST}), other(fenced="in doubt")])
+def test_anything_less_of_another_node_is_not_named(found: Seen) -> None:
+    assert not named([found, victim()], 2, FIRST)

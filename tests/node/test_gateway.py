@@ -33,7 +33,11 @@ def outcomes_of(rows: np.ndarray, first_sequence: int) -> np.ndarray:
 
 
 def applied(index: int, term: int, outcomes: np.ndarray) -> Applied:
-    return Applied(index, term, outcomes, np.zeros(0, EVENT), 0, 0)
+    return Applied(index, term, outcomes, np.zeros(0, EVENT), 0, 0, False)
+
+
+def outcomes_as_they_are(entry: Applied) -> np.ndarray:
+    return entry.outcomes
 
 
 def decoded_replies(gateway: Gateway) -> list[tuple[bytes, frames.Frame]]:
@@ -53,7 +57,7 @@ def test_one_turn_is_one_entry_and_each_sender_gets_its_own_outcomes() -> None:
     assert gateway.take_replies() == []
     batch = submit_all(gateway, 8, 5)
     assert batch["request_id"].tolist() == [1, 2, 10, 11, 12]
-    gateway.applied(applied(8, 5, outcomes_of(batch, 100)), OutcomeRing(16))
+    gateway.applied(applied(8, 5, outcomes_of(batch, 100)), outcomes_as_they_are)
     (a, to_a), (b, to_b) = decoded_replies(gateway)
     assert (a, to_a.correlation, frames.records(to_a)["sequence"].tolist()) == (b"A", 11, [100, 101])
     assert (b, to_b.correlation, frames.records(to_b)["sequence"].tolist()) == (b"B", 22, [102, 103, 104])
@@ -64,7 +68,7 @@ def test_another_leaders_entry_at_our_index_is_never_answered_as_ours() -> None:
     gateway = Gateway(1, 1000)
     gateway.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
     batch = submit_all(gateway, 8, 5)
-    gateway.applied(applied(8, 6, outcomes_of(batch, 100)), OutcomeRing(16))
+    gateway.applied(applied(8, 6, outcomes_of(batch, 100)), outcomes_as_they_are)
     assert gateway.take_replies() == []
     gateway.lost_leadership(FOLLOWING)
     ((identity, frame),) = decoded_replies(gateway)
@@ -132,12 +136,12 @@ def test_a_repeated_request_gets_its_first_outcome_again() -> None:
     ring = OutcomeRing(64)
     first = outcomes_of(commands(4), 50)
     first["order_id"] = [50, 0, 52, 53]
-    ring.append(first)
+    ring.append(first, 53)
     gap = outcomes_of(commands(1, 6), 54)
     gap["status"], gap["event_kind"] = OutcomeStatus.REJECTED, EventKind.REJECTED
-    ring.append(gap)
+    ring.append(gap, 54)
     real = outcomes_of(commands(2, 5), 55)
-    ring.append(real)
+    ring.append(real, 56)
     repeats = outcomes_of(commands(6), 0)
     repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
     ring.fill(repeats)
@@ -148,7 +152,7 @@ def test_a_repeated_request_gets_its_first_outcome_again() -> None:
 
 def test_a_repeat_older_than_the_ring_stays_a_duplicate() -> None:
     ring = OutcomeRing(4)
-    ring.append(outcomes_of(commands(8), 1))
+    ring.append(outcomes_of(commands(8), 1), 8)
     repeats = outcomes_of(commands(8), 0)
     repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
     ring.fill(repeats)

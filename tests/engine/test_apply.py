@@ -1,0 +1,192 @@
+"""What apply promises around the semantics: any bytes, any buffer, any table size, any price."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smrx.engine import Engine, EngineError, core
+from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason, Side, TimeInForce
+from smrx.engine.records import COMMAND, EVENT, OUTCOME
+from smrx.engine.state import LEVELS, NODES
+from tests.commands import command, join, place
+from tests.engine.desk import FUNDS, QUOTE, Desk, busy_desk, same
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_garbage_never_raises(seed: int) -> None:
+    """Noise, and noise with a kind and a session that exist; each command is one event, and the state stays sound."""
+    desk = busy_desk()
+    source = random.Random(seed)
+    noise = np.frombuffer(source.randbytes(3_000 * COMMAND.itemsize), COMMAND).copy()
+    noise["kind"][::3] = [source.choice(list(CommandKind)) for _ in noise[::3]]
+    noise["session_id"][1::3] = source.choice([1, 11, 12])
+    before = desk.engine.sequence
+    result = desk.engine.apply(noise, -(1 << 63))
+    assert (result.outcomes["status"] != OutcomeStatus.ACCEPTED).all()
+    applied = int(np.count_nonzero(result.outcomes["status"] == OutcomeStatus.REJECTED))
+    assert desk.engine.sequence == before + applied == before + len(result.events)
+    assert (result.events["kind"] == EventKind.REJECTED).all()
+    assert desk.engine.time_ns == 1
+    assert desk.engine.check_invariants() == []
+    assert desk.engine.content_digest() == desk.engine.content_digest_from_scratch()
+
+
+def test_every_field_of_a_result_is_written() -> None:
+    """The buffers come with whatever was in memory: a field that nobody writes would show it."""
+    first, second = busy_desk(), busy_desk()
+    dirt = [np.full(1 << 20, 0xEE, np.uint8) for _ in range(8)]
+    del dirt
+    commands = place(first.sender(1), 1, Side.BUY, 5, 111)
+    assert same(first.engine.apply(commands, 7), second.engine.apply(commands.copy(), 7))
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    desk = busy_desk()
+    before = (desk.engine.state_hash, desk.engine.sequence)
+    result = desk.engine.apply(np.zeros(0, COMMAND), 1 << 40)
+    assert [len(part) for part in result] == [0, 0, 0]
+    assert (desk.engine.state_hash, desk.engine.sequence) == before
+    assert [part.dtype for part in result] == [OUTCOME, EVENT, np.uint64]
+
+
+def test_commands_may_be_read_only_or_have_gaps() -> None:
+    commands = np.zeros(6, COMMAND)
+    read_only = np.frombuffer(commands.tobytes(), COMMAND)
+    expected = Engine().apply(commands, 1)
+    assert same(Engine().apply(read_only, 1), expected)
+    assert same(Engine().apply(np.zeros(12, COMMAND)[::2], 1), expected)
+    assert commands.flags.writeable
+
+
+@pytest.mark.parametrize("commands", [np.zeros(3, np.uint64), np.zeros((2, 2), COMMAND), np.zeros((), COMMAND)])
+def test_arrays_that_are_no_commands_are_the_callers_mistake(commands: Any) -> None:
+    with pytest.raises(EngineError, match="expected one dimension of COMMAND"):
+        Engine().apply(commands, 1)
+
+
+def test_a_first_size_of_nothing_is_the_callers_mistake() -> None:
+    with pytest.raises(EngineError, match="orders: expected a first size of 1 or more, found 0"):
+        Engine(orders=0)
+
+
+def sweep(**sizes: int) -> tuple[Desk, Any]:
+    """Many small asks of two accounts, taken by one order, in one batch with what comes before and after."""
+    desk = Desk(**sizes)
+    asks = [place(desk.sender(1 + at % 2), 1 + at % 2, Side.SELL, 1, 100 + at % 7) for at in range(150)]
+    take = place(desk.sender(3), 3, Side.BUY, 148, 200, tif=TimeInForce.IOC)
+    rest = command(CommandKind.MASS_CANCEL, desk.sender(1), account=1)
+    return desk, desk.send(join([*asks, take, rest]))
+
+
+@pytest.mark.parametrize(("per_command", "least"), [(1, 2), (0, 2), (1, 3), (4, 64)])
+def test_the_size_of_the_events_buffer_does_not_show(
+    per_command: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected = sweep()
+    monkeypatch.setattr(core, "EVENTS_PER_COMMAND", per_command)
+    monkeypatch.setattr(core, "LEAST_EVENTS", least)
+    desk, found = sweep(orders=1, levels=1, accounts=1, balances=1, sessions=1, instruments=1, assets=1, transfers=1)
+    assert same(found, expected)
+    assert np.count_nonzero(found.events["kind"] == EventKind.TRADE) == 148
+    assert desk.engine.check_invariants() == []
+
+
+def test_slots_are_used_again() -> None:
+    """A book that lives long and stays small needs no more memory than a small book."""
+    desk = Desk(orders=16, levels=16)
+    sizes = [len(array) for array in desk.engine._state]
+    for step in range(300):
+        desk.buy(1, 5, 100 + step)
+        desk.sell(2, 4, 100 + step)
+        desk.send(command(CommandKind.MASS_CANCEL, desk.sender(1), account=1))
+    assert [len(array) for array in desk.engine._state] == sizes
+    assert desk.engine.inspect.counts()["orders"] == 0
+
+
+def depth_of_tree(engine: Engine, book: int) -> int:
+    """The nodes on the longest way from the root of a price tree to a level."""
+    levels, nodes = engine._state.levels, engine._state.nodes
+    deepest = 0
+    for level in levels[(levels["live"] != 0) & (levels["book"] == book)]:
+        depth, parent = 0, int(level["parent"])
+        while parent:
+            depth, parent = depth + 1, int(nodes["parent"][parent])
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def price_sets() -> dict[str, list[int]]:
+    source = random.Random(9)
+    rising = list(range(1, 3_000))
+    return {
+        "rising": rising,
+        "falling": rising[::-1],
+        "random": source.sample(range(1, 1 << 45), 3_000),
+        # The worst there is: each price doubles the one before, and the tree is a list of as many nodes as bits.
+        "powers of two": [1 << power for power in range(51)],
+        "around powers of two": [(1 << power) + near for power in range(2, 50) for near in (-1, 0, 1)],
+    }
+
+
+@pytest.mark.parametrize("name", price_sets())
+@pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
+def test_levels_stay_in_order_and_near(name: str, side: Side) -> None:
+    """Any prices, in any order, a third of them cancelled: the book is sorted, and no way in its tree is long."""
+    desk = Desk()
+    prices = price_sets()[name]
+    if side == Side.BUY:
+        # A bid holds price times lots, so the money has to be there.
+        for transfer in range(900, 908):
+            amount = 1 << 59 if transfer < 907 else 1 << 58
+            desk.send(
+                command(
+                    CommandKind.DEPOSIT, desk.sender(0), account=1, instrument=QUOTE, order_id=transfer,
+                    quantity_lots=amount - FUNDS,
+                )
+            )  # fmt: skip
+    sent = desk.send(join([place(desk.sender(1), 1, side, 1 + at % 5, price) for at, price in enumerate(prices)]))
+    ids = sent.outcomes["order_id"][::3].tolist()
+    desk.send(join([command(CommandKind.CANCEL, desk.sender(1), account=1, order_id=one) for one in ids]))
+    expected = sorted(((price, 1 + at % 5, 1) for at, price in enumerate(prices) if at % 3), reverse=side == Side.BUY)
+    assert desk.engine.inspect.depth(1, len(prices))[side - 1] == expected
+    assert desk.engine.check_invariants() == []
+    limit = 2 * len(prices).bit_length() if name in ("rising", "falling", "random") else 62
+    assert depth_of_tree(desk.engine, side - 1) <= limit
+    live = desk.engine._state.pools["live"]
+    assert live[NODES] == live[LEVELS] - 1
+
+
+def test_hashes_are_kept_for_as_long_as_promised() -> None:
+    desk = Desk()
+    engine = desk.engine
+    noise = np.zeros(70_000, COMMAND)
+    hashes = engine.apply(noise, 1).hashes
+    newest = engine.sequence
+    oldest = newest - 65_535
+    assert engine.hash_at(newest) == engine.state_hash == int(hashes[-1])
+    assert engine.hash_at(oldest) == int(hashes[len(hashes) - 65_536])
+    assert engine.hash_at(oldest - 1) is None
+    assert engine.hash_at(newest + 1) is None
+    between = engine.hashes_between(newest - 9, newest)
+    assert between is not None
+    assert between.tolist() == hashes[-10:].tolist()
+    assert engine.hashes_between(newest - 3, newest + 1) is None
+    assert engine.hashes_between(oldest - 1, newest) is None
+    assert engine.hashes_between(newest, newest - 1) is None
+    assert Engine().hash_at(0) == 0
+
+
+def test_an_engine_without_hashes_cannot_be_saved() -> None:
+    engine = Engine(hash=False)
+    engine.apply(np.zeros(3, COMMAND), 1)
+    assert engine.state_hash == 0
+    with pytest.raises(EngineError, match="without hashes"):
+        engine.snapshot()
+
+
+def test_what_is_unknown_is_refused_before_anything_else() -> None:
+    result = Engine().apply(np.zeros(2, COMMAND), 5)
+    assert result.outcomes["reason"].tolist() == [Reason.UNKNOWN_KIND] * 2
+    assert result.events["sequence"].tolist() == [1, 2]

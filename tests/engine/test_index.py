@@ -1,0 +1,82 @@
+"""The maps from keys to slots against a dict: clusters, wrap-around, holes."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import njit
+
+from smrx.engine import index
+from smrx.engine.state import CELL
+from smrx.engine.tables import table_of
+
+
+@njit
+def find(cells: Any, key: Any, extra: Any) -> Any:
+    return index.find(table_of(cells), key, extra)
+
+
+@njit
+def insert(cells: Any, key: Any, extra: Any, slot: Any) -> None:
+    index.insert(table_of(cells), key, extra, slot)
+
+
+@njit
+def remove(cells: Any, key: Any, extra: Any) -> None:
+    index.remove(table_of(cells), key, extra)
+
+
+@njit
+def home(cells: Any, key: Any, extra: Any) -> Any:
+    return index.home(table_of(cells), key, extra)
+
+
+def keys_with_one_home(cells: Any, count: int) -> list[int]:
+    """Keys whose search begins in the last cell, so that their cluster goes over the end."""
+    last = len(cells) - 1
+    found = []
+    key = 0
+    while len(found) < count:
+        key += 1
+        if int(home(cells, np.uint64(key), np.uint32(0))) == last:
+            found.append(key)
+    return found
+
+
+@pytest.mark.parametrize("keys", ["few", "sequential", "huge", "one home"])
+def test_a_map_is_a_dict(keys: str) -> None:
+    cells = np.zeros(64, CELL)
+    source = random.Random(5)
+    choices = {
+        "few": list(range(40)),
+        "sequential": list(range(1_000_000, 1_000_040)),
+        "huge": [(1 << 64) - 1 - (number << 40) for number in range(40)],
+        "one home": keys_with_one_home(cells, 40),
+    }[keys]
+    model: dict[tuple[int, int], int] = {}
+    for step in range(4_000):
+        key, extra = source.choice(choices), source.choice((0, 0, 1, (1 << 32) - 1))
+        found = int(find(cells, np.uint64(key), np.uint32(extra)))
+        assert found == model.get((key, extra), 0)
+        if found:
+            remove(cells, np.uint64(key), np.uint32(extra))
+            del model[key, extra]
+        elif len(model) < 32:
+            insert(cells, np.uint64(key), np.uint32(extra), np.uint32(step + 1))
+            model[key, extra] = step + 1
+    filled = cells[cells["slot"] != 0]
+    assert {(int(c["key"]), int(c["extra"])): int(c["slot"]) for c in filled} == model
+    assert not cells[cells["slot"] == 0].tobytes().strip(b"\0")
+
+
+def test_ids_that_follow_each_other_share_cache_lines() -> None:
+    cells = np.zeros(1 << 12, CELL)
+    homes = [int(home(cells, np.uint64(key), np.uint32(0))) for key in range(8_000, 8_008)]
+    assert homes == list(range(homes[0], homes[0] + 8))
+
+
+def test_runs_of_keys_are_spread() -> None:
+    cells = np.zeros(1 << 12, CELL)
+    homes = {int(home(cells, np.uint64(key), np.uint32(0))) >> 3 for key in range(0, 1 << 11, 8)}
+    assert len(homes) > 150

@@ -1,0 +1,69 @@
+"""Text for people: aligned, complete, and the same as ever."""
+
+import numpy as np
+
+from smrx.engine import render
+from smrx.engine.codes import Side
+from smrx.engine.records import EVENT, OUTCOME
+from tests.engine.desk import Desk
+
+
+def small_desk() -> Desk:
+    desk = Desk(traders=2)
+    desk.buy(1, 5, 99, client_order_id=7)
+    desk.sell(2, 12, 101)
+    desk.sell(2, 3, 1_000)
+    return desk
+
+
+def test_a_book_has_bids_to_the_left() -> None:
+    assert render.book(*small_desk().engine.inspect.depth(1, 5)) == (
+        "orders  lots  bid  |   ask  lots  orders\n"
+        "     1     5   99  |   101    12       1\n"
+        "                   |  1000     3       1"
+    )
+
+
+def test_an_empty_book_is_its_header() -> None:
+    assert render.book([], []) == "orders  lots  bid  |  ask  lots  orders"
+
+
+def test_events_say_every_field_that_says_something() -> None:
+    desk = small_desk()
+    result = desk.buy(1, 2, 101)
+    assert render.events(result.events).split("\n") == [
+        "event             sequence  command  time_ns",
+        "NEW                     16       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST instrument=1"
+        " account=1 order_id=16 session_id=11 request_id=2 price_ticks=101 quantity_lots=2 leaves_lots=2",
+        "TRADE                   17       16        1  side=BUY instrument=1 account=1 counter_account=2 order_id=16"
+        " counter_order_id=14 match_id=1 session_id=11 request_id=2 price_ticks=101 quantity_lots=2",
+        "PARTIALLY_FILLED        18       16        1  side=SELL order_type=LIMIT tif=GTC stp=CANCEL_NEWEST"
+        " instrument=1 account=2 order_id=14 match_id=1 session_id=11 request_id=2 price_ticks=101 quantity_lots=2"
+        " cum_lots=2 leaves_lots=10",
+        "FILLED                  19       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST instrument=1"
+        " account=1 order_id=16 match_id=1 session_id=11 request_id=2 price_ticks=101 quantity_lots=2 cum_lots=2",
+    ]
+
+
+def test_outcomes_balances_and_orders_are_tables() -> None:
+    desk = small_desk()
+    assert render.outcomes(desk.buy(1, 2, 101).outcomes) == (
+        "status    state   reason  session  request  sequence  order  events  cum  leaves\n"
+        "ACCEPTED  FILLED               11        2        16     16       4    2       0"
+    )
+    first = render.balances(desk.engine.inspect.balances(1)).split("\n")
+    assert first[0].split() == ["account", "asset", "available", "held"]
+    assert first[2].split() == ["1", "2", str((1 << 40) - 202 - 495), "495"]
+    assert "SELL" in render.orders(desk.engine.inspect.orders(2))
+    assert "BASE/Q" in render.instruments(desk.engine.inspect.instruments())
+    assert "TRADING" in render.instruments(desk.engine.inspect.instruments())
+    assert render.accounts(desk.engine.inspect.accounts()).count("ACTIVE") == 3
+
+
+def test_codes_without_a_name_show_as_numbers() -> None:
+    assert render.name_of(Side, 2) == "SELL"
+    assert render.name_of(Side, 9) == "9"
+    event = np.zeros(1, EVENT)
+    event["kind"], event["command_kind"] = 200, 77
+    assert render.events(event).split("\n")[1].split() == ["200", "0", "0", "0", "command_kind=77"]
+    assert "0" in render.outcomes(np.zeros(1, OUTCOME))

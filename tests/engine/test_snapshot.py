@@ -1,0 +1,154 @@
+"""Snapshots: what goes in comes out, and nothing else is let in."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import xxhash
+
+from smrx.engine import Engine, SnapshotError
+from smrx.engine.codes import Side
+from smrx.engine.records import COMMAND
+from smrx.engine.snapshot import FORMAT, HEADER
+from smrx.engine.state import BOOK, CORE, INSTRUMENTS, POOL, TABLES
+from tests.commands import place
+from tests.engine.desk import busy_desk, same
+
+
+def resealed(data: bytes) -> bytes:
+    """A snapshot with the checksums of what it holds now, as somebody would make them who means harm."""
+    header = np.frombuffer(data[: HEADER.itemsize], HEADER).copy()
+    body = data[HEADER.itemsize :]
+    header["body_bytes"] = len(body)
+    header["body_hash"] = xxhash.xxh3_64_intdigest(body)
+    header["header_hash"] = xxhash.xxh3_64_intdigest(header.tobytes()[: HEADER.itemsize - 8])
+    return header.tobytes() + body
+
+
+def with_header(data: bytes, **fields: int | bytes) -> bytes:
+    header = np.frombuffer(data[: HEADER.itemsize], HEADER).copy()
+    for name, value in fields.items():
+        header[name] = value
+    return resealed(header.tobytes() + data[HEADER.itemsize :])
+
+
+def table_offset(data: bytes, table: str) -> int:
+    """Where the records of a table begin."""
+    pools = np.frombuffer(data, POOL, count=len(TABLES), offset=HEADER.itemsize + CORE.itemsize)
+    offset = HEADER.itemsize + CORE.itemsize + POOL.itemsize * len(TABLES)
+    offset += BOOK.itemsize * 2 * int(pools["top"][INSTRUMENTS])
+    for number, known in enumerate(TABLES):
+        if known.name == table:
+            return offset
+        offset += known.dtype.itemsize * int(pools["top"][number])
+    raise KeyError(table)
+
+
+def open_slot(data: bytes) -> int:
+    """The slot of an open order."""
+    dtype = next(known.dtype for known in TABLES if known.name == "orders")
+    orders = np.frombuffer(data, dtype, count=4, offset=table_offset(data, "orders"))
+    return int(np.flatnonzero(orders["live"])[0])
+
+
+def with_record(data: bytes, table: str, slot: int, field: str, value: int) -> bytes:
+    """A snapshot with one field of one record changed, and all checksums right."""
+    dtype = next(known.dtype for known in TABLES if known.name == table)
+    start = table_offset(data, table) + slot * dtype.itemsize
+    record = np.frombuffer(data[start : start + dtype.itemsize], dtype).copy()
+    record[field] = value
+    return resealed(data[:start] + record.tobytes() + data[start + dtype.itemsize :])
+
+
+def test_a_restored_engine_is_the_same() -> None:
+    desk = busy_desk()
+    data = desk.engine.snapshot()
+    again = Engine.restore(data)
+    assert again.snapshot() == data
+    assert again.check_invariants() == []
+    for name in ("sequence", "event_sequence", "match_sequence", "time_ns", "state_hash", "trade_count"):
+        assert getattr(again, name) == getattr(desk.engine, name)
+    assert again.inspect.orders().tobytes() == desk.engine.inspect.orders().tobytes()
+    assert again.inspect.depth(1, 99) == desk.engine.inspect.depth(1, 99)
+    assert [again.hash_at(n) for n in range(99)] == [desk.engine.hash_at(n) for n in range(99)]
+    for price in range(80, 130, 3):
+        commands = place(desk.sender(1), 1, Side.BUY, 9, price)
+        assert same(again.apply(commands, 9), desk.engine.apply(commands, 9))
+    assert again.content_digest() == again.content_digest_from_scratch()
+
+
+def test_an_empty_engine_can_be_saved() -> None:
+    data = Engine().snapshot()
+    assert Engine.restore(data).snapshot() == data
+
+
+def test_a_full_ring_survives() -> None:
+    engine = Engine()
+    engine.apply(np.zeros(70_000, COMMAND), 1)
+    again = Engine.restore(engine.snapshot())
+    oldest = engine.sequence - 65_535
+    assert again.hash_at(oldest) == engine.hash_at(oldest) != 0
+    assert again.hash_at(oldest - 1) is None
+
+
+def test_a_table_that_grew_is_saved_by_what_is_in_it() -> None:
+    """Room that is not used is not in a snapshot."""
+    small, large = Engine(orders=1), Engine(orders=10_000)
+    assert small.snapshot() == large.snapshot()
+
+
+DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "nothing": (lambda data: b"", "at least"),
+    "only the beginning": (lambda data: data[: HEADER.itemsize - 1], "at least"),
+    "something else": (lambda data: b"PK" + data[2:], "begins with"),
+    "another format": (lambda data: with_header(data, format=FORMAT + 1), f"of format {FORMAT}"),
+    "a bit of the header": (lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:], "header is damaged"),
+    "another layout": (lambda data: with_header(data, layout=1), "laid out otherwise"),
+    "cut off": (lambda data: data[:-1], "and has"),
+    "more at the end": (lambda data: data + b"\0", "and has"),
+    "a bit of the body": (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "body is damaged"),
+    "no body": (lambda data: resealed(data[: HEADER.itemsize]), "ends before its tables"),
+    "a body that is too short": (lambda data: resealed(data[:-8]), "lengths"),
+    "another sequence": (lambda data: with_header(data, sequence=1), "header is not that"),
+    "another state hash": (lambda data: with_header(data, state_hash=1), "header is not that"),
+    "another digest": (lambda data: with_header(data, digest=1), "digest"),
+    "another last hash": (lambda data: resealed(data[:-8] + bytes(8)), "newest hash"),
+    "a link out of memory": (
+        lambda data: with_record(data, "orders", open_slot(data), "next", 1 << 31),
+        "leads astray",
+    ),
+    "a link to a free slot": (lambda data: with_record(data, "orders", open_slot(data), "level", 0), "leads astray"),
+    "a book out of memory": (lambda data: with_record(data, "levels", 1, "book", 1 << 20), "leads astray"),
+    "a tree that goes nowhere": (lambda data: with_record(data, "nodes", 1, "one", 1 << 20), "contradicts itself"),
+    "a free list in a circle": (lambda data: with_record(data, "orders", 1, "next", 1), "contradicts itself"),
+    "money from nowhere": (lambda data: with_record(data, "balances", 1, "available", 1 << 50), "accounts have"),
+    "a wrong symbol": (lambda data: with_record(data, "assets", 1, "symbol", 66), "asset 1: its hash"),
+    "a wrong hash of a record": (lambda data: with_record(data, "assets", 1, "hash", 66), "asset 1: its hash"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_no_snapshot_is_refused_in_one_sentence(name: str) -> None:
+    data = busy_desk().engine.snapshot()
+    damage, expected = DAMAGE[name]
+    damaged = damage(data)
+    assert damaged != data
+    with pytest.raises(SnapshotError, match=expected) as caught:
+        Engine.restore(damaged)
+    text = str(caught.value)
+    assert text.endswith(".")
+    assert "\n" not in text
+
+
+def test_resealing_alone_is_no_damage() -> None:
+    data = busy_desk().engine.snapshot()
+    assert resealed(data) == data
+
+
+def test_no_cut_and_no_flipped_bit_gets_in() -> None:
+    data = busy_desk().engine.snapshot()
+    for at in range(0, len(data), 97):
+        with pytest.raises(SnapshotError):
+            Engine.restore(data[:at])
+        with pytest.raises(SnapshotError):
+            Engine.restore(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
