@@ -17,9 +17,11 @@ from .records import COMMAND, EVENT, OUTCOME
 from .state import ACCOUNTS, RING_SIZE, State, allocate, grow
 
 #: Room for events in a buffer, for each command and at least: twice what a busy market causes. A buffer is the
-#: caller's afterwards and is not filled in vain; a batch that needs more gets another one, and a copy of both.
+#: caller's afterwards and does not cost what it does not hold; a batch that needs more gets another one.
 EVENTS_PER_COMMAND: Final = 4
 LEAST_EVENTS: Final = 64
+#: A buffer that is filled to less than one part in so many is not handed out: whoever keeps an event would keep it all.
+SPARSE: Final = 8
 
 
 class Result(NamedTuple):
@@ -85,7 +87,7 @@ class Engine:
             needed = int(self._turn["needed"])
             if needed == 0:
                 self._grow()
-        return Result(outcomes, parts[0] if len(parts) == 1 else _joined(parts), hashes)
+        return Result(outcomes, _joined(parts), hashes)
 
     def _grow(self) -> None:
         grown = grow(self._state)
@@ -171,6 +173,11 @@ class Engine:
         return bool(len(slots))
 
 
+def warm_up() -> None:
+    """Compile the engine, or load what was compiled before (entry.compiled_before tells which)."""
+    Engine().apply(np.zeros(1, COMMAND), 0)
+
+
 def _open_venue_account(state: State) -> None:
     """Account 0, the venue's own, is there from the beginning."""
     account = state.accounts[1:2]
@@ -185,7 +192,11 @@ def _open_venue_account(state: State) -> None:
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Events one after the other. As words: NumPy copies records field by field, forty times slower."""
+    """Events one after the other, in memory of their size; or as they are where that is little more than they need."""
+    (first, *more) = parts
+    if not more and len(first) * SPARSE >= len(first.base if first.base is not None else first):
+        return first
+    # As words: NumPy copies records field by field, forty times slower.
     return np.concatenate([part.view(np.uint64) for part in parts]).view(EVENT)
 
 

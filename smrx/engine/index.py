@@ -13,20 +13,17 @@ from .jit import NIL, U1, U32, Array, inlined, kernel
 #: 2^64 / golden ratio, and a second odd number to keep the two parts of a key apart.
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _SECOND: Final = np.uint64(0xD6E8FEB86659FD93)
-_RUN_BITS: Final = np.uint64(3)
-_RUN: Final = np.uint64(7)
 #: The second part of keys that have none.
 NO_EXTRA: Final = NIL
 
 
 @inlined
 def home(cells: Array, key: Any, extra: Any) -> Any:
-    """The cell where the search for a key begins.
-
-    Keys that follow each other, as ids do, begin in cells that follow each other, eight at a time: two cache lines.
-    """
-    word = ((key >> _RUN_BITS) ^ (np.uint64(extra) * _SECOND)) * _GOLDEN
-    return (((word ^ (word >> U32)) << _RUN_BITS) | (key & _RUN)) & np.uint64(len(cells) - 1)
+    """The cell where the search for a key begins."""
+    word = (key ^ (np.uint64(extra) * _SECOND)) * _GOLDEN
+    # Twice, so that keys that differ only in their high bits, as some clients' ids do, are told apart too.
+    word = (word ^ (word >> U32)) * _SECOND
+    return (word ^ (word >> U32)) & np.uint64(len(cells) - 1)
 
 
 @inlined

@@ -263,8 +263,9 @@ def _reachable(cells: Rows, filled: Any) -> bool:
     size = len(cells)
     with np.errstate(over="ignore"):
         word = cells["extra"][filled].astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
-        word = ((cells["key"][filled] >> np.uint64(3)) ^ word) * np.uint64(0x9E3779B97F4A7C15)
-        word = ((word ^ (word >> np.uint64(32))) << np.uint64(3)) | (cells["key"][filled] & np.uint64(7))
+        word = (cells["key"][filled] ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        word = (word ^ (word >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+        word ^= word >> np.uint64(32)
     begin = (word & np.uint64(size - 1)).astype(np.int64)
     # Filled cells up to and without a position, over the table twice so that a search may go over its end.
     up_to = np.concatenate([[0], np.cumsum(np.tile(cells["slot"] != 0, 2))])

@@ -1,6 +1,6 @@
-"""How kernels are compiled, and the two machine instructions that Numba does not offer.
+"""How kernels are compiled, and the one machine instruction that Numba does not offer.
 
-Owns the compiler options; every kernel of the engine is made by `kernel`, `inlined` or `entry_point`. With
+Owns the compiler options; every kernel of the engine is made by `kernel`, `inlined`, `merged` or `entry_point`. With
 NUMBA_DISABLE_JIT=1 the same functions run as plain Python, slowly, with the same results.
 """
 
@@ -30,7 +30,6 @@ INTERPRETED: Final = bool(_settings.DISABLE_JIT)
 
 U0: Final = np.uint64(0)
 U1: Final = np.uint64(1)
-U2: Final = np.uint64(2)
 U32: Final = np.uint64(32)
 NIL: Final = np.uint32(0)
 
@@ -56,7 +55,12 @@ def merged(function: Kernel) -> Kernel:
 
 def entry_point(function: Kernel) -> Kernel:
     """Compile a function that Python calls, and keep the machine code on disk for the next process."""
-    return cast(Kernel, _compile(cache=True, error_model="numpy", no_cfunc_wrapper=True)(function))
+    options = {"error_model": "numpy", "no_cfunc_wrapper": True}
+    try:
+        return cast(Kernel, _compile(cache=True, **options)(function))
+    except RuntimeError:
+        # Numba found no directory that may be written to. The engine works all the same, and compiles at each start.
+        return cast(Kernel, _compile(**options)(function))
 
 
 def fingerprint(*modules: str) -> int:

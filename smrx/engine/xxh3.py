@@ -33,14 +33,11 @@ KEYS: Final = _secret_words(0, 24)
 #: Offsets that the specification names for particular uses.
 BITFLIP_LOW: Final = S[3] ^ S[4]
 BITFLIP_HIGH: Final = S[5] ^ S[6]
-MIDDLE_KEYS: Final = _secret_words(3, 16)
-MIDDLE_END: Final = tuple(_secret_words(119, 2))
 LAST_STRIPE: Final = tuple(_secret_words(121, 8))
 MERGE: Final = tuple(_secret_words(11, 8))
 
 PRIME32_1: Final = np.uint64(0x9E3779B1)
 PRIME64_1: Final = np.uint64(0x9E3779B185EBCA87)
-PRIME64_2: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 PRIME_MX1: Final = np.uint64(0x165667919E3779F9)
 #: The accumulators' first values: XXH_PRIME32_3, 64_1, 64_2, 64_3, 64_4, 32_2, 64_5, 32_1.
 FIRST: Final = tuple(
@@ -60,7 +57,6 @@ R47: Final = np.uint64(47)
 
 WORDS_PER_STRIPE: Final = 8
 STRIPES_PER_BLOCK: Final = 16
-WORDS_PER_BLOCK: Final = WORDS_PER_STRIPE * STRIPES_PER_BLOCK
 
 
 def _start(words: int) -> np.uint64:

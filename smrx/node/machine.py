@@ -20,6 +20,10 @@ from smrx.wire import batches
 
 _FORMAT: Final = 1
 
+#: What was applied goes into the rings when somebody asks, or when so much has come together.
+_REMEMBER_COMMANDS: Final = 4096
+_REMEMBER_ENTRIES: Final = 64
+
 
 class Applied(NamedTuple):
     """One log entry as it was applied; the arrays are the reader's own."""
@@ -87,6 +91,7 @@ class ExchangeMachine:
         self._outcomes = OutcomeRing(outcome_ring)
         self._applied: list[Applied] = []
         self._unremembered: list[Applied] = []
+        self._unremembered_commands = 0
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
         """Apply one committed entry; the result waits for take_applied()."""
@@ -100,6 +105,9 @@ class ExchangeMachine:
         applied = Applied(log_index, term, outcomes, events, sequence, self.engine.state_hash, repeats)
         self._applied.append(applied)
         self._unremembered.append(applied)
+        self._unremembered_commands += len(outcomes)
+        if self._unremembered_commands >= _REMEMBER_COMMANDS or len(self._unremembered) >= _REMEMBER_ENTRIES:
+            self.remember()
 
     def take_applied(self) -> list[Applied]:
         """Return what was applied since the last call, in log order."""
@@ -107,12 +115,15 @@ class ExchangeMachine:
         return applied
 
     def remember(self) -> None:
-        """Put what was applied into the rings. Those who wait for an answer need not wait for this."""
-        for entry in self._unremembered:
-            self._events.append(entry.events)
-            outcomes = entry.outcomes[entry.outcomes["sequence"] > 0] if entry.repeats else entry.outcomes
-            self._outcomes.append(outcomes, entry.sequence)
-        self._unremembered.clear()
+        """Put what was applied into the rings, many entries at once: one by one costs more than applying them."""
+        if not self._unremembered:
+            return
+        entries, self._unremembered, self._unremembered_commands = self._unremembered, [], 0
+        self._events.append(np.concatenate([entry.events for entry in entries]))
+        outcomes = np.concatenate([entry.outcomes for entry in entries])
+        if any(entry.repeats for entry in entries):
+            outcomes = outcomes[outcomes["sequence"] > 0]
+        self._outcomes.append(outcomes, entries[-1].sequence)
 
     @property
     def events(self) -> EventRing:

@@ -190,3 +190,12 @@ def test_what_is_unknown_is_refused_before_anything_else() -> None:
     result = Engine().apply(np.zeros(2, COMMAND), 5)
     assert result.outcomes["reason"].tolist() == [Reason.UNKNOWN_KIND] * 2
     assert result.events["sequence"].tolist() == [1, 2]
+
+
+def test_a_small_result_does_not_keep_a_large_buffer() -> None:
+    events = Engine().apply(np.zeros(1, COMMAND), 1).events
+    assert len(events) == 1
+    kept = events
+    while kept.base is not None:
+        kept = kept.base
+    assert kept.nbytes == events.nbytes

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numba import njit
 
-from smrx.engine import Engine, compiled_before
+from smrx.engine import Engine, compiled_before, jit, warm_up
 from smrx.engine.records import COMMAND
 from smrx.engine.tables import table_of
 from tests.property.comparison import run
@@ -81,6 +82,19 @@ def test_checked_bounds_give_the_same_hash(pytestconfig: pytest.Config) -> None:
 def test_one_knows_before_whether_the_engine_is_compiled(tmp_path: Path) -> None:
     program = "from smrx.engine import compiled_before; print(compiled_before())"
     assert python(program, NUMBA_CACHE_DIR=str(tmp_path)) == "False"
-    Engine().apply(np.zeros(1, COMMAND), 1)
+    warm_up()
     assert compiled_before()
     assert python(program) == "True"
+
+
+def test_a_machine_without_a_place_for_compiled_code_compiles_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    def doubled(count: Any) -> Any:
+        return count * 2
+
+    monkeypatch.setattr(jit, "_compile", refusing)
+    assert jit.entry_point(doubled)(21) == 42
