@@ -10,16 +10,12 @@ from collections.abc import Callable
 
 def ready_engine(say: Callable[[str], None]) -> None:
     """Return when the engine is compiled on this machine; says so if that takes a while."""
-    import numpy as np
-
-    from smrx.engine import Engine, compiled_before
-    from smrx.engine.records import COMMAND
+    from smrx.engine import compiled_before, warm_up
 
     first = not compiled_before()
     if first:
         say("compiling the engine (once on this machine; up to a minute or two)")
     started = time.monotonic()
-    # One command of no kind is refused, but goes through everything there is to compile.
-    Engine().apply(np.zeros(1, COMMAND), 0)
+    warm_up()
     if first:
         say(f"compiled in {time.monotonic() - started:.0f} s")
