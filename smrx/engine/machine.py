@@ -76,7 +76,7 @@ def is_duplicate(state: Tables, command: Record) -> Any:
     return command.request_id <= session.last_request_id
 
 
-@kernel
+@inlined
 def check(state: Tables, command: Record) -> Any:
     """The first reason to refuse a command, or NONE. Notes in the turn what it found."""
     reason = malformed(command)

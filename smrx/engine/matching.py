@@ -90,7 +90,7 @@ def lacks_funds(state: Tables, command: Record, instrument: Record) -> Any:
     return state.balances[turn.balance].available < wanted
 
 
-@kernel
+@inlined
 def check_place(state: Tables, command: Record) -> Any:
     """Why a PLACE is refused, FOK_UNFILLABLE (which is no refusal), or NONE. Notes instrument and balance."""
     turn = state.turn[0]
@@ -197,7 +197,7 @@ def pay_maker(state: Tables, maker: Record, gives: Any, takes: Any) -> None:
     credit(core, state.balances[maker.takes], takes)
 
 
-@kernel
+@inlined
 def match(state: Tables, command: Record, events: Array, taker: Record) -> Any:
     """Fill the taker against the best levels, oldest first.
 
@@ -277,7 +277,7 @@ def settle_taker(state: Tables, taker: Record, held: Any) -> None:
         credit(core, state.balances[taker.takes], turn.got)
 
 
-@kernel
+@inlined
 def place(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     """Enter a checked order: match it, then let the rest stand or expire."""
     core = state.core[0]

@@ -26,7 +26,7 @@ def held_by_lots(instrument: Record, order: Record, lots: Any) -> Any:
     return lots * np.int64(instrument.lot_units)
 
 
-@kernel
+@inlined
 def rest(state: Tables, slot: Any) -> None:
     """Put an order with lots left into its book, its account's list and the indexes."""
     orders = state.orders

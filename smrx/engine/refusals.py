@@ -43,7 +43,7 @@ def price_or_lots_used(command: Record) -> Any:
     return command.price_ticks != 0 or command.quantity_lots != 0
 
 
-@kernel
+@inlined
 def unused_fields_set(command: Record) -> Any:
     """Whether a field that has no meaning for the kind is not 0."""
     kind = command.kind
@@ -76,7 +76,7 @@ def unused_fields_set(command: Record) -> Any:
     return kind == CommandKind.CLOSE_SESSION and command.account != 0
 
 
-@kernel
+@inlined
 def malformed_order(command: Record) -> Any:
     """What is wrong with the enumerations of a PLACE."""
     if command.side != Side.BUY and command.side != Side.SELL:
@@ -92,7 +92,7 @@ def malformed_order(command: Record) -> Any:
     return Reason.NONE
 
 
-@kernel
+@inlined
 def malformed(command: Record) -> Any:
     """What is wrong with a command whatever the state, or NONE."""
     kind = command.kind

@@ -21,7 +21,7 @@ from smrx.wire import batches
 _FORMAT: Final = 1
 
 #: What was applied goes into the rings when somebody asks, or when so much has come together.
-_REMEMBER_COMMANDS: Final = 4096
+_REMEMBER_COMMANDS: Final = 256
 _REMEMBER_ENTRIES: Final = 64
 
 
@@ -119,8 +119,8 @@ class ExchangeMachine:
         if not self._unremembered:
             return
         entries, self._unremembered, self._unremembered_commands = self._unremembered, [], 0
-        self._events.append(np.concatenate([entry.events for entry in entries]))
-        outcomes = np.concatenate([entry.outcomes for entry in entries])
+        self._events.append(_joined([entry.events for entry in entries]))
+        outcomes = _joined([entry.outcomes for entry in entries])
         if any(entry.repeats for entry in entries):
             outcomes = outcomes[outcomes["sequence"] > 0]
         self._outcomes.append(outcomes, entries[-1].sequence)
@@ -169,3 +169,7 @@ class ExchangeMachine:
         """The hashes after commands first..last, if the ring still holds them all."""
         hashes = self.engine.hashes_between(first, last)
         return None if hashes is None else hashes.tolist()
+
+
+def _joined(parts: list[NDArray[np.void]]) -> NDArray[np.void]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
