@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from smrx.engine import Engine, SnapshotError
 from smrx.engine.codes import OutcomeStatus
 from smrx.engine.records import OUTCOME
-from smrx.feed.ring import EventRing
+from smrx.feed.ring import EventRing, words
 from smrx.wire import batches
 
 _FORMAT: Final = 1
@@ -51,15 +51,16 @@ class OutcomeRing:
 
     def __init__(self, capacity: int) -> None:
         self._ring = np.zeros(capacity, OUTCOME)
+        self._words = words(self._ring)
 
     def append(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
         """Remember the outcomes of applied commands, without gaps up to `last_sequence`."""
-        outcomes = outcomes[-len(self._ring) :]
-        start = (last_sequence + 1 - len(outcomes)) % len(self._ring)
+        kept = words(outcomes[-len(self._ring) :])
+        start = (last_sequence + 1 - len(kept)) % len(self._ring)
         head = len(self._ring) - start
-        self._ring[start : start + len(outcomes)] = outcomes[:head]
-        if len(outcomes) > head:
-            self._ring[: len(outcomes) - head] = outcomes[head:]
+        self._words[start : start + len(kept)] = kept[:head]
+        if len(kept) > head:
+            self._words[: len(kept) - head] = kept[head:]
 
     def fill(self, outcomes: NDArray[np.void]) -> None:
         """Replace, in place, each DUPLICATE of a request still remembered by its first outcome.
@@ -172,4 +173,6 @@ class ExchangeMachine:
 
 
 def _joined(parts: list[NDArray[np.void]]) -> NDArray[np.void]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([words(part) for part in parts]).reshape(-1).view(parts[0].dtype)
