@@ -26,12 +26,12 @@ MAX_REQUEST_BYTES: Final = 512
 _WORDS: Final = EVENT.itemsize // 8
 
 
-def words(events: NDArray[np.void]) -> NDArray[np.uint64]:
-    """Return events as rows of 16 words, without a copy where they are contiguous.
+def words(records: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Return records as rows of 8-byte words, without a copy where they are contiguous.
 
     numpy copies and compares structured records field by field; the same bytes as words are some 30 times faster.
     """
-    return np.ascontiguousarray(events).view(np.uint64).reshape(-1, _WORDS)
+    return np.ascontiguousarray(records).view(np.uint64).reshape(len(records), records.itemsize // 8)
 
 
 class EventRing:

@@ -175,4 +175,5 @@ class ExchangeMachine:
 def _joined(parts: list[NDArray[np.void]]) -> NDArray[np.void]:
     if len(parts) == 1:
         return parts[0]
-    return np.concatenate([words(part) for part in parts]).reshape(-1).view(parts[0].dtype)
+    rows: NDArray[np.void] = np.concatenate([words(part) for part in parts]).reshape(-1).view(parts[0].dtype)
+    return rows
