@@ -97,9 +97,6 @@ class AdminService:
             self.socket.send_multipart((identity, data))
         self._replies.clear()
 
-    def close(self) -> None:
-        self.socket.close()
-
     def status(self) -> admin.NodeStatus:
         """What `cluster status` shows of this node."""
         node, replica, engine = self._node, self._node.replica, self._node.machine.engine

@@ -84,7 +84,3 @@ class Publisher:
                 except zmq.Again:
                     break  # It reads too slowly; it asks again for the rest.
         return True
-
-    def close(self) -> None:
-        self._feed.close()
-        self.requests.close()
