@@ -46,16 +46,12 @@ class Gateway:
         self._pending: dict[int, tuple[int, list[Route]]] = {}
         self._pending_commands = 0
         self._replies: list[Reply] = []
-        self.frames_received = 0
-        self.frames_refused = 0
-        self.commands_received = 0
 
     def receive(self, identity: bytes, data: bytes, hint: LeaderHint, fenced: str | None) -> None:
         """Take one message of a client; a reply to what cannot be accepted is queued at once.
 
         `hint` says who leads; only a node that leads itself (hint.leader_id == its own id) accepts commands.
         """
-        self.frames_received += 1
         try:
             frame = frames.decode(data)
         except FrameError as error:
@@ -81,12 +77,10 @@ class Gateway:
             message = f"{self._pending_commands} commands wait for a majority already; send this frame again later"
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
             return
-        self.commands_received += frame.count
         self._pending_commands += frame.count
         self._batch.append((Route(identity, frame.correlation, frame.count), frame.body))
 
     def _refuse(self, identity: bytes, correlation: int, code: ErrorCode, message: str) -> None:
-        self.frames_refused += 1
         body = ErrorBody(int(code), message)
         self._replies.append(Reply(identity, frames.encode_body(FrameKind.ERROR, body, correlation)))
 

@@ -35,9 +35,6 @@ class Publisher:
         self.requests.maxmsgsize = MAX_REQUEST_BYTES
         self.requests.bind(retransmit_address)
         self._next_heartbeat = 0.0
-        self.events_published = 0
-        self.ranges_answered = 0
-        self.requests_refused = 0
 
     def publish(self, applied: Iterable[Applied], now: float) -> None:
         """Send the events of applied entries; the last frame of an entry carries its sequence and state hash."""
@@ -48,7 +45,6 @@ class Publisher:
                 last = start + len(part) == len(events)
                 self._feed.send(frames.encode_events(part, *((entry.sequence, entry.state_hash) if last else (0, 0))))
                 self._next_heartbeat = now + HEARTBEAT_SECONDS
-            self.events_published += len(events)
 
     def heartbeat(self, next_event: int, state_hash: int, now: float) -> None:
         """Say which event comes next, if nothing was said for a while."""
@@ -75,9 +71,7 @@ class Publisher:
                     raise FrameError(frames.ErrorCode.MALFORMED_FRAME, f"expected 1 part, found {len(parts) - 1}")
                 replies = answer(ring, frames.decode(parts[1]))
             except FrameError:
-                self.requests_refused += 1
                 continue
-            self.ranges_answered += 1
             for reply in replies:
                 try:
                     self.requests.send_multipart([parts[0], reply], zmq.DONTWAIT)
