@@ -17,10 +17,19 @@ class CommandKind(IntEnum):
     DEPOSIT = 5
     WITHDRAW = 6
     OPEN_ACCOUNT = 7
+    SUSPEND_ACCOUNT = 8
+    RESUME_ACCOUNT = 9
     OPEN_SESSION = 10
     CLOSE_SESSION = 11
     ADD_ASSET = 12
     ADD_INSTRUMENT = 13
+    SET_STATUS = 14
+    SET_LIMITS = 15
+    KILL = 16
+    REVIVE = 17
+    TICK = 18
+    SET_RULES = 19
+    DISCONNECT = 20
 
 
 class EventKind(IntEnum):
@@ -37,11 +46,21 @@ class EventKind(IntEnum):
     DEPOSITED = 9
     WITHDRAWN = 10
     ACCOUNT_OPENED = 11
+    ACCOUNT_SUSPENDED = 12
+    ACCOUNT_RESUMED = 13
     SESSION_OPENED = 14
     SESSION_CLOSED = 15
     ASSET_ADDED = 16
     INSTRUMENT_ADDED = 17
     MASS_CANCELLED = 18
+    STATUS_SET = 19
+    LIMITS_SET = 20
+    KILLED = 21
+    REVIVED = 22
+    TICKED = 23
+    RULES_SET = 24
+    TRIGGERED = 25
+    SESSION_DISCONNECTED = 26
 
 
 class OutcomeStatus(IntEnum):
@@ -61,8 +80,12 @@ class Side(IntEnum):
 
 
 class OrderType(IntEnum):
+    """STOP becomes MARKET, and STOP_LIMIT becomes LIMIT, when the last trade price reaches the stop price."""
+
     LIMIT = 1
     MARKET = 2
+    STOP = 3
+    STOP_LIMIT = 4
 
 
 class TimeInForce(IntEnum):
@@ -83,8 +106,16 @@ class Stp(IntEnum):
 
 
 class OrderFlags(IntFlag):
+    """QUOTE_BUDGET: the quantity of a market buy is an amount of the quote asset, fees included."""
+
     NONE = 0
     POST_ONLY = 1
+    QUOTE_BUDGET = 2
+
+
+class SessionFlags(IntFlag):
+    NONE = 0
+    CANCEL_ON_DISCONNECT = 1
 
 
 class AccountStatus(IntEnum):
@@ -115,11 +146,14 @@ class Reason(IntEnum):
     INVALID_STP = 15
     INVALID_FLAGS = 16
     INVALID_ID = 17
+    INVALID_STATUS = 18
     # session and request
     UNKNOWN_SESSION = 20
     REQUEST_GAP = 21
     SESSION_IN_USE = 22
     NOT_AUTHORISED = 23
+    # kill switch
+    KILLED = 30
     # account
     UNKNOWN_ACCOUNT = 40
     ACCOUNT_EXISTS = 41
@@ -131,6 +165,8 @@ class Reason(IntEnum):
     INSTRUMENT_EXISTS = 53
     INSTRUMENT_NOT_TRADING = 54
     INVALID_INSTRUMENT = 55
+    INVALID_RULES = 56
+    INSTRUMENT_HAS_ORDERS = 57
     # identity of orders and transfers
     DUPLICATE_CLIENT_ORDER_ID = 60
     UNKNOWN_ORDER = 61
@@ -138,15 +174,30 @@ class Reason(IntEnum):
     TRANSFER_ID_REUSED = 63
     # price, tick, band, quantity, notional
     INVALID_PRICE = 70
+    PRICE_BELOW_MINIMUM = 76
     PRICE_ABOVE_MAXIMUM = 71
+    INVALID_STOP_PRICE = 77
+    PRICE_OUTSIDE_BAND = 78
     INVALID_QUANTITY = 72
+    QUANTITY_BELOW_MINIMUM = 79
     QUANTITY_ABOVE_MAXIMUM = 73
+    INVALID_DISPLAY = 64
+    INVALID_EXPIRY = 65
+    NOTIONAL_BELOW_MINIMUM = 66
+    NOTIONAL_ABOVE_MAXIMUM = 67
+    INVALID_LIMIT = 68
     INVALID_AMOUNT = 74
     SUPPLY_EXCEEDED = 75
+    # account limits
+    OPEN_ORDERS_LIMIT = 80
+    ORDER_QUANTITY_LIMIT = 81
+    ORDER_NOTIONAL_LIMIT = 82
+    OPEN_NOTIONAL_LIMIT = 83
     # unsupported combination
     UNSUPPORTED_COMBINATION = 90
     # feasibility
     POST_ONLY_WOULD_TAKE = 100
+    STOP_WOULD_TRIGGER = 102
     FOK_UNFILLABLE = 101
     # funds
     INSUFFICIENT_FUNDS = 110
@@ -157,3 +208,7 @@ class Reason(IntEnum):
     NO_LIQUIDITY = 203
     FUNDS_EXHAUSTED = 204
     SELF_TRADE = 205
+    TIME_REACHED = 206
+    DISCONNECTED = 207
+    INSTRUMENT_CLOSED = 208
+    BUDGET_SPENT = 209

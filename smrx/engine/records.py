@@ -13,19 +13,29 @@ EVENT_SIZE: Final = 128
 OUTCOME_SIZE: Final = 64
 
 #: A request to the state machine. Fields by kind (those not named must be 0, else RESERVED_NOT_ZERO):
-#:   every kind but OPEN_SESSION: session_id, request_id (= the session's last + 1)
+#:   every kind but OPEN_SESSION, TICK, DISCONNECT: session_id, request_id (= the session's last + 1)
 #:   PLACE          side order_type tif stp flags account instrument client_order_id price_ticks quantity_lots
-#:                  (price_ticks 0 for a market order)
+#:                  (price_ticks 0 for MARKET and STOP; quantity_lots = quote units with QUOTE_BUDGET), and
+#:                  order_id = the extra word: the stop price of a STOP or STOP_LIMIT; for a LIMIT the display lots of an
+#:                  iceberg in the low half and the expiry of a GTD order, in seconds since 1970, in the high half
 #:   CANCEL         account, and order_id or else client_order_id (exactly one of them non-zero)
 #:   REPLACE        account, order_id or else client_order_id, price_ticks, quantity_lots (the new total)
 #:   MASS_CANCEL    account, instrument (0 = all), side (ANY = both)
 #:   DEPOSIT        account, instrument = asset id, order_id = transfer id, quantity_lots = amount in minimal units
 #:   WITHDRAW       as DEPOSIT
 #:   OPEN_ACCOUNT   account (the new one)
-#:   OPEN_SESSION   session_id (chosen by the client, not 0), account, request_id 0
+#:   SUSPEND_ACCOUNT, RESUME_ACCOUNT   account
+#:   OPEN_SESSION   session_id (chosen by the client, not 0), account, flags (SessionFlags), request_id 0
 #:   CLOSE_SESSION  nothing more
-#:   ADD_ASSET      instrument = asset id, client_order_id = symbol, quantity_lots = display decimals (0..18)
+#:   DISCONNECT     session_id, request_id 0
+#:   ADD_ASSET      instrument = asset id, client_order_id = symbol, quantity_lots = display decimals (0..18),
+#:                  price_ticks = the most that may exist of it, in minimal units (0: no cap of its own)
 #:   ADD_INSTRUMENT see INSTRUMENT_COMMAND
+#:   SET_STATUS     instrument, side = InstrumentStatus
+#:   SET_LIMITS     see LIMITS_COMMAND
+#:   SET_RULES      see RULES_COMMAND
+#:   KILL, REVIVE   nothing more
+#:   TICK           session_id 0, request_id 0, nothing more
 COMMAND: Final = np.dtype(
     {
         "names": [
@@ -55,15 +65,51 @@ INSTRUMENT_COMMAND: Final = np.dtype(
     }
 )  # fmt: skip
 
+#: SET_LIMITS seen through its own names: the same 64 bytes as COMMAND. 0 = no limit.
+#:   max_open_orders      orders that are open at once
+#:   max_open_notional    of all open orders with one quote asset, in its minimal units
+#:   max_order_notional   of one order, in quote units
+#:   max_order_quantity   of one order, in lots
+LIMITS_COMMAND: Final = np.dtype(
+    {
+        "names": [
+            "kind", "session_id", "request_id", "account", "max_open_orders",
+            "max_open_notional", "max_order_notional", "max_order_quantity",
+        ],
+        "formats": ["u1", "<u8", "<u8", "<u4", "<u4", "<i8", "<i8", "<i8"],
+        "offsets": [0, 8, 16, 24, 28, 40, 48, 56],
+        "itemsize": COMMAND_SIZE,
+    }
+)  # fmt: skip
+
+#: SET_RULES seen through its own names: the same 64 bytes as COMMAND. Byte 1 must be 0; 0 = no rule.
+#:   band_bp         how far a limit price may be from the last trade price, in hundredths of a percent (0..10,000)
+#:   maker_fee       millionths of the notional; negative is a rebate; -taker_fee <= maker_fee <= taker_fee
+#:   taker_fee       millionths of the notional (0..1,000,000)
+#:   min_notional, max_notional   of one order, in quote units
+RULES_COMMAND: Final = np.dtype(
+    {
+        "names": [
+            "kind", "band_bp", "maker_fee", "session_id", "request_id", "taker_fee", "instrument",
+            "min_price_ticks", "min_notional", "max_notional", "min_quantity_lots",
+        ],
+        "formats": ["u1", "<u2", "<i4", "<u8", "<u8", "<u4", "<u4", "<i8", "<i8", "<i8", "<i8"],
+        "offsets": [0, 2, 4, 8, 16, 24, 28, 32, 40, 48, 56],
+        "itemsize": COMMAND_SIZE,
+    }
+)  # fmt: skip
+
 #: What happened. Fields by kind (all others 0); every event has sequence, command_sequence, time_ns, kind, and the
 #: session_id and request_id of the command that caused it:
 #:   NEW              side order_type tif stp flags account instrument order_id client_order_id price_ticks
-#:                    quantity_lots leaves_lots
+#:                    quantity_lots leaves_lots, and counter_order_id = the order's extra word (see PLACE)
+#:   TRIGGERED        as NEW, after a stop order became a market or limit order; cum_lots
 #:   PARTIALLY_FILLED, FILLED   the order's side order_type tif stp flags account instrument order_id client_order_id
-#:                    and match_id; price_ticks and quantity_lots of this fill; cum_lots and leaves_lots after it
+#:                    counter_order_id and match_id; price_ticks and quantity_lots of this fill; cum_lots and leaves_lots after it
 #:   CANCELLED, EXPIRED   the order's fields as in NEW (quantity_lots = order quantity), reason, cum_lots;
 #:                    leaves_lots = 0; the lots that died = quantity_lots - cum_lots
-#:   REPLACED         the order's fields as in NEW after the change, cum_lots, leaves_lots
+#:   REPLACED         the order's fields as in NEW after the change, cum_lots, leaves_lots; reason SELF_TRADE where
+#:                    self-trade prevention made it smaller
 #:   REJECTED         reason; and side order_type tif stp flags account instrument order_id client_order_id price_ticks
 #:                    quantity_lots copied from the command as sent (for ADD_INSTRUMENT through the names of COMMAND);
 #:                    command_kind
@@ -72,14 +118,22 @@ INSTRUMENT_COMMAND: Final = np.dtype(
 #:                    (quote units)
 #:   DEPOSITED, WITHDRAWN   account, instrument = asset, order_id = transfer id, quantity_lots = amount, cum_lots =
 #:                    available after
-#:   ACCOUNT_OPENED   account
-#:   SESSION_OPENED, SESSION_CLOSED   account
-#:   ASSET_ADDED      instrument = asset, client_order_id = symbol, quantity_lots = decimals
+#:   ACCOUNT_OPENED, ACCOUNT_SUSPENDED, ACCOUNT_RESUMED   account
+#:   SESSION_OPENED   account, flags
+#:   SESSION_CLOSED, SESSION_DISCONNECTED   account; quantity_lots = orders cancelled. After the CANCELLED events
+#:   ASSET_ADDED      instrument = asset, client_order_id = symbol, quantity_lots = decimals, price_ticks = supply cap
 #:   INSTRUMENT_ADDED instrument, client_order_id = symbol, account = lot_units, counter_account = scale_units,
 #:                    order_id = base_asset, counter_order_id = quote_asset, price_ticks = max_price_ticks,
 #:                    quantity_lots = max_quantity_lots
 #:   MASS_CANCELLED   account, instrument, side as in the command; quantity_lots = orders cancelled. It comes after the
 #:                    CANCELLED events
+#:   STATUS_SET       instrument, side = status, quantity_lots = orders cancelled. After the CANCELLED events
+#:   LIMITS_SET       account, instrument = max_open_orders, order_id = max_open_notional, price_ticks =
+#:                    max_order_notional, quantity_lots = max_order_quantity
+#:   RULES_SET        instrument, account = taker_fee, counter_account = maker_fee (two's complement), cum_lots = band_bp,
+#:                    client_order_id = min_price_ticks, order_id = min_notional, price_ticks = max_notional,
+#:                    quantity_lots = min_quantity_lots
+#:   KILLED, REVIVED, TICKED   nothing more
 EVENT: Final = np.dtype(
     {
         "names": [
@@ -107,8 +161,8 @@ EVENT: Final = np.dtype(
 #:   event_kind      the order's state after the command: PLACE: NEW, PARTIALLY_FILLED, FILLED, EXPIRED or REJECTED;
 #:                   others: the kind of the event that answers it
 #:   first_event, event_count   the command's events (sequence of the first, 0 if none; number of them)
-#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE); MASS_CANCEL: cum_lots = orders
-#:                   cancelled; DEPOSIT, WITHDRAW: cum_lots = available after
+#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE); MASS_CANCEL, SET_STATUS, CLOSE_SESSION,
+#:                   DISCONNECT: cum_lots = orders cancelled; DEPOSIT, WITHDRAW: cum_lots = available after
 OUTCOME: Final = np.dtype(
     {
         "names": [
@@ -124,6 +178,8 @@ OUTCOME: Final = np.dtype(
 for _name, _dtype, _size in (
     ("COMMAND", COMMAND, COMMAND_SIZE),
     ("INSTRUMENT_COMMAND", INSTRUMENT_COMMAND, COMMAND_SIZE),
+    ("LIMITS_COMMAND", LIMITS_COMMAND, COMMAND_SIZE),
+    ("RULES_COMMAND", RULES_COMMAND, COMMAND_SIZE),
     ("EVENT", EVENT, EVENT_SIZE),
     ("OUTCOME", OUTCOME, OUTCOME_SIZE),
 ):
