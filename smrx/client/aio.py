@@ -6,9 +6,9 @@ not the request: it was sent, and the exchange applies it.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import numpy as np
 import zmq
@@ -17,33 +17,21 @@ from numpy.typing import NDArray
 
 from smrx.client import core
 from smrx.client.core import Cluster, Core, Waiter
-from smrx.client.decimals import Number
 from smrx.client.errors import InvalidValue
+from smrx.client.keepalive import KeepAlive
 from smrx.client.links import configure, monitor_address
-from smrx.client.market import Asset, Instrument
-from smrx.client.results import (
-    AccountAnswer,
-    AssetAnswer,
-    Balance,
-    Book,
-    InstrumentAnswer,
-    MassCancelAnswer,
-    OpenOrder,
-    OrderAnswer,
-    TransferAnswer,
-)
-from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit
-from smrx.client.verbs import SideLike, TifLike
-from smrx.engine.codes import CommandKind
+from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit, as_called
+from smrx.client.verbs import Verbs
 from smrx.engine.records import OUTCOME
 from smrx.wire import admin, frames
-from smrx.wire.admin import AnyReply, AnyRequest, BarrierReply, NodeStatus
+from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.wire.states import Reset, State
 
 #: How long a good-bye to the exchange may take.
 _CLOSE_S: Final = 0.5
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -105,6 +93,18 @@ class _Link:
             self._socket.close(linger=0)
 
 
+def _verb(
+    of: Callable[Concatenate[Verbs, P], Steps[T]],
+) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]":
+    """Offer a verb as a coroutine."""
+
+    @as_called(of)
+    async def call(self: "AsyncClient", /, *arguments: P.args, **named: P.kwargs) -> T:
+        return await self._run(of(self._core.verbs, *arguments, **named))
+
+    return call
+
+
 class AsyncClient:
     """One session of one account with whoever leads the cluster; see Client for the arguments."""
 
@@ -113,11 +113,13 @@ class AsyncClient:
         cluster: Cluster = None,
         *,
         account: int = 0,
+        cancel_on_disconnect: bool = False,
         timeout: float = core.DEFAULT_TIMEOUT_S,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
-        self._core = Core(cluster, account, timeout, window, frame_commands)
+        self._keeper = KeepAlive() if cancel_on_disconnect else None
+        self._core = Core(cluster, account, timeout, window, frame_commands, keeper=self._keeper)
         self._context = zmq.asyncio.Context()
         self._links: dict[str, _Link] = {}
         self._admin: dict[str, _Link] = {}
@@ -153,6 +155,8 @@ class AsyncClient:
                     await self._change(deadline)
         finally:
             self._closed = True
+            if self._keeper is not None:
+                self._keeper.close()
             if self._timer is not None:
                 self._timer.cancel()
             self._core.abandon(time.monotonic())
@@ -164,140 +168,44 @@ class AsyncClient:
 
     # Venue
 
-    async def open_account(self, account: int) -> AccountAnswer:
-        """Open an account (of the venue, as account 0)."""
-        return await self._run(self._core.verbs.open_account(account))
-
-    async def add_asset(self, symbol: str, decimals: int) -> AssetAnswer:
-        """Add something to own, counted in units of 10^-decimals."""
-        return await self._run(self._core.verbs.add_asset(symbol, decimals))
-
-    async def add_instrument(
-        self,
-        symbol: str,
-        base: str,
-        quote: str,
-        tick: Number = "0.01",
-        lot: Number = "0.0001",
-        max_price: Number | None = None,
-        max_quantity: Number | None = None,
-    ) -> InstrumentAnswer:
-        """Add something to trade: base for quote, prices in ticks, quantities in lots."""
-        return await self._run(self._core.verbs.add_instrument(symbol, base, quote, tick, lot, max_price, max_quantity))
+    open_account = _verb(Verbs.open_account)
+    suspend_account = _verb(Verbs.suspend_account)
+    resume_account = _verb(Verbs.resume_account)
+    set_limits = _verb(Verbs.set_limits)
+    add_asset = _verb(Verbs.add_asset)
+    add_instrument = _verb(Verbs.add_instrument)
+    set_status = _verb(Verbs.set_status)
+    set_rules = _verb(Verbs.set_rules)
+    kill = _verb(Verbs.kill)
+    revive = _verb(Verbs.revive)
 
     # Money
 
-    async def deposit(self, account: int, asset: str, amount: Number, transfer_id: int) -> TransferAnswer:
-        """Credit an account (as account 0). The same transfer id again changes nothing."""
-        return await self._run(self._core.verbs.transfer(CommandKind.DEPOSIT, account, asset, amount, transfer_id))
-
-    async def withdraw(self, account: int, asset: str, amount: Number, transfer_id: int) -> TransferAnswer:
-        """Debit an account. The same transfer id again changes nothing."""
-        return await self._run(self._core.verbs.transfer(CommandKind.WITHDRAW, account, asset, amount, transfer_id))
+    deposit = _verb(Verbs.deposit)
+    withdraw = _verb(Verbs.withdraw)
 
     # Orders
 
-    async def place_limit(
-        self,
-        symbol: str,
-        side: SideLike,
-        price: Number,
-        quantity: Number,
-        *,
-        tif: TifLike = "GTC",
-        post_only: bool = False,
-        client_order_id: int = 0,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Place a limit order; raises Refused."""
-        verbs = self._core.verbs
-        return await self._run(verbs.place(symbol, side, price, quantity, tif, post_only, client_order_id, account))
-
-    async def place_market(
-        self,
-        symbol: str,
-        side: SideLike,
-        quantity: Number,
-        *,
-        client_order_id: int = 0,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Take what the book offers now, up to the quantity; raises Refused."""
-        verbs = self._core.verbs
-        return await self._run(verbs.place(symbol, side, None, quantity, "IOC", False, client_order_id, account))
-
-    async def cancel(
-        self, order_id: int | None = None, *, client_order_id: int | None = None, account: int | None = None
-    ) -> OrderAnswer:
-        """Cancel an order by either id; raises Refused."""
-        return await self._run(self._core.verbs.cancel(order_id, client_order_id, account))
-
-    async def replace(
-        self,
-        symbol: str,
-        price: Number,
-        quantity: Number,
-        *,
-        order_id: int | None = None,
-        client_order_id: int | None = None,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Give an order a new price and total quantity; raises Refused."""
-        verbs = self._core.verbs
-        return await self._run(verbs.replace(symbol, price, quantity, order_id, client_order_id, account))
-
-    async def reduce(
-        self,
-        quantity: Number,
-        *,
-        order_id: int | None = None,
-        client_order_id: int | None = None,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Shrink an order to a smaller total quantity; it keeps its place in the queue."""
-        return await self._run(self._core.verbs.reduce(quantity, order_id, client_order_id, account))
-
-    async def mass_cancel(
-        self, symbol: str | None = None, side: SideLike | None = None, *, account: int | None = None
-    ) -> MassCancelAnswer:
-        """Cancel every open order, of one instrument and one side if named."""
-        return await self._run(self._core.verbs.mass_cancel(symbol, side, account))
+    place = _verb(Verbs.place)
+    place_limit = _verb(Verbs.place_limit)
+    place_market = _verb(Verbs.place_market)
+    cancel = _verb(Verbs.cancel)
+    replace = _verb(Verbs.replace)
+    reduce = _verb(Verbs.reduce)
+    mass_cancel = _verb(Verbs.mass_cancel)
 
     # Queries
 
-    async def balances(self, account: int | None = None, *, everyone: bool = False) -> list[Balance]:
-        """What an account owns (its own where none is named), or everyone."""
-        return await self._run(self._core.verbs.balances(account, everyone))
-
-    async def orders(
-        self, symbol: str | None = None, *, account: int | None = None, everyone: bool = False
-    ) -> list[OpenOrder]:
-        """Open orders of an account (its own where none is named), or everyone's, oldest first."""
-        return await self._run(self._core.verbs.orders(symbol, account, everyone))
-
-    async def depth(self, symbol: str, levels: int = 10) -> Book:
-        """The best levels of a book."""
-        return await self._run(self._core.verbs.depth(symbol, levels))
-
-    async def accounts(self) -> list[int]:
-        """Every account."""
-        return await self._run(self._core.verbs.accounts())
-
-    async def assets(self) -> list[Asset]:
-        """Every asset."""
-        return await self._run(self._core.verbs.assets())
-
-    async def instruments(self) -> list[Instrument]:
-        """Every instrument."""
-        return await self._run(self._core.verbs.instruments())
-
-    async def barrier(self) -> BarrierReply:
-        """Return when everything submitted before, by anybody, is applied on the leader."""
-        return await self._run(self._core.verbs.barrier())
-
-    async def status(self, node_id: int | None = None) -> NodeStatus:
-        """How a node is: one of the configuration, or whichever answers first."""
-        return await self._run(self._core.verbs.status(node_id))
+    balances = _verb(Verbs.balances)
+    orders = _verb(Verbs.orders)
+    depth = _verb(Verbs.depth)
+    accounts = _verb(Verbs.accounts)
+    account_state = _verb(Verbs.account_state)
+    assets = _verb(Verbs.assets)
+    instruments = _verb(Verbs.instruments)
+    killed = _verb(Verbs.killed)
+    barrier = _verb(Verbs.barrier)
+    status = _verb(Verbs.status)
 
     # Bulk
 

@@ -1,18 +1,33 @@
 """Outcome records and admin rows as what people read: the results of the verbs. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.client import expiry, rates
 from smrx.client.errors import ProtocolError, Refused
 from smrx.client.market import Instrument
-from smrx.client.results import STATES, Level, OpenOrder, OrderAnswer
-from smrx.engine.codes import OutcomeStatus, Reason, Side
+from smrx.client.reasons import words
+from smrx.client.results import STATES, AccountState, Level, OpenOrder, OrderAnswer
+from smrx.engine.codes import (
+    AccountStatus,
+    OrderFlags,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from smrx.wire import admin
 
 _REASONS: Final = frozenset(int(reason) for reason in Reason)
+_STOPS: Final = (OrderType.STOP, OrderType.STOP_LIMIT)
+#: The halves of a limit order's extra word: displayed lots, and the second of its expiry.
+_HALF: Final = 32
 
 
 def check(outcome: NDArray[np.void], what: str) -> None:
@@ -49,6 +64,7 @@ def order_answer(outcome: NDArray[np.void], instrument: Instrument | None) -> Or
         leaves_lots=leaves,
         filled=instrument.quantity_text(cum) if instrument else None,
         remaining=instrument.quantity_text(leaves) if instrument else None,
+        why=words(reason) if reason else None,
     )
 
 
@@ -67,22 +83,56 @@ def levels(rows: Sequence[admin.LevelRow], instrument: Instrument) -> tuple[Leve
 
 
 def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
-    """One resting order."""
+    """One open order."""
+    pending = row.order_type in _STOPS
+    expires = row.extra >> _HALF if not pending and row.tif == TimeInForce.GTD else 0
     return OpenOrder(
         order_id=row.order_id,
         client_order_id=row.client_order_id,
         account=row.account,
         symbol=instrument.symbol,
         side=Side(row.side).name,
-        price=instrument.price_text(row.price_ticks),
+        order_type=OrderType(row.order_type).name,
+        tif=TimeInForce(row.tif).name,
+        stp=Stp(row.stp).name,
+        post_only=bool(row.flags & OrderFlags.POST_ONLY),
+        price=instrument.price_text(row.price_ticks) if row.price_ticks else None,
+        stop=instrument.price_text(row.extra) if pending else None,
         quantity=instrument.quantity_text(row.quantity_lots),
         filled=instrument.quantity_text(row.cum_lots),
         remaining=instrument.quantity_text(row.leaves_lots),
+        shown=instrument.quantity_text(row.shown_lots),
+        hidden=instrument.quantity_text(row.leaves_lots - row.shown_lots),
+        expires=expiry.text(expires) if expires else None,
+        session=row.session_id or None,
         price_ticks=row.price_ticks,
         quantity_lots=row.quantity_lots,
         cum_lots=row.cum_lots,
         leaves_lots=row.leaves_lots,
     )
+
+
+def account_state(row: admin.AccountRow) -> AccountState:
+    """One account."""
+    return AccountState(**{**msgspec.structs.asdict(row), "status": AccountStatus(row.status).name})
+
+
+def rules(of: Instrument, counts: Mapping[str, int]) -> dict[str, str | None]:
+    """An instrument's rules, named as in RULES_COMMAND, as decimals; None where there is no such rule.
+
+    A fee is always a rate, "0%" where there is none.
+    """
+    band, price, lots = counts["band_bp"], counts["min_price_ticks"], counts["min_quantity_lots"]
+    least, most = counts["min_notional"], counts["max_notional"]
+    return {
+        "maker_fee": rates.fee_text(counts["maker_fee"]),
+        "taker_fee": rates.fee_text(counts["taker_fee"]),
+        "band": rates.band_text(band) if band else None,
+        "min_price": of.price_text(price) if price else None,
+        "min_quantity": of.quantity_text(lots) if lots else None,
+        "min_notional": of.quote.text(least) if least else None,
+        "max_notional": of.quote.text(most) if most else None,
+    }
 
 
 def _reason_text(code: int) -> str | None:

@@ -5,8 +5,9 @@ without waiting for anybody.
 """
 
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import numpy as np
 import zmq
@@ -14,27 +15,14 @@ from numpy.typing import NDArray
 
 from smrx.client import core
 from smrx.client.core import Cluster, Core, Waiter
-from smrx.client.decimals import Number
 from smrx.client.errors import ClientError, InvalidValue
+from smrx.client.keepalive import KeepAlive
 from smrx.client.links import Links
-from smrx.client.market import Asset, Instrument
-from smrx.client.results import (
-    AccountAnswer,
-    AssetAnswer,
-    Balance,
-    Book,
-    InstrumentAnswer,
-    MassCancelAnswer,
-    OpenOrder,
-    OrderAnswer,
-    TransferAnswer,
-)
-from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit
-from smrx.client.verbs import SideLike, TifLike
-from smrx.engine.codes import CommandKind
+from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit, as_called
+from smrx.client.verbs import Verbs
 from smrx.engine.records import OUTCOME
 from smrx.wire import admin, frames
-from smrx.wire.admin import AnyReply, AnyRequest, BarrierReply, NodeStatus
+from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.wire.states import Reset, State
 
@@ -43,7 +31,18 @@ _IDLE_S: Final = 1.0
 #: How long a good-bye to the exchange may take.
 _CLOSE_S: Final = 0.5
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _verb(of: Callable[Concatenate[Verbs, P], Steps[T]]) -> "Callable[Concatenate[Client, P], T]":
+    """Offer a verb as a method that returns when it is done."""
+
+    @as_called(of)
+    def call(self: "Client", /, *arguments: P.args, **named: P.kwargs) -> T:
+        return self._run(of(self._core.verbs, *arguments, **named))
+
+    return call
 
 
 class Client:
@@ -51,6 +50,9 @@ class Client:
 
     `cluster` is a Config, or one or more order entry addresses (any node is enough to find the leader). The session
     is opened with the first command. A call raises Unavailable when nothing was answered for `timeout` seconds.
+
+    `cancel_on_disconnect`: the exchange cancels what this client placed and left open when the client is closed, and
+    some seconds (`disconnect_ms` in the configuration) after the exchange last heard of this process.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class Client:
         cluster: Cluster = None,
         *,
         account: int = 0,
+        cancel_on_disconnect: bool = False,
         timeout: float = core.DEFAULT_TIMEOUT_S,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
-        self._core = Core(cluster, account, timeout, window, frame_commands)
+        self._keeper = KeepAlive() if cancel_on_disconnect else None
+        self._core = Core(cluster, account, timeout, window, frame_commands, keeper=self._keeper)
         self._frame_commands = frame_commands
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._links = Links(self._context, frames.MAX_FRAME_BYTES)
@@ -91,146 +95,52 @@ class Client:
                     self._turn(deadline)
         finally:
             self._closed = True
+            if self._keeper is not None:
+                self._keeper.close()
             self._links.drop_all()
             self._admin.drop_all()
             self._context.term()
 
     # Venue
 
-    def open_account(self, account: int) -> AccountAnswer:
-        """Open an account (of the venue, as account 0)."""
-        return self._run(self._core.verbs.open_account(account))
-
-    def add_asset(self, symbol: str, decimals: int) -> AssetAnswer:
-        """Add something to own, counted in units of 10^-decimals."""
-        return self._run(self._core.verbs.add_asset(symbol, decimals))
-
-    def add_instrument(
-        self,
-        symbol: str,
-        base: str,
-        quote: str,
-        tick: Number = "0.01",
-        lot: Number = "0.0001",
-        max_price: Number | None = None,
-        max_quantity: Number | None = None,
-    ) -> InstrumentAnswer:
-        """Add something to trade: base for quote, prices in ticks, quantities in lots."""
-        return self._run(self._core.verbs.add_instrument(symbol, base, quote, tick, lot, max_price, max_quantity))
+    open_account = _verb(Verbs.open_account)
+    suspend_account = _verb(Verbs.suspend_account)
+    resume_account = _verb(Verbs.resume_account)
+    set_limits = _verb(Verbs.set_limits)
+    add_asset = _verb(Verbs.add_asset)
+    add_instrument = _verb(Verbs.add_instrument)
+    set_status = _verb(Verbs.set_status)
+    set_rules = _verb(Verbs.set_rules)
+    kill = _verb(Verbs.kill)
+    revive = _verb(Verbs.revive)
 
     # Money
 
-    def deposit(self, account: int, asset: str, amount: Number, transfer_id: int) -> TransferAnswer:
-        """Credit an account (as account 0). The same transfer id again changes nothing."""
-        return self._run(self._core.verbs.transfer(CommandKind.DEPOSIT, account, asset, amount, transfer_id))
-
-    def withdraw(self, account: int, asset: str, amount: Number, transfer_id: int) -> TransferAnswer:
-        """Debit an account. The same transfer id again changes nothing."""
-        return self._run(self._core.verbs.transfer(CommandKind.WITHDRAW, account, asset, amount, transfer_id))
+    deposit = _verb(Verbs.deposit)
+    withdraw = _verb(Verbs.withdraw)
 
     # Orders
 
-    def place_limit(
-        self,
-        symbol: str,
-        side: SideLike,
-        price: Number,
-        quantity: Number,
-        *,
-        tif: TifLike = "GTC",
-        post_only: bool = False,
-        client_order_id: int = 0,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Place a limit order; raises Refused."""
-        verbs = self._core.verbs
-        return self._run(verbs.place(symbol, side, price, quantity, tif, post_only, client_order_id, account))
-
-    def place_market(
-        self,
-        symbol: str,
-        side: SideLike,
-        quantity: Number,
-        *,
-        client_order_id: int = 0,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Take what the book offers now, up to the quantity; raises Refused."""
-        verbs = self._core.verbs
-        return self._run(verbs.place(symbol, side, None, quantity, "IOC", False, client_order_id, account))
-
-    def cancel(
-        self, order_id: int | None = None, *, client_order_id: int | None = None, account: int | None = None
-    ) -> OrderAnswer:
-        """Cancel an order by either id; raises Refused."""
-        return self._run(self._core.verbs.cancel(order_id, client_order_id, account))
-
-    def replace(
-        self,
-        symbol: str,
-        price: Number,
-        quantity: Number,
-        *,
-        order_id: int | None = None,
-        client_order_id: int | None = None,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Give an order a new price and total quantity; raises Refused."""
-        verbs = self._core.verbs
-        return self._run(verbs.replace(symbol, price, quantity, order_id, client_order_id, account))
-
-    def reduce(
-        self,
-        quantity: Number,
-        *,
-        order_id: int | None = None,
-        client_order_id: int | None = None,
-        account: int | None = None,
-    ) -> OrderAnswer:
-        """Shrink an order to a smaller total quantity; it keeps its place in the queue."""
-        return self._run(self._core.verbs.reduce(quantity, order_id, client_order_id, account))
-
-    def mass_cancel(
-        self, symbol: str | None = None, side: SideLike | None = None, *, account: int | None = None
-    ) -> MassCancelAnswer:
-        """Cancel every open order, of one instrument and one side if named."""
-        return self._run(self._core.verbs.mass_cancel(symbol, side, account))
+    place = _verb(Verbs.place)
+    place_limit = _verb(Verbs.place_limit)
+    place_market = _verb(Verbs.place_market)
+    cancel = _verb(Verbs.cancel)
+    replace = _verb(Verbs.replace)
+    reduce = _verb(Verbs.reduce)
+    mass_cancel = _verb(Verbs.mass_cancel)
 
     # Queries
 
-    def balances(self, account: int | None = None, *, everyone: bool = False) -> list[Balance]:
-        """What an account owns (its own where none is named), or everyone."""
-        return self._run(self._core.verbs.balances(account, everyone))
-
-    def orders(
-        self, symbol: str | None = None, *, account: int | None = None, everyone: bool = False
-    ) -> list[OpenOrder]:
-        """Open orders of an account (its own where none is named), or everyone's, oldest first."""
-        return self._run(self._core.verbs.orders(symbol, account, everyone))
-
-    def depth(self, symbol: str, levels: int = 10) -> Book:
-        """The best levels of a book."""
-        return self._run(self._core.verbs.depth(symbol, levels))
-
-    def accounts(self) -> list[int]:
-        """Every account."""
-        return self._run(self._core.verbs.accounts())
-
-    def assets(self) -> list[Asset]:
-        """Every asset."""
-        return self._run(self._core.verbs.assets())
-
-    def instruments(self) -> list[Instrument]:
-        """Every instrument."""
-        return self._run(self._core.verbs.instruments())
-
-    def barrier(self) -> BarrierReply:
-        """Return when everything submitted before, by anybody, is applied on the leader."""
-        return self._run(self._core.verbs.barrier())
-
-    def status(self, node_id: int | None = None) -> NodeStatus:
-        """How a node is: one of the configuration, or whichever answers first."""
-        return self._run(self._core.verbs.status(node_id))
+    balances = _verb(Verbs.balances)
+    orders = _verb(Verbs.orders)
+    depth = _verb(Verbs.depth)
+    accounts = _verb(Verbs.accounts)
+    account_state = _verb(Verbs.account_state)
+    assets = _verb(Verbs.assets)
+    instruments = _verb(Verbs.instruments)
+    killed = _verb(Verbs.killed)
+    barrier = _verb(Verbs.barrier)
+    status = _verb(Verbs.status)
 
     # Bulk
 

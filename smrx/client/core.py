@@ -8,7 +8,7 @@ mean something within a session only, nothing that was given up can be sent agai
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from smrx.client.errors import ClientError, InvalidValue, ProtocolError, Refused
 from smrx.client.queries import Directory, Questions
 from smrx.client.verbs import Verbs
 from smrx.config import Config
+from smrx.engine.codes import SessionFlags
 from smrx.engine.records import COMMAND, COMMAND_SIZE, OUTCOME
 from smrx.wire.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW, ClientSession
 from smrx.wire.states import LocalError
@@ -25,6 +26,16 @@ DEFAULT_TIMEOUT_S: Final = 10.0
 
 #: A configuration, or the order entry addresses of one or more nodes; None is the default cluster.
 Cluster = Config | str | Sequence[str] | None
+
+
+class Keeper(Protocol):
+    """Lets the exchange hear, while this process lives, of a session that is to end with it."""
+
+    def keep(self, session_id: int, addresses: Sequence[str]) -> None:
+        """Begin with this session, and end with any other."""
+
+    def forget(self) -> None:
+        """End: the session may go."""
 
 
 class Waiter:
@@ -62,6 +73,7 @@ class Core:
         timeout: float,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
+        keeper: Keeper | None = None,
     ) -> None:
         if cluster is None:
             cluster = Config()
@@ -76,6 +88,7 @@ class Core:
                 f"cluster: expected a Config or addresses such as tcp://127.0.0.1:7111, found {list(self._addresses)}"
             )
         self._window, self._frame_commands = window, frame_commands
+        self._keeper = keeper
         self.timeout = timeout
         self.session: ClientSession | None = None
         self.directory = Directory(cluster if isinstance(cluster, Config) else None)
@@ -100,9 +113,12 @@ class Core:
                     self._addresses,
                     window=self._window,
                     frame_commands=self._frame_commands,
+                    flags=SessionFlags.NONE if self._keeper is None else SessionFlags.CANCEL_ON_DISCONNECT,
                 )
             except LocalError as error:
                 raise InvalidValue(str(error)) from None
+            if self._keeper is not None:
+                self._keeper.keep(session_id, self._addresses)
             self.session.start(now)
         if not self.session.unanswered:
             self._progress_at = now
@@ -183,6 +199,8 @@ class Core:
 
     def _end(self, error: ClientError, now: float) -> None:
         session, self.session = self.session, None
+        if self._keeper is not None:
+            self._keeper.forget()
         if session is not None:
             session.close(now)
         self.last_error = error

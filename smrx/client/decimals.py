@@ -49,6 +49,13 @@ def to_steps(value: Number, step: Fraction, what: str, step_name: str) -> int:
     return count.numerator
 
 
+def is_zero(value: Number) -> bool:
+    """Whether the value is 0, which some fields take for "none"."""
+    if isinstance(value, str):
+        return _DECIMAL.fullmatch(value) is not None and not Fraction(value)
+    return isinstance(value, (int, Decimal)) and not isinstance(value, bool) and value == 0
+
+
 def from_steps(count: int, step: Fraction) -> str:
     """Return the exact decimal of `count` steps, with as many places as the step has."""
     return _text(count * step, places(step))

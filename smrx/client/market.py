@@ -1,6 +1,7 @@
 """What a client knows of assets and instruments: names to ids, and decimals to integers.
 
 A cache: ids and scales never change once they exist, so what is known stays true; what is not known is looked up.
+Status and rules do change: whoever needs them looks again.
 """
 
 from collections.abc import Iterable
@@ -13,24 +14,27 @@ import msgspec
 from smrx.client import decimals
 from smrx.client.decimals import Number
 from smrx.client.errors import InvalidValue
-from smrx.engine.records import pack_symbol
 from smrx.wire.admin import AssetRow, InstrumentRow
 
 #: Products and sums stay below it, or the exchange refuses the instrument.
 _MONEY_LIMIT: Final = 1 << 62
 _U32: Final = (1 << 32) - 1
+#: Columns of an instrument's row that a client knows under other names.
+_NAMED_ANEW: Final = {"instrument", "base_asset", "quote_asset"}
 
 
 class Asset(msgspec.Struct, frozen=True):
-    """Something that is owned and counted in minimal units."""
+    """Something that is owned and counted in minimal units; `supply_cap` is 0 where there is none of its own."""
 
     id: int
     symbol: str
     decimals: int
+    supply: int = 0
+    supply_cap: int = 0
 
-    def units(self, amount: Number) -> int:
+    def units(self, amount: Number, what: str = "amount") -> int:
         """Return an amount in minimal units; raises InvalidValue."""
-        return decimals.to_steps(amount, decimals.unit(self.decimals), f"{self.symbol} amount", "minimal unit")
+        return decimals.to_steps(amount, decimals.unit(self.decimals), f"{self.symbol} {what}", "minimal unit")
 
     def text(self, units: int) -> str:
         """Return minimal units as a decimal."""
@@ -38,7 +42,10 @@ class Asset(msgspec.Struct, frozen=True):
 
 
 class Instrument(msgspec.Struct, frozen=True):
-    """Something that is traded: `base` for `quote`, in lots at prices in ticks."""
+    """Something that is traded: `base` for `quote`, in lots at prices in ticks.
+
+    Status, rules (0 = none) and last price (0 = no trade yet) are those of the moment it was looked up.
+    """
 
     id: int
     symbol: str
@@ -49,6 +56,15 @@ class Instrument(msgspec.Struct, frozen=True):
     max_price_ticks: int
     max_quantity_lots: int
     status: int
+    open_orders: int = 0
+    last_price_ticks: int = 0
+    maker_fee: int = 0
+    taker_fee: int = 0
+    band_bp: int = 0
+    min_price_ticks: int = 0
+    min_quantity_lots: int = 0
+    min_notional: int = 0
+    max_notional: int = 0
 
     @property
     def tick(self) -> Fraction:
@@ -60,13 +76,13 @@ class Instrument(msgspec.Struct, frozen=True):
         """The smallest step of the quantity, in base."""
         return Fraction(self.lot_units, 10**self.base.decimals)
 
-    def price_ticks(self, price: Number) -> int:
+    def price_ticks(self, price: Number, what: str = "price") -> int:
         """Return a price in ticks; raises InvalidValue."""
-        return decimals.to_steps(price, self.tick, f"{self.symbol} price", "tick")
+        return decimals.to_steps(price, self.tick, f"{self.symbol} {what}", "tick")
 
-    def quantity_lots(self, quantity: Number) -> int:
+    def quantity_lots(self, quantity: Number, what: str = "quantity") -> int:
         """Return a quantity in lots; raises InvalidValue."""
-        return decimals.to_steps(quantity, self.lot, f"{self.symbol} quantity", "lot")
+        return decimals.to_steps(quantity, self.lot, f"{self.symbol} {what}", "lot")
 
     def price_text(self, price_ticks: int) -> str:
         """Return ticks as a decimal."""
@@ -130,14 +146,6 @@ def _round_number(value: int) -> int:
     return int("1" + "0" * (len(str(value)) - 1)) if value else 0
 
 
-def symbol(text: str) -> int:
-    """Return the u64 of a symbol; raises InvalidValue."""
-    try:
-        return pack_symbol(text)
-    except ValueError as error:
-        raise InvalidValue(str(error)) from None
-
-
 class Market:
     """Assets and instruments by symbol and by id."""
 
@@ -150,25 +158,23 @@ class Market:
     def learn(self, assets: Iterable[AssetRow], instruments: Iterable[InstrumentRow]) -> None:
         """Add what a node answered. Of two with one symbol, the lower id has it."""
         for row in sorted(assets, key=lambda row: row.asset):
-            asset = Asset(row.asset, row.symbol, row.decimals)
+            asset = Asset(row.asset, row.symbol, row.decimals, row.supply, row.supply_cap)
             self._assets[asset.id] = asset
-            self._assets_named.setdefault(asset.symbol, asset)
+            if self._assets_named.get(asset.symbol, asset).id == asset.id:
+                self._assets_named[asset.symbol] = asset
         for line in sorted(instruments, key=lambda line: line.instrument):
             if line.base_asset not in self._assets or line.quote_asset not in self._assets:
                 continue  # The rows come from two moments; the next look finds the rest.
+            known = {name: value for name, value in msgspec.structs.asdict(line).items() if name not in _NAMED_ANEW}
             instrument = Instrument(
-                line.instrument,
-                line.symbol,
-                self._assets[line.base_asset],
-                self._assets[line.quote_asset],
-                line.lot_units,
-                line.scale_units,
-                line.max_price_ticks,
-                line.max_quantity_lots,
-                line.status,
+                id=line.instrument,
+                base=self._assets[line.base_asset],
+                quote=self._assets[line.quote_asset],
+                **known,
             )
             self._instruments[instrument.id] = instrument
-            self._instruments_named.setdefault(instrument.symbol, instrument)
+            if self._instruments_named.get(instrument.symbol, instrument).id == instrument.id:
+                self._instruments_named[instrument.symbol] = instrument
 
     def asset(self, name: str | int) -> Asset | None:
         """An asset by symbol or id, if it is known."""

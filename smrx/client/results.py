@@ -11,6 +11,7 @@ STATES = {
     5: "Replaced",
     6: "Rejected",
     7: "Expired",
+    25: "Triggered",
 }
 
 
@@ -27,7 +28,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderAnswer(Answer, frozen=True, kw_only=True):
-    """An order after the command: New, PartiallyFilled, Filled, Cancelled, Replaced or Expired (with `reason`)."""
+    """An order after the command: New, PartiallyFilled, Filled, Cancelled, Replaced or Expired.
+
+    `reason` names why it ended, `why` says it in words; None where it did not.
+    """
 
     order_id: int
     state: str
@@ -37,6 +41,7 @@ class OrderAnswer(Answer, frozen=True, kw_only=True):
     #: Decimals of the quantity; None where the instrument was not named (cancel by id).
     filled: str | None = None
     remaining: str | None = None
+    why: str | None = None
 
 
 class MassCancelAnswer(Answer, frozen=True, kw_only=True):
@@ -56,9 +61,47 @@ class TransferAnswer(Answer, frozen=True, kw_only=True):
 
 
 class AccountAnswer(Answer, frozen=True, kw_only=True):
-    """An account was opened."""
+    """An account after the command: ACTIVE or SUSPENDED."""
 
     account: int
+    status: str
+
+
+class LimitsAnswer(Answer, frozen=True, kw_only=True):
+    """The limits of an account from now on; 0 = no limit. Amounts in minimal units, the quantity in lots."""
+
+    account: int
+    max_open_orders: int
+    max_open_notional: int
+    max_order_notional: int
+    max_order_quantity: int
+
+
+class StatusAnswer(Answer, frozen=True, kw_only=True):
+    """An instrument's status from now on, and how many orders closing it cancelled."""
+
+    symbol: str
+    status: str
+    cancelled: int
+
+
+class RulesAnswer(Answer, frozen=True, kw_only=True):
+    """An instrument's rules from now on, as decimals; None = no such rule."""
+
+    symbol: str
+    maker_fee: str
+    taker_fee: str
+    band: str | None
+    min_price: str | None
+    min_quantity: str | None
+    min_notional: str | None
+    max_notional: str | None
+
+
+class KillSwitchAnswer(Answer, frozen=True, kw_only=True):
+    """Whether the kill switch is on from now on."""
+
+    killed: bool
 
 
 class AssetAnswer(Answer, frozen=True, kw_only=True):
@@ -86,18 +129,43 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     held_units: int
 
 
+class AccountState(msgspec.Struct, frozen=True, kw_only=True):
+    """An account: status, open orders and limits (0 = none; amounts in minimal units, the quantity in lots)."""
+
+    account: int
+    status: str
+    open_orders: int
+    max_open_orders: int
+    max_open_notional: int
+    max_order_notional: int
+    max_order_quantity: int
+
+
 class OpenOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An order that rests in a book."""
+    """An order that rests in a book, or a stop that waits for its price.
+
+    Of `remaining`, the public book shows `shown` and not `hidden`. None: a stop order has no limit price, others no
+    stop price; only GTD orders expire (a time in UTC); `session` takes the order along when it disconnects.
+    """
 
     order_id: int
     client_order_id: int
     account: int
     symbol: str
     side: str
-    price: str
+    order_type: str
+    tif: str
+    stp: str
+    post_only: bool
+    price: str | None
+    stop: str | None
     quantity: str
     filled: str
     remaining: str
+    shown: str
+    hidden: str
+    expires: str | None
+    session: int | None
     price_ticks: int
     quantity_lots: int
     cum_lots: int

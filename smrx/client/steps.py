@@ -3,8 +3,10 @@
 So each verb is written once; the blocking and the asyncio client differ in how they carry a step out.
 """
 
-from collections.abc import Generator
-from typing import Any, NamedTuple, TypeVar
+import inspect
+from collections.abc import Callable, Generator
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from smrx.wire.admin import AnyRequest
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Connect(NamedTuple):
@@ -41,3 +44,17 @@ class Pause(NamedTuple):
 Step = Connect | Submit | Exchange | Pause
 #: A verb on its way to a T.
 Steps = Generator[Step, Any, T]
+
+
+def as_called(verb: Callable[..., Steps[Any]]) -> Callable[[F], F]:
+    """Give a function the name, the words and the arguments of a verb, and what the verb comes to as its result."""
+
+    def dress(function: F) -> F:
+        dressed = wraps(verb)(function)
+        signature = inspect.signature(verb)
+        # Steps[T] is a Generator of three parameters, the last of which is what it returns.
+        result = get_args(signature.return_annotation)[-1]
+        vars(dressed)["__signature__"] = signature.replace(return_annotation=result)
+        return function
+
+    return dress

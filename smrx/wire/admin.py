@@ -101,7 +101,9 @@ class Balances(PageRequest, frozen=True, kw_only=True):
 
 
 class Accounts(PageRequest, frozen=True, kw_only=True):
-    """Answered by AccountsReply."""
+    """Every account, or the one that is named. Answered by AccountsReply."""
+
+    account: U32 | None = None
 
 
 class Assets(PageRequest, frozen=True, kw_only=True):
@@ -157,7 +159,11 @@ AnyRequest = (
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One open order; codes as in smrx.engine.codes."""
+    """One open order; codes as in smrx.engine.codes, `extra` as the extra word of a PLACE.
+
+    `shown_lots`: of the leaves, what the public book shows. `session_id`: the session that takes it along when it
+    disconnects, 0 if none does.
+    """
 
     order_id: int
     client_order_id: int
@@ -171,6 +177,10 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     quantity_lots: int
     cum_lots: int
     leaves_lots: int
+    stp: int = 0
+    extra: int = 0
+    shown_lots: int = 0
+    session_id: int = 0
 
 
 class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,21 +201,32 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An account, its open orders and its limits (0 = none): amounts in quote units, the quantity in lots."""
+
     account: int
     status: int
+    open_orders: int = 0
+    max_open_orders: int = 0
+    max_open_notional: int = 0
+    max_order_notional: int = 0
+    max_order_quantity: int = 0
 
 
 class AssetRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`decimals` digits of `supply` stand behind the point."""
+    """`decimals` digits of `supply` stand behind the point; `supply_cap` is the most that may exist, 0 = no cap."""
 
     asset: int
     symbol: str
     decimals: int
     supply: int
+    supply_cap: int = 0
 
 
 class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`lot_units` base units in a lot; one tick times one lot is worth `scale_units` quote units."""
+    """`lot_units` base units in a lot; one tick times one lot is worth `scale_units` quote units.
+
+    Rules as in RULES_COMMAND, 0 = none; `last_price_ticks` is that of the last trade, 0 before the first.
+    """
 
     instrument: int
     symbol: str
@@ -216,6 +237,15 @@ class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
     max_price_ticks: int
     max_quantity_lots: int
     status: int
+    open_orders: int = 0
+    last_price_ticks: int = 0
+    maker_fee: int = 0
+    taker_fee: int = 0
+    band_bp: int = 0
+    min_price_ticks: int = 0
+    min_quantity_lots: int = 0
+    min_notional: int = 0
+    max_notional: int = 0
 
 
 class AgreementStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,6 +312,8 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     uptime_s: float = 0.0
     orders_open: int = 0
     accounts: int = 0
+    #: Whether the kill switch is on: new and replaced orders are refused.
+    killed: bool = False
     rss_bytes: int = 0
     cpu_seconds: float = 0.0
     version: str = ""

@@ -37,7 +37,7 @@ class FrameKind(IntEnum):
     OUTCOMES = 2  #: node to client; count outcomes, in the order of the commands; correlation of the COMMANDS frame
     NOT_LEADER = 3  #: node to client; body LeaderHint; the commands of the frame echoed may or may not be applied later
     ERROR = 4  #: node to client; body ErrorBody; nothing of the frame was applied
-    PING = 5  #: client to node
+    PING = 5  #: client to node; aux = a session that is to be heard of, 0 if none
     PONG = 6  #: node to client; body LeaderHint
     EVENTS = (
         10  #: node to subscriber; count events; correlation = sequence of the last command; aux = state hash after it
@@ -53,6 +53,7 @@ class ErrorCode(IntEnum):
     UNSUPPORTED_VERSION = 3
     OVERLOADED = 4
     FENCED = 5
+    FORBIDDEN = 6
 
 
 class LeaderHint(msgspec.Struct, frozen=True):
@@ -64,6 +65,8 @@ class LeaderHint(msgspec.Struct, frozen=True):
     term: int
     #: Where the answering node answers queries.
     admin_address: str | None = None
+    #: How long a session that asked for cancel-on-disconnect may be silent.
+    disconnect_ms: int | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):

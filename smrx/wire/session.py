@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
+from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, SessionFlags
 from smrx.engine.records import COMMAND
 from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
@@ -42,6 +42,14 @@ PATIENCES_BEFORE_RESEND: Final = 4
 FIRST_PAUSE_S: Final = 0.01
 LONGEST_PAUSE_S: Final = 0.5
 
+#: What opens and ends sessions, and what only a leader may say.
+_NOT_TO_SUBMIT: Final = (
+    CommandKind.OPEN_SESSION,
+    CommandKind.CLOSE_SESSION,
+    CommandKind.TICK,
+    CommandKind.DISCONNECT,
+)
+
 
 class ClientSession:
     """One session of one account. `session_id` is the caller's random choice; its ids start at 1."""
@@ -54,6 +62,7 @@ class ClientSession:
         *,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
+        flags: SessionFlags = SessionFlags.NONE,
     ) -> None:
         if not 0 < session_id < 1 << 64:
             raise LocalError(f"session id: expected 1 to 2^64 - 1, found {session_id}")
@@ -66,6 +75,7 @@ class ClientSession:
             )
         self.session_id = session_id
         self.account = account
+        self.flags = flags
         self.state = State.IDLE
         self.failure: Failure | None = None
         self.search = LeaderSearch(addresses)
@@ -166,9 +176,9 @@ class ClientSession:
             raise LocalError(f"expected at most {self.room} commands (the room in the window), found {len(commands)}")
         if commands.dtype != COMMAND:
             raise LocalError("expected an array of COMMAND records")
-        kinds = commands["kind"]
-        if np.any((kinds == CommandKind.OPEN_SESSION) | (kinds == CommandKind.CLOSE_SESSION)):
-            raise LocalError("expected no OPEN_SESSION or CLOSE_SESSION: the session does that itself")
+        if np.isin(commands["kind"], _NOT_TO_SUBMIT).any():
+            names = ", ".join(kind.name for kind in _NOT_TO_SUBMIT)
+            raise LocalError(f"expected no {names}: the session or the exchange does that itself")
         return self._submit(commands, now)
 
     def _submit(self, commands: NDArray[np.void], now: float) -> int:
@@ -297,6 +307,7 @@ class ClientSession:
             command = np.zeros(1, COMMAND)
             command["kind"] = CommandKind.OPEN_SESSION
             command["session_id"], command["account"] = self.session_id, self.account
+            command["flags"] = self.flags
             self._send(command)
 
     def _flush(self) -> None:

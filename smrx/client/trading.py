@@ -1,0 +1,257 @@
+"""What a trader does: orders placed, changed and cancelled. Decimals in, one command out, its answer in words back."""
+
+from typing import Final
+
+from smrx.client import answers
+from smrx.client.base import Base
+from smrx.client.commands import SideLike, StpLike, TifLike, command, named, order_key, u64
+from smrx.client.commands import side as side_code
+from smrx.client.decimals import Number
+from smrx.client.errors import InvalidValue, Refused
+from smrx.client.expiry import Moment, seconds
+from smrx.client.market import Instrument
+from smrx.client.results import MassCancelAnswer, OrderAnswer
+from smrx.client.steps import Steps
+from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from smrx.wire import admin
+
+#: Where the parts of a limit order's extra word stand: displayed lots below, the expiry above.
+_HALF: Final = 32
+_MAX_BUDGET: Final = (1 << 62) - 1
+
+
+class Trading(Base):
+    """The verbs about orders."""
+
+    def place(
+        self,
+        symbol: str,
+        side: SideLike,
+        quantity: Number | None = None,
+        *,
+        price: Number | None = None,
+        stop: Number | None = None,
+        tif: TifLike | None = None,
+        display: Number | None = None,
+        expires: Moment | None = None,
+        budget: Number | None = None,
+        stp: StpLike = Stp.CANCEL_NEWEST,
+        post_only: bool = False,
+        client_order_id: int = 0,
+        account: int | None = None,
+    ) -> Steps[OrderAnswer]:
+        """Place an order of any type; raises Refused.
+
+        `price` makes it a limit order, `stop` one that waits until the last trade reaches that price; without either
+        it takes what the book offers now. A limit order may `display` only a part of itself (an iceberg) and may have
+        a time when it `expires`, a whole second. A market buy may name a `budget` in the quote asset, fees included,
+        instead of a quantity. `tif`: by default GTC with a price, GTD with `expires`, IOC without a price.
+        """
+        instrument = yield from self._instrument(symbol)
+        order_type = _TYPES[stop is not None, price is not None]
+        flags = OrderFlags.POST_ONLY if post_only else OrderFlags.NONE
+        if budget is None and quantity is not None:
+            lots = instrument.quantity_lots(quantity)
+        elif budget is not None and quantity is None:
+            flags |= OrderFlags.QUOTE_BUDGET
+            lots = _budget_units(budget, instrument)
+        else:
+            raise InvalidValue(f"expected either quantity or budget, found quantity {quantity}, budget {budget}")
+        placed = command(
+            CommandKind.PLACE,
+            side=side_code(side),
+            order_type=order_type,
+            tif=_tif(tif, order_type, expires),
+            stp=named(stp, Stp, "stp"),
+            flags=flags,
+            account=self._own(account),
+            instrument=instrument.id,
+            client_order_id=u64(client_order_id, "client_order_id"),
+            price_ticks=0 if price is None else instrument.price_ticks(price),
+            quantity_lots=lots,
+            order_id=_extra(instrument, order_type, stop, display, expires),
+        )
+        size = f"{quantity} {symbol}" if budget is None else f"{symbol} worth {budget} {instrument.quote.symbol}"
+        outcome = yield from self._submit(placed, f"order for {size}")
+        return answers.order_answer(outcome, instrument)
+
+    def place_limit(
+        self,
+        symbol: str,
+        side: SideLike,
+        price: Number,
+        quantity: Number,
+        *,
+        tif: TifLike | None = None,
+        display: Number | None = None,
+        expires: Moment | None = None,
+        stp: StpLike = Stp.CANCEL_NEWEST,
+        post_only: bool = False,
+        client_order_id: int = 0,
+        account: int | None = None,
+    ) -> Steps[OrderAnswer]:
+        """Place a limit order, GTC by default; raises Refused."""
+        return self.place(
+            symbol,
+            side,
+            quantity,
+            price=price,
+            tif=tif,
+            display=display,
+            expires=expires,
+            stp=stp,
+            post_only=post_only,
+            client_order_id=client_order_id,
+            account=account,
+        )
+
+    def place_market(
+        self,
+        symbol: str,
+        side: SideLike,
+        quantity: Number | None = None,
+        *,
+        budget: Number | None = None,
+        stp: StpLike = Stp.CANCEL_NEWEST,
+        client_order_id: int = 0,
+        account: int | None = None,
+    ) -> Steps[OrderAnswer]:
+        """Take what the book offers now, up to the quantity, or as much as the budget buys; raises Refused."""
+        return self.place(
+            symbol, side, quantity, budget=budget, stp=stp, client_order_id=client_order_id, account=account
+        )
+
+    def cancel(
+        self, order_id: int | None = None, *, client_order_id: int | None = None, account: int | None = None
+    ) -> Steps[OrderAnswer]:
+        """Cancel an order by either id; raises Refused."""
+        wanted = command(CommandKind.CANCEL, account=self._own(account), **order_key(order_id, client_order_id))
+        outcome = yield from self._submit(wanted, f"cancel of order {order_id or client_order_id}")
+        return answers.order_answer(outcome, None)
+
+    def replace(
+        self,
+        symbol: str,
+        price: Number | None,
+        quantity: Number,
+        *,
+        order_id: int | None = None,
+        client_order_id: int | None = None,
+        account: int | None = None,
+    ) -> Steps[OrderAnswer]:
+        """Give an order a new price and total quantity; raises Refused, and then the order stands as it was.
+
+        Only a smaller quantity at the same price keeps the place in the queue. A pending stop order has no price
+        (None); a stop price stays as it is.
+        """
+        instrument = yield from self._instrument(symbol)
+        wanted = command(
+            CommandKind.REPLACE,
+            account=self._own(account),
+            price_ticks=0 if price is None else instrument.price_ticks(price),
+            quantity_lots=instrument.quantity_lots(quantity),
+            **order_key(order_id, client_order_id),
+        )
+        outcome = yield from self._submit(wanted, f"replacement of order {order_id or client_order_id}")
+        return answers.order_answer(outcome, instrument)
+
+    def reduce(
+        self,
+        quantity: Number,
+        *,
+        order_id: int | None = None,
+        client_order_id: int | None = None,
+        account: int | None = None,
+    ) -> Steps[OrderAnswer]:
+        """Shrink an order to a smaller total quantity; it keeps its place in the queue."""
+        row = yield from self._open_order(order_id, client_order_id, account, "reduction")
+        instrument = self._known_instrument(row.instrument)
+        if instrument.quantity_lots(quantity) > row.quantity_lots:
+            now = instrument.quantity_text(row.quantity_lots)
+            raise InvalidValue(f"quantity: expected less than the {now} of order {row.order_id}, found {quantity}")
+        price = instrument.price_text(row.price_ticks) if row.price_ticks else None
+        return (
+            yield from self.replace(
+                instrument.symbol, price, quantity, order_id=order_id, client_order_id=client_order_id, account=account
+            )
+        )
+
+    def mass_cancel(
+        self, symbol: str | None = None, side: SideLike | None = None, *, account: int | None = None
+    ) -> Steps[MassCancelAnswer]:
+        """Cancel every open order, of one instrument and one side if named."""
+        instrument = 0
+        if symbol is not None:
+            instrument = (yield from self._instrument(symbol)).id
+        wanted = command(
+            CommandKind.MASS_CANCEL,
+            account=self._own(account),
+            instrument=instrument,
+            side=Side.ANY if side is None else side_code(side),
+        )
+        outcome = yield from self._submit(wanted, "mass cancel")
+        return MassCancelAnswer(**answers.base(outcome), cancelled=int(outcome["cum_lots"][0]))
+
+    def _open_order(
+        self, order_id: int | None, client_order_id: int | None, account: int | None, what: str
+    ) -> Steps[admin.OrderRow]:
+        wanted = order_key(order_id, client_order_id)
+        rows = yield from self._pages(admin.Orders(account=self._own(account)), admin.OrdersReply)
+        for row in rows:
+            if row.order_id == wanted.get("order_id") or row.client_order_id == wanted.get("client_order_id"):
+                break
+        else:
+            raise Refused(f"{what} of order {order_id or client_order_id}", Reason.UNKNOWN_ORDER)
+        if self.market.instrument(row.instrument) is None:
+            yield from self._load()
+        return row
+
+
+#: (has a stop price, has a limit price) -> order type.
+_TYPES: Final = {
+    (False, False): OrderType.MARKET,
+    (False, True): OrderType.LIMIT,
+    (True, False): OrderType.STOP,
+    (True, True): OrderType.STOP_LIMIT,
+}
+
+
+def _tif(tif: TifLike | None, order_type: OrderType, expires: Moment | None) -> TimeInForce:
+    priced = order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT)
+    if tif is None:
+        return TimeInForce.GTD if expires is not None else TimeInForce.GTC if priced else TimeInForce.IOC
+    found = named(tif, TimeInForce, "tif")
+    if (found is TimeInForce.GTD) != (expires is not None):
+        raise InvalidValue(f"expected GTD with a time when it expires and nothing else with one, found {found.name}")
+    return found
+
+
+def _extra(
+    instrument: Instrument,
+    order_type: OrderType,
+    stop: Number | None,
+    display: Number | None,
+    expires: Moment | None,
+) -> int:
+    """The extra word of a PLACE: a stop price, or the displayed lots and the expiry of a limit order."""
+    if order_type is not OrderType.LIMIT:
+        for what, value in (("display", display), ("expires", expires)):
+            if value is not None:
+                raise InvalidValue(f"{what}: expected a limit order with it, found a {_words(order_type)}")
+        return 0 if stop is None else instrument.price_ticks(stop, "stop price")
+    shown = 0 if display is None else instrument.quantity_lots(display, "display quantity")
+    if shown >= 1 << _HALF:
+        most = instrument.quantity_text((1 << _HALF) - 1)
+        raise InvalidValue(f"{instrument.symbol} display quantity: expected at most {most}, found {display}")
+    return shown | (0 if expires is None else seconds(expires)) << _HALF
+
+
+def _words(order_type: OrderType) -> str:
+    return f"{order_type.name.lower().replace('_', '-')} order"
+
+
+def _budget_units(budget: Number, instrument: Instrument) -> int:
+    units = instrument.quote.units(budget, "budget")
+    if units > _MAX_BUDGET:
+        raise InvalidValue(f"budget: expected at most {instrument.quote.text(_MAX_BUDGET)}, found {budget}")
+    return units
