@@ -64,13 +64,16 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Raft timing in milliseconds. An election takes between min and max after the last heartbeat."""
+    """Milliseconds. An election takes between min and max after the last heartbeat."""
 
     heartbeat_ms: PositiveInt = 50
     election_min_ms: PositiveInt = 600
     election_max_ms: PositiveInt = 1200
     #: A leader that hears no majority for this long steps down; below election_min_ms, so two never serve at once.
     leader_fallback_ms: PositiveInt = 450
+    #: A session that asked for cancel-on-disconnect has its orders cancelled when the leader has not heard of it for so
+    #: long; its client lets nodes hear of it four times as often.
+    disconnect_ms: PositiveInt = 5000
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -125,6 +125,7 @@ class AdminService:
             uptime_s=round(time.monotonic() - node.started, 3),
             orders_open=counts["orders"],
             accounts=counts["accounts"],
+            killed=engine.killed,
             rss_bytes=_resident_bytes(),
             cpu_seconds=usage.ru_utime + usage.ru_stime,
             version=self._version,
@@ -137,7 +138,7 @@ class AdminService:
         return version("smrx")
 
     @property
-    def _at(self) -> dict[str, int]:
+    def _at(self) -> dict[str, Any]:
         return {"node_id": self._node.me.id, "sequence": self._node.machine.engine.sequence}
 
     def _error(self, code: AdminErrorCode, message: str) -> AdminError:
@@ -199,7 +200,10 @@ class AdminService:
         return admin.BalancesReply(**self._at, rows=rows, more=more)
 
     def _on_accounts(self, request: admin.Accounts) -> admin.AnyReply:
-        rows, more = _page(self._node.machine.engine.inspect.accounts(), request, admin.AccountRow)
+        found = self._node.machine.engine.inspect.accounts()
+        if request.account is not None:
+            found = found[found["account"] == request.account]
+        rows, more = _page(found, request, admin.AccountRow)
         return admin.AccountsReply(**self._at, rows=rows, more=more)
 
     def _on_assets(self, request: admin.Assets) -> admin.AnyReply:

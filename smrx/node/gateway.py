@@ -3,7 +3,8 @@
 Owns what was received but not yet answered. Never applies anything and never touches a socket: the reactor moves the
 bytes. On a leader, everything that arrived in a turn becomes one Raft entry (more than one where it would not fit); on
 any other node, each frame is answered at once with the leader's address. An outcome leaves only after its entry was
-committed and applied here.
+committed and applied here. What only a leader may say, TICK and DISCONNECT, is never accepted from a client: a session
+ends itself with CLOSE_SESSION.
 """
 
 from collections import deque
@@ -13,11 +14,15 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.engine.codes import CommandKind
 from smrx.engine.records import COMMAND_SIZE
 from smrx.node.machine import Applied
 from smrx.wire import batches, frames
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
 
+_SESSION: Final = slice(8, 16)
+#: Kinds that the leader's own timers submit.
+_LEADERS_OWN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
 _MAX_BATCH_COMMANDS: Final = (batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE) // COMMAND_SIZE
 
 
@@ -46,6 +51,7 @@ class Gateway:
         self._pending: dict[int, tuple[int, list[Route]]] = {}
         self._pending_commands = 0
         self._replies: list[Reply] = []
+        self._heard: set[int] = set()
 
     def receive(self, identity: bytes, data: bytes, hint: LeaderHint, fenced: str | None) -> None:
         """Take one message of a client; a reply to what cannot be accepted is queued at once.
@@ -58,6 +64,8 @@ class Gateway:
             self._refuse(identity, 0, error.code, str(error))
             return
         if frame.kind is FrameKind.PING:
+            if frame.aux:
+                self._heard.add(frame.aux)
             self._replies.append(Reply(identity, frames.encode_body(FrameKind.PONG, hint, frame.correlation)))
         elif frame.kind is not FrameKind.COMMANDS:
             message = f"expected COMMANDS or PING, found {frame.kind.name}"
@@ -73,6 +81,13 @@ class Gateway:
         if frame.count == 0:
             self._refuse(identity, frame.correlation, ErrorCode.MALFORMED_FRAME, "expected 1 or more commands, found 0")
             return
+        kinds = np.frombuffer(frame.body, np.uint8)[::COMMAND_SIZE].tobytes()
+        for kind in _LEADERS_OWN:
+            if kind in kinds:
+                message = f"expected commands of a client, found {kind.name}, which only a leader submits"
+                self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
+                return
+        self._heard.add(int.from_bytes(frame.body[_SESSION], "little"))
         if self._pending_commands + frame.count > self._max_pending:
             message = f"{self._pending_commands} commands wait for a majority already; send this frame again later"
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
@@ -134,6 +149,11 @@ class Gateway:
             self._pending_commands -= route.commands
             frame = frames.encode_body(FrameKind.NOT_LEADER, hint, route.correlation)
             self._replies.append(Reply(route.identity, frame))
+
+    def take_heard(self) -> set[int]:
+        """Return the sessions heard of since the last call: by a ping, or by the first command of a frame."""
+        heard, self._heard = self._heard, set()
+        return heard
 
     def take_replies(self) -> list[Reply]:
         """Return the replies that may be sent now."""

@@ -13,7 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
-from smrx.engine.codes import OutcomeStatus
+from smrx.engine.codes import OutcomeStatus, SessionFlags
 from smrx.engine.records import OUTCOME
 from smrx.feed.ring import EventRing, words
 from smrx.wire import batches
@@ -161,6 +161,20 @@ class ExchangeMachine:
     def position(self) -> tuple[int, int]:
         """(applied command sequence, state hash after it)."""
         return self.engine.sequence, self.engine.state_hash
+
+    @property
+    def next_expiry_ns(self) -> int | None:
+        """When the next order expires, in nanoseconds since 1970; None if none does."""
+        return self.engine.next_expiry_ns
+
+    def sessions_that_may_end(self, *, with_orders: bool = False) -> list[int]:
+        """The sessions that asked for cancel-on-disconnect; or those of them that have open orders."""
+        sessions = self.engine.inspect.sessions()
+        asked = (sessions["flags"] & int(SessionFlags.CANCEL_ON_DISCONNECT)) != 0
+        if with_orders:
+            asked &= sessions["open_orders"] > 0
+        found: list[int] = sessions["session_id"][asked].tolist()
+        return found
 
     def hash_at(self, sequence: int) -> int | None:
         """The state hash after a command, if the ring still holds it."""

@@ -22,6 +22,7 @@ from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 from smrx.node.metrics import MetricsServer
 from smrx.node.publisher import Publisher
+from smrx.node.timers import Expiries, Silence, disconnects, tick
 from smrx.wire import batches, frames
 from smrx.wire.frames import LeaderHint
 
@@ -106,6 +107,10 @@ class Node:
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
             self._poller.register(socket, zmq.POLLIN)
         self._led_term: int | None = None
+        self._patience_s = config.timing.disconnect_ms / 1000
+        self._silence = Silence(self._patience_s)
+        self._expiries = Expiries()
+        self._listened_at = time.monotonic()
         self._next_status = 0.0
         # Where damage is done on purpose, it is left for the comparison of state hashes to find.
         self._next_scrub = float("inf") if allow_corruption else 0.0
@@ -136,7 +141,8 @@ class Node:
         if self.publisher.requests in ready:
             # What a fenced node believes happened is nobody's history.
             self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
-        self._submit()
+        quiet = not self._submit()
+        self._submit_timed(time.monotonic(), quiet)
         # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
         self.transport.flush()
         self.replica.tick()
@@ -145,6 +151,9 @@ class Node:
         for entry in applied:
             self.gateway.applied(entry, self.machine.fill_repeats)
             self.admin.applied(entry.log_index, entry.term)
+            self._expiries.applied(entry.log_index)
+            if self._led_term is not None:
+                self._silence.applied(entry.events, now)
         self.meta.sync()
         # What these say is committed on a majority and durable by now; whoever waits for an answer comes first.
         for reply in self.gateway.take_replies():
@@ -170,7 +179,8 @@ class Node:
         """Who leads, as far as this node knows."""
         leader = self.replica.leader_id
         address = None if leader is None else self._order_addresses.get(leader)
-        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address)
+        patience_ms = self.config.timing.disconnect_ms
+        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address, patience_ms)
 
     def submit_barrier(self) -> tuple[int, int]:
         """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.
@@ -183,6 +193,9 @@ class Node:
         if self._busy:
             return 0
         deadline = min(self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._next_scrub)
+        if self._led_term is not None:
+            expiry = self._expiries.deadline(self.machine.next_expiry_ns, time.time_ns(), now)
+            deadline = min(deadline, expiry, self._silence.deadline)
         # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
         return max(0, int((deadline - now) * 1000) + 1)
 
@@ -196,8 +209,11 @@ class Node:
             self.gateway.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
         self._busy = True
 
-    def _submit(self) -> None:
+    def _submit(self) -> bool:
+        """Put what has arrived into the log; whether there was anything."""
+        batches_found = False
         for bodies, routes in self.gateway.take_batches():
+            batches_found = True
             try:
                 index, term = self._submit_entry(bodies)
             except NotLeader:
@@ -205,6 +221,35 @@ class Node:
                 self.gateway.redirect(routes, self.hint())
                 continue
             self.gateway.submitted(index, term, routes)
+        return batches_found
+
+    def _submit_timed(self, now: float, quiet: bool) -> None:
+        """Put into the log what time alone brings: DISCONNECT for silent sessions, and TICK if nothing else came."""
+        heard = self.gateway.take_heard()
+        if self._led_term is None:
+            return
+        for session in heard:
+            self._silence.heard(session, now)
+        if now - self._listened_at > self._patience_s / 2:
+            # This node stood still: what clients sent meanwhile is still on its way in.
+            self._silence.resume(now)
+        self._listened_at = now
+        try:
+            silent = self._silence.due(now)
+            if silent:
+                self._disconnect(silent)
+            if quiet and self._expiries.is_due(self.machine.next_expiry_ns, time.time_ns(), now):
+                index, _ = self._submit_entry([memoryview(tick().tobytes())])
+                self._expiries.submitted(index, now)
+        except NotLeader:
+            # Not any more, or not yet again: whoever leads next counts anew, this node included.
+            self._silence.restart(self.machine.sessions_that_may_end(), now)
+
+    def _disconnect(self, silent: list[int]) -> None:
+        ended = sorted(set(silent).intersection(self.machine.sessions_that_may_end(with_orders=True)))
+        if ended:
+            log.info("cancelling what %d silent sessions left open", len(ended))
+            self._submit_entry([memoryview(disconnects(ended).tobytes())])
 
     def _submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
         sequence, state_hash = self.machine.position()
@@ -220,6 +265,9 @@ class Node:
                 log.warning("node %d no longer leads (term %d)", self.me.id, self._led_term)
             if term is not None:
                 log.info("node %d leads in term %d", self.me.id, term)
+                self._listened_at = time.monotonic()
+                self._silence.restart(self.machine.sessions_that_may_end(), self._listened_at)
+                self._expiries.restart()
             self._led_term = term
 
     def _scrub(self, now: float) -> None:
