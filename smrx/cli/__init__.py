@@ -16,14 +16,15 @@ from smrx.cli.failures import explain
 
 #: Command -> (file in smrx/cli, what it does). A test holds the texts equal to the commands' own.
 COMMANDS: Final = {
-    "account": ("account", "Open accounts, move money in and out, show balances."),
+    "account": ("account", "Open and limit accounts, move money in and out, show balances."),
     "asset": ("asset", "Add and list what can be owned."),
     "bench": ("bench", "Measure this machine and print the figures."),
     "book": ("book", "Show an instrument's order book."),
     "cluster": ("cluster", "Start, stop and inspect the whole cluster."),
-    "instrument": ("instrument", "Add and list what can be traded."),
+    "instrument": ("instrument", "Add, halt, rule and list what can be traded."),
+    "market": ("market", "Set up a whole market from a file, show it, stop it."),
     "node": ("node", "Run one member of the cluster until it is stopped."),
-    "order": ("order", "Place, cancel, reduce and list orders."),
+    "order": ("order", "Place, replace, cancel, reduce and list orders."),
     "replay": ("replay", "Feed a tape of recorded order flow through the cluster."),
     "settle": ("settle", "Verify the event feed and keep the books outside the cluster."),
     "tape": ("tape", "Make tapes of order flow."),

@@ -1,15 +1,25 @@
 """`smrx account`: accounts and their money. Parses, calls the client, prints."""
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from smrx.cli import connect, options, output
+from smrx.cli.exits import Exit
+from smrx.cli.failures import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from smrx.client.results import Balance
+
+_account_argument = click.argument("account_id", metavar="ACCOUNT", type=click.IntRange(min=1))
 
 
 @click.group()
 def account() -> None:
-    """Open accounts, move money in and out, show balances.
+    """Open and limit accounts, move money in and out, show balances.
 
     \b
     Example:
@@ -18,7 +28,7 @@ def account() -> None:
 
 
 @account.command("open")
-@click.argument("account_id", metavar="ACCOUNT", type=click.IntRange(min=1))
+@_account_argument
 @options.config_option
 @options.json_option
 def open_(account_id: int, as_json: bool) -> None:
@@ -47,7 +57,7 @@ _transfer_option = click.option(
 
 
 @account.command()
-@click.argument("account_id", metavar="ACCOUNT", type=click.IntRange(min=1))
+@_account_argument
 @click.argument("amount")
 @click.argument("asset")
 @_transfer_option
@@ -67,7 +77,7 @@ def deposit(account_id: int, amount: str, asset: str, transfer_id: int, as_json:
 
 
 @account.command()
-@click.argument("account_id", metavar="ACCOUNT", type=click.IntRange(min=1))
+@_account_argument
 @click.argument("amount")
 @click.argument("asset")
 @_transfer_option
@@ -87,6 +97,121 @@ def withdraw(account_id: int, amount: str, asset: str, transfer_id: int, as_json
 
 
 @account.command()
+@_account_argument
+@options.config_option
+@options.json_option
+def suspend(account_id: int, as_json: bool) -> None:
+    """Let an account cancel its orders and nothing else; they stay open.
+
+    \b
+    Example:
+      smrx account suspend 7
+    """
+    with connect.client() as client:
+        answer = client.suspend_account(account_id)
+    output.print_answer(answer, f"account {account_id} is suspended", as_json)
+
+
+@account.command()
+@_account_argument
+@options.config_option
+@options.json_option
+def resume(account_id: int, as_json: bool) -> None:
+    """End an account's suspension.
+
+    \b
+    Example:
+      smrx account resume 7
+    """
+    with connect.client() as client:
+        answer = client.resume_account(account_id)
+    output.print_answer(answer, f"account {account_id} is active", as_json)
+
+
+@account.command()
+@_account_argument
+@click.option("--open-orders", type=click.IntRange(min=0), help="Orders open at once.")
+@click.option("--open-notional", metavar="AMOUNT", help="Worth of all open orders in one quote asset.")
+@click.option("--order-notional", metavar="AMOUNT", help="Worth of one order, in its quote asset.")
+@click.option("--order-quantity", metavar="QUANTITY", help="Quantity of one order.")
+@click.option("--asset", help="Read amounts as decimals of this asset; else they are minimal units.")
+@click.option("--symbol", help="Read the quantity as a decimal of this instrument; else it is in lots.")
+@options.config_option
+@options.json_option
+def limits(
+    account_id: int,
+    open_orders: int | None,
+    open_notional: str | None,
+    order_notional: str | None,
+    order_quantity: str | None,
+    asset: str | None,
+    symbol: str | None,
+    as_json: bool,
+) -> None:
+    """Set limits of an account; one that is not named stays as it is, 0 takes it away.
+
+    The exchange counts amounts in minimal units and quantities in lots, whatever asset or instrument an order is in.
+
+    \b
+    Example:
+      smrx account limits 7 --open-orders 100 --order-notional 250000.00 --asset USD
+    """
+    if open_orders is None and open_notional is None and order_notional is None and order_quantity is None:
+        raise Failure(
+            Exit.USAGE,
+            "expected one or more of --open-orders, --open-notional, --order-notional, --order-quantity, found none",
+        )
+    with connect.client() as client:
+        answer = client.set_limits(
+            account_id,
+            open_orders=open_orders,
+            open_notional=open_notional,
+            order_notional=order_notional,
+            order_quantity=order_quantity,
+            asset=asset,
+            symbol=symbol,
+        )
+    told = (
+        f"account {account_id}: open orders {_limit(answer.max_open_orders)}, "
+        f"open notional {_limit(answer.max_open_notional)}, order notional {_limit(answer.max_order_notional)}, "
+        f"order quantity {_limit(answer.max_order_quantity)}"
+    )
+    output.print_answer(answer, told, as_json)
+
+
+@account.command()
+@_account_argument
+@options.config_option
+@options.json_option
+def show(account_id: int, as_json: bool) -> None:
+    """Show an account's status, open orders, limits and balances.
+
+    \b
+    Example:
+      smrx account show 7
+    """
+    with connect.client() as client:
+        state = client.account_state(account_id)
+        found = client.balances(account_id)
+    if as_json:
+        output.print_json({"account": state, "balances": found})
+        return
+    click.echo(f"account {account_id}: {state.status}, open orders {state.open_orders}")
+    rows = [
+        ("open orders", "orders", _limit(state.max_open_orders)),
+        ("open notional", "minimal units", _limit(state.max_open_notional)),
+        ("order notional", "minimal units", _limit(state.max_order_notional)),
+        ("order quantity", "lots", _limit(state.max_order_quantity)),
+    ]
+    output.print_table(("LIMIT", "COUNTED IN", "AT MOST"), rows, empty="")
+    _print_balances(found)
+
+
+def _limit(value: int) -> str:
+    return str(value) if value else "unlimited"
+
+
+@account.command()
 @click.argument("account_id", metavar="[ACCOUNT]", type=click.IntRange(min=0), required=False)
 @options.config_option
 @options.json_option
@@ -102,6 +227,10 @@ def balances(account_id: int | None, as_json: bool) -> None:
     if as_json:
         output.print_json(found)
         return
+    _print_balances(found)
+
+
+def _print_balances(found: "Sequence[Balance]") -> None:
     rows = [(row.account, row.asset, row.available, row.held) for row in found]
     output.print_table(("ACCOUNT", "ASSET", "AVAILABLE", "HELD"), rows, empty="no balances")
 

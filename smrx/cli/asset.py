@@ -20,17 +20,20 @@ def asset() -> None:
 @click.option(
     "--decimals", type=click.IntRange(0, 18), required=True, help="Digits behind the point of the minimal unit."
 )
+@click.option(
+    "--max-supply", metavar="AMOUNT", help="The most that may exist of it; by default as much as can be counted."
+)
 @options.config_option
 @options.json_option
-def add(symbol: str, decimals: int, as_json: bool) -> None:
+def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> None:
     """Add an asset.
 
     \b
     Example:
-      smrx asset add BTC --decimals 8
+      smrx asset add BTC --decimals 8 --max-supply 21000000
     """
     with connect.client() as client:
-        answer = client.add_asset(symbol, decimals)
+        answer = client.add_asset(symbol, decimals, max_supply=max_supply)
     output.print_answer(answer, f"asset {symbol} has id {answer.asset}", as_json)
 
 
@@ -46,8 +49,18 @@ def list_(as_json: bool) -> None:
     """
     with connect.client() as client:
         found = client.assets()
+    rows = [
+        {
+            "id": row.id,
+            "symbol": row.symbol,
+            "decimals": row.decimals,
+            "supply": row.text(row.supply),
+            "max_supply": row.text(row.supply_cap) if row.supply_cap else None,
+        }
+        for row in found
+    ]
     if as_json:
-        output.print_json(found)
+        output.print_json(rows)
         return
-    rows = [(row.id, row.symbol, row.decimals) for row in found]
-    output.print_table(("ID", "SYMBOL", "DECIMALS"), rows, empty="no assets")
+    columns = ("ID", "SYMBOL", "DECIMALS", "SUPPLY", "MAX SUPPLY")
+    output.print_table(columns, [output.cells(row) for row in rows], empty="no assets")

@@ -1,12 +1,17 @@
 """`smrx order`: orders. Parses, calls the client, prints."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from smrx.cli import connect, options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
 
-_account_option = click.option("--account", type=click.IntRange(min=1), required=True, help="Whose order it is.")
+if TYPE_CHECKING:
+    from smrx.client.results import OrderAnswer
+
+_account_option = options.account_option("Whose order it is.")
 _order_option = click.option("--order-id", type=click.IntRange(min=1), help="The order, by the exchange's id.")
 _client_order_option = click.option(
     "--client-order-id", type=click.IntRange(min=1), help="The order, by the id its owner gave it."
@@ -15,7 +20,7 @@ _client_order_option = click.option(
 
 @click.group()
 def order() -> None:
-    """Place, cancel, reduce and list orders.
+    """Place, replace, cancel, reduce and list orders.
 
     \b
     Example:
@@ -27,12 +32,29 @@ def order() -> None:
 @_account_option
 @click.argument("symbol")
 @click.argument("side", type=click.Choice(["buy", "sell"], case_sensitive=False))
-@click.argument("quantity")
-@click.option("--price", help="Limit price; without one it is a market order.")
+@click.argument("quantity", required=False)
+@click.option("--price", "--limit", help="Limit price; without one the order takes what the book offers.")
+@click.option("--stop", help="Wait until the last trade reaches this price.")
 @click.option(
     "--tif",
-    type=click.Choice(["gtc", "ioc", "fok"], case_sensitive=False),
-    help="How long it lives: gtc rests, ioc takes what it can, fok fills whole or not. [default: gtc]",
+    type=click.Choice(["gtc", "ioc", "fok", "gtd"], case_sensitive=False),
+    help="How long it lives: gtc rests, ioc takes what it can, fok fills whole or not, gtd rests until --gtd. "
+    "[default: gtc with a price, else ioc]",
+)
+@click.option("--display", metavar="QUANTITY", help="Show only so much of it in the book (an iceberg).")
+@click.option(
+    "--gtd",
+    metavar="TIME",
+    callback=options.moment,
+    help="Rest until then: 2030-01-31T17:00:00Z, seconds since 1970, or from now on: +90s, +15m, +8h, +1d.",
+)
+@click.option("--budget", metavar="AMOUNT", help="Buy at the market for so much of the quote asset, fees included.")
+@click.option(
+    "--stp",
+    type=click.Choice(["none", "cancel-newest", "cancel-oldest", "cancel-both", "decrement"], case_sensitive=False),
+    default="cancel-newest",
+    show_default=True,
+    help="What to do where it would meet an order of the same account.",
 )
 @click.option("--post-only", is_flag=True, help="Refuse the order if any part of it would take.")
 @click.option("--client-order-id", type=click.IntRange(min=1), default=None, help="A name of your own for the order.")
@@ -42,42 +64,86 @@ def place(
     account: int,
     symbol: str,
     side: str,
-    quantity: str,
+    quantity: str | None,
     price: str | None,
+    stop: str | None,
     tif: str | None,
+    display: str | None,
+    gtd: str | int | None,
+    budget: str | None,
+    stp: str,
     post_only: bool,
     client_order_id: int | None,
     as_json: bool,
 ) -> None:
-    """Place an order for QUANTITY of SYMBOL.
+    """Place an order for QUANTITY of SYMBOL, or for a --budget.
 
     \b
     Example:
       smrx order place --account 7 BTC-USD buy 0.5 --price 50000.00
       smrx order place --account 7 BTC-USD sell 0.1
+      smrx order place --account 7 BTC-USD buy --budget 1000.00
+      smrx order place --account 7 BTC-USD sell 2 --price 51000 --display 0.1 --gtd +8h --post-only
+      smrx order place --account 7 BTC-USD sell 0.5 --stop 48000 --limit 47900 --stp cancel-both
     """
+    if (quantity is None) == (budget is None):
+        raise Failure(Exit.USAGE, "expected exactly one of QUANTITY and --budget")
     if price is None and (post_only or tif not in (None, "ioc")):
         raise Failure(
             Exit.USAGE, "a market order takes what it can at once: expected --tif ioc or none, no --post-only"
         )
-    name = client_order_id or 0
     with connect.client() as client:
-        if price is None:
-            answer = client.place_market(symbol, side, quantity, client_order_id=name, account=account)
-        else:
-            answer = client.place_limit(
-                symbol,
-                side,
-                price,
-                quantity,
-                tif=tif or "gtc",
-                post_only=post_only,
-                client_order_id=name,
-                account=account,
-            )
-    why = f" ({answer.reason})" if answer.reason else ""
-    told = f"order {answer.order_id}: {answer.state}{why}, filled {answer.filled}, remaining {answer.remaining}"
-    output.print_answer(answer, told, as_json)
+        answer = client.place(
+            symbol,
+            side,
+            quantity,
+            price=price,
+            stop=stop,
+            tif=tif,
+            display=display,
+            expires=gtd,
+            budget=budget,
+            stp=stp,
+            post_only=post_only,
+            client_order_id=client_order_id or 0,
+            account=account,
+        )
+    output.print_answer(answer, _told(answer), as_json)
+
+
+@order.command()
+@_account_option
+@click.argument("symbol")
+@_order_option
+@_client_order_option
+@click.option("--price", "--limit", help="The new limit price; none for a stop order without one.")
+@click.option("--quantity", required=True, help="The new total quantity, what is filled already included.")
+@options.config_option
+@options.json_option
+def replace(
+    account: int,
+    symbol: str,
+    order_id: int | None,
+    client_order_id: int | None,
+    price: str | None,
+    quantity: str,
+    as_json: bool,
+) -> None:
+    """Give an order a new price and quantity.
+
+    Only a smaller quantity at the same price keeps its place in the queue. If the exchange refuses, the order stands
+    as it was.
+
+    \b
+    Example:
+      smrx order replace --account 7 BTC-USD --order-id 12 --price 49990.00 --quantity 0.5
+    """
+    _exactly_one(order_id, client_order_id)
+    with connect.client() as client:
+        answer = client.replace(
+            symbol, price, quantity, order_id=order_id, client_order_id=client_order_id, account=account
+        )
+    output.print_answer(answer, _told(answer), as_json)
 
 
 @order.command()
@@ -143,7 +209,7 @@ def reduce(account: int, order_id: int | None, client_order_id: int | None, quan
 @options.config_option
 @options.json_option
 def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
-    """List open orders, oldest first.
+    """List open orders and pending stops, oldest first.
 
     \b
     Example:
@@ -155,11 +221,23 @@ def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
         output.print_json(found)
         return
     rows = [
-        (row.order_id, row.account, row.symbol, row.side, row.price, row.quantity, row.filled, row.remaining)
+        [
+            *(row.order_id, row.account, row.symbol, row.side, row.order_type, row.stop or output.NOTHING),
+            *(row.price or output.NOTHING, row.quantity, row.filled, row.remaining, row.shown, row.hidden),
+            *(row.tif, row.expires or output.NOTHING, row.stp),
+        ]
         for row in found
     ]
-    columns = ("ORDER", "ACCOUNT", "SYMBOL", "SIDE", "PRICE", "QUANTITY", "FILLED", "REMAINING")
+    columns = (
+        *("ORDER", "ACCOUNT", "SYMBOL", "SIDE", "TYPE", "STOP", "PRICE", "QUANTITY", "FILLED", "REMAINING"),
+        *("SHOWN", "HIDDEN", "TIF", "EXPIRES", "STP"),
+    )
     output.print_table(columns, rows, empty="no open orders")
+
+
+def _told(answer: "OrderAnswer") -> str:
+    why = f" ({answer.why}: {answer.reason})" if answer.reason else ""
+    return f"order {answer.order_id}: {answer.state}{why}, filled {answer.filled}, remaining {answer.remaining}"
 
 
 def _exactly_one(order_id: int | None, client_order_id: int | None, *others: bool | None) -> None:

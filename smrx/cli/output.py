@@ -1,7 +1,7 @@
 """How commands print: aligned tables for people, JSON for programs. Called by the command files only."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: A cell without a value.
 NOTHING: Final = "-"
-_NUMBER: Final = re.compile(r"-|[0-9,]+(\.[0-9]+)?")
+_NUMBER: Final = re.compile(r"-|-?[0-9,]+(\.[0-9]+)?%?")
 #: A table is as wide as it needs to be: a narrow terminal wraps it, nothing is cut.
 _WIDTH: Final = 1000
 
@@ -47,6 +47,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def cells(row: Mapping[str, object]) -> list[object]:
+    """A row's values as the cells of a table, what is None as nothing."""
+    return [NOTHING if value is None else value for value in row.values()]
 
 
 def hex_hash(value: int) -> str:

@@ -135,6 +135,11 @@ def rules(of: Instrument, counts: Mapping[str, int]) -> dict[str, str | None]:
     }
 
 
+def instrument_rules(of: Instrument) -> dict[str, str | None]:
+    """The rules an instrument has now, as decimals; otherwise as rules()."""
+    return rules(of, msgspec.structs.asdict(of))
+
+
 def _reason_text(code: int) -> str | None:
     if not code:
         return None
