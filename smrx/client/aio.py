@@ -178,6 +178,7 @@ class AsyncClient:
     set_rules = _verb(Verbs.set_rules)
     kill = _verb(Verbs.kill)
     revive = _verb(Verbs.revive)
+    apply_market = _verb(Verbs.apply_market)
 
     # Money
 
@@ -203,7 +204,6 @@ class AsyncClient:
     account_state = _verb(Verbs.account_state)
     assets = _verb(Verbs.assets)
     instruments = _verb(Verbs.instruments)
-    killed = _verb(Verbs.killed)
     barrier = _verb(Verbs.barrier)
     status = _verb(Verbs.status)
 

@@ -118,6 +118,18 @@ class InstrumentAnswer(Answer, frozen=True, kw_only=True):
     symbol: str
 
 
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one thing that a market's file asks for.
+
+    `state`: "unchanged" (was there already), "changed", "differs" (cannot be changed); of a dry run "would change",
+    or "would deposit" for a deposit, which is made unless it was made before.
+    """
+
+    what: str
+    state: str
+    detail: str
+
+
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
     """What an account owns of one asset."""
 

@@ -29,6 +29,7 @@ from smrx.client.results import (
 from smrx.client.steps import Steps, Submit
 from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus, Reason
 from smrx.engine.records import INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND
+from smrx.wire import admin
 
 #: Ids of assets and instruments are the next free ones; another client may take one first.
 _ID_RACES: Final = 8
@@ -73,12 +74,7 @@ class Venue(Base):
         row = yield from self._account_row(account)
         units = None if asset is None else (yield from self._asset(asset))
         lots = None if symbol is None else (yield from self._instrument(symbol))
-        limits = {
-            "max_open_orders": row.max_open_orders if open_orders is None else u32(open_orders, "open orders"),
-            "max_open_notional": amount_or_none(open_notional, row.max_open_notional, units, "open notional"),
-            "max_order_notional": amount_or_none(order_notional, row.max_order_notional, units, "order notional"),
-            "max_order_quantity": lots_or_none(order_quantity, row.max_order_quantity, lots, "order quantity"),
-        }
+        limits = limit_counts(row, units, lots, open_orders, open_notional, order_notional, order_quantity)
         wanted = command(CommandKind.SET_LIMITS, LIMITS_COMMAND, account=account, **limits)
         outcome = yield from self._submit(wanted, f"limits of account {account}")
         return LimitsAnswer(**(answers.base(outcome) | limits), account=account)
@@ -88,7 +84,7 @@ class Venue(Base):
         packed = symbol_id(symbol)
         if isinstance(decimals, bool) or not isinstance(decimals, int) or not 0 <= decimals <= 18:
             raise InvalidValue(f"decimals: expected 0 to 18, found {decimals!r}")
-        cap = _supply_cap(Asset(0, symbol, decimals), max_supply)
+        cap = supply_cap(Asset(0, symbol, decimals), max_supply)
         for _ in range(_ID_RACES):
             yield from self._load()
             if self.market.asset(symbol) is not None:
@@ -172,15 +168,16 @@ class Venue(Base):
         """
         yield from self._load()  # What is known of its rules may be old.
         of = self._known_instrument(symbol)
-        rules = {
-            "maker_fee": of.maker_fee if maker_fee is None else rates.fee(maker_fee, "maker fee"),
-            "taker_fee": of.taker_fee if taker_fee is None else _taker_fee(taker_fee),
-            "band_bp": of.band_bp if band is None else rates.band(band, "band"),
-            "min_price_ticks": _ticks_or_none(min_price, of),
-            "min_quantity_lots": lots_or_none(min_quantity, of.min_quantity_lots, of, "minimum quantity"),
-            "min_notional": amount_or_none(min_notional, of.min_notional, of.quote, "minimum notional"),
-            "max_notional": amount_or_none(max_notional, of.max_notional, of.quote, "maximum notional"),
-        }
+        rules = rule_counts(
+            of,
+            maker_fee=maker_fee,
+            taker_fee=taker_fee,
+            band=band,
+            min_price=min_price,
+            min_quantity=min_quantity,
+            min_notional=min_notional,
+            max_notional=max_notional,
+        )
         wanted = command(CommandKind.SET_RULES, RULES_COMMAND, instrument=of.id, **rules)
         outcome = yield from self._submit(wanted, f"rules of {symbol}")
         return RulesAnswer(**(answers.base(outcome) | answers.rules(of, rules)), symbol=symbol)
@@ -227,6 +224,47 @@ class Venue(Base):
         return TransferAnswer(**base, transfer_id=transfer_id, available_units=available, available=of.text(available))
 
 
+def limit_counts(
+    now: admin.AccountRow,
+    asset: Asset | None,
+    instrument: Instrument | None,
+    open_orders: int | None,
+    open_notional: Number | None,
+    order_notional: Number | None,
+    order_quantity: Number | None,
+) -> dict[str, int]:
+    """Return limits by the names of LIMITS_COMMAND; those that are None as they are now. Raises InvalidValue."""
+    return {
+        "max_open_orders": now.max_open_orders if open_orders is None else u32(open_orders, "open orders"),
+        "max_open_notional": amount_or_none(open_notional, now.max_open_notional, asset, "open notional"),
+        "max_order_notional": amount_or_none(order_notional, now.max_order_notional, asset, "order notional"),
+        "max_order_quantity": lots_or_none(order_quantity, now.max_order_quantity, instrument, "order quantity"),
+    }
+
+
+def rule_counts(
+    of: Instrument,
+    *,
+    maker_fee: Rate | None,
+    taker_fee: Rate | None,
+    band: Rate | None,
+    min_price: Number | None,
+    min_quantity: Number | None,
+    min_notional: Number | None,
+    max_notional: Number | None,
+) -> dict[str, int]:
+    """Return rules by the names of RULES_COMMAND; those that are None as they are now. Raises InvalidValue."""
+    return {
+        "maker_fee": of.maker_fee if maker_fee is None else rates.fee(maker_fee, "maker fee"),
+        "taker_fee": of.taker_fee if taker_fee is None else _taker_fee(taker_fee),
+        "band_bp": of.band_bp if band is None else rates.band(band, "band"),
+        "min_price_ticks": _ticks_or_none(min_price, of),
+        "min_quantity_lots": lots_or_none(min_quantity, of.min_quantity_lots, of, "minimum quantity"),
+        "min_notional": amount_or_none(min_notional, of.min_notional, of.quote, "minimum notional"),
+        "max_notional": amount_or_none(max_notional, of.max_notional, of.quote, "maximum notional"),
+    }
+
+
 def _taker_fee(value: Rate) -> int:
     fee = rates.fee(value, "taker fee")
     if fee < 0:
@@ -240,7 +278,8 @@ def _ticks_or_none(value: Number | None, of: Instrument) -> int:
     return 0 if is_zero(value) else of.price_ticks(value, "minimum price")
 
 
-def _supply_cap(of: Asset, most: Number | None) -> int:
+def supply_cap(of: Asset, most: Number | None) -> int:
+    """Return the most that may exist in minimal units, 0 = no cap of its own; raises InvalidValue."""
     if most is None or is_zero(most):
         return 0
     cap = of.units(most, "maximum supply")

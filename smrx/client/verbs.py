@@ -4,10 +4,10 @@ Every verb is a generator of steps; the blocking and the asyncio client run it a
 its own arguments and its own docstring. Owns the market cache; no I/O, no clock.
 """
 
+from smrx.client.setup import Setup
 from smrx.client.trading import Trading
-from smrx.client.venue import Venue
 from smrx.client.views import Views
 
 
-class Verbs(Trading, Venue, Views):
+class Verbs(Trading, Setup, Views):
     """The verbs of one client of one account."""

@@ -80,10 +80,6 @@ class Views(Base):
         yield from self._load()
         return self.market.instruments
 
-    def killed(self) -> Steps[bool]:
-        """Whether the kill switch is on."""
-        return (yield from self._questions.ask(admin.Status(), admin.NodeStatus)).killed
-
     def barrier(self) -> Steps[admin.BarrierReply]:
         """Return when everything submitted before, by anybody, is applied on the leader."""
         return (yield from self._questions.ask(admin.Barrier(), admin.BarrierReply))
