@@ -70,7 +70,6 @@ def show(as_json: bool) -> None:
             "symbol": row.symbol,
             "status": InstrumentStatus(row.status).name,
             "last_price": row.price_text(row.last_price_ticks) if row.last_price_ticks else None,
-            "open_orders": row.open_orders,
         }
         for row in instruments
     ]
@@ -91,7 +90,7 @@ def show(as_json: bool) -> None:
         f"{len(assets)} assets, {status.accounts} accounts, {status.orders_open} open orders, {status.trades} trades"
     )
     rows = [output.cells(row) for row in listed]
-    output.print_table(("SYMBOL", "STATUS", "LAST PRICE", "OPEN ORDERS"), rows, empty="no instruments")
+    output.print_table(("SYMBOL", "STATUS", "LAST PRICE"), rows, empty="no instruments")
 
 
 @market.command()

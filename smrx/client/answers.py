@@ -86,6 +86,8 @@ def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
     """One open order."""
     pending = row.order_type in _STOPS
     expires = row.extra >> _HALF if not pending and row.tif == TimeInForce.GTD else 0
+    iceberg = not pending and row.extra & ((1 << _HALF) - 1)
+    shown = 0 if pending else row.shown_lots if iceberg else row.leaves_lots
     return OpenOrder(
         order_id=row.order_id,
         client_order_id=row.client_order_id,
@@ -101,8 +103,8 @@ def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
         quantity=instrument.quantity_text(row.quantity_lots),
         filled=instrument.quantity_text(row.cum_lots),
         remaining=instrument.quantity_text(row.leaves_lots),
-        shown=instrument.quantity_text(row.shown_lots),
-        hidden=instrument.quantity_text(row.leaves_lots - row.shown_lots),
+        shown=instrument.quantity_text(shown),
+        hidden=instrument.quantity_text(row.leaves_lots - shown),
         expires=expiry.text(expires) if expires else None,
         session=row.session_id or None,
         price_ticks=row.price_ticks,

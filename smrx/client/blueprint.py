@@ -20,7 +20,8 @@ from smrx.client.errors import InvalidValue
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=18)]
 AccountId = Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
-TransferId = Annotated[int, msgspec.Meta(ge=1, le=(1 << 64) - 1)]
+TransferId = Annotated[int, msgspec.Meta(ge=1)]
+_ID_BITS: Final = 64
 #: A decimal as text, or a whole number; TOML's own decimals are binary fractions, and those are not exact.
 Amount = str | int
 InstrumentStatusName = Literal["TRADING", "HALTED", "CANCEL_ONLY", "CLOSED"]
@@ -119,11 +120,13 @@ def load(path: str | Path) -> Blueprint:
 def parse(text: str, source: str) -> Blueprint:
     """Return the market in a TOML text; `source` names it in errors. Raises BlueprintError."""
     try:
-        found = msgspec.convert(tomllib.loads(text), Blueprint)
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BlueprintError(f"{source}: expected TOML, found: {error}") from None
+    try:
+        found = msgspec.convert(raw, Blueprint)
     except msgspec.ValidationError as error:
-        raise BlueprintError(f"{source}: {_explained(str(error))}") from None
+        raise BlueprintError(f"{source}: {_explained(str(error), raw)}") from None
     for where, problem in _problems(found):
         raise BlueprintError(f"{source}: {where}: {problem}")
     return found
@@ -131,11 +134,12 @@ def parse(text: str, source: str) -> Blueprint:
 
 _AT: Final = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 _GOT: Final = re.compile(r"(?:Expected (.*), got (.*)|Invalid enum value (.*))", re.DOTALL)
+_BOUND: Final = re.compile(r"Expected (.*)", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 
 
-def _explained(message: str) -> str:
+def _explained(message: str, raw: Any) -> str:
     """msgspec's message as "key: expected ..., found ..."."""
     at = _AT.fullmatch(message)
     said, key = (at[1], at[2]) if at else (message, "")
@@ -150,7 +154,17 @@ def _explained(message: str) -> str:
     if got:
         names = InstrumentStatusName if key.startswith("instruments") else AccountStatusName
         return f"{key}: expected one of {', '.join(get_args(names))}, found {got[3]}"
+    bound = _BOUND.fullmatch(said)
+    if bound:
+        return f"{key}: expected {bound[1].replace('`', '')}, found {_value_at(raw, key)}"
     return f"{key}: {said}" if key else said
+
+
+def _value_at(raw: Any, key: str) -> Any:
+    """The value at a key such as accounts[0].id."""
+    for name, index in re.findall(r"(\w+)|\[(\d+)\]", key):
+        raw = raw[name] if name else raw[int(index)]
+    return raw
 
 
 def _joined(key: str, field: str) -> str:
@@ -193,6 +207,9 @@ def _problems(market: Blueprint) -> Iterable[tuple[str, str]]:
             yield f"{where}.limits.symbol", "expected the instrument the quantity is of, found none"
         for j, deposit in enumerate(account.deposits):
             yield from _checked(f"{where}.deposits[{j}]", deposit, symbols=("asset",), positive=("amount",))
+            if deposit.transfer_id >> _ID_BITS:
+                found = deposit.transfer_id
+                yield f"{where}.deposits[{j}].transfer_id", f"expected 1 to 2^{_ID_BITS} - 1, found {found}"
     transfers = [deposit.transfer_id for account in market.accounts for deposit in account.deposits]
     yield from _repeated("accounts.deposits", "transfer_id", transfers)
 

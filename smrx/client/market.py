@@ -56,7 +56,6 @@ class Instrument(msgspec.Struct, frozen=True):
     max_price_ticks: int
     max_quantity_lots: int
     status: int
-    open_orders: int = 0
     last_price_ticks: int = 0
     maker_fee: int = 0
     taker_fee: int = 0
@@ -158,7 +157,7 @@ class Market:
     def learn(self, assets: Iterable[AssetRow], instruments: Iterable[InstrumentRow]) -> None:
         """Add what a node answered. Of two with one symbol, the lower id has it."""
         for row in sorted(assets, key=lambda row: row.asset):
-            asset = Asset(row.asset, row.symbol, row.decimals, row.supply, row.supply_cap)
+            asset = Asset(row.asset, row.symbol, row.decimals, row.supply, row.cap)
             self._assets[asset.id] = asset
             if self._assets_named.get(asset.symbol, asset).id == asset.id:
                 self._assets_named[asset.symbol] = asset

@@ -161,7 +161,7 @@ AnyRequest = (
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     """One open order; codes as in smrx.engine.codes, `extra` as the extra word of a PLACE.
 
-    `shown_lots`: of the leaves, what the public book shows. `session_id`: the session that takes it along when it
+    `shown_lots`: of an iceberg, what the public book shows. `session_id`: the session that takes it along when it
     disconnects, 0 if none does.
     """
 
@@ -213,13 +213,13 @@ class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssetRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`decimals` digits of `supply` stand behind the point; `supply_cap` is the most that may exist, 0 = no cap."""
+    """`decimals` digits of `supply` stand behind the point; `cap` is the most that may exist, 0 = no cap."""
 
     asset: int
     symbol: str
     decimals: int
     supply: int
-    supply_cap: int = 0
+    cap: int = 0
 
 
 class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,7 +237,6 @@ class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
     max_price_ticks: int
     max_quantity_lots: int
     status: int
-    open_orders: int = 0
     last_price_ticks: int = 0
     maker_fee: int = 0
     taker_fee: int = 0

@@ -46,7 +46,11 @@ def test_every_known_error_exists_under_its_name(name: str) -> None:
         ),
         (OSError(errno.ENOSPC, "No space left on device", "out.csv"), Exit.RESOURCE, "out.csv: No space left"),
         (Unavailable("no answer within 10 s"), Exit.UNAVAILABLE, "no answer within 10 s"),
-        (Refused("account 7", Reason.ACCOUNT_EXISTS), Exit.REFUSED, "account 7 was refused: ACCOUNT_EXISTS"),
+        (
+            Refused("account 7", Reason.ACCOUNT_EXISTS),
+            Exit.REFUSED,
+            "account 7 was refused: the account exists already (ACCOUNT_EXISTS)",
+        ),
         (ZeroDivisionError("oops"), Exit.INTERNAL, "--debug"),
     ],
 )

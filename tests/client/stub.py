@@ -7,14 +7,24 @@ between messages; every set is guarded by one lock, so a test sees a fault from 
 import threading
 from collections import Counter, deque
 from types import TracebackType
+from typing import Any
 
+import msgspec
 import numpy as np
 import zmq
 from numpy.typing import NDArray
 
 from smrx.config import Config, NodeConfig
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason
-from smrx.engine.records import INSTRUMENT_COMMAND, unpack_symbol
+from smrx.engine.codes import (
+    AccountStatus,
+    CommandKind,
+    EventKind,
+    InstrumentStatus,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+)
+from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, unpack_symbol
 from smrx.wire import admin, frames
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
 from tests.wire.exchange import FakeExchange
@@ -27,6 +37,8 @@ class Venue(FakeExchange):
 
     def __init__(self) -> None:
         super().__init__((0, 1, 2))
+        self.account_rows: dict[int, admin.AccountRow] = {}
+        self.killed = False
         self.assets: dict[int, admin.AssetRow] = {}
         self.instruments: dict[int, admin.InstrumentRow] = {}
         self.orders: dict[int, admin.OrderRow] = {}
@@ -53,8 +65,30 @@ class Venue(FakeExchange):
                     self._refuse(outcome, Reason.ASSET_EXISTS)
                     return
                 self.assets[asset] = admin.AssetRow(
-                    asset=asset, symbol=unpack_symbol(command["client_order_id"]), decimals=amount, supply=0
+                    asset=asset,
+                    symbol=unpack_symbol(command["client_order_id"]),
+                    decimals=amount,
+                    supply=0,
+                    cap=int(command["price_ticks"]),
                 )
+            case CommandKind.SUSPEND_ACCOUNT | CommandKind.RESUME_ACCOUNT:
+                status = AccountStatus.SUSPENDED if kind == CommandKind.SUSPEND_ACCOUNT else AccountStatus.ACTIVE
+                self.account_rows[account] = replaced(self.account_row(account), status=int(status))
+            case CommandKind.SET_LIMITS:
+                limits = seen_as(command, LIMITS_COMMAND)
+                self.account_rows[account] = replaced(self.account_row(account), **limits)
+            case CommandKind.SET_RULES:
+                rules = seen_as(command, RULES_COMMAND)
+                of = rules["instrument"]
+                self.instruments[of] = replaced(self.instruments[of], **rules)
+            case CommandKind.SET_STATUS:
+                of, new = int(command["instrument"]), int(command["side"])
+                self.instruments[of] = replaced(self.instruments[of], status=new)
+                if new == InstrumentStatus.CLOSED:
+                    outcome["cum_lots"] = len(self.orders)
+                    self.orders.clear()
+            case CommandKind.KILL | CommandKind.REVIVE:
+                self.killed = kind == CommandKind.KILL
             case CommandKind.ADD_INSTRUMENT:
                 added = np.frombuffer(command.tobytes(), INSTRUMENT_COMMAND)[0]
                 names = (
@@ -79,11 +113,17 @@ class Venue(FakeExchange):
             case CommandKind.PLACE:
                 order_id = int(outcome["sequence"][0])
                 copied = (
-                    "client_order_id", "account", "instrument", "side", "order_type", "tif", "flags", "price_ticks",
-                    "quantity_lots",
+                    "client_order_id", "account", "instrument", "side", "order_type", "tif", "stp", "flags",
+                    "price_ticks", "quantity_lots",
                 )  # fmt: skip
+                display = key & 0xFFFF_FFFF if command["order_type"] == OrderType.LIMIT else 0
                 self.orders[order_id] = admin.OrderRow(
-                    order_id=order_id, cum_lots=0, leaves_lots=amount, **{name: int(command[name]) for name in copied}
+                    order_id=order_id,
+                    cum_lots=0,
+                    leaves_lots=amount,
+                    extra=key,
+                    shown_lots=min(display, amount),
+                    **{name: int(command[name]) for name in copied},
                 )
                 outcome["leaves_lots"] = amount
             case CommandKind.CANCEL | CommandKind.REPLACE:
@@ -106,8 +146,30 @@ class Venue(FakeExchange):
                     del self.orders[order_id]
                 outcome["cum_lots"], outcome["event_kind"] = len(mine), EventKind.MASS_CANCELLED
 
+    def account_row(self, account: int) -> admin.AccountRow:
+        """An account as the admin service shows it."""
+        return self.account_rows.get(account) or admin.AccountRow(account=account, status=int(AccountStatus.ACTIVE))
+
+    def sent(self, layout: np.dtype[np.void] = COMMAND) -> dict[str, int]:
+        """The fields of the last command that consumed a request id and is no CLOSE_SESSION, by a layout's names."""
+        for _, _, body in reversed(self.ledger):
+            if body[0] != CommandKind.CLOSE_SESSION:
+                return seen_as(np.frombuffer(body, COMMAND)[0], layout)
+        raise AssertionError("nothing was sent")
+
     def _refuse(self, outcome: NDArray[np.void], reason: Reason) -> None:
         outcome["status"], outcome["reason"] = OutcomeStatus.REJECTED, reason
+
+
+def seen_as(command: np.void, layout: np.dtype[np.void]) -> dict[str, int]:
+    """A command's fields by the names of a layout of the same bytes."""
+    row = np.frombuffer(command.tobytes(), layout)[0]
+    return {name: int(row[name]) for name in layout.names or ()}
+
+
+def replaced(row: Any, **fields: int) -> Any:
+    """A row with those of the fields it has."""
+    return msgspec.structs.replace(row, **{name: fields[name] for name in row.__struct_fields__ if name in fields})
 
 
 class Faults:
@@ -134,6 +196,9 @@ class Stub:
         self.term = 1
         self.admin_hints = True
         self.seen: Counter[str] = Counter()
+        #: (node, session) -> pings that named it.
+        self.kept_alive: Counter[tuple[int, int]] = Counter()
+        self.disconnect_ms: int | None = None
         self.lock = threading.Lock()
         self._held: deque[tuple[int, bytes, bytes]] = deque()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -239,7 +304,7 @@ class Stub:
     def _hint(self, node: int) -> LeaderHint:
         where = None if self.leader is None else self.orders_addresses[self.leader - 1]
         own = self.admin_addresses[node - 1] if self.admin_hints else None
-        return LeaderHint(self.leader, where, node, self.term, own)
+        return LeaderHint(self.leader, where, node, self.term, own, self.disconnect_ms)
 
     def _take(self, node: int, identity: bytes, data: bytes) -> None:
         frame = frames.decode(data)
@@ -247,6 +312,8 @@ class Stub:
         if node in self.faults.deaf:
             return
         if frame.kind is FrameKind.PING:
+            if frame.aux:
+                self.kept_alive[node, frame.aux] += 1
             self._send(node, identity, frames.encode_body(FrameKind.PONG, self._hint(node), frame.correlation))
         elif node != self.leader:
             self._send(node, identity, frames.encode_body(FrameKind.NOT_LEADER, self._hint(node), frame.correlation))
@@ -275,14 +342,15 @@ class Stub:
         at = {"node_id": node, "sequence": 0 if node in self.faults.stale else venue.sequence}
         match request:
             case admin.Status():
-                return _status(at, self.leader, self.term)
+                return _status(at, self.leader, self.term, venue.killed)
             case admin.Assets():
                 rows = tuple(venue.assets.values())[request.offset : request.offset + 1]
                 return admin.AssetsReply(**at, rows=rows, more=request.offset + 1 < len(venue.assets))
             case admin.Instruments():
                 return admin.InstrumentsReply(**at, rows=tuple(venue.instruments.values())[request.offset :])
             case admin.Accounts():
-                rows = tuple(admin.AccountRow(account=a, status=1) for a in sorted(venue.accounts))
+                known = sorted(venue.accounts)
+                rows = tuple(venue.account_row(a) for a in known if request.account in (None, a))
                 return admin.AccountsReply(**at, rows=rows)
             case admin.Balances():
                 found = [
@@ -312,7 +380,7 @@ def _port(address: str) -> int:
     return int(address.rsplit(":", 1)[1])
 
 
-def _status(at: dict[str, int], leader: int | None, term: int) -> admin.NodeStatus:
+def _status(at: dict[str, int], leader: int | None, term: int, killed: bool) -> admin.NodeStatus:
     return admin.NodeStatus(
         **at,
         cluster="stub",
@@ -326,4 +394,5 @@ def _status(at: dict[str, int], leader: int | None, term: int) -> admin.NodeStat
         trades=0,
         state_hash=0,
         agreement=admin.AgreementStatus(state="AGREE"),
+        killed=killed,
     )

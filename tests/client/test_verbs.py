@@ -1,8 +1,6 @@
 """The verbs: names and decimals in, typed results out, the same in both clients."""
 
-import asyncio
 import inspect
-from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -13,42 +11,9 @@ from smrx.client.results import Level
 from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, Side
 from smrx.engine.records import COMMAND
 from smrx.wire import admin
+from tests.client.conftest import Call
 from tests.client.stub import Stub
 from tests.client.test_blocking import orders
-
-#: Runs a verb of a client of the stub's venue (account 0) or of a trader: call(who, verb, *arguments).
-Call = Callable[..., Any]
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with Stub() as cluster:
-        yield cluster
-
-
-@pytest.fixture(params=["blocking", "asyncio"])
-def call(stub: Stub, request: pytest.FixtureRequest) -> Call:
-    def blocking(who: int, verb: str, *arguments: object, **named: object) -> Any:
-        with Client(stub.config, account=who) as client:
-            return getattr(client, verb)(*arguments, **named)
-
-    def on_a_loop(who: int, verb: str, *arguments: object, **named: object) -> Any:
-        async def run() -> Any:
-            async with AsyncClient(stub.config, account=who) as client:
-                return await getattr(client, verb)(*arguments, **named)
-
-        return asyncio.run(run())
-
-    return blocking if request.param == "blocking" else on_a_loop
-
-
-@pytest.fixture
-def market(call: Call) -> Call:
-    """A venue with BTC-USD: tick 0.01, lot 0.0001."""
-    call(0, "add_asset", "BTC", 8)
-    call(0, "add_asset", "USD", 6)
-    call(0, "add_instrument", "BTC-USD", "BTC", "USD", "0.01", "0.0001", "100000", "1000")
-    return call
 
 
 def test_the_two_clients_have_the_same_verbs_with_the_same_arguments() -> None:
