@@ -43,6 +43,7 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("max_open_notional", "max_open_notional", "<i8"),
         ("max_order_notional", "max_order_notional", "<i8"),
         ("max_order_quantity", "max_order_quantity", "<i8"),
+        ("open_orders", "orders", "<u4"),
     ],
     "assets": [
         ("asset", "asset_id", "<u4"),
@@ -75,6 +76,7 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("account", "account_id", "<u4"),
         ("last_request_id", "last_request_id", "<u8"),
         ("flags", "flags", "u1"),
+        ("open_orders", "orders", "<u4"),  # those that end with its connection
     ],
 }
 DTYPES: Final = {
