@@ -15,7 +15,15 @@ from smrx.client.queries import Questions
 from smrx.client.steps import Steps, Submit
 from smrx.wire import admin
 
-P = TypeVar("P", admin.OrderRow, admin.BalanceRow, admin.AccountRow, admin.AssetRow, admin.InstrumentRow)
+P = TypeVar(
+    "P",
+    admin.OrderRow,
+    admin.BalanceRow,
+    admin.TransferRow,
+    admin.AccountRow,
+    admin.AssetRow,
+    admin.InstrumentRow,
+)
 
 #: Names listed in the message about one that is unknown.
 _NAMES_SHOWN: Final = 10

@@ -121,8 +121,7 @@ class InstrumentAnswer(Answer, frozen=True, kw_only=True):
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one thing that a market's file asks for.
 
-    `state`: "unchanged" (was there already), "changed", "differs" (cannot be changed); of a dry run "would change",
-    or "would deposit" for a deposit, which is made unless it was made before.
+    `state`: "unchanged" (was there already), "changed" ("would change" of a dry run), "differs" (cannot be changed).
     """
 
     what: str

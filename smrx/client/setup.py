@@ -11,17 +11,17 @@ from typing import NamedTuple
 import msgspec
 
 from smrx.client import answers, decimals, market
-from smrx.client.blueprint import AccountPlan, AssetPlan, Blueprint, InstrumentPlan
+from smrx.client.blueprint import AccountPlan, AssetPlan, Blueprint, DepositPlan, InstrumentPlan
 from smrx.client.errors import InvalidValue, Refused
 from smrx.client.market import Asset, Instrument
 from smrx.client.results import Answer, Setting, TransferAnswer
 from smrx.client.steps import Steps
 from smrx.client.venue import Venue, limit_counts, rule_counts, supply_cap
-from smrx.engine.codes import AccountStatus, InstrumentStatus
+from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus
 from smrx.wire import admin
 
 _SAME, _CHANGED, _DIFFERS = "unchanged", "changed", "differs"
-_WOULD_CHANGE, _WOULD_DEPOSIT = "would change", "would deposit"
+_WOULD_CHANGE = "would change"
 
 
 class _Task(NamedTuple):
@@ -43,7 +43,12 @@ class Setup(Venue):
         """
         yield from self._load()
         rows = yield from self._pages(admin.Accounts(), admin.AccountsReply)
-        tasks = list(_Plan(self, market, {row.account: row for row in rows}).tasks())
+        transfers: dict[int, admin.TransferRow] = {}
+        for account in market.accounts:
+            if account.deposits:
+                made = yield from self._pages(admin.Transfers(account=account.id), admin.TransfersReply)
+                transfers |= {row.transfer_id: row for row in made}
+        tasks = list(_Plan(self, market, {row.account: row for row in rows}, transfers).tasks())
         found = []
         for task in tasks:
             found.append((yield from self._see_to(task, dry_run)))
@@ -52,7 +57,7 @@ class Setup(Venue):
     def _see_to(self, task: _Task, dry_run: bool) -> Steps[Setting]:
         state, detail = task.state, task.detail
         if task.do is not None and dry_run:
-            state = _WOULD_DEPOSIT if task.what.startswith("deposit") else _WOULD_CHANGE
+            state = _WOULD_CHANGE
         elif task.do is not None:
             try:
                 answer = yield from task.do()
@@ -66,10 +71,17 @@ class Setup(Venue):
 class _Plan:
     """The comparison of a market as written with the exchange as it is."""
 
-    def __init__(self, verbs: Setup, wanted: Blueprint, accounts: Mapping[int, admin.AccountRow]) -> None:
+    def __init__(
+        self,
+        verbs: Setup,
+        wanted: Blueprint,
+        accounts: Mapping[int, admin.AccountRow],
+        transfers: Mapping[int, admin.TransferRow],
+    ) -> None:
         self._verbs = verbs
         self._wanted = wanted
         self._accounts = accounts
+        self._transfers = transfers
         #: As they are, and as they will be where they are not there yet.
         self._assets = {asset.symbol: asset for asset in reversed(verbs.market.assets)}
         self._instruments = {instrument.symbol: instrument for instrument in reversed(verbs.market.instruments)}
@@ -151,17 +163,23 @@ class _Plan:
             yield _Task(f"account {plan.id}", "open", _SAME)
         yield from self._limits(plan, row)
         for deposit in plan.deposits:
-            self._known(deposit.asset, f"account {plan.id}").units(deposit.amount)
-            yield _Task(
-                f"deposit {deposit.transfer_id}",
-                f"{deposit.amount} {deposit.asset} to account {plan.id}",
-                do=partial(self._verbs.deposit, plan.id, deposit.asset, deposit.amount, deposit.transfer_id),
-            )
+            yield self._deposit(plan.id, deposit)
         if plan.status is not None:
             now = AccountStatus(row.status).name
             verb = self._verbs.suspend_account if plan.status == "SUSPENDED" else self._verbs.resume_account
             do = None if now == plan.status else partial(verb, plan.id)
             yield _change(f"status of account {plan.id}", {"status": (now, plan.status)}, do)
+
+    def _deposit(self, account: int, plan: DepositPlan) -> _Task:
+        what, asset = f"deposit {plan.transfer_id}", self._known(plan.asset, f"account {account}")
+        detail = f"{plan.amount} {plan.asset} to account {account}"
+        units, made = asset.units(plan.amount), self._transfers.get(plan.transfer_id)
+        if made is None:
+            do = partial(self._verbs.deposit, account, plan.asset, plan.amount, plan.transfer_id)
+            return _Task(what, detail, do=do)
+        if (made.asset, made.kind, made.amount) == (asset.id, CommandKind.DEPOSIT, units):
+            return _Task(what, detail, _SAME)
+        return _Task(what, f"another transfer of account {account} has this transfer id", _DIFFERS)
 
     def _limits(self, plan: AccountPlan, row: admin.AccountRow) -> Iterator[_Task]:
         limits = plan.limits
@@ -175,10 +193,24 @@ class _Plan:
             if instrument is None:
                 raise InvalidValue(f"account {plan.id}: expected a known instrument, found {limits.symbol}")
         wanted = limit_counts(row, asset, instrument, *counts)
-        pairs = {name: (getattr(row, name) or None, count or None) for name, count in wanted.items()}
+        pairs = {
+            name: (_limit(name, getattr(row, name), asset, instrument), _limit(name, count, asset, instrument))
+            for name, count in wanted.items()
+        }
         same = all(before == after for before, after in pairs.values())
         do = None if same else partial(self._verbs.set_limits, plan.id, **msgspec.structs.asdict(limits))
         yield _change(f"limits of account {plan.id}", pairs, do)
+
+
+def _limit(name: str, count: int, asset: Asset | None, instrument: Instrument | None) -> str | None:
+    """A limit as the file would say it; None where there is none."""
+    if not count:
+        return None
+    if name.endswith("notional") and asset is not None:
+        return f"{asset.text(count)} {asset.symbol}"
+    if name.endswith("quantity") and instrument is not None:
+        return instrument.quantity_text(count)
+    return str(count)
 
 
 def _scales(plan: InstrumentPlan, known: Instrument) -> dict[str, tuple[object, object]]:

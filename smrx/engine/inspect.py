@@ -78,6 +78,13 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("flags", "flags", "u1"),
         ("open_orders", "orders", "<u4"),  # those that end with its connection
     ],
+    "transfers": [
+        ("transfer_id", "transfer_id", "<u8"),
+        ("account", "account_id", "<u4"),
+        ("asset", "asset_id", "<u4"),
+        ("kind", "kind", "u1"),
+        ("amount", "amount", "<i8"),
+    ],
 }
 DTYPES: Final = {
     table: np.dtype([(outside, kind) for outside, _, kind in columns]) for table, columns in _COLUMNS.items()
@@ -176,6 +183,11 @@ class Inspect:
 
     def sessions(self) -> NDArray[Any]:
         return self._table("sessions", self._live("sessions"))
+
+    def transfers(self, account: int) -> NDArray[Any]:
+        """Deposits and withdrawals of an account by transfer id."""
+        rows = self._live("transfers")
+        return self._table("transfers", rows[rows["account_id"] == account])
 
     def counts(self) -> dict[str, int]:
         """How many live records there are of each kind."""

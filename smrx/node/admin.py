@@ -199,6 +199,10 @@ class AdminService:
         rows, more = _page(self._node.machine.engine.inspect.balances(request.account), request, admin.BalanceRow)
         return admin.BalancesReply(**self._at, rows=rows, more=more)
 
+    def _on_transfers(self, request: admin.Transfers) -> admin.AnyReply:
+        rows, more = _page(self._node.machine.engine.inspect.transfers(request.account), request, admin.TransferRow)
+        return admin.TransfersReply(**self._at, rows=rows, more=more)
+
     def _on_accounts(self, request: admin.Accounts) -> admin.AnyReply:
         found = self._node.machine.engine.inspect.accounts()
         if request.account is not None:

@@ -100,6 +100,12 @@ class Balances(PageRequest, frozen=True, kw_only=True):
     account: U32 | None = None
 
 
+class Transfers(PageRequest, frozen=True, kw_only=True):
+    """Deposits and withdrawals of an account. Answered by TransfersReply."""
+
+    account: U32
+
+
 class Accounts(PageRequest, frozen=True, kw_only=True):
     """Every account, or the one that is named. Answered by AccountsReply."""
 
@@ -137,7 +143,7 @@ class Shutdown(Request, frozen=True, kw_only=True):
     """End after this turn. Answered by ShutdownReply."""
 
 
-AnyPage = Orders | Balances | Accounts | Assets | Instruments
+AnyPage = Orders | Balances | Transfers | Accounts | Assets | Instruments
 AnyRequest = (
     Status
     | HashAt
@@ -145,6 +151,7 @@ AnyRequest = (
     | Depth
     | Orders
     | Balances
+    | Transfers
     | Accounts
     | Assets
     | Instruments
@@ -190,6 +197,16 @@ class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
     asset: int
     available: int
     held: int
+
+
+class TransferRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A deposit or withdrawal (CommandKind) that was made, in minimal units."""
+
+    transfer_id: int
+    account: int
+    asset: int
+    kind: int
+    amount: int
 
 
 class LevelRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -361,6 +378,10 @@ class BalancesReply(PageReply[BalanceRow], frozen=True, kw_only=True):
     pass
 
 
+class TransfersReply(PageReply[TransferRow], frozen=True, kw_only=True):
+    pass
+
+
 class AccountsReply(PageReply[AccountRow], frozen=True, kw_only=True):
     pass
 
@@ -404,6 +425,7 @@ AnyReply = (
     | DepthReply
     | OrdersReply
     | BalancesReply
+    | TransfersReply
     | AccountsReply
     | AssetsReply
     | InstrumentsReply

@@ -43,7 +43,7 @@ class Venue(FakeExchange):
         self.instruments: dict[int, admin.InstrumentRow] = {}
         self.orders: dict[int, admin.OrderRow] = {}
         self.balances: dict[tuple[int, int], int] = {}
-        self.transfers: set[int] = set()
+        self.transfers: dict[int, admin.TransferRow] = {}
 
     def _one(self, command: NDArray[np.void]) -> NDArray[np.void]:
         before = len(self.ledger)
@@ -107,7 +107,9 @@ class Venue(FakeExchange):
                 elif self.balances.get(at, 0) + change < 0:
                     self._refuse(outcome, Reason.INSUFFICIENT_FUNDS)
                 else:
-                    self.transfers.add(key)
+                    self.transfers[key] = admin.TransferRow(
+                        transfer_id=key, account=account, asset=at[1], kind=kind, amount=amount
+                    )
                     self.balances[at] = self.balances.get(at, 0) + change
                     outcome["cum_lots"], outcome["order_id"] = self.balances[at], key
             case CommandKind.PLACE:
@@ -359,6 +361,9 @@ class Stub:
                     if request.account in (None, account)
                 ]
                 return admin.BalancesReply(**at, rows=tuple(found))
+            case admin.Transfers():
+                made = tuple(row for row in venue.transfers.values() if row.account == request.account)
+                return admin.TransfersReply(**at, rows=made)
             case admin.Orders():
                 orders = tuple(o for o in venue.orders.values() if request.account in (None, o.account))
                 return admin.OrdersReply(**at, rows=orders)

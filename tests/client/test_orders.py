@@ -1,0 +1,179 @@
+"""Orders of every type: which command each call becomes, what cannot be said, and how open orders are shown."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from smrx.client import Client, InvalidValue
+from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, Stp, TimeInForce
+from tests.client.conftest import Call
+from tests.client.stub import Stub
+
+#: What a plain limit buy of one lot at one tick becomes; each row below says what is different.
+PLAIN = {
+    "kind": CommandKind.PLACE,
+    "side": Side.BUY,
+    "order_type": OrderType.LIMIT,
+    "tif": TimeInForce.GTC,
+    "stp": Stp.CANCEL_NEWEST,
+    "flags": 0,
+    "account": 1,
+    "instrument": 1,
+    "client_order_id": 0,
+    "order_id": 0,
+    "price_ticks": 100,
+    "quantity_lots": 20_000,
+}
+SECOND = 1_900_000_000
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({}, {}),
+        ({"tif": "ioc"}, {"tif": TimeInForce.IOC}),
+        ({"tif": TimeInForce.FOK}, {"tif": TimeInForce.FOK}),
+        ({"post_only": True}, {"flags": OrderFlags.POST_ONLY}),
+        ({"stp": "cancel-both"}, {"stp": Stp.CANCEL_BOTH}),
+        ({"stp": "DECREMENT"}, {"stp": Stp.DECREMENT}),
+        ({"stp": Stp.NONE}, {"stp": Stp.NONE}),
+        ({"display": "0.5"}, {"order_id": 5000}),
+        ({"expires": SECOND}, {"tif": TimeInForce.GTD, "order_id": SECOND << 32}),
+        ({"expires": "2030-03-17T17:46:40Z", "tif": "GTD"}, {"tif": TimeInForce.GTD, "order_id": SECOND << 32}),
+        (
+            {"expires": datetime.fromtimestamp(SECOND, UTC), "display": "0.5"},
+            {"tif": TimeInForce.GTD, "order_id": SECOND << 32 | 5000},
+        ),
+        ({"stop": "0.95"}, {"order_type": OrderType.STOP_LIMIT, "order_id": 95}),
+        ({"stop": "0.95", "tif": "FOK"}, {"order_type": OrderType.STOP_LIMIT, "order_id": 95, "tif": TimeInForce.FOK}),
+        (
+            {"stop": "0.95", "price": None},
+            {"order_type": OrderType.STOP, "order_id": 95, "price_ticks": 0, "tif": TimeInForce.IOC},
+        ),
+        ({"price": None}, {"order_type": OrderType.MARKET, "price_ticks": 0, "tif": TimeInForce.IOC}),
+        (
+            {"price": None, "quantity": None, "budget": "10.5"},
+            {
+                "order_type": OrderType.MARKET,
+                "price_ticks": 0,
+                "tif": TimeInForce.IOC,
+                "flags": OrderFlags.QUOTE_BUDGET,
+                "quantity_lots": 10_500_000,
+            },
+        ),
+        # What does not go together is for the exchange to say, as long as it can be written down.
+        ({"price": None, "post_only": True, "tif": "GTC"}, {
+            "order_type": OrderType.MARKET, "price_ticks": 0, "flags": OrderFlags.POST_ONLY,
+        }),
+        ({"client_order_id": 9, "account": 2}, {"client_order_id": 9, "account": 2}),
+    ],
+)  # fmt: skip
+def test_a_call_becomes_exactly_this_command(
+    trader: Client, stub: Stub, named: dict[str, Any], expected: dict[str, int]
+) -> None:
+    arguments = {"quantity": "2", "price": "1.00"} | named
+    trader.place("BTC-USD", "buy", arguments.pop("quantity"), **arguments)
+    sent = stub.venue.sent()
+    wanted = {name: int(value) for name, value in (PLAIN | expected).items()}
+    assert {name: sent[name] for name in wanted} == wanted
+
+
+def test_the_short_verbs_are_the_long_one(trader: Client, stub: Stub) -> None:
+    def sent(verb: str, *arguments: object, **named: object) -> dict[str, int]:
+        getattr(trader, verb)(*arguments, **named)
+        return {name: value for name, value in stub.venue.sent().items() if name != "request_id"}
+
+    limit = {"tif": "GTD", "display": "1", "expires": SECOND, "stp": "none", "client_order_id": 5, "account": 2}
+    assert sent("place_limit", "BTC-USD", "sell", "3", "2", **limit) == sent(
+        "place", "BTC-USD", "sell", "2", price="3", **limit
+    )
+    market = {"budget": "7", "stp": "cancel-oldest", "client_order_id": 5, "account": 2}
+    assert sent("place_market", "BTC-USD", "buy", **market) == sent("place", "BTC-USD", "buy", **market)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"quantity": None}, "expected either quantity or budget, found quantity None, budget None"),
+        ({"budget": "5"}, "expected either quantity or budget, found quantity 2, budget 5"),
+        ({"quantity": "0"}, "quantity: expected a decimal above 0, found 0"),
+        ({"quantity": None, "budget": "0.0000001"}, "USD budget: expected a multiple of the minimal unit 0.000001"),
+        ({"quantity": None, "budget": str(1 << 62)}, "budget: expected at most"),
+        ({"stop": "0.955"}, "BTC-USD stop price: expected a multiple of the tick 0.01, found 0.955"),
+        ({"stop": 0.95}, "stop price: expected a decimal such as .*, found the float 0.95"),
+        ({"stop": "-1"}, "stop price: expected a decimal above 0"),
+        ({"display": "0.00001"}, "display quantity: expected a multiple of the lot 0.0001"),
+        ({"display": "429496.7296"}, "display quantity: expected at most 429496.7295, found 429496.7296"),
+        ({"display": "0"}, "display quantity: expected a decimal above 0"),
+        ({"display": "1", "price": None}, "display: expected a limit order with it, found a market order"),
+        ({"display": "1", "stop": "2"}, "display: expected a limit order with it, found a stop-limit order"),
+        (
+            {"expires": SECOND, "stop": "2", "price": None},
+            "expires: expected a limit order with it, found a stop order",
+        ),
+        ({"expires": "soon"}, "expires: expected a time with its offset"),
+        ({"expires": SECOND, "tif": "GTC"}, "expected GTD with a time .* found GTC"),
+        ({"tif": "GTD"}, "expected GTD with a time when it expires and nothing else with one, found GTD"),
+        ({"stp": "maybe"}, "stp: expected one of NONE, CANCEL_NEWEST, .*, found 'maybe'"),
+        ({"stp": 7}, "stp: expected one of"),
+        ({"price": "1.005"}, "price: expected a multiple of the tick"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_before_anything_is_sent(
+    trader: Client, stub: Stub, named: dict[str, Any], message: str
+) -> None:
+    before = stub.venue.sequence
+    arguments = {"quantity": "2", "price": "1.00"} | named
+    with pytest.raises(InvalidValue, match=message):
+        trader.place("BTC-USD", "buy", arguments.pop("quantity"), **arguments)
+    assert stub.venue.sequence == before
+
+
+def test_a_replacement_says_price_and_quantity_or_no_price(trader: Client, stub: Stub) -> None:
+    order = trader.place("BTC-USD", "buy", "2", price="1", client_order_id=4)
+    trader.replace("BTC-USD", "1.25", "3", client_order_id=4)
+    sent = stub.venue.sent()
+    assert (sent["kind"], sent["client_order_id"], sent["order_id"]) == (CommandKind.REPLACE, 4, 0)
+    assert (sent["price_ticks"], sent["quantity_lots"]) == (125, 30_000)
+    trader.replace("BTC-USD", None, "2", order_id=order.order_id)
+    assert stub.venue.sent()["price_ticks"] == 0
+
+
+def test_a_reduction_is_no_enlargement_and_knows_stop_orders(trader: Client, stub: Stub) -> None:
+    limit = trader.place("BTC-USD", "buy", "2", price="1.5")
+    with pytest.raises(InvalidValue, match=r"quantity: expected less than the 2\.0000 of order"):
+        trader.reduce("2.5", order_id=limit.order_id)
+    trader.reduce("1", order_id=limit.order_id)
+    assert stub.venue.sent()["price_ticks"] == 150
+    stop = trader.place("BTC-USD", "buy", "2", stop="3")
+    trader.reduce("1", order_id=stop.order_id)
+    assert (stub.venue.sent()["price_ticks"], stub.venue.sent()["quantity_lots"]) == (0, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("named", "instrument", "side"),
+    [((), 0, 0), (("BTC-USD",), 1, 0), (("BTC-USD", "sell"), 1, 2), ((None, Side.BUY), 0, 1)],
+)
+def test_a_mass_cancel_names_its_scope(
+    trader: Client, stub: Stub, named: tuple[Any, ...], instrument: int, side: int
+) -> None:
+    trader.mass_cancel(*named)
+    sent = stub.venue.sent()
+    assert (sent["kind"], sent["account"]) == (CommandKind.MASS_CANCEL, 1)
+    assert (sent["instrument"], sent["side"]) == (instrument, side)
+
+
+def test_open_orders_tell_everything_of_their_kind(market: Call) -> None:
+    market(1, "place", "BTC-USD", "buy", "2", price="1", display="0.5", expires=SECOND, stp="none", post_only=True)
+    market(1, "place", "BTC-USD", "sell", "2", stop="0.9", price="0.8")
+    market(1, "place", "BTC-USD", "sell", "2", stop="0.9")
+    market(1, "place", "BTC-USD", "sell", "2", price="5")
+    iceberg, stop_limit, stop, plain = market(1, "orders")
+    assert (iceberg.order_type, iceberg.tif, iceberg.stp, iceberg.post_only) == ("LIMIT", "GTD", "NONE", True)
+    assert (iceberg.shown, iceberg.hidden, iceberg.expires) == ("0.5000", "1.5000", "2030-03-17T17:46:40Z")
+    assert (iceberg.stop, iceberg.session) == (None, None)
+    assert (stop_limit.order_type, stop_limit.stop, stop_limit.price) == ("STOP_LIMIT", "0.90", "0.80")
+    assert (stop_limit.shown, stop_limit.hidden, stop_limit.expires) == ("0.0000", "2.0000", None)
+    assert (stop.order_type, stop.stop, stop.price, stop.tif) == ("STOP", "0.90", None, "IOC")
+    assert (plain.shown, plain.hidden, plain.stop, plain.post_only) == ("2.0000", "0.0000", None, False)
