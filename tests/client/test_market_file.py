@@ -1,0 +1,182 @@
+"""A market from a file: what is wrong with one is named, and applying it twice changes nothing the second time."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from smrx.client import Client, InvalidValue, blueprint
+from smrx.client.blueprint import BlueprintError
+from tests.client.conftest import Call
+from tests.client.stub import Stub
+
+DEMO = Path(__file__).resolve().parent.parent.parent / "configs/markets/demo.toml"
+ASSET = '[[assets]]\nsymbol = "BTC"\ndecimals = 8\n'
+INSTRUMENT = '[[instruments]]\nsymbol = "BTC-USD"\nbase = "BTC"\nquote = "USD"\ntick = "0.01"\nlot = "0.0001"\n'
+ACCOUNT = "[[accounts]]\nid = 7\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = [", "expected TOML, found: .*"),
+        ("asset = 1", "asset: expected one of the keys assets, instruments, accounts, found another"),
+        ("assets = 1", "assets: expected array, found int"),
+        ("[[assets]]\ndecimals = 8", r"assets\[0\].symbol: expected a value, found none"),
+        ("[[assets]]\nsymbol = 1\ndecimals = 8", r"assets\[0\].symbol: expected str, found int"),
+        ('[[assets]]\nsymbol = "BTC"\ndecimals = 19', r"assets\[0\].decimals: expected int <= 18, found 19"),
+        ('[[assets]]\nsymbol = "btc"\ndecimals = 8', r"assets\[0\].symbol: expected 1 to 8 characters .*, found 'btc'"),
+        (ASSET + "max_supply = 2.5", r"assets\[0\].max_supply: expected int \| str \| null, found float"),
+        (ASSET + 'max_supply = "-1"', r"assets\[0\].max_supply: expected a decimal above 0, found -1"),
+        (ASSET + ASSET, "assets.symbol: expected each once, found BTC twice"),
+        (ASSET + "colour = 1", r"assets\[0\].colour: expected one of the keys symbol, decimals, max_supply, found"),
+        (INSTRUMENT.replace('"0.01"', "0.01"), r"instruments\[0\].tick: expected int \| str, found float"),
+        (INSTRUMENT.replace('"0.01"', '"0"'), r"instruments\[0\].tick: expected a decimal above 0, found 0"),
+        (INSTRUMENT.replace('"0.01"', '"1e-2"'), r"instruments\[0\].tick: expected a decimal above 0, found 1e-2"),
+        (INSTRUMENT + 'status = "OPEN"', r"instruments\[0\].status: expected one of TRADING, .*, found 'OPEN'"),
+        (INSTRUMENT + "rules = 1", r"instruments\[0\].rules: expected object, found int"),
+        (INSTRUMENT + "rules.fee = 1", r"instruments\[0\].rules.fee: expected one of the keys maker_fee, taker_fee"),
+        (INSTRUMENT + 'rules.taker_fee = "0.05"', r"instruments\[0\].rules.taker_fee: expected a rate with its unit"),
+        (INSTRUMENT + 'rules.band = "0.001%"', r"instruments\[0\].rules.band: expected a multiple of 0.01%"),
+        (
+            INSTRUMENT + 'rules.min_price = "x"',
+            r"instruments\[0\].rules.min_price: expected a decimal above 0, found x",
+        ),
+        ("[[accounts]]\nid = 0", r"accounts\[0\].id: expected int >= 1, found 0"),
+        (ACCOUNT + ACCOUNT, "accounts.id: expected each once, found 7 twice"),
+        (ACCOUNT + 'status = "TRADING"', r"accounts\[0\].status: expected one of ACTIVE, SUSPENDED, found 'TRADING'"),
+        (ACCOUNT + "limits.orders = 1", r"accounts\[0\].limits.orders: expected one of the keys open_orders"),
+        (ACCOUNT + "limits.open_notional = 1", r"accounts\[0\].limits.asset: expected the asset .*, found none"),
+        (ACCOUNT + "limits.order_quantity = 1", r"accounts\[0\].limits.symbol: expected the instrument .*, found none"),
+        (
+            ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 0\nasset = "USD"\namount = 1',
+            r"accounts\[0\].deposits\[0\].transfer_id: expected int >= 1, found 0",
+        ),
+        (
+            ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 18446744073709551616\nasset = "USD"\namount = 1',
+            r"accounts\[0\].deposits\[0\].transfer_id: expected 1 to 2\^64 - 1, found 18446744073709551616",
+        ),
+        (
+            ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 1\nasset = "USD"\namount = 0',
+            r"accounts\[0\].deposits\[0\].amount: expected a decimal above 0, found 0",
+        ),
+        (
+            ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 1\nasset = "USD"\namount = 1\n' * 2,
+            "accounts.deposits.transfer_id: expected each once, found 1 twice",
+        ),
+    ],
+)
+def test_a_fault_of_the_file_is_one_sentence_with_file_key_expected_and_found(text: str, message: str) -> None:
+    with pytest.raises(BlueprintError) as caught:
+        blueprint.parse(text, "market.toml")
+    assert re.fullmatch(f"market.toml: {message}.*", str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BlueprintError, match=r"none\.toml: expected a readable TOML file, found: No such file"):
+        blueprint.load(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BlueprintError, match="expected UTF-8 text"):
+        blueprint.load(tmp_path / "latin.toml")
+
+
+def test_the_demo_market_is_set_up_once(call: Call, stub: Stub) -> None:
+    market = blueprint.load(DEMO)
+    before = stub.venue.sequence
+    dry = call(0, "apply_market", market, dry_run=True)
+    assert stub.venue.sequence == before, "a dry run opens not even a session"
+    first = call(0, "apply_market", market)
+    again = call(0, "apply_market", market)
+    assert [setting.what for setting in dry] == [setting.what for setting in first] == [s.what for s in again]
+    became = {"would change": "changed", "unchanged": "unchanged"}
+    assert [became[setting.state] for setting in dry] == [setting.state for setting in first]
+    assert {setting.state for setting in first} == {"changed", "unchanged"}
+    assert {setting.state for setting in again} == {"unchanged"}
+    assert {setting.state for setting in call(0, "apply_market", market, dry_run=True)} == {"unchanged"}
+    [instrument, _] = call(0, "instruments")
+    assert (instrument.taker_fee, instrument.maker_fee, instrument.band_bp) == (500, -100, 1000)
+    assert call(7, "account_state").max_open_notional == 2_000_000_000_000
+    assert {(row.asset, row.available) for row in call(7, "balances")} == {
+        ("USD", "1000000.000000"),
+        ("BTC", "10.00000000"),
+    }
+
+
+@pytest.fixture
+def venue(stub: Stub) -> Client:
+    client = Client(stub.config, account=0)
+    client.apply_market(blueprint.load(DEMO))
+    return client
+
+
+def applied(venue: Client, text: str) -> dict[str, tuple[str, str]]:
+    with venue:
+        found = venue.apply_market(blueprint.parse(text, "market.toml"))
+    return {setting.what: (setting.state, setting.detail) for setting in found}
+
+
+def test_what_differs_is_changed_where_it_can_be(venue: Client, stub: Stub) -> None:
+    found = applied(
+        venue,
+        INSTRUMENT
+        + 'status = "HALTED"\nrules.taker_fee = "0.06%"\nrules.band = 0\n'
+        + ACCOUNT
+        + 'status = "SUSPENDED"\n'
+        "limits.open_orders = 5\n",
+    )
+    assert found == {
+        "instrument BTC-USD": ("unchanged", "tick 0.01, lot 0.0001"),
+        "rules of BTC-USD": ("changed", "taker_fee 0.05% -> 0.06%, band 10% -> none"),
+        "status of BTC-USD": ("changed", "status TRADING -> HALTED"),
+        "account 7": ("unchanged", "open"),
+        "limits of account 7": ("changed", "max_open_orders 1000 -> 5"),
+        "status of account 7": ("changed", "status ACTIVE -> SUSPENDED"),
+    }
+    instrument = stub.venue.instruments[1]
+    assert (instrument.taker_fee, instrument.maker_fee, instrument.band_bp) == (600, -100, 0)
+    assert stub.venue.account_row(7).max_open_notional == 2_000_000_000_000, "what is not named stays"
+
+
+def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub: Stub) -> None:
+    found = applied(
+        venue,
+        '[[assets]]\nsymbol = "BTC"\ndecimals = 6\nmax_supply = 5\n'
+        + INSTRUMENT.replace("0.0001", "0.001")
+        + 'max_price = "0.001"\n'
+        + ACCOUNT
+        + '[[accounts.deposits]]\ntransfer_id = 7001\nasset = "USD"\namount = 5\n'
+        + "[[accounts]]\nid = 9\n",
+    )
+    assert found["asset BTC"][0] == found["instrument BTC-USD"][0] == found["deposit 7001"][0] == "differs"
+    assert "decimals: the file says 6, the exchange 8; max_supply" in found["asset BTC"][1]
+    assert "lot: the file says 0.001, the exchange 0.0001" in found["instrument BTC-USD"][1]
+    assert "max_price: the file says BTC-USD price: expected a multiple" in found["instrument BTC-USD"][1]
+    assert found["account 9"] == ("changed", "opened")
+    assert 9 in stub.venue.accounts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ASSET + INSTRUMENT, "BTC-USD: expected an asset of the file or of the exchange, found USD"),
+        (
+            ASSET + '[[assets]]\nsymbol = "USD"\ndecimals = 2\n' + INSTRUMENT,
+            "tick: expected one tick times one lot to be a multiple of the minimal unit of USD",
+        ),
+        (
+            ASSET + '[[assets]]\nsymbol = "USD"\ndecimals = 6\n' + INSTRUMENT + 'rules.min_price = "0.005"',
+            "minimum price: expected a multiple of the tick 0.01",
+        ),
+        (ACCOUNT + "limits.open_notional = 1\nlimits.asset = 'USD'", "account 7: expected an asset .*, found USD"),
+        (ACCOUNT + "limits.order_quantity = 1\nlimits.symbol = 'X'", "account 7: expected a known instrument, found X"),
+        (
+            ASSET + ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 1\nasset = "BTC"\namount = "0.000000001"',
+            "BTC amount: expected a multiple of the minimal unit",
+        ),
+    ],
+)
+def test_what_cannot_be_counted_is_refused_before_anything_is_changed(stub: Stub, text: str, message: str) -> None:
+    with Client(stub.config, account=0) as client, pytest.raises(InvalidValue, match=message):
+        client.apply_market(blueprint.parse(text, "market.toml"))
+    assert stub.venue.sequence == 0
