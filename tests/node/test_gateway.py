@@ -106,6 +106,34 @@ def test_a_bad_frame_gets_an_error_and_nothing_of_it_is_submitted(data: bytes, c
     assert list(gateway.take_batches()) == []
 
 
+@pytest.mark.parametrize("kind", [CommandKind.TICK, CommandKind.DISCONNECT])
+@pytest.mark.parametrize("at", [0, 2])
+def test_what_only_a_leader_says_is_not_taken_from_a_client(kind: CommandKind, at: int) -> None:
+    gateway = Gateway(1, 1000)
+    rows = commands(3)
+    rows["kind"][at] = kind
+    gateway.receive(b"A", frames.encode_commands(rows, 4), LEADING, None)
+    ((_, frame),) = decoded_replies(gateway)
+    assert (frame.kind, frame.correlation) == (FrameKind.ERROR, 4)
+    assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
+    assert kind.name in frames.error_body(frame).message
+    assert list(gateway.take_batches()) == []
+    assert gateway.waiting_commands == 0
+    # Nor does a number that merely contains the kind's count as one.
+    rows["kind"], rows["price_ticks"], rows["side"] = CommandKind.PLACE, int(kind), int(kind)
+    gateway.receive(b"A", frames.encode_commands(rows, 5), LEADING, None)
+    assert len(submit_all(gateway, 1, 5)) == 3
+
+
+def test_sessions_are_heard_of_by_their_commands_and_by_pings() -> None:
+    gateway = Gateway(1, 1000)
+    gateway.receive(b"A", frames.encode_commands(commands(2), 1), LEADING, None)
+    gateway.receive(b"B", frames.encode(FrameKind.PING, aux=2**64 - 1), LEADING, None)
+    gateway.receive(b"C", frames.encode(FrameKind.PING), LEADING, None)
+    assert gateway.take_heard() == {7, 2**64 - 1}
+    assert gateway.take_heard() == set()
+
+
 def test_more_than_may_wait_is_refused_as_overloaded_and_the_rest_goes_on() -> None:
     gateway = Gateway(1, 5)
     gateway.receive(b"A", frames.encode_commands(commands(4), 1), LEADING, None)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import zmq
 
-from smrx.config import Config
-from smrx.engine.codes import CommandKind, OutcomeStatus
-from smrx.engine.records import COMMAND, OUTCOME
+from smrx.config import Config, Timing
+from smrx.engine.codes import CommandKind, OutcomeStatus, SessionFlags, TimeInForce
+from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, OUTCOME
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node, PortInUseError
 from smrx.wire import frames
@@ -21,7 +21,7 @@ DEADLINE_SECONDS = 20.0
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return LocalCluster(tmp_path, nodes=1).config
+    return LocalCluster(tmp_path, nodes=1, timing=Timing(disconnect_ms=400)).config
 
 
 @pytest.fixture
@@ -50,8 +50,11 @@ def turn_until(node: Node, condition: Callable[[], bool]) -> None:
 
 def answer(node: Node, orders: zmq.Socket[bytes], commands: np.ndarray) -> frames.Frame:
     orders.send(frames.encode_commands(commands))
-    turn_until(node, lambda: bool(orders.poll(0)))
-    return frames.decode(orders.recv())
+    while True:
+        turn_until(node, lambda: bool(orders.poll(0)))
+        frame = frames.decode(orders.recv())
+        if frame.kind is not FrameKind.PONG:
+            return frame
 
 
 def opened_account(account: int) -> np.ndarray:
@@ -99,6 +102,70 @@ def test_sound_memory_is_looked_through_again_and_again_without_an_alarm(node: N
     end = time.monotonic() + 0.5
     turn_until(node, lambda: time.monotonic() > end)
     assert node.fenced is None
+
+
+def market() -> np.ndarray:
+    """An account 3 that may buy instrument 1."""
+    rows = np.zeros(4, COMMAND)
+    rows["kind"] = [*[CommandKind.ADD_ASSET] * 2, CommandKind.ADD_INSTRUMENT, CommandKind.DEPOSIT]
+    rows["session_id"], rows["request_id"] = 5, [2, 3, 4, 5]
+    rows["instrument"] = [1, 2, 1, 2]
+    rows["client_order_id"] = [ord("B"), ord("Q"), ord("I"), 0]
+    rows["account"][3], rows["order_id"][3], rows["quantity_lots"][3] = 3, 9, 1000
+    listed = rows[2:3].view(INSTRUMENT_COMMAND)
+    listed["base_asset"], listed["quote_asset"], listed["lot_units"], listed["scale_units"] = 1, 2, 1, 1
+    listed["max_price_ticks"], listed["max_quantity_lots"] = 1000, 1000
+    return rows
+
+
+def buy(request: int, session: int = 5, expires: int = 0) -> np.ndarray:
+    row = np.zeros(1, COMMAND)
+    row["kind"], row["session_id"], row["request_id"], row["account"], row["instrument"] = 1, session, request, 3, 1
+    row["side"], row["order_type"], row["tif"], row["stp"] = 1, 1, TimeInForce.GTD if expires else TimeInForce.GTC, 1
+    row["price_ticks"], row["quantity_lots"], row["order_id"] = 10, 1, expires << 32
+    return row
+
+
+def assert_accepted(node: Node, orders: zmq.Socket[bytes], *parts: np.ndarray) -> None:
+    outcomes = frames.records(answer(node, orders, np.concatenate(parts)))
+    assert outcomes["reason"].tolist() == [0] * len(outcomes)
+
+
+def test_an_order_expires_although_no_command_comes(node: Node, orders: zmq.Socket[bytes]) -> None:
+    expires = int(time.time()) + 2
+    assert_accepted(node, orders, opened_account(3), market(), buy(6, expires=expires), buy(7))
+    applied = node.machine.engine.sequence
+    assert node.machine.next_expiry_ns == expires * 10**9
+    assert node._patience_ms(time.monotonic()) <= 2000
+    turn_until(node, lambda: node.machine.next_expiry_ns is None)
+    assert time.time() >= expires
+    assert node.machine.engine.inspect.counts()["orders"] == 1, "the order without an expiry stays"
+    # A TICK and nothing else, and not another one after it.
+    turn_until(node, lambda: time.time() >= expires + 0.2)
+    assert node.machine.engine.sequence == applied + 1
+
+
+def test_a_silent_session_loses_what_it_left_open_and_one_that_pings_does_not(
+    node: Node, orders: zmq.Socket[bytes]
+) -> None:
+    opening = np.zeros(2, COMMAND)
+    opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, [11, 12], 3
+    opening["flags"] = SessionFlags.CANCEL_ON_DISCONNECT
+    patience = node.config.timing.disconnect_ms / 1000
+    started = time.monotonic()
+    assert_accepted(node, orders, opened_account(3), market(), buy(6), opening, buy(1, 11), buy(1, 12))
+
+    def eleven_is_gone() -> bool:
+        orders.send(frames.encode(FrameKind.PING, aux=12))
+        return set(node.machine.engine.inspect.orders()["session_id"].tolist()) == {0, 12}
+
+    turn_until(node, eleven_is_gone)
+    assert time.monotonic() - started >= patience
+    assert node.machine.engine.inspect.counts()["orders"] == 2
+    # The session lives on, and has nothing more to lose.
+    sequence = node.machine.engine.sequence
+    assert_accepted(node, orders, buy(2, 11))
+    assert node.machine.engine.sequence == sequence + 1
 
 
 def test_a_second_node_on_the_same_ports_says_which_and_lets_go_of_its_directory(
