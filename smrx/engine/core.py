@@ -14,7 +14,7 @@ from .codes import AccountStatus
 from .errors import EngineError
 from .inspect import Inspect
 from .records import COMMAND, EVENT, OUTCOME
-from .state import ACCOUNTS, NEVER, RING_SIZE, State, allocate, grow
+from .state import ACCOUNTS, RING_SIZE, State, allocate, grow
 
 #: Room for events in a buffer, for each command and at least: twice what a busy market causes. A buffer is the
 #: caller's afterwards and does not cost what it does not hold; a batch that needs more gets another one.
@@ -22,6 +22,9 @@ EVENTS_PER_COMMAND: Final = 4
 LEAST_EVENTS: Final = 64
 #: A buffer that is filled to less than one part in so many is not handed out: whoever keeps an event would keep it all.
 SPARSE: Final = 8
+#: Calls with no more commands than this write their events into a buffer that the engine keeps, and hand out a copy:
+#: for one command, making an array costs more than applying it.
+FEW_COMMANDS: Final = 8
 
 
 class Result(NamedTuple):
@@ -30,6 +33,15 @@ class Result(NamedTuple):
     outcomes: NDArray[Any]
     events: NDArray[Any]
     hashes: NDArray[np.uint64]
+
+
+class _Few:
+    """The buffer for the events of a few commands, as the three types it is seen through."""
+
+    def __init__(self) -> None:
+        self.events = np.empty(EVENTS_PER_COMMAND * FEW_COMMANDS + LEAST_EVENTS, EVENT)
+        self.words = self.events.view(np.uint64)
+        self.bytes = self.words.data.cast("B")
 
 
 class Engine:
@@ -72,25 +84,54 @@ class Engine:
         self._state = state
         self._core = state.core[0]
         self._turn = state.turn[0]
+        # Reading an item of a memoryview takes a tenth of the time that reading a field of a record does.
+        self._written = state.turn["written"].data
         self._addresses = entry.addresses(state)
+        self._few = _Few()
         self.inspect = Inspect(state)
 
     def apply(self, commands: NDArray[Any], time_ns: int) -> Result:
         """Apply commands in order at a time. Whatever is wrong with one of them is its outcome, never an exception."""
         commands = _readable(commands)
         count = len(commands)
-        outcomes = np.empty(count, OUTCOME)
         hashes = np.empty(count, np.uint64)
+        if count > FEW_COMMANDS:
+            outcomes = np.empty(count, OUTCOME)
+            events = np.empty(max(EVENTS_PER_COMMAND * count, LEAST_EVENTS), EVENT)
+            parts = self._events_of(commands, 0, time_ns, outcomes, events, hashes)
+            return Result(outcomes, _joined(parts), hashes)
+        outcomes = _small(OUTCOME, bytearray(count * OUTCOME.itemsize))
+        few = self._few
+        done = entry.call(self._state, self._addresses, commands, 0, time_ns, outcomes, few.events, few.words, hashes)
+        if done == count:
+            events = _small(EVENT, bytearray(few.bytes[: self._written[0] * EVENT.itemsize]))
+        else:
+            parts = []
+            more = self._make_room(few.events, count - done, parts)
+            # The buffer is the engine's own: what is handed out of it is a copy.
+            parts = [parts[0].copy(), *self._events_of(commands, done, time_ns, outcomes, more, hashes)]
+            events = _joined(parts)
+        return Result(outcomes, events, hashes)
+
+    def _events_of(
+        self,
+        commands: NDArray[Any],
+        done: int,
+        time_ns: int,
+        outcomes: NDArray[Any],
+        events: NDArray[Any],
+        hashes: NDArray[np.uint64],
+    ) -> list[NDArray[Any]]:
+        """Apply commands from number `done` on, with as many more buffers for their events as that takes."""
+        count = len(commands)
         parts: list[NDArray[Any]] = []
-        done = 0
-        events = np.empty(max(EVENTS_PER_COMMAND * count, LEAST_EVENTS), EVENT)
         while True:
-            done = entry.call(self._state, self._addresses, commands, done, time_ns, outcomes, events, hashes)
+            words = events.view(np.uint64)
+            done = entry.call(self._state, self._addresses, commands, done, time_ns, outcomes, events, words, hashes)
             if done == count:
-                parts.append(events[: int(self._turn["written"])])
-                break
+                parts.append(events[: self._written[0]])
+                return parts
             events = self._make_room(events, count - done, parts)
-        return Result(outcomes, _joined(parts), hashes)
 
     def _make_room(self, events: NDArray[Any], commands: int, parts: list[NDArray[Any]]) -> NDArray[Any]:
         """A buffer for the events of so many commands more, and larger tables if it was they that were too small.
@@ -140,14 +181,12 @@ class Engine:
 
     @property
     def next_expiry_ns(self) -> int | None:
-        """Engine time at which the first GTD order ends, once a command comes; None if there is none."""
-        expiry = int(self._core["next_expiry"])
-        return None if expiry == NEVER else expiry
+        """See inspect.next_expiry_ns: the node's leader sends a TICK then."""
+        return self.inspect.next_expiry_ns
 
     @property
     def killed(self) -> bool:
-        """Whether the kill switch is on: no order is placed or replaced."""
-        return bool(self._core["killed"])
+        return self.inspect.killed
 
     @property
     def state_hash(self) -> int:
@@ -241,6 +280,13 @@ def _readable(commands: NDArray[Any]) -> NDArray[Any]:
         raise EngineError(
             f"commands: expected one dimension of COMMAND records, found {commands.ndim} of {commands.dtype}"
         )
-    view = np.ascontiguousarray(commands).view(COMMAND)
-    view.flags.writeable = False
+    if commands.dtype is not COMMAND or not commands.flags.c_contiguous:
+        commands = np.ascontiguousarray(commands).view(COMMAND)
+    view = commands[:]
+    view.setflags(write=False)
     return view
+
+
+def _small(dtype: "np.dtype[Any]", data: bytearray) -> NDArray[Any]:
+    """An array over the bytes of a few records: in half the time that np.empty takes."""
+    return np.ndarray(len(data) // dtype.itemsize, dtype, data)

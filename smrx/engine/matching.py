@@ -1,7 +1,8 @@
 """A taker against the book: price-time priority, self-trade prevention, time in force, fees.
 
-A taker is an order's record that is in no book: new, replaced or triggered. `most_events` says beforehand how many events
-it can cause, `fills_whole` whether it could fill; `engage` does it. Called by placing.py, replacing.py and stops.py.
+A taker is an order's record that is in no book: new, replaced or triggered. `most_events` says beforehand how many
+events it can cause, `fills_whole` whether it could fill; `engage` does it. Called by placing.py and
+replacing.py.
 """
 
 from typing import Any, Final
@@ -98,8 +99,8 @@ def most_events(
         return np.int64(2)
     lots = quantity
     if (flags & QUOTE_BUDGET) != 0:
-        # No lot is cheaper than at the best price.
-        lots = quantity // unit_price(instrument, state.levels[book.best].price)
+        # No lot is cheaper than at the best price; the one that is too dear is met too.
+        lots = quantity // unit_price(instrument, state.levels[book.best].price) + 1
     if book.icebergs != 0 or stp == Stp.CANCEL_OLDEST:
         return 2 + 3 * meetings_in_reach(state, book, side, limit, lots, account)
     makers = min(np.int64(book.orders), lots)

@@ -14,6 +14,7 @@ from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, FrameKind
 
 DEADLINE_MS = 10_000
+LEADERS_OWN = (CommandKind.TICK, CommandKind.DISCONNECT)
 
 
 class Raw:
@@ -99,12 +100,28 @@ def test_a_request_without_a_session_is_refused_with_its_reason(raw: Raw) -> Non
     assert outcome_of(raw, command)["reason"] == Reason.UNKNOWN_SESSION
 
 
+@pytest.mark.parametrize("kind", LEADERS_OWN)
+def test_a_command_that_only_a_leader_submits_is_answered_with_an_error(
+    raw: Raw, shared_cluster: LocalCluster, kind: CommandKind
+) -> None:
+    command = np.zeros(1, COMMAND)
+    command["kind"] = kind
+    raw.send(frames.encode_commands(command, 99))
+    frame = raw.receive()
+    assert (frame.kind, frame.correlation) == (FrameKind.ERROR, 99)
+    assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
+    assert_all_nodes_serve(shared_cluster)
+
+
 def test_ten_thousand_commands_of_random_bytes_stop_no_node_and_leave_the_hashes_equal(
     raw: Raw, shared_cluster: LocalCluster
 ) -> None:
     rng = np.random.default_rng(7)
     for i in range(10):
-        raw.send(frames.encode(FrameKind.COMMANDS, rng.bytes(64 * 1000), 1000, i))
+        rows = np.frombuffer(rng.bytes(64 * 1000), COMMAND).copy()
+        # What only a leader says is refused with its whole frame.
+        rows["kind"][np.isin(rows["kind"], LEADERS_OWN)] = 0
+        raw.send(frames.encode_commands(rows, i))
     for i in range(10):
         frame = raw.receive()
         assert (frame.kind, frame.correlation, frame.count) == (FrameKind.OUTCOMES, i, 1000)
