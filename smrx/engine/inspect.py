@@ -184,12 +184,11 @@ class Inspect:
     def sessions(self) -> NDArray[Any]:
         return self._table("sessions", self._live("sessions"))
 
-<<<<<<< HEAD
     def transfers(self, account: int) -> NDArray[Any]:
         """Deposits and withdrawals of an account by transfer id."""
         rows = self._live("transfers")
         return self._table("transfers", rows[rows["account_id"] == account])
-=======
+
     @property
     def killed(self) -> bool:
         """Whether the kill switch is on: no order is placed or replaced."""
@@ -200,7 +199,6 @@ class Inspect:
         """Engine time at which the first GTD order ends, once a command comes; None if there is none."""
         expiry = int(self._state.core["next_expiry"][0])
         return None if expiry == NEVER else expiry
->>>>>>> w-engine
 
     def counts(self) -> dict[str, int]:
         """How many live records there are of each kind."""

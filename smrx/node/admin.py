@@ -125,7 +125,7 @@ class AdminService:
             uptime_s=round(time.monotonic() - node.started, 3),
             orders_open=counts["orders"],
             accounts=counts["accounts"],
-            killed=engine.killed,
+            killed=engine.inspect.killed,
             rss_bytes=_resident_bytes(),
             cpu_seconds=usage.ru_utime + usage.ru_stime,
             version=self._version,

@@ -165,7 +165,7 @@ class ExchangeMachine:
     @property
     def next_expiry_ns(self) -> int | None:
         """When the next order expires, in nanoseconds since 1970; None if none does."""
-        return self.engine.next_expiry_ns
+        return self.engine.inspect.next_expiry_ns
 
     def sessions_that_may_end(self, *, with_orders: bool = False) -> list[int]:
         """The sessions that asked for cancel-on-disconnect; or those of them that have open orders."""
