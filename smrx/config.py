@@ -73,7 +73,7 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     leader_fallback_ms: PositiveInt = 450
     #: A session that asked for cancel-on-disconnect has its orders cancelled when the leader has not heard of it for so
     #: long; its client lets nodes hear of it four times as often.
-    disconnect_ms: PositiveInt = 5000
+    disconnect_ms: Annotated[int, msgspec.Meta(ge=100)] = 5000
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

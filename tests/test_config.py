@@ -78,6 +78,7 @@ def test_what_dump_writes_load_reads(bases: list[int], name: str, heartbeat: int
         ("[timing]\nheartbeat_ms = 400\n", r"expected 3 x heartbeat_ms < election_min_ms < election_max_ms, found 400"),
         ("[timing]\nelection_max_ms = 600\n", r"expected 3 x heartbeat_ms < election_min_ms < election_max_ms"),
         ("[timing]\nleader_fallback_ms = 600\n", r"leader_fallback_ms: expected between .* found 600"),
+        ("[timing]\ndisconnect_ms = 99\n", r">= 100.*timing\.disconnect_ms"),
         ("[limits]\nevent_ring = -1\n", r">= 1.*limits\.event_ring"),
         ("durability = 'disk'", r'expected "memory", found "disk", which this version does not have yet'),
         ("durability = 'tape'", r"Invalid enum value 'tape'.*durability"),

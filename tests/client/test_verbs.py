@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from smrx.client import AsyncClient, Client, InvalidValue, ProtocolError, Refused, Unavailable
-from smrx.client.results import Level
+from smrx.client.results import Level, OrderAnswer
+from smrx.client.verbs import Verbs
 from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, Side
 from smrx.engine.records import COMMAND
 from smrx.wire import admin
@@ -29,6 +30,21 @@ def test_the_two_clients_have_the_same_verbs_with_the_same_arguments() -> None:
     assert set(blocking) - set(on_a_loop) == only_blocking
     assert {name: blocking[name] for name in on_a_loop} == on_a_loop
     assert inspect.signature(Client.__init__) == inspect.signature(AsyncClient.__init__)
+
+
+def test_every_verb_says_in_both_clients_what_it_does_and_what_it_comes_to() -> None:
+    for kind in (Client, AsyncClient):
+        for name, verb in inspect.getmembers(Verbs, inspect.isfunction):
+            if name.startswith("_"):
+                continue
+            offered = getattr(kind, name)
+            assert offered.__doc__ == verb.__doc__
+            assert offered.__doc__
+            said = inspect.signature(offered)
+            assert said.parameters == inspect.signature(verb).parameters
+            assert "Generator" not in str(said), f"{name} is said to come to its steps"
+    assert inspect.signature(Client.place).return_annotation is OrderAnswer
+    assert inspect.iscoroutinefunction(AsyncClient.place)
 
 
 def test_market_is_added_and_found_by_name(market: Call) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
+from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, SessionFlags
 from smrx.engine.records import COMMAND, OUTCOME
 from smrx.wire import frames
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
@@ -402,6 +402,31 @@ def test_a_session_the_exchange_does_not_know_any_more_fails_with_its_requests_u
     assert wire.session.unanswered == 2
     with pytest.raises(LocalError, match="open session"):
         wire.session.submit(orders(1, 3), wire.now)
+
+
+@pytest.mark.parametrize(
+    "kind", [CommandKind.OPEN_SESSION, CommandKind.CLOSE_SESSION, CommandKind.TICK, CommandKind.DISCONNECT]
+)
+def test_what_is_not_the_callers_to_say_is_the_callers_fault(kind: CommandKind) -> None:
+    wire = Wire()
+    commands = orders(3, 1)
+    commands["kind"][1] = kind
+    with pytest.raises(LocalError, match=f"expected no .*{kind.name}.*: the session or the exchange does that itself"):
+        wire.session.submit(commands, wire.now)
+    assert wire.session.unanswered == 0
+
+
+def test_a_session_that_ends_with_its_connection_says_so_when_it_opens() -> None:
+    session = ClientSession(SESSION, ACCOUNT, [A], flags=SessionFlags.CANCEL_ON_DISCONNECT)
+    session.start(0.0)
+    [ping] = session.take_actions()
+    assert isinstance(ping, Send)
+    hint = LeaderHint(1, None, 1, 1)
+    session.receive(A, frames.encode_body(FrameKind.PONG, hint, frames.decode(ping.data).correlation), 0.0)
+    [opening] = session.take_actions()
+    assert isinstance(opening, Send)
+    [command] = frames.records(frames.decode(opening.data))
+    assert (command["kind"], command["flags"]) == (CommandKind.OPEN_SESSION, SessionFlags.CANCEL_ON_DISCONNECT)
 
 
 @pytest.mark.parametrize("reason", [Reason.UNKNOWN_ACCOUNT, Reason.SESSION_IN_USE, 999])
