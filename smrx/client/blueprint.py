@@ -121,8 +121,14 @@ def parse(text: str, source: str) -> Blueprint:
     """Return the market in a TOML text; `source` names it in errors. Raises BlueprintError."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Beside the module's own error: a number of thousands of digits, nesting without end.
         raise BlueprintError(f"{source}: expected TOML, found: {error}") from None
+    return check(raw, source)
+
+
+def check(raw: dict[str, Any], source: str) -> Blueprint:
+    """Return the market in a table; `source` names it in errors. Raises BlueprintError."""
     try:
         found = msgspec.convert(raw, Blueprint)
     except msgspec.ValidationError as error:

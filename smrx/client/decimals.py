@@ -53,7 +53,9 @@ def is_zero(value: Number) -> bool:
     """Whether the value is 0, which some fields take for "none"."""
     if isinstance(value, str):
         return _DECIMAL.fullmatch(value) is not None and not Fraction(value)
-    return isinstance(value, (int, Decimal)) and not isinstance(value, bool) and value == 0
+    if isinstance(value, Decimal):
+        return value.is_zero()
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
 
 
 def from_steps(count: int, step: Fraction) -> str:

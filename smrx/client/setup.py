@@ -17,7 +17,7 @@ from smrx.client.market import Asset, Instrument
 from smrx.client.results import Answer, Setting, TransferAnswer
 from smrx.client.steps import Steps
 from smrx.client.venue import Venue, limit_counts, rule_counts, supply_cap
-from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus
+from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus, Reason
 from smrx.wire import admin
 
 _SAME, _CHANGED, _DIFFERS = "unchanged", "changed", "differs"
@@ -64,6 +64,8 @@ class Setup(Venue):
                 if isinstance(answer, TransferAnswer) and answer.already_done:
                     state = _SAME
             except Refused as refused:
+                if refused.reason is Reason.NOT_AUTHORISED:
+                    raise  # Nothing of the file is this account's to change.
                 state, detail = _DIFFERS, str(refused)
         return Setting(what=task.what, state=state, detail=detail)
 

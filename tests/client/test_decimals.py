@@ -135,3 +135,14 @@ def test_maxima_that_are_not_given_are_what_the_exchange_accepts(
     assert scales.max_quantity_lots >= 1
     assert scales.max_price_ticks * scales.max_quantity_lots * scales.scale_units < 1 << 62
     assert scales.max_quantity_lots * scales.lot_units < 1 << 62
+
+
+@pytest.mark.parametrize(
+    ("value", "zero"),
+    [
+        *((zero, True) for zero in (0, "0", "0.000", Decimal(0), Decimal("0E+9"))),
+        *((other, False) for other in (1, "0.01", "", "-0", "0e5", "x", Decimal("NaN"), Decimal("sNaN"), False, 0.0)),
+    ],
+)
+def test_zero_is_zero_however_it_is_written_and_nothing_else_is(value: decimals.Number, zero: bool) -> None:
+    assert decimals.is_zero(value) is zero

@@ -2,8 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smrx.client import Client, InvalidValue, blueprint
 from smrx.client.blueprint import BlueprintError
@@ -20,6 +23,8 @@ ACCOUNT = "[[accounts]]\nid = 7\n"
     ("text", "message"),
     [
         ("a = [", "expected TOML, found: .*"),
+        ("a = " + "[" * 5000, "expected TOML, found: .*"),
+        ("a = " + "9" * 5000, "expected TOML, found: .*"),
         ("asset = 1", "asset: expected one of the keys assets, instruments, accounts, found another"),
         ("assets = 1", "assets: expected array, found int"),
         ("[[assets]]\ndecimals = 8", r"assets\[0\].symbol: expected a value, found none"),
@@ -71,6 +76,35 @@ def test_a_fault_of_the_file_is_one_sentence_with_file_key_expected_and_found(te
         blueprint.parse(text, "market.toml")
     assert re.fullmatch(f"market.toml: {message}.*", str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+keys = st.sampled_from(
+    [
+        *("assets", "instruments", "accounts", "symbol", "decimals", "max_supply", "base", "quote", "tick", "lot"),
+        *("status", "rules", "maker_fee", "band", "min_price", "id", "limits", "open_orders", "open_notional", "asset"),
+        *("deposits", "transfer_id", "amount", "other"),
+    ]
+)
+leaves = (
+    st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.text(max_size=6)
+    | st.sampled_from(["BTC", "USD", "0.01", "5bps", "-1%", "ACTIVE", "CLOSED", "0"])
+)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=5), max_leaves=12
+)
+
+
+@given(st.dictionaries(keys, values, max_size=4))
+def test_any_table_is_a_market_or_an_error_that_names_the_file(raw: dict[str, Any]) -> None:
+    said = "market.toml: nothing"
+    try:
+        blueprint.check(raw, "market.toml")
+    except BlueprintError as error:
+        said = str(error)
+    assert said.startswith("market.toml: ")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, EventKind
-from smrx.engine.records import COMMAND, pack_symbol
+from smrx.engine.codes import CommandKind, EventKind, SessionFlags, TimeInForce
+from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
 from smrx.node.machine import ExchangeMachine
 from smrx.wire import batches
 
@@ -94,3 +94,37 @@ def test_hashes_between_are_the_hashes_at() -> None:
     hashes = machine.hashes_between(2, 7)
     assert hashes is not None
     assert list(hashes) == [machine.hash_at(n) for n in range(2, 8)]
+
+
+def test_the_sessions_that_end_with_their_connection_are_known_and_which_have_orders() -> None:
+    machine = machine_after(0)
+    assert machine.sessions_that_may_end() == []
+    opening = np.zeros(3, COMMAND)
+    opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, [11, 2**64 - 1, 13], 5
+    opening["flags"] = [SessionFlags.CANCEL_ON_DISCONNECT, SessionFlags.CANCEL_ON_DISCONNECT, 0]
+    base = np.zeros(2, COMMAND)
+    base["kind"], base["session_id"], base["request_id"] = CommandKind.ADD_ASSET, SESSION, [4, 5]
+    base["instrument"], base["client_order_id"] = 2, pack_symbol("X")
+    listed = base[1:].view(INSTRUMENT_COMMAND)
+    listed["kind"], listed["instrument"], listed["symbol"] = CommandKind.ADD_INSTRUMENT, 1, pack_symbol("X-USD")
+    listed["base_asset"], listed["quote_asset"], listed["lot_units"], listed["scale_units"] = 2, 1, 1, 1
+    listed["max_price_ticks"], listed["max_quantity_lots"] = 100, 100
+    orders = np.zeros(2, COMMAND)
+    orders["kind"], orders["session_id"], orders["request_id"] = CommandKind.PLACE, [2**64 - 1, 13], 1
+    orders["account"], orders["instrument"], orders["side"], orders["order_type"] = 5, 1, 1, 1
+    orders["tif"], orders["price_ticks"], orders["quantity_lots"] = [TimeInForce.GTD, TimeInForce.GTC], 10, 1
+    orders["order_id"] = [70 << 32, 0]
+    for index, part in enumerate((opening, base, orders)):
+        machine.apply(3 + index, 1, batches.encode(part.tobytes(), 5_000, 0, 0))
+        assert set(machine.take_applied()[-1].outcomes["reason"].tolist()) == {0}
+    assert sorted(machine.sessions_that_may_end()) == [11, 2**64 - 1]
+    assert machine.sessions_that_may_end(with_orders=True) == [2**64 - 1]
+    assert machine.next_expiry_ns == 70_000_000_000
+    restored = ExchangeMachine(1024, 1024)
+    restored.restore(machine.snapshot())
+    assert restored.sessions_that_may_end(with_orders=True) == [2**64 - 1]
+    assert restored.next_expiry_ns == 70_000_000_000
+    made = machine.engine.inspect.transfers(5)
+    assert made.tolist() == [(9, 5, 1, CommandKind.DEPOSIT, 1000)]
+    [_, account] = machine.engine.inspect.accounts()
+    assert (account["account"], account["open_orders"]) == (5, 2)
