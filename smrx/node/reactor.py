@@ -151,9 +151,6 @@ class Node:
         for entry in applied:
             self.gateway.applied(entry, self.machine.fill_repeats)
             self.admin.applied(entry.log_index, entry.term)
-            self._expiries.applied(entry.log_index)
-            if self._led_term is not None:
-                self._silence.applied(entry.events, now)
         self.meta.sync()
         # What these say is committed on a majority and durable by now; whoever waits for an answer comes first.
         for reply in self.gateway.take_replies():
@@ -161,6 +158,10 @@ class Node:
         self.transport.flush()
         self.admin.flush()
         now = time.monotonic()
+        for entry in applied:
+            self._expiries.applied(entry.log_index)
+            if self._led_term is not None:
+                self._silence.applied(entry.events, now)
         if self.fenced is None:
             self.publisher.publish(applied, now)
             self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)

@@ -20,6 +20,8 @@ TICK_SECONDS: Final = 0.01
 #: Far below what one log entry takes; the rest is due in the next turn.
 _SESSIONS_AT_ONCE: Final = 1024
 
+_OPENED_OR_CLOSED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED)
+
 _NEVER: Final = float("inf")
 
 
@@ -53,7 +55,11 @@ class Silence:
     def applied(self, events: NDArray[np.void], now: float) -> None:
         """Sessions that these events opened or closed begin and end to count."""
         kinds = events["kind"]
-        for event in events[(kinds == EventKind.SESSION_OPENED) | (kinds == EventKind.SESSION_CLOSED)]:
+        # Hardly any entry opens or closes a session: to find that out should cost next to nothing.
+        found = kinds.tobytes()
+        if EventKind.SESSION_OPENED not in found and EventKind.SESSION_CLOSED not in found:
+            return
+        for event in events[np.isin(kinds, _OPENED_OR_CLOSED)]:
             session = int(event["session_id"])
             self._heard.pop(session, None)
             self._silent.discard(session)

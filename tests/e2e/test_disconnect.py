@@ -67,9 +67,11 @@ def prices(cluster: LocalCluster) -> dict[int, list[str | None]]:
 
 
 def assert_for(seconds: float, cluster: LocalCluster, expected: dict[int, list[str | None]]) -> None:
+    """Look again and again until the time is over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert prices(cluster) == expected
+        time.sleep(0.05)
 
 
 def wait_for(cluster: LocalCluster, expected: dict[int, list[str | None]]) -> None:
