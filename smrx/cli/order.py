@@ -90,7 +90,9 @@ def place(
         raise Failure(Exit.USAGE, "expected exactly one of QUANTITY and --budget")
     if price is None and (post_only or tif not in (None, "ioc")):
         raise Failure(
-            Exit.USAGE, "a market order takes what it can at once: expected --tif ioc or none, no --post-only"
+            Exit.USAGE,
+            "a market order, or a stop without --limit, takes what it can at once: expected --tif ioc or none, "
+            "no --post-only",
         )
     with connect.client() as client:
         answer = client.place(

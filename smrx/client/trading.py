@@ -166,7 +166,8 @@ class Trading(Base):
         """Shrink an order to a smaller total quantity; it keeps its place in the queue."""
         row = yield from self._open_order(order_id, client_order_id, account, "reduction")
         instrument = self._known_instrument(row.instrument)
-        if instrument.quantity_lots(quantity) > row.quantity_lots:
+        # The same quantity would be a replacement like any other, and lose the place.
+        if instrument.quantity_lots(quantity) >= row.quantity_lots:
             now = instrument.quantity_text(row.quantity_lots)
             raise InvalidValue(f"quantity: expected less than the {now} of order {row.order_id}, found {quantity}")
         price = instrument.price_text(row.price_ticks) if row.price_ticks else None
