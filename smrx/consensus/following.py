@@ -126,7 +126,10 @@ class Following(Core):
     def _reply(self, peer: int, next_index: int, reset: bool, success: bool) -> None:
         """Answer the append in hand."""
         if success:
-            self._rejoin.reached(self.term, next_index - 1)
+            if self._rejoin.active:
+                self._rejoin.reached(self.term, next_index - 1)
+                if not self._rejoin.active:
+                    self._journal.regained()
             # From this answer on others rely on this log; durable before it leaves.
             self.meta.set_joined()
             if self._answering_quietly:

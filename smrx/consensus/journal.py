@@ -24,6 +24,8 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
 
     #: Whether the entries survive the process. Such a journal needs a snapshot store that does, too.
     persistent: ClassVar[bool] = False
+    #: The entry up to which the state machine stands already when the replica starts; the base, if it is not told.
+    applied_index: int = _GENESIS[1]
 
     def __init__(self) -> None:
         """Start an empty log; attach() must follow before the first use."""
@@ -36,9 +38,12 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         self._meta = meta
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing was ever appended: what a node that lost its memory has."""
+    def lost(self) -> bool:
+        """Whether entries this node promised to keep may be missing: nothing was ever appended in this life."""
         return self._entries == [_GENESIS]
+
+    def regained(self) -> None:
+        """Everything this node ever promised is here again."""
 
     @property
     def first_index(self) -> int:
