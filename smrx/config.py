@@ -84,6 +84,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     compaction_entries: PositiveInt = 50_000
     #: Commands waiting for a majority before new ones are refused as OVERLOADED.
     pending_commands: PositiveInt = 1 << 18
+    #: With durability on disk: a snapshot after so many commands, or after so many minutes with at least one.
+    snapshot_commands: PositiveInt = 1_000_000
+    snapshot_minutes: PositiveInt = 10
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,7 +98,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     )
     #: Where members keep term, vote and identity; one folder a node below it.
     data_dir: str = "data"
-    #: "memory" (the default): commands live in the memory of a majority. "disk" is not built yet and is refused.
+    #: "memory" (the default): commands live in the memory of a majority. "disk": each node also writes them to its
+    #: journal, so that all nodes may die at once.
     durability: Literal["memory", "disk"] = "memory"
     timing: Timing = Timing()
     limits: Limits = Limits()
@@ -197,8 +201,4 @@ def _check(config: Config, source: str) -> None:
         raise ConfigError(
             f"{source}: timing.leader_fallback_ms: expected between heartbeat_ms and election_min_ms "
             f"({timing.heartbeat_ms} to {timing.election_min_ms}), found {timing.leader_fallback_ms}"
-        )
-    if config.durability == "disk":
-        raise ConfigError(
-            f'{source}: durability: expected "memory", found "disk", which this version does not have yet'
         )

@@ -16,6 +16,7 @@ Compaction moves the base, which is one small record; the entries below it are d
 that follow. Entries at or below the base mean nothing, so that a kill at any point of it changes nothing.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
@@ -27,7 +28,7 @@ import xxhash
 from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
-from smrx.consensus.storage import LmdbStorage, Storage
+from smrx.consensus.storage import LmdbStorage, Storage, StorageError
 
 FORMAT: Final = 1
 FILE: Final = "journal.lmdb"
@@ -261,15 +262,44 @@ class DiskJournal(MemoryJournal):
             yield int.from_bytes(key[1:], "big"), value
 
     def _damaged(self, what: str) -> JournalError:
-        return JournalError(
-            f"{self._where}: the journal is damaged: {what}; nothing was changed: rebuild this node from the others with "
-            "`smrx node --id N --rebuild`"
-        )
+        return damaged(self._where, what)
+
+
+def damaged(where: str | Path, what: str) -> JournalError:
+    """The refusal of a journal that is not as it was written."""
+    return JournalError(
+        f"{where}: the journal is damaged: {what}; nothing was changed: rebuild this node from the others with `smrx "
+        "node --id N --rebuild`"
+    )
+
+
+def check_readable(path: Path) -> None:
+    """Raise JournalError where reading the file would kill the process: LMDB follows what a damaged page says.
+
+    A forked child reads all of it first.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 2)
+            storage = LmdbStorage(path, readonly=True)
+            for _ in storage.read(b"", b"\xff" * 16):
+                pass
+        except StorageError:
+            pass  # An error and no signal: the parent will meet it, too, and say it.
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        raise damaged(path, f"reading it ends with signal {os.WTERMSIG(status)}")
 
 
 def open_journal(directory: Path, meta: MetaStore, *, cluster: str, node_id: int) -> DiskJournal:
     """The journal in a node's data directory; raises StorageError or JournalError."""
     path = directory / FILE
+    if path.exists():
+        check_readable(path)
     storage = LmdbStorage(path)
     try:
         return DiskJournal(storage, cluster=cluster, node_id=node_id, joined=meta.joined, where=path)

@@ -180,11 +180,16 @@ class Following(Core):
             self.refused["unusable snapshot"] += 1
             log.error("node %d: the snapshot at entry %d is no state: %s", self.node_id, snapshot.index, error)
             return False
+        # Durable before the log is cut at it: a kill between the two leaves a log and a newer snapshot.
+        self._store_snapshot(snapshot)
         self._rebase_log(snapshot.index, snapshot.term)
         self._jump_to(snapshot.index)
         self.agreement.restart()
         log.info("node %d: took over the state after log entry %d", self.node_id, snapshot.index)
         return True
+
+    def _store_snapshot(self, snapshot: snapshots.Snapshot) -> None:
+        raise NotImplementedError
 
     def _rebase_log(self, index: int, term: int) -> None:
         """Entries after the snapshot that are known to follow it may be acknowledged ones, and stay."""

@@ -31,6 +31,8 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         """Start an empty log; attach() must follow before the first use."""
         self._entries: list[LogEntry] = [_GENESIS]
         self._bytes = len(NO_OP)
+        #: The bytes of all commands ever appended here.
+        self.appended_bytes = 0
         self._meta: MetaStore | None = None
 
     def attach(self, meta: MetaStore) -> None:
@@ -109,6 +111,7 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
             raise ValueError(f"log: expected the entry {self._entries[-1][1] + 1}, found {idx}")
         self._entries.append((command, idx, term))
         self._bytes += len(command)
+        self.appended_bytes += len(command)
 
     def clear(self) -> None:
         """Remove everything."""

@@ -27,7 +27,7 @@ from smrx.consensus.messages import (
     SnapshotReply,
 )
 from smrx.consensus.recovery import MetaStore
-from smrx.consensus.snapshots import Outgoing, Snapshot
+from smrx.consensus.snapshots import MemorySnapshots, Outgoing, Snapshot, SnapshotStore
 from smrx.consensus.transport import PeerTransport
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,8 @@ class Leading(Electing):
         self._progress = {peer: _Progress() for peer in peers}
         self._announced = 0
         self._unannounced_since: float | None = None
-        self._snapshot: Snapshot | None = None
+        #: Where snapshots come from; the node gives one that does not make the loop wait.
+        self._snapshots: SnapshotStore = MemorySnapshots(machine.snapshot)
         super().__init__(node_id, peers, machine, transport, meta, journal, timing)
 
     def in_flight_bytes(self, peer: int) -> int:
@@ -280,7 +281,8 @@ class Leading(Electing):
             return
         if body.refused:
             log.error("node %d: node %d cannot use the snapshot at entry %d", self.node_id, peer, body.index)
-            progress.transfer = self._snapshot = None
+            progress.transfer = None
+            self._snapshots.refused(body.index)
             progress.no_snapshot_before = now() + _REFUSED_SECONDS
             return
         transfer.acknowledge(body.offset, now())
@@ -288,19 +290,20 @@ class Leading(Electing):
 
     def _snapshot_for_peers(self) -> Snapshot | None:
         """A snapshot that the log continues; taken when one is needed, None while it is not ready."""
-        if self._snapshot is None or self._snapshot.index < self._journal.first_index:
-            term = self._journal.term_at(self.applied_index)
-            assert term is not None
-            self._snapshot = Snapshot.of(self.applied_index, term, self.machine.snapshot())
-            log.info(
-                "node %d: snapshot after log entry %d, %d bytes",
-                self.node_id,
-                self._snapshot.index,
-                len(self._snapshot.data),
-            )
-        return self._snapshot
+        snapshot = self._snapshots.newest()
+        if snapshot is None or snapshot.index < self._journal.first_index:
+            self._take_snapshot(lasting=False)
+            snapshot = self._snapshots.newest()
+        return None if snapshot is None or snapshot.index < self._journal.first_index else snapshot
+
+    def _take_snapshot(self, *, lasting: bool) -> None:
+        term = self._journal.term_at(self.applied_index)
+        assert term is not None
+        self._snapshots.begin(self.applied_index, term, lasting=lasting)
 
     def _oldest_needed(self) -> int:
-        """The first entry that a snapshot under way will be continued from."""
+        """The first entry that a snapshot under way, or being taken, will be continued from."""
         transfers = [progress.transfer for progress in self._progress.values()]
-        return min((transfer.snapshot.index for transfer in transfers if transfer is not None), default=self.last_index)
+        indexes = [transfer.snapshot.index for transfer in transfers if transfer is not None]
+        pending = self._snapshots.pending_index
+        return min(indexes if pending is None else [*indexes, pending], default=self.last_index)

@@ -4,7 +4,7 @@ Owns the engine, the event ring (for retransmission), the outcome ring (to answe
 digest of the log. Called by the replica, in log order, on every node alike. Does no I/O; reads no clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,11 +14,20 @@ from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
 from smrx.engine.codes import OutcomeStatus
-from smrx.engine.records import OUTCOME
+from smrx.engine.records import EVENT, OUTCOME
 from smrx.feed.ring import EventRing, words
 from smrx.wire import batches
 
 _FORMAT: Final = 1
+#: What a snapshot on this node's own disk has beside the state: the newest events, so that a verifier finds no gap
+#: after a restart of all nodes, and the newest outcomes, so that a request sent again gets its first answer. As many as
+#: there are state hashes kept (8 MiB and 4 MiB).
+_EVENTS: Final = "events"
+_OUTCOMES: Final = "outcomes"
+_KEPT_RECORDS: Final = 1 << 16
+#: msgpack: an array of three; binary data of a length that follows in 4 bytes.
+_ARRAY_OF_3: Final = b"\x93"
+_BINARY: Final = b"\xc6"
 
 #: What was applied goes into the rings when somebody asks, or when so much has come together.
 _REMEMBER_COMMANDS: Final = 256
@@ -80,6 +89,14 @@ class OutcomeRing:
             at = np.searchsorted(known["request_id"], outcomes["request_id"][rows], side="right") - 1
             found = (at >= 0) & (known["request_id"][np.maximum(at, 0)] == outcomes["request_id"][rows])
             outcomes[rows[found]] = known[at[found]]
+
+    def newest(self, last_sequence: int, count: int) -> NDArray[np.void]:
+        """The outcomes of the last `count` commands up to `last_sequence`, oldest first, as many as there are."""
+        count = min(count, last_sequence, len(self._ring))
+        places = np.arange(last_sequence + 1 - count, last_sequence + 1) % len(self._ring)
+        kept = self._ring[places]
+        # A node that took over another's state remembers no outcome from before it.
+        return kept[kept["sequence"] == np.arange(last_sequence + 1 - count, last_sequence + 1, dtype=np.uint64)]
 
 
 class ExchangeMachine:
@@ -143,7 +160,27 @@ class ExchangeMachine:
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; equal on nodes that applied the same log."""
-        return msgspec.msgpack.encode(_Saved(_FORMAT, self.log_digest, self.engine.snapshot()))
+        return b"".join(self._state_pieces())
+
+    def snapshot_parts(self) -> Mapping[str, Sequence[bytes | memoryview]]:
+        """The whole state, and beside it what this node alone remembers; mostly views of its memory."""
+        events = self.events
+        first = max(events.oldest, events.newest - _KEPT_RECORDS + 1)
+        kept = events.range(first, events.newest)
+        outcomes = self._outcomes.newest(self.engine.sequence, _KEPT_RECORDS)
+        return {
+            "state": self._state_pieces(),
+            _EVENTS: [] if kept is None else [kept.tobytes()],
+            _OUTCOMES: [outcomes.tobytes()],
+        }
+
+    def _state_pieces(self) -> list[bytes | memoryview]:
+        """A _Saved as msgpack has it, with the engine as it lies in memory."""
+        engine = self.engine.snapshot_pieces()
+        encode = msgspec.msgpack.encode
+        size = sum(len(piece) for piece in engine)
+        head = _ARRAY_OF_3 + encode(_FORMAT) + encode(self.log_digest) + _BINARY + size.to_bytes(4, "big")
+        return [head, *engine]
 
     def restore(self, data: bytes) -> None:
         """Become the state in `data`; raises ValueError, with nothing changed, if it is not one."""
@@ -157,6 +194,26 @@ class ExchangeMachine:
         self.remember()
         self.engine, self.log_digest = engine, saved.log_digest
         self.events.restart(engine.event_sequence + 1)
+
+    def restore_part(self, name: str, data: memoryview) -> None:
+        """Remember again what a snapshot of this node's own has beside the state; raises ValueError."""
+        self.remember()
+        if name == _EVENTS:
+            events = np.frombuffer(data, EVENT)
+            if len(events):
+                if int(events["sequence"][-1]) != self.engine.event_sequence:
+                    raise ValueError(
+                        f"events: expected event {self.engine.event_sequence} as the last one, found "
+                        f"{int(events['sequence'][-1])}"
+                    )
+                self._events.restart(int(events["sequence"][0]))
+                self._events.append(events)
+        elif name == _OUTCOMES:
+            outcomes = np.frombuffer(data, OUTCOME)
+            if len(outcomes):
+                self._outcomes.append(outcomes, self.engine.sequence)
+        else:
+            raise ValueError(f"expected the parts {_EVENTS} and {_OUTCOMES} beside the state, found {name!r}")
 
     def position(self) -> tuple[int, int]:
         """(applied command sequence, state hash after it)."""

@@ -16,8 +16,9 @@ from typing import Final, TypeVar
 import zmq
 
 from smrx.config import Config
-from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport
+from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport
 from smrx.node.admin import AdminService
+from smrx.node.disk import Disk
 from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 from smrx.node.metrics import MetricsServer
@@ -66,6 +67,8 @@ class Node:
     def _open(self, allow_corruption: bool) -> None:
         config, me = self.config, self.me
         self.machine = ExchangeMachine(config.limits.event_ring, config.limits.outcome_ring)
+        # Before anything else is bound: a node that is there has all it ever had.
+        self.disk = Disk(config, me.id, self.meta, self.machine)
         self.gateway = Gateway(me.id, config.limits.pending_commands)
         self.transport = _bound(
             me.raft_address,
@@ -91,16 +94,19 @@ class Node:
         )
         host, port = me.metrics_bind
         self.metrics = _bound(f"http://{host}:{port}", lambda: MetricsServer(host, port))
-        self.journal = MemoryJournal()
         self.replica = Replica(
             me.id,
             [node.id for node in config.nodes if node.id != me.id],
             machine=self.machine,
             transport=self.transport,
             meta=self.meta,
-            journal=self.journal,
+            journal=self.disk.journal,
             timing=config.timing,
             compaction_entries=config.limits.compaction_entries,
+            snapshots=self.disk.snapshots,
+            snapshot_commands=config.limits.snapshot_commands,
+            snapshot_seconds=60.0 * config.limits.snapshot_minutes,
+            snapshot_sequence=self.disk.restarted.sequence_of_snapshot,
         )
         self._poller = zmq.Poller()
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
@@ -239,6 +245,9 @@ class Node:
         if metrics is not None:
             metrics.close()
         self._context.destroy(linger=0)
+        disk = getattr(self, "disk", None)
+        if disk is not None:
+            disk.close()
         self.meta.close()
 
 
