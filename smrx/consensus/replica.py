@@ -278,7 +278,7 @@ class Replica(Leading):
             self._snapshot_asked = False
             self._take_snapshot(lasting=True)
         journal = self._journal
-        if journal.persistent:
+        if self._snapshots.persistent:
             self._compact_below_snapshots()
             return
         due = len(journal) > self._compaction_entries or journal.size_bytes > self._compaction_bytes
