@@ -17,6 +17,7 @@ import zmq
 
 from smrx.config import Config
 from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport
+from smrx.consensus.transport import has_message
 from smrx.node.admin import AdminService
 from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
@@ -154,7 +155,8 @@ class Node:
         now = time.monotonic()
         if self.fenced is None:
             self.publisher.publish(applied, now)
-            self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
+            if now >= self.publisher.next_deadline:
+                self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
         if not ready:
             self._scrub(now)
         if now >= self._next_status:
@@ -189,7 +191,7 @@ class Node:
     def _receive_orders(self) -> None:
         hint, fenced = self.hint(), self.fenced
         for _ in range(_ORDERS_PER_TURN):
-            if not self._orders.poll(0):
+            if not has_message(self._orders):
                 return
             parts = self._orders.recv_multipart(zmq.DONTWAIT)
             # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
