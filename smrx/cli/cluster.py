@@ -11,6 +11,7 @@ from smrx import compiling
 from smrx.cli import detached, options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
+from smrx.cli.keygen import keygen
 from smrx.cli.survey import Agreement, Seen, Survey, survey
 from smrx.client.asker import asker
 from smrx.config import Config
@@ -34,6 +35,9 @@ def cluster() -> None:
     Example:
       smrx cluster up
     """
+
+
+cluster.add_command(keygen)
 
 
 @cluster.command()

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import zmq
 
 from smrx.config import Config
-from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport
+from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport, keys
 from smrx.consensus.transport import has_message
 from smrx.node.admin import AdminService
 from smrx.node.gateway import Gateway
@@ -49,22 +49,24 @@ class Node:
     def __init__(self, config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
         """Open the data directory and bind every socket.
 
-        Raises MetaError for a foreign or locked data directory, PortInUseError for a taken address.
+        Raises MetaError for a foreign or locked data directory, KeysError for a missing or foreign key, PortInUseError
+        for a taken address.
         """
         self.config = config
         self.me = config.node(node_id)
         self.started = time.monotonic()
         self._stop = False
+        link_keys = keys.of_node(config, node_id)
         self._order_addresses = {node.id: node.orders_address for node in config.nodes}
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         try:
-            self._open(allow_corruption)
+            self._open(link_keys, allow_corruption)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, allow_corruption: bool) -> None:
+    def _open(self, link_keys: keys.LinkKeys | None, allow_corruption: bool) -> None:
         config, me = self.config, self.me
         self.machine = ExchangeMachine(config.limits.event_ring, config.limits.outcome_ring)
         self.gateway = Gateway(me.id, config.limits.pending_commands)
@@ -77,6 +79,7 @@ class Node:
                 bind=me.raft_address,
                 peers={node.id: node.raft_address for node in config.nodes if node.id != me.id},
                 incarnation=self.meta.incarnation,
+                keys=link_keys,
             ),
         )
         self.publisher = _bound(
@@ -240,6 +243,10 @@ class Node:
         metrics = getattr(self, "metrics", None)
         if metrics is not None:
             metrics.close()
+        transport = getattr(self, "transport", None)
+        if transport is not None:
+            # Its doorman is a thread with sockets of this context.
+            transport.close()
         self._context.destroy(linger=0)
         self.meta.close()
 
