@@ -34,6 +34,7 @@ T = TypeVar("T")
 _ORDERS_PER_TURN: Final = 256
 _RAFT_PER_TURN: Final = 256
 _STATUS_SECONDS: Final = 0.5
+_LAST_WORDS_MS: Final = 200
 #: Records whose cached hash is checked per turn of an idle loop: memory that rots at rest is found before it is used.
 _SCRUB_RECORDS: Final = 1024
 _SCRUB_SECONDS: Final = 0.1
@@ -124,6 +125,19 @@ class Node:
         """Turn until stop(); an exception of the state machine or of consensus ends the node (fail-stop)."""
         while not self._stop:
             self.turn()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let another node lead before this one goes: its clients then wait for a turn instead of an election."""
+        try:
+            successor = self.replica.hand_over()
+        except (NotLeader, ValueError):
+            return
+        log.info("node %d hands over to node %d", self.me.id, successor)
+        while self.replica.is_leader and self.replica.handing_over:
+            self.turn()
+        # What was said last must leave: where to ask now.
+        self._orders.linger = _LAST_WORDS_MS
 
     def turn(self) -> None:
         """One turn of the loop."""
@@ -140,7 +154,8 @@ class Node:
         if self.publisher.requests in ready:
             # What a fenced node believes happened is nobody's history.
             self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
-        self._submit()
+        if not self.replica.handing_over:
+            self._submit()
         # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
         self.transport.flush()
         self.replica.tick()
@@ -247,6 +262,9 @@ class Node:
         if transport is not None:
             # Its doorman is a thread with sockets of this context.
             transport.close()
+        orders = getattr(self, "_orders", None)
+        if orders is not None:
+            orders.close()
         self._context.destroy(linger=0)
         self.meta.close()
 
