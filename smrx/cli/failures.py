@@ -18,6 +18,7 @@ KNOWN: Final = {
     "smrx.consensus.snapshot_files.SnapshotError": Exit.RESOURCE,
     "smrx.consensus.storage.StorageError": Exit.RESOURCE,
     "smrx.consensus.storage.StorageFailed": Exit.DISK,
+    "smrx.consensus.keys.KeysError": Exit.RESOURCE,
     "smrx.local.LocalClusterError": Exit.UNAVAILABLE,
     "smrx.bench.cluster.BenchError": Exit.UNAVAILABLE,
     "smrx.tape.errors.TapeError": Exit.USAGE,

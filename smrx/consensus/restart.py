@@ -37,9 +37,7 @@ class Restarted(NamedTuple):
     sequence_of_snapshot: int
 
 
-def replay_entries(
-    journal: MemoryJournal, first: int, last: int, callback: Callable[[LogEntry], bool | None]
-) -> int:
+def replay_entries(journal: MemoryJournal, first: int, last: int, callback: Callable[[LogEntry], bool | None]) -> int:
     """Hand the callback the log entries first..last, in order; return how many.
 
     Stops after an entry for which the callback returns False. Entries that only mark a term are left out.

@@ -221,7 +221,9 @@ class ForkedSnapshots:
             parent = os.getppid()
             _close_all_but(writing, memory)
             os.nice(_NICENESS)
-            os.write(writing, msgspec.msgpack.encode(self._written(index, term, memory, lambda: os.getppid() != parent)))
+            os.write(
+                writing, msgspec.msgpack.encode(self._written(index, term, memory, lambda: os.getppid() != parent))
+            )
             code = 0
         finally:
             os._exit(code)
