@@ -205,8 +205,8 @@ class DiskJournal(MemoryJournal):
             raise self._damaged(f"expected to find whose journal this is, found: {error}") from None
         if identity.format != FORMAT:
             raise JournalError(
-                f"{self._where}: expected a journal of format {FORMAT}, found format {identity.format}; run the version "
-                "of smrx that wrote it"
+                f"{self._where}: expected a journal of format {FORMAT}, found format {identity.format}; run the "
+                "version of smrx that wrote it"
             )
         for what, expected, found in (("cluster", cluster, identity.cluster), ("node", node_id, identity.node_id)):
             if expected != found:
@@ -237,7 +237,8 @@ class DiskJournal(MemoryJournal):
             entries.append(entry)
         if not state.base_index <= state.commit_index <= entries[-1][1]:
             raise self._damaged(
-                f"expected committed log entries up to {state.commit_index}, found {state.base_index} to {entries[-1][1]}"
+                f"expected committed log entries up to {state.commit_index}, found {state.base_index} to "
+                f"{entries[-1][1]}"
             )
         self._entries = entries
         self._bytes = sum(len(entry[0]) for entry in entries)

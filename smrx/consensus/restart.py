@@ -32,7 +32,7 @@ class LocalMachine(StateMachine, Protocol):
 class Restarted(NamedTuple):
     """Where the machine stands now, and what it began with."""
 
-    index: int
+    log_index: int
     snapshots: list[Stored]
     sequence_of_snapshot: int
 
@@ -80,8 +80,8 @@ def restart(
     if meta.term < journal.last_term:
         if meta.joined:
             raise JournalError(
-                f"{files.folder.parent}: expected term {journal.last_term} or later of a node with entries of that term,"
-                f" found {meta.term}: its files are not of one time; {_REBUILD}"
+                f"{files.folder.parent}: expected term {journal.last_term} or later of a node with entries of that "
+                f"term, found {meta.term}: its files are not of one time; {_REBUILD}"
             )
         meta.set_term(journal.last_term, None)
     for start in range(journal.applied_index + 1, journal.getRaftCommitIndex() + 1, 64):
@@ -103,7 +103,7 @@ def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
         except SnapshotError as error:
             faults.append(error)
         else:
-            if stored.index >= journal.first_index:
+            if stored.log_index >= journal.first_index:
                 usable.append(stored)
     needed = journal.first_index > 1
     if not usable and (needed or (faults and not journal.persistent)):

@@ -94,7 +94,7 @@ class Stored(NamedTuple):
     metadata: Metadata
 
     @property
-    def index(self) -> int:
+    def log_index(self) -> int:
         """The last log entry in it."""
         return self.metadata.log_index
 
@@ -216,11 +216,11 @@ class SnapshotFiles:
                 continue
             if stored.metadata.cluster != self.cluster:
                 raise SnapshotError(
-                    f"{path}: expected a snapshot of cluster {self.cluster!r}, found one of {stored.metadata.cluster!r};"
-                    " each cluster needs a data directory of its own"
+                    f"{path}: expected a snapshot of cluster {self.cluster!r}, found one of "
+                    f"{stored.metadata.cluster!r}; each cluster needs a data directory of its own"
                 )
             found.append(stored)
-        return sorted(found, key=lambda stored: stored.index), faults
+        return sorted(found, key=lambda stored: stored.log_index), faults
 
     def write(
         self,

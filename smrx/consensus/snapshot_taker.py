@@ -24,8 +24,18 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import xxhash
 
-from smrx.consensus.snapshot_files import STATE, Abandoned, Buffer, Position, SnapshotError, SnapshotFiles, Stored
-from smrx.consensus.snapshot_files import describe, mapped, verify
+from smrx.consensus.snapshot_files import (
+    STATE,
+    Abandoned,
+    Buffer,
+    Position,
+    SnapshotError,
+    SnapshotFiles,
+    Stored,
+    describe,
+    mapped,
+    verify,
+)
 from smrx.consensus.snapshots import Snapshot
 from smrx.consensus.storage import failure
 
@@ -65,7 +75,7 @@ class _Told(msgspec.Struct, array_like=True):
 class _Child(NamedTuple):
     pid: int
     pipe: int
-    index: int
+    log_index: int
     term: int
     #: Where the state goes for a peer; None where it becomes files.
     memory: int | None
@@ -95,7 +105,7 @@ class ForkedSnapshots:
     @property
     def pending_index(self) -> int | None:
         """Where the one being taken stands; None if none is."""
-        return None if self._child is None else self._child.index
+        return None if self._child is None else self._child.log_index
 
     @property
     def stored(self) -> Stored | None:
@@ -132,7 +142,7 @@ class ForkedSnapshots:
         ended, status = os.waitpid(child.pid, os.WNOHANG)
         if not ended:
             if self._clock() - child.started > _PATIENCE_SECONDS:
-                log.error("snapshot after log entry %d: given up after %.0f s", child.index, _PATIENCE_SECONDS)
+                log.error("snapshot after log entry %d: given up after %.0f s", child.log_index, _PATIENCE_SECONDS)
                 self.close()
             return
         self._child = None
@@ -140,10 +150,10 @@ class ForkedSnapshots:
         told = _heard(child.pipe, status)
         try:
             if told.error:
-                log.error("snapshot after log entry %d: %s; the log stays as it is", child.index, told.error)
+                log.error("snapshot after log entry %d: %s; the log stays as it is", child.log_index, told.error)
                 self._not_before = self._clock() + _RETRY_SECONDS
             elif child.memory is not None:
-                self._newest = Snapshot(child.index, child.term, mapped(child.memory), told.checksum)
+                self._newest = Snapshot(child.log_index, child.term, mapped(child.memory), told.checksum)
             else:
                 self._have(describe(Path(told.path)), told.kept)
         finally:
@@ -161,7 +171,7 @@ class ForkedSnapshots:
     def known(self, stored: Sequence[Stored]) -> None:
         """Begin with these, oldest first, which were verified."""
         if stored:
-            self._have(stored[-1], tuple(one.index for one in stored))
+            self._have(stored[-1], tuple(one.log_index for one in stored))
 
     def keep(self, snapshot: Snapshot) -> None:
         """Write one that a leader sent; durable when this returns. Raises StorageFailed."""
@@ -175,13 +185,13 @@ class ForkedSnapshots:
             )
         except OSError as error:
             raise failure(self.files.folder, "write a snapshot", error) from None
-        self._have(stored, (stored.index,))
+        self._have(stored, (stored.log_index,))
 
     def refused(self, index: int) -> None:
         """A peer could not use it: a file that is not what was written is not sent again."""
         if self._newest is None or self._newest.index != index:
             return
-        if self.persistent and self._stored is not None and self._stored.index == index:
+        if self.persistent and self._stored is not None and self._stored.log_index == index:
             try:
                 verify(self._stored)
             except SnapshotError as error:
@@ -236,7 +246,7 @@ class ForkedSnapshots:
             self.files.clean()
             stored = self.files.write(Position(index, term, *self._source.position()), parts, abandoned=abandoned)
             found, _ = self.files.readable()
-            return _Told(str(stored.path), kept=tuple(one.index for one in found if one.index in {*self._kept, index}))
+            return _Told(str(stored.path), kept=tuple(one.log_index for one in found if one.log_index in {*self._kept, index}))
         except (OSError, MemoryError, OverflowError, Abandoned, SnapshotError) as error:
             return _Told(error=f"{type(error).__name__}: {error}")
 

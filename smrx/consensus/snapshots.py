@@ -130,7 +130,7 @@ class Mark(NamedTuple):
     """A place in the life of a node; `size_bytes` counts all that was ever appended to its log."""
 
     sequence: int
-    index: int
+    log_index: int
     size_bytes: int
     time: float
 
@@ -153,7 +153,7 @@ class Schedule:
 
     def whole(self, index: int) -> None:
         """The newest snapshot that is whole stands at this entry; one that failed is due again."""
-        if self._begun is not None and index >= self._begun.index:
+        if self._begun is not None and index >= self._begun.log_index:
             self._last, self._begun = self._begun, None
 
     def due(self, mark: Mark) -> bool:
@@ -161,7 +161,7 @@ class Schedule:
         last = self._last
         return (
             mark.sequence - last.sequence >= self._commands
-            or mark.index - last.index >= self._entries
+            or mark.log_index - last.log_index >= self._entries
             or mark.size_bytes - last.size_bytes >= self._bytes
             or (mark.sequence > last.sequence and mark.time - last.time >= self._seconds)
         )

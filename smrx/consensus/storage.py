@@ -79,8 +79,8 @@ def failure(where: str | os.PathLike[str], doing: str, error: OSError | lmdb.Err
             "start the node again"
         )
     return StorageFailed(
-        f"{os.fspath(where)}: expected to {doing}, found: {text}; nothing acknowledged is lost: look after the disk and "
-        "start the node again"
+        f"{os.fspath(where)}: expected to {doing}, found: {text}; nothing acknowledged is lost: look after the disk "
+        "and start the node again"
     )
 
 

@@ -57,7 +57,7 @@ def pieces(state: State) -> list[bytes | memoryview]:
     """The bytes of `save` one after the other, most of them views of the state itself: no second copy in memory."""
     sequence = int(state.core["command_sequence"][0])
     tops = state.pools["top"]
-    rows = [state.core, state.pools, state.books[: 2 * int(tops[INSTRUMENTS])]]
+    rows: list[Any] = [state.core, state.pools, state.books[: 2 * int(tops[INSTRUMENTS])]]
     rows += [getattr(state, table.name)[: int(top)] for table, top in zip(TABLES, tops, strict=True)]
     rows.append(state.ring[_ring_positions(sequence)])
     body = [memoryview(part.view(np.uint8)) for part in rows]

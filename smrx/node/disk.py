@@ -36,10 +36,10 @@ class Disk:
         except BaseException:
             self.close()
             raise
-        if self.restarted.index > 1:
+        if self.restarted.log_index > 1:
             log.info(
                 "node %d: log entry %d, command %d, from its own disk in %.2f s",
-                *(node_id, self.restarted.index, machine.position()[0], time.monotonic() - started),
+                *(node_id, self.restarted.log_index, machine.position()[0], time.monotonic() - started),
             )
 
     def close(self) -> None:
@@ -54,8 +54,9 @@ class Disk:
             return open_journal(directory, meta, cluster=config.cluster, node_id=node_id)
         if (directory / FILE).exists():
             raise JournalError(
-                f'{directory / FILE}: expected no journal with durability = "memory", found one: what it holds would be '
-                'ignored and then contradicted; set durability = "disk", or give it up with `smrx node --id N --rebuild`'
+                f'{directory / FILE}: expected no journal with durability = "memory", found one: what it holds would '
+                'be ignored and then contradicted; set durability = "disk", or give it up with '
+                "`smrx node --id N --rebuild`"
             )
         return MemoryJournal()
 

@@ -97,9 +97,10 @@ class OutcomeRing:
         """The outcomes of the last `count` commands up to `last_sequence`, oldest first, as many as there are."""
         count = min(count, last_sequence, len(self._ring))
         places = np.arange(last_sequence + 1 - count, last_sequence + 1) % len(self._ring)
-        kept = self._ring[places]
+        kept: NDArray[np.void] = self._ring[places]
         # A node that took over another's state remembers no outcome from before it.
-        return kept[kept["sequence"] == np.arange(last_sequence + 1 - count, last_sequence + 1, dtype=np.uint64)]
+        rows: NDArray[np.void] = kept[kept["sequence"] == np.arange(last_sequence + 1 - count, last_sequence + 1)]
+        return rows
 
 
 class ExchangeMachine:
