@@ -2,14 +2,15 @@
 
 Owns the records of the journal in a Storage. Reads it once, at the start; from then on entries are read from memory
 and written as they are appended. One sync() a turn, before anything leaves that promises them. Never accepts a record
-it did not write: each has an xxh3 of its content and its place, indexes have no hole, and the base and the commit
-index are named. Called like the journal in memory.
+it did not write: each has an xxh3 of its content and its place, indexes have no hole, and the first and the last one
+are named. Called like the journal in memory.
 
 Records, by key (integers little-endian unless said otherwise):
 
 - `i`: identity, msgpack: format, cluster, node. Written once.
-- `s`: state, checksum u64 and msgpack: index and term of the base, commit index, whether the log is whole. The commit
-  index is what was known at the last sync: entries up to it are applied again at the start without asking anybody.
+- `s`: state, checksum u64 and msgpack: index and term of the base, last index, commit index, whether the log is whole.
+  The commit index is what was known at the last sync: entries up to it are applied again at the start without asking
+  anybody.
 - `e` and the index (u64, big-endian): an entry: checksum u64, term u64, the command. The checksum's seed is the index.
 
 Compaction moves the base, which is one small record; the entries below it are deleted some at a time with the turns
@@ -56,6 +57,7 @@ class _Identity(msgspec.Struct, array_like=True):
 class _State(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     base_index: int
     base_term: int
+    last_index: int
     commit_index: int
     whole: bool
 
@@ -126,7 +128,7 @@ class DiskJournal(MemoryJournal):
         if not self._dirty:
             return
         base = self._entries[0]
-        state = msgspec.msgpack.encode(_State(base[1], base[2], self._commit, self._whole))
+        state = msgspec.msgpack.encode(_State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._whole))
         self._storage.put(STATE_KEY, _CHECKSUM.pack(xxhash.xxh3_64_intdigest(state)) + state)
         self._delete_some()
         self._storage.sync()
@@ -235,11 +237,10 @@ class DiskJournal(MemoryJournal):
                 raise self._damaged(f"log entry {index} is of term {entry[2]}, after one of term {term}")
             term = entry[2]
             entries.append(entry)
-        if not state.base_index <= state.commit_index <= entries[-1][1]:
-            raise self._damaged(
-                f"expected committed log entries up to {state.commit_index}, found {state.base_index} to "
-                f"{entries[-1][1]}"
-            )
+        if entries[-1][1] != state.last_index:
+            raise self._damaged(f"expected log entries up to {state.last_index}, found them up to {entries[-1][1]}")
+        if not state.base_index <= state.commit_index <= state.last_index:
+            raise self._damaged(f"expected a commit index up to {state.last_index}, found {state.commit_index}")
         self._entries = entries
         self._bytes = sum(len(entry[0]) for entry in entries)
         self._commit, self._whole = state.commit_index, state.whole

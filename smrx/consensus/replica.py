@@ -91,8 +91,15 @@ class Replica(Leading):
             self._snapshots = snapshots
         # Half of what the log may hold: the other half is what follows the older of the two snapshots that are kept.
         newest = self._snapshots.newest()
+        # Each member at another time: that it stands still for a moment is then no majority's moment.
+        part = sum(peer < node_id for peer in peers) / (len(peers) + 1)
         self._schedule = Schedule(
-            Mark(snapshot_sequence, 0 if newest is None else newest.index, 0, now()),
+            Mark(
+                snapshot_sequence - int(part * snapshot_commands),
+                (0 if newest is None else newest.index) - int(part * compaction_entries / 2),
+                -int(part * compaction_bytes / 2),
+                now() - part * snapshot_seconds,
+            ),
             commands=snapshot_commands,
             seconds=snapshot_seconds,
             entries=compaction_entries // 2,

@@ -6,7 +6,7 @@ in its place. The contract, and what a crash may do to each step:
 - put() and delete() only note a change. A crash forgets it.
 - sync() makes all noted changes durable, in the order they were noted, and returns only then. A crash during sync()
   leaves either all of them or none. A disk that tears or loses writes breaks this: the journal must notice it at the
-  next open, because every record has a checksum, indexes have no holes, and the base and the commit index are named.
+  next open, because every record has a checksum, indexes have no holes, and the first and the last one are named.
 - get() and read() show what was durable at the last sync(), and are asked only while the journal opens.
 - StorageFailed, from sync(), ends the process: nothing is tried again, because what the system did with a failed
   write is unknown. StorageFull says that there was no room. Either way nothing of that batch was promised to anybody.
