@@ -128,7 +128,9 @@ class DiskJournal(MemoryJournal):
         if not self._dirty:
             return
         base = self._entries[0]
-        state = msgspec.msgpack.encode(_State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._whole))
+        state = msgspec.msgpack.encode(
+            _State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._whole)
+        )
         self._storage.put(STATE_KEY, _CHECKSUM.pack(xxhash.xxh3_64_intdigest(state)) + state)
         self._delete_some()
         self._storage.sync()

@@ -246,7 +246,9 @@ class ForkedSnapshots:
             self.files.clean()
             stored = self.files.write(Position(index, term, *self._source.position()), parts, abandoned=abandoned)
             found, _ = self.files.readable()
-            return _Told(str(stored.path), kept=tuple(one.log_index for one in found if one.log_index in {*self._kept, index}))
+            return _Told(
+                str(stored.path), kept=tuple(one.log_index for one in found if one.log_index in {*self._kept, index})
+            )
         except (OSError, MemoryError, OverflowError, Abandoned, SnapshotError) as error:
             return _Told(error=f"{type(error).__name__}: {error}")
 
