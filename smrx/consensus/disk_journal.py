@@ -8,7 +8,8 @@ are named. Called like the journal in memory.
 Records, by key (integers little-endian unless said otherwise):
 
 - `i`: identity, msgpack: format, cluster, node. Written once.
-- `s`: state, checksum u64 and msgpack: index and term of the base, last index, commit index, whether the log is whole.
+- `s`: state, checksum u64 and msgpack: index and term of the base, last index, commit index, whether the log is whole,
+  and the membership in force at the base with the index where it stood.
   The commit index is what was known at the last sync: entries up to it are applied again at the start without asking
   anybody.
 - `e` and the index (u64, big-endian): an entry: checksum u64, term u64, the command. The checksum's seed is the index.
@@ -27,6 +28,7 @@ import msgspec
 import xxhash
 
 from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.storage import LmdbStorage, Storage, StorageError
@@ -60,6 +62,8 @@ class _State(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     last_index: int
     commit_index: int
     whole: bool
+    membership_index: int = 0
+    membership: bytes = b""
 
 
 def entry_key(index: int) -> bytes:
@@ -129,7 +133,7 @@ class DiskJournal(MemoryJournal):
             return
         base = self._entries[0]
         state = msgspec.msgpack.encode(
-            _State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._whole)
+            _State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._whole, *self._memberships[0])
         )
         self._storage.put(STATE_KEY, _CHECKSUM.pack(xxhash.xxh3_64_intdigest(state)) + state)
         self._delete_some()
@@ -141,10 +145,15 @@ class DiskJournal(MemoryJournal):
         """Let the storage go; what was not synced is forgotten."""
         self._storage.close()
 
-    def install(self, index: int, term: int) -> None:
+    def begin_with(self, membership: tuple[int, bytes]) -> None:
+        """Set the membership that is in force at the base."""
+        super().begin_with(membership)
+        self._dirty = True
+
+    def install(self, index: int, term: int, membership: tuple[int, bytes] | None = None) -> None:
         """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes."""
         cleared = self.term_at(index) != term
-        super().install(index, term)
+        super().install(index, term, membership)
         if cleared:
             self._first_stored = index + 1
         self._commit = max(self._commit, index)
@@ -246,6 +255,8 @@ class DiskJournal(MemoryJournal):
         self._entries = entries
         self._bytes = sum(len(entry[0]) for entry in entries)
         self._commit, self._whole = state.commit_index, state.whole
+        self._memberships = [(state.membership_index, state.membership)]
+        self._memberships += [(index, command) for command, index, _ in entries if is_membership(command)]
         self._first_stored = state.base_index + 1 if first is None else min(first, state.base_index + 1)
 
     def _loaded_state(self) -> _State:

@@ -16,6 +16,7 @@ from smrx.consensus.core import StateMachine
 from smrx.consensus.electing import Electing
 from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.membership import Membership
 from smrx.consensus.messages import (
     CHUNK_BYTES,
     MAX_BATCH_BYTES,
@@ -58,7 +59,7 @@ class _HandOver:
         self.told = False
 
 
-class _Progress:
+class Progress:
     """What is under way to one peer."""
 
     def __init__(self) -> None:
@@ -106,14 +107,16 @@ class Leading(Electing):
         meta: MetaStore,
         journal: MemoryJournal,
         timing: Timing,
+        members: Membership | None = None,
     ) -> None:
-        self._progress = {peer: _Progress() for peer in peers}
+        #: Members to whom a leader sends, those that only learn included.
+        self._progress: dict[int, Progress] = {}
         self._announced = 0
         self._unannounced_since: float | None = None
         #: Where snapshots come from; the node gives one that does not make the loop wait.
         self._snapshots: SnapshotStore = MemorySnapshots(machine.snapshot)
         self._hand_over: _HandOver | None = None
-        super().__init__(node_id, peers, machine, transport, meta, journal, timing)
+        super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
 
     def in_flight_bytes(self, peer: int) -> int:
         """Bytes of entries sent to a peer and not acknowledged."""
@@ -127,10 +130,10 @@ class Leading(Electing):
         """
         if not self.is_leader:
             raise NotLeader
-        if peer is not None and peer not in self._views:
-            known = ", ".join(map(str, sorted(self._views)))
+        if peer is not None and peer not in self._voters:
+            known = ", ".join(map(str, sorted(self._voters)))
             raise ValueError(f"expected one of the other members ({known}) to lead, found {peer}")
-        fit = [other for other in sorted(self._views) if self._counts(other)]
+        fit = [other for other in sorted(self._voters) if self._counts(other)]
         if peer is None and fit:
             peer = max(fit, key=lambda other: self._match_index[self._nodes[other]])
         if peer not in fit:
@@ -157,6 +160,8 @@ class Leading(Electing):
         elif now() >= over.deadline:
             log.warning("node %d: node %d did not take over in time", self.node_id, over.peer)
             self._hand_over = None
+        elif over.peer not in self._voters:
+            self._hand_over = None
         elif not over.told and self.commit_index == self.last_index == self._match_index[self._nodes[over.peer]]:
             over.told = True
             self._post(over.peer, StandNow())
@@ -165,20 +170,24 @@ class Leading(Electing):
         """A new leadership begins."""
         self._hand_over = None
         self.meta.set_joined()
-        self._progress = {peer: _Progress() for peer in self._views}
+        self._progress = {peer: Progress() for peer in self._membership.ids - {self.node_id}}
+        for peer in self._progress:
+            self._track(peer)
         self._announced = self.commit_index
         self._unannounced_since = None
 
     def _replicate(self) -> None:
         """Send every peer what it lacks and has room for."""
-        for peer, node in self._nodes.items():
+        for peer in self._progress:
+            node = self._nodes[peer]
             if self._transport.is_connected(peer):
                 self._send(peer, node, heartbeat=False)
         self._announced = self.commit_index
         self._unannounced_since = None
 
     def _heartbeat(self) -> None:
-        for peer, node in self._nodes.items():
+        for peer in self._progress:
+            node = self._nodes[peer]
             if self._transport.is_connected(peer):
                 self._send(peer, node, heartbeat=True)
         self._announced = self.commit_index
@@ -196,7 +205,8 @@ class Leading(Electing):
                 return
         self._announced = self.commit_index
         self._unannounced_since = None
-        for peer, node in self._nodes.items():
+        for peer in self._progress:
+            node = self._nodes[peer]
             next_index = self._next_index[node]
             if self._transport.is_connected(peer) and next_index > self._journal.first_index:
                 self._post_append(peer, next_index, [], quiet=True)
@@ -240,7 +250,7 @@ class Leading(Electing):
         )
 
     def _on_append_reply(self, peer: int, envelope: Envelope, body: AppendReply) -> None:
-        if not self.is_leader or not self._is_of_this_term(envelope):
+        if not self.is_leader or not self._is_of_this_term(envelope) or peer not in self._progress:
             return
         if body.next_index > self._journal.last_index + 1 and body.success:
             self.refused["acknowledges entries that are not there"] += 1
@@ -278,7 +288,7 @@ class Leading(Electing):
 
     def _forget_peer(self, peer: int) -> None:
         """A peer came back in a new life: what it held may be gone."""
-        if self.is_leader:
+        if self.is_leader and peer in self._progress:
             node = self._nodes[peer]
             self._match_index[node] = 0
             self._progress[peer].restart()
@@ -312,6 +322,7 @@ class Leading(Electing):
         )
 
     def _post_chunk(self, peer: int, snapshot: Snapshot, offset: int, data: bytes) -> None:
+        membership_index, membership = self._journal.membership_at(snapshot.index)
         self._post(
             peer,
             SnapshotChunk(
@@ -324,11 +335,13 @@ class Leading(Electing):
                 self.commit_index,
                 self._journal.last_index,
                 self._progress[peer].stream,
+                membership_index,
+                membership,
             ),
         )
 
     def _on_snapshot_reply(self, peer: int, envelope: Envelope, body: SnapshotReply) -> None:
-        if not self.is_leader or not self._is_of_this_term(envelope):
+        if not self.is_leader or not self._is_of_this_term(envelope) or peer not in self._progress:
             return
         node, progress = self._nodes[peer], self._progress[peer]
         # A sign of life to the library, no acknowledgement.

@@ -18,6 +18,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 from zmq.auth.thread import ThreadAuthenticator
 
+from smrx.config import NodeConfig
 from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys
 from smrx.consensus.messages import Body, Envelope, Hello
@@ -82,6 +83,20 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         # The first tick greets everybody.
         self._sent = dict.fromkeys(self._nodes, clock() - hello_seconds)
 
+    def meet(self, node: NodeConfig) -> None:
+        """Know one node more, and listen and speak to it from now on."""
+        self._nodes[node.id] = Node(node.id)
+        self._incarnations[node.id] = 0
+        self._sent[node.id] = self._clock() - self._hello_seconds
+
+    def part(self, peer: int) -> None:
+        """Know a node no more: what it says is not from a member."""
+        if peer in self._connected:
+            self._connected.discard(peer)
+            self._onNodeDisconnected(self._nodes[peer])
+        for known in (self._nodes, self._incarnations, self._sent, self._heard):
+            known.pop(peer, None)
+
     def incarnation_of(self, peer: int) -> int:
         """The latest life of a peer, 0 if it was never heard."""
         return self._incarnations[peer]
@@ -97,7 +112,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
 
     def post(self, peer: int, body: Body) -> None:
         """Put a message into the outbox, stamped with what is true now."""
-        if not self._incarnations[peer] and not isinstance(body, Hello):
+        if peer not in self._nodes or (not self._incarnations[peer] and not isinstance(body, Hello)):
             return
         header = self._header()
         envelope = Envelope(
@@ -201,10 +216,12 @@ class ZmqTransport(PeerTransport):
         super().__init__(cluster=cluster, node_id=node_id, peers=peers, incarnation=incarnation)
         self._outgoing: dict[int, zmq.Socket[bytes]] = {}
         self._addresses = dict(peers)
+        self._context = context
         self._keys = keys
-        self._key_number = dict.fromkeys(peers, 0)
+        self._key_number: dict[int, int] = {}
         self._next_key_at = 0.0
-        self._doorman = None if keys is None else _doorman(context, keys)
+        self._members = None if keys is None else _Members(keys)
+        self._doorman = None if self._members is None else _doorman(context, self._members)
         self._inbox = context.socket(zmq.ROUTER)
         try:
             _limit(self._inbox)
@@ -219,18 +236,38 @@ class ZmqTransport(PeerTransport):
             self.close()
             raise
         for peer, address in peers.items():
-            socket = context.socket(zmq.DEALER)
-            _limit(socket)
-            # Queue for living connections only: messages to a dead peer are lost at once, not delivered late.
-            socket.immediate = True
-            socket.reconnect_ivl = 50
-            socket.reconnect_ivl_max = 500
-            # A peer behind a broken network is noticed without waiting for TCP.
-            socket.heartbeat_ivl = 500
-            socket.heartbeat_timeout = 2000
-            self._outgoing[peer] = socket
-            self._introduce(peer)
-            socket.connect(address)
+            self._connect(peer, address)
+
+    def _connect(self, peer: int, address: str) -> None:
+        socket = self._context.socket(zmq.DEALER)
+        _limit(socket)
+        # Queue for living connections only: messages to a dead peer are lost at once, not delivered late.
+        socket.immediate = True
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 500
+        # A peer behind a broken network is noticed without waiting for TCP.
+        socket.heartbeat_ivl = 500
+        socket.heartbeat_timeout = 2000
+        self._addresses[peer] = address
+        self._key_number[peer] = 0
+        self._outgoing[peer] = socket
+        self._introduce(peer)
+        socket.connect(address)
+
+    def meet(self, node: NodeConfig) -> None:
+        """As PeerTransport; and connect to it, under its keys where this node has one."""
+        super().meet(node)
+        if self._keys is not None:
+            self._keys.peers[node.id] = node.public_keys
+        self._connect(node.id, node.raft_address)
+
+    def part(self, peer: int) -> None:
+        """As PeerTransport; and hang up."""
+        super().part(peer)
+        self._outgoing.pop(peer).close(linger=0)
+        del self._addresses[peer], self._key_number[peer]
+        if self._keys is not None:
+            del self._keys.peers[peer]
 
     @property
     def sockets(self) -> "list[zmq.Socket[bytes]]":
@@ -248,13 +285,13 @@ class ZmqTransport(PeerTransport):
         socket.curve_serverkey = known[self._key_number[peer] % len(known)].encode("ascii")
 
     def tick(self, now: float) -> None:
-        """As PeerTransport; and try the next key of a peer that has several and is not heard."""
+        """As PeerTransport; and try again, under its next key, what a peer refused: it may know this node by now."""
         super().tick(now)
         if self._keys is None or now < self._next_key_at:
             return
         self._next_key_at = now + _KEY_SECONDS
-        for peer, known in self._keys.peers.items():
-            if len(known) > 1 and not self._reached(peer):
+        for peer in self._outgoing:
+            if not self._reached(peer):
                 self._key_number[peer] += 1
                 self._outgoing[peer].disconnect(self._addresses[peer])
                 self._introduce(peer)
@@ -296,18 +333,20 @@ class _Members:
     """Answers ZeroMQ's question who may come in: holders of the cluster file's keys."""
 
     def __init__(self, keys: LinkKeys) -> None:
-        self._known = {key.encode("ascii") for peer in keys.peers.values() for key in peer}
+        self._keys = keys
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the holder of a public key, in Z85, is a member."""
-        return domain == _ZAP_DOMAIN and key in self._known
+        # Asked by another thread: a copy, for members come and go.
+        known = {public for peer in tuple(self._keys.peers.values()) for public in peer}
+        return domain == _ZAP_DOMAIN and key.decode("ascii", "replace") in known
 
 
-def _doorman(context: "zmq.Context[zmq.Socket[bytes]]", keys: LinkKeys) -> ThreadAuthenticator:
+def _doorman(context: "zmq.Context[zmq.Socket[bytes]]", members: _Members) -> ThreadAuthenticator:
     """A started authenticator; there can be one a context."""
     doorman = ThreadAuthenticator(context)
     doorman.start()
-    doorman.configure_curve_callback(domain=_ZAP_DOMAIN, credentials_provider=_Members(keys))
+    doorman.configure_curve_callback(domain=_ZAP_DOMAIN, credentials_provider=members)
     return doorman
 
 
