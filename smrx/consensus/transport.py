@@ -34,6 +34,8 @@ _COPY_BELOW_BYTES: Final = 512 << 10
 _HANDSHAKE_MS: Final = 3_000
 #: A peer that does not answer under one of its keys is tried under the next: it may be changing them.
 _KEY_SECONDS: Final = 1.0
+#: For what a node that is removed is told last.
+_LAST_WORDS_MS: Final = 500
 _ZAP_DOMAIN: Final = "raft"
 
 
@@ -62,6 +64,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._sent: dict[int, float] = {}
         self._connected: set[int] = set()
         self._outbox: list[tuple[int, bytes]] = []
+        self._leaving: list[int] = []
         #: The latest life of this node that others know, if it is one this node knows nothing of.
         self.later_life: int | None = None
 
@@ -85,17 +88,21 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
 
     def meet(self, node: NodeConfig) -> None:
         """Know one node more, and listen and speak to it from now on."""
+        if node.id in self._leaving:
+            self._leaving.remove(node.id)
+            self._hang_up(node.id)
         self._nodes[node.id] = Node(node.id)
         self._incarnations[node.id] = 0
         self._sent[node.id] = self._clock() - self._hello_seconds
 
     def part(self, peer: int) -> None:
-        """Know a node no more: what it says is not from a member."""
+        """Know a node no more: what it says is not from a member. What it was to be told by now still leaves."""
         if peer in self._connected:
             self._connected.discard(peer)
             self._onNodeDisconnected(self._nodes[peer])
         for known in (self._nodes, self._incarnations, self._sent, self._heard):
             known.pop(peer, None)
+        self._leaving.append(peer)
 
     def incarnation_of(self, peer: int) -> int:
         """The latest life of a peer, 0 if it was never heard."""
@@ -139,6 +146,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         for peer, frame in outbox:
             if not self._transmit(peer, frame):
                 self.dropped["peer not ready"] += 1
+        while self._leaving:
+            self._hang_up(self._leaving.pop())
 
     def receive(self, frame: bytes) -> None:
         """Take one message from the network, whatever it is."""
@@ -180,6 +189,9 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
 
     def _transmit(self, peer: int, frame: bytes) -> bool:
         raise NotImplementedError
+
+    def _hang_up(self, peer: int) -> None:
+        """Nothing more will be sent to a node."""
 
     def _fault(self, envelope: Envelope) -> str | None:
         if envelope.cluster != self._cluster:
@@ -261,10 +273,8 @@ class ZmqTransport(PeerTransport):
             self._keys.peers[node.id] = node.public_keys
         self._connect(node.id, node.raft_address)
 
-    def part(self, peer: int) -> None:
-        """As PeerTransport; and hang up."""
-        super().part(peer)
-        self._outgoing.pop(peer).close(linger=0)
+    def _hang_up(self, peer: int) -> None:
+        self._outgoing.pop(peer).close(linger=_LAST_WORDS_MS)
         del self._addresses[peer], self._key_number[peer]
         if self._keys is not None:
             del self._keys.peers[peer]

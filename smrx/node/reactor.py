@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import zmq
 
 from smrx.config import Config
-from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport, keys
+from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport, keys, membership
 from smrx.consensus.transport import has_message
 from smrx.node.admin import AdminService
 from smrx.node.disk import Disk
@@ -108,6 +108,7 @@ class Node:
             meta=self.meta,
             journal=self.disk.journal,
             timing=config.timing,
+            members=membership.of(config.nodes),
             compaction_entries=config.limits.compaction_entries,
             snapshots=self.disk.snapshots,
             snapshot_commands=config.limits.snapshot_commands,
@@ -168,6 +169,9 @@ class Node:
         self.replica.tick()
         applied = self.machine.take_applied()
         self._watch_leadership()
+        if self.replica.removed and not self._stop:
+            log.warning("node %d is no member of cluster %r any more and ends", self.me.id, self.config.cluster)
+            self._stop = True
         for entry in applied:
             self.gateway.applied(entry, self.machine.fill_repeats)
             self.admin.applied(entry.log_index, entry.term)
@@ -196,8 +200,15 @@ class Node:
     def hint(self) -> LeaderHint:
         """Who leads, as far as this node knows."""
         leader = self.replica.leader_id
-        address = None if leader is None else self._order_addresses.get(leader)
+        address = None if leader is None else self._order_address(leader)
         return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address)
+
+    def _order_address(self, node_id: int) -> str | None:
+        if node_id not in self._order_addresses:
+            # One that became a member after this node's cluster file was written.
+            node = self.replica.membership.node(node_id)
+            return None if node is None else node.orders_address
+        return self._order_addresses[node_id]
 
     def submit_barrier(self) -> tuple[int, int]:
         """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
+from smrx.config import NodeConfig
 from smrx.wire.frames import ErrorCode, FrameError
 
 #: A request is a few small fields.
@@ -120,6 +121,18 @@ class Snapshot(Request, frozen=True, kw_only=True):
     """Compact the log now. Answered by SnapshotReply."""
 
 
+class AddMember(Request, frozen=True, kw_only=True):
+    """Make a node a member; it gets its vote once it has the log. Leader only; answered by MembersReply."""
+
+    node: NodeConfig
+
+
+class RemoveMember(Request, frozen=True, kw_only=True):
+    """Make a node no member. Leader only, and never the leader itself; answered by MembersReply."""
+
+    node_id: int
+
+
 class HandOver(Request, frozen=True, kw_only=True):
     """Let another member lead: the one named, or the one that has most of the log. Leader only.
 
@@ -158,6 +171,8 @@ AnyRequest = (
     | Barrier
     | Snapshot
     | HandOver
+    | AddMember
+    | RemoveMember
     | Corrupt
     | Shutdown
 )
@@ -297,6 +312,9 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     version: str = ""
     durability: str = "memory"
     incarnation: int = 0
+    #: Members with a vote and members that learn, as this node's log says.
+    voters: tuple[int, ...] = ()
+    learners: tuple[int, ...] = ()
 
 
 class HashReply(Reply, frozen=True, kw_only=True):
@@ -365,6 +383,12 @@ class SnapshotReply(Reply, frozen=True, kw_only=True):
     log_index: int
 
 
+class MembersReply(Reply, frozen=True, kw_only=True):
+    """The change stands in the log here; the status tells when it is in force on a majority."""
+
+    log_index: int
+
+
 class HandOverReply(Reply, frozen=True, kw_only=True):
     """Who is to lead."""
 
@@ -395,6 +419,7 @@ AnyReply = (
     | BarrierReply
     | SnapshotReply
     | HandOverReply
+    | MembersReply
     | CorruptReply
     | ShutdownReply
 )

@@ -265,6 +265,7 @@ def storm(clock: Clock, seed: int, replica_class: type[Replica] = Replica) -> Cl
             cluster.network.heal()
         cluster.run(chance.uniform(0, 1.5))
     cluster.network.loss = 0.0
+    cluster.run(1.0)  # Longer than a hand-over takes.
     cluster.run_until(lambda: cluster.leader() is not None, 20.0, "a leader after the storm")
     cluster.commit(3)
     leader = cluster.leader()
