@@ -8,9 +8,10 @@ import click
 from rich.text import Text
 
 from smrx import compiling
-from smrx.cli import detached, options, output
+from smrx.cli import detached, members, options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
+from smrx.cli.keygen import keygen
 from smrx.cli.survey import Agreement, Seen, Survey, survey
 from smrx.client.asker import asker
 from smrx.config import Config
@@ -34,6 +35,10 @@ def cluster() -> None:
     Example:
       smrx cluster up
     """
+
+
+for _command in (keygen, members.add, members.remove, members.transfer):
+    cluster.add_command(_command)
 
 
 @cluster.command()
@@ -243,4 +248,6 @@ def _as_json(seen: Seen) -> dict[str, Any]:
         "durability": status.durability,
         "version": status.version,
         "incarnation": status.incarnation,
+        "voters": status.voters,
+        "learners": status.learners,
     }

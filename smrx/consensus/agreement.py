@@ -76,6 +76,8 @@ class Agreement:
         self._node_id = node_id
         self._peers = {peer: _Peer() for peer in peers}
         self._majority = (len(self._peers) + 1) // 2 + 1
+        #: Whether this node is one of those whose states are counted.
+        self._counted = True
         self._machine = machine
         self._ask = ask
         self._is_connected = is_connected
@@ -119,6 +121,15 @@ class Agreement:
         found = [peer.first_divergent for peer in self._peers.values() if peer.first_divergent is not None]
         return min(found, default=None)
 
+    def set_voters(self, voters: Iterable[int]) -> None:
+        """From now on the states of these nodes are compared and counted."""
+        voters = set(voters)
+        self._counted = self._node_id in voters
+        self._majority = len(voters) // 2 + 1
+        voters.discard(self._node_id)
+        self._peers = {node: self._peers.get(node) or _Peer() for node in sorted(voters)}
+        self.diverged = {node: first for node, first in self.diverged.items() if node in voters}
+
     def fence(self, reason: str) -> None:
         """Leave the cluster's work: this node's state cannot be trusted. The first reason stays."""
         if self.fenced is None:
@@ -129,8 +140,8 @@ class Agreement:
 
     def observe(self, node: int, sequence: int, state_hash: int, now: float) -> None:
         """A peer says its state after a command."""
-        peer = self._peers[node]
-        if peer.high is not None:
+        peer = self._peers.get(node)
+        if peer is None or peer.high is not None:
             return
         mine = self._hash_at(sequence)
         if mine is not None:
@@ -145,7 +156,9 @@ class Agreement:
 
     def answered(self, node: int, reply: HashReply, now: float) -> None:
         """A peer tells the hashes it was asked for."""
-        peer = self._peers[node]
+        peer = self._peers.get(node)
+        if peer is None:
+            return
         for sequence, theirs in reply.hashes:
             if theirs is None:
                 continue
@@ -181,7 +194,8 @@ class Agreement:
 
     def forget(self, node: int) -> None:
         """A peer came back in a new life: what it said before is of no account, what it did stays named."""
-        self._peers[node] = _Peer()
+        if node in self._peers:
+            self._peers[node] = _Peer()
         self.diverged.pop(node, None)
 
     def restart(self) -> None:
@@ -237,7 +251,7 @@ class Agreement:
         mine = self._hash_at(sequence)
         if mine is None:
             return
-        votes: dict[int, list[int]] = {mine: [self._node_id]}
+        votes: dict[int, list[int]] = {mine: [self._node_id] if self._counted else []}
         silent = []
         for node, peer in self._peers.items():
             theirs = self._vote_of(node, peer, sequence, mine, now)
@@ -281,7 +295,7 @@ class Agreement:
     def _agreed(self) -> int | None:
         """The last command for which a majority, this node included, is known to have this node's state."""
         agreed = sorted((peer.agreed for peer in self._peers.values() if peer.agreed is not None), reverse=True)
-        needed = self._majority - 1
+        needed = self._majority - self._counted
         return agreed[needed - 1] if 0 < needed <= len(agreed) else None
 
     def _is_behind(self) -> bool:

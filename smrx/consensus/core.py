@@ -5,15 +5,20 @@ Owns no rule of consensus. The parts build on each other: Core, Following, Elect
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from smrx.config import Timing
+from smrx.config import NodeConfig, Timing
+from smrx.consensus import membership
 from smrx.consensus.agreement import Agreement
 from smrx.consensus.internals import LEADER, Library, now
 from smrx.consensus.journal import MemoryJournal
+from smrx.consensus.membership import Membership
 from smrx.consensus.messages import FENCED, LEARNER, Body, Envelope
 from smrx.consensus.recovery import MetaStore, Rejoin
 from smrx.consensus.transport import Header, PeerTransport
+
+#: The cluster file's membership stands where every log begins.
+_GENESIS_INDEX: Final = 1
 
 
 class StateMachine(Protocol):
@@ -76,6 +81,7 @@ class Core(Library):
         meta: MetaStore,
         journal: MemoryJournal,
         timing: Timing,
+        members: Membership | None = None,
     ) -> None:
         self.node_id = node_id
         self.machine = machine
@@ -84,9 +90,10 @@ class Core(Library):
         #: Messages that were well formed but refused, by reason.
         self.refused: Counter[str] = Counter()
         self._transport = transport
+        #: Every node this one listens to; members may be fewer: see membership.
         self._views = {peer: PeerView() for peer in peers}
-        self._majority = (len(peers) + 1) // 2 + 1
         journal.attach(meta)
+        self._membership = self._first_membership(members, peers, meta, journal)
         self._rejoin = Rejoin(active=self._starts_as_learner(meta, journal))
         self.agreement = Agreement(node_id, peers, machine, transport.post, transport.is_connected)
         super().__init__(node_id, peers, transport, journal, timing)
@@ -98,6 +105,35 @@ class Core(Library):
             hello_seconds=1.2 * timing.heartbeat_ms / 1000,
             silence_seconds=timing.election_max_ms / 1000,
         )
+
+    def _first_membership(
+        self, members: Membership | None, peers: Sequence[int], meta: MetaStore, journal: MemoryJournal
+    ) -> Membership:
+        """The newest this node knows: of its log, of its last life, or else that of the cluster file."""
+        if members is None:
+            members = membership.of(NodeConfig(id=node, port=node) for node in (self.node_id, *peers))
+        if not meta.membership[1]:
+            # Kept from the first start on: a cluster file that was edited since does not change who has a vote.
+            meta.set_membership((_GENESIS_INDEX, membership.encode(members)))
+        if meta.membership[0] > journal.membership[0]:
+            # A log that is new, that was lost, or that was not told any more of the snapshot it begins at.
+            journal.begin_with(meta.membership)
+        self._membership_index, entry = journal.membership
+        return membership.decode(entry)
+
+    @property
+    def membership(self) -> Membership:
+        """Who belongs to the cluster, as far as this node's log says."""
+        return self._membership
+
+    @property
+    def _voters(self) -> frozenset[int]:
+        """The other members whose votes and acknowledgements count."""
+        return self._membership.voters - {self.node_id}
+
+    @property
+    def _majority(self) -> int:
+        return len(self._membership.voters) // 2 + 1
 
     @property
     def is_leader(self) -> bool:
@@ -116,16 +152,19 @@ class Core(Library):
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
         """A node whose word others rely on, and whose log is gone, must not act as if it had promised nothing."""
-        return meta.joined and journal.empty
+        return meta.joined and journal.lost
 
     def _header(self) -> Header:
         flags = (LEARNER if self._rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
         return Header(self.term, flags, *self.machine.position())
 
     def _persist(self) -> None:
-        """Before anything leaves: what it promises is durable."""
-        self._journal.sync()
+        """Before anything leaves: what it promises is durable.
+
+        The term first: no durable entry is of a term that its node could forget.
+        """
         self.meta.sync()
+        self._journal.sync()
 
     def _post(self, peer: int, body: Body) -> None:
         self._transport.post(peer, body)

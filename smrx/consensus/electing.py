@@ -12,7 +12,8 @@ from smrx.consensus.core import StateMachine
 from smrx.consensus.following import Following
 from smrx.consensus.internals import chance, now
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.messages import Envelope, PreVote, PreVoteReply, RequestVote, Vote
+from smrx.consensus.membership import Membership
+from smrx.consensus.messages import Acquaint, Envelope, PreVote, PreVoteReply, RequestVote, StandNow, Vote
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.transport import PeerTransport
 
@@ -29,22 +30,29 @@ class Electing(Following):
         meta: MetaStore,
         journal: MemoryJournal,
         timing: Timing,
+        members: Membership | None = None,
     ) -> None:
         self._votes: tuple[int, set[int]] = (0, set())
         self._round = 0
         self._round_ends_at: float | None = None
         self._encouraged_by: set[int] = set()
-        super().__init__(node_id, peers, machine, transport, meta, journal, timing)
-        if not peers:
+        #: The leader wants this node in its place: nobody needs to be asked first.
+        self._told_to_stand = False
+        super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
+        if not self._voters:
             # Nobody's heartbeat to wait for.
             self._election_deadline = now()
 
     def _may_stand(self) -> bool:
         """Whether to become a candidate now that no leader was heard for long enough."""
         self._lose_leader()
-        if self._rejoin.active or self.agreement.fenced is not None or not self._majority_in_reach():
+        if not self._may_lead() or not self._majority_in_reach():
+            self._told_to_stand = False
             self._stand_later()
             return False
+        if self._told_to_stand:
+            self._told_to_stand = False
+            return True
         if len(self._encouraged_by) + 1 >= self._majority:
             self._encouraged_by = set()
             self._round_ends_at = None
@@ -56,8 +64,12 @@ class Electing(Following):
             self._stand_later()
         return False
 
+    def _may_lead(self) -> bool:
+        """Whether this node has a vote, its log, and a state nobody doubts."""
+        return self.node_id in self._membership.voters and not self._rejoin.active and self.agreement.fenced is None
+
     def _majority_in_reach(self) -> bool:
-        return 1 + sum(self._counts(peer) for peer in self._views) >= self._majority
+        return 1 + sum(self._counts(peer) for peer in self._voters) >= self._majority
 
     def _counts(self, peer: int) -> bool:
         """Whether the peer is there and holds state."""
@@ -71,10 +83,13 @@ class Electing(Following):
         self._round += 1
         self._encouraged_by = set()
         self._round_ends_at = now() + self.timing.election_min_ms / 2000
-        for peer in self._views:
+        for peer in self._voters:
             self._post(peer, PreVote(self._round, self._journal.last_index, self._journal.last_term))
 
     def _on_pre_vote(self, peer: int, envelope: Envelope, body: PreVote) -> None:
+        if body.last_index < self._membership_index <= self.commit_index:
+            # It may not know who leads: one that became a member after its log ended.
+            self._post(peer, Acquaint([member.node for member in self._membership.members]))
         patience = self.timing.election_min_ms / 1000
         if self._rejoin.active or self.is_leader or now() - self._leader_heard_at < patience:
             return
@@ -82,8 +97,16 @@ class Electing(Following):
             self._post(peer, PreVoteReply(body.round))
 
     def _on_pre_vote_reply(self, peer: int, envelope: Envelope, body: PreVoteReply) -> None:
-        if body.round == self._round and self._round_ends_at is not None and self._views[peer].holds_state:
+        standing = body.round == self._round and self._round_ends_at is not None
+        if standing and peer in self._voters and self._views[peer].holds_state:
             self._encouraged_by.add(peer)
+
+    def _on_stand_now(self, peer: int, envelope: Envelope, body: StandNow) -> None:
+        # Only the leader of this term may say so; and it may be late, or the node no longer fit to lead.
+        if envelope.term != self.term or self.leader_id != peer or self._rejoin.active:
+            return
+        self._told_to_stand = True
+        self._hand_to_library(peer, {"type": "timeout_now", "term": envelope.term})
 
     def _on_request_vote(self, peer: int, envelope: Envelope, body: RequestVote) -> None:
         if self._rejoin.active:
@@ -104,7 +127,7 @@ class Electing(Following):
 
     def _counts_vote(self, peer: int, envelope: Envelope, body: Vote) -> bool:
         """The library counts messages, not voters: one vote a member and term, and none of a node without its log."""
-        if not self._views[peer].holds_state or body.term != self.term:
+        if peer not in self._voters or not self._views[peer].holds_state or body.term != self.term:
             return False
         if self._votes[0] != body.term:
             self._votes = (body.term, set())

@@ -13,6 +13,7 @@ from smrx.consensus import snapshots
 from smrx.consensus.core import Core, StateMachine
 from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.membership import Membership
 from smrx.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -52,13 +53,14 @@ class Following(Core):
         meta: MetaStore,
         journal: MemoryJournal,
         timing: Timing,
+        members: Membership | None = None,
     ) -> None:
         self._leader_heard_at = _NEVER
         self._incoming = snapshots.Incoming()
         #: While an append is handled: its stream number, and whether its sender wants no word if all is well.
         self._answering_stream = 0
         self._answering_quietly = False
-        super().__init__(node_id, peers, machine, transport, meta, journal, timing)
+        super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
 
     def _on_append(self, peer: int, envelope: Envelope, body: AppendEntries) -> None:
         if not self._accept_leader(peer, envelope, body.last_index):
@@ -86,6 +88,8 @@ class Following(Core):
             self._hand_to_library(peer, message)
         finally:
             self._keep_tail = False
+        self._follow_membership()
+        self._note_removal(body.last_index)
 
     def _trusted_commit(self, body: AppendEntries | SnapshotChunk) -> int:
         """The part of a leader's commit index that this message proves this log to share.
@@ -126,7 +130,10 @@ class Following(Core):
     def _reply(self, peer: int, next_index: int, reset: bool, success: bool) -> None:
         """Answer the append in hand."""
         if success:
-            self._rejoin.reached(self.term, next_index - 1)
+            if self._rejoin.active:
+                self._rejoin.reached(self.term, next_index - 1)
+                if not self._rejoin.active:
+                    self._journal.regained()
             # From this answer on others rely on this log; durable before it leaves.
             self.meta.set_joined()
             if self._answering_quietly:
@@ -160,32 +167,49 @@ class Following(Core):
             self._post(peer, SnapshotReply(body.index, received, refused=False))
             return
         self._incoming.drop()
-        if self._install(snapshots.Snapshot(body.index, body.of_term, data, body.checksum)):
+        snapshot = snapshots.Snapshot(body.index, body.of_term, data, body.checksum)
+        if self._install(snapshot, (body.membership_index, body.membership)):
             self._reply(peer, body.index + 1, reset=False, success=True)
         else:
             self._post(peer, SnapshotReply(body.index, 0, refused=True))
 
-    def _install(self, snapshot: snapshots.Snapshot) -> bool:
+    def _install(self, snapshot: snapshots.Snapshot, in_force: tuple[int, bytes]) -> bool:
         """Become the snapshot's state; False, with nothing changed, if it is none."""
         if not snapshots.is_intact(snapshot.data, snapshot.checksum):
             self.refused["damaged snapshot"] += 1
             log.error("node %d: the snapshot at entry %d was damaged on its way", self.node_id, snapshot.index)
             return False
         try:
-            self.machine.restore(snapshot.data)
+            self.machine.restore(bytes(snapshot.data))
         except ValueError as error:
             self.refused["unusable snapshot"] += 1
             log.error("node %d: the snapshot at entry %d is no state: %s", self.node_id, snapshot.index, error)
             return False
-        self._rebase_log(snapshot.index, snapshot.term)
+        # Durable before the log is cut at it: a kill between the two leaves a log and a newer snapshot. And first, who
+        # belongs to the cluster by then: never may this node count a majority of those that once did.
+        if in_force[0] > self._membership_index:
+            self.meta.set_membership(in_force)
+            self.meta.sync()
+        self._store_snapshot(snapshot)
+        self._rebase_log(snapshot.index, snapshot.term, in_force)
+        self._follow_membership()
         self._jump_to(snapshot.index)
         self.agreement.restart()
         log.info("node %d: took over the state after log entry %d", self.node_id, snapshot.index)
         return True
 
-    def _rebase_log(self, index: int, term: int) -> None:
+    def _store_snapshot(self, snapshot: snapshots.Snapshot) -> None:
+        raise NotImplementedError
+
+    def _rebase_log(self, index: int, term: int, in_force: tuple[int, bytes]) -> None:
         """Entries after the snapshot that are known to follow it may be acknowledged ones, and stay."""
-        self._journal.install(index, term)
+        self._journal.install(index, term, in_force)
+
+    def _follow_membership(self) -> None:
+        raise NotImplementedError
+
+    def _note_removal(self, leader_last_index: int) -> None:
+        raise NotImplementedError
 
     def _accept_leader(self, peer: int, envelope: Envelope, last_index: int) -> bool:
         """Whether this is the leader of the current term; one of an earlier term is told so."""

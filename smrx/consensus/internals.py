@@ -59,8 +59,9 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self._SyncObj__raftLog = journal
         self._SyncObj__raftCurrentTerm = journal.getCurrentTerm()
         self._SyncObj__votedForNodeId = journal.getVotedForNodeId()
-        self._SyncObj__raftCommitIndex = journal.getRaftCommitIndex()
-        self._SyncObj__raftLastApplied = journal.first_index
+        # What a restart made of a snapshot and the journal is applied, and was committed before.
+        self._SyncObj__raftCommitIndex = max(journal.getRaftCommitIndex(), journal.applied_index)
+        self._SyncObj__raftLastApplied = max(journal.first_index, journal.applied_index)
         # It would open a poll object a node and ask the kernel at every tick.
         self._poller = _NothingToPoll()
 
@@ -110,6 +111,25 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def _election_deadline(self, deadline: float) -> None:
         # Moved when an election would be pointless, so that the tick does not ask at every turn.
         self._SyncObj__raftElectionDeadline = deadline
+
+    def _set_voters(self, peers: Iterable[int]) -> None:
+        # The library's own way is a pickled entry of its log, in force only when it is applied.
+        voters = {self._nodes[peer] for peer in peers}
+        known: set[Node] = self._SyncObj__otherNodes
+        for node in voters - known:
+            self._SyncObj__lastResponseTime[node] = now()
+        known.clear()
+        known.update(voters)
+
+    def _track(self, peer: int) -> None:
+        """Keep for a peer what the library keeps for those with a vote."""
+        self._SyncObj__raftNextIndex[self._nodes[peer]] = self._journal.last_index + 1
+        self._SyncObj__raftMatchIndex[self._nodes[peer]] = 0
+
+    def _untrack(self, peer: int) -> None:
+        node = self._nodes.pop(peer)
+        for kept in (self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex, self._SyncObj__lastResponseTime):
+            kept.pop(node, None)
 
     def _heartbeat_due(self) -> float:
         return float(self._SyncObj__newAppendEntriesTime)

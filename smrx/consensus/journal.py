@@ -11,6 +11,7 @@ from typing import ClassVar, Final, overload
 
 from pysyncobj.journal import Journal
 
+from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
 
@@ -24,11 +25,17 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
 
     #: Whether the entries survive the process. Such a journal needs a snapshot store that does, too.
     persistent: ClassVar[bool] = False
+    #: The entry up to which the state machine stands already when the replica starts; the base, if it is not told.
+    applied_index: int = _GENESIS[1]
 
     def __init__(self) -> None:
         """Start an empty log; attach() must follow before the first use."""
         self._entries: list[LogEntry] = [_GENESIS]
         self._bytes = len(NO_OP)
+        #: The bytes of all commands ever appended here.
+        self.appended_bytes = 0
+        #: (index, entry) of every membership: the one in force at the base, then those of the log.
+        self._memberships: list[tuple[int, bytes]] = [(0, b"")]
         self._meta: MetaStore | None = None
 
     def attach(self, meta: MetaStore) -> None:
@@ -36,9 +43,12 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         self._meta = meta
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing was ever appended: what a node that lost its memory has."""
+    def lost(self) -> bool:
+        """Whether entries this node promised to keep may be missing: nothing was ever appended in this life."""
         return self._entries == [_GENESIS]
+
+    def regained(self) -> None:
+        """Everything this node ever promised is here again."""
 
     @property
     def first_index(self) -> int:
@@ -80,12 +90,33 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
                 return self._entries[start : end + 1]
         return self._entries[start : start + max_entries]
 
-    def install(self, index: int, term: int) -> None:
-        """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes."""
+    @property
+    def membership(self) -> tuple[int, bytes]:
+        """Where the newest membership of this log stands, and its entry; (0, b"") where it has none."""
+        return self._memberships[-1]
+
+    def membership_at(self, index: int) -> tuple[int, bytes]:
+        """The membership that was in force after an entry from the base on."""
+        return next(
+            found for found in reversed(self._memberships) if found[0] <= index or found is self._memberships[0]
+        )
+
+    def begin_with(self, membership: tuple[int, bytes]) -> None:
+        """Set the membership that is in force at the base."""
+        self._memberships[0] = membership
+
+    def install(self, index: int, term: int, membership: tuple[int, bytes] | None = None) -> None:
+        """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes.
+
+        `membership` is what is in force there; the one known last, if it is not said.
+        """
         if self.term_at(index) == term:
             self.compact(index)
         else:
+            if membership is None:
+                membership = self.membership
             self.clear()
+            self.begin_with(membership)
             self._entries.append((NO_OP, index, term))
             self._bytes = len(NO_OP)
 
@@ -104,14 +135,22 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
             raise ValueError(f"log: expected the entry {self._entries[-1][1] + 1}, found {idx}")
         self._entries.append((command, idx, term))
         self._bytes += len(command)
+        self.appended_bytes += len(command)
+        if is_membership(command):
+            self._memberships.append((idx, command))
 
     def clear(self) -> None:
         """Remove everything."""
         self._entries = []
         self._bytes = 0
+        del self._memberships[1:]
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         """Remove the entry at this position and all after it."""
+        if entryFrom < len(self._entries):
+            first = self._entries[entryFrom][1]
+            while len(self._memberships) > 1 and self._memberships[-1][0] >= first:
+                del self._memberships[-1]
         self._bytes -= sum(len(entry[0]) for entry in self._entries[entryFrom:])
         del self._entries[entryFrom:]
 
@@ -119,6 +158,8 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         """Remove the entries before this position."""
         self._bytes -= sum(len(entry[0]) for entry in self._entries[:entryTo])
         del self._entries[:entryTo]
+        while self._entries and len(self._memberships) > 1 and self._memberships[1][0] <= self._entries[0][1]:
+            del self._memberships[0]
 
     @overload
     def __getitem__(self, item: int) -> LogEntry: ...

@@ -16,6 +16,7 @@ from smrx.consensus.core import StateMachine
 from smrx.consensus.electing import Electing
 from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.membership import Membership
 from smrx.consensus.messages import (
     CHUNK_BYTES,
     MAX_BATCH_BYTES,
@@ -25,9 +26,10 @@ from smrx.consensus.messages import (
     Envelope,
     SnapshotChunk,
     SnapshotReply,
+    StandNow,
 )
 from smrx.consensus.recovery import MetaStore
-from smrx.consensus.snapshots import Outgoing, Snapshot
+from smrx.consensus.snapshots import MemorySnapshots, Outgoing, Snapshot, SnapshotStore
 from smrx.consensus.transport import PeerTransport
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,26 @@ WINDOW_BYTES: Final = 8 << 20
 WINDOW_MESSAGES: Final = 128
 #: With entries under way the next one carries the commit index; if none comes, followers wait no longer than this.
 _ANNOUNCE_SECONDS: Final = 0.002
+#: A peer that was asked to lead and does not by then is given up: until it does, no command is taken.
+_HAND_OVER_SECONDS: Final = 0.5
 #: A snapshot that a peer could not use is not tried again before.
 _REFUSED_SECONDS: Final = 1.0
 
 
-class _Progress:
+class NotLeader(Exception):
+    """Commands are taken by the leader only; the replica's leader_id says who that is."""
+
+
+class _HandOver:
+    """A leader that wants to be one no more."""
+
+    def __init__(self, peer: int, deadline: float) -> None:
+        self.peer = peer
+        self.deadline = deadline
+        self.told = False
+
+
+class Progress:
     """What is under way to one peer."""
 
     def __init__(self) -> None:
@@ -90,34 +107,87 @@ class Leading(Electing):
         meta: MetaStore,
         journal: MemoryJournal,
         timing: Timing,
+        members: Membership | None = None,
     ) -> None:
-        self._progress = {peer: _Progress() for peer in peers}
+        #: Members to whom a leader sends, those that only learn included.
+        self._progress: dict[int, Progress] = {}
         self._announced = 0
         self._unannounced_since: float | None = None
-        self._snapshot: Snapshot | None = None
-        super().__init__(node_id, peers, machine, transport, meta, journal, timing)
+        #: Where snapshots come from; the node gives one that does not make the loop wait.
+        self._snapshots: SnapshotStore = MemorySnapshots(machine.snapshot)
+        self._hand_over: _HandOver | None = None
+        super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
 
     def in_flight_bytes(self, peer: int) -> int:
         """Bytes of entries sent to a peer and not acknowledged."""
         return self._progress[peer].size_bytes
 
+    def hand_over(self, peer: int | None = None) -> int:
+        """Begin to make a peer the leader, the one that has most of the log where none is named; return who it is.
+
+        Until it leads, or half a second has passed, this node takes no commands. Raises NotLeader; ValueError where
+        nobody, or not the one named, can lead.
+        """
+        if not self.is_leader:
+            raise NotLeader
+        if peer is not None and peer not in self._voters:
+            known = ", ".join(map(str, sorted(self._voters)))
+            raise ValueError(f"expected one of the other members ({known}) to lead, found {peer}")
+        fit = [other for other in sorted(self._voters) if self._counts(other)]
+        if peer is None and fit:
+            peer = max(fit, key=lambda other: self._match_index[self._nodes[other]])
+        if peer not in fit:
+            who = "another member" if peer is None else f"node {peer}"
+            raise ValueError(
+                f"expected {who} to be in reach and to hold the state, found otherwise; nothing was changed"
+            )
+        self._hand_over = _HandOver(peer, now() + _HAND_OVER_SECONDS)
+        self._go_on_handing_over()
+        return peer
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether commands must wait until it is known who leads."""
+        return self._hand_over is not None
+
+    def _go_on_handing_over(self) -> None:
+        """Tell the successor once it has everything; give up on one that takes too long."""
+        over = self._hand_over
+        if over is None:
+            return
+        if not self.is_leader:
+            self._hand_over = None
+        elif now() >= over.deadline:
+            log.warning("node %d: node %d did not take over in time", self.node_id, over.peer)
+            self._hand_over = None
+        elif over.peer not in self._voters:
+            self._hand_over = None
+        elif not over.told and self.commit_index == self.last_index == self._match_index[self._nodes[over.peer]]:
+            over.told = True
+            self._post(over.peer, StandNow())
+
     def _leading(self) -> None:
         """A new leadership begins."""
+        self._hand_over = None
         self.meta.set_joined()
-        self._progress = {peer: _Progress() for peer in self._views}
+        self._progress = {peer: Progress() for peer in self._membership.ids - {self.node_id}}
+        for peer in self._progress:
+            self._track(peer)
         self._announced = self.commit_index
         self._unannounced_since = None
 
     def _replicate(self) -> None:
         """Send every peer what it lacks and has room for."""
-        for peer, node in self._nodes.items():
+        for peer in self._progress:
+            node = self._nodes[peer]
             if self._transport.is_connected(peer):
                 self._send(peer, node, heartbeat=False)
         self._announced = self.commit_index
         self._unannounced_since = None
 
     def _heartbeat(self) -> None:
-        for peer, node in self._nodes.items():
+        for peer in self._progress:
+            node = self._nodes[peer]
             if self._transport.is_connected(peer):
                 self._send(peer, node, heartbeat=True)
         self._announced = self.commit_index
@@ -135,7 +205,8 @@ class Leading(Electing):
                 return
         self._announced = self.commit_index
         self._unannounced_since = None
-        for peer, node in self._nodes.items():
+        for peer in self._progress:
+            node = self._nodes[peer]
             next_index = self._next_index[node]
             if self._transport.is_connected(peer) and next_index > self._journal.first_index:
                 self._post_append(peer, next_index, [], quiet=True)
@@ -179,7 +250,7 @@ class Leading(Electing):
         )
 
     def _on_append_reply(self, peer: int, envelope: Envelope, body: AppendReply) -> None:
-        if not self.is_leader or not self._is_of_this_term(envelope):
+        if not self.is_leader or not self._is_of_this_term(envelope) or peer not in self._progress:
             return
         if body.next_index > self._journal.last_index + 1 and body.success:
             self.refused["acknowledges entries that are not there"] += 1
@@ -217,7 +288,7 @@ class Leading(Electing):
 
     def _forget_peer(self, peer: int) -> None:
         """A peer came back in a new life: what it held may be gone."""
-        if self.is_leader:
+        if self.is_leader and peer in self._progress:
             node = self._nodes[peer]
             self._match_index[node] = 0
             self._progress[peer].restart()
@@ -251,6 +322,7 @@ class Leading(Electing):
         )
 
     def _post_chunk(self, peer: int, snapshot: Snapshot, offset: int, data: bytes) -> None:
+        membership_index, membership = self._journal.membership_at(snapshot.index)
         self._post(
             peer,
             SnapshotChunk(
@@ -263,11 +335,13 @@ class Leading(Electing):
                 self.commit_index,
                 self._journal.last_index,
                 self._progress[peer].stream,
+                membership_index,
+                membership,
             ),
         )
 
     def _on_snapshot_reply(self, peer: int, envelope: Envelope, body: SnapshotReply) -> None:
-        if not self.is_leader or not self._is_of_this_term(envelope):
+        if not self.is_leader or not self._is_of_this_term(envelope) or peer not in self._progress:
             return
         node, progress = self._nodes[peer], self._progress[peer]
         # A sign of life to the library, no acknowledgement.
@@ -280,7 +354,8 @@ class Leading(Electing):
             return
         if body.refused:
             log.error("node %d: node %d cannot use the snapshot at entry %d", self.node_id, peer, body.index)
-            progress.transfer = self._snapshot = None
+            progress.transfer = None
+            self._snapshots.refused(body.index)
             progress.no_snapshot_before = now() + _REFUSED_SECONDS
             return
         transfer.acknowledge(body.offset, now())
@@ -288,19 +363,20 @@ class Leading(Electing):
 
     def _snapshot_for_peers(self) -> Snapshot | None:
         """A snapshot that the log continues; taken when one is needed, None while it is not ready."""
-        if self._snapshot is None or self._snapshot.index < self._journal.first_index:
-            term = self._journal.term_at(self.applied_index)
-            assert term is not None
-            self._snapshot = Snapshot.of(self.applied_index, term, self.machine.snapshot())
-            log.info(
-                "node %d: snapshot after log entry %d, %d bytes",
-                self.node_id,
-                self._snapshot.index,
-                len(self._snapshot.data),
-            )
-        return self._snapshot
+        snapshot = self._snapshots.newest()
+        if snapshot is None or snapshot.index < self._journal.first_index:
+            self._take_snapshot(lasting=False)
+            snapshot = self._snapshots.newest()
+        return None if snapshot is None or snapshot.index < self._journal.first_index else snapshot
+
+    def _take_snapshot(self, *, lasting: bool) -> None:
+        term = self._journal.term_at(self.applied_index)
+        assert term is not None
+        self._snapshots.begin(self.applied_index, term, lasting=lasting)
 
     def _oldest_needed(self) -> int:
-        """The first entry that a snapshot under way will be continued from."""
+        """The first entry that a snapshot under way, or being taken, will be continued from."""
         transfers = [progress.transfer for progress in self._progress.values()]
-        return min((transfer.snapshot.index for transfer in transfers if transfer is not None), default=self.last_index)
+        indexes = [transfer.snapshot.index for transfer in transfers if transfer is not None]
+        pending = self._snapshots.pending_index
+        return min(indexes if pending is None else [*indexes, pending], default=self.last_index)

@@ -13,6 +13,9 @@ import msgspec
 import xxhash
 from msgspec import Meta
 
+from smrx.config import NodeConfig
+from smrx.consensus.membership import MembershipError, is_membership
+from smrx.consensus.membership import decode as decode_membership
 from smrx.wire.batches import MAX_ENTRY_BYTES, VERSION
 
 #: Spoken by members of one cluster version; another number is dropped.
@@ -24,6 +27,8 @@ MAX_BATCH_ENTRIES: Final = 4096
 CHUNK_BYTES: Final = 256 << 10
 MAX_SNAPSHOT_BYTES: Final = 16 << 30
 MAX_HASHES: Final = 512
+#: 255 members, each with host, ports and keys.
+MAX_MEMBERSHIP_BYTES: Final = 256 << 10
 #: A batch may be one byte short of MAX_BATCH_BYTES and take one more entry of the largest size; the rest is headers.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES + MAX_ENTRY_BYTES + 64 * MAX_BATCH_ENTRIES
 
@@ -110,6 +115,9 @@ class SnapshotChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
     commit_index: Index
     last_index: Index
     stream: Natural
+    #: Who belongs to the cluster at that entry, and where the log says so.
+    membership_index: Index
+    membership: Annotated[bytes, Meta(max_length=MAX_MEMBERSHIP_BYTES)]
 
 
 class SnapshotReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=8):
@@ -132,6 +140,16 @@ class HashReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fro
     hashes: Annotated[list[tuple[Natural, Natural | None]], Meta(max_length=MAX_HASHES)]
 
 
+class Acquaint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=12):
+    """These are members, says a node to one whose log is too old to know: it may listen to them. Grants no rights."""
+
+    nodes: Annotated[list[NodeConfig], Meta(max_length=255)]
+
+
+class StandNow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=11):
+    """You have everything I have: stand for election at once, and I will vote for you (Ongaro's thesis, 3.10)."""
+
+
 Body = (
     Hello
     | AppendEntries
@@ -144,6 +162,8 @@ Body = (
     | SnapshotReply
     | HashRequest
     | HashReply
+    | StandNow
+    | Acquaint
 )
 
 
@@ -185,10 +205,20 @@ def entry_fault(entry: bytes) -> str | None:
     """Return what keeps these bytes from being a command of the log, or None."""
     if len(entry) > MAX_ENTRY_BYTES:
         return f"expected an entry of at most {MAX_ENTRY_BYTES} bytes, found {len(entry)}"
+    if is_membership(entry):
+        return _membership_fault(entry)
     if len(entry) < 2 or entry[0] != REGULAR:
         return f"expected an entry that starts with a 0 byte and a version byte, found {entry[:2]!r}"
     if entry[1] != VERSION:
         return f"expected entry version {VERSION}, found {entry[1]}"
+    return None
+
+
+def _membership_fault(entry: bytes) -> str | None:
+    try:
+        decode_membership(entry)
+    except MembershipError as error:
+        return str(error)
     return None
 
 
@@ -198,6 +228,8 @@ def _absurd(envelope: Envelope) -> bool:
     if isinstance(body, AppendEntries):
         return _absurd_append(body, term)
     if isinstance(body, SnapshotChunk):
+        if not 1 <= body.membership_index <= body.index or _membership_fault(body.membership) is not None:
+            return True
         return body.of_term > term or body.index < 1 or body.offset + len(body.data) > body.total
     if isinstance(body, RequestVote):
         return body.last_term >= term or body.last_index < 1

@@ -34,6 +34,8 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     term: int
     vote: int | None
     joined: bool
+    membership_index: int = 0
+    membership: bytes = b""
 
 
 class MetaStore:
@@ -80,6 +82,20 @@ class MetaStore:
         """Change term and vote."""
         if (term, vote) != (self._record.term, self._record.vote):
             self._record.term, self._record.vote = term, vote
+            self._dirty = True
+
+    @property
+    def membership(self) -> tuple[int, bytes]:
+        """Where in the log the membership stood that was last in force here, and its entry; (0, b"") if none ever was.
+
+        A node must not forget it: with an older one it could take for a majority what is none.
+        """
+        return self._record.membership_index, self._record.membership
+
+    def set_membership(self, membership: tuple[int, bytes]) -> None:
+        """Change the membership in force."""
+        if membership != self.membership:
+            self._record.membership_index, self._record.membership = membership
             self._dirty = True
 
     def set_joined(self) -> None:

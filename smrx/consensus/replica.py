@@ -10,13 +10,17 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
-from smrx.config import Timing
+from pysyncobj.node import Node
+
+from smrx.config import NodeConfig, Timing
 from smrx.consensus import messages
-from smrx.consensus.core import ConsensusError, StateMachine
+from smrx.consensus.core import ConsensusError, PeerView, StateMachine
 from smrx.consensus.internals import CANDIDATE, LEADER, now
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.leading import Leading
+from smrx.consensus.leading import Leading, NotLeader, Progress
+from smrx.consensus.membership import Membership, MembershipError, decode, encode, is_membership
 from smrx.consensus.messages import (
+    Acquaint,
     AppendEntries,
     AppendReply,
     Envelope,
@@ -27,9 +31,11 @@ from smrx.consensus.messages import (
     RequestVote,
     SnapshotChunk,
     SnapshotReply,
+    StandNow,
     Vote,
 )
 from smrx.consensus.recovery import MetaStore
+from smrx.consensus.snapshots import Mark, Schedule, Snapshot, SnapshotStore
 from smrx.consensus.transport import PeerTransport
 from smrx.wire.admin import PeerStatus
 
@@ -41,12 +47,13 @@ Role = Literal["leader", "follower", "candidate", "learner"]
 COMPACTION_BYTES: Final = 256 << 20
 #: Of a compacted log this part stays, so that a peer that lags a little needs no snapshot.
 _TAIL_PART: Final = 4
+#: Entries of a durable log dropped in one turn: the loop does not wait for the rest.
+_COMPACTED_A_TICK: Final = 2048
+#: Applied again in a third of a second at a restart.
+SNAPSHOT_COMMANDS: Final = 1_000_000
+SNAPSHOT_SECONDS: Final = 600.0
 #: How often a node looks again at what it waits for.
 _LOOK_AGAIN_SECONDS: Final = 0.01
-
-
-class NotLeader(Exception):
-    """Commands are taken by the leader only; the replica's leader_id says who that is."""
 
 
 class Replica(Leading):
@@ -61,23 +68,50 @@ class Replica(Leading):
         meta: MetaStore,
         journal: MemoryJournal,
         timing: Timing,
+        members: Membership | None = None,
         *,
         compaction_entries: int,
         compaction_bytes: int = COMPACTION_BYTES,
+        snapshots: SnapshotStore | None = None,
+        snapshot_commands: int = SNAPSHOT_COMMANDS,
+        snapshot_seconds: float = SNAPSHOT_SECONDS,
+        snapshot_sequence: int = 0,
     ) -> None:
         """Start as a follower, or as a learner where the node held state before; raises ValueError.
 
-        The machine is at its beginning, as the log is.
+        The machine stands at the journal's `applied_index`, which is the beginning where nothing was kept. Snapshots
+        are taken in memory unless there is a store; where the store is persistent, after so many commands or seconds,
+        counted from the one at `snapshot_sequence`.
         """
-        self._check_journal(journal)
+        self._check_journal(journal, snapshots)
         self._check_timing(timing)
         if compaction_entries < _TAIL_PART:
             raise ValueError(f"compaction_entries: expected at least {_TAIL_PART}, found {compaction_entries}")
         self._compaction_entries = compaction_entries
         self._compaction_bytes = compaction_bytes
-        self._compaction_asked = False
+        self._compaction_asked = self._snapshot_asked = False
         self._failure: ConsensusError | None = None
-        super().__init__(node_id, peers, machine, transport, meta, journal, timing)
+        #: This node was a member and is none any more.
+        self.removed = False
+        super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
+        if snapshots is not None:
+            self._snapshots = snapshots
+        # Half of what the log may hold: the other half is what follows the older of the two snapshots that are kept.
+        newest = self._snapshots.newest()
+        # Each member at another time: that it stands still for a moment is then no majority's moment.
+        part = sum(peer < node_id for peer in peers) / (len(peers) + 1)
+        self._schedule = Schedule(
+            Mark(
+                snapshot_sequence - int(part * snapshot_commands),
+                (0 if newest is None else newest.index) - int(part * compaction_entries / 2),
+                -int(part * compaction_bytes / 2),
+                now() - part * snapshot_seconds,
+            ),
+            commands=snapshot_commands,
+            seconds=snapshot_seconds,
+            entries=compaction_entries // 2,
+            size_bytes=compaction_bytes // 2,
+        )
         self._handlers: dict[type, Callable[[int, Envelope, Any], None]] = {
             AppendEntries: self._on_append,
             AppendReply: self._on_append_reply,
@@ -87,7 +121,10 @@ class Replica(Leading):
             PreVoteReply: self._on_pre_vote_reply,
             SnapshotChunk: self._on_chunk,
             SnapshotReply: self._on_snapshot_reply,
+            StandNow: self._on_stand_now,
+            Acquaint: self._on_acquaint,
         }
+        self._adopt_membership()
 
     # What the node calls.
 
@@ -95,11 +132,16 @@ class Replica(Leading):
         """Append a command to the log and send it to the followers; return its log index.
 
         It is committed, if ever, when tick() has handed it to the machine at this index and the present term. Raises
-        NotLeader; ValueError for bytes that are no entry.
+        NotLeader, also while the leadership is handed over; ValueError for bytes that are no entry.
         """
-        if not self.is_leader or self.agreement.fenced is not None:
+        if not self.is_leader or self.handing_over or self.agreement.fenced is not None:
             raise NotLeader
         self._check_entry(entry)
+        if is_membership(entry):
+            raise ValueError("expected a command of the exchange, found a membership; see add_member and remove_member")
+        return self._enter(entry)
+
+    def _enter(self, entry: bytes) -> int:
         index = self._journal.last_index + 1
         self._journal.add(entry, index, self.term)
         self._replicate()
@@ -114,20 +156,26 @@ class Replica(Leading):
         if self.agreement.fenced is not None:
             self._stand_down()
         else:
+            if not self._voters:
+                # Alone, this node is the majority: what it has appended is committed by the next step.
+                self._persist()
             self.doTick(0.0)
         self._announce_commit()
+        self._go_on_handing_over()
+        self._give_votes()
         self.agreement.tick(time)
 
     def next_deadline(self) -> float:
         """When tick() has something to do even if no message arrives (on the clock of time.monotonic)."""
         deadline = self._transport.next_deadline()
         if self.is_leader:
-            return min(deadline, self._heartbeat_due(), self._announcement_due())
+            end = float("inf") if self._hand_over is None else self._hand_over.deadline
+            return min(deadline, self._heartbeat_due(), self._announcement_due(), end)
         return min(deadline, max(self._election_deadline, now() + _LOOK_AGAIN_SECONDS))
 
     def compact(self) -> None:
-        """Compact the log at the next tick, however short it is."""
-        self._compaction_asked = True
+        """Take a snapshot at the next tick, where the store keeps them, and compact the log, however short it is."""
+        self._compaction_asked = self._snapshot_asked = True
 
     # What the node shows.
 
@@ -136,7 +184,7 @@ class Replica(Leading):
         """What this node is at present."""
         if self._raft_state == LEADER:
             return "leader"
-        if self._rejoin.active:
+        if self._rejoin.active or self.node_id not in self._membership.voters:
             return "learner"
         return "candidate" if self._raft_state == CANDIDATE else "follower"
 
@@ -154,16 +202,110 @@ class Replica(Leading):
             return f"catching up with the leader: log entry {self._journal.last_index} of {target}"
         if self.leader_id is not None:
             return None
-        reachable = 1 + sum(self._transport.is_connected(peer) for peer in self._views)
+        if self.node_id not in self._membership.voters:
+            return "waiting to be made a member: see smrx cluster add"
+        reachable = 1 + sum(self._transport.is_connected(peer) for peer in self._voters)
         if reachable < self._majority:
-            return f"waiting for a majority to be reachable ({reachable} of {len(self._views) + 1} members are)"
-        if (not self._rejoin.active) + sum(self._counts(peer) for peer in self._views) < self._majority:
+            return f"waiting for a majority to be reachable ({reachable} of {len(self._membership.voters)} members are)"
+        if (not self._rejoin.active) + sum(self._counts(peer) for peer in self._voters) < self._majority:
             return "waiting for a majority that holds state"
         return "waiting for a leader to be elected"
 
     def peer_status(self) -> tuple[PeerStatus, ...]:
         """What this node knows of each other member."""
         return tuple(self._status_of(peer) for peer in sorted(self._views))
+
+    # Who belongs to the cluster.
+
+    def add_member(self, node: NodeConfig) -> int:
+        """Make a node a member: it learns first, and gets its vote once it has the log; return the entry's index.
+
+        Raises NotLeader; MembershipError where that cannot be, or not yet.
+        """
+        return self._change(self._membership.with_learner(node))
+
+    def remove_member(self, node_id: int) -> int:
+        """Make a node no member; return the entry's index. Raises NotLeader; MembershipError, also for this node."""
+        if node_id == self.node_id:
+            raise MembershipError("expected another node than the leader, found the leader: let another one lead first")
+        return self._change(self._membership.without(node_id))
+
+    def _change(self, membership: Membership) -> int:
+        if not self.is_leader or self.handing_over or self.agreement.fenced is not None:
+            raise NotLeader
+        # One step at a time, and none before this leader's own first entry is committed: until then an earlier leader's
+        # change may still come or go (Ongaro's message to raft-dev, 2015-07-10).
+        if self._membership_index > self.commit_index or self._journal.term_at(self.commit_index) != self.term:
+            raise MembershipError("expected the last change of members to be done, found it on its way; try again")
+        index = self._journal.last_index + 1
+        self._journal.add(encode(membership), index, self.term)
+        self._follow_membership()
+        self._replicate()
+        return index
+
+    def _give_votes(self) -> None:
+        """A member that only learned, and has all there is, gets its vote."""
+        if not self.is_leader or self.handing_over or self._membership_index > self.commit_index:
+            return
+        for peer in self._membership.ids - self._membership.voters:
+            ready = self._counts(peer) and self._match_index[self._nodes[peer]] >= self.commit_index
+            if ready and self._journal.term_at(self.commit_index) == self.term:
+                log.info("node %d has the log and gets its vote", peer)
+                self._change(self._membership.promoted(peer))
+                return
+
+    def _follow_membership(self) -> None:
+        """The log may say anew who belongs to the cluster."""
+        index, entry = self._journal.membership
+        if (index, entry) == self.meta.membership:
+            return
+        # Durable before any message of this turn: a majority that this node takes part in is counted by it.
+        self.meta.set_membership((index, entry))
+        self._membership_index, self._membership = index, decode(entry)
+        log.info("node %d: members %s", self.node_id, _described(self._membership))
+        self._adopt_membership()
+
+    def _adopt_membership(self) -> None:
+        """Know every member, send to all of them while leading, and count those with a vote."""
+        for member in self._membership.members:
+            if member.node.id != self.node_id:
+                self._meet(member.node)
+        self._set_voters(self._voters)
+        self.agreement.set_voters(self._membership.voters)
+        if self.is_leader:
+            for peer in self._membership.ids - self._progress.keys() - {self.node_id}:
+                self._track(peer)
+                self._progress[peer] = Progress()
+
+    def _meet(self, node: NodeConfig) -> None:
+        """Listen to a node; what it says counts as the log says."""
+        if node.id in self._views or node.id == self.node_id:
+            return
+        self._views[node.id] = PeerView()
+        self._nodes[node.id] = Node(node.id)
+        self._transport.meet(node)
+        self._track(node.id)
+
+    def _on_acquaint(self, peer: int, envelope: Envelope, body: Acquaint) -> None:
+        if peer in self._voters:
+            for node in body.nodes:
+                self._meet(node)
+
+    def _part_from_others(self) -> None:
+        """A membership is committed: whoever is not in the newest one was told so as far as could be."""
+        if self._membership_index > self.applied_index:
+            return
+        for peer in self._views.keys() - self._membership.ids:
+            self._announce_to(peer)
+            del self._views[peer]
+            self._progress.pop(peer, None)
+            self._transport.part(peer)
+            self._untrack(peer)
+
+    def _announce_to(self, peer: int) -> None:
+        """Tell one that goes that it does: it will hear nothing more."""
+        if self.is_leader and self._transport.is_connected(peer):
+            self._send(peer, self._nodes[peer], heartbeat=True)
 
     def _status_of(self, peer: int) -> PeerStatus:
         view = self._views[peer]
@@ -182,7 +324,9 @@ class Replica(Leading):
 
     def _on_message(self, peer: int, envelope: Envelope) -> None:
         """Every message of a member passes here."""
-        view = self._views[peer]
+        view = self._views.get(peer)
+        if view is None:
+            return
         if envelope.incarnation != view.incarnation:
             if view.incarnation:
                 self._forget_peer(peer)
@@ -204,8 +348,8 @@ class Replica(Leading):
             if handler is not None:
                 handler(peer, envelope, body)
 
-    def _check_journal(self, journal: MemoryJournal) -> None:
-        if journal.persistent:
+    def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
+        if journal.persistent and (snapshots is None or not snapshots.persistent):
             raise ValueError(
                 "journal: expected one that lives in memory, found a persistent one and nowhere to store snapshots; "
                 "the first compaction would destroy the only copy of the state"
@@ -230,6 +374,9 @@ class Replica(Leading):
             self._applied(index)
             if entry == messages.NO_OP:
                 continue
+            if is_membership(entry):
+                self._part_from_others()
+                continue
             try:
                 self._apply(index, term, entry)
             except Exception as error:
@@ -244,9 +391,17 @@ class Replica(Leading):
     def _compact_if_due(self) -> None:
         """Drop the oldest applied entries of a log that is long enough.
 
-        No snapshot is taken here: the state is in the machine, and one is made when a peer turns out to need it.
+        A log in memory needs no snapshot for it: the state is in the machine, and one is made when a peer turns out to
+        need it.
         """
+        self._snapshots.poll()
+        if self._snapshot_asked and self._snapshots.pending_index is None:
+            self._snapshot_asked = False
+            self._take_snapshot(lasting=True)
         journal = self._journal
+        if self._snapshots.persistent:
+            self._compact_below_snapshots()
+            return
         due = len(journal) > self._compaction_entries or journal.size_bytes > self._compaction_bytes
         if not due and not self._compaction_asked:
             return
@@ -258,10 +413,35 @@ class Replica(Leading):
             base = min(base, self._oldest_needed())
         if base > journal.first_index:
             journal.compact(base)
-        if self._snapshot is not None and self._snapshot.index < journal.first_index:
-            self._snapshot = None
+        self._snapshots.release(journal.first_index)
+
+    def _compact_below_snapshots(self) -> None:
+        """Take a snapshot when one is due; drop what lies below the oldest one that a restart may begin with."""
+        journal, store, schedule = self._journal, self._snapshots, self._schedule
+        if store.pending_index is None:
+            newest = store.newest()
+            schedule.whole(0 if newest is None else newest.index)
+            mark = Mark(self.machine.position()[0], self.applied_index, journal.appended_bytes, now())
+            if schedule.due(mark):
+                schedule.begun(mark)
+                self._take_snapshot(lasting=True)
+        base = min(store.oldest_index(), self._oldest_needed(), journal.first_index + _COMPACTED_A_TICK)
+        if base > journal.first_index:
+            journal.compact(base)
+
+    def _store_snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshots.keep(snapshot)
+
+    def _note_removal(self, leader_last_index: int) -> None:
+        """A node that has all its leader has, and finds itself no member, was removed. (One that joins has not.)"""
+        if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:
+            self.removed = True
 
     def _stand_down(self) -> None:
         """A node whose state is in doubt leads nobody."""
         if self.is_leader or self.leader_id is not None:
             self._become_follower(self.term)
+
+
+def _described(membership: Membership) -> str:
+    return ", ".join(f"{m.node.id}" + ("" if m.voter else " (learns)") for m in membership.members)

@@ -11,13 +11,16 @@ there, so a dead one costs no memory and a returning one hears nothing old.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import zmq
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
+from zmq.auth.thread import ThreadAuthenticator
 
+from smrx.config import NodeConfig
 from smrx.consensus import messages
+from smrx.consensus.keys import LinkKeys
 from smrx.consensus.messages import Body, Envelope, Hello
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,13 @@ _HIGH_WATER_MARK: Final = 256
 #: From here on ZeroMQ gets the bytes by reference; below, a copy costs less than keeping count. Measured on loopback:
 #: 1 MiB takes 98 us copied and 39 us referenced, 256 KiB takes 28 us and 36 us.
 _COPY_BELOW_BYTES: Final = 512 << 10
+#: Who has not introduced himself by then is hung up on: a flood of connections that say nothing ebbs by itself.
+_HANDSHAKE_MS: Final = 3_000
+#: A peer that does not answer under one of its keys is tried under the next: it may be changing them.
+_KEY_SECONDS: Final = 1.0
+#: For what a node that is removed is told last.
+_LAST_WORDS_MS: Final = 500
+_ZAP_DOMAIN: Final = "raft"
 
 
 class Header(NamedTuple):
@@ -54,6 +64,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._sent: dict[int, float] = {}
         self._connected: set[int] = set()
         self._outbox: list[tuple[int, bytes]] = []
+        self._leaving: list[int] = []
         #: The latest life of this node that others know, if it is one this node knows nothing of.
         self.later_life: int | None = None
 
@@ -75,6 +86,24 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         # The first tick greets everybody.
         self._sent = dict.fromkeys(self._nodes, clock() - hello_seconds)
 
+    def meet(self, node: NodeConfig) -> None:
+        """Know one node more, and listen and speak to it from now on."""
+        if node.id in self._leaving:
+            self._leaving.remove(node.id)
+            self._hang_up(node.id)
+        self._nodes[node.id] = Node(node.id)
+        self._incarnations[node.id] = 0
+        self._sent[node.id] = self._clock() - self._hello_seconds
+
+    def part(self, peer: int) -> None:
+        """Know a node no more: what it says is not from a member. What it was to be told by now still leaves."""
+        if peer in self._connected:
+            self._connected.discard(peer)
+            self._onNodeDisconnected(self._nodes[peer])
+        for known in (self._nodes, self._incarnations, self._sent, self._heard):
+            known.pop(peer, None)
+        self._leaving.append(peer)
+
     def incarnation_of(self, peer: int) -> int:
         """The latest life of a peer, 0 if it was never heard."""
         return self._incarnations[peer]
@@ -90,7 +119,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
 
     def post(self, peer: int, body: Body) -> None:
         """Put a message into the outbox, stamped with what is true now."""
-        if not self._incarnations[peer] and not isinstance(body, Hello):
+        if peer not in self._nodes or (not self._incarnations[peer] and not isinstance(body, Hello)):
             return
         header = self._header()
         envelope = Envelope(
@@ -117,6 +146,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         for peer, frame in outbox:
             if not self._transmit(peer, frame):
                 self.dropped["peer not ready"] += 1
+        while self._leaving:
+            self._hang_up(self._leaving.pop())
 
     def receive(self, frame: bytes) -> None:
         """Take one message from the network, whatever it is."""
@@ -159,6 +190,9 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
     def _transmit(self, peer: int, frame: bytes) -> bool:
         raise NotImplementedError
 
+    def _hang_up(self, peer: int) -> None:
+        """Nothing more will be sent to a node."""
+
     def _fault(self, envelope: Envelope) -> str | None:
         if envelope.cluster != self._cluster:
             return "of another cluster"
@@ -185,40 +219,102 @@ class ZmqTransport(PeerTransport):
         bind: str,
         peers: Mapping[int, str],
         incarnation: int,
+        keys: LinkKeys | None = None,
     ) -> None:
-        """Bind and connect; raises zmq.ZMQError where `bind` is taken."""
+        """Bind and connect; raises zmq.ZMQError where `bind` is taken.
+
+        With `keys`, only their holders are heard and spoken to; the context must be this node's own.
+        """
         super().__init__(cluster=cluster, node_id=node_id, peers=peers, incarnation=incarnation)
         self._outgoing: dict[int, zmq.Socket[bytes]] = {}
+        self._addresses = dict(peers)
+        self._context = context
+        self._keys = keys
+        self._key_number: dict[int, int] = {}
+        self._next_key_at = 0.0
+        self._members = None if keys is None else _Members(keys)
+        self._doorman = None if self._members is None else _doorman(context, self._members)
         self._inbox = context.socket(zmq.ROUTER)
         try:
             _limit(self._inbox)
+            self._inbox.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+            if keys is not None:
+                self._inbox.curve_secretkey = keys.own.secret.encode("ascii")
+                self._inbox.curve_publickey = keys.own.public.encode("ascii")
+                self._inbox.curve_server = True
+                self._inbox.zap_domain = _ZAP_DOMAIN.encode("ascii")
             self._inbox.bind(bind)
         except zmq.ZMQError:
             self.close()
             raise
         for peer, address in peers.items():
-            socket = context.socket(zmq.DEALER)
-            _limit(socket)
-            # Queue for living connections only: messages to a dead peer are lost at once, not delivered late.
-            socket.immediate = True
-            socket.reconnect_ivl = 50
-            socket.reconnect_ivl_max = 500
-            # A peer behind a broken network is noticed without waiting for TCP.
-            socket.heartbeat_ivl = 500
-            socket.heartbeat_timeout = 2000
-            socket.connect(address)
-            self._outgoing[peer] = socket
+            self._connect(peer, address)
+
+    def _connect(self, peer: int, address: str) -> None:
+        socket = self._context.socket(zmq.DEALER)
+        _limit(socket)
+        # Queue for living connections only: messages to a dead peer are lost at once, not delivered late.
+        socket.immediate = True
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 500
+        # A peer behind a broken network is noticed without waiting for TCP.
+        socket.heartbeat_ivl = 500
+        socket.heartbeat_timeout = 2000
+        self._addresses[peer] = address
+        self._key_number[peer] = 0
+        self._outgoing[peer] = socket
+        self._introduce(peer)
+        socket.connect(address)
+
+    def meet(self, node: NodeConfig) -> None:
+        """As PeerTransport; and connect to it, under its keys where this node has one."""
+        super().meet(node)
+        if self._keys is not None:
+            self._keys.peers[node.id] = node.public_keys
+        self._connect(node.id, node.raft_address)
+
+    def _hang_up(self, peer: int) -> None:
+        self._outgoing.pop(peer).close(linger=_LAST_WORDS_MS)
+        del self._addresses[peer], self._key_number[peer]
+        if self._keys is not None:
+            del self._keys.peers[peer]
 
     @property
     def sockets(self) -> "list[zmq.Socket[bytes]]":
         """What to poll for reading."""
         return [self._inbox]
 
+    def _introduce(self, peer: int) -> None:
+        """Set the keys under which the next connection to a peer is made."""
+        if self._keys is None:
+            return
+        known = self._keys.peers[peer]
+        socket = self._outgoing[peer]
+        socket.curve_secretkey = self._keys.own.secret.encode("ascii")
+        socket.curve_publickey = self._keys.own.public.encode("ascii")
+        socket.curve_serverkey = known[self._key_number[peer] % len(known)].encode("ascii")
+
+    def tick(self, now: float) -> None:
+        """As PeerTransport; and try again, under its next key, what a peer refused: it may know this node by now."""
+        super().tick(now)
+        if self._keys is None or now < self._next_key_at:
+            return
+        self._next_key_at = now + _KEY_SECONDS
+        for peer in self._outgoing:
+            if not self._reached(peer):
+                self._key_number[peer] += 1
+                self._outgoing[peer].disconnect(self._addresses[peer])
+                self._introduce(peer)
+                self._outgoing[peer].connect(self._addresses[peer])
+
+    def _reached(self, peer: int) -> bool:
+        """Whether a message to the peer can leave: its side of the handshake was done."""
+        return bool(cast(int, self._outgoing[peer].getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+
     def drain(self, max_messages: int) -> int:
         """Take what has arrived, up to a number of messages; return how many there were."""
         for count in range(max_messages):
-            # Asking is a tenth of the price of the exception that says there is nothing.
-            if not self._inbox.poll(0):
+            if not has_message(self._inbox):
                 return count
             parts = self._inbox.recv_multipart(zmq.DONTWAIT)
             if len(parts) == 2:
@@ -231,6 +327,9 @@ class ZmqTransport(PeerTransport):
         """Close every socket without waiting."""
         for socket in (self._inbox, *self._outgoing.values()):
             socket.close(linger=0)
+        if self._doorman is not None:
+            self._doorman.stop()
+            self._doorman = None
 
     def _transmit(self, peer: int, frame: bytes) -> bool:
         try:
@@ -238,6 +337,33 @@ class ZmqTransport(PeerTransport):
         except zmq.Again:
             return False
         return True
+
+
+class _Members:
+    """Answers ZeroMQ's question who may come in: holders of the cluster file's keys."""
+
+    def __init__(self, keys: LinkKeys) -> None:
+        self._keys = keys
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the holder of a public key, in Z85, is a member."""
+        # Asked by another thread: a copy, for members come and go.
+        known = {public for peer in tuple(self._keys.peers.values()) for public in peer}
+        return domain == _ZAP_DOMAIN and key.decode("ascii", "replace") in known
+
+
+def _doorman(context: "zmq.Context[zmq.Socket[bytes]]", members: _Members) -> ThreadAuthenticator:
+    """A started authenticator; there can be one a context."""
+    doorman = ThreadAuthenticator(context)
+    doorman.start()
+    doorman.configure_curve_callback(domain=_ZAP_DOMAIN, credentials_provider=members)
+    return doorman
+
+
+def has_message(socket: "zmq.Socket[bytes]") -> bool:
+    """Whether a message can be read at once."""
+    # A fraction of the price of poll(), and of the exception that says there is nothing.
+    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def _limit(socket: "zmq.Socket[bytes]") -> None:

@@ -216,11 +216,15 @@ class Engine:
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; `restore` makes an engine of them that goes on as this one would."""
+        return b"".join(self.snapshot_pieces())
+
+    def snapshot_pieces(self) -> list[bytes | memoryview]:
+        """The bytes of `snapshot` in pieces that show the state as it is when they are read."""
         if not self._core["hashing"]:
             raise EngineError("an engine without hashes cannot be saved: nothing would prove what is restored")
         if not self._core["ledger"]:
             raise EngineError("an engine without a ledger cannot be saved: its orders hold nothing")
-        return snapshot.save(self._state)
+        return snapshot.pieces(self._state)
 
     @classmethod
     def restore(cls, data: bytes) -> "Engine":

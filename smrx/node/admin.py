@@ -131,6 +131,8 @@ class AdminService:
             version=self._version,
             durability=node.config.durability,
             incarnation=node.meta.incarnation,
+            voters=tuple(sorted(replica.membership.voters)),
+            learners=tuple(sorted(replica.membership.ids - replica.membership.voters)),
         )
 
     @cached_property
@@ -221,6 +223,30 @@ class AdminService:
     def _on_snapshot(self, request: admin.Snapshot) -> admin.AnyReply:
         self._node.replica.compact()
         return admin.SnapshotReply(**self._at, log_index=self._node.replica.applied_index)
+
+    def _on_addmember(self, request: admin.AddMember) -> admin.AnyReply:
+        return self._change_members(lambda: self._node.replica.add_member(request.node))
+
+    def _on_removemember(self, request: admin.RemoveMember) -> admin.AnyReply:
+        return self._change_members(lambda: self._node.replica.remove_member(request.node_id))
+
+    def _change_members(self, change: Callable[[], int]) -> admin.AnyReply:
+        try:
+            return admin.MembersReply(**self._at, log_index=change())
+        except NotLeader:
+            message = "expected the leader to change members, found a node that does not lead"
+            return self._error(AdminErrorCode.NOT_LEADER, message)
+        except ValueError as error:
+            return self._error(AdminErrorCode.REFUSED, str(error))
+
+    def _on_handover(self, request: admin.HandOver) -> admin.AnyReply:
+        try:
+            return admin.HandOverReply(**self._at, successor=self._node.replica.hand_over(request.successor))
+        except NotLeader:
+            message = "expected the leader to hand over, found a node that does not lead"
+            return self._error(AdminErrorCode.NOT_LEADER, message)
+        except ValueError as error:
+            return self._error(AdminErrorCode.REFUSED, str(error))
 
     def _on_corrupt(self, request: admin.Corrupt) -> admin.AnyReply:
         if not self._allow_corruption:

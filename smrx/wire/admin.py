@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
+from smrx.config import NodeConfig
 from smrx.wire.frames import ErrorCode, FrameError
 
 #: A request is a few small fields.
@@ -128,6 +129,27 @@ class Snapshot(Request, frozen=True, kw_only=True):
     """Compact the log now. Answered by SnapshotReply."""
 
 
+class AddMember(Request, frozen=True, kw_only=True):
+    """Make a node a member; it gets its vote once it has the log. Leader only; answered by MembersReply."""
+
+    node: NodeConfig
+
+
+class RemoveMember(Request, frozen=True, kw_only=True):
+    """Make a node no member. Leader only, and never the leader itself; answered by MembersReply."""
+
+    node_id: int
+
+
+class HandOver(Request, frozen=True, kw_only=True):
+    """Let another member lead: the one named, or the one that has most of the log. Leader only.
+
+    Answered by HandOverReply before it is done; the status tells who leads.
+    """
+
+    successor: int | None = None
+
+
 class Corrupt(Request, frozen=True, kw_only=True):
     """Damage a balance in memory, for tests of agreement; refused unless the node was started for it.
 
@@ -157,6 +179,9 @@ AnyRequest = (
     | Instruments
     | Barrier
     | Snapshot
+    | HandOver
+    | AddMember
+    | RemoveMember
     | Corrupt
     | Shutdown
 )
@@ -335,6 +360,9 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     version: str = ""
     durability: str = "memory"
     incarnation: int = 0
+    #: Members with a vote and members that learn, as this node's log says.
+    voters: tuple[int, ...] = ()
+    learners: tuple[int, ...] = ()
 
 
 class HashReply(Reply, frozen=True, kw_only=True):
@@ -407,6 +435,18 @@ class SnapshotReply(Reply, frozen=True, kw_only=True):
     log_index: int
 
 
+class MembersReply(Reply, frozen=True, kw_only=True):
+    """The change stands in the log here; the status tells when it is in force on a majority."""
+
+    log_index: int
+
+
+class HandOverReply(Reply, frozen=True, kw_only=True):
+    """Who is to lead."""
+
+    successor: int
+
+
 class CorruptReply(Reply, frozen=True, kw_only=True):
     """False where there is no such balance."""
 
@@ -431,6 +471,8 @@ AnyReply = (
     | InstrumentsReply
     | BarrierReply
     | SnapshotReply
+    | HandOverReply
+    | MembersReply
     | CorruptReply
     | ShutdownReply
 )

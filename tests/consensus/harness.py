@@ -14,13 +14,17 @@ import msgspec
 import pysyncobj.syncobj
 import xxhash
 
-from smrx.config import Timing
-from smrx.consensus import MemoryJournal, PeerTransport, Replica, messages
+from smrx.config import NodeConfig, Timing
+from smrx.consensus import MemoryJournal, PeerTransport, Replica, membership, messages
 from smrx.consensus.messages import Body, Envelope
 from smrx.consensus.recovery import MetaStore
 
 CLUSTER = "harness"
 TIMING = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=450)
+
+
+#: What every snapshot of a cluster of three says of its members.
+GENESIS = (1, membership.encode(membership.of(NodeConfig(id=node, port=node) for node in (1, 2, 3))))
 
 
 class Violation(AssertionError):
@@ -105,7 +109,7 @@ class Meta(MetaStore):
     """The meta store on a disk of its own: what was not synced is gone after a crash."""
 
     def __init__(self) -> None:
-        self._durable = (0, None, False)
+        self._durable: tuple[int, int | None, bool, tuple[int, bytes]] = (0, None, False, (0, b""))
         self.start()
 
     def start(self) -> None:
@@ -118,11 +122,16 @@ class Meta(MetaStore):
     vote = property(lambda self: self._now[1])  # type: ignore[assignment]
     joined = property(lambda self: self._now[2])  # type: ignore[assignment]
 
+    membership = property(lambda self: self._now[3])  # type: ignore[assignment]
+
     def set_term(self, term: int, vote: int | None) -> None:
-        self._now = (term, vote, self._now[2])
+        self._now = (term, vote, *self._now[2:])
 
     def set_joined(self) -> None:
-        self._now = (*self._now[:2], True)
+        self._now = (*self._now[:2], True, self._now[3])
+
+    def set_membership(self, membership: tuple[int, bytes]) -> None:
+        self._now = (*self._now[:3], membership)
 
     def sync(self) -> None:
         self._durable = self._now
@@ -208,7 +217,7 @@ class Member:
     def start(self) -> None:
         """Start the process, with an empty memory."""
         cluster = self._cluster
-        peers = [node for node in cluster.ids if node != self.id]
+        peers = [node for node in cluster.ids if node != self.id and node not in cluster.strangers[self.id]]
         self.machine = cluster.machine_class()
         self.machine.on_apply = self._on_apply
         self.transport = MemoryTransport(
@@ -268,6 +277,8 @@ class Cluster:
         self.chunk_bytes = chunk_bytes
         self.batch_bytes = batch_bytes
         self.ids = list(range(1, nodes + 1))
+        #: By node: those its cluster file does not name.
+        self.strangers: dict[int, set[int]] = {node: set() for node in self.ids}
         #: What some node applied at each index: (term, command).
         self.log: dict[int, tuple[int, bytes]] = {}
         #: Commands a client was told are safe.
@@ -276,7 +287,10 @@ class Cluster:
         self._places: dict[int, int] = {}
         self._leaders: dict[int, int] = {}
         self._submitted = 0
-        self.members = {node: Member(self, node) for node in self.ids}
+        self.members = {node: self._member(node) for node in self.ids}
+
+    def _member(self, node: int) -> Member:
+        return Member(self, node)
 
     # Driving.
 
@@ -288,8 +302,8 @@ class Cluster:
         self.clock.time = max(self.clock.time, min(event, until))
         turning = {member.id for deadline, member in due if deadline <= self.clock.time}
         for target, frame in self.network.arrivals(self.clock.time):
-            member = self.members[target]
-            if member.up:
+            member = self.members.get(target)
+            if member is not None and member.up:
                 member.transport.receive(frame)
                 turning.add(target)
         for node in sorted(turning):
@@ -365,6 +379,32 @@ class Cluster:
     def crash(self, node: int) -> None:
         """Kill a process."""
         self.members[node].crash()
+
+    def join(self) -> Member:
+        """Start a node that is no member; its cluster file names all, those of the others do not name it."""
+        node = max(self.ids) + 1
+        for other in self.ids:
+            self.strangers[other].add(node)
+        self.ids.append(node)
+        self.strangers[node] = set()
+        self.members[node] = self._member(node)
+        return self.members[node]
+
+    def add(self, node: int) -> None:
+        """Make a node a member and wait until it has its vote."""
+        leader = self.elect()
+        leader.replica.add_member(NodeConfig(id=node, port=node))
+        self.run_until(lambda: node in self._members_of_leader(), what=f"node {node} with a vote")
+
+    def remove(self, node: int) -> None:
+        """Make a node no member, and wait until that is committed."""
+        leader = self.elect()
+        index = leader.replica.remove_member(node)
+        self.run_until(lambda: leader.replica.commit_index >= index, what=f"a cluster without node {node}")
+
+    def _members_of_leader(self) -> frozenset[int]:
+        leader = self.leader()
+        return frozenset() if leader is None else leader.replica.membership.voters
 
     def restart(self, node: int) -> None:
         """Start a killed process again."""

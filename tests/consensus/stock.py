@@ -12,7 +12,7 @@ from smrx.consensus.following import Append
 from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.messages import AppendEntries, AppendReply, Envelope, SnapshotChunk, Vote
-from smrx.consensus.snapshots import Snapshot
+from smrx.consensus.snapshots import Snapshot, SnapshotStore
 
 
 class TrustsAnyCommitIndex(Replica):
@@ -53,7 +53,7 @@ class StockRow3(CutsMatchingEntries, RewindsOnSuccess):
 class DropsTailAtSnapshot(Replica):
     """Row 3b: a snapshot takes the place of the whole log."""
 
-    def _rebase_log(self, index: int, term: int) -> None:
+    def _rebase_log(self, index: int, term: int, in_force: tuple[int, bytes]) -> None:
         self._journal.clear()
         self._journal._entries.append((messages.NO_OP, index, term))
 
@@ -109,7 +109,7 @@ class CountsEveryVote(Replica):
 class AllowsPersistentJournal(Replica):
     """Row 8: a journal that survives, and nothing to hold what compaction takes from it."""
 
-    def _check_journal(self, journal: MemoryJournal) -> None:
+    def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
         pass
 
 
@@ -132,8 +132,8 @@ class LeadsOnAlone(Replica):
 class AcknowledgesFailedSnapshots(Replica):
     """Row 16: a snapshot that did not load is taken for loaded."""
 
-    def _install(self, snapshot: Snapshot) -> bool:
-        super()._install(snapshot)
+    def _install(self, snapshot: Snapshot, in_force: tuple[int, bytes]) -> bool:
+        super()._install(snapshot, in_force)
         return True
 
 

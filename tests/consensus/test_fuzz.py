@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smrx.consensus import messages
 from smrx.consensus.messages import Body
-from tests.consensus.harness import Clock, Cluster, entry, simulated
+from tests.consensus.harness import GENESIS, Clock, Cluster, entry, simulated
 
 BODIES: list[Body] = [
     messages.Hello(),
@@ -19,7 +19,7 @@ BODIES: list[Body] = [
     messages.Vote(2),
     messages.PreVote(1, 9, 1),
     messages.PreVoteReply(1),
-    messages.SnapshotChunk(8, 1, 30, bytes(16), 0, bytes(10), 9, 9, 0),
+    messages.SnapshotChunk(8, 1, 30, bytes(16), 0, bytes(10), 9, 9, 0, *GENESIS),
     messages.SnapshotReply(3, 10, False),
     messages.HashRequest([0, 1, 5]),
     messages.HashReply([(1, 5), (2, None)]),

@@ -6,7 +6,7 @@ from smrx.consensus import ConsensusError, Replica, messages
 from smrx.consensus.messages import AppendEntries, SnapshotChunk
 from smrx.consensus.snapshots import Snapshot
 from tests.consensus import stock
-from tests.consensus.harness import Clock, Cluster, Machine, Member, Violation, entry
+from tests.consensus.harness import GENESIS, Clock, Cluster, Machine, Member, Violation, entry
 
 
 def cut_off_leader_meets_a_snapshot(clock: Clock, replica_class: type[Replica]) -> Cluster:
@@ -128,7 +128,7 @@ def test_row_3b_a_snapshot_keeps_the_tail_that_follows_it(
     for number in range(2, 8):
         machine.apply(number, 1, entry(number))
     snapshot = Snapshot.of(7, 1, machine.snapshot())
-    chunk = SnapshotChunk(7, 1, len(snapshot.data), snapshot.checksum, 0, snapshot.data, 10, 10, 0)
+    chunk = SnapshotChunk(7, 1, len(snapshot.data), snapshot.checksum, 0, snapshot.data, 10, 10, 0, *GENESIS)
     cluster.say(1, 2, chunk, term=1)
     assert (member.replica.applied_index, member.replica.last_index) == (7, last)
 

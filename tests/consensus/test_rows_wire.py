@@ -12,7 +12,7 @@ from smrx.consensus import ConsensusError, Replica, messages
 from smrx.consensus.messages import AppendEntries
 from smrx.consensus.snapshots import Snapshot
 from tests.consensus import stock
-from tests.consensus.harness import CLUSTER, Clock, Cluster, Machine, MemoryTransport, Violation, entry
+from tests.consensus.harness import GENESIS, CLUSTER, Clock, Cluster, Machine, MemoryTransport, Violation, entry
 
 
 class Poisoned(Machine):
@@ -268,8 +268,12 @@ def test_row_19_messages_are_not_compressed(
         [1, 5, 1, 3, 3, 0, False, []],  # a last entry before the first
         [3, 5, 2],  # a candidate whose log is of the term it wants
         [4, 3],  # a vote for a term not reached
-        [7, 5, 3, 10, bytes(16), 0, b"", 1, 1, 0],  # a snapshot of a later term
-        [7, 5, 1, 10, bytes(16), 8, b"123", 1, 1, 0],  # more of a snapshot than there is
+        [7, 5, 3, 10, bytes(16), 0, b"", 1, 1, 0, *GENESIS],  # a snapshot of a later term
+        [7, 5, 1, 10, bytes(16), 8, b"123", 1, 1, 0, *GENESIS],  # more of a snapshot than there is
+        [7, 5, 1, 10, bytes(16), 0, b"", 1, 1, 0, 6, GENESIS[1]],  # members of a later time than the snapshot
+        [7, 5, 1, 10, bytes(16), 0, b"", 1, 1, 0, 1, b""],  # a snapshot of nobody's cluster
+        [7, 5, 1, 10, bytes(16), 0, b"", 1, 1, 0, 1, b"\4\x92\1\x90"],  # members without a vote among them
+        [1, 5, 1, 9, 9, 0, False, [[b"\4junk", 6, 1]]],  # members in no shape
     ],
 )
 def test_absurd_messages_are_counted_and_dropped(clock: Clock, body: list[object]) -> None:

@@ -6,7 +6,7 @@ from smrx.consensus import Replica, messages
 from smrx.consensus.messages import AppendReply, SnapshotChunk, SnapshotReply
 from smrx.consensus.snapshots import WINDOW_CHUNKS, Incoming, Outgoing, Snapshot
 from tests.consensus import stock
-from tests.consensus.harness import Clock, Cluster, Machine, entry
+from tests.consensus.harness import GENESIS, Clock, Cluster, Machine, entry
 
 
 def lagging(clock: Clock, replica_class: type[Replica] = Replica) -> tuple[Cluster, int]:
@@ -119,7 +119,7 @@ def answer_to(clock: Clock, replica_class: type[Replica], snapshot: Snapshot) ->
     cluster.say(1, 2, messages.Hello(), term=0)
     cluster.network.keep_sent = True
     data = snapshot.data
-    cluster.say(1, 2, SnapshotChunk(5, 1, len(data), snapshot.checksum, 0, data, 9, 9, 0), term=1)
+    cluster.say(1, 2, SnapshotChunk(5, 1, len(data), snapshot.checksum, 0, data, 9, 9, 0, *GENESIS), term=1)
     cluster.members[2].transport.flush()
     return cluster, messages.decode(cluster.network.sent[-1][2]).body
 
@@ -198,7 +198,7 @@ def test_chunks_out_of_place_are_asked_for_again() -> None:
 
     def chunk(offset: int) -> SnapshotChunk:
         total = len(snapshot.data)
-        return SnapshotChunk(5, 1, total, snapshot.checksum, offset, pieces[offset], 9, 9, 0)
+        return SnapshotChunk(5, 1, total, snapshot.checksum, offset, pieces[offset], 9, 9, 0, *GENESIS)
 
     assert incoming.take(chunk(0)) == 10
     assert incoming.take(chunk(20)) == 10

@@ -21,11 +21,12 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., LocalCluster]]:
     """Make and start a cluster of the test's own; it is stopped afterwards whatever happens."""
     made: list[LocalCluster] = []
 
-    def make(**options: Any) -> LocalCluster:
+    def make(*, start: bool = True, **options: Any) -> LocalCluster:
         cluster = LocalCluster(tmp_path / f"cluster-{len(made)}", **options)
         made.append(cluster)
-        cluster.start()
-        cluster.wait_leader()
+        if start:
+            cluster.start()
+            cluster.wait_leader()
         return cluster
 
     yield make

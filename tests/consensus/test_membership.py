@@ -1,0 +1,336 @@
+"""Members that come and go while commands flow: one at a time, learning first, and never two majorities."""
+
+import random
+
+import pytest
+
+from smrx.config import NodeConfig
+from smrx.consensus import ConsensusError, MemoryJournal, NotLeader, Replica, membership
+from smrx.consensus.membership import MembershipError
+from smrx.consensus.messages import NO_OP
+from tests.consensus.harness import Clock, Cluster, Member, Violation
+
+NODES = [NodeConfig(id=node, port=7000 + node, public_keys=("k" * 40,)) for node in (1, 2, 3, 4)]
+
+
+def members(*ids: int) -> bytes:
+    return membership.encode(membership.of(NodeConfig(id=node, port=node) for node in ids))
+
+
+# What an entry says.
+
+
+def test_a_membership_is_an_entry_and_back() -> None:
+    found = membership.of(NODES[:3]).with_learner(NODES[3])
+    assert membership.decode(membership.encode(found)) == found
+    assert found.ids == {1, 2, 3, 4}
+    assert found.voters == {1, 2, 3}
+    assert found.promoted(4).voters == {1, 2, 3, 4}
+    assert found.promoted(4).without(2).voters == {1, 3, 4}
+    assert found.node(4) == NODES[3]
+    assert found.node(5) is None
+
+
+def test_what_cannot_be_is_refused() -> None:
+    found = membership.of(NODES[:2])
+    with pytest.raises(MembershipError, match="expected a node that is no member, found member 2"):
+        found.with_learner(NODES[1])
+    with pytest.raises(MembershipError, match="expected one of the members 1, 2, found 3"):
+        found.without(3)
+    with pytest.raises(MembershipError, match="expected a member to stay, found only node 1"):
+        found.without(2).without(1)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x04", b"\x00\x01abc", b"\x04\xc1", b"\x04\x92\x01\x90", b"\x04\x92\x02\x90"]
+)
+def test_bytes_that_are_no_membership_are_refused(damage: bytes) -> None:
+    with pytest.raises(MembershipError):
+        membership.decode(damage)
+
+
+def test_the_log_knows_its_memberships_through_all_that_happens_to_it() -> None:
+    journal = MemoryJournal()
+    journal.begin_with((1, members(1)))
+    for index in range(2, 12):
+        journal.add(members(1, index) if index in (4, 8) else NO_OP, index, 1)
+    assert journal.membership == (8, members(1, 8))
+    assert [journal.membership_at(index)[0] for index in (1, 3, 4, 7, 8, 11)] == [1, 1, 4, 4, 8, 8]
+    journal.compact(6)
+    assert journal.membership_at(6)[0] == 4
+    journal.deleteEntriesFrom(2)
+    assert (journal.last_index, journal.membership) == (7, (4, members(1, 4)))
+    journal.add(members(1, 9), 8, 2)
+    assert journal.membership == (8, members(1, 9))
+    journal.deleteEntriesFrom(1)
+    assert journal.membership == (4, members(1, 4))
+    journal.install(20, 3, (15, members(1, 15)))
+    assert journal.membership == (15, members(1, 15))
+
+
+# A cluster whose members change.
+
+
+def test_a_node_is_added_and_has_a_vote_once_it_has_the_log(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.commit(20)
+    newcomer = cluster.join()
+    cluster.run(2.0)
+    assert newcomer.machine.numbers == []
+    assert leader.replica.is_leader
+    cluster.network.keep_sent = True
+    index = leader.replica.add_member(NodeConfig(id=4, port=4))
+    cluster.run_until(lambda: leader.replica.commit_index >= index)
+    assert leader.replica.membership.ids == {1, 2, 3, 4}
+    cluster.run_until(lambda: 4 in leader.replica.membership.voters)
+    assert set(newcomer.machine.numbers) >= set(range(1, 21))
+    cluster.commit(5)
+    cluster.settle()
+    assert all(member.replica.membership.voters == {1, 2, 3, 4} for member in cluster.members.values())
+    # Three of four are a majority now, two are not.
+    cluster.crash(newcomer.id)
+    cluster.commit(1)
+    cluster.crash(next(m.id for m in cluster.members.values() if m.up and not m.replica.is_leader))
+    with pytest.raises(Violation):
+        cluster.commit(1, seconds=3.0)
+
+
+def test_a_node_gets_its_log_by_snapshot_and_knows_the_members_from_it(clock: Clock) -> None:
+    cluster = Cluster(clock, compaction_entries=20)
+    cluster.elect()
+    cluster.commit(60)
+    cluster.join()
+    cluster.add(4)
+    cluster.settle()
+    cluster.commit(60)
+    cluster.join()
+    cluster.add(5)
+    cluster.settle()
+    assert cluster.members[5].replica.membership.voters == {1, 2, 3, 4, 5}
+    cluster.check_end()
+
+
+def test_a_node_that_does_not_answer_gets_no_vote_and_stops_nobody(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    leader.replica.add_member(NodeConfig(id=9, port=9))
+    cluster.commit(20)
+    cluster.run(3.0)
+    assert leader.replica.membership.voters == {1, 2, 3}
+    cluster.remove(9)
+    assert leader.replica.membership.ids == {1, 2, 3}
+    cluster.commit(5)
+    cluster.check_end()
+
+
+def test_a_node_that_is_removed_knows_it_and_disturbs_nobody(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    gone = next(member for member in cluster.members.values() if member is not leader)
+    cluster.remove(gone.id)
+    cluster.run_until(lambda: gone.replica.removed)
+    term = leader.replica.term
+    # A node that goes on all the same.
+    cluster.run(5.0)
+    assert (leader.replica.is_leader, leader.replica.term) == (True, term)
+    assert leader.transport.dropped["not from a member"] > 0
+    gone.up = False
+    cluster.commit(3)
+    # Two of two: one more death is one too many.
+    cluster.crash(next(m.id for m in cluster.members.values() if m.up and not m.replica.is_leader))
+    with pytest.raises(Violation):
+        cluster.commit(1, seconds=3.0)
+
+
+def test_a_dead_node_is_replaced_by_an_empty_one_of_the_same_name(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.commit(10)
+    dead = next(member.id for member in cluster.members.values() if member is not leader)
+    cluster.crash(dead)
+    cluster.remove(dead)
+    cluster.members[dead] = Member(cluster, dead)
+    cluster.commit(3)
+    assert cluster.members[dead].machine.numbers == []
+    cluster.add(dead)
+    cluster.settle()
+    cluster.check_end()
+
+
+def test_one_change_at_a_time_and_only_by_the_leader(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    follower = next(member for member in cluster.members.values() if member is not leader)
+    with pytest.raises(NotLeader):
+        follower.replica.add_member(NodeConfig(id=4, port=4))
+    with pytest.raises(MembershipError, match="let another one lead first"):
+        leader.replica.remove_member(leader.id)
+    with pytest.raises(ValueError, match="expected a command of the exchange"):
+        leader.replica.submit(members(1))
+    leader.replica.add_member(NodeConfig(id=4, port=4))
+    with pytest.raises(MembershipError, match="found it on its way"):
+        leader.replica.add_member(NodeConfig(id=5, port=5))
+    cluster.commit(1)
+    leader.replica.add_member(NodeConfig(id=5, port=5))
+
+
+def test_a_change_that_was_never_committed_is_undone_with_its_entry(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    cluster.network.isolate(leader.id, cluster.ids)
+    leader.replica.add_member(NodeConfig(id=4, port=4))
+    assert leader.replica.membership.ids == {1, 2, 3, 4}
+    cluster.run_until(lambda: cluster.leader() not in (None, leader))
+    cluster.commit(3)
+    cluster.network.heal()
+    cluster.settle()
+    assert leader.replica.membership.ids == {1, 2, 3}
+    assert leader.meta.membership[0] == 1
+
+
+def test_who_belongs_is_not_forgotten_with_the_log_nor_changed_by_an_edited_file(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    cluster.elect()
+    cluster.join()
+    cluster.add(4)
+    cluster.settle()
+    for node in (1, 2, 3, 4):
+        cluster.crash(node)
+        cluster.restart(node)
+        assert cluster.members[node].replica.membership.voters == {1, 2, 3, 4}
+        cluster.settle()
+    cluster.check_end()
+
+
+def test_a_node_that_slept_through_a_change_finds_a_leader_it_never_heard_of(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    sleeper = next(member for member in cluster.members.values() if member is not leader)
+    cluster.network.isolate(sleeper.id, cluster.ids)
+    newcomer = cluster.join()
+    cluster.network.isolate(sleeper.id, cluster.ids)
+    cluster.add(4)
+    cluster.run_until(lambda: newcomer.replica.applied_index == leader.replica.applied_index)
+    leader.replica.hand_over(4)
+    leader.turn()
+    cluster.run_until(lambda: newcomer.replica.is_leader)
+    cluster.network.heal()
+    cluster.commit(3)
+    cluster.settle()
+    assert sleeper.replica.leader_id == 4
+    assert sleeper.replica.membership.voters == {1, 2, 3, 4}
+    cluster.check_end()
+
+
+def storm(clock: Clock, seed: int, replica_class: type[Replica] = Replica) -> Cluster:
+    """Changes of members among crashes, cuts and losses; checked as it goes, and at the end."""
+    cluster = Cluster(clock, seed, replica_class=replica_class, compaction_entries=30)
+    chance = random.Random(seed)
+    cluster.network.loss = 0.02
+    cluster.elect()
+    wanted = {1, 2, 3}
+    for _ in range(12):
+        what = chance.choice(("add", "remove", "crash", "cut", "commands", "transfer"))
+        leader = cluster.leader()
+        if leader is not None:
+            try:
+                if what == "add" and len(wanted) < 6:
+                    newcomer = cluster.join()
+                    leader.replica.add_member(NodeConfig(id=newcomer.id, port=newcomer.id))
+                    wanted.add(newcomer.id)
+                elif what == "remove" and len(leader.replica.membership.ids) > 3:
+                    gone = chance.choice(sorted(leader.replica.membership.ids - {leader.id}))
+                    leader.replica.remove_member(gone)
+                elif what == "transfer":
+                    leader.replica.hand_over()
+            except (MembershipError, NotLeader, ValueError):
+                pass
+            for _ in range(chance.randrange(4)):
+                if leader.up and leader.replica.is_leader and not leader.replica.handing_over:
+                    cluster.submit(leader)
+        # In memory, more than a minority that forgets at once is the end of a cluster, and no fault of its members.
+        if what == "crash" and all(member.replica.role != "learner" for member in cluster.members.values()):
+            victim = chance.choice([member for member in cluster.members.values() if member.up])
+            cluster.crash(victim.id)
+            cluster.run(chance.uniform(0, 1.0))
+            cluster.restart(victim.id)
+        elif what == "cut":
+            cluster.network.isolate(chance.choice(cluster.ids), cluster.ids)
+            cluster.run(chance.uniform(0, 2.0))
+            cluster.network.heal()
+        cluster.run(chance.uniform(0, 1.5))
+    cluster.network.loss = 0.0
+    cluster.run(1.0)  # Longer than a hand-over takes.
+    cluster.run_until(lambda: cluster.leader() is not None, 20.0, "a leader after the storm")
+    cluster.commit(3)
+    leader = cluster.leader()
+    assert leader is not None
+    for member in cluster.members.values():
+        member.up = member.up and member.id in leader.replica.membership.ids
+    cluster.members = {node: member for node, member in cluster.members.items() if member.up}
+    cluster.check_end()
+    return cluster
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_members_change_in_a_storm(clock: Clock, seed: int) -> None:
+    storm(clock, seed)
+
+
+class ForgetsMembers(Replica):
+    """Deliberately wrong: who belongs to the cluster is lost with the log, and a snapshot does not bring it back."""
+
+    def _first_membership(self, members, peers, meta, journal):  # type: ignore[no-untyped-def]
+        meta.set_membership((0, b""))
+        return super()._first_membership(members, peers, meta, journal)
+
+    def _install(self, snapshot, in_force):  # type: ignore[no-untyped-def]
+        return super()._install(snapshot, self._journal.membership)
+
+
+def part_after_growing(clock: Clock, replica_class: type[Replica]) -> Cluster:
+    """Three become five; two of the first three lose their memory and learn again; then those two are cut off."""
+    cluster = Cluster(clock, replica_class=replica_class, compaction_entries=20)
+    cluster.elect()
+    for node in (4, 5):
+        cluster.join()
+        cluster.add(node)
+    for node in (1, 2):
+        cluster.commit(60)
+        cluster.settle()
+        # A leader that even those with an old cluster file know.
+        leader = cluster.elect()
+        if leader.id != 3:
+            leader.replica.hand_over(3)
+            leader.turn()
+            cluster.run_until(lambda: cluster.members[3].replica.is_leader)
+        cluster.crash(node)
+        cluster.run_until(lambda: cluster.leader() is not None)
+        cluster.commit(60)
+        cluster.restart(node)
+        cluster.settle()
+    for one in (1, 2):
+        for other in (3, 4, 5):
+            cluster.network.cut |= {(one, other), (other, one)}
+    cluster.run(6.0)
+    for _ in range(5):
+        for member in cluster.members.values():
+            if member.replica.is_leader:
+                cluster.submit(member)
+        cluster.run(0.5)
+    cluster.network.heal()
+    return cluster
+
+
+def test_a_part_that_was_a_majority_once_is_none_any_more(clock: Clock) -> None:
+    part_after_growing(clock, Replica).check_end()
+
+
+def test_without_its_memory_of_members_a_cluster_splits(clock: Clock) -> None:
+    with pytest.raises((Violation, ConsensusError), match="where another node applied"):
+        part_after_growing(clock, ForgetsMembers)
