@@ -260,22 +260,33 @@ def test_smaller_quantity_keeps_its_place(venue: Venue) -> None:
 @pytest.mark.parametrize(
     ("price", "lots", "reason"),
     [
-        (100, 10, Reason.UNSUPPORTED_COMBINATION),  # the same
-        (100, 11, Reason.UNSUPPORTED_COMBINATION),  # more
-        (101, 5, Reason.UNSUPPORTED_COMBINATION),  # another price
-        (100, 2, Reason.UNSUPPORTED_COMBINATION),  # what is filled already
+        (100, 2, Reason.INVALID_QUANTITY),  # what is filled already
+        (100, 0, Reason.INVALID_QUANTITY),
         (0, 5, Reason.INVALID_PRICE),
         (1_001, 5, Reason.PRICE_ABOVE_MAXIMUM),
-        (100, 0, Reason.INVALID_QUANTITY),
         (100, 501, Reason.QUANTITY_ABOVE_MAXIMUM),
+        (1_000, 6, Reason.INSUFFICIENT_FUNDS),  # 4 lots at 1,000 x 3 units; 9,400 are left, what it holds included
     ],
 )
-def test_replace_refuses_all_but_less(venue: Venue, price: int, lots: int, reason: Reason) -> None:
+def test_refused_replace_leaves_the_order(venue: Venue, price: int, lots: int, reason: Reason) -> None:
     order = order_id(venue.place(ALICE, BUY, 10, 100))
     venue.place(BOB, SELL, 2, 100)
     result = venue.own(CommandKind.REPLACE, ALICE, order_id=order, price_ticks=price, quantity_lots=lots)
     assert refused(result) is reason
     assert venue.depth() == ([(100, 8, 1)], [])
+    assert venue.balance(ALICE, USD) == (10_000 - 600 - 2_400, 2_400)
+
+
+@pytest.mark.parametrize(("price", "lots"), [(100, 10), (100, 11), (101, 5)])
+def test_other_changes_lose_the_place(venue: Venue, price: int, lots: int) -> None:
+    first = order_id(venue.place(ALICE, BUY, 10, 100))
+    second = order_id(venue.place(BOB, BUY, 10, price))
+    result = venue.own(CommandKind.REPLACE, ALICE, order_id=first, price_ticks=price, quantity_lots=lots)
+    assert verdict(result) == (EventKind.REPLACED, Reason.NONE, 0, lots)
+    assert venue.balance(ALICE, USD) == (10_000 - lots * price * 3, lots * price * 3)
+    trades = venue.place(CAROL, SELL, 11, price)
+    makers = [int(event["counter_order_id"]) for event in trades.events if event["kind"] == EventKind.TRADE]
+    assert makers == [second, first]
 
 
 def test_cancel_by_either_id_and_only_by_the_owner(venue: Venue) -> None:
@@ -378,15 +389,16 @@ def test_supply_stays_below_its_bound(venue: Venue) -> None:
 #: One field wrong at a time in an order that would be good: field, value, reason.
 BAD_PLACES: list[tuple[dict[str, int], Reason]] = [
     ({"kind": 0}, Reason.UNKNOWN_KIND),
-    ({"kind": 8}, Reason.UNKNOWN_KIND),
+    ({"kind": 21}, Reason.UNKNOWN_KIND),
     ({"reserved": 1}, Reason.RESERVED_NOT_ZERO),
-    ({"order_id": 1, "side": 9}, Reason.RESERVED_NOT_ZERO),
+    ({"order_id": 1 << 32, "side": 9}, Reason.RESERVED_NOT_ZERO),
+    ({"order_id": 1, "order_type": OrderType.MARKET, "side": 9}, Reason.RESERVED_NOT_ZERO),
     ({"side": 0, "order_type": 0}, Reason.INVALID_SIDE),
     ({"side": 3}, Reason.INVALID_SIDE),
-    ({"order_type": 3, "tif": 0}, Reason.INVALID_ORDER_TYPE),
+    ({"order_type": 5, "tif": 0}, Reason.INVALID_ORDER_TYPE),
     ({"tif": 5, "stp": 5}, Reason.INVALID_TIME_IN_FORCE),
-    ({"stp": 5, "flags": 2}, Reason.INVALID_STP),
-    ({"flags": 2, "account": 99}, Reason.INVALID_FLAGS),
+    ({"stp": 5, "flags": 4}, Reason.INVALID_STP),
+    ({"flags": 4, "account": 99}, Reason.INVALID_FLAGS),
     ({"session_id": 9, "request_id": 9}, Reason.UNKNOWN_SESSION),
     ({"session_id": 0}, Reason.UNKNOWN_SESSION),
     ({"request_id": 2, "account": 2}, Reason.REQUEST_GAP),
@@ -396,11 +408,11 @@ BAD_PLACES: list[tuple[dict[str, int], Reason]] = [
     ({"price_ticks": 0, "quantity_lots": 0}, Reason.INVALID_PRICE),
     ({"price_ticks": -1}, Reason.INVALID_PRICE),
     ({"price_ticks": 1_001, "quantity_lots": 0}, Reason.PRICE_ABOVE_MAXIMUM),
-    ({"quantity_lots": 0, "stp": 0}, Reason.INVALID_QUANTITY),
-    ({"quantity_lots": 501, "stp": 0}, Reason.QUANTITY_ABOVE_MAXIMUM),
-    ({"stp": 0}, Reason.UNSUPPORTED_COMBINATION),
-    ({"stp": 2}, Reason.UNSUPPORTED_COMBINATION),
-    ({"tif": TimeInForce.GTD}, Reason.UNSUPPORTED_COMBINATION),
+    ({"quantity_lots": 0, "flags": 2}, Reason.INVALID_QUANTITY),
+    ({"quantity_lots": 501}, Reason.QUANTITY_ABOVE_MAXIMUM),
+    ({"quantity_lots": 501, "flags": 2}, Reason.UNSUPPORTED_COMBINATION),
+    ({"order_id": 33}, Reason.INVALID_DISPLAY),
+    ({"tif": TimeInForce.GTD}, Reason.INVALID_EXPIRY),
     ({"order_type": OrderType.MARKET, "price_ticks": 0}, Reason.UNSUPPORTED_COMBINATION),
     ({"order_type": OrderType.MARKET}, Reason.INVALID_PRICE),
     ({"flags": OrderFlags.POST_ONLY, "tif": TimeInForce.IOC}, Reason.UNSUPPORTED_COMBINATION),
@@ -456,7 +468,7 @@ def test_hash_chain_from_genesis_is_the_written_formula() -> None:
     oracle = Oracle()
     assert oracle.state_hash == 0
     result = oracle.apply(make.open_session(5, 0), 42)
-    words = [(3 | 1 << 8, 0), (6, 5, 0, 0), (8, 1, 1, 0, 42)]
+    words = [(3 | 1 << 8, 0), (6, 5, 0, 0), (8, 1, 1, 0, 42)]  # the account, the session, the counters
     content = sum(hash_words(record) for record in words) % (1 << 64)
     assert oracle.content_digest() == content
     event = int.from_bytes(result.events.tobytes()[:8], "little")
