@@ -19,8 +19,9 @@ from .tables import interpreted, state_of, table_of
 MODULES: Final = tuple(
     f"{__package__}.{name}"
     for name in (
-        "codes", "records", "jit", "xxh3", "state", "tables", "index", "pool", "book", "digest", "emit", "refusals",
-        "ledger", "registry", "orders", "matching", "machine", "entry",
+        "codes", "records", "jit", "xxh3", "state", "tables", "index", "pool", "book", "digest", "emit", "fees",
+        "refusals", "ledger", "registry", "expiry", "orders", "sessions", "venue", "conditions", "stops", "matching",
+        "placing", "replacing", "machine", "entry",
     )
 )  # fmt: skip
 
@@ -73,10 +74,17 @@ apply_at, fill_index = _compiled(fingerprint(*MODULES))
 
 
 def call(
-    state: State, table: Any, commands: Any, done: int, time_ns: int, outcomes: Any, events: Any, hashes: Any
+    state: State,
+    table: Any,
+    commands: Any,
+    done: int,
+    time_ns: int,
+    outcomes: Any,
+    events: Any,
+    words: Any,
+    hashes: Any,
 ) -> int:
-    """machine.apply, compiled, or interpreted if Numba is switched off."""
-    words = events.view(np.uint64)
+    """machine.apply, compiled, or interpreted if Numba is switched off. `words` are the events as words."""
     if not INTERPRETED:
         return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
     with np.errstate(over="ignore"):

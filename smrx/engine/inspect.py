@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .state import INSTRUMENTS, LEVELS, ORDERS, TABLES, TRANSFERS, State
+from .codes import OrderType
+from .state import BOOKS, INSTRUMENTS, LEVELS, ORDERS, TABLES, TRANSFERS, State
 
 #: The columns of each table: name outside, name inside, type.
 _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
@@ -24,6 +25,10 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("price_ticks", "price", "<i8"),
         ("quantity_lots", "quantity", "<i8"),
         ("cum_lots", "cum", "<i8"),
+        ("stp", "stp", "u1"),
+        ("extra", "extra", "<u8"),
+        ("shown_lots", "shown", "<i8"),
+        ("priority", "priority", "<u8"),
     ],
     "balances": [
         ("account", "account_id", "<u4"),
@@ -31,12 +36,20 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("available", "available", "<i8"),
         ("held", "held", "<i8"),
     ],
-    "accounts": [("account", "account_id", "<u4"), ("status", "status", "u1")],
+    "accounts": [
+        ("account", "account_id", "<u4"),
+        ("status", "status", "u1"),
+        ("max_open_orders", "max_open_orders", "<u4"),
+        ("max_open_notional", "max_open_notional", "<i8"),
+        ("max_order_notional", "max_order_notional", "<i8"),
+        ("max_order_quantity", "max_order_quantity", "<i8"),
+    ],
     "assets": [
         ("asset", "asset_id", "<u4"),
         ("symbol", "symbol", "<u8"),
         ("decimals", "decimals", "u1"),
         ("supply", "supply", "<i8"),
+        ("cap", "cap", "<i8"),
     ],
     "instruments": [
         ("instrument", "instrument_id", "<u4"),
@@ -48,17 +61,36 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("max_price_ticks", "max_price", "<i8"),
         ("max_quantity_lots", "max_quantity", "<i8"),
         ("status", "status", "u1"),
+        ("min_price_ticks", "min_price", "<i8"),
+        ("min_quantity_lots", "min_quantity", "<i8"),
+        ("min_notional", "min_notional", "<i8"),
+        ("max_notional", "max_notional", "<i8"),
+        ("taker_fee", "taker_fee", "<i8"),
+        ("maker_fee", "maker_fee", "<i8"),
+        ("band_bp", "band_bp", "<i8"),
+        ("last_price_ticks", "last_price", "<i8"),
     ],
     "sessions": [
         ("session_id", "session_id", "<u8"),
         ("account", "account_id", "<u4"),
         ("last_request_id", "last_request_id", "<u8"),
+        ("flags", "flags", "u1"),
     ],
 }
 DTYPES: Final = {
     table: np.dtype([(outside, kind) for outside, _, kind in columns]) for table, columns in _COLUMNS.items()
 }
-ORDERS_DTYPE: Final = np.dtype([*DTYPES["orders"].descr, ("leaves_lots", "<i8")])
+#: An order's extra word by its meanings; 0 where it has another.
+ORDERS_DTYPE: Final = np.dtype(
+    [
+        *DTYPES["orders"].descr,
+        ("leaves_lots", "<i8"),
+        ("stop_price_ticks", "<i8"),
+        ("display_lots", "<i8"),
+        ("expiry_seconds", "<i8"),
+        ("session_id", "<u8"),  # with whose connection it ends
+    ]
+)
 
 #: (price_ticks, quantity_lots, orders) of a price, best first.
 Depth = list[tuple[int, int, int]]
@@ -90,7 +122,15 @@ class Inspect:
         slots = np.flatnonzero((known["instrument_id"] == instrument) & (known["live"] != 0))
         if not len(slots):
             return [], []
-        return self._side(2 * int(slots[0]), levels), self._side(2 * int(slots[0]) + 1, levels)
+        return self._side(BOOKS * int(slots[0]), levels), self._side(BOOKS * int(slots[0]) + 1, levels)
+
+    def stops(self, instrument: int, levels: int) -> tuple[Depth, Depth]:
+        """The pending sell and buy stops by stop price, in the order in which a moving price reaches them."""
+        known = self._state.instruments
+        slots = np.flatnonzero((known["instrument_id"] == instrument) & (known["live"] != 0))
+        if not len(slots):
+            return [], []
+        return self._side(BOOKS * int(slots[0]) + 2, levels), self._side(BOOKS * int(slots[0]) + 3, levels)
 
     def _side(self, book: int, levels: int) -> Depth:
         found: Depth = []
@@ -108,8 +148,14 @@ class Inspect:
             rows = rows[rows["account_id"] == account]
         if instrument is not None:
             rows = rows[rows["instrument_id"] == instrument]
+        rows = rows[np.argsort(rows["order_id"])]
         found = self._table("orders", rows)
         found["leaves_lots"] = found["quantity_lots"] - found["cum_lots"]
+        pending = rows["order_type"] >= OrderType.STOP
+        found["stop_price_ticks"] = np.where(pending, rows["extra"], 0)
+        found["display_lots"] = np.where(pending, 0, rows["extra"] & np.uint64(0xFFFF_FFFF))
+        found["expiry_seconds"] = np.where(pending, 0, rows["extra"] >> np.uint64(32))
+        found["session_id"] = self._state.sessions["session_id"][rows["session"]]
         return found
 
     def balances(self, account: int | None = None) -> NDArray[Any]:
