@@ -58,13 +58,15 @@ class Tape(NamedTuple):
     def commands(self) -> Commands:
         return join([batch.commands for batch in self.batches])
 
-    def text(self) -> str:
-        """The tape for people, a command a line."""
+    def text(self, count: int | None = None) -> str:
+        """The tape, or its first commands, for people, a command a line."""
         lines = []
         number = 0
         for batch in self.batches:
+            if number == count:
+                break
             lines.append(f"-- batch at time {batch.time_ns}")
-            for record in batch.commands:
+            for record in batch.commands[: None if count is None else count - number]:
                 lines.append(f"{number:4} {describe(record)}")
                 number += 1
             if batch.restore_after:
