@@ -33,7 +33,8 @@ def outside_band(instrument: Record, price: Any, reference: Any) -> Any:
 
 
 @inlined
-def check_price(instrument: Record, order_type: Any, price: Any, extra: Any) -> Any:
+def check_price(instrument: Record, order_type: Any, price: Any, extra: Any, entering: Any) -> Any:
+    """The limit price and, of an order that enters, the stop price: it stays what it is, whatever the rules become."""
     priced = is_priced(order_type)
     if priced:
         if price < 1:
@@ -48,7 +49,8 @@ def check_price(instrument: Record, order_type: Any, price: Any, extra: Any) -> 
     if is_stop(order_type):
         # As a signed number a stop price of 2^63 and more is below 0.
         reference = np.int64(extra)
-        if reference < 1 or reference < instrument.min_price or reference > instrument.max_price:
+        outside = reference < 1 or reference < instrument.min_price or reference > instrument.max_price
+        if outside and entering:
             return Reason.INVALID_STOP_PRICE
     if instrument.band_bp != 0 and priced and outside_band(instrument, price, reference):
         return Reason.PRICE_OUTSIDE_BAND
@@ -79,7 +81,7 @@ def check_display(quantity: Any, extra: Any) -> Any:
 
 
 @inlined
-def notional_of(instrument: Record, order_type: Any, flags: Any, price: Any, quantity: Any) -> Any:
+def notional_of(instrument: Record, flags: Any, price: Any, quantity: Any) -> Any:
     """Quote units of the whole order; 0 if nobody can know before it trades."""
     if (flags & QUOTE_BUDGET) != 0:
         return quantity
@@ -89,14 +91,14 @@ def notional_of(instrument: Record, order_type: Any, flags: Any, price: Any, qua
 
 @inlined
 def check_terms(
-    state: Tables, instrument: Record, order_type: Any, expires: Any, flags: Any, extra: Any, price: Any, quantity: Any,
-    cum: Any,
+    state: Tables, instrument: Record, order_type: Any, tif: Any, flags: Any, extra: Any, price: Any, quantity: Any,
+    cum: Any, entering: Any,
 ) -> Any:  # fmt: skip
     """Everything that the instrument asks of an order with these terms, of which `cum` lots are filled already.
 
-    `expires` says that its expiry has to be in the future.
+    Stop price and expiry are looked at only when the order enters.
     """
-    reason = check_price(instrument, order_type, price, extra)
+    reason = check_price(instrument, order_type, price, extra, entering)
     if reason != Reason.NONE:
         return reason
     reason = check_quantity(instrument, quantity, cum, flags)
@@ -106,15 +108,26 @@ def check_terms(
         reason = check_display(quantity, extra)
         if reason != Reason.NONE:
             return reason
-    if expires and expiry_ns(extra) <= state.core[0].time_ns:
+    if (
+        entering
+        and tif == TimeInForce.GTD
+        and order_type == OrderType.LIMIT
+        and expiry_ns(extra) <= state.core[0].time_ns
+    ):
         return Reason.INVALID_EXPIRY
-    if (instrument.min_notional | instrument.max_notional) != 0:
-        if is_priced(order_type) or (flags & QUOTE_BUDGET) != 0:
-            notional = notional_of(instrument, order_type, flags, price, quantity)
-            if notional < instrument.min_notional:
-                return Reason.NOTIONAL_BELOW_MINIMUM
-            if instrument.max_notional != 0 and notional > instrument.max_notional:
-                return Reason.NOTIONAL_ABOVE_MAXIMUM
+    if (instrument.min_notional | instrument.max_notional) == 0:
+        return Reason.NONE
+    return check_notional(instrument, order_type, flags, price, quantity)
+
+
+@kernel
+def check_notional(instrument: Record, order_type: Any, flags: Any, price: Any, quantity: Any) -> Any:
+    if is_priced(order_type) or (flags & QUOTE_BUDGET) != 0:
+        notional = notional_of(instrument, flags, price, quantity)
+        if notional < instrument.min_notional:
+            return Reason.NOTIONAL_BELOW_MINIMUM
+        if instrument.max_notional != 0 and notional > instrument.max_notional:
+            return Reason.NOTIONAL_ABOVE_MAXIMUM
     return Reason.NONE
 
 
@@ -140,17 +153,17 @@ def check_account_limits(
     """
     budgeting = (flags & QUOTE_BUDGET) != 0
     stays = may_stay(order_type, tif)
-    if account.max_open_orders != 0 and stays:
-        if np.int64(account.orders) - old_orders >= np.int64(account.max_open_orders):
-            return Reason.OPEN_ORDERS_LIMIT
+    others = np.int64(account.orders) - old_orders
+    if account.max_open_orders != 0 and stays and others >= np.int64(account.max_open_orders):
+        return Reason.OPEN_ORDERS_LIMIT
     if account.max_order_quantity != 0 and not budgeting and quantity > account.max_order_quantity:
         return Reason.ORDER_QUANTITY_LIMIT
     if account.max_order_notional != 0 and notional > account.max_order_notional:
         return Reason.ORDER_NOTIONAL_LIMIT
-    if account.max_open_notional != 0 and stays and is_priced(order_type) and state.core[0].ledger != 0:
-        if open_passes(state.balances[balance], old_notional, notional, account.max_open_notional):
-            return Reason.OPEN_NOTIONAL_LIMIT
-    return Reason.NONE
+    if account.max_open_notional == 0 or not stays or not is_priced(order_type) or state.core[0].ledger == 0:
+        return Reason.NONE
+    passes = open_passes(state.balances[balance], old_notional, notional, account.max_open_notional)
+    return Reason.OPEN_NOTIONAL_LIMIT if passes else Reason.NONE
 
 
 @inlined

@@ -14,7 +14,7 @@ from .codes import AccountStatus
 from .errors import EngineError
 from .inspect import Inspect
 from .records import COMMAND, EVENT, OUTCOME
-from .state import ACCOUNTS, NEVER, RING_SIZE, State, allocate, grow
+from .state import ACCOUNTS, RING_SIZE, State, allocate, grow
 
 #: Room for events in a buffer, for each command and at least: twice what a busy market causes. A buffer is the
 #: caller's afterwards and does not cost what it does not hold; a batch that needs more gets another one.
@@ -181,14 +181,8 @@ class Engine:
 
     @property
     def next_expiry_ns(self) -> int | None:
-        """Engine time at which the first GTD order ends, once a command comes; None if there is none."""
-        expiry = int(self._core["next_expiry"])
-        return None if expiry == NEVER else expiry
-
-    @property
-    def killed(self) -> bool:
-        """Whether the kill switch is on: no order is placed or replaced."""
-        return bool(self._core["killed"])
+        """See inspect.next_expiry_ns: the node's leader sends a TICK then."""
+        return self.inspect.next_expiry_ns
 
     @property
     def state_hash(self) -> int:

@@ -11,9 +11,11 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     extension   9, order_id, extra, shown, session_id: beside an order of which one of the last three is not 0
     balance     2, account | asset<<32, available, held
     account     3 | status<<8, account
-    limits      10, account | max_open_orders<<32, max_open_notional, max_order_notional, max_order_quantity: if any is set
+    limits      10, account | max_open_orders<<32, max_open_notional, max_order_notional, max_order_quantity: if any is
+                set
     asset       4 | decimals<<8, asset, symbol, supply, cap
-    instrument  5 | status<<8, instrument, symbol, base | quote<<32, lot_units | scale_units<<32, max_price, max_quantity
+    instrument  5 | status<<8, instrument, symbol, base | quote<<32, lot_units | scale_units<<32, max_price,
+                max_quantity
     rules       11 | band_bp<<8, instrument, taker_fee | maker_fee<<32, min_price, min_quantity, min_notional,
                 max_notional: if any is set
     last price  12 | instrument<<32, price: from the first trade on

@@ -1,7 +1,7 @@
 """GTD orders by the time at which they end: a binary heap of their slots, keyed by (expiry, order id).
 
-Each order knows its place in the heap, so one that goes before its time is taken out in logarithmic time; core keeps the
-first expiry, so a command that ends nothing pays for one comparison. Called by orders.py.
+Each order knows its place in the heap, so one that goes before its time is taken out in logarithmic time; core keeps
+the first expiry, so a command that ends nothing pays for one comparison. Called by orders.py.
 """
 
 from typing import Any, Final

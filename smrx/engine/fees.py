@@ -41,8 +41,8 @@ def charged(notional: Any, rate: Any) -> Any:
 def hold_of(instrument: Record, side: Any, price: Any, lots: Any) -> Any:
     """What so many lots of an open order hold.
 
-    A sell holds its base units. A buy holds what its lots cost if each is filled by itself at the limit: in quote units,
-    with the taker's fee. A buy without a limit price (0), pending or not, holds nothing.
+    A sell holds its base units. A buy holds what its lots cost if each is filled by itself at the limit: in quote
+    units, with the taker's fee. A buy without a limit price (0), pending or not, holds nothing.
     """
     if side == Side.SELL:
         return lots * np.int64(instrument.lot_units)

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .codes import InstrumentStatus, OrderType
 from .indexes import keys_of, members

@@ -1,8 +1,8 @@
 """Money: balances, what orders hold of them, deposits and withdrawals.
 
-Amounts are i64 minimal units; no sum of money can pass 2^62, because no asset's supply can. The notional of an account's
-open orders can: it is kept as a number below 2^62 and how often that was passed. Called by machine.py, orders.py and
-matching.py.
+Amounts are i64 minimal units; no sum of money can pass 2^62, because no asset's supply can. The notional of an
+account's open orders can: it is kept as a number below 2^62, and how often that was passed. Called by
+machine.py, orders.py, matching.py and placing.py.
 """
 
 from typing import Any, Final

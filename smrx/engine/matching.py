@@ -1,7 +1,8 @@
 """A taker against the book: price-time priority, self-trade prevention, time in force, fees.
 
-A taker is an order's record that is in no book: new, replaced or triggered. `most_events` says beforehand how many events
-it can cause, `fills_whole` whether it could fill; `engage` does it. Called by placing.py, replacing.py and stops.py.
+A taker is an order's record that is in no book: new, replaced or triggered. `most_events` says beforehand how many
+events it can cause, `fills_whole` whether it could fill; `engage` does it. Called by placing.py and
+replacing.py.
 """
 
 from typing import Any, Final

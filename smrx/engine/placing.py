@@ -1,7 +1,7 @@
 """PLACE, and a stop's turn: checks of a new order, its record, and its way to matching, book or wait.
 
-Called by machine.py: `check_place` first, which changes nothing, then `events_of_place` to see that the buffer suffices,
-then `place`.
+Called by machine.py: `check_place` first, which changes nothing, then `events_of_place` to see that the buffer
+suffices, then `place`.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def check_limits_of_new(state: Tables, command: Record, instrument: Record) -> A
     if command.side == Side.SELL:
         quote = balance_slot(state, command.account, instrument.quote_id)
     kind = command.order_type
-    notional = notional_of(instrument, kind, command.flags, command.price_ticks, command.quantity_lots)
+    notional = notional_of(instrument, command.flags, command.price_ticks, command.quantity_lots)
     return check_account_limits(
         state, account, quote, kind, command.tif, command.flags, notional, command.quantity_lots, 0, 0
     )
@@ -67,9 +67,9 @@ def check_place(state: Tables, command: Record) -> Any:
     kind = command.order_type
     extra = command.order_id
     lots = command.quantity_lots
-    expires = command.tif == TimeInForce.GTD and kind == OrderType.LIMIT
     price = command.price_ticks
-    reason = check_terms(state, instrument, kind, expires, command.flags, extra, price, lots, np.int64(0))
+    tif = command.tif
+    reason = check_terms(state, instrument, kind, tif, command.flags, extra, price, lots, np.int64(0), True)
     if reason != Reason.NONE:
         return reason
     if state.core[0].ledger != 0:
@@ -88,9 +88,9 @@ def check_place(state: Tables, command: Record) -> Any:
         limit = limit_price(kind, side, price)
         if command.flags == POST_ONLY and crosses(state, book, side, limit):
             return Reason.POST_ONLY_WOULD_TAKE
-        if command.tif == TimeInForce.FOK:
-            if not fills_whole(state, book, side, limit, lots, command.account, command.stp):
-                return Reason.FOK_UNFILLABLE
+        whole = tif != TimeInForce.FOK or fills_whole(state, book, side, limit, lots, command.account, command.stp)
+        if not whole:
+            return Reason.FOK_UNFILLABLE
     if lacks_funds(state, command, instrument):
         return Reason.INSUFFICIENT_FUNDS
     return Reason.NONE
@@ -241,7 +241,8 @@ def trigger_elected(state: Tables, command: Record, events: Array) -> Any:
         converted = OrderType.MARKET if order.order_type == OrderType.STOP else OrderType.LIMIT
         turn.needed = most_events(
             state, state.instruments[order.instrument], opposite_book(order.instrument, order.side), order.side,
-            limit_price(converted, order.side, order.price), order.quantity, order.flags, order.stp, order.account, space,
+            limit_price(converted, order.side, order.price), order.quantity, order.flags, order.stp, order.account,
+            space,
         )  # fmt: skip
         if turn.needed > space:
             return False

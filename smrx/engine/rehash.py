@@ -1,4 +1,4 @@
-"""The state hash from scratch: the words of digest.py again, from the records as they are, with NumPy and the xxhash package.
+"""The state hash from scratch: the words of digest.py again, from the records, with NumPy and the xxhash package.
 
 Shares with the kernels nothing but the tags, so that each checks the other. Called by core.py, invariants.py and
 snapshot.py.

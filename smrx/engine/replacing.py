@@ -1,7 +1,7 @@
 """REPLACE: a new price or quantity for an open order, which keeps its id and what was filled of it.
 
-Only a smaller quantity at the same price keeps its place; so does a pending stop whatever changes. Anything else is as if
-cancelled and placed at once: if the new one would be refused, the old one stands untouched. Called by machine.py as
+Only a smaller quantity at the same price keeps its place; so does a pending stop whatever changes. Anything else is as
+if cancelled and placed at once: if the new one would be refused, the old one stands untouched. Called by machine.py as
 placing.py is.
 """
 
@@ -42,13 +42,13 @@ def check_replace(state: Tables, command: Record) -> Any:
     price = command.price_ticks
     lots = command.quantity_lots
     kind = order.order_type
-    reason = check_terms(state, instrument, kind, False, order.flags, order.extra, price, lots, order.cum)
+    reason = check_terms(state, instrument, kind, order.tif, order.flags, order.extra, price, lots, order.cum, False)
     if reason != Reason.NONE or is_shrink(command, order):
         return reason
     account = state.accounts[order.account]
     leaves = order.quantity - order.cum
     if has_limits(account):
-        notional = notional_of(instrument, kind, order.flags, price, lots)
+        notional = notional_of(instrument, order.flags, price, lots)
         old = open_notional(state, order, leaves)
         balance = quote_balance(order)
         reason = check_account_limits(state, account, balance, kind, order.tif, order.flags, notional, lots, 1, old)

@@ -1,20 +1,17 @@
 """Sessions: open, close, and what ends with their connection. Called by machine.py."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from .codes import EventKind, Reason, SessionFlags
+from .codes import EventKind, Reason
 from .digest import forget, refresh_session
 from .emit import begin
 from .index import NO_EXTRA, insert, remove
 from .jit import Array, Record, Tables, kernel
 from .orders import withdraw_order
 from .pool import give_back, take
-from .state import ORDERS, SESSIONS
-
-#: Numba knows IntEnum, not IntFlag.
-CANCEL_ON_DISCONNECT: Final = int(SessionFlags.CANCEL_ON_DISCONNECT)
+from .state import SESSIONS
 
 
 @kernel

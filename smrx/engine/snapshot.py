@@ -122,7 +122,7 @@ def _filled(body: bytes) -> State:
     lengths = {"books": BOOKS * tops[INSTRUMENTS]} | {table.name: top for table, top in zip(TABLES, tops, strict=True)}
     lengths |= {"heap": waiting + 1, "ring": kept_hashes(sequence)}
     expected = fixed + sum(length * DTYPES[name].itemsize for name, length in lengths.items())
-    possible = 1 <= min(tops) and max(tops) <= _MOST and waiting < tops[ORDERS] and sequence < 1 << 62
+    possible = min(tops) >= 1 and max(tops) <= _MOST and waiting < tops[ORDERS] and sequence < 1 << 62
     if not possible or len(body) != expected:
         raise SnapshotError("The snapshot's tables do not have the lengths that it names.")
 

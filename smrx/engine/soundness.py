@@ -1,4 +1,4 @@
-"""What must always hold of orders' terms, their holds and their timing; the part of invariants.py that knows the exchange.
+"""What must always hold of orders' terms, holds and timing: the part of invariants.py that knows the exchange.
 
 Plain NumPy, one generator of sentences for each matter, as there; called by it alone.
 """

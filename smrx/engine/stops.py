@@ -1,8 +1,8 @@
 """Stops: which are due when the last trade price moves, and in which order they wait for their turn.
 
-A pending stop is in a book of its own by stop price, where the best is the one that a moving price reaches first. Elected
-stops are in no book; the turn knows the first and the last of their queue, linked through `next`. Called by matching.py
-and placing.py.
+A pending stop is in a book of its own by stop price, where the best is the one that a moving price reaches first.
+Elected stops are in no book; the turn knows the first and the last of their queue, linked through `next`. Called by
+matching.py and placing.py.
 """
 
 from typing import Any
