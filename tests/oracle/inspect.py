@@ -79,6 +79,10 @@ class Inspect:
             return [], []
         return book.depth(Side.BUY, levels), book.depth(Side.SELL, levels)
 
+    @property
+    def killed(self) -> bool:
+        return self.state.killed
+
     def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[np.void]:
         """Open orders by id, stop orders that wait among them."""
         rows = [

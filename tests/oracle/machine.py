@@ -60,10 +60,6 @@ class Oracle(Orders, Venue):
         return self.state.hash
 
     @property
-    def killed(self) -> bool:
-        return self.state.killed
-
-    @property
     def inspect(self) -> Inspect:
         return Inspect(self.state)
 

@@ -35,7 +35,7 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
     """Mostly the account's own session and its next request id."""
     who, request = choices.byte(), choices.byte()
     session_id = 10 + account
-    if who >= 240:
+    if who >= 248:
         session_id = 11 + who % 5
     elif who >= 200 or account == 0:
         session_id = VENUE_SESSION
@@ -43,12 +43,12 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
         session_id = VENUE_SESSION
     session = oracle.state.sessions.get(session_id)
     last = session.last_request_id if session else 0
-    if request >= 252:
+    if request >= 253:
         return session_id, 0
-    if request >= 246:
-        return session_id, last + request - 244
-    if request >= 236:
-        return session_id, max(0, last - (request - 236))
+    if request >= 250:
+        return session_id, last + request - 248
+    if request >= 244:
+        return session_id, max(0, last - (request - 244))
     return session_id, last + 1
 
 

@@ -117,8 +117,8 @@ def state_differences(expected: Any, found: Any) -> list[str]:
         if _plain(books[0]) != _plain(books[1]):
             differences.append(f"book {instrument}: expected {books[0]}, found {books[1]}")
     differences += [f"invariant of the expected: {broken}" for broken in expected.check_invariants()]
-    if expected.killed != found.killed:
-        differences.append(f"kill switch: expected {expected.killed}, found {found.killed}")
+    if expected.inspect.killed != found.inspect.killed:
+        differences.append(f"kill switch: expected {expected.inspect.killed}, found {found.inspect.killed}")
     return differences + [f"invariant: {broken}" for broken in found.check_invariants()]
 
 

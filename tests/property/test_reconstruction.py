@@ -59,7 +59,7 @@ def actual(machine: Any) -> dict[str, Any]:
             int(number): _plain(inspect.depth(int(number), ALL_LEVELS))
             for number in sorted(inspect.instruments()["instrument"])
         },
-        "killed": machine.killed,
+        "killed": inspect.killed,
         "events": machine.event_sequence,
         "trades": machine.trade_count,
     }
