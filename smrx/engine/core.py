@@ -185,6 +185,10 @@ class Engine:
         return self.inspect.next_expiry_ns
 
     @property
+    def killed(self) -> bool:
+        return self.inspect.killed
+
+    @property
     def state_hash(self) -> int:
         """The hash after the last command; 0 at the beginning."""
         return int(self._core["state_hash"])

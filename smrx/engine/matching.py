@@ -99,8 +99,8 @@ def most_events(
         return np.int64(2)
     lots = quantity
     if (flags & QUOTE_BUDGET) != 0:
-        # No lot is cheaper than at the best price.
-        lots = quantity // unit_price(instrument, state.levels[book.best].price)
+        # No lot is cheaper than at the best price; the one that is too dear is met too.
+        lots = quantity // unit_price(instrument, state.levels[book.best].price) + 1
     if book.icebergs != 0 or stp == Stp.CANCEL_OLDEST:
         return 2 + 3 * meetings_in_reach(state, book, side, limit, lots, account)
     makers = min(np.int64(book.orders), lots)
