@@ -69,6 +69,13 @@ def test_transcripts_show_every_reason() -> None:
     assert [reason.name for reason in Reason if reason and reason.name not in shown] == []
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_transcript_begins_with_words_and_ends_with_a_hash(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[-2] == "> hash"
+
+
 def test_changed_answer_is_noticed() -> None:
     """A transcript with another quantity in it is not what the machine answers."""
     source = "> market alice\n> place alice buy 3 BTC/USD @ 10\n"
