@@ -145,8 +145,8 @@ class Engine:
             first = written
         parts.append(events[:first])
         carried = written - first
-        # At least twice as many as before, so that a long cascade is not carried often.
-        more = np.empty(max(EVENTS_PER_COMMAND * commands, 2 * carried + needed, LEAST_EVENTS), EVENT)
+        # Several times what there is, so that a long cascade is seldom carried. What is not written takes no memory.
+        more = np.empty(max(EVENTS_PER_COMMAND * commands, 4 * carried + needed, LEAST_EVENTS), EVENT)
         more[:carried].view(np.uint64)[:] = events[first:written].view(np.uint64)
         self._turn["written"] = carried
         self._turn["first"] = 0
