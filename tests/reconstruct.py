@@ -1,7 +1,7 @@
-"""A reader of events: rebuilds every order, book and balance from the event stream and from nothing else.
+"""A reader of events: rebuilds orders, books, balances, rules, limits and statuses from the events and nothing else.
 
-What settlement and order history rely on. It sees no command and no state; the only rule it knows beyond the events is
-what an open order holds, which follows from the instrument as announced.
+What settlement and order history rely on. It sees no command and no state; the rules it knows beyond the events are
+what an open order holds, which follows from the instrument as announced, and how an iceberg shows its lots.
 """
 
 from dataclasses import dataclass, field
@@ -10,20 +10,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind, OrderType, Side
+from smrx.engine.codes import AccountStatus, EventKind, InstrumentStatus, OrderFlags, OrderType, Reason, Side
+
+Fields = dict[str, int]
+MASK32 = (1 << 32) - 1
+VENUE = 0
 
 
 @dataclass
 class Listed:
+    """An instrument as announced, and what has become of it."""
+
+    symbol: int
     base_asset: int
     quote_asset: int
     lot_units: int
     scale_units: int
+    max_price_ticks: int
+    max_quantity_lots: int
+    status: int = InstrumentStatus.TRADING
+    last_price_ticks: int = 0
+    taker_fee: int = 0
+    maker_fee: int = 0
+    band_bp: int = 0
+    min_price_ticks: int = 0
+    min_quantity_lots: int = 0
+    min_notional: int = 0
+    max_notional: int = 0
 
 
 @dataclass
 class Open:
-    """An order that is alive."""
+    """An order that is alive: in a book, or waiting for its stop price."""
 
     order_id: int
     client_order_id: int
@@ -32,14 +50,31 @@ class Open:
     side: int
     order_type: int
     tif: int
+    stp: int
     flags: int
     price_ticks: int
     quantity_lots: int
+    extra: int
+    session_id: int
+    priority: int
     cum_lots: int = 0
+    shown_lots: int = 0
 
     @property
     def leaves_lots(self) -> int:
-        return self.quantity_lots - self.cum_lots
+        return 0 if self.flags & OrderFlags.QUOTE_BUDGET else self.quantity_lots - self.cum_lots
+
+    @property
+    def is_stop(self) -> bool:
+        return self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
+
+    @property
+    def display_lots(self) -> int:
+        return self.extra & MASK32 if self.order_type == OrderType.LIMIT else 0
+
+    def show(self) -> None:
+        """Show an iceberg's next part."""
+        self.shown_lots = min(self.display_lots, self.leaves_lots)
 
 
 @dataclass
@@ -49,139 +84,247 @@ class Money:
 
 
 @dataclass
+class Person:
+    """An account: its status, and its limits in the order of the event's fields."""
+
+    status: int = AccountStatus.ACTIVE
+    limits: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass
 class Reader:
-    """Feed it events in order; ask it afterwards."""
+    """Feed it the events of whole commands in order; ask it afterwards."""
 
     sequence: int = 0
     match_id: int = 0
+    command_sequence: int = 0
+    killed: bool = False
     orders: dict[int, Open] = field(default_factory=dict)
     balances: dict[tuple[int, int], Money] = field(default_factory=dict)
-    accounts: set[int] = field(default_factory=lambda: {0})
-    assets: dict[int, int] = field(default_factory=dict)
+    accounts: dict[int, Person] = field(default_factory=lambda: {VENUE: Person()})
+    #: Symbol, decimals and supply cap.
+    assets: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     instruments: dict[int, Listed] = field(default_factory=dict)
-    sessions: dict[int, int] = field(default_factory=dict)
+    #: Account and flags.
+    sessions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    #: The order that is being matched and stands in no book yet.
+    at_work: Open | None = None
 
     def read(self, events: NDArray[np.void]) -> None:
         """Take in events; raises AssertionError where they contradict each other."""
         for event in events:
             self.sequence += 1
             assert event["sequence"] == self.sequence, f"expected event {self.sequence}, found {event['sequence']}"
+            if event["command_sequence"] != self.command_sequence:
+                self._rest()
+                self.command_sequence = int(event["command_sequence"])
             handler = _HANDLERS.get(int(event["kind"]))
             if handler is not None:
                 handler(self, {name: int(event[name]) for name in event.dtype.names or ()})
+        self._rest()
 
     def depth(self, instrument: int) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-        """Bids and asks as (price, lots, orders), best first."""
+        """Bids and asks as (price, shown lots, orders), best first."""
         sides: dict[int, dict[int, tuple[int, int]]] = {Side.BUY: {}, Side.SELL: {}}
         for order in self.orders.values():
-            if order.instrument == instrument:
+            if order.instrument == instrument and not order.is_stop:
                 lots, count = sides[order.side].get(order.price_ticks, (0, 0))
-                sides[order.side][order.price_ticks] = lots + order.leaves_lots, count + 1
+                shown = order.shown_lots if order.display_lots else order.leaves_lots
+                sides[order.side][order.price_ticks] = lots + shown, count + 1
         bids, asks = sorted(sides[Side.BUY].items(), reverse=True), sorted(sides[Side.SELL].items())
         return [(price, *level) for price, level in bids], [(price, *level) for price, level in asks]
 
     def supply(self, asset: int) -> int:
         return sum(money.available + money.held for key, money in self.balances.items() if key[1] == asset)
 
-    def _money(self, account: int, asset: int) -> Money:
-        return self.balances.setdefault((account, asset), Money())
+    # Money.
+
+    def _pay(self, account: int, asset: int, amount: int) -> None:
+        """Add to what is available; nothing comes to be for an amount of 0."""
+        if amount:
+            self.balances.setdefault((account, asset), Money()).available += amount
 
     def _hold(self, order: Open, lots: int) -> None:
         """Move what so many lots of the order need out of reach; negative lots give it back."""
         listed = self.instruments[order.instrument]
         if order.side == Side.SELL:
             asset, amount = listed.base_asset, lots * listed.lot_units
-        elif order.order_type == OrderType.LIMIT:
-            asset, amount = listed.quote_asset, lots * order.price_ticks * listed.scale_units
         else:
-            return
-        money = self._money(order.account, asset)
-        money.available -= amount
-        money.held += amount
+            # Market and stop orders that buy have no price and hold nothing.
+            one = order.price_ticks * listed.scale_units
+            asset, amount = listed.quote_asset, lots * (one + -(-one * listed.taker_fee // 1_000_000))
+        if amount:
+            money = self.balances[order.account, asset]
+            money.available -= amount
+            money.held += amount
 
-    def _new(self, event: dict[str, int]) -> None:
-        fields = {name: event[name] for name in Open.__dataclass_fields__ if name != "cum_lots"}
-        order = Open(**fields)
+    # The life of orders.
+
+    def _work(self, order: Open, event: Fields) -> None:
+        """An order takes its turn: its place, if it comes to rest, is that of this event."""
+        self._rest()
+        order.priority = event["sequence"]
+        order.shown_lots = 0
+        self.at_work = order
+
+    def _rest(self) -> None:
+        """The order that was matched last stands in its book now, if it is still there."""
+        if self.at_work is not None and self.at_work.order_id in self.orders:
+            self.at_work.show()
+        self.at_work = None
+
+    def _new(self, event: Fields) -> None:
+        _, flags = self.sessions[event["session_id"]]
+        order = Open(
+            *(event["order_id"], event["client_order_id"], event["account"], event["instrument"], event["side"]),
+            *(event["order_type"], event["tif"], event["stp"], event["flags"], event["price_ticks"]),
+            *(event["quantity_lots"], event["counter_order_id"], event["session_id"] if flags else 0, 0),
+        )
         assert order.order_id not in self.orders, f"order {order.order_id} is new twice"
-        assert event["leaves_lots"] == order.quantity_lots
+        assert event["leaves_lots"] == order.leaves_lots
         self.orders[order.order_id] = order
-        self._hold(order, order.quantity_lots)
+        self._hold(order, order.leaves_lots)
+        self._work(order, event)
 
-    def _trade(self, event: dict[str, int]) -> None:
+    def _triggered(self, event: Fields) -> None:
+        order = self.orders[event["order_id"]]
+        assert order.is_stop
+        assert (event["price_ticks"], event["quantity_lots"], event["cum_lots"]) == (
+            *(order.price_ticks, order.quantity_lots, order.cum_lots),
+        )
+        order.order_type, order.extra = event["order_type"], event["counter_order_id"]
+        self._work(order, event)
+
+    def _trade(self, event: Fields) -> None:
         self.match_id += 1
         assert event["match_id"] == self.match_id, f"expected match {self.match_id}, found {event['match_id']}"
         taker, maker = self.orders[event["order_id"]], self.orders[event["counter_order_id"]]
+        assert taker is self.at_work
         assert (taker.account, maker.account) == (event["account"], event["counter_account"])
         assert (taker.side, taker.side + maker.side) == (event["side"], Side.BUY + Side.SELL)
-        buyer, seller = (taker, maker) if taker.side == Side.BUY else (maker, taker)
         listed = self.instruments[event["instrument"]]
-        lots = event["quantity_lots"]
-        paid, bought = lots * event["price_ticks"] * listed.scale_units, lots * listed.lot_units
-        # What the fill held comes free, and then changes hands.
-        self._hold(buyer, -lots)
-        self._hold(seller, -lots)
-        self._money(buyer.account, listed.quote_asset).available -= paid
-        self._money(seller.account, listed.quote_asset).available += paid
-        self._money(seller.account, listed.base_asset).available -= bought
-        self._money(buyer.account, listed.base_asset).available += bought
-        taker.cum_lots += lots
-        maker.cum_lots += lots
+        lots, price = event["quantity_lots"], event["price_ticks"]
+        taker_fee, maker_fee = event["cum_lots"], event["leaves_lots"]
+        listed.last_price_ticks = price
+        for order, fee in ((taker, taker_fee), (maker, maker_fee)):
+            # What the fill held comes free, and then changes hands.
+            if not order.flags & OrderFlags.QUOTE_BUDGET:
+                self._hold(order, -lots)
+            sign = 1 if order.side == Side.BUY else -1
+            self._pay(order.account, listed.quote_asset, -sign * lots * price * listed.scale_units - fee)
+            self._pay(order.account, listed.base_asset, sign * lots * listed.lot_units)
+            order.cum_lots += lots
+        self._pay(VENUE, listed.quote_asset, taker_fee + maker_fee)
 
-    def _fill(self, event: dict[str, int]) -> None:
+    def _fill(self, event: Fields) -> None:
         order = self.orders[event["order_id"]]
         assert event["match_id"] == self.match_id
         assert (order.cum_lots, order.leaves_lots) == (event["cum_lots"], event["leaves_lots"])
         if event["kind"] == EventKind.FILLED:
             assert order.leaves_lots == 0
             del self.orders[order.order_id]
+        elif order is not self.at_work and order.display_lots:
+            order.shown_lots -= event["quantity_lots"]
+            assert order.shown_lots >= 0
+            if order.shown_lots == 0:
+                order.show()
+                order.priority = event["sequence"]
 
-    def _ended(self, event: dict[str, int]) -> None:
+    def _ended(self, event: Fields) -> None:
         # A fill-or-kill order that cannot fill ends before it is new.
         order = self.orders.pop(event["order_id"], None)
         if order is None:
             assert event["kind"] == EventKind.EXPIRED
-            assert event["cum_lots"] == 0
+            assert (event["cum_lots"], event["reason"]) == (0, Reason.FOK_UNFILLABLE)
             return
-        assert (order.quantity_lots, order.cum_lots) == (event["quantity_lots"], event["cum_lots"])
+        budget = order.flags & OrderFlags.QUOTE_BUDGET
+        quantity = order.cum_lots if budget else order.quantity_lots
+        assert (quantity, order.cum_lots) == (event["quantity_lots"], event["cum_lots"])
         self._hold(order, -order.leaves_lots)
 
-    def _replaced(self, event: dict[str, int]) -> None:
+    def _replaced(self, event: Fields) -> None:
         order = self.orders[event["order_id"]]
-        self._hold(order, event["quantity_lots"] - order.quantity_lots)
-        order.quantity_lots = event["quantity_lots"]
+        price, quantity = event["price_ticks"], event["quantity_lots"]
+        keeps_place = price == order.price_ticks and quantity < order.quantity_lots
+        assert keeps_place or event["reason"] == Reason.NONE
+        self._hold(order, -order.leaves_lots)
+        order.price_ticks, order.quantity_lots = price, quantity
+        self._hold(order, order.leaves_lots)
         assert (order.cum_lots, order.leaves_lots) == (event["cum_lots"], event["leaves_lots"])
+        if keeps_place:
+            order.shown_lots = min(order.shown_lots, order.leaves_lots)
+        elif not order.is_stop:
+            self._work(order, event)
 
-    def _deposited(self, event: dict[str, int]) -> None:
+    # Money that comes and goes.
+
+    def _deposited(self, event: Fields) -> None:
         self._transfer(event, event["quantity_lots"])
 
-    def _withdrawn(self, event: dict[str, int]) -> None:
+    def _withdrawn(self, event: Fields) -> None:
         self._transfer(event, -event["quantity_lots"])
 
-    def _transfer(self, event: dict[str, int], amount: int) -> None:
-        money = self._money(event["account"], event["instrument"])
-        money.available += amount
-        assert money.available == event["cum_lots"]
+    def _transfer(self, event: Fields, amount: int) -> None:
+        self._pay(event["account"], event["instrument"], amount)
+        assert self.balances[event["account"], event["instrument"]].available == event["cum_lots"]
 
-    def _account_opened(self, event: dict[str, int]) -> None:
-        self.accounts.add(event["account"])
+    # Accounts and sessions.
 
-    def _session_opened(self, event: dict[str, int]) -> None:
-        self.sessions[event["session_id"]] = event["account"]
+    def _account_opened(self, event: Fields) -> None:
+        self.accounts[event["account"]] = Person()
 
-    def _session_closed(self, event: dict[str, int]) -> None:
-        assert self.sessions.pop(event["session_id"]) == event["account"]
+    def _account_suspended(self, event: Fields) -> None:
+        self.accounts[event["account"]].status = AccountStatus.SUSPENDED
 
-    def _asset_added(self, event: dict[str, int]) -> None:
-        self.assets[event["instrument"]] = event["client_order_id"]
+    def _account_resumed(self, event: Fields) -> None:
+        self.accounts[event["account"]].status = AccountStatus.ACTIVE
 
-    def _instrument_added(self, event: dict[str, int]) -> None:
-        self.instruments[event["instrument"]] = Listed(
-            event["order_id"], event["counter_order_id"], event["account"], event["counter_account"]
+    def _limits_set(self, event: Fields) -> None:
+        self.accounts[event["account"]].limits = (
+            *(event["instrument"], event["order_id"], event["price_ticks"], event["quantity_lots"]),
         )
+
+    def _session_opened(self, event: Fields) -> None:
+        self.sessions[event["session_id"]] = event["account"], event["flags"]
+
+    def _session_closed(self, event: Fields) -> None:
+        self._session_disconnected(event)
+        del self.sessions[event["session_id"]]
+
+    def _session_disconnected(self, event: Fields) -> None:
+        assert self.sessions[event["session_id"]][0] == event["account"]
+        left = [order.order_id for order in self.orders.values() if order.session_id == event["session_id"]]
+        assert left == [], f"session {event['session_id']} is gone and orders {left} are not"
+
+    # The venue.
+
+    def _asset_added(self, event: Fields) -> None:
+        self.assets[event["instrument"]] = event["client_order_id"], event["quantity_lots"], event["price_ticks"]
+
+    def _instrument_added(self, event: Fields) -> None:
+        self.instruments[event["instrument"]] = Listed(
+            *(event["client_order_id"], event["order_id"], event["counter_order_id"], event["account"]),
+            *(event["counter_account"], event["price_ticks"], event["quantity_lots"]),
+        )
+
+    def _rules_set(self, event: Fields) -> None:
+        listed = self.instruments[event["instrument"]]
+        listed.taker_fee = event["account"]
+        listed.maker_fee = int(np.uint32(event["counter_account"]).astype(np.int32))
+        listed.band_bp = event["cum_lots"]
+        listed.min_price_ticks, listed.min_quantity_lots = event["client_order_id"], event["quantity_lots"]
+        listed.min_notional, listed.max_notional = event["order_id"], event["price_ticks"]
+
+    def _status_set(self, event: Fields) -> None:
+        self.instruments[event["instrument"]].status = event["side"]
+
+    def _killed(self, event: Fields) -> None:
+        self.killed = event["kind"] == EventKind.KILLED
 
 
 _HANDLERS: dict[int, Any] = {
     EventKind.NEW: Reader._new,
+    EventKind.TRIGGERED: Reader._triggered,
     EventKind.TRADE: Reader._trade,
     EventKind.PARTIALLY_FILLED: Reader._fill,
     EventKind.FILLED: Reader._fill,
@@ -191,8 +334,16 @@ _HANDLERS: dict[int, Any] = {
     EventKind.DEPOSITED: Reader._deposited,
     EventKind.WITHDRAWN: Reader._withdrawn,
     EventKind.ACCOUNT_OPENED: Reader._account_opened,
+    EventKind.ACCOUNT_SUSPENDED: Reader._account_suspended,
+    EventKind.ACCOUNT_RESUMED: Reader._account_resumed,
+    EventKind.LIMITS_SET: Reader._limits_set,
     EventKind.SESSION_OPENED: Reader._session_opened,
     EventKind.SESSION_CLOSED: Reader._session_closed,
+    EventKind.SESSION_DISCONNECTED: Reader._session_disconnected,
     EventKind.ASSET_ADDED: Reader._asset_added,
     EventKind.INSTRUMENT_ADDED: Reader._instrument_added,
+    EventKind.RULES_SET: Reader._rules_set,
+    EventKind.STATUS_SET: Reader._status_set,
+    EventKind.KILLED: Reader._killed,
+    EventKind.REVIVED: Reader._killed,
 }

@@ -11,6 +11,7 @@ from smrx.cli import COMMANDS, smrx
 from smrx.cli.exits import MEANINGS, Exit
 from smrx.cli.reference import commands, help_text, reference
 from smrx.config import Config, load
+from smrx.engine.codes import CommandKind, EventKind, InstrumentStatus, OrderType, Reason, Stp, TimeInForce
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = dict(commands())
@@ -85,6 +86,20 @@ def test_the_readme_opens_with_the_two_commands_and_names_what_exists() -> None:
     for line in re.findall(r"^smrx [^\n|]*", readme, re.MULTILINE):
         words = line.split()
         assert any(" ".join(words[:n]) in ALL for n in (2, 3)), f"README.md runs {line!r}"
+
+
+def test_the_rules_of_the_exchange_point_to_every_transcript_and_to_nothing_else() -> None:
+    rules = (ROOT / "docs/exchange.md").read_text(encoding="utf-8")
+    links = set(re.findall(r"\]\(\.\./([^)#]+)\)", rules))
+    assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
+    transcripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests/transcripts").glob("*.txt")}
+    assert sorted(transcripts - links) == []
+
+
+def test_the_rules_of_the_exchange_name_every_command_event_and_reason() -> None:
+    words = set(re.findall(r"[A-Z][A-Z_]+", (ROOT / "docs/exchange.md").read_text(encoding="utf-8")))
+    for enumeration in (CommandKind, EventKind, Reason, OrderType, TimeInForce, Stp, InstrumentStatus):
+        assert [member.name for member in enumeration if member.name not in words] == []
 
 
 def test_the_configuration_that_is_shown_is_the_default_one() -> None:

@@ -6,7 +6,7 @@ Owns who stands where; knows nothing of money, accounts or events.
 from collections import deque
 from collections.abc import Iterator
 
-from smrx.engine.codes import Side
+from smrx.engine.codes import OrderType, Side, Stp
 from tests.oracle.records import Order
 
 OPPOSITE = {Side.BUY: Side.SELL, Side.SELL: Side.BUY}
@@ -33,24 +33,57 @@ class Book:
         return next(self.in_priority(side), None)
 
     def add(self, order: Order) -> None:
-        """Join the back of the queue at the order's price."""
+        """Join the back of the queue at the order's price; an iceberg shows its first part."""
+        order.shown = min(order.display, order.leaves)
         self.queues[order.side].setdefault(order.price, deque()).append(order)
 
     def remove(self, order: Order) -> None:
+        order.shown = 0
         queue = self.queues[order.side][order.price]
         queue.remove(order)
         if not queue:
             del self.queues[order.side][order.price]
 
+    def refresh(self, order: Order) -> None:
+        """An iceberg that has sold what it showed shows the next part, at the back of its queue."""
+        self.remove(order)
+        self.add(order)
+
     def depth(self, side: Side, levels: int) -> list[tuple[int, int, int]]:
-        """(price, lots, orders) of the best levels."""
+        """(price, lots, orders) of the best levels; hidden lots are not counted."""
         return [
-            (price, sum(order.leaves for order in queue), len(queue))
+            (price, sum(order.visible for order in queue), len(queue))
             for price in self.prices(side)[:levels]
             for queue in (self.queues[side][price],)
         ]
 
+    def would_take(self, order: Order) -> bool:
+        """Whether any part of a limit order would trade at once."""
+        best = self.best_price(OPPOSITE[order.side])
+        return best is not None and crosses(order, best)
 
-def crosses(side: Side, limit: int, price: int) -> bool:
-    """Whether an order of this side and limit may trade at the price."""
-    return price <= limit if side is Side.BUY else price >= limit
+    def lots_for(self, taker: Order) -> int:
+        """How many lots a taker would trade, never stopping for lack of its own: a rehearsal of matching."""
+        found = 0
+        for price in self.prices(OPPOSITE[taker.side]):
+            if not crosses(taker, price):
+                break
+            # Each maker's shown and hidden lots; a refreshed part goes to the back, as in the book.
+            queue = deque((maker, maker.visible, maker.leaves) for maker in self.queues[OPPOSITE[taker.side]][price])
+            while queue and found < taker.leaves:
+                maker, shown, leaves = queue.popleft()
+                if maker.account == taker.account and taker.stp is not Stp.NONE:
+                    if taker.stp is Stp.CANCEL_OLDEST:
+                        continue
+                    return found
+                found += shown
+                if leaves > shown:
+                    queue.append((maker, min(maker.display, leaves - shown), leaves - shown))
+        return found
+
+
+def crosses(taker: Order, price: int) -> bool:
+    """Whether an order may trade at the price."""
+    if taker.order_type is OrderType.MARKET:
+        return True
+    return price <= taker.price if taker.side is Side.BUY else price >= taker.price

@@ -18,16 +18,30 @@ ORDERS = np.dtype(
         ("side", "u1"),
         ("order_type", "u1"),
         ("tif", "u1"),
+        ("stp", "u1"),
         ("flags", "u1"),
         ("price_ticks", "<i8"),
         ("quantity_lots", "<i8"),
         ("cum_lots", "<i8"),
         ("leaves_lots", "<i8"),
+        ("shown_lots", "<i8"),
+        ("extra", "<u8"),
+        ("session_id", "<u8"),
+        ("priority", "<u8"),
     ]
 )
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
-ACCOUNTS = np.dtype([("account", "<u4"), ("status", "u1")])
-ASSETS = np.dtype([("asset", "<u4"), ("symbol", "<u8"), ("decimals", "u1"), ("supply", "<i8")])
+ACCOUNTS = np.dtype(
+    [
+        ("account", "<u4"),
+        ("status", "u1"),
+        ("max_open_orders", "<u4"),
+        ("max_open_notional", "<i8"),
+        ("max_order_notional", "<i8"),
+        ("max_order_quantity", "<i8"),
+    ]
+)
+ASSETS = np.dtype([("asset", "<u4"), ("symbol", "<u8"), ("decimals", "u1"), ("cap", "<i8"), ("supply", "<i8")])
 INSTRUMENTS = np.dtype(
     [
         ("instrument", "<u4"),
@@ -39,9 +53,17 @@ INSTRUMENTS = np.dtype(
         ("max_price_ticks", "<i8"),
         ("max_quantity_lots", "<i8"),
         ("status", "u1"),
+        ("last_price_ticks", "<i8"),
+        ("band_bp", "<u2"),
+        ("taker_fee", "<u4"),
+        ("maker_fee", "<i4"),
+        ("min_price_ticks", "<i8"),
+        ("min_quantity_lots", "<i8"),
+        ("min_notional", "<i8"),
+        ("max_notional", "<i8"),
     ]
 )
-SESSIONS = np.dtype([("session_id", "<u8"), ("account", "<u4"), ("last_request_id", "<u8")])
+SESSIONS = np.dtype([("session_id", "<u8"), ("account", "<u4"), ("flags", "u1"), ("last_request_id", "<u8")])
 
 Levels = list[tuple[int, int, int]]
 
@@ -57,13 +79,18 @@ class Inspect:
             return [], []
         return book.depth(Side.BUY, levels), book.depth(Side.SELL, levels)
 
+    @property
+    def killed(self) -> bool:
+        return self.state.killed
+
     def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[np.void]:
-        """Open orders by id."""
+        """Open orders by id, stop orders that wait among them."""
         rows = [
             (
                 *(order.order_id, order.client_order_id, order.account, order.instrument),
-                *(order.side, order.order_type, order.tif, order.flags),
-                *(order.price, order.quantity, order.cum, order.leaves),
+                *(order.side, order.order_type, order.tif, order.stp, order.flags),
+                *(order.price, order.quantity, order.cum, order.leaves, order.shown),
+                *(order.extra, order.session_id, order.priority),
             )
             for _, order in sorted(self.state.orders.items())
             if account in (None, order.account) and instrument in (None, order.instrument)
@@ -80,12 +107,15 @@ class Inspect:
         return np.array(rows, dtype=BALANCES)
 
     def accounts(self) -> NDArray[np.void]:
-        rows = [(account.account, account.status) for _, account in sorted(self.state.accounts.items())]
+        rows = [
+            (account.account, account.status, *account.limits) for _, account in sorted(self.state.accounts.items())
+        ]
         return np.array(rows, dtype=ACCOUNTS)
 
     def assets(self) -> NDArray[np.void]:
         rows = [
-            (asset.asset, asset.symbol, asset.decimals, asset.supply) for _, asset in sorted(self.state.assets.items())
+            (asset.asset, asset.symbol, asset.decimals, asset.cap, asset.supply)
+            for _, asset in sorted(self.state.assets.items())
         ]
         return np.array(rows, dtype=ASSETS)
 
@@ -94,6 +124,7 @@ class Inspect:
             (
                 *(listed.instrument, listed.symbol, listed.base_asset, listed.quote_asset),
                 *(listed.lot_units, listed.scale_units, listed.max_price, listed.max_quantity, listed.status),
+                *(listed.last_price or 0, *listed.rules),
             )
             for _, listed in sorted(self.state.instruments.items())
         ]
@@ -101,7 +132,7 @@ class Inspect:
 
     def sessions(self) -> NDArray[np.void]:
         rows = [
-            (session.session_id, session.account, session.last_request_id)
+            (session.session_id, session.account, session.flags, session.last_request_id)
             for _, session in sorted(self.state.sessions.items())
         ]
         return np.array(rows, dtype=SESSIONS)

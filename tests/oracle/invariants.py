@@ -2,13 +2,13 @@
 
 from collections import Counter
 
-from smrx.engine.codes import Side
+from smrx.engine.codes import InstrumentStatus, Side
 from tests.oracle.state import State
 
 
 def violations(state: State) -> list[str]:
     """One sentence for each broken rule; empty when all is well."""
-    return [*book_violations(state), *order_violations(state), *money_violations(state)]
+    return [*book_violations(state), *order_violations(state), *waiting_violations(state), *money_violations(state)]
 
 
 def book_violations(state: State) -> list[str]:
@@ -19,9 +19,9 @@ def book_violations(state: State) -> list[str]:
             found.append(f"instrument {instrument}: crossed, bid {bid} and ask {ask}")
         for side in (Side.BUY, Side.SELL):
             for price, queue in book.queues[side].items():
-                ids = [order.order_id for order in queue]
-                if not ids or ids != sorted(ids):
-                    found.append(f"instrument {instrument}: {side.name} queue at {price} out of order: {ids}")
+                places = [order.priority for order in queue]
+                if not places or places != sorted(set(places)):
+                    found.append(f"instrument {instrument}: {side.name} queue at {price} out of order: {places}")
     return found
 
 
@@ -34,15 +34,41 @@ def order_violations(state: State) -> list[str]:
         for queue in queues.values()
         for order in queue
     }
-    if resting != set(state.orders):
-        found.append(f"orders open but not in a book, or the other way: {sorted(resting ^ set(state.orders))}")
-    found += [
-        f"order {order.order_id}: filled {order.cum} of {order.quantity}, yet open"
-        for order in state.orders.values()
-        if not 0 <= order.cum < order.quantity
-    ]
+    open_orders = {order.order_id for order in state.orders.values() if not order.is_stop}
+    if resting != open_orders:
+        found.append(f"orders open but not in a book, or the other way: {sorted(resting ^ open_orders)}")
+    for order in state.orders.values():
+        if not 0 <= order.cum < order.quantity:
+            found.append(f"order {order.order_id}: filled {order.cum} of {order.quantity}, yet open")
+        if not (order.shown == 0 if not order.display else 0 < order.shown <= min(order.display, order.leaves)):
+            found.append(f"order {order.order_id}: shows {order.shown} of {order.leaves}, display {order.display}")
     names = Counter((order.account, order.client_order_id) for order in state.orders.values() if order.client_order_id)
     found += [f"account {name[0]}: client order id {name[1]} open {n} times" for name, n in names.items() if n > 1]
+    return found
+
+
+def waiting_violations(state: State) -> list[str]:
+    """Orders that should have left: stops that are due, dates that have passed, orders of what is closed."""
+    found = [
+        f"stop order {order.order_id}: its price was reached, yet it waits"
+        for order in state.orders.values()
+        if order.is_stop and state.is_due(order)
+    ]
+    found += [
+        f"order {order.order_id}: its time has passed, yet it is open"
+        for order in state.orders.values()
+        if order.expiry_ns is not None and order.expiry_ns <= state.time_ns
+    ]
+    found += [
+        f"order {order.order_id}: open on a closed instrument"
+        for order in state.orders.values()
+        if state.instruments[order.instrument].status is InstrumentStatus.CLOSED
+    ]
+    found += [
+        f"order {order.order_id}: its session {order.session_id} is closed"
+        for order in state.orders.values()
+        if order.session_id and order.session_id not in state.sessions
+    ]
     return found
 
 
@@ -51,17 +77,17 @@ def money_violations(state: State) -> list[str]:
     totals: Counter[int] = Counter()
     held: Counter[tuple[int, int]] = Counter()
     for order in state.orders.values():
-        asset, amount = state.hold(order.side, state.instruments[order.instrument], order.price, order.leaves)
-        held[order.account, asset] += amount
+        asset_id, amount = state.hold(order, order.leaves)
+        held[order.account, asset_id] += amount
     for key, balance in state.balances.items():
         totals[balance.asset] += balance.available + balance.held
         if balance.available < 0 or balance.held < 0:
             found.append(f"account {key[0]} asset {key[1]}: below zero: {balance.available}, {balance.held}")
         if balance.held != held[key]:
             found.append(f"account {key[0]} asset {key[1]}: holds {balance.held}, its orders need {held[key]}")
-    found += [
-        f"asset {asset.asset}: supply {asset.supply}, balances {totals[asset.asset]}"
-        for asset in state.assets.values()
-        if asset.supply != totals[asset.asset]
-    ]
+    for asset in state.assets.values():
+        if asset.supply != totals[asset.asset]:
+            found.append(f"asset {asset.asset}: supply {asset.supply}, balances {totals[asset.asset]}")
+        if asset.supply > asset.most:
+            found.append(f"asset {asset.asset}: supply {asset.supply}, of which there may be {asset.most}")
     return found

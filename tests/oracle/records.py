@@ -1,109 +1,36 @@
-"""What the oracle remembers and says: one small class a record, with its canonical words for the state hash.
+"""What the oracle remembers: one small class a record, with its canonical words for the state hash.
 
 Written to be read beside the rules, never to be fast, and from the text of the rules alone: nothing here is taken
 from the compiled engine. Used by tests only.
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 import xxhash
 
-from smrx.engine.codes import AccountStatus, InstrumentStatus, OrderType, Side, TimeInForce
+from smrx.engine.codes import (
+    AccountStatus,
+    InstrumentStatus,
+    OrderFlags,
+    OrderType,
+    SessionFlags,
+    Side,
+    Stp,
+    TimeInForce,
+)
 
 Words = tuple[int, ...]
 MASK64 = (1 << 64) - 1
+MASK32 = (1 << 32) - 1
+NANOSECONDS = 1_000_000_000
 #: No sum or product of money may reach this.
 TOO_MUCH = 1 << 62
 
 SYMBOL_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
-
-
-class Command(NamedTuple):
-    """One command as sent; ADD_INSTRUMENT reads the same bytes through the names at the bottom."""
-
-    kind: int
-    side: int
-    order_type: int
-    tif: int
-    stp: int
-    flags: int
-    reserved: int
-    session_id: int
-    request_id: int
-    account: int
-    instrument: int
-    client_order_id: int
-    order_id: int
-    price_ticks: int
-    quantity_lots: int
-
-    @property
-    def scale_units(self) -> int:
-        return self.stp | self.flags << 8 | self.reserved << 16
-
-    @property
-    def lot_units(self) -> int:
-        return self.account
-
-    @property
-    def symbol(self) -> int:
-        return self.client_order_id
-
-    @property
-    def base_asset(self) -> int:
-        return self.order_id & 0xFFFFFFFF
-
-    @property
-    def quote_asset(self) -> int:
-        return self.order_id >> 32
-
-
-class Event(NamedTuple):
-    """One event, fields in the order of the EVENT record."""
-
-    sequence: int
-    command_sequence: int
-    time_ns: int
-    kind: int
-    side: int = 0
-    order_type: int = 0
-    tif: int = 0
-    stp: int = 0
-    flags: int = 0
-    reason: int = 0
-    instrument: int = 0
-    account: int = 0
-    counter_account: int = 0
-    command_kind: int = 0
-    order_id: int = 0
-    counter_order_id: int = 0
-    match_id: int = 0
-    client_order_id: int = 0
-    session_id: int = 0
-    request_id: int = 0
-    price_ticks: int = 0
-    quantity_lots: int = 0
-    cum_lots: int = 0
-    leaves_lots: int = 0
-
-
-class Outcome(NamedTuple):
-    """One answer, fields in the order of the OUTCOME record."""
-
-    status: int
-    event_kind: int = 0
-    reason: int = 0
-    event_count: int = 0
-    session_id: int = 0
-    request_id: int = 0
-    sequence: int = 0
-    order_id: int = 0
-    first_event: int = 0
-    cum_lots: int = 0
-    leaves_lots: int = 0
 
 
 @dataclass
@@ -115,20 +42,66 @@ class Order:
     side: Side
     order_type: OrderType
     tif: TimeInForce
-    stp: int
+    stp: Stp
     flags: int
     price: int
     quantity: int
+    extra: int = 0
+    #: The session whose end takes the order with it; 0 for none.
+    session_id: int = 0
+    #: The sequence of the event that gave the order its place.
+    priority: int = 0
     cum: int = 0
+    #: Lots of an iceberg that the book shows; 0 for any other order, and outside the book.
+    shown: int = 0
+    #: Of a market buy at work: what it may spend, what it has spent, and whether that was the whole budget.
+    means: int = 0
+    spent: int = 0
+    budget_done: bool = False
+
+    @property
+    def is_budget(self) -> bool:
+        return bool(self.flags & OrderFlags.QUOTE_BUDGET)
+
+    @property
+    def is_stop(self) -> bool:
+        return self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
+
+    @property
+    def is_market_buy(self) -> bool:
+        return self.order_type is OrderType.MARKET and self.side is Side.BUY
 
     @property
     def leaves(self) -> int:
-        return self.quantity - self.cum
+        """Lots still wanted; a budget is not counted in lots."""
+        return 0 if self.is_budget else self.quantity - self.cum
+
+    @property
+    def is_filled(self) -> bool:
+        return self.budget_done if self.is_budget else self.leaves == 0
+
+    @property
+    def display(self) -> int:
+        """Lots an iceberg shows at a time; 0 for an order that hides nothing."""
+        return self.extra & MASK32 if self.order_type is OrderType.LIMIT else 0
+
+    @property
+    def expiry_ns(self) -> int | None:
+        good_till_date = self.order_type is OrderType.LIMIT and self.tif is TimeInForce.GTD
+        return (self.extra >> 32) * NANOSECONDS if good_till_date else None
+
+    def keeps_place(self, price: int, quantity: int) -> bool:
+        """Whether a new price and quantity leave the order where it stands: queue position is property."""
+        return price == self.price and quantity < self.quantity
+
+    @property
+    def visible(self) -> int:
+        """Lots that a taker meets when the order's turn comes."""
+        return self.shown if self.display else self.leaves
 
     def words(self) -> Words:
         modes = self.side << 8 | self.order_type << 16 | self.tif << 24 | self.stp << 32 | self.flags << 40
         parties = self.account | self.instrument << 32
-        priority = self.order_id
         return (
             1 | modes,
             self.order_id,
@@ -137,8 +110,13 @@ class Order:
             self.price,
             self.quantity,
             self.cum,
-            priority,
+            self.priority,
         )
+
+    def more_words(self) -> Iterator[Words]:
+        """The record of what a plain order does not have."""
+        if self.extra or self.shown or self.session_id:
+            yield (9, self.order_id, self.extra, self.shown, self.session_id)
 
 
 @dataclass
@@ -152,13 +130,28 @@ class Balance:
         return (2, self.account | self.asset << 32, self.available, self.held)
 
 
+class Limits(NamedTuple):
+    """What an account may do; 0 is no limit."""
+
+    open_orders: int = 0
+    open_notional: int = 0
+    order_notional: int = 0
+    order_quantity: int = 0
+
+
 @dataclass
 class Account:
     account: int
     status: AccountStatus = AccountStatus.ACTIVE
+    limits: Limits = field(default_factory=Limits)
 
     def words(self) -> Words:
         return (3 | self.status << 8, self.account)
+
+    def more_words(self) -> Iterator[Words]:
+        if any(self.limits):
+            orders, *amounts = self.limits
+            yield (10, self.account | orders << 32, *amounts)
 
 
 @dataclass
@@ -166,10 +159,28 @@ class Asset:
     asset: int
     symbol: int
     decimals: int
+    #: The most there may be, as asked for; 0 is no cap of its own.
+    cap: int = 0
     supply: int = 0
 
+    @property
+    def most(self) -> int:
+        return self.cap or TOO_MUCH - 1
+
     def words(self) -> Words:
-        return (4 | self.decimals << 8, self.asset, self.symbol, self.supply)
+        return (4 | self.decimals << 8, self.asset, self.symbol, self.supply, self.cap)
+
+
+class Rules(NamedTuple):
+    """What an instrument asks of orders, and what it charges; 0 is no rule."""
+
+    band_bp: int = 0
+    taker_fee: int = 0
+    maker_fee: int = 0
+    min_price: int = 0
+    min_quantity: int = 0
+    min_notional: int = 0
+    max_notional: int = 0
 
 
 @dataclass
@@ -183,6 +194,9 @@ class Instrument:
     max_price: int
     max_quantity: int
     status: InstrumentStatus = InstrumentStatus.TRADING
+    rules: Rules = field(default_factory=Rules)
+    #: Of the last trade; None before the first.
+    last_price: int | None = None
 
     def words(self) -> Words:
         return (
@@ -195,15 +209,51 @@ class Instrument:
             self.max_quantity,
         )
 
+    def more_words(self) -> Iterator[Words]:
+        if any(self.rules):
+            band, taker_fee, maker_fee, *bounds = self.rules
+            yield (11 | band << 8, self.instrument, taker_fee | (maker_fee & MASK32) << 32, *bounds)
+        if self.last_price is not None:
+            yield (12 | self.instrument << 32, self.last_price)
+
+    # Money, in quote units where nothing else is said.
+
+    def notional(self, price: int, lots: int) -> int:
+        return price * lots * self.scale_units
+
+    def hold(self, side: Side, price: int, lots: int) -> tuple[int, int]:
+        """The asset and the amount that so many lots of an order keep out of reach; a price of 0 costs nothing."""
+        if side is Side.SELL:
+            return self.base_asset, lots * self.lot_units
+        one = self.notional(price, 1)
+        return self.quote_asset, lots * (one + fee(one, self.rules.taker_fee))
+
+    def cost_to_take(self, price: int, lots: int) -> int:
+        """What a taker pays for lots bought at a price, its fee included."""
+        return self.notional(price, lots) + fee(self.notional(price, lots), self.rules.taker_fee)
+
+    def affordable(self, price: int, money: int) -> int:
+        """The most lots that so much money takes at a price."""
+        low, high = 0, money // self.notional(price, 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.cost_to_take(price, middle) <= money else (low, middle - 1)
+        return low
+
 
 @dataclass
 class Session:
     session_id: int
     account: int
+    flags: int = 0
     last_request_id: int = 0
 
+    @property
+    def cancels_on_disconnect(self) -> bool:
+        return bool(self.flags & SessionFlags.CANCEL_ON_DISCONNECT)
+
     def words(self) -> Words:
-        return (6, self.session_id, self.account, self.last_request_id)
+        return (6 | self.flags << 8, self.session_id, self.account, self.last_request_id)
 
 
 @dataclass
@@ -216,6 +266,16 @@ class Transfer:
 
     def words(self) -> Words:
         return (7 | self.kind << 8, self.transfer_id, self.account | self.asset << 32, self.amount)
+
+
+def fee(notional: int, rate: int) -> int:
+    """Millionths of a notional, rounded up: a fee against who pays it, a rebate (negative) against who gets it."""
+    return -(-notional * rate // 1_000_000)
+
+
+def signed(value: int, bits: int) -> int:
+    """The number that an unsigned field holds in two's complement."""
+    return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def hash_words(words: Words) -> int:

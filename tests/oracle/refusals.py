@@ -3,17 +3,13 @@
 Judges only; changes nothing. `refusal` is called by machine.py for every command that gets a sequence.
 """
 
-from smrx.engine.codes import (
-    CommandKind,
-    InstrumentStatus,
-    OrderFlags,
-    OrderType,
-    Reason,
-    Side,
-    Stp,
-    TimeInForce,
-)
-from tests.oracle.records import TOO_MUCH, Command, Instrument, valid_symbol
+from dataclasses import replace
+
+from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus, OrderFlags, Reason
+from tests.oracle import terms
+from tests.oracle.forms import malformed
+from tests.oracle.messages import Command
+from tests.oracle.records import TOO_MUCH, Instrument
 from tests.oracle.state import State
 
 PLACE = CommandKind.PLACE
@@ -23,98 +19,62 @@ MASS_CANCEL = CommandKind.MASS_CANCEL
 DEPOSIT = CommandKind.DEPOSIT
 WITHDRAW = CommandKind.WITHDRAW
 OPEN_ACCOUNT = CommandKind.OPEN_ACCOUNT
+SUSPEND_ACCOUNT = CommandKind.SUSPEND_ACCOUNT
+RESUME_ACCOUNT = CommandKind.RESUME_ACCOUNT
 OPEN_SESSION = CommandKind.OPEN_SESSION
 CLOSE_SESSION = CommandKind.CLOSE_SESSION
 ADD_ASSET = CommandKind.ADD_ASSET
 ADD_INSTRUMENT = CommandKind.ADD_INSTRUMENT
+SET_STATUS = CommandKind.SET_STATUS
+SET_LIMITS = CommandKind.SET_LIMITS
+SET_RULES = CommandKind.SET_RULES
+KILL = CommandKind.KILL
+REVIVE = CommandKind.REVIVE
+TICK = CommandKind.TICK
+DISCONNECT = CommandKind.DISCONNECT
 
 TRANSFERS = (DEPOSIT, WITHDRAW)
-#: May be sent by a session of the account or by the venue; the other kinds, sessions apart, by the venue alone.
+#: May be sent by a session of the account or by the venue.
 OWN_ACCOUNT = (PLACE, CANCEL, REPLACE, MASS_CANCEL, WITHDRAW)
-VENUE_ONLY = (DEPOSIT, OPEN_ACCOUNT, ADD_ASSET, ADD_INSTRUMENT)
-
-SESSION_FIELDS = {"kind", "session_id", "request_id"}
-#: The fields a kind names beside those; all others must be 0.
-NAMED_FIELDS = {
-    PLACE: {
-        *("side", "order_type", "tif", "stp", "flags", "account", "instrument"),
-        *("client_order_id", "price_ticks", "quantity_lots"),
-    },
-    CANCEL: {"account", "order_id", "client_order_id"},
-    REPLACE: {"account", "order_id", "client_order_id", "price_ticks", "quantity_lots"},
-    MASS_CANCEL: {"account", "instrument", "side"},
-    DEPOSIT: {"account", "instrument", "order_id", "quantity_lots"},
-    WITHDRAW: {"account", "instrument", "order_id", "quantity_lots"},
-    OPEN_ACCOUNT: {"account"},
-    OPEN_SESSION: {"account"},
-    CLOSE_SESSION: set(),
-    ADD_ASSET: {"instrument", "client_order_id", "quantity_lots"},
-    # Bytes 4 to 7 are the scale, 40 to 47 the two assets.
-    ADD_INSTRUMENT: {
-        *("stp", "flags", "reserved", "account", "instrument", "client_order_id"),
-        *("order_id", "price_ticks", "quantity_lots"),
-    },
-}
+#: By the venue alone.
+VENUE_ONLY = (
+    *(DEPOSIT, OPEN_ACCOUNT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, ADD_ASSET, ADD_INSTRUMENT),
+    *(SET_STATUS, SET_LIMITS, SET_RULES, KILL, REVIVE),
+)
+#: Name an account that must be there.
+OF_AN_ACCOUNT = (*OWN_ACCOUNT, DEPOSIT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, OPEN_SESSION, SET_LIMITS)
 
 
 def refusal(state: State, command: Command) -> Reason:
     """The first reason to refuse, or NONE."""
-    for check in (malformed, session, account, listing, identity, terms, combination, feasibility, funds):
-        reason = check(state, command)
-        if reason:
-            return reason
-    return Reason.NONE
-
-
-def malformed(state: State, command: Command) -> Reason:
-    if command.kind not in set(CommandKind):
-        return Reason.UNKNOWN_KIND
-    named = NAMED_FIELDS[CommandKind(command.kind)] | SESSION_FIELDS
-    if command.kind == OPEN_SESSION:
-        named = named - {"request_id"}
-    if any(value != 0 for name, value in command._asdict().items() if name not in named):
-        return Reason.RESERVED_NOT_ZERO
-    if command.kind == PLACE:
-        return malformed_place(command)
-    if command.kind == MASS_CANCEL and command.side > Side.SELL:
-        return Reason.INVALID_SIDE
-    return malformed_id(command)
-
-
-def malformed_place(command: Command) -> Reason:
-    if command.side not in (Side.BUY, Side.SELL):
-        return Reason.INVALID_SIDE
-    if command.order_type not in set(OrderType):
-        return Reason.INVALID_ORDER_TYPE
-    if command.tif not in set(TimeInForce):
-        return Reason.INVALID_TIME_IN_FORCE
-    if command.stp not in set(Stp):
-        return Reason.INVALID_STP
-    if command.flags not in (0, OrderFlags.POST_ONLY):
-        return Reason.INVALID_FLAGS
-    return Reason.NONE
-
-
-def malformed_id(command: Command) -> Reason:
-    valid = True
-    if command.kind == OPEN_SESSION:
-        valid = command.session_id != 0
-    elif command.kind in (CANCEL, REPLACE):
-        valid = (command.order_id == 0) != (command.client_order_id == 0)
-    elif command.kind in TRANSFERS:
-        valid = command.order_id != 0
-    elif command.kind in (ADD_ASSET, ADD_INSTRUMENT):
-        valid = valid_symbol(command.symbol)
-    return Reason.NONE if valid else Reason.INVALID_ID
+    reason = malformed(command)
+    for check in (
+        session,
+        kill_switch,
+        account,
+        listing,
+        identity,
+        order_terms,
+        limits,
+        combination,
+        feasibility,
+        funds,
+    ):
+        reason = reason or check(state, command)
+    return reason
 
 
 def session(state: State, command: Command) -> Reason:
     found = state.sessions.get(command.session_id)
+    if command.kind == TICK:
+        return Reason.NONE
     if command.kind == OPEN_SESSION:
         # One of the same account never comes here: it is a duplicate.
         return Reason.SESSION_IN_USE if found else Reason.NONE
     if found is None:
         return Reason.UNKNOWN_SESSION
+    if command.kind == DISCONNECT:
+        return Reason.NONE
     if command.request_id > found.last_request_id + 1:
         return Reason.REQUEST_GAP
     is_venue = found.account == 0
@@ -125,31 +85,50 @@ def session(state: State, command: Command) -> Reason:
     return Reason.NONE
 
 
+def kill_switch(state: State, command: Command) -> Reason:
+    return Reason.KILLED if state.killed and command.kind in (PLACE, REPLACE) else Reason.NONE
+
+
 def account(state: State, command: Command) -> Reason:
-    exists = command.account in state.accounts
-    if command.kind in (*OWN_ACCOUNT, DEPOSIT, OPEN_SESSION) and not exists:
+    found = state.accounts.get(command.account)
+    if command.kind == OPEN_ACCOUNT:
+        return Reason.ACCOUNT_EXISTS if found else Reason.NONE
+    if command.kind not in OF_AN_ACCOUNT:
+        return Reason.NONE
+    if found is None:
         return Reason.UNKNOWN_ACCOUNT
-    if command.kind == OPEN_ACCOUNT and exists:
-        return Reason.ACCOUNT_EXISTS
+    if found.status == AccountStatus.SUSPENDED and command.kind in (PLACE, REPLACE, WITHDRAW):
+        return Reason.ACCOUNT_SUSPENDED
     return Reason.NONE
 
 
 def listing(state: State, command: Command) -> Reason:
-    """Assets and instruments: those that must be there, and those that must not."""
+    """Assets, instruments and their status; for CANCEL and REPLACE the order that says which instrument it is."""
+    if command.kind in TRANSFERS:
+        return Reason.NONE if command.instrument in state.assets else Reason.UNKNOWN_ASSET
+    if command.kind in (CANCEL, REPLACE):
+        order = state.named_order(command)
+        if order is None:
+            return Reason.UNKNOWN_ORDER
+        return trading(state.instruments[order.instrument]) if command.kind == REPLACE else Reason.NONE
     known = state.instruments.get(command.instrument)
-    if command.kind in TRANSFERS and command.instrument not in state.assets:
-        return Reason.UNKNOWN_ASSET
-    if command.kind == PLACE and known is None:
+    needed = command.kind in (PLACE, SET_STATUS, SET_RULES)
+    if known is None and (needed or (command.kind == MASS_CANCEL and command.instrument != 0)):
         return Reason.UNKNOWN_INSTRUMENT
-    if command.kind == PLACE and known and known.status != InstrumentStatus.TRADING:
-        return Reason.INSTRUMENT_NOT_TRADING
-    if command.kind == MASS_CANCEL and command.instrument != 0 and known is None:
-        return Reason.UNKNOWN_INSTRUMENT
+    if known and command.kind == PLACE:
+        return trading(known)
+    if known and command.kind == SET_RULES:
+        return new_rules(state, command, known)
     if command.kind == ADD_ASSET:
         return new_asset(state, command)
     if command.kind == ADD_INSTRUMENT:
         return new_instrument(state, command)
     return Reason.NONE
+
+
+def trading(instrument: Instrument) -> Reason:
+    is_trading = instrument.status == InstrumentStatus.TRADING
+    return Reason.NONE if is_trading else Reason.INSTRUMENT_NOT_TRADING
 
 
 def new_asset(state: State, command: Command) -> Reason:
@@ -159,7 +138,7 @@ def new_asset(state: State, command: Command) -> Reason:
         return Reason.ASSET_EXISTS
     if not 0 <= command.quantity_lots <= 18:
         return Reason.INVALID_QUANTITY
-    return Reason.NONE
+    return Reason.NONE if 0 <= command.price_ticks < TOO_MUCH else Reason.INVALID_AMOUNT
 
 
 def new_instrument(state: State, command: Command) -> Reason:
@@ -179,15 +158,21 @@ def new_instrument(state: State, command: Command) -> Reason:
     return Reason.NONE
 
 
+def new_rules(state: State, command: Command, known: Instrument) -> Reason:
+    asked, old = command.rules, known.rules
+    if not terms.rules(replace(known, rules=asked)):
+        return Reason.INVALID_RULES
+    # What an open order holds was reckoned with the rates of its day.
+    rates_change = (asked.taker_fee, asked.maker_fee) != (old.taker_fee, old.maker_fee)
+    has_orders = any(order.instrument == known.instrument for order in state.orders.values())
+    return Reason.INSTRUMENT_HAS_ORDERS if rates_change and has_orders else Reason.NONE
+
+
 def identity(state: State, command: Command) -> Reason:
     if command.kind == PLACE and command.client_order_id != 0:
         taken = state.order_by_client_id(command.account, command.client_order_id)
         return Reason.DUPLICATE_CLIENT_ORDER_ID if taken else Reason.NONE
-    if command.kind in (CANCEL, REPLACE):
-        return Reason.NONE if state.named_order(command) else Reason.UNKNOWN_ORDER
-    if command.kind in TRANSFERS:
-        return transfer_identity(state, command)
-    return Reason.NONE
+    return transfer_identity(state, command) if command.kind in TRANSFERS else Reason.NONE
 
 
 def transfer_identity(state: State, command: Command) -> Reason:
@@ -205,74 +190,68 @@ def transfer_identity(state: State, command: Command) -> Reason:
     return Reason.TRANSFER_ALREADY_DONE if same else Reason.TRANSFER_ID_REUSED
 
 
-def terms(state: State, command: Command) -> Reason:
-    """Price, quantity and amount against their bounds."""
+def order_terms(state: State, command: Command) -> Reason:
+    """What is asked for, against the rules of the instrument and the bounds of numbers."""
+    reason = Reason.NONE
     if command.kind == PLACE:
-        instrument = state.instruments[command.instrument]
-        if command.order_type == OrderType.MARKET:
-            if command.price_ticks != 0:
-                return Reason.INVALID_PRICE
-            return quantity_terms(command, instrument)
-        return limit_price_terms(command, instrument) or quantity_terms(command, instrument)
-    if command.kind == REPLACE:
-        order = state.named_order(command)
-        assert order is not None
-        instrument = state.instruments[order.instrument]
-        return limit_price_terms(command, instrument) or quantity_terms(command, instrument)
-    if command.kind == DEPOSIT and state.assets[command.instrument].supply + command.quantity_lots >= TOO_MUCH:
-        return Reason.SUPPLY_EXCEEDED
+        for check in terms.CHECKS_OF_PLACE:
+            reason = reason or check(state, state.asked_for(command))
+    elif command.kind == REPLACE:
+        for check in terms.CHECKS_OF_REPLACE:
+            reason = reason or check(state, state.changed(command))
+    elif command.kind == SET_LIMITS:
+        _, *amounts = command.limits
+        reason = Reason.NONE if all(0 <= amount < TOO_MUCH for amount in amounts) else Reason.INVALID_LIMIT
+    elif command.kind == DEPOSIT:
+        asset = state.assets[command.instrument]
+        reason = Reason.SUPPLY_EXCEEDED if asset.supply + command.quantity_lots > asset.most else Reason.NONE
+    return reason
+
+
+def keeps_place(state: State, command: Command) -> bool:
+    """Whether a REPLACE makes an order smaller where it stands."""
+    order = state.named_order(command)
+    assert order is not None
+    return order.keeps_place(command.price_ticks, command.quantity_lots)
+
+
+def limits(state: State, command: Command) -> Reason:
+    if command.kind == PLACE:
+        return terms.account_limits(state, state.asked_for(command), state.open_orders(command.account))
+    if command.kind == REPLACE and not keeps_place(state, command):
+        order = state.changed(command)
+        others = [other for other in state.open_orders(command.account) if other.order_id != order.order_id]
+        return terms.account_limits(state, order, others)
     return Reason.NONE
 
 
-def limit_price_terms(command: Command, instrument: Instrument) -> Reason:
-    if command.price_ticks < 1:
-        return Reason.INVALID_PRICE
-    return Reason.PRICE_ABOVE_MAXIMUM if command.price_ticks > instrument.max_price else Reason.NONE
-
-
-def quantity_terms(command: Command, instrument: Instrument) -> Reason:
-    if command.quantity_lots < 1:
-        return Reason.INVALID_QUANTITY
-    return Reason.QUANTITY_ABOVE_MAXIMUM if command.quantity_lots > instrument.max_quantity else Reason.NONE
-
-
 def combination(state: State, command: Command) -> Reason:
-    """What the records can say and the venue does not do."""
-    supported = True
-    if command.kind == PLACE:
-        is_market = command.order_type == OrderType.MARKET
-        post_only = bool(command.flags & OrderFlags.POST_ONLY)
-        supported = (
-            command.tif != TimeInForce.GTD
-            and command.stp == Stp.CANCEL_NEWEST
-            and not (is_market and command.tif != TimeInForce.IOC)
-            and not (post_only and (is_market or command.tif != TimeInForce.GTC))
-        )
-    elif command.kind == REPLACE:
-        order = state.named_order(command)
-        assert order is not None
-        supported = command.price_ticks == order.price and order.cum < command.quantity_lots < order.quantity
-    return Reason.NONE if supported else Reason.UNSUPPORTED_COMBINATION
+    return terms.combination(state.asked_for(command)) if command.kind == PLACE else Reason.NONE
 
 
 def feasibility(state: State, command: Command) -> Reason:
-    if command.kind == PLACE and command.flags & OrderFlags.POST_ONLY and state.would_take(command):
+    if command.kind not in (PLACE, REPLACE):
+        return Reason.NONE
+    order = state.asked_for(command) if command.kind == PLACE else state.changed(command)
+    if not order.is_stop and order.flags & OrderFlags.POST_ONLY and state.books[order.instrument].would_take(order):
         return Reason.POST_ONLY_WOULD_TAKE
+    if command.kind == PLACE and order.is_stop and state.is_due(order):
+        return Reason.STOP_WOULD_TRIGGER
     return Reason.NONE
 
 
 def funds(state: State, command: Command) -> Reason:
-    need = 0
-    asset = command.instrument
+    asset, need, released = command.instrument, 0, 0
     if command.kind == WITHDRAW:
         need = command.quantity_lots
-    elif command.kind == PLACE and not is_checked_later(state, command):
-        instrument = state.instruments[command.instrument]
-        asset, need = state.hold(Side(command.side), instrument, command.price_ticks, command.quantity_lots)
-    return Reason.INSUFFICIENT_FUNDS if need > state.available(command.account, asset) else Reason.NONE
-
-
-def is_checked_later(state: State, command: Command) -> bool:
-    """A market buy spends what there is, match by match; a fill-or-kill that cannot fill ends before funds count."""
-    is_market_buy = command.order_type == OrderType.MARKET and command.side == Side.BUY
-    return is_market_buy or state.is_unfillable_fok(command)
+    elif command.kind == PLACE:
+        order = state.asked_for(command)
+        # A fill-or-kill order that cannot fill ends before funds count; a market buy spends what there is.
+        if not state.is_unfillable(order):
+            asset, need = state.hold(order, order.leaves)
+    elif command.kind == REPLACE:
+        old, new = state.named_order(command), state.changed(command)
+        assert old is not None
+        asset, need = state.hold(new, new.leaves)
+        released = state.hold(old, old.leaves)[1]
+    return Reason.INSUFFICIENT_FUNDS if need > state.available(command.account, asset) + released else Reason.NONE

@@ -1,19 +1,19 @@
 """Everything the oracle knows, in dictionaries, and the questions the rules ask of it.
 
-Changed by machine.py alone; read by refusals.py and by tests.
+Changed by the machine alone; read by the refusals and by tests.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from smrx.engine.codes import OrderType, Side, TimeInForce
-from tests.oracle.book import OPPOSITE, Book, crosses
+from smrx.engine.codes import OrderType, Side, Stp, TimeInForce
+from tests.oracle.book import Book
+from tests.oracle.messages import Command
 from tests.oracle.records import (
     MASK64,
     Account,
     Asset,
     Balance,
-    Command,
     Instrument,
     Order,
     Session,
@@ -33,6 +33,7 @@ class State:
     match_sequence: int = 0
     time_ns: int = 0
     hash: int = 0
+    killed: bool = False
     accounts: dict[int, Account] = field(default_factory=lambda: {0: Account(0)})
     assets: dict[int, Asset] = field(default_factory=dict)
     instruments: dict[int, Instrument] = field(default_factory=dict)
@@ -40,31 +41,29 @@ class State:
     balances: dict[tuple[int, int], Balance] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
     transfers: dict[int, Transfer] = field(default_factory=dict)
-    #: Open orders, which are the resting ones, by id.
+    #: Open orders, by id: those in a book, and stop orders that wait for their price.
     orders: dict[int, Order] = field(default_factory=dict)
 
     def records(self) -> Iterator[Words]:
         """The canonical words of every live record."""
-        for table in (
-            self.accounts,
-            self.assets,
-            self.instruments,
-            self.balances,
-            self.sessions,
-            self.transfers,
-            self.orders,
-        ):
+        for table in (self.assets, self.balances, self.sessions, self.transfers):
             for record in table.values():
                 yield record.words()
+        for more in (self.accounts, self.instruments, self.orders):
+            for long_record in more.values():
+                yield long_record.words()
+                yield from long_record.more_words()
 
     def content_digest(self) -> int:
         """The digest of all content, from scratch."""
-        counters = (8, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
+        counters = (8 | self.killed << 8, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
         return (sum(hash_record(words) for words in self.records()) + hash_words(counters)) & MASK64
 
     def available(self, account: int, asset: int) -> int:
         balance = self.balances.get((account, asset))
         return balance.available if balance else 0
+
+    # Orders.
 
     def named_order(self, command: Command) -> Order | None:
         """The account's open order that a CANCEL or REPLACE names by either id."""
@@ -79,26 +78,54 @@ class State:
                 return order
         return None
 
-    def hold(self, side: Side, instrument: Instrument, price: int, lots: int) -> tuple[int, int]:
-        """The asset and the amount that an order of so many lots keeps out of reach."""
-        if side is Side.BUY:
-            return instrument.quote_asset, price * lots * instrument.scale_units
-        return instrument.base_asset, lots * instrument.lot_units
+    def asked_for(self, command: Command) -> Order:
+        """The order a well-formed PLACE describes, as it would be entered now."""
+        session = self.sessions.get(command.session_id)
+        return Order(
+            self.sequence,
+            command.account,
+            command.instrument,
+            command.client_order_id,
+            Side(command.side),
+            OrderType(command.order_type),
+            TimeInForce(command.tif),
+            Stp(command.stp),
+            command.flags,
+            command.price_ticks,
+            command.quantity_lots,
+            command.extra,
+            command.session_id if session and session.cancels_on_disconnect else 0,
+        )
 
-    def would_take(self, command: Command) -> bool:
-        """Whether any part of a limit order would trade at once."""
-        side = Side(command.side)
-        best = self.books[command.instrument].best_price(OPPOSITE[side])
-        return best is not None and crosses(side, command.price_ticks, best)
+    def changed(self, command: Command) -> Order:
+        """What a REPLACE would make of the order it names; a copy."""
+        order = self.named_order(command)
+        assert order is not None
+        return replace(order, price=command.price_ticks, quantity=command.quantity_lots)
 
-    def is_unfillable_fok(self, command: Command) -> bool:
-        """Whether a fill-or-kill order finds too few lots before its limit or its own account stops it."""
-        if command.tif != TimeInForce.FOK or command.order_type != OrderType.LIMIT:
+    def open_orders(self, account: int) -> list[Order]:
+        return [order for order in self.orders.values() if order.account == account]
+
+    def stops(self, instrument: int) -> list[Order]:
+        """Stop orders of an instrument that wait."""
+        return [order for order in self.orders.values() if order.is_stop and order.instrument == instrument]
+
+    def hold(self, order: Order, lots: int) -> tuple[int, int]:
+        """The asset and the amount that so many lots of an order keep out of reach.
+
+        A market or stop order that buys has no price and keeps nothing.
+        """
+        return self.instruments[order.instrument].hold(order.side, order.price, lots)
+
+    def is_due(self, stop: Order) -> bool:
+        """Whether the last trade price has reached a stop order's price."""
+        last = self.instruments[stop.instrument].last_price
+        if last is None:
             return False
-        side = Side(command.side)
-        missing = command.quantity_lots
-        for maker in self.books[command.instrument].in_priority(OPPOSITE[side]):
-            if missing <= 0 or maker.account == command.account or not crosses(side, command.price_ticks, maker.price):
-                break
-            missing -= maker.leaves
-        return missing > 0
+        return last >= stop.extra if stop.side is Side.BUY else last <= stop.extra
+
+    def is_unfillable(self, order: Order) -> bool:
+        """Whether a fill-or-kill order would not fill whole, self-trade prevention taken into account."""
+        if order.tif is not TimeInForce.FOK or order.order_type is not OrderType.LIMIT:
+            return False
+        return self.books[order.instrument].lots_for(order) < order.leaves

@@ -67,7 +67,7 @@ def difference(tape: Tape, expected: Answers, found: Answers) -> str | None:
             lines = [f"command {index} is answered differently: {describe(record)}"]
             for name, answer in zip(("expected", "found"), sides, strict=True):
                 lines += [f"  {name}:", *(f"    {line}" for line in answer)]
-            return "\n".join([*lines, "the tape:", tape.text()])
+            return "\n".join([*lines, "the tape:", tape.text(index + 1)])
     return None if _bytes(expected) == _bytes(found) else "the answers are of different lengths or types"
 
 
@@ -117,6 +117,8 @@ def state_differences(expected: Any, found: Any) -> list[str]:
         if _plain(books[0]) != _plain(books[1]):
             differences.append(f"book {instrument}: expected {books[0]}, found {books[1]}")
     differences += [f"invariant of the expected: {broken}" for broken in expected.check_invariants()]
+    if expected.inspect.killed != found.inspect.killed:
+        differences.append(f"kill switch: expected {expected.inspect.killed}, found {found.inspect.killed}")
     return differences + [f"invariant: {broken}" for broken in found.check_invariants()]
 
 

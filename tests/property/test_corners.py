@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,9 @@ from tests.commands import (
     withdraw,
 )
 from tests.oracle import Oracle
+from tests.property.choices import VENUE_SESSION
 from tests.property.comparison import difference, run, state_differences
-from tests.property.flow import VENUE_SESSION, Batch, Tape, market
+from tests.property.flow import Batch, Tape, market
 
 U64, U32, I62 = (1 << 64) - 1, (1 << 32) - 1, (1 << 62) - 1
 #: The venue's next request id once the market stands.
@@ -32,9 +34,9 @@ NEXT = len(market()) - 4
 def every_kind_and_field() -> list[Commands]:
     """Each kind, known or not, with one field set and all others 0."""
     fields = [name for name in COMMAND.names or () if name not in ("kind", "session_id", "request_id")]
-    commands = []
+    commands: list[Commands] = []
     request = NEXT
-    for kind, field, value in itertools.product(range(20), fields, (1, 2, 3, 5, 255)):
+    for kind, field, value in itertools.product(range(22), fields, (1, 2, 3, 5, 255)):
         if kind == CommandKind.OPEN_SESSION:
             commands.append(command(kind, (1_000 + len(commands), 0), **{field: value}))
         else:
@@ -44,7 +46,7 @@ def every_kind_and_field() -> list[Commands]:
 
 
 def every_kind_of_order() -> list[Commands]:
-    choices = itertools.product(range(4), range(4), range(6), (0, 1, 4, 5), range(3), (0, 3))
+    choices = itertools.product(range(4), range(6), range(6), (0, 1, 4, 5), range(5), (0, 3))
     return [
         command(
             CommandKind.PLACE, (11, request), account=1, instrument=1, side=side, order_type=order_type, tif=tif,
@@ -158,7 +160,7 @@ def trades_at_the_bound() -> list[Commands]:
 
 def stops() -> list[Commands]:
     """What stops a taker when two things could: its own order, its money, the end of the book."""
-    market_buy = {"order_type": OrderType.MARKET, "tif": TimeInForce.IOC}
+    market_buy: dict[str, Any] = {"order_type": OrderType.MARKET, "tif": TimeInForce.IOC}
     return [
         place((12, 1), 2, Side.SELL, 10, 20),
         place((11, 1), 1, Side.SELL, 1, 20),

@@ -5,9 +5,10 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,73 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.engine import Engine, SnapshotError
+from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Stp, TimeInForce
 from tests.oracle import Oracle, Result
 from tests.property.comparison import Answers, difference, restored, run
-from tests.property.flow import STEPS, Batch, Tape, build_tape, seeded_steps
+from tests.property.flow import STEPS, Batch, Tape, build_tape, seeded_steps, seeded_tape
 from tests.property.repeat import hex_command
 
 ROOT = Path(__file__).parents[2]
 STEPS_HERE = 400
+#: The tape of the tests that compare processes and sizes of batches: long enough to hold every feature.
+SEED, LONG = 13, 2_000
+#: For interpreted kernels.
+SHORT = 400
+#: Nanoseconds for which the commands of the coarse tape carry one stamp: about a thousand commands.
+ONE_STAMP = 250_000_000_000
+
+
+@cache
+def long_answers() -> Answers:
+    return run(Engine(), seeded_tape(SEED, LONG))[1]
+
+
+def test_the_tape_has_every_feature() -> None:
+    """What is not in it is not shown to be deterministic."""
+    commands, answers = seeded_tape(SEED, LONG).commands, long_answers()
+    accepted = commands[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
+    orders = accepted[accepted["kind"] == CommandKind.PLACE]
+    assert set(accepted["kind"].tolist()) == set(CommandKind)
+    assert set(answers.events["kind"].tolist()) == set(EventKind)
+    for name, values in (("order_type", OrderType), ("tif", TimeInForce), ("stp", Stp)):
+        assert set(orders[name].tolist()) == set(values)
+    assert {0, OrderFlags.POST_ONLY, OrderFlags.QUOTE_BUDGET} <= set(orders["flags"].tolist())
+    icebergs = orders[(orders["order_type"] == OrderType.LIMIT) & (orders["order_id"] & 0xFFFFFFFF != 0)]
+    assert len(icebergs) > 10
+
+
+def coarse(tape: Tape) -> Tape:
+    """The same commands with fewer stamps, each stamp's in one batch."""
+    batches: list[Batch] = []
+    for batch in tape.batches:
+        stamp = batch.time_ns // ONE_STAMP * ONE_STAMP
+        if batches and batches[-1].time_ns == stamp:
+            batches[-1] = Batch(stamp, np.concatenate([batches[-1].commands, batch.commands]))
+        else:
+            batches.append(Batch(stamp, batch.commands))
+    return Tape(batches)
+
+
+def cut(tape: Tape, size: int) -> Tape:
+    """The tape in batches of a size, or less where the stamp changes."""
+    return Tape(
+        [
+            Batch(batch.time_ns, batch.commands[at : at + size])
+            for batch in tape.batches
+            for at in range(0, len(batch.commands), size)
+        ]
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_sizes_of_batches_do_not_matter(size: int) -> None:
+    """Against all the commands of a stamp in one batch, which are more than a thousand."""
+    tape = coarse(seeded_tape(SEED, LONG))
+    assert max(len(batch.commands) for batch in tape.batches) > 1_000
+    _, expected = run(Engine(), tape)
+    engine, found = run(Engine(), cut(tape, size))
+    assert_same(tape, expected, found, f"batches of {size}")
+    assert engine.content_digest() == engine.content_digest_from_scratch()
 
 
 def whole(tape: Tape) -> list[Tape]:
@@ -75,47 +136,62 @@ def test_snapshots_do_not_matter(steps: list[bytes], at: set[int]) -> None:
     assert engine.content_digest() == engine.content_digest_from_scratch()
 
 
-@pytest.mark.parametrize("sizes", [{"orders": 1, "accounts": 1}, {"orders": 2, "accounts": 3}, {"orders": 50_000}])
-def test_first_sizes_do_not_matter(sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize("orders", [1, 2, 50_000])
+def test_first_sizes_do_not_matter(orders: int) -> None:
     """Growth happens between commands and shows nowhere, not even in a snapshot's meaning."""
-    tape = build_tape(seeded_steps(11, STEPS_HERE))
-    _, expected = run(Engine(), tape)
-    engine, found = run(Engine(**sizes), tape)
-    assert_same(tape, expected, found, f"sizes {sizes}")
+    engine, found = run(Engine(orders=orders, accounts=orders), seeded_tape(SEED, LONG))
+    assert_same(seeded_tape(SEED, LONG), long_answers(), found, f"room for {orders} at first")
     assert restored(engine).content_digest() == engine.content_digest()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_snapshots_at_random_points_of_a_long_run_do_not_matter(seed: int) -> None:
+    tape = seeded_tape(SEED, LONG)
+    source = random.Random(seed)
+    batches = [batch._replace(restore_after=source.random() < 0.02) for batch in tape.batches]
+    _, found = run(Engine(), Tape(batches), restore=True)
+    assert_same(tape, long_answers(), found, f"restored at the points of seed {seed}")
+
+
 def test_engine_without_hashes_answers_the_same() -> None:
-    tape = build_tape(seeded_steps(12, STEPS_HERE))
-    _, expected = run(Engine(), tape)
-    _, found = run(Engine(hash=False), tape)
-    assert found.events.tobytes() == expected.events.tobytes()
-    assert found.outcomes.tobytes() == expected.outcomes.tobytes()
+    _, found = run(Engine(hash=False), seeded_tape(SEED, LONG))
+    assert found.events.tobytes() == long_answers().events.tobytes()
+    assert found.outcomes.tobytes() == long_answers().outcomes.tobytes()
 
 
-PRINT_HASH = f"""
-from smrx.engine import Engine, SnapshotError
-from tests.oracle import Oracle, Result
+PRINT_HASH = """
+import sys
+from smrx.engine import Engine
 from tests.property.comparison import run
 from tests.property.flow import build_tape, seeded_steps
-engine, _ = run(Engine(), build_tape(seeded_steps(13, {STEPS_HERE})))
-print(f"{{engine.state_hash:016x}}")
+engine, _ = run(Engine(), build_tape(seeded_steps(int(sys.argv[1]), int(sys.argv[2]))))
+print(f"{engine.state_hash:016x}")
 """
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_another_process_gets_the_same_hash(hash_seed: str) -> None:
-    engine, _ = run(Engine(), build_tape(seeded_steps(13, STEPS_HERE)))
+def hash_elsewhere(count: int, **environment: str) -> str:
+    """The hash after the first steps, by a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", PRINT_HASH],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        [sys.executable, "-c", PRINT_HASH, str(SEED), str(count)],
+        env={**os.environ, **environment},
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert (done.stdout.strip(), done.returncode) == (f"{engine.state_hash:016x}", 0), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_another_process_gets_the_same_hash(hash_seed: str) -> None:
+    assert hash_elsewhere(LONG, PYTHONHASHSEED=hash_seed) == f"{int(long_answers().hashes[-1]):016x}"
+
+
+def test_interpreted_kernels_get_the_same_hash() -> None:
+    engine, _ = run(Engine(), seeded_tape(SEED, SHORT))
+    assert hash_elsewhere(SHORT, NUMBA_DISABLE_JIT="1") == f"{engine.state_hash:016x}"
 
 
 class CountsCalls(Oracle):
@@ -130,7 +206,7 @@ class ForgetfulEngine(Engine):
     """Wrong on purpose: one unit of money is missing after a restore."""
 
     @classmethod
-    def restore(cls, data: bytes) -> Self:
+    def restore(cls, data: bytes) -> Any:
         engine = super().restore(data)
         engine.corrupt_balance(1, 1, -1)
         return engine

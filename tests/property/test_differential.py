@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.engine import Engine
-from smrx.engine.codes import EventKind, OutcomeStatus, Reason
+from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Reason, Stp, TimeInForce
 from smrx.engine.records import COMMAND
 from tests.oracle import Oracle
 from tests.property.broken import BROKEN
@@ -20,9 +20,18 @@ from tests.property.repeat import disagreement, hex_command, seed_command
 
 LONG_SEEDS = range(int(os.environ.get("SMRX_LONG_SEEDS", "4")))
 LONG_STEPS = 3_000
-
-#: Reasons that no command can reach yet: nothing suspends an account or halts an instrument.
-UNREACHABLE = {Reason.NONE, Reason.ACCOUNT_SUSPENDED, Reason.INSTRUMENT_NOT_TRADING}
+#: Kinds of orders that the flow must enter and have accepted: type, time in force, flags, whether it hides lots.
+LIMIT, MARKET = OrderType.LIMIT, OrderType.MARKET
+GTC, IOC, FOK, GTD = TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD
+POST_ONLY, BUDGET = OrderFlags.POST_ONLY, OrderFlags.QUOTE_BUDGET
+ORDERS = {
+    *((LIMIT, tif, 0, False) for tif in TimeInForce),
+    *((LIMIT, tif, flags, True) for tif in (GTC, GTD) for flags in (0, POST_ONLY)),
+    *((LIMIT, tif, POST_ONLY, False) for tif in (GTC, GTD)),
+    *((MARKET, IOC, flags, False) for flags in (0, BUDGET)),
+    (OrderType.STOP, IOC, 0, False),
+    *((OrderType.STOP_LIMIT, tif, 0, False) for tif in (GTC, IOC, FOK)),
+}
 
 
 @given(steps=STEPS)
@@ -51,34 +60,57 @@ def test_engine_and_oracle_agree_for_long(seed: int) -> None:
     assert told is None, f"repeat: {seed_command(seed, LONG_STEPS)}\n{told}"
 
 
-def test_flow_reaches_every_event_and_every_reason() -> None:
+def test_flow_reaches_everything() -> None:
     """A comparison says nothing about what the flow never does."""
-    seen: Counter[int] = Counter()
-    kinds: Counter[int] = Counter()
+    reasons: Counter[int] = Counter()
+    events: Counter[int] = Counter()
     statuses: Counter[int] = Counter()
+    kinds: Counter[int] = Counter()
+    orders: Counter[tuple[int, int, int, bool]] = Counter()
+    modes: Counter[tuple[int, int]] = Counter()
     for seed in range(4):
-        _, answers = run(Engine(), seeded_tape(seed, LONG_STEPS))
-        seen.update(answers.events["reason"].tolist())
-        kinds.update(answers.events["kind"].tolist())
+        tape = seeded_tape(seed, LONG_STEPS)
+        _, answers = run(Engine(), tape)
+        reasons.update(answers.events["reason"].tolist())
+        events.update(answers.events["kind"].tolist())
         statuses.update(answers.outcomes["status"].tolist())
-    assert [reason.name for reason in Reason if reason not in seen and reason not in UNREACHABLE] == []
-    assert [kind.name for kind in EventKind if kind not in kinds] == []
+        accepted = tape.commands[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
+        kinds.update(accepted["kind"].tolist())
+        orders.update(map(kind_of_order, accepted[accepted["kind"] == CommandKind.PLACE]))
+        met = answers.events[answers.events["reason"] == Reason.SELF_TRADE]
+        modes.update(zip(met["kind"].tolist(), met["stp"].tolist(), strict=True))
+    assert [reason.name for reason in Reason if reason not in reasons] == []
+    assert [kind.name for kind in EventKind if kind not in events] == []
+    assert [kind.name for kind in CommandKind if kind not in kinds] == []
+    assert set(orders) == ORDERS
+    # Takers and makers that self-trade prevention ended or made smaller.
+    assert {mode for kind, mode in modes if kind == EventKind.EXPIRED} == set(Stp) - {Stp.NONE, Stp.CANCEL_OLDEST}
+    assert {kind for kind, _ in modes} == {EventKind.EXPIRED, EventKind.CANCELLED, EventKind.REPLACED}
     assert set(statuses) == set(OutcomeStatus)
     # Mostly valid: a flow that is mostly refused never builds a book.
     assert statuses[OutcomeStatus.ACCEPTED] > sum(statuses.values()) / 2
 
 
+def kind_of_order(place: np.void) -> tuple[int, int, int, bool]:
+    hides = place["order_type"] == OrderType.LIMIT and place["order_id"] & 0xFFFFFFFF != 0
+    return int(place["order_type"]), int(place["tif"]), int(place["flags"]), bool(hides)
+
+
+#: Steps of the tapes on which the broken machines are tried.
+SHORT_STEPS = 400
+
+
 @cache
 def engine_answers(seed: int) -> Answers:
     """What the engine makes of a short tape; every broken machine is held against the same."""
-    return run(Engine(), seeded_tape(seed, 200))[1]
+    return run(Engine(), seeded_tape(seed, SHORT_STEPS))[1]
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda machine: machine.__name__)
 def test_comparison_notices_a_bug(broken: type[Oracle]) -> None:
     """Within thirty short tapes the comparison tells each of these machines from the engine."""
     for seed in range(30):
-        tape = seeded_tape(seed, 200)
+        tape = seeded_tape(seed, SHORT_STEPS)
         right = engine_answers(seed)
         _, wrong = run(broken(), tape)
         told = difference(tape, right, wrong)

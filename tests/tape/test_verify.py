@@ -15,7 +15,8 @@ from smrx.tape.session import EngineLike
 from smrx.tape.verify import Verdict
 from tests.oracle.book import Book
 from tests.oracle.machine import Oracle
-from tests.oracle.records import Order, Outcome
+from tests.oracle.messages import Outcome
+from tests.oracle.records import Order
 from tests.tape import recordings, synthetic
 
 AMZN = "AMZN_2012-06-21_34200000_57600000_message_5"

@@ -5,21 +5,27 @@ answered. Names stand for numbers: accounts, assets, instruments and sessions ar
 which the file names them; `venue` is account 0. Commands:
 
     market alice bob ...                                 a venue with USD, BTC and BTC/USD, and funded accounts
-    asset USD [decimals 2]
+    asset USD [decimals 2] [cap 1000000]
     instrument BTC/USD [lot 1] [scale 1] [max-price 1000] [max-quantity 1000]
-    account alice
-    session alice                                        opens one more session; the newest is the one that speaks
-    resume alice                                         opens the newest session again
-    close alice
+    rules BTC/USD [taker 1000] [maker -500] [band 500] [min-price 1] [min-quantity 1] [min-notional 1] [max-notional 9]
+    status BTC/USD trading|halted|cancel-only|closed
+    account alice        suspend alice        resume alice
+    limits alice [orders 5] [quantity 10] [notional 1000] [open-notional 5000]
+    session alice [cancel-on-disconnect]                 opens one more session; the newest is the one that speaks
+    reopen alice                                         opens the newest session again
+    close alice          disconnect alice
     deposit alice 1000 USD [transfer 7]                  likewise withdraw
-    place alice buy 10 BTC/USD @ 100 [gtc|ioc|fok|gtd] [post-only] [id 7]
-    place alice buy 10 BTC/USD market
+    place alice buy 10 BTC/USD @ 100 [gtc|ioc|fok|gtd] [until 60] [show 2] [post-only] [id 7]
+    place alice buy 10 BTC/USD market                    or   budget, where 10 is what may be spent
+    place alice buy 10 BTC/USD stop 105                  or   @ 107 stop-limit 105 [gtc|ioc|fok]
+                                                         any of them with [stp none|newest|oldest|both|decrement]
     cancel alice #12            or   cancel alice id 7
-    replace alice #12 5 @ 100   or   replace alice id 7 5 @ 100
+    replace alice #12 5 @ 100   or   replace alice id 7 5 @ 100   or, a stop order, replace alice #12 5
     mass-cancel alice [buy|sell] [BTC/USD]
+    kill     revive     tick
     raw kind=9 account=1 ...                             any field of the record
-    time 5                                               the stamp of what follows
-    book BTC/USD      orders      balances [alice]      sessions      hash
+    time 5   or   time 5s                                the stamp of what follows, in nanoseconds or seconds
+    book BTC/USD      orders      balances [alice]      sessions      accounts      instruments      assets      hash
 
 Any command may end in `by bob` (whose session sends it) and in `request 3` or `request again` (the last one sent).
 """
@@ -30,13 +36,29 @@ from typing import Any
 
 import numpy as np
 
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
+from smrx.engine.codes import CommandKind, OrderFlags, OrderType, SessionFlags, Side, Stp, TimeInForce
 from smrx.engine.records import COMMAND
 from tests import commands as make
 from tests.transcripts import text
 
 Words = list[str]
 FUNDS = (("USD", 10_000), ("BTC", 100))
+NANOSECONDS = 1_000_000_000
+RULES = {
+    "taker": "taker_fee",
+    "maker": "maker_fee",
+    "band": "band_bp",
+    "min-price": "min_price_ticks",
+    "min-quantity": "min_quantity_lots",
+    "min-notional": "min_notional",
+    "max-notional": "max_notional",
+}
+LIMITS = {
+    "orders": "max_open_orders",
+    "quantity": "max_order_quantity",
+    "notional": "max_order_notional",
+    "open-notional": "max_open_notional",
+}
 
 
 class Script:
@@ -107,7 +129,8 @@ class Script:
     def do_asset(self, words: Words) -> list[str]:
         name = words[0]
         asset = self.assets.setdefault(name, len(self.assets) + 1)
-        return self.send(make.add_asset(self.sender("venue"), asset, name, _named(words, "decimals", 0)))
+        decimals, cap = _named(words, "decimals", 0), _named(words, "cap", 0)
+        return self.send(make.add_asset(self.sender("venue"), asset, name, decimals, cap))
 
     def do_instrument(self, words: Words) -> list[str]:
         name = words[0]
@@ -124,6 +147,35 @@ class Script:
 
     def do_account(self, words: Words) -> list[str]:
         return self.send(make.open_account(self.sender("venue"), self.account(words[0])))
+
+    def do_rules(self, words: Words) -> list[str]:
+        instrument = self.instruments.get(words[0], 99)
+        return self.send(make.set_rules(self.sender("venue"), instrument, **_fields(words, RULES)))
+
+    def do_status(self, words: Words) -> list[str]:
+        status = text.STATUS_WORDS[words[1]]
+        return self.send(make.set_status(self.sender("venue"), self.instruments.get(words[0], 99), status))
+
+    def do_suspend(self, words: Words) -> list[str]:
+        return self.venue(CommandKind.SUSPEND_ACCOUNT, account=self.account(words[0]))
+
+    def do_resume(self, words: Words) -> list[str]:
+        return self.venue(CommandKind.RESUME_ACCOUNT, account=self.account(words[0]))
+
+    def do_limits(self, words: Words) -> list[str]:
+        return self.send(make.set_limits(self.sender("venue"), self.account(words[0]), **_fields(words, LIMITS)))
+
+    def do_kill(self, words: Words) -> list[str]:
+        return self.venue(CommandKind.KILL)
+
+    def do_revive(self, words: Words) -> list[str]:
+        return self.venue(CommandKind.REVIVE)
+
+    def do_tick(self, words: Words) -> list[str]:
+        return self.send(make.command(CommandKind.TICK))
+
+    def venue(self, kind: CommandKind, **fields: int) -> list[str]:
+        return self.send(make.command(kind, self.sender("venue"), **fields))
 
     def do_deposit(self, words: Words) -> list[str]:
         return self.send(make.deposit(self.sender("venue"), *self.transfer(words)))
@@ -142,11 +194,15 @@ class Script:
     def do_session(self, words: Words) -> list[str]:
         self.session_count += 1
         self.sessions[words[0]] = self.session_count
-        return self.send(make.open_session(self.session_count, self.account(words[0])))
+        flags = SessionFlags.CANCEL_ON_DISCONNECT if "cancel-on-disconnect" in words else SessionFlags.NONE
+        return self.send(make.open_session(self.session_count, self.account(words[0]), flags))
 
-    def do_resume(self, words: Words) -> list[str]:
+    def do_reopen(self, words: Words) -> list[str]:
         owner = self.sender_name or words[0]
         return self.send(make.open_session(self.sessions[owner], self.account(words[0])))
+
+    def do_disconnect(self, words: Words) -> list[str]:
+        return self.send(make.disconnect(self.sessions.get(words[0], 99)))
 
     def do_close(self, words: Words) -> list[str]:
         return self.send(make.command(CommandKind.CLOSE_SESSION, self.sender(words[0])))
@@ -155,21 +211,26 @@ class Script:
 
     def do_place(self, words: Words) -> list[str]:
         account, side, lots, instrument, *how = words
-        market = "market" in how
+        order_type, stop_ticks = _order_type(how)
         tifs = [TimeInForce[word.upper()] for word in how if word.upper() in TimeInForce.__members__]
+        is_market = order_type in (OrderType.MARKET, OrderType.STOP)
+        flags = OrderFlags.POST_ONLY if "post-only" in how else OrderFlags.NONE
         return self.send(
             make.place(
                 self.sender(account),
                 self.account(account),
                 Side[side.upper()],
                 int(lots),
-                0 if market else _named(how, "@", 0),
+                0 if is_market else _named(how, "@", 0),
                 instrument=self.instruments.get(instrument, 99),
-                order_type=OrderType.MARKET if market else OrderType.LIMIT,
-                tif=(tifs or [TimeInForce.IOC if market else TimeInForce.GTC])[0],
-                stp=_named(how, "stp", 1),
-                flags=OrderFlags.POST_ONLY if "post-only" in how else OrderFlags.NONE,
+                order_type=order_type,
+                tif=(tifs or [TimeInForce.IOC if is_market else TimeInForce.GTC])[0],
+                stp=text.STP_WORDS[how[how.index("stp") + 1]] if "stp" in how else Stp.CANCEL_NEWEST,
+                flags=flags | (OrderFlags.QUOTE_BUDGET if "budget" in how else OrderFlags.NONE),
                 client_order_id=_named(how, "id", 0),
+                stop_ticks=stop_ticks,
+                display_lots=_named(how, "show", 0),
+                expiry_seconds=_named(how, "until", 0),
             )
         )
 
@@ -177,7 +238,7 @@ class Script:
         return self.own(CommandKind.CANCEL, words[0], **_order_name(words))
 
     def do_replace(self, words: Words) -> list[str]:
-        lots = int(words[words.index("@") - 1])
+        lots = int(words[words.index("@") - 1 if "@" in words else -1])
         fields = {"price_ticks": _named(words, "@", 0), "quantity_lots": lots}
         return self.own(CommandKind.REPLACE, words[0], **_order_name(words), **fields)
 
@@ -198,7 +259,8 @@ class Script:
         return self.send(record)
 
     def do_time(self, words: Words) -> list[str]:
-        self.time_ns = int(words[0])
+        seconds = words[0].endswith("s")
+        self.time_ns = int(words[0].removesuffix("s")) * (NANOSECONDS if seconds else 1)
         return []
 
     # Looking.
@@ -215,6 +277,15 @@ class Script:
 
     def do_sessions(self, words: Words) -> list[str]:
         return text.sessions(self.machine.inspect.sessions(), self.names)
+
+    def do_accounts(self, words: Words) -> list[str]:
+        return text.accounts(self.machine.inspect.accounts(), self.names)
+
+    def do_instruments(self, words: Words) -> list[str]:
+        return text.instruments(self.machine.inspect.instruments(), self.names)
+
+    def do_assets(self, words: Words) -> list[str]:
+        return text.assets(self.machine.inspect.assets(), self.names)
 
     def do_hash(self, words: Words) -> list[str]:
         where = f"after command {self.machine.sequence} at time {self.machine.time_ns}"
@@ -242,6 +313,19 @@ def _cut(line: str, pattern: str) -> tuple[str, str | None]:
 def _named(words: Words, name: str, default: int) -> int:
     """The number after a word."""
     return int(words[words.index(name) + 1]) if name in words else default
+
+
+def _fields(words: Words, names: dict[str, str]) -> dict[str, int]:
+    """The fields of a record that a line sets, by the words it sets them with."""
+    return {names[word]: int(words[index + 1]) for index, word in enumerate(words) if word in names}
+
+
+def _order_type(how: Words) -> tuple[OrderType, int]:
+    """An order's type, and its stop price."""
+    for word, order_type in (("stop", OrderType.STOP), ("stop-limit", OrderType.STOP_LIMIT)):
+        if word in how:
+            return order_type, _named(how, word, 0)
+    return OrderType.MARKET if "market" in how or "budget" in how else OrderType.LIMIT, 0
 
 
 def _order_name(words: Words) -> dict[str, int]:

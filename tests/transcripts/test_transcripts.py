@@ -3,18 +3,35 @@
 `pytest tests/transcripts --rewrite` writes what the oracle answers into the files; look at the diff before you keep it.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.codes import EventKind, OrderType, TimeInForce
+from smrx.engine.codes import CommandKind, EventKind, Reason, TimeInForce
 from tests.oracle import Oracle
 from tests.transcripts.language import Script, transcript
+from tests.transcripts.text import STP_WORDS
 
 FOLDER = Path(__file__).parent
 FILES = sorted(FOLDER.glob("*.txt"))
+
+#: How a line of the language begins that sends a kind; the name of the kind itself, where nothing else is said.
+_WORDS = {
+    CommandKind.OPEN_ACCOUNT: "account",
+    CommandKind.SUSPEND_ACCOUNT: "suspend",
+    CommandKind.RESUME_ACCOUNT: "resume",
+    CommandKind.OPEN_SESSION: "session",
+    CommandKind.CLOSE_SESSION: "close",
+    CommandKind.ADD_ASSET: "asset",
+    CommandKind.ADD_INSTRUMENT: "instrument",
+    CommandKind.SET_STATUS: "status",
+    CommandKind.SET_LIMITS: "limits",
+    CommandKind.SET_RULES: "rules",
+}
+_LINE_OF = {kind: rf"^> {_WORDS.get(kind, kind.name.lower().replace('_', '-'))}\b" for kind in CommandKind}
 
 
 @pytest.mark.parametrize("machine", [Engine, Oracle], ids=["engine", "oracle"])
@@ -30,10 +47,33 @@ def test_transcript(path: Path, machine: Any, request: pytest.FixtureRequest) ->
 def test_transcripts_show_every_event_and_order_kind() -> None:
     """They are the documentation: what none of them shows is not documented."""
     shown = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
-    assert [kind.name for kind in EventKind if f"  {kind.name} " not in shown] == []
-    words = {tif.name.lower() for tif in TimeInForce} | {kind.name.lower() for kind in OrderType} | {"post-only"}
-    assert [word for word in sorted(words - {"limit"}) if word not in shown] == []
-    assert len(FILES) >= 14
+    assert [kind.name for kind in EventKind if not re.search(rf"^  {kind.name}\b", shown, re.MULTILINE)] == []
+    words = {f" {tif.name.lower()} " for tif in TimeInForce} | {f" stp {word}" for word in STP_WORDS}
+    words |= {
+        " market ",
+        " stop 1",
+        " stop-limit 1",
+        " post-only",
+        " budget",
+        " show ",
+        " until ",
+        " cancel-on-disconnect",
+    }
+    assert [word for word in sorted(words - {" stp newest"}) if word not in shown] == []
+    assert [kind.name for kind in CommandKind if not re.search(_LINE_OF[kind], shown, re.MULTILINE)] == []
+    assert len(FILES) >= 40
+
+
+def test_transcripts_show_every_reason() -> None:
+    shown = set("\n".join(path.read_text(encoding="utf-8") for path in FILES).split())
+    assert [reason.name for reason in Reason if reason and reason.name not in shown] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_transcript_begins_with_words_and_ends_with_a_hash(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[-2] == "> hash"
 
 
 def test_changed_answer_is_noticed() -> None:

@@ -8,8 +8,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Reason, Side, TimeInForce
+from smrx.engine.codes import (
+    AccountStatus,
+    CommandKind,
+    EventKind,
+    InstrumentStatus,
+    OrderFlags,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+    SessionFlags,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from smrx.engine.records import unpack_symbol
+
+STP_WORDS = {"none": Stp.NONE, "newest": Stp.CANCEL_NEWEST, "oldest": Stp.CANCEL_OLDEST, "both": Stp.CANCEL_BOTH}
+STP_WORDS["decrement"] = Stp.DECREMENT
+STATUS_WORDS = {status.name.lower().replace("_", "-"): status for status in InstrumentStatus}
 
 Level = tuple[int, int, int]
 
@@ -59,25 +76,40 @@ _OUTCOME_NUMBERS = (("order_id", "id"), ("cum_lots", "cum"), ("leaves_lots", "le
 def event(record: np.void, names: Names) -> str:
     """One event as a line."""
     kind = EventKind(int(record["kind"]))
-    return f"{kind.name} {_EVENT_TEXT[kind](record, names)}"
+    return f"{kind.name} {_EVENT_TEXT[kind](record, names)}".rstrip()
 
 
 def _order(record: np.void, names: Names) -> str:
     """Which order, and what it asked for."""
     parts = [f"#{record['order_id']}", names.account(record["account"]), _side(record), str(record["quantity_lots"])]
     parts.append(names.instrument(record["instrument"]))
-    is_market = record["order_type"] == OrderType.MARKET
-    parts += ["market"] if is_market else ["@", str(record["price_ticks"])]
-    parts.append(TimeInForce(int(record["tif"])).name.lower())
-    if record["flags"] & OrderFlags.POST_ONLY:
-        parts.append("post-only")
+    is_limit = record["order_type"] in (OrderType.LIMIT, OrderType.STOP_LIMIT)
+    parts += ["@", str(record["price_ticks"])] if is_limit else ["market"]
+    parts.append(_terms(record, record["counter_order_id"]))
     if record["client_order_id"]:
         parts.append(f"id {record['client_order_id']}")
     return " ".join(parts)
 
 
+def _terms(record: np.void, extra: Any) -> str:
+    """How an order works, in the words that ask for it; the usual self-trade prevention is not mentioned."""
+    order_type, tif, extra = OrderType(int(record["order_type"])), TimeInForce(int(record["tif"])), int(extra)
+    parts = [tif.name.lower()]
+    if order_type in (OrderType.STOP, OrderType.STOP_LIMIT):
+        parts.append(f"{order_type.name.lower().replace('_', '-')} {extra}")
+    elif extra:
+        parts += [f"until {extra >> 32}"] if extra >> 32 else []
+        parts += [f"show {extra & 0xFFFFFFFF}"] if extra & 0xFFFFFFFF else []
+    parts += ["post-only"] if record["flags"] & OrderFlags.POST_ONLY else []
+    parts += ["budget"] if record["flags"] & OrderFlags.QUOTE_BUDGET else []
+    if record["stp"] != Stp.CANCEL_NEWEST:
+        parts.append("stp " + next(word for word, mode in STP_WORDS.items() if mode == record["stp"]))
+    return " ".join(parts)
+
+
 def _working(record: np.void, names: Names) -> str:
-    return f"{_order(record, names)} | cum {record['cum_lots']} leaves {record['leaves_lots']}"
+    reason = f"{Reason(int(record['reason'])).name} " if record["reason"] else ""
+    return f"{_order(record, names)} | {reason}cum {record['cum_lots']} leaves {record['leaves_lots']}"
 
 
 def _ended(record: np.void, names: Names) -> str:
@@ -94,12 +126,13 @@ def _fill(record: np.void, names: Names) -> str:
 
 
 def _trade(record: np.void, names: Names) -> str:
+    fees = f" fees {record['cum_lots']} and {record['leaves_lots']}" if record["cum_lots"] else ""
     verb = "buys" if record["side"] == Side.BUY else "sells"
     other = "from" if record["side"] == Side.BUY else "to"
     return (
         f"{names.account(record['account'])} #{record['order_id']} {verb} {record['quantity_lots']} "
         f"{names.instrument(record['instrument'])} @ {record['price_ticks']} {other} "
-        f"{names.account(record['counter_account'])} #{record['counter_order_id']} | match {record['match_id']}"
+        f"{names.account(record['counter_account'])} #{record['counter_order_id']} | match {record['match_id']}{fees}"
     )
 
 
@@ -121,11 +154,51 @@ def _account(record: np.void, names: Names) -> str:
 
 
 def _session(record: np.void, names: Names) -> str:
-    return f"{record['session_id']} of {names.account(record['account'])}"
+    asked = " cancel-on-disconnect" if record["flags"] & SessionFlags.CANCEL_ON_DISCONNECT else ""
+    orders = f" | {record['quantity_lots']} orders" if record["quantity_lots"] else ""
+    return f"{record['session_id']} of {names.account(record['account'])}{asked}{orders}"
 
 
 def _asset(record: np.void, names: Names) -> str:
-    return f"{unpack_symbol(record['client_order_id'])} decimals {record['quantity_lots']}"
+    cap = f" cap {record['price_ticks']}" if record["price_ticks"] else ""
+    return f"{unpack_symbol(record['client_order_id'])} decimals {record['quantity_lots']}{cap}"
+
+
+def _limits(record: np.void, names: Names) -> str:
+    words = (
+        *(("orders", "instrument"), ("quantity", "quantity_lots")),
+        *(("notional", "price_ticks"), ("open-notional", "order_id")),
+    )
+    return _set_words(names.account(record["account"]), [(word, int(record[name])) for word, name in words])
+
+
+def _rules(record: np.void, names: Names) -> str:
+    maker_fee = int(record["counter_account"].astype(np.int32))
+    return _set_words(
+        names.instrument(record["instrument"]),
+        [
+            *(("taker", int(record["account"])), ("maker", maker_fee), ("band", int(record["cum_lots"]))),
+            *(("min-price", int(record["client_order_id"])), ("min-quantity", int(record["quantity_lots"]))),
+            *(("min-notional", int(record["order_id"])), ("max-notional", int(record["price_ticks"]))),
+        ],
+    )
+
+
+def _set_words(whose: str, values: list[tuple[str, int]]) -> str:
+    """What is not 0, in the words that ask for it."""
+    return " ".join([whose, *(f"{word} {value}" for word, value in values if value)]) + (
+        "" if any(value for _, value in values) else " none"
+    )
+
+
+def _status(record: np.void, names: Names) -> str:
+    status = next(word for word, status in STATUS_WORDS.items() if status == record["side"])
+    orders = f" | {record['quantity_lots']} orders" if record["quantity_lots"] else ""
+    return f"{names.instrument(record['instrument'])} {status}{orders}"
+
+
+def _nothing_more(record: np.void, names: Names) -> str:
+    return ""
 
 
 def _instrument(record: np.void, names: Names) -> str:
@@ -148,6 +221,7 @@ def _side(record: np.void) -> str:
 _EVENT_TEXT = {
     EventKind.NEW: _working,
     EventKind.REPLACED: _working,
+    EventKind.TRIGGERED: _working,
     EventKind.PARTIALLY_FILLED: _fill,
     EventKind.FILLED: _fill,
     EventKind.CANCELLED: _ended,
@@ -157,11 +231,20 @@ _EVENT_TEXT = {
     EventKind.DEPOSITED: _transfer,
     EventKind.WITHDRAWN: _transfer,
     EventKind.ACCOUNT_OPENED: _account,
+    EventKind.ACCOUNT_SUSPENDED: _account,
+    EventKind.ACCOUNT_RESUMED: _account,
+    EventKind.LIMITS_SET: _limits,
     EventKind.SESSION_OPENED: _session,
+    EventKind.SESSION_DISCONNECTED: _session,
     EventKind.SESSION_CLOSED: _session,
     EventKind.ASSET_ADDED: _asset,
     EventKind.INSTRUMENT_ADDED: _instrument,
     EventKind.MASS_CANCELLED: _mass_cancelled,
+    EventKind.RULES_SET: _rules,
+    EventKind.STATUS_SET: _status,
+    EventKind.KILLED: _nothing_more,
+    EventKind.REVIVED: _nothing_more,
+    EventKind.TICKED: _nothing_more,
 }
 
 
@@ -172,15 +255,54 @@ def book(bids: list[Level], asks: list[Level]) -> list[str]:
 
 
 def orders(rows: NDArray[np.void], names: Names) -> list[str]:
+    """Open orders by id, stop orders that wait among them; `shown` is what the book shows of an iceberg."""
     return table(
-        ("order", "account", "side", "instrument", "price", "quantity", "cum", "leaves", "id"),
+        ("order", "account", "side", "instrument", "price", "quantity", "cum", "leaves", "shown", "id", "terms"),
         [
             (
                 *(f"#{row['order_id']}", names.account(row["account"]), Side(int(row["side"])).name.lower()),
-                *(names.instrument(row["instrument"]), row["price_ticks"], row["quantity_lots"]),
-                *(row["cum_lots"], row["leaves_lots"], row["client_order_id"]),
+                *(names.instrument(row["instrument"]), row["price_ticks"] or "market", row["quantity_lots"]),
+                *(row["cum_lots"], row["leaves_lots"], row["shown_lots"] or "", row["client_order_id"] or ""),
+                _terms(row, row["extra"]),
             )
             for row in rows
+        ],
+    )
+
+
+def accounts(rows: NDArray[np.void], names: Names) -> list[str]:
+    return table(
+        ("account", "status", "orders", "quantity", "notional", "open-notional"),
+        [
+            (
+                *(names.account(row["account"]), AccountStatus(int(row["status"])).name.lower()),
+                *(row["max_open_orders"], row["max_order_quantity"]),
+                *(row["max_order_notional"], row["max_open_notional"]),
+            )
+            for row in sorted(rows, key=lambda row: int(row["account"]))
+        ],
+    )
+
+
+def instruments(rows: NDArray[np.void], names: Names) -> list[str]:
+    return table(
+        ("instrument", "status", "last price", "taker", "maker", "band"),
+        [
+            (
+                *(names.instrument(row["instrument"]), InstrumentStatus(int(row["status"])).name.lower()),
+                *(row["last_price_ticks"] or "", row["taker_fee"], row["maker_fee"], row["band_bp"]),
+            )
+            for row in sorted(rows, key=lambda row: int(row["instrument"]))
+        ],
+    )
+
+
+def assets(rows: NDArray[np.void], names: Names) -> list[str]:
+    return table(
+        ("asset", "decimals", "supply", "cap"),
+        [
+            (names.asset(row["asset"]), row["decimals"], row["supply"], row["cap"] or "")
+            for row in sorted(rows, key=lambda row: int(row["asset"]))
         ],
     )
 
@@ -197,9 +319,12 @@ def balances(rows: NDArray[np.void], names: Names) -> list[str]:
 
 def sessions(rows: NDArray[np.void], names: Names) -> list[str]:
     return table(
-        ("session", "account", "last request"),
+        ("session", "account", "last request", "flags"),
         [
-            (row["session_id"], names.account(row["account"]), row["last_request_id"])
+            (
+                *(row["session_id"], names.account(row["account"]), row["last_request_id"]),
+                "cancel-on-disconnect" if row["flags"] & SessionFlags.CANCEL_ON_DISCONNECT else "",
+            )
             for row in sorted(rows, key=lambda row: int(row["session_id"]))
         ],
     )

@@ -1,0 +1,125 @@
+"""What the oracle does with PLACE, CANCEL, REPLACE and MASS_CANCEL, and with stop orders that a trade sets off."""
+
+from collections import deque
+
+from smrx.engine.codes import EventKind, OrderType, Reason, Side, TimeInForce
+from tests.oracle.messages import Outcome
+from tests.oracle.records import Order
+from tests.oracle.trading import Ending, Trading
+
+TRIGGERED_TYPE = {OrderType.STOP: OrderType.MARKET, OrderType.STOP_LIMIT: OrderType.LIMIT}
+
+
+class Orders(Trading):
+    def place(self) -> Outcome:
+        order = self.state.asked_for(self.command)
+        if self.state.is_unfillable(order):
+            return self.answer(order, self.expire(order, Reason.FOK_UNFILLABLE))
+        order.priority = self.emit_order(EventKind.NEW, order)
+        if order.is_stop:
+            self.take_hold(order)
+            self.state.orders[order.order_id] = order
+            return self.answer(order, Ending(EventKind.NEW, Reason.NONE, 0, order.leaves))
+        return self.work_and_trigger(order, EventKind.NEW)
+
+    def work_and_trigger(self, order: Order, untouched: EventKind) -> Outcome:
+        before = order.cum
+        ending = self.work(order, untouched)
+        if order.cum > before:
+            self.trigger_stops(order.instrument)
+        return self.answer(order, ending)
+
+    def answer(self, order: Order, ending: Ending) -> Outcome:
+        return self.outcome(ending.kind, ending.reason, order.order_id, ending.cum, ending.leaves)
+
+    def cancel(self) -> Outcome:
+        order = self.named_order()
+        self.cancel_order(order, Reason.REQUESTED)
+        return self.outcome(EventKind.CANCELLED, order_id=order.order_id, cum=order.cum)
+
+    def named_order(self) -> Order:
+        order = self.state.named_order(self.command)
+        assert order is not None
+        return order
+
+    def replace(self) -> Outcome:
+        order, command = self.named_order(), self.command
+        if order.keeps_place(command.price_ticks, command.quantity_lots):
+            self.shrink(order, order.quantity - command.quantity_lots)
+            self.emit_order(EventKind.REPLACED, order)
+            return self.answer(order, Ending(EventKind.REPLACED, Reason.NONE, order.cum, order.leaves))
+        self.release_hold(order, order.leaves)
+        if order.is_stop:
+            order.price, order.quantity = command.price_ticks, command.quantity_lots
+            self.take_hold(order)
+            self.emit_order(EventKind.REPLACED, order)
+            return self.answer(order, Ending(EventKind.REPLACED, Reason.NONE, order.cum, order.leaves))
+        self.forget(order)
+        order.price, order.quantity = command.price_ticks, command.quantity_lots
+        order.priority = self.emit_order(EventKind.REPLACED, order)
+        return self.work_and_trigger(order, EventKind.REPLACED)
+
+    def mass_cancel(self) -> Outcome:
+        command = self.command
+        chosen = [
+            order
+            for _, order in sorted(self.state.orders.items())
+            if order.account == command.account
+            and command.instrument in (0, order.instrument)
+            and command.side in (Side.ANY, order.side)
+        ]
+        for order in chosen:
+            self.cancel_order(order, Reason.MASS_CANCEL)
+        self.emit(
+            EventKind.MASS_CANCELLED,
+            account=command.account,
+            instrument=command.instrument,
+            side=command.side,
+            quantity_lots=len(chosen),
+        )
+        return self.outcome(EventKind.MASS_CANCELLED, cum=len(chosen))
+
+    # Time.
+
+    def expire_orders(self) -> None:
+        """End the orders whose time has come, the earliest time first, then the oldest."""
+        due = sorted(
+            (order.expiry_ns, order.order_id)
+            for order in self.state.orders.values()
+            if order.expiry_ns is not None and order.expiry_ns <= self.state.time_ns
+        )
+        for _, order_id in due:
+            order = self.state.orders[order_id]
+            self.release_hold(order, order.leaves)
+            self.forget(order)
+            self.expire(order, Reason.TIME_REACHED)
+
+    # Stops.
+
+    def trigger_stops(self, instrument: int) -> None:
+        """After a taker that traded: stop orders whose price was reached, and those that their trades reach in turn."""
+        waiting = deque(self.elect(instrument, ()))
+        while waiting:
+            order = waiting.popleft()
+            if self.trigger(order):
+                waiting.extend(self.elect(instrument, waiting))
+
+    def elect(self, instrument: int, elected: "tuple[()] | deque[Order]") -> list[Order]:
+        """The stops that are due and not elected yet: those the price has passed by most, then the oldest, first."""
+        last = self.state.instruments[instrument].last_price
+        assert last is not None
+        due = [order for order in self.state.stops(instrument) if self.state.is_due(order) and order not in elected]
+        return sorted(due, key=lambda order: (-abs(last - order.extra), order.order_id))
+
+    def trigger(self, order: Order) -> bool:
+        """Make a stop order what it becomes and match it; return whether it traded."""
+        self.release_hold(order, order.leaves)
+        self.forget(order)
+        order.order_type = TRIGGERED_TYPE[order.order_type]
+        order.extra = 0
+        order.priority = self.emit_order(EventKind.TRIGGERED, order)
+        if order.tif is TimeInForce.FOK and self.state.is_unfillable(order):
+            self.expire(order, Reason.FOK_UNFILLABLE)
+        else:
+            self.work(order, EventKind.TRIGGERED)
+        return order.cum > 0

@@ -1,0 +1,66 @@
+"""The bytes of a step read as choices, and the choices that many moves share: an account, a side, a sender."""
+
+from typing import TypeVar
+
+from smrx.engine.codes import Side
+from tests.commands import Sender
+from tests.oracle import Oracle
+
+T = TypeVar("T")
+
+VENUE_SESSION = 1
+ACCOUNTS = (1, 2, 3, 4)
+ASSETS = (1, 2, 3)
+INSTRUMENTS = (1, 2)
+
+
+class Choices:
+    """Reads a step: each question takes the next byte; a step that has run out answers 0."""
+
+    def __init__(self, step: bytes) -> None:
+        self.step = step
+        self.rest = iter(step)
+
+    def below(self, bound: int) -> int:
+        return next(self.rest, 0) % bound
+
+    def byte(self) -> int:
+        return next(self.rest, 0)
+
+    def of(self, options: tuple[T, ...]) -> T:
+        return options[self.below(len(options))]
+
+
+def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
+    """Mostly the account's own session and its next request id."""
+    who, request = choices.byte(), choices.byte()
+    session_id = 10 + account
+    if who >= 248:
+        session_id = 11 + who % 5
+    elif who >= 200 or account == 0:
+        session_id = VENUE_SESSION
+    if session_id not in oracle.state.sessions and who % 8:
+        session_id = VENUE_SESSION
+    session = oracle.state.sessions.get(session_id)
+    last = session.last_request_id if session else 0
+    if request >= 253:
+        return session_id, 0
+    if request >= 250:
+        return session_id, last + request - 248
+    if request >= 244:
+        return session_id, max(0, last - (request - 244))
+    return session_id, last + 1
+
+
+def some_account(choices: Choices) -> int:
+    value = choices.byte()
+    return (0, 7)[value & 1] if value >= 250 else ACCOUNTS[value % len(ACCOUNTS)]
+
+
+def some_side(choices: Choices) -> Side:
+    return choices.of((Side.BUY, Side.SELL))
+
+
+def some_instrument(choices: Choices) -> int:
+    value = choices.byte()
+    return 3 if value >= 252 else INSTRUMENTS[value >= 150]

@@ -1,0 +1,148 @@
+"""Steps of the random flow that are not about orders: money, sessions, listings, and what the venue decides."""
+
+from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus
+from tests.commands import (
+    Commands,
+    Sender,
+    add_asset,
+    add_instrument,
+    command,
+    deposit,
+    disconnect,
+    open_account,
+    open_session,
+    set_limits,
+    set_rules,
+    set_status,
+    withdraw,
+)
+from tests.oracle import Oracle
+from tests.property.choices import ACCOUNTS, ASSETS, VENUE_SESSION, Choices, sender, some_account, some_instrument
+
+
+def move_money(choices: Choices, oracle: Oracle) -> Commands:
+    """Deposits and withdrawals; often one that was made before, sent again."""
+    done = list(oracle.state.transfers.values())
+    again = choices.byte()
+    if again >= 200 and done:
+        same = done[again % len(done)]
+        return command(
+            same.kind, sender(choices, oracle, 0), account=same.account, instrument=same.asset,
+            quantity_lots=same.amount, order_id=same.transfer_id,
+        )  # fmt: skip
+    account, asset = some_account(choices), choices.of((*ASSETS, 4))
+    amount, transfer_id = choices.of((1, 7, 60, 200, 900, 0, (1 << 62) - 1)), 100 + choices.byte()
+    if again >= 160:
+        # All there is, or one more than that.
+        everything = oracle.state.available(account, asset) + again % 2
+        return withdraw(sender(choices, oracle, account), account, asset, everything, transfer_id)
+    if choices.below(3) == 2:
+        return withdraw(sender(choices, oracle, account), account, asset, amount, transfer_id)
+    return deposit(sender(choices, oracle, 0), account, asset, amount, transfer_id)
+
+
+def session_change(choices: Choices, oracle: Oracle) -> Commands:
+    """Open a session, mostly one that is missing; or close one, or say that its client is gone."""
+    account = some_account(choices)
+    how = choices.byte()
+    if how >= 200:
+        return command(CommandKind.CLOSE_SESSION, sender(choices, oracle, account))
+    if how >= 140:
+        return disconnect(10 + account)
+    flags = choices.below(2)
+    wanted = {VENUE_SESSION: 0, **{10 + a: a for a in ACCOUNTS}}
+    for session_id, owner in wanted.items():
+        if session_id not in oracle.state.sessions:
+            return open_session(session_id, owner, flags)
+    return open_session(10 + choices.below(6), account, flags)
+
+
+def listing(choices: Choices, oracle: Oracle) -> Commands:
+    """New accounts, assets and instruments; with so few ids most exist already."""
+    who = sender(choices, oracle, 0)
+    number = 1 + choices.below(5)
+    kind = choices.below(3)
+    if kind == 0:
+        return open_account(who, number)
+    if kind == 1:
+        return add_asset(who, number, f"A{number}", choices.below(20), choices.of((0, 100, -1)))
+    return add_instrument(
+        who, number, f"I{number}", base_asset=choices.below(5), quote_asset=choices.below(5),
+        lot_units=choices.below(3), scale_units=choices.below(3), max_price_ticks=9, max_quantity_lots=9,
+    )  # fmt: skip
+
+
+def venue_change(choices: Choices, oracle: Oracle) -> Commands:
+    """Rules, limits, status, suspension, the kill switch, and time that passes."""
+    pick = choices.below(24)
+    who = sender(choices, oracle, 0)
+    account, instrument = some_account(choices), some_instrument(choices)
+    if pick < 6:
+        return new_rules(choices, oracle, who, instrument)
+    if pick < 11:
+        return new_limits(choices, who, account)
+    if pick < 16:
+        # One in eight is no status at all.
+        side = choices.of((4, 1, 2, 3, 4, 2, 3, 0))
+        return command(CommandKind.SET_STATUS, who, instrument=instrument, side=side)
+    if pick < 18:
+        return command(CommandKind.SUSPEND_ACCOUNT, who, account=account)
+    if pick < 19:
+        return command(CommandKind.RESUME_ACCOUNT, who, account=account)
+    if pick < 20:
+        return command(CommandKind.KILL, who)
+    if pick < 21:
+        return command(CommandKind.REVIVE, who)
+    return command(CommandKind.TICK)
+
+
+def new_limits(choices: Choices, who: Sender, account: int) -> Commands:
+    """Mostly one limit that is felt, or none."""
+    felt: tuple[dict[str, int], ...] = (
+        {}, {}, {"max_open_orders": 4}, {"max_open_notional": 300}, {"max_order_notional": 150},
+        {"max_order_quantity": 9}, {"max_open_orders": 9, "max_open_notional": 1_000},
+    )  # fmt: skip
+    return set_limits(who, account, **choices.of(felt))
+
+
+def new_rules(choices: Choices, oracle: Oracle, who: Sender, instrument: int) -> Commands:
+    """Rules that let most orders through; the fees as they are where orders would forbid another, mostly."""
+    taker_fee = choices.of((0, 1, 25_000, 333_333, 70_000, 1_000_000, 500_000, 1_000_001))
+    maker_fee = choices.of((0, taker_fee, -taker_fee, taker_fee // 3, -(taker_fee // 2), 0, taker_fee + 1))
+    has_orders = any(order.instrument == instrument for order in oracle.state.orders.values())
+    known = oracle.state.instruments.get(instrument)
+    if known and has_orders and choices.below(8):
+        taker_fee, maker_fee = known.rules.taker_fee, known.rules.maker_fee
+    bounds = {"band_bp": 6_000} if choices.below(3) == 2 else {}
+    pick = choices.below(8)
+    if pick < 6:
+        bounds |= (
+            {"min_price_ticks": 3}, {"min_quantity_lots": 2}, {"min_notional": 9}, {"max_notional": 200},
+            {"min_notional": 12, "max_notional": 300}, {"band_bp": 10_000},
+        )[pick]  # fmt: skip
+    elif choices.below(3) == 2:
+        wrong: tuple[dict[str, int], ...] = (
+            {"min_price_ticks": 21}, {"min_quantity_lots": 51}, {"min_notional": -1}, {"band_bp": 10_001},
+            {"min_notional": 7, "max_notional": 6}, {"max_notional": 1 << 62},
+        )  # fmt: skip
+        bounds |= choices.of(wrong)
+    return set_rules(who, instrument, taker_fee=taker_fee, maker_fee=maker_fee, **bounds)
+
+
+def repair(choices: Choices, oracle: Oracle) -> Commands:
+    """Undo the first thing that is stopped."""
+    state = oracle.state
+    venue = state.sessions.get(VENUE_SESSION)
+    if venue is None:
+        return open_session(VENUE_SESSION, 0)
+    who = (VENUE_SESSION, venue.last_request_id + 1)
+    if state.killed:
+        return command(CommandKind.REVIVE, who)
+    for account in state.accounts.values():
+        if account.status is not AccountStatus.ACTIVE:
+            return command(CommandKind.RESUME_ACCOUNT, who, account=account.account)
+    stopped = [known for known in state.instruments.values() if known.status is not InstrumentStatus.TRADING]
+    # Rules are changed best while nothing is open.
+    if stopped[0].status is InstrumentStatus.CLOSED and choices.below(2):
+        return new_rules(choices, oracle, who, stopped[0].instrument)
+    return set_status(who, stopped[0].instrument, InstrumentStatus.TRADING)
