@@ -14,7 +14,7 @@ def berg_and_bids() -> tuple[Desk, int, int]:
 
 
 def test_only_what_is_shown_is_public() -> None:
-    desk, berg, _ = berg_and_bids()
+    desk, _, _ = berg_and_bids()
     assert desk.book()[1] == [(100, 7, 2)]
     row = desk.engine.inspect.orders(1)[0]
     assert [int(row[name]) for name in ("display_lots", "shown_lots", "leaves_lots")] == [3, 3, 10]
