@@ -235,7 +235,7 @@ def test_a_budget_cancels_own_orders_on_its_way() -> None:
 )
 def test_where_a_budget_has_no_meaning(terms: dict[str, int]) -> None:
     desk = Desk()
-    fields = {
+    fields: dict[str, int] = {
         "side": Side.BUY, "order_type": OrderType.MARKET, "tif": TimeInForce.IOC, "stp": Stp.CANCEL_NEWEST,
         "flags": OrderFlags.QUOTE_BUDGET, "quantity_lots": 1 << 61, "instrument": 1, "account": 2,
     }  # fmt: skip

@@ -1,5 +1,7 @@
 """Icebergs: what the book shows, where the next part queues, and what still counts of the hidden."""
 
+from typing import Any
+
 import pytest
 
 from smrx.engine.codes import CommandKind, OrderFlags, Reason, Side, Stp, TimeInForce
@@ -99,7 +101,7 @@ def test_fill_or_kill_meets_its_own_order_before_the_refreshed_parts(lots: int, 
 def test_what_a_display_may_be() -> None:
     desk = Desk()
 
-    def refused(lots: int, display: int, **more: int) -> Reason:
+    def refused(lots: int, display: int, **more: Any) -> Reason:
         return desk.refused(place(desk.sender(1), 1, Side.SELL, lots, 100, display_lots=display, **more))
 
     assert refused(10, 10) == Reason.INVALID_DISPLAY

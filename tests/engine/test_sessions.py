@@ -1,6 +1,6 @@
 """Sessions: whose orders end with whose connection, and which commands take a request."""
 
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, SessionFlags, Side
+from smrx.engine.codes import CommandKind, OrderType, OutcomeStatus, Reason, SessionFlags, Side, TimeInForce
 from tests.commands import command, disconnect, open_session, place
 from tests.engine.desk import BASE, Desk, ended, order_id, told
 
@@ -12,7 +12,7 @@ def watched_desk() -> tuple[Desk, list[int]]:
     desk = Desk()
     desk.send(open_session(20, 1, CANCELS))
     asked = [place((20, number), 1, Side.SELL, 5, 100 + number) for number in (1, 2)]
-    stop = place((20, 3), 1, Side.SELL, 5, order_type=3, tif=2, stop_ticks=50)
+    stop = place((20, 3), 1, Side.SELL, 5, order_type=OrderType.STOP, tif=TimeInForce.IOC, stop_ticks=50)
     ids = [order_id(desk.send(asked[0])), order_id(desk.sell(1, 5, 99))]
     return desk, [*ids, order_id(desk.send(asked[1])), order_id(desk.send(stop))]
 

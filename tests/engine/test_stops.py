@@ -1,5 +1,7 @@
 """Stops: when they trigger, in which order, what they hold until then, and cascades of them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_what_a_trigger_says() -> None:
 @pytest.mark.parametrize(("side", "last", "stop"), [(Side.BUY, 100, 100), (Side.SELL, 100, 101)])
 def test_a_stop_that_would_trigger_at_once_is_refused(side: Side, last: int, stop: int) -> None:
     desk = Desk()
-    terms = {"order_type": OrderType.STOP, "tif": TimeInForce.IOC, "stop_ticks": stop}
+    terms: dict[str, Any] = {"order_type": OrderType.STOP, "tif": TimeInForce.IOC, "stop_ticks": stop}
     desk.send(place(desk.sender(1), 1, side, 1, **terms))
     other = Desk()
     trade_at(other, last)
