@@ -15,7 +15,7 @@ from smrx.engine import Engine
 from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Reason, Stp, TimeInForce
 from smrx.engine.records import COMMAND
 from tests.oracle import Oracle
-from tests.property.broken import BROKEN, KeepsImprovement
+from tests.property.broken import BROKEN, LosesHolds
 from tests.property.comparison import Answers, difference, run, state_differences
 from tests.property.flow import STEP_SIZE, STEPS, Batch, Tape, build_tape, market, seeded_tape
 from tests.property.repeat import disagreement, hex_command, seed_command
@@ -73,24 +73,23 @@ def test_what_must_always_hold_holds_all_along(machine: Any) -> None:
 
 def test_a_failure_shrinks_to_a_tape_that_can_be_read() -> None:
     """What Hypothesis prints for a bug: the few commands that show it, after those that set up the market."""
-    settings = hypothesis.settings(max_examples=200, database=None, derandomize=True, deadline=None)
+    settings = hypothesis.settings(max_examples=500, database=None, derandomize=True, deadline=None)
     lists = st.lists(st.binary(min_size=STEP_SIZE, max_size=STEP_SIZE), max_size=12)
     known: dict[tuple[bytes, ...], bool] = {}
 
     def shows_it(steps: list[bytes]) -> bool:
         # Patience for so many tapes is enough to come down to a handful of commands.
         if tuple(steps) not in known:
-            known[tuple(steps)] = len(known) < 200 and told_by(KeepsImprovement, steps) is not None
+            known[tuple(steps)] = len(known) < 250 and told_by(LosesHolds, steps) is not None
         return known[tuple(steps)]
 
-    told = told_by(KeepsImprovement, hypothesis.find(lists, shows_it, settings=settings))
+    told = told_by(LosesHolds, hypothesis.find(lists, shows_it, settings=settings))
     assert told is not None
     _, tape = told.split("the tape:\n")
     after_the_market = [line for line in tape.splitlines() if not line.startswith("--")][len(market()) :]
-    # It takes a maker, and a taker who was ready to pay more.
-    assert 2 <= len(after_the_market) <= 4
-    assert "TRADE" in told
-    assert " PLACE BUY " in after_the_market[-1]
+    # It takes an order, and what ends it.
+    assert 1 <= len(after_the_market) <= 4
+    assert any(" PLACE " in line for line in after_the_market)
 
 
 def told_by(broken: type[Oracle], steps: list[bytes]) -> str | None:
