@@ -112,7 +112,7 @@ class Desk:
         return Reason(int(result.outcomes["reason"][0]))
 
     def money(self, account: int, asset: int) -> tuple[int, int]:
-        """What a trader gained or lost of an asset since the beginning (what is held counts as the trader's), and held."""
+        """What a trader gained or lost of an asset since the beginning, held or not, and what is held."""
         rows = self.engine.inspect.balances(account)
         row = rows[rows["asset"] == asset]
         available, held = (int(row[name].sum()) for name in ("available", "held"))

@@ -1,5 +1,7 @@
 """Icebergs: what the book shows, where the next part queues, and what still counts of the hidden."""
 
+from typing import Any
+
 import pytest
 
 from smrx.engine.codes import CommandKind, OrderFlags, Reason, Side, Stp, TimeInForce
@@ -14,7 +16,7 @@ def berg_and_bids() -> tuple[Desk, int, int]:
 
 
 def test_only_what_is_shown_is_public() -> None:
-    desk, berg, _ = berg_and_bids()
+    desk, _, _ = berg_and_bids()
     assert desk.book()[1] == [(100, 7, 2)]
     row = desk.engine.inspect.orders(1)[0]
     assert [int(row[name]) for name in ("display_lots", "shown_lots", "leaves_lots")] == [3, 3, 10]
@@ -99,7 +101,7 @@ def test_fill_or_kill_meets_its_own_order_before_the_refreshed_parts(lots: int, 
 def test_what_a_display_may_be() -> None:
     desk = Desk()
 
-    def refused(lots: int, display: int, **more: int) -> Reason:
+    def refused(lots: int, display: int, **more: Any) -> Reason:
         return desk.refused(place(desk.sender(1), 1, Side.SELL, lots, 100, display_lots=display, **more))
 
     assert refused(10, 10) == Reason.INVALID_DISPLAY

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smrx.engine.codes import EventKind, OrderFlags, Reason, Side, Stp
+from smrx.engine.codes import EventKind, InstrumentStatus, OrderFlags, Reason, Side, Stp
 from tests.commands import command, place, set_status
 from tests.engine.desk import BASE, QUOTE, Desk, ended, fills, order_id, told
 
@@ -101,7 +101,7 @@ def test_refusals_in_their_order() -> None:
     desk.limits(1)
     desk.rules()
     assert refused(2_000, 1 << 40) == Reason.INSUFFICIENT_FUNDS
-    desk.send(set_status(desk.sender(0), 1, 2))
+    desk.send(set_status(desk.sender(0), 1, InstrumentStatus.HALTED))
     assert refused(7, 100) == Reason.INSTRUMENT_NOT_TRADING
     assert refused(7, 100, 999) == Reason.UNKNOWN_ORDER
     assert desk.money(1, QUOTE)[0] == funds

@@ -61,14 +61,28 @@ def restored(machine: M) -> M:
 
 def difference(tape: Tape, expected: Answers, found: Answers) -> str | None:
     """The first command that two machines answer differently, told at length; None if there is none."""
+    if _bytes(expected) == _bytes(found):
+        return None
     for index, record in enumerate(tape.commands):
-        sides = [_answer(answers, index) for answers in (expected, found)]
-        if sides[0] != sides[1]:
+        if _raw(expected, index) != _raw(found, index):
             lines = [f"command {index} is answered differently: {describe(record)}"]
-            for name, answer in zip(("expected", "found"), sides, strict=True):
-                lines += [f"  {name}:", *(f"    {line}" for line in answer)]
+            for name, answers in (("expected", expected), ("found", found)):
+                lines += [f"  {name}:", *(f"    {line}" for line in _answer(answers, index))]
             return "\n".join([*lines, "the tape:", tape.text(index + 1)])
-    return None if _bytes(expected) == _bytes(found) else "the answers are of different lengths or types"
+    return "the answers are of different lengths or types"
+
+
+def _raw(answers: Answers, index: int) -> list[bytes]:
+    """Outcome, hash and events of one command as they are."""
+    if index >= min(len(answers.outcomes), len(answers.hashes)):
+        return []
+    return [part.tobytes() for part in (answers.outcomes[index], answers.hashes[index], _events(answers, index))]
+
+
+def _events(answers: Answers, index: int) -> NDArray[np.void]:
+    sequence = answers.outcomes[index]["sequence"]
+    events: NDArray[np.void] = answers.events[answers.events["command_sequence"] == sequence]
+    return events if sequence else events[:0]
 
 
 def _bytes(answers: Answers) -> list[tuple[str, bytes]]:
@@ -80,10 +94,9 @@ def _answer(answers: Answers, index: int) -> list[str]:
     if index >= min(len(answers.outcomes), len(answers.hashes)):
         return ["no answer"]
     outcome = answers.outcomes[index]
-    events = answers.events[answers.events["command_sequence"] == outcome["sequence"]] if outcome["sequence"] else []
     return [
         f"OUTCOME {OutcomeStatus(int(outcome['status'])).name} {fields_text(outcome)}",
-        *(f"EVENT {fields_text(event)}" for event in events),
+        *(f"EVENT {fields_text(event)}" for event in _events(answers, index)),
         f"HASH {int(answers.hashes[index]):016x}",
     ]
 

@@ -3,7 +3,9 @@
 import os
 from collections import Counter
 from functools import cache
+from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,9 +15,9 @@ from smrx.engine import Engine
 from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Reason, Stp, TimeInForce
 from smrx.engine.records import COMMAND
 from tests.oracle import Oracle
-from tests.property.broken import BROKEN
+from tests.property.broken import BROKEN, LosesHolds
 from tests.property.comparison import Answers, difference, run, state_differences
-from tests.property.flow import STEPS, Batch, Tape, build_tape, market, seeded_tape
+from tests.property.flow import STEP_SIZE, STEPS, Batch, Tape, build_tape, market, seeded_tape
 from tests.property.repeat import disagreement, hex_command, seed_command
 
 LONG_SEEDS = range(int(os.environ.get("SMRX_LONG_SEEDS", "4")))
@@ -58,6 +60,42 @@ def test_engine_and_oracle_agree_on_noise(noise: list[bytes]) -> None:
 def test_engine_and_oracle_agree_for_long(seed: int) -> None:
     told = disagreement(seeded_tape(seed, LONG_STEPS))
     assert told is None, f"repeat: {seed_command(seed, LONG_STEPS)}\n{told}"
+
+
+@pytest.mark.parametrize("machine", [Engine, Oracle], ids=["engine", "oracle"])
+def test_what_must_always_hold_holds_all_along(machine: Any) -> None:
+    """After every batch, so that nothing later can hide it."""
+    running = machine()
+    for batch in seeded_tape(5, 1_000).batches:
+        running.apply(batch.commands, batch.time_ns)
+        assert running.check_invariants() == []
+
+
+def test_a_failure_shrinks_to_a_tape_that_can_be_read() -> None:
+    """What Hypothesis prints for a bug: the few commands that show it, after those that set up the market."""
+    settings = hypothesis.settings(max_examples=500, database=None, derandomize=True, deadline=None)
+    lists = st.lists(st.binary(min_size=STEP_SIZE, max_size=STEP_SIZE), max_size=12)
+    known: dict[tuple[bytes, ...], bool] = {}
+
+    def shows_it(steps: list[bytes]) -> bool:
+        # Patience for so many tapes is enough to come down to a handful of commands.
+        if tuple(steps) not in known:
+            known[tuple(steps)] = len(known) < 250 and told_by(LosesHolds, steps) is not None
+        return known[tuple(steps)]
+
+    told = told_by(LosesHolds, hypothesis.find(lists, shows_it, settings=settings))
+    assert told is not None
+    _, tape = told.split("the tape:\n")
+    after_the_market = [line for line in tape.splitlines() if not line.startswith("--")][len(market()) :]
+    # It takes an order, and what ends it.
+    assert 1 <= len(after_the_market) <= 4
+    assert any(" PLACE " in line for line in after_the_market)
+
+
+def told_by(broken: type[Oracle], steps: list[bytes]) -> str | None:
+    """How a broken machine differs from the oracle on a tape."""
+    tape = build_tape(steps)
+    return difference(tape, run(Oracle(), tape)[1], run(broken(), tape)[1])
 
 
 def test_flow_reaches_everything() -> None:
