@@ -16,6 +16,7 @@ KNOWN: Final = {
     "smrx.consensus.recovery.MetaError": Exit.RESOURCE,
     "smrx.consensus.disk_journal.JournalError": Exit.RESOURCE,
     "smrx.consensus.snapshot_files.SnapshotError": Exit.RESOURCE,
+    "smrx.node.history.HistoryError": Exit.USAGE,
     "smrx.consensus.storage.StorageError": Exit.RESOURCE,
     "smrx.consensus.storage.StorageFailed": Exit.DISK,
     "smrx.consensus.keys.KeysError": Exit.RESOURCE,
