@@ -22,6 +22,7 @@ KNOWN: Final = {
     "smrx.consensus.keys.KeysError": Exit.RESOURCE,
     "smrx.local.LocalClusterError": Exit.UNAVAILABLE,
     "smrx.bench.cluster.BenchError": Exit.UNAVAILABLE,
+    "smrx.bench.recovery.RecoveryBenchError": Exit.INTERNAL,
     "smrx.tape.errors.TapeError": Exit.USAGE,
     "smrx.client.errors.Refused": Exit.REFUSED,
     "smrx.client.errors.Unavailable": Exit.UNAVAILABLE,
