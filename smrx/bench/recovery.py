@@ -244,7 +244,7 @@ def _large_machine(accounts: int, orders: int) -> ExchangeMachine:
     deposits["kind"], deposits["account"] = CommandKind.DEPOSIT, np.tile(names, 2)
     deposits["instrument"] = np.repeat([1, 2], accounts)
     deposits["order_id"] = np.arange(1, 2 * accounts + 1)
-    deposits["quantity_lots"] = 1 << 50
+    deposits["quantity_lots"] = 1 << 40
     placed = np.zeros(orders, COMMAND)
     number = np.arange(orders)
     buys = number % 2 == 0
@@ -281,11 +281,11 @@ class _Ballast:
 def _pauses(folder: Path, largest_mib: int) -> dict[str, float]:
     """The median pause of the loop for a fork, by the memory that the process holds."""
     found = {}
-    files = SnapshotFiles(folder / "pauses", cluster="bench", node_id=1)
     for mib in (200, 500, 1000, 2048):
         if mib > largest_mib:
             break
         ballast = _Ballast(mib)
+        files = SnapshotFiles(folder / f"pauses-{mib}", cluster="bench", node_id=1)
         pauses = []
         for index in range(_FORKS):
             store = ForkedSnapshots(ballast, files, persistent=True)
