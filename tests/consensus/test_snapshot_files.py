@@ -185,9 +185,7 @@ class Steps:
                 self.unsynced.add(Path(str(arguments[0])))
             if name == "rename":
                 source, target = Path(str(arguments[0])), Path(str(arguments[1]))
-                self.unsynced = {
-                    target / path.name if path.parent == source else path for path in self.unsynced
-                }
+                self.unsynced = {target / path.name if path.parent == source else path for path in self.unsynced}
             if name == "fsync":
                 synced = os.readlink(f"/proc/self/fd/{arguments[0]}")
                 self.unsynced.discard(Path(synced))
@@ -231,6 +229,10 @@ def test_a_kill_at_any_step_leaves_the_older_snapshots_or_the_new_one(tmp_path: 
     assert steps > 15
 
 
+def all_whole(tmp_path: Path, *, power: bool) -> None:
+    for _, store in killed_at_every_step(tmp_path, power=power):
+        whole(store)
+
 
 def _published_first(self: SnapshotFiles, aside: Path, metadata: snapshot_files.Metadata) -> Path:
     target = self.folder / f"snapshot-{metadata.sequence}"
@@ -244,16 +246,14 @@ def _published_first(self: SnapshotFiles, aside: Path, metadata: snapshot_files.
 def test_a_name_given_before_the_end_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SnapshotFiles, "_publish", _published_first)
     with pytest.raises(SnapshotError):
-        for _, store in killed_at_every_step(tmp_path, power=False):
-            whole(store)
+        all_whole(tmp_path, power=False)
 
 
 def test_a_part_that_is_not_synced_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_files.os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(Steps, "_counted", _without_sync(Steps._counted))
     with pytest.raises(SnapshotError):
-        for _, store in killed_at_every_step(tmp_path, power=True):
-            whole(store)
+        all_whole(tmp_path, power=True)
 
 
 def _without_sync(original: Callable[..., Callable[..., object]]) -> Callable[..., Callable[..., object]]:

@@ -110,9 +110,7 @@ def test_a_range_of_commands(history: History, first: int, last: int) -> None:
 
 def test_a_range_that_begins_after_the_snapshot_begins_with_the_snapshot(past: Past, history: History) -> None:
     applied: list[int] = []
-    history.replay(
-        lambda entry, _: applied.append(entry.log_index), lambda machine: machine.engine.sequence < 1300
-    )
+    history.replay(lambda entry, _: applied.append(entry.log_index), lambda machine: machine.engine.sequence < 1300)
     assert applied[0] == history.snapshots[0].log_index + 1
 
 
@@ -185,9 +183,9 @@ def test_a_node_that_runs_is_not_looked_at(past: Past) -> None:
 
 
 def test_a_node_that_never_was_has_no_past(past: Past) -> None:
-    with pytest.raises(MetaError, match="expected the data directory of node 2, found none"):
-        with open_history(past.config, 2):
-            pass
+    message = "expected the data directory of node 2, found none"
+    with pytest.raises(MetaError, match=message), open_history(past.config, 2):
+        pass
 
 
 def test_a_node_without_a_journal_has_no_past(tmp_path: Path) -> None:
