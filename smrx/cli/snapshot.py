@@ -197,7 +197,7 @@ def restore(folder: Path, as_json: bool) -> None:
 
     \b
     Example:
-      smrx --config new.toml snapshot restore backup-monday
+      smrx snapshot restore backup-monday --config new.toml
     """
     config = options.config()
     compiling.ready_engine(lambda what: click.echo(what, err=True))
