@@ -142,8 +142,13 @@ class DiskJournal(MemoryJournal):
         self._dirty = False
 
     def close(self) -> None:
-        """Let the storage go; what was not synced is forgotten."""
+        """Let the storage go; entries that were not synced are forgotten."""
         self._storage.close()
+
+    def note_commit(self) -> None:
+        """Make durable how much is committed, so that the next start need not wait for others to say it."""
+        self._dirty = True
+        self.sync()
 
     def begin_with(self, membership: tuple[int, bytes]) -> None:
         """Set the membership that is in force at the base."""
