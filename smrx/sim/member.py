@@ -1,0 +1,325 @@
+"""One simulated node: the turn of smrx/node/reactor.py, without sockets, with a place to crash at every step.
+
+Owns what survives a crash (the meta store, in memory mode) and what does not. Runs the real gateway, machine and
+replica; bytes come from the simulated network and go there. Never decides whether what a node does is right: that is
+the checker's.
+"""
+
+import struct
+from typing import Final
+
+from smrx.config import Timing
+from smrx.consensus import ConsensusError, NotLeader, PeerTransport
+from smrx.node.gateway import Route
+from smrx.node.machine import ExchangeMachine
+from smrx.sim.checker import Checker, Violation
+from smrx.sim.network import Network
+from smrx.sim.parts import Parts
+from smrx.sim.profile import Profile
+from smrx.sim.timeline import Timeline
+from smrx.sim.world import World
+from smrx.wire import batches
+from smrx.wire.frames import FrameKind, LeaderHint
+
+CLUSTER: Final = "simulation"
+#: Clients have the numbers from here on; nodes those below.
+FIRST_CLIENT: Final = 100
+#: A turn begins this long after what it was waited for: a real one is woken by a timer of whole milliseconds.
+_WAKE_SECONDS: Final = 0.0005
+#: What waits at a socket of a node that does not read is bounded.
+_INBOX: Final = 256
+#: Messages that one turn may post; more is a loop that feeds itself.
+_FLOOD: Final = 5_000
+_NEVER: Final = float("inf")
+_DELIVERY: Final = struct.Struct("<IIQ")
+#: Where a frame's header says what kind it is.
+_KIND_AT: Final = 5
+_BASE_WALL_NS: Final = 1_700_000_000_000_000_000
+
+
+class Crash(BaseException):
+    """The process dies here. Not an Exception: nothing of the node may catch it."""
+
+
+class SimulatedTransport(PeerTransport):
+    """Hands frames to the simulated network, each a step at which the process may die."""
+
+    def __init__(self, member: "Member", peers: list[int]) -> None:
+        super().__init__(cluster=CLUSTER, node_id=member.id, peers=peers, incarnation=member.meta.incarnation)
+        self._member = member
+
+    def _transmit(self, peer: int, frame: bytes) -> bool:
+        self._member.step()
+        self._member.network.send(self.node_id, peer, frame)
+        return True
+
+    @property
+    def posted(self) -> int:
+        """Messages that wait for the end of the turn."""
+        return len(self._outbox)
+
+
+class _Machine:
+    """The node's machine as the replica sees it, with the checker looking on."""
+
+    def __init__(self, machine: ExchangeMachine, node: int, checker: Checker) -> None:
+        self._machine = machine
+        self._node = node
+        self._checker = checker
+        self.snapshot = machine.snapshot
+        self.position = machine.position
+        self.hash_at = machine.hash_at
+        self.hashes_between = machine.hashes_between
+
+    def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        self._checker.applying(self._node, log_index, term, entry)
+        self._machine.apply(log_index, term, entry)
+
+    def restore(self, data: bytes) -> None:
+        self._machine.restore(data)
+        self._checker.restored(self._node, self._machine.position())
+
+
+class Member:
+    """One node: what survives a crash, and what is running."""
+
+    def __init__(
+        self,
+        node_id: int,
+        peers: list[int],
+        *,
+        world: World,
+        network: Network,
+        checker: Checker,
+        timeline: Timeline,
+        parts: Parts,
+        profile: Profile,
+        timing: Timing,
+    ) -> None:
+        self.id = node_id
+        self.network = network
+        self.meta = parts.meta()
+        self.up = False
+        #: Lives so far.
+        self.life = 0
+        #: Steps until the process dies, None if nothing kills it.
+        self.fuse: int | None = None
+        #: Called when it has died.
+        self.on_crash = lambda: None
+        #: What a turn takes.
+        self.pace = 0.0
+        self.rate = 1.0
+        self.offset = 0.0
+        self.wall_ns = 0
+        self._peers = peers
+        self._world = world
+        self._checker = checker
+        self._timeline = timeline
+        self._parts = parts
+        self._profile = profile
+        self._timing = timing
+        self._deliveries = 0
+        self._turn_at = _NEVER
+        self._busy_until = 0.0
+        self._inbox: list[tuple[int, bytes]] = []
+        self._orders: list[tuple[int, bytes]] = []
+        network.join(node_id, self._deliver)
+
+    # Its life.
+
+    def start(self) -> None:
+        """Start the process, with what is durable and nothing else."""
+        profile, parts = self._profile, self._parts
+        self.life += 1
+        self.meta.begin()
+        self._world.clock.view(self.rate, self.offset)
+        self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
+        self.gateway = parts.gateway(self.id, profile.pending_commands)
+        self.transport = SimulatedTransport(self, self._peers)
+        self.replica = parts.replica(
+            self.id,
+            self._peers,
+            _Machine(self.machine, self.id, self._checker),
+            self.transport,
+            self.meta,
+            parts.journal(),
+            self._timing,
+            compaction_entries=profile.compaction_entries,
+        )
+        self.replica.chunk_bytes = profile.chunk_bytes
+        self.replica.batch_bytes = profile.batch_bytes
+        self.up = True
+        self.fuse = None
+        self._led_term: int | None = None
+        self._shown: tuple[str, int] = ("", 0)
+        self._busy_until = 0.0
+        self._turn_at = _NEVER
+        self._timeline.note("node {} starts, life {}, term {}", self.id, self.life, self.meta.term)
+        self.wake(self._world.now)
+
+    def crash(self) -> None:
+        """Lose the process and everything that was not synced."""
+        if self.up:
+            self.up = False
+            self._inbox.clear()
+            self._orders.clear()
+            self._timeline.note("node {} dies", self.id)
+            self.on_crash()
+
+    def step(self) -> None:
+        """The process may die here."""
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse <= 0:
+                raise Crash
+
+    def pause(self, seconds: float) -> None:
+        """Let the process stand still."""
+        self._busy_until = max(self._busy_until, self._world.now + seconds)
+
+    def wake_up(self) -> None:
+        """End a pause."""
+        self._busy_until = 0.0
+        self.wake(self._world.now)
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether others may rely on what it has."""
+        return self.up and self.replica.role != "learner"
+
+    # Its loop.
+
+    def wake(self, time: float) -> None:
+        """Take a turn at a time, or when the process can."""
+        time = max(time, self._busy_until)
+        if self.up and time < self._turn_at:
+            self._turn_at = time
+            self._world.at(time, self._turn_due, time, self.life)
+
+    def _deliver(self, source: int, frame: bytes) -> None:
+        if not self.up:
+            return
+        if source < FIRST_CLIENT:
+            if len(self._inbox) < _INBOX:
+                self._inbox.append((source, frame))
+        elif len(self._orders) < _INBOX:
+            self._orders.append((source, frame))
+        self.wake(self._world.now)
+
+    def _turn_due(self, time: float, life: int) -> None:
+        if not self.up or life != self.life or time != self._turn_at:
+            return
+        self._turn_at = _NEVER
+        if self._world.now < self._busy_until:
+            self.wake(self._busy_until)
+            return
+        clock = self._world.clock
+        clock.view(self.rate, self.offset)
+        try:
+            self._turn()
+        except Crash:
+            self.crash()
+            return
+        except Violation:
+            raise
+        except ConsensusError as error:
+            raise error.__cause__ if isinstance(error.__cause__, Violation) else Violation(
+                f"node {self.id} stopped: {error}"
+            ) from error
+        self._look()
+        if self.pace:
+            self._busy_until = clock.time + self.pace
+        self.wake(max(clock.true(self.replica.next_deadline()), clock.time) + _WAKE_SECONDS)
+
+    def _turn(self) -> None:
+        """Node.turn(), in its order."""
+        inbox, self._inbox = self._inbox, []
+        for source, frame in inbox:
+            self.step()
+            self._timeline.message(source, self.id, frame)
+            self.transport.receive(frame)
+        orders, self._orders = self._orders, []
+        hint, fenced = self.hint(), self.replica.agreement.fenced
+        for source, frame in orders:
+            self._deliveries += 1
+            self.gateway.receive(_DELIVERY.pack(source, self.id, self._deliveries), frame, hint, fenced)
+        self._submit()
+        if self.transport.posted > _FLOOD:
+            raise Violation(f"flood: node {self.id} posts {self.transport.posted} messages in one turn")
+        self.step()
+        self.transport.flush()
+        self.step()
+        self.replica.tick()
+        applied = self.machine.take_applied()
+        self._watch_leadership()
+        for entry in applied:
+            self._checker.applied(self.id, entry)
+            self.gateway.applied(entry, self.machine.fill_repeats)
+        self.step()
+        self.meta.sync()
+        for reply in self.gateway.take_replies():
+            self.step()
+            if reply.frame[_KIND_AT] == FrameKind.ERROR:
+                self._checker.refused(reply.identity)
+            self.network.send(self.id, _DELIVERY.unpack(reply.identity)[0], reply.frame)
+        self.transport.flush()
+
+    def _submit(self) -> None:
+        for bodies, routes in self.gateway.take_batches():
+            try:
+                index, term = self.submit_entry(bodies)
+            except NotLeader:
+                self.gateway.redirect(routes, self.hint())
+                continue
+            self._note_submitted(index, term, routes)
+            self.gateway.submitted(index, term, routes)
+
+    def _note_submitted(self, index: int, term: int, routes: list[Route]) -> None:
+        for route in routes:
+            self._checker.submitted(route.identity)
+        self._timeline.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
+
+    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
+        """Put commands into the log; (index, term). Raises NotLeader."""
+        sequence, state_hash = self.machine.position()
+        entry = batches.encode(bodies, self._wall_ns(), sequence, state_hash)
+        return self.replica.submit(entry), self.replica.term
+
+    def _wall_ns(self) -> int:
+        return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_ns
+
+    def hint(self) -> LeaderHint:
+        """Who leads, as far as this node knows."""
+        leader = self.replica.leader_id
+        return LeaderHint(leader, None if leader is None else address(leader), self.id, self.replica.term)
+
+    def _watch_leadership(self) -> None:
+        term = self.replica.term if self.replica.is_leader and self.replica.agreement.fenced is None else None
+        if term != self._led_term:
+            if self._led_term is not None:
+                self.gateway.lost_leadership(self.hint())
+            self._led_term = term
+
+    def _look(self) -> None:
+        """Show the checker and the reader what this node is by now."""
+        replica = self.replica
+        if replica.is_leader:
+            self._checker.leads(self.id, replica.term)
+        shown = (replica.role, replica.term)
+        if shown != self._shown:
+            self._shown = shown
+            self._timeline.note("node {} is {} in term {}, commit {}", self.id, *shown, replica.commit_index)
+        if replica.agreement.fenced is not None:
+            raise Violation(f"one state: node {self.id} fenced itself: {replica.agreement.fenced}")
+
+
+def address(node: int) -> str:
+    """Where a node takes orders."""
+    return f"tcp://node:{node}"
+
+
+def node_at(address: str) -> int:
+    """The node at an order address."""
+    return int(address.rpartition(":")[2])
+
+
