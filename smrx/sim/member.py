@@ -9,13 +9,15 @@ import struct
 from typing import Final
 
 from smrx.config import Timing
-from smrx.consensus import ConsensusError, NotLeader, PeerTransport
+from smrx.consensus import MemoryJournal, NotLeader, PeerTransport
+from smrx.consensus.messages import Body
 from smrx.node.gateway import Route
 from smrx.node.machine import ExchangeMachine
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.network import Network
 from smrx.sim.parts import Parts
 from smrx.sim.profile import Profile
+from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
 from smrx.sim.world import World
 from smrx.wire import batches
@@ -46,32 +48,41 @@ class SimulatedTransport(PeerTransport):
 
     def __init__(self, member: "Member", peers: list[int]) -> None:
         super().__init__(cluster=CLUSTER, node_id=member.id, peers=peers, incarnation=member.meta.incarnation)
+        #: Messages posted in this turn.
+        self.posted = 0
         self._member = member
 
     def _transmit(self, peer: int, frame: bytes) -> bool:
-        self._member.step()
-        self._member.network.send(self.node_id, peer, frame)
+        self._member.transmit(peer, frame)
         return True
 
-    @property
-    def posted(self) -> int:
-        """Messages that wait for the end of the turn."""
-        return len(self._outbox)
+    def post(self, peer: int, body: Body) -> None:
+        """Put a message into the outbox, and notice one that fills it for ever."""
+        self.posted += 1
+        if self.posted > _FLOOD:
+            raise Violation(f"flood: node {self.node_id} posts more than {_FLOOD} messages in one turn")
+        super().post(peer, body)
 
 
 class _Machine:
     """The node's machine as the replica sees it, with the checker looking on."""
 
-    def __init__(self, machine: ExchangeMachine, node: int, checker: Checker) -> None:
+    def __init__(
+        self, machine: ExchangeMachine, node: int, journal: MemoryJournal, checker: Checker, promises: Promises
+    ) -> None:
         self._machine = machine
         self._node = node
+        self._journal = journal
         self._checker = checker
+        self._promises = promises
         self.snapshot = machine.snapshot
         self.position = machine.position
         self.hash_at = machine.hash_at
         self.hashes_between = machine.hashes_between
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        if log_index > self._checker.last_index:
+            self._promises.applying(self._node, self._journal, log_index)
         self._checker.applying(self._node, log_index, term, entry)
         self._machine.apply(log_index, term, entry)
 
@@ -91,6 +102,7 @@ class Member:
         world: World,
         network: Network,
         checker: Checker,
+        promises: Promises,
         timeline: Timeline,
         parts: Parts,
         profile: Profile,
@@ -114,6 +126,7 @@ class Member:
         self._peers = peers
         self._world = world
         self._checker = checker
+        self._promises = promises
         self._timeline = timeline
         self._parts = parts
         self._profile = profile
@@ -135,14 +148,16 @@ class Member:
         self._world.clock.view(self.rate, self.offset)
         self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
         self.gateway = parts.gateway(self.id, profile.pending_commands)
+        self.journal = parts.journal()
         self.transport = SimulatedTransport(self, self._peers)
+        self._promises.started(self.id)
         self.replica = parts.replica(
             self.id,
             self._peers,
-            _Machine(self.machine, self.id, self._checker),
+            _Machine(self.machine, self.id, self.journal, self._checker, self._promises),
             self.transport,
             self.meta,
-            parts.journal(),
+            self.journal,
             self._timing,
             compaction_entries=profile.compaction_entries,
         )
@@ -172,6 +187,12 @@ class Member:
             self.fuse -= 1
             if self.fuse <= 0:
                 raise Crash
+
+    def transmit(self, peer: int, frame: bytes) -> None:
+        """Let a message leave."""
+        self.step()
+        election = self._promises.sends(self.id, self.journal, peer, frame)
+        self.network.send(self.id, peer, frame, dear=election)
 
     def pause(self, seconds: float) -> None:
         """Let the process stand still."""
@@ -222,10 +243,10 @@ class Member:
             return
         except Violation:
             raise
-        except ConsensusError as error:
-            raise error.__cause__ if isinstance(error.__cause__, Violation) else Violation(
-                f"node {self.id} stopped: {error}"
-            ) from error
+        except Exception as error:
+            if isinstance(error.__cause__, Violation):
+                raise error.__cause__ from None
+            raise Violation(f"node {self.id} stopped: {error!r}") from error
         self._look()
         if self.pace:
             self._busy_until = clock.time + self.pace
@@ -233,10 +254,12 @@ class Member:
 
     def _turn(self) -> None:
         """Node.turn(), in its order."""
+        self.transport.posted = 0
         inbox, self._inbox = self._inbox, []
         for source, frame in inbox:
             self.step()
             self._timeline.message(source, self.id, frame)
+            self._promises.hears(self.id, source, self._world.clock())
             self.transport.receive(frame)
         orders, self._orders = self._orders, []
         hint, fenced = self.hint(), self.replica.agreement.fenced
@@ -244,8 +267,6 @@ class Member:
             self._deliveries += 1
             self.gateway.receive(_DELIVERY.pack(source, self.id, self._deliveries), frame, hint, fenced)
         self._submit()
-        if self.transport.posted > _FLOOD:
-            raise Violation(f"flood: node {self.id} posts {self.transport.posted} messages in one turn")
         self.step()
         self.transport.flush()
         self.step()
@@ -303,6 +324,7 @@ class Member:
     def _look(self) -> None:
         """Show the checker and the reader what this node is by now."""
         replica = self.replica
+        self._promises.after_turn(self.id, replica, self._world.clock())
         if replica.is_leader:
             self._checker.leads(self.id, replica.term)
         shown = (replica.role, replica.term)

@@ -19,6 +19,7 @@ from smrx.sim.world import World
 _RECONNECT_SECONDS: Final = (0.05, 0.4)
 #: A message that comes again comes this much later on average.
 _REPEAT_SECONDS: Final = 0.2
+_DEAR_REPEATS: Final = 0.5
 
 
 class _Link:
@@ -36,16 +37,19 @@ class _Link:
 class Network:
     """Carries frames between numbered ends."""
 
-    def __init__(self, world: World, chance: random.Random, delay: tuple[float, float]) -> None:
+    def __init__(self, world: World, chance: random.Random, nodes: int, delay: tuple[float, float]) -> None:
         self.delay = delay
-        #: Chances for each message: that its connection breaks, and that it comes again on another.
+        #: The chance for each message that its connection breaks.
         self.loss = 0.0
+        #: The chance for each message between nodes that it comes again. A client's cannot: no connection of a client
+        #: repeats anything, and a copy of its first frame that outlives its session would open it again.
         self.repeats = 0.0
         #: Directed pairs between which nothing passes.
         self.cuts: set[tuple[int, int]] = set()
         #: Snapshot chunks that will arrive with a wrong byte: a fault of the sender's memory that TCP does not see.
         self.damages = 0
         self.sent = 0
+        self._nodes = nodes
         self._world = world
         self._chance = chance
         self._links: dict[tuple[int, int], _Link] = {}
@@ -55,8 +59,8 @@ class Network:
         """Deliver frames for `end` by calling receive(source, frame)."""
         self._receivers[end] = receive
 
-    def send(self, source: int, target: int, frame: bytes) -> None:
-        """Send one frame; it may never arrive."""
+    def send(self, source: int, target: int, frame: bytes, *, dear: bool = False) -> None:
+        """Send one frame; it may never arrive. A `dear` one is rare and matters: it is repeated more often."""
         self.sent += 1
         link = self._link(source, target)
         now = self._world.clock.time
@@ -71,7 +75,8 @@ class Network:
         low, high = self.delay
         link.last_arrival = arrival = max(now + low + (high - low) * chance.random(), link.last_arrival)
         self._world.at(arrival, self._arrive, source, target, link, link.connection, frame)
-        if self.repeats and chance.random() < self.repeats:
+        between_nodes = source <= self._nodes and target <= self._nodes
+        if self.repeats and between_nodes and chance.random() < (_DEAR_REPEATS if dear else self.repeats):
             late = arrival + chance.expovariate(1 / _REPEAT_SECONDS)
             self._world.at(late, self._arrive, source, target, link, link.connection, frame)
 

@@ -20,6 +20,7 @@ from smrx.sim.member import FIRST_CLIENT, Member
 from smrx.sim.network import Network
 from smrx.sim.parts import REAL, Parts
 from smrx.sim.profile import Profile, draw
+from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
 from smrx.sim.world import World, simulated
 
@@ -93,7 +94,8 @@ class _Run:
         self._profile = profile
         self._world = world
         self._timing = parts.timing or profile.timing
-        self._network = Network(world, random.Random(f"network {seed}"), profile.delay)
+        self._network = Network(world, random.Random(f"network {seed}"), profile.nodes, profile.delay)
+        promises = Promises(profile.nodes, profile.timing.election_min_ms / 1000, self.checker)
         ids = list(range(1, profile.nodes + 1))
         self._members = [
             Member(
@@ -102,6 +104,7 @@ class _Run:
                 world=world,
                 network=self._network,
                 checker=self.checker,
+                promises=promises,
                 timeline=self.timeline,
                 parts=parts,
                 profile=profile,
