@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from smrx.client.asker import asker
 from smrx.compiling import ready_engine
@@ -45,6 +45,7 @@ class LocalCluster:
         *,
         timing: Timing | None = None,
         limits: Limits | None = None,
+        durability: Literal["memory", "disk"] = "memory",
         node_options: Sequence[str] = (),
     ) -> None:
         """Choose free ports and write `cluster.toml` into `directory`; nothing is started yet."""
@@ -55,6 +56,7 @@ class LocalCluster:
             cluster=f"local-{os.getpid()}",
             nodes=tuple(_node(i + 1, ports[i * _PORTS_A_NODE :][:_PORTS_A_NODE]) for i in range(nodes)),
             data_dir=str(self.directory / "data"),
+            durability=durability,
             timing=timing or Timing(),
             limits=limits or Limits(),
         )

@@ -18,6 +18,7 @@ class Exit(IntEnum):
     GAP = 5  #: events are missing from the feed and no node holds them any more
     DIVERGED = 6  #: a check failed: nodes differ, or the feed, the books or history contradict each other
     RESOURCE = 7  #: a port, a data directory or a file of this machine is taken or cannot be used
+    DISK = 8  #: the disk of a running node is full or failed; what was acknowledged is safe
 
 
 #: What each number means, for the documentation and `smrx --help`.
@@ -30,4 +31,5 @@ MEANINGS = {
     Exit.GAP: "events are missing from the feed and no node holds them any more",
     Exit.DIVERGED: "a check failed: nodes differ, or feed, books or history contradict each other",
     Exit.RESOURCE: "a port, a data directory or a file of this machine is taken or cannot be used",
+    Exit.DISK: "the disk of a running node is full or failed; what was acknowledged is safe",
 }

@@ -116,16 +116,19 @@ class Core(Library):
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
         """A node whose word others rely on, and whose log is gone, must not act as if it had promised nothing."""
-        return meta.joined and journal.empty
+        return meta.joined and journal.lost
 
     def _header(self) -> Header:
         flags = (LEARNER if self._rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
         return Header(self.term, flags, *self.machine.position())
 
     def _persist(self) -> None:
-        """Before anything leaves: what it promises is durable."""
-        self._journal.sync()
+        """Before anything leaves: what it promises is durable.
+
+        The term first: no durable entry is of a term that its node could forget.
+        """
         self.meta.sync()
+        self._journal.sync()
 
     def _post(self, peer: int, body: Body) -> None:
         self._transport.post(peer, body)

@@ -126,7 +126,10 @@ class Following(Core):
     def _reply(self, peer: int, next_index: int, reset: bool, success: bool) -> None:
         """Answer the append in hand."""
         if success:
-            self._rejoin.reached(self.term, next_index - 1)
+            if self._rejoin.active:
+                self._rejoin.reached(self.term, next_index - 1)
+                if not self._rejoin.active:
+                    self._journal.regained()
             # From this answer on others rely on this log; durable before it leaves.
             self.meta.set_joined()
             if self._answering_quietly:
@@ -172,16 +175,21 @@ class Following(Core):
             log.error("node %d: the snapshot at entry %d was damaged on its way", self.node_id, snapshot.index)
             return False
         try:
-            self.machine.restore(snapshot.data)
+            self.machine.restore(bytes(snapshot.data))
         except ValueError as error:
             self.refused["unusable snapshot"] += 1
             log.error("node %d: the snapshot at entry %d is no state: %s", self.node_id, snapshot.index, error)
             return False
+        # Durable before the log is cut at it: a kill between the two leaves a log and a newer snapshot.
+        self._store_snapshot(snapshot)
         self._rebase_log(snapshot.index, snapshot.term)
         self._jump_to(snapshot.index)
         self.agreement.restart()
         log.info("node %d: took over the state after log entry %d", self.node_id, snapshot.index)
         return True
+
+    def _store_snapshot(self, snapshot: snapshots.Snapshot) -> None:
+        raise NotImplementedError
 
     def _rebase_log(self, index: int, term: int) -> None:
         """Entries after the snapshot that are known to follow it may be acknowledged ones, and stay."""

@@ -59,8 +59,9 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self._SyncObj__raftLog = journal
         self._SyncObj__raftCurrentTerm = journal.getCurrentTerm()
         self._SyncObj__votedForNodeId = journal.getVotedForNodeId()
-        self._SyncObj__raftCommitIndex = journal.getRaftCommitIndex()
-        self._SyncObj__raftLastApplied = journal.first_index
+        # What a restart made of a snapshot and the journal is applied, and was committed before.
+        self._SyncObj__raftCommitIndex = max(journal.getRaftCommitIndex(), journal.applied_index)
+        self._SyncObj__raftLastApplied = max(journal.first_index, journal.applied_index)
         # It would open a poll object a node and ask the kernel at every tick.
         self._poller = _NothingToPoll()
 

@@ -24,11 +24,15 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
 
     #: Whether the entries survive the process. Such a journal needs a snapshot store that does, too.
     persistent: ClassVar[bool] = False
+    #: The entry up to which the state machine stands already when the replica starts; the base, if it is not told.
+    applied_index: int = _GENESIS[1]
 
     def __init__(self) -> None:
         """Start an empty log; attach() must follow before the first use."""
         self._entries: list[LogEntry] = [_GENESIS]
         self._bytes = len(NO_OP)
+        #: The bytes of all commands ever appended here.
+        self.appended_bytes = 0
         self._meta: MetaStore | None = None
 
     def attach(self, meta: MetaStore) -> None:
@@ -36,9 +40,12 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         self._meta = meta
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing was ever appended: what a node that lost its memory has."""
+    def lost(self) -> bool:
+        """Whether entries this node promised to keep may be missing: nothing was ever appended in this life."""
         return self._entries == [_GENESIS]
+
+    def regained(self) -> None:
+        """Everything this node ever promised is here again."""
 
     @property
     def first_index(self) -> int:
@@ -104,6 +111,7 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
             raise ValueError(f"log: expected the entry {self._entries[-1][1] + 1}, found {idx}")
         self._entries.append((command, idx, term))
         self._bytes += len(command)
+        self.appended_bytes += len(command)
 
     def clear(self) -> None:
         """Remove everything."""

@@ -15,7 +15,7 @@ from smrx.consensus import messages
 from smrx.consensus.core import ConsensusError, StateMachine
 from smrx.consensus.internals import CANDIDATE, LEADER, now
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.leading import Leading
+from smrx.consensus.leading import Leading, NotLeader
 from smrx.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -27,9 +27,11 @@ from smrx.consensus.messages import (
     RequestVote,
     SnapshotChunk,
     SnapshotReply,
+    StandNow,
     Vote,
 )
 from smrx.consensus.recovery import MetaStore
+from smrx.consensus.snapshots import Mark, Schedule, Snapshot, SnapshotStore
 from smrx.consensus.transport import PeerTransport
 from smrx.wire.admin import PeerStatus
 
@@ -41,12 +43,13 @@ Role = Literal["leader", "follower", "candidate", "learner"]
 COMPACTION_BYTES: Final = 256 << 20
 #: Of a compacted log this part stays, so that a peer that lags a little needs no snapshot.
 _TAIL_PART: Final = 4
+#: Entries of a durable log dropped in one turn: the loop does not wait for the rest.
+_COMPACTED_A_TICK: Final = 2048
+#: Applied again in a third of a second at a restart.
+SNAPSHOT_COMMANDS: Final = 1_000_000
+SNAPSHOT_SECONDS: Final = 600.0
 #: How often a node looks again at what it waits for.
 _LOOK_AGAIN_SECONDS: Final = 0.01
-
-
-class NotLeader(Exception):
-    """Commands are taken by the leader only; the replica's leader_id says who that is."""
 
 
 class Replica(Leading):
@@ -64,20 +67,44 @@ class Replica(Leading):
         *,
         compaction_entries: int,
         compaction_bytes: int = COMPACTION_BYTES,
+        snapshots: SnapshotStore | None = None,
+        snapshot_commands: int = SNAPSHOT_COMMANDS,
+        snapshot_seconds: float = SNAPSHOT_SECONDS,
+        snapshot_sequence: int = 0,
     ) -> None:
         """Start as a follower, or as a learner where the node held state before; raises ValueError.
 
-        The machine is at its beginning, as the log is.
+        The machine stands at the journal's `applied_index`, which is the beginning where nothing was kept. Snapshots
+        are taken in memory unless there is a store; where the store is persistent, after so many commands or seconds,
+        counted from the one at `snapshot_sequence`.
         """
-        self._check_journal(journal)
+        self._check_journal(journal, snapshots)
         self._check_timing(timing)
         if compaction_entries < _TAIL_PART:
             raise ValueError(f"compaction_entries: expected at least {_TAIL_PART}, found {compaction_entries}")
         self._compaction_entries = compaction_entries
         self._compaction_bytes = compaction_bytes
-        self._compaction_asked = False
+        self._compaction_asked = self._snapshot_asked = False
         self._failure: ConsensusError | None = None
         super().__init__(node_id, peers, machine, transport, meta, journal, timing)
+        if snapshots is not None:
+            self._snapshots = snapshots
+        # Half of what the log may hold: the other half is what follows the older of the two snapshots that are kept.
+        newest = self._snapshots.newest()
+        # Each member at another time: that it stands still for a moment is then no majority's moment.
+        part = sum(peer < node_id for peer in peers) / (len(peers) + 1)
+        self._schedule = Schedule(
+            Mark(
+                snapshot_sequence - int(part * snapshot_commands),
+                (0 if newest is None else newest.index) - int(part * compaction_entries / 2),
+                -int(part * compaction_bytes / 2),
+                now() - part * snapshot_seconds,
+            ),
+            commands=snapshot_commands,
+            seconds=snapshot_seconds,
+            entries=compaction_entries // 2,
+            size_bytes=compaction_bytes // 2,
+        )
         self._handlers: dict[type, Callable[[int, Envelope, Any], None]] = {
             AppendEntries: self._on_append,
             AppendReply: self._on_append_reply,
@@ -87,6 +114,7 @@ class Replica(Leading):
             PreVoteReply: self._on_pre_vote_reply,
             SnapshotChunk: self._on_chunk,
             SnapshotReply: self._on_snapshot_reply,
+            StandNow: self._on_stand_now,
         }
 
     # What the node calls.
@@ -95,9 +123,9 @@ class Replica(Leading):
         """Append a command to the log and send it to the followers; return its log index.
 
         It is committed, if ever, when tick() has handed it to the machine at this index and the present term. Raises
-        NotLeader; ValueError for bytes that are no entry.
+        NotLeader, also while the leadership is handed over; ValueError for bytes that are no entry.
         """
-        if not self.is_leader or self.agreement.fenced is not None:
+        if not self.is_leader or self.handing_over or self.agreement.fenced is not None:
             raise NotLeader
         self._check_entry(entry)
         index = self._journal.last_index + 1
@@ -114,20 +142,25 @@ class Replica(Leading):
         if self.agreement.fenced is not None:
             self._stand_down()
         else:
+            if not self._views:
+                # Alone, this node is the majority: what it has appended is committed by the next step.
+                self._persist()
             self.doTick(0.0)
         self._announce_commit()
+        self._go_on_handing_over()
         self.agreement.tick(time)
 
     def next_deadline(self) -> float:
         """When tick() has something to do even if no message arrives (on the clock of time.monotonic)."""
         deadline = self._transport.next_deadline()
         if self.is_leader:
-            return min(deadline, self._heartbeat_due(), self._announcement_due())
+            end = float("inf") if self._hand_over is None else self._hand_over.deadline
+            return min(deadline, self._heartbeat_due(), self._announcement_due(), end)
         return min(deadline, max(self._election_deadline, now() + _LOOK_AGAIN_SECONDS))
 
     def compact(self) -> None:
-        """Compact the log at the next tick, however short it is."""
-        self._compaction_asked = True
+        """Take a snapshot at the next tick, where the store keeps them, and compact the log, however short it is."""
+        self._compaction_asked = self._snapshot_asked = True
 
     # What the node shows.
 
@@ -204,8 +237,8 @@ class Replica(Leading):
             if handler is not None:
                 handler(peer, envelope, body)
 
-    def _check_journal(self, journal: MemoryJournal) -> None:
-        if journal.persistent:
+    def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
+        if journal.persistent and (snapshots is None or not snapshots.persistent):
             raise ValueError(
                 "journal: expected one that lives in memory, found a persistent one and nowhere to store snapshots; "
                 "the first compaction would destroy the only copy of the state"
@@ -244,9 +277,17 @@ class Replica(Leading):
     def _compact_if_due(self) -> None:
         """Drop the oldest applied entries of a log that is long enough.
 
-        No snapshot is taken here: the state is in the machine, and one is made when a peer turns out to need it.
+        A log in memory needs no snapshot for it: the state is in the machine, and one is made when a peer turns out to
+        need it.
         """
+        self._snapshots.poll()
+        if self._snapshot_asked and self._snapshots.pending_index is None:
+            self._snapshot_asked = False
+            self._take_snapshot(lasting=True)
         journal = self._journal
+        if self._snapshots.persistent:
+            self._compact_below_snapshots()
+            return
         due = len(journal) > self._compaction_entries or journal.size_bytes > self._compaction_bytes
         if not due and not self._compaction_asked:
             return
@@ -258,8 +299,24 @@ class Replica(Leading):
             base = min(base, self._oldest_needed())
         if base > journal.first_index:
             journal.compact(base)
-        if self._snapshot is not None and self._snapshot.index < journal.first_index:
-            self._snapshot = None
+        self._snapshots.release(journal.first_index)
+
+    def _compact_below_snapshots(self) -> None:
+        """Take a snapshot when one is due; drop what lies below the oldest one that a restart may begin with."""
+        journal, store, schedule = self._journal, self._snapshots, self._schedule
+        if store.pending_index is None:
+            newest = store.newest()
+            schedule.whole(0 if newest is None else newest.index)
+            mark = Mark(self.machine.position()[0], self.applied_index, journal.appended_bytes, now())
+            if schedule.due(mark):
+                schedule.begun(mark)
+                self._take_snapshot(lasting=True)
+        base = min(store.oldest_index(), self._oldest_needed(), journal.first_index + _COMPACTED_A_TICK)
+        if base > journal.first_index:
+            journal.compact(base)
+
+    def _store_snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshots.keep(snapshot)
 
     def _stand_down(self) -> None:
         """A node whose state is in doubt leads nobody."""

@@ -144,9 +144,13 @@ class Engine:
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; `restore` makes an engine of them that goes on as this one would."""
+        return b"".join(self.snapshot_pieces())
+
+    def snapshot_pieces(self) -> list[bytes | memoryview]:
+        """The bytes of `snapshot` in pieces that show the state as it is when they are read."""
         if not self._core["hashing"]:
             raise EngineError("an engine without hashes cannot be saved: nothing would prove what is restored")
-        return snapshot.save(self._state)
+        return snapshot.pieces(self._state)
 
     @classmethod
     def restore(cls, data: bytes) -> "Engine":

@@ -50,12 +50,20 @@ def _ring_positions(sequence: int) -> NDArray[np.int64]:
 
 def save(state: State) -> bytes:
     """The state as bytes. The same state gives the same bytes, and restored it gives them again."""
+    return b"".join(pieces(state))
+
+
+def pieces(state: State) -> list[bytes | memoryview]:
+    """The bytes of `save` one after the other, most of them views of the state itself: no second copy in memory."""
     sequence = int(state.core["command_sequence"][0])
     tops = state.pools["top"]
-    parts = [state.core.tobytes(), state.pools.tobytes(), state.books[: 2 * int(tops[INSTRUMENTS])].tobytes()]
-    parts += [getattr(state, table.name)[: int(top)].tobytes() for table, top in zip(TABLES, tops, strict=True)]
-    parts.append(state.ring[_ring_positions(sequence)].tobytes())
-    body = b"".join(parts)
+    rows: list[Any] = [state.core, state.pools, state.books[: 2 * int(tops[INSTRUMENTS])]]
+    rows += [getattr(state, table.name)[: int(top)] for table, top in zip(TABLES, tops, strict=True)]
+    rows.append(state.ring[_ring_positions(sequence)])
+    body = [memoryview(part.view(np.uint8)) for part in rows]
+    body_hash = xxhash.xxh3_64()
+    for part in body:
+        body_hash.update(part)
     header = np.zeros(1, HEADER)
     header["magic"] = MAGIC
     header["format"] = FORMAT
@@ -63,10 +71,10 @@ def save(state: State) -> bytes:
     header["sequence"] = sequence
     header["state_hash"] = state.core["state_hash"][0]
     header["digest"] = incremental(state)
-    header["body_bytes"] = len(body)
-    header["body_hash"] = xxhash.xxh3_64_intdigest(body)
+    header["body_bytes"] = sum(len(part) for part in body)
+    header["body_hash"] = body_hash.intdigest()
     header["header_hash"] = xxhash.xxh3_64_intdigest(header.tobytes()[:_HASHED])
-    return header.tobytes() + body
+    return [header.tobytes(), *body]
 
 
 def load(data: bytes) -> State:

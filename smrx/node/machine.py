@@ -4,7 +4,7 @@ Owns the engine, the event ring (for retransmission), the outcome ring (to answe
 digest of the log. Called by the replica, in log order, on every node alike. Does no I/O; reads no clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,11 +14,23 @@ from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
 from smrx.engine.codes import OutcomeStatus
-from smrx.engine.records import OUTCOME
+from smrx.engine.records import EVENT, OUTCOME
 from smrx.feed.ring import EventRing, words
 from smrx.wire import batches
 
 _FORMAT: Final = 1
+#: What a snapshot on this node's own disk has beside the state: the newest events, so that a verifier finds no gap
+#: after a restart of all nodes, and the newest outcomes, so that a request sent again gets its first answer. As many as
+#: there are state hashes kept (8 MiB and 4 MiB).
+_EVENTS: Final = "events"
+_OUTCOMES: Final = "outcomes"
+_KEPT_RECORDS: Final = 1 << 16
+#: msgpack: an array of three; binary data of a length that follows in 4 bytes.
+_ARRAY_OF_3: Final = b"\x93"
+_BINARY: Final = b"\xc6"
+
+#: After so many of the newest entries the state hash is kept at hand: peers speak of these, and seldom of others.
+_RECENT: Final = 64
 
 #: What was applied goes into the rings when somebody asks, or when so much has come together.
 _REMEMBER_COMMANDS: Final = 256
@@ -81,6 +93,15 @@ class OutcomeRing:
             found = (at >= 0) & (known["request_id"][np.maximum(at, 0)] == outcomes["request_id"][rows])
             outcomes[rows[found]] = known[at[found]]
 
+    def newest(self, last_sequence: int, count: int) -> NDArray[np.void]:
+        """The outcomes of the last `count` commands up to `last_sequence`, oldest first, as many as there are."""
+        count = min(count, last_sequence, len(self._ring))
+        places = np.arange(last_sequence + 1 - count, last_sequence + 1) % len(self._ring)
+        kept: NDArray[np.void] = self._ring[places]
+        # A node that took over another's state remembers no outcome from before it.
+        rows: NDArray[np.void] = kept[kept["sequence"] == np.arange(last_sequence + 1 - count, last_sequence + 1)]
+        return rows
+
 
 class ExchangeMachine:
     """What the replica drives: apply, snapshot, restore, and the hashes for agreement."""
@@ -93,17 +114,28 @@ class ExchangeMachine:
         self._applied: list[Applied] = []
         self._unremembered: list[Applied] = []
         self._unremembered_commands = 0
+        self._position = (0, 0)
+        self._recent: dict[int, int] = {}
+        self._moved()
+
+    def _moved(self) -> None:
+        """Note where the engine stands; reading it out of the engine's record costs more than a message's worth."""
+        self._position = self.engine.sequence, self.engine.state_hash
+        if len(self._recent) >= _RECENT:
+            del self._recent[next(iter(self._recent))]
+        self._recent[self._position[0]] = self._position[1]
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
         """Apply one committed entry; the result waits for take_applied()."""
         batch = batches.decode(entry)
-        before = self.engine.sequence
+        before = self._position[0]
         outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
-        sequence = self.engine.sequence
+        self._moved()
+        sequence, state_hash = self._position
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
         repeats = sequence - before < len(outcomes)
-        applied = Applied(log_index, term, outcomes, events, sequence, self.engine.state_hash, repeats)
+        applied = Applied(log_index, term, outcomes, events, sequence, state_hash, repeats)
         self._applied.append(applied)
         self._unremembered.append(applied)
         self._unremembered_commands += len(outcomes)
@@ -143,7 +175,27 @@ class ExchangeMachine:
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; equal on nodes that applied the same log."""
-        return msgspec.msgpack.encode(_Saved(_FORMAT, self.log_digest, self.engine.snapshot()))
+        return b"".join(self._state_pieces())
+
+    def snapshot_parts(self) -> Mapping[str, Sequence[bytes | memoryview]]:
+        """The whole state, and beside it what this node alone remembers; mostly views of its memory."""
+        events = self.events
+        first = max(events.oldest, events.newest - _KEPT_RECORDS + 1)
+        kept = events.range(first, events.newest)
+        outcomes = self._outcomes.newest(self.engine.sequence, _KEPT_RECORDS)
+        return {
+            "state": self._state_pieces(),
+            _EVENTS: [] if kept is None else [kept.tobytes()],
+            _OUTCOMES: [outcomes.tobytes()],
+        }
+
+    def _state_pieces(self) -> list[bytes | memoryview]:
+        """A _Saved as msgpack has it, with the engine as it lies in memory."""
+        engine = self.engine.snapshot_pieces()
+        encode = msgspec.msgpack.encode
+        size = sum(len(piece) for piece in engine)
+        head = _ARRAY_OF_3 + encode(_FORMAT) + encode(self.log_digest) + _BINARY + size.to_bytes(4, "big")
+        return [head, *engine]
 
     def restore(self, data: bytes) -> None:
         """Become the state in `data`; raises ValueError, with nothing changed, if it is not one."""
@@ -156,15 +208,38 @@ class ExchangeMachine:
             raise ValueError(f"snapshot: {error}") from error
         self.remember()
         self.engine, self.log_digest = engine, saved.log_digest
+        self._recent.clear()
+        self._moved()
         self.events.restart(engine.event_sequence + 1)
+
+    def restore_part(self, name: str, data: memoryview) -> None:
+        """Remember again what a snapshot of this node's own has beside the state; raises ValueError."""
+        self.remember()
+        if name == _EVENTS:
+            events = np.frombuffer(data, EVENT)
+            if len(events):
+                if int(events["sequence"][-1]) != self.engine.event_sequence:
+                    raise ValueError(
+                        f"events: expected event {self.engine.event_sequence} as the last one, found "
+                        f"{int(events['sequence'][-1])}"
+                    )
+                self._events.restart(int(events["sequence"][0]))
+                self._events.append(events)
+        elif name == _OUTCOMES:
+            outcomes = np.frombuffer(data, OUTCOME)
+            if len(outcomes):
+                self._outcomes.append(outcomes, self.engine.sequence)
+        else:
+            raise ValueError(f"expected the parts {_EVENTS} and {_OUTCOMES} beside the state, found {name!r}")
 
     def position(self) -> tuple[int, int]:
         """(applied command sequence, state hash after it)."""
-        return self.engine.sequence, self.engine.state_hash
+        return self._position
 
     def hash_at(self, sequence: int) -> int | None:
         """The state hash after a command, if the ring still holds it."""
-        return self.engine.hash_at(sequence)
+        known = self._recent.get(sequence)
+        return self.engine.hash_at(sequence) if known is None else known
 
     def hashes_between(self, first: int, last: int) -> Sequence[int] | None:
         """The hashes after commands first..last, if the ring still holds them all."""

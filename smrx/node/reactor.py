@@ -16,8 +16,10 @@ from typing import Final, TypeVar
 import zmq
 
 from smrx.config import Config
-from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport
+from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport, keys
+from smrx.consensus.transport import has_message
 from smrx.node.admin import AdminService
+from smrx.node.disk import Disk
 from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 from smrx.node.metrics import MetricsServer
@@ -33,6 +35,7 @@ T = TypeVar("T")
 _ORDERS_PER_TURN: Final = 256
 _RAFT_PER_TURN: Final = 256
 _STATUS_SECONDS: Final = 0.5
+_LAST_WORDS_MS: Final = 200
 #: Records whose cached hash is checked per turn of an idle loop: memory that rots at rest is found before it is used.
 _SCRUB_RECORDS: Final = 1024
 _SCRUB_SECONDS: Final = 0.1
@@ -48,24 +51,28 @@ class Node:
     def __init__(self, config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
         """Open the data directory and bind every socket.
 
-        Raises MetaError for a foreign or locked data directory, PortInUseError for a taken address.
+        Raises MetaError for a foreign or locked data directory, KeysError for a missing or foreign key, PortInUseError
+        for a taken address.
         """
         self.config = config
         self.me = config.node(node_id)
         self.started = time.monotonic()
         self._stop = False
+        link_keys = keys.of_node(config, node_id)
         self._order_addresses = {node.id: node.orders_address for node in config.nodes}
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         try:
-            self._open(allow_corruption)
+            self._open(link_keys, allow_corruption)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, allow_corruption: bool) -> None:
+    def _open(self, link_keys: keys.LinkKeys | None, allow_corruption: bool) -> None:
         config, me = self.config, self.me
         self.machine = ExchangeMachine(config.limits.event_ring, config.limits.outcome_ring)
+        # Before anything else is bound: a node that is there has all it ever had.
+        self.disk = Disk(config, me.id, self.meta, self.machine)
         self.gateway = Gateway(me.id, config.limits.pending_commands)
         self.transport = _bound(
             me.raft_address,
@@ -76,6 +83,7 @@ class Node:
                 bind=me.raft_address,
                 peers={node.id: node.raft_address for node in config.nodes if node.id != me.id},
                 incarnation=self.meta.incarnation,
+                keys=link_keys,
             ),
         )
         self.publisher = _bound(
@@ -91,16 +99,19 @@ class Node:
         )
         host, port = me.metrics_bind
         self.metrics = _bound(f"http://{host}:{port}", lambda: MetricsServer(host, port))
-        self.journal = MemoryJournal()
         self.replica = Replica(
             me.id,
             [node.id for node in config.nodes if node.id != me.id],
             machine=self.machine,
             transport=self.transport,
             meta=self.meta,
-            journal=self.journal,
+            journal=self.disk.journal,
             timing=config.timing,
             compaction_entries=config.limits.compaction_entries,
+            snapshots=self.disk.snapshots,
+            snapshot_commands=config.limits.snapshot_commands,
+            snapshot_seconds=60.0 * config.limits.snapshot_minutes,
+            snapshot_sequence=self.disk.restarted.sequence_of_snapshot,
         )
         self._poller = zmq.Poller()
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
@@ -120,6 +131,19 @@ class Node:
         """Turn until stop(); an exception of the state machine or of consensus ends the node (fail-stop)."""
         while not self._stop:
             self.turn()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let another node lead before this one goes: its clients then wait for a turn instead of an election."""
+        try:
+            successor = self.replica.hand_over()
+        except (NotLeader, ValueError):
+            return
+        log.info("node %d hands over to node %d", self.me.id, successor)
+        while self.replica.is_leader and self.replica.handing_over:
+            self.turn()
+        # What was said last must leave: where to ask now.
+        self._orders.linger = _LAST_WORDS_MS
 
     def turn(self) -> None:
         """One turn of the loop."""
@@ -136,7 +160,8 @@ class Node:
         if self.publisher.requests in ready:
             # What a fenced node believes happened is nobody's history.
             self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
-        self._submit()
+        if not self.replica.handing_over:
+            self._submit()
         # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
         self.transport.flush()
         self.replica.tick()
@@ -154,7 +179,8 @@ class Node:
         now = time.monotonic()
         if self.fenced is None:
             self.publisher.publish(applied, now)
-            self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
+            if now >= self.publisher.next_deadline:
+                self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
         if not ready:
             self._scrub(now)
         if now >= self._next_status:
@@ -189,7 +215,7 @@ class Node:
     def _receive_orders(self) -> None:
         hint, fenced = self.hint(), self.fenced
         for _ in range(_ORDERS_PER_TURN):
-            if not self._orders.poll(0):
+            if not has_message(self._orders):
                 return
             parts = self._orders.recv_multipart(zmq.DONTWAIT)
             # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
@@ -238,7 +264,17 @@ class Node:
         metrics = getattr(self, "metrics", None)
         if metrics is not None:
             metrics.close()
+        transport = getattr(self, "transport", None)
+        if transport is not None:
+            # Its doorman is a thread with sockets of this context.
+            transport.close()
+        orders = getattr(self, "_orders", None)
+        if orders is not None:
+            orders.close()
         self._context.destroy(linger=0)
+        disk = getattr(self, "disk", None)
+        if disk is not None:
+            disk.close()
         self.meta.close()
 
 

@@ -276,7 +276,10 @@ class Cluster:
         self._places: dict[int, int] = {}
         self._leaders: dict[int, int] = {}
         self._submitted = 0
-        self.members = {node: Member(self, node) for node in self.ids}
+        self.members = {node: self._member(node) for node in self.ids}
+
+    def _member(self, node: int) -> Member:
+        return Member(self, node)
 
     # Driving.
 

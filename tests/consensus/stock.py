@@ -12,7 +12,7 @@ from smrx.consensus.following import Append
 from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.messages import AppendEntries, AppendReply, Envelope, SnapshotChunk, Vote
-from smrx.consensus.snapshots import Snapshot
+from smrx.consensus.snapshots import Snapshot, SnapshotStore
 
 
 class TrustsAnyCommitIndex(Replica):
@@ -109,7 +109,7 @@ class CountsEveryVote(Replica):
 class AllowsPersistentJournal(Replica):
     """Row 8: a journal that survives, and nothing to hold what compaction takes from it."""
 
-    def _check_journal(self, journal: MemoryJournal) -> None:
+    def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
         pass
 
 

@@ -1,0 +1,312 @@
+"""The Raft log on a disk: the log in memory, and beside it what makes it whole again after all nodes died at once.
+
+Owns the records of the journal in a Storage. Reads it once, at the start; from then on entries are read from memory
+and written as they are appended. One sync() a turn, before anything leaves that promises them. Never accepts a record
+it did not write: each has an xxh3 of its content and its place, indexes have no hole, and the first and the last one
+are named. Called like the journal in memory.
+
+Records, by key (integers little-endian unless said otherwise):
+
+- `i`: identity, msgpack: format, cluster, node. Written once.
+- `s`: state, checksum u64 and msgpack: index and term of the base, last index, commit index, whether the log is whole.
+  The commit index is what was known at the last sync: entries up to it are applied again at the start without asking
+  anybody.
+- `e` and the index (u64, big-endian): an entry: checksum u64, term u64, the command. The checksum's seed is the index.
+
+Compaction moves the base, which is one small record; the entries below it are deleted some at a time with the turns
+that follow. Entries at or below the base mean nothing, so that a kill at any point of it changes nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from struct import Struct
+from typing import ClassVar, Final
+
+import msgspec
+import xxhash
+
+from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.messages import NO_OP
+from smrx.consensus.recovery import MetaStore
+from smrx.consensus.storage import LmdbStorage, Storage, StorageError
+
+FORMAT: Final = 1
+FILE: Final = "journal.lmdb"
+
+IDENTITY_KEY: Final = b"i"
+STATE_KEY: Final = b"s"
+#: Entries deleted with one sync, at least; always twice what is appended, so that deleting keeps up.
+DELETED_A_SYNC: Final = 64
+
+_ENTRY: Final = Struct("<QQ")
+_CHECKSUM: Final = Struct("<Q")
+_LAST: Final = (1 << 64) - 1
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the message is one sentence for the operator."""
+
+
+class _Identity(msgspec.Struct, array_like=True):
+    format: int
+    cluster: str = ""
+    node_id: int = 0
+
+
+class _State(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    base_index: int
+    base_term: int
+    last_index: int
+    commit_index: int
+    whole: bool
+
+
+def entry_key(index: int) -> bytes:
+    """The key of an entry."""
+    return b"e" + index.to_bytes(8, "big")
+
+
+def encode_entry(command: bytes, index: int, term: int) -> bytes:
+    """An entry's record."""
+    digest = xxhash.xxh3_64(term.to_bytes(8, "little"), seed=index)
+    digest.update(command)
+    return _ENTRY.pack(digest.intdigest(), term) + command
+
+
+def decode_entry(value: bytes, index: int) -> LogEntry | None:
+    """The entry of a record; None if it is not what was written for this index."""
+    if len(value) < _ENTRY.size:
+        return None
+    checksum, term = _ENTRY.unpack_from(value)
+    if xxhash.xxh3_64_intdigest(memoryview(value)[8:], seed=index) != checksum:
+        return None
+    return value[_ENTRY.size :], index, term
+
+
+class DiskJournal(MemoryJournal):
+    """The log of a node with `durability = "disk"`."""
+
+    persistent: ClassVar[bool] = True
+
+    def __init__(self, storage: Storage, *, cluster: str, node_id: int, joined: bool, where: str | Path = FILE) -> None:
+        """Open the log, or begin one; raises JournalError, with nothing changed, for one that cannot be used.
+
+        `joined`: others rely on this node's log already, so that one that is begun now is not whole. `where` names it
+        in errors.
+        """
+        super().__init__()
+        self._storage = storage
+        self._where = where
+        self._commit = self._entries[0][1]
+        self._whole = True
+        #: Entries from here up to the base may still lie in the storage.
+        self._first_stored = 1
+        self._appended = 0
+        self._dirty = False
+        if self._found(cluster, node_id):
+            self._load()
+        else:
+            self._whole = not joined
+            storage.put(IDENTITY_KEY, msgspec.msgpack.encode(_Identity(FORMAT, cluster, node_id)))
+            self._dirty = True
+            self.sync()
+
+    @property
+    def lost(self) -> bool:
+        """Whether entries this node promised to keep may be missing."""
+        return not self._whole
+
+    def regained(self) -> None:
+        """Everything this node ever promised is here again."""
+        if not self._whole:
+            self._whole = True
+            self._dirty = True
+
+    def sync(self) -> None:
+        """Return when every appended entry is durable; raises StorageFailed."""
+        if not self._dirty:
+            return
+        base = self._entries[0]
+        state = msgspec.msgpack.encode(
+            _State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._whole)
+        )
+        self._storage.put(STATE_KEY, _CHECKSUM.pack(xxhash.xxh3_64_intdigest(state)) + state)
+        self._delete_some()
+        self._storage.sync()
+        self._appended = 0
+        self._dirty = False
+
+    def close(self) -> None:
+        """Let the storage go; what was not synced is forgotten."""
+        self._storage.close()
+
+    def install(self, index: int, term: int) -> None:
+        """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes."""
+        cleared = self.term_at(index) != term
+        super().install(index, term)
+        if cleared:
+            self._first_stored = index + 1
+        self._commit = max(self._commit, index)
+        self._dirty = True
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        """Append; raises ValueError for anything but the next index."""
+        super().add(command, idx, term)
+        self._storage.put(entry_key(idx), encode_entry(command, idx, term))
+        self._appended += 1
+        self._dirty = True
+
+    def clear(self) -> None:
+        """Remove everything."""
+        super().clear()
+        self._storage.delete(entry_key(0), entry_key(_LAST))
+        self._dirty = True
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
+        """Remove the entry at this position and all after it."""
+        if entryFrom < len(self._entries):
+            self._storage.delete(entry_key(self._entries[entryFrom][1]), entry_key(_LAST))
+            self._dirty = True
+        super().deleteEntriesFrom(entryFrom)
+
+    def deleteEntriesTo(self, entryTo: int) -> None:
+        """Remove the entries before this position."""
+        super().deleteEntriesTo(entryTo)
+        self._dirty = True
+
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
+        """Remember what is committed; written with the next entries, for it may be late but never wrong."""
+        self._commit = raftCommitIndex
+
+    def getRaftCommitIndex(self) -> int:
+        """Up to here the log was known to be committed when it was last synced, and by now."""
+        return max(self._commit, self._entries[0][1])
+
+    def _destroy(self) -> None:
+        """The library's name for close()."""
+        self.close()
+
+    def _delete_some(self) -> None:
+        """Delete some of what lies below the base."""
+        base = self._entries[0][1]
+        if self._first_stored > base:
+            return
+        last = min(base, self._first_stored + max(DELETED_A_SYNC, 2 * self._appended) - 1)
+        self._storage.delete(entry_key(self._first_stored), entry_key(last))
+        self._first_stored = last + 1
+
+    def _found(self, cluster: str, node_id: int) -> bool:
+        """Whether there is a journal of this node; raises JournalError if it is another's."""
+        raw = self._storage.get(IDENTITY_KEY)
+        if raw is None:
+            if next(self._storage.read(b"", b"\xff"), None) is not None:
+                raise self._damaged("expected to find whose journal this is, found records without it")
+            return False
+        try:
+            identity = msgspec.msgpack.decode(raw, type=_Identity)
+        except msgspec.MsgspecError as error:
+            raise self._damaged(f"expected to find whose journal this is, found: {error}") from None
+        if identity.format != FORMAT:
+            raise JournalError(
+                f"{self._where}: expected a journal of format {FORMAT}, found format {identity.format}; run the "
+                "version of smrx that wrote it"
+            )
+        for what, expected, found in (("cluster", cluster, identity.cluster), ("node", node_id, identity.node_id)):
+            if expected != found:
+                raise JournalError(
+                    f"{self._where}: expected the journal of {what} {expected!r}, found that of {what} {found!r}; each "
+                    "node needs a data directory of its own"
+                )
+        return True
+
+    def _load(self) -> None:
+        """Take over what is stored; raises JournalError if it is not all as it was written."""
+        state = self._loaded_state()
+        entries: list[LogEntry] = [(NO_OP, state.base_index, state.base_term)]
+        term = state.base_term
+        first = None
+        for index, value in self._stored():
+            first = index if first is None else first
+            if index <= state.base_index:
+                continue
+            entry = decode_entry(value, index)
+            if entry is None:
+                raise self._damaged(f"log entry {index} is not what was written")
+            if index != entries[-1][1] + 1:
+                raise self._damaged(f"expected log entry {entries[-1][1] + 1}, found entry {index}")
+            if entry[2] < term:
+                raise self._damaged(f"log entry {index} is of term {entry[2]}, after one of term {term}")
+            term = entry[2]
+            entries.append(entry)
+        if entries[-1][1] != state.last_index:
+            raise self._damaged(f"expected log entries up to {state.last_index}, found them up to {entries[-1][1]}")
+        if not state.base_index <= state.commit_index <= state.last_index:
+            raise self._damaged(f"expected a commit index up to {state.last_index}, found {state.commit_index}")
+        self._entries = entries
+        self._bytes = sum(len(entry[0]) for entry in entries)
+        self._commit, self._whole = state.commit_index, state.whole
+        self._first_stored = state.base_index + 1 if first is None else min(first, state.base_index + 1)
+
+    def _loaded_state(self) -> _State:
+        raw = self._storage.get(STATE_KEY)
+        if raw is None:
+            raise self._damaged("the record of its base is missing")
+        if len(raw) < _CHECKSUM.size or xxhash.xxh3_64_intdigest(raw[8:]) != _CHECKSUM.unpack_from(raw)[0]:
+            raise self._damaged("the record of its base is not what was written")
+        try:
+            return msgspec.msgpack.decode(raw[8:], type=_State)
+        except msgspec.MsgspecError as error:
+            raise self._damaged(f"the record of its base has another shape: {error}") from None
+
+    def _stored(self) -> Iterator[tuple[int, bytes]]:
+        for key, value in self._storage.read(entry_key(0), entry_key(_LAST)):
+            if len(key) != 9:
+                raise self._damaged(f"found a record of no kind, {key!r}")
+            yield int.from_bytes(key[1:], "big"), value
+
+    def _damaged(self, what: str) -> JournalError:
+        return damaged(self._where, what)
+
+
+def damaged(where: str | Path, what: str) -> JournalError:
+    """The refusal of a journal that is not as it was written."""
+    return JournalError(
+        f"{where}: the journal is damaged: {what}; nothing was changed: rebuild this node from the others with `smrx "
+        "node --id N --rebuild`"
+    )
+
+
+def check_readable(path: Path) -> None:
+    """Raise JournalError where reading the file would kill the process: LMDB follows what a damaged page says.
+
+    A forked child reads all of it first.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 2)
+            storage = LmdbStorage(path, readonly=True)
+            for _ in storage.read(b"", b"\xff" * 16):
+                pass
+        except StorageError:
+            pass  # An error and no signal: the parent will meet it, too, and say it.
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        raise damaged(path, f"reading it ends with signal {os.WTERMSIG(status)}")
+
+
+def open_journal(directory: Path, meta: MetaStore, *, cluster: str, node_id: int) -> DiskJournal:
+    """The journal in a node's data directory; raises StorageError or JournalError."""
+    path = directory / FILE
+    if path.exists():
+        check_readable(path)
+    storage = LmdbStorage(path)
+    try:
+        return DiskJournal(storage, cluster=cluster, node_id=node_id, joined=meta.joined, where=path)
+    except BaseException:
+        storage.close()
+        raise

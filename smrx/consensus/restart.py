@@ -1,0 +1,128 @@
+"""How a node begins: with the newest snapshot that is whole, and the journal after it.
+
+Owns the rule which snapshot may be used with which journal, and refuses what does not fit together. Changes no file
+but through the journal, and that only where a snapshot is newer than it. Called once by the node, before its sockets
+are bound, and by the tools that read a stopped node's log.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from smrx.consensus.core import StateMachine
+from smrx.consensus.disk_journal import JournalError
+from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.messages import NO_OP
+from smrx.consensus.recovery import MetaStore
+from smrx.consensus.snapshot_files import STATE, SnapshotError, SnapshotFiles, Stored, verify
+
+log = logging.getLogger(__name__)
+
+_REBUILD = "nothing was changed: rebuild this node from the others with `smrx node --id N --rebuild`"
+
+
+class LocalMachine(StateMachine, Protocol):
+    """A machine that remembers more than the state, on its own disk only."""
+
+    def restore_part(self, name: str, data: memoryview) -> None:
+        """Take over what one of its snapshots has beside the state; raises ValueError for what is none of it."""
+        ...
+
+
+class Restarted(NamedTuple):
+    """Where the machine stands now, and what it began with."""
+
+    log_index: int
+    snapshots: list[Stored]
+    sequence_of_snapshot: int
+
+
+def replay_entries(journal: MemoryJournal, first: int, last: int, callback: Callable[[LogEntry], bool | None]) -> int:
+    """Hand the callback the log entries first..last, in order; return how many.
+
+    Stops after an entry for which the callback returns False. Entries that only mark a term are left out.
+    """
+    count = 0
+    for start in range(first, last + 1, 1024):
+        for entry in journal.between(start, min(start + 1023, last)):
+            if entry[0] == NO_OP:
+                continue
+            count += 1
+            if callback(entry) is False:
+                return count
+    return count
+
+
+def restart(
+    machine: LocalMachine,
+    journal: MemoryJournal,
+    meta: MetaStore,
+    files: SnapshotFiles,
+    *,
+    applied: Callable[[], None] = lambda: None,
+) -> Restarted:
+    """Bring the machine to where the disk can bring it; `applied` is called now and then while entries are applied.
+
+    Raises SnapshotError, JournalError, or ConsensusError of a machine that cannot apply what it once applied.
+    """
+    # A log in memory is continued by whoever has the rest of it, so that an old snapshot is of no use, but for a node
+    # that never had a log: a cluster that is restored.
+    usable = _whole(files, journal) if journal.persistent or not meta.joined else []
+    if usable:
+        _take_over(machine, usable[-1])
+        at = usable[-1].metadata
+        if journal.last_index < at.log_index or journal.term_at(at.log_index) != at.log_term:
+            log.info("the log begins anew after the snapshot at entry %d", at.log_index)
+            journal.install(at.log_index, at.log_term)
+        journal.applied_index = at.log_index
+    else:
+        journal.applied_index = journal.first_index
+    if meta.term < journal.last_term:
+        if meta.joined:
+            raise JournalError(
+                f"{files.folder.parent}: expected term {journal.last_term} or later of a node with entries of that "
+                f"term, found {meta.term}: its files are not of one time; {_REBUILD}"
+            )
+        meta.set_term(journal.last_term, None)
+    for start in range(journal.applied_index + 1, journal.getRaftCommitIndex() + 1, 64):
+        last = min(start + 63, journal.getRaftCommitIndex())
+        replay_entries(journal, start, last, lambda entry: machine.apply(entry[1], entry[2], entry[0]))
+        journal.applied_index = last
+        applied()
+    return Restarted(journal.applied_index, usable, usable[-1].metadata.sequence if usable else 0)
+
+
+def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
+    """The snapshots that a restart may begin with, oldest first; raises SnapshotError if one is needed and none is."""
+    files.clean()
+    found, faults = files.readable()
+    usable: list[Stored] = []
+    for stored in found:
+        try:
+            verify(stored)
+        except SnapshotError as error:
+            faults.append(error)
+        else:
+            if stored.log_index >= journal.first_index:
+                usable.append(stored)
+    needed = journal.first_index > 1
+    if not usable and (needed or (faults and not journal.persistent)):
+        missing = f"expected a snapshot at log entry {journal.first_index} or later"
+        what = str(faults[-1]) if faults else f"{files.folder}: {missing}, found none"
+        raise SnapshotError(f"{what}; {_REBUILD}")
+    for fault in faults:
+        log.warning("%s; it is not used", fault)
+    return usable
+
+
+def _take_over(machine: LocalMachine, stored: Stored) -> None:
+    state = stored.part(STATE)
+    assert state is not None
+    try:
+        machine.restore(bytes(state))
+        for part in stored.metadata.parts:
+            if part.name != STATE:
+                data = stored.part(part.name)
+                machine.restore_part(part.name, memoryview(b"") if data is None else data)
+    except ValueError as error:
+        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {_REBUILD}") from None

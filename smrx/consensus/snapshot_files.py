@@ -1,0 +1,321 @@
+"""Snapshots as folders: written aside, made durable, then named; what has its name is whole or damaged, never half.
+
+Owns `snapshots/` in a node's data directory. Knows nothing of what a state means: a snapshot is named parts of bytes.
+Called by the store in the node's forked child (write), by a restart (newest valid one), and by the command line.
+
+    snapshots/
+      snapshot-{SEQ}/      SEQ is the command sequence of the state (-{INDEX} follows where one of that name is there)
+        state              what travels to other nodes
+        events, outcomes   what this node alone remembers beside it
+        metadata.json      format, cluster, log index and term, sequence, state hash, and each part's bytes and xxh3-128
+        COMPLETE           the xxh3-128 of metadata.json; written last
+      latest -> snapshot-{SEQ}
+      .writing-*           what a kill left behind; removed at the next start
+
+Everything in the folder is durable before the folder gets its name. A kill at any point leaves the older snapshots as
+they were.
+"""
+
+import contextlib
+import mmap
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import xxhash
+
+from smrx.consensus.snapshots import Snapshot
+from smrx.consensus.storage import sync_directory
+
+FORMAT: Final = 1
+FOLDER: Final = "snapshots"
+STATE: Final = "state"
+METADATA: Final = "metadata.json"
+COMPLETE: Final = "COMPLETE"
+LATEST: Final = "latest"
+
+_PREFIX: Final = "snapshot-"
+_WRITING: Final = ".writing-"
+#: Written and checked this much at a time: whoever must give up is asked that often.
+_PIECE_BYTES: Final = 4 << 20
+
+Buffer = bytes | memoryview
+
+
+class SnapshotError(Exception):
+    """A snapshot cannot be used; the message is one sentence for the operator."""
+
+
+class Abandoned(Exception):
+    """Nobody waits for this snapshot any more."""
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a snapshot."""
+
+    name: str
+    bytes: int
+    xxh3_128: str
+
+
+class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a snapshot is of. `state_hash` is hexadecimal."""
+
+    format: int = FORMAT
+    cluster: str
+    node_id: int
+    log_index: int
+    log_term: int
+    sequence: int
+    state_hash: str
+    taken_at: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """The size of all parts."""
+        return sum(part.bytes for part in self.parts)
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+class Stored(NamedTuple):
+    """A snapshot on the disk, as its metadata describe it."""
+
+    path: Path
+    metadata: Metadata
+
+    @property
+    def log_index(self) -> int:
+        """The last log entry in it."""
+        return self.metadata.log_index
+
+    def part(self, name: str) -> memoryview | None:
+        """The bytes of a part, mapped and not read; None if it has no such part."""
+        if not any(part.name == name for part in self.metadata.parts):
+            return None
+        return mapped(self.path / name)
+
+    def snapshot(self) -> Snapshot:
+        """What travels of it."""
+        checksum = next(part.xxh3_128 for part in self.metadata.parts if part.name == STATE)
+        state = self.part(STATE)
+        assert state is not None
+        return Snapshot(self.metadata.log_index, self.metadata.log_term, state, bytes.fromhex(checksum))
+
+
+class Position(NamedTuple):
+    """Where the state of a snapshot stands."""
+
+    log_index: int
+    log_term: int
+    sequence: int
+    state_hash: int
+
+
+def mapped(source: Path | int) -> memoryview:
+    """The bytes of a file by path or descriptor, read when they are looked at."""
+    descriptor = source if isinstance(source, int) else os.open(source, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        return memoryview(mmap.mmap(descriptor, size, prot=mmap.PROT_READ)) if size else memoryview(b"")
+    finally:
+        if descriptor is not source:
+            os.close(descriptor)
+
+
+def describe(path: Path) -> Stored:
+    """What is at `path`, by its metadata alone; raises SnapshotError for what is no snapshot that can be read."""
+    try:
+        raw = (path / METADATA).read_bytes()
+        complete = (path / COMPLETE).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "other bytes than text"
+        raise SnapshotError(f"{path}: expected a complete snapshot, found: {what}") from None
+    if complete != xxhash.xxh3_128_hexdigest(raw):
+        raise _damaged(path, f"{METADATA} is not what {COMPLETE} names")
+    try:
+        found = msgspec.json.decode(raw, type=_Format).format
+        if found != FORMAT:
+            raise SnapshotError(
+                f"{path}: expected a snapshot of format {FORMAT}, found format {found}; run the version of smrx that "
+                "wrote it"
+            )
+        metadata = msgspec.json.decode(raw, type=Metadata)
+    except msgspec.MsgspecError as error:
+        raise _damaged(path, f"{METADATA}: {error}") from None
+    if STATE not in {part.name for part in metadata.parts}:
+        raise _damaged(path, f"{METADATA} names no part {STATE!r}")
+    return Stored(path, metadata)
+
+
+def verify(stored: Stored, patience: Callable[[], None] = lambda: None) -> None:
+    """Check every byte of a snapshot; raises SnapshotError for the first part that is not as it was written."""
+    for part in stored.metadata.parts:
+        path = stored.path / part.name
+        if Path(part.name).name != part.name:
+            raise _damaged(stored.path, f"{METADATA} names a part outside it, {part.name!r}")
+        digest = xxhash.xxh3_128()
+        size = 0
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    size += len(piece)
+                    patience()
+        except OSError as error:
+            raise _damaged(stored.path, f"its part {part.name} cannot be read: {error.strerror}") from None
+        if (size, digest.hexdigest()) != (part.bytes, part.xxh3_128):
+            raise _damaged(stored.path, f"its part {part.name} is not what was written")
+
+
+class SnapshotFiles:
+    """The snapshots of one node."""
+
+    def __init__(self, folder: Path, *, cluster: str, node_id: int, kept: int = 2) -> None:
+        """Nothing is touched yet. `kept`: how many complete ones stay when another is written."""
+        self.folder = folder
+        self.cluster = cluster
+        self.node_id = node_id
+        self._kept = kept
+
+    def clean(self) -> None:
+        """Remove what a kill left behind."""
+        for path in self.folder.glob(f"{_WRITING}*"):
+            if path.is_symlink():
+                path.unlink(missing_ok=True)
+                continue
+            # Renamed first: whoever still writes there finds nothing to give a name to.
+            with contextlib.suppress(OSError):
+                path = path.rename(path.with_name(f"{_WRITING}{secrets.token_hex(4)}"))
+            shutil.rmtree(path, ignore_errors=True)
+
+    def paths(self) -> list[Path]:
+        """Every folder that has a snapshot's name."""
+        return sorted(path for path in self.folder.glob(f"{_PREFIX}*") if path.is_dir())
+
+    def readable(self) -> tuple[list[Stored], list[SnapshotError]]:
+        """The snapshots whose metadata can be read, oldest first, and what is wrong with the others.
+
+        Raises SnapshotError for one of another cluster.
+        """
+        found, faults = [], []
+        for path in self.paths():
+            try:
+                stored = describe(path)
+            except SnapshotError as error:
+                faults.append(error)
+                continue
+            if stored.metadata.cluster != self.cluster:
+                raise SnapshotError(
+                    f"{path}: expected a snapshot of cluster {self.cluster!r}, found one of "
+                    f"{stored.metadata.cluster!r}; each cluster needs a data directory of its own"
+                )
+            found.append(stored)
+        return sorted(found, key=lambda stored: stored.log_index), faults
+
+    def write(
+        self,
+        position: Position,
+        parts: Mapping[str, Iterable[Buffer]],
+        *,
+        abandoned: Callable[[], bool] = lambda: False,
+    ) -> Stored:
+        """Write a snapshot and make it durable, whole; then remove the oldest beyond those kept.
+
+        Raises OSError, with nothing left behind, and Abandoned where `abandoned` says so.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / f"{_WRITING}{os.getpid()}-{secrets.token_hex(4)}"
+        aside.mkdir()
+        try:
+            written = tuple(_write_part(aside / name, pieces, abandoned) for name, pieces in parts.items())
+            metadata = Metadata(
+                cluster=self.cluster,
+                node_id=self.node_id,
+                log_index=position.log_index,
+                log_term=position.log_term,
+                sequence=position.sequence,
+                state_hash=f"{position.state_hash:016x}",
+                taken_at=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
+                parts=written,
+            )
+            target = self._publish(aside, metadata)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        self._prune()
+        return Stored(target, metadata)
+
+    def adopt(self, stored: Stored) -> Stored:
+        """Copy a verified snapshot, of whatever cluster, into this node's folder under this cluster's name."""
+        position = Position(
+            stored.metadata.log_index,
+            stored.metadata.log_term,
+            stored.metadata.sequence,
+            int(stored.metadata.state_hash, 16),
+        )
+        parts = {part.name: [stored.part(part.name) or b""] for part in stored.metadata.parts}
+        return self.write(position, parts)
+
+    def _publish(self, aside: Path, metadata: Metadata) -> Path:
+        raw = msgspec.json.format(msgspec.json.encode(metadata), indent=2)
+        _write_durably(aside / METADATA, raw)
+        _write_durably(aside / COMPLETE, xxhash.xxh3_128_hexdigest(raw).encode() + b"\n")
+        sync_directory(aside)
+        target = self.folder / f"{_PREFIX}{metadata.sequence}"
+        if target.exists():
+            # The same state after entries that changed nothing.
+            target = target.with_name(f"{target.name}-{metadata.log_index}")
+        aside.rename(target)
+        link = self.folder / f"{_WRITING}{LATEST}-{secrets.token_hex(4)}"
+        link.symlink_to(target.name)
+        link.rename(self.folder / LATEST)
+        sync_directory(self.folder)
+        return target
+
+    def _prune(self) -> None:
+        found, _ = self.readable()
+        for stored in found[: -self._kept]:
+            # Out of sight at once: a folder that is half removed must not bear a snapshot's name.
+            aside = self.folder / f"{_WRITING}{secrets.token_hex(4)}"
+            with contextlib.suppress(OSError):
+                stored.path.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_part(path: Path, pieces: Iterable[Buffer], abandoned: Callable[[], bool]) -> Part:
+    digest = xxhash.xxh3_128()
+    size = 0
+    with path.open("xb", buffering=0) as file:
+        for whole in pieces:
+            view = memoryview(whole)
+            for start in range(0, len(view), _PIECE_BYTES):
+                if abandoned():
+                    raise Abandoned
+                piece = view[start : start + _PIECE_BYTES]
+                digest.update(piece)
+                size += len(piece)
+                while len(piece):
+                    piece = piece[file.write(piece) or 0 :]
+        os.fsync(file.fileno())
+    return Part(path.name, size, digest.hexdigest())
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _damaged(path: Path, what: str) -> SnapshotError:
+    return SnapshotError(f"{path}: the snapshot is damaged: {what}")
