@@ -4,10 +4,12 @@ Owns the draw of the next fault and the guard that memory mode needs: short of a
 are without their memory at once than a minority. Changes nodes and network; decides nothing about right and wrong.
 """
 
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from smrx.consensus import NotLeader
 from smrx.sim.client import Client
 from smrx.sim.member import Member
 from smrx.sim.network import Network
@@ -61,6 +63,10 @@ class Storm:
             "slow": self._slow,
             "jump": self._jump,
             "wall clock": self._wall,
+            "rot": self._rot,
+            "tear": self._tear,
+            "full disk": self._full_disk,
+            "hand over": self._hand_over,
             "compact": self._compact,
             "damage": self._damage,
             "client breaks": self._client_breaks,
@@ -89,6 +95,7 @@ class Storm:
         for member in self._members:
             member.fuse = None
             member.pace = 0.0
+            member.disk.full = False
             member.wake_up()
             if not member.up:
                 member.start()
@@ -177,19 +184,22 @@ class Storm:
 
     def _spare(self) -> int:
         """How many more nodes may lose their memory."""
-        lost = sum(not member.holds_state or member.fuse is not None for member in self._members)
+        lost = sum(member.may_lack_memory for member in self._members)
         return (len(self._members) - 1) // 2 - lost
+
+    def _may_kill(self) -> bool:
+        return self._profile.durable or self._spare() > 0
 
     def _kill(self, member: Member) -> None:
         if member.up and member.fuse is None:
             member.fuse = 1 + self._chance.randrange(self._chance.choice((1, 6, _FUSE_STEPS)))
 
     def _crash(self) -> None:
-        if self._spare() > 0:
+        if self._may_kill():
             self._kill(self._some_node())
 
     def _crash_leader(self) -> None:
-        if self._spare() > 0:
+        if self._may_kill():
             self._kill(self._leader())
 
     def _crash_majority(self) -> None:
@@ -201,8 +211,30 @@ class Storm:
         self._world.after(self._chance.choice((0.001, 0.05, 0.5, 1.5)), self._restart, member, member.life)
 
     def _restart(self, member: Member, life: int) -> None:
-        if not member.up and member.life == life:
-            member.start()
+        if not member.up and member.life == life and not member.start():
+            self._restart_later(member)
+
+    def _rot(self) -> None:
+        """A bit on a disk changes; the node finds out when it starts again."""
+        member = self._some_node()
+        if self._profile.durable and self._spare() > 0 and not member.disk.spoiled:
+            member.disk.rot()
+            self._kill(member)
+
+    def _tear(self) -> None:
+        """A disk does not keep its contract: of a sync that is cut short a part is there."""
+        member = self._some_node()
+        if self._profile.durable and self._spare() > 0 and not member.disk.spoiled:
+            member.disk.tears = member.disk.spoiled = True
+            self._kill(member)
+
+    def _full_disk(self) -> None:
+        member = self._some_node()
+        member.disk.full = True
+        self._world.after(self._chance.expovariate(1 / 0.8), self._make_room, member)
+
+    def _make_room(self, member: Member) -> None:
+        member.disk.full = False
 
     def _pause(self) -> None:
         self._some_node().pause(self._chance.choice((0.05, 0.3, 0.7, 2.0)))
@@ -223,6 +255,13 @@ class Storm:
         member = self._some_node()
         if member.up:
             member.replica.compact()
+
+    def _hand_over(self) -> None:
+        member = self._leader()
+        if member.up:
+            # A node that does not lead, or knows nobody who could, says so and changes nothing.
+            with contextlib.suppress(NotLeader, ValueError):
+                member.hand_over()
 
     def _damage(self) -> None:
         self._network.damages += 1

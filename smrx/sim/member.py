@@ -5,15 +5,19 @@ replica; bytes come from the simulated network and go there. Never decides wheth
 the checker's.
 """
 
+import random
 import struct
 from typing import Final
 
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, NotLeader, PeerTransport
+from smrx.consensus.disk_journal import JournalError
 from smrx.consensus.messages import Body
+from smrx.consensus.storage import StorageFull
 from smrx.node.gateway import Route
 from smrx.node.machine import ExchangeMachine
 from smrx.sim.checker import Checker, Violation
+from smrx.sim.disk import Disk, SimulatedSnapshots, opened, restart
 from smrx.sim.network import Network
 from smrx.sim.parts import Parts
 from smrx.sim.profile import Profile
@@ -107,8 +111,10 @@ class Member:
         parts: Parts,
         profile: Profile,
         timing: Timing,
+        chance: random.Random,
     ) -> None:
         self.id = node_id
+        self.disk = Disk(chance)
         self.network = network
         self.meta = parts.meta()
         self.up = False
@@ -131,6 +137,7 @@ class Member:
         self._parts = parts
         self._profile = profile
         self._timing = timing
+        self._chance = chance
         self._deliveries = 0
         self._turn_at = _NEVER
         self._busy_until = 0.0
@@ -140,15 +147,50 @@ class Member:
 
     # Its life.
 
-    def start(self) -> None:
-        """Start the process, with what is durable and nothing else."""
-        profile, parts = self._profile, self._parts
+    def start(self) -> bool:
+        """Start the process, with what is durable and nothing else; False if it died, or refused, at the start."""
         self.life += 1
+        self.fuse = None
+        self._busy_until = 0.0
+        self._turn_at = _NEVER
+        self._led_term: int | None = None
+        self._shown: tuple[str, int] = ("", 0)
+        #: Whether this life began with a disk that may be damaged: it is found out, and made good.
+        self._mending = self.disk.spoiled
+        self.disk.tears = False
         self.meta.begin()
         self._world.clock.view(self.rate, self.offset)
+        self._timeline.note("node {} starts, life {}, term {}", self.id, self.life, self.meta.term)
+        try:
+            self._open()
+        except StorageFull:
+            self._timeline.note("node {} finds its disk full", self.id)
+            return False
+        self.up = True
+        self.wake(self._world.now)
+        return True
+
+    def _open(self) -> None:
+        profile, parts = self._profile, self._parts
         self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
+        snapshots: SimulatedSnapshots | None = None
+        if profile.durable:
+            snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+            try:
+                self._restart()
+            except JournalError as error:
+                if not self.disk.spoiled:
+                    raise Violation(f"node {self.id} refuses a disk that nothing happened to: {error}") from error
+                self._timeline.note("node {} refuses its disk and is rebuilt: {}", self.id, str(error))
+                self.disk.wipe()
+                self._promises.lost_memory(self.id)
+                self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
+                snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+                self._restart()
+        else:
+            self.journal = parts.journal()
+            self._promises.lost_memory(self.id)
         self.gateway = parts.gateway(self.id, profile.pending_commands)
-        self.journal = parts.journal()
         self.transport = SimulatedTransport(self, self._peers)
         self._promises.started(self.id)
         self.replica = parts.replica(
@@ -160,17 +202,18 @@ class Member:
             self.journal,
             self._timing,
             compaction_entries=profile.compaction_entries,
+            snapshots=snapshots,
+            snapshot_commands=profile.snapshot_commands,
         )
         self.replica.chunk_bytes = profile.chunk_bytes
         self.replica.batch_bytes = profile.batch_bytes
-        self.up = True
-        self.fuse = None
-        self._led_term: int | None = None
-        self._shown: tuple[str, int] = ("", 0)
-        self._busy_until = 0.0
-        self._turn_at = _NEVER
-        self._timeline.note("node {} starts, life {}, term {}", self.id, self.life, self.meta.term)
-        self.wake(self._world.now)
+
+    def _restart(self) -> None:
+        self.journal = opened(self.disk, self._parts.disk_journal, self.meta, CLUSTER, self.id, self.step)
+        looking_on = _Machine(self.machine, self.id, self.journal, self._checker, self._promises)
+        restart(self.disk, self.journal, self.meta, looking_on)
+        for entry in self.machine.take_applied():
+            self._checker.applied(self.id, entry)
 
     def crash(self) -> None:
         """Lose the process and everything that was not synced."""
@@ -208,6 +251,13 @@ class Member:
         """Whether others may rely on what it has."""
         return self.up and self.replica.role != "learner"
 
+    @property
+    def may_lack_memory(self) -> bool:
+        """Whether it has lost what it promised to keep, or will have when it starts again."""
+        if self._profile.durable:
+            return self.disk.spoiled
+        return not self.holds_state or self.fuse is not None
+
     # Its loop.
 
     def wake(self, time: float) -> None:
@@ -243,6 +293,10 @@ class Member:
             return
         except Violation:
             raise
+        except StorageFull:
+            self._timeline.note("node {} stops: its disk is full", self.id)
+            self.crash()
+            return
         except Exception as error:
             if isinstance(error.__cause__, Violation):
                 raise error.__cause__ from None
@@ -266,7 +320,8 @@ class Member:
         for source, frame in orders:
             self._deliveries += 1
             self.gateway.receive(_DELIVERY.pack(source, self.id, self._deliveries), frame, hint, fenced)
-        self._submit()
+        if not self.replica.handing_over:
+            self._submit()
         self.step()
         self.transport.flush()
         self.step()
@@ -306,6 +361,12 @@ class Member:
         entry = batches.encode(bodies, self._wall_ns(), sequence, state_hash)
         return self.replica.submit(entry), self.replica.term
 
+    def hand_over(self) -> None:
+        """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
+        self._world.clock.view(self.rate, self.offset)
+        self.replica.hand_over()
+        self.wake(self._world.now)
+
     def _wall_ns(self) -> int:
         return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_ns
 
@@ -324,6 +385,8 @@ class Member:
     def _look(self) -> None:
         """Show the checker and the reader what this node is by now."""
         replica = self.replica
+        if self._mending and replica.role != "learner":
+            self._mending = self.disk.spoiled = False
         self._promises.after_turn(self.id, replica, self._world.clock())
         if replica.is_leader:
             self._checker.leads(self.id, replica.term)

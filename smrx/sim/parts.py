@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, MetaStore, Replica
+from smrx.consensus.disk_journal import DiskJournal
 from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 
@@ -60,6 +61,7 @@ class Parts:
     gateway: type[Gateway] = Gateway
     meta: type[SimulatedMeta] = SimulatedMeta
     journal: type[MemoryJournal] = MemoryJournal
+    disk_journal: type[DiskJournal] = DiskJournal
     #: Takes the place of the timing that the seed draws.
     timing: Timing | None = None
 

@@ -16,7 +16,8 @@ FAULTS: Final = (
     "lose", "repeat", "break", "overtake", "stall",
     "crash", "crash the leader", "crash a majority",
     "pause", "slow", "jump", "wall clock", "drift",
-    "compact", "damage", "client breaks", "client quits", "client is cut off",
+    "rot", "tear", "full disk",
+    "compact", "hand over", "damage", "client breaks", "client quits", "client is cut off",
 )  # fmt: skip
 #: In memory mode a majority that loses its memory at once ends the cluster, and the run: not too often.
 _RARE: Final = {"crash a majority": 0.12}
@@ -27,6 +28,8 @@ class Profile:
     """The draw of one seed."""
 
     nodes: int
+    #: Whether the log is on a disk.
+    durable: bool
     faults: frozenset[str]
     storm_seconds: float
     #: Mean time between faults.
@@ -37,6 +40,7 @@ class Profile:
     delay: tuple[float, float]
     timing: Timing
     compaction_entries: int
+    snapshot_commands: int
     chunk_bytes: int
     batch_bytes: int
     pending_commands: int
@@ -66,6 +70,7 @@ def draw(seed: int) -> Profile:
     frame_commands = chance.choice((1, 3, 16))
     return Profile(
         nodes=nodes,
+        durable=chance.random() < 0.4,
         faults=faults,
         storm_seconds=chance.uniform(2.0, 4.5),
         fault_seconds=chance.choice((0.08, 0.2, 0.4)),
@@ -76,6 +81,7 @@ def draw(seed: int) -> Profile:
             heartbeat_ms=chance.choice((50, 100)), election_min_ms=600, election_max_ms=1200, leader_fallback_ms=450
         ),
         compaction_entries=chance.choice((4, 8, 30, 1000)),
+        snapshot_commands=chance.choice((6, 20, 100)),
         chunk_bytes=chance.choice((1500, 5000, 256 << 10)),
         batch_bytes=chance.choice((100, 700, 1 << 20)),
         pending_commands=chance.choice((24, 4096)),

@@ -34,10 +34,13 @@ class Promises:
         self._led_since: dict[int, tuple[int, float]] = {}
 
     def started(self, node: int) -> None:
-        """A node begins a new life; what it acknowledged in the last one may be gone with its memory."""
-        self._newest.pop(node, None)
+        """A node begins a new life."""
         self._heard[node] = {}
         self._led_since.pop(node, None)
+
+    def lost_memory(self, node: int) -> None:
+        """What a node acknowledged is gone, and it knows it."""
+        self._newest.pop(node, None)
 
     def sends(self, node: int, journal: MemoryJournal, target: int, frame: bytes) -> bool:
         """A message leaves a node; return whether it belongs to an election."""

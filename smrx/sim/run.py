@@ -69,6 +69,9 @@ def simulate(seed: int, parts: Parts = REAL) -> Verdict:
             run.go()
         except Violation as violation:
             failure = str(violation)
+        except Exception as error:
+            failure = f"an exception where none may be: {error!r}"
+        if failure is not None:
             run.timeline.note("VIOLATION: {}", failure)
         return Verdict(
             seed,
@@ -109,6 +112,7 @@ class _Run:
                 parts=parts,
                 profile=profile,
                 timing=self._timing,
+                chance=random.Random(f"disk {node} {seed}"),
             )
             for node in ids
         ]
@@ -178,7 +182,7 @@ class _Run:
             return True
         majority = len(self._members) // 2 + 1
         led = any(member.replica.is_leader for member in self._members)
-        if held >= majority or led:
+        if held >= majority or led or self._profile.durable:
             raise Violation(f"progress: no command went through within {seconds} s of repair; {self._describe()}")
         waiting = [member.id for member in self._members if member.replica.waiting == _WAITING_FOR_STATE]
         if not waiting:
