@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "order": ("order", "Place, cancel, reduce and list orders."),
     "replay": ("replay", "Feed a tape of recorded order flow through the cluster."),
     "settle": ("settle", "Verify the event feed and keep the books outside the cluster."),
+    "sim": ("sim", "Run simulated clusters through storms of faults."),
     "tape": ("tape", "Make tapes of order flow."),
 }
 

@@ -161,7 +161,9 @@ class Checker:
             command = raw[COMMAND_SIZE * at : COMMAND_SIZE * (at + 1)]
             asked = self._asked.get((session, request))
             if asked is None or asked[0] != command:
-                raise Violation(f"nothing invented: request {request} of session {session:x} is not what its client sent")
+                raise Violation(
+                    f"nothing invented: request {request} of session {session:x} is not what its client sent"
+                )
             outcome = said[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
             self._places[session, request] = _Place(sequence, command, outcome)
             self._sessions[session] = request
@@ -190,7 +192,9 @@ class Checker:
         """A client learns the outcomes of its next requests."""
         raw = outcomes.tobytes()
         for at, (request, status, sequence) in enumerate(
-            zip(outcomes["request_id"].tolist(), outcomes["status"].tolist(), outcomes["sequence"].tolist(), strict=True)
+            zip(
+                outcomes["request_id"].tolist(), outcomes["status"].tolist(), outcomes["sequence"].tolist(), strict=True
+            )
         ):
             name = f"request {request} of session {session:x}"
             place = self._places.get((session, request))

@@ -7,7 +7,6 @@ a sync is torn, a bit is another one, there is no room. The real journal works o
 
 import random
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 
 from smrx.consensus import MemoryJournal, MetaStore, StateMachine
 from smrx.consensus.disk_journal import DiskJournal, JournalError
@@ -50,7 +49,7 @@ class Disk:
         self.records.clear()
         self.snapshots.clear()
 
-    def _flipped(self, data: bytes) -> bytes:
+    def _flipped(self, data: bytes | memoryview) -> bytes:
         changed = bytearray(data)
         changed[self._chance.randrange(len(changed))] ^= 1 << self._chance.randrange(8)
         return bytes(changed)
@@ -116,11 +115,9 @@ class SimulatedStorage:
 class SimulatedSnapshots:
     """The SnapshotStore of one life of a node in disk mode; what is begun takes some turns."""
 
-    persistent: ClassVar[bool] = True
+    persistent = True
 
-    def __init__(
-        self, disk: Disk, take: Callable[[], bytes], chance: random.Random, step: Callable[[], None]
-    ) -> None:
+    def __init__(self, disk: Disk, take: Callable[[], bytes], chance: random.Random, step: Callable[[], None]) -> None:
         self._disk = disk
         self._take = take
         self._chance = chance
@@ -193,7 +190,7 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
     usable = [known for known in disk.snapshots if known.index >= journal.first_index]
     if usable:
         newest = usable[-1]
-        machine.restore(newest.data)
+        machine.restore(bytes(newest.data))
         if journal.last_index < newest.index or journal.term_at(newest.index) != newest.term:
             journal.install(newest.index, newest.term)
         journal.applied_index = newest.index

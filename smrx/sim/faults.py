@@ -7,6 +7,7 @@ are without their memory at once than a minority. Changes nodes and network; dec
 import contextlib
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from smrx.consensus import NotLeader
@@ -78,7 +79,7 @@ class Storm:
             for member in members:
                 member.rate = chance.uniform(0.97, 1.03)
         for member in members:
-            member.on_crash = lambda member=member: self._restart_later(member)
+            member.on_crash = partial(self._restart_later, member)
 
     def begin(self) -> None:
         """Let things go wrong from now on."""

@@ -7,6 +7,7 @@ the checker's.
 
 import random
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from smrx.config import Timing
@@ -123,7 +124,7 @@ class Member:
         #: Steps until the process dies, None if nothing kills it.
         self.fuse: int | None = None
         #: Called when it has died.
-        self.on_crash = lambda: None
+        self.on_crash: Callable[[], None] = lambda: None
         #: What a turn takes.
         self.pace = 0.0
         self.rate = 1.0
@@ -406,5 +407,3 @@ def address(node: int) -> str:
 def node_at(address: str) -> int:
     """The node at an order address."""
     return int(address.rpartition(":")[2])
-
-

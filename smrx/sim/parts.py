@@ -15,7 +15,7 @@ class SimulatedMeta(MetaStore):
     def __init__(self) -> None:
         """The empty store of a node that never ran; begin() must follow before the first use."""
         self._durable: tuple[int, int | None, bool] = (0, None, False)
-        self._current = self._durable
+        self._current: tuple[int, int | None, bool] = self._durable
         self._life = 0
 
     def begin(self) -> None:

@@ -4,11 +4,11 @@ Every seed switches a random part of the faults on: a run in which everything go
 alone would show.
 """
 
-import random
 from dataclasses import dataclass, fields
 from typing import Final
 
 from smrx.config import Timing
+from smrx.sim import world
 
 #: Every fault a run may have; faults.py does what each name says.
 FAULTS: Final = (
@@ -64,7 +64,7 @@ class Profile:
 
 def draw(seed: int) -> Profile:
     """The profile of a seed, always the same."""
-    chance = random.Random(f"profile {seed}")
+    chance = world.chance("profile", seed)
     nodes = chance.choices((1, 3, 5), (1, 14, 5))[0]
     faults = frozenset(name for name in FAULTS if chance.random() < _RARE.get(name, 0.5))
     frame_commands = chance.choice((1, 3, 16))

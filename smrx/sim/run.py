@@ -4,10 +4,9 @@ A run has four parts: the venue sets its market up, the storm, the recovery (a m
 election timeouts), and the end, when every client has its answers and every node the same state. A cluster in memory
 mode that lost a majority's memory cannot recover, must not pretend to, and has to say what it waits for.
 
-Membership changes belong among the faults: a fault of their own in faults.py, with the members of the moment in Cluster.
+Membership changes belong among the faults: one of their own in faults.py, and the members of the moment here.
 """
 
-import random
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +21,7 @@ from smrx.sim.parts import REAL, Parts
 from smrx.sim.profile import Profile, draw
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
-from smrx.sim.world import World, simulated
+from smrx.sim.world import World, chance, simulated
 
 #: A majority that is connected makes progress within so many of the longest election timeouts.
 PROGRESS_TIMEOUTS: Final = 5
@@ -69,7 +68,7 @@ def simulate(seed: int, parts: Parts = REAL) -> Verdict:
             run.go()
         except Violation as violation:
             failure = str(violation)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a bug anywhere in the run is a verdict, too)
             failure = f"an exception where none may be: {error!r}"
         if failure is not None:
             run.timeline.note("VIOLATION: {}", failure)
@@ -97,7 +96,7 @@ class _Run:
         self._profile = profile
         self._world = world
         self._timing = parts.timing or profile.timing
-        self._network = Network(world, random.Random(f"network {seed}"), profile.nodes, profile.delay)
+        self._network = Network(world, chance("network", seed), profile.nodes, profile.delay)
         promises = Promises(profile.nodes, profile.timing.election_min_ms / 1000, self.checker)
         ids = list(range(1, profile.nodes + 1))
         self._members = [
@@ -112,7 +111,7 @@ class _Run:
                 parts=parts,
                 profile=profile,
                 timing=self._timing,
-                chance=random.Random(f"disk {node} {seed}"),
+                chance=chance(f"disk {node}", seed),
             )
             for node in ids
         ]
@@ -125,11 +124,11 @@ class _Run:
                 checker=self.checker,
                 timeline=self.timeline,
                 profile=profile,
-                chance=random.Random(f"client {account} {seed}"),
+                chance=chance(f"client {account}", seed),
             )
             for account in range(profile.traders + 1)
         ]
-        self._chance = random.Random(f"orders {seed}")
+        self._chance = chance("orders", seed)
         self.storm = Storm(
             world=world,
             network=self._network,
@@ -137,7 +136,7 @@ class _Run:
             clients=self._clients,
             timeline=self.timeline,
             profile=profile,
-            chance=random.Random(f"faults {seed}"),
+            chance=chance("faults", seed),
         )
         self._barrier: tuple[Member, int, int] | None = None
 
@@ -211,7 +210,7 @@ class _Run:
     def _barrier_applied(self) -> bool:
         if self._barrier is None:
             return False
-        member, index, term = self._barrier
+        _, index, term = self._barrier
         return self.checker.last_index >= index and self.checker.term_at(index) == term
 
     def _answer(self) -> None:

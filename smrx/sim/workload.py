@@ -101,7 +101,21 @@ def _command(
     quantity: int = 0,
 ) -> bytes:
     return _RECORD.pack(
-        kind, side, order_type, tif, stp, flags, 0, 0, 0, account, instrument, client_order_id, order_id, price, quantity
+        kind,
+        side,
+        order_type,
+        tif,
+        stp,
+        flags,
+        0,
+        0,
+        0,
+        account,
+        instrument,
+        client_order_id,
+        order_id,
+        price,
+        quantity,
     )
 
 

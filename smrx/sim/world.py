@@ -80,13 +80,18 @@ class World:
         return False
 
 
+def chance(what: str, seed: int) -> random.Random:
+    """A generator of its own for each part of a run, so that a change in one leaves the draws of the others alone."""
+    return random.Random(f"{what} {seed}")  # noqa: S311 (not for secrets)
+
+
 @contextlib.contextmanager
 def simulated(seed: int) -> Iterator[World]:
     """Give the consensus library a clock and a generator of our own for a while."""
     module = pysyncobj.syncobj
     saved = module.monotonicTime, module.random
     world = World()
-    module.monotonicTime, module.random = world.clock, random.Random(f"library {seed}")
+    module.monotonicTime, module.random = world.clock, chance("library", seed)
     try:
         yield world
     finally:
