@@ -50,15 +50,18 @@ class Storm:
         does: dict[str, Callable[[], None]] = {
             "isolate": self._isolate,
             "isolate the leader": self._isolate_leader,
+            "strand the leader": self._strand_leader,
             "split": self._split,
             "bridge": self._bridge,
             "one way": self._one_way,
             "deafen": self._deafen,
+            "echo": network.echo,
             "break": lambda: self._break(lose=True),
             "overtake": lambda: self._break(lose=False),
             "stall": self._stall,
             "crash": self._crash,
             "crash the leader": self._crash_leader,
+            "crash the voter": self._crash_voter,
             "crash a majority": self._crash_majority,
             "pause": self._pause,
             "slow": self._slow,
@@ -95,6 +98,7 @@ class Storm:
         self._network.calm((0.0002, 0.002))
         for member in self._members:
             member.fuse = None
+            member.dies_at_election = False
             member.pace = 0.0
             member.disk.full = False
             member.wake_up()
@@ -147,6 +151,14 @@ class Storm:
 
     def _isolate_leader(self) -> None:
         self._part([self._leader().id], self._ids)
+
+    def _strand_leader(self) -> None:
+        """The leader keeps a minority that takes its entries and cannot commit them."""
+        leader = self._leader().id
+        others = [node for node in self._ids if node != leader]
+        kept = self._chance.sample(others, (len(self._ids) - 1) // 2 - 1) if len(self._ids) > 3 else []
+        stranded = [leader, *kept]
+        self._part(stranded, [node for node in self._ids if node not in stranded])
 
     def _split(self) -> None:
         ids = self._chance.sample(self._ids, len(self._ids))
@@ -202,6 +214,12 @@ class Storm:
     def _crash_leader(self) -> None:
         if self._may_kill():
             self._kill(self._leader())
+
+    def _crash_voter(self) -> None:
+        """A node dies as soon as it has given its vote, or asked for one."""
+        member = self._some_node()
+        if self._may_kill() and member.up:
+            member.dies_at_election = True
 
     def _crash_majority(self) -> None:
         for member in self._chance.sample(list(self._members), len(self._members) // 2 + 1):

@@ -13,7 +13,7 @@ from typing import Final
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, NotLeader, PeerTransport
 from smrx.consensus.disk_journal import JournalError
-from smrx.consensus.messages import Body
+from smrx.consensus.messages import AppendReply, Body
 from smrx.consensus.storage import StorageFull
 from smrx.node.gateway import Route
 from smrx.node.machine import ExchangeMachine
@@ -66,6 +66,11 @@ class SimulatedTransport(PeerTransport):
         self.posted += 1
         if self.posted > _FLOOD:
             raise Violation(f"flood: node {self.node_id} posts more than {_FLOOD} messages in one turn")
+        if isinstance(body, AppendReply) and body.success and body.next_index - 1 > self._member.journal.last_index:
+            raise Violation(
+                f"an honest word: node {self.node_id} acknowledges entry {body.next_index - 1}, and has no more than "
+                f"{self._member.journal.last_index}"
+            )
         super().post(peer, body)
 
 
@@ -123,6 +128,8 @@ class Member:
         self.life = 0
         #: Steps until the process dies, None if nothing kills it.
         self.fuse: int | None = None
+        #: Whether it dies with the next message of an election that it sends.
+        self.dies_at_election = False
         #: Called when it has died.
         self.on_crash: Callable[[], None] = lambda: None
         #: What a turn takes.
@@ -152,6 +159,7 @@ class Member:
         """Start the process, with what is durable and nothing else; False if it died, or refused, at the start."""
         self.life += 1
         self.fuse = None
+        self.dies_at_election = False
         self._busy_until = 0.0
         self._turn_at = _NEVER
         self._led_term: int | None = None
@@ -237,6 +245,8 @@ class Member:
         self.step()
         election = self._promises.sends(self.id, self.journal, peer, frame)
         self.network.send(self.id, peer, frame, dear=election)
+        if election and self.dies_at_election:
+            raise Crash
 
     def pause(self, seconds: float) -> None:
         """Let the process stand still."""
@@ -257,7 +267,7 @@ class Member:
         """Whether it has lost what it promised to keep, or will have when it starts again."""
         if self._profile.durable:
             return self.disk.spoiled
-        return not self.holds_state or self.fuse is not None
+        return not self.holds_state or self.fuse is not None or self.dies_at_election
 
     # Its loop.
 

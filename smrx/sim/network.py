@@ -6,6 +6,7 @@ TCP allows, and with it repeats and overtaking across connections. Nodes and cli
 """
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -20,6 +21,9 @@ _RECONNECT_SECONDS: Final = (0.05, 0.4)
 #: A message that comes again comes this much later on average.
 _REPEAT_SECONDS: Final = 0.2
 _DEAR_REPEATS: Final = 0.5
+#: An echo brings back some of so many messages.
+_PAST: Final = 1500
+_ECHOES: Final = 40
 
 
 class _Link:
@@ -49,6 +53,8 @@ class Network:
         #: Snapshot chunks that will arrive with a wrong byte: a fault of the sender's memory that TCP does not see.
         self.damages = 0
         self.sent = 0
+        #: The last messages between nodes: any of them may come again.
+        self._past: deque[tuple[int, int, bytes]] = deque(maxlen=_PAST)
         self._nodes = nodes
         self._world = world
         self._chance = chance
@@ -75,10 +81,19 @@ class Network:
         low, high = self.delay
         link.last_arrival = arrival = max(now + low + (high - low) * chance.random(), link.last_arrival)
         self._world.at(arrival, self._arrive, source, target, link, link.connection, frame)
-        between_nodes = source <= self._nodes and target <= self._nodes
-        if self.repeats and between_nodes and chance.random() < (_DEAR_REPEATS if dear else self.repeats):
+        if source > self._nodes or target > self._nodes:
+            return
+        self._past.append((source, target, frame))
+        if self.repeats and chance.random() < (_DEAR_REPEATS if dear else self.repeats):
             late = arrival + chance.expovariate(1 / _REPEAT_SECONDS)
             self._world.at(late, self._arrive, source, target, link, link.connection, frame)
+
+    def echo(self) -> None:
+        """Let old messages between nodes arrive once more: copies that some box on the way has kept."""
+        past = list(self._past)
+        for source, target, frame in self._chance.sample(past, min(_ECHOES, len(past))):
+            if (source, target) not in self.cuts:
+                self._receivers[target](source, frame)
 
     def break_link(self, source: int, target: int, *, lose: bool) -> None:
         """End the connection: what is under way is lost, or comes late while the next one carries news already."""

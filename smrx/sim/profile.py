@@ -12,9 +12,9 @@ from smrx.sim import world
 
 #: Every fault a run may have; faults.py does what each name says.
 FAULTS: Final = (
-    "isolate", "isolate the leader", "split", "bridge", "one way", "deafen",
-    "lose", "repeat", "break", "overtake", "stall",
-    "crash", "crash the leader", "crash a majority",
+    "isolate", "isolate the leader", "strand the leader", "split", "bridge", "one way", "deafen",
+    "lose", "repeat", "echo", "break", "overtake", "stall",
+    "crash", "crash the leader", "crash the voter", "crash a majority",
     "pause", "slow", "jump", "wall clock", "drift",
     "rot", "tear", "full disk",
     "compact", "hand over", "damage", "client breaks", "client quits", "client is cut off",

@@ -7,6 +7,7 @@ mode that lost a majority's memory cannot recover, must not pretend to, and has 
 Membership changes belong among the faults: one of their own in faults.py, and the members of the moment here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,9 +59,9 @@ class Verdict:
         return f"smrx sim {self.seed}"
 
 
-def simulate(seed: int, parts: Parts = REAL) -> Verdict:
-    """Run one seed; what goes wrong is in the verdict, never raised."""
-    profile = draw(seed)
+def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile] = lambda drawn: drawn) -> Verdict:
+    """Run one seed; what goes wrong is in the verdict, never raised. `focus` may change what the seed draws."""
+    profile = focus(draw(seed))
     with simulated(seed) as world:
         run = _Run(seed, profile, parts, world)
         failure = None
