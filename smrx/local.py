@@ -81,13 +81,13 @@ class LocalCluster:
             if not self.running(node.id):
                 self.start_node(node.id)
 
-    def start_node(self, node_id: int) -> None:
-        """Start one node; its output goes to `node-ID.log` in the folder."""
+    def start_node(self, node_id: int, *options: str) -> None:
+        """Start one node, with further options for this once; its output goes to `node-ID.log` in the folder."""
         with open(self.log_path(node_id), "ab") as log:
             self._processes[node_id] = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "smrx", "--config", str(self.config_path)),
-                    *("node", "--id", str(node_id), *self._options),
+                    *("node", "--id", str(node_id), *self._options, *options),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -9,7 +9,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import zmq
@@ -41,7 +41,7 @@ class BenchError(Exception):
 def run(
     *,
     nodes: int = 3,
-    durability: str = "memory",
+    durability: Literal["memory", "disk"] = "memory",
     seconds: float = 10.0,
     frame_commands: int = 2000,
     window_frames: int = 8,
@@ -52,9 +52,10 @@ def run(
     Keys: acknowledged_per_second, latency_us (p50, p99, p999 of one order in flight), cpu_seconds (by node id, of the
     throughput phase), refused, state_hash (equal on all nodes), conditions.
     """
-    if durability != "memory":
-        raise BenchError(f"durability: expected 'memory', found {durability!r}, which this version does not have yet")
-    with tempfile.TemporaryDirectory(prefix="smrx-bench-") as directory, LocalCluster(directory, nodes) as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="smrx-bench-") as directory,
+        LocalCluster(directory, nodes, durability=durability) as cluster,
+    ):
         leader = cluster.wait_leader()
         load = _Load(cluster.config, leader, frame_commands)
         try:

@@ -22,11 +22,13 @@ COMMANDS: Final = {
     "book": ("book", "Show an instrument's order book."),
     "cluster": ("cluster", "Start, stop and inspect the whole cluster."),
     "instrument": ("instrument", "Add and list what can be traded."),
+    "log": ("log", "Read what a stopped node's journal remembers."),
     "node": ("node", "Run one member of the cluster until it is stopped."),
     "order": ("order", "Place, cancel, reduce and list orders."),
     "replay": ("replay", "Feed a tape of recorded order flow through the cluster."),
     "settle": ("settle", "Verify the event feed and keep the books outside the cluster."),
     "sim": ("sim", "Run simulated clusters through storms of faults."),
+    "snapshot": ("snapshot", "Take, list, verify, back up and restore snapshots."),
     "tape": ("tape", "Make tapes of order flow."),
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -49,7 +49,7 @@ def engine(commands: int, batch: int, seed: int, as_json: bool) -> None:
 @bench.command()
 @click.option("--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="Processes on loopback.")
 @click.option(
-    "--durability", type=click.Choice(["memory"]), default="memory", show_default=True, help="Durability mode."
+    "--durability", type=click.Choice(["memory", "disk"]), default="memory", show_default=True, help="Durability mode."
 )
 @click.option(
     "--seconds",
@@ -59,7 +59,7 @@ def engine(commands: int, batch: int, seed: int, as_json: bool) -> None:
     help="Half for throughput, half for latency.",
 )
 @options.json_option
-def cluster(nodes: int, durability: str, seconds: float, as_json: bool) -> None:
+def cluster(nodes: int, durability: Literal["memory", "disk"], seconds: float, as_json: bool) -> None:
     """Measure a whole cluster on this machine: acknowledged commands a second, and latency of single orders.
 
     \b
@@ -71,6 +71,86 @@ def cluster(nodes: int, durability: str, seconds: float, as_json: bool) -> None:
     _compile()
     with _progress() as progress:
         figures = cluster_bench.run(nodes=nodes, durability=durability, seconds=seconds, progress=progress)
+    _print(figures, as_json)
+
+
+_dir_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where the files go meanwhile; the system's folder for temporary files if not given.",
+)
+
+
+@bench.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.4, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Shared between the turn sizes.",
+)
+@_dir_option
+@options.json_option
+def journal(seconds: float, directory: str | None, as_json: bool) -> None:
+    """Measure the journal: commands a second appended and synced, by the bytes of a turn.
+
+    \b
+    Example:
+      smrx bench journal --json
+    """
+    from smrx.bench import journal as journal_bench
+
+    with _progress() as progress:
+        figures = journal_bench.run(seconds=seconds, directory=directory, progress=progress)
+    if not as_json:
+        turns = figures.pop("turns")
+        figures = {f"{turn.pop('turn_bytes') >> 10} KiB a turn": turn for turn in turns} | figures
+    _print(figures, as_json)
+
+
+@bench.command()
+@click.option(
+    "--commands",
+    type=click.IntRange(1000, 100_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Commands in the journal after the snapshot.",
+)
+@click.option(
+    "--accounts", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="In the snapshot."
+)
+@click.option(
+    "--orders", type=click.IntRange(1, 50_000_000), default=1_000_000, show_default=True, help="In the snapshot."
+)
+@click.option(
+    "--largest",
+    type=click.IntRange(0, 65_536),
+    default=2048,
+    show_default=True,
+    help="Measure the pause for processes up to so many MiB.",
+)
+@_dir_option
+@options.json_option
+def recovery(commands: int, accounts: int, orders: int, largest: int, directory: str | None, as_json: bool) -> None:
+    """Measure restarts and snapshots: until a restarted node serves, and what a snapshot costs a node that serves.
+
+    \b
+    Example:
+      smrx bench recovery --json
+    """
+    from smrx.bench import recovery as recovery_bench
+
+    _compile()
+    with _progress() as progress:
+        figures = recovery_bench.run(
+            commands=commands,
+            accounts=accounts,
+            orders=orders,
+            largest_mib=largest,
+            directory=directory,
+            progress=progress,
+        )
     _print(figures, as_json)
 
 

@@ -138,8 +138,13 @@ class DiskJournal(MemoryJournal):
         self._dirty = False
 
     def close(self) -> None:
-        """Let the storage go; what was not synced is forgotten."""
+        """Let the storage go; entries that were not synced are forgotten."""
         self._storage.close()
+
+    def note_commit(self) -> None:
+        """Make durable how much is committed, so that the next start need not wait for others to say it."""
+        self._dirty = True
+        self.sync()
 
     def install(self, index: int, term: int) -> None:
         """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes."""

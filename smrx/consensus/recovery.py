@@ -5,14 +5,18 @@ that lost its log becomes a full member again. The store is written at elections
 file grows with orders. Called by the replica and, to open and close, by the node.
 """
 
+import contextlib
 import fcntl
 import os
+import time
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
 import lmdb
 import msgspec
+
+from smrx.consensus.storage import StorageFailed, failure
 
 _FORMAT: Final = 1
 _FILE: Final = "meta.lmdb"
@@ -26,6 +30,10 @@ class MetaError(Exception):
     """The data directory cannot be used; the message is one sentence for the operator."""
 
 
+class DamagedMeta(MetaError):
+    """The meta data are not what was written."""
+
+
 class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     format: int
     cluster: str
@@ -34,6 +42,23 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     term: int
     vote: int | None
     joined: bool
+
+
+def renew(directory: Path, *, cluster: str, node_id: int) -> None:
+    """Put meta data in the place of lost or damaged ones: of a node that others rely on and that knows nothing.
+
+    Its life gets a number later than any it can have had, because the others do not listen to an earlier one: the time
+    in seconds, where lives are counted from 1. What it had voted for is gone; a node that learns does not vote, and
+    what was meant for its earlier lives does not reach this one. Nobody may be in the directory.
+    """
+    path = directory / _FILE
+    path.unlink(missing_ok=True)
+    with hold_directory(directory):
+        environment = _opened(path)
+        with environment.begin(write=True) as transaction:
+            record = _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, True)
+            transaction.put(_KEY, msgspec.msgpack.encode(record))
+        environment.close()
 
 
 class MetaStore:
@@ -45,7 +70,7 @@ class MetaStore:
     def __init__(self, directory: str | Path, *, cluster: str, node_id: int) -> None:
         """Open or create the store and begin a new incarnation; raises MetaError."""
         self._directory = Path(directory)
-        self._lock = _locked(self._directory)
+        self._lock = hold_directory(self._directory)
         try:
             self._environment = _opened(self._directory / _FILE)
             self._record = self._loaded(cluster, node_id)
@@ -89,20 +114,22 @@ class MetaStore:
             self._dirty = True
 
     def sync(self) -> None:
-        """Make the changes durable; costs nothing when there are none."""
+        """Make the changes durable; costs nothing when there are none. Raises StorageFailed."""
         if not self._dirty:
             return
         try:
             with self._environment.begin(write=True) as transaction:
                 transaction.put(_KEY, msgspec.msgpack.encode(self._record))
         except lmdb.Error as error:
-            raise MetaError(f"{self._directory}: expected to write term and vote, found: {error}") from None
+            raise failure(self._directory / _FILE, "write term and vote", error) from None
         self._dirty = False
 
     def close(self) -> None:
         """Make the changes durable and let another process have the directory."""
         if not self._lock.closed:
-            self.sync()
+            # A disk that failed said so before; whoever ends has nothing left to promise.
+            with contextlib.suppress(StorageFailed):
+                self.sync()
             self._environment.close()
             self._lock.close()
 
@@ -114,7 +141,7 @@ class MetaStore:
         try:
             record = msgspec.msgpack.decode(raw, type=_Record)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise MetaError(f"{self._directory}: expected the meta data of a node, found: {error}") from None
+            raise DamagedMeta(f"{self._directory}: expected the meta data of a node, found: {error}") from None
         for what, expected, found in (
             ("format", _FORMAT, record.format),
             ("cluster", cluster, record.cluster),
@@ -127,7 +154,8 @@ class MetaStore:
         return record
 
 
-def _locked(directory: Path) -> TextIOWrapper:
+def hold_directory(directory: Path) -> TextIOWrapper:
+    """Keep every other process out of a data directory until the file is closed; raises MetaError if one is there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / _LOCK).open("a", encoding="ascii")
@@ -146,7 +174,7 @@ def _opened(path: Path) -> lmdb.Environment:
         # The lock file above excludes other processes, and one thread writes: LMDB's own locks have nothing to add.
         return lmdb.open(os.fspath(path), map_size=_MAP_BYTES, subdir=False, lock=False, max_dbs=0)
     except lmdb.Error as error:
-        raise MetaError(f"{path}: expected the meta data of a node, found: {error}") from None
+        raise DamagedMeta(f"{path}: expected the meta data of a node, found: {error}") from None
 
 
 class Rejoin:

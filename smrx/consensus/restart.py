@@ -68,6 +68,17 @@ def restart(
     # A log in memory is continued by whoever has the rest of it, so that an old snapshot is of no use, but for a node
     # that never had a log: a cluster that is restored.
     usable = _whole(files, journal) if journal.persistent or not meta.joined else []
+    where = files.folder.parent
+    if journal.last_index > 1 and not meta.joined:
+        raise JournalError(
+            f"{where}: expected term and vote of a node with a log up to entry {journal.last_index}, found those of a "
+            f"new one: a file was lost or replaced; {_REBUILD}"
+        )
+    if meta.joined and meta.term < journal.last_term:
+        raise JournalError(
+            f"{where}: expected term {journal.last_term} or later of a node with entries of that term, found "
+            f"{meta.term}: its files are not of one time; {_REBUILD}"
+        )
     if usable:
         _take_over(machine, usable[-1])
         at = usable[-1].metadata
@@ -78,11 +89,7 @@ def restart(
     else:
         journal.applied_index = journal.first_index
     if meta.term < journal.last_term:
-        if meta.joined:
-            raise JournalError(
-                f"{files.folder.parent}: expected term {journal.last_term} or later of a node with entries of that "
-                f"term, found {meta.term}: its files are not of one time; {_REBUILD}"
-            )
+        # A cluster that is restored goes on from the term of its snapshot.
         meta.set_term(journal.last_term, None)
     for start in range(journal.applied_index + 1, journal.getRaftCommitIndex() + 1, 64):
         last = min(start + 63, journal.getRaftCommitIndex())
@@ -126,3 +133,9 @@ def _take_over(machine: LocalMachine, stored: Stored) -> None:
                 machine.restore_part(part.name, memoryview(b"") if data is None else data)
     except ValueError as error:
         raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {_REBUILD}") from None
+    sequence, state_hash = machine.position()
+    if (sequence, f"{state_hash:016x}") != (stored.metadata.sequence, stored.metadata.state_hash):
+        raise SnapshotError(
+            f"{stored.path}: expected the state of command {stored.metadata.sequence} with hash "
+            f"{stored.metadata.state_hash}, found that of command {sequence} with hash {state_hash:016x}; {_REBUILD}"
+        )

@@ -252,7 +252,7 @@ class SnapshotFiles:
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        self._prune()
+        self._prune(target)
         return Stored(target, metadata)
 
     def adopt(self, stored: Stored) -> Stored:
@@ -282,9 +282,9 @@ class SnapshotFiles:
         sync_directory(self.folder)
         return target
 
-    def _prune(self) -> None:
-        found, _ = self.readable()
-        for stored in found[: -self._kept]:
+    def _prune(self, written: Path) -> None:
+        others = [stored for stored in self.readable()[0] if stored.path != written]
+        for stored in others[: max(0, len(others) - self._kept + 1)]:
             # Out of sight at once: a folder that is half removed must not bear a snapshot's name.
             aside = self.folder / f"{_WRITING}{secrets.token_hex(4)}"
             with contextlib.suppress(OSError):

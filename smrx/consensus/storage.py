@@ -24,6 +24,8 @@ import lmdb
 
 #: What is reserved of the address space at first, not of the disk; doubled whenever it is full.
 _FIRST_MAP_BYTES: Final = 1 << 30
+#: Less than an entry of the largest size needs.
+_LEAST_FREE_BYTES: Final = 2 << 20
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -69,19 +71,22 @@ class Storage(Protocol):
 
 def failure(where: str | os.PathLike[str], doing: str, error: OSError | lmdb.Error) -> StorageFailed:
     """The error to raise for a write that failed."""
-    number = error.errno if isinstance(error, OSError) else None
-    # LMDB names the errors of the system by their text only, but for a full disk.
     text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    full = number in _FULL or isinstance(error, lmdb.DiskError) or any(os.strerror(n) in text for n in _FULL)
-    if full:
-        return StorageFull(
-            f"{os.fspath(where)}: expected room to {doing}, found: {text}; nothing acknowledged is lost: make room and "
-            "start the node again"
-        )
-    return StorageFailed(
-        f"{os.fspath(where)}: expected to {doing}, found: {text}; nothing acknowledged is lost: look after the disk "
-        "and start the node again"
+    # LMDB names the errors of the system by their text only, and a write that was cut short by a full disk EIO.
+    full = isinstance(error, lmdb.DiskError) or any(os.strerror(number) in text for number in _FULL)
+    kind = StorageFull if full or _free_bytes(where) < _LEAST_FREE_BYTES else StorageFailed
+    return kind(
+        f"{os.fspath(where)}: expected to {doing}, found: {text}; nothing acknowledged is lost: make room or repair "
+        "the disk, and start the node again"
     )
+
+
+def _free_bytes(where: str | os.PathLike[str]) -> int:
+    try:
+        system = os.statvfs(where)
+    except OSError:
+        return _LEAST_FREE_BYTES
+    return system.f_bavail * system.f_frsize
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:

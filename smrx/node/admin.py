@@ -130,7 +130,19 @@ class AdminService:
             version=self._version,
             durability=node.config.durability,
             incarnation=node.meta.incarnation,
+            **self._snapshot_status(),
         )
+
+    def _snapshot_status(self) -> dict[str, Any]:
+        snapshots = self._node.disk.snapshots
+        if snapshots.stored is None:
+            return {}
+        return {
+            "snapshot_index": snapshots.stored.metadata.log_index,
+            "snapshot_sequence": snapshots.stored.metadata.sequence,
+            "snapshot_pause_ms": round(1000 * snapshots.last_pause_s, 3),
+            "snapshot_s": round(snapshots.last_work_s, 3),
+        }
 
     @cached_property
     def _version(self) -> str:
@@ -211,6 +223,8 @@ class AdminService:
         return admin.InstrumentsReply(**self._at, rows=rows, more=more)
 
     def _on_snapshot(self, request: admin.Snapshot) -> admin.AnyReply:
+        if self._node.fenced is not None:
+            return self._error(AdminErrorCode.FENCED, self._node.fenced)
         self._node.replica.compact()
         return admin.SnapshotReply(**self._at, log_index=self._node.replica.applied_index)
 

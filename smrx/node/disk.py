@@ -4,6 +4,7 @@ Owns which files there are in which durability mode, and refuses a directory tha
 the reactor when it opens and closes.
 """
 
+import contextlib
 import logging
 import time
 
@@ -14,6 +15,7 @@ from smrx.consensus.recovery import MetaStore
 from smrx.consensus.restart import restart
 from smrx.consensus.snapshot_files import FOLDER, SnapshotFiles
 from smrx.consensus.snapshot_taker import ForkedSnapshots
+from smrx.consensus.storage import StorageError
 from smrx.node.machine import ExchangeMachine
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,8 @@ class Disk:
         self._durable = config.durability == "disk"
         self.journal: MemoryJournal = self._journal(config, node_id, meta)
         files = SnapshotFiles(directory / FOLDER, cluster=config.cluster, node_id=node_id)
-        self.snapshots = ForkedSnapshots(machine, files, persistent=self._durable)
         try:
+            self.snapshots = ForkedSnapshots(machine, files, persistent=self._durable)
             self.restarted = restart(machine, self.journal, meta, files, applied=lambda: _forget(machine))
             self.snapshots.known(self.restarted.snapshots)
         except BaseException:
@@ -44,8 +46,13 @@ class Disk:
 
     def close(self) -> None:
         """Let the files go; what was not synced was promised to nobody."""
-        self.snapshots.close()
+        snapshots = getattr(self, "snapshots", None)
+        if snapshots is not None:
+            snapshots.close()
         if isinstance(self.journal, DiskJournal):
+            # A disk that failed said so before; what is not noted now is found out at the next start.
+            with contextlib.suppress(StorageError):
+                self.journal.note_commit()
             self.journal.close()
 
     def _journal(self, config: Config, node_id: int, meta: MetaStore) -> MemoryJournal:

@@ -117,7 +117,7 @@ class Barrier(Request, frozen=True, kw_only=True):
 
 
 class Snapshot(Request, frozen=True, kw_only=True):
-    """Compact the log now. Answered by SnapshotReply."""
+    """Take a snapshot and compact the log. Answered by SnapshotReply, at once; NodeStatus says when it is whole."""
 
 
 class HandOver(Request, frozen=True, kw_only=True):
@@ -297,6 +297,12 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     version: str = ""
     durability: str = "memory"
     incarnation: int = 0
+    #: The newest snapshot on the node's disk that it knows to be whole: log entry and command; how long the loop stood
+    #: still for it, and how long it took in all. 0 without one.
+    snapshot_index: int = 0
+    snapshot_sequence: int = 0
+    snapshot_pause_ms: float = 0.0
+    snapshot_s: float = 0.0
 
 
 class HashReply(Reply, frozen=True, kw_only=True):
@@ -360,7 +366,7 @@ class BarrierReply(Reply, frozen=True, kw_only=True):
 
 
 class SnapshotReply(Reply, frozen=True, kw_only=True):
-    """The log is compacted up to here."""
+    """The snapshot will be of this log entry or a later one."""
 
     log_index: int
 

@@ -1,4 +1,4 @@
-"""Replicas with a journal on a modelled disk: all of them may lose power at once, at any step, and nothing promised is lost."""
+"""Replicas with a journal on a modelled disk: all may lose power at once, at any step, and nothing promised is lost."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""The journal on a disk: whatever step the power goes at, what was synced is there, and nothing that was not written."""
+"""The journal on a disk: whenever the power goes, what was synced is there, and nothing that was not written."""
 
 import random
 from collections.abc import Iterator
@@ -167,7 +167,7 @@ def test_a_record_that_is_missing_is_damage(key: bytes) -> None:
     filled(platter)
     del platter.records[key]
     before = dict(platter.records)
-    with pytest.raises(JournalError, match="the journal is damaged: .*; nothing was changed: rebuild this node"):
+    with pytest.raises(JournalError, match=r"the journal is damaged: .*; nothing was changed: rebuild this node"):
         opened(platter)
     assert platter.records == before
 
@@ -195,10 +195,9 @@ def damages(seed: int, rounds: int) -> Iterator[tuple[Platter, bytes]]:
 
 
 def test_every_bit_that_turns_over_is_noticed() -> None:
-    for platter, key in damages(1, 300):
+    for platter, _ in damages(1, 300):
         with pytest.raises(JournalError, match="the journal is damaged"):
             opened(platter)
-            pytest.fail(f"a bit of {key!r} turned over and nobody noticed")
 
 
 def test_a_record_that_is_no_entry_is_none() -> None:

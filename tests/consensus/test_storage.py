@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError, check_readable
-from smrx.consensus.storage import LmdbStorage, StorageError, StorageFull
+from smrx.consensus.storage import LmdbStorage, StorageError, StorageFailed
 
 
 def journal(path: Path, **options: int) -> DiskJournal:
@@ -25,6 +25,12 @@ def fill(log: DiskJournal, entries: int, size: int = 500) -> None:
         if index % 20 == 0:
             log.sync()
     log.sync()
+
+
+def fill_one_by_one(log: DiskJournal) -> None:
+    while log.last_index < 100_000:
+        log.add(bytes(5000), log.last_index + 1, 1)
+        log.sync()
 
 
 def test_the_map_grows_whenever_it_is_full(tmp_path: Path) -> None:
@@ -83,13 +89,12 @@ def test_a_limit_of_the_system_is_a_full_disk_and_nothing_synced_is_lost(tmp_pat
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
     try:
-        synced = log.last_index
-        with pytest.raises(StorageFull, match="expected room to write the journal"):
-            while log.last_index < 100_000:
-                log.add(bytes(5000), log.last_index + 1, 1)
-                log.sync()
-                synced = log.last_index
-        with pytest.raises(StorageFull):
+        with pytest.raises(
+            StorageFailed, match=r"expected to write the journal, found: .*nothing acknowledged is lost"
+        ):
+            fill_one_by_one(log)
+        synced = log.last_index - 1
+        with pytest.raises(StorageFailed):
             log.sync()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,12 +1,22 @@
 """Durability on disk, on real processes: all nodes die at once, a disk fills up, files are damaged."""
 
+import contextlib
+import io
+import json
+import resource
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from cluster.flow import Flow
 from cluster.proof import equal_logs, read_events
+from cluster.record import ClientRecord
+from smrx import cli
+from smrx.cli.exits import Exit
 from smrx.client import Client
 from smrx.client.asker import asker
 from smrx.config import Limits
+from smrx.consensus.disk_journal import FILE as JOURNAL
 from smrx.consensus.snapshot_files import FOLDER, describe
 from smrx.local import LocalCluster
 from smrx.tape.generate import generate
@@ -37,3 +47,134 @@ def test_all_nodes_killed_at_once_lose_nothing_acknowledged(make_cluster: MakeCl
         assert record.check(read_events(cluster.config, [node], state.event_sequence)) == []
         snapshots = cluster.config.node_dir(node) / FOLDER
         assert describe(snapshots / "latest").metadata.sequence > 0
+
+
+def smrx(cluster: LocalCluster, *arguments: str, code: int = Exit.OK) -> str:
+    """Run a command with the cluster's configuration; return what it printed on success, or its one sentence."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        found = cli.run(["--config", str(cluster.config_path), *arguments])
+    assert found == code, err.getvalue() + out.getvalue()
+    return out.getvalue() if code == Exit.OK else err.getvalue()
+
+
+def role(cluster: LocalCluster, node: int) -> str | None:
+    status = cluster.statuses().get(node)
+    return None if status is None else status.role
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def play(cluster: LocalCluster, commands: int, seed: int = 7) -> ClientRecord:
+    """Send a small market and wait for every answer."""
+    tape = generate(commands, seed=seed)
+    with Client(cluster.config, account=0) as client:
+        assert setup_failure(tape.setup, client.submit(tape.setup)) is None
+    flow = Flow(cluster.config, tape.commands, chunk=100)
+    flow.start()
+    return flow.finish(60)
+
+
+def test_the_past_of_a_stopped_node_can_be_read_backed_up_and_restored(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    cluster = make_cluster(durability="disk")
+    record = play(cluster, 3000)
+    taken = json.loads(smrx(cluster, "snapshot", "take", "--node", "2", "--json"))
+    assert taken["sequence"] >= record.last_sequence
+    folder = tmp_path / "backup"
+    copy = json.loads(smrx(cluster, "snapshot", "backup", str(folder), "--json"))
+    assert "expected to be the only process here" in smrx(cluster, "log", "verify", "--node", "1", code=Exit.RESOURCE)
+    with asker(cluster.config, 1.0) as ask:
+        state = equal_logs(ask, [1, 2, 3], 30)
+    cluster.stop()
+    for node in (1, 2, 3):
+        verified = json.loads(smrx(cluster, "log", "verify", "--node", str(node), "--json"))
+        assert (verified["sequence"], verified["trades"]) == (state.sequence, state.trades)
+        assert verified["state_hash"] == f"{state.state_hash:016x}"
+    trades = lines(smrx(cluster, "log", "replay", "--node", "1", "--from", "3", "--to", "9"))
+    assert [trade["match_id"] for trade in trades] == list(range(3, 10))
+    assert all(trade["kind"] == "TRADE" for trade in trades)
+    commands = lines(smrx(cluster, "log", "dump", "--node", "3", "--from", "100", "--limit", "5"))
+    assert [command["sequence"] for command in commands] == [100, 101, 102, 103, 104]
+    listed = json.loads(smrx(cluster, "snapshot", "list", "--json"))
+    assert {row["node_id"] for row in listed["snapshots"]} >= {2, copy["node_id"]}
+    assert all(found["whole"] for found in json.loads(smrx(cluster, "snapshot", "verify", "--json")))
+
+    restored = LocalCluster(tmp_path / "restored", durability="disk")
+    smrx(restored, "snapshot", "restore", str(folder))
+    assert "expected the data directory of a new node" in smrx(
+        restored, "snapshot", "restore", str(folder), code=Exit.RESOURCE
+    )
+    with restored:
+        restored.wait_leader()
+        with asker(restored.config, 1.0) as ask:
+            again = equal_logs(ask, [1, 2, 3], 30)
+        assert (again.sequence, again.state_hash) == (copy["sequence"], int(copy["state_hash"], 16))
+        with Client(restored.config) as client:
+            client.open_account(77)
+            assert 77 in client.accounts()
+
+
+def test_a_restored_cluster_may_live_in_memory(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    cluster = make_cluster(nodes=1)
+    with Client(cluster.config) as client:
+        client.open_account(5)
+    smrx(cluster, "snapshot", "backup", str(tmp_path / "backup"))
+    cluster.stop()
+    restored = LocalCluster(tmp_path / "restored", nodes=1)
+    smrx(restored, "snapshot", "restore", str(tmp_path / "backup"))
+    with restored:
+        restored.wait_leader()
+        with Client(restored.config) as client:
+            assert 5 in client.accounts()
+        # Once it has lived, what counts is its memory, and that is gone: the old files are nobody's state any more.
+        restored.kill(1)
+        restored.start_node(1)
+        restored.wait_for(lambda: [s.role for s in restored.statuses().values()] == ["learner"], 30, "a learner")
+
+
+def test_a_full_disk_ends_a_node_with_one_sentence_and_nothing_acknowledged_is_lost(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(nodes=1, durability="disk")
+    tape = generate(30_000, seed=9)
+    with Client(cluster.config, account=0) as client:
+        assert setup_failure(tape.setup, client.submit(tape.setup)) is None
+    flow = Flow(cluster.config, tape.commands, chunk=200)
+    # What a full disk is to a process: no file of it can grow any more.
+    resource.prlimit(cluster.process(1).pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    flow.start()
+    assert cluster.process(1).wait(60) == Exit.DISK
+    *_, said = cluster.log_path(1).read_text().splitlines()
+    assert said.startswith("smrx: ")
+    assert "nothing acknowledged is lost: make room or repair the disk, and start the node again" in said
+    assert flow.acknowledged < len(tape.commands)
+    cluster.start_node(1)
+    record = flow.finish(60)
+    with asker(cluster.config, 1.0) as ask:
+        state = equal_logs(ask, [1], 30)
+    assert record.check(read_events(cluster.config, [1], state.event_sequence)) == []
+
+
+def test_a_damaged_node_says_so_and_is_rebuilt_from_the_others(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(durability="disk", limits=Limits(snapshot_commands=500, compaction_entries=40))
+    play(cluster, 2000)
+    victim = next(node for node in (1, 2, 3) if node != cluster.wait_leader())
+    cluster.kill(victim)
+    journal = cluster.config.node_dir(victim) / JOURNAL
+    damaged = bytearray(journal.read_bytes())
+    for at in range(2 * 4096, len(damaged), 1000):
+        damaged[at] ^= 0xFF
+    journal.write_bytes(damaged)
+    said = smrx(cluster, "node", "--id", str(victim), "--quiet", code=Exit.RESOURCE)
+    assert said.count("\n") == 1
+    assert f"{JOURNAL}" in said
+    assert journal.read_bytes() == bytes(damaged), "a damaged file was changed"
+    cluster.start_node(victim, "--rebuild", "--yes")
+    with Client(cluster.config) as client:
+        client.open_account(78)
+    with asker(cluster.config, 1.0) as ask:
+        equal_logs(ask, [1, 2, 3], 30)
+    cluster.wait_for(lambda: role(cluster, victim) == "follower", 30, "the rebuilt node as a follower")
+    assert "removed" in cluster.log_path(victim).read_text()

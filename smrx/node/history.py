@@ -1,0 +1,274 @@
+"""What the disk of a stopped node remembers: its commands and trades again, in order, with the numbers they had.
+
+Owns the way from snapshots and journal to commands and trades: the state machine does all of it once more, beginning
+with the newest snapshot that lies before what is asked for. Changes no file. Called by `smrx log` and by whoever wants
+the past of a node; a node itself restarts with the same entries (smrx/consensus/restart.py).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from smrx.config import Config
+from smrx.consensus.disk_journal import FILE, DiskJournal, check_readable
+from smrx.consensus.journal import LogEntry
+from smrx.consensus.messages import NO_OP
+from smrx.consensus.recovery import MetaError, hold_directory
+from smrx.consensus.restart import replay_entries
+from smrx.consensus.snapshot_files import FOLDER, STATE, SnapshotError, SnapshotFiles, Stored, verify
+from smrx.consensus.storage import LmdbStorage
+from smrx.engine.codes import EventKind
+from smrx.node.machine import Applied, ExchangeMachine
+from smrx.wire import batches
+
+#: Nothing here needs what a node remembers for others.
+_RING = 1
+
+
+class HistoryError(Exception):
+    """What is asked for is not there; the message is one sentence for the operator."""
+
+
+class ReplayedCommand(NamedTuple):
+    """One command with its number, the log entry it came in, and what came of it. Records as in engine/records.py."""
+
+    sequence: int
+    log_index: int
+    term: int
+    time_ns: int
+    command: np.void
+    outcome: np.void
+
+
+class ReplayedTrade(NamedTuple):
+    """One trade: the TRADE event, as it was published."""
+
+    match_id: int
+    sequence: int
+    log_index: int
+    event: np.void
+
+
+class History:
+    """The journal and the snapshots of one node; see open_history()."""
+
+    def __init__(self, journal: DiskJournal, snapshots: list[Stored]) -> None:
+        """`snapshots`: those that are whole and that the journal continues, oldest first."""
+        self.journal = journal
+        self.snapshots = snapshots
+
+    def replay(
+        self,
+        callback: Callable[[Applied, LogEntry], bool | None],
+        starts_before: Callable[[ExchangeMachine], bool] = lambda machine: True,
+    ) -> ExchangeMachine:
+        """Apply the log again from the newest state for which `starts_before` holds, handing over each entry applied.
+
+        Ends with the last entry this node knew to be committed, or after the first for which the callback returns
+        False; returns the machine as it is then. Raises HistoryError if every state is too late, or there is none.
+        """
+        machine, index = self._beginning(starts_before)
+
+        def apply(entry: LogEntry) -> bool | None:
+            command, log_index, term = entry
+            machine.apply(log_index, term, command)
+            return callback(machine.take_applied()[0], entry)
+
+        replay_entries(self.journal, index + 1, self.journal.getRaftCommitIndex(), apply)
+        return machine
+
+    @property
+    def uncommitted(self) -> int:
+        """Entries that follow the last one this node knew to be committed."""
+        later = self.journal.between(self.journal.getRaftCommitIndex() + 1, self.journal.last_index)
+        return sum(entry[0] != NO_OP for entry in later)
+
+    def _beginning(self, starts_before: Callable[[ExchangeMachine], bool]) -> tuple[ExchangeMachine, int]:
+        oldest = None
+        for stored in reversed(self.snapshots):
+            machine = _restored(stored)
+            if starts_before(machine):
+                return machine, stored.log_index
+            oldest = machine
+        if self.journal.first_index == 1:
+            return ExchangeMachine(_RING, _RING), 1
+        if oldest is None:
+            raise HistoryError(
+                f"expected a snapshot at log entry {self.journal.first_index} or later, where the journal begins, "
+                "found none that is whole"
+            )
+        raise HistoryError(
+            f"expected an earlier state to begin with, found that of command {oldest.engine.sequence} and trade "
+            f"{oldest.engine.match_sequence} as the oldest; what came before is no longer on this disk"
+        )
+
+
+def replay_commands(
+    history: History, from_seq: int, to_seq: int | None, callback: Callable[[ReplayedCommand], bool | None]
+) -> int:
+    """Hand the callback commands from_seq..to_seq (None: to the end) in order; return how many.
+
+    Stops early when the callback returns False. Requests that were repeated have no sequence and are left out. Raises
+    HistoryError if the disk no longer reaches back to from_seq.
+    """
+    _check_range(from_seq, to_seq)
+    count = 0
+
+    def take(applied: Applied, entry: LogEntry) -> bool:
+        nonlocal count
+        if applied.sequence < from_seq:
+            return True
+        batch = batches.decode(entry[0])
+        for command, outcome in zip(batch.commands, applied.outcomes, strict=True):
+            sequence = int(outcome["sequence"])
+            if sequence < from_seq:
+                continue
+            if to_seq is not None and sequence > to_seq:
+                return False
+            count += 1
+            if callback(ReplayedCommand(sequence, entry[1], entry[2], batch.time_ns, command, outcome)) is False:
+                return False
+        return to_seq is None or applied.sequence < to_seq
+
+    history.replay(take, lambda machine: machine.engine.sequence < from_seq)
+    return count
+
+
+def replay_trades(
+    history: History, from_match_id: int, to_match_id: int | None, callback: Callable[[ReplayedTrade], bool | None]
+) -> int:
+    """Hand the callback trades from_match_id..to_match_id (None: to the end) in order; return how many.
+
+    Stops early when the callback returns False. Raises HistoryError if the disk no longer reaches back to the first.
+    """
+    _check_range(from_match_id, to_match_id)
+    count = 0
+
+    def take(applied: Applied, entry: LogEntry) -> bool:
+        nonlocal count
+        trades = applied.events[applied.events["kind"] == EventKind.TRADE]
+        for event in trades[trades["match_id"] >= from_match_id]:
+            match_id = int(event["match_id"])
+            if to_match_id is not None and match_id > to_match_id:
+                return False
+            count += 1
+            if callback(ReplayedTrade(match_id, int(event["command_sequence"]), entry[1], event)) is False:
+                return False
+            if match_id == to_match_id:
+                return False
+        return True
+
+    history.replay(take, lambda machine: machine.engine.match_sequence < from_match_id)
+    return count
+
+
+@contextlib.contextmanager
+def open_history(config: Config, node_id: int) -> Iterator[History]:
+    """What the disk of a node that does not run remembers.
+
+    Raises MetaError if the node runs or there is no such directory, StorageError, JournalError or SnapshotError for
+    what is damaged. A damaged snapshot is refused although a node could begin with another one.
+    """
+    directory = config.node_dir(node_id)
+    if not directory.is_dir():
+        raise MetaError(f"{directory}: expected the data directory of node {node_id}, found none")
+    with hold_directory(directory):
+        path = directory / FILE
+        if path.exists():
+            check_readable(path)
+        storage = LmdbStorage(path, readonly=True)
+        try:
+            journal = DiskJournal(storage, cluster=config.cluster, node_id=node_id, joined=False, where=path)
+            found, faults = SnapshotFiles(directory / FOLDER, cluster=config.cluster, node_id=node_id).readable()
+            if faults:
+                raise faults[0]
+            for stored in found:
+                verify(stored)
+            yield History(journal, [stored for stored in found if stored.log_index >= journal.first_index])
+        finally:
+            storage.close()
+
+
+def load_snapshot(stored: Stored) -> ExchangeMachine:
+    """The machine as it was, every byte checked; raises SnapshotError."""
+    verify(stored)
+    machine = _restored(stored)
+    if machine.position() != (stored.metadata.sequence, int(stored.metadata.state_hash, 16)):
+        raise SnapshotError(
+            f"{stored.path}: expected the state of command {stored.metadata.sequence} with hash "
+            f"{stored.metadata.state_hash}, found that of command {machine.engine.sequence} with hash "
+            f"{machine.engine.state_hash:016x}"
+        )
+    return machine
+
+
+def _restored(stored: Stored) -> ExchangeMachine:
+    machine = ExchangeMachine(_RING, _RING)
+    state = stored.part(STATE)
+    assert state is not None
+    try:
+        machine.restore(bytes(state))
+    except ValueError as error:
+        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}") from None
+    return machine
+
+
+def _check_range(first: int, last: int | None) -> None:
+    if first < 1 or (last is not None and last < first):
+        raise HistoryError(
+            f"expected a range that begins with 1 or more and does not end before, found {first} to {last}"
+        )
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What verify_history() found. `faults`: snapshots that are not the state the log leads to."""
+
+    first_index: int
+    last_index: int
+    snapshots: int
+    sequence: int
+    state_hash: int
+    trades: int
+    uncommitted: int
+    faults: tuple[str, ...] = ()
+
+
+def verify_history(history: History) -> Verified:
+    """Apply everything again from the oldest state there is, and hold the later snapshots against it."""
+    waiting = list(history.snapshots)
+    faults: list[str] = []
+    position: tuple[int, str] | None = None
+
+    def settle(log_index: int) -> None:
+        """Compare the snapshots up to this entry with where the log has led so far."""
+        while waiting and waiting[0].log_index <= log_index:
+            stored = waiting.pop(0)
+            found = (stored.metadata.sequence, stored.metadata.state_hash)
+            if position is not None and found != position:
+                faults.append(
+                    f"{stored.path}: expected the state of command {position[0]} with hash {position[1]}, to which the "
+                    f"log leads, found that of command {found[0]} with hash {found[1]}"
+                )
+
+    def compare(applied: Applied, entry: LogEntry) -> None:
+        nonlocal position
+        # A snapshot may stand at an entry that only marks a term: it is compared before the next one.
+        settle(applied.log_index - 1)
+        position = applied.sequence, f"{applied.state_hash:016x}"
+
+    oldest = history.snapshots[0].metadata.sequence if history.journal.first_index > 1 and waiting else -1
+    machine = history.replay(compare, lambda machine: machine.engine.sequence <= oldest)
+    settle(history.journal.getRaftCommitIndex())
+    return Verified(
+        first_index=history.journal.first_index,
+        last_index=history.journal.last_index,
+        snapshots=len(history.snapshots),
+        sequence=machine.engine.sequence,
+        state_hash=machine.engine.state_hash,
+        trades=machine.engine.trade_count,
+        uncommitted=history.uncommitted,
+        faults=tuple(faults),
+    )
