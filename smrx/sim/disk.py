@@ -160,11 +160,12 @@ class SimulatedSnapshots:
         self._step()
         kept = [known for known in self._disk.snapshots if known.index < snapshot.index]
         self._disk.snapshots[:] = [*kept[1 - _KEPT :], snapshot]
+        self._refused.discard(snapshot.index)
         self._step()
 
     def refused(self, index: int) -> None:
         """See SnapshotStore."""
-        self._refused.add(index)
+        self._refused |= {known.index for known in self._disk.snapshots if known.index == index and not _whole(known)}
 
     def release(self, index: int) -> None:
         """See SnapshotStore."""
@@ -186,7 +187,7 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
 
     Raises JournalError where nothing whole is left to begin with.
     """
-    disk.snapshots[:] = [known for known in disk.snapshots if is_intact(known.data, known.checksum)]
+    disk.snapshots[:] = [known for known in disk.snapshots if _whole(known)]
     usable = [known for known in disk.snapshots if known.index >= journal.first_index]
     if usable:
         newest = usable[-1]
@@ -206,3 +207,7 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
         if entry != NO_OP:
             machine.apply(index, term, entry)
         journal.applied_index = index
+
+
+def _whole(snapshot: Snapshot) -> bool:
+    return is_intact(snapshot.data, snapshot.checksum)

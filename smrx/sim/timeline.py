@@ -72,9 +72,11 @@ def _message_text(source: int, target: int, frame: bytes) -> str:
 def _body_text(body: messages.Body) -> str:
     if isinstance(body, AppendEntries):
         entries = body.entries
-        carried = f"entries {entries[0][1]}..{entries[-1][1]} of terms {entries[0][2]}..{entries[-1][2]}"
         after = "no base" if body.prev_index is None else f"after ({body.prev_index}, term {body.prev_term})"
-        return f"append {after}, commit {body.commit_index}, {carried if entries else 'no entries'}"
+        carried = "no entries"
+        if entries:
+            carried = f"entries {entries[0][1]}..{entries[-1][1]} of terms {entries[0][2]}..{entries[-1][2]}"
+        return f"append {after}, commit {body.commit_index}, stream {body.stream}, {carried}"
     fields = {name: getattr(body, name) for name in body.__struct_fields__}
     shown = ", ".join(
         f"{name} {f'{len(value)} bytes' if isinstance(value, bytes) else value}" for name, value in fields.items()
