@@ -211,7 +211,7 @@ class Member:
             self.journal,
             self._timing,
             compaction_entries=profile.compaction_entries,
-            snapshots=snapshots,
+            snapshots=snapshots if parts.keeps_snapshots else None,
             snapshot_commands=profile.snapshot_commands,
         )
         self.replica.chunk_bytes = profile.chunk_bytes

@@ -62,6 +62,8 @@ class Parts:
     meta: type[SimulatedMeta] = SimulatedMeta
     journal: type[MemoryJournal] = MemoryJournal
     disk_journal: type[DiskJournal] = DiskJournal
+    #: Whether disk mode has somewhere to store snapshots.
+    keeps_snapshots: bool = True
     #: Takes the place of the timing that the seed draws.
     timing: Timing | None = None
 
