@@ -225,7 +225,7 @@ def restore(folder: Path, as_json: bool) -> None:
 def _taken(config: Config, node_id: int | None, timeout: float) -> NodeStatus:
     """Let a node take a snapshot; return its status once it is whole."""
     deadline = time.monotonic() + timeout
-    with asker(config, 5.0) as ask:
+    with asker(config, 1.0) as ask:
         chosen = config.node(node_id).id if node_id is not None else _leader(config, ask)
         reply = ask(chosen, Snapshot())
         if isinstance(reply, AdminError):

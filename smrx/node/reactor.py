@@ -7,6 +7,7 @@ applies); make durable what the turn promised; and only then let messages, answe
 import gc
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -293,6 +294,9 @@ def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None
 
     Raises what Node raises for the operator's mistakes.
     """
+    # Connections cost a descriptor each, strangers' included: use all that the machine grants.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     node = Node(config, node_id, allow_corruption=allow_corruption)
 
     def on_signal(number: int, frame: FrameType | None) -> None:

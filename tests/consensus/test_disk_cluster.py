@@ -319,3 +319,31 @@ def test_a_node_that_lost_its_disk_elects_nobody(clock: Clock) -> None:
 def test_a_log_that_says_wrongly_what_it_holds_is_found(clock: Clock, journal_class: type[DiskJournal]) -> None:
     with pytest.raises(AssertionError):
         loses_a_disk_half_way(clock, journal_class)
+
+
+class CompactsTooEarly(Replica):
+    """A bug: the log is cut where no snapshot stands yet."""
+
+    def _compact_below_snapshots(self) -> None:
+        if len(self._journal) > 10:
+            self._journal.compact(self.applied_index - 5)
+
+
+def test_a_log_that_is_cut_above_the_snapshots_is_found(clock: Clock) -> None:
+    assert found_by_a_storm(clock, CompactsTooEarly, 20)
+
+
+def test_a_log_is_not_cut_while_no_snapshot_is_whole(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelSnapshots, "poll", lambda self: None)
+    cluster = DiskCluster(clock)
+    cluster.elect()
+    cluster.commit(100)
+    assert all(member.journal.first_index == 1 for member in cluster.members.values())
+
+
+def test_members_take_their_snapshots_at_different_times(clock: Clock) -> None:
+    cluster = DiskCluster(clock, compaction_entries=120)
+    cluster.elect()
+    cluster.commit(200)
+    taken = [member.snapshots[-1].index for member in cluster.members.values()]
+    assert len(set(taken)) == 3, taken

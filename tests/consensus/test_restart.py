@@ -1,0 +1,225 @@
+"""What a node begins with: the newest whole snapshot and the log after it, or a refusal that says what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from smrx.consensus import MemoryJournal, MetaStore
+from smrx.consensus.disk_journal import DiskJournal, JournalError
+from smrx.consensus.restart import Restarted, replay_entries, restart
+from smrx.consensus.snapshot_files import Position, SnapshotError, SnapshotFiles, Stored
+from tests.consensus.harness import Machine, entry
+from tests.consensus.model_disk import ModelStorage, Platter
+
+
+class LocalMachine(Machine):
+    """A machine with something of its own beside the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: dict[str, bytes] = {}
+
+    def restore_part(self, name: str, data: memoryview) -> None:
+        if name != "beside":
+            raise ValueError(f"no part {name}")
+        self.parts[name] = bytes(data)
+
+
+class Disk:
+    """One node's disk: journal, meta data, snapshots; entries of number n stand at index n + 1."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.path = tmp_path
+        self.platter = Platter()
+        self.files = SnapshotFiles(tmp_path / "snapshots", cluster="alpha", node_id=1)
+        self.meta = MetaStore(tmp_path, cluster="alpha", node_id=1)
+        self.meta.set_term(3, 1)
+        self.meta.set_joined()
+        self.journal = self.open()
+        self.machine = LocalMachine()
+
+    def open(self) -> DiskJournal:
+        return DiskJournal(ModelStorage(self.platter), cluster="alpha", node_id=1, joined=False)
+
+    def append(self, last: int, *, committed: int | None = None) -> None:
+        """Append and apply entries up to this number."""
+        for number in range(len(self.machine.numbers) + 1, last + 1):
+            self.journal.add(entry(number), number + 1, 1 + number // 40)
+            self.machine.apply(number + 1, 1, entry(number))
+        self.journal.setRaftCommitIndex(1 + (last if committed is None else committed))
+        self.journal.sync()
+
+    def take(self) -> Stored:
+        sequence, state_hash = self.machine.position()
+        position = Position(sequence + 1, self.journal.last_term, sequence, state_hash % (1 << 64))
+        return self.files.write(position, {"state": [self.machine.snapshot()], "beside": [b"more"]})
+
+    def restart(self) -> tuple[LocalMachine, DiskJournal, Restarted]:
+        machine, journal = LocalMachine(), self.open()
+        return machine, journal, restart(machine, journal, self.meta, self.files)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path)
+
+
+def damage(stored: Stored) -> None:
+    state = stored.path / "state"
+    data = bytearray(state.read_bytes())
+    data[-1] ^= 1
+    state.write_bytes(data)
+
+
+def test_without_a_snapshot_the_whole_log_is_applied(disk: Disk) -> None:
+    disk.append(50)
+    machine, journal, restarted = disk.restart()
+    assert machine.position() == disk.machine.position()
+    assert (journal.applied_index, restarted.snapshots) == (51, [])
+
+
+def test_with_a_snapshot_only_what_follows_it_is_applied(disk: Disk) -> None:
+    disk.append(30)
+    disk.take()
+    disk.journal.compact(31)
+    disk.append(50)
+    machine, journal, restarted = disk.restart()
+    assert machine.position() == disk.machine.position()
+    assert machine.parts == {"beside": b"more"}
+    assert (journal.first_index, journal.applied_index, restarted.sequence_of_snapshot) == (31, 51, 30)
+
+
+def test_what_is_not_known_to_be_committed_waits_for_a_leader(disk: Disk) -> None:
+    disk.append(50, committed=45)
+    machine, journal, _ = disk.restart()
+    assert (len(machine.numbers), journal.applied_index, journal.last_index) == (45, 46, 51)
+
+
+def test_a_log_that_ends_before_the_snapshot_begins_anew_after_it(disk: Disk) -> None:
+    disk.append(20)
+    disk.journal.sync()
+    ahead = Disk.__new__(Disk)
+    ahead.__dict__ = disk.__dict__ | {"platter": Platter(), "machine": LocalMachine()}
+    ahead.journal = ahead.open()
+    ahead.append(80)
+    ahead.take()
+    machine, journal, _ = disk.restart()
+    assert machine.position() == ahead.machine.position()
+    assert (journal.first_index, journal.last_index, journal.applied_index) == (81, 81, 81)
+
+
+def test_a_damaged_snapshot_gives_way_to_an_older_one_that_the_log_continues(
+    disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.append(20)
+    disk.take()
+    disk.append(40)
+    damage(disk.take())
+    disk.journal.compact(21)
+    disk.append(60)
+    machine, _, restarted = disk.restart()
+    assert machine.position() == disk.machine.position()
+    assert [stored.log_index for stored in restarted.snapshots] == [21]
+    assert "its part state is not what was written; it is not used" in caplog.text
+
+
+def test_a_damaged_snapshot_that_the_log_needs_is_refused_and_nothing_is_changed(disk: Disk) -> None:
+    disk.append(20)
+    stored = disk.take()
+    disk.journal.compact(21)
+    disk.append(30)
+    damage(stored)
+    before = dict(disk.platter.records), sorted(disk.path.rglob("*"))
+    message = r"snapshot-20: the snapshot is damaged: .*; nothing was changed: rebuild this node .*--rebuild"
+    with pytest.raises(SnapshotError, match=message):
+        disk.restart()
+    assert (disk.platter.records, sorted(disk.path.rglob("*"))) == before
+
+
+def test_a_log_without_the_snapshot_it_continues_is_refused(disk: Disk) -> None:
+    disk.append(20)
+    disk.journal.compact(15)
+    disk.journal.sync()
+    with pytest.raises(SnapshotError, match="expected a snapshot at log entry 15 or later, found none"):
+        disk.restart()
+
+
+def test_a_snapshot_older_than_the_log_is_of_no_use(disk: Disk) -> None:
+    disk.append(10)
+    disk.take()
+    disk.append(20)
+    disk.journal.compact(15)
+    disk.journal.sync()
+    with pytest.raises(SnapshotError, match="expected a snapshot at log entry 15 or later, found none"):
+        disk.restart()
+
+
+def test_a_snapshot_whose_state_is_not_the_one_it_names_is_refused(disk: Disk) -> None:
+    disk.append(20)
+    disk.files.write(Position(21, 1, 20, 12345), {"state": [disk.machine.snapshot()]})
+    with pytest.raises(SnapshotError, match="expected the state of command 20 with hash 0000000000003039"):
+        disk.restart()
+
+
+def test_a_part_the_machine_does_not_know_is_refused(disk: Disk) -> None:
+    disk.append(20)
+    sequence, state_hash = disk.machine.position()
+    position = Position(21, 1, sequence, state_hash)
+    disk.files.write(position, {"state": [disk.machine.snapshot()], "strange": [b"x"]})
+    with pytest.raises(SnapshotError, match="the snapshot cannot be used: no part strange"):
+        disk.restart()
+
+
+def test_term_and_vote_older_than_the_log_are_refused(disk: Disk) -> None:
+    disk.append(200)
+    with pytest.raises(JournalError, match="expected term 6 or later of a node with entries of that term, found 3"):
+        disk.restart()
+
+
+def test_a_log_without_term_and_vote_is_refused(disk: Disk, tmp_path: Path) -> None:
+    disk.append(20)
+    disk.meta.close()
+    (tmp_path / "meta.lmdb").unlink()
+    disk.meta = MetaStore(tmp_path, cluster="alpha", node_id=1)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="a file was lost or replaced"):
+            disk.restart()
+
+
+def test_a_node_in_memory_that_lived_before_begins_with_nothing(disk: Disk) -> None:
+    disk.append(20)
+    disk.take()
+    machine, journal = LocalMachine(), MemoryJournal()
+    restart(machine, journal, disk.meta, disk.files)
+    assert (machine.numbers, journal.first_index, journal.lost) == ([], 1, True)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
+    disk: Disk, tmp_path: Path, durable: bool
+) -> None:
+    disk.append(90)
+    disk.take()
+    disk.meta.close()
+    (tmp_path / "meta.lmdb").unlink()
+    meta = MetaStore(tmp_path, cluster="alpha", node_id=1)
+    machine = LocalMachine()
+    journal = (
+        DiskJournal(ModelStorage(Platter()), cluster="alpha", node_id=1, joined=False) if durable else MemoryJournal()
+    )
+    restart(machine, journal, meta, disk.files)
+    assert machine.position() == disk.machine.position()
+    assert (journal.first_index, journal.applied_index, meta.term, meta.joined) == (91, 91, 3, False)
+
+
+def test_replaying_stops_where_the_callback_says_so(disk: Disk) -> None:
+    disk.append(50)
+    seen: list[int] = []
+
+    def until_30(found: tuple[bytes, int, int]) -> bool:
+        seen.append(found[1])
+        return found[1] < 30
+
+    assert replay_entries(disk.journal, 10, 51, until_30) == 21
+    assert seen == list(range(10, 31))
+    assert replay_entries(disk.journal, 40, 45, lambda found: None) == 6

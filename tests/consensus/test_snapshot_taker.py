@@ -1,0 +1,252 @@
+"""Snapshots by a forked child: of the state as it was, without waiting, whatever becomes of the child."""
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from smrx.consensus.snapshot_files import SnapshotFiles, verify
+from smrx.consensus.snapshot_taker import ForkedSnapshots
+from smrx.consensus.snapshots import Mark, MemorySnapshots, Schedule, Snapshot
+from smrx.consensus.storage import StorageFull
+
+DEADLINE_SECONDS = 20.0
+
+
+class Source:
+    """A machine with an array for a state."""
+
+    def __init__(self, size: int = 1000) -> None:
+        self.state = np.zeros(size, np.uint64)
+        self.before: Callable[[], None] = lambda: None
+
+    def snapshot_parts(self) -> dict[str, list[memoryview]]:
+        self.before()
+        return {"state": [memoryview(self.state.view(np.uint8))]}
+
+    def position(self) -> tuple[int, int]:
+        return int(self.state[0]), 7
+
+
+def taker(folder: Path, source: Source, *, persistent: bool = True) -> ForkedSnapshots:
+    return ForkedSnapshots(source, SnapshotFiles(folder, cluster="alpha", node_id=1), persistent=persistent)
+
+
+def wait(store: ForkedSnapshots) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while store.pending_index is not None:
+        assert time.monotonic() < deadline, "the child never ended"
+        store.poll()
+        time.sleep(0.001)
+
+
+def test_it_is_of_the_moment_of_the_fork(tmp_path: Path) -> None:
+    source = Source()
+    source.state[:] = 5
+    store = taker(tmp_path, source)
+    source.before = lambda: time.sleep(0.05)  # In the child: it looks long after the loop has gone on.
+    store.begin(10, 1)
+    source.state[:] = 6
+    assert store.pending_index == 10
+    wait(store)
+    newest = store.newest()
+    assert newest is not None
+    assert (newest.index, newest.term) == (10, 1)
+    assert bytes(newest.data) == np.full(1000, 5, np.uint64).tobytes()
+    assert newest == Snapshot.of(10, 1, bytes(newest.data))
+    assert store.stored is not None
+    verify(store.stored)
+
+
+def test_only_one_is_taken_at_a_time_and_the_older_one_counts_for_restarts(tmp_path: Path) -> None:
+    source = Source()
+    store = taker(tmp_path, source)
+    store.begin(10, 1)
+    store.begin(11, 1)
+    assert store.pending_index == 10
+    wait(store)
+    assert store.oldest_index() == 10
+    for index in (20, 30):
+        source.state[0] += 1
+        store.begin(index, 1)
+        wait(store)
+    assert store.oldest_index() == 20
+
+
+def test_for_a_peer_of_a_node_in_memory_no_file_is_written(tmp_path: Path) -> None:
+    source = Source()
+    source.state[:] = 8
+    store = taker(tmp_path, source, persistent=False)
+    store.begin(10, 1, lasting=False)
+    wait(store)
+    newest = store.newest()
+    assert newest is not None
+    assert newest == Snapshot.of(10, 1, source.state.tobytes())
+    assert not list(tmp_path.iterdir())
+    store.release(11)
+    assert store.newest() is None
+
+
+def test_the_child_holds_none_of_the_nodes_sockets_and_locks(tmp_path: Path) -> None:
+    source = Source()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        router = context.socket(zmq.ROUTER)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+
+        def descriptors() -> None:
+            found = []
+            for fd in sorted(map(int, os.listdir("/proc/self/fd"))):
+                with contextlib.suppress(OSError):  # The listing's own.
+                    found += [os.readlink(f"/proc/self/fd/{fd}")] if fd > 2 else []
+            (tmp_path / "held").write_text("\n".join(found))
+
+        source.before = descriptors
+        store = taker(tmp_path / "snapshots", source)
+        store.begin(10, 1)
+        wait(store)
+        held = (tmp_path / "held").read_text()
+        assert "pipe:" in held
+        assert "socket:" not in held
+        # The node's own still work.
+        dealer = context.socket(zmq.DEALER)
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        dealer.send(b"hello")
+        assert router.poll(5000)
+    context.destroy(linger=0)
+    assert gc.isenabled()
+
+
+def test_a_child_that_is_killed_leaves_nothing_and_the_next_one_is_taken(tmp_path: Path) -> None:
+    source = Source()
+    source.before = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    clock = [0.0]
+    store = ForkedSnapshots(
+        source, SnapshotFiles(tmp_path, cluster="alpha", node_id=1), persistent=True, clock=lambda: clock[0]
+    )
+    store.begin(10, 1)
+    wait(store)
+    assert store.newest() is None
+    source.before = lambda: None
+    store.begin(11, 1)
+    assert store.pending_index is None, "tried again without a pause"
+    clock[0] += 60.0
+    store.begin(11, 1)
+    wait(store)
+    assert store.oldest_index() == 11
+
+
+def test_a_disk_without_room_costs_the_snapshot_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Source()
+    store = taker(tmp_path, source)
+    store.begin(10, 1)
+    wait(store)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    store.begin(20, 1)
+    wait(store)
+    assert store.oldest_index() == 10
+    assert "No space left" in caplog.text
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    # One that a leader sent must be kept before the log is cut at it.
+    with pytest.raises(StorageFull, match="nothing acknowledged is lost"):
+        store.keep(Snapshot.of(30, 1, b"state"))
+
+
+def test_one_that_a_leader_sent_is_durable_at_once(tmp_path: Path) -> None:
+    source = Source()
+    store = taker(tmp_path, source)
+    store.keep(Snapshot.of(30, 4, b"state"))
+    stored = store.stored
+    assert stored is not None
+    verify(stored)
+    assert (stored.log_index, stored.metadata.log_term, store.oldest_index()) == (30, 4, 30)
+
+
+def test_what_a_peer_refused_is_sent_again_only_if_it_is_whole(tmp_path: Path) -> None:
+    source = Source()
+    store = taker(tmp_path, source)
+    store.begin(10, 1)
+    wait(store)
+    store.refused(10)
+    assert store.newest() is not None
+    assert store.stored is not None
+    with (store.stored.path / "state").open("r+b") as file:
+        file.write(b"x")
+    store.refused(10)
+    assert store.newest() is None
+
+
+def test_closing_ends_the_child(tmp_path: Path) -> None:
+    source = Source()
+    source.before = lambda: time.sleep(DEADLINE_SECONDS)
+    store = taker(tmp_path, source)
+    store.begin(10, 1)
+    store.close()
+    assert store.pending_index is None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_the_loop_stands_still_for_a_few_milliseconds_at_most(tmp_path: Path) -> None:
+    source = Source(25 << 20)  # 200 MiB
+    source.state[:] = 1
+    pauses = []
+    for index in range(5):
+        store = taker(tmp_path, source)
+        source.before = lambda: os._exit(0)  # The fork alone.
+        store.begin(10 + index, 1)
+        wait(store)
+        pauses.append(store.last_pause_s)
+    # The mark is 3 ms on a machine with nothing else to do (`smrx bench recovery`); a copy on the loop takes 40 ms.
+    assert min(pauses) < 0.02
+
+
+# When.
+
+
+def test_a_snapshot_is_due_after_commands_entries_bytes_or_time() -> None:
+    start = Mark(0, 0, 0, 0.0)
+    schedule = Schedule(start, commands=100, seconds=60.0, entries=50, size_bytes=1000)
+    assert not schedule.due(Mark(99, 49, 999, 59.0))
+    assert schedule.due(Mark(100, 1, 1, 1.0))
+    assert schedule.due(Mark(1, 50, 1, 1.0))
+    assert schedule.due(Mark(1, 1, 1000, 1.0))
+    assert schedule.due(Mark(1, 1, 1, 60.0))
+    assert not schedule.due(Mark(0, 10, 10, 600.0)), "nothing changed since"
+
+
+def test_one_that_failed_is_due_again_and_one_that_is_whole_is_not() -> None:
+    schedule = Schedule(Mark(0, 0, 0, 0.0), commands=100, seconds=60.0, entries=50, size_bytes=1000)
+    mark = Mark(120, 7, 500, 3.0)
+    schedule.begun(mark)
+    schedule.whole(0)
+    assert schedule.due(mark)
+    schedule.whole(7)
+    assert not schedule.due(Mark(219, 8, 600, 4.0))
+    assert schedule.due(Mark(220, 8, 600, 4.0))
+
+
+def test_in_memory_only_a_peers_need_takes_one() -> None:
+    store = MemorySnapshots(lambda: b"state")
+    store.begin(5, 1)
+    assert store.newest() is None
+    store.begin(5, 1, lasting=False)
+    assert store.newest() == Snapshot.of(5, 1, b"state")
+    store.refused(5)
+    assert store.newest() is None

@@ -1,0 +1,34 @@
+"""The benchmarks of journal and recovery, run small: they measure what they say, and notice when they do not."""
+
+from pathlib import Path
+
+import pytest
+
+from smrx.bench import journal, recovery
+from smrx.consensus.disk_journal import DiskJournal
+
+
+def test_the_journal_bench_counts_what_is_on_the_disk(tmp_path: Path) -> None:
+    figures = journal.run(seconds=0.4, directory=tmp_path)
+    assert [turn["turn_bytes"] for turn in figures["turns"]] == list(journal.TURNS)
+    for turn in figures["turns"]:
+        assert turn["commands_per_second"] == pytest.approx(
+            turn["turns_per_second"] * turn["turn_bytes"] // 64, rel=0.05, abs=turn["turn_bytes"] // 64
+        )
+        assert turn["sync_us"]["p50"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_journal_that_does_not_write_is_no_fast_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DiskJournal, "sync", lambda self: None)
+    with pytest.raises(Exception, match="expected"):
+        journal.run(seconds=0.4, directory=tmp_path)
+
+
+def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(tmp_path: Path) -> None:
+    figures = recovery.run(commands=3000, accounts=50, orders=400, largest_mib=200, directory=tmp_path)
+    assert figures["recovery"]["commands"] == 3000
+    assert figures["recovery"]["seconds_from_start_to_first_acknowledged_order"] > 0
+    assert (figures["snapshot"]["accounts"], figures["snapshot"]["orders"]) == (50, 400)
+    assert figures["snapshot"]["pause_ms"]["median"] > 0
+    assert list(figures["pause_ms_by_mib"]) == ["200"]

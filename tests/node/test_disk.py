@@ -1,0 +1,222 @@
+"""One node turned by hand: what it writes in each mode, and what it still knows after a restart."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+from smrx.config import Config, Limits
+from smrx.consensus.disk_journal import FILE, JournalError
+from smrx.consensus.recovery import MetaError, MetaStore
+from smrx.consensus.snapshot_files import FOLDER
+from smrx.engine.codes import CommandKind, OutcomeStatus
+from smrx.engine.records import COMMAND
+from smrx.local import LocalCluster
+from smrx.node.reactor import Node
+from smrx.node.rebuild import discard
+from smrx.wire import frames
+
+DEADLINE_SECONDS = 20.0
+
+
+def turn_until(node: Node, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        node.turn()
+
+
+class Alone:
+    """A cluster of one in this process, and a client of it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.node = Node(config, 1)
+        turn_until(self.node, lambda: self.node.replica.is_leader)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._orders = self._context.socket(zmq.DEALER)
+        self._orders.connect(config.node(1).orders_address)
+
+    def submit(self, commands: np.ndarray) -> np.ndarray:
+        self._orders.send(frames.encode_commands(commands))
+        turn_until(self.node, lambda: self._orders.poll(0))
+        return frames.records(frames.decode(self._orders.recv())).copy()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+        self.node.close()
+
+
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[Alone]:
+    running = Alone(config)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def configuration(tmp_path: Path, **changes: object) -> Config:
+    return msgspec.structs.replace(LocalCluster(tmp_path, nodes=1).config, **changes)
+
+
+def opened_accounts(first: int, count: int) -> np.ndarray:
+    """Requests number `first` and on of session 5; the first ones also open it."""
+    rows = np.zeros(count, COMMAND)
+    rows["kind"], rows["session_id"] = CommandKind.OPEN_ACCOUNT, 5
+    rows["request_id"] = rows["account"] = np.arange(first, first + count)
+    if first == 1:
+        opening = np.zeros(1, COMMAND)
+        opening["kind"], opening["session_id"] = CommandKind.OPEN_SESSION, 5
+        rows = np.concatenate([opening, rows])
+    return rows
+
+
+def written(config: Config) -> dict[str, tuple[int, int]]:
+    """Every file below the data directory, with its size and when it was last written."""
+    found = {}
+    for path in Path(config.data_dir).rglob("*"):
+        status = path.lstat()
+        found[str(path)] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def test_in_memory_mode_no_file_is_touched_by_commands(tmp_path: Path) -> None:
+    with alone(configuration(tmp_path)) as exchange:
+        exchange.submit(opened_accounts(1, 1))
+        before = written(exchange.config)
+        for request in range(2, 40):
+            exchange.submit(opened_accounts(request, 1))
+        assert written(exchange.config) == before
+
+
+def test_on_disk_every_command_is_written_before_it_is_answered(tmp_path: Path) -> None:
+    with alone(configuration(tmp_path, durability="disk")) as exchange:
+        exchange.submit(opened_accounts(1, 1))
+        for request in range(2, 10):
+            before = written(exchange.config)
+            exchange.submit(opened_accounts(request, 1))
+            assert written(exchange.config) != before
+
+
+@pytest.mark.parametrize("snapshots", [False, True])
+def test_after_a_restart_answers_events_and_state_are_there(tmp_path: Path, snapshots: bool) -> None:
+    limits = Limits(snapshot_commands=30) if snapshots else Limits()
+    config = configuration(tmp_path, durability="disk", limits=limits)
+    with alone(config) as exchange:
+        answers = [exchange.submit(opened_accounts(request, 1)) for request in range(1, 101)]
+        if snapshots:
+            turn_until(exchange.node, lambda: exchange.node.disk.snapshots.oldest_index() > 30)
+            turn_until(exchange.node, lambda: exchange.node.disk.journal.first_index > 30)
+        position, digest = exchange.node.machine.position(), exchange.node.machine.log_digest
+        events = exchange.node.machine.events.range(1, exchange.node.machine.events.newest)
+        assert events is not None
+    with alone(config) as exchange:
+        machine = exchange.node.machine
+        assert (machine.position(), machine.log_digest) == (position, digest)
+        again = machine.events.range(1, machine.events.newest)
+        assert again is not None
+        assert again.tobytes() == events.tobytes()
+        # A request that was answered before is answered as it was, and not applied again.
+        repeated = exchange.submit(opened_accounts(60, 1))
+        assert repeated.tobytes() == answers[59][-1:].tobytes()
+        assert machine.position() == position
+        assert exchange.submit(opened_accounts(101, 1))["status"].tolist() == [OutcomeStatus.ACCEPTED]
+
+
+def test_a_restart_publishes_and_answers_nothing_by_itself(tmp_path: Path) -> None:
+    config = configuration(tmp_path, durability="disk")
+    with alone(config) as exchange:
+        exchange.submit(opened_accounts(1, 50))
+    node = Node(config, 1)
+    assert node.machine.take_applied() == []
+    assert node.machine.engine.sequence == 51
+    node.close()
+
+
+def test_a_snapshot_on_request_is_whole_in_both_modes(tmp_path: Path) -> None:
+    for durability in ("memory", "disk"):
+        config = configuration(tmp_path / durability, durability=durability)
+        with alone(config) as exchange:
+            exchange.submit(opened_accounts(1, 50))
+            exchange.node.replica.compact()
+            turn_until(exchange.node, lambda exchange=exchange: exchange.node.disk.snapshots.stored is not None)
+            status = exchange.node.admin.status()
+            assert (status.snapshot_sequence, status.snapshot_index) == (51, exchange.node.replica.applied_index)
+            assert (config.node_dir(1) / FOLDER / "latest" / "COMPLETE").exists()
+
+
+def test_a_journal_is_not_ignored_in_memory_mode(tmp_path: Path) -> None:
+    config = configuration(tmp_path, durability="disk")
+    with alone(config) as exchange:
+        exchange.submit(opened_accounts(1, 5))
+    for _ in range(2):
+        with pytest.raises(JournalError, match='expected no journal with durability = "memory", found one'):
+            Node(msgspec.structs.replace(config, durability="memory"), 1)
+    with alone(config) as exchange:
+        assert exchange.node.machine.engine.sequence == 6
+
+
+def test_a_node_that_kept_its_log_in_memory_begins_its_journal_as_a_learner(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    with alone(config) as exchange:
+        exchange.submit(opened_accounts(1, 5))
+    for _ in range(2):
+        node = Node(msgspec.structs.replace(config, durability="disk"), 1)
+        assert node.replica.role == "learner"
+        node.close()
+
+
+# Beginning anew.
+
+
+def lived(tmp_path: Path) -> Config:
+    config = configuration(tmp_path, durability="disk")
+    with alone(config) as exchange:
+        exchange.submit(opened_accounts(1, 5))
+        exchange.node.replica.compact()
+        turn_until(exchange.node, lambda: exchange.node.disk.snapshots.stored is not None)
+    return config
+
+
+def test_what_is_given_up_is_the_log_and_not_the_promises(tmp_path: Path) -> None:
+    config = lived(tmp_path)
+    removed = discard(config, 1)
+    assert [Path(path).name for path in removed] == [FILE, FOLDER]
+    meta = MetaStore(config.node_dir(1), cluster=config.cluster, node_id=1)
+    assert (meta.incarnation, meta.term, meta.vote, meta.joined) == (3, 1, 1, True)
+    meta.close()
+    node = Node(config, 1)
+    assert node.replica.role == "learner"
+    node.close()
+
+
+def test_damaged_term_and_vote_are_replaced_by_a_later_life_that_learns(tmp_path: Path) -> None:
+    config = lived(tmp_path)
+    (config.node_dir(1) / "meta.lmdb").write_bytes(b"garbage" * 1000)
+    with pytest.raises(MetaError, match="expected the meta data of a node"):
+        Node(config, 1)
+    assert "term and vote, which were damaged" in discard(config, 1)
+    node = Node(config, 1)
+    assert node.meta.incarnation > 1_000_000_000
+    assert node.replica.role == "learner"
+    node.close()
+
+
+def test_nothing_is_given_up_of_another_node_or_of_one_that_runs(tmp_path: Path) -> None:
+    config = lived(tmp_path)
+    before = written(config)
+    with pytest.raises(MetaError, match="expected the data of cluster 'other'"):
+        discard(msgspec.structs.replace(config, cluster="other"), 1)
+    meta = MetaStore(config.node_dir(1), cluster=config.cluster, node_id=1)
+    with pytest.raises(MetaError, match="expected to be the only process here"):
+        discard(config, 1)
+    meta.close()
+    assert {path for path in before if FOLDER in path or FILE in path} <= set(written(config))
+    with pytest.raises(MetaError, match="found none"):
+        discard(msgspec.structs.replace(config, data_dir=str(tmp_path / "nowhere")), 1)

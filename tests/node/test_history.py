@@ -1,0 +1,210 @@
+"""The past of a stopped node: ranges, early stops, the numbers commands and trades had, and what is no longer there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from smrx.config import Config
+from smrx.consensus import MetaError, MetaStore
+from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError
+from smrx.consensus.snapshot_files import FOLDER, Position, SnapshotError, SnapshotFiles
+from smrx.consensus.storage import LmdbStorage, StorageError
+from smrx.engine.codes import CommandKind, EventKind
+from smrx.engine.records import COMMAND
+from smrx.node.history import (
+    History,
+    HistoryError,
+    ReplayedCommand,
+    ReplayedTrade,
+    open_history,
+    replay_commands,
+    replay_trades,
+    verify_history,
+)
+from smrx.node.machine import ExchangeMachine
+from smrx.tape.generate import generate
+from smrx.wire import batches
+
+
+class Past(NamedTuple):
+    """What a node did, as it is remembered by who watched."""
+
+    config: Config
+    commands: np.ndarray
+    trades: np.ndarray
+    machine: ExchangeMachine
+
+
+def write_past(folder: Path, *, compacted: bool) -> Past:
+    """A node's directory after 1,500 commands, with a snapshot half way; `compacted`: the log begins there."""
+    config = Config(cluster="alpha", data_dir=str(folder), durability="disk")
+    directory = config.node_dir(1)
+    MetaStore(directory, cluster="alpha", node_id=1).close()
+    journal = DiskJournal(LmdbStorage(directory / FILE), cluster="alpha", node_id=1, joined=False)
+    files = SnapshotFiles(directory / FOLDER, cluster="alpha", node_id=1)
+    tape = generate(1500, seed=3)
+    opening = np.zeros(1, COMMAND)
+    opening["kind"] = CommandKind.OPEN_SESSION
+    rows = np.concatenate([opening, tape.setup, tape.commands])
+    rows["session_id"] = 9
+    rows["request_id"] = np.arange(len(rows))
+    machine, trades = ExchangeMachine(1, 1), []
+    for number, start in enumerate(range(0, len(rows), 40)):
+        part = rows[start : start + 40]
+        if number == 7:  # A client that sends again what was answered: no sequence is used up.
+            part = np.concatenate([rows[start - 5 : start], part])
+        entry = batches.encode(part.tobytes(), 1000 + number, 0, 0)
+        index = journal.last_index + 1
+        journal.add(entry, index, 4)
+        machine.apply(index, 4, entry)
+        events = machine.take_applied()[0].events
+        trades.append(events[events["kind"] == EventKind.TRADE])
+        if number == 20:
+            sequence, state_hash = machine.position()
+            files.write(Position(index, 4, sequence, state_hash), {"state": [machine.snapshot()]})
+            if compacted:
+                journal.compact(index)
+    journal.add(b"\x01", journal.last_index + 1, 5)
+    journal.setRaftCommitIndex(journal.last_index)
+    journal.add(batches.encode(b"", 1, 0, 0), journal.last_index + 1, 5)
+    journal.sync()
+    journal.close()
+    return Past(config, rows, np.concatenate(trades), machine)
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    return write_past(tmp_path_factory.mktemp("past"), compacted=False)
+
+
+@pytest.fixture(scope="module")
+def compacted(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    return write_past(tmp_path_factory.mktemp("compacted"), compacted=True)
+
+
+@pytest.fixture
+def history(past: Past) -> Iterator[History]:
+    with open_history(past.config, 1) as history:
+        yield history
+
+
+def test_every_command_comes_once_with_the_sequence_it_had(past: Past, history: History) -> None:
+    found: list[ReplayedCommand] = []
+    count = replay_commands(history, 1, None, found.append)
+    assert count == len(found) == past.machine.engine.sequence
+    assert [one.sequence for one in found] == list(range(1, count + 1))
+    assert [one.command.tobytes() for one in found] == [row.tobytes() for row in past.commands]
+    assert all(int(one.outcome["sequence"]) == one.sequence for one in found)
+    assert [one.log_index for one in found] == sorted(one.log_index for one in found)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 1), (40, 41), (500, 503), (1200, 1300)])
+def test_a_range_of_commands(history: History, first: int, last: int) -> None:
+    found: list[int] = []
+    assert replay_commands(history, first, last, lambda one: found.append(one.sequence)) == last - first + 1
+    assert found == list(range(first, last + 1))
+
+
+def test_a_range_that_begins_after_the_snapshot_begins_with_the_snapshot(past: Past, history: History) -> None:
+    applied: list[int] = []
+    history.replay(lambda entry, _: applied.append(entry.log_index), lambda machine: machine.engine.sequence < 1300)
+    assert applied[0] == history.snapshots[0].log_index + 1
+
+
+def test_commands_stop_when_the_callback_says_so(history: History) -> None:
+    found: list[int] = []
+
+    def until_77(one: ReplayedCommand) -> bool:
+        found.append(one.sequence)
+        return one.sequence < 77
+
+    assert replay_commands(history, 50, None, until_77) == 28
+    assert found == list(range(50, 78))
+
+
+def test_every_trade_comes_once_as_it_was_published(past: Past, history: History) -> None:
+    found: list[ReplayedTrade] = []
+    assert replay_trades(history, 1, None, found.append) == len(past.trades) > 20
+    assert [trade.event.tobytes() for trade in found] == [row.tobytes() for row in past.trades]
+    assert [trade.match_id for trade in found] == past.trades["match_id"].tolist()
+
+
+def test_a_range_of_trades_and_an_early_stop(history: History) -> None:
+    found: list[int] = []
+    assert replay_trades(history, 5, 9, lambda trade: found.append(trade.match_id)) == 5
+    assert found == [5, 6, 7, 8, 9]
+    assert replay_trades(history, 5, None, lambda trade: False) == 1
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 5), (5, 4)])
+def test_a_range_that_is_none_is_refused(history: History, first: int, last: int) -> None:
+    with pytest.raises(HistoryError, match="expected a range"):
+        replay_commands(history, first, last, lambda one: None)
+
+
+def test_what_lies_before_the_oldest_state_is_no_longer_there(compacted: Past) -> None:
+    with open_history(compacted.config, 1) as history:
+        oldest = history.snapshots[0].metadata.sequence
+        with pytest.raises(HistoryError, match=f"found that of command {oldest} and trade"):
+            replay_commands(history, oldest, None, lambda one: None)
+        found: list[int] = []
+        replay_commands(history, oldest + 1, None, lambda one: found.append(one.sequence))
+        assert found == list(range(oldest + 1, compacted.machine.engine.sequence + 1))
+
+
+@pytest.mark.parametrize("which", ["past", "compacted"])
+def test_a_sound_past_is_verified(which: str, request: pytest.FixtureRequest) -> None:
+    past: Past = request.getfixturevalue(which)
+    with open_history(past.config, 1) as history:
+        found = verify_history(history)
+    assert (found.sequence, found.state_hash) == past.machine.position()
+    assert (found.trades, found.snapshots, found.uncommitted, found.faults) == (len(past.trades), 1, 1, ())
+
+
+def test_a_snapshot_of_another_state_is_found(tmp_path: Path) -> None:
+    past = write_past(tmp_path, compacted=False)
+    files = SnapshotFiles(past.config.node_dir(1) / FOLDER, cluster="alpha", node_id=1)
+    other = ExchangeMachine(1, 1)
+    files.write(Position(30, 4, 0, 0), {"state": [other.snapshot()]})
+    with open_history(past.config, 1) as history:
+        found = verify_history(history)
+    assert len(found.faults) == 1
+    assert "expected the state of command" in found.faults[0]
+
+
+def test_a_node_that_runs_is_not_looked_at(past: Past) -> None:
+    meta = MetaStore(past.config.node_dir(1), cluster="alpha", node_id=1)
+    with pytest.raises(MetaError, match="expected to be the only process here"), open_history(past.config, 1):
+        pass
+    meta.close()
+
+
+def test_a_node_that_never_was_has_no_past(past: Past) -> None:
+    message = "expected the data directory of node 2, found none"
+    with pytest.raises(MetaError, match=message), open_history(past.config, 2):
+        pass
+
+
+def test_a_node_without_a_journal_has_no_past(tmp_path: Path) -> None:
+    config = Config(cluster="alpha", data_dir=str(tmp_path))
+    MetaStore(config.node_dir(1), cluster="alpha", node_id=1).close()
+    with pytest.raises(StorageError, match="expected a journal, found none"), open_history(config, 1):
+        pass
+
+
+def test_a_damaged_past_is_refused(tmp_path: Path) -> None:
+    past = write_past(tmp_path, compacted=False)
+    path = past.config.node_dir(1) / FILE
+    sound = path.read_bytes()
+    at = sound.index(past.commands[700].tobytes())
+    path.write_bytes(sound[:at] + b"\xff" + sound[at + 1 :])
+    with pytest.raises(JournalError, match="is not what was written"), open_history(past.config, 1):
+        pass
+    path.write_bytes(sound)
+    state = next((past.config.node_dir(1) / FOLDER).glob("snapshot-*/state"))
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.raises(SnapshotError, match="its part state is not what was written"), open_history(past.config, 1):
+        pass
