@@ -14,6 +14,7 @@ from msgspec import structs
 
 from smrx.consensus import messages
 from smrx.consensus.messages import SnapshotChunk
+from smrx.sim.checker import Violation
 from smrx.sim.world import World
 
 #: How long a broken connection stays away (the node's sockets come back after 50 to 500 ms).
@@ -24,6 +25,8 @@ _DEAR_REPEATS: Final = 0.5
 #: An echo brings back some of so many messages.
 _PAST: Final = 1500
 _ECHOES: Final = 40
+#: Messages of one run; the busiest of the first runs sent some 5,000.
+_MOST: Final = 30_000
 
 
 class _Link:
@@ -68,6 +71,8 @@ class Network:
     def send(self, source: int, target: int, frame: bytes, *, dear: bool = False) -> None:
         """Send one frame; it may never arrive. A `dear` one is rare and matters: it is repeated more often."""
         self.sent += 1
+        if self.sent > _MOST:
+            raise Violation(f"flood: more than {_MOST} messages in {self._world.seconds:.1f} s of one run")
         link = self._link(source, target)
         now = self._world.clock.time
         chance = self._chance

@@ -78,7 +78,10 @@ def draw(seed: int) -> Profile:
         traders=chance.choice((1, 2, 3)),
         delay=chance.choice(((0.0002, 0.002), (0.001, 0.02), (0.0005, 0.1))),
         timing=Timing(
-            heartbeat_ms=chance.choice((50, 100, 100, 120)), election_min_ms=600, election_max_ms=1200, leader_fallback_ms=450
+            heartbeat_ms=chance.choice((50, 100, 100, 120)),
+            election_min_ms=600,
+            election_max_ms=1200,
+            leader_fallback_ms=450,
         ),
         compaction_entries=chance.choice((4, 8, 30, 1000)),
         snapshot_commands=chance.choice((6, 20, 100)),
