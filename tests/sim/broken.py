@@ -102,3 +102,11 @@ class AnswersBeforeCommit(Gateway):
         for name in ("session_id", "request_id"):
             outcomes[name] = commands[name]
         self._replies.append(Reply(identity, frames.encode_outcomes(outcomes, frame.correlation)))
+
+
+class ForgetsVotesAndLives(ForgetsVotes):
+    """Neither its vote nor that it ever ran before survives: a vote alone is protected by the number of the life."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._life = 1
