@@ -21,6 +21,7 @@ LAYERS = {
     "__main__": 9,
     "cli": 8,
     "bench": 7,
+    "sim": 7,
     "local": 6,
     "node": 5,
     "settlement": 5,

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "order": ("order", "Place, replace, cancel, reduce and list orders."),
     "replay": ("replay", "Feed a tape of recorded order flow through the cluster."),
     "settle": ("settle", "Verify the event feed and keep the books outside the cluster."),
+    "sim": ("sim", "Run simulated clusters through storms of faults."),
     "snapshot": ("snapshot", "Take, list, verify, back up and restore snapshots."),
     "tape": ("tape", "Make tapes of order flow."),
 }

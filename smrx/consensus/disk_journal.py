@@ -219,7 +219,7 @@ class DiskJournal(MemoryJournal):
             return False
         try:
             identity = msgspec.msgpack.decode(raw, type=_Identity)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._damaged(f"expected to find whose journal this is, found: {error}") from None
         if identity.format != FORMAT:
             raise JournalError(

@@ -156,7 +156,7 @@ class MetaStore:
             return _Record(_FORMAT, cluster, node_id, 0, 0, None, False)
         try:
             record = msgspec.msgpack.decode(raw, type=_Record)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DamagedMeta(f"{self._directory}: expected the meta data of a node, found: {error}") from None
         for what, expected, found in (
             ("format", _FORMAT, record.format),

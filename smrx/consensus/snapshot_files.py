@@ -150,7 +150,7 @@ def describe(path: Path) -> Stored:
                 "wrote it"
             )
         metadata = msgspec.json.decode(raw, type=Metadata)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _damaged(path, f"{METADATA}: {error}") from None
     if STATE not in {part.name for part in metadata.parts}:
         raise _damaged(path, f"{METADATA} names no part {STATE!r}")

@@ -106,7 +106,15 @@ def test_garbage_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
-@pytest.mark.parametrize("record", [b"\xc1", msgspec.msgpack.encode([1, "alpha", 1]), msgspec.msgpack.encode("text")])
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\xc1",
+        msgspec.msgpack.encode([1, "alpha", 1]),
+        msgspec.msgpack.encode("text"),
+        msgspec.msgpack.encode([1, "alpha", 1, 1, 0, None, False]).replace(b"alpha", b"\xe9lpha"),
+    ],
+)
 def test_a_record_of_another_shape_is_refused(tmp_path: Path, record: bytes) -> None:
     open_store(tmp_path).close()
     environment = lmdb.open(str(tmp_path / "node" / "meta.lmdb"), subdir=False, lock=False)

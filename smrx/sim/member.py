@@ -1,0 +1,419 @@
+"""One simulated node: the turn of smrx/node/reactor.py, without sockets, with a place to crash at every step.
+
+Owns what survives a crash (the meta store, in memory mode) and what does not. Runs the real gateway, machine and
+replica; bytes come from the simulated network and go there. Never decides whether what a node does is right: that is
+the checker's.
+"""
+
+import random
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from smrx.config import Timing
+from smrx.consensus import MemoryJournal, NotLeader, PeerTransport
+from smrx.consensus.disk_journal import JournalError
+from smrx.consensus.messages import AppendReply, Body
+from smrx.consensus.storage import StorageFull
+from smrx.node.gateway import Route
+from smrx.node.machine import ExchangeMachine
+from smrx.sim.checker import Checker, Violation
+from smrx.sim.disk import Disk, SimulatedSnapshots, opened, restart
+from smrx.sim.network import Network
+from smrx.sim.parts import Parts
+from smrx.sim.profile import Profile
+from smrx.sim.promises import Promises
+from smrx.sim.timeline import Timeline
+from smrx.sim.world import World
+from smrx.wire import batches
+from smrx.wire.frames import FrameKind, LeaderHint
+
+CLUSTER: Final = "simulation"
+#: Clients have the numbers from here on; nodes those below.
+FIRST_CLIENT: Final = 100
+#: A turn begins this long after what it was waited for: a real one is woken by a timer of whole milliseconds.
+_WAKE_SECONDS: Final = 0.0005
+#: What waits at a socket of a node that does not read is bounded.
+_INBOX: Final = 256
+#: Messages that one turn may post; more is a loop that feeds itself.
+_FLOOD: Final = 5_000
+_NEVER: Final = float("inf")
+_DELIVERY: Final = struct.Struct("<IIQ")
+#: Where a frame's header says what kind it is.
+_KIND_AT: Final = 5
+_BASE_WALL_NS: Final = 1_700_000_000_000_000_000
+
+
+class Crash(BaseException):
+    """The process dies here. Not an Exception: nothing of the node may catch it."""
+
+
+class SimulatedTransport(PeerTransport):
+    """Hands frames to the simulated network, each a step at which the process may die."""
+
+    def __init__(self, member: "Member", peers: list[int]) -> None:
+        super().__init__(cluster=CLUSTER, node_id=member.id, peers=peers, incarnation=member.meta.incarnation)
+        #: Messages posted in this turn.
+        self.posted = 0
+        self._member = member
+
+    def _transmit(self, peer: int, frame: bytes) -> bool:
+        self._member.transmit(peer, frame)
+        return True
+
+    def post(self, peer: int, body: Body) -> None:
+        """Put a message into the outbox, and notice one that fills it for ever."""
+        self.posted += 1
+        if self.posted > _FLOOD:
+            raise Violation(f"flood: node {self.node_id} posts more than {_FLOOD} messages in one turn")
+        if isinstance(body, AppendReply) and body.success and body.next_index - 1 > self._member.journal.last_index:
+            raise Violation(
+                f"an honest word: node {self.node_id} acknowledges entry {body.next_index - 1}, and has no more than "
+                f"{self._member.journal.last_index}"
+            )
+        super().post(peer, body)
+
+
+class _Machine:
+    """The node's machine as the replica sees it, with the checker looking on."""
+
+    def __init__(
+        self, machine: ExchangeMachine, node: int, journal: MemoryJournal, checker: Checker, promises: Promises
+    ) -> None:
+        self._machine = machine
+        self._node = node
+        self._journal = journal
+        self._checker = checker
+        self._promises = promises
+        self.snapshot = machine.snapshot
+        self.position = machine.position
+        self.hash_at = machine.hash_at
+        self.hashes_between = machine.hashes_between
+
+    def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        if log_index > self._checker.last_index:
+            self._promises.applying(self._node, self._journal, log_index)
+        self._checker.applying(self._node, log_index, term, entry)
+        self._machine.apply(log_index, term, entry)
+
+    def restore(self, data: bytes) -> None:
+        self._machine.restore(data)
+        self._checker.restored(self._node, self._machine.position())
+
+
+class Member:
+    """One node: what survives a crash, and what is running."""
+
+    def __init__(
+        self,
+        node_id: int,
+        peers: list[int],
+        *,
+        world: World,
+        network: Network,
+        checker: Checker,
+        promises: Promises,
+        timeline: Timeline,
+        parts: Parts,
+        profile: Profile,
+        timing: Timing,
+        chance: random.Random,
+    ) -> None:
+        self.id = node_id
+        self.disk = Disk(chance)
+        self.network = network
+        self.meta = parts.meta()
+        self.up = False
+        #: Lives so far.
+        self.life = 0
+        #: Steps until the process dies, None if nothing kills it.
+        self.fuse: int | None = None
+        #: Whether it dies with the next message of an election that it sends.
+        self.dies_at_election = False
+        #: Called when it has died.
+        self.on_crash: Callable[[], None] = lambda: None
+        #: What a turn takes.
+        self.pace = 0.0
+        self.rate = 1.0
+        self.offset = 0.0
+        self.wall_ns = 0
+        self._peers = peers
+        self._world = world
+        self._checker = checker
+        self._promises = promises
+        self._timeline = timeline
+        self._parts = parts
+        self._profile = profile
+        self._timing = timing
+        self._chance = chance
+        self._deliveries = 0
+        self._turn_at = _NEVER
+        self._busy_until = 0.0
+        self._inbox: list[tuple[int, bytes]] = []
+        self._orders: list[tuple[int, bytes]] = []
+        network.join(node_id, self._deliver)
+
+    # Its life.
+
+    def start(self) -> bool:
+        """Start the process, with what is durable and nothing else; False if it died, or refused, at the start."""
+        self.life += 1
+        self.fuse = None
+        self.dies_at_election = False
+        self._busy_until = 0.0
+        self._turn_at = _NEVER
+        self._led_term: int | None = None
+        self._shown: tuple[str, int] = ("", 0)
+        #: Whether this life began with a disk that may be damaged: it is found out, and made good.
+        self._mending = self.disk.spoiled
+        self.disk.tears = False
+        self.meta.begin()
+        self._world.clock.view(self.rate, self.offset)
+        self._timeline.note("node {} starts, life {}, term {}", self.id, self.life, self.meta.term)
+        try:
+            self._open()
+        except StorageFull:
+            self._timeline.note("node {} finds its disk full", self.id)
+            return False
+        self.up = True
+        self.wake(self._world.now)
+        return True
+
+    def _open(self) -> None:
+        profile, parts = self._profile, self._parts
+        self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
+        snapshots: SimulatedSnapshots | None = None
+        if profile.durable:
+            snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+            try:
+                self._restart()
+            except JournalError as error:
+                if not self.disk.spoiled:
+                    raise Violation(f"node {self.id} refuses a disk that nothing happened to: {error}") from error
+                self._timeline.note("node {} refuses its disk and is rebuilt: {}", self.id, str(error))
+                self.disk.wipe()
+                self._promises.lost_memory(self.id)
+                self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
+                snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+                self._restart()
+        else:
+            self.journal = parts.journal()
+            self._promises.lost_memory(self.id)
+        self.gateway = parts.gateway(self.id, profile.pending_commands)
+        self.transport = SimulatedTransport(self, self._peers)
+        self._promises.started(self.id)
+        self.replica = parts.replica(
+            self.id,
+            self._peers,
+            _Machine(self.machine, self.id, self.journal, self._checker, self._promises),
+            self.transport,
+            self.meta,
+            self.journal,
+            self._timing,
+            compaction_entries=profile.compaction_entries,
+            snapshots=snapshots if parts.keeps_snapshots else None,
+            snapshot_commands=profile.snapshot_commands,
+        )
+        self.replica.chunk_bytes = profile.chunk_bytes
+        self.replica.batch_bytes = profile.batch_bytes
+
+    def _restart(self) -> None:
+        self.journal = opened(self.disk, self._parts.disk_journal, self.meta, CLUSTER, self.id, self.step)
+        looking_on = _Machine(self.machine, self.id, self.journal, self._checker, self._promises)
+        restart(self.disk, self.journal, self.meta, looking_on)
+        for entry in self.machine.take_applied():
+            self._checker.applied(self.id, entry)
+
+    def crash(self) -> None:
+        """Lose the process and everything that was not synced."""
+        if self.up:
+            self.up = False
+            self._inbox.clear()
+            self._orders.clear()
+            self._timeline.note("node {} dies", self.id)
+            self.on_crash()
+
+    def step(self) -> None:
+        """The process may die here."""
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse <= 0:
+                raise Crash
+
+    def transmit(self, peer: int, frame: bytes) -> None:
+        """Let a message leave."""
+        self.step()
+        election = self._promises.sends(self.id, self.journal, peer, frame)
+        self.network.send(self.id, peer, frame, dear=election)
+        if election and self.dies_at_election:
+            raise Crash
+
+    def pause(self, seconds: float) -> None:
+        """Let the process stand still."""
+        self._busy_until = max(self._busy_until, self._world.now + seconds)
+
+    def wake_up(self) -> None:
+        """End a pause."""
+        self._busy_until = 0.0
+        self.wake(self._world.now)
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether others may rely on what it has."""
+        return self.up and self.replica.role != "learner"
+
+    @property
+    def may_lack_memory(self) -> bool:
+        """Whether it has lost what it promised to keep, or will have when it starts again."""
+        if self._profile.durable:
+            return self.disk.spoiled
+        return not self.holds_state or self.fuse is not None or self.dies_at_election
+
+    # Its loop.
+
+    def wake(self, time: float) -> None:
+        """Take a turn at a time, or when the process can."""
+        time = max(time, self._busy_until)
+        if self.up and time < self._turn_at:
+            self._turn_at = time
+            self._world.at(time, self._turn_due, time, self.life)
+
+    def _deliver(self, source: int, frame: bytes) -> None:
+        if not self.up:
+            return
+        if source < FIRST_CLIENT:
+            if len(self._inbox) < _INBOX:
+                self._inbox.append((source, frame))
+        elif len(self._orders) < _INBOX:
+            self._orders.append((source, frame))
+        self.wake(self._world.now)
+
+    def _turn_due(self, time: float, life: int) -> None:
+        if not self.up or life != self.life or time != self._turn_at:
+            return
+        self._turn_at = _NEVER
+        if self._world.now < self._busy_until:
+            self.wake(self._busy_until)
+            return
+        clock = self._world.clock
+        clock.view(self.rate, self.offset)
+        try:
+            self._turn()
+        except Crash:
+            self.crash()
+            return
+        except Violation:
+            raise
+        except StorageFull:
+            self._timeline.note("node {} stops: its disk is full", self.id)
+            self.crash()
+            return
+        except Exception as error:
+            if isinstance(error.__cause__, Violation):
+                raise error.__cause__ from None
+            raise Violation(f"node {self.id} stopped: {error!r}") from error
+        self._look()
+        if self.pace:
+            self._busy_until = clock.time + self.pace
+        self.wake(max(clock.true(self.replica.next_deadline()), clock.time) + _WAKE_SECONDS)
+
+    def _turn(self) -> None:
+        """Node.turn(), in its order."""
+        self.transport.posted = 0
+        inbox, self._inbox = self._inbox, []
+        for source, frame in inbox:
+            self.step()
+            self._timeline.message(source, self.id, frame)
+            self._promises.hears(self.id, source, self._world.clock())
+            self.transport.receive(frame)
+        orders, self._orders = self._orders, []
+        hint, fenced = self.hint(), self.replica.agreement.fenced
+        for source, frame in orders:
+            self._deliveries += 1
+            self.gateway.receive(_DELIVERY.pack(source, self.id, self._deliveries), frame, hint, fenced)
+        if not self.replica.handing_over:
+            self._submit()
+        self.step()
+        self.transport.flush()
+        self.step()
+        self.replica.tick()
+        applied = self.machine.take_applied()
+        self._watch_leadership()
+        for entry in applied:
+            self._checker.applied(self.id, entry)
+            self.gateway.applied(entry, self.machine.fill_repeats)
+        self.step()
+        self.meta.sync()
+        for reply in self.gateway.take_replies():
+            self.step()
+            if reply.frame[_KIND_AT] == FrameKind.ERROR:
+                self._checker.refused(reply.identity)
+            self.network.send(self.id, _DELIVERY.unpack(reply.identity)[0], reply.frame)
+        self.transport.flush()
+
+    def _submit(self) -> None:
+        for bodies, routes in self.gateway.take_batches():
+            try:
+                index, term = self.submit_entry(bodies)
+            except NotLeader:
+                self.gateway.redirect(routes, self.hint())
+                continue
+            self._note_submitted(index, term, routes)
+            self.gateway.submitted(index, term, routes)
+
+    def _note_submitted(self, index: int, term: int, routes: list[Route]) -> None:
+        for route in routes:
+            self._checker.submitted(route.identity)
+        self._timeline.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
+
+    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
+        """Put commands into the log; (index, term). Raises NotLeader."""
+        sequence, state_hash = self.machine.position()
+        entry = batches.encode(bodies, self._wall_ns(), sequence, state_hash)
+        return self.replica.submit(entry), self.replica.term
+
+    def hand_over(self) -> None:
+        """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
+        self._world.clock.view(self.rate, self.offset)
+        self.replica.hand_over()
+        self.wake(self._world.now)
+
+    def _wall_ns(self) -> int:
+        return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_ns
+
+    def hint(self) -> LeaderHint:
+        """Who leads, as far as this node knows."""
+        leader = self.replica.leader_id
+        return LeaderHint(leader, None if leader is None else address(leader), self.id, self.replica.term)
+
+    def _watch_leadership(self) -> None:
+        term = self.replica.term if self.replica.is_leader and self.replica.agreement.fenced is None else None
+        if term != self._led_term:
+            if self._led_term is not None:
+                self.gateway.lost_leadership(self.hint())
+            self._led_term = term
+
+    def _look(self) -> None:
+        """Show the checker and the reader what this node is by now."""
+        replica = self.replica
+        if self._mending and replica.role != "learner":
+            self._mending = self.disk.spoiled = False
+        self._promises.after_turn(self.id, replica, self._world.clock())
+        if replica.is_leader:
+            self._checker.leads(self.id, replica.term)
+        shown = (replica.role, replica.term)
+        if shown != self._shown:
+            self._shown = shown
+            self._timeline.note("node {} is {} in term {}, commit {}", self.id, *shown, replica.commit_index)
+        if replica.agreement.fenced is not None:
+            raise Violation(f"one state: node {self.id} fenced itself: {replica.agreement.fenced}")
+
+
+def address(node: int) -> str:
+    """Where a node takes orders."""
+    return f"tcp://node:{node}"
+
+
+def node_at(address: str) -> int:
+    """The node at an order address."""
+    return int(address.rpartition(":")[2])

@@ -1,0 +1,76 @@
+"""What a simulated node is made of, so that a test can put in a part that is broken on purpose."""
+
+from dataclasses import dataclass, replace
+
+from smrx.config import Timing
+from smrx.consensus import MemoryJournal, MetaStore, Replica
+from smrx.consensus.disk_journal import DiskJournal
+from smrx.node.gateway import Gateway
+from smrx.node.machine import ExchangeMachine
+
+
+class SimulatedMeta(MetaStore):
+    """The meta store on a disk that forgets, at a crash, what was not synced."""
+
+    def __init__(self) -> None:
+        """The empty store of a node that never ran; begin() must follow before the first use."""
+        self._durable: tuple[int, int | None, bool] = (0, None, False)
+        self._current: tuple[int, int | None, bool] = self._durable
+        self._life = 0
+
+    def begin(self) -> None:
+        """Begin another life with what is durable."""
+        self._life += 1
+        self._current = self._durable
+
+    @property
+    def incarnation(self) -> int:
+        return self._life
+
+    @property
+    def term(self) -> int:
+        return self._current[0]
+
+    @property
+    def vote(self) -> int | None:
+        return self._current[1]
+
+    @property
+    def joined(self) -> bool:
+        return self._current[2]
+
+    def set_term(self, term: int, vote: int | None) -> None:
+        self._current = (term, vote, self._current[2])
+
+    def set_joined(self) -> None:
+        self._current = (*self._current[:2], True)
+
+    def sync(self) -> None:
+        self._durable = self._current
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The classes of a node; by default what a real node runs, but for the sockets and the disk."""
+
+    replica: type[Replica] = Replica
+    machine: type[ExchangeMachine] = ExchangeMachine
+    gateway: type[Gateway] = Gateway
+    meta: type[SimulatedMeta] = SimulatedMeta
+    journal: type[MemoryJournal] = MemoryJournal
+    disk_journal: type[DiskJournal] = DiskJournal
+    #: Whether disk mode has somewhere to store snapshots.
+    keeps_snapshots: bool = True
+    #: Takes the place of the timing that the seed draws.
+    timing: Timing | None = None
+
+    def but(self, **changes: object) -> "Parts":
+        """The same with other parts."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+#: What a real node runs.
+REAL = Parts()

@@ -1,0 +1,112 @@
+"""Nodes that are broken on purpose, beside the library's own faults in tests/consensus/stock.py."""
+
+import numpy as np
+
+from smrx.consensus import Replica, disk_journal
+from smrx.consensus.disk_journal import DiskJournal
+from smrx.engine.codes import OutcomeStatus
+from smrx.engine.records import OUTCOME
+from smrx.node.gateway import Gateway, Reply
+from smrx.node.machine import ExchangeMachine
+from smrx.sim.parts import SimulatedMeta
+from smrx.wire import batches, frames
+from smrx.wire.frames import Frame
+
+
+class ForgetsVotes(SimulatedMeta):
+    """Whom it voted for is gone after a restart."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._current = (self._current[0], None, self._current[2])
+
+
+class ForgetsTerms(SimulatedMeta):
+    """The term and the vote in it are gone after a restart."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._current = (0, None, self._current[2])
+
+
+class SpeaksBeforeWriting(Replica):
+    """Messages leave, and only then what they promise is made durable."""
+
+    def _persist(self) -> None:
+        pass
+
+
+class JournalThatDoesNotSync(DiskJournal):
+    """Row 7: what was appended is on its way to the disk, for a while."""
+
+    def sync(self) -> None:
+        self._unsynced = getattr(self, "_unsynced", 0) + 1
+        if self._unsynced % 8 == 1:
+            super().sync()
+
+
+class JournalThatBelievesEverything(DiskJournal):
+    """Row 7: an entry is what the disk says it is."""
+
+    def _load(self) -> None:
+        kept = disk_journal.decode_entry
+        disk_journal.decode_entry = lambda value, index: (value[16:], index, int.from_bytes(value[8:16], "little"))
+        try:
+            super()._load()
+        finally:
+            disk_journal.decode_entry = kept
+
+
+class Diverges(ExchangeMachine):
+    """The third machine of a run loses a unit of money after a while."""
+
+    made = 0
+
+    def __init__(self, event_ring: int, outcome_ring: int) -> None:
+        super().__init__(event_ring, outcome_ring)
+        Diverges.made += 1
+        self._is_it = Diverges.made % 4 == 3
+
+    def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        if self._is_it and self.engine.sequence > 30:
+            self.engine.corrupt_balance(1, 2, -1)
+        super().apply(log_index, term, entry)
+
+
+class AppliesRepeats(ExchangeMachine):
+    """A repeated request is taken for a new one."""
+
+    def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        batch = batches.decode(entry)
+        commands = batch.commands.copy()
+        sessions = self.engine.inspect.sessions()
+        reached = dict(zip(sessions["session_id"].tolist(), sessions["last_request_id"].tolist(), strict=True))
+        for command in commands:
+            session = int(command["session_id"])
+            if session in reached and 0 < command["request_id"] <= reached[session]:
+                command["request_id"] = reached[session] + 1
+            if session in reached and command["request_id"] == reached[session] + 1:
+                reached[session] += 1
+        changed = batches.encode(commands.tobytes(), batch.time_ns, batch.sequence, batch.state_hash)
+        super().apply(log_index, term, changed)
+
+
+class AnswersBeforeCommit(Gateway):
+    """A frame is answered as soon as it is taken."""
+
+    def _accept(self, identity: bytes, frame: Frame) -> None:
+        super()._accept(identity, frame)
+        commands = frames.records(frame)
+        outcomes = np.zeros(len(commands), OUTCOME)
+        outcomes["status"] = OutcomeStatus.ACCEPTED
+        for name in ("session_id", "request_id"):
+            outcomes[name] = commands[name]
+        self._replies.append(Reply(identity, frames.encode_outcomes(outcomes, frame.correlation)))
+
+
+class ForgetsVotesAndLives(ForgetsVotes):
+    """Neither its vote nor that it ever ran before survives: a vote alone is protected by the number of the life."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._life = 1

@@ -1,0 +1,163 @@
+"""The checker is checked: what is broken on purpose is found within a stated number of seeds.
+
+FOUND has a line for each fault of the table in smrx/consensus/README.md that a simulation can show, and for more that
+are no library's: a seed found it when it was written down within the number given, from seed 0 on. NOT_SHOWN says of
+every other row why it cannot come to light here; tests/consensus has a test of each.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from smrx.config import Timing
+from smrx.sim import REAL, Parts, simulate
+from smrx.sim.profile import Profile
+from tests.consensus import stock
+from tests.sim import broken
+
+Focus = Callable[[Profile], Profile]
+
+README = Path(__file__).resolve().parents[2] / "smrx/consensus/README.md"
+
+
+def as_drawn(drawn: Profile) -> Profile:
+    return drawn
+
+
+def five_nodes(drawn: Profile) -> Profile:
+    return replace(drawn, nodes=5)
+
+
+def small_messages(drawn: Profile) -> Profile:
+    return replace(drawn, batch_bytes=100)
+
+
+def contested_elections(drawn: Profile) -> Profile:
+    """Nodes that stand at nearly the same time, messages that take long, voters that die."""
+    return replace(
+        drawn,
+        nodes=5,
+        durable=True,
+        early=True,
+        delay=(0.0005, 0.1),
+        fault_seconds=0.08,
+        faults=frozenset({"crash the voter", "isolate the leader"}),
+    )
+
+
+_LEADS_LONG = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=30_000)
+_STANDS_TOGETHER = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=640, leader_fallback_ms=450)
+
+
+class Fault(NamedTuple):
+    """A broken part, the seeds within which it is found, and what the verdict speaks of."""
+
+    row: str
+    name: str
+    parts: Parts
+    seeds: int
+    says: str
+    focus: Focus = as_drawn
+
+
+FOUND = [
+    Fault("1", "trusts any commit index", REAL.but(replica=stock.TrustsAnyCommitIndex), 120, "log agreement|majority"),
+    Fault(
+        "2", "votes without its log", REAL.but(replica=stock.ForgetsThatItForgot), 40, "log agreement|one state|leader"
+    ),
+    Fault("3", "cuts matching entries", REAL.but(replica=stock.CutsMatchingEntries), 10, "acknowledged stays"),
+    Fault("3b", "drops the tail at a snapshot", REAL.but(replica=stock.DropsTailAtSnapshot), 200, "acknowledged stays"),
+    Fault(
+        "6", "two resets chase each other", REAL.but(replica=stock.StockRow6), 200, "one state|progress", small_messages
+    ),
+    Fault(
+        "7",
+        "a journal that does not sync",
+        REAL.but(disk_journal=broken.JournalThatDoesNotSync),
+        40,
+        "acknowledged stays",
+    ),
+    Fault(
+        "7",
+        "a journal without checksums",
+        REAL.but(disk_journal=broken.JournalThatBelievesEverything),
+        100,
+        "log agreement|stopped|exception",
+    ),
+    Fault(
+        "8",
+        "a journal and no snapshots",
+        REAL.but(replica=stock.AllowsPersistentJournal, keeps_snapshots=False),
+        40,
+        "refuses a disk",
+    ),
+    Fault("10", "counts every vote", REAL.but(replica=stock.CountsEveryVote), 120, "a majority elects", five_nodes),
+    Fault("12", "floods while a snapshot is not ready", REAL.but(replica=stock.FloodsWhileNotReady), 40, "flood"),
+    Fault("15", "leads on alone", REAL.but(replica=stock.LeadsOnAlone, timing=_LEADS_LONG), 60, "steps down"),
+    Fault(
+        "16", "acknowledges a failed snapshot", REAL.but(replica=stock.AcknowledgesFailedSnapshots), 100, "honest word"
+    ),
+    Fault("", "a diverging engine", REAL.but(machine=broken.Diverges), 20, "one state|engine"),
+    Fault("", "repeats are applied", REAL.but(machine=broken.AppliesRepeats), 20, "exactly once"),
+    Fault("", "answers before commit", REAL.but(gateway=broken.AnswersBeforeCommit), 5, "stands in no log"),
+    Fault(
+        "",
+        "forgets its vote and its lives",
+        REAL.but(meta=broken.ForgetsVotesAndLives, timing=_STANDS_TOGETHER),
+        150,
+        "one vote|one leader",
+        contested_elections,
+    ),
+    Fault(
+        "",
+        "forgets its term at a restart",
+        REAL.but(meta=broken.ForgetsTerms),
+        60,
+        "refuses a disk|one vote|one leader",
+    ),
+    Fault(
+        "", "speaks before it writes", REAL.but(replica=broken.SpeaksBeforeWriting), 60, "acknowledged stays|one vote"
+    ),
+]
+
+NOT_SHOWN = {
+    "4": "an exception of the machine ends the process in both cases, and with it what would be repeated",
+    "5": "no stranger's frame reaches a replica here: the transport is the simulation's",
+    "9": "an acknowledgement must outlive two elections and meet, when its leader is back, another tail of that length "
+    "that one more node has: no search of reasonable length gets there",
+    "11": "clients talk to the leader's gateway: there is no forwarding to take the callback away",
+    "13": "a snapshot takes no simulated time: what it costs is measured, not simulated",
+    "14": "no batch of a simulated client comes near the size at which the library splits",
+    "17": "every simulated node runs the same version",
+    "18": "it costs time and bytes, not safety",
+    "19": "it costs time, not safety",
+}
+
+
+@pytest.mark.parametrize("fault", FOUND, ids=lambda fault: fault.name)
+def test_what_is_broken_is_found(fault: Fault) -> None:
+    for seed in range(fault.seeds):
+        verdict = simulate(seed, fault.parts, fault.focus)
+        if verdict.failure is not None:
+            assert re.search(fault.says, verdict.failure), verdict.failure
+            return
+    raise AssertionError(f"expected {fault.name!r} to be found within {fault.seeds} seeds")
+
+
+def test_the_same_seeds_hold_without_the_fault() -> None:
+    for focus in (five_nodes, small_messages, contested_elections):
+        for seed in range(8):
+            assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
+    for seed in range(8):
+        assert simulate(seed, REAL.but(timing=_STANDS_TOGETHER), contested_elections).failure is None, seed
+
+
+def test_every_row_is_found_or_explained() -> None:
+    rows = set(re.findall(r"^\| (\d+b?) \|", README.read_text(encoding="utf-8"), re.MULTILINE))
+    found = {fault.row for fault in FOUND} - {""}
+    assert not found & set(NOT_SHOWN)
+    assert rows <= found | set(NOT_SHOWN)
