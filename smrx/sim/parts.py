@@ -1,6 +1,7 @@
 """What a simulated node is made of, so that a test can put in a part that is broken on purpose."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, MetaStore, Replica
@@ -9,13 +10,22 @@ from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 
 
+class _Kept(NamedTuple):
+    """What a meta store remembers."""
+
+    term: int
+    vote: int | None
+    joined: bool
+    membership: tuple[int, bytes]
+
+
 class SimulatedMeta(MetaStore):
     """The meta store on a disk that forgets, at a crash, what was not synced."""
 
     def __init__(self) -> None:
         """The empty store of a node that never ran; begin() must follow before the first use."""
-        self._durable: tuple[int, int | None, bool] = (0, None, False)
-        self._current: tuple[int, int | None, bool] = self._durable
+        self._durable = _Kept(0, None, False, (0, b""))
+        self._current = self._durable
         self._life = 0
 
     def begin(self) -> None:
@@ -29,21 +39,28 @@ class SimulatedMeta(MetaStore):
 
     @property
     def term(self) -> int:
-        return self._current[0]
+        return self._current.term
 
     @property
     def vote(self) -> int | None:
-        return self._current[1]
+        return self._current.vote
 
     @property
     def joined(self) -> bool:
-        return self._current[2]
+        return self._current.joined
 
     def set_term(self, term: int, vote: int | None) -> None:
-        self._current = (term, vote, self._current[2])
+        self._current = self._current._replace(term=term, vote=vote)
 
     def set_joined(self) -> None:
-        self._current = (*self._current[:2], True)
+        self._current = self._current._replace(joined=True)
+
+    @property
+    def membership(self) -> tuple[int, bytes]:
+        return self._current.membership
+
+    def set_membership(self, membership: tuple[int, bytes]) -> None:
+        self._current = self._current._replace(membership=membership)
 
     def sync(self) -> None:
         self._durable = self._current

@@ -18,7 +18,7 @@ class ForgetsVotes(SimulatedMeta):
 
     def begin(self) -> None:
         super().begin()
-        self._current = (self._current[0], None, self._current[2])
+        self._current = self._current._replace(vote=None)
 
 
 class ForgetsTerms(SimulatedMeta):
@@ -26,7 +26,7 @@ class ForgetsTerms(SimulatedMeta):
 
     def begin(self) -> None:
         super().begin()
-        self._current = (0, None, self._current[2])
+        self._current = self._current._replace(term=0, vote=None)
 
 
 class SpeaksBeforeWriting(Replica):
