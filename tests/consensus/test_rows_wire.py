@@ -12,7 +12,7 @@ from smrx.consensus import ConsensusError, Replica, messages
 from smrx.consensus.messages import AppendEntries
 from smrx.consensus.snapshots import Snapshot
 from tests.consensus import stock
-from tests.consensus.harness import GENESIS, CLUSTER, Clock, Cluster, Machine, MemoryTransport, Violation, entry
+from tests.consensus.harness import CLUSTER, GENESIS, Clock, Cluster, Machine, MemoryTransport, Violation, entry
 
 
 class Poisoned(Machine):
