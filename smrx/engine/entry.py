@@ -73,10 +73,17 @@ apply_at, fill_index = _compiled(fingerprint(*MODULES))
 
 
 def call(
-    state: State, table: Any, commands: Any, done: int, time_ns: int, outcomes: Any, events: Any, hashes: Any
+    state: State,
+    table: Any,
+    commands: Any,
+    done: int,
+    time_ns: int,
+    outcomes: Any,
+    events: Any,
+    words: Any,
+    hashes: Any,
 ) -> int:
-    """machine.apply, compiled, or interpreted if Numba is switched off."""
-    words = events.view(np.uint64)
+    """machine.apply, compiled, or interpreted if Numba is switched off. `words` are the events as words."""
     if not INTERPRETED:
         return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
     with np.errstate(over="ignore"):

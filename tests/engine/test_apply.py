@@ -8,6 +8,7 @@ import pytest
 
 from smrx.engine import Engine, EngineError, core
 from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason, Side, TimeInForce
+from smrx.engine.core import FEW_COMMANDS
 from smrx.engine.records import COMMAND, EVENT, OUTCOME
 from smrx.engine.state import LEVELS, NODES
 from tests.commands import command, join, place
@@ -195,7 +196,37 @@ def test_what_is_unknown_is_refused_before_anything_else() -> None:
 def test_a_small_result_does_not_keep_a_large_buffer() -> None:
     events = Engine().apply(np.zeros(1, COMMAND), 1).events
     assert len(events) == 1
-    kept = events
-    while kept.base is not None:
+    kept: Any = events
+    while getattr(kept, "base", None) is not None:
         kept = kept.base
-    assert kept.nbytes == events.nbytes
+    assert memoryview(kept).nbytes == events.nbytes
+
+
+@pytest.mark.parametrize("count", [1, 2, FEW_COMMANDS, FEW_COMMANDS + 1])
+def test_what_a_call_returns_is_the_callers_for_good(count: int) -> None:
+    """Few commands share a buffer inside the engine, and what they gave does not change when it is used again."""
+    desk = busy_desk()
+    result = desk.engine.apply(np.zeros(count, COMMAND), 1)
+    before = [part.tobytes() for part in result]
+    assert result.events["sequence"].tolist() == list(
+        range(desk.engine.event_sequence - count + 1, desk.engine.event_sequence + 1)
+    )
+    desk.buy(3, 3, 110)
+    desk.engine.apply(np.ones(count, np.uint8).repeat(COMMAND.itemsize).view(COMMAND), 2)
+    assert [part.tobytes() for part in result] == before
+    for part in result:
+        part[:] = np.zeros(1, part.dtype)
+
+
+def test_few_commands_with_more_events_than_their_buffer_holds() -> None:
+    """One order through 200 makers, alone and among others: the same as in one large call."""
+    few, many = Desk(), Desk()
+    for desk in (few, many):
+        desk.send(join([place(desk.sender(1), 1, Side.SELL, 1, 100) for _ in range(200)]))
+    orders = [place(few.sender(account), account, Side.BUY, lots, 100) for account, lots in ((2, 1), (3, 199), (2, 3))]
+    alone = few.send(join(orders))
+    padded = many.engine.apply(join([*orders, np.zeros(FEW_COMMANDS, COMMAND)]), 1)
+    assert len(alone.events) == 3 * 200 + 3
+    assert alone.events.tobytes() == padded.events[: len(alone.events)].tobytes()
+    assert alone.outcomes.tobytes() == padded.outcomes[:3].tobytes()
+    assert alone.hashes.tolist() == padded.hashes[:3].tolist()
