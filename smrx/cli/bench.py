@@ -8,6 +8,8 @@ import click
 
 from smrx import compiling
 from smrx.cli import options, output
+from smrx.cli.exits import Exit
+from smrx.cli.failures import Failure
 
 
 @click.group()
@@ -22,6 +24,21 @@ def bench() -> None:
 
 @bench.command()
 @click.option(
+    "--tier",
+    type=click.Choice(["A", "B", "C"]),
+    default="B",
+    show_default=True,
+    help="A: match and trades only. B: hash, ledger, events. C: B, journaled and synced.",
+)
+@click.option(
+    "--tape",
+    type=click.Choice(["mixed", "cancel-heavy", "deep-book", "sweep-heavy", "real"]),
+    default="mixed",
+    show_default=True,
+    help="The order flow; `real` is read from FILES.",
+)
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
+@click.option(
     "--commands",
     type=click.IntRange(1_000, 100_000_000),
     default=2_000_000,
@@ -30,20 +47,30 @@ def bench() -> None:
 )
 @click.option("--batch", type=click.IntRange(1, 100_000), default=1_000, show_default=True, help="Commands a call.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the tape.")
+@click.option(
+    "--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs; the fastest one counts."
+)
 @options.json_option
-def engine(commands: int, batch: int, seed: int, as_json: bool) -> None:
-    """Measure the engine alone: state hash, ledger and events on, one core.
+def engine(
+    tier: str, tape: str, files: tuple[str, ...], commands: int, batch: int, seed: int, repeats: int, as_json: bool
+) -> None:
+    """Measure the engine alone, on one core.
 
-    Prints the state hash of its run: the same commands give the same hash everywhere.
+    FILES, with --tape real: a LOBSTER message file and, if there is one, its orderbook file; or a tape of `smrx tape
+    generate`. Prints the state hash of its run: the same commands give the same hash everywhere.
 
     \b
     Example:
       smrx bench engine --json
+      smrx bench engine --tier A --tape deep-book
+      smrx bench engine --batch 1
     """
     from smrx.bench import engine as engine_bench
 
     _compile()
-    _print(engine_bench.run(commands, seed=seed, batch=batch), as_json)
+    with _mistakes():
+        figures = engine_bench.run(commands, tape=tape, seed=seed, batch=batch, tier=tier, files=files, repeats=repeats)
+    _print(figures, as_json)
 
 
 @bench.command()
@@ -72,6 +99,17 @@ def cluster(nodes: int, durability: str, seconds: float, as_json: bool) -> None:
     with _progress() as progress:
         figures = cluster_bench.run(nodes=nodes, durability=durability, seconds=seconds, progress=progress)
     _print(figures, as_json)
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """Turn what a benchmark refuses into one sentence for the person who asked for it."""
+    from smrx.tape.errors import TapeError
+
+    try:
+        yield
+    except (ValueError, TapeError) as error:
+        raise Failure(Exit.USAGE, str(error)) from None
 
 
 def _compile() -> None:
