@@ -26,15 +26,15 @@ from smrx.engine.codes import EventKind
 
 #: What a peer is called, and the module of its adapter.
 PEERS: Final = {
-    "dict and heap": "heap",
-    "sorted list": "sorted_list",
-    "nanobook": "nanobook",
-    "bourse": "bourse",
-    "liquibook (Python)": "liquibook",
-    "pyorderbook": "pyorderbook",
-    "lightmatchingengine": "lightmatchingengine",
-    "order-matching": "order_matching",
-    "orderbook": "orderbook",
+    "dict and heap": f"{__package__}.heap",
+    "sorted list": f"{__package__}.sorted_list",
+    "nanobook": f"{__package__}.nanobook",
+    "bourse": f"{__package__}.bourse",
+    "liquibook (Python)": f"{__package__}.liquibook",
+    "pyorderbook": f"{__package__}.pyorderbook",
+    "lightmatchingengine": f"{__package__}.lightmatchingengine",
+    "order-matching": f"{__package__}.order_matching",
+    "orderbook": f"{__package__}.orderbook",
 }
 #: Packages that were looked at and cannot be compared, listed so that nobody looks in vain.
 UNUSABLE: Final = {
@@ -96,7 +96,7 @@ def run(
         "smrx, tier B, one command a call": partial(play_engine, given, "B", 1),
     }
     for name, module in peers.items():
-        ways[name] = partial(apart, f"{__package__}.{module}", given.calls, given.filling, limit_s)
+        ways[name] = partial(apart, module, given.calls, given.filling, limit_s)
     if liquibook is not None:
         ways["liquibook (C++)"] = partial(liquibook_source.play, Path(liquibook), given.calls, given.filling)
     rows = [_measured(name, given, expected, again, repeats, limit_s) for name, again in ways.items()]

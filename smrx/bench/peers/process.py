@@ -19,7 +19,7 @@ from smrx.bench.peers.calls import CALL, FILL, Absent, Calls, Fills, Peer
 #: Calls between two looks at the clock.
 _CHUNK: Final = 500
 #: For what is not measured: imports, converting the calls, filling the book, reading the fills out.
-_AROUND_S: Final = 60.0
+_AROUND_S: Final = 30.0
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -58,18 +58,18 @@ def play(peer: Peer, count: int, filling: int, limit_s: float) -> Run:
     return Run(peer.version, done - filling, seconds, peer.fills())
 
 
-def apart(module: str, calls: Calls, filling: int, limit_s: float) -> Run:
+def apart(module: str, calls: Calls, filling: int, limit_s: float, around_s: float = _AROUND_S) -> Run:
     """Let the peer of an adapter module play in a new process. Raises Absent, with what became of it."""
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__, module, str(filling), str(limit_s)],
             input=calls.tobytes(),
             capture_output=True,
-            timeout=limit_s + _AROUND_S,
+            timeout=limit_s + around_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Absent(f"it did not come back within {limit_s + _AROUND_S:.0f} s, and was stopped") from None
+        raise Absent(f"it did not come back within {limit_s + around_s:.0f} s, and was stopped") from None
     line, _, fills = child.stdout.partition(b"\n")
     if child.returncode != 0 or not line:
         said = child.stderr.decode(errors="replace").strip().splitlines()
