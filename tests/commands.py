@@ -6,8 +6,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol, unpack_symbol
+from smrx.engine.codes import CommandKind, InstrumentStatus, OrderFlags, OrderType, Side, Stp, TimeInForce
+from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, pack_symbol, unpack_symbol
 
 Commands = NDArray[np.void]
 #: Session and request id of the sender.
@@ -37,7 +37,11 @@ def place(
     stp: int = Stp.CANCEL_NEWEST,
     flags: int = OrderFlags.NONE,
     client_order_id: int = 0,
+    stop_ticks: int = 0,
+    display_lots: int = 0,
+    expiry_seconds: int = 0,
 ) -> Commands:
+    """An order; stop_ticks for STOP and STOP_LIMIT, display_lots for an iceberg, expiry_seconds for GTD."""
     return command(
         CommandKind.PLACE,
         sender,
@@ -51,11 +55,16 @@ def place(
         stp=stp,
         flags=flags,
         client_order_id=client_order_id,
+        order_id=stop_ticks or display_lots | expiry_seconds << 32,
     )
 
 
-def open_session(session_id: int, account: int) -> Commands:
-    return command(CommandKind.OPEN_SESSION, (session_id, 0), account=account)
+def open_session(session_id: int, account: int, flags: int = 0) -> Commands:
+    return command(CommandKind.OPEN_SESSION, (session_id, 0), account=account, flags=flags)
+
+
+def disconnect(session_id: int) -> Commands:
+    return command(CommandKind.DISCONNECT, (session_id, 0))
 
 
 def open_account(sender: Sender, account: int) -> Commands:
@@ -74,10 +83,39 @@ def withdraw(sender: Sender, account: int, asset: int, amount: int, transfer_id:
     )
 
 
-def add_asset(sender: Sender, asset: int, symbol: str, decimals: int = 0) -> Commands:
+def add_asset(sender: Sender, asset: int, symbol: str, decimals: int = 0, cap: int = 0) -> Commands:
     return command(
-        CommandKind.ADD_ASSET, sender, instrument=asset, client_order_id=pack_symbol(symbol), quantity_lots=decimals
+        CommandKind.ADD_ASSET,
+        sender,
+        instrument=asset,
+        client_order_id=pack_symbol(symbol),
+        quantity_lots=decimals,
+        price_ticks=cap,
     )
+
+
+def set_status(sender: Sender, instrument: int, status: InstrumentStatus) -> Commands:
+    return command(CommandKind.SET_STATUS, sender, instrument=instrument, side=status)
+
+
+def set_limits(sender: Sender, account: int, **limits: int) -> Commands:
+    """Limits by the names of LIMITS_COMMAND; those not named are lifted."""
+    return _through(LIMITS_COMMAND, CommandKind.SET_LIMITS, sender, account=account, **limits)
+
+
+def set_rules(sender: Sender, instrument: int, **rules: int) -> Commands:
+    """Rules by the names of RULES_COMMAND; those not named are lifted."""
+    return _through(RULES_COMMAND, CommandKind.SET_RULES, sender, instrument=instrument, **rules)
+
+
+def _through(names: np.dtype[np.void], kind: CommandKind, sender: Sender, **fields: int) -> Commands:
+    """A command whose 64 bytes have names of their own."""
+    record = np.zeros(1, dtype=names)
+    record["kind"] = kind
+    record["session_id"], record["request_id"] = sender
+    for name, value in fields.items():
+        record[name] = value
+    return record.view(COMMAND)
 
 
 def add_instrument(
@@ -92,14 +130,19 @@ def add_instrument(
     max_price_ticks: int = 1_000_000,
     max_quantity_lots: int = 1_000_000,
 ) -> Commands:
-    record = np.zeros(1, dtype=INSTRUMENT_COMMAND)
-    record["kind"] = CommandKind.ADD_INSTRUMENT
-    record["session_id"], record["request_id"] = sender
-    record["instrument"], record["symbol"] = instrument, pack_symbol(symbol)
-    record["base_asset"], record["quote_asset"] = base_asset, quote_asset
-    record["lot_units"], record["scale_units"] = lot_units, scale_units
-    record["max_price_ticks"], record["max_quantity_lots"] = max_price_ticks, max_quantity_lots
-    return record.view(COMMAND)
+    return _through(
+        INSTRUMENT_COMMAND,
+        CommandKind.ADD_INSTRUMENT,
+        sender,
+        instrument=instrument,
+        symbol=pack_symbol(symbol),
+        base_asset=base_asset,
+        quote_asset=quote_asset,
+        lot_units=lot_units,
+        scale_units=scale_units,
+        max_price_ticks=max_price_ticks,
+        max_quantity_lots=max_quantity_lots,
+    )
 
 
 def join(commands: list[Commands]) -> Commands:
@@ -107,14 +150,25 @@ def join(commands: list[Commands]) -> Commands:
     return np.concatenate(commands) if commands else np.zeros(0, dtype=COMMAND)
 
 
+#: The kinds that have names of their own, and the bytes those leave unnamed: where one is set, the plain names show it.
+_OWN_NAMES = {
+    CommandKind.ADD_INSTRUMENT: (INSTRUMENT_COMMAND, [1, 2, 3]),
+    CommandKind.SET_LIMITS: (LIMITS_COMMAND, [*range(1, 8), *range(32, 40)]),
+    CommandKind.SET_RULES: (RULES_COMMAND, [1]),
+}
+
+
 def describe(record: np.void) -> str:
     """A command as one line: who sends it, its kind, and every field that is not 0."""
     kind = int(record["kind"])
-    if kind == CommandKind.ADD_INSTRUMENT and not record.tobytes()[1:4].strip(b"\0"):
-        record = np.frombuffer(record.tobytes(), dtype=INSTRUMENT_COMMAND)[0]
+    if kind in _OWN_NAMES:
+        dtype, unnamed = _OWN_NAMES[CommandKind(kind)]
+        data = record.tobytes()
+        if not any(data[place] for place in unnamed):
+            record = np.frombuffer(data, dtype=dtype)[0]
     names = record.dtype.names or ()
     shown = [
-        _field(kind, name, int(record[name]))
+        _field(record, kind, name)
         for name in names
         if name not in ("kind", "session_id", "request_id") and record[name] != 0
     ]
@@ -123,10 +177,19 @@ def describe(record: np.void) -> str:
     return f"[{sender}] {name} {' '.join(shown)}".rstrip()
 
 
-def _field(kind: int, name: str, value: int) -> str:
+def _field(record: np.void, kind: int, name: str) -> str:
+    value = int(record[name])
     enums = {"side": Side, "order_type": OrderType, "tif": TimeInForce, "stp": Stp}
     if kind == CommandKind.PLACE and name in enums and value in set(enums[name]):
         return enums[name](value).name
+    if kind == CommandKind.PLACE and name == "flags":
+        return "|".join(flag.name or "" for flag in OrderFlags if value & flag) or f"flags={value}"
+    if kind == CommandKind.PLACE and name == "order_id":
+        if record["order_type"] in (OrderType.STOP, OrderType.STOP_LIMIT):
+            return f"stop={value}"
+        return f"display={value & 0xFFFFFFFF} expiry={value >> 32}s"
+    if kind == CommandKind.SET_STATUS and name == "side" and value in set(InstrumentStatus):
+        return InstrumentStatus(value).name
     if name == "symbol":
         return f"symbol={unpack_symbol(value)!r}"
     return f"{name}={value}"

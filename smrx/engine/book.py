@@ -1,4 +1,4 @@
-"""Price levels and their queues: the two books of every instrument.
+"""Price levels and their queues: the books of every instrument, of orders by price and of stops by stop price.
 
 A level is found by its price through an index, the best one through its book, and its neighbours through links. Where
 a new level belongs among the others is asked of a binary radix tree over the bits of the price: a level is a leaf, a
@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from .codes import OrderType
 from .index import find, insert, remove
-from .jit import NIL, U0, U1, Array, Record, Tables, inlined, kernel
+from .jit import LOW32, NIL, U0, U1, Array, Record, Tables, inlined, kernel
 from .pool import give_back, take
-from .state import LEVELS, NODES
+from .state import BOOKS, LEVELS, NODES
 
 LEAF: Final = np.uint32(1 << 31)
 SLOT: Final = np.uint32((1 << 31) - 1)
@@ -177,45 +178,98 @@ def close_level(state: Tables, slot: Any) -> None:
 
 
 @inlined
-def enqueue(state: Tables, number: Any, slot: Any) -> None:
-    """Put an order at the end of the queue of its price."""
-    orders = state.orders
-    order = orders[slot]
-    at = find(state.level_index, np.uint64(order.price), np.uint32(number))
-    if at == NIL:
-        at = open_level(state, number, order.price)
+def public_book(order: Record) -> Any:
+    """The number of the book that an order rests in."""
+    return np.uint32(BOOKS * np.int64(order.instrument) + np.int64(order.side) - 1)
+
+
+@inlined
+def stop_book(order: Record) -> Any:
+    """The number of the book that a stop waits in: buy stops are best when low, as asks are."""
+    return np.uint32(BOOKS * np.int64(order.instrument) + 4 - np.int64(order.side))
+
+
+@inlined
+def display_of(order: Record) -> Any:
+    """The most lots that an iceberg shows; 0 if it is none."""
+    if order.extra != U0 and order.order_type == OrderType.LIMIT:
+        return np.int64(order.extra & LOW32)
+    return np.int64(0)
+
+
+@inlined
+def visible(order: Record) -> Any:
+    """The lots of an order that its level counts."""
+    return np.int64(order.shown) if order.shown != 0 else order.quantity - order.cum
+
+
+@inlined
+def append(state: Tables, at: Any, slot: Any) -> None:
+    """Link an order behind the last of a level."""
     level = state.levels[at]
-    order.level = at
+    order = state.orders[slot]
     order.before = level.last
     order.next = 0
     if level.last == NIL:
         level.first = slot
     else:
-        orders[level.last].next = slot
+        state.orders[level.last].next = slot
     level.last = slot
+
+
+@inlined
+def unlink(state: Tables, level: Record, order: Record) -> None:
+    """Take an order out of the links of its queue."""
+    if order.before == NIL:
+        level.first = order.next
+    else:
+        state.orders[order.before].next = order.next
+    if order.next == NIL:
+        level.last = order.before
+    else:
+        state.orders[order.next].before = order.before
+
+
+@inlined
+def enqueue(state: Tables, number: Any, price: Any, slot: Any) -> None:
+    """Put an order at the end of the queue of a price of a book."""
+    order = state.orders[slot]
+    at = find(state.level_index, np.uint64(price), number)
+    if at == NIL:
+        at = open_level(state, number, price)
+    level = state.levels[at]
+    order.level = at
+    append(state, at, slot)
     level.orders = np.uint32(level.orders + 1)
-    level.quantity += order.quantity - order.cum
+    level.quantity += visible(order)
     book = state.books[number]
     book.orders = np.uint32(book.orders + 1)
+    if order.shown != 0:
+        book.icebergs = np.uint32(book.icebergs + 1)
 
 
 @inlined
 def dequeue(state: Tables, slot: Any) -> None:
     """Take an order out of its queue, with the lots it has left; close the level if it was the last."""
-    orders = state.orders
-    order = orders[slot]
+    order = state.orders[slot]
     level = state.levels[order.level]
     book = state.books[level.book]
-    if order.before == NIL:
-        level.first = order.next
-    else:
-        orders[order.before].next = order.next
-    if order.next == NIL:
-        level.last = order.before
-    else:
-        orders[order.next].before = order.before
+    unlink(state, level, order)
     level.orders = np.uint32(level.orders - 1)
-    level.quantity -= order.quantity - order.cum
+    level.quantity -= visible(order)
     book.orders = np.uint32(book.orders - 1)
+    if display_of(order) != 0:
+        book.icebergs = np.uint32(book.icebergs - 1)
     if level.orders == NIL:
         close_level(state, order.level)
+
+
+@kernel
+def refresh_iceberg(state: Tables, slot: Any) -> None:
+    """Show the next lots of an iceberg of which none are shown: at the end of its queue."""
+    order = state.orders[slot]
+    level = state.levels[order.level]
+    order.shown = np.uint32(min(display_of(order), order.quantity - order.cum))
+    level.quantity += np.int64(order.shown)
+    unlink(state, level, order)
+    append(state, order.level, slot)

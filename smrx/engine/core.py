@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import digest, entry, indexes, invariants, snapshot
+from . import entry, indexes, invariants, rehash, snapshot
 from .codes import AccountStatus
 from .errors import EngineError
 from .inspect import Inspect
@@ -59,8 +59,13 @@ class Engine:
         assets: int = 8,
         transfers: int = 64,
         hash: bool = True,
+        ledger: bool = True,
     ) -> None:
-        """An empty exchange. Sizes are first sizes: every table grows. Without `hash` there is no state hash."""
+        """An empty exchange. Sizes are first sizes: every table grows. Without `hash` there is no state hash.
+
+        Without `ledger` orders hold, pay and need no money, and open notionals are not limited: for comparison with
+        order books that know none.
+        """
         sizes = {
             "orders": orders, "levels": levels, "nodes": levels, "accounts": accounts, "balances": balances,
             "sessions": sessions, "instruments": instruments, "assets": assets, "transfers": transfers,
@@ -70,6 +75,7 @@ class Engine:
                 raise EngineError(f"{name}: expected a first size of 1 or more, found {size}")
         state = allocate(sizes)
         state.core["hashing"] = hash
+        state.core["ledger"] = ledger
         _open_venue_account(state)
         self._adopt(state)
 
@@ -91,34 +97,60 @@ class Engine:
         hashes = np.empty(count, np.uint64)
         if count > FEW_COMMANDS:
             outcomes = np.empty(count, OUTCOME)
-            return Result(outcomes, _joined(self._events_of(commands, 0, time_ns, outcomes, hashes)), hashes)
+            events = np.empty(max(EVENTS_PER_COMMAND * count, LEAST_EVENTS), EVENT)
+            parts = self._events_of(commands, 0, time_ns, outcomes, events, hashes)
+            return Result(outcomes, _joined(parts), hashes)
         outcomes = _small(OUTCOME, bytearray(count * OUTCOME.itemsize))
         few = self._few
         done = entry.call(self._state, self._addresses, commands, 0, time_ns, outcomes, few.events, few.words, hashes)
-        events = _small(EVENT, bytearray(few.bytes[: self._written[0] * EVENT.itemsize]))
-        if done < count:
-            if self._turn["needed"] == 0:
-                self._grow()
-            events = _joined([events, *self._events_of(commands, done, time_ns, outcomes, hashes)])
+        if done == count:
+            events = _small(EVENT, bytearray(few.bytes[: self._written[0] * EVENT.itemsize]))
+        else:
+            parts = []
+            more = self._make_room(few.events, count - done, parts)
+            # The buffer is the engine's own: what is handed out of it is a copy.
+            parts = [parts[0].copy(), *self._events_of(commands, done, time_ns, outcomes, more, hashes)]
+            events = _joined(parts)
         return Result(outcomes, events, hashes)
 
     def _events_of(
-        self, commands: NDArray[Any], done: int, time_ns: int, outcomes: NDArray[Any], hashes: NDArray[np.uint64]
+        self,
+        commands: NDArray[Any],
+        done: int,
+        time_ns: int,
+        outcomes: NDArray[Any],
+        events: NDArray[Any],
+        hashes: NDArray[np.uint64],
     ) -> list[NDArray[Any]]:
-        """Apply commands from number `done` on, with as many buffers for their events as that takes."""
+        """Apply commands from number `done` on, with as many more buffers for their events as that takes."""
         count = len(commands)
         parts: list[NDArray[Any]] = []
-        needed = 0
         while True:
-            events = np.empty(max(EVENTS_PER_COMMAND * (count - done), needed, LEAST_EVENTS), EVENT)
             words = events.view(np.uint64)
             done = entry.call(self._state, self._addresses, commands, done, time_ns, outcomes, events, words, hashes)
-            parts.append(events[: self._written[0]])
             if done == count:
+                parts.append(events[: self._written[0]])
                 return parts
-            needed = int(self._turn["needed"])
-            if needed == 0:
-                self._grow()
+            events = self._make_room(events, count - done, parts)
+
+    def _make_room(self, events: NDArray[Any], commands: int, parts: list[NDArray[Any]]) -> NDArray[Any]:
+        """A buffer for the events of so many commands more, and larger tables if it was they that were too small.
+
+        Events of commands that are done go to the parts; those of one that is done in part, to the buffer's beginning.
+        """
+        needed, written, first = (int(self._turn[name]) for name in ("needed", "written", "first"))
+        if needed == 0:
+            self._grow()
+        if self._turn["stage"] == 0:
+            first = written
+        parts.append(events[:first])
+        carried = written - first
+        # At least twice as many as before, so that a long cascade is not carried often.
+        more = np.empty(max(EVENTS_PER_COMMAND * commands, 2 * carried + needed, LEAST_EVENTS), EVENT)
+        more[:carried].view(np.uint64)[:] = events[first:written].view(np.uint64)
+        self._turn["written"] = carried
+        self._turn["first"] = 0
+        return more
 
     def _grow(self) -> None:
         grown = grow(self._state)
@@ -148,17 +180,26 @@ class Engine:
         return int(self._core["time_ns"])
 
     @property
+    def next_expiry_ns(self) -> int | None:
+        """See inspect.next_expiry_ns: the node's leader sends a TICK then."""
+        return self.inspect.next_expiry_ns
+
+    @property
+    def killed(self) -> bool:
+        return self.inspect.killed
+
+    @property
     def state_hash(self) -> int:
         """The hash after the last command; 0 at the beginning."""
         return int(self._core["state_hash"])
 
     def content_digest(self) -> int:
         """The digest of the records as it was kept from command to command."""
-        return digest.incremental(self._state)
+        return rehash.incremental(self._state)
 
     def content_digest_from_scratch(self) -> int:
         """The digest of the records as they are."""
-        return digest.from_scratch(self._state)
+        return rehash.from_scratch(self._state)
 
     def hash_at(self, sequence: int) -> int | None:
         """The state hash after a command; None if it is not among the last 65,536, or not applied yet."""
@@ -177,6 +218,8 @@ class Engine:
         """The whole state as bytes; `restore` makes an engine of them that goes on as this one would."""
         if not self._core["hashing"]:
             raise EngineError("an engine without hashes cannot be saved: nothing would prove what is restored")
+        if not self._core["ledger"]:
+            raise EngineError("an engine without a ledger cannot be saved: its orders hold nothing")
         return snapshot.save(self._state)
 
     @classmethod
@@ -191,8 +234,8 @@ class Engine:
         return invariants.broken(self._state)
 
     def scrub(self, start: int, records: int) -> tuple[int, str | None]:
-        """Compare some records with the hashes kept of them; see digest.scrub."""
-        return digest.scrub(self._state, start, records)
+        """Compare some records with the hashes kept of them; see rehash.scrub."""
+        return rehash.scrub(self._state, start, records)
 
     def corrupt_balance(self, account: int, asset: int, delta: int) -> bool:
         """For tests of what notices it: change what is available behind the digest's back. False if there is no such
@@ -218,7 +261,7 @@ def _open_venue_account(state: State) -> None:
     state.pools["live"][ACCOUNTS] = 1
     indexes.fill(state, ACCOUNTS)
     if state.core["hashing"][0]:
-        account["hash"] = digest.record_hashes("accounts", account)
+        account["hash"] = rehash.record_hashes(state, "accounts", account)
         state.core["digest"] = account["hash"]
 
 

@@ -1,19 +1,37 @@
 """The state hash: canonical words of every live record, their hashes, and the sum of those.
 
 `refresh_*` bring the sum up to date after a record changed: each record keeps the hash it had, so a change costs one
-hash. The words hold no slot numbers and nothing of the memory's layout. `from_scratch` does the same again from all
-records, through the xxhash package and not through these kernels, so that each checks the other.
+hash. The words hold no slot numbers and nothing of the memory's layout. rehash.py makes the same again from all records
+by other means, so that each checks the other.
+
+The words of each record, all u64, signed numbers in two's complement; a record's hash is the xxh3_64 of them:
+
+    order       1 | side<<8 | order_type<<16 | tif<<24 | stp<<32 | flags<<40, order_id, account | instrument<<32,
+                client_order_id, price, quantity, cum, priority
+    extension   9, order_id, extra, shown, session_id: beside an order of which one of the last three is not 0
+    balance     2, account | asset<<32, available, held
+    account     3 | status<<8, account
+    limits      10, account | max_open_orders<<32, max_open_notional, max_order_notional, max_order_quantity: if any is
+                set
+    asset       4 | decimals<<8, asset, symbol, supply, cap
+    instrument  5 | status<<8, instrument, symbol, base | quote<<32, lot_units | scale_units<<32, max_price,
+                max_quantity
+    rules       11 | band_bp<<8, instrument, taker_fee | maker_fee<<32, min_price, min_quantity, min_notional,
+                max_notional: if any is set
+    last price  12 | instrument<<32, price: from the first trade on
+    session     6 | flags<<8, session_id, account, last_request_id
+    transfer    7 | kind<<8, transfer_id, account | asset<<32, amount
+    counters    8 | killed<<8, command_sequence, event_sequence, match_sequence, time_ns
+
+Records of one slot (an order and its extension, an instrument with its rules and last price) keep the sum of their
+hashes.
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-import xxhash
-from numpy.typing import NDArray
 
-from .jit import U32, Record, inlined, kernel
-from .state import State
+from .jit import U0, U32, Record, Tables, inlined, kernel
 from .xxh3 import hash2, hash3, hash4, hash5, hash7, hash8, hash_events
 
 ORDER_TAG: Final = np.uint64(1)
@@ -24,12 +42,15 @@ INSTRUMENT_TAG: Final = np.uint64(5)
 SESSION_TAG: Final = np.uint64(6)
 TRANSFER_TAG: Final = np.uint64(7)
 COUNTERS_TAG: Final = np.uint64(8)
+EXTENSION_TAG: Final = np.uint64(9)
+LIMITS_TAG: Final = np.uint64(10)
+RULES_TAG: Final = np.uint64(11)
+PRICE_TAG: Final = np.uint64(12)
 
 U8: Final = np.uint64(8)
 U16: Final = np.uint64(16)
 U24: Final = np.uint64(24)
 U40: Final = np.uint64(40)
-_MASK: Final = (1 << 64) - 1
 
 
 @inlined
@@ -72,9 +93,20 @@ def forget(core: Record, record: Record) -> None:
 
 
 @kernel
-def refresh_order(core: Record, order: Record) -> None:
+def extension_hash(state: Tables, order: Record) -> Any:
+    # Slot 0 of the sessions is empty: an order without a session has session id 0.
+    session_id = state.sessions[order.session].session_id
+    return hash5(EXTENSION_TAG, order.order_id, order.extra, np.uint64(order.shown), session_id)
+
+
+@inlined
+def refresh_order(state: Tables, order: Record) -> None:
+    core = state.core[0]
     if core.hashing != 0:
-        exchange(core, order, order_hash(order))
+        new = order_hash(order)
+        if order.extra != U0 or order.session != 0:
+            new += extension_hash(state, order)
+        exchange(core, order, new)
 
 
 @kernel
@@ -87,19 +119,37 @@ def refresh_balance(core: Record, balance: Record) -> None:
 @kernel
 def refresh_account(core: Record, account: Record) -> None:
     if core.hashing != 0:
-        head = ACCOUNT_TAG | (np.uint64(account.status) << U8)
-        exchange(core, account, hash2(head, np.uint64(account.account_id)))
+        new = hash2(ACCOUNT_TAG | (np.uint64(account.status) << U8), np.uint64(account.account_id))
+        limits = account.max_open_notional | account.max_order_notional | account.max_order_quantity
+        if limits != 0 or account.max_open_orders != 0:
+            new += hash5(
+                LIMITS_TAG,
+                pair(account.account_id, account.max_open_orders),
+                np.uint64(account.max_open_notional),
+                np.uint64(account.max_order_notional),
+                np.uint64(account.max_order_quantity),
+            )
+        exchange(core, account, new)
 
 
 @kernel
 def refresh_asset(core: Record, asset: Record) -> None:
     if core.hashing != 0:
         head = ASSET_TAG | (np.uint64(asset.decimals) << U8)
-        exchange(core, asset, hash4(head, np.uint64(asset.asset_id), asset.symbol, np.uint64(asset.supply)))
+        supply = np.uint64(asset.supply)
+        exchange(core, asset, hash5(head, np.uint64(asset.asset_id), asset.symbol, supply, np.uint64(asset.cap)))
+
+
+@inlined
+def has_rules(instrument: Record) -> Any:
+    prices = instrument.min_price | instrument.min_quantity | instrument.min_notional | instrument.max_notional
+    # A maker fee is there only beside a taker fee.
+    return (prices | instrument.taker_fee | instrument.band_bp) != 0
 
 
 @kernel
 def refresh_instrument(core: Record, instrument: Record) -> None:
+    """After a change of status or rules."""
     if core.hashing != 0:
         new = hash7(
             INSTRUMENT_TAG | (np.uint64(instrument.status) << U8),
@@ -110,14 +160,36 @@ def refresh_instrument(core: Record, instrument: Record) -> None:
             np.uint64(instrument.max_price),
             np.uint64(instrument.max_quantity),
         )
+        if has_rules(instrument):
+            new += hash7(
+                RULES_TAG | (np.uint64(instrument.band_bp) << U8),
+                np.uint64(instrument.instrument_id),
+                np.uint64(instrument.taker_fee) | (np.uint64(instrument.maker_fee) << U32),
+                np.uint64(instrument.min_price),
+                np.uint64(instrument.min_quantity),
+                np.uint64(instrument.min_notional),
+                np.uint64(instrument.max_notional),
+            )
+        instrument.static_hash = new
+        refresh_last_price(core, instrument)
+
+
+@inlined
+def refresh_last_price(core: Record, instrument: Record) -> None:
+    if core.hashing != 0:
+        new = instrument.static_hash
+        if instrument.last_price != 0:
+            head = PRICE_TAG | (np.uint64(instrument.instrument_id) << U32)
+            new += hash2(head, np.uint64(instrument.last_price))
         exchange(core, instrument, new)
 
 
 @kernel
 def refresh_session(core: Record, session: Record) -> None:
     if core.hashing != 0:
+        head = SESSION_TAG | (np.uint64(session.flags) << U8)
         owner = np.uint64(session.account_id)
-        exchange(core, session, hash4(SESSION_TAG, session.session_id, owner, session.last_request_id))
+        exchange(core, session, hash4(head, session.session_id, owner, session.last_request_id))
 
 
 @kernel
@@ -130,7 +202,8 @@ def refresh_transfer(core: Record, transfer: Record) -> None:
 
 @inlined
 def counters_hash(core: Record) -> Any:
-    return hash5(COUNTERS_TAG, core.command_sequence, core.event_sequence, core.match_sequence, np.uint64(core.time_ns))
+    head = COUNTERS_TAG | (np.uint64(core.killed) << U8)
+    return hash5(head, core.command_sequence, core.event_sequence, core.match_sequence, np.uint64(core.time_ns))
 
 
 @inlined
@@ -140,140 +213,3 @@ def chain(core: Record, ring: Any, event_words: Any, first: Any, count: Any) -> 
         content = core.digest + counters_hash(core)
         core.state_hash = hash3(core.state_hash, content, hash_events(event_words, first * 16, count))
         ring[core.command_sequence & np.uint64(len(ring) - 1)] = core.state_hash
-
-
-# From here on plain NumPy and the xxhash package: the same hashes again, by other means.
-
-Words = NDArray[np.uint64]
-
-
-def _words(*columns: Any) -> Words:
-    """One row of words a record."""
-    return np.stack([np.asarray(column).astype(np.uint64) for column in columns], axis=1)
-
-
-def _both(low: Any, high: Any) -> Any:
-    return low.astype(np.uint64) | (high.astype(np.uint64) << U32)
-
-
-def _head(tag: np.uint64, *fields: Any) -> Any:
-    """The first word: the kind of the record, and its small fields in the bytes above."""
-    word = np.full(len(fields[0]), tag, dtype=np.uint64)
-    for position, field in enumerate(fields, start=1):
-        word |= field.astype(np.uint64) << np.uint64(8 * position)
-    return word
-
-
-def _order_words(rows: Any) -> Words:
-    return _words(
-        _head(ORDER_TAG, rows["side"], rows["order_type"], rows["tif"], rows["stp"], rows["flags"]),
-        rows["order_id"], _both(rows["account_id"], rows["instrument_id"]), rows["client_order_id"],
-        rows["price"], rows["quantity"], rows["cum"], rows["priority"],
-    )  # fmt: skip
-
-
-def _balance_words(rows: Any) -> Words:
-    head = np.full(len(rows), BALANCE_TAG)
-    return _words(head, _both(rows["account_id"], rows["asset_id"]), rows["available"], rows["held"])
-
-
-def _account_words(rows: Any) -> Words:
-    return _words(_head(ACCOUNT_TAG, rows["status"]), rows["account_id"])
-
-
-def _asset_words(rows: Any) -> Words:
-    return _words(_head(ASSET_TAG, rows["decimals"]), rows["asset_id"], rows["symbol"], rows["supply"])
-
-
-def _instrument_words(rows: Any) -> Words:
-    return _words(
-        _head(INSTRUMENT_TAG, rows["status"]), rows["instrument_id"], rows["symbol"],
-        _both(rows["base_id"], rows["quote_id"]), _both(rows["lot_units"], rows["scale_units"]),
-        rows["max_price"], rows["max_quantity"],
-    )  # fmt: skip
-
-
-def _session_words(rows: Any) -> Words:
-    return _words(np.full(len(rows), SESSION_TAG), rows["session_id"], rows["account_id"], rows["last_request_id"])
-
-
-def _transfer_words(rows: Any) -> Words:
-    head = _head(TRANSFER_TAG, rows["kind"])
-    return _words(head, rows["transfer_id"], _both(rows["account_id"], rows["asset_id"]), rows["amount"])
-
-
-#: The tables that count in the digest, in the order in which scrubbing walks them.
-WORDS: Final[dict[str, Callable[[Any], Words]]] = {
-    "orders": _order_words,
-    "balances": _balance_words,
-    "accounts": _account_words,
-    "assets": _asset_words,
-    "instruments": _instrument_words,
-    "sessions": _session_words,
-    "transfers": _transfer_words,
-}
-
-
-def record_hashes(table: str, rows: Any) -> Words:
-    """The hash of each of a table's records."""
-    words = np.ascontiguousarray(WORDS[table](rows), dtype="<u8")
-    data = memoryview(words.tobytes())
-    size = words.shape[1] * 8
-    starts = range(0, len(data), size)
-    return np.array([xxhash.xxh3_64_intdigest(data[at : at + size]) for at in starts], dtype=np.uint64)
-
-
-def counters(state: State) -> int:
-    """The hash of the counters, which is added to the digest for each command."""
-    core = state.core[0]
-    names = ("command_sequence", "event_sequence", "match_sequence", "time_ns")
-    words = np.array([COUNTERS_TAG, *(np.uint64(int(core[name]) & _MASK) for name in names)], dtype="<u8")
-    return xxhash.xxh3_64_intdigest(words.tobytes())
-
-
-def from_scratch(state: State) -> int:
-    """The content digest, from the records alone."""
-    total = counters(state)
-    for table in WORDS:
-        rows = getattr(state, table)
-        total += int(record_hashes(table, rows[rows["live"] != 0]).sum(dtype=np.uint64))
-    return total & _MASK
-
-
-def incremental(state: State) -> int:
-    """The content digest as the kernels kept it."""
-    return (int(state.core["digest"][0]) + counters(state)) & _MASK
-
-
-def scrub(state: State, start: int, records: int) -> tuple[int, str | None]:
-    """Compare the hashes kept in a slice of all records with the records.
-
-    Returns where to go on, 0 after the last record, and the name of the first record that is not what was hashed.
-    """
-    offset = 0
-    for table in WORDS:
-        rows = getattr(state, table)
-        first = max(start - offset, 0)
-        if first < len(rows) and records > 0:
-            part = rows[first : first + records]
-            bad = _first_bad(table, part)
-            if bad is not None:
-                return start, bad
-            records -= len(part)
-            start = offset + first + len(part)
-        offset += len(rows)
-    return (0 if start >= offset else start), None
-
-
-def _first_bad(table: str, rows: Any) -> str | None:
-    live = rows[rows["live"] != 0]
-    wrong = live[record_hashes(table, live) != live["hash"]]
-    return name_of(table, wrong[0]) if len(wrong) else None
-
-
-def name_of(table: str, row: Any) -> str:
-    """A record, for people: what it is, and the number by which it is known."""
-    if table == "balances":
-        return f"balance account {int(row['account_id'])} asset {int(row['asset_id'])}"
-    kind = table.removesuffix("s")
-    return f"{kind} {int(row[f'{kind}_id'])}"

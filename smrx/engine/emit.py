@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .codes import EventKind
+from .fees import QUOTE_BUDGET
 from .jit import U1, Array, Record, inlined, kernel
 
 
@@ -58,6 +59,7 @@ def describe_order(event: Record, order: Record) -> None:
     event.account = order.account_id
     event.instrument = order.instrument_id
     event.order_id = order.order_id
+    event.counter_order_id = order.extra
     event.client_order_id = order.client_order_id
     event.price_ticks = order.price
     event.quantity_lots = order.quantity
@@ -66,9 +68,15 @@ def describe_order(event: Record, order: Record) -> None:
 
 
 @inlined
-def order_stands(core: Record, turn: Record, command: Record, events: Array, order: Record, kind: Any) -> None:
-    """NEW or REPLACED."""
-    describe_order(begin(core, turn, command, events, kind), order)
+def order_stands(
+    core: Record, turn: Record, command: Record, events: Array, order: Record, kind: Any, reason: Any
+) -> None:
+    """NEW, REPLACED or TRIGGERED."""
+    event = begin(core, turn, command, events, kind)
+    describe_order(event, order)
+    event.reason = reason
+    if order.flags == QUOTE_BUDGET:
+        event.leaves_lots = 0
 
 
 @inlined
@@ -80,6 +88,8 @@ def order_ends(
     describe_order(event, order)
     event.reason = reason
     event.leaves_lots = 0
+    if order.flags == QUOTE_BUDGET:
+        event.quantity_lots = order.cum
 
 
 @inlined
@@ -96,7 +106,30 @@ def order_filled(
 
 
 @inlined
-def traded(core: Record, turn: Record, command: Record, events: Array, taker: Record, maker: Record, lots: Any) -> None:
+def budget_filled(
+    core: Record, turn: Record, command: Record, events: Array, order: Record, price: Any, lots: Any, spent: Any
+) -> None:
+    """A fill of a market buy by budget, which says itself whether the budget is spent."""
+    event = begin(core, turn, command, events, EventKind.FILLED if spent else EventKind.PARTIALLY_FILLED)
+    describe_order(event, order)
+    event.match_id = core.match_sequence
+    event.price_ticks = price
+    event.quantity_lots = lots
+    event.leaves_lots = 0
+
+
+@inlined
+def traded(
+    core: Record,
+    turn: Record,
+    command: Record,
+    events: Array,
+    taker: Record,
+    maker: Record,
+    lots: Any,
+    taker_fee: Any,
+    maker_fee: Any,
+) -> None:
     event = begin(core, turn, command, events, EventKind.TRADE)
     event.side = taker.side
     event.instrument = taker.instrument_id
@@ -107,6 +140,8 @@ def traded(core: Record, turn: Record, command: Record, events: Array, taker: Re
     event.match_id = core.match_sequence
     event.price_ticks = maker.price
     event.quantity_lots = lots
+    event.cum_lots = taker_fee
+    event.leaves_lots = maker_fee
 
 
 @kernel

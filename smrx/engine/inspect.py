@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .state import INSTRUMENTS, LEVELS, ORDERS, TABLES, TRANSFERS, State
+from .codes import OrderType
+from .state import BOOKS, INSTRUMENTS, LEVELS, NEVER, ORDERS, TABLES, TRANSFERS, State
 
 #: The columns of each table: name outside, name inside, type.
 _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
@@ -20,10 +21,14 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("side", "side", "u1"),
         ("order_type", "order_type", "u1"),
         ("tif", "tif", "u1"),
+        ("stp", "stp", "u1"),
         ("flags", "flags", "u1"),
         ("price_ticks", "price", "<i8"),
         ("quantity_lots", "quantity", "<i8"),
         ("cum_lots", "cum", "<i8"),
+        ("shown_lots", "shown", "<i8"),  # of an iceberg
+        ("extra", "extra", "<u8"),
+        ("priority", "priority", "<u8"),
     ],
     "balances": [
         ("account", "account_id", "<u4"),
@@ -31,11 +36,19 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("available", "available", "<i8"),
         ("held", "held", "<i8"),
     ],
-    "accounts": [("account", "account_id", "<u4"), ("status", "status", "u1")],
+    "accounts": [
+        ("account", "account_id", "<u4"),
+        ("status", "status", "u1"),
+        ("max_open_orders", "max_open_orders", "<u4"),
+        ("max_open_notional", "max_open_notional", "<i8"),
+        ("max_order_notional", "max_order_notional", "<i8"),
+        ("max_order_quantity", "max_order_quantity", "<i8"),
+    ],
     "assets": [
         ("asset", "asset_id", "<u4"),
         ("symbol", "symbol", "<u8"),
         ("decimals", "decimals", "u1"),
+        ("cap", "cap", "<i8"),
         ("supply", "supply", "<i8"),
     ],
     "instruments": [
@@ -48,17 +61,36 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("max_price_ticks", "max_price", "<i8"),
         ("max_quantity_lots", "max_quantity", "<i8"),
         ("status", "status", "u1"),
+        ("last_price_ticks", "last_price", "<i8"),  # 0 before the first trade
+        ("band_bp", "band_bp", "<u2"),
+        ("taker_fee", "taker_fee", "<u4"),
+        ("maker_fee", "maker_fee", "<i4"),
+        ("min_price_ticks", "min_price", "<i8"),
+        ("min_quantity_lots", "min_quantity", "<i8"),
+        ("min_notional", "min_notional", "<i8"),
+        ("max_notional", "max_notional", "<i8"),
     ],
     "sessions": [
         ("session_id", "session_id", "<u8"),
         ("account", "account_id", "<u4"),
+        ("flags", "flags", "u1"),
         ("last_request_id", "last_request_id", "<u8"),
     ],
 }
 DTYPES: Final = {
     table: np.dtype([(outside, kind) for outside, _, kind in columns]) for table, columns in _COLUMNS.items()
 }
-ORDERS_DTYPE: Final = np.dtype([*DTYPES["orders"].descr, ("leaves_lots", "<i8")])
+#: An order's extra word by its meanings; 0 where it has another.
+ORDERS_DTYPE: Final = np.dtype(
+    [
+        *DTYPES["orders"].descr,
+        ("leaves_lots", "<i8"),
+        ("stop_price_ticks", "<i8"),
+        ("display_lots", "<i8"),
+        ("expiry_seconds", "<i8"),
+        ("session_id", "<u8"),  # with whose connection it ends
+    ]
+)
 
 #: (price_ticks, quantity_lots, orders) of a price, best first.
 Depth = list[tuple[int, int, int]]
@@ -86,11 +118,19 @@ class Inspect:
 
     def depth(self, instrument: int, levels: int) -> tuple[Depth, Depth]:
         """The best bids and the best asks; empty for an unknown instrument."""
+        number = self._book(instrument)
+        return self._side(number, levels), self._side(number + 1, levels)
+
+    def stops(self, instrument: int, levels: int) -> tuple[Depth, Depth]:
+        """The pending sell and buy stops by stop price, those first that a moving price reaches first."""
+        number = self._book(instrument)
+        return self._side(number + 2, levels), self._side(number + 3, levels)
+
+    def _book(self, instrument: int) -> int:
+        """The number of the instrument's first book; that of books that are always empty if it is unknown."""
         known = self._state.instruments
         slots = np.flatnonzero((known["instrument_id"] == instrument) & (known["live"] != 0))
-        if not len(slots):
-            return [], []
-        return self._side(2 * int(slots[0]), levels), self._side(2 * int(slots[0]) + 1, levels)
+        return BOOKS * int(slots[0]) if len(slots) else 0
 
     def _side(self, book: int, levels: int) -> Depth:
         found: Depth = []
@@ -102,14 +142,20 @@ class Inspect:
         return found
 
     def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[Any]:
-        """Open orders by id."""
+        """Open orders by id, pending stops among them."""
         rows = self._live("orders")
         if account is not None:
             rows = rows[rows["account_id"] == account]
         if instrument is not None:
             rows = rows[rows["instrument_id"] == instrument]
+        rows = rows[np.argsort(rows["order_id"])]
         found = self._table("orders", rows)
         found["leaves_lots"] = found["quantity_lots"] - found["cum_lots"]
+        pending = rows["order_type"] >= OrderType.STOP
+        found["stop_price_ticks"] = np.where(pending, rows["extra"], 0)
+        found["display_lots"] = np.where(pending, 0, rows["extra"] & np.uint64(0xFFFF_FFFF))
+        found["expiry_seconds"] = np.where(pending, 0, rows["extra"] >> np.uint64(32))
+        found["session_id"] = self._state.sessions["session_id"][rows["session"]]
         return found
 
     def balances(self, account: int | None = None) -> NDArray[Any]:
@@ -128,6 +174,17 @@ class Inspect:
 
     def sessions(self) -> NDArray[Any]:
         return self._table("sessions", self._live("sessions"))
+
+    @property
+    def killed(self) -> bool:
+        """Whether the kill switch is on: no order is placed or replaced."""
+        return bool(self._state.core["killed"][0])
+
+    @property
+    def next_expiry_ns(self) -> int | None:
+        """Engine time at which the first GTD order ends, once a command comes; None if there is none."""
+        expiry = int(self._state.core["next_expiry"][0])
+        return None if expiry == NEVER else expiry
 
     def counts(self) -> dict[str, int]:
         """How many live records there are of each kind."""

@@ -10,14 +10,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .codes import InstrumentStatus, OrderType, Side
-from .digest import WORDS, name_of, record_hashes
+from .codes import InstrumentStatus, OrderType
 from .indexes import keys_of, members
-from .state import BALANCES, LEVELS, NODES, TABLES, State
-
-Rows = NDArray[Any]
+from .rehash import WORDS, name_of, record_hashes, static_hashes
+from .soundness import Rows, heap, holds, icebergs, live_slots, open_notionals, sessions, statuses, stops, used, visible
+from .state import BALANCES, BOOKS, LEVELS, NODES, TABLES, State
 
 #: Fields that hold a slot, and the table they point into.
 LINKS = {
@@ -26,11 +24,13 @@ LINKS = {
     "levels": {"first": "orders", "last": "orders", "better": "levels", "worse": "levels"},
     "orders": {
         "account": "accounts", "instrument": "instruments", "level": "levels", "before": "orders", "next": "orders",
-        "older": "orders", "newer": "orders", "gives": "balances", "takes": "balances",
+        "older": "orders", "newer": "orders", "gives": "balances", "takes": "balances", "session": "sessions",
     },
+    "instruments": {"fee_balance": "balances"},
 }  # fmt: skip
-#: Links that a live record may not lack.
-REQUIRED = {"account", "instrument", "level", "gives", "takes"}
+#: Links that a live record may not lack; and those that it may not lack where there is a ledger.
+REQUIRED = {"account", "instrument", "level"}
+PAYING = {"gives", "takes"}
 _LEAF = 1 << 31
 
 
@@ -40,20 +40,11 @@ def broken(state: State) -> list[str]:
     if astray:
         return astray
     found: list[str] = []
-    for part in (queues, account_lists, price_order, trees, indexes, money, holds):
+    for part in (queues, account_lists, price_order, trees, indexes, icebergs, stops, heap, sessions, statuses, money):
         found += part(state)
+    if state.core["ledger"][0]:
+        found += [*holds(state), *open_notionals(state)]
     return [*found, *hashes(state)] if state.core["hashing"][0] else found
-
-
-def used(state: State, table: str) -> Rows:
-    """The records of a table up to the first slot never used; slot 0 is among them, so slots are positions."""
-    number = next(number for number, known in enumerate(TABLES) if known.name == table)
-    rows: Rows = getattr(state, table)[: int(state.pools["top"][number])]
-    return rows
-
-
-def live_slots(state: State, table: str) -> NDArray[np.intp]:
-    return np.flatnonzero(used(state, table)["live"] != 0)
 
 
 def pools_astray(state: State) -> Iterator[str]:
@@ -85,10 +76,11 @@ def pools_astray(state: State) -> Iterator[str]:
 
 def links_astray(state: State) -> Iterator[str]:
     """Links of live records lead to live records; books to live levels."""
+    required = REQUIRED | PAYING if state.core["ledger"][0] else REQUIRED
     for table, links in LINKS.items():
         rows = used(state, table)[live_slots(state, table)]
         for field, target in links.items():
-            if not _lead_to_live(state, rows[field], target, field in REQUIRED):
+            if not _lead_to_live(state, rows[field], target, field in required):
                 yield f"{table}: a {field} leads astray"
     if not _lead_to_live(state, state.books["best"], "levels", False):
         yield "books: a best level leads astray"
@@ -117,7 +109,7 @@ def queues(state: State) -> Iterator[str]:
     if (counts[level_slots] != levels["orders"][level_slots]).any() or not levels["orders"][level_slots].all():
         yield "levels: an order count is not that of the queue"
     sums = np.zeros(len(levels), dtype=np.int64)
-    np.add.at(sums, mine["level"], mine["quantity"] - mine["cum"])
+    np.add.at(sums, mine["level"], visible(mine))
     if (sums[level_slots] != levels["quantity"][level_slots]).any():
         yield "levels: a quantity is not that of the queue"
     if (mine["cum"] < 0).any() or (mine["cum"] >= mine["quantity"]).any():
@@ -125,7 +117,11 @@ def queues(state: State) -> Iterator[str]:
     if (mine["order_id"] > state.core["command_sequence"][0]).any():
         yield "orders: one is newer than the last command"
     home = levels[mine["level"]]
-    if (home["price"] != mine["price"]).any() or (home["book"] != 2 * mine["instrument"] + mine["side"] - 1).any():
+    pending = mine["order_type"] >= OrderType.STOP
+    side = mine["side"].astype(np.int64)
+    book = BOOKS * mine["instrument"].astype(np.int64) + np.where(pending, 4 - side, side - 1)
+    price = np.where(pending, mine["extra"].astype(np.int64), mine["price"])
+    if (home["price"] != price).any() or (home["book"] != book).any():
         yield "orders: an order is at another price or in another book"
     if not _chained(orders, slots, "next", "before", "level", "priority"):
         yield "orders: a queue is not linked in order of priority"
@@ -199,7 +195,7 @@ def price_order(state: State) -> Iterator[str]:
     if (per_book != state.books["orders"]).any():
         yield "books: a count of orders is not that of the levels"
     trading = used(state, "instruments")["status"] == InstrumentStatus.TRADING
-    bids, asks = state.books["best"][0::2][: len(trading)], state.books["best"][1::2][: len(trading)]
+    bids, asks = (state.books["best"][side::BOOKS][: len(trading)] for side in (0, 1))
     crossed = trading & (bids != 0) & (asks != 0) & (levels["price"][bids] >= levels["price"][asks])
     yield from (f"books: the book of instrument slot {slot} is crossed" for slot in np.flatnonzero(crossed))
 
@@ -294,30 +290,11 @@ def hashes(state: State) -> Iterator[str]:
     total = np.zeros(1, dtype=np.uint64)
     for table in WORDS:
         rows = used(state, table)[live_slots(state, table)]
-        fresh = record_hashes(table, rows)
+        fresh = record_hashes(state, table, rows)
         total += fresh.sum(dtype=np.uint64)
         yield from (f"{name_of(table, row)}: its hash is not the one kept" for row in rows[fresh != rows["hash"]][:1])
+    instruments = used(state, "instruments")[live_slots(state, "instruments")]
+    if (static_hashes(state, instruments) != instruments["static_hash"]).any():
+        yield "instruments: the hash kept of what no trade changes is not its hash"
     if total[0] != state.core["digest"][0]:
         yield "the digest kept is not the digest of the records"
-
-
-def holds(state: State) -> Iterator[str]:
-    """What balances hold is the sum of what the open orders hold of them, each in its own asset."""
-    orders = used(state, "orders")[live_slots(state, "orders")]
-    balances = used(state, "balances")
-    instruments = used(state, "instruments")[orders["instrument"]]
-    buys = orders["side"] == Side.BUY
-    leaves = orders["quantity"] - orders["cum"]
-    quote = orders["price"] * leaves * instruments["scale_units"].astype(np.int64)
-    base = leaves * instruments["lot_units"].astype(np.int64)
-    held = np.zeros(len(balances), dtype=np.int64)
-    np.add.at(held, orders["gives"], np.where(buys, quote, base))
-    if (held != balances["held"]).any():
-        yield "balances: what is held is not what the open orders hold"
-    if (orders["order_type"] != OrderType.LIMIT).any():
-        yield "orders: one that rests is not a limit order"
-    for link, bought in (("gives", ~buys), ("takes", buys)):
-        named = balances[orders[link]]
-        asset = np.where(bought, instruments["base_id"], instruments["quote_id"])
-        if (named["account_id"] != orders["account_id"]).any() or (named["asset_id"] != asset).any():
-            yield f"orders: one {link} a balance that is not its own"

@@ -31,6 +31,7 @@ INTERPRETED: Final = bool(_settings.DISABLE_JIT)
 U0: Final = np.uint64(0)
 U1: Final = np.uint64(1)
 U32: Final = np.uint64(32)
+LOW32: Final = np.uint64(0xFFFF_FFFF)
 NIL: Final = np.uint32(0)
 
 

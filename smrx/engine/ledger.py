@@ -1,7 +1,8 @@
 """Money: balances, what orders hold of them, deposits and withdrawals.
 
-Amounts are i64 minimal units; no sum here can pass 2^62, because no asset's supply can. Called by machine.py,
-orders.py and matching.py.
+Amounts are i64 minimal units; no sum of money can pass 2^62, because no asset's supply can. The notional of an
+account's open orders can: it is kept as a number below 2^62, and how often that was passed. Called by
+machine.py, orders.py, matching.py and placing.py.
 """
 
 from typing import Any, Final
@@ -36,6 +37,8 @@ def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
         balance.asset_id = asset_id
         balance.available = 0
         balance.held = 0
+        balance.open = 0
+        balance.open_wraps = 0
         balance.hash = 0
         balance.live = 0
         insert(state.balance_index, pair(account_id, asset_id), NO_EXTRA, slot)
@@ -53,9 +56,38 @@ def credit(core: Record, balance: Record, amount: Any) -> None:
 @inlined
 def release(core: Record, balance: Record, amount: Any) -> None:
     """Give held money back to its owner."""
-    balance.available += amount
-    balance.held -= amount
-    refresh_balance(core, balance)
+    if core.ledger != 0 and amount != 0:
+        balance.available += amount
+        balance.held -= amount
+        refresh_balance(core, balance)
+
+
+@inlined
+def add_open(balance: Record, notional: Any) -> None:
+    """Count the notional of an order that is open from now on, in the balance of its quote asset."""
+    balance.open += notional
+    if balance.open >= LIMIT:
+        balance.open -= LIMIT
+        balance.open_wraps = np.uint32(balance.open_wraps + 1)
+
+
+@inlined
+def take_open(balance: Record, notional: Any) -> None:
+    balance.open -= notional
+    if balance.open < 0:
+        balance.open += LIMIT
+        balance.open_wraps = np.uint32(balance.open_wraps - 1)
+
+
+@inlined
+def open_passes(balance: Record, less: Any, more: Any, limit: Any) -> Any:
+    """Whether the open notional, less one that is in it and with one more, would be above a limit."""
+    rest = balance.open - less
+    wraps = np.int64(balance.open_wraps)
+    if rest < 0:
+        rest += LIMIT
+        wraps -= 1
+    return wraps > 0 or rest + more > limit
 
 
 @kernel
@@ -80,7 +112,9 @@ def check_transfer(state: Tables, command: Record) -> Any:
         return Reason.TRANSFER_ALREADY_DONE if same else Reason.TRANSFER_ID_REUSED
     turn.balance = balance_slot(state, command.account, command.instrument)
     if command.kind == CommandKind.DEPOSIT:
-        return Reason.SUPPLY_EXCEEDED if state.assets[turn.asset].supply + amount >= LIMIT else Reason.NONE
+        asset = state.assets[turn.asset]
+        most = asset.cap if asset.cap != 0 else LIMIT - 1
+        return Reason.SUPPLY_EXCEEDED if asset.supply + amount > most else Reason.NONE
     if turn.balance == NIL or state.balances[turn.balance].available < amount:
         return Reason.INSUFFICIENT_FUNDS
     return Reason.NONE

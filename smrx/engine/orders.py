@@ -1,37 +1,42 @@
-"""The life of an order outside of matching: entry into the books and lists, cancel, replace, mass cancel, death.
+"""The life of an order outside of matching: entry into books and lists, cancels of every kind, expiry, death.
 
-Called by machine.py and matching.py.
+Called by machine.py, matching.py, stops.py, replacing.py, sessions.py and venue.py.
 """
 
 from typing import Any
 
 import numpy as np
 
-from .book import dequeue, enqueue
-from .codes import EventKind, Reason, Side
+from .book import dequeue, display_of, enqueue, public_book, stop_book
+from .codes import EventKind, Reason, Side, TimeInForce
 from .digest import forget, refresh_order
 from .emit import begin, order_ends, order_stands
+from .expiry import schedule, unschedule
+from .fees import held_by_lots, is_stop, unit_price
 from .index import NO_EXTRA, find, insert, remove
 from .jit import NIL, U0, Array, Record, Tables, inlined, kernel
-from .ledger import release
+from .ledger import add_open, release, take_open
 from .pool import give_back
 from .state import ORDERS
 
 
 @inlined
-def held_by_lots(instrument: Record, order: Record, lots: Any) -> Any:
-    """What so many lots of a limit order hold: quote units for a buy, base units for a sell."""
-    if order.side == Side.BUY:
-        return order.price * lots * np.int64(instrument.scale_units)
-    return lots * np.int64(instrument.lot_units)
+def quote_balance(order: Record) -> Any:
+    """The slot of the balance in which the order's notional is counted."""
+    return order.gives if order.side == Side.BUY else order.takes
 
 
 @inlined
-def rest(state: Tables, slot: Any) -> None:
-    """Put an order with lots left into its book, its account's list and the indexes."""
+def open_notional(state: Tables, order: Record, lots: Any) -> Any:
+    """What so many lots of an order count in the open notional of its account."""
+    return unit_price(state.instruments[order.instrument], order.price) * lots
+
+
+@inlined
+def enlist(state: Tables, slot: Any) -> None:
+    """Put a new order that stays into its account's list, the indexes and, if it is GTD, the heap."""
     orders = state.orders
     order = orders[slot]
-    enqueue(state, np.uint32(2 * np.int64(order.instrument) + np.int64(order.side) - 1), slot)
     account = state.accounts[order.account]
     order.older = account.last
     order.newer = 0
@@ -44,14 +49,17 @@ def rest(state: Tables, slot: Any) -> None:
     insert(state.order_index, order.order_id, NO_EXTRA, slot)
     if order.client_order_id != U0:
         insert(state.client_index, order.client_order_id, order.account_id, slot)
-    refresh_order(state.core[0], order)
+    if order.session != NIL:
+        session = state.sessions[order.session]
+        session.orders = np.uint32(session.orders + 1)
+    if order.tif == TimeInForce.GTD:
+        schedule(state, slot)
 
 
-@kernel
-def bury(state: Tables, slot: Any) -> None:
-    """Take an order out of everything that knows it. What it held must be settled already."""
+@inlined
+def delist(state: Tables, slot: Any) -> None:
+    """Take an order out of everything that knows it but its book, and give its slot back."""
     orders = state.orders
-    dequeue(state, slot)
     order = orders[slot]
     account = state.accounts[order.account]
     if order.older == NIL:
@@ -66,19 +74,75 @@ def bury(state: Tables, slot: Any) -> None:
     remove(state.order_index, order.order_id, NO_EXTRA)
     if order.client_order_id != U0:
         remove(state.client_index, order.client_order_id, order.account_id)
+    if order.session != NIL:
+        session = state.sessions[order.session]
+        session.orders = np.uint32(session.orders - 1)
+    if order.place != 0:
+        unschedule(state, slot)
     forget(state.core[0], order)
     give_back(state.pools[ORDERS], orders, slot)
 
 
-@kernel
-def withdraw_order(state: Tables, command: Record, events: Array, slot: Any, reason: Any) -> None:
-    """Cancel an open order: event, hold, book."""
-    core = state.core[0]
+@inlined
+def rest(state: Tables, slot: Any) -> None:
+    """Put an order with lots left at the end of the queue of its price, or of its stop price if it is a stop."""
     order = state.orders[slot]
-    order_ends(core, state.turn[0], command, events, order, EventKind.CANCELLED, reason)
-    held = held_by_lots(state.instruments[order.instrument], order, order.quantity - order.cum)
-    release(core, state.balances[order.gives], held)
+    if is_stop(order.order_type):
+        enqueue(state, stop_book(order), np.int64(order.extra), slot)
+    else:
+        order.shown = np.uint32(min(display_of(order), order.quantity - order.cum))
+        enqueue(state, public_book(order), order.price, slot)
+    if state.core[0].ledger != 0:
+        add_open(state.balances[quote_balance(order)], open_notional(state, order, order.quantity - order.cum))
+    refresh_order(state, order)
+
+
+@kernel
+def bury(state: Tables, slot: Any) -> None:
+    """Take an order out of its book and everything else. What it held must be settled already."""
+    dequeue(state, slot)
+    delist(state, slot)
+
+
+@inlined
+def free_lots(state: Tables, order: Record, lots: Any) -> None:
+    """Give back what so many lots of an open order hold, and count them as open no more."""
+    if state.core[0].ledger != 0:
+        held = held_by_lots(state.instruments[order.instrument], order, lots)
+        release(state.core[0], state.balances[order.gives], held)
+        take_open(state.balances[quote_balance(order)], open_notional(state, order, lots))
+
+
+@kernel
+def end_order(state: Tables, command: Record, events: Array, slot: Any, kind: Any, reason: Any) -> None:
+    """End an open order, CANCELLED or EXPIRED: event, hold, book."""
+    order = state.orders[slot]
+    order_ends(state.core[0], state.turn[0], command, events, order, kind, reason)
+    free_lots(state, order, order.quantity - order.cum)
     bury(state, slot)
+
+
+@inlined
+def withdraw_order(state: Tables, command: Record, events: Array, slot: Any, reason: Any) -> None:
+    end_order(state, command, events, slot, EventKind.CANCELLED, reason)
+
+
+@kernel
+def shrink(state: Tables, command: Record, events: Array, slot: Any, quantity: Any, reason: Any) -> None:
+    """Make an open order smaller; it keeps its place: queue position is property."""
+    order = state.orders[slot]
+    fewer = order.quantity - quantity
+    free_lots(state, order, fewer)
+    level = state.levels[order.level]
+    leaves = quantity - order.cum
+    if order.shown == 0:
+        level.quantity -= fewer
+    elif np.int64(order.shown) > leaves:
+        level.quantity -= np.int64(order.shown) - leaves
+        order.shown = np.uint32(leaves)
+    order.quantity = quantity
+    refresh_order(state, order)
+    order_stands(state.core[0], state.turn[0], command, events, order, EventKind.REPLACED, reason)
 
 
 @inlined
@@ -95,40 +159,6 @@ def check_named_order(state: Tables, command: Record) -> Any:
 
 
 @inlined
-def check_limits(instrument: Record, price: Any, quantity: Any) -> Any:
-    """Price and quantity of a limit order against the instrument's."""
-    if price < 1:
-        return Reason.INVALID_PRICE
-    if price > instrument.max_price:
-        return Reason.PRICE_ABOVE_MAXIMUM
-    return check_quantity(instrument, quantity)
-
-
-@inlined
-def check_quantity(instrument: Record, quantity: Any) -> Any:
-    if quantity < 1:
-        return Reason.INVALID_QUANTITY
-    if quantity > instrument.max_quantity:
-        return Reason.QUANTITY_ABOVE_MAXIMUM
-    return Reason.NONE
-
-
-@kernel
-def check_replace(state: Tables, command: Record) -> Any:
-    reason = check_named_order(state, command)
-    if reason != Reason.NONE:
-        return reason
-    order = state.orders[state.turn[0].order]
-    quantity = command.quantity_lots
-    reason = check_limits(state.instruments[order.instrument], command.price_ticks, quantity)
-    if reason != Reason.NONE:
-        return reason
-    if command.price_ticks != order.price or quantity <= order.cum or quantity >= order.quantity:
-        return Reason.UNSUPPORTED_COMBINATION
-    return Reason.NONE
-
-
-@inlined
 def cancel(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     slot = state.turn[0].order
     order = state.orders[slot]
@@ -136,25 +166,6 @@ def cancel(state: Tables, command: Record, outcome: Record, events: Array) -> No
     outcome.order_id = order.order_id
     outcome.cum_lots = order.cum
     withdraw_order(state, command, events, slot, Reason.REQUESTED)
-
-
-@kernel
-def replace(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Make an order smaller."""
-    core = state.core[0]
-    turn = state.turn[0]
-    order = state.orders[turn.order]
-    fewer = order.quantity - command.quantity_lots
-    release(core, state.balances[order.gives], held_by_lots(state.instruments[order.instrument], order, fewer))
-    # A smaller quantity keeps its place: queue position is property.
-    order.quantity = command.quantity_lots
-    state.levels[order.level].quantity -= fewer
-    refresh_order(core, order)
-    order_stands(core, turn, command, events, order, EventKind.REPLACED)
-    outcome.event_kind = EventKind.REPLACED
-    outcome.order_id = order.order_id
-    outcome.cum_lots = order.cum
-    outcome.leaves_lots = order.quantity - order.cum
 
 
 @inlined
@@ -184,3 +195,16 @@ def mass_cancel(state: Tables, command: Record, outcome: Record, events: Array) 
     event.quantity_lots = cancelled
     outcome.event_kind = EventKind.MASS_CANCELLED
     outcome.cum_lots = cancelled
+
+
+@kernel
+def expire_due(state: Tables, command: Record, events: Array) -> Any:
+    """End the GTD orders whose time has come, in order; False, and go on later, when the events buffer is full."""
+    core = state.core[0]
+    turn = state.turn[0]
+    while core.next_expiry <= core.time_ns:
+        if turn.written == len(events):
+            turn.needed = 1
+            return False
+        end_order(state, command, events, state.heap[1], EventKind.EXPIRED, Reason.TIME_REACHED)
+    return True

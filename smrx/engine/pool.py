@@ -28,3 +28,9 @@ def give_back(pool: Record, table: Array, slot: Any) -> None:
     record.next = pool.free
     pool.free = slot
     pool.live = np.uint32(pool.live - 1)
+
+
+@inlined
+def left(pool: Record, length: Any) -> Any:
+    """Records that a table of this length can still take."""
+    return length - 1 - np.int64(pool.live)

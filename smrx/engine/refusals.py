@@ -1,4 +1,4 @@
-"""The checks that every command passes before those of its kind: form, session, rights, account.
+"""The checks that every command passes before those of its kind: form, session, rights, kill switch, account.
 
 Reads, changes nothing but the turn's notes of what it found. Called by machine.py; the first check that fails is the
 reason reported.
@@ -8,14 +8,26 @@ from typing import Any, Final
 
 import numpy as np
 
-from .codes import CommandKind, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from .codes import (
+    AccountStatus,
+    CommandKind,
+    InstrumentStatus,
+    OrderFlags,
+    OrderType,
+    Reason,
+    SessionFlags,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from .index import NO_EXTRA, find
-from .jit import NIL, U0, U1, Record, Tables, inlined, kernel
+from .jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel
 
 _BYTE: Final = np.uint64(0xFF)
 _BYTE_BITS: Final = np.uint64(8)
-#: Numba knows IntEnum, not IntFlag.
-POST_ONLY: Final = int(OrderFlags.POST_ONLY)
+#: All flags there are. Numba knows IntEnum, not IntFlag.
+ORDER_FLAGS: Final = int(OrderFlags.POST_ONLY | OrderFlags.QUOTE_BUDGET)
+SESSION_FLAGS: Final = int(SessionFlags.CANCEL_ON_DISCONNECT)
 
 
 @kernel
@@ -44,19 +56,40 @@ def price_or_lots_used(command: Record) -> Any:
 
 
 @inlined
+def unused_extra_set(command: Record) -> Any:
+    """Whether a PLACE has an extra word, or half of one, that its order type and time in force do not use."""
+    if command.order_id == U0:
+        return False
+    if command.order_type == OrderType.MARKET:
+        return True
+    return command.order_type == OrderType.LIMIT and command.tif != TimeInForce.GTD and (command.order_id >> U32) != U0
+
+
+@inlined
 def unused_fields_set(command: Record) -> Any:
     """Whether a field that has no meaning for the kind is not 0."""
     kind = command.kind
     if kind == CommandKind.ADD_INSTRUMENT:
         return (command.side | command.order_type | command.tif) != 0
+    if kind == CommandKind.SET_RULES:
+        return command.side != 0
     if command.reserved != 0:
         return True
     if kind == CommandKind.PLACE:
-        return command.order_id != U0
+        return unused_extra_set(command)
+    if kind == CommandKind.OPEN_SESSION:
+        return (command.order_type | command.tif | command.stp) != 0 or nothing_more(command, True)
     if order_bytes_used(command):
         return True
     if kind == CommandKind.MASS_CANCEL:
         return command.client_order_id != U0 or command.order_id != U0 or price_or_lots_used(command)
+    if kind == CommandKind.SET_STATUS:
+        return (
+            command.account != 0
+            or command.client_order_id != U0
+            or command.order_id != U0
+            or price_or_lots_used(command)
+        )
     if command.side != 0:
         return True
     if kind == CommandKind.CANCEL:
@@ -66,14 +99,28 @@ def unused_fields_set(command: Record) -> Any:
     if kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
         return command.client_order_id != U0 or command.price_ticks != 0
     if kind == CommandKind.ADD_ASSET:
-        return command.account != 0 or command.order_id != U0 or command.price_ticks != 0
-    if command.instrument != 0 or command.client_order_id != U0 or command.order_id != U0:
+        return command.account != 0 or command.order_id != U0
+    if kind == CommandKind.SET_LIMITS:
+        return command.client_order_id != U0
+    return nothing_more(command, names_account(kind) or kind == CommandKind.OPEN_ACCOUNT)
+
+
+@kernel
+def nothing_more(command: Record, account: Any) -> Any:
+    """Whether a command that is hardly more than its sender has anything else set; some name an account."""
+    if command.side != 0 or command.instrument != 0 or command.client_order_id != U0 or command.order_id != U0:
         return True
-    if price_or_lots_used(command):
+    if price_or_lots_used(command) or (command.account != 0 and not account):
         return True
-    if kind == CommandKind.OPEN_SESSION:
-        return command.request_id != U0
-    return kind == CommandKind.CLOSE_SESSION and command.account != 0
+    if command.kind == CommandKind.TICK:
+        return command.session_id != U0 or command.request_id != U0
+    return needs_no_request(command.kind) and command.request_id != U0
+
+
+@inlined
+def needs_no_request(kind: Any) -> Any:
+    """Whether a kind stands outside of the requests of a session."""
+    return kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
 
 
 @inlined
@@ -81,13 +128,13 @@ def malformed_order(command: Record) -> Any:
     """What is wrong with the enumerations of a PLACE."""
     if command.side != Side.BUY and command.side != Side.SELL:
         return Reason.INVALID_SIDE
-    if command.order_type < OrderType.LIMIT or command.order_type > OrderType.MARKET:
+    if command.order_type < OrderType.LIMIT or command.order_type > OrderType.STOP_LIMIT:
         return Reason.INVALID_ORDER_TYPE
     if command.tif < TimeInForce.GTC or command.tif > TimeInForce.GTD:
         return Reason.INVALID_TIME_IN_FORCE
     if command.stp > Stp.DECREMENT:
         return Reason.INVALID_STP
-    if command.flags > POST_ONLY:
+    if command.flags > ORDER_FLAGS:
         return Reason.INVALID_FLAGS
     return Reason.NONE
 
@@ -96,9 +143,7 @@ def malformed_order(command: Record) -> Any:
 def malformed(command: Record) -> Any:
     """What is wrong with a command whatever the state, or NONE."""
     kind = command.kind
-    if kind < CommandKind.PLACE or kind > CommandKind.ADD_INSTRUMENT:
-        return Reason.UNKNOWN_KIND
-    if kind > CommandKind.OPEN_ACCOUNT and kind < CommandKind.OPEN_SESSION:
+    if kind < CommandKind.PLACE or kind > CommandKind.DISCONNECT:
         return Reason.UNKNOWN_KIND
     if unused_fields_set(command):
         return Reason.RESERVED_NOT_ZERO
@@ -107,7 +152,15 @@ def malformed(command: Record) -> Any:
     if kind == CommandKind.CANCEL or kind == CommandKind.REPLACE:
         if (command.order_id == U0) == (command.client_order_id == U0):
             return Reason.INVALID_ID
-    elif kind == CommandKind.MASS_CANCEL:
+        return Reason.NONE
+    return malformed_request(command)
+
+
+@kernel
+def malformed_request(command: Record) -> Any:
+    """What is wrong with a command that is about no single order."""
+    kind = command.kind
+    if kind == CommandKind.MASS_CANCEL:
         if command.side > Side.SELL:
             return Reason.INVALID_SIDE
     elif kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
@@ -116,25 +169,38 @@ def malformed(command: Record) -> Any:
     elif kind == CommandKind.ADD_ASSET or kind == CommandKind.ADD_INSTRUMENT:
         if not is_symbol(command.client_order_id):
             return Reason.INVALID_ID
-    elif kind == CommandKind.OPEN_SESSION and command.session_id == U0:
-        return Reason.INVALID_ID
+    elif kind == CommandKind.SUSPEND_ACCOUNT or kind == CommandKind.RESUME_ACCOUNT:
+        if command.account == 0:
+            return Reason.INVALID_ID
+    elif kind == CommandKind.SET_STATUS:
+        if command.side < InstrumentStatus.TRADING or command.side > InstrumentStatus.CLOSED:
+            return Reason.INVALID_STATUS
+    elif kind == CommandKind.OPEN_SESSION:
+        if command.flags > SESSION_FLAGS:
+            return Reason.INVALID_FLAGS
+        if command.session_id == U0:
+            return Reason.INVALID_ID
     return Reason.NONE
 
 
 @inlined
 def names_account(kind: Any) -> Any:
     """Whether a kind is about an account that must exist."""
-    return kind <= CommandKind.WITHDRAW or kind == CommandKind.OPEN_SESSION
+    return (
+        kind <= CommandKind.WITHDRAW
+        or kind == CommandKind.OPEN_SESSION
+        or kind == CommandKind.SUSPEND_ACCOUNT
+        or kind == CommandKind.RESUME_ACCOUNT
+        or kind == CommandKind.SET_LIMITS
+    )
 
 
 @inlined
 def venue_only(kind: Any) -> Any:
-    return (
-        kind == CommandKind.DEPOSIT
-        or kind == CommandKind.OPEN_ACCOUNT
-        or kind == CommandKind.ADD_ASSET
-        or kind == CommandKind.ADD_INSTRUMENT
-    )
+    """Whether only the venue itself may ask for this: it is about others, or about everybody."""
+    if kind <= CommandKind.MASS_CANCEL or kind == CommandKind.WITHDRAW:
+        return False
+    return kind != CommandKind.OPEN_SESSION and kind != CommandKind.CLOSE_SESSION
 
 
 @inlined
@@ -144,8 +210,12 @@ def wrong_sender(state: Tables, command: Record) -> Any:
     turn.account = 0
     if command.kind == CommandKind.OPEN_SESSION:
         return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
+    if command.kind == CommandKind.TICK:
+        return Reason.NONE
     if turn.session == NIL:
         return Reason.UNKNOWN_SESSION
+    if command.kind == CommandKind.DISCONNECT:
+        return Reason.NONE
     session = state.sessions[turn.session]
     if command.request_id > session.last_request_id + U1:
         return Reason.REQUEST_GAP
@@ -155,12 +225,19 @@ def wrong_sender(state: Tables, command: Record) -> Any:
         turn.account = session.account
     if session.account_id != 0 and (venue_only(command.kind) or turn.account == NIL):
         return Reason.NOT_AUTHORISED
+    if state.core[0].killed != 0 and (command.kind == CommandKind.PLACE or command.kind == CommandKind.REPLACE):
+        return Reason.KILLED
     return Reason.NONE
 
 
 @inlined
+def needs_active_account(kind: Any) -> Any:
+    return kind == CommandKind.PLACE or kind == CommandKind.REPLACE or kind == CommandKind.WITHDRAW
+
+
+@inlined
 def wrong_account(state: Tables, command: Record) -> Any:
-    """UNKNOWN_ACCOUNT, ACCOUNT_EXISTS or NONE. Notes the account in the turn."""
+    """UNKNOWN_ACCOUNT, ACCOUNT_EXISTS, ACCOUNT_SUSPENDED or NONE. Notes the account in the turn."""
     turn = state.turn[0]
     opening = command.kind == CommandKind.OPEN_ACCOUNT
     if not opening and not names_account(command.kind):
@@ -169,4 +246,8 @@ def wrong_account(state: Tables, command: Record) -> Any:
         turn.account = find(state.account_index, np.uint64(command.account), NO_EXTRA)
     if opening:
         return Reason.NONE if turn.account == NIL else Reason.ACCOUNT_EXISTS
-    return Reason.NONE if turn.account != NIL else Reason.UNKNOWN_ACCOUNT
+    if turn.account == NIL:
+        return Reason.UNKNOWN_ACCOUNT
+    if state.accounts[turn.account].status == AccountStatus.SUSPENDED and needs_active_account(command.kind):
+        return Reason.ACCOUNT_SUSPENDED
+    return Reason.NONE

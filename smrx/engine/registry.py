@@ -1,17 +1,17 @@
-"""Who and what exists: accounts, sessions, assets, instruments. Called by machine.py."""
+"""What exists: accounts, assets, instruments. Called by machine.py."""
 
 from typing import Any, Final
 
 import numpy as np
 
 from .codes import AccountStatus, EventKind, InstrumentStatus, Reason
-from .digest import forget, refresh_account, refresh_asset, refresh_instrument, refresh_session
+from .digest import refresh_account, refresh_asset, refresh_instrument
 from .emit import begin
-from .index import NO_EXTRA, find, insert, remove
+from .index import NO_EXTRA, find, insert
 from .jit import NIL, U32, Array, Record, Tables, inlined, kernel
 from .ledger import LIMIT
-from .pool import give_back, take
-from .state import ACCOUNTS, ASSETS, INSTRUMENTS, SESSIONS
+from .pool import take
+from .state import ACCOUNTS, ASSETS, INSTRUMENTS
 
 MAX_DECIMALS: Final = 18
 
@@ -24,6 +24,10 @@ def add_account(state: Tables, account_id: Any) -> None:
     account.account_id = account_id
     account.status = AccountStatus.ACTIVE
     account.hash = 0
+    account.max_open_notional = 0
+    account.max_order_notional = 0
+    account.max_order_quantity = 0
+    account.max_open_orders = 0
     account.first = 0
     account.last = 0
     account.orders = 0
@@ -38,36 +42,6 @@ def open_account(state: Tables, command: Record, outcome: Record, events: Array)
     outcome.event_kind = EventKind.ACCOUNT_OPENED
 
 
-@kernel
-def open_session(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    core = state.core[0]
-    turn = state.turn[0]
-    slot = take(state.pools[SESSIONS], state.sessions)
-    session = state.sessions[slot]
-    session.session_id = command.session_id
-    session.last_request_id = 0
-    session.hash = 0
-    session.account_id = command.account
-    session.account = turn.account
-    insert(state.session_index, command.session_id, NO_EXTRA, slot)
-    refresh_session(core, session)
-    begin(core, turn, command, events, EventKind.SESSION_OPENED).account = command.account
-    outcome.event_kind = EventKind.SESSION_OPENED
-
-
-@kernel
-def close_session(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Forget a session; its orders stay."""
-    core = state.core[0]
-    turn = state.turn[0]
-    session = state.sessions[turn.session]
-    begin(core, turn, command, events, EventKind.SESSION_CLOSED).account = session.account_id
-    remove(state.session_index, session.session_id, NO_EXTRA)
-    forget(core, session)
-    give_back(state.pools[SESSIONS], state.sessions, turn.session)
-    outcome.event_kind = EventKind.SESSION_CLOSED
-
-
 @inlined
 def check_asset(state: Tables, command: Record) -> Any:
     if command.instrument == 0:
@@ -76,6 +50,8 @@ def check_asset(state: Tables, command: Record) -> Any:
         return Reason.ASSET_EXISTS
     if command.quantity_lots < 0 or command.quantity_lots > MAX_DECIMALS:
         return Reason.INVALID_QUANTITY
+    if command.price_ticks < 0 or command.price_ticks >= LIMIT:
+        return Reason.INVALID_AMOUNT
     return Reason.NONE
 
 
@@ -86,6 +62,7 @@ def add_asset(state: Tables, command: Record, outcome: Record, events: Array) ->
     asset = state.assets[slot]
     asset.symbol = command.client_order_id
     asset.supply = 0
+    asset.cap = command.price_ticks
     asset.hash = 0
     asset.asset_id = command.instrument
     asset.decimals = np.uint32(command.quantity_lots)
@@ -94,6 +71,7 @@ def add_asset(state: Tables, command: Record, outcome: Record, events: Array) ->
     event = begin(core, state.turn[0], command, events, EventKind.ASSET_ADDED)
     event.instrument = command.instrument
     event.client_order_id = command.client_order_id
+    event.price_ticks = command.price_ticks
     event.quantity_lots = command.quantity_lots
     outcome.event_kind = EventKind.ASSET_ADDED
 
@@ -168,6 +146,15 @@ def add_instrument(state: Tables, command: Record, outcome: Record, events: Arra
     instrument.symbol = command.client_order_id
     instrument.max_price = command.price_ticks
     instrument.max_quantity = command.quantity_lots
+    instrument.min_price = 0
+    instrument.min_quantity = 0
+    instrument.min_notional = 0
+    instrument.max_notional = 0
+    instrument.taker_fee = 0
+    instrument.maker_fee = 0
+    instrument.band_bp = 0
+    instrument.last_price = 0
+    instrument.fee_balance = 0
     instrument.hash = 0
     instrument.instrument_id = command.instrument
     instrument.base_id = base_asset(command)

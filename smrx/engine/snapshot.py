@@ -1,4 +1,4 @@
-"""A state as bytes and back: a header, then the used part of every table, then the kept hashes.
+"""A state as bytes and back: a header, then the used part of every table, the heap, and the kept hashes.
 
 Indexes are not in it: they are made again from the records. Everything else is checked before anything is accepted:
 lengths and checksums first, then every link and sum (invariants.py), then the digest, computed anew. Called by core.py.
@@ -11,12 +11,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from . import indexes, invariants
-from .digest import incremental
 from .errors import SnapshotError
-from .state import DTYPES, INSTRUMENTS, RING_SIZE, TABLES, State, allocate
+from .rehash import incremental
+from .state import BOOKS, DTYPES, INSTRUMENTS, ORDERS, RING_SIZE, TABLES, State, allocate
 
 MAGIC: Final = b"SMRXSNAP"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 HEADER: Final = np.dtype(
     [
@@ -52,8 +52,9 @@ def save(state: State) -> bytes:
     """The state as bytes. The same state gives the same bytes, and restored it gives them again."""
     sequence = int(state.core["command_sequence"][0])
     tops = state.pools["top"]
-    parts = [state.core.tobytes(), state.pools.tobytes(), state.books[: 2 * int(tops[INSTRUMENTS])].tobytes()]
+    parts = [state.core.tobytes(), state.pools.tobytes(), state.books[: BOOKS * int(tops[INSTRUMENTS])].tobytes()]
     parts += [getattr(state, table.name)[: int(top)].tobytes() for table, top in zip(TABLES, tops, strict=True)]
+    parts.append(state.heap[: int(state.core["expiring"][0]) + 1].tobytes())
     parts.append(state.ring[_ring_positions(sequence)].tobytes())
     body = b"".join(parts)
     header = np.zeros(1, HEADER)
@@ -117,10 +118,12 @@ def _filled(body: bytes) -> State:
     pools = np.frombuffer(body, DTYPES["pools"], count=len(TABLES), offset=DTYPES["core"].itemsize)
     tops = [int(top) for top in pools["top"]]
     sequence = int(core["command_sequence"][0])
-    lengths = {"books": 2 * tops[INSTRUMENTS]} | {table.name: top for table, top in zip(TABLES, tops, strict=True)}
-    lengths["ring"] = kept_hashes(sequence)
+    waiting = int(core["expiring"][0])
+    lengths = {"books": BOOKS * tops[INSTRUMENTS]} | {table.name: top for table, top in zip(TABLES, tops, strict=True)}
+    lengths |= {"heap": waiting + 1, "ring": kept_hashes(sequence)}
     expected = fixed + sum(length * DTYPES[name].itemsize for name, length in lengths.items())
-    if min(tops) < 1 or max(tops) > _MOST or sequence >= 1 << 62 or len(body) != expected:
+    possible = min(tops) >= 1 and max(tops) <= _MOST and waiting < tops[ORDERS] and sequence < 1 << 62
+    if not possible or len(body) != expected:
         raise SnapshotError("The snapshot's tables do not have the lengths that it names.")
 
     # Room for as many again, so that a restored engine does not begin by growing.

@@ -15,6 +15,9 @@ RING_SIZE: Final = 1 << 16
 
 CACHE_LINE: Final = 64
 
+#: An engine time that never comes.
+NEVER: Final = (1 << 63) - 1
+
 
 def _padded(fields: list[tuple[str, str]], size: int) -> "np.dtype[np.void]":
     """A record without gaps between its fields, made longer at its end."""
@@ -34,17 +37,28 @@ CORE: Final = np.dtype(
         ("time_ns", "<i8"),
         ("state_hash", "<u8"),
         ("digest", "<u8"),  # sum of the hashes of all live records, without the counters
+        ("next_expiry", "<i8"),  # engine time at which the first GTD order ends; NEVER if there is none
+        ("expiring", "<u4"),  # GTD orders in the heap
+        ("killed", "u1"),
         ("hashing", "u1"),
+        ("ledger", "u1"),
     ]
 )
 
-#: What the handling of one command hands from step to step; one record, without meaning between calls.
+#: What the handling of one command hands from step to step; one record, without meaning between calls, but for a
+#: command that waits for room (see machine.py).
 TURN: Final = np.dtype(
     [
         ("written", "<i8"),  # events in the buffer
-        ("needed", "<i8"),  # events that the next command may need
-        ("given", "<i8"),  # what a taker paid, and what it was paid
+        ("first", "<i8"),  # where those of the command begin
+        ("needed", "<i8"),  # events that the next step may need
+        ("fit", "<i8"),  # commands that no table can be too small for
+        ("given", "<i8"),  # what a taker paid, what it was paid, and the fees of both sides
         ("got", "<i8"),
+        ("fees", "<i8"),
+        ("stage", "<u4"),  # how far the command is, see machine.py
+        ("elected", "<u4"),  # stops that wait for their turn, from the first to the last
+        ("last_elected", "<u4"),
         ("session", "<u4"),
         ("account", "<u4"),
         ("instrument", "<u4"),
@@ -57,21 +71,28 @@ TURN: Final = np.dtype(
 #: How full a table is: the head of its free list, the first slot never used, the number of live records.
 POOL: Final = np.dtype([("free", "<u4"), ("top", "<u4"), ("live", "<u4")])
 
-SESSION: Final = np.dtype(
+SESSION: Final = _padded(
     [
         ("session_id", "<u8"),
         ("last_request_id", "<u8"),
         ("hash", "<u8"),
         ("account_id", "<u4"),
         ("account", "<u4"),
+        ("flags", "<u4"),
+        ("orders", "<u4"),  # open orders that end with the session
         ("next", "<u4"),
         ("live", "<u4"),
-    ]
+    ],
+    CACHE_LINE,
 )
 
 ACCOUNT: Final = np.dtype(
     [
         ("hash", "<u8"),
+        ("max_open_notional", "<i8"),  # limits; 0 is none
+        ("max_order_notional", "<i8"),
+        ("max_order_quantity", "<i8"),
+        ("max_open_orders", "<u4"),
         ("account_id", "<u4"),
         ("status", "<u4"),
         ("first", "<u4"),  # open orders, oldest first
@@ -86,6 +107,7 @@ ASSET: Final = np.dtype(
     [
         ("symbol", "<u8"),
         ("supply", "<i8"),
+        ("cap", "<i8"),  # the most that may exist; 0 if it has no cap of its own
         ("hash", "<u8"),
         ("asset_id", "<u4"),
         ("decimals", "<u4"),
@@ -94,37 +116,52 @@ ASSET: Final = np.dtype(
     ]
 )
 
-INSTRUMENT: Final = np.dtype(
+INSTRUMENT: Final = _padded(
     [
         ("symbol", "<u8"),
         ("max_price", "<i8"),
         ("max_quantity", "<i8"),
+        ("min_price", "<i8"),  # rules; 0 is none
+        ("min_quantity", "<i8"),
+        ("min_notional", "<i8"),
+        ("max_notional", "<i8"),
+        ("taker_fee", "<i8"),
+        ("maker_fee", "<i8"),
+        ("band_bp", "<i8"),
+        ("last_price", "<i8"),  # of the last trade; 0 before the first
         ("hash", "<u8"),
+        ("static_hash", "<u8"),  # the part of the hash that no trade changes
         ("instrument_id", "<u4"),
         ("base_id", "<u4"),
         ("quote_id", "<u4"),
         ("lot_units", "<u4"),
         ("scale_units", "<u4"),
         ("status", "<u4"),
+        ("fee_balance", "<u4"),  # where fees go; 0 as long as there were none
         ("next", "<u4"),
         ("live", "<u4"),
-    ]
+    ],
+    3 * CACHE_LINE,
 )
 
-#: One side of an instrument: book number 2 * instrument slot for bids, one more for asks.
-BOOK: Final = np.dtype(
+#: The books of an instrument: number 4 * instrument slot for bids, then asks, sell stops and buy stops. The low bit
+#: says that a lower price is better.
+BOOKS: Final = 4
+BOOK: Final = _padded(
     [
         ("best", "<u4"),  # level
         ("root", "<u4"),  # reference into the price tree, see book.py
         ("orders", "<u4"),
         ("levels", "<u4"),
-    ]
+        ("icebergs", "<u4"),  # orders that show a part of their lots
+    ],
+    CACHE_LINE // 2,
 )
 
-LEVEL: Final = np.dtype(
+LEVEL: Final = _padded(
     [
         ("price", "<i8"),
-        ("quantity", "<i8"),  # sum of the leaves of its orders
+        ("quantity", "<i8"),  # sum of what its orders show
         ("orders", "<u4"),
         ("first", "<u4"),
         ("last", "<u4"),
@@ -134,11 +171,13 @@ LEVEL: Final = np.dtype(
         ("parent", "<u4"),  # node of the price tree
         ("next", "<u4"),
         ("live", "<u4"),
-    ]
+    ],
+    CACHE_LINE,
 )
 
-NODE: Final = np.dtype(
-    [("bit", "<u8"), ("zero", "<u4"), ("one", "<u4"), ("parent", "<u4"), ("next", "<u4"), ("live", "<u4")]
+NODE: Final = _padded(
+    [("bit", "<u8"), ("zero", "<u4"), ("one", "<u4"), ("parent", "<u4"), ("next", "<u4"), ("live", "<u4")],
+    CACHE_LINE // 2,
 )
 
 ORDER: Final = _padded(
@@ -150,14 +189,9 @@ ORDER: Final = _padded(
         ("cum", "<i8"),
         ("priority", "<u8"),
         ("hash", "<u8"),
+        ("extra", "<u8"),  # stop price; or display lots (low half) and expiry in seconds (high half)
         ("account_id", "<u4"),
         ("instrument_id", "<u4"),
-        ("side", "u1"),
-        ("order_type", "u1"),
-        ("tif", "u1"),
-        ("stp", "u1"),
-        ("flags", "u1"),
-        ("live", "u1"),
         ("account", "<u4"),
         ("instrument", "<u4"),
         ("level", "<u4"),
@@ -167,21 +201,33 @@ ORDER: Final = _padded(
         ("newer", "<u4"),
         ("gives", "<u4"),  # the balance it holds from
         ("takes", "<u4"),  # the balance it is paid into
+        ("shown", "<u4"),  # lots of an iceberg that the book shows
+        ("place", "<u4"),  # of a GTD order in the heap
+        ("session", "<u4"),  # the session with whose connection it ends
+        ("side", "u1"),
+        ("order_type", "u1"),
+        ("tif", "u1"),
+        ("stp", "u1"),
+        ("flags", "u1"),
+        ("live", "u1"),
     ],
     2 * CACHE_LINE,
 )
 
 #: A balance that is reserved for an order to be paid into, and was never paid, is not live: it has no hash.
-BALANCE: Final = np.dtype(
+BALANCE: Final = _padded(
     [
         ("available", "<i8"),
         ("held", "<i8"),
+        ("open", "<i8"),  # notional of the account's open orders that are quoted in the asset, see ledger.py
         ("hash", "<u8"),
         ("account_id", "<u4"),
         ("asset_id", "<u4"),
+        ("open_wraps", "<u4"),
         ("next", "<u4"),
         ("live", "<u4"),
-    ]
+    ],
+    CACHE_LINE,
 )
 
 TRANSFER: Final = np.dtype(
@@ -251,10 +297,21 @@ class State(NamedTuple):
     balance_index: NDArray[Any]
     transfers: NDArray[Any]
     transfer_index: NDArray[Any]
+    heap: NDArray[Any]
+    scratch: NDArray[Any]
     ring: NDArray[Any]
 
 
-FIXED: Final = {"core": CORE, "turn": TURN, "pools": POOL, "books": BOOK, "ring": np.dtype("<u8")}
+_SLOT: Final = np.dtype("<u4")
+FIXED: Final = {
+    "core": CORE,
+    "turn": TURN,
+    "pools": POOL,
+    "books": BOOK,
+    "heap": _SLOT,  # slots of GTD orders, see expiry.py; the first is at 1
+    "scratch": _SLOT,  # room to sort orders in; takes no memory before it is used
+    "ring": np.dtype("<u8"),
+}
 #: The record of every array of State, in its order.
 DTYPES: Final = {
     name: FIXED[name]
@@ -284,14 +341,16 @@ def allocate(capacities: dict[str, int]) -> State:
         "core": zeros(1, CORE),
         "turn": zeros(1, TURN),
         "pools": zeros(len(TABLES), POOL),
-        "books": zeros(2 * (capacities["instruments"] + 1), BOOK),
+        "books": zeros(BOOKS * (capacities["instruments"] + 1), BOOK),
         "ring": zeros(RING_SIZE, FIXED["ring"]),
     }
     for table in TABLES:
         capacity = max(capacities[table.name], table.per_command)
         arrays[table.name] = zeros(capacity + 1, table.dtype)
         arrays |= {name: zeros(index_size(capacity), CELL) for name in table.indexes}
+    arrays |= {name: zeros(len(arrays["orders"]), _SLOT) for name in ("heap", "scratch")}
     arrays["pools"]["top"] = 1
+    arrays["core"]["next_expiry"] = NEVER
     return State(**arrays)
 
 
@@ -311,7 +370,10 @@ def grow(state: State) -> State:
             arrays[table.name] = longer(old, capacity + 1, table.dtype)
             arrays |= {name: zeros(index_size(capacity), CELL) for name in table.indexes}
             if number == INSTRUMENTS:
-                arrays["books"] = longer(state.books, 2 * (capacity + 1), BOOK)
+                arrays["books"] = longer(state.books, BOOKS * (capacity + 1), BOOK)
+            if number == ORDERS:
+                arrays["heap"] = longer(state.heap, capacity + 1, _SLOT)
+                arrays["scratch"] = zeros(capacity + 1, _SLOT)
     return state._replace(**arrays)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from .jit import U32, Array, inlined, kernel, multiply_fold
+from .jit import LOW32, U32, Array, inlined, kernel, multiply_fold
 
 _SECRET: Final = bytes.fromhex(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
@@ -47,7 +47,6 @@ FIRST: Final = tuple(
         0x85EBCA77C2B2AE63, 0x85EBCA77, 0x27D4EB2F165667C5, 0x9E3779B1,
     )
 )  # fmt: skip
-LOW32: Final = np.uint64(0xFFFF_FFFF)
 BYTES_1: Final = np.uint64(0x00FF_00FF_00FF_00FF)
 BYTES_2: Final = np.uint64(0x0000_FFFF_0000_FFFF)
 R8: Final = np.uint64(8)

@@ -10,7 +10,7 @@ from smrx.engine import Engine, EngineError, core
 from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason, Side, TimeInForce
 from smrx.engine.core import FEW_COMMANDS
 from smrx.engine.records import COMMAND, EVENT, OUTCOME
-from smrx.engine.state import LEVELS, NODES
+from smrx.engine.state import BOOKS, LEVELS, NODES
 from tests.commands import command, join, place
 from tests.engine.desk import FUNDS, QUOTE, Desk, busy_desk, same
 
@@ -154,7 +154,7 @@ def test_levels_stay_in_order_and_near(name: str, side: Side) -> None:
     assert desk.engine.inspect.depth(1, len(prices))[side - 1] == expected
     assert desk.engine.check_invariants() == []
     limit = 2 * len(prices).bit_length() if name in ("rising", "falling", "random") else 62
-    assert depth_of_tree(desk.engine, side - 1) <= limit
+    assert depth_of_tree(desk.engine, BOOKS + side - 1) <= limit
     live = desk.engine._state.pools["live"]
     assert live[NODES] == live[LEVELS] - 1
 

@@ -5,14 +5,18 @@ from typing import Any
 
 import pytest
 
-from smrx.engine.state import ACCOUNTS, BALANCES, NODES, ORDERS
+from smrx.engine.state import ACCOUNTS, BALANCES, BOOKS, NODES, ORDERS
 from tests.engine.desk import BASE, FUNDS, QUOTE, Desk, busy_desk
 
 Damage = Callable[[Any], None]
 
 
-def slot_of_best(state: Any, book: int = 2) -> int:
-    """The slot of the best bid's level: the only instrument has slot 1, so books 2 and 3."""
+#: The books of the only instrument, which has slot 1.
+BIDS, ASKS = BOOKS, BOOKS + 1
+
+
+def slot_of_best(state: Any, book: int = BIDS) -> int:
+    """The slot of the best bid's level."""
     return int(state.books["best"][book])
 
 
@@ -44,7 +48,7 @@ def first_order(state: Any) -> int:
 
 def cross(state: Any) -> None:
     """Move the whole best ask, level and orders, index and hold apart, onto the best bid's price."""
-    ask, bid = slot_of_best(state, 3), slot_of_best(state)
+    ask, bid = slot_of_best(state, ASKS), slot_of_best(state)
     state.levels["price"][ask] = state.levels["price"][bid]
 
 
@@ -64,7 +68,7 @@ def move_in_index(state: Any) -> None:
 
 def swap_levels(state: Any) -> None:
     best = slot_of_best(state)
-    state.books["best"][2] = state.levels["worse"][best]
+    state.books["best"][BIDS] = state.levels["worse"][best]
 
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
@@ -86,8 +90,8 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "an order of another account": (put("orders", "account_id", 99, first_order), "linked to another account"),
     "levels out of order": (add("levels", "price", -50, slot_of_best), "levels: neighbours are not in order"),
     "a best that is not the best": (swap_levels, "books: the best level is not"),
-    "a book that counts its levels wrong": (add("books", "levels", 1, lambda s: 2), "books: a count of levels"),
-    "a book that counts its orders wrong": (add("books", "orders", 1, lambda s: 2), "books: a count of orders"),
+    "a book that counts its levels wrong": (add("books", "levels", 1, lambda s: BIDS), "books: a count of levels"),
+    "a book that counts its orders wrong": (add("books", "orders", 1, lambda s: BIDS), "books: a count of orders"),
     "a crossed book": (cross, "is crossed"),
     "a tree that turns the wrong way": (
         lambda state: add("nodes", "bit", int(state.nodes["bit"][1]) * 7)(state),
@@ -122,7 +126,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         lambda state: put("orders", "next", int(state.pools["free"][ORDERS]), first_order)(state),
         "orders: a next leads astray",
     ),
-    "a level nobody may be at": (put("books", "best", 1 << 20, lambda s: 3), "books: a best level leads astray"),
+    "a level nobody may be at": (put("books", "best", 1 << 20, lambda s: ASKS), "books: a best level leads astray"),
     "a digest that is not": (add("core", "digest", 1, lambda s: 0), "the digest kept is not"),
     "a hash of a record that is not": (add("assets", "hash", 1), "asset 1: its hash is not the one kept"),
     "an order of a command to come": (put("orders", "order_id", 1 << 40, first_order), "newer than the last command"),

@@ -10,7 +10,7 @@ from smrx.engine import Engine, SnapshotError
 from smrx.engine.codes import Side
 from smrx.engine.records import COMMAND
 from smrx.engine.snapshot import FORMAT, HEADER
-from smrx.engine.state import BOOK, CORE, INSTRUMENTS, POOL, TABLES
+from smrx.engine.state import BOOK, BOOKS, CORE, INSTRUMENTS, POOL, TABLES
 from tests.commands import place
 from tests.engine.desk import busy_desk, same
 
@@ -36,7 +36,7 @@ def table_offset(data: bytes, table: str) -> int:
     """Where the records of a table begin."""
     pools = np.frombuffer(data, POOL, count=len(TABLES), offset=HEADER.itemsize + CORE.itemsize)
     offset = HEADER.itemsize + CORE.itemsize + POOL.itemsize * len(TABLES)
-    offset += BOOK.itemsize * 2 * int(pools["top"][INSTRUMENTS])
+    offset += BOOK.itemsize * BOOKS * int(pools["top"][INSTRUMENTS])
     for number, known in enumerate(TABLES):
         if known.name == table:
             return offset
