@@ -75,7 +75,7 @@ def run(
     was_compiled = compiled_before()
     flow = tapes.flow(tape, commands + SINGLES, seed, files)
     # A recorded tape may be shorter than what was asked for.
-    measured = flow.measured[: min(commands, len(flow.measured) - len(flow.measured) // 10)]
+    measured = flow.measured[: min(commands, len(flow.measured) - min(SINGLES, len(flow.measured) // 10))]
     seconds = float("inf")
     for _ in range(repeats):
         engine = new_engine(tier)
