@@ -16,6 +16,8 @@ PORTS_PER_NODE: Final = 10
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 NodeId = Annotated[int, msgspec.Meta(ge=1, le=255)]
+#: 32 bytes in Z85 (ZeroMQ RFC 32).
+PublicKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -34,6 +36,15 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     retransmit_port: Port | None = None
     admin_port: Port | None = None
     metrics_port: Port | None = None
+    #: The CURVE keys by which the others know this node, the usual one first; none: its links are not protected.
+    public_keys: tuple[PublicKey, ...] = ()
+    #: Where this node finds its secret key; in its data directory unless named.
+    secret_key_file: str | None = None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nobody on another machine can reach the node."""
+        return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")
 
     def _address(self, named: int | None, offset: int) -> str:
         return f"tcp://{self.host}:{self.port + offset if named is None else named}"
@@ -108,13 +119,26 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         known = ", ".join(str(node.id) for node in self.nodes)
         raise ConfigError(f"node id: expected one of {known} (cluster {self.cluster!r}), found {node_id}")
 
+    @property
+    def curve(self) -> bool:
+        """Whether the links between members are encrypted and authenticated."""
+        return any(node.public_keys for node in self.nodes)
+
+    def secret_key_path(self, node_id: int) -> Path:
+        """Where a member's secret key is, on its own machine."""
+        named = self.node(node_id).secret_key_file
+        return self.node_dir(node_id) / "curve.key" if named is None else Path(named).expanduser()
+
     def node_dir(self, node_id: int) -> Path:
         """The data directory of one member."""
         return Path(self.data_dir).expanduser() / f"node-{node_id}"
 
 
-def load(path: str | Path | None = None) -> Config:
-    """Return the configuration in the TOML file `path`, or the default; raises ConfigError."""
+def load(path: str | Path | None = None, *, keyless: bool = False) -> Config:
+    """Return the configuration in the TOML file `path`, or the default; raises ConfigError.
+
+    With `keyless`, nodes may lack the keys that their addresses ask for: they are about to be made.
+    """
     if path is None:
         return Config()
     try:
@@ -125,16 +149,17 @@ def load(path: str | Path | None = None) -> Config:
         raise ConfigError(f"{path}: expected UTF-8 text, found other bytes") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: expected TOML, found: {error}") from None
-    return parse(raw, str(path))
+    return parse(raw, str(path), keyless=keyless)
 
 
-def parse(raw: dict[str, Any], source: str) -> Config:
+def parse(raw: dict[str, Any], source: str, *, keyless: bool = False) -> Config:
     """Return a validated configuration; `source` names it in errors. Raises ConfigError."""
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}".replace(" - at `$.", " - at `")) from None
     _check(config, source)
+    _check_keys(config, source, keyless)
     return config
 
 
@@ -151,9 +176,15 @@ def dump(config: Config) -> str:
     for node in config.nodes:
         lines += ["", "[[nodes]]"]
         for key, value in msgspec.to_builtins(node).items():
-            if value is not None:
-                lines.append(f"{key} = {_quoted(value) if isinstance(value, str) else value}")
+            if value is not None and value not in ((), []):
+                lines.append(f"{key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return _quoted(value) if isinstance(value, str) else str(value)
 
 
 def _quoted(text: str) -> str:
@@ -201,4 +232,31 @@ def _check(config: Config, source: str) -> None:
     if config.durability == "disk":
         raise ConfigError(
             f'{source}: durability: expected "memory", found "disk", which this version does not have yet'
+        )
+
+
+def _check_keys(config: Config, source: str, keyless: bool) -> None:
+    """Members that other machines can reach know each other by keys; a key belongs to one member."""
+    owners: dict[str, int] = {}
+    for node in config.nodes:
+        for key in node.public_keys:
+            if key in owners:
+                raise ConfigError(
+                    f"{source}: public_keys: expected each key once, found {key} for node {owners[key]} and "
+                    f"node {node.id}"
+                )
+            owners[key] = node.id
+    without = [node for node in config.nodes if not node.public_keys]
+    if keyless or not without:
+        return
+    exposed = next((node for node in config.nodes if not node.on_loopback), None)
+    names = ", ".join(str(node.id) for node in without)
+    if exposed is not None:
+        raise ConfigError(
+            f"{source}: public_keys: expected keys for every node, because other machines can reach node {exposed.id} "
+            f"at {exposed.host}, found none for node {names}; smrx cluster keygen makes them"
+        )
+    if config.curve:
+        raise ConfigError(
+            f"{source}: public_keys: expected keys for every node or for none, found none for node {names}"
         )

@@ -11,9 +11,11 @@ from smrx import compiling
 from smrx.cli import detached, options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
+from smrx.cli.keygen import keygen
 from smrx.cli.survey import Agreement, Seen, Survey, survey
-from smrx.client.asker import asker
+from smrx.client.asker import Ask, asker
 from smrx.config import Config
+from smrx.wire import admin
 
 _COLOURS = {
     Agreement.AGREE: "green",
@@ -34,6 +36,9 @@ def cluster() -> None:
     Example:
       smrx cluster up
     """
+
+
+cluster.add_command(keygen)
 
 
 @cluster.command()
@@ -131,6 +136,64 @@ def status(timeout: float, as_json: bool) -> None:
         output.exit_with(Exit.DIVERGED)
     if seen.leader is None:
         output.exit_with(Exit.UNAVAILABLE)
+
+
+@cluster.command()
+@click.argument("successor", type=int, required=False, metavar="[NODE]")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Seconds to wait until the other leads.",
+)
+@options.config_option
+@options.json_option
+def transfer(successor: int | None, timeout: float, as_json: bool) -> None:
+    """Let another node lead: NODE, or the one that has most of the log.
+
+    The leader takes no new commands until its successor has everything and was elected, a few milliseconds; clients
+    find the new leader and send again what was not answered. No request fails. A node that is stopped in the ordinary
+    way does the same by itself.
+
+    \b
+    Example:
+      smrx cluster transfer
+      smrx cluster transfer 2
+    """
+    config = options.config()
+    if successor is not None:
+        config.node(successor)
+    node_ids = [node.id for node in config.nodes]
+    with asker(config, 1.0) as ask:
+        before = survey(ask, node_ids).leader
+        if before is None:
+            raise Failure(Exit.UNAVAILABLE, "no node leads; see smrx cluster status")
+        if before != successor:
+            successor = _hand_over(ask, before, successor)
+        started = time.monotonic()
+        while (leader := survey(ask, node_ids).leader) != successor:
+            if time.monotonic() - started > timeout:
+                found = "no node" if leader is None else f"node {leader}"
+                raise Failure(
+                    Exit.UNAVAILABLE, f"expected node {successor} to lead within {timeout:g} s, found {found}"
+                )
+            time.sleep(_POLL_SECONDS / 10)
+    if as_json:
+        output.print_json({"from": before, "to": successor})
+    elif before == successor:
+        click.echo(f"node {successor} leads already")
+    else:
+        click.echo(f"node {successor} leads, after node {before}")
+
+
+def _hand_over(ask: Ask, leader: int, successor: int | None) -> int:
+    """Ask the leader to let another node lead; returns which. Raises Failure."""
+    reply = ask(leader, admin.HandOver(successor=successor))
+    if isinstance(reply, admin.HandOverReply):
+        return reply.successor
+    said = reply.message if isinstance(reply, admin.AdminError) else "no answer"
+    raise Failure(Exit.UNAVAILABLE, f"node {leader}: {said}")
 
 
 def _forget(config: Config) -> None:

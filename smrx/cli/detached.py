@@ -123,11 +123,18 @@ def stop(config: Config, node_ids: Iterable[int]) -> list[int]:
 
 
 def forget(config: Config) -> None:
-    """Remove what the nodes remember of earlier lives, term and vote included. None of them may be running."""
+    """Remove what the nodes remember of earlier lives, term and vote included. None of them may be running.
+
+    Their keys stay: they say who a node is, not what it did.
+    """
     for node in config.nodes:
-        meta = config.node_dir(node.id)
-        if meta.exists():
-            shutil.rmtree(meta)
+        directory = config.node_dir(node.id)
+        secret = config.secret_key_path(node.id).name
+        for path in directory.iterdir() if directory.exists() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif not path.name.startswith(secret):
+                path.unlink()
 
 
 def last_words(config: Config, node_id: int, lines: int = 3) -> str:

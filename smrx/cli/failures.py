@@ -14,6 +14,7 @@ KNOWN: Final = {
     "smrx.config.ConfigError": Exit.USAGE,
     "smrx.node.reactor.PortInUseError": Exit.RESOURCE,
     "smrx.consensus.recovery.MetaError": Exit.RESOURCE,
+    "smrx.consensus.keys.KeysError": Exit.RESOURCE,
     "smrx.local.LocalClusterError": Exit.UNAVAILABLE,
     "smrx.bench.cluster.BenchError": Exit.UNAVAILABLE,
     "smrx.tape.errors.TapeError": Exit.USAGE,

@@ -6,8 +6,9 @@ Used by the node, which owns the loop; uses wire/ for the shape of a log entry. 
 from smrx.consensus.agreement import Agreement
 from smrx.consensus.core import ConsensusError, StateMachine
 from smrx.consensus.journal import MemoryJournal
+from smrx.consensus.leading import NotLeader
 from smrx.consensus.recovery import MetaError, MetaStore
-from smrx.consensus.replica import NotLeader, Replica
+from smrx.consensus.replica import Replica
 from smrx.consensus.transport import PeerTransport, ZmqTransport
 
 __all__ = [

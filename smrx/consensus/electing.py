@@ -12,7 +12,7 @@ from smrx.consensus.core import StateMachine
 from smrx.consensus.following import Following
 from smrx.consensus.internals import chance, now
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.messages import Envelope, PreVote, PreVoteReply, RequestVote, Vote
+from smrx.consensus.messages import Envelope, PreVote, PreVoteReply, RequestVote, StandNow, Vote
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.transport import PeerTransport
 
@@ -34,6 +34,8 @@ class Electing(Following):
         self._round = 0
         self._round_ends_at: float | None = None
         self._encouraged_by: set[int] = set()
+        #: The leader wants this node in its place: nobody needs to be asked first.
+        self._told_to_stand = False
         super().__init__(node_id, peers, machine, transport, meta, journal, timing)
         if not peers:
             # Nobody's heartbeat to wait for.
@@ -43,8 +45,12 @@ class Electing(Following):
         """Whether to become a candidate now that no leader was heard for long enough."""
         self._lose_leader()
         if self._rejoin.active or self.agreement.fenced is not None or not self._majority_in_reach():
+            self._told_to_stand = False
             self._stand_later()
             return False
+        if self._told_to_stand:
+            self._told_to_stand = False
+            return True
         if len(self._encouraged_by) + 1 >= self._majority:
             self._encouraged_by = set()
             self._round_ends_at = None
@@ -84,6 +90,13 @@ class Electing(Following):
     def _on_pre_vote_reply(self, peer: int, envelope: Envelope, body: PreVoteReply) -> None:
         if body.round == self._round and self._round_ends_at is not None and self._views[peer].holds_state:
             self._encouraged_by.add(peer)
+
+    def _on_stand_now(self, peer: int, envelope: Envelope, body: StandNow) -> None:
+        # Only the leader of this term may say so; and it may be late, or the node no longer fit to lead.
+        if envelope.term != self.term or self.leader_id != peer or self._rejoin.active:
+            return
+        self._told_to_stand = True
+        self._hand_to_library(peer, {"type": "timeout_now", "term": envelope.term})
 
     def _on_request_vote(self, peer: int, envelope: Envelope, body: RequestVote) -> None:
         if self._rejoin.active:

@@ -25,6 +25,7 @@ from smrx.consensus.messages import (
     Envelope,
     SnapshotChunk,
     SnapshotReply,
+    StandNow,
 )
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.snapshots import Outgoing, Snapshot
@@ -38,8 +39,23 @@ WINDOW_BYTES: Final = 8 << 20
 WINDOW_MESSAGES: Final = 128
 #: With entries under way the next one carries the commit index; if none comes, followers wait no longer than this.
 _ANNOUNCE_SECONDS: Final = 0.002
+#: A peer that was asked to lead and does not by then is given up: until it does, no command is taken.
+_HAND_OVER_SECONDS: Final = 0.5
 #: A snapshot that a peer could not use is not tried again before.
 _REFUSED_SECONDS: Final = 1.0
+
+
+class NotLeader(Exception):
+    """Commands are taken by the leader only; the replica's leader_id says who that is."""
+
+
+class _HandOver:
+    """A leader that wants to be one no more."""
+
+    def __init__(self, peer: int, deadline: float) -> None:
+        self.peer = peer
+        self.deadline = deadline
+        self.told = False
 
 
 class _Progress:
@@ -95,14 +111,58 @@ class Leading(Electing):
         self._announced = 0
         self._unannounced_since: float | None = None
         self._snapshot: Snapshot | None = None
+        self._hand_over: _HandOver | None = None
         super().__init__(node_id, peers, machine, transport, meta, journal, timing)
 
     def in_flight_bytes(self, peer: int) -> int:
         """Bytes of entries sent to a peer and not acknowledged."""
         return self._progress[peer].size_bytes
 
+    def hand_over(self, peer: int | None = None) -> int:
+        """Begin to make a peer the leader, the one that has most of the log where none is named; return who it is.
+
+        Until it leads, or half a second has passed, this node takes no commands. Raises NotLeader; ValueError where
+        nobody, or not the one named, can lead.
+        """
+        if not self.is_leader:
+            raise NotLeader
+        if peer is not None and peer not in self._views:
+            known = ", ".join(map(str, sorted(self._views)))
+            raise ValueError(f"expected one of the other members ({known}) to lead, found {peer}")
+        fit = [other for other in sorted(self._views) if self._counts(other)]
+        if peer is None and fit:
+            peer = max(fit, key=lambda other: self._match_index[self._nodes[other]])
+        if peer not in fit:
+            who = "another member" if peer is None else f"node {peer}"
+            raise ValueError(
+                f"expected {who} to be in reach and to hold the state, found otherwise; nothing was changed"
+            )
+        self._hand_over = _HandOver(peer, now() + _HAND_OVER_SECONDS)
+        self._go_on_handing_over()
+        return peer
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether commands must wait until it is known who leads."""
+        return self._hand_over is not None
+
+    def _go_on_handing_over(self) -> None:
+        """Tell the successor once it has everything; give up on one that takes too long."""
+        over = self._hand_over
+        if over is None:
+            return
+        if not self.is_leader:
+            self._hand_over = None
+        elif now() >= over.deadline:
+            log.warning("node %d: node %d did not take over in time", self.node_id, over.peer)
+            self._hand_over = None
+        elif not over.told and self.commit_index == self.last_index == self._match_index[self._nodes[over.peer]]:
+            over.told = True
+            self._post(over.peer, StandNow())
+
     def _leading(self) -> None:
         """A new leadership begins."""
+        self._hand_over = None
         self.meta.set_joined()
         self._progress = {peer: _Progress() for peer in self._views}
         self._announced = self.commit_index

@@ -132,6 +132,10 @@ class HashReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fro
     hashes: Annotated[list[tuple[Natural, Natural | None]], Meta(max_length=MAX_HASHES)]
 
 
+class StandNow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=11):
+    """You have everything I have: stand for election at once, and I will vote for you (Ongaro's thesis, 3.10)."""
+
+
 Body = (
     Hello
     | AppendEntries
@@ -144,6 +148,7 @@ Body = (
     | SnapshotReply
     | HashRequest
     | HashReply
+    | StandNow
 )
 
 

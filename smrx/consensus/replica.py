@@ -15,7 +15,7 @@ from smrx.consensus import messages
 from smrx.consensus.core import ConsensusError, StateMachine
 from smrx.consensus.internals import CANDIDATE, LEADER, now
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.leading import Leading
+from smrx.consensus.leading import Leading, NotLeader
 from smrx.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -27,6 +27,7 @@ from smrx.consensus.messages import (
     RequestVote,
     SnapshotChunk,
     SnapshotReply,
+    StandNow,
     Vote,
 )
 from smrx.consensus.recovery import MetaStore
@@ -43,10 +44,6 @@ COMPACTION_BYTES: Final = 256 << 20
 _TAIL_PART: Final = 4
 #: How often a node looks again at what it waits for.
 _LOOK_AGAIN_SECONDS: Final = 0.01
-
-
-class NotLeader(Exception):
-    """Commands are taken by the leader only; the replica's leader_id says who that is."""
 
 
 class Replica(Leading):
@@ -87,6 +84,7 @@ class Replica(Leading):
             PreVoteReply: self._on_pre_vote_reply,
             SnapshotChunk: self._on_chunk,
             SnapshotReply: self._on_snapshot_reply,
+            StandNow: self._on_stand_now,
         }
 
     # What the node calls.
@@ -95,9 +93,9 @@ class Replica(Leading):
         """Append a command to the log and send it to the followers; return its log index.
 
         It is committed, if ever, when tick() has handed it to the machine at this index and the present term. Raises
-        NotLeader; ValueError for bytes that are no entry.
+        NotLeader, also while the leadership is handed over; ValueError for bytes that are no entry.
         """
-        if not self.is_leader or self.agreement.fenced is not None:
+        if not self.is_leader or self.handing_over or self.agreement.fenced is not None:
             raise NotLeader
         self._check_entry(entry)
         index = self._journal.last_index + 1
@@ -116,13 +114,15 @@ class Replica(Leading):
         else:
             self.doTick(0.0)
         self._announce_commit()
+        self._go_on_handing_over()
         self.agreement.tick(time)
 
     def next_deadline(self) -> float:
         """When tick() has something to do even if no message arrives (on the clock of time.monotonic)."""
         deadline = self._transport.next_deadline()
         if self.is_leader:
-            return min(deadline, self._heartbeat_due(), self._announcement_due())
+            end = float("inf") if self._hand_over is None else self._hand_over.deadline
+            return min(deadline, self._heartbeat_due(), self._announcement_due(), end)
         return min(deadline, max(self._election_deadline, now() + _LOOK_AGAIN_SECONDS))
 
     def compact(self) -> None:

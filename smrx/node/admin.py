@@ -214,6 +214,15 @@ class AdminService:
         self._node.replica.compact()
         return admin.SnapshotReply(**self._at, log_index=self._node.replica.applied_index)
 
+    def _on_handover(self, request: admin.HandOver) -> admin.AnyReply:
+        try:
+            return admin.HandOverReply(**self._at, successor=self._node.replica.hand_over(request.successor))
+        except NotLeader:
+            message = "expected the leader to hand over, found a node that does not lead"
+            return self._error(AdminErrorCode.NOT_LEADER, message)
+        except ValueError as error:
+            return self._error(AdminErrorCode.REFUSED, str(error))
+
     def _on_corrupt(self, request: admin.Corrupt) -> admin.AnyReply:
         if not self._allow_corruption:
             message = "expected a node started with --allow-corruption, found one without it; nothing was changed"

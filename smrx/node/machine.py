@@ -20,6 +20,9 @@ from smrx.wire import batches
 
 _FORMAT: Final = 1
 
+#: After so many of the newest entries the state hash is kept at hand: peers speak of these, and seldom of others.
+_RECENT: Final = 64
+
 #: What was applied goes into the rings when somebody asks, or when so much has come together.
 _REMEMBER_COMMANDS: Final = 256
 _REMEMBER_ENTRIES: Final = 64
@@ -93,17 +96,28 @@ class ExchangeMachine:
         self._applied: list[Applied] = []
         self._unremembered: list[Applied] = []
         self._unremembered_commands = 0
+        self._position = (0, 0)
+        self._recent: dict[int, int] = {}
+        self._moved()
+
+    def _moved(self) -> None:
+        """Note where the engine stands; reading it out of the engine's record costs more than a message's worth."""
+        self._position = self.engine.sequence, self.engine.state_hash
+        if len(self._recent) >= _RECENT:
+            del self._recent[next(iter(self._recent))]
+        self._recent[self._position[0]] = self._position[1]
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
         """Apply one committed entry; the result waits for take_applied()."""
         batch = batches.decode(entry)
-        before = self.engine.sequence
+        before = self._position[0]
         outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
-        sequence = self.engine.sequence
+        self._moved()
+        sequence, state_hash = self._position
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
         repeats = sequence - before < len(outcomes)
-        applied = Applied(log_index, term, outcomes, events, sequence, self.engine.state_hash, repeats)
+        applied = Applied(log_index, term, outcomes, events, sequence, state_hash, repeats)
         self._applied.append(applied)
         self._unremembered.append(applied)
         self._unremembered_commands += len(outcomes)
@@ -156,15 +170,18 @@ class ExchangeMachine:
             raise ValueError(f"snapshot: {error}") from error
         self.remember()
         self.engine, self.log_digest = engine, saved.log_digest
+        self._recent.clear()
+        self._moved()
         self.events.restart(engine.event_sequence + 1)
 
     def position(self) -> tuple[int, int]:
         """(applied command sequence, state hash after it)."""
-        return self.engine.sequence, self.engine.state_hash
+        return self._position
 
     def hash_at(self, sequence: int) -> int | None:
         """The state hash after a command, if the ring still holds it."""
-        return self.engine.hash_at(sequence)
+        known = self._recent.get(sequence)
+        return self.engine.hash_at(sequence) if known is None else known
 
     def hashes_between(self, first: int, last: int) -> Sequence[int] | None:
         """The hashes after commands first..last, if the ring still holds them all."""

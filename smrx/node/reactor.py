@@ -7,6 +7,7 @@ applies); make durable what the turn promised; and only then let messages, answe
 import gc
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from typing import Final, TypeVar
 import zmq
 
 from smrx.config import Config
-from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport
+from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, ZmqTransport, keys
+from smrx.consensus.transport import has_message
 from smrx.node.admin import AdminService
 from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
@@ -33,6 +35,7 @@ T = TypeVar("T")
 _ORDERS_PER_TURN: Final = 256
 _RAFT_PER_TURN: Final = 256
 _STATUS_SECONDS: Final = 0.5
+_LAST_WORDS_MS: Final = 200
 #: Records whose cached hash is checked per turn of an idle loop: memory that rots at rest is found before it is used.
 _SCRUB_RECORDS: Final = 1024
 _SCRUB_SECONDS: Final = 0.1
@@ -48,22 +51,24 @@ class Node:
     def __init__(self, config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
         """Open the data directory and bind every socket.
 
-        Raises MetaError for a foreign or locked data directory, PortInUseError for a taken address.
+        Raises MetaError for a foreign or locked data directory, KeysError for a missing or foreign key, PortInUseError
+        for a taken address.
         """
         self.config = config
         self.me = config.node(node_id)
         self.started = time.monotonic()
         self._stop = False
+        link_keys = keys.of_node(config, node_id)
         self._order_addresses = {node.id: node.orders_address for node in config.nodes}
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         try:
-            self._open(allow_corruption)
+            self._open(link_keys, allow_corruption)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, allow_corruption: bool) -> None:
+    def _open(self, link_keys: keys.LinkKeys | None, allow_corruption: bool) -> None:
         config, me = self.config, self.me
         self.machine = ExchangeMachine(config.limits.event_ring, config.limits.outcome_ring)
         self.gateway = Gateway(me.id, config.limits.pending_commands)
@@ -76,6 +81,7 @@ class Node:
                 bind=me.raft_address,
                 peers={node.id: node.raft_address for node in config.nodes if node.id != me.id},
                 incarnation=self.meta.incarnation,
+                keys=link_keys,
             ),
         )
         self.publisher = _bound(
@@ -120,6 +126,19 @@ class Node:
         """Turn until stop(); an exception of the state machine or of consensus ends the node (fail-stop)."""
         while not self._stop:
             self.turn()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let another node lead before this one goes: its clients then wait for a turn instead of an election."""
+        try:
+            successor = self.replica.hand_over()
+        except (NotLeader, ValueError):
+            return
+        log.info("node %d hands over to node %d", self.me.id, successor)
+        while self.replica.is_leader and self.replica.handing_over:
+            self.turn()
+        # What was said last must leave: where to ask now.
+        self._orders.linger = _LAST_WORDS_MS
 
     def turn(self) -> None:
         """One turn of the loop."""
@@ -136,7 +155,8 @@ class Node:
         if self.publisher.requests in ready:
             # What a fenced node believes happened is nobody's history.
             self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
-        self._submit()
+        if not self.replica.handing_over:
+            self._submit()
         # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
         self.transport.flush()
         self.replica.tick()
@@ -154,7 +174,8 @@ class Node:
         now = time.monotonic()
         if self.fenced is None:
             self.publisher.publish(applied, now)
-            self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
+            if now >= self.publisher.next_deadline:
+                self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
         if not ready:
             self._scrub(now)
         if now >= self._next_status:
@@ -189,7 +210,7 @@ class Node:
     def _receive_orders(self) -> None:
         hint, fenced = self.hint(), self.fenced
         for _ in range(_ORDERS_PER_TURN):
-            if not self._orders.poll(0):
+            if not has_message(self._orders):
                 return
             parts = self._orders.recv_multipart(zmq.DONTWAIT)
             # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
@@ -238,6 +259,13 @@ class Node:
         metrics = getattr(self, "metrics", None)
         if metrics is not None:
             metrics.close()
+        transport = getattr(self, "transport", None)
+        if transport is not None:
+            # Its doorman is a thread with sockets of this context.
+            transport.close()
+        orders = getattr(self, "_orders", None)
+        if orders is not None:
+            orders.close()
         self._context.destroy(linger=0)
         self.meta.close()
 
@@ -257,6 +285,9 @@ def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None
 
     Raises what Node raises for the operator's mistakes.
     """
+    # Connections cost a descriptor each, strangers' included: use all that the machine grants.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     node = Node(config, node_id, allow_corruption=allow_corruption)
 
     def on_signal(number: int, frame: FrameType | None) -> None:

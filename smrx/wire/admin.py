@@ -120,6 +120,15 @@ class Snapshot(Request, frozen=True, kw_only=True):
     """Compact the log now. Answered by SnapshotReply."""
 
 
+class HandOver(Request, frozen=True, kw_only=True):
+    """Let another member lead: the one named, or the one that has most of the log. Leader only.
+
+    Answered by HandOverReply before it is done; the status tells who leads.
+    """
+
+    successor: int | None = None
+
+
 class Corrupt(Request, frozen=True, kw_only=True):
     """Damage a balance in memory, for tests of agreement; refused unless the node was started for it.
 
@@ -148,6 +157,7 @@ AnyRequest = (
     | Instruments
     | Barrier
     | Snapshot
+    | HandOver
     | Corrupt
     | Shutdown
 )
@@ -355,6 +365,12 @@ class SnapshotReply(Reply, frozen=True, kw_only=True):
     log_index: int
 
 
+class HandOverReply(Reply, frozen=True, kw_only=True):
+    """Who is to lead."""
+
+    successor: int
+
+
 class CorruptReply(Reply, frozen=True, kw_only=True):
     """False where there is no such balance."""
 
@@ -378,6 +394,7 @@ AnyReply = (
     | InstrumentsReply
     | BarrierReply
     | SnapshotReply
+    | HandOverReply
     | CorruptReply
     | ShutdownReply
 )

@@ -1,0 +1,105 @@
+"""The CURVE keys by which members know each other: a pair a node, the public half in the cluster file of all.
+
+Owns the file of a secret key and what may be wrong with it. A node whose cluster file names public keys talks to
+holders of those keys only, encrypted; who holds none of them does not get past the handshake. Called by the node at its
+start and by `smrx cluster keygen`.
+"""
+
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Final, NamedTuple, TypeGuard
+
+import zmq
+from zmq.utils import z85
+
+from smrx.config import Config
+
+#: A Z85 key: 32 bytes in 40 characters (ZeroMQ RFC 32).
+_KEY_BYTES: Final = 32
+
+
+class KeysError(Exception):
+    """A key cannot be used; the message is one sentence for the operator."""
+
+
+class KeyPair(NamedTuple):
+    """One node's key, both halves in Z85."""
+
+    public: str
+    secret: str
+
+
+class LinkKeys(NamedTuple):
+    """What a node needs to talk to its peers: its own pair, and each peer's public keys, the usual one first."""
+
+    own: KeyPair
+    peers: dict[int, tuple[str, ...]]
+
+
+def generate() -> KeyPair:
+    """A new pair."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public.decode("ascii"), secret.decode("ascii"))
+
+
+def write(path: Path, pair: KeyPair, cluster: str, node_id: int) -> None:
+    """Write a new file that its owner alone can read; raises KeysError rather than replace one."""
+    text = (
+        f"# Secret key of node {node_id} of cluster {cluster!r}. It stays on its machine.\n"
+        f'public = "{pair.public}"\n'
+        f'secret = "{pair.secret}"\n'
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise KeysError(f"{path}: expected no key there yet, found one; it was left as it is") from None
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> KeyPair:
+    """The pair in a key file; raises KeysError for one that is missing, open to others, or no pair."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        values = tomllib.loads(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        raise KeysError(f"{path}: expected this node's secret key, found no file; see smrx cluster keygen") from None
+    except (OSError, ValueError) as error:
+        raise KeysError(f"{path}: expected a key file, found: {error}") from None
+    if mode & 0o077:
+        raise KeysError(f"{path}: expected a file that only its owner can read (chmod 600), found mode {mode:04o}")
+    public, secret = values.get("public"), values.get("secret")
+    if not _is_key(public) or not _is_key(secret):
+        raise KeysError(f"{path}: expected public and secret, 40 characters of Z85 each, found something else")
+    if zmq.curve_public(secret.encode("ascii")).decode("ascii") != public:
+        raise KeysError(f"{path}: expected the two halves of one key, found halves of two")
+    return KeyPair(public, secret)
+
+
+def _is_key(value: object) -> TypeGuard[str]:
+    if not isinstance(value, str):
+        return False
+    try:
+        return len(z85.decode(value)) == _KEY_BYTES
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def of_node(config: Config, node_id: int) -> LinkKeys | None:
+    """The keys for a node's links, None where the configuration names none; raises KeysError."""
+    if not config.curve:
+        return None
+    path = config.secret_key_path(node_id)
+    own = read(path)
+    expected = config.node(node_id).public_keys
+    if own.public not in expected:
+        raise KeysError(
+            f"{path}: expected the key of node {node_id} (public {' or '.join(expected)}), found one with public "
+            f"{own.public}"
+        )
+    return LinkKeys(own, {node.id: node.public_keys for node in config.nodes if node.id != node_id})

@@ -1,0 +1,100 @@
+"""smrx cluster keygen: what it writes, and what it leaves as it was."""
+
+from pathlib import Path
+
+import pytest
+
+from smrx import cli
+from smrx.cli.exits import Exit
+from smrx.config import load
+
+FILE = """# our cluster
+cluster = "east"
+data_dir = "{data}"
+
+[[nodes]]
+port = 7110   # raft
+id = 1
+host = "10.0.0.1"
+
+[[nodes]]
+id = 2
+host = "10.0.0.2"
+port = 7110
+# the end
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.toml"
+    path.write_text(FILE.format(data=tmp_path / "data"))
+    return path
+
+
+def keygen(file: Path | None, *arguments: str) -> int:
+    config = [] if file is None else ["--config", str(file)]
+    return cli.run([*config, "cluster", "keygen", *arguments])
+
+
+def test_keys_are_made_for_every_node_and_the_rest_of_the_file_stays(file: Path) -> None:
+    before = file.read_text().splitlines()
+    assert keygen(file) == Exit.OK
+    after = file.read_text().splitlines()
+    assert [line for line in after if not line.startswith("public_keys")] == before
+    config = load(file)
+    for node in config.nodes:
+        secret = config.secret_key_path(node.id)
+        assert node.public_keys[0] in secret.read_text()
+        assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_node_at_a_time(file: Path) -> None:
+    assert keygen(file, "--node", "2") == Exit.OK
+    assert [len(node.public_keys) for node in load(file, keyless=True).nodes] == [0, 1]
+    assert keygen(file, "--node", "1") == Exit.OK
+    assert [len(node.public_keys) for node in load(file).nodes] == [1, 1]
+
+
+def test_a_second_key_comes_after_the_first(file: Path) -> None:
+    keygen(file)
+    first = load(file).node(1).public_keys
+    assert keygen(file, "--rotate", "--node", "1") == Exit.OK
+    config = load(file)
+    assert config.node(1).public_keys[:1] == first
+    assert len(config.node(1).public_keys) == 2
+    following = config.secret_key_path(1).with_name("curve.key.next")
+    assert config.node(1).public_keys[1] in following.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rotate"], "expected a key for node 1, found none to take over from"),
+        (["--node", "9"], "expected one of 1, 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    before = file.read_text()
+    assert keygen(file, *arguments) == Exit.USAGE
+    assert said in capsys.readouterr().err
+    assert file.read_text() == before
+    assert not (file.parent / "data").exists()
+
+
+def test_keys_are_never_written_over(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keygen(file)
+    before = file.read_text()
+    assert keygen(file) == Exit.USAGE
+    assert "--rotate makes another" in capsys.readouterr().err
+    assert file.read_text() == before
+
+
+def test_without_a_file_there_is_nowhere_to_put_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SMRX_CONFIG", raising=False)
+    assert keygen(None) == Exit.USAGE
+    assert "name it with --config" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""A leader makes another node the leader: at once, with the whole log, and not at all where that cannot be."""
+
+import pytest
+
+from smrx.consensus import NotLeader
+from smrx.consensus.messages import StandNow
+from tests.consensus.harness import Clock, Cluster, Member
+
+
+def other(cluster: Cluster, leader: Member) -> Member:
+    return next(member for member in cluster.members.values() if member is not leader)
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 5])
+def test_the_named_node_leads_within_a_few_round_trips(clock: Clock, nodes: int) -> None:
+    cluster = Cluster(clock, nodes=nodes)
+    leader = cluster.elect()
+    cluster.commit(10)
+    cluster.settle()
+    cluster.network.delay = (0.001, 0.001)
+    successor = other(cluster, leader)
+    assert leader.replica.hand_over(successor.id) == successor.id
+    start = clock.time
+    leader.turn()
+    cluster.run_until(lambda: successor.replica.is_leader)
+    # Told, asked for votes, given them: three messages, and no election timeout.
+    assert clock.time - start < 0.02
+    cluster.run_until(lambda: not leader.replica.is_leader)
+    assert not leader.replica.handing_over
+    cluster.commit(10)
+    cluster.settle()
+    cluster.check_end()
+
+
+def test_nothing_is_taken_while_it_lasts_and_nothing_taken_before_is_lost(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    cluster.network.delay = (0.01, 0.01)
+    numbers = [cluster.submit(leader) for _ in range(5)]
+    successor = cluster.members[leader.replica.hand_over()]
+    with pytest.raises(NotLeader):
+        cluster.submit(leader)
+    cluster.run_until(lambda: successor.replica.is_leader)
+    cluster.settle()
+    assert set(numbers) <= cluster.acknowledged
+    assert all(set(numbers) <= set(member.machine.numbers) for member in cluster.members.values())
+
+
+def test_the_one_with_most_of_the_log_is_chosen(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    behind, ahead = (member for member in cluster.members.values() if member is not leader)
+    cluster.network.isolate(behind.id, list(cluster.members))
+    cluster.submit(leader)
+    cluster.run(0.2)
+    assert leader.replica.hand_over() == ahead.id
+    cluster.run_until(lambda: ahead.replica.is_leader)
+
+
+def test_a_successor_that_does_not_answer_is_given_up(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    gone = other(cluster, leader)
+    cluster.network.isolate(gone.id, list(cluster.members))
+    cluster.submit(leader)
+    leader.turn()
+    assert leader.replica.hand_over(gone.id) == gone.id
+    assert leader.replica.handing_over
+    cluster.run_until(lambda: not leader.replica.handing_over, 1.0)
+    assert leader.replica.is_leader
+    cluster.commit(3)
+
+
+def test_what_cannot_be_is_refused_and_changes_nothing(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    follower = other(cluster, leader)
+    with pytest.raises(NotLeader):
+        follower.replica.hand_over()
+    with pytest.raises(ValueError, match="expected one of the other members"):
+        leader.replica.hand_over(leader.id)
+    with pytest.raises(ValueError, match="found 9"):
+        leader.replica.hand_over(9)
+    cluster.crash(follower.id)
+    cluster.run_until(
+        lambda: not leader.replica.peer_status()[0].connected or not leader.replica.peer_status()[1].connected
+    )
+    with pytest.raises(ValueError, match=f"expected node {follower.id} to be in reach"):
+        leader.replica.hand_over(follower.id)
+    alone = Cluster(clock, nodes=1).members[1]
+    alone.turn()
+    with pytest.raises(ValueError, match="expected another member"):
+        alone.replica.hand_over()
+    assert not leader.replica.handing_over
+
+
+def test_only_the_leader_of_the_term_can_make_a_node_stand(clock: Clock) -> None:
+    """A late or a foreign word must not depose a leader that serves."""
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    first, second = (member for member in cluster.members.values() if member is not leader)
+    term = leader.replica.term
+    cluster.say(first.id, second.id, StandNow())
+    cluster.say(leader.id, second.id, StandNow(), term=term - 1)
+    cluster.run(0.3)
+    assert leader.replica.is_leader
+    assert leader.replica.term == term
+    cluster.say(leader.id, second.id, StandNow(), term=term)
+    cluster.run_until(lambda: second.replica.is_leader)
+    assert second.replica.term == term + 1

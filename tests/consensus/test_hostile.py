@@ -1,0 +1,158 @@
+"""Whoever reaches the raft port without being a member, or says again what a member once said: harmless each time."""
+
+import contextlib
+import resource
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from smrx.consensus import messages
+from smrx.consensus.messages import AppendReply, RequestVote, Vote
+from tests.consensus.harness import Clock, Cluster, entry
+from tests.consensus.sockets import Mesh, Node
+
+#: ZMTP 3.0 (ZeroMQ RFC 23): signature, version, mechanism NULL, no server, filler.
+_GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\x00" + bytes(31)
+_SOCKET_TYPE = b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+_READY = b"\x05READY" + _SOCKET_TYPE
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    mesh = Mesh(tmp_path)
+    yield mesh
+    mesh.close()
+
+
+def introduced(mesh: Mesh, victim: Node) -> socket.socket:
+    """A connection to the raft port on which the ZeroMQ handshake is done by hand."""
+    connection = socket.create_connection(("127.0.0.1", int(victim.address.rsplit(":", 1)[1])))
+    connection.sendall(_GREETING + bytes((0x04, len(_READY))) + _READY)
+    connection.setblocking(False)
+    heard = bytearray()
+
+    def greeted() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            heard.extend(connection.recv(4096))
+        return b"READY" in heard
+
+    mesh.run_until(greeted)
+    return connection
+
+
+def hung_up(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(4096) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_a_frame_of_a_gibibyte_ends_the_connection_before_room_is_made_for_it(mesh: Mesh) -> None:
+    victim = mesh.elect()
+    connection = introduced(mesh, victim)
+    before = peak_mib()
+    # A long frame, last of its message: flags, then eight bytes of length; its content never comes.
+    connection.sendall(b"\x02" + struct.pack(">Q", 1 << 30))
+    mesh.run_until(lambda: hung_up(connection))
+    connection.close()
+    assert peak_mib() - before < 64
+    mesh.commit(entry(1))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xdd\xff\xff\xff\xff",  # an array that claims 2^32 - 1 elements
+        b"\xdf\xff\xff\xff\xff",  # a map of as many
+        b"\xc6\xff\xff\xff\xff",  # 4 GiB of bytes
+        b"\x91" * 100_000,  # arrays in arrays
+        b"\x9a\x01" + b"\xdd\x00\xff\xff\xff" * 1000,
+    ],
+    ids=["array", "map", "bytes", "nested", "nested-claims"],
+)
+def test_a_small_frame_that_claims_to_be_large_costs_nothing(mesh: Mesh, frame: bytes) -> None:
+    victim = mesh.elect()
+    before = peak_mib()
+    stranger = mesh.context.socket(zmq.DEALER)
+    stranger.linger = 0
+    stranger.connect(victim.address)
+    stranger.send(frame)
+    mesh.run_until(lambda: victim.transport.dropped["undecodable"] == 1)
+    stranger.close()
+    assert peak_mib() - before < 64
+    mesh.commit(entry(1))
+
+
+def bodies(cluster: Cluster, kind: type) -> list[tuple[int, bytes]]:
+    """(receiver, frame) of every message of a kind that was sent."""
+    found = []
+    for _, target, frame in cluster.network.sent:
+        envelope = messages.decode(frame)
+        if not isinstance(envelope, str) and isinstance(envelope.body, kind):
+            found.append((target, frame))
+    return found
+
+
+def replay(cluster: Cluster, recorded: list[tuple[int, bytes]]) -> None:
+    for target, frame in recorded:
+        cluster.members[target].transport.receive(frame)
+    cluster.run(0.2)
+
+
+@pytest.mark.parametrize("kind", [Vote, RequestVote, AppendReply])
+def test_what_a_member_said_in_an_earlier_term_moves_nothing_when_it_is_said_again(clock: Clock, kind: type) -> None:
+    cluster = Cluster(clock)
+    cluster.network.keep_sent = True
+    first = cluster.elect()
+    cluster.commit(3)
+    recorded = bodies(cluster, kind)
+    assert recorded
+    cluster.crash(first.id)
+    cluster.run_until(lambda: cluster.leader() not in (None, first))
+    second = cluster.elect()
+    cluster.restart(first.id)
+    cluster.commit(3)
+    cluster.settle()
+    term, commit = second.replica.term, second.replica.commit_index
+    replay(cluster, recorded)
+    assert cluster.leader() is second
+    assert (second.replica.term, second.replica.commit_index) == (term, commit)
+    cluster.commit(1)
+    cluster.check_end()
+
+
+def test_a_vote_to_an_earlier_life_of_a_node_elects_nobody(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    cluster.network.keep_sent = True
+    leader = cluster.elect()
+    to_leader = [(target, frame) for target, frame in bodies(cluster, Vote) if target == leader.id]
+    assert to_leader
+    cluster.crash(leader.id)
+    cluster.restart(leader.id)
+    replay(cluster, to_leader)
+    assert leader.transport.dropped["for an earlier life of this node"] >= len(to_leader)
+    assert not leader.replica.is_leader
+
+
+def test_a_vote_in_the_name_of_a_member_that_never_voted_counts_once_and_only_for_its_term(clock: Clock) -> None:
+    """Without keys whoever reaches the port can speak as a member; what he says must still be possible."""
+    cluster = Cluster(clock, nodes=5)
+    leader = cluster.elect()
+    cluster.settle()
+    follower = next(member for member in cluster.members.values() if member is not leader)
+    for _ in range(10):
+        cluster.say(leader.id, follower.id, Vote(follower.replica.term))
+        cluster.say(leader.id, follower.id, Vote(follower.replica.term + 5))
+    cluster.run(0.2)
+    assert cluster.leader() is leader
+    assert not follower.replica.is_leader

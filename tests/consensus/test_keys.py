@@ -1,0 +1,214 @@
+"""Links between members with keys: who holds one gets in, nobody else does; and what a key file may be."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from smrx.config import Config, ConfigError, NodeConfig, dump, load, parse
+from smrx.consensus import keys, messages
+from smrx.consensus.keys import KeyPair, KeysError, LinkKeys
+from tests.consensus.harness import entry
+from tests.consensus.sockets import Mesh, Node
+
+PAIRS = {node: keys.generate() for node in (1, 2, 3)}
+
+
+def links(pairs: dict[int, KeyPair], also: dict[int, str] | None = None) -> dict[int, LinkKeys]:
+    """Keys for every node; `also` are further public keys under which a node may be known, tried first."""
+    public = {node: ((also[node],) if also and node in also else ()) + (pair.public,) for node, pair in pairs.items()}
+    return {node: LinkKeys(pair, {o: k for o, k in public.items() if o != node}) for node, pair in pairs.items()}
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    mesh = Mesh(tmp_path, links(PAIRS))
+    yield mesh
+    mesh.close()
+
+
+def stranger(mesh: Mesh, victim: Node, server: str | None, own: KeyPair | None) -> "zmq.Socket[bytes]":
+    """A socket to a node's raft port, with or without keys, that has queued what a member could say."""
+    dealer = mesh.context.socket(zmq.DEALER)
+    dealer.linger = 0
+    if server is not None and own is not None:
+        dealer.curve_serverkey = server.encode()
+        dealer.curve_publickey, dealer.curve_secretkey = own.public.encode(), own.secret.encode()
+    dealer.connect(victim.address)
+    dealer.send(b"let me in")
+    return dealer
+
+
+def turns_away(mesh: Mesh, victim: Node, dealer: "zmq.Socket[bytes]") -> bool:
+    """Whether the node ends the handshake of this socket, and hears nothing of it."""
+    monitor = dealer.get_monitor_socket(
+        zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        | zmq.EVENT_DISCONNECTED
+    )
+    mesh.run_until(lambda: monitor.poll(0) or victim.transport.dropped["undecodable"])
+    dealer.disable_monitor()
+    dealer.close()
+    return victim.transport.dropped["undecodable"] == 0
+
+
+def test_members_with_keys_elect_and_commit(mesh: Mesh) -> None:
+    mesh.commit(entry(1))
+    mesh.commit(entry(2, messages.MAX_ENTRY_BYTES))
+    assert [node.machine.numbers for node in mesh.nodes] == [[1, 2]] * 3
+
+
+def test_a_stranger_without_a_key_is_turned_away(mesh: Mesh) -> None:
+    victim = mesh.elect()
+    assert turns_away(mesh, victim, stranger(mesh, victim, None, None))
+    mesh.commit(entry(1))
+
+
+def test_a_stranger_with_a_key_of_its_own_is_turned_away(mesh: Mesh) -> None:
+    victim = mesh.elect()
+    known = PAIRS[victim.replica.node_id].public
+    assert turns_away(mesh, victim, stranger(mesh, victim, known, keys.generate()))
+    mesh.commit(entry(1))
+
+
+def test_a_member_that_expects_another_key_of_the_node_is_turned_away(mesh: Mesh) -> None:
+    victim = mesh.elect()
+    other = next(pair for node, pair in PAIRS.items() if node != victim.replica.node_id)
+    assert turns_away(mesh, victim, stranger(mesh, victim, keys.generate().public, other))
+    mesh.commit(entry(1))
+
+
+def test_the_same_stranger_is_heard_where_there_are_no_keys(tmp_path: Path) -> None:
+    """What the tests above would see if the door were open."""
+    mesh = Mesh(tmp_path)
+    victim = mesh.elect()
+    assert not turns_away(mesh, victim, stranger(mesh, victim, None, None))
+    mesh.close()
+
+
+def test_a_node_without_the_right_key_is_no_member(tmp_path: Path) -> None:
+    of_its_own = {**PAIRS, 3: keys.generate()}
+    mixed = {**links(PAIRS), 3: LinkKeys(of_its_own[3], links(PAIRS)[3].peers)}
+    mesh = Mesh(tmp_path, mixed)
+    leader = mesh.elect()
+    assert leader.replica.node_id != 3
+    index = leader.replica.submit(entry(1))
+    leader.transport.flush()
+    members = [node for node in mesh.nodes if node.replica.node_id != 3]
+    mesh.run_until(lambda: all(node.replica.applied_index >= index for node in members))
+    outsider = mesh.nodes[2]
+    assert outsider.machine.numbers == []
+    assert not any(node.transport.is_connected(3) for node in members)
+    mesh.close()
+
+
+def test_a_peer_is_found_under_whichever_of_its_keys_it_uses(tmp_path: Path) -> None:
+    """While a key is changed, the others know two of them and cannot know which is in use."""
+    new = keys.generate()
+    mesh = Mesh(tmp_path, links(PAIRS, also={2: new.public}))
+    mesh.commit(entry(1))
+    assert [node.machine.numbers for node in mesh.nodes] == [[1]] * 3
+    mesh.close()
+
+
+def test_a_flood_of_connections_that_say_nothing_stops_nobody(mesh: Mesh) -> None:
+    victim = mesh.elect()
+    port = int(victim.address.rsplit(":", 1)[1])
+    flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+    mesh.commit(entry(1))
+    for connection in flood:
+        connection.setblocking(False)
+
+    def hung_up(connection: socket.socket) -> bool:
+        try:
+            while connection.recv(4096):
+                pass
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    mesh.run_until(lambda: all(map(hung_up, flood)))
+    for connection in flood:
+        connection.close()
+    mesh.commit(entry(2))
+
+
+# Key files and the configuration.
+
+
+def config_of(tmp_path: Path, **changes: object) -> Config:
+    nodes = tuple(
+        NodeConfig(id=node, port=7000 + 10 * node, public_keys=(pair.public,)) for node, pair in PAIRS.items()
+    )
+    return Config(nodes=nodes, data_dir=str(tmp_path))
+
+
+def test_a_key_is_written_once_for_its_owner_and_read_again(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    path = config.secret_key_path(1)
+    keys.write(path, PAIRS[1], "local", 1)
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = keys.of_node(config, 1)
+    assert found is not None
+    assert found.own == PAIRS[1]
+    assert found.peers == {2: (PAIRS[2].public,), 3: (PAIRS[3].public,)}
+    with pytest.raises(KeysError, match="expected no key there yet"):
+        keys.write(path, PAIRS[2], "local", 1)
+    assert keys.read(path) == PAIRS[1]
+
+
+def test_what_is_wrong_with_a_key_file_is_said(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    path = config.secret_key_path(1)
+    with pytest.raises(KeysError, match="found no file; see smrx cluster keygen"):
+        keys.of_node(config, 1)
+    keys.write(path, PAIRS[2], "local", 1)
+    with pytest.raises(KeysError, match="expected the key of node 1"):
+        keys.of_node(config, 1)
+    path.chmod(0o644)
+    with pytest.raises(KeysError, match="found mode 0644"):
+        keys.of_node(config, 1)
+    for text, said in (
+        ("public = 1", "40 characters of Z85"),
+        ("what", "expected a key file"),
+        (f'public = "{PAIRS[1].public}"\nsecret = "{PAIRS[2].secret}"', "halves of two"),
+    ):
+        path.write_text(text)
+        path.chmod(0o600)
+        with pytest.raises(KeysError, match=said):
+            keys.of_node(config, 1)
+
+
+def test_a_configuration_with_keys_is_written_and_read(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    path = tmp_path / "cluster.toml"
+    path.write_text(dump(config))
+    assert load(path) == config
+    assert load(path).curve
+    assert not Config().curve
+
+
+def test_nodes_that_others_can_reach_need_keys() -> None:
+    exposed = {"nodes": [{"id": 1, "port": 7110, "host": "10.0.0.5"}, {"id": 2, "port": 7120}]}
+    with pytest.raises(ConfigError, match=r"reach node 1 at 10\.0\.0\.5, found none for node 1, 2"):
+        parse(exposed, "file")
+    assert parse(exposed, "file", keyless=True).nodes[0].host == "10.0.0.5"
+
+
+@pytest.mark.parametrize(
+    ("keys_of", "said"),
+    [
+        ({1: [PAIRS[1].public]}, "for every node or for none, found none for node 2"),
+        ({1: [PAIRS[1].public], 2: [PAIRS[1].public]}, "expected each key once"),
+        ({1: ["short"], 2: [PAIRS[2].public]}, "public_keys"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(keys_of: dict[int, list[str]], said: str) -> None:
+    nodes = [{"id": node, "port": 7100 + 10 * node, "public_keys": keys_of.get(node, [])} for node in (1, 2)]
+    with pytest.raises(ConfigError, match=said):
+        parse({"nodes": nodes}, "file")

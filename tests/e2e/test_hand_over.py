@@ -1,0 +1,96 @@
+"""Leadership that moves, and nodes that are started again one after the other, under a flow of orders."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from smrx import cli
+from smrx.cli.exits import Exit
+from smrx.client import Client
+from smrx.client.errors import ClientError
+from smrx.local import LocalCluster
+
+MakeCluster = Callable[..., LocalCluster]
+
+
+class Flow:
+    """A client that deposits one unit after the other."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.deposits = 0
+        self.faults: list[ClientError] = []
+        self.slowest_s = 0.0
+        self._cluster = cluster
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            with Client(self._cluster.config) as client:
+                client.add_asset("USD", 0)
+                client.open_account(1)
+                while not self._done.is_set():
+                    started = time.monotonic()
+                    client.deposit(1, "USD", "1", self.deposits + 1)
+                    self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+                    self.deposits += 1
+        except ClientError as error:
+            self.faults.append(error)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._cluster.wait_for(lambda: self.deposits > 10, 20, "deposits")
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+@contextmanager
+def flow(cluster: LocalCluster) -> Iterator[Flow]:
+    running = Flow(cluster)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def check(cluster: LocalCluster, done: Flow) -> None:
+    assert done.faults == []
+    with Client(cluster.config) as client:
+        (balance,) = client.balances(1)
+    assert str(balance.available) == str(done.deposits)
+
+
+def test_leadership_moves_while_orders_flow(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    command = ["--config", str(cluster.config_path), "cluster", "transfer"]
+    with flow(cluster) as running:
+        for _ in range(3):
+            before = cluster.wait_leader()
+            successor = before % 3 + 1
+            moved_at = running.deposits
+            assert cli.run([*command, str(successor)]) == Exit.OK
+            cluster.wait_for(lambda at=moved_at: running.deposits > at + 5, 20, "deposits under the new leader")
+            assert cluster.wait_leader() == successor
+        assert cli.run([*command, str(successor), "--json"]) == Exit.OK
+        assert cli.run([*command, "9"]) == Exit.USAGE
+    check(cluster, running)
+
+
+def test_every_node_is_started_again_and_no_request_fails(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+
+    def back(node: int) -> bool:
+        status = cluster.statuses().get(node)
+        return status is not None and status.role in ("leader", "follower") and status.agreement.state == "AGREE"
+
+    with flow(cluster) as running:
+        for node in (1, 2, 3):
+            cluster.process(node).terminate()
+            assert cluster.process(node).wait(10) == 0
+            cluster.start_node(node)
+            cluster.wait_for(lambda node=node: back(node), 30, f"node {node} back among the others")
+    check(cluster, running)

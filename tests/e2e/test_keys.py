@@ -1,0 +1,73 @@
+"""Real nodes that know each other by keys, and a key that is changed while orders flow."""
+
+import threading
+from pathlib import Path
+
+from smrx import cli
+from smrx.cli.exits import Exit
+from smrx.client import Client
+from smrx.client.errors import ClientError
+from smrx.config import load
+from smrx.local import LocalCluster
+
+
+def restart(cluster: LocalCluster, node: int) -> None:
+    """As an operator does it: stop, start, and wait until it agrees with the others again."""
+    cluster.process(node).terminate()
+    cluster.process(node).wait()
+    cluster.start_node(node)
+
+    def back() -> bool:
+        statuses = cluster.statuses()
+        mine = statuses.get(node)
+        return mine is not None and mine.role in ("leader", "follower") and mine.agreement.state == "AGREE"
+
+    cluster.wait_for(back, 30, f"node {node} back among the others")
+
+
+def test_a_key_is_changed_while_the_exchange_serves(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path)
+    path = str(cluster.config_path)
+    assert cli.run(["--config", path, "cluster", "keygen"]) == Exit.OK
+    cluster.config = load(path)
+    assert cluster.config.curve
+    done = threading.Event()
+    faults: list[ClientError] = []
+    deposits = 0
+
+    def flow() -> None:
+        nonlocal deposits
+        try:
+            with Client(cluster.config, timeout=30) as client:
+                client.add_asset("USD", 2)
+                client.open_account(1)
+                while not done.is_set():
+                    client.deposit(1, "USD", "1", deposits + 1)
+                    deposits += 1
+        except ClientError as error:
+            faults.append(error)
+
+    with cluster:
+        cluster.wait_leader()
+        thread = threading.Thread(target=flow)
+        thread.start()
+        try:
+            assert cli.run(["--config", path, "cluster", "keygen", "--rotate", "--node", "2"]) == Exit.OK
+            old, new = load(path).node(2).public_keys
+            for node in (1, 2, 3):
+                restart(cluster, node)
+            secret = cluster.config.secret_key_path(2)
+            secret.with_name(secret.name + ".next").replace(secret)
+            restart(cluster, 2)
+            cluster.config_path.write_text(cluster.config_path.read_text().replace(f'"{old}", ', ""))
+            assert load(path).node(2).public_keys == (new,)
+            for node in (1, 2, 3):
+                restart(cluster, node)
+        finally:
+            done.set()
+            thread.join()
+        assert faults == []
+        assert deposits > 0
+        with Client(cluster.config) as client:
+            (balance,) = client.balances(1)
+            assert str(balance.available) == f"{deposits}.00"
