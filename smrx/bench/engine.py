@@ -5,10 +5,14 @@ as the engine always runs. C: everything on, and every batch journaled and synce
 is written before the clock starts (see tapes.py). Called by the command line.
 """
 
-import inspect
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
 from smrx.bench import conditions, tapes
@@ -23,28 +27,54 @@ TIERS: Final = {
 SINGLES: Final = 2_000
 
 
-def has_ledger_switch() -> bool:
-    """Whether this engine can be told to keep no ledger."""
-    return "ledger" in inspect.signature(Engine).parameters
+#: Makes a batch durable before it is applied.
+Keep = Callable[[tapes.Commands], None]
+_DISK_JOURNAL: Final = "smrx.consensus.disk_journal"
 
 
 def new_engine(tier: str) -> Engine:
-    """An empty engine of a tier. ValueError for a tier that is none, or that this version has not."""
+    """An empty engine of a tier. ValueError for a tier that is none."""
     if tier not in TIERS:
         raise ValueError(f"tier: expected one of {', '.join(TIERS)}, found {tier!r}")
-    if tier == "C":
+    return Engine(hash=False, ledger=False) if tier == "A" else Engine()
+
+
+@contextmanager
+def keeping(tier: str) -> Iterator[Keep | None]:
+    """What keeps batches in a tier: the journal of a node, on disk, for tier C; nothing for others.
+
+    ValueError where this version has no such journal.
+    """
+    if tier != "C":
+        yield None
+        return
+    if find_spec(_DISK_JOURNAL) is None:
         raise ValueError("tier C: expected a journal on disk to write to, found none in this version; use tier B")
-    if tier == "B":
-        return Engine()
-    switches: dict[str, Any] = {"hash": False} | ({"ledger": False} if has_ledger_switch() else {})
-    return Engine(**switches)
+    # By name, as not every version has it.
+    disk, recovery = import_module(_DISK_JOURNAL), import_module("smrx.consensus.recovery")
+    with tempfile.TemporaryDirectory(prefix="smrx-bench-") as folder:
+        meta = recovery.MetaStore(folder, cluster="bench", node_id=1)
+        journal = disk.open_journal(Path(folder), meta, cluster="bench", node_id=1)
+
+        def keep(commands: tapes.Commands) -> None:
+            journal.add(commands.tobytes(), journal.last_index + 1, 1)
+            journal.sync()
+
+        try:
+            yield keep
+        finally:
+            journal.close()
+            meta.close()
 
 
-def apply_all(engine: Engine, commands: tapes.Commands, batch: int) -> float:
-    """Apply commands, `batch` of them a call; return the seconds that took."""
+def apply_all(engine: Engine, commands: tapes.Commands, batch: int, keep: Keep | None = None) -> float:
+    """Apply commands, `batch` of them a call, each batch kept before if there is what keeps it; return the seconds."""
     begin = time.perf_counter()
     for at in range(0, len(commands), batch):
-        engine.apply(commands[at : at + batch], 1)
+        part = commands[at : at + batch]
+        if keep is not None:
+            keep(part)
+        engine.apply(part, 1)
     return time.perf_counter() - begin
 
 
@@ -72,6 +102,8 @@ def run(
         found = f"{commands}, {batch} and {repeats}"
         raise ValueError(f"commands, batch and repeats: expected 1 or more, found {found}")
     new_engine(tier)
+    with keeping(tier):
+        pass
     was_compiled = compiled_before()
     flow = tapes.flow(tape, commands + SINGLES, seed, files)
     # A recorded tape may be shorter than what was asked for.
@@ -81,7 +113,8 @@ def run(
         engine = new_engine(tier)
         engine.apply(flow.before, 1)
         events, trades = engine.event_sequence, engine.trade_count
-        seconds = min(seconds, apply_all(engine, measured, batch))
+        with keeping(tier) as keep:
+            seconds = min(seconds, apply_all(engine, measured, batch, keep))
     events, trades = engine.event_sequence - events, engine.trade_count - trades
     return {
         "commands": len(measured),
@@ -102,7 +135,7 @@ def run(
             "repeats": repeats,
             "cores": 1,
             "hash": "off" if tier == "A" else "on",
-            "ledger": "off" if tier == "A" and has_ledger_switch() else "on",
+            "ledger": "off" if tier == "A" else "on",
             "events": "on",
             "events_per_command": round(events / len(measured), 3),
             "open_orders": len(engine.inspect.orders()),

@@ -34,6 +34,8 @@ def run(
         raise ValueError(
             f"commands and rate: expected 1 or more, and 1 to 10^9 a second, found {commands} and {per_second}"
         )
+    if tier == "C":
+        raise ValueError("tier: expected A or B, found C, whose time is that of the disk; `smrx bench cluster` has it")
     engine = new_engine(tier)
     flow = tapes.flow(tape, WARM_UP + commands, seed)
     engine.apply(flow.before, 1)

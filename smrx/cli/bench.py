@@ -255,10 +255,10 @@ def memory(commands: int, as_json: bool) -> None:
 )
 @click.option(
     "--tier",
-    type=click.Choice(["A", "B", "C"]),
+    type=click.Choice(["A", "B"]),
     default="B",
     show_default=True,
-    help="A: match and trades only. B: hash, ledger, events. C: B, journaled and synced.",
+    help="A: match and trades only. B: hash, ledger, events.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the tape.")
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Draw the percentiles into this file.")
