@@ -16,6 +16,7 @@ import zmq
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
+from smrx.bench.conditions import processor
 from smrx.config import Config
 from smrx.engine.codes import CommandKind, OrderType, OutcomeStatus, Side, Stp, TimeInForce
 from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
@@ -92,15 +93,6 @@ def run(
             "network": "loopback, load generator on the same machine",
         },
     }
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 class _Load:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hdrh.histogram import HdrHistogram
 
-from smrx.bench.cluster import processor
+from smrx.bench.conditions import processor
 from smrx.consensus.disk_journal import FILE, DiskJournal
 from smrx.consensus.storage import LmdbStorage
 from smrx.engine.records import COMMAND_SIZE

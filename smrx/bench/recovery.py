@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.bench.cluster import processor
+from smrx.bench.conditions import processor
 from smrx.client import Client
 from smrx.config import Limits
 from smrx.consensus.disk_journal import FILE, DiskJournal

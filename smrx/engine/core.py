@@ -271,7 +271,8 @@ def _open_venue_account(state: State) -> None:
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     """Events one after the other, in memory of their size; or as they are where that is little more than they need."""
-    (first, *more) = parts
+    # A buffer that turned out too small for the next command holds nothing: what is large need not be copied for it.
+    (first, *more) = [part for part in parts if len(part)] or parts[:1]
     if not more and len(first) * SPARSE >= len(first.base if first.base is not None else first):
         return first
     # As words: NumPy copies records field by field, forty times slower.

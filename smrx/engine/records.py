@@ -164,7 +164,8 @@ EVENT: Final = np.dtype(
 #:                   others: the kind of the event that answers it
 #:   first_event, event_count   the command's events (sequence of the first, 0 if none; number of them)
 #:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE); MASS_CANCEL, SET_STATUS,
-#:                   CLOSE_SESSION, DISCONNECT: cum_lots = orders cancelled; DEPOSIT, WITHDRAW: cum_lots = available after
+#:                   CLOSE_SESSION, DISCONNECT: cum_lots = orders cancelled; DEPOSIT, WITHDRAW: cum_lots = available
+#:                   after
 OUTCOME: Final = np.dtype(
     {
         "names": [

@@ -1,52 +1,130 @@
 """The engine's benchmark, small: it runs, it measures what it says, and its result is the same as ever."""
 
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from smrx.bench import engine as bench
-from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, OutcomeStatus, TimeInForce
+from smrx.bench import tapes
+from smrx.engine import Engine, ahead
+from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, TimeInForce
+from smrx.tape import files, generate
+from tests.tape import synthetic
 
 
 def test_it_reports_what_it_promises() -> None:
     report = bench.run(commands=3_000)
-    assert list(report) == [
-        "commands", "seconds", "commands_per_second", "ns_per_command", "state_hash", "conditions",
-    ]  # fmt: skip
+    assert list(report)[:5] == ["commands", "seconds", "commands_per_second", "ns_per_command", "state_hash"]
+    assert list(report)[5:] == ["tier", "tape", "batch", "events", "trades", "conditions"]
     assert report["commands"] == 3_000
     assert report["seconds"] > 0
     assert report["commands_per_second"] == pytest.approx(3_000 / report["seconds"], rel=0.01)
+    assert (report["tier"], report["tape"], report["batch"]) == ("B", "mixed", 1_000)
+    assert report["trades"] > 300
+    assert report["events"] > 5_000
     conditions = report["conditions"]
     assert (conditions["hash"], conditions["ledger"], conditions["events"]) == ("on", "on", "on")
-    assert conditions["trades"] > 300
     assert conditions["batch_of_1_us"] > 0
 
 
 def test_the_same_seed_is_the_same_run_in_any_batches() -> None:
     hashes = [
-        bench.run(commands=2_000, seed=seed, batch=batch)["state_hash"]
-        for seed, batch in ((3, 1_000), (3, 77), (4, 77))
+        bench.run(commands=2_000, seed=seed, batch=batch, repeats=2)["state_hash"]
+        for seed, batch in ((3, 1_000), (3, 77), (3, 1), (4, 77))
     ]
-    assert hashes[0] == hashes[1] != hashes[2]
+    assert len(set(hashes[:3])) == 1
+    assert hashes[3] != hashes[0]
 
 
-def test_the_tape_is_what_it_says() -> None:
-    """Six in ten add, three cancel, one takes; nearly all are accepted, and the book stays as large as it was."""
-    before, measured = bench.write_tape(20_000, 1)
+def test_tier_a_trades_as_tier_b_does_and_has_no_hash() -> None:
+    full, bare = (bench.run(commands=2_000, tier=tier) for tier in "BA")
+    assert (bare["trades"], bare["events"]) == (full["trades"], full["events"])
+    assert bare["state_hash"] == f"{0:016x}" != full["state_hash"]
+    assert bare["conditions"]["hash"] == "off"
+
+
+def test_tier_c_keeps_every_batch_before_it_is_applied_or_is_refused() -> None:
+    if find_spec("smrx.consensus.disk_journal") is None:
+        with pytest.raises(ValueError, match="tier C: expected a journal on disk"):
+            bench.run(commands=2_000, tier="C")
+    else:
+        kept, plain = (bench.run(commands=2_000, tier=tier, batch=100) for tier in "CB")
+        assert kept["state_hash"] == plain["state_hash"]
+        assert kept["conditions"]["tier"] == "everything on, journaled and synced"
+    order: list[str] = []
     engine = Engine()
-    assert (engine.apply(before, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
-    result = engine.apply(measured, 1)
-    assert np.count_nonzero(result.outcomes["status"] == OutcomeStatus.ACCEPTED) > 0.98 * len(measured)
-    assert set(result.outcomes["reason"][result.outcomes["status"] == OutcomeStatus.REJECTED]) <= {61}
-    placed = measured["kind"] == CommandKind.PLACE
-    takes = placed & (measured["tif"] == TimeInForce.IOC)
-    shares = [np.count_nonzero(kind) / len(measured) for kind in (placed & ~takes, ~placed, takes)]
-    assert shares == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
-    assert len(engine.inspect.orders()) == pytest.approx(bench.OPEN_ORDERS, rel=0.2)
+    engine.apply = lambda *_: order.append("applied")  # type: ignore[assignment, method-assign]
+    bench.apply_all(engine, tapes.market(2), 5, lambda part: order.append(f"kept {len(part)}"))
+    assert order[:4] == ["kept 5", "applied", "kept 5", "applied"]
+    assert order[-2:] == ["kept 2", "applied"]
+
+
+def test_a_large_book_gives_the_same_whatever_is_fetched_ahead() -> None:
+    """Calls of one command have nothing to look ahead to; large ones look ahead where there are many orders."""
+    flow = tapes.generated("deep-book", 4_000, 2)
+    found = []
+    for batch in (1, 4_000):
+        engine = Engine()
+        engine.apply(flow.before, 1)
+        bench.apply_all(engine, flow.measured, batch)
+        assert len(engine._state.orders) > ahead.WORTH
+        found.append(engine.state_hash)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", tapes.SHAPES)
+def test_a_tape_is_what_it_says(name: str) -> None:
+    """Adds, cancels and takes in their shares; nearly all accepted, and the book stays as large as it was."""
+    shape = tapes.SHAPES[name]
+    flow = tapes.generated(name, 20_000, 1)
+    engine = Engine()
+    assert (engine.apply(flow.before, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+    assert len(engine.inspect.orders()) == shape.open_orders
+    result = engine.apply(flow.measured, 1)
+    refused = result.outcomes[result.outcomes["status"] == OutcomeStatus.REJECTED]
+    assert len(refused) < 0.02 * len(flow.measured)
+    assert set(refused["reason"]) <= {Reason.UNKNOWN_ORDER}
+    placed = flow.measured["kind"] == CommandKind.PLACE
+    takes = placed & (flow.measured["tif"] == TimeInForce.IOC)
+    shares = [np.count_nonzero(kind) / len(flow.measured) for kind in (placed & ~takes, ~placed, takes)]
+    assert shares == pytest.approx([1 - shape.cancels - shape.takes, shape.cancels, shape.takes], abs=0.02)
+    # The last maker of a take is filled in part, and met again by the next.
+    assert engine.trade_count / np.count_nonzero(takes) == pytest.approx(shape.makers + 1, rel=0.2)
+    assert len(engine.inspect.orders()) == pytest.approx(shape.open_orders, rel=0.25)
     assert engine.check_invariants() == []
 
 
-@pytest.mark.parametrize("wrong", [{"tape": "other"}, {"commands": 0}, {"batch": 0}])
-def test_what_it_cannot_measure_is_refused(wrong: dict[str, int | str]) -> None:
+def test_a_recorded_tape_is_run_as_it_was_recorded(tmp_path: Path) -> None:
+    tape = generate.generate(commands=3_000, seed=5)
+    files.write(tmp_path / "day.tape", tape)
+    report = bench.run(tape="real", files=[str(tmp_path / "day.tape")], commands=10_000)
+    assert report["commands"] == 2_700
+    engine = Engine()
+    flow = tapes.recorded([str(tmp_path / "day.tape")])
+    engine.apply(flow.before, 1)
+    assert (engine.apply(flow.measured, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+    assert engine.trade_count == tape.trades
+
+
+def test_a_day_of_a_share_is_a_tape_with_and_without_its_orderbook(tmp_path: Path) -> None:
+    day = synthetic.write(tmp_path, messages=400)
+    for paths in ([day.messages, day.orderbook], [day.messages]):
+        report = bench.run(tape="real", files=[str(path) for path in paths], commands=200, batch=7)
+        assert report["commands"] == 200
+        assert report["trades"] > 0
+        assert day.messages.name.split("_")[0] in report["conditions"]["tape"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tape": "other"}, {"commands": 0}, {"batch": 0}, {"repeats": 0}, {"tier": "D"},
+        {"tape": "real"}, {"tape": "mixed", "files": ["day.tape"]}, {"tape": "real", "files": ["a", "b", "c"]},
+    ],
+)  # fmt: skip
+def test_what_it_cannot_measure_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        bench.run(**wrong)  # type: ignore[arg-type]
+        bench.run(**wrong)

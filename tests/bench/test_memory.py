@@ -1,0 +1,69 @@
+"""Memory stays as it is under a steady book; a book that is not steady is noticed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smrx.bench import memory
+from smrx.bench.steady import BLOCK, Steady
+from smrx.engine import Engine
+from smrx.engine.codes import CommandKind, OutcomeStatus
+
+#: What the interpreter may move by itself meanwhile.
+SLACK_BYTES = 4 << 20
+
+
+def test_the_steady_flow_leaves_the_book_as_it_was() -> None:
+    flow = Steady(2_000)
+    engine = Engine()
+    assert (engine.apply(flow.opening(), 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+    deep = len(engine.inspect.orders())
+    for _ in range(3):
+        assert (engine.apply(flow.next(), 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+        assert len(engine.inspect.orders()) == deep == 600
+    assert engine.trade_count == 3 * 200 * 3
+    assert engine.check_invariants() == []
+
+
+def test_memory_is_flat_under_sustained_load() -> None:
+    """300,000 commands, of which each thousand would need the tables anew if slots were not used again."""
+    figures = memory.run(30_000, 300_000, piece=1_000)
+    early, late = figures["points"]
+    assert late["table_bytes"] == early["table_bytes"]
+    assert late["open_orders"] == early["open_orders"] == 300
+    assert late["resident_bytes"] - early["resident_bytes"] < SLACK_BYTES
+    assert figures["table_ratio"] == 1
+
+
+class Leaking(Steady):
+    """Forgets its cancels: what a pool that takes nothing back looks like from outside."""
+
+    def next(self) -> Any:
+        rows = super().next()
+        kept = rows[rows["kind"] != CommandKind.CANCEL].copy()
+        requests = {account: np.count_nonzero(kept["account"] == account) for account in (1, 2)}
+        for account, count in requests.items():
+            mine = kept["account"] == account
+            start = 3 * self.blocks if account == 1 else 0
+            kept["request_id"][mine] = start + (self._used - 1) * count + np.arange(1, count + 1)
+        return kept
+
+
+def test_a_book_that_grows_is_noticed() -> None:
+    figures = memory.run(30_000, 200_000, piece=1_000, flow=Leaking(1_000))
+    early, late = figures["points"]
+    assert late["open_orders"] > 5 * early["open_orders"]
+    assert figures["table_ratio"] > 2
+
+
+@pytest.mark.parametrize("wrong", [{"first": 10, "last": 100}, {"first": 20_000, "last": 20_000}])
+def test_a_comparison_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected 10000 <= first < last"):
+        memory.run(**wrong)
+
+
+@pytest.mark.parametrize("piece", [0, 5, BLOCK + 1])
+def test_a_piece_is_whole_blocks(piece: int) -> None:
+    with pytest.raises(ValueError, match="multiple of 10"):
+        Steady(piece)
