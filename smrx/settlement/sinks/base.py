@@ -4,11 +4,15 @@ The order of calls: open(), then any number of write() and commit(), then close(
 open() are allowed; RetryingSink (retrying.py) does that, and writes again what was not committed.
 """
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from smrx.settlement.errors import SinkMismatch
+
+T = TypeVar("T")
 
 
 class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,3 +54,21 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of the place. What was not committed is given up. Raises nothing; may be called twice."""
+
+
+class _Versioned(msgspec.Struct):
+    format: int
+
+
+def decode(data: bytes, kind: type[T], newest: int, where: str) -> T:
+    """Return what was written about a sink's content, as JSON with a `format`, the newest known being `newest`.
+
+    Raises SinkMismatch for a newer format and for what is none.
+    """
+    try:
+        found = msgspec.json.decode(data, type=_Versioned).format
+        if found > newest:
+            raise SinkMismatch(f"{where}: expected format {newest} or older, found {found}; use a newer smrx")
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise SinkMismatch(f"{where}: expected the checkpoint of a sink, found another file ({error})") from None
