@@ -104,9 +104,15 @@ class SinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     rotate_trades: PositiveInt | None = None
 
 
-class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Settlement, outside the cluster."""
 
+    #: Where settlement keeps its checkpoint and books; relative paths of sinks begin here.
+    directory: str = "settled"
+    #: A command that is run for each alarm.
+    hook: str | None = None
+    #: Where settlement serves its metrics on loopback; it serves none if there is no port.
+    metrics_port: Port | None = None
     sinks: tuple[SinkConfig, ...] = (SinkConfig(kind="csv"),)
 
 
@@ -123,7 +129,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     durability: Literal["memory", "disk"] = "memory"
     timing: Timing = Timing()
     limits: Limits = Limits()
-    settlement: SettlementConfig = SettlementConfig()
+    settlement: Settlement = Settlement()
 
     def node(self, node_id: int) -> NodeConfig:
         """Return a member; raises ConfigError for an id that is not in the cluster."""
@@ -170,16 +176,18 @@ def dump(config: Config) -> str:
         f"data_dir = {_quoted(config.data_dir)}",
         f"durability = {_quoted(config.durability)}",
     ]
-    for section in ("timing", "limits"):
-        lines += ["", f"[{section}]"]
-        lines += [f"{key} = {value}" for key, value in msgspec.to_builtins(getattr(config, section)).items()]
+    for section in ("timing", "limits", "settlement"):
+        lines += ["", f"[{section}]", *_assignments(getattr(config, section))]
     for heading, parts in (("nodes", config.nodes), ("settlement.sinks", config.settlement.sinks)):
         for part in parts:
-            lines += ["", f"[[{heading}]]"]
-            lines += [
-                f"{key} = {_value(value)}" for key, value in msgspec.to_builtins(part).items() if value is not None
-            ]
+            lines += ["", f"[[{heading}]]", *_assignments(part)]
     return "\n".join(lines) + "\n"
+
+
+def _assignments(part: msgspec.Struct) -> list[str]:
+    """The lines of a table: what is not there is left out, what is a table is written elsewhere."""
+    fields = msgspec.to_builtins(part).items()
+    return [f"{key} = {_value(value)}" for key, value in fields if isinstance(value, str | int)]
 
 
 def _value(value: str | int | bool) -> str:

@@ -6,6 +6,7 @@ trades without a checkpoint is somebody else's and is left alone.
 """
 
 import os
+from pathlib import Path
 
 import msgspec
 
@@ -34,7 +35,7 @@ from smrx.settlement.sinks.rows import Rows
 class CsvSink:
     """One settlement as CSV files."""
 
-    def __init__(self, path: str = ".", rotation: Rotation = Rotation()) -> None:  # noqa: B008 - immutable
+    def __init__(self, path: str | Path = ".", rotation: Rotation = Rotation()) -> None:  # noqa: B008 - immutable
         """Write to a .csv file, or to settled_trades.csv in a directory; nothing is touched before open()."""
         self.layout = layout(path)
         self.name = f"CSV {self.layout.directory / self.layout.trades}.csv"

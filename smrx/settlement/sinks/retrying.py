@@ -45,7 +45,7 @@ def _sleep(seconds: float) -> bool:
 
 
 class RetryingSink:
-    """A Sink around another one. Of its methods only what cannot be helped raises: SinkMismatch, or SinkError on stop."""
+    """A Sink around another one; only SinkMismatch passes through, and SinkError once it is told to stop."""
 
     def __init__(
         self,
