@@ -14,7 +14,11 @@ class Violation(SettlementError):
 
 
 class SinkError(SettlementError):
-    """The settled trades cannot be written: the disk is full, the place is not writable or in use."""
+    """A sink cannot write now: the disk is full, the place is in use, the database is away. Trying again may help."""
+
+
+class SinkMismatch(SettlementError):
+    """A sink holds another cluster's or history's data, or a format this version does not know: no retry helps."""
 
 
 class SinkContradiction(SettlementError):
