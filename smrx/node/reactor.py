@@ -22,8 +22,8 @@ from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 from smrx.node.metrics import MetricsServer
 from smrx.node.publisher import Publisher
-from smrx.wire import batches, frames
-from smrx.wire.frames import LeaderHint
+from smrx.wire import balances, batches, frames
+from smrx.wire.frames import Claim, LeaderHint, Position
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,9 @@ class Node:
             self.admin.receive()
         if self.publisher.requests in ready:
             # What a fenced node believes happened is nobody's history.
-            self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
+            self._busy |= self.publisher.answer_requests(
+                self.machine.events if self.fenced is None else None, self.machine.hash_at
+            )
         self._submit()
         # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
         self.transport.flush()
@@ -153,8 +155,8 @@ class Node:
         self.admin.flush()
         now = time.monotonic()
         if self.fenced is None:
-            self.publisher.publish(applied, now)
-            self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
+            self.publisher.publish(applied)
+            self.publisher.heartbeat(self._position, now)
         if not ready:
             self._scrub(now)
         if now >= self._next_status:
@@ -171,6 +173,12 @@ class Node:
         leader = self.replica.leader_id
         address = None if leader is None else self._order_addresses.get(leader)
         return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address)
+
+    def _position(self) -> Position:
+        """Where this node stands, for its heartbeat."""
+        engine = self.machine.engine
+        digest = balances.digest(*engine.inspect.balance_words())
+        return Position(engine.event_sequence + 1, Claim(*self.machine.position()), digest)
 
     def submit_barrier(self) -> tuple[int, int]:
         """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.

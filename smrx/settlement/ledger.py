@@ -78,6 +78,11 @@ class Ledger:
         return int(self._tables.core["orders"][0])
 
     @property
+    def balance_count(self) -> int:
+        """How many balances there are."""
+        return int(self._tables.core["balances"][0])
+
+    @property
     def in_trade(self) -> bool:
         """Whether the last trade still waits for its fills."""
         return bool(self._tables.core["due"][0])

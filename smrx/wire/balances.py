@@ -17,9 +17,9 @@ _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Digest(NamedTuple):
-    """How many balances are not zero, and what they add up to once mixed."""
+    """How many `balances` are not zero, and what they add up to once mixed."""
 
-    count: int
+    balances: int
     value: int
 
 

@@ -106,9 +106,7 @@ _SENTENCES: Final = {
     Fault.UNKNOWN_ACCOUNT: "expected a known account, found {account}",
     Fault.UNKNOWN_ASSET: "expected a known asset, found {0}",
     Fault.AMOUNT: "expected an amount of at least 1, found {quantity_lots}",
-    Fault.AVAILABLE: (
-        "account {account}, asset {asset}: expected {0} available after the transfer, found {cum_lots}"
-    ),
+    Fault.AVAILABLE: ("account {account}, asset {asset}: expected {0} available after the transfer, found {cum_lots}"),
     Fault.HELD: (
         "account {0}, asset {asset}: expected what orders hold to be between 0 and what is owned ({2}), found {3}"
     ),

@@ -52,8 +52,7 @@ SEQUENCE, COMMAND, TIME_WITHIN, TIME_BACK, KIND = (
     int(f) for f in (_F.SEQUENCE, _F.COMMAND, _F.TIME_WITHIN, _F.TIME_BACK, _F.KIND)
 )
 FILLS_MISSING, FILL_ALONE, MATCH_ID, TRADE_SIDE, TRADE_ORDER, TRADE_QUANTITY = (
-    int(f)
-    for f in (_F.FILLS_MISSING, _F.FILL_ALONE, _F.MATCH_ID, _F.TRADE_SIDE, _F.TRADE_ORDER, _F.TRADE_QUANTITY)
+    int(f) for f in (_F.FILLS_MISSING, _F.FILL_ALONE, _F.MATCH_ID, _F.TRADE_SIDE, _F.TRADE_ORDER, _F.TRADE_QUANTITY)
 )
 MAKER_PRICE, TAKER_LIMIT, TAKER_FEE, MAKER_FEE, BUDGET, FILL_DIFFERS, FILL_COUNT, FILL_KIND, MAKER_TYPE = (
     int(f)
@@ -69,9 +68,7 @@ UNKNOWN_INSTRUMENT, ORDER_OPEN, ORDER_NOT_OPEN, ORDER_IDENTITY, QUANTITY, PRICE,
         _F.ORDER_SIDE, _F.ORDER_DIFFERS,
     )
 )  # fmt: skip
-UNFILLABLE_FILLED, NOTHING_LEFT, NOT_A_STOP = (
-    int(f) for f in (_F.UNFILLABLE_FILLED, _F.NOTHING_LEFT, _F.NOT_A_STOP)
-)
+UNFILLABLE_FILLED, NOTHING_LEFT, NOT_A_STOP = (int(f) for f in (_F.UNFILLABLE_FILLED, _F.NOTHING_LEFT, _F.NOT_A_STOP))
 UNKNOWN_ACCOUNT, UNKNOWN_ASSET, AMOUNT, AVAILABLE, HELD, SUPPLY = (
     int(f) for f in (_F.UNKNOWN_ACCOUNT, _F.UNKNOWN_ASSET, _F.AMOUNT, _F.AVAILABLE, _F.HELD, _F.SUPPLY)
 )
@@ -464,10 +461,7 @@ def add_instrument(tables: Any, row: Any, numbers: Any) -> Any:
     lot_units, scale_units = np_int(row.account), np_int(row.counter_account)
     if key == 0 or lot_units < 1 or scale_units < 1 or row.price_ticks < 1 or row.quantity_lots < 1:
         return INSTRUMENT_RULES
-    if (
-        row.price_ticks > MAX_AMOUNT // row.quantity_lots // scale_units
-        or row.quantity_lots > MAX_AMOUNT // lot_units
-    ):
+    if row.price_ticks > MAX_AMOUNT // row.quantity_lots // scale_units or row.quantity_lots > MAX_AMOUNT // lot_units:
         return INSTRUMENT_RULES
     instrument = tables.instruments[place(tables.instruments, key)]
     instrument.key = key

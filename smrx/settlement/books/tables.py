@@ -14,14 +14,15 @@ from smrx.engine.jit import kernel
 from smrx.engine.records import EVENT
 
 #: An event with every word signed: numba makes a float of int64 with uint64, and nothing here needs the 64th bit.
-ROW: Final = np.dtype(
-    {
-        "names": list(EVENT.names or ()),
-        "formats": [np.dtype("<i8") if EVENT[name] == np.dtype("<u8") else EVENT[name] for name in EVENT.names or ()],
-        "offsets": [(EVENT.fields or {})[name][1] for name in EVENT.names or ()],
-        "itemsize": EVENT.itemsize,
-    }
-)
+_NAMES: Final = EVENT.names or ()
+_FIELDS: Final[Any] = EVENT.fields
+_LAYOUT: Final[Any] = {
+    "names": list(_NAMES),
+    "formats": [_FIELDS[name][0].str.replace("u8", "i8") for name in _NAMES],
+    "offsets": [_FIELDS[name][1] for name in _NAMES],
+    "itemsize": EVENT.itemsize,
+}
+ROW: Final = np.dtype(_LAYOUT)
 
 #: `per_lot` is what each open lot holds; `budget` what a market order by budget may still spend.
 ORDER: Final = np.dtype(
