@@ -1,8 +1,9 @@
 """The Parquet files of a settlement: their names, their columns, and the manifest. Written by parquet_sink.py, read by
 parquet_reader.py.
 
-A file `trades-<first match id>-<last match id>.parquet` appears whole and never changes; other tables are named by event
-sequence. Rows that do not fill a file yet are in the table's tail: the bytes of the rows, as many as the manifest says.
+A file `trades-<first match id>-<last match id>.parquet` appears whole and never changes; other tables are named by
+event sequence. Rows that do not fill a file yet are in the table's tail: the bytes of the rows, as many as the manifest
+says.
 """
 
 import re

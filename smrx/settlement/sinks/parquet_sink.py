@@ -1,9 +1,9 @@
 """Settled rows as Parquet files that appear whole, with a manifest that says which files and which checkpoint.
 
-Owns the files of its directory that it names, and a lock on it. commit() appends rows to the tail of their table; a tail
-with `rotate_trades` rows, or with rows of an earlier day, becomes a Parquet file, whose name is the range of its rows:
-written again after a crash it is the same file. Then the manifest is replaced. open() removes what it does not name.
-Closed in good order, the tails become files as well.
+Owns the files of its directory that it names, and a lock on it. commit() appends rows to the tail of their table; a
+tail with `rotate_trades` rows, or with rows of an earlier day, becomes a Parquet file, whose name is the range of its
+rows: written again after a crash it is the same file. Then the manifest is replaced. open() removes what it does not
+name. Closed in good order, the tails become files as well.
 """
 
 import os
