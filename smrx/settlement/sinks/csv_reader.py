@@ -1,56 +1,19 @@
 """Settled CSV files read back as rows: only what the checkpoint says is settled. Called by the sink and the reports."""
 
-import csv
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from smrx.engine.codes import EventKind
 from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.csv_layout import (
-    DEFINITION_COLUMNS,
-    FORMAT,
-    KINDS,
-    KINDS_FROM,
-    MOVEMENT_COLUMNS,
-    SIDES,
-    TRADE_COLUMNS,
-    CsvCheckpoint,
-    Stream,
-    layout,
-)
-from smrx.settlement.sinks.rows import DEFINITION_ROW, MOVEMENT_ROW, TRADE_ROW, Rows
+from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, header, layout
+from smrx.settlement.sinks.rows import DEFINITION_ROW, Rows, of_account
+from smrx.settlement.sinks.tabular import DEFINITIONS, MOVEMENTS, TRADES, Table
 
 #: How much of a file is read in one go.
 _PIECE_BYTES: Final = 1 << 24
-
-_Value = Callable[[str], Any]
-
-
-def _symbol(text: str) -> int:
-    """The u64 of a symbol, even of one with characters that no symbol should have."""
-    return int.from_bytes(text.encode("ascii", "replace")[:8].ljust(8, b"\0"), "little")
-
-
-#: Column of the text -> (column of the row, how to read a cell); the others are integers under the same name.
-_TRADES: Final[dict[str, tuple[str, _Value] | None]] = {
-    "instrument": None,
-    "instrument_id": ("instrument", int),
-    "taker_side": ("taker_side", SIDES.index),
-}
-_MOVEMENTS: Final[dict[str, tuple[str, _Value] | None]] = {
-    "asset": None,
-    "asset_id": ("asset", int),
-    "kind": ("kind", lambda text: KINDS.index(text) + KINDS_FROM),
-}
-_DEFINITIONS: Final[dict[str, tuple[str, _Value] | None]] = {
-    "kind": ("kind", lambda text: int(EventKind[text])),
-    "symbol": ("symbol", _symbol),
-}
 
 
 class CsvReader:
@@ -66,23 +29,20 @@ class CsvReader:
                 f"{self.layout.checkpoint}: expected the checkpoint of settled CSV files, found: {error.strerror}"
             ) from None
         self._content = decode(data, CsvCheckpoint, FORMAT, str(self.layout.checkpoint))
-
-    @property
-    def checkpoint(self) -> Checkpoint | None:
-        """How far it is settled."""
-        return self._content.checkpoint
+        self.checkpoint: Checkpoint | None = self._content.checkpoint
 
     def definitions(self) -> Rows:
-        """Every definition."""
+        """Every definition, in order."""
         return read_definitions(self.layout.directory, self._content.definitions)
 
     def movements(self) -> Iterator[Rows]:
         """Every movement of money, in order, in batches."""
-        return _rows(self.layout.directory, self._content.movements, MOVEMENT_COLUMNS, MOVEMENT_ROW, _MOVEMENTS)
+        return _rows(self.layout.directory, self._content.movements, MOVEMENTS)
 
-    def trades(self) -> Iterator[Rows]:
-        """Every trade, in order, in batches."""
-        return _rows(self.layout.directory, self._content.trades, TRADE_COLUMNS, TRADE_ROW, _TRADES)
+    def trades(self, account: int | None = None) -> Iterator[Rows]:
+        """Every trade, or those of an account as taker or maker, in order, in batches."""
+        for rows in _rows(self.layout.directory, self._content.trades, TRADES):
+            yield rows if account is None else of_account(rows, account)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -90,40 +50,20 @@ class CsvReader:
 
 def read_definitions(directory: Path, stream: Stream) -> Rows:
     """Return the settled definitions. Raises SinkMismatch for a file that is none of ours or too short."""
-    batches = list(_rows(directory, stream, DEFINITION_COLUMNS, DEFINITION_ROW, _DEFINITIONS))
-    return np.concatenate([np.empty(0, DEFINITION_ROW), *batches])
+    return np.concatenate([np.empty(0, DEFINITION_ROW), *_rows(directory, stream, DEFINITIONS)])
 
 
-def _rows(
-    directory: Path,
-    stream: Stream,
-    columns: tuple[str, ...],
-    dtype: np.dtype[Any],
-    special: dict[str, tuple[str, _Value] | None],
-) -> Iterator[Rows]:
+def _rows(directory: Path, stream: Stream, table: Table) -> Iterator[Rows]:
     """Yield the rows of a table's files, in batches."""
-    for name in [*stream.complete, stream.file]:
-        if name is None:
-            continue
-        first = True
-        for text in _pieces(directory / name, stream.bytes if name == stream.file else None):
-            cells = list(zip(*csv.reader(io.StringIO(text, newline="")), strict=True))
-            if not cells or len(cells) != len(columns):
-                raise SinkMismatch(f"{directory / name}: expected {len(columns)} columns, found {len(cells)}")
-            if first and tuple(column[0] for column in cells) != columns:
-                raise SinkMismatch(f"{directory / name}: expected the columns {','.join(columns)}, found others")
-            rows = np.zeros(len(cells[0]) - first, dtype)
-            for column, values in zip(columns, cells, strict=True):
-                target = special.get(column, (column, _number))
-                if target is not None:
-                    field, read = target
-                    rows[field] = [read(value) for value in values[first:]]
-            first = False
-            yield rows
-
-
-def _number(text: str) -> int:
-    return int(text) if text else 0
+    first_line = header(table.columns).decode()
+    for name in stream.complete if stream.file is None else [*stream.complete, stream.file]:
+        pieces = _pieces(directory / name, stream.bytes if name == stream.file else None)
+        first = next(pieces, "")
+        if not first.startswith(first_line):
+            raise SinkMismatch(f"{directory / name}: expected the columns {','.join(table.columns)}, found others")
+        yield table.parse(first[len(first_line) :], str(directory / name))
+        for piece in pieces:
+            yield table.parse(piece, str(directory / name))
 
 
 def _pieces(path: Path, size: int | None) -> Iterator[str]:

@@ -12,24 +12,20 @@ import msgspec
 
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.csv_layout import (
-    DEFINITION_COLUMNS,
-    FORMAT,
-    MOVEMENT_COLUMNS,
-    TRADE_COLUMNS,
-    CsvCheckpoint,
-    Stream,
-    definition_lines,
-    is_file_of,
-    layout,
-    movement_lines,
-    trade_lines,
-)
+from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, is_file_of, layout
 from smrx.settlement.sinks.csv_reader import read_definitions
 from smrx.settlement.sinks.csv_stream import CsvStream, Rotation
 from smrx.settlement.sinks.files import lock, replace, sync_directory, telling
 from smrx.settlement.sinks.intake import Intake
 from smrx.settlement.sinks.rows import Rows
+from smrx.settlement.sinks.tabular import (
+    DEFINITION_COLUMNS,
+    MOVEMENT_COLUMNS,
+    TRADE_COLUMNS,
+    definition_lines,
+    movement_lines,
+    trade_lines,
+)
 
 
 class CsvSink:

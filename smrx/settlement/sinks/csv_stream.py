@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.settlement.errors import SinkMismatch
-from smrx.settlement.sinks.csv_layout import DAY_NS, Stream, file_name, header, is_file_of
+from smrx.settlement.sinks.csv_layout import Stream, file_name, header, is_file_of
 from smrx.settlement.sinks.files import read_all, write_all
+from smrx.settlement.sinks.rows import DAY_NS
 from smrx.settlement.sinks.text import Lines
 
 

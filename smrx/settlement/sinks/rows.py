@@ -4,6 +4,7 @@ Owns the three record types and the way from events to them; the sinks differ on
 batches at a time, exact integers, no files. Called by the sinks, and by the reports, which read the same rows back.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from smrx.engine.records import unpack_symbol
 from smrx.settlement.errors import SinkMismatch
 
 Rows = NDArray[np.void]
+
+DAY_NS: Final = 86_400_000_000_000
 
 #: One trade. Money (notional, fees) in minimal units of the instrument's quote asset.
 TRADE_ROW: Final = np.dtype(
@@ -129,6 +132,11 @@ def symbol_text(packed: int) -> str:
     return "".join(character if " " <= character <= "~" else "?" for character in unpack_symbol(packed))
 
 
+def packed_symbol(text: str) -> int:
+    """The u64 of a symbol's text, even of one with characters that no symbol should have."""
+    return int.from_bytes(text.encode("ascii", "replace")[:8].ljust(8, b"\0"), "little")
+
+
 class Catalogue:
     """The assets and instruments known so far."""
 
@@ -184,6 +192,19 @@ def extract(events: Rows, catalogue: Catalogue) -> Tables:
         catalogue.price(trades)
     moved = (kinds == EventKind.DEPOSITED) | (kinds == EventKind.WITHDRAWN)
     return Tables(trades, _pick(events[moved], MOVEMENT_ROW, _MOVEMENT), definitions)
+
+
+def of_account(trades: Rows, account: int) -> Rows:
+    """The trades in which an account was taker or maker."""
+    own: Rows = trades[(trades["taker_account"] == account) | (trades["maker_account"] == account)]
+    return own
+
+
+def join(batches: Sequence[Tables]) -> Tables:
+    """Return the rows of many batches as one."""
+    dtypes = (TRADE_ROW, MOVEMENT_ROW, DEFINITION_ROW)
+    tables = zip(*batches, strict=True) if batches else ((), (), ())
+    return Tables(*(np.concatenate([np.empty(0, dtype), *rows]) for dtype, rows in zip(dtypes, tables, strict=True)))
 
 
 def _pick(events: Rows, dtype: np.dtype[Any], fields: dict[str, str]) -> Rows:
