@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from smrx.cli import options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
-from smrx.config import Config, ConfigError, Settlement
+from smrx.config import Config, ConfigError, SinkConfig
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -108,8 +108,10 @@ def run(
     from smrx.settlement.metrics import Metrics
     from smrx.settlement.runner import Settlement as Running
     from smrx.settlement.settling import Settling
+    from smrx.settlement.sinks import make_sinks
 
-    config, directory, sinks = _places(options.config(), out)
+    config = _placed(options.config(), out)
+    _compile()
     with ExitStack() as stack:
         stop = stack.enter_context(_stopping())
         metrics = Metrics(lambda: running.gauges() if running else {})
@@ -117,7 +119,9 @@ def run(
         alarms = Alarms(config.cluster, config.settlement.hook, metrics.alarm)
         stack.callback(alarms.close)
         patience = _Patience(stop, sink_patience, alarms)
-        settling = Settling(config.cluster, directory, sinks, patience.around)
+        with _told_as_failure():
+            sinks = make_sinks(config)
+        settling = Settling(config.cluster, config.settlement.directory, sinks, patience.around)
         stack.callback(settling.close)
         with _told_as_failure():
             settling.open()
@@ -161,13 +165,12 @@ def verify(
     """
     from smrx.settlement import verify as verifying
 
-    config, directory, sinks = _places(options.config(), out)
+    config = _placed(options.config(), out)
+    _compile()
     with _stopping() as stop, _told_as_failure():
         if from_nodes:
             found = verifying.from_nodes(
                 config,
-                directory,
-                sinks,
                 node_ids=_node_ids(nodes),
                 stop=stop,
                 until_sequence=until_sequence,
@@ -175,12 +178,21 @@ def verify(
                 connect_seconds=connect_timeout,
             )
         else:
-            found = verifying.from_sinks(config, directory, sinks)
+            found = verifying.from_sinks(config)
     if as_json:
         output.print_json(msgspec.to_builtins(found))
         return
     for line in found.lines():
         click.echo(line)
+
+
+def _compile() -> None:
+    """The first run on a machine compiles the books, before anything waits for them, and says so."""
+    from smrx.settlement.books.entry import compiled_before, warm_up
+
+    if not compiled_before():
+        click.echo("compiling the books (once on this machine; some ten seconds)", err=True)
+    warm_up()
 
 
 class _Patience:
@@ -219,27 +231,16 @@ class _Patience:
         return not self.begun or self._stop() or now >= self._since + self._seconds
 
 
-class _Places(NamedTuple):
-    """Where things are kept."""
-
-    config: Config
-    directory: str
-    sinks: "list[Sink]"
-
-
-def _places(config: Config, out: str | None) -> _Places:
-    """The sinks and the directory of the checkpoint: the configuration's, or what --out says."""
-    from smrx.settlement.sinks import make_sinks
-    from smrx.settlement.sinks.csv_sink import CsvSink
-
+def _placed(config: Config, out: str | None) -> Config:
+    """The configuration, with one CSV sink and a directory for the checkpoint where --out says so."""
     if out is None:
-        return _Places(config, config.settlement.directory, make_sinks(config))
-    path = Path(out).expanduser()
+        return config
+    path = Path(out).expanduser().absolute()
     single = path.suffix.lower() == ".csv" and not path.is_dir()
     directory = path.with_name(f"{path.stem}-settlement") if single else path / "settlement"
-    settlement = msgspec.structs.replace(config.settlement, directory=str(directory))
-    assert isinstance(settlement, Settlement)
-    return _Places(msgspec.structs.replace(config, settlement=settlement), str(directory), [CsvSink(path)])
+    sinks = (SinkConfig(kind="csv", path=str(path)),)
+    settlement = msgspec.structs.replace(config.settlement, directory=str(directory), sinks=sinks)
+    return msgspec.structs.replace(config, settlement=settlement)
 
 
 def _running(config: Config, settling: object, alarms: object, nodes: list[int] | None, ask: object) -> "Running":

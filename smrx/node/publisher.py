@@ -1,8 +1,8 @@
 """The event feed of one node: EVENTS after commit, heartbeats, retransmission and vouching from the ring.
 
 A heartbeat tells silence from loss (the next event), and lets whoever keeps books compare: the state hash after the
-last command and a digest of all balances, at an exact place in the feed. Owns the PUB and the retransmission socket. A slow or silent subscriber never slows the loop: PUB drops for it, it sees
-the gap by sequence, and asks for the range.
+last command and a digest of all balances, at an exact place in the feed. Owns the PUB and the retransmission socket. A
+slow or silent subscriber never slows the loop: PUB drops for it, it sees the gap by sequence, and asks for the range.
 """
 
 import time

@@ -19,7 +19,7 @@ from smrx.feed.quorum import Anchor
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.sinks.base import Checkpoint, Sink
-from smrx.settlement.store import BooksStore
+from smrx.settlement.store import BooksStore, Saved
 from smrx.wire.frames import Claim
 
 #: A checkpoint is made at least every so many trades ...
@@ -39,18 +39,22 @@ Wrap = Callable[[Sink], Sink]
 class Settling:
     """One set of books, and the sinks that follow it."""
 
-    def __init__(self, cluster: str, directory: str, sinks: Sequence[Sink], wrap: Wrap = lambda sink: sink) -> None:
-        """Nothing is touched before open()."""
+    def __init__(
+        self, cluster: str, directory: str | None, sinks: Sequence[Sink], wrap: Wrap = lambda sink: sink
+    ) -> None:
+        """Nothing is touched before open(). Without a directory there is no checkpoint: everything is derived anew."""
         self.cluster = cluster
         self.ledger = Ledger()
-        self.store = BooksStore(directory, lambda: self.ledger)
         self.anchor: Anchor | None = None
         self.committed: Checkpoint | None = None
         self.paused = False  #: nothing is committed while this is set
         self.checkpoints = 0
         self.trades_before = 0  #: trades settled by earlier runs
         self._sinks = [wrap(sink) for sink in sinks]
-        self._store = wrap(self.store)
+        self._books = None if directory is None else BooksStore(directory, lambda: self.ledger)
+        if self._books is not None:
+            # Committed last: at its checkpoint all the others hold everything.
+            self._sinks.append(wrap(self._books))
         self._marks: dict[int, list[tuple[str, Checkpoint]]] = {}
         self._uncommitted_trades = 0
         self._uncommitted_since: float | None = None
@@ -58,34 +62,34 @@ class Settling:
 
     def open(self) -> None:
         """Open everything and go to where the last run ended. Raises SinkError, SinkMismatch, Violation."""
-        saved = self._store.open(self.cluster)
-        held = [(sink.name, sink.open(self.cluster)) for sink in self._sinks]
+        held = [(sink.name, sink.open(self.cluster)) for sink in reversed(self._sinks)]
         lowest = min((checkpoint.event_sequence if checkpoint else 0 for _, checkpoint in held), default=0)
-        if saved is not None and lowest >= self.store.base_sequence:
-            self._resume(saved)
-        elif saved is not None:
-            self.store.restart()
+        if self._books is not None and self._books.saved is not None:
+            if lowest >= self._books.base_sequence:
+                self._resume(self._books, self._books.saved)
+            else:
+                self._books.restart()
+                self._sinks[-1].open(self.cluster)
         for name, checkpoint in held:
             if checkpoint is not None and checkpoint.event_sequence > self.ledger.sequence:
                 self._marks.setdefault(checkpoint.event_sequence, []).append((name, checkpoint))
         self.trades_before = self.ledger.trades
 
-    def _resume(self, saved: Checkpoint) -> None:
-        self.ledger = self.store.base()
-        journal = self.store.journal()
+    def _resume(self, store: BooksStore, found: Saved) -> None:
+        saved = found.checkpoint
+        self.ledger = store.base()
+        journal = store.journal()
         self.ledger.post(journal)
         stands = (self.ledger.sequence, self.ledger.command_sequence, self.ledger.trades)
         if stands != (saved.event_sequence, saved.command_sequence, saved.match_id):
             raise SinkMismatch(
-                f"{self.store.name}: expected books at event, command and trade {stands}, found a checkpoint of "
+                f"{store.name}: expected books at event, command and trade {stands}, found a checkpoint of "
                 f"{saved}; move the directory away and settle from the beginning"
             )
         for sink in self._sinks:
             sink.write(journal)
             sink.commit(saved)
-        found = self.store.saved
-        digest = found.event_digest if found is not None else 0
-        self.anchor = Anchor(saved.event_sequence, digest, Claim(saved.command_sequence, saved.state_hash))
+        self.anchor = Anchor(saved.event_sequence, found.event_digest, Claim(saved.command_sequence, saved.state_hash))
         self.committed = saved
 
     def take(self, events: NDArray[np.void], hash_after: Callable[[int], int]) -> None:
@@ -94,7 +98,7 @@ class Settling:
             count = self._until_due(events)
             piece, events = events[:count], events[count:]
             self.ledger.post(piece)
-            for sink in (*self._sinks, self._store):
+            for sink in self._sinks:
                 sink.write(piece)
             self._uncommitted_trades = self.ledger.trades - (self.committed.match_id if self.committed else 0)
             if self._uncommitted_since is None:
@@ -125,7 +129,7 @@ class Settling:
             self.check_sums()
         command = ledger.command_sequence
         checkpoint = Checkpoint(self.cluster, ledger.sequence, command, ledger.trades, hash_after(command))
-        for sink in (*self._sinks, self._store):
+        for sink in self._sinks:
             sink.commit(checkpoint)
         self.committed = checkpoint
         self.checkpoints += 1
@@ -139,7 +143,7 @@ class Settling:
 
     def close(self) -> None:
         """Let go of everything; what was not committed is settled again by the next run."""
-        for sink in (*self._sinks, self._store):
+        for sink in self._sinks:
             sink.close()
 
     def _until_due(self, events: NDArray[np.void]) -> int:

@@ -216,7 +216,7 @@ def test_two_nodes_that_tell_different_stories_end_it() -> None:
         forged = numbered(1, 10)
         forged["price_ticks"][6] += 1
         two.publish(forged)
-        with pytest.raises(FeedConflict, match="event 7: node 2 sent other content than as received from node 1"):
+        with pytest.raises(FeedConflict, match="event 7: node 2 sent price_ticks 101, node 1 sent 100"):
             gather(subscriber, 11)
 
 

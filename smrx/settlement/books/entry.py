@@ -47,6 +47,26 @@ post_rows, copy_records = _compiled(
 )
 
 
+def compiled_before() -> bool:
+    """Whether this machine has the compiled books already; if not, the first events take some seconds longer."""
+    if post_rows.overloads:
+        return True
+    # Numba offers no public way to ask. Its index of what was compiled names the fingerprint of the source.
+    try:
+        index = post_rows._cache._cache_file._load_index()
+        return any(key[2] == post_rows._cache._index_key(key[0], post_rows.targetctx.codegen())[2] for key in index)
+    except (AttributeError, IndexError):
+        return False
+
+
+def warm_up() -> None:
+    """Compile the books, or load what was compiled before."""
+    tables = empty()
+    for name, dtype in TYPES.items():
+        copy_records(getattr(tables, name), np.zeros(0, dtype))
+    post_rows(tables, np.zeros(0, ROW), np.zeros(5, np.int64))
+
+
 def empty() -> Tables:
     """Books of nothing; the venue's account is there from the beginning."""
     tables = Tables(

@@ -144,7 +144,7 @@ def lot_hold(instrument: Any, side: Any, kind: Any, price: Any) -> Any:
     """What each open lot of an order holds."""
     if side == _SELL:
         return instrument.lot_units
-    if kind == _MARKET or kind == _STOP:
+    if kind == _MARKET or kind == _STOP:  # noqa: SIM109 - numba compiles this to two comparisons
         return 0
     worth = price * instrument.scale_units
     return worth + fee_of(worth, instrument.taker_fee)
@@ -538,17 +538,17 @@ def post_one(tables: Any, row: Any, numbers: Any) -> Any:
     kind = row.kind
     if kind == _TRADE:
         return trade(tables, row, numbers)
-    if kind == _PARTIALLY_FILLED or kind == _FILLED:
+    if kind == _PARTIALLY_FILLED or kind == _FILLED:  # noqa: SIM109
         return fill(tables, row, numbers)
     if kind == _NEW:
         return new(tables, row, numbers)
-    if kind == _CANCELLED or kind == _EXPIRED:
+    if kind == _CANCELLED or kind == _EXPIRED:  # noqa: SIM109
         return end(tables, row, numbers)
     if kind == _REPLACED:
         return replace(tables, row, numbers)
     if kind == _TRIGGERED:
         return trigger(tables, row, numbers)
-    if kind == _DEPOSITED or kind == _WITHDRAWN:
+    if kind == _DEPOSITED or kind == _WITHDRAWN:  # noqa: SIM109
         return transfer(tables, row, numbers)
     if kind == _ACCOUNT_OPENED:
         return open_account(tables, row)
