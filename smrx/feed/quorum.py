@@ -293,6 +293,8 @@ class Quorum:
         self._dissenting.clear()
         if len(self._nodes) - len(self._excluded) - 1 < self.majority:
             raise Disagreement(f"{conflict}; no other node is listened to that could tell which of them is right")
+        message = f"{conflict}; the others contradict node {source}, which is left out"
+        self.dissents.append(Dissent(source, conflict.sequence, conflict.field, message))
         self._exclude(source)
         self._fetch_anew(now)
 

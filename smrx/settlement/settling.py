@@ -122,7 +122,7 @@ class Settling:
 
     def commit(self, hash_after: Callable[[int], int]) -> None:
         """Make everything posted durable, the sinks first. Raises SinkError, SinkMismatch, Violation."""
-        if self._uncommitted_since is None or self.paused:
+        if self._uncommitted_since is None or self.paused or self.ledger.in_trade:
             return
         ledger = self.ledger
         if ledger.sequence - self._sums_at >= max(_LEAST_EVENTS_PER_SUM, _EVENTS_PER_SUM * ledger.balance_count):

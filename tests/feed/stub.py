@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
 from smrx.feed.subscriber import Endpoint
-from smrx.wire import frames
+from smrx.wire import admin, frames
 from smrx.wire.balances import Digest
 from smrx.wire.frames import Claim, FrameKind, Position
 
@@ -37,6 +37,11 @@ class StubNode:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.linger = 0
         self._router.maxmsgsize = MAX_REQUEST_BYTES
+        self._admin = self._context.socket(zmq.ROUTER)
+        self._admin.linger = 0
+        self.admin_port = _bind(self._admin, None)
+        #: What it answers to whoever asks for its balances.
+        self.balance_rows: tuple[admin.BalanceRow, ...] = ()
         self.ports = (_bind(self._feed, ports and ports[0]), _bind(self._router, ports and ports[1]))
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -98,10 +103,20 @@ class StubNode:
         self._thread.join(PATIENCE)
         self._feed.close()
         self._router.close()
+        self._admin.close()
         self._context.term()
+
+    def _answer_admin(self) -> None:
+        identity, data = self._admin.recv_multipart()
+        request_id, request = admin.decode_request(data)
+        assert isinstance(request, admin.Balances)
+        reply = admin.BalancesReply(node_id=self.node, sequence=self.newest_command, rows=self.balance_rows)
+        self._admin.send_multipart([identity, admin.encode_reply(reply, request_id)])
 
     def _answer_requests(self) -> None:
         while not self._stopping.is_set():
+            if self._admin.poll(0):
+                self._answer_admin()
             if not self._router.poll(20):
                 continue
             identity, request = self._router.recv_multipart()

@@ -33,9 +33,7 @@ class Script:
         for account in (MAKER, TAKER):
             self.add(EventKind.ACCOUNT_OPENED, account=account)
             for asset in (BASE, QUOTE):
-                self.add(
-                    EventKind.DEPOSITED, account=account, instrument=asset, quantity_lots=FUNDS, cum_lots=FUNDS
-                )
+                self.add(EventKind.DEPOSITED, account=account, instrument=asset, quantity_lots=FUNDS, cum_lots=FUNDS)
         if taker_fee or maker_fee:
             self.rules(taker_fee, maker_fee)
 

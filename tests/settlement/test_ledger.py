@@ -246,7 +246,11 @@ BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
         "what orders hold|available after",
     ),
     ("a trade told twice", _twice, "without the fills of maker and taker"),
-    ("a wrong quantity", _add(EventKind.TRADE, "quantity_lots", 1), "the maker's fill has quantity_lots|both orders have left"),
+    (
+        "a wrong quantity",
+        _add(EventKind.TRADE, "quantity_lots", 1),
+        "the maker's fill has quantity_lots|both orders have left",
+    ),
     ("a quantity of nothing", _everywhere("quantity_lots", -1000), "which both orders have left"),
     ("a quantity nobody had", _everywhere("quantity_lots", 1000), "which both orders have left"),
     ("a wrong price", _add(EventKind.TRADE, "price_ticks", 1), "expected the maker's price"),
