@@ -16,6 +16,7 @@ KNOWN: Final = {
     "smrx.consensus.recovery.MetaError": Exit.RESOURCE,
     "smrx.local.LocalClusterError": Exit.UNAVAILABLE,
     "smrx.bench.cluster.BenchError": Exit.UNAVAILABLE,
+    "smrx.bench.settle.BenchError": Exit.UNAVAILABLE,
     "smrx.tape.errors.TapeError": Exit.USAGE,
     "smrx.client.errors.Refused": Exit.REFUSED,
     "smrx.client.errors.Unavailable": Exit.UNAVAILABLE,

@@ -162,13 +162,16 @@ class Quorum:
             return
         if frame.kind is FrameKind.UNAVAILABLE:
             self._cannot_vouch(member, frame.correlation, frame.aux, now)
+        seen: tuple[int, int] | None = None
+        conflict: FeedConflict | None = None
         try:
             seen = self.sequencer.receive(node, frame, now)
-        except FeedConflict as conflict:
-            self._dissent(conflict, now)
-            return
+        except FeedConflict as found:
+            conflict = found
         if frame.kind is FrameKind.EVENTS and frame.count:
             self._received(node, member, frame, seen, now)
+            if conflict is not None:
+                self._dissent(conflict, now)
         elif frame.kind is FrameKind.HEARTBEAT:
             member.newest = frame.correlation - 1
             position = frames.position(frame)
@@ -190,6 +193,7 @@ class Quorum:
             self.released = last
             for member in self._nodes.values():
                 member.covered = max(member.covered, last)
+                self._join_tail(member)
             for node, sequence in list(self._dissenting.items()):
                 if sequence <= last:
                     self._exclude(node)

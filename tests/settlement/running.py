@@ -30,7 +30,7 @@ def write_config(directory: Path, nodes: list[StubNode], **settings: Any) -> Pat
                 events_port=node.ports[0],
                 retransmit_port=node.ports[1],
                 admin_port=node.admin_port,
-            )  # fmt: skip
+            )
             for node in nodes
         ),
         **settings,

@@ -1,4 +1,4 @@
-"""Event streams written by hand: what the contract says of fees, stops, budgets and self-trades, told event by event."""
+"""Event streams written by hand: what the contract says of fees, stops, budgets and self-trades, event by event."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,9 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dying: Callable[[int], None]) -> None:
     events = market_events()
     crashes = 0
-    for seed in passes(lambda: crashes >= CRASHES):
+    for seed in range(1000):
+        if crashes >= CRASHES:
+            return
         chance, directory = random.Random(seed), tmp_path / str(seed)
         while True:
             dying(chance.randrange(1, 150))
@@ -128,26 +130,21 @@ def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dyin
                 dying(0)
                 break
         check(directory, events)
+    pytest.fail(f"expected {CRASHES} crashes, found {crashes}")
 
 
 @pytest.mark.usefixtures("often")
 def test_every_trade_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
     events = market_events()
     kills = 0
-    for seed in passes(lambda: kills >= KILLS):
+    for seed in range(1000):
+        if kills >= KILLS:
+            return
         chance, directory = random.Random(seed), tmp_path / str(seed)
         while killed(lambda: settle_on(directory, events, chance), chance.uniform(0.0, 0.06)):  # noqa: B023
             kills += 1
         check(directory, events)
-
-
-def passes(enough: Callable[[], bool]) -> Iterator[int]:
-    """Seeds, until there has been enough."""
-    seed = 0
-    while not enough():
-        yield seed
-        seed += 1
-        assert seed < 1000
+    pytest.fail(f"expected {KILLS} kills, found {kills}")
 
 
 def killed(work: Callable[[], None], seconds: float) -> bool:

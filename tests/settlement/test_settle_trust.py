@@ -138,7 +138,7 @@ def test_a_minority_state_hash_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     command = int(events["command_sequence"][999])
 
     def diverged(node: StubNode) -> None:
-        node.hashes = {sequence: 8 for sequence in range(command, command + 100_000)}
+        node.hashes = dict.fromkeys(range(command, command + 100000), 8)
         whole(events)(node)
 
     with cluster(3, {1: whole(events), 2: diverged, 3: whole(events)}) as nodes:
