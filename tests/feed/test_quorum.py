@@ -209,7 +209,7 @@ def test_a_feed_that_ends_before_what_was_settled() -> None:
     q = Quorum(Sequencer([1], first=11), [1], 1, anchor=Anchor(10, 0, Claim(10, 7)), old_feed_seconds=1.0)
     q.receive(1, heartbeat(5), 0.0)
     released(q, 0.0)
-    with pytest.raises(Disagreement, match="after event 10, which is settled, .* node 1 ends at event 5"):
+    with pytest.raises(Disagreement, match=r"after event 10, which is settled, .* node 1 ends at event 5"):
         released(q, 1.0)
 
 

@@ -39,7 +39,10 @@ def _compiled(source: int) -> tuple[Any, Any]:
 
 post_rows, copy_records = _compiled(
     fingerprint(
-        *(f"{__package__}.{name}" for name in ("tables", "faults", "posting", "entry")),
+        *(
+            f"{__package__}.{name}"
+            for name in ("tables", "faults", "money", "orders", "trades", "definitions", "posting", "entry")
+        ),
         "smrx.engine.codes",
         "smrx.engine.records",
         "smrx.engine.jit",
