@@ -70,7 +70,9 @@ def crash_everywhere(
     raise AssertionError("it never came to its end")
 
 
-@pytest.mark.parametrize(("kind", "every"), [(kind, {"csv rotated": 2, "parquet": 4, "postgresql": 2}.get(kind, 1)) for kind in KINDS])
+@pytest.mark.parametrize(
+    ("kind", "every"), [(kind, {"csv rotated": 2, "parquet": 4, "postgresql": 2}.get(kind, 1)) for kind in KINDS]
+)
 def test_killed_at_any_step_it_holds_every_trade_once(
     kind: str, every: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
