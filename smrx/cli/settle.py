@@ -15,6 +15,7 @@ from rich.text import Text
 from smrx.cli import options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
+from smrx.cli.settle_report import report
 from smrx.feed.sequencer import FeedConflict, FeedError, GapUnfillable
 from smrx.feed.subscriber import Subscriber
 from smrx.settlement.errors import SettlementError, SinkContradiction, SinkError, Violation
@@ -37,6 +38,9 @@ _SILENT_SECONDS = 2.0
 @click.group()
 def settle() -> None:
     """Verify the event feed and keep the books outside the cluster."""
+
+
+settle.add_command(report)
 
 
 @settle.command()
