@@ -40,9 +40,6 @@ def settle() -> None:
     """Verify the event feed and keep the books outside the cluster."""
 
 
-settle.add_command(report)
-
-
 @settle.command()
 @click.option("--out", default=".", show_default=True, help="A .csv file, or the directory of settled_trades.csv.")
 @click.option("--until-sequence", type=click.IntRange(min=1), help="End once this event is verified.")
@@ -185,3 +182,6 @@ def _print(summary: Summary, failure: Exception | None, as_json: bool) -> None:
         owned = ", ".join(f"{asset} {amount:,}" for asset, amount in s.supply.items()) or "nothing"
         click.echo(f"books      {s.accounts:,} accounts own deposits less withdrawals exactly: {owned} (minimal units)")
     click.echo(f"time       {s.seconds:,.1f} s, {s.events_per_second:,.0f} events/s")
+
+
+settle.add_command(report)

@@ -13,7 +13,8 @@ from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
 
 if TYPE_CHECKING:
-    from smrx.settlement.report import Report, Source
+    from smrx.settlement.readers import Reader
+    from smrx.settlement.report import Report
     from smrx.settlement.sinks.rows import Catalogue
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -127,10 +128,10 @@ def _telling() -> Iterator[None]:
         raise Failure(Exit.DIVERGED, str(error)) from error
 
 
-def _open(sink: str | None, path: Path | None) -> "Source":
-    from smrx.settlement.report_source import open_path, open_source
+def _open(sink: str | None, path: Path | None) -> "Reader":
+    from smrx.settlement.readers import open_best, open_path
 
-    return open_source(options.config(), sink) if path is None else open_path(path.expanduser())
+    return open_best(options.config(), sink) if path is None else open_path(path.expanduser())
 
 
 def _instrument(catalogue: "Catalogue", text: str | None) -> int | None:

@@ -7,41 +7,24 @@
 - An instrument narrows the report to its two assets, with everything that moved them, so that balances still add up;
   turnover is that of the instrument alone.
 
-Reads a Source (report_source.py), writes nothing. Called by `smrx settle report`.
+Reads a Reader (readers.py), writes nothing. Called by `smrx settle report`.
 """
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.codes import EventKind, Side
 from smrx.settlement.errors import SinkMismatch
+from smrx.settlement.readers import Reader
 from smrx.settlement.sinks.base import Checkpoint
 from smrx.settlement.sinks.rows import Asset, Catalogue, Instrument, Rows, of_account
 
 #: The venue's own account.
 VENUE_ACCOUNT: Final = 0
 _MOST_NS: Final = (1 << 63) - 1
-
-
-class Source(Protocol):
-    """Settled rows, in the order of events; one state of them, whatever is settled meanwhile."""
-
-    checkpoint: Checkpoint | None
-
-    def definitions(self) -> Rows:
-        """Every definition."""
-
-    def movements(self) -> Iterator[Rows]:
-        """Every movement of money, in batches."""
-
-    def trades(self, account: int | None = None) -> Iterator[Rows]:
-        """Every trade, or those of an account, in batches."""
-
-    def close(self) -> None:
-        """Let go of the rows."""
 
 
 class Query(NamedTuple):
@@ -68,7 +51,10 @@ class Balance:
 
 
 class Turnover:
-    """One instrument over the period: its trades, or those of an account, each counted once. Money in quote units."""
+    """One instrument over the period: its trades, or those of an account, each counted once. Money in quote units.
+
+    For the venue's account it is that of everybody, of which the venue has the fees.
+    """
 
     __slots__ = ("base", "maker_fees", "quote", "taker_fees", "trades")
 
@@ -100,7 +86,7 @@ class Report(NamedTuple):
     statement: list[Entry]  #: of the query's account, in the order of events; empty without one
 
 
-def make_report(source: Source, query: Query) -> Report:
+def make_report(source: Reader, query: Query) -> Report:
     """Add up a source. Raises SinkMismatch if its rows cannot be right."""
     return _Sums(source, query).report()
 
@@ -108,7 +94,7 @@ def make_report(source: Source, query: Query) -> Report:
 class _Sums:
     """The figures while they are being added up."""
 
-    def __init__(self, source: Source, query: Query) -> None:
+    def __init__(self, source: Reader, query: Query) -> None:
         self.source = source
         self.query = query
         self.catalogue = Catalogue()
@@ -200,6 +186,7 @@ class _Sums:
         if account is not None:
             for row in now:
                 self.entries += self._entries(instrument, row, account)
+        if account not in (None, VENUE_ACCOUNT):
             now = of_account(now, account)
         if len(now) and self.query.instrument in (None, instrument.id):
             self._turn_over(instrument, now)
@@ -211,7 +198,8 @@ class _Sums:
         figures.quote += _sum(rows["notional"])
         for role in ("taker", "maker"):
             account = self.query.account
-            paid = rows if account is None else rows[rows[f"{role}_account"] == account]
+            everybody = account in (None, VENUE_ACCOUNT)
+            paid = rows if everybody else rows[rows[f"{role}_account"] == account]
             fees = _sum(paid[f"{role}_fee"])
             setattr(figures, f"{role}_fees", getattr(figures, f"{role}_fees") + fees)
 

@@ -16,12 +16,14 @@ from smrx.cli import run as smrx
 from smrx.engine.codes import EventKind
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.report import Query, _sums, make_report
-from smrx.settlement.report_text import Text, time_text
+from smrx.settlement.report_text import Text, as_json, time_text
 from smrx.settlement.sinks import Checkpoint
 from smrx.settlement.sinks.csv_reader import CsvReader
 from smrx.settlement.sinks.csv_sink import CsvSink
 from tests.settlement.market import market_events, oracle
+from tests.settlement.sinks.conftest import make_place
 from tests.settlement.sinks.ledger_market import DAY_1_NS, DAY_NS, hand_market
+from tests.settlement.sinks.places import KINDS, run
 from tests.settlement.sinks.stream import Events
 
 
@@ -139,6 +141,9 @@ def test_the_venue_has_the_fees(market: Path, capsys: pytest.CaptureFixture[str]
         ("FEE_INCOME", "USD", "0.15", "4.75", 3),
         ("CLOSING", "USD", None, "4.75", None),
     ]
+    assert short(found["turnover"], "trades", "turnover", "taker_fees", "maker_fees") == [
+        (2, "6500.00", "6.50", "-3.25")
+    ], "the turnover of everybody, of which it has the fees"
 
 
 def test_an_instrument_narrows_the_turnover_and_keeps_balances_whole(
@@ -306,3 +311,29 @@ def test_rows_without_their_definition_are_refused(tmp_path: Path) -> None:
     settle(tmp_path, hand_market())
     with closing(Undefined(tmp_path)) as source, pytest.raises(SinkMismatch, match="definition of instrument 10"):
         make_report(source, Query())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_sink_gives_the_same_report(
+    kind: str, request: pytest.FixtureRequest, market: Path, tmp_path: Path
+) -> None:
+    place = make_place(request, kind, tmp_path / "place")
+    run(sink := place.sink(), hand_market(), [(12, True)])
+    sink.close()
+    with closing(place.reader()) as reader, closing(CsvReader(market)) as source:
+        for query in (Query(), Query(1), Query(0, 10), Query(2, None, DAY_1_NS + DAY_NS)):
+            found, expected = (as_json(make_report(each, query)) for each in (reader, source))
+            assert found["balances"] == expected["balances"] != []
+            assert found["turnover"] == expected["turnover"] != []
+            assert found.get("statement") == expected.get("statement")
+        assert reader.name == sink.name
+
+
+def test_a_path_is_read_whatever_wrote_there(
+    request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("csv", "lmdb", "parquet"):
+        place = make_place(request, kind, tmp_path / kind)
+        run(sink := place.sink(), hand_market(), [(12, True)])
+        sink.close()
+        assert short(told(place.path, capsys)["balances"], "closing")[0] == ("4.75",)
