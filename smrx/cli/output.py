@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: A cell without a value.
 NOTHING: Final = "-"
-_NUMBER: Final = re.compile(r"-|[0-9,]+(\.[0-9]+)?")
+_NUMBER: Final = re.compile(r"-|-?[0-9,]+(\.[0-9]+)?")
 #: A table is as wide as it needs to be: a narrow terminal wraps it, nothing is cut.
 _WIDTH: Final = 1000
 

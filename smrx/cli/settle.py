@@ -15,6 +15,7 @@ import msgspec
 from smrx.cli import options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
+from smrx.cli.settle_report import report
 from smrx.config import Config, ConfigError, SinkConfig
 
 if TYPE_CHECKING:
@@ -393,3 +394,6 @@ def _print(s: "Summary", failure: Exception | None) -> None:
         owned = ", ".join(f"{asset} {amount:,}" for asset, amount in s.supply.items()) or "nothing"
         click.echo(f"books      {s.accounts:,} accounts own deposits less withdrawals exactly: {owned} (minimal units)")
     click.echo(f"time       {s.seconds:,.1f} s, {s.events_per_second:,.0f} events/s")
+
+
+settle.add_command(report)

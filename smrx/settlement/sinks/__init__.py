@@ -8,7 +8,7 @@ from smrx.config import Config, SinkConfig
 from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, Sink
 
-__all__ = ["Checkpoint", "Sink", "SinkError", "SinkMismatch", "make_sink", "make_sinks", "place"]
+__all__ = ["Checkpoint", "Sink", "SinkError", "SinkMismatch", "make_sink", "make_sinks", "needs", "place"]
 
 
 def make_sinks(config: Config) -> list[Sink]:
@@ -26,12 +26,12 @@ def make_sink(config: SinkConfig, directory: Path) -> Sink:
 
         return LmdbSink(path)
     if config.kind == "postgresql":
-        with _extra("postgres", "psycopg"):
+        with needs("postgres", "psycopg"):
             from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA
             from smrx.settlement.sinks.postgresql_sink import PostgresqlSink
         return PostgresqlSink(config.dsn or "", config.schema or DEFAULT_SCHEMA)
     if config.kind == "parquet":
-        with _extra("parquet", "pyarrow"):
+        with needs("parquet", "pyarrow"):
             from smrx.settlement.sinks.parquet_sink import ROTATE_TRADES, ParquetSink
         return ParquetSink(path, rotate_trades=config.rotate_trades or ROTATE_TRADES, daily=bool(config.rotate_daily))
     from smrx.settlement.sinks.csv_sink import CsvSink
@@ -41,7 +41,7 @@ def make_sink(config: SinkConfig, directory: Path) -> Sink:
 
 
 @contextmanager
-def _extra(extra: str, package: str) -> Iterator[None]:
+def needs(extra: str, package: str) -> Iterator[None]:
     """Say which extra brings a package that is missing."""
     try:
         yield

@@ -64,6 +64,11 @@ def layout(out: str | Path) -> Layout:
     return Layout(path.parent, stem, *others)
 
 
+def name_of(files: Layout) -> str:
+    """The settlement for people."""
+    return f"CSV {files.directory / files.trades}.csv"
+
+
 def file_name(stem: str, number: int | None, day: int | None) -> str:
     """The name of one file of a table, by its number and its day where files are rotated by them."""
     parts = [stem]

@@ -8,7 +8,7 @@ import numpy as np
 
 from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, header, layout
+from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, header, layout, name_of
 from smrx.settlement.sinks.rows import DEFINITION_ROW, Rows, of_account
 from smrx.settlement.sinks.tabular import DEFINITIONS, MOVEMENTS, TRADES, Table
 
@@ -22,6 +22,7 @@ class CsvReader:
     def __init__(self, path: str | Path) -> None:
         """Read the checkpoint. Raises SinkError if there is none, SinkMismatch if it is not understood."""
         self.layout = layout(path)
+        self.name = name_of(self.layout)
         try:
             data = self.layout.checkpoint.read_bytes()
         except OSError as error:

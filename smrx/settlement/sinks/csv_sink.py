@@ -12,7 +12,7 @@ import msgspec
 
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, is_file_of, layout
+from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, is_file_of, layout, name_of
 from smrx.settlement.sinks.csv_reader import read_definitions
 from smrx.settlement.sinks.csv_stream import CsvStream, Rotation
 from smrx.settlement.sinks.files import lock, replace, sync_directory, telling
@@ -34,7 +34,7 @@ class CsvSink:
     def __init__(self, path: str | Path = ".", rotation: Rotation = Rotation()) -> None:  # noqa: B008 - immutable
         """Write to a .csv file, or to settled_trades.csv in a directory; nothing is touched before open()."""
         self.layout = layout(path)
-        self.name = f"CSV {self.layout.directory / self.layout.trades}.csv"
+        self.name = name_of(self.layout)
         self._rotation = rotation
         self._lock = -1
         self._streams: list[CsvStream] = []

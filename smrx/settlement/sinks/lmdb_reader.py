@@ -37,6 +37,7 @@ class LmdbReader:
     def __init__(self, path: str | Path) -> None:
         """Open what an LmdbSink wrote. Raises SinkError if it is not there, SinkMismatch if it is not understood."""
         place = Path(path).expanduser()
+        self.name = f"LMDB {place}"
         try:
             self._env = lmdb.open(
                 str(place), map_size=_MAP_BYTES, max_dbs=len(TABLES), readonly=True, create=False, max_readers=126
@@ -51,7 +52,7 @@ class LmdbReader:
                 raise
         except lmdb.Error as error:
             raise SinkError(f"{place}: expected the LMDB environment of a settlement, found: {error}") from None
-        state = LmdbState(FORMAT, None) if found is None else decode(bytes(found), LmdbState, FORMAT, f"LMDB {place}")
+        state = LmdbState(FORMAT, None) if found is None else decode(bytes(found), LmdbState, FORMAT, self.name)
         self.checkpoint: Checkpoint | None = state.checkpoint
         self._indexed = state.indexed
 

@@ -19,6 +19,7 @@ class ParquetReader:
     def __init__(self, path: str | Path) -> None:
         """Read the manifest. Raises SinkError if there is none, SinkMismatch if it is not understood."""
         self._path = Path(path).expanduser()
+        self.name = f"Parquet {self._path}"
         manifest = self._path / MANIFEST
         try:
             data = manifest.read_bytes()

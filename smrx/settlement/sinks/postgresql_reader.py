@@ -24,16 +24,16 @@ class PostgresqlReader:
 
     def __init__(self, dsn: str, schema: str = DEFAULT_SCHEMA) -> None:
         """Open what a PostgresqlSink wrote. Raises SinkError if it is not there, SinkMismatch if it is newer."""
-        self._name = describe(dsn, schema)
-        with telling(self._name):
+        self.name = describe(dsn, schema)
+        with telling(self.name):
             self._connection = connect(dsn)
         try:
-            with telling(self._name):
+            with telling(self.name):
                 self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 use(self._connection, schema)
                 if self._connection.execute("SELECT to_regclass('migrations')").fetchone() == (None,):
-                    raise SinkError(f"{self._name}: expected the tables of a settlement, found none")
-                check_version(self._connection, self._name)
+                    raise SinkError(f"{self.name}: expected the tables of a settlement, found none")
+                check_version(self._connection, self.name)
                 self.checkpoint: Checkpoint | None = read_checkpoint(self._connection)
         except BaseException:
             self._connection.close()
@@ -41,19 +41,19 @@ class PostgresqlReader:
 
     def definitions(self) -> Rows:
         """Every definition, in order."""
-        with telling(self._name):
+        with telling(self.name):
             return read_definitions(self._connection)
 
     def movements(self) -> Iterator[Rows]:
         """Every movement of money, in order, in batches."""
-        with telling(self._name):
+        with telling(self.name):
             yield from _read(self._connection, "movements", MOVEMENTS, "true", "event_sequence")
 
     def trades(self, account: int | None = None) -> Iterator[Rows]:
         """Every trade, or those of an account as taker or maker, in order, in batches."""
         # An integer, whatever it came from: COPY takes no parameters.
         which = "true" if account is None else f"{int(account)} IN (taker_account, maker_account)"
-        with telling(self._name):
+        with telling(self.name):
             yield from _read(self._connection, "trades", TRADES, which, "match_id")
 
     def close(self) -> None:

@@ -1,13 +1,14 @@
 """Each kind of sink with a place of its own: how to make it, how to read it back, and how to run events into it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from smrx.settlement.sinks import Checkpoint, Sink
+from smrx.settlement.readers import Reader
+from smrx.settlement.sinks import Sink
 from smrx.settlement.sinks.csv_reader import CsvReader
 from smrx.settlement.sinks.csv_sink import CsvSink
 from smrx.settlement.sinks.csv_stream import Rotation
@@ -22,15 +23,6 @@ from tests.settlement.sinks.stream import CLUSTER, Content, Events, checkpoint, 
 KINDS = ("csv", "csv rotated", "lmdb", "parquet", "postgresql")
 #: A step of a run: events up to this one are written, and committed or not.
 Step = tuple[int, bool]
-
-
-class Reader(Protocol):
-    checkpoint: Checkpoint | None
-
-    def definitions(self) -> Any: ...
-    def movements(self) -> Iterator[Any]: ...
-    def trades(self, account: int | None = None) -> Iterator[Any]: ...
-    def close(self) -> None: ...
 
 
 class Place:

@@ -139,7 +139,7 @@ SESSION = st.tuples(st.lists(st.tuples(st.integers(1, 250), st.booleans()), min_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(sessions=st.lists(SESSION, max_size=5))
 def test_any_batches_and_any_breaks_give_the_same(
     kind: str,
