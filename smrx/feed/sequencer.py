@@ -164,7 +164,10 @@ class Sequencer:
         out, self._out = self._out, []
         if len(out) == 1:
             return out[0]
-        return np.concatenate(out) if out else np.empty(0, EVENT)
+        if not out:
+            return np.empty(0, EVENT)
+        joined: NDArray[np.void] = np.concatenate([words(events) for events in out]).reshape(-1).view(EVENT)
+        return joined
 
     def receive(self, node: int, frame: Frame, now: float) -> tuple[int, int] | None:
         """Take in one EVENTS, HEARTBEAT or UNAVAILABLE frame of a node.

@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cluster.flow import Flow
 from smrx.client import Client
@@ -50,6 +53,10 @@ class Verifier:
         path = self._out / "settlement" / "checkpoint.json"
         return int(json.loads(path.read_bytes())["checkpoint"]["event_sequence"]) if path.exists() else 0
 
+    def further_than(self, sequence: int) -> bool | None:
+        """True once more than that is committed."""
+        return self.committed() > sequence or None
+
 
 def test_killed_verifiers_and_nodes_end_with_books_that_balance(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster()
@@ -57,21 +64,24 @@ def test_killed_verifiers_and_nodes_end_with_books_that_balance(make_cluster: Ma
     with Client(cluster.config, account=0) as client:
         client.submit(tape.setup)
     verifier = Verifier(cluster, tmp_path / "out")
-    flow = Flow(cluster.config, tape.commands, rate=4_000.0)
-    flow.start()
+    quarters = [Flow(cluster.config, part, rate=3_000.0) for part in np.array_split(tape.commands, 4)]
     try:
-        for _ in range(3):
+        for flow in quarters[:3]:
             before = verifier.committed()
             verifier.start()
-            cluster.wait_for(lambda before=before: verifier.committed() > before or None, 30, "settlement to go on")
+            flow.start()
+            cluster.wait_for(partial(verifier.further_than, before), 60, "settlement to go on")
             verifier.kill()
+            flow.wait_for(len(flow.commands), 60)
         verifier.start()
+        quarters[3].start()
+        quarters[3].wait_for(500, 60)
         leader = cluster.leader() or 1
         cluster.kill(leader)
-        cluster.wait_for(lambda: flow.done or None, 60, "the flow to end")
+        quarters[3].wait_for(len(quarters[3].commands), 60)
         cluster.start_node(leader)
         sequence = max(status.event_sequence for status in cluster.statuses().values())
-        cluster.wait_for(lambda: verifier.committed() >= sequence or None, 30, "everything to be settled")
+        cluster.wait_for(partial(verifier.further_than, sequence - 1), 60, "everything to be settled")
         assert verifier.process is not None
         verifier.process.send_signal(signal.SIGTERM)
         out, error = verifier.process.communicate(timeout=30)
@@ -81,6 +91,7 @@ def test_killed_verifiers_and_nodes_end_with_books_that_balance(make_cluster: Ma
     assert error == ""
     told = json.loads(out)
     assert (told["exit_code"], told["excluded"], told["alarms"]) == (0, [], 0)
+    assert told["balances_compared"] >= 1
     final = verifier.finish(sequence)
     trades = max(status.trades for status in cluster.statuses().values())
     assert final[str(sequence)]["trades"] == final["verify"]["trades"] == final["--from-nodes"]["trades"] == trades

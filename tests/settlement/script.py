@@ -82,13 +82,13 @@ class Script:
         cum: tuple[int, int],
         leaves: tuple[int, int],
         taker_done: bool | None = None,
-        **wrong: int,
+        wrong: dict[str, int] | None = None,
     ) -> None:
         """Write a trade of (account, order) pairs and its two fills; cum and leaves are (taker's, maker's) after it."""
         self.matches += 1
         notional = lots * price * self.scale
         common = {"instrument": 1, "price_ticks": price, "quantity_lots": lots, "match_id": self.matches}
-        fees = {"cum_lots": fee(notional, self.taker_fee), "leaves_lots": fee(notional, self.maker_fee)} | wrong
+        fees = {"cum_lots": fee(notional, self.taker_fee), "leaves_lots": fee(notional, self.maker_fee)} | (wrong or {})
         self.add(
             EventKind.TRADE, same=True, side=side, account=taker[0], order_id=taker[1], counter_account=maker[0],
             counter_order_id=maker[1], **common, **fees,

@@ -328,7 +328,7 @@ def test_no_event_stream_breaks_the_ledger(data: st.DataObject) -> None:
     events = market_events()[:400]
     for _ in range(data.draw(st.integers(1, 4))):
         row = data.draw(st.integers(0, len(events) - 1))
-        column = data.draw(st.sampled_from(events.dtype.names))
+        column = data.draw(st.sampled_from(events.dtype.names or ()))
         value = np.frombuffer(data.draw(st.binary(min_size=8, max_size=8)), np.uint64)
         events[column][row] = value.view(np.uint8)[: events.dtype[column].itemsize].view(events.dtype[column])[0]
     try:

@@ -30,7 +30,7 @@ def crossed(taker_fee: int, maker_fee: int, **wrong: int) -> Script:
     script = Script(taker_fee, maker_fee)
     maker = script.place(MAKER, SELL, 7, 11)
     taker = script.place(TAKER, BUY, 5, 12)
-    script.trade((TAKER, taker), (MAKER, maker), BUY, 5, 11, cum=(5, 5), leaves=(0, 2), **wrong)
+    script.trade((TAKER, taker), (MAKER, maker), BUY, 5, 11, cum=(5, 5), leaves=(0, 2), wrong=wrong)
     return script
 
 

@@ -12,7 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smrx.cli.settle import _line as live_line
+from smrx.config import load
 from smrx.engine.codes import EventKind
+from smrx.settlement.alarms import Alarms
+from smrx.settlement.runner import Settlement
+from smrx.settlement.settling import Settling
 from smrx.settlement.sinks.csv_sink import CsvSink
 from tests.feed.stub import PATIENCE, StubNode
 
@@ -181,3 +186,20 @@ def test_a_signal_ends_it_cleanly_with_a_summary(tmp_path: Path, number: signal.
             process.kill()
     assert (process.returncode, error) == (0, b"")
     assert json.loads(out)["trades_written"] == wanted - 1
+
+
+def test_the_live_line_says_where_it_is(tmp_path: Path) -> None:
+    events = market_events()
+    with StubNode() as node, publishing(node, lambda: publish_all(node, events, losing=(5,)), node.heartbeat):
+        config = load(write_config(tmp_path, [node]))
+        settling = Settling(config.cluster, str(tmp_path / "books"), [CsvSink(tmp_path)])
+        settling.open()
+        running = Settlement(config, settling, Alarms(config.cluster))
+        try:
+            running.run(stop=lambda: False, until_sequence=len(events))
+            line = live_line(running).plain
+        finally:
+            running.close()
+            settling.close()
+    assert line.startswith(f"settled {len(events):,} · lag 0 · ")
+    assert "gaps healed 1 of 1 · attested by 1" in line

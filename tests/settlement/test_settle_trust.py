@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,18 @@ def cluster(count: int, scripts: dict[int, Callable[[StubNode], None]]) -> Itera
             node.balances = lambda: Digest(0, 0)
             script = scripts.get(node.node)
             if script is not None:
-                stack.enter_context(publishing(node, lambda node=node, script=script: script(node), node.heartbeat))
+                stack.enter_context(publishing(node, partial(script, node), node.heartbeat))
         yield nodes
 
 
-def whole(events: Events, **losses: tuple[int, ...]) -> Callable[[StubNode], None]:
+def whole(events: Events, losing: tuple[int, ...] = ()) -> Callable[[StubNode], None]:
     """A script: publish everything, and say what the balances are."""
 
     def script(node: StubNode) -> None:
         ledger = Ledger()
         ledger.post(events)
         node.balances = ledger.balances_digest
-        publish_all(node, events, **losses)
+        publish_all(node, events, losing=losing)
 
     return script
 

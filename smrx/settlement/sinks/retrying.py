@@ -90,7 +90,8 @@ class RetryingSink:
     def write(self, events: Rows) -> None:
         """See Sink. The events are copied."""
         if len(events):
-            copy = np.array(events)
+            # As words: NumPy copies records field by field, sixteen times slower.
+            copy = np.ascontiguousarray(events).view(np.uint64).copy().view(events.dtype)
             self._uncommitted.append(copy)
             self._persist(lambda: self._sink.write(copy), self._write_again)
 
