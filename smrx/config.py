@@ -103,6 +103,36 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     snapshot_minutes: PositiveInt = 10
 
 
+class SinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where settled trades go, and how. Which fields count depends on the kind; another one is an error."""
+
+    kind: Literal["csv", "lmdb", "postgresql", "parquet"]
+    #: csv: a .csv file, or the directory of settled_trades.csv. lmdb, parquet: a directory.
+    path: str | None = None
+    #: postgresql: a libpq connection string. A password is better kept in ~/.pgpass or PGPASSWORD than in this file.
+    dsn: str | None = None
+    #: postgresql: the schema that holds the tables; made if it is not there.
+    schema: str | None = None
+    #: csv: a new file once the current one has so many bytes.
+    rotate_bytes: PositiveInt | None = None
+    #: csv, parquet: a new file for each day (UTC) of engine time.
+    rotate_daily: bool | None = None
+    #: parquet: a new file after so many trades.
+    rotate_trades: PositiveInt | None = None
+
+
+class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settlement, outside the cluster."""
+
+    #: Where settlement keeps its checkpoint and books; relative paths of sinks begin here.
+    directory: str = "settled"
+    #: A command that is run for each alarm.
+    hook: str | None = None
+    #: Where settlement serves its metrics on loopback; it serves none if there is no port.
+    metrics_port: Port | None = None
+    sinks: tuple[SinkConfig, ...] = (SinkConfig(kind="csv"),)
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One cluster, as every member and every client reads it."""
 
@@ -117,6 +147,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     durability: Literal["memory", "disk"] = "memory"
     timing: Timing = Timing()
     limits: Limits = Limits()
+    settlement: Settlement = Settlement()
 
     def node(self, node_id: int) -> NodeConfig:
         """Return a member; raises ConfigError for an id that is not in the cluster."""
@@ -177,21 +208,28 @@ def dump(config: Config) -> str:
         f"data_dir = {_quoted(config.data_dir)}",
         f"durability = {_quoted(config.durability)}",
     ]
-    for section in ("timing", "limits"):
-        lines += ["", f"[{section}]"]
-        lines += [f"{key} = {value}" for key, value in msgspec.to_builtins(getattr(config, section)).items()]
-    for node in config.nodes:
-        lines += ["", "[[nodes]]"]
-        for key, value in msgspec.to_builtins(node).items():
-            if value is not None and value not in ((), []):
-                lines.append(f"{key} = {_toml(value)}")
+    for section in ("timing", "limits", "settlement"):
+        lines += ["", f"[{section}]", *_assignments(getattr(config, section))]
+    for heading, parts in (("nodes", config.nodes), ("settlement.sinks", config.settlement.sinks)):
+        for part in parts:
+            lines += ["", f"[[{heading}]]", *_assignments(part)]
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
-    return _quoted(value) if isinstance(value, str) else str(value)
+def _assignments(part: msgspec.Struct) -> list[str]:
+    """The lines of a table: what is not there is left out, what is a table is written elsewhere."""
+    fields = msgspec.to_builtins(part).items()
+    return [f"{key} = {_value(value)}" for key, value in fields if isinstance(value, str | int) or _texts(value)]
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(item, str) for item in value)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _quoted(text: str) -> str:
@@ -199,7 +237,36 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+#: Fields that a kind of sink must have, and those it may have.
+_SINK_FIELDS: Final[dict[str, tuple[set[str], set[str]]]] = {
+    "csv": (set(), {"path", "rotate_bytes", "rotate_daily"}),
+    "lmdb": ({"path"}, set()),
+    "postgresql": ({"dsn"}, {"schema"}),
+    "parquet": ({"path"}, {"rotate_trades", "rotate_daily"}),
+}
+
+
+def _check_sinks(config: Config, source: str) -> None:
+    sinks = config.settlement.sinks
+    if not sinks:
+        raise ConfigError(f"{source}: settlement.sinks: expected at least one, found none")
+    places: dict[tuple[str, str | None, str | None], int] = {}
+    for number, sink in enumerate(sinks, 1):
+        where = f"{source}: settlement.sinks, {sink.kind} (number {number})"
+        required, optional = _SINK_FIELDS[sink.kind]
+        given = {key for key, value in msgspec.to_builtins(sink).items() if value is not None} - {"kind"}
+        for key in sorted(required - given):
+            raise ConfigError(f"{where}: expected {key}, found none")
+        for key in sorted(given - required - optional):
+            raise ConfigError(f"{where}: {key} means nothing to it; expected {', '.join(sorted(required | optional))}")
+        place = (sink.kind, sink.path or sink.dsn, sink.schema)
+        if place in places:
+            raise ConfigError(f"{where}: expected each place once, found that of number {places[place]} again")
+        places[place] = number
+
+
 def _check(config: Config, source: str) -> None:
+    _check_sinks(config, source)
     if not config.nodes:
         raise ConfigError(f"{source}: nodes: expected at least one, found none")
     ids = [node.id for node in config.nodes]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx import config
-from smrx.config import Config, ConfigError, Limits, NodeConfig, Timing
+from smrx.config import Config, ConfigError, Limits, NodeConfig, Settlement, SinkConfig, Timing
 
+SINK = "[[settlement.sinks]]\n"
 NODE = "[[nodes]]\nid = 1\nport = 7110\n"
 
 
@@ -57,6 +58,14 @@ def test_what_dump_writes_load_reads(bases: list[int], name: str, heartbeat: int
         ),
         timing=Timing(heartbeat_ms=heartbeat),
         limits=Limits(event_ring=ring),
+        settlement=Settlement(
+            directory=name,
+            hook=name,
+            sinks=(
+                SinkConfig(kind="csv", rotate_bytes=ring, rotate_daily=ring % 2 == 0),
+                SinkConfig(kind="postgresql", dsn=f"dbname={name}", schema=name),
+            ),
+        ),
     )
     assert config.parse(tomllib.loads(config.dump(written)), "dumped") == written
 
@@ -82,6 +91,13 @@ def test_what_dump_writes_load_reads(bases: list[int], name: str, heartbeat: int
         ("[limits]\nevent_ring = -1\n", r">= 1.*limits\.event_ring"),
         ("durability = 'tape'", r"Invalid enum value 'tape'.*durability"),
         ("cluster = ", r"expected TOML, found: Invalid value"),
+        ("[settlement]\nsinks = []\n", r"settlement.sinks: expected at least one, found none"),
+        (SINK + "kind = 'tape'\n", r"Invalid enum value 'tape'.*settlement\.sinks\[0\]\.kind"),
+        (SINK + "kind = 'lmdb'\n", r"settlement.sinks, lmdb \(number 1\): expected path, found none"),
+        (SINK + "kind = 'postgresql'\n", r"postgresql \(number 1\): expected dsn, found none"),
+        (SINK + "kind = 'csv'\ndsn = 'x'\n", r"dsn means nothing to it; expected path, rotate_bytes, rotate_daily"),
+        (SINK + "kind = 'csv'\nrotate_bytes = 0\n", r">= 1.*rotate_bytes"),
+        (2 * (SINK + "kind = 'csv'\n"), r"csv \(number 2\): expected each place once, found that of number 1 again"),
     ],
 )
 def test_a_mistake_is_named_with_file_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:

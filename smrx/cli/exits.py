@@ -18,7 +18,10 @@ class Exit(IntEnum):
     GAP = 5  #: events are missing from the feed and no node holds them any more
     DIVERGED = 6  #: a check failed: nodes differ, or the feed, the books or history contradict each other
     RESOURCE = 7  #: a port, a data directory or a file of this machine is taken or cannot be used
-    DISK = 8  #: the disk of a running node is full or failed; what was acknowledged is safe
+    BALANCE = 8  #: the books of settlement and the cluster's balances differ
+    SINK = 9  #: settled trades cannot be stored, or what is stored is something else
+    UNATTESTED = 10  #: events are there that no majority of nodes has published alike
+    DISK = 11  #: the disk of a running node is full or failed; what was acknowledged is safe
 
 
 #: What each number means, for the documentation and `smrx --help`.
@@ -31,5 +34,8 @@ MEANINGS = {
     Exit.GAP: "events are missing from the feed and no node holds them any more",
     Exit.DIVERGED: "a check failed: nodes differ, or feed, books or history contradict each other",
     Exit.RESOURCE: "a port, a data directory or a file of this machine is taken or cannot be used",
+    Exit.BALANCE: "the books of settlement and the balances of the cluster differ; account and first event are named",
+    Exit.SINK: "settled trades cannot be stored, or what is stored is of another cluster or history",
+    Exit.UNATTESTED: "events are there that no majority of nodes has published alike; they are not settled",
     Exit.DISK: "the disk of a running node is full or failed; what was acknowledged is safe",
 }

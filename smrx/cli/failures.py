@@ -23,6 +23,7 @@ KNOWN: Final = {
     "smrx.local.LocalClusterError": Exit.UNAVAILABLE,
     "smrx.bench.cluster.BenchError": Exit.UNAVAILABLE,
     "smrx.bench.recovery.RecoveryBenchError": Exit.INTERNAL,
+    "smrx.bench.settle.BenchError": Exit.UNAVAILABLE,
     "smrx.tape.errors.TapeError": Exit.USAGE,
     "smrx.client.errors.Refused": Exit.REFUSED,
     "smrx.client.errors.Unavailable": Exit.UNAVAILABLE,

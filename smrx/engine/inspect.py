@@ -172,6 +172,12 @@ class Inspect:
         rows = self._live("balances")
         return self._table("balances", rows if account is None else rows[rows["account_id"] == account])
 
+    def balance_words(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Every balance in no order: owner (account << 32 | asset), available, held."""
+        rows = self._live("balances")
+        owners = (rows["account_id"].astype(np.uint64) << np.uint64(32)) | rows["asset_id"]
+        return owners, rows["available"], rows["held"]
+
     def accounts(self) -> NDArray[Any]:
         return self._table("accounts", self._live("accounts"))
 

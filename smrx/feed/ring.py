@@ -4,6 +4,7 @@ Owns one array of fixed size. Does no I/O and reads no clock; never holds a rang
 node's state machine (append, restart) and its publisher (answer).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from smrx.engine.records import EVENT
 from smrx.wire import frames
-from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
+from smrx.wire.frames import Claim, ErrorCode, Frame, FrameError, FrameKind
 
 #: EVENTS frames one request is answered with at most (4 MiB): a subscriber that joins late asks for its history piece
 #: by piece, and the node's loop is never held for longer than it takes to copy one piece.
@@ -32,6 +33,10 @@ def words(records: NDArray[np.void]) -> NDArray[np.uint64]:
     numpy copies and compares structured records field by field; the same bytes as words are some 30 times faster.
     """
     return np.ascontiguousarray(records).view(np.uint64).reshape(len(records), records.itemsize // 8)
+
+
+def _unknown(sequence: int) -> int | None:
+    return None
 
 
 class EventRing:
@@ -100,16 +105,17 @@ class EventRing:
         return events.view(EVENT).reshape(-1)
 
 
-def answer(ring: EventRing, frame: Frame) -> list[bytes]:
-    """Return the frames that answer a RETRANSMIT frame: EVENTS in order, or one UNAVAILABLE.
+def answer(ring: EventRing, frame: Frame, hash_at: Callable[[int], int | None] = _unknown) -> list[bytes]:
+    """Return the frames that answer a request: EVENTS in order, one VOUCHED, or one UNAVAILABLE.
 
     A range that goes past the newest event, or is longer than MAX_ANSWER_EVENTS, is answered as far as that; the
-    subscriber asks for the rest. UNAVAILABLE says what is held, when the first event asked for is not. Raises
-    FrameError for any other frame and for a range that ends before it begins.
+    subscriber asks for the rest. UNAVAILABLE says what is held, when the first event asked for is not. hash_at gives
+    the state hash after a command where it is still known: every answer carries that of the last command whose events
+    it completes. Raises FrameError for any other frame and for a range that ends before it begins.
     """
     first, last = frame.correlation, frame.aux
-    if frame.kind is not FrameKind.RETRANSMIT:
-        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a RETRANSMIT frame, found {frame.kind.name}")
+    if frame.kind not in (FrameKind.RETRANSMIT, FrameKind.VOUCH):
+        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a RETRANSMIT or VOUCH frame, found {frame.kind.name}")
     if first < 1 or (last != 0 and last < first):
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a range of events, found {first} to {last}")
     newest = ring.newest
@@ -117,7 +123,17 @@ def answer(ring: EventRing, frame: Frame) -> list[bytes]:
     events = ring.range(first, last)
     if events is None:
         return [frames.encode(FrameKind.UNAVAILABLE, correlation=ring.oldest, aux=newest)]
-    return [
-        frames.encode_events(events[start : start + frames.MAX_EVENTS], 0, 0)
-        for start in range(0, len(events), frames.MAX_EVENTS)
-    ]
+    if frame.kind is FrameKind.VOUCH:
+        return [frames.encode_vouched(events, _claim(ring, events, hash_at))]
+    pieces = [events[start : start + frames.MAX_EVENTS] for start in range(0, len(events), frames.MAX_EVENTS)]
+    return [frames.encode_events(piece, *_claim(ring, piece, hash_at)) for piece in pieces]
+
+
+def _claim(ring: EventRing, events: NDArray[np.void], hash_at: Callable[[int], int | None]) -> Claim:
+    """What is known of the state after the last command that ends within these events."""
+    sequence, command = int(events["sequence"][-1]), int(events["command_sequence"][-1])
+    following = ring.range(sequence + 1, sequence + 1)
+    if following is not None and int(following["command_sequence"][0]) == command:
+        command -= 1
+    state_hash = hash_at(command) if command > 0 else None
+    return Claim(0, 0) if state_hash is None else Claim(command, state_hash)

@@ -4,6 +4,7 @@ Rules:
 
 - An event is given out once, in sequence, exactly as a node sent it. The first copy wins.
 - A later copy is compared with the first as long as the first is remembered; a difference is FeedConflict.
+- Whoever takes may set `until`: nothing beyond it is given out, and what arrives waits like what comes after a hole.
 - What comes after a hole waits in a window of fixed size; beyond it events are dropped and asked for when their turn
   comes. Memory does not grow, whatever arrives.
 - A hole is asked for once, at one node; at the deadline again, at the next node. A hole that every node says it no
@@ -28,7 +29,7 @@ from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
 #: Events that wait after a hole; twice the longest answer, so that an answer and what came meanwhile both fit.
 AHEAD_EVENTS: Final = 2 * MAX_ANSWER_EVENTS
 #: Events given out that are remembered, so that a late copy can be compared.
-REMEMBERED_EVENTS: Final = 1 << 16
+REMEMBERED_EVENTS: Final = 1 << 17
 #: When a request counts as lost. An answer of 4 MiB takes some 10 ms on loopback and may wait for a busy node.
 ASK_SECONDS: Final = 0.5
 #: An election takes 1.2 s and a restarted node some seconds more; after this long without progress nobody will answer.
@@ -53,10 +54,14 @@ class GapUnfillable(FeedError):
 class FeedConflict(FeedError):
     """Two copies of one event differ."""
 
-    def __init__(self, sequence: int, node: int, first_node: int | None) -> None:
-        self.sequence, self.node = sequence, node
-        other = "as first received" if first_node is None else f"as received from node {first_node}"
-        super().__init__(f"event {sequence}: node {node} sent other content than {other}")
+    def __init__(self, sequence: int, node: int, first_node: int, copy: np.void, first_copy: np.void) -> None:
+        self.sequence, self.node, self.first_node = sequence, node, first_node
+        names = EVENT.names or ()
+        self.field = next((name for name in names if copy[name] != first_copy[name]), "none")
+        values = (int(copy[self.field]), int(first_copy[self.field])) if self.field in names else (0, 0)
+        super().__init__(
+            f"event {sequence}: node {node} sent {self.field} {values[0]}, node {first_node} sent {values[1]}"
+        )
 
 
 class Request(NamedTuple):
@@ -114,6 +119,8 @@ class Sequencer:
         if first < 1 or ahead < 1 or remembered < 0:
             raise ValueError(f"expected first and ahead of at least 1, found {first} and {ahead}")
         self.stats = FeedStats()
+        #: The last event to give out for now, None for no limit; set by whoever takes.
+        self.until: int | None = None
         self._nodes = list(nodes)
         self._expected = first
         self._start = first
@@ -143,6 +150,11 @@ class Sequencer:
         return self._known
 
     @property
+    def paused(self) -> bool:
+        """Whether the next event would go beyond `until`: nothing more is given out or asked for."""
+        return self.until is not None and self._expected > self.until
+
+    @property
     def in_gap(self) -> bool:
         """Whether something is known to exist that has not arrived."""
         return self._known >= self._expected
@@ -152,16 +164,21 @@ class Sequencer:
         out, self._out = self._out, []
         if len(out) == 1:
             return out[0]
-        return np.concatenate(out) if out else np.empty(0, EVENT)
+        if not out:
+            return np.empty(0, EVENT)
+        joined: NDArray[np.void] = np.concatenate([words(events) for events in out]).reshape(-1).view(EVENT)
+        return joined
 
-    def receive(self, node: int, frame: Frame, now: float) -> None:
+    def receive(self, node: int, frame: Frame, now: float) -> tuple[int, int] | None:
         """Take in one EVENTS, HEARTBEAT or UNAVAILABLE frame of a node.
 
+        Returns the first and last of the events of it that are, or are now, what is held; None if there are none such.
         Raises FrameError for a frame that has no place on a feed or contradicts itself (nothing of it is kept),
         FeedConflict when an event differs from its first copy.
         """
+        kept: tuple[int, int] | None = None
         if frame.kind is FrameKind.EVENTS:
-            self._receive_events(node, frame, now)
+            kept = self._receive_events(node, frame, now)
         elif frame.kind is FrameKind.HEARTBEAT:
             self._learn(node, frame.correlation - 1, now)
         elif frame.kind is FrameKind.UNAVAILABLE:
@@ -169,11 +186,37 @@ class Sequencer:
         else:
             raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a frame of the feed, found {frame.kind.name}")
         self.stats.frames += 1
+        return kept
+
+    def allow(self, until: int, now: float) -> None:
+        """Give out events as far as `until`, and those that waited for that."""
+        self.until = until
+        if self._known >= self._expected:
+            self._learn(0, 0, now, progress=self._deliver() > 0)
+
+    def exclude(self, node: int) -> None:
+        """Ask this node no more."""
+        if node in self._nodes:
+            self._nodes.remove(node)
+            self._turn = 0
+
+    def rewind(self, first: int, now: float) -> None:
+        """Forget event `first` and everything after it, and ask for it again; what was given out is taken back."""
+        self._start = self._expected = first
+        self._present[:] = False
+        self._waiting = 0
+        self._out = []
+        self._hole = None
+        if self._known >= first:
+            self._hole = _Hole(first, now, joining=not self._joined)
 
     def requests(self, now: float) -> list[Request]:
         """Return what is to be asked now; raises GapUnfillable when asking has no use any more."""
         hole = self._hole
         if hole is None:
+            return []
+        if self.paused:
+            hole.progress_at = now
             return []
         if hole.refused.issuperset(self._nodes) or now - hole.progress_at >= self._give_up_seconds:
             raise GapUnfillable(self._expected, self._hole_end(), self._testimony(hole))
@@ -194,23 +237,24 @@ class Sequencer:
 
     def deadline(self) -> float | None:
         """When requests() has something to do, or None while nothing is missing."""
-        if self._hole is None:
+        if self._hole is None or self.paused:
             return None
         return min(self._hole.ask_at, self._hole.progress_at + self._give_up_seconds)
 
-    def _receive_events(self, node: int, frame: Frame, now: float) -> None:
+    def _receive_events(self, node: int, frame: Frame, now: float) -> tuple[int, int] | None:
         events = frames.records(frame)
         if not len(events):
-            return
+            return None
         first = int(events["sequence"][0])
         last = first + len(events) - 1
         if first < 1 or not np.array_equal(events["sequence"], np.arange(first, last + 1, dtype=np.uint64)):
             raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected events in sequence from {first}, found others")
-        self._keep(node, words(events), first, last)
+        kept = self._keep(node, words(events), first, last)
         self._learn(node, last, now, progress=self._deliver() > 0)
+        return kept
 
-    def _keep(self, node: int, rows: NDArray[np.uint64], first: int, last: int) -> None:
-        """Put what is new of first..last into the window, and compare what is not."""
+    def _keep(self, node: int, rows: NDArray[np.uint64], first: int, last: int) -> tuple[int, int] | None:
+        """Put what is new of first..last into the window, and compare what is not; return the part that was done."""
         low = max(first, self._start, self._expected - self._remembered)
         high = min(last, self._expected + self._ahead - 1)
         self.stats.beyond_window += last - max(high, first - 1)
@@ -235,12 +279,15 @@ class Sequencer:
                 self._waiting += count - known
             self.stats.duplicates += known
             position += count
+        return (low, high) if low <= high else None
 
     def _compare(self, node: int, piece: NDArray[np.uint64], slot: int, first: int, held: NDArray[np.bool_]) -> None:
         differs = self._store[slot : slot + len(piece)] != piece
         if differs.any() and (different := differs.any(axis=1) & held).any():
             at = int(different.argmax())
-            raise FeedConflict(first + at, node, int(self._source[slot + at]))
+            source = int(self._source[slot + at])
+            copy, held_copy = (rows[at].view(EVENT)[0] for rows in (piece, self._store[slot : slot + len(piece)]))
+            raise FeedConflict(first + at, node, source, copy, held_copy)
 
     def _deliver(self) -> int:
         """Give out what follows the last event given out; return how many events."""
@@ -249,7 +296,9 @@ class Sequencer:
             slot = self._expected % self._capacity
             span = self._present[slot : min(slot + self._waiting, self._capacity)]
             count = len(span) if span.all() else int(span.argmin())
-            if not count:
+            if self.until is not None:
+                count = min(count, self.until - self._expected + 1)
+            if count <= 0:
                 break
             self._out.append(self._store[slot : slot + count].copy().view(EVENT).reshape(-1))
             self._forget(self._expected - self._remembered, count)
@@ -270,7 +319,7 @@ class Sequencer:
         """Take note that events up to `newest` exist; open, move on or close the hole."""
         self._known = max(self._known, newest)
         hole = self._hole
-        if self._known < self._expected:
+        if self._known < self._expected or self.paused:
             if hole is not None and not hole.joining:
                 self.stats.gaps_healed += 1
             self._hole = None

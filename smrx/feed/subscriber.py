@@ -4,6 +4,7 @@ Owns the sockets; what to do with the bytes is the Sequencer's. Blocking, one th
 never slows a node. Called by settlement and by whoever else reads the feed.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -15,9 +16,10 @@ import zmq
 from numpy.typing import NDArray
 
 from smrx.config import Config
+from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import FeedStats, Sequencer
 from smrx.wire import frames
-from smrx.wire.frames import Frame, FrameError
+from smrx.wire.frames import Frame, FrameError, FrameKind
 
 #: Frames that wait for a slow consumer before ZeroMQ drops; what is dropped is asked for again.
 _RECEIVE_HIGH_WATER_MARK: Final = 4096
@@ -52,15 +54,24 @@ class Subscriber:
     """Follows the feed of one or more nodes. Use as a context manager, or close() it."""
 
     def __init__(
-        self, endpoints: Iterable[Endpoint], *, from_sequence: int = 1, sequencer: Sequencer | None = None
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        from_sequence: int = 1,
+        sequencer: Sequencer | None = None,
+        quorum: Quorum | None = None,
     ) -> None:
         """Connect (in the background) to every endpoint; the first event given out is `from_sequence`.
 
-        `sequencer` replaces the default one, which starts at `from_sequence`.
+        `sequencer` replaces the default one, which starts at `from_sequence`. With a `quorum` (whose sequencer it is)
+        only what a majority has published is given out, and a node that differs is in quorum.dissents.
         """
         self.endpoints = list(endpoints)
         if not self.endpoints:
             raise ValueError("expected at least one node to subscribe to, found none")
+        self.quorum = quorum
+        if quorum is not None:
+            sequencer = quorum.sequencer
         self.sequencer = sequencer or Sequencer([endpoint.node for endpoint in self.endpoints], first=from_sequence)
         self.stats = SubscriberStats()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -98,19 +109,19 @@ class Subscriber:
     def poll(self, timeout: float) -> NDArray[np.void]:
         """Return the next events in order, or none after `timeout` seconds; the caller owns the array.
 
-        Heals gaps while it waits. Raises GapUnfillable and FeedConflict; there is no going on after either.
+        Heals gaps while it waits. Raises GapUnfillable, FeedConflict and Disagreement; there is no going on after any.
         """
         give_up = time.monotonic() + timeout
         while True:
             now = time.monotonic()
             self._send_requests(now)
-            deadline = self.sequencer.deadline()
-            until = give_up if deadline is None else min(give_up, deadline)
+            deadlines = [self.sequencer.deadline(), self.quorum.deadline() if self.quorum else None]
+            until = min([give_up, *(deadline for deadline in deadlines if deadline is not None)])
             # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
             ready = dict(self._poller.poll(max(0, int((until - now) * 1000) + 1) if until > now else 0))
             if ready:
                 self._drain()
-            events = self.sequencer.take()
+            events = self.quorum.take(time.monotonic()) if self.quorum else self.sequencer.take()
             if len(events) or time.monotonic() >= give_up:
                 return events
 
@@ -148,6 +159,10 @@ class Subscriber:
                 self._requests[request.node].send(request.frame(), zmq.DONTWAIT)
             except zmq.Again:
                 self.sequencer.unsent(request, now)
+        for vouch in self.quorum.requests(now) if self.quorum else ():
+            # One that cannot be sent is due again soon.
+            with contextlib.suppress(zmq.Again):
+                self._requests[vouch.node].send(vouch.frame(), zmq.DONTWAIT)
 
     def _drain(self) -> None:
         """Take in what has arrived, fairly, until nothing is left or a batch is full."""
@@ -171,13 +186,13 @@ class Subscriber:
             try:
                 frame = _only_frame(parts)
                 now = time.monotonic()
-                self.sequencer.receive(node, frame, now)
+                (self.quorum or self.sequencer).receive(node, frame, now)
             except FrameError as error:
                 self.stats.garbage += 1
                 self.stats.last_garbage = f"node {node}: {error}"
                 continue
             self.stats.heard_at[node] = now
-            if answers:
+            if answers and frame.kind is FrameKind.EVENTS:
                 self.stats.retransmitted += frame.count
         return True
 

@@ -1,10 +1,12 @@
-"""The event feed of one node: EVENTS after commit, heartbeats in silence, retransmission from the ring.
+"""The event feed of one node: EVENTS after commit, heartbeats, retransmission and vouching from the ring.
 
-Owns the PUB and the retransmission socket. A slow or silent subscriber never slows the loop: PUB drops for it, it sees
-the gap by sequence, and asks for the range.
+A heartbeat tells silence from loss (the next event), and lets whoever keeps books compare: the state hash after the
+last command and a digest of all balances, at an exact place in the feed. Owns the PUB and the retransmission socket. A
+slow or silent subscriber never slows the loop: PUB drops for it, it sees the gap by sequence, and asks for the range.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import zmq
@@ -12,9 +14,9 @@ import zmq
 from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
 from smrx.node.machine import Applied
 from smrx.wire import frames
-from smrx.wire.frames import FrameError, FrameKind
+from smrx.wire.frames import FrameError, Position
 
-#: A feed in silence says so twice a second, so that loss at its tail is seen within that time.
+#: A node says twice a second where it stands, so that loss at the feed's tail is seen within that time.
 HEARTBEAT_SECONDS: Final = 0.5
 #: Frames of up to 1 MiB that wait for one subscriber before the feed drops for it.
 _SEND_HIGH_WATER_MARK: Final = 512
@@ -36,7 +38,7 @@ class Publisher:
         self.requests.bind(retransmit_address)
         self._next_heartbeat = 0.0
 
-    def publish(self, applied: Iterable[Applied], now: float) -> None:
+    def publish(self, applied: Iterable[Applied]) -> None:
         """Send the events of applied entries; the last frame of an entry carries its sequence and state hash."""
         for entry in applied:
             events = entry.events
@@ -44,21 +46,25 @@ class Publisher:
                 part = events[start : start + frames.MAX_EVENTS]
                 last = start + len(part) == len(events)
                 self._feed.send(frames.encode_events(part, *((entry.sequence, entry.state_hash) if last else (0, 0))))
-                self._next_heartbeat = now + HEARTBEAT_SECONDS
 
-    def heartbeat(self, next_event: int, state_hash: int, now: float) -> None:
-        """Say which event comes next, if nothing was said for a while."""
-        if now >= self._next_heartbeat:
-            self._next_heartbeat = now + HEARTBEAT_SECONDS
-            self._feed.send(frames.encode(FrameKind.HEARTBEAT, correlation=next_event, aux=state_hash))
+    def heartbeat(self, position: Callable[[], Position], now: float) -> None:
+        """Say where this node stands, busy or not: which event comes next, its state, its balances."""
+        if now < self._next_heartbeat:
+            return
+        started = time.perf_counter()
+        self._feed.send(frames.encode_heartbeat(position()))
+        # A million balances take some 50 ms to digest: never more than a hundredth of the loop's time goes there.
+        self._next_heartbeat = now + max(HEARTBEAT_SECONDS, 100 * (time.perf_counter() - started))
 
     @property
     def next_deadline(self) -> float:
         """When heartbeat() has something to do, on the clock given to it."""
         return self._next_heartbeat
 
-    def answer_requests(self, ring: EventRing | None) -> bool:
-        """Answer requests that have arrived, or drop them where there is no ring; True if more may be waiting."""
+    def answer_requests(self, ring: EventRing | None, hash_at: Callable[[int], int | None]) -> bool:
+        """Answer requests that have arrived, or drop them where there is no ring; True if more may be waiting.
+
+        hash_at: the state hash after a command, None where it is no longer known."""
         for _ in range(_REQUESTS_PER_TURN):
             try:
                 parts = self.requests.recv_multipart(zmq.DONTWAIT)
@@ -69,7 +75,7 @@ class Publisher:
             try:
                 if len(parts) != 2:
                     raise FrameError(frames.ErrorCode.MALFORMED_FRAME, f"expected 1 part, found {len(parts) - 1}")
-                replies = answer(ring, frames.decode(parts[1]))
+                replies = answer(ring, frames.decode(parts[1]), hash_at)
             except FrameError:
                 continue
             for reply in replies:

@@ -26,8 +26,8 @@ from smrx.node.machine import ExchangeMachine
 from smrx.node.metrics import MetricsServer
 from smrx.node.publisher import Publisher
 from smrx.node.timers import Expiries, Silence, disconnects, tick
-from smrx.wire import batches, frames
-from smrx.wire.frames import LeaderHint
+from smrx.wire import balances, batches, frames
+from smrx.wire.frames import Claim, LeaderHint, Position
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,9 @@ class Node:
             self.admin.receive()
         if self.publisher.requests in ready:
             # What a fenced node believes happened is nobody's history.
-            self._busy |= self.publisher.answer_requests(self.machine.events if self.fenced is None else None)
+            self._busy |= self.publisher.answer_requests(
+                self.machine.events if self.fenced is None else None, self.machine.hash_at
+            )
         if not self.replica.handing_over:
             quiet = not self._submit()
             self._submit_timed(time.monotonic(), quiet)
@@ -193,9 +195,8 @@ class Node:
             if self._led_term is not None:
                 self._silence.applied(entry.events, now)
         if self.fenced is None:
-            self.publisher.publish(applied, now)
-            if now >= self.publisher.next_deadline:
-                self.publisher.heartbeat(self.machine.engine.event_sequence + 1, self.machine.engine.state_hash, now)
+            self.publisher.publish(applied)
+            self.publisher.heartbeat(self._position, now)
         if not ready:
             self._scrub(now)
         if now >= self._next_status:
@@ -220,6 +221,12 @@ class Node:
             node = self.replica.membership.node(node_id)
             return None if node is None else node.orders_address
         return self._order_addresses[node_id]
+
+    def _position(self) -> Position:
+        """Where this node stands, for its heartbeat."""
+        engine = self.machine.engine
+        digest = balances.digest(*engine.inspect.balance_words())
+        return Position(engine.event_sequence + 1, Claim(*self.machine.position()), digest)
 
     def submit_barrier(self) -> tuple[int, int]:
         """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.

@@ -13,9 +13,25 @@ class Violation(SettlementError):
         super().__init__(f"event {sequence}: {message}")
 
 
+class BalanceDifference(SettlementError):
+    """The books and the cluster do not agree on what an account owns."""
+
+    def __init__(self, sequence: int, message: str) -> None:
+        self.sequence = sequence
+        super().__init__(message)
+
+
+class Unattested(SettlementError):
+    """Events are here that no majority of nodes has published alike; they are not settled."""
+
+
+class NotConnected(SettlementError):
+    """No node was heard."""
+
+
 class SinkError(SettlementError):
-    """The settled trades cannot be written: the disk is full, the place is not writable or in use."""
+    """A sink cannot write now: the disk is full, the place is in use, the database is away. Trying again may help."""
 
 
-class SinkContradiction(SettlementError):
-    """The file of settled trades says something else than the feed; it is left as it is."""
+class SinkMismatch(SettlementError):
+    """A sink holds another cluster's or history's data, or a format this version does not know: no retry helps."""

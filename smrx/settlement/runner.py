@@ -1,25 +1,48 @@
-"""Settlement as it runs: feed in, verified, settled trades out. One thread; the caller owns the loop and the signals.
+"""Settlement as it runs: feed in, attested, verified, settled. One thread; the caller owns the loop and the signals.
 
 Called by `smrx settle run`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from smrx.feed.subscriber import Subscriber
-from smrx.settlement.errors import SettlementError
-from smrx.settlement.sink import CsvSink
-from smrx.settlement.verifier import Verifier
+from smrx.config import Config
+from smrx.feed.quorum import Anchor, Disagreement, Quorum
+from smrx.feed.sequencer import FeedConflict, FeedError, GapUnfillable, Sequencer
+from smrx.feed.subscriber import Endpoint, Subscriber
+from smrx.settlement.alarms import AlarmCode, Alarms
+from smrx.settlement.comparison import Ask, Comparison
+from smrx.settlement.errors import (
+    NotConnected,
+    SettlementError,
+    SinkError,
+    SinkMismatch,
+    Unattested,
+    Violation,
+)
+from smrx.settlement.settling import CHECKPOINT_SECONDS, Settling
 
 #: How long one turn waits for events: the longest a signal or a deadline waits to be noticed.
 _TURN_SECONDS: Final = 0.1
+#: Nodes apply the same within milliseconds; one that restarts needs a second or two.
+UNATTESTED_SECONDS: Final = 5.0
 
-
-class NotConnected(SettlementError):
-    """No node was heard."""
+#: Alarms for what ends a run.
+_CODES: Final[dict[type[Exception], AlarmCode]] = {
+    GapUnfillable: AlarmCode.GAP,
+    FeedConflict: AlarmCode.COPIES_DIFFER,
+    Disagreement: AlarmCode.DISAGREEMENT,
+    Violation: AlarmCode.VIOLATION,
+    Unattested: AlarmCode.UNATTESTED,
+    SinkError: AlarmCode.SINK_FAILED,
+    SinkMismatch: AlarmCode.SINK_MISMATCH,
+}
+_DISSENTS: Final = {"state_hash": AlarmCode.STATES_DIFFER, "history": AlarmCode.OTHER_HISTORY}
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -27,53 +50,119 @@ class Summary(msgspec.Struct, kw_only=True):
 
     sequence: int  #: every event up to this one is verified
     command_sequence: int
+    state_hash: int  #: after the last command a majority attested
     trades: int  #: settled: match ids 1 to this one
-    trades_written: int
-    trades_confirmed: int  #: found in the file, equal
-    trades_unconfirmed: int  #: in the file, but past the last event verified
+    trades_written: int  #: by this run
+    committed: int  #: the last event of the last checkpoint
+    checkpoints: int
+    attested_by: list[int]
+    unverified: int  #: received, and not attested by a majority
+    excluded: list[int]  #: nodes that contradicted a majority
     known_sequence: int  #: the newest event any node spoke of
     gaps: int
     gaps_healed: int
     retransmitted: int
     duplicates: int
     garbage_frames: int
+    balances_compared: int  #: digests of nodes that were those of the books
+    alarms: int
     accounts: int
     open_orders: int
     supply: dict[str, int]  #: per asset: what all accounts own = deposits less withdrawals, in minimal units
     seconds: float
     events_per_second: float
-    out: str
+    out: list[str]
+
+
+def quorum_for(config: Config, node_ids: Sequence[int], first: int = 1, anchor: Anchor | None = None) -> Quorum:
+    """A quorum of these nodes among all members. Raises ValueError if they can be no majority."""
+    return Quorum(Sequencer(node_ids, first=first), node_ids, len(config.nodes), anchor=anchor)
 
 
 class Settlement:
-    """Subscriber, verifier and sink, in a row."""
+    """Subscriber, books and sinks, in a row."""
 
-    def __init__(self, subscriber: Subscriber, sink: CsvSink) -> None:
-        self.subscriber = subscriber
-        self.verifier = Verifier()
-        self.sink = sink
-        self._started = time.monotonic()
-        self._last_event_at = self._started
+    def __init__(
+        self,
+        config: Config,
+        settling: Settling,
+        alarms: Alarms,
+        *,
+        node_ids: Sequence[int] | None = None,
+        ask: Ask | None = None,
+    ) -> None:
+        """Follow the nodes from where `settling`, which is open, stands. Raises ValueError if they are no majority."""
+        nodes = config.nodes if node_ids is None else [config.node(node_id) for node_id in node_ids]
+        self.settling = settling
+        self.alarms = alarms
+        self._from = settling.ledger.sequence
+        self.quorum = quorum_for(config, [node.id for node in nodes], self._from + 1, settling.anchor)
+        self.subscriber = Subscriber(
+            [Endpoint(node.id, node.events_address, node.retransmit_address) for node in nodes], quorum=self.quorum
+        )
+        self.comparison = Comparison(settling.ledger, len(config.nodes), alarms, ask)
+        self._started = self._last_event_at = self._attested_at = time.monotonic()
+        self._unattested_said = False
         self._rate = 0.0
-        self._rate_from = (self._started, 0)
+        self._rate_from = (self._started, self._from)
 
-    def turn(self, timeout: float = _TURN_SECONDS, until_sequence: int | None = None) -> int:
-        """Take in what arrives within `timeout` seconds, as far as `until_sequence`; return how many events.
-
-        Raises FeedError (a gap that cannot be filled, copies that differ) and SettlementError.
-        """
-        events = self.subscriber.poll(timeout)
-        if until_sequence is not None:
-            events = events[: max(0, until_sequence - self.received)]
-        if len(events):
-            self._last_event_at = time.monotonic()
-            self.sink.write(self.verifier.apply(events))
-        return len(events)
+    def close(self) -> None:
+        """Close every socket."""
+        self.subscriber.close()
 
     @property
-    def received(self) -> int:
-        """The last event given to the verifier; fills of its last trade may be missing still."""
-        return self.verifier.received
+    def sequence(self) -> int:
+        """The last event posted."""
+        return self.settling.ledger.sequence
+
+    def turn(self, timeout: float = _TURN_SECONDS, until_sequence: int | None = None) -> int:
+        """Take in what is released within `timeout` seconds, as far as `until_sequence`; return how many events.
+
+        Raises FeedError (a gap that cannot be filled, nodes that disagree) and SettlementError.
+        """
+        if self.settling.uncommitted:
+            timeout = min(timeout, CHECKPOINT_SECONDS)
+        try:
+            events = self.subscriber.poll(timeout)
+        finally:
+            self._tell_dissents()
+        for node, position in self.quorum.positions:
+            self.comparison.add(node, position)
+        self.quorum.positions.clear()
+        if until_sequence is not None:
+            events = events[: max(0, until_sequence - self.sequence)]
+        now = time.monotonic()
+        if len(events):
+            self._last_event_at = now
+        self._watch_attestation(now, len(events))
+        self._settle(events)
+        self.alarms.tend()
+        return len(events)
+
+    def _settle(self, events: NDArray[np.void]) -> None:
+        """Post the events, standing still wherever the books are to be compared."""
+        while len(events):
+            count = self._until_stop(events)
+            self.settling.take(events[:count], self.quorum.hash_after)
+            events = events[count:]
+            self._compare()
+        self._compare()
+        self.settling.commit_if_due(self.quorum.hash_after)
+
+    def _compare(self) -> None:
+        self.comparison.check()
+        self.settling.paused = self.comparison.naming
+
+    def _until_stop(self, events: NDArray[np.void]) -> int:
+        first, last = int(events["sequence"][0]), int(events["sequence"][-1])
+        count = len(events)
+        for stop in self.comparison.stops(last)[:1]:
+            count = min(count, max(1, stop - first + 1))
+        for command in self.comparison.stop_commands():
+            at = int(np.searchsorted(events["command_sequence"], np.uint64(command), side="right"))
+            if at > 0:
+                count = min(count, at)
+        return count
 
     def run(
         self,
@@ -84,12 +173,29 @@ class Settlement:
         connect_seconds: float = 10.0,
         on_turn: Callable[[], None] | None = None,
     ) -> None:
-        """Turn until stop() says so, event `until_sequence` is verified, or nothing came for `idle_seconds`.
+        """Turn until stop() says so, event `until_sequence` is settled, or nothing came for `idle_seconds`.
 
-        Raises NotConnected when no node is heard within `connect_seconds` of the start, and what turn() raises. After
-        it returns the sums of the books and the rest of the file have been checked.
+        Whatever ends it otherwise is raised, and an alarm: FeedError, SettlementError (NotConnected when no node is
+        heard within `connect_seconds`, Unattested when it is to end and events wait for a majority). When it returns
+        everything is committed and the sums of the books are checked.
         """
-        while not stop() and (until_sequence is None or self.received < until_sequence):
+        try:
+            self._run(stop, until_sequence, idle_seconds, connect_seconds, on_turn)
+        except (FeedError, SettlementError) as error:
+            code = _CODES.get(type(error))
+            if code is not None:
+                self.alarms.say(code, str(error), sequence=getattr(error, "sequence", None))
+            raise
+
+    def _run(
+        self,
+        stop: Callable[[], bool],
+        until_sequence: int | None,
+        idle_seconds: float | None,
+        connect_seconds: float,
+        on_turn: Callable[[], None] | None,
+    ) -> None:
+        while not stop() and (until_sequence is None or self.sequence < until_sequence):
             self.turn(until_sequence=until_sequence)
             if on_turn is not None:
                 on_turn()
@@ -101,45 +207,93 @@ class Settlement:
                 continue
             quiet = now - self._last_event_at
             if idle_seconds is not None and quiet >= idle_seconds and not self.subscriber.sequencer.in_gap:
-                self.verifier.check_end()
+                if self.quorum.unverified:
+                    if now - self._attested_at < max(idle_seconds, UNATTESTED_SECONDS):
+                        continue
+                    raise Unattested(self._unattested())
                 break
-        self.verifier.check_sums()
-        self.sink.check_rest(self.verifier.sequence)
+        self.settling.ledger.check_end()
+        self.settling.check_sums()
+        self.settling.commit(self.quorum.hash_after)
 
     def silence(self) -> float:
         """Seconds since any node was heard."""
         return time.monotonic() - max(self.subscriber.stats.heard_at.values(), default=self._started)
 
     def rate(self) -> float:
-        """Events verified a second, over about the last second."""
+        """Events settled a second, over about the last second."""
         now, (since, before) = time.monotonic(), self._rate_from
         if now - since >= 1.0:
-            self._rate = (self.received - before) / (now - since)
-            self._rate_from = (now, self.received)
+            self._rate = (self.sequence - before) / (now - since)
+            self._rate_from = (now, self.sequence)
         return self._rate
 
-    def summary(self) -> Summary:
+    def gauges(self) -> dict[str, float]:
+        """The numbers of metrics.py."""
+        feed = self.subscriber.feed_stats
+        return {
+            "sequence": self.settling.committed.event_sequence if self.settling.committed else 0,
+            "known_sequence": self.subscriber.sequencer.known,
+            "unverified_events": self.quorum.unverified,
+            "trades": self.settling.ledger.trades,
+            "events_per_second": self._rate,
+            "gaps": feed.gaps,
+            "gaps_healed": feed.gaps_healed,
+            "attesting_nodes": len(self.quorum.attested_by),
+            "balances_compared": self.comparison.compared,
+        }
+
+    def summary(self, out: list[str]) -> Summary:
         """What was proved so far."""
-        verifier, feed = self.verifier, self.subscriber.feed_stats
-        books = verifier.books
+        settling, feed, ledger = self.settling, self.subscriber.feed_stats, self.settling.ledger
         seconds = time.monotonic() - self._started
         return Summary(
-            sequence=verifier.sequence,
-            command_sequence=verifier.command_sequence,
-            trades=verifier.trades,
-            trades_written=self.sink.written,
-            trades_confirmed=self.sink.confirmed,
-            trades_unconfirmed=self.sink.unconfirmed,
+            sequence=ledger.sequence,
+            command_sequence=ledger.command_sequence,
+            state_hash=self.quorum.attested.state_hash,
+            trades=ledger.trades,
+            trades_written=ledger.trades - settling.trades_before,
+            committed=settling.committed.event_sequence if settling.committed else 0,
+            checkpoints=settling.checkpoints,
+            attested_by=self.quorum.attested_by,
+            unverified=self.quorum.unverified,
+            excluded=self.quorum.excluded,
             known_sequence=self.subscriber.sequencer.known,
             gaps=feed.gaps,
             gaps_healed=feed.gaps_healed,
             retransmitted=self.subscriber.stats.retransmitted,
             duplicates=feed.duplicates,
             garbage_frames=self.subscriber.stats.garbage,
-            accounts=len(books.accounts),
-            open_orders=len(books.orders),
-            supply={books.assets[asset]: amount for asset, amount in sorted(books.supply.items())},
+            balances_compared=self.comparison.compared,
+            alarms=self.alarms.count,
+            accounts=ledger.accounts,
+            open_orders=ledger.open_orders,
+            supply=ledger.supply(),
             seconds=round(seconds, 3),
-            events_per_second=round(verifier.sequence / seconds, 1) if seconds else 0.0,
-            out=str(self.sink.path),
+            events_per_second=round((ledger.sequence - self._from) / seconds, 1) if seconds else 0.0,
+            out=out,
+        )
+
+    def _tell_dissents(self) -> None:
+        for dissent in self.quorum.dissents:
+            code = _DISSENTS.get(dissent.field, AlarmCode.COPIES_DIFFER)
+            self.alarms.say(code, dissent.message, sequence=dissent.sequence, node=dissent.node, field=dissent.field)
+        self.quorum.dissents.clear()
+
+    def _watch_attestation(self, now: float, released: int) -> None:
+        """Say aloud, once, that events wait too long for a majority."""
+        if released or not self.quorum.unverified:
+            self._attested_at = now
+            self._unattested_said = False
+        elif now - self._attested_at >= UNATTESTED_SECONDS and not self._unattested_said:
+            self._unattested_said = True
+            self.alarms.say(AlarmCode.UNATTESTED, self._unattested(), sequence=self.quorum.released + 1)
+
+    def _unattested(self) -> str:
+        first = self.quorum.released + 1
+        last = self.quorum.released + self.quorum.unverified
+        heard = sorted(self.subscriber.stats.heard_at)
+        return (
+            f"events {first} to {last} are here and not attested: expected {self.quorum.majority} nodes that published "
+            f"the same, heard nodes {', '.join(map(str, heard)) or 'none'}"
         )

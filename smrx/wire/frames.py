@@ -10,13 +10,16 @@ Header (32 bytes): magic "SMRX", version u8, kind u8, reserved u16, count u32, r
 """
 
 from enum import IntEnum
-from typing import Final, TypeVar
+from struct import Struct
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from smrx.engine.records import COMMAND, EVENT, OUTCOME
+from smrx.wire.balances import Digest
 
 MAGIC: Final = 0x58524D53
 VERSION: Final = 1
@@ -28,6 +31,9 @@ MAX_COMMANDS: Final = 4096
 MAX_EVENTS: Final = 8192
 #: What a socket accepts as one message; ZeroMQ drops the connection of a peer that sends more.
 MAX_FRAME_BYTES: Final = HEADER_SIZE + MAX_EVENTS * EVENT.itemsize + 4096
+
+_POSITION: Final = Struct("<QQQ")
+_CLAIM: Final = Struct("<QQ")
 
 
 class FrameKind(IntEnum):
@@ -42,9 +48,13 @@ class FrameKind(IntEnum):
     EVENTS = (
         10  #: node to subscriber; count events; correlation = sequence of the last command; aux = state hash after it
     )
-    HEARTBEAT = 11  #: node to subscriber; correlation = next event sequence expected; aux = state hash now
+    HEARTBEAT = (
+        11  #: node to subscriber; correlation = next event sequence expected; aux = state hash now; body Position
+    )
     RETRANSMIT = 12  #: subscriber to node; correlation = first event sequence wanted, aux = last wanted (0 = newest)
     UNAVAILABLE = 13  #: node to subscriber; correlation = oldest event sequence held, aux = newest held
+    VOUCH = 14  #: subscriber to node; correlation = first event sequence, aux = last: what are these events to you?
+    VOUCHED = 15  #: node to subscriber; count events from correlation on; aux = xxh3 of their records; body Claim
 
 
 class ErrorCode(IntEnum):
@@ -82,6 +92,21 @@ class FrameError(ValueError):
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Claim(NamedTuple):
+    """What a node says of its state after a command; command 0 where it says nothing."""
+
+    command_sequence: int
+    state_hash: int
+
+
+class Position(NamedTuple):
+    """Where a node stands when it says so in a heartbeat: everything before `next_event` is published."""
+
+    next_event: int
+    claim: Claim
+    balances: Digest
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -125,6 +150,27 @@ def encode_events(events: NDArray[np.void], command_sequence: int, state_hash: i
     if len(events) > MAX_EVENTS:
         raise ValueError(f"expected at most {MAX_EVENTS} events in a frame, found {len(events)}")
     return encode(FrameKind.EVENTS, events.tobytes(), len(events), command_sequence, state_hash)
+
+
+def encode_heartbeat(position: Position) -> bytes:
+    """Return a HEARTBEAT frame."""
+    command, state_hash = position.claim
+    body = _POSITION.pack(command, position.balances.balances, position.balances.value)
+    return encode(FrameKind.HEARTBEAT, body, correlation=position.next_event, aux=state_hash)
+
+
+def encode_vouched(events: NDArray[np.void], claim: Claim) -> bytes:
+    """Return a VOUCHED frame for events in sequence, at least one."""
+    first = int(events["sequence"][0])
+    return encode(FrameKind.VOUCHED, _CLAIM.pack(*claim), len(events), first, records_digest(events))
+
+
+def records_digest(*parts: NDArray[np.void]) -> int:
+    """The xxh3 of records one after the other, as VOUCHED carries it."""
+    whole = xxhash.xxh3_64()
+    for part in parts:
+        whole.update(np.ascontiguousarray(part).view(np.uint8).data)
+    return whole.intdigest()
 
 
 def encode_body(kind: FrameKind, body: LeaderHint | ErrorBody, correlation: int = 0) -> bytes:
@@ -184,6 +230,31 @@ def records(frame: Frame) -> NDArray[np.void]:
     """Return a COMMANDS, OUTCOMES or EVENTS frame's records, without a copy."""
     dtype = {FrameKind.COMMANDS: COMMAND, FrameKind.OUTCOMES: OUTCOME, FrameKind.EVENTS: EVENT}[frame.kind]
     return np.frombuffer(frame.body, dtype=dtype, count=frame.count)
+
+
+def position(frame: Frame) -> Position | None:
+    """Return what a HEARTBEAT says; None where it says only which event comes next; raises FrameError."""
+    if not len(frame.body):
+        return None
+    command, count, value = _unpacked(_POSITION, frame)
+    return Position(frame.correlation, Claim(command, frame.aux), Digest(count, value))
+
+
+def claim(frame: Frame) -> Claim:
+    """Return the claim in an EVENTS or VOUCHED frame; raises FrameError."""
+    if frame.kind is FrameKind.EVENTS:
+        return Claim(frame.correlation, frame.aux)
+    command, state_hash = _unpacked(_CLAIM, frame)
+    return Claim(command, state_hash)
+
+
+def _unpacked(layout: Struct, frame: Frame) -> tuple[int, ...]:
+    if len(frame.body) != layout.size:
+        raise FrameError(
+            ErrorCode.MALFORMED_FRAME,
+            f"{frame.kind.name}: expected a body of {layout.size} bytes, found {len(frame.body)}",
+        )
+    return layout.unpack(frame.body)
 
 
 def leader_hint(frame: Frame) -> LeaderHint:

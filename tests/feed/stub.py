@@ -1,6 +1,7 @@
 """One node's side of the feed with real sockets and no node behind it: it publishes and loses what the test says."""
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
 from smrx.feed.subscriber import Endpoint
-from smrx.wire import frames
-from smrx.wire.frames import FrameKind
+from smrx.wire import admin, frames
+from smrx.wire.balances import Digest
+from smrx.wire.frames import Claim, FrameKind, Position
 
 #: Nothing in these tests takes long; a machine under load gets this many seconds before a test fails.
 PATIENCE = 20.0
@@ -24,6 +26,10 @@ class StubNode:
         self.ring = EventRing(ring)
         self.requests: list[tuple[int, int]] = []
         self.answering = True
+        self.newest_command = 0
+        self.hashes: dict[int, int] = {}
+        #: What its balances digest to, for its heartbeats; none says nothing of them.
+        self.balances: Callable[[], Digest] | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._feed = self._context.socket(zmq.XPUB)  # A PUB that tells when somebody subscribes.
         self._feed.xpub_verbose = True
@@ -31,6 +37,11 @@ class StubNode:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.linger = 0
         self._router.maxmsgsize = MAX_REQUEST_BYTES
+        self._admin = self._context.socket(zmq.ROUTER)
+        self._admin.linger = 0
+        self.admin_port = _bind(self._admin, None)
+        #: What it answers to whoever asks for its balances.
+        self.balance_rows: tuple[admin.BalanceRow, ...] = ()
         self.ports = (_bind(self._feed, ports and ports[0]), _bind(self._router, ports and ports[1]))
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -62,8 +73,13 @@ class StubNode:
         """Publish events that follow the last; `lose` keeps them off the feed, but not from retransmission."""
         with self._lock:
             self.ring.append(events)
+            self.newest_command = int(events["command_sequence"][-1])
         if not lose:
-            self.send(frames.encode_events(events, int(events["command_sequence"][-1]), 7))
+            self.send(frames.encode_events(events, self.newest_command, self.hash_at(self.newest_command)))
+
+    def hash_at(self, command_sequence: int) -> int:
+        """The state hash this node believes in after a command: 7 unless a test says otherwise."""
+        return self.hashes.get(command_sequence, 7)
 
     def send(self, *parts: bytes) -> None:
         """Put anything on the feed."""
@@ -71,7 +87,11 @@ class StubNode:
 
     def heartbeat(self, following: int | None = None) -> None:
         """Say which event comes next."""
-        self.send(frames.encode(FrameKind.HEARTBEAT, correlation=following or self.ring.newest + 1))
+        if self.balances is None:
+            self.send(frames.encode(FrameKind.HEARTBEAT, correlation=following or self.ring.newest + 1))
+            return
+        claim = Claim(self.newest_command, self.hash_at(self.newest_command))
+        self.send(frames.encode_heartbeat(Position(following or self.ring.newest + 1, claim, self.balances())))
 
     def forget(self, following: int | None = None) -> None:
         """Lose every event held."""
@@ -83,10 +103,20 @@ class StubNode:
         self._thread.join(PATIENCE)
         self._feed.close()
         self._router.close()
+        self._admin.close()
         self._context.term()
+
+    def _answer_admin(self) -> None:
+        identity, data = self._admin.recv_multipart()
+        request_id, request = admin.decode_request(data)
+        assert isinstance(request, admin.Balances)
+        reply = admin.BalancesReply(node_id=self.node, sequence=self.newest_command, rows=self.balance_rows)
+        self._admin.send_multipart([identity, admin.encode_reply(reply, request_id)])
 
     def _answer_requests(self) -> None:
         while not self._stopping.is_set():
+            if self._admin.poll(0):
+                self._answer_admin()
             if not self._router.poll(20):
                 continue
             identity, request = self._router.recv_multipart()
@@ -94,7 +124,7 @@ class StubNode:
             self.requests.append((frame.correlation, frame.aux))
             if self.answering:
                 with self._lock:
-                    replies = answer(self.ring, frame)
+                    replies = answer(self.ring, frame, self.hash_at)
                 for reply in replies:
                     self._router.send_multipart([identity, reply])
 

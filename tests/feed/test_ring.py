@@ -131,3 +131,27 @@ def test_appending_keeps_up_with_any_batch_size() -> None:
     held = ring.range(26, 35)
     assert held is not None
     assert np.array_equal(held, numbered(26, 35))
+
+
+def test_a_node_vouches_for_a_range_by_its_digest_and_state() -> None:
+    events = numbered(1, 10)
+    events["command_sequence"] = [1, 1, 2, 2, 3, 3, 3, 4, 4, 5]
+    ring = EventRing(100)
+    ring.append(events)
+    for first, last, claimed in ((1, 10, 5), (1, 4, 2), (1, 6, 2), (3, 9, 4), (10, 0, 5), (5, 6, 2), (1, 1, 0)):
+        request = frames.decode(frames.encode(FrameKind.VOUCH, correlation=first, aux=last))
+        (reply,) = answer(ring, request, lambda command: 100 + command)
+        frame = frames.decode(reply)
+        part = events[first - 1 : last or 10]
+        assert (frame.kind, frame.correlation, frame.count) == (FrameKind.VOUCHED, first, len(part))
+        assert frame.aux == frames.records_digest(part) == frames.records_digest(part[:1], part[1:])
+        assert frames.claim(frame) == ((claimed, 100 + claimed) if claimed else (0, 0))
+
+
+def test_retransmitted_events_carry_the_state_where_it_is_known() -> None:
+    ring = EventRing(100)
+    ring.append(numbered(1, 10))
+    request = frames.decode(frames.encode(FrameKind.RETRANSMIT, correlation=3, aux=7))
+    assert frames.claim(frames.decode(answer(ring, request, lambda command: 9)[0])) == (7, 9)
+    assert frames.claim(frames.decode(answer(ring, request, lambda command: None)[0])) == (0, 0)
+    assert frames.claim(frames.decode(answer(ring, request)[0])) == (0, 0)

@@ -195,7 +195,7 @@ def test_other_content_under_the_same_sequence_is_an_error(waiting: bool) -> Non
     sequencer.receive(1, events_frame(numbered(2 if waiting else 1, 9)), 0.0)
     forged = numbered(4, 6)
     forged["quantity_lots"][1] += 1
-    with pytest.raises(FeedConflict, match="event 5: node 2 sent other content than as received from node 1"):
+    with pytest.raises(FeedConflict, match="event 5: node 2 sent quantity_lots 2, node 1 sent 1"):
         sequencer.receive(2, events_frame(forged), 0.0)
 
 

@@ -1,0 +1,126 @@
+"""Two nodes' side of the feed in a process of its own, for the settlement benchmark: no engine, no consensus.
+
+Run as `python -m smrx.bench.feed EVENTS_FILE HELD`: holds the first HELD events for retransmission, prints the ports of
+its nodes as JSON, and then plays the rest, as many a second as a line on standard input says. Events that are played
+carry the time at which they leave. Ends when its standard input does.
+"""
+
+import json
+import sys
+import time
+from typing import Final
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from smrx.engine.records import EVENT
+from smrx.feed.ring import EventRing, answer
+from smrx.settlement.ledger import Ledger
+from smrx.wire import frames
+from smrx.wire.frames import Claim, FrameError, FrameKind, Position
+
+NODES: Final = 2
+#: What a busy node's entries look like: one a millisecond or so.
+FRAME_SECONDS: Final = 0.001
+_HEARTBEAT_SECONDS: Final = 0.5
+#: Any number does: the state is nobody's.
+STATE_HASH: Final = 1
+
+
+class Nodes:
+    """The sockets of nodes that all publish the same."""
+
+    def __init__(self, events: NDArray[np.void], held: int) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._events = events
+        self._next = self._held = held
+        books = Ledger()
+        books.post(events[:held])
+        self._balances = books.balances_digest()
+        self._ring = EventRing(len(events))
+        self._ring.append(events[:held])
+        self._feeds = [self._bound(zmq.PUB) for _ in range(NODES)]
+        self._routers = [self._bound(zmq.ROUTER) for _ in range(NODES)]
+        self._heartbeat_at = 0.0
+
+    def _bound(self, kind: int) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.set_hwm(0 if kind == zmq.ROUTER else 4096)
+        socket.bind("tcp://127.0.0.1:*")
+        return socket
+
+    def ports(self) -> list[tuple[int, int]]:
+        """(events, retransmission) of each node."""
+        pairs = zip(self._feeds, self._routers, strict=True)
+        return [(_port(feed), _port(router)) for feed, router in pairs]
+
+    def serve(self, seconds: float) -> None:
+        """Answer requests for some time, and say where the nodes stand."""
+        now = time.monotonic()
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + _HEARTBEAT_SECONDS
+            heartbeat = frames.encode(FrameKind.HEARTBEAT, correlation=self._next + 1)
+            if self._next == self._held:
+                command = int(self._events["command_sequence"][self._next - 1])
+                heartbeat = frames.encode_heartbeat(
+                    Position(self._next + 1, Claim(command, STATE_HASH), self._balances)
+                )
+            for feed in self._feeds:
+                feed.send(heartbeat)
+        for router in self._routers:
+            while router.poll(max(0, int(seconds * 1000))):
+                seconds = 0.0
+                identity, request = router.recv_multipart()
+                try:
+                    replies = answer(self._ring, frames.decode(request), lambda command: STATE_HASH)
+                except FrameError:
+                    continue
+                for reply in replies:
+                    router.send_multipart([identity, reply])
+
+    def play(self, rate: float) -> None:
+        """Publish the rest at so many events a second, whole commands in each frame."""
+        started, first = time.monotonic(), self._next
+        commands = self._events["command_sequence"]
+        while self._next < len(self._events):
+            self.serve(0.0)
+            due = min(len(self._events), first + int((time.monotonic() - started) * rate))
+            if due - self._next < rate * FRAME_SECONDS and due < len(self._events):
+                time.sleep(FRAME_SECONDS / 4)
+                continue
+            end = int(np.searchsorted(commands, commands[due - 1], side="right"))
+            end = min(end, self._next + frames.MAX_EVENTS)
+            part = self._events[self._next : end]
+            part["time_ns"] = time.time_ns()
+            self._ring.append(part)
+            frame = frames.encode_events(part, int(part["command_sequence"][-1]), STATE_HASH)
+            for feed in self._feeds:
+                feed.send(frame)
+            self._next = end
+
+
+def _port(socket: "zmq.Socket[bytes]") -> int:
+    return int(str(socket.get_string(zmq.LAST_ENDPOINT)).rsplit(":", 1)[1])
+
+
+def main(path: str, held: int) -> None:
+    """See the module's docstring."""
+    events = np.fromfile(path, EVENT)
+    nodes = Nodes(events, held)
+    sys.stdout.write(json.dumps(nodes.ports()) + "\n")
+    sys.stdout.flush()
+    poller = zmq.Poller()
+    poller.register(sys.stdin.fileno(), zmq.POLLIN)
+    while True:
+        nodes.serve(0.001)
+        if poller.poll(0):
+            line = sys.stdin.readline()
+            if not line:
+                return
+            nodes.play(float(line))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

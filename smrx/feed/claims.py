@@ -1,0 +1,76 @@
+"""Who says what of the state after which command, and where a majority says the same. Sans I/O.
+
+A claim is (command sequence, state hash). Claims of one command are counted against each other; those of different
+commands cannot be. Called by the quorum.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from smrx.wire.frames import Claim
+
+#: Claims remembered; nodes make one a log entry, and are within a second of one another or not compared.
+_REMEMBERED: Final = 1 << 16
+
+
+class Differs(NamedTuple):
+    """A node's claim is not the majority's."""
+
+    node: int
+    command_sequence: int
+    found: int
+    agreed: int
+
+
+class Claims:
+    """Counts the claims of the nodes that count."""
+
+    def __init__(self, majority: int, counts: Callable[[int], bool]) -> None:
+        """`counts` tells whether a node's claims are still counted."""
+        self.attested = Claim(0, 0)  #: the latest that a majority has made
+        self._majority = majority
+        self._counts = counts
+        self._open: dict[int, dict[int, int]] = {}
+        self._agreed: dict[int, int] = {}
+
+    def add(self, node: int, claim: Claim) -> list[Differs]:
+        """Count a claim; return the nodes it is now known of that they differ from a majority."""
+        command, state_hash = claim
+        agreed = self._agreed.get(command)
+        if agreed is not None:
+            return [] if agreed == state_hash else [Differs(node, command, state_hash, agreed)]
+        if command <= 0 or command < self.attested.command_sequence - _REMEMBERED:
+            return []
+        claims = self._open.setdefault(command, {})
+        claims[node] = state_hash
+        votes = self._votes(claims)
+        best = max(votes, key=lambda found: votes[found], default=0)
+        if votes.get(best, 0) < self._majority:
+            self._trim(self._open)
+            return []
+        self._agreed[command] = best
+        self._trim(self._agreed)
+        if command > self.attested.command_sequence:
+            self.attested = Claim(command, best)
+        del self._open[command]
+        return [Differs(n, command, found, best) for n, found in claims.items() if found != best and self._counts(n)]
+
+    def hopeless(self, command: int, listened: int) -> dict[int, int] | None:
+        """The claims of a command of which no state hash can reach a majority any more, or None."""
+        claims = self._open.get(command, {})
+        votes = self._votes(claims)
+        best = max(votes.values(), default=0)
+        return dict(claims) if len(votes) > 1 and best + listened - sum(votes.values()) < self._majority else None
+
+    def hash_after(self, command_sequence: int) -> int:
+        """The state hash a majority claimed after just this command; 0 if it is not known."""
+        return self._agreed.get(command_sequence, 0)
+
+    def _votes(self, claims: dict[int, int]) -> dict[int, int]:
+        counted = [found for node, found in claims.items() if self._counts(node)]
+        return {found: counted.count(found) for found in counted}
+
+    @staticmethod
+    def _trim(table: "dict[int, dict[int, int]] | dict[int, int]") -> None:
+        if len(table) > _REMEMBERED:
+            del table[next(iter(table))]

@@ -1,0 +1,95 @@
+"""What the sinks hold, read back: one reader a sink, all with the same questions. Nothing is changed by them.
+
+Called by the reports and by whoever compares what is stored with what it should be.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Protocol
+
+from smrx.config import Config, SinkConfig
+from smrx.settlement.errors import SinkError
+from smrx.settlement.sinks import needs, place
+from smrx.settlement.sinks.base import Checkpoint
+from smrx.settlement.sinks.csv_layout import layout
+from smrx.settlement.sinks.rows import Rows
+
+#: Of several sinks the one that answers soonest.
+_PREFERENCE: Final = ("lmdb", "postgresql", "parquet", "csv")
+
+
+class Reader(Protocol):
+    """The rows of one sink as far as its checkpoint, one state of them whatever is settled meanwhile.
+
+    The record types are in sinks/rows.py. Every method may raise SinkMismatch for rows that are missing or changed.
+    """
+
+    checkpoint: Checkpoint | None
+    name: str  #: for people: kind and place
+
+    def definitions(self) -> Rows:
+        """Every definition, in the order of the events."""
+
+    def movements(self) -> Iterator[Rows]:
+        """Every deposit and withdrawal, in order, in batches."""
+
+    def trades(self, account: int | None = None) -> Iterator[Rows]:
+        """Every trade, or those of an account as taker or maker, in order, in batches."""
+
+    def close(self) -> None:
+        """Let go of the place."""
+
+
+def open_readers(config: Config) -> list[tuple[str, Reader]]:
+    """Open a reader for every sink of the configuration, with its name. Raises SinkMismatch, SinkError."""
+    directory = Path(config.settlement.directory).expanduser()
+    readers = [open_reader(sink, directory) for sink in config.settlement.sinks]
+    return [(reader.name, reader) for reader in readers]
+
+
+def open_best(config: Config, kind: str | None = None) -> Reader:
+    """Open the configured sink of a kind, or of all that which answers soonest.
+
+    Raises SinkError if there is none of that kind or it has nothing, SinkMismatch if it is not understood.
+    """
+    sinks = [sink for sink in config.settlement.sinks if kind in (None, sink.kind)]
+    if not sinks:
+        have = ", ".join(sink.kind for sink in config.settlement.sinks)
+        raise SinkError(f"settlement.sinks: expected one of kind {kind}, found {have}")
+    best = min(sinks, key=lambda sink: _PREFERENCE.index(sink.kind))
+    return open_reader(best, Path(config.settlement.directory).expanduser())
+
+
+def open_path(path: Path) -> Reader:
+    """Open what was settled at a path: a .csv file or a directory, whatever kind of sink wrote there.
+
+    Raises SinkError if there is nothing of the kind, SinkMismatch if it is not understood.
+    """
+    if (path / "data.mdb").exists():
+        return open_reader(SinkConfig(kind="lmdb"), path)
+    if (path / "manifest.json").exists():
+        return open_reader(SinkConfig(kind="parquet"), path)
+    if not layout(path).checkpoint.exists():
+        raise SinkError(f"{path}: expected the directory of a sink or a .csv file beside its checkpoint, found neither")
+    return open_reader(SinkConfig(kind="csv"), path)
+
+
+def open_reader(sink: SinkConfig, directory: Path) -> Reader:
+    """Open what one sink wrote; its path begins in `directory`. Raises SinkError if nothing is there, SinkMismatch."""
+    path = place(sink, directory)
+    if sink.kind == "lmdb":
+        from smrx.settlement.sinks.lmdb_reader import LmdbReader
+
+        return LmdbReader(path)
+    if sink.kind == "postgresql":
+        with needs("postgres", "psycopg"):
+            from smrx.settlement.sinks.postgresql_reader import PostgresqlReader
+            from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA
+        return PostgresqlReader(sink.dsn or "", sink.schema or DEFAULT_SCHEMA)
+    if sink.kind == "parquet":
+        with needs("parquet", "pyarrow"):
+            from smrx.settlement.sinks.parquet_reader import ParquetReader
+        return ParquetReader(path)
+    from smrx.settlement.sinks.csv_reader import CsvReader
+
+    return CsvReader(path)

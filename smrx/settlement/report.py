@@ -1,0 +1,264 @@
+"""What settled rows say of money: balances, turnover, fees, and the statement of an account. Exact integers.
+
+- A balance is what an account owns, held by its orders or not. For every account and asset closing = opening + deposits
+  - withdrawals + bought - sold - fees; the venue (account 0) receives the fees, which are its fees below zero.
+- A period begins at `begin_ns` and ends before `end_ns`, by the engine's clock; what was before it is in the opening
+  balance.
+- An instrument narrows the report to its two assets, with everything that moved them, so that balances still add up;
+  turnover is that of the instrument alone.
+
+Reads a Reader (readers.py), writes nothing. Called by `smrx settle report`.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.codes import EventKind, Side
+from smrx.settlement.errors import SinkMismatch
+from smrx.settlement.readers import Reader
+from smrx.settlement.sinks.base import Checkpoint
+from smrx.settlement.sinks.rows import Asset, Catalogue, Instrument, Rows, of_account
+
+#: The venue's own account.
+VENUE_ACCOUNT: Final = 0
+_MOST_NS: Final = (1 << 63) - 1
+
+
+class Query(NamedTuple):
+    """What a report is about; None and the defaults are everything."""
+
+    account: int | None = None
+    instrument: int | None = None
+    begin_ns: int = 0
+    end_ns: int = _MOST_NS
+
+
+class Balance:
+    """One asset of one account over the period, in minimal units."""
+
+    __slots__ = ("bought", "deposits", "fees", "opening", "sold", "withdrawals")
+
+    def __init__(self) -> None:
+        self.opening = self.deposits = self.withdrawals = self.bought = self.sold = self.fees = 0
+
+    @property
+    def closing(self) -> int:
+        """What is owned at the end."""
+        return self.opening + self.deposits - self.withdrawals + self.bought - self.sold - self.fees
+
+
+class Turnover:
+    """One instrument over the period: its trades, or those of an account, each counted once. Money in quote units.
+
+    For the venue's account it is that of everybody, of which the venue has the fees.
+    """
+
+    __slots__ = ("base", "maker_fees", "quote", "taker_fees", "trades")
+
+    def __init__(self) -> None:
+        self.trades = self.base = self.quote = self.taker_fees = self.maker_fees = 0
+
+
+class Entry(NamedTuple):
+    """One line of a statement. The amount is signed: what it adds to the balance."""
+
+    event_sequence: int
+    time_ns: int
+    kind: str  #: DEPOSIT, WITHDRAWAL, BUY, SELL, FEE, FEE_INCOME
+    asset: int
+    amount: int
+    instrument: int | None = None
+    reference: int = 0  #: transfer id or match id
+
+
+class Report(NamedTuple):
+    """The figures, by id; whoever prints them knows names and decimals from the catalogue."""
+
+    query: Query
+    checkpoint: Checkpoint | None
+    assets: dict[int, Asset]
+    instruments: dict[int, Instrument]
+    balances: dict[tuple[int, int], Balance]  #: (account, asset), sorted
+    turnover: dict[int, Turnover]  #: by instrument, sorted
+    statement: list[Entry]  #: of the query's account, in the order of events; empty without one
+
+
+def make_report(source: Reader, query: Query) -> Report:
+    """Add up a source. Raises SinkMismatch if its rows cannot be right."""
+    return _Sums(source, query).report()
+
+
+class _Sums:
+    """The figures while they are being added up."""
+
+    def __init__(self, source: Reader, query: Query) -> None:
+        self.source = source
+        self.query = query
+        self.catalogue = Catalogue()
+        self.catalogue.add(source.definitions())
+        self.balances: dict[tuple[int, int], Balance] = {}
+        self.turnover: dict[int, Turnover] = {}
+        self.entries: list[Entry] = []
+        instruments = self.catalogue.instruments
+        self.base = {i: found.base_asset for i, found in instruments.items()}
+        self.assets = set(self.catalogue.assets)
+        if query.instrument is not None:
+            only = instruments[query.instrument]
+            self.assets = {only.base_asset, only.quote_asset}
+
+    def report(self) -> Report:
+        for movements in self.source.movements():
+            self._move(movements[np.isin(movements["asset"], list(self.assets))])
+        # The venue has a part in every trade.
+        account = self.query.account if self.query.account != VENUE_ACCOUNT else None
+        for trades in self.source.trades(account):
+            if len(trades):
+                self._trade(trades)
+                if int(trades["time_ns"][-1]) >= self.query.end_ns:
+                    break
+        for (owner, asset), balance in self.balances.items():
+            for when, amount in (("an opening", balance.opening), ("a closing", balance.closing)):
+                if amount < 0:
+                    raise SinkMismatch(
+                        f"account {owner}, asset {self.catalogue.assets[asset].symbol}: expected {when} balance "
+                        f"of 0 or more, found {amount}: settled rows are missing or were changed"
+                    )
+        return Report(
+            self.query,
+            self.source.checkpoint,
+            self.catalogue.assets,
+            self.catalogue.instruments,
+            dict(sorted(self.balances.items())),
+            dict(sorted(self.turnover.items())),
+            sorted(self.entries, key=lambda entry: entry.event_sequence),
+        )
+
+    def _move(self, rows: Rows) -> None:
+        query = self.query
+        rows = rows[rows["time_ns"] < query.end_ns]
+        if query.account is not None:
+            rows = rows[rows["account"] == query.account]
+        deposits = rows["kind"] == EventKind.DEPOSITED
+        for which, field, sign in ((deposits, "deposits", 1), (~deposits, "withdrawals", -1)):
+            moved = rows[which]
+            self._add(moved["time_ns"], moved["account"], moved["asset"], moved["amount"], field, sign)
+        if query.account is not None:
+            for row in rows[rows["time_ns"] >= query.begin_ns]:
+                deposit = int(row["kind"]) == EventKind.DEPOSITED
+                kind, sign = ("DEPOSIT", 1) if deposit else ("WITHDRAWAL", -1)
+                amount = sign * int(row["amount"])
+                head = int(row["event_sequence"]), int(row["time_ns"])
+                self.entries.append(Entry(*head, kind, int(row["asset"]), amount, reference=int(row["transfer_id"])))
+
+    def _trade(self, rows: Rows) -> None:
+        rows = rows[rows["time_ns"] < self.query.end_ns]
+        for identity in np.unique(rows["instrument"]).tolist():
+            instrument = self.catalogue.instruments.get(identity)
+            if instrument is None:
+                raise SinkMismatch(f"expected the definition of instrument {identity}, in which there are trades")
+            if not self.assets.isdisjoint({instrument.base_asset, instrument.quote_asset}):
+                self._trade_in(instrument, rows[rows["instrument"] == identity])
+
+    def _trade_in(self, instrument: Instrument, rows: Rows) -> None:
+        times = rows["time_ns"]
+        taker_buys = rows["taker_side"] == Side.BUY
+        buyers = np.where(taker_buys, rows["taker_account"], rows["maker_account"])
+        sellers = np.where(taker_buys, rows["maker_account"], rows["taker_account"])
+        venue = np.zeros(len(rows), np.uint32)
+        base, quote = (np.full(len(rows), i, np.uint32) for i in (instrument.base_asset, instrument.quote_asset))
+        lots, notional = rows["quantity_lots"] * instrument.lot_units, rows["notional"]
+        for accounts, assets, amounts, field, sign in (
+            (buyers, base, lots, "bought", 1),
+            (buyers, quote, notional, "sold", -1),
+            (sellers, base, lots, "sold", -1),
+            (sellers, quote, notional, "bought", 1),
+            (rows["taker_account"], quote, rows["taker_fee"], "fees", -1),
+            (rows["maker_account"], quote, rows["maker_fee"], "fees", -1),
+            (venue, quote, -rows["taker_fee"], "fees", -1),
+            (venue, quote, -rows["maker_fee"], "fees", -1),
+        ):
+            self._add(times, accounts, assets, amounts, field, sign)
+        now = rows[times >= self.query.begin_ns]
+        account = self.query.account
+        if account is not None:
+            for row in now:
+                self.entries += self._entries(instrument, row, account)
+        if account not in (None, VENUE_ACCOUNT):
+            now = of_account(now, account)
+        if len(now) and self.query.instrument in (None, instrument.id):
+            self._turn_over(instrument, now)
+
+    def _turn_over(self, instrument: Instrument, rows: Rows) -> None:
+        figures = self.turnover.setdefault(instrument.id, Turnover())
+        figures.trades += len(rows)
+        figures.base += _sum(rows["quantity_lots"]) * instrument.lot_units
+        figures.quote += _sum(rows["notional"])
+        for role in ("taker", "maker"):
+            account = self.query.account
+            everybody = account in (None, VENUE_ACCOUNT)
+            paid = rows if everybody else rows[rows[f"{role}_account"] == account]
+            fees = _sum(paid[f"{role}_fee"])
+            setattr(figures, f"{role}_fees", getattr(figures, f"{role}_fees") + fees)
+
+    def _entries(self, instrument: Instrument, row: np.void, account: int) -> Iterator[Entry]:
+        """Yield what a trade adds to an account and takes from it."""
+        head = int(row["event_sequence"]), int(row["time_ns"])
+        tail = instrument.id, int(row["match_id"])
+        base, quote = instrument.base_asset, instrument.quote_asset
+        lots, notional = int(row["quantity_lots"]) * instrument.lot_units, int(row["notional"])
+        for role, buys in (("taker", row["taker_side"] == Side.BUY), ("maker", row["taker_side"] != Side.BUY)):
+            if int(row[f"{role}_account"]) == account:
+                kind, sign = ("BUY", 1) if buys else ("SELL", -1)
+                legs = [(kind, base, sign * lots), (kind, quote, -sign * notional)]
+                if fee := int(row[f"{role}_fee"]):
+                    legs.append(("FEE", quote, -fee))
+                for name, asset, amount in legs:
+                    if asset in self.assets:
+                        yield Entry(*head, name, asset, amount, *tail)
+        income = int(row["taker_fee"]) + int(row["maker_fee"])
+        if account == VENUE_ACCOUNT and income and quote in self.assets:
+            yield Entry(*head, "FEE_INCOME", quote, income, *tail)
+
+    def _add(
+        self,
+        times: NDArray[np.int64],
+        accounts: NDArray[np.uint32],
+        assets: NDArray[np.uint32],
+        amounts: NDArray[np.int64],
+        field: str,
+        sign: int,
+    ) -> None:
+        """Add amounts to a field of the balances, or, before the period, to what they open with."""
+        before = times < self.query.begin_ns
+        for which, name, factor in ((before, "opening", sign), (~before, field, 1)):
+            keys = accounts[which].astype(np.uint64) << np.uint64(32) | assets[which]
+            for key, total in _sums(keys, amounts[which]):
+                account, asset = key >> 32, key & 0xFFFF_FFFF
+                if asset not in self.assets or self.query.account not in (None, account):
+                    continue
+                # An account that only stands beside a fee of nothing has no balance by that.
+                if total or (account, asset) in self.balances:
+                    balance = self.balances.setdefault((account, asset), Balance())
+                    setattr(balance, name, getattr(balance, name) + factor * total)
+
+
+def _sums(keys: NDArray[np.uint64], amounts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield each distinct key and the exact sum of its amounts, whatever its size."""
+    if not len(keys):
+        return
+    order = np.argsort(keys, kind="stable")
+    keys, amounts = keys[order], amounts[order]
+    begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    # In two halves, so that no sum of a batch needs more than 64 bits.
+    low = np.add.reduceat(amounts & np.int64(0xFFFF_FFFF), begins)
+    high = np.add.reduceat(amounts >> np.int64(32), begins)
+    for key, upper, lower in zip(keys[begins].tolist(), high.tolist(), low.tolist(), strict=True):
+        yield key, (upper << 32) + lower
+
+
+def _sum(amounts: NDArray[np.int64]) -> int:
+    """The exact sum of amounts."""
+    return next((total for _, total in _sums(np.zeros(len(amounts), np.uint64), amounts)), 0)

@@ -1,0 +1,173 @@
+"""From released events to durable books: post, write, commit. Exactly once, wherever the process dies.
+
+Order of a checkpoint: every sink durably holds the events, then the books' own checkpoint is replaced. After a crash
+the books resume at their checkpoint; a sink that is further skips what it holds, by sequence; one that is behind (a new
+one) is given what the journal has, or everything from the first event on.
+
+No sockets. Called by the runner, the benchmark and the tests.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.codes import EventKind
+from smrx.feed.quorum import Anchor
+from smrx.settlement.errors import SinkMismatch
+from smrx.settlement.ledger import Ledger
+from smrx.settlement.sinks.base import Checkpoint, Sink
+from smrx.settlement.store import BooksStore, Saved
+from smrx.wire.frames import Claim
+
+#: A checkpoint is made at least every so many trades ...
+TRADES_PER_CHECKPOINT: Final = 1000
+#: ... and events: a feed without trades makes progress too.
+EVENTS_PER_CHECKPOINT: Final = 1 << 14
+#: A quiet feed's checkpoints are at least so far apart: each costs a few writes that reach the disk.
+CHECKPOINT_SECONDS: Final = 0.005
+#: The sums over all balances are checked once in so many events a balance, so that it costs a fraction of an event.
+_EVENTS_PER_SUM: Final = 10
+_LEAST_EVENTS_PER_SUM: Final = 100_000
+
+#: Wraps a sink, to make it try again (see sinks/retrying.py).
+Wrap = Callable[[Sink], Sink]
+
+
+class Settling:
+    """One set of books, and the sinks that follow it."""
+
+    def __init__(
+        self, cluster: str, directory: str | None, sinks: Sequence[Sink], wrap: Wrap = lambda sink: sink
+    ) -> None:
+        """Nothing is touched before open(). Without a directory there is no checkpoint: everything is derived anew."""
+        self.cluster = cluster
+        self.ledger = Ledger()
+        self.anchor: Anchor | None = None
+        self.committed: Checkpoint | None = None
+        self.paused = False  #: nothing is committed while this is set
+        self.checkpoints = 0
+        self.trades_before = 0  #: trades settled by earlier runs
+        self._sinks = [wrap(sink) for sink in sinks]
+        self._books = None if directory is None else BooksStore(directory, lambda: self.ledger)
+        if self._books is not None:
+            # Committed last: at its checkpoint all the others hold everything.
+            self._sinks.append(wrap(self._books))
+        self._marks: dict[int, list[tuple[str, Checkpoint]]] = {}
+        self._uncommitted_trades = 0
+        self._uncommitted_since: float | None = None
+        self._sums_at = 0
+
+    def open(self) -> None:
+        """Open everything and go to where the last run ended. Raises SinkError, SinkMismatch, Violation."""
+        held = [(sink.name, sink.open(self.cluster)) for sink in reversed(self._sinks)]
+        lowest = min((checkpoint.event_sequence if checkpoint else 0 for _, checkpoint in held), default=0)
+        if self._books is not None and self._books.saved is not None:
+            if lowest >= self._books.base_sequence:
+                self._resume(self._books, self._books.saved)
+            else:
+                self._books.restart()
+                self._sinks[-1].open(self.cluster)
+        for name, checkpoint in held:
+            if checkpoint is not None and checkpoint.event_sequence > self.ledger.sequence:
+                self._marks.setdefault(checkpoint.event_sequence, []).append((name, checkpoint))
+        self.trades_before = self.ledger.trades
+
+    def _resume(self, store: BooksStore, found: Saved) -> None:
+        saved = found.checkpoint
+        self.ledger = store.base()
+        journal = store.journal()
+        self.ledger.post(journal)
+        stands = (self.ledger.sequence, self.ledger.command_sequence, self.ledger.trades)
+        if stands != (saved.event_sequence, saved.command_sequence, saved.match_id):
+            raise SinkMismatch(
+                f"{store.name}: expected books at event, command and trade {stands}, found a checkpoint of "
+                f"{saved}; move the directory away and settle from the beginning"
+            )
+        for sink in self._sinks:
+            sink.write(journal)
+            sink.commit(saved)
+        self.anchor = Anchor(saved.event_sequence, found.event_digest, Claim(saved.command_sequence, saved.state_hash))
+        self.committed = saved
+
+    def take(self, events: NDArray[np.void], hash_after: Callable[[int], int]) -> None:
+        """Post whole commands, write them, and commit as often as is due. Raises Violation, SinkError, SinkMismatch."""
+        while len(events):
+            count = self._until_due(events)
+            piece, events = events[:count], events[count:]
+            self.ledger.post(piece)
+            for sink in self._sinks:
+                sink.write(piece)
+            self._uncommitted_trades = self.ledger.trades - (self.committed.match_id if self.committed else 0)
+            if self._uncommitted_since is None:
+                self._uncommitted_since = time.monotonic()
+            self._check_marks()
+            if len(events):
+                self.commit(hash_after)
+
+    def commit_if_due(self, hash_after: Callable[[int], int]) -> None:
+        """Commit unless the last checkpoint was just now."""
+        since = self._uncommitted_since
+        if since is not None and (
+            self._uncommitted_trades >= TRADES_PER_CHECKPOINT or time.monotonic() - since >= CHECKPOINT_SECONDS
+        ):
+            self.commit(hash_after)
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether something was posted that no checkpoint covers."""
+        return self._uncommitted_since is not None
+
+    def commit(self, hash_after: Callable[[int], int]) -> None:
+        """Make everything posted durable, the sinks first. Raises SinkError, SinkMismatch, Violation."""
+        if self._uncommitted_since is None or self.paused or self.ledger.in_trade:
+            return
+        ledger = self.ledger
+        if ledger.sequence - self._sums_at >= max(_LEAST_EVENTS_PER_SUM, _EVENTS_PER_SUM * ledger.balance_count):
+            self.check_sums()
+        command = ledger.command_sequence
+        checkpoint = Checkpoint(self.cluster, ledger.sequence, command, ledger.trades, hash_after(command))
+        for sink in self._sinks:
+            sink.commit(checkpoint)
+        self.committed = checkpoint
+        self.checkpoints += 1
+        self._uncommitted_since = None
+        self._uncommitted_trades = 0
+
+    def check_sums(self) -> None:
+        """Check, per asset, that all accounts and the outside sum to zero."""
+        self.ledger.check_sums()
+        self._sums_at = self.ledger.sequence
+
+    def close(self) -> None:
+        """Let go of everything; what was not committed is settled again by the next run."""
+        for sink in self._sinks:
+            sink.close()
+
+    def _until_due(self, events: NDArray[np.void]) -> int:
+        """How many of the events may be posted before the next checkpoint; whole commands, at least one."""
+        first = int(events["sequence"][0])
+        most = min([len(events), *(mark - first + 1 for mark in self._marks if mark >= first)])
+        limit = min(most, EVENTS_PER_CHECKPOINT)
+        trades = np.flatnonzero(events["kind"][:limit] == EventKind.TRADE)
+        room = max(1, TRADES_PER_CHECKPOINT - self._uncommitted_trades)
+        if len(trades) > room:
+            limit = int(trades[room])
+        if limit == len(events):
+            return limit
+        commands = events["command_sequence"]
+        # The command that is cut in two waits whole for the next piece; one that is too long by itself does not.
+        start = int(np.searchsorted(commands, commands[limit]))
+        return start or int(np.searchsorted(commands, commands[limit], side="right"))
+
+    def _check_marks(self) -> None:
+        """Where a sink held more than the books, it must have held the same."""
+        for name, checkpoint in self._marks.pop(self.ledger.sequence, []):
+            stands = (self.ledger.command_sequence, self.ledger.trades)
+            if stands != (checkpoint.command_sequence, checkpoint.match_id):
+                raise SinkMismatch(
+                    f"{name}: holds another history: at event {checkpoint.event_sequence} it has command and trade "
+                    f"{(checkpoint.command_sequence, checkpoint.match_id)}, the feed {stands}"
+                )

@@ -1,0 +1,153 @@
+"""Settled rows in LMDB, the embedded store with lookups: rows, indexes and checkpoint change in one transaction.
+
+Owns the environment in its directory, and a lock on it. Rows wait in memory until commit(). A map that is full is made
+twice as large, and the transaction begun again. Readers (lmdb_reader.py) see whole commits only.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import msgspec
+import numpy as np
+
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.sinks.base import Checkpoint, decode
+from smrx.settlement.sinks.files import lock, telling
+from smrx.settlement.sinks.intake import Intake
+from smrx.settlement.sinks.lmdb_layout import FORMAT, NUMBER, OPTIONS, STATE, TABLES, LmdbState, account_key, key, keys
+from smrx.settlement.sinks.rows import DEFINITION_ROW, TRADE_ROW, Rows, Tables, join
+
+#: Address space, not disk: the file grows with what is in it.
+FIRST_MAP_BYTES: Final = 1 << 30
+#: So many trades are put into the indexes at a time. Measured: an eighth of the cost of a thousand at a time, and
+#: looking through the rest still takes less than 10 ms.
+INDEX_TRADES: Final = 32_768
+
+
+class LmdbSink:
+    """One settlement in an LMDB environment."""
+
+    def __init__(self, path: str | Path, *, map_bytes: int = FIRST_MAP_BYTES, index_trades: int = INDEX_TRADES) -> None:
+        """Write to a directory; nothing is touched before open()."""
+        self.path = Path(path).expanduser()
+        self.name = f"LMDB {self.path}"
+        self._map_bytes = map_bytes
+        self._index_trades = index_trades
+        self._lock = -1
+        self._env: Any = None
+        self._tables: dict[bytes, Any] = {}
+        self._intake: Intake | None = None
+        self._waiting: list[Tables] = []
+        self._state = LmdbState(FORMAT, None)
+
+    def open(self, cluster: str) -> Checkpoint | None:
+        """See Sink. The directory is made if it is not there."""
+        self.close()
+        try:
+            with telling(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock = lock(self.path / "settlement.lock", self.name)
+            with self._telling():
+                self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
+                for name in TABLES:
+                    self._tables[name] = self._env.open_db(name, **OPTIONS.get(name, {}))
+                with self._env.begin() as transaction:
+                    found = transaction.get(STATE, db=self._tables[b"meta"])
+                    stored = [bytes(value) for _, value in transaction.cursor(self._tables[b"definitions"])]
+            self._state = LmdbState(FORMAT, None) if found is None else decode(found, LmdbState, FORMAT, self.name)
+            definitions = np.frombuffer(b"".join(stored), DEFINITION_ROW)
+            self._intake = Intake(self.name, cluster, self._state.checkpoint, definitions)
+        except BaseException:
+            self.close()
+            raise
+        return self._state.checkpoint
+
+    def write(self, events: Rows) -> None:
+        """See Sink."""
+        tables = self._opened().take(events)
+        if tables is not None:
+            self._waiting.append(tables)
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """See Sink."""
+        intake = self._opened()
+        if not intake.due(checkpoint):
+            return
+        with self._telling():
+            while not self._commit(checkpoint):
+                # No transaction is open: the size may change.
+                self._map_bytes = 2 * self._env.info()["map_size"]
+                self._env.set_mapsize(self._map_bytes)
+        self._waiting = []
+        intake.held = checkpoint
+
+    def close(self) -> None:
+        """See Sink."""
+        if self._env is not None:
+            self._env.close()
+        self._env, self._tables, self._intake, self._waiting = None, {}, None, []
+        if self._lock != -1:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _opened(self) -> Intake:
+        if self._intake is None:
+            raise ValueError(f"{self.name} is not open")
+        return self._intake
+
+    def _commit(self, checkpoint: Checkpoint) -> bool:
+        """Write what waits in one transaction; False, with nothing changed, if the map is full."""
+        try:
+            with self._env.begin(write=True) as transaction:
+                for name, rows in zip((b"trades", b"movements", b"definitions"), join(self._waiting), strict=True):
+                    if len(rows):
+                        first = int(rows[0]["match_id" if name == b"trades" else "event_sequence"])
+                        self._put(transaction, name, [(key(first), rows.tobytes())], append=True)
+                state = LmdbState(FORMAT, checkpoint, self._state.indexed)
+                if checkpoint.match_id - state.indexed >= self._index_trades:
+                    self._index(transaction, state.indexed)
+                    state.indexed = checkpoint.match_id
+                self._put(transaction, b"meta", [(STATE, msgspec.json.encode(state))])
+        except lmdb.MapFullError:
+            return False
+        self._state = state
+        return True
+
+    def _put(self, transaction: Any, name: bytes, items: list[tuple[bytes, bytes]], append: bool = False) -> None:
+        with transaction.cursor(self._tables[name]) as cursor:
+            cursor.putmulti(items, append=append)
+
+    def _index(self, transaction: Any, indexed: int) -> None:
+        """Put the trades after `indexed` into the indexes."""
+        with transaction.cursor(self._tables[b"trades"]) as cursor:
+            cursor.set_range(key(indexed + 1))
+            blocks = [np.frombuffer(value, TRADE_ROW) for value in cursor.iternext(keys=False)]
+        trades = np.concatenate(blocks)
+        match_ids = np.concatenate([trades["match_id"]] * 2)
+        orders = np.concatenate([trades["taker_order_id"], trades["maker_order_id"]])
+        order = np.lexsort((match_ids, orders))
+        self._put(transaction, b"orders", list(zip(keys(orders[order]), keys(match_ids[order]), strict=True)))
+        accounts = np.concatenate([trades["taker_account"], trades["maker_account"]])
+        order = np.lexsort((match_ids, accounts))
+        accounts, match_ids = accounts[order], match_ids[order]
+        begins = np.flatnonzero(np.diff(accounts, prepend=-1))
+        pieces = []
+        for begin, end in zip(begins, [*begins[1:], len(accounts)], strict=True):
+            # An account that traded with itself is in twice.
+            own = np.unique(match_ids[begin:end])
+            pieces.append((account_key(int(accounts[begin]), int(own[0])), own.astype(NUMBER).tobytes()))
+        self._put(transaction, b"accounts", pieces)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn LMDB's errors into a sink's."""
+        try:
+            yield
+        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+            raise SinkMismatch(f"{self.name}: expected an LMDB environment of settled trades, found: {error}") from None
+        except lmdb.Error as error:
+            raise SinkError(f"{self.name}: cannot be written: {error}") from None

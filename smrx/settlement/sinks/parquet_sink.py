@@ -1,0 +1,194 @@
+"""Settled rows as Parquet files that appear whole, with a manifest that says which files and which checkpoint.
+
+Owns the files of its directory that it names, and a lock on it. commit() appends rows to the tail of their table; a
+tail with `rotate_trades` rows, or with rows of an earlier day, becomes a Parquet file, whose name is the range of its
+rows: written again after a crash it is the same file. Then the manifest is replaced. open() removes what it does not
+name. Closed in good order, the tails become files as well.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smrx.settlement.errors import SinkMismatch
+from smrx.settlement.sinks.base import Checkpoint, decode
+from smrx.settlement.sinks.files import lock, replace, sync_directory, telling, write_all
+from smrx.settlement.sinks.intake import Intake
+from smrx.settlement.sinks.parquet_layout import FORMAT, MANIFEST, TABLES, Manifest, Part, to_arrow
+from smrx.settlement.sinks.parquet_reader import read_table, read_tail
+from smrx.settlement.sinks.rows import DAY_NS, Rows, Tables, join
+
+#: About 5 MB a file, and 10 MB of memory for a tail.
+ROTATE_TRADES: Final = 100_000
+
+
+class ParquetSink:
+    """One settlement as Parquet files in a directory."""
+
+    def __init__(self, path: str | Path, *, rotate_trades: int = ROTATE_TRADES, daily: bool = False) -> None:
+        """Write to a directory; nothing is touched before open()."""
+        self.path = Path(path).expanduser()
+        self.name = f"Parquet {self.path}"
+        self._rotate_trades = rotate_trades
+        self._daily = daily
+        self._lock = -1
+        self._intake: Intake | None = None
+        self._waiting: list[Tables] = []
+        self._parts: list[Part] = []
+        self._tails: list[Rows] = []
+        self._obsolete: list[str] = []
+        self._consistent = False  #: parts and tails are those of the manifest
+
+    def open(self, cluster: str) -> Checkpoint | None:
+        """See Sink. The directory is made if it is not there."""
+        self.close()
+        try:
+            with telling(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock = lock(self.path / "settlement.lock", self.name)
+                held = self._held()
+                self._parts = [held.trades, held.movements, held.definitions]
+                self._remove_unsettled()
+                definitions = list(read_table(self.path, TABLES[2], held.definitions))
+                self._intake = Intake(self.name, cluster, held.checkpoint, np.concatenate(definitions))
+                self._tails = [read_tail(self.path, *pair) for pair in zip(TABLES, self._parts, strict=True)]
+                self._consistent = True
+        except BaseException:
+            self.close()
+            raise
+        return held.checkpoint
+
+    def write(self, events: Rows) -> None:
+        """See Sink."""
+        tables = self._opened().take(events)
+        if tables is not None:
+            self._waiting.append(tables)
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """See Sink."""
+        intake = self._opened()
+        if not intake.due(checkpoint):
+            return
+        self._consistent = False
+        with telling(self.path):
+            for i, rows in enumerate(join(self._waiting)):
+                if len(rows):
+                    self._append(i, rows)
+            self._finish(checkpoint)
+        self._waiting = []
+        intake.held = checkpoint
+
+    def close(self) -> None:
+        """See Sink. Settled rows of the tails become files, if that can be done now."""
+        try:
+            if self._intake is not None and self._consistent and any(map(len, self._tails)):
+                self._consistent = False
+                for i, tail in enumerate(self._tails):
+                    if len(tail):
+                        self._make_file(i, tail)
+                        self._drop_tail(i)
+                self._finish(self._intake.held)
+        except OSError:
+            # The tails are as good as files to whoever opens the directory next.
+            self._consistent = False
+        self._intake, self._waiting, self._parts, self._tails, self._obsolete = None, [], [], [], []
+        self._consistent = False
+        if self._lock != -1:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _opened(self) -> Intake:
+        if self._intake is None:
+            raise ValueError(f"{self.name} is not open")
+        return self._intake
+
+    def _held(self) -> Manifest:
+        try:
+            data = (self.path / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            for name in self._ours():
+                raise SinkMismatch(
+                    f"{self.path / name}: expected none without {MANIFEST}; move it away or choose another place"
+                ) from None
+            empty = Manifest(FORMAT, None, Part(), Part(), Part())
+            replace(self.path / MANIFEST, _json(empty))
+            return empty
+        return decode(data, Manifest, FORMAT, str(self.path / MANIFEST))
+
+    def _ours(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.path) if any(table.owns(name) for table in TABLES))
+
+    def _remove_unsettled(self) -> None:
+        known = {name for part in self._parts for name in part.files}
+        known |= {table.tail(part.tail) for table, part in zip(TABLES, self._parts, strict=True) if part.tail_bytes}
+        for name in self._ours():
+            if name not in known:
+                os.unlink(self.path / name)
+
+    def _append(self, i: int, rows: Rows) -> None:
+        """Add rows to a table: to its tail, and what is full or of an earlier day to files."""
+        rest = np.concatenate([self._tails[i], rows])
+        full = False
+        while end := self._end(rest):
+            self._make_file(i, rest[:end])
+            rest, full = rest[end:], True
+        if full:
+            self._drop_tail(i)
+        self._write_tail(i, rest if full else rows)
+        self._tails[i] = rest
+
+    def _end(self, rows: Rows) -> int:
+        """How many of the rows make the next file; 0 if they do not fill one yet."""
+        end = self._rotate_trades if len(rows) >= self._rotate_trades else 0
+        if self._daily and len(rows):
+            days = rows["time_ns"] // DAY_NS
+            other = np.flatnonzero(days[: end or len(rows)] != days[0])
+            end = int(other[0]) if len(other) else end
+        return end
+
+    def _make_file(self, i: int, rows: Rows) -> None:
+        table = TABLES[i]
+        sink = pa.BufferOutputStream()
+        pq.write_table(to_arrow(table, rows, self._opened().catalogue), sink, compression="zstd")
+        name = table.file(rows)
+        replace(self.path / name, sink.getvalue())
+        self._parts[i].files.append(name)
+
+    def _drop_tail(self, i: int) -> None:
+        """Begin another tail: the rows of this one are in files."""
+        part = self._parts[i]
+        if part.tail_bytes:
+            self._obsolete.append(TABLES[i].tail(part.tail))
+        part.tail, part.tail_bytes = part.tail + 1, 0
+
+    def _write_tail(self, i: int, rows: Rows) -> None:
+        """Append rows to a table's tail, and make them durable."""
+        part = self._parts[i]
+        if not len(rows):
+            return
+        file = os.open(self.path / TABLES[i].tail(part.tail), os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.ftruncate(file, part.tail_bytes)
+            os.lseek(file, part.tail_bytes, os.SEEK_SET)
+            write_all(file, rows.tobytes())
+            os.fsync(file)
+        finally:
+            os.close(file)
+        part.tail_bytes += rows.nbytes
+
+    def _finish(self, checkpoint: Checkpoint | None) -> None:
+        """Replace the manifest, then remove what it names no more."""
+        sync_directory(self.path)
+        replace(self.path / MANIFEST, _json(Manifest(FORMAT, checkpoint, *self._parts)))
+        while self._obsolete:
+            os.unlink(self.path / self._obsolete.pop())
+        self._consistent = True
+
+
+def _json(content: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

@@ -1,0 +1,133 @@
+"""Settled rows in PostgreSQL: COPY of rows and the change of the checkpoint, in one transaction for each commit.
+
+Rows wait in memory as text until commit(). Match ids and event sequences are unique keys: what the checkpoint should
+already prevent, the database refuses. A session lock keeps a second verifier out, and the checkpoint is only changed
+from what this sink last read, whoever else may have got past the lock. A commit whose answer is lost with the server is
+either there or not: open() reads which.
+"""
+
+from typing import Any, Final
+
+import psycopg
+
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.sinks.base import Checkpoint
+from smrx.settlement.sinks.intake import Intake
+from smrx.settlement.sinks.postgresql_reader import read_checkpoint, read_definitions
+from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA, connect, describe, migrate, telling
+from smrx.settlement.sinks.rows import Rows
+from smrx.settlement.sinks.tabular import (
+    DEFINITION_COLUMNS,
+    MOVEMENT_COLUMNS,
+    TRADE_COLUMNS,
+    definition_lines,
+    movement_lines,
+    trade_lines,
+)
+from smrx.settlement.sinks.text import Lines
+
+#: An empty cell is NULL, but for the columns of words that may be empty.
+_COPY: Final = {
+    "definitions": (DEFINITION_COLUMNS, ""),
+    "movements": (MOVEMENT_COLUMNS, ", FORCE_NOT_NULL (asset)"),
+    "trades": (TRADE_COLUMNS, ", FORCE_NOT_NULL (instrument)"),
+}
+
+
+class PostgresqlSink:
+    """One settlement in a schema of a PostgreSQL database."""
+
+    def __init__(self, dsn: str, schema: str = DEFAULT_SCHEMA) -> None:
+        """Write to the tables of a schema; nothing is touched before open(). Raises SinkMismatch for a wrong DSN."""
+        self.name = describe(dsn, schema)
+        self._dsn = dsn
+        self._schema = schema
+        self._connection: psycopg.Connection | None = None
+        self._intake: Intake | None = None
+        self._waiting: dict[str, list[Lines]] = {}
+
+    def open(self, cluster: str) -> Checkpoint | None:
+        """See Sink. Schema and tables are made if they are not there."""
+        self.close()
+        try:
+            with telling(self.name):
+                self._connection = connection = connect(self._dsn)
+                connection.autocommit = True
+                # A commit that returns is on the disk, whatever the server's default is.
+                connection.execute("SET synchronous_commit TO on")
+                migrate(connection, self._schema, self.name)
+                key = f"smrx settle {self._schema}"
+                locked = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [key]).fetchone()
+                if locked != (True,):
+                    raise SinkError(f"{self.name}: another process settles into it; stop that one")
+                held = read_checkpoint(connection)
+                self._intake = Intake(self.name, cluster, held, read_definitions(connection))
+        except BaseException:
+            self.close()
+            raise
+        self._waiting = {table: [] for table in _COPY}
+        return held
+
+    def write(self, events: Rows) -> None:
+        """See Sink."""
+        intake, _ = self._opened()
+        tables = intake.take(events)
+        if tables is None:
+            return
+        if len(tables.definitions):
+            self._waiting["definitions"].append(definition_lines(tables.definitions))
+        if len(tables.movements):
+            self._waiting["movements"].append(movement_lines(tables.movements, intake.catalogue))
+        if len(tables.trades):
+            self._waiting["trades"].append(trade_lines(tables.trades, intake.catalogue))
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """See Sink."""
+        intake, connection = self._opened()
+        if not intake.due(checkpoint):
+            return
+        with telling(self.name), connection.transaction():
+            for table, lines in self._waiting.items():
+                if lines:
+                    self._copy(connection, table, lines)
+            self._move_checkpoint(connection, intake.held, checkpoint)
+        for lines in self._waiting.values():
+            lines.clear()
+        intake.held = checkpoint
+
+    def close(self) -> None:
+        """See Sink."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._intake, self._waiting = None, None, {}
+
+    def _opened(self) -> tuple[Intake, psycopg.Connection]:
+        if self._intake is None or self._connection is None:
+            raise ValueError(f"{self.name} is not open")
+        return self._intake, self._connection
+
+    def _copy(self, connection: psycopg.Connection, table: str, lines: list[Lines]) -> None:
+        columns, more = _COPY[table]
+        # Names from the table above, no input of anybody.
+        statement: Any = f"COPY {table} ({', '.join(columns)}) FROM STDIN WITH (FORMAT csv{more})"
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for piece in lines:
+                copy.write(piece.text.data)
+
+    def _move_checkpoint(self, connection: psycopg.Connection, held: Checkpoint | None, new: Checkpoint) -> None:
+        """Change the checkpoint row from what it was. Raises SinkMismatch if it is not that any more."""
+        values = [new.cluster, new.event_sequence, new.command_sequence, new.match_id, new.state_hash]
+        if held is None:
+            changed = connection.execute(
+                "INSERT INTO checkpoint (cluster, event_sequence, command_sequence, match_id, state_hash) "
+                "VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                values,
+            )
+        else:
+            changed = connection.execute(
+                "UPDATE checkpoint SET cluster = %s, event_sequence = %s, command_sequence = %s, match_id = %s, "
+                "state_hash = %s WHERE event_sequence = %s AND cluster = %s",
+                [*values, held.event_sequence, held.cluster],
+            )
+        if changed.rowcount != 1:
+            raise SinkMismatch(f"{self.name}: another process changed the checkpoint; stop that one and start again")

@@ -1,0 +1,274 @@
+"""`smrx settle verify`: everything derived once more, from what the sinks hold or from the nodes, and compared.
+
+From the sinks: match ids without a gap, notional and fees of each trade by its instrument's rules at the time, and the
+balances that deposits, withdrawals and trades add up to, against the books of the checkpoint. From the nodes: every
+event from the first on through fresh books; each stored trade, and the books of the checkpoint, against those.
+
+Reads only. Raises Violation, BalanceDifference, SinkMismatch, and what following the feed raises.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.config import Config
+from smrx.engine.codes import EventKind, Side
+from smrx.settlement.alarms import Alarms
+from smrx.settlement.errors import BalanceDifference, SinkMismatch, Violation
+from smrx.settlement.ledger import Ledger
+from smrx.settlement.readers import Reader, open_readers
+from smrx.settlement.runner import Settlement
+from smrx.settlement.settling import Settling
+from smrx.settlement.sinks.base import Checkpoint
+from smrx.settlement.sinks.rows import TRADE_ROW, Catalogue, Rows, extract
+from smrx.settlement.store import BooksStore
+
+_MILLION: Final = 1_000_000
+
+
+class Verified(msgspec.Struct, kw_only=True):
+    """What was derived and found equal to what is stored."""
+
+    source: str  #: "sinks" or "nodes"
+    sinks: list[str]
+    sequence: int  #: the event the books stand at
+    trades: int  #: in each sink
+    movements: int
+    balances: int
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        where = "what is stored" if self.source == "sinks" else "the nodes' events"
+        return [
+            f"derived    everything up to event {self.sequence:,} from {where}",
+            f"trades     {self.trades:,}, match ids without a gap, notional and fees by the rules: "
+            f"{', '.join(self.sinks)}",
+            f"balances   {self.balances:,}, equal to the books",
+        ]
+
+
+def from_sinks(config: Config) -> Verified:
+    """Derive balances from every sink's rows and compare them with the books of the checkpoint."""
+    books = _stored_books(config)
+    found = Verified(source="sinks", sinks=[], sequence=books.sequence, trades=0, movements=0, balances=0)
+    for name, reader in open_readers(config):
+        try:
+            _derive(name, reader, books, found)
+        finally:
+            reader.close()
+        found.sinks.append(name)
+    return found
+
+
+def from_nodes(
+    config: Config,
+    *,
+    stop: Callable[[], bool],
+    node_ids: Sequence[int] | None = None,
+    until_sequence: int | None = None,
+    idle_seconds: float | None = None,
+    connect_seconds: float = 10.0,
+) -> Verified:
+    """Derive everything from the nodes' events and compare it with every sink's trades and the books."""
+    books = _stored_books(config)
+    last = min(until_sequence or books.sequence, books.sequence)
+    readers = open_readers(config)
+    against = [_AgainstReader(name, reader) for name, reader in readers]
+    settling = Settling(config.cluster, None, against)
+    running = Settlement(config, settling, Alarms(config.cluster), node_ids=node_ids)
+    try:
+        running.run(stop=stop, until_sequence=last, idle_seconds=idle_seconds, connect_seconds=connect_seconds)
+    finally:
+        running.close()
+        for _, reader in readers:
+            reader.close()
+    ledger = settling.ledger
+    if ledger.sequence == books.sequence:
+        _compare_books(ledger, books)
+    return Verified(
+        source="nodes",
+        sinks=[name for name, _ in readers],
+        sequence=ledger.sequence,
+        trades=ledger.trades,
+        movements=against[0].movements if against else 0,
+        balances=ledger.balance_count,
+    )
+
+
+def _stored_books(config: Config) -> Ledger:
+    """The books at the checkpoint. Raises SinkMismatch where there is none."""
+    store = BooksStore(config.settlement.directory, Ledger)
+    try:
+        if store.open(config.cluster) is None:
+            raise SinkMismatch(
+                f"{store.directory}: expected the checkpoint of a settlement, found none; run smrx settle run first"
+            )
+        ledger = store.base()
+        ledger.post(store.journal())
+    finally:
+        store.close()
+    return ledger
+
+
+class _Fees:
+    """Rates in force, by instrument and event."""
+
+    def __init__(self, definitions: Rows) -> None:
+        self._rules: dict[int, list[tuple[int, int, int]]] = {}
+        for row in definitions[definitions["kind"] == int(EventKind.RULES_SET)]:
+            at, taker, maker = (int(row[name]) for name in ("event_sequence", "taker_fee", "maker_fee"))
+            self._rules.setdefault(int(row["id"]), [(0, 0, 0)]).append((at, taker, maker))
+
+    def check(self, trades: Rows, name: str) -> None:
+        """Check the fees of trades; their notional is right."""
+        for instrument in np.unique(trades["instrument"]).tolist():
+            rules = np.array(self._rules.get(instrument, [(0, 0, 0)]), np.int64)
+            own = trades[trades["instrument"] == instrument]
+            at = np.searchsorted(rules[:, 0], own["event_sequence"].astype(np.int64), side="right") - 1
+            for column, rates in (("taker_fee", rules[at, 1]), ("maker_fee", rules[at, 2])):
+                whole, rest = np.divmod(own["notional"], _MILLION)
+                expected = whole * rates - (-(rest * rates)) // _MILLION
+                _equal(own, column, expected, name)
+
+
+def _derive(name: str, reader: Reader, books: Ledger, found: Verified) -> None:
+    checkpoint: Checkpoint | None = reader.checkpoint
+    if checkpoint is None or checkpoint.event_sequence < books.sequence:
+        stands = checkpoint.event_sequence if checkpoint else 0
+        raise SinkMismatch(f"{name}: expected to hold events up to {books.sequence}, found {stands}")
+    definitions = reader.definitions()
+    catalogue = Catalogue()
+    catalogue.add(definitions)
+    fees = _Fees(definitions)
+    totals: dict[tuple[int, int], int] = {}
+    movements = trades = 0
+    for rows in reader.movements():
+        rows = rows[rows["event_sequence"] <= books.sequence]
+        signs = np.where(rows["kind"] == int(EventKind.DEPOSITED), 1, -1)
+        _add(totals, rows["account"], rows["asset"], rows["amount"] * signs)
+        movements += len(rows)
+    for rows in reader.trades():
+        rows = rows[rows["event_sequence"] <= books.sequence]
+        _equal(rows, "match_id", np.arange(trades + 1, trades + 1 + len(rows), dtype=np.int64), name)
+        _post(rows, catalogue, totals, fees, name)
+        trades += len(rows)
+    if trades != books.trades:
+        raise SinkMismatch(f"{name}: expected {books.trades} trades, found {trades}")
+    found.trades, found.movements = trades, movements
+    found.balances = _compare_totals(totals, books, name)
+
+
+def _post(trades: Rows, catalogue: Catalogue, totals: dict[tuple[int, int], int], fees: _Fees, name: str) -> None:
+    if not len(trades):
+        return
+    known = {i: catalogue.instruments[i] for i in np.unique(trades["instrument"]).tolist()}
+
+    def column(field: str) -> NDArray[Any]:
+        return np.array([getattr(known[i], field) for i in trades["instrument"].tolist()], np.int64)
+
+    notional = trades["price_ticks"] * trades["quantity_lots"] * column("scale_units")
+    _equal(trades, "notional", notional, name)
+    fees.check(trades, name)
+    buys = trades["taker_side"] == int(Side.BUY)
+    buyer = np.where(buys, trades["taker_account"], trades["maker_account"])
+    seller = np.where(buys, trades["maker_account"], trades["taker_account"])
+    base, quote = column("base_asset"), column("quote_asset")
+    lots = trades["quantity_lots"] * column("lot_units")
+    venue = np.zeros(len(trades), np.int64)
+    for source, target, asset, amount in (
+        (buyer, seller, quote, notional),
+        (seller, buyer, base, lots),
+        (trades["taker_account"], venue, quote, trades["taker_fee"]),
+        (trades["maker_account"], venue, quote, trades["maker_fee"]),
+    ):
+        _add(totals, source, asset, -amount)
+        _add(totals, target, asset, amount)
+
+
+def _add(totals: dict[tuple[int, int], int], accounts: Any, assets: Any, amounts: Any) -> None:
+    keys = (accounts.astype(np.uint64) << np.uint64(32)) | assets.astype(np.uint64)
+    owners, places = np.unique(keys, return_inverse=True)
+    sums = np.zeros(len(owners), np.int64)
+    np.add.at(sums, places, amounts)
+    for key, amount in zip(owners.tolist(), sums.tolist(), strict=True):
+        owner = (key >> 32, key & 0xFFFF_FFFF)
+        totals[owner] = totals.get(owner, 0) + amount
+
+
+def _equal(trades: Rows, column: str, expected: NDArray[Any], name: str) -> None:
+    wrong = np.flatnonzero(trades[column].astype(np.int64) != expected)
+    if len(wrong):
+        row = trades[wrong[0]]
+        raise Violation(
+            int(row["event_sequence"]),
+            f"{name}: trade {int(row['match_id'])}: expected {column} {int(expected[wrong[0]])}, found "
+            f"{int(row[column])}",
+        )
+
+
+def _compare_totals(totals: dict[tuple[int, int], int], books: Ledger, name: str) -> int:
+    known = {(b.account, b.asset): b.total for b in books.balances()}
+    for owner in sorted(known.keys() | totals.keys()):
+        derived, stored = totals.get(owner, 0), known.get(owner, 0)
+        if derived != stored:
+            raise BalanceDifference(
+                books.sequence,
+                f"account {owner[0]}, asset {owner[1]}: the rows of {name} add up to {derived}, the books at event "
+                f"{books.sequence} have {stored}",
+            )
+    return len(known)
+
+
+def _compare_books(ledger: Ledger, books: Ledger) -> None:
+    derived, stored = ({(b.account, b.asset): (b.total, b.held) for b in each.balances()} for each in (ledger, books))
+    for owner in sorted(derived.keys() | stored.keys()):
+        if derived.get(owner, (0, 0)) != stored.get(owner, (0, 0)):
+            raise BalanceDifference(
+                ledger.sequence,
+                f"account {owner[0]}, asset {owner[1]}: the nodes' events give {derived.get(owner)} (owned, held), the "
+                f"books of the checkpoint {stored.get(owner)}",
+            )
+    if ledger.order_leaves() != books.order_leaves():
+        raise BalanceDifference(ledger.sequence, "open orders by the nodes' events are not those of the checkpoint")
+
+
+class _AgainstReader:
+    """A sink that stores nothing and compares every trade with what another one stored."""
+
+    def __init__(self, name: str, reader: Reader) -> None:
+        self.name = name
+        self.movements = 0
+        self._catalogue = Catalogue()
+        self._stored: Iterator[Rows] = reader.trades()
+        self._rows = np.empty(0, TRADE_ROW)
+
+    def open(self, cluster: str) -> Checkpoint | None:
+        """See Sink: it holds nothing."""
+        return None
+
+    def write(self, events: Rows) -> None:
+        """Compare the trades among the events with the next ones stored. Raises Violation."""
+        tables = extract(events, self._catalogue)
+        self.movements += len(tables.movements)
+        derived = tables.trades
+        while len(self._rows) < len(derived):
+            more = next(self._stored, None)
+            if more is None:
+                missing = derived[len(self._rows)]
+                raise Violation(
+                    int(missing["event_sequence"]),
+                    f"{self.name}: expected trade {int(missing['match_id'])}, found none",
+                )
+            self._rows = np.concatenate([self._rows, more])
+        stored, self._rows = self._rows[: len(derived)], self._rows[len(derived) :]
+        for column in TRADE_ROW.names or ():
+            _equal(stored, column, derived[column].astype(np.int64), self.name)
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """See Sink: there is nothing to keep."""
+
+    def close(self) -> None:
+        """See Sink."""

@@ -1,0 +1,96 @@
+"""What the tests of `smrx settle` share: stubs in the place of nodes, the real command, and what it left behind."""
+
+import csv
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from smrx.cli import run
+from smrx.config import Config, NodeConfig, dump
+from smrx.engine.codes import EventKind
+from tests.feed.stub import PATIENCE, StubNode
+
+Events = NDArray[np.void]
+
+
+def write_config(directory: Path, nodes: list[StubNode], **settings: Any) -> Path:
+    """A cluster whose members are the stubs."""
+    config = Config(
+        nodes=tuple(
+            NodeConfig(
+                id=node.node,
+                port=10 * node.node,
+                events_port=node.ports[0],
+                retransmit_port=node.ports[1],
+                admin_port=node.admin_port,
+            )
+            for node in nodes
+        ),
+        **settings,
+    )
+    path = directory / "cluster.toml"
+    path.write_text(dump(config))
+    return path
+
+
+@contextmanager
+def publishing(node: StubNode, script: Callable[[], None], repeat: Callable[[], None] | None = None) -> Iterator[None]:
+    """Run a script on the stub's feed as soon as somebody subscribes, then `repeat` until the test is done."""
+    done = threading.Event()
+
+    def work() -> None:
+        node.wait_subscribed()
+        script()
+        while repeat is not None and not done.wait(0.05):
+            repeat()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def publish_all(node: StubNode, events: Events, *, losing: tuple[int, ...] = (), size: int = 100) -> None:
+    """Publish events in frames of `size`; those numbered in `losing` get lost."""
+    for i, start in enumerate(range(0, len(events), size)):
+        node.publish(events[start : start + size], lose=i in losing)
+
+
+def settle(tmp_path: Path, nodes: list[StubNode], *options: str, **settings: Any) -> int:
+    """Run `smrx settle run`; return its exit code."""
+    config = write_config(tmp_path, nodes, **settings)
+    return run(["settle", "run", "--config", str(config), "--out", str(tmp_path), *options])
+
+
+def rows(tmp_path: Path) -> list[list[str]]:
+    columns = ("match_id", "event_sequence", "price_ticks", "quantity_lots", "taker_order_id", "maker_order_id")
+    with (tmp_path / "settled_trades.csv").open(newline="") as file:
+        return [[row[column] for column in columns] for row in csv.DictReader(file)]
+
+
+def whole_commands(events: Events) -> int:
+    """A place about the middle where a stream may end: not between a trade and its fills."""
+    return int(np.flatnonzero(events["kind"] == EventKind.NEW)[500])
+
+
+def expected_rows(events: Events) -> list[list[str]]:
+    """The trades of a stream as match id, event, price, quantity, taker's and maker's order."""
+    trades = events[events["kind"] == EventKind.TRADE]
+    columns = ("match_id", "sequence", "price_ticks", "quantity_lots", "order_id", "counter_order_id")
+    return [[str(value) for value in row] for row in zip(*(trades[c].tolist() for c in columns), strict=True)]
+
+
+def summary(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+    captured = capsys.readouterr()
+    return json.loads(captured.out), captured.err

@@ -1,0 +1,31 @@
+"""One PostgreSQL server for the tests of sinks, started when the first of them needs it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.settlement.sinks.places import KINDS, Place
+from tests.settlement.sinks.postgres import Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A place of every kind."""
+    return make_place(request, request.param, tmp_path / "place")
+
+
+def make_place(request: pytest.FixtureRequest, kind: str, path: Path) -> Place:
+    """A place of one kind; the server is asked for only if it is needed."""
+    dsn = request.getfixturevalue("postgres").dsn if kind == "postgresql" else ""
+    return Place(kind, path, dsn)

@@ -1,0 +1,89 @@
+"""Each kind of sink with a place of its own: how to make it, how to read it back, and how to run events into it."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smrx.settlement.readers import Reader
+from smrx.settlement.sinks import Sink
+from smrx.settlement.sinks.csv_reader import CsvReader
+from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.sinks.csv_stream import Rotation
+from smrx.settlement.sinks.lmdb_reader import LmdbReader
+from smrx.settlement.sinks.lmdb_sink import LmdbSink
+from smrx.settlement.sinks.parquet_reader import ParquetReader
+from smrx.settlement.sinks.parquet_sink import ParquetSink
+from smrx.settlement.sinks.postgresql_reader import PostgresqlReader
+from smrx.settlement.sinks.postgresql_sink import PostgresqlSink
+from tests.settlement.sinks.stream import CLUSTER, Content, Events, checkpoint, shown
+
+KINDS = ("csv", "csv rotated", "lmdb", "parquet", "postgresql")
+#: A step of a run: events up to this one are written, and committed or not.
+Step = tuple[int, bool]
+
+
+class Place:
+    """One place of one kind. `dsn` is used by postgresql only, each place with a schema of its own."""
+
+    def __init__(self, kind: str, path: Path, dsn: str = "") -> None:
+        self.kind = kind
+        self.path = path
+        self.dsn = dsn
+        self.schema = f"s{abs(hash(str(path))):x}"
+
+    def sink(self) -> Sink:
+        """A sink for this place, small enough in every bound that the bound is met."""
+        if self.kind == "csv":
+            return CsvSink(self.path)
+        if self.kind == "csv rotated":
+            return CsvSink(self.path, Rotation(bytes=2000, daily=True))
+        if self.kind == "lmdb":
+            return LmdbSink(self.path, map_bytes=1 << 17, index_trades=40)
+        if self.kind == "parquet":
+            return ParquetSink(self.path, rotate_trades=30, daily=True)
+        return PostgresqlSink(self.dsn, self.schema)
+
+    def reader(self) -> Reader:
+        """What the place holds now."""
+        if self.kind.startswith("csv"):
+            return CsvReader(self.path)
+        if self.kind == "lmdb":
+            return LmdbReader(self.path)
+        if self.kind == "parquet":
+            return ParquetReader(self.path)
+        return PostgresqlReader(self.dsn, self.schema)
+
+    def content(self) -> tuple[Content, int]:
+        """Everything the place holds, and the event up to which it is settled."""
+        with closing(self.reader()) as reader:
+            definitions = [(*row[:5], shown(row[5]), *row[6:]) for row in reader.definitions().tolist()]
+            content = Content(
+                [row for rows in reader.trades() for row in rows.tolist()],
+                [row for rows in reader.movements() for row in rows.tolist()],
+                definitions,
+            )
+            return content, reader.checkpoint.event_sequence if reader.checkpoint else 0
+
+    def files(self) -> dict[str, bytes]:
+        """The settled files, byte by byte."""
+        ends = (".csv", ".parquet", ".rows", ".json")
+        return {path.name: path.read_bytes() for path in sorted(self.path.iterdir()) if path.name.endswith(ends)}
+
+
+def run(sink: Sink, events: Events, steps: Sequence[Step], overlap: int = 0, acknowledge: Any = None) -> int:
+    """Open a sink and go on with it from where it is; return the event it held. The sink stays open."""
+    held = sink.open(CLUSTER)
+    begin = held.event_sequence if held else 0
+    at = begin
+    for end, commit in steps:
+        if end > at:
+            sink.write(np.array(events[max(0, at - overlap) : end]))
+            at = end
+        if commit and at == end:
+            sink.commit(checkpoint(events, end))
+            if acknowledge is not None:
+                acknowledge(end)
+    return begin

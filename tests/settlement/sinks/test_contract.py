@@ -1,0 +1,193 @@
+"""What every sink promises, whatever it writes to."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smrx.config import Config, Settlement, SinkConfig
+from smrx.engine.codes import EventKind
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.sinks import Checkpoint, make_sinks
+from tests.settlement.sinks.conftest import make_place
+from tests.settlement.sinks.places import KINDS, Place, Step, run
+from tests.settlement.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
+
+EVENTS = stream()
+ALL = len(EVENTS)
+
+
+def test_what_is_written_is_what_is_read(place: Place) -> None:
+    sink = place.sink()
+    assert run(sink, EVENTS, [(ALL, True)]) == 0
+    sink.close()
+    assert place.content() == (expected(EVENTS, ALL), ALL)
+
+
+def _lost(events: Events) -> Events:
+    """A trade and its number are left out."""
+    wrong = np.array(events)
+    at = np.flatnonzero(wrong["kind"] == EventKind.TRADE)
+    wrong["kind"][at[-1]] = EventKind.TICKED
+    return wrong
+
+
+def _changed(events: Events) -> Events:
+    wrong = np.array(events)
+    wrong["leaves_lots"][np.flatnonzero(wrong["kind"] == EventKind.TRADE)[3]] += 1
+    return wrong
+
+
+def _moved(events: Events) -> Events:
+    wrong = np.array(events)
+    wrong["order_id"][np.flatnonzero(wrong["kind"] == EventKind.WITHDRAWN)[3]] -= np.uint64(1)
+    return wrong
+
+
+@pytest.mark.parametrize("fault", [_lost, _changed, _moved])
+def test_a_sink_that_keeps_something_else_is_found(place: Place, fault: Callable[[Events], Events]) -> None:
+    sink, wrong = place.sink(), fault(EVENTS)
+    sink.open(CLUSTER)
+    sink.write(wrong)
+    sink.commit(checkpoint(wrong, ALL))
+    sink.close()
+    found, _ = place.content()
+    assert found != expected(EVENTS, ALL)
+    assert found == expected(wrong, ALL)
+
+
+def test_open_says_what_is_held_and_rolls_the_rest_back(place: Place) -> None:
+    sink = place.sink()
+    assert sink.open(CLUSTER) is None
+    sink.write(EVENTS[:200])
+    sink.close()
+    assert place.content() == (expected(EVENTS, 0), 0)
+    assert sink.open(CLUSTER) is None
+    sink.write(EVENTS[:300])
+    sink.commit(checkpoint(EVENTS, 300))
+    sink.write(EVENTS[300:400])
+    sink.close()
+    assert sink.open(CLUSTER) == checkpoint(EVENTS, 300)
+    sink.close()
+    assert place.content() == (expected(EVENTS, 300), 300)
+
+
+def test_what_is_held_already_is_skipped(place: Place) -> None:
+    sink = place.sink()
+    run(sink, EVENTS, [(300, True)])
+    sink.write(EVENTS[:250])
+    sink.write(EVENTS[100:350])
+    sink.write(EVENTS[:350])
+    sink.commit(checkpoint(EVENTS, 350))
+    sink.commit(checkpoint(EVENTS, 350))
+    sink.commit(checkpoint(EVENTS, 120))
+    sink.close()
+    assert place.content() == (expected(EVENTS, 350), 350)
+    assert sink.open(CLUSTER) == checkpoint(EVENTS, 350), "a checkpoint never goes back"
+    sink.close()
+
+
+def test_another_cluster_another_history_and_a_gap_are_refused(place: Place) -> None:
+    sink = place.sink()
+    run(sink, EVENTS, [(300, True)])
+    held = checkpoint(EVENTS, 300)
+    with pytest.raises(SinkMismatch, match="holds another history"):
+        sink.commit(Checkpoint(CLUSTER, 300, held.command_sequence, held.match_id, held.state_hash ^ 1))
+    with pytest.raises(SinkMismatch, match="expected event 301 or one before it, found 302"):
+        sink.write(EVENTS[301:310])
+    with pytest.raises(SinkMismatch, match="events in a row"):
+        sink.write(np.concatenate([EVENTS[300:310], EVENTS[312:320]]))
+    with pytest.raises(SinkMismatch, match="expected a checkpoint at event 300"):
+        sink.commit(checkpoint(EVENTS, 310))
+    sink.close()
+    with pytest.raises(SinkMismatch, match="expected data of cluster 'other', found cluster 'test'"):
+        sink.open("other")
+    assert sink.open(CLUSTER) == held, "whatever was refused, nothing was lost"
+    sink.close()
+    assert place.content() == (expected(EVENTS, 300), 300)
+
+
+def test_missing_and_repeated_match_ids_are_refused(place: Place) -> None:
+    sink = place.sink()
+    for change in (1, -1):
+        sink.open(CLUSTER)
+        wrong = np.array(EVENTS[:300])
+        trades = np.flatnonzero(wrong["kind"] == EventKind.TRADE)
+        wrong["match_id"][trades[-1]] = int(wrong["match_id"][trades[-1]]) + change
+        with pytest.raises(SinkMismatch, match="expected trades 1 to"):
+            sink.write(wrong)
+        sink.close()
+
+
+def test_two_writers_of_one_place_are_one_too_many(place: Place) -> None:
+    first, second = place.sink(), place.sink()
+    first.open(CLUSTER)
+    with pytest.raises(SinkError, match="another process settles into it"):
+        second.open(CLUSTER)
+    first.close()
+    first.close()
+    second.open(CLUSTER)
+    second.close()
+
+
+#: A run that breaks off: lots of events, and whether they are committed; and how far each write reaches back.
+SESSION = st.tuples(st.lists(st.tuples(st.integers(1, 250), st.booleans()), min_size=1, max_size=5), st.integers(0, 60))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12, deadline=None)
+@given(sessions=st.lists(SESSION, max_size=5))
+def test_any_batches_and_any_breaks_give_the_same(
+    kind: str,
+    sessions: list[tuple[list[Step], int]],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    place = make_place(request, kind, tmp_path_factory.mktemp("any"))
+    at = 0
+    for lots, overlap in [*sessions, ([(ALL, True)], 10)]:
+        ends = itertools.accumulate((count for count, _ in lots), initial=at)
+        steps = [
+            (min(ALL, end), commit) for end, (_, commit) in zip(itertools.islice(ends, 1, None), lots, strict=True)
+        ]
+        sink = place.sink()
+        assert run(sink, EVENTS, steps, overlap) == at
+        sink.close()
+        at = max([at, *(end for end, commit in steps if commit)])
+        assert place.content() == (expected(EVENTS, at), at)
+    if kind.startswith("csv"):
+        once = make_place(request, kind, tmp_path_factory.mktemp("once"))
+        sink = once.sink()
+        run(sink, EVENTS, [(ALL, True)])
+        sink.close()
+        assert place.files() == once.files()
+
+
+def test_the_configuration_names_the_sinks(tmp_path: Path) -> None:
+    config = Config(
+        settlement=Settlement(
+            directory=str(tmp_path),
+            sinks=(
+                SinkConfig(kind="csv", rotate_bytes=1000),
+                SinkConfig(kind="lmdb", path="db"),
+                SinkConfig(kind="parquet", path=str(tmp_path / "files")),
+                SinkConfig(kind="postgresql", dsn="host=db.example.org dbname=books password=secret", schema="s"),
+            ),
+        )
+    )
+    names = [sink.name for sink in make_sinks(config)]
+    assert names == [
+        f"CSV {tmp_path}/settled_trades.csv",
+        f"LMDB {tmp_path}/db",
+        f"Parquet {tmp_path}/files",
+        "PostgreSQL at db.example.org, database books, schema s",
+    ], "and none of them shows a password"
+    assert not list(tmp_path.iterdir()), "nothing is touched before open()"
+
+
+def test_no_configuration_is_one_csv_file() -> None:
+    assert [sink.name for sink in make_sinks(Config())] == ["CSV settled/settled_trades.csv"]

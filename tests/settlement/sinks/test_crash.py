@@ -1,0 +1,183 @@
+"""Killed at every step of its work, a sink holds every trade once: what it acknowledged, and nothing by halves."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from smrx.settlement.sinks import base, files
+from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.sinks.csv_stream import CsvStream
+from tests.settlement.sinks.conftest import make_place
+from tests.settlement.sinks.crash import FAILED, die_in_it
+from tests.settlement.sinks.places import KINDS, Place, run
+from tests.settlement.sinks.stream import expected, stream
+
+EVENTS = stream(120)
+#: Small and large commits, and writes that are not committed at once.
+STEPS = [(5, True), (40, False), (100, True), (101, True), (120, True)]
+COMMITS = {0} | {end for end, commit in STEPS if commit}
+
+
+def settle(place: Place, acknowledge: Callable[[int], None]) -> None:
+    sink = place.sink()
+    run(sink, EVENTS, STEPS, overlap=7, acknowledge=acknowledge)
+    sink.close()
+
+
+def check_after_crash(place: Place, acknowledged: int) -> None:
+    """Check what a dead process left: to a reader, to the next sink, and once that has gone on."""
+    if reader_can_open(place):
+        found, held = place.content()
+        assert held in COMMITS
+        assert held >= acknowledged
+        assert found == expected(EVENTS, held)
+    sink = place.sink()
+    held = run(sink, EVENTS, [])
+    sink.close()
+    assert held in COMMITS
+    assert held >= acknowledged
+    assert place.content() == (expected(EVENTS, held), held)
+    settle(place, lambda _: None)
+    assert place.content() == (expected(EVENTS, len(EVENTS)), len(EVENTS))
+
+
+def reader_can_open(place: Place) -> bool:
+    """Whether the process lived to begin its place."""
+    try:
+        place.reader().close()
+    except base.SinkMismatch:
+        raise
+    except files.SinkError:
+        return False
+    return True
+
+
+def crash_everywhere(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path, every: int = 1, power_loss: bool = False
+) -> int:
+    """Die at each `every`-th step of a whole run, each time in a place of its own; return how often that was."""
+    for die_at in range(0, 100_000, every):
+        place = make_place(request, kind, tmp_path / f"{die_at}")
+        place.path.mkdir()
+        died, acknowledged = die_in_it(lambda said: settle(place, said), die_at, place.path, power_loss)  # noqa: B023
+        check_after_crash(place, acknowledged)
+        if not died:
+            assert acknowledged == len(EVENTS)
+            return die_at // every
+    raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize(
+    ("kind", "every"), [(kind, {"csv rotated": 2, "parquet": 4, "postgresql": 2}.get(kind, 1)) for kind in KINDS]
+)
+def test_killed_at_any_step_it_holds_every_trade_once(
+    kind: str, every: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    # Compiled and connected before the first fork.
+    warm = make_place(request, kind, tmp_path / "warm")
+    settle(warm, lambda _: None)
+    assert crash_everywhere(request, kind, tmp_path, every) >= 25
+
+
+@pytest.mark.parametrize(("kind", "every"), [("csv", 1), ("csv rotated", 2), ("parquet", 3)])
+def test_without_power_at_any_step_it_holds_every_trade_once(
+    kind: str, every: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    assert crash_everywhere(request, kind, tmp_path, every, power_loss=True) >= 25
+
+
+def _no_sync_of_rows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CsvStream, "sync", lambda self: None)
+
+
+def _no_sync_of_names(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("smrx.settlement.sinks.files.sync_directory", lambda path: None)
+    patch.setattr("smrx.settlement.sinks.csv_sink.sync_directory", lambda path: None)
+
+
+def _rest_is_kept(patch: pytest.MonkeyPatch) -> None:
+    real = CsvStream._reopen
+
+    def reopen(self: CsvStream, path: Path) -> None:
+        self.state.bytes = max(self.state.bytes, path.stat().st_size)
+        real(self, path)
+
+    patch.setattr(CsvStream, "_reopen", reopen)
+
+
+def _checkpoint_first(patch: pytest.MonkeyPatch) -> None:
+    real = CsvSink._replace_checkpoint
+    sync = CsvStream.sync
+
+    def early(self: CsvStream) -> None:
+        """The rows are written by sync(), after the checkpoint."""
+
+    def late(self: CsvSink, checkpoint: base.Checkpoint) -> None:
+        real(self, checkpoint)
+        for written in self._streams:
+            sync(written)
+
+    patch.setattr(CsvStream, "sync", early)
+    patch.setattr(CsvSink, "_replace_checkpoint", late)
+
+
+@pytest.mark.parametrize("fault", [_no_sync_of_rows, _no_sync_of_names, _rest_is_kept, _checkpoint_first])
+def test_a_sink_that_forgets_a_rule_is_caught(
+    fault: Callable[[pytest.MonkeyPatch], None],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault(monkeypatch)
+    with pytest.raises((AssertionError, base.SinkMismatch)):
+        crash_everywhere(request, "csv", tmp_path, power_loss=True)
+
+
+def _commit_each_event(place: Place, said: int) -> None:
+    run(
+        place.sink(),
+        EVENTS,
+        [(end, True) for end in range(1, len(EVENTS) + 1)],
+        acknowledge=lambda end: tell(said, end),
+    )
+    signal.pause()
+
+
+def tell(pipe: int, end: int) -> None:
+    os.write(pipe, end.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "postgresql"])
+def test_killed_at_any_moment_it_holds_every_trade_once(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Between steps too: the process is killed from outside, a little later each time."""
+    place = make_place(request, kind, tmp_path / "place")
+    held = 0
+    for turn in range(8):
+        reader, writer = os.pipe()
+        process = os.fork()
+        if process == 0:
+            try:
+                os.close(reader)
+                _commit_each_event(place, writer)
+            finally:
+                os._exit(FAILED)
+        os.close(writer)
+        # After so many commits have been seen, in the middle of a later one.
+        last = held
+        while last < min(held + 1 + 3 * turn, len(EVENTS)):
+            said = os.read(reader, 8)
+            assert len(said) == 8, "it ended by itself"
+            last = int.from_bytes(said, "little")
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(reader)
+        found, held = place.content()
+        assert held >= last
+        assert found == expected(EVENTS, held)
+    settle(place, lambda _: None)
+    assert place.content() == (expected(EVENTS, len(EVENTS)), len(EVENTS))

@@ -1,0 +1,208 @@
+"""What is particular to CSV: the text, the names of the files, and files that are somebody else's."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smrx.engine.codes import EventKind
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.sinks.csv_layout import layout
+from smrx.settlement.sinks.csv_reader import CsvReader
+from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.sinks.csv_stream import Rotation
+from smrx.settlement.sinks.text import Words, csv_lines
+from tests.settlement.sinks.ledger_market import DAY_1_NS, hand_market
+from tests.settlement.sinks.places import Place, run
+from tests.settlement.sinks.stream import checkpoint, stream
+
+EVENTS = stream()
+
+
+def settle(sink: CsvSink, steps: int = 100) -> None:
+    run(sink, EVENTS, [(end, True) for end in range(steps, len(EVENTS) + 1, steps)])
+    sink.close()
+
+
+def test_the_columns_and_a_row_of_each_file(tmp_path: Path) -> None:
+    events = hand_market()
+    sink = CsvSink(tmp_path)
+    sink.open("test")
+    sink.write(events)
+    sink.commit(checkpoint(events, len(events)))
+    sink.close()
+    trades = (tmp_path / "settled_trades.csv").read_bytes().split(b"\r\n")
+    assert trades[:2] == [
+        b"match_id,event_sequence,command_sequence,time_ns,instrument,price_ticks,quantity_lots,notional,taker_side,"
+        b"taker_order_id,taker_account,taker_fee,maker_order_id,maker_account,maker_fee,instrument_id",
+        b"1,9,9,%d,BTC-USD,30000,10,300000,BUY,101,1,300,201,2,-150,10" % (DAY_1_NS + 8),
+    ]
+    assert trades[-1] == b"", "the last line is ended"
+    assert (tmp_path / "settled_movements.csv").read_bytes().split(b"\r\n")[1] == (
+        b"6,6,%d,DEPOSITED,1,USD,1000000,0,501,2" % (DAY_1_NS + 5)
+    )
+    assert (tmp_path / "settled_definitions.csv").read_bytes().split(b"\r\n")[1] == (
+        b"1,1,%d,ASSET_ADDED,1,BTC,8,0,,,,,,,,,,,,," % DAY_1_NS
+    )
+
+
+def test_any_csv_reader_reads_it(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path))
+    with (tmp_path / "settled_trades.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    trades = EVENTS[EVENTS["kind"] == EventKind.TRADE]
+    assert [int(row["match_id"]) for row in rows] == trades["match_id"].tolist()
+    assert {row["instrument"] for row in rows} == {"A1-A2", '"A,B"', "A??B", "", "??A"}
+    assert {row["taker_side"] for row in rows} == {"BUY", "SELL"}
+    assert {None} not in [set(row) for row in rows]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-(1 << 63), (1 << 63) - 1),
+            st.integers(0, (1 << 64) - 1),
+            st.integers(0, 2),
+            st.integers(0, 255),
+        ),
+        max_size=20,
+    ),
+    st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=3, max_size=3),
+)
+def test_text_of_any_numbers_and_words_is_what_a_csv_reader_reads(
+    rows: list[tuple[int, int, int, int]], words: list[str]
+) -> None:
+    signed, unsigned, places, small = (list(column) for column in zip(*rows, strict=True)) if rows else ([],) * 4
+    lines = csv_lines(
+        [
+            np.array(signed, np.int64),
+            Words(np.array(places, np.int64), words),
+            np.array(unsigned, np.uint64),
+            np.array(small, np.uint8),
+        ]
+    )
+    text = lines.text.tobytes()
+    found = list(csv.reader(io.StringIO(text.decode(), newline=""), strict=True))
+    assert found == [[str(a), words[c], str(b), str(d)] for a, b, c, d in rows]
+    assert lines.ends.tolist()[-1:] == [len(text)][: len(rows)]
+    assert all(text[end - 2 : end] == b"\r\n" for end in lines.ends.tolist())
+
+
+def test_an_index_of_no_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected indexes of 2 words"):
+        csv_lines([Words(np.array([0, 2]), ["a", "b"])])
+
+
+def test_files_end_by_size(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path, Rotation(bytes=3000)))
+    files = sorted(tmp_path.glob("settled_trades-*.csv"))
+    assert [file.name for file in files[:2]] == ["settled_trades-000001.csv", "settled_trades-000002.csv"]
+    assert len(files) > 5
+    for file in files[:-1]:
+        data = file.read_bytes()
+        assert data.startswith(b"match_id,")
+        last = data[: data[:-2].rindex(b"\r\n") + 2]
+        assert len(last) < 3000 <= len(data), "it ends with the row that fills it"
+    assert [path.name for path in tmp_path.glob("settled_definitions*")] == ["settled_definitions.csv"]
+
+
+def test_files_end_with_the_day(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path, Rotation(daily=True)))
+    files = sorted(tmp_path.glob("settled_trades-*.csv"))
+    days = set()
+    for file in files:
+        with file.open(newline="") as opened:
+            times = {np.datetime64(int(row["time_ns"]), "ns").astype("datetime64[D]") for row in csv.DictReader(opened)}
+        assert file.name == f"settled_trades-{next(iter(times))}.csv"
+        assert len(times) == 1
+        days |= times
+    assert len(files) == len(days) > 3
+
+
+def test_another_way_of_rotating_may_be_chosen_later(tmp_path: Path) -> None:
+    for end, rotation in ((200, Rotation()), (400, Rotation(bytes=2000, daily=True)), (600, Rotation(bytes=1500))):
+        run(sink := CsvSink(tmp_path, rotation), EVENTS, [(end, True)])
+        sink.close()
+    rows = np.concatenate(list(CsvReader(tmp_path).trades()))
+    assert rows["match_id"].tolist() == list(range(1, len(rows) + 1))
+    assert len(rows) == (EVENTS["kind"] == EventKind.TRADE).sum()
+
+
+def test_files_without_a_checkpoint_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "settled_trades.csv").write_text("mine")
+    with pytest.raises(SinkMismatch, match=r"settled_trades.csv: expected none without settled_trades.checkpoint.json"):
+        CsvSink(tmp_path).open("test")
+    assert (tmp_path / "settled_trades.csv").read_text() == "mine"
+
+
+def test_files_of_others_beside_are_left_alone(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path, Rotation(bytes=3000)))
+    for name in ("settled_trades-backup.csv", "settled_trades-000001.csv.gz", "notes.csv"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "settled_trades-009999.csv").write_text("what a crash left")
+    settle(CsvSink(tmp_path, Rotation(bytes=3000)))
+    assert (tmp_path / "settled_trades-backup.csv").read_text() == "mine"
+    assert not (tmp_path / "settled_trades-009999.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: (path / "settled_trades.csv").unlink(), "settled bytes, found no such file"),
+        (lambda path: (path / "settled_trades.csv").write_bytes(b"match_id,"), "expected at least"),
+        (lambda path: (path / "settled_trades.csv").write_bytes(b"x" * 100_000), "expected the columns match_id"),
+        (lambda path: (path / "settled_definitions.csv").write_bytes(b"x" * 10**5), "expected the columns event_sequ"),
+        (lambda path: (path / "settled_trades.checkpoint.json").write_text("{}"), "expected the checkpoint of a sink"),
+        (lambda path: _set_format(path, 2), "expected format 1 or older, found 2; use a newer smrx"),
+    ],
+)
+def test_what_was_taken_away_or_changed_is_named(tmp_path: Path, damage: object, said: str) -> None:
+    settle(CsvSink(tmp_path))
+    damage(tmp_path)  # type: ignore[operator]
+    with pytest.raises(SinkMismatch, match=said):
+        CsvSink(tmp_path).open("test")
+
+
+def _set_format(path: Path, number: int) -> None:
+    file = path / "settled_trades.checkpoint.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": number, "colour": "blue"}))
+
+
+def test_a_reader_names_what_it_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="expected the checkpoint of settled CSV files"):
+        CsvReader(tmp_path)
+    settle(CsvSink(tmp_path))
+    file = tmp_path / "settled_trades.csv"
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"BUY", b"BYE", 1))
+    with pytest.raises(SinkMismatch, match="expected settled rows"):
+        list(CsvReader(tmp_path).trades())
+    file.write_bytes(whole[:-50])
+    with pytest.raises(SinkMismatch, match="which the checkpoint says are settled"):
+        list(CsvReader(tmp_path).trades())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match=r"file/below: expected a file that can be written, found: Not a directory"):
+        CsvSink(tmp_path / "file" / "below").open("test")
+
+
+def test_what_a_path_names(tmp_path: Path) -> None:
+    assert layout("books") == (Path("books"), "settled_trades", "settled_movements", "settled_definitions")
+    assert layout("books/t.CSV") == (Path("books"), "t", "t_movements", "t_definitions")
+    (tmp_path / "odd.csv").mkdir()
+    assert layout(tmp_path / "odd.csv").directory == tmp_path / "odd.csv"
+
+
+def test_it_stays_open_once(tmp_path: Path) -> None:
+    sink = Place("csv", tmp_path).sink()
+    with pytest.raises(ValueError, match="is not open"):
+        sink.write(EVENTS[:1])
+    with pytest.raises(ValueError, match="is not open"):
+        sink.commit(checkpoint(EVENTS, 1))

@@ -1,0 +1,90 @@
+"""What is particular to LMDB: lookups, whether the indexes know a trade already or not, and a map that grows."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smrx.engine.codes import EventKind
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.sinks.lmdb_reader import LmdbReader
+from smrx.settlement.sinks.lmdb_sink import LmdbSink
+from tests.settlement.sinks.places import run
+from tests.settlement.sinks.stream import checkpoint, expected, stream
+
+EVENTS = stream()
+TRADES = EVENTS[EVENTS["kind"] == EventKind.TRADE]
+
+
+@pytest.mark.parametrize("index_trades", [1, 40, 10_000])
+def test_lookups_by_match_order_and_account(tmp_path: Path, index_trades: int) -> None:
+    sink = LmdbSink(tmp_path, index_trades=index_trades)
+    run(sink, EVENTS, [(end, True) for end in range(30, 601, 30)])
+    sink.close()
+    by_match = {row[0]: row for row in expected(EVENTS, len(EVENTS)).trades}
+    with LmdbReader(tmp_path) as reader:
+        for match_id, row in by_match.items():
+            found = reader.trade(match_id)
+            assert found is not None
+            assert found.item() == row
+        for missing in (0, -1, len(by_match) + 1, 1 << 63, 1 << 64):
+            assert reader.trade(missing) is None
+        orders = np.unique(np.concatenate([TRADES["order_id"], TRADES["counter_order_id"]])).tolist()
+        assert len(orders) > 50
+        for order in [*orders, 10**9]:
+            own = (TRADES["order_id"] == order) | (TRADES["counter_order_id"] == order)
+            assert reader.trades_of_order(order)["match_id"].tolist() == TRADES["match_id"][own].tolist()
+        for account in (1, 2, 3, 4, 0, (1 << 32) - 1):
+            own = (TRADES["account"] == account) | (TRADES["counter_account"] == account)
+            rows = np.concatenate(list(reader.trades_of_account(account)))
+            assert rows["match_id"].tolist() == TRADES["match_id"][own].tolist()
+
+
+def test_a_full_map_grows_and_stays_as_large(tmp_path: Path) -> None:
+    sink = LmdbSink(tmp_path, map_bytes=1 << 16)
+    run(sink, EVENTS, [(len(EVENTS), True)])
+    sink.close()
+    assert (tmp_path / "data.mdb").stat().st_size > 1 << 16
+    assert run(sink, EVENTS, []) == len(EVENTS)
+    sink.close()
+
+
+def test_a_reader_sees_one_state_while_it_is_written(tmp_path: Path) -> None:
+    from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
+    process = os.fork()
+    if process == 0:
+        # LMDB opens an environment once in a process: the writer is another one.
+        code = 1
+        try:
+            sink = LmdbSink(tmp_path)
+            run(sink, EVENTS, [(100, True)])
+            os.write(to_parent, b"1")
+            os.read(from_parent, 1)
+            sink.write(EVENTS[100:300])
+            sink.commit(checkpoint(EVENTS, 300))
+            sink.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.read(from_child, 1) == b"1"
+    with LmdbReader(tmp_path) as reader:
+        os.write(to_child, b"2")
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+        assert reader.checkpoint == checkpoint(EVENTS, 100)
+        assert [row for rows in reader.trades() for row in rows.tolist()] == expected(EVENTS, 100).trades
+    with LmdbReader(tmp_path) as reader:
+        assert [row for rows in reader.trades() for row in rows.tolist()] == expected(EVENTS, 300).trades
+    for file in (from_child, to_parent, from_parent, to_child):
+        os.close(file)
+
+
+def test_what_is_not_an_environment_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="expected the LMDB environment of a settlement"):
+        LmdbReader(tmp_path / "nowhere")
+    (tmp_path / "data.mdb").write_bytes(b"not LMDB" * 2000)
+    with pytest.raises(SinkMismatch, match="expected an LMDB environment of settled trades"):
+        LmdbSink(tmp_path).open("test")
+    with pytest.raises((SinkError, SinkMismatch)):
+        LmdbReader(tmp_path)

@@ -1,0 +1,104 @@
+"""What is particular to PostgreSQL: its schema, its keys, and what the server says."""
+
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.sinks.postgresql_reader import PostgresqlReader
+from smrx.settlement.sinks.postgresql_schema import migrations
+from smrx.settlement.sinks.postgresql_sink import PostgresqlSink
+from tests.settlement.sinks.places import Place, run
+from tests.settlement.sinks.postgres import Postgres
+from tests.settlement.sinks.stream import checkpoint, expected, stream
+
+EVENTS = stream()
+
+
+@pytest.fixture
+def place(postgres: Postgres, tmp_path: Path) -> Place:
+    return Place("postgresql", tmp_path, postgres.dsn)
+
+
+def ask(place: Place, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(place.dsn, options=f"-c search_path={place.schema}") as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
+def change(place: Place, statement: str) -> None:
+    with psycopg.connect(place.dsn, options=f"-c search_path={place.schema}") as connection:
+        connection.execute(statement.encode())
+
+
+def test_migrations_are_applied_once_and_a_newer_one_is_refused(place: Place) -> None:
+    sink = place.sink()
+    for _ in range(2):
+        sink.open("test")
+        sink.close()
+    assert ask(place, "SELECT version FROM migrations") == [(version,) for version in migrations()]
+    change(place, "INSERT INTO migrations (version) VALUES (999)")
+    with pytest.raises(SinkMismatch, match="expected version 1 or older, found 999; use a newer smrx"):
+        sink.open("test")
+    with pytest.raises(SinkMismatch, match="found 999"):
+        place.reader()
+
+
+def test_people_can_ask_it(place: Place) -> None:
+    run(sink := place.sink(), EVENTS, [(len(EVENTS), True)])
+    sink.close()
+    trades = expected(EVENTS, len(EVENTS)).trades
+    assert ask(place, "SELECT count(*), sum(notional), min(maker_fee) FROM trades") == [
+        (len(trades), sum(row[6] for row in trades), min(row[10] for row in trades))
+    ]
+    assert ask(place, "SELECT DISTINCT taker_side FROM trades ORDER BY 1") == [("BUY",), ("SELL",)]
+    assert ask(place, "SELECT max(transfer_id) FROM movements") == [((1 << 64) - 1,)]
+    assert ask(place, "SELECT DISTINCT decimals IS NULL FROM definitions WHERE kind = 'RULES_SET'") == [(True,)]
+    with closing(place.reader()) as reader:
+        found = [row for rows in reader.trades(2) for row in rows.tolist()]
+        assert found == [row for row in trades if 2 in row[12:14]]
+
+
+def test_keys_refuse_what_the_checkpoint_did_not_prevent(place: Place) -> None:
+    run(sink := place.sink(), EVENTS, [(100, True)])
+    change(place, "UPDATE checkpoint SET event_sequence = 50, match_id = 0")
+    sink.write(EVENTS[100:120])
+    with pytest.raises(SinkMismatch, match="another process changed the checkpoint"):
+        sink.commit(checkpoint(EVENTS, 120))
+    sink.close()
+    change(place, "UPDATE checkpoint SET match_id = (SELECT count(*) FROM trades WHERE event_sequence <= 50)")
+    with pytest.raises(SinkMismatch, match="holds other data than what was settled here: duplicate key"):
+        run(sink, EVENTS, [(100, True)])
+    sink.close()
+    assert ask(place, "SELECT count(*) FROM trades") == [(len(expected(EVENTS, 100).trades),)]
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password(tmp_path: Path) -> None:
+    dsn = f"host={tmp_path} dbname=books password=secret"
+    with pytest.raises(SinkError, match="database books, schema smrx_settlement: cannot be used: connection") as caught:
+        PostgresqlSink(dsn).open("test")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(SinkError, match="cannot be used"):
+        PostgresqlReader(dsn)
+
+
+def test_a_wrong_connection_string_is_named() -> None:
+    with pytest.raises(SinkMismatch, match="expected a dsn that libpq takes, found: "):
+        PostgresqlSink("hast=nowhere")
+
+
+def test_a_reader_of_nothing_says_so(place: Place) -> None:
+    with pytest.raises(SinkError, match="expected the tables of a settlement, found none"):
+        place.reader()
+
+
+def test_a_reader_sees_one_state_while_it_is_written(place: Place) -> None:
+    run(sink := place.sink(), EVENTS, [(100, True)])
+    with closing(place.reader()) as reader:
+        sink.write(EVENTS[100:300])
+        sink.commit(checkpoint(EVENTS, 300))
+        assert reader.checkpoint == checkpoint(EVENTS, 100)
+        assert [row for rows in reader.trades() for row in rows.tolist()] == expected(EVENTS, 100).trades
+    sink.close()
+    assert place.content() == (expected(EVENTS, 300), 300)

@@ -1,0 +1,212 @@
+"""Every trade once, wherever the verifier dies: at each of its system calls, and by SIGKILL at any moment."""
+
+import csv
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from smrx.engine.codes import EventKind
+from smrx.settlement import settling, store
+from smrx.settlement.ledger import Ledger
+from smrx.settlement.settling import Settling
+from smrx.settlement.sinks import Checkpoint
+from smrx.settlement.sinks.csv_sink import CsvSink
+
+from .market import market_events
+
+Events = NDArray[np.void]
+
+CRASHES = 110
+KILLS = 100
+#: What the verifier does to files, and where it can die.
+CALLS = ("write", "fsync", "replace", "ftruncate", "open", "close", "unlink")
+
+
+class Died(BaseException):
+    """The process is gone: nothing after this line of code happens."""
+
+
+def settle_on(directory: Path, events: Events, chance: random.Random) -> None:
+    """What `smrx settle run` does with released events: go on where it was, in pieces, with a checkpoint each."""
+    verifier = Settling("local", str(directory / "books"), [CsvSink(directory)])
+    try:
+        verifier.open()
+        rest = events[verifier.ledger.sequence :]
+        while len(rest):
+            count = whole_commands(rest, chance.randrange(1, 400))
+            verifier.take(rest[:count], lambda command: 7)
+            verifier.commit(lambda command: 7)
+            rest = rest[count:]
+    finally:
+        verifier.close()
+
+
+def whole_commands(events: Events, count: int) -> int:
+    """A number of events near `count` after which a command ends."""
+    commands = events["command_sequence"]
+    return int(np.searchsorted(commands, commands[min(count, len(events)) - 1], side="right"))
+
+
+def check_trades(directory: Path, events: Events) -> None:
+    """Every trade stands in the file once, in order."""
+    expected = events[events["kind"] == EventKind.TRADE]
+    with (directory / "settled_trades.csv").open(newline="") as file:
+        found = [(int(row["match_id"]), int(row["event_sequence"])) for row in csv.DictReader(file)]
+    assert found == list(zip(expected["match_id"].tolist(), expected["sequence"].tolist(), strict=True))
+
+
+def check(directory: Path, events: Events) -> None:
+    """Every trade stands in the file once, in order, and the books are those of the whole stream."""
+    check_trades(directory, events)
+    verifier = Settling("local", str(directory / "books"), [CsvSink(directory)])
+    verifier.open()
+    whole = Ledger()
+    whole.post(events)
+    assert verifier.ledger.balances() == whole.balances()
+    assert verifier.ledger.order_leaves() == whole.order_leaves()
+    verifier.close()
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints and new books so often that a crash meets every kind of them."""
+    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 7)
+    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 64 << 10)
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Arm a crash at the nth system call from now: before it, or after a part of it. 0 disarms."""
+    left = [0]
+
+    def wrap(name: str) -> None:
+        original = getattr(os, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if left[0] == 0:
+                return original(*arguments, **options)
+            left[0] -= 1
+            if left[0] == 0:
+                if name == "write":
+                    original(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2])
+                raise Died(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in CALLS:
+        wrap(name)
+
+    def arm(calls: int) -> None:
+        left[0] = calls
+
+    return arm
+
+
+@pytest.mark.usefixtures("often")
+def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dying: Callable[[int], None]) -> None:
+    events = market_events()
+    crashes = 0
+    for seed in range(1000):
+        if crashes >= CRASHES:
+            return
+        chance, directory = random.Random(seed), tmp_path / str(seed)
+        while True:
+            dying(chance.randrange(1, 150))
+            try:
+                settle_on(directory, events, chance)
+            except Died:
+                crashes += 1
+                dying(0)
+            else:
+                dying(0)
+                break
+        check(directory, events)
+    pytest.fail(f"expected {CRASHES} crashes, found {crashes}")
+
+
+@pytest.mark.usefixtures("often")
+def test_every_trade_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
+    events = market_events()
+    kills = 0
+    for seed in range(1000):
+        if kills >= KILLS:
+            return
+        chance, directory = random.Random(seed), tmp_path / str(seed)
+        while killed(lambda: settle_on(directory, events, chance), chance.uniform(0.0, 0.06)):  # noqa: B023
+            kills += 1
+        check(directory, events)
+    pytest.fail(f"expected {KILLS} kills, found {kills}")
+
+
+def killed(work: Callable[[], None], seconds: float) -> bool:
+    """Do work in a process of its own and kill that after some time; whether it was still working."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, "the verifier ended by itself, with an error"
+        return False
+    return True
+
+
+class Naive:
+    """A sink as one would write it at first: it appends what it is given."""
+
+    name = "naive"
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "settled_trades.csv"
+
+    def open(self, cluster: str) -> None:
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("match_id,event_sequence\n")
+
+    def write(self, events: Events) -> None:
+        trades = events[events["kind"] == EventKind.TRADE]
+        with self.path.open("a") as file:
+            for trade in trades:
+                file.write(f"{trade['match_id']},{trade['sequence']}\n")
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Nothing is to do."""
+
+    def close(self) -> None:
+        """Nothing is to do."""
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_sink_that_is_not_idempotent_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dying: Callable[[int], None], crash: bool
+) -> None:
+    """The tests above are worth something."""
+    monkeypatch.setattr("tests.settlement.test_crash.CsvSink", Naive)
+    events = market_events()
+    if crash:
+        dying(200)
+        with pytest.raises(Died):
+            settle_on(tmp_path, events, random.Random(1))
+        dying(0)
+    settle_on(tmp_path, events, random.Random(1))
+    if crash:
+        with pytest.raises(AssertionError):
+            check_trades(tmp_path, events)
+    else:
+        check_trades(tmp_path, events)

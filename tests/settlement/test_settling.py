@@ -1,0 +1,223 @@
+"""The parts between the feed and the disk: the books' store, sinks that fail for a while, alarms and their hook."""
+
+import json
+import logging
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smrx.local import free_ports
+from smrx.settlement import settling, store
+from smrx.settlement.alarms import Alarm, AlarmCode, Alarms
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.metrics import Metrics
+from smrx.settlement.settling import Settling
+from smrx.settlement.sinks import Checkpoint
+from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.sinks.retrying import RetryingSink, Trouble
+
+from .market import market_events
+from .running import Events, expected_rows, rows
+from .test_crash import check
+
+
+def opened(directory: Path, *sinks: CsvSink, cluster: str = "local") -> Settling:
+    found = Settling(cluster, str(directory / "books"), sinks or [CsvSink(directory)])
+    found.open()
+    return found
+
+
+def settled(directory: Path, events: Events) -> Settling:
+    verifier = opened(directory)
+    verifier.take(events[verifier.ledger.sequence :], lambda command: 7)
+    verifier.commit(lambda command: 7)
+    return verifier
+
+
+def test_a_checkpoint_is_made_at_least_every_thousand_trades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 25)
+    verifier = opened(tmp_path)
+    seen = [0]
+    sink = verifier._sinks[0]
+    original = sink.commit
+
+    def commit(checkpoint: Checkpoint) -> None:
+        seen.append(checkpoint.match_id)
+        original(checkpoint)
+
+    monkeypatch.setattr(sink, "commit", commit)
+    events = market_events()
+    verifier.take(events, lambda command: 7)
+    verifier.commit(lambda command: 7)
+    verifier.close()
+    # A command that trades with many orders at once is not parted.
+    assert max(np.diff(seen)) <= 25 + 20
+    assert seen[-1] == len(expected_rows(events))
+    check(tmp_path, events)
+
+
+def test_new_books_replace_a_long_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 32 << 10)
+    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 10)
+    events = market_events()
+    settled(tmp_path, events).close()
+    saved = json.loads((tmp_path / "books" / "checkpoint.json").read_bytes())
+    assert saved["books_sequence"] > 1000
+    assert saved["journal_bytes"] < 64 << 10
+    assert len(list((tmp_path / "books").glob("*.bin"))) == 2
+    check(tmp_path, events)
+
+
+@pytest.mark.parametrize("name", ["journal-0.bin", "checkpoint.json"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    settled(tmp_path, market_events()).close()
+    path = tmp_path / "books" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(SinkMismatch, match="expected"):
+        opened(tmp_path)
+
+
+def test_damaged_books_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 0)
+    settled(tmp_path, market_events()).close()
+    (path,) = (tmp_path / "books").glob("books-*.bin")
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SinkMismatch, match="expected the bytes that were saved"):
+        opened(tmp_path)
+
+
+def test_a_sink_of_another_history_is_refused(tmp_path: Path) -> None:
+    settled(tmp_path, market_events()).close()
+    for path in (tmp_path / "books").iterdir():
+        path.unlink()
+    with pytest.raises(SinkMismatch, match=r"holds another history|expected trades"):
+        settled(tmp_path, market_events(commands=4000, seed=2))
+
+
+def test_a_new_sink_gets_what_the_journal_has(tmp_path: Path) -> None:
+    events = market_events()
+    settled(tmp_path, events).close()
+    verifier = opened(tmp_path, CsvSink(tmp_path), CsvSink(tmp_path / "second"))
+    assert verifier.ledger.sequence == len(events)
+    verifier.close()
+    assert rows(tmp_path / "second") == expected_rows(events)
+
+
+def test_a_new_sink_that_the_journal_cannot_fill_starts_everything_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 0)
+    events = market_events()
+    settled(tmp_path, events).close()
+    verifier = opened(tmp_path, CsvSink(tmp_path), CsvSink(tmp_path / "second"))
+    assert verifier.ledger.sequence == 0
+    verifier.take(events, lambda command: 7)
+    verifier.commit(lambda command: 7)
+    verifier.close()
+    assert rows(tmp_path / "second") == rows(tmp_path) == expected_rows(events)
+    check(tmp_path, events)
+
+
+class Failing(CsvSink):
+    """A sink whose disk is full at times."""
+
+    full = 0
+
+    def write(self, events: Events) -> None:
+        if self.full:
+            self.full -= 1
+            raise SinkError("no space left on device")
+        super().write(events)
+
+
+def test_a_sink_that_fails_stops_the_checkpoint_and_loses_nothing(tmp_path: Path) -> None:
+    events = market_events()
+    said: list[Trouble] = []
+    sink = Failing(tmp_path)
+    verifier = Settling(
+        "local",
+        str(tmp_path / "books"),
+        [sink],
+        lambda inner: RetryingSink(inner, on_trouble=said.append, first_pause=0.001),
+    )
+    verifier.open()
+    verifier.take(events[:2000], lambda command: 7)
+    sink.full = 3
+    verifier.take(events[2000:], lambda command: 7)
+    verifier.commit(lambda command: 7)
+    verifier.close()
+    assert [trouble.attempt for trouble in said] == [1, 2, 3]
+    check(tmp_path, events)
+
+
+def test_a_sink_that_is_given_up_leaves_the_checkpoint_where_it_was(tmp_path: Path) -> None:
+    events = market_events()
+    sink = Failing(tmp_path)
+    verifier = Settling(
+        "local", str(tmp_path / "books"), [sink], lambda inner: RetryingSink(inner, wait=lambda seconds: True)
+    )
+    verifier.open()
+    sink.full = 1
+    with pytest.raises(SinkError, match="no space left"):
+        verifier.take(events, lambda command: 7)
+    verifier.close()
+    assert not (tmp_path / "books" / "checkpoint.json").exists()
+    settled(tmp_path, events).close()
+    check(tmp_path, events)
+
+
+def test_an_alarm_is_logged_counted_and_given_to_the_hook(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    script = tmp_path / "hook.sh"
+    script.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/code; cat > {tmp_path}/alarm\n')
+    script.chmod(0o755)
+    seen: list[Alarm] = []
+    alarms = Alarms("venue", str(script), seen.append)
+    with caplog.at_level(logging.ERROR):
+        alarms.say(AlarmCode.GAP, "events 3 to 4 are missing", sequence=3, node=2)
+    alarms.close()
+    told = json.loads((tmp_path / "alarm").read_bytes())
+    assert (told["code"], told["cluster"], told["sequence"], told["node"]) == ("GAP", "venue", 3, 2)
+    assert "account" not in told
+    assert (tmp_path / "code").read_text() == "GAP\n"
+    assert "alarm GAP: events 3 to 4 are missing" in caplog.text
+    assert ([alarm.code for alarm in seen], alarms.count) == ([AlarmCode.GAP], 1)
+
+
+def test_a_hook_that_hangs_or_is_not_there_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("smrx.settlement.alarms._HOOK_SECONDS", 1.0)
+    hanging, missing = Alarms("venue", "sh -c 'exec sleep 60'"), Alarms("venue", "/nonexistent/hook")
+    started = time.monotonic()
+    for _ in range(20):
+        hanging.say(AlarmCode.GAP, "again")
+    missing.say(AlarmCode.GAP, "once")
+    assert time.monotonic() - started < 5
+    deadline = time.monotonic() + 20
+    while hanging._running and time.monotonic() < deadline:
+        hanging.tend()
+    assert not hanging._running
+    assert "did not end within" in caplog.text
+    assert "16 alarm hooks run already" in caplog.text
+    assert "the alarm hook /nonexistent/hook cannot be run" in caplog.text
+
+
+def test_metrics_are_served() -> None:
+    (port,) = free_ports(1)
+    metrics = Metrics(lambda: {"sequence": 42.0})
+    metrics.alarm(Alarm(code=AlarmCode.GAP, message="", time_ns=1, cluster="venue"))
+    metrics.serve(port)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+            text = reply.read().decode()
+    finally:
+        metrics.close()
+    assert "smrx_settlement_sequence 42.0" in text
+    assert 'smrx_settlement_alarms_total{code="GAP"} 1.0' in text
