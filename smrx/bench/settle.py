@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.bench.engine import Writer, market
+from smrx.bench.tapes import Writer, market
 from smrx.config import Config, NodeConfig, Settlement, SinkConfig
 from smrx.engine import Engine
 from smrx.settlement.alarms import Alarms
