@@ -19,6 +19,7 @@ that follow. Entries at or below the base mean nothing, so that a kill at any po
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
@@ -298,7 +299,10 @@ def check_readable(path: Path) -> None:
 
     A forked child reads all of it first.
     """
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Python warns of threads that hold locks; the child takes none.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         try:
             silence = os.open(os.devnull, os.O_WRONLY)

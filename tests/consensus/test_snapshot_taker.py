@@ -95,6 +95,7 @@ def test_for_a_peer_of_a_node_in_memory_no_file_is_written(tmp_path: Path) -> No
     assert store.newest() is None
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see descriptors")
 def test_the_child_holds_none_of_the_nodes_sockets_and_locks(tmp_path: Path) -> None:
     source = Source()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cluster.flow import Flow
 from cluster.proof import equal_logs, read_events
 from cluster.record import ClientRecord
@@ -136,6 +138,7 @@ def test_a_restored_cluster_may_live_in_memory(make_cluster: MakeCluster, tmp_pa
         restored.wait_for(lambda: [s.role for s in restored.statuses().values()] == ["learner"], 30, "a learner")
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit to limit another process")
 def test_a_full_disk_ends_a_node_with_one_sentence_and_nothing_acknowledged_is_lost(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(nodes=1, durability="disk")
     tape = generate(30_000, seed=9)
