@@ -187,7 +187,7 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
 
 
 @snapshot.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @options.config_option
 @options.json_option
 def restore(folder: Path, as_json: bool) -> None:
@@ -197,7 +197,7 @@ def restore(folder: Path, as_json: bool) -> None:
 
     \b
     Example:
-      smrx --config new.toml snapshot restore backup-monday
+      smrx snapshot restore backup-monday --config new.toml
     """
     config = options.config()
     compiling.ready_engine(lambda what: click.echo(what, err=True))

@@ -165,8 +165,11 @@ class ForkedSnapshots:
         return self._newest
 
     def oldest_index(self) -> int:
-        """Where the oldest one on the disk stands that is known to be whole."""
-        return min(self._kept, default=0)
+        """Where the older one on the disk stands that is known to be whole; 0 while there is no second one.
+
+        A single snapshot that rots would take everything with it: until there are two, the log can replace it.
+        """
+        return min(self._kept) if len(self._kept) > 1 else 0
 
     def known(self, stored: Sequence[Stored]) -> None:
         """Begin with these, oldest first, which were verified."""

@@ -63,7 +63,7 @@ class SnapshotStore(Protocol):
         ...
 
     def oldest_index(self) -> int:
-        """Where the oldest one kept for a restart stands; 0 if none is. The log from there on must stay."""
+        """Where the oldest one kept for a restart stands; 0 if none or only one is. The log from there on must stay."""
         ...
 
     def keep(self, snapshot: Snapshot) -> None:

@@ -108,7 +108,7 @@ class ModelSnapshots:
         return self._kept[-1] if self._kept else None
 
     def oldest_index(self) -> int:
-        return self._kept[0].index if self._kept else 0
+        return self._kept[0].index if len(self._kept) > 1 else 0
 
     def keep(self, snapshot: Snapshot) -> None:
         self._kept.append(snapshot)

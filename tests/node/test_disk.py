@@ -111,8 +111,8 @@ def test_after_a_restart_answers_events_and_state_are_there(tmp_path: Path, snap
     with alone(config) as exchange:
         answers = [exchange.submit(opened_accounts(request, 1)) for request in range(1, 101)]
         if snapshots:
-            turn_until(exchange.node, lambda: exchange.node.disk.snapshots.oldest_index() > 30)
-            turn_until(exchange.node, lambda: exchange.node.disk.journal.first_index > 30)
+            turn_until(exchange.node, lambda: exchange.node.disk.snapshots.oldest_index() > 20)
+            turn_until(exchange.node, lambda: exchange.node.disk.journal.first_index > 20)
         position, digest = exchange.node.machine.position(), exchange.node.machine.log_digest
         events = exchange.node.machine.events.range(1, exchange.node.machine.events.newest)
         assert events is not None
