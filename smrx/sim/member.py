@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.config import Timing
-from smrx.consensus import MemoryJournal, NotLeader, PeerTransport
+from smrx.consensus import NotLeader, PeerTransport
 from smrx.consensus.disk_journal import JournalError
 from smrx.consensus.messages import AppendReply, Body
 from smrx.consensus.storage import StorageFull
