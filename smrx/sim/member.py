@@ -11,12 +11,11 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.config import Timing
-from smrx.consensus import MemoryJournal, NotLeader, PeerTransport
+from smrx.consensus import NotLeader, PeerTransport
 from smrx.consensus.disk_journal import JournalError
 from smrx.consensus.messages import AppendReply, Body
 from smrx.consensus.storage import StorageFull
 from smrx.node.gateway import Route
-from smrx.node.machine import ExchangeMachine
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.disk import Disk, SimulatedSnapshots, opened, restart
 from smrx.sim.network import Network
@@ -24,6 +23,7 @@ from smrx.sim.parts import Parts
 from smrx.sim.profile import Profile
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
+from smrx.sim.watched import WatchedMachine
 from smrx.sim.world import World
 from smrx.wire import batches
 from smrx.wire.frames import FrameKind, LeaderHint
@@ -72,33 +72,6 @@ class SimulatedTransport(PeerTransport):
                 f"{self._member.journal.last_index}"
             )
         super().post(peer, body)
-
-
-class _Machine:
-    """The node's machine as the replica sees it, with the checker looking on."""
-
-    def __init__(
-        self, machine: ExchangeMachine, node: int, journal: MemoryJournal, checker: Checker, promises: Promises
-    ) -> None:
-        self._machine = machine
-        self._node = node
-        self._journal = journal
-        self._checker = checker
-        self._promises = promises
-        self.snapshot = machine.snapshot
-        self.position = machine.position
-        self.hash_at = machine.hash_at
-        self.hashes_between = machine.hashes_between
-
-    def apply(self, log_index: int, term: int, entry: bytes) -> None:
-        if log_index > self._checker.last_index:
-            self._promises.applying(self._node, self._journal, log_index)
-        self._checker.applying(self._node, log_index, term, entry)
-        self._machine.apply(log_index, term, entry)
-
-    def restore(self, data: bytes) -> None:
-        self._machine.restore(data)
-        self._checker.restored(self._node, self._machine.position())
 
 
 class Member:
@@ -205,7 +178,7 @@ class Member:
         self.replica = parts.replica(
             self.id,
             self._peers,
-            _Machine(self.machine, self.id, self.journal, self._checker, self._promises),
+            WatchedMachine(self.machine, self.id, self.journal, self._checker, self._promises),
             self.transport,
             self.meta,
             self.journal,
@@ -219,7 +192,7 @@ class Member:
 
     def _restart(self) -> None:
         self.journal = opened(self.disk, self._parts.disk_journal, self.meta, CLUSTER, self.id, self.step)
-        looking_on = _Machine(self.machine, self.id, self.journal, self._checker, self._promises)
+        looking_on = WatchedMachine(self.machine, self.id, self.journal, self._checker, self._promises)
         restart(self.disk, self.journal, self.meta, looking_on)
         for entry in self.machine.take_applied():
             self._checker.applied(self.id, entry)

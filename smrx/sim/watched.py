@@ -1,0 +1,33 @@
+"""A node's state machine as its replica sees it, with the checker looking on at every entry and restored state."""
+
+from smrx.consensus import MemoryJournal
+from smrx.node.machine import ExchangeMachine
+from smrx.sim.checker import Checker
+from smrx.sim.promises import Promises
+
+
+class WatchedMachine:
+    """The node's machine as the replica sees it, with the checker looking on."""
+
+    def __init__(
+        self, machine: ExchangeMachine, node: int, journal: MemoryJournal, checker: Checker, promises: Promises
+    ) -> None:
+        self._machine = machine
+        self._node = node
+        self._journal = journal
+        self._checker = checker
+        self._promises = promises
+        self.snapshot = machine.snapshot
+        self.position = machine.position
+        self.hash_at = machine.hash_at
+        self.hashes_between = machine.hashes_between
+
+    def apply(self, log_index: int, term: int, entry: bytes) -> None:
+        if log_index > self._checker.last_index:
+            self._promises.applying(self._node, self._journal, log_index)
+        self._checker.applying(self._node, log_index, term, entry)
+        self._machine.apply(log_index, term, entry)
+
+    def restore(self, data: bytes) -> None:
+        self._machine.restore(data)
+        self._checker.restored(self._node, self._machine.position())
