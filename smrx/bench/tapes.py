@@ -75,7 +75,9 @@ class Flow(NamedTuple):
 def market(accounts: int = ACCOUNTS, instruments: int = 1) -> Commands:
     """The commands that make assets, instruments, accounts with money, and a session for each account."""
     rows = np.zeros(3 + instruments + 4 * accounts, COMMAND)
-    rows["session_id"] = VENUE
+    # Sessions of accounts are named like these: the venue's is another one, however many there are.
+    venue = max(VENUE, accounts + 1)
+    rows["session_id"] = venue
     rows[0]["kind"] = CommandKind.OPEN_SESSION
     for row, symbol in ((rows[1], "BASE"), (rows[2], "QUOTE")):
         row["kind"] = CommandKind.ADD_ASSET
@@ -96,7 +98,7 @@ def market(accounts: int = ACCOUNTS, instruments: int = 1) -> Commands:
     for asset, deposits in ((1, base), (2, quote)):
         deposits["kind"] = CommandKind.DEPOSIT
         deposits["instrument"] = asset
-        deposits["order_id"] = asset * VENUE + names
+        deposits["order_id"] = asset * venue + names
         deposits["quantity_lots"] = funds
     sessions["kind"] = CommandKind.OPEN_SESSION
     sessions["session_id"] = names

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from smrx.bench import scale, svg
+from smrx.bench import scale, svg, tapes
 from smrx.engine.codes import Side
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,6 +29,11 @@ def test_a_command_that_is_refused_is_no_figure() -> None:
     bench = scale.Bench()
     with pytest.raises(scale.Unsupported, match="refused"):
         bench.send(bench.numbered(bench.orders(10, 0)))
+
+
+def test_there_may_be_more_accounts_than_the_venues_session_has_for_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tapes, "VENUE", 50)
+    assert scale.accounts(100) > 0
 
 
 def test_a_sweep_that_does_not_meet_its_makers_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
