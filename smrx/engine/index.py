@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from .jit import NIL, U1, U32, Array, inlined, kernel
+from .jit import NIL, U1, Array, inlined, kernel, multiply_fold
 
 #: 2^64 / golden ratio, and a second odd number to keep the two parts of a key apart.
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -20,10 +20,9 @@ NO_EXTRA: Final = NIL
 @inlined
 def home(cells: Array, key: Any, extra: Any) -> Any:
     """The cell where the search for a key begins."""
-    word = (key ^ (np.uint64(extra) * _SECOND)) * _GOLDEN
-    # Twice, so that keys that differ only in their high bits, as some clients' ids do, are told apart too.
-    word = (word ^ (word >> U32)) * _SECOND
-    return (word ^ (word >> U32)) & np.uint64(len(cells) - 1)
+    # Both halves of the product, so that keys that differ only in their high bits, as some clients' ids do, are told
+    # apart too.
+    return multiply_fold(key ^ (np.uint64(extra) * _SECOND), _GOLDEN) & np.uint64(len(cells) - 1)
 
 
 @inlined
@@ -52,11 +51,11 @@ def insert(cells: Array, key: Any, extra: Any, slot: Any) -> None:
 
 
 @kernel
-def remove(cells: Array, key: Any, extra: Any) -> None:
-    """Take out a key that is there, and close the hole so that no later search stops at it."""
+def remove(cells: Array, key: Any, extra: Any, slot: Any) -> None:
+    """Take out a key that is there, with its slot, and close the hole so that no later search stops at it."""
     mask = np.uint64(len(cells) - 1)
     hole = home(cells, key, extra)
-    while cells[hole].key != key or cells[hole].extra != extra or cells[hole].slot == NIL:
+    while cells[hole].slot != slot:
         hole = (hole + U1) & mask
     at = (hole + U1) & mask
     while cells[at].slot != NIL:
