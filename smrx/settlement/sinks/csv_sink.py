@@ -15,7 +15,7 @@ from smrx.settlement.sinks.base import Checkpoint, decode
 from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, is_file_of, layout, name_of
 from smrx.settlement.sinks.csv_reader import read_definitions
 from smrx.settlement.sinks.csv_stream import CsvStream, Rotation
-from smrx.settlement.sinks.files import lock, replace, sync_directory, telling
+from smrx.settlement.sinks.files import lock, make_directory, replace, sync_directory, telling
 from smrx.settlement.sinks.intake import Intake
 from smrx.settlement.sinks.rows import Rows
 from smrx.settlement.sinks.tabular import (
@@ -46,7 +46,7 @@ class CsvSink:
         files = self.layout
         try:
             with telling(files.directory):
-                files.directory.mkdir(parents=True, exist_ok=True)
+                make_directory(files.directory)
                 self._lock = lock(files.lock, self.name)
                 held = self._held()
                 self._intake = Intake(

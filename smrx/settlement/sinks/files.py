@@ -49,6 +49,14 @@ def sync_directory(path: Path) -> None:
         os.close(directory)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, durably."""
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        sync_directory(place.parent)
+
+
 def replace(path: Path, data: bytes) -> None:
     """Put a file into the place of another, atomically and durably."""
     beside = path.with_name(path.name + ".new")

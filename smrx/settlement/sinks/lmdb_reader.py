@@ -27,8 +27,8 @@ from smrx.settlement.sinks.lmdb_layout import (
 )
 from smrx.settlement.sinks.rows import DEFINITION_ROW, MOVEMENT_ROW, TRADE_ROW, Rows, of_account
 
-#: Address space for reading: more than any file of ours.
-_MAP_BYTES: Final = 1 << 40
+#: The size that the environment has by itself.
+_MAP_BYTES: Final = 0
 
 
 class LmdbReader:
@@ -47,12 +47,12 @@ class LmdbReader:
                 self._tables = {name: self._open(name) for name in TABLES}
                 self._transaction = self._env.begin()
                 found = self._transaction.get(STATE, db=self._tables[b"meta"])
+                state = LmdbState(FORMAT, None) if found is None else decode(bytes(found), LmdbState, FORMAT, self.name)
             except BaseException:
                 self._env.close()
                 raise
         except lmdb.Error as error:
             raise SinkError(f"{place}: expected the LMDB environment of a settlement, found: {error}") from None
-        state = LmdbState(FORMAT, None) if found is None else decode(bytes(found), LmdbState, FORMAT, self.name)
         self.checkpoint: Checkpoint | None = state.checkpoint
         self._indexed = state.indexed
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.files import lock, telling
+from smrx.settlement.sinks.files import lock, make_directory, sync_directory, telling
 from smrx.settlement.sinks.intake import Intake
 from smrx.settlement.sinks.lmdb_layout import FORMAT, NUMBER, OPTIONS, STATE, TABLES, LmdbState, account_key, key, keys
 from smrx.settlement.sinks.rows import DEFINITION_ROW, TRADE_ROW, Rows, Tables, join
@@ -49,7 +49,7 @@ class LmdbSink:
         self.close()
         try:
             with telling(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
+                make_directory(self.path)
                 self._lock = lock(self.path / "settlement.lock", self.name)
             with self._telling():
                 self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
@@ -58,6 +58,9 @@ class LmdbSink:
                 with self._env.begin() as transaction:
                     found = transaction.get(STATE, db=self._tables[b"meta"])
                     stored = [bytes(value) for _, value in transaction.cursor(self._tables[b"definitions"])]
+            with telling(self.path):
+                # LMDB syncs its file, but not the name of it.
+                sync_directory(self.path)
             self._state = LmdbState(FORMAT, None) if found is None else decode(found, LmdbState, FORMAT, self.name)
             definitions = np.frombuffer(b"".join(stored), DEFINITION_ROW)
             self._intake = Intake(self.name, cluster, self._state.checkpoint, definitions)

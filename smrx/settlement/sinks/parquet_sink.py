@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.files import lock, replace, sync_directory, telling, write_all
+from smrx.settlement.sinks.files import lock, make_directory, replace, sync_directory, telling, write_all
 from smrx.settlement.sinks.intake import Intake
 from smrx.settlement.sinks.parquet_layout import FORMAT, MANIFEST, TABLES, Manifest, Part, to_arrow
 from smrx.settlement.sinks.parquet_reader import read_table, read_tail
@@ -40,7 +40,7 @@ class ParquetSink:
         self._intake: Intake | None = None
         self._waiting: list[Tables] = []
         self._parts: list[Part] = []
-        self._tails: list[Rows] = []
+        self._tails: list[list[Rows]] = []  #: rows of the tails, by table, in pieces that are not empty
         self._obsolete: list[str] = []
         self._consistent = False  #: parts and tails are those of the manifest
 
@@ -49,14 +49,15 @@ class ParquetSink:
         self.close()
         try:
             with telling(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
+                make_directory(self.path)
                 self._lock = lock(self.path / "settlement.lock", self.name)
                 held = self._held()
                 self._parts = [held.trades, held.movements, held.definitions]
                 self._remove_unsettled()
                 definitions = list(read_table(self.path, TABLES[2], held.definitions))
                 self._intake = Intake(self.name, cluster, held.checkpoint, np.concatenate(definitions))
-                self._tails = [read_tail(self.path, *pair) for pair in zip(TABLES, self._parts, strict=True)]
+                tails = [read_tail(self.path, *pair) for pair in zip(TABLES, self._parts, strict=True)]
+                self._tails = [[tail] if len(tail) else [] for tail in tails]
                 self._consistent = True
         except BaseException:
             self.close()
@@ -86,11 +87,11 @@ class ParquetSink:
     def close(self) -> None:
         """See Sink. Settled rows of the tails become files, if that can be done now."""
         try:
-            if self._intake is not None and self._consistent and any(map(len, self._tails)):
+            if self._intake is not None and self._consistent and any(self._tails):
                 self._consistent = False
                 for i, tail in enumerate(self._tails):
-                    if len(tail):
-                        self._make_file(i, tail)
+                    if tail:
+                        self._make_file(i, np.concatenate(tail))
                         self._drop_tail(i)
                 self._finish(self._intake.held)
         except OSError:
@@ -132,15 +133,19 @@ class ParquetSink:
 
     def _append(self, i: int, rows: Rows) -> None:
         """Add rows to a table: to its tail, and what is full or of an earlier day to files."""
-        rest = np.concatenate([self._tails[i], rows])
-        full = False
+        tail = self._tails[i]
+        tail.append(rows)
+        another_day = self._daily and tail[0]["time_ns"][0] // DAY_NS != rows["time_ns"][-1] // DAY_NS
+        if sum(map(len, tail)) < self._rotate_trades and not another_day:
+            self._write_tail(i, rows)
+            return
+        rest = np.concatenate(tail)
         while end := self._end(rest):
             self._make_file(i, rest[:end])
-            rest, full = rest[end:], True
-        if full:
-            self._drop_tail(i)
-        self._write_tail(i, rest if full else rows)
-        self._tails[i] = rest
+            rest = rest[end:]
+        self._drop_tail(i)
+        self._write_tail(i, rest)
+        self._tails[i] = [rest] if len(rest) else []
 
     def _end(self, rows: Rows) -> int:
         """How many of the rows make the next file; 0 if they do not fill one yet."""

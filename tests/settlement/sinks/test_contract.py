@@ -1,9 +1,12 @@
 """What every sink promises, whatever it writes to."""
 
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import lmdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +15,9 @@ from hypothesis import strategies as st
 from smrx.config import Config, Settlement, SinkConfig
 from smrx.engine.codes import EventKind
 from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.sinks import Checkpoint, make_sinks
+from smrx.settlement.readers import open_reader
+from smrx.settlement.sinks import Checkpoint, make_sink, make_sinks
+from smrx.settlement.sinks.lmdb_layout import STATE
 from tests.settlement.sinks.conftest import make_place
 from tests.settlement.sinks.places import KINDS, Place, Step, run
 from tests.settlement.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
@@ -167,6 +172,25 @@ def test_any_batches_and_any_breaks_give_the_same(
         assert place.files() == once.files()
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "lmdb"])
+def test_a_newer_format_is_left_alone(kind: str, tmp_path: Path) -> None:
+    """PostgreSQL's is in test_postgresql.py."""
+    place = Place(kind, tmp_path)
+    run(sink := place.sink(), EVENTS, [(50, True)])
+    sink.close()
+    if kind == "lmdb":
+        with lmdb.open(str(tmp_path), max_dbs=6) as environment, environment.begin(write=True) as transaction:
+            table = environment.open_db(b"meta", transaction)
+            transaction.put(STATE, b'{"format": 2, "colour": "blue"}', db=table)
+    else:
+        file = next(tmp_path.glob("*.json"))
+        file.write_text('{"format": 2, "colour": "blue"}')
+    with pytest.raises(SinkMismatch, match="expected format 1 or older, found 2; use a newer smrx"):
+        sink.open(CLUSTER)
+    with pytest.raises(SinkMismatch, match="found 2"):
+        place.reader()
+
+
 def test_the_configuration_names_the_sinks(tmp_path: Path) -> None:
     config = Config(
         settlement=Settlement(
@@ -187,6 +211,22 @@ def test_the_configuration_names_the_sinks(tmp_path: Path) -> None:
         "PostgreSQL at db.example.org, database books, schema s",
     ], "and none of them shows a password"
     assert not list(tmp_path.iterdir()), "nothing is touched before open()"
+
+
+@pytest.mark.parametrize(
+    ("kind", "package", "extra"), [("postgresql", "psycopg", "postgres"), ("parquet", "pyarrow", "parquet")]
+)
+def test_a_missing_package_is_named_with_its_extra(
+    kind: Literal["postgresql", "parquet"], package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(sys.modules):
+        if name.split(".")[0] == package or name.startswith(f"smrx.settlement.sinks.{kind}"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    sink = SinkConfig(kind=kind, path="files", dsn="dbname=books")
+    for use in (make_sink, open_reader):
+        with pytest.raises(SinkMismatch, match=rf"{package}, found none; install it with: pip install smrx\[{extra}\]"):
+            use(sink, Path())
 
 
 def test_no_configuration_is_one_csv_file() -> None:
