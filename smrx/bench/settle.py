@@ -119,7 +119,7 @@ def run(
         lag = np.sort(np.concatenate(lags)) if lags else np.zeros(1)
         return {
             "events": held,
-            "seconds": round(catching, 3),
+            "seconds": round(catching, 6),
             "events_per_second": round(held / catching),
             # Of this process, its socket thread included: what a machine that is busy otherwise would do on a core.
             "events_per_cpu_second": round(held / worked),

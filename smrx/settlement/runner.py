@@ -50,7 +50,7 @@ class Summary(msgspec.Struct, kw_only=True):
 
     sequence: int  #: every event up to this one is verified
     command_sequence: int
-    state_hash: int  #: after the last command a majority attested
+    state_hash: str  #: in hex, after the last command a majority attested
     trades: int  #: settled: match ids 1 to this one
     trades_written: int  #: by this run
     committed: int  #: the last event of the last checkpoint
@@ -250,7 +250,7 @@ class Settlement:
         return Summary(
             sequence=ledger.sequence,
             command_sequence=ledger.command_sequence,
-            state_hash=self.quorum.attested.state_hash,
+            state_hash=f"{self.quorum.attested.state_hash:016x}",
             trades=ledger.trades,
             trades_written=ledger.trades - settling.trades_before,
             committed=settling.committed.event_sequence if settling.committed else 0,

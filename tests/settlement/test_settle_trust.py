@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from smrx.cli import run
-from smrx.config import Settlement
+from smrx.config import Settlement, SinkConfig
 from smrx.engine.codes import EventKind
 from smrx.feed.quorum import Quorum
 from smrx.settlement.ledger import Ledger
@@ -75,7 +75,7 @@ def test_a_majority_is_enough_and_says_so(tmp_path: Path, capsys: pytest.Capture
     assert rows(tmp_path) == expected_rows(events)
     assert (told["sequence"], told["unverified"], told["attested_by"]) == (len(events), 0, [1, 3])
     assert told["balances_compared"] >= 1
-    assert told["state_hash"] == 7
+    assert told["state_hash"] == "0000000000000007"
 
 
 def test_less_than_a_majority_is_never_settled(
@@ -315,6 +315,19 @@ def test_what_is_settled_is_derived_once_more(tmp_path: Path, capsys: pytest.Cap
         for more in ([], ["--from-nodes"]):
             assert run(["settle", "verify", *options, *more]) == 6
             assert "trade 20: expected " in capsys.readouterr().err
+
+
+def test_several_sinks_at_once_are_settled_and_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = market_events()
+    places = tuple(SinkConfig(kind=kind, path=str(tmp_path / kind)) for kind in ("csv", "lmdb"))
+    settlement = Settlement(directory=str(tmp_path / "settled"), sinks=places)
+    with cluster(1, {1: whole(events)}) as nodes:
+        config = str(write_config(tmp_path, nodes, settlement=settlement))
+        assert run(["settle", "run", "--config", config, "--idle", "0.3"]) == 0
+    assert run(["settle", "verify", "--config", config, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.split("events/s\n")[1])
+    assert (len(told["sinks"]), told["sequence"]) == (2, len(events))
+    assert told["trades"] == len(expected_rows(events)) == len(rows(tmp_path / "csv"))
 
 
 def test_verify_names_the_account_whose_movements_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
