@@ -12,6 +12,8 @@ from smrx.engine.codes import EventKind
 from smrx.settlement.errors import SettlementError, Violation
 from smrx.settlement.ledger import Ledger
 from smrx.wire import balances
+from tests.oracle.machine import Oracle
+from tests.property.flow import seeded_tape
 
 from .market import market_events, oracle
 
@@ -338,3 +340,21 @@ def test_no_event_stream_breaks_the_ledger(data: st.DataObject) -> None:
     else:
         return
     assert 1 <= violation.sequence <= 401
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_books_are_the_exchanges_whatever_it_does(seed: int) -> None:
+    """The flow that compares engine and oracle reaches every kind of event; the books must come to the same."""
+    machine = Oracle()
+    parts = [machine.apply(batch.commands, batch.time_ns).events for batch in seeded_tape(seed, 1500).batches]
+    ledger = verify(np.concatenate(parts))
+    found = {(b.account, b.asset): (b.available, b.held) for b in ledger.balances() if b.total or b.held}
+    expected = {
+        (account, asset): (available, held)
+        for account, asset, available, held in machine.inspect.balances().tolist()
+        if available or held
+    }
+    assert found == expected
+    orders = machine.inspect.orders()
+    assert ledger.order_leaves() == dict(zip(orders["order_id"].tolist(), orders["leaves_lots"].tolist(), strict=True))
+    assert ledger.trades == machine.match_sequence
