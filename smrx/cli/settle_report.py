@@ -122,10 +122,8 @@ def _telling() -> Iterator[None]:
 
     try:
         yield
-    except SinkError as error:
-        raise Failure(Exit.RESOURCE, str(error)) from error
-    except SinkMismatch as error:
-        raise Failure(Exit.DIVERGED, str(error)) from error
+    except (SinkError, SinkMismatch) as error:
+        raise Failure(Exit.SINK, str(error)) from error
 
 
 def _open(sink: str | None, path: Path | None) -> "Reader":

@@ -86,12 +86,15 @@ class Engine:
         self._turn = state.turn[0]
         # Reading an item of a memoryview takes a tenth of the time that reading a field of a record does.
         self._written = state.turn["written"].data
+        self._stage = state.turn["stage"].data
         self._addresses = entry.addresses(state)
         self._few = _Few()
         self.inspect = Inspect(state)
 
     def apply(self, commands: NDArray[Any], time_ns: int) -> Result:
         """Apply commands in order at a time. Whatever is wrong with one of them is its outcome, never an exception."""
+        if self._stage[0]:
+            raise EngineError("a call before was broken off in the middle of a command: expected a restored engine")
         commands = _readable(commands)
         count = len(commands)
         hashes = np.empty(count, np.uint64)

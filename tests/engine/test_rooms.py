@@ -123,3 +123,20 @@ def test_without_a_ledger_the_same_orders_match() -> None:
     assert desk.engine.check_invariants() == []
     with pytest.raises(EngineError, match="without a ledger"):
         desk.engine.snapshot()
+
+
+def test_a_call_that_was_broken_off_in_a_command_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a command is nothing that anybody may see."""
+    desk = Desk()
+    batches = tape(desk)
+    desk.engine.apply(*batches[0])
+
+    def no_memory(*_: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "_make_room", no_memory)
+        with pytest.raises(MemoryError):
+            desk.engine.apply(*batches[1])
+    with pytest.raises(EngineError, match="in the middle of a command"):
+        desk.engine.apply(*batches[1])

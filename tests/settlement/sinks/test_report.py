@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.cli import run as smrx
+from smrx.cli.exits import Exit
 from smrx.engine.codes import EventKind
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.report import Query, _sums, make_report
@@ -213,7 +214,7 @@ def test_what_cannot_be_reported_is_said(
 
 
 def test_nothing_to_read_and_nothing_settled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert smrx(["settle", "report", "--path", str(tmp_path)]) == 7
+    assert smrx(["settle", "report", "--path", str(tmp_path)]) == Exit.SINK
     assert "expected the directory of a sink or a .csv file beside its checkpoint" in capsys.readouterr().err
     sink = CsvSink(tmp_path)
     sink.open("test")
@@ -231,7 +232,7 @@ def test_the_configured_sink_is_read(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert smrx(["--config", str(config), "settle", "report", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trades_settled"] == 3
-    assert smrx(["--config", str(config), "settle", "report", "--sink", "lmdb"]) == 7
+    assert smrx(["--config", str(config), "settle", "report", "--sink", "lmdb"]) == Exit.SINK
     assert "expected one of kind lmdb, found csv" in capsys.readouterr().err
 
 
@@ -239,7 +240,7 @@ def test_a_changed_figure_that_makes_a_debt_is_found(tmp_path: Path, capsys: pyt
     events = hand_market()
     events["quantity_lots"][5] -= 200_000  # the deposit that paid for it all
     market = settle(tmp_path / "m", events)
-    assert smrx(["settle", "report", "--path", str(market)]) == 6
+    assert smrx(["settle", "report", "--path", str(market)]) == Exit.SINK
     assert "account 1, asset USD: expected a closing balance of 0 or more, found -120005" in capsys.readouterr().err
 
 
