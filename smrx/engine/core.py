@@ -23,8 +23,8 @@ LEAST_EVENTS: Final = 64
 #: A buffer that is filled to less than one part in so many is not handed out: whoever keeps an event would keep it all.
 SPARSE: Final = 8
 #: Calls with no more commands than this write their events into a buffer that the engine keeps, and hand out a copy:
-#: for one command, making an array costs more than applying it.
-FEW_COMMANDS: Final = 8
+#: for one command, making an array costs more than applying it, and for 64 of them it is still a quarter.
+FEW_COMMANDS: Final = 64
 
 
 class Result(NamedTuple):
