@@ -116,7 +116,7 @@ class Settlement:
         return self.settling.ledger.sequence
 
     def turn(self, timeout: float = _TURN_SECONDS, until_sequence: int | None = None) -> int:
-        """Take in what is released within `timeout` seconds, as far as the command of `until_sequence`; count the events.
+        """Take in what is released within `timeout` seconds, up to the command of `until_sequence`; count events.
 
         Raises FeedError (a gap that cannot be filled, nodes that disagree) and SettlementError.
         """
