@@ -116,7 +116,7 @@ class Settlement:
         return self.settling.ledger.sequence
 
     def turn(self, timeout: float = _TURN_SECONDS, until_sequence: int | None = None) -> int:
-        """Take in what is released within `timeout` seconds, as far as `until_sequence`; return how many events.
+        """Take in what is released within `timeout` seconds, up to the command of `until_sequence`; count events.
 
         Raises FeedError (a gap that cannot be filled, nodes that disagree) and SettlementError.
         """
@@ -129,8 +129,10 @@ class Settlement:
         for node, position in self.quorum.positions:
             self.comparison.add(node, position)
         self.quorum.positions.clear()
-        if until_sequence is not None:
-            events = events[: max(0, until_sequence - self.sequence)]
+        if until_sequence is not None and len(events) > (wanted := max(0, until_sequence - self.sequence)):
+            # To the end of its command: what is released is whole commands, and so are checkpoints.
+            commands = events["command_sequence"]
+            events = events[: int(np.searchsorted(commands, commands[wanted - 1], side="right")) if wanted else 0]
         now = time.monotonic()
         if len(events):
             self._last_event_at = now
