@@ -158,8 +158,9 @@ class SimulatedSnapshots:
     def keep(self, snapshot: Snapshot) -> None:
         """See SnapshotStore."""
         self._step()
-        kept = [known for known in self._disk.snapshots if known.index < snapshot.index]
-        self._disk.snapshots[:] = [*kept[1 - _KEPT :], snapshot]
+        # One that was begun before a leader sent a newer one may come after it.
+        others = [known for known in self._disk.snapshots if known.index != snapshot.index]
+        self._disk.snapshots[:] = sorted([*others, snapshot], key=lambda known: known.index)[-_KEPT:]
         self._refused.discard(snapshot.index)
         self._step()
 

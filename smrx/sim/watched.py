@@ -1,4 +1,4 @@
-"""A node's state machine as its replica sees it, with the checker looking on at every entry and restored state."""
+"""A node's state machine as its replica sees it: the checker looks on at every entry and every restored state."""
 
 from smrx.consensus import MemoryJournal
 from smrx.node.machine import ExchangeMachine

@@ -21,6 +21,16 @@ print(*(simulate(seed).digest for seed in range(40, 52)))
 """
 
 
+#: Each once found a fault, of the cluster or of the simulation.
+REGRESSIONS = (1726, 1898, 1973, 20874)
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_a_seed_that_once_failed_holds(seed: int) -> None:
+    verdict = simulate(seed)
+    assert verdict.failure is None, f"{verdict.command}: {verdict.failure}"
+
+
 @pytest.mark.parametrize("first", range(0, SEEDS, _SLICE))
 def test_everything_holds(first: int) -> None:
     tally = run_seeds(range(first, first + _SLICE))
