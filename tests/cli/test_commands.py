@@ -1,4 +1,4 @@
-"""The commands of the README against a real cluster that `smrx cluster up` started."""
+"""The commands that make a market, against a real cluster that `smrx cluster up` started."""
 
 import json
 import re
@@ -12,7 +12,17 @@ from smrx import cli
 from smrx.cli.exits import Exit
 from smrx.local import LocalCluster
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
+MARKET = """\
+asset add BTC --decimals 8
+asset add USD --decimals 6
+instrument add BTC-USD --base BTC --quote USD --tick 0.01 --lot 0.0001
+account open 7
+account open 8
+account deposit 7 1000000.00 USD
+account deposit 8 10 BTC
+order place --account 8 BTC-USD sell 0.5 --price 50000.00
+order place --account 7 BTC-USD buy 0.2 --price 50000.00
+"""
 
 Smrx = Callable[..., str]
 
@@ -41,15 +51,11 @@ def smrx(config_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 @pytest.fixture(scope="module")
 def market(config_path: Path) -> Iterator[None]:
-    """A running cluster with the README's market and trade on it."""
-    lines = re.findall(
-        r"^smrx ((?:asset|instrument|account|order) .*)$", README.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert len(lines) >= 8
+    """A running cluster with a market and a trade on it."""
     config = ["--config", str(config_path)]
     try:
         assert cli.run([*config, "cluster", "up"]) == Exit.OK
-        for line in lines:
+        for line in MARKET.splitlines():
             assert cli.run([*config, *line.split()]) == Exit.OK, line
         yield
     finally:
