@@ -21,7 +21,7 @@ MODULES: Final = tuple(
     for name in (
         "codes", "records", "jit", "xxh3", "state", "tables", "index", "pool", "book", "digest", "emit", "fees",
         "refusals", "ledger", "registry", "expiry", "orders", "sessions", "venue", "conditions", "stops", "matching",
-        "placing", "replacing", "ahead", "machine", "entry",
+        "placing", "replacing", "machine", "entry",
     )
 )  # fmt: skip
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from .ahead import look_ahead, worth_it
 from .codes import CommandKind, EventKind, OutcomeStatus, Reason
 from .digest import chain, refresh_session
 from .emit import begin, refused
@@ -297,7 +296,6 @@ def apply(
     if turn.stage == FRESH:
         turn.written = 0
     turn.fit = 0
-    large = worth_it(state)
     while done < len(commands):
         if turn.fit == 0:
             turn.fit = commands_that_fit(state)
@@ -305,8 +303,6 @@ def apply(
                 turn.fit = 0
                 turn.needed = 0
                 break
-        if large:
-            look_ahead(state, commands, done)
         if not step(state, commands[done], time_ns, outcomes[done], events):
             break
         if turn.written != turn.first:

@@ -30,7 +30,7 @@ from numba.extending import (
 )
 
 from .jit import INTERPRETED
-from .state import CACHE_LINE, DTYPES
+from .state import DTYPES
 
 _FIELDS: Final = {name: (number, from_dtype(dtype)) for number, (name, dtype) in enumerate(DTYPES.items())}
 _WORD: Final = ir.IntType(64)
@@ -199,30 +199,6 @@ def _state_of(_: Any, addresses: Any) -> Any:
     return StateType()(addresses), generate
 
 
-def _prefetch(_: Any, record: Any) -> Any:
-    """Ask for the cache lines of a record; it is not read, and what is not there does no harm."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        number = ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch",
-            (_BYTE_POINTER,),
-            ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, number, number, number]),
-        )
-        address = builder.bitcast(values[0], _BYTE_POINTER)
-        for line in range(0, signature.args[0].size, CACHE_LINE):
-            place = builder.gep(address, [ir.Constant(_WORD, line)])
-            # To be read, kept near, data.
-            builder.call(function, [place, ir.Constant(number, 0), ir.Constant(number, 3), ir.Constant(number, 1)])
-        return context.get_dummy_value()
-
-    return types.void(record), generate
-
-
-def _prefetch_interpreted(_: Any) -> None:
-    """Without compilation there is nothing to win."""
-
-
 register_model(TableType)(_TableModel)
 register_model(StateType)(_StateModel)
 infer_getattr(_StateFields)
@@ -235,4 +211,3 @@ lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setite
 lower_builtin(len, TableType)(_len)
 table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
 state_of: Any = intrinsic(_state_of)
-prefetch: Any = _prefetch_interpreted if INTERPRETED else intrinsic(_prefetch)
