@@ -156,7 +156,7 @@ def close_level(state: Tables, slot: Any) -> None:
     nodes = state.nodes
     level = levels[slot]
     book = state.books[level.book]
-    remove(state.level_index, np.uint64(level.price), level.book)
+    remove(state.level_index, np.uint64(level.price), level.book, slot)
     if level.better == NIL:
         book.best = level.worse
     else:

@@ -86,12 +86,15 @@ class Engine:
         self._turn = state.turn[0]
         # Reading an item of a memoryview takes a tenth of the time that reading a field of a record does.
         self._written = state.turn["written"].data
+        self._stage = state.turn["stage"].data
         self._addresses = entry.addresses(state)
         self._few = _Few()
         self.inspect = Inspect(state)
 
     def apply(self, commands: NDArray[Any], time_ns: int) -> Result:
         """Apply commands in order at a time. Whatever is wrong with one of them is its outcome, never an exception."""
+        if self._stage[0]:
+            raise EngineError("a call before was broken off in the middle of a command: expected a restored engine")
         commands = _readable(commands)
         count = len(commands)
         hashes = np.empty(count, np.uint64)
@@ -145,8 +148,8 @@ class Engine:
             first = written
         parts.append(events[:first])
         carried = written - first
-        # At least twice as many as before, so that a long cascade is not carried often.
-        more = np.empty(max(EVENTS_PER_COMMAND * commands, 2 * carried + needed, LEAST_EVENTS), EVENT)
+        # Several times what there is, so that a long cascade is seldom carried. What is not written takes no memory.
+        more = np.empty(max(EVENTS_PER_COMMAND * commands, 4 * carried + needed, LEAST_EVENTS), EVENT)
         more[:carried].view(np.uint64)[:] = events[first:written].view(np.uint64)
         self._turn["written"] = carried
         self._turn["first"] = 0

@@ -20,7 +20,8 @@ NO_EXTRA: Final = NIL
 @inlined
 def home(cells: Array, key: Any, extra: Any) -> Any:
     """The cell where the search for a key begins."""
-    # Both halves of the product: the high one tells keys apart that differ only in their high bits.
+    # Both halves of the product, so that keys that differ only in their high bits, as some clients' ids do, are told
+    # apart too.
     return multiply_fold(key ^ (np.uint64(extra) * _SECOND), _GOLDEN) & np.uint64(len(cells) - 1)
 
 
@@ -50,11 +51,11 @@ def insert(cells: Array, key: Any, extra: Any, slot: Any) -> None:
 
 
 @kernel
-def remove(cells: Array, key: Any, extra: Any) -> None:
-    """Take out a key that is there, and close the hole so that no later search stops at it."""
+def remove(cells: Array, key: Any, extra: Any, slot: Any) -> None:
+    """Take out a key that is there, with its slot, and close the hole so that no later search stops at it."""
     mask = np.uint64(len(cells) - 1)
     hole = home(cells, key, extra)
-    while cells[hole].key != key or cells[hole].extra != extra or cells[hole].slot == NIL:
+    while cells[hole].slot != slot:
         hole = (hole + U1) & mask
     at = (hole + U1) & mask
     while cells[at].slot != NIL:

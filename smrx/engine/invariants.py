@@ -254,27 +254,27 @@ def indexes(state: State) -> Iterator[str]:
                 yield f"{index}: a search stops before it finds its key"
 
 
-def _multiply_fold(words: Any, factor: int) -> Any:
-    """The low word of each product, xor its high word, by halves: NumPy has no 128 bits."""
-    half, low = np.uint64(32), np.uint64(0xFFFF_FFFF)
-    a, b = words & low, words >> half
-    c, d = np.uint64(factor & 0xFFFF_FFFF), np.uint64(factor >> 32)
-    middle = ((a * c) >> half) + ((a * d) & low) + ((b * c) & low)
-    high = b * d + ((a * d) >> half) + ((b * c) >> half) + (middle >> half)
-    return words * np.uint64(factor) ^ high
-
-
 def _reachable(cells: Rows, filled: Any) -> bool:
     """Between the cell where the search for a key begins and the one where the key is, no cell is empty."""
     size = len(cells)
     with np.errstate(over="ignore"):
         word = cells["extra"][filled].astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
-        word = _multiply_fold(cells["key"][filled] ^ word, 0x9E3779B97F4A7C15)
+        word = _folded(cells["key"][filled] ^ word, 0x9E3779B97F4A7C15)
     begin = (word & np.uint64(size - 1)).astype(np.int64)
     # Filled cells up to and without a position, over the table twice so that a search may go over its end.
     up_to = np.concatenate([[0], np.cumsum(np.tile(cells["slot"] != 0, 2))])
     end = np.where(filled < begin, filled + size, filled)
     return bool((up_to[end] - up_to[begin] == end - begin).all())
+
+
+def _folded(words: Any, factor: int) -> Any:
+    """The low word of each 128-bit product, xor its high word: by halves, as NumPy has no such product."""
+    half, low = np.uint64(32), np.uint64(0xFFFF_FFFF)
+    upper, lower = words >> half, words & low
+    above, below = np.uint64(factor >> 32), np.uint64(factor & 0xFFFF_FFFF)
+    middle = upper * below + ((lower * below) >> half)
+    across = lower * above + (middle & low)
+    return (words * np.uint64(factor)) ^ (upper * above + (middle >> half) + (across >> half))
 
 
 def money(state: State) -> Iterator[str]:

@@ -106,7 +106,7 @@ def most_events(
     makers = min(np.int64(book.orders), lots)
     if 2 + 3 * makers <= space:
         return 2 + 3 * makers
-    return 2 + 3 * makers_in_reach(state, book, side, limit, lots)
+    return 2 + 3 * min(makers, makers_in_reach(state, book, side, limit, lots))
 
 
 @kernel

@@ -71,9 +71,9 @@ def delist(state: Tables, slot: Any) -> None:
     else:
         orders[order.newer].older = order.older
     account.orders = np.uint32(account.orders - 1)
-    remove(state.order_index, order.order_id, NO_EXTRA)
+    remove(state.order_index, order.order_id, NO_EXTRA, slot)
     if order.client_order_id != U0:
-        remove(state.client_index, order.client_order_id, order.account_id)
+        remove(state.client_index, order.client_order_id, order.account_id, slot)
     if order.session != NIL:
         session = state.sessions[order.session]
         session.orders = np.uint32(session.orders - 1)

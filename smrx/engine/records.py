@@ -16,8 +16,8 @@ OUTCOME_SIZE: Final = 64
 #:   every kind but OPEN_SESSION, TICK, DISCONNECT: session_id, request_id (= the session's last + 1)
 #:   PLACE          side order_type tif stp flags account instrument client_order_id price_ticks quantity_lots
 #:                  (price_ticks 0 for MARKET and STOP; quantity_lots = quote units with QUOTE_BUDGET), and
-#:                  order_id = the extra word: the stop price of a STOP or STOP_LIMIT; for a LIMIT the display lots of an
-#:                  iceberg in the low half and the expiry of a GTD order, in seconds since 1970, in the high half
+#:                  order_id = the extra word: the stop price of a STOP or STOP_LIMIT; for a LIMIT the display lots
+#:                  of an iceberg in the low half and the expiry of a GTD order, in seconds since 1970, in the high half
 #:   CANCEL         account, and order_id or else client_order_id (exactly one of them non-zero)
 #:   REPLACE        account, order_id or else client_order_id, price_ticks, quantity_lots (the new total)
 #:   MASS_CANCEL    account, instrument (0 = all), side (ANY = both)
@@ -105,9 +105,10 @@ RULES_COMMAND: Final = np.dtype(
 #:                    quantity_lots leaves_lots, and counter_order_id = the order's extra word (see PLACE)
 #:   TRIGGERED        as NEW, after a stop order became a market or limit order; cum_lots
 #:   PARTIALLY_FILLED, FILLED   the order's side order_type tif stp flags account instrument order_id client_order_id
-#:                    counter_order_id and match_id; price_ticks and quantity_lots of this fill; cum_lots and leaves_lots after it
-#:   CANCELLED, EXPIRED   the order's fields as in NEW (quantity_lots = order quantity), reason, cum_lots;
-#:                    leaves_lots = 0; the lots that died = quantity_lots - cum_lots
+#:                    counter_order_id (the extra word) and match_id; price_ticks and quantity_lots of this fill;
+#:                    cum_lots and leaves_lots after it (leaves_lots 0 with QUOTE_BUDGET, in NEW too)
+#:   CANCELLED, EXPIRED   the order's fields as in NEW (quantity_lots = order quantity; cum_lots with QUOTE_BUDGET),
+#:                    reason, cum_lots; leaves_lots = 0; the lots that died = quantity_lots - cum_lots
 #:   REPLACED         the order's fields as in NEW after the change, cum_lots, leaves_lots; reason SELF_TRADE where
 #:                    self-trade prevention made it smaller
 #:   REJECTED         reason; and side order_type tif stp flags account instrument order_id client_order_id price_ticks
@@ -130,8 +131,8 @@ RULES_COMMAND: Final = np.dtype(
 #:   STATUS_SET       instrument, side = status, quantity_lots = orders cancelled. After the CANCELLED events
 #:   LIMITS_SET       account, instrument = max_open_orders, order_id = max_open_notional, price_ticks =
 #:                    max_order_notional, quantity_lots = max_order_quantity
-#:   RULES_SET        instrument, account = taker_fee, counter_account = maker_fee (two's complement), cum_lots = band_bp,
-#:                    client_order_id = min_price_ticks, order_id = min_notional, price_ticks = max_notional,
+#:   RULES_SET        instrument, account = taker_fee, counter_account = maker_fee (two's complement), cum_lots =
+#:                    band_bp, client_order_id = min_price_ticks, order_id = min_notional, price_ticks = max_notional,
 #:                    quantity_lots = min_quantity_lots
 #:   KILLED, REVIVED, TICKED   nothing more
 EVENT: Final = np.dtype(
@@ -161,8 +162,9 @@ EVENT: Final = np.dtype(
 #:   event_kind      the order's state after the command: PLACE: NEW, PARTIALLY_FILLED, FILLED, EXPIRED or REJECTED;
 #:                   others: the kind of the event that answers it
 #:   first_event, event_count   the command's events (sequence of the first, 0 if none; number of them)
-#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE); MASS_CANCEL, SET_STATUS, CLOSE_SESSION,
-#:                   DISCONNECT: cum_lots = orders cancelled; DEPOSIT, WITHDRAW: cum_lots = available after
+#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE), before any stop it triggers;
+#:                   MASS_CANCEL, SET_STATUS, CLOSE_SESSION, DISCONNECT: cum_lots = orders cancelled; DEPOSIT, WITHDRAW:
+#:                   cum_lots = available after
 OUTCOME: Final = np.dtype(
     {
         "names": [

@@ -118,6 +118,7 @@ _CELLS: Final[dict[str, Callable[[int], str]]] = {
     "side": lambda value: name_of(Side, value),
     "order_type": lambda value: name_of(OrderType, value),
     "tif": lambda value: name_of(TimeInForce, value),
+    "stp": lambda value: name_of(Stp, value),
 }
 
 

@@ -117,6 +117,6 @@ def leave_session(state: Tables, command: Record, outcome: Record, events: Array
     outcome.event_kind = kind
     outcome.cum_lots = cancelled
     if kind == EventKind.SESSION_CLOSED:
-        remove(state.session_index, session.session_id, NO_EXTRA)
+        remove(state.session_index, session.session_id, NO_EXTRA, turn.session)
         forget(core, session)
         give_back(state.pools[SESSIONS], state.sessions, turn.session)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from smrx.engine import Engine, Result
-from smrx.engine.codes import CommandKind, Side
+from smrx.engine.codes import CommandKind, EventKind, OrderType, Reason, Side, TimeInForce
 from tests.commands import (
     Commands,
     add_asset,
@@ -15,6 +15,8 @@ from tests.commands import (
     open_account,
     open_session,
     place,
+    set_limits,
+    set_rules,
 )
 
 VENUE = 1
@@ -22,6 +24,8 @@ VENUE = 1
 BASE, QUOTE = 1, 2
 FUNDS = 1 << 40
 MAX_PRICE = 1 << 50
+#: Nanoseconds.
+SECOND = 1_000_000_000
 
 
 class Desk:
@@ -65,6 +69,98 @@ class Desk:
 
     def cancel(self, account: int, order_id: int) -> Result:
         return self.send(command(CommandKind.CANCEL, self.sender(account), account=account, order_id=order_id))
+
+    def replacing(self, account: int, order_id: int, lots: int, price: int) -> Commands:
+        """A REPLACE: the new total quantity and the new price."""
+        return command(
+            CommandKind.REPLACE, self.sender(account), account=account, order_id=order_id, quantity_lots=lots,
+            price_ticks=price,
+        )  # fmt: skip
+
+    def replace(self, account: int, order_id: int, lots: int, price: int) -> Result:
+        return self.send(self.replacing(account, order_id, lots, price))
+
+    def stop(self, account: int, side: Side, lots: int, stop_ticks: int, price: int = 0, **more: Any) -> Result:
+        """A stop order, or a stop limit order if it has a price."""
+        kind = OrderType.STOP_LIMIT if price else OrderType.STOP
+        tif = more.pop("tif", TimeInForce.GTC if price else TimeInForce.IOC)
+        terms = {"order_type": kind, "tif": tif, "stop_ticks": stop_ticks, **more}
+        return self.send(place(self.sender(account), account, side, lots, price, **terms))
+
+    def venue(self, kind: CommandKind, time_ns: int = 1, **fields: int) -> Result:
+        """A command of the venue's session."""
+        return self.send(command(kind, self.sender(0), **fields), time_ns)
+
+    def rules(self, **rules: int) -> Result:
+        return self.send(set_rules(self.sender(0), 1, **rules))
+
+    def limits(self, account: int, **limits: int) -> Result:
+        return self.send(set_limits(self.sender(0), account, **limits))
+
+    def tick(self, seconds: int) -> Result:
+        """Let engine time be so many seconds since 1970."""
+        return self.send(command(CommandKind.TICK), seconds * SECOND)
+
+    def refused(self, commands: Commands) -> Reason:
+        """Why one command is refused; it must be, with one event, and leave balances and books as they were."""
+        before = self.engine.inspect.balances().tobytes(), self.engine.inspect.orders().tobytes()
+        result = self.engine.apply(commands, 1)
+        assert result.outcomes["status"].tolist() == [2], result.outcomes
+        assert result.events["kind"].tolist() == [EventKind.REJECTED]
+        assert (self.engine.inspect.balances().tobytes(), self.engine.inspect.orders().tobytes()) == before
+        assert result.events["reason"][0] == result.outcomes["reason"][0]
+        return Reason(int(result.outcomes["reason"][0]))
+
+    def money(self, account: int, asset: int) -> tuple[int, int]:
+        """What a trader gained or lost of an asset since the beginning, held or not, and what is held."""
+        rows = self.engine.inspect.balances(account)
+        row = rows[rows["asset"] == asset]
+        available, held = (int(row[name].sum()) for name in ("available", "held"))
+        return available + held - (FUNDS if account else 0), held
+
+    def book(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+        """(price, lots shown, orders) of bids and asks, the best first."""
+        return self.engine.inspect.depth(1, 100)
+
+    def open_ids(self) -> list[int]:
+        ids: list[int] = self.engine.inspect.orders()["order_id"].tolist()
+        return ids
+
+    def check(self) -> None:
+        """Whatever always holds, holds."""
+        assert self.engine.check_invariants() == []
+        assert self.engine.content_digest() == self.engine.content_digest_from_scratch()
+
+
+def told(result: Result) -> list[tuple[str, int]]:
+    """The events of a result, each as its kind and its order's id; trades as the maker's."""
+    return [
+        (EventKind(int(event["kind"])).name, int(event["counter_order_id" if event["kind"] == 8 else "order_id"]))
+        for event in result.events
+    ]
+
+
+def fills(result: Result) -> list[tuple[int, int, int]]:
+    """(maker's order id, price, lots) of every trade."""
+    trades = result.events[result.events["kind"] == EventKind.TRADE]
+    names = ("counter_order_id", "price_ticks", "quantity_lots")
+    return [(int(trade[names[0]]), int(trade[names[1]]), int(trade[names[2]])) for trade in trades]
+
+
+def order_id(result: Result) -> int:
+    """The order that the last command of a result made or touched."""
+    return int(result.outcomes["order_id"][-1])
+
+
+def ended(result: Result) -> tuple[str, str, int, int]:
+    """Event kind, reason, cum and leaves of the last outcome."""
+    last = result.outcomes[-1]
+    return (
+        EventKind(int(last["event_kind"])).name,
+        Reason(int(last["reason"])).name,
+        int(last["cum_lots"]),
+        int(last["leaves_lots"]),
+    )
 
 
 def busy_desk() -> Desk:

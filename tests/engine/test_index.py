@@ -23,8 +23,8 @@ def insert(cells: Any, key: Any, extra: Any, slot: Any) -> None:
 
 
 @njit
-def remove(cells: Any, key: Any, extra: Any) -> None:
-    index.remove(table_of(cells), key, extra)
+def remove(cells: Any, key: Any, extra: Any, slot: Any) -> None:
+    index.remove(table_of(cells), key, extra, slot)
 
 
 @njit
@@ -60,7 +60,7 @@ def test_a_map_is_a_dict(keys: str) -> None:
         found = int(find(cells, np.uint64(key), np.uint32(extra)))
         assert found == model.get((key, extra), 0)
         if found:
-            remove(cells, np.uint64(key), np.uint32(extra))
+            remove(cells, np.uint64(key), np.uint32(extra), np.uint32(found))
             del model[key, extra]
         elif len(model) < 32:
             insert(cells, np.uint64(key), np.uint32(extra), np.uint32(step + 1))

@@ -1,0 +1,196 @@
+"""One refusal order: an order with every fault at once, mended one by one, from the first reason to the last."""
+
+from collections.abc import Callable
+
+import pytest
+
+from smrx.engine.codes import CommandKind, InstrumentStatus, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from tests.commands import Commands, command, place, set_status
+from tests.engine.desk import FUNDS, MAX_PRICE, Desk, ended
+
+#: A request far ahead, put right by REQUEST_GAP's mend.
+GAP = 1 << 40
+
+Mend = dict[str, int] | Callable[[Desk], object]
+
+
+def lift(**left: int) -> Callable[[Desk], object]:
+    """Leave account 1 these limits only."""
+    return lambda desk: desk.limits(1, **left)
+
+
+LIMITS = {"max_open_orders": 1, "max_order_quantity": 3, "max_order_notional": 4_000, "max_open_notional": 13_300}
+
+#: Each reason, and what mends it so that the next one shows, in the order of precedence. The market: a last trade at
+#: 1,000, an ask at 1,050, and account 1 with an open order of 10 at 1,000, its client order id 7.
+FAULTS: list[tuple[Reason, Mend]] = [
+    (Reason.UNKNOWN_KIND, {"kind": CommandKind.PLACE}),
+    (Reason.RESERVED_NOT_ZERO, {"reserved": 0}),
+    (Reason.INVALID_SIDE, {"side": Side.BUY}),
+    (Reason.INVALID_ORDER_TYPE, {"order_type": OrderType.LIMIT}),
+    (Reason.INVALID_TIME_IN_FORCE, {"tif": TimeInForce.GTD}),
+    (Reason.INVALID_STP, {"stp": Stp.CANCEL_NEWEST}),
+    (Reason.INVALID_FLAGS, {"flags": OrderFlags.POST_ONLY}),
+    (Reason.UNKNOWN_SESSION, {"session_id": 12}),
+    (Reason.REQUEST_GAP, {"request_id": 0}),
+    (Reason.NOT_AUTHORISED, {"session_id": 1}),
+    (Reason.KILLED, lambda desk: desk.venue(CommandKind.REVIVE)),
+    (Reason.UNKNOWN_ACCOUNT, {"account": 1}),
+    (Reason.ACCOUNT_SUSPENDED, lambda desk: desk.venue(CommandKind.RESUME_ACCOUNT, account=1)),
+    (Reason.UNKNOWN_INSTRUMENT, {"instrument": 1}),
+    (Reason.INSTRUMENT_NOT_TRADING, lambda desk: desk.send(set_status(desk.sender(0), 1, InstrumentStatus.TRADING))),
+    (Reason.DUPLICATE_CLIENT_ORDER_ID, {"client_order_id": 8}),
+    (Reason.INVALID_PRICE, {"price_ticks": 4}),
+    (Reason.PRICE_BELOW_MINIMUM, {"price_ticks": MAX_PRICE + 1}),
+    (Reason.PRICE_ABOVE_MAXIMUM, {"price_ticks": 1_101}),
+    (Reason.PRICE_OUTSIDE_BAND, {"price_ticks": 1_100}),
+    (Reason.INVALID_QUANTITY, {"quantity_lots": 1}),
+    (Reason.QUANTITY_BELOW_MINIMUM, {"quantity_lots": 1 << 12}),
+    (Reason.QUANTITY_ABOVE_MAXIMUM, {"quantity_lots": 2}),
+    (Reason.INVALID_DISPLAY, {"order_id": 1}),
+    (Reason.INVALID_EXPIRY, {"order_id": 1 | 9 << 32}),
+    (Reason.NOTIONAL_BELOW_MINIMUM, {"quantity_lots": 10}),
+    (Reason.NOTIONAL_ABOVE_MAXIMUM, {"quantity_lots": 4}),
+    (Reason.OPEN_ORDERS_LIMIT, lift(**LIMITS | {"max_open_orders": 2})),
+    (Reason.ORDER_QUANTITY_LIMIT, lift(**LIMITS | {"max_open_orders": 2, "max_order_quantity": 4})),
+    (Reason.ORDER_NOTIONAL_LIMIT, lift(max_open_notional=13_300)),
+    (Reason.OPEN_NOTIONAL_LIMIT, {"tif": TimeInForce.IOC, "order_id": 0}),
+    (Reason.UNSUPPORTED_COMBINATION, {"tif": TimeInForce.GTC, "quantity_lots": 3}),
+    (Reason.POST_ONLY_WOULD_TAKE, {"flags": 0}),
+    (Reason.INSUFFICIENT_FUNDS, {"side": Side.SELL}),
+]
+
+
+def market() -> Desk:
+    desk = Desk()
+    desk.sell(3, 1, 1_000, stp=Stp.NONE)
+    desk.buy(3, 1, 1_000, stp=Stp.NONE)
+    desk.sell(1, 10, 1_000, client_order_id=7)
+    desk.sell(3, 50, 1_050)
+    # All the quote units of account 1 are gone.
+    desk.send(command(CommandKind.WITHDRAW, desk.sender(1), account=1, instrument=2, order_id=999, quantity_lots=FUNDS))
+    desk.rules(min_price_ticks=5, min_quantity_lots=2, min_notional=3_000, max_notional=10_000, band_bp=1_000)
+    desk.limits(1, **LIMITS)
+    desk.venue(CommandKind.SUSPEND_ACCOUNT, account=1)
+    desk.send(set_status(desk.sender(0), 1, InstrumentStatus.HALTED))
+    desk.venue(CommandKind.KILL)
+    return desk
+
+
+def test_every_fault_hides_those_after_it() -> None:
+    desk = market()
+    fields = {
+        "kind": 99, "side": 9, "order_type": 9, "tif": 9, "stp": 9, "flags": 9, "reserved": 9, "session_id": 999,
+        "request_id": GAP, "account": 99, "instrument": 9, "client_order_id": 7, "order_id": 1 << 11,
+        "price_ticks": -1, "quantity_lots": 0,
+    }  # fmt: skip
+
+    def built() -> Commands:
+        sent = dict(fields)
+        sender = {1: 0, 12: 2}.get(sent.pop("session_id"))
+        request = sent.pop("request_id")
+        session = desk.sender(sender) if sender is not None and request == 0 else (fields["session_id"], request)
+        return command(sent.pop("kind"), session, **sent)
+
+    for reason, mend in FAULTS:
+        assert desk.refused(built()) == reason
+        if callable(mend):
+            mend(desk)
+        else:
+            fields.update({name: int(value) for name, value in mend.items()})
+    assert ended(desk.send(built()))[0] == "NEW"
+    desk.check()
+
+
+def test_the_table_names_every_reason_that_a_limit_order_can_be_refused_for() -> None:
+    others = {
+        *(Reason.INVALID_ID, Reason.INVALID_STATUS, Reason.SESSION_IN_USE, Reason.ACCOUNT_EXISTS, Reason.UNKNOWN_ASSET),
+        *(Reason.ASSET_EXISTS, Reason.INSTRUMENT_EXISTS, Reason.INVALID_INSTRUMENT, Reason.INVALID_RULES),
+        *(Reason.INSTRUMENT_HAS_ORDERS, Reason.UNKNOWN_ORDER, Reason.TRANSFER_ALREADY_DONE, Reason.TRANSFER_ID_REUSED),
+        *(Reason.INVALID_LIMIT, Reason.INVALID_AMOUNT, Reason.SUPPLY_EXCEEDED),
+        # Those of stops and of fill-or-kill.
+        *(Reason.INVALID_STOP_PRICE, Reason.STOP_WOULD_TRIGGER, Reason.FOK_UNFILLABLE),
+    }
+    listed = [reason for reason, _ in FAULTS]
+    assert len(set(listed)) == len(listed)
+    assert set(listed) | others == {reason for reason in Reason if Reason.NONE < reason < Reason.REQUESTED}
+
+
+#: The same for a stop limit order where it differs: a sell with its stop price in the place of display and expiry.
+STOP_FAULTS: list[tuple[Reason, dict[str, int]]] = [
+    (Reason.INVALID_PRICE, {"price_ticks": 1}),
+    (Reason.PRICE_BELOW_MINIMUM, {"price_ticks": 1_200}),
+    (Reason.INVALID_STOP_PRICE, {"stop_ticks": 4}),
+    (Reason.INVALID_STOP_PRICE, {"stop_ticks": MAX_PRICE + 1}),
+    (Reason.INVALID_STOP_PRICE, {"stop_ticks": (1 << 64) - 1}),
+    # The band is around the stop price, not around the last trade.
+    (Reason.INVALID_STOP_PRICE, {"stop_ticks": 1_000}),
+    (Reason.PRICE_OUTSIDE_BAND, {"price_ticks": 900}),
+    (Reason.INVALID_QUANTITY, {"quantity_lots": 5}),
+    (Reason.UNSUPPORTED_COMBINATION, {"tif": TimeInForce.GTC, "flags": 0}),
+    (Reason.STOP_WOULD_TRIGGER, {"stop_ticks": 999, "quantity_lots": 11}),
+    (Reason.INSUFFICIENT_FUNDS, {"quantity_lots": 5}),
+]
+
+
+def test_every_fault_of_a_stop_hides_those_after_it() -> None:
+    desk = Desk()
+    desk.sell(3, 1, 1_000, stp=Stp.NONE)
+    desk.buy(3, 1, 1_000, stp=Stp.NONE)
+    desk.rules(min_price_ticks=5, band_bp=1_000)
+    desk.send(
+        command(CommandKind.WITHDRAW, desk.sender(1), account=1, instrument=1, order_id=999, quantity_lots=FUNDS - 9)
+    )
+    fields = {"price_ticks": 0, "stop_ticks": 0, "quantity_lots": 0, "tif": int(TimeInForce.GTD), "flags": 1}
+
+    def built() -> Commands:
+        return place(desk.sender(1), 1, Side.SELL, order_type=OrderType.STOP_LIMIT, **fields)  # type: ignore[arg-type]
+
+    for reason, mend in STOP_FAULTS:
+        assert desk.refused(built()) == reason, fields
+        fields.update({name: int(value) for name, value in mend.items()})
+    assert ended(desk.send(built()))[0] == "NEW"
+    desk.check()
+
+
+@pytest.mark.parametrize("order_type", OrderType)
+@pytest.mark.parametrize("tif", TimeInForce)
+@pytest.mark.parametrize("flags", [0, 1, 2, 3])
+def test_every_combination(order_type: OrderType, tif: TimeInForce, flags: int) -> None:
+    """Which order types go with which times in force and flags, as a table."""
+    offered = {
+        (OrderType.LIMIT, 0): {TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD},
+        (OrderType.LIMIT, 1): {TimeInForce.GTC, TimeInForce.GTD},
+        (OrderType.MARKET, 0): {TimeInForce.IOC},
+        (OrderType.MARKET, 2): {TimeInForce.IOC},
+        (OrderType.STOP, 0): {TimeInForce.IOC},
+        (OrderType.STOP_LIMIT, 0): {TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK},
+    }
+    desk = Desk()
+    stop = order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
+    sent = place(
+        desk.sender(1), 1, Side.BUY, 5, 100 if order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT) else 0,
+        order_type=order_type, tif=tif, flags=flags, stop_ticks=110 if stop else 0,
+        expiry_seconds=9 if order_type == OrderType.LIMIT and tif == TimeInForce.GTD else 0,
+    )  # fmt: skip
+    if tif in offered.get((order_type, flags), set()):
+        desk.send(sent)
+    else:
+        assert desk.refused(sent) == Reason.UNSUPPORTED_COMBINATION
+    desk.check()
+
+
+@pytest.mark.parametrize(("price", "fits"), [(899, False), (900, True), (1_101, True), (1_102, False)])
+def test_the_band_is_rounded_down(price: int, fits: bool) -> None:
+    """10.05 % of 1,001 is 100.6: a hundred on either side."""
+    desk = Desk()
+    desk.rules(band_bp=1_005)
+    desk.buy(1, 1, MAX_PRICE >> 20)
+    desk.cancel(1, desk.open_ids()[0])
+    desk.sell(3, 1, 1_001, stp=Stp.NONE)
+    desk.buy(3, 1, 1_001, stp=Stp.NONE)
+    low = place(desk.sender(1), 1, Side.BUY, 1, price + (1 if price < 1_000 else 0))
+    if fits:
+        desk.send(low)
+    else:
+        assert desk.refused(low) == Reason.PRICE_OUTSIDE_BAND
