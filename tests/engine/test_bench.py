@@ -9,7 +9,7 @@ import pytest
 
 from smrx.bench import engine as bench
 from smrx.bench import tapes
-from smrx.engine import Engine, ahead
+from smrx.engine import Engine
 from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, TimeInForce
 from smrx.tape import files, generate
 from tests.tape import synthetic
@@ -60,19 +60,6 @@ def test_tier_c_keeps_every_batch_before_it_is_applied_or_is_refused() -> None:
     bench.apply_all(engine, tapes.market(2), 5, lambda part: order.append(f"kept {len(part)}"))
     assert order[:4] == ["kept 5", "applied", "kept 5", "applied"]
     assert order[-2:] == ["kept 2", "applied"]
-
-
-def test_a_large_book_gives_the_same_whatever_is_fetched_ahead() -> None:
-    """Calls of one command have nothing to look ahead to; large ones look ahead where there are many orders."""
-    flow = tapes.generated("deep-book", 4_000, 2)
-    found = []
-    for batch in (1, 4_000):
-        engine = Engine()
-        engine.apply(flow.before, 1)
-        bench.apply_all(engine, flow.measured, batch)
-        assert len(engine._state.orders) > ahead.WORTH
-        found.append(engine.state_hash)
-    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", tapes.SHAPES)
