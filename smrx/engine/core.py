@@ -60,11 +60,12 @@ class Engine:
         transfers: int = 64,
         hash: bool = True,
         ledger: bool = True,
+        reports: bool = True,
     ) -> None:
         """An empty exchange. Sizes are first sizes: every table grows. Without `hash` there is no state hash.
 
-        Without `ledger` orders hold, pay and need no money, and open notionals are not limited: for comparison with
-        order books that know none.
+        Without `ledger` orders hold, pay and need no money, and open notionals are not limited; without `reports` no
+        event says what becomes of an order, only trades do: for comparison with order books that know neither.
         """
         sizes = {
             "orders": orders, "levels": levels, "nodes": levels, "accounts": accounts, "balances": balances,
@@ -76,6 +77,7 @@ class Engine:
         state = allocate(sizes)
         state.core["hashing"] = hash
         state.core["ledger"] = ledger
+        state.core["reporting"] = reports
         _open_venue_account(state)
         self._adopt(state)
 
@@ -227,6 +229,8 @@ class Engine:
             raise EngineError("an engine without hashes cannot be saved: nothing would prove what is restored")
         if not self._core["ledger"]:
             raise EngineError("an engine without a ledger cannot be saved: its orders hold nothing")
+        if not self._core["reporting"]:
+            raise EngineError("an engine without reports cannot be saved: its events have gaps")
         return snapshot.pieces(self._state)
 
     @classmethod

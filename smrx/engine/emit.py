@@ -40,6 +40,15 @@ def fill_header(event: Record, core: Record, command: Record, kind: Any) -> None
 
 
 @inlined
+def unreported(core: Record) -> Any:
+    """Whether what becomes of orders is not reported: then an event takes its number, and is not written."""
+    if core.reporting != 0:
+        return False
+    core.event_sequence += U1
+    return True
+
+
+@inlined
 def begin(core: Record, turn: Record, command: Record, events: Array, kind: Any) -> Any:
     """The next event, with nothing but the common fields."""
     event = events[turn.written]
@@ -72,6 +81,8 @@ def order_stands(
     core: Record, turn: Record, command: Record, events: Array, order: Record, kind: Any, reason: Any
 ) -> None:
     """NEW, REPLACED or TRIGGERED."""
+    if unreported(core):
+        return
     event = begin(core, turn, command, events, kind)
     describe_order(event, order)
     event.reason = reason
@@ -84,6 +95,8 @@ def order_ends(
     core: Record, turn: Record, command: Record, events: Array, order: Record, kind: Any, reason: Any
 ) -> None:
     """CANCELLED or EXPIRED: what was left of the order is gone."""
+    if unreported(core):
+        return
     event = begin(core, turn, command, events, kind)
     describe_order(event, order)
     event.reason = reason
@@ -97,6 +110,8 @@ def order_filled(
     core: Record, turn: Record, command: Record, events: Array, order: Record, price: Any, lots: Any
 ) -> None:
     """PARTIALLY_FILLED or FILLED, after the order's progress was updated."""
+    if unreported(core):
+        return
     kind = EventKind.FILLED if order.cum == order.quantity else EventKind.PARTIALLY_FILLED
     event = begin(core, turn, command, events, kind)
     describe_order(event, order)
@@ -110,6 +125,8 @@ def budget_filled(
     core: Record, turn: Record, command: Record, events: Array, order: Record, price: Any, lots: Any, spent: Any
 ) -> None:
     """A fill of a market buy by budget, which says itself whether the budget is spent."""
+    if unreported(core):
+        return
     event = begin(core, turn, command, events, EventKind.FILLED if spent else EventKind.PARTIALLY_FILLED)
     describe_order(event, order)
     event.match_id = core.match_sequence

@@ -42,6 +42,7 @@ CORE: Final = np.dtype(
         ("killed", "u1"),
         ("hashing", "u1"),
         ("ledger", "u1"),
+        ("reporting", "u1"),
     ]
 )
 

@@ -125,6 +125,27 @@ def test_without_a_ledger_the_same_orders_match() -> None:
         desk.engine.snapshot()
 
 
+def test_without_reports_the_same_trades_come_alone() -> None:
+    """The trades, their numbers included, and the books are those of an engine that reports everything."""
+    desk, reporting = Desk(reports=False), Desk()
+    bare_events, full_events = [], []
+    for (bare, time_ns), (full, _) in zip(tape(desk), tape(reporting), strict=True):
+        bare_events.append(desk.engine.apply(bare, time_ns).events)
+        full_events.append(reporting.engine.apply(full, time_ns).events)
+    bare, full = np.concatenate(bare_events), np.concatenate(full_events)
+    of_orders = {
+        EventKind.NEW, EventKind.PARTIALLY_FILLED, EventKind.FILLED, EventKind.CANCELLED, EventKind.EXPIRED,
+        EventKind.REPLACED, EventKind.TRIGGERED,
+    }  # fmt: skip
+    assert np.isin(full["kind"], list(of_orders)).any()
+    assert (bare["kind"] == EventKind.TRADE).any()
+    assert bare.tobytes() == full[~np.isin(full["kind"], list(of_orders))].tobytes()
+    assert desk.engine.inspect.orders().tobytes() == reporting.engine.inspect.orders().tobytes()
+    assert desk.engine.check_invariants() == []
+    with pytest.raises(EngineError, match="without reports"):
+        desk.engine.snapshot()
+
+
 def test_a_call_that_was_broken_off_in_a_command_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a command is nothing that anybody may see."""
     desk = Desk()
