@@ -195,7 +195,15 @@ def test_what_a_peer_refused_is_sent_again_only_if_it_is_whole(tmp_path: Path) -
     assert store.newest() is None
 
 
-def test_closing_ends_the_child(tmp_path: Path) -> None:
+def test_closing_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork, children = os.fork, []
+
+    def noted() -> int:
+        pid = fork()
+        children.append(pid)
+        return pid
+
+    monkeypatch.setattr(os, "fork", noted)
     source = Source()
     source.before = lambda: time.sleep(DEADLINE_SECONDS)
     store = taker(tmp_path, source)
@@ -203,7 +211,7 @@ def test_closing_ends_the_child(tmp_path: Path) -> None:
     store.close()
     assert store.pending_index is None
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(children[0], os.WNOHANG)
 
 
 def test_the_loop_stands_still_for_a_few_milliseconds_at_most(tmp_path: Path) -> None:

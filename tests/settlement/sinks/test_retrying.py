@@ -68,7 +68,11 @@ def test_failures_anywhere_lose_and_double_nothing(place: Place) -> None:
     sink.close()
     assert place.content() == (expected(EVENTS, len(EVENTS)), len(EVENTS))
     assert len(troubles) >= len(recoveries) > 10
-    assert {(t.sink, t.error) for t in troubles} == {(failing.name, f"{failing.name}: the disk is full")}
+    assert {t.sink for t in troubles} == {failing.name}
+    said = {t.error.removeprefix(f"{failing.name}: ") for t in troubles}
+    assert "the disk is full" in said
+    # A server may take a moment to see that the connection is gone that held its place.
+    assert said <= {"the disk is full", "another process settles into it; stop that one"}
     assert max(t.uncommitted_events for t in troubles) == 40
 
 
