@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from smrx.config import NodeConfig
-from smrx.consensus import NotLeader, Replica, leading
-from smrx.consensus.membership import MembershipError
+from smrx.consensus import ConsensusError, NotLeader, Replica, leading
+from smrx.consensus.membership import Membership, MembershipError, encode
 from tests.consensus.harness import Clock, Member, Violation
 from tests.consensus.test_disk_cluster import DiskCluster, DiskMember, powered, run
 
@@ -36,8 +36,8 @@ class Storm:
         for _ in range(70):
             leader = self.cluster.leader()
             kind = self.chance.choices(
-                ("commands", "add", "namesake", "remove", "transfer", "power", "all", "cut", "heal", "disk"),
-                (30, 10, 5, 12, 8, 15, 6, 8, 12, 2),
+                ("commands", "add", "namesake", "remove", "split", "transfer", "power", "all", "cut", "heal", "disk"),
+                (30, 10, 5, 12, 15, 8, 15, 6, 8, 16, 2),
             )[0]
             with contextlib.suppress(MembershipError, NotLeader, ValueError), powered(self.cluster):
                 getattr(self, f"_{kind}")(leader)
@@ -124,6 +124,18 @@ class Storm:
             gone = self.chance.choice(sorted(leader.replica.membership.ids - {leader.id}))
             leader.replica.remove_member(gone)
 
+    def _split(self, leader: Member | None) -> None:
+        """A leader with one other is parted from the rest, and changes who belongs to the cluster."""
+        if leader is not None:
+            others = [node for node in self.cluster.ids if node != leader.id]
+            self.chance.shuffle(others)
+            for node in (leader.id, *others[:1]):
+                self.cluster.network.isolate(node, others[1:])
+            for _ in range(self.chance.randrange(1, 4)):
+                with contextlib.suppress(MembershipError):
+                    self.chance.choice((self._add, self._remove))(leader)
+            self._commands(leader)
+
     def _transfer(self, leader: Member | None) -> None:
         if leader is not None:
             leader.replica.hand_over()
@@ -159,8 +171,8 @@ class Storm:
         return self.lost is not None
 
 
-class Tested(Replica):
-    """What the storm asks beside."""
+class Asked(Replica):
+    """A replica that says whether a change is on its way."""
 
     @property
     def membership_is_open(self) -> bool:
@@ -168,8 +180,34 @@ class Tested(Replica):
         return self._membership_index > self.commit_index
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(16))
 def test_members_change_while_the_power_fails(clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:
         monkeypatch.setattr(leading, "WINDOW_MESSAGES", 2)
-    Storm(clock, seed, Tested).run()
+    Storm(clock, seed, Asked).run()
+
+
+class Hurried(Asked):
+    """A bug: a change of members before the one before it is committed, as in the first text of Ongaro's thesis."""
+
+    membership_is_open = False
+
+    def _change(self, membership: Membership) -> int:
+        if not self.is_leader or self.handing_over:
+            raise NotLeader
+        index = self._journal.last_index + 1
+        self._journal.add(encode(membership), index, self.term)
+        self._follow_membership()
+        self._replicate()
+        return index
+
+
+def test_changes_in_a_hurry_make_two_majorities(clock: Clock) -> None:
+    def breaks(seed: int) -> bool:
+        try:
+            Storm(clock, seed, Hurried).run()
+        except (Violation, ConsensusError):
+            return True
+        return False
+
+    assert any(map(breaks, range(30)))
