@@ -175,8 +175,10 @@ class Inspect:
 
     def positions(self, account: int) -> list[Position]:
         """What an account has in each instrument whose base it owns or in which it has open orders, by instrument."""
+        # Chosen by account first: copying all live orders to look at a few would take most of the time.
         balances, orders = (
-            rows[rows["account_id"] == account] for rows in (self._live("balances"), self._live("orders"))
+            rows[(rows["account_id"] == account) & (rows["live"] != 0)]
+            for rows in (self._state.balances, self._state.orders)
         )
         return positions(account, self._live("instruments"), balances, orders)
 
