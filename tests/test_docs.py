@@ -1,7 +1,9 @@
 """What is written for users is true: the command reference is current, every command is explained with an example."""
 
+import os
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -104,3 +106,79 @@ def test_the_rules_of_the_exchange_name_every_command_event_and_reason() -> None
 
 def test_the_configuration_that_is_shown_is_the_default_one() -> None:
     assert load(ROOT / "configs/three-nodes.toml") == Config()
+
+
+#: What stands where text, figures or a picture were to be put.
+PLACEHOLDER = re.compile(r"@@|\?\?\?|\bT" r"BD\b|<!--\s*(?:insert|figure)", re.IGNORECASE)
+#: The target of a link or picture in Markdown, or in HTML within it.
+TARGET = re.compile(r"\]\(\s*<?([^)>\s]+)|^\[[^\]]+\]:\s*(\S+)|(?:src|href)=[\"']([^\"']+)", re.MULTILINE)
+#: Folders that hold no text of this project.
+_FOREIGN = {"build", "dist", "data", "node_modules"}
+
+
+def pages() -> Iterator[Path]:
+    """Every Markdown file of the tree."""
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in _FOREIGN]
+        yield from (Path(folder, name) for name in names if name.endswith(".md"))
+
+
+def placeholders(text: str) -> list[str]:
+    """The lines that are still to be written."""
+    return [line for line in text.splitlines() if PLACEHOLDER.search(line)]
+
+
+def targets(text: str) -> list[str]:
+    """Where the links and pictures of a page point; not what code shows."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [next(filter(None, found)) for found in TARGET.findall(text)]
+
+
+def headings(text: str) -> set[str]:
+    """The names by which links point to the headings of a page, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+def missing(page: Path, text: str) -> list[str]:
+    """The targets in the tree, or headings of them, that are not there."""
+    absent = []
+    for target in targets(text):
+        path, _, heading = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists():
+            absent.append(target)
+        elif heading and file.suffix == ".md":
+            there = headings(text if file == page else file.read_text(encoding="utf-8"))
+            absent += [target] if heading not in there else []
+    return absent
+
+
+@pytest.mark.parametrize("page", sorted(pages()), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_is_written_and_points_to_what_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert placeholders(text) == []
+    assert missing(page, text) == []
+
+
+def test_a_page_that_is_not_written_yet_is_found() -> None:
+    assert placeholders("## Figures\n\n@@FIGURES@@\n\nan e-mail@example.org\n") == ["@@FIGURES@@"]
+
+
+@pytest.mark.parametrize(
+    ("text", "absent"),
+    [
+        ("![latency](docs/no-such.svg)", ["docs/no-such.svg"]),
+        ('<img src="docs/no-such.svg" alt="">', ["docs/no-such.svg"]),
+        ("[rules](docs/exchange.md#no-such-heading)", ["docs/exchange.md#no-such-heading"]),
+        ("[here](#no-such-heading)", ["#no-such-heading"]),
+        ("[rules][1]\n\n[1]: docs/no-such.md", ["docs/no-such.md"]),
+        ("# Some words: more\n[here](#some-words-more) [rules](docs/exchange.md) `[x](y)` <https://example.org>", []),
+        ("```\n[x](y)\n```\n[out](https://example.org/x)", []),
+    ],
+)
+def test_a_link_or_picture_to_nothing_is_found(text: str, absent: list[str]) -> None:
+    assert missing(ROOT / "README.md", text) == absent

@@ -2,9 +2,11 @@
 
 A curve is a preparation and some commands to measure, for each size; its cost is nanoseconds for a command or, where
 one command does much, for each order that it touches. A structure without a cliff shows as a line that stays about
-level: what remains is memory that no longer fits into a cache. Called by the command line and, small, by the tests.
+level: what remains is memory that no longer fits into a cache. Beside the costs stands the memory of an exchange in
+which everything grows at once. Called by the command line and, small, by the tests.
 """
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.bench import conditions, svg, tapes
+from smrx.bench.memory import resident_bytes, table_bytes
 from smrx.engine import Engine
 from smrx.engine.codes import CommandKind, OrderType, OutcomeStatus, Side, Stp, TimeInForce
 from smrx.engine.records import COMMAND
@@ -27,6 +30,10 @@ _CALL: Final = 10_000
 #: Bids lie below, asks from here on; a million prices on each side have room.
 _MIDDLE: Final = 1 << 24
 _SECOND_NS: Final = 1_000_000_000
+_MIB: Final = 1 << 20
+#: Of a whole exchange with a million orders: 100,000 accounts and 1,000 instruments.
+_ORDERS_PER_ACCOUNT: Final = 10
+_ORDERS_PER_INSTRUMENT: Final = 1_000
 
 
 class Unsupported(Exception):
@@ -199,6 +206,68 @@ def expiries(size: int) -> float:
     return seconds / size * _SECOND_NS
 
 
+def whole(size: int) -> Bench:
+    """An exchange with so many resting orders, each at a price that no other has, and accounts and instruments alike.
+
+    A million orders are those of 100,000 accounts on 1,000 instruments. Raises Unsupported if one of all that is not
+    in the engine afterwards.
+    """
+    holders, listed = max(2, size // _ORDERS_PER_ACCOUNT), max(1, size // _ORDERS_PER_INSTRUMENT)
+    bench = Bench(accounts=holders, instruments=listed)
+    random = _random(size)
+    rows = bench.orders(size, _MIDDLE - 2 * random.permutation(size), account=1 + random.permutation(size) % holders)
+    rows["instrument"] = tapes.INSTRUMENT + random.permutation(size) % listed
+    bench.rest(rows)
+    # The venue's own account is there from the beginning.
+    wanted = {"orders": size, "levels": size, "accounts": holders + 1, "instruments": listed}
+    found = {name: count for name, count in bench.engine.inspect.counts().items() if name in wanted}
+    if found != wanted:
+        raise Unsupported(f"expected {wanted} in one engine, found {found}")
+    return bench
+
+
+def whole_exchange(size: int) -> float:
+    """Place and cancel anywhere in an exchange that is as large in everything at once."""
+    bench = whole(size)
+    random = _random(size)
+    counts = bench.engine.inspect.counts()
+    chosen = random.integers(1, counts["accounts"], PAIRS)
+    rows = bench.orders(PAIRS, _MIDDLE + 1 - 2 * random.integers(0, size, PAIRS), account=chosen)
+    rows["instrument"] = tapes.INSTRUMENT + random.integers(0, counts["instruments"], PAIRS)
+    return bench.pairs(rows)
+
+
+def memory(sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """What a whole exchange of each size holds and takes: the bytes of its tables, and the resident memory they add.
+
+    The first row is an engine with nothing in it. Tables double when they are full, so their bytes go up in steps;
+    pages of them that nothing was written to are not resident. Measure it before other engines leave memory behind.
+    """
+    # The code of the engine, and what NumPy keeps, are no memory of an exchange.
+    whole(100)
+    gc.collect()
+    before = resident_bytes()
+    rows: list[dict[str, Any]] = []
+    for size in (0, *(size for size in sizes if size <= SIZES[-1])):
+        engine = whole(size).engine if size else Engine()
+        gc.collect()
+        tables, resident = table_bytes(engine), resident_bytes() - before
+        counts = engine.inspect.counts()
+        rows.append(
+            {
+                "orders": counts["orders"],
+                "prices": counts["levels"],
+                "accounts": counts["accounts"],
+                "instruments": counts["instruments"],
+                "table_bytes": tables,
+                "resident_bytes": max(0, resident),
+                "table_bytes_per_order": round(tables / size) if size else None,
+            }
+        )
+        del engine
+    return rows
+
+
 class Curve(NamedTuple):
     """A curve: what it is called, for what its cost is, and how one point of it is measured."""
 
@@ -213,6 +282,7 @@ CURVES: Final = (
     Curve("distinct prices", "command", distinct_prices),
     Curve("accounts", "command", accounts),
     Curve("instruments", "command", instruments, 100_000),
+    Curve("whole exchange", "command", whole_exchange),
     Curve("one price level per order", "command", price_level_per_order),
     Curve("cancel in the middle of a queue", "command", middle_of_a_queue),
     Curve("deep sweep by one order", "maker", deep_sweep),
@@ -228,9 +298,16 @@ def run(
     curves: Sequence[Curve] = CURVES,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure every curve at every size, `repeats` times on a new engine each; the fastest run counts."""
+    """Measure every curve at every size, `repeats` times on a new engine each; the fastest run counts.
+
+    The memory of the whole exchange, at the same sizes, is measured before all curves.
+    """
     if not sizes or min(sizes) < 100 or repeats < 1:
         raise ValueError(f"sizes and repeats: expected sizes of 100 or more, repeated once or more, found {sizes}")
+    try:
+        taken = memory(sizes)
+    except Unsupported:
+        taken = []  # the curve of the whole exchange says why
     found = []
     for number, curve in enumerate(curves):
         points: list[dict[str, float]] = []
@@ -246,12 +323,16 @@ def run(
                 progress("curves", (number + size / max(sizes)) / len(curves))
         growth = round(points[-1]["ns"] / points[0]["ns"], 2) if points else None
         found.append({"name": curve.name, "unit": curve.unit, "points": points, "growth": growth, "absent": absent})
-    return {"curves": found, "conditions": conditions.machine() | {"repeats": repeats, "tier": "B", "cores": 1}}
+    return {
+        "curves": found,
+        "memory": taken,
+        "conditions": conditions.machine() | {"repeats": repeats, "tier": "B", "cores": 1},
+    }
 
 
 def picture(figures: dict[str, Any]) -> str:
-    """The curves as SVG."""
-    return svg.chart(
+    """The curves as SVG, and below them the memory if it was measured."""
+    costs = svg.chart(
         "What a command costs as the exchange grows",
         svg.Axis("size"),
         svg.Axis("nanoseconds"),
@@ -263,3 +344,18 @@ def picture(figures: dict[str, Any]) -> str:
             if curve["points"]
         ],
     )
+    if not any(row["orders"] for row in figures["memory"]):
+        return costs
+    lines = {"table_bytes": "tables of the engine", "resident_bytes": "resident memory they add"}
+    taken = svg.chart(
+        "Memory of a whole exchange",
+        svg.Axis("resting orders, each at its own price; a tenth as many accounts"),
+        svg.Axis("MiB"),
+        [
+            svg.Series(
+                name, [(row["orders"], row[key] / _MIB) for row in figures["memory"] if row["orders"] and row[key]]
+            )
+            for key, name in lines.items()
+        ],
+    )
+    return svg.stack([costs, taken])

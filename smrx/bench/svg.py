@@ -70,6 +70,16 @@ def chart(title: str, x: Axis, y: Axis, series: Sequence[Series], notes: Sequenc
     return "\n".join([*parts, "</svg>", ""])
 
 
+def stack(charts: Sequence[str]) -> str:
+    """Charts as one SVG, one below the other."""
+    height = HEIGHT * len(charts)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
+        *(f'<g transform="translate(0 {HEIGHT * number})">\n{one}</g>' for number, one in enumerate(charts)),
+    ]
+    return "\n".join([*parts, "</svg>", ""])
+
+
 def _bounds(values: Sequence[float], *, whole: bool) -> tuple[float, float]:
     """The logarithms that an axis runs between; whole powers of ten where its values are read off it."""
     low, high = math.log10(min(values)), math.log10(max(values))

@@ -230,6 +230,39 @@ def balances(account_id: int | None, as_json: bool) -> None:
     _print_balances(found)
 
 
+@account.command()
+@_account_argument
+@options.config_option
+@options.json_option
+def positions(account_id: int, as_json: bool) -> None:
+    """Show what an account has in each instrument, and what its open orders may still buy and sell.
+
+    Balances are the whole account's: instruments with the same asset share them. Worth is that of open orders at their
+    limits, in the quote asset, without fees; a stop without a limit price counts as 0.
+
+    \b
+    Example:
+      smrx account positions 7
+    """
+    with connect.client() as client:
+        found = client.positions(account_id)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_table(
+        ("SYMBOL", "BASE", "HELD", "QUOTE", "HELD", "BUY ORDERS", "BUYING", "WORTH", "SELL ORDERS", "SELLING", "WORTH"),
+        [
+            (
+                *(row.symbol, row.base_total, row.base_held, row.quote_total, row.quote_held),
+                *(row.buy_orders, row.buy_quantity, row.buy_notional),
+                *(row.sell_orders, row.sell_quantity, row.sell_notional),
+            )
+            for row in found
+        ],
+        empty="no positions",
+    )
+
+
 def _print_balances(found: "Sequence[Balance]") -> None:
     rows = [(row.account, row.asset, row.available, row.held) for row in found]
     output.print_table(("ACCOUNT", "ASSET", "AVAILABLE", "HELD"), rows, empty="no balances")

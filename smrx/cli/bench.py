@@ -174,7 +174,10 @@ def peers(
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Draw the curves into this file.")
 @options.json_option
 def scale(largest: int, repeats: int, svg_file: str | None, as_json: bool) -> None:
-    """Measure what a command costs as the exchange grows, and its worst cases.
+    """Measure what a command costs as the exchange grows, its worst cases, and the memory that it takes.
+
+    In the whole exchange everything grows at once: a million orders at a million prices are those of 100,000 accounts
+    on 1,000 instruments.
 
     \b
     Example:
@@ -200,6 +203,12 @@ def scale(largest: int, repeats: int, svg_file: str | None, as_json: bool) -> No
     for curve in figures["curves"]:
         if curve["absent"]:
             click.echo(f"{curve['name']}: {curve['absent']}")
+    click.echo()
+    output.print_table(
+        ("ORDERS", "PRICES", "ACCOUNTS", "INSTRUMENTS", "TABLE BYTES", "RESIDENT BYTES", "TABLE BYTES PER ORDER"),
+        [tuple(output.NOTHING if cell is None else f"{cell:,}" for cell in row.values()) for row in figures["memory"]],
+        empty="no sizes",
+    )
 
 
 @bench.command()

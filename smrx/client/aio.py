@@ -198,6 +198,7 @@ class AsyncClient:
     # Queries
 
     balances = _verb(Verbs.balances)
+    positions = _verb(Verbs.positions)
     orders = _verb(Verbs.orders)
     depth = _verb(Verbs.depth)
     accounts = _verb(Verbs.accounts)

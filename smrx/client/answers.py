@@ -11,7 +11,7 @@ from smrx.client import expiry, rates
 from smrx.client.errors import ProtocolError, Refused
 from smrx.client.market import Instrument
 from smrx.client.reasons import words
-from smrx.client.results import STATES, AccountState, Level, OpenOrder, OrderAnswer
+from smrx.client.results import STATES, AccountState, Level, OpenOrder, OrderAnswer, Position
 from smrx.engine.codes import (
     AccountStatus,
     OrderFlags,
@@ -79,6 +79,39 @@ def levels(rows: Sequence[admin.LevelRow], instrument: Instrument) -> tuple[Leve
             quantity_lots=row.quantity_lots,
         )
         for row in rows
+    )
+
+
+def position(row: admin.PositionRow, instrument: Instrument) -> Position:
+    """What an account has in an instrument."""
+    base, quote = instrument.base, instrument.quote
+    buy_lots, sell_lots = int(row.buy_lots), int(row.sell_lots)
+    buy_notional, sell_notional = int(row.buy_notional), int(row.sell_notional)
+    return Position(
+        account=row.account,
+        symbol=instrument.symbol,
+        base=base.symbol,
+        quote=quote.symbol,
+        base_available=base.text(row.base_available),
+        base_held=base.text(row.base_held),
+        base_total=base.text(row.base_available + row.base_held),
+        quote_available=quote.text(row.quote_available),
+        quote_held=quote.text(row.quote_held),
+        quote_total=quote.text(row.quote_available + row.quote_held),
+        buy_orders=row.buy_orders,
+        buy_quantity=instrument.quantity_text(buy_lots),
+        buy_notional=quote.text(buy_notional),
+        sell_orders=row.sell_orders,
+        sell_quantity=instrument.quantity_text(sell_lots),
+        sell_notional=quote.text(sell_notional),
+        base_available_units=row.base_available,
+        base_held_units=row.base_held,
+        quote_available_units=row.quote_available,
+        quote_held_units=row.quote_held,
+        buy_lots=buy_lots,
+        buy_notional_units=buy_notional,
+        sell_lots=sell_lots,
+        sell_notional_units=sell_notional,
     )
 
 

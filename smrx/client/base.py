@@ -19,6 +19,7 @@ P = TypeVar(
     "P",
     admin.OrderRow,
     admin.BalanceRow,
+    admin.PositionRow,
     admin.TransferRow,
     admin.AccountRow,
     admin.AssetRow,

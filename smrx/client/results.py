@@ -140,6 +140,40 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     held_units: int
 
 
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account has in an instrument: where it owns some of the base asset, or has open orders.
+
+    Balances are the whole account's: instruments with the same asset share them. What is open is what may still trade,
+    pending stops among it; the notional is its worth at its limits without fees, in quote, and leaves out what has no
+    limit. The same in minimal units and in lots.
+    """
+
+    account: int
+    symbol: str
+    base: str
+    quote: str
+    base_available: str
+    base_held: str
+    base_total: str
+    quote_available: str
+    quote_held: str
+    quote_total: str
+    buy_orders: int
+    buy_quantity: str
+    buy_notional: str
+    sell_orders: int
+    sell_quantity: str
+    sell_notional: str
+    base_available_units: int
+    base_held_units: int
+    quote_available_units: int
+    quote_held_units: int
+    buy_lots: int
+    buy_notional_units: int
+    sell_lots: int
+    sell_notional_units: int
+
+
 class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     """An account: status, open orders and limits (0 = none; amounts in minimal units, the quantity in lots)."""
 

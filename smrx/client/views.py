@@ -4,7 +4,7 @@ from smrx.client import answers
 from smrx.client.base import Base
 from smrx.client.errors import InvalidValue
 from smrx.client.market import Asset, Instrument
-from smrx.client.results import AccountState, Balance, Book, OpenOrder
+from smrx.client.results import AccountState, Balance, Book, OpenOrder, Position
 from smrx.client.steps import Steps
 from smrx.wire import admin
 
@@ -32,6 +32,13 @@ class Views(Base):
                 )
             )
         return found
+
+    def positions(self, account: int | None = None) -> Steps[list[Position]]:
+        """What an account (its own where none is named) has in each instrument: balances, and open quantities."""
+        rows = yield from self._pages(admin.Positions(account=self._own(account)), admin.PositionsReply)
+        if any(self.market.instrument(row.instrument) is None for row in rows):
+            yield from self._load()
+        return [answers.position(row, self._known_instrument(row.instrument)) for row in rows]
 
     def orders(
         self, symbol: str | None = None, *, account: int | None = None, everyone: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codes import OrderType
+from .positions import Position, positions
 from .state import BOOKS, INSTRUMENTS, LEVELS, NEVER, ORDERS, TABLES, TRANSFERS, State
 
 #: The columns of each table: name outside, name inside, type.
@@ -171,6 +172,15 @@ class Inspect:
         """Balances by account, then asset."""
         rows = self._live("balances")
         return self._table("balances", rows if account is None else rows[rows["account_id"] == account])
+
+    def positions(self, account: int) -> list[Position]:
+        """What an account has in each instrument whose base it owns or in which it has open orders, by instrument."""
+        # Chosen by account first: copying all live orders to look at a few would take most of the time.
+        balances, orders = (
+            rows[(rows["account_id"] == account) & (rows["live"] != 0)]
+            for rows in (self._state.balances, self._state.orders)
+        )
+        return positions(account, self._live("instruments"), balances, orders)
 
     def balance_words(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Every balance in no order: owner (account << 32 | asset), available, held."""

@@ -213,6 +213,15 @@ class AdminService:
         rows, more = _page(self._node.machine.engine.inspect.balances(request.account), request, admin.BalanceRow)
         return admin.BalancesReply(**self._at, rows=rows, more=more)
 
+    def _on_positions(self, request: admin.Positions) -> admin.AnyReply:
+        found = self._node.machine.engine.inspect.positions(request.account)
+        end = request.offset + request.limit
+        rows = tuple(
+            msgspec.convert(_with_digits(position._asdict()), admin.PositionRow)
+            for position in found[request.offset : end]
+        )
+        return admin.PositionsReply(**self._at, rows=rows, more=end < len(found))
+
     def _on_transfers(self, request: admin.Transfers) -> admin.AnyReply:
         rows, more = _page(self._node.machine.engine.inspect.transfers(request.account), request, admin.TransferRow)
         return admin.TransfersReply(**self._at, rows=rows, more=more)
@@ -301,6 +310,11 @@ def _rows(array: NDArray[np.void], row_type: type[R]) -> tuple[R, ...]:
 def _page(found: NDArray[np.void], request: admin.PageRequest, row_type: type[R]) -> tuple[tuple[R, ...], bool]:
     end = request.offset + request.limit
     return _rows(found[request.offset : end], row_type), end < len(found)
+
+
+def _with_digits(position: dict[str, int]) -> dict[str, int | str]:
+    """A position with the sums that may pass 64 bits as text."""
+    return {name: str(value) if name.endswith(("_lots", "_notional")) else value for name, value in position.items()}
 
 
 def _levels(levels: Iterable[tuple[int, int, int]]) -> tuple[admin.LevelRow, ...]:

@@ -101,6 +101,12 @@ class Balances(PageRequest, frozen=True, kw_only=True):
     account: U32 | None = None
 
 
+class Positions(PageRequest, frozen=True, kw_only=True):
+    """What an account has in each instrument. Answered by PositionsReply."""
+
+    account: U32
+
+
 class Transfers(PageRequest, frozen=True, kw_only=True):
     """Deposits and withdrawals of an account. Answered by TransfersReply."""
 
@@ -165,7 +171,7 @@ class Shutdown(Request, frozen=True, kw_only=True):
     """End after this turn. Answered by ShutdownReply."""
 
 
-AnyPage = Orders | Balances | Transfers | Accounts | Assets | Instruments
+AnyPage = Orders | Balances | Positions | Transfers | Accounts | Assets | Instruments
 AnyRequest = (
     Status
     | HashAt
@@ -173,6 +179,7 @@ AnyRequest = (
     | Depth
     | Orders
     | Balances
+    | Positions
     | Transfers
     | Accounts
     | Assets
@@ -222,6 +229,26 @@ class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
     asset: int
     available: int
     held: int
+
+
+class PositionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account has in an instrument, as smrx.engine.positions.Position says.
+
+    Lots and notionals of all open orders may pass 64 bits: they are written as decimal digits.
+    """
+
+    account: int
+    instrument: int
+    base_available: int
+    base_held: int
+    quote_available: int
+    quote_held: int
+    buy_orders: int
+    buy_lots: str
+    buy_notional: str
+    sell_orders: int
+    sell_lots: str
+    sell_notional: str
 
 
 class TransferRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -412,6 +439,10 @@ class BalancesReply(PageReply[BalanceRow], frozen=True, kw_only=True):
     pass
 
 
+class PositionsReply(PageReply[PositionRow], frozen=True, kw_only=True):
+    pass
+
+
 class TransfersReply(PageReply[TransferRow], frozen=True, kw_only=True):
     pass
 
@@ -471,6 +502,7 @@ AnyReply = (
     | DepthReply
     | OrdersReply
     | BalancesReply
+    | PositionsReply
     | TransfersReply
     | AccountsReply
     | AssetsReply

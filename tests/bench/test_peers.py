@@ -1,5 +1,6 @@
 """The comparison with other order books: the same tape, the same fills, and no speed for anything else."""
 
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.bench.peers import comparison, heap, liquibook_source, process
+from smrx.bench.peers import comparison, heap, liquibook_source, matching_engine, process
 from smrx.bench.peers.calls import CALL, Absent
 from smrx.bench.peers.script import script
 from smrx.engine import Engine
@@ -97,6 +98,19 @@ def test_an_adapter_calls_its_peer_as_the_peer_wants_to_be_called(name: str, giv
         pytest.skip(str(error))
     assert (run.done, len(run.fills)) == (100, 0)
     assert run.version
+
+
+def test_a_peer_that_needs_another_interpreter_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching_engine, "_OLDEST", (99, 0))
+    with pytest.raises(Absent, match=rf"need Python 99\.0 or newer, and this is {platform.python_version()}"):
+        matching_engine.Peer(np.zeros(0, CALL))
+
+
+def test_what_cannot_be_compared_is_said_without_waiting_for_it() -> None:
+    rows = {row["name"]: row for row in comparison.run(**SMALL, peers={})["peers"]}
+    assert "spins" in rows["nanobook"]["absent"]
+    assert {name for name, row in rows.items() if row["absent"]} == set(comparison.UNUSABLE)
+    assert not set(comparison.UNUSABLE) & set(comparison.PEERS)
 
 
 def test_what_is_no_checkout_of_liquibook_is_said(tmp_path: Path) -> None:

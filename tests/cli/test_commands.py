@@ -98,6 +98,18 @@ class TestRunning:
         assert found[8, "BTC"]["held"] == "0.30000000"
         assert {row["account"] for row in as_json(smrx, "account balances 7")} == {7}
 
+    def test_a_position_is_what_is_owned_and_what_is_open(self, smrx: Smrx) -> None:
+        [seller] = as_json(smrx, "account positions 8")
+        assert (seller["symbol"], seller["base"], seller["quote"]) == ("BTC-USD", "BTC", "USD")
+        assert (seller["base_held"], seller["quote_total"]) == ("0.30000000", "10000.000000")
+        assert (seller["buy_orders"], seller["buy_quantity"], seller["buy_notional"]) == (0, "0.0000", "0.000000")
+        assert (seller["sell_orders"], seller["sell_quantity"]) == (1, "0.3000")
+        assert seller["sell_notional"] == "15000.000000"
+        [buyer] = as_json(smrx, "account positions 7")
+        assert (buyer["base_total"], buyer["sell_orders"]) == ("0.20000000", 0)
+        assert re.search(r"BTC-USD .* 1 +0\.3000 +15000\.000000", smrx("account positions 8"))
+        assert smrx("account positions 99") == "no positions\n"
+
     def test_what_was_listed_is_listed(self, smrx: Smrx) -> None:
         assert as_json(smrx, "account list") == [0, 7, 8]
         assert [row["symbol"] for row in as_json(smrx, "asset list")] == ["BTC", "USD"]

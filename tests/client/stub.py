@@ -45,6 +45,27 @@ class Venue(FakeExchange):
         self.balances: dict[tuple[int, int], int] = {}
         self.transfers: dict[int, admin.TransferRow] = {}
 
+    def position_row(self, account: int, number: int) -> admin.PositionRow:
+        """What an account has in an instrument; nothing of it is held here."""
+        listed = self.instruments[number]
+        own = [row for row in self.orders.values() if (row.account, row.instrument) == (account, number)]
+        buys, sells = ([row for row in own if row.side == side] for side in (1, 2))
+        worth = [sum(r.price_ticks * r.leaves_lots * listed.scale_units for r in rows) for rows in (buys, sells)]
+        return admin.PositionRow(
+            account=account,
+            instrument=number,
+            base_available=self.balances.get((account, listed.base_asset), 0),
+            base_held=0,
+            quote_available=self.balances.get((account, listed.quote_asset), 0),
+            quote_held=0,
+            buy_orders=len(buys),
+            buy_lots=str(sum(row.leaves_lots for row in buys)),
+            buy_notional=str(worth[0]),
+            sell_orders=len(sells),
+            sell_lots=str(sum(row.leaves_lots for row in sells)),
+            sell_notional=str(worth[1]),
+        )
+
     def _one(self, command: NDArray[np.void]) -> NDArray[np.void]:
         before = len(self.ledger)
         outcome = super()._one(command)
@@ -361,6 +382,10 @@ class Stub:
                     if request.account in (None, account)
                 ]
                 return admin.BalancesReply(**at, rows=tuple(found))
+            case admin.Positions():
+                rows = tuple(venue.position_row(request.account, number) for number in venue.instruments)
+                end = request.offset + 1
+                return admin.PositionsReply(**at, rows=rows[request.offset : end], more=end < len(rows))
             case admin.Transfers():
                 made = tuple(row for row in venue.transfers.values() if row.account == request.account)
                 return admin.TransfersReply(**at, rows=made)

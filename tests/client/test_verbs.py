@@ -4,6 +4,7 @@ import inspect
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from smrx.client import AsyncClient, Client, InvalidValue, ProtocolError, Refused, Unavailable
@@ -103,6 +104,22 @@ def test_orders_are_placed_changed_and_cancelled_in_decimals(market: Call, stub:
         market(1, "reduce", "0.1", order_id=placed.order_id)
     market(1, "place_market", "BTC-USD", Side.SELL, "1")
     assert market(1, "mass_cancel", "BTC-USD", "SELL").cancelled == 1
+
+
+def test_positions_are_in_decimals_and_in_whole_numbers_of_any_size(market: Call, stub: Stub) -> None:
+    market(0, "deposit", 1, "BTC", "2.5", 7)
+    market(1, "place_limit", "BTC-USD", "buy", "50000.00", "0.5")
+    market(1, "place_limit", "BTC-USD", "sell", "60000.00", "0.25")
+    [row] = market(1, "positions")
+    assert (row.account, row.symbol, row.base, row.quote) == (1, "BTC-USD", "BTC", "USD")
+    assert (row.base_total, row.base_available_units, row.quote_total) == ("2.50000000", 250_000_000, "0.000000")
+    assert (row.buy_orders, row.buy_quantity, row.buy_lots) == (1, "0.5000", 5_000)
+    assert (row.buy_notional, row.buy_notional_units) == ("25000.000000", 25_000_000_000)
+    assert (row.sell_orders, row.sell_quantity, row.sell_notional) == (1, "0.2500", "15000.000000")
+    assert market(2, "positions", 1) == [row]
+    [listed] = stub.venue.instruments.values()
+    stub.venue.instruments[listed.instrument] = msgspec.structs.replace(listed, scale_units=1 << 31)
+    assert market(1, "positions")[0].buy_notional_units == 5_000_000 * 5_000 << 31 > 1 << 64
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,30 @@ class Inspect:
         ]
         return np.array(rows, dtype=BALANCES)
 
+    def positions(self, account: int) -> list[tuple[int, ...]]:
+        """(account, instrument, base available and held, quote available and held, then of the open buys and of the
+        open sells: orders, lots, notional) where the account owns some of the base or has an open order."""
+        found = []
+        for number, listed in sorted(self.state.instruments.items()):
+            money = [
+                (balance.available, balance.held) if balance else (0, 0)
+                for balance in (
+                    self.state.balances.get((account, asset)) for asset in (listed.base_asset, listed.quote_asset)
+                )
+            ]
+            own = [
+                order for order in self.state.orders.values() if (order.account, order.instrument) == (account, number)
+            ]
+            if not own and money[0] == (0, 0):
+                continue
+            row = [account, number, *money[0], *money[1]]
+            for side in (Side.BUY, Side.SELL):
+                orders = [order for order in own if order.side is side]
+                row += [len(orders), sum(order.leaves for order in orders)]
+                row.append(sum(listed.notional(order.price, order.leaves) for order in orders))
+            found.append(tuple(row))
+        return found
+
     def accounts(self) -> NDArray[np.void]:
         rows = [
             (account.account, account.status, *account.limits) for _, account in sorted(self.state.accounts.items())

@@ -129,6 +129,10 @@ def state_differences(expected: Any, found: Any) -> list[str]:
         books = [machine.inspect.depth(int(instrument), ALL_LEVELS) for machine in (expected, found)]
         if _plain(books[0]) != _plain(books[1]):
             differences.append(f"book {instrument}: expected {books[0]}, found {books[1]}")
+    for account in expected.inspect.accounts()["account"]:
+        owned = [[tuple(row) for row in machine.inspect.positions(int(account))] for machine in (expected, found)]
+        if owned[0] != owned[1]:
+            differences.append(f"positions of {account}: expected {owned[0]}, found {owned[1]}")
     differences += [f"invariant of the expected: {broken}" for broken in expected.check_invariants()]
     if expected.inspect.killed != found.inspect.killed:
         differences.append(f"kill switch: expected {expected.inspect.killed}, found {found.inspect.killed}")

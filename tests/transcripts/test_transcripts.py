@@ -69,6 +69,12 @@ def test_transcripts_show_every_reason() -> None:
     assert [reason.name for reason in Reason if reason and reason.name not in shown] == []
 
 
+def test_transcripts_show_the_book_that_their_commands_leave() -> None:
+    """Events alone leave the reader to work out what stands; a book in which nothing ever stands says nothing."""
+    level = re.compile(r"^> book \S+\n  side  price .*\n  (?:buy|sell) ", re.MULTILINE)
+    assert sum(1 for path in FILES if level.search(path.read_text(encoding="utf-8"))) >= 40
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_transcript_begins_with_words_and_ends_with_a_hash(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -40,6 +40,10 @@ STATUS = admin.NodeStatus(
     agreement=admin.AgreementStatus(state="AGREE", sequence=2),
     peers=(admin.PeerStatus(node_id=2, connected=True, silent_s=0.5),),
 )
+POSITION = admin.PositionRow(
+    account=7, instrument=1, base_available=5, base_held=2, quote_available=0, quote_held=9,
+    buy_orders=1, buy_lots="3", buy_notional="9", sell_orders=2, sell_lots="2", sell_notional=str(1 << 70),
+)  # fmt: skip
 REQUESTS: tuple[Any, ...] = (
     admin.Status(),
     admin.HashAt(at=3),
@@ -48,6 +52,7 @@ REQUESTS: tuple[Any, ...] = (
     admin.Depth(instrument=4),
     admin.Orders(account=1, instrument=2, offset=5, limit=6),
     admin.Balances(),
+    admin.Positions(account=7, offset=1),
     admin.Accounts(),
     admin.Assets(),
     admin.Instruments(),
@@ -61,6 +66,7 @@ REPLIES: tuple[Any, ...] = (
     admin.AdminError(node_id=1, sequence=2, code=3, message="expected", leader_id=None),
     admin.HashReply(node_id=1, sequence=2, at=3, state_hash=None),
     admin.BalancesReply(node_id=1, sequence=2, rows=(ROW, ROW), more=True),
+    admin.PositionsReply(node_id=1, sequence=2, rows=(POSITION,)),
     admin.DepthReply(node_id=1, sequence=2, instrument=1, symbol="A", bids=(), asks=()),
 )
 
