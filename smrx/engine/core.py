@@ -230,7 +230,7 @@ class Engine:
         return snapshot.pieces(self._state)
 
     @classmethod
-    def restore(cls, data: bytes) -> "Engine":
+    def restore(cls, data: bytes | memoryview) -> "Engine":
         """The engine that a snapshot was taken of. SnapshotError, in one sentence, if the bytes are not one."""
         engine = cls.__new__(cls)
         engine._adopt(snapshot.load(data))

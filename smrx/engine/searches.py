@@ -13,6 +13,8 @@ from .xxh3_rows import folded
 
 _U32 = np.uint64(32)
 _LOW32 = np.uint64(0xFFFF_FFFF)
+#: Searches at once: as many as keep what is noted of them in the cache.
+_TOGETHER = 1 << 15
 
 
 def indexes(view: View) -> Iterator[str]:
@@ -33,10 +35,18 @@ def _found(cells: NDArray[Any], keys: Any, extras: Any) -> NDArray[np.uint32]:
     # A cell is two words: its key, and its slot above its extra.
     words = cells.view("<u8").reshape(-1, 2)
     found = np.zeros(len(keys), dtype=np.uint32)
+    for start in range(0, len(keys), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        _search(words, keys[part], extras[part], found[part])
+    return found
+
+
+def _search(words: NDArray[Any], keys: Any, extras: Any, found: NDArray[np.uint32]) -> None:
+    """Search for some keys at once, each from its home on."""
     searching = np.arange(len(keys))
-    at = _homes(keys, extras, len(cells))
+    at = _homes(keys, extras, len(words))
     # An empty cell ends a search; in a table without one, its length does.
-    for _ in range(len(cells)):
+    for _ in range(len(words)):
         if not len(searching):
             break
         key, rest = words[at].T
@@ -44,8 +54,7 @@ def _found(cells: NDArray[Any], keys: Any, extras: Any) -> NDArray[np.uint32]:
         hit = (key == keys[searching]) & (rest & _LOW32 == extras[searching])
         found[searching[hit]] = slot[hit]
         on = ~hit & (slot != 0)
-        searching, at = searching[on], (at[on] + 1) & (len(cells) - 1)
-    return found
+        searching, at = searching[on], (at[on] + 1) & (len(words) - 1)
 
 
 def _homes(keys: Any, extras: Any, size: int) -> NDArray[np.int64]:

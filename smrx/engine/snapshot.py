@@ -79,7 +79,7 @@ def pieces(state: State) -> list[bytes | memoryview]:
     return [header.tobytes(), *body]
 
 
-def load(data: bytes) -> State:
+def load(data: bytes | memoryview) -> State:
     """The state that bytes of `save` stand for; SnapshotError if they are anything else."""
     header, body = _opened(data)
     state, view = _filled(body)
@@ -97,13 +97,13 @@ def load(data: bytes) -> State:
     return state
 
 
-def _opened(data: bytes) -> tuple[Any, memoryview]:
+def _opened(data: bytes | memoryview) -> tuple[Any, memoryview]:
     """Header and body of a snapshot, both as they were written."""
     if len(data) < HEADER.itemsize:
         raise SnapshotError(f"A snapshot has at least {HEADER.itemsize} bytes, these are {len(data)}.")
     header = np.frombuffer(data, HEADER, count=1)[0]
     if bytes(header["magic"]) != MAGIC:
-        raise SnapshotError(f"A snapshot begins with {MAGIC!r}, this with {data[:8]!r}.")
+        raise SnapshotError(f"A snapshot begins with {MAGIC!r}, this with {bytes(data[:8])!r}.")
     if int(header["format"]) != FORMAT:
         raise SnapshotError(f"This program reads snapshots of format {FORMAT}, this one is {int(header['format'])}.")
     if int(header["header_hash"]) != xxhash.xxh3_64_intdigest(data[:_HASHED]):

@@ -55,7 +55,7 @@ class _Saved(msgspec.Struct, array_like=True):
 
     format: int
     log_digest: int
-    engine: bytes
+    engine: memoryview  # as it lies in what is decoded: most of it, and not copied
 
 
 class OutcomeRing:
