@@ -211,7 +211,7 @@ def _snapshot(folder: Path, accounts: int, orders: int) -> dict[str, Any]:
     state = stored.part("state")
     assert state is not None
     again = ExchangeMachine(1 << 16, 1 << 16)
-    again.restore(bytes(state))
+    again.restore(state)
     restored = time.perf_counter() - started
     if again.position() != machine.position():
         raise RecoveryBenchError("expected the same state from the snapshot, found another")
