@@ -56,8 +56,9 @@ def run(
     """Return the figures of one run.
 
     Keys: recovery (commands, seconds until the first order is acknowledged by the restarted process, and the parts of
-    it), snapshot (of the state with `accounts` and `orders`: bytes, work_s, pause_ms over some forks, restore_s),
-    pause_ms_by_mib (the fork alone, of a process that holds so much), conditions.
+    it), snapshot (of the state with `accounts` and `orders`: bytes, work_s, pause_ms over some forks,
+    restore_seconds until a new machine has it and every check of it is done), pause_ms_by_mib (the fork alone, of a
+    process that holds so much), conditions.
     """
     show = progress or (lambda phase, share: None)
     with tempfile.TemporaryDirectory(prefix="smrx-bench-", dir=directory) as folder:
@@ -210,7 +211,7 @@ def _snapshot(folder: Path, accounts: int, orders: int) -> dict[str, Any]:
     state = stored.part("state")
     assert state is not None
     again = ExchangeMachine(1 << 16, 1 << 16)
-    again.restore(bytes(state))
+    again.restore(state)
     restored = time.perf_counter() - started
     if again.position() != machine.position():
         raise RecoveryBenchError("expected the same state from the snapshot, found another")
@@ -220,7 +221,7 @@ def _snapshot(folder: Path, accounts: int, orders: int) -> dict[str, Any]:
         "bytes": stored.metadata.bytes,
         "work_s": round(float(np.median(works)), 3),
         "pause_ms": {"median": round(float(np.median(pauses)), 3), "max": round(max(pauses), 3)},
-        "restore_s": round(restored, 3),
+        "restore_seconds": round(restored, 3),
     }
 
 

@@ -32,7 +32,7 @@ class StateMachine(Protocol):
         """The whole state."""
         ...
 
-    def restore(self, data: bytes) -> None:
+    def restore(self, data: bytes | memoryview) -> None:
         """Become the state of a snapshot; raises ValueError, with nothing changed, for what is none."""
         ...
 

@@ -184,7 +184,7 @@ class Following(Core):
             log.error("node %d: the snapshot at entry %d was damaged on its way", self.node_id, snapshot.index)
             return False
         try:
-            self.machine.restore(bytes(snapshot.data))
+            self.machine.restore(snapshot.data)
         except ValueError as error:
             self.refused["unusable snapshot"] += 1
             log.error("node %d: the snapshot at entry %d is no state: %s", self.node_id, snapshot.index, error)

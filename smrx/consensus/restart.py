@@ -131,7 +131,7 @@ def _take_over(machine: LocalMachine, stored: Stored) -> None:
     state = stored.part(STATE)
     assert state is not None
     try:
-        machine.restore(bytes(state))
+        machine.restore(state)
         for part in stored.metadata.parts:
             if part.name != STATE:
                 data = stored.part(part.name)

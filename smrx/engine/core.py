@@ -22,6 +22,11 @@ EVENTS_PER_COMMAND: Final = 4
 LEAST_EVENTS: Final = 64
 #: A buffer that is filled to less than one part in so many is not handed out: whoever keeps an event would keep it all.
 SPARSE: Final = 8
+#: A cascade that needs a buffer of so many events, 2 MiB, gets one of UNTOUCHED at once, which is above 32 MiB. What is
+#: as large as that comes from the kernel each time: its unwritten part takes no memory, and the written one is given in
+#: huge pages. Between both sizes it would come in hundreds of small ones, which is a third of what a sweep costs.
+LONG: Final = 1 << 14
+UNTOUCHED: Final = (1 << 18) + 1
 #: Calls with no more commands than this write their events into a buffer that the engine keeps, and hand out a copy:
 #: for one command, making an array costs more than applying it, and for 64 of them it is still a quarter.
 FEW_COMMANDS: Final = 64
@@ -151,7 +156,8 @@ class Engine:
         parts.append(events[:first])
         carried = written - first
         # Several times what there is, so that a long cascade is seldom carried. What is not written takes no memory.
-        more = np.empty(max(EVENTS_PER_COMMAND * commands, 4 * carried + needed, LEAST_EVENTS), EVENT)
+        wanted = max(EVENTS_PER_COMMAND * commands, 4 * carried + needed, LEAST_EVENTS)
+        more = np.empty(max(wanted, UNTOUCHED) if wanted >= LONG else wanted, EVENT)
         more[:carried].view(np.uint64)[:] = events[first:written].view(np.uint64)
         self._turn["written"] = carried
         self._turn["first"] = 0
@@ -234,7 +240,7 @@ class Engine:
         return snapshot.pieces(self._state)
 
     @classmethod
-    def restore(cls, data: bytes) -> "Engine":
+    def restore(cls, data: bytes | memoryview) -> "Engine":
         """The engine that a snapshot was taken of. SnapshotError, in one sentence, if the bytes are not one."""
         engine = cls.__new__(cls)
         engine._adopt(snapshot.load(data))
@@ -280,7 +286,8 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     """Events one after the other, in memory of their size; or as they are where that is little more than they need."""
     # A buffer that turned out too small for the next command holds nothing: what is large need not be copied for it.
     (first, *more) = [part for part in parts if len(part)] or parts[:1]
-    if not more and len(first) * SPARSE >= len(first.base if first.base is not None else first):
+    room = len(first.base if first.base is not None else first)
+    if not more and (len(first) * SPARSE >= room or (len(first) * SPARSE >= LONG and room >= UNTOUCHED)):
         return first
     # As words: NumPy copies records field by field, forty times slower.
     return np.concatenate([part.view(np.uint64) for part in parts]).view(EVENT)

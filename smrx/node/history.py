@@ -210,7 +210,7 @@ def _restored(stored: Stored) -> ExchangeMachine:
     state = stored.part(STATE)
     assert state is not None
     try:
-        machine.restore(bytes(state))
+        machine.restore(state)
     except ValueError as error:
         raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}") from None
     return machine

@@ -55,7 +55,7 @@ class _Saved(msgspec.Struct, array_like=True):
 
     format: int
     log_digest: int
-    engine: bytes
+    engine: memoryview  # as it lies in what is decoded: most of it, and not copied
 
 
 class OutcomeRing:
@@ -197,7 +197,7 @@ class ExchangeMachine:
         head = _ARRAY_OF_3 + encode(_FORMAT) + encode(self.log_digest) + _BINARY + size.to_bytes(4, "big")
         return [head, *engine]
 
-    def restore(self, data: bytes) -> None:
+    def restore(self, data: bytes | memoryview) -> None:
         """Become the state in `data`; raises ValueError, with nothing changed, if it is not one."""
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)

@@ -28,6 +28,6 @@ class WatchedMachine:
         self._checker.applying(self._node, log_index, term, entry)
         self._machine.apply(log_index, term, entry)
 
-    def restore(self, data: bytes) -> None:
+    def restore(self, data: bytes | memoryview) -> None:
         self._machine.restore(data)
         self._checker.restored(self._node, self._machine.position())

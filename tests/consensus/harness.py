@@ -87,7 +87,7 @@ class Machine:
     def snapshot(self) -> bytes:
         return msgspec.msgpack.encode((self.sequence, self.hashes, self.numbers))
 
-    def restore(self, data: bytes) -> None:
+    def restore(self, data: bytes | memoryview) -> None:
         try:
             self.sequence, self.hashes, self.numbers = msgspec.msgpack.decode(
                 data, type=tuple[int, list[int], list[int]]

@@ -73,6 +73,40 @@ def swap_levels(state: Any) -> None:
     state.books["best"][BIDS] = state.levels["worse"][best]
 
 
+def root(state: Any) -> int:
+    """The node at the root of the bids' tree."""
+    return int(state.books["root"][BIDS])
+
+
+def join_branches(state: Any) -> None:
+    """Let both branches of a book's root lead to the same place."""
+    state.nodes["zero"][root(state)] = state.nodes["one"][root(state)]
+
+
+def swap_branches(state: Any) -> None:
+    node = root(state)
+    state.nodes["zero"][node], state.nodes["one"][node] = state.nodes["one"][node], state.nodes["zero"][node]
+
+
+def lend_beyond_words(state: Any) -> None:
+    """Give two accounts so much more of an asset that the sum of what all have is the same in 64 bits."""
+    mine = (state.balances["asset_id"] == QUOTE).nonzero()[0]
+    for slot in mine[:2]:
+        state.balances["available"][slot] += 1 << 62
+        state.balances["held"][slot] += 1 << 62
+
+
+def repeat_client_id(state: Any) -> None:
+    """Give an order, and its entry in the index, the client id of another of the same account."""
+    orders, cells = state.orders, state.client_index
+    named = ((orders["live"] != 0) & (orders["client_order_id"] != 0)).nonzero()[0]
+    first, second = next(
+        (one, two) for one in named for two in named if one < two and orders["account"][one] == orders["account"][two]
+    )
+    orders["client_order_id"][second] = orders["client_order_id"][first]
+    cells["key"][cells["slot"] == second] = orders["client_order_id"][first]
+
+
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "a level with too many lots": (add("levels", "quantity", 1, slot_of_best), "levels: a quantity is not"),
     "a level with too many orders": (add("levels", "orders", 1, slot_of_best), "levels: an order count is not"),
@@ -99,6 +133,23 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         lambda state: add("nodes", "bit", int(state.nodes["bit"][1]) * 7)(state),
         "nodes: ",
     ),
+    "a node that tells nothing apart": (put("nodes", "bit", 0, root), "wrong parent or"),
+    "a node with two bits": (add("nodes", "bit", 1 << 40, root), "wrong parent or bit"),
+    "a node of another parent": (put("nodes", "parent", 1, root), "wrong parent or"),
+    "a tree that misses a level": (
+        lambda state: put("books", "root", (1 << 31) + slot_of_best(state), lambda s: BIDS)(state),
+        "levels: a leaf of book 4 leads astray",
+    ),
+    "a leaf out of memory": (put("books", "root", (1 << 31) + (1 << 20), lambda s: BIDS), "levels: a leaf of book 4"),
+    "a branch out of memory": (put("books", "root", 1 << 20, lambda s: BIDS), "nodes: a branch of book 4"),
+    "branches that meet again": (join_branches, "nodes: "),
+    "branches on the wrong side": (swap_branches, "nodes: the tree of book 4 does not have its levels in order"),
+    "two books with one tree": (
+        lambda state: put("books", "root", root(state), lambda s: ASKS)(state),
+        "leads astray",
+    ),
+    "money beyond any word": (lend_beyond_words, f"asset {QUOTE}: accounts have"),
+    "a client's id that is there twice": (repeat_client_id, "client_index: a key is there twice"),
     "an order that is not in the index": (drop_from_index, "order_index: it does not have the live orders"),
     "an entry that no search finds": (move_in_index, "account_index: a search stops"),
     "an entry for another order": (add("order_index", "key", 1, lambda s: int(s.order_index["slot"].nonzero()[0][0])),

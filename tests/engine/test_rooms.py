@@ -70,6 +70,19 @@ def test_no_buffer_and_no_table_shows(
     assert desk.open_ids() == []
 
 
+def test_a_cascade_is_handed_out_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long one gets a buffer of untouched memory, and the events of it are not copied out of that."""
+    _, expected = played()
+    untouched = 5_000
+    for name, value in (("LONG", 16), ("UNTOUCHED", untouched), ("EVENTS_PER_COMMAND", 0), ("FEW_COMMANDS", 0)):
+        monkeypatch.setattr(core, name, value)
+    _, found = played()
+    assert all(same(a, b) for a, b in zip(expected, found, strict=True))
+    rooms = [len(result.events if result.events.base is None else result.events.base) for result in found]
+    assert rooms[2] == untouched > core.SPARSE * len(found[2].events)
+    assert rooms[4] < untouched
+
+
 def test_the_tape_does_what_it_says() -> None:
     _, results = played()
     kinds = [np.bincount(result.events["kind"], minlength=30) for result in results]
