@@ -22,6 +22,8 @@ KNOWN: Final = {
     "smrx.consensus.keys.KeysError": Exit.RESOURCE,
     "smrx.local.LocalClusterError": Exit.UNAVAILABLE,
     "smrx.bench.cluster.BenchError": Exit.UNAVAILABLE,
+    "smrx.bench.failover.OrdersDiffer": Exit.DIVERGED,
+    "smrx.bench.failover.FailoverError": Exit.UNAVAILABLE,
     "smrx.bench.recovery.RecoveryBenchError": Exit.INTERNAL,
     "smrx.bench.settle.BenchError": Exit.UNAVAILABLE,
     "smrx.tape.errors.TapeError": Exit.USAGE,
