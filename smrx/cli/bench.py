@@ -409,10 +409,22 @@ def journal(seconds: float, directory: str | None, as_json: bool) -> None:
     show_default=True,
     help="Measure the pause for processes up to so many MiB.",
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Measure orders without snapshots for so long, and as long with them; 0 does not.",
+)
 @_dir_option
 @options.json_option
-def recovery(commands: int, accounts: int, orders: int, largest: int, directory: str | None, as_json: bool) -> None:
+def recovery(
+    commands: int, accounts: int, orders: int, largest: int, seconds: float, directory: str | None, as_json: bool
+) -> None:
     """Measure restarts and snapshots: until a restarted node serves, and what a snapshot costs a node that serves.
+
+    The last figures are the latency of single orders to three nodes on disk that hold the accounts and orders, without
+    snapshots and while every node takes one after the other, with the default election timeouts.
 
     \b
     Example:
@@ -427,6 +439,7 @@ def recovery(commands: int, accounts: int, orders: int, largest: int, directory:
             accounts=accounts,
             orders=orders,
             largest_mib=largest,
+            seconds=seconds,
             directory=directory,
             progress=progress,
         )

@@ -25,6 +25,7 @@ KNOWN: Final = {
     "smrx.bench.failover.OrdersDiffer": Exit.DIVERGED,
     "smrx.bench.failover.FailoverError": Exit.UNAVAILABLE,
     "smrx.bench.recovery.RecoveryBenchError": Exit.INTERNAL,
+    "smrx.bench.undisturbed.DisturbedError": Exit.UNAVAILABLE,
     "smrx.bench.settle.BenchError": Exit.UNAVAILABLE,
     "smrx.tape.errors.TapeError": Exit.USAGE,
     "smrx.client.errors.Refused": Exit.REFUSED,
