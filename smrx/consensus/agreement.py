@@ -282,7 +282,9 @@ class Agreement:
     def _decide(self, standing: Sequence[int], first: int) -> None:
         if self._node_id not in standing:
             others = " and ".join(str(node) for node in sorted(standing))
-            self.fence(f"diverged at command {first}: nodes {others} hold another state after it")
+            self.fence(
+                f"diverged at command {first}: nodes {others} hold another state after it; {remedy(self._node_id)}"
+            )
             return
         for node, peer in self._peers.items():
             if peer.high is not None and node not in standing and node not in self.diverged:
@@ -304,6 +306,11 @@ class Agreement:
             peer.pending is not None and peer.pending[0] > position and self._now - peer.pending[2] >= _BEHIND_SECONDS
             for peer in self._peers.values()
         )
+
+
+def remedy(node: int) -> str:
+    """What an operator does about a node whose state is wrong while the others' stands."""
+    return f"stop it and run `smrx node --id {node} --rebuild`: it learns from the others"
 
 
 def steps(first: int, last: int, most: int) -> list[int]:
