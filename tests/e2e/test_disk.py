@@ -52,6 +52,51 @@ def test_all_nodes_killed_at_once_lose_nothing_acknowledged(make_cluster: MakeCl
         assert describe(snapshots / "latest").metadata.sequence > 0
 
 
+def written_bytes(cluster: LocalCluster) -> dict[int, int]:
+    """How many bytes the system counts that each node's process has had written to storage, files or not."""
+    found = {}
+    for node in cluster.config.nodes:
+        lines = Path(f"/proc/{cluster.process(node.id).pid}/io").read_text(encoding="ascii").splitlines()
+        found[node.id] = int(dict(line.split(": ") for line in lines)["write_bytes"])
+    return found
+
+
+def transfer_money(cluster: LocalCluster, first: int) -> None:
+    with Client(cluster.config) as client:
+        for name in range(first, first + 200):
+            client.deposit(5, "USD", "1", name)
+
+
+def open_account(cluster: LocalCluster) -> None:
+    with Client(cluster.config) as client:
+        client.add_asset("USD", 0)
+        client.open_account(5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs a system that counts what processes write")
+def test_in_memory_mode_the_system_counts_no_byte_that_a_node_writes(make_cluster: MakeCluster) -> None:
+    control = make_cluster(nodes=1, durability="disk")
+    open_account(control)
+    before = written_bytes(control)
+    transfer_money(control, 1)
+    if written_bytes(control) == before:
+        pytest.skip("the system does not count what is written to this folder")
+    control.stop()
+    cluster = make_cluster()
+    open_account(cluster)
+    for attempt in range(5):
+        terms = {status.term for status in cluster.statuses().values()}
+        before = written_bytes(cluster)
+        transfer_money(cluster, 1 + 200 * attempt)
+        after = written_bytes(cluster)
+        # An election writes term and vote, orders or not.
+        if len(terms) == 1 and {status.term for status in cluster.statuses().values()} == terms:
+            break
+    else:
+        pytest.fail("expected orders without an election, found one in each attempt")
+    assert after == before
+
+
 def smrx(cluster: LocalCluster, *arguments: str, code: int = Exit.OK, out: bool = False) -> str:
     """Run a command with the cluster's configuration; return what it printed on success, or its one sentence.
 
