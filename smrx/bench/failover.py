@@ -87,7 +87,7 @@ def run(
         finally:
             orders.stop()
         with Client(cluster.config, account=_ACCOUNT, timeout=_CLIENT_SECONDS) as client:
-            found = [(order.client_order_id, order.order_id) for order in client.orders(_ACCOUNT)]
+            found = [(order.client_order_id, order.order_id) for order in client.orders(account=_ACCOUNT)]
     check(orders.acknowledged, found)
     return {
         "failover_ms": _figures(failovers),
