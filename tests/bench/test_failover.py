@@ -2,8 +2,10 @@
 
 import pytest
 
+from smrx import cli
 from smrx.bench import failover
 from smrx.bench.failover import Acknowledged, OrdersDiffer
+from smrx.cli.exits import Exit
 
 
 def test_two_kills_and_a_hand_over_lose_nothing() -> None:
@@ -36,3 +38,8 @@ def test_an_order_whose_answer_was_forgotten_must_be_there_all_the_same() -> Non
     failover.check([Acknowledged(1, 0, 0, 1)], [(1, 11)])
     with pytest.raises(OrdersDiffer, match="1 lost"):
         failover.check([Acknowledged(1, 0, 0, 1)], [])
+
+
+def test_nothing_to_measure_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["bench", "failover", "--kills", "0"]) == Exit.USAGE
+    assert "found neither" in capsys.readouterr().err

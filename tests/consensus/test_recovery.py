@@ -10,7 +10,7 @@ import pytest
 
 from smrx.config import Config
 from smrx.consensus import MetaError, MetaStore
-from smrx.consensus.recovery import DamagedMeta
+from smrx.consensus.recovery import _FORMAT, DamagedMeta
 from smrx.node.rebuild import discard
 
 
@@ -134,6 +134,9 @@ def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
+REFUSAL = f"expected meta data of format {_FORMAT}, found format {_FORMAT + 1}; run the version of smrx that wrote it"
+
+
 def test_a_newer_format_is_refused_by_name_and_left_as_it_is(tmp_path: Path) -> None:
     config = Config(cluster="alpha", data_dir=str(tmp_path))
     directory = config.node_dir(1)
@@ -142,11 +145,12 @@ def test_a_newer_format_is_refused_by_name_and_left_as_it_is(tmp_path: Path) -> 
     environment = lmdb.open(str(path), subdir=False, lock=False)
     with environment.begin(write=True) as transaction:
         # As a later version may write it: more fields, and others than these.
-        transaction.put(b"meta", msgspec.msgpack.encode([2, "alpha", 1, {"lives": 3}, 7, 3, True, 0, b"", "more"]))
+        newer = [_FORMAT + 1, "alpha", 1, {"lives": 3}, 7, 3, True, 0, b"", "more"]
+        transaction.put(b"meta", msgspec.msgpack.encode(newer))
     environment.close()
     written = path.read_bytes()
     for attempt in (lambda: MetaStore(directory, cluster="alpha", node_id=1), lambda: discard(config, 1)):
-        with pytest.raises(MetaError, match="expected meta data of format 1, found format 2; run the version") as told:
+        with pytest.raises(MetaError, match=REFUSAL) as told:
             attempt()
         assert not isinstance(told.value, DamagedMeta), "a rebuild would put another vote in its place"
         assert path.read_bytes() == written
