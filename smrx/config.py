@@ -5,6 +5,7 @@ With no file at all the configuration is a three-node cluster on loopback.
 
 import json
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -145,6 +146,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     #: "memory" (the default): commands live in the memory of a majority. "disk": each node also writes them to its
     #: journal, so that all nodes may die at once.
     durability: Literal["memory", "disk"] = "memory"
+    #: Addresses of machines from which operators may change members, leadership and the like, beside a node's own.
+    admin_from: tuple[str, ...] = ()
     timing: Timing = Timing()
     limits: Limits = Limits()
     settlement: Settlement = Settlement()
@@ -207,6 +210,7 @@ def dump(config: Config) -> str:
         f"cluster = {_quoted(config.cluster)}",
         f"data_dir = {_quoted(config.data_dir)}",
         f"durability = {_quoted(config.durability)}",
+        *([f"admin_from = {_value(config.admin_from)}"] if config.admin_from else []),
     ]
     for section in ("timing", "limits", "settlement"):
         lines += ["", f"[{section}]", *_assignments(getattr(config, section))]
@@ -267,6 +271,11 @@ def _check_sinks(config: Config, source: str) -> None:
 
 def _check(config: Config, source: str) -> None:
     _check_sinks(config, source)
+    for text in config.admin_from:
+        try:
+            ip_address(text)
+        except ValueError:
+            raise ConfigError(f"{source}: admin_from: expected numeric IP addresses, found {text!r}") from None
     if not config.nodes:
         raise ConfigError(f"{source}: nodes: expected at least one, found none")
     ids = [node.id for node in config.nodes]

@@ -53,6 +53,7 @@ def test_what_dump_writes_load_reads(bases: list[int], name: str, heartbeat: int
     written = Config(
         cluster=name,
         data_dir=name,
+        admin_from=("10.0.0.5", "fd00::5"),
         nodes=tuple(
             NodeConfig(id=i, port=base // 10 * 10, orders_port=base // 10 * 10 + 7) for i, base in enumerate(bases, 1)
         ),
@@ -90,6 +91,7 @@ def test_what_dump_writes_load_reads(bases: list[int], name: str, heartbeat: int
         ("[timing]\ndisconnect_ms = 99\n", r">= 100.*timing\.disconnect_ms"),
         ("[limits]\nevent_ring = -1\n", r">= 1.*limits\.event_ring"),
         ("durability = 'tape'", r"Invalid enum value 'tape'.*durability"),
+        ("admin_from = ['desk']", r"admin_from: expected numeric IP addresses, found 'desk'"),
         ("cluster = ", r"expected TOML, found: Invalid value"),
         ("[settlement]\nsinks = []\n", r"settlement.sinks: expected at least one, found none"),
         (SINK + "kind = 'tape'\n", r"Invalid enum value 'tape'.*settlement\.sinks\[0\]\.kind"),

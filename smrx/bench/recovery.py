@@ -2,7 +2,8 @@
 
 Three measurements on one node, as real as the node's own parts: the restart of a process with so many commands of
 journal after its snapshot, until it serves; the pause of the loop and the work of the forked child for a state of
-100,000 accounts and 1,000,000 orders; the pause alone for states up to the size asked for. Prints nothing.
+100,000 accounts and 1,000,000 orders; the pause alone for states up to the size asked for. And one on three nodes: what
+an order waits while all of them take snapshots of such a state. Prints nothing.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.bench import undisturbed
 from smrx.bench.conditions import processor
 from smrx.client import Client
 from smrx.config import Limits
@@ -50,6 +52,7 @@ def run(
     accounts: int = 100_000,
     orders: int = 1_000_000,
     largest_mib: int = 2048,
+    seconds: float = 10.0,
     directory: str | Path | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
@@ -58,7 +61,8 @@ def run(
     Keys: recovery (commands, seconds until the first order is acknowledged by the restarted process, and the parts of
     it), snapshot (of the state with `accounts` and `orders`: bytes, work_s, pause_ms over some forks,
     restore_seconds until a new machine has it and every check of it is done), pause_ms_by_mib (the fork alone, of a
-    process that holds so much), conditions.
+    process that holds so much), latency (of single orders to three nodes on disk with that state, `seconds` without
+    snapshots and as long with them; see undisturbed.run; None for 0), conditions.
     """
     show = progress or (lambda phase, share: None)
     with tempfile.TemporaryDirectory(prefix="smrx-bench-", dir=directory) as folder:
@@ -69,10 +73,15 @@ def run(
         snapshot = _snapshot(Path(folder), accounts, orders)
         show("snapshot", 1.0)
         pauses = _pauses(Path(folder), largest_mib)
+        show("latency", 0.0)
+        market = _large_market(accounts, orders)
+        latency = undisturbed.run(Path(folder) / "latency", market, seconds=seconds) if seconds else None
+        show("latency", 1.0)
     return {
         "recovery": recovery,
         "snapshot": snapshot,
         "pause_ms_by_mib": pauses,
+        "latency": latency,
         "conditions": {
             "batch_commands": _BATCH,
             "engine": "state hash, ledger and events on",
@@ -225,15 +234,14 @@ def _snapshot(folder: Path, accounts: int, orders: int) -> dict[str, Any]:
     }
 
 
-def _large_machine(accounts: int, orders: int) -> ExchangeMachine:
-    """A market with so many accounts, each with money, and so many resting orders."""
-    machine = ExchangeMachine(1 << 20, 1 << 18)
-    setup = np.zeros(4, COMMAND)
-    setup["kind"] = [CommandKind.OPEN_SESSION, *[CommandKind.ADD_ASSET] * 2, CommandKind.ADD_INSTRUMENT]
-    setup["instrument"] = [0, 1, 2, 1]
-    setup["client_order_id"][1:3] = [pack_symbol("BTC"), pack_symbol("USD")]
-    setup["quantity_lots"][1:3] = [8, 2]
-    instrument = setup[3:4].view(INSTRUMENT_COMMAND)
+def _large_market(accounts: int, orders: int) -> Commands:
+    """The commands that make so many accounts, each with money, and so many resting orders."""
+    setup = np.zeros(3, COMMAND)
+    setup["kind"] = [*[CommandKind.ADD_ASSET] * 2, CommandKind.ADD_INSTRUMENT]
+    setup["instrument"] = [1, 2, 1]
+    setup["client_order_id"][:2] = [pack_symbol("BTC"), pack_symbol("USD")]
+    setup["quantity_lots"][:2] = [8, 2]
+    instrument = setup[2:3].view(INSTRUMENT_COMMAND)
     instrument["symbol"] = pack_symbol("BTC-USD")
     instrument["base_asset"], instrument["quote_asset"] = 1, 2
     instrument["lot_units"], instrument["scale_units"] = 1, 1
@@ -257,7 +265,15 @@ def _large_machine(accounts: int, orders: int) -> ExchangeMachine:
     placed["client_order_id"] = number + 1
     placed["order_type"], placed["tif"] = OrderType.LIMIT, TimeInForce.GTC
     placed["stp"], placed["instrument"] = Stp.CANCEL_NEWEST, 1
-    rows = np.concatenate([setup, opened, deposits, placed])
+    return np.concatenate([setup, opened, deposits, placed])
+
+
+def _large_machine(accounts: int, orders: int) -> ExchangeMachine:
+    """One machine with such a market."""
+    machine = ExchangeMachine(1 << 20, 1 << 18)
+    opening = np.zeros(1, COMMAND)
+    opening["kind"] = CommandKind.OPEN_SESSION
+    rows = np.concatenate([opening, _large_market(accounts, orders)])
     rows["session_id"] = _SESSION
     rows["request_id"] = np.arange(len(rows))
     for index, start in enumerate(range(0, len(rows), _BATCH)):

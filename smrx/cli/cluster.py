@@ -8,7 +8,7 @@ import click
 from rich.text import Text
 
 from smrx import compiling
-from smrx.cli import detached, members, options, output
+from smrx.cli import detached, giving_up, members, options, output
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
 from smrx.cli.keygen import keygen
@@ -53,24 +53,32 @@ for _command in (keygen, members.add, members.remove, members.transfer):
     "--new",
     "begin_anew",
     is_flag=True,
-    help="Begin a new, empty exchange: forget that these nodes ever held orders and balances. No node may be running.",
+    help="Begin a new, empty exchange: give up all orders, balances and trades, and remove the journals, snapshots, "
+    "terms and votes of every node on this machine. No node may be running. Names what is given up, and asks first.",
+)
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="With --new: do not ask. Needed without a terminal where there are journals or snapshots.",
 )
 @options.config_option
 @options.json_option
-def up(timeout: float, begin_anew: bool, as_json: bool) -> None:
+def up(timeout: float, begin_anew: bool, yes: bool, as_json: bool) -> None:
     """Start every node of the configuration on this machine and wait for a leader.
 
     The nodes go on without this terminal. Each writes its log to DATA_DIR/node-N.log. Nodes that run already are left
-    alone. Nodes that held state before and find nobody who still has it do not begin anew by themselves.
+    alone. Nodes that held state before and find nobody who still has it do not begin anew by themselves: --new does
+    that, and what they had cannot be brought back. `smrx snapshot backup` keeps a copy of a running cluster.
 
     \b
     Example:
       smrx cluster up
       smrx cluster up --new
+      smrx cluster up --new --yes
     """
     config, path = options.config(), options.config_path()
     if begin_anew:
-        _forget(config)
+        _forget(config, yes)
     # Here and not in the nodes, which would all do it at once.
     compiling.ready_engine(lambda what: click.echo(what, err=True))
     started = [detached.start(config, path, n.id) for n in config.nodes if detached.running(config, n.id) is None]
@@ -138,14 +146,18 @@ def status(timeout: float, as_json: bool) -> None:
         output.exit_with(Exit.UNAVAILABLE)
 
 
-def _forget(config: Config) -> None:
-    """Remove what the nodes know of earlier lives; raises Failure if one is running, however it was started."""
+def _forget(config: Config, yes: bool) -> None:
+    """Remove what the nodes have of earlier lives, once that is agreed to.
+
+    Raises Failure if it is not, or if a node is running, however it was started.
+    """
     with asker(config, 0.3) as ask:
         alive = [
             str(node.node_id) for node in survey(ask, [n.id for n in config.nodes]).nodes if node.status is not None
         ]
     if alive:
         raise Failure(Exit.RESOURCE, f"node {', '.join(alive)} is running; stop it before a new exchange begins")
+    giving_up.agree_to(config, giving_up.found(config), yes)
     detached.forget(config)
 
 

@@ -283,7 +283,9 @@ class Agreement:
         # Not whether this node is among them: one without a vote is not counted, and right all the same.
         if standing is not with_this:
             others = " and ".join(str(node) for node in sorted(standing))
-            self.fence(f"diverged at command {first}: nodes {others} hold another state after it")
+            self.fence(
+                f"diverged at command {first}: nodes {others} hold another state after it; {remedy(self._node_id)}"
+            )
             return
         for node, peer in self._peers.items():
             if peer.high is not None and node not in standing and node not in self.diverged:
@@ -305,6 +307,11 @@ class Agreement:
             peer.pending is not None and peer.pending[0] > position and self._now - peer.pending[2] >= _BEHIND_SECONDS
             for peer in self._peers.values()
         )
+
+
+def remedy(node: int) -> str:
+    """What an operator does about a node whose state is wrong while the others' stands."""
+    return f"stop it and run `smrx node --id {node} --rebuild`: it learns from the others"
 
 
 def steps(first: int, last: int, most: int) -> list[int]:

@@ -319,6 +319,23 @@ def check_readable(path: Path) -> None:
         raise damaged(path, f"reading it ends with signal {os.WTERMSIG(status)}")
 
 
+def extent(path: Path) -> tuple[int, int] | None:
+    """The first and the last log entry that a journal names as its own; None if it is damaged or cannot tell."""
+    try:
+        check_readable(path)
+        storage = LmdbStorage(path, readonly=True)
+        try:
+            raw = storage.get(STATE_KEY)
+        finally:
+            storage.close()
+        if raw is None or xxhash.xxh3_64_intdigest(raw[8:]) != int.from_bytes(raw[:8], "little"):
+            return None
+        state = msgspec.msgpack.decode(raw[8:], type=_State)
+    except (JournalError, StorageError, msgspec.MsgspecError):
+        return None
+    return state.base_index + 1, state.last_index
+
+
 def open_journal(directory: Path, meta: MetaStore, *, cluster: str, node_id: int) -> DiskJournal:
     """The journal in a node's data directory; raises StorageError or JournalError."""
     path = directory / FILE

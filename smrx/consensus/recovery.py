@@ -34,6 +34,12 @@ class DamagedMeta(MetaError):
     """The meta data are not what was written."""
 
 
+class _Format(msgspec.Struct, array_like=True):
+    """The part of a record that every format begins with."""
+
+    format: int
+
+
 class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     format: int
     cluster: str
@@ -156,11 +162,17 @@ class MetaStore:
         if raw is None:
             return _Record(_FORMAT, cluster, node_id, 0, 0, None, False)
         try:
+            written = msgspec.msgpack.decode(raw, type=_Format).format
+            if written != _FORMAT:
+                # Not damaged: a rebuild must not put another vote in the place of one it cannot read.
+                raise MetaError(
+                    f"{self._directory}: expected meta data of format {_FORMAT}, found format {written}; run the "
+                    "version of smrx that wrote it"
+                )
             record = msgspec.msgpack.decode(raw, type=_Record)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DamagedMeta(f"{self._directory}: expected the meta data of a node, found: {error}") from None
         for what, expected, found in (
-            ("format", _FORMAT, record.format),
             ("cluster", cluster, record.cluster),
             ("node", node_id, record.node_id),
         ):

@@ -2,7 +2,7 @@
 
 Answers from the state as it is applied here; each answer says at which sequence. What must be current goes through the
 log first: the asker sends a Barrier to the leader. Never changes the state, but for the corruption a test asks for on a
-node that was started to allow it.
+node that was started to allow it. Requests that change the cluster are taken from few places only: see callers.py.
 """
 
 import logging
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from smrx.consensus import NotLeader
 from smrx.engine.records import pack_symbol, unpack_symbol
+from smrx.node import callers
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
@@ -55,18 +56,21 @@ class AdminService:
         """Answer what has arrived; answers leave with flush()."""
         for _ in range(_REQUESTS_PER_TURN):
             try:
-                parts = self.socket.recv_multipart(zmq.DONTWAIT)
+                parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
             if len(parts) < 2:
                 continue
-            identity, data = parts[0], parts[-1]
+            identity, data = parts[0].bytes, parts[-1].bytes
             try:
                 request_id, request = admin.decode_request(data)
             except FrameError as error:
                 self._reply(identity, admin.request_id(data), self._error(AdminErrorCode.MALFORMED, str(error)))
                 continue
-            if isinstance(request, admin.Barrier):
+            refusal = self._refusal(request, parts[-1])
+            if refusal is not None:
+                self._reply(identity, request_id, self._error(AdminErrorCode.REFUSED, refusal))
+            elif isinstance(request, admin.Barrier):
                 self._barrier(identity, request_id)
             else:
                 self._reply(identity, request_id, self._answer(request))
@@ -160,6 +164,18 @@ class AdminService:
 
     def _reply(self, identity: bytes, request_id: int, reply: admin.AnyReply) -> None:
         self._replies.append((identity, admin.encode_reply(reply, request_id)))
+
+    def _refusal(self, request: admin.AnyRequest, received: zmq.Frame) -> str | None:
+        """Why whoever sent this may not ask for it; None if it may."""
+        if not isinstance(request, callers.CHANGES):
+            return None
+        peer = str(received.get("Peer-Address"))
+        if callers.may_change(peer, self._node.config.admin_from):
+            return None
+        return (
+            f"expected a request that changes the cluster from the machine of node {self._node.me.id} or from an "
+            f"address in admin_from, found {peer}; run the command on the leader's machine, or name the address"
+        )
 
     def _barrier(self, identity: bytes, request_id: int) -> None:
         if self._node.fenced is not None:

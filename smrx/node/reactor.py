@@ -18,6 +18,7 @@ import zmq
 
 from smrx.config import Config
 from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport, keys, membership
+from smrx.consensus.agreement import remedy
 from smrx.consensus.transport import has_message
 from smrx.node.admin import AdminService
 from smrx.node.disk import Disk
@@ -325,7 +326,9 @@ class Node:
         if bad is not None and self.fenced is None:
             sequence = self.machine.engine.sequence
             log.critical("memory of node %d is damaged: %s differs from its hash", self.me.id, bad)
-            self.replica.agreement.fence(f"memory damaged at or before command {sequence}: {bad} differs from its hash")
+            self.replica.agreement.fence(
+                f"memory damaged at or before command {sequence}: {bad} differs from its hash; {remedy(self.me.id)}"
+            )
 
     def close(self) -> None:
         """Close every socket and the data directory; safe on a node that was only half opened."""

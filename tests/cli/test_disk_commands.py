@@ -5,14 +5,20 @@ import io
 import json
 from pathlib import Path
 
+import click
+import msgspec
 import pytest
 
 from smrx import cli
+from smrx.cli import detached
 from smrx.cli.exits import Exit
+from smrx.cli.failures import Failure
 from smrx.config import dump
 from smrx.consensus.disk_journal import FILE
+from smrx.consensus.recovery import hold_directory
 from smrx.consensus.snapshot_files import FOLDER
 from smrx.local import LocalCluster
+from smrx.node.history import open_history
 from tests.node.test_history import Past, write_past
 
 
@@ -134,3 +140,78 @@ def test_a_rebuild_asks_first(past: Past, monkeypatch: pytest.MonkeyPatch) -> No
     said = smrx("node", "--id", "1", "--rebuild", code=130)
     assert "What the other nodes do not have is then lost" in said
     assert (past.config.node_dir(1) / FILE).exists()
+
+
+class Terminal(io.StringIO):
+    """What a person types into."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def no_nodes(past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started: what is removed, and what is said of it, is all that is looked at."""
+    node = LocalCluster(tmp_path / "ports", nodes=1).config.nodes[0]
+    (tmp_path / "cluster.toml").write_text(dump(msgspec.structs.replace(past.config, nodes=(node,))))
+
+    def refuse(*arguments: object) -> None:
+        raise Failure(Exit.UNAVAILABLE, "nothing is started here")
+
+    monkeypatch.setattr(detached, "start", refuse)
+
+
+def contents(past: Past) -> set[str]:
+    return {path.name for path in past.config.node_dir(1).iterdir()} - {"lock"}
+
+
+@pytest.mark.usefixtures("no_nodes")
+def test_a_new_exchange_names_what_is_given_up_and_wants_a_yes(past: Past) -> None:
+    before = contents(past)
+    assert {FILE, FOLDER} <= before
+    with open_history(past.config, 1) as history:
+        last = history.journal.last_index
+    sequence = json.loads(smrx("snapshot", "list", "--json"))["snapshots"][0]["sequence"]
+    said = smrx("cluster", "up", "--new", code=Exit.USAGE)
+    assert "all orders, balances and trades" in said
+    # Entry 1 is where every log begins; it holds nothing.
+    assert f"{FILE}, log entries 2 to {last}, " in said
+    assert f"the newest of command {sequence}" in said
+    assert said.splitlines()[-1].startswith("smrx: expected --yes")
+    assert contents(past) == before
+    said = smrx("cluster", "up", "--new", "--yes", code=Exit.UNAVAILABLE)
+    assert f"the newest of command {sequence}" in said
+    assert contents(past) == set()
+
+
+@pytest.mark.usefixtures("no_nodes")
+@pytest.mark.parametrize(("answer", "gone"), [(True, True), (False, False)])
+def test_on_a_terminal_a_new_exchange_asks_first(
+    past: Past, monkeypatch: pytest.MonkeyPatch, answer: bool, gone: bool
+) -> None:
+    asked: list[str] = []
+
+    def confirm(text: str, **options: object) -> None:
+        asked.append(text)
+        if not answer:
+            raise click.Abort
+
+    monkeypatch.setattr(click, "confirm", confirm)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    cli.run(["cluster", "up", "--new"])
+    assert len(asked) == 1
+    assert (contents(past) == set()) == gone
+
+
+@pytest.mark.usefixtures("no_nodes")
+def test_a_journal_that_cannot_be_read_is_given_up_by_name(past: Past) -> None:
+    (past.config.node_dir(1) / FILE).write_bytes(b"garbage" * 2000)
+    assert f"{FILE}, which cannot be read" in smrx("cluster", "up", "--new", "--yes", code=Exit.UNAVAILABLE)
+
+
+@pytest.mark.usefixtures("no_nodes")
+def test_nothing_is_given_up_of_a_node_that_is_there_and_does_not_answer(past: Past) -> None:
+    before = contents(past)
+    with hold_directory(past.config.node_dir(1)):
+        assert "only process" in smrx("cluster", "up", "--new", "--yes", code=Exit.RESOURCE)
+    assert contents(past) == before

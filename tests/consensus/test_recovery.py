@@ -8,7 +8,10 @@ import lmdb
 import msgspec
 import pytest
 
+from smrx.config import Config
 from smrx.consensus import MetaError, MetaStore
+from smrx.consensus.recovery import _FORMAT, DamagedMeta
+from smrx.node.rebuild import discard
 
 
 def open_store(directory: Path, cluster: str = "alpha", node_id: int = 1) -> MetaStore:
@@ -129,3 +132,25 @@ def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("a file")
     with pytest.raises(MetaError, match="expected a directory this process can write"):
         open_store(tmp_path)
+
+
+REFUSAL = f"expected meta data of format {_FORMAT}, found format {_FORMAT + 1}; run the version of smrx that wrote it"
+
+
+def test_a_newer_format_is_refused_by_name_and_left_as_it_is(tmp_path: Path) -> None:
+    config = Config(cluster="alpha", data_dir=str(tmp_path))
+    directory = config.node_dir(1)
+    MetaStore(directory, cluster="alpha", node_id=1).close()
+    path = directory / "meta.lmdb"
+    environment = lmdb.open(str(path), subdir=False, lock=False)
+    with environment.begin(write=True) as transaction:
+        # As a later version may write it: more fields, and others than these.
+        newer = [_FORMAT + 1, "alpha", 1, {"lives": 3}, 7, 3, True, 0, b"", "more"]
+        transaction.put(b"meta", msgspec.msgpack.encode(newer))
+    environment.close()
+    written = path.read_bytes()
+    for attempt in (lambda: MetaStore(directory, cluster="alpha", node_id=1), lambda: discard(config, 1)):
+        with pytest.raises(MetaError, match=REFUSAL) as told:
+            attempt()
+        assert not isinstance(told.value, DamagedMeta), "a rebuild would put another vote in its place"
+        assert path.read_bytes() == written

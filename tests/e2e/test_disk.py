@@ -23,6 +23,7 @@ from smrx.consensus.snapshot_files import FOLDER, describe
 from smrx.local import LocalCluster
 from smrx.tape.generate import generate
 from smrx.tape.market import setup_failure
+from smrx.wire.admin import Corrupt, CorruptReply
 
 MakeCluster = Callable[..., LocalCluster]
 
@@ -51,13 +52,61 @@ def test_all_nodes_killed_at_once_lose_nothing_acknowledged(make_cluster: MakeCl
         assert describe(snapshots / "latest").metadata.sequence > 0
 
 
-def smrx(cluster: LocalCluster, *arguments: str, code: int = Exit.OK) -> str:
-    """Run a command with the cluster's configuration; return what it printed on success, or its one sentence."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+def written_bytes(cluster: LocalCluster) -> dict[int, int]:
+    """How many bytes the system counts that each node's process has had written to storage, files or not."""
+    found = {}
+    for node in cluster.config.nodes:
+        lines = Path(f"/proc/{cluster.process(node.id).pid}/io").read_text(encoding="ascii").splitlines()
+        found[node.id] = int(dict(line.split(": ") for line in lines)["write_bytes"])
+    return found
+
+
+def transfer_money(cluster: LocalCluster, first: int) -> None:
+    with Client(cluster.config) as client:
+        for name in range(first, first + 200):
+            client.deposit(5, "USD", "1", name)
+
+
+def open_account(cluster: LocalCluster) -> None:
+    with Client(cluster.config) as client:
+        client.add_asset("USD", 0)
+        client.open_account(5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs a system that counts what processes write")
+def test_in_memory_mode_the_system_counts_no_byte_that_a_node_writes(make_cluster: MakeCluster) -> None:
+    control = make_cluster(nodes=1, durability="disk")
+    open_account(control)
+    before = written_bytes(control)
+    transfer_money(control, 1)
+    if written_bytes(control) == before:
+        pytest.skip("the system does not count what is written to this folder")
+    control.stop()
+    cluster = make_cluster()
+    open_account(cluster)
+    for attempt in range(5):
+        terms = {status.term for status in cluster.statuses().values()}
+        before = written_bytes(cluster)
+        transfer_money(cluster, 1 + 200 * attempt)
+        after = written_bytes(cluster)
+        # An election writes term and vote, orders or not.
+        if len(terms) == 1 and {status.term for status in cluster.statuses().values()} == terms:
+            break
+    else:
+        pytest.fail("expected orders without an election, found one in each attempt")
+    assert after == before
+
+
+def smrx(cluster: LocalCluster, *arguments: str, code: int = Exit.OK, out: bool = False) -> str:
+    """Run a command with the cluster's configuration; return what it printed on success, or its one sentence.
+
+    With `out`, what it printed whatever its code.
+    """
+    told, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(err):
         found = cli.run(["--config", str(cluster.config_path), *arguments])
-    assert found == code, err.getvalue() + out.getvalue()
-    return out.getvalue() if code == Exit.OK else err.getvalue()
+    assert found == code, err.getvalue() + told.getvalue()
+    return told.getvalue() if out or code == Exit.OK else err.getvalue()
 
 
 def role(cluster: LocalCluster, node: int) -> str | None:
@@ -158,6 +207,46 @@ def test_a_full_disk_ends_a_node_with_one_sentence_and_nothing_acknowledged_is_l
     with asker(cluster.config, 1.0) as ask:
         state = equal_logs(ask, [1], 30)
     assert record.check(read_events(cluster.config, [1], state.event_sequence)) == []
+
+
+def test_a_diverged_node_names_the_command_that_rebuilds_it_from_the_others(make_cluster: MakeCluster) -> None:
+    limits = Limits(snapshot_commands=500, compaction_entries=40)
+    cluster = make_cluster(durability="disk", limits=limits, node_options=("--allow-corruption",))
+    play(cluster, 2000)
+    victim = next(node for node in (1, 2, 3) if node != cluster.wait_leader())
+    with Client(cluster.config) as client, asker(cluster.config, 1.0) as ask:
+        client.open_account(78)
+        client.deposit(78, "USD", "1", 78_000)
+        equal_logs(ask, [1, 2, 3], 30)
+        (usd,) = (asset.id for asset in client.assets() if asset.symbol == "USD")
+        reply = ask(victim, Corrupt(account=78, asset=usd, delta=1))
+        assert isinstance(reply, CorruptReply)
+        assert reply.done
+        client.deposit(78, "USD", "1", 78_001)
+
+        def fenced() -> str | None:
+            status = cluster.statuses().get(victim)
+            return None if status is None else status.fenced
+
+        said = cluster.wait_for(fenced, 30, f"node {victim} fenced")
+        assert f"`smrx node --id {victim} --rebuild`" in said
+        assert f"smrx node --id {victim} --rebuild" in smrx(cluster, "cluster", "status", code=Exit.DIVERGED, out=True)
+        assert "expected to be the only process here" in smrx(
+            cluster, "node", "--id", str(victim), "--rebuild", "--yes", code=Exit.RESOURCE
+        )
+        cluster.process(victim).terminate()
+        cluster.process(victim).wait()
+        # The one command, as the message has it.
+        cluster.start_node(victim, "--rebuild", "--yes")
+        cluster.wait_for(lambda: role(cluster, victim) == "follower", 30, "the rebuilt node as a follower")
+        client.deposit(78, "USD", "1", 78_002)
+        equal_logs(ask, [1, 2, 3], 30)
+
+        def agreed() -> bool:
+            status = cluster.statuses()[victim]
+            return status.fenced is None and status.agreement.state == "AGREE" and not status.diverged
+
+        cluster.wait_for(agreed, 30, f"node {victim} in agreement")
 
 
 def test_a_damaged_node_says_so_and_is_rebuilt_from_the_others(make_cluster: MakeCluster) -> None:

@@ -1,9 +1,12 @@
 """Leadership that moves, and nodes that are started again one after the other, under a flow of orders."""
 
+import json
+import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import pytest
 
 from smrx import cli
 from smrx.cli.exits import Exit
@@ -20,7 +23,6 @@ class Flow:
     def __init__(self, cluster: LocalCluster) -> None:
         self.deposits = 0
         self.faults: list[ClientError] = []
-        self.slowest_s = 0.0
         self._cluster = cluster
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -31,9 +33,7 @@ class Flow:
                 client.add_asset("USD", 0)
                 client.open_account(1)
                 while not self._done.is_set():
-                    started = time.monotonic()
                     client.deposit(1, "USD", "1", self.deposits + 1)
-                    self.slowest_s = max(self.slowest_s, time.monotonic() - started)
                     self.deposits += 1
         except ClientError as error:
             self.faults.append(error)
@@ -64,7 +64,7 @@ def check(cluster: LocalCluster, done: Flow) -> None:
     assert str(balance.available) == str(done.deposits)
 
 
-def test_leadership_moves_while_orders_flow(make_cluster: MakeCluster) -> None:
+def test_leadership_moves_while_orders_flow(make_cluster: MakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     cluster = make_cluster()
     command = ["--config", str(cluster.config_path), "cluster", "transfer"]
     with flow(cluster) as running:
@@ -75,7 +75,9 @@ def test_leadership_moves_while_orders_flow(make_cluster: MakeCluster) -> None:
             assert cli.run([*command, str(successor)]) == Exit.OK
             cluster.wait_for(lambda at=moved_at: running.deposits > at + 5, 20, "deposits under the new leader")
             assert cluster.wait_leader() == successor
+            assert re.search(rf"node {successor} leads, after node {before}; seen [0-9.]+ ms", capsys.readouterr().out)
         assert cli.run([*command, str(successor), "--json"]) == Exit.OK
+        assert json.loads(capsys.readouterr().out) == {"from": successor, "to": successor, "seen_after_ms": 0}
         assert cli.run([*command, "9"]) == Exit.USAGE
     check(cluster, running)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smrx.bench import journal, recovery
+from smrx.bench import journal, recovery, undisturbed
 from smrx.consensus.disk_journal import DiskJournal
 
 
@@ -26,9 +26,21 @@ def test_a_journal_that_does_not_write_is_no_fast_journal(tmp_path: Path, monkey
 
 
 def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(tmp_path: Path) -> None:
-    figures = recovery.run(commands=3000, accounts=50, orders=400, largest_mib=200, directory=tmp_path)
+    figures = recovery.run(commands=3000, accounts=50, orders=400, largest_mib=200, seconds=1, directory=tmp_path)
     assert figures["recovery"]["commands"] == 3000
     assert figures["recovery"]["seconds_from_start_to_first_acknowledged_order"] > 0
     assert (figures["snapshot"]["accounts"], figures["snapshot"]["orders"]) == (50, 400)
     assert figures["snapshot"]["pause_ms"]["median"] > 0
     assert list(figures["pause_ms_by_mib"]) == ["200"]
+    latency = figures["latency"]
+    for phase in ("without_snapshots_us", "with_snapshots_us"):
+        assert 0 < latency[phase]["p50"] <= latency[phase]["p99"] <= latency[phase]["max"]
+        assert latency[phase]["orders"] > 10
+    assert latency["snapshots"]["taken"] > 0
+    assert latency["snapshots"]["pause_ms"] > 0
+
+
+def test_a_latency_with_snapshots_needs_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undisturbed._Sight, "look", lambda self: 1)
+    with pytest.raises(undisturbed.DisturbedError, match="found none"):
+        undisturbed.run(tmp_path, recovery._large_market(5, 10), seconds=0.2, nodes=1)

@@ -1,0 +1,96 @@
+"""Who may change a cluster through the admin port: the node's own machine and whom the configuration names."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from smrx.node import callers
+from smrx.wire import admin
+from smrx.wire.admin import AdminError, AdminErrorCode
+from tests.node.test_disk import Alone, alone, configuration, turn_until
+
+
+def ask(exchange: Alone, request: admin.AnyRequest) -> admin.AnyReply:
+    """What the node answers, over a real socket."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
+        asking.linger = 0
+        asking.connect(exchange.config.node(1).admin_address)
+        asking.send(admin.encode_request(request, 1))
+        turn_until(exchange.node, lambda: asking.poll(0))
+        return admin.decode_reply(asking.recv())[1]
+
+
+CHANGES = [
+    admin.Snapshot(),
+    admin.HandOver(),
+    admin.RemoveMember(node_id=1),
+    admin.Corrupt(account=0, asset=1, delta=1),
+]
+
+
+@pytest.mark.parametrize(
+    ("peer", "allowed"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("10.0.0.5", True),
+        ("::ffff:10.0.0.5", True),
+        ("192.0.2.7", False),
+        ("2001:db8::7", False),
+        ("0.0.0.0.0", False),
+        ("", False),
+    ],
+)
+def test_an_address_is_of_this_machine_or_named_or_may_change_nothing(peer: str, allowed: bool) -> None:
+    assert callers.may_change(peer, ["10.0.0.5"]) == allowed
+
+
+def test_every_address_of_this_machine_may() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no other address than loopback")
+        assert callers.may_change(probe.getsockname()[0], [])
+
+
+def test_a_request_from_elsewhere_changes_nothing_and_is_told_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers: list[tuple[str, tuple[str, ...]]] = []
+
+    def refuse(peer: str, named: tuple[str, ...]) -> bool:
+        peers.append((peer, named))
+        return False
+
+    config = msgspec.structs.replace(configuration(tmp_path), admin_from=("192.0.2.7",))
+    with alone(config) as exchange:
+        before = exchange.node.replica.last_index
+        monkeypatch.setattr(callers, "may_change", refuse)
+        for request in (*CHANGES, admin.AddMember(node=config.nodes[0]), admin.Shutdown()):
+            reply = ask(exchange, request)
+            assert isinstance(reply, AdminError)
+            assert reply.code == AdminErrorCode.REFUSED
+            assert "or from an address in admin_from, found 127.0.0.1" in reply.message
+        assert peers == [("127.0.0.1", ("192.0.2.7",))] * 6
+        assert exchange.node.replica.last_index == before
+        # What only reads is answered to everybody.
+        assert isinstance(ask(exchange, admin.Status()), admin.NodeStatus)
+        assert isinstance(ask(exchange, admin.Barrier()), admin.BarrierReply)
+
+
+def test_a_request_from_here_is_obeyed(tmp_path: Path) -> None:
+    with alone(configuration(tmp_path)) as exchange:
+        assert isinstance(ask(exchange, admin.Snapshot()), admin.SnapshotReply)
+
+
+def test_every_request_that_changes_something_is_known() -> None:
+    reads = {
+        admin.Status, admin.HashAt, admin.LogDigest, admin.Depth, admin.Orders, admin.Balances, admin.Transfers,
+        admin.Accounts, admin.Assets, admin.Instruments, admin.Barrier,
+    }  # fmt: skip
+    assert set(admin.AnyRequest.__args__) == reads | set(callers.CHANGES)
