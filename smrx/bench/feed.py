@@ -91,7 +91,10 @@ class Nodes:
                 time.sleep(FRAME_SECONDS / 4)
                 continue
             end = int(np.searchsorted(commands, commands[due - 1], side="right"))
-            end = min(end, self._next + frames.MAX_EVENTS)
+            most = self._next + frames.MAX_EVENTS
+            if end > most:
+                # Far behind: to the end of a command, for its events have one time.
+                end = int(np.searchsorted(commands, commands[most]))
             part = self._events[self._next : end]
             part["time_ns"] = time.time_ns()
             self._ring.append(part)

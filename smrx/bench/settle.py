@@ -5,10 +5,13 @@ beforehand; this process fetches, compares or has vouched for, attests, posts, w
 
 - Catching up: it joins late, fetches all events from one node by retransmission and has the other vouch for them.
 - Lag: both nodes publish at a rate; from the moment a node sends an event to the checkpoint that covers it.
+- Memory: what this process holds at the end of the live part, and how much less it was in the middle of it, when all
+  that is allocated once had been. Pages of files (LMDB's map) are the machine's, and are not counted.
 
 Called by the command line.
 """
 
+import gc
 import json
 import platform
 import resource
@@ -66,6 +69,25 @@ class _Clock:
         """See Sink."""
 
 
+class _Lags:
+    """The lag of every live event, in milliseconds; its memory is all there from the beginning."""
+
+    def __init__(self, count: int) -> None:
+        # Written to, so that the pages are there before memory is measured.
+        self._values = np.full(count, -1.0)
+        self._count = 0
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Take in the lags of events committed together."""
+        values = values[: len(self._values) - self._count]
+        self._values[self._count : self._count + len(values)] = values
+        self._count += len(values)
+
+    def ordered(self) -> NDArray[np.float64]:
+        """All of them, the smallest first; one of 0 if there are none."""
+        return np.sort(self._values[: self._count]) if self._count else np.zeros(1)
+
+
 def make_events(count: int, seed: int) -> NDArray[np.void]:
     """At least `count` events of the benchmark's market, whole commands, the first event 1."""
     writer, engine = Writer(seed), Engine()
@@ -105,18 +127,20 @@ def run(
             before = time.process_time()
             catching = _follow(running, held, clock, None, progress, "catching up")
             worked = time.process_time() - before
-            memory = _peak_bytes()
             assert process.stdin is not None
             process.stdin.write(f"{rate}\n")
             process.stdin.flush()
-            lags: list[NDArray[np.float64]] = []
-            following = _follow(running, len(stream), clock, lags, progress, "live")
-            grown = _peak_bytes() - memory
+            lags = _Lags(len(stream) - held)
+            middle = held + (len(stream) - held) // 2
+            following = _follow(running, middle, clock, lags, progress, "live")
+            warm, warm_at = _held_bytes(), running.sequence
+            following += _follow(running, len(stream), clock, lags, progress, "live")
+            held_bytes, measured = _held_bytes(), running.sequence - warm_at
         finally:
             running.close()
             settling.close()
         feed = running.subscriber.feed_stats
-        lag = np.sort(np.concatenate(lags)) if lags else np.zeros(1)
+        lag = lags.ordered()
         return {
             "events": held,
             "seconds": round(catching, 6),
@@ -127,7 +151,9 @@ def run(
             "lag_p99_ms": _quantile(lag, 0.99),
             "lag_max_ms": _quantile(lag, 1.0),
             "live_events_per_second": round((len(stream) - held) / following),
-            "memory_growth_bytes": grown,
+            "memory_bytes": held_bytes,
+            "memory_growth_bytes": held_bytes - warm,
+            "memory_growth_bytes_per_event": round((held_bytes - warm) / max(1, measured), 2),
             "trades": settling.ledger.trades,
             "checkpoints": settling.checkpoints,
             "conditions": {
@@ -151,7 +177,7 @@ def _follow(
     running: Running,
     last: int,
     clock: _Clock,
-    lags: list[NDArray[np.float64]] | None,
+    lags: "_Lags | None",
     progress: Callable[[str, float], None] | None,
     phase: str,
 ) -> float:
@@ -173,7 +199,7 @@ def _follow(
         done, moved = committed.event_sequence, now
         if not running.settling.uncommitted:
             if lags is not None and clock.waiting:
-                lags.append((time.time_ns() - np.concatenate(clock.waiting)) / 1e6)
+                lags.add((time.time_ns() - np.concatenate(clock.waiting)) / 1e6)
             clock.waiting.clear()
         if progress is not None:
             progress(phase, (done - first) / max(1, last - first))
@@ -216,6 +242,12 @@ def _quantile(ordered: NDArray[np.float64], share: float) -> float:
     return round(float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]), 2)
 
 
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _held_bytes() -> int:
+    """The memory this process holds now, without pages of files; where only the peak is known, the peak."""
+    gc.collect()
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))

@@ -390,6 +390,10 @@ def _print(s: "Summary", failure: Exception | None) -> None:
         f"feed       {s.gaps_healed:,} of {s.gaps:,} gaps healed, {s.retransmitted:,} events retransmitted, "
         f"{s.duplicates:,} duplicates dropped, {s.garbage_frames:,} garbage frames ignored"
     )
+    click.echo(
+        f"order      {s.reordered_frames:,} frames out of order put in their place, {s.duplicate_frames:,} frames sent "
+        "twice dropped"
+    )
     if failure is None:
         owned = ", ".join(f"{asset} {amount:,}" for asset, amount in s.supply.items()) or "nothing"
         click.echo(f"books      {s.accounts:,} accounts own deposits less withdrawals exactly: {owned} (minimal units)")

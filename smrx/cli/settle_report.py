@@ -75,7 +75,7 @@ def report(
     csv_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Print balances, turnover and fees of what was settled, and the statement of an account.
+    """Print balances, positions, turnover and fees of what was settled, and the statement of an account.
 
     Reads a sink of the configuration, or --path; the cluster need not run. Exit codes: 7 if there is nothing to read, 6
     if the settled rows contradict each other.
@@ -149,7 +149,7 @@ def _instrument(catalogue: "Catalogue", text: str | None) -> int | None:
 
 
 def _print(found: "Report") -> None:
-    from smrx.settlement.report_text import BALANCE_COLUMNS, TURNOVER_COLUMNS, Text
+    from smrx.settlement.report_text import BALANCE_COLUMNS, POSITION_COLUMNS, TURNOVER_COLUMNS, Text
 
     text, checkpoint = Text(found), found.checkpoint
     if checkpoint is None:
@@ -158,6 +158,7 @@ def _print(found: "Report") -> None:
     settled = f"events 1 to {checkpoint.event_sequence:,}, {checkpoint.match_id:,} trades"
     click.echo(f"settled   cluster {checkpoint.cluster}, {settled}")
     _table("balances", BALANCE_COLUMNS[:-1], text.balances(), "nobody owns anything")
+    _table("positions", POSITION_COLUMNS[:-1], text.positions(), "nobody traded")
     _table("turnover", TURNOVER_COLUMNS[:-1], text.turnover(), "there were no trades")
     if found.query.account is not None:
         columns = ("time", "event", "kind", "asset", "amount", "balance", "instrument", "reference")

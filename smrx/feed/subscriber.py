@@ -16,6 +16,7 @@ import zmq
 from numpy.typing import NDArray
 
 from smrx.config import Config
+from smrx.feed.arrival import Arrival, ArrivalStats
 from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import FeedStats, Sequencer
 from smrx.wire import frames
@@ -74,6 +75,8 @@ class Subscriber:
             sequencer = quorum.sequencer
         self.sequencer = sequencer or Sequencer([endpoint.node for endpoint in self.endpoints], first=from_sequence)
         self.stats = SubscriberStats()
+        self.arrivals = ArrivalStats()
+        self._arrivals = {endpoint.node: Arrival(self.arrivals) for endpoint in self.endpoints}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._poller = zmq.Poller()
         self._feeds: dict[int, zmq.Socket[bytes]] = {}
@@ -192,8 +195,13 @@ class Subscriber:
                 self.stats.last_garbage = f"node {node}: {error}"
                 continue
             self.stats.heard_at[node] = now
-            if answers and frame.kind is FrameKind.EVENTS:
+            if frame.kind is not FrameKind.EVENTS or not frame.count:
+                continue
+            if answers:
                 self.stats.retransmitted += frame.count
+            else:
+                first = int(frames.records(frame)["sequence"][0])
+                self._arrivals[node].take(first, first + frame.count - 1)
         return True
 
 

@@ -20,6 +20,9 @@ from smrx.wire.frames import FrameError, Position
 HEARTBEAT_SECONDS: Final = 0.5
 #: Frames of up to 1 MiB that wait for one subscriber before the feed drops for it.
 _SEND_HIGH_WATER_MARK: Final = 512
+#: Frames of answers that wait for one subscriber: four of the longest answers. What asks and does not read gets no more
+#: memory than that; what is dropped is asked for again.
+_ANSWER_HIGH_WATER_MARK: Final = 16
 #: Retransmission requests answered in one turn: a greedy subscriber shares the loop with the orders.
 _REQUESTS_PER_TURN: Final = 4
 
@@ -34,6 +37,7 @@ class Publisher:
         self._feed.bind(events_address)
         self.requests = context.socket(zmq.ROUTER)
         self.requests.linger = 0
+        self.requests.sndhwm = _ANSWER_HIGH_WATER_MARK
         self.requests.maxmsgsize = MAX_REQUEST_BYTES
         self.requests.bind(retransmit_address)
         self._next_heartbeat = 0.0

@@ -16,6 +16,8 @@ _GAUGES: Final = {
     "events_per_second": "Events settled a second",
     "gaps": "Holes found in the feed",
     "gaps_healed": "Holes filled by retransmission",
+    "reordered_frames": "Frames that came after later ones of the same node, and were put in their place",
+    "duplicate_frames": "Frames that a node had published before, and were dropped",
     "attesting_nodes": "Nodes that stand behind the last state a majority agreed on",
     "balances_compared": "Balance digests of nodes found equal to the books",
 }

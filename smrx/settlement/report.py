@@ -1,11 +1,11 @@
-"""What settled rows say of money: balances, turnover, fees, and the statement of an account. Exact integers.
+"""What settled rows say: balances, positions, turnover, fees, and the statement of an account. Exact integers.
 
 - A balance is what an account owns, held by its orders or not. For every account and asset closing = opening + deposits
   - withdrawals + bought - sold - fees; the venue (account 0) receives the fees, which are its fees below zero.
 - A period begins at `begin_ns` and ends before `end_ns`, by the engine's clock; what was before it is in the opening
   balance.
 - An instrument narrows the report to its two assets, with everything that moved them, so that balances still add up;
-  turnover is that of the instrument alone.
+  turnover and positions are those of the instrument alone.
 
 Reads a Reader (readers.py), writes nothing. Called by `smrx settle report`.
 """
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from smrx.engine.codes import EventKind, Side
 from smrx.settlement.errors import SinkMismatch
+from smrx.settlement.positions import Position, Positions
 from smrx.settlement.readers import Reader
 from smrx.settlement.sinks.base import Checkpoint
 from smrx.settlement.sinks.rows import Asset, Catalogue, Instrument, Rows, of_account
+from smrx.settlement.sums import sums, total_of
 
 #: The venue's own account.
 VENUE_ACCOUNT: Final = 0
@@ -82,6 +84,7 @@ class Report(NamedTuple):
     assets: dict[int, Asset]
     instruments: dict[int, Instrument]
     balances: dict[tuple[int, int], Balance]  #: (account, asset), sorted
+    positions: dict[tuple[int, int], Position]  #: (account, instrument), sorted
     turnover: dict[int, Turnover]  #: by instrument, sorted
     statement: list[Entry]  #: of the query's account, in the order of events; empty without one
 
@@ -101,6 +104,7 @@ class _Sums:
         self.catalogue.add(source.definitions())
         self.balances: dict[tuple[int, int], Balance] = {}
         self.turnover: dict[int, Turnover] = {}
+        self.positions = Positions(query.account, query.begin_ns)
         self.entries: list[Entry] = []
         instruments = self.catalogue.instruments
         self.base = {i: found.base_asset for i, found in instruments.items()}
@@ -132,6 +136,7 @@ class _Sums:
             self.catalogue.assets,
             self.catalogue.instruments,
             dict(sorted(self.balances.items())),
+            dict(sorted(self.positions.found.items())),
             dict(sorted(self.turnover.items())),
             sorted(self.entries, key=lambda entry: entry.event_sequence),
         )
@@ -181,6 +186,8 @@ class _Sums:
             (venue, quote, -rows["maker_fee"], "fees", -1),
         ):
             self._add(times, accounts, assets, amounts, field, sign)
+        if self.query.instrument in (None, instrument.id):
+            self.positions.add(instrument, rows)
         now = rows[times >= self.query.begin_ns]
         account = self.query.account
         if account is not None:
@@ -194,13 +201,13 @@ class _Sums:
     def _turn_over(self, instrument: Instrument, rows: Rows) -> None:
         figures = self.turnover.setdefault(instrument.id, Turnover())
         figures.trades += len(rows)
-        figures.base += _sum(rows["quantity_lots"]) * instrument.lot_units
-        figures.quote += _sum(rows["notional"])
+        figures.base += total_of(rows["quantity_lots"]) * instrument.lot_units
+        figures.quote += total_of(rows["notional"])
         for role in ("taker", "maker"):
             account = self.query.account
             everybody = account in (None, VENUE_ACCOUNT)
             paid = rows if everybody else rows[rows[f"{role}_account"] == account]
-            fees = _sum(paid[f"{role}_fee"])
+            fees = total_of(paid[f"{role}_fee"])
             setattr(figures, f"{role}_fees", getattr(figures, f"{role}_fees") + fees)
 
     def _entries(self, instrument: Instrument, row: np.void, account: int) -> Iterator[Entry]:
@@ -235,7 +242,7 @@ class _Sums:
         before = times < self.query.begin_ns
         for which, name, factor in ((before, "opening", sign), (~before, field, 1)):
             keys = accounts[which].astype(np.uint64) << np.uint64(32) | assets[which]
-            for key, total in _sums(keys, amounts[which]):
+            for key, total in sums(keys, amounts[which]):
                 account, asset = key >> 32, key & 0xFFFF_FFFF
                 if asset not in self.assets or self.query.account not in (None, account):
                     continue
@@ -243,22 +250,3 @@ class _Sums:
                 if total or (account, asset) in self.balances:
                     balance = self.balances.setdefault((account, asset), Balance())
                     setattr(balance, name, getattr(balance, name) + factor * total)
-
-
-def _sums(keys: NDArray[np.uint64], amounts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield each distinct key and the exact sum of its amounts, whatever its size."""
-    if not len(keys):
-        return
-    order = np.argsort(keys, kind="stable")
-    keys, amounts = keys[order], amounts[order]
-    begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-    # In two halves, so that no sum of a batch needs more than 64 bits.
-    low = np.add.reduceat(amounts & np.int64(0xFFFF_FFFF), begins)
-    high = np.add.reduceat(amounts >> np.int64(32), begins)
-    for key, upper, lower in zip(keys[begins].tolist(), high.tolist(), low.tolist(), strict=True):
-        yield key, (upper << 32) + lower
-
-
-def _sum(amounts: NDArray[np.int64]) -> int:
-    """The exact sum of amounts."""
-    return next((total for _, total in _sums(np.zeros(len(amounts), np.uint64), amounts)), 0)

@@ -20,6 +20,10 @@ STATEMENT_COLUMNS: Final = (
 BALANCE_COLUMNS: Final = (
     "account", "asset", "opening", "deposits", "withdrawals", "bought", "sold", "fees", "closing", "asset_id",
 )  # fmt: skip
+POSITION_COLUMNS: Final = (
+    "account", "instrument", "opening", "bought", "sold", "closing", "base_asset", "paid", "received", "fees",
+    "quote_asset", "instrument_id",
+)  # fmt: skip
 TURNOVER_COLUMNS: Final = (
     "instrument", "trades", "volume", "base_asset", "turnover", "taker_fees", "maker_fees", "quote_asset",
     "instrument_id",
@@ -49,6 +53,21 @@ class Text:
             | {"asset_id": str(asset)}
             for (account, asset), balance in self._report.balances.items()
         ]
+
+    def positions(self) -> list[dict[str, str]]:
+        """One dict of POSITION_COLUMNS for each account and instrument."""
+        rows = []
+        for (account, identity), figures in self._report.positions.items():
+            instrument = self._report.instruments[identity]
+            base, quote = instrument.base_asset, instrument.quote_asset
+            lots = (figures.opening, figures.bought, figures.sold, figures.closing)
+            cells = (
+                str(account), instrument.symbol, *(self.money(base, amount) for amount in lots), self._asset(base),
+                *(self.money(quote, amount) for amount in (figures.paid, figures.received, figures.fees)),
+                self._asset(quote), str(identity),
+            )  # fmt: skip
+            rows.append(dict(zip(POSITION_COLUMNS, cells, strict=True)))
+        return rows
 
     def turnover(self) -> list[dict[str, str]]:
         """One dict of TURNOVER_COLUMNS for each instrument."""
@@ -121,6 +140,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "trades_settled": checkpoint.match_id if checkpoint else 0,
         **_period(report.query),
         "balances": [_typed(row) for row in text.balances()],
+        "positions": [_typed(row) for row in text.positions()],
         "turnover": [_typed(row) for row in text.turnover()],
     }
     if report.query.account is not None:

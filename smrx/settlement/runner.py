@@ -62,7 +62,9 @@ class Summary(msgspec.Struct, kw_only=True):
     gaps: int
     gaps_healed: int
     retransmitted: int
-    duplicates: int
+    duplicates: int  #: events that came again, the copies of other nodes among them
+    duplicate_frames: int  #: frames that the same node had published before
+    reordered_frames: int  #: frames that came after later ones of the same node
     garbage_frames: int
     balances_compared: int  #: digests of nodes that were those of the books
     alarms: int
@@ -241,6 +243,8 @@ class Settlement:
             "events_per_second": self._rate,
             "gaps": feed.gaps,
             "gaps_healed": feed.gaps_healed,
+            "reordered_frames": self.subscriber.arrivals.reordered,
+            "duplicate_frames": self.subscriber.arrivals.duplicate,
             "attesting_nodes": len(self.quorum.attested_by),
             "balances_compared": self.comparison.compared,
         }
@@ -265,6 +269,8 @@ class Settlement:
             gaps_healed=feed.gaps_healed,
             retransmitted=self.subscriber.stats.retransmitted,
             duplicates=feed.duplicates,
+            duplicate_frames=self.subscriber.arrivals.duplicate,
+            reordered_frames=self.subscriber.arrivals.reordered,
             garbage_frames=self.subscriber.stats.garbage,
             balances_compared=self.comparison.compared,
             alarms=self.alarms.count,

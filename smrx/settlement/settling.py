@@ -1,6 +1,7 @@
 """From released events to durable books: post, write, commit. Exactly once, wherever the process dies.
 
-Order of a checkpoint: every sink durably holds the events, then the books' own checkpoint is replaced. After a crash
+Order of a checkpoint: every sink durably holds the events, then the books' own checkpoint is replaced; their journal
+is synced beside the sinks, for each sync that waits for the one before is lag. After a crash
 the books resume at their checkpoint; a sink that is further skips what it holds, by sequence; one that is behind (a new
 one) is given what the journal has, or everything from the first event on.
 
@@ -129,6 +130,8 @@ class Settling:
             self.check_sums()
         command = ledger.command_sequence
         checkpoint = Checkpoint(self.cluster, ledger.sequence, command, ledger.trades, hash_after(command))
+        if self._books is not None and len(self._sinks) > 1:
+            self._books.sync_ahead()
         for sink in self._sinks:
             sink.commit(checkpoint)
         self.committed = checkpoint

@@ -5,11 +5,13 @@ the events since then (`journal-N.bin`), which bring the books to the checkpoint
 written when the process died, and goes. A journal longer than the books, or than 16 MiB, is replaced by new books, so a
 checkpoint costs what happened since the last one, not what there is.
 
-Opened first and committed last: at a checkpoint every other sink durably holds everything up to it.
+Opened first and committed last: at a checkpoint every other sink durably holds everything up to it. The journal may be
+synced before its turn, while the other sinks commit: it counts for nothing until the checkpoint names it.
 """
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +62,8 @@ class BooksStore:
         self._size = 0
         self._books_size = 0
         self._digest = xxhash.xxh3_64()
+        self._syncing: Future[None] | None = None
+        self._syncer: ThreadPoolExecutor | None = None
 
     def open(self, cluster: str) -> Checkpoint | None:
         """See Sink."""
@@ -128,11 +132,20 @@ class BooksStore:
             return
         data = np.ascontiguousarray(events).view(np.uint8).data
         with files.telling(self.directory):
+            self._synced()
             files.write_all(self._journal, data)
         self._digest.update(data)
         self._size += len(data)
         self._sequence = last
         self._last = events[-1:]
+
+    def sync_ahead(self) -> None:
+        """Begin to make the journal durable, beside the caller; commit() waits for it, and raises what it met."""
+        if self._journal == -1 or self._syncing is not None or self._size > self._most_journal:
+            return
+        if self._syncer is None:
+            self._syncer = ThreadPoolExecutor(1, "books")
+        self._syncing = self._syncer.submit(os.fsync, self._journal)
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """See Sink."""
@@ -144,9 +157,10 @@ class BooksStore:
             )
         with files.telling(self.directory):
             old = self._base
-            if self._size > max(_LEAST_JOURNAL_BYTES, self._books_size):
+            synced = self._synced()
+            if self._size > self._most_journal:
                 self._begin(self._sequence, self._books().save())
-            else:
+            elif not synced:
                 os.fsync(self._journal)
             digest = 0 if self._last is None else xxhash.xxh3_64_intdigest(self._last.tobytes())
             saved = Saved(_FORMAT, checkpoint, digest, self._base, self._size, self._digest.intdigest())
@@ -157,10 +171,24 @@ class BooksStore:
 
     def close(self) -> None:
         """See Sink."""
+        if self._syncer is not None:
+            self._syncer.shutdown()
+        self._syncer = self._syncing = None
         for file in (self._journal, self._lock):
             if file != -1:
                 os.close(file)
         self._journal = self._lock = -1
+
+    @property
+    def _most_journal(self) -> int:
+        return max(_LEAST_JOURNAL_BYTES, self._books_size)
+
+    def _synced(self) -> bool:
+        """Whether the journal was synced ahead, once that is done. An error is told by one fsync only: by this one."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.result()
+        return syncing is not None
 
     def _path(self, kind: str, sequence: int) -> Path:
         return self.directory / f"{kind}-{sequence}.bin"

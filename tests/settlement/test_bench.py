@@ -1,8 +1,13 @@
 """The settlement benchmark, small: it runs, and measures what it says."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from smrx.bench import settle
+from smrx.settlement.settling import Settling
 
 
 @pytest.mark.parametrize("sink", ["csv", "lmdb"])
@@ -14,6 +19,26 @@ def test_it_reports_what_it_promises(sink: str) -> None:
     assert 0 < report["lag_p50_ms"] <= report["lag_p99_ms"] <= report["lag_max_ms"]
     assert report["trades"] > 1000
     assert report["conditions"]["sink"] == sink
+
+
+#: What one event has. The allocator's moods are a fifth of it; whoever keeps events as objects is far beyond.
+LEAK_BYTES_PER_EVENT = 128
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_memory_is_flat_over_a_longer_stream(monkeypatch: pytest.MonkeyPatch, leaks: bool) -> None:
+    kept = []
+    take = Settling.take
+
+    def leaking(self: Settling, events: NDArray[np.void], hash_after: Callable[[int], int]) -> None:
+        kept.append(events.tolist())
+        take(self, events, hash_after)
+
+    if leaks:
+        monkeypatch.setattr(Settling, "take", leaking)
+    report = settle.run(events=20_000, sink="lmdb", rate=60_000, seconds=3.0)
+    assert report["memory_bytes"] > 0
+    assert (report["memory_growth_bytes_per_event"] > LEAK_BYTES_PER_EVENT) == leaks, report
 
 
 def test_the_market_is_the_same_for_the_same_seed() -> None:

@@ -5,20 +5,29 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset  # noqa: F401 - once here instead of in every process that is killed
 import pytest
 from numpy.typing import NDArray
 
 from smrx.engine.codes import EventKind
 from smrx.settlement import settling, store
 from smrx.settlement.ledger import Ledger
+from smrx.settlement.readers import Reader
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks import Checkpoint
+from smrx.settlement.sinks.base import Sink
+from smrx.settlement.sinks.csv_reader import CsvReader
 from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.sinks.lmdb_reader import LmdbReader
+from smrx.settlement.sinks.lmdb_sink import LmdbSink
+from smrx.settlement.sinks.parquet_reader import ParquetReader
+from smrx.settlement.sinks.parquet_sink import ParquetSink
 
 from .market import market_events
 
@@ -26,6 +35,8 @@ Events = NDArray[np.void]
 
 CRASHES = 110
 KILLS = 100
+#: Of a verifier with several sinks at once.
+KILLS_OF_SEVERAL = 20
 #: What the verifier does to files, and where it can die.
 CALLS = ("write", "fsync", "replace", "ftruncate", "open", "close", "unlink")
 
@@ -34,9 +45,9 @@ class Died(BaseException):
     """The process is gone: nothing after this line of code happens."""
 
 
-def settle_on(directory: Path, events: Events, chance: random.Random) -> None:
+def settle_on(directory: Path, events: Events, chance: random.Random, sinks: Sequence[Sink] = ()) -> None:
     """What `smrx settle run` does with released events: go on where it was, in pieces, with a checkpoint each."""
-    verifier = Settling("local", str(directory / "books"), [CsvSink(directory)])
+    verifier = Settling("local", str(directory / "books"), sinks or [CsvSink(directory)])
     try:
         verifier.open()
         rest = events[verifier.ledger.sequence :]
@@ -145,6 +156,50 @@ def test_every_trade_once_however_often_the_process_is_killed(tmp_path: Path) ->
             kills += 1
         check(directory, events)
     pytest.fail(f"expected {KILLS} kills, found {kills}")
+
+
+def several(directory: Path) -> list[Sink]:
+    """Three kinds of sinks, with files so short that kills meet their making."""
+    return [
+        CsvSink(directory / "csv"),
+        LmdbSink(directory / "lmdb"),
+        ParquetSink(directory / "parquet", rotate_trades=50),
+    ]
+
+
+def trades_of(reader: Reader) -> list[tuple[int, int]]:
+    """(match id, event) of every trade a sink holds, in its order."""
+    with closing(reader):
+        batches = [batch for batch in reader.trades(None) if len(batch)]
+    return [pair for batch in batches for pair in batch[["match_id", "event_sequence"]].tolist()]
+
+
+@pytest.mark.usefixtures("often")
+def test_several_sinks_hold_the_same_trades_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
+    events = market_events()
+    events = events[: whole_commands(events, 1500)]
+    expected = events[events["kind"] == EventKind.TRADE][["match_id", "sequence"]].tolist()
+    kills = 0
+    for seed in range(1000):
+        if kills >= KILLS_OF_SEVERAL:
+            return
+        chance, directory = random.Random(seed), tmp_path / str(seed)
+
+        def work(directory: Path = directory, chance: random.Random = chance) -> None:
+            settle_on(directory, events, chance, several(directory))
+
+        # Longer each time: a process that is given too little to open its sinks gets nowhere.
+        most = 0.2
+        while killed(work, chance.uniform(0.0, most)):
+            kills += 1
+            most *= 1.1
+        for reader in (
+            CsvReader(directory / "csv"),
+            LmdbReader(directory / "lmdb"),
+            ParquetReader(directory / "parquet"),
+        ):
+            assert trades_of(reader) == expected
+    pytest.fail(f"expected {KILLS_OF_SEVERAL} kills, found {kills}")
 
 
 def killed(work: Callable[[], None], seconds: float) -> bool:

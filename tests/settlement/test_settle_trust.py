@@ -17,6 +17,7 @@ from smrx.feed.quorum import Quorum
 from smrx.settlement.ledger import Ledger
 from smrx.wire.admin import BalanceRow
 from smrx.wire.balances import Digest
+from smrx.wire.frames import encode_events
 from tests.feed.stub import StubNode
 
 from .market import market_events
@@ -96,6 +97,38 @@ def test_listening_to_less_than_a_majority_is_refused(tmp_path: Path, capsys: py
     with cluster(3, {}) as nodes:
         assert settle(tmp_path, nodes, "--nodes", "2") == 2
     assert "expected at least 2 of 3 nodes to listen to, which is a majority, found 1" in capsys.readouterr().err
+
+
+def out_of_order(events: Events, frames: list[int]) -> Callable[[StubNode], None]:
+    """A script: quarters of the events as frames, sent in this order once all are held."""
+
+    def script(node: StubNode) -> None:
+        with_all = Ledger()
+        with_all.post(events)
+        node.balances = with_all.balances_digest
+        node.publish(events, lose=True)
+        parts = np.array_split(events, 4)
+        for frame in frames:
+            node.send(encode_events(parts[frame], 0, 0))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("frames", "reordered", "duplicate"),
+    [([0, 1, 2, 3], 0, 0), ([0, 2, 3, 1], 1, 0), ([0, 1, 0, 2, 1, 3], 0, 2), ([1, 0, 0, 3, 2], 2, 1)],
+)
+def test_reordered_and_repeated_frames_are_healed_and_counted_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], frames: list[int], reordered: int, duplicate: int
+) -> None:
+    events = market_events()
+    scripts = {1: whole(events), 2: whole(events), 3: out_of_order(events, frames)}
+    with cluster(3, scripts) as nodes:
+        assert settle(tmp_path, nodes, "--idle", "0.8", "--json") == 0
+    told, _ = summary(capsys)
+    assert rows(tmp_path) == expected_rows(events)
+    assert (told["reordered_frames"], told["duplicate_frames"]) == (reordered, duplicate)
+    assert (told["sequence"], told["unverified"], told["alarms"]) == (len(events), 0, 0)
 
 
 @pytest.mark.parametrize("bad", [1, 2, 3])

@@ -16,11 +16,12 @@ from smrx.cli import run as smrx
 from smrx.cli.exits import Exit
 from smrx.engine.codes import EventKind
 from smrx.settlement.errors import SinkMismatch
-from smrx.settlement.report import Query, _sums, make_report
+from smrx.settlement.report import Query, make_report
 from smrx.settlement.report_text import Text, as_json, time_text
 from smrx.settlement.sinks import Checkpoint
 from smrx.settlement.sinks.csv_reader import CsvReader
 from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.sums import sums
 from tests.settlement.market import market_events, oracle
 from tests.settlement.sinks.conftest import make_place
 from tests.settlement.sinks.ledger_market import DAY_1_NS, DAY_NS, hand_market
@@ -296,7 +297,36 @@ def test_sums_are_exact_beyond_64_bits(rows: list[tuple[int, int]]) -> None:
     for key, amount in rows:
         expected[key] = expected.get(key, 0) + amount
     keys = np.array([key for key, _ in rows], np.uint64)
-    assert dict(_sums(keys, np.array([amount for _, amount in rows], np.int64))) == expected
+    assert dict(sums(keys, np.array([amount for _, amount in rows], np.int64))) == expected
+
+
+POSITION = ("account", "instrument", "opening", "bought", "sold", "closing", "paid", "received", "fees")
+
+
+def test_the_positions_of_everybody_by_instrument(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(market, capsys)
+    assert short(found["positions"], *POSITION) == [
+        (1, "BTC-USD", NO_BTC, "0.31000000", "0.01000000", "0.30000000", "9500.00", "300.00", "0.05"),
+        (2, "BTC-USD", NO_BTC, NO_BTC, "0.30000000", "-0.30000000", NO_USD, "9200.00", "4.70"),
+    ]
+    assert short(found["positions"], "base_asset", "quote_asset", "instrument_id") == [("BTC", "USD", 10)] * 2
+    assert told(market, capsys, "--instrument", "11")["positions"] == []
+
+
+def test_a_period_opens_with_the_position_of_before(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(market, capsys, "--account", "2", "--from", "2026-01-02")
+    assert short(found["positions"], *POSITION) == [
+        (2, "BTC-USD", "-0.10000000", NO_BTC, "0.20000000", "-0.30000000", NO_USD, "6200.00", "6.20")
+    ]
+    found = told(market, capsys, "--account", "2", "--from", "2026-01-03")
+    assert short(found["positions"], "opening", "closing", "fees") == [("-0.30000000", "-0.30000000", NO_USD)]
+
+
+def test_positions_are_a_table_for_people(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert smrx(["settle", "report", "--path", str(market)]) == 0
+    table = capsys.readouterr().out.split("\npositions\n")[1].split("\nturnover\n")[0]
+    assert "closing" in table.splitlines()[0]
+    assert "-0.30000000" in table
 
 
 def test_times_are_told_to_the_nanosecond() -> None:
@@ -325,6 +355,8 @@ def test_every_kind_of_sink_gives_the_same_report(
         for query in (Query(), Query(1), Query(0, 10), Query(2, None, DAY_1_NS + DAY_NS)):
             found, expected = (as_json(make_report(each, query)) for each in (reader, source))
             assert found["balances"] == expected["balances"] != []
+            assert found["positions"] == expected["positions"]
+            assert found["positions"] or query.account == 0, "the venue itself trades nothing"
             assert found["turnover"] == expected["turnover"] != []
             assert found.get("statement") == expected.get("statement")
         assert reader.name == sink.name
