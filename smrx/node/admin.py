@@ -240,9 +240,7 @@ class AdminService:
         held = machine.openings.ask(request.at, machine.engine, time.monotonic())
         if held is None:
             return admin.OpeningReply(**self._at, at=request.at)
-        return admin.OpeningReply(
-            **self._at, at=request.at, place=held.place, size=len(held.data), digest=held.digest
-        )
+        return admin.OpeningReply(**self._at, at=request.at, place=held.place, size=len(held.data), digest=held.digest)
 
     def _on_readopening(self, request: admin.ReadOpening) -> admin.AnyReply:
         held = self._node.machine.openings.held(request.at, time.monotonic())
