@@ -107,9 +107,9 @@ def run(
 
     Goes on where the last run ended, settles only what a majority of the nodes has published alike, asks again for what
     was lost, and goes on until it is stopped. Where the nodes no longer hold event 1, --join begins with their state as
-    it is: the books then say after which event they begin and which nodes attested it. Exit codes: 5 for a gap that no node can fill, 6 for nodes or events that
-    contradict each other, 8 for balances that differ, 9 for a sink, 10 for events without a majority, 3 if no node is
-    heard.
+    it is: the books then say after which event they begin and which nodes attested it. Exit codes: 5 for a gap that no
+    node can fill, 6 for nodes or events that contradict each other, 8 for balances that differ, 9 for a sink, 10 for
+    events or an opening state without a majority, 3 if no node is heard.
 
     \b
     Example:

@@ -87,7 +87,7 @@ class Settling:
         self.trades_before = self.ledger.trades
 
     def check_empty(self) -> None:
-        """Check that books may begin here that do not begin with event 1. Raises SinkMismatch if a sink holds events."""
+        """Check that no sink holds events, so that books may begin anywhere. Raises SinkMismatch."""
         for name, checkpoint in self._held:
             if checkpoint is not None:
                 raise SinkMismatch(

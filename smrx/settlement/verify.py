@@ -108,7 +108,7 @@ def from_nodes(
 
 
 def _stored_books(config: Config) -> tuple[Ledger, Origin | None, bytes | None]:
-    """The books at the checkpoint, and the opening state if they begin with one. Raises SinkMismatch where there is none."""
+    """The books at the checkpoint, and the opening state if they begin with one. Raises SinkMismatch for no books."""
     store = BooksStore(config.settlement.directory, Ledger)
     try:
         checkpoint = store.open(config.cluster)

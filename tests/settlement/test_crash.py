@@ -179,6 +179,9 @@ class Naive:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("match_id,event_sequence\n")
 
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """It has no use for what was before."""
+
     def write(self, events: Events) -> None:
         trades = events[events["kind"] == EventKind.TRADE]
         with self.path.open("a") as file:

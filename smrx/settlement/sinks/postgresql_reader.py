@@ -70,7 +70,8 @@ def read_checkpoint(connection: psycopg.Connection) -> Checkpoint | None:
     if row is None:
         return None
     origin = None if row[5] is None else msgspec.json.decode(str(row[5]), type=Origin)
-    return Checkpoint(str(row[0]), *(int(value) for value in row[1:5]), origin=origin)
+    cluster, event, command, match_id, state_hash = str(row[0]), *map(int, row[1:5])
+    return Checkpoint(cluster, event, command, match_id, state_hash, origin)
 
 
 def read_definitions(connection: psycopg.Connection) -> Rows:
