@@ -18,6 +18,8 @@ _MOST_HELD: Final = 2
 _MOST_ASKED: Final = 8
 #: An image nobody asked for so long is let go of.
 HELD_SECONDS: Final = 30.0
+#: On a quiet node the present may be asked for again later: then it is looked at again, as memory may be damaged.
+FRESH_SECONDS: Final = 0.5
 _NEVER: Final = 1 << 64
 
 
@@ -42,12 +44,11 @@ class Openings:
     def ask(self, at: int, engine: "Engine", now: float) -> Held | None:
         """Return the image for a command, or take it as soon as that is applied. None: not yet, or never any more."""
         self._forget(now)
-        if at not in self._held:
-            if engine.sequence < at:
-                self._asked = [*(asked for asked in self._asked if asked != at), at][-_MOST_ASKED:]
-                self.next_at = min(self._asked)
-            elif engine.sequence == at:
-                self._hold([at], engine)
+        if engine.sequence < at:
+            self._asked = [*(asked for asked in self._asked if asked != at), at][-_MOST_ASKED:]
+            self.next_at = min(self._asked)
+        elif engine.sequence == at and self._is_old(at, now):
+            self._hold([at], engine)
         return self.held(at, now)
 
     def held(self, at: int, now: float) -> Held | None:
@@ -68,6 +69,11 @@ class Openings:
         self._asked = [at for at in self._asked if at > engine.sequence]
         self.next_at = min(self._asked, default=_NEVER)
         self._hold(reached, engine)
+
+    def _is_old(self, at: int, now: float) -> bool:
+        """Whether an image of the present is to be taken (anew)."""
+        held = self._held.get(at)
+        return held is None or (held.asked_at is not None and now - held.asked_at > FRESH_SECONDS)
 
     def _hold(self, commands: list[int], engine: "Engine") -> None:
         held = image(engine)

@@ -19,6 +19,7 @@ from smrx.settlement.ledger import Ledger
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks import Checkpoint
 from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.sinks.rows import Tables
 
 from .market import market_events
 

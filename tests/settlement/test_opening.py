@@ -14,33 +14,22 @@ from smrx.node.opening import HELD_SECONDS, Openings, image
 from smrx.settlement.errors import Violation
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.opening import books_of
-from smrx.tape.generate import generate
 from smrx.wire import opening
 from smrx.wire.frames import FrameError
 from smrx.wire.opening import Opening
-from tests.commands import open_session
+from tests.property.flow import seeded_tape
 
 Events = NDArray[np.void]
-BATCH = 200
-
-
-def traffic(commands: int) -> Events:
-    """A market's setup and commands, with every kind of order, as the venue's session 7 sends them."""
-    tape = generate(commands, seed=7)
-    sent = np.concatenate([tape.setup, tape.commands])
-    sent["session_id"], sent["request_id"] = 7, np.arange(1, len(sent) + 1)
-    return np.concatenate([open_session(7, 0), sent])
 
 
 @cache
 def market() -> tuple[list[bytes], list[bytes]]:
     """For each batch of a market with every kind of order: the opening state before it, and its events."""
-    commands, engine = traffic(3_000), Engine()
+    engine = Engine()
     states, events = [], []
-    for turn, start in enumerate(range(0, len(commands), BATCH)):
+    for batch in seeded_tape(3, 1500).batches:
         states.append(image(engine).data)
-        batch = commands[start : start + BATCH]
-        events.append(engine.apply(batch, 1_700_000_000_000_000_000 + turn * 1_000_000).events.tobytes())
+        events.append(engine.apply(batch.commands, batch.time_ns).events.tobytes())
     return states, events
 
 
@@ -49,7 +38,7 @@ def batches(first: int = 0) -> Events:
 
 
 def middle() -> Opening:
-    return opening.decode(market()[0][8])
+    return opening.decode(market()[0][-30])
 
 
 def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
@@ -71,17 +60,17 @@ def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
 
 
 def test_a_state_is_read_back_and_equal_states_have_equal_bytes() -> None:
-    data = market()[0][8]
+    data = market()[0][-30]
     assert opening.encode(opening.decode(data)) == data
     for damaged in (b"", data[:-1], b"\x94\x02" + data[2:]):
         with pytest.raises(FrameError, match="opening state"):
             opening.decode(damaged)
 
 
-def _one_more(table: str, column: str) -> Callable[[Opening], None]:
+def _more(table: str, column: str, by: int = 1) -> Callable[[Opening], None]:
     def damage(state: Opening) -> None:
         rows = state.tables[table].copy()
-        rows[column][len(rows) // 2] += 1
+        rows[column][len(rows) // 2] += by
         state.tables[table] = rows
 
     return damage
@@ -90,12 +79,12 @@ def _one_more(table: str, column: str) -> Callable[[Opening], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_one_more("balances", "available"), "expected accounts to own"),
-        (_one_more("balances", "held"), "by the rules its open orders hold 1 less than its balance says"),
-        (_one_more("assets", "supply"), "expected accounts to own"),
-        (_one_more("orders", "quantity_lots"), "by the rules its open orders hold"),
-        (_one_more("orders", "instrument"), "orders name the instrument"),
-        (_one_more("accounts", "account"), "name the account|with the same id"),
+        (_more("balances", "available"), "expected accounts to own"),
+        (_more("balances", "held"), "by the rules its open orders hold 1 less than its balance says"),
+        (_more("assets", "supply"), "expected accounts to own"),
+        (_more("orders", "quantity_lots"), "by the rules its open orders hold"),
+        (_more("orders", "instrument", 99), "orders name the instrument"),
+        (_more("accounts", "account"), "name the account|with the same id"),
     ],
 )
 def test_a_state_that_contradicts_itself_is_refused(damage: Callable[[Opening], None], message: str) -> None:
@@ -108,7 +97,7 @@ def test_a_state_that_contradicts_itself_is_refused(damage: Callable[[Opening], 
 def test_the_first_difference_is_named() -> None:
     state, other = middle(), middle()
     assert opening.difference(state, other) == ""
-    _one_more("balances", "available")(other)
+    _more("balances", "available")(other)
     row = state.tables["balances"][len(state.tables["balances"]) // 2]
     found = opening.difference(other, state)
     assert found == (
@@ -120,21 +109,20 @@ def test_the_first_difference_is_named() -> None:
 
 
 def test_a_state_is_held_at_the_first_boundary_after_a_command() -> None:
-    commands, engine, openings = traffic(600), Engine(), Openings()
-    engine.apply(commands[:-600], 1)
-    commands = commands[-600:]
-    at = engine.sequence + 50
+    tape, engine, openings = seeded_tape(3, 1500).batches, Engine(), Openings()
+    engine.apply(tape[0].commands, tape[0].time_ns)
+    at = engine.sequence + 1
     assert openings.ask(at, engine, 0.0) is None
     assert openings.next_at == at
-    engine.apply(commands[:100], 2)
+    engine.apply(tape[1].commands, tape[1].time_ns)
     openings.take(engine)
     expected = image(engine)
-    engine.apply(commands[100:200], 3)
+    engine.apply(tape[2].commands, tape[2].time_ns)
     held = openings.ask(at, engine, 1.0)
     assert held is not None
     assert (held.place, held.data) == (expected.place, expected.data)
     # A place that is past can never be had any more, one that is here can at once.
-    assert openings.ask(at + 1, engine, 1.0) is None
+    assert openings.ask(at - 1, engine, 1.0) is None
     now = openings.ask(engine.sequence, engine, 1.0)
     assert now is not None
     assert now.place.command_sequence == engine.sequence
