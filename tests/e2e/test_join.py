@@ -70,6 +70,11 @@ def newest(cluster: LocalCluster) -> int:
     return max(status.event_sequence for status in cluster.statuses().values())
 
 
+def caught_up(cluster: LocalCluster, node: int) -> bool | None:
+    statuses = cluster.statuses()
+    return (node in statuses and statuses[node].event_sequence == newest(cluster)) or None
+
+
 def owned(cluster: LocalCluster) -> list[tuple[int, int, int, int]]:
     """What the cluster says everybody has."""
     with asker(cluster.config, 5.0) as ask:
@@ -94,6 +99,7 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
     restarted = (cluster.leader() or 1) % 3 + 1
     cluster.kill(restarted)
     cluster.start_node(restarted)
+    cluster.wait_for(partial(caught_up, cluster, restarted), 60, "the restarted node to hold what the others do")
 
     settle = Settle(cluster, tmp_path / "out")
     error = settle.run("run", "--idle", "1", code=Exit.GAP)
