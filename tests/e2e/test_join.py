@@ -1,5 +1,7 @@
 """Books that begin in the middle, beside real clusters: what was before is gone from every node's memory."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from cluster.flow import Flow
+from smrx import cli
 from smrx.cli.exits import Exit
 from smrx.client import Client
 from smrx.client.asker import asker
@@ -32,23 +35,24 @@ class Settle:
     """`smrx settle` as processes, into one place."""
 
     def __init__(self, cluster: LocalCluster, out: Path) -> None:
-        self._command = [sys.executable, "-m", "smrx", "--config", str(cluster.config_path), "settle"]
+        self._command = ["--config", str(cluster.config_path), "settle"]
         self.out = out
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [*self._command, *arguments, "--out", str(self.out)],
+            [sys.executable, "-m", "smrx", *self._command, *arguments, "--out", str(self.out)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def run(self, *arguments: str, code: int = Exit.OK) -> str:
-        """Run to the end; return what it printed, or its one sentence."""
-        process = self.start(*arguments)
-        out, error = process.communicate(timeout=60)
-        assert process.returncode == code, error + out
-        return out if code == Exit.OK else error
+        """Run to the end in this process; return what it printed, or its one sentence."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            found = cli.run([*self._command, *arguments, "--out", str(self.out)])
+        assert found == code, err.getvalue() + out.getvalue()
+        return out.getvalue() if code == Exit.OK else err.getvalue()
 
     def checkpoint(self) -> dict[str, Any]:
         path = self.out / "settlement" / "checkpoint.json"
@@ -89,7 +93,7 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
 ) -> None:
     cluster = make_cluster(durability=durability, limits=Limits(event_ring=RING))
     tape = generate(12_000, seed=1)
-    before, first, second = np.split(tape.commands, [9_000, 10_500])
+    before, meanwhile, first, second = np.split(tape.commands, [9_000, 9_600, 10_600])
     with Client(cluster.config, account=0) as client:
         client.submit(tape.setup)
     flow = Flow(cluster.config, before, rate=6_000.0)
@@ -106,13 +110,15 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
     assert "events 1 to" in error
     assert settle.checkpoint() == {}
 
-    flow = Flow(cluster.config, first, rate=1_000.0)
+    flow = Flow(cluster.config, meanwhile, rate=200.0)
     flow.start()
-    flow.wait_for(200, 60)
     verifier = settle.start("run", "--join")
     try:
         cluster.wait_for(lambda: settle.checkpoint().get("origin"), 60, "books to begin")
         origin = settle.checkpoint()["origin"]
+        flow.wait_for(len(meanwhile), 60)
+        flow = Flow(cluster.config, first, rate=3_000.0)
+        flow.start()
         cluster.wait_for(partial(settle.further_than, origin["event_sequence"]), 60, "settlement to go on")
     finally:
         verifier.kill()
@@ -137,13 +143,10 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
         assert f"books begin after event {origin['event_sequence']:,}" in said
     lines = (tmp_path / "out" / "settled_trades.csv").read_bytes().count(b"\n")
     assert lines == 1 + books.trades - origin["match_id"]
-    report = subprocess.run(
-        [sys.executable, "-m", "smrx", "settle", "report", "--path", str(tmp_path / "out"), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(report.stdout)
+    report = io.StringIO()
+    with contextlib.redirect_stdout(report):
+        assert cli.run(["settle", "report", "--path", str(tmp_path / "out"), "--json"]) == Exit.OK
+    found = json.loads(report.getvalue())
     assert found["origin"] == origin
     assert any(float(row["opening"]) > 0 for row in found["balances"])
 
@@ -161,7 +164,7 @@ def test_other_states_are_named_and_a_minority_is_no_majority(make_cluster: Make
         one = Settle(cluster, tmp_path / "one")
         process = one.start("run", "--join", "--idle", "0.5", "--json")
         out, error = process.communicate(timeout=60)
-        assert process.returncode == 0, error
+        assert process.returncode == Exit.OK, error
         assert f"node {bad} gives another opening state" in error
         assert f"balances, account {account}, asset {asset}: available {available + 1}, expected" in error
         assert bad not in json.loads(out)["origin"]["attested_by"]

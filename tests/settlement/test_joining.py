@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ class FakeNode:
     def answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         if self._busy:
             self.apply()
-        said = {"node_id": self.number, "sequence": self.engine.sequence}
+        said: dict[str, Any] = {"node_id": self.number, "sequence": self.engine.sequence}
         if isinstance(request, admin.Status):
             return self._status()
         if isinstance(request, admin.TakeOpening):
