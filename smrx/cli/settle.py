@@ -397,13 +397,16 @@ def _line(running: "Running") -> "Text":
 def _finish(summary: "Summary", failure: Exception | None, as_json: bool) -> None:
     """Print what was proved, and fail if that was not all."""
     code = Exit.OK if failure is None else _EXITS[type(failure).__name__]
+    message = str(failure)
+    if code is Exit.GAP and not summary.sequence:
+        message += "; to begin with the state of now instead of event 1, add --join"
     if as_json:
-        told = {"error": None if failure is None else str(failure), "exit_code": int(code)}
+        told = {"error": None if failure is None else message, "exit_code": int(code)}
         output.print_json(msgspec.to_builtins(summary) | told)
     elif code is not Exit.UNAVAILABLE:
         _print(summary, failure)
     if failure is not None:
-        raise Failure(code, str(failure)) from failure
+        raise Failure(code, message) from failure
 
 
 def _print(s: "Summary", failure: Exception | None) -> None:

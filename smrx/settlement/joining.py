@@ -16,7 +16,7 @@ from smrx.config import Config
 from smrx.feed.quorum import Disagreement
 from smrx.settlement.alarms import AlarmCode, Alarms
 from smrx.settlement.comparison import Ask
-from smrx.settlement.errors import Unattested
+from smrx.settlement.errors import NotConnected, Unattested
 from smrx.settlement.sinks.base import Origin
 from smrx.wire import opening
 from smrx.wire.admin import AdminError, NodeStatus, OpeningPart, OpeningReply, ReadOpening, Status, TakeOpening
@@ -54,7 +54,7 @@ class Joining:
     def take(self, seconds: float, stop: Callable[[], bool]) -> tuple[bytes, Origin]:
         """Return an opening state and where it stands, attested.
 
-        Raises Unattested if no majority gives one within `seconds`, Disagreement if they give different ones and none
+        Raises NotConnected if no node answers, Unattested if no majority gives one within `seconds`, Disagreement if they give different ones and none
         can be a majority's.
         """
         give_up = time.monotonic() + seconds
@@ -72,6 +72,8 @@ class Joining:
                 self._check_hopeless(at, given)
             if time.monotonic() >= give_up or stop():
                 said = ", ".join(f"node {node}: {self._said.get(node, 'no answer')}" for node in self._nodes)
+                if not stands:
+                    raise NotConnected(f"expected nodes to answer within {seconds:g} s, found: {said}")
                 raise Unattested(
                     f"expected {self._majority} of {self._members} nodes to give the same opening state within "
                     f"{seconds:g} s, found: {said}"

@@ -24,7 +24,7 @@ from smrx.settlement.sinks.base import Checkpoint, Origin, Sink, beginning
 from smrx.settlement.sinks.rows import Tables
 from smrx.settlement.store import BooksStore, Saved
 from smrx.wire import opening
-from smrx.wire.frames import Claim
+from smrx.wire.frames import Claim, FrameError
 
 #: A checkpoint is made at least every so many trades ...
 TRADES_PER_CHECKPOINT: Final = 1000
@@ -38,6 +38,13 @@ _LEAST_EVENTS_PER_SUM: Final = 100_000
 
 #: Wraps a sink, to make it try again (see sinks/retrying.py).
 Wrap = Callable[[Sink], Sink]
+
+
+def _decoded(image: bytes) -> opening.Opening:
+    try:
+        return opening.decode(image)
+    except FrameError as error:
+        raise SinkMismatch(f"{error}; it was kept by another version of smrx") from None
 
 
 class Settling:
@@ -107,7 +114,7 @@ class Settling:
         that dies here leaves empty books, or books that know the state and give it to the sinks with the next open().
         """
         self.check_empty()
-        state = opening.decode(image)
+        state = _decoded(image)
         ledger = books_of(state)
         if self._books is not None:
             self._books.join(origin.checkpoint(self.cluster), image, ledger.save())
@@ -133,7 +140,7 @@ class Settling:
         image = books.opening()
         if image is None or books.saved is None:
             raise ValueError(f"{books.name}: expected an opening state")
-        state = opening.decode(image)
+        state = _decoded(image)
         new = [sink for sink, (_, held) in zip(self._sinks, reversed(self._held), strict=True) if held is None]
         self._give(origin, rows_of(state), new)
         lowest = min(checkpoint.event_sequence if checkpoint else origin.event_sequence for _, checkpoint in self._held)

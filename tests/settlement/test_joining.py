@@ -13,7 +13,7 @@ from smrx.engine import Engine
 from smrx.feed.quorum import Disagreement
 from smrx.node.opening import Openings
 from smrx.settlement.alarms import Alarms
-from smrx.settlement.errors import SinkMismatch, Unattested
+from smrx.settlement.errors import NotConnected, SinkMismatch, Unattested
 from smrx.settlement.joining import Joining
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks.base import Origin
@@ -110,6 +110,8 @@ def test_a_silent_node_is_no_obstacle_and_two_are_one() -> None:
     assert join([FakeNode(1), FakeNode(3)])[1].attested_by == (1, 3)
     with pytest.raises(Unattested, match=r"expected 2 of 3 nodes .* node 1: no answer, node 2: event .* node 3: no"):
         join([FakeNode(2)], seconds=0.1)
+    with pytest.raises(NotConnected, match="node 1: no answer, node 2: no answer, node 3: no answer"):
+        join([], seconds=0.1)
 
 
 @pytest.mark.parametrize("bad", [1, 2, 3])
