@@ -54,8 +54,8 @@ class Joining:
     def take(self, seconds: float, stop: Callable[[], bool]) -> tuple[bytes, Origin]:
         """Return an opening state and where it stands, attested.
 
-        Raises NotConnected if no node answers, Unattested if no majority gives one within `seconds`, Disagreement if they give different ones and none
-        can be a majority's.
+        Raises NotConnected if no node answers, Unattested if no majority gives one in `seconds`, Disagreement if they
+        give different ones and none can be a majority's.
         """
         give_up = time.monotonic() + seconds
         lead = 0
