@@ -36,6 +36,7 @@ from smrx.settlement.runner import Settlement as Running
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks import Checkpoint, make_sinks
 from smrx.settlement.sinks.retrying import RetryingSink
+from smrx.settlement.sinks.rows import Tables
 
 #: Seconds without progress after which the benchmark has failed.
 _PATIENCE: Final = 30.0
@@ -61,6 +62,9 @@ class _Clock:
     def write(self, events: NDArray[np.void]) -> None:
         """Note the times."""
         self.waiting.append(events["time_ns"].copy())
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """See Sink: the lag is measured when all of them have committed."""

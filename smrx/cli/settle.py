@@ -21,8 +21,11 @@ from smrx.config import Config, ConfigError, SinkConfig
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from smrx.client.asker import Ask
+    from smrx.settlement.alarms import Alarms
     from smrx.settlement.runner import Settlement as Running
     from smrx.settlement.runner import Summary
+    from smrx.settlement.settling import Settling
     from smrx.settlement.sinks.base import Sink
 
 _EXITS = {
@@ -74,6 +77,12 @@ def _follow_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--out", help="A .csv file, or the directory of settled_trades.csv, in place of the configuration's sinks."
 )
+@click.option(
+    "--join",
+    is_flag=True,
+    help="Where nothing is settled yet, begin now, with the state that a majority of the nodes gives alike, instead of "
+    "with event 1.",
+)
 @_follow_options
 @click.option(
     "--sink-patience",
@@ -86,6 +95,7 @@ def _follow_options(command: Callable[..., None]) -> Callable[..., None]:
 @options.json_option
 def run(
     out: str | None,
+    join: bool,
     until_sequence: int | None,
     idle: float | None,
     nodes: str | None,
@@ -96,9 +106,10 @@ def run(
     """Prove that no event is missing, keep the books, and store every trade once.
 
     Goes on where the last run ended, settles only what a majority of the nodes has published alike, asks again for what
-    was lost, and goes on until it is stopped. Exit codes: 5 for a gap that no node can fill, 6 for nodes or events that
-    contradict each other, 8 for balances that differ, 9 for a sink, 10 for events without a majority, 3 if no node is
-    heard.
+    was lost, and goes on until it is stopped. Where the nodes no longer hold event 1, --join begins with their state as
+    it is: the books then say after which event they begin and which nodes attested it. Exit codes: 5 for a gap that no
+    node can fill, 6 for nodes or events that contradict each other, 8 for balances that differ, 9 for a sink, 10 for
+    events or an opening state without a majority, 3 if no node is heard.
 
     \b
     Example:
@@ -128,6 +139,9 @@ def run(
             settling.open()
         patience.begun = True
         ask = stack.enter_context(asker(config, _ASK_SECONDS))
+        if join and not settling.has_books:
+            with _told_as_failure():
+                _join(config, settling, alarms, _node_ids(nodes), ask, connect_timeout, stop)
         running = _running(config, settling, alarms, _node_ids(nodes), ask)
         stack.callback(running.close)
         if config.settlement.metrics_port is not None:
@@ -194,6 +208,24 @@ def _compile() -> None:
     if not compiled_before():
         click.echo("compiling the books (once on this machine; some ten seconds)", err=True)
     warm_up()
+
+
+def _join(
+    config: Config,
+    settling: "Settling",
+    alarms: "Alarms",
+    nodes: list[int] | None,
+    ask: "Ask",
+    seconds: float,
+    stop: "_Stop",
+) -> None:
+    """Begin the books with the state of the cluster."""
+    from smrx.settlement.joining import Joining
+
+    settling.check_empty()
+    joining = Joining(config, nodes or [node.id for node in config.nodes], ask, alarms)
+    settling.join(*joining.take(seconds, stop))
+    click.echo(str(settling.origin), err=True)
 
 
 class _Patience:
@@ -351,6 +383,8 @@ def _line(running: "Running") -> "Text":
         f"gaps healed {feed.gaps_healed} of {feed.gaps}",
         f"attested by {by}",
     ]
+    if running.settling.origin is not None:
+        parts.insert(1, f"begins after {running.settling.origin.event_sequence:,}")
     if quorum.unverified:
         parts.append(f"unverified {quorum.unverified:,}")
     if running.alarms.count:
@@ -363,21 +397,32 @@ def _line(running: "Running") -> "Text":
 def _finish(summary: "Summary", failure: Exception | None, as_json: bool) -> None:
     """Print what was proved, and fail if that was not all."""
     code = Exit.OK if failure is None else _EXITS[type(failure).__name__]
+    message = str(failure)
+    if code is Exit.GAP and not summary.sequence:
+        message += "; to begin with the state of now instead of event 1, add --join"
     if as_json:
-        told = {"error": None if failure is None else str(failure), "exit_code": int(code)}
+        told = {"error": None if failure is None else message, "exit_code": int(code)}
         output.print_json(msgspec.to_builtins(summary) | told)
     elif code is not Exit.UNAVAILABLE:
         _print(summary, failure)
     if failure is not None:
-        raise Failure(code, str(failure)) from failure
+        raise Failure(code, message) from failure
 
 
 def _print(s: "Summary", failure: Exception | None) -> None:
     if s.sequence:
-        click.echo(f"verified   events 1 to {s.sequence:,}, commands 1 to {s.command_sequence:,}, none missing")
+        event, command = (s.origin.event_sequence, s.origin.command_sequence) if s.origin is not None else (0, 0)
+        if s.sequence > event:
+            what = f"events {event + 1:,} to {s.sequence:,}, commands {command + 1:,} to {s.command_sequence:,}"
+            click.echo(f"verified   {what}, none missing")
+        else:
+            click.echo(f"verified   nothing yet: there were no events after {event:,}")
+        if s.origin is not None:
+            click.echo(f"begins     {s.origin}")
     else:
         click.echo("verified   nothing: there were no events")
-    click.echo(f"settled    {s.trades:,} trades, {s.trades_written:,} of them in this run, to {', '.join(s.out)}")
+    trades = s.trades - (s.origin.match_id if s.origin is not None else 0)
+    click.echo(f"settled    {trades:,} trades, {s.trades_written:,} of them in this run, to {', '.join(s.out)}")
     by = f"nodes {', '.join(map(str, s.attested_by))}" if s.attested_by else "nobody"
     click.echo(f"attested   by {by}; {s.balances_compared:,} times their balances were those of the books")
     if s.unverified:

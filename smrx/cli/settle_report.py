@@ -149,14 +149,17 @@ def _instrument(catalogue: "Catalogue", text: str | None) -> int | None:
 
 
 def _print(found: "Report") -> None:
-    from smrx.settlement.report_text import BALANCE_COLUMNS, POSITION_COLUMNS, TURNOVER_COLUMNS, Text
+    from smrx.settlement.report_text import BALANCE_COLUMNS, POSITION_COLUMNS, TURNOVER_COLUMNS, Text, trades_settled
 
     text, checkpoint = Text(found), found.checkpoint
     if checkpoint is None:
         click.echo("nothing is settled yet")
         return
-    settled = f"events 1 to {checkpoint.event_sequence:,}, {checkpoint.match_id:,} trades"
+    first = 1 if checkpoint.origin is None else checkpoint.origin.event_sequence + 1
+    settled = f"events {first:,} to {checkpoint.event_sequence:,}, {trades_settled(checkpoint):,} trades"
     click.echo(f"settled   cluster {checkpoint.cluster}, {settled}")
+    if checkpoint.origin is not None:
+        click.echo(f"begins    {checkpoint.origin}")
     _table("balances", BALANCE_COLUMNS[:-1], text.balances(), "nobody owns anything")
     _table("positions", POSITION_COLUMNS[:-1], text.positions(), "nobody traded")
     _table("turnover", TURNOVER_COLUMNS[:-1], text.turnover(), "there were no trades")

@@ -45,7 +45,7 @@ class Disagreement(FeedError):
 
 
 class Anchor(NamedTuple):
-    """Where an earlier run ended: the last event, its digest, and the state after its command (hash 0: not known)."""
+    """Where an earlier run ended: the last event, its digest, and the state after its command (0: not known)."""
 
     event_sequence: int
     event_digest: int
@@ -316,7 +316,7 @@ class Quorum:
         member.newest = max(member.newest, last)
         anchor = self._anchor
         if anchor is not None and not member.anchored and (first, last) == (anchor.event_sequence,) * 2:
-            if frame.aux != anchor.event_digest:
+            if anchor.event_digest not in (0, frame.aux):
                 self._another_history(node, f"event {first} is another one")
             self._check_anchor(node, member, frames.claim(frame))
             member.anchored = True

@@ -26,6 +26,7 @@ from smrx.node import callers
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
+from smrx.wire.opening import PART_BYTES
 
 if TYPE_CHECKING:
     from smrx.node.reactor import Node
@@ -256,6 +257,24 @@ class AdminService:
     def _on_instruments(self, request: admin.Instruments) -> admin.AnyReply:
         rows, more = _page(self._node.machine.engine.inspect.instruments(), request, admin.InstrumentRow)
         return admin.InstrumentsReply(**self._at, rows=rows, more=more)
+
+    def _on_takeopening(self, request: admin.TakeOpening) -> admin.AnyReply:
+        if self._node.fenced is not None:
+            return self._error(AdminErrorCode.FENCED, self._node.fenced)
+        machine = self._node.machine
+        held = machine.openings.ask(request.at, machine.engine, time.monotonic())
+        if held is None:
+            return admin.OpeningReply(**self._at, at=request.at)
+        return admin.OpeningReply(**self._at, at=request.at, place=held.place, size=len(held.data), digest=held.digest)
+
+    def _on_readopening(self, request: admin.ReadOpening) -> admin.AnyReply:
+        held = self._node.machine.openings.held(request.at, time.monotonic())
+        if held is None:
+            message = f"expected an opening state held for command {request.at}, found none; ask for one first"
+            return self._error(AdminErrorCode.UNAVAILABLE, message)
+        end = request.offset + PART_BYTES
+        part = held.data[request.offset : end]
+        return admin.OpeningPart(**self._at, at=request.at, data=part, more=end < len(held.data))
 
     def _on_snapshot(self, request: admin.Snapshot) -> admin.AnyReply:
         if self._node.fenced is not None:

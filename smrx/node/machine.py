@@ -16,6 +16,7 @@ from smrx.engine import Engine, SnapshotError
 from smrx.engine.codes import OutcomeStatus, SessionFlags
 from smrx.engine.records import EVENT, OUTCOME
 from smrx.feed.ring import EventRing, words
+from smrx.node.opening import Openings
 from smrx.wire import batches
 
 _FORMAT: Final = 1
@@ -109,6 +110,7 @@ class ExchangeMachine:
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
         self.engine = Engine()
         self.log_digest = 0
+        self.openings = Openings()
         self._events = EventRing(event_ring)
         self._outcomes = OutcomeRing(outcome_ring)
         self._applied: list[Applied] = []
@@ -132,6 +134,8 @@ class ExchangeMachine:
         outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
         self._moved()
         sequence, state_hash = self._position
+        if sequence >= self.openings.next_at:
+            self.openings.take(self.engine)
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
         repeats = sequence - before < len(outcomes)
@@ -210,6 +214,7 @@ class ExchangeMachine:
         self.engine, self.log_digest = engine, saved.log_digest
         self._recent.clear()
         self._moved()
+        self.openings.restart()
         self.events.restart(engine.event_sequence + 1)
 
     def restore_part(self, name: str, data: memoryview) -> None:

@@ -178,11 +178,15 @@ class Ledger:
         saved = msgspec.msgpack.decode(data[8:], type=_Saved)
         if saved.format != _FORMAT:
             raise SettlementError(f"books: expected format {_FORMAT}, found {saved.format}")
-        ledger = cls()
         core = np.frombuffer(saved.records["core"], CORE).copy()
-        tables = {name: np.frombuffer(saved.records[name], dtype) for name, dtype in TYPES.items()}
+        return cls.of(core, {name: np.frombuffer(saved.records[name], dtype) for name, dtype in TYPES.items()})
+
+    @classmethod
+    def of(cls, core: NDArray[np.void], records: dict[str, NDArray[np.void]]) -> "Ledger":
+        """The books with these records of books/tables.py, by table, in any order."""
+        ledger = cls()
         ledger._tables = ledger._tables._replace(
-            core=core, **{name: entry.filled(rows, 2 * len(rows)) for name, rows in tables.items()}
+            core=core, **{name: entry.filled(rows, 2 * len(rows)) for name, rows in records.items()}
         )
         return ledger
 

@@ -3,7 +3,7 @@
 - A balance is what an account owns, held by its orders or not. For every account and asset closing = opening + deposits
   - withdrawals + bought - sold - fees; the venue (account 0) receives the fees, which are its fees below zero.
 - A period begins at `begin_ns` and ends before `end_ns`, by the engine's clock; what was before it is in the opening
-  balance.
+  balance. So is what accounts owned when books that do not begin with event 1 began.
 - An instrument narrows the report to its two assets, with everything that moved them, so that balances still add up;
   turnover and positions are those of the instrument alone.
 
@@ -21,7 +21,7 @@ from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.positions import Position, Positions
 from smrx.settlement.readers import Reader
 from smrx.settlement.sinks.base import Checkpoint
-from smrx.settlement.sinks.rows import Asset, Catalogue, Instrument, Rows, of_account
+from smrx.settlement.sinks.rows import OPENING, Asset, Catalogue, Instrument, Rows, of_account
 from smrx.settlement.sums import sums, total_of
 
 #: The venue's own account.
@@ -146,6 +146,11 @@ class _Sums:
         rows = rows[rows["time_ns"] < query.end_ns]
         if query.account is not None:
             rows = rows[rows["account"] == query.account]
+        begun = rows["kind"] == OPENING
+        for row in rows[begun]:
+            owner = int(row["account"]), int(row["asset"])
+            self.balances.setdefault(owner, Balance()).opening += int(row["amount"])
+        rows = rows[~begun]
         deposits = rows["kind"] == EventKind.DEPOSITED
         for which, field, sign in ((deposits, "deposits", 1), (~deposits, "withdrawals", -1)):
             moved = rows[which]

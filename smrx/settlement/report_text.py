@@ -10,8 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from smrx.client.decimals import from_steps, unit
 from smrx.settlement.report import Balance, Query, Report
+from smrx.settlement.sinks.base import Checkpoint
 
 STATEMENT_COLUMNS: Final = (
     "time", "event_sequence", "kind", "asset", "amount", "balance", "instrument", "reference", "account", "asset_id",
@@ -38,6 +41,13 @@ def time_text(time_ns: int) -> str:
     """A time of the engine as ISO 8601 in UTC, to the nanosecond."""
     seconds, rest = divmod(time_ns, _NS)
     return f"{(_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]}.{rest:09d}Z"
+
+
+def trades_settled(checkpoint: Checkpoint | None) -> int:
+    """How many trades are settled, whatever the match id they begin with."""
+    if checkpoint is None:
+        return 0
+    return checkpoint.match_id - (checkpoint.origin.match_id if checkpoint.origin else 0)
 
 
 class Text:
@@ -137,7 +147,8 @@ def as_json(report: Report) -> dict[str, Any]:
     told: dict[str, Any] = {
         "cluster": checkpoint.cluster if checkpoint else None,
         "event_sequence": checkpoint.event_sequence if checkpoint else 0,
-        "trades_settled": checkpoint.match_id if checkpoint else 0,
+        "trades_settled": trades_settled(checkpoint),
+        "origin": msgspec.to_builtins(checkpoint.origin) if checkpoint else None,
         **_period(report.query),
         "balances": [_typed(row) for row in text.balances()],
         "positions": [_typed(row) for row in text.positions()],

@@ -26,6 +26,7 @@ from smrx.settlement.errors import (
     Violation,
 )
 from smrx.settlement.settling import CHECKPOINT_SECONDS, Settling
+from smrx.settlement.sinks.base import Origin
 
 #: How long one turn waits for events: the longest a signal or a deadline waits to be noticed.
 _TURN_SECONDS: Final = 0.1
@@ -48,10 +49,11 @@ _DISSENTS: Final = {"state_hash": AlarmCode.STATES_DIFFER, "history": AlarmCode.
 class Summary(msgspec.Struct, kw_only=True):
     """What a run has proved. Sequences and counts are of events unless said otherwise."""
 
-    sequence: int  #: every event up to this one is verified
+    origin: Origin | None  #: where the books begin; None for event 1
+    sequence: int  #: every event up to this one is verified, from the first or the one after the origin on
     command_sequence: int
     state_hash: str  #: in hex, after the last command a majority attested
-    trades: int  #: settled: match ids 1 to this one
+    trades: int  #: settled: match ids up to this one, from 1 or the one after the origin's on
     trades_written: int  #: by this run
     committed: int  #: the last event of the last checkpoint
     checkpoints: int
@@ -254,6 +256,7 @@ class Settlement:
         settling, feed, ledger = self.settling, self.subscriber.feed_stats, self.settling.ledger
         seconds = time.monotonic() - self._started
         return Summary(
+            origin=settling.origin,
             sequence=ledger.sequence,
             command_sequence=ledger.command_sequence,
             state_hash=f"{self.quorum.attested.state_hash:016x}",

@@ -3,7 +3,8 @@
 Order of a checkpoint: every sink durably holds the events, then the books' own checkpoint is replaced; their journal
 is synced beside the sinks, for each sync that waits for the one before is lag. After a crash
 the books resume at their checkpoint; a sink that is further skips what it holds, by sequence; one that is behind (a new
-one) is given what the journal has, or everything from the first event on.
+one) is given what the journal has, or everything from the first event on. Books that begin in the middle keep the
+opening state they began with, and give it to a sink that has nothing.
 
 No sockets. Called by the runner, the benchmark and the tests.
 """
@@ -19,9 +20,12 @@ from smrx.engine.codes import EventKind
 from smrx.feed.quorum import Anchor
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.sinks.base import Checkpoint, Sink
+from smrx.settlement.opening import books_of, rows_of
+from smrx.settlement.sinks.base import Checkpoint, Origin, Sink, beginning
+from smrx.settlement.sinks.rows import Tables
 from smrx.settlement.store import BooksStore, Saved
-from smrx.wire.frames import Claim
+from smrx.wire import opening
+from smrx.wire.frames import Claim, FrameError
 
 #: A checkpoint is made at least every so many trades ...
 TRADES_PER_CHECKPOINT: Final = 1000
@@ -37,6 +41,13 @@ _LEAST_EVENTS_PER_SUM: Final = 100_000
 Wrap = Callable[[Sink], Sink]
 
 
+def _decoded(image: bytes) -> opening.Opening:
+    try:
+        return opening.decode(image)
+    except FrameError as error:
+        raise SinkMismatch(f"{error}; it was kept by another version of smrx") from None
+
+
 class Settling:
     """One set of books, and the sinks that follow it."""
 
@@ -48,6 +59,7 @@ class Settling:
         self.ledger = Ledger()
         self.anchor: Anchor | None = None
         self.committed: Checkpoint | None = None
+        self.origin: Origin | None = None  #: where the books begin; None for event 1
         self.paused = False  #: nothing is committed while this is set
         self.checkpoints = 0
         self.trades_before = 0  #: trades settled by earlier runs
@@ -60,10 +72,89 @@ class Settling:
         self._uncommitted_trades = 0
         self._uncommitted_since: float | None = None
         self._sums_at = 0
+        self._held: list[tuple[str, Checkpoint | None]] = []
 
     def open(self) -> None:
         """Open everything and go to where the last run ended. Raises SinkError, SinkMismatch, Violation."""
-        held = [(sink.name, sink.open(self.cluster)) for sink in reversed(self._sinks)]
+        self._held = held = [(sink.name, sink.open(self.cluster)) for sink in reversed(self._sinks)]
+        saved = None if self._books is None else self._books.saved
+        self.origin = None if saved is None else saved.checkpoint.origin
+        for name, checkpoint in held:
+            if checkpoint is not None and checkpoint.origin != self.origin:
+                own = "books begin with event 1" if self.origin is None else str(self.origin)
+                raise SinkMismatch(
+                    f"{name}: expected data of which {own}, found that {beginning(checkpoint)}; choose another place"
+                )
+        if self._books is not None and self.origin is not None:
+            self._open_joined(self._books, self.origin)
+        else:
+            self._open_whole(held)
+        for name, checkpoint in held:
+            if checkpoint is not None and checkpoint.event_sequence > self.ledger.sequence:
+                self._marks.setdefault(checkpoint.event_sequence, []).append((name, checkpoint))
+        self.trades_before = self.ledger.trades
+
+    def check_empty(self) -> None:
+        """Check that no sink holds events, so that books may begin anywhere. Raises SinkMismatch."""
+        for name, checkpoint in self._held:
+            if checkpoint is not None:
+                raise SinkMismatch(
+                    f"{name}: expected nothing, to begin with a state of now, found events up to "
+                    f"{checkpoint.event_sequence}; choose another place, or go on without joining"
+                )
+
+    @property
+    def has_books(self) -> bool:
+        """Whether the books stand somewhere: a run goes on from there."""
+        return self.committed is not None
+
+    def join(self, image: bytes, origin: Origin) -> None:
+        """Begin after the opening state in `image` (see wire/opening.py), with open but empty books and sinks.
+
+        Raises SinkMismatch if a sink holds something, Violation if the state contradicts itself, SinkError. A process
+        that dies here leaves empty books, or books that know the state and give it to the sinks with the next open().
+        """
+        self.check_empty()
+        state = _decoded(image)
+        ledger = books_of(state)
+        if self._books is not None:
+            self._books.join(origin.checkpoint(self.cluster), image, ledger.save())
+            self._sinks[-1].open(self.cluster)
+        self._give(origin, rows_of(state), self._sinks if self._books is None else self._sinks[:-1])
+        self._stand(origin, ledger)
+        self.trades_before = ledger.trades
+
+    def _give(self, origin: Origin, rows: Tables, sinks: Sequence[Sink]) -> None:
+        """Let empty sinks begin with the rows of the opening state."""
+        for sink in sinks:
+            sink.begin(origin.checkpoint(self.cluster), rows)
+            sink.commit(origin.checkpoint(self.cluster))
+
+    def _stand(self, origin: Origin, ledger: Ledger) -> None:
+        """Be where the books begin."""
+        self.ledger, self.origin = ledger, origin
+        self.anchor = Anchor(origin.event_sequence, 0, Claim(origin.command_sequence, origin.state_hash))
+        self.committed = origin.checkpoint(self.cluster)
+
+    def _open_joined(self, books: BooksStore, origin: Origin) -> None:
+        """Go on with books that begin in the middle; a sink that is empty begins with them."""
+        image = books.opening()
+        if image is None or books.saved is None:
+            raise ValueError(f"{books.name}: expected an opening state")
+        state = _decoded(image)
+        new = [sink for sink, (_, held) in zip(self._sinks, reversed(self._held), strict=True) if held is None]
+        self._give(origin, rows_of(state), new)
+        lowest = min(checkpoint.event_sequence if checkpoint else origin.event_sequence for _, checkpoint in self._held)
+        if lowest >= books.base_sequence:
+            self._resume(books, books.saved)
+            return
+        ledger = books_of(state)
+        books.join(origin.checkpoint(self.cluster), image, ledger.save())
+        self._sinks[-1].open(self.cluster)
+        self._stand(origin, ledger)
+
+    def _open_whole(self, held: list[tuple[str, Checkpoint | None]]) -> None:
+        """Go on with books that begin with event 1."""
         lowest = min((checkpoint.event_sequence if checkpoint else 0 for _, checkpoint in held), default=0)
         if self._books is not None and self._books.saved is not None:
             if lowest >= self._books.base_sequence:
@@ -71,10 +162,6 @@ class Settling:
             else:
                 self._books.restart()
                 self._sinks[-1].open(self.cluster)
-        for name, checkpoint in held:
-            if checkpoint is not None and checkpoint.event_sequence > self.ledger.sequence:
-                self._marks.setdefault(checkpoint.event_sequence, []).append((name, checkpoint))
-        self.trades_before = self.ledger.trades
 
     def _resume(self, store: BooksStore, found: Saved) -> None:
         saved = found.checkpoint
@@ -129,7 +216,7 @@ class Settling:
         if ledger.sequence - self._sums_at >= max(_LEAST_EVENTS_PER_SUM, _EVENTS_PER_SUM * ledger.balance_count):
             self.check_sums()
         command = ledger.command_sequence
-        checkpoint = Checkpoint(self.cluster, ledger.sequence, command, ledger.trades, hash_after(command))
+        checkpoint = Checkpoint(self.cluster, ledger.sequence, command, ledger.trades, hash_after(command), self.origin)
         if self._books is not None and len(self._sinks) > 1:
             self._books.sync_ahead()
         for sink in self._sinks:

@@ -1,7 +1,8 @@
 """The verifier's own checkpoint: where it stands, and the books as they were there. A sink like the others.
 
-Three files in a directory: `checkpoint.json` (atomically replaced), the books at some event before (`books-N.bin`), and
-the events since then (`journal-N.bin`), which bring the books to the checkpoint. Whatever else is there was being
+Files in a directory: `checkpoint.json` (atomically replaced), the books at some event before (`books-N.bin`), and
+the events since then (`journal-N.bin`), which bring the books to the checkpoint; and, of books that begin in the
+middle, the opening state (`opening-N.bin`). Whatever else is there was being
 written when the process died, and goes. A journal longer than the books, or than 16 MiB, is replaced by new books, so a
 checkpoint costs what happened since the last one, not what there is.
 
@@ -25,6 +26,8 @@ from smrx.settlement.errors import SettlementError, SinkMismatch
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.sinks import files
 from smrx.settlement.sinks.base import Checkpoint
+from smrx.settlement.sinks.rows import Tables
+from smrx.wire import opening
 
 FILE_NAME: Final = "checkpoint.json"
 _FORMAT: Final = 1
@@ -119,6 +122,33 @@ class BooksStore:
             files.sync_directory(self.directory)
             self.saved = None
             self._begin(0, b"")
+
+    def join(self, checkpoint: Checkpoint, image: bytes, books: bytes) -> None:
+        """Begin after the opening state in `image`, with the books of it, at once durably; what there was goes."""
+        sequence = checkpoint.event_sequence
+        with files.telling(self.directory):
+            files.replace(self._path("opening", sequence), image)
+            self._begin(sequence, books)
+            self._last = None
+            # 0: the digest of an event that was never here is not known.
+            self.saved = Saved(_FORMAT, checkpoint, 0, sequence, 0, self._digest.intdigest())
+            files.replace(self.directory / FILE_NAME, msgspec.json.format(msgspec.json.encode(self.saved)) + b"\n")
+            self._sweep()
+
+    def opening(self) -> bytes | None:
+        """The opening state the books begin with; None if they begin with event 1. Raises SinkMismatch for another."""
+        origin = None if self.saved is None else self.saved.checkpoint.origin
+        if origin is None:
+            return None
+        path = self._path("opening", origin.event_sequence)
+        with files.telling(path):
+            data = path.read_bytes()
+        if opening.digest(data) != origin.digest:
+            raise SinkMismatch(f"{path}: expected the opening state the checkpoint names, found another")
+        return data
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink; join() has done it."""
 
     def write(self, events: NDArray[np.void]) -> None:
         """See Sink."""

@@ -2,7 +2,8 @@
 
 From the sinks: match ids without a gap, notional and fees of each trade by its instrument's rules at the time, and the
 balances that deposits, withdrawals and trades add up to, against the books of the checkpoint. From the nodes: every
-event from the first on through fresh books; each stored trade, and the books of the checkpoint, against those.
+event from the first on through fresh books; each stored trade, and the books of the checkpoint, against those. Books
+that begin in the middle are derived from the opening state they keep, and the events after it.
 
 Reads only. Raises Violation, BalanceDifference, SinkMismatch, and what following the feed raises.
 """
@@ -22,8 +23,8 @@ from smrx.settlement.ledger import Ledger
 from smrx.settlement.readers import Reader, open_readers
 from smrx.settlement.runner import Settlement
 from smrx.settlement.settling import Settling
-from smrx.settlement.sinks.base import Checkpoint
-from smrx.settlement.sinks.rows import TRADE_ROW, Catalogue, Rows, extract
+from smrx.settlement.sinks.base import Checkpoint, Origin, beginning
+from smrx.settlement.sinks.rows import OPENING, TRADE_ROW, Catalogue, Rows, Tables, extract
 from smrx.settlement.store import BooksStore
 
 _MILLION: Final = 1_000_000
@@ -38,22 +39,27 @@ class Verified(msgspec.Struct, kw_only=True):
     trades: int  #: in each sink
     movements: int
     balances: int
+    origin: Origin | None = None  #: where the books begin; None for event 1
 
     def lines(self) -> list[str]:
         """The same for people."""
         where = "what is stored" if self.source == "sinks" else "the nodes' events"
-        return [
-            f"derived    everything up to event {self.sequence:,} from {where}",
+        first = "" if self.origin is None else f"from event {self.origin.event_sequence + 1:,} "
+        lines = [
+            f"derived    everything {first}up to event {self.sequence:,} from {where}",
             f"trades     {self.trades:,}, match ids without a gap, notional and fees by the rules: "
             f"{', '.join(self.sinks)}",
             f"balances   {self.balances:,}, equal to the books",
         ]
+        return lines if self.origin is None else [*lines, f"begins     {self.origin}: what was before is not verified"]
 
 
 def from_sinks(config: Config) -> Verified:
     """Derive balances from every sink's rows and compare them with the books of the checkpoint."""
-    books = _stored_books(config)
-    found = Verified(source="sinks", sinks=[], sequence=books.sequence, trades=0, movements=0, balances=0)
+    books, origin, _ = _stored_books(config)
+    found = Verified(
+        source="sinks", sinks=[], sequence=books.sequence, trades=0, movements=0, balances=0, origin=origin
+    )
     for name, reader in open_readers(config):
         try:
             _derive(name, reader, books, found)
@@ -73,11 +79,13 @@ def from_nodes(
     connect_seconds: float = 10.0,
 ) -> Verified:
     """Derive everything from the nodes' events and compare it with every sink's trades and the books."""
-    books = _stored_books(config)
+    books, origin, image = _stored_books(config)
     last = min(until_sequence or books.sequence, books.sequence)
     readers = open_readers(config)
     against = [_AgainstReader(name, reader) for name, reader in readers]
     settling = Settling(config.cluster, None, against)
+    if origin is not None and image is not None:
+        settling.join(image, origin)
     running = Settlement(config, settling, Alarms(config.cluster), node_ids=node_ids)
     try:
         running.run(stop=stop, until_sequence=last, idle_seconds=idle_seconds, connect_seconds=connect_seconds)
@@ -92,25 +100,28 @@ def from_nodes(
         source="nodes",
         sinks=[name for name, _ in readers],
         sequence=ledger.sequence,
-        trades=ledger.trades,
+        trades=ledger.trades - (origin.match_id if origin else 0),
         movements=against[0].movements if against else 0,
         balances=ledger.balance_count,
+        origin=origin,
     )
 
 
-def _stored_books(config: Config) -> Ledger:
-    """The books at the checkpoint. Raises SinkMismatch where there is none."""
+def _stored_books(config: Config) -> tuple[Ledger, Origin | None, bytes | None]:
+    """The books at the checkpoint, and the opening state if they begin with one. Raises SinkMismatch for no books."""
     store = BooksStore(config.settlement.directory, Ledger)
     try:
-        if store.open(config.cluster) is None:
+        checkpoint = store.open(config.cluster)
+        if checkpoint is None:
             raise SinkMismatch(
                 f"{store.directory}: expected the checkpoint of a settlement, found none; run smrx settle run first"
             )
         ledger = store.base()
         ledger.post(store.journal())
+        image = store.opening()
     finally:
         store.close()
-    return ledger
+    return ledger, checkpoint.origin, image
 
 
 class _Fees:
@@ -139,6 +150,11 @@ def _derive(name: str, reader: Reader, books: Ledger, found: Verified) -> None:
     if checkpoint is None or checkpoint.event_sequence < books.sequence:
         stands = checkpoint.event_sequence if checkpoint else 0
         raise SinkMismatch(f"{name}: expected to hold events up to {books.sequence}, found {stands}")
+    if checkpoint.origin != found.origin:
+        raise SinkMismatch(
+            f"{name}: expected the beginning of the books' checkpoint, found that {beginning(checkpoint)}"
+        )
+    before = found.origin.match_id if found.origin else 0
     definitions = reader.definitions()
     catalogue = Catalogue()
     catalogue.add(definitions)
@@ -147,16 +163,16 @@ def _derive(name: str, reader: Reader, books: Ledger, found: Verified) -> None:
     movements = trades = 0
     for rows in reader.movements():
         rows = rows[rows["event_sequence"] <= books.sequence]
-        signs = np.where(rows["kind"] == int(EventKind.DEPOSITED), 1, -1)
+        signs = np.where(rows["kind"] == int(EventKind.WITHDRAWN), -1, 1)
         _add(totals, rows["account"], rows["asset"], rows["amount"] * signs)
-        movements += len(rows)
+        movements += int(np.count_nonzero(rows["kind"] != OPENING))
     for rows in reader.trades():
         rows = rows[rows["event_sequence"] <= books.sequence]
-        _equal(rows, "match_id", np.arange(trades + 1, trades + 1 + len(rows), dtype=np.int64), name)
+        _equal(rows, "match_id", before + np.arange(trades + 1, trades + 1 + len(rows), dtype=np.int64), name)
         _post(rows, catalogue, totals, fees, name)
         trades += len(rows)
-    if trades != books.trades:
-        raise SinkMismatch(f"{name}: expected {books.trades} trades, found {trades}")
+    if trades != books.trades - before:
+        raise SinkMismatch(f"{name}: expected {books.trades - before} trades, found {trades}")
     found.trades, found.movements = trades, movements
     found.balances = _compare_totals(totals, books, name)
 
@@ -248,6 +264,10 @@ class _AgainstReader:
     def open(self, cluster: str) -> Checkpoint | None:
         """See Sink: it holds nothing."""
         return None
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
+        self._catalogue.add(rows.definitions)
 
     def write(self, events: Rows) -> None:
         """Compare the trades among the events with the next ones stored. Raises Violation."""

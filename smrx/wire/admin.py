@@ -17,6 +17,7 @@ import msgspec
 
 from smrx.config import NodeConfig
 from smrx.wire.frames import ErrorCode, FrameError
+from smrx.wire.opening import Place
 
 #: A request is a few small fields.
 MAX_REQUEST_BYTES: Final = 4096
@@ -127,6 +128,22 @@ class Instruments(PageRequest, frozen=True, kw_only=True):
     """Answered by InstrumentsReply."""
 
 
+class TakeOpening(Request, frozen=True, kw_only=True):
+    """Hold an opening state (see opening.py) as of the first log entry that applies command `at`.
+
+    Answered by OpeningReply, at once; ask again until it is held.
+    """
+
+    at: Natural
+
+
+class ReadOpening(Request, frozen=True, kw_only=True):
+    """A part of the opening state held for `at`, from a byte on. Answered by OpeningPart, or UNAVAILABLE."""
+
+    at: Natural
+    offset: Natural = 0
+
+
 class Barrier(Request, frozen=True, kw_only=True):
     """Answer when everything submitted before is applied. Leader only; answered by BarrierReply."""
 
@@ -184,6 +201,8 @@ AnyRequest = (
     | Accounts
     | Assets
     | Instruments
+    | TakeOpening
+    | ReadOpening
     | Barrier
     | Snapshot
     | HandOver
@@ -459,6 +478,25 @@ class InstrumentsReply(PageReply[InstrumentRow], frozen=True, kw_only=True):
     pass
 
 
+class OpeningReply(Reply, frozen=True, kw_only=True):
+    """What is held for `at`: its place, its size in bytes and its digest. No place: not yet, or, where `sequence` is
+    past `at`, never.
+    """
+
+    at: int
+    place: Place | None = None
+    size: int = 0
+    digest: str = ""
+
+
+class OpeningPart(Reply, frozen=True, kw_only=True):
+    """Bytes of the image from the one asked for on; `more`: others follow these."""
+
+    at: int
+    data: bytes
+    more: bool = False
+
+
 class BarrierReply(Reply, frozen=True, kw_only=True):
     """The barrier stood at this place of the log."""
 
@@ -507,6 +545,8 @@ AnyReply = (
     | AccountsReply
     | AssetsReply
     | InstrumentsReply
+    | OpeningReply
+    | OpeningPart
     | BarrierReply
     | SnapshotReply
     | HandOverReply

@@ -28,6 +28,7 @@ from smrx.settlement.sinks.lmdb_reader import LmdbReader
 from smrx.settlement.sinks.lmdb_sink import LmdbSink
 from smrx.settlement.sinks.parquet_reader import ParquetReader
 from smrx.settlement.sinks.parquet_sink import ParquetSink
+from smrx.settlement.sinks.rows import Tables
 
 from .market import market_events
 
@@ -233,6 +234,9 @@ class Naive:
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("match_id,event_sequence\n")
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """It has no use for what was before."""
 
     def write(self, events: Events) -> None:
         trades = events[events["kind"] == EventKind.TRADE]

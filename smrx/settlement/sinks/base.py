@@ -11,11 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.settlement.errors import SinkMismatch
+from smrx.settlement.sinks.rows import Tables
 
 T = TypeVar("T")
 
 
-class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where books begin that do not begin with event 1: an opening state, and who attested it."""
+
+    event_sequence: int  #: the state is that after this event; the first one settled is the next
+    command_sequence: int
+    match_id: int
+    state_hash: int
+    digest: str  #: of the opening state
+    attested_by: tuple[int, ...]  #: the nodes that gave it alike
+    members: int  #: of the cluster, of which those are a majority
+
+    def checkpoint(self, cluster: str) -> "Checkpoint":
+        """The checkpoint of books that hold the opening state and nothing more."""
+        return Checkpoint(
+            cluster, self.event_sequence, self.command_sequence, self.match_id, self.state_hash, origin=self
+        )
+
+    def __str__(self) -> str:
+        nodes = ", ".join(map(str, self.attested_by))
+        return (
+            f"books begin after event {self.event_sequence:,} with the state that {len(self.attested_by)} of "
+            f"{self.members} nodes ({nodes}) attested, not with event 1"
+        )
+
+
+class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A place in the stream of events up to which everything is settled."""
 
     cluster: str
@@ -23,6 +49,12 @@ class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command_sequence: int  #: its command
     match_id: int  #: the last trade so far; 0 if there was none
     state_hash: int  #: of the cluster after that command; 0 if it is not known
+    origin: Origin | None = None  #: where the books begin; None for event 1
+
+
+def beginning(held: Checkpoint) -> str:
+    """Say where the books of a checkpoint begin."""
+    return "books begin with event 1" if held.origin is None else str(held.origin)
 
 
 class Sink(Protocol):
@@ -36,6 +68,13 @@ class Sink(Protocol):
 
         Raises SinkError if the place cannot be used now (in use, unreachable), SinkMismatch if it holds another
         cluster's data or a newer format.
+        """
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """Begin in the middle: take in the rows of an opening state; durable with commit(checkpoint), which follows.
+
+        The first event is the one after the checkpoint. Raises SinkError when writing fails, SinkMismatch if the sink
+        holds something.
         """
 
     def write(self, events: NDArray[np.void]) -> None:

@@ -17,7 +17,7 @@ from smrx.settlement.sinks.csv_reader import read_definitions
 from smrx.settlement.sinks.csv_stream import CsvStream, Rotation
 from smrx.settlement.sinks.files import lock, make_directory, replace, sync_directory, telling
 from smrx.settlement.sinks.intake import Intake
-from smrx.settlement.sinks.rows import Rows
+from smrx.settlement.sinks.rows import Rows, Tables
 from smrx.settlement.sinks.tabular import (
     DEFINITION_COLUMNS,
     MOVEMENT_COLUMNS,
@@ -66,12 +66,20 @@ class CsvSink:
             raise
         return held.checkpoint
 
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
+        intake = self._opened()
+        intake.begin(checkpoint, rows)
+        self._append(rows, intake)
+
     def write(self, events: Rows) -> None:
         """See Sink."""
         intake = self._opened()
         tables = intake.take(events)
-        if tables is None:
-            return
+        if tables is not None:
+            self._append(tables, intake)
+
+    def _append(self, tables: Tables, intake: Intake) -> None:
         trades, movements, definitions = self._streams
         with telling(self.layout.directory):
             if len(tables.definitions):

@@ -4,7 +4,7 @@ Owns the position of an open sink in the stream. No files. Called by the sinks.
 """
 
 from smrx.settlement.errors import SinkMismatch
-from smrx.settlement.sinks.base import Checkpoint
+from smrx.settlement.sinks.base import Checkpoint, beginning
 from smrx.settlement.sinks.rows import Catalogue, Rows, Tables, extract
 
 
@@ -24,6 +24,16 @@ class Intake:
         self.match_id = held.match_id if held else 0  #: the last trade taken in
         self.catalogue = Catalogue()
         self.catalogue.add(definitions)
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """Stand at the place of an opening state. Raises SinkMismatch if the sink holds something."""
+        if self.held is not None:
+            raise SinkMismatch(
+                f"{self.name}: expected nothing, to begin after event {checkpoint.event_sequence}, found events up to "
+                f"{self.held.event_sequence}; choose another place"
+            )
+        self.sequence, self.match_id = checkpoint.event_sequence, checkpoint.match_id
+        self.catalogue.add(rows.definitions)
 
     def take(self, events: Rows) -> Tables | None:
         """Return the rows of the events that are new, None if none is. Raises SinkMismatch for a gap."""
@@ -52,6 +62,11 @@ class Intake:
     def due(self, checkpoint: Checkpoint) -> bool:
         """Whether a checkpoint is to be written; False if it is held already. Raises SinkMismatch if it cannot be."""
         held = self.held
+        if held is not None and held.origin != checkpoint.origin:
+            raise SinkMismatch(
+                f"{self.name}: expected data of which {beginning(checkpoint)}, found that {beginning(held)}; choose "
+                "another place"
+            )
         if checkpoint.cluster != self.cluster:
             raise SinkMismatch(f"{self.name}: expected cluster {self.cluster!r}, found {checkpoint.cluster!r}")
         if held is not None and checkpoint.event_sequence <= held.event_sequence:

@@ -69,6 +69,12 @@ class LmdbSink:
             raise
         return self._state.checkpoint
 
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
+        self._opened().begin(checkpoint, rows)
+        self._waiting.append(rows)
+        self._state = LmdbState(FORMAT, None, checkpoint.match_id)
+
     def write(self, events: Rows) -> None:
         """See Sink."""
         tables = self._opened().take(events)

@@ -21,6 +21,7 @@ from smrx.settlement.sinks.rows import (
     DEFINITION_FIELDS,
     DEFINITION_ROW,
     MOVEMENT_ROW,
+    OPENING,
     TRADE_ROW,
     Catalogue,
     Rows,
@@ -84,7 +85,10 @@ class _Word(NamedTuple):
     number: Callable[[str], int]
 
 
-_KIND: Final = _Word(lambda value: EventKind(value).name, lambda text: int(EventKind[text]))
+_KIND: Final = _Word(
+    lambda value: "OPENING" if value == OPENING else EventKind(value).name,
+    lambda text: OPENING if text == "OPENING" else int(EventKind[text]),
+)
 _WORDS: Final[dict[tuple[str, str], _Word]] = {
     ("trades", "taker_side"): _Word(lambda value: Side(value).name, lambda text: int(Side[text])),
     ("movements", "kind"): _KIND,

@@ -64,6 +64,11 @@ class ParquetSink:
             raise
         return held.checkpoint
 
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
+        self._opened().begin(checkpoint, rows)
+        self._waiting.append(rows)
+
     def write(self, events: Rows) -> None:
         """See Sink."""
         tables = self._opened().take(events)

@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import psycopg
 
 from smrx.settlement.errors import SinkError
-from smrx.settlement.sinks.base import Checkpoint
+from smrx.settlement.sinks.base import Checkpoint, Origin
 from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA, check_version, connect, describe, telling, use
 from smrx.settlement.sinks.rows import DEFINITION_ROW, Rows
 from smrx.settlement.sinks.tabular import DEFINITIONS, MOVEMENTS, TRADES, Table
@@ -64,9 +65,13 @@ class PostgresqlReader:
 def read_checkpoint(connection: psycopg.Connection) -> Checkpoint | None:
     """Return the checkpoint of the tables, None if nothing was settled into them."""
     row = connection.execute(
-        "SELECT cluster, event_sequence, command_sequence, match_id, state_hash FROM checkpoint"
+        "SELECT cluster, event_sequence, command_sequence, match_id, state_hash, origin FROM checkpoint"
     ).fetchone()
-    return None if row is None else Checkpoint(str(row[0]), *(int(value) for value in row[1:]))
+    if row is None:
+        return None
+    origin = None if row[5] is None else msgspec.json.decode(str(row[5]), type=Origin)
+    cluster, event, command, match_id, state_hash = str(row[0]), *map(int, row[1:5])
+    return Checkpoint(cluster, event, command, match_id, state_hash, origin)
 
 
 def read_definitions(connection: psycopg.Connection) -> Rows:

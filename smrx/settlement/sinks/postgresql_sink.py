@@ -8,6 +8,7 @@ either there or not: open() reads which.
 
 from typing import Any, Final
 
+import msgspec
 import psycopg
 
 from smrx.settlement.errors import SinkError, SinkMismatch
@@ -15,7 +16,7 @@ from smrx.settlement.sinks.base import Checkpoint
 from smrx.settlement.sinks.intake import Intake
 from smrx.settlement.sinks.postgresql_reader import read_checkpoint, read_definitions
 from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA, connect, describe, migrate, telling
-from smrx.settlement.sinks.rows import Rows
+from smrx.settlement.sinks.rows import Rows, Tables
 from smrx.settlement.sinks.tabular import (
     DEFINITION_COLUMNS,
     MOVEMENT_COLUMNS,
@@ -68,12 +69,20 @@ class PostgresqlSink:
         self._waiting = {table: [] for table in _COPY}
         return held
 
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
+        intake, _ = self._opened()
+        intake.begin(checkpoint, rows)
+        self._append(rows, intake)
+
     def write(self, events: Rows) -> None:
         """See Sink."""
         intake, _ = self._opened()
         tables = intake.take(events)
-        if tables is None:
-            return
+        if tables is not None:
+            self._append(tables, intake)
+
+    def _append(self, tables: Tables, intake: Intake) -> None:
         if len(tables.definitions):
             self._waiting["definitions"].append(definition_lines(tables.definitions))
         if len(tables.movements):
@@ -116,17 +125,18 @@ class PostgresqlSink:
 
     def _move_checkpoint(self, connection: psycopg.Connection, held: Checkpoint | None, new: Checkpoint) -> None:
         """Change the checkpoint row from what it was. Raises SinkMismatch if it is not that any more."""
-        values = [new.cluster, new.event_sequence, new.command_sequence, new.match_id, new.state_hash]
+        origin = None if new.origin is None else msgspec.json.encode(new.origin).decode()
+        values = [new.cluster, new.event_sequence, new.command_sequence, new.match_id, new.state_hash, origin]
         if held is None:
             changed = connection.execute(
-                "INSERT INTO checkpoint (cluster, event_sequence, command_sequence, match_id, state_hash) "
-                "VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                "INSERT INTO checkpoint (cluster, event_sequence, command_sequence, match_id, state_hash, origin) "
+                "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 values,
             )
         else:
             changed = connection.execute(
                 "UPDATE checkpoint SET cluster = %s, event_sequence = %s, command_sequence = %s, match_id = %s, "
-                "state_hash = %s WHERE event_sequence = %s AND cluster = %s",
+                "state_hash = %s, origin = %s WHERE event_sequence = %s AND cluster = %s",
                 [*values, held.event_sequence, held.cluster],
             )
         if changed.rowcount != 1:

@@ -12,7 +12,7 @@ import numpy as np
 
 from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, Sink
-from smrx.settlement.sinks.rows import Rows
+from smrx.settlement.sinks.rows import Rows, Tables
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ class RetryingSink:
         self._cluster = ""
         self._held: Checkpoint | None = None
         self._uncommitted: list[Rows] = []
+        self._begun: tuple[Checkpoint, Tables] | None = None
 
     @property
     def held(self) -> Checkpoint | None:
@@ -83,9 +84,14 @@ class RetryingSink:
         """See Sink."""
         self._cluster = cluster
         self._uncommitted = []
-        self._held = None
+        self._held = self._begun = None
         self._held = self._persist(lambda: self._sink.open(cluster), self._open_again)
         return self._held
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
+        self._begun = checkpoint, rows
+        self._persist(lambda: self._sink.begin(checkpoint, rows), self._write_again)
 
     def write(self, events: Rows) -> None:
         """See Sink. The events are copied."""
@@ -142,6 +148,7 @@ class RetryingSink:
 
     def _write_again(self) -> None:
         """Bring the sink to where it was before it failed."""
-        self._open_again()
+        if self._open_again() is None and self._begun is not None:
+            self._sink.begin(*self._begun)
         for events in self._uncommitted:
             self._sink.write(events)

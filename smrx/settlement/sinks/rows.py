@@ -28,7 +28,10 @@ TRADE_ROW: Final = np.dtype(
     ]
 )  # fmt: skip
 
-#: One deposit or withdrawal (`kind` is the event's), in minimal units of the asset.
+#: The kind of a movement that is no event's: what an account owned when the books began, from the outside.
+OPENING: Final = 0
+
+#: One deposit or withdrawal (`kind` is the event's), or an opening balance, in minimal units of the asset.
 MOVEMENT_ROW: Final = np.dtype(
     [
         ("event_sequence", "<u8"), ("command_sequence", "<u8"), ("time_ns", "<i8"), ("transfer_id", "<u8"),

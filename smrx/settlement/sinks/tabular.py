@@ -17,6 +17,7 @@ from smrx.settlement.sinks.rows import (
     DEFINITION_FIELDS,
     DEFINITION_ROW,
     MOVEMENT_ROW,
+    OPENING,
     TRADE_ROW,
     Catalogue,
     Rows,
@@ -27,9 +28,8 @@ from smrx.settlement.sinks.text import Column, Lines, Words, csv_lines, quoted
 
 #: By the number of the side.
 SIDES: Final = tuple(side.name for side in Side)
-#: By the number of the kind of event, from DEPOSITED on.
-KINDS: Final = ("DEPOSITED", "WITHDRAWN")
-KINDS_FROM: Final = int(EventKind.DEPOSITED)
+#: Kinds of movements, sorted by their numbers.
+_KINDS: Final = {"OPENING": OPENING, "DEPOSITED": int(EventKind.DEPOSITED), "WITHDRAWN": int(EventKind.WITHDRAWN)}
 
 TRADE_COLUMNS: Final = (
     "match_id", "event_sequence", "command_sequence", "time_ns", "instrument", "price_ticks", "quantity_lots",
@@ -85,7 +85,7 @@ TRADES: Final = Table(
 MOVEMENTS: Final = Table(
     MOVEMENT_COLUMNS,
     MOVEMENT_ROW,
-    {"asset": None, "asset_id": ("asset", int), "kind": ("kind", lambda text: KINDS.index(text) + KINDS_FROM)},
+    {"asset": None, "asset_id": ("asset", int), "kind": ("kind", _KINDS.__getitem__)},
 )
 DEFINITIONS: Final = Table(
     DEFINITION_COLUMNS,
@@ -112,7 +112,7 @@ def movement_lines(movements: Rows, catalogue: Catalogue) -> Lines:
     if unknown:
         raise SinkMismatch(f"event {movements['event_sequence'][0]}: asset {unknown[0]}, which no event defined")
     special: dict[str, Column] = {
-        "kind": Words(movements["kind"] - np.uint64(KINDS_FROM), KINDS),
+        "kind": Words(np.searchsorted(list(_KINDS.values()), movements["kind"]), list(_KINDS)),
         "asset": Words(indexes, [catalogue.assets[int(i)].symbol for i in ids]),
         "asset_id": movements["asset"],
     }

@@ -1,0 +1,117 @@
+"""Every sink begins in the middle alike: with the rows of an opening state, and the events after it."""
+
+from contextlib import closing
+
+import msgspec
+import numpy as np
+import pytest
+
+from smrx.settlement.errors import SinkError, SinkMismatch
+from smrx.settlement.sinks import Checkpoint, Sink
+from smrx.settlement.sinks.base import Origin
+from smrx.settlement.sinks.retrying import RetryingSink
+from smrx.settlement.sinks.rows import MOVEMENT_ROW, OPENING, TRADE_ROW, Catalogue, Tables, extract
+from tests.settlement.sinks.places import Place
+from tests.settlement.sinks.stream import CLUSTER, checkpoint, expected, stream
+
+EVENTS = stream()
+MIDDLE, END = 300, len(EVENTS)
+
+
+def origin(digest: str = "0" * 32) -> Origin:
+    at = checkpoint(EVENTS, MIDDLE)
+    return Origin(at.event_sequence, at.command_sequence, at.match_id, at.state_hash, digest, (1, 3), 3)
+
+
+def opening_rows() -> Tables:
+    """All definitions so far, as of the event where the books begin, and two balances."""
+    definitions = extract(np.array(EVENTS[:MIDDLE]), Catalogue()).definitions
+    _, newest = np.unique(np.stack([definitions["kind"], definitions["id"]])[:, ::-1], axis=1, return_index=True)
+    definitions = definitions[::-1][np.sort(newest)][::-1].copy()
+    movements = np.zeros(2, MOVEMENT_ROW)
+    movements["kind"], movements["account"], movements["asset"] = OPENING, (1, 2), (1, 2)
+    movements["amount"], movements["available_after"] = (5, 1 << 61), (4, 0)
+    for rows in (definitions, movements):
+        rows["event_sequence"], rows["time_ns"] = MIDDLE, int(EVENTS["time_ns"][MIDDLE - 1])
+    return Tables(np.empty(0, TRADE_ROW), movements, definitions)
+
+
+def at(sequence: int, begins: Origin) -> Checkpoint:
+    return msgspec.structs.replace(checkpoint(EVENTS, sequence), origin=begins)
+
+
+def begin(sink: Sink, begins: Origin) -> None:
+    assert sink.open(CLUSTER) is None
+    sink.begin(begins.checkpoint(CLUSTER), opening_rows())
+    sink.commit(begins.checkpoint(CLUSTER))
+
+
+def test_the_rows_of_an_opening_state_and_what_follows_are_read_back(place: Place) -> None:
+    sink = place.sink()
+    begin(sink, origin())
+    sink.write(np.array(EVENTS[MIDDLE:450]))
+    sink.commit(at(450, origin()))
+    sink.close()
+    sink = place.sink()
+    assert sink.open(CLUSTER) == at(450, origin())
+    # Events it holds already are skipped, as ever.
+    sink.write(np.array(EVENTS[400:]))
+    sink.commit(at(END, origin()))
+    sink.close()
+    content, held = place.content()
+    assert held == END
+    whole, before = expected(EVENTS, END), expected(EVENTS, MIDDLE)
+    assert content.trades == whole.trades[len(before.trades) :]
+    opening = opening_rows()
+    assert content.movements == opening.movements.tolist() + whole.movements[len(before.movements) :]
+    assert len(content.definitions) == len(opening.definitions) + len(whole.definitions) - len(before.definitions)
+    with closing(place.reader()) as reader:
+        assert reader.checkpoint is not None
+        assert reader.checkpoint.origin == origin()
+
+
+def test_a_sink_that_begins_elsewhere_is_refused(place: Place) -> None:
+    sink = place.sink()
+    begin(sink, origin())
+    with pytest.raises(SinkMismatch, match="expected event 301 or one before it, found 302"):
+        sink.write(np.array(EVENTS[MIDDLE + 1 :]))
+    sink.write(np.array(EVENTS[MIDDLE:]))
+    for begins in (None, origin("1" * 32)):
+        with pytest.raises(SinkMismatch, match="expected data of which books begin"):
+            sink.commit(msgspec.structs.replace(checkpoint(EVENTS, END), origin=begins))
+    with pytest.raises(SinkMismatch, match="expected nothing, to begin after event 300, found events up to 300"):
+        sink.begin(origin().checkpoint(CLUSTER), opening_rows())
+    sink.close()
+
+
+def test_a_sink_that_fails_while_it_begins_begins_again() -> None:
+    class Failing:
+        """Fails at its first commit, and with that forgets what it was given."""
+
+        name = "failing"
+
+        def __init__(self) -> None:
+            self.begun: list[int] = []
+            self.failures = 1
+
+        def open(self, cluster: str) -> Checkpoint | None:
+            self.begun = []
+            return None
+
+        def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+            self.begun = [checkpoint.event_sequence, int(np.count_nonzero(rows.movements["kind"] == OPENING))]
+
+        def write(self, events: object) -> None:
+            """Nothing is written here."""
+
+        def commit(self, checkpoint: Checkpoint) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise SinkError("the disk is full")
+
+        def close(self) -> None:
+            """Nothing is held."""
+
+    failing = Failing()
+    begin(RetryingSink(failing, wait=lambda seconds: False), origin())
+    assert failing.begun == [MIDDLE, 2]

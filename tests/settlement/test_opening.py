@@ -1,0 +1,135 @@
+"""Opening states: made of an engine in the middle of a market, and the books that begin with them."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from smrx.engine import Engine
+from smrx.engine.codes import OrderType
+from smrx.engine.records import EVENT
+from smrx.node.opening import HELD_SECONDS, Openings, image
+from smrx.settlement.errors import Violation
+from smrx.settlement.ledger import Ledger
+from smrx.settlement.opening import books_of
+from smrx.wire import opening
+from smrx.wire.frames import FrameError
+from smrx.wire.opening import Opening
+from tests.property.flow import seeded_tape
+
+Events = NDArray[np.void]
+
+
+@cache
+def market() -> tuple[list[bytes], list[bytes]]:
+    """For each batch of a market with every kind of order: the opening state before it, and its events."""
+    engine = Engine()
+    states, events = [], []
+    for batch in seeded_tape(3, 1500).batches:
+        states.append(image(engine).data)
+        events.append(engine.apply(batch.commands, batch.time_ns).events.tobytes())
+    return states, events
+
+
+def batches(first: int = 0) -> Events:
+    return np.frombuffer(b"".join(market()[1][first:]), EVENT)
+
+
+def middle() -> Opening:
+    return opening.decode(market()[0][-30])
+
+
+def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
+    whole = Ledger()
+    whole.post(batches())
+    states, _ = market()
+    kinds = set()
+    for at, state in list(enumerate(states))[1:]:
+        found = opening.decode(state)
+        kinds |= set(found.tables["orders"]["order_type"].tolist())
+        books = books_of(found)
+        assert books.sequence == found.place.event_sequence
+        books.post(batches(at))
+        books.check_sums()
+        assert books.balances_digest() == whole.balances_digest()
+        assert books.order_leaves() == whole.order_leaves()
+        assert (books.trades, books.supply()) == (whole.trades, whole.supply())
+    assert {OrderType.LIMIT, OrderType.STOP, OrderType.STOP_LIMIT} <= kinds
+
+
+def test_a_state_is_read_back_and_equal_states_have_equal_bytes() -> None:
+    data = market()[0][-30]
+    assert opening.encode(opening.decode(data)) == data
+    for damaged in (b"", data[:-1], b"\x94\x02" + data[2:]):
+        with pytest.raises(FrameError, match="opening state"):
+            opening.decode(damaged)
+
+
+def _more(table: str, column: str, by: int = 1) -> Callable[[Opening], None]:
+    def damage(state: Opening) -> None:
+        rows = state.tables[table].copy()
+        rows[column][len(rows) // 2] += by
+        state.tables[table] = rows
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_more("balances", "available"), "expected accounts to own"),
+        (_more("balances", "held"), "by the rules its open orders hold 1 less than its balance says"),
+        (_more("assets", "supply"), "expected accounts to own"),
+        (_more("orders", "quantity_lots"), "by the rules its open orders hold"),
+        (_more("orders", "instrument", 99), "orders name the instrument"),
+        (_more("accounts", "account"), "name the account|with the same id"),
+    ],
+)
+def test_a_state_that_contradicts_itself_is_refused(damage: Callable[[Opening], None], message: str) -> None:
+    state = middle()
+    damage(state)
+    with pytest.raises(Violation, match=message):
+        books_of(state)
+
+
+def test_the_first_difference_is_named() -> None:
+    state, other = middle(), middle()
+    assert opening.difference(state, other) == ""
+    _more("balances", "available")(other)
+    row = state.tables["balances"][len(state.tables["balances"]) // 2]
+    found = opening.difference(other, state)
+    assert found == (
+        f"balances, account {row['account']}, asset {row['asset']}: available {row['available'] + 1}, expected "
+        f"available {row['available']}"
+    )
+    other.tables["balances"] = state.tables["balances"][1:]
+    assert ": none, expected account " in opening.difference(other, state)
+
+
+def test_a_state_is_held_at_the_first_boundary_after_a_command() -> None:
+    tape, engine, openings = seeded_tape(3, 1500).batches, Engine(), Openings()
+    engine.apply(tape[0].commands, tape[0].time_ns)
+    at = engine.sequence + 1
+    assert openings.ask(at, engine, 0.0) is None
+    assert openings.next_at == at
+    engine.apply(tape[1].commands, tape[1].time_ns)
+    openings.take(engine)
+    expected = image(engine)
+    engine.apply(tape[2].commands, tape[2].time_ns)
+    held = openings.ask(at, engine, 1.0)
+    assert held is not None
+    assert (held.place, held.data) == (expected.place, expected.data)
+    # A place that is past can never be had any more, one that is here can at once.
+    assert openings.ask(at - 1, engine, 1.0) is None
+    now = openings.ask(engine.sequence, engine, 1.0)
+    assert now is not None
+    assert now.place.command_sequence == engine.sequence
+    # Nobody asks any more: the next one who comes finds it gone.
+    assert openings.ask(engine.sequence + 9, engine, 2.0 + HELD_SECONDS) is None
+    assert openings.held(at, 2.0 + HELD_SECONDS) is None
+    # Another state takes this one's place: what was asked for may have been passed unseen.
+    openings.restart()
+    openings.take(engine)
+    assert openings.held(engine.sequence + 9, 3.0) is None
