@@ -261,7 +261,7 @@ class Agreement:
                 votes.setdefault(theirs, []).append(node)
         standing = max(votes.values(), key=len)
         if len(standing) >= self._majority:
-            self._decide(standing, first)
+            self._decide(standing, first, votes[mine])
         elif (
             self._seen_at is not None
             and now - self._seen_at >= _UNDECIDED_SECONDS
@@ -279,8 +279,9 @@ class Agreement:
             self._ask(node, HashRequest([sequence]))
         return None
 
-    def _decide(self, standing: Sequence[int], first: int) -> None:
-        if self._node_id not in standing:
+    def _decide(self, standing: Sequence[int], first: int, with_this: Sequence[int]) -> None:
+        # Not whether this node is among them: one without a vote is not counted, and right all the same.
+        if standing is not with_this:
             others = " and ".join(str(node) for node in sorted(standing))
             self.fence(f"diverged at command {first}: nodes {others} hold another state after it")
             return

@@ -109,17 +109,25 @@ class Core(Library):
     def _first_membership(
         self, members: Membership | None, peers: Sequence[int], meta: MetaStore, journal: MemoryJournal
     ) -> Membership:
-        """The newest this node knows: of its log, of its last life, or else that of the cluster file."""
+        """The newest of its log; of a log that is new or lost, the last one known to be committed.
+
+        One that was only ever appended is in force as long as its entry is in the log and no longer: with the entry
+        gone, nobody would ever take it back.
+        """
         if members is None:
             members = membership.of(NodeConfig(id=node, port=node) for node in (self.node_id, *peers))
         if not meta.membership[1]:
             # Kept from the first start on: a cluster file that was edited since does not change who has a vote.
             meta.set_membership((_GENESIS_INDEX, membership.encode(members)))
-        if meta.membership[0] > journal.membership[0]:
-            # A log that is new, that was lost, or that was not told any more of the snapshot it begins at.
+        if not journal.membership[1]:
             journal.begin_with(meta.membership)
-        self._membership_index, entry = journal.membership
-        return membership.decode(entry)
+        self._membership_entry = journal.membership
+        return membership.decode(self._membership_entry[1])
+
+    @property
+    def _membership_index(self) -> int:
+        """Where the membership in force stands in the log."""
+        return self._membership_entry[0]
 
     @property
     def membership(self) -> Membership:

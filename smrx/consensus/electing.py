@@ -36,8 +36,9 @@ class Electing(Following):
         self._round = 0
         self._round_ends_at: float | None = None
         self._encouraged_by: set[int] = set()
-        #: The leader wants this node in its place: nobody needs to be asked first.
-        self._told_to_stand = False
+        #: The term in which the leader wants this node in its place: nobody needs to be asked first.
+        self._told_to_stand: int | None = None
+        self._ask_again_at = 0.0
         super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
         if not self._voters:
             # Nobody's heartbeat to wait for.
@@ -45,13 +46,20 @@ class Electing(Following):
 
     def _may_stand(self) -> bool:
         """Whether to become a candidate now that no leader was heard for long enough."""
-        self._lose_leader()
+        told, self._told_to_stand = self._told_to_stand, None
+        if told is not None:
+            self._end_transfer()
         if not self._may_lead() or not self._majority_in_reach():
-            self._told_to_stand = False
+            if told is not None and now() - self._leader_heard_at < self.timing.election_min_ms / 1000:
+                # It follows on: the leader that wanted to go is still there.
+                self._election_deadline = now() + self._election_timeout()
+                return False
+            self._lose_leader()
+            self._ask_who_leads()
             self._stand_later()
             return False
-        if self._told_to_stand:
-            self._told_to_stand = False
+        self._lose_leader()
+        if told == self.term:
             return True
         if len(self._encouraged_by) + 1 >= self._majority:
             self._encouraged_by = set()
@@ -86,9 +94,19 @@ class Electing(Following):
         for peer in self._voters:
             self._post(peer, PreVote(self._round, self._journal.last_index, self._journal.last_term))
 
+    def _ask_who_leads(self) -> None:
+        """A node that cannot stand asks all the same: the one that leads may be one it never heard of."""
+        if now() < self._ask_again_at:
+            return
+        self._ask_again_at = now() + self.timing.election_min_ms / 1000
+        self._round_ends_at = None
+        for peer in self._voters:
+            self._post(peer, PreVote(self._round, self._journal.last_index, self._journal.last_term))
+
     def _on_pre_vote(self, peer: int, envelope: Envelope, body: PreVote) -> None:
-        if body.last_index < self._membership_index <= self.commit_index:
-            # It may not know who leads: one that became a member after its log ended.
+        behind = (body.last_term, body.last_index) < (self._journal.last_term, self._journal.last_index)
+        if behind and self._membership_index > 1:
+            # It may not know who leads: one that became a member after its log ended, or after it left this one.
             self._post(peer, Acquaint([member.node for member in self._membership.members]))
         patience = self.timing.election_min_ms / 1000
         if self._rejoin.active or self.is_leader or now() - self._leader_heard_at < patience:
@@ -105,7 +123,7 @@ class Electing(Following):
         # Only the leader of this term may say so; and it may be late, or the node no longer fit to lead.
         if envelope.term != self.term or self.leader_id != peer or self._rejoin.active:
             return
-        self._told_to_stand = True
+        self._told_to_stand = self.term
         self._hand_to_library(peer, {"type": "timeout_now", "term": envelope.term})
 
     def _on_request_vote(self, peer: int, envelope: Envelope, body: RequestVote) -> None:

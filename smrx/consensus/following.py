@@ -57,13 +57,17 @@ class Following(Core):
     ) -> None:
         self._leader_heard_at = _NEVER
         self._incoming = snapshots.Incoming()
+        #: What leaders said is committed, as far as they said it.
+        self._told_commit = 0
+        #: Nodes that are no members any more may have to be parted from.
+        self._parting_due = False
         #: While an append is handled: its stream number, and whether its sender wants no word if all is well.
         self._answering_stream = 0
         self._answering_quietly = False
         super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
 
     def _on_append(self, peer: int, envelope: Envelope, body: AppendEntries) -> None:
-        if not self._accept_leader(peer, envelope, body.last_index):
+        if not self._accept_leader(peer, envelope, body):
             return
         self._answering_stream, self._answering_quietly = body.stream, body.quiet
         message = {
@@ -151,7 +155,7 @@ class Following(Core):
         return min(wanted, self.commit_index + 1)
 
     def _on_chunk(self, peer: int, envelope: Envelope, body: SnapshotChunk) -> None:
-        if not self._accept_leader(peer, envelope, body.last_index):
+        if not self._accept_leader(peer, envelope, body):
             return
         self._answering_stream, self._answering_quietly = body.stream, False
         # The library's part of it: leader, term, election deadline.
@@ -187,13 +191,16 @@ class Following(Core):
             return False
         # Durable before the log is cut at it: a kill between the two leaves a log and a newer snapshot. And first, who
         # belongs to the cluster by then: never may this node count a majority of those that once did.
-        if in_force[0] > self._membership_index:
+        # The entries in it are promises kept, too, for a node that had none before: it has joined.
+        if in_force[0] > self.meta.membership[0]:
             self.meta.set_membership(in_force)
-            self.meta.sync()
+        self.meta.set_joined()
+        self.meta.sync()
         self._store_snapshot(snapshot)
         self._rebase_log(snapshot.index, snapshot.term, in_force)
         self._follow_membership()
         self._jump_to(snapshot.index)
+        self._parting_due = True
         self.agreement.restart()
         log.info("node %d: took over the state after log entry %d", self.node_id, snapshot.index)
         return True
@@ -211,7 +218,7 @@ class Following(Core):
     def _note_removal(self, leader_last_index: int) -> None:
         raise NotImplementedError
 
-    def _accept_leader(self, peer: int, envelope: Envelope, last_index: int) -> bool:
+    def _accept_leader(self, peer: int, envelope: Envelope, body: AppendEntries | SnapshotChunk) -> bool:
         """Whether this is the leader of the current term; one of an earlier term is told so."""
         if envelope.term < self.term:
             self._post(peer, Hello())
@@ -220,5 +227,6 @@ class Following(Core):
             self.refused["a second leader of the term"] += 1
             return False
         self._leader_heard_at = now()
-        self._rejoin.meet(envelope.term, last_index)
+        self._told_commit = max(self._told_commit, body.commit_index)
+        self._rejoin.meet(envelope.term, body.last_index)
         return True

@@ -151,6 +151,10 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         """Stop naming a leader that was silent for too long; the library does so only once it stands itself."""
         self._SyncObj__raftLeader = None
 
+    def _end_transfer(self) -> None:
+        """Let heartbeats count again: the library ignores them once the leader told this node to stand."""
+        self._SyncObj__transferInProgress = False
+
     def _election_timeout(self) -> float:
         """A random time between the shortest and the longest patience with a silent leader."""
         return float(self._SyncObj__generateRaftTimeout())

@@ -102,9 +102,11 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
 
     def membership_at(self, index: int) -> tuple[int, bytes]:
         """The membership that was in force after an entry from the base on."""
-        return next(
+        found, membership = next(
             found for found in reversed(self._memberships) if found[0] <= index or found is self._memberships[0]
         )
+        # The base's may be one of a former life, which stood later than the entry asked for.
+        return min(found, index), membership
 
     def begin_with(self, membership: tuple[int, bytes]) -> None:
         """Set the membership that is in force at the base."""

@@ -74,14 +74,15 @@ def read(path: Path) -> KeyPair:
     if mode & 0o077:
         raise KeysError(f"{path}: expected a file that only its owner can read (chmod 600), found mode {mode:04o}")
     public, secret = values.get("public"), values.get("secret")
-    if not _is_key(public) or not _is_key(secret):
+    if not is_key(public) or not is_key(secret):
         raise KeysError(f"{path}: expected public and secret, 40 characters of Z85 each, found something else")
     if zmq.curve_public(secret.encode("ascii")).decode("ascii") != public:
         raise KeysError(f"{path}: expected the two halves of one key, found halves of two")
     return KeyPair(public, secret)
 
 
-def _is_key(value: object) -> TypeGuard[str]:
+def is_key(value: object) -> TypeGuard[str]:
+    """Whether this is 32 bytes in Z85."""
     if not isinstance(value, str):
         return False
     try:

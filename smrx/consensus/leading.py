@@ -16,7 +16,7 @@ from smrx.consensus.core import StateMachine
 from smrx.consensus.electing import Electing
 from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry, MemoryJournal
-from smrx.consensus.membership import Membership
+from smrx.consensus.membership import Membership, decode
 from smrx.consensus.messages import (
     CHUNK_BYTES,
     MAX_BATCH_BYTES,
@@ -170,7 +170,10 @@ class Leading(Electing):
         """A new leadership begins."""
         self._hand_over = None
         self.meta.set_joined()
-        self._progress = {peer: Progress() for peer in self._membership.ids - {self.node_id}}
+        # One whose removal an earlier leader began is told of it, too, until it is done.
+        before = decode(self._journal.membership_at(self.commit_index)[1])
+        members = (self._membership.ids | before.ids) & self._views.keys()
+        self._progress = {peer: Progress() for peer in members}
         for peer in self._progress:
             self._track(peer)
         self._announced = self.commit_index
@@ -232,7 +235,23 @@ class Leading(Electing):
         if heartbeat:
             self._post_append(peer, next_index, [])
 
-    def _post_append(self, peer: int, next_index: int, entries: list[LogEntry], *, quiet: bool = False) -> None:
+    def _post_last_words(self, peer: int) -> None:
+        """Tell a peer that goes all that is committed, and nothing of what follows: then it knows that it went."""
+        next_index = min(self._next_index[self._nodes[peer]], self.commit_index + 1)
+        if next_index > self._journal.first_index:
+            entries = self._journal.between(next_index, min(self.commit_index, next_index + MAX_BATCH_ENTRIES - 1))
+            if sum(len(entry[0]) for entry in entries) <= self.batch_bytes:
+                self._post_append(peer, next_index, entries, last_index=self.commit_index)
+
+    def _post_append(
+        self,
+        peer: int,
+        next_index: int,
+        entries: list[LogEntry],
+        *,
+        quiet: bool = False,
+        last_index: int | None = None,
+    ) -> None:
         prev_index = next_index - 1
         prev_term = self._journal.term_at(prev_index)
         assert prev_term is not None
@@ -242,7 +261,7 @@ class Leading(Electing):
                 prev_index,
                 prev_term,
                 self.commit_index,
-                self._journal.last_index,
+                self._journal.last_index if last_index is None else last_index,
                 self._progress[peer].stream,
                 quiet,
                 entries,

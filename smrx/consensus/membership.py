@@ -8,6 +8,7 @@ The first membership is the cluster file's. After that the log's is the truth; t
 at its start.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,6 +20,7 @@ from smrx.config import NodeConfig
 KIND: Final = 4
 _PREFIX: Final = bytes((KIND,))
 _FORMAT: Final = 1
+_HOST: Final = re.compile(r"[0-9A-Za-z_.\-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 class MembershipError(ValueError):
@@ -30,6 +32,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
     node: NodeConfig
     voter: bool
+    #: The log index at which it became a member, 0 for those of the beginning: two nodes of one name differ in it.
+    since: int = 0
 
 
 class Membership(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -52,15 +56,15 @@ class Membership(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         """Where a member listens."""
         return next((member.node for member in self.members if member.node.id == node_id), None)
 
-    def with_learner(self, node: NodeConfig) -> "Membership":
+    def with_learner(self, node: NodeConfig, since: int = 0) -> "Membership":
         """One member more, without a vote; raises MembershipError if it is one already."""
         if node.id in self.ids:
             raise MembershipError(f"expected a node that is no member, found member {node.id}; nothing was changed")
-        return _ordered((*self.members, Member(node, voter=False)))
+        return _ordered((*self.members, Member(node, voter=False, since=since)))
 
     def promoted(self, node_id: int) -> "Membership":
         """The same members, one more of them with a vote."""
-        return _ordered(Member(m.node, m.voter or m.node.id == node_id) for m in self.members)
+        return _ordered(Member(m.node, m.voter or m.node.id == node_id, m.since) for m in self.members)
 
     def without(self, node_id: int) -> "Membership":
         """One member less; raises MembershipError if it is none, or the last one with a vote."""
@@ -79,6 +83,13 @@ def _ordered(members: Iterable[Member]) -> Membership:
 def of(nodes: Iterable[NodeConfig]) -> Membership:
     """The membership in which every one of these nodes has a vote."""
     return _ordered(Member(node, voter=True) for node in nodes)
+
+
+def host_fault(node: NodeConfig) -> str | None:
+    """What keeps others from connecting to a node's host, whatever the network; None if nothing."""
+    if _HOST.fullmatch(node.host):
+        return None
+    return f"expected the name or the address of a host for node {node.id}, found {node.host!r}; nothing was changed"
 
 
 def is_membership(entry: bytes) -> bool:

@@ -111,14 +111,15 @@ class MetaStore:
 
     @property
     def membership(self) -> tuple[int, bytes]:
-        """Where in the log the membership stood that was last in force here, and its entry; (0, b"") if none ever was.
+        """Where in the log the last membership stood that was known here to be committed, and its entry; or (0, b"").
 
-        A node must not forget it: with an older one it could take for a majority what is none.
+        A node that loses its log must not forget it: with an older one it could take for a majority what is none. One
+        that is not committed is the log's alone, and goes with it.
         """
         return self._record.membership_index, self._record.membership
 
     def set_membership(self, membership: tuple[int, bytes]) -> None:
-        """Change the membership in force."""
+        """Remember a membership that is committed."""
         if membership != self.membership:
             self._record.membership_index, self._record.membership = membership
             self._dirty = True

@@ -18,7 +18,15 @@ from smrx.consensus.core import ConsensusError, PeerView, StateMachine
 from smrx.consensus.internals import CANDIDATE, LEADER, now
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.leading import Leading, NotLeader, Progress
-from smrx.consensus.membership import Membership, MembershipError, decode, encode, is_membership
+from smrx.consensus.membership import (
+    Member,
+    Membership,
+    MembershipError,
+    decode,
+    encode,
+    host_fault,
+    is_membership,
+)
 from smrx.consensus.messages import (
     Acquaint,
     AppendEntries,
@@ -93,6 +101,8 @@ class Replica(Leading):
         self._failure: ConsensusError | None = None
         #: This node was a member and is none any more.
         self.removed = False
+        #: When each member became one: see membership.Member.
+        self._since: dict[int, int] = {}
         super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
         if snapshots is not None:
             self._snapshots = snapshots
@@ -160,6 +170,8 @@ class Replica(Leading):
                 # Alone, this node is the majority: what it has appended is committed by the next step.
                 self._persist()
             self.doTick(0.0)
+        if self._parting_due:
+            self._part_from_others()
         self._announce_commit()
         self._go_on_handing_over()
         self._give_votes()
@@ -222,13 +234,26 @@ class Replica(Leading):
 
         Raises NotLeader; MembershipError where that cannot be, or not yet.
         """
-        return self._change(self._membership.with_learner(node))
+        fault = host_fault(node) or self._transport.keys_fault(node)
+        if fault is not None:
+            # Once in the log every member would try, now and at every start.
+            raise MembershipError(fault)
+        return self._change(self._membership.with_learner(node, self._journal.last_index + 1))
 
     def remove_member(self, node_id: int) -> int:
         """Make a node no member; return the entry's index. Raises NotLeader; MembershipError, also for this node."""
         if node_id == self.node_id:
             raise MembershipError("expected another node than the leader, found the leader: let another one lead first")
-        return self._change(self._membership.without(node_id))
+        membership = self._membership.without(node_id)
+        staying = membership.voters - {self.node_id}
+        reached, needed = 1 + sum(map(self._counts, staying)), len(membership.voters) // 2 + 1
+        if self.is_leader and node_id in self._voters and reached < needed:
+            # The change would be in force at once, and nothing could be committed any more.
+            raise MembershipError(
+                f"expected a majority of those that stay ({needed} nodes) in reach, with the state, found {reached}; "
+                "nothing was changed"
+            )
+        return self._change(membership)
 
     def _change(self, membership: Membership) -> int:
         if not self.is_leader or self.handing_over or self.agreement.fenced is not None:
@@ -257,11 +282,11 @@ class Replica(Leading):
     def _follow_membership(self) -> None:
         """The log may say anew who belongs to the cluster."""
         index, entry = self._journal.membership
-        if (index, entry) == self.meta.membership:
+        if (index, entry) == self._membership_entry:
             return
-        # Durable before any message of this turn: a majority that this node takes part in is counted by it.
-        self.meta.set_membership((index, entry))
-        self._membership_index, self._membership = index, decode(entry)
+        # Durable with its entry before any message of this turn: a majority that this node takes part in is counted
+        # by it.
+        self._membership_entry, self._membership = (index, entry), decode(entry)
         log.info("node %d: members %s", self.node_id, _described(self._membership))
         self._adopt_membership()
 
@@ -269,6 +294,7 @@ class Replica(Leading):
         """Know every member, send to all of them while leading, and count those with a vote."""
         for member in self._membership.members:
             if member.node.id != self.node_id:
+                self._forget_namesake(member)
                 self._meet(member.node)
         self._set_voters(self._voters)
         self.agreement.set_voters(self._membership.voters)
@@ -286,26 +312,44 @@ class Replica(Leading):
         self._transport.meet(node)
         self._track(node.id)
 
+    def _forget_namesake(self, member: Member) -> None:
+        """A member that went and came under its name again is another one, whose lives count from the beginning."""
+        node = member.node
+        before = self._since.get(node.id)
+        self._since[node.id] = member.since
+        if before is not None and before != member.since and node.id in self._views:
+            self._forget_peer(node.id)
+            self.agreement.forget(node.id)
+            self._views[node.id] = PeerView()
+            self._transport.part(node.id)
+            self._transport.meet(node)
+
     def _on_acquaint(self, peer: int, envelope: Envelope, body: Acquaint) -> None:
         if peer in self._voters:
             for node in body.nodes:
                 self._meet(node)
 
     def _part_from_others(self) -> None:
-        """A membership is committed: whoever is not in the newest one was told so as far as could be."""
-        if self._membership_index > self.applied_index:
+        """A membership is committed: whoever is not in the newest one was told so as far as could be.
+
+        Not before this node knows all that is committed: on its way through the log it meets old memberships, which
+        may lack the very leader it has the log from.
+        """
+        if self._membership_index > self.applied_index or self.applied_index < self._told_commit:
             return
+        self._parting_due = False
         for peer in self._views.keys() - self._membership.ids:
             self._announce_to(peer)
             del self._views[peer]
             self._progress.pop(peer, None)
+            self._since.pop(peer, None)
             self._transport.part(peer)
             self._untrack(peer)
 
     def _announce_to(self, peer: int) -> None:
         """Tell one that goes that it does: it will hear nothing more."""
-        if self.is_leader and self._transport.is_connected(peer):
-            self._send(peer, self._nodes[peer], heartbeat=True)
+        if self.is_leader and peer in self._progress and self._transport.is_connected(peer):
+            self._post_last_words(peer)
 
     def _status_of(self, peer: int) -> PeerStatus:
         view = self._views[peer]
@@ -375,7 +419,9 @@ class Replica(Leading):
             if entry == messages.NO_OP:
                 continue
             if is_membership(entry):
-                self._part_from_others()
+                if index > self.meta.membership[0]:
+                    self.meta.set_membership((index, entry))
+                self._parting_due = True
                 continue
             try:
                 self._apply(index, term, entry)

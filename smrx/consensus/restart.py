@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from smrx.consensus.core import StateMachine
 from smrx.consensus.disk_journal import JournalError
 from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.snapshot_files import STATE, SnapshotError, SnapshotFiles, Stored, verify
@@ -40,12 +41,12 @@ class Restarted(NamedTuple):
 def replay_entries(journal: MemoryJournal, first: int, last: int, callback: Callable[[LogEntry], bool | None]) -> int:
     """Hand the callback the log entries first..last, in order; return how many.
 
-    Stops after an entry for which the callback returns False. Entries that only mark a term are left out.
+    Stops after an entry for which the callback returns False. Entries that are no commands are left out.
     """
     count = 0
     for start in range(first, last + 1, 1024):
         for entry in journal.between(start, min(start + 1023, last)):
-            if entry[0] == NO_OP:
+            if entry[0] == NO_OP or is_membership(entry[0]):
                 continue
             count += 1
             if callback(entry) is False:
@@ -84,7 +85,11 @@ def restart(
         at = usable[-1].metadata
         if journal.last_index < at.log_index or journal.term_at(at.log_index) != at.log_term:
             log.info("the log begins anew after the snapshot at entry %d", at.log_index)
-            journal.install(at.log_index, at.log_term)
+            # Who belonged to the cluster by then was noted before the snapshot; what the log says may be undone.
+            journal.install(at.log_index, at.log_term, meta.membership if meta.membership[1] else None)
+            if journal.persistent:
+                # The next start finds a log.
+                meta.set_joined()
         journal.applied_index = at.log_index
     else:
         journal.applied_index = journal.first_index

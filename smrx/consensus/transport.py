@@ -8,6 +8,7 @@ Delivery is first in, first out for each peer, and may lose: Raft sends again. N
 there, so a dead one costs no memory and a returning one hears nothing old.
 """
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from smrx.config import NodeConfig
 from smrx.consensus import messages
-from smrx.consensus.keys import LinkKeys
+from smrx.consensus.keys import LinkKeys, generate, is_key
 from smrx.consensus.messages import Body, Envelope, Hello
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._silence_seconds = silence_seconds
         # The first tick greets everybody.
         self._sent = dict.fromkeys(self._nodes, clock() - hello_seconds)
+
+    def keys_fault(self, node: NodeConfig) -> str | None:
+        """What keeps a node's keys from being used on these links; None if nothing."""
+        return None if not node.public_keys else f"expected node {node.id} without keys, as the others are, found some"
 
     def meet(self, node: NodeConfig) -> None:
         """Know one node more, and listen and speak to it from now on."""
@@ -202,6 +207,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             return "from an earlier life of the sender"
         if envelope.receiver_incarnation > self._incarnation:
             self.later_life = envelope.receiver_incarnation
+        elif envelope.receiver_incarnation == self._incarnation:
+            self.later_life = None
         if envelope.receiver_incarnation != self._incarnation and not isinstance(envelope.body, Hello):
             return "for an earlier life of this node"
         return None
@@ -263,8 +270,23 @@ class ZmqTransport(PeerTransport):
         self._addresses[peer] = address
         self._key_number[peer] = 0
         self._outgoing[peer] = socket
+        self._call(peer)
+
+    def _call(self, peer: int) -> None:
+        """Connect to where a peer is said to listen; one that cannot be there is as good as dead."""
         self._introduce(peer)
-        socket.connect(address)
+        try:
+            self._outgoing[peer].connect(self._addresses[peer])
+        except zmq.ZMQError as error:
+            log.error("node %d: cannot connect to node %d: %s", self.node_id, peer, error)
+
+    def keys_fault(self, node: NodeConfig) -> str | None:
+        """As PeerTransport; with keys on these links the node needs some."""
+        if self._keys is None:
+            return super().keys_fault(node)
+        if node.public_keys and all(map(is_key, node.public_keys)):
+            return None
+        return f"expected keys of node {node.id}, as the others have, found no usable one; see smrx cluster keygen"
 
     def meet(self, node: NodeConfig) -> None:
         """As PeerTransport; and connect to it, under its keys where this node has one."""
@@ -288,7 +310,8 @@ class ZmqTransport(PeerTransport):
         """Set the keys under which the next connection to a peer is made."""
         if self._keys is None:
             return
-        known = self._keys.peers[peer]
+        # Without a key of its own it is called under nobody's, and not reached.
+        known = self._keys.peers[peer] or (generate().public,)
         socket = self._outgoing[peer]
         socket.curve_secretkey = self._keys.own.secret.encode("ascii")
         socket.curve_publickey = self._keys.own.public.encode("ascii")
@@ -303,9 +326,9 @@ class ZmqTransport(PeerTransport):
         for peer in self._outgoing:
             if not self._reached(peer):
                 self._key_number[peer] += 1
-                self._outgoing[peer].disconnect(self._addresses[peer])
-                self._introduce(peer)
-                self._outgoing[peer].connect(self._addresses[peer])
+                with contextlib.suppress(zmq.ZMQError):
+                    self._outgoing[peer].disconnect(self._addresses[peer])
+                self._call(peer)
 
     def _reached(self, peer: int) -> bool:
         """Whether a message to the peer can leave: its side of the handshake was done."""

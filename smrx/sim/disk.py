@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from smrx.consensus import MemoryJournal, MetaStore, StateMachine
 from smrx.consensus.disk_journal import DiskJournal, JournalError
+from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.snapshots import Snapshot, is_intact
 from smrx.consensus.storage import StorageFull
@@ -194,7 +195,8 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
         newest = usable[-1]
         machine.restore(bytes(newest.data))
         if journal.last_index < newest.index or journal.term_at(newest.index) != newest.term:
-            journal.install(newest.index, newest.term)
+            journal.install(newest.index, newest.term, meta.membership if meta.membership[1] else None)
+            meta.set_joined()
         journal.applied_index = newest.index
     elif journal.first_index > 1:
         raise JournalError(f"expected a snapshot at log entry {journal.first_index} or later")
@@ -205,7 +207,7 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
             raise JournalError(f"expected term {journal.last_term} or later, found {meta.term}")
         meta.set_term(journal.last_term, None)
     for entry, index, term in journal.between(journal.applied_index + 1, journal.getRaftCommitIndex()):
-        if entry != NO_OP:
+        if entry != NO_OP and not is_membership(entry):
             machine.apply(index, term, entry)
         journal.applied_index = index
 

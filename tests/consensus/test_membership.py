@@ -107,7 +107,7 @@ def test_a_node_gets_its_log_by_snapshot_and_knows_the_members_from_it(clock: Cl
     cluster.join()
     cluster.add(5)
     cluster.settle()
-    assert cluster.members[5].replica.membership.voters == {1, 2, 3, 4, 5}
+    cluster.run_until(lambda: cluster.members[5].replica.membership.voters == {1, 2, 3, 4, 5}, 1.0)
     cluster.check_end()
 
 
@@ -197,6 +197,7 @@ def test_who_belongs_is_not_forgotten_with_the_log_nor_changed_by_an_edited_file
     cluster.elect()
     cluster.join()
     cluster.add(4)
+    cluster.commit(1)
     cluster.settle()
     for node in (1, 2, 3, 4):
         cluster.crash(node)

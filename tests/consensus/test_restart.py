@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from smrx.consensus import MemoryJournal, MetaStore
+from smrx.config import NodeConfig
+from smrx.consensus import MemoryJournal, MetaStore, membership
 from smrx.consensus.disk_journal import DiskJournal, JournalError
 from smrx.consensus.restart import Restarted, replay_entries, restart
 from smrx.consensus.snapshot_files import Position, SnapshotError, SnapshotFiles, Stored
@@ -204,12 +205,51 @@ def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
     (tmp_path / "meta.lmdb").unlink()
     meta = MetaStore(tmp_path, cluster="alpha", node_id=1)
     machine = LocalMachine()
-    journal = (
-        DiskJournal(ModelStorage(Platter()), cluster="alpha", node_id=1, joined=False) if durable else MemoryJournal()
-    )
+    platter = Platter()
+
+    def opened() -> MemoryJournal:
+        storage = ModelStorage(platter)
+        return DiskJournal(storage, cluster="alpha", node_id=1, joined=meta.joined) if durable else MemoryJournal()
+
+    journal = opened()
     restart(machine, journal, meta, disk.files)
     assert machine.position() == disk.machine.position()
-    assert (journal.first_index, journal.applied_index, meta.term, meta.joined) == (91, 91, 3, False)
+    # Without a log on the disk nobody may rely on it yet, and the next start begins like this one.
+    assert (journal.first_index, journal.applied_index, meta.term, meta.joined) == (91, 91, 3, durable)
+    # Killed before it ever met another node.
+    journal.sync()
+    again, machine = opened(), LocalMachine()
+    restart(machine, again, meta, disk.files)
+    assert machine.position() == disk.machine.position()
+    assert (again.applied_index, again.lost) == (91, not durable and again.last_index == 1)
+
+
+def test_who_belongs_to_the_cluster_is_no_command_to_be_applied_again(disk: Disk) -> None:
+    disk.append(10)
+    disk.journal.add(membership.encode(membership.of([NodeConfig(id=1, port=1)])), 12, 2)
+    disk.journal.setRaftCommitIndex(12)
+    disk.journal.sync()
+    machine, journal, _ = disk.restart()
+    assert machine.position() == disk.machine.position()
+    assert journal.applied_index == 12
+
+
+def test_a_log_that_ends_before_the_snapshot_leaves_no_change_behind_that_was_never_committed(disk: Disk) -> None:
+    """The log was to be cut at a leader's snapshot when the power went."""
+    known, undone = (membership.encode(membership.of([NodeConfig(id=1, port=port)])) for port in (1, 2))
+    disk.append(20)
+    disk.meta.set_membership((1, known))
+    disk.journal.begin_with((1, known))
+    disk.journal.add(undone, 22, 1)
+    disk.journal.sync()
+    ahead = Disk.__new__(Disk)
+    ahead.__dict__ = disk.__dict__ | {"platter": Platter(), "machine": LocalMachine()}
+    ahead.journal = ahead.open()
+    ahead.append(80)
+    ahead.take()
+    _, journal, _ = disk.restart()
+    assert journal.last_index == 81
+    assert journal.membership == (1, known)
 
 
 def test_replaying_stops_where_the_callback_says_so(disk: Disk) -> None:

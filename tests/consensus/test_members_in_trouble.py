@@ -1,0 +1,230 @@
+"""Members that come and go at the worst moment: between two leaders, unheard of, under an old name, asleep."""
+
+import pytest
+
+from smrx.config import NodeConfig
+from smrx.consensus import MemoryJournal, leading
+from smrx.consensus.membership import MembershipError
+from smrx.consensus.messages import PreVote, StandNow
+from tests.consensus.harness import Clock, Cluster, Member
+
+
+def followers(cluster: Cluster, leader: Member) -> list[Member]:
+    return [member for member in cluster.members.values() if member.up and member is not leader]
+
+
+def let_lead(cluster: Cluster, node: int) -> Member:
+    """Make a node the leader, if it is not."""
+    leader = cluster.elect()
+    if leader.id != node:
+        cluster.run_until(
+            lambda: (
+                leader.replica.commit_index == leader.replica.last_index == cluster.members[node].replica.applied_index
+            )
+        )
+        leader.replica.hand_over(node)
+        leader.turn()
+        cluster.run_until(lambda: cluster.members[node].replica.is_leader)
+    cluster.commit()
+    return cluster.members[node]
+
+
+def test_a_removal_that_the_next_leader_commits_ends_nobody_else(clock: Clock) -> None:
+    """The next leader never sent anything to the one that goes."""
+    cluster = Cluster(clock, nodes=5)
+    leader = cluster.elect()
+    cluster.settle()
+    gone, *staying = followers(cluster, leader)
+    cluster.network.isolate(leader.id, [gone.id])
+    leader.replica.remove_member(gone.id)
+    leader.turn()
+    cluster.run_until(lambda: all(gone.id not in member.replica.membership.ids for member in staying))
+    cluster.crash(leader.id)
+    cluster.network.heal()
+    cluster.run_until(lambda: cluster.leader() in staying)
+    cluster.commit(3)
+    cluster.run_until(lambda: gone.replica.removed, what="a node that knows it is removed")
+
+
+def test_a_change_lost_with_the_memory_of_its_only_holder_is_not_in_force_for_ever(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    one, other = followers(cluster, leader)
+    cluster.network.isolate(leader.id, cluster.ids)
+    leader.replica.remove_member(other.id)
+    leader.turn()
+    cluster.crash(leader.id)
+    cluster.run_until(lambda: cluster.leader() in (one, other))
+    cluster.commit(5)
+    cluster.network.heal()
+    cluster.restart(leader.id)
+    cluster.settle()
+    cluster.run_until(lambda: leader.replica.role == "follower")
+    assert leader.replica.membership.voters == {1, 2, 3}
+    assert leader.replica.waiting is None
+    cluster.crash(leader.id)
+    cluster.restart(leader.id)
+    cluster.settle()
+    assert leader.replica.membership.voters == {1, 2, 3}
+
+
+def test_a_newcomer_that_reads_of_old_members_does_not_turn_its_leader_away(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On its way through the log it meets memberships that lack the one who tells it."""
+    monkeypatch.setattr(leading, "WINDOW_MESSAGES", 2)
+    cluster = Cluster(clock, batch_bytes=300, compaction_entries=10_000)
+    cluster.elect()
+    cluster.commit(30)
+    cluster.join()
+    cluster.add(4)
+    cluster.remove(4)
+    cluster.members[4].up = False
+    cluster.commit(300)
+    cluster.members[4] = Member(cluster, 4)
+    cluster.add(4)
+    let_lead(cluster, 4)
+    cluster.join()
+    cluster.add(5)
+    cluster.settle()
+    cluster.check_end()
+
+
+def test_a_node_that_lost_its_memory_finds_a_leader_it_never_heard_of(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    sleeper = followers(cluster, leader)[0]
+    cluster.crash(sleeper.id)
+    cluster.join()
+    cluster.strangers[sleeper.id].add(4)
+    cluster.add(4)
+    let_lead(cluster, 4)
+    cluster.restart(sleeper.id)
+    cluster.commit(3)
+    cluster.settle()
+    assert sleeper.replica.leader_id == 4
+    cluster.check_end()
+
+
+def test_an_old_leader_with_a_long_tail_finds_a_leader_it_never_heard_of(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    old = cluster.elect()
+    cluster.settle()
+    cluster.network.isolate(old.id, cluster.ids)
+    for _ in range(100):
+        cluster.submit(old)
+    old.turn()
+    cluster.run_until(lambda: cluster.leader() not in (None, old))
+    cluster.join()
+    cluster.network.isolate(old.id, cluster.ids)
+    cluster.add(4)
+    let_lead(cluster, 4)
+    cluster.network.heal()
+    cluster.run_until(lambda: old.replica.leader_id == 4, what="the old leader to follow the new one")
+    cluster.settle()
+    cluster.check_end()
+
+
+def test_a_sleeper_hears_the_empty_node_that_replaced_one_of_the_same_name(clock: Clock) -> None:
+    cluster = Cluster(clock, nodes=5)
+    leader = cluster.elect()
+    cluster.settle()
+    dead, sleeper, *_ = followers(cluster, leader)
+    for _ in range(3):
+        cluster.crash(dead.id)
+        cluster.restart(dead.id)
+        cluster.settle()
+    cluster.network.isolate(sleeper.id, cluster.ids)
+    cluster.crash(dead.id)
+    cluster.remove(dead.id)
+    cluster.members[dead.id] = Member(cluster, dead.id)
+    cluster.add(dead.id)
+    cluster.network.heal()
+    cluster.settle()
+    let_lead(cluster, sleeper.id)
+    cluster.commit(5)
+    cluster.settle()
+    assert cluster.members[dead.id].replica.leader_id == sleeper.id
+    assert all(member.replica.waiting is None for member in cluster.members.values())
+
+
+def test_a_successor_that_cannot_stand_goes_on_to_follow(clock: Clock) -> None:
+    cluster = Cluster(clock, nodes=5)
+    leader = cluster.elect()
+    cluster.settle()
+    first, *others = followers(cluster, leader)
+    cluster.network.isolate(first.id, [other.id for other in others])
+    cluster.run(2.0)
+    leader.replica.hand_over(first.id)
+    leader.turn()
+    cluster.run_until(lambda: not leader.replica.handing_over)
+    cluster.network.heal()
+    cluster.run(3.0)
+    assert leader.replica.is_leader
+    for _ in range(100):
+        cluster.run(0.02)
+        assert first.replica.leader_id == leader.id
+
+
+def test_a_word_to_stand_does_not_outlive_its_term(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    told, other = followers(cluster, leader)
+    leader_term = leader.replica.term
+    cluster.say(leader.id, told.id, StandNow())
+    # Before its next tick another term begins.
+    cluster.say(other.id, told.id, PreVote(1, 1, 0), term=leader_term + 1)
+    told.turn()
+    # It asks first.
+    assert (told.replica.term, told.replica.role) == (leader_term + 1, "follower")
+    cluster.commit()
+
+
+def test_a_member_without_a_vote_that_holds_the_right_state_is_not_fenced(clock: Clock) -> None:
+    cluster = Cluster(clock, nodes=4)
+    leader = cluster.elect()
+    cluster.settle()
+    learner, wrong, _ = followers(cluster, leader)
+    # Its own word of whom it counts: as one that learns.
+    learner.replica.agreement.set_voters({1, 2, 3, 4} - {learner.id})
+    wrong.machine.corruption = 1
+    cluster.submit(leader)
+    cluster.run(3.0)
+    assert wrong.replica.agreement.fenced is not None
+    assert learner.replica.agreement.fenced is None
+
+
+def test_a_removal_that_would_leave_no_majority_in_reach_is_refused(clock: Clock) -> None:
+    cluster = Cluster(clock, nodes=4)
+    leader = cluster.elect()
+    cluster.settle()
+    dead, alive, third = followers(cluster, leader)
+    cluster.remove(third.id)
+    cluster.crash(third.id)
+    cluster.crash(dead.id)
+    cluster.run_until(lambda: not leader.transport.is_connected(dead.id))
+    with pytest.raises(MembershipError, match="majority"):
+        leader.replica.remove_member(alive.id)
+    cluster.commit(1)
+    leader.replica.remove_member(dead.id)
+    cluster.commit(1)
+
+
+def test_where_a_membership_stood_is_never_later_than_the_entry_asked_for() -> None:
+    journal = MemoryJournal()
+    journal.begin_with((50, b"\x04"))
+    assert journal.membership_at(7) == (7, b"\x04")
+
+
+def test_what_nodes_cannot_reach_does_not_enter_the_log(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    for host in ("no such host", "", "a/b", "tcp://x"):
+        with pytest.raises(MembershipError, match="host"):
+            leader.replica.add_member(NodeConfig(id=4, port=4, host=host))
+    with pytest.raises(MembershipError, match="keys"):
+        leader.replica.add_member(NodeConfig(id=4, port=4, public_keys=("k" * 40,)))
+    cluster.commit(1)
