@@ -8,6 +8,7 @@ its memory, and two of the first nodes stay, because clients know no others. Dec
 import contextlib
 import random
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Final
 
 from smrx.config import NodeConfig
@@ -159,7 +160,7 @@ class Operator:
                 if member.id in membership.voters:
                     return
                 if member.id not in membership.ids:
-                    self._ask(leader, lambda: leader.replica.add_member(NodeConfig(id=member.id, port=member.id)))
+                    self._ask(leader, partial(leader.replica.add_member, NodeConfig(id=member.id, port=member.id)))
             yield
 
     def _leave(self, member: Member) -> _Steps:
@@ -197,7 +198,7 @@ class Operator:
                     with contextlib.suppress(NotLeader, ValueError):
                         leader.hand_over()
                 elif self._profile.durable or self._to_lose_without(member.id) >= 0:
-                    self._ask(leader, lambda: leader.replica.remove_member(member.id))
+                    self._ask(leader, partial(leader.replica.remove_member, member.id))
             yield
 
     def _ask(self, leader: Member, change: Callable[[], int]) -> None:
