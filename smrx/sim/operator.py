@@ -1,8 +1,8 @@
 """Who changes the members of a simulated cluster: the steps of `smrx cluster add` and `remove`, taken again and again.
 
 Owns the newest cluster file and the changes under way. Asks whoever leads, as the commands do, and begins anew when the
-leader changes. Careful where the commands leave that to people: in memory mode no change may leave a majority without
-its memory, and two of the first nodes stay, because clients know no others. Decides nothing about right and wrong.
+leader changes. Careful where the commands leave that to people: no change may leave a majority of nodes that lost what
+they knew, and two of the first nodes stay, because clients know no others. Decides nothing about right and wrong.
 """
 
 import contextlib
@@ -197,7 +197,7 @@ class Operator:
                 if leader is member:
                     with contextlib.suppress(NotLeader, ValueError):
                         leader.hand_over()
-                elif self._profile.durable or self._to_lose_without(member.id) >= 0:
+                elif self._to_lose_without(member.id) >= 0:
                     self._ask(leader, partial(leader.replica.remove_member, member.id))
             yield
 
