@@ -216,6 +216,10 @@ class Member:
         self.in_service = False
         self.crash()
 
+    def overhears_no_more(self, source: int) -> None:
+        """Nothing of a node that is gone waits at this one's socket."""
+        self._inbox = [waiting for waiting in self._inbox if waiting[0] != source]
+
     def wipe(self) -> None:
         """Remove everything a process that does not run has left: the next one is another node of this number."""
         self.disk = Disk(self._chance)
@@ -327,6 +331,8 @@ class Member:
         self.transport.flush()
         self.step()
         self.replica.tick()
+        # Before anything can tell of it: members are no entries that a machine applies.
+        self._promises.committed(self.id, self.journal, self.replica.commit_index)
         applied = self.machine.take_applied()
         self._watch_leadership()
         for entry in applied:

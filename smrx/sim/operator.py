@@ -16,6 +16,7 @@ from smrx.consensus import NotLeader
 from smrx.consensus.membership import MembershipError
 from smrx.sim.electorate import Electorate
 from smrx.sim.member import Member
+from smrx.sim.network import Network
 from smrx.sim.profile import Profile
 from smrx.sim.timeline import Timeline
 from smrx.sim.world import World
@@ -38,6 +39,7 @@ class Operator:
         self,
         *,
         world: World,
+        network: Network,
         members: Sequence[Member],
         electorate: Electorate,
         timeline: Timeline,
@@ -49,6 +51,7 @@ class Operator:
         #: Changes done.
         self.done = 0
         self._world = world
+        self._network = network
         self._members = members
         self._electorate = electorate
         self._timeline = timeline
@@ -142,8 +145,8 @@ class Operator:
         del self._busy[member.id]
 
     def _join(self, member: Member) -> _Steps:
-        if not member.in_service and self._chance.random() < 0.5:
-            member.wipe()
+        if not member.up and self._chance.random() < 0.5:
+            self._wipe(member)
         yield from self._add(member)
 
     def _add(self, member: Member) -> _Steps:
@@ -154,14 +157,21 @@ class Operator:
             if not member.start():
                 member.on_crash()
         while True:
-            leader = self._settled_leader()
+            leader = self.leader
             if leader is not None:
                 membership = leader.replica.membership
-                if member.id in membership.voters:
+                if member.id in membership.voters and leader is self._settled_leader():
                     return
                 if member.id not in membership.ids:
                     self._ask(leader, partial(leader.replica.add_member, NodeConfig(id=member.id, port=member.id)))
             yield
+
+    def _wipe(self, member: Member) -> None:
+        """A node of this number begins anew, once nothing of the old one is under way: their lives have one count."""
+        self._network.forget(member.id)
+        for other in self._members:
+            other.overhears_no_more(member.id)
+        member.wipe()
 
     def _leave(self, member: Member) -> _Steps:
         stops = self._chance.random() < 0.5
@@ -180,7 +190,7 @@ class Operator:
             while member.up:
                 yield
             yield from self._remove(member)
-            member.wipe()
+            self._wipe(member)
         finally:
             member.starts_again = True
             if not member.up:

@@ -153,7 +153,7 @@ NOT_SHOWN = {
     "4": "an exception of the machine ends the process in both cases, and with it what would be repeated",
     "5": "no stranger's frame reaches a replica here: the transport is the simulation's",
     "9": "an acknowledgement must outlive two elections and meet, when its leader is back, another tail of that length "
-    "that one more node has: no search of reasonable length gets there",
+    "that one more node has: not found in 530 seeds",
     "11": "clients talk to the leader's gateway: there is no forwarding to take the callback away",
     "13": "a snapshot takes no simulated time: what it costs is measured, not simulated",
     "14": "no batch of a simulated client comes near the size at which the library splits",
