@@ -15,7 +15,7 @@ import pytest
 
 from smrx.config import Timing
 from smrx.sim import REAL, Parts, simulate
-from smrx.sim.profile import Profile
+from smrx.sim.profile import CHANGES, Profile
 from tests.consensus import stock
 from tests.sim import broken
 
@@ -64,6 +64,36 @@ def contested_elections(drawn: Profile) -> Profile:
         delay=(0.0005, 0.1),
         fault_seconds=0.08,
         faults=frozenset({"crash the voter", "isolate the leader"}),
+    )
+
+
+def changing_members(drawn: Profile) -> Profile:
+    """Nodes in memory that come, go and are replaced, with a log that is compacted all the time."""
+    return replace(
+        drawn,
+        nodes=3,
+        spares=2,
+        durable=False,
+        early=False,
+        fault_seconds=0.08,
+        compaction_entries=4,
+        faults=frozenset({*CHANGES, "isolate", "isolate the leader", "split", "strand the leader", "crash", "compact"}),
+    )
+
+
+def growing_and_split(drawn: Profile) -> Profile:
+    """Nodes that come and go while parts of the cluster do not hear each other."""
+    return replace(
+        drawn,
+        nodes=3,
+        spares=2,
+        durable=True,
+        early=False,
+        storm_seconds=4.0,
+        fault_seconds=0.15,
+        order_seconds=0.02,
+        compaction_entries=4,
+        faults=frozenset({"join", "leave", "split", "isolate", "isolate the leader"}),
     )
 
 
@@ -145,7 +175,35 @@ FOUND = [
         "refuses a disk|one vote|one leader",
     ),
     Fault(
-        "", "speaks before it writes", REAL.but(replica=broken.SpeaksBeforeWriting), 60, "acknowledged stays|one vote"
+        "",
+        "speaks before it writes",
+        REAL.but(replica=broken.SpeaksBeforeWriting),
+        60,
+        "acknowledged stays|one vote|one state",
+    ),
+    Fault(
+        "",
+        "two voters at once",
+        REAL.but(replica=broken.TwoVotersAtOnce),
+        60,
+        "a majority commits|one membership|log agreement",
+        growing_and_split,
+    ),
+    Fault(
+        "",
+        "forgets its members",
+        REAL.but(replica=broken.TakesNoMembersFromSnapshots, meta=broken.ForgetsMembers),
+        20,
+        "one state|one membership|a majority",
+        changing_members,
+    ),
+    Fault(
+        "",
+        "counts learners",
+        REAL.but(replica=broken.CountsLearners),
+        20,
+        "a majority commits|progress",
+        changing_members,
     ),
 ]
 
@@ -174,7 +232,9 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 
 
 def test_the_same_seeds_hold_without_the_fault() -> None:
-    for focus in (five_nodes, small_messages, lagging_followers, contested_elections):
+    for focus in (
+        five_nodes, small_messages, lagging_followers, contested_elections, changing_members, growing_and_split
+    ):  # fmt: skip
         for seed in range(8):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
     for seed in range(8):
