@@ -123,7 +123,8 @@ def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
             click.echo(f"smrx sim {seed}\n  {failure}")
         click.echo(
             f"{tally.seeds:,} seeds, {len(tally.failures)} failures: {tally.commands:,} commands, {tally.answers:,} "
-            f"answers, {tally.faults:,} faults, {tally.changes:,} changes of members, {tally.simulated_seconds:,.0f} simulated seconds in "
+            f"answers, {tally.faults:,} faults, {tally.changes:,} changes of members, "
+            f"{tally.simulated_seconds:,.0f} simulated seconds in "
             f"{tally.seconds:.1f} s; in {tally.stood_still} a majority lost its memory and the cluster stood still"
         )
     return bool(tally.failures)
