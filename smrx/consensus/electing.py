@@ -107,7 +107,7 @@ class Electing(Following):
         behind = (body.last_term, body.last_index) < (self._journal.last_term, self._journal.last_index)
         if behind and self._membership_index > 1:
             # It may not know who leads: one that became a member after its log ended, or after it left this one.
-            self._post(peer, Acquaint([member.node for member in self._membership.members]))
+            self._post(peer, Acquaint(list(self._membership.members)))
         patience = self.timing.election_min_ms / 1000
         if self._rejoin.active or self.is_leader or now() - self._leader_heard_at < patience:
             return

@@ -13,8 +13,7 @@ import msgspec
 import xxhash
 from msgspec import Meta
 
-from smrx.config import NodeConfig
-from smrx.consensus.membership import MembershipError, is_membership
+from smrx.consensus.membership import Member, MembershipError, is_membership
 from smrx.consensus.membership import decode as decode_membership
 from smrx.wire.batches import MAX_ENTRY_BYTES, VERSION
 
@@ -143,7 +142,7 @@ class HashReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fro
 class Acquaint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=12):
     """These are members, says a node to one whose log is too old to know: it may listen to them. Grants no rights."""
 
-    nodes: Annotated[list[NodeConfig], Meta(max_length=255)]
+    members: Annotated[list[Member], Meta(max_length=255)]
 
 
 class StandNow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=11):

@@ -326,8 +326,11 @@ class Replica(Leading):
 
     def _on_acquaint(self, peer: int, envelope: Envelope, body: Acquaint) -> None:
         if peer in self._voters:
-            for node in body.nodes:
-                self._meet(node)
+            for member in body.members:
+                # Or it listens to one that is dead, and the leader has its name.
+                if member.since > self._since.get(member.node.id, member.since):
+                    self._forget_namesake(member)
+                self._meet(member.node)
 
     def _part_from_others(self) -> None:
         """A membership is committed: whoever is not in the newest one was told so as far as could be.

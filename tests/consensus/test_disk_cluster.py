@@ -8,6 +8,7 @@ import pytest
 
 from smrx.consensus import ConsensusError, Replica
 from smrx.consensus.disk_journal import DiskJournal
+from smrx.consensus.restart import replay_entries
 from smrx.consensus.snapshots import Snapshot
 from smrx.consensus.storage import StorageFull
 from tests.consensus.harness import CLUSTER, Clock, Cluster, Member, MemoryTransport, Violation
@@ -25,7 +26,7 @@ class DiskMember(Member):
     def start(self) -> None:
         cluster = self._cluster
         assert isinstance(cluster, DiskCluster)
-        peers = [node for node in cluster.ids if node != self.id]
+        peers = [node for node in cluster.ids if node != self.id and node not in cluster.strangers[self.id]]
         self.machine = cluster.machine_class()
         store = ModelSnapshots(self.snapshots)
         store.take = self.machine.snapshot
@@ -36,8 +37,17 @@ class DiskMember(Member):
         if newest is not None:
             self.machine.restore(bytes(newest.data))
             if journal.term_at(newest.index) != newest.term:
-                journal.install(newest.index, newest.term)
+                journal.install(newest.index, newest.term, self.meta.membership if self.meta.membership[1] else None)
+                self.meta.set_joined()
             journal.applied_index = newest.index
+        committed = journal.getRaftCommitIndex()
+        replay_entries(
+            journal,
+            journal.applied_index + 1,
+            committed,
+            lambda found: self.machine.apply(found[1], found[2], found[0]),
+        )
+        journal.applied_index = max(journal.applied_index, committed)
         self.machine.on_apply = self._on_apply
         self.transport = MemoryTransport(
             cluster.network, cluster=CLUSTER, node_id=self.id, peers=peers, incarnation=self.meta.incarnation

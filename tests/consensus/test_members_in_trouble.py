@@ -4,9 +4,25 @@ import pytest
 
 from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal, leading
+from smrx.consensus.membership import Member as Member_
 from smrx.consensus.membership import MembershipError
-from smrx.consensus.messages import PreVote, StandNow
-from tests.consensus.harness import Clock, Cluster, Member
+from smrx.consensus.messages import (
+    Acquaint,
+    AppendEntries,
+    AppendReply,
+    Body,
+    HashReply,
+    HashRequest,
+    Hello,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    SnapshotChunk,
+    SnapshotReply,
+    StandNow,
+    Vote,
+)
+from tests.consensus.harness import GENESIS, Clock, Cluster, Member
 
 
 def followers(cluster: Cluster, leader: Member) -> list[Member]:
@@ -148,6 +164,71 @@ def test_a_sleeper_hears_the_empty_node_that_replaced_one_of_the_same_name(clock
     cluster.settle()
     assert cluster.members[dead.id].replica.leader_id == sleeper.id
     assert all(member.replica.waiting is None for member in cluster.members.values())
+
+
+def test_a_sleeper_finds_a_leader_that_has_the_name_of_a_dead_one(clock: Clock) -> None:
+    cluster = Cluster(clock, nodes=5)
+    leader = cluster.elect()
+    cluster.settle()
+    dead, sleeper, *_ = followers(cluster, leader)
+    for _ in range(3):
+        cluster.crash(dead.id)
+        cluster.restart(dead.id)
+        cluster.settle()
+    cluster.network.isolate(sleeper.id, cluster.ids)
+    cluster.crash(dead.id)
+    cluster.remove(dead.id)
+    cluster.members[dead.id] = Member(cluster, dead.id)
+    cluster.add(dead.id)
+    let_lead(cluster, dead.id)
+    cluster.network.heal()
+    cluster.run_until(lambda: sleeper.replica.leader_id == dead.id)
+    cluster.settle()
+    cluster.check_end()
+
+
+def test_what_nodes_that_are_no_members_say_ends_nobody(clock: Clock) -> None:
+    """One that is only listened to, and one that was never heard of."""
+    cluster = Cluster(clock)
+    cluster.elect()
+    cluster.join()
+    cluster.add(4)
+    leader = let_lead(cluster, 1)
+    cluster.settle()
+    # Known, without being a member: as one of an edited cluster file is.
+    known = [member for member in cluster.members.values() if member.id != 4]
+    for member in known:
+        member.replica._part_from_others = lambda: None  # type: ignore[method-assign]
+    leader.replica.remove_member(4)
+    cluster.run_until(lambda: all(member.replica.membership.ids == {1, 2, 3} for member in known))
+    here = leader.replica.last_index
+    some = SnapshotChunk(here, 1, 0, bytes(16), 0, b"", here, here, 0, 1, GENESIS[1])
+    bodies: list[Body] = [
+        Hello(),
+        AppendEntries(here, 1, here, here, 0, False, []),
+        AppendReply(here + 1, False, True, 0),
+        AppendReply(2, True, False, 0),
+        SnapshotReply(here, 0, False),
+        SnapshotReply(here, 0, True),
+        some,
+        StandNow(),
+        RequestVote(1, 0),
+        Vote(1),
+        PreVote(1, 1, 0),
+        PreVoteReply(1),
+        HashRequest([1]),
+        HashReply([(1, 1)]),
+        Acquaint([Member_(NodeConfig(id=200, port=1), False, 7)]),
+    ]
+    for member in known:
+        for body in bodies:
+            for term in (member.replica.term, 0, member.replica.term + 1):
+                cluster.say(4, member.id, body, term=term)
+                member.turn()
+                cluster.run(0.01)
+    cluster.crash(4)
+    cluster.commit(5)
+    assert cluster.members[1].replica.membership.ids == {1, 2, 3}
 
 
 def test_a_successor_that_cannot_stand_goes_on_to_follow(clock: Clock) -> None:

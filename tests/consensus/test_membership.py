@@ -177,6 +177,23 @@ def test_one_change_at_a_time_and_only_by_the_leader(clock: Clock) -> None:
     leader.replica.add_member(NodeConfig(id=5, port=5))
 
 
+def test_no_change_before_the_first_entry_of_the_term_is_committed(clock: Clock) -> None:
+    """An earlier leader's change may still come or go: with another one beside it there are two majorities."""
+    cluster = Cluster(clock)
+    old = cluster.elect()
+    cluster.settle()
+    cluster.crash(old.id)
+    cluster.run_until(lambda: cluster.leader() is not None)
+    new = cluster.leader()
+    assert new is not None
+    with pytest.raises(MembershipError, match="found it on its way"):
+        new.replica.add_member(NodeConfig(id=4, port=4))
+    with pytest.raises(MembershipError, match=r"found it on its way|majority"):
+        new.replica.remove_member(old.id)
+    cluster.commit(1)
+    new.replica.add_member(NodeConfig(id=4, port=4))
+
+
 def test_a_change_that_was_never_committed_is_undone_with_its_entry(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
