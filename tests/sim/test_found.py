@@ -212,7 +212,7 @@ NOT_SHOWN = {
     "5": "no stranger's frame reaches a replica here: the transport is the simulation's",
     "9": "an acknowledgement must outlive two elections and meet, when its leader is back, another tail of that length "
     "that one more node has: not found in 530 seeds",
-    "a change before the leader's first entry": "two leaders must each begin one that the other does not hear of, and the "
+    "a change before the leader's first entry": "two leaders must each begin one unheard by the other, and the "
     "first come back: not found in 169 seeds; see broken.ChangesTooEarly and tests/consensus",
     "11": "clients talk to the leader's gateway: there is no forwarding to take the callback away",
     "13": "a snapshot takes no simulated time: what it costs is measured, not simulated",
