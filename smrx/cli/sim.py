@@ -53,6 +53,7 @@ def _one(seed: int, verbose: bool, as_json: bool) -> bool:
                 "commands": verdict.commands,
                 "answers": verdict.answers,
                 "faults": verdict.faults,
+                "member_changes": verdict.changes,
                 "simulated_seconds": round(verdict.seconds, 3),
                 "stands_still": verdict.stands_still,
                 "timeline": verdict.digest,
@@ -111,6 +112,7 @@ def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
                 "commands": tally.commands,
                 "answers": tally.answers,
                 "faults": tally.faults,
+                "member_changes": tally.changes,
                 "simulated_seconds": round(tally.simulated_seconds, 1),
                 "stood_still": tally.stood_still,
                 "seconds": round(tally.seconds, 2),
@@ -121,7 +123,8 @@ def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
             click.echo(f"smrx sim {seed}\n  {failure}")
         click.echo(
             f"{tally.seeds:,} seeds, {len(tally.failures)} failures: {tally.commands:,} commands, {tally.answers:,} "
-            f"answers, {tally.faults:,} faults, {tally.simulated_seconds:,.0f} simulated seconds in "
+            f"answers, {tally.faults:,} faults, {tally.changes:,} changes of members, "
+            f"{tally.simulated_seconds:,.0f} simulated seconds in "
             f"{tally.seconds:.1f} s; in {tally.stood_still} a majority lost its memory and the cluster stood still"
         )
     return bool(tally.failures)

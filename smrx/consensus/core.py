@@ -149,6 +149,11 @@ class Core(Library):
         return self._raft_state == LEADER
 
     @property
+    def holds_log(self) -> bool:
+        """Whether this node has everything it ever acknowledged."""
+        return not self._rejoin.active
+
+    @property
     def leader_id(self) -> int | None:
         """Who leads, as far as this node knows."""
         return self._leader

@@ -95,6 +95,11 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         """Where the newest membership of this log stands, and its entry; (0, b"") where it has none."""
         return self._memberships[-1]
 
+    @property
+    def memberships(self) -> tuple[tuple[int, bytes], ...]:
+        """(index, entry) of every membership: the one in force at the base, then those of the log."""
+        return tuple(self._memberships)
+
     def membership_at(self, index: int) -> tuple[int, bytes]:
         """The membership that was in force after an entry from the base on."""
         found, membership = next(

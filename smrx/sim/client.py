@@ -4,6 +4,7 @@ Owns when a client asks for something. Everything a client asks and learns goes 
 """
 
 import random
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -38,8 +39,9 @@ class Client:
         timeline: Timeline,
         profile: Profile,
         chance: random.Random,
+        file: Callable[[], set[int]],
     ) -> None:
-        """`number` is the client's end of the network."""
+        """`number` is the client's end of the network; `file()` says whom the newest cluster file names."""
         self.number = number
         self.account = account
         self.session: ClientSession | None = None
@@ -49,12 +51,13 @@ class Client:
         self._timeline = timeline
         self._profile = profile
         self._chance = chance
+        self._file = file
         self._tick_at = _NEVER
         network.join(number, self._receive)
 
     def open(self) -> None:
         """Begin a new session; one that was there is left behind with what it asked for."""
-        nodes = list(range(1, self._profile.nodes + 1))
+        nodes = sorted(self._file())
         known = self._chance.sample(nodes, max(1, len(nodes) - 1))
         self.session = ClientSession(
             self._chance.getrandbits(63) + 1,

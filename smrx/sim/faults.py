@@ -14,7 +14,8 @@ from smrx.consensus import NotLeader
 from smrx.sim.client import Client
 from smrx.sim.member import Member
 from smrx.sim.network import Network
-from smrx.sim.profile import FAULTS, Profile
+from smrx.sim.operator import Operator
+from smrx.sim.profile import CHANGES, FAULTS, Profile
 from smrx.sim.timeline import Timeline
 from smrx.sim.world import World
 
@@ -32,6 +33,7 @@ class Storm:
         world: World,
         network: Network,
         members: Sequence[Member],
+        operator: Operator,
         clients: Sequence[Client],
         timeline: Timeline,
         profile: Profile,
@@ -42,7 +44,8 @@ class Storm:
         self.active = False
         self._world = world
         self._network = network
-        self._members = members
+        self._all = members
+        self._operator = operator
         self._clients = clients
         self._timeline = timeline
         self._profile = profile
@@ -71,13 +74,16 @@ class Storm:
             "tear": self._tear,
             "full disk": self._full_disk,
             "hand over": self._hand_over,
+            "join": operator.join,
+            "leave": operator.leave,
+            "replace": operator.replace,
             "compact": self._compact,
             "damage": self._damage,
             "client breaks": self._client_breaks,
             "client quits": self._client_quits,
             "client is cut off": self._client_is_cut_off,
         }
-        self._choices = [(name, does[name]) for name in FAULTS if name in profile.faults and name in does]
+        self._choices = [(name, does[name]) for name in (*FAULTS, *CHANGES) if name in profile.faults and name in does]
         if "drift" in profile.faults:
             for member in members:
                 member.rate = chance.uniform(0.97, 1.03)
@@ -95,6 +101,7 @@ class Storm:
     def end(self) -> None:
         """Repair everything."""
         self.active = False
+        self._operator.end()
         self._network.calm((0.0002, 0.002))
         for member in self._members:
             member.fuse = None
@@ -124,6 +131,11 @@ class Storm:
         self._next()
 
     # Who.
+
+    @property
+    def _members(self) -> list[Member]:
+        """Every node that runs, or would if it had not died."""
+        return [member for member in self._all if member.in_service]
 
     @property
     def _ids(self) -> list[int]:
@@ -197,8 +209,7 @@ class Storm:
 
     def _spare(self) -> int:
         """How many more nodes may lose their memory."""
-        lost = sum(member.may_lack_memory for member in self._members)
-        return (len(self._members) - 1) // 2 - lost
+        return self._operator.to_lose
 
     def _may_kill(self) -> bool:
         return self._profile.durable or self._spare() > 0
@@ -222,7 +233,8 @@ class Storm:
             member.dies_at_election = True
 
     def _crash_majority(self) -> None:
-        for member in self._chance.sample(list(self._members), len(self._members) // 2 + 1):
+        members = self._members
+        for member in self._chance.sample(members, len(members) // 2 + 1):
             self._kill(member)
 
     def _restart_later(self, member: Member) -> None:
@@ -230,7 +242,8 @@ class Storm:
         self._world.after(self._chance.choice((0.001, 0.05, 0.5, 1.5)), self._restart, member, member.life)
 
     def _restart(self, member: Member, life: int) -> None:
-        if not member.up and member.life == life and not member.start():
+        waits = not member.up and member.in_service and member.starts_again
+        if waits and member.life == life and not member.start():
             self._restart_later(member)
 
     def _rot(self) -> None:

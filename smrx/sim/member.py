@@ -80,7 +80,7 @@ class Member:
     def __init__(
         self,
         node_id: int,
-        peers: list[int],
+        file: list[int],
         *,
         world: World,
         network: Network,
@@ -92,7 +92,12 @@ class Member:
         timing: Timing,
         chance: random.Random,
     ) -> None:
+        """`file` is whom its cluster file names, itself included."""
         self.id = node_id
+        self.file = file
+        #: Whether the process runs, or would if it had not died; and whether somebody starts it when it has.
+        self.in_service = False
+        self.starts_again = True
         self.disk = Disk(chance)
         self.network = network
         self.meta = parts.meta()
@@ -110,7 +115,6 @@ class Member:
         self.rate = 1.0
         self.offset = 0.0
         self.wall_ns = 0
-        self._peers = peers
         self._world = world
         self._checker = checker
         self._promises = promises
@@ -173,11 +177,12 @@ class Member:
             self.journal = parts.journal()
             self._promises.lost_memory(self.id)
         self.gateway = parts.gateway(self.id, profile.pending_commands)
-        self.transport = SimulatedTransport(self, self._peers)
+        peers = [node for node in self.file if node != self.id]
+        self.transport = SimulatedTransport(self, peers)
         self._promises.started(self.id)
         self.replica = parts.replica(
             self.id,
-            self._peers,
+            peers,
             WatchedMachine(self.machine, self.id, self.journal, self._checker, self._promises),
             self.transport,
             self.meta,
@@ -205,6 +210,22 @@ class Member:
             self._orders.clear()
             self._timeline.note("node {} dies", self.id)
             self.on_crash()
+
+    def stop(self) -> None:
+        """End the process for good: nobody starts it again."""
+        self.in_service = False
+        self.crash()
+
+    def overhears_no_more(self, source: int) -> None:
+        """Nothing of a node that is gone waits at this one's socket."""
+        self._inbox = [waiting for waiting in self._inbox if waiting[0] != source]
+
+    def wipe(self) -> None:
+        """Remove everything a process that does not run has left: the next one is another node of this number."""
+        self.disk = Disk(self._chance)
+        self.meta = self._parts.meta()
+        self._promises.replaced(self.id)
+        self._timeline.note("node {} is wiped", self.id)
 
     def step(self) -> None:
         """The process may die here."""
@@ -240,7 +261,7 @@ class Member:
         """Whether it has lost what it promised to keep, or will have when it starts again."""
         if self._profile.durable:
             return self.disk.spoiled
-        return not self.holds_state or self.fuse is not None or self.dies_at_election
+        return not self.up or not self.replica.holds_log or self.fuse is not None or self.dies_at_election
 
     # Its loop.
 
@@ -310,6 +331,8 @@ class Member:
         self.transport.flush()
         self.step()
         self.replica.tick()
+        # Before anything can tell of it: members are no entries that a machine applies.
+        self._promises.committed(self.id, self.journal, self.replica.commit_index)
         applied = self.machine.take_applied()
         self._watch_leadership()
         for entry in applied:
@@ -347,8 +370,12 @@ class Member:
 
     def hand_over(self) -> None:
         """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
+        self.call(self.replica.hand_over)
+
+    def call(self, request: Callable[[], int]) -> None:
+        """Let an operator's request reach the replica between two turns."""
         self._world.clock.view(self.rate, self.offset)
-        self.replica.hand_over()
+        request()
         self.wake(self._world.now)
 
     def _wall_ns(self) -> int:
@@ -371,7 +398,7 @@ class Member:
         replica = self.replica
         if self._mending and replica.role != "learner":
             self._mending = self.disk.spoiled = False
-        self._promises.after_turn(self.id, replica, self._world.clock())
+        self._promises.after_turn(self.id, replica, self.journal, self._world.clock())
         if replica.is_leader:
             self._checker.leads(self.id, replica.term)
         shown = (replica.role, replica.term)

@@ -19,8 +19,12 @@ FAULTS: Final = (
     "rot", "tear", "full disk",
     "compact", "hand over", "damage", "client breaks", "client quits", "client is cut off",
 )  # fmt: skip
+#: Changes of members, drawn by themselves: only some seeds have them.
+CHANGES: Final = ("join", "leave", "replace")
 #: In memory mode a majority that loses its memory at once ends the cluster, and the run: not too often.
 _RARE: Final = {"crash a majority": 0.12}
+#: The part of the seeds in which members come and go.
+_CHANGING: Final = 0.4
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Profile:
     """The draw of one seed."""
 
     nodes: int
+    #: Nodes that may join them, numbered after them.
+    spares: int
     #: Whether the log is on a disk.
     durable: bool
     faults: frozenset[str]
@@ -56,7 +62,7 @@ class Profile:
     def lines(self) -> list[str]:
         """The draw, for people."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        faults = ", ".join(name for name in FAULTS if name in self.faults)
+        faults = ", ".join(name for name in (*FAULTS, *CHANGES) if name in self.faults)
         return [f"{name} {value}" for name, value in shown.items() if name not in {"faults", "timing"}] + [
             f"faults {faults or 'none'}"
         ]
@@ -68,8 +74,13 @@ def draw(seed: int) -> Profile:
     nodes = chance.choices((1, 3, 5), (1, 14, 5))[0]
     faults = frozenset(name for name in FAULTS if chance.random() < _RARE.get(name, 0.5))
     frame_commands = chance.choice((1, 3, 16))
+    # Of its own chance: a seed without changes is the run it was before there were any.
+    changing = world.chance("changes", seed)
+    if changing.random() < _CHANGING:
+        faults |= {name for name in CHANGES if changing.random() < 0.7}
     return Profile(
         nodes=nodes,
+        spares=changing.choice((1, 2)) if "join" in faults else 0,
         durable=chance.random() < 0.4,
         faults=faults,
         storm_seconds=chance.uniform(1.5, 4.0),

@@ -8,8 +8,10 @@ their log after every turn; raises Violation.
 from typing import Final
 
 from smrx.consensus import MemoryJournal, Replica, messages
+from smrx.consensus.membership import decode
 from smrx.consensus.messages import AppendReply, RequestVote, Vote
 from smrx.sim.checker import Checker, Violation
+from smrx.sim.electorate import Electorate, majority
 
 #: A turn and its timer.
 _SLACK_SECONDS: Final = 0.1
@@ -18,13 +20,13 @@ _SLACK_SECONDS: Final = 0.1
 class Promises:
     """The promises of all nodes of a run."""
 
-    def __init__(self, nodes: int, lease_seconds: float, checker: Checker) -> None:
+    def __init__(self, electorate: Electorate, lease_seconds: float, checker: Checker) -> None:
         """A leader that hears no majority for `lease_seconds` must have stepped down."""
-        self._majority = nodes // 2 + 1
+        self._electorate = electorate
         self._lease_seconds = lease_seconds
         self._checker = checker
-        #: (term, voter) -> candidate, and the other way round.
-        self._votes: dict[tuple[int, int], int] = {}
+        #: (term, voter, how often it was replaced) -> candidate, and the other way round.
+        self._votes: dict[tuple[int, int, int], int] = {}
         self._voters: dict[tuple[int, int], set[int]] = {}
         #: node -> index -> term of the entry up to which it told a leader to have everything.
         self._acknowledged: dict[int, dict[int, int]] = {}
@@ -32,11 +34,20 @@ class Promises:
         self._newest: dict[int, tuple[int, int]] = {}
         self._heard: dict[int, dict[int, float]] = {}
         self._led_since: dict[int, tuple[int, float]] = {}
+        #: A leader's membership, and since when.
+        self._counts_since: dict[int, tuple[tuple[int, bytes], float]] = {}
+        self._replaced: dict[int, int] = {}
 
     def started(self, node: int) -> None:
         """A node begins a new life."""
         self._heard[node] = {}
         self._led_since.pop(node, None)
+
+    def replaced(self, node: int) -> None:
+        """Another node has the number of one that was no member any more: it promised nothing yet."""
+        self._replaced[node] = self._replaced.get(node, 0) + 1
+        self._acknowledged.pop(node, None)
+        self._newest.pop(node, None)
 
     def lost_memory(self, node: int) -> None:
         """What a node acknowledged is gone, and it knows it."""
@@ -62,7 +73,7 @@ class Promises:
         return False
 
     def _vote(self, node: int, candidate: int, term: int) -> None:
-        first = self._votes.setdefault((term, node), candidate)
+        first = self._votes.setdefault((term, node, self._replaced.get(node, 0)), candidate)
         if first != candidate:
             raise Violation(f"one vote a term: node {node} votes for {candidate} in term {term}, and voted for {first}")
         self._voters.setdefault((term, candidate), set()).add(node)
@@ -71,8 +82,9 @@ class Promises:
         """A node takes a message of another, at a time of its own clock."""
         self._heard[node][source] = local
 
-    def after_turn(self, node: int, replica: Replica, local: float) -> None:
+    def after_turn(self, node: int, replica: Replica, journal: MemoryJournal, local: float) -> None:
         """A node has taken a turn, at a time of its own clock."""
+        self.committed(node, journal, replica.commit_index)
         index, term = self._newest.get(node, (0, 0))
         if replica.last_index < index:
             if self._checker.term_at(index) == term:
@@ -83,34 +95,52 @@ class Promises:
             # A later leader had other entries in their place.
             self._newest.pop(node)
         if replica.is_leader:
-            self._check_leader(node, replica, local)
+            self._check_leader(node, replica.term, journal, local)
         else:
             self._led_since.pop(node, None)
 
-    def _check_leader(self, node: int, replica: Replica, local: float) -> None:
-        term = replica.term
+    def _check_leader(self, node: int, term: int, journal: MemoryJournal, local: float) -> None:
         if self._led_since.get(node, (0, 0.0))[0] != term:
             self._led_since[node] = (term, local)
             voters = self._voters.get((term, node), set()) | {node}
-            if len(voters) < self._majority:
-                raise Violation(f"a majority elects: node {node} leads term {term} with the votes of {sorted(voters)}")
-        self._check_lease(node, local)
+            members = self._electorate.electing(journal, term)
+            if len(voters & members.voters) < majority(members):
+                raise Violation(
+                    f"a majority elects: node {node} leads term {term} with the votes of {sorted(voters)}, where "
+                    f"{sorted(members.voters)} have one"
+                )
+        if self._counts_since.get(node, ((0, b""), 0.0))[0] != journal.membership:
+            # Whoever has a vote from now on is given the time to be heard.
+            self._counts_since[node] = (journal.membership, local)
+        self._check_lease(node, journal, local)
 
-    def _check_lease(self, node: int, local: float) -> None:
+    def _check_lease(self, node: int, journal: MemoryJournal, local: float) -> None:
         """The member that makes a majority was heard not long ago."""
-        needed = self._majority - 1
-        if not needed:
+        (_, entry), counts_since = self._counts_since[node]
+        members = decode(entry)
+        needed = majority(members) - (node in members.voters)
+        if needed <= 0:
             return
-        heard = sorted(self._heard[node].values(), reverse=True)
+        heard = sorted((at for peer, at in self._heard[node].items() if peer in members.voters), reverse=True)
         last = heard[needed - 1] if len(heard) >= needed else 0.0
-        silent = local - max(last, self._led_since[node][1])
+        silent = local - max(last, self._led_since[node][1], counts_since)
         if silent > self._lease_seconds + _SLACK_SECONDS:
             raise Violation(
                 f"a leader cut off steps down: node {node} leads, and has heard no majority for {silent:.2f} s"
             )
 
+    def committed(self, node: int, journal: MemoryJournal, index: int) -> None:
+        """A node takes its log up to an entry for committed: the memberships in it were acknowledged, too."""
+        for at in self._electorate.learn(node, journal, index):
+            if journal.term_at(at) is not None:
+                self._check_holders(node, journal, at)
+
     def applying(self, node: int, journal: MemoryJournal, index: int) -> None:
         """A node is about to apply an entry that none has applied yet: by now a majority has acknowledged it."""
+        self.committed(node, journal, index)
+        self._check_holders(node, journal, index)
+
+    def _check_holders(self, node: int, journal: MemoryJournal, index: int) -> None:
         holders = {node}
         for other, acknowledged in self._acknowledged.items():
             # The newest are the last; an entry further on that is the same here stands after the same one there.
@@ -118,8 +148,10 @@ class Promises:
                 if at >= index and journal.term_at(at) == term:
                     holders.add(other)
                     break
-        if len(holders) < self._majority:
+        deciding = self._electorate.deciding(journal, index)
+        if not any(len(holders & members.voters) >= majority(members) for members in deciding):
             raise Violation(
-                f"a majority commits: node {node} applies entry {index}, which only nodes {sorted(holders)} have "
-                "acknowledged"
+                f"a majority commits: node {node} takes entry {index} for committed, which only nodes "
+                f"{sorted(holders)} have acknowledged, where "
+                f"{' or '.join(str(sorted(members.voters)) for members in deciding)} have a vote"
             )

@@ -4,20 +4,24 @@ A run has four parts: the venue sets its market up, the storm, the recovery (a m
 election timeouts), and the end, when every client has its answers and every node the same state. A cluster in memory
 mode that lost a majority's memory cannot recover, must not pretend to, and has to say what it waits for.
 
-Membership changes belong among the faults: one of their own in faults.py, and the members of the moment here.
+Who belongs to the cluster may change during the storm: a majority is then one of the voters of the moment, and the end
+asks for the members of the moment only.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from smrx.consensus import NotLeader
+from smrx.config import NodeConfig
+from smrx.consensus import NotLeader, membership
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.client import Client
+from smrx.sim.electorate import Electorate, majority
 from smrx.sim.faults import Storm
 from smrx.sim.member import FIRST_CLIENT, Member
 from smrx.sim.network import Network
+from smrx.sim.operator import Operator
 from smrx.sim.parts import REAL, Parts
 from smrx.sim.profile import Profile, draw
 from smrx.sim.promises import Promises
@@ -46,6 +50,8 @@ class Verdict:
     commands: int
     answers: int
     faults: int
+    #: Changes of members that were committed.
+    changes: int
     seconds: float
     #: A majority lost its memory, so the cluster stands still and says so.
     stands_still: bool
@@ -79,6 +85,7 @@ def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile]
             run.checker.commands,
             run.checker.answered,
             run.storm.counted,
+            run.electorate.changes,
             world.seconds,
             run.stands_still,
             run.timeline.digest(),
@@ -97,13 +104,14 @@ class _Run:
         self._profile = profile
         self._world = world
         self._timing = parts.timing or profile.timing
-        self._network = Network(world, chance("network", seed), profile.nodes, profile.delay)
-        promises = Promises(profile.nodes, profile.timing.election_min_ms / 1000, self.checker)
-        ids = list(range(1, profile.nodes + 1))
+        first, most = list(range(1, profile.nodes + 1)), profile.nodes + profile.spares
+        self._network = Network(world, chance("network", seed), most, profile.delay)
+        self.electorate = Electorate(membership.of(NodeConfig(id=node, port=node) for node in first))
+        promises = Promises(self.electorate, profile.timing.election_min_ms / 1000, self.checker)
         self._members = [
             Member(
                 node,
-                [peer for peer in ids if peer != node],
+                first,
                 world=world,
                 network=self._network,
                 checker=self.checker,
@@ -114,8 +122,19 @@ class _Run:
                 timing=self._timing,
                 chance=chance(f"disk {node}", seed),
             )
-            for node in ids
+            for node in range(1, most + 1)
         ]
+        for member in self._members:
+            member.in_service = member.id in first
+        self._operator = Operator(
+            world=world,
+            network=self._network,
+            members=self._members,
+            electorate=self.electorate,
+            timeline=self.timeline,
+            profile=profile,
+            chance=chance("operator", seed),
+        )
         self._clients = [
             Client(
                 FIRST_CLIENT + account,
@@ -126,6 +145,7 @@ class _Run:
                 timeline=self.timeline,
                 profile=profile,
                 chance=chance(f"client {account}", seed),
+                file=lambda: self._operator.file,
             )
             for account in range(profile.traders + 1)
         ]
@@ -134,6 +154,7 @@ class _Run:
             world=world,
             network=self._network,
             members=self._members,
+            operator=self._operator,
             clients=self._clients,
             timeline=self.timeline,
             profile=profile,
@@ -144,7 +165,8 @@ class _Run:
     def go(self) -> None:
         """Play the run; raises Violation."""
         for member in self._members:
-            member.start()
+            if member.in_service:
+                member.start()
         venue, *traders = self._clients
         venue.open()
         venue.ask(workload.setup([trader.account for trader in traders]))
@@ -176,20 +198,25 @@ class _Run:
     def _recover(self) -> bool:
         """Wait for progress; False if a majority lost its memory, and with it the right to go on."""
         seconds = PROGRESS_TIMEOUTS * self._timing.election_max_ms / 1000
-        held = sum(member.holds_state for member in self._members)
+        held = self._majorities_hold_their_logs()
         self._try_barrier()
         if self._world.run_until(self._world.now + seconds, self._barrier_applied):
             return True
-        majority = len(self._members) // 2 + 1
-        led = any(member.replica.is_leader for member in self._members)
-        if held >= majority or led or self._profile.durable:
+        led = any(member.up and member.replica.is_leader for member in self._members)
+        if held or led or self._profile.durable:
             raise Violation(f"progress: no command went through within {seconds} s of repair; {self._describe()}")
-        waiting = [member.id for member in self._members if member.replica.waiting == _WAITING_FOR_STATE]
+        waiting = [member.id for member in self._members if member.up and member.replica.waiting == _WAITING_FOR_STATE]
         if not waiting:
             raise Violation(f"honesty: a majority lost its memory, and no node says so; {self._describe()}")
         self.stands_still = True
         self.timeline.note("a majority lost its memory: nodes {} say that they wait", waiting)
         return False
+
+    def _majorities_hold_their_logs(self) -> bool:
+        """Whether a leader can be elected, whichever of the memberships that some log has turns out to be in force."""
+        holding = {member.id for member in self._members if member.up and member.replica.holds_log}
+        journals = [member.journal for member in self._members if member.in_service]
+        return all(len(holding & members.voters) >= majority(members) for members in self.electorate.possible(journals))
 
     def _try_barrier(self) -> None:
         """Put an empty entry into the log of whoever leads, again for each new leader."""
@@ -232,18 +259,26 @@ class _Run:
 
         def equal() -> bool:
             # A barrier moves the log and not the state: both have to be equal.
-            reached = {(member.machine.position(), member.machine.log_digest) for member in self._members}
-            return len(reached) == 1 and all(member.holds_state for member in self._members)
+            members = self._current()
+            reached = {(member.machine.position(), member.machine.log_digest) for member in members}
+            known = {member.replica.membership for member in members}
+            return len(reached) == len(known) == 1 and all(member.holds_state for member in members)
 
         if not self._world.run_until(self._world.now + _EQUAL_SECONDS, equal):
             raise Violation(f"one state: not reached by all nodes within {_EQUAL_SECONDS} s; {self._describe()}")
-        for member in self._members:
+        members = self._current()
+        for member in members:
             self.checker.check_hashes(member.id, member.machine)
-        self.checker.check_machines((member.id, member.machine) for member in self._members)
+        self.checker.check_machines((member.id, member.machine) for member in members)
+
+    def _current(self) -> list[Member]:
+        """The members of the moment."""
+        return [member for member in self._members if member.id in self.electorate.newest.ids]
 
     def _describe(self) -> str:
         return "; ".join(
             f"node {member.id}: {member.replica.role} term {member.replica.term} last {member.replica.last_index} "
             f"commit {member.replica.commit_index} waiting {member.replica.waiting!r}"
             for member in self._members
+            if member.up
         )

@@ -28,6 +28,8 @@ class Tally:
     commands: int = 0
     answers: int = 0
     faults: int = 0
+    #: Changes of members that were committed.
+    changes: int = 0
     simulated_seconds: float = 0.0
     #: Seeds in which a majority lost its memory, so that the cluster stood still and said so.
     stood_still: int = 0
@@ -40,6 +42,7 @@ class Tally:
         self.commands += other.commands
         self.answers += other.answers
         self.faults += other.faults
+        self.changes += other.changes
         self.simulated_seconds += other.simulated_seconds
         self.stood_still += other.stood_still
 
@@ -78,6 +81,7 @@ def run_seeds(seeds: range) -> Tally:
             tally.commands += verdict.commands
             tally.answers += verdict.answers
             tally.faults += verdict.faults
+            tally.changes += verdict.changes
             tally.simulated_seconds += verdict.seconds
             tally.stood_still += verdict.stands_still
             if verdict.failure is not None:

@@ -1,9 +1,14 @@
 """Nodes that are broken on purpose, beside the library's own faults in tests/consensus/stock.py."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from smrx.consensus import Replica, disk_journal
+from smrx.config import NodeConfig
+from smrx.consensus import NotLeader, Replica, disk_journal
 from smrx.consensus.disk_journal import DiskJournal
+from smrx.consensus.membership import Membership, MembershipError, encode
+from smrx.consensus.snapshots import Snapshot
 from smrx.engine.codes import OutcomeStatus
 from smrx.engine.records import OUTCOME
 from smrx.node.gateway import Gateway, Reply
@@ -55,6 +60,60 @@ class JournalThatBelievesEverything(DiskJournal):
             super()._load()
         finally:
             disk_journal.decode_entry = kept
+
+
+class TwoVotersAtOnce(Replica):
+    """Members come with their vote, and nobody waits for one change to be committed before the next."""
+
+    def add_member(self, node: NodeConfig) -> int:
+        return self._change(self._membership.with_learner(node, self._journal.last_index + 1).promoted(node.id))
+
+    def _change(self, membership: Membership) -> int:
+        if not self.is_leader or self.handing_over:
+            raise NotLeader
+        return change_at_once(self, membership)
+
+
+class ChangesTooEarly(Replica):
+    """A change is proposed before the leader's own first entry is committed."""
+
+    def _change(self, membership: Membership) -> int:
+        if not self.is_leader or self.handing_over:
+            raise NotLeader
+        if self._membership_index > self.commit_index:
+            raise MembershipError("expected the last change of members to be done, found it on its way")
+        return change_at_once(self, membership)
+
+
+def change_at_once(replica: Replica, membership: Membership) -> int:
+    """Replica._change() without its conditions."""
+    index = replica._journal.last_index + 1
+    replica._journal.add(encode(membership), index, replica.term)
+    replica._follow_membership()
+    replica._replicate()
+    return index
+
+
+class CountsLearners(Replica):
+    """What a member without a vote acknowledges counts for the commit."""
+
+    def _set_voters(self, peers: Iterable[int]) -> None:
+        super()._set_voters(self._membership.ids - {self.node_id})
+
+
+class ForgetsMembers(SimulatedMeta):
+    """Who belongs to the cluster is gone after a restart."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._current = self._current._replace(membership=(0, b""))
+
+
+class TakesNoMembersFromSnapshots(Replica):
+    """A snapshot does not bring the members that were in force at it."""
+
+    def _install(self, snapshot: Snapshot, in_force: tuple[int, bytes]) -> bool:
+        return super()._install(snapshot, self._journal.membership)
 
 
 class Diverges(ExchangeMachine):

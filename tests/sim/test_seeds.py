@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from smrx.sim import Verdict, simulate
+from smrx.sim.profile import CHANGES, Profile
 from smrx.sim.search import run_seeds, search
 
 #: Every run is as good as every other; these are the first.
@@ -25,10 +27,26 @@ print(*(simulate(seed).digest for seed in range(40, 52)))
 REGRESSIONS = (1726, 1898, 1973, 20874)
 
 
+def with_changes(drawn: Profile) -> Profile:
+    """The same run, in which members come, go and are replaced."""
+    return replace(drawn, spares=drawn.spares or 2, faults=drawn.faults | set(CHANGES))
+
+
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_a_seed_that_once_failed_holds(seed: int) -> None:
-    verdict = simulate(seed)
+    # As the runs were when members did not change.
+    verdict = simulate(seed, focus=lambda drawn: replace(drawn, spares=0, faults=drawn.faults - set(CHANGES)))
     assert verdict.failure is None, f"{verdict.command}: {verdict.failure}"
+
+
+#: These found faults of changing members, with every kind of change switched on.
+CHANGES_REGRESSIONS = (3, 21, 29, 31, 34, 39, 40, 44, 54, 56, 1055, 1270)
+
+
+@pytest.mark.parametrize("seed", CHANGES_REGRESSIONS)
+def test_members_change_where_they_once_could_not(seed: int) -> None:
+    verdict = simulate(seed, focus=with_changes)
+    assert verdict.failure is None, verdict.failure
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, _SLICE))
@@ -40,6 +58,7 @@ def test_everything_holds(first: int) -> None:
     assert tally.commands > 30 * _SLICE
     assert tally.faults > 5 * _SLICE
     assert tally.answers > 0.8 * tally.commands
+    assert tally.changes > _SLICE // 5
 
 
 def digests(hash_seed: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from smrx.sim import simulate
 from smrx.sim.network import Network
-from smrx.sim.profile import FAULTS, draw
+from smrx.sim.profile import CHANGES, FAULTS, draw
 from smrx.sim.world import World, chance
 
 #: These are conditions of the whole storm, not events of it.
@@ -20,6 +20,25 @@ def test_a_fault_alone_happens_and_is_survived(name: str) -> None:
     if name not in BACKGROUND:
         assert verdict.faults > 2
         assert any(f"fault: {name}" in line for line in verdict.timeline.lines(None))
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_members_alone_is_done(name: str, durable: bool) -> None:
+    verdict = simulate(
+        11, focus=lambda drawn: replace(drawn, nodes=3, spares=2, durable=durable, faults=frozenset({name}))
+    )
+    assert verdict.failure is None
+    # A node that joins learns first; one that is replaced goes first, and then learns.
+    assert verdict.changes >= {"join": 4, "leave": 1, "replace": 3}[name]
+
+
+def test_some_seeds_change_members_and_the_others_are_as_they_were() -> None:
+    profiles = [draw(seed) for seed in range(200)]
+    changing = [profile for profile in profiles if profile.faults & set(CHANGES)]
+    assert 50 < len(changing) < 110
+    assert {profile.spares for profile in profiles} == {0, 1, 2}
+    assert all((profile.spares > 0) == ("join" in profile.faults) for profile in profiles)
 
 
 def test_every_seed_draws_some_of_the_faults() -> None:
