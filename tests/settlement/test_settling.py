@@ -1,7 +1,10 @@
 """The parts between the feed and the disk: the books' store, sinks that fail for a while, alarms and their hook."""
 
+import errno
 import json
 import logging
+import os
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -68,6 +71,40 @@ def test_new_books_replace_a_long_journal(tmp_path: Path, monkeypatch: pytest.Mo
     assert saved["books_sequence"] > 1000
     assert saved["journal_bytes"] < 64 << 10
     assert len(list((tmp_path / "books").glob("*.bin"))) == 2
+    check(tmp_path, events)
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_journal_that_cannot_be_synced_ahead_stops_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    """The kernel tells such an error once: whoever syncs ahead must pass it on."""
+    events = market_events()
+    sync, left = os.fsync, [3]
+
+    def failing(file: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 50)
+    wrap = (lambda sink: RetryingSink(sink, first_pause=0.0)) if patient else (lambda sink: sink)
+    verifier = Settling("local", str(tmp_path / "books"), [CsvSink(tmp_path)], wrap)
+    verifier.open()
+    if not patient:
+        with pytest.raises(SinkError, match="Input/output error"):
+            verifier.take(events, lambda command: 7)
+        assert verifier.checkpoints == 2
+        verifier.close()
+        verifier = Settling("local", str(tmp_path / "books"), [CsvSink(tmp_path)])
+        verifier.open()
+    verifier.take(events[verifier.ledger.sequence :], lambda command: 7)
+    verifier.commit(lambda command: 7)
+    assert left[0] <= 0
+    verifier.close()
     check(tmp_path, events)
 
 
