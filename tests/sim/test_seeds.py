@@ -12,7 +12,7 @@ from smrx.sim.profile import CHANGES, Profile
 from smrx.sim.search import run_seeds, search
 
 #: Every run is as good as every other; these are the first.
-SEEDS = 800
+SEEDS = 1_000
 _SLICE = 50
 
 _DIGESTS = """
