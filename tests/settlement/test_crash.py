@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from smrx.engine.codes import EventKind
 from smrx.settlement import settling, store
+from smrx.settlement.books.entry import warm_up
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.readers import Reader
 from smrx.settlement.settling import Settling
@@ -146,6 +147,13 @@ def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dyin
 
 
 @pytest.mark.usefixtures("often")
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """Compile once here: a child that is killed while it compiles would never get further."""
+    warm_up()
+
+
+@pytest.mark.usefixtures("compiled")
 def test_every_trade_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
     events = market_events()
     kills = 0
@@ -176,6 +184,7 @@ def trades_of(reader: Reader) -> list[tuple[int, int]]:
 
 
 @pytest.mark.usefixtures("often")
+@pytest.mark.usefixtures("compiled")
 def test_several_sinks_hold_the_same_trades_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
     events = market_events()
     events = events[: whole_commands(events, 1500)]
