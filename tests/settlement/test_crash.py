@@ -146,7 +146,6 @@ def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dyin
     pytest.fail(f"expected {CRASHES} crashes, found {crashes}")
 
 
-@pytest.mark.usefixtures("often")
 @pytest.fixture(scope="module")
 def compiled() -> None:
     """Compile once here: a child that is killed while it compiles would never get further."""
