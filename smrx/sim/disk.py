@@ -181,7 +181,9 @@ def opened(
     disk: Disk, journal: type[DiskJournal], meta: MetaStore, cluster: str, node_id: int, step: Callable[[], None]
 ) -> DiskJournal:
     """The journal on a disk. Raises JournalError, or StorageFull where there is no room to begin one."""
-    return journal(SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined)
+    return journal(
+        SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.founder
+    )
 
 
 def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateMachine) -> None:
