@@ -197,12 +197,19 @@ def _print(config: Config, seen: Survey, as_json: bool) -> None:
                 "leader": seen.leader,
                 "compared_at": seen.compared_at,
                 "diverged": seen.diverged,
-                "nodes": [_as_json(node) for node in seen.nodes],
+                "nodes": [_as_json(node, seen.members) for node in seen.nodes],
             }
         )
         return
     output.print_table(_COLUMNS, map(_row, seen.nodes), empty="no nodes")
     for node in seen.nodes:
+        if seen.members is not None and node.node_id not in seen.members:
+            members = ", ".join(map(str, sorted(seen.members)))
+            click.echo(
+                f"node {node.node_id}: no member (the members are {members}): it was removed, or not added yet; stop "
+                f"it, or see `smrx cluster add {node.node_id}`"
+            )
+            continue
         if node.status is None:
             continue
         found = [f"node {other} diverged at command {first}" for other, first in node.status.diverged.items()]
@@ -224,11 +231,12 @@ def _row(seen: Seen) -> list[object]:
     ]
 
 
-def _as_json(seen: Seen) -> dict[str, Any]:
+def _as_json(seen: Seen, members: frozenset[int] | None) -> dict[str, Any]:
     """One node as a program reads it; a hash as text, because JSON numbers lose its low bits in many readers."""
     told: dict[str, Any] = {
         "node_id": seen.node_id,
         "reachable": seen.status is not None,
+        "member": None if members is None else seen.node_id in members,
         "agreement": str(seen.agreement),
         "agreement_sequence": seen.at,
         "verdict": seen.verdict,

@@ -54,6 +54,12 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[Seen, ...]
 
     @property
+    def members(self) -> frozenset[int] | None:
+        """Those that belong to the cluster, as its leader says; None if nobody leads."""
+        status = next((seen.status for seen in self.nodes if seen.node_id == self.leader), None)
+        return None if status is None else frozenset((*status.voters, *status.learners))
+
+    @property
     def diverged(self) -> bool:
         """Whether any node's state is known to be another than the majority's."""
         return any(seen.agreement is Agreement.DIVERGED for seen in self.nodes)

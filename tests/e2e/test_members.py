@@ -69,9 +69,11 @@ def test_a_dead_node_is_replaced_by_an_empty_one(make_cluster: MakeCluster) -> N
         cluster.kill(dead)
         shutil.rmtree(cluster.config.node_dir(dead))
         smrx(cluster, "cluster", "remove", str(dead))
+        assert f"node {dead}: no member (the members are" in smrx(cluster, "cluster", "status")
         cluster.start_node(dead)
         smrx(cluster, "cluster", "add", str(dead))
         status = json.loads(smrx(cluster, "cluster", "status", "--json"))
+        assert all(node["member"] for node in status["nodes"])
         assert [node["verdict"].split()[0] for node in status["nodes"]] == ["AGREE"] * 3
     check(cluster, running)
 

@@ -159,7 +159,7 @@ FOUND = [
         40,
         "refuses a disk",
     ),
-    Fault("10", "counts every vote", REAL.but(replica=stock.CountsEveryVote), 60, "a majority elects", five_nodes, 65),
+    Fault("10", "counts every vote", REAL.but(replica=stock.CountsEveryVote), 40, "a majority elects", five_nodes, 180),
     Fault("12", "floods while a snapshot is not ready", REAL.but(replica=stock.FloodsWhileNotReady), 40, "flood"),
     Fault("15", "leads on alone", REAL.but(replica=stock.LeadsOnAlone, timing=_LEADS_LONG), 60, "steps down"),
     Fault(
@@ -194,9 +194,10 @@ FOUND = [
         "",
         "two voters at once",
         REAL.but(replica=broken.TwoVotersAtOnce),
-        50,
+        40,
         "a majority commits|one membership|log agreement",
         growing_and_split,
+        200,
     ),
     Fault(
         "",
