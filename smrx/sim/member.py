@@ -373,7 +373,9 @@ class Member:
         """Put commands into the log; (index, term). Raises NotLeader."""
         sequence, state_hash = self.machine.position()
         entry = batches.encode(bodies, self._wall_ns(), sequence, state_hash)
-        return self.replica.submit(entry), self.replica.term
+        index = self.replica.submit(entry)
+        self._promises.entered(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
+        return index, self.replica.term
 
     def hand_over(self) -> None:
         """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
