@@ -37,7 +37,7 @@ _HANDSHAKE_MS: Final = 3_000
 _KEY_SECONDS: Final = 1.0
 #: For what a node that is removed is told last.
 _LAST_WORDS_MS: Final = 500
-_ZAP_DOMAIN: Final = "raft"
+ZAP_DOMAIN: Final = "raft"
 
 
 class Header(NamedTuple):
@@ -239,7 +239,7 @@ class ZmqTransport(PeerTransport):
         self._keys = keys
         self._key_number: dict[int, int] = {}
         self._next_key_at = 0.0
-        self._members = None if keys is None else _Members(keys)
+        self._members = None if keys is None else AllowList(keys)
         self._doorman = None if self._members is None else _doorman(context, self._members)
         self._inbox = context.socket(zmq.ROUTER)
         try:
@@ -249,7 +249,7 @@ class ZmqTransport(PeerTransport):
                 self._inbox.curve_secretkey = keys.own.secret.encode("ascii")
                 self._inbox.curve_publickey = keys.own.public.encode("ascii")
                 self._inbox.curve_server = True
-                self._inbox.zap_domain = _ZAP_DOMAIN.encode("ascii")
+                self._inbox.zap_domain = ZAP_DOMAIN.encode("ascii")
             self._inbox.bind(bind)
         except zmq.ZMQError:
             self.close()
@@ -362,7 +362,7 @@ class ZmqTransport(PeerTransport):
         return True
 
 
-class _Members:
+class AllowList:
     """Answers ZeroMQ's question who may come in: holders of the cluster file's keys."""
 
     def __init__(self, keys: LinkKeys) -> None:
@@ -372,14 +372,14 @@ class _Members:
         """Whether the holder of a public key, in Z85, is a member."""
         # Asked by another thread: a copy, for members come and go.
         known = {public for peer in tuple(self._keys.peers.values()) for public in peer}
-        return domain == _ZAP_DOMAIN and key.decode("ascii", "replace") in known
+        return domain == ZAP_DOMAIN and key.decode("ascii", "replace") in known
 
 
-def _doorman(context: "zmq.Context[zmq.Socket[bytes]]", members: _Members) -> ThreadAuthenticator:
+def _doorman(context: "zmq.Context[zmq.Socket[bytes]]", members: AllowList) -> ThreadAuthenticator:
     """A started authenticator; there can be one a context."""
     doorman = ThreadAuthenticator(context)
     doorman.start()
-    doorman.configure_curve_callback(domain=_ZAP_DOMAIN, credentials_provider=members)
+    doorman.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=members)
     return doorman
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.config import Timing
-from smrx.consensus import NotLeader, PeerTransport
+from smrx.consensus import ConsensusError, NotLeader
 from smrx.consensus.disk_journal import JournalError
-from smrx.consensus.messages import AppendReply, Body
 from smrx.consensus.storage import StorageFull
 from smrx.node.gateway import Route
 from smrx.sim.checker import Checker, Violation
@@ -23,20 +22,18 @@ from smrx.sim.parts import Parts
 from smrx.sim.profile import Profile
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
+from smrx.sim.transport import CLUSTER
 from smrx.sim.watched import WatchedMachine
 from smrx.sim.world import World
 from smrx.wire import batches
 from smrx.wire.frames import FrameKind, LeaderHint
 
-CLUSTER: Final = "simulation"
 #: Clients have the numbers from here on; nodes those below.
 FIRST_CLIENT: Final = 100
 #: A turn begins this long after what it was waited for: a real one is woken by a timer of whole milliseconds.
 _WAKE_SECONDS: Final = 0.0005
 #: What waits at a socket of a node that does not read is bounded.
 _INBOX: Final = 256
-#: Messages that one turn may post; more is a loop that feeds itself.
-_FLOOD: Final = 5_000
 _NEVER: Final = float("inf")
 _DELIVERY: Final = struct.Struct("<IIQ")
 #: Where a frame's header says what kind it is.
@@ -48,30 +45,8 @@ class Crash(BaseException):
     """The process dies here. Not an Exception: nothing of the node may catch it."""
 
 
-class SimulatedTransport(PeerTransport):
-    """Hands frames to the simulated network, each a step at which the process may die."""
-
-    def __init__(self, member: "Member", peers: list[int]) -> None:
-        super().__init__(cluster=CLUSTER, node_id=member.id, peers=peers, incarnation=member.meta.incarnation)
-        #: Messages posted in this turn.
-        self.posted = 0
-        self._member = member
-
-    def _transmit(self, peer: int, frame: bytes) -> bool:
-        self._member.transmit(peer, frame)
-        return True
-
-    def post(self, peer: int, body: Body) -> None:
-        """Put a message into the outbox, and notice one that fills it for ever."""
-        self.posted += 1
-        if self.posted > _FLOOD:
-            raise Violation(f"flood: node {self.node_id} posts more than {_FLOOD} messages in one turn")
-        if isinstance(body, AppendReply) and body.success and body.next_index - 1 > self._member.journal.last_index:
-            raise Violation(
-                f"an honest word: node {self.node_id} acknowledges entry {body.next_index - 1}, and has no more than "
-                f"{self._member.journal.last_index}"
-            )
-        super().post(peer, body)
+class OutOfMemory(MemoryError):
+    """The state machine could not finish an entry, for a reason that lies in no command."""
 
 
 class Member:
@@ -108,6 +83,8 @@ class Member:
         self.fuse: int | None = None
         #: Whether it dies with the next message of an election that it sends.
         self.dies_at_election = False
+        #: Whether its memory is short once, when its machine applies something: before or after that is done.
+        self.short_before = self.short_after = False
         #: Called when it has died.
         self.on_crash: Callable[[], None] = lambda: None
         #: What a turn takes.
@@ -128,6 +105,7 @@ class Member:
         self._busy_until = 0.0
         self._inbox: list[tuple[int, bytes]] = []
         self._orders: list[tuple[int, bytes]] = []
+        self._knocks: list[tuple[str, bytes]] = []
         network.join(node_id, self._deliver)
 
     # Its life.
@@ -136,7 +114,7 @@ class Member:
         """Start the process, with what is durable and nothing else; False if it died, or refused, at the start."""
         self.life += 1
         self.fuse = None
-        self.dies_at_election = False
+        self.dies_at_election = self.short_before = self.short_after = False
         self._busy_until = 0.0
         self._turn_at = _NEVER
         self._led_term: int | None = None
@@ -161,7 +139,7 @@ class Member:
         self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
         snapshots: SimulatedSnapshots | None = None
         if profile.durable:
-            snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+            snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._chance, self.step)
             try:
                 self._restart()
             except JournalError as error:
@@ -171,19 +149,19 @@ class Member:
                 self.disk.wipe()
                 self._promises.lost_memory(self.id)
                 self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
-                snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+                snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._chance, self.step)
                 self._restart()
         else:
             self.journal = parts.journal()
             self._promises.lost_memory(self.id)
         self.gateway = parts.gateway(self.id, profile.pending_commands)
         peers = [node for node in self.file if node != self.id]
-        self.transport = SimulatedTransport(self, peers)
+        self.transport = parts.transport(self, peers, self.meta.incarnation)
         self._promises.started(self.id)
         self.replica = parts.replica(
             self.id,
             peers,
-            WatchedMachine(self.machine, self.id, self.journal, self._checker, self._promises),
+            self._watched(),
             self.transport,
             self.meta,
             self.journal,
@@ -197,10 +175,25 @@ class Member:
 
     def _restart(self) -> None:
         self.journal = opened(self.disk, self._parts.disk_journal, self.meta, CLUSTER, self.id, self.step)
-        looking_on = WatchedMachine(self.machine, self.id, self.journal, self._checker, self._promises)
-        restart(self.disk, self.journal, self.meta, looking_on)
+        restart(self.disk, self.journal, self.meta, self._watched())
         for entry in self.machine.take_applied():
             self._checker.applied(self.id, entry)
+
+    def _watched(self) -> WatchedMachine:
+        return WatchedMachine(
+            self.machine, self.id, self.journal, self._checker, self._promises, self._take_snapshot, self._run_short
+        )
+
+    def _take_snapshot(self) -> bytes:
+        """What the replica gets to take a snapshot, for as long as a large state makes the loop stand still."""
+        self.pause(self._parts.snapshot_seconds(self._profile.state_bytes))
+        return self.machine.snapshot()
+
+    def _run_short(self, *, applied: bool) -> None:
+        """Memory may be short here, once."""
+        if self.short_after if applied else self.short_before:
+            self.short_before = self.short_after = False
+            raise OutOfMemory
 
     def crash(self) -> None:
         """Lose the process and everything that was not synced."""
@@ -208,6 +201,7 @@ class Member:
             self.up = False
             self._inbox.clear()
             self._orders.clear()
+            self._knocks.clear()
             self._timeline.note("node {} dies", self.id)
             self.on_crash()
 
@@ -261,7 +255,8 @@ class Member:
         """Whether it has lost what it promised to keep, or will have when it starts again."""
         if self._profile.durable:
             return self.disk.spoiled
-        return not self.up or not self.replica.holds_log or self.fuse is not None or self.dies_at_election
+        may_die = self.fuse is not None or self.dies_at_election or self.short_before or self.short_after
+        return not self.up or not self.replica.holds_log or may_die
 
     # Its loop.
 
@@ -281,6 +276,12 @@ class Member:
         elif len(self._orders) < _INBOX:
             self._orders.append((source, frame))
         self.wake(self._world.now)
+
+    def knock(self, key: str, frame: bytes) -> None:
+        """Somebody who may be no member, with a key of his own, says something at the door."""
+        if self.up and len(self._knocks) < _INBOX:
+            self._knocks.append((key, frame))
+            self.wake(self._world.now)
 
     def _turn_due(self, time: float, life: int) -> None:
         if not self.up or life != self.life or time != self._turn_at:
@@ -305,10 +306,14 @@ class Member:
         except Exception as error:
             if isinstance(error.__cause__, Violation):
                 raise error.__cause__ from None
+            if isinstance(error, ConsensusError) and isinstance(error.__cause__, OutOfMemory):
+                self._timeline.note("node {} stops: {}", self.id, str(error))
+                self.crash()
+                return
             raise Violation(f"node {self.id} stopped: {error!r}") from error
         self._look()
         if self.pace:
-            self._busy_until = clock.time + self.pace
+            self.pause(self.pace)
         self.wake(max(clock.true(self.replica.next_deadline()), clock.time) + _WAKE_SECONDS)
 
     def _turn(self) -> None:
@@ -320,6 +325,8 @@ class Member:
             self._timeline.message(source, self.id, frame)
             self._promises.hears(self.id, source, self._world.clock())
             self.transport.receive(frame)
+        while self._knocks:
+            self.transport.knock(*self._knocks.pop(0))
         orders, self._orders = self._orders, []
         hint, fenced = self.hint(), self.replica.agreement.fenced
         for source, frame in orders:
@@ -366,7 +373,9 @@ class Member:
         """Put commands into the log; (index, term). Raises NotLeader."""
         sequence, state_hash = self.machine.position()
         entry = batches.encode(bodies, self._wall_ns(), sequence, state_hash)
-        return self.replica.submit(entry), self.replica.term
+        index = self.replica.submit(entry)
+        self._promises.entered(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
+        return index, self.replica.term
 
     def hand_over(self) -> None:
         """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""

@@ -81,6 +81,20 @@ class Operator:
             spare.append((len(voters) - 1) // 2 - len(lost & (members.ids - {gone})))
         return min(spare)
 
+    @property
+    def voters(self) -> frozenset[int]:
+        """Who has a vote, as far as is known to be committed."""
+        return self._electorate.newest.voters
+
+    def may_leave(self, member: Member) -> bool:
+        """Whether a member can go: enough first nodes stay, enough nodes keep what they know, no change waits."""
+        stay = [node for node in self.file if node <= self._profile.nodes and node != member.id]
+        return not self._busy and len(stay) >= _STAY and self._to_lose_without(member.id) >= 0
+
+    def read_members(self) -> None:
+        """Write the cluster file anew: without those who are no members any more."""
+        self.file &= self._ids()
+
     # The changes.
 
     def join(self) -> None:
@@ -163,7 +177,7 @@ class Operator:
                 if member.id in membership.voters and leader is self._settled_leader():
                     return
                 if member.id not in membership.ids:
-                    self._ask(leader, partial(leader.replica.add_member, NodeConfig(id=member.id, port=member.id)))
+                    self.ask(leader, partial(leader.replica.add_member, NodeConfig(id=member.id, port=member.id)))
             yield
 
     def _wipe(self, member: Member) -> None:
@@ -208,10 +222,11 @@ class Operator:
                     with contextlib.suppress(NotLeader, ValueError):
                         leader.hand_over()
                 elif self._to_lose_without(member.id) >= 0:
-                    self._ask(leader, partial(leader.replica.remove_member, member.id))
+                    self.ask(leader, partial(leader.replica.remove_member, member.id))
             yield
 
-    def _ask(self, leader: Member, change: Callable[[], int]) -> None:
+    def ask(self, leader: Member, change: Callable[[], int]) -> None:
+        """Ask a leader to change the members; it may say no."""
         with contextlib.suppress(NotLeader, MembershipError):
             leader.call(change)
             self._timeline.note("node {} is asked to change the members", leader.id)

@@ -9,12 +9,17 @@ from typing import Final
 
 from smrx.consensus import MemoryJournal, Replica, messages
 from smrx.consensus.membership import decode
-from smrx.consensus.messages import AppendReply, RequestVote, Vote
+from smrx.consensus.messages import AppendEntries, AppendReply, RequestVote, Vote
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.electorate import Electorate, majority
 
 #: A turn and its timer.
 _SLACK_SECONDS: Final = 0.1
+#: What an entry may be larger than its commands: a header, half of it to spare.
+_ENTRY_BYTES: Final = 64
+#: What an entry takes on the wire beside its bytes (their number, term and index), and a message beside its entries.
+_PLACE_BYTES: Final = 24
+_FRAME_BYTES: Final = 160
 
 
 class Promises:
@@ -65,12 +70,28 @@ class Promises:
         if isinstance(body, RequestVote):
             self._vote(node, node, envelope.term)
             return True
+        if isinstance(body, AppendEntries):
+            self._check_size(node, body, frame)
+            return False
         if isinstance(body, AppendReply) and body.success and not envelope.flags & messages.LEARNER:
             term = journal.term_at(body.next_index - 1)
             if term is not None:
                 self._acknowledged.setdefault(node, {})[body.next_index - 1] = term
                 self._newest[node] = max(self._newest.get(node, (0, 0)), (body.next_index - 1, term))
         return False
+
+    def entered(self, node: int, entry: bytes, commands: int) -> None:
+        """A leader put an entry of so many bytes of commands into its log."""
+        if len(entry) > commands + _ENTRY_BYTES:
+            raise Violation(
+                f"a small log: node {node} makes {len(entry)} bytes of {commands} bytes of commands, where {_ENTRY_BYTES} "
+                "more are enough"
+            )
+
+    def _check_size(self, node: int, body: AppendEntries, frame: bytes) -> None:
+        most = sum([len(entry) for entry, _, _ in body.entries]) + _PLACE_BYTES * len(body.entries) + _FRAME_BYTES
+        if len(frame) > most:
+            raise Violation(f"a small log: node {node} sends {len(frame)} bytes where {most} are enough for the entries")
 
     def _vote(self, node: int, candidate: int, term: int) -> None:
         first = self._votes.setdefault((term, node, self._replaced.get(node, 0)), candidate)

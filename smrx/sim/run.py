@@ -20,6 +20,7 @@ from smrx.sim.client import Client
 from smrx.sim.electorate import Electorate, majority
 from smrx.sim.faults import Storm
 from smrx.sim.member import FIRST_CLIENT, Member
+from smrx.sim.mishaps import Mishaps
 from smrx.sim.network import Network
 from smrx.sim.operator import Operator
 from smrx.sim.parts import REAL, Parts
@@ -35,6 +36,8 @@ _ANSWER_SECONDS: Final = 30.0
 _EQUAL_SECONDS: Final = 10.0
 _SETUP_SECONDS: Final = 6.0
 _BARRIER_SECONDS: Final = 0.05
+#: Election timeouts in which nothing happens but snapshots.
+_REST_TIMEOUTS: Final = 2
 
 _WAITING_FOR_STATE: Final = "waiting for a majority that holds state"
 
@@ -84,7 +87,7 @@ def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile]
             failure,
             run.checker.commands,
             run.checker.answered,
-            run.storm.counted,
+            run.storm.counted + run.mishaps.counted,
             run.electorate.changes,
             world.seconds,
             run.stands_still,
@@ -160,6 +163,15 @@ class _Run:
             profile=profile,
             chance=chance("faults", seed),
         )
+        self.mishaps = Mishaps(
+            world=world,
+            network=self._network,
+            members=self._members,
+            operator=self._operator,
+            timeline=self.timeline,
+            profile=profile,
+            chance=chance("mishap", seed),
+        )
         self._barrier: tuple[Member, int, int] | None = None
 
     def go(self) -> None:
@@ -173,8 +185,10 @@ class _Run:
         if not self._profile.early:
             self._world.run_until(self._world.now + _SETUP_SECONDS, lambda: not venue.unanswered)
         self.storm.begin()
+        self.mishaps.begin()
         self._trade()
         self._world.run_until(self._world.now + self._profile.storm_seconds)
+        self.mishaps.end()
         self.storm.end()
         self.timeline.note("the storm is over")
         if not self._recover():
@@ -182,6 +196,8 @@ class _Run:
         self._answer()
         self._close()
         self._compare()
+        if self._profile.state_bytes:
+            self._rest()
 
     def _trade(self) -> None:
         """The next request of some trader, for as long as the run lasts."""
@@ -271,6 +287,20 @@ class _Run:
             self.checker.check_hashes(member.id, member.machine)
         self.checker.check_machines((member.id, member.machine) for member in members)
 
+    def _rest(self) -> None:
+        """Every node takes a snapshot, and nothing else happens: whoever leads goes on leading."""
+        members = self._current()
+        leading = [(member.id, member.replica.term) for member in members if member.replica.is_leader]
+        for member in members:
+            member.replica.compact()
+        self._world.run_until(self._world.now + _REST_TIMEOUTS * self._timing.election_max_ms / 1000)
+        leads = [(member.id, member.replica.term) for member in members if member.replica.is_leader]
+        if leads != leading:
+            raise Violation(
+                f"no election for a snapshot: {_leaders(leading)} before every node took one, and {_leaders(leads)} "
+                "after it, though nothing else happened"
+            )
+
     def _current(self) -> list[Member]:
         """The members of the moment."""
         return [member for member in self._members if member.id in self.electorate.newest.ids]
@@ -282,3 +312,7 @@ class _Run:
             for member in self._members
             if member.up
         )
+
+
+def _leaders(leading: list[tuple[int, int]]) -> str:
+    return " and ".join(f"node {node} led term {term}" for node, term in leading) or "no node led"

@@ -8,12 +8,14 @@ from smrx.config import NodeConfig
 from smrx.consensus import NotLeader, Replica, disk_journal
 from smrx.consensus.disk_journal import DiskJournal
 from smrx.consensus.membership import Membership, MembershipError, encode
+from smrx.consensus.messages import Envelope
 from smrx.consensus.snapshots import Snapshot
 from smrx.engine.codes import OutcomeStatus
 from smrx.engine.records import OUTCOME
 from smrx.node.gateway import Gateway, Reply
 from smrx.node.machine import ExchangeMachine
 from smrx.sim.parts import SimulatedMeta
+from smrx.sim.transport import SimulatedTransport
 from smrx.wire import batches, frames
 from smrx.wire.frames import Frame
 
@@ -161,6 +163,20 @@ class AnswersBeforeCommit(Gateway):
         for name in ("session_id", "request_id"):
             outcomes[name] = commands[name]
         self._replies.append(Reply(identity, frames.encode_outcomes(outcomes, frame.correlation)))
+
+
+class LetsAnybodyIn(SimulatedTransport):
+    """Row 5: whoever connects is whom his messages say he is."""
+
+    def _lets_in(self, key: str) -> bool:
+        return True
+
+
+class BelievesEveryEnvelope(SimulatedTransport):
+    """Row 5: a message is for this cluster, and of a member, because it is here."""
+
+    def _fault(self, envelope: Envelope) -> str | None:
+        return None if envelope.sender in self._nodes else super()._fault(envelope)
 
 
 class ForgetsVotesAndLives(ForgetsVotes):

@@ -15,7 +15,7 @@ import pytest
 
 from smrx.config import Timing
 from smrx.sim import REAL, Parts, simulate
-from smrx.sim.profile import CHANGES, Profile
+from smrx.sim.profile import CHANGES, LARGE_STATE_BYTES, Profile
 from tests.consensus import stock
 from tests.sim import broken
 
@@ -97,6 +97,41 @@ def growing_and_split(drawn: Profile) -> Profile:
     )
 
 
+def some_mishap(name: str) -> Focus:
+    """A small storm, and one kind of mishap as often as there may be."""
+
+    def focus(drawn: Profile) -> Profile:
+        return replace(
+            drawn,
+            nodes={"late acknowledgements": 5, "hasty changes": 4}.get(name, 3),
+            durable=True,
+            early=False,
+            storm_seconds=4.0,
+            order_seconds=0.05,
+            faults=frozenset({name, "wall clock"}),
+        )
+
+    focus.__name__ = name
+    return focus
+
+
+strangers = some_mishap("stranger")
+memory_runs_short = some_mishap("out of memory")
+
+
+def large_state(drawn: Profile) -> Profile:
+    """A state that takes time to copy, and no snapshot of it before everything else is done."""
+    return replace(
+        some_mishap("large state")(drawn),
+        state_bytes=LARGE_STATE_BYTES,
+        compaction_entries=10_000,
+        snapshot_commands=10_000,
+    )
+
+
+late_acknowledgements = some_mishap("late acknowledgements")
+hasty_changes = some_mishap("hasty changes")
+
 _LEADS_LONG = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=30_000)
 _STANDS_TOGETHER = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=640, leader_fallback_ms=450)
 
@@ -134,6 +169,56 @@ FOUND = [
         60,
         "acknowledged stays",
         lagging_followers,
+    ),
+    Fault(
+        "4",
+        "goes on after a failure",
+        REAL.but(replica=stock.GoesOnAfterFailure),
+        20,
+        "one state",
+        memory_runs_short,
+    ),
+    Fault("5", "lets anybody in", REAL.but(transport=broken.LetsAnybodyIn), 20, "majority|log|one", strangers),
+    Fault(
+        "5",
+        "believes every envelope",
+        REAL.but(transport=broken.BelievesEveryEnvelope),
+        20,
+        "majority|log|one",
+        strangers,
+    ),
+    Fault(
+        "9",
+        "counts stale acknowledgements",
+        REAL.but(replica=stock.CountsStaleAcknowledgements),
+        20,
+        "a majority commits",
+        late_acknowledgements,
+    ),
+    Fault(
+        "13",
+        "pickles the state on the loop",
+        REAL.but(snapshot_seconds=stock.pickled),
+        20,
+        "for a snapshot",
+        large_state,
+    ),
+    Fault(
+        "14",
+        "splits large entries",
+        REAL.but(replica=stock.SplitsLargeEntries),
+        20,
+        "progress|one state|answers",
+        small_messages,
+    ),
+    Fault("18", "pickles commands", REAL.but(replica=stock.Pickles), 5, "a small log"),
+    Fault(
+        "",
+        "changes too early",
+        REAL.but(replica=broken.ChangesTooEarly),
+        20,
+        "majority|one membership|log agreement",
+        hasty_changes,
     ),
     Fault(
         "6", "two resets chase each other", REAL.but(replica=stock.StockRow6), 200, "one state|progress", small_messages
