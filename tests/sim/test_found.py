@@ -54,6 +54,12 @@ def lagging_followers(drawn: Profile) -> Profile:
     )
 
 
+def slow_transfers(drawn: Profile) -> Profile:
+    """Snapshots in many pieces, to nodes that die, from leaders that go."""
+    faults = lagging_followers(drawn).faults | {"isolate", "crash", "hand over"}
+    return replace(lagging_followers(drawn), order_seconds=0.02, chunk_bytes=1500, faults=faults)
+
+
 def contested_elections(drawn: Profile) -> Profile:
     """Nodes that stand at nearly the same time, messages that take long, voters that die."""
     return replace(
@@ -299,6 +305,15 @@ FOUND = [
         "a majority commits|progress",
         changing_members,
     ),
+    Fault(
+        "",
+        "keeps the log for the dead",
+        REAL.but(replica=broken.KeepsForTheDead),
+        20,
+        "a bounded log",
+        slow_transfers,
+        20,
+    ),
 ]
 
 NOT_SHOWN = {
@@ -329,7 +344,8 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
-        five_nodes, small_messages, lagging_followers, contested_elections, changing_members, growing_and_split
+        five_nodes, small_messages, lagging_followers, slow_transfers, contested_elections, changing_members,
+        growing_and_split,
     ):  # fmt: skip
         for seed in range(8):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
