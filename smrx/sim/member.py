@@ -23,6 +23,7 @@ from smrx.sim.profile import Profile
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
 from smrx.sim.transport import CLUSTER
+from smrx.sim.versions import PRESENT, Versions
 from smrx.sim.watched import WatchedMachine
 from smrx.sim.world import World
 from smrx.wire import batches
@@ -58,6 +59,7 @@ class Member:
         file: list[int],
         *,
         world: World,
+        versions: Versions,
         network: Network,
         checker: Checker,
         promises: Promises,
@@ -73,6 +75,8 @@ class Member:
         #: Whether the process runs, or would if it had not died; and whether somebody starts it when it has.
         self.in_service = False
         self.starts_again = True
+        #: Of the program; see versions.
+        self.version = PRESENT
         self.disk = Disk(chance)
         self.network = network
         self.meta = parts.meta()
@@ -93,6 +97,7 @@ class Member:
         self.offset = 0.0
         self.wall_ns = 0
         self._world = world
+        self._versions = versions
         self._checker = checker
         self._promises = promises
         self._timeline = timeline
@@ -123,7 +128,7 @@ class Member:
         self._mending = self.disk.spoiled
         self.disk.tears = False
         self.meta.begin()
-        self._world.clock.view(self.rate, self.offset)
+        self.at_work()
         self._timeline.note("node {} starts, life {}, term {}", self.id, self.life, self.meta.term)
         try:
             self._open()
@@ -133,6 +138,11 @@ class Member:
         self.up = True
         self.wake(self._world.now)
         return True
+
+    def at_work(self) -> None:
+        """From now on the clock is this node's, and entries are read as its program reads them."""
+        self._world.clock.view(self.rate, self.offset)
+        self._versions.view(self.version)
 
     def _open(self) -> None:
         profile, parts = self._profile, self._parts
@@ -291,7 +301,7 @@ class Member:
             self.wake(self._busy_until)
             return
         clock = self._world.clock
-        clock.view(self.rate, self.offset)
+        self.at_work()
         try:
             self._turn()
         except Crash:
@@ -372,7 +382,9 @@ class Member:
     def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
         """Put commands into the log; (index, term). Raises NotLeader."""
         sequence, state_hash = self.machine.position()
-        entry = batches.encode(bodies, self._wall_ns(), sequence, state_hash)
+        entry = self._parts.formats.write(
+            batches.encode(bodies, self._wall_ns(), sequence, state_hash), self.version
+        )
         index = self.replica.submit(entry)
         self._promises.entered(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
         return index, self.replica.term
@@ -383,7 +395,7 @@ class Member:
 
     def call(self, request: Callable[[], int]) -> None:
         """Let an operator's request reach the replica between two turns."""
-        self._world.clock.view(self.rate, self.offset)
+        self.at_work()
         request()
         self.wake(self._world.now)
 

@@ -19,6 +19,7 @@ from smrx.sim.profile import MISHAPS, Profile
 from smrx.sim.stranger import Ear, lie
 from smrx.sim.timeline import Timeline
 from smrx.sim.transport import key_of
+from smrx.sim.versions import NEXT, PRESENT
 from smrx.sim.world import World
 
 #: Mean time between two of them.
@@ -63,6 +64,7 @@ class Mishaps:
         does: dict[str, Callable[[], None]] = {
             "stranger": self._stranger,
             "out of memory": self._out_of_memory,
+            "upgrade": self._upgrade,
             "late acknowledgements": partial(self._arrange, self._late_acknowledgements),
             "hasty changes": partial(self._arrange, self._hasty_changes),
         }
@@ -79,8 +81,13 @@ class Mishaps:
         self._active = False
         if self._arranged is not None:
             self._arranged.close()
+        upgraded = any(member.version != PRESENT for member in self._members)
         for member in self._members:
             member.short_before = member.short_after = False
+            if upgraded and member.in_service and member.version == PRESENT:
+                # What was begun is done: from now on all are of one version.
+                member.version = NEXT
+                member.crash()
 
     def _next(self) -> None:
         if self._choices:
@@ -127,6 +134,14 @@ class Mishaps:
                 member.short_before = True
             else:
                 member.short_after = True
+
+    def _upgrade(self) -> None:
+        """A node stops, and starts again as the next version of the program, in disk mode: with what it had."""
+        nodes = [member for member in self._members if member.up and member.version == PRESENT]
+        if nodes and self._profile.durable:
+            member = self._chance.choice(nodes)
+            member.version = NEXT
+            member.crash()
 
     # Coincidences.
 

@@ -10,6 +10,7 @@ from smrx.consensus.disk_journal import DiskJournal
 from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 from smrx.sim.transport import SimulatedTransport
+from smrx.sim.versions import Formats
 
 #: What a fork makes the loop wait, up to 2 GiB of state: the longest measured by `smrx bench` of smrx/consensus.
 _FORK_SECONDS: Final = 0.0035
@@ -94,6 +95,8 @@ class Parts:
     keeps_snapshots: bool = True
     #: Seconds that the loop stands still for a snapshot of so many bytes.
     snapshot_seconds: Callable[[int], float] = forked
+    #: What nodes of two versions make of each other's entries.
+    formats: Formats = Formats()
     #: Takes the place of the timing that the seed draws.
     timing: Timing | None = None
 

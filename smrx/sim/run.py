@@ -27,6 +27,7 @@ from smrx.sim.parts import REAL, Parts
 from smrx.sim.profile import Profile, draw
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
+from smrx.sim.versions import Versions, several
 from smrx.sim.world import World, chance, simulated
 
 #: A majority that is connected makes progress within so many of the longest election timeouts.
@@ -71,8 +72,8 @@ class Verdict:
 def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile] = lambda drawn: drawn) -> Verdict:
     """Run one seed; what goes wrong is in the verdict, never raised. `focus` may change what the seed draws."""
     profile = focus(draw(seed))
-    with simulated(seed) as world:
-        run = _Run(seed, profile, parts, world)
+    with simulated(seed) as world, several(parts.formats) as versions:
+        run = _Run(seed, profile, parts, world, versions)
         failure = None
         try:
             run.go()
@@ -100,7 +101,7 @@ def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile]
 class _Run:
     """The parts of one run and the order in which they play."""
 
-    def __init__(self, seed: int, profile: Profile, parts: Parts, world: World) -> None:
+    def __init__(self, seed: int, profile: Profile, parts: Parts, world: World, versions: Versions) -> None:
         self.stands_still = False
         self.timeline = Timeline(world)
         self.checker = Checker(lambda: parts.machine(profile.event_ring, profile.outcome_ring))
@@ -116,6 +117,7 @@ class _Run:
                 node,
                 first,
                 world=world,
+                versions=versions,
                 network=self._network,
                 checker=self.checker,
                 promises=promises,
@@ -196,7 +198,7 @@ class _Run:
         self._answer()
         self._close()
         self._compare()
-        if self._profile.state_bytes:
+        if self._profile.state_bytes and self._profile.durable:
             self._rest()
 
     def _trade(self) -> None:
@@ -241,7 +243,7 @@ class _Run:
                 known = self._barrier
                 if known is not None and (known[0], known[2]) == (member, member.replica.term):
                     continue
-                self._world.clock.view(member.rate, member.offset)
+                member.at_work()
                 try:
                     index, term = member.submit_entry([])
                 except NotLeader:
@@ -301,16 +303,20 @@ class _Run:
             raise Violation(f"a bounded log: nodes keep so many entries for nobody, where {most} are enough: {lengths}")
 
     def _rest(self) -> None:
-        """Every node takes a snapshot, and nothing else happens: whoever leads goes on leading."""
-        members = self._current()
-        leading = [(member.id, member.replica.term) for member in members if member.replica.is_leader]
-        for member in members:
-            member.replica.compact()
+        """Whoever leads takes a snapshot, and nothing else happens: it goes on leading."""
+
+        def leaders() -> list[tuple[int, int]]:
+            return [(node.id, node.replica.term) for node in self._current() if node.up and node.replica.is_leader]
+
+        before = leaders()
+        for member in self._current():
+            if member.replica.is_leader:
+                member.replica.compact()
         self._world.run_until(self._world.now + _REST_TIMEOUTS * self._timing.election_max_ms / 1000)
-        leads = [(member.id, member.replica.term) for member in members if member.replica.is_leader]
-        if leads != leading:
+        after = leaders()
+        if before and after != before:
             raise Violation(
-                f"no election for a snapshot: {_leaders(leading)} before every node took one, and {_leaders(leads)} "
+                f"no election for a snapshot: {_leaders(before)} before one was taken there, and {_leaders(after)} "
                 "after it, though nothing else happened"
             )
 
@@ -328,4 +334,4 @@ class _Run:
 
 
 def _leaders(leading: list[tuple[int, int]]) -> str:
-    return " and ".join(f"node {node} led term {term}" for node, term in leading) or "no node led"
+    return " and ".join(f"node {node} led term {term}" for node, term in leading) or "nobody led"

@@ -15,6 +15,8 @@ from smrx.consensus.internals import now
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.messages import AppendEntries, AppendReply, Envelope, SnapshotChunk, Vote
 from smrx.consensus.snapshots import Snapshot, SnapshotStore
+from smrx.sim.versions import NEXT, PRESENT, Formats
+from smrx.wire import batches
 from smrx.wire.batches import VERSION
 
 #: Several times what pickle.dump into a GzipFile makes of 128-byte order records on one core of a Xeon (1.3 MB/s).
@@ -129,16 +131,17 @@ class CountsEveryVote(Replica):
 class SplitsLargeEntries(Replica):
     """Row 14: an entry as large as a batch travels in pieces; which is the last one, sender and receiver disagree on.
 
-    The library pickles the entry, cuts the pickle, and tells the last piece by the length of what was pickled.
+    The library pickles the entry (at protocol 2, in which bytes over 127 take twice the room), cuts the pickle, and tells
+    the last piece by the length of the entry.
     """
 
-    _received: bytes | str = b""
+    _received = b""
 
     def _post_append(self, peer: int, next_index: int, entries: list[LogEntry], **how: object) -> None:
         if len(entries) != 1 or len(entries[0][0]) < self.batch_bytes:
             super()._post_append(peer, next_index, entries, **how)  # type: ignore[arg-type]
             return
-        whole, (entry, index, term) = pickle.dumps(entries[0]), entries[0]
+        whole, (entry, index, term) = pickle.dumps(entries[0], protocol=2), entries[0]
         for at in range(0, len(whole), self.batch_bytes):
             if at == 0:
                 kind = _START
@@ -155,16 +158,14 @@ class SplitsLargeEntries(Replica):
             super()._on_append(peer, envelope, body)
             return
         piece = body.entries[0][0][3:]
-        try:
-            self._received = piece if kind == _START else self._received + piece  # type: ignore[operator]
-            if kind != _FINISH:
-                self._post(peer, AppendReply(self.last_index + 1, False, False, body.stream))
-                return
-            entry = pickle.loads(self._received)  # type: ignore[arg-type]
-            self._received = ""
-        except Exception:
-            # The library's thread logs it; what came is lost.
+        self._received = piece if kind == _START else self._received + piece
+        if kind != _FINISH:
+            self._post(peer, AppendReply(self.last_index + 1, False, False, body.stream))
             return
+        # Raises at every piece that is called the last one and is not: there the library's thread writes a line into its
+        # log and waits for the next message, and a node of ours ends.
+        entry = pickle.loads(self._received)
+        self._received = b""
         super()._on_append(peer, envelope, structs.replace(body, entries=[entry]))
 
 
@@ -209,6 +210,21 @@ class IgnoresVersions(Replica):
 
     def _check_entry(self, entry: bytes) -> None:
         pass
+
+
+class NumbersMethods(Formats):
+    """Row 17: an entry names a method by its place among the names of all, and the next version has one name more."""
+
+    _METHODS = {PRESENT: ("apply",), NEXT: ("amend", "apply")}
+
+    def write(self, entry: bytes, version: int) -> bytes:
+        number = VERSION + self._METHODS[version].index("apply")
+        return entry[:1] + bytes((number,)) + entry[2:]
+
+    def read(self, entry: bytes, version: int) -> bytes:
+        method = self._METHODS[version][entry[1] - VERSION]
+        # An amendment of nothing has no commands.
+        return entry[:1] + bytes((VERSION,)) + entry[2:] if method == "apply" else batches.encode([], 0, 0, 0)
 
 
 class Pickles(Replica):

@@ -122,6 +122,7 @@ def some_mishap(name: str) -> Focus:
 
 
 strangers = some_mishap("stranger")
+upgrades = some_mishap("upgrade")
 memory_runs_short = some_mishap("out of memory")
 
 
@@ -214,9 +215,10 @@ FOUND = [
         "splits large entries",
         REAL.but(replica=stock.SplitsLargeEntries),
         20,
-        "progress|one state|answers",
+        "stopped",
         small_messages,
     ),
+    Fault("17", "numbers methods", REAL.but(formats=stock.NumbersMethods()), 20, "one state|stopped", upgrades),
     Fault("18", "pickles commands", REAL.but(replica=stock.Pickles), 5, "a small log"),
     Fault(
         "",
