@@ -55,6 +55,14 @@ class KeepsForTheDead(Replica):
         return min([super()._oldest_needed(), *indexes])
 
 
+class EndsTooEarly(Replica):
+    """Any word of a leader that says no more than is committed here will do to know that a node was removed."""
+
+    def _note_removal(self, leader_last_index: int) -> None:
+        if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:
+            self.removed = True
+
+
 class JournalThatDoesNotSync(DiskJournal):
     """Row 7: what was appended is on its way to the disk, for a while."""
 
