@@ -14,7 +14,7 @@ from smrx.config import Timing
 from smrx.consensus import ConsensusError, NotLeader
 from smrx.consensus.disk_journal import JournalError
 from smrx.consensus.storage import StorageFull
-from smrx.node.gateway import Route
+from smrx.node.gateway import Reply, Route
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.disk import Disk, SimulatedSnapshots, opened, restart
 from smrx.sim.network import Network
@@ -36,7 +36,8 @@ _WAKE_SECONDS: Final = 0.0005
 #: What waits at a socket of a node that does not read is bounded.
 _INBOX: Final = 256
 _NEVER: Final = float("inf")
-_DELIVERY: Final = struct.Struct("<IIQ")
+#: One delivery of a client's frame: the client, the node, and which one of that node's it is.
+DELIVERY: Final = struct.Struct("<IIQ")
 #: Where a frame's header says what kind it is.
 _KIND_AT: Final = 5
 _BASE_WALL_NS: Final = 1_700_000_000_000_000_000
@@ -338,10 +339,9 @@ class Member:
         while self._knocks:
             self.transport.knock(*self._knocks.pop(0))
         orders, self._orders = self._orders, []
-        hint, fenced = self.hint(), self.replica.agreement.fenced
         for source, frame in orders:
             self._deliveries += 1
-            self.gateway.receive(_DELIVERY.pack(source, self.id, self._deliveries), frame, hint, fenced)
+            self.take_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
         if not self.replica.handing_over:
             self._submit()
         self.step()
@@ -361,8 +361,21 @@ class Member:
             self.step()
             if reply.frame[_KIND_AT] == FrameKind.ERROR:
                 self._checker.refused(reply.identity)
-            self.network.send(self.id, _DELIVERY.unpack(reply.identity)[0], reply.frame)
+            self.answer(reply)
         self.transport.flush()
+
+    def take_order(self, delivery: bytes, frame: bytes) -> None:
+        """A client's frame has come."""
+        self.gateway.receive(delivery, frame, self.hint(), self.replica.agreement.fenced)
+
+    def answer(self, reply: Reply) -> None:
+        """A reply leaves."""
+        self.network.send(self.id, DELIVERY.unpack(reply.identity)[0], reply.frame)
+
+    @property
+    def owes(self) -> int:
+        """Commands that clients wait for here."""
+        return self.gateway.waiting_commands
 
     def _submit(self) -> None:
         for bodies, routes in self.gateway.take_batches():
@@ -382,7 +395,7 @@ class Member:
     def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
         """Put commands into the log; (index, term). Raises NotLeader."""
         sequence, state_hash = self.machine.position()
-        entry = self._parts.formats.write(
+        entry = self._versions.formats.write(
             batches.encode(bodies, self._wall_ns(), sequence, state_hash), self.version
         )
         index = self.replica.submit(entry)

@@ -113,7 +113,6 @@ class Mishaps:
         heard = self._network.heard_by(ear.id)
         journal = ear.journal
         lies = Ear(
-            ear.id,
             ear.meta.incarnation,
             ear.replica.term,
             journal.last_index,

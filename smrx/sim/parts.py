@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, MetaStore, Replica
@@ -11,6 +11,9 @@ from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
 from smrx.sim.transport import SimulatedTransport
 from smrx.sim.versions import Formats
+
+if TYPE_CHECKING:
+    from smrx.sim.member import Member
 
 #: What a fork makes the loop wait, up to 2 GiB of state: the longest measured by `smrx bench` of smrx/consensus.
 _FORK_SECONDS: Final = 0.0035
@@ -96,7 +99,9 @@ class Parts:
     #: Seconds that the loop stands still for a snapshot of so many bytes.
     snapshot_seconds: Callable[[int], float] = forked
     #: What nodes of two versions make of each other's entries.
-    formats: Formats = Formats()
+    formats: type[Formats] = Formats
+    #: Takes the place of smrx.sim.member.Member.
+    member: "type[Member] | None" = None
     #: Takes the place of the timing that the seed draws.
     timing: Timing | None = None
 

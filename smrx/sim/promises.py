@@ -87,14 +87,16 @@ class Promises:
         """A leader put an entry of so many bytes of commands into its log."""
         if len(entry) > commands + _ENTRY_BYTES:
             raise Violation(
-                f"a small log: node {node} makes {len(entry)} bytes of {commands} bytes of commands, where {_ENTRY_BYTES} "
-                "more are enough"
+                f"a small log: node {node} makes {len(entry)} bytes of {commands} bytes of commands, where "
+                f"{_ENTRY_BYTES} more are enough"
             )
 
     def _check_size(self, node: int, body: AppendEntries, frame: bytes) -> None:
         most = sum([len(entry) for entry, _, _ in body.entries]) + _PLACE_BYTES * len(body.entries) + _FRAME_BYTES
         if len(frame) > most:
-            raise Violation(f"a small log: node {node} sends {len(frame)} bytes where {most} are enough for the entries")
+            raise Violation(
+                f"a small log: node {node} sends {len(frame)} bytes where {most} are enough for the entries"
+            )
 
     def _vote(self, node: int, candidate: int, term: int) -> None:
         first = self._votes.setdefault((term, node, self._replaced.get(node, 0)), candidate)

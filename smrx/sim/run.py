@@ -72,7 +72,7 @@ class Verdict:
 def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile] = lambda drawn: drawn) -> Verdict:
     """Run one seed; what goes wrong is in the verdict, never raised. `focus` may change what the seed draws."""
     profile = focus(draw(seed))
-    with simulated(seed) as world, several(parts.formats) as versions:
+    with simulated(seed) as world, several(parts.formats()) as versions:
         run = _Run(seed, profile, parts, world, versions)
         failure = None
         try:
@@ -113,7 +113,7 @@ class _Run:
         self.electorate = Electorate(membership.of(NodeConfig(id=node, port=node) for node in first))
         promises = Promises(self.electorate, profile.timing.election_min_ms / 1000, self.checker)
         self._members = [
-            Member(
+            (parts.member or Member)(
                 node,
                 first,
                 world=world,
@@ -198,6 +198,7 @@ class _Run:
         self._answer()
         self._close()
         self._compare()
+        self._settle()
         if self._profile.state_bytes and self._profile.durable:
             self._rest()
 
@@ -301,6 +302,19 @@ class _Run:
         if not self._world.run_until(self._world.now + _BARRIER_SECONDS, short) and not short():
             lengths = {member.id: len(member.journal) for member in self._current()}
             raise Violation(f"a bounded log: nodes keep so many entries for nobody, where {most} are enough: {lengths}")
+
+    def _settle(self) -> None:
+        """Nobody is owed anything: what a node took it answers or gives back, whoever still listens."""
+
+        def debts() -> list[tuple[int, int]]:
+            return [(member.id, member.owes) for member in self._members if member.up and member.owes]
+
+        if debts() and not self._world.run_until(self._world.now + _ANSWER_SECONDS, lambda: not debts()):
+            node, commands = debts()[0]
+            raise Violation(
+                f"answers: node {node} took {commands} commands of clients, and has neither answered nor given them "
+                f"back {_ANSWER_SECONDS} s after the last one"
+            )
 
     def _rest(self) -> None:
         """Whoever leads takes a snapshot, and nothing else happens: it goes on leading."""

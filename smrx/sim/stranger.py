@@ -28,7 +28,6 @@ _NO_MESSAGES: Final = (
 class Ear(NamedTuple):
     """The node that is lied to: what a stranger could have learned of it, and of the member he claims to be."""
 
-    node: int
     incarnation: int
     term: int
     last_index: int

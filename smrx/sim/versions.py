@@ -41,7 +41,7 @@ class Versions:
     """The versions of one run's nodes."""
 
     def __init__(self, formats: Formats) -> None:
-        self._formats = formats
+        self.formats = formats
         self._at_work = PRESENT
 
     def view(self, version: int) -> None:
@@ -54,7 +54,7 @@ class Versions:
     def _read(self, entry: bytes) -> bytes:
         if entry[:1] != _REGULAR or len(entry) < batches.HEADER_SIZE:
             return entry
-        return self._formats.read(entry, self._at_work)
+        return self.formats.read(entry, self._at_work)
 
 
 def _install(entry_fault: Any, decode: Any) -> None:

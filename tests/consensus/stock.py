@@ -5,6 +5,7 @@ For tests that must fail without the answer to a fault. Nothing here is used by 
 
 import pickle
 from collections.abc import Sequence
+from typing import ClassVar
 
 from msgspec import structs
 
@@ -131,8 +132,8 @@ class CountsEveryVote(Replica):
 class SplitsLargeEntries(Replica):
     """Row 14: an entry as large as a batch travels in pieces; which is the last one, sender and receiver disagree on.
 
-    The library pickles the entry (at protocol 2, in which bytes over 127 take twice the room), cuts the pickle, and tells
-    the last piece by the length of the entry.
+    The library pickles the entry (at protocol 2, in which bytes over 127 take twice the room), cuts the pickle, and
+    tells the last piece by the length of the entry.
     """
 
     _received = b""
@@ -162,8 +163,8 @@ class SplitsLargeEntries(Replica):
         if kind != _FINISH:
             self._post(peer, AppendReply(self.last_index + 1, False, False, body.stream))
             return
-        # Raises at every piece that is called the last one and is not: there the library's thread writes a line into its
-        # log and waits for the next message, and a node of ours ends.
+        # Raises at every piece that is called the last one and is not: the library's own thread then writes a line into
+        # its log and goes on, a node of ours ends.
         entry = pickle.loads(self._received)
         self._received = b""
         super()._on_append(peer, envelope, structs.replace(body, entries=[entry]))
@@ -215,7 +216,7 @@ class IgnoresVersions(Replica):
 class NumbersMethods(Formats):
     """Row 17: an entry names a method by its place among the names of all, and the next version has one name more."""
 
-    _METHODS = {PRESENT: ("apply",), NEXT: ("amend", "apply")}
+    _METHODS: ClassVar = {PRESENT: ("apply",), NEXT: ("amend", "apply")}
 
     def write(self, entry: bytes, version: int) -> bytes:
         number = VERSION + self._METHODS[version].index("apply")
