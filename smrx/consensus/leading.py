@@ -179,6 +179,11 @@ class Leading(Electing):
         self._announced = self.commit_index
         self._unannounced_since = None
 
+    def _leading_no_more(self) -> None:
+        """Nobody's snapshot goes on from here: neither it nor the log after it is kept for that."""
+        for progress in self._progress.values():
+            progress.transfer = None
+
     def _replicate(self) -> None:
         """Send every peer what it lacks and has room for."""
         for peer in self._progress:
@@ -320,6 +325,9 @@ class Leading(Electing):
         """Send the window's next chunks, or, once a period, a bare heartbeat."""
         progress = self._progress[peer]
         time = now()
+        if progress.transfer is not None and progress.transfer.snapshot.index < self._journal.first_index:
+            # The log after it went meanwhile: who takes it over would need another one at once.
+            progress.transfer = None
         if progress.transfer is None and time >= progress.no_snapshot_before:
             snapshot = self._snapshot_for_peers()
             if snapshot is not None:
@@ -394,8 +402,13 @@ class Leading(Electing):
         self._snapshots.begin(self.applied_index, term, lasting=lasting)
 
     def _oldest_needed(self) -> int:
-        """The first entry that a snapshot under way, or being taken, will be continued from."""
-        transfers = [progress.transfer for progress in self._progress.values()]
+        """The first entry that a snapshot under way, or being taken, will be continued from.
+
+        Not for a peer that is gone: it may never come back, and the log would grow as long.
+        """
+        transfers = [
+            progress.transfer for peer, progress in self._progress.items() if self._transport.is_connected(peer)
+        ]
         indexes = [transfer.snapshot.index for transfer in transfers if transfer is not None]
         pending = self._snapshots.pending_index
         return min(indexes if pending is None else [*indexes, pending], default=self.last_index)

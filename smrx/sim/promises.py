@@ -42,9 +42,12 @@ class Promises:
         #: A leader's membership, and since when.
         self._counts_since: dict[int, tuple[tuple[int, bytes], float]] = {}
         self._replaced: dict[int, int] = {}
+        #: Nodes that know in their present life that they were removed.
+        self._ended: set[int] = set()
 
     def started(self, node: int) -> None:
         """A node begins a new life."""
+        self._ended.discard(node)
         self._heard[node] = {}
         self._led_since.pop(node, None)
 
@@ -117,6 +120,14 @@ class Promises:
                 )
             # A later leader had other entries in their place.
             self._newest.pop(node)
+        if replica.removed and node not in self._ended:
+            # A real one ends here, and nobody starts it again.
+            self._ended.add(node)
+            if node in self._electorate.at(replica.commit_index).ids:
+                raise Violation(
+                    f"members stay: node {node} takes itself for removed, and is a member by all that is committed up "
+                    f"to its entry {replica.commit_index}"
+                )
         if replica.is_leader:
             self._check_leader(node, replica.term, journal, local)
         else:

@@ -289,6 +289,19 @@ class _Run:
         for member in members:
             self.checker.check_hashes(member.id, member.machine)
         self.checker.check_machines((member.id, member.machine) for member in members)
+        if not self._profile.durable:
+            self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Nobody lacks anything, so nobody keeps a log in memory longer than it may be."""
+        most = self._profile.compaction_entries
+
+        def short() -> bool:
+            return all(member.replica.applied_index - member.journal.first_index < most for member in self._current())
+
+        if not self._world.run_until(self._world.now + _BARRIER_SECONDS, short) and not short():
+            lengths = {member.id: len(member.journal) for member in self._current()}
+            raise Violation(f"a bounded log: nodes keep so many entries for nobody, where {most} are enough: {lengths}")
 
     def _settle(self) -> None:
         """Nobody is owed anything: what a node took it answers or gives back, whoever still listens."""

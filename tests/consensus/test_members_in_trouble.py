@@ -62,6 +62,25 @@ def test_a_removal_that_the_next_leader_commits_ends_nobody_else(clock: Clock) -
     cluster.run_until(lambda: gone.replica.removed, what="a node that knows it is removed")
 
 
+def test_a_removal_that_is_not_committed_ends_nobody_whatever_arrives_late(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    gone, staying = followers(cluster, leader)
+    cluster.network.keep_sent = True
+    cluster.run(0.5)
+    late = [frame for source, target, frame in cluster.network.sent if (source, target) == (leader.id, gone.id)]
+    cluster.network.isolate(staying.id, cluster.ids)
+    leader.replica.remove_member(gone.id)
+    leader.turn()
+    cluster.run_until(lambda: gone.id not in gone.replica.membership.ids)
+    for frame in late:
+        gone.transport.receive(frame)
+    assert not gone.replica.removed
+    cluster.network.heal()
+    cluster.run_until(lambda: gone.replica.removed)
+
+
 def test_a_change_lost_with_the_memory_of_its_only_holder_is_not_in_force_for_ever(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()

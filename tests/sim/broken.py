@@ -43,6 +43,26 @@ class SpeaksBeforeWriting(Replica):
         pass
 
 
+class KeepsForTheDead(Replica):
+    """The log after a snapshot under way is kept, whoever has died and whoever leads by now."""
+
+    def _leading_no_more(self) -> None:
+        pass
+
+    def _oldest_needed(self) -> int:
+        transfers = [progress.transfer for progress in self._progress.values()]
+        indexes = [transfer.snapshot.index for transfer in transfers if transfer is not None]
+        return min([super()._oldest_needed(), *indexes])
+
+
+class EndsTooEarly(Replica):
+    """Any word of a leader that says no more than is committed here will do to know that a node was removed."""
+
+    def _note_removal(self, leader_last_index: int) -> None:
+        if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:
+            self.removed = True
+
+
 class JournalThatDoesNotSync(DiskJournal):
     """Row 7: what was appended is on its way to the disk, for a while."""
 

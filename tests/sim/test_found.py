@@ -55,6 +55,27 @@ def lagging_followers(drawn: Profile) -> Profile:
     )
 
 
+def slow_transfers(drawn: Profile) -> Profile:
+    """Snapshots in many pieces, to nodes that die, from leaders that go."""
+    faults = lagging_followers(drawn).faults | {"isolate", "crash", "hand over"}
+    return replace(lagging_followers(drawn), order_seconds=0.02, chunk_bytes=1500, faults=faults)
+
+
+def leaving_members(drawn: Profile) -> Profile:
+    """Nodes that are told to go, while old words of leaders come again."""
+    return replace(
+        drawn,
+        nodes=5,
+        durable=True,
+        early=False,
+        delay=(0.001, 0.02),
+        repeats=0.2,
+        fault_seconds=0.08,
+        order_seconds=0.02,
+        faults=frozenset({"leave", "echo", "repeat", "overtake", "isolate the leader"}),
+    )
+
+
 def contested_elections(drawn: Profile) -> Profile:
     """Nodes that stand at nearly the same time, messages that take long, voters that die."""
     return replace(
@@ -303,6 +324,16 @@ FOUND = [
         "a majority commits|progress",
         changing_members,
     ),
+    Fault("", "ends too early", REAL.but(replica=broken.EndsTooEarly), 10, "members stay", leaving_members),
+    Fault(
+        "",
+        "keeps the log for the dead",
+        REAL.but(replica=broken.KeepsForTheDead),
+        20,
+        "a bounded log",
+        slow_transfers,
+        20,
+    ),
 ]
 
 NOT_SHOWN = {
@@ -325,8 +356,9 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
-        five_nodes, small_messages, lagging_followers, contested_elections, changing_members, growing_and_split,
-        strangers, upgrades, memory_runs_short, large_state, late_acknowledgements, hasty_changes,
+        five_nodes, small_messages, lagging_followers, slow_transfers, contested_elections, changing_members,
+        growing_and_split, leaving_members, strangers, upgrades, memory_runs_short, large_state, late_acknowledgements,
+        hasty_changes,
     ):  # fmt: skip
         for seed in range(8):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
