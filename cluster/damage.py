@@ -16,14 +16,14 @@ _META: Final = "meta.lmdb"
 
 def damage(directory: Path, chance: random.Random) -> str | None:
     """Damage one file of a node's data directory; what was done, or None if there is nothing to damage."""
-    # The journal is where a node's promises are.
-    wanted = chance.choice((JOURNAL, JOURNAL, JOURNAL, SNAPSHOTS, _META))
-    below = directory / wanted
-    files = sorted(path for path in below.rglob("*") if path.is_file()) if below.is_dir() else [below]
-    files = [path for path in files if path.is_file() and path.stat().st_size]
-    if not files:
+    found = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.stat().st_size]
+    # The journal first of all: there a node's promises are.
+    weights = {JOURNAL: 6, _META: 2}
+    found = [path for path in found if path.name in weights or SNAPSHOTS in path.parts]
+    if not found:
         return None
-    path = chance.choice(files)
+    snapshots = sum(path.name not in weights for path in found)
+    (path,) = chance.choices(found, [weights.get(path.name, 2 / max(1, snapshots)) for path in found])
     how = chance.choice((_one_bit, _many_bytes, _blank_page, _cut_off))
     data = bytearray(path.read_bytes())
     told = how(data, chance)

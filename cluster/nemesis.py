@@ -33,7 +33,7 @@ _STOP_SECONDS: Final = 30.0
 _START_SECONDS: Final = 90.0
 _CUTS: Final = (Mode.HOLD, Mode.DROP, Mode.REFUSE)
 #: For a node's last words in its log.
-_ROOM_BYTES: Final = 1 << 16
+_ROOM_BYTES: Final = 1 << 14
 
 
 class Nemesis:

@@ -30,6 +30,11 @@ class Record(NamedTuple):
     body: bytes
 
 
+def packed(kind: int, first: int = 0, second: int = 0, third: int = 0, body: bytes = b"") -> bytes:
+    """A record as it goes through the pipe."""
+    return _HEAD.pack(kind, len(body), first, second, third) + body
+
+
 class Speaker:
     """The writing end, in the child."""
 
@@ -38,7 +43,7 @@ class Speaker:
 
     def say(self, kind: int, first: int = 0, second: int = 0, third: int = 0, body: bytes = b"") -> None:
         """Say something; once this returns, the listener will hear it whatever becomes of this process."""
-        data = memoryview(_HEAD.pack(kind, len(body), first, second, third) + body)
+        data = memoryview(packed(kind, first, second, third, body))
         while data:
             data = data[os.write(self._descriptor, data) :]
 
