@@ -16,10 +16,9 @@ from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.snapshot_files import STATE, SnapshotError, SnapshotFiles, Stored, verify
+from smrx.consensus.storage import REBUILD
 
 log = logging.getLogger(__name__)
-
-_REBUILD = "nothing was changed: rebuild this node from the others with `smrx node --id N --rebuild`"
 
 
 class LocalMachine(StateMachine, Protocol):
@@ -73,12 +72,12 @@ def restart(
     if journal.last_index > 1 and not meta.joined:
         raise JournalError(
             f"{where}: expected term and vote of a node with a log up to entry {journal.last_index}, found those of a "
-            f"new one: a file was lost or replaced; {_REBUILD}"
+            f"new one: a file was lost or replaced; {REBUILD}"
         )
     if meta.joined and meta.term < journal.last_term:
         raise JournalError(
             f"{where}: expected term {journal.last_term} or later of a node with entries of that term, found "
-            f"{meta.term}: its files are not of one time; {_REBUILD}"
+            f"{meta.term}: its files are not of one time; {REBUILD}"
         )
     if usable:
         _take_over(machine, usable[-1])
@@ -121,7 +120,7 @@ def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
     if not usable and (needed or (faults and not journal.persistent)):
         missing = f"expected a snapshot at log entry {journal.first_index} or later"
         what = str(faults[-1]) if faults else f"{files.folder}: {missing}, found none"
-        raise SnapshotError(f"{what}; {_REBUILD}")
+        raise SnapshotError(f"{what}; {REBUILD}")
     for fault in faults:
         log.warning("%s; it is not used", fault)
     return usable
@@ -137,10 +136,10 @@ def _take_over(machine: LocalMachine, stored: Stored) -> None:
                 data = stored.part(part.name)
                 machine.restore_part(part.name, memoryview(b"") if data is None else data)
     except ValueError as error:
-        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {_REBUILD}") from None
+        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {REBUILD}") from None
     sequence, state_hash = machine.position()
     if (sequence, f"{state_hash:016x}") != (stored.metadata.sequence, stored.metadata.state_hash):
         raise SnapshotError(
             f"{stored.path}: expected the state of command {stored.metadata.sequence} with hash "
-            f"{stored.metadata.state_hash}, found that of command {sequence} with hash {state_hash:016x}; {_REBUILD}"
+            f"{stored.metadata.state_hash}, found that of command {sequence} with hash {state_hash:016x}; {REBUILD}"
         )
