@@ -1,6 +1,5 @@
 """`smrx settle`: the verifier outside the cluster. Parses, runs, prints; the work is in smrx/settlement."""
 
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -27,10 +26,7 @@ if TYPE_CHECKING:
     from smrx.settlement.alarms import Alarms
     from smrx.settlement.runner import Settlement as Running
     from smrx.settlement.settling import Settling
-    from smrx.settlement.sinks.base import Sink
 
-#: How often a pause is interrupted to see whether the run is to end.
-_SLICE_SECONDS: Final = 0.05
 #: How long a node may take to say its balances.
 _ASK_SECONDS: Final = 1.0
 
@@ -83,6 +79,7 @@ def run(
     from smrx.client.asker import asker
     from smrx.settlement.alarms import Alarms
     from smrx.settlement.metrics import Metrics
+    from smrx.settlement.patience import Patience
     from smrx.settlement.runner import Settlement as Running
     from smrx.settlement.settling import Settling
     from smrx.settlement.sinks import make_sinks
@@ -95,7 +92,7 @@ def run(
         running: Running | None = None
         alarms = Alarms(config.cluster, config.settlement.hook, metrics.alarm)
         stack.callback(alarms.close)
-        patience = _Patience(stop, sink_patience, alarms)
+        patience = Patience(sink_patience, stop, alarms)
         with told_as_failure():
             sinks = make_sinks(config)
         settling = Settling(config.cluster, config.settlement.directory, sinks, patience.around)
@@ -108,6 +105,7 @@ def run(
             with told_as_failure():
                 _join(config, settling, alarms, node_ids(nodes), ask, connect_timeout, stop)
         running = _running(config, settling, alarms, node_ids(nodes), ask)
+        patience.listener = running
         stack.callback(running.close)
         if config.settlement.metrics_port is not None:
             metrics.serve(config.settlement.metrics_port)
@@ -132,42 +130,6 @@ def _join(
     joining = Joining(config, nodes or [node.id for node in config.nodes], ask, alarms)
     settling.join(*joining.take(seconds, stop))
     click.echo(str(settling.origin), err=True)
-
-
-class _Patience:
-    """Makes sinks try again, and says so, until the run is to end or patience has."""
-
-    def __init__(self, stop: Stop, seconds: float, alarms: object) -> None:
-        self.begun = False
-        self._stop, self._seconds, self._alarms = stop, seconds, alarms
-        self._since: float | None = None
-
-    def around(self, sink: "Sink") -> "Sink":
-        """The sink, made patient."""
-        from smrx.settlement.alarms import AlarmCode, Alarms
-        from smrx.settlement.sinks.retrying import Recovery, RetryingSink, Trouble
-
-        alarms = self._alarms
-        assert isinstance(alarms, Alarms)
-
-        def trouble(found: Trouble) -> None:
-            if self.begun and found.attempt == 1:
-                alarms.say(AlarmCode.SINK_FAILED, f"{found.sink}: {found.error}; trying again")
-
-        def recovery(found: Recovery) -> None:
-            self._since = None
-            alarms.say(AlarmCode.SINK_RECOVERED, f"{found.sink}: works again after {found.seconds:.1f} s")
-
-        return RetryingSink(sink, wait=self._wait, on_trouble=trouble, on_recovery=recovery)
-
-    def _wait(self, seconds: float) -> bool:
-        """Pause; True to give up: what cannot be opened at the start is the operator's to see at once."""
-        now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        until = min(now + seconds, self._since + self._seconds)
-        while self.begun and not self._stop() and (now := time.monotonic()) < until:
-            time.sleep(min(_SLICE_SECONDS, until - now))
-        return not self.begun or self._stop() or now >= self._since + self._seconds
 
 
 def _running(config: Config, settling: object, alarms: object, nodes: list[int] | None, ask: object) -> "Running":
