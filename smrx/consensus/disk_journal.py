@@ -211,21 +211,10 @@ class DiskJournal(MemoryJournal):
 
     def _found(self, cluster: str, node_id: int) -> bool:
         """Whether there is a journal of this node; raises JournalError if it is another's."""
-        raw = self._storage.get(IDENTITY_KEY)
-        if raw is None:
-            if next(self._storage.read(b"", b"\xff"), None) is not None:
-                raise self._damaged("expected to find whose journal this is, found records without it")
+        owner = owner_of(self._storage, self._where)
+        if owner is None:
             return False
-        try:
-            identity = msgspec.msgpack.decode(raw, type=_Identity)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise self._damaged(f"expected to find whose journal this is, found: {error}") from None
-        if identity.format != FORMAT:
-            raise JournalError(
-                f"{self._where}: expected a journal of format {FORMAT}, found format {identity.format}; run the "
-                "version of smrx that wrote it"
-            )
-        for what, expected, found in (("cluster", cluster, identity.cluster), ("node", node_id, identity.node_id)):
+        for what, expected, found in (("cluster", cluster, owner[0]), ("node", node_id, owner[1])):
             if expected != found:
                 raise JournalError(
                     f"{self._where}: expected the journal of {what} {expected!r}, found that of {what} {found!r}; each "
@@ -282,6 +271,25 @@ class DiskJournal(MemoryJournal):
 
     def _damaged(self, what: str) -> JournalError:
         return damaged(self._where, what)
+
+
+def owner_of(storage: Storage, where: str | Path) -> tuple[str, int] | None:
+    """The cluster and the node whose journal this is, None if it holds nothing; raises JournalError."""
+    raw = storage.get(IDENTITY_KEY)
+    if raw is None:
+        if next(storage.read(b"", b"\xff"), None) is not None:
+            raise damaged(where, "expected to find whose journal this is, found records without it")
+        return None
+    try:
+        identity = msgspec.msgpack.decode(raw, type=_Identity)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(where, f"expected to find whose journal this is, found: {error}") from None
+    if identity.format != FORMAT:
+        raise JournalError(
+            f"{where}: expected a journal of format {FORMAT}, found format {identity.format}; run the version of smrx "
+            "that wrote it"
+        )
+    return identity.cluster, identity.node_id
 
 
 def damaged(where: str | Path, what: str) -> JournalError:

@@ -107,6 +107,7 @@ class Settlement:
         self.comparison = Comparison(settling.ledger, len(config.nodes), alarms, ask)
         self._started = self._last_event_at = self._attested_at = time.monotonic()
         self._unattested_said = False
+        self._on_turn: Callable[[], None] | None = None
         self._rate = 0.0
         self._rate_from = (self._started, self._from)
 
@@ -130,9 +131,7 @@ class Settlement:
             events = self.subscriber.poll(timeout)
         finally:
             self._tell_dissents()
-        for node, position in self.quorum.positions:
-            self.comparison.add(node, position)
-        self.quorum.positions.clear()
+        self._note_positions()
         if until_sequence is not None and len(events) > (wanted := max(0, until_sequence - self.sequence)):
             # To the end of its command: what is released is whole commands, and so are checkpoints.
             commands = events["command_sequence"]
@@ -142,8 +141,33 @@ class Settlement:
             self._last_event_at = now
         self._watch_attestation(now, len(events))
         self._settle(events)
+        # However long a sink kept everybody waiting: nobody was silent for that.
+        stood = time.monotonic() - now
+        self._last_event_at += stood
+        self._attested_at += stood
         self.alarms.tend()
         return len(events)
+
+    def listen(self, seconds: float) -> None:
+        """Go on reading the feed for so long while a sink is waited for; nothing is settled. Raises FeedError."""
+        try:
+            self.subscriber.listen(seconds)
+        finally:
+            self._tell_dissents()
+        self._note_positions()
+        self.alarms.tend()
+        if self._on_turn is not None:
+            self._on_turn()
+
+    @property
+    def behind(self) -> int:
+        """Events that a node has spoken of and that are not settled."""
+        return max(0, self.subscriber.sequencer.known - self.sequence)
+
+    def _note_positions(self) -> None:
+        for node, position in self.quorum.positions:
+            self.comparison.add(node, position)
+        self.quorum.positions.clear()
 
     def _settle(self, events: NDArray[np.void]) -> None:
         """Post the events, standing still wherever the books are to be compared."""
@@ -201,6 +225,7 @@ class Settlement:
         connect_seconds: float,
         on_turn: Callable[[], None] | None,
     ) -> None:
+        self._on_turn = on_turn
         while not stop() and (until_sequence is None or self.sequence < until_sequence):
             self.turn(until_sequence=until_sequence)
             if on_turn is not None:

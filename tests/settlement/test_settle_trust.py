@@ -14,7 +14,6 @@ from smrx.cli import run
 from smrx.config import Settlement, SinkConfig
 from smrx.engine.codes import EventKind
 from smrx.feed.quorum import Quorum
-from smrx.settlement.books.entry import warm_up
 from smrx.settlement.ledger import Ledger
 from smrx.wire.admin import BalanceRow
 from smrx.wire.balances import Digest
@@ -196,12 +195,6 @@ def test_state_hashes_without_a_majority_end_with_6(tmp_path: Path, capsys: pyte
         assert settle(tmp_path, nodes, "--idle", "5") == 6
     assert "no majority of nodes has the same state hash: node" in capsys.readouterr().err
     assert rows(tmp_path) == []
-
-
-@pytest.fixture(scope="module")
-def compiled() -> None:
-    """Compile the books before anybody waits for them."""
-    warm_up()
 
 
 def wrong_balances(events: Events, account: int, asset: int) -> tuple[Ledger, tuple[BalanceRow, ...]]:
