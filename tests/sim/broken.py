@@ -37,8 +37,21 @@ class ForgetsTerms(SimulatedMeta):
 class SpeaksBeforeWriting(Replica):
     """Messages leave, and only then what they promise is made durable."""
 
+    def _persist_term(self) -> None:
+        pass
+
     def _persist(self) -> None:
         pass
+
+
+class CountsItselfBeforeWriting(Replica):
+    """A leader sends its entries, and writes them when it leads no more; until then it counts itself all the same."""
+
+    def _persist(self) -> None:
+        if self.is_leader:
+            self._persist_term()
+        else:
+            super()._persist()
 
 
 class JournalThatDoesNotSync(DiskJournal):
