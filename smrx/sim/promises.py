@@ -79,7 +79,7 @@ class Promises:
             if term is not None:
                 if not self._written[node](body.next_index - 1, term):
                     raise Violation(
-                        f"an honest word: node {node} acknowledges entry {body.next_index - 1}, which is not on its disk"
+                        f"an honest word: node {node} acknowledges entry {body.next_index - 1}, not on its disk"
                     )
                 self._acknowledged.setdefault(node, {})[body.next_index - 1] = term
                 self._newest[node] = max(self._newest.get(node, (0, 0)), (body.next_index - 1, term))
