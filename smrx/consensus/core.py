@@ -99,6 +99,7 @@ class Core(Library):
         super().__init__(node_id, peers, transport, journal, timing)
         transport.attach(
             header=self._header,
+            persist_term=self._persist_term,
             persist=self._persist,
             clock=now,
             # A little more than the heartbeat, which says the same and more.
@@ -171,12 +172,16 @@ class Core(Library):
         flags = (LEARNER if self._rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
         return Header(self.term, flags, *self.machine.position())
 
+    def _persist_term(self) -> None:
+        """Before anything leaves: the term on it, and the vote and the members of that term, are durable."""
+        self.meta.sync()
+
     def _persist(self) -> None:
-        """Before anything leaves: what it promises is durable.
+        """Before anything leaves that promises it: the log is durable.
 
         The term first: no durable entry is of a term that its node could forget.
         """
-        self.meta.sync()
+        self._persist_term()
         self._journal.sync()
 
     def _post(self, peer: int, body: Body) -> None:

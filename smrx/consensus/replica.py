@@ -170,6 +170,9 @@ class Replica(Leading):
                 # Alone, this node is the majority: what it has appended is committed by the next step.
                 self._persist()
             self.doTick(0.0)
+            if not self._voters:
+                # The first entry of a leadership is appended and committed in that one step, and told of early.
+                self._persist()
         if self._parting_due:
             self._part_from_others()
         self._announce_commit()

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import xxhash
 
+from smrx.consensus.large_pages import LargePages
 from smrx.consensus.snapshot_files import (
     STATE,
     Abandoned,
@@ -101,6 +102,12 @@ class ForkedSnapshots:
         self._stored: Stored | None = None
         self._kept: tuple[int, ...] = ()
         self._not_before = 0.0
+        self._pages = LargePages(clock())
+
+    @property
+    def settled(self) -> bool:
+        """Whether memory is again as it is best for a fork, as far as poll() can see to it."""
+        return self._child is None and not self._pages.at_work
 
     @property
     def pending_index(self) -> int | None:
@@ -135,9 +142,10 @@ class ForkedSnapshots:
         )
 
     def poll(self) -> None:
-        """Take over what the child has finished."""
+        """Take over what the child has finished; prepare, a little at each call, for the next one."""
         child = self._child
         if child is None:
+            self._pages.step(self._clock())
             return
         ended, status = os.waitpid(child.pid, os.WNOHANG)
         if not ended:
@@ -147,6 +155,7 @@ class ForkedSnapshots:
             return
         self._child = None
         self.last_work_s = self._clock() - child.started
+        self._pages.begin(self._clock())
         told = _heard(child.pipe, status)
         try:
             if told.error:

@@ -2,7 +2,7 @@
 
 Owns the sockets, the outbox of a turn, and who is connected. Bytes from the network are data, never code and never
 an exception: what no member of this cluster can have meant for this life of this node is counted and dropped. No
-threads, no waiting. Driven by the reactor: drain(), and after everything the messages promise is durable, flush().
+threads, no waiting. Driven by the reactor: drain(), and flush(), which makes durable what the messages promise.
 
 Delivery is first in, first out for each peer, and may lose: Raft sends again. Nothing is kept for a peer that is not
 there, so a dead one costs no memory and a returning one hears nothing old.
@@ -11,7 +11,7 @@ there, so a dead one costs no memory and a returning one hears nothing old.
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import zmq
@@ -22,7 +22,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from smrx.config import NodeConfig
 from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
-from smrx.consensus.messages import Body, Envelope, Hello
+from smrx.consensus.messages import AppendEntries, Body, Envelope, Hello
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,15 @@ class Header(NamedTuple):
     state_hash: int
 
 
+class _Posted(NamedTuple):
+    """A message that waits to leave."""
+
+    peer: int
+    frame: bytes
+    #: Whether it says that something is on this node's disk.
+    promises: bool
+
+
 class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
     """Everything but the network: envelopes, the outbox, who lives."""
 
@@ -64,7 +73,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._heard: dict[int, float] = {}
         self._sent: dict[int, float] = {}
         self._connected: set[int] = set()
-        self._outbox: list[tuple[int, bytes]] = []
+        self._outbox: list[_Posted] = []
         self._leaving: list[int] = []
         #: The latest life of this node that others know, if it is one this node knows nothing of.
         self.later_life: int | None = None
@@ -73,6 +82,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self,
         *,
         header: Callable[[], Header],
+        persist_term: Callable[[], None],
         persist: Callable[[], None],
         clock: Callable[[], float],
         hello_seconds: float,
@@ -80,6 +90,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
     ) -> None:
         """Meet the replica: who it is now, how to make its promises durable, its clock and its patience."""
         self._header = header
+        self._persist_term = persist_term
         self._persist = persist
         self._clock = clock
         self._hello_seconds = hello_seconds
@@ -137,7 +148,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             body,
         )
         self._sent[peer] = self._clock()
-        self._outbox.append((peer, messages.encode(envelope)))
+        self._outbox.append(_Posted(peer, messages.encode(envelope), not isinstance(body, AppendEntries)))
 
     def send(self, node: Node, message: Mapping[str, Any]) -> bool:
         """Put a message of the library into the outbox."""
@@ -145,14 +156,25 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         return True
 
     def flush(self) -> None:
-        """Make durable what the outbox promises, then send it; what a peer cannot take now is lost."""
-        self._persist()
+        """Make durable what the outbox promises, and send it in its order; what a peer cannot take now is lost.
+
+        A leader's entries promise nothing but its term. Where they stand first they leave before they are on its own
+        disk, and its followers write them at the same time (Ongaro's thesis, 10.2.1). It looks at their answers when
+        this has returned: by then it has written what they acknowledge, and may count itself.
+        """
+        self._persist_term()
         outbox, self._outbox = self._outbox, []
-        for peer, frame in outbox:
-            if not self._transmit(peer, frame):
-                self.dropped["peer not ready"] += 1
+        first = next((at for at, posted in enumerate(outbox) if posted.promises), len(outbox))
+        self._send_all(outbox[:first])
+        self._persist()
+        self._send_all(outbox[first:])
         while self._leaving:
             self._hang_up(self._leaving.pop())
+
+    def _send_all(self, posted: Sequence[_Posted]) -> None:
+        for peer, frame, _ in posted:
+            if not self._transmit(peer, frame):
+                self.dropped["peer not ready"] += 1
 
     def receive(self, frame: bytes) -> None:
         """Take one message from the network, whatever it is."""

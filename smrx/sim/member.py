@@ -12,7 +12,7 @@ from typing import Final
 
 from smrx.config import Timing
 from smrx.consensus import ConsensusError
-from smrx.consensus.disk_journal import JournalError
+from smrx.consensus.disk_journal import JournalError, decode_entry, entry_key
 from smrx.consensus.storage import StorageFull
 from smrx.node.gateway import Reply, Route
 from smrx.node.machine import Applied
@@ -117,6 +117,7 @@ class Member(Turn):
         self._orders: list[tuple[int, bytes]] = []
         self._knocks: list[tuple[str, bytes]] = []
         network.join(node_id, self._deliver)
+        promises.writes(node_id, self._is_written)
 
     # Its life.
 
@@ -187,6 +188,14 @@ class Member(Turn):
         )
         self.replica.chunk_bytes = profile.chunk_bytes
         self.replica.batch_bytes = profile.batch_bytes
+
+    def _is_written(self, index: int, term: int) -> bool:
+        """Whether a log entry survives a crash, as far as this mode asks for it."""
+        if not self._profile.durable or self.disk.spoiled or index <= self.journal.first_index:
+            return True
+        record = self.disk.records.get(entry_key(index))
+        entry = None if record is None else decode_entry(record, index)
+        return entry is not None and entry[2] == term
 
     def _restart(self) -> None:
         self.journal = opened(self.disk, self._parts.disk_journal, self.meta, CLUSTER, self.id, self.step)

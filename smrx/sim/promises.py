@@ -5,6 +5,7 @@ at the right moment; a broken promise is seen at once. Told by the simulated nod
 their log after every turn; raises Violation.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from smrx.consensus import MemoryJournal, Replica, messages
@@ -12,6 +13,9 @@ from smrx.consensus.membership import decode
 from smrx.consensus.messages import AppendEntries, AppendReply, RequestVote, Vote
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.electorate import Electorate, majority
+
+#: Whether an entry (index, term) is where it survives a crash of its node, as far as the node's mode asks for it.
+Written = Callable[[int, int], bool]
 
 #: A turn and its timer.
 _SLACK_SECONDS: Final = 0.1
@@ -44,6 +48,11 @@ class Promises:
         self._replaced: dict[int, int] = {}
         #: Nodes that know in their present life that they were removed.
         self._ended: set[int] = set()
+        self._written: dict[int, Written] = {}
+
+    def writes(self, node: int, written: Written) -> None:
+        """There is a node, and this is how its disk is looked at."""
+        self._written[node] = written
 
     def started(self, node: int) -> None:
         """A node begins a new life."""
@@ -79,6 +88,10 @@ class Promises:
         if isinstance(body, AppendReply) and body.success and not envelope.flags & messages.LEARNER:
             term = journal.term_at(body.next_index - 1)
             if term is not None:
+                if not self._written[node](body.next_index - 1, term):
+                    raise Violation(
+                        f"an honest word: node {node} acknowledges entry {body.next_index - 1}, not on its disk"
+                    )
                 self._acknowledged.setdefault(node, {})[body.next_index - 1] = term
                 self._newest[node] = max(self._newest.get(node, (0, 0)), (body.next_index - 1, term))
         return False
@@ -175,7 +188,9 @@ class Promises:
         self._check_holders(node, journal, index)
 
     def _check_holders(self, node: int, journal: MemoryJournal, index: int) -> None:
-        holders = {node}
+        term_here = journal.term_at(index)
+        # A leader counts itself, too: for what it has written.
+        holders = {node} if term_here is not None and self._written[node](index, term_here) else set()
         for other, acknowledged in self._acknowledged.items():
             # The newest are the last; an entry further on that is the same here stands after the same one there.
             for at, term in reversed(acknowledged.items()):
@@ -186,6 +201,6 @@ class Promises:
         if not any(len(holders & members.voters) >= majority(members) for members in deciding):
             raise Violation(
                 f"a majority commits: node {node} takes entry {index} for committed, which only nodes "
-                f"{sorted(holders)} have acknowledged, where "
+                f"{sorted(holders)} have written or acknowledged, where "
                 f"{' or '.join(str(sorted(members.voters)) for members in deciding)} have a vote"
             )

@@ -39,6 +39,9 @@ class ForgetsTerms(SimulatedMeta):
 class SpeaksBeforeWriting(Replica):
     """Messages leave, and only then what they promise is made durable."""
 
+    def _persist_term(self) -> None:
+        pass
+
     def _persist(self) -> None:
         pass
 
@@ -61,6 +64,16 @@ class EndsTooEarly(Replica):
     def _note_removal(self, leader_last_index: int) -> None:
         if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:
             self.removed = True
+
+
+class CountsItselfBeforeWriting(Replica):
+    """A leader sends its entries, and writes them when it leads no more; until then it counts itself all the same."""
+
+    def _persist(self) -> None:
+        if self.is_leader:
+            self._persist_term()
+        else:
+            super()._persist()
 
 
 class JournalThatDoesNotSync(DiskJournal):

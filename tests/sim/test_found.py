@@ -253,7 +253,7 @@ FOUND = [
         "a journal that does not sync",
         REAL.but(disk_journal=broken.JournalThatDoesNotSync),
         40,
-        "acknowledged stays",
+        "acknowledged stays|honest word|a majority commits",
     ),
     Fault(
         "7",
@@ -298,7 +298,14 @@ FOUND = [
         "speaks before it writes",
         REAL.but(replica=broken.SpeaksBeforeWriting),
         60,
-        "acknowledged stays|one vote|one state",
+        "acknowledged stays|one vote|one state|honest word|a majority commits",
+    ),
+    Fault(
+        "",
+        "a leader counts itself before it writes",
+        REAL.but(replica=broken.CountsItselfBeforeWriting),
+        20,
+        "a majority commits",
     ),
     Fault(
         "",
