@@ -154,7 +154,7 @@ class SimulatedSnapshots:
 
     def oldest_index(self) -> int:
         """See SnapshotStore."""
-        return self._disk.snapshots[0].index if self._disk.snapshots else 0
+        return self._disk.snapshots[0].index if len(self._disk.snapshots) > 1 else 0
 
     def keep(self, snapshot: Snapshot) -> None:
         """See SnapshotStore."""
@@ -189,6 +189,8 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
 
     Raises JournalError where nothing whole is left to begin with.
     """
+    if journal.last_index > 1 and not meta.joined:
+        raise JournalError(f"expected term and vote of a node with {journal.last_index} entries, found those of a new one")
     disk.snapshots[:] = [known for known in disk.snapshots if _whole(known)]
     usable = [known for known in disk.snapshots if known.index >= journal.first_index]
     if usable:
