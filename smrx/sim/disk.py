@@ -190,7 +190,9 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
     Raises JournalError where nothing whole is left to begin with.
     """
     if journal.last_index > 1 and not meta.joined:
-        raise JournalError(f"expected term and vote of a node with {journal.last_index} entries, found those of a new one")
+        raise JournalError(
+            f"expected term and vote of a node with entry {journal.last_index}, found those of a new one"
+        )
     disk.snapshots[:] = [known for known in disk.snapshots if _whole(known)]
     usable = [known for known in disk.snapshots if known.index >= journal.first_index]
     if usable:

@@ -86,10 +86,18 @@ class Operator:
         """Who has a vote, as far as is known to be committed."""
         return self._electorate.newest.voters
 
-    def may_leave(self, member: Member) -> bool:
-        """Whether a member can go: enough first nodes stay, enough nodes keep what they know, no change waits."""
-        stay = [node for node in self.file if node <= self._profile.nodes and node != member.id]
-        return not self._busy and len(stay) >= _STAY and self._to_lose_without(member.id) >= 0
+    def may_leave(self, *members: Member) -> bool:
+        """Whether each of these, and all, can go: first nodes and memories enough stay, and no change waits."""
+        gone = {member.id for member in members}
+        return not self._busy and self._clients_know_some(gone) and all(self._to_lose_without(it) >= 0 for it in gone)
+
+    def _clients_know_some(self, gone: set[int]) -> bool:
+        """Whether enough first nodes stay, whichever of the memberships that some log has is in force."""
+        first, stay = frozenset(range(1, self._profile.nodes + 1)), min(_STAY, self._profile.nodes)
+        journals = [member.journal for member in self._members if member.in_service]
+        return not gone & first or all(
+            len(members.ids & first - gone) >= stay for members in self._electorate.possible(journals)
+        )
 
     def read_members(self) -> None:
         """Write the cluster file anew: without those who are no members any more."""
@@ -221,7 +229,7 @@ class Operator:
                 if leader is member:
                     with contextlib.suppress(NotLeader, ValueError):
                         leader.hand_over()
-                elif self._to_lose_without(member.id) >= 0:
+                elif self._to_lose_without(member.id) >= 0 and self._clients_know_some({member.id}):
                     self.ask(leader, partial(leader.replica.remove_member, member.id))
             yield
 
