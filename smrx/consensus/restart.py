@@ -69,7 +69,16 @@ def restart(
     # A log in memory is continued by whoever has the rest of it, so that an old snapshot is of no use, but for a node
     # that never had a log: a cluster that is restored.
     usable = _whole(files, journal) if journal.persistent or not meta.joined else []
-    where = files.folder.parent
+    check_term(journal, meta, str(files.folder.parent))
+    if usable:
+        _take_over(machine, usable[-1])
+    newest = usable[-1].metadata if usable else None
+    go_on(machine, journal, meta, None if newest is None else (newest.log_index, newest.log_term), applied=applied)
+    return Restarted(journal.applied_index, usable, 0 if newest is None else newest.sequence)
+
+
+def check_term(journal: MemoryJournal, meta: MetaStore, where: str) -> None:
+    """Refuse, with JournalError, a log that term and vote of its node are older than."""
     if journal.last_index > 1 and not meta.joined:
         raise JournalError(
             f"{where}: expected term and vote of a node with a log up to entry {journal.last_index}, found those of a "
@@ -80,17 +89,30 @@ def restart(
             f"{where}: expected term {journal.last_term} or later of a node with entries of that term, found "
             f"{meta.term}: its files are not of one time; {_REBUILD}"
         )
-    if usable:
-        _take_over(machine, usable[-1])
-        at = usable[-1].metadata
-        if journal.last_index < at.log_index or journal.term_at(at.log_index) != at.log_term:
-            log.info("the log begins anew after the snapshot at entry %d", at.log_index)
+
+
+def go_on(
+    machine: StateMachine,
+    journal: MemoryJournal,
+    meta: MetaStore,
+    snapshot: tuple[int, int] | None,
+    *,
+    applied: Callable[[], None] = lambda: None,
+) -> None:
+    """Bring a machine that took over the snapshot at log entry (index, term), if any, to the end of what is committed.
+
+    A log that does not reach the snapshot, or contradicts it, begins anew after it.
+    """
+    if snapshot is not None:
+        index, term = snapshot
+        if journal.last_index < index or journal.term_at(index) != term:
+            log.info("the log begins anew after the snapshot at entry %d", index)
             # Who belonged to the cluster by then was noted before the snapshot; what the log says may be undone.
-            journal.install(at.log_index, at.log_term, meta.membership if meta.membership[1] else None)
+            journal.install(index, term, meta.membership if meta.membership[1] else None)
             if journal.persistent:
                 # The next start finds a log.
                 meta.set_joined()
-        journal.applied_index = at.log_index
+        journal.applied_index = index
     else:
         journal.applied_index = journal.first_index
     if meta.term < journal.last_term:
@@ -101,7 +123,6 @@ def restart(
         replay_entries(journal, start, last, lambda entry: machine.apply(entry[1], entry[2], entry[0]))
         journal.applied_index = last
         applied()
-    return Restarted(journal.applied_index, usable, usable[-1].metadata.sequence if usable else 0)
 
 
 def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:

@@ -11,22 +11,23 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.config import Timing
-from smrx.consensus import ConsensusError, NotLeader
+from smrx.consensus import ConsensusError
 from smrx.consensus.disk_journal import JournalError
 from smrx.consensus.storage import StorageFull
 from smrx.node.gateway import Reply, Route
+from smrx.node.machine import Applied
+from smrx.node.turn import Turn
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.disk import Disk, SimulatedSnapshots, opened, restart
 from smrx.sim.network import Network
-from smrx.sim.parts import Parts
+from smrx.sim.parts import Parts, SimulatedMeta
 from smrx.sim.profile import Profile
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
-from smrx.sim.transport import CLUSTER
+from smrx.sim.transport import CLUSTER, SimulatedTransport
 from smrx.sim.versions import PRESENT, Versions
 from smrx.sim.watched import WatchedMachine
 from smrx.sim.world import World
-from smrx.wire import batches
 from smrx.wire.frames import FrameKind, LeaderHint
 
 #: Clients have the numbers from here on; nodes those below.
@@ -51,8 +52,11 @@ class OutOfMemory(MemoryError):
     """The state machine could not finish an entry, for a reason that lies in no command."""
 
 
-class Member:
+class Member(Turn):
     """One node: what survives a crash, and what is running."""
+
+    meta: SimulatedMeta
+    transport: SimulatedTransport
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class Member:
         self.pace = 0.0
         self.rate = 1.0
         self.offset = 0.0
-        self.wall_ns = 0
+        self.wall_offset_ns = 0
         self._world = world
         self._versions = versions
         self._checker = checker
@@ -123,7 +127,7 @@ class Member:
         self.dies_at_election = self.short_before = self.short_after = False
         self._busy_until = 0.0
         self._turn_at = _NEVER
-        self._led_term: int | None = None
+        self.led_term = None
         self._shown: tuple[str, int] = ("", 0)
         #: Whether this life began with a disk that may be damaged: it is found out, and made good.
         self._mending = self.disk.spoiled
@@ -328,7 +332,7 @@ class Member:
         self.wake(max(clock.true(self.replica.next_deadline()), clock.time) + _WAKE_SECONDS)
 
     def _turn(self) -> None:
-        """Node.turn(), in its order."""
+        """Node.turn(): what came is read, and then the turn that both have."""
         self.transport.posted = 0
         inbox, self._inbox = self._inbox, []
         for source, frame in inbox:
@@ -343,64 +347,49 @@ class Member:
             self._deliveries += 1
             self.take_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
         if not self.replica.handing_over:
-            self._submit()
-        self.step()
-        self.transport.flush()
-        self.step()
-        self.replica.tick()
-        # Before anything can tell of it: members are no entries that a machine applies.
-        self._promises.committed(self.id, self.journal, self.replica.commit_index)
-        applied = self.machine.take_applied()
-        self._watch_leadership()
-        for entry in applied:
-            self._checker.applied(self.id, entry)
-            self.gateway.applied(entry, self.machine.fill_repeats)
-        self.step()
-        self.meta.sync()
-        for reply in self.gateway.take_replies():
-            self.step()
-            if reply.frame[_KIND_AT] == FrameKind.ERROR:
-                self._checker.refused(reply.identity)
-            self.answer(reply)
-        self.transport.flush()
+            self.submit()
+        self.commit()
 
     def take_order(self, delivery: bytes, frame: bytes) -> None:
         """A client's frame has come."""
-        self.gateway.receive(delivery, frame, self.hint(), self.replica.agreement.fenced)
-
-    def answer(self, reply: Reply) -> None:
-        """A reply leaves."""
-        self.network.send(self.id, DELIVERY.unpack(reply.identity)[0], reply.frame)
+        self.gateway.receive(delivery, frame, self.hint(), self.fenced)
 
     @property
     def owes(self) -> int:
         """Commands that clients wait for here."""
         return self.gateway.waiting_commands
 
-    def _submit(self) -> None:
-        for bodies, routes in self.gateway.take_batches():
-            try:
-                index, term = self.submit_entry(bodies)
-            except NotLeader:
-                self.gateway.redirect(routes, self.hint())
-                continue
-            self._note_submitted(index, term, routes)
-            self.gateway.submitted(index, term, routes)
+    def _may_die(self) -> None:
+        self.step()
 
-    def _note_submitted(self, index: int, term: int, routes: list[Route]) -> None:
+    def _entry(self, bodies: list[memoryview]) -> bytes:
+        return self._versions.formats.write(super()._entry(bodies), self.version)
+
+    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
+        """As Turn."""
+        index, term = super().submit_entry(bodies)
+        self._promises.entered(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
+        return index, term
+
+    def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
         for route in routes:
             self._checker.submitted(route.identity)
         self._timeline.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
+        super()._submitted(index, term, routes)
 
-    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
-        """Put commands into the log; (index, term). Raises NotLeader."""
-        sequence, state_hash = self.machine.position()
-        entry = self._versions.formats.write(
-            batches.encode(bodies, self._wall_ns(), sequence, state_hash), self.version
-        )
-        index = self.replica.submit(entry)
-        self._promises.entered(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
-        return index, self.replica.term
+    def _ticked(self) -> None:
+        # Before anything can tell of it: members are no entries that a machine applies.
+        self._promises.committed(self.id, self.journal, self.replica.commit_index)
+
+    def _applied(self, entry: Applied) -> None:
+        self._checker.applied(self.id, entry)
+        super()._applied(entry)
+
+    def _send(self, reply: Reply) -> None:
+        self.step()
+        if reply.frame[_KIND_AT] == FrameKind.ERROR:
+            self._checker.refused(reply.identity)
+        self.network.send(self.id, DELIVERY.unpack(reply.identity)[0], reply.frame)
 
     def hand_over(self) -> None:
         """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
@@ -412,20 +401,14 @@ class Member:
         request()
         self.wake(self._world.now)
 
-    def _wall_ns(self) -> int:
-        return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_ns
+    def wall_ns(self) -> int:
+        """What its clock on the wall shows."""
+        return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_offset_ns
 
     def hint(self) -> LeaderHint:
         """Who leads, as far as this node knows."""
         leader = self.replica.leader_id
         return LeaderHint(leader, None if leader is None else address(leader), self.id, self.replica.term)
-
-    def _watch_leadership(self) -> None:
-        term = self.replica.term if self.replica.is_leader and self.replica.agreement.fenced is None else None
-        if term != self._led_term:
-            if self._led_term is not None:
-                self.gateway.lost_leadership(self.hint())
-            self._led_term = term
 
     def _look(self) -> None:
         """Show the checker and the reader what this node is by now."""

@@ -39,11 +39,11 @@ class ForwardsToLeader(Member):
         mark, whose, content = frame[:_MARK], frame[_MARK:_HEAD], frame[_HEAD:]
         if mark == _PASSED_ON:
             source = DELIVERY.unpack(delivery)[0]
-            hint, fenced = self.hint(), self.replica.agreement.fenced
+            hint, fenced = self.hint(), self.fenced
             self.gateway.receive(mark + bytes((source,)) + whose, content, hint, fenced)
         elif mark == _CAME_BACK:
             if self._callbacks.pop(whose, None) is not None:
-                super().answer(Reply(whose, content))
+                super()._send(Reply(whose, content))
         elif not self._pass_on(delivery, frame):
             super().take_order(delivery, frame)
 
@@ -59,22 +59,23 @@ class ForwardsToLeader(Member):
         if known.kind is FrameKind.PING:
             # Everybody takes commands.
             me = LeaderHint(self.id, None, self.id, self.replica.term)
-            super().answer(Reply(delivery, frames.encode_body(FrameKind.PONG, me, known.correlation)))
+            super()._send(Reply(delivery, frames.encode_body(FrameKind.PONG, me, known.correlation)))
         else:
             self._callbacks[delivery] = known
             self.network.send(self.id, leader, _PASSED_ON + delivery + frame)
         return True
 
-    def _note_submitted(self, index: int, term: int, routes: list[Route]) -> None:
-        routes = [route._replace(identity=route.identity[-DELIVERY.size :]) for route in routes]
-        super()._note_submitted(index, term, routes)
+    def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
+        for route in routes:
+            self._checker.submitted(route.identity[-DELIVERY.size :])
+        self.gateway.submitted(index, term, routes)
 
-    def answer(self, reply: Reply) -> None:
+    def _send(self, reply: Reply) -> None:
         if reply.identity[:_MARK] == _PASSED_ON:
             whose = reply.identity[-DELIVERY.size :]
             self.network.send(self.id, reply.identity[_MARK], _CAME_BACK + whose + reply.frame)
         else:
-            super().answer(reply)
+            super()._send(reply)
 
     def _watch_leadership(self) -> None:
         super()._watch_leadership()
@@ -84,5 +85,4 @@ class ForwardsToLeader(Member):
             waiting, self._callbacks = self._callbacks, {}
             body = ErrorBody(int(ErrorCode.OVERLOADED), "the leader has changed without a commit of the command")
             for delivery, frame in waiting.items():
-                self._checker.refused(delivery)
-                super().answer(Reply(delivery, frames.encode_body(FrameKind.ERROR, body, frame.correlation)))
+                super()._send(Reply(delivery, frames.encode_body(FrameKind.ERROR, body, frame.correlation)))
