@@ -180,7 +180,9 @@ def opened(
     disk: Disk, journal: type[DiskJournal], meta: MetaStore, cluster: str, node_id: int, step: Callable[[], None]
 ) -> DiskJournal:
     """The journal on a disk. Raises JournalError, or StorageFull where there is no room to begin one."""
-    return journal(SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined)
+    return journal(
+        SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.founder
+    )
 
 
 def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateMachine) -> None:
@@ -188,10 +190,6 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
 
     Raises JournalError where nothing whole is left to begin with, and where term and vote are older than the log.
     """
-    if journal.last_index > 1 and not meta.joined:
-        raise JournalError(
-            f"expected term and vote of a node with entry {journal.last_index}, found those of a new one"
-        )
     disk.snapshots[:] = [known for known in disk.snapshots if _whole(known)]
     usable = [known for known in disk.snapshots if known.index >= journal.first_index]
     if not usable and journal.first_index > 1:

@@ -146,17 +146,6 @@ class Network:
 
         return arrive if frames else None
 
-    def forget(self, source: int) -> None:
-        """Nothing that an end sent so far arrives any more: it is gone, and another one will have its number."""
-        for (sender, _), link in self._links.items():
-            if sender == source:
-                link.lost |= set(range(link.connection + 1))
-                link.connection += 1
-                link.last_arrival = 0.0
-        kept = [message for message in self._past if message[0] != source]
-        self._past.clear()
-        self._past.extend(kept)
-
     def heal(self) -> None:
         """Remove every cut."""
         self.cuts.clear()

@@ -16,7 +16,6 @@ from smrx.consensus import NotLeader
 from smrx.consensus.membership import MembershipError
 from smrx.sim.electorate import Electorate
 from smrx.sim.member import Member
-from smrx.sim.network import Network
 from smrx.sim.profile import Profile
 from smrx.sim.timeline import Timeline
 from smrx.sim.world import World
@@ -39,7 +38,6 @@ class Operator:
         self,
         *,
         world: World,
-        network: Network,
         members: Sequence[Member],
         electorate: Electorate,
         timeline: Timeline,
@@ -51,7 +49,6 @@ class Operator:
         #: Changes done.
         self.done = 0
         self._world = world
-        self._network = network
         self._members = members
         self._electorate = electorate
         self._timeline = timeline
@@ -189,10 +186,7 @@ class Operator:
             yield
 
     def _wipe(self, member: Member) -> None:
-        """A node of this number begins anew, once nothing of the old one is under way: their lives have one count."""
-        self._network.forget(member.id)
-        for other in self._members:
-            other.overhears_no_more(member.id)
+        """A node of this number begins anew; what the old one said may still be under way."""
         member.wipe()
 
     def _leave(self, member: Member) -> _Steps:

@@ -69,6 +69,9 @@ class SimulatedTransport(PeerTransport):
         self._host.transmit(peer, frame)
         return True
 
+    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
+        self._host.transmit(stranger, frame)
+
     def post(self, peer: int, body: Body) -> None:
         """Put a message into the outbox, and notice one that fills it for ever."""
         self.posted += 1
