@@ -72,6 +72,11 @@ class Founding:
         """Whether the others are as far as this node: nobody may lead before all are founders."""
         return not self.missing(said)
 
+    def awaited(self, said: Mapping[int, Said]) -> list[int]:
+        """Whom a person should look after: those not heard, else those that are not as far as this node."""
+        missing = self.missing(said)
+        return [peer for peer in missing if peer not in said or not said[peer].knows_me] or missing
+
     def missing(self, said: Mapping[int, Said]) -> list[int]:
         """Those of whom this node has to know that they are founders, and does not yet."""
         if self._over or not self.new:

@@ -219,7 +219,7 @@ class Replica(Leading):
                 f"this is life {self.meta.incarnation} of this node, and other members know its life {later}: its data "
                 "directory was replaced, and they do not listen to it until they are restarted"
             )
-        absent = self._founding.missing(self._views)
+        absent = self._founding.awaited(self._views)
         if absent:
             return (
                 f"waiting for node {', '.join(map(str, absent))}: a new cluster begins once all of its nodes were there"
