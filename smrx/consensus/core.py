@@ -10,10 +10,11 @@ from typing import Final, Protocol
 from smrx.config import NodeConfig, Timing
 from smrx.consensus import membership
 from smrx.consensus.agreement import Agreement
+from smrx.consensus.founding import Founding
 from smrx.consensus.internals import LEADER, Library, now
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.membership import Membership
-from smrx.consensus.messages import FENCED, LEARNER, Body, Envelope
+from smrx.consensus.messages import FENCED, LEARNER, NEW, Body, Envelope, Hello
 from smrx.consensus.recovery import MetaStore, Rejoin
 from smrx.consensus.transport import Header, PeerTransport
 
@@ -60,6 +61,10 @@ class PeerView:
         self.incarnation = 0
         self.learner = False
         self.fenced = False
+        #: It never held state.
+        self.new = False
+        #: It said so to the present life of this node, and not to an earlier one.
+        self.knows_me = False
         self.sequence: int | None = None
         self.state_hash: int | None = None
 
@@ -93,8 +98,12 @@ class Core(Library):
         #: Every node this one listens to; members may be fewer: see membership.
         self._views = {peer: PeerView() for peer in peers}
         journal.attach(meta)
+        named = peers if members is None else members.voters - {node_id}
+        self._founding = Founding(meta, named)
         self._membership = self._first_membership(members, peers, meta, journal)
         self._rejoin = Rejoin(active=self._starts_as_learner(meta, journal))
+        if not self._rejoin.active:
+            journal.regained()
         self.agreement = Agreement(node_id, peers, machine, transport.post, transport.is_connected)
         super().__init__(node_id, peers, transport, journal, timing)
         transport.attach(
@@ -105,6 +114,8 @@ class Core(Library):
             # A little more than the heartbeat, which says the same and more.
             hello_seconds=1.2 * timing.heartbeat_ms / 1000,
             silence_seconds=timing.election_max_ms / 1000,
+            greeting=self._greeting,
+            stranger=self._on_stranger,
         )
 
     def _first_membership(
@@ -117,10 +128,10 @@ class Core(Library):
         """
         if members is None:
             members = membership.of(NodeConfig(id=node, port=node) for node in (self.node_id, *peers))
-        if not meta.membership[1]:
-            # Kept from the first start on: a cluster file that was edited since does not change who has a vote.
+        if not meta.membership[1] or not (meta.founder or meta.joined):
+            # Kept from the beginning on: a cluster file that was edited since does not change who has a vote.
             meta.set_membership((_GENESIS_INDEX, membership.encode(members)))
-        if not journal.membership[1]:
+        if not journal.membership[1] or not (meta.founder or meta.joined):
             journal.begin_with(meta.membership)
         self._membership_entry = journal.membership
         return membership.decode(self._membership_entry[1])
@@ -151,8 +162,8 @@ class Core(Library):
 
     @property
     def holds_log(self) -> bool:
-        """Whether this node has everything it ever acknowledged."""
-        return not self._rejoin.active
+        """Whether this node has everything it ever acknowledged, as far as it can know."""
+        return not self._rejoin.active or self._founding.undecided
 
     @property
     def leader_id(self) -> int | None:
@@ -165,16 +176,23 @@ class Core(Library):
         return self._journal.last_index
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
-        """A node whose word others rely on, and whose log is gone, must not act as if it had promised nothing."""
-        return meta.joined and journal.lost
+        """A node whose word others may rely on, and whose log is gone, must not act as if it had promised nothing."""
+        return journal.lost and (meta.joined or not meta.founder)
 
     def _header(self) -> Header:
         flags = (LEARNER if self._rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
+        flags |= NEW if self._founding.new else 0
         return Header(self.term, flags, *self.machine.position())
 
     def _persist_term(self) -> None:
         """Before anything leaves: the term on it, and the vote and the members of that term, are durable."""
         self.meta.sync()
+
+    def _greeting(self, peer: int) -> Body:
+        return Hello()
+
+    def _on_stranger(self, envelope: Envelope) -> Body | None:
+        return None
 
     def _persist(self) -> None:
         """Before anything leaves that promises it: the log is durable.

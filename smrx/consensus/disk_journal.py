@@ -95,8 +95,8 @@ class DiskJournal(MemoryJournal):
     def __init__(self, storage: Storage, *, cluster: str, node_id: int, joined: bool, where: str | Path = FILE) -> None:
         """Open the log, or begin one; raises JournalError, with nothing changed, for one that cannot be used.
 
-        `joined`: others rely on this node's log already, so that one that is begun now is not whole. `where` names it
-        in errors.
+        `joined`: others may rely on this node's log already, so that one that is begun now is not whole. `where` names
+        it in errors.
         """
         super().__init__()
         self._storage = storage
@@ -328,7 +328,9 @@ def open_journal(directory: Path, meta: MetaStore, *, cluster: str, node_id: int
         check_readable(path)
     storage = LmdbStorage(path)
     try:
-        return DiskJournal(storage, cluster=cluster, node_id=node_id, joined=meta.joined, where=path)
+        return DiskJournal(
+            storage, cluster=cluster, node_id=node_id, joined=meta.joined or not meta.founder, where=path
+        )
     except BaseException:
         storage.close()
         raise

@@ -13,7 +13,7 @@ from smrx.consensus.following import Following
 from smrx.consensus.internals import chance, now
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.membership import Membership
-from smrx.consensus.messages import Acquaint, Envelope, PreVote, PreVoteReply, RequestVote, StandNow, Vote
+from smrx.consensus.messages import Acquaint, Envelope, NoMember, PreVote, PreVoteReply, RequestVote, StandNow, Vote
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.transport import PeerTransport
 
@@ -73,8 +73,9 @@ class Electing(Following):
         return False
 
     def _may_lead(self) -> bool:
-        """Whether this node has a vote, its log, and a state nobody doubts."""
-        return self.node_id in self._membership.voters and not self._rejoin.active and self.agreement.fenced is None
+        """Whether this node has a vote, its log, and a state nobody doubts, in a cluster that has begun."""
+        fit = self.node_id in self._membership.voters and not self._rejoin.active and self.agreement.fenced is None
+        return fit and self._founding.may_stand(self._views)
 
     def _majority_in_reach(self) -> bool:
         return 1 + sum(self._counts(peer) for peer in self._voters) >= self._majority
@@ -108,11 +109,18 @@ class Electing(Following):
         if behind and self._membership_index > 1:
             # It may not know who leads: one that became a member after its log ended, or after it left this one.
             self._post(peer, Acquaint(list(self._membership.members)))
+        if self._is_gone(peer):
+            self._post(peer, NoMember(self._membership_index))
         patience = self.timing.election_min_ms / 1000
         if self._rejoin.active or self.is_leader or now() - self._leader_heard_at < patience:
             return
         if (body.last_term, body.last_index) >= (self._journal.last_term, self._journal.last_index):
             self._post(peer, PreVoteReply(body.round))
+
+    def _is_gone(self, peer: int) -> bool:
+        """Whether a node that asks for something is no member, as surely as one node can know."""
+        settled = 1 < self._membership_index <= self.commit_index and not self._rejoin.active
+        return settled and peer not in self._membership.ids
 
     def _on_pre_vote_reply(self, peer: int, envelope: Envelope, body: PreVoteReply) -> None:
         standing = body.round == self._round and self._round_ends_at is not None

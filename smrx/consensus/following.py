@@ -59,6 +59,8 @@ class Following(Core):
         self._incoming = snapshots.Incoming()
         #: What leaders said is committed, as far as they said it.
         self._told_commit = 0
+        #: Who said that this node is no member, and at which log entry; None once a leader spoke to it.
+        self._told_gone: tuple[int, int] | None = None
         #: Nodes that are no members any more may have to be parted from.
         self._parting_due = False
         #: While an append is handled: its stream number, and whether its sender wants no word if all is well.
@@ -134,7 +136,7 @@ class Following(Core):
     def _reply(self, peer: int, next_index: int, reset: bool, success: bool) -> None:
         """Answer the append in hand."""
         if success:
-            if self._rejoin.active:
+            if self._rejoin.active and self._knows_the_newest_term():
                 self._rejoin.reached(self.term, next_index - 1)
                 if not self._rejoin.active:
                     self._journal.regained()
@@ -145,6 +147,15 @@ class Following(Core):
         elif reset:
             next_index = self._resend_from(next_index)
         self._post(peer, AppendReply(next_index, reset, success, self._answering_stream))
+
+    def _knows_the_newest_term(self) -> bool:
+        """Whether every leader that this node can have promised anything was elected by somebody it has heard since.
+
+        Of the others, that leader's majority and those heard must have one in common. A node that lost its term, too,
+        could else take a leader that was deposed long ago for the one of the moment.
+        """
+        heard = sum(self._views[peer].knows_me and self._views[peer].holds_state for peer in self._voters)
+        return heard > len(self._membership.voters) - self._majority
 
     def _resend_from(self, wanted: int) -> int:
         """Where a leader whose entries do not fit shall start again.
@@ -227,6 +238,7 @@ class Following(Core):
             self.refused["a second leader of the term"] += 1
             return False
         self._leader_heard_at = now()
+        self._told_gone = None
         self._told_commit = max(self._told_commit, body.commit_index)
         self._rejoin.meet(envelope.term, body.last_index)
         return True

@@ -31,10 +31,11 @@ MAX_MEMBERSHIP_BYTES: Final = 256 << 10
 #: A batch may be one byte short of MAX_BATCH_BYTES and take one more entry of the largest size; the rest is headers.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES + MAX_ENTRY_BYTES + 64 * MAX_BATCH_ENTRIES
 
-#: A term or index past these was never reached honestly (2^48 elections, 2^56 entries); it would only serve to end all
-#: terms or indexes at once.
+#: A term, index or life past these was never reached honestly (2^48 elections, 2^56 entries, 2^48 starts counted from
+#: the time in seconds); it would only serve to end all of them at once.
 Term = Annotated[int, Meta(ge=0, lt=1 << 48)]
 Index = Annotated[int, Meta(ge=0, lt=1 << 56)]
+Life = Annotated[int, Meta(ge=0, lt=1 << 48)]
 Natural = Annotated[int, Meta(ge=0)]
 Entry = tuple[bytes, Index, Term]
 
@@ -45,6 +46,8 @@ NO_OP: Final = b"\x01"
 #: Envelope.flags
 LEARNER: Final = 1
 FENCED: Final = 2
+#: It never held state.
+NEW: Final = 4
 
 
 class Hello(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=0):
@@ -140,9 +143,15 @@ class HashReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fro
 
 
 class Acquaint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=12):
-    """These are members, says a node to one whose log is too old to know: it may listen to them. Grants no rights."""
+    """These are members, says a node to one that may not know: it may listen to them. Grants no rights."""
 
     members: Annotated[list[Member], Meta(max_length=255)]
+
+
+class NoMember(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=13):
+    """You are no member, says a node whose newest committed membership stands there. Nothing has to be believed."""
+
+    membership_index: Index
 
 
 class StandNow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=11):
@@ -163,6 +172,7 @@ Body = (
     | HashReply
     | StandNow
     | Acquaint
+    | NoMember
 )
 
 
@@ -172,11 +182,12 @@ class Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froz
     protocol: Annotated[int, Meta(ge=PROTOCOL, le=PROTOCOL)]
     cluster: Natural
     sender: Annotated[int, Meta(ge=1, le=255)]
-    incarnation: Natural
-    #: The life of the receiver this is meant for, 0 where the sender does not know it yet (it may only say Hello).
-    receiver_incarnation: Natural
+    incarnation: Life
+    #: The life of the receiver this is meant for. Where the sender does not know it yet, and only Hello and Acquaint
+    #: may be said: 0, or a life by which an earlier node of that number was outlived.
+    receiver_incarnation: Life
     term: Term
-    flags: Annotated[int, Meta(ge=0, le=LEARNER | FENCED)]
+    flags: Annotated[int, Meta(ge=0, le=LEARNER | FENCED | NEW)]
     sequence: Natural
     state_hash: Natural
     body: Body

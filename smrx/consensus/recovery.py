@@ -55,13 +55,14 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     joined: bool
     membership_index: int = 0
     membership: bytes = b""
+    founder: bool = False
 
 
 def renew(directory: Path, *, cluster: str, node_id: int) -> None:
     """Put meta data in the place of lost or damaged ones: of a node that others rely on and that knows nothing.
 
     Its life gets a number later than any it can have had, because the others do not listen to an earlier one: the time
-    in seconds, where lives are counted from 1. What it had voted for is gone; a node that learns does not vote, and
+    in seconds, as in every new directory. What it had voted for is gone; a node that learns does not vote, and
     what was meant for its earlier lives does not reach this one. Nobody may be in the directory.
     """
     path = directory / _FILE
@@ -96,7 +97,7 @@ class MetaStore:
 
     @property
     def incarnation(self) -> int:
-        """Which life of this node this is, from 1."""
+        """Which life of this node this is; the first of a directory has the time of its birth, in seconds."""
         return self._record.incarnation
 
     @property
@@ -135,6 +136,23 @@ class MetaStore:
             self._record.membership_index, self._record.membership = membership
             self._dirty = True
 
+    @property
+    def founder(self) -> bool:
+        """Whether this node was empty when its cluster began: it lost nothing, and may vote. See founding.py."""
+        return self._record.founder
+
+    def set_founder(self) -> None:
+        """This node is one of the first, or has the state a new cluster begins with."""
+        if not self._record.founder:
+            self._record.founder = True
+            self._dirty = True
+
+    def outlive(self, life: int) -> None:
+        """Take a number after that of another life, which others know and this node knows nothing of."""
+        if life >= self._record.incarnation:
+            self._record.incarnation = life + 1
+            self._dirty = True
+
     def set_joined(self) -> None:
         """Others rely on this node's log from now on."""
         if not self._record.joined:
@@ -171,7 +189,8 @@ class MetaStore:
         if raw is None:
             if not empty:
                 raise _damaged(self._directory, "none, and something else")
-            return _Record(_FORMAT, cluster, node_id, 0, 0, None, False)
+            # No number that an earlier directory of this node can have had: what was meant for it must not be heard.
+            return _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, False)
         try:
             written = msgspec.msgpack.decode(raw, type=_Format).format
             if written not in _READABLE:

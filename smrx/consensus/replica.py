@@ -31,9 +31,12 @@ from smrx.consensus.messages import (
     Acquaint,
     AppendEntries,
     AppendReply,
+    Body,
     Envelope,
     HashReply,
     HashRequest,
+    Hello,
+    NoMember,
     PreVote,
     PreVoteReply,
     RequestVote,
@@ -60,6 +63,10 @@ _COMPACTED_A_TICK: Final = 2048
 #: Applied again in a third of a second at a restart.
 SNAPSHOT_COMMANDS: Final = 1_000_000
 SNAPSHOT_SECONDS: Final = 600.0
+#: Before a node outlives another of its number again.
+_OUTLIVE_SECONDS: Final = 1.0
+#: A number that only a forger can have said; what goes on after it must still be one that others take.
+_MOST_LIVES: Final = 1 << 40
 #: How often a node looks again at what it waits for.
 _LOOK_AGAIN_SECONDS: Final = 0.01
 
@@ -101,6 +108,7 @@ class Replica(Leading):
         self._failure: ConsensusError | None = None
         #: This node was a member and is none any more.
         self.removed = False
+        self._outlive_at = 0.0
         #: When each member became one: see membership.Member.
         self._since: dict[int, int] = {}
         super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
@@ -133,6 +141,7 @@ class Replica(Leading):
             SnapshotReply: self._on_snapshot_reply,
             StandNow: self._on_stand_now,
             Acquaint: self._on_acquaint,
+            NoMember: self._on_no_member,
         }
         self._adopt_membership()
 
@@ -163,6 +172,7 @@ class Replica(Leading):
             raise self._failure
         time = now()
         self._transport.tick(time)
+        self._outlive(time)
         if self.agreement.fenced is not None:
             self._stand_down()
         else:
@@ -199,7 +209,7 @@ class Replica(Leading):
         """What this node is at present."""
         if self._raft_state == LEADER:
             return "leader"
-        if self._rejoin.active or self.node_id not in self._membership.voters:
+        if not self.holds_log or self.node_id not in self._membership.voters:
             return "learner"
         return "candidate" if self._raft_state == CANDIDATE else "follower"
 
@@ -212,11 +222,22 @@ class Replica(Leading):
                 f"this is life {self.meta.incarnation} of this node, and other members know its life {later}: its data "
                 "directory was replaced, and they do not listen to it until they are restarted"
             )
+        absent = self._founding.awaited(self._views)
+        if absent:
+            return (
+                f"waiting for node {', '.join(map(str, absent))}: a new cluster begins once all of its nodes were there"
+            )
         if self._rejoin.active and self.leader_id is not None:
             target = "?" if self._rejoin.target is None else self._rejoin.target
             return f"catching up with the leader: log entry {self._journal.last_index} of {target}"
         if self.leader_id is not None:
             return None
+        if self._told_gone is not None:
+            peer, index = self._told_gone
+            return (
+                f"waiting to be made a member: node {peer} says that this node is none by log entry {index}; if it was "
+                "removed, stop it, else see smrx cluster add"
+            )
         if self.node_id not in self._membership.voters:
             return "waiting to be made a member: see smrx cluster add"
         reachable = 1 + sum(self._transport.is_connected(peer) for peer in self._voters)
@@ -316,7 +337,7 @@ class Replica(Leading):
         self._track(node.id)
 
     def _forget_namesake(self, member: Member) -> None:
-        """A member that went and came under its name again is another one, whose lives count from the beginning."""
+        """A member that went and came under its name again may be another one, of whom nothing is known yet."""
         node = member.node
         before = self._since.get(node.id)
         self._since[node.id] = member.since
@@ -324,7 +345,9 @@ class Replica(Leading):
             self._forget_peer(node.id)
             self.agreement.forget(node.id)
             self._views[node.id] = PeerView()
-            self._transport.part(node.id)
+            # What the old one acknowledged to this leader may still be on its way, and is not the new one's. Who does
+            # not lead counts nothing; and it may be on its way through old entries, and have heard the new one only.
+            self._transport.part(node.id, outlived=self.is_leader)
             self._transport.meet(node)
 
     def _on_acquaint(self, peer: int, envelope: Envelope, body: Acquaint) -> None:
@@ -334,6 +357,34 @@ class Replica(Leading):
                 if member.since > self._since.get(member.node.id, member.since):
                     self._forget_namesake(member)
                 self._meet(member.node)
+
+    def _greeting(self, peer: int) -> Body:
+        """One that is not heard may be one that does not listen, because its file and its log name others."""
+        if self._membership_index > 1 and peer in self._membership.ids and not self._transport.is_connected(peer):
+            return Acquaint(list(self._membership.members))
+        return Hello()
+
+    def _on_stranger(self, envelope: Envelope) -> Body | None:
+        """A node that this one does not know: a member of these days, while this one slept, or none any more.
+
+        Who hears no leader listens to those it is told of. What they say counts as the log says.
+        """
+        body = envelope.body
+        if isinstance(body, Acquaint):
+            told = {member.node.id for member in body.members}
+            if self.leader_id is None and {self.node_id, envelope.sender} <= told:
+                log.info("node %d: node %d names the members %s", self.node_id, envelope.sender, sorted(told))
+                for member in body.members:
+                    self._meet(member.node)
+            return None
+        return NoMember(self._membership_index) if self._is_gone(envelope.sender) else None
+
+    def _on_no_member(self, peer: int, envelope: Envelope, body: NoMember) -> None:
+        """Somebody says that this node was removed. It may be wrong: nothing is given up, and whoever looks is told."""
+        if self.leader_id is None:
+            if self._told_gone is None:
+                log.warning("node %d: node %d says that this node is no member any more", self.node_id, peer)
+            self._told_gone = (peer, body.membership_index)
 
     def _part_from_others(self) -> None:
         """A membership is committed: whoever is not in the newest one was told so as far as could be.
@@ -349,7 +400,7 @@ class Replica(Leading):
             del self._views[peer]
             self._progress.pop(peer, None)
             self._since.pop(peer, None)
-            self._transport.part(peer)
+            self._transport.part(peer, outlived=self.is_leader)
             self._untrack(peer)
 
     def _announce_to(self, peer: int) -> None:
@@ -384,6 +435,9 @@ class Replica(Leading):
             view.incarnation = envelope.incarnation
         view.learner = bool(envelope.flags & messages.LEARNER)
         view.fenced = bool(envelope.flags & messages.FENCED)
+        view.new = bool(envelope.flags & messages.NEW)
+        view.knows_me |= envelope.receiver_incarnation == self.meta.incarnation
+        self._found()
         view.sequence, view.state_hash = envelope.sequence, envelope.state_hash
         self.agreement.observe(peer, envelope.sequence, envelope.state_hash, now())
         body = envelope.body
@@ -397,6 +451,27 @@ class Replica(Leading):
             handler = self._handlers.get(type(body))
             if handler is not None:
                 handler(peer, envelope, body)
+
+    def _found(self) -> None:
+        """A node that turns out to be one of the first may act like one."""
+        if self._founding.heard(self._views):
+            log.info("node %d: all members are new, the cluster begins", self.node_id)
+            self._rejoin.active = False
+            self._journal.regained()
+
+    def _outlive(self, time: float) -> None:
+        """Others know a later life of this number than this one, and will not listen: go on as a later one still.
+
+        That was a node that is gone, whose directory this one's has replaced. Should both be running all the same, they
+        take turns, and each says so.
+        """
+        later = self._transport.later_life
+        if later is None or time < self._outlive_at or later >= _MOST_LIVES:
+            return
+        self._outlive_at = time + _OUTLIVE_SECONDS
+        log.warning("node %d: others know its life %d, which is none of this directory's", self.node_id, later)
+        self.meta.outlive(later)
+        self._transport.begin_life(self.meta.incarnation)
 
     def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
         if journal.persistent and (snapshots is None or not snapshots.persistent):

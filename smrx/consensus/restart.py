@@ -108,6 +108,10 @@ def go_on(
             log.info("the log begins anew after the snapshot at entry %d", index)
             # Who belonged to the cluster by then was noted before the snapshot; what the log says may be undone.
             journal.install(index, term, meta.membership if meta.membership[1] else None)
+            if not meta.joined:
+                # Given to it before its first start: the state that a cluster which is restored begins with.
+                meta.set_founder()
+                journal.regained()
             if journal.persistent:
                 # The next start finds a log.
                 meta.set_joined()

@@ -22,7 +22,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from smrx.config import NodeConfig
 from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
-from smrx.consensus.messages import AppendEntries, Body, Envelope, Hello
+from smrx.consensus.messages import Acquaint, AppendEntries, Body, Envelope, Hello
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ _COPY_BELOW_BYTES: Final = 512 << 10
 _HANDSHAKE_MS: Final = 3_000
 #: A peer that does not answer under one of its keys is tried under the next: it may be changing them.
 _KEY_SECONDS: Final = 1.0
+#: Who is no member is answered so often.
+_STRANGER_SECONDS: Final = 1.0
+_STRANGER: Final = "not from a member"
+#: Answers of one node taken at a time.
+_ANSWERS: Final = 4
 #: For what a node that is removed is told last.
 _LAST_WORDS_MS: Final = 500
 ZAP_DOMAIN: Final = "raft"
@@ -61,6 +66,9 @@ class _Posted(NamedTuple):
 class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
     """Everything but the network: envelopes, the outbox, who lives."""
 
+    #: Whether nodes that this one does not know can speak to it at all.
+    hears_strangers = True
+
     def __init__(self, *, cluster: str, node_id: int, peers: Iterable[int], incarnation: int) -> None:
         """Know the cluster; attach() must follow before the first message."""
         super().__init__(None, None, ())
@@ -74,7 +82,12 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._sent: dict[int, float] = {}
         self._connected: set[int] = set()
         self._outbox: list[_Posted] = []
+        #: What strangers are told, each over the connection it came by.
+        self._answers: list[tuple[int, bytes, bytes]] = []
+        self._answered: dict[int, float] = {}
         self._leaving: list[int] = []
+        #: By node that was gone: its latest life. What it said is no word of one that has its number now.
+        self._outlived: dict[int, int] = {}
         #: The latest life of this node that others know, if it is one this node knows nothing of.
         self.later_life: int | None = None
 
@@ -87,8 +100,16 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         clock: Callable[[], float],
         hello_seconds: float,
         silence_seconds: float,
+        greeting: Callable[[int], Body],
+        stranger: Callable[[Envelope], Body | None],
     ) -> None:
-        """Meet the replica: who it is now, how to make its promises durable, its clock and its patience."""
+        """Meet the replica: who it is now, how to make its promises durable, its clock and its patience.
+
+        `greeting` is what a peer is told that heard nothing for a while. `stranger` hears what no peer says, and may
+        have an answer.
+        """
+        self._greeting = greeting
+        self._stranger = stranger
         self._header = header
         self._persist_term = persist_term
         self._persist = persist
@@ -111,14 +132,25 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._incarnations[node.id] = 0
         self._sent[node.id] = self._clock() - self._hello_seconds
 
-    def part(self, peer: int) -> None:
-        """Know a node no more: what it says is not from a member. What it was to be told by now still leaves."""
+    def part(self, peer: int, *, outlived: bool) -> None:
+        """Know a node no more: what it says is not from a member. What it was to be told by now still leaves.
+
+        `outlived`: should its number come again, it is a later life that is heard.
+        """
         if peer in self._connected:
             self._connected.discard(peer)
             self._onNodeDisconnected(self._nodes[peer])
+        if outlived:
+            self._outlived[peer] = max(self._outlived.get(peer, 0), self._incarnations[peer])
         for known in (self._nodes, self._incarnations, self._sent, self._heard):
             known.pop(peer, None)
         self._leaving.append(peer)
+
+    def begin_life(self, incarnation: int) -> None:
+        """This node goes on under the number of another life, and everybody is to know."""
+        self._incarnation = incarnation
+        self.later_life = None
+        self._sent = dict.fromkeys(self._nodes, self._clock() - self._hello_seconds)
 
     def incarnation_of(self, peer: int) -> int:
         """The latest life of a peer, 0 if it was never heard."""
@@ -135,20 +167,17 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
 
     def post(self, peer: int, body: Body) -> None:
         """Put a message into the outbox, stamped with what is true now."""
-        if peer not in self._nodes or (not self._incarnations[peer] and not isinstance(body, Hello)):
+        if peer not in self._nodes or (not self._incarnations[peer] and not isinstance(body, Hello | Acquaint)):
             return
-        header = self._header()
-        envelope = Envelope(
-            messages.PROTOCOL,
-            self._cluster,
-            self.node_id,
-            self._incarnation,
-            self._incarnations[peer],
-            *header,
-            body,
-        )
         self._sent[peer] = self._clock()
-        self._outbox.append(_Posted(peer, messages.encode(envelope), not isinstance(body, AppendEntries)))
+        frame = self._frame(self._incarnations[peer] or self._first_life(peer), body)
+        self._outbox.append(_Posted(peer, frame, not isinstance(body, AppendEntries)))
+
+    def _frame(self, life: int, body: Body) -> bytes:
+        envelope = Envelope(
+            messages.PROTOCOL, self._cluster, self.node_id, self._incarnation, life, *self._header(), body
+        )
+        return messages.encode(envelope)
 
     def send(self, node: Node, message: Mapping[str, Any]) -> bool:
         """Put a message of the library into the outbox."""
@@ -168,6 +197,9 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._send_all(outbox[:first])
         self._persist()
         self._send_all(outbox[first:])
+        answers, self._answers = self._answers, []
+        for stranger, route, frame in answers:
+            self._respond(stranger, route, frame)
         while self._leaving:
             self._hang_up(self._leaving.pop())
 
@@ -176,8 +208,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             if not self._transmit(peer, frame):
                 self.dropped["peer not ready"] += 1
 
-    def receive(self, frame: bytes) -> None:
-        """Take one message from the network, whatever it is."""
+    def receive(self, frame: bytes, route: bytes = b"") -> None:
+        """Take one message from the network, whatever it is; `route` leads back to where it came from."""
         envelope = messages.decode(frame)
         if isinstance(envelope, str):
             self.dropped[envelope] += 1
@@ -185,6 +217,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         fault = self._fault(envelope)
         if fault is not None:
             self.dropped[fault] += 1
+            if fault == _STRANGER and self.hears_strangers:
+                self._meet_stranger(envelope, route)
             return
         peer = envelope.sender
         self._incarnations[peer] = envelope.incarnation
@@ -194,11 +228,19 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             self._onNodeConnected(self._nodes[peer])
         self._onMessageReceived(self._nodes[peer], envelope)
 
+    def _meet_stranger(self, envelope: Envelope, route: bytes) -> None:
+        """What strangers say changes nothing here; one that takes itself for a member may be told otherwise."""
+        answer = self._stranger(envelope)
+        sender, now = envelope.sender, self._clock()
+        if answer is not None and now - self._answered.get(sender, -_STRANGER_SECONDS) >= _STRANGER_SECONDS:
+            self._answered[sender] = now
+            self._answers.append((sender, route, self._frame(envelope.incarnation, answer)))
+
     def tick(self, now: float) -> None:
         """Greet whoever has heard nothing for a while; give up on whoever was not heard."""
         for peer, node in self._nodes.items():
             if now - self._sent[peer] >= self._hello_seconds:
-                self.post(peer, Hello())
+                self.post(peer, self._greeting(peer))
             if peer in self._connected and now - self._heard[peer] >= self._silence_seconds:
                 self._connected.discard(peer)
                 self._onNodeDisconnected(node)
@@ -217,21 +259,30 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
     def _transmit(self, peer: int, frame: bytes) -> bool:
         raise NotImplementedError
 
+    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
+        """Answer a node that is no peer, if it can be."""
+
     def _hang_up(self, peer: int) -> None:
         """Nothing more will be sent to a node."""
+
+    def _first_life(self, peer: int) -> int:
+        """The earliest life of a peer that can be heard, 0 if it may be any."""
+        outlived = self._outlived.get(peer, 0)
+        return outlived and outlived + 1
 
     def _fault(self, envelope: Envelope) -> str | None:
         if envelope.cluster != self._cluster:
             return "of another cluster"
         if envelope.sender not in self._nodes:
-            return "not from a member"
-        if envelope.incarnation < self._incarnations[envelope.sender]:
-            return "from an earlier life of the sender"
+            return _STRANGER
         if envelope.receiver_incarnation > self._incarnation:
             self.later_life = envelope.receiver_incarnation
         elif envelope.receiver_incarnation == self._incarnation:
             self.later_life = None
-        if envelope.receiver_incarnation != self._incarnation and not isinstance(envelope.body, Hello):
+        earliest = max(self._incarnations[envelope.sender], self._first_life(envelope.sender))
+        if envelope.incarnation < earliest:
+            return "from an earlier life of the sender"
+        if envelope.receiver_incarnation != self._incarnation and not isinstance(envelope.body, Hello | Acquaint):
             return "for an earlier life of this node"
         return None
 
@@ -259,6 +310,8 @@ class ZmqTransport(PeerTransport):
         self._addresses = dict(peers)
         self._context = context
         self._keys = keys
+        # Their connections are refused; and who holds a known key and claims another number is none to listen to.
+        self.hears_strangers = keys is None
         self._key_number: dict[int, int] = {}
         self._next_key_at = 0.0
         self._members = None if keys is None else AllowList(keys)
@@ -342,6 +395,12 @@ class ZmqTransport(PeerTransport):
     def tick(self, now: float) -> None:
         """As PeerTransport; and try again, under its next key, what a peer refused: it may know this node by now."""
         super().tick(now)
+        for socket in tuple(self._outgoing.values()):
+            # Nobody but one that takes this node for a stranger answers where it was called.
+            for _ in range(_ANSWERS):
+                if not has_message(socket):
+                    break
+                self.receive(socket.recv(zmq.DONTWAIT))
         if self._keys is None or now < self._next_key_at:
             return
         self._next_key_at = now + _KEY_SECONDS
@@ -363,7 +422,7 @@ class ZmqTransport(PeerTransport):
                 return count
             parts = self._inbox.recv_multipart(zmq.DONTWAIT)
             if len(parts) == 2:
-                self.receive(parts[1])
+                self.receive(parts[1], parts[0])
             else:
                 self.dropped["undecodable"] += 1
         return max_messages
@@ -375,6 +434,10 @@ class ZmqTransport(PeerTransport):
         if self._doorman is not None:
             self._doorman.stop()
             self._doorman = None
+
+    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self._inbox.send_multipart((route, frame), zmq.DONTWAIT)
 
     def _transmit(self, peer: int, frame: bytes) -> bool:
         try:

@@ -153,7 +153,7 @@ class SimulatedSnapshots:
 
     def oldest_index(self) -> int:
         """See SnapshotStore."""
-        return self._disk.snapshots[0].index if self._disk.snapshots else 0
+        return self._disk.snapshots[0].index if len(self._disk.snapshots) > 1 else 0
 
     def keep(self, snapshot: Snapshot) -> None:
         """See SnapshotStore."""
@@ -180,7 +180,9 @@ def opened(
     disk: Disk, journal: type[DiskJournal], meta: MetaStore, cluster: str, node_id: int, step: Callable[[], None]
 ) -> DiskJournal:
     """The journal on a disk. Raises JournalError, or StorageFull where there is no room to begin one."""
-    return journal(SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined)
+    return journal(
+        SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.founder
+    )
 
 
 def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateMachine) -> None:

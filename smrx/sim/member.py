@@ -84,7 +84,8 @@ class Member(Turn):
         self.version = PRESENT
         self.disk = Disk(chance)
         self.network = network
-        self.meta = parts.meta()
+        self._births = 0
+        self.meta = parts.meta(self._born(late=True))
         self.up = False
         #: Lives so far.
         self.life = 0
@@ -234,14 +235,16 @@ class Member(Turn):
         self.in_service = False
         self.crash()
 
-    def overhears_no_more(self, source: int) -> None:
-        """Nothing of a node that is gone waits at this one's socket."""
-        self._inbox = [waiting for waiting in self._inbox if waiting[0] != source]
+    def _born(self, *, late: bool) -> int:
+        """The time of birth of a new directory of this node, later than that of the one before, or earlier than all."""
+        self._births += 1
+        return self._births * (10_000 if late else 100)
 
     def wipe(self) -> None:
         """Remove everything a process that does not run has left: the next one is another node of this number."""
         self.disk = Disk(self._chance)
-        self.meta = self._parts.meta()
+        # A machine's clock may be wrong, and nobody may rely on it.
+        self.meta = self._parts.meta(self._born(late=self._chance.random() < 0.8))
         self._promises.replaced(self.id)
         self._timeline.note("node {} is wiped", self.id)
 

@@ -222,7 +222,8 @@ class Mishaps:
         if first is None or first not in members or len(members) != 4:
             return
         others = [member for member in members if member is not first]
-        gone = next((member for member in self._chance.sample(others, 3) if self._operator.may_leave(member)), None)
+        may_leave = self._operator.may_leave
+        gone = next((member for member in self._chance.sample(others, 3) if may_leave(member, first)), None)
         if gone is None:
             return
         cut = self._part([first], others)

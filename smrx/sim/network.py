@@ -70,6 +70,10 @@ class Network:
         """Deliver frames for `end` by calling receive(source, frame)."""
         self._receivers[end] = receive
 
+    def has(self, end: int) -> bool:
+        """Whether anybody has this number."""
+        return end in self._receivers
+
     def send(self, source: int, target: int, frame: bytes, *, dear: bool = False) -> None:
         """Send one frame; it may never arrive. A `dear` one is rare and matters: it is repeated more often."""
         self.sent += 1
@@ -145,17 +149,6 @@ class Network:
                 self._arrive(source, target, link, connection, frame)
 
         return arrive if frames else None
-
-    def forget(self, source: int) -> None:
-        """Nothing that an end sent so far arrives any more: it is gone, and another one will have its number."""
-        for (sender, _), link in self._links.items():
-            if sender == source:
-                link.lost |= set(range(link.connection + 1))
-                link.connection += 1
-                link.last_arrival = 0.0
-        kept = [message for message in self._past if message[0] != source]
-        self._past.clear()
-        self._past.extend(kept)
 
     def heal(self) -> None:
         """Remove every cut."""

@@ -16,7 +16,6 @@ from smrx.consensus import NotLeader
 from smrx.consensus.membership import MembershipError
 from smrx.sim.electorate import Electorate
 from smrx.sim.member import Member
-from smrx.sim.network import Network
 from smrx.sim.profile import Profile
 from smrx.sim.timeline import Timeline
 from smrx.sim.world import World
@@ -39,7 +38,6 @@ class Operator:
         self,
         *,
         world: World,
-        network: Network,
         members: Sequence[Member],
         electorate: Electorate,
         timeline: Timeline,
@@ -51,7 +49,6 @@ class Operator:
         #: Changes done.
         self.done = 0
         self._world = world
-        self._network = network
         self._members = members
         self._electorate = electorate
         self._timeline = timeline
@@ -86,10 +83,18 @@ class Operator:
         """Who has a vote, as far as is known to be committed."""
         return self._electorate.newest.voters
 
-    def may_leave(self, member: Member) -> bool:
-        """Whether a member can go: enough first nodes stay, enough nodes keep what they know, no change waits."""
-        stay = [node for node in self.file if node <= self._profile.nodes and node != member.id]
-        return not self._busy and len(stay) >= _STAY and self._to_lose_without(member.id) >= 0
+    def may_leave(self, *members: Member) -> bool:
+        """Whether each of these, and all, can go: first nodes and memories enough stay, and no change waits."""
+        gone = {member.id for member in members}
+        return not self._busy and self._clients_know_some(gone) and all(self._to_lose_without(it) >= 0 for it in gone)
+
+    def _clients_know_some(self, gone: set[int]) -> bool:
+        """Whether enough first nodes stay, whichever of the memberships that some log has is in force."""
+        first, stay = frozenset(range(1, self._profile.nodes + 1)), min(_STAY, self._profile.nodes)
+        journals = [member.journal for member in self._members if member.in_service]
+        return not gone & first or all(
+            len(members.ids & first - gone) >= stay for members in self._electorate.possible(journals)
+        )
 
     def read_members(self) -> None:
         """Write the cluster file anew: without those who are no members any more."""
@@ -181,10 +186,7 @@ class Operator:
             yield
 
     def _wipe(self, member: Member) -> None:
-        """A node of this number begins anew, once nothing of the old one is under way: their lives have one count."""
-        self._network.forget(member.id)
-        for other in self._members:
-            other.overhears_no_more(member.id)
+        """A node of this number begins anew; what the old one said may still be under way."""
         member.wipe()
 
     def _leave(self, member: Member) -> _Steps:
@@ -221,7 +223,7 @@ class Operator:
                 if leader is member:
                     with contextlib.suppress(NotLeader, ValueError):
                         leader.hand_over()
-                elif self._to_lose_without(member.id) >= 0:
+                elif self._to_lose_without(member.id) >= 0 and self._clients_know_some({member.id}):
                     self.ask(leader, partial(leader.replica.remove_member, member.id))
             yield
 

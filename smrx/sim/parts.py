@@ -26,16 +26,17 @@ class _Kept(NamedTuple):
     vote: int | None
     joined: bool
     membership: tuple[int, bytes]
+    founder: bool = False
 
 
 class SimulatedMeta(MetaStore):
     """The meta store on a disk that forgets, at a crash, what was not synced."""
 
-    def __init__(self) -> None:
-        """The empty store of a node that never ran; begin() must follow before the first use."""
+    def __init__(self, born: int = 0) -> None:
+        """The empty store of a node that never ran, with a number for its birth; begin() must follow."""
         self._durable = _Kept(0, None, False, (0, b""))
         self._current = self._durable
-        self._life = 0
+        self._life = born
 
     def begin(self) -> None:
         """Begin another life with what is durable."""
@@ -63,6 +64,16 @@ class SimulatedMeta(MetaStore):
 
     def set_joined(self) -> None:
         self._current = self._current._replace(joined=True)
+
+    @property
+    def founder(self) -> bool:
+        return self._current.founder
+
+    def set_founder(self) -> None:
+        self._current = self._current._replace(founder=True)
+
+    def outlive(self, life: int) -> None:
+        self._life = max(self._life, life + 1)
 
     @property
     def membership(self) -> tuple[int, bytes]:

@@ -133,7 +133,6 @@ class _Run:
             member.in_service = member.id in first
         self._operator = Operator(
             world=world,
-            network=self._network,
             members=self._members,
             electorate=self.electorate,
             timeline=self.timeline,

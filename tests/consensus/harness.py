@@ -109,7 +109,7 @@ class Meta(MetaStore):
     """The meta store on a disk of its own: what was not synced is gone after a crash."""
 
     def __init__(self) -> None:
-        self._durable: tuple[int, int | None, bool, tuple[int, bytes]] = (0, None, False, (0, b""))
+        self._durable: tuple[int, int | None, bool, tuple[int, bytes], bool] = (0, None, False, (0, b""), False)
         self.start()
 
     def start(self) -> None:
@@ -128,10 +128,18 @@ class Meta(MetaStore):
         self._now = (term, vote, *self._now[2:])
 
     def set_joined(self) -> None:
-        self._now = (*self._now[:2], True, self._now[3])
+        self._now = (*self._now[:2], True, *self._now[3:])
 
     def set_membership(self, membership: tuple[int, bytes]) -> None:
-        self._now = (*self._now[:3], membership)
+        self._now = (*self._now[:3], membership, self._now[4])
+
+    founder = property(lambda self: self._now[4])  # type: ignore[assignment]
+
+    def set_founder(self) -> None:
+        self._now = (*self._now[:4], True)
+
+    def outlive(self, life: int) -> None:
+        self._incarnation = max(self._incarnation, life + 1)
 
     def sync(self) -> None:
         self._durable = self._now
@@ -149,6 +157,9 @@ class MemoryTransport(PeerTransport):
 
     def _transmit(self, peer: int, frame: bytes) -> bool:
         return self._network.send(self.node_id, peer, frame)
+
+    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
+        self._network.send(self.node_id, stranger, frame)
 
 
 class Network:
@@ -329,6 +340,12 @@ class Cluster:
         leaders = [member for member in self.members.values() if member.up and member.replica.is_leader]
         return max(leaders, key=lambda member: member.replica.term, default=None)
 
+    def begin(self) -> None:
+        """Wait until every node knows that all of them are new."""
+        self.run_until(
+            lambda: all(member.meta.founder for member in self.members.values()), what="a cluster that begins"
+        )
+
     def elect(self) -> Member:
         """Wait for a leader that can commit; return it."""
         self.run_until(lambda: self.leader() is not None, what="a leader")
@@ -423,15 +440,17 @@ class Cluster:
             for m in self.members.values()
         )
 
-    def say(self, source: int, target: int, body: Body, term: int | None = None, flags: int = 0) -> None:
-        """Hand a node a message as if another had sent it."""
+    def say(
+        self, source: int, target: int, body: Body, term: int | None = None, flags: int = 0, life: int | None = None
+    ) -> None:
+        """Hand a node a message as if another had sent it, to the life it is in if no other is named."""
         member, sender = self.members[target], self.members[source]
         envelope = Envelope(
             messages.PROTOCOL,
             messages.cluster_number(CLUSTER),
             source,
             sender.meta.incarnation,
-            member.meta.incarnation,
+            member.meta.incarnation if life is None else life,
             member.replica.term if term is None else term,
             flags,
             0,

@@ -89,19 +89,17 @@ def test_the_same_stranger_is_heard_where_there_are_no_keys(tmp_path: Path) -> N
     mesh.close()
 
 
-def test_a_node_without_the_right_key_is_no_member(tmp_path: Path) -> None:
+def test_a_node_without_the_right_key_is_not_heard_and_is_waited_for_by_name(tmp_path: Path) -> None:
     of_its_own = {**PAIRS, 3: keys.generate()}
     mixed = {**links(PAIRS), 3: LinkKeys(of_its_own[3], links(PAIRS)[3].peers)}
     mesh = Mesh(tmp_path, mixed)
-    leader = mesh.elect()
-    assert leader.replica.node_id != 3
-    index = leader.replica.submit(entry(1))
-    leader.transport.flush()
-    members = [node for node in mesh.nodes if node.replica.node_id != 3]
-    mesh.run_until(lambda: all(node.replica.applied_index >= index for node in members))
-    outsider = mesh.nodes[2]
-    assert outsider.machine.numbers == []
+    members = mesh.nodes[:2]
+    told = "waiting for node 3: a new cluster begins once all of its nodes were there"
+    mesh.run_until(lambda: all(node.replica.waiting == told for node in members))
+    assert members[0].transport.is_connected(2)
+    assert members[1].transport.is_connected(1)
     assert not any(node.transport.is_connected(3) for node in members)
+    assert not any(mesh.nodes[2].transport.is_connected(node) for node in (1, 2))
     mesh.close()
 
 

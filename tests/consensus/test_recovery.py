@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lmdb
@@ -21,17 +22,33 @@ def open_store(directory: Path, cluster: str = "alpha", node_id: int = 1) -> Met
 
 def test_a_new_store_knows_nothing(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    assert (store.incarnation, store.term, store.vote, store.joined) == (1, 0, None, False)
+    assert (store.term, store.vote, store.joined, store.founder) == (0, None, False, False)
+    store.close()
+
+
+def test_lives_are_counted_from_the_time_of_birth_and_overtake_those_that_others_know(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    first = store.incarnation
+    assert abs(first - time.time()) < 60
+    store.outlive(first + 7)
+    assert store.incarnation == first + 8
+    store.outlive(first)
+    assert store.incarnation == first + 8
+    store.close()
+    store = open_store(tmp_path)
+    assert store.incarnation == first + 9
     store.close()
 
 
 def test_what_was_synced_is_there_in_the_next_life(tmp_path: Path) -> None:
     store = open_store(tmp_path)
+    first = store.incarnation
     store.set_term(7, 3)
     store.set_joined()
+    store.set_founder()
     store.close()
     store = open_store(tmp_path)
-    assert (store.incarnation, store.term, store.vote, store.joined) == (2, 7, 3, True)
+    assert (store.incarnation - first, store.term, store.vote, store.joined, store.founder) == (1, 7, 3, True, True)
     store.close()
 
 
@@ -66,11 +83,13 @@ def test_the_directory_does_not_grow(tmp_path: Path) -> None:
     ],
 )
 def test_the_directory_of_another_is_refused(tmp_path: Path, cluster: str, node_id: int, message: str) -> None:
-    open_store(tmp_path).close()
+    store = open_store(tmp_path)
+    first = store.incarnation
+    store.close()
     with pytest.raises(MetaError, match=message):
         open_store(tmp_path, cluster, node_id)
     store = open_store(tmp_path)
-    assert store.incarnation == 2
+    assert store.incarnation == first + 1
     store.close()
 
 
