@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -20,6 +21,7 @@ from smrx.local import LocalCluster
 
 #: The folder that holds the packages `cluster` and `smrx`.
 _ROOT: Final = Path(__file__).resolve().parent.parent
+NODE: Final = ("cluster.tap",)
 #: Small, so that a run of a minute takes many snapshots and compacts its log as often.
 LIMITS: Final = Limits(snapshot_commands=2_000, compaction_entries=400)
 
@@ -41,11 +43,13 @@ class Field(LocalCluster):
         nodes: int,
         durability: Literal["memory", "disk"],
         listener: Listener,
-        limits: Limits = LIMITS,
+        program: Sequence[str] = NODE,
     ) -> None:
-        super().__init__(directory, nodes, durability=durability, limits=limits)
+        """`program`: what a node's process runs, a module of Python and its first arguments."""
+        super().__init__(directory, nodes, durability=durability, limits=LIMITS)
         self.lives: list[Life] = []
         self._listener = listener
+        self._program = tuple(program)
         self.node_ids = [node.id for node in self.config.nodes]
         ports = {node.id: node.port for node in self.config.nodes}
         self.pairs: list[Pair] = [(one, other) for one in ports for other in ports if one != other]
@@ -73,8 +77,8 @@ class Field(LocalCluster):
             self.lives.append(Life(node_id, stream))
             self._processes[node_id] = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "cluster.tap", str(descriptor), "--config", str(self._file_of(node_id))),
-                    *("node", "--id", str(node_id), *options),
+                    *(sys.executable, "-m", *self._program, str(descriptor)),
+                    *("--config", str(self._file_of(node_id)), "node", "--id", str(node_id), *options),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

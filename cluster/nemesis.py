@@ -9,6 +9,7 @@ were damaged, and then it has to say so in one sentence.
 import heapq
 import math
 import random
+import re
 import resource
 import signal
 import time
@@ -31,6 +32,8 @@ _LOOK_SECONDS: Final = 0.25
 _STOP_SECONDS: Final = 30.0
 #: A process reads its files, and is there, by then.
 _START_SECONDS: Final = 90.0
+#: One sentence that says what to do.
+_REFUSAL: Final = re.compile(r"smrx: .*(--rebuild`|the version of smrx that wrote it)")
 _CUTS: Final = (Mode.HOLD, Mode.DROP, Mode.REFUSE)
 #: For a node's last words in its log.
 _ROOM_BYTES: Final = 1 << 14
@@ -57,6 +60,8 @@ class Nemesis:
         self._ending: dict[int, float] = {}
         self._full: set[int] = set()
         self._damaged: set[int] = set()
+        #: Refused its files, and is not known to have got through with giving them up.
+        self._given_up: set[int] = set()
         #: Without its memory, or its files, and not known to have everything again.
         self._empty: set[int] = set()
         self._next_look = 0.0
@@ -106,7 +111,24 @@ class Nemesis:
         time.sleep(_TURN_SECONDS)
 
     def heal(self) -> None:
-        """Make everything whole; returns when every node's process answers. Raises Violation."""
+        """Make everything whole at once; every process answers by then, and nobody leads. Raises Violation.
+
+        The last link fault is the worst: nobody hears anybody until nobody leads any more. So what follows is an
+        election with everything in its favour.
+        """
+        self._bring_back()
+        mode = self._chance.choice(_CUTS)
+        self._say(f"every process answers; all links {mode.value}")
+        self._field.links.set(self._field.pairs, Fate(mode))
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self._leader() is not None:
+            self.turn()
+            if time.monotonic() > deadline:
+                raise Violation(f"one leader: node {self._leader()} leads {_STOP_SECONDS:g} s after it heard nobody")
+        self._field.links.heal()
+
+    def _bring_back(self) -> None:
+        """Undo everything; returns when every node's process answers."""
         for node in self._full:
             self._field.kill(node)
             self._revive_later(node, 0.0)
@@ -157,22 +179,26 @@ class Nemesis:
                 del self._ending[node]
                 self._dead.add(node)
             elif node in self._full and code == Exit.DISK and said.startswith("smrx: "):
-                self._say(f"node {node} ended with {code}: {said}")
+                self._say(f"node {node} ended with {code}: {said.removeprefix('smrx: ')}")
                 self._full.discard(node)
                 self._dead.add(node)
                 self._revive_later(node, self._chance.uniform(0.1, 2.0))
-            elif node in self._damaged and code == Exit.RESOURCE and said.startswith("smrx: "):
-                self._say(f"node {node} refuses its files: {said}")
+            elif node in self._damaged and code == Exit.RESOURCE and _REFUSAL.fullmatch(said):
+                self._say(f"node {node} refuses its files: {said.removeprefix('smrx: ')}")
                 self._damaged.discard(node)
-                self._field.start_node(node, "--rebuild", "--yes")
+                self._given_up.add(node)
+                self._start(node)
             else:
                 raise Violation(f"node {node} ended by itself with code {code}; the last it said: {said}")
 
     def _look_for_memory(self) -> None:
         """Who has everything again, and who took damaged files for whole ones."""
-        for node in tuple((self._empty | self._damaged) - self._dead - self._paused - self._ending.keys()):
+        for node in tuple(
+            (self._empty | self._damaged | self._given_up) - self._dead - self._paused - self._ending.keys()
+        ):
             status = self._ask(node, Status())
             if isinstance(status, NodeStatus):
+                self._given_up.discard(node)
                 if node in self._damaged:
                     self._say(f"node {node} found no damage that matters to it")
                     self._damaged.discard(node)
@@ -219,10 +245,13 @@ class Nemesis:
 
         def revive() -> None:
             self._dead.discard(node)
-            self._field.start_node(node)
+            self._start(node)
             self._say(f"node {node} started")
 
         self._after(seconds, revive)
+
+    def _start(self, node: int) -> None:
+        self._field.start_node(node, *(("--rebuild", "--yes") if node in self._given_up else ()))
 
     def _stop(self, step: Step, chance: random.Random) -> str | None:
         found = self._steady()
@@ -391,7 +420,7 @@ class Nemesis:
         def start() -> None:
             self._dead.discard(node)
             self._damaged.add(node)
-            self._field.start_node(node)
+            self._start(node)
 
         self._after(step.lasts_s, start)
         return f"node {node} killed, {told}"

@@ -10,12 +10,12 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cluster.field import Crowd, Field
+from cluster.field import NODE, Crowd, Field
 from cluster.nemesis import Nemesis
 from cluster.plan import Durability, draw
 from cluster.proof import FAILURES, equal_logs
@@ -78,9 +78,13 @@ def endure(
     nodes: int = 3,
     durability: Durability = "memory",
     seconds: float = 60.0,
+    program: Sequence[str] = NODE,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Run one ordeal; what does not hold is in the outcome. Its folder is kept if something does not."""
+    """Run one ordeal; what does not hold is in the outcome. Its folder is kept if something does not.
+
+    `program`: what a node's process runs; a test puts one that is broken there.
+    """
     outcome = Outcome(seed, nodes, durability, seconds)
     folder = Path(tempfile.mkdtemp(prefix="smrx-torture-"))
     started = time.monotonic()
@@ -91,7 +95,7 @@ def endure(
         say(line)
 
     try:
-        _Ordeal(outcome, folder, note).go()
+        _Ordeal(outcome, folder, program, note).go()
     except (Violation, *FAILURES) as failure:
         outcome.failure = str(failure)
         outcome.kept = folder
@@ -108,15 +112,16 @@ def endure(
 class _Ordeal:
     """The parts of one ordeal and the order in which they play."""
 
-    def __init__(self, outcome: Outcome, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, outcome: Outcome, folder: Path, program: Sequence[str], say: Callable[[str], None]) -> None:
         self._outcome = outcome
+        self._program = program
         self._folder = folder
         self._say = say
 
     def go(self) -> None:
         outcome = self._outcome
         with Listener() as listener:
-            field = Field(self._folder, outcome.nodes, outcome.durability, listener)
+            field = Field(self._folder, outcome.nodes, outcome.durability, listener, self._program)
             with field, asker(field.config, _ASK_SECONDS) as ask:
                 histories = self._play(field, listener, ask)
                 ends = equal_logs(ask, field.node_ids, _EQUAL_SECONDS)
@@ -147,7 +152,6 @@ class _Ordeal:
                 finally:
                     outcome.faults = {str(fault): count for fault, count in sorted(nemesis.done.items())}
                     outcome.skipped = nemesis.skipped
-                self._say("everything is repaired")
                 self._recover(venue)
                 self._answer(crowd, nemesis)
                 return [*crowd.streams, venue.stream]
@@ -163,8 +167,8 @@ class _Ordeal:
         venue.order(_PROBE, allowed_s)
         self._outcome.recovery_s, self._outcome.allowed_s = time.monotonic() - started, allowed_s
         self._say(
-            f"an order was acknowledged after {self._outcome.recovery_s:.2f} s; {allowed_s:.1f} s were allowed "
-            f"(5 election timeouts, on a machine {slower:.1f} times as slow as one that is free)"
+            f"everything is repaired; an order was acknowledged after {self._outcome.recovery_s:.2f} s; "
+            f"{allowed_s:.1f} s were allowed (5 election timeouts, on a machine {slower:.1f} times as slow as alone)"
         )
 
     def _answer(self, crowd: Crowd, nemesis: Nemesis) -> None:
