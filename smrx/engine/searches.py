@@ -1,6 +1,7 @@
 """What must always hold of the indexes of index.py: every search finds. Plain NumPy; called by invariants.py alone."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def indexes(view: View) -> Iterator[str]:
                 yield f"{index}: it does not have the live {table.name}"
                 continue
             # Each search ends at a cell with the slot searched for, and no cell is left over: so there is no other.
-            found = _found(cells, slots, lambda at, index=index, rows=rows: keys_of(index, rows, at))
+            found = _found(cells, slots, partial(keys_of, index, rows))
             if (found == 0).any():
                 yield f"{index}: a search stops before it finds its key"
             elif (found != slots).any():

@@ -35,7 +35,7 @@ def key_hash(key: Any, extra: Any) -> Any:
 def keys_with_one_home(cells: Any, count: int) -> list[int]:
     """Keys whose search begins in the last cell, so that their cluster goes over the end."""
     last = len(cells) - 1
-    found = []
+    found: list[int] = []
     key = 0
     while len(found) < count:
         key += 1
