@@ -3,7 +3,8 @@
 Settlement shares no code with the inside of a node; where a node's log is the source, the two are put together here.
 """
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import msgspec
 from smrx import compiling
 from smrx.cli import options, output
 from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.failures import Failure, explain
 from smrx.cli.settle_shared import (
     compile_books,
     follow_options,
@@ -79,28 +80,50 @@ def verify(
         raise click.UsageError("--first-trade: expected --log with it, found none")
     config = placed(options.config(), out)
     compile_books()
-    if log_dir is not None:
-        found = _from_log(config, log_dir, first_trade)
-    else:
-        from smrx.settlement import verify as verifying
+    with _told_as_json(as_json), told_as_failure():
+        if log_dir is not None:
+            found = _from_log(config, log_dir, first_trade)
+        elif from_nodes:
+            found = _from_nodes(config, node_ids(nodes), until_sequence, idle, connect_timeout)
+        else:
+            from smrx.settlement.verify import from_sinks
 
-        with stopping() as stop, told_as_failure():
-            if from_nodes:
-                found = verifying.from_nodes(
-                    config,
-                    node_ids=node_ids(nodes),
-                    stop=stop,
-                    until_sequence=until_sequence,
-                    idle_seconds=idle,
-                    connect_seconds=connect_timeout,
-                )
-            else:
-                found = verifying.from_sinks(config)
+            found = from_sinks(config)
     if as_json:
-        output.print_json(msgspec.to_builtins(found))
+        output.print_json(msgspec.to_builtins(found) | {"error": None, "exit_code": int(Exit.OK)})
         return
     for line in found.lines():
         click.echo(line)
+
+
+@contextmanager
+def _told_as_json(as_json: bool) -> Iterator[None]:
+    """Say what failed on standard output too, as `smrx settle run` does, where JSON is asked for."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Exception as error:
+        if as_json:
+            code, sentence = explain(error)
+            output.print_json({"error": sentence, "exit_code": int(code)})
+        raise
+
+
+def _from_nodes(
+    config: Config, nodes: list[int] | None, until_sequence: int | None, idle: float | None, connect_seconds: float
+) -> "Verified":
+    from smrx.settlement.verify import from_nodes
+
+    with stopping() as stop:
+        return from_nodes(
+            config,
+            node_ids=nodes,
+            stop=stop,
+            until_sequence=until_sequence,
+            idle_seconds=idle,
+            connect_seconds=connect_seconds,
+        )
 
 
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
@@ -113,7 +136,6 @@ def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Veri
     compiling.ready_engine(lambda what: click.echo(what, err=True))
     with ExitStack() as stack:
         history = stack.enter_context(open_log(directory.expanduser(), config.cluster))
-        stack.enter_context(told_as_failure())
         audit = LogAudit(config, f"log of node {history.node_id} in {directory}", first_trade)
         stack.callback(audit.close)
         if first_trade is not None and first_trade > audit.last_trade:

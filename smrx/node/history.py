@@ -7,6 +7,7 @@ the past of a node; a node itself restarts with the same entries (smrx/consensus
 
 import contextlib
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple
 
@@ -226,8 +227,10 @@ def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Itera
     """
     if not directory.is_dir():
         raise MetaError(f"{directory}: expected the data directory of a node, found none")
-    with hold_directory(directory):
-        path = directory / FILE
+    path = directory / FILE
+    if node_id is None and not path.exists():
+        raise MetaError(f"{directory}: expected the data directory of a node with a journal, found no {FILE} in it")
+    with _held(directory):
         if path.exists():
             check_readable(path)
         storage = LmdbStorage(path, readonly=True)
@@ -246,6 +249,13 @@ def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Itera
             yield History(journal, [stored for stored in found if stored.log_index >= journal.first_index], node_id)
         finally:
             storage.close()
+
+
+def _held(directory: Path) -> TextIOWrapper:
+    try:
+        return hold_directory(directory)
+    except MetaError as error:
+        raise MetaError(f"{error}; stop the node that runs there first") from None
 
 
 def load_snapshot(stored: Stored) -> ExchangeMachine:

@@ -135,27 +135,26 @@ class _Stored:
         self._first = first_trade
         self._batches: Iterator[Rows] = reader.trades()
         self._rows = np.empty(0, TRADE_ROW)
-        self._seen = first_trade - 1  #: the last trade found to be the log's
+        self._skipping = True
 
     def check(self, derived: Rows) -> None:
         """Compare the next trades of the log with the next ones stored. Raises LogDifference for the first other."""
         derived = derived[derived["match_id"] <= self.checkpoint.match_id]
-        stored = self._next(len(derived))
-        both = min(len(stored), len(derived))
-        differs = (words(stored[:both]) != words(derived[:both])).any(axis=1)
-        if differs.any():
-            at = int(differs.argmax())
-            raise LogDifference(self._difference(stored[at], derived[at]))
-        if both < len(derived):
-            raise LogDifference(self._missing(int(derived[both]["match_id"]), None))
-        if both:
-            self._seen = int(derived[-1]["match_id"])
+        while len(derived):
+            # What is there is compared before more is read: what follows may be unreadable because of it.
+            if not len(self._rows) and not self._read():
+                raise LogDifference(self._missing(int(derived[0]["match_id"]), None))
+            both = min(len(self._rows), len(derived))
+            differs = (words(self._rows[:both]) != words(derived[:both])).any(axis=1)
+            if differs.any():
+                at = int(differs.argmax())
+                raise LogDifference(self._difference(self._rows[at], derived[at]))
+            self._rows, derived = self._rows[both:], derived[both:]
 
     def check_end(self, last: int) -> None:
         """Check that nothing is stored after the last trade of the log."""
-        rest = self._next(1)
-        if len(rest):
-            raise LogDifference(self._beyond(int(rest[0]["match_id"]), last))
+        if len(self._rows) or self._read():
+            raise LogDifference(self._beyond(int(self._rows[0]["match_id"]), last))
 
     def check_definitions(self, log: Catalogue) -> None:
         """Check that every asset and instrument stored is the log's."""
@@ -172,17 +171,16 @@ class _Stored:
                         f"{_said(expected.get(identity))}"
                     )
 
-    def _next(self, count: int) -> Rows:
-        """The next stored rows, `count` of them or as many as there are."""
-        while len(self._rows) < count:
-            more = next(self._batches, None)
-            if more is None:
-                break
-            if self._seen < self._first and not len(self._rows):
-                more = more[int(np.count_nonzero(more["match_id"] < self._first)) :]
-            self._rows = np.concatenate([self._rows, more])
-        rows, self._rows = self._rows[:count], self._rows[count:]
-        return rows
+    def _read(self) -> bool:
+        """Read more rows, leaving out those before the first one that is compared; False at the end."""
+        for rows in self._batches:
+            self._rows = rows
+            if self._skipping:
+                self._rows = rows[int(np.count_nonzero(rows["match_id"] < self._first)) :]
+            if len(self._rows):
+                self._skipping = False
+                return True
+        return False
 
     def _difference(self, stored: np.void, derived: np.void) -> str:
         """Say what is wrong where a stored trade is not the log's."""

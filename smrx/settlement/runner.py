@@ -74,7 +74,7 @@ class Summary(msgspec.Struct, kw_only=True):
     open_orders: int
     supply: dict[str, int]  #: per asset: what all accounts own = deposits less withdrawals, in minimal units
     seconds: float
-    events_per_second: float
+    events_per_second: float  #: until the last one was settled
     out: list[str]
 
 
@@ -107,6 +107,7 @@ class Settlement:
         self.comparison = Comparison(settling.ledger, len(config.nodes), alarms, ask)
         self._started = self._last_event_at = self._attested_at = time.monotonic()
         self._unattested_said = False
+        self._settled_at = self._started
         self._on_turn: Callable[[], None] | None = None
         self._rate = 0.0
         self._rate_from = (self._started, self._from)
@@ -142,7 +143,10 @@ class Settlement:
         self._watch_attestation(now, len(events))
         self._settle(events)
         # However long a sink kept everybody waiting: nobody was silent for that.
-        stood = time.monotonic() - now
+        settled_at = time.monotonic()
+        if len(events):
+            self._settled_at = settled_at
+        stood = settled_at - now
         self._last_event_at += stood
         self._attested_at += stood
         self.alarms.tend()
@@ -234,7 +238,10 @@ class Settlement:
             if not self.subscriber.stats.heard_at:
                 if now - self._started > connect_seconds:
                     where = ", ".join(endpoint.events_address for endpoint in self.subscriber.endpoints)
-                    raise NotConnected(f"expected a node's feed at {where}, heard none for {connect_seconds:g} s")
+                    raise NotConnected(
+                        f"expected a node's feed at {where}, heard none for {connect_seconds:g} s; start the cluster, "
+                        "or name its configuration with --config"
+                    )
                 continue
             quiet = now - self._last_event_at
             if idle_seconds is not None and quiet >= idle_seconds and not self.subscriber.sequencer.in_gap:
@@ -280,6 +287,7 @@ class Settlement:
         """What was proved so far."""
         settling, feed, ledger = self.settling, self.subscriber.feed_stats, self.settling.ledger
         seconds = time.monotonic() - self._started
+        busy = self._settled_at - self._started
         return Summary(
             origin=settling.origin,
             sequence=ledger.sequence,
@@ -306,7 +314,7 @@ class Settlement:
             open_orders=ledger.open_orders,
             supply=ledger.supply(),
             seconds=round(seconds, 3),
-            events_per_second=round((ledger.sequence - self._from) / seconds, 1) if seconds else 0.0,
+            events_per_second=round((ledger.sequence - self._from) / busy, 1) if busy else 0.0,
             out=out,
         )
 

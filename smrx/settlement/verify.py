@@ -27,7 +27,7 @@ from smrx.settlement.runner import Settlement
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks.base import Checkpoint, Origin, beginning
 from smrx.settlement.sinks.rows import OPENING, TRADE_ROW, Catalogue, Rows, Tables, extract
-from smrx.settlement.store import BooksStore
+from smrx.settlement.store import FILE_NAME, BooksStore
 
 _MILLION: Final = 1_000_000
 
@@ -124,7 +124,8 @@ def stored_books(config: Config) -> Stored:
     """The books at the checkpoint. Raises SinkMismatch for no books."""
     store = BooksStore(config.settlement.directory, Ledger)
     try:
-        checkpoint = store.open(config.cluster)
+        # Opening it would begin one.
+        checkpoint = store.open(config.cluster) if (store.directory / FILE_NAME).exists() else None
         if checkpoint is None:
             raise SinkMismatch(
                 f"{store.directory}: expected the checkpoint of a settlement, found none; run smrx settle run first"

@@ -13,6 +13,7 @@ import pytest
 from smrx.cli import run
 from smrx.cli.exits import Exit
 from smrx.config import Config, Settlement, SinkConfig, dump
+from smrx.consensus.recovery import hold_directory
 from smrx.engine.codes import EventKind
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks import make_sinks
@@ -136,6 +137,46 @@ def test_the_first_trade_that_is_not_the_logs_is_named(
     code, sentence = audited.audit(capsys)
     assert code == Exit.LOG
     assert said in sentence
+
+
+def test_a_row_cut_out_of_a_file_by_hand_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is shorter than its checkpoint says; what is missing is said before that."""
+    path = Path(audited.config.settlement.sinks[0].path or "") / "settled_trades.csv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:10] + lines[11:]))
+    code, sentence = audited.audit(capsys)
+    assert (code, "trade 10 of the log is missing: trade 11 follows" in sentence) == (Exit.LOG, True)
+
+
+def test_what_fails_is_said_in_json_too(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    forge(audited.config.settlement.sinks[0], _without(3))
+    log = str(audited.past.config.node_dir(1))
+    assert run(["settle", "verify", "--config", str(audited.path), "--log", log, "--json"]) == Exit.LOG
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert (told["exit_code"], f"smrx: {told['error']}\n") == (Exit.LOG, said.err)
+
+
+def test_a_node_that_runs_is_to_be_stopped_first(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold_directory(audited.past.config.node_dir(1)):
+        code, sentence = audited.audit(capsys)
+    assert (code, "stop the node that runs there first" in sentence) == (Exit.RESOURCE, True)
+
+
+def test_a_directory_without_a_journal_is_refused(
+    audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, sentence = audited.audit(capsys, log=tmp_path)
+    assert (code, "expected the data directory of a node with a journal" in sentence) == (Exit.RESOURCE, True)
+
+
+def test_where_nothing_is_settled_nothing_is_made(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(past, tmp_path, ("csv",), request)
+    code, sentence = audited.audit(capsys)
+    assert (code, "run smrx settle run first" in sentence) == (Exit.SINK, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.toml"]
 
 
 def test_the_last_trade_stored_twice_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
