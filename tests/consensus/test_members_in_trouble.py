@@ -14,6 +14,7 @@ from smrx.consensus.messages import (
     HashReply,
     HashRequest,
     Hello,
+    NoMember,
     PreVote,
     PreVoteReply,
     RequestVote,
@@ -238,6 +239,7 @@ def test_what_nodes_that_are_no_members_say_ends_nobody(clock: Clock) -> None:
         HashRequest([1]),
         HashReply([(1, 1)]),
         Acquaint([Member_(NodeConfig(id=200, port=1), False, 7)]),
+        NoMember(9),
     ]
     for member in known:
         for body in bodies:
