@@ -74,13 +74,11 @@ class AppliesAgainAfterFailure(Replica):
     """Row 4: an entry counts as applied only after it succeeded, so one that raises is applied for ever."""
 
     def _apply_committed(self) -> None:
-        for command, index, term in self._journal.between(self.applied_index + 1, self.commit_index):
-            if command != messages.NO_OP:
-                try:
-                    self._apply(index, term, command)
-                except Exception as error:
-                    raise ConsensusError(str(error)) from error
-            self._applied(index)
+        try:
+            super()._apply_committed()
+        except ConsensusError:
+            self._applied(self.applied_index - 1)
+            raise
 
 
 class GoesOnAfterFailure(AppliesAgainAfterFailure):
@@ -92,6 +90,7 @@ class GoesOnAfterFailure(AppliesAgainAfterFailure):
         except ConsensusError as error:
             if not isinstance(error.__cause__, MemoryError):
                 raise
+            self._failure = None
 
 
 class AsksForLatest(Replica):

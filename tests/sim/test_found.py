@@ -125,6 +125,7 @@ def some_mishap(name: str) -> Focus:
     def focus(drawn: Profile) -> Profile:
         return replace(
             drawn,
+            # Two of five may have what nobody else has; of four voters two are as many as of three.
             nodes={"late acknowledgements": 5, "hasty changes": 4}.get(name, 3),
             durable=True,
             early=False,
@@ -137,9 +138,8 @@ def some_mishap(name: str) -> Focus:
     return focus
 
 
-strangers = some_mishap("stranger")
-upgrades = some_mishap("upgrade")
-memory_runs_short = some_mishap("out of memory")
+late_acknowledgements = some_mishap("late acknowledgements")
+hasty_changes = some_mishap("hasty changes")
 
 
 def large_state(drawn: Profile) -> Profile:
@@ -151,9 +151,6 @@ def large_state(drawn: Profile) -> Profile:
         snapshot_commands=10_000,
     )
 
-
-late_acknowledgements = some_mishap("late acknowledgements")
-hasty_changes = some_mishap("hasty changes")
 
 _LEADS_LONG = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=30_000)
 _STANDS_TOGETHER = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=640, leader_fallback_ms=450)
@@ -193,58 +190,9 @@ FOUND = [
         "acknowledged stays",
         lagging_followers,
     ),
-    Fault(
-        "4",
-        "goes on after a failure",
-        REAL.but(replica=stock.GoesOnAfterFailure),
-        20,
-        "one state",
-        memory_runs_short,
-    ),
-    Fault("5", "lets anybody in", REAL.but(transport=broken.LetsAnybodyIn), 20, "majority|log|one", strangers),
-    Fault(
-        "5",
-        "believes every envelope",
-        REAL.but(transport=broken.BelievesEveryEnvelope),
-        20,
-        "majority|log|one",
-        strangers,
-    ),
-    Fault(
-        "9",
-        "counts stale acknowledgements",
-        REAL.but(replica=stock.CountsStaleAcknowledgements),
-        20,
-        "a majority commits",
-        late_acknowledgements,
-    ),
-    Fault("11", "forwards to the leader", REAL.but(member=ForwardsToLeader), 20, "refused, never|neither answered"),
-    Fault(
-        "13",
-        "pickles the state on the loop",
-        REAL.but(snapshot_seconds=stock.pickled),
-        20,
-        "for a snapshot",
-        large_state,
-    ),
-    Fault(
-        "14",
-        "splits large entries",
-        REAL.but(replica=stock.SplitsLargeEntries),
-        20,
-        "stopped",
-        small_messages,
-    ),
-    Fault("17", "numbers methods", REAL.but(formats=stock.NumbersMethods), 20, "one state|stopped", upgrades),
-    Fault("18", "pickles commands", REAL.but(replica=stock.Pickles), 5, "a small log"),
-    Fault(
-        "",
-        "changes too early",
-        REAL.but(replica=broken.ChangesTooEarly),
-        20,
-        "majority|one membership|log agreement",
-        hasty_changes,
-    ),
+    Fault("4", "goes on after a failure", REAL.but(replica=stock.GoesOnAfterFailure), 40, "one state"),
+    Fault("5", "lets anybody in", REAL.but(transport=broken.LetsAnybodyIn), 40, "majority|log|one"),
+    Fault("5", "believes every envelope", REAL.but(transport=broken.BelievesEveryEnvelope), 40, "majority|log|one"),
     Fault(
         "6", "two resets chase each other", REAL.but(replica=stock.StockRow6), 200, "one state|progress", small_messages
     ),
@@ -269,11 +217,39 @@ FOUND = [
         40,
         "refuses a disk",
     ),
+    Fault(
+        "9",
+        "counts stale acknowledgements",
+        REAL.but(replica=stock.CountsStaleAcknowledgements),
+        20,
+        "a majority commits",
+        late_acknowledgements,
+    ),
     Fault("10", "counts every vote", REAL.but(replica=stock.CountsEveryVote), 60, "a majority elects", five_nodes, 65),
+    Fault("11", "forwards to the leader", REAL.but(member=ForwardsToLeader), 40, "refused, never|neither answered"),
     Fault("12", "floods while a snapshot is not ready", REAL.but(replica=stock.FloodsWhileNotReady), 40, "flood"),
+    Fault(
+        "13",
+        "pickles the state on the loop",
+        REAL.but(snapshot_seconds=stock.pickled),
+        20,
+        "for a snapshot",
+        large_state,
+    ),
+    Fault("14", "splits large entries", REAL.but(replica=stock.SplitsLargeEntries), 40, "stopped"),
     Fault("15", "leads on alone", REAL.but(replica=stock.LeadsOnAlone, timing=_LEADS_LONG), 60, "steps down"),
     Fault(
         "16", "acknowledges a failed snapshot", REAL.but(replica=stock.AcknowledgesFailedSnapshots), 100, "honest word"
+    ),
+    Fault("17", "numbers methods", REAL.but(formats=stock.NumbersMethods), 40, "one state|stopped"),
+    Fault("18", "pickles commands", REAL.but(replica=stock.Pickles), 5, "a small log"),
+    Fault(
+        "",
+        "changes too early",
+        REAL.but(replica=broken.ChangesTooEarly),
+        20,
+        "majority|one membership|log agreement",
+        hasty_changes,
     ),
     Fault("", "a diverging engine", REAL.but(machine=broken.Diverges), 20, "one state|engine"),
     Fault("", "repeats are applied", REAL.but(machine=broken.AppliesRepeats), 20, "exactly once"),
@@ -342,14 +318,20 @@ NOT_SHOWN = {
 }
 
 
+def unbroken(parts: Parts) -> Parts:
+    """Nodes without the fault, with the same timing, where that is none that a node refuses."""
+    timing = parts.timing
+    usable = timing is not None and timing.leader_fallback_ms < timing.election_min_ms
+    return REAL.but(timing=timing) if usable else REAL
+
+
 @pytest.mark.parametrize("fault", FOUND, ids=lambda fault: fault.name)
 def test_what_is_broken_is_found(fault: Fault) -> None:
     for seed in range(fault.start, fault.start + fault.seeds):
         verdict = simulate(seed, fault.parts, fault.focus)
         if verdict.failure is not None:
             assert re.search(fault.says, verdict.failure), verdict.failure
-            unbroken = simulate(seed, REAL.but(timing=fault.parts.timing), fault.focus)
-            assert unbroken.failure is None or fault.parts.timing is _LEADS_LONG, unbroken.failure
+            assert simulate(seed, unbroken(fault.parts), fault.focus).failure is None
             return
     raise AssertionError(f"expected {fault.name!r} to be found within {fault.seeds} seeds")
 
@@ -357,8 +339,7 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
         five_nodes, small_messages, lagging_followers, slow_transfers, contested_elections, changing_members,
-        growing_and_split, leaving_members, strangers, upgrades, memory_runs_short, large_state, late_acknowledgements,
-        hasty_changes,
+        growing_and_split, leaving_members, large_state, late_acknowledgements, hasty_changes,
     ):  # fmt: skip
         for seed in range(8):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
