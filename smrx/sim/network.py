@@ -171,8 +171,9 @@ class Network:
         return link
 
     def _arrive(self, source: int, target: int, link: _Link, connection: int, frame: bytes) -> None:
-        if connection not in link.lost and (source, target) not in self.cuts:
-            self._receivers[target](source, frame)
+        receive = self._receivers.get(target)
+        if receive is not None and connection not in link.lost and (source, target) not in self.cuts:
+            receive(source, frame)
 
     def _damaged(self, frame: bytes) -> bytes:
         envelope = messages.decode(frame)
