@@ -70,10 +70,6 @@ class Network:
         """Deliver frames for `end` by calling receive(source, frame)."""
         self._receivers[end] = receive
 
-    def has(self, end: int) -> bool:
-        """Whether anybody has this number."""
-        return end in self._receivers
-
     def send(self, source: int, target: int, frame: bytes, *, dear: bool = False) -> None:
         """Send one frame; it may never arrive. A `dear` one is rare and matters: it is repeated more often."""
         self.sent += 1
