@@ -128,10 +128,10 @@ class Core(Library):
         """
         if members is None:
             members = membership.of(NodeConfig(id=node, port=node) for node in (self.node_id, *peers))
-        if not meta.membership[1] or not (meta.founder or meta.joined):
+        if not meta.membership[1] or not (meta.settled or meta.joined):
             # Kept from the beginning on: a cluster file that was edited since does not change who has a vote.
             meta.set_membership((_GENESIS_INDEX, membership.encode(members)))
-        if not journal.membership[1] or not (meta.founder or meta.joined):
+        if not journal.membership[1] or not (meta.settled or meta.joined):
             journal.begin_with(meta.membership)
         self._membership_entry = journal.membership
         return membership.decode(self._membership_entry[1])
@@ -177,7 +177,7 @@ class Core(Library):
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
         """A node whose word others may rely on, and whose log is gone, must not act as if it had promised nothing."""
-        return journal.lost and (meta.joined or not meta.founder)
+        return journal.lost and (meta.joined or not meta.settled)
 
     def _header(self) -> Header:
         flags = (LEARNER if self._rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)

@@ -329,7 +329,7 @@ def open_journal(directory: Path, meta: MetaStore, *, cluster: str, node_id: int
     storage = LmdbStorage(path)
     try:
         return DiskJournal(
-            storage, cluster=cluster, node_id=node_id, joined=meta.joined or not meta.founder, where=path
+            storage, cluster=cluster, node_id=node_id, joined=meta.joined or not meta.settled, where=path
         )
     except BaseException:
         storage.close()

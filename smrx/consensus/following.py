@@ -139,6 +139,7 @@ class Following(Core):
             if self._rejoin.active and self._knows_the_newest_term():
                 self._rejoin.reached(self.term, next_index - 1)
                 if not self._rejoin.active:
+                    self.meta.set_settled()
                     self._journal.regained()
             # From this answer on others rely on this log; durable before it leaves.
             self.meta.set_joined()
@@ -151,9 +152,11 @@ class Following(Core):
     def _knows_the_newest_term(self) -> bool:
         """Whether every leader that this node can have promised anything was elected by somebody it has heard since.
 
-        Of the others, that leader's majority and those heard must have one in common. A node that lost its term, too,
-        could else take a leader that was deposed long ago for the one of the moment.
+        Of the others, that leader's majority and those heard must have one in common. A node that lost its term with
+        its log could else take a leader that was deposed long ago for the one of the moment.
         """
+        if self.meta.settled:
+            return True
         heard = sum(self._views[peer].knows_me and self._views[peer].holds_state for peer in self._voters)
         return heard > len(self._membership.voters) - self._majority
 

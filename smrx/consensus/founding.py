@@ -45,7 +45,7 @@ class Founding:
         #: Somebody says that it holds state, or held it: the beginning is over.
         self._over = False
         if not self._others and not meta.joined:
-            meta.set_founder()
+            meta.set_settled()
 
     @property
     def new(self) -> bool:
@@ -55,7 +55,7 @@ class Founding:
     @property
     def undecided(self) -> bool:
         """Whether this node is empty, and knows neither that it is a founder nor that there is state."""
-        return self.new and not self._meta.founder and not self._over
+        return self.new and not self._meta.settled and not self._over
 
     def heard(self, said: Mapping[int, Said]) -> bool:
         """Somebody spoke to this life; return whether that makes this node a founder."""
@@ -63,9 +63,9 @@ class Founding:
             return False
         told = [said[peer] for peer in self._others if peer in said and said[peer].knows_me]
         self._over = not all(peer.new for peer in told)
-        if self._over or self._meta.founder or len(told) < len(self._others):
+        if self._over or self._meta.settled or len(told) < len(self._others):
             return False
-        self._meta.set_founder()
+        self._meta.set_settled()
         return True
 
     def may_stand(self, said: Mapping[int, Said]) -> bool:

@@ -55,7 +55,8 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     joined: bool
     membership_index: int = 0
     membership: bytes = b""
-    founder: bool = False
+    #: None in a record of before there was such a field.
+    settled: bool | None = None
 
 
 def renew(directory: Path, *, cluster: str, node_id: int) -> None:
@@ -70,7 +71,7 @@ def renew(directory: Path, *, cluster: str, node_id: int) -> None:
     with hold_directory(directory):
         environment = _opened(path)
         with environment.begin(write=True) as transaction:
-            record = _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, True)
+            record = _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, True, settled=False)
             _put(transaction, record)
         environment.close()
 
@@ -137,14 +138,17 @@ class MetaStore:
             self._dirty = True
 
     @property
-    def founder(self) -> bool:
-        """Whether this node was empty when its cluster began: it lost nothing, and may vote. See founding.py."""
-        return self._record.founder
+    def settled(self) -> bool:
+        """Whether this directory knows all that its node ever promised: it is one of the first, or it learned since.
 
-    def set_founder(self) -> None:
-        """This node is one of the first, or has the state a new cluster begins with."""
-        if not self._record.founder:
-            self._record.founder = True
+        See founding.py. Without it the node may have voted, or led, in terms that it knows nothing of.
+        """
+        return self._record.joined if self._record.settled is None else self._record.settled
+
+    def set_settled(self) -> None:
+        """From now on this directory knows all that its node promises."""
+        if not self._record.settled:
+            self._record.settled = True
             self._dirty = True
 
     def outlive(self, life: int) -> None:
@@ -190,7 +194,7 @@ class MetaStore:
             if not empty:
                 raise _damaged(self._directory, "none, and something else")
             # No number that an earlier directory of this node can have had: what was meant for it must not be heard.
-            return _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, False)
+            return _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, False, settled=False)
         try:
             written = msgspec.msgpack.decode(raw, type=_Format).format
             if written not in _READABLE:
@@ -267,6 +271,8 @@ class Rejoin:
     leader it now accepts has at least that term: either that very leader, whose log then held all of it when they
     first met again, or a later one, elected by a majority that held all of it that was committed. So with the log of
     that leader up to the last index of the first meeting, nothing it ever promised is missing.
+
+    One that lost its term, too, has to hear from the others which leader is the last one: following.py sees to that.
     """
 
     def __init__(self, active: bool) -> None:

@@ -110,7 +110,7 @@ def go_on(
             journal.install(index, term, meta.membership if meta.membership[1] else None)
             if not meta.joined:
                 # Given to it before its first start: the state that a cluster which is restored begins with.
-                meta.set_founder()
+                meta.set_settled()
                 journal.regained()
             if journal.persistent:
                 # The next start finds a log.

@@ -181,7 +181,7 @@ def opened(
 ) -> DiskJournal:
     """The journal on a disk. Raises JournalError, or StorageFull where there is no room to begin one."""
     return journal(
-        SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.founder
+        SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.settled
     )
 
 

@@ -1,4 +1,4 @@
-"""One simulated node: the turn of smrx/node/reactor.py, without sockets, with a place to crash at every step.
+"""One simulated node: the turn of smrx/node/turn.py, without sockets, with a place to crash at every step.
 
 Owns what survives a crash (the meta store, in memory mode) and what does not. Runs the real gateway, machine and
 replica; bytes come from the simulated network and go there. Never decides whether what a node does is right: that is

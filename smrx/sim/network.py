@@ -70,10 +70,6 @@ class Network:
         """Deliver frames for `end` by calling receive(source, frame)."""
         self._receivers[end] = receive
 
-    def has(self, end: int) -> bool:
-        """Whether anybody has this number."""
-        return end in self._receivers
-
     def send(self, source: int, target: int, frame: bytes, *, dear: bool = False) -> None:
         """Send one frame; it may never arrive. A `dear` one is rare and matters: it is repeated more often."""
         self.sent += 1
@@ -171,8 +167,9 @@ class Network:
         return link
 
     def _arrive(self, source: int, target: int, link: _Link, connection: int, frame: bytes) -> None:
-        if connection not in link.lost and (source, target) not in self.cuts:
-            self._receivers[target](source, frame)
+        receive = self._receivers.get(target)
+        if receive is not None and connection not in link.lost and (source, target) not in self.cuts:
+            receive(source, frame)
 
     def _damaged(self, frame: bytes) -> bytes:
         envelope = messages.decode(frame)

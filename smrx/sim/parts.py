@@ -26,7 +26,7 @@ class _Kept(NamedTuple):
     vote: int | None
     joined: bool
     membership: tuple[int, bytes]
-    founder: bool = False
+    settled: bool = False
 
 
 class SimulatedMeta(MetaStore):
@@ -66,11 +66,11 @@ class SimulatedMeta(MetaStore):
         self._current = self._current._replace(joined=True)
 
     @property
-    def founder(self) -> bool:
-        return self._current.founder
+    def settled(self) -> bool:
+        return self._current.settled
 
-    def set_founder(self) -> None:
-        self._current = self._current._replace(founder=True)
+    def set_settled(self) -> None:
+        self._current = self._current._replace(settled=True)
 
     def outlive(self, life: int) -> None:
         self._life = max(self._life, life + 1)

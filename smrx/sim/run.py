@@ -37,6 +37,8 @@ _ANSWER_SECONDS: Final = 30.0
 _EQUAL_SECONDS: Final = 10.0
 _SETUP_SECONDS: Final = 6.0
 _BARRIER_SECONDS: Final = 0.05
+#: A part of a long log goes with each turn, and a turn comes with each heartbeat.
+_SHORT_SECONDS: Final = 1.0
 #: Election timeouts in which nothing happens but snapshots.
 _REST_TIMEOUTS: Final = 2
 
@@ -298,7 +300,7 @@ class _Run:
         def short() -> bool:
             return all(member.replica.applied_index - member.journal.first_index < most for member in self._current())
 
-        if not self._world.run_until(self._world.now + _BARRIER_SECONDS, short) and not short():
+        if not short() and not self._world.run_until(self._world.now + _SHORT_SECONDS, short):
             lengths = {member.id: len(member.journal) for member in self._current()}
             raise Violation(f"a bounded log: nodes keep so many entries for nobody, where {most} are enough: {lengths}")
 

@@ -14,7 +14,6 @@ from smrx.consensus.keys import KeyPair, LinkKeys
 from smrx.consensus.messages import AppendReply, Body
 from smrx.consensus.transport import ZAP_DOMAIN, AllowList
 from smrx.sim.checker import Violation
-from smrx.sim.network import Network
 
 CLUSTER: Final = "simulation"
 #: Messages that one turn may post; more is a loop that feeds itself.
@@ -26,7 +25,6 @@ class Host(Protocol):
 
     id: int
     journal: MemoryJournal
-    network: Network
 
     def transmit(self, peer: int, frame: bytes) -> None:
         """Let a frame leave."""
@@ -72,8 +70,7 @@ class SimulatedTransport(PeerTransport):
         return True
 
     def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
-        if self._host.network.has(stranger):
-            self._host.transmit(stranger, frame)
+        self._host.transmit(stranger, frame)
 
     def post(self, peer: int, body: Body) -> None:
         """Put a message into the outbox, and notice one that fills it for ever."""

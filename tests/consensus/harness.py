@@ -133,9 +133,9 @@ class Meta(MetaStore):
     def set_membership(self, membership: tuple[int, bytes]) -> None:
         self._now = (*self._now[:3], membership, self._now[4])
 
-    founder = property(lambda self: self._now[4])  # type: ignore[assignment]
+    settled = property(lambda self: self._now[4])  # type: ignore[assignment]
 
-    def set_founder(self) -> None:
+    def set_settled(self) -> None:
         self._now = (*self._now[:4], True)
 
     def outlive(self, life: int) -> None:
@@ -343,7 +343,7 @@ class Cluster:
     def begin(self) -> None:
         """Wait until every node knows that all of them are new."""
         self.run_until(
-            lambda: all(member.meta.founder for member in self.members.values()), what="a cluster that begins"
+            lambda: all(member.meta.settled for member in self.members.values()), what="a cluster that begins"
         )
 
     def elect(self) -> Member:

@@ -74,7 +74,7 @@ def test_a_cluster_begins_once_all_were_there_and_not_before(clock: Clock) -> No
     cluster.run(5)
     assert cluster.leader() is None
     assert {member.replica.role for member in followers(cluster, cluster.members[3])} == {"follower"}
-    assert not any(member.meta.founder for member in cluster.members.values())
+    assert not any(member.meta.settled for member in cluster.members.values())
     cluster.restart(3)
     cluster.elect()
     cluster.check_end()
@@ -89,11 +89,11 @@ def test_nobody_stands_before_all_know_that_they_are_of_the_first(clock: Clock) 
     for node in (1, 2):
         cluster.say(3, node, Hello(), flags=NEW | LEARNER)
     cluster.run(5)
-    assert all(cluster.members[node].meta.founder for node in (1, 2))
+    assert all(cluster.members[node].meta.settled for node in (1, 2))
     assert cluster.leader() is None
     cluster.network.heal()
     cluster.elect()
-    assert cluster.members[3].meta.founder
+    assert cluster.members[3].meta.settled
     cluster.check_end()
 
 

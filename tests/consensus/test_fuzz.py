@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smrx.config import NodeConfig
 from smrx.consensus import messages
+from smrx.consensus.membership import Member
 from smrx.consensus.messages import Body
 from tests.consensus.harness import GENESIS, Clock, Cluster, entry, simulated
 
@@ -23,6 +25,8 @@ BODIES: list[Body] = [
     messages.SnapshotReply(3, 10, False),
     messages.HashRequest([0, 1, 5]),
     messages.HashReply([(1, 5), (2, None)]),
+    messages.Acquaint([Member(NodeConfig(id=1, port=1), True), Member(NodeConfig(id=2, port=2), True, 3)]),
+    messages.NoMember(7),
 ]
 
 

@@ -22,7 +22,7 @@ def open_store(directory: Path, cluster: str = "alpha", node_id: int = 1) -> Met
 
 def test_a_new_store_knows_nothing(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    assert (store.term, store.vote, store.joined, store.founder) == (0, None, False, False)
+    assert (store.term, store.vote, store.joined, store.settled) == (0, None, False, False)
     store.close()
 
 
@@ -45,10 +45,10 @@ def test_what_was_synced_is_there_in_the_next_life(tmp_path: Path) -> None:
     first = store.incarnation
     store.set_term(7, 3)
     store.set_joined()
-    store.set_founder()
+    store.set_settled()
     store.close()
     store = open_store(tmp_path)
-    assert (store.incarnation - first, store.term, store.vote, store.joined, store.founder) == (1, 7, 3, True, True)
+    assert (store.incarnation - first, store.term, store.vote, store.joined, store.settled) == (1, 7, 3, True, True)
     store.close()
 
 

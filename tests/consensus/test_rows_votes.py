@@ -134,7 +134,7 @@ def test_a_node_whose_directory_was_replaced_outlives_the_lives_that_others_know
     cluster.run_until(lambda: member.replica.role == "learner", what="a node that knows there is state")
     cluster.run_until(lambda: member.replica.role == "follower", what="a node that counts")
     assert leader.transport.dropped["from an earlier life of the sender"] > 0
-    assert not member.meta.founder
+    assert member.meta.settled
     cluster.check_end()
 
 

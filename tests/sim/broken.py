@@ -59,7 +59,10 @@ class KeepsForTheDead(Replica):
 
 
 class EndsTooEarly(Replica):
-    """Any word of a leader that says no more than is committed here will do to know that a node was removed."""
+    """A node that goes hears of it before it is committed, and any old word of a leader will do to believe it."""
+
+    def _last_for(self, peer: int) -> int:
+        return self._journal.last_index
 
     def _note_removal(self, leader_last_index: int) -> None:
         if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:

@@ -1,0 +1,230 @@
+"""Nodes that do not know each other, or no longer: a new one under an old number, members unheard of, one removed."""
+
+from pathlib import Path
+
+import pytest
+import zmq
+
+from smrx.config import NodeConfig
+from smrx.consensus import Replica, messages
+from smrx.consensus.membership import Member as Member_
+from smrx.consensus.messages import Acquaint, AppendReply, Body, Envelope, Hello, NoMember, PreVote
+from tests.consensus.harness import CLUSTER, Clock, Cluster, Member, Violation
+from tests.consensus.sockets import Mesh
+
+
+class StaysTheLifeItIs(Replica):
+    """A node does not go on under a later number."""
+
+    def _outlive(self, time: float) -> None:
+        pass
+
+
+class SaysHelloOnly(Replica):
+    """Nobody is told who the members are but whoever asks."""
+
+    def _greeting(self, peer: int) -> Body:
+        return Hello()
+
+
+def followers(cluster: Cluster, leader: Member) -> list[Member]:
+    return [member for member in cluster.members.values() if member.up and member is not leader]
+
+
+def late(cluster: Cluster, source: int, life: int, target: int, body: Body, to_life: int | None = None) -> None:
+    """A node takes a message that a former life of another sent long ago."""
+    member = cluster.members[target]
+    receiver = member.meta.incarnation if to_life is None else to_life
+    number, term = messages.cluster_number(CLUSTER), member.replica.term
+    envelope = Envelope(messages.PROTOCOL, number, source, life, receiver, term, 0, 0, 0, body)
+    member.transport.receive(messages.encode(envelope))
+
+
+def replaced(clock: Clock, replica_class: type[Replica] = Replica) -> tuple[Cluster, Member, Member, int]:
+    """(cluster, leader, new node, last life of the old one): a node died in its fourth life, a new one has its number.
+
+    The number of the new one's life is lower, as where the clock of its machine is wrong.
+    """
+    cluster = Cluster(clock, replica_class=replica_class)
+    leader = cluster.elect()
+    cluster.settle()
+    old = followers(cluster, leader)[0]
+    for _ in range(3):
+        cluster.crash(old.id)
+        cluster.restart(old.id)
+        cluster.settle()
+    life = old.meta.incarnation
+    cluster.crash(old.id)
+    cluster.remove(old.id)
+    cluster.members[old.id] = new = Member(cluster, old.id)
+    assert new.meta.incarnation == 1 < life
+    return cluster, leader, new, life
+
+
+def a_late_word_of_an_old_life(clock: Clock, replica_class: type[Replica]) -> None:
+    cluster, leader, new, life = replaced(clock, replica_class)
+    cluster.add(new.id)
+    cluster.settle()
+    for node in (1, 2, 3):
+        if node != new.id:
+            late(cluster, new.id, life, node, Hello())
+    cluster.run(1)
+    cluster.crash(next(member.id for member in followers(cluster, leader) if member is not new))
+    cluster.commit(3)
+
+
+def test_a_late_word_of_an_old_life_mutes_nobody(clock: Clock) -> None:
+    a_late_word_of_an_old_life(clock, Replica)
+
+
+def test_a_node_that_stays_the_life_it_is_can_be_muted(clock: Clock) -> None:
+    with pytest.raises(Violation):
+        a_late_word_of_an_old_life(clock, StaysTheLifeItIs)
+
+
+def test_what_an_old_life_acknowledged_is_not_the_new_ones(clock: Clock) -> None:
+    """The leader is the same, and so is the term: only the life tells them apart."""
+    cluster, leader, new, life = replaced(clock)
+    cluster.network.isolate(new.id, cluster.ids)
+    leader.replica.add_member(NodeConfig(id=new.id, port=new.id))
+    cluster.commit(3)
+    late(cluster, new.id, life, leader.id, AppendReply(leader.replica.last_index + 1, False, True, 0))
+    cluster.run(1)
+    assert leader.transport.dropped["from an earlier life of the sender"] == 1
+    assert new.id not in leader.replica.membership.voters
+    lags = {peer.node_id: peer.lag_entries for peer in leader.replica.peer_status()}
+    assert lags[new.id] == leader.replica.last_index
+    cluster.network.heal()
+    cluster.run_until(lambda: new.id in leader.replica.membership.voters)
+    assert new.meta.incarnation > life
+    cluster.check_end()
+
+
+def a_member_whose_file_names_strangers(clock: Clock, replica_class: type[Replica]) -> Cluster:
+    """All that node 1 knows are gone: it slept while others took their places, and has lost its memory."""
+    cluster = Cluster(clock, replica_class=replica_class)
+    leader = cluster.elect()
+    cluster.settle()
+    one, other = followers(cluster, leader)
+    cluster.crash(one.id)
+    for _ in range(3):
+        newcomer = cluster.join()
+        cluster.strangers[one.id].add(newcomer.id)
+        cluster.add(newcomer.id)
+    cluster.remove(other.id)
+    cluster.crash(other.id)
+    if leader.replica.is_leader:
+        leader.replica.hand_over(4)
+        leader.turn()
+        cluster.run_until(lambda: cluster.leader() not in (None, leader))
+    cluster.commit(1)
+    cluster.remove(leader.id)
+    cluster.crash(leader.id)
+    cluster.restart(one.id)
+    cluster.run_until(lambda: one.replica.role == "follower", what="a node that knows its cluster")
+    return cluster
+
+
+def test_a_member_whose_file_names_nobody_that_is_left_is_told_who_is(clock: Clock) -> None:
+    cluster = a_member_whose_file_names_strangers(clock, Replica)
+    cluster.commit(3)
+
+
+def test_without_a_word_of_strangers_it_waits_for_ever(clock: Clock) -> None:
+    with pytest.raises(Violation, match="a node that knows its cluster"):
+        a_member_whose_file_names_strangers(clock, SaysHelloOnly)
+
+
+def test_who_hears_a_leader_listens_to_no_stranger(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    told = Acquaint([Member_(NodeConfig(id=node, port=node), True) for node in (1, 2, 3, 200)])
+    cluster.ids.append(200)
+    cluster.strangers[200] = set()
+    cluster.members[200] = stranger = Member(cluster, 200)
+    for node in (1, 2, 3):
+        cluster.say(200, node, told)
+    assert all(200 not in cluster.members[node].transport._nodes for node in (1, 2, 3))
+    stranger.crash()
+    # Nor one that is told of a cluster that it does not belong to, or by one that does not.
+    cluster.network.isolate(leader.id, cluster.ids)
+    alone = followers(cluster, leader)[0]
+    cluster.network.isolate(alone.id, cluster.ids)
+    cluster.run_until(lambda: alone.replica.leader_id is None)
+    cluster.say(200, alone.id, Acquaint([Member_(NodeConfig(id=200, port=1), True)]))
+    cluster.say(200, alone.id, Acquaint([Member_(NodeConfig(id=alone.id, port=1), True)]))
+    assert 200 not in alone.transport._nodes
+    cluster.say(200, alone.id, told)
+    assert 200 in alone.transport._nodes
+    assert alone.replica.membership.ids == {1, 2, 3}
+
+
+def test_a_node_that_was_removed_while_nobody_reached_it_is_told(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    gone = followers(cluster, leader)[0]
+    cluster.network.isolate(gone.id, cluster.ids)
+    cluster.run_until(lambda: gone.replica.leader_id is None)
+    cluster.remove(gone.id)
+    assert "none by log entry" not in str(gone.replica.waiting)
+    cluster.network.heal()
+    cluster.network.keep_sent = True
+    cluster.run(5)
+    assert "says that this node is none by log entry" in str(gone.replica.waiting)
+    assert not gone.replica.removed
+    # Answers are few, whatever it asks.
+    answers = [frame for _, target, frame in cluster.network.sent if target == gone.id]
+    assert 5 <= len(answers) <= 12
+    # It is told, and believes a leader more.
+    cluster.add(gone.id)
+    assert gone.replica.waiting is None
+    cluster.check_end()
+
+
+def test_a_node_that_starts_with_an_old_file_does_not_ask_in_vain(clock: Clock) -> None:
+    """Those who know the one that was removed, by their own files, tell it when it asks."""
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    gone, other = followers(cluster, leader)
+    cluster.network.isolate(gone.id, cluster.ids)
+    cluster.remove(gone.id)
+    cluster.crash(other.id)
+    cluster.restart(other.id)
+    cluster.run_until(lambda: other.replica.role == "follower")
+    cluster.network.isolate(leader.id, [gone.id])
+    cluster.network.cut -= {(gone.id, other.id), (other.id, gone.id)}
+    cluster.say(gone.id, other.id, PreVote(1, 1, 0))
+    cluster.run(3)
+    assert f"node {other.id} says" in str(gone.replica.waiting)
+
+
+def test_a_word_of_removal_ends_nobody_who_hears_a_leader(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    one, other = followers(cluster, leader)
+    cluster.say(other.id, one.id, NoMember(9))
+    assert one.replica.waiting is None
+    cluster.check_end()
+
+
+def test_a_node_that_was_removed_is_told_over_real_sockets(tmp_path: Path) -> None:
+    mesh = Mesh(tmp_path)
+    leader = mesh.elect()
+    mesh.commit(b"\0\1" + bytes(30))
+    gone = next(node for node in mesh.nodes if node is not leader)
+    # It sleeps: nobody turns it.
+    mesh.nodes.remove(gone)
+    index = leader.replica.remove_member(gone.replica.node_id)
+    leader.transport.flush()
+    mesh.run_until(lambda: leader.replica.commit_index >= index and gone.replica.node_id not in leader.transport._nodes)
+    # What was said to it is not what it is about.
+    while gone.transport._inbox.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        gone.transport._inbox.recv_multipart(zmq.DONTWAIT)
+    mesh.nodes.append(gone)
+    mesh.run_until(lambda: "says that this node is none" in str(gone.replica.waiting))
+    assert not gone.replica.removed
+    mesh.close()
