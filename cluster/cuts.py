@@ -42,3 +42,19 @@ def bridge(nodes: Sequence[int], chance: random.Random) -> list[Pair]:
     middle, *rest = chance.sample(nodes, len(nodes))
     here = set(rest[: len(rest) // 2])
     return [pair for pair in across(nodes, here) if middle not in pair]
+
+
+def named(nodes: Sequence[int], pairs: Sequence[Pair]) -> str:
+    """Links as people say it."""
+    found = set(pairs)
+    if found == set(between(nodes)):
+        return "all links"
+    for node in nodes:
+        for shape, words in (
+            (around, "all links of node {}"),
+            (said_by, "what node {} says"),
+            (heard_by, "what node {} hears"),
+        ):
+            if found == set(shape(nodes, node)):
+                return words.format(node)
+    return f"link{'s' * (len(pairs) > 1)} {', '.join(f'{one}-{other}' for one, other in pairs)}"

@@ -187,7 +187,7 @@ class Nemesis(Caretaker):
         cut = list(pairs)
         mode = chance.choice(_CUTS)
         self.after(step.lasts_s, self._set(cut, Fate(mode)))
-        return f"{_links(cut)} {mode.value} for {step.lasts_s:.2f} s"
+        return f"{cuts.named(self.nodes, cut)} {mode.value} for {step.lasts_s:.2f} s"
 
     def _cut_around(
         self, shape: Callable[[Sequence[int], int], list[Pair]], node: int | None, step: Step, chance: random.Random
@@ -199,7 +199,7 @@ class Nemesis(Caretaker):
         slowed = cuts.between(self.nodes) if node is None else cuts.around(self.nodes, node)
         self.after(step.lasts_s, self._set(slowed, fate))
         what = f"{1000 * fate.delay_s:.0f} ms later" if fate.delay_s else f"at {fate.bytes_per_s / 1000:.0f} kB/s"
-        return f"{_links(slowed)} {what} for {step.lasts_s:.2f} s"
+        return f"{cuts.named(self.nodes, slowed)} {what} for {step.lasts_s:.2f} s"
 
     # What one fault alone does not do
 
@@ -231,7 +231,7 @@ class Nemesis(Caretaker):
             self.when_there(victims, lambda: self.after(_AMONG_THEMSELVES_SECONDS, back), time.monotonic())
 
         self.after(_LAG_SECONDS, cut_off)
-        return f"{_named(lag)} lags, {_named(forget)} forgets, node {leader} is cut off"
+        return f"{_named(lag)} behind, {_named(forget)} without memory, node {leader} cut off"
 
     # Requests
 
@@ -308,7 +308,3 @@ class Nemesis(Caretaker):
 
 def _named(nodes: list[int]) -> str:
     return f"node{'s' * (len(nodes) > 1)} {', '.join(map(str, sorted(nodes)))}"
-
-
-def _links(pairs: list[Pair]) -> str:
-    return f"link{'s' * (len(pairs) > 1)} {', '.join(f'{one}-{other}' for one, other in pairs)}"
