@@ -191,8 +191,12 @@ class _Ordeal:
             statuses = [ask(node, Status()) for node in field.node_ids]
             found = [status for status in statuses if isinstance(status, NodeStatus)]
             for status in found:
-                if status.fenced is not None or status.diverged:
-                    raise Violation(f"one state: node {status.node_id}: {status.fenced or status.diverged}")
+                if status.fenced is not None:
+                    raise Violation(f"one state: node {status.node_id}: {status.fenced}")
+                for other, command in status.diverged.items():
+                    raise Violation(
+                        f"one state: node {status.node_id} finds node {other} diverged at command {command}"
+                    )
             if len(found) == len(statuses) and all(status.role in ("leader", "follower") for status in found):
                 return
             if time.monotonic() > deadline:

@@ -36,6 +36,7 @@ class Fault(StrEnum):
     NARROW = "narrow links"
     HAND_OVER = "hand over"
     SNAPSHOT = "snapshot"
+    FORGET = "lag, forget, cut off"
     KILL_TRADER = "kill trader"
     PAUSE_TRADER = "pause trader"
     FULL_DISK = "full disk"
@@ -62,6 +63,7 @@ _WEIGHTS: Final[Mapping[Fault, int]] = {
     Fault.NARROW: 3,
     Fault.HAND_OVER: 5,
     Fault.SNAPSHOT: 6,
+    Fault.FORGET: 4,
     Fault.KILL_TRADER: 6,
     Fault.PAUSE_TRADER: 2,
 }
