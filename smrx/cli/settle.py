@@ -35,7 +35,14 @@ _ASK_SECONDS: Final = 1.0
 
 @click.group()
 def settle() -> None:
-    """Verify the event feed and keep the books outside the cluster."""
+    """Verify the event feed and keep the books outside the cluster.
+
+    \b
+    Example:
+      smrx settle run --out settled --idle 5
+      smrx settle verify --out settled
+      smrx settle report --out settled
+    """
 
 
 @settle.command()
