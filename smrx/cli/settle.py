@@ -1,10 +1,12 @@
 """`smrx settle`: the verifier outside the cluster. Parses, runs, prints; the work is in smrx/settlement."""
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from smrx import compiling
 from smrx.cli import options
 from smrx.cli.settle_report import report
 from smrx.cli.settle_shared import (
@@ -33,7 +35,14 @@ _ASK_SECONDS: Final = 1.0
 
 @click.group()
 def settle() -> None:
-    """Verify the event feed and keep the books outside the cluster."""
+    """Verify the event feed and keep the books outside the cluster.
+
+    \b
+    Example:
+      smrx settle run --out settled --idle 5
+      smrx settle verify --out settled
+      smrx settle report --out settled
+    """
 
 
 @settle.command()
@@ -43,6 +52,14 @@ def settle() -> None:
     is_flag=True,
     help="Where nothing is settled yet, begin now, with the state that a majority of the nodes gives alike, instead of "
     "with event 1.",
+)
+@click.option(
+    "--from-log",
+    "log_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="First settle what the log in this data directory of a stopped node has, once a majority of the nodes attests "
+    "its end: for events that no node holds any more.",
 )
 @follow_options
 @click.option(
@@ -57,6 +74,7 @@ def settle() -> None:
 def run(
     out: str | None,
     join: bool,
+    log_dir: Path | None,
     until_sequence: int | None,
     idle: float | None,
     nodes: str | None,
@@ -68,9 +86,10 @@ def run(
 
     Goes on where the last run ended, settles only what a majority of the nodes has published alike, asks again for what
     was lost, and goes on until it is stopped. Where the nodes no longer hold event 1, --join begins with their state as
-    it is: the books then say after which event they begin and which nodes attested it. Exit codes: 5 for a gap that no
-    node can fill, 6 for nodes or events that contradict each other, 8 for balances that differ, 9 for a sink, 10 for
-    events or an opening state without a majority, 3 if no node is heard.
+    it is: the books then say after which event they begin and which nodes attested it. --from-log takes what they no
+    longer hold from the journal of one that was stopped. Exit codes: 5 for a gap that no node can fill, 6 for nodes,
+    events or a log that contradict each other, 8 for balances that differ, 9 for a sink, 10 for events, an opening
+    state or a log without a majority, 3 if no node is heard.
 
     \b
     Example:
@@ -84,6 +103,8 @@ def run(
     from smrx.settlement.settling import Settling
     from smrx.settlement.sinks import make_sinks
 
+    if join and log_dir is not None:
+        raise click.UsageError("--join and --from-log: expected one of them, found both")
     config = placed(options.config(), out)
     compile_books()
     with ExitStack() as stack:
@@ -104,6 +125,8 @@ def run(
         if join and not settling.has_books:
             with told_as_failure():
                 _join(config, settling, alarms, node_ids(nodes), ask, connect_timeout, stop)
+        if log_dir is not None:
+            _fill(config, settling, log_dir, node_ids(nodes), ask, connect_timeout, stop)
         running = _running(config, settling, alarms, node_ids(nodes), ask)
         patience.listener = running
         stack.callback(running.close)
@@ -130,6 +153,49 @@ def _join(
     joining = Joining(config, nodes or [node.id for node in config.nodes], ask, alarms)
     settling.join(*joining.take(seconds, stop))
     click.echo(str(settling.origin), err=True)
+
+
+def _fill(
+    config: Config,
+    settling: "Settling",
+    directory: Path,
+    nodes: list[int] | None,
+    ask: "Ask",
+    seconds: float,
+    stop: Stop,
+) -> None:
+    """Let a node's log make the events after the last one settled again, and settle them."""
+    from smrx.node.history import open_log, replay_events
+    from smrx.node.machine import Applied
+    from smrx.settlement.filling import Filling
+    from smrx.wire.frames import Claim
+
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    with open_log(directory.expanduser(), config.cluster) as history, told_as_failure():
+        log = f"log of node {history.node_id} in {directory}"
+        first, command = settling.ledger.sequence + 1, settling.ledger.command_sequence
+        end = history.replay(lambda applied, entry: None).engine
+        if end.event_sequence < first:
+            click.echo(f"the {log} ends with event {end.event_sequence:,}, which is settled", err=True)
+            return
+        filling = Filling(config, settling, log)
+        by = filling.attest(
+            Claim(end.sequence, end.state_hash), nodes or [node.id for node in config.nodes], ask, seconds, stop
+        )
+        if command:
+            filling.begin_after(history.state_after(command).position()[1])
+
+        def take(applied: Applied) -> bool:
+            filling.take(applied.events, applied.sequence, applied.state_hash)
+            return not stop()
+
+        replay_events(history, first, take)
+        filling.finish()
+        click.echo(
+            f"settled events {first:,} to {settling.ledger.sequence:,} from the {log}, whose end nodes "
+            f"{', '.join(map(str, by))} attested",
+            err=True,
+        )
 
 
 def _running(config: Config, settling: object, alarms: object, nodes: list[int] | None, ask: object) -> "Running":

@@ -67,6 +67,8 @@ def finish(summary: "Summary", failure: Exception | None, as_json: bool) -> None
     """Print what was proved, and fail if that was not all."""
     code = Exit.OK if failure is None else EXITS[type(failure).__name__]
     message = str(failure)
+    if code is Exit.GAP:
+        message += "; a node that was stopped may have them in its journal: --from-log takes them from there"
     if code is Exit.GAP and not summary.sequence:
         message += "; to begin with the state of now instead of event 1, add --join"
     if as_json:

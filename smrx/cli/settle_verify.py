@@ -113,17 +113,23 @@ def _told_as_json(as_json: bool) -> Iterator[None]:
 def _from_nodes(
     config: Config, nodes: list[int] | None, until_sequence: int | None, idle: float | None, connect_seconds: float
 ) -> "Verified":
+    from smrx.feed.sequencer import GapUnfillable
     from smrx.settlement.verify import from_nodes
 
-    with stopping() as stop:
-        return from_nodes(
-            config,
-            node_ids=nodes,
-            stop=stop,
-            until_sequence=until_sequence,
-            idle_seconds=idle,
-            connect_seconds=connect_seconds,
-        )
+    try:
+        with stopping() as stop:
+            return from_nodes(
+                config,
+                node_ids=nodes,
+                stop=stop,
+                until_sequence=until_sequence,
+                idle_seconds=idle,
+                connect_seconds=connect_seconds,
+            )
+    except GapUnfillable as error:
+        raise Failure(
+            Exit.GAP, f"{error}; --log compares with the journal of a node that was stopped instead"
+        ) from None
 
 
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":

@@ -208,6 +208,25 @@ def replay_trades(
     return count
 
 
+def replay_events(history: History, from_event: int, callback: Callable[[Applied], bool | None]) -> int:
+    """Hand the callback log entries as they are applied, from event `from_event` on; return how many events.
+
+    Entries without such events are left out, and so are the earlier events of the first one. Stops early when the
+    callback returns False. Raises HistoryError if the disk no longer reaches back to the first.
+    """
+    _check_range(from_event, None)
+    count = 0
+
+    def take(applied: Applied, entry: LogEntry) -> bool | None:
+        nonlocal count
+        events = applied.events[applied.events["sequence"] >= from_event]
+        count += len(events)
+        return callback(applied._replace(events=events)) if len(events) else True
+
+    history.replay(take, lambda machine: machine.engine.event_sequence < from_event)
+    return count
+
+
 @contextlib.contextmanager
 def open_history(config: Config, node_id: int) -> Iterator[History]:
     """What the disk of a node of this machine that does not run remembers; see open_log()."""

@@ -56,9 +56,11 @@ class Verified(msgspec.Struct, kw_only=True):
     def lines(self) -> list[str]:
         """The same for people."""
         where = {"sinks": "what is stored", "nodes": "the nodes' events"}.get(self.source, f"the {self.log}")
-        first = "" if self.origin is None else f"from event {self.origin.event_sequence + 1:,} "
+        begin = 0 if self.origin is None else self.origin.event_sequence
+        first = f"from event {begin + 1:,} " if begin else ""
+        what = f"everything {first}up to event {self.sequence:,} from {where}"
         lines = [
-            f"derived    everything {first}up to event {self.sequence:,} from {where}",
+            f"derived    {what}" if self.sequence > begin else f"derived    nothing: no event came after {begin:,}",
             f"trades     {self.trades:,}, match ids without a gap, notional and fees by the rules: "
             f"{', '.join(self.sinks)}",
             f"balances   {self.balances:,}, equal to the books",

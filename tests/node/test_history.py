@@ -25,10 +25,11 @@ from smrx.node.history import (
     open_history,
     open_log,
     replay_commands,
+    replay_events,
     replay_trades,
     verify_history,
 )
-from smrx.node.machine import ExchangeMachine
+from smrx.node.machine import Applied, ExchangeMachine
 from smrx.tape.generate import generate
 from smrx.wire import batches
 
@@ -149,6 +150,16 @@ def test_a_range_of_trades_and_an_early_stop(history: History) -> None:
     assert replay_trades(history, 5, 9, lambda trade: found.append(trade.match_id)) == 5
     assert found == [5, 6, 7, 8, 9]
     assert replay_trades(history, 5, None, lambda trade: False) == 1
+
+
+def test_events_come_once_as_they_were_published(past: Past, history: History) -> None:
+    for first in (1, 700, len(past.events)):
+        found: list[Applied] = []
+        assert replay_events(history, first, found.append) == len(past.events) - first + 1
+        assert b"".join(one.events.tobytes() for one in found) == past.events[first - 1 :].tobytes()
+        assert found[-1].state_hash == past.machine.position()[1]
+    assert replay_events(history, len(past.events) + 1, found.append) == 0
+    assert replay_events(history, 1, lambda applied: False) < 200
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (5, 4)])

@@ -353,6 +353,26 @@ def test_what_is_settled_is_derived_once_more(tmp_path: Path, capsys: pytest.Cap
             assert "trade 20: expected " in capsys.readouterr().err
 
 
+def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = market_events()
+    with cluster(1, {1: whole(events)}) as nodes:
+        assert settle(tmp_path, nodes, "--idle", "0.3") == 0
+
+    def forgetful(node: StubNode) -> None:
+        node.publish(events[:100], lose=True)
+        node.forget()
+        publish_all(node, events[100:])
+
+    with cluster(1, {1: forgetful}) as nodes:
+        options = ["--config", str(write_config(tmp_path, nodes)), "--out", str(tmp_path)]
+        assert run(["settle", "verify", *options, "--from-nodes"]) == 5
+    error = capsys.readouterr().err
+    assert "events 1 to 100 are missing and cannot be had" in error
+    assert "--log compares with the journal" in error
+
+
 def test_several_sinks_at_once_are_settled_and_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     places = tuple(SinkConfig(kind=kind, path=str(tmp_path / kind)) for kind in ("csv", "lmdb"))
