@@ -1,9 +1,10 @@
 """Snapshots without stopping the loop: a forked child writes the state as it was, the node goes on.
 
-Owns at most one child process. The fork costs the loop the copying of page tables; the memory itself is shared until
-one of the two writes to it. Between the fork and its end the child reads the machine's arrays and writes files, and
-nothing else: it closes every descriptor it inherited (sockets and the lock of the data directory are the node's), looks
-for no garbage (finalizers are the node's), and ends without cleaning up. ZeroMQ's threads exist in the node alone.
+Owns at most one child process. The fork costs the loop the copying of page tables, which large_pages keeps short; the
+memory itself is shared until one of the two writes to it. Between the fork and its end the child reads the machine's
+arrays and writes files, and nothing else: it closes every descriptor it inherited (sockets and the lock of the data
+directory are the node's), looks for no garbage (finalizers are the node's), and ends without cleaning up. ZeroMQ's
+threads exist in the node alone.
 
 The alternative, copying the state on the loop, stops it for 40 ms for 200 MB; copying what changed since the last
 snapshot would need a mark at every write of the engine.
@@ -145,7 +146,9 @@ class ForkedSnapshots:
         """Take over what the child has finished; prepare, a little at each call, for the next one."""
         child = self._child
         if child is None:
-            self._pages.step(self._clock())
+            # In memory mode hardly ever is there a fork: nothing is done for the first one.
+            if self.persistent or self._pages.at_work:
+                self._pages.step(self._clock())
             return
         ended, status = os.waitpid(child.pid, os.WNOHANG)
         if not ended:
