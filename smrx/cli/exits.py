@@ -22,6 +22,7 @@ class Exit(IntEnum):
     SINK = 9  #: settled trades cannot be stored, or what is stored is something else
     UNATTESTED = 10  #: events are there that no majority of nodes has published alike
     DISK = 11  #: the disk of a running node is full or failed; what was acknowledged is safe
+    LOG = 12  #: settled trades are not those that the log of a node leads to
 
 
 #: What each number means, for the documentation and `smrx --help`.
@@ -38,4 +39,5 @@ MEANINGS = {
     Exit.SINK: "settled trades cannot be stored, or what is stored is of another cluster or history",
     Exit.UNATTESTED: "events are there that no majority of nodes has published alike; they are not settled",
     Exit.DISK: "the disk of a running node is full or failed; what was acknowledged is safe",
+    Exit.LOG: "settled trades are not those that the log of a node leads to; the first one is named",
 }

@@ -54,8 +54,10 @@ class _Time(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
 @click.option("--sink", type=click.Choice(["csv", "lmdb", "postgresql", "parquet"]), help="Read this one of the sinks.")
 @click.option(
     "--path",
+    "--out",
+    "path",
     type=click.Path(path_type=Path),
-    help="Read what was settled here, a directory or .csv file, instead of the configured sinks.",
+    help="Read what was settled here (the --out of `smrx settle run`), instead of the configured sinks.",
 )
 @click.option(
     "--csv",
@@ -77,8 +79,8 @@ def report(
 ) -> None:
     """Print balances, positions, turnover and fees of what was settled, and the statement of an account.
 
-    Reads a sink of the configuration, or --path; the cluster need not run. Exit codes: 7 if there is nothing to read, 6
-    if the settled rows contradict each other.
+    Reads a sink of the configuration, or --path; the cluster need not run, and may settle meanwhile. Exit code 9: there
+    is nothing to read, or settled rows are missing or contradict each other.
 
     \b
     Examples:

@@ -201,6 +201,12 @@ class Client:
         return 0 if self._core.session is None else self._core.session.unanswered
 
     @property
+    def last_request(self) -> tuple[int, int] | None:
+        """(session id, id of the last command sent, 0 before the first); None while there is no session."""
+        session = self._core.session
+        return None if session is None else (session.session_id, session.last_request)
+
+    @property
     def leader(self) -> str | None:
         """The order address of the leader this client talks to, or None."""
         return None if self._core.session is None else self._core.session.leader

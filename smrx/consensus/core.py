@@ -108,6 +108,7 @@ class Core(Library):
         super().__init__(node_id, peers, transport, journal, timing)
         transport.attach(
             header=self._header,
+            persist_term=self._persist_term,
             persist=self._persist,
             clock=now,
             # A little more than the heartbeat, which says the same and more.
@@ -183,6 +184,10 @@ class Core(Library):
         flags |= NEW if self._founding.new else 0
         return Header(self.term, flags, *self.machine.position())
 
+    def _persist_term(self) -> None:
+        """Before anything leaves: the term on it, and the vote and the members of that term, are durable."""
+        self.meta.sync()
+
     def _greeting(self, peer: int) -> Body:
         return Hello()
 
@@ -190,11 +195,11 @@ class Core(Library):
         return None
 
     def _persist(self) -> None:
-        """Before anything leaves: what it promises is durable.
+        """Before anything leaves that promises it: the log is durable.
 
         The term first: no durable entry is of a term that its node could forget.
         """
-        self.meta.sync()
+        self._persist_term()
         self._journal.sync()
 
     def _post(self, peer: int, body: Body) -> None:

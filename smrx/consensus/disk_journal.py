@@ -18,8 +18,6 @@ Compaction moves the base, which is one small record; the entries below it are d
 that follow. Entries at or below the base mean nothing, so that a kill at any point of it changes nothing.
 """
 
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
@@ -32,7 +30,7 @@ from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
-from smrx.consensus.storage import LmdbStorage, Storage, StorageError
+from smrx.consensus.storage import REBUILD, LmdbStorage, Storage, StorageError, deadly_to_read
 
 FORMAT: Final = 1
 FILE: Final = "journal.lmdb"
@@ -213,21 +211,10 @@ class DiskJournal(MemoryJournal):
 
     def _found(self, cluster: str, node_id: int) -> bool:
         """Whether there is a journal of this node; raises JournalError if it is another's."""
-        raw = self._storage.get(IDENTITY_KEY)
-        if raw is None:
-            if next(self._storage.read(b"", b"\xff"), None) is not None:
-                raise self._damaged("expected to find whose journal this is, found records without it")
+        owner = owner_of(self._storage, self._where)
+        if owner is None:
             return False
-        try:
-            identity = msgspec.msgpack.decode(raw, type=_Identity)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise self._damaged(f"expected to find whose journal this is, found: {error}") from None
-        if identity.format != FORMAT:
-            raise JournalError(
-                f"{self._where}: expected a journal of format {FORMAT}, found format {identity.format}; run the "
-                "version of smrx that wrote it"
-            )
-        for what, expected, found in (("cluster", cluster, identity.cluster), ("node", node_id, identity.node_id)):
+        for what, expected, found in (("cluster", cluster, owner[0]), ("node", node_id, owner[1])):
             if expected != found:
                 raise JournalError(
                     f"{self._where}: expected the journal of {what} {expected!r}, found that of {what} {found!r}; each "
@@ -286,37 +273,35 @@ class DiskJournal(MemoryJournal):
         return damaged(self._where, what)
 
 
+def owner_of(storage: Storage, where: str | Path) -> tuple[str, int] | None:
+    """The cluster and the node whose journal this is, None if it holds nothing; raises JournalError."""
+    raw = storage.get(IDENTITY_KEY)
+    if raw is None:
+        if next(storage.read(b"", b"\xff"), None) is not None:
+            raise damaged(where, "expected to find whose journal this is, found records without it")
+        return None
+    try:
+        identity = msgspec.msgpack.decode(raw, type=_Identity)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(where, f"expected to find whose journal this is, found: {error}") from None
+    if identity.format != FORMAT:
+        raise JournalError(
+            f"{where}: expected a journal of format {FORMAT}, found format {identity.format}; run the version of smrx "
+            "that wrote it"
+        )
+    return identity.cluster, identity.node_id
+
+
 def damaged(where: str | Path, what: str) -> JournalError:
     """The refusal of a journal that is not as it was written."""
-    return JournalError(
-        f"{where}: the journal is damaged: {what}; nothing was changed: rebuild this node from the others with `smrx "
-        "node --id N --rebuild`"
-    )
+    return JournalError(f"{where}: the journal is damaged: {what}; {REBUILD}")
 
 
 def check_readable(path: Path) -> None:
-    """Raise JournalError where reading the file would kill the process: LMDB follows what a damaged page says.
-
-    A forked child reads all of it first.
-    """
-    with warnings.catch_warnings():
-        # Python warns of threads that hold locks; the child takes none.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, 2)
-            storage = LmdbStorage(path, readonly=True)
-            for _ in storage.read(b"", b"\xff" * 16):
-                pass
-        except StorageError:
-            pass  # An error and no signal: the parent will meet it, too, and say it.
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        raise damaged(path, f"reading it ends with signal {os.WTERMSIG(status)}")
+    """Raise JournalError where reading the file would kill the process."""
+    number = deadly_to_read(path)
+    if number is not None:
+        raise damaged(path, f"reading it ends with signal {number}")
 
 
 def extent(path: Path) -> tuple[int, int] | None:

@@ -224,6 +224,7 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         # A leader's own deadline is as old as its leadership: without a new one it would stand again at once.
         if self._raft_state == LEADER and newState == FOLLOWER:
             self._election_deadline = now() + self._election_timeout()
+            self._leading_no_more()
         super()._SyncObj__setState(newState)
 
     def _checkCommandsToApply(self) -> None:
@@ -256,6 +257,9 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         raise NotImplementedError
 
     def _leading(self) -> None:
+        raise NotImplementedError
+
+    def _leading_no_more(self) -> None:
         raise NotImplementedError
 
 

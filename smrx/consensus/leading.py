@@ -179,6 +179,11 @@ class Leading(Electing):
         self._announced = self.commit_index
         self._unannounced_since = None
 
+    def _leading_no_more(self) -> None:
+        """Nobody's snapshot goes on from here: neither it nor the log after it is kept for that."""
+        for progress in self._progress.values():
+            progress.transfer = None
+
     def _replicate(self) -> None:
         """Send every peer what it lacks and has room for."""
         for peer in self._progress:
@@ -224,9 +229,10 @@ class Leading(Electing):
             self._send_snapshot(peer, heartbeat=heartbeat)
             return
         progress = self._progress[peer]
-        last = self._journal.last_index
+        last = self._last_for(peer)
         while next_index <= last and progress.has_room():
-            entries = self._journal.batch(next_index, self.batch_bytes, MAX_BATCH_ENTRIES)
+            most = min(MAX_BATCH_ENTRIES, last - next_index + 1)
+            entries = self._journal.batch(next_index, self.batch_bytes, most)
             self._post_append(peer, next_index, entries)
             heartbeat = False
             next_index = entries[-1][1] + 1
@@ -235,13 +241,23 @@ class Leading(Electing):
         if heartbeat:
             self._post_append(peer, next_index, [])
 
+    def _last_for(self, peer: int) -> int:
+        """The last entry that a peer is to have by now.
+
+        For one that goes that is the last one before it does, until its going is committed. With a longer log than
+        those that stay, and no vote for itself, it would refuse them its vote, too: with this leader dead, and one node
+        less than a majority that has the change, nobody could ever lead.
+        """
+        return self._journal.last_index if peer in self._membership.ids else self._membership_index - 1
+
     def _post_last_words(self, peer: int) -> None:
-        """Tell a peer that goes all that is committed, and nothing of what follows: then it knows that it went."""
-        next_index = min(self._next_index[self._nodes[peer]], self.commit_index + 1)
+        """Tell a peer that goes that this is committed, and nothing of what follows: then it knows that it went."""
+        end = self._membership_index
+        next_index = min(self._next_index[self._nodes[peer]], end + 1)
         if next_index > self._journal.first_index:
-            entries = self._journal.between(next_index, min(self.commit_index, next_index + MAX_BATCH_ENTRIES - 1))
+            entries = self._journal.between(next_index, min(end, next_index + MAX_BATCH_ENTRIES - 1))
             if sum(len(entry[0]) for entry in entries) <= self.batch_bytes:
-                self._post_append(peer, next_index, entries, last_index=self.commit_index)
+                self._post_append(peer, next_index, entries, end=end)
 
     def _post_append(
         self,
@@ -250,8 +266,9 @@ class Leading(Electing):
         entries: list[LogEntry],
         *,
         quiet: bool = False,
-        last_index: int | None = None,
+        end: int | None = None,
     ) -> None:
+        """Send entries; with `end` as if the log, all of it committed, ended there."""
         prev_index = next_index - 1
         prev_term = self._journal.term_at(prev_index)
         assert prev_term is not None
@@ -260,8 +277,8 @@ class Leading(Electing):
             AppendEntries(
                 prev_index,
                 prev_term,
-                self.commit_index,
-                self._journal.last_index if last_index is None else last_index,
+                self.commit_index if end is None else end,
+                self._journal.last_index if end is None else end,
                 self._progress[peer].stream,
                 quiet,
                 entries,
@@ -320,6 +337,9 @@ class Leading(Electing):
         """Send the window's next chunks, or, once a period, a bare heartbeat."""
         progress = self._progress[peer]
         time = now()
+        if progress.transfer is not None and progress.transfer.snapshot.index < self._journal.first_index:
+            # The log after it went meanwhile: who takes it over would need another one at once.
+            progress.transfer = None
         if progress.transfer is None and time >= progress.no_snapshot_before:
             snapshot = self._snapshot_for_peers()
             if snapshot is not None:
@@ -394,8 +414,13 @@ class Leading(Electing):
         self._snapshots.begin(self.applied_index, term, lasting=lasting)
 
     def _oldest_needed(self) -> int:
-        """The first entry that a snapshot under way, or being taken, will be continued from."""
-        transfers = [progress.transfer for progress in self._progress.values()]
+        """The first entry that a snapshot under way, or being taken, will be continued from.
+
+        Not for a peer that is gone: it may never come back, and the log would grow as long.
+        """
+        transfers = [
+            progress.transfer for peer, progress in self._progress.items() if self._transport.is_connected(peer)
+        ]
         indexes = [transfer.snapshot.index for transfer in transfers if transfer is not None]
         pending = self._snapshots.pending_index
         return min(indexes if pending is None else [*indexes, pending], default=self.last_index)

@@ -15,13 +15,18 @@ from typing import Final
 
 import lmdb
 import msgspec
+import xxhash
 
-from smrx.consensus.storage import StorageFailed, failure
+from smrx.consensus.storage import REBUILD, LmdbStorage, StorageError, StorageFailed, deadly_to_read, failure
 
-_FORMAT: Final = 1
+#: Format 1 had no checksum.
+_FORMAT: Final = 2
+_READABLE: Final = (1, _FORMAT)
 _FILE: Final = "meta.lmdb"
 _LOCK: Final = "lock"
+_WHAT: Final = "the meta data of a node"
 _KEY: Final = b"meta"
+_CHECKSUM_KEY: Final = b"checksum"
 #: The record is some 50 bytes, LMDB keeps a few 4 KiB pages; the map is fixed so that the file cannot grow.
 _MAP_BYTES: Final = 1 << 20
 
@@ -67,7 +72,7 @@ def renew(directory: Path, *, cluster: str, node_id: int) -> None:
         environment = _opened(path)
         with environment.begin(write=True) as transaction:
             record = _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, True, settled=False)
-            transaction.put(_KEY, msgspec.msgpack.encode(record))
+            _put(transaction, record)
         environment.close()
 
 
@@ -164,7 +169,7 @@ class MetaStore:
             return
         try:
             with self._environment.begin(write=True) as transaction:
-                transaction.put(_KEY, msgspec.msgpack.encode(self._record))
+                _put(transaction, self._record)
         except lmdb.Error as error:
             raise failure(self._directory / _FILE, "write term and vote", error) from None
         self._dirty = False
@@ -179,22 +184,31 @@ class MetaStore:
             self._lock.close()
 
     def _loaded(self, cluster: str, node_id: int) -> _Record:
-        with self._environment.begin() as transaction:
-            raw = transaction.get(_KEY)
+        try:
+            with self._environment.begin() as transaction:
+                raw, checksum = transaction.get(_KEY), transaction.get(_CHECKSUM_KEY)
+                empty = not transaction.stat()["entries"]
+        except lmdb.Error as error:
+            raise _damaged(self._directory, str(error)) from None
         if raw is None:
+            if not empty:
+                raise _damaged(self._directory, "none, and something else")
             # No number that an earlier directory of this node can have had: what was meant for it must not be heard.
             return _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, False, settled=False)
         try:
             written = msgspec.msgpack.decode(raw, type=_Format).format
-            if written != _FORMAT:
+            if written not in _READABLE:
                 # Not damaged: a rebuild must not put another vote in the place of one it cannot read.
                 raise MetaError(
                     f"{self._directory}: expected meta data of format {_FORMAT}, found format {written}; run the "
                     "version of smrx that wrote it"
                 )
+            if written == _FORMAT and checksum != xxhash.xxh3_64_digest(raw):
+                raise _damaged(self._directory, "other bytes than were written")
             record = msgspec.msgpack.decode(raw, type=_Record)
+            record.format = _FORMAT
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DamagedMeta(f"{self._directory}: expected the meta data of a node, found: {error}") from None
+            raise _damaged(self._directory, str(error)) from None
         for what, expected, found in (
             ("cluster", cluster, record.cluster),
             ("node", node_id, record.node_id),
@@ -221,12 +235,33 @@ def hold_directory(directory: Path) -> TextIOWrapper:
     return lock
 
 
+def _put(transaction: lmdb.Transaction, record: _Record) -> None:
+    raw = msgspec.msgpack.encode(record)
+    transaction.put(_KEY, raw)
+    transaction.put(_CHECKSUM_KEY, xxhash.xxh3_64_digest(raw))
+
+
+def _damaged(path: Path, found: str) -> DamagedMeta:
+    return DamagedMeta(f"{path}: expected {_WHAT}, found: {found}; {REBUILD}")
+
+
 def _opened(path: Path) -> lmdb.Environment:
+    if path.exists():
+        if not path.stat().st_size:
+            # LMDB would begin a new one, and the node would forget whom it voted for.
+            raise _damaged(path, "an empty file")
+        number = deadly_to_read(path)
+        if number is not None:
+            raise _damaged(path, f"a file that cannot be read without signal {number}")
+        try:
+            LmdbStorage(path, readonly=True, what=_WHAT).close()
+        except StorageError as error:
+            raise DamagedMeta(str(error)) from None
     try:
         # The lock file above excludes other processes, and one thread writes: LMDB's own locks have nothing to add.
         return lmdb.open(os.fspath(path), map_size=_MAP_BYTES, subdir=False, lock=False, max_dbs=0)
     except lmdb.Error as error:
-        raise DamagedMeta(f"{path}: expected the meta data of a node, found: {error}") from None
+        raise _damaged(path, str(error)) from None
 
 
 class Rejoin:

@@ -180,6 +180,9 @@ class Replica(Leading):
                 # Alone, this node is the majority: what it has appended is committed by the next step.
                 self._persist()
             self.doTick(0.0)
+            if not self._voters:
+                # The first entry of a leadership is appended and committed in that one step, and told of early.
+                self._persist()
         if self._parting_due:
             self._part_from_others()
         self._announce_commit()
@@ -557,8 +560,12 @@ class Replica(Leading):
         self._snapshots.keep(snapshot)
 
     def _note_removal(self, leader_last_index: int) -> None:
-        """A node that has all its leader has, and finds itself no member, was removed. (One that joins has not.)"""
-        if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:
+        """A node that has all its leader has, and finds itself no member, was removed. (One that joins has not.)
+
+        Once that is committed: before, another leader may know nothing of it. The leader's word may be an old one.
+        """
+        gone = self.node_id not in self._membership.ids and self._membership_index <= self.commit_index
+        if gone and self.commit_index >= max(leader_last_index, self._told_commit):
             self.removed = True
 
     def _stand_down(self) -> None:

@@ -16,10 +16,9 @@ from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.snapshot_files import STATE, SnapshotError, SnapshotFiles, Stored, verify
+from smrx.consensus.storage import REBUILD
 
 log = logging.getLogger(__name__)
-
-_REBUILD = "nothing was changed: rebuild this node from the others with `smrx node --id N --rebuild`"
 
 
 class LocalMachine(StateMachine, Protocol):
@@ -69,24 +68,46 @@ def restart(
     # A log in memory is continued by whoever has the rest of it, so that an old snapshot is of no use, but for a node
     # that never had a log: a cluster that is restored.
     usable = _whole(files, journal) if journal.persistent or not meta.joined else []
-    where = files.folder.parent
+    check_term(journal, meta, str(files.folder.parent))
+    if usable:
+        _take_over(machine, usable[-1])
+    newest = usable[-1].metadata if usable else None
+    go_on(machine, journal, meta, None if newest is None else (newest.log_index, newest.log_term), applied=applied)
+    return Restarted(journal.applied_index, usable, 0 if newest is None else newest.sequence)
+
+
+def check_term(journal: MemoryJournal, meta: MetaStore, where: str) -> None:
+    """Refuse, with JournalError, a log that term and vote of its node are older than."""
     if journal.last_index > 1 and not meta.joined:
         raise JournalError(
             f"{where}: expected term and vote of a node with a log up to entry {journal.last_index}, found those of a "
-            f"new one: a file was lost or replaced; {_REBUILD}"
+            f"new one: a file was lost or replaced; {REBUILD}"
         )
     if meta.joined and meta.term < journal.last_term:
         raise JournalError(
             f"{where}: expected term {journal.last_term} or later of a node with entries of that term, found "
-            f"{meta.term}: its files are not of one time; {_REBUILD}"
+            f"{meta.term}: its files are not of one time; {REBUILD}"
         )
-    if usable:
-        _take_over(machine, usable[-1])
-        at = usable[-1].metadata
-        if journal.last_index < at.log_index or journal.term_at(at.log_index) != at.log_term:
-            log.info("the log begins anew after the snapshot at entry %d", at.log_index)
+
+
+def go_on(
+    machine: StateMachine,
+    journal: MemoryJournal,
+    meta: MetaStore,
+    snapshot: tuple[int, int] | None,
+    *,
+    applied: Callable[[], None] = lambda: None,
+) -> None:
+    """Bring a machine that took over the snapshot at log entry (index, term), if any, to the end of what is committed.
+
+    A log that does not reach the snapshot, or contradicts it, begins anew after it.
+    """
+    if snapshot is not None:
+        index, term = snapshot
+        if journal.last_index < index or journal.term_at(index) != term:
+            log.info("the log begins anew after the snapshot at entry %d", index)
             # Who belonged to the cluster by then was noted before the snapshot; what the log says may be undone.
-            journal.install(at.log_index, at.log_term, meta.membership if meta.membership[1] else None)
+            journal.install(index, term, meta.membership if meta.membership[1] else None)
             if not meta.joined:
                 # Given to it before its first start: the state that a cluster which is restored begins with.
                 meta.set_settled()
@@ -94,7 +115,7 @@ def restart(
             if journal.persistent:
                 # The next start finds a log.
                 meta.set_joined()
-        journal.applied_index = at.log_index
+        journal.applied_index = index
     else:
         journal.applied_index = journal.first_index
     if meta.term < journal.last_term:
@@ -105,7 +126,6 @@ def restart(
         replay_entries(journal, start, last, lambda entry: machine.apply(entry[1], entry[2], entry[0]))
         journal.applied_index = last
         applied()
-    return Restarted(journal.applied_index, usable, usable[-1].metadata.sequence if usable else 0)
 
 
 def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
@@ -125,7 +145,7 @@ def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
     if not usable and (needed or (faults and not journal.persistent)):
         missing = f"expected a snapshot at log entry {journal.first_index} or later"
         what = str(faults[-1]) if faults else f"{files.folder}: {missing}, found none"
-        raise SnapshotError(f"{what}; {_REBUILD}")
+        raise SnapshotError(f"{what}; {REBUILD}")
     for fault in faults:
         log.warning("%s; it is not used", fault)
     return usable
@@ -141,10 +161,10 @@ def _take_over(machine: LocalMachine, stored: Stored) -> None:
                 data = stored.part(part.name)
                 machine.restore_part(part.name, memoryview(b"") if data is None else data)
     except ValueError as error:
-        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {_REBUILD}") from None
+        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {REBUILD}") from None
     sequence, state_hash = machine.position()
     if (sequence, f"{state_hash:016x}") != (stored.metadata.sequence, stored.metadata.state_hash):
         raise SnapshotError(
             f"{stored.path}: expected the state of command {stored.metadata.sequence} with hash "
-            f"{stored.metadata.state_hash}, found that of command {sequence} with hash {state_hash:016x}; {_REBUILD}"
+            f"{stored.metadata.state_hash}, found that of command {sequence} with hash {state_hash:016x}; {REBUILD}"
         )

@@ -16,6 +16,7 @@ A file is this process's alone: its owner holds the lock of the data directory.
 
 import errno
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
@@ -26,6 +27,10 @@ import lmdb
 _FIRST_MAP_BYTES: Final = 1 << 30
 #: Less than an entry of the largest size needs.
 _LEAST_FREE_BYTES: Final = 2 << 20
+#: What to do about a file that is not as it was written.
+REBUILD: Final = "nothing was changed: rebuild this node from the others with `smrx node --id N --rebuild`"
+#: LMDB's errors that mean so; others are of the system.
+_DAMAGE: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -98,14 +103,45 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def deadly_to_read(path: Path) -> int | None:
+    """The signal by which reading an LMDB file would kill the process, None if it would not.
+
+    LMDB follows what a damaged page says: a forked child reads all of it first.
+    """
+    with warnings.catch_warnings():
+        # Python warns of threads that hold locks; the child takes none.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 2)
+            storage = LmdbStorage(path, readonly=True)
+            for _ in storage.read(b"", b"\xff" * 16):
+                pass
+        except StorageError:
+            pass  # An error and no signal: the parent will meet it, too, and say it.
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+
+
 class LmdbStorage:
     """Records in one LMDB file.
 
     Never mapped for writing: a full disk is then an error of a system call and not a signal that kills the process.
     """
 
-    def __init__(self, path: str | Path, *, readonly: bool = False, map_bytes: int = _FIRST_MAP_BYTES) -> None:
-        """Open or create the file; raises StorageError for one that is not LMDB's or that was cut off."""
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        readonly: bool = False,
+        map_bytes: int = _FIRST_MAP_BYTES,
+        what: str = "the file of a journal",
+    ) -> None:
+        """Open or create the file; raises StorageError, which says `what` it is, if it is not LMDB's or was cut off."""
         self._path = Path(path)
         self._changes: list[tuple[bytes, bytes | None, bytes]] = []
         self._failed: StorageFailed | None = None
@@ -120,7 +156,8 @@ class LmdbStorage:
             if new:
                 sync_directory(self._path.parent)
         except (lmdb.Error, OSError) as error:
-            raise StorageError(f"{self._path}: expected the file of a journal, found: {error}") from None
+            remedy = f"; {REBUILD}" if isinstance(error, _DAMAGE) else ""
+            raise StorageError(f"{self._path}: expected {what}, found: {error}{remedy}") from None
         self._check_length()
 
     def get(self, key: bytes) -> bytes | None:
@@ -196,7 +233,9 @@ class LmdbStorage:
         expected, found = (info["last_pgno"] + 1) * page, self._path.stat().st_size
         if found < expected and info["last_pgno"] > 1:
             self._environment.close()
-            raise StorageError(f"{self._path}: expected {expected} bytes, found {found}: the file was cut off")
+            raise StorageError(
+                f"{self._path}: expected {expected} bytes, found {found}: the file was cut off; {REBUILD}"
+            )
 
     def _unreadable(self, error: lmdb.Error) -> StorageError:
-        return StorageError(f"{self._path}: expected records that can be read, found: {error}")
+        return StorageError(f"{self._path}: expected records that can be read, found: {error}; {REBUILD}")

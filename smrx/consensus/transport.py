@@ -2,7 +2,7 @@
 
 Owns the sockets, the outbox of a turn, and who is connected. Bytes from the network are data, never code and never
 an exception: what no member of this cluster can have meant for this life of this node is counted and dropped. No
-threads, no waiting. Driven by the reactor: drain(), and after everything the messages promise is durable, flush().
+threads, no waiting. Driven by the reactor: drain(), and flush(), which makes durable what the messages promise.
 
 Delivery is first in, first out for each peer, and may lose: Raft sends again. Nothing is kept for a peer that is not
 there, so a dead one costs no memory and a returning one hears nothing old.
@@ -11,7 +11,7 @@ there, so a dead one costs no memory and a returning one hears nothing old.
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import zmq
@@ -22,7 +22,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from smrx.config import NodeConfig
 from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
-from smrx.consensus.messages import Acquaint, Body, Envelope, Hello
+from smrx.consensus.messages import Acquaint, AppendEntries, Body, Envelope, Hello
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _STRANGER: Final = "not from a member"
 _ANSWERS: Final = 4
 #: For what a node that is removed is told last.
 _LAST_WORDS_MS: Final = 500
-_ZAP_DOMAIN: Final = "raft"
+ZAP_DOMAIN: Final = "raft"
 
 
 class Header(NamedTuple):
@@ -52,6 +52,15 @@ class Header(NamedTuple):
     flags: int
     sequence: int
     state_hash: int
+
+
+class _Posted(NamedTuple):
+    """A message that waits to leave."""
+
+    peer: int
+    frame: bytes
+    #: Whether it says that something is on this node's disk.
+    promises: bool
 
 
 class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
@@ -72,7 +81,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._heard: dict[int, float] = {}
         self._sent: dict[int, float] = {}
         self._connected: set[int] = set()
-        self._outbox: list[tuple[int, bytes]] = []
+        self._outbox: list[_Posted] = []
         #: What strangers are told, each over the connection it came by.
         self._answers: list[tuple[int, bytes, bytes]] = []
         self._answered: dict[int, float] = {}
@@ -86,6 +95,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self,
         *,
         header: Callable[[], Header],
+        persist_term: Callable[[], None],
         persist: Callable[[], None],
         clock: Callable[[], float],
         hello_seconds: float,
@@ -101,6 +111,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._greeting = greeting
         self._stranger = stranger
         self._header = header
+        self._persist_term = persist_term
         self._persist = persist
         self._clock = clock
         self._hello_seconds = hello_seconds
@@ -159,7 +170,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         if peer not in self._nodes or (not self._incarnations[peer] and not isinstance(body, Hello | Acquaint)):
             return
         self._sent[peer] = self._clock()
-        self._outbox.append((peer, self._frame(self._incarnations[peer] or self._first_life(peer), body)))
+        frame = self._frame(self._incarnations[peer] or self._first_life(peer), body)
+        self._outbox.append(_Posted(peer, frame, not isinstance(body, AppendEntries)))
 
     def _frame(self, life: int, body: Body) -> bytes:
         envelope = Envelope(
@@ -173,17 +185,28 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         return True
 
     def flush(self) -> None:
-        """Make durable what the outbox promises, then send it; what a peer cannot take now is lost."""
-        self._persist()
+        """Make durable what the outbox promises, and send it in its order; what a peer cannot take now is lost.
+
+        A leader's entries promise nothing but its term. Where they stand first they leave before they are on its own
+        disk, and its followers write them at the same time (Ongaro's thesis, 10.2.1). It looks at their answers when
+        this has returned: by then it has written what they acknowledge, and may count itself.
+        """
+        self._persist_term()
         outbox, self._outbox = self._outbox, []
-        for peer, frame in outbox:
-            if not self._transmit(peer, frame):
-                self.dropped["peer not ready"] += 1
+        first = next((at for at, posted in enumerate(outbox) if posted.promises), len(outbox))
+        self._send_all(outbox[:first])
+        self._persist()
+        self._send_all(outbox[first:])
         answers, self._answers = self._answers, []
         for stranger, route, frame in answers:
             self._respond(stranger, route, frame)
         while self._leaving:
             self._hang_up(self._leaving.pop())
+
+    def _send_all(self, posted: Sequence[_Posted]) -> None:
+        for peer, frame, _ in posted:
+            if not self._transmit(peer, frame):
+                self.dropped["peer not ready"] += 1
 
     def receive(self, frame: bytes, route: bytes = b"") -> None:
         """Take one message from the network, whatever it is; `route` leads back to where it came from."""
@@ -291,7 +314,7 @@ class ZmqTransport(PeerTransport):
         self.hears_strangers = keys is None
         self._key_number: dict[int, int] = {}
         self._next_key_at = 0.0
-        self._members = None if keys is None else _Members(keys)
+        self._members = None if keys is None else AllowList(keys)
         self._doorman = None if self._members is None else _doorman(context, self._members)
         self._inbox = context.socket(zmq.ROUTER)
         try:
@@ -301,7 +324,7 @@ class ZmqTransport(PeerTransport):
                 self._inbox.curve_secretkey = keys.own.secret.encode("ascii")
                 self._inbox.curve_publickey = keys.own.public.encode("ascii")
                 self._inbox.curve_server = True
-                self._inbox.zap_domain = _ZAP_DOMAIN.encode("ascii")
+                self._inbox.zap_domain = ZAP_DOMAIN.encode("ascii")
             self._inbox.bind(bind)
         except zmq.ZMQError:
             self.close()
@@ -424,7 +447,7 @@ class ZmqTransport(PeerTransport):
         return True
 
 
-class _Members:
+class AllowList:
     """Answers ZeroMQ's question who may come in: holders of the cluster file's keys."""
 
     def __init__(self, keys: LinkKeys) -> None:
@@ -434,14 +457,14 @@ class _Members:
         """Whether the holder of a public key, in Z85, is a member."""
         # Asked by another thread: a copy, for members come and go.
         known = {public for peer in tuple(self._keys.peers.values()) for public in peer}
-        return domain == _ZAP_DOMAIN and key.decode("ascii", "replace") in known
+        return domain == ZAP_DOMAIN and key.decode("ascii", "replace") in known
 
 
-def _doorman(context: "zmq.Context[zmq.Socket[bytes]]", members: _Members) -> ThreadAuthenticator:
+def _doorman(context: "zmq.Context[zmq.Socket[bytes]]", members: AllowList) -> ThreadAuthenticator:
     """A started authenticator; there can be one a context."""
     doorman = ThreadAuthenticator(context)
     doorman.start()
-    doorman.configure_curve_callback(domain=_ZAP_DOMAIN, credentials_provider=members)
+    doorman.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=members)
     return doorman
 
 

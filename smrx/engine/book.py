@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from .codes import OrderType
-from .index import find, insert, remove
+from .index import insert, remove
 from .jit import LOW32, NIL, U0, U1, Array, Record, Tables, inlined, kernel
+from .lookup import find_level
 from .pool import give_back, take
 from .state import BOOKS, LEVELS, NODES
 
@@ -234,7 +235,7 @@ def unlink(state: Tables, level: Record, order: Record) -> None:
 def enqueue(state: Tables, number: Any, price: Any, slot: Any) -> None:
     """Put an order at the end of the queue of a price of a book."""
     order = state.orders[slot]
-    at = find(state.level_index, np.uint64(price), number)
+    at = find_level(state, number, price)
     if at == NIL:
         at = open_level(state, number, price)
     level = state.levels[at]

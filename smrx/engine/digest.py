@@ -110,10 +110,15 @@ def refresh_order(state: Tables, order: Record) -> None:
 
 
 @kernel
+def balance_hash(balance: Record) -> Any:
+    owner = pair(balance.account_id, balance.asset_id)
+    return hash4(BALANCE_TAG, owner, np.uint64(balance.available), np.uint64(balance.held))
+
+
+@inlined
 def refresh_balance(core: Record, balance: Record) -> None:
     if core.hashing != 0:
-        owner = pair(balance.account_id, balance.asset_id)
-        exchange(core, balance, hash4(BALANCE_TAG, owner, np.uint64(balance.available), np.uint64(balance.held)))
+        exchange(core, balance, balance_hash(balance))
 
 
 @kernel
@@ -185,11 +190,15 @@ def refresh_last_price(core: Record, instrument: Record) -> None:
 
 
 @kernel
+def session_hash(session: Record) -> Any:
+    head = SESSION_TAG | (np.uint64(session.flags) << U8)
+    return hash4(head, session.session_id, np.uint64(session.account_id), session.last_request_id)
+
+
+@inlined
 def refresh_session(core: Record, session: Record) -> None:
     if core.hashing != 0:
-        head = SESSION_TAG | (np.uint64(session.flags) << U8)
-        owner = np.uint64(session.account_id)
-        exchange(core, session, hash4(head, session.session_id, owner, session.last_request_id))
+        exchange(core, session, session_hash(session))
 
 
 @kernel

@@ -19,9 +19,9 @@ from .tables import interpreted, state_of, table_of
 MODULES: Final = tuple(
     f"{__package__}.{name}"
     for name in (
-        "codes", "records", "jit", "xxh3", "state", "tables", "index", "pool", "book", "digest", "emit", "fees",
-        "refusals", "ledger", "registry", "expiry", "orders", "sessions", "venue", "conditions", "stops", "matching",
-        "placing", "replacing", "machine", "entry",
+        "codes", "records", "jit", "xxh3", "state", "tables", "index", "lookup", "pool", "book", "digest", "emit",
+        "fees", "refusals", "ledger", "registry", "expiry", "orders", "sessions", "venue", "conditions", "stops",
+        "matching", "placing", "replacing", "machine", "entry",
     )
 )  # fmt: skip
 

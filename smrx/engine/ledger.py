@@ -12,8 +12,9 @@ import numpy as np
 from .codes import CommandKind, EventKind, Reason
 from .digest import pair, refresh_asset, refresh_balance, refresh_transfer
 from .emit import begin
-from .index import NO_EXTRA, find, insert
+from .index import NO_EXTRA, insert
 from .jit import NIL, Array, Record, Tables, inlined, kernel
+from .lookup import find_asset, find_balance, find_transfer
 from .pool import take
 from .state import BALANCES, TRANSFERS
 
@@ -21,15 +22,10 @@ from .state import BALANCES, TRANSFERS
 LIMIT: Final = np.int64(1 << 62)
 
 
-@inlined
-def balance_slot(state: Tables, account_id: Any, asset_id: Any) -> Any:
-    return find(state.balance_index, pair(account_id, asset_id), NO_EXTRA)
-
-
 @kernel
 def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
     """The balance of an account in an asset; a new one is not live until something is paid into it."""
-    slot = balance_slot(state, account_id, asset_id)
+    slot = find_balance(state, account_id, asset_id)
     if slot == NIL:
         slot = take(state.pools[BALANCES], state.balances)
         balance = state.balances[slot]
@@ -94,13 +90,13 @@ def open_passes(balance: Record, less: Any, more: Any, limit: Any) -> Any:
 def check_transfer(state: Tables, command: Record) -> Any:
     """Why a DEPOSIT or WITHDRAW cannot be done, or NONE. Notes asset and balance."""
     turn = state.turn[0]
-    turn.asset = find(state.asset_index, np.uint64(command.instrument), NO_EXTRA)
+    turn.asset = find_asset(state, command.instrument)
     if turn.asset == NIL:
         return Reason.UNKNOWN_ASSET
     amount = command.quantity_lots
     if amount < 1 or amount >= LIMIT:
         return Reason.INVALID_AMOUNT
-    known = find(state.transfer_index, command.order_id, NO_EXTRA)
+    known = find_transfer(state, command.order_id)
     if known != NIL:
         transfer = state.transfers[known]
         same = (
@@ -110,7 +106,7 @@ def check_transfer(state: Tables, command: Record) -> Any:
             and transfer.amount == amount
         )
         return Reason.TRANSFER_ALREADY_DONE if same else Reason.TRANSFER_ID_REUSED
-    turn.balance = balance_slot(state, command.account, command.instrument)
+    turn.balance = find_balance(state, command.account, command.instrument)
     if command.kind == CommandKind.DEPOSIT:
         asset = state.assets[turn.asset]
         most = asset.cap if asset.cap != 0 else LIMIT - 1

@@ -14,9 +14,9 @@ import numpy as np
 from .codes import CommandKind, EventKind, OutcomeStatus, Reason
 from .digest import chain, refresh_session
 from .emit import begin, refused
-from .index import NO_EXTRA, find
 from .jit import NIL, U0, U1, Array, Record, Tables, inlined, kernel, merged
 from .ledger import check_transfer, transfer
+from .lookup import find_session
 from .orders import cancel, check_mass_cancel, check_named_order, expire_due, mass_cancel
 from .placing import check_place, events_of_place, place, trigger_elected
 from .pool import left
@@ -261,7 +261,7 @@ def step(state: Tables, command: Record, time_ns: Any, outcome: Record, events: 
     turn = state.turn[0]
     if turn.stage == FRESH:
         turn.first = turn.written
-        turn.session = find(state.session_index, command.session_id, NO_EXTRA)
+        turn.session = find_session(state, command.session_id)
         if is_duplicate(state, command):
             answer_duplicate(state, command, outcome)
             return True

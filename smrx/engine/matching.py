@@ -221,13 +221,10 @@ def match(state: Tables, command: Record, events: Array, taker: Record) -> Any:
     """Fill the taker against the best levels, oldest first.
 
     Returns why it stopped with lots left though an acceptable order remains: SELF_TRADE, FUNDS_EXHAUSTED, BUDGET_SPENT;
-    else NONE. Leaves in the turn what the taker gave and got; the taker's balances are not touched.
+    else NONE. Adds to the turn what the taker gave and got; the taker's balances are not touched.
     """
     core = state.core[0]
     turn = state.turn[0]
-    turn.given = 0
-    turn.got = 0
-    turn.fees = 0
     instrument = state.instruments[taker.instrument]
     lot_units = np.int64(instrument.lot_units)
     scale_units = np.int64(instrument.scale_units)
@@ -357,13 +354,21 @@ def engage(state: Tables, command: Record, events: Array, slot: Any, listed: Any
     stops that its trades reach are elected.
     """
     core = state.core[0]
+    turn = state.turn[0]
+    turn.given = 0
+    turn.got = 0
+    turn.fees = 0
     taker = state.orders[slot]
     instrument = state.instruments[taker.instrument]
-    before = core.match_sequence
-    stopped = match(state, command, events, taker)
-    if core.match_sequence != before:
-        refresh_last_price(core, instrument)
-        elect(state, taker.instrument)
+    stopped = Reason.NONE
+    book = state.books[opposite_book(taker.instrument, taker.side)]
+    # Most orders meet nobody.
+    if crosses(state, book, taker.side, limit_price(taker.order_type, taker.side, taker.price)):
+        before = core.match_sequence
+        stopped = match(state, command, events, taker)
+        if core.match_sequence != before:
+            refresh_last_price(core, instrument)
+            elect(state, taker.instrument)
     if taker.cum == taker.quantity:
         settle_taker(state, instrument, taker, np.int64(0))
         leave(state, slot, listed)

@@ -13,9 +13,10 @@ from .digest import forget, refresh_order
 from .emit import begin, order_ends, order_stands
 from .expiry import schedule, unschedule
 from .fees import held_by_lots, is_stop, unit_price
-from .index import NO_EXTRA, find, insert, remove
+from .index import NO_EXTRA, insert, remove
 from .jit import NIL, U0, Array, Record, Tables, inlined, kernel
 from .ledger import add_open, release, take_open
+from .lookup import find_client_order, find_instrument, find_order
 from .pool import give_back
 from .state import ORDERS
 
@@ -150,9 +151,9 @@ def check_named_order(state: Tables, command: Record) -> Any:
     """UNKNOWN_ORDER unless the command names an open order of its account. Notes the order."""
     turn = state.turn[0]
     if command.order_id != U0:
-        turn.order = find(state.order_index, command.order_id, NO_EXTRA)
+        turn.order = find_order(state, command.order_id)
     else:
-        turn.order = find(state.client_index, command.client_order_id, command.account)
+        turn.order = find_client_order(state, command.client_order_id, command.account)
     if turn.order == NIL or state.orders[turn.order].account_id != command.account:
         return Reason.UNKNOWN_ORDER
     return Reason.NONE
@@ -170,7 +171,7 @@ def cancel(state: Tables, command: Record, outcome: Record, events: Array) -> No
 
 @inlined
 def check_mass_cancel(state: Tables, command: Record) -> Any:
-    if command.instrument != 0 and find(state.instrument_index, np.uint64(command.instrument), NO_EXTRA) == NIL:
+    if command.instrument != 0 and find_instrument(state, command.instrument) == NIL:
         return Reason.UNKNOWN_INSTRUMENT
     return Reason.NONE
 

@@ -12,9 +12,9 @@ from .codes import EventKind, InstrumentStatus, OrderType, Reason, Side, TimeInF
 from .conditions import POST_ONLY, check_account_limits, check_terms, has_limits, notional_of, unsupported
 from .emit import order_stands
 from .fees import held_by_lots, hold_of, is_stop
-from .index import NO_EXTRA, find
 from .jit import NIL, U0, Array, Record, Tables, inlined, kernel
-from .ledger import balance_slot, release, reserve_balance, take_open
+from .ledger import release, reserve_balance, take_open
+from .lookup import find_balance, find_client_order, find_instrument
 from .matching import crosses, engage, expire, fills_whole, limit_price, most_events, opposite_book
 from .orders import enlist, open_notional, quote_balance, rest
 from .pool import left, take
@@ -43,7 +43,7 @@ def check_limits_of_new(state: Tables, command: Record, instrument: Record) -> A
         return Reason.NONE
     quote = turn.balance
     if command.side == Side.SELL:
-        quote = balance_slot(state, command.account, instrument.quote_id)
+        quote = find_balance(state, command.account, instrument.quote_id)
     kind = command.order_type
     notional = notional_of(instrument, command.flags, command.price_ticks, command.quantity_lots)
     return check_account_limits(
@@ -55,13 +55,13 @@ def check_limits_of_new(state: Tables, command: Record, instrument: Record) -> A
 def check_place(state: Tables, command: Record) -> Any:
     """Why a PLACE is refused, FOK_UNFILLABLE (which is no refusal), or NONE. Notes instrument and balance."""
     turn = state.turn[0]
-    turn.instrument = find(state.instrument_index, np.uint64(command.instrument), NO_EXTRA)
+    turn.instrument = find_instrument(state, command.instrument)
     if turn.instrument == NIL:
         return Reason.UNKNOWN_INSTRUMENT
     instrument = state.instruments[turn.instrument]
     if instrument.status != InstrumentStatus.TRADING:
         return Reason.INSTRUMENT_NOT_TRADING
-    if command.client_order_id != U0 and find(state.client_index, command.client_order_id, command.account) != NIL:
+    if command.client_order_id != U0 and find_client_order(state, command.client_order_id, command.account) != NIL:
         return Reason.DUPLICATE_CLIENT_ORDER_ID
     side = command.side
     kind = command.order_type
@@ -74,7 +74,7 @@ def check_place(state: Tables, command: Record) -> Any:
         return reason
     if state.core[0].ledger != 0:
         gives = instrument.quote_id if side == Side.BUY else instrument.base_id
-        turn.balance = balance_slot(state, command.account, gives)
+        turn.balance = find_balance(state, command.account, gives)
     reason = check_limits_of_new(state, command, instrument)
     if reason != Reason.NONE:
         return reason

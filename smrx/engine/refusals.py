@@ -20,8 +20,8 @@ from .codes import (
     Stp,
     TimeInForce,
 )
-from .index import NO_EXTRA, find
 from .jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel
+from .lookup import find_account
 
 _BYTE: Final = np.uint64(0xFF)
 _BYTE_BITS: Final = np.uint64(8)
@@ -243,7 +243,7 @@ def wrong_account(state: Tables, command: Record) -> Any:
     if not opening and not names_account(command.kind):
         return Reason.NONE
     if turn.account == NIL:
-        turn.account = find(state.account_index, np.uint64(command.account), NO_EXTRA)
+        turn.account = find_account(state, command.account)
     if opening:
         return Reason.NONE if turn.account == NIL else Reason.ACCOUNT_EXISTS
     if turn.account == NIL:

@@ -7,9 +7,10 @@ import numpy as np
 from .codes import AccountStatus, EventKind, InstrumentStatus, Reason
 from .digest import refresh_account, refresh_asset, refresh_instrument
 from .emit import begin
-from .index import NO_EXTRA, find, insert
+from .index import NO_EXTRA, insert
 from .jit import NIL, U32, Array, Record, Tables, inlined, kernel
 from .ledger import LIMIT
+from .lookup import find_asset, find_instrument
 from .pool import take
 from .state import ACCOUNTS, ASSETS, INSTRUMENTS
 
@@ -46,7 +47,7 @@ def open_account(state: Tables, command: Record, outcome: Record, events: Array)
 def check_asset(state: Tables, command: Record) -> Any:
     if command.instrument == 0:
         return Reason.INVALID_ID
-    if find(state.asset_index, np.uint64(command.instrument), NO_EXTRA) != NIL:
+    if find_asset(state, command.instrument) != NIL:
         return Reason.ASSET_EXISTS
     if command.quantity_lots < 0 or command.quantity_lots > MAX_DECIMALS:
         return Reason.INVALID_QUANTITY
@@ -119,13 +120,13 @@ def reaches_limit(first: Any, second: Any, third: Any) -> Any:
 def check_instrument(state: Tables, command: Record) -> Any:
     if command.instrument == 0:
         return Reason.INVALID_ID
-    if find(state.instrument_index, np.uint64(command.instrument), NO_EXTRA) != NIL:
+    if find_instrument(state, command.instrument) != NIL:
         return Reason.INSTRUMENT_EXISTS
     base = base_asset(command)
     quote = quote_asset(command)
-    if find(state.asset_index, np.uint64(base), NO_EXTRA) == NIL:
+    if find_asset(state, base) == NIL:
         return Reason.UNKNOWN_ASSET
-    if find(state.asset_index, np.uint64(quote), NO_EXTRA) == NIL:
+    if find_asset(state, quote) == NIL:
         return Reason.UNKNOWN_ASSET
     lot = np.int64(lot_units(command))
     scale = np.int64(scale_units(command))

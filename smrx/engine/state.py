@@ -245,7 +245,7 @@ TRANSFER: Final = np.dtype(
 )
 
 #: One cell of an index; see index.py.
-CELL: Final = np.dtype([("key", "<u8"), ("extra", "<u4"), ("slot", "<u4")])
+CELL: Final = np.dtype("<u8")
 
 
 class Table(NamedTuple):
@@ -332,8 +332,8 @@ def zeros(length: int, dtype: Any) -> NDArray[Any]:
 
 
 def index_size(capacity: int) -> int:
-    """Cells of the index of a table: a power of two, at most half of them used."""
-    return 1 << max(3, (2 * capacity - 1).bit_length())
+    """Cells of the index of a table: a power of two, at most a quarter of them used."""
+    return 1 << max(3, (4 * capacity - 1).bit_length())
 
 
 def allocate(capacities: dict[str, int]) -> State:

@@ -12,9 +12,9 @@ from .conditions import BASIS_POINTS
 from .digest import refresh_account, refresh_instrument
 from .emit import begin
 from .fees import MILLION, charged
-from .index import NO_EXTRA, find
 from .jit import NIL, Array, Record, Tables, inlined, kernel
 from .ledger import LIMIT, reserve_balance
+from .lookup import find_instrument
 from .orders import withdraw_order
 from .registry import scale_units
 from .state import BOOKS
@@ -70,7 +70,7 @@ def set_limits(state: Tables, command: Record, outcome: Record, events: Array) -
 def check_known_instrument(state: Tables, command: Record) -> Any:
     """Notes the instrument."""
     turn = state.turn[0]
-    turn.instrument = find(state.instrument_index, np.uint64(command.instrument), NO_EXTRA)
+    turn.instrument = find_instrument(state, command.instrument)
     return Reason.NONE if turn.instrument != NIL else Reason.UNKNOWN_INSTRUMENT
 
 

@@ -11,8 +11,8 @@ Rules:
 - A node whose copy or claim differs is an alarm that names it. It counts no more. If so many differ that the copies
   held cannot become the majority's, the node they came from is left out and what is not released is fetched anew. If
   no majority is left, or can be, that is Disagreement.
-- A node that is missing or silent counts for nothing.
-- Time is an argument. No sockets.
+- A node that is missing or silent counts for nothing, and counts again as soon as it speaks.
+- Time is an argument. Time in which nobody listened counts for nothing (excuse()). No sockets.
 
 Called by the subscriber, which gives it every frame and sends what it wants to ask.
 """
@@ -176,7 +176,7 @@ class Quorum:
             member.newest = frame.correlation - 1
             position = frames.position(frame)
             if position is not None:
-                self._ends.add(member.newest)
+                self._note_end(member.newest)
                 self._claim(node, member, position.claim)
                 self.positions.append((node, position))
 
@@ -214,6 +214,12 @@ class Quorum:
         waiting = [m.ask_at for n, m in self._nodes.items() if self._counts(n) and self._has_to_ask(m)]
         return min(waiting, default=None)
 
+    def excuse(self, seconds: float) -> None:
+        """Be told that nobody listened for so long; see Sequencer."""
+        self.sequencer.excuse(seconds)
+        if self._old_since is not None:
+            self._old_since += seconds
+
     def _counts(self, node: int) -> bool:
         return node not in self._excluded and node not in self._dissenting
 
@@ -223,7 +229,7 @@ class Quorum:
         member.newest = max(member.newest, last)
         claim = frames.claim(frame)
         if claim.command_sequence == int(events["command_sequence"][-1]):
-            self._ends.add(last)
+            self._note_end(last)
         self._claim(node, member, claim)
         if seen is None:
             return
@@ -238,6 +244,11 @@ class Quorum:
         else:
             member.tail = seen
         self._join_tail(member)
+
+    def _note_end(self, sequence: int) -> None:
+        """Remember that an event is the last of its command; of one that is not kept its copy will tell again."""
+        if self.released < sequence <= self.sequencer.horizon:
+            self._ends.add(sequence)
 
     def _join_tail(self, member: _Member) -> None:
         if member.tail is not None and member.tail[0] <= member.covered + 1:

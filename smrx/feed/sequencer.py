@@ -9,7 +9,8 @@ Rules:
   comes. Memory does not grow, whatever arrives.
 - A hole is asked for once, at one node; at the deadline again, at the next node. A hole that every node says it no
   longer holds, or that nobody has filled for `give_up_seconds`, is GapUnfillable.
-- Time is an argument (seconds, from any monotonic clock). No sockets, no threads.
+- Time is an argument (seconds, from any monotonic clock). Time in which nobody listened counts for nothing (excuse()).
+  No sockets, no threads.
 
 Called by the subscriber; frames from the feed and from retransmission are treated alike.
 """
@@ -150,6 +151,11 @@ class Sequencer:
         return self._known
 
     @property
+    def horizon(self) -> int:
+        """The last event that is kept if it comes now; what is beyond is dropped, and asked for when its turn comes."""
+        return self._expected + self._ahead - 1
+
+    @property
     def paused(self) -> bool:
         """Whether the next event would go beyond `until`: nothing more is given out or asked for."""
         return self.until is not None and self._expected > self.until
@@ -228,6 +234,11 @@ class Sequencer:
         hole.asked[node] = hole.asked.get(node, 0) + 1
         self.stats.requests += 1
         return [request]
+
+    def excuse(self, seconds: float) -> None:
+        """Be told that nobody listened for so long: what was not answered then may have been answered."""
+        if self._hole is not None:
+            self._hole.progress_at += seconds
 
     def unsent(self, request: Request, now: float) -> None:
         """Be told that a request could not be sent: its node is not connected."""

@@ -79,6 +79,7 @@ class Subscriber:
         self._arrivals = {endpoint.node: Arrival(self.arrivals) for endpoint in self.endpoints}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._poller = zmq.Poller()
+        self._listened_at = time.monotonic()
         self._feeds: dict[int, zmq.Socket[bytes]] = {}
         self._requests: dict[int, zmq.Socket[bytes]] = {}
         for endpoint in self.endpoints:
@@ -116,23 +117,40 @@ class Subscriber:
         """
         give_up = time.monotonic() + timeout
         while True:
-            now = time.monotonic()
-            self._send_requests(now)
-            deadlines = [self.sequencer.deadline(), self.quorum.deadline() if self.quorum else None]
-            until = min([give_up, *(deadline for deadline in deadlines if deadline is not None)])
-            # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
-            ready = dict(self._poller.poll(max(0, int((until - now) * 1000) + 1) if until > now else 0))
-            if ready:
-                self._drain()
+            self._listen(give_up)
             events = self.quorum.take(time.monotonic()) if self.quorum else self.sequencer.take()
             if len(events) or time.monotonic() >= give_up:
                 return events
+
+    def listen(self, seconds: float) -> None:
+        """Read what comes for so many seconds, and keep it for the next poll().
+
+        For a consumer that cannot take anything now. With a quorum, what is kept is bounded as ever; what is beyond is
+        dropped, and asked for again when its turn comes. Raises as poll() does.
+        """
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            self._listen(give_up)
 
     def close(self) -> None:
         """Close every socket; nothing is waited for."""
         for socket in (*self._feeds.values(), *self._requests.values()):
             socket.close(linger=0)
         self._context.term()
+
+    def _listen(self, give_up: float) -> None:
+        """Ask for what is missing, and take in what arrives until then or until the next deadline."""
+        now = time.monotonic()
+        # Whoever comes back from something else has not heard the answers that came meanwhile.
+        (self.quorum or self.sequencer).excuse(now - self._listened_at)
+        self._send_requests(now)
+        deadlines = [self.sequencer.deadline(), self.quorum.deadline() if self.quorum else None]
+        until = min([give_up, *(deadline for deadline in deadlines if deadline is not None)])
+        # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
+        ready = dict(self._poller.poll(max(0, int((until - now) * 1000) + 1) if until > now else 0))
+        if ready:
+            self._drain()
+        self._listened_at = time.monotonic()
 
     def _connect_feed(self, address: str) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.SUB)

@@ -29,6 +29,7 @@ class Disk:
         directory = config.node_dir(node_id)
         started = time.monotonic()
         self._durable = config.durability == "disk"
+        self._meta = meta
         self.journal: MemoryJournal = self._journal(config, node_id, meta)
         files = SnapshotFiles(directory / FOLDER, cluster=config.cluster, node_id=node_id)
         try:
@@ -52,6 +53,8 @@ class Disk:
         if isinstance(self.journal, DiskJournal):
             # A disk that failed said so before; what is not noted now is found out at the next start.
             with contextlib.suppress(StorageError):
+                # The term first, as in every turn: entries of one that was not written would be refused.
+                self._meta.sync()
                 self.journal.note_commit()
             self.journal.close()
 

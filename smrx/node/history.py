@@ -7,13 +7,15 @@ the past of a node; a node itself restarts with the same entries (smrx/consensus
 
 import contextlib
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from smrx.config import Config
-from smrx.consensus.disk_journal import FILE, DiskJournal, check_readable
+from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError, check_readable, owner_of
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaError, hold_directory
@@ -30,6 +32,21 @@ _RING = 1
 
 class HistoryError(Exception):
     """What is asked for is not there; the message is one sentence for the operator."""
+
+
+class TooEarly(HistoryError):
+    """What is asked for came before everything this disk remembers: command `sequence` and trade `match_id`."""
+
+    def __init__(self, sequence: int, match_id: int) -> None:
+        self.sequence, self.match_id = sequence, match_id
+        super().__init__(
+            f"expected an earlier state to begin with, found that of command {sequence} and trade {match_id} as the "
+            "oldest; what came before is no longer on this disk"
+        )
+
+
+class TooLate(HistoryError):
+    """What is asked for came after everything this node knew to be committed."""
 
 
 class ReplayedCommand(NamedTuple):
@@ -55,10 +72,11 @@ class ReplayedTrade(NamedTuple):
 class History:
     """The journal and the snapshots of one node; see open_history()."""
 
-    def __init__(self, journal: DiskJournal, snapshots: list[Stored]) -> None:
+    def __init__(self, journal: DiskJournal, snapshots: list[Stored], node_id: int) -> None:
         """`snapshots`: those that are whole and that the journal continues, oldest first."""
         self.journal = journal
         self.snapshots = snapshots
+        self.node_id = node_id
 
     def replay(
         self,
@@ -68,7 +86,8 @@ class History:
         """Apply the log again from the newest state for which `starts_before` holds, handing over each entry applied.
 
         Ends with the last entry this node knew to be committed, or after the first for which the callback returns
-        False; returns the machine as it is then. Raises HistoryError if every state is too late, or there is none.
+        False; returns the machine as it is then. Raises HistoryError if there is no state, TooEarly if every one is too
+        late.
         """
         machine, index = self._beginning(starts_before)
 
@@ -78,6 +97,33 @@ class History:
             return callback(machine.take_applied()[0], entry)
 
         replay_entries(self.journal, index + 1, self.journal.getRaftCommitIndex(), apply)
+        return machine
+
+    def state_after(self, sequence: int) -> ExchangeMachine:
+        """The machine just after a command, even where its log entry goes on.
+
+        Raises TooEarly if the disk no longer reaches back to it, TooLate if it does not reach it.
+        """
+        machine, index = self._beginning(lambda machine: machine.engine.sequence <= sequence)
+
+        def apply(entry: LogEntry) -> bool:
+            # Repeated requests take no sequence, so that the entry is cut again until the command has come.
+            batch, start = batches.decode(entry[0]), 0
+            while machine.engine.sequence < sequence and start < max(1, len(batch.commands)):
+                part = batch.commands[start : start + sequence - machine.engine.sequence]
+                start += max(1, len(part))
+                machine.apply(entry[1], entry[2], batches.encode(part.tobytes(), batch.time_ns, 0, 0))
+                machine.take_applied()
+            return machine.engine.sequence < sequence
+
+        if machine.engine.sequence < sequence:
+            replay_entries(self.journal, index + 1, self.journal.getRaftCommitIndex(), apply)
+        if machine.engine.sequence < sequence:
+            more = f" ({self.uncommitted} entries more, of which it did not learn so)" if self.uncommitted else ""
+            raise TooLate(
+                f"expected the log of node {self.node_id} to reach command {sequence}, found that what it knew to be "
+                f"committed ends with command {machine.engine.sequence} and trade {machine.engine.match_sequence}{more}"
+            )
         return machine
 
     @property
@@ -100,10 +146,7 @@ class History:
                 f"expected a snapshot at log entry {self.journal.first_index} or later, where the journal begins, "
                 "found none that is whole"
             )
-        raise HistoryError(
-            f"expected an earlier state to begin with, found that of command {oldest.engine.sequence} and trade "
-            f"{oldest.engine.match_sequence} as the oldest; what came before is no longer on this disk"
-        )
+        raise TooEarly(oldest.engine.sequence, oldest.engine.match_sequence)
 
 
 def replay_commands(
@@ -165,31 +208,73 @@ def replay_trades(
     return count
 
 
+def replay_events(history: History, from_event: int, callback: Callable[[Applied], bool | None]) -> int:
+    """Hand the callback log entries as they are applied, from event `from_event` on; return how many events.
+
+    Entries without such events are left out, and so are the earlier events of the first one. Stops early when the
+    callback returns False. Raises HistoryError if the disk no longer reaches back to the first.
+    """
+    _check_range(from_event, None)
+    count = 0
+
+    def take(applied: Applied, entry: LogEntry) -> bool | None:
+        nonlocal count
+        events = applied.events[applied.events["sequence"] >= from_event]
+        count += len(events)
+        return callback(applied._replace(events=events)) if len(events) else True
+
+    history.replay(take, lambda machine: machine.engine.event_sequence < from_event)
+    return count
+
+
 @contextlib.contextmanager
 def open_history(config: Config, node_id: int) -> Iterator[History]:
-    """What the disk of a node that does not run remembers.
-
-    Raises MetaError if the node runs or there is no such directory, StorageError, JournalError or SnapshotError for
-    what is damaged. A damaged snapshot is refused although a node could begin with another one.
-    """
+    """What the disk of a node of this machine that does not run remembers; see open_log()."""
     directory = config.node_dir(node_id)
     if not directory.is_dir():
         raise MetaError(f"{directory}: expected the data directory of node {node_id}, found none")
-    with hold_directory(directory):
-        path = directory / FILE
+    with open_log(directory, config.cluster, node_id) as history:
+        yield history
+
+
+@contextlib.contextmanager
+def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Iterator[History]:
+    """What a node's data directory, or a copy of it, remembers; of whichever node it is, if none is named.
+
+    Raises MetaError if the node runs or there is no such directory, StorageError, JournalError or SnapshotError for
+    what is damaged or another's. A damaged snapshot is refused although a node could begin with another one.
+    """
+    if not directory.is_dir():
+        raise MetaError(f"{directory}: expected the data directory of a node, found none")
+    path = directory / FILE
+    if node_id is None and not path.exists():
+        raise MetaError(f"{directory}: expected the data directory of a node with a journal, found no {FILE} in it")
+    with _held(directory):
         if path.exists():
             check_readable(path)
         storage = LmdbStorage(path, readonly=True)
         try:
-            journal = DiskJournal(storage, cluster=config.cluster, node_id=node_id, joined=False, where=path)
-            found, faults = SnapshotFiles(directory / FOLDER, cluster=config.cluster, node_id=node_id).readable()
+            if node_id is None:
+                owner = owner_of(storage, path)
+                if owner is None:
+                    raise JournalError(f"{path}: expected the journal of a node, found an empty one")
+                node_id = owner[1]
+            journal = DiskJournal(storage, cluster=cluster, node_id=node_id, joined=False, where=path)
+            found, faults = SnapshotFiles(directory / FOLDER, cluster=cluster, node_id=node_id).readable()
             if faults:
                 raise faults[0]
             for stored in found:
                 verify(stored)
-            yield History(journal, [stored for stored in found if stored.log_index >= journal.first_index])
+            yield History(journal, [stored for stored in found if stored.log_index >= journal.first_index], node_id)
         finally:
             storage.close()
+
+
+def _held(directory: Path) -> TextIOWrapper:
+    try:
+        return hold_directory(directory)
+    except MetaError as error:
+        raise MetaError(f"{error}; stop the node that runs there first") from None
 
 
 def load_snapshot(stored: Stored) -> ExchangeMachine:

@@ -22,12 +22,13 @@ from smrx.consensus.agreement import remedy
 from smrx.consensus.transport import has_message
 from smrx.node.admin import AdminService
 from smrx.node.disk import Disk
-from smrx.node.gateway import Gateway
+from smrx.node.gateway import Gateway, Reply
 from smrx.node.machine import ExchangeMachine
 from smrx.node.metrics import MetricsServer
 from smrx.node.publisher import Publisher
 from smrx.node.timers import Expiries, Silence, disconnects, tick
-from smrx.wire import balances, batches, frames
+from smrx.node.turn import Turn
+from smrx.wire import balances, frames
 from smrx.wire.frames import Claim, LeaderHint, Position
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,10 @@ class PortInUseError(Exception):
     """A socket of this node cannot be bound; the message is one sentence for the operator."""
 
 
-class Node:
+class Node(Turn):
     """The reactor and everything it turns."""
+
+    transport: ZmqTransport
 
     def __init__(self, config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
         """Open the data directory and bind every socket.
@@ -120,7 +123,6 @@ class Node:
         self._poller = zmq.Poller()
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
             self._poller.register(socket, zmq.POLLIN)
-        self._led_term: int | None = None
         self._patience_s = config.timing.disconnect_ms / 1000
         self._silence = Silence(self._patience_s)
         self._expiries = Expiries()
@@ -171,29 +173,19 @@ class Node:
                 self.machine.events if self.fenced is None else None, self.machine.hash_at
             )
         if not self.replica.handing_over:
-            quiet = not self._submit()
+            quiet = not self.submit()
             self._submit_timed(time.monotonic(), quiet)
-        # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
-        self.transport.flush()
-        self.replica.tick()
-        applied = self.machine.take_applied()
-        self._watch_leadership()
+        applied = self.commit()
         if self.replica.removed and not self._stop:
             log.warning("node %d is no member of cluster %r any more and ends", self.me.id, self.config.cluster)
             self._stop = True
         for entry in applied:
-            self.gateway.applied(entry, self.machine.fill_repeats)
             self.admin.applied(entry.log_index, entry.term)
-        self.meta.sync()
-        # What these say is committed on a majority and durable by now; whoever waits for an answer comes first.
-        for reply in self.gateway.take_replies():
-            self._orders.send_multipart((reply.identity, reply.frame))
-        self.transport.flush()
         self.admin.flush()
         now = time.monotonic()
         for entry in applied:
             self._expiries.applied(entry.log_index)
-            if self._led_term is not None:
+            if self.led_term is not None:
                 self._silence.applied(entry.events, now)
         if self.fenced is None:
             self.publisher.publish(applied)
@@ -204,10 +196,12 @@ class Node:
             self._next_status = now + _STATUS_SECONDS
             self.metrics.status = self.admin.status()
 
-    @property
-    def fenced(self) -> str | None:
-        """Why this node may not serve, or None."""
-        return self.replica.agreement.fenced
+    def wall_ns(self) -> int:
+        """Nanoseconds since 1970."""
+        return time.time_ns()
+
+    def _send(self, reply: Reply) -> None:
+        self._orders.send_multipart((reply.identity, reply.frame))
 
     def hint(self) -> LeaderHint:
         """Who leads, as far as this node knows."""
@@ -234,13 +228,13 @@ class Node:
 
         Raises NotLeader.
         """
-        return self._submit_entry([])
+        return self.submit_entry([])
 
     def _patience_ms(self, now: float) -> int:
         if self._busy:
             return 0
         deadline = min(self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._next_scrub)
-        if self._led_term is not None:
+        if self.led_term is not None:
             expiry = self._expiries.deadline(self.machine.next_expiry_ns, time.time_ns(), now)
             deadline = min(deadline, expiry, self._silence.deadline)
         # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
@@ -256,24 +250,10 @@ class Node:
             self.gateway.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
         self._busy = True
 
-    def _submit(self) -> bool:
-        """Put what has arrived into the log; whether there was anything."""
-        batches_found = False
-        for bodies, routes in self.gateway.take_batches():
-            batches_found = True
-            try:
-                index, term = self._submit_entry(bodies)
-            except NotLeader:
-                # Leadership went between receiving and submitting; the hint in the answer says who has it.
-                self.gateway.redirect(routes, self.hint())
-                continue
-            self.gateway.submitted(index, term, routes)
-        return batches_found
-
     def _submit_timed(self, now: float, quiet: bool) -> None:
         """Put into the log what time alone brings: DISCONNECT for silent sessions, and TICK if nothing else came."""
         heard = self.gateway.take_heard()
-        if self._led_term is None:
+        if self.led_term is None:
             return
         for session in heard:
             self._silence.heard(session, now)
@@ -286,7 +266,7 @@ class Node:
             if silent:
                 self._disconnect(silent)
             if quiet and self._expiries.is_due(self.machine.next_expiry_ns, time.time_ns(), now):
-                index, _ = self._submit_entry([memoryview(tick().tobytes())])
+                index, _ = self.submit_entry([memoryview(tick().tobytes())])
                 self._expiries.submitted(index, now)
         except NotLeader:
             # Not any more, or not yet again: whoever leads next counts anew, this node included.
@@ -296,26 +276,17 @@ class Node:
         ended = sorted(set(silent).intersection(self.machine.sessions_that_may_end(with_orders=True)))
         if ended:
             log.info("cancelling what %d silent sessions left open", len(ended))
-            self._submit_entry([memoryview(disconnects(ended).tobytes())])
+            self.submit_entry([memoryview(disconnects(ended).tobytes())])
 
-    def _submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
-        sequence, state_hash = self.machine.position()
-        entry = batches.encode(bodies, time.time_ns(), sequence, state_hash)
-        return self.replica.submit(entry), self.replica.term
-
-    def _watch_leadership(self) -> None:
-        term = self.replica.term if self.replica.is_leader and self.fenced is None else None
-        if term != self._led_term:
-            if self._led_term is not None:
-                self.gateway.lost_leadership(self.hint())
-                self.admin.lost_leadership()
-                log.warning("node %d no longer leads (term %d)", self.me.id, self._led_term)
-            if term is not None:
-                log.info("node %d leads in term %d", self.me.id, term)
-                self._listened_at = time.monotonic()
-                self._silence.restart(self.machine.sessions_that_may_end(), self._listened_at)
-                self._expiries.restart()
-            self._led_term = term
+    def _leadership_changed(self, before: int | None) -> None:
+        if before is not None:
+            self.admin.lost_leadership()
+            log.warning("node %d no longer leads (term %d)", self.me.id, before)
+        if self.led_term is not None:
+            log.info("node %d leads in term %d", self.me.id, self.led_term)
+            self._listened_at = time.monotonic()
+            self._silence.restart(self.machine.sessions_that_may_end(), self._listened_at)
+            self._expiries.restart()
 
     def _scrub(self, now: float) -> None:
         """Check a slice of memory against the hashes kept beside it; a node whose memory rots leaves the majority."""

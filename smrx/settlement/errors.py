@@ -21,6 +21,10 @@ class BalanceDifference(SettlementError):
         super().__init__(message)
 
 
+class LogDifference(SettlementError):
+    """What is stored is not what the log of a node leads to."""
+
+
 class Unattested(SettlementError):
     """Events are here that no majority of nodes has published alike; they are not settled."""
 

@@ -4,6 +4,7 @@ Owns the tables. Fed with every event from the first on, or from the state of a 
 first event that cannot be, and is of no use after that. No sockets, no files, no clock.
 """
 
+from collections import Counter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -131,9 +132,10 @@ class Ledger:
         return dict(sorted(zip(rows["key"].tolist(), rows["leaves"].tolist(), strict=True)))
 
     def asset_names(self) -> dict[int, str]:
-        """The symbols of the assets."""
-        rows = live(self._tables.assets)
-        return {int(row["key"]): unpack_symbol(int(row["symbol"])) for row in rows}
+        """The symbols of the assets; where several have the same, each with its id."""
+        symbols = {int(row["key"]): unpack_symbol(int(row["symbol"])) for row in live(self._tables.assets)}
+        shared = {symbol for symbol, count in Counter(symbols.values()).items() if count > 1}
+        return {key: f"{symbol} ({key})" if symbol in shared else symbol for key, symbol in symbols.items()}
 
     def supply(self) -> dict[str, int]:
         """Per asset, deposits less withdrawals: what the outside has put in."""

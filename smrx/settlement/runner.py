@@ -74,7 +74,7 @@ class Summary(msgspec.Struct, kw_only=True):
     open_orders: int
     supply: dict[str, int]  #: per asset: what all accounts own = deposits less withdrawals, in minimal units
     seconds: float
-    events_per_second: float
+    events_per_second: float  #: until the last one was settled
     out: list[str]
 
 
@@ -107,6 +107,8 @@ class Settlement:
         self.comparison = Comparison(settling.ledger, len(config.nodes), alarms, ask)
         self._started = self._last_event_at = self._attested_at = time.monotonic()
         self._unattested_said = False
+        self._settled_at = self._started
+        self._on_turn: Callable[[], None] | None = None
         self._rate = 0.0
         self._rate_from = (self._started, self._from)
 
@@ -130,9 +132,7 @@ class Settlement:
             events = self.subscriber.poll(timeout)
         finally:
             self._tell_dissents()
-        for node, position in self.quorum.positions:
-            self.comparison.add(node, position)
-        self.quorum.positions.clear()
+        self._note_positions()
         if until_sequence is not None and len(events) > (wanted := max(0, until_sequence - self.sequence)):
             # To the end of its command: what is released is whole commands, and so are checkpoints.
             commands = events["command_sequence"]
@@ -142,8 +142,36 @@ class Settlement:
             self._last_event_at = now
         self._watch_attestation(now, len(events))
         self._settle(events)
+        # However long a sink kept everybody waiting: nobody was silent for that.
+        settled_at = time.monotonic()
+        if len(events):
+            self._settled_at = settled_at
+        stood = settled_at - now
+        self._last_event_at += stood
+        self._attested_at += stood
         self.alarms.tend()
         return len(events)
+
+    def listen(self, seconds: float) -> None:
+        """Go on reading the feed for so long while a sink is waited for; nothing is settled. Raises FeedError."""
+        try:
+            self.subscriber.listen(seconds)
+        finally:
+            self._tell_dissents()
+        self._note_positions()
+        self.alarms.tend()
+        if self._on_turn is not None:
+            self._on_turn()
+
+    @property
+    def behind(self) -> int:
+        """Events that a node has spoken of and that are not settled."""
+        return max(0, self.subscriber.sequencer.known - self.sequence)
+
+    def _note_positions(self) -> None:
+        for node, position in self.quorum.positions:
+            self.comparison.add(node, position)
+        self.quorum.positions.clear()
 
     def _settle(self, events: NDArray[np.void]) -> None:
         """Post the events, standing still wherever the books are to be compared."""
@@ -201,6 +229,7 @@ class Settlement:
         connect_seconds: float,
         on_turn: Callable[[], None] | None,
     ) -> None:
+        self._on_turn = on_turn
         while not stop() and (until_sequence is None or self.sequence < until_sequence):
             self.turn(until_sequence=until_sequence)
             if on_turn is not None:
@@ -209,7 +238,10 @@ class Settlement:
             if not self.subscriber.stats.heard_at:
                 if now - self._started > connect_seconds:
                     where = ", ".join(endpoint.events_address for endpoint in self.subscriber.endpoints)
-                    raise NotConnected(f"expected a node's feed at {where}, heard none for {connect_seconds:g} s")
+                    raise NotConnected(
+                        f"expected a node's feed at {where}, heard none for {connect_seconds:g} s; start the cluster, "
+                        "or name its configuration with --config"
+                    )
                 continue
             quiet = now - self._last_event_at
             if idle_seconds is not None and quiet >= idle_seconds and not self.subscriber.sequencer.in_gap:
@@ -255,6 +287,7 @@ class Settlement:
         """What was proved so far."""
         settling, feed, ledger = self.settling, self.subscriber.feed_stats, self.settling.ledger
         seconds = time.monotonic() - self._started
+        busy = self._settled_at - self._started
         return Summary(
             origin=settling.origin,
             sequence=ledger.sequence,
@@ -281,7 +314,7 @@ class Settlement:
             open_orders=ledger.open_orders,
             supply=ledger.supply(),
             seconds=round(seconds, 3),
-            events_per_second=round((ledger.sequence - self._from) / seconds, 1) if seconds else 0.0,
+            events_per_second=round((ledger.sequence - self._from) / busy, 1) if busy else 0.0,
             out=out,
         )
 

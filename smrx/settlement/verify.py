@@ -1,5 +1,7 @@
 """`smrx settle verify`: everything derived once more, from what the sinks hold or from the nodes, and compared.
 
+What a node's log leads to is compared in log_audit.py.
+
 From the sinks: match ids without a gap, notional and fees of each trade by its instrument's rules at the time, and the
 balances that deposits, withdrawals and trades add up to, against the books of the checkpoint. From the nodes: every
 event from the first on through fresh books; each stored trade, and the books of the checkpoint, against those. Books
@@ -9,7 +11,7 @@ Reads only. Raises Violation, BalanceDifference, SinkMismatch, and what followin
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,28 +27,40 @@ from smrx.settlement.runner import Settlement
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks.base import Checkpoint, Origin, beginning
 from smrx.settlement.sinks.rows import OPENING, TRADE_ROW, Catalogue, Rows, Tables, extract
-from smrx.settlement.store import BooksStore
+from smrx.settlement.store import FILE_NAME, BooksStore
 
 _MILLION: Final = 1_000_000
+
+
+class Stored(NamedTuple):
+    """The books as they are stored, their checkpoint, and the opening state if they begin with one."""
+
+    books: Ledger
+    checkpoint: Checkpoint
+    image: bytes | None
 
 
 class Verified(msgspec.Struct, kw_only=True):
     """What was derived and found equal to what is stored."""
 
-    source: str  #: "sinks" or "nodes"
+    source: str  #: "sinks", "nodes" or "log"
     sinks: list[str]
     sequence: int  #: the event the books stand at
     trades: int  #: in each sink
     movements: int
     balances: int
     origin: Origin | None = None  #: where the books begin; None for event 1
+    log: str | None = None  #: the log that was compared
+    first_trade: int | None = None  #: compared with the log: from this one on; None if there was none to compare
 
     def lines(self) -> list[str]:
         """The same for people."""
-        where = "what is stored" if self.source == "sinks" else "the nodes' events"
-        first = "" if self.origin is None else f"from event {self.origin.event_sequence + 1:,} "
+        where = {"sinks": "what is stored", "nodes": "the nodes' events"}.get(self.source, f"the {self.log}")
+        begin = 0 if self.origin is None else self.origin.event_sequence
+        first = f"from event {begin + 1:,} " if begin else ""
+        what = f"everything {first}up to event {self.sequence:,} from {where}"
         lines = [
-            f"derived    everything {first}up to event {self.sequence:,} from {where}",
+            f"derived    {what}" if self.sequence > begin else f"derived    nothing: no event came after {begin:,}",
             f"trades     {self.trades:,}, match ids without a gap, notional and fees by the rules: "
             f"{', '.join(self.sinks)}",
             f"balances   {self.balances:,}, equal to the books",
@@ -56,9 +70,9 @@ class Verified(msgspec.Struct, kw_only=True):
 
 def from_sinks(config: Config) -> Verified:
     """Derive balances from every sink's rows and compare them with the books of the checkpoint."""
-    books, origin, _ = _stored_books(config)
+    books, checkpoint, _ = stored_books(config)
     found = Verified(
-        source="sinks", sinks=[], sequence=books.sequence, trades=0, movements=0, balances=0, origin=origin
+        source="sinks", sinks=[], sequence=books.sequence, trades=0, movements=0, balances=0, origin=checkpoint.origin
     )
     for name, reader in open_readers(config):
         try:
@@ -79,7 +93,8 @@ def from_nodes(
     connect_seconds: float = 10.0,
 ) -> Verified:
     """Derive everything from the nodes' events and compare it with every sink's trades and the books."""
-    books, origin, image = _stored_books(config)
+    books, checkpoint, image = stored_books(config)
+    origin = checkpoint.origin
     last = min(until_sequence or books.sequence, books.sequence)
     readers = open_readers(config)
     against = [_AgainstReader(name, reader) for name, reader in readers]
@@ -95,7 +110,7 @@ def from_nodes(
             reader.close()
     ledger = settling.ledger
     if ledger.sequence == books.sequence:
-        _compare_books(ledger, books)
+        compare_books(ledger, books, "the nodes' events give")
     return Verified(
         source="nodes",
         sinks=[name for name, _ in readers],
@@ -107,11 +122,12 @@ def from_nodes(
     )
 
 
-def _stored_books(config: Config) -> tuple[Ledger, Origin | None, bytes | None]:
-    """The books at the checkpoint, and the opening state if they begin with one. Raises SinkMismatch for no books."""
+def stored_books(config: Config) -> Stored:
+    """The books at the checkpoint. Raises SinkMismatch for no books."""
     store = BooksStore(config.settlement.directory, Ledger)
     try:
-        checkpoint = store.open(config.cluster)
+        # Opening it would begin one.
+        checkpoint = store.open(config.cluster) if (store.directory / FILE_NAME).exists() else None
         if checkpoint is None:
             raise SinkMismatch(
                 f"{store.directory}: expected the checkpoint of a settlement, found none; run smrx settle run first"
@@ -121,7 +137,7 @@ def _stored_books(config: Config) -> tuple[Ledger, Origin | None, bytes | None]:
         image = store.opening()
     finally:
         store.close()
-    return ledger, checkpoint.origin, image
+    return Stored(ledger, checkpoint, image)
 
 
 class _Fees:
@@ -238,17 +254,29 @@ def _compare_totals(totals: dict[tuple[int, int], int], books: Ledger, name: str
     return len(known)
 
 
-def _compare_books(ledger: Ledger, books: Ledger) -> None:
+def compare_books(ledger: Ledger, books: Ledger, who: str) -> None:
+    """Check that books which `who` says are the stored ones, line by line. Raises BalanceDifference."""
     derived, stored = ({(b.account, b.asset): (b.total, b.held) for b in each.balances()} for each in (ledger, books))
     for owner in sorted(derived.keys() | stored.keys()):
         if derived.get(owner, (0, 0)) != stored.get(owner, (0, 0)):
             raise BalanceDifference(
                 ledger.sequence,
-                f"account {owner[0]}, asset {owner[1]}: the nodes' events give {derived.get(owner)} (owned, held), the "
-                f"books of the checkpoint {stored.get(owner)}",
+                f"account {owner[0]}, asset {owner[1]}: {who} {_owned(derived.get(owner))}, the books of the "
+                f"checkpoint have {_owned(stored.get(owner))}",
             )
-    if ledger.order_leaves() != books.order_leaves():
-        raise BalanceDifference(ledger.sequence, "open orders by the nodes' events are not those of the checkpoint")
+    orders = ledger.order_leaves(), books.order_leaves()
+    if orders[0] != orders[1]:
+        order = min(
+            number for number in orders[0].keys() | orders[1].keys() if orders[0].get(number) != orders[1].get(number)
+        )
+        left = [f"{side[order]} lots left" if order in side else "no open order" for side in orders]
+        raise BalanceDifference(
+            ledger.sequence, f"order {order}: {who} {left[0]}, the books of the checkpoint have {left[1]}"
+        )
+
+
+def _owned(balance: tuple[int, int] | None) -> str:
+    return "nothing" if balance is None else f"{balance[0]} owned, {balance[1]} held"
 
 
 class _AgainstReader:

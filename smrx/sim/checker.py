@@ -7,7 +7,7 @@ Violation, with the two things that contradict each other.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from smrx.wire import batches
 
 #: (session id, request id)
 Request = tuple[int, int]
+
+#: What only time brings: no client asked for it, and it counts as no request of the session it names.
+_THE_LEADERS_OWN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
 
 
 class Violation(AssertionError):
@@ -62,6 +65,10 @@ class Checker:
     def commands(self) -> int:
         """Commands applied, repeats not counted."""
         return self._replay.position()[0]
+
+    def has_applied(self, session: int, request: int) -> bool:
+        """Whether a request stands in the log."""
+        return (session, request) in self._places
 
     def term_at(self, index: int) -> int | None:
         """The term of an applied entry."""
@@ -135,6 +142,8 @@ class Checker:
                 outcomes["status"].tolist(), outcomes["reason"].tolist(), outcomes["sequence"].tolist(), strict=True,
             )
         ):  # fmt: skip
+            if kind in _THE_LEADERS_OWN:
+                continue
             last = self._sessions.get(session)
             opens = kind == CommandKind.OPEN_SESSION
             repeat = last is not None and (opens or request <= last)
@@ -184,9 +193,12 @@ class Checker:
 
     # 2. The replay's answers; 3. real-time order.
 
-    def asked(self, session: int, request: int, command: bytes) -> None:
-        """A client is about to send a request for the first time."""
-        self._asked[session, request] = (command, self._answered_sequence)
+    def asked(self, session: int, request: int, command: bytes, floor: int | None = None) -> None:
+        """A client is about to send a request for the first time.
+
+        `floor`: the last command that had been answered by then, where answers are not told in the order of time.
+        """
+        self._asked[session, request] = (command, self._answered_sequence if floor is None else floor)
 
     def told(self, session: int, outcomes: NDArray[np.void]) -> None:
         """A client learns the outcomes of its next requests."""
@@ -234,6 +246,13 @@ class Checker:
             faults = machine.engine.check_invariants()
             if faults:
                 raise Violation(f"engine: {name}: {faults[0]}")
+
+    def ends(self, node: int, position: tuple[int, int], log_digest: int) -> None:
+        """A node says where it is at the end, when all of them have everything."""
+        if position != self._replay.position():
+            raise Violation(f"one state: node {node} ends at {position}, the replay at {self._replay.position()}")
+        if log_digest != self._replay.log_digest:
+            raise Violation(f"log agreement: the log digest of node {node} is not the replay's")
 
     def check_hashes(self, node: int, machine: ExchangeMachine) -> None:
         """The state hashes at every sequence this node remembers are those of the replay."""

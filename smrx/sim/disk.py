@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 
 from smrx.consensus import MemoryJournal, MetaStore, StateMachine
 from smrx.consensus.disk_journal import DiskJournal, JournalError
-from smrx.consensus.membership import is_membership
-from smrx.consensus.messages import NO_OP
+from smrx.consensus.restart import check_term, go_on
 from smrx.consensus.snapshots import Snapshot, is_intact
 from smrx.consensus.storage import StorageFull
 
@@ -154,7 +153,7 @@ class SimulatedSnapshots:
 
     def oldest_index(self) -> int:
         """See SnapshotStore."""
-        return self._disk.snapshots[0].index if self._disk.snapshots else 0
+        return self._disk.snapshots[0].index if len(self._disk.snapshots) > 1 else 0
 
     def keep(self, snapshot: Snapshot) -> None:
         """See SnapshotStore."""
@@ -189,29 +188,17 @@ def opened(
 def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateMachine) -> None:
     """Bring the machine to where the disk can bring it: smrx/consensus/restart.py, for snapshots that are no files.
 
-    Raises JournalError where nothing whole is left to begin with.
+    Raises JournalError where nothing whole is left to begin with, and where term and vote are older than the log.
     """
     disk.snapshots[:] = [known for known in disk.snapshots if _whole(known)]
     usable = [known for known in disk.snapshots if known.index >= journal.first_index]
-    if usable:
-        newest = usable[-1]
-        machine.restore(bytes(newest.data))
-        if journal.last_index < newest.index or journal.term_at(newest.index) != newest.term:
-            journal.install(newest.index, newest.term, meta.membership if meta.membership[1] else None)
-            meta.set_joined()
-        journal.applied_index = newest.index
-    elif journal.first_index > 1:
+    if not usable and journal.first_index > 1:
         raise JournalError(f"expected a snapshot at log entry {journal.first_index} or later")
-    else:
-        journal.applied_index = journal.first_index
-    if meta.term < journal.last_term:
-        if meta.joined:
-            raise JournalError(f"expected term {journal.last_term} or later, found {meta.term}")
-        meta.set_term(journal.last_term, None)
-    for entry, index, term in journal.between(journal.applied_index + 1, journal.getRaftCommitIndex()):
-        if entry != NO_OP and not is_membership(entry):
-            machine.apply(index, term, entry)
-        journal.applied_index = index
+    check_term(journal, meta, "disk")
+    newest = usable[-1] if usable else None
+    if newest is not None:
+        machine.restore(bytes(newest.data))
+    go_on(machine, journal, meta, None if newest is None else (newest.index, newest.term))
 
 
 def _whole(snapshot: Snapshot) -> bool:

@@ -56,6 +56,11 @@ class Electorate:
             )
         return False
 
+    def at(self, index: int) -> Membership:
+        """The one in force at a committed entry, by what is known to be committed."""
+        *_, (_, _, members) = (known for known in self._chain if known[0] <= index)
+        return members
+
     def deciding(self, journal: MemoryJournal, index: int) -> list[Membership]:
         """Those of which a majority may commit an entry of a log: in force at its place, and the next one."""
         *_, (last, _, members) = (known for known in self._chain if known[0] <= index)

@@ -281,7 +281,7 @@ class Storm:
         member.wake(self._world.now)
 
     def _wall(self) -> None:
-        self._some_node().wall_ns += int(self._chance.uniform(-_WALL_SECONDS, _WALL_SECONDS) * 1e9)
+        self._some_node().wall_offset_ns += int(self._chance.uniform(-_WALL_SECONDS, _WALL_SECONDS) * 1e9)
 
     def _compact(self) -> None:
         member = self._some_node()

@@ -1,4 +1,4 @@
-"""One simulated node: the turn of smrx/node/reactor.py, without sockets, with a place to crash at every step.
+"""One simulated node: the turn of smrx/node/turn.py, without sockets, with a place to crash at every step.
 
 Owns what survives a crash (the meta store, in memory mode) and what does not. Runs the real gateway, machine and
 replica; bytes come from the simulated network and go there. Never decides whether what a node does is right: that is
@@ -11,34 +11,34 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.config import Timing
-from smrx.consensus import NotLeader, PeerTransport
-from smrx.consensus.disk_journal import JournalError
-from smrx.consensus.messages import AppendReply, Body
+from smrx.consensus import ConsensusError
+from smrx.consensus.disk_journal import JournalError, decode_entry, entry_key
 from smrx.consensus.storage import StorageFull
-from smrx.node.gateway import Route
+from smrx.node.gateway import Reply, Route
+from smrx.node.machine import Applied
+from smrx.node.turn import Turn
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.disk import Disk, SimulatedSnapshots, opened, restart
 from smrx.sim.network import Network
-from smrx.sim.parts import Parts
+from smrx.sim.parts import Parts, SimulatedMeta
 from smrx.sim.profile import Profile
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
+from smrx.sim.transport import CLUSTER, SimulatedTransport
+from smrx.sim.versions import PRESENT, Versions
 from smrx.sim.watched import WatchedMachine
 from smrx.sim.world import World
-from smrx.wire import batches
 from smrx.wire.frames import FrameKind, LeaderHint
 
-CLUSTER: Final = "simulation"
 #: Clients have the numbers from here on; nodes those below.
 FIRST_CLIENT: Final = 100
 #: A turn begins this long after what it was waited for: a real one is woken by a timer of whole milliseconds.
 _WAKE_SECONDS: Final = 0.0005
 #: What waits at a socket of a node that does not read is bounded.
 _INBOX: Final = 256
-#: Messages that one turn may post; more is a loop that feeds itself.
-_FLOOD: Final = 5_000
 _NEVER: Final = float("inf")
-_DELIVERY: Final = struct.Struct("<IIQ")
+#: One delivery of a client's frame: the client, the node, and which one of that node's it is.
+DELIVERY: Final = struct.Struct("<IIQ")
 #: Where a frame's header says what kind it is.
 _KIND_AT: Final = 5
 _BASE_WALL_NS: Final = 1_700_000_000_000_000_000
@@ -48,37 +48,15 @@ class Crash(BaseException):
     """The process dies here. Not an Exception: nothing of the node may catch it."""
 
 
-class SimulatedTransport(PeerTransport):
-    """Hands frames to the simulated network, each a step at which the process may die."""
-
-    def __init__(self, member: "Member", peers: list[int]) -> None:
-        super().__init__(cluster=CLUSTER, node_id=member.id, peers=peers, incarnation=member.meta.incarnation)
-        #: Messages posted in this turn.
-        self.posted = 0
-        self._member = member
-
-    def _transmit(self, peer: int, frame: bytes) -> bool:
-        self._member.transmit(peer, frame)
-        return True
-
-    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
-        self._member.transmit(stranger, frame)
-
-    def post(self, peer: int, body: Body) -> None:
-        """Put a message into the outbox, and notice one that fills it for ever."""
-        self.posted += 1
-        if self.posted > _FLOOD:
-            raise Violation(f"flood: node {self.node_id} posts more than {_FLOOD} messages in one turn")
-        if isinstance(body, AppendReply) and body.success and body.next_index - 1 > self._member.journal.last_index:
-            raise Violation(
-                f"an honest word: node {self.node_id} acknowledges entry {body.next_index - 1}, and has no more than "
-                f"{self._member.journal.last_index}"
-            )
-        super().post(peer, body)
+class OutOfMemory(MemoryError):
+    """The state machine could not finish an entry, for a reason that lies in no command."""
 
 
-class Member:
+class Member(Turn):
     """One node: what survives a crash, and what is running."""
+
+    meta: SimulatedMeta
+    transport: SimulatedTransport
 
     def __init__(
         self,
@@ -86,6 +64,7 @@ class Member:
         file: list[int],
         *,
         world: World,
+        versions: Versions,
         network: Network,
         checker: Checker,
         promises: Promises,
@@ -101,6 +80,8 @@ class Member:
         #: Whether the process runs, or would if it had not died; and whether somebody starts it when it has.
         self.in_service = False
         self.starts_again = True
+        #: Of the program; see versions.
+        self.version = PRESENT
         self.disk = Disk(chance)
         self.network = network
         self._births = 0
@@ -112,14 +93,17 @@ class Member:
         self.fuse: int | None = None
         #: Whether it dies with the next message of an election that it sends.
         self.dies_at_election = False
+        #: Whether its memory is short once, when its machine applies something: before or after that is done.
+        self.short_before = self.short_after = False
         #: Called when it has died.
         self.on_crash: Callable[[], None] = lambda: None
         #: What a turn takes.
         self.pace = 0.0
         self.rate = 1.0
         self.offset = 0.0
-        self.wall_ns = 0
+        self.wall_offset_ns = 0
         self._world = world
+        self._versions = versions
         self._checker = checker
         self._promises = promises
         self._timeline = timeline
@@ -132,7 +116,9 @@ class Member:
         self._busy_until = 0.0
         self._inbox: list[tuple[int, bytes]] = []
         self._orders: list[tuple[int, bytes]] = []
+        self._knocks: list[tuple[str, bytes]] = []
         network.join(node_id, self._deliver)
+        promises.writes(node_id, self._is_written)
 
     # Its life.
 
@@ -140,16 +126,16 @@ class Member:
         """Start the process, with what is durable and nothing else; False if it died, or refused, at the start."""
         self.life += 1
         self.fuse = None
-        self.dies_at_election = False
+        self.dies_at_election = self.short_before = self.short_after = False
         self._busy_until = 0.0
         self._turn_at = _NEVER
-        self._led_term: int | None = None
+        self.led_term = None
         self._shown: tuple[str, int] = ("", 0)
         #: Whether this life began with a disk that may be damaged: it is found out, and made good.
         self._mending = self.disk.spoiled
         self.disk.tears = False
         self.meta.begin()
-        self._world.clock.view(self.rate, self.offset)
+        self.at_work()
         self._timeline.note("node {} starts, life {}, term {}", self.id, self.life, self.meta.term)
         try:
             self._open()
@@ -160,12 +146,17 @@ class Member:
         self.wake(self._world.now)
         return True
 
+    def at_work(self) -> None:
+        """From now on the clock is this node's, and entries are read as its program reads them."""
+        self._world.clock.view(self.rate, self.offset)
+        self._versions.view(self.version)
+
     def _open(self) -> None:
         profile, parts = self._profile, self._parts
         self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
         snapshots: SimulatedSnapshots | None = None
         if profile.durable:
-            snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+            snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._chance, self.step)
             try:
                 self._restart()
             except JournalError as error:
@@ -175,19 +166,19 @@ class Member:
                 self.disk.wipe()
                 self._promises.lost_memory(self.id)
                 self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
-                snapshots = SimulatedSnapshots(self.disk, self.machine.snapshot, self._chance, self.step)
+                snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._chance, self.step)
                 self._restart()
         else:
             self.journal = parts.journal()
             self._promises.lost_memory(self.id)
         self.gateway = parts.gateway(self.id, profile.pending_commands)
         peers = [node for node in self.file if node != self.id]
-        self.transport = SimulatedTransport(self, peers)
+        self.transport = parts.transport(self, peers, self.meta.incarnation)
         self._promises.started(self.id)
         self.replica = parts.replica(
             self.id,
             peers,
-            WatchedMachine(self.machine, self.id, self.journal, self._checker, self._promises),
+            self._watched(),
             self.transport,
             self.meta,
             self.journal,
@@ -199,12 +190,35 @@ class Member:
         self.replica.chunk_bytes = profile.chunk_bytes
         self.replica.batch_bytes = profile.batch_bytes
 
+    def _is_written(self, index: int, term: int) -> bool:
+        """Whether a log entry survives a crash, as far as this mode asks for it."""
+        if not self._profile.durable or self.disk.spoiled or index <= self.journal.first_index:
+            return True
+        record = self.disk.records.get(entry_key(index))
+        entry = None if record is None else decode_entry(record, index)
+        return entry is not None and entry[2] == term
+
     def _restart(self) -> None:
         self.journal = opened(self.disk, self._parts.disk_journal, self.meta, CLUSTER, self.id, self.step)
-        looking_on = WatchedMachine(self.machine, self.id, self.journal, self._checker, self._promises)
-        restart(self.disk, self.journal, self.meta, looking_on)
+        restart(self.disk, self.journal, self.meta, self._watched())
         for entry in self.machine.take_applied():
             self._checker.applied(self.id, entry)
+
+    def _watched(self) -> WatchedMachine:
+        return WatchedMachine(
+            self.machine, self.id, self.journal, self._checker, self._promises, self._take_snapshot, self._run_short
+        )
+
+    def _take_snapshot(self) -> bytes:
+        """What the replica gets to take a snapshot, for as long as a large state makes the loop stand still."""
+        self.pause(self._parts.snapshot_seconds(self._profile.state_bytes))
+        return self.machine.snapshot()
+
+    def _run_short(self, *, applied: bool) -> None:
+        """Memory may be short here, once."""
+        if self.short_after if applied else self.short_before:
+            self.short_before = self.short_after = False
+            raise OutOfMemory
 
     def crash(self) -> None:
         """Lose the process and everything that was not synced."""
@@ -212,6 +226,7 @@ class Member:
             self.up = False
             self._inbox.clear()
             self._orders.clear()
+            self._knocks.clear()
             self._timeline.note("node {} dies", self.id)
             self.on_crash()
 
@@ -267,7 +282,8 @@ class Member:
         """Whether it has lost what it promised to keep, or will have when it starts again."""
         if self._profile.durable:
             return self.disk.spoiled
-        return not self.up or not self.replica.holds_log or self.fuse is not None or self.dies_at_election
+        may_die = self.fuse is not None or self.dies_at_election or self.short_before or self.short_after
+        return not self.up or not self.replica.holds_log or may_die
 
     # Its loop.
 
@@ -288,6 +304,12 @@ class Member:
             self._orders.append((source, frame))
         self.wake(self._world.now)
 
+    def knock(self, key: str, frame: bytes) -> None:
+        """Somebody who may be no member, with a key of his own, says something at the door."""
+        if self.up and len(self._knocks) < _INBOX:
+            self._knocks.append((key, frame))
+            self.wake(self._world.now)
+
     def _turn_due(self, time: float, life: int) -> None:
         if not self.up or life != self.life or time != self._turn_at:
             return
@@ -296,7 +318,7 @@ class Member:
             self.wake(self._busy_until)
             return
         clock = self._world.clock
-        clock.view(self.rate, self.offset)
+        self.at_work()
         try:
             self._turn()
         except Crash:
@@ -311,14 +333,18 @@ class Member:
         except Exception as error:
             if isinstance(error.__cause__, Violation):
                 raise error.__cause__ from None
+            if isinstance(error, ConsensusError) and isinstance(error.__cause__, OutOfMemory):
+                self._timeline.note("node {} stops: {}", self.id, str(error))
+                self.crash()
+                return
             raise Violation(f"node {self.id} stopped: {error!r}") from error
         self._look()
         if self.pace:
-            self._busy_until = clock.time + self.pace
+            self.pause(self.pace)
         self.wake(max(clock.true(self.replica.next_deadline()), clock.time) + _WAKE_SECONDS)
 
     def _turn(self) -> None:
-        """Node.turn(), in its order."""
+        """Node.turn(): what came is read, and then the turn that both have."""
         self.transport.posted = 0
         inbox, self._inbox = self._inbox, []
         for source, frame in inbox:
@@ -326,53 +352,56 @@ class Member:
             self._timeline.message(source, self.id, frame)
             self._promises.hears(self.id, source, self._world.clock())
             self.transport.receive(frame)
+        while self._knocks:
+            self.transport.knock(*self._knocks.pop(0))
         orders, self._orders = self._orders, []
-        hint, fenced = self.hint(), self.replica.agreement.fenced
         for source, frame in orders:
             self._deliveries += 1
-            self.gateway.receive(_DELIVERY.pack(source, self.id, self._deliveries), frame, hint, fenced)
+            self.take_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
         if not self.replica.handing_over:
-            self._submit()
-        self.step()
-        self.transport.flush()
-        self.step()
-        self.replica.tick()
-        # Before anything can tell of it: members are no entries that a machine applies.
-        self._promises.committed(self.id, self.journal, self.replica.commit_index)
-        applied = self.machine.take_applied()
-        self._watch_leadership()
-        for entry in applied:
-            self._checker.applied(self.id, entry)
-            self.gateway.applied(entry, self.machine.fill_repeats)
-        self.step()
-        self.meta.sync()
-        for reply in self.gateway.take_replies():
-            self.step()
-            if reply.frame[_KIND_AT] == FrameKind.ERROR:
-                self._checker.refused(reply.identity)
-            self.network.send(self.id, _DELIVERY.unpack(reply.identity)[0], reply.frame)
-        self.transport.flush()
+            self.submit()
+        self.commit()
 
-    def _submit(self) -> None:
-        for bodies, routes in self.gateway.take_batches():
-            try:
-                index, term = self.submit_entry(bodies)
-            except NotLeader:
-                self.gateway.redirect(routes, self.hint())
-                continue
-            self._note_submitted(index, term, routes)
-            self.gateway.submitted(index, term, routes)
+    def take_order(self, delivery: bytes, frame: bytes) -> None:
+        """A client's frame has come."""
+        self.gateway.receive(delivery, frame, self.hint(), self.fenced)
 
-    def _note_submitted(self, index: int, term: int, routes: list[Route]) -> None:
+    @property
+    def owes(self) -> int:
+        """Commands that clients wait for here."""
+        return self.gateway.waiting_commands
+
+    def _may_die(self) -> None:
+        self.step()
+
+    def _entry(self, bodies: list[memoryview]) -> bytes:
+        return self._versions.formats.write(super()._entry(bodies), self.version)
+
+    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
+        """As Turn."""
+        index, term = super().submit_entry(bodies)
+        self._promises.entered(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
+        return index, term
+
+    def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
         for route in routes:
             self._checker.submitted(route.identity)
         self._timeline.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
+        super()._submitted(index, term, routes)
 
-    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
-        """Put commands into the log; (index, term). Raises NotLeader."""
-        sequence, state_hash = self.machine.position()
-        entry = batches.encode(bodies, self._wall_ns(), sequence, state_hash)
-        return self.replica.submit(entry), self.replica.term
+    def _ticked(self) -> None:
+        # Before anything can tell of it: members are no entries that a machine applies.
+        self._promises.committed(self.id, self.journal, self.replica.commit_index)
+
+    def _applied(self, entry: Applied) -> None:
+        self._checker.applied(self.id, entry)
+        super()._applied(entry)
+
+    def _send(self, reply: Reply) -> None:
+        self.step()
+        if reply.frame[_KIND_AT] == FrameKind.ERROR:
+            self._checker.refused(reply.identity)
+        self.network.send(self.id, DELIVERY.unpack(reply.identity)[0], reply.frame)
 
     def hand_over(self) -> None:
         """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
@@ -380,24 +409,18 @@ class Member:
 
     def call(self, request: Callable[[], int]) -> None:
         """Let an operator's request reach the replica between two turns."""
-        self._world.clock.view(self.rate, self.offset)
+        self.at_work()
         request()
         self.wake(self._world.now)
 
-    def _wall_ns(self) -> int:
-        return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_ns
+    def wall_ns(self) -> int:
+        """What its clock on the wall shows."""
+        return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_offset_ns
 
     def hint(self) -> LeaderHint:
         """Who leads, as far as this node knows."""
         leader = self.replica.leader_id
         return LeaderHint(leader, None if leader is None else address(leader), self.id, self.replica.term)
-
-    def _watch_leadership(self) -> None:
-        term = self.replica.term if self.replica.is_leader and self.replica.agreement.fenced is None else None
-        if term != self._led_term:
-            if self._led_term is not None:
-                self.gateway.lost_leadership(self.hint())
-            self._led_term = term
 
     def _look(self) -> None:
         """Show the checker and the reader what this node is by now."""

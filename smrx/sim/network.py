@@ -32,10 +32,12 @@ _MOST: Final = 30_000
 class _Link:
     """One direction between two ends."""
 
-    __slots__ = ("connection", "last_arrival", "lost", "open_at")
+    __slots__ = ("connection", "held", "last_arrival", "lost", "open_at")
 
     def __init__(self) -> None:
         self.connection = 0
+        #: What the connection carries and does not deliver, if it delivers nothing.
+        self.held: list[bytes] | None = None
         self.lost: set[int] = set()
         self.last_arrival = 0.0
         self.open_at = 0.0
@@ -78,6 +80,9 @@ class Network:
         chance = self._chance
         if now < link.open_at or (source, target) in self.cuts:
             return
+        if link.held is not None:
+            link.held.append(frame)
+            return
         if self.loss and chance.random() < self.loss:
             self.break_link(source, target, lose=True)
             return
@@ -92,6 +97,10 @@ class Network:
         if self.repeats and chance.random() < (_DEAR_REPEATS if dear else self.repeats):
             late = arrival + chance.expovariate(1 / _REPEAT_SECONDS)
             self._world.at(late, self._arrive, source, target, link, link.connection, frame)
+
+    def heard_by(self, target: int) -> list[bytes]:
+        """What was last sent to a node by others."""
+        return [frame for _, receiver, frame in self._past if receiver == target]
 
     def echo(self) -> None:
         """Let old messages between nodes arrive once more: copies that some box on the way has kept."""
@@ -119,6 +128,24 @@ class Network:
         link = self._link(source, target)
         link.last_arrival = max(link.last_arrival, self._world.clock.time + seconds)
 
+    def hold(self, source: int, target: int) -> None:
+        """Let everything sent from now on wait until somebody lets go of it."""
+        self._link(source, target).held = []
+
+    def let_go(self, source: int, target: int) -> Callable[[], None] | None:
+        """Begin a new connection; return what lets arrive what the old one holds, None if it holds nothing."""
+        link = self._link(source, target)
+        frames, link.held = link.held, None
+        connection = link.connection
+        link.connection += 1
+        link.last_arrival = 0.0
+
+        def arrive() -> None:
+            for frame in frames or ():
+                self._arrive(source, target, link, connection, frame)
+
+        return arrive if frames else None
+
     def heal(self) -> None:
         """Remove every cut."""
         self.cuts.clear()
@@ -131,6 +158,7 @@ class Network:
         self.damages = 0
         for link in self._links.values():
             link.open_at = link.last_arrival = 0.0
+            link.held = None
 
     def _link(self, source: int, target: int) -> _Link:
         link = self._links.get((source, target))
@@ -139,8 +167,9 @@ class Network:
         return link
 
     def _arrive(self, source: int, target: int, link: _Link, connection: int, frame: bytes) -> None:
-        if connection not in link.lost and (source, target) not in self.cuts:
-            self._receivers[target](source, frame)
+        receive = self._receivers.get(target)
+        if receive is not None and connection not in link.lost and (source, target) not in self.cuts:
+            receive(source, frame)
 
     def _damaged(self, frame: bytes) -> bytes:
         envelope = messages.decode(frame)

@@ -78,6 +78,28 @@ class Operator:
             spare.append((len(voters) - 1) // 2 - len(lost & (members.ids - {gone})))
         return min(spare)
 
+    @property
+    def voters(self) -> frozenset[int]:
+        """Who has a vote, as far as is known to be committed."""
+        return self._electorate.newest.voters
+
+    def may_leave(self, *members: Member) -> bool:
+        """Whether each of these, and all, can go: first nodes and memories enough stay, and no change waits."""
+        gone = {member.id for member in members}
+        return not self._busy and self._clients_know_some(gone) and all(self._to_lose_without(it) >= 0 for it in gone)
+
+    def _clients_know_some(self, gone: set[int]) -> bool:
+        """Whether enough first nodes stay, whichever of the memberships that some log has is in force."""
+        first, stay = frozenset(range(1, self._profile.nodes + 1)), min(_STAY, self._profile.nodes)
+        journals = [member.journal for member in self._members if member.in_service]
+        return not gone & first or all(
+            len(members.ids & first - gone) >= stay for members in self._electorate.possible(journals)
+        )
+
+    def read_members(self) -> None:
+        """Write the cluster file anew: without those who are no members any more."""
+        self.file &= self._ids()
+
     # The changes.
 
     def join(self) -> None:
@@ -160,7 +182,7 @@ class Operator:
                 if member.id in membership.voters and leader is self._settled_leader():
                     return
                 if member.id not in membership.ids:
-                    self._ask(leader, partial(leader.replica.add_member, NodeConfig(id=member.id, port=member.id)))
+                    self.ask(leader, partial(leader.replica.add_member, NodeConfig(id=member.id, port=member.id)))
             yield
 
     def _wipe(self, member: Member) -> None:
@@ -201,11 +223,12 @@ class Operator:
                 if leader is member:
                     with contextlib.suppress(NotLeader, ValueError):
                         leader.hand_over()
-                elif self._to_lose_without(member.id) >= 0:
-                    self._ask(leader, partial(leader.replica.remove_member, member.id))
+                elif self._to_lose_without(member.id) >= 0 and self._clients_know_some({member.id}):
+                    self.ask(leader, partial(leader.replica.remove_member, member.id))
             yield
 
-    def _ask(self, leader: Member, change: Callable[[], int]) -> None:
+    def ask(self, leader: Member, change: Callable[[], int]) -> None:
+        """Ask a leader to change the members; it may say no."""
         with contextlib.suppress(NotLeader, MembershipError):
             leader.call(change)
             self._timeline.note("node {} is asked to change the members", leader.id)

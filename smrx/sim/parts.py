@@ -1,13 +1,22 @@
 """What a simulated node is made of, so that a test can put in a part that is broken on purpose."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, MetaStore, Replica
 from smrx.consensus.disk_journal import DiskJournal
 from smrx.node.gateway import Gateway
 from smrx.node.machine import ExchangeMachine
+from smrx.sim.transport import SimulatedTransport
+from smrx.sim.versions import Formats
+
+if TYPE_CHECKING:
+    from smrx.sim.member import Member
+
+#: What a fork makes the loop wait, up to 2 GiB of state: the longest measured by `smrx bench` of smrx/consensus.
+_FORK_SECONDS: Final = 0.0035
 
 
 class _Kept(NamedTuple):
@@ -80,6 +89,11 @@ class SimulatedMeta(MetaStore):
         pass
 
 
+def forked(state_bytes: int) -> float:
+    """For how long a snapshot of a large state makes the loop stand still; a small one takes no time here."""
+    return _FORK_SECONDS if state_bytes else 0.0
+
+
 @dataclass(frozen=True)
 class Parts:
     """The classes of a node; by default what a real node runs, but for the sockets and the disk."""
@@ -87,11 +101,18 @@ class Parts:
     replica: type[Replica] = Replica
     machine: type[ExchangeMachine] = ExchangeMachine
     gateway: type[Gateway] = Gateway
+    transport: type[SimulatedTransport] = SimulatedTransport
     meta: type[SimulatedMeta] = SimulatedMeta
     journal: type[MemoryJournal] = MemoryJournal
     disk_journal: type[DiskJournal] = DiskJournal
     #: Whether disk mode has somewhere to store snapshots.
     keeps_snapshots: bool = True
+    #: Seconds that the loop stands still for a snapshot of so many bytes.
+    snapshot_seconds: Callable[[int], float] = forked
+    #: What nodes of two versions make of each other's entries.
+    formats: type[Formats] = Formats
+    #: Takes the place of smrx.sim.member.Member.
+    member: "type[Member] | None" = None
     #: Takes the place of the timing that the seed draws.
     timing: Timing | None = None
 

@@ -21,10 +21,17 @@ FAULTS: Final = (
 )  # fmt: skip
 #: Changes of members, drawn by themselves: only some seeds have them.
 CHANGES: Final = ("join", "leave", "replace")
+#: What comes from outside, or from the program itself, and what is arranged; drawn by themselves, too. mishaps.py does
+#: them.
+MISHAPS: Final = ("stranger", "out of memory", "large state", "upgrade", "late acknowledgements", "hasty changes")
 #: In memory mode a majority that loses its memory at once ends the cluster, and the run: not too often.
 _RARE: Final = {"crash a majority": 0.12}
 #: The part of the seeds in which members come and go.
 _CHANGING: Final = 0.4
+#: The part in which there are mishaps.
+_UNLUCKY: Final = 0.3
+#: What a large state is: 100,000 accounts with a million orders are about as much.
+LARGE_STATE_BYTES: Final = 200 << 20
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Profile:
     timing: Timing
     compaction_entries: int
     snapshot_commands: int
+    #: What the state of a machine counts for where time is taken for a snapshot; 0 for what it is, next to nothing.
+    state_bytes: int
     chunk_bytes: int
     batch_bytes: int
     pending_commands: int
@@ -62,7 +71,7 @@ class Profile:
     def lines(self) -> list[str]:
         """The draw, for people."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        faults = ", ".join(name for name in (*FAULTS, *CHANGES) if name in self.faults)
+        faults = ", ".join(name for name in (*FAULTS, *CHANGES, *MISHAPS) if name in self.faults)
         return [f"{name} {value}" for name, value in shown.items() if name not in {"faults", "timing"}] + [
             f"faults {faults or 'none'}"
         ]
@@ -78,6 +87,9 @@ def draw(seed: int) -> Profile:
     changing = world.chance("changes", seed)
     if changing.random() < _CHANGING:
         faults |= {name for name in CHANGES if changing.random() < 0.7}
+    unlucky = world.chance("mishaps", seed)
+    if unlucky.random() < _UNLUCKY:
+        faults |= {name for name in MISHAPS if unlucky.random() < 0.5}
     return Profile(
         nodes=nodes,
         spares=changing.choice((1, 2)) if "join" in faults else 0,
@@ -96,6 +108,7 @@ def draw(seed: int) -> Profile:
         ),
         compaction_entries=chance.choice((4, 8, 30, 1000)),
         snapshot_commands=chance.choice((6, 20, 100)),
+        state_bytes=LARGE_STATE_BYTES if "large state" in faults else 0,
         chunk_bytes=chance.choice((1500, 5000, 256 << 10)),
         batch_bytes=chance.choice((100, 700, 1 << 20)),
         pending_commands=chance.choice((24, 4096)),

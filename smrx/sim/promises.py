@@ -5,16 +5,25 @@ at the right moment; a broken promise is seen at once. Told by the simulated nod
 their log after every turn; raises Violation.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from smrx.consensus import MemoryJournal, Replica, messages
 from smrx.consensus.membership import decode
-from smrx.consensus.messages import AppendReply, RequestVote, Vote
+from smrx.consensus.messages import AppendEntries, AppendReply, RequestVote, Vote
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.electorate import Electorate, majority
 
+#: Whether an entry (index, term) is where it survives a crash of its node, as far as the node's mode asks for it.
+Written = Callable[[int, int], bool]
+
 #: A turn and its timer.
 _SLACK_SECONDS: Final = 0.1
+#: What an entry may be larger than its commands: a header, half of it to spare.
+_ENTRY_BYTES: Final = 64
+#: What an entry takes on the wire beside its bytes (their number, term and index), and a message beside its entries.
+_PLACE_BYTES: Final = 24
+_FRAME_BYTES: Final = 160
 
 
 class Promises:
@@ -37,9 +46,17 @@ class Promises:
         #: A leader's membership, and since when.
         self._counts_since: dict[int, tuple[tuple[int, bytes], float]] = {}
         self._replaced: dict[int, int] = {}
+        #: Nodes that know in their present life that they were removed.
+        self._ended: set[int] = set()
+        self._written: dict[int, Written] = {}
+
+    def writes(self, node: int, written: Written) -> None:
+        """There is a node, and this is how its disk is looked at."""
+        self._written[node] = written
 
     def started(self, node: int) -> None:
         """A node begins a new life."""
+        self._ended.discard(node)
         self._heard[node] = {}
         self._led_since.pop(node, None)
 
@@ -65,12 +82,34 @@ class Promises:
         if isinstance(body, RequestVote):
             self._vote(node, node, envelope.term)
             return True
+        if isinstance(body, AppendEntries):
+            self._check_size(node, body, frame)
+            return False
         if isinstance(body, AppendReply) and body.success and not envelope.flags & messages.LEARNER:
             term = journal.term_at(body.next_index - 1)
             if term is not None:
+                if not self._written[node](body.next_index - 1, term):
+                    raise Violation(
+                        f"an honest word: node {node} acknowledges entry {body.next_index - 1}, not on its disk"
+                    )
                 self._acknowledged.setdefault(node, {})[body.next_index - 1] = term
                 self._newest[node] = max(self._newest.get(node, (0, 0)), (body.next_index - 1, term))
         return False
+
+    def entered(self, node: int, entry: bytes, commands: int) -> None:
+        """A leader put an entry of so many bytes of commands into its log."""
+        if len(entry) > commands + _ENTRY_BYTES:
+            raise Violation(
+                f"a small log: node {node} makes {len(entry)} bytes of {commands} bytes of commands, where "
+                f"{_ENTRY_BYTES} more are enough"
+            )
+
+    def _check_size(self, node: int, body: AppendEntries, frame: bytes) -> None:
+        most = sum([len(entry) for entry, _, _ in body.entries]) + _PLACE_BYTES * len(body.entries) + _FRAME_BYTES
+        if len(frame) > most:
+            raise Violation(
+                f"a small log: node {node} sends {len(frame)} bytes where {most} are enough for the entries"
+            )
 
     def _vote(self, node: int, candidate: int, term: int) -> None:
         first = self._votes.setdefault((term, node, self._replaced.get(node, 0)), candidate)
@@ -94,6 +133,14 @@ class Promises:
                 )
             # A later leader had other entries in their place.
             self._newest.pop(node)
+        if replica.removed and node not in self._ended:
+            # A real one ends here, and nobody starts it again.
+            self._ended.add(node)
+            if node in self._electorate.at(replica.commit_index).ids:
+                raise Violation(
+                    f"members stay: node {node} takes itself for removed, and is a member by all that is committed up "
+                    f"to its entry {replica.commit_index}"
+                )
         if replica.is_leader:
             self._check_leader(node, replica.term, journal, local)
         else:
@@ -141,7 +188,9 @@ class Promises:
         self._check_holders(node, journal, index)
 
     def _check_holders(self, node: int, journal: MemoryJournal, index: int) -> None:
-        holders = {node}
+        term_here = journal.term_at(index)
+        # A leader counts itself, too: for what it has written.
+        holders = {node} if term_here is not None and self._written[node](index, term_here) else set()
         for other, acknowledged in self._acknowledged.items():
             # The newest are the last; an entry further on that is the same here stands after the same one there.
             for at, term in reversed(acknowledged.items()):
@@ -152,6 +201,6 @@ class Promises:
         if not any(len(holders & members.voters) >= majority(members) for members in deciding):
             raise Violation(
                 f"a majority commits: node {node} takes entry {index} for committed, which only nodes "
-                f"{sorted(holders)} have acknowledged, where "
+                f"{sorted(holders)} have written or acknowledged, where "
                 f"{' or '.join(str(sorted(members.voters)) for members in deciding)} have a vote"
             )

@@ -20,12 +20,14 @@ from smrx.sim.client import Client
 from smrx.sim.electorate import Electorate, majority
 from smrx.sim.faults import Storm
 from smrx.sim.member import FIRST_CLIENT, Member
+from smrx.sim.mishaps import Mishaps
 from smrx.sim.network import Network
 from smrx.sim.operator import Operator
 from smrx.sim.parts import REAL, Parts
 from smrx.sim.profile import Profile, draw
 from smrx.sim.promises import Promises
 from smrx.sim.timeline import Timeline
+from smrx.sim.versions import Versions, several
 from smrx.sim.world import World, chance, simulated
 
 #: A majority that is connected makes progress within so many of the longest election timeouts.
@@ -35,6 +37,10 @@ _ANSWER_SECONDS: Final = 30.0
 _EQUAL_SECONDS: Final = 10.0
 _SETUP_SECONDS: Final = 6.0
 _BARRIER_SECONDS: Final = 0.05
+#: A part of a long log goes with each turn, and a turn comes with each heartbeat.
+_SHORT_SECONDS: Final = 1.0
+#: Election timeouts in which nothing happens but snapshots.
+_REST_TIMEOUTS: Final = 2
 
 _WAITING_FOR_STATE: Final = "waiting for a majority that holds state"
 
@@ -68,8 +74,8 @@ class Verdict:
 def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile] = lambda drawn: drawn) -> Verdict:
     """Run one seed; what goes wrong is in the verdict, never raised. `focus` may change what the seed draws."""
     profile = focus(draw(seed))
-    with simulated(seed) as world:
-        run = _Run(seed, profile, parts, world)
+    with simulated(seed) as world, several(parts.formats()) as versions:
+        run = _Run(seed, profile, parts, world, versions)
         failure = None
         try:
             run.go()
@@ -84,7 +90,7 @@ def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile]
             failure,
             run.checker.commands,
             run.checker.answered,
-            run.storm.counted,
+            run.storm.counted + run.mishaps.counted,
             run.electorate.changes,
             world.seconds,
             run.stands_still,
@@ -97,7 +103,7 @@ def simulate(seed: int, parts: Parts = REAL, focus: Callable[[Profile], Profile]
 class _Run:
     """The parts of one run and the order in which they play."""
 
-    def __init__(self, seed: int, profile: Profile, parts: Parts, world: World) -> None:
+    def __init__(self, seed: int, profile: Profile, parts: Parts, world: World, versions: Versions) -> None:
         self.stands_still = False
         self.timeline = Timeline(world)
         self.checker = Checker(lambda: parts.machine(profile.event_ring, profile.outcome_ring))
@@ -109,10 +115,11 @@ class _Run:
         self.electorate = Electorate(membership.of(NodeConfig(id=node, port=node) for node in first))
         promises = Promises(self.electorate, profile.timing.election_min_ms / 1000, self.checker)
         self._members = [
-            Member(
+            (parts.member or Member)(
                 node,
                 first,
                 world=world,
+                versions=versions,
                 network=self._network,
                 checker=self.checker,
                 promises=promises,
@@ -159,6 +166,15 @@ class _Run:
             profile=profile,
             chance=chance("faults", seed),
         )
+        self.mishaps = Mishaps(
+            world=world,
+            network=self._network,
+            members=self._members,
+            operator=self._operator,
+            timeline=self.timeline,
+            profile=profile,
+            chance=chance("mishap", seed),
+        )
         self._barrier: tuple[Member, int, int] | None = None
 
     def go(self) -> None:
@@ -172,8 +188,10 @@ class _Run:
         if not self._profile.early:
             self._world.run_until(self._world.now + _SETUP_SECONDS, lambda: not venue.unanswered)
         self.storm.begin()
+        self.mishaps.begin()
         self._trade()
         self._world.run_until(self._world.now + self._profile.storm_seconds)
+        self.mishaps.end()
         self.storm.end()
         self.timeline.note("the storm is over")
         if not self._recover():
@@ -181,6 +199,9 @@ class _Run:
         self._answer()
         self._close()
         self._compare()
+        self._settle()
+        if self._profile.state_bytes and self._profile.durable:
+            self._rest()
 
     def _trade(self) -> None:
         """The next request of some trader, for as long as the run lasts."""
@@ -224,7 +245,7 @@ class _Run:
                 known = self._barrier
                 if known is not None and (known[0], known[2]) == (member, member.replica.term):
                     continue
-                self._world.clock.view(member.rate, member.offset)
+                member.at_work()
                 try:
                     index, term = member.submit_entry([])
                 except NotLeader:
@@ -269,6 +290,50 @@ class _Run:
         for member in members:
             self.checker.check_hashes(member.id, member.machine)
         self.checker.check_machines((member.id, member.machine) for member in members)
+        if not self._profile.durable:
+            self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Nobody lacks anything, so nobody keeps a log in memory longer than it may be."""
+        most = self._profile.compaction_entries
+
+        def short() -> bool:
+            return all(member.replica.applied_index - member.journal.first_index < most for member in self._current())
+
+        if not short() and not self._world.run_until(self._world.now + _SHORT_SECONDS, short):
+            lengths = {member.id: len(member.journal) for member in self._current()}
+            raise Violation(f"a bounded log: nodes keep so many entries for nobody, where {most} are enough: {lengths}")
+
+    def _settle(self) -> None:
+        """Nobody is owed anything: what a node took it answers or gives back, whoever still listens."""
+
+        def debts() -> list[tuple[int, int]]:
+            return [(member.id, member.owes) for member in self._members if member.up and member.owes]
+
+        if debts() and not self._world.run_until(self._world.now + _ANSWER_SECONDS, lambda: not debts()):
+            node, commands = debts()[0]
+            raise Violation(
+                f"answers: node {node} took {commands} commands of clients, and has neither answered nor given them "
+                f"back {_ANSWER_SECONDS} s after the last one"
+            )
+
+    def _rest(self) -> None:
+        """Whoever leads takes a snapshot, and nothing else happens: it goes on leading."""
+
+        def leaders() -> list[tuple[int, int]]:
+            return [(node.id, node.replica.term) for node in self._current() if node.up and node.replica.is_leader]
+
+        before = leaders()
+        for member in self._current():
+            if member.replica.is_leader:
+                member.replica.compact()
+        self._world.run_until(self._world.now + _REST_TIMEOUTS * self._timing.election_max_ms / 1000)
+        after = leaders()
+        if before and after != before:
+            raise Violation(
+                f"no election for a snapshot: {_leaders(before)} before one was taken there, and {_leaders(after)} "
+                "after it, though nothing else happened"
+            )
 
     def _current(self) -> list[Member]:
         """The members of the moment."""
@@ -281,3 +346,7 @@ class _Run:
             for member in self._members
             if member.up
         )
+
+
+def _leaders(leading: list[tuple[int, int]]) -> str:
+    return " and ".join(f"node {node} led term {term}" for node, term in leading) or "nobody led"

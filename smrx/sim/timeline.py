@@ -12,6 +12,7 @@ import xxhash
 
 from smrx.consensus import messages
 from smrx.consensus.messages import AppendEntries, Hello
+from smrx.sim.versions import NEXT, Formats, several
 from smrx.sim.world import World
 
 #: Of a failed run this many lines before the end are shown unless all are asked for.
@@ -44,7 +45,9 @@ class Timeline:
 
     def lines(self, most: int | None = LINES) -> list[str]:
         """The run as text, without what is only routine; the last `most` lines of it, None for all."""
-        lines = list(self._lines())
+        with several(Formats()) as versions:
+            versions.view(NEXT)
+            lines = list(self._lines())
         if most is None or len(lines) <= most:
             return lines
         return [f"... {len(lines) - most} earlier lines; --verbose shows them", *lines[-most:]]

@@ -374,13 +374,14 @@ class ClientSession:
                 self._on_gap(outcomes[0], now)
         elif known < len(outcomes):
             fresh = outcomes[known:]
-            count = self._consumed(fresh, current)
+            # Also while the leader is left alone: what it took of this try before is answered by it.
+            count = self._consumed(fresh, of_this_try=frame.correlation >> 32 == self.tries)
             if count:
                 self._accept(fresh[:count], now)
             if count < len(fresh) and current and self._is_current(frame):
                 self._on_gap(fresh[count], now)
 
-    def _consumed(self, outcomes: NDArray[np.void], current: bool) -> int:
+    def _consumed(self, outcomes: NDArray[np.void], *, of_this_try: bool) -> int:
         """Return how many outcomes, from the first, prove that the exchange has consumed their request id.
 
         All do but two kinds. UNKNOWN_SESSION and REQUEST_GAP consume nothing. A refusal for malformed bytes comes
@@ -396,7 +397,7 @@ class ClientSession:
             else:
                 # The sequence of the one before is not known: neighbours of one frame stand together in the log, and
                 # whatever came before a try was consumed before it.
-                consumed = i > 0 or (current and self._window.answered + 1 == self._try_first)
+                consumed = i > 0 or (of_this_try and self._window.answered + 1 == self._try_first)
             if not consumed:
                 return int(i)
         return len(outcomes)

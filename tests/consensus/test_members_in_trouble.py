@@ -3,7 +3,7 @@
 import pytest
 
 from smrx.config import NodeConfig
-from smrx.consensus import MemoryJournal, leading
+from smrx.consensus import MemoryJournal, Replica, leading
 from smrx.consensus.membership import Member as Member_
 from smrx.consensus.membership import MembershipError
 from smrx.consensus.messages import (
@@ -23,7 +23,7 @@ from smrx.consensus.messages import (
     StandNow,
     Vote,
 )
-from tests.consensus.harness import GENESIS, Clock, Cluster, Member
+from tests.consensus.harness import GENESIS, Clock, Cluster, Member, Violation
 
 
 def followers(cluster: Cluster, leader: Member) -> list[Member]:
@@ -61,6 +61,61 @@ def test_a_removal_that_the_next_leader_commits_ends_nobody_else(clock: Clock) -
     cluster.run_until(lambda: cluster.leader() in staying)
     cluster.commit(3)
     cluster.run_until(lambda: gone.replica.removed, what="a node that knows it is removed")
+
+
+class TellsThoseWhoGo(Replica):
+    """The entry of a removal is sent to the node that it removes like any other."""
+
+    def _last_for(self, peer: int) -> int:
+        return self._journal.last_index
+
+
+@pytest.mark.parametrize("replica_class", [Replica, TellsThoseWhoGo])
+def test_a_leader_that_dies_with_a_removal_leaves_a_majority_that_can_elect(
+    clock: Clock, replica_class: type[Replica]
+) -> None:
+    cluster = Cluster(clock, replica_class=replica_class)
+    leader = cluster.elect()
+    cluster.settle()
+    gone, staying = followers(cluster, leader)
+    cluster.network.isolate(staying.id, cluster.ids)
+    leader.replica.remove_member(gone.id)
+    leader.turn()
+    cluster.run(0.2)
+    cluster.crash(leader.id)
+    cluster.network.heal()
+    if replica_class is TellsThoseWhoGo:
+        with pytest.raises(Violation):
+            cluster.commit()
+        return
+    cluster.commit()
+    cluster.restart(leader.id)
+    cluster.commit()
+    cluster.check_end()
+    assert {member.replica.membership.voters for member in cluster.members.values()} == {frozenset({1, 2, 3})}
+
+
+def test_a_removal_that_is_not_committed_ends_nobody_whatever_arrives_late(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    gone, staying = followers(cluster, leader)
+    cluster.network.keep_sent = True
+    cluster.run(0.5)
+    late = [frame for source, target, frame in cluster.network.sent if (source, target) == (leader.id, gone.id)]
+    cluster.network.isolate(staying.id, cluster.ids)
+    # As a leader would that does not wait until it is committed.
+    monkeypatch.setattr(leader.replica, "_last_for", lambda peer: leader.replica.last_index)
+    leader.replica.remove_member(gone.id)
+    leader.turn()
+    cluster.run_until(lambda: gone.id not in gone.replica.membership.ids)
+    for frame in late:
+        gone.transport.receive(frame)
+    assert not gone.replica.removed
+    cluster.network.heal()
+    cluster.run_until(lambda: gone.replica.removed)
 
 
 def test_a_change_lost_with_the_memory_of_its_only_holder_is_not_in_force_for_ever(clock: Clock) -> None:

@@ -1,5 +1,6 @@
 """The few bytes a node must not forget, and the directories it must not touch."""
 
+import os
 import subprocess
 import sys
 import time
@@ -126,6 +127,65 @@ def test_garbage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "node" / "meta.lmdb").write_bytes(b"garbage" * 2000)
     with pytest.raises(MetaError, match="expected the meta data of a node, found"):
         open_store(tmp_path)
+
+
+def test_no_byte_of_term_vote_and_members_can_change_unnoticed(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    life = store.incarnation
+    store.set_term(7, 2)
+    store.set_joined()
+    store.set_membership((4, b"the members"))
+    store.close()
+    path = tmp_path / "node" / "meta.lmdb"
+    whole = path.read_bytes()
+    environment = lmdb.open(str(path), subdir=False, lock=False, readonly=True)
+    with environment.begin() as transaction:
+        record = bytes(transaction.get(b"meta"))
+    environment.close()
+    for at in range(len(record)):
+        damaged = bytearray(record)
+        damaged[at] ^= 0x04
+        path.write_bytes(whole.replace(record, bytes(damaged)))
+        with pytest.raises(MetaError):
+            open_store(tmp_path)
+    path.write_bytes(whole)
+    store = open_store(tmp_path)
+    assert (store.incarnation, store.term, store.vote, store.joined) == (life + 1, 7, 2, True)
+    store.close()
+
+
+def test_a_record_without_its_name_is_not_taken_for_a_new_node(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    path = tmp_path / "node" / "meta.lmdb"
+    path.write_bytes(path.read_bytes().replace(b"meta", b"mete"))
+    with pytest.raises(DamagedMeta, match="smrx node --id N --rebuild"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 8192, 9000])
+def test_meta_data_that_were_cut_off_are_refused_and_not_begun_anew(tmp_path: Path, size: int) -> None:
+    store = open_store(tmp_path)
+    store.set_term(7, 2)
+    store.close()
+    path = tmp_path / "node" / "meta.lmdb"
+    assert path.stat().st_size > size
+    os.truncate(path, size)
+    with pytest.raises(DamagedMeta, match="smrx node --id N --rebuild"):
+        open_store(tmp_path)
+    assert path.stat().st_size == size
+
+
+def test_a_record_of_before_there_were_checksums_is_read_and_gets_one(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    environment = lmdb.open(str(tmp_path / "node" / "meta.lmdb"), subdir=False, lock=False)
+    with environment.begin(write=True) as transaction:
+        transaction.put(b"meta", msgspec.msgpack.encode([1, "alpha", 1, 4, 9, 3, True, 0, b""]))
+        transaction.delete(b"checksum")
+    environment.close()
+    for life in (5, 6):
+        store = open_store(tmp_path)
+        assert (store.incarnation, store.term, store.vote, store.joined) == (life, 9, 3, True)
+        store.close()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,14 @@ def test_a_state_of_the_same_command_after_more_entries_has_a_name_of_its_own(tm
     assert [stored.log_index for stored in store.readable()[0]] == [50, 90]
 
 
+def test_the_same_state_may_be_asked_for_as_often_as_one_likes(tmp_path: Path) -> None:
+    store = files(tmp_path)
+    names = [write(store, 5).path.name for _ in range(5)]
+    assert names[:3] == ["snapshot-5", "snapshot-5-50", "snapshot-5-50-2"]
+    assert whole(store) == [5, 5]
+    assert (tmp_path / "latest").resolve().name == names[-1]
+
+
 def test_a_copy_bears_the_name_of_its_new_cluster(tmp_path: Path) -> None:
     stored = write(files(tmp_path / "a"), 7)
     copy = files(tmp_path / "b", cluster="beta", node_id=2).adopt(stored)

@@ -113,6 +113,40 @@ def test_a_transfer_begins_anew_when_the_sender_is_lost(clock: Clock) -> None:
     cluster.check_end()
 
 
+def test_a_receiver_that_dies_half_way_does_not_hold_up_the_log(clock: Clock) -> None:
+    cluster, node = lagging(clock)
+    cluster.network.heal()
+    cluster.run_until(lambda: cluster.members[node].replica._incoming._buffer)
+    cluster.crash(node)
+    # Until it is known to be gone.
+    cluster.run(2)
+    cluster.commit(100)
+    for member in cluster.members.values():
+        assert not member.up or len(member.replica._journal) <= 17
+    cluster.restart(node)
+    cluster.commit()
+    cluster.check_end()
+
+
+def test_a_sender_that_leads_no_more_does_not_hold_up_its_log(clock: Clock) -> None:
+    cluster, node = lagging(clock)
+    cluster.network.heal()
+    cluster.run_until(lambda: cluster.members[node].replica._incoming._buffer)
+    sender = cluster.leader()
+    assert sender is not None
+    heir = next(other for other in cluster.ids if other not in (node, sender.id))
+    # Its bytes to the node go no more, so that the transfer stays where it is.
+    cluster.network.cut |= {(sender.id, node), (node, sender.id)}
+    sender.replica.hand_over(heir)
+    cluster.run_until(lambda: cluster.members[heir].replica.is_leader)
+    cluster.commit(100)
+    assert not sender.replica.is_leader
+    assert len(sender.replica._journal) <= 17
+    cluster.network.heal()
+    cluster.commit()
+    cluster.check_end()
+
+
 def answer_to(clock: Clock, replica_class: type[Replica], snapshot: Snapshot) -> tuple[Cluster, messages.Body]:
     """Send one snapshot to a new node; return its answer."""
     cluster = Cluster(clock, replica_class=replica_class)

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from cluster.flow import Flow
+from smrx.cli.exits import Exit
 from smrx.client import Client
+from smrx.config import Limits
 from smrx.local import LocalCluster
 from smrx.tape.generate import generate
 
@@ -97,3 +99,45 @@ def test_killed_verifiers_and_nodes_end_with_books_that_balance(make_cluster: Ma
     assert final[str(sequence)]["trades"] == final["verify"]["trades"] == final["--from-nodes"]["trades"] == trades
     lines = (tmp_path / "out" / "settled_trades.csv").read_bytes().count(b"\n")
     assert lines == trades + 1
+
+
+def test_an_auditor_with_a_nodes_folder_proves_what_is_settled_and_fills_what_is_forgotten(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    """The rings of the nodes are short: what a verifier missed is in the journal of a node that was stopped alone."""
+    cluster = make_cluster(durability="disk", limits=Limits(event_ring=2_000))
+    tape = generate(5_000, seed=2)
+    smrx = [sys.executable, "-m", "smrx", "--config", str(cluster.config_path), "settle"]
+    out = ["--out", str(tmp_path / "out")]
+
+    def settle(*arguments: str) -> tuple[int, str]:
+        ended = subprocess.run([*smrx, *arguments, *out], capture_output=True, text=True, timeout=60, check=False)
+        return ended.returncode, ended.stdout + ended.stderr
+
+    def stop(node_id: int) -> str:
+        cluster.signal(node_id, signal.SIGTERM)
+        cluster.wait_for(lambda: None if cluster.running(node_id) else True, 30, f"node {node_id} to stop")
+        return str(cluster.config.node_dir(node_id))
+
+    with Client(cluster.config, account=0) as client:
+        client.submit(tape.setup)
+        client.submit(tape.commands[:4_500])
+        code, said = settle("run", "--idle", "1")
+        assert (code, "--from-log takes them from there" in said) == (Exit.GAP, True), said
+        follower = next(node for node in (1, 2, 3) if node != cluster.leader())
+        log = stop(follower)
+        client.submit(tape.commands[4_500:])
+        code, said = settle("run", "--idle", "1", "--from-log", log)
+        assert (code, "from the log of node" in said) == (Exit.OK, True), said
+        last = max(status.event_sequence for status in cluster.statuses().values())
+        assert f"verified   events 1 to {last:,}" in said
+    code, said = settle("verify", "--log", log)
+    assert (code, "and settlement went further" in said) == (Exit.LOG, True), said
+    code, said = settle("verify", "--log", stop(next(node for node in (1, 2, 3) if node != follower)))
+    assert code == Exit.OK, said
+    trades = tmp_path / "out" / "settled_trades.csv"
+    lines = trades.read_bytes().splitlines(keepends=True)
+    trades.write_bytes(b"".join(lines[:7] + lines[8:]))
+    other = next(node for node in (1, 2, 3) if not cluster.running(node) and node != follower)
+    code, said = settle("verify", "--log", str(cluster.config.node_dir(other)))
+    assert (code, "trade 7 of the log is missing" in said) == (Exit.LOG, True), said

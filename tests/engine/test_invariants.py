@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from smrx.engine.codes import Side, TimeInForce
@@ -56,14 +57,19 @@ def cross(state: Any) -> None:
 
 def drop_from_index(state: Any) -> None:
     cells = state.order_index
-    cells["slot"][cells["slot"].nonzero()[0][0]] = 0
+    cells[cells.nonzero()[0][0]] = 0
+
+
+def name_another(cells: Any, difference: int) -> None:
+    """Change an entry of an index: the slot in its low half or the hash in its high half."""
+    cells[cells.nonzero()[0][0]] ^= np.uint64(difference)
 
 
 def move_in_index(state: Any) -> None:
     """Put an entry where no search comes by."""
     cells = state.account_index
-    empty = next(at for at in range(len(cells) - 1, 0, -1) if not cells["slot"][at] and not cells["slot"][at - 1])
-    full = int(cells["slot"].nonzero()[0][0])
+    empty = next(at for at in range(len(cells) - 1, 0, -1) if not cells[at] and not cells[at - 1])
+    full = int(cells.nonzero()[0][0])
     cells[empty] = cells[full]
     cells[full] = 0
 
@@ -97,14 +103,20 @@ def lend_beyond_words(state: Any) -> None:
 
 
 def repeat_client_id(state: Any) -> None:
-    """Give an order, and its entry in the index, the client id of another of the same account."""
+    """Give an order the client id of another of the same account, and let the index have it twice."""
     orders, cells = state.orders, state.client_index
     named = ((orders["live"] != 0) & (orders["client_order_id"] != 0)).nonzero()[0]
     first, second = next(
         (one, two) for one in named for two in named if one < two and orders["account"][one] == orders["account"][two]
     )
     orders["client_order_id"][second] = orders["client_order_id"][first]
-    cells["key"][cells["slot"] == second] = orders["client_order_id"][first]
+    slots = cells & np.uint64(0xFFFF_FFFF)
+    cells[slots == second] = 0
+    at = int((slots == first).nonzero()[0][0])
+    hashed = cells[at] >> np.uint64(32) << np.uint64(32)
+    while cells[at]:
+        at = (at + 1) % len(cells)
+    cells[at] = hashed | np.uint64(second)
 
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
@@ -152,8 +164,14 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "a client's id that is there twice": (repeat_client_id, "client_index: a key is there twice"),
     "an order that is not in the index": (drop_from_index, "order_index: it does not have the live orders"),
     "an entry that no search finds": (move_in_index, "account_index: a search stops"),
-    "an entry for another order": (add("order_index", "key", 1, lambda s: int(s.order_index["slot"].nonzero()[0][0])),
-        "order_index: it does not have"),
+    "an entry for another order": (
+        lambda state: name_another(state.order_index, 1),
+        "order_index: it does not have the live orders",
+    ),
+    "an entry with another hash": (
+        lambda state: name_another(state.order_index, 1 << 50),
+        "order_index: a search stops",
+    ),
     "money below 0": (put("balances", "available", -1), "balances: one is below 0"),
     "money from nowhere": (add("balances", "available", 5), "accounts have"),
     "money held for nothing": (add("balances", "held", 5), "what is held is not"),

@@ -109,6 +109,12 @@ class StubNode:
     def _answer_admin(self) -> None:
         identity, data = self._admin.recv_multipart()
         request_id, request = admin.decode_request(data)
+        if isinstance(request, admin.HashAt):
+            said = admin.HashReply(
+                node_id=self.node, sequence=self.newest_command, at=request.at, state_hash=self.hashes.get(request.at)
+            )
+            self._admin.send_multipart([identity, admin.encode_reply(said, request_id)])
+            return
         assert isinstance(request, admin.Balances)
         reply = admin.BalancesReply(node_id=self.node, sequence=self.newest_command, rows=self.balance_rows)
         self._admin.send_multipart([identity, admin.encode_reply(reply, request_id)])

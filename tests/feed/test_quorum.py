@@ -190,6 +190,63 @@ def test_what_is_not_released_is_bounded_and_comes_later() -> None:
     assert out == list(range(1, 101))
 
 
+def test_a_node_that_was_silent_counts_again_when_it_speaks() -> None:
+    """Node 3 is gone for a while; then it is one of the two that are left."""
+    events = numbered(1, 40)
+    q = quorum()
+    for node in (1, 2, 3):
+        q.receive(node, published(1, 10), 0.0)
+    for node in (1, 2):
+        q.receive(node, published(11, 20), 60.0)
+    assert (released(q, 60.0), q.attested_by) == (list(range(1, 21)), [1, 2])
+    for node in (2, 3):
+        q.receive(node, published(21, 30), 120.0)
+    assert (released(q, 120.0), q.attested_by) == (list(range(21, 31)), [2, 3])
+    # And when it comes back in the middle of what another has published, it vouches for what came before.
+    q.receive(2, published(31, 35), 180.0)
+    q.receive(2, published(36, 40), 180.0)
+    q.receive(1, published(36, 40), 240.0)
+    assert released(q, 240.0) == []
+    ask(q, {1: Node(events)}, 241.0)
+    assert (released(q, 241.0), q.attested_by, q.excluded) == (list(range(31, 41)), [1, 2], [])
+
+
+def test_a_node_that_came_back_without_its_past_counts_for_what_follows() -> None:
+    """It holds nothing before event 15: that is for the others to attest, and what comes later for it, too."""
+    q = quorum()
+    late = Node(numbered(1, 20))
+    late.ring.restart(15)
+    late.ring.append(numbered(15, 20))
+    q.receive(1, published(1, 20), 0.0)
+    q.receive(3, published(15, 20), 0.0)
+    for turn in range(3):
+        ask(q, {3: late}, float(turn))
+        assert released(q, float(turn)) == []
+    q.receive(2, published(1, 14), 10.0)
+    q.receive(2, heartbeat(14), 10.0)
+    assert released(q, 10.0) == list(range(1, 15))
+    ask(q, {3: late}, 11.0)
+    assert (released(q, 11.0), q.attested_by) == (list(range(15, 21)), [1, 3])
+
+
+def test_a_node_that_contradicted_stays_out_however_long_it_agrees() -> None:
+    q = quorum()
+    for node, state_hash in ((1, 7), (2, 7), (3, 8)):
+        q.receive(node, published(1, 10, state_hash=state_hash), 0.0)
+    assert (released(q), q.excluded) == (list(range(1, 11)), [3])
+    for node in (2, 3):
+        q.receive(node, published(11, 20), 60.0)
+    assert (released(q, 60.0), q.excluded) == ([], [3])
+
+
+def test_what_is_remembered_of_events_that_are_not_kept_is_bounded() -> None:
+    q = Quorum(Sequencer([1, 2, 3], ahead=8), [1, 2, 3], 3, pending=16)
+    for last in range(1, 10_001):
+        q.receive(1, published(last, last), 0.0)
+        released(q)
+    assert len(q._ends) <= 16 + 8
+
+
 def test_a_feed_that_goes_on_from_what_was_settled() -> None:
     events = numbered(1, 20)
     anchor = Anchor(10, frames.records_digest(events[9:10]), Claim(10, 7))
@@ -209,8 +266,10 @@ def test_a_feed_that_ends_before_what_was_settled() -> None:
     q = Quorum(Sequencer([1], first=11), [1], 1, anchor=Anchor(10, 0, Claim(10, 7)), old_feed_seconds=1.0)
     q.receive(1, heartbeat(5), 0.0)
     released(q, 0.0)
+    q.excuse(60.0)  # Whoever was busy all the while knows nothing new.
+    assert released(q, 60.9) == []
     with pytest.raises(Disagreement, match=r"after event 10, which is settled, .* node 1 ends at event 5"):
-        released(q, 1.0)
+        released(q, 61.0)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -165,6 +165,16 @@ def test_a_gap_that_nobody_answers_for_is_given_up_in_the_end() -> None:
         sequencer.requests(5.0)
 
 
+def test_time_in_which_nobody_listened_does_not_count_against_the_nodes() -> None:
+    sequencer = Sequencer([1], ask_seconds=0.5, give_up_seconds=5.0)
+    sequencer.receive(1, heartbeat(5), 0.0)
+    sequencer.requests(0.0)
+    sequencer.excuse(60.0)
+    assert sequencer.requests(64.9) == [Request(1, 1, 4)]
+    with pytest.raises(GapUnfillable):
+        sequencer.requests(65.0)
+
+
 def test_a_node_that_is_behind_has_not_lost_anything() -> None:
     sequencer = Sequencer([1], give_up_seconds=5.0)
     sequencer.receive(1, heartbeat(5), 0.0)

@@ -14,6 +14,7 @@ from smrx.config import Config, Limits
 from smrx.consensus.disk_journal import FILE, JournalError
 from smrx.consensus.recovery import MetaError, MetaStore
 from smrx.consensus.snapshot_files import FOLDER
+from smrx.consensus.storage import StorageFull
 from smrx.engine.codes import CommandKind, OutcomeStatus
 from smrx.engine.records import COMMAND
 from smrx.local import LocalCluster
@@ -170,6 +171,25 @@ def test_a_node_that_kept_its_log_in_memory_begins_its_journal_as_a_learner(tmp_
         node = Node(msgspec.structs.replace(config, durability="disk"), 1)
         assert node.replica.role == "learner"
         node.close()
+
+
+def test_a_node_that_cannot_write_its_term_leaves_no_entries_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: MetaStore) -> None:
+        raise StorageFull("no room")
+
+    config = lived(tmp_path)
+    node = Node(config, 1)
+    last = node.replica.last_index
+    node.meta.set_term(9, None)
+    node.disk.journal.add(b"\0\1", last + 1, 9)
+    monkeypatch.setattr(MetaStore, "sync", full)
+    node.close()
+    monkeypatch.undo()
+    node = Node(config, 1)
+    assert (node.replica.term, node.replica.last_index) == (1, last)
+    node.close()
 
 
 # Beginning anew.

@@ -1,5 +1,6 @@
 """The past of a stopped node: ranges, early stops, the numbers commands and trades had, and what is no longer there."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +20,16 @@ from smrx.node.history import (
     HistoryError,
     ReplayedCommand,
     ReplayedTrade,
+    TooEarly,
+    TooLate,
     open_history,
+    open_log,
     replay_commands,
+    replay_events,
     replay_trades,
     verify_history,
 )
-from smrx.node.machine import ExchangeMachine
+from smrx.node.machine import Applied, ExchangeMachine
 from smrx.tape.generate import generate
 from smrx.wire import batches
 
@@ -34,12 +39,19 @@ class Past(NamedTuple):
 
     config: Config
     commands: np.ndarray
-    trades: np.ndarray
+    events: np.ndarray
     machine: ExchangeMachine
 
+    @property
+    def trades(self) -> np.ndarray:
+        return self.events[self.events["kind"] == EventKind.TRADE]
 
-def write_past(folder: Path, *, compacted: bool) -> Past:
-    """A node's directory after 1,500 commands, with a snapshot half way; `compacted`: the log begins there."""
+
+def write_past(folder: Path, *, compacted: bool, lost: int = 0) -> Past:
+    """A node's directory after 1,500 commands, with a snapshot half way; `compacted`: the log begins there.
+
+    The journal does not have the last `lost` entries of commands; who watched does.
+    """
     config = Config(cluster="alpha", data_dir=str(folder), durability="disk")
     directory = config.node_dir(1)
     MetaStore(directory, cluster="alpha", node_id=1).close()
@@ -51,17 +63,18 @@ def write_past(folder: Path, *, compacted: bool) -> Past:
     rows = np.concatenate([opening, tape.setup, tape.commands])
     rows["session_id"] = 9
     rows["request_id"] = np.arange(len(rows))
-    machine, trades = ExchangeMachine(1, 1), []
-    for number, start in enumerate(range(0, len(rows), 40)):
+    machine, events = ExchangeMachine(1, 1), []
+    starts = range(0, len(rows), 40)
+    for number, start in enumerate(starts):
         part = rows[start : start + 40]
         if number == 7:  # A client that sends again what was answered: no sequence is used up.
             part = np.concatenate([rows[start - 5 : start], part])
         entry = batches.encode(part.tobytes(), 1000 + number, 0, 0)
         index = journal.last_index + 1
-        journal.add(entry, index, 4)
+        if number < len(starts) - lost:
+            journal.add(entry, index, 4)
         machine.apply(index, 4, entry)
-        events = machine.take_applied()[0].events
-        trades.append(events[events["kind"] == EventKind.TRADE])
+        events.append(machine.take_applied()[0].events)
         if number == 20:
             sequence, state_hash = machine.position()
             files.write(Position(index, 4, sequence, state_hash), {"state": [machine.snapshot()]})
@@ -72,7 +85,7 @@ def write_past(folder: Path, *, compacted: bool) -> Past:
     journal.add(batches.encode(b"", 1, 0, 0), journal.last_index + 1, 5)
     journal.sync()
     journal.close()
-    return Past(config, rows, np.concatenate(trades), machine)
+    return Past(config, rows, np.concatenate(events), machine)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +152,16 @@ def test_a_range_of_trades_and_an_early_stop(history: History) -> None:
     assert replay_trades(history, 5, None, lambda trade: False) == 1
 
 
+def test_events_come_once_as_they_were_published(past: Past, history: History) -> None:
+    for first in (1, 700, len(past.events)):
+        found: list[Applied] = []
+        assert replay_events(history, first, found.append) == len(past.events) - first + 1
+        assert b"".join(one.events.tobytes() for one in found) == past.events[first - 1 :].tobytes()
+        assert found[-1].state_hash == past.machine.position()[1]
+    assert replay_events(history, len(past.events) + 1, found.append) == 0
+    assert replay_events(history, 1, lambda applied: False) < 200
+
+
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (5, 4)])
 def test_a_range_that_is_none_is_refused(history: History, first: int, last: int) -> None:
     with pytest.raises(HistoryError, match="expected a range"):
@@ -153,6 +176,39 @@ def test_what_lies_before_the_oldest_state_is_no_longer_there(compacted: Past) -
         found: list[int] = []
         replay_commands(history, oldest + 1, None, lambda one: found.append(one.sequence))
         assert found == list(range(oldest + 1, compacted.machine.engine.sequence + 1))
+
+
+@pytest.mark.parametrize("sequence", [1, 40, 41, 279, 283, 320, 321, 840, 841, 1000])
+def test_the_state_after_any_command_even_within_an_entry(past: Past, history: History, sequence: int) -> None:
+    machine = history.state_after(sequence)
+    assert machine.position() == (sequence, past.machine.hash_at(sequence))
+    assert machine.engine.event_sequence == np.searchsorted(past.events["command_sequence"], sequence, side="right")
+
+
+def test_a_state_the_log_does_not_reach_is_refused(past: Past, history: History) -> None:
+    last = past.machine.engine.sequence
+    with pytest.raises(TooLate, match=f"ends with command {last} and trade {len(past.trades)} .1 entries more"):
+        history.state_after(last + 1)
+
+
+def test_a_state_before_the_oldest_one_is_refused(compacted: Past) -> None:
+    with open_history(compacted.config, 1) as history:
+        oldest = history.snapshots[0].metadata.sequence
+        with pytest.raises(TooEarly):
+            history.state_after(oldest - 1)
+        assert history.state_after(oldest).position() == (oldest, compacted.machine.hash_at(oldest))
+
+
+def test_a_log_is_opened_by_its_directory_whosever_it_is(past: Past, tmp_path: Path) -> None:
+    copy = shutil.copytree(past.config.node_dir(1), tmp_path / "copy")
+    with open_log(copy, "alpha") as history:
+        assert history.node_id == 1
+        assert replay_commands(history, 1, 3, lambda one: None) == 3
+    other = "expected the journal of cluster 'beta', found that of cluster 'alpha'"
+    with pytest.raises(JournalError, match=other), open_log(copy, "beta"):
+        pass
+    with pytest.raises(MetaError, match="expected the data directory of a node"), open_log(tmp_path / "none", "alpha"):
+        pass
 
 
 @pytest.mark.parametrize("which", ["past", "compacted"])

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from smrx.engine.codes import EventKind
 from smrx.settlement import settling, store
-from smrx.settlement.books.entry import warm_up
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.readers import Reader
 from smrx.settlement.settling import Settling
@@ -144,12 +143,6 @@ def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dyin
                 break
         check(directory, events)
     pytest.fail(f"expected {CRASHES} crashes, found {crashes}")
-
-
-@pytest.fixture(scope="module")
-def compiled() -> None:
-    """Compile once here: a child that is killed while it compiles would never get further."""
-    warm_up()
 
 
 @pytest.mark.usefixtures("compiled")

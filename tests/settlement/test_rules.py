@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from smrx.engine.codes import EventKind, OrderType, Reason, Side
+from smrx.engine.records import pack_symbol
 from smrx.settlement.errors import Violation
 from smrx.settlement.ledger import Ledger
 
@@ -224,3 +225,10 @@ def test_amounts_that_cannot_be_counted_are_caught() -> None:
     script.rows[2]["price_ticks"] = np.int64(1 << 60)
     with pytest.raises(Violation, match="worth more than can be counted"):
         books(script)
+
+
+def test_two_assets_of_the_same_name_are_told_apart() -> None:
+    script = Script()
+    script.add(EventKind.ASSET_ADDED, instrument=9, client_order_id=pack_symbol("USD"), quantity_lots=6)
+    script.add(EventKind.DEPOSITED, account=MAKER, instrument=9, quantity_lots=5, cum_lots=5)
+    assert books(script).supply() == {"BTC": 2 * FUNDS, "USD (2)": 2 * FUNDS, "USD (9)": 5}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smrx.cli.settle import _line as live_line
+from smrx.cli.settle_text import line as live_line
 from smrx.config import load
 from smrx.engine.codes import EventKind
 from smrx.settlement.alarms import Alarms

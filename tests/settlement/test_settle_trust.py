@@ -14,7 +14,6 @@ from smrx.cli import run
 from smrx.config import Settlement, SinkConfig
 from smrx.engine.codes import EventKind
 from smrx.feed.quorum import Quorum
-from smrx.settlement.books.entry import warm_up
 from smrx.settlement.ledger import Ledger
 from smrx.wire.admin import BalanceRow
 from smrx.wire.balances import Digest
@@ -198,12 +197,6 @@ def test_state_hashes_without_a_majority_end_with_6(tmp_path: Path, capsys: pyte
     assert rows(tmp_path) == []
 
 
-@pytest.fixture(scope="module")
-def compiled() -> None:
-    """Compile the books before anybody waits for them."""
-    warm_up()
-
-
 def wrong_balances(events: Events, account: int, asset: int) -> tuple[Ledger, tuple[BalanceRow, ...]]:
     """The books of a node where an account owns one unit too much, and what the node says of them."""
     ledger = Ledger()
@@ -358,6 +351,26 @@ def test_what_is_settled_is_derived_once_more(tmp_path: Path, capsys: pytest.Cap
         for more in ([], ["--from-nodes"]):
             assert run(["settle", "verify", *options, *more]) == 6
             assert "trade 20: expected " in capsys.readouterr().err
+
+
+def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = market_events()
+    with cluster(1, {1: whole(events)}) as nodes:
+        assert settle(tmp_path, nodes, "--idle", "0.3") == 0
+
+    def forgetful(node: StubNode) -> None:
+        node.publish(events[:100], lose=True)
+        node.forget()
+        publish_all(node, events[100:])
+
+    with cluster(1, {1: forgetful}) as nodes:
+        options = ["--config", str(write_config(tmp_path, nodes)), "--out", str(tmp_path)]
+        assert run(["settle", "verify", *options, "--from-nodes"]) == 5
+    error = capsys.readouterr().err
+    assert "events 1 to 100 are missing and cannot be had" in error
+    assert "--log compares with the journal" in error
 
 
 def test_several_sinks_at_once_are_settled_and_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,14 @@ from smrx.config import NodeConfig
 from smrx.consensus import NotLeader, Replica, disk_journal
 from smrx.consensus.disk_journal import DiskJournal
 from smrx.consensus.membership import Membership, MembershipError, encode
+from smrx.consensus.messages import Envelope
 from smrx.consensus.snapshots import Snapshot
 from smrx.engine.codes import OutcomeStatus
 from smrx.engine.records import OUTCOME
 from smrx.node.gateway import Gateway, Reply
 from smrx.node.machine import ExchangeMachine
 from smrx.sim.parts import SimulatedMeta
+from smrx.sim.transport import SimulatedTransport
 from smrx.wire import batches, frames
 from smrx.wire.frames import Frame
 
@@ -37,8 +39,44 @@ class ForgetsTerms(SimulatedMeta):
 class SpeaksBeforeWriting(Replica):
     """Messages leave, and only then what they promise is made durable."""
 
+    def _persist_term(self) -> None:
+        pass
+
     def _persist(self) -> None:
         pass
+
+
+class KeepsForTheDead(Replica):
+    """The log after a snapshot under way is kept, whoever has died and whoever leads by now."""
+
+    def _leading_no_more(self) -> None:
+        pass
+
+    def _oldest_needed(self) -> int:
+        transfers = [progress.transfer for progress in self._progress.values()]
+        indexes = [transfer.snapshot.index for transfer in transfers if transfer is not None]
+        return min([super()._oldest_needed(), *indexes])
+
+
+class EndsTooEarly(Replica):
+    """A node that goes hears of it before it is committed, and any old word of a leader will do to believe it."""
+
+    def _last_for(self, peer: int) -> int:
+        return self._journal.last_index
+
+    def _note_removal(self, leader_last_index: int) -> None:
+        if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:
+            self.removed = True
+
+
+class CountsItselfBeforeWriting(Replica):
+    """A leader sends its entries, and writes them when it leads no more; until then it counts itself all the same."""
+
+    def _persist(self) -> None:
+        if self.is_leader:
+            self._persist_term()
+        else:
+            super()._persist()
 
 
 class JournalThatDoesNotSync(DiskJournal):
@@ -161,6 +199,20 @@ class AnswersBeforeCommit(Gateway):
         for name in ("session_id", "request_id"):
             outcomes[name] = commands[name]
         self._replies.append(Reply(identity, frames.encode_outcomes(outcomes, frame.correlation)))
+
+
+class LetsAnybodyIn(SimulatedTransport):
+    """Row 5: whoever connects is whom his messages say he is."""
+
+    def _lets_in(self, key: str) -> bool:
+        return True
+
+
+class BelievesEveryEnvelope(SimulatedTransport):
+    """Row 5: a message is for this cluster, and of a member, because it is here."""
+
+    def _fault(self, envelope: Envelope) -> str | None:
+        return None if envelope.sender in self._nodes else super()._fault(envelope)
 
 
 class ForgetsVotesAndLives(ForgetsVotes):

@@ -15,9 +15,10 @@ import pytest
 
 from smrx.config import Timing
 from smrx.sim import REAL, Parts, simulate
-from smrx.sim.profile import CHANGES, Profile
+from smrx.sim.profile import CHANGES, LARGE_STATE_BYTES, Profile
 from tests.consensus import stock
 from tests.sim import broken
+from tests.sim.forwarding import ForwardsToLeader
 
 Focus = Callable[[Profile], Profile]
 
@@ -51,6 +52,27 @@ def lagging_followers(drawn: Profile) -> Profile:
         compaction_entries=4,
         batch_bytes=1 << 20,
         faults=frozenset({"compact", "isolate the leader", "break", "stall", "lose"}),
+    )
+
+
+def slow_transfers(drawn: Profile) -> Profile:
+    """Snapshots in many pieces, to nodes that die, from leaders that go."""
+    faults = lagging_followers(drawn).faults | {"isolate", "crash", "hand over"}
+    return replace(lagging_followers(drawn), order_seconds=0.02, chunk_bytes=1500, faults=faults)
+
+
+def leaving_members(drawn: Profile) -> Profile:
+    """Nodes that are told to go, while old words of leaders come again."""
+    return replace(
+        drawn,
+        nodes=5,
+        durable=True,
+        early=False,
+        delay=(0.001, 0.02),
+        repeats=0.2,
+        fault_seconds=0.08,
+        order_seconds=0.02,
+        faults=frozenset({"leave", "echo", "repeat", "overtake", "isolate the leader"}),
     )
 
 
@@ -97,6 +119,39 @@ def growing_and_split(drawn: Profile) -> Profile:
     )
 
 
+def some_mishap(name: str) -> Focus:
+    """A small storm, and one kind of mishap as often as there may be."""
+
+    def focus(drawn: Profile) -> Profile:
+        return replace(
+            drawn,
+            # Two of five may have what nobody else has; of four voters two are as many as of three.
+            nodes={"late acknowledgements": 5, "hasty changes": 4}.get(name, 3),
+            durable=True,
+            early=False,
+            storm_seconds=4.0,
+            order_seconds=0.05,
+            faults=frozenset({name, "wall clock"}),
+        )
+
+    focus.__name__ = name
+    return focus
+
+
+late_acknowledgements = some_mishap("late acknowledgements")
+hasty_changes = some_mishap("hasty changes")
+
+
+def large_state(drawn: Profile) -> Profile:
+    """A state that takes time to copy, and no snapshot of it before everything else is done."""
+    return replace(
+        some_mishap("large state")(drawn),
+        state_bytes=LARGE_STATE_BYTES,
+        compaction_entries=10_000,
+        snapshot_commands=10_000,
+    )
+
+
 _LEADS_LONG = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=30_000)
 _STANDS_TOGETHER = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=640, leader_fallback_ms=450)
 
@@ -135,6 +190,9 @@ FOUND = [
         "acknowledged stays",
         lagging_followers,
     ),
+    Fault("4", "goes on after a failure", REAL.but(replica=stock.GoesOnAfterFailure), 40, "one state"),
+    Fault("5", "lets anybody in", REAL.but(transport=broken.LetsAnybodyIn), 40, "majority|log|one"),
+    Fault("5", "believes every envelope", REAL.but(transport=broken.BelievesEveryEnvelope), 40, "majority|log|one"),
     Fault(
         "6", "two resets chase each other", REAL.but(replica=stock.StockRow6), 200, "one state|progress", small_messages
     ),
@@ -143,7 +201,7 @@ FOUND = [
         "a journal that does not sync",
         REAL.but(disk_journal=broken.JournalThatDoesNotSync),
         40,
-        "acknowledged stays",
+        "acknowledged stays|honest word|a majority commits",
     ),
     Fault(
         "7",
@@ -159,11 +217,39 @@ FOUND = [
         40,
         "refuses a disk",
     ),
-    Fault("10", "counts every vote", REAL.but(replica=stock.CountsEveryVote), 40, "a majority elects", five_nodes, 180),
+    Fault(
+        "9",
+        "counts stale acknowledgements",
+        REAL.but(replica=stock.CountsStaleAcknowledgements),
+        20,
+        "a majority commits",
+        late_acknowledgements,
+    ),
+    Fault("10", "counts every vote", REAL.but(replica=stock.CountsEveryVote), 60, "a majority elects", five_nodes, 65),
+    Fault("11", "forwards to the leader", REAL.but(member=ForwardsToLeader), 40, "refused, never|neither answered"),
     Fault("12", "floods while a snapshot is not ready", REAL.but(replica=stock.FloodsWhileNotReady), 40, "flood"),
+    Fault(
+        "13",
+        "pickles the state on the loop",
+        REAL.but(snapshot_seconds=stock.pickled),
+        20,
+        "for a snapshot",
+        large_state,
+    ),
+    Fault("14", "splits large entries", REAL.but(replica=stock.SplitsLargeEntries), 40, "stopped"),
     Fault("15", "leads on alone", REAL.but(replica=stock.LeadsOnAlone, timing=_LEADS_LONG), 60, "steps down"),
     Fault(
         "16", "acknowledges a failed snapshot", REAL.but(replica=stock.AcknowledgesFailedSnapshots), 100, "honest word"
+    ),
+    Fault("17", "numbers methods", REAL.but(formats=stock.NumbersMethods), 40, "one state|stopped"),
+    Fault("18", "pickles commands", REAL.but(replica=stock.Pickles), 5, "a small log"),
+    Fault(
+        "",
+        "changes too early",
+        REAL.but(replica=broken.ChangesTooEarly),
+        20,
+        "majority|one membership|log agreement",
+        hasty_changes,
     ),
     Fault("", "a diverging engine", REAL.but(machine=broken.Diverges), 20, "one state|engine"),
     Fault("", "repeats are applied", REAL.but(machine=broken.AppliesRepeats), 20, "exactly once"),
@@ -188,16 +274,22 @@ FOUND = [
         "speaks before it writes",
         REAL.but(replica=broken.SpeaksBeforeWriting),
         60,
-        "acknowledged stays|one vote|one state",
+        "acknowledged stays|one vote|one state|honest word|a majority commits",
+    ),
+    Fault(
+        "",
+        "a leader counts itself before it writes",
+        REAL.but(replica=broken.CountsItselfBeforeWriting),
+        20,
+        "a majority commits",
     ),
     Fault(
         "",
         "two voters at once",
         REAL.but(replica=broken.TwoVotersAtOnce),
-        40,
+        50,
         "a majority commits|one membership|log agreement",
         growing_and_split,
-        200,
     ),
     Fault(
         "",
@@ -215,22 +307,29 @@ FOUND = [
         "a majority commits|progress",
         changing_members,
     ),
+    Fault("", "ends too early", REAL.but(replica=broken.EndsTooEarly), 10, "members stay", leaving_members),
+    Fault(
+        "",
+        "keeps the log for the dead",
+        REAL.but(replica=broken.KeepsForTheDead),
+        20,
+        "a bounded log",
+        slow_transfers,
+        20,
+    ),
 ]
 
 NOT_SHOWN = {
-    "4": "an exception of the machine ends the process in both cases, and with it what would be repeated",
-    "5": "no stranger's frame reaches a replica here: the transport is the simulation's",
-    "9": "an acknowledgement must outlive two elections and meet, when its leader is back, another tail of that length "
-    "that one more node has: not found in 530 seeds",
-    "a change before the leader's first entry": "two leaders must each begin one unheard by the other, and the "
-    "first come back: not found in 169 seeds; see broken.ChangesTooEarly and tests/consensus",
-    "11": "clients talk to the leader's gateway: there is no forwarding to take the callback away",
-    "13": "a snapshot takes no simulated time: what it costs is measured, not simulated",
-    "14": "no batch of a simulated client comes near the size at which the library splits",
-    "17": "every simulated node runs the same version",
-    "18": "it costs time and bytes, not safety",
-    "19": "it costs time, not safety",
+    "19": "compressing and copying cost time of the processor, and a simulated node takes none for a message; that "
+    "nothing is compressed says a test in tests/consensus, and what messages cost shows `smrx bench cluster`",
 }
+
+
+def unbroken(parts: Parts) -> Parts:
+    """Nodes without the fault, with the same timing, where that is none that a node refuses."""
+    timing = parts.timing
+    usable = timing is not None and timing.leader_fallback_ms < timing.election_min_ms
+    return REAL.but(timing=timing) if usable else REAL
 
 
 @pytest.mark.parametrize("fault", FOUND, ids=lambda fault: fault.name)
@@ -239,13 +338,15 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
         verdict = simulate(seed, fault.parts, fault.focus)
         if verdict.failure is not None:
             assert re.search(fault.says, verdict.failure), verdict.failure
+            assert simulate(seed, unbroken(fault.parts), fault.focus).failure is None
             return
     raise AssertionError(f"expected {fault.name!r} to be found within {fault.seeds} seeds")
 
 
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
-        five_nodes, small_messages, lagging_followers, contested_elections, changing_members, growing_and_split
+        five_nodes, small_messages, lagging_followers, slow_transfers, contested_elections, changing_members,
+        growing_and_split, leaving_members, large_state, late_acknowledgements, hasty_changes,
     ):  # fmt: skip
         for seed in range(8):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)

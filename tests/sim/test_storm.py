@@ -6,11 +6,11 @@ import pytest
 
 from smrx.sim import simulate
 from smrx.sim.network import Network
-from smrx.sim.profile import CHANGES, FAULTS, draw
+from smrx.sim.profile import CHANGES, FAULTS, LARGE_STATE_BYTES, MISHAPS, draw
 from smrx.sim.world import World, chance
 
 #: These are conditions of the whole storm, not events of it.
-BACKGROUND = {"lose", "repeat", "drift"}
+BACKGROUND = {"lose", "repeat", "drift", "large state"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -31,6 +31,50 @@ def test_a_change_of_members_alone_is_done(name: str, durable: bool) -> None:
     assert verdict.failure is None
     # A node that joins learns first; one that is replaced goes first, and then learns.
     assert verdict.changes >= {"join": 4, "leave": 1, "replace": 3}[name]
+
+
+#: A cluster in which each can happen.
+MISHAP_NODES = {"late acknowledgements": 5, "hasty changes": 4}
+
+
+@pytest.mark.parametrize("name", MISHAPS)
+def test_a_mishap_alone_happens_and_is_survived(name: str) -> None:
+    verdict = simulate(
+        11,
+        focus=lambda drawn: replace(
+            drawn,
+            nodes=MISHAP_NODES.get(name, 3),
+            durable=True,
+            early=False,
+            storm_seconds=4.0,
+            state_bytes=LARGE_STATE_BYTES if name == "large state" else 0,
+            faults=frozenset({name}),
+        ),
+    )
+    assert verdict.failure is None
+    lines = "\n".join(verdict.timeline.lines(None))
+    if name not in BACKGROUND:
+        assert verdict.faults > 2
+        assert f"fault: {name}" in lines
+    # What it leads to, where that is more than frames that are dropped.
+    assert MISHAP_LEADS_TO.get(name, "") in lines
+
+
+MISHAP_LEADS_TO = {
+    "out of memory": "could not be applied: OutOfMemory()",
+    "upgrade": "starts, life 2",
+    "late acknowledgements": "long ago arrives",
+    "hasty changes": "is asked to change the members",
+}
+
+
+def test_some_seeds_have_mishaps_and_the_others_are_as_they_were() -> None:
+    profiles = [draw(seed) for seed in range(300)]
+    unlucky = [profile for profile in profiles if profile.faults & set(MISHAPS)]
+    assert 60 < len(unlucky) < 120
+    for name in MISHAPS:
+        assert 25 < sum(name in profile.faults for profile in profiles) < 75, name
+    assert all((profile.state_bytes > 0) == ("large state" in profile.faults) for profile in profiles)
 
 
 def test_some_seeds_change_members_and_the_others_are_as_they_were() -> None:
@@ -130,3 +174,23 @@ def test_a_nodes_clock_drifts_and_jumps_and_never_stands() -> None:
     assert first < second
     assert first == pytest.approx(170.0)
     assert world.clock.true(world.clock()) == pytest.approx(world.now)
+
+
+def test_what_a_connection_holds_arrives_when_it_is_let_go_and_new_words_before() -> None:
+    ends = Ends()
+    ends.network.hold(1, 2)
+    ends.network.send(1, 2, b"old")
+    ends.world.run_until(200.0)
+    assert ends.heard == []
+    arrive = ends.network.let_go(1, 2)
+    assert arrive is not None
+    ends.network.send(1, 2, b"new")
+    ends.world.run_until(300.0)
+    arrive()
+    assert ends.heard == [b"new", b"old"]
+
+
+def test_a_connection_that_held_nothing_has_nothing_to_deliver() -> None:
+    ends = Ends()
+    ends.network.hold(1, 2)
+    assert ends.network.let_go(1, 2) is None

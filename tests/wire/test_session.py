@@ -394,6 +394,26 @@ def test_a_malformed_refusal_after_a_forgotten_answer_is_believed_at_the_start_o
     assert wire.answered() == [2]
 
 
+def test_a_malformed_refusal_at_the_start_of_a_try_is_believed_while_the_session_pauses_too() -> None:
+    """Or a leader that takes part of each try only, and says so before it answers the rest, is asked for ever."""
+    wire = Wire()
+    wire.session.submit(orders(8, 1), wire.now)
+    wire.answer(outcomes(1, 1, status=OutcomeStatus.DUPLICATE, sequence=0))
+    wire.session.disconnected(A, wire.now)
+    wire.tick_at_deadline()
+    wire.pong(A, 1, 1)
+    wire.sent()
+    wire.error(ErrorCode.OVERLOADED)
+    assert wire.session.state is State.PAUSED
+    malformed = outcomes(2, 1, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_KIND)
+    wire.answer(malformed, tried=wire.session.tries - 1)
+    assert wire.answered() == [1], "of an earlier try: nobody knows what came before it"
+    wire.answer(malformed)
+    assert wire.answered() == [2]
+    wire.tick_at_deadline()
+    assert wire.requests() == [[3, 4, 5, 6], [7, 8]]
+
+
 def test_a_session_the_exchange_does_not_know_any_more_fails_with_its_requests_unknown() -> None:
     wire = Wire()
     wire.session.submit(orders(2, 1), wire.now)

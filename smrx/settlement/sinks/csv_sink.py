@@ -15,8 +15,8 @@ from smrx.settlement.sinks.base import Checkpoint, decode
 from smrx.settlement.sinks.csv_layout import FORMAT, CsvCheckpoint, Stream, is_file_of, layout, name_of
 from smrx.settlement.sinks.csv_reader import read_definitions
 from smrx.settlement.sinks.csv_stream import CsvStream, Rotation
-from smrx.settlement.sinks.files import lock, make_directory, replace, sync_directory, telling
-from smrx.settlement.sinks.intake import Intake
+from smrx.settlement.sinks.files import replace, sync_directory, telling
+from smrx.settlement.sinks.row_sink import RowSink
 from smrx.settlement.sinks.rows import Rows, Tables
 from smrx.settlement.sinks.tabular import (
     DEFINITION_COLUMNS,
@@ -28,72 +28,49 @@ from smrx.settlement.sinks.tabular import (
 )
 
 
-class CsvSink:
+class CsvSink(RowSink):
     """One settlement as CSV files."""
 
     def __init__(self, path: str | Path = ".", rotation: Rotation = Rotation()) -> None:  # noqa: B008 - immutable
         """Write to a .csv file, or to settled_trades.csv in a directory; nothing is touched before open()."""
         self.layout = layout(path)
-        self.name = name_of(self.layout)
+        super().__init__(name_of(self.layout))
         self._rotation = rotation
-        self._lock = -1
+        self._content: CsvCheckpoint | None = None
         self._streams: list[CsvStream] = []
-        self._intake: Intake | None = None
 
-    def open(self, cluster: str) -> Checkpoint | None:
-        """See Sink. The directory is made if it is not there."""
-        self.close()
+    def _hold(self) -> tuple[Checkpoint | None, Rows]:
         files = self.layout
-        try:
-            with telling(files.directory):
-                make_directory(files.directory)
-                self._lock = lock(files.lock, self.name)
-                held = self._held()
-                self._intake = Intake(
-                    self.name, cluster, held.checkpoint, read_definitions(files.directory, held.definitions)
-                )
-                never = Rotation()
-                for stem, columns, rotation, stream in (
-                    (files.trades, TRADE_COLUMNS, self._rotation, held.trades),
-                    (files.movements, MOVEMENT_COLUMNS, self._rotation, held.movements),
-                    (files.definitions, DEFINITION_COLUMNS, never, held.definitions),
-                ):
-                    self._streams.append(CsvStream(files.directory, stem, columns, rotation, stream))
-                    if self._streams[-1].state.file is None and not rotation.daily:
-                        self._streams[-1].begin()
-        except BaseException:
-            self.close()
-            raise
-        return held.checkpoint
+        self._lock_directory(files.directory, files.lock)
+        with telling(files.directory):
+            self._content = held = self._held()
+            return held.checkpoint, read_definitions(files.directory, held.definitions)
 
-    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """See Sink."""
-        intake = self._opened()
-        intake.begin(checkpoint, rows)
-        self._append(rows, intake)
+    def _roll_back(self) -> None:
+        files, held, never = self.layout, self._content, Rotation()
+        assert held is not None
+        with telling(files.directory):
+            for stem, columns, rotation, stream in (
+                (files.trades, TRADE_COLUMNS, self._rotation, held.trades),
+                (files.movements, MOVEMENT_COLUMNS, self._rotation, held.movements),
+                (files.definitions, DEFINITION_COLUMNS, never, held.definitions),
+            ):
+                self._streams.append(CsvStream(files.directory, stem, columns, rotation, stream))
+                if self._streams[-1].state.file is None and not rotation.daily:
+                    self._streams[-1].begin()
 
-    def write(self, events: Rows) -> None:
-        """See Sink."""
-        intake = self._opened()
-        tables = intake.take(events)
-        if tables is not None:
-            self._append(tables, intake)
-
-    def _append(self, tables: Tables, intake: Intake) -> None:
+    def _append(self, tables: Tables) -> None:
+        catalogue = self._opened().catalogue
         trades, movements, definitions = self._streams
         with telling(self.layout.directory):
             if len(tables.definitions):
                 definitions.append(definition_lines(tables.definitions), tables.definitions["time_ns"])
             if len(tables.movements):
-                movements.append(movement_lines(tables.movements, intake.catalogue), tables.movements["time_ns"])
+                movements.append(movement_lines(tables.movements, catalogue), tables.movements["time_ns"])
             if len(tables.trades):
-                trades.append(trade_lines(tables.trades, intake.catalogue), tables.trades["time_ns"])
+                trades.append(trade_lines(tables.trades, catalogue), tables.trades["time_ns"])
 
-    def commit(self, checkpoint: Checkpoint) -> None:
-        """See Sink."""
-        intake = self._opened()
-        if not intake.due(checkpoint):
-            return
+    def _commit(self, checkpoint: Checkpoint) -> None:
         with telling(self.layout.directory):
             for stream in self._streams:
                 stream.sync()
@@ -102,22 +79,11 @@ class CsvSink:
                 for stream in self._streams:
                     stream.names_changed = False
             self._replace_checkpoint(checkpoint)
-        intake.held = checkpoint
 
-    def close(self) -> None:
-        """See Sink."""
+    def _let_go(self) -> None:
         for stream in self._streams:
             stream.close()
-        self._streams = []
-        self._intake = None
-        if self._lock != -1:
-            os.close(self._lock)
-            self._lock = -1
-
-    def _opened(self) -> Intake:
-        if self._intake is None:
-            raise ValueError(f"{self.name} is not open")
-        return self._intake
+        self._streams, self._content = [], None
 
     def _held(self) -> CsvCheckpoint:
         """What the checkpoint file says; one that says nothing is settled is begun where there is none."""

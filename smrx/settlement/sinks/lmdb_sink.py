@@ -4,7 +4,6 @@ Owns the environment in its directory, and a lock on it. Rows wait in memory unt
 twice as large, and the transaction begun again. Readers (lmdb_reader.py) see whole commits only.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,9 @@ import numpy as np
 
 from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.files import lock, make_directory, sync_directory, telling
-from smrx.settlement.sinks.intake import Intake
+from smrx.settlement.sinks.files import sync_directory, telling
 from smrx.settlement.sinks.lmdb_layout import FORMAT, NUMBER, OPTIONS, STATE, TABLES, LmdbState, account_key, key, keys
+from smrx.settlement.sinks.row_sink import RowSink
 from smrx.settlement.sinks.rows import DEFINITION_ROW, TRADE_ROW, Rows, Tables, join
 
 #: Address space, not disk: the file grows with what is in it.
@@ -28,87 +27,60 @@ FIRST_MAP_BYTES: Final = 1 << 30
 INDEX_TRADES: Final = 32_768
 
 
-class LmdbSink:
+class LmdbSink(RowSink):
     """One settlement in an LMDB environment."""
 
     def __init__(self, path: str | Path, *, map_bytes: int = FIRST_MAP_BYTES, index_trades: int = INDEX_TRADES) -> None:
         """Write to a directory; nothing is touched before open()."""
         self.path = Path(path).expanduser()
-        self.name = f"LMDB {self.path}"
+        super().__init__(f"LMDB {self.path}")
         self._map_bytes = map_bytes
         self._index_trades = index_trades
-        self._lock = -1
         self._env: Any = None
         self._tables: dict[bytes, Any] = {}
-        self._intake: Intake | None = None
         self._waiting: list[Tables] = []
         self._state = LmdbState(FORMAT, None)
 
-    def open(self, cluster: str) -> Checkpoint | None:
-        """See Sink. The directory is made if it is not there."""
-        self.close()
-        try:
-            with telling(self.path):
-                make_directory(self.path)
-                self._lock = lock(self.path / "settlement.lock", self.name)
-            with self._telling():
-                self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
-                for name in TABLES:
-                    self._tables[name] = self._env.open_db(name, **OPTIONS.get(name, {}))
-                with self._env.begin() as transaction:
-                    found = transaction.get(STATE, db=self._tables[b"meta"])
-                    stored = [bytes(value) for _, value in transaction.cursor(self._tables[b"definitions"])]
-            with telling(self.path):
-                # LMDB syncs its file, but not the name of it.
-                sync_directory(self.path)
-            self._state = LmdbState(FORMAT, None) if found is None else decode(found, LmdbState, FORMAT, self.name)
-            definitions = np.frombuffer(b"".join(stored), DEFINITION_ROW)
-            self._intake = Intake(self.name, cluster, self._state.checkpoint, definitions)
-        except BaseException:
-            self.close()
-            raise
-        return self._state.checkpoint
-
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
         """See Sink."""
-        self._opened().begin(checkpoint, rows)
-        self._waiting.append(rows)
+        super().begin(checkpoint, rows)
         self._state = LmdbState(FORMAT, None, checkpoint.match_id)
 
-    def write(self, events: Rows) -> None:
-        """See Sink."""
-        tables = self._opened().take(events)
-        if tables is not None:
-            self._waiting.append(tables)
-
-    def commit(self, checkpoint: Checkpoint) -> None:
-        """See Sink."""
-        intake = self._opened()
-        if not intake.due(checkpoint):
-            return
+    def _hold(self) -> tuple[Checkpoint | None, Rows]:
+        self._lock_directory(self.path, self.path / "settlement.lock")
         with self._telling():
-            while not self._commit(checkpoint):
+            self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
+            for name in TABLES:
+                self._tables[name] = self._env.open_db(name, **OPTIONS.get(name, {}))
+            with self._env.begin() as transaction:
+                found = transaction.get(STATE, db=self._tables[b"meta"])
+                stored = [bytes(value) for _, value in transaction.cursor(self._tables[b"definitions"])]
+        with telling(self.path):
+            # LMDB syncs its file, but not the name of it.
+            sync_directory(self.path)
+        self._state = LmdbState(FORMAT, None) if found is None else decode(found, LmdbState, FORMAT, self.name)
+        return self._state.checkpoint, np.frombuffer(b"".join(stored), DEFINITION_ROW)
+
+    def _roll_back(self) -> None:
+        """See RowSink: a transaction that was not committed never was."""
+
+    def _append(self, tables: Tables) -> None:
+        self._waiting.append(tables)
+
+    def _commit(self, checkpoint: Checkpoint) -> None:
+        with self._telling():
+            while not self._written(checkpoint):
                 # No transaction is open: the size may change.
                 self._map_bytes = 2 * self._env.info()["map_size"]
                 self._env.set_mapsize(self._map_bytes)
         self._waiting = []
-        intake.held = checkpoint
 
-    def close(self) -> None:
-        """See Sink."""
+    def _let_go(self) -> None:
         if self._env is not None:
             self._env.close()
-        self._env, self._tables, self._intake, self._waiting = None, {}, None, []
-        if self._lock != -1:
-            os.close(self._lock)
-            self._lock = -1
+        self._env, self._tables, self._waiting = None, {}, []
 
-    def _opened(self) -> Intake:
-        if self._intake is None:
-            raise ValueError(f"{self.name} is not open")
-        return self._intake
-
-    def _commit(self, checkpoint: Checkpoint) -> bool:
+    def _written(self, checkpoint: Checkpoint) -> bool:
         """Write what waits in one transaction; False, with nothing changed, if the map is full."""
         try:
             with self._env.begin(write=True) as transaction:

@@ -17,80 +17,59 @@ import pyarrow.parquet as pq
 
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint, decode
-from smrx.settlement.sinks.files import lock, make_directory, replace, sync_directory, telling, write_all
-from smrx.settlement.sinks.intake import Intake
+from smrx.settlement.sinks.files import replace, sync_directory, telling, write_all
 from smrx.settlement.sinks.parquet_layout import FORMAT, MANIFEST, TABLES, Manifest, Part, to_arrow
 from smrx.settlement.sinks.parquet_reader import read_table, read_tail
+from smrx.settlement.sinks.row_sink import RowSink
 from smrx.settlement.sinks.rows import DAY_NS, Rows, Tables, join
 
 #: About 5 MB a file, and 10 MB of memory for a tail.
 ROTATE_TRADES: Final = 100_000
 
 
-class ParquetSink:
+class ParquetSink(RowSink):
     """One settlement as Parquet files in a directory."""
 
     def __init__(self, path: str | Path, *, rotate_trades: int = ROTATE_TRADES, daily: bool = False) -> None:
         """Write to a directory; nothing is touched before open()."""
         self.path = Path(path).expanduser()
-        self.name = f"Parquet {self.path}"
+        super().__init__(f"Parquet {self.path}")
         self._rotate_trades = rotate_trades
         self._daily = daily
-        self._lock = -1
-        self._intake: Intake | None = None
         self._waiting: list[Tables] = []
         self._parts: list[Part] = []
         self._tails: list[list[Rows]] = []  #: rows of the tails, by table, in pieces that are not empty
         self._obsolete: list[str] = []
         self._consistent = False  #: parts and tails are those of the manifest
 
-    def open(self, cluster: str) -> Checkpoint | None:
-        """See Sink. The directory is made if it is not there."""
-        self.close()
-        try:
-            with telling(self.path):
-                make_directory(self.path)
-                self._lock = lock(self.path / "settlement.lock", self.name)
-                held = self._held()
-                self._parts = [held.trades, held.movements, held.definitions]
-                self._remove_unsettled()
-                definitions = list(read_table(self.path, TABLES[2], held.definitions))
-                self._intake = Intake(self.name, cluster, held.checkpoint, np.concatenate(definitions))
-                tails = [read_tail(self.path, *pair) for pair in zip(TABLES, self._parts, strict=True)]
-                self._tails = [[tail] if len(tail) else [] for tail in tails]
-                self._consistent = True
-        except BaseException:
-            self.close()
-            raise
-        return held.checkpoint
+    def _hold(self) -> tuple[Checkpoint | None, Rows]:
+        self._lock_directory(self.path, self.path / "settlement.lock")
+        with telling(self.path):
+            held = self._held()
+            self._parts = [held.trades, held.movements, held.definitions]
+            return held.checkpoint, np.concatenate(list(read_table(self.path, TABLES[2], held.definitions)))
 
-    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """See Sink."""
-        self._opened().begin(checkpoint, rows)
-        self._waiting.append(rows)
+    def _roll_back(self) -> None:
+        with telling(self.path):
+            self._remove_unsettled()
+            tails = [read_tail(self.path, *pair) for pair in zip(TABLES, self._parts, strict=True)]
+        self._tails = [[tail] if len(tail) else [] for tail in tails]
+        self._consistent = True
 
-    def write(self, events: Rows) -> None:
-        """See Sink."""
-        tables = self._opened().take(events)
-        if tables is not None:
-            self._waiting.append(tables)
+    def _append(self, tables: Tables) -> None:
+        self._waiting.append(tables)
 
-    def commit(self, checkpoint: Checkpoint) -> None:
-        """See Sink."""
-        intake = self._opened()
-        if not intake.due(checkpoint):
-            return
+    def _commit(self, checkpoint: Checkpoint) -> None:
         self._consistent = False
         with telling(self.path):
             for i, rows in enumerate(join(self._waiting)):
                 if len(rows):
-                    self._append(i, rows)
+                    self._grow(i, rows)
             self._finish(checkpoint)
         self._waiting = []
-        intake.held = checkpoint
 
-    def close(self) -> None:
-        """See Sink. Settled rows of the tails become files, if that can be done now."""
+    def _let_go(self) -> None:
+        """See RowSink. Settled rows of the tails become files, if that can be done now."""
         try:
             if self._intake is not None and self._consistent and any(self._tails):
                 self._consistent = False
@@ -102,16 +81,8 @@ class ParquetSink:
         except OSError:
             # The tails are as good as files to whoever opens the directory next.
             self._consistent = False
-        self._intake, self._waiting, self._parts, self._tails, self._obsolete = None, [], [], [], []
+        self._waiting, self._parts, self._tails, self._obsolete = [], [], [], []
         self._consistent = False
-        if self._lock != -1:
-            os.close(self._lock)
-            self._lock = -1
-
-    def _opened(self) -> Intake:
-        if self._intake is None:
-            raise ValueError(f"{self.name} is not open")
-        return self._intake
 
     def _held(self) -> Manifest:
         try:
@@ -136,7 +107,7 @@ class ParquetSink:
             if name not in known:
                 os.unlink(self.path / name)
 
-    def _append(self, i: int, rows: Rows) -> None:
+    def _grow(self, i: int, rows: Rows) -> None:
         """Add rows to a table: to its tail, and what is full or of an earlier day to files."""
         tail = self._tails[i]
         tail.append(rows)

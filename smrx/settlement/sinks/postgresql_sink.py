@@ -13,9 +13,9 @@ import psycopg
 
 from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.sinks.base import Checkpoint
-from smrx.settlement.sinks.intake import Intake
 from smrx.settlement.sinks.postgresql_reader import read_checkpoint, read_definitions
 from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA, connect, describe, migrate, telling
+from smrx.settlement.sinks.row_sink import RowSink
 from smrx.settlement.sinks.rows import Rows, Tables
 from smrx.settlement.sinks.tabular import (
     DEFINITION_COLUMNS,
@@ -35,85 +35,59 @@ _COPY: Final = {
 }
 
 
-class PostgresqlSink:
+class PostgresqlSink(RowSink):
     """One settlement in a schema of a PostgreSQL database."""
 
     def __init__(self, dsn: str, schema: str = DEFAULT_SCHEMA) -> None:
         """Write to the tables of a schema; nothing is touched before open(). Raises SinkMismatch for a wrong DSN."""
-        self.name = describe(dsn, schema)
+        super().__init__(describe(dsn, schema))
         self._dsn = dsn
         self._schema = schema
         self._connection: psycopg.Connection | None = None
-        self._intake: Intake | None = None
         self._waiting: dict[str, list[Lines]] = {}
 
-    def open(self, cluster: str) -> Checkpoint | None:
-        """See Sink. Schema and tables are made if they are not there."""
-        self.close()
-        try:
-            with telling(self.name):
-                self._connection = connection = connect(self._dsn)
-                connection.autocommit = True
-                # A commit that returns is on the disk, whatever the server's default is.
-                connection.execute("SET synchronous_commit TO on")
-                migrate(connection, self._schema, self.name)
-                key = f"smrx settle {self._schema}"
-                locked = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [key]).fetchone()
-                if locked != (True,):
-                    raise SinkError(f"{self.name}: another process settles into it; stop that one")
-                held = read_checkpoint(connection)
-                self._intake = Intake(self.name, cluster, held, read_definitions(connection))
-        except BaseException:
-            self.close()
-            raise
+    def _hold(self) -> tuple[Checkpoint | None, Rows]:
+        with telling(self.name):
+            self._connection = connection = connect(self._dsn)
+            connection.autocommit = True
+            # A commit that returns is on the disk, whatever the server's default is.
+            connection.execute("SET synchronous_commit TO on")
+            # Schema and tables are made if they are not there.
+            migrate(connection, self._schema, self.name)
+            key = f"smrx settle {self._schema}"
+            locked = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [key]).fetchone()
+            if locked != (True,):
+                raise SinkError(f"{self.name}: another process settles into it; stop that one")
+            return read_checkpoint(connection), read_definitions(connection)
+
+    def _roll_back(self) -> None:
+        """See RowSink: a transaction that was not committed never was."""
         self._waiting = {table: [] for table in _COPY}
-        return held
 
-    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """See Sink."""
-        intake, _ = self._opened()
-        intake.begin(checkpoint, rows)
-        self._append(rows, intake)
-
-    def write(self, events: Rows) -> None:
-        """See Sink."""
-        intake, _ = self._opened()
-        tables = intake.take(events)
-        if tables is not None:
-            self._append(tables, intake)
-
-    def _append(self, tables: Tables, intake: Intake) -> None:
+    def _append(self, tables: Tables) -> None:
+        catalogue = self._opened().catalogue
         if len(tables.definitions):
             self._waiting["definitions"].append(definition_lines(tables.definitions))
         if len(tables.movements):
-            self._waiting["movements"].append(movement_lines(tables.movements, intake.catalogue))
+            self._waiting["movements"].append(movement_lines(tables.movements, catalogue))
         if len(tables.trades):
-            self._waiting["trades"].append(trade_lines(tables.trades, intake.catalogue))
+            self._waiting["trades"].append(trade_lines(tables.trades, catalogue))
 
-    def commit(self, checkpoint: Checkpoint) -> None:
-        """See Sink."""
-        intake, connection = self._opened()
-        if not intake.due(checkpoint):
-            return
+    def _commit(self, checkpoint: Checkpoint) -> None:
+        connection, held = self._connection, self._opened().held
+        assert connection is not None
         with telling(self.name), connection.transaction():
             for table, lines in self._waiting.items():
                 if lines:
                     self._copy(connection, table, lines)
-            self._move_checkpoint(connection, intake.held, checkpoint)
+            self._move_checkpoint(connection, held, checkpoint)
         for lines in self._waiting.values():
             lines.clear()
-        intake.held = checkpoint
 
-    def close(self) -> None:
-        """See Sink."""
+    def _let_go(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection, self._intake, self._waiting = None, None, {}
-
-    def _opened(self) -> tuple[Intake, psycopg.Connection]:
-        if self._intake is None or self._connection is None:
-            raise ValueError(f"{self.name} is not open")
-        return self._intake, self._connection
+        self._connection, self._waiting = None, {}
 
     def _copy(self, connection: psycopg.Connection, table: str, lines: list[Lines]) -> None:
         columns, more = _COPY[table]

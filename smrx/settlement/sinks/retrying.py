@@ -1,7 +1,8 @@
 """A sink that does not give up: it says what is wrong, waits, opens again and writes again what was not committed.
 
-While it tries, whoever writes or commits waits, so no checkpoint passes it; the feed fills the gap afterwards. Events
-since the last commit are kept in memory for that: commit often. Called by the verifier around each sink.
+While it tries, whoever writes or commits waits, so no checkpoint passes it; what is done meanwhile is the wait's
+affair (patience.py reads the feed on). Events since the last commit are kept in memory: commit often. Called by the
+verifier around each sink.
 """
 
 import time

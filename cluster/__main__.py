@@ -1,0 +1,19 @@
+"""`python -m cluster`: the tools of this package as commands."""
+
+import click
+
+from cluster import demo, replication
+from cluster.torture import torture
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cluster() -> None:
+    """Real clusters of smrx on this machine, shown and tried hard."""
+
+
+cluster.add_command(torture)
+cluster.add_command(demo.main, "demo")
+cluster.add_command(replication.main, "replication")
+
+if __name__ == "__main__":
+    cluster(prog_name="python -m cluster")

@@ -1,0 +1,143 @@
+"""What leaves a node before its journal is synced, and what only after: entries may, whatever is promised may not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from smrx.config import NodeConfig
+from smrx.consensus import Replica, messages
+from smrx.consensus.disk_journal import entry_key
+from smrx.consensus.messages import AppendEntries, AppendReply, Body, Vote
+from tests.consensus.harness import Clock
+from tests.consensus.model_disk import Crash
+from tests.consensus.test_disk_cluster import DiskCluster, DiskMember
+
+
+def watched(member: DiskMember, noted: Callable[[Body], object]) -> None:
+    """Call `noted` with each message when it leaves."""
+    transmit = member.transport._transmit
+
+    def noting(peer: int, frame: bytes) -> bool:
+        envelope = messages.decode(frame)
+        assert not isinstance(envelope, str)
+        noted(envelope.body)
+        return transmit(peer, frame)
+
+    member.transport._transmit = noting  # type: ignore[method-assign]
+
+
+def disk_member(cluster: DiskCluster, node: int) -> DiskMember:
+    member = cluster.members[node]
+    assert isinstance(member, DiskMember)
+    return member
+
+
+def on_disk(member: DiskMember, index: int) -> bool:
+    return entry_key(index) in member.platter.records
+
+
+def test_entries_leave_before_their_leader_has_written_them_and_answers_after(clock: Clock) -> None:
+    cluster = DiskCluster(clock)
+    leader = disk_member(cluster, cluster.elect().id)
+    cluster.settle()
+    left: list[tuple[str, bool]] = []
+
+    def of_leader(body: Body) -> None:
+        if isinstance(body, AppendEntries) and body.entries:
+            left.append(("entries", on_disk(leader, body.entries[-1][1])))
+
+    def of_follower(member: DiskMember) -> Callable[[Body], None]:
+        def noted(body: Body) -> None:
+            if isinstance(body, AppendReply) and body.success:
+                left.append(("answer", on_disk(member, body.next_index - 1)))
+
+        return noted
+
+    watched(leader, of_leader)
+    for node in cluster.ids:
+        if node != leader.id:
+            watched(disk_member(cluster, node), of_follower(disk_member(cluster, node)))
+    cluster.commit()
+    cluster.settle()
+    assert left.count(("entries", False)) == 2
+    assert ("answer", True) in left
+    assert ("answer", False) not in left
+
+
+def test_what_waits_behind_a_promise_waits_with_it(clock: Clock) -> None:
+    cluster = DiskCluster(clock)
+    leader = disk_member(cluster, cluster.elect().id)
+    cluster.settle()
+    order: list[tuple[type, bool]] = []
+    index = leader.journal.last_index + 1
+    watched(leader, lambda body: order.append((type(body), on_disk(leader, index))))
+    leader.transport.post(next(node for node in cluster.ids if node != leader.id), Vote(leader.replica.term))
+    cluster.submit(leader)
+    leader.transport.flush()
+    assert order == [(Vote, True), (AppendEntries, True), (AppendEntries, True)]
+
+
+def test_a_leader_that_dies_before_it_has_written_what_it_sent(clock: Clock) -> None:
+    cluster = DiskCluster(clock)
+    leader = disk_member(cluster, cluster.elect().id)
+    cluster.settle()
+    cluster.submit(leader)
+    index = leader.journal.last_index
+    leader.platter.steps_left = 1  # The record of the base is noted; the sync fails.
+    with pytest.raises(Crash):
+        leader.transport.flush()
+    cluster.crash(leader.id)
+    leader.platter.steps_left = None
+    assert not on_disk(leader, index)
+    cluster.commit()
+    assert index in cluster.log, "the followers lost what they had"
+    cluster.restart(leader.id)
+    cluster.commit()
+    cluster.check_end()
+
+
+def elected_alone(clock: Clock, replica_class: type[Replica]) -> list[bool]:
+    """Whether, at each word of what is committed, that was on the disk of the one node that has a vote."""
+    cluster = DiskCluster(clock, nodes=1, replica_class=replica_class)
+    member = disk_member(cluster, cluster.elect().id)
+    learner = cluster.join()
+    member.replica.add_member(NodeConfig(id=learner.id, port=learner.id))
+    cluster.run_until(lambda: member.transport.is_connected(learner.id), what="a learner in reach")
+    assert member.replica.membership.voters == {member.id}
+    # As if the learner had spoken of a later term.
+    member.replica._become_follower(member.replica.term + 1)
+    member.replica._election_deadline = clock.time
+    said: list[bool] = []
+
+    def noted(body: Body) -> None:
+        if isinstance(body, AppendEntries):
+            said.append(on_disk(member, body.commit_index))
+
+    watched(member, noted)
+    member.turn()
+    assert member.replica.is_leader
+    assert member.replica.commit_index == member.replica.last_index
+    assert said
+    return said
+
+
+class WritesLater(Replica):
+    """A bug: the entry that begins the leadership of a node that is alone is told as committed, and then written."""
+
+    def tick(self) -> None:
+        self._calls = 0
+        super().tick()
+        self._calls = 0
+
+    def _persist(self) -> None:
+        self._calls = getattr(self, "_calls", 0) + 1
+        if self._calls < 2:
+            super()._persist()
+
+
+def test_a_node_that_is_alone_says_committed_of_what_it_has_written(clock: Clock) -> None:
+    assert all(elected_alone(clock, Replica))
+
+
+def test_one_that_says_so_before_is_found(clock: Clock) -> None:
+    assert not all(elected_alone(clock, WritesLater))

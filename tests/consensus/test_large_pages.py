@@ -1,0 +1,157 @@
+"""Large pages: what a fork took apart is put together again, without a byte of it changed or much memory taken."""
+
+import contextlib
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from smrx.consensus import large_pages
+from smrx.consensus.large_pages import PAGE_BYTES, LargePages
+from smrx.consensus.snapshot_files import SnapshotFiles
+from smrx.consensus.snapshot_taker import ForkedSnapshots
+
+DEADLINE_SECONDS = 20.0
+PAGES = 8
+SMALL_BYTES = mmap.PAGESIZE
+
+
+class Memory:
+    """A piece of memory of our own that begins at a large page, and what the system says of it."""
+
+    def __init__(self) -> None:
+        self.map = mmap.mmap(-1, (PAGES + 1) * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.map.madvise(mmap.MADV_HUGEPAGE)
+
+    def touch(self, every: int, value: int) -> None:
+        for at in range(0, len(self.map), every):
+            self.map[at] = value
+
+    def kib(self, what: str) -> int:
+        """AnonHugePages or Rss, of the part of the address space that is this memory's."""
+        size = f"Size: {len(self.map) >> 10} kB".split()
+        blocks = Path("/proc/self/smaps").read_text(encoding="utf-8").split("VmFlags:")
+        (found,) = (block for block in blocks if size in map(str.split, block.splitlines()))
+        (line,) = (line for line in found.splitlines() if line.startswith(f"{what}:"))
+        return int(line.split()[1])
+
+
+@contextlib.contextmanager
+def forked() -> Iterator[None]:
+    """A child that shares this process's memory lives in here."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    yield
+    os.close(writing)
+    os.waitpid(pid, 0)
+
+
+def put_together(pages: LargePages) -> None:
+    """Let it go through all memory, with as much time as it asks for."""
+    now = time.monotonic()
+    pages.begin(now)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while pages.at_work:
+        assert time.monotonic() < deadline, "the walk never ended"
+        now += 1.0
+        pages.step(now)
+
+
+def is_supported() -> bool:
+    memory = Memory()
+    memory.touch(SMALL_BYTES, 1)
+    with forked():
+        memory.touch(SMALL_BYTES, 2)
+    before = memory.kib("AnonHugePages")
+    put_together(LargePages(0.0))
+    return memory.kib("AnonHugePages") > before
+
+
+@pytest.fixture(scope="module")
+def supported() -> None:
+    if not Path("/proc/self/smaps").exists() or not is_supported():
+        pytest.skip("this system does not put large pages together on request")
+
+
+@pytest.mark.usefixtures("supported")
+def test_what_was_written_while_a_child_lived_is_put_together() -> None:
+    memory = Memory()
+    memory.touch(SMALL_BYTES, 1)
+    with forked():
+        memory.touch(SMALL_BYTES, 2)
+        assert memory.kib("AnonHugePages") == 0
+    content = memory.map[:]
+    put_together(LargePages(0.0))
+    assert memory.kib("AnonHugePages") >= (PAGES - 1) * (PAGE_BYTES >> 10)
+    assert memory.map[:] == content
+
+
+@pytest.mark.usefixtures("supported")
+def test_a_snapshot_is_followed_by_it(tmp_path: Path) -> None:
+    memory = Memory()
+    memory.touch(SMALL_BYTES, 1)
+    store = ForkedSnapshots(Nothing(), SnapshotFiles(tmp_path, cluster="alpha", node_id=1), persistent=True)
+    store.begin(2, 1)
+    memory.touch(SMALL_BYTES, 2)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not store.settled:
+        assert time.monotonic() < deadline, "the memory was not gone through"
+        store.poll()
+    assert memory.kib("AnonHugePages") >= (PAGES - 1) * (PAGE_BYTES >> 10)
+
+
+class Nothing:
+    """A machine without a state."""
+
+    def snapshot_parts(self) -> dict[str, list[bytes | memoryview]]:
+        return {"state": [b"nothing"]}
+
+    def position(self) -> tuple[int, int]:
+        return 0, 0
+
+
+@pytest.mark.usefixtures("supported")
+def test_memory_that_is_mostly_empty_stays_so() -> None:
+    memory = Memory()
+    memory.map.madvise(mmap.MADV_NOHUGEPAGE)
+    memory.touch(3 * SMALL_BYTES, 1)
+    memory.map.madvise(mmap.MADV_HUGEPAGE)
+    before = memory.kib("Rss")
+    put_together(LargePages(0.0))
+    assert memory.kib("Rss") == before
+
+
+@pytest.mark.usefixtures("supported")
+def test_it_takes_one_place_after_the_other_and_then_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    memory.touch(SMALL_BYTES, 1)
+    with forked():
+        memory.touch(SMALL_BYTES, 2)
+    pages = LargePages(100.0)
+    pages.step(101.0)
+    assert not pages.at_work, "a process that has just started was looked at"
+    monkeypatch.setattr(large_pages, "_STEP_SECONDS", 0.0)
+    pages.step(131.0)
+    assert pages.at_work
+    left = len(pages._places)
+    pages.step(131.001)
+    assert len(pages._places) == left, "it did not wait"
+    monkeypatch.setattr(large_pages, "_STEP_SECONDS", 0.0001)
+    pages.step(132.0)
+    assert len(pages._places) < left
+
+
+def test_where_the_system_says_nothing_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_pages, "_request", lambda: None)
+    pages = LargePages(0.0)
+    pages.begin(0.0)
+    pages.step(1000.0)
+    assert not pages.at_work

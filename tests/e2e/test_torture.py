@@ -1,0 +1,45 @@
+"""Torture of real clusters: a minute of it in both modes, and one that must fail because the nodes are broken."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+from cluster.field import environment
+from cluster.ordeal import endure
+
+
+def test_a_minute_of_torture_breaks_nothing() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cluster", "torture", "--minutes", "1", "--seed", "7", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=environment(),
+    )
+    assert ended.stdout, ended.stderr
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 0, json.dumps(found, indent=2)
+    assert found["failures"] == 0
+    assert [ordeal["durability"] for ordeal in found["ordeals"]] == ["memory", "disk"]
+    for ordeal in found["ordeals"]:
+        assert sum(ordeal["faults"].values()) > 3
+        assert ordeal["judged"]["answered"] > 50
+        assert ordeal["recovery_s"] <= ordeal["allowed_s"]
+
+
+def test_nodes_that_answer_before_they_commit_are_found_and_their_logs_kept() -> None:
+    outcome = endure(1, seconds=3.0, program=("tests.cluster.broken_node", "answers-before-commit"))
+    try:
+        assert outcome.failure is not None
+        assert "the replay's answers" in outcome.failure or "acknowledged, in the log once" in outcome.failure
+        assert outcome.command == ("python -m cluster torture --seed 1 --durability memory --nodes 3 --storm-seconds 3")
+        assert outcome.kept is not None
+        told = (outcome.kept / "timeline.txt").read_text(encoding="utf-8").splitlines()
+        assert told[0] == outcome.command
+        assert outcome.failure in told[-1]
+        assert (outcome.kept / "node-1.log").exists()
+    finally:
+        if outcome.kept is not None:
+            shutil.rmtree(outcome.kept)

@@ -1,0 +1,310 @@
+"""`smrx settle verify --log`: stored trades and books are what a node's journal leads to, and any fault is named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from smrx.cli import run
+from smrx.cli.exits import Exit
+from smrx.config import Config, Settlement, SinkConfig, dump
+from smrx.consensus.recovery import hold_directory
+from smrx.engine.codes import EventKind
+from smrx.settlement.settling import Settling
+from smrx.settlement.sinks import make_sinks
+from smrx.settlement.sinks.rows import Rows
+from tests.node.test_history import Past, write_past
+from tests.settlement.sinks.forging import forge
+
+KINDS = ("csv", "lmdb", "parquet", "postgresql")
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    return write_past(tmp_path_factory.mktemp("past"), compacted=False)
+
+
+@pytest.fixture(scope="module")
+def compacted(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    return write_past(tmp_path_factory.mktemp("compacted"), compacted=True)
+
+
+class Audited:
+    """What was settled of a past, and the command that audits it."""
+
+    def __init__(self, past: Past, directory: Path, kinds: tuple[str, ...], request: pytest.FixtureRequest) -> None:
+        sinks = tuple(_sink(kind, directory, request) for kind in kinds)
+        settlement = Settlement(directory=str(directory / "books"), sinks=sinks)
+        self.past = past
+        self.config: Config = msgspec.structs.replace(past.config, settlement=settlement)
+        self.path = directory / "cluster.toml"
+        self.path.write_text(dump(self.config))
+
+    def settle(self, events: Rows, state_hash: int | None = None) -> None:
+        last, known = self.past.machine.position()
+        settling = Settling(self.config.cluster, self.config.settlement.directory, make_sinks(self.config))
+        settling.open()
+        settling.take(events[settling.ledger.sequence :], lambda command: 0)
+        hashes = {last: known if state_hash is None else state_hash}
+        settling.commit(lambda command: hashes.get(command, 0))
+        settling.close()
+
+    def audit(self, capsys: pytest.CaptureFixture[str], *options: str, log: Path | None = None) -> tuple[int, str]:
+        directory = str(log or self.past.config.node_dir(1))
+        code = run(["settle", "verify", "--config", str(self.path), "--log", directory, *options])
+        said = capsys.readouterr()
+        assert not (code and said.out), said.out
+        assert said.err.count("\n") == (code != 0)
+        return code, said.err if code else said.out
+
+
+def _sink(kind: str, directory: Path, request: pytest.FixtureRequest) -> SinkConfig:
+    if kind == "postgresql":
+        schema = f"audit_{abs(hash(str(directory))):x}"
+        return SinkConfig(kind="postgresql", dsn=request.getfixturevalue("postgres").dsn, schema=schema)
+    return msgspec.convert({"kind": kind, "path": str(directory / kind)}, SinkConfig)
+
+
+@pytest.fixture
+def audited(past: Past, tmp_path: Path, request: pytest.FixtureRequest) -> Audited:
+    """Everything of the past, settled into CSV."""
+    audited = Audited(past, tmp_path, ("csv",), request)
+    audited.settle(past.events)
+    return audited
+
+
+def test_what_the_log_leads_to_is_what_every_sink_holds(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(past, tmp_path, KINDS, request)
+    audited.settle(past.events)
+    code, said = audited.audit(capsys, "--json")
+    assert code == 0, said
+    told = json.loads(said)
+    assert (told["source"], told["sequence"], told["first_trade"]) == ("log", len(past.events), 1)
+    assert (told["trades"], len(told["sinks"])) == (len(past.trades), len(KINDS))
+    code, said = audited.audit(capsys)
+    assert f"from the log of node 1 in {past.config.node_dir(1)}" in said
+
+
+def _without(at: int) -> Callable[[Rows], Rows]:
+    return lambda rows: np.delete(rows, at)
+
+
+def _twice(at: int) -> Callable[[Rows], Rows]:
+    return lambda rows: np.insert(rows, at, rows[at])
+
+
+def _changed(at: int, column: str) -> Callable[[Rows], Rows]:
+    def change(rows: Rows) -> Rows:
+        rows = rows.copy()
+        rows[column][at] += 1
+        return rows
+
+    return change
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_without(6), "trade 7 of the log is missing: trade 8 follows after trade 6"),
+        (_without(0), "trade 1 of the log is missing: trade 2 follows"),
+        (_without(-1), "is missing: nothing follows after trade"),
+        (_twice(6), "trade 7 is stored twice: it stands where trade 8 of the log is expected"),
+        (_changed(6, "price_ticks"), "trade 7 (event "),
+        (_changed(20, "maker_account"), "trade 21 (event "),
+    ],
+    ids=["removed", "first removed", "last removed", "doubled", "another price", "another maker"],
+)
+def test_the_first_trade_that_is_not_the_logs_is_named(
+    past: Past,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    change: Callable[[Rows], Rows],
+    said: str,
+) -> None:
+    audited = Audited(past, tmp_path, (kind,), request)
+    audited.settle(past.events)
+    forge(audited.config.settlement.sinks[0], change)
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.LOG
+    assert said in sentence
+
+
+def test_a_row_cut_out_of_a_file_by_hand_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is shorter than its checkpoint says; what is missing is said before that."""
+    path = Path(audited.config.settlement.sinks[0].path or "") / "settled_trades.csv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:10] + lines[11:]))
+    code, sentence = audited.audit(capsys)
+    assert (code, "trade 10 of the log is missing: trade 11 follows" in sentence) == (Exit.LOG, True)
+
+
+def test_what_fails_is_said_in_json_too(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    forge(audited.config.settlement.sinks[0], _without(3))
+    log = str(audited.past.config.node_dir(1))
+    assert run(["settle", "verify", "--config", str(audited.path), "--log", log, "--json"]) == Exit.LOG
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert (told["exit_code"], f"smrx: {told['error']}\n") == (Exit.LOG, said.err)
+
+
+def test_a_node_that_runs_is_to_be_stopped_first(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold_directory(audited.past.config.node_dir(1)):
+        code, sentence = audited.audit(capsys)
+    assert (code, "stop the node that runs there first" in sentence) == (Exit.RESOURCE, True)
+
+
+def test_a_directory_without_a_journal_is_refused(
+    audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, sentence = audited.audit(capsys, log=tmp_path)
+    assert (code, "expected the data directory of a node with a journal" in sentence) == (Exit.RESOURCE, True)
+
+
+def test_where_nothing_is_settled_nothing_is_made(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(past, tmp_path, ("csv",), request)
+    code, sentence = audited.audit(capsys)
+    assert (code, "run smrx settle run first" in sentence) == (Exit.SINK, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.toml"]
+
+
+def test_the_last_trade_stored_twice_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    last = len(audited.past.trades)
+    forge(audited.config.settlement.sinks[0], lambda rows: np.append(rows, rows[-1:]))
+    code, sentence = audited.audit(capsys)
+    assert (code, f"trade {last} is stored twice: it stands after trade {last}" in sentence) == (Exit.LOG, True)
+
+
+def test_a_trade_the_log_never_made_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    def one_more(rows: Rows) -> Rows:
+        rows = np.append(rows, rows[-1:])
+        rows["match_id"][-1] += 1
+        return rows
+
+    forge(audited.config.settlement.sinks[0], one_more)
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.LOG
+    assert f"trade {len(audited.past.trades) + 1} is stored and is none of the log's" in sentence
+
+
+def test_a_log_that_ends_earlier_proves_nothing(
+    audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = write_past(tmp_path / "short", compacted=False, lost=5)
+    code, sentence = audited.audit(capsys, log=short.config.node_dir(1))
+    assert code == Exit.LOG
+    assert f"expected the log of node 1 to reach command {audited.past.machine.engine.sequence}, found that" in sentence
+
+
+def test_books_with_other_balances_are_found(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = past.events.copy()
+    at = int(np.flatnonzero(events["kind"] == EventKind.DEPOSITED)[-1])
+    for column in ("quantity_lots", "cum_lots"):
+        events[column][at] += 5
+    audited = Audited(past, tmp_path, ("csv",), request)
+    audited.settle(events)
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.BALANCE
+    assert f"account {events[at]['account']}, asset {events[at]['instrument']}: the log gives " in sentence
+
+
+def test_a_checkpoint_with_another_state_hash_is_found(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(past, tmp_path, ("csv",), request)
+    audited.settle(past.events, state_hash=past.machine.position()[1] ^ 1)
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.LOG
+    assert "has state hash" in sentence
+
+
+def test_an_instrument_that_is_not_the_logs_is_found(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = past.events.copy()
+    events["quantity_lots"][int(np.flatnonzero(events["kind"] == EventKind.ASSET_ADDED)[0])] += 1
+    audited = Audited(past, tmp_path, ("csv",), request)
+    audited.settle(events)
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.LOG
+    assert "asset 10 is stored as id 10" in sentence
+
+
+def test_books_that_stop_within_a_log_entry_are_audited(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(past, tmp_path, ("lmdb",), request)
+    command = past.events["command_sequence"][int(np.flatnonzero(past.events["kind"] == EventKind.TRADE)[30])]
+    audited.settle(past.events[past.events["command_sequence"] <= command])
+    code, said = audited.audit(capsys, "--json")
+    assert (code, json.loads(said)["trades"]) == (0, np.count_nonzero(past.trades["command_sequence"] <= command))
+
+
+def test_a_sink_that_is_further_than_the_books_is_audited_to_its_end(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(past, tmp_path, ("csv",), request)
+    half = int(np.flatnonzero(past.events["kind"] == EventKind.NEW)[400])
+    audited.settle(past.events[:half])
+    books = Path(audited.config.settlement.directory)
+    shutil.copytree(books, tmp_path / "before")
+    audited.settle(past.events)
+    shutil.rmtree(books)
+    (tmp_path / "before").rename(books)
+    assert audited.audit(capsys)[0] == 0
+    forge(audited.config.settlement.sinks[0], _changed(-1, "quantity_lots"))
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.LOG
+    assert f"trade {len(past.trades)} (event " in sentence
+
+
+def test_of_a_log_that_was_cut_the_rest_is_compared(
+    compacted: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(compacted, tmp_path, ("csv",), request)
+    audited.settle(compacted.events)
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.USAGE
+    first = sentence.rstrip().rpartition("--first-trade ")[2]
+    code, said = audited.audit(capsys, "--first-trade", first, "--json")
+    assert (code, json.loads(said)["first_trade"]) == (0, int(first))
+    forge(audited.config.settlement.sinks[0], _without(int(first) - 1))
+    code, sentence = audited.audit(capsys, "--first-trade", first)
+    assert (code, f"trade {first} of the log is missing" in sentence) == (Exit.LOG, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--from-nodes",), "expected one of them, found both"),
+        (("--first-trade", "1000000"), "expected a trade that is settled"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    audited: Audited, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    arguments: list[Any] = ["--log", str(audited.past.config.node_dir(1)), *options]
+    assert run(["settle", "verify", "--config", str(audited.path), *arguments]) == Exit.USAGE
+    assert said in capsys.readouterr().err
+
+
+def test_a_journal_of_another_cluster_is_refused(
+    audited: Audited, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    other = msgspec.structs.replace(audited.config, cluster="beta")
+    audited.path.write_text(dump(other))
+    code, sentence = audited.audit(capsys)
+    assert (code, "expected the journal of cluster 'beta'" in sentence) == (Exit.RESOURCE, True)

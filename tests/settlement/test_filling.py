@@ -1,0 +1,151 @@
+"""`smrx settle run --from-log`: events that no node holds any more, from the journal of one that was stopped."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smrx.cli.exits import Exit
+from smrx.node.history import open_history, verify_history
+from tests.feed.stub import StubNode
+from tests.node.test_history import Past, write_past
+
+from .running import expected_rows, publish_all, publishing, rows, settle, summary
+
+#: Entries of commands that came after the node was stopped.
+LATER = 5
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    return write_past(tmp_path_factory.mktemp("past"), compacted=False, lost=LATER)
+
+
+@pytest.fixture(scope="module")
+def end(past: Past) -> int:
+    """The last command of the log."""
+    with open_history(past.config, 1) as history:
+        return verify_history(history).sequence
+
+
+def true_hashes(past: Past) -> dict[int, int]:
+    """The state hash after every command."""
+    return {command: past.machine.hash_at(command) or 0 for command in range(1, past.machine.engine.sequence + 1)}
+
+
+def forgetful(node: StubNode, past: Past, hashes: dict[int, int]) -> None:
+    """Make a node one that holds everything but the first thousand events."""
+    node.hashes = hashes
+    publish_all(node, past.events[:1000])
+    node.forget()
+    publish_all(node, past.events[1000:])
+
+
+def run(tmp_path: Path, past: Past, node: StubNode, *options: str) -> int:
+    log = ("--from-log", str(past.config.node_dir(1)))
+    return settle(tmp_path, [node], *log, "--idle", "0.5", *options, cluster="alpha")
+
+
+@pytest.fixture
+def lost_all(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run from the nodes alone ends with a gap, and says where the events may be."""
+    with StubNode() as node:
+        forgetful(node, past, true_hashes(past))
+        with publishing(node, node.heartbeat, node.heartbeat):
+            assert settle(tmp_path, [node], "--idle", "0.5", cluster="alpha") == Exit.GAP
+    assert "--from-log takes them from there" in capsys.readouterr().err
+
+
+def follow(tmp_path: Path, past: Past, hashes: dict[int, int], *options: str, refused: bool = False) -> int:
+    with StubNode() as node:
+        forgetful(node, past, hashes)
+        if refused:  # Nobody comes to follow the feed.
+            return run(tmp_path, past, node, *options)
+        with publishing(node, node.heartbeat, node.heartbeat):
+            return run(tmp_path, past, node, *options)
+
+
+@pytest.mark.usefixtures("lost_all")
+def test_what_the_nodes_have_forgotten_comes_from_the_log_and_the_rest_from_them(
+    past: Past, end: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = int(np.searchsorted(past.events["command_sequence"], end, side="right"))
+    assert 1000 < last < len(past.events)
+    assert follow(tmp_path, past, true_hashes(past), "--json") == 0
+    told, said = summary(capsys)
+    assert f"settled events 1 to {last:,} from the log of node 1" in said
+    assert "whose end nodes 1 attested" in said
+    assert (told["sequence"], told["retransmitted"]) == (len(past.events), len(past.events) - last)
+    assert told["trades"] == told["trades_written"] == len(past.trades)
+    assert rows(tmp_path) == expected_rows(past.events)
+    # A second run has nothing to take, and goes on.
+    assert follow(tmp_path, past, true_hashes(past), "--json") == 0
+    told, said = summary(capsys)
+    assert f"ends with event {last:,}, which is settled" in said
+    assert (told["sequence"], told["trades_written"]) == (len(past.events), 0)
+
+
+def test_books_go_on_with_the_log_where_they_stand(
+    past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    middle = int(np.flatnonzero(np.diff(past.events["command_sequence"]))[400]) + 1
+    with StubNode() as node:
+        node.hashes = true_hashes(past)
+        publish_all(node, past.events[:middle])
+        with publishing(node, node.heartbeat, node.heartbeat):
+            assert settle(tmp_path, [node], "--idle", "0.5", cluster="alpha") == 0
+    capsys.readouterr()
+    assert follow(tmp_path, past, true_hashes(past)) == 0
+    assert f"settled events {middle + 1:,} to " in capsys.readouterr().err
+    assert rows(tmp_path) == expected_rows(past.events)
+
+
+def test_a_log_whose_end_the_nodes_contradict_is_not_settled(
+    past: Past, end: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert follow(tmp_path, past, true_hashes(past) | {end: 5}, refused=True) == Exit.DIVERGED
+    error = capsys.readouterr().err
+    assert f"after command {end}, the nodes have another one there: node 1 0000000000000005" in error
+    assert rows(tmp_path) == []
+
+
+def test_a_log_whose_end_no_majority_knows_is_not_settled(
+    past: Past, end: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = true_hashes(past)
+    del known[end]
+    assert follow(tmp_path, past, known, "--connect-timeout", "0.3", refused=True) == Exit.UNATTESTED
+    assert "expected 1 of 1 nodes to attest its end" in capsys.readouterr().err
+    assert rows(tmp_path) == []
+
+
+def test_a_log_is_not_settled_without_the_cluster(
+    past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StubNode() as node:
+        pass
+    assert run(tmp_path, past, node, "--connect-timeout", "0.3") == Exit.UNAVAILABLE
+    assert "found that none answers" in capsys.readouterr().err
+
+
+def test_a_log_that_came_by_another_state_than_the_settled_one_is_refused(
+    past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    middle = int(np.flatnonzero(np.diff(past.events["command_sequence"]))[400]) + 1
+    command = int(past.events["command_sequence"][middle - 1])
+    with StubNode() as node:
+        node.hashes = true_hashes(past) | {command: 5}
+        publish_all(node, past.events[:middle])
+        with publishing(node, node.heartbeat, node.heartbeat):
+            assert settle(tmp_path, [node], "--idle", "0.5", cluster="alpha") == 0
+    before = rows(tmp_path)
+    capsys.readouterr()
+    assert follow(tmp_path, past, true_hashes(past), refused=True) == Exit.DIVERGED
+    assert "it is another history" in capsys.readouterr().err
+    assert rows(tmp_path) == before
+
+
+def test_joining_and_filling_are_two_ways(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StubNode() as node:
+        assert run(tmp_path, past, node, "--join") == Exit.USAGE
+    assert "expected one of them, found both" in capsys.readouterr().err

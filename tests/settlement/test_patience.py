@@ -1,0 +1,169 @@
+"""While a sink is away the feed is read on: nothing is lost, nothing is stored twice, and it is said aloud."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smrx.config import load
+from smrx.feed.quorum import Disagreement, Quorum
+from smrx.feed.sequencer import GapUnfillable, Sequencer
+from smrx.settlement.alarms import AlarmCode, Alarms
+from smrx.settlement.errors import SinkError
+from smrx.settlement.patience import Patience
+from smrx.settlement.runner import Settlement
+from smrx.settlement.settling import Settling
+from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.wire.frames import encode_events
+from tests.feed.stub import StubNode
+
+from .market import market_events
+from .running import Events, expected_rows, publish_all, rows, write_config
+
+#: What may be read ahead in these tests, and what is kept beyond that: far less than the stream has.
+PENDING, AHEAD = 500, 300
+
+
+class Away(CsvSink):
+    """A sink that cannot write while `away` is set; it is when it has been given events for the first time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.away = False
+        self.tried = 0
+
+    def write(self, events: Events) -> None:
+        if not self.tried:
+            self.away = True
+        self.tried += 1
+        if self.away:
+            raise SinkError(f"{self.name}: the database is away")
+        super().write(events)
+
+
+class Meanwhile:
+    """Stands between patience and the feed: lets the test act while the sink is away."""
+
+    def __init__(self, running: Settlement, act: Callable[[], None]) -> None:
+        self._running, self._act = running, act
+
+    @property
+    def behind(self) -> int:
+        return self._running.behind
+
+    def listen(self, seconds: float) -> None:
+        self._running.listen(seconds)
+        self._act()
+
+
+class Story:
+    """One node, one verifier, one sink that is away from its first events until all the others are published."""
+
+    def __init__(self, directory: Path, node: StubNode, first: int, away_seconds: float) -> None:
+        self.events = market_events()
+        self.node, self.first, self.away_seconds = node, first, away_seconds
+        self.sink = Away(directory)
+        self.alarms = Alarms("local")
+        self.patience = Patience(60.0, lambda: False, self.alarms)
+        self.patience.begun = True
+        config = load(write_config(directory, [node]))
+        self.settling = Settling("local", str(directory / "books"), [self.sink], self.patience.around)
+        self.settling.open()
+        self.running = Settlement(config, self.settling, self.alarms)
+        self.patience.listener = Meanwhile(self.running, self.meanwhile)
+        self.since = 0.0
+        self.most_kept = 0
+
+    def meanwhile(self) -> None:
+        sequencer = self.running.subscriber.sequencer
+        if not self.since:
+            self.since = time.monotonic()
+            publish_all(self.node, self.events[self.first :])
+        self.most_kept = max(self.most_kept, sequencer.expected - 1 - self.running.quorum.released)
+        if sequencer.known == len(self.events) and time.monotonic() - self.since >= self.away_seconds:
+            self.sink.away = False
+
+    def run(self, idle_seconds: float) -> None:
+        self.node.wait_subscribed()
+        publish_all(self.node, self.events[: self.first])
+        self.running.run(stop=lambda: False, idle_seconds=idle_seconds)
+
+    def close(self) -> None:
+        self.running.close()
+        self.settling.close()
+        self.alarms.close()
+
+
+@pytest.fixture
+def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Quorum.__init__.__kwdefaults__ or {}, "pending", PENDING)
+    monkeypatch.setitem(Sequencer.__init__.__kwdefaults__ or {}, "ahead", AHEAD)
+    # An answer is longer than what is kept here, so that its rest is asked for again and again.
+    monkeypatch.setitem(Sequencer.__init__.__kwdefaults__ or {}, "ask_seconds", 0.05)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Callable[..., Story]]:
+    stories: list[Story] = []
+
+    def tell(node: StubNode, *, first: int = 200, away_seconds: float = 0.0) -> Story:
+        stories.append(Story(tmp_path, node, first, away_seconds))
+        return stories[-1]
+
+    yield tell
+    for story in stories:
+        story.close()
+
+
+@pytest.mark.usefixtures("_little_room")
+def test_what_comes_while_a_sink_is_away_is_kept_or_asked_for_again(tmp_path: Path, told: Callable[..., Story]) -> None:
+    with StubNode() as node:
+        story = told(node, away_seconds=0.6)
+        # Idle for less than the sink is away: it must not look as if nothing came.
+        story.run(idle_seconds=0.3)
+        sequencer = story.running.subscriber.sequencer
+        assert story.sink.tried > 2
+        assert story.running.sequence == len(story.events) > 2 * (PENDING + AHEAD)
+        assert 0 < story.most_kept <= PENDING
+        assert sequencer.stats.beyond_window > 0
+        assert sequencer.stats.gaps == sequencer.stats.gaps_healed
+        assert node.requests
+        story.close()
+    assert rows(tmp_path) == expected_rows(story.events)
+    failed, recovered = story.alarms.last
+    assert (failed.code, recovered.code) == (AlarmCode.SINK_FAILED, AlarmCode.SINK_RECOVERED)
+    assert "the database is away; trying again for up to 60 s; nothing is settled meanwhile" in failed.message
+    behind = len(story.events) - story.running.settling.trades_before
+    assert "events wait to be settled" in recovered.message
+    assert 0 < int(recovered.message.rsplit("; ", 1)[1].split()[0].replace(",", "")) <= behind
+
+
+@pytest.mark.usefixtures("_little_room")
+def test_what_the_nodes_have_forgotten_meanwhile_is_a_gap_and_said(tmp_path: Path, told: Callable[..., Story]) -> None:
+    with StubNode(ring=400) as node:
+        story = told(node)
+        with pytest.raises(GapUnfillable, match=f"node 1: holds {len(story.events) - 399} to {len(story.events)}"):
+            story.run(idle_seconds=5.0)
+        story.close()
+    settled = rows(tmp_path)
+    assert settled == expected_rows(story.events)[: len(settled)]
+    codes = [alarm.code for alarm in story.alarms.last]
+    assert codes == [AlarmCode.SINK_FAILED, AlarmCode.SINK_RECOVERED, AlarmCode.GAP]
+
+
+def test_nodes_that_contradict_each_other_are_named_while_a_sink_is_away(told: Callable[..., Story]) -> None:
+    """A second copy that differs is noticed at once, not when the sink is back."""
+    with StubNode() as node:
+        story = told(node)
+        forged = np.array(story.events[:100])
+        forged["price_ticks"][50] += 1
+
+        def lie() -> None:
+            node.send(encode_events(forged, 0, 0))
+
+        story.patience.listener = Meanwhile(story.running, lie)
+        with pytest.raises(Disagreement, match="nodes 1 contradict the others"):
+            story.run(idle_seconds=5.0)
+        assert story.sink.away

@@ -1,0 +1,73 @@
+"""Nodes that go and come back, over real sockets: silence is held against nobody, and nobody has to be restarted."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from smrx.config import load
+from smrx.settlement.alarms import Alarms
+from smrx.settlement.runner import Settlement
+from smrx.settlement.settling import Settling
+from smrx.settlement.sinks.csv_sink import CsvSink
+from tests.feed.stub import PATIENCE, StubNode
+
+from .market import market_events
+from .running import Events, expected_rows, publish_all, rows, write_config
+
+
+def settle_up_to(running: Settlement, last: int, nodes: list[StubNode]) -> None:
+    """Turn until event `last` is settled; the nodes say where they stand."""
+    deadline = time.monotonic() + PATIENCE
+    while running.sequence < last:
+        assert time.monotonic() < deadline, running.summary([])
+        running.turn(0.05)
+        for node in nodes:
+            node.heartbeat()
+
+
+def back_again(node: StubNode, events: Events, running: Settlement) -> StubNode:
+    """The same node as another process: it has applied everything again, and publishes what follows."""
+    again = StubNode(node.node, ports=node.ports)
+    again.ring.append(events)
+    again.newest_command = int(events["command_sequence"][-1])
+    deadline = time.monotonic() + PATIENCE
+    while not again.is_subscribed():
+        assert time.monotonic() < deadline
+        running.turn(0.05)
+    again.wait_subscribed()
+    return again
+
+
+def test_a_node_that_was_gone_is_one_of_the_majority_when_it_is_back(tmp_path: Path) -> None:
+    events = market_events()
+    ends = [int(end) + 1 for end in np.flatnonzero(np.diff(events["command_sequence"]))]
+    first, second = ends[len(ends) // 3], ends[2 * len(ends) // 3]
+    one, two, three = nodes = [StubNode(node) for node in (1, 2, 3)]
+    settling = Settling("local", str(tmp_path / "books"), [CsvSink(tmp_path)])
+    settling.open()
+    running = Settlement(load(write_config(tmp_path, nodes)), settling, Alarms("local"))
+    try:
+        for node in nodes:
+            node.wait_subscribed()
+            publish_all(node, events[:first])
+        settle_up_to(running, first, nodes)
+        three.close()
+        for node in (one, two):
+            publish_all(node, events[first:second])
+        settle_up_to(running, second, [one, two])
+        assert running.quorum.attested_by == [1, 2]
+        three = back_again(three, events[:second], running)
+        one.close()
+        for node in (two, three):
+            publish_all(node, events[second:])
+        settle_up_to(running, len(events), [two, three])
+        assert (running.quorum.attested_by, running.quorum.excluded) == ([2, 3], [])
+        assert running.alarms.count == 0
+        running.settling.commit(running.quorum.hash_after)
+    finally:
+        running.close()
+        settling.close()
+        for node in (two, three):
+            node.close()
+    assert rows(tmp_path) == expected_rows(events)
