@@ -168,6 +168,10 @@ class ForkedSnapshots:
                 self._newest = Snapshot(child.log_index, child.term, mapped(child.memory), told.checksum)
             else:
                 self._have(describe(Path(told.path)), told.kept)
+        except (OSError, SnapshotError) as error:
+            # Somebody made room by hand. The log still has everything.
+            log.error("snapshot after log entry %d: gone again: %s", child.log_index, error)
+            self._not_before = self._clock() + _RETRY_SECONDS
         finally:
             if child.memory is not None:
                 os.close(child.memory)
