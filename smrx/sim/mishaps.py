@@ -1,4 +1,4 @@
-"""What goes wrong beside the storm: strangers, a lack of memory, and two coincidences that are arranged.
+"""What goes wrong beside the storm: strangers, a lack of memory, and coincidences that are arranged.
 
 Owns when these happen, by a chance of its own: a run without them is the run it would be if there were none. A
 coincidence is what chance alone would not bring together in any number of runs worth waiting for; every step of it is
@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Final
 
+from smrx.config import NodeConfig
 from smrx.consensus import NotLeader
 from smrx.sim.member import Member
 from smrx.sim.network import Network
@@ -67,6 +68,7 @@ class Mishaps:
             "upgrade": self._upgrade,
             "late acknowledgements": partial(self._arrange, self._late_acknowledgements),
             "hasty changes": partial(self._arrange, self._hasty_changes),
+            "two newcomers": partial(self._arrange, self._two_newcomers),
         }
         self._choices = [(name, does[name]) for name in MISHAPS if name in profile.faults and name in does]
         self._arranged: _Steps | None = None
@@ -238,6 +240,27 @@ class Mishaps:
         cut = self._part([first, deaf], staying)
         self._operator.ask(second, partial(second.replica.remove_member, first.id))
         yield from self._wait(lambda: self._leads(first))
+        yield from self._wait(lambda: not self._leads(first), _LEASE_SECONDS)
+        self._network.cuts -= cut
+        self._operator.read_members()
+
+    def _two_newcomers(self) -> _Steps:
+        """A leader of three that is cut off is asked to take two new nodes, which hear it alone.
+
+        With both it would be a majority of five, and the other two are one of three.
+        """
+        first = self._operator.leader
+        members, new = self._voters(), self._operator.newcomers()[:2]
+        if first is None or first not in members or len(members) != 3 or len(new) < 2:
+            return
+        others = [member for member in members if member is not first]
+        for member in new:
+            self._operator.start(member)
+        cut = self._part([first, *new], others)
+        for member in new:
+            node = NodeConfig(id=member.id, port=member.id)
+            self._operator.ask(first, partial(first.replica.add_member, node))
+        yield from self._wait(lambda: any(map(self._leads, others)))
         yield from self._wait(lambda: not self._leads(first), _LEASE_SECONDS)
         self._network.cuts -= cut
         self._operator.read_members()

@@ -97,8 +97,21 @@ class Operator:
         )
 
     def read_members(self) -> None:
-        """Write the cluster file anew: without those who are no members any more."""
-        self.file &= self._ids()
+        """Write the cluster file anew, with those who are members, unless somebody is about to change them."""
+        if not self._busy:
+            self.file.clear()
+            self.file |= self._ids()
+
+    def newcomers(self) -> list[Member]:
+        """Nodes that never ran, or left and are stopped, and that nobody has plans for."""
+        return [member for member in self._members if not member.in_service and member.id not in self._busy]
+
+    def start(self, member: Member) -> None:
+        """Start a node that is to become a member."""
+        member.file = sorted(self.file | {member.id})
+        member.in_service = True
+        if not member.start():
+            member.on_crash()
 
     # The changes.
 
@@ -171,10 +184,7 @@ class Operator:
     def _add(self, member: Member) -> _Steps:
         self.file.add(member.id)
         if not member.up:
-            member.file = sorted(self.file)
-            member.in_service = True
-            if not member.start():
-                member.on_crash()
+            self.start(member)
         while True:
             leader = self.leader
             if leader is not None:

@@ -25,7 +25,9 @@ CHANGES: Final = ("join", "leave", "replace")
 LOSSES: Final = ("lose a directory",)
 #: What comes from outside, or from the program itself, and what is arranged; drawn by themselves, too. mishaps.py does
 #: them.
-MISHAPS: Final = ("stranger", "out of memory", "large state", "upgrade", "late acknowledgements", "hasty changes")
+MISHAPS: Final = (
+    "stranger", "out of memory", "large state", "upgrade", "late acknowledgements", "hasty changes", "two newcomers"
+)  # fmt: skip
 #: In memory mode a majority that loses its memory at once ends the cluster, and the run: not too often.
 _RARE: Final = {"crash a majority": 0.12}
 #: The part of the seeds in which members come and go.

@@ -29,10 +29,6 @@ def as_drawn(drawn: Profile) -> Profile:
     return drawn
 
 
-def five_nodes(drawn: Profile) -> Profile:
-    return replace(drawn, nodes=5)
-
-
 def small_messages(drawn: Profile) -> Profile:
     return replace(drawn, batch_bytes=100)
 
@@ -103,19 +99,10 @@ def changing_members(drawn: Profile) -> Profile:
     )
 
 
-def growing_and_split(drawn: Profile) -> Profile:
-    """Nodes that come while parts of the cluster do not hear each other."""
+def split_votes(drawn: Profile) -> Profile:
+    """Nodes that stand at nearly the same time, and messages that come again."""
     return replace(
-        drawn,
-        nodes=3,
-        spares=2,
-        durable=True,
-        early=False,
-        storm_seconds=2.0,
-        fault_seconds=0.08,
-        order_seconds=0.05,
-        compaction_entries=4,
-        faults=frozenset({"join", "split"}),
+        contested_elections(drawn), durable=True, repeats=0.2, faults=frozenset({"repeat", "isolate the leader"})
     )
 
 
@@ -141,6 +128,7 @@ def some_mishap(name: str) -> Focus:
             drawn,
             # Two of five may have what nobody else has; of four voters two are as many as of three.
             nodes={"late acknowledgements": 5, "hasty changes": 4}.get(name, 3),
+            spares=2 if name == "two newcomers" else 0,
             durable=True,
             early=False,
             storm_seconds=4.0,
@@ -154,6 +142,7 @@ def some_mishap(name: str) -> Focus:
 
 late_acknowledgements = some_mishap("late acknowledgements")
 hasty_changes = some_mishap("hasty changes")
+two_newcomers = some_mishap("two newcomers")
 
 
 def large_state(drawn: Profile) -> Profile:
@@ -239,7 +228,14 @@ FOUND = [
         "a majority commits",
         late_acknowledgements,
     ),
-    Fault("10", "counts every vote", REAL.but(replica=stock.CountsEveryVote), 60, "a majority elects", five_nodes, 65),
+    Fault(
+        "10",
+        "counts every vote",
+        REAL.but(replica=stock.CountsEveryVote, timing=_STANDS_TOGETHER),
+        60,
+        "a majority elects",
+        split_votes,
+    ),
     Fault("11", "forwards to the leader", REAL.but(member=ForwardsToLeader), 40, "refused, never|neither answered"),
     Fault("12", "floods while a snapshot is not ready", REAL.but(replica=stock.FloodsWhileNotReady), 40, "flood"),
     Fault(
@@ -301,9 +297,9 @@ FOUND = [
         "",
         "two voters at once",
         REAL.but(replica=broken.TwoVotersAtOnce),
-        50,
-        "a majority commits|one membership|log agreement",
-        growing_and_split,
+        20,
+        "a majority|one membership|log agreement",
+        two_newcomers,
     ),
     Fault(
         "",
@@ -367,10 +363,10 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
-        five_nodes, small_messages, lagging_followers, slow_transfers, contested_elections, changing_members,
-        growing_and_split, leaving_members, large_state, late_acknowledgements, hasty_changes, lost_directories,
+        small_messages, lagging_followers, slow_transfers, contested_elections, changing_members, leaving_members,
+        large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
     ):  # fmt: skip
-        for seed in range(8):
+        for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
     for seed in range(8):
         assert simulate(seed, REAL.but(timing=_STANDS_TOGETHER), contested_elections).failure is None, seed

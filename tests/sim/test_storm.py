@@ -37,6 +37,7 @@ def test_a_change_of_members_alone_is_done(name: str, durable: bool) -> None:
 
 #: A cluster in which each can happen.
 MISHAP_NODES = {"late acknowledgements": 5, "hasty changes": 4}
+MISHAP_SPARES = {"two newcomers": 2}
 
 
 @pytest.mark.parametrize("name", MISHAPS)
@@ -46,6 +47,7 @@ def test_a_mishap_alone_happens_and_is_survived(name: str) -> None:
         focus=lambda drawn: replace(
             drawn,
             nodes=MISHAP_NODES.get(name, 3),
+            spares=MISHAP_SPARES.get(name, 0),
             durable=True,
             early=False,
             storm_seconds=4.0,
@@ -67,6 +69,7 @@ MISHAP_LEADS_TO = {
     "upgrade": "starts, life 2",
     "late acknowledgements": "long ago arrives",
     "hasty changes": "is asked to change the members",
+    "two newcomers": "is asked to change the members",
 }
 
 
