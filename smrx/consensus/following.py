@@ -139,6 +139,9 @@ class Following(Core):
             if self._rejoin.active and self._knows_the_newest_term():
                 self._rejoin.reached(self.term, next_index - 1)
                 if not self._rejoin.active:
+                    if not self.meta.settled:
+                        # Whom it voted for in this term it may not know. That this one leads is sure.
+                        self._vote_for(peer)
                     self.meta.set_settled()
                     self._journal.regained()
             # From this answer on others rely on this log; durable before it leaves.

@@ -147,6 +147,10 @@ class Library(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self._SyncObj__setState(FOLLOWER)
         self._SyncObj__raftLeader = None
 
+    def _vote_for(self, peer: int) -> None:
+        """Give a peer the vote of this term, whatever it was."""
+        self._SyncObj__setCurrentTerm(self.term, peer)
+
     def _lose_leader(self) -> None:
         """Stop naming a leader that was silent for too long; the library does so only once it stands itself."""
         self._SyncObj__raftLeader = None

@@ -248,7 +248,8 @@ class Leading(Electing):
         those that stay, and no vote for itself, it would refuse them its vote, too: with this leader dead, and one node
         less than a majority that has the change, nobody could ever lead.
         """
-        return self._journal.last_index if peer in self._membership.ids else self._membership_index - 1
+        settled = self._membership_index <= self.commit_index
+        return self._journal.last_index if settled or peer in self._membership.ids else self._membership_index - 1
 
     def _post_last_words(self, peer: int) -> None:
         """Tell a peer that goes that this is committed, and nothing of what follows: then it knows that it went."""

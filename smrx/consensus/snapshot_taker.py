@@ -124,13 +124,24 @@ class ForkedSnapshots:
         """Fork a child that writes the state as it is now, unless one is at it or has just failed."""
         if self._child is not None or self._clock() < self._not_before:
             return
-        memory = None if lasting or self.persistent else _memory_file()
-        reading, writing = os.pipe()
-        started = time.perf_counter()
-        with warnings.catch_warnings():
-            # Python warns of threads that hold locks; the child takes none.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+        opened: list[int] = []
+        try:
+            memory = None if lasting or self.persistent else _memory_file()
+            opened += [] if memory is None else [memory]
+            reading, writing = os.pipe()
+            opened += [reading, writing]
+            started = time.perf_counter()
+            with warnings.catch_warnings():
+                # Python warns of threads that hold locks; the child takes none.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+        except OSError as error:
+            # Too many processes or files, or no promise of memory for a second one of this size.
+            log.error("snapshot after log entry %d: no process to write it: %s", index, error.strerror)
+            self._not_before = self._clock() + _RETRY_SECONDS
+            for descriptor in opened:
+                os.close(descriptor)
+            return
         if pid == 0:
             self._be_the_child(writing, index, term, memory)
         self.last_pause_s = time.perf_counter() - started
@@ -168,6 +179,10 @@ class ForkedSnapshots:
                 self._newest = Snapshot(child.log_index, child.term, mapped(child.memory), told.checksum)
             else:
                 self._have(describe(Path(told.path)), told.kept)
+        except (OSError, SnapshotError) as error:
+            # Somebody made room by hand. The log still has everything.
+            log.error("snapshot after log entry %d: gone again: %s", child.log_index, error)
+            self._not_before = self._clock() + _RETRY_SECONDS
         finally:
             if child.memory is not None:
                 os.close(child.memory)

@@ -100,8 +100,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         clock: Callable[[], float],
         hello_seconds: float,
         silence_seconds: float,
-        greeting: Callable[[int], Body],
-        stranger: Callable[[Envelope], Body | None],
+        greeting: Callable[[int], Body] = lambda peer: Hello(),
+        stranger: Callable[[Envelope], Body | None] = lambda envelope: None,
     ) -> None:
         """Meet the replica: who it is now, how to make its promises durable, its clock and its patience.
 

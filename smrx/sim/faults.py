@@ -15,7 +15,7 @@ from smrx.sim.client import Client
 from smrx.sim.member import Member
 from smrx.sim.network import Network
 from smrx.sim.operator import Operator
-from smrx.sim.profile import CHANGES, FAULTS, Profile
+from smrx.sim.profile import CHANGES, FAULTS, LOSSES, Profile
 from smrx.sim.timeline import Timeline
 from smrx.sim.world import World
 
@@ -77,13 +77,15 @@ class Storm:
             "join": operator.join,
             "leave": operator.leave,
             "replace": operator.replace,
+            "lose a directory": self._lose_directory,
             "compact": self._compact,
             "damage": self._damage,
             "client breaks": self._client_breaks,
             "client quits": self._client_quits,
             "client is cut off": self._client_is_cut_off,
         }
-        self._choices = [(name, does[name]) for name in (*FAULTS, *CHANGES) if name in profile.faults and name in does]
+        named = [name for name in (*FAULTS, *CHANGES, *LOSSES) if name in profile.faults]
+        self._choices = [(name, does[name]) for name in named if name in does]
         if "drift" in profile.faults:
             for member in members:
                 member.rate = chance.uniform(0.97, 1.03)
@@ -259,6 +261,13 @@ class Storm:
         if self._profile.durable and self._spare() > 0 and not member.disk.spoiled:
             member.disk.tears = member.disk.spoiled = True
             self._kill(member)
+
+    def _lose_directory(self) -> None:
+        """A node dies, and its directory with it; it starts again with an empty one, and nobody is told."""
+        member = self._some_node()
+        if self._spare() > 0 and member.up and not member.disk.spoiled and member.fuse is None:
+            member.crash()
+            member.lose_directory()
 
     def _full_disk(self) -> None:
         member = self._some_node()

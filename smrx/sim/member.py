@@ -240,6 +240,14 @@ class Member(Turn):
         self._births += 1
         return self._births * (10_000 if late else 100)
 
+    def lose_directory(self) -> None:
+        """Remove everything a process that does not run has left, though others rely on it."""
+        self.disk = Disk(self._chance)
+        self.disk.spoiled = True
+        self.meta = self._parts.meta(self._born(late=self._chance.random() < 0.8))
+        self._promises.lost_memory(self.id)
+        self._timeline.note("node {} has lost its directory", self.id)
+
     def wipe(self) -> None:
         """Remove everything a process that does not run has left: the next one is another node of this number."""
         self.disk = Disk(self._chance)
@@ -280,7 +288,7 @@ class Member(Turn):
     @property
     def may_lack_memory(self) -> bool:
         """Whether it has lost what it promised to keep, or will have when it starts again."""
-        if self._profile.durable:
+        if self._profile.durable or self.disk.spoiled:
             return self.disk.spoiled
         may_die = self.fuse is not None or self.dies_at_election or self.short_before or self.short_after
         return not self.up or not self.replica.holds_log or may_die
@@ -425,7 +433,7 @@ class Member(Turn):
     def _look(self) -> None:
         """Show the checker and the reader what this node is by now."""
         replica = self.replica
-        if self._mending and replica.role != "learner":
+        if self._mending and replica.role != "learner" and self.meta.settled:
             self._mending = self.disk.spoiled = False
         self._promises.after_turn(self.id, replica, self.journal, self._world.clock())
         if replica.is_leader:

@@ -21,6 +21,8 @@ FAULTS: Final = (
 )  # fmt: skip
 #: Changes of members, drawn by themselves: only some seeds have them.
 CHANGES: Final = ("join", "leave", "replace")
+#: A directory that is lost takes promises with it that nobody can bring back: only tests switch this on.
+LOSSES: Final = ("lose a directory",)
 #: What comes from outside, or from the program itself, and what is arranged; drawn by themselves, too. mishaps.py does
 #: them.
 MISHAPS: Final = (
@@ -73,7 +75,7 @@ class Profile:
     def lines(self) -> list[str]:
         """The draw, for people."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        faults = ", ".join(name for name in (*FAULTS, *CHANGES, *MISHAPS) if name in self.faults)
+        faults = ", ".join(name for name in (*FAULTS, *CHANGES, *LOSSES, *MISHAPS) if name in self.faults)
         return [f"{name} {value}" for name, value in shown.items() if name not in {"faults", "timing"}] + [
             f"faults {faults or 'none'}"
         ]

@@ -153,3 +153,33 @@ def test_an_empty_node_counts_once_it_heard_enough_to_know_who_leads(clock: Cloc
 def test_an_empty_node_that_believes_any_leader_counts_too_early(clock: Clock) -> None:
     with pytest.raises(AssertionError, match="learner"):
         an_empty_node_hears_one_leader_alone(clock, CatchesUpWithAnybody)
+
+
+class MayVoteAgain(Replica):
+    """A node that learned keeps the vote it does not know it gave."""
+
+    def _vote_for(self, peer: int) -> None:
+        pass
+
+
+def an_empty_node_is_asked_for_a_vote_it_may_have_given(clock: Clock, replica_class: type[Replica]) -> int | None:
+    """Whom it votes for in the term of the leader it learned from."""
+    cluster = Cluster(clock, replica_class=replica_class)
+    leader = cluster.elect()
+    cluster.settle()
+    empty, other = followers(cluster, leader)
+    cluster.crash(empty.id)
+    begin_empty(cluster, empty.id)
+    cluster.run_until(lambda: empty.meta.settled)
+    # Of the election before: an echo.
+    cluster.say(other.id, empty.id, RequestVote(100, empty.replica.term - 1))
+    assert leader.replica.is_leader
+    return {leader.id: leader.id, other.id: None}.get(empty.meta.vote or 0)
+
+
+def test_an_empty_node_votes_for_nobody_in_the_term_of_the_leader_it_learned_from(clock: Clock) -> None:
+    assert an_empty_node_is_asked_for_a_vote_it_may_have_given(clock, Replica) is not None
+
+
+def test_an_empty_node_that_keeps_its_vote_may_give_it_twice(clock: Clock) -> None:
+    assert an_empty_node_is_asked_for_a_vote_it_may_have_given(clock, MayVoteAgain) is None

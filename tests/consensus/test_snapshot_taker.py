@@ -1,8 +1,10 @@
 """Snapshots by a forked child: of the state as it was, without waiting, whatever becomes of the child."""
 
 import contextlib
+import errno
 import gc
 import os
+import shutil
 import signal
 import socket
 import time
@@ -146,6 +148,54 @@ def test_a_child_that_is_killed_leaves_nothing_and_the_next_one_is_taken(tmp_pat
     wait(store)
     assert store.stored is not None
     assert store.stored.log_index == 11
+
+
+@pytest.mark.parametrize("call", ["pipe", "fork"])
+def test_a_system_that_grants_no_process_costs_the_snapshot_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    now = 0.0
+    files = SnapshotFiles(tmp_path, cluster="alpha", node_id=1)
+    store = ForkedSnapshots(Source(), files, persistent=False, clock=lambda: now)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        before = len(os.listdir("/dev/fd"))
+        store.begin(10, 1, lasting=False)
+        assert len(os.listdir("/dev/fd")) == before
+        assert (store.pending_index, store.newest()) == (None, None)
+    store.begin(10, 1, lasting=False)
+    assert store.pending_index is None, "not at every turn"
+    now += 60
+    store.begin(11, 1, lasting=False)
+    wait(store)
+    newest = store.newest()
+    assert newest is not None
+    assert newest.index == 11
+
+
+def test_one_that_somebody_removed_before_it_was_seen_ends_nobody(tmp_path: Path) -> None:
+    now = 0.0
+    source = Source()
+    files = SnapshotFiles(tmp_path, cluster="alpha", node_id=1)
+    store = ForkedSnapshots(source, files, persistent=True, clock=lambda: now)
+    store.begin(10, 1)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (tmp_path / "snapshot-0" / "COMPLETE").exists():
+        assert time.monotonic() < deadline, "the child never wrote anything"
+        time.sleep(0.001)
+    shutil.rmtree(tmp_path / "snapshot-0")
+    wait(store)
+    assert store.newest() is None
+    assert store.oldest_index() == 0
+    now += 60
+    store.begin(11, 1)
+    wait(store)
+    newest = store.newest()
+    assert newest is not None
+    assert newest.index == 11
 
 
 def test_a_disk_without_room_costs_the_snapshot_and_nothing_else(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from smrx.config import NodeConfig
-from smrx.consensus import NotLeader, Replica, disk_journal
+from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, disk_journal
 from smrx.consensus.disk_journal import DiskJournal
 from smrx.consensus.membership import Membership, MembershipError, encode
 from smrx.consensus.messages import Envelope
@@ -221,3 +221,10 @@ class ForgetsVotesAndLives(ForgetsVotes):
     def begin(self) -> None:
         super().begin()
         self._life = 1
+
+
+class VotesEmpty(Replica):
+    """An empty node takes its cluster file at its word: it never promised anything, and has a vote."""
+
+    def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
+        return meta.joined and journal.lost

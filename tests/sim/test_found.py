@@ -106,6 +106,20 @@ def split_votes(drawn: Profile) -> Profile:
     )
 
 
+def lost_directories(drawn: Profile) -> Profile:
+    """Nodes that begin again with an empty directory, under their old number, and parts that do not hear each other."""
+    return replace(
+        drawn,
+        nodes=3,
+        spares=0,
+        durable=True,
+        early=False,
+        fault_seconds=0.08,
+        order_seconds=0.05,
+        faults=frozenset({"lose a directory", "isolate", "isolate the leader", "crash the leader"}),
+    )
+
+
 def some_mishap(name: str) -> Focus:
     """A small storm, and one kind of mishap as often as there may be."""
 
@@ -303,6 +317,14 @@ FOUND = [
         "a majority commits|progress",
         changing_members,
     ),
+    Fault(
+        "",
+        "votes with an empty directory",
+        REAL.but(replica=broken.VotesEmpty),
+        40,
+        "one state|log agreement|a majority|acknowledged stays|one leader|progress",
+        lost_directories,
+    ),
     Fault("", "ends too early", REAL.but(replica=broken.EndsTooEarly), 10, "members stay", leaving_members),
     Fault(
         "",
@@ -342,7 +364,7 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
         small_messages, lagging_followers, slow_transfers, contested_elections, changing_members, leaving_members,
-        large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes,
+        large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
     ):  # fmt: skip
         for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
