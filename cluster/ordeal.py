@@ -276,10 +276,10 @@ class _Venue:
     """The venue's own client, with a history like any other."""
 
     def __init__(self, field: Field, listener: Listener) -> None:
-        self.config = field.config
+        self.config = field.client_config
         with listener.open() as (descriptor, self.stream):
             self._descriptor = os.dup(descriptor)
-        self._client = Client(field.config, account=0, timeout=_SETUP_SECONDS)
+        self._client = Client(self.config, account=0, timeout=_SETUP_SECONDS)
         self._historian = Historian(self._client, Speaker(self._descriptor))
 
     def set_up(self, accounts: list[int]) -> None:

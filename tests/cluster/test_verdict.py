@@ -160,6 +160,7 @@ def test_a_run_that_went_well_is_judged_well(told: Tale) -> None:
     assert (judged.answered, judged.asked) == (setup + ORDERS, setup + ORDERS + 2)
     assert (judged.unknown, judged.unknown_applied) == (2, 1)
     assert (judged.terms_led, judged.lives, judged.entries) == (2, 4, len(tale.nodes[1]))
+    assert judged.longest_silence_s == 2e-9  # Between two answers there is always one question.
     last = tale.nodes[1][-1]
     digest = ExchangeMachine(1024, 1024)
     for word in tale.nodes[1]:
