@@ -47,6 +47,8 @@ def bridge(nodes: Sequence[int], chance: random.Random) -> list[Pair]:
 def named(nodes: Sequence[int], pairs: Sequence[Pair]) -> str:
     """Links as people say it."""
     found = set(pairs)
+    if all(one not in nodes for one, _ in pairs):
+        return f"clients' links to node{'s' * (len(pairs) > 1)} {', '.join(str(node) for _, node in pairs)}"
     if found == set(between(nodes)):
         return "all links"
     for node in nodes:

@@ -21,6 +21,8 @@ from smrx.local import LocalCluster
 
 #: The folder that holds the packages `cluster` and `smrx`.
 _ROOT: Final = Path(__file__).resolve().parent.parent
+#: In the place of a node's number.
+CLIENTS: Final = 0
 NODE: Final = ("cluster.tap",)
 #: Small, so that a run of a minute takes many snapshots and compacts its log as often.
 LIMITS: Final = Limits(snapshot_commands=2_000, compaction_entries=400)
@@ -50,14 +52,32 @@ class Field(LocalCluster):
         self.lives: list[Life] = []
         self._listener = listener
         self._program = tuple(program)
+        self._linked = False
         self.node_ids = [node.id for node in self.config.nodes]
         ports = {node.id: node.port for node in self.config.nodes}
         self.pairs: list[Pair] = [(one, other) for one in ports for other in ports if one != other]
-        self.links = Links({pair: ports[pair[1]] for pair in self.pairs})
+        #: What clients say to each node, and hear from it.
+        self.entries: list[Pair] = [(CLIENTS, node) for node in ports]
+        entries = {(CLIENTS, node.id): _port(node.orders_address) for node in self.config.nodes}
+        self.links = Links({pair: ports[pair[1]] for pair in self.pairs} | entries)
+        #: The cluster as its clients know it.
+        self.client_config = self.config
+        self.client_path = self.directory / "clients.toml"
+
+    def __enter__(self) -> "Field":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
 
     def start(self) -> None:
         """As LocalCluster; and give each node a file in which the others stand behind proxies."""
         self.links.__enter__()
+        self._linked = True
+        self.client_config = msgspec.structs.replace(self.config, nodes=tuple(map(self._with_entry, self.config.nodes)))
+        self.client_path.write_text(dump(self.client_config), encoding="utf-8")
         for node in self.config.nodes:
             self._file_of(node.id).write_text(dump(self._seen_by(node)), encoding="utf-8")
         super().start()
@@ -65,11 +85,9 @@ class Field(LocalCluster):
     def stop(self, timeout: float = 10.0) -> None:
         """As LocalCluster, and end the proxies."""
         super().stop(timeout)
-        if not self._stopped:
-            self._stopped = True
+        if self._linked:
+            self._linked = False
             self.links.__exit__(None, None, None)
-
-    _stopped = False
 
     def start_node(self, node_id: int, *options: str) -> None:
         """As LocalCluster, with a pipe for what it applies; `lives` has it."""
@@ -78,6 +96,7 @@ class Field(LocalCluster):
             self._processes[node_id] = subprocess.Popen(
                 [
                     *(sys.executable, "-m", *self._program, str(descriptor)),
+                    self.client_config.node(node_id).orders_address,
                     *("--config", str(self._file_of(node_id)), "node", "--id", str(node_id), *options),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -92,12 +111,17 @@ class Field(LocalCluster):
         lines = self.log_path(node_id).read_text(errors="replace").splitlines()
         return lines[-1] if lines else ""
 
+    def _with_entry(self, node: NodeConfig) -> NodeConfig:
+        return msgspec.structs.replace(node, orders_port=self.links.port((CLIENTS, node.id)))
+
     def _file_of(self, node_id: int) -> Path:
         return self.directory / f"cluster-of-node-{node_id}.toml"
 
     def _seen_by(self, me: NodeConfig) -> Config:
         nodes = tuple(
-            node if node.id == me.id else msgspec.structs.replace(node, port=self.links.port((me.id, node.id)))
+            node
+            if node.id == me.id
+            else msgspec.structs.replace(self._with_entry(node), port=self.links.port((me.id, node.id)))
             for node in self.config.nodes
         )
         return msgspec.structs.replace(self.config, nodes=nodes)
@@ -130,7 +154,7 @@ class Crowd:
             self.streams.append(stream)
             self._processes[account] = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "cluster.trader", "--config", str(self._field.config_path)),
+                    *(sys.executable, "-m", "cluster.trader", "--config", str(self._field.client_path)),
                     *("--account", str(account), "--seed", str(seed), "--patience", str(patience_s)),
                     *("--descriptor", str(descriptor)),
                 ],
@@ -167,6 +191,10 @@ class Crowd:
                 said = (self._field.directory / f"trader-{account}.log").read_text(errors="replace").splitlines()
                 return f"trader {account} ended with {process.returncode}: {said[-1] if said else 'it said nothing'}"
         return None
+
+
+def _port(address: str) -> int:
+    return int(address.rsplit(":", 1)[1])
 
 
 def environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Final
 from cluster import cuts
 from cluster.caretaker import LOOK_SECONDS, STOP_SECONDS, Caretaker
 from cluster.damage import damage
-from cluster.field import Crowd, Field
+from cluster.field import CLIENTS, Crowd, Field
 from cluster.links import HEALTHY, Fate, Mode, Pair
 from cluster.plan import Fault, Step
 from smrx.client.asker import Ask
@@ -39,7 +39,7 @@ class Nemesis(Caretaker):
         self.done: dict[Fault, int] = {}
         self.skipped = 0
         self._crowd = crowd
-        self._fates: dict[Pair, dict[int, Fate]] = {pair: {} for pair in field.pairs}
+        self._fates: dict[Pair, dict[int, Fate]] = {pair: {} for pair in field.pairs + field.entries}
         self._numbers = itertools.count()
         self._do: dict[Fault, Callable[[Step, random.Random], str | None]] = {
             Fault.KILL_LEADER: lambda step, chance: self._kill([self.leader()], step),
@@ -61,6 +61,8 @@ class Nemesis(Caretaker):
             Fault.CUT_ONE: lambda step, chance: self._cut([chance.choice(field.pairs)], step, chance),
             Fault.SLOW: lambda step, chance: self._slow(step, chance, Fate(delay_s=chance.uniform(0.01, 0.3))),
             Fault.NARROW: lambda step, chance: self._slow(step, chance, Fate(bytes_per_s=chance.uniform(2e4, 5e5))),
+            Fault.CUT_CLIENTS: self._cut_clients,
+            Fault.SLOW_CLIENTS: self._slow_clients,
             Fault.HAND_OVER: self._hand_over,
             Fault.SNAPSHOT: self._snapshot,
             Fault.FORGET: self._forget,
@@ -201,6 +203,19 @@ class Nemesis(Caretaker):
         what = f"{1000 * fate.delay_s:.0f} ms later" if fate.delay_s else f"at {fate.bytes_per_s / 1000:.0f} kB/s"
         return f"{cuts.named(self.nodes, slowed)} {what} for {step.lasts_s:.2f} s"
 
+    def _cut_clients(self, step: Step, chance: random.Random) -> str | None:
+        """Between clients and the leader, or some node, or all of them."""
+        leader = self.leader()
+        cut = chance.choice(
+            ([(CLIENTS, leader or self.nodes[0])], [chance.choice(self.field.entries)], self.field.entries)
+        )
+        return self._cut(cut, step, chance)
+
+    def _slow_clients(self, step: Step, chance: random.Random) -> str | None:
+        fate = Fate(delay_s=chance.uniform(0.01, 0.5))
+        self.after(step.lasts_s, self._set(self.field.entries, fate))
+        return f"{1000 * fate.delay_s:.0f} ms later for {step.lasts_s:.2f} s"
+
     # What one fault alone does not do
 
     def _forget(self, step: Step, chance: random.Random) -> str | None:
@@ -266,7 +281,7 @@ class Nemesis(Caretaker):
 
     def _fill_disk(self, step: Step, chance: random.Random) -> str | None:
         found = self.steady()
-        if not found:
+        if not found or not hasattr(resource, "prlimit"):
             return None
         node = chance.choice(found)
         # What a full disk is to a process: no byte can be written beyond some place, of its journal first of all.

@@ -17,7 +17,7 @@ from typing import Final
 
 from cluster.field import NODE, Crowd, Field
 from cluster.nemesis import Nemesis
-from cluster.plan import Durability, draw
+from cluster.plan import Durability, Fault, draw
 from cluster.proof import FAILURES, equal_logs
 from cluster.streams import Listener, Speaker, Stream
 from cluster.trader import Historian
@@ -25,6 +25,8 @@ from cluster.verdict import Judged, judge
 from smrx.client import Client
 from smrx.client.asker import Ask, asker
 from smrx.client.errors import ClientError
+from smrx.config import Config
+from smrx.consensus.snapshot_files import SnapshotError
 from smrx.node.history import open_history, verify_history
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
@@ -39,6 +41,10 @@ _ASK_SECONDS: Final = 0.3
 _SETUP_SECONDS: Final = 60.0
 _EQUAL_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 90.0
+#: Some clusters in memory lose a majority in the end; and for so long nobody may lead then.
+_LAST_ACT_EVERY: Final = 3
+_STANDING_SECONDS: Final = 4.0
+_WAITING_FOR_STATE: Final = "waiting for a majority that holds state"
 #: A machine on which more processes want to run than it has cores is that much slower, up to here.
 _SLOWEST: Final = 10.0
 
@@ -98,14 +104,17 @@ def endure(
         _Ordeal(outcome, folder, program, note).go()
     except (Violation, *FAILURES) as failure:
         outcome.failure = str(failure)
-        outcome.kept = folder
-        note(f"VIOLATION: {failure}")
-        (folder / "timeline.txt").write_text("\n".join([outcome.command, *outcome.timeline]) + "\n", encoding="utf-8")
-    except BaseException:
+    except Exception as error:  # noqa: BLE001 (a bug anywhere is a verdict, too, and its logs are wanted)
+        outcome.failure = f"an exception where none may be: {error!r}"
+    except KeyboardInterrupt:
         shutil.rmtree(folder)
         raise
-    else:
+    if outcome.failure is None:
         shutil.rmtree(folder)
+    else:
+        outcome.kept = folder
+        note(f"VIOLATION: {outcome.failure}")
+        (folder / "timeline.txt").write_text("\n".join([outcome.command, *outcome.timeline]) + "\n", encoding="utf-8")
     return outcome
 
 
@@ -126,13 +135,15 @@ class _Ordeal:
                 histories = self._play(field, listener, ask)
                 ends = equal_logs(ask, field.node_ids, _EQUAL_SECONDS)
                 self._check_statuses(field, ask)
+                if outcome.durability == "memory" and outcome.seed % _LAST_ACT_EVERY == 0:
+                    self._lose_majority(field, ask)
             for life in field.lives:
                 life.stream.ended.wait(_ANSWER_SECONDS)
             for stream in histories:
                 stream.ended.wait(_ANSWER_SECONDS)
             checker, outcome.judged = judge(field.lives, histories)
             for node in field.node_ids:
-                checker.ends(node, (ends.sequence, ends.state_hash), ends.log_digest)
+                checker.stands(node, ends.applied_index, (ends.sequence, ends.state_hash), ends.log_digest)
             self._check_files(field, checker)
 
     def _play(self, field: Field, listener: Listener, ask: Ask) -> list[Stream]:
@@ -210,21 +221,65 @@ class _Ordeal:
             if "Traceback" in field.log_path(node).read_text(errors="replace"):
                 raise Violation(f"node {node}: a traceback in {field.log_path(node)}")
             if field.config.durability == "disk":
-                with open_history(field.config, node) as history:
-                    verified = verify_history(history)
-                if verified.faults:
-                    raise Violation(f"one state: node {node}: {verified.faults[0]}")
-                checker.restored(node, (verified.sequence, verified.state_hash))
+                self._check_disk(field.config, node, checker)
+
+    def _lose_majority(self, field: Field, ask: Ask) -> None:
+        """The last act of some clusters in memory: more than a minority forgets at once, and they have to stand still.
+
+        Nobody may lead or acknowledge anything any more, and somebody has to say why.
+        """
+        chance = random.Random(self._outcome.seed)
+        victims = chance.sample(field.node_ids, len(field.node_ids) // 2 + 1)
+        for node in victims:
+            field.process(node).kill()
+        for node in victims:
+            field.process(node).wait()
+            field.start_node(node)
+        self._say(f"SIGKILL for nodes {', '.join(map(str, sorted(victims)))} at once: a majority has lost its memory")
+
+        def all_say_it() -> bool:
+            statuses = field.statuses()
+            return len(statuses) == len(field.node_ids) and any(
+                status.waiting == _WAITING_FOR_STATE for status in statuses.values()
+            )
+
+        field.wait_for(all_say_it, _SETUP_SECONDS, f"a node that says it is {_WAITING_FOR_STATE}")
+        with Client(field.config, account=_PROBE, timeout=_STANDING_SECONDS) as client:
+            try:
+                client.submit(workload.orders(chance, _PROBE, 1))
+            except ClientError:
+                pass
+            else:
+                raise Violation("a majority lost its memory, and an order was acknowledged all the same")
+        leader = field.leader()
+        if leader is not None:
+            raise Violation(f"a majority lost its memory, and node {leader} leads all the same")
+        self._say("they stand still and say so")
+
+    def _check_disk(self, config: Config, node: int, checker: Checker) -> None:
+        """What a disk leads to is a state of the log."""
+        try:
+            with open_history(config, node) as history:
+                verified = verify_history(history)
+        except SnapshotError as error:
+            # An old one that was damaged on purpose, and was not needed since.
+            if Fault.DAMAGE not in self._outcome.faults:
+                raise Violation(f"files: node {node}: {error}") from None
+            self._say(f"a damaged snapshot of node {node} is there still: {error}")
+            return
+        if verified.faults:
+            raise Violation(f"one state: node {node}: {verified.faults[0]}")
+        checker.restored(node, (verified.sequence, verified.state_hash))
 
 
 class _Venue:
     """The venue's own client, with a history like any other."""
 
     def __init__(self, field: Field, listener: Listener) -> None:
-        self.config = field.config
+        self.config = field.client_config
         with listener.open() as (descriptor, self.stream):
             self._descriptor = os.dup(descriptor)
-        self._client = Client(field.config, account=0, timeout=_SETUP_SECONDS)
+        self._client = Client(self.config, account=0, timeout=_SETUP_SECONDS)
         self._historian = Historian(self._client, Speaker(self._descriptor))
 
     def set_up(self, accounts: list[int]) -> None:

@@ -34,6 +34,8 @@ class Fault(StrEnum):
     CUT_ONE = "cut one link"
     SLOW = "slow links"
     NARROW = "narrow links"
+    CUT_CLIENTS = "cut clients"
+    SLOW_CLIENTS = "slow clients"
     HAND_OVER = "hand over"
     SNAPSHOT = "snapshot"
     FORGET = "lag, forget, cut off"
@@ -61,6 +63,8 @@ _WEIGHTS: Final[Mapping[Fault, int]] = {
     Fault.CUT_ONE: 4,
     Fault.SLOW: 4,
     Fault.NARROW: 3,
+    Fault.CUT_CLIENTS: 6,
+    Fault.SLOW_CLIENTS: 3,
     Fault.HAND_OVER: 5,
     Fault.SNAPSHOT: 6,
     Fault.FORGET: 4,

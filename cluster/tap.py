@@ -1,7 +1,8 @@
-"""A node that says what it applies: `python -m cluster.tap DESCRIPTOR ...` is `smrx ...`, with a pipe to its judge.
+"""A node that says what it applies: `python -m cluster.tap DESCRIPTOR ADDRESS ...` is `smrx ...` with a voice.
 
-The node is the one users run; two of its classes are given a voice. What it applied is said before any answer to it can
-leave, so nothing a client was told is missing from what was said, however the node dies.
+The node is the one users run; two of its classes speak into the pipe DESCRIPTOR, and its clients are told ADDRESS for
+order entry, where their proxy is. What it applied is said before any answer to it can leave, so nothing a client was
+told is missing from what was said, however the node dies.
 """
 
 import os
@@ -28,8 +29,11 @@ class Said(IntEnum):
     LEADS = 3
 
 
-def give_a_voice(speaker: Speaker) -> None:
-    """Let every node made from now on in this process say what it does."""
+def give_a_voice(arguments: list[str]) -> list[str]:
+    """Let every node made from now on in this process say what it does; return the arguments of `smrx`."""
+    descriptor, address, *rest = arguments
+    os.set_inheritable(int(descriptor), False)
+    speaker = Speaker(int(descriptor))
 
     class TappedMachine(ExchangeMachine):
         def apply(self, log_index: int, term: int, entry: bytes) -> None:
@@ -54,17 +58,17 @@ def give_a_voice(speaker: Speaker) -> None:
                 if term is not None:
                     speaker.say(Said.LEADS, term)
 
+        def _order_address(self, node_id: int) -> str | None:
+            return address if node_id == self.me.id else super()._order_address(node_id)
+
     names: Any = reactor
     names.ExchangeMachine, names.Node = TappedMachine, TappedNode
+    return rest
 
 
 def main() -> None:
     """Speak into the descriptor that was inherited, and be `smrx`."""
-    descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)
-    give_a_voice(Speaker(descriptor))
-    sys.argv = ["smrx", *sys.argv[2:]]
-    cli.main()
+    cli.main(give_a_voice(sys.argv[1:]))
 
 
 if __name__ == "__main__":

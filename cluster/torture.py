@@ -122,7 +122,8 @@ def _print(outcome: Outcome, watched: bool) -> None:
         f"{judged.commands:,} commands in {judged.entries:,} log entries of {judged.terms_led} terms, applied alike in "
         f"{judged.lives} lives of nodes; {judged.asked:,} requests, {judged.answered:,} answered, each applied once; "
         f"{judged.unknown:,} of unknown fate, {judged.unknown_applied:,} of them applied, once; an order went through "
-        f"{outcome.recovery_s:.2f} s after the repair ({outcome.allowed_s:.1f} s allowed)"
+        f"{outcome.recovery_s:.2f} s after the repair ({outcome.allowed_s:.1f} s allowed); longest silence for all "
+        f"clients {judged.longest_silence_s:.1f} s"
     )
 
 

@@ -37,6 +37,8 @@ class Judged(NamedTuple):
     unknown_applied: int
     terms_led: int
     lives: int
+    #: The longest time in which no client was answered anything.
+    longest_silence_s: float
 
 
 class _Entry(NamedTuple):
@@ -90,6 +92,7 @@ def judge(lives: Sequence[Life], histories: Sequence[Stream]) -> tuple[Checker, 
         unknown_applied=unknown_applied,
         terms_led=terms,
         lives=len(lives),
+        longest_silence_s=_longest_silence_s(client_words),
     )
 
 
@@ -107,6 +110,11 @@ def _tell_asked(checker: Checker, words: Iterable[Record]) -> set[tuple[int, int
         elif record.kind == Told.ANSWERED:
             floor = max(floor, int(np.frombuffer(record.body, OUTCOME)["sequence"].max()))
     return asked
+
+
+def _longest_silence_s(words: Iterable[Record]) -> float:
+    times = [record.first for record in words if record.kind == Told.ANSWERED]
+    return max((after - before for before, after in pairwise(times)), default=0) / 1e9
 
 
 def _answered(words: Iterable[Record]) -> set[tuple[int, int]]:

@@ -45,6 +45,7 @@ class Checker:
         #: index -> (term, entry), and what the replay made of it.
         self._log: dict[int, tuple[int, bytes]] = {}
         self._results: dict[int, tuple[int, int, bytes]] = {}
+        self._digests: dict[int, int] = {}
         self._hashes: dict[int, int] = {0: self._replay.position()[1]}
         self._last_index = 0
         self._leaders: dict[int, int] = {}
@@ -102,6 +103,7 @@ class Checker:
         (applied,) = self._replay.take_applied()
         outcomes = applied.outcomes.tobytes()
         self._results[index] = (applied.sequence, applied.state_hash, outcomes)
+        self._digests[index] = self._replay.log_digest
         self._hashes[applied.sequence] = applied.state_hash
         self._follow_sessions(index, batches.decode(entry).commands, applied.outcomes)
 
@@ -247,12 +249,17 @@ class Checker:
             if faults:
                 raise Violation(f"engine: {name}: {faults[0]}")
 
-    def ends(self, node: int, position: tuple[int, int], log_digest: int) -> None:
-        """A node says where it is at the end, when all of them have everything."""
-        if position != self._replay.position():
-            raise Violation(f"one state: node {node} ends at {position}, the replay at {self._replay.position()}")
-        if log_digest != self._replay.log_digest:
-            raise Violation(f"log agreement: the log digest of node {node} is not the replay's")
+    def stands(self, node: int, index: int, position: tuple[int, int], log_digest: int) -> None:
+        """A node, asked from outside, says where it is after the log up to an entry."""
+        last = max((known for known in self._log if known <= index), default=0)
+        sequence, state_hash, _ = self._results[last]
+        if position != (sequence, state_hash):
+            raise Violation(
+                f"one state: after entry {index} node {node} stands at command {position[0]} with state hash "
+                f"{position[1]:016x}, the replay at {sequence} with {state_hash:016x}"
+            )
+        if log_digest != self._digests[last]:
+            raise Violation(f"log agreement: the log digest of node {node} after entry {index} is not the replay's")
 
     def check_hashes(self, node: int, machine: ExchangeMachine) -> None:
         """The state hashes at every sequence this node remembers are those of the replay."""

@@ -1,11 +1,9 @@
-"""A node that is broken on purpose: `python -m tests.cluster.broken_node HOW DESCRIPTOR ...`, else as cluster.tap."""
+"""A node that is broken on purpose: `python -m tests.cluster.broken_node HOW ...`, else as cluster.tap."""
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from cluster.streams import Speaker
 from cluster.tap import give_a_voice
 from smrx import cli
 from smrx.consensus import core
@@ -33,12 +31,10 @@ WAYS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Be a node, but for one thing."""
-    how, descriptor, *arguments = sys.argv[1:]
-    os.set_inheritable(int(descriptor), False)
-    give_a_voice(Speaker(int(descriptor)))
+    how, *arguments = sys.argv[1:]
+    rest = give_a_voice(arguments)
     WAYS[how]()
-    sys.argv = ["smrx", *arguments]
-    cli.main()
+    cli.main(rest)
 
 
 if __name__ == "__main__":

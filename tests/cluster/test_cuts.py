@@ -39,4 +39,5 @@ def test_links_are_named_by_their_shape() -> None:
     assert cuts.named(NODES, cuts.said_by(NODES, 4)) == "what node 4 says"
     assert cuts.named(NODES, cuts.heard_by(NODES, 5)) == "what node 5 hears"
     assert cuts.named(NODES, [(1, 2)]) == "link 1-2"
+    assert cuts.named(NODES, [(0, 2), (0, 3)]) == "clients' links to nodes 2, 3"
     assert cuts.named(NODES, [(1, 2), (2, 1)]) == "links 1-2, 2-1"

@@ -160,15 +160,20 @@ def test_a_run_that_went_well_is_judged_well(told: Tale) -> None:
     assert (judged.answered, judged.asked) == (setup + ORDERS, setup + ORDERS + 2)
     assert (judged.unknown, judged.unknown_applied) == (2, 1)
     assert (judged.terms_led, judged.lives, judged.entries) == (2, 4, len(tale.nodes[1]))
+    assert judged.longest_silence_s == 2e-9  # Between two answers there is always one question.
     last = tale.nodes[1][-1]
     digest = ExchangeMachine(1024, 1024)
     for word in tale.nodes[1]:
         digest.apply(word.index, word.term, word.entry)
-    checker.ends(1, (last.sequence, last.state_hash), digest.log_digest)
-    with pytest.raises(Violation, match="one state: node 2 ends at"):
-        checker.ends(2, (last.sequence, last.state_hash ^ 1), digest.log_digest)
+    # An entry that only marks a term may follow.
+    for index in (last.index, last.index + 1):
+        checker.stands(1, index, (last.sequence, last.state_hash), digest.log_digest)
+    with pytest.raises(Violation, match=r"one state: after entry .* node 2 stands at command"):
+        checker.stands(2, last.index, (last.sequence, last.state_hash ^ 1), digest.log_digest)
+    with pytest.raises(Violation, match=r"one state: after entry .* node 2 stands at command"):
+        checker.stands(2, last.index - 1, (last.sequence, last.state_hash), digest.log_digest)
     with pytest.raises(Violation, match="log agreement: the log digest of node 3"):
-        checker.ends(3, (last.sequence, last.state_hash), digest.log_digest ^ 1)
+        checker.stands(3, last.index, (last.sequence, last.state_hash), digest.log_digest ^ 1)
 
 
 def lose_an_acknowledged_one(tale: Tale) -> None:

@@ -25,7 +25,7 @@ def test_a_minute_of_torture_breaks_nothing() -> None:
     assert [ordeal["durability"] for ordeal in found["ordeals"]] == ["memory", "disk"]
     for ordeal in found["ordeals"]:
         assert sum(ordeal["faults"].values()) > 3
-        assert ordeal["judged"]["answered"] > 50
+        assert ordeal["judged"]["answered"] > 20
         assert ordeal["recovery_s"] <= ordeal["allowed_s"]
 
 
