@@ -78,13 +78,14 @@ def plant(book: Record, levels: Array, nodes: Array, pool: Record, slot: Any) ->
     """Put a level that is not the first into the tree and between its neighbours."""
     level = levels[slot]
     key = np.uint64(level.price)
-    bit = highest_bit(key ^ np.uint64(levels[nearest(nodes, book.root, key)].price))
-    parent = NIL
-    reference = book.root
-    while not is_leaf(reference) and nodes[reference].bit > bit:
-        parent = reference
-        node = nodes[reference]
-        reference = node.one if (key & node.bit) != U0 else node.zero
+    near = nearest(nodes, book.root, key)
+    bit = highest_bit(key ^ np.uint64(levels[near].price))
+    # Up from there again: a price is seldom far from the others.
+    reference = np.uint32(near | LEAF)
+    parent = levels[near].parent
+    while parent != NIL and nodes[parent].bit < bit:
+        reference = parent
+        parent = nodes[parent].parent
     # The new price is above, or below, every price under `reference`; the nearest of them is its neighbour.
     above = (key & bit) != U0
     edge = reference
