@@ -122,7 +122,10 @@ def nothing_more(command: Record, account: Any) -> Any:
 @inlined
 def needs_no_request(kind: Any) -> Any:
     """Whether a kind stands outside of the requests of a session."""
-    return kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
+    # The first comparison is enough for all that orders are about.
+    return kind >= CommandKind.OPEN_SESSION and (
+        kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
+    )
 
 
 @inlined
