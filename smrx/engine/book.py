@@ -78,13 +78,14 @@ def plant(book: Record, levels: Array, nodes: Array, pool: Record, slot: Any) ->
     """Put a level that is not the first into the tree and between its neighbours."""
     level = levels[slot]
     key = np.uint64(level.price)
-    bit = highest_bit(key ^ np.uint64(levels[nearest(nodes, book.root, key)].price))
-    parent = NIL
-    reference = book.root
-    while not is_leaf(reference) and nodes[reference].bit > bit:
-        parent = reference
-        node = nodes[reference]
-        reference = node.one if (key & node.bit) != U0 else node.zero
+    near = nearest(nodes, book.root, key)
+    bit = highest_bit(key ^ np.uint64(levels[near].price))
+    # Up from there again: a price is seldom far from the others.
+    reference = np.uint32(near | LEAF)
+    parent = levels[near].parent
+    while parent != NIL and nodes[parent].bit < bit:
+        reference = parent
+        parent = nodes[parent].parent
     # The new price is above, or below, every price under `reference`; the nearest of them is its neighbour.
     above = (key & bit) != U0
     edge = reference
@@ -219,16 +220,17 @@ def append(state: Tables, at: Any, slot: Any) -> None:
 
 
 @inlined
-def unlink(state: Tables, level: Record, order: Record) -> None:
+def unlink(state: Tables, level: Record, slot: Any) -> None:
     """Take an order out of the links of its queue."""
-    if order.before == NIL:
-        level.first = order.next
-    else:
-        state.orders[order.before].next = order.next
-    if order.next == NIL:
-        level.last = order.before
-    else:
-        state.orders[order.next].before = order.before
+    orders = state.orders
+    before = orders[slot].before
+    following = orders[slot].next
+    # Without a branch, as nobody can guess where in its queue an order stands: one that has no neighbour is linked to
+    # itself, which nobody sees.
+    orders[before if before != NIL else slot].next = following
+    orders[following if following != NIL else slot].before = before
+    level.first = following if before == NIL else level.first
+    level.last = before if following == NIL else level.last
 
 
 @inlined
@@ -255,7 +257,7 @@ def dequeue(state: Tables, slot: Any) -> None:
     order = state.orders[slot]
     level = state.levels[order.level]
     book = state.books[level.book]
-    unlink(state, level, order)
+    unlink(state, level, slot)
     level.orders = np.uint32(level.orders - 1)
     level.quantity -= visible(order)
     book.orders = np.uint32(book.orders - 1)
@@ -272,5 +274,5 @@ def refresh_iceberg(state: Tables, slot: Any) -> None:
     level = state.levels[order.level]
     order.shown = np.uint32(min(display_of(order), order.quantity - order.cum))
     level.quantity += np.int64(order.shown)
-    unlink(state, level, order)
+    unlink(state, level, slot)
     append(state, order.level, slot)

@@ -168,9 +168,9 @@ def administer(state: Tables, command: Record, outcome: Record, events: Array) -
 @inlined
 def worst_case(state: Tables, command: Record, reason: Any, space: Any) -> Any:
     """The most events the own step of a command can cause."""
-    if reason == Reason.NONE:
+    kind = command.kind
+    if reason == Reason.NONE and kind != CommandKind.CANCEL:
         turn = state.turn[0]
-        kind = command.kind
         if kind == CommandKind.PLACE:
             return events_of_place(state, command, space)
         if kind == CommandKind.REPLACE:

@@ -66,8 +66,14 @@ def unused_extra_set(command: Record) -> Any:
 
 
 @inlined
+def unused_by_cancel_set(command: Record) -> Any:
+    """Whether a CANCEL says more than which order."""
+    return order_bytes_used(command) or command.side != 0 or command.instrument != 0 or price_or_lots_used(command)
+
+
+@inlined
 def unused_fields_set(command: Record) -> Any:
-    """Whether a field that has no meaning for the kind is not 0."""
+    """Whether a field that has no meaning for the kind, neither PLACE nor CANCEL, is not 0."""
     kind = command.kind
     if kind == CommandKind.ADD_INSTRUMENT:
         return (command.side | command.order_type | command.tif) != 0
@@ -75,8 +81,6 @@ def unused_fields_set(command: Record) -> Any:
         return command.side != 0
     if command.reserved != 0:
         return True
-    if kind == CommandKind.PLACE:
-        return unused_extra_set(command)
     if kind == CommandKind.OPEN_SESSION:
         return (command.order_type | command.tif | command.stp) != 0 or nothing_more(command, True)
     if order_bytes_used(command):
@@ -92,8 +96,6 @@ def unused_fields_set(command: Record) -> Any:
         )
     if command.side != 0:
         return True
-    if kind == CommandKind.CANCEL:
-        return command.instrument != 0 or price_or_lots_used(command)
     if kind == CommandKind.REPLACE:
         return command.instrument != 0
     if kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
@@ -120,7 +122,10 @@ def nothing_more(command: Record, account: Any) -> Any:
 @inlined
 def needs_no_request(kind: Any) -> Any:
     """Whether a kind stands outside of the requests of a session."""
-    return kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
+    # The first comparison is enough for all that orders are about.
+    return kind >= CommandKind.OPEN_SESSION and (
+        kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
+    )
 
 
 @inlined
@@ -141,25 +146,35 @@ def malformed_order(command: Record) -> Any:
 
 @inlined
 def malformed(command: Record) -> Any:
-    """What is wrong with a command whatever the state, or NONE."""
+    """What is wrong with a command whatever the state, or NONE. The kinds that come most often are asked for first."""
+    kind = command.kind
+    if kind == CommandKind.PLACE:
+        if command.reserved != 0 or unused_extra_set(command):
+            return Reason.RESERVED_NOT_ZERO
+        return malformed_order(command)
+    if kind == CommandKind.CANCEL:
+        if command.reserved != 0 or unused_by_cancel_set(command):
+            return Reason.RESERVED_NOT_ZERO
+        return malformed_name(command)
+    return malformed_request(command)
+
+
+@inlined
+def malformed_name(command: Record) -> Any:
+    """What is wrong with how a CANCEL or REPLACE names its order."""
+    return Reason.INVALID_ID if (command.order_id == U0) == (command.client_order_id == U0) else Reason.NONE
+
+
+@kernel
+def malformed_request(command: Record) -> Any:
+    """What is wrong with a command that is neither a PLACE nor a CANCEL."""
     kind = command.kind
     if kind < CommandKind.PLACE or kind > CommandKind.DISCONNECT:
         return Reason.UNKNOWN_KIND
     if unused_fields_set(command):
         return Reason.RESERVED_NOT_ZERO
-    if kind == CommandKind.PLACE:
-        return malformed_order(command)
-    if kind == CommandKind.CANCEL or kind == CommandKind.REPLACE:
-        if (command.order_id == U0) == (command.client_order_id == U0):
-            return Reason.INVALID_ID
-        return Reason.NONE
-    return malformed_request(command)
-
-
-@kernel
-def malformed_request(command: Record) -> Any:
-    """What is wrong with a command that is about no single order."""
-    kind = command.kind
+    if kind == CommandKind.REPLACE:
+        return malformed_name(command)
     if kind == CommandKind.MASS_CANCEL:
         if command.side > Side.SELL:
             return Reason.INVALID_SIDE
@@ -208,24 +223,26 @@ def wrong_sender(state: Tables, command: Record) -> Any:
     """Why the session may not ask for this now, or NONE. Notes the account in the turn if it is the session's."""
     turn = state.turn[0]
     turn.account = 0
-    if command.kind == CommandKind.OPEN_SESSION:
-        return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
-    if command.kind == CommandKind.TICK:
-        return Reason.NONE
+    kind = command.kind
+    if kind > CommandKind.CANCEL:
+        if kind == CommandKind.OPEN_SESSION:
+            return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
+        if kind == CommandKind.TICK:
+            return Reason.NONE
     if turn.session == NIL:
         return Reason.UNKNOWN_SESSION
-    if command.kind == CommandKind.DISCONNECT:
+    if kind == CommandKind.DISCONNECT:
         return Reason.NONE
     session = state.sessions[turn.session]
     if command.request_id > session.last_request_id + U1:
         return Reason.REQUEST_GAP
-    if command.kind == CommandKind.CLOSE_SESSION:
+    if kind == CommandKind.CLOSE_SESSION:
         return Reason.NONE
     if session.account_id == command.account:
         turn.account = session.account
-    if session.account_id != 0 and (venue_only(command.kind) or turn.account == NIL):
+    if session.account_id != 0 and (venue_only(kind) or turn.account == NIL):
         return Reason.NOT_AUTHORISED
-    if state.core[0].killed != 0 and (command.kind == CommandKind.PLACE or command.kind == CommandKind.REPLACE):
+    if state.core[0].killed != 0 and (kind == CommandKind.PLACE or kind == CommandKind.REPLACE):
         return Reason.KILLED
     return Reason.NONE
 
