@@ -149,8 +149,9 @@ def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Veri
                 f"--first-trade: expected a trade that is settled, at most {audit.last_trade}, found {first_trade}"
             )
         try:
-            for command in audit.commands:
-                audit.take_state(command, opening.decode(image(history.state_after(command).engine).data))
+            for command, state_hash in audit.attested.items():
+                state = image(history.state_after(command, state_hash).engine)
+                audit.take_state(command, opening.decode(state.data))
             if audit.first_trade <= audit.last_trade:
                 replay_trades(history, audit.first_trade, audit.last_trade, lambda trade: audit.take_trade(trade.event))
         except TooEarly as error:

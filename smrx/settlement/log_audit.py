@@ -31,7 +31,7 @@ _PIECE: Final = 4096
 class LogAudit:
     """One comparison of everything that is stored with one log.
 
-    In this order: take_state() for each of `commands`, take_trade() for trades first_trade..last_trade, finish().
+    In this order: take_state() for each of `attested`, take_trade() for trades first_trade..last_trade, finish().
     """
 
     def __init__(self, config: Config, log: str, first_trade: int | None = None) -> None:
@@ -57,10 +57,14 @@ class LogAudit:
             reader.close()
 
     @property
-    def commands(self) -> list[int]:
-        """The commands after which the state of the log is needed: where the books stand, and the furthest sink."""
-        ends = [sink.checkpoint.command_sequence for sink in self._sinks]
-        return sorted({self._checkpoint.command_sequence, max([self._checkpoint.command_sequence, *ends])})
+    def attested(self) -> dict[int, int]:
+        """The commands after which the state of the log is needed, and the hashes a majority claimed; 0: not known.
+
+        Where the books stand, and where the furthest sink does.
+        """
+        held = [self._checkpoint, *(sink.checkpoint for sink in self._sinks)]
+        hashes = {checkpoint.command_sequence: checkpoint.state_hash for checkpoint in reversed(held)}
+        return {command: hashes[command] for command in sorted({self._checkpoint.command_sequence, max(hashes)})}
 
     @property
     def last_trade(self) -> int:
@@ -68,7 +72,7 @@ class LogAudit:
         return max([self._checkpoint.match_id, *(sink.checkpoint.match_id for sink in self._sinks)])
 
     def take_state(self, command: int, state: Opening) -> None:
-        """Take the state of the log just after one of `commands`."""
+        """Take the state of the log just after one of the commands of `attested`."""
         self._states[command] = state
         self._catalogue.add(rows_of(state).definitions)
 

@@ -65,6 +65,10 @@ class Verified(msgspec.Struct, kw_only=True):
             f"{', '.join(self.sinks)}",
             f"balances   {self.balances:,}, equal to the books",
         ]
+        if self.log is not None:
+            last = self.trades + (self.origin.match_id if self.origin else 0)
+            which = "none" if self.first_trade is None else f"{self.first_trade:,} to {last:,}"
+            lines.insert(1, f"compared   trades {which}, one by one, with those the log leads to")
         return lines if self.origin is None else [*lines, f"begins     {self.origin}: what was before is not verified"]
 
 

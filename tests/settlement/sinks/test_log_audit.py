@@ -90,6 +90,7 @@ def test_what_the_log_leads_to_is_what_every_sink_holds(
     assert (told["trades"], len(told["sinks"])) == (len(past.trades), len(KINDS))
     code, said = audited.audit(capsys)
     assert f"from the log of node 1 in {past.config.node_dir(1)}" in said
+    assert f"compared   trades 1 to {len(past.trades)}, one by one, with those the log leads to" in said
 
 
 def _without(at: int) -> Callable[[Rows], Rows]:
@@ -205,6 +206,16 @@ def test_a_log_that_ends_earlier_proves_nothing(
     code, sentence = audited.audit(capsys, log=short.config.node_dir(1))
     assert code == Exit.LOG
     assert f"expected the log of node 1 to reach command {audited.past.machine.engine.sequence}, found that" in sentence
+
+
+def test_the_log_of_a_node_that_was_killed_counts_as_far_as_a_majority_attested_it(
+    audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = write_past(tmp_path / "killed", compacted=False, unknown=2)
+    assert audited.audit(capsys, log=killed.config.node_dir(1))[0] == 0
+    forge(audited.config.settlement.sinks[0], _changed(-1, "price_ticks"))
+    code, sentence = audited.audit(capsys, log=killed.config.node_dir(1))
+    assert (code, f"trade {len(killed.trades)} (event " in sentence) == (Exit.LOG, True)
 
 
 def test_books_with_other_balances_are_found(
