@@ -67,8 +67,10 @@ class Verified(msgspec.Struct, kw_only=True):
         ]
         if self.log is not None:
             last = self.trades + (self.origin.match_id if self.origin else 0)
-            which = "none" if self.first_trade is None else f"{self.first_trade:,} to {last:,}"
-            lines.insert(1, f"compared   trades {which}, one by one, with those the log leads to")
+            which = "no trade" if self.first_trade is None else f"trades {self.first_trade:,} to {last:,}"
+            lines.insert(
+                1, f"compared   {which}, and movements and definitions from there on, with the log's, one by one"
+            )
         return lines if self.origin is None else [*lines, f"begins     {self.origin}: what was before is not verified"]
 
 

@@ -95,7 +95,7 @@ def test_what_the_log_leads_to_is_what_every_sink_holds(
     assert (told["trades"], len(told["sinks"])) == (len(past.trades), len(KINDS))
     code, said = audited.audit(capsys)
     assert f"from the log of node 1 in {past.config.node_dir(1)}" in said
-    assert f"compared   trades 1 to {len(past.trades)}, one by one, with those the log leads to" in said
+    assert f"compared   trades 1 to {len(past.trades)}, and movements and definitions from there on" in said
 
 
 def _without(at: int) -> Callable[[Rows], Rows]:
