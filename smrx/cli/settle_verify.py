@@ -65,9 +65,10 @@ def verify(
     Reads every trade and movement of each sink: match ids without a gap, notional and fees by the instrument's rules,
     and what they add up to against the books of the checkpoint. With --from-nodes reads every event from the first on
     from the nodes instead, as far as the checkpoint, and compares every stored trade with it. With --log makes every
-    trade once more from the commands in a node's journal, compares each stored one with it, and the books with the
-    balances and open orders of that state; no cluster is needed. Exit codes: 12 for the first trade that is missing,
-    stored twice or different, 8 for balances that differ, 6 for rows that contradict each other, 9 for a sink.
+    trade, movement and definition once more from the commands in a node's journal, compares each stored one with it,
+    and the books with the balances and open orders of that state; no cluster is needed. Exit codes: 12 for the first
+    one that is missing, stored twice or different, 8 for balances that differ, 6 for rows that contradict each other,
+    9 for a sink.
 
     \b
     Examples:
@@ -134,7 +135,7 @@ def _from_nodes(
 
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
     """Let a node's log make every trade again, and settlement compare it with what it stored."""
-    from smrx.node.history import TooEarly, TooLate, open_log, replay_trades
+    from smrx.node.history import TooEarly, TooLate, open_log, replay_events, replay_trades
     from smrx.node.opening import image
     from smrx.settlement.log_audit import LogAudit
     from smrx.wire import opening
@@ -149,10 +150,12 @@ def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Veri
                 f"--first-trade: expected a trade that is settled, at most {audit.last_trade}, found {first_trade}"
             )
         try:
-            for command in audit.commands:
-                audit.take_state(command, opening.decode(image(history.state_after(command).engine).data))
+            for command, state_hash in audit.attested.items():
+                state = image(history.state_after(command, state_hash).engine)
+                audit.take_state(command, opening.decode(state.data))
             if audit.first_trade <= audit.last_trade:
                 replay_trades(history, audit.first_trade, audit.last_trade, lambda trade: audit.take_trade(trade.event))
+            replay_events(history, audit.first_event, lambda applied: audit.take_events(applied.events))
         except TooEarly as error:
             raise Failure(
                 Exit.USAGE, f"{directory}: {error}; compare what is left of it with --first-trade {error.match_id + 1}"

@@ -77,6 +77,7 @@ class History:
         self.journal = journal
         self.snapshots = snapshots
         self.node_id = node_id
+        self._end = journal.getRaftCommitIndex()
 
     def replay(
         self,
@@ -85,8 +86,8 @@ class History:
     ) -> ExchangeMachine:
         """Apply the log again from the newest state for which `starts_before` holds, handing over each entry applied.
 
-        Ends with the last entry this node knew to be committed, or after the first for which the callback returns
-        False; returns the machine as it is then. Raises HistoryError if there is no state, TooEarly if every one is too
+        Ends with the last entry that is known to be committed, or after the first for which the callback returns False;
+        returns the machine as it is then. Raises HistoryError if there is no state, TooEarly if every one is too
         late.
         """
         machine, index = self._beginning(starts_before)
@@ -96,40 +97,50 @@ class History:
             machine.apply(log_index, term, command)
             return callback(machine.take_applied()[0], entry)
 
-        replay_entries(self.journal, index + 1, self.journal.getRaftCommitIndex(), apply)
+        replay_entries(self.journal, index + 1, self._end, apply)
         return machine
 
-    def state_after(self, sequence: int) -> ExchangeMachine:
+    def state_after(self, sequence: int, attested: int = 0) -> ExchangeMachine:
         """The machine just after a command, even where its log entry goes on.
 
-        Raises TooEarly if the disk no longer reaches back to it, TooLate if it does not reach it.
+        A node that was killed did not learn of its last entries that they are committed. They count, here and from
+        here on, if they lead to `attested`: the state hash that a majority of the nodes claimed after the command.
+        Raises TooEarly if the disk no longer reaches back to the command, TooLate if it does not reach it.
         """
         machine, index = self._beginning(lambda machine: machine.engine.sequence <= sequence)
 
         def apply(entry: LogEntry) -> bool:
             # Repeated requests take no sequence, so that the entry is cut again until the command has come.
+            nonlocal index
             batch, start = batches.decode(entry[0]), 0
             while machine.engine.sequence < sequence and start < max(1, len(batch.commands)):
                 part = batch.commands[start : start + sequence - machine.engine.sequence]
                 start += max(1, len(part))
                 machine.apply(entry[1], entry[2], batches.encode(part.tobytes(), batch.time_ns, 0, 0))
                 machine.take_applied()
+            index = entry[1]
             return machine.engine.sequence < sequence
 
         if machine.engine.sequence < sequence:
-            replay_entries(self.journal, index + 1, self.journal.getRaftCommitIndex(), apply)
-        if machine.engine.sequence < sequence:
+            replay_entries(self.journal, index + 1, self._end, apply)
+        known = machine.position()[0], machine.engine.match_sequence
+        if known[0] < sequence and attested:
+            replay_entries(self.journal, self._end + 1, self.journal.last_index, apply)
+            if machine.position() == (sequence, attested):
+                self._end = index
+                return machine
+        if known[0] < sequence:
             more = f" ({self.uncommitted} entries more, of which it did not learn so)" if self.uncommitted else ""
             raise TooLate(
                 f"expected the log of node {self.node_id} to reach command {sequence}, found that what it knew to be "
-                f"committed ends with command {machine.engine.sequence} and trade {machine.engine.match_sequence}{more}"
+                f"committed ends with command {known[0]} and trade {known[1]}{more}"
             )
         return machine
 
     @property
     def uncommitted(self) -> int:
-        """Entries that follow the last one this node knew to be committed."""
-        later = self.journal.between(self.journal.getRaftCommitIndex() + 1, self.journal.last_index)
+        """Entries that follow the last one that is known to be committed."""
+        later = self.journal.between(self._end + 1, self.journal.last_index)
         return sum(entry[0] != NO_OP for entry in later)
 
     def _beginning(self, starts_before: Callable[[ExchangeMachine], bool]) -> tuple[ExchangeMachine, int]:

@@ -4,7 +4,6 @@ Owns the tables. Fed with every event from the first on, or from the state of a 
 first event that cannot be, and is of no use after that. No sockets, no files, no clock.
 """
 
-from collections import Counter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ from smrx.settlement.books import entry
 from smrx.settlement.books.faults import Fault, sentence
 from smrx.settlement.books.tables import CORE, ROW, TYPES, Tables, live
 from smrx.settlement.errors import SettlementError, Violation
+from smrx.settlement.names import told_apart
 from smrx.wire import balances as wire_balances
 
 _FORMAT: Final = 1
@@ -133,9 +133,7 @@ class Ledger:
 
     def asset_names(self) -> dict[int, str]:
         """The symbols of the assets; where several have the same, each with its id."""
-        symbols = {int(row["key"]): unpack_symbol(int(row["symbol"])) for row in live(self._tables.assets)}
-        shared = {symbol for symbol, count in Counter(symbols.values()).items() if count > 1}
-        return {key: f"{symbol} ({key})" if symbol in shared else symbol for key, symbol in symbols.items()}
+        return told_apart({int(row["key"]): unpack_symbol(int(row["symbol"])) for row in live(self._tables.assets)})
 
     def supply(self) -> dict[str, int]:
         """Per asset, deposits less withdrawals: what the outside has put in."""

@@ -1,9 +1,10 @@
 """`smrx settle verify --log`: what settlement stored, against what the log of one node leads to.
 
 An auditor has a node's data directory and no cluster: the state machine does everything of its journal once more, and
-hands every trade to this, one by one, in order. Each sink must hold the same trades, each once, none besides; the books
-of the checkpoint must be the balances and open orders of the state they stand at; and what the sinks hold must add up
-to those books. The log and the engine are not looked at from here: whoever has them composes the two (see LogAudit).
+hands every trade to this, one by one, in order, and then every other event. Each sink must hold the same trades,
+movements of money and definitions, each once, none besides; the books of the checkpoint must be the balances and open
+orders of the state they stand at; and what the sinks hold must add up to those books. The log and the engine are not
+looked at from here: whoever has them composes the two (see LogAudit).
 
 Reads only. Raises LogDifference, BalanceDifference, Violation, SinkMismatch, SinkError.
 """
@@ -14,13 +15,14 @@ from typing import Final
 import numpy as np
 
 from smrx.config import Config
+from smrx.engine.codes import EventKind
 from smrx.engine.records import EVENT
 from smrx.feed.ring import words
 from smrx.settlement.errors import LogDifference
 from smrx.settlement.opening import books_of, rows_of
 from smrx.settlement.readers import Reader, open_readers
 from smrx.settlement.sinks.base import Checkpoint
-from smrx.settlement.sinks.rows import TRADE_ROW, Catalogue, Rows, extract
+from smrx.settlement.sinks.rows import Catalogue, Rows, Tables, extract
 from smrx.settlement.verify import Verified, compare_books, from_sinks, stored_books
 from smrx.wire.opening import Opening
 
@@ -31,7 +33,8 @@ _PIECE: Final = 4096
 class LogAudit:
     """One comparison of everything that is stored with one log.
 
-    In this order: take_state() for each of `commands`, take_trade() for trades first_trade..last_trade, finish().
+    In this order: take_state() for each of `attested`, take_trade() for trades first_trade..last_trade, take_events()
+    for the events from first_event on, finish().
     """
 
     def __init__(self, config: Config, log: str, first_trade: int | None = None) -> None:
@@ -42,6 +45,9 @@ class LogAudit:
         self._books, self._checkpoint, self._origin = stored.books, stored.checkpoint, stored.checkpoint.origin
         begin = 1 if self._origin is None else self._origin.match_id + 1
         self.first_trade = max(begin, first_trade or begin)
+        #: Movements and definitions are compared from this event on: that of the first trade where trades are left out.
+        self.first_event = 1 if self._origin is None else self._origin.event_sequence + 1
+        self._leaves_out = self.first_trade > begin
         self._states: dict[int, Opening] = {}
         self._catalogue = Catalogue()
         self._pending = np.empty(_PIECE, EVENT)
@@ -57,10 +63,14 @@ class LogAudit:
             reader.close()
 
     @property
-    def commands(self) -> list[int]:
-        """The commands after which the state of the log is needed: where the books stand, and the furthest sink."""
-        ends = [sink.checkpoint.command_sequence for sink in self._sinks]
-        return sorted({self._checkpoint.command_sequence, max([self._checkpoint.command_sequence, *ends])})
+    def attested(self) -> dict[int, int]:
+        """The commands after which the state of the log is needed, and the hashes a majority claimed; 0: not known.
+
+        Where the books stand, and where the furthest sink does.
+        """
+        held = [self._checkpoint, *(sink.checkpoint for sink in self._sinks)]
+        hashes = {checkpoint.command_sequence: checkpoint.state_hash for checkpoint in reversed(held)}
+        return {command: hashes[command] for command in sorted({self._checkpoint.command_sequence, max(hashes)})}
 
     @property
     def last_trade(self) -> int:
@@ -68,7 +78,7 @@ class LogAudit:
         return max([self._checkpoint.match_id, *(sink.checkpoint.match_id for sink in self._sinks)])
 
     def take_state(self, command: int, state: Opening) -> None:
-        """Take the state of the log just after one of `commands`."""
+        """Take the state of the log just after one of the commands of `attested`."""
         self._states[command] = state
         self._catalogue.add(rows_of(state).definitions)
 
@@ -77,15 +87,26 @@ class LogAudit:
         self._pending[self._count] = event
         self._count += 1
         self._taken = int(event["match_id"])
+        if self._leaves_out and self._taken == self.first_trade:
+            self.first_event = int(event["sequence"])
         if self._count == _PIECE or self._taken == self.last_trade:
             self._compare()
         return self._taken < self.last_trade
 
+    def take_events(self, events: Rows) -> bool:
+        """Take events of the log from `first_event` on, in order; True for more. Raises LogDifference."""
+        self._end_trades()
+        tables = extract(events[events["kind"] != int(EventKind.TRADE)], Catalogue())
+        last = int(events["sequence"][-1])
+        for sink in self._sinks:
+            sink.check_events(tables, self.first_event)
+        return last < max(sink.checkpoint.event_sequence for sink in self._sinks)
+
     def finish(self) -> Verified:
         """Compare what is left: the ends, definitions, balances, and what the sinks' rows add up to."""
-        self._compare()
+        self._end_trades()
         for sink in self._sinks:
-            sink.check_end(self._taken)
+            sink.check_end(self.first_event)
             sink.check_definitions(self._catalogue)
         self._check_places()
         state = self._states[self._checkpoint.command_sequence]
@@ -97,11 +118,17 @@ class LogAudit:
         found.first_trade = self.first_trade if self.first_trade <= self.last_trade else None
         return found
 
+    def _end_trades(self) -> None:
+        """Compare the last trades, and check that nothing is stored after them."""
+        self._compare()
+        for sink in self._sinks:
+            sink.trades.check_end()
+
     def _compare(self) -> None:
         events, self._count = self._pending[: self._count], 0
         trades = extract(events, self._catalogue).trades
         for sink in self._sinks:
-            sink.check(trades)
+            sink.trades.check(trades)
 
     def _check_places(self) -> None:
         """Check that the log had come to the same event, trade and state hash wherever a checkpoint was made."""
@@ -132,29 +159,19 @@ class _Stored:
         #: One that holds nothing stands before everything.
         self.checkpoint = reader.checkpoint or Checkpoint("", 0, 0, 0, 0)
         self._reader = reader
-        self._first = first_trade
-        self._batches: Iterator[Rows] = reader.trades()
-        self._rows = np.empty(0, TRADE_ROW)
-        self._skipping = True
+        self.trades = _Table(name, "trade", "match_id", reader.trades(), first_trade, self.checkpoint.match_id)
+        self._others: tuple[_Table, _Table] | None = None
 
-    def check(self, derived: Rows) -> None:
-        """Compare the next trades of the log with the next ones stored. Raises LogDifference for the first other."""
-        derived = derived[derived["match_id"] <= self.checkpoint.match_id]
-        while len(derived):
-            # What is there is compared before more is read: what follows may be unreadable because of it.
-            if not len(self._rows) and not self._read():
-                raise LogDifference(self._missing(int(derived[0]["match_id"]), None))
-            both = min(len(self._rows), len(derived))
-            differs = (words(self._rows[:both]) != words(derived[:both])).any(axis=1)
-            if differs.any():
-                at = int(differs.argmax())
-                raise LogDifference(self._difference(self._rows[at], derived[at]))
-            self._rows, derived = self._rows[both:], derived[both:]
+    def check_events(self, tables: Tables, first: int) -> None:
+        """Compare the next movements and definitions of the log, from event `first` on, with those stored."""
+        movements, definitions = self._from(first)
+        movements.check(tables.movements)
+        definitions.check(tables.definitions)
 
-    def check_end(self, last: int) -> None:
-        """Check that nothing is stored after the last trade of the log."""
-        if len(self._rows) or self._read():
-            raise LogDifference(self._beyond(int(self._rows[0]["match_id"]), last))
+    def check_end(self, first_event: int) -> None:
+        """Check that no movement and no definition is stored after those of the log."""
+        for table in self._from(first_event):
+            table.check_end()
 
     def check_definitions(self, log: Catalogue) -> None:
         """Check that every asset and instrument stored is the log's."""
@@ -171,41 +188,90 @@ class _Stored:
                         f"{_said(expected.get(identity))}"
                     )
 
-    def _read(self) -> bool:
-        """Read more rows, leaving out those before the first one that is compared; False at the end."""
-        for rows in self._batches:
-            self._rows = rows
+    def _from(self, first: int) -> "tuple[_Table, _Table]":
+        """The movements and definitions from an event on: one table after the other, as a database gives them."""
+        if self._others is None:
+            last = self.checkpoint.event_sequence
+            definitions = iter([self._reader.definitions()])
+            self._others = (
+                _Table(self.name, "movement", "event_sequence", self._reader.movements(), first, last),
+                _Table(self.name, "definition", "event_sequence", definitions, first, last),
+            )
+        return self._others
+
+
+class _Table:
+    """One table of a sink, in the order of its key, compared with the same rows of the log."""
+
+    def __init__(self, sink: str, what: str, key: str, batches: Iterator[Rows], first: int, last: int) -> None:
+        """Compare rows `first`..`last`, by key; rows are told as `what` and the number in that column."""
+        self._sink, self._what, self._key = sink, what, key
+        self._batches = batches
+        self._first, self._last = first, last
+        self._rows: Rows | None = None
+        self._skipping = True
+        self._seen = 0  #: the last row found to be the log's
+
+    def check(self, derived: Rows) -> None:
+        """Compare the next rows of the log with the next ones stored. Raises LogDifference for the first other."""
+        derived = derived[derived[self._key] <= self._last]
+        while len(derived):
+            # What is there is compared before more is read: what follows may be unreadable because of it.
+            stored = self._next()
+            if stored is None:
+                raise LogDifference(self._missing(int(derived[0][self._key]), None))
+            both = min(len(stored), len(derived))
+            differs = (words(stored[:both]) != words(derived[:both])).any(axis=1)
+            at = int(differs.argmax()) if differs.any() else both
+            if at:
+                self._seen = int(derived[at - 1][self._key])
+            if at < both:
+                raise LogDifference(self._difference(stored[at], derived[at]))
+            self._rows, derived = stored[both:], derived[both:]
+
+    def check_end(self) -> None:
+        """Check that nothing is stored after the last row of the log. Raises LogDifference."""
+        rest = self._next()
+        if rest is not None:
+            raise LogDifference(self._strange(int(rest[0][self._key])))
+
+    def _next(self) -> Rows | None:
+        """The next stored rows, at least one, leaving out those before the first that is compared; None at the end."""
+        while self._rows is None or not len(self._rows):
+            self._rows = next(self._batches, None)
+            if self._rows is None:
+                return None
             if self._skipping:
-                self._rows = rows[int(np.count_nonzero(rows["match_id"] < self._first)) :]
-            if len(self._rows):
-                self._skipping = False
-                return True
-        return False
+                self._rows = self._rows[int(np.count_nonzero(self._rows[self._key] < self._first)) :]
+                self._skipping = not len(self._rows)
+        return self._rows
 
     def _difference(self, stored: np.void, derived: np.void) -> str:
-        """Say what is wrong where a stored trade is not the log's."""
-        found, expected = int(stored["match_id"]), int(derived["match_id"])
+        """Say what is wrong where a stored row is not the log's."""
+        found, expected = int(stored[self._key]), int(derived[self._key])
         if found > expected:
             return self._missing(expected, found)
         if found < expected:
-            return self._doubled(found, expected)
-        column = next(name for name in TRADE_ROW.names or () if stored[name] != derived[name])
+            return self._strange(found)
+        column = next(name for name in stored.dtype.names or () if stored[name] != derived[name])
         return (
-            f"{self.name}: trade {found} (event {int(derived['event_sequence'])}) differs: {column} {stored[column]} "
-            f"is stored, the log gives {derived[column]}"
+            f"{self._named(found)} (event {int(derived['event_sequence'])}) differs: {column} {stored[column]} is "
+            f"stored, the log gives {derived[column]}"
         )
 
     def _missing(self, expected: int, found: int | None) -> str:
-        after = "nothing follows" if found is None else f"trade {found} follows"
-        return f"{self.name}: trade {expected} of the log is missing: {after} after trade {expected - 1}"
+        follows = "nothing" if found is None else f"{self._what} {found}"
+        after = f" after {self._what} {self._seen}" if self._seen else ""
+        return f"{self._named(expected)} of the log is missing: {follows} follows{after}"
 
-    def _doubled(self, found: int, expected: int) -> str:
-        return f"{self.name}: trade {found} is stored twice: it stands where trade {expected} of the log is expected"
+    def _strange(self, found: int) -> str:
+        if found <= self._seen:
+            return f"{self._named(found)} is stored twice: it stands again after {self._what} {self._seen}"
+        after = f": it stands after {self._what} {self._seen}" if self._seen else ""
+        return f"{self._named(found)} is stored and is none of the log's{after}"
 
-    def _beyond(self, found: int, last: int) -> str:
-        if found <= last:
-            return f"{self.name}: trade {found} is stored twice: it stands after trade {last}, the last one of the log"
-        return f"{self.name}: trade {found} is stored and is none of the log's, which ends with trade {last} there"
+    def _named(self, number: int) -> str:
+        return f"{self._sink}: {self._what} {number}"
 
 
 def _said(definition: object) -> str:

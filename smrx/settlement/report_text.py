@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from smrx.client.decimals import from_steps, unit
+from smrx.settlement.names import told_apart
 from smrx.settlement.report import Balance, Query, Report
 from smrx.settlement.sinks.base import Checkpoint
 
@@ -55,6 +56,8 @@ class Text:
 
     def __init__(self, report: Report) -> None:
         self._report = report
+        self._assets = told_apart({known.id: known.symbol for known in report.assets.values()})
+        self._instruments = told_apart({known.id: known.symbol for known in report.instruments.values()})
 
     def balances(self) -> list[dict[str, str]]:
         """One dict of BALANCE_COLUMNS for each account and asset."""
@@ -72,7 +75,8 @@ class Text:
             base, quote = instrument.base_asset, instrument.quote_asset
             lots = (figures.opening, figures.bought, figures.sold, figures.closing)
             cells = (
-                str(account), instrument.symbol, *(self.money(base, amount) for amount in lots), self._asset(base),
+                str(account), self._instruments[identity], *(self.money(base, amount) for amount in lots),
+                self._asset(base),
                 *(self.money(quote, amount) for amount in (figures.paid, figures.received, figures.fees)),
                 self._asset(quote), str(identity),
             )  # fmt: skip
@@ -86,7 +90,7 @@ class Text:
             instrument = self._report.instruments[identity]
             base, quote = instrument.base_asset, instrument.quote_asset
             cells = (
-                instrument.symbol, str(figures.trades), self.money(base, figures.base), self._asset(base),
+                self._instruments[identity], str(figures.trades), self.money(base, figures.base), self._asset(base),
                 self.money(quote, figures.quote), self.money(quote, figures.taker_fees),
                 self.money(quote, figures.maker_fees), self._asset(quote), str(identity),
             )  # fmt: skip
@@ -115,7 +119,7 @@ class Text:
         return from_steps(amount, unit(self._report.assets[asset].decimals))
 
     def _asset(self, asset: int) -> str:
-        return self._report.assets[asset].symbol
+        return self._assets[asset]
 
     def _amounts(self, asset: int, balance: Balance) -> dict[str, str]:
         return {name: self.money(asset, getattr(balance, name)) for name in _AMOUNTS}
@@ -135,7 +139,7 @@ class Text:
     ) -> dict[str, str]:
         cells = (
             time, event_sequence, kind, self._asset(asset), "" if amount is None else self.money(asset, amount),
-            self.money(asset, balance), "" if instrument is None else self._report.instruments[instrument].symbol,
+            self.money(asset, balance), "" if instrument is None else self._instruments[instrument],
             reference, str(account), str(asset), "" if instrument is None else str(instrument),
         )  # fmt: skip
         return dict(zip(STATEMENT_COLUMNS, cells, strict=True))

@@ -65,6 +65,12 @@ class Verified(msgspec.Struct, kw_only=True):
             f"{', '.join(self.sinks)}",
             f"balances   {self.balances:,}, equal to the books",
         ]
+        if self.log is not None:
+            last = self.trades + (self.origin.match_id if self.origin else 0)
+            which = "no trade" if self.first_trade is None else f"trades {self.first_trade:,} to {last:,}"
+            lines.insert(
+                1, f"compared   {which}, and movements and definitions from there on, with the log's, one by one"
+            )
         return lines if self.origin is None else [*lines, f"begins     {self.origin}: what was before is not verified"]
 
 

@@ -47,10 +47,11 @@ class Past(NamedTuple):
         return self.events[self.events["kind"] == EventKind.TRADE]
 
 
-def write_past(folder: Path, *, compacted: bool, lost: int = 0) -> Past:
+def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0) -> Past:
     """A node's directory after 1,500 commands, with a snapshot half way; `compacted`: the log begins there.
 
-    The journal does not have the last `lost` entries of commands; who watched does.
+    The journal does not have the last `lost` entries of commands; who watched does. Of the last `unknown` ones the node
+    does not know that they are committed.
     """
     config = Config(cluster="alpha", data_dir=str(folder), durability="disk")
     directory = config.node_dir(1)
@@ -81,7 +82,7 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0) -> Past:
             if compacted:
                 journal.compact(index)
     journal.add(b"\x01", journal.last_index + 1, 5)
-    journal.setRaftCommitIndex(journal.last_index)
+    journal.setRaftCommitIndex(journal.last_index - (unknown + 1 if unknown else 0))
     journal.add(batches.encode(b"", 1, 0, 0), journal.last_index + 1, 5)
     journal.sync()
     journal.close()
@@ -189,6 +190,20 @@ def test_a_state_the_log_does_not_reach_is_refused(past: Past, history: History)
     last = past.machine.engine.sequence
     with pytest.raises(TooLate, match=f"ends with command {last} and trade {len(past.trades)} .1 entries more"):
         history.state_after(last + 1)
+
+
+def test_entries_a_killed_node_did_not_know_to_be_committed_count_once_their_state_is_attested(tmp_path: Path) -> None:
+    past = write_past(tmp_path, compacted=False, unknown=3)
+    last, state_hash = past.machine.position()
+    with open_history(past.config, 1) as history:
+        known = replay_commands(history, 1, None, lambda one: None)
+        assert known < last
+        for attested in (0, state_hash ^ 1):
+            with pytest.raises(TooLate, match=f"ends with command {known} .* entries more"):
+                history.state_after(last, attested)
+            assert replay_commands(history, 1, None, lambda one: None) == known
+        assert history.state_after(last, state_hash).position() == (last, state_hash)
+        assert replay_commands(history, 1, None, lambda one: None) == last
 
 
 def test_a_state_before_the_oldest_one_is_refused(compacted: Past) -> None:

@@ -20,7 +20,7 @@ from smrx.wire.frames import encode_events
 from tests.feed.stub import StubNode
 
 from .market import market_events
-from .running import Events, expected_rows, publish_all, rows, write_config
+from .running import Events, expected_rows, publish_all, publishing, rows, settle, summary, write_config
 
 #: What may be read ahead in these tests, and what is kept beyond that: far less than the stream has.
 PENDING, AHEAD = 500, 300
@@ -167,3 +167,53 @@ def test_nodes_that_contradict_each_other_are_named_while_a_sink_is_away(told: C
         with pytest.raises(Disagreement, match="nodes 1 contradict the others"):
             story.run(idle_seconds=5.0)
         assert story.sink.away
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, times: int | None) -> None:
+    """Let every CSV sink fail so many times, or always."""
+    tried = 0
+    write = CsvSink.write
+
+    def failing(sink: CsvSink, events: Events) -> None:
+        nonlocal tried
+        tried += 1
+        if times is None or tried <= times:
+            raise SinkError(f"{sink.name}: the disk is away")
+        write(sink, events)
+
+    monkeypatch.setattr(CsvSink, "write", failing)
+
+
+def test_the_command_reads_the_feed_on_and_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fail(monkeypatch, 3)
+    events = market_events()
+    with StubNode() as node, publishing(node, lambda: publish_all(node, events), node.heartbeat):
+        assert settle(tmp_path, [node], "--idle", "0.5", "--json") == 0
+    told, _ = summary(capsys)
+    assert (told["sequence"], told["alarms"]) == (len(events), 2)
+    assert rows(tmp_path) == expected_rows(events)
+    assert (
+        "the disk is away; trying again for up to 60 s; nothing is settled meanwhile, the feed is read" in caplog.text
+    )
+
+
+def test_the_command_ends_with_9_when_patience_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail(monkeypatch, None)
+    events = market_events()
+    with StubNode() as node, publishing(node, lambda: publish_all(node, events), node.heartbeat):
+        assert settle(tmp_path, [node], "--sink-patience", "0.3", "--json") == 9
+    told, error = summary(capsys)
+    assert (told["committed"], told["known_sequence"]) == (0, len(events))
+    assert "the disk is away" in error
+    # Nothing is lost by that: the next run settles all of it.
+    monkeypatch.undo()
+    with StubNode() as node, publishing(node, lambda: publish_all(node, events), node.heartbeat):
+        assert settle(tmp_path, [node], "--idle", "0.5") == 0
+    assert rows(tmp_path) == expected_rows(events)

@@ -1,6 +1,7 @@
 """`smrx settle verify --log`: stored trades and books are what a node's journal leads to, and any fault is named."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,11 @@ from smrx.cli.exits import Exit
 from smrx.config import Config, Settlement, SinkConfig, dump
 from smrx.consensus.recovery import hold_directory
 from smrx.engine.codes import EventKind
+from smrx.node.history import open_history
+from smrx.node.opening import image
 from smrx.settlement.settling import Settling
 from smrx.settlement.sinks import make_sinks
+from smrx.settlement.sinks.base import Origin
 from smrx.settlement.sinks.rows import Rows
 from tests.node.test_history import Past, write_past
 from tests.settlement.sinks.forging import forge
@@ -40,6 +44,7 @@ class Audited:
     def __init__(self, past: Past, directory: Path, kinds: tuple[str, ...], request: pytest.FixtureRequest) -> None:
         sinks = tuple(_sink(kind, directory, request) for kind in kinds)
         settlement = Settlement(directory=str(directory / "books"), sinks=sinks)
+        directory.mkdir(exist_ok=True)
         self.past = past
         self.config: Config = msgspec.structs.replace(past.config, settlement=settlement)
         self.path = directory / "cluster.toml"
@@ -90,6 +95,7 @@ def test_what_the_log_leads_to_is_what_every_sink_holds(
     assert (told["trades"], len(told["sinks"])) == (len(past.trades), len(KINDS))
     code, said = audited.audit(capsys)
     assert f"from the log of node 1 in {past.config.node_dir(1)}" in said
+    assert f"compared   trades 1 to {len(past.trades)}, and movements and definitions from there on" in said
 
 
 def _without(at: int) -> Callable[[Rows], Rows]:
@@ -114,9 +120,9 @@ def _changed(at: int, column: str) -> Callable[[Rows], Rows]:
     ("change", "said"),
     [
         (_without(6), "trade 7 of the log is missing: trade 8 follows after trade 6"),
-        (_without(0), "trade 1 of the log is missing: trade 2 follows"),
+        (_without(0), "trade 1 of the log is missing: trade 2 follows\n"),
         (_without(-1), "is missing: nothing follows after trade"),
-        (_twice(6), "trade 7 is stored twice: it stands where trade 8 of the log is expected"),
+        (_twice(6), "trade 7 is stored twice: it stands again after trade 7"),
         (_changed(6, "price_ticks"), "trade 7 (event "),
         (_changed(20, "maker_account"), "trade 21 (event "),
     ],
@@ -137,6 +143,46 @@ def test_the_first_trade_that_is_not_the_logs_is_named(
     code, sentence = audited.audit(capsys)
     assert code == Exit.LOG
     assert said in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [*lines[:5], *lines[6:]], "of the log is missing: movement "),
+        (lambda lines: [*lines[:5], lines[4], *lines[5:]], "is stored twice: it stands again after movement "),
+        (lambda lines: [*lines[:5], re.sub(rb"^(\d+,\d+),\d", rb"\1,9", lines[5]), *lines[6:]], "differs: time_ns 9"),
+    ],
+    ids=["removed", "doubled", "another time"],
+)
+def test_the_first_movement_that_is_not_the_logs_is_named(
+    audited: Audited,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[list[bytes]], list[bytes]],
+    said: str,
+) -> None:
+    """Two that add up to the right balance, or another time, are not seen by any sum."""
+    path = Path(audited.config.settlement.sinks[0].path or "") / "settled_movements.csv"
+    text = b"".join(change(path.read_bytes().splitlines(keepends=True)))
+    path.write_bytes(text)
+    checkpoint = path.with_name("settled_trades.checkpoint.json")
+    held = json.loads(checkpoint.read_text())
+    held["movements"]["bytes"] = len(text)
+    checkpoint.write_text(json.dumps(held))
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.LOG
+    assert said in sentence
+
+
+def test_a_definition_that_is_not_the_logs_is_named(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = past.events.copy()
+    events["price_ticks"][int(np.flatnonzero(events["kind"] == EventKind.INSTRUMENT_ADDED)[0])] += 1
+    audited = Audited(past, tmp_path, ("parquet",), request)
+    audited.settle(events)
+    code, sentence = audited.audit(capsys)
+    assert code == Exit.LOG
+    assert re.search(r"definition \d+ \(event \d+\) differs: max_price_ticks", sentence)
 
 
 def test_a_row_cut_out_of_a_file_by_hand_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +229,7 @@ def test_the_last_trade_stored_twice_is_named(audited: Audited, capsys: pytest.C
     last = len(audited.past.trades)
     forge(audited.config.settlement.sinks[0], lambda rows: np.append(rows, rows[-1:]))
     code, sentence = audited.audit(capsys)
-    assert (code, f"trade {last} is stored twice: it stands after trade {last}" in sentence) == (Exit.LOG, True)
+    assert (code, f"trade {last} is stored twice: it stands again after trade {last}" in sentence) == (Exit.LOG, True)
 
 
 def test_a_trade_the_log_never_made_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,16 +253,30 @@ def test_a_log_that_ends_earlier_proves_nothing(
     assert f"expected the log of node 1 to reach command {audited.past.machine.engine.sequence}, found that" in sentence
 
 
+def test_the_log_of_a_node_that_was_killed_counts_as_far_as_a_majority_attested_it(
+    audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = write_past(tmp_path / "killed", compacted=False, unknown=2)
+    assert audited.audit(capsys, log=killed.config.node_dir(1))[0] == 0
+    forge(audited.config.settlement.sinks[0], _changed(-1, "price_ticks"))
+    code, sentence = audited.audit(capsys, log=killed.config.node_dir(1))
+    assert (code, f"trade {len(killed.trades)} (event " in sentence) == (Exit.LOG, True)
+
+
 def test_books_with_other_balances_are_found(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Every row is the log's, the books beside them are not."""
     events = past.events.copy()
     at = int(np.flatnonzero(events["kind"] == EventKind.DEPOSITED)[-1])
     for column in ("quantity_lots", "cum_lots"):
         events[column][at] += 5
-    audited = Audited(past, tmp_path, ("csv",), request)
-    audited.settle(events)
-    code, sentence = audited.audit(capsys)
+    true, forged = (Audited(past, tmp_path / name, ("csv",), request) for name in ("true", "forged"))
+    true.settle(past.events)
+    forged.settle(events)
+    shutil.rmtree(tmp_path / "forged" / "csv")
+    shutil.copytree(tmp_path / "true" / "csv", tmp_path / "forged" / "csv")
+    code, sentence = forged.audit(capsys)
     assert code == Exit.BALANCE
     assert f"account {events[at]['account']}, asset {events[at]['instrument']}: the log gives " in sentence
 
@@ -231,14 +291,15 @@ def test_a_checkpoint_with_another_state_hash_is_found(
     assert "has state hash" in sentence
 
 
-def test_an_instrument_that_is_not_the_logs_is_found(
-    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+def test_an_asset_of_before_the_log_that_is_not_the_logs_is_found(
+    compacted: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    events = past.events.copy()
+    events = compacted.events.copy()
     events["quantity_lots"][int(np.flatnonzero(events["kind"] == EventKind.ASSET_ADDED)[0])] += 1
-    audited = Audited(past, tmp_path, ("csv",), request)
+    audited = Audited(compacted, tmp_path, ("csv",), request)
     audited.settle(events)
-    code, sentence = audited.audit(capsys)
+    first = audited.audit(capsys)[1].rstrip().rpartition("--first-trade ")[2]
+    code, sentence = audited.audit(capsys, "--first-trade", first)
     assert code == Exit.LOG
     assert "asset 10 is stored as id 10" in sentence
 
@@ -269,6 +330,29 @@ def test_a_sink_that_is_further_than_the_books_is_audited_to_its_end(
     code, sentence = audited.audit(capsys)
     assert code == Exit.LOG
     assert f"trade {len(past.trades)} (event " in sentence
+
+
+def test_books_that_begin_in_the_middle_are_compared_from_there(
+    past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(past, tmp_path, ("csv", "lmdb"), request)
+    with open_history(past.config, 1) as history:
+        held = image(history.state_after(600).engine)
+    place = held.place
+    origin = Origin(place.event_sequence, 600, place.match_id, place.state_hash, held.digest, (1,), 1)
+    settling = Settling(audited.config.cluster, audited.config.settlement.directory, make_sinks(audited.config))
+    settling.open()
+    settling.join(held.data, origin)
+    settling.close()
+    audited.settle(past.events)
+    code, said = audited.audit(capsys, "--json")
+    assert code == 0, said
+    told = json.loads(said)
+    assert (told["origin"]["event_sequence"], told["first_trade"]) == (place.event_sequence, place.match_id + 1)
+    assert told["trades"] == len(past.trades) - place.match_id
+    forge(audited.config.settlement.sinks[1], _without(0))
+    code, sentence = audited.audit(capsys)
+    assert (code, f"trade {place.match_id + 1} of the log is missing" in sentence) == (Exit.LOG, True)
 
 
 def test_of_a_log_that_was_cut_the_rest_is_compared(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from smrx.cli import run as smrx
 from smrx.cli.exits import Exit
 from smrx.engine.codes import EventKind
+from smrx.engine.records import pack_symbol
 from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.report import Query, make_report
 from smrx.settlement.report_text import Text, as_json, time_text
@@ -370,3 +371,10 @@ def test_a_path_is_read_whatever_wrote_there(
         run(sink := place.sink(), hand_market(), [(12, True)])
         sink.close()
         assert short(told(place.path, capsys)["balances"], "closing")[0] == ("4.75",)
+
+
+def test_what_shares_a_symbol_is_told_apart_by_its_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = hand_market()
+    events["client_order_id"][2] = pack_symbol("USD")  # ETH, by another name
+    rows = told(settle(tmp_path / "market", events), capsys)["balances"]
+    assert {(row["asset"], row["asset_id"]) for row in rows} == {("BTC", 1), ("USD (2)", 2), ("USD (3)", 3)}
