@@ -28,6 +28,8 @@ _LOOK_SECONDS: Final = 0.05
 #: Loading the state is one call, and a node that stands still is what is measured: neither may end the client.
 _CLIENT_SECONDS: Final = 60.0
 _NEVER: Final = 100_000_000
+#: So much longer the second phase lasts where no snapshot is whole by its end.
+_PATIENCE_SECONDS: Final = 30.0
 _PERCENTILES: Final = (("p50", 50.0), ("p99", 99.0), ("max", 100.0))
 
 
@@ -85,6 +87,11 @@ class _Sight:
         self._ask = ask
         self._asked: dict[int, int] = {}
 
+    @property
+    def lacks_snapshots(self) -> bool:
+        """Whether nodes are to take snapshots, and none has."""
+        return self.take and not self.taken
+
     def look(self) -> int:
         """Ask every node, and for a snapshot whoever has none under way; returns the highest term."""
         term = 0
@@ -110,7 +117,7 @@ def _latencies(client: Client, sight: _Sight, seconds: float) -> dict[str, int]:
     histogram = HdrHistogram(1, 60_000_000, 3)
     order = _order()
     started = looked = time.monotonic()
-    while (now := time.monotonic()) - started < seconds:
+    while (now := time.monotonic()) - started < seconds + (_PATIENCE_SECONDS if sight.lacks_snapshots else 0.0):
         if now - looked >= _LOOK_SECONDS:
             sight.look()
             looked = now

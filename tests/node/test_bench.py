@@ -25,7 +25,10 @@ def test_a_journal_that_does_not_write_is_no_fast_journal(tmp_path: Path, monkey
         journal.run(seconds=0.4, directory=tmp_path)
 
 
-def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(tmp_path: Path) -> None:
+def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pauses, "_SNAPSHOTS", 3)
     figures = recovery.run(commands=3000, accounts=50, orders=400, largest_mib=200, seconds=1, directory=tmp_path)
     assert figures["recovery"]["commands"] == 3000
     assert figures["recovery"]["seconds_from_start_to_first_acknowledged_order"] > 0
@@ -44,5 +47,6 @@ def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(tmp_path: Pat
 
 def test_a_latency_with_snapshots_needs_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(undisturbed._Sight, "look", lambda self: 1)
+    monkeypatch.setattr(undisturbed, "_PATIENCE_SECONDS", 0.0)
     with pytest.raises(undisturbed.DisturbedError, match="found none"):
         undisturbed.run(tmp_path, pauses.large_market(5, 10), seconds=0.2, nodes=1)
