@@ -195,7 +195,7 @@ FOUND = [
     ),
     Fault("4", "goes on after a failure", REAL.but(replica=stock.GoesOnAfterFailure), 40, "one state"),
     Fault("5", "lets anybody in", REAL.but(transport=broken.LetsAnybodyIn), 40, "majority|log|one"),
-    Fault("5", "believes every envelope", REAL.but(transport=broken.BelievesEveryEnvelope), 40, "majority|log|one"),
+    Fault("5", "believes every envelope", REAL.but(transport=broken.BelievesEveryEnvelope), 60, "majority|log|one"),
     Fault(
         "6", "two resets chase each other", REAL.but(replica=stock.StockRow6), 200, "one state|progress", small_messages
     ),
