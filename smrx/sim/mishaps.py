@@ -31,6 +31,8 @@ _LIES: Final = 5
 _LOOK_SECONDS: Final = 0.001
 #: Entries that only a minority gets, and then those that have their places.
 _BARRIERS: Final = 12
+#: In a cluster that is smaller it cannot come to it.
+_NODES: Final = {"late acknowledgements": 5, "hasty changes": 4, "two newcomers": 5}
 #: For what an election brings, and for what comes of it.
 _PATIENCE_SECONDS: Final = 3.0
 _LEASE_SECONDS: Final = 1.5
@@ -70,7 +72,9 @@ class Mishaps:
             "hasty changes": partial(self._arrange, self._hasty_changes),
             "two newcomers": partial(self._arrange, self._two_newcomers),
         }
-        self._choices = [(name, does[name]) for name in MISHAPS if name in profile.faults and name in does]
+        nodes = profile.nodes + profile.spares
+        possible = [name for name in MISHAPS if name in profile.faults and nodes >= _NODES.get(name, 1)]
+        self._choices = [(name, does[name]) for name in possible if name in does]
         self._arranged: _Steps | None = None
 
     def begin(self) -> None:

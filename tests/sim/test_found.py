@@ -140,6 +140,7 @@ def some_mishap(name: str) -> Focus:
     return focus
 
 
+strangers = some_mishap("stranger")
 late_acknowledgements = some_mishap("late acknowledgements")
 hasty_changes = some_mishap("hasty changes")
 two_newcomers = some_mishap("two newcomers")
@@ -195,7 +196,14 @@ FOUND = [
     ),
     Fault("4", "goes on after a failure", REAL.but(replica=stock.GoesOnAfterFailure), 40, "one state"),
     Fault("5", "lets anybody in", REAL.but(transport=broken.LetsAnybodyIn), 40, "majority|log|one"),
-    Fault("5", "believes every envelope", REAL.but(transport=broken.BelievesEveryEnvelope), 40, "majority|log|one"),
+    Fault(
+        "5",
+        "believes every envelope",
+        REAL.but(transport=broken.BelievesEveryEnvelope),
+        20,
+        "majority|log|one|flood",
+        strangers,
+    ),
     Fault(
         "6", "two resets chase each other", REAL.but(replica=stock.StockRow6), 200, "one state|progress", small_messages
     ),
@@ -364,7 +372,7 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
         small_messages, lagging_followers, slow_transfers, contested_elections, changing_members, leaving_members,
-        large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
+        strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
     ):  # fmt: skip
         for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
