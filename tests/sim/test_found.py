@@ -372,8 +372,7 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
         small_messages, lagging_followers, slow_transfers, contested_elections, changing_members, leaving_members,
-        large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
-        strangers,
+        strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
     ):  # fmt: skip
         for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
