@@ -37,7 +37,9 @@ NIL: Final = np.uint32(0)
 
 def kernel(function: Kernel) -> Kernel:
     """Compile a function that only other kernels call. Division has NumPy's rules, so no division raises."""
-    return cast(Kernel, _compile(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+    # Unless it is told, Numba inlines a function by force if the first one that called it is inlined by force.
+    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": False}
+    return cast(Kernel, _compile(**options)(function))
 
 
 def inlined(function: Kernel) -> Kernel:
