@@ -78,6 +78,19 @@ def changing_members(drawn: Profile) -> Profile:
     )
 
 
+def rotting_disks(drawn: Profile) -> Profile:
+    """Bits that change in long logs."""
+    return replace(
+        drawn,
+        nodes=3,
+        durable=True,
+        fault_seconds=0.2,
+        compaction_entries=1_000,
+        snapshot_commands=10_000,
+        faults=frozenset({"rot", "crash"}),
+    )
+
+
 def split_votes(drawn: Profile) -> Profile:
     """Nodes that stand at nearly the same time, and messages that come again."""
     return replace(
@@ -183,8 +196,9 @@ FOUND = [
         "7",
         "a journal without checksums",
         REAL.but(disk_journal=broken.JournalThatBelievesEverything),
-        100,
-        "log agreement|stopped|exception",
+        20,
+        "log agreement|honest word|stopped|exception",
+        rotting_disks,
     ),
     Fault(
         "8",
@@ -312,7 +326,7 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
         small_messages, lagging_followers, contested_elections, changing_members,
-        strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes,
+        strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, rotting_disks,
     ):  # fmt: skip
         for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
