@@ -99,6 +99,35 @@ def changing_members(drawn: Profile) -> Profile:
     )
 
 
+def moving_and_split(drawn: Profile) -> Profile:
+    """Nodes that come and go while parts of the cluster do not hear each other."""
+    return replace(
+        drawn,
+        nodes=3,
+        spares=2,
+        durable=True,
+        early=False,
+        storm_seconds=4.0,
+        fault_seconds=0.08,
+        order_seconds=0.05,
+        compaction_entries=4,
+        faults=frozenset({"join", "leave", "split"}),
+    )
+
+
+def rotting_disks(drawn: Profile) -> Profile:
+    """Bits that change in long logs."""
+    return replace(
+        drawn,
+        nodes=3,
+        durable=True,
+        fault_seconds=0.2,
+        compaction_entries=1_000,
+        snapshot_commands=10_000,
+        faults=frozenset({"rot", "crash"}),
+    )
+
+
 def split_votes(drawn: Profile) -> Profile:
     """Nodes that stand at nearly the same time, and messages that come again."""
     return replace(
@@ -218,8 +247,9 @@ FOUND = [
         "7",
         "a journal without checksums",
         REAL.but(disk_journal=broken.JournalThatBelievesEverything),
-        100,
-        "log agreement|stopped|exception",
+        20,
+        "log agreement|honest word|stopped|exception",
+        rotting_disks,
     ),
     Fault(
         "8",
@@ -305,9 +335,9 @@ FOUND = [
         "",
         "two voters at once",
         REAL.but(replica=broken.TwoVotersAtOnce),
-        20,
-        "a majority|one membership|log agreement",
-        two_newcomers,
+        100,
+        "a majority|one membership|one leader|log agreement|progress",
+        moving_and_split,
     ),
     Fault(
         "",
@@ -373,6 +403,7 @@ def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
         small_messages, lagging_followers, slow_transfers, contested_elections, changing_members, leaving_members,
         strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
+        moving_and_split, rotting_disks,
     ):  # fmt: skip
         for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
