@@ -72,6 +72,21 @@ def leaving_members(drawn: Profile) -> Profile:
     )
 
 
+def rotting_disks(drawn: Profile) -> Profile:
+    """Bits that turn over in journals that were not compacted yet."""
+    return replace(
+        drawn,
+        nodes=3,
+        durable=True,
+        early=False,
+        fault_seconds=0.08,
+        order_seconds=0.02,
+        compaction_entries=1000,
+        snapshot_commands=100,
+        faults=frozenset({"rot", "isolate"}),
+    )
+
+
 def contested_elections(drawn: Profile) -> Profile:
     """Nodes that stand at nearly the same time, messages that take long, voters that die."""
     return replace(
@@ -218,8 +233,9 @@ FOUND = [
         "7",
         "a journal without checksums",
         REAL.but(disk_journal=broken.JournalThatBelievesEverything),
-        100,
-        "log agreement|stopped|exception",
+        10,
+        "log agreement|stopped|exception|honest word",
+        rotting_disks,
     ),
     Fault(
         "8",
@@ -371,8 +387,9 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
-        small_messages, lagging_followers, slow_transfers, contested_elections, changing_members, leaving_members,
-        strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
+        small_messages, lagging_followers, slow_transfers, rotting_disks, contested_elections, changing_members,
+        leaving_members, strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes,
+        lost_directories,
     ):  # fmt: skip
         for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
