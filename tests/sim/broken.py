@@ -100,8 +100,15 @@ class JournalThatBelievesEverything(DiskJournal):
             disk_journal.decode_entry = kept
 
 
-class TwoVotersAtOnce(Replica):
-    """Members come with their vote, and nobody waits for one change to be committed before the next."""
+class VotesEmpty(Replica):
+    """An empty node takes its cluster file at its word: it never promised anything, and has a vote."""
+
+    def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
+        return meta.joined and journal.lost
+
+
+class TwoVotersAtOnce(VotesEmpty):
+    """Members come with their vote, which counts at once, and no change waits for the one before to be committed."""
 
     def add_member(self, node: NodeConfig) -> int:
         return self._change(self._membership.with_learner(node, self._journal.last_index + 1).promoted(node.id))
@@ -221,10 +228,3 @@ class ForgetsVotesAndLives(ForgetsVotes):
     def begin(self) -> None:
         super().begin()
         self._life = 1
-
-
-class VotesEmpty(Replica):
-    """An empty node takes its cluster file at its word: it never promised anything, and has a vote."""
-
-    def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
-        return meta.joined and journal.lost
