@@ -335,9 +335,10 @@ FOUND = [
         "",
         "two voters at once",
         REAL.but(replica=broken.TwoVotersAtOnce),
-        100,
-        "a majority|one membership|one leader|log agreement|progress",
-        moving_and_split,
+        20,
+        "a majority|one membership|log agreement",
+        # Two newcomers at once are not enough: each counts only once it has heard most of the others.
+        hasty_changes,
     ),
     Fault(
         "",
@@ -401,9 +402,9 @@ def test_what_is_broken_is_found(fault: Fault) -> None:
 
 def test_the_same_seeds_hold_without_the_fault() -> None:
     for focus in (
-        small_messages, lagging_followers, slow_transfers, contested_elections, changing_members, leaving_members,
-        strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes, lost_directories,
-        moving_and_split, rotting_disks,
+        small_messages, lagging_followers, slow_transfers, rotting_disks, contested_elections, changing_members,
+        leaving_members, strangers, large_state, late_acknowledgements, hasty_changes, two_newcomers, split_votes,
+        lost_directories,
     ):  # fmt: skip
         for seed in range(6):
             assert simulate(seed, focus=focus).failure is None, (focus.__name__, seed)
