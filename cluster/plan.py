@@ -67,7 +67,7 @@ _WEIGHTS: Final[Mapping[Fault, int]] = {
     Fault.SLOW_CLIENTS: 3,
     Fault.HAND_OVER: 5,
     Fault.SNAPSHOT: 6,
-    Fault.FORGET: 4,
+    Fault.FORGET: 8,
     Fault.KILL_TRADER: 6,
     Fault.PAUSE_TRADER: 2,
 }
