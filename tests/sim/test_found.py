@@ -99,22 +99,6 @@ def changing_members(drawn: Profile) -> Profile:
     )
 
 
-def moving_and_split(drawn: Profile) -> Profile:
-    """Nodes that come and go while parts of the cluster do not hear each other."""
-    return replace(
-        drawn,
-        nodes=3,
-        spares=2,
-        durable=True,
-        early=False,
-        storm_seconds=4.0,
-        fault_seconds=0.08,
-        order_seconds=0.05,
-        compaction_entries=4,
-        faults=frozenset({"join", "leave", "split"}),
-    )
-
-
 def rotting_disks(drawn: Profile) -> Profile:
     """Bits that change in long logs."""
     return replace(
