@@ -218,7 +218,7 @@ def test_ctrl_c_ends_a_call_and_the_client_goes_on_with_a_new_session(stub: Stub
         with stub.lock:
             stub.faults.drop_answers = 1
             stub.faults.deaf = {2, 3}
-        interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        interrupt = threading.Thread(target=_interrupt_when, args=(lambda: stub.applied() == [1, 2],))
         interrupt.start()
         with pytest.raises(KeyboardInterrupt):
             client.submit(orders(1, 2))
@@ -249,6 +249,11 @@ def test_no_thread_is_started(stub: Stub) -> None:
     with trader(stub) as client:
         client.submit(orders(1))
         assert threading.active_count() == before
+
+
+def _interrupt_when(condition: object) -> None:
+    _until(condition)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _until(condition: object, seconds: float = 10.0) -> None:
