@@ -13,9 +13,10 @@ from pysyncobj.node import Node
 from smrx.config import NodeConfig, Timing
 from smrx.consensus.core import PeerView, StateMachine
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.leading import Leading, NotLeader, Progress
+from smrx.consensus.leading import Leading, NotLeader
 from smrx.consensus.membership import Member, Membership, MembershipError, decode, encode, host_fault
 from smrx.consensus.messages import Acquaint, Body, Envelope, Hello, NoMember
+from smrx.consensus.progress import Progress
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.transport import PeerTransport
 
