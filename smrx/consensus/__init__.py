@@ -9,7 +9,8 @@ from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.leading import NotLeader
 from smrx.consensus.recovery import MetaError, MetaStore
 from smrx.consensus.replica import Replica
-from smrx.consensus.transport import PeerTransport, ZmqTransport
+from smrx.consensus.transport import PeerTransport
+from smrx.consensus.transport_zmq import ZmqTransport
 
 __all__ = [
     "Agreement",

@@ -1,6 +1,6 @@
 """What every part of the replica works with: the machine, the log, the peers, and the way to say something.
 
-Owns no rule of consensus. The parts build on each other: Core, Following, Electing, Leading, Replica.
+Owns no rule of consensus. The parts build on each other: Core, Following, Electing, Leading, Changing, Replica.
 """
 
 from collections import Counter

@@ -5,7 +5,6 @@ another term, another life, or of a node that is still learning. Called at submi
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -28,16 +27,13 @@ from smrx.consensus.messages import (
     SnapshotReply,
     StandNow,
 )
+from smrx.consensus.progress import Progress
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.snapshots import MemorySnapshots, Outgoing, Snapshot, SnapshotStore
 from smrx.consensus.transport import PeerTransport
 
 log = logging.getLogger(__name__)
 
-#: Entries under way to one peer. On a network of 10 ms a round trip that is 800 MB/s; it is also what a peer that
-#: stops answering can cost in memory.
-WINDOW_BYTES: Final = 8 << 20
-WINDOW_MESSAGES: Final = 128
 #: With entries under way the next one carries the commit index; if none comes, followers wait no longer than this.
 _ANNOUNCE_SECONDS: Final = 0.002
 #: A peer that was asked to lead and does not by then is given up: until it does, no command is taken.
@@ -57,38 +53,6 @@ class _HandOver:
         self.peer = peer
         self.deadline = deadline
         self.told = False
-
-
-class Progress:
-    """What is under way to one peer."""
-
-    def __init__(self) -> None:
-        self.stream = 0
-        self._messages: deque[tuple[int, int]] = deque()
-        self.size_bytes = 0
-        self.announced = 0
-        self.transfer: Outgoing | None = None
-        self.no_snapshot_before = 0.0
-
-    def restart(self) -> None:
-        """Everything under way is taken as lost."""
-        self.stream += 1
-        self._messages.clear()
-        self.size_bytes = 0
-
-    def has_room(self) -> bool:
-        """Whether more entries may be sent."""
-        return self.size_bytes < WINDOW_BYTES and len(self._messages) < WINDOW_MESSAGES
-
-    def sent(self, last_index: int, size: int) -> None:
-        """A message of entries is under way."""
-        self._messages.append((last_index, size))
-        self.size_bytes += size
-
-    def acknowledged(self, index: int) -> None:
-        """Everything up to `index` has arrived."""
-        while self._messages and self._messages[0][0] <= index:
-            self.size_bytes -= self._messages.popleft()[1]
 
 
 class Leading(Electing):

@@ -17,7 +17,6 @@ Rules:
 Called by the subscriber, which gives it every frame and sends what it wants to ask.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from smrx.engine.records import EVENT
 from smrx.feed.claims import Claims
+from smrx.feed.pending import Pending
 from smrx.feed.ring import MAX_ANSWER_EVENTS
 from smrx.feed.sequencer import REMEMBERED_EVENTS, FeedConflict, FeedError, Sequencer
 from smrx.wire import frames
@@ -112,18 +112,15 @@ class Quorum:
         self.sequencer = sequencer
         self.dissents: list[Dissent] = []
         self.positions: list[tuple[int, Position]] = []
-        self.released = sequencer.expected - 1
         self._anchor = anchor
         self._old_feed_seconds = old_feed_seconds
         self._old_since: float | None = None
+        self._pending = Pending(sequencer.expected - 1)
         self._pending_limit = pending
         self._nodes = {node: _Member(covered=self.released, anchored=anchor is None) for node in nodes}
         self._dissenting: dict[int, int] = {}
         self._excluded: set[int] = set()
         self._claims = Claims(self.majority, self._counts)
-        self._pending: deque[NDArray[np.void]] = deque()
-        self._delivered = self.released
-        self._ends: set[int] = set()  #: events known to be the last of their commands
         sequencer.until = self.released + pending
 
     @property
@@ -132,9 +129,14 @@ class Quorum:
         return self._claims.attested
 
     @property
+    def released(self) -> int:
+        """The last event that was released."""
+        return self._pending.released
+
+    @property
     def unverified(self) -> int:
         """Events that are here, and not attested by a majority."""
-        return self._delivered - self.released
+        return len(self._pending)
 
     @property
     def attested_by(self) -> list[int]:
@@ -185,19 +187,16 @@ class Quorum:
         events = self.sequencer.take()
         if len(events):
             self._pending.append(events)
-            self._delivered = int(events["sequence"][-1])
         self._watch_for_old_feed(now)
         last = self._releasable()
-        released = self._pop(last) if last > self.released else np.empty(0, EVENT)
+        released = self._pending.pop(last) if last > self.released else np.empty(0, EVENT)
         if len(released):
-            self.released = last
             for member in self._nodes.values():
                 member.covered = max(member.covered, last)
                 self._join_tail(member)
             for node, sequence in list(self._dissenting.items()):
                 if sequence <= last:
                     self._exclude(node)
-            self._ends = {end for end in self._ends if end > last}
             self.sequencer.allow(last + self._pending_limit, now)
         return released
 
@@ -248,7 +247,7 @@ class Quorum:
     def _note_end(self, sequence: int) -> None:
         """Remember that an event is the last of its command; of one that is not kept its copy will tell again."""
         if self.released < sequence <= self.sequencer.horizon:
-            self._ends.add(sequence)
+            self._pending.note_end(sequence)
 
     def _join_tail(self, member: _Member) -> None:
         if member.tail is not None and member.tail[0] <= member.covered + 1:
@@ -316,7 +315,6 @@ class Quorum:
     def _fetch_anew(self, now: float) -> None:
         """Give up every copy that is not released."""
         self._pending.clear()
-        self._delivered = self.released
         for member in self._nodes.values():
             member.covered, member.tail, member.recopy = self.released, None, None
         self.sequencer.rewind(self.released + 1, now)
@@ -333,9 +331,9 @@ class Quorum:
             member.anchored = True
             return
         self._claim(node, member, frames.claim(frame))
-        if not self._counts(node) or first > member.covered + 1 or last > self._delivered or last <= member.covered:
+        if not self._counts(node) or first > member.covered + 1 or last > self._pending.last or last <= member.covered:
             return
-        if first > self.released and frames.records_digest(*self._held(first, last)) == frame.aux:
+        if first > self.released and frames.records_digest(*self._pending.between(first, last)) == frame.aux:
             member.covered = last
             self._join_tail(member)
         elif first > self.released:
@@ -390,63 +388,10 @@ class Quorum:
         if not self._pending or sum(m.anchored for n, m in self._nodes.items() if self._counts(n)) < self.majority:
             return self.released
         covered = sorted((m.covered for n, m in self._nodes.items() if self._counts(n)), reverse=True)
-        last = min(covered[self.majority - 1], self._delivered)
+        last = min(covered[self.majority - 1], self._pending.last)
         if last <= self.released:
             return self.released
-        return self._whole_commands(last)
-
-    def _whole_commands(self, last: int) -> int:
-        """The last event up to `last` that ends a command which is attested."""
-        agreed = self.attested.command_sequence
-        for events in reversed(self._pending):
-            first = int(events["sequence"][0])
-            if first > last:
-                continue
-            commands = events["command_sequence"]
-            end = last - first + 1
-            if int(commands[end - 1]) > agreed:
-                end = int(np.searchsorted(commands[:end], np.uint64(agreed), side="right"))
-            if end and not self._ends_command(first + end - 1, int(commands[end - 1])):
-                end = int(np.searchsorted(commands[:end], commands[end - 1]))
-            if end:
-                return first + end - 1
-            last = first - 1
-        return self.released
-
-    def _ends_command(self, sequence: int, command: int) -> bool:
-        if sequence < self._delivered:
-            return self._command_of(sequence + 1) != command
-        return sequence in self._ends
-
-    def _command_of(self, sequence: int) -> int:
-        for events in self._pending:
-            at = sequence - int(events["sequence"][0])
-            if at < len(events):
-                return int(events["command_sequence"][at])
-        return 0
-
-    def _held(self, first: int, last: int) -> list[NDArray[np.void]]:
-        """The pending events first..last."""
-        parts = []
-        for events in self._pending:
-            start = int(events["sequence"][0])
-            part = events[max(0, first - start) : max(0, last - start + 1)]
-            if len(part):
-                parts.append(part)
-        return parts
-
-    def _pop(self, last: int) -> NDArray[np.void]:
-        parts = self._held(self.released + 1, last)
-        while self._pending and int(self._pending[0]["sequence"][-1]) <= last:
-            self._pending.popleft()
-        if self._pending:
-            head = self._pending[0]
-            self._pending[0] = head[max(0, last - int(head["sequence"][0]) + 1) :]
-        if len(parts) == 1:
-            return parts[0]
-        rows = np.concatenate([part.view(np.uint64) for part in parts])
-        joined: NDArray[np.void] = rows.view(EVENT)
-        return joined
+        return self._pending.whole_commands(last, self.attested.command_sequence)
 
     def _has_to_ask(self, member: _Member) -> bool:
         if not member.heard:
@@ -455,7 +400,7 @@ class Quorum:
             return True
         covered = member.covered
         known = max(member.newest, member.tail[1] if member.tail else 0)
-        return covered < self._delivered and known > covered and member.blind_to <= covered + 1
+        return covered < self._pending.last and known > covered and member.blind_to <= covered + 1
 
     def _request(self, node: int, member: _Member, now: float) -> Vouch | None:
         if now < member.ask_at or not self._has_to_ask(member):
@@ -467,7 +412,7 @@ class Quorum:
             first, last = member.recopy
             member.recopy = None
             return Vouch(node, first, last, copy=True)
-        first, last = member.covered + 1, self._delivered
+        first, last = member.covered + 1, self._pending.last
         if member.tail is not None:
             last = min(last, member.tail[0] - 1)
         return Vouch(node, first, min(last, first + MAX_ANSWER_EVENTS - 1))

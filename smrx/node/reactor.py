@@ -19,7 +19,7 @@ import zmq
 from smrx.config import Config
 from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport, keys, membership
 from smrx.consensus.agreement import remedy
-from smrx.consensus.transport import has_message
+from smrx.consensus.transport_zmq import has_message
 from smrx.node.admin import AdminService
 from smrx.node.disk import Disk
 from smrx.node.gateway import Gateway, Reply

@@ -13,8 +13,8 @@ from smrx.engine.codes import CommandKind
 from smrx.engine.records import COMMAND, COMMAND_SIZE
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
-from smrx.sim.member import address, node_at
 from smrx.sim.network import Network
+from smrx.sim.process import address, node_at
 from smrx.sim.profile import Profile
 from smrx.sim.timeline import Timeline
 from smrx.sim.workload import Commands

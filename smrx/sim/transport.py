@@ -12,7 +12,7 @@ from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal, PeerTransport
 from smrx.consensus.keys import KeyPair, LinkKeys
 from smrx.consensus.messages import AppendReply, Body
-from smrx.consensus.transport import ZAP_DOMAIN, AllowList
+from smrx.consensus.transport_zmq import ZAP_DOMAIN, AllowList
 from smrx.sim.checker import Violation
 
 CLUSTER: Final = "simulation"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from smrx.config import NodeConfig
-from smrx.consensus import ConsensusError, NotLeader, Replica, leading
+from smrx.consensus import ConsensusError, NotLeader, Replica, progress
 from smrx.consensus.membership import Membership, MembershipError, encode
 from tests.consensus.harness import Clock, Member, Violation
 from tests.consensus.test_disk_cluster import DiskCluster, DiskMember, powered, run
@@ -183,7 +183,7 @@ class Asked(Replica):
 @pytest.mark.parametrize("seed", range(16))
 def test_members_change_while_the_power_fails(clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:
-        monkeypatch.setattr(leading, "WINDOW_MESSAGES", 2)
+        monkeypatch.setattr(progress, "WINDOW_MESSAGES", 2)
     Storm(clock, seed, Asked).run()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from smrx.config import NodeConfig
-from smrx.consensus import MemoryJournal, Replica, leading
+from smrx.consensus import MemoryJournal, Replica, progress
 from smrx.consensus.membership import Member as Member_
 from smrx.consensus.membership import MembershipError
 from smrx.consensus.messages import (
@@ -145,7 +145,7 @@ def test_a_newcomer_that_reads_of_old_members_does_not_turn_its_leader_away(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On its way through the log it meets memberships that lack the one who tells it."""
-    monkeypatch.setattr(leading, "WINDOW_MESSAGES", 2)
+    monkeypatch.setattr(progress, "WINDOW_MESSAGES", 2)
     cluster = Cluster(clock, batch_bytes=300, compaction_entries=10_000)
     cluster.elect()
     cluster.commit(30)

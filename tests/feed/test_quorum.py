@@ -244,7 +244,7 @@ def test_what_is_remembered_of_events_that_are_not_kept_is_bounded() -> None:
     for last in range(1, 10_001):
         q.receive(1, published(last, last), 0.0)
         released(q)
-    assert len(q._ends) <= 16 + 8
+    assert len(q._pending._ends) <= 16 + 8
 
 
 def test_a_feed_that_goes_on_from_what_was_settled() -> None:

@@ -131,7 +131,7 @@ class ChangesTooEarly(Replica):
 
 
 def change_at_once(replica: Replica, membership: Membership) -> int:
-    """Replica._change() without its conditions."""
+    """Changing._change() without its conditions."""
     index = replica._journal.last_index + 1
     replica._journal.add(encode(membership), index, replica.term)
     replica._follow_membership()

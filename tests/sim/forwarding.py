@@ -6,7 +6,8 @@ that is lost on its way leaves a callback for ever.
 """
 
 from smrx.node.gateway import Reply, Route
-from smrx.sim.member import DELIVERY, FIRST_CLIENT, Member
+from smrx.sim.member import Member
+from smrx.sim.process import DELIVERY, FIRST_CLIENT
 from smrx.wire import frames
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
 
