@@ -408,7 +408,8 @@ class ZmqTransport(PeerTransport):
         for socket in tuple(self._outgoing.values()):
             # Nobody but one that takes this node for a stranger answers where it was called.
             for _ in range(_ANSWERS):
-                if not has_message(socket):
+                # What one says may end the connection to another, or its own.
+                if socket.closed or not has_message(socket):
                     break
                 self.receive(socket.recv(zmq.DONTWAIT))
         if self._keys is None or now < self._next_key_at:
