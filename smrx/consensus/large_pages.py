@@ -3,7 +3,8 @@
 While a forked child lives, Linux takes each large page apart that the node writes to, and puts it together again at
 16 MiB in ten seconds. Until then 200 MB of state are 50,000 entries to copy instead of a hundred. This goes through the
 process's own memory between two snapshots, a little at a time, and asks for what is mostly there to be put together.
-It changes no byte. Where the system knows no such request (before Linux 6.1, and elsewhere) nothing happens.
+It changes no byte. Where the system knows no such request (before Linux 6.1, and elsewhere) nothing happens; where it
+has to make room first, as the loop stands still meanwhile, the rest is left for another time.
 
 Called by the snapshot store when it has nothing else to do.
 """
@@ -27,6 +28,8 @@ _ABSENT: Final = bytes(range(0x80))
 #: One large page is copied in 0.1 to 0.4 ms: an order that arrives meanwhile waits for one, seldom for two.
 _STEP_SECONDS: Final = 0.0001
 _PACE_SECONDS: Final = 0.005
+#: What takes so much of the processor is no copying: other memory is moved out of the way.
+_LABOUR_SECONDS: Final = 0.005
 #: Memory also grows: the log between two snapshots. Linux needs a millisecond to list what there is.
 _LOOK_SECONDS: Final = 30.0
 
@@ -61,12 +64,24 @@ class LargePages:
             return
         self._step_at = now + _PACE_SECONDS
         end = time.perf_counter() + _STEP_SECONDS
-        with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pages:
-            while self._places and time.perf_counter() < end:
-                place = self._places.pop()
-                # What is mostly empty would only grow.
-                if 2 * _present(pages.fileno(), place) >= PAGE_BYTES // _SMALL_BYTES:
-                    self._ask(place, PAGE_BYTES, _MADV_COLLAPSE)
+        try:
+            with open("/proc/self/pagemap", "rb", buffering=0) as pages:
+                while self._places and time.perf_counter() < end:
+                    place = self._places.pop()
+                    # What is mostly empty would only grow.
+                    if 2 * _present(pages.fileno(), place) >= PAGE_BYTES // _SMALL_BYTES:
+                        self._put_together(place)
+        except OSError:
+            # A system that does not say what is there, as some containers' do not.
+            self._places = []
+
+    def _put_together(self, place: int) -> None:
+        assert self._ask is not None
+        # Of the processor: that somebody else had it for a while says nothing.
+        began = time.thread_time()
+        self._ask(place, PAGE_BYTES, _MADV_COLLAPSE)
+        if time.thread_time() - began > _LABOUR_SECONDS:
+            self._places = []
 
 
 def places() -> list[int]:

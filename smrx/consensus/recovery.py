@@ -67,8 +67,8 @@ def renew(directory: Path, *, cluster: str, node_id: int) -> None:
     what was meant for its earlier lives does not reach this one. Nobody may be in the directory.
     """
     path = directory / _FILE
-    path.unlink(missing_ok=True)
     with hold_directory(directory):
+        path.unlink(missing_ok=True)
         environment = _opened(path)
         with environment.begin(write=True) as transaction:
             record = _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, True, settled=False)

@@ -33,6 +33,9 @@ _KEY_SECONDS: Final = 1.0
 _ANSWERS: Final = 4
 #: What was sent and not acknowledged by the other machine for so long breaks the connection.
 _UNACKNOWLEDGED_MS: Final = 2_000
+#: A caller from whom nothing comes is asked for a sign of life so often, and so many times before it is given up.
+_PROBE_SECONDS: Final = 10
+_PROBES: Final = 3
 #: For what a node that is removed is told last.
 _LAST_WORDS_MS: Final = 500
 ZAP_DOMAIN: Final = "raft"
@@ -71,6 +74,10 @@ class ZmqTransport(PeerTransport):
         try:
             _limit(self._inbox)
             self._inbox.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+            # Nothing is said where others call from: a caller that vanished without a word is noticed by this alone.
+            self._inbox.tcp_keepalive = 1
+            self._inbox.tcp_keepalive_idle = self._inbox.tcp_keepalive_intvl = _PROBE_SECONDS
+            self._inbox.tcp_keepalive_cnt = _PROBES
             if keys is not None:
                 self._inbox.curve_secretkey = keys.own.secret.encode("ascii")
                 self._inbox.curve_publickey = keys.own.public.encode("ascii")
@@ -150,7 +157,8 @@ class ZmqTransport(PeerTransport):
         for socket in tuple(self._outgoing.values()):
             # Nobody but one that takes this node for a stranger answers where it was called.
             for _ in range(_ANSWERS):
-                if not has_message(socket):
+                # What one says may end the connection to another, or its own.
+                if socket.closed or not has_message(socket):
                     break
                 self.receive(socket.recv(zmq.DONTWAIT))
         if self._keys is None or now < self._next_key_at:

@@ -149,6 +149,42 @@ def test_it_takes_one_place_after_the_other_and_then_waits(monkeypatch: pytest.M
     assert len(pages._places) < left
 
 
+@pytest.mark.skipif(large_pages._request() is None, reason="this system has no such request")
+@pytest.mark.parametrize(("labour_seconds", "asked"), [(0.0, 3), (0.05, 1)])
+def test_a_system_that_has_to_make_room_first_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, labour_seconds: float, asked: int
+) -> None:
+    requests: list[int] = []
+
+    def labour(place: int, size: int, advice: int) -> int:
+        requests.append(place)
+        end = time.thread_time() + labour_seconds
+        while time.thread_time() < end:
+            pass
+        return 0
+
+    monkeypatch.setattr(large_pages, "_request", lambda: labour)
+    monkeypatch.setattr(large_pages, "places", lambda: [1, 2, 3])
+    monkeypatch.setattr(large_pages, "_present", lambda pagemap, place: PAGE_BYTES // SMALL_BYTES)
+    put_together(LargePages(0.0))
+    assert len(requests) == asked
+
+
+def test_a_system_that_does_not_say_what_is_there_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its /proc has maps and no pagemap."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise FileNotFoundError("/proc/self/pagemap")
+
+    monkeypatch.setattr(large_pages, "_request", lambda: lambda place, size, advice: 0)
+    monkeypatch.setattr(large_pages, "places", lambda: [1, 2, 3])
+    monkeypatch.setattr(large_pages, "open", refuse, raising=False)
+    pages = LargePages(0.0)
+    pages.begin(0.0)
+    pages.step(1.0)
+    assert not pages.at_work
+
+
 def test_where_the_system_says_nothing_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_pages, "_request", lambda: None)
     pages = LargePages(0.0)

@@ -12,7 +12,7 @@ import pytest
 
 from smrx.config import Config
 from smrx.consensus import MetaError, MetaStore
-from smrx.consensus.recovery import _FORMAT, DamagedMeta
+from smrx.consensus.recovery import _FORMAT, DamagedMeta, renew
 from smrx.node.rebuild import discard
 
 
@@ -120,6 +120,14 @@ def test_a_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path)
     store.close()
     open_store(tmp_path).close()
+
+
+def test_meta_data_of_a_node_that_runs_are_not_replaced(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(MetaError, match="only process"):
+        renew(tmp_path / "node", cluster="alpha", node_id=1)
+    assert (tmp_path / "node" / "meta.lmdb").exists()
+    store.close()
 
 
 def test_garbage_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import zmq
 from smrx.config import NodeConfig
 from smrx.consensus import Replica, messages
 from smrx.consensus.membership import Member as Member_
-from smrx.consensus.messages import Acquaint, AppendReply, Body, Envelope, Hello, NoMember, PreVote
+from smrx.consensus.messages import Acquaint, AppendEntries, AppendReply, Body, Envelope, Hello, NoMember, PreVote
+from smrx.consensus.transport import has_message
 from tests.consensus.harness import CLUSTER, Clock, Cluster, Member, Violation
+from tests.consensus.sockets import CLUSTER as SOCKETS
 from tests.consensus.sockets import Mesh
 
 
@@ -221,10 +223,47 @@ def test_a_node_that_was_removed_is_told_over_real_sockets(tmp_path: Path) -> No
     index = leader.replica.remove_member(gone.replica.node_id)
     leader.transport.flush()
     mesh.run_until(lambda: leader.replica.commit_index >= index and gone.replica.node_id not in leader.transport._nodes)
-    # What was said to it is not what it is about.
-    while gone.transport._inbox.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-        gone.transport._inbox.recv_multipart(zmq.DONTWAIT)
+    # What the leader said to it, and may be on its way still, is lost.
+    gone.replica._handlers[AppendEntries] = lambda peer, envelope, body: None
     mesh.nodes.append(gone)
     mesh.run_until(lambda: "says that this node is none" in str(gone.replica.waiting))
     assert not gone.replica.removed
+    mesh.close()
+
+
+def test_an_answer_that_ends_the_connection_it_came_by_ends_nothing_else(tmp_path: Path) -> None:
+    """Whoever listens where a member should answers that every member left and came again."""
+    mesh = Mesh(tmp_path)
+    victim, other = mesh.nodes[0], mesh.nodes[1]
+    mesh.commit(b"\0\1" + bytes(30))
+    members = [
+        Member_(NodeConfig(id=node, port=port), voter=True, since=1_000) for node, port in enumerate(mesh.ports, 1)
+    ]
+    forged = Envelope(
+        messages.PROTOCOL,
+        messages.cluster_number(SOCKETS),
+        other.replica.node_id,
+        other.meta.incarnation,
+        victim.meta.incarnation,
+        *victim.transport._header(),
+        Acquaint(members),
+    )
+    other.close()
+    mesh.nodes.remove(other)
+    mesh.poller = zmq.Poller()
+    listener = mesh.context.socket(zmq.ROUTER)
+    listener.linger = 0
+    listener.bind(other.address)
+    mesh.poller.register(listener, zmq.POLLIN)
+
+    def believed() -> bool:
+        if has_message(listener):
+            route, _ = listener.recv_multipart()
+            for _ in range(2):
+                listener.send_multipart((route, messages.encode(forged)))
+        return victim.replica._since[other.replica.node_id] == 1_000
+
+    mesh.run_until(believed)
+    victim.turn()
+    listener.close()
     mesh.close()

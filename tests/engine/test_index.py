@@ -8,6 +8,7 @@ import pytest
 from numba import njit
 
 from smrx.engine import index, lookup
+from smrx.engine.searches import _hashes
 from smrx.engine.state import CELL, ORDER
 from smrx.engine.tables import table_of
 
@@ -44,7 +45,16 @@ def keys_with_one_home(cells: Any, count: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("keys", ["few", "sequential", "huge", "one home"])
+def keys_with_one_hash() -> list[int]:
+    """Keys of which each has another with all the bits of its hash that a cell keeps; with second part 0."""
+    keys = np.random.default_rng(5).integers(0, 1 << 64, 1 << 19, dtype=np.uint64)
+    hashes = _hashes(keys, np.zeros(len(keys), np.uint32))
+    _, where, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    found = keys[counts[where] > 1][np.argsort(hashes[counts[where] > 1])]
+    return [int(key) for key in found[:40]]
+
+
+@pytest.mark.parametrize("keys", ["few", "sequential", "huge", "one home", "one hash"])
 def test_a_map_is_a_dict(keys: str) -> None:
     cells, orders = np.zeros(64, CELL), np.zeros(4_001, ORDER)
     source = random.Random(5)
@@ -53,6 +63,7 @@ def test_a_map_is_a_dict(keys: str) -> None:
         "sequential": list(range(1_000_000, 1_000_040)),
         "huge": [(1 << 64) - 1 - (number << 40) for number in range(40)],
         "one home": keys_with_one_home(cells, 40),
+        "one hash": keys_with_one_hash(),
     }[keys]
     model: dict[tuple[int, int], int] = {}
     for step in range(4_000):
