@@ -69,6 +69,14 @@ def restart(
     # that never had a log: a cluster that is restored.
     usable = _whole(files, journal) if journal.persistent or not meta.joined else []
     check_term(journal, meta, str(files.folder.parent))
+    if meta.joined:
+        files.taken_up()
+    elif usable and not files.given:
+        # It would count at once, and remember no vote: nobody but an operator may give a state to a new node.
+        raise SnapshotError(
+            f"{files.folder}: expected no snapshots of a node whose term and vote are new, found that of command "
+            f"{usable[-1].metadata.sequence}: a file was lost or removed; {REBUILD}"
+        )
     if usable:
         _take_over(machine, usable[-1])
     newest = usable[-1].metadata if usable else None

@@ -10,6 +10,7 @@ Called by the store in the node's forked child (write), by a restart (newest val
         metadata.json      format, cluster, log index and term, sequence, state hash, and each part's bytes and xxh3-128
         COMPLETE           the xxh3-128 of metadata.json; written last
       latest -> snapshot-{SEQ}
+      GIVEN              an operator put these before a node that has not started yet
       .writing-*           what a kill left behind; removed at the next start
 
 Everything in the folder is durable before the folder gets its name. A kill at any point leaves the older snapshots as
@@ -40,6 +41,8 @@ STATE: Final = "state"
 METADATA: Final = "metadata.json"
 COMPLETE: Final = "COMPLETE"
 LATEST: Final = "latest"
+#: Stands beside snapshots that were put before a node that has not started yet.
+GIVEN: Final = "GIVEN"
 
 _PREFIX: Final = "snapshot-"
 _WRITING: Final = ".writing-"
@@ -258,7 +261,10 @@ class SnapshotFiles:
         return Stored(target, metadata)
 
     def adopt(self, stored: Stored) -> Stored:
-        """Copy a verified snapshot, of whatever cluster, into this node's folder under this cluster's name."""
+        """Copy a verified snapshot, of whatever cluster, into this node's folder under this cluster's name.
+
+        The folder says that it was given: a new node may begin with it.
+        """
         position = Position(
             stored.metadata.log_index,
             stored.metadata.log_term,
@@ -266,7 +272,20 @@ class SnapshotFiles:
             int(stored.metadata.state_hash, 16),
         )
         parts = {part.name: [stored.part(part.name) or b""] for part in stored.metadata.parts}
-        return self.write(position, parts)
+        given = self.write(position, parts)
+        with contextlib.suppress(FileExistsError):
+            _write_durably(self.folder / GIVEN, given.path.name.encode() + b"\n")
+        sync_directory(self.folder)
+        return given
+
+    @property
+    def given(self) -> bool:
+        """Whether a node that has not started yet was given what is here."""
+        return (self.folder / GIVEN).exists()
+
+    def taken_up(self) -> None:
+        """What was given is the node's own by now."""
+        (self.folder / GIVEN).unlink(missing_ok=True)
 
     def _publish(self, aside: Path, metadata: Metadata) -> Path:
         raw = msgspec.json.format(msgspec.json.encode(metadata), indent=2)

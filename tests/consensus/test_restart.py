@@ -200,10 +200,9 @@ def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
     disk: Disk, tmp_path: Path, durable: bool
 ) -> None:
     disk.append(90)
-    disk.take()
-    disk.meta.close()
-    (tmp_path / "meta.lmdb").unlink()
-    meta = MetaStore(tmp_path, cluster="alpha", node_id=1)
+    files = SnapshotFiles(tmp_path / "new" / "snapshots", cluster="alpha", node_id=1)
+    files.adopt(disk.take())
+    meta = MetaStore(tmp_path / "new", cluster="alpha", node_id=1)
     machine = LocalMachine()
     platter = Platter()
 
@@ -212,14 +211,14 @@ def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
         return DiskJournal(storage, cluster="alpha", node_id=1, joined=meta.joined) if durable else MemoryJournal()
 
     journal = opened()
-    restart(machine, journal, meta, disk.files)
+    restart(machine, journal, meta, files)
     assert machine.position() == disk.machine.position()
     # Without a log on the disk nobody may rely on it yet, and the next start begins like this one.
     assert (journal.first_index, journal.applied_index, meta.term, meta.joined) == (91, 91, 3, durable)
     # Killed before it ever met another node.
     journal.sync()
     again, machine = opened(), LocalMachine()
-    restart(machine, again, meta, disk.files)
+    restart(machine, again, meta, files)
     assert machine.position() == disk.machine.position()
     assert (again.applied_index, again.lost) == (91, not durable and again.last_index == 1)
 
@@ -263,3 +262,24 @@ def test_replaying_stops_where_the_callback_says_so(disk: Disk) -> None:
     assert replay_entries(disk.journal, 10, 51, until_30) == 21
     assert seen == list(range(10, 31))
     assert replay_entries(disk.journal, 40, 45, lambda found: None) == 6
+
+
+def test_a_state_without_term_and_vote_is_taken_from_an_operator_only(disk: Disk, tmp_path: Path) -> None:
+    disk.append(20)
+    stored = disk.take()
+    disk.meta.close()
+    lost = tmp_path / "lost"
+    files = SnapshotFiles(lost / "snapshots", cluster="alpha", node_id=1)
+    meta = MetaStore(lost, cluster="alpha", node_id=1)
+    given = files.adopt(stored)
+    journal = MemoryJournal()
+    assert restart(LocalMachine(), journal, meta, files).snapshots == [given]
+    assert not journal.lost
+
+    # What it was given is its own by its next life; then term and vote are lost.
+    meta.set_joined()
+    restart(LocalMachine(), MemoryJournal(), meta, files)
+    meta.close()
+    (lost / "meta.lmdb").unlink()
+    with pytest.raises(SnapshotError, match=r"expected no snapshots .* are new, found .* command 20: .*--rebuild"):
+        restart(LocalMachine(), MemoryJournal(), MetaStore(lost, cluster="alpha", node_id=1), files)

@@ -9,7 +9,7 @@ from smrx.config import NodeConfig
 from smrx.consensus import Replica, messages
 from smrx.consensus.membership import Member as Member_
 from smrx.consensus.messages import Acquaint, AppendEntries, AppendReply, Body, Envelope, Hello, NoMember, PreVote
-from smrx.consensus.transport import has_message
+from smrx.consensus.transport_zmq import has_message
 from tests.consensus.harness import CLUSTER, Clock, Cluster, Member, Violation
 from tests.consensus.sockets import CLUSTER as SOCKETS
 from tests.consensus.sockets import Mesh
