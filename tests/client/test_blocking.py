@@ -212,6 +212,15 @@ def test_leaving_the_block_by_an_exception_waits_for_nobody(stub: Stub) -> None:
     assert len(stub.venue.sessions) == 1
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: whoever starts the tests may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_call_and_the_client_goes_on_with_a_new_session(stub: Stub) -> None:
     with trader(stub) as client:
         client.submit(orders(1))
