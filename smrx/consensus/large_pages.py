@@ -30,6 +30,8 @@ _STEP_SECONDS: Final = 0.0001
 _PACE_SECONDS: Final = 0.005
 #: What takes so much of the processor is no copying: other memory is moved out of the way.
 _LABOUR_SECONDS: Final = 0.005
+#: Such a request held the loop for longer than a fork would: the system is left alone for a while.
+_REST_SECONDS: Final = 600.0
 #: Memory also grows: the log between two snapshots. Linux needs a millisecond to list what there is.
 _LOOK_SECONDS: Final = 30.0
 
@@ -42,6 +44,7 @@ class LargePages:
         self._places: list[int] = []
         self._look_at = now + _LOOK_SECONDS
         self._step_at = now
+        self._rests_until = now
         self._ask = _request()
 
     @property
@@ -52,7 +55,7 @@ class LargePages:
     def begin(self, now: float) -> None:
         """Look at all of it, from now on."""
         self._look_at = now + _LOOK_SECONDS
-        self._places = places() if self._ask is not None else []
+        self._places = places() if self._ask is not None and now >= self._rests_until else []
 
     def step(self, now: float) -> None:
         """Go on for about a tenth of a millisecond, if it is time."""
@@ -70,18 +73,19 @@ class LargePages:
                     place = self._places.pop()
                     # What is mostly empty would only grow.
                     if 2 * _present(pages.fileno(), place) >= PAGE_BYTES // _SMALL_BYTES:
-                        self._put_together(place)
+                        self._put_together(place, now)
         except OSError:
             # A system that does not say what is there, as some containers' do not.
             self._places = []
 
-    def _put_together(self, place: int) -> None:
+    def _put_together(self, place: int, now: float) -> None:
         assert self._ask is not None
         # Of the processor: that somebody else had it for a while says nothing.
         began = time.thread_time()
         self._ask(place, PAGE_BYTES, _MADV_COLLAPSE)
         if time.thread_time() - began > _LABOUR_SECONDS:
             self._places = []
+            self._rests_until = now + _REST_SECONDS
 
 
 def places() -> list[int]:
