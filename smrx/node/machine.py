@@ -13,7 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
-from smrx.engine.codes import OutcomeStatus, SessionFlags
+from smrx.engine.codes import OutcomeStatus, Reason, SessionFlags
 from smrx.engine.records import EVENT, OUTCOME
 from smrx.feed.ring import EventRing, words
 from smrx.node.opening import Openings
@@ -93,6 +93,14 @@ class OutcomeRing:
             at = np.searchsorted(known["request_id"], outcomes["request_id"][rows], side="right") - 1
             found = (at >= 0) & (known["request_id"][np.maximum(at, 0)] == outcomes["request_id"][rows])
             outcomes[rows[found]] = known[at[found]]
+
+    def skip(self) -> None:
+        """What follows is not what came next: another node's state was taken over, with commands that are not here.
+
+        A refusal that may have consumed nothing is forgotten: the request may have been sent again among these.
+        """
+        refused = (self._ring["status"] == OutcomeStatus.REJECTED) & (self._ring["reason"] <= Reason.REQUEST_GAP)
+        self._ring[refused] = np.zeros(1, OUTCOME)
 
     def newest(self, last_sequence: int, count: int) -> NDArray[np.void]:
         """The outcomes of the last `count` commands up to `last_sequence`, oldest first, as many as there are."""
@@ -211,6 +219,7 @@ class ExchangeMachine:
         except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
             raise ValueError(f"snapshot: {error}") from error
         self.remember()
+        self._outcomes.skip()
         self.engine, self.log_digest = engine, saved.log_digest
         self._recent.clear()
         self._moved()

@@ -59,6 +59,9 @@ class Client:
         """Begin a new session; one that was there is left behind with what it asked for."""
         nodes = sorted(self._file())
         known = self._chance.sample(nodes, max(1, len(nodes) - 1))
+        if min(known) > self._profile.nodes:
+            # Only newcomers, which may never become members: somebody would have told it of one that is.
+            known.append(min(nodes))
         self.session = ClientSession(
             self._chance.getrandbits(63) + 1,
             self.account,

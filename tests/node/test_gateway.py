@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus
+from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason
 from smrx.engine.records import COMMAND, EVENT, OUTCOME
 from smrx.node.gateway import Gateway
 from smrx.node.machine import Applied, OutcomeRing
@@ -176,6 +176,22 @@ def test_a_repeated_request_gets_its_first_outcome_again() -> None:
     assert repeats["sequence"].tolist() == [50, 51, 52, 53, 55, 56]
     assert set(repeats["status"].tolist()) == {OutcomeStatus.ACCEPTED}
     assert repeats["order_id"].tolist()[:4] == [50, 0, 52, 53]
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_refusal_from_before_a_state_was_taken_over_answers_no_repeat(skips: bool) -> None:
+    ring = OutcomeRing(64)
+    first = outcomes_of(commands(3), 50)
+    first["status"][1:], first["reason"][1:] = OutcomeStatus.REJECTED, [Reason.INSUFFICIENT_FUNDS, Reason.REQUEST_GAP]
+    ring.append(first, 52)
+    if skips:
+        # Somewhere from 53 to 59 the third request was sent again, and consumed.
+        ring.skip()
+    ring.append(outcomes_of(commands(1, 4), 60), 60)
+    repeats = outcomes_of(commands(4), 0)
+    repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
+    ring.fill(repeats)
+    assert repeats["sequence"].tolist() == [50, 51, 0 if skips else 52, 60]
 
 
 def test_a_repeat_older_than_the_ring_stays_a_duplicate() -> None:
