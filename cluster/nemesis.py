@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from cluster import cuts
+from cluster.bookkeeper import Bookkeeper
 from cluster.caretaker import LOOK_SECONDS, STOP_SECONDS, Caretaker
 from cluster.damage import damage
 from cluster.field import CLIENTS, Crowd, Field
@@ -33,12 +34,15 @@ _ROOM_BYTES: Final = 1 << 14
 class Nemesis(Caretaker):
     """Steps in, broken nodes out; heal() makes everything whole."""
 
-    def __init__(self, field: Field, crowd: Crowd, ask: Ask, say: Callable[[str], None], seed: int) -> None:
+    def __init__(
+        self, field: Field, crowd: Crowd, bookkeeper: Bookkeeper, ask: Ask, say: Callable[[str], None], seed: int
+    ) -> None:
         chance = random.Random(seed)
         super().__init__(field, ask, say, chance)
         self.done: dict[Fault, int] = {}
         self.skipped = 0
         self._crowd = crowd
+        self._bookkeeper = bookkeeper
         self._fates: dict[Pair, dict[int, Fate]] = {pair: {} for pair in field.pairs + field.entries}
         self._numbers = itertools.count()
         self._do: dict[Fault, Callable[[Step, random.Random], str | None]] = {
@@ -68,6 +72,8 @@ class Nemesis(Caretaker):
             Fault.FORGET: self._forget,
             Fault.KILL_TRADER: self._kill_trader,
             Fault.PAUSE_TRADER: self._pause_trader,
+            Fault.KILL_VERIFIER: self._kill_verifier,
+            Fault.PAUSE_VERIFIER: self._pause_verifier,
             Fault.FULL_DISK: self._fill_disk,
             Fault.DAMAGE: self._damage,
         }
@@ -80,6 +86,11 @@ class Nemesis(Caretaker):
             while waiting and time.monotonic() - started >= waiting[0].at_s:
                 self._take(waiting.pop(0))
             self.turn()
+
+    def turn(self) -> None:
+        """As Caretaker, and look after the verifier."""
+        super().turn()
+        self._bookkeeper.look()
 
     def heal(self) -> None:
         """Make everything whole at once; every process answers by then, and nobody leads. Raises Violation.
@@ -276,6 +287,22 @@ class Nemesis(Caretaker):
         self._crowd.signal(account, signal.SIGSTOP)
         self.after(step.lasts_s, lambda: self._crowd.signal(account, signal.SIGCONT))
         return f"SIGSTOP for trader {account}, for {step.lasts_s:.2f} s"
+
+    # The verifier
+
+    def _kill_verifier(self, step: Step, chance: random.Random) -> str | None:
+        if not self._bookkeeper.running:
+            return None
+        self._bookkeeper.kill()
+        self.after(step.lasts_s, self._bookkeeper.start)
+        return f"SIGKILL, for {step.lasts_s:.2f} s"
+
+    def _pause_verifier(self, step: Step, chance: random.Random) -> str | None:
+        if not self._bookkeeper.running:
+            return None
+        self._bookkeeper.signal(signal.SIGSTOP)
+        self.after(step.lasts_s, lambda: self._bookkeeper.signal(signal.SIGCONT))
+        return f"SIGSTOP, for {step.lasts_s:.2f} s"
 
     # Disks
 

@@ -1,8 +1,9 @@
 """One ordeal of a cluster of real processes, and what became of it.
 
-In order: nodes start, the venue sets its market up, traders trade, the nemesis does what its plan says; then everything
-is repaired. An order must be acknowledged within five election timeouts of that, every client must have its answers,
-every node must come to the same state; and everything that was said must satisfy the checker of the simulator.
+In order: nodes and a verifier start, the venue sets its market up, traders trade, the nemesis does what its plan says;
+then everything is repaired. An order must be acknowledged within five election timeouts of that, every client must have
+its answers, every node must come to the same state, everything must be settled; and everything that was said must
+satisfy the checker of the simulator, and everything that was settled be what the log leads to.
 """
 
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cluster.bookkeeper import Bookkeeper, Settled
 from cluster.field import NODE, Crowd, Field
 from cluster.nemesis import Nemesis
 from cluster.plan import Durability, Fault, draw
@@ -63,6 +65,7 @@ class Outcome:
     faults: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
     judged: Judged | None = None
+    settled: Settled | None = None
     #: From the repair of everything to the first acknowledged order, and how long that might take.
     recovery_s: float | None = None
     allowed_s: float | None = None
@@ -132,9 +135,13 @@ class _Ordeal:
         with Listener() as listener:
             field = Field(self._folder, outcome.nodes, outcome.durability, listener, self._program)
             with field, asker(field.config, _ASK_SECONDS) as ask:
-                histories = self._play(field, listener, ask)
-                ends = equal_logs(ask, field.node_ids, _EQUAL_SECONDS)
-                self._check_statuses(field, ask)
+                field.wait_leader(_SETUP_SECONDS)
+                self._say(f"{outcome.nodes} nodes, durability {outcome.durability}, node {field.leader()} leads")
+                with Bookkeeper(field, self._say) as bookkeeper:
+                    histories = self._play(field, listener, bookkeeper, ask)
+                    ends = equal_logs(ask, field.node_ids, _EQUAL_SECONDS)
+                    self._check_statuses(field, ask)
+                    bookkeeper.finish(ends.event_sequence)
                 if outcome.durability == "memory" and outcome.seed % _LAST_ACT_EVERY == 0:
                     self._lose_majority(field, ask)
             for life in field.lives:
@@ -145,18 +152,17 @@ class _Ordeal:
             for node in field.node_ids:
                 checker.stands(node, ends.applied_index, (ends.sequence, ends.state_hash), ends.log_digest)
             self._check_files(field, checker)
+            outcome.settled = bookkeeper.audit(field.lives)
 
-    def _play(self, field: Field, listener: Listener, ask: Ask) -> list[Stream]:
+    def _play(self, field: Field, listener: Listener, bookkeeper: Bookkeeper, ask: Ask) -> list[Stream]:
         outcome = self._outcome
-        field.wait_leader(_SETUP_SECONDS)
-        self._say(f"{outcome.nodes} nodes, durability {outcome.durability}, node {field.leader()} leads")
         venue = _Venue(field, listener)
         try:
             venue.set_up([*PATIENCE, _PROBE])
             with Crowd(field, listener, list(PATIENCE)) as crowd:
                 for account, patience_s in PATIENCE.items():
                     crowd.start(account, outcome.seed * 100 + account, patience_s)
-                nemesis = Nemesis(field, crowd, ask, self._say, outcome.seed)
+                nemesis = Nemesis(field, crowd, bookkeeper, ask, self._say, outcome.seed)
                 try:
                     nemesis.storm(draw(outcome.seed, outcome.durability, outcome.seconds), outcome.seconds)
                     nemesis.heal()

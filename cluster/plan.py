@@ -41,6 +41,8 @@ class Fault(StrEnum):
     FORGET = "lag, forget, cut off"
     KILL_TRADER = "kill trader"
     PAUSE_TRADER = "pause trader"
+    KILL_VERIFIER = "kill verifier"
+    PAUSE_VERIFIER = "pause verifier"
     FULL_DISK = "full disk"
     DAMAGE = "damage a file"
 
@@ -70,6 +72,8 @@ _WEIGHTS: Final[Mapping[Fault, int]] = {
     Fault.FORGET: 8,
     Fault.KILL_TRADER: 6,
     Fault.PAUSE_TRADER: 2,
+    Fault.KILL_VERIFIER: 4,
+    Fault.PAUSE_VERIFIER: 3,
 }
 _DISK_WEIGHTS: Final[Mapping[Fault, int]] = {Fault.KILL_ALL: 5, Fault.FULL_DISK: 6, Fault.DAMAGE: 8}
 #: Between two faults, on average; they overlap.

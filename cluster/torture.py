@@ -51,10 +51,10 @@ def torture(
 ) -> None:
     """Break clusters of real processes in every way there is, and check that they keep what they promise.
 
-    Each ordeal is a cluster of its own with clients that trade: processes are killed and stopped, links between nodes
-    cut and slowed, disks filled, files damaged. Then everything is repaired, and what nodes and clients said is held
-    against what must hold. Ends with code 6 if something does not; a failure begins with the command that repeats its
-    plan, and names the folder where logs and data are kept.
+    Each ordeal is a cluster of its own with clients that trade and a verifier that settles: processes are killed and
+    stopped, links between nodes cut and slowed, disks filled, files damaged. Then everything is repaired, and what
+    nodes and clients said, and what was settled, is held against what must hold. Ends with code 6 if something does
+    not; a failure begins with the command that repeats its plan, and names the folder where logs and data are kept.
 
     \b
     Example:
@@ -114,16 +114,18 @@ def _print(outcome: Outcome, watched: bool) -> None:
         click.echo(f"FAILED: {outcome.failure}")
         click.echo(f"logs, data and timeline are kept in {outcome.kept}")
         return
-    judged = outcome.judged
+    judged, settled = outcome.judged, outcome.settled
     assert judged is not None
+    assert settled is not None
     faults = sum(outcome.faults.values())
     click.echo(
         f"ok: seed {outcome.seed}, {outcome.nodes} nodes, {outcome.durability} mode, {faults} faults: "
         f"{judged.commands:,} commands in {judged.entries:,} log entries of {judged.terms_led} terms, applied alike in "
         f"{judged.lives} lives of nodes; {judged.asked:,} requests, {judged.answered:,} answered, each applied once; "
-        f"{judged.unknown:,} of unknown fate, {judged.unknown_applied:,} of them applied, once; an order went through "
-        f"{outcome.recovery_s:.2f} s after the repair ({outcome.allowed_s:.1f} s allowed); longest silence for all "
-        f"clients {judged.longest_silence_s:.1f} s"
+        f"{judged.unknown:,} of unknown fate, {judged.unknown_applied:,} of them applied, once; {settled.trades:,} "
+        f"trades settled by {settled.verifiers} verifier{'s' * (settled.verifiers > 1)}, as in the log; an order went "
+        f"through {outcome.recovery_s:.2f} s after the repair ({outcome.allowed_s:.1f} s allowed); longest silence for "
+        f"all clients {judged.longest_silence_s:.1f} s"
     )
 
 
@@ -136,6 +138,7 @@ def _report(outcomes: list[Outcome], seconds: float) -> dict[str, Any]:
         | {
             "command": outcome.command,
             "judged": None if outcome.judged is None else outcome.judged._asdict(),
+            "settled": None if outcome.settled is None else msgspec.to_builtins(outcome.settled),
             "kept": None if outcome.kept is None else str(outcome.kept),
             "timeline": outcome.timeline if outcome.failure is not None else [],
         }

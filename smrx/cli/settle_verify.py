@@ -4,7 +4,7 @@ Settlement shares no code with the inside of a node; where a node's log is the s
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from smrx.cli.settle_shared import (
 from smrx.config import Config
 
 if TYPE_CHECKING:
+    from smrx.node.history import History
     from smrx.settlement.verify import Verified
 
 
@@ -134,28 +135,12 @@ def _from_nodes(
 
 
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
-    """Let a node's log make every trade again, and settlement compare it with what it stored."""
-    from smrx.node.history import TooEarly, TooLate, open_log, replay_events, replay_trades
-    from smrx.node.opening import image
-    from smrx.settlement.log_audit import LogAudit
-    from smrx.wire import opening
+    from smrx.node.history import TooEarly, TooLate, open_log
 
     compiling.ready_engine(lambda what: click.echo(what, err=True))
-    with ExitStack() as stack:
-        history = stack.enter_context(open_log(directory.expanduser(), config.cluster))
-        audit = LogAudit(config, f"log of node {history.node_id} in {directory}", first_trade)
-        stack.callback(audit.close)
-        if first_trade is not None and first_trade > audit.last_trade:
-            raise click.UsageError(
-                f"--first-trade: expected a trade that is settled, at most {audit.last_trade}, found {first_trade}"
-            )
+    with open_log(directory.expanduser(), config.cluster) as history:
         try:
-            for command, state_hash in audit.attested.items():
-                state = image(history.state_after(command, state_hash).engine)
-                audit.take_state(command, opening.decode(state.data))
-            if audit.first_trade <= audit.last_trade:
-                replay_trades(history, audit.first_trade, audit.last_trade, lambda trade: audit.take_trade(trade.event))
-            replay_events(history, audit.first_event, lambda applied: audit.take_events(applied.events))
+            return compare(config, history, f"log of node {history.node_id} in {directory}", first_trade)
         except TooEarly as error:
             raise Failure(
                 Exit.USAGE, f"{directory}: {error}; compare what is left of it with --first-trade {error.match_id + 1}"
@@ -164,4 +149,27 @@ def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Veri
             raise Failure(
                 Exit.LOG, f"{directory}: {error}, and settlement went further; use the log of a node that did, too"
             ) from None
+
+
+def compare(config: Config, history: "History", log: str, first_trade: int | None = None) -> "Verified":
+    """Let a log make every trade again, and settlement compare it with what it stored.
+
+    `log` names it in what is said. Raises what LogAudit does, and HistoryError of a log that does not reach so far.
+    """
+    from smrx.node.history import replay_events, replay_trades
+    from smrx.node.opening import image
+    from smrx.settlement.log_audit import LogAudit
+    from smrx.wire import opening
+
+    with closing(LogAudit(config, log, first_trade)) as audit:
+        if first_trade is not None and first_trade > audit.last_trade:
+            raise click.UsageError(
+                f"--first-trade: expected a trade that is settled, at most {audit.last_trade}, found {first_trade}"
+            )
+        for command, state_hash in audit.attested.items():
+            state = image(history.state_after(command, state_hash).engine)
+            audit.take_state(command, opening.decode(state.data))
+        if audit.first_trade <= audit.last_trade:
+            replay_trades(history, audit.first_trade, audit.last_trade, lambda trade: audit.take_trade(trade.event))
+        replay_events(history, audit.first_event, lambda applied: audit.take_events(applied.events))
         return audit.finish()

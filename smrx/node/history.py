@@ -16,7 +16,7 @@ import numpy as np
 
 from smrx.config import Config
 from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError, check_readable, owner_of
-from smrx.consensus.journal import LogEntry
+from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaError, hold_directory
 from smrx.consensus.restart import replay_entries
@@ -72,7 +72,7 @@ class ReplayedTrade(NamedTuple):
 class History:
     """The journal and the snapshots of one node; see open_history()."""
 
-    def __init__(self, journal: DiskJournal, snapshots: list[Stored], node_id: int) -> None:
+    def __init__(self, journal: MemoryJournal, snapshots: list[Stored], node_id: int) -> None:
         """`snapshots`: those that are whole and that the journal continues, oldest first."""
         self.journal = journal
         self.snapshots = snapshots

@@ -4,10 +4,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from cluster.tap import give_a_voice
 from smrx import cli
 from smrx.consensus import core
+from smrx.engine.codes import EventKind
 from smrx.node import reactor
+from smrx.node.machine import ExchangeMachine
 from tests.sim import broken
 
 
@@ -23,9 +27,38 @@ def votes_without_memory() -> None:
     names._starts_as_learner = lambda self, meta, journal: False
 
 
+def publishes_another_time() -> None:
+    """Everything is published a nanosecond later than it came about, by all nodes alike."""
+    names: Any = reactor
+    machine: type[ExchangeMachine] = names.ExchangeMachine
+
+    class Publishes(machine):  # type: ignore[misc, valid-type]
+        def apply(self, log_index: int, term: int, entry: bytes) -> None:
+            super().apply(log_index, term, entry)
+            self._applied[-1].events["time_ns"] += 1
+
+    names.ExchangeMachine = Publishes
+
+
+def publishes_another_fee() -> None:
+    """Every taker is told a fee of one unit more, by all nodes alike."""
+    names: Any = reactor
+    machine: type[ExchangeMachine] = names.ExchangeMachine
+
+    class Publishes(machine):  # type: ignore[misc, valid-type]
+        def apply(self, log_index: int, term: int, entry: bytes) -> None:
+            super().apply(log_index, term, entry)
+            events = self._applied[-1].events
+            events["cum_lots"] += (events["kind"] == EventKind.TRADE).astype(np.int64)
+
+    names.ExchangeMachine = Publishes
+
+
 WAYS: dict[str, Callable[[], None]] = {
     "answers-before-commit": answers_before_commit,
     "votes-without-memory": votes_without_memory,
+    "publishes-another-time": publishes_another_time,
+    "publishes-another-fee": publishes_another_fee,
 }
 
 
