@@ -17,6 +17,7 @@ from smrx.config import NodeConfig
 from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
 from smrx.consensus.transport import PeerTransport
+from smrx.wire.tcp import probe_callers
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,6 @@ _KEY_SECONDS: Final = 1.0
 _ANSWERS: Final = 4
 #: What was sent and not acknowledged by the other machine for so long breaks the connection.
 _UNACKNOWLEDGED_MS: Final = 2_000
-#: A caller from whom nothing comes is asked for a sign of life so often, and so many times before it is given up.
-_PROBE_SECONDS: Final = 10
-_PROBES: Final = 3
 #: For what a node that is removed is told last.
 _LAST_WORDS_MS: Final = 500
 ZAP_DOMAIN: Final = "raft"
@@ -74,10 +72,7 @@ class ZmqTransport(PeerTransport):
         try:
             _limit(self._inbox)
             self._inbox.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-            # Nothing is said where others call from: a caller that vanished without a word is noticed by this alone.
-            self._inbox.tcp_keepalive = 1
-            self._inbox.tcp_keepalive_idle = self._inbox.tcp_keepalive_intvl = _PROBE_SECONDS
-            self._inbox.tcp_keepalive_cnt = _PROBES
+            probe_callers(self._inbox)
             if keys is not None:
                 self._inbox.curve_secretkey = keys.own.secret.encode("ascii")
                 self._inbox.curve_publickey = keys.own.public.encode("ascii")

@@ -27,6 +27,7 @@ from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
 from smrx.wire.opening import PART_BYTES
+from smrx.wire.tcp import probe_callers
 
 if TYPE_CHECKING:
     from smrx.node.reactor import Node
@@ -47,6 +48,7 @@ class AdminService:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.maxmsgsize = admin.MAX_REQUEST_BYTES
+        probe_callers(self.socket)
         self.socket.bind(address)
         self._node = node
         self._allow_corruption = allow_corruption

@@ -30,6 +30,7 @@ from smrx.node.timers import Expiries, Silence, disconnects, tick
 from smrx.node.turn import Turn
 from smrx.wire import balances, frames
 from smrx.wire.frames import Claim, LeaderHint, Position
+from smrx.wire.tcp import probe_callers
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class Node(Turn):
         self._orders = self._context.socket(zmq.ROUTER)
         self._orders.linger = 0
         self._orders.maxmsgsize = frames.MAX_FRAME_BYTES
+        probe_callers(self._orders)
         _bound(me.orders_address, lambda: self._orders.bind(me.orders_address))
         self.admin = _bound(
             me.admin_address, lambda: AdminService(self._context, me.admin_address, self, allow_corruption)

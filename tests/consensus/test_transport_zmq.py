@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from socket import create_connection
 
 import msgspec
 import pytest
@@ -93,18 +92,3 @@ def test_a_peer_that_is_gone_costs_no_memory(mesh: Mesh) -> None:
     mesh.run_until(lambda: all(node.machine.sequence == 199 for node in mesh.nodes))
     # 20 MB were submitted; what waits for the missing peer stays within the window.
     assert leader.replica.in_flight_bytes(gone.replica.node_id) <= (8 << 20) + 100_000
-
-
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system does not show its connections' timers")
-def test_a_caller_that_vanished_without_a_word_is_noticed(mesh: Mesh) -> None:
-    """Else each connection that a network lost stays open at the node that was called, for ever."""
-    victim = mesh.elect()
-    with create_connection(("127.0.0.1", mesh.ports[victim.replica.node_id - 1])) as caller:
-        ends = f"0100007F:{mesh.ports[victim.replica.node_id - 1]:04X} 0100007F:{caller.getsockname()[1]:04X}"
-
-        def probed() -> bool:
-            """Whether the timer of the connection, at the end that was called, is that of its keepalive."""
-            lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
-            return any(ends in line and line.split()[5].startswith("02:") for line in lines)
-
-        mesh.run_until(probed)

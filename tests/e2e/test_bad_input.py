@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,23 @@ def test_a_client_that_speaks_another_protocol_or_dies_in_mid_frame_harms_nobody
         ):
             connection.sendall(data)
     assert_all_nodes_serve(shared_cluster)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system does not show its connections' timers")
+@pytest.mark.parametrize("port", ["raft", "orders", "events", "retransmit", "admin"])
+def test_a_caller_that_vanished_without_a_word_is_noticed(shared_cluster: LocalCluster, leader: int, port: str) -> None:
+    """Else each connection that a network lost stays open at the node that was called, for ever."""
+    address: str = getattr(shared_cluster.config.node(leader), f"{port}_address")
+    host, number = address.removeprefix("tcp://").rsplit(":", 1)
+    with socket.create_connection((host, int(number)), timeout=5) as caller:
+        ends = f"0100007F:{int(number):04X} 0100007F:{caller.getsockname()[1]:04X}"
+
+        def probed() -> bool:
+            """Whether the timer of the connection, at the end that was called, is that of its keepalive."""
+            lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+            return any(ends in line and line.split()[5].startswith("02:") for line in lines)
+
+        shared_cluster.wait_for(probed, 5, f"probes on the {port} port")
 
 
 @pytest.mark.parametrize("port", ["raft", "orders", "retransmit", "admin"])
