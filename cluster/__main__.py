@@ -3,7 +3,7 @@
 import click
 
 from cluster import demo, replication
-from cluster.torture import torture
+from cluster.torture.command import torture
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

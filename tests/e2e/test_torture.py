@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from cluster.field import environment
-from cluster.ordeal import endure
+from cluster.torture.field import environment
+from cluster.torture.ordeal import endure
 
 
 def test_a_minute_of_torture_breaks_nothing() -> None:
@@ -34,7 +34,7 @@ def test_a_minute_of_torture_breaks_nothing() -> None:
 
 
 def test_nodes_that_answer_before_they_commit_are_found_and_their_logs_kept() -> None:
-    outcome = endure(1, seconds=3.0, program=("tests.cluster.broken_node", "answers-before-commit"))
+    outcome = endure(1, seconds=3.0, program=("tests.cluster.torture.broken_node", "answers-before-commit"))
     try:
         assert outcome.failure is not None
         assert "the replay's answers" in outcome.failure or "acknowledged, in the log once" in outcome.failure
@@ -58,7 +58,7 @@ def test_nodes_that_answer_before_they_commit_are_found_and_their_logs_kept() ->
 )
 def test_nodes_that_all_publish_what_did_not_happen_are_found(how: str, found: str) -> None:
     """The nodes agree with each other, and what clients were told is right: only the books are not."""
-    outcome = endure(2, seconds=3.0, program=("tests.cluster.broken_node", how))
+    outcome = endure(2, seconds=3.0, program=("tests.cluster.torture.broken_node", how))
     try:
         assert outcome.failure is not None
         assert re.search(found, outcome.failure), outcome.failure

@@ -1,8 +1,8 @@
 """A client that keeps a history: every request before it leaves, every answer after it came, with the time of each.
 
-`python -m cluster.trader` is such a client as a process of its own, which may be killed at any moment; what it had
-sent by then is known, and what became of it is not. Its history is told through a pipe (see streams.py). Times are
-nanoseconds of time.monotonic_ns, which is one clock for all processes of a machine.
+`python -m cluster.torture.trader` is such a client as a process of its own, which may be killed at any moment; what
+it had sent by then is known, and what became of it is not. Its history is told through a pipe (see streams.py). Times
+are nanoseconds of time.monotonic_ns, which is one clock for all processes of a machine.
 """
 
 import random
@@ -16,7 +16,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.streams import Speaker
+from cluster.torture.streams import Speaker
 from smrx.client import Client
 from smrx.client.errors import ClientError
 from smrx.config import Config, load

@@ -1,6 +1,6 @@
 """Plans of torture: the same for a seed, within their time, and none leaves a fault out for ever."""
 
-from cluster.plan import Fault, draw
+from cluster.torture.plan import Fault, draw
 
 DISK_ONLY = {Fault.KILL_ALL, Fault.FULL_DISK, Fault.DAMAGE}
 

@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
-from cluster.field import Field, Life, environment
-from cluster.tap import Said
+from cluster.torture.field import Field, Life, environment
+from cluster.torture.tap import Said
 from smrx.cli.exits import Exit
 from smrx.cli.settle_shared import placed
 from smrx.cli.settle_verify import compare

@@ -2,7 +2,7 @@
 
 import random
 
-from cluster import cuts
+from cluster.torture import cuts
 
 NODES = [1, 2, 3, 4, 5]
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from cluster.field import Field
+from cluster.torture.field import Field
 from smrx.cli.exits import Exit
 from smrx.client.asker import Ask
 from smrx.sim.checker import Violation

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from cluster import cuts
-from cluster.bookkeeper import Bookkeeper
-from cluster.caretaker import LOOK_SECONDS, STOP_SECONDS, Caretaker
-from cluster.damage import damage
-from cluster.field import CLIENTS, Crowd, Field
-from cluster.links import HEALTHY, Fate, Mode, Pair
-from cluster.plan import Fault, Step
+from cluster.torture import cuts
+from cluster.torture.bookkeeper import Bookkeeper
+from cluster.torture.caretaker import LOOK_SECONDS, STOP_SECONDS, Caretaker
+from cluster.torture.damage import damage
+from cluster.torture.field import CLIENTS, Crowd, Field
+from cluster.torture.links import HEALTHY, Fate, Mode, Pair
+from cluster.torture.plan import Fault, Step
 from smrx.client.asker import Ask
 from smrx.consensus.disk_journal import FILE as JOURNAL
 from smrx.sim.checker import Violation

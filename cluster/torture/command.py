@@ -13,8 +13,8 @@ from typing import Any
 import click
 import msgspec
 
-from cluster.ordeal import Outcome, endure
-from cluster.plan import Durability
+from cluster.torture.ordeal import Outcome, endure
+from cluster.torture.plan import Durability
 from smrx import compiling
 from smrx.cli.exits import Exit
 

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from cluster.field import environment
-from cluster.streams import Listener, Record, Stream, packed
+from cluster.torture.field import environment
+from cluster.torture.streams import Listener, Record, Stream, packed
 
 _SPEAKER = """
 import os, signal, sys
-from cluster.streams import Speaker
+from cluster.torture.streams import Speaker
 speaker = Speaker(int(sys.argv[1]))
 for number in range(1000):
     speaker.say(7, number, 2, 3, b"x" * number)

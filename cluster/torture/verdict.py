@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.field import Life
-from cluster.streams import Record, Stream
-from cluster.tap import Said
-from cluster.trader import Told
+from cluster.torture.field import Life
+from cluster.torture.streams import Record, Stream
+from cluster.torture.tap import Said
+from cluster.torture.trader import Told
 from smrx.engine.records import COMMAND_SIZE, OUTCOME
 from smrx.node.machine import Applied, ExchangeMachine
 from smrx.sim.checker import Checker, Violation

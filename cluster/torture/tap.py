@@ -1,4 +1,4 @@
-"""A node that says what it applies: `python -m cluster.tap DESCRIPTOR ADDRESS ...` is `smrx ...` with a voice.
+"""A node that says what it applies: `python -m cluster.torture.tap DESCRIPTOR ADDRESS ...` is `smrx ...` with a voice.
 
 The node is the one users run; two of its classes speak into the pipe DESCRIPTOR, and its clients are told ADDRESS for
 order entry, where their proxy is. What it applied is said before any answer to it can leave, so nothing a client was
@@ -10,7 +10,7 @@ import sys
 from enum import IntEnum
 from typing import Any
 
-from cluster.streams import Speaker
+from cluster.torture.streams import Speaker
 from smrx import cli
 from smrx.node import reactor
 from smrx.node.machine import ExchangeMachine

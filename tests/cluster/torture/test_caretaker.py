@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.caretaker import Caretaker
-from cluster.field import Field
+from cluster.torture.caretaker import Caretaker
+from cluster.torture.field import Field
 from smrx.cli.exits import Exit
 from smrx.config import Config
 from smrx.sim.checker import Violation

@@ -14,16 +14,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from cluster.links import Links, Pair
-from cluster.streams import Listener, Stream
+from cluster.torture.links import Links, Pair
+from cluster.torture.streams import Listener, Stream
 from smrx.config import Config, Limits, NodeConfig, dump
 from smrx.local import LocalCluster
 
 #: The folder that holds the packages `cluster` and `smrx`.
-_ROOT: Final = Path(__file__).resolve().parent.parent
+_ROOT: Final = Path(__file__).resolve().parents[2]
 #: In the place of a node's number.
 CLIENTS: Final = 0
-NODE: Final = ("cluster.tap",)
+NODE: Final = ("cluster.torture.tap",)
 #: Small, so that a run of a minute takes many snapshots and compacts its log as often.
 LIMITS: Final = Limits(snapshot_commands=2_000, compaction_entries=400)
 
@@ -154,7 +154,7 @@ class Crowd:
             self.streams.append(stream)
             self._processes[account] = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "cluster.trader", "--config", str(self._field.client_path)),
+                    *(sys.executable, "-m", "cluster.torture.trader", "--config", str(self._field.client_path)),
                     *("--account", str(account), "--seed", str(seed), "--patience", str(patience_s)),
                     *("--descriptor", str(descriptor)),
                 ],

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cluster.bookkeeper import Bookkeeper, Settled
-from cluster.field import NODE, Crowd, Field
-from cluster.nemesis import Nemesis
-from cluster.plan import Durability, Fault, draw
 from cluster.proof import FAILURES, equal_logs
-from cluster.streams import Listener, Speaker, Stream
-from cluster.trader import Historian
-from cluster.verdict import Judged, judge
+from cluster.torture.bookkeeper import Bookkeeper, Settled
+from cluster.torture.field import NODE, Crowd, Field
+from cluster.torture.nemesis import Nemesis
+from cluster.torture.plan import Durability, Fault, draw
+from cluster.torture.streams import Listener, Speaker, Stream
+from cluster.torture.trader import Historian
+from cluster.torture.verdict import Judged, judge
 from smrx.client import Client
 from smrx.client.asker import Ask, asker
 from smrx.client.errors import ClientError

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from cluster.damage import damage
+from cluster.torture.damage import damage
 
 
 def files(directory: Path) -> dict[str, bytes]:

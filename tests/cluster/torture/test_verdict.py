@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cluster.field import Life
-from cluster.streams import Stream, packed
-from cluster.tap import Said
-from cluster.trader import Told
-from cluster.verdict import judge
+from cluster.torture.field import Life
+from cluster.torture.streams import Stream, packed
+from cluster.torture.tap import Said
+from cluster.torture.trader import Told
+from cluster.torture.verdict import judge
 from smrx.engine.codes import CommandKind
 from smrx.engine.records import COMMAND, OUTCOME
 from smrx.node.machine import ExchangeMachine

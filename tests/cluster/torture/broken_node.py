@@ -1,4 +1,4 @@
-"""A node that is broken on purpose: `python -m tests.cluster.broken_node HOW ...`, else as cluster.tap."""
+"""A node that is broken on purpose: `python -m tests.cluster.torture.broken_node HOW ...`, else as torture's tap."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.tap import give_a_voice
+from cluster.torture.tap import give_a_voice
 from smrx import cli
 from smrx.consensus import core
 from smrx.engine.codes import EventKind

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import field as fields
-from cluster.bookkeeper import Bookkeeper
-from cluster.field import Field
-from cluster.streams import Listener
+from cluster.torture import field as fields
+from cluster.torture.bookkeeper import Bookkeeper
+from cluster.torture.field import Field
+from cluster.torture.streams import Listener
 from smrx.client import Client
 from smrx.config import Limits
 from smrx.sim import workload
