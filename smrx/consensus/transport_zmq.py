@@ -7,7 +7,7 @@ list of members.
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, cast
 
 import zmq
@@ -16,6 +16,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from smrx.config import NodeConfig
 from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
+from smrx.consensus.messages import Envelope
 from smrx.consensus.transport import PeerTransport
 from smrx.wire.tcp import probe_callers
 
@@ -62,8 +63,10 @@ class ZmqTransport(PeerTransport):
         self._addresses = dict(peers)
         self._context = context
         self._keys = keys
-        # Their connections are refused; and who holds a known key and claims another number is none to listen to.
+        # Their connections are refused.
         self.hears_strangers = keys is None
+        #: Who can be the sender of the message being taken; None where there are no keys.
+        self._speakers: Collection[int] | None = None
         self._key_number: dict[int, int] = {}
         self._next_key_at = 0.0
         self._members = None if keys is None else AllowList(keys)
@@ -149,7 +152,8 @@ class ZmqTransport(PeerTransport):
     def tick(self, now: float) -> None:
         """As PeerTransport; and try again, under its next key, what a peer refused: it may know this node by now."""
         super().tick(now)
-        for socket in tuple(self._outgoing.values()):
+        for peer, socket in tuple(self._outgoing.items()):
+            self._speakers = None if self._keys is None else (peer,)
             # Nobody but one that takes this node for a stranger answers where it was called.
             for _ in range(_ANSWERS):
                 # What one says may end the connection to another, or its own.
@@ -175,12 +179,31 @@ class ZmqTransport(PeerTransport):
         for count in range(max_messages):
             if not has_message(self._inbox):
                 return count
-            parts = self._inbox.recv_multipart(zmq.DONTWAIT)
+            parts = self._take()
             if len(parts) == 2:
                 self.receive(parts[1], parts[0])
             else:
                 self.dropped["undecodable"] += 1
         return max_messages
+
+    def _take(self) -> list[bytes]:
+        """The next message of the inbox; who can have sent it is noted."""
+        if self._keys is None:
+            return self._inbox.recv_multipart(zmq.DONTWAIT)
+        frames = self._inbox.recv_multipart(zmq.DONTWAIT, copy=False)
+        self._speakers = self._holders(str(frames[-1].get("User-Id")))
+        return [frame.bytes for frame in frames]
+
+    def _holders(self, key: str) -> list[int]:
+        """Whose public key this is."""
+        assert self._keys is not None
+        return [peer for peer, public in self._keys.peers.items() if key in public]
+
+    def _fault(self, envelope: Envelope) -> str | None:
+        """As PeerTransport; and a key is one member's: nobody speaks in the name of another."""
+        if self._speakers is not None and envelope.sender not in self._speakers:
+            return "under a key that is not the sender's"
+        return super()._fault(envelope)
 
     def close(self) -> None:
         """Close every socket without waiting."""

@@ -11,7 +11,7 @@ from smrx.config import Config, ConfigError, NodeConfig, dump, load, parse
 from smrx.consensus import keys, messages
 from smrx.consensus.keys import KeyPair, KeysError, LinkKeys
 from tests.consensus.harness import entry
-from tests.consensus.sockets import Mesh, Node
+from tests.consensus.sockets import CLUSTER, Mesh, Node
 
 PAIRS = {node: keys.generate() for node in (1, 2, 3)}
 
@@ -134,6 +134,33 @@ def test_a_flood_of_connections_that_say_nothing_stops_nobody(mesh: Mesh) -> Non
     for connection in flood:
         connection.close()
     mesh.commit(entry(2))
+
+
+def forged(mesh: Mesh, victim: Node, source: Node) -> bytes:
+    """What another member would say to be elected, in a term that is far away."""
+    body = messages.RequestVote(last_index=1 << 30, last_term=victim.replica.term)
+    sender, life, here = source.replica.node_id, source.meta.incarnation, victim.meta.incarnation
+    cluster = messages.cluster_number(CLUSTER)
+    return messages.encode(
+        messages.Envelope(messages.PROTOCOL, cluster, sender, life, here, victim.replica.term + 50, 0, 0, 0, body)
+    )
+
+
+def test_a_member_does_not_vote_in_the_name_of_another(mesh: Mesh) -> None:
+    """A key that was stolen from one member is worth the vote of that one."""
+    victim = mesh.elect()
+    thief, other = (node for node in mesh.nodes if node is not victim)
+    mesh.run_until(lambda: all(map(victim.transport.is_connected, (thief.replica.node_id, other.replica.node_id))))
+    term, own = victim.replica.term, PAIRS[thief.replica.node_id]
+    dealer = stranger(mesh, victim, PAIRS[victim.replica.node_id].public, own)
+    dealer.send(forged(mesh, victim, other))
+    mesh.run_until(lambda: victim.transport.dropped["under a key that is not the sender's"])
+    assert victim.replica.term == term
+    # In its own name it is heard.
+    dealer.send(forged(mesh, victim, thief))
+    mesh.run_until(lambda: victim.replica.term >= term + 50)
+    dealer.close()
+    mesh.commit(entry(1))
 
 
 # Key files and the configuration.
