@@ -204,6 +204,9 @@ class _Ballast:
     def snapshot_parts(self) -> dict[str, list[bytes | memoryview]]:
         return {"state": [b"ballast"]}
 
+    def beside_snapshots(self) -> list[NDArray[np.void]]:
+        return []
+
     def position(self) -> tuple[int, int]:
         return 0, 0
 

@@ -10,15 +10,14 @@ Called by the snapshot store when it has nothing else to do.
 """
 
 import contextlib
-import ctypes
 import os
-import sys
 import time
-from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
+
+from smrx.consensus.advice import PAGE_BYTES as SMALL_BYTES
+from smrx.consensus.advice import madvise
 
 PAGE_BYTES: Final = 2 << 20
-_SMALL_BYTES: Final = 4 << 10
 #: <linux/mman.h>; neither mmap nor ctypes names it.
 _MADV_COLLAPSE: Final = 25
 #: An entry of /proc/self/pagemap has 8 bytes; the highest bit of the last one says that the page is there.
@@ -30,8 +29,9 @@ _STEP_SECONDS: Final = 0.0001
 _PACE_SECONDS: Final = 0.005
 #: What takes so much of the processor is no copying: other memory is moved out of the way.
 _LABOUR_SECONDS: Final = 0.005
-#: Such a request held the loop for longer than a fork would: the system is left alone for a while.
-_REST_SECONDS: Final = 600.0
+#: Such a request held the loop for longer than a fork would: the system is left alone for a while, then for longer.
+_REST_SECONDS: Final = 10.0
+_LONGEST_REST_SECONDS: Final = 600.0
 #: Memory also grows: the log between two snapshots. Linux needs a millisecond to list what there is.
 _LOOK_SECONDS: Final = 30.0
 
@@ -45,7 +45,8 @@ class LargePages:
         self._look_at = now + _LOOK_SECONDS
         self._step_at = now
         self._rests_until = now
-        self._ask = _request()
+        self._rest_seconds = _REST_SECONDS
+        self._ask = madvise()
 
     @property
     def at_work(self) -> bool:
@@ -72,7 +73,7 @@ class LargePages:
                 while self._places and time.perf_counter() < end:
                     place = self._places.pop()
                     # What is mostly empty would only grow.
-                    if 2 * _present(pages.fileno(), place) >= PAGE_BYTES // _SMALL_BYTES:
+                    if 2 * _present(pages.fileno(), place) >= PAGE_BYTES // SMALL_BYTES:
                         self._put_together(place, now)
         except OSError:
             # A system that does not say what is there, as some containers' do not.
@@ -85,7 +86,10 @@ class LargePages:
         self._ask(place, PAGE_BYTES, _MADV_COLLAPSE)
         if time.thread_time() - began > _LABOUR_SECONDS:
             self._places = []
-            self._rests_until = now + _REST_SECONDS
+            self._rests_until = now + self._rest_seconds
+            self._rest_seconds = min(2 * self._rest_seconds, _LONGEST_REST_SECONDS)
+        elif not self._places:
+            self._rest_seconds = _REST_SECONDS
 
 
 def places() -> list[int]:
@@ -103,18 +107,6 @@ def places() -> list[int]:
 
 def _present(pagemap: int, place: int) -> int:
     """How many of the small pages from an address on are there."""
-    count = PAGE_BYTES // _SMALL_BYTES
-    entries = os.pread(pagemap, count * _ENTRY_BYTES, place // _SMALL_BYTES * _ENTRY_BYTES)
+    count = PAGE_BYTES // SMALL_BYTES
+    entries = os.pread(pagemap, count * _ENTRY_BYTES, place // SMALL_BYTES * _ENTRY_BYTES)
     return len(entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(None, _ABSENT))
-
-
-def _request() -> Callable[[int, int, int], int] | None:
-    """The system's madvise; None where there is none, or where it speaks of pages of another size."""
-    if sys.platform != "linux" or os.sysconf("SC_PAGE_SIZE") != _SMALL_BYTES:
-        return None
-    try:
-        madvise = ctypes.CDLL(None).madvise
-    except (OSError, AttributeError):
-        return None
-    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return cast(Callable[[int, int, int], int], madvise)

@@ -20,11 +20,13 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import xxhash
+from numpy.typing import NDArray
 
+from smrx.consensus.forking import fork
 from smrx.consensus.large_pages import LargePages
 from smrx.consensus.snapshot_files import (
     STATE,
@@ -58,6 +60,10 @@ class Source(Protocol):
 
     def snapshot_parts(self) -> Parts:
         """The state in named parts, STATE among them; views where possible."""
+        ...
+
+    def beside_snapshots(self) -> Sequence[NDArray[Any]]:
+        """Arrays that snapshot_parts() does not read: the child does without them."""
         ...
 
     def position(self) -> tuple[int, int]:
@@ -134,7 +140,7 @@ class ForkedSnapshots:
             with warnings.catch_warnings():
                 # Python warns of threads that hold locks; the child takes none.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                pid = os.fork()
+                pid = fork(self._source.beside_snapshots())
         except OSError as error:
             # Too many processes or files, or no promise of memory for a second one of this size.
             log.error("snapshot after log entry %d: no process to write it: %s", index, error.strerror)

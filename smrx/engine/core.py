@@ -249,6 +249,10 @@ class Engine:
             raise EngineError("an engine without reports cannot be saved: its events have gaps")
         return snapshot.pieces(self._state)
 
+    def beside_snapshots(self) -> list[NDArray[Any]]:
+        """The arrays that `snapshot_pieces` neither shows nor reads: they are made again from the others."""
+        return [getattr(self._state, name) for name in snapshot.LEFT_OUT]
+
     @classmethod
     def restore(cls, data: bytes | memoryview) -> "Engine":
         """The engine that a snapshot was taken of. SnapshotError, in one sentence, if the bytes are not one."""

@@ -36,6 +36,8 @@ HEADER: Final = np.dtype(
 _HASHED: Final = HEADER.itemsize - 8
 #: More records than any machine has memory for; a length is refused before anything of that size is allocated.
 _MOST: Final = 1 << 31
+#: Arrays of a state that `pieces` does not touch.
+LEFT_OUT: Final = (*(name for name in State._fields if name.endswith("_index")), "scratch")
 LAYOUT: Final = xxhash.xxh3_64_intdigest(repr([(name, DTYPES[name].descr) for name in State._fields]).encode())
 
 

@@ -5,7 +5,7 @@ digest of the log. Called by the replica, in log order, on every node alike. Doe
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -200,6 +200,10 @@ class ExchangeMachine:
             _EVENTS: [] if kept is None else [kept.tobytes()],
             _OUTCOMES: [outcomes.tobytes()],
         }
+
+    def beside_snapshots(self) -> list[NDArray[Any]]:
+        """Arrays of the engine that snapshot_parts() does not read."""
+        return self.engine.beside_snapshots()
 
     def _state_pieces(self) -> list[bytes | memoryview]:
         """A _Saved as msgpack has it, with the engine as it lies in memory."""

@@ -6,10 +6,13 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
 from smrx.consensus import large_pages
+from smrx.consensus.advice import madvise
 from smrx.consensus.large_pages import PAGE_BYTES, LargePages
 from smrx.consensus.snapshot_files import SnapshotFiles
 from smrx.consensus.snapshot_taker import ForkedSnapshots
@@ -114,6 +117,9 @@ class Nothing:
     def snapshot_parts(self) -> dict[str, list[bytes | memoryview]]:
         return {"state": [b"nothing"]}
 
+    def beside_snapshots(self) -> list[NDArray[Any]]:
+        return []
+
     def position(self) -> tuple[int, int]:
         return 0, 0
 
@@ -149,7 +155,7 @@ def test_it_takes_one_place_after_the_other_and_then_waits(monkeypatch: pytest.M
     assert len(pages._places) < left
 
 
-@pytest.mark.skipif(large_pages._request() is None, reason="this system has no such request")
+@pytest.mark.skipif(madvise() is None, reason="this system has no such request")
 @pytest.mark.parametrize(("labour_seconds", "asked"), [(0.0, 3), (0.05, 1)])
 def test_a_system_that_has_to_make_room_first_is_not_asked_again(
     monkeypatch: pytest.MonkeyPatch, labour_seconds: float, asked: int
@@ -163,7 +169,7 @@ def test_a_system_that_has_to_make_room_first_is_not_asked_again(
             pass
         return 0
 
-    monkeypatch.setattr(large_pages, "_request", lambda: labour)
+    monkeypatch.setattr(large_pages, "madvise", lambda: labour)
     monkeypatch.setattr(large_pages, "places", lambda: [1, 2, 3])
     monkeypatch.setattr(large_pages, "_present", lambda pagemap, place: PAGE_BYTES // SMALL_BYTES)
     pages = LargePages(0.0)
@@ -177,13 +183,49 @@ def test_a_system_that_has_to_make_room_first_is_not_asked_again(
     assert pages.at_work
 
 
+@pytest.mark.skipif(madvise() is None, reason="this system has no such request")
+def test_a_system_that_needs_labour_again_and_again_is_asked_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    labour_seconds = 0.01
+
+    def labour(place: int, size: int, advice: int) -> int:
+        end = time.thread_time() + labour_seconds
+        while time.thread_time() < end:
+            pass
+        return 0
+
+    monkeypatch.setattr(large_pages, "madvise", lambda: labour)
+    monkeypatch.setattr(large_pages, "places", lambda: [1])
+    monkeypatch.setattr(large_pages, "_present", lambda pagemap, place: PAGE_BYTES // SMALL_BYTES)
+    pages, now, rests = LargePages(0.0), 0.0, []
+
+    def rest() -> float:
+        """Go through everything once, and return for how long nothing is looked at then."""
+        nonlocal now
+        pages.begin(now)
+        pages.step(now)
+        seconds = 0.0
+        while not pages.at_work:
+            seconds += 1.0
+            pages.begin(now + seconds)
+        now += seconds
+        return seconds
+
+    rests = [rest() for _ in range(9)]
+    assert rests == [10, 20, 40, 80, 160, 320, 600, 600, 600]
+    labour_seconds = 0.0
+    pages.step(now)
+    labour_seconds = 0.01
+    now += 1.0
+    assert rest() == 10
+
+
 def test_a_system_that_does_not_say_what_is_there_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its /proc has maps and no pagemap."""
 
     def refuse(*arguments: object, **options: object) -> None:
         raise FileNotFoundError("/proc/self/pagemap")
 
-    monkeypatch.setattr(large_pages, "_request", lambda: lambda place, size, advice: 0)
+    monkeypatch.setattr(large_pages, "madvise", lambda: lambda place, size, advice: 0)
     monkeypatch.setattr(large_pages, "places", lambda: [1, 2, 3])
     monkeypatch.setattr(large_pages, "open", refuse, raising=False)
     pages = LargePages(0.0)
@@ -193,7 +235,7 @@ def test_a_system_that_does_not_say_what_is_there_is_asked_once(monkeypatch: pyt
 
 
 def test_where_the_system_says_nothing_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_pages, "_request", lambda: None)
+    monkeypatch.setattr(large_pages, "madvise", lambda: None)
     pages = LargePages(0.0)
     pages.begin(0.0)
     pages.step(1000.0)

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import faulthandler
 import gc
+import mmap
 import os
 import shutil
 import signal
@@ -10,10 +12,12 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
+from numpy.typing import NDArray
 
 from smrx.consensus.snapshot_files import SnapshotFiles, verify
 from smrx.consensus.snapshot_taker import ForkedSnapshots
@@ -28,11 +32,15 @@ class Source:
 
     def __init__(self, size: int = 1000) -> None:
         self.state = np.zeros(size, np.uint64)
+        self.beside: list[NDArray[Any]] = []
         self.before: Callable[[], None] = lambda: None
 
     def snapshot_parts(self) -> dict[str, list[memoryview]]:
         self.before()
         return {"state": [memoryview(self.state.view(np.uint8))]}
+
+    def beside_snapshots(self) -> list[NDArray[Any]]:
+        return self.beside
 
     def position(self) -> tuple[int, int]:
         return int(self.state[0]), 7
@@ -66,6 +74,26 @@ def test_it_is_of_the_moment_of_the_fork(tmp_path: Path) -> None:
     assert newest == Snapshot.of(10, 1, bytes(newest.data))
     assert store.stored is not None
     verify(store.stored)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTFORK"), reason="this system leaves no memory out of a fork")
+def test_what_is_beside_it_is_not_there_for_the_child(tmp_path: Path) -> None:
+    source = Source()
+    source.beside = [np.zeros(1 << 20, np.uint64)]
+    store = taker(tmp_path, source)
+    store.begin(10, 1)
+    wait(store)
+    assert store.stored is not None
+    # Somebody who reads it after all gets no snapshot, and the node goes on.
+
+    def read() -> None:
+        faulthandler.disable()
+        source.beside[0].sum()
+
+    source.before = read
+    store.begin(20, 1)
+    wait(store)
+    assert store.stored.log_index == 10
 
 
 def test_only_one_is_taken_at_a_time_and_the_older_one_counts_for_restarts(tmp_path: Path) -> None:
