@@ -104,6 +104,15 @@ class EventRing:
         events[head:] = self._ring[: count - head]
         return events.view(EVENT).reshape(-1)
 
+    def outside(self, first: int, last: int) -> list[NDArray[np.uint64]]:
+        """The memory of the ring that has no byte of events first..last, of which there are at most `capacity`."""
+        capacity = len(self._ring)
+        count = last - first + 1
+        start, end = first % capacity, (last + 1) % capacity
+        if count > 0 and end <= start:
+            return [self._ring[end:start]]
+        return [self._ring[:start], self._ring[end:]] if count > 0 else [self._ring]
+
 
 def answer(ring: EventRing, frame: Frame, hash_at: Callable[[int], int | None] = _unknown) -> list[bytes]:
     """Return the frames that answer a request: EVENTS in order, one VOUCHED, or one UNAVAILABLE.

@@ -191,9 +191,7 @@ class ExchangeMachine:
 
     def snapshot_parts(self) -> Mapping[str, Sequence[bytes | memoryview]]:
         """The whole state, and beside it what this node alone remembers; mostly views of its memory."""
-        events = self.events
-        first = max(events.oldest, events.newest - _KEPT_RECORDS + 1)
-        kept = events.range(first, events.newest)
+        kept = self.events.range(*self._kept_events())
         outcomes = self._outcomes.newest(self.engine.sequence, _KEPT_RECORDS)
         return {
             "state": self._state_pieces(),
@@ -202,8 +200,13 @@ class ExchangeMachine:
         }
 
     def beside_snapshots(self) -> list[NDArray[Any]]:
-        """Arrays of the engine that snapshot_parts() does not read."""
-        return self.engine.beside_snapshots()
+        """Arrays that snapshot_parts() neither reads nor writes, as long as nothing else is applied."""
+        return [*self.engine.beside_snapshots(), *self.events.outside(*self._kept_events())]
+
+    def _kept_events(self) -> tuple[int, int]:
+        """First and last event of those that a snapshot keeps."""
+        events = self.events
+        return max(events.oldest, events.newest - _KEPT_RECORDS + 1), events.newest
 
     def _state_pieces(self) -> list[bytes | memoryview]:
         """A _Saved as msgpack has it, with the engine as it lies in memory."""

@@ -155,3 +155,21 @@ def test_retransmitted_events_carry_the_state_where_it_is_known() -> None:
     assert frames.claim(frames.decode(answer(ring, request, lambda command: 9)[0])) == (7, 9)
     assert frames.claim(frames.decode(answer(ring, request, lambda command: None)[0])) == (0, 0)
     assert frames.claim(frames.decode(answer(ring, request)[0])) == (0, 0)
+
+
+@given(st.integers(1, 20), st.integers(0, 60), st.integers(0, 20), st.integers(1, 5))
+def test_what_is_outside_a_range_is_all_the_rest_of_the_ring(
+    capacity: int, count: int, wanted: int, first: int
+) -> None:
+    ring = EventRing(capacity, first)
+    ring.append(numbered(first, first + count - 1))
+    begin = max(ring.oldest, ring.newest - wanted + 1)
+    before = ring.range(begin, ring.newest)
+    outside = ring.outside(begin, ring.newest)
+    for part in outside:
+        part[:] = 0
+    held = ring.newest - begin + 1
+    assert sum(map(len, outside)) == capacity - held
+    if before is not None:
+        np.testing.assert_array_equal(ring.range(begin, ring.newest), before)
+        assert before["sequence"].tolist() == list(range(begin, ring.newest + 1))

@@ -1,10 +1,12 @@
 """The node's state machine: the same log gives the same state, snapshots carry it, and damage is refused."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from smrx.consensus.forking import fork
 from smrx.engine.codes import CommandKind, EventKind, SessionFlags, TimeInForce
 from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
 from smrx.node.machine import ExchangeMachine
@@ -128,3 +130,24 @@ def test_the_sessions_that_end_with_their_connection_are_known_and_which_have_or
     assert made.tolist() == [(9, 5, 1, CommandKind.DEPOSIT, 1000)]
     [_, account] = machine.engine.inspect.accounts()
     assert (account["account"], account["open_orders"]) == (5, 2)
+
+
+def test_a_child_without_what_is_beside_them_has_the_parts_of_a_snapshot() -> None:
+    """Also where entries were applied and no ring has them yet."""
+
+    def filled() -> ExchangeMachine:
+        machine = ExchangeMachine(1 << 16, 1 << 10)
+        machine.apply(1, 1, setup_entry())
+        for index in range(2, 40):
+            machine.apply(index, 1, deposit_entry(index + 10))
+        return machine
+
+    expected = {name: b"".join(parts) for name, parts in filled().snapshot_parts().items()}
+    machine = filled()
+    beside = machine.beside_snapshots()
+    assert sum(array.nbytes for array in beside) > (8 << 20) - (1 << 20)
+    pid = fork(beside)
+    if pid == 0:
+        found = {name: b"".join(parts) for name, parts in machine.snapshot_parts().items()}
+        os._exit(0 if found == expected else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
