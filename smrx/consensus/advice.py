@@ -1,6 +1,7 @@
 """What a process can tell the system of its own memory: madvise(2), which neither os nor ctypes has by name."""
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable
 from typing import cast
@@ -12,6 +13,7 @@ Advise = Callable[[int, int, int], int]
 PAGE_BYTES = 4 << 10
 
 
+@functools.cache
 def madvise() -> Advise | None:
     """The system's madvise; None where there is none, or where it speaks of pages of another size."""
     if os.sysconf("SC_PAGE_SIZE") != PAGE_BYTES:
