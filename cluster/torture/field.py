@@ -180,9 +180,9 @@ class Crowd:
             process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGTERM)
 
-    def ended(self) -> bool:
-        """Whether all of them have."""
-        return all(process.poll() is not None for process in self._processes.values())
+    def running(self) -> list[int]:
+        """The accounts of those that have not ended."""
+        return [account for account, process in self._processes.items() if process.poll() is None]
 
     def fault(self) -> str | None:
         """Who ended otherwise than by being killed or asked, and what it said; None if nobody did."""

@@ -192,9 +192,12 @@ class _Ordeal:
         """Every client comes to an end: it has its answers, or gave up on them."""
         crowd.ask_to_end()
         deadline = time.monotonic() + _ANSWER_SECONDS
-        while not crowd.ended():
+        while waiting := crowd.running():
             if time.monotonic() > deadline:
-                raise Violation(f"answers: some client still waits {_ANSWER_SECONDS:g} s after everything was repaired")
+                raise Violation(
+                    f"answers: traders {', '.join(map(str, waiting))} have not ended {_ANSWER_SECONDS:g} s after they "
+                    "were asked to, with everything repaired"
+                )
             nemesis.turn()
         fault = crowd.fault()
         if fault is not None:

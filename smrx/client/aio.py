@@ -19,7 +19,7 @@ from smrx.client import core
 from smrx.client.core import Cluster, Core, Waiter
 from smrx.client.errors import InvalidValue
 from smrx.client.keepalive import KeepAlive
-from smrx.client.links import configure, monitor_address
+from smrx.client.links import configure, end_monitor, monitor_address
 from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit, as_called
 from smrx.client.verbs import Verbs
 from smrx.engine.records import OUTCOME
@@ -88,8 +88,7 @@ class _Link:
         for task in self.tasks:
             task.cancel()
         if not self._socket.closed:
-            self._monitor.close(linger=0)
-            self._socket.disable_monitor()
+            end_monitor(self._socket, self._monitor)
             self._socket.close(linger=0)
 
 

@@ -131,11 +131,11 @@ class _Nodes:
         """Take an answer: it may name another node, and how long the exchange waits. True if that has changed."""
         before = self.interval_s
         try:
-            frame = frames.decode(socket.recv())
+            frame = frames.decode(socket.recv(zmq.DONTWAIT))
             if frame.kind is not FrameKind.PONG:
                 return False
             hint = frames.leader_hint(frame)
-        except FrameError:
+        except (FrameError, zmq.Again):
             return False  # The client meets the same node, and says what it found.
         if hint.order_address is not None and usable(hint.order_address):
             self._add(hint.order_address)

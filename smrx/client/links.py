@@ -37,6 +37,16 @@ def configure(socket: "zmq.Socket[Any]", max_message_bytes: int) -> None:
     socket.reconnect_ivl_max = 500
 
 
+def end_monitor(socket: "zmq.Socket[Any]", monitor: "zmq.Socket[Any]") -> None:
+    """Stop the reports of a socket, and then their reader.
+
+    In this order: ZeroMQ's thread waits for a reader that has gone, for ever, with what it reports of a connection that
+    breaks just then, and whoever stops the reports waits for that thread.
+    """
+    socket.disable_monitor()
+    monitor.close(linger=0)
+
+
 class Link:
     """One node."""
 
@@ -99,8 +109,7 @@ class Link:
         """Close at once; nothing that waits is sent any more."""
         self._queue.clear()
         if not self.socket.closed:
-            self.monitor.close(linger=0)
-            self.socket.disable_monitor()
+            end_monitor(self.socket, self.monitor)
             self.socket.close()
 
 
