@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from cluster.torture.field import Field, Life, environment
-from cluster.torture.tap import Said
+from cluster.torture.tap import Said, told_of_entry
 from smrx.cli.exits import Exit
 from smrx.cli.settle_shared import placed
 from smrx.cli.settle_verify import compare
@@ -219,8 +219,8 @@ class _Told(MemoryJournal):
         for life in lives:
             for record in life.stream.records():
                 if record.kind == Said.APPLIED:
-                    size = int.from_bytes(record.body[8:16], "little")
-                    entries[record.first] = record.second, record.body[16 : 16 + size]
+                    _, entry, _ = told_of_entry(record.body)
+                    entries[record.first] = record.second, entry
         for index in range(self.last_index + 1, max(entries, default=0) + 1):
             term, entry = entries.get(index, (0, NO_OP))
             self.add(entry, index, term)

@@ -29,6 +29,12 @@ class Said(IntEnum):
     LEADS = 3
 
 
+def told_of_entry(body: bytes) -> tuple[int, bytes, bytes]:
+    """The state hash after it, the entry and its outcomes: the body of APPLIED."""
+    state_hash, size = (int.from_bytes(body[at : at + 8], "little") for at in (0, 8))
+    return state_hash, body[16 : 16 + size], body[16 + size :]
+
+
 def give_a_voice(arguments: list[str]) -> list[str]:
     """Let every node made from now on in this process say what it does; return the arguments of `smrx`."""
     descriptor, address, *rest = arguments

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.torture.field import Life
 from cluster.torture.streams import Record, Stream
-from cluster.torture.tap import Said
+from cluster.torture.tap import Said, told_of_entry
 from cluster.torture.trader import Told
 from smrx.engine.records import COMMAND_SIZE, OUTCOME
 from smrx.node.machine import Applied, ExchangeMachine
@@ -127,8 +127,7 @@ def _answered(words: Iterable[Record]) -> set[tuple[int, int]]:
 
 
 def _entry(node_id: int, record: Record) -> _Entry:
-    state_hash, size = (int.from_bytes(record.body[at : at + 8], "little") for at in (0, 8))
-    entry, outcomes = record.body[16 : 16 + size], record.body[16 + size :]
+    state_hash, entry, outcomes = told_of_entry(record.body)
     return _Entry(node_id, record.second, record.third, state_hash, entry, outcomes)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.torture.tap import give_a_voice
 from smrx import cli
@@ -27,31 +28,35 @@ def votes_without_memory() -> None:
     names._starts_as_learner = lambda self, meta, journal: False
 
 
-def publishes_another_time() -> None:
-    """Everything is published a nanosecond later than it came about, by all nodes alike."""
+def publish_otherwise(change: Callable[[NDArray[np.void]], None]) -> None:
+    """What the node made of each entry is right; `change` is done to the events it tells of."""
     names: Any = reactor
     machine: type[ExchangeMachine] = names.ExchangeMachine
 
     class Publishes(machine):  # type: ignore[misc, valid-type]
         def apply(self, log_index: int, term: int, entry: bytes) -> None:
             super().apply(log_index, term, entry)
-            self._applied[-1].events["time_ns"] += 1
+            change(self._applied[-1].events)
 
     names.ExchangeMachine = Publishes
+
+
+def publishes_another_time() -> None:
+    """Everything is published a nanosecond later than it came about, by all nodes alike."""
+
+    def later(events: NDArray[np.void]) -> None:
+        events["time_ns"] += 1
+
+    publish_otherwise(later)
 
 
 def publishes_another_fee() -> None:
     """Every taker is told a fee of one unit more, by all nodes alike."""
-    names: Any = reactor
-    machine: type[ExchangeMachine] = names.ExchangeMachine
 
-    class Publishes(machine):  # type: ignore[misc, valid-type]
-        def apply(self, log_index: int, term: int, entry: bytes) -> None:
-            super().apply(log_index, term, entry)
-            events = self._applied[-1].events
-            events["cum_lots"] += (events["kind"] == EventKind.TRADE).astype(np.int64)
+    def dearer(events: NDArray[np.void]) -> None:
+        events["cum_lots"] += (events["kind"] == EventKind.TRADE).astype(np.int64)
 
-    names.ExchangeMachine = Publishes
+    publish_otherwise(dearer)
 
 
 WAYS: dict[str, Callable[[], None]] = {
