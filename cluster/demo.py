@@ -19,18 +19,18 @@ from types import FrameType
 import click
 
 from cluster.board import Board, NodeRow, Numbers
+from cluster.cluster_checks import FAILURES, NotProved, equal_logs, read_events
 from cluster.flow import Flow
-from cluster.proof import FAILURES, NotProved, equal_logs, read_events
 from smrx import compiling
 from smrx.client import Client
 from smrx.client.asker import Ask, asker
 from smrx.local import LocalCluster
 from smrx.tape import lobster
 from smrx.tape.convert import convert
-from smrx.tape.errors import TapeError
-from smrx.tape.files import Tape
 from smrx.tape.generate import generate
-from smrx.tape.market import setup_failure
+from smrx.tape.tape_error import TapeError
+from smrx.tape.tape_file import Tape
+from smrx.tape.tape_market import setup_failure
 from smrx.wire.admin import LogDigestReply, NodeStatus, Status
 
 _COMMANDS = 400_000

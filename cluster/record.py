@@ -7,7 +7,7 @@ of events exactly as it was answered, once, and in the order it was sent. Pure: 
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus
+from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus
 
 Records = NDArray[np.void]
 

@@ -15,19 +15,26 @@ from pathlib import Path
 import click
 import numpy as np
 
+from cluster.cluster_checks import (
+    FAILURES,
+    NotProved,
+    changed,
+    contents,
+    equal_logs,
+    read_events,
+)
 from cluster.flow import Flow
-from cluster.proof import FAILURES, NotProved, changed, contents, equal_logs, read_events
 from smrx import compiling
 from smrx.cli.survey import Agreement, Seen, survey
 from smrx.client import Client
 from smrx.client.asker import Ask, asker
-from smrx.engine.codes import CommandKind, OutcomeStatus
-from smrx.engine.records import COMMAND
 from smrx.local import LocalCluster
-from smrx.tape.files import Tape
 from smrx.tape.generate import generate
-from smrx.tape.market import USD_ASSET, setup_failure
+from smrx.tape.tape_file import Tape
+from smrx.tape.tape_market import USD_ASSET, setup_failure
 from smrx.wire.admin import Corrupt, CorruptReply
+from smrx.wire.codes import CommandKind, OutcomeStatus
+from smrx.wire.records import COMMAND
 
 #: A new leader must be there by then.
 FAILOVER_SECONDS = 3.0

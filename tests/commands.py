@@ -6,8 +6,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, InstrumentStatus, OrderFlags, OrderType, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, pack_symbol, unpack_symbol
+from smrx.wire.codes import (
+    CommandKind,
+    InstrumentStatus,
+    OrderFlags,
+    OrderType,
+    Side,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import (
+    COMMAND,
+    INSTRUMENT_COMMAND,
+    LIMITS_COMMAND,
+    RULES_COMMAND,
+    pack_symbol,
+    unpack_symbol,
+)
 
 Commands = NDArray[np.void]
 #: Session and request id of the sender.

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import AccountStatus, EventKind, InstrumentStatus, OrderFlags, OrderType, Reason, Side
+from smrx.wire.codes import (
+    AccountStatus,
+    EventKind,
+    InstrumentStatus,
+    OrderFlags,
+    OrderType,
+    Reason,
+    Side,
+)
 
 Fields = dict[str, int]
 MASK32 = (1 << 32) - 1

@@ -25,9 +25,10 @@ from smrx.cli.settle_verify import compare
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.messages import NO_OP
 from smrx.feed.sequencer import FeedError
-from smrx.node.history import History, HistoryError
-from smrx.settlement.errors import SettlementError
+from smrx.node.log_reader import History, HistoryError
+from smrx.settlement.settlement_errors import SettlementError
 from smrx.sim.checker import Violation
+from smrx.sinks.sink_errors import SinkFault
 
 #: A verifier that hears nobody, or no majority, is started again after a while; the storm has to end for it.
 _AGAIN: Final = (Exit.UNAVAILABLE, Exit.UNATTESTED)
@@ -162,7 +163,7 @@ class Bookkeeper:
             history = History(journal, [], 0)
             try:
                 found = compare(placed(self._field.config, str(folder)), history, "log of the cluster")
-            except (SettlementError, FeedError, HistoryError) as error:
+            except (SettlementError, SinkFault, FeedError, HistoryError) as error:
                 raise Violation(f"settlement: {folder.name}: {error}") from None
             trades += found.trades
             sequence = max(sequence, found.sequence)

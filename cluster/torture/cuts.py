@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from cluster.torture.links import Pair
+from cluster.torture.proxies import Pair
 
 
 def between(nodes: Sequence[int]) -> list[Pair]:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from cluster.torture.links import Links, Pair
+from cluster.torture.proxies import Links, Pair
 from cluster.torture.streams import Listener, Stream
 from smrx.config import Config, Limits, NodeConfig, dump
 from smrx.local import LocalCluster

@@ -16,8 +16,8 @@ from cluster.torture.bookkeeper import Bookkeeper
 from cluster.torture.caretaker import LOOK_SECONDS, STOP_SECONDS, Caretaker
 from cluster.torture.damage import damage
 from cluster.torture.field import CLIENTS, Crowd, Field
-from cluster.torture.links import HEALTHY, Fate, Mode, Pair
 from cluster.torture.plan import Fault, Step
+from cluster.torture.proxies import HEALTHY, Fate, Mode, Pair
 from smrx.client.asker import Ask
 from smrx.consensus.disk_journal import FILE as JOURNAL
 from smrx.sim.checker import Violation

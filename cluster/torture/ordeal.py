@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cluster.proof import FAILURES, equal_logs
+from cluster.cluster_checks import FAILURES, equal_logs
 from cluster.torture.bookkeeper import Bookkeeper, Settled
 from cluster.torture.field import NODE, Crowd, Field
 from cluster.torture.nemesis import Nemesis
@@ -26,10 +26,10 @@ from cluster.torture.trader import Historian
 from cluster.torture.verdict import Judged, judge
 from smrx.client import Client
 from smrx.client.asker import Ask, asker
-from smrx.client.errors import ClientError
+from smrx.client.client_errors import ClientError
 from smrx.config import Config
 from smrx.consensus.snapshot_files import SnapshotError
-from smrx.node.history import open_history, verify_history
+from smrx.node.log_reader import open_history, verify_history
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.run import PROGRESS_TIMEOUTS

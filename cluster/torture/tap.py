@@ -13,8 +13,8 @@ from typing import Any
 from cluster.torture.streams import Speaker
 from smrx import cli
 from smrx.node import reactor
-from smrx.node.machine import ExchangeMachine
 from smrx.node.reactor import Node
+from smrx.node.replicated_state import ExchangeMachine
 
 
 class Said(IntEnum):

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from cluster.torture.streams import Speaker
 from smrx.client import Client
-from smrx.client.errors import ClientError
+from smrx.client.client_errors import ClientError
 from smrx.config import Config, load
-from smrx.engine.codes import CommandKind
-from smrx.engine.records import COMMAND
 from smrx.sim import workload
+from smrx.wire.codes import CommandKind
+from smrx.wire.records import COMMAND
 
 #: Requests one trader has under way at most: it waits for answers rather than fill the window of a dead cluster.
 _UNDER_WAY: Final = 400

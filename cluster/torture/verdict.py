@@ -17,9 +17,9 @@ from cluster.torture.field import Life
 from cluster.torture.streams import Record, Stream
 from cluster.torture.tap import Said, told_of_entry
 from cluster.torture.trader import Told
-from smrx.engine.records import COMMAND_SIZE, OUTCOME
-from smrx.node.machine import Applied, ExchangeMachine
+from smrx.node.replicated_state import Applied, ExchangeMachine
 from smrx.sim.checker import Checker, Violation
+from smrx.wire.records import COMMAND_SIZE, OUTCOME
 
 _RING: Final = 1 << 16
 _NO_EVENTS: Final = np.empty(0, np.void)

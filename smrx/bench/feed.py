@@ -14,11 +14,11 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from smrx.engine.records import EVENT
 from smrx.feed.ring import EventRing, answer
 from smrx.settlement.ledger import Ledger
 from smrx.wire import frames
 from smrx.wire.frames import Claim, FrameError, FrameKind, Position
+from smrx.wire.records import EVENT
 
 NODES: Final = 2
 #: What a busy node's entries look like: one a millisecond or so.

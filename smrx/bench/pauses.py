@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 
 from smrx.consensus.snapshot_files import SnapshotFiles, Stored
 from smrx.consensus.snapshot_taker import ForkedSnapshots
-from smrx.engine.codes import CommandKind, OrderType, OutcomeStatus, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
-from smrx.node.machine import ExchangeMachine
+from smrx.node.replicated_state import ExchangeMachine
 from smrx.wire import batches
+from smrx.wire.codes import (
+    CommandKind,
+    OrderType,
+    OutcomeStatus,
+    Side,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
 
 Commands = NDArray[np.void]
 

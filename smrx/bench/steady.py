@@ -1,7 +1,8 @@
 """An endless flow that leaves the book as it found it: for measurements that take more commands than a tape holds.
 
 One piece is made once; each time it is used, its request ids and client order ids go on where the last use ended. A
-piece cancels the deep orders of the piece before, and takes its own near ones. Called by memory.py and latency.py.
+piece cancels the deep orders of the piece before, and takes its own near ones. Called by memory_bench.py and
+latency_bench.py.
 """
 
 from typing import Any, Final
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.bench import tapes
-from smrx.engine.codes import CommandKind, OrderType, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND
+from smrx.wire.codes import CommandKind, OrderType, Side, Stp, TimeInForce
+from smrx.wire.records import COMMAND
 
 Commands = NDArray[Any]
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, OrderType, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
-from smrx.tape import convert, files, lobster
-from smrx.tape.session import LocalSession
+from smrx.tape import convert, lobster, tape_file
+from smrx.tape.engine_session import LocalSession
+from smrx.wire.codes import CommandKind, OrderType, Side, Stp, TimeInForce
+from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
 
 Commands = NDArray[Any]
 
@@ -211,7 +211,7 @@ def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
     The market's setup is what comes before. Raises TapeError.
     """
     if len(paths) == 1 and _is_smrx(paths[0]):
-        tape = files.read(paths[0])
+        tape = tape_file.read(paths[0])
     else:
         tape = convert.convert(lobster.read(paths[0], paths[1] if len(paths) > 1 else None)).tape()
     tape = tape.first(commands)
@@ -226,7 +226,7 @@ def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
 def _is_smrx(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(len(files.MAGIC)) == files.MAGIC
+            return file.read(len(tape_file.MAGIC)) == tape_file.MAGIC
     except OSError:
         return False
 

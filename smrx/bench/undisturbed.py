@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 from smrx.client import Client
 from smrx.client.asker import Ask, asker
 from smrx.config import Limits
-from smrx.engine.codes import CommandKind, OrderType, OutcomeStatus, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND
 from smrx.local import LocalCluster
 from smrx.wire.admin import NodeStatus, Snapshot, Status
+from smrx.wire.codes import (
+    CommandKind,
+    OrderType,
+    OutcomeStatus,
+    Side,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import COMMAND
 
 Commands = NDArray[np.void]
 

@@ -14,23 +14,23 @@ import click
 from smrx.cli.exits import MEANINGS, Exit
 from smrx.cli.failures import explain
 
-#: Command -> (file in smrx/cli, what it does). A test holds the texts equal to the commands' own.
+#: Command -> what it does; its code is in smrx/cli/COMMAND_commands.py. A test holds the texts to the commands' own.
 COMMANDS: Final = {
-    "account": ("account", "Open and limit accounts, move money in and out, show balances."),
-    "asset": ("asset", "Add and list what can be owned."),
-    "bench": ("bench", "Measure this machine and print the figures."),
-    "book": ("book", "Show an instrument's order book."),
-    "cluster": ("cluster", "Start, stop and inspect the whole cluster."),
-    "instrument": ("instrument", "Add, halt, rule and list what can be traded."),
-    "log": ("log", "Read what a stopped node's journal remembers."),
-    "market": ("market", "Set up a whole market from a file, show it, stop it."),
-    "node": ("node", "Run one member of the cluster until it is stopped."),
-    "order": ("order", "Place, replace, cancel, reduce and list orders."),
-    "replay": ("replay", "Feed a tape of recorded order flow through the cluster."),
-    "settle": ("settle", "Verify the event feed and keep the books outside the cluster."),
-    "sim": ("sim", "Run simulated clusters through storms of faults."),
-    "snapshot": ("snapshot", "Take, list, verify, back up and restore snapshots."),
-    "tape": ("tape", "Make tapes of order flow."),
+    "account": "Open and limit accounts, move money in and out, show balances.",
+    "asset": "Add and list what can be owned.",
+    "bench": "Measure this machine and print the figures.",
+    "book": "Show an instrument's order book.",
+    "cluster": "Start, stop and inspect the whole cluster.",
+    "instrument": "Add, halt, rule and list what can be traded.",
+    "log": "Read what a stopped node's journal remembers.",
+    "market": "Set up a whole market from a file, show it, stop it.",
+    "node": "Run one member of the cluster until it is stopped.",
+    "order": "Place, replace, cancel, reduce and list orders.",
+    "replay": "Feed a tape of recorded order flow through the cluster.",
+    "settle": "Verify the event feed and keep the books outside the cluster.",
+    "sim": "Run simulated clusters through storms of faults.",
+    "snapshot": "Take, list, verify, back up and restore snapshots.",
+    "tape": "Make tapes of order flow.",
 }
 
 
@@ -45,15 +45,16 @@ class LazyGroup(click.Group):
         """Import one command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"smrx.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        module = import_module(f"smrx.cli.{cmd_name}_commands")
+        command = getattr(module, cmd_name)
         if not isinstance(command, click.Command):
-            raise TypeError(f"smrx.cli.{COMMANDS[cmd_name][0]}.{cmd_name} is not a command")
+            raise TypeError(f"{module.__name__}.{cmd_name} is not a command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table, and the exit codes below it."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
+            formatter.write_dl(sorted(COMMANDS.items()))
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
 

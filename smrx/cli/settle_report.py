@@ -15,7 +15,7 @@ from smrx.cli.failures import Failure
 if TYPE_CHECKING:
     from smrx.settlement.readers import Reader
     from smrx.settlement.report import Report
-    from smrx.settlement.sinks.rows import Catalogue
+    from smrx.sinks.rows import Catalogue
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -90,7 +90,7 @@ def report(
     from smrx.settlement.report import Query, make_report
     from smrx.settlement.report_text import as_json as to_json
     from smrx.settlement.report_text import write_csv
-    from smrx.settlement.sinks.rows import Catalogue
+    from smrx.sinks.rows import Catalogue
 
     if sink is not None and path is not None:
         raise click.UsageError("--sink and --path: expected one of them, found both")
@@ -120,7 +120,7 @@ def report(
 @contextmanager
 def _telling() -> Iterator[None]:
     """Give the errors of sinks their exit codes."""
-    from smrx.settlement.errors import SinkError, SinkMismatch
+    from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
     try:
         yield

@@ -13,6 +13,7 @@ import msgspec
 from smrx.cli.exits import Exit
 from smrx.cli.failures import Failure
 from smrx.config import Config, SinkConfig
+from smrx.sinks.sink_errors import SinkFault
 
 EXITS: Final = {
     "GapUnfillable": Exit.GAP,
@@ -55,7 +56,7 @@ def follow_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def compile_books() -> None:
     """The first run on a machine compiles the books, before anything waits for them, and says so."""
-    from smrx.settlement.books.entry import compiled_before, warm_up
+    from smrx.settlement.books.compiled_books import compiled_before, warm_up
 
     if not compiled_before():
         click.echo("compiling the books (once on this machine; some ten seconds)", err=True)
@@ -78,11 +79,11 @@ def placed(config: Config, out: str | None) -> Config:
 def told_as_failure() -> Iterator[None]:
     """Turn what ends settlement into one sentence and its exit code."""
     from smrx.feed.sequencer import FeedError
-    from smrx.settlement.errors import SettlementError
+    from smrx.settlement.settlement_errors import SettlementError
 
     try:
         yield
-    except (FeedError, SettlementError) as error:
+    except (FeedError, SettlementError, SinkFault) as error:
         raise Failure(EXITS[type(error).__name__], str(error)) from error
 
 

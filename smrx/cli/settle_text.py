@@ -16,7 +16,7 @@ from smrx.cli.settle_shared import EXITS
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from smrx.settlement.runner import Settlement, Summary
+    from smrx.settlement.follower.runner import Settlement, Summary
 
 #: Nodes say something twice a second.
 _SILENT_SECONDS: Final = 2.0

@@ -27,8 +27,8 @@ from smrx.cli.settle_shared import (
 from smrx.config import Config
 
 if TYPE_CHECKING:
-    from smrx.node.history import History
-    from smrx.settlement.verify import Verified
+    from smrx.node.log_reader import History
+    from smrx.settlement.reverify import Verified
 
 
 @click.command()
@@ -88,7 +88,7 @@ def verify(
         elif from_nodes:
             found = _from_nodes(config, node_ids(nodes), until_sequence, idle, connect_timeout)
         else:
-            from smrx.settlement.verify import from_sinks
+            from smrx.settlement.reverify import from_sinks
 
             found = from_sinks(config)
     if as_json:
@@ -116,7 +116,7 @@ def _from_nodes(
     config: Config, nodes: list[int] | None, until_sequence: int | None, idle: float | None, connect_seconds: float
 ) -> "Verified":
     from smrx.feed.sequencer import GapUnfillable
-    from smrx.settlement.verify import from_nodes
+    from smrx.settlement.reverify import from_nodes
 
     try:
         with stopping() as stop:
@@ -135,7 +135,7 @@ def _from_nodes(
 
 
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
-    from smrx.node.history import TooEarly, TooLate, open_log
+    from smrx.node.log_reader import TooEarly, TooLate, open_log
 
     compiling.ready_engine(lambda what: click.echo(what, err=True))
     with open_log(directory.expanduser(), config.cluster) as history:
@@ -156,10 +156,10 @@ def compare(config: Config, history: "History", log: str, first_trade: int | Non
 
     `log` names it in what is said. Raises what LogAudit does, and HistoryError of a log that does not reach so far.
     """
-    from smrx.node.history import replay_events, replay_trades
-    from smrx.node.opening import image
+    from smrx.node.log_reader import replay_events, replay_trades
+    from smrx.node.state_images import image
     from smrx.settlement.log_audit import LogAudit
-    from smrx.wire import opening
+    from smrx.wire import state_image
 
     with closing(LogAudit(config, log, first_trade)) as audit:
         if first_trade is not None and first_trade > audit.last_trade:
@@ -168,7 +168,7 @@ def compare(config: Config, history: "History", log: str, first_trade: int | Non
             )
         for command, state_hash in audit.attested.items():
             state = image(history.state_after(command, state_hash).engine)
-            audit.take_state(command, opening.decode(state.data))
+            audit.take_state(command, state_image.decode(state.data))
         if audit.first_trade <= audit.last_trade:
             replay_trades(history, audit.first_trade, audit.last_trade, lambda trade: audit.take_trade(trade.event))
         replay_events(history, audit.first_event, lambda applied: audit.take_events(applied.events))

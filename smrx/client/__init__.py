@@ -6,7 +6,7 @@ Each client is imported when it is first used: who blocks does not wait for asyn
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from smrx.client.errors import ClientError, InvalidValue, ProtocolError, Refused, Unavailable
+from smrx.client.client_errors import ClientError, InvalidValue, ProtocolError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from smrx.client.aio import AsyncClient

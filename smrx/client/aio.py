@@ -15,18 +15,18 @@ import zmq
 import zmq.asyncio
 from numpy.typing import NDArray
 
-from smrx.client import core
-from smrx.client.core import Cluster, Core, Waiter
-from smrx.client.errors import InvalidValue
-from smrx.client.keepalive import KeepAlive
-from smrx.client.links import configure, end_monitor, monitor_address
+from smrx.client import client_core
+from smrx.client.client_core import Cluster, Core, Waiter
+from smrx.client.client_errors import InvalidValue
+from smrx.client.node_sockets import configure, end_monitor, monitor_address
+from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
+from smrx.client.session_keepalive import KeepAlive
+from smrx.client.session_states import Reset, State
 from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit, as_called
 from smrx.client.verbs import Verbs
-from smrx.engine.records import OUTCOME
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
-from smrx.wire.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
-from smrx.wire.states import Reset, State
+from smrx.wire.records import OUTCOME
 
 #: How long a good-bye to the exchange may take.
 _CLOSE_S: Final = 0.5
@@ -113,7 +113,7 @@ class AsyncClient:
         *,
         account: int = 0,
         cancel_on_disconnect: bool = False,
-        timeout: float = core.DEFAULT_TIMEOUT_S,
+        timeout: float = client_core.DEFAULT_TIMEOUT_S,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
@@ -214,7 +214,7 @@ class AsyncClient:
 
         Session and request ids are filled in. Refusals are outcomes, not exceptions.
         """
-        commands = core.as_commands(commands)
+        commands = client_core.as_commands(commands)
         outcomes = np.zeros(len(commands), OUTCOME)
         parts: list[tuple[Waiter, asyncio.Future[None]]] = []
         async with self._sending:

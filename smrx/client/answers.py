@@ -7,12 +7,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.client import expiry, rates
-from smrx.client.errors import ProtocolError, Refused
-from smrx.client.market import Instrument
+from smrx.client import expiry_time, rates
+from smrx.client.client_errors import ProtocolError, Refused
+from smrx.client.instruments import Instrument
 from smrx.client.reasons import words
 from smrx.client.results import STATES, AccountState, Level, OpenOrder, OrderAnswer, Position
-from smrx.engine.codes import (
+from smrx.wire import admin
+from smrx.wire.codes import (
     AccountStatus,
     OrderFlags,
     OrderType,
@@ -22,7 +23,6 @@ from smrx.engine.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire import admin
 
 _REASONS: Final = frozenset(int(reason) for reason in Reason)
 _STOPS: Final = (OrderType.STOP, OrderType.STOP_LIMIT)
@@ -138,7 +138,7 @@ def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
         remaining=instrument.quantity_text(row.leaves_lots),
         shown=instrument.quantity_text(shown),
         hidden=instrument.quantity_text(row.leaves_lots - shown),
-        expires=expiry.text(expires) if expires else None,
+        expires=expiry_time.text(expires) if expires else None,
         session=row.session_id or None,
         price_ticks=row.price_ticks,
         quantity_lots=row.quantity_lots,

@@ -13,18 +13,18 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from smrx.client import core
-from smrx.client.core import Cluster, Core, Waiter
-from smrx.client.errors import ClientError, InvalidValue
-from smrx.client.keepalive import KeepAlive
-from smrx.client.links import Links
+from smrx.client import client_core
+from smrx.client.client_core import Cluster, Core, Waiter
+from smrx.client.client_errors import ClientError, InvalidValue
+from smrx.client.node_sockets import Links
+from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
+from smrx.client.session_keepalive import KeepAlive
+from smrx.client.session_states import Reset, State
 from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit, as_called
 from smrx.client.verbs import Verbs
-from smrx.engine.records import OUTCOME
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
-from smrx.wire.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
-from smrx.wire.states import Reset, State
+from smrx.wire.records import OUTCOME
 
 #: A quiet look around while nothing is due.
 _IDLE_S: Final = 1.0
@@ -61,7 +61,7 @@ class Client:
         *,
         account: int = 0,
         cancel_on_disconnect: bool = False,
-        timeout: float = core.DEFAULT_TIMEOUT_S,
+        timeout: float = client_core.DEFAULT_TIMEOUT_S,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
@@ -150,7 +150,7 @@ class Client:
 
         Session and request ids are filled in. Refusals are outcomes, not exceptions.
         """
-        commands = core.as_commands(commands)
+        commands = client_core.as_commands(commands)
         outcomes = np.zeros(len(commands), OUTCOME)
         last: Waiter | None = None
         at = 0
@@ -167,7 +167,7 @@ class Client:
 
     def submit_nowait(self, commands: NDArray[np.void]) -> int:
         """Send as many of the commands as there is room for, and return how many; poll() returns their outcomes."""
-        commands = core.as_commands(commands)
+        commands = client_core.as_commands(commands)
         self._check_open()
         count = min(len(commands), self._core.open(time.monotonic()).room)
         if count:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from smrx.client.errors import InvalidValue
+from smrx.client.client_errors import InvalidValue
 
 #: What the verbs accept as a price, a quantity or an amount.
 Number = str | int | Decimal

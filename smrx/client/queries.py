@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from smrx.client.errors import InvalidValue, ProtocolError, Unavailable
+from smrx.client.client_errors import InvalidValue, ProtocolError, Unavailable
+from smrx.client.session import ClientSession
 from smrx.client.steps import Connect, Exchange, Pause, Steps
 from smrx.config import Config
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode, AnyReply, AnyRequest, NodeStatus
-from smrx.wire.session import ClientSession
 
 #: One node's share of the whole patience.
 _NODE_S: Final = 1.0

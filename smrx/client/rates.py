@@ -9,8 +9,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
+from smrx.client.client_errors import InvalidValue
 from smrx.client.decimals import to_text
-from smrx.client.errors import InvalidValue
 
 #: What the verbs accept as a rate: text with its unit, or a plain 0.
 Rate = str | int

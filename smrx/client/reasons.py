@@ -5,7 +5,7 @@ Data only. The names stay beside the words wherever both are shown, because prog
 
 from typing import Final
 
-from smrx.engine.codes import Reason
+from smrx.wire.codes import Reason
 
 WORDS: Final[dict[Reason, str]] = {
     Reason.NONE: "no reason",

@@ -3,17 +3,33 @@
 from typing import Final
 
 from smrx.client import answers
-from smrx.client.base import Base
-from smrx.client.commands import SideLike, StpLike, TifLike, command, named, order_key, u64
-from smrx.client.commands import side as side_code
+from smrx.client.client_errors import InvalidValue, Refused
+from smrx.client.command_builders import (
+    SideLike,
+    StpLike,
+    TifLike,
+    command,
+    named,
+    order_key,
+    u64,
+)
+from smrx.client.command_builders import side as side_code
 from smrx.client.decimals import Number
-from smrx.client.errors import InvalidValue, Refused
-from smrx.client.expiry import Moment, seconds
-from smrx.client.market import Instrument
+from smrx.client.expiry_time import Moment, seconds
+from smrx.client.instruments import Instrument
 from smrx.client.results import MassCancelAnswer, OrderAnswer
 from smrx.client.steps import Steps
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from smrx.client.verb_base import Base
 from smrx.wire import admin
+from smrx.wire.codes import (
+    CommandKind,
+    OrderFlags,
+    OrderType,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 
 #: Where the parts of a limit order's extra word stand: displayed lots below, the expiry above.
 _HALF: Final = 32

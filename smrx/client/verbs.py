@@ -4,7 +4,7 @@ Every verb is a generator of steps; the blocking and the asyncio client run it a
 its own arguments and its own docstring. Owns the market cache; no I/O, no clock.
 """
 
-from smrx.client.setup import Setup
+from smrx.client.market_setup import Setup
 from smrx.client.trading import Trading
 from smrx.client.views import Views
 

@@ -1,11 +1,11 @@
 """What anybody may look at: balances, orders, books, accounts, listings, and how nodes are. Changes nothing."""
 
 from smrx.client import answers
-from smrx.client.base import Base
-from smrx.client.errors import InvalidValue
-from smrx.client.market import Asset, Instrument
+from smrx.client.client_errors import InvalidValue
+from smrx.client.instruments import Asset, Instrument
 from smrx.client.results import AccountState, Balance, Book, OpenOrder, Position
 from smrx.client.steps import Steps
+from smrx.client.verb_base import Base
 from smrx.wire import admin
 
 

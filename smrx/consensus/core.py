@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from smrx.config import NodeConfig, Timing
 from smrx.consensus import membership
 from smrx.consensus.agreement import Agreement
-from smrx.consensus.founding import Founding
+from smrx.consensus.bootstrap import Founding
 from smrx.consensus.internals import LEADER, Library, now
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.membership import Membership

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from smrx.consensus.advice import PAGE_BYTES, madvise
+from smrx.consensus.memory_advice import PAGE_BYTES, madvise
 
 #: Two requests an array cost some 20 us, as much as listing this.
 _WORTH_BYTES: Final = 1 << 20

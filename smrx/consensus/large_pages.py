@@ -14,8 +14,8 @@ import os
 import time
 from typing import Final
 
-from smrx.consensus.advice import PAGE_BYTES as SMALL_BYTES
-from smrx.consensus.advice import madvise
+from smrx.consensus.memory_advice import PAGE_BYTES as SMALL_BYTES
+from smrx.consensus.memory_advice import madvise
 
 PAGE_BYTES: Final = 2 << 20
 #: <linux/mman.h>; neither mmap nor ctypes names it.

@@ -141,7 +141,7 @@ class MetaStore:
     def settled(self) -> bool:
         """Whether this directory knows all that its node ever promised: it is one of the first, or it learned since.
 
-        See founding.py. Without it the node may have voted, or led, in terms that it knows nothing of.
+        See bootstrap.py. Without it the node may have voted, or led, in terms that it knows nothing of.
         """
         return self._record.joined if self._record.settled is None else self._record.settled
 

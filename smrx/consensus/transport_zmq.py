@@ -18,7 +18,7 @@ from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
 from smrx.consensus.messages import Envelope
 from smrx.consensus.transport import PeerTransport
-from smrx.wire.tcp import probe_callers
+from smrx.wire.tcp_keepalive import probe_callers
 
 log = logging.getLogger(__name__)
 

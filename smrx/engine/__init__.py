@@ -3,8 +3,8 @@
 The same commands with the same stamps give the same events, outcomes and state hashes, on every machine.
 """
 
-from .core import Engine, Result, warm_up
-from .entry import compiled_before
-from .errors import EngineError, SnapshotError
+from smrx.engine.engine import Engine, Result, warm_up
+from smrx.engine.engine_error import EngineError, SnapshotError
+from smrx.engine.kernels.compiled import compiled_before
 
 __all__ = ["Engine", "EngineError", "Result", "SnapshotError", "compiled_before", "warm_up"]

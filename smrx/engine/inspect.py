@@ -8,9 +8,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .codes import OrderType
-from .positions import Position, positions
-from .state import BOOKS, INSTRUMENTS, LEVELS, NEVER, ORDERS, TABLES, TRANSFERS, State
+from smrx.engine.exposure import Position, positions
+from smrx.engine.state import (
+    BOOKS,
+    INSTRUMENTS,
+    LEVELS,
+    NEVER,
+    ORDERS,
+    TABLES,
+    TRANSFERS,
+    State,
+)
+from smrx.wire.codes import OrderType
 
 #: The columns of each table: name outside, name inside, type.
 _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from .codes import (
+from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
     EventKind,
@@ -22,7 +22,7 @@ from .codes import (
     Stp,
     TimeInForce,
 )
-from .records import unpack_symbol
+from smrx.wire.records import unpack_symbol
 
 Levels = Sequence[tuple[int, int, int]]
 

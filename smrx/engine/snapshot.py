@@ -1,7 +1,8 @@
 """A state as bytes and back: a header, then the used part of every table, the heap, and the kept hashes.
 
 Indexes are not in it: they are made again from the records. Everything else is checked before anything is accepted:
-lengths and checksums first, then every link and sum (invariants.py), then the digest, computed anew. Called by core.py.
+lengths and checksums first, then every link and sum (invariants.py), then the digest, computed anew. Called by
+engine.py.
 """
 
 from typing import Any, Final
@@ -10,11 +11,21 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from . import indexes, invariants
-from .columns import View
-from .errors import SnapshotError
-from .rehash import incremental
-from .state import BOOKS, DTYPES, INSTRUMENTS, ORDERS, RING_SIZE, TABLES, State, allocate
+from smrx.engine import index_build
+from smrx.engine.checks import invariants
+from smrx.engine.checks.full_hash import incremental
+from smrx.engine.checks.record_columns import View
+from smrx.engine.engine_error import SnapshotError
+from smrx.engine.state import (
+    BOOKS,
+    DTYPES,
+    INSTRUMENTS,
+    ORDERS,
+    RING_SIZE,
+    TABLES,
+    State,
+    allocate,
+)
 
 MAGIC: Final = b"SMRXSNAP"
 FORMAT: Final = 2
@@ -156,5 +167,5 @@ def _filled(body: memoryview) -> tuple[State, View]:
     if astray:
         raise SnapshotError(f"The snapshot's state contradicts itself: {astray[0]}.")
     for number, table in enumerate(TABLES):
-        indexes.fill(state, number, view[table.name])
+        index_build.fill(state, number, view[table.name])
     return state, view

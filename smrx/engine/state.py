@@ -2,7 +2,7 @@
 
 Owns the layout, its allocation and its growth. Slot 0 of every table is empty and stands for "none". A slot number is
 memory management: it never shows in an event, an outcome or a hash. Free slots of a table form a list through `next`.
-Called by core.py, snapshot.py and, for their layout, by all kernels.
+Called by engine.py, snapshot.py and, for their layout, by all kernels.
 """
 
 from typing import Any, Final, NamedTuple
@@ -47,7 +47,7 @@ CORE: Final = np.dtype(
 )
 
 #: What the handling of one command hands from step to step; one record, without meaning between calls, but for a
-#: command that waits for room (see machine.py).
+#: command that waits for room (see apply.py).
 TURN: Final = np.dtype(
     [
         ("written", "<i8"),  # events in the buffer
@@ -57,7 +57,7 @@ TURN: Final = np.dtype(
         ("given", "<i8"),  # what a taker paid, what it was paid, and the fees of both sides
         ("got", "<i8"),
         ("fees", "<i8"),
-        ("stage", "<u4"),  # how far the command is, see machine.py
+        ("stage", "<u4"),  # how far the command is, see apply.py
         ("elected", "<u4"),  # stops that wait for their turn, from the first to the last
         ("last_elected", "<u4"),
         ("session", "<u4"),
@@ -220,7 +220,7 @@ BALANCE: Final = _padded(
     [
         ("available", "<i8"),
         ("held", "<i8"),
-        ("open", "<i8"),  # notional of the account's open orders that are quoted in the asset, see ledger.py
+        ("open", "<i8"),  # notional of the account's open orders that are quoted in the asset, see balances.py
         ("hash", "<u8"),
         ("account_id", "<u4"),
         ("asset_id", "<u4"),
@@ -244,7 +244,7 @@ TRANSFER: Final = np.dtype(
     ]
 )
 
-#: One cell of an index; see index.py.
+#: One cell of an index; see hash_index.py.
 CELL: Final = np.dtype("<u8")
 
 

@@ -1,6 +1,6 @@
 """Events as columns: one contiguous numpy array a field, for consumers that compute over many events at once.
 
-Names, types and meanings are those of EVENT (smrx/engine/records.py): `sequence` and `command_sequence` uint64,
+Names, types and meanings are those of EVENT (smrx/wire/records.py): `sequence` and `command_sequence` uint64,
 `time_ns` int64 nanoseconds since 1970 by the engine's clock, `price_ticks` int64 in ticks, `quantity_lots`, `cum_lots`
 and `leaves_lots` int64 in lots (of a TRADE the fees of taker and maker, in quote units), `kind` an EventKind. Every
 array has shape (n,), all in the order of the events; they are copies, the caller's own.
@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind
-from smrx.engine.records import EVENT
 from smrx.feed.subscriber import Subscriber
+from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT
 
 Columns = dict[str, NDArray[np.generic]]
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, NewType
 
 import msgspec
 
-from smrx.engine.codes import (
+from smrx.wire.codes import (
     InstrumentStatus,
     OrderFlags,
     OrderType,

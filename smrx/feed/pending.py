@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.records import EVENT
+from smrx.wire.records import EVENT
 
 
 class Pending:

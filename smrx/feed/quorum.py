@@ -24,13 +24,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.records import EVENT
 from smrx.feed.claims import Claims
 from smrx.feed.pending import Pending
 from smrx.feed.ring import MAX_ANSWER_EVENTS
 from smrx.feed.sequencer import REMEMBERED_EVENTS, FeedConflict, FeedError, Sequencer
 from smrx.wire import frames
 from smrx.wire.frames import Claim, Frame, FrameKind, Position
+from smrx.wire.records import EVENT
 
 #: Nodes apply a command within milliseconds of one another: a copy that is not there by then is vouched for instead.
 VOUCH_AFTER_SECONDS: Final = 0.02

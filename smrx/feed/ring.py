@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.records import EVENT
 from smrx.wire import frames
 from smrx.wire.frames import Claim, ErrorCode, Frame, FrameError, FrameKind
+from smrx.wire.records import EVENT
 
 #: EVENTS frames one request is answered with at most (4 MiB): a subscriber that joins late asks for its history piece
 #: by piece, and the node's loop is never held for longer than it takes to copy one piece.

@@ -22,10 +22,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.records import EVENT
 from smrx.feed.ring import MAX_ANSWER_EVENTS, words
 from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
+from smrx.wire.records import EVENT
 
 #: Events that wait after a hole; twice the longest answer, so that an answer and what came meanwhile both fit.
 AHEAD_EVENTS: Final = 2 * MAX_ANSWER_EVENTS

@@ -12,8 +12,6 @@ from typing import Any, Final, NamedTuple, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind
-from smrx.engine.records import EVENT, pack_symbol, unpack_symbol
 from smrx.feed.events import (
     AccountOpened,
     AccountResumed,
@@ -50,6 +48,8 @@ from smrx.feed.events import (
     Transfer,
     Withdrawn,
 )
+from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT, pack_symbol, unpack_symbol
 
 __all__ = [
     "AccountOpened",

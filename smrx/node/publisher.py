@@ -12,10 +12,10 @@ from typing import Final
 import zmq
 
 from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
-from smrx.node.machine import Applied
+from smrx.node.replicated_state import Applied
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, Position
-from smrx.wire.tcp import probe_callers
+from smrx.wire.tcp_keepalive import probe_callers
 
 #: A node says twice a second where it stands, so that loss at the feed's tail is seen within that time.
 HEARTBEAT_SECONDS: Final = 0.5

@@ -20,17 +20,17 @@ from smrx.config import Config
 from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport, keys, membership
 from smrx.consensus.agreement import remedy
 from smrx.consensus.transport_zmq import has_message
-from smrx.node.admin import AdminService
-from smrx.node.disk import Disk
-from smrx.node.gateway import Gateway, Reply
-from smrx.node.machine import ExchangeMachine
-from smrx.node.metrics import MetricsServer
+from smrx.node.admin_service import AdminService
+from smrx.node.metrics_server import MetricsServer
+from smrx.node.node_storage import Disk
+from smrx.node.order_entry import Gateway, Reply
 from smrx.node.publisher import Publisher
-from smrx.node.timers import Expiries, Silence, disconnects, tick
+from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.timed_commands import Expiries, Silence, disconnects, tick
 from smrx.node.turn import Turn
-from smrx.wire import balances, frames
+from smrx.wire import balance_digest, frames
 from smrx.wire.frames import Claim, LeaderHint, Position
-from smrx.wire.tcp import probe_callers
+from smrx.wire.tcp_keepalive import probe_callers
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class Node(Turn):
     def _position(self) -> Position:
         """Where this node stands, for its heartbeat."""
         engine = self.machine.engine
-        digest = balances.digest(*engine.inspect.balance_words())
+        digest = balance_digest.digest(*engine.inspect.balance_words())
         return Position(engine.event_sequence + 1, Claim(*self.machine.position()), digest)
 
     def submit_barrier(self) -> tuple[int, int]:

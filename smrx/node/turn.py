@@ -6,8 +6,8 @@ commands wait here, too: those of one leadership. No sockets and no clock of its
 """
 
 from smrx.consensus import MetaStore, NotLeader, PeerTransport, Replica
-from smrx.node.gateway import Gateway, Reply, Route
-from smrx.node.machine import Applied, ExchangeMachine
+from smrx.node.order_entry import Gateway, Reply, Route
+from smrx.node.replicated_state import Applied, ExchangeMachine
 from smrx.wire import batches
 from smrx.wire.frames import LeaderHint
 

@@ -11,13 +11,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.engine.records import unpack_symbol
-from smrx.settlement.books import entry
-from smrx.settlement.books.faults import Fault, sentence
-from smrx.settlement.books.tables import CORE, ROW, TYPES, Tables, live
-from smrx.settlement.errors import SettlementError, Violation
+from smrx.settlement.books import compiled_books
+from smrx.settlement.books.book_tables import CORE, ROW, TYPES, Tables, live
+from smrx.settlement.books.posting_faults import Fault, sentence
 from smrx.settlement.names import told_apart
-from smrx.wire import balances as wire_balances
+from smrx.settlement.settlement_errors import SettlementError, Violation
+from smrx.wire import balance_digest as wire_balances
+from smrx.wire.records import unpack_symbol
 
 _FORMAT: Final = 1
 #: Events posted in one call: so many find room in the tables for certain before it.
@@ -50,7 +50,7 @@ class Ledger:
     """What the events say everybody has."""
 
     def __init__(self) -> None:
-        self._tables: Tables = entry.empty()
+        self._tables: Tables = compiled_books.empty()
         self._numbers = np.zeros(5, np.int64)
 
     @property
@@ -93,8 +93,8 @@ class Ledger:
         rows = np.ascontiguousarray(events).view(ROW)
         for start in range(0, len(rows), _PIECE):
             piece = rows[start : start + _PIECE]
-            self._tables = entry.with_room(self._tables, len(piece))
-            fault = entry.post_rows(self._tables, piece, self._numbers)
+            self._tables = compiled_books.with_room(self._tables, len(piece))
+            fault = compiled_books.post_rows(self._tables, piece, self._numbers)
             if fault:
                 raise self._violation(Fault(fault), piece[int(self._numbers[4])])
 
@@ -186,7 +186,7 @@ class Ledger:
         """The books with these records of books/tables.py, by table, in any order."""
         ledger = cls()
         ledger._tables = ledger._tables._replace(
-            core=core, **{name: entry.filled(rows, 2 * len(rows)) for name, rows in records.items()}
+            core=core, **{name: compiled_books.filled(rows, 2 * len(rows)) for name, rows in records.items()}
         )
         return ledger
 

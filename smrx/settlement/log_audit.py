@@ -15,16 +15,16 @@ from typing import Final
 import numpy as np
 
 from smrx.config import Config
-from smrx.engine.codes import EventKind
-from smrx.engine.records import EVENT
 from smrx.feed.ring import words
-from smrx.settlement.errors import LogDifference
-from smrx.settlement.opening import books_of, rows_of
+from smrx.settlement.image_books import books_of, rows_of
 from smrx.settlement.readers import Reader, open_readers
-from smrx.settlement.sinks.base import Checkpoint
-from smrx.settlement.sinks.rows import Catalogue, Rows, Tables, extract
-from smrx.settlement.verify import Verified, compare_books, from_sinks, stored_books
-from smrx.wire.opening import Opening
+from smrx.settlement.reverify import Verified, compare_books, from_sinks, stored_books
+from smrx.settlement.settlement_errors import LogDifference
+from smrx.sinks.contract import Checkpoint
+from smrx.sinks.rows import Catalogue, Rows, Tables, extract
+from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT
+from smrx.wire.state_image import Opening
 
 #: Trades compared at a time: one by one they would cost several times as much.
 _PIECE: Final = 4096

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import Side
-from smrx.settlement.sinks.rows import Instrument, Rows
 from smrx.settlement.sums import sums
+from smrx.sinks.rows import Instrument, Rows
+from smrx.wire.codes import Side
 
 
 class Position:

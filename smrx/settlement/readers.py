@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from smrx.config import Config, SinkConfig
-from smrx.settlement.errors import SinkError
-from smrx.settlement.sinks import needs, place
-from smrx.settlement.sinks.base import Checkpoint
-from smrx.settlement.sinks.csv_layout import layout
-from smrx.settlement.sinks.rows import Rows
+from smrx.sinks import needs, place
+from smrx.sinks.contract import Checkpoint
+from smrx.sinks.csv_layout import layout
+from smrx.sinks.rows import Rows
+from smrx.sinks.sink_errors import SinkError
 
 #: Of several sinks the one that answers soonest.
 _PREFERENCE: Final = ("lmdb", "postgresql", "parquet", "csv")
@@ -78,18 +78,18 @@ def open_reader(sink: SinkConfig, directory: Path) -> Reader:
     """Open what one sink wrote; its path begins in `directory`. Raises SinkError if nothing is there, SinkMismatch."""
     path = place(sink, directory)
     if sink.kind == "lmdb":
-        from smrx.settlement.sinks.lmdb_reader import LmdbReader
+        from smrx.sinks.lmdb_reader import LmdbReader
 
         return LmdbReader(path)
     if sink.kind == "postgresql":
         with needs("postgres", "psycopg"):
-            from smrx.settlement.sinks.postgresql_reader import PostgresqlReader
-            from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA
+            from smrx.sinks.postgresql_reader import PostgresqlReader
+            from smrx.sinks.postgresql_schema import DEFAULT_SCHEMA
         return PostgresqlReader(sink.dsn or "", sink.schema or DEFAULT_SCHEMA)
     if sink.kind == "parquet":
         with needs("parquet", "pyarrow"):
-            from smrx.settlement.sinks.parquet_reader import ParquetReader
+            from smrx.sinks.parquet_reader import ParquetReader
         return ParquetReader(path)
-    from smrx.settlement.sinks.csv_reader import CsvReader
+    from smrx.sinks.csv_reader import CsvReader
 
     return CsvReader(path)

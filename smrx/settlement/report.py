@@ -16,13 +16,20 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind, Side
-from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.positions import Position, Positions
 from smrx.settlement.readers import Reader
-from smrx.settlement.sinks.base import Checkpoint
-from smrx.settlement.sinks.rows import OPENING, Asset, Catalogue, Instrument, Rows, of_account
 from smrx.settlement.sums import sums, total_of
+from smrx.sinks.contract import Checkpoint
+from smrx.sinks.rows import (
+    OPENING,
+    Asset,
+    Catalogue,
+    Instrument,
+    Rows,
+    of_account,
+)
+from smrx.sinks.sink_errors import SinkMismatch
+from smrx.wire.codes import EventKind, Side
 
 #: The venue's own account.
 VENUE_ACCOUNT: Final = 0

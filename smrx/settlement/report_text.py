@@ -15,7 +15,7 @@ import msgspec
 from smrx.client.decimals import from_steps, unit
 from smrx.settlement.names import told_apart
 from smrx.settlement.report import Balance, Query, Report
-from smrx.settlement.sinks.base import Checkpoint
+from smrx.sinks.contract import Checkpoint
 
 STATEMENT_COLUMNS: Final = (
     "time", "event_sequence", "kind", "asset", "amount", "balance", "instrument", "reference", "account", "asset_id",

@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
-from smrx.engine.records import COMMAND_SIZE, OUTCOME_SIZE
-from smrx.node.machine import Applied, ExchangeMachine
+from smrx.node.replicated_state import Applied, ExchangeMachine
 from smrx.wire import batches
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
+from smrx.wire.records import COMMAND_SIZE, OUTCOME_SIZE
 
 #: (session id, request id)
 Request = tuple[int, int]

@@ -9,18 +9,18 @@ from typing import Final
 
 import numpy as np
 
-from smrx.engine.codes import CommandKind
-from smrx.engine.records import COMMAND, COMMAND_SIZE
+from smrx.client.session import ClientSession
+from smrx.client.session_states import Reset, State
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.network import Network
-from smrx.sim.process import address, node_at
 from smrx.sim.profile import Profile
+from smrx.sim.simulated_process import address, node_at
 from smrx.sim.timeline import Timeline
 from smrx.sim.workload import Commands
 from smrx.sim.world import World
-from smrx.wire.session import ClientSession
-from smrx.wire.states import Reset, State
+from smrx.wire.codes import CommandKind
+from smrx.wire.records import COMMAND, COMMAND_SIZE
 
 _NEVER: Final = float("inf")
 

@@ -10,14 +10,14 @@ from smrx.config import Timing
 from smrx.consensus.disk_journal import JournalError, decode_entry, entry_key
 from smrx.consensus.storage import StorageFull
 from smrx.sim.checker import Checker, Violation
-from smrx.sim.disk import Disk, SimulatedSnapshots, opened, restart
 from smrx.sim.network import Network
 from smrx.sim.parts import Parts, SimulatedMeta
-from smrx.sim.process import OutOfMemory, Process
 from smrx.sim.profile import Profile
 from smrx.sim.promises import Promises
+from smrx.sim.simulated_disk import Disk, SimulatedSnapshots, opened, restart
+from smrx.sim.simulated_process import OutOfMemory, Process
+from smrx.sim.simulated_transport import CLUSTER
 from smrx.sim.timeline import Timeline
-from smrx.sim.transport import CLUSTER
 from smrx.sim.versions import Versions
 from smrx.sim.watched import WatchedMachine
 from smrx.sim.world import World

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, MetaStore, Replica
 from smrx.consensus.disk_journal import DiskJournal
-from smrx.node.gateway import Gateway
-from smrx.node.machine import ExchangeMachine
-from smrx.sim.transport import SimulatedTransport
+from smrx.node.order_entry import Gateway
+from smrx.node.replicated_state import ExchangeMachine
+from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.sim.versions import Formats
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ FAULTS: Final = (
 CHANGES: Final = ("join", "leave", "replace")
 #: A directory that is lost takes promises with it that nobody can bring back: only tests switch this on.
 LOSSES: Final = ("lose a directory",)
-#: What comes from outside, or from the program itself, and what is arranged; drawn by themselves, too. mishaps.py does
-#: them.
+#: What comes from outside, or from the program itself, and what is arranged; drawn by themselves, too. Done by
+#: fault_scenarios.py.
 MISHAPS: Final = (
     "stranger", "out of memory", "large state", "upgrade", "late acknowledgements", "hasty changes", "two newcomers"
 )  # fmt: skip

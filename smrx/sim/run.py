@@ -18,15 +18,15 @@ from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.client import Client
 from smrx.sim.electorate import Electorate, majority
+from smrx.sim.fault_scenarios import Mishaps
 from smrx.sim.faults import Storm
 from smrx.sim.member import Member
-from smrx.sim.mishaps import Mishaps
 from smrx.sim.network import Network
 from smrx.sim.operator import Operator
 from smrx.sim.parts import REAL, Parts
-from smrx.sim.process import FIRST_CLIENT
 from smrx.sim.profile import Profile, draw
 from smrx.sim.promises import Promises
+from smrx.sim.simulated_process import FIRST_CLIENT
 from smrx.sim.timeline import Timeline
 from smrx.sim.versions import Versions, several
 from smrx.sim.world import World, chance, simulated

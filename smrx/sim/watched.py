@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from smrx.consensus import MemoryJournal
-from smrx.node.machine import ExchangeMachine
+from smrx.node.replicated_state import ExchangeMachine
 from smrx.sim.checker import Checker
 from smrx.sim.promises import Promises
 

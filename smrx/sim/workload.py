@@ -10,8 +10,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
+from smrx.wire.codes import (
+    CommandKind,
+    OrderFlags,
+    OrderType,
+    Side,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
 
 Commands = NDArray[np.void]
 

@@ -17,12 +17,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import Side
-from smrx.tape.book import BookSide, Order
-from smrx.tape.commands import CommandList
-from smrx.tape.files import Tape
+from smrx.tape.command_buffer import CommandList
 from smrx.tape.lobster import NO_LEVEL, Kind, Recording
-from smrx.tape.market import DEFAULT_MARKET_ID, Market, market_for
+from smrx.tape.tape_book import BookSide, Order
+from smrx.tape.tape_file import Tape
+from smrx.tape.tape_market import DEFAULT_MARKET_ID, Market, market_for
+from smrx.wire.codes import Side
 
 #: Orders the tape does not name get client order ids from here; the tape's own ids are far below.
 _ANONYMOUS_IDS: Final = 1 << 63

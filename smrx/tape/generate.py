@@ -13,14 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from smrx.engine.codes import Side
 from smrx.tape import calibration
-from smrx.tape.book import BookSide, Order
 from smrx.tape.calibration import Range
-from smrx.tape.commands import CommandList
-from smrx.tape.errors import TapeError
-from smrx.tape.files import Tape
-from smrx.tape.market import DEFAULT_MARKET_ID, market_for
+from smrx.tape.command_buffer import CommandList
+from smrx.tape.tape_book import BookSide, Order
+from smrx.tape.tape_error import TapeError
+from smrx.tape.tape_file import Tape
+from smrx.tape.tape_market import DEFAULT_MARKET_ID, market_for
+from smrx.wire.codes import Side
 
 #: Accounts whose orders rest, and accounts that take; apart, so that self-trade prevention never cuts an order short.
 MAKERS: Final = 16

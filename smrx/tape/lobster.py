@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.tape.errors import TapeError
+from smrx.tape.tape_error import TapeError
 
 
 class Kind(IntEnum):

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
-from smrx.tape.files import Tape
-from smrx.tape.market import ListedAsset, ListedInstrument, mismatch, setup_failure
+from smrx.tape.tape_file import Tape
+from smrx.tape.tape_market import ListedAsset, ListedInstrument, mismatch, setup_failure
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
 from smrx.wire.frames import MAX_COMMANDS
 
 Records = NDArray[np.void]

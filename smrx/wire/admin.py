@@ -17,7 +17,7 @@ import msgspec
 
 from smrx.config import NodeConfig
 from smrx.wire.frames import ErrorCode, FrameError
-from smrx.wire.opening import Place
+from smrx.wire.state_image import Place
 
 #: A request is a few small fields.
 MAX_REQUEST_BYTES: Final = 4096
@@ -129,7 +129,7 @@ class Instruments(PageRequest, frozen=True, kw_only=True):
 
 
 class TakeOpening(Request, frozen=True, kw_only=True):
-    """Hold an opening state (see opening.py) as of the first log entry that applies command `at`.
+    """Hold an opening state (see state_image.py) as of the first log entry that applies command `at`.
 
     Answered by OpeningReply, at once; ask again until it is held.
     """
@@ -217,7 +217,7 @@ AnyRequest = (
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One open order; codes as in smrx.engine.codes, `extra` as the extra word of a PLACE.
+    """One open order; codes as in smrx.wire.codes, `extra` as the extra word of a PLACE.
 
     `shown_lots`: of an iceberg, what the public book shows. `session_id`: the session that takes it along when it
     disconnects, 0 if none does.
@@ -251,7 +251,7 @@ class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PositionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account has in an instrument, as smrx.engine.positions.Position says.
+    """What an account has in an instrument, as smrx.engine.exposure.Position says.
 
     Lots and notionals of all open orders may pass 64 bits: they are written as decimal digits.
     """

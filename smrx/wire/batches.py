@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.records import COMMAND, COMMAND_SIZE
 from smrx.wire.frames import ErrorCode, FrameError
+from smrx.wire.records import COMMAND, COMMAND_SIZE
 
 VERSION: Final = 1
 HEADER_SIZE: Final = 32

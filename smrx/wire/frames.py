@@ -18,8 +18,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.engine.records import COMMAND, EVENT, OUTCOME
-from smrx.wire.balances import Digest
+from smrx.wire.balance_digest import Digest
+from smrx.wire.records import COMMAND, EVENT, OUTCOME
 
 MAGIC: Final = 0x58524D53
 VERSION: Final = 1

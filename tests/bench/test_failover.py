@@ -3,13 +3,13 @@
 import pytest
 
 from smrx import cli
-from smrx.bench import failover
-from smrx.bench.failover import Acknowledged, OrdersDiffer
+from smrx.bench import failover_bench
+from smrx.bench.failover_bench import Acknowledged, OrdersDiffer
 from smrx.cli.exits import Exit
 
 
 def test_two_kills_and_a_hand_over_lose_nothing() -> None:
-    figures = failover.run(kills=2, transfers=1)
+    figures = failover_bench.run(kills=2, transfers=1)
     for name in ("failover_ms", "transfer_gap_ms", "order_ms"):
         assert 0 < figures[name]["p50"] <= figures[name]["p99"] <= figures[name]["max"]
     # What takes an election takes longer than an order.
@@ -29,15 +29,15 @@ def test_two_kills_and_a_hand_over_lose_nothing() -> None:
 )
 def test_an_order_that_is_lost_or_doubled_is_found(found: list[tuple[int, int]], what: str) -> None:
     acknowledged = [Acknowledged(name, 10 + name, 0, 1) for name in (1, 2, 3)]
-    failover.check(acknowledged, [(1, 11), (2, 12), (3, 13)])
+    failover_bench.check(acknowledged, [(1, 11), (2, 12), (3, 13)])
     with pytest.raises(OrdersDiffer, match=what):
-        failover.check(acknowledged, found)
+        failover_bench.check(acknowledged, found)
 
 
 def test_an_order_whose_answer_was_forgotten_must_be_there_all_the_same() -> None:
-    failover.check([Acknowledged(1, 0, 0, 1)], [(1, 11)])
+    failover_bench.check([Acknowledged(1, 0, 0, 1)], [(1, 11)])
     with pytest.raises(OrdersDiffer, match="1 lost"):
-        failover.check([Acknowledged(1, 0, 0, 1)], [])
+        failover_bench.check([Acknowledged(1, 0, 0, 1)], [])
 
 
 def test_nothing_to_measure_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

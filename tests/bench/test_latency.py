@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.bench import engine as engine_bench
-from smrx.bench import latency, tapes
+from smrx.bench import engine_bench, latency_bench, tapes
 from smrx.engine import Engine
 
 
@@ -16,15 +15,15 @@ def test_an_order_waits_from_its_scheduled_arrival() -> None:
     """Ten orders a microsecond apart; the third call took three microseconds too long, and three orders feel it."""
     ends = np.array([1, 2, 6, 7, 8, 9, 10])
     done_at = np.array([500, 1_500, 5_500, 6_500, 7_500, 8_500, 9_500])
-    waits = latency.waiting(ends, done_at, 1_000_000)
+    waits = latency_bench.waiting(ends, done_at, 1_000_000)
     assert waits.tolist() == [500, 500, 3_500, 2_500, 1_500, 500, 500, 500, 500, 500]
 
 
 def test_it_reports_every_command_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "WARM_UP", 1_000)
-    figures = latency.run(3_000, per_second=200_000)
+    monkeypatch.setattr(latency_bench, "WARM_UP", 1_000)
+    figures = latency_bench.run(3_000, per_second=200_000)
     of = figures["latency_us"]
-    assert list(of) == list(latency.PERCENTILES)
+    assert list(of) == list(latency_bench.PERCENTILES)
     assert 0 < of["p50"] <= of["p90"] <= of["p99"] <= of["p999"] <= of["max"]
     assert figures["achieved_per_second"] <= 200_100
     flow = tapes.flow("mixed", 4_000, 1)
@@ -32,13 +31,13 @@ def test_it_reports_every_command_of_the_schedule(monkeypatch: pytest.MonkeyPatc
     alone.apply(flow.before, 1)
     alone.apply(flow.measured, 1)
     assert figures["state_hash"] == f"{alone.state_hash:016x}"
-    root = ElementTree.fromstring(latency.picture(figures))
+    root = ElementTree.fromstring(latency_bench.picture(figures))
     assert "50 microseconds" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_a_pause_is_in_the_latency_of_all_who_came_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deliberate fault: one call stands still for 20 ms, during which a fifth of all orders arrive."""
-    monkeypatch.setattr(latency, "WARM_UP", 16)
+    monkeypatch.setattr(latency_bench, "WARM_UP", 16)
     make = engine_bench.new_engine
 
     def pausing(tier: str) -> Any:
@@ -55,8 +54,8 @@ def test_a_pause_is_in_the_latency_of_all_who_came_meanwhile(monkeypatch: pytest
         engine.__dict__["apply"] = slow
         return engine
 
-    monkeypatch.setattr(latency, "new_engine", pausing)
-    figures = latency.run(10_000, per_second=100_000)
+    monkeypatch.setattr(latency_bench, "new_engine", pausing)
+    figures = latency_bench.run(10_000, per_second=100_000)
     assert figures["latency_us"]["max"] >= 19_000
     assert figures["latency_us"]["p90"] >= 5_000
     assert figures["pauses"]["longest_us"] >= 20_000
@@ -65,4 +64,4 @@ def test_a_pause_is_in_the_latency_of_all_who_came_meanwhile(monkeypatch: pytest
 @pytest.mark.parametrize("wrong", [{"commands": 0}, {"per_second": 0}, {"tier": "C"}])
 def test_what_cannot_be_measured_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        latency.run(**wrong)
+        latency_bench.run(**wrong)

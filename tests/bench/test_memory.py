@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.bench import memory
+from smrx.bench import memory_bench
 from smrx.bench.steady import BLOCK, Steady
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, OutcomeStatus
+from smrx.wire.codes import CommandKind, OutcomeStatus
 
 #: What the interpreter may move by itself meanwhile.
 SLACK_BYTES = 4 << 20
@@ -28,7 +28,7 @@ def test_the_steady_flow_leaves_the_book_as_it_was() -> None:
 
 def test_memory_is_flat_under_sustained_load() -> None:
     """300,000 commands, of which each thousand would need the tables anew if slots were not used again."""
-    figures = memory.run(30_000, 300_000, piece=1_000)
+    figures = memory_bench.run(30_000, 300_000, piece=1_000)
     early, late = figures["points"]
     assert late["table_bytes"] == early["table_bytes"]
     assert late["open_orders"] == early["open_orders"] == 300
@@ -51,7 +51,7 @@ class Leaking(Steady):
 
 
 def test_a_book_that_grows_is_noticed() -> None:
-    figures = memory.run(30_000, 200_000, piece=1_000, flow=Leaking(1_000))
+    figures = memory_bench.run(30_000, 200_000, piece=1_000, flow=Leaking(1_000))
     early, late = figures["points"]
     assert late["open_orders"] > 5 * early["open_orders"]
     assert figures["table_ratio"] > 2
@@ -60,7 +60,7 @@ def test_a_book_that_grows_is_noticed() -> None:
 @pytest.mark.parametrize("wrong", [{"first": 10, "last": 100}, {"first": 20_000, "last": 20_000}])
 def test_a_comparison_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected 10000 <= first < last"):
-        memory.run(**wrong)
+        memory_bench.run(**wrong)
 
 
 @pytest.mark.parametrize("piece", [0, 5, BLOCK + 1])

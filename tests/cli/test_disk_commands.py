@@ -18,7 +18,7 @@ from smrx.consensus.disk_journal import FILE
 from smrx.consensus.recovery import hold_directory
 from smrx.consensus.snapshot_files import FOLDER
 from smrx.local import LocalCluster
-from smrx.node.history import open_history
+from smrx.node.log_reader import open_history
 from tests.node.test_history import Past, write_past
 
 

@@ -13,9 +13,9 @@ import pytest
 from smrx import cli
 from smrx.cli import failures
 from smrx.cli.exits import Exit
-from smrx.client.errors import Refused, Unavailable
+from smrx.client.client_errors import Refused, Unavailable
 from smrx.config import ConfigError
-from smrx.engine.codes import Reason
+from smrx.wire.codes import Reason
 
 
 def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import zmq
 
-from smrx.client.links import Link
+from smrx.client.node_sockets import Link
 
 _SECONDS = 10.0
 

@@ -15,7 +15,8 @@ import zmq
 from numpy.typing import NDArray
 
 from smrx.config import Config, NodeConfig
-from smrx.engine.codes import (
+from smrx.wire import admin, frames
+from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
     EventKind,
@@ -24,9 +25,8 @@ from smrx.engine.codes import (
     OutcomeStatus,
     Reason,
 )
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, unpack_symbol
-from smrx.wire import admin, frames
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
+from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, unpack_symbol
 from tests.wire.exchange import FakeExchange
 
 LOCAL = "tcp://127.0.0.1:*"

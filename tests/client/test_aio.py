@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smrx.client import AsyncClient, InvalidValue, Unavailable
-from smrx.engine.codes import OutcomeStatus
+from smrx.wire.codes import OutcomeStatus
 from tests.client.stub import Stub
 from tests.client.test_blocking import orders
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from smrx.client import Client, InvalidValue, ProtocolError, Refused, Unavailable
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
-from smrx.engine.records import COMMAND, OUTCOME
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
+from smrx.wire.records import COMMAND, OUTCOME
 from tests.client.stub import Stub
 
 

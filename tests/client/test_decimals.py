@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.client import decimals, market
-from smrx.client.errors import InvalidValue
-from smrx.client.market import Asset, Instrument
+from smrx.client import decimals, instruments
+from smrx.client.client_errors import InvalidValue
+from smrx.client.instruments import Asset, Instrument
 
 BTC, USD = Asset(1, "BTC", 8), Asset(2, "USD", 6)
 
@@ -97,7 +97,7 @@ def test_money_is_ticks_times_lots_times_scale(
 
 
 def test_scales_follow_from_tick_and_lot() -> None:
-    scales = market.scales(BTC, USD, "0.01", "0.0001", "100000", "1000")
+    scales = instruments.scales(BTC, USD, "0.01", "0.0001", "100000", "1000")
     assert (scales.lot_units, scales.scale_units) == (10_000, 1)
     instrument = Instrument(1, "BTC-USD", BTC, USD, scales.lot_units, scales.scale_units, 1, 1, 1)
     assert (instrument.tick, instrument.lot) == (Fraction(1, 100), Fraction(1, 10_000))
@@ -118,7 +118,7 @@ def test_scales_that_are_not_whole_are_refused(
     tick: str, lot: str, maxima: tuple[str | None, str | None], message: str
 ) -> None:
     with pytest.raises(InvalidValue, match=message):
-        market.scales(BTC, USD, tick, lot, *maxima)
+        instruments.scales(BTC, USD, tick, lot, *maxima)
 
 
 @given(st.integers(0, 18), st.integers(0, 18), st.integers(0, 12), st.integers(0, 12), st.none() | st.just("1000"))
@@ -128,7 +128,7 @@ def test_maxima_that_are_not_given_are_what_the_exchange_accepts(
     base, quote = Asset(1, "B", base_decimals), Asset(2, "Q", quote_decimals)
     tick, lot = (decimals.to_text(Fraction(1, 10**places)) for places in (tick_places, lot_places))
     try:
-        scales = market.scales(base, quote, tick, lot, max_price, None)
+        scales = instruments.scales(base, quote, tick, lot, max_price, None)
     except InvalidValue:
         return
     assert scales.max_price_ticks >= 1

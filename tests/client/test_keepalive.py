@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from smrx.client import AsyncClient, Client
-from smrx.engine.codes import CommandKind, SessionFlags
+from smrx.wire.codes import CommandKind, SessionFlags
 from tests.client.stub import Stub
 
 DEADLINE_S = 10.0

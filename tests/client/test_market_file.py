@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.client import Client, InvalidValue, blueprint
-from smrx.client.blueprint import BlueprintError
+from smrx.client import Client, InvalidValue, market_file
+from smrx.client.market_file import BlueprintError
 from tests.client.conftest import Call
 from tests.client.stub import Stub
 
@@ -73,7 +73,7 @@ ACCOUNT = "[[accounts]]\nid = 7\n"
 )
 def test_a_fault_of_the_file_is_one_sentence_with_file_key_expected_and_found(text: str, message: str) -> None:
     with pytest.raises(BlueprintError) as caught:
-        blueprint.parse(text, "market.toml")
+        market_file.parse(text, "market.toml")
     assert re.fullmatch(f"market.toml: {message}.*", str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -101,7 +101,7 @@ values = st.recursive(
 def test_any_table_is_a_market_or_an_error_that_names_the_file(raw: dict[str, Any]) -> None:
     said = "market.toml: nothing"
     try:
-        blueprint.check(raw, "market.toml")
+        market_file.check(raw, "market.toml")
     except BlueprintError as error:
         said = str(error)
     assert said.startswith("market.toml: ")
@@ -109,14 +109,14 @@ def test_any_table_is_a_market_or_an_error_that_names_the_file(raw: dict[str, An
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(BlueprintError, match=r"none\.toml: expected a readable TOML file, found: No such file"):
-        blueprint.load(tmp_path / "none.toml")
+        market_file.load(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BlueprintError, match="expected UTF-8 text"):
-        blueprint.load(tmp_path / "latin.toml")
+        market_file.load(tmp_path / "latin.toml")
 
 
 def test_the_demo_market_is_set_up_once(call: Call, stub: Stub) -> None:
-    market = blueprint.load(DEMO)
+    market = market_file.load(DEMO)
     before = stub.venue.sequence
     dry = call(0, "apply_market", market, dry_run=True)
     assert stub.venue.sequence == before, "a dry run opens not even a session"
@@ -140,13 +140,13 @@ def test_the_demo_market_is_set_up_once(call: Call, stub: Stub) -> None:
 @pytest.fixture
 def venue(stub: Stub) -> Client:
     client = Client(stub.config, account=0)
-    client.apply_market(blueprint.load(DEMO))
+    client.apply_market(market_file.load(DEMO))
     return client
 
 
 def applied(venue: Client, text: str) -> dict[str, tuple[str, str]]:
     with venue:
-        found = venue.apply_market(blueprint.parse(text, "market.toml"))
+        found = venue.apply_market(market_file.parse(text, "market.toml"))
     return {setting.what: (setting.state, setting.detail) for setting in found}
 
 
@@ -212,5 +212,5 @@ def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub
 )
 def test_what_cannot_be_counted_is_refused_before_anything_is_changed(stub: Stub, text: str, message: str) -> None:
     with Client(stub.config, account=0) as client, pytest.raises(InvalidValue, match=message):
-        client.apply_market(blueprint.parse(text, "market.toml"))
+        client.apply_market(market_file.parse(text, "market.toml"))
     assert stub.venue.sequence == 0

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from smrx.client import Client, InvalidValue
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, Stp, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    OrderFlags,
+    OrderType,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from tests.client.conftest import Call
 from tests.client.stub import Stub
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.client import expiry, rates
-from smrx.client.errors import InvalidValue
+from smrx.client import expiry_time, rates
+from smrx.client.client_errors import InvalidValue
 from smrx.client.reasons import WORDS, words
-from smrx.engine.codes import Reason
+from smrx.wire.codes import Reason
 
 HOUR_EAST = timezone(timedelta(hours=1))
 
@@ -99,9 +99,9 @@ def test_what_is_no_band_is_refused(value: str, message: str) -> None:
         datetime(2030, 3, 17, 18, 46, 40, tzinfo=HOUR_EAST),
     ],
 )
-def test_a_moment_counts_in_seconds_wherever_it_was_written(value: expiry.Moment) -> None:
-    assert expiry.seconds(value) == 1_900_000_000
-    assert expiry.text(1_900_000_000) == "2030-03-17T17:46:40Z"
+def test_a_moment_counts_in_seconds_wherever_it_was_written(value: expiry_time.Moment) -> None:
+    assert expiry_time.seconds(value) == 1_900_000_000
+    assert expiry_time.text(1_900_000_000) == "2030-03-17T17:46:40Z"
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_a_moment_counts_in_seconds_wherever_it_was_written(value: expiry.Moment
         ("9999-12-31T23:59:59-14:00", "expected a time from 1970"),
     ],
 )
-def test_what_is_no_moment_is_refused(value: expiry.Moment, message: str) -> None:
+def test_what_is_no_moment_is_refused(value: expiry_time.Moment, message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
-        expiry.seconds(value)
+        expiry_time.seconds(value)
 
 
 def test_every_reason_has_words_of_its_own() -> None:

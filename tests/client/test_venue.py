@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from smrx.client import InvalidValue, Refused
-from smrx.engine.codes import CommandKind, InstrumentStatus, Reason
-from smrx.engine.records import COMMAND, LIMITS_COMMAND, RULES_COMMAND
+from smrx.wire.codes import CommandKind, InstrumentStatus, Reason
+from smrx.wire.records import COMMAND, LIMITS_COMMAND, RULES_COMMAND
 from tests.client.conftest import Call
 from tests.client.stub import Stub
 

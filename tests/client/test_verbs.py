@@ -10,9 +10,9 @@ import pytest
 from smrx.client import AsyncClient, Client, InvalidValue, ProtocolError, Refused, Unavailable
 from smrx.client.results import Level, OrderAnswer
 from smrx.client.verbs import Verbs
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, Side
-from smrx.engine.records import COMMAND
 from smrx.wire import admin
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, Side
+from smrx.wire.records import COMMAND
 from tests.client.conftest import Call
 from tests.client.stub import Stub
 from tests.client.test_blocking import orders
@@ -248,7 +248,7 @@ def test_an_unknown_reason_is_a_protocol_error(stub: Stub, monkeypatch: pytest.M
 
         def refused(commands: object) -> object:
             outcome = orders(1).view(COMMAND).copy()
-            from smrx.engine.records import OUTCOME
+            from smrx.wire.records import OUTCOME
 
             outcome = outcome.view(OUTCOME)
             outcome[:] = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.proof import NotProved, changed, contents, equal_logs, unequal
+from cluster.cluster_checks import NotProved, changed, contents, equal_logs, unequal
 from smrx.wire.admin import AnyReply, AnyRequest, LogDigestReply
 
 

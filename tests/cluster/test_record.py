@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cluster.record import ClientRecord
-from smrx.engine.codes import EventKind, OutcomeStatus, Side
+from smrx.wire.codes import EventKind, OutcomeStatus, Side
 from tests import commands as make
 from tests.oracle import Oracle
 

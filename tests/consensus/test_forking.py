@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from smrx.consensus import forking
 from smrx.consensus.forking import fork
 from smrx.engine import Engine
-from smrx.engine.codes import OutcomeStatus
+from smrx.wire.codes import OutcomeStatus
 from tests import commands as make
 
 #: Enough for the allocator to give it pages of its own.

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.consensus import large_pages
-from smrx.consensus.advice import madvise
 from smrx.consensus.large_pages import PAGE_BYTES, LargePages
+from smrx.consensus.memory_advice import madvise
 from smrx.consensus.snapshot_files import SnapshotFiles
 from smrx.consensus.snapshot_taker import ForkedSnapshots
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import zmq
 
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason
-from smrx.engine.records import COMMAND
 from smrx.local import LocalCluster
 from smrx.wire import frames
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
 from smrx.wire.frames import ErrorCode, FrameKind
+from smrx.wire.records import COMMAND
 
 DEADLINE_MS = 10_000
 LEADERS_OWN = (CommandKind.TICK, CommandKind.DISCONNECT)

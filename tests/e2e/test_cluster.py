@@ -13,14 +13,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.proof import equal_logs, read_events
+from cluster.cluster_checks import equal_logs, read_events
 from smrx.cli.exits import Exit
 from smrx.client import AsyncClient, Client
 from smrx.client.asker import asker
 from smrx.config import Limits, dump
-from smrx.engine.codes import EventKind
 from smrx.local import LocalCluster
 from smrx.wire.admin import AdminError, AdminErrorCode, Corrupt
+from smrx.wire.codes import EventKind
 
 MakeCluster = Callable[..., LocalCluster]
 

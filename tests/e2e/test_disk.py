@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from cluster.cluster_checks import equal_logs, read_events
 from cluster.flow import Flow
-from cluster.proof import equal_logs, read_events
 from cluster.record import ClientRecord
 from smrx import cli
 from smrx.cli.exits import Exit
@@ -22,7 +22,7 @@ from smrx.consensus.disk_journal import FILE as JOURNAL
 from smrx.consensus.snapshot_files import FOLDER, describe
 from smrx.local import LocalCluster
 from smrx.tape.generate import generate
-from smrx.tape.market import setup_failure
+from smrx.tape.tape_market import setup_failure
 from smrx.wire.admin import Corrupt, CorruptReply
 
 MakeCluster = Callable[..., LocalCluster]

@@ -11,7 +11,7 @@ import pytest
 from smrx import cli
 from smrx.cli.exits import Exit
 from smrx.client import Client
-from smrx.client.errors import ClientError
+from smrx.client.client_errors import ClientError
 from smrx.local import LocalCluster
 
 MakeCluster = Callable[..., LocalCluster]

@@ -20,8 +20,8 @@ from smrx.client import Client
 from smrx.client.asker import asker
 from smrx.config import Limits
 from smrx.local import LocalCluster
+from smrx.settlement.follower.checkpoint_store import BooksStore
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.store import BooksStore
 from smrx.tape.generate import generate
 from smrx.wire.admin import Balances, BalancesReply, Corrupt, CorruptReply
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from smrx import cli
 from smrx.cli.exits import Exit
 from smrx.client import Client
-from smrx.client.errors import ClientError
+from smrx.client.client_errors import ClientError
 from smrx.config import load
 from smrx.local import LocalCluster
 

@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 
 from smrx.engine import Engine, Result
-from smrx.engine.codes import CommandKind, EventKind, OrderType, Reason, Side, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderType,
+    Reason,
+    Side,
+    TimeInForce,
+)
 from tests.commands import (
     Commands,
     add_asset,

@@ -6,11 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.engine import Engine, EngineError, core
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason, Side, TimeInForce
-from smrx.engine.core import FEW_COMMANDS
-from smrx.engine.records import COMMAND, EVENT, OUTCOME
+from smrx.engine import Engine, EngineError
+from smrx.engine import engine as core
+from smrx.engine.engine import FEW_COMMANDS
 from smrx.engine.state import BOOKS, LEVELS, NODES
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OutcomeStatus,
+    Reason,
+    Side,
+    TimeInForce,
+)
+from smrx.wire.records import COMMAND, EVENT, OUTCOME
 from tests.commands import command, join, place
 from tests.engine.desk import FUNDS, QUOTE, Desk, busy_desk, same
 

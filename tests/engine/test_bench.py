@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.bench import engine as bench
+from smrx.bench import engine_bench as bench
 from smrx.bench import tapes
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, TimeInForce
-from smrx.tape import files, generate
+from smrx.tape import generate, tape_file
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, TimeInForce
 from tests.tape import synthetic
 
 
@@ -86,7 +86,7 @@ def test_a_tape_is_what_it_says(name: str) -> None:
 
 def test_a_recorded_tape_is_run_as_it_was_recorded(tmp_path: Path) -> None:
     tape = generate.generate(commands=3_000, seed=5)
-    files.write(tmp_path / "day.tape", tape)
+    tape_file.write(tmp_path / "day.tape", tape)
     report = bench.run(tape="real", files=[str(tmp_path / "day.tape")], commands=10_000)
     assert report["commands"] == 2_700
     engine = Engine()

@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from smrx.engine.codes import CommandKind, InstrumentStatus, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    InstrumentStatus,
+    OrderFlags,
+    OrderType,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from tests.commands import Commands, command, place, set_status
 from tests.engine.desk import FUNDS, MAX_PRICE, Desk, ended
 

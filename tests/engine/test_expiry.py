@@ -5,8 +5,8 @@ import random
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, Reason, Side, TimeInForce
 from smrx.engine.state import NEVER
+from smrx.wire.codes import CommandKind, Reason, Side, TimeInForce
 from tests.commands import command, join, place
 from tests.engine.desk import BASE, SECOND, Desk, ended, fills, order_id, told
 

@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 from numba import njit
 
-from smrx.engine import fees
-from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
-from smrx.engine.core import Result
+from smrx.engine.engine import Result
+from smrx.engine.kernels import fees
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderFlags,
+    OrderType,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from tests.commands import add_instrument, command, place, set_rules
 from tests.engine.desk import BASE, FUNDS, QUOTE, Desk, ended, fills, order_id
 

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from smrx.engine.codes import CommandKind, OrderFlags, Reason, Side, Stp, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    OrderFlags,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from tests.commands import command, place
 from tests.engine.desk import BASE, Desk, ended, fills, order_id, told
 

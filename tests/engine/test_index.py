@@ -7,30 +7,30 @@ import numpy as np
 import pytest
 from numba import njit
 
-from smrx.engine import index, lookup
-from smrx.engine.searches import _hashes
+from smrx.engine.checks.index_invariants import _hashes
+from smrx.engine.kernels import hash_index, lookup
+from smrx.engine.kernels.tables import table_of
 from smrx.engine.state import CELL, ORDER
-from smrx.engine.tables import table_of
 
 
 @njit
 def find(cells: Any, orders: Any, key: Any, extra: Any) -> Any:
-    return index.find(table_of(cells), table_of(orders), lookup.has_client_order_id, key, extra)
+    return hash_index.find(table_of(cells), table_of(orders), lookup.has_client_order_id, key, extra)
 
 
 @njit
 def insert(cells: Any, key: Any, extra: Any, slot: Any) -> None:
-    index.insert(table_of(cells), key, extra, slot)
+    hash_index.insert(table_of(cells), key, extra, slot)
 
 
 @njit
 def remove(cells: Any, key: Any, extra: Any, slot: Any) -> None:
-    index.remove(table_of(cells), key, extra, slot)
+    hash_index.remove(table_of(cells), key, extra, slot)
 
 
 @njit
 def key_hash(key: Any, extra: Any) -> Any:
-    return index.key_hash(key, extra)
+    return hash_index.key_hash(key, extra)
 
 
 def keys_with_one_home(cells: Any, count: int) -> list[int]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.engine.codes import Side, TimeInForce
 from smrx.engine.state import ACCOUNTS, BALANCES, BOOKS, NODES, ORDERS
+from smrx.wire.codes import Side, TimeInForce
 from tests.commands import open_session, place
 from tests.engine.desk import BASE, FUNDS, QUOTE, Desk, busy_desk
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from numba import njit
 
-from smrx.engine import Engine, entry, xxh3
-from smrx.engine.records import COMMAND
+from smrx.engine import Engine
+from smrx.engine.kernels import compiled as entry
+from smrx.engine.kernels import xxh3
+from smrx.wire.records import COMMAND
 
 FLOAT = re.compile(r"\b(half|bfloat|float|double|x86_fp80|fp128)\b")
 #: What Numba's runtime, Python and C allocate with. NRT_decref and NRT_adapt belong to the arguments, not to the body.

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.positions import Position
+from smrx.engine.exposure import Position
 from tests import commands as make
 from tests.engine.desk import BASE, FUNDS, MAX_PRICE, QUOTE, Desk
 from tests.oracle import Oracle

@@ -2,8 +2,8 @@
 
 import pytest
 
-from smrx.engine.codes import EventKind, Side, Stp, TimeInForce
-from smrx.engine.core import Result
+from smrx.engine.engine import Result
+from smrx.wire.codes import EventKind, Side, Stp, TimeInForce
 from tests.engine.desk import BASE, QUOTE, Desk, ended, order_id, told
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from smrx.engine import render
-from smrx.engine.codes import Side
-from smrx.engine.records import EVENT, OUTCOME
+from smrx.wire.codes import Side
+from smrx.wire.records import EVENT, OUTCOME
 from tests.engine.desk import Desk
 
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from smrx.engine.codes import EventKind, InstrumentStatus, OrderFlags, Reason, Side, Stp
+from smrx.wire.codes import (
+    EventKind,
+    InstrumentStatus,
+    OrderFlags,
+    Reason,
+    Side,
+    Stp,
+)
 from tests.commands import command, place, set_status
 from tests.engine.desk import BASE, QUOTE, Desk, ended, fills, order_id, told
 

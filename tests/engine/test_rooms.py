@@ -5,9 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.engine import Engine, EngineError, core
-from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, Side, Stp, TimeInForce
-from smrx.engine.records import EVENT
+from smrx.engine import Engine, EngineError, engine
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderFlags,
+    OrderType,
+    Side,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import EVENT
 from tests.commands import Commands, command, join, open_session, place
 from tests.engine.desk import SECOND, Desk, same
 
@@ -61,9 +69,9 @@ def test_no_buffer_and_no_table_shows(
     per_command: int, least: int, few: int, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, expected = played()
-    monkeypatch.setattr(core, "EVENTS_PER_COMMAND", per_command)
-    monkeypatch.setattr(core, "LEAST_EVENTS", least)
-    monkeypatch.setattr(core, "FEW_COMMANDS", few)
+    monkeypatch.setattr(engine, "EVENTS_PER_COMMAND", per_command)
+    monkeypatch.setattr(engine, "LEAST_EVENTS", least)
+    monkeypatch.setattr(engine, "FEW_COMMANDS", few)
     desk, found = played(**sizes)
     assert all(same(a, b) for a, b in zip(expected, found, strict=True))
     desk.check()
@@ -75,11 +83,11 @@ def test_a_cascade_is_handed_out_as_it_was_written(monkeypatch: pytest.MonkeyPat
     _, expected = played()
     untouched = 5_000
     for name, value in (("LONG", 16), ("UNTOUCHED", untouched), ("EVENTS_PER_COMMAND", 0), ("FEW_COMMANDS", 0)):
-        monkeypatch.setattr(core, name, value)
+        monkeypatch.setattr(engine, name, value)
     _, found = played()
     assert all(same(a, b) for a, b in zip(expected, found, strict=True))
     rooms = [memoryview(result.events.base).nbytes // EVENT.itemsize for result in found]
-    assert rooms[2] == untouched > core.SPARSE * len(found[2].events)
+    assert rooms[2] == untouched > engine.SPARSE * len(found[2].events)
     assert rooms[4] < untouched
 
 

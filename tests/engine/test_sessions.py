@@ -1,6 +1,14 @@
 """Sessions: whose orders end with whose connection, and which commands take a request."""
 
-from smrx.engine.codes import CommandKind, OrderType, OutcomeStatus, Reason, SessionFlags, Side, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+    SessionFlags,
+    Side,
+    TimeInForce,
+)
 from tests.commands import command, disconnect, open_session, place
 from tests.engine.desk import BASE, Desk, ended, order_id, told
 

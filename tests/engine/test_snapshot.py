@@ -7,10 +7,10 @@ import pytest
 import xxhash
 
 from smrx.engine import Engine, SnapshotError
-from smrx.engine.codes import Side
-from smrx.engine.records import COMMAND
 from smrx.engine.snapshot import FORMAT, HEADER
 from smrx.engine.state import BOOK, BOOKS, CORE, INSTRUMENTS, POOL, TABLES
+from smrx.wire.codes import Side
+from smrx.wire.records import COMMAND
 from tests.commands import place
 from tests.engine.desk import busy_desk, same
 

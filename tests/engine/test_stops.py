@@ -5,8 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, EventKind, OrderType, Reason, Side, Stp, TimeInForce
-from smrx.engine.core import Result
+from smrx.engine.engine import Result
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderType,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from tests.commands import command, join, place
 from tests.engine.desk import BASE, FUNDS, QUOTE, Desk, ended, fills, order_id, told
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, InstrumentStatus, OrderType, Reason, Side, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    InstrumentStatus,
+    OrderType,
+    Reason,
+    Side,
+    TimeInForce,
+)
 from tests.commands import Commands, add_asset, command, deposit, place, set_limits, set_rules, set_status, withdraw
 from tests.engine.desk import BASE, MAX_PRICE, QUOTE, Desk, ended, order_id, told
 

@@ -7,8 +7,8 @@ import pytest
 import xxhash
 from numba import njit
 
-from smrx.engine import xxh3
-from smrx.engine.jit import _multiply_fold_interpreted, fingerprint, multiply_fold
+from smrx.engine.kernels import xxh3
+from smrx.engine.kernels.jit import _multiply_fold_interpreted, fingerprint, multiply_fold
 
 
 @njit
@@ -95,6 +95,16 @@ def test_multiplication_folds_both_halves(left: int, right: int) -> None:
 
 
 def test_fingerprint_is_that_of_the_source() -> None:
-    both = fingerprint("smrx.engine.book", "smrx.engine.index")
-    assert both == fingerprint("smrx.engine.book", "smrx.engine.index")
-    assert len({both, fingerprint("smrx.engine.book"), fingerprint("smrx.engine.index"), fingerprint()}) == 4
+    both = fingerprint("smrx.engine.kernels.book", "smrx.engine.kernels.hash_index")
+    assert both == fingerprint("smrx.engine.kernels.book", "smrx.engine.kernels.hash_index")
+    assert (
+        len(
+            {
+                both,
+                fingerprint("smrx.engine.kernels.book"),
+                fingerprint("smrx.engine.kernels.hash_index"),
+                fingerprint(),
+            }
+        )
+        == 4
+    )

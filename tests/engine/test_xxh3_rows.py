@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xxhash
 
-from smrx.engine import xxh3_rows
-from smrx.engine.jit import _multiply_fold_interpreted
+from smrx.engine.checks import xxh3_rows
+from smrx.engine.kernels.jit import _multiply_fold_interpreted
 
 #: Enough rows that they are hashed together.
 ROWS = 200

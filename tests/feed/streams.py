@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind
-from smrx.engine.records import EVENT
+from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT
 
 
 def numbered(first: int, last: int, salt: int = 0) -> NDArray[np.void]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
 from smrx.feed.subscriber import Endpoint
 from smrx.wire import admin, frames
-from smrx.wire.balances import Digest
+from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, FrameKind, Position
 
 #: Nothing in these tests takes long; a machine under load gets this many seconds before a test fails.

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from smrx.engine.codes import EventKind
-from smrx.engine.records import EVENT
 from smrx.feed.columns import FIELDS, batches, columns
 from smrx.feed.subscriber import Subscriber
+from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT
 from tests.feed.streams import numbered
 from tests.feed.stub import StubNode
 

@@ -10,10 +10,9 @@ from smrx.feed.quorum import Anchor, Disagreement, Quorum
 from smrx.feed.ring import EventRing, answer
 from smrx.feed.sequencer import Sequencer
 from smrx.wire import frames
-from smrx.wire.balances import Digest
+from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, Frame, FrameKind, Position
-
-from .streams import numbered
+from tests.feed.streams import numbered
 
 Events = NDArray[np.void]
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from smrx.feed.ring import MAX_ANSWER_EVENTS, EventRing, answer
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, FrameKind
-
-from .streams import numbered
+from tests.feed.streams import numbered
 
 
 def ask(first: int, last: int) -> frames.Frame:

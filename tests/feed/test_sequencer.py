@@ -12,8 +12,7 @@ from smrx.feed.ring import EventRing, answer
 from smrx.feed.sequencer import FeedConflict, GapUnfillable, Request, Sequencer
 from smrx.wire import frames
 from smrx.wire.frames import Frame, FrameError, FrameKind
-
-from .streams import numbered
+from tests.feed.streams import numbered
 
 
 def events_frame(events: NDArray[np.void]) -> Frame:

@@ -9,14 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.config import Config, ConfigError
-from smrx.engine.records import EVENT
 from smrx.feed.sequencer import FeedConflict, GapUnfillable, Sequencer
 from smrx.feed.subscriber import Subscriber
 from smrx.wire import frames
 from smrx.wire.frames import FrameKind
-
-from .streams import numbered
-from .stub import PATIENCE, StubNode
+from smrx.wire.records import EVENT
+from tests.feed.streams import numbered
+from tests.feed.stub import PATIENCE, StubNode
 
 
 def gather(subscriber: Subscriber, last: int) -> NDArray[np.void]:

@@ -4,7 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from smrx.engine.codes import (
+from smrx.feed import typed
+from smrx.feed.typed import EventDecodeError
+from smrx.wire.codes import (
     EventKind,
     InstrumentStatus,
     OrderFlags,
@@ -14,9 +16,7 @@ from smrx.engine.codes import (
     Side,
     TimeInForce,
 )
-from smrx.engine.records import EVENT, pack_symbol
-from smrx.feed import typed
-from smrx.feed.typed import EventDecodeError
+from smrx.wire.records import EVENT, pack_symbol
 from tests.settlement.market import market_events
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from smrx.bench import journal, pauses, recovery, undisturbed
+from smrx.bench import journal_bench, pauses, recovery_bench, undisturbed
 from smrx.consensus.disk_journal import DiskJournal
 
 
 def test_the_journal_bench_counts_what_is_on_the_disk(tmp_path: Path) -> None:
-    figures = journal.run(seconds=0.4, directory=tmp_path)
-    assert [turn["turn_bytes"] for turn in figures["turns"]] == list(journal.TURNS)
+    figures = journal_bench.run(seconds=0.4, directory=tmp_path)
+    assert [turn["turn_bytes"] for turn in figures["turns"]] == list(journal_bench.TURNS)
     for turn in figures["turns"]:
         assert turn["commands_per_second"] == pytest.approx(
             turn["turns_per_second"] * turn["turn_bytes"] // 64, rel=0.05, abs=turn["turn_bytes"] // 64
@@ -22,14 +22,14 @@ def test_the_journal_bench_counts_what_is_on_the_disk(tmp_path: Path) -> None:
 def test_a_journal_that_does_not_write_is_no_fast_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DiskJournal, "sync", lambda self: None)
     with pytest.raises(Exception, match="expected"):
-        journal.run(seconds=0.4, directory=tmp_path)
+        journal_bench.run(seconds=0.4, directory=tmp_path)
 
 
 def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pauses, "_SNAPSHOTS", 3)
-    figures = recovery.run(commands=3000, accounts=50, orders=400, largest_mib=200, seconds=1, directory=tmp_path)
+    figures = recovery_bench.run(commands=3000, accounts=50, orders=400, largest_mib=200, seconds=1, directory=tmp_path)
     assert figures["recovery"]["commands"] == 3000
     assert figures["recovery"]["seconds_from_start_to_first_acknowledged_order"] > 0
     assert (figures["snapshot"]["accounts"], figures["snapshot"]["orders"]) == (50, 400)

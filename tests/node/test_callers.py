@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import zmq
 
-from smrx.node import callers
+from smrx.node import admin_access
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
 from tests.node.test_disk import Alone, alone, configuration, turn_until
@@ -46,7 +46,7 @@ CHANGES = [
     ],
 )
 def test_an_address_is_of_this_machine_or_named_or_may_change_nothing(peer: str, allowed: bool) -> None:
-    assert callers.may_change(peer, ["10.0.0.5"]) == allowed
+    assert admin_access.may_change(peer, ["10.0.0.5"]) == allowed
 
 
 def test_every_address_of_this_machine_may() -> None:
@@ -55,7 +55,7 @@ def test_every_address_of_this_machine_may() -> None:
             probe.connect(("192.0.2.1", 9))
         except OSError:
             pytest.skip("this machine has no other address than loopback")
-        assert callers.may_change(probe.getsockname()[0], [])
+        assert admin_access.may_change(probe.getsockname()[0], [])
 
 
 def test_a_request_from_elsewhere_changes_nothing_and_is_told_why(
@@ -70,7 +70,7 @@ def test_a_request_from_elsewhere_changes_nothing_and_is_told_why(
     config = msgspec.structs.replace(configuration(tmp_path), admin_from=("192.0.2.7",))
     with alone(config) as exchange:
         before = exchange.node.replica.last_index
-        monkeypatch.setattr(callers, "may_change", refuse)
+        monkeypatch.setattr(admin_access, "may_change", refuse)
         for request in (*CHANGES, admin.AddMember(node=config.nodes[0]), admin.Shutdown()):
             reply = ask(exchange, request)
             assert isinstance(reply, AdminError)
@@ -94,4 +94,4 @@ def test_every_request_that_changes_something_is_known() -> None:
         admin.Accounts, admin.Assets, admin.Instruments, admin.Positions, admin.TakeOpening, admin.ReadOpening,
         admin.Barrier,
     }  # fmt: skip
-    assert set(admin.AnyRequest.__args__) == reads | set(callers.CHANGES)
+    assert set(admin.AnyRequest.__args__) == reads | set(admin_access.CHANGES)

@@ -15,12 +15,12 @@ from smrx.consensus.disk_journal import FILE, JournalError
 from smrx.consensus.recovery import MetaError, MetaStore
 from smrx.consensus.snapshot_files import FOLDER
 from smrx.consensus.storage import StorageFull
-from smrx.engine.codes import CommandKind, OutcomeStatus
-from smrx.engine.records import COMMAND
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node
 from smrx.node.rebuild import discard
 from smrx.wire import frames
+from smrx.wire.codes import CommandKind, OutcomeStatus
+from smrx.wire.records import COMMAND
 
 DEADLINE_SECONDS = 20.0
 

@@ -9,17 +9,23 @@ import pytest
 import zmq
 
 from smrx.config import Config
-from smrx.engine.codes import TimeInForce
 from smrx.feed import subscriber as subscribing
 from smrx.feed.sequencer import Request
 from smrx.feed.subscriber import Subscriber
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node
+from smrx.settlement.follower.runner import quorum_for
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.runner import quorum_for
 from smrx.wire import frames
-
-from .test_reactor import answer, assert_accepted, buy, market, opened_account, turn_until
+from smrx.wire.codes import TimeInForce
+from tests.node.test_reactor import (
+    answer,
+    assert_accepted,
+    buy,
+    market,
+    opened_account,
+    turn_until,
+)
 
 #: Each is an entry of the log and a frame of 16 KiB on the feed: 24 MiB, more than what the buffers of the kernel
 #: and both high-water marks hold.

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason
-from smrx.engine.records import COMMAND, EVENT, OUTCOME
-from smrx.node.gateway import Gateway
-from smrx.node.machine import Applied, OutcomeRing
+from smrx.node.order_entry import Gateway
+from smrx.node.replicated_state import Applied, OutcomeRing
 from smrx.wire import frames
+from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 from smrx.wire.frames import ErrorCode, FrameKind, LeaderHint
+from smrx.wire.records import COMMAND, EVENT, OUTCOME
 
 LEADING = LeaderHint(1, "tcp://127.0.0.1:1", 1, 5)
 FOLLOWING = LeaderHint(2, "tcp://127.0.0.1:2", 1, 5)

@@ -13,9 +13,7 @@ from smrx.consensus import MetaError, MetaStore
 from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError
 from smrx.consensus.snapshot_files import FOLDER, Position, SnapshotError, SnapshotFiles
 from smrx.consensus.storage import LmdbStorage, StorageError
-from smrx.engine.codes import CommandKind, EventKind
-from smrx.engine.records import COMMAND
-from smrx.node.history import (
+from smrx.node.log_reader import (
     History,
     HistoryError,
     ReplayedCommand,
@@ -29,9 +27,11 @@ from smrx.node.history import (
     replay_trades,
     verify_history,
 )
-from smrx.node.machine import Applied, ExchangeMachine
+from smrx.node.replicated_state import Applied, ExchangeMachine
 from smrx.tape.generate import generate
 from smrx.wire import batches
+from smrx.wire.codes import CommandKind, EventKind
+from smrx.wire.records import COMMAND
 
 
 class Past(NamedTuple):

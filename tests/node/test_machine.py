@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from smrx.consensus.forking import fork
-from smrx.engine.codes import CommandKind, EventKind, SessionFlags, TimeInForce
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
-from smrx.node.machine import ExchangeMachine
+from smrx.node.replicated_state import ExchangeMachine
 from smrx.wire import batches
+from smrx.wire.codes import CommandKind, EventKind, SessionFlags, TimeInForce
+from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
 
 SESSION = 77
 

@@ -9,12 +9,12 @@ import pytest
 import zmq
 
 from smrx.config import Config, Timing
-from smrx.engine.codes import CommandKind, OutcomeStatus, SessionFlags, TimeInForce
-from smrx.engine.records import COMMAND, INSTRUMENT_COMMAND, OUTCOME
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node, PortInUseError
 from smrx.wire import frames
+from smrx.wire.codes import CommandKind, OutcomeStatus, SessionFlags, TimeInForce
 from smrx.wire.frames import FrameKind
+from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, OUTCOME
 
 DEADLINE_SECONDS = 20.0
 

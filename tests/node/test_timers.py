@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, EventKind, SessionFlags
-from smrx.engine.records import EVENT
-from smrx.node.timers import TICK_SECONDS, Expiries, Silence, disconnects, tick
+from smrx.node.timed_commands import TICK_SECONDS, Expiries, Silence, disconnects, tick
+from smrx.wire.codes import CommandKind, EventKind, SessionFlags
+from smrx.wire.records import EVENT
 
 
 def opened(

@@ -6,7 +6,7 @@ Owns who stands where; knows nothing of money, accounts or events.
 from collections import deque
 from collections.abc import Iterator
 
-from smrx.engine.codes import OrderType, Side, Stp
+from smrx.wire.codes import OrderType, Side, Stp
 from tests.oracle.records import Order
 
 OPPOSITE = {Side.BUY: Side.SELL, Side.SELL: Side.BUY}

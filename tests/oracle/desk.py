@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from smrx.engine.codes import CommandKind, EventKind, OrderType, OutcomeStatus, Reason, Side, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+    Side,
+    TimeInForce,
+)
 from tests import commands as make
 from tests.oracle import Oracle, Result
 

@@ -1,6 +1,6 @@
 """What makes a command malformed, whatever the state: the first checks of refusals.py."""
 
-from smrx.engine.codes import (
+from smrx.wire.codes import (
     CommandKind,
     InstrumentStatus,
     OrderFlags,

@@ -6,7 +6,7 @@ Reads a State; changes nothing.
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import Side
+from smrx.wire.codes import Side
 from tests.oracle.state import State
 
 ORDERS = np.dtype(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from smrx.engine.codes import InstrumentStatus, Side
+from smrx.wire.codes import InstrumentStatus, Side
 from tests.oracle.state import State
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, OutcomeStatus
-from smrx.engine.records import COMMAND, EVENT, OUTCOME
+from smrx.wire.codes import CommandKind, OutcomeStatus
+from smrx.wire.records import COMMAND, EVENT, OUTCOME
 from tests.oracle import refusals
 from tests.oracle.inspect import Inspect
 from tests.oracle.invariants import violations

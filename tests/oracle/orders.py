@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from smrx.engine.codes import EventKind, OrderType, Reason, Side, TimeInForce
+from smrx.wire.codes import EventKind, OrderType, Reason, Side, TimeInForce
 from tests.oracle.messages import Outcome
 from tests.oracle.records import Order
 from tests.oracle.trading import Ending, Trading

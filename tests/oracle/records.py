@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from smrx.engine.codes import (
+from smrx.wire.codes import (
     AccountStatus,
     InstrumentStatus,
     OrderFlags,

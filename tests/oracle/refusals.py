@@ -5,7 +5,7 @@ Judges only; changes nothing. `refusal` is called by machine.py for every comman
 
 from dataclasses import replace
 
-from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus, OrderFlags, Reason
+from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, OrderFlags, Reason
 from tests.oracle import terms
 from tests.oracle.forms import malformed
 from tests.oracle.messages import Command

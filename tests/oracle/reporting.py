@@ -1,6 +1,6 @@
 """How the oracle says what happened: events while it works, and one outcome at the end of a command."""
 
-from smrx.engine.codes import EventKind, OutcomeStatus, Reason
+from smrx.wire.codes import EventKind, OutcomeStatus, Reason
 from tests.oracle.messages import Command, Event, Outcome
 from tests.oracle.records import Order
 from tests.oracle.state import State

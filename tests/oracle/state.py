@@ -6,7 +6,7 @@ Changed by the machine alone; read by the refusals and by tests.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from smrx.engine.codes import OrderType, Side, Stp, TimeInForce
+from smrx.wire.codes import OrderType, Side, Stp, TimeInForce
 from tests.oracle.book import Book
 from tests.oracle.messages import Command
 from tests.oracle.records import (

@@ -3,7 +3,14 @@
 Judges an order as it would be, after PLACE or REPLACE; changes nothing. Called by refusals.py.
 """
 
-from smrx.engine.codes import OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
+from smrx.wire.codes import (
+    OrderFlags,
+    OrderType,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from tests.oracle.records import NANOSECONDS, TOO_MUCH, Instrument, Order
 from tests.oracle.state import State
 

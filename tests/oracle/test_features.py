@@ -2,7 +2,7 @@
 
 import pytest
 
-from smrx.engine.codes import (
+from smrx.wire.codes import (
     CommandKind,
     EventKind,
     InstrumentStatus,

@@ -5,8 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Reason, TimeInForce
-from smrx.engine.records import COMMAND, EVENT, OUTCOME
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderFlags,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+    TimeInForce,
+)
+from smrx.wire.records import COMMAND, EVENT, OUTCOME
 from tests import commands as make
 from tests.oracle import Oracle
 from tests.oracle.desk import ALICE, BOB, BTC, BUY, CAROL, SELL, USD, Venue, kinds, order_id, refused, verdict

@@ -5,7 +5,14 @@ Each step is a method of its own, so that a test can break one on purpose and se
 
 from typing import NamedTuple
 
-from smrx.engine.codes import EventKind, OrderType, Reason, Side, Stp, TimeInForce
+from smrx.wire.codes import (
+    EventKind,
+    OrderType,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from tests.oracle.book import OPPOSITE, Book, crosses
 from tests.oracle.records import Balance, Order, fee
 from tests.oracle.reporting import Reporter

@@ -1,6 +1,6 @@
 """What the oracle does with money, accounts, sessions, listings and the venue's own commands."""
 
-from smrx.engine.codes import AccountStatus, EventKind, InstrumentStatus, Reason, Side
+from smrx.wire.codes import AccountStatus, EventKind, InstrumentStatus, Reason, Side
 from tests.oracle.messages import Outcome
 from tests.oracle.records import Account, Asset, Instrument, Order, Session, Transfer
 from tests.oracle.trading import Trading

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import replace
 
-from smrx.engine.codes import EventKind, OrderType, Reason, Side
+from smrx.wire.codes import EventKind, OrderType, Reason, Side
 from tests.oracle import Oracle
 from tests.oracle.book import Book
 from tests.oracle.messages import Command, Event, Outcome

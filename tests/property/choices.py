@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from smrx.engine.codes import Side
+from smrx.wire.codes import Side
 from tests.commands import Sender
 from tests.oracle import Oracle
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind, OutcomeStatus, Reason
+from smrx.wire.codes import EventKind, OutcomeStatus, Reason
 from tests.commands import describe
 from tests.property.flow import Tape
 

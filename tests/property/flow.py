@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from smrx.engine.codes import SessionFlags
+from smrx.wire.codes import SessionFlags
 from tests.commands import (
     Commands,
     Sender,

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from smrx.engine.codes import (
+from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
     InstrumentStatus,
@@ -17,7 +17,7 @@ from smrx.engine.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.engine.records import COMMAND
+from smrx.wire.records import COMMAND
 from tests.commands import Commands, command, place
 from tests.oracle import Oracle
 from tests.oracle.records import NANOSECONDS

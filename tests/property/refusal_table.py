@@ -7,8 +7,16 @@ Used by test_refusals.py, which tries every row alone and every two of a kind to
 from dataclasses import dataclass, field
 from typing import Any
 
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Reason, Side, Stp, TimeInForce
-from smrx.engine.records import pack_symbol
+from smrx.wire.codes import (
+    CommandKind,
+    OrderFlags,
+    OrderType,
+    Reason,
+    Side,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import pack_symbol
 from tests.property.refusal_world import (
     ALICE,
     ALICE_SESSION,

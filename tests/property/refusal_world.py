@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from smrx.engine.codes import CommandKind, InstrumentStatus, OrderFlags, Side
-from smrx.engine.records import COMMAND
+from smrx.wire.codes import CommandKind, InstrumentStatus, OrderFlags, Side
+from smrx.wire.records import COMMAND
 from tests import commands as make
 
 VENUE_SESSION, ALICE_SESSION, BOB_SESSION = 100, 101, 102

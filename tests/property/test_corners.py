@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
-from smrx.engine.records import COMMAND
+from smrx.wire.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
+from smrx.wire.records import COMMAND
 from tests.commands import (
     Commands,
     add_asset,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.codes import (
+from smrx.wire.codes import (
     CommandKind,
     EventKind,
     InstrumentStatus,

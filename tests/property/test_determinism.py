@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.engine import Engine, SnapshotError
-from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Stp, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderFlags,
+    OrderType,
+    OutcomeStatus,
+    Stp,
+    TimeInForce,
+)
 from tests.oracle import Oracle, Result
 from tests.property.comparison import Answers, difference, restored, run
 from tests.property.flow import STEPS, Batch, Tape, build_tape, seeded_steps, seeded_tape

@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, EventKind, OrderFlags, OrderType, OutcomeStatus, Reason, Stp, TimeInForce
-from smrx.engine.records import COMMAND
+from smrx.wire.codes import (
+    CommandKind,
+    EventKind,
+    OrderFlags,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import COMMAND
 from tests.oracle import Oracle
 from tests.property.broken import BROKEN, LosesHolds
 from tests.property.comparison import Answers, difference, run, state_differences

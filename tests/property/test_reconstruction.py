@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from smrx.engine import Engine
-from smrx.engine.codes import EventKind
+from smrx.wire.codes import EventKind
 from tests.property.comparison import ALL_LEVELS, run
 from tests.property.flow import STEPS, build_tape, seeded_steps
 from tests.property.repeat import hex_command

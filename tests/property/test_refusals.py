@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 from tests.commands import Commands, describe
 from tests.oracle import Oracle, refusals
 from tests.property.refusal_table import TABLE, Kind, Wrong, together

@@ -1,6 +1,6 @@
 """Steps of the random flow that are not about orders: money, sessions, listings, and what the venue decides."""
 
-from smrx.engine.codes import AccountStatus, CommandKind, InstrumentStatus
+from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus
 from tests.commands import (
     Commands,
     Sender,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smrx.settlement.books.entry import warm_up
+from smrx.settlement.books.compiled_books import warm_up
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
-from smrx.engine.records import EVENT
+from smrx.wire.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
+from smrx.wire.records import EVENT
 from tests.commands import (
     Commands,
     add_asset,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smrx.cli import run
 from smrx.config import Config, NodeConfig, dump
-from smrx.engine.codes import EventKind
+from smrx.wire.codes import EventKind
 from tests.feed.stub import PATIENCE, StubNode
 
 Events = NDArray[np.void]

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind, OrderFlags, OrderType, Reason, Side
-from smrx.engine.records import EVENT, pack_symbol
+from smrx.wire.codes import EventKind, OrderFlags, OrderType, Reason, Side
+from smrx.wire.records import EVENT, pack_symbol
 
 MAKER, TAKER, VENUE = 1, 2, 0
 BASE, QUOTE = 1, 2

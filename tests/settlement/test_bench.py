@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from smrx.bench import settle
-from smrx.settlement.settling import Settling
+from smrx.bench import settle_bench
+from smrx.settlement.follower.settler import Settling
 
 
 @pytest.mark.parametrize("sink", ["csv", "lmdb"])
 def test_it_reports_what_it_promises(sink: str) -> None:
-    report = settle.run(events=20_000, sink=sink, rate=20_000, seconds=0.5)
+    report = settle_bench.run(events=20_000, sink=sink, rate=20_000, seconds=0.5)
     assert list(report)[:3] == ["events", "seconds", "events_per_second"]
     assert report["events"] >= 20_000
     assert report["events_per_second"] == pytest.approx(report["events"] / report["seconds"], rel=0.01)
@@ -36,12 +36,12 @@ def test_memory_is_flat_over_a_longer_stream(monkeypatch: pytest.MonkeyPatch, le
 
     if leaks:
         monkeypatch.setattr(Settling, "take", leaking)
-    report = settle.run(events=20_000, sink="lmdb", rate=60_000, seconds=3.0)
+    report = settle_bench.run(events=20_000, sink="lmdb", rate=60_000, seconds=3.0)
     assert report["memory_bytes"] > 0
     assert (report["memory_growth_bytes_per_event"] > LEAK_BYTES_PER_EVENT) == leaks, report
 
 
 def test_the_market_is_the_same_for_the_same_seed() -> None:
-    first, second, third = (settle.make_events(10_000, seed) for seed in (1, 1, 2))
+    first, second, third = (settle_bench.make_events(10_000, seed) for seed in (1, 1, 2))
     assert first.tobytes() == second.tobytes() != third.tobytes()
     assert first["sequence"].tolist() == list(range(1, len(first) + 1))

@@ -15,22 +15,21 @@ import pyarrow.dataset  # noqa: F401 - once here instead of in every process tha
 import pytest
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind
-from smrx.settlement import settling, store
+from smrx.settlement.follower import checkpoint_store, settler
+from smrx.settlement.follower.settler import Settling
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.readers import Reader
-from smrx.settlement.settling import Settling
-from smrx.settlement.sinks import Checkpoint
-from smrx.settlement.sinks.base import Sink
-from smrx.settlement.sinks.csv_reader import CsvReader
-from smrx.settlement.sinks.csv_sink import CsvSink
-from smrx.settlement.sinks.lmdb_reader import LmdbReader
-from smrx.settlement.sinks.lmdb_sink import LmdbSink
-from smrx.settlement.sinks.parquet_reader import ParquetReader
-from smrx.settlement.sinks.parquet_sink import ParquetSink
-from smrx.settlement.sinks.rows import Tables
-
-from .market import market_events
+from smrx.sinks import Checkpoint
+from smrx.sinks.contract import Sink
+from smrx.sinks.csv_reader import CsvReader
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.lmdb_reader import LmdbReader
+from smrx.sinks.lmdb_sink import LmdbSink
+from smrx.sinks.parquet_reader import ParquetReader
+from smrx.sinks.parquet_sink import ParquetSink
+from smrx.sinks.rows import Tables
+from smrx.wire.codes import EventKind
+from tests.settlement.market import market_events
 
 Events = NDArray[np.void]
 
@@ -90,8 +89,8 @@ def check(directory: Path, events: Events) -> None:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints and new books so often that a crash meets every kind of them."""
-    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 7)
-    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 64 << 10)
+    monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 7)
+    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 64 << 10)
 
 
 @pytest.fixture

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from smrx.cli.exits import Exit
-from smrx.node.history import open_history, verify_history
+from smrx.node.log_reader import open_history, verify_history
 from tests.feed.stub import StubNode
 from tests.node.test_history import Past, write_past
-
-from .running import expected_rows, publish_all, publishing, rows, settle, summary
+from tests.settlement.running import (
+    expected_rows,
+    publish_all,
+    publishing,
+    rows,
+    settle,
+    summary,
+)
 
 #: Entries of commands that came after the node was stopped.
 LATER = 5

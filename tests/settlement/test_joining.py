@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from smrx.config import Config, NodeConfig
 from smrx.engine import Engine
 from smrx.feed.quorum import Disagreement
-from smrx.node.opening import Openings
-from smrx.settlement.alarms import Alarms
-from smrx.settlement.errors import NotConnected, SinkMismatch, Unattested
-from smrx.settlement.joining import Joining
-from smrx.settlement.settling import Settling
-from smrx.settlement.sinks.base import Origin
-from smrx.settlement.sinks.csv_sink import CsvSink
-from smrx.wire import admin, opening
+from smrx.node.state_images import Openings
+from smrx.settlement.follower.alarms import Alarms
+from smrx.settlement.follower.image_join import Joining
+from smrx.settlement.follower.settler import Settling
+from smrx.settlement.settlement_errors import NotConnected, Unattested
+from smrx.sinks.contract import Origin
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.sink_errors import SinkMismatch
+from smrx.wire import admin, state_image
 from tests.property.flow import seeded_tape
 
 CONFIG = Config(
@@ -90,8 +91,8 @@ def test_nodes_that_stand_still_give_what_they_have() -> None:
     image, origin = join(nodes)
     assert origin.attested_by == (1, 2, 3)
     assert (origin.event_sequence, origin.match_id) == (nodes[0].engine.event_sequence, nodes[0].engine.trade_count)
-    assert opening.digest(image) == origin.digest
-    assert opening.decode(image).place.state_hash == origin.state_hash == nodes[0].engine.state_hash
+    assert state_image.digest(image) == origin.digest
+    assert state_image.decode(image).place.state_hash == origin.state_hash == nodes[0].engine.state_hash
 
 
 def test_busy_nodes_at_different_places_are_met_ahead_of_them() -> None:
@@ -103,7 +104,7 @@ def test_busy_nodes_at_different_places_are_met_ahead_of_them() -> None:
         if same.sequence < origin.command_sequence:
             same.apply(batch.commands, batch.time_ns)
     assert (same.event_sequence, same.state_hash) == (origin.event_sequence, origin.state_hash)
-    assert opening.decode(image).place.command_sequence == same.sequence
+    assert state_image.decode(image).place.command_sequence == same.sequence
 
 
 def test_a_silent_node_is_no_obstacle_and_two_are_one() -> None:
@@ -127,7 +128,7 @@ def test_one_wrong_balance_of_one_node_is_named(bad: int) -> None:
     assert f"node {bad} gives another opening state" in alarm.message
     assert "balances, account 1, asset 1: available" in alarm.message
     right = FakeNode(4).engine.inspect.balances()
-    assert np.array_equal(_plain(opening.decode(image).tables["balances"]), _plain(right))
+    assert np.array_equal(_plain(state_image.decode(image).tables["balances"]), _plain(right))
 
 
 def test_different_states_without_a_majority_are_refused() -> None:

@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind
-from smrx.settlement.errors import SettlementError, Violation
 from smrx.settlement.ledger import Ledger
-from smrx.wire import balances
+from smrx.settlement.settlement_errors import SettlementError, Violation
+from smrx.wire import balance_digest
+from smrx.wire.codes import EventKind
 from tests.oracle.machine import Oracle
 from tests.property.flow import seeded_tape
-
-from .market import market_events, oracle
+from tests.settlement.market import market_events, oracle
 
 Events = NDArray[np.void]
 
@@ -64,7 +63,7 @@ def test_the_books_are_the_engines() -> None:
 def test_the_balances_digest_is_the_nodes() -> None:
     rows = oracle()[0].inspect.balances()
     owners = (rows["account"].astype(np.uint64) << np.uint64(32)) | rows["asset"]
-    node = balances.digest(owners[::-1], rows["available"][::-1], rows["held"][::-1])
+    node = balance_digest.digest(owners[::-1], rows["available"][::-1], rows["held"][::-1])
     assert verify(market_events()).balances_digest() == node
     assert node.balances == len(rows)
 
@@ -73,9 +72,9 @@ def test_the_balances_digest_is_the_nodes() -> None:
 def test_the_balances_digest_sees_a_unit(column: str) -> None:
     rows = oracle()[0].inspect.balances()
     owners = (rows["account"].astype(np.uint64) << np.uint64(32)) | rows["asset"]
-    before = balances.digest(owners, rows["available"], rows["held"])
+    before = balance_digest.digest(owners, rows["available"], rows["held"])
     rows[column][3] += 1
-    assert balances.digest(owners, rows["available"], rows["held"]) != before
+    assert balance_digest.digest(owners, rows["available"], rows["held"]) != before
 
 
 def test_the_market_holds_what_the_ledger_looks_at() -> None:

@@ -8,15 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.engine import Engine
-from smrx.engine.codes import OrderType
-from smrx.engine.records import EVENT
-from smrx.node.opening import HELD_SECONDS, Openings, image
-from smrx.settlement.errors import Violation
+from smrx.node.state_images import HELD_SECONDS, Openings, image
+from smrx.settlement.image_books import books_of
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.opening import books_of
-from smrx.wire import opening
+from smrx.settlement.settlement_errors import Violation
+from smrx.wire import state_image
+from smrx.wire.codes import OrderType
 from smrx.wire.frames import FrameError
-from smrx.wire.opening import Opening
+from smrx.wire.records import EVENT
+from smrx.wire.state_image import Opening
 from tests.property.flow import seeded_tape
 
 Events = NDArray[np.void]
@@ -38,7 +38,7 @@ def batches(first: int = 0) -> Events:
 
 
 def middle() -> Opening:
-    return opening.decode(market()[0][-30])
+    return state_image.decode(market()[0][-30])
 
 
 def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
@@ -47,7 +47,7 @@ def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
     states, _ = market()
     kinds = set()
     for at, state in list(enumerate(states))[1:]:
-        found = opening.decode(state)
+        found = state_image.decode(state)
         kinds |= set(found.tables["orders"]["order_type"].tolist())
         books = books_of(found)
         assert books.sequence == found.place.event_sequence
@@ -61,10 +61,10 @@ def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
 
 def test_a_state_is_read_back_and_equal_states_have_equal_bytes() -> None:
     data = market()[0][-30]
-    assert opening.encode(opening.decode(data)) == data
+    assert state_image.encode(state_image.decode(data)) == data
     for damaged in (b"", data[:-1], b"\x94\x02" + data[2:]):
         with pytest.raises(FrameError, match="opening state"):
-            opening.decode(damaged)
+            state_image.decode(damaged)
 
 
 def _more(table: str, column: str, by: int = 1) -> Callable[[Opening], None]:
@@ -96,16 +96,16 @@ def test_a_state_that_contradicts_itself_is_refused(damage: Callable[[Opening], 
 
 def test_the_first_difference_is_named() -> None:
     state, other = middle(), middle()
-    assert opening.difference(state, other) == ""
+    assert state_image.difference(state, other) == ""
     _more("balances", "available")(other)
     row = state.tables["balances"][len(state.tables["balances"]) // 2]
-    found = opening.difference(other, state)
+    found = state_image.difference(other, state)
     assert found == (
         f"balances, account {row['account']}, asset {row['asset']}: available {row['available'] + 1}, expected "
         f"available {row['available']}"
     )
     other.tables["balances"] = state.tables["balances"][1:]
-    assert ": none, expected account " in opening.difference(other, state)
+    assert ": none, expected account " in state_image.difference(other, state)
 
 
 def test_a_state_is_held_at_the_first_boundary_after_a_command() -> None:

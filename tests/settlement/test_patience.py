@@ -10,17 +10,25 @@ import pytest
 from smrx.config import load
 from smrx.feed.quorum import Disagreement, Quorum
 from smrx.feed.sequencer import GapUnfillable, Sequencer
-from smrx.settlement.alarms import AlarmCode, Alarms
-from smrx.settlement.errors import SinkError
-from smrx.settlement.patience import Patience
-from smrx.settlement.runner import Settlement
-from smrx.settlement.settling import Settling
-from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.follower.alarms import AlarmCode, Alarms
+from smrx.settlement.follower.retry_policy import Patience
+from smrx.settlement.follower.runner import Settlement
+from smrx.settlement.follower.settler import Settling
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.sink_errors import SinkError
 from smrx.wire.frames import encode_events
 from tests.feed.stub import StubNode
-
-from .market import market_events
-from .running import Events, expected_rows, publish_all, publishing, rows, settle, summary, write_config
+from tests.settlement.market import market_events
+from tests.settlement.running import (
+    Events,
+    expected_rows,
+    publish_all,
+    publishing,
+    rows,
+    settle,
+    summary,
+    write_config,
+)
 
 #: What may be read ahead in these tests, and what is kept beyond that: far less than the stream has.
 PENDING, AHEAD = 500, 300

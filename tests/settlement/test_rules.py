@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 
-from smrx.engine.codes import EventKind, OrderType, Reason, Side
-from smrx.engine.records import pack_symbol
-from smrx.settlement.errors import Violation
 from smrx.settlement.ledger import Ledger
-
-from .script import BASE, FUNDS, MAKER, QUOTE, TAKER, VENUE, Script, fee
+from smrx.settlement.settlement_errors import Violation
+from smrx.wire.codes import EventKind, OrderType, Reason, Side
+from smrx.wire.records import pack_symbol
+from tests.settlement.script import (
+    BASE,
+    FUNDS,
+    MAKER,
+    QUOTE,
+    TAKER,
+    VENUE,
+    Script,
+    fee,
+)
 
 BUY, SELL = Side.BUY, Side.SELL
 

@@ -14,15 +14,23 @@ import pytest
 
 from smrx.cli.settle_text import line as live_line
 from smrx.config import load
-from smrx.engine.codes import EventKind
-from smrx.settlement.alarms import Alarms
-from smrx.settlement.runner import Settlement
-from smrx.settlement.settling import Settling
-from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.follower.alarms import Alarms
+from smrx.settlement.follower.runner import Settlement
+from smrx.settlement.follower.settler import Settling
+from smrx.sinks.csv_sink import CsvSink
+from smrx.wire.codes import EventKind
 from tests.feed.stub import PATIENCE, StubNode
-
-from .market import market_events
-from .running import expected_rows, publish_all, publishing, rows, settle, summary, whole_commands, write_config
+from tests.settlement.market import market_events
+from tests.settlement.running import (
+    expected_rows,
+    publish_all,
+    publishing,
+    rows,
+    settle,
+    summary,
+    whole_commands,
+    write_config,
+)
 
 
 def test_every_trade_of_the_feed_is_settled_losses_healed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

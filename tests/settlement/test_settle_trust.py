@@ -12,16 +12,25 @@ import pytest
 
 from smrx.cli import run
 from smrx.config import Settlement, SinkConfig
-from smrx.engine.codes import EventKind
 from smrx.feed.quorum import Quorum
 from smrx.settlement.ledger import Ledger
 from smrx.wire.admin import BalanceRow
-from smrx.wire.balances import Digest
+from smrx.wire.balance_digest import Digest
+from smrx.wire.codes import EventKind
 from smrx.wire.frames import encode_events
 from tests.feed.stub import StubNode
-
-from .market import market_events
-from .running import Events, expected_rows, publish_all, publishing, rows, settle, summary, whole_commands, write_config
+from tests.settlement.market import market_events
+from tests.settlement.running import (
+    Events,
+    expected_rows,
+    publish_all,
+    publishing,
+    rows,
+    settle,
+    summary,
+    whole_commands,
+    write_config,
+)
 
 
 @contextmanager
@@ -82,7 +91,7 @@ def test_a_majority_is_enough_and_says_so(tmp_path: Path, capsys: pytest.Capture
 def test_less_than_a_majority_is_never_settled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smrx.settlement.runner.UNATTESTED_SECONDS", 0.4)
+    monkeypatch.setattr("smrx.settlement.follower.runner.UNATTESTED_SECONDS", 0.4)
     events = market_events()[:1000]
     with cluster(3, {2: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.2", "--json", settlement=hook(tmp_path)) == 10

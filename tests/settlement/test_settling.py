@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 
 from smrx.local import free_ports
-from smrx.settlement import settling, store
-from smrx.settlement.alarms import Alarm, AlarmCode, Alarms
-from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.metrics import Metrics
-from smrx.settlement.settling import Settling
-from smrx.settlement.sinks import Checkpoint
-from smrx.settlement.sinks.csv_sink import CsvSink
-from smrx.settlement.sinks.retrying import RetryingSink, Trouble
-
-from .market import market_events
-from .running import Events, expected_rows, rows
-from .test_crash import check
+from smrx.settlement.follower import checkpoint_store, settler
+from smrx.settlement.follower.alarms import Alarm, AlarmCode, Alarms
+from smrx.settlement.follower.settler import Settling
+from smrx.settlement.settlement_metrics import Metrics
+from smrx.sinks import Checkpoint
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.retrying import RetryingSink, Trouble
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
+from tests.settlement.market import market_events
+from tests.settlement.running import Events, expected_rows, rows
+from tests.settlement.test_crash import check
 
 
 def opened(directory: Path, *sinks: CsvSink, cluster: str = "local") -> Settling:
@@ -41,7 +40,7 @@ def settled(directory: Path, events: Events) -> Settling:
 
 
 def test_a_checkpoint_is_made_at_least_every_thousand_trades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 25)
+    monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 25)
     verifier = opened(tmp_path)
     seen = [0]
     sink = verifier._sinks[0]
@@ -63,8 +62,8 @@ def test_a_checkpoint_is_made_at_least_every_thousand_trades(tmp_path: Path, mon
 
 
 def test_new_books_replace_a_long_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 32 << 10)
-    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 10)
+    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 32 << 10)
+    monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 10)
     events = market_events()
     settled(tmp_path, events).close()
     saved = json.loads((tmp_path / "books" / "checkpoint.json").read_bytes())
@@ -90,7 +89,7 @@ def test_a_journal_that_cannot_be_synced_ahead_stops_the_checkpoint(
         sync(file)
 
     monkeypatch.setattr(os, "fsync", failing)
-    monkeypatch.setattr(settling, "TRADES_PER_CHECKPOINT", 50)
+    monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 50)
     wrap = (lambda sink: RetryingSink(sink, first_pause=0.0)) if patient else (lambda sink: sink)
     verifier = Settling("local", str(tmp_path / "books"), [CsvSink(tmp_path)], wrap)
     verifier.open()
@@ -120,7 +119,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_damaged_books_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 0)
+    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 0)
     settled(tmp_path, market_events()).close()
     (path,) = (tmp_path / "books").glob("books-*.bin")
     data = bytearray(path.read_bytes())
@@ -150,7 +149,7 @@ def test_a_new_sink_gets_what_the_journal_has(tmp_path: Path) -> None:
 def test_a_new_sink_that_the_journal_cannot_fill_starts_everything_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_LEAST_JOURNAL_BYTES", 0)
+    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 0)
     events = market_events()
     settled(tmp_path, events).close()
     verifier = opened(tmp_path, CsvSink(tmp_path), CsvSink(tmp_path / "second"))
@@ -230,7 +229,7 @@ def test_an_alarm_is_logged_counted_and_given_to_the_hook(tmp_path: Path, caplog
 def test_a_hook_that_hangs_or_is_not_there_holds_nothing_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("smrx.settlement.alarms._HOOK_SECONDS", 1.0)
+    monkeypatch.setattr("smrx.settlement.follower.alarms._HOOK_SECONDS", 1.0)
     hanging, missing = Alarms("venue", "sh -c 'exec sleep 60'"), Alarms("venue", "/nonexistent/hook")
     started = time.monotonic()
     for _ in range(20):

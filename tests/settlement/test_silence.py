@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from smrx.config import load
-from smrx.settlement.alarms import Alarms
-from smrx.settlement.runner import Settlement
-from smrx.settlement.settling import Settling
-from smrx.settlement.sinks.csv_sink import CsvSink
+from smrx.settlement.follower.alarms import Alarms
+from smrx.settlement.follower.runner import Settlement
+from smrx.settlement.follower.settler import Settling
+from smrx.sinks.csv_sink import CsvSink
 from tests.feed.stub import PATIENCE, StubNode
-
-from .market import market_events
-from .running import Events, expected_rows, publish_all, rows, write_config
+from tests.settlement.market import market_events
+from tests.settlement.running import Events, expected_rows, publish_all, rows, write_config
 
 
 def settle_up_to(running: Settlement, last: int, nodes: list[StubNode]) -> None:

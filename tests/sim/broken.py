@@ -10,14 +10,14 @@ from smrx.consensus.disk_journal import DiskJournal
 from smrx.consensus.membership import Membership, MembershipError, encode
 from smrx.consensus.messages import Envelope
 from smrx.consensus.snapshots import Snapshot
-from smrx.engine.codes import OutcomeStatus
-from smrx.engine.records import OUTCOME
-from smrx.node.gateway import Gateway, Reply
-from smrx.node.machine import ExchangeMachine
+from smrx.node.order_entry import Gateway, Reply
+from smrx.node.replicated_state import ExchangeMachine
 from smrx.sim.parts import SimulatedMeta
-from smrx.sim.transport import SimulatedTransport
+from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.wire import batches, frames
+from smrx.wire.codes import OutcomeStatus
 from smrx.wire.frames import Frame
+from smrx.wire.records import OUTCOME
 
 
 class ForgetsVotes(SimulatedMeta):

@@ -5,9 +5,9 @@ leader it says of all of them that they were not committed (FAIL_REASON.LEADER_C
 that is lost on its way leaves a callback for ever.
 """
 
-from smrx.node.gateway import Reply, Route
+from smrx.node.order_entry import Reply, Route
 from smrx.sim.member import Member
-from smrx.sim.process import DELIVERY, FIRST_CLIENT
+from smrx.sim.simulated_process import DELIVERY, FIRST_CLIENT
 from smrx.wire import frames
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
 

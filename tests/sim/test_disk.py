@@ -6,7 +6,7 @@ import pytest
 
 from smrx.consensus.disk_journal import DiskJournal, JournalError
 from smrx.consensus.storage import StorageFull
-from smrx.sim.disk import Disk, SimulatedStorage
+from smrx.sim.simulated_disk import Disk, SimulatedStorage
 
 
 class Stop(BaseException):

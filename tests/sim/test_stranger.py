@@ -11,7 +11,7 @@ from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal
 from smrx.sim import REAL, simulate
 from smrx.sim.profile import Profile
-from smrx.sim.transport import SimulatedTransport, key_of
+from smrx.sim.simulated_transport import SimulatedTransport, key_of
 from tests.sim import broken
 
 #: Of all transports of a run: whether a knock was answered by opening, why what came in was dropped, what was believed.

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.client.market import Asset, Instrument
-from smrx.engine.codes import CommandKind
-from smrx.engine.records import COMMAND, EVENT, unpack_symbol
-from smrx.tape.session import EngineLike, new_engine
+from smrx.client.instruments import Asset, Instrument
+from smrx.tape.engine_session import EngineLike, new_engine
+from smrx.wire.codes import CommandKind
+from smrx.wire.records import COMMAND, EVENT, unpack_symbol
 
 Records = NDArray[np.void]
 

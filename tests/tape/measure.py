@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, Side, TimeInForce
-from smrx.tape.book import BookSide, Order
-from smrx.tape.files import Tape
 from smrx.tape.lobster import Kind, Recording
+from smrx.tape.tape_book import BookSide, Order
+from smrx.tape.tape_file import Tape
+from smrx.wire.codes import CommandKind, Side, TimeInForce
 
 
 @dataclass

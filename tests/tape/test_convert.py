@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, Side, TimeInForce
 from smrx.tape import convert, lobster
 from smrx.tape.convert import Maker, Plan
-from smrx.tape.errors import TapeError
 from smrx.tape.lobster import MESSAGE, NO_LEVEL, Recording
+from smrx.tape.tape_error import TapeError
+from smrx.wire.codes import CommandKind, Side, TimeInForce
 from tests.tape import recordings, synthetic
 
 AMZN = "AMZN_2012-06-21_34200000_57600000_message_5"

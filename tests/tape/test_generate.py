@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xxhash
 
-from smrx.engine.records import COMMAND
-from smrx.tape import calibration, files
-from smrx.tape.errors import TapeError
+from smrx.tape import calibration, tape_file
 from smrx.tape.generate import Draws, Table, generate
+from smrx.tape.tape_error import TapeError
+from smrx.wire.records import COMMAND
 from tests.tape import measure, recordings
 
 #: xxh3_64 of the file of generate(5_000, seed=42): a tape that was handed out stays what it was.
@@ -22,10 +22,10 @@ def flow() -> measure.Flow:
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    data = files.encode(generate(5_000, seed=42))
+    data = tape_file.encode(generate(5_000, seed=42))
     assert xxhash.xxh3_64_hexdigest(data) == PINNED
-    assert data == files.encode(generate(5_000, seed=42))
-    assert data != files.encode(generate(5_000, seed=43))
+    assert data == tape_file.encode(generate(5_000, seed=42))
+    assert data != tape_file.encode(generate(5_000, seed=43))
 
 
 def test_a_shorter_tape_is_the_beginning_of_a_longer_one() -> None:
@@ -86,8 +86,8 @@ def test_two_tapes_share_nothing_when_their_numbers_differ() -> None:
 
 def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     tape = generate(500, seed=1)
-    files.write(tmp_path / "t.tape", tape)
-    found = files.read(tmp_path / "t.tape")
+    tape_file.write(tmp_path / "t.tape", tape)
+    found = tape_file.read(tmp_path / "t.tape")
     assert (found.symbol, found.instrument, found.seed, found.trades) == ("AMZN-USD", 10, 1, tape.trades)
     assert found.setup.tobytes() == tape.setup.tobytes()
     assert found.commands.tobytes() == tape.commands.tobytes()
@@ -96,34 +96,34 @@ def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_any_changed_byte_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "t.tape"
-    data = files.encode(generate(50, seed=1))
+    data = tape_file.encode(generate(50, seed=1))
     for place in (0, 8, 12, 16, 24, 32, 40, 63, 64, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(TapeError, match=r"t\.tape: expected .*, found "):
-            files.read(path)
+            tape_file.read(path)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 63, 64, 100, -1, -64])
 def test_a_cut_file_is_refused(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "t.tape"
-    path.write_bytes(files.encode(generate(50, seed=1))[:kept])
+    path.write_bytes(tape_file.encode(generate(50, seed=1))[:kept])
     with pytest.raises(TapeError, match=r"t\.tape: expected "):
-        files.read(path)
+        tape_file.read(path)
 
 
 def test_a_tape_without_a_market_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.tape"
     tape = generate(5, seed=1)
-    files.write(path, tape._replace(setup=np.zeros(0, dtype=COMMAND)))
+    tape_file.write(path, tape._replace(setup=np.zeros(0, dtype=COMMAND)))
     with pytest.raises(TapeError, match="expected a setup that lists an instrument, found none"):
-        files.read(path)
+        tape_file.read(path)
 
 
 def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     with pytest.raises(TapeError, match=r"none\.tape: expected a readable file"):
-        files.read(tmp_path / "none.tape")
+        tape_file.read(tmp_path / "none.tape")
     with pytest.raises(TapeError, match="expected a file that can be written"):
-        files.write(tmp_path / "no" / "t.tape", generate(5, seed=1))
+        tape_file.write(tmp_path / "no" / "t.tape", generate(5, seed=1))
 
 
 @pytest.mark.parametrize(

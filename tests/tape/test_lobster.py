@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from smrx.tape import lobster
-from smrx.tape.errors import TapeError
+from smrx.tape.tape_error import TapeError
 from tests.tape import synthetic
 
 GOOD = "34200.017459617,5,0,1,2238200,-1\n34200.18960767,1,11885113,21,2238100,1\n"

@@ -5,13 +5,13 @@ import time
 import numpy as np
 import pytest
 
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus
-from smrx.engine.records import EVENT, pack_symbol
-from smrx.tape import convert, proof, replay
-from smrx.tape.files import Tape
+from smrx.tape import convert, replay, replay_proof
 from smrx.tape.generate import generate
-from smrx.tape.proof import Proof, Reference
 from smrx.tape.replay import Played
+from smrx.tape.replay_proof import Proof, Reference
+from smrx.tape.tape_file import Tape
+from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus
+from smrx.wire.records import EVENT, pack_symbol
 from tests.tape import recordings
 from tests.tape.cluster import Records, StandIn
 
@@ -23,20 +23,20 @@ def tape() -> Tape:
 
 @pytest.fixture(scope="module")
 def expected(tape: Tape) -> Reference:
-    return proof.reference(tape)
+    return replay_proof.reference(tape)
 
 
 def prove(cluster: StandIn, expected: Reference, played: Played) -> Proof:
-    return proof.compare(expected, played.outcomes, proof.collect(cluster, played.outcomes, 0.1))
+    return replay_proof.compare(expected, played.outcomes, replay_proof.collect(cluster, played.outcomes, 0.1))
 
 
 def test_a_generated_tape_does_what_its_generator_says(tape: Tape, expected: Reference) -> None:
-    verdict = proof.alone(tape)
+    verdict = replay_proof.alone(tape)
     assert verdict.proved
     assert (verdict.refused, verdict.trades, verdict.trades_expected) == (0, tape.trades, tape.trades)
     assert tape.trades > 100
     assert expected.engine.check_invariants() == []
-    assert not proof.alone(tape._replace(trades=tape.trades + 1)).proved
+    assert not replay_proof.alone(tape._replace(trades=tape.trades + 1)).proved
 
 
 def test_a_tape_is_replayed_counted_and_proved(tape: Tape, expected: Reference) -> None:
@@ -141,7 +141,7 @@ def test_a_shorter_tape_is_its_beginning(tape: Tape) -> None:
     summary = replay.play(StandIn(), tape.first(100)).summary
     assert summary.commands == 100
     assert tape.first(None) is tape
-    assert proof.alone(tape.first(100)).trades_expected is None
+    assert replay_proof.alone(tape.first(100)).trades_expected is None
 
 
 def test_refusals_are_counted_and_the_first_is_named(tape: Tape) -> None:
@@ -178,7 +178,7 @@ def test_a_missing_event_is_noticed(tape: Tape, expected: Reference) -> None:
 def test_an_outcome_that_differs_is_named(tape: Tape, expected: Reference) -> None:
     played = replay.play(StandIn(), tape)
     played.outcomes["cum_lots"][123] += 1
-    found = proof.compare(expected, played.outcomes, None)
+    found = replay_proof.compare(expected, played.outcomes, None)
     assert not found.proved
     assert found.differences[0].startswith("command 123: cum_lots expected ")
 
@@ -199,8 +199,8 @@ def test_a_lost_answer_is_left_to_the_events(tape: Tape, expected: Reference) ->
 
 def test_a_feed_that_stops_early_is_said(tape: Tape) -> None:
     played = replay.play(StandIn(), tape)
-    with pytest.raises(proof.FeedSilent, match=r"found none after 0 for 0\.01 s"):
-        proof.collect(_Silent(), played.outcomes, 0.01)
+    with pytest.raises(replay_proof.FeedSilent, match=r"found none after 0 for 0\.01 s"):
+        replay_proof.collect(_Silent(), played.outcomes, 0.01)
 
 
 class _Silent:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smrx.engine.codes import EventKind, Reason
-from smrx.tape import convert, lobster, verify
+from smrx.tape import convert, history_check, lobster
 from smrx.tape.convert import Maker
+from smrx.tape.engine_session import EngineLike
+from smrx.tape.history_check import Verdict
 from smrx.tape.lobster import Kind, Recording
-from smrx.tape.session import EngineLike
-from smrx.tape.verify import Verdict
+from smrx.wire.codes import EventKind, Reason
 from tests.oracle.book import Book
 from tests.oracle.machine import Oracle
 from tests.oracle.messages import Outcome
@@ -23,7 +23,7 @@ AMZN = "AMZN_2012-06-21_34200000_57600000_message_5"
 
 
 def prove(recording: Recording, engine: EngineLike | None = None) -> Verdict:
-    return verify.verify(convert.convert(recording), engine)
+    return history_check.verify(convert.convert(recording), engine)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_engine_does_what_history_did(name: str) -> None:
     if verdict.recording == AMZN:
         assert (verdict.maker_matched, verdict.anonymous, verdict.undecidable) == (7_272, 1_667, 26)
         rows = tuple(int(text.split(":")[0].removeprefix("row ")) for text in verdict.exceptions)
-        assert rows == verify.NAMED_EXCEPTIONS[AMZN]
+        assert rows == history_check.NAMED_EXCEPTIONS[AMZN]
         assert (verdict.rows_equal, verdict.counts.executions) == (155_934, 8_974)
 
 
@@ -66,7 +66,7 @@ def test_without_an_orderbook_the_known_executions_are_reproduced(recording: Rec
 
 def test_progress_ends_at_the_last_message(recording: Recording) -> None:
     seen: list[int] = []
-    verify.verify(convert.convert(recording), progress=seen.append)
+    history_check.verify(convert.convert(recording), progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == len(recording.messages)
 
@@ -116,9 +116,9 @@ def test_an_exception_nobody_looked_into_fails_a_known_recording(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tuple(found.row for found in convert.convert(recording).exceptions)
-    monkeypatch.setitem(verify.NAMED_EXCEPTIONS, recording.name, rows)
+    monkeypatch.setitem(history_check.NAMED_EXCEPTIONS, recording.name, rows)
     assert prove(recording).proved
-    monkeypatch.setitem(verify.NAMED_EXCEPTIONS, recording.name, rows[1:])
+    monkeypatch.setitem(history_check.NAMED_EXCEPTIONS, recording.name, rows[1:])
     verdict = prove(recording)
     assert verdict.failures == [
         f"row {rows[0]} (line {rows[0] + 1}): an execution that breaks time priority "

@@ -36,8 +36,16 @@ from typing import Any
 
 import numpy as np
 
-from smrx.engine.codes import CommandKind, OrderFlags, OrderType, SessionFlags, Side, Stp, TimeInForce
-from smrx.engine.records import COMMAND
+from smrx.wire.codes import (
+    CommandKind,
+    OrderFlags,
+    OrderType,
+    SessionFlags,
+    Side,
+    Stp,
+    TimeInForce,
+)
+from smrx.wire.records import COMMAND
 from tests import commands as make
 from tests.transcripts import text
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, EventKind, Reason, TimeInForce
+from smrx.wire.codes import CommandKind, EventKind, Reason, TimeInForce
 from tests.oracle import Oracle
 from tests.transcripts.language import Script, transcript
 from tests.transcripts.text import STP_WORDS

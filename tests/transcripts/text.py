@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import (
+from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
     EventKind,
@@ -22,7 +22,7 @@ from smrx.engine.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.engine.records import unpack_symbol
+from smrx.wire.records import unpack_symbol
 
 STP_WORDS = {"none": Stp.NONE, "newest": Stp.CANCEL_NEWEST, "oldest": Stp.CANCEL_OLDEST, "both": Stp.CANCEL_BOTH}
 STP_WORDS["decrement"] = Stp.DECREMENT

@@ -6,8 +6,8 @@ Orders do nothing but get a sequence. `ledger` is the truth: every command that 
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind, EventKind, OutcomeStatus, Reason
-from smrx.engine.records import OUTCOME
+from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.records import OUTCOME
 
 KINDS = {int(kind) for kind in CommandKind}
 

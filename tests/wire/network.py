@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import CommandKind
-from smrx.engine.records import COMMAND
+from smrx.client.session import ClientSession
+from smrx.client.session_states import Reset, State
 from smrx.wire import frames
+from smrx.wire.codes import CommandKind
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
-from smrx.wire.session import ClientSession
-from smrx.wire.states import Reset, State
+from smrx.wire.records import COMMAND
 from tests.wire.exchange import FakeExchange
 
 NODES = (1, 2, 3)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.engine.records import COMMAND, COMMAND_SIZE, EVENT, OUTCOME
 from smrx.wire import admin, batches, frames
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
+from smrx.wire.records import COMMAND, COMMAND_SIZE, EVENT, OUTCOME
 
 HINT = LeaderHint(2, "tcp://127.0.0.1:1", 1, 5, "tcp://127.0.0.1:2")
 

@@ -8,13 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.engine.codes import CommandKind, OutcomeStatus, Reason, SessionFlags
-from smrx.engine.records import COMMAND, OUTCOME
+from smrx.client.request_window import Window
+from smrx.client.session import ClientSession
+from smrx.client.session_states import (
+    TRANSITIONS,
+    Event,
+    LocalError,
+    Reset,
+    Send,
+    State,
+)
 from smrx.wire import frames
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, SessionFlags
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
-from smrx.wire.session import ClientSession
-from smrx.wire.states import TRANSITIONS, Event, LocalError, Reset, Send, State
-from smrx.wire.window import Window
+from smrx.wire.records import COMMAND, OUTCOME
 from tests.wire import network
 from tests.wire.network import ACCOUNT, SESSION, Network, orders, run
 

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from smrx.bench.peers.calls import FILL, Absent, Calls
-from smrx.bench.peers.process import Run
+from smrx.bench.peers.peer_process import Run
 
 _DRIVER: Final = Path(__file__).with_name("liquibook_driver.cpp")
 #: Where book/order_book.h lies below what the user names: a checkout, its src, or the headers of the Python package.

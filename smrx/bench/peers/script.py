@@ -12,7 +12,7 @@ import numpy as np
 from smrx.bench import tapes
 from smrx.bench.peers.calls import CALL, Calls
 from smrx.engine import Engine
-from smrx.engine.codes import CommandKind, OutcomeStatus, Side
+from smrx.wire.codes import CommandKind, OutcomeStatus, Side
 
 
 class Script(NamedTuple):

@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from smrx.engine.jit import kernel
-from smrx.settlement.books.faults import Fault
+from smrx.engine.kernels.jit import kernel
+from smrx.settlement.books.book_tables import find, place
 from smrx.settlement.books.money import MAX_AMOUNT, MILLION, fee_of, np_int, say
-from smrx.settlement.books.tables import find, place
+from smrx.settlement.books.posting_faults import Fault
 
 # Plain integers, as kernels take them.
 UNKNOWN_INSTRUMENT: Final = int(Fault.UNKNOWN_INSTRUMENT)

@@ -6,10 +6,10 @@ holds less than nothing.
 
 from typing import Any, Final
 
-from smrx.engine.codes import EventKind, Side
-from smrx.engine.jit import kernel
-from smrx.settlement.books.faults import Fault
-from smrx.settlement.books.tables import find, place
+from smrx.engine.kernels.jit import kernel
+from smrx.settlement.books.book_tables import find, place
+from smrx.settlement.books.posting_faults import Fault
+from smrx.wire.codes import EventKind, Side
 
 _WITHDRAWN: Final = int(EventKind.WITHDRAWN)
 _BUY: Final = int(Side.BUY)

@@ -7,13 +7,13 @@ and the files beside this one. A fault leaves the books in the middle of an even
 
 from typing import Any, Final
 
-from smrx.engine.codes import EventKind
-from smrx.engine.jit import kernel
+from smrx.engine.kernels.jit import kernel
 from smrx.settlement.books.definitions import add_asset, add_instrument, open_account, set_rules
-from smrx.settlement.books.faults import Fault
 from smrx.settlement.books.money import say, transfer
-from smrx.settlement.books.orders import end, new, replace, trigger
+from smrx.settlement.books.open_orders import end, new, replace, trigger
+from smrx.settlement.books.posting_faults import Fault
 from smrx.settlement.books.trades import fill, trade
+from smrx.wire.codes import EventKind
 
 _NEW: Final = int(EventKind.NEW)
 _PARTIALLY_FILLED: Final = int(EventKind.PARTIALLY_FILLED)

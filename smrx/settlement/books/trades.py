@@ -6,12 +6,12 @@ must be what the instrument's rules say.
 
 from typing import Any, Final
 
-from smrx.engine.codes import EventKind, OrderType, Side
-from smrx.engine.jit import kernel
-from smrx.settlement.books.faults import Fault
+from smrx.engine.kernels.jit import kernel
+from smrx.settlement.books.book_tables import find
 from smrx.settlement.books.money import fee_of, hold, move, np_int, say
-from smrx.settlement.books.orders import close, known_order
-from smrx.settlement.books.tables import find
+from smrx.settlement.books.open_orders import close, known_order
+from smrx.settlement.books.posting_faults import Fault
+from smrx.wire.codes import EventKind, OrderType, Side
 
 _FILLED: Final = int(EventKind.FILLED)
 _BUY: Final = int(Side.BUY)

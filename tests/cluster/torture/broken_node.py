@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from cluster.torture.tap import give_a_voice
 from smrx import cli
 from smrx.consensus import core
-from smrx.engine.codes import EventKind
 from smrx.node import reactor
-from smrx.node.machine import ExchangeMachine
+from smrx.node.replicated_state import ExchangeMachine
+from smrx.wire.codes import EventKind
 from tests.sim import broken
 
 

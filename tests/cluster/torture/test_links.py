@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.torture.links import Fate, Links, Mode
+from cluster.torture.proxies import Fate, Links, Mode
 
 #: For what must come; what must not come is waited for by sending something else over another link.
 PATIENCE_S = 10.0

@@ -13,12 +13,12 @@ from cluster.torture.streams import Stream, packed
 from cluster.torture.tap import Said
 from cluster.torture.trader import Told
 from cluster.torture.verdict import judge
-from smrx.engine.codes import CommandKind
-from smrx.engine.records import COMMAND, OUTCOME
-from smrx.node.machine import ExchangeMachine
+from smrx.node.replicated_state import ExchangeMachine
 from smrx.sim import workload
 from smrx.sim.checker import Violation
 from smrx.wire import batches
+from smrx.wire.codes import CommandKind
+from smrx.wire.records import COMMAND, OUTCOME
 
 VENUE, ALICE, BOB = 11, 22, 33
 ORDERS = 12

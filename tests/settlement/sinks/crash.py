@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from smrx.settlement.sinks.lmdb_sink import LmdbSink
+from smrx.sinks.lmdb_sink import LmdbSink
 
 #: The exit code of a process that failed instead of dying.
 FAILED = 99

@@ -15,12 +15,12 @@ import psycopg
 
 from smrx.config import SinkConfig
 from smrx.settlement.readers import open_reader
-from smrx.settlement.sinks.csv_layout import CsvCheckpoint, header, layout
-from smrx.settlement.sinks.lmdb_layout import TABLES, key
-from smrx.settlement.sinks.parquet_layout import MANIFEST, Manifest, Part
-from smrx.settlement.sinks.postgresql_schema import DEFAULT_SCHEMA, use
-from smrx.settlement.sinks.rows import Catalogue, Rows
-from smrx.settlement.sinks.tabular import TRADE_COLUMNS, trade_lines
+from smrx.sinks.csv_layout import CsvCheckpoint, header, layout
+from smrx.sinks.csv_rows import TRADE_COLUMNS, trade_lines
+from smrx.sinks.lmdb_layout import TABLES, key
+from smrx.sinks.parquet_layout import MANIFEST, Manifest, Part
+from smrx.sinks.postgresql_schema import DEFAULT_SCHEMA, use
+from smrx.sinks.rows import Catalogue, Rows
 
 
 def forge(sink: SinkConfig, change: Callable[[Rows], Rows]) -> None:

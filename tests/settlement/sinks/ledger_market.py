@@ -15,8 +15,8 @@ day  what                                      account 1                   accou
 
 import numpy as np
 
-from smrx.engine.codes import EventKind, Side
-from smrx.engine.records import EVENT, pack_symbol
+from smrx.wire.codes import EventKind, Side
+from smrx.wire.records import EVENT, pack_symbol
 from tests.settlement.sinks.stream import Events
 
 #: 2026-01-01T00:00:00Z and the days after it.

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from smrx.settlement.readers import Reader
-from smrx.settlement.sinks import Sink
-from smrx.settlement.sinks.csv_reader import CsvReader
-from smrx.settlement.sinks.csv_sink import CsvSink
-from smrx.settlement.sinks.csv_stream import Rotation
-from smrx.settlement.sinks.lmdb_reader import LmdbReader
-from smrx.settlement.sinks.lmdb_sink import LmdbSink
-from smrx.settlement.sinks.parquet_reader import ParquetReader
-from smrx.settlement.sinks.parquet_sink import ParquetSink
-from smrx.settlement.sinks.postgresql_reader import PostgresqlReader
-from smrx.settlement.sinks.postgresql_sink import PostgresqlSink
+from smrx.sinks import Sink
+from smrx.sinks.csv_reader import CsvReader
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.csv_stream import Rotation
+from smrx.sinks.lmdb_reader import LmdbReader
+from smrx.sinks.lmdb_sink import LmdbSink
+from smrx.sinks.parquet_reader import ParquetReader
+from smrx.sinks.parquet_sink import ParquetSink
+from smrx.sinks.postgresql_reader import PostgresqlReader
+from smrx.sinks.postgresql_sink import PostgresqlSink
 from tests.settlement.sinks.stream import CLUSTER, Content, Events, checkpoint, shown
 
 KINDS = ("csv", "csv rotated", "lmdb", "parquet", "postgresql")

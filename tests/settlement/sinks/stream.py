@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.codes import EventKind, Side
-from smrx.engine.records import EVENT, pack_symbol, unpack_symbol
-from smrx.settlement.sinks import Checkpoint
+from smrx.sinks import Checkpoint
+from smrx.wire.codes import EventKind, Side
+from smrx.wire.records import EVENT, pack_symbol, unpack_symbol
 
 CLUSTER = "test"
 HOUR_NS = 3_600_000_000_000

@@ -6,11 +6,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.sinks import Checkpoint, Sink
-from smrx.settlement.sinks.base import Origin
-from smrx.settlement.sinks.retrying import RetryingSink
-from smrx.settlement.sinks.rows import MOVEMENT_ROW, OPENING, TRADE_ROW, Catalogue, Tables, extract
+from smrx.sinks import Checkpoint, Sink
+from smrx.sinks.contract import Origin
+from smrx.sinks.retrying import RetryingSink
+from smrx.sinks.rows import (
+    MOVEMENT_ROW,
+    OPENING,
+    TRADE_ROW,
+    Catalogue,
+    Tables,
+    extract,
+)
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.settlement.sinks.places import Place
 from tests.settlement.sinks.stream import CLUSTER, checkpoint, expected, stream
 

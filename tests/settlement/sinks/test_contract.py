@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smrx.config import Config, Settlement, SinkConfig
-from smrx.engine.codes import EventKind
-from smrx.settlement.errors import SinkError, SinkMismatch
 from smrx.settlement.readers import open_reader
-from smrx.settlement.sinks import Checkpoint, make_sink, make_sinks
-from smrx.settlement.sinks.lmdb_layout import STATE
+from smrx.sinks import Checkpoint, make_sink, make_sinks
+from smrx.sinks.lmdb_layout import STATE
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
+from smrx.wire.codes import EventKind
 from tests.settlement.sinks.conftest import make_place
 from tests.settlement.sinks.places import KINDS, Place, Step, run
 from tests.settlement.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
@@ -220,7 +220,7 @@ def test_a_missing_package_is_named_with_its_extra(
     kind: Literal["postgresql", "parquet"], package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(sys.modules):
-        if name.split(".")[0] == package or name.startswith(f"smrx.settlement.sinks.{kind}"):
+        if name.split(".")[0] == package or name.startswith(f"smrx.sinks.{kind}"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     sink = SinkConfig(kind=kind, path="files", dsn="dbname=books")

@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from smrx.settlement.sinks import base, files
-from smrx.settlement.sinks.csv_sink import CsvSink
-from smrx.settlement.sinks.csv_stream import CsvStream
-from smrx.settlement.sinks.lmdb_sink import LmdbSink
+from smrx.sinks import contract, durable_files
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.csv_stream import CsvStream
+from smrx.sinks.lmdb_sink import LmdbSink
 from tests.settlement.sinks.conftest import make_place
 from tests.settlement.sinks.crash import FAILED, die_in_it
 from tests.settlement.sinks.places import KINDS, Place, run
@@ -53,9 +53,9 @@ def reader_can_open(place: Place) -> bool:
     """Whether the process lived to begin its place."""
     try:
         place.reader().close()
-    except base.SinkMismatch:
+    except contract.SinkMismatch:
         raise
-    except files.SinkError:
+    except durable_files.SinkError:
         return False
     return True
 
@@ -100,8 +100,8 @@ def _no_sync_of_rows(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_sync_of_names(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("smrx.settlement.sinks.files.sync_directory", lambda path: None)
-    patch.setattr("smrx.settlement.sinks.csv_sink.sync_directory", lambda path: None)
+    patch.setattr("smrx.sinks.durable_files.sync_directory", lambda path: None)
+    patch.setattr("smrx.sinks.csv_sink.sync_directory", lambda path: None)
 
 
 def _rest_is_kept(patch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def _checkpoint_first(patch: pytest.MonkeyPatch) -> None:
     def early(self: CsvStream) -> None:
         """The rows are written by sync(), after the checkpoint."""
 
-    def late(self: CsvSink, checkpoint: base.Checkpoint) -> None:
+    def late(self: CsvSink, checkpoint: contract.Checkpoint) -> None:
         real(self, checkpoint)
         for written in self._streams:
             sync(written)
@@ -134,7 +134,7 @@ def _two_transactions(patch: pytest.MonkeyPatch) -> None:
     """LMDB: rows first, the checkpoint in a transaction of its own."""
     real = LmdbSink._commit
 
-    def commit(self: LmdbSink, checkpoint: base.Checkpoint) -> bool:
+    def commit(self: LmdbSink, checkpoint: contract.Checkpoint) -> bool:
         rows, put = self._waiting, LmdbSink._put
 
         def rows_only(sink: LmdbSink, transaction: Any, name: bytes, *more: Any, **options: Any) -> None:
@@ -163,12 +163,12 @@ def _manifest_in_place(patch: pytest.MonkeyPatch) -> None:
 
     def replace(path: Path, data: bytes) -> None:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        files.write_all(file, data)
+        durable_files.write_all(file, data)
         os.fsync(file)
         os.close(file)
-        files.sync_directory(path.parent)
+        durable_files.sync_directory(path.parent)
 
-    patch.setattr("smrx.settlement.sinks.parquet_sink.replace", replace)
+    patch.setattr("smrx.sinks.parquet_sink.replace", replace)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_sink_that_forgets_a_rule_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fault(monkeypatch)
-    with pytest.raises((AssertionError, base.SinkMismatch)):
+    with pytest.raises((AssertionError, contract.SinkMismatch)):
         crash_everywhere(request, kind, tmp_path, power_loss=kind == "csv")
 
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.engine.codes import EventKind
-from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.sinks.csv_layout import layout
-from smrx.settlement.sinks.csv_reader import CsvReader
-from smrx.settlement.sinks.csv_sink import CsvSink
-from smrx.settlement.sinks.csv_stream import Rotation
-from smrx.settlement.sinks.text import Words, csv_lines
+from smrx.sinks.csv_layout import layout
+from smrx.sinks.csv_reader import CsvReader
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.csv_stream import Rotation
+from smrx.sinks.csv_text import Words, csv_lines
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
+from smrx.wire.codes import EventKind
 from tests.settlement.sinks.ledger_market import DAY_1_NS, hand_market
 from tests.settlement.sinks.places import Place, run
 from tests.settlement.sinks.stream import checkpoint, stream

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smrx.engine.codes import EventKind
-from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.sinks.lmdb_reader import LmdbReader
-from smrx.settlement.sinks.lmdb_sink import LmdbSink
+from smrx.sinks.lmdb_reader import LmdbReader
+from smrx.sinks.lmdb_sink import LmdbSink
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
+from smrx.wire.codes import EventKind
 from tests.settlement.sinks.places import run
 from tests.settlement.sinks.stream import checkpoint, expected, stream
 

@@ -15,13 +15,13 @@ from smrx.cli import run
 from smrx.cli.exits import Exit
 from smrx.config import Config, Settlement, SinkConfig, dump
 from smrx.consensus.recovery import hold_directory
-from smrx.engine.codes import EventKind
-from smrx.node.history import open_history
-from smrx.node.opening import image
-from smrx.settlement.settling import Settling
-from smrx.settlement.sinks import make_sinks
-from smrx.settlement.sinks.base import Origin
-from smrx.settlement.sinks.rows import Rows
+from smrx.node.log_reader import open_history
+from smrx.node.state_images import image
+from smrx.settlement.follower.settler import Settling
+from smrx.sinks import make_sinks
+from smrx.sinks.contract import Origin
+from smrx.sinks.rows import Rows
+from smrx.wire.codes import EventKind
 from tests.node.test_history import Past, write_past
 from tests.settlement.sinks.forging import forge
 

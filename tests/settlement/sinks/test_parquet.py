@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.sinks.parquet_reader import ParquetReader
-from smrx.settlement.sinks.parquet_sink import ParquetSink
+from smrx.sinks.parquet_reader import ParquetReader
+from smrx.sinks.parquet_sink import ParquetSink
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.settlement.sinks.places import run
 from tests.settlement.sinks.stream import expected, stream
 

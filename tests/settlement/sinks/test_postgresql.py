@@ -6,10 +6,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.sinks.postgresql_reader import PostgresqlReader
-from smrx.settlement.sinks.postgresql_schema import migrations
-from smrx.settlement.sinks.postgresql_sink import PostgresqlSink
+from smrx.sinks.postgresql_reader import PostgresqlReader
+from smrx.sinks.postgresql_schema import migrations
+from smrx.sinks.postgresql_sink import PostgresqlSink
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.settlement.sinks.places import Place, run
 from tests.settlement.sinks.postgres import Postgres
 from tests.settlement.sinks.stream import checkpoint, expected, stream

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from smrx.cli import run as smrx
 from smrx.cli.exits import Exit
-from smrx.engine.codes import EventKind
-from smrx.engine.records import pack_symbol
-from smrx.settlement.errors import SinkMismatch
 from smrx.settlement.report import Query, make_report
 from smrx.settlement.report_text import Text, as_json, time_text
-from smrx.settlement.sinks import Checkpoint
-from smrx.settlement.sinks.csv_reader import CsvReader
-from smrx.settlement.sinks.csv_sink import CsvSink
 from smrx.settlement.sums import sums
+from smrx.sinks import Checkpoint
+from smrx.sinks.csv_reader import CsvReader
+from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.sink_errors import SinkMismatch
+from smrx.wire.codes import EventKind
+from smrx.wire.records import pack_symbol
 from tests.settlement.market import market_events, oracle
 from tests.settlement.sinks.conftest import make_place
 from tests.settlement.sinks.ledger_market import DAY_1_NS, DAY_NS, hand_market

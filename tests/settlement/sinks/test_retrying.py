@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smrx.settlement.errors import SinkError, SinkMismatch
-from smrx.settlement.sinks import Checkpoint, Sink
-from smrx.settlement.sinks.retrying import Recovery, RetryingSink, Trouble
+from smrx.sinks import Checkpoint, Sink
+from smrx.sinks.retrying import Recovery, RetryingSink, Trouble
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.settlement.sinks.places import Place, run
 from tests.settlement.sinks.postgres import Postgres
 from tests.settlement.sinks.stream import CLUSTER, Events, checkpoint, expected, stream

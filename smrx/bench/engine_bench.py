@@ -1,0 +1,145 @@
+"""How many commands a second the engine applies on one core: no sockets, no consensus.
+
+Three tiers, never mixed. A: matching and trades only, to compare with books that have nothing else. B: everything on,
+as the engine always runs. C: everything on, and every batch journaled and synced to the disk before the next. The tape
+is written before the clock starts (see tapes.py). Called by the command line.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from smrx.bench import machine_conditions, tapes
+from smrx.engine import Engine, compiled_before
+
+TIERS: Final = {
+    "A": "matching and trades only",
+    "B": "state hash, ledger and events on",
+    "C": "everything on, journaled and synced",
+}
+#: Commands behind the measured ones that are applied one a call.
+SINGLES: Final = 2_000
+
+
+#: Makes a batch durable before it is applied.
+Keep = Callable[[tapes.Commands], None]
+_DISK_JOURNAL: Final = "smrx.consensus.disk_journal"
+
+
+def new_engine(tier: str) -> Engine:
+    """An empty engine of a tier. ValueError for a tier that is none."""
+    if tier not in TIERS:
+        raise ValueError(f"tier: expected one of {', '.join(TIERS)}, found {tier!r}")
+    return Engine(hash=False, ledger=False, reports=False) if tier == "A" else Engine()
+
+
+@contextmanager
+def keeping(tier: str) -> Iterator[Keep | None]:
+    """What keeps batches in a tier: the journal of a node, on disk, for tier C; nothing for others.
+
+    ValueError where this version has no such journal.
+    """
+    if tier != "C":
+        yield None
+        return
+    if find_spec(_DISK_JOURNAL) is None:
+        raise ValueError("tier C: expected a journal on disk to write to, found none in this version; use tier B")
+    # By name, as not every version has it.
+    disk, recovery = import_module(_DISK_JOURNAL), import_module("smrx.consensus.recovery")
+    with tempfile.TemporaryDirectory(prefix="smrx-bench-") as folder:
+        meta = recovery.MetaStore(folder, cluster="bench", node_id=1)
+        journal = disk.open_journal(Path(folder), meta, cluster="bench", node_id=1)
+
+        def keep(commands: tapes.Commands) -> None:
+            journal.add(commands.tobytes(), journal.last_index + 1, 1)
+            journal.sync()
+
+        try:
+            yield keep
+        finally:
+            journal.close()
+            meta.close()
+
+
+def apply_all(engine: Engine, commands: tapes.Commands, batch: int, keep: Keep | None = None) -> float:
+    """Apply commands, `batch` of them a call, each batch kept before if there is what keeps it; return the seconds."""
+    begin = time.perf_counter()
+    for at in range(0, len(commands), batch):
+        part = commands[at : at + batch]
+        if keep is not None:
+            keep(part)
+        engine.apply(part, 1)
+    return time.perf_counter() - begin
+
+
+def single_latency_us(engine: Engine, commands: tapes.Commands) -> float:
+    """The median time of a call with one command."""
+    times = []
+    for at in range(len(commands)):
+        begin = time.perf_counter_ns()
+        engine.apply(commands[at : at + 1], 1)
+        times.append(time.perf_counter_ns() - begin)
+    return statistics.median(times) / 1_000
+
+
+def run(
+    commands: int = 2_000_000,
+    tape: str = "mixed",
+    seed: int = 1,
+    batch: int = 1_000,
+    tier: str = "B",
+    files: Sequence[str] = (),
+    repeats: int = 1,
+) -> dict[str, Any]:
+    """Measure a tape in a tier, `repeats` times on a new engine each; the figures are those of the fastest run."""
+    if commands < 1 or batch < 1 or repeats < 1:
+        found = f"{commands}, {batch} and {repeats}"
+        raise ValueError(f"commands, batch and repeats: expected 1 or more, found {found}")
+    new_engine(tier)
+    with keeping(tier):
+        pass
+    was_compiled = compiled_before()
+    flow = tapes.flow(tape, commands + SINGLES, seed, files)
+    # A recorded tape may be shorter than what was asked for.
+    measured = flow.measured[: min(commands, len(flow.measured) - min(SINGLES, len(flow.measured) // 10))]
+    seconds = float("inf")
+    for _ in range(repeats):
+        engine = new_engine(tier)
+        engine.apply(flow.before, 1)
+        events, trades = engine.event_sequence, engine.trade_count
+        with keeping(tier) as keep:
+            seconds = min(seconds, apply_all(engine, measured, batch, keep))
+    events, trades = engine.event_sequence - events, engine.trade_count - trades
+    return {
+        "commands": len(measured),
+        "seconds": round(seconds, 6),
+        "commands_per_second": round(len(measured) / seconds),
+        "ns_per_command": round(seconds / len(measured) * 1e9, 1),
+        "state_hash": f"{engine.state_hash:016x}",
+        "tier": tier,
+        "tape": tape,
+        "batch": batch,
+        "events": events,
+        "trades": trades,
+        "conditions": machine_conditions.machine()
+        | {
+            "tier": TIERS[tier],
+            "tape": flow.description,
+            "seed": seed,
+            "repeats": repeats,
+            "cores": 1,
+            "hash": "off" if tier == "A" else "on",
+            "ledger": "off" if tier == "A" else "on",
+            "events": "trades" if tier == "A" else "on",
+            "events_per_command": round(events / len(measured), 3),
+            "open_orders": len(engine.inspect.orders()),
+            "compiled_before": was_compiled,
+            "batch_of_1_us": round(single_latency_us(engine, flow.measured[len(measured) :][:SINGLES]), 2),
+        },
+    }

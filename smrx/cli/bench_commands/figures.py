@@ -1,0 +1,97 @@
+"""What the commands of `smrx bench` share: options, progress on a terminal, figures printed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smrx import compiling
+from smrx.cli import output
+from smrx.cli.exits import Exit
+from smrx.cli.failures import Failure
+
+tape_option = click.option(
+    "--tape",
+    type=click.Choice(["mixed", "cancel-heavy", "deep-book", "sweep-heavy"]),
+    default="mixed",
+    show_default=True,
+    help="The order flow.",
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the tape.")
+batch_option = click.option(
+    "--batch", type=click.IntRange(1, 100_000), default=1_000, show_default=True, help="Commands a call."
+)
+repeats_option = click.option(
+    "--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs; the fastest one counts."
+)
+durability_option = click.option(
+    "--durability", type=click.Choice(["memory", "disk"]), default="memory", show_default=True, help="Durability mode."
+)
+dir_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where the files go meanwhile; the system's folder for temporary files if not given.",
+)
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """Turn what a benchmark refuses into one sentence for the person who asked for it."""
+    from smrx.tape.tape_error import TapeError
+
+    try:
+        yield
+    except (ValueError, TapeError) as error:
+        raise Failure(Exit.USAGE, str(error)) from None
+
+
+def write(path: str, text: str) -> None:
+    """Write a picture; one sentence if that cannot be."""
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"{path}: expected a file that can be written, found: {error.strerror}") from None
+
+
+def compile_engine() -> None:
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None] | None]:
+    """Show how far each phase is, on a terminal; yields None in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(phase: str, share: float) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=1.0)
+            bar.update(tasks[phase], completed=share)
+
+        yield show
+
+
+def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json(figures)
+        return
+    output.print_table(("FIGURE", "VALUE"), _flat(figures), empty="no figures")
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            whole = isinstance(value, int) or (isinstance(value, float) and value >= 1000)
+            yield f"{prefix}{name}", f"{value:,.0f}" if whole and not isinstance(value, bool) else str(value)

@@ -1,0 +1,207 @@
+"""`smrx instrument`: what can be traded. Parses, calls the client, prints."""
+
+import click
+
+from smrx.cli import connect, options, output
+from smrx.cli.exits import Exit
+from smrx.cli.failures import Failure
+
+
+@click.group()
+def instrument() -> None:
+    """Add, halt, rule and list what can be traded.
+
+    \b
+    Example:
+      smrx instrument add BTC-USD --base BTC --quote USD --tick 0.01 --lot 0.0001
+    """
+
+
+@instrument.command()
+@click.argument("symbol")
+@click.option("--base", required=True, help="The asset that is traded.")
+@click.option("--quote", required=True, help="The asset it is paid in.")
+@click.option("--tick", required=True, help="Smallest step of the price, in quote per base.")
+@click.option("--lot", required=True, help="Smallest step of the quantity, in base.")
+@click.option("--max-price", help="Highest price of an order; by default as high as the exchange can count.")
+@click.option("--max-quantity", help="Largest quantity of an order; by default as large as the exchange can count.")
+@options.config_option
+@options.json_option
+def add(
+    symbol: str,
+    base: str,
+    quote: str,
+    tick: str,
+    lot: str,
+    max_price: str | None,
+    max_quantity: str | None,
+    as_json: bool,
+) -> None:
+    """Add an instrument.
+
+    \b
+    Example:
+      smrx instrument add BTC-USD --base BTC --quote USD --tick 0.01 --lot 0.0001
+    """
+    with connect.client() as client:
+        answer = client.add_instrument(symbol, base, quote, tick, lot, max_price=max_price, max_quantity=max_quantity)
+    output.print_answer(answer, f"instrument {symbol} has id {answer.instrument}", as_json)
+
+
+def _set_status(symbol: str, status: str, as_json: bool) -> None:
+    with connect.client() as client:
+        answer = client.set_status(symbol, status)
+    cancelled = f", orders cancelled: {answer.cancelled}" if answer.cancelled else ""
+    output.print_answer(answer, f"instrument {symbol} is {answer.status}{cancelled}", as_json)
+
+
+@instrument.command()
+@click.argument("symbol")
+@options.config_option
+@options.json_option
+def halt(symbol: str, as_json: bool) -> None:
+    """Stop trading: orders may be cancelled, and none may be placed or replaced.
+
+    \b
+    Example:
+      smrx instrument halt BTC-USD
+    """
+    _set_status(symbol, "HALTED", as_json)
+
+
+@instrument.command("cancel-only")
+@click.argument("symbol")
+@options.config_option
+@options.json_option
+def cancel_only(symbol: str, as_json: bool) -> None:
+    """Let orders be cancelled only, as before an instrument is closed.
+
+    \b
+    Example:
+      smrx instrument cancel-only BTC-USD
+    """
+    _set_status(symbol, "CANCEL_ONLY", as_json)
+
+
+@instrument.command()
+@click.argument("symbol")
+@options.config_option
+@options.json_option
+def resume(symbol: str, as_json: bool) -> None:
+    """Let an instrument trade, whatever its status was.
+
+    \b
+    Example:
+      smrx instrument resume BTC-USD
+    """
+    _set_status(symbol, "TRADING", as_json)
+
+
+@instrument.command()
+@click.argument("symbol")
+@options.config_option
+@options.json_option
+def close(symbol: str, as_json: bool) -> None:
+    """Close an instrument and cancel every open order in it.
+
+    \b
+    Example:
+      smrx instrument close BTC-USD
+    """
+    _set_status(symbol, "CLOSED", as_json)
+
+
+@instrument.command()
+@click.argument("symbol")
+@click.option("--maker-fee", metavar="RATE", help="What an order pays that rested; a negative one is a rebate.")
+@click.option("--taker-fee", metavar="RATE", help="What an order pays that takes.")
+@click.option("--band", metavar="RATE", help="How far a limit price may be from the last trade.")
+@click.option("--min-price", metavar="PRICE", help="Lowest price of an order.")
+@click.option("--min-quantity", metavar="QUANTITY", help="Smallest quantity of an order.")
+@click.option("--min-notional", metavar="AMOUNT", help="Least worth of an order, in the quote asset.")
+@click.option("--max-notional", metavar="AMOUNT", help="Greatest worth of an order, in the quote asset.")
+@options.config_option
+@options.json_option
+def rules(
+    symbol: str,
+    maker_fee: str | None,
+    taker_fee: str | None,
+    band: str | None,
+    min_price: str | None,
+    min_quantity: str | None,
+    min_notional: str | None,
+    max_notional: str | None,
+    as_json: bool,
+) -> None:
+    """Set fees, price band and minimums; a rule that is not named stays as it is, 0 takes it away.
+
+    A RATE has its unit: 0.05% or 5bps. Fees change only while the instrument has no open orders.
+
+    \b
+    Example:
+      smrx instrument rules BTC-USD --maker-fee -0.01% --taker-fee 0.05% --band 10%
+      smrx instrument rules BTC-USD --min-notional 10 --max-notional 5000000
+    """
+    given = (maker_fee, taker_fee, band, min_price, min_quantity, min_notional, max_notional)
+    if all(value is None for value in given):
+        raise Failure(Exit.USAGE, "expected one or more rules, found none; smrx instrument list shows those that hold")
+    with connect.client() as client:
+        answer = client.set_rules(
+            symbol,
+            maker_fee=maker_fee,
+            taker_fee=taker_fee,
+            band=band,
+            min_price=min_price,
+            min_quantity=min_quantity,
+            min_notional=min_notional,
+            max_notional=max_notional,
+        )
+    told = (
+        f"instrument {symbol}: maker fee {answer.maker_fee}, taker fee {answer.taker_fee}, "
+        f"band {_rule(answer.band)}, price from {_rule(answer.min_price)}, quantity from {_rule(answer.min_quantity)}, "
+        f"notional from {_rule(answer.min_notional)} to {_rule(answer.max_notional)}"
+    )
+    output.print_answer(answer, told, as_json)
+
+
+def _rule(value: str | None) -> str:
+    return "any" if value is None else value
+
+
+@instrument.command("list")
+@options.config_option
+@options.json_option
+def list_(as_json: bool) -> None:
+    """List the instruments with their rules and last prices.
+
+    \b
+    Example:
+      smrx instrument list
+    """
+    from smrx.client.answers import instrument_rules
+    from smrx.client.decimals import to_text
+    from smrx.wire.codes import InstrumentStatus
+
+    with connect.client() as client:
+        found = client.instruments()
+    rows = [
+        {
+            "id": row.id,
+            "symbol": row.symbol,
+            "status": InstrumentStatus(row.status).name,
+            "last_price": row.price_text(row.last_price_ticks) if row.last_price_ticks else None,
+            "base": row.base.symbol,
+            "quote": row.quote.symbol,
+            "tick": to_text(row.tick),
+            "lot": to_text(row.lot),
+            "max_price": row.price_text(row.max_price_ticks),
+            "max_quantity": row.quantity_text(row.max_quantity_lots),
+            **instrument_rules(row),
+        }
+        for row in found
+    ]
+    if as_json:
+        output.print_json(rows)
+        return
+    columns = [name.replace("_", " ").upper() for name in rows[0]] if rows else []
+    output.print_table(columns, [output.cells(row) for row in rows], empty="no instruments")

@@ -1,0 +1,123 @@
+"""`smrx market`: the whole market at once. Parses, calls the client, prints."""
+
+from collections import Counter
+
+import click
+
+from smrx.cli import connect, options, output
+from smrx.cli.exits import Exit
+
+
+@click.group()
+def market() -> None:
+    """Set up a whole market from a file, show it, stop it.
+
+    \b
+    Example:
+      smrx market apply configs/markets/demo.toml
+    """
+
+
+@market.command()
+@click.argument("file")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@options.config_option
+@options.json_option
+def apply(file: str, dry_run: bool, as_json: bool) -> None:
+    """Bring assets, instruments, rules, accounts, limits and deposits in line with a TOML file.
+
+    Applied again it changes nothing. What differs and cannot be changed is named, and ends the command with code 4.
+
+    \b
+    Example:
+      smrx market apply configs/markets/demo.toml --dry-run
+      smrx market apply configs/markets/demo.toml
+    """
+    from smrx.client import market_file
+
+    wanted = market_file.load(file)
+    with connect.client() as client:
+        found = client.apply_market(wanted, dry_run=dry_run)
+    counts = Counter(setting.state for setting in found)
+    if as_json:
+        output.print_json({"dry_run": dry_run, "counts": counts, "settings": found})
+    else:
+        rows = [(setting.state, setting.what, setting.detail) for setting in found]
+        output.print_table(("STATE", "WHAT", "DETAIL"), rows, empty="the file asks for nothing")
+        click.echo(", ".join(f"{count} {state}" for state, count in counts.items()))
+    if counts["differs"]:
+        output.exit_with(Exit.REFUSED)
+
+
+@market.command()
+@options.config_option
+@options.json_option
+def show(as_json: bool) -> None:
+    """Show the kill switch and how much there is of everything.
+
+    \b
+    Example:
+      smrx market show
+    """
+    from smrx.wire.codes import InstrumentStatus
+
+    with connect.client() as client:
+        status = client.status()
+        instruments = client.instruments()
+        assets = client.assets()
+    listed = [
+        {
+            "symbol": row.symbol,
+            "status": InstrumentStatus(row.status).name,
+            "last_price": row.price_text(row.last_price_ticks) if row.last_price_ticks else None,
+        }
+        for row in instruments
+    ]
+    shown = {
+        "killed": status.killed,
+        "assets": len(assets),
+        "accounts": status.accounts,
+        "open_orders": status.orders_open,
+        "trades": status.trades,
+        "instruments": listed,
+    }
+    if as_json:
+        output.print_json(shown)
+        return
+    trading = "the kill switch is ON: cancels only" if status.killed else "open: the kill switch is off"
+    click.echo(f"market is {trading}")
+    click.echo(
+        f"{len(assets)} assets, {status.accounts} accounts, {status.orders_open} open orders, {status.trades} trades"
+    )
+    rows = [output.cells(row) for row in listed]
+    output.print_table(("SYMBOL", "STATUS", "LAST PRICE"), rows, empty="no instruments")
+
+
+@market.command()
+@options.config_option
+@options.json_option
+def kill(as_json: bool) -> None:
+    """Refuse every new and replaced order of everybody; cancels pass.
+
+    \b
+    Example:
+      smrx market kill
+    """
+    with connect.client() as client:
+        answer = client.kill()
+    output.print_answer(answer, "the kill switch is on", as_json)
+
+
+@market.command()
+@options.config_option
+@options.json_option
+def revive(as_json: bool) -> None:
+    """Turn the kill switch off.
+
+    \b
+    Example:
+      smrx market revive
+    """
+    with connect.client() as client:
+        answer = client.revive()
+    output.print_answer(answer, "the kill switch is off", as_json)

@@ -1,0 +1,294 @@
+"""`smrx snapshot`: the state on disk. Parses, calls smrx/consensus and smrx/node, prints."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smrx import compiling
+from smrx.cli import options, output
+from smrx.cli.exits import Exit
+from smrx.cli.failures import Failure
+from smrx.client.asker import Ask, asker
+from smrx.config import Config, dump
+from smrx.consensus.snapshot_files import FOLDER, SnapshotError, SnapshotFiles, Stored, describe
+from smrx.wire.admin import AdminError, NodeStatus, Snapshot, SnapshotReply, Status
+
+_COLUMNS = ("NODE", "SEQUENCE", "LOG INDEX", "TERM", "BYTES", "STATE HASH", "TAKEN AT", "PATH")
+_POLL_SECONDS = 0.05
+_CONFIG_COPY = "cluster.toml"
+
+
+@click.group()
+def snapshot() -> None:
+    """Take, list, verify, back up and restore snapshots.
+
+    \b
+    Example:
+      smrx snapshot take
+    """
+
+
+_node_option = click.option("--node", "node_id", type=int, metavar="N", help="Which node; the leader if not given.")
+_timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait until it is whole.",
+)
+
+
+@snapshot.command()
+@_node_option
+@_timeout_option
+@options.config_option
+@options.json_option
+def take(node_id: int | None, timeout: float, as_json: bool) -> None:
+    """Let a running node write a snapshot of its state, and wait until it is whole.
+
+    The node goes on meanwhile: a forked process writes it.
+
+    \b
+    Example:
+      smrx snapshot take --node 2
+    """
+    status = _taken(options.config(), node_id, timeout)
+    if as_json:
+        output.print_json(
+            {
+                "node_id": status.node_id,
+                "sequence": status.snapshot_sequence,
+                "log_index": status.snapshot_index,
+                "pause_ms": status.snapshot_pause_ms,
+                "seconds": status.snapshot_s,
+            }
+        )
+        return
+    click.echo(
+        f"node {status.node_id}: snapshot-{status.snapshot_sequence} holds commands 1 to {status.snapshot_sequence}; "
+        f"the node stood still for {status.snapshot_pause_ms:.2f} ms, writing took {status.snapshot_s:.2f} s"
+    )
+
+
+@snapshot.command("list")
+@click.option("--node", "node_id", type=int, metavar="N", help="Which node; all of this machine if not given.")
+@options.config_option
+@options.json_option
+def list_snapshots(node_id: int | None, as_json: bool) -> None:
+    """List the snapshots in the data directories of this machine, without reading all of them.
+
+    \b
+    Example:
+      smrx snapshot list
+      smrx snapshot list --node 1 --json
+    """
+    config = options.config()
+    rows, faults = [], []
+    for node in [config.node(node_id)] if node_id is not None else config.nodes:
+        found, broken = _files(config, node.id).readable()
+        rows += [(node.id, stored) for stored in found]
+        faults += broken
+    if as_json:
+        output.print_json(
+            {
+                "snapshots": [_as_json(node, stored) for node, stored in rows],
+                "damaged": [str(fault) for fault in faults],
+            }
+        )
+    else:
+        output.print_table(_COLUMNS, [_row(node, stored) for node, stored in rows], empty="no snapshots")
+        for fault in faults:
+            click.echo(str(fault))
+    if faults:
+        output.exit_with(Exit.DIVERGED)
+
+
+@snapshot.command("verify")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--node", "node_id", type=int, metavar="N", help="All snapshots of this node.")
+@options.config_option
+@options.json_option
+def verify_snapshots(paths: tuple[Path, ...], node_id: int | None, as_json: bool) -> None:
+    """Check snapshots byte for byte, load each, and compare its state hash with its name tag.
+
+    PATHS are folders of snapshots or of backups; without any, all in the data directories of this machine are checked.
+    Exits with 6 if one is damaged.
+
+    \b
+    Example:
+      smrx snapshot verify
+      smrx snapshot verify backup/snapshot-1200
+    """
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    config = options.config()
+    nodes = [config.node(node_id)] if node_id is not None else list(config.nodes)
+    chosen = list(paths) or [path for node in nodes for path in _files(config, node.id).paths()]
+    findings: list[dict[str, Any]] = []
+    for path in chosen:
+        try:
+            stored = _loaded(_inside(path))
+        except SnapshotError as error:
+            findings.append({"path": str(path), "whole": False, "fault": str(error)})
+            continue
+        findings.append({"path": str(stored.path), "whole": True, "sequence": stored.metadata.sequence})
+    if as_json:
+        output.print_json(findings)
+    else:
+        for found in findings:
+            click.echo(f"{found['path']}: whole" if found["whole"] else found["fault"])
+        if not findings:
+            click.echo("no snapshots")
+    if not all(found["whole"] for found in findings):
+        output.exit_with(Exit.DIVERGED)
+
+
+@snapshot.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@_node_option
+@_timeout_option
+@options.config_option
+@options.json_option
+def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> None:
+    """Copy the whole exchange into FOLDER: a fresh snapshot of it, verified, and the cluster's configuration.
+
+    All nodes have one state, so that one snapshot is a backup of the cluster. The node it comes from must have its data
+    directory on this machine.
+
+    \b
+    Example:
+      smrx snapshot backup backup-monday
+    """
+    config = options.config()
+    if folder.exists() and any(folder.iterdir()):
+        raise Failure(Exit.USAGE, f"{folder}: expected a folder that is new or empty, found one with files in it")
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    status = _taken(config, node_id, timeout)
+    found = [
+        stored
+        for stored in _files(config, status.node_id).readable()[0]
+        if stored.metadata.log_index >= status.snapshot_index
+    ]
+    if not found:
+        raise Failure(
+            Exit.UNAVAILABLE,
+            f"expected the snapshot of node {status.node_id} in {config.node_dir(status.node_id) / FOLDER}, found "
+            "none; run this on the machine of that node",
+        )
+    stored = _loaded(found[-1].path)
+    copy = SnapshotFiles(folder, cluster=config.cluster, node_id=status.node_id).adopt(stored)
+    (folder / _CONFIG_COPY).write_text(dump(config), encoding="utf-8")
+    if as_json:
+        output.print_json(_as_json(status.node_id, copy))
+    else:
+        click.echo(f"{copy.path}: commands 1 to {copy.metadata.sequence}, state hash {copy.metadata.state_hash}")
+
+
+@snapshot.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@options.config_option
+@options.json_option
+def restore(folder: Path, as_json: bool) -> None:
+    """Give the state in FOLDER, a snapshot or a backup, to every node of a new cluster.
+
+    The nodes of the configuration must be new: no data directory may hold anything. Start them afterwards as usual.
+
+    \b
+    Example:
+      smrx snapshot restore backup-monday --config new.toml
+    """
+    config = options.config()
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    stored = _loaded(_inside(folder))
+    for node in config.nodes:
+        directory = config.node_dir(node.id)
+        kept = config.secret_key_path(node.id).name
+        used = [path.name for path in directory.iterdir()] if directory.exists() else []
+        if any(not name.startswith(kept) for name in used):
+            raise Failure(
+                Exit.RESOURCE,
+                f"{directory}: expected the data directory of a new node, found {', '.join(sorted(used))}; nothing was "
+                "changed: choose another data_dir, or begin anew with `smrx cluster up --new`",
+            )
+    copies = [_files(config, node.id).adopt(stored) for node in config.nodes]
+    if as_json:
+        output.print_json([_as_json(copy.metadata.node_id, copy) for copy in copies])
+    else:
+        click.echo(
+            f"cluster {config.cluster!r}: {len(copies)} nodes begin with commands 1 to {stored.metadata.sequence}, "
+            f"state hash {stored.metadata.state_hash}"
+        )
+
+
+def _taken(config: Config, node_id: int | None, timeout: float) -> NodeStatus:
+    """Let a node take a snapshot; return its status once it is whole."""
+    deadline = time.monotonic() + timeout
+    with asker(config, 1.0) as ask:
+        chosen = config.node(node_id).id if node_id is not None else _leader(config, ask)
+        reply = ask(chosen, Snapshot())
+        if isinstance(reply, AdminError):
+            raise Failure(Exit.REFUSED, f"node {chosen}: {reply.message}")
+        if not isinstance(reply, SnapshotReply):
+            raise Failure(Exit.UNAVAILABLE, f"node {chosen} does not answer")
+        while True:
+            status = ask(chosen, Status())
+            if isinstance(status, NodeStatus) and status.snapshot_index >= reply.log_index:
+                return status
+            if time.monotonic() > deadline:
+                raise Failure(
+                    Exit.UNAVAILABLE,
+                    f"expected a whole snapshot of node {chosen} within {timeout:g} s, found none; see its log",
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _leader(config: Config, ask: Ask) -> int:
+    for node in config.nodes:
+        status = ask(node.id, Status())
+        if isinstance(status, NodeStatus) and status.leader_id is not None:
+            return status.leader_id
+    raise Failure(Exit.UNAVAILABLE, f"no node of cluster {config.cluster!r} knows a leader")
+
+
+def _files(config: Config, node_id: int) -> SnapshotFiles:
+    return SnapshotFiles(config.node_dir(node_id) / FOLDER, cluster=config.cluster, node_id=node_id)
+
+
+def _inside(path: Path) -> Path:
+    """The snapshot that a path means: itself, or the newest of the folder it is."""
+    found = path.resolve() if path.is_symlink() else path
+    latest = found / "latest"
+    return latest.resolve() if latest.is_symlink() else found
+
+
+def _loaded(path: Path) -> Stored:
+    """A snapshot that proved to be a state: every byte checked, and loaded; raises SnapshotError."""
+    from smrx.node.log_reader import load_snapshot
+
+    stored = describe(path)
+    load_snapshot(stored)
+    return stored
+
+
+def _row(node_id: int, stored: Stored) -> Sequence[object]:
+    about = stored.metadata
+    return [
+        *(node_id, about.sequence, about.log_index, about.log_term, about.bytes, about.state_hash, about.taken_at),
+        str(stored.path),
+    ]
+
+
+def _as_json(node_id: int, stored: Stored) -> dict[str, Any]:
+    about = stored.metadata
+    return {
+        "node_id": node_id,
+        "path": str(stored.path),
+        "sequence": about.sequence,
+        "log_index": about.log_index,
+        "log_term": about.log_term,
+        "bytes": about.bytes,
+        "state_hash": about.state_hash,
+        "taken_at": about.taken_at,
+    }

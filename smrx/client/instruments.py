@@ -1,0 +1,194 @@
+"""What a client knows of assets and instruments: names to ids, and decimals to integers.
+
+A cache: ids and scales never change once they exist, so what is known stays true; what is not known is looked up.
+Status and rules do change: whoever needs them looks again.
+"""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from math import isqrt
+from typing import Final
+
+import msgspec
+
+from smrx.client import decimals
+from smrx.client.client_errors import InvalidValue
+from smrx.client.decimals import Number
+from smrx.wire.admin import AssetRow, InstrumentRow
+
+#: Products and sums stay below it, or the exchange refuses the instrument.
+_MONEY_LIMIT: Final = 1 << 62
+_U32: Final = (1 << 32) - 1
+#: Columns of an instrument's row that a client knows under other names.
+_NAMED_ANEW: Final = {"instrument", "base_asset", "quote_asset"}
+
+
+class Asset(msgspec.Struct, frozen=True):
+    """Something that is owned and counted in minimal units; `supply_cap` is 0 where there is none of its own."""
+
+    id: int
+    symbol: str
+    decimals: int
+    supply: int = 0
+    supply_cap: int = 0
+
+    def units(self, amount: Number, what: str = "amount") -> int:
+        """Return an amount in minimal units; raises InvalidValue."""
+        return decimals.to_steps(amount, decimals.unit(self.decimals), f"{self.symbol} {what}", "minimal unit")
+
+    def text(self, units: int) -> str:
+        """Return minimal units as a decimal."""
+        return decimals.from_steps(units, decimals.unit(self.decimals))
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """Something that is traded: `base` for `quote`, in lots at prices in ticks.
+
+    Status, rules (0 = none) and last price (0 = no trade yet) are those of the moment it was looked up.
+    """
+
+    id: int
+    symbol: str
+    base: Asset
+    quote: Asset
+    lot_units: int
+    scale_units: int
+    max_price_ticks: int
+    max_quantity_lots: int
+    status: int
+    last_price_ticks: int = 0
+    maker_fee: int = 0
+    taker_fee: int = 0
+    band_bp: int = 0
+    min_price_ticks: int = 0
+    min_quantity_lots: int = 0
+    min_notional: int = 0
+    max_notional: int = 0
+
+    @property
+    def tick(self) -> Fraction:
+        """The smallest step of the price, in quote per base."""
+        return Fraction(self.scale_units * 10**self.base.decimals, self.lot_units * 10**self.quote.decimals)
+
+    @property
+    def lot(self) -> Fraction:
+        """The smallest step of the quantity, in base."""
+        return Fraction(self.lot_units, 10**self.base.decimals)
+
+    def price_ticks(self, price: Number, what: str = "price") -> int:
+        """Return a price in ticks; raises InvalidValue."""
+        return decimals.to_steps(price, self.tick, f"{self.symbol} {what}", "tick")
+
+    def quantity_lots(self, quantity: Number, what: str = "quantity") -> int:
+        """Return a quantity in lots; raises InvalidValue."""
+        return decimals.to_steps(quantity, self.lot, f"{self.symbol} {what}", "lot")
+
+    def price_text(self, price_ticks: int) -> str:
+        """Return ticks as a decimal."""
+        return decimals.from_steps(price_ticks, self.tick)
+
+    def quantity_text(self, quantity_lots: int) -> str:
+        """Return lots as a decimal."""
+        return decimals.from_steps(quantity_lots, self.lot)
+
+
+class Scales(msgspec.Struct, frozen=True):
+    """The integers behind an instrument that is to be added."""
+
+    lot_units: int
+    scale_units: int
+    max_price_ticks: int
+    max_quantity_lots: int
+
+
+def scales(
+    base: Asset, quote: Asset, tick: Number, lot: Number, max_price: Number | None, max_quantity: Number | None
+) -> Scales:
+    """Return the scales for a tick and a lot; raises InvalidValue where they are no whole number of minimal units.
+
+    A maximum that is not given is as large as the exchange can count, rounded down to a power of ten.
+    """
+    lot_size, tick_size = decimals.exact(lot, "lot"), decimals.exact(tick, "tick")
+    lot_units = _whole(
+        lot_size * 10**base.decimals,
+        f"lot: expected a multiple of the minimal unit of {base.symbol}, "
+        f"{decimals.to_text(decimals.unit(base.decimals))}, found {lot}",
+    )
+    worth = tick_size * lot_size
+    scale_units = _whole(
+        worth * 10**quote.decimals,
+        f"tick: expected one tick times one lot to be a multiple of the minimal unit of {quote.symbol}, "
+        f"{decimals.to_text(decimals.unit(quote.decimals))}, found {tick} x {lot} = {decimals.to_text(worth)}",
+    )
+    lots = None if max_quantity is None else decimals.to_steps(max_quantity, lot_size, "max_quantity", "lot")
+    ticks = None if max_price is None else decimals.to_steps(max_price, tick_size, "max_price", "tick")
+    budget = (_MONEY_LIMIT - 1) // scale_units
+    if lots is None:
+        lots = _round_number(min(budget // ticks if ticks else isqrt(budget), (_MONEY_LIMIT - 1) // lot_units))
+    if ticks is None:
+        ticks = _round_number(budget // lots if lots else 0)
+    if not lots or not ticks or ticks * lots * scale_units >= _MONEY_LIMIT or lots * lot_units >= _MONEY_LIMIT:
+        raise InvalidValue(
+            "max_price, max_quantity: expected their product, in minimal units, to stay below 2^62, "
+            f"found {ticks * lots * scale_units} {quote.symbol} and {lots * lot_units} {base.symbol}"
+        )
+    return Scales(lot_units, scale_units, ticks, lots)
+
+
+def _whole(units: Fraction, message: str) -> int:
+    if units.denominator != 1 or not 1 <= units.numerator <= _U32:
+        raise InvalidValue(message)
+    return units.numerator
+
+
+def _round_number(value: int) -> int:
+    return int("1" + "0" * (len(str(value)) - 1)) if value else 0
+
+
+class Market:
+    """Assets and instruments by symbol and by id."""
+
+    def __init__(self) -> None:
+        self._assets: dict[int, Asset] = {}
+        self._instruments: dict[int, Instrument] = {}
+        self._assets_named: dict[str, Asset] = {}
+        self._instruments_named: dict[str, Instrument] = {}
+
+    def learn(self, assets: Iterable[AssetRow], instruments: Iterable[InstrumentRow]) -> None:
+        """Add what a node answered. Of two with one symbol, the lower id has it."""
+        for row in sorted(assets, key=lambda row: row.asset):
+            asset = Asset(row.asset, row.symbol, row.decimals, row.supply, row.cap)
+            self._assets[asset.id] = asset
+            if self._assets_named.get(asset.symbol, asset).id == asset.id:
+                self._assets_named[asset.symbol] = asset
+        for line in sorted(instruments, key=lambda line: line.instrument):
+            if line.base_asset not in self._assets or line.quote_asset not in self._assets:
+                continue  # The rows come from two moments; the next look finds the rest.
+            known = {name: value for name, value in msgspec.structs.asdict(line).items() if name not in _NAMED_ANEW}
+            instrument = Instrument(
+                id=line.instrument,
+                base=self._assets[line.base_asset],
+                quote=self._assets[line.quote_asset],
+                **known,
+            )
+            self._instruments[instrument.id] = instrument
+            if self._instruments_named.get(instrument.symbol, instrument).id == instrument.id:
+                self._instruments_named[instrument.symbol] = instrument
+
+    def asset(self, name: str | int) -> Asset | None:
+        """An asset by symbol or id, if it is known."""
+        return self._assets.get(name) if isinstance(name, int) else self._assets_named.get(name)
+
+    def instrument(self, name: str | int) -> Instrument | None:
+        """An instrument by symbol or id, if it is known."""
+        return self._instruments.get(name) if isinstance(name, int) else self._instruments_named.get(name)
+
+    @property
+    def assets(self) -> list[Asset]:
+        """Every asset known, in id order."""
+        return [self._assets[key] for key in sorted(self._assets)]
+
+    @property
+    def instruments(self) -> list[Instrument]:
+        """Every instrument known, in id order."""
+        return [self._instruments[key] for key in sorted(self._instruments)]

@@ -1,0 +1,251 @@
+"""A market written down: assets, instruments with rules, accounts with limits and deposits, from one TOML file.
+
+Pure: text in, checked structs out; every error names file, key, what was expected and what was found. What the
+exchange says of it is market_setup.py's.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+import msgspec
+
+from smrx.client import rates
+from smrx.client.client_errors import InvalidValue
+from smrx.client.command_builders import symbol
+from smrx.client.decimals import exact, is_zero
+
+Decimals = Annotated[int, msgspec.Meta(ge=0, le=18)]
+AccountId = Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+TransferId = Annotated[int, msgspec.Meta(ge=1)]
+_ID_BITS: Final = 64
+#: A decimal as text, or a whole number; TOML's own decimals are binary fractions, and those are not exact.
+Amount = str | int
+InstrumentStatusName = Literal["TRADING", "HALTED", "CANCEL_ONLY", "CLOSED"]
+AccountStatusName = Literal["ACTIVE", "SUSPENDED"]
+
+
+class BlueprintError(InvalidValue):
+    """The file cannot be used; the message is one sentence for its author."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file; a key that is not there leaves the exchange's own setting alone."""
+
+
+class AssetPlan(_Part, frozen=True, kw_only=True):
+    """[[assets]]"""
+
+    symbol: str
+    decimals: Decimals
+    max_supply: Amount | None = None
+
+
+class RulesPlan(_Part, frozen=True, kw_only=True):
+    """[instruments.rules]: fees and band as rates, the rest as decimals; 0 = no such rule."""
+
+    maker_fee: Amount | None = None
+    taker_fee: Amount | None = None
+    band: Amount | None = None
+    min_price: Amount | None = None
+    min_quantity: Amount | None = None
+    min_notional: Amount | None = None
+    max_notional: Amount | None = None
+
+
+class InstrumentPlan(_Part, frozen=True, kw_only=True):
+    """[[instruments]]"""
+
+    symbol: str
+    base: str
+    quote: str
+    tick: Amount
+    lot: Amount
+    max_price: Amount | None = None
+    max_quantity: Amount | None = None
+    status: InstrumentStatusName | None = None
+    rules: RulesPlan = RulesPlan()
+
+
+class LimitsPlan(_Part, frozen=True, kw_only=True):
+    """[accounts.limits]: notionals as decimals of `asset`, the quantity of the instrument `symbol`; 0 = no limit."""
+
+    open_orders: Count | None = None
+    open_notional: Amount | None = None
+    order_notional: Amount | None = None
+    order_quantity: Amount | None = None
+    asset: str | None = None
+    symbol: str | None = None
+
+
+class DepositPlan(_Part, frozen=True, kw_only=True):
+    """[[accounts.deposits]]: made once under its transfer id, however often the file is applied."""
+
+    transfer_id: TransferId
+    asset: str
+    amount: Amount
+
+
+class AccountPlan(_Part, frozen=True, kw_only=True):
+    """[[accounts]]"""
+
+    id: AccountId
+    status: AccountStatusName | None = None
+    limits: LimitsPlan = LimitsPlan()
+    deposits: tuple[DepositPlan, ...] = ()
+
+
+class Blueprint(_Part, frozen=True, kw_only=True):
+    """The whole file."""
+
+    assets: tuple[AssetPlan, ...] = ()
+    instruments: tuple[InstrumentPlan, ...] = ()
+    accounts: tuple[AccountPlan, ...] = ()
+
+
+def load(path: str | Path) -> Blueprint:
+    """Return the market in a TOML file; raises BlueprintError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise BlueprintError(f"{path}: expected a readable TOML file, found: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BlueprintError(f"{path}: expected UTF-8 text, found other bytes") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Blueprint:
+    """Return the market in a TOML text; `source` names it in errors. Raises BlueprintError."""
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Beside the module's own error: a number of thousands of digits, nesting without end.
+        raise BlueprintError(f"{source}: expected TOML, found: {error}") from None
+    return check(raw, source)
+
+
+def check(raw: dict[str, Any], source: str) -> Blueprint:
+    """Return the market in a table; `source` names it in errors. Raises BlueprintError."""
+    try:
+        found = msgspec.convert(raw, Blueprint)
+    except msgspec.ValidationError as error:
+        raise BlueprintError(f"{source}: {_explained(str(error), raw)}") from None
+    for where, problem in _problems(found):
+        raise BlueprintError(f"{source}: {where}: {problem}")
+    return found
+
+
+_AT: Final = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_GOT: Final = re.compile(r"(?:Expected (.*), got (.*)|Invalid enum value (.*))", re.DOTALL)
+_BOUND: Final = re.compile(r"Expected (.*)", re.DOTALL)
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
+
+
+def _explained(message: str, raw: Any) -> str:
+    """msgspec's message as "key: expected ..., found ..."."""
+    at = _AT.fullmatch(message)
+    said, key = (at[1], at[2]) if at else (message, "")
+    missing, unknown, got = _MISSING.fullmatch(said), _UNKNOWN.fullmatch(said), _GOT.fullmatch(said)
+    if missing:
+        return f"{_joined(key, missing[1])}: expected a value, found none"
+    if unknown:
+        known = ", ".join(_fields_at(key))
+        return f"{_joined(key, unknown[1])}: expected one of the keys {known}, found another"
+    if got and got[1]:
+        return f"{key}: expected {got[1].replace('`', '')}, found {got[2].replace('`', '')}"
+    if got:
+        names = InstrumentStatusName if key.startswith("instruments") else AccountStatusName
+        return f"{key}: expected one of {', '.join(get_args(names))}, found {got[3]}"
+    bound = _BOUND.fullmatch(said)
+    if bound:
+        return f"{key}: expected {bound[1].replace('`', '')}, found {_value_at(raw, key)}"
+    return f"{key}: {said}" if key else said
+
+
+def _value_at(raw: Any, key: str) -> Any:
+    """The value at a key such as accounts[0].id."""
+    for name, index in re.findall(r"(\w+)|\[(\d+)\]", key):
+        raw = raw[name] if name else raw[int(index)]
+    return raw
+
+
+def _joined(key: str, field: str) -> str:
+    return f"{key}.{field}" if key else field
+
+
+def _fields_at(key: str) -> tuple[str, ...]:
+    """The keys that a table of the file may have."""
+    tables: dict[str, type[_Part]] = {
+        "assets": AssetPlan,
+        "instruments": InstrumentPlan,
+        "instruments.rules": RulesPlan,
+        "accounts": AccountPlan,
+        "accounts.limits": LimitsPlan,
+        "accounts.deposits": DepositPlan,
+    }
+    plain = re.sub(r"\[[^]]*\]", "", key)
+    return tables.get(plain, Blueprint).__struct_fields__
+
+
+def _problems(market: Blueprint) -> Iterable[tuple[str, str]]:
+    """What each value by itself, and the values together, show to be wrong: (key, what was expected and found)."""
+    yield from _repeated("assets", "symbol", [asset.symbol for asset in market.assets])
+    yield from _repeated("instruments", "symbol", [instrument.symbol for instrument in market.instruments])
+    yield from _repeated("accounts", "id", [account.id for account in market.accounts])
+    for i, asset in enumerate(market.assets):
+        yield from _checked(f"assets[{i}]", asset, symbols=("symbol",), amounts=("max_supply",))
+    for i, instrument in enumerate(market.instruments):
+        where = f"instruments[{i}]"
+        yield from _checked(where, instrument, ("symbol", "base", "quote"), ("max_price", "max_quantity"))
+        yield from _checked(where, instrument, positive=("tick", "lot"))
+        yield from _rules(f"{where}.rules", instrument.rules)
+    for i, account in enumerate(market.accounts):
+        where, limits = f"accounts[{i}]", account.limits
+        amounts = ("open_notional", "order_notional", "order_quantity")
+        yield from _checked(f"{where}.limits", limits, ("asset", "symbol"), amounts)
+        if limits.asset is None and (limits.open_notional is not None or limits.order_notional is not None):
+            yield f"{where}.limits.asset", "expected the asset the notionals are in, found none"
+        if limits.symbol is None and limits.order_quantity is not None:
+            yield f"{where}.limits.symbol", "expected the instrument the quantity is of, found none"
+        for j, deposit in enumerate(account.deposits):
+            yield from _checked(f"{where}.deposits[{j}]", deposit, symbols=("asset",), positive=("amount",))
+            if deposit.transfer_id >> _ID_BITS:
+                found = deposit.transfer_id
+                yield f"{where}.deposits[{j}].transfer_id", f"expected 1 to 2^{_ID_BITS} - 1, found {found}"
+    transfers = [deposit.transfer_id for account in market.accounts for deposit in account.deposits]
+    yield from _repeated("accounts.deposits", "transfer_id", transfers)
+
+
+def _repeated(table: str, key: str, values: list[Any]) -> Iterable[tuple[str, str]]:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            yield f"{table}.{key}", f"expected each once, found {value} twice"
+
+
+def _checked(
+    where: str, part: _Part, symbols: Iterable[str] = (), amounts: Iterable[str] = (), positive: Iterable[str] = ()
+) -> Iterable[tuple[str, str]]:
+    for name in (*symbols, *amounts, *positive):
+        value = getattr(part, name)
+        if value is None or (name in amounts and is_zero(value)):
+            continue
+        try:
+            symbol(value) if name in symbols else exact(value, name)
+        except InvalidValue as error:
+            yield f"{where}.{name}", str(error).split(": ", 1)[1]
+
+
+def _rules(where: str, rules: RulesPlan) -> Iterable[tuple[str, str]]:
+    yield from _checked(where, rules, amounts=("min_price", "min_quantity", "min_notional", "max_notional"))
+    for name, read in (("maker_fee", rates.fee), ("taker_fee", rates.fee), ("band", rates.band)):
+        value = getattr(rules, name)
+        if value is None:
+            continue
+        try:
+            read(value, name)
+        except InvalidValue as error:
+            yield f"{where}.{name}", str(error).split(": ", 1)[1]

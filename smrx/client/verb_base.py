@@ -1,0 +1,97 @@
+"""What every verb stands on: names looked up, commands submitted, pages of rows read. Yields steps; owns no socket."""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.client import answers
+from smrx.client.client_errors import InvalidValue
+from smrx.client.command_builders import u32
+from smrx.client.instruments import Asset, Instrument, Market
+from smrx.client.queries import Questions
+from smrx.client.steps import Steps, Submit
+from smrx.wire import admin
+
+P = TypeVar(
+    "P",
+    admin.OrderRow,
+    admin.BalanceRow,
+    admin.PositionRow,
+    admin.TransferRow,
+    admin.AccountRow,
+    admin.AssetRow,
+    admin.InstrumentRow,
+)
+
+#: Names listed in the message about one that is unknown.
+_NAMES_SHOWN: Final = 10
+
+
+class Base:
+    """The account verbs speak for, what is known of the market, and whom to ask."""
+
+    def __init__(self, account: int, questions: Questions) -> None:
+        self.account = account
+        self.market = Market()
+        self._questions = questions
+
+    def _own(self, account: int | None) -> int:
+        return self.account if account is None else u32(account, "account")
+
+    def _submit(self, command: NDArray[np.void], what: str) -> Steps[NDArray[np.void]]:
+        """Send one command and return its outcome; raises Refused."""
+        outcome: NDArray[np.void] = yield Submit(command)
+        answers.check(outcome, what)
+        return outcome
+
+    def _asset(self, symbol: str) -> Steps[Asset]:
+        if self.market.asset(symbol) is None:
+            yield from self._load()
+        return self._known_asset(symbol)
+
+    def _instrument(self, symbol: str) -> Steps[Instrument]:
+        if self.market.instrument(symbol) is None:
+            yield from self._load()
+        return self._known_instrument(symbol)
+
+    def _known_asset(self, name: str | int) -> Asset:
+        asset = self.market.asset(name)
+        if asset is None:
+            raise _unknown("asset", name, [known.symbol for known in self.market.assets])
+        return asset
+
+    def _known_instrument(self, name: str | int) -> Instrument:
+        instrument = self.market.instrument(name)
+        if instrument is None:
+            raise _unknown("instrument", name, [known.symbol for known in self.market.instruments])
+        return instrument
+
+    def _account_row(self, account: int) -> Steps[admin.AccountRow]:
+        rows = yield from self._pages(admin.Accounts(account=u32(account, "account")), admin.AccountsReply)
+        for row in rows:
+            if row.account == account:
+                return row
+        raise InvalidValue(f"account: expected one that was opened, found {account}")
+
+    def _load(self) -> Steps[None]:
+        # Instruments first: whatever assets they are made of existed before them.
+        instruments = yield from self._pages(admin.Instruments(), admin.InstrumentsReply)
+        assets = yield from self._pages(admin.Assets(), admin.AssetsReply)
+        self.market.learn(assets, instruments)
+
+    def _pages(self, request: admin.AnyPage, reply_type: type[admin.PageReply[P]]) -> Steps[list[P]]:
+        rows: list[P] = []
+        more = True
+        while more:
+            reply = yield from self._questions.ask(msgspec.structs.replace(request, offset=len(rows)), reply_type)
+            rows += reply.rows
+            more = reply.more and bool(reply.rows)
+        return rows
+
+
+def _unknown(what: str, name: str | int, known: Sequence[str]) -> InvalidValue:
+    listed = ", ".join(known[:_NAMES_SHOWN]) + (", ..." if len(known) > _NAMES_SHOWN else "")
+    return InvalidValue(f"{what}: expected one of {listed or 'none yet (none was added)'}, found {name}")

@@ -1,0 +1,236 @@
+"""The state hash from scratch: the words of state_hash.py again, from the records, with NumPy and the xxhash package.
+
+Shares with the kernels nothing but the tags, so that each checks the other. Called by engine.py, invariants.py and
+snapshot.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from smrx.engine.checks.record_columns import BLOCK, NUMBERS
+from smrx.engine.checks.xxh3_rows import hash_rows
+from smrx.engine.kernels.jit import U32
+from smrx.engine.kernels.state_hash import (
+    ACCOUNT_TAG,
+    ASSET_TAG,
+    BALANCE_TAG,
+    COUNTERS_TAG,
+    EXTENSION_TAG,
+    INSTRUMENT_TAG,
+    LIMITS_TAG,
+    ORDER_TAG,
+    PRICE_TAG,
+    RULES_TAG,
+    SESSION_TAG,
+    TRANSFER_TAG,
+)
+from smrx.engine.state import State
+
+_MASK: Final = (1 << 64) - 1
+
+Words = NDArray[np.uint64]
+
+
+def _words(*columns: Any) -> Words:
+    """One row of words a record."""
+    return np.stack([np.asarray(column).astype(np.uint64) for column in columns], axis=1)
+
+
+def _both(low: Any, high: Any) -> Any:
+    return low.astype(np.uint64) | (high.astype(np.uint64) << U32)
+
+
+def _head(tag: np.uint64, *fields: Any) -> Any:
+    """The first word: the kind of the record, and its small fields in the bytes above."""
+    word = np.full(len(fields[0]), tag, dtype=np.uint64)
+    for position, field in enumerate(fields, start=1):
+        word |= field.astype(np.uint64) << np.uint64(8 * position)
+    return word
+
+
+def _order_words(_: State, rows: Any) -> Words:
+    return _words(
+        _head(ORDER_TAG, rows["side"], rows["order_type"], rows["tif"], rows["stp"], rows["flags"]),
+        rows["order_id"], _both(rows["account_id"], rows["instrument_id"]), rows["client_order_id"],
+        rows["price"], rows["quantity"], rows["cum"], rows["priority"],
+    )  # fmt: skip
+
+
+def _extension_words(state: State, rows: Any) -> Words:
+    sessions = state.sessions["session_id"][np.minimum(rows["session"], len(state.sessions) - 1)]
+    return _words(np.full(len(rows), EXTENSION_TAG), rows["order_id"], rows["extra"], rows["shown"], sessions)
+
+
+def _balance_words(_: State, rows: Any) -> Words:
+    head = np.full(len(rows), BALANCE_TAG)
+    return _words(head, _both(rows["account_id"], rows["asset_id"]), rows["available"], rows["held"])
+
+
+def _account_words(_: State, rows: Any) -> Words:
+    return _words(_head(ACCOUNT_TAG, rows["status"]), rows["account_id"])
+
+
+def _limit_words(_: State, rows: Any) -> Words:
+    return _words(
+        np.full(len(rows), LIMITS_TAG), _both(rows["account_id"], rows["max_open_orders"]),
+        rows["max_open_notional"], rows["max_order_notional"], rows["max_order_quantity"],
+    )  # fmt: skip
+
+
+def _asset_words(_: State, rows: Any) -> Words:
+    return _words(_head(ASSET_TAG, rows["decimals"]), rows["asset_id"], rows["symbol"], rows["supply"], rows["cap"])
+
+
+def _instrument_words(_: State, rows: Any) -> Words:
+    return _words(
+        _head(INSTRUMENT_TAG, rows["status"]), rows["instrument_id"], rows["symbol"],
+        _both(rows["base_id"], rows["quote_id"]), _both(rows["lot_units"], rows["scale_units"]),
+        rows["max_price"], rows["max_quantity"],
+    )  # fmt: skip
+
+
+def _rule_words(_: State, rows: Any) -> Words:
+    return _words(
+        _head(RULES_TAG, rows["band_bp"]), rows["instrument_id"], _both(rows["taker_fee"], rows["maker_fee"]),
+        rows["min_price"], rows["min_quantity"], rows["min_notional"], rows["max_notional"],
+    )  # fmt: skip
+
+
+def _price_words(_: State, rows: Any) -> Words:
+    return _words(PRICE_TAG | (rows["instrument_id"].astype(np.uint64) << U32), rows["last_price"])
+
+
+def _session_words(_: State, rows: Any) -> Words:
+    return _words(_head(SESSION_TAG, rows["flags"]), rows["session_id"], rows["account_id"], rows["last_request_id"])
+
+
+def _transfer_words(_: State, rows: Any) -> Words:
+    head = _head(TRANSFER_TAG, rows["kind"])
+    return _words(head, rows["transfer_id"], _both(rows["account_id"], rows["asset_id"]), rows["amount"])
+
+
+class Part(NamedTuple):
+    """Words that a slot adds to the digest, if one of the fields that need them is not 0 (or always, without any)."""
+
+    words: Callable[[State, Any], Words]
+    needed_by: tuple[str, ...] = ()
+
+
+#: The tables that count in the digest, in the order in which scrubbing walks them, and what each of their slots adds.
+WORDS: Final[dict[str, tuple[Part, ...]]] = {
+    "orders": (Part(_order_words), Part(_extension_words, ("extra", "shown", "session"))),
+    "balances": (Part(_balance_words),),
+    "accounts": (
+        Part(_account_words),
+        Part(_limit_words, ("max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity")),
+    ),
+    "assets": (Part(_asset_words),),
+    "instruments": (
+        Part(_instrument_words),
+        Part(
+            _rule_words,
+            ("band_bp", "taker_fee", "maker_fee", "min_price", "min_quantity", "min_notional", "max_notional"),
+        ),
+        Part(_price_words, ("last_price",)),
+    ),
+    "sessions": (Part(_session_words),),
+    "transfers": (Part(_transfer_words),),
+}
+
+
+def record_hashes(state: State, table: str, rows: Any) -> Words:
+    """What each of a table's records adds to the digest, whether it is live or not."""
+    total = np.zeros(len(rows), dtype=np.uint64)
+    for part in WORDS[table]:
+        if not part.needed_by:
+            total += hash_rows(part.words(state, rows))
+            continue
+        those = np.zeros(len(rows), dtype=bool)
+        for field in part.needed_by:
+            those |= rows[field] != 0
+        if those.any():
+            total[those] += hash_rows(part.words(state, rows[those]))
+    return total
+
+
+def static_hashes(state: State, rows: Any) -> Words:
+    """What of an instrument's record no trade changes."""
+    quiet = rows.copy()
+    quiet["last_price"] = 0
+    return record_hashes(state, "instruments", quiet)
+
+
+def counters(state: State) -> int:
+    """The hash of the counters, which is added to the digest for each command."""
+    core = state.core[0]
+    head = int(COUNTERS_TAG) | int(core["killed"]) << 8
+    names = ("command_sequence", "event_sequence", "match_sequence", "time_ns")
+    words = np.array([head, *(int(core[name]) & _MASK for name in names)], dtype="<u8")
+    return xxhash.xxh3_64_intdigest(words.tobytes())
+
+
+def compared(state: State, table: str) -> tuple[int, str | None]:
+    """The sum of the hashes of a table's live records, and the name of the first that has another one beside it."""
+    rows = getattr(state, table)[: int(state.pools["top"][NUMBERS[table]])]
+    total, bad = 0, None
+    # Blocks whose words stay in the cache: a table at once would go through memory a hundred times.
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        live = block["live"] != 0
+        if not live.any():
+            continue
+        fresh = record_hashes(state, table, block)
+        fresh[~live] = 0
+        total += int(fresh.sum(dtype=np.uint64))
+        wrong = live & (fresh != block["hash"])
+        if bad is None and wrong.any():
+            bad = name_of(table, block[wrong][0])
+    return total, bad
+
+
+def from_scratch(state: State) -> int:
+    """The content digest, from the records alone."""
+    return (counters(state) + sum(compared(state, table)[0] for table in WORDS)) & _MASK
+
+
+def incremental(state: State) -> int:
+    """The content digest as the kernels kept it."""
+    return (int(state.core["digest"][0]) + counters(state)) & _MASK
+
+
+def scrub(state: State, start: int, records: int) -> tuple[int, str | None]:
+    """Compare the hashes kept in a slice of all records with the records.
+
+    Returns where to go on, 0 after the last record, and the name of the first record that is not what was hashed.
+    """
+    offset = 0
+    for table in WORDS:
+        rows = getattr(state, table)
+        first = max(start - offset, 0)
+        if first < len(rows) and records > 0:
+            part = rows[first : first + records]
+            bad = _first_bad(state, table, part)
+            if bad is not None:
+                return start, bad
+            records -= len(part)
+            start = offset + first + len(part)
+        offset += len(rows)
+    return (0 if start >= offset else start), None
+
+
+def _first_bad(state: State, table: str, rows: Any) -> str | None:
+    live = rows[rows["live"] != 0]
+    wrong = live[record_hashes(state, table, live) != live["hash"]]
+    return name_of(table, wrong[0]) if len(wrong) else None
+
+
+def name_of(table: str, row: Any) -> str:
+    """A record, for people: what it is, and the number by which it is known."""
+    if table == "balances":
+        return f"balance account {int(row['account_id'])} asset {int(row['asset_id'])}"
+    kind = table.removesuffix("s")
+    return f"{kind} {int(row[f'{kind}_id'])}"

@@ -1,0 +1,157 @@
+"""Money: balances, what orders hold of them, deposits and withdrawals.
+
+Amounts are i64 minimal units; no sum of money can pass 2^62, because no asset's supply can. The notional of an
+account's open orders can: it is kept as a number below 2^62, and how often that was passed. Called by
+apply.py, orders.py, matching.py and placing.py.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from smrx.engine.kernels.emit import begin
+from smrx.engine.kernels.hash_index import NO_EXTRA, insert
+from smrx.engine.kernels.jit import (
+    NIL,
+    Array,
+    Record,
+    Tables,
+    inlined,
+    kernel,
+)
+from smrx.engine.kernels.lookup import find_asset, find_balance, find_transfer
+from smrx.engine.kernels.pool import take
+from smrx.engine.kernels.state_hash import pair, refresh_asset, refresh_balance, refresh_transfer
+from smrx.engine.state import BALANCES, TRANSFERS
+from smrx.wire.codes import CommandKind, EventKind, Reason
+
+#: No amount, no supply and no product of an instrument's limits reaches this.
+LIMIT: Final = np.int64(1 << 62)
+
+
+@kernel
+def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
+    """The balance of an account in an asset; a new one is not live until something is paid into it."""
+    slot = find_balance(state, account_id, asset_id)
+    if slot == NIL:
+        slot = take(state.pools[BALANCES], state.balances)
+        balance = state.balances[slot]
+        balance.account_id = account_id
+        balance.asset_id = asset_id
+        balance.available = 0
+        balance.held = 0
+        balance.open = 0
+        balance.open_wraps = 0
+        balance.hash = 0
+        balance.live = 0
+        insert(state.balance_index, pair(account_id, asset_id), NO_EXTRA, slot)
+    return slot
+
+
+@inlined
+def credit(core: Record, balance: Record, amount: Any) -> None:
+    """Pay into a balance."""
+    balance.available += amount
+    balance.live = 1
+    refresh_balance(core, balance)
+
+
+@inlined
+def release(core: Record, balance: Record, amount: Any) -> None:
+    """Give held money back to its owner."""
+    if core.ledger != 0 and amount != 0:
+        balance.available += amount
+        balance.held -= amount
+        refresh_balance(core, balance)
+
+
+@inlined
+def add_open(balance: Record, notional: Any) -> None:
+    """Count the notional of an order that is open from now on, in the balance of its quote asset."""
+    balance.open += notional
+    if balance.open >= LIMIT:
+        balance.open -= LIMIT
+        balance.open_wraps = np.uint32(balance.open_wraps + 1)
+
+
+@inlined
+def take_open(balance: Record, notional: Any) -> None:
+    balance.open -= notional
+    if balance.open < 0:
+        balance.open += LIMIT
+        balance.open_wraps = np.uint32(balance.open_wraps - 1)
+
+
+@inlined
+def open_passes(balance: Record, less: Any, more: Any, limit: Any) -> Any:
+    """Whether the open notional, less one that is in it and with one more, would be above a limit."""
+    rest = balance.open - less
+    wraps = np.int64(balance.open_wraps)
+    if rest < 0:
+        rest += LIMIT
+        wraps -= 1
+    return wraps > 0 or rest + more > limit
+
+
+@kernel
+def check_transfer(state: Tables, command: Record) -> Any:
+    """Why a DEPOSIT or WITHDRAW cannot be done, or NONE. Notes asset and balance."""
+    turn = state.turn[0]
+    turn.asset = find_asset(state, command.instrument)
+    if turn.asset == NIL:
+        return Reason.UNKNOWN_ASSET
+    amount = command.quantity_lots
+    if amount < 1 or amount >= LIMIT:
+        return Reason.INVALID_AMOUNT
+    known = find_transfer(state, command.order_id)
+    if known != NIL:
+        transfer = state.transfers[known]
+        same = (
+            transfer.kind == command.kind
+            and transfer.account_id == command.account
+            and transfer.asset_id == command.instrument
+            and transfer.amount == amount
+        )
+        return Reason.TRANSFER_ALREADY_DONE if same else Reason.TRANSFER_ID_REUSED
+    turn.balance = find_balance(state, command.account, command.instrument)
+    if command.kind == CommandKind.DEPOSIT:
+        asset = state.assets[turn.asset]
+        most = asset.cap if asset.cap != 0 else LIMIT - 1
+        return Reason.SUPPLY_EXCEEDED if asset.supply + amount > most else Reason.NONE
+    if turn.balance == NIL or state.balances[turn.balance].available < amount:
+        return Reason.INSUFFICIENT_FUNDS
+    return Reason.NONE
+
+
+@kernel
+def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Do a checked DEPOSIT or WITHDRAW, and remember its id for ever."""
+    core = state.core[0]
+    turn = state.turn[0]
+    depositing = command.kind == CommandKind.DEPOSIT
+    amount = command.quantity_lots if depositing else -command.quantity_lots
+    asset = state.assets[turn.asset]
+    asset.supply += amount
+    refresh_asset(core, asset)
+    balance = state.balances[reserve_balance(state, command.account, command.instrument)]
+    credit(core, balance, amount)
+    slot = take(state.pools[TRANSFERS], state.transfers)
+    done = state.transfers[slot]
+    done.transfer_id = command.order_id
+    done.amount = command.quantity_lots
+    done.hash = 0
+    done.account_id = command.account
+    done.asset_id = command.instrument
+    done.kind = np.uint32(command.kind)
+    insert(state.transfer_index, command.order_id, NO_EXTRA, slot)
+    refresh_transfer(core, done)
+    kind = EventKind.DEPOSITED if depositing else EventKind.WITHDRAWN
+    event = begin(core, turn, command, events, kind)
+    event.account = command.account
+    event.instrument = command.instrument
+    event.order_id = command.order_id
+    event.quantity_lots = command.quantity_lots
+    event.cum_lots = balance.available
+    outcome.event_kind = kind
+    outcome.order_id = command.order_id
+    outcome.cum_lots = balance.available

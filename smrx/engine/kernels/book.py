@@ -1,0 +1,288 @@
+"""Price levels and their queues: the books of every instrument, of orders by price and of stops by stop price.
+
+A level is found by its price through an index, the best one through its book, and its neighbours through links. Where
+a new level belongs among the others is asked of a binary radix tree over the bits of the price: a level is a leaf, a
+node tells its prices apart by one bit, and bits fall on the way down, so no path is longer than a price has bits,
+and none much longer than the logarithm of their number where prices are near each other. The shape of the tree
+depends on its prices alone, not on their history. Nothing here knows accounts or money.
+
+References within a tree: a level's slot with LEAF set, or a node's slot.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from smrx.engine.kernels.hash_index import insert, remove
+from smrx.engine.kernels.jit import (
+    LOW32,
+    NIL,
+    U0,
+    U1,
+    Array,
+    Record,
+    Tables,
+    inlined,
+    kernel,
+)
+from smrx.engine.kernels.lookup import find_level
+from smrx.engine.kernels.pool import give_back, take
+from smrx.engine.state import BOOKS, LEVELS, NODES
+from smrx.wire.codes import OrderType
+
+LEAF: Final = np.uint32(1 << 31)
+SLOT: Final = np.uint32((1 << 31) - 1)
+
+_SHIFTS: Final = tuple(np.uint64(1 << power) for power in range(6))
+
+
+@inlined
+def is_leaf(reference: Any) -> Any:
+    return (reference & LEAF) != 0
+
+
+@inlined
+def highest_bit(word: Any) -> Any:
+    """The highest bit of a word that is not 0, alone."""
+    word |= word >> _SHIFTS[0]
+    word |= word >> _SHIFTS[1]
+    word |= word >> _SHIFTS[2]
+    word |= word >> _SHIFTS[3]
+    word |= word >> _SHIFTS[4]
+    word |= word >> _SHIFTS[5]
+    return word ^ (word >> U1)
+
+
+@inlined
+def adopt(levels: Array, nodes: Array, reference: Any, parent: Any) -> None:
+    """Tell a leaf or a node who its parent is."""
+    if is_leaf(reference):
+        levels[np.uint32(reference & SLOT)].parent = parent
+    else:
+        nodes[reference].parent = parent
+
+
+@inlined
+def replace_child(book: Record, nodes: Array, parent: Any, old: Any, new: Any) -> None:
+    """Put one reference where another was; parent 0 is the root."""
+    if parent == NIL:
+        book.root = new
+    elif nodes[parent].one == old:
+        nodes[parent].one = new
+    else:
+        nodes[parent].zero = new
+
+
+@kernel
+def nearest(nodes: Array, root: Any, key: Any) -> Any:
+    """The leaf that a price leads to: its own if it has one, else one that shares its leading bits."""
+    reference = root
+    while not is_leaf(reference):
+        node = nodes[reference]
+        reference = node.one if (key & node.bit) != U0 else node.zero
+    return np.uint32(reference & SLOT)
+
+
+@kernel
+def plant(book: Record, levels: Array, nodes: Array, pool: Record, slot: Any) -> None:
+    """Put a level that is not the first into the tree and between its neighbours."""
+    level = levels[slot]
+    key = np.uint64(level.price)
+    near = nearest(nodes, book.root, key)
+    bit = highest_bit(key ^ np.uint64(levels[near].price))
+    # Up from there again: a price is seldom far from the others.
+    reference = np.uint32(near | LEAF)
+    parent = levels[near].parent
+    while parent != NIL and nodes[parent].bit < bit:
+        reference = parent
+        parent = nodes[parent].parent
+    # The new price is above, or below, every price under `reference`; the nearest of them is its neighbour.
+    above = (key & bit) != U0
+    edge = reference
+    while not is_leaf(edge):
+        edge = nodes[edge].one if above else nodes[edge].zero
+    leaf = np.uint32(slot | LEAF)
+    new = take(pool, nodes)
+    node = nodes[new]
+    node.bit = bit
+    node.zero = reference if above else leaf
+    node.one = leaf if above else reference
+    node.parent = parent
+    adopt(levels, nodes, reference, new)
+    level.parent = new
+    replace_child(book, nodes, parent, reference, new)
+    between(book, levels, slot, np.uint32(edge & SLOT), above)
+
+
+@inlined
+def between(book: Record, levels: Array, slot: Any, neighbour: Any, above: Any) -> None:
+    """Link a level to its neighbour, which its price is above or below, and to the one on its other side."""
+    level = levels[slot]
+    # The low bit of a book's number says asks, and there the lower price is the better one.
+    if above != ((level.book & 1) != 0):
+        level.worse = neighbour
+        level.better = levels[neighbour].better
+        levels[neighbour].better = slot
+        if level.better == NIL:
+            book.best = slot
+        else:
+            levels[level.better].worse = slot
+    else:
+        level.better = neighbour
+        level.worse = levels[neighbour].worse
+        levels[neighbour].worse = slot
+        if level.worse != NIL:
+            levels[level.worse].better = slot
+
+
+@kernel
+def open_level(state: Tables, number: Any, price: Any) -> Any:
+    """Make a level for a price that has none; return its slot."""
+    book = state.books[number]
+    levels = state.levels
+    slot = take(state.pools[LEVELS], levels)
+    level = levels[slot]
+    level.price = price
+    level.quantity = 0
+    level.orders = 0
+    level.first = 0
+    level.last = 0
+    level.better = 0
+    level.worse = 0
+    level.parent = 0
+    level.book = number
+    insert(state.level_index, np.uint64(price), np.uint32(number), slot)
+    if book.root == NIL:
+        book.root = np.uint32(slot | LEAF)
+        book.best = slot
+    else:
+        plant(book, levels, state.nodes, state.pools[NODES], slot)
+    book.levels = np.uint32(book.levels + 1)
+    return slot
+
+
+@kernel
+def close_level(state: Tables, slot: Any) -> None:
+    """Take out a level that has no orders left."""
+    levels = state.levels
+    nodes = state.nodes
+    level = levels[slot]
+    book = state.books[level.book]
+    remove(state.level_index, np.uint64(level.price), level.book, slot)
+    if level.better == NIL:
+        book.best = level.worse
+    else:
+        levels[level.better].worse = level.worse
+    if level.worse != NIL:
+        levels[level.worse].better = level.better
+    parent = level.parent
+    if parent == NIL:
+        book.root = 0
+    else:
+        # The leaf and its node go; the other branch moves up.
+        node = nodes[parent]
+        other = node.zero if node.one == np.uint32(slot | LEAF) else node.one
+        adopt(levels, nodes, other, node.parent)
+        replace_child(book, nodes, node.parent, parent, other)
+        give_back(state.pools[NODES], nodes, parent)
+    book.levels = np.uint32(book.levels - 1)
+    give_back(state.pools[LEVELS], levels, slot)
+
+
+@inlined
+def public_book(order: Record) -> Any:
+    """The number of the book that an order rests in."""
+    return np.uint32(BOOKS * np.int64(order.instrument) + np.int64(order.side) - 1)
+
+
+@inlined
+def stop_book(order: Record) -> Any:
+    """The number of the book that a stop waits in: buy stops are best when low, as asks are."""
+    return np.uint32(BOOKS * np.int64(order.instrument) + 4 - np.int64(order.side))
+
+
+@inlined
+def display_of(order: Record) -> Any:
+    """The most lots that an iceberg shows; 0 if it is none."""
+    if order.extra != U0 and order.order_type == OrderType.LIMIT:
+        return np.int64(order.extra & LOW32)
+    return np.int64(0)
+
+
+@inlined
+def visible(order: Record) -> Any:
+    """The lots of an order that its level counts."""
+    return np.int64(order.shown) if order.shown != 0 else order.quantity - order.cum
+
+
+@inlined
+def append(state: Tables, at: Any, slot: Any) -> None:
+    """Link an order behind the last of a level."""
+    level = state.levels[at]
+    order = state.orders[slot]
+    order.before = level.last
+    order.next = 0
+    if level.last == NIL:
+        level.first = slot
+    else:
+        state.orders[level.last].next = slot
+    level.last = slot
+
+
+@inlined
+def unlink(state: Tables, level: Record, slot: Any) -> None:
+    """Take an order out of the links of its queue."""
+    orders = state.orders
+    before = orders[slot].before
+    following = orders[slot].next
+    # Without a branch, as nobody can guess where in its queue an order stands: one that has no neighbour is linked to
+    # itself, which nobody sees.
+    orders[before if before != NIL else slot].next = following
+    orders[following if following != NIL else slot].before = before
+    level.first = following if before == NIL else level.first
+    level.last = before if following == NIL else level.last
+
+
+@inlined
+def enqueue(state: Tables, number: Any, price: Any, slot: Any) -> None:
+    """Put an order at the end of the queue of a price of a book."""
+    order = state.orders[slot]
+    at = find_level(state, number, price)
+    if at == NIL:
+        at = open_level(state, number, price)
+    level = state.levels[at]
+    order.level = at
+    append(state, at, slot)
+    level.orders = np.uint32(level.orders + 1)
+    level.quantity += visible(order)
+    book = state.books[number]
+    book.orders = np.uint32(book.orders + 1)
+    if order.shown != 0:
+        book.icebergs = np.uint32(book.icebergs + 1)
+
+
+@inlined
+def dequeue(state: Tables, slot: Any) -> None:
+    """Take an order out of its queue, with the lots it has left; close the level if it was the last."""
+    order = state.orders[slot]
+    level = state.levels[order.level]
+    book = state.books[level.book]
+    unlink(state, level, slot)
+    level.orders = np.uint32(level.orders - 1)
+    level.quantity -= visible(order)
+    book.orders = np.uint32(book.orders - 1)
+    if display_of(order) != 0:
+        book.icebergs = np.uint32(book.icebergs - 1)
+    if level.orders == NIL:
+        close_level(state, order.level)
+
+
+@kernel
+def refresh_iceberg(state: Tables, slot: Any) -> None:
+    """Show the next lots of an iceberg of which none are shown: at the end of its queue."""
+    order = state.orders[slot]
+    level = state.levels[order.level]
+    order.shown = np.uint32(min(display_of(order), order.quantity - order.cum))
+    level.quantity += np.int64(order.shown)
+    unlink(state, level, slot)
+    append(state, order.level, slot)

@@ -1,0 +1,279 @@
+"""The checks that every command passes before those of its kind: form, session, rights, kill switch, account.
+
+Reads, changes nothing but the turn's notes of what it found. Called by apply.py; the first check that fails is the
+reason reported.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from smrx.engine.kernels.jit import (
+    NIL,
+    U0,
+    U1,
+    U32,
+    Record,
+    Tables,
+    inlined,
+    kernel,
+)
+from smrx.engine.kernels.lookup import find_account
+from smrx.wire.codes import (
+    AccountStatus,
+    CommandKind,
+    InstrumentStatus,
+    OrderFlags,
+    OrderType,
+    Reason,
+    SessionFlags,
+    Side,
+    Stp,
+    TimeInForce,
+)
+
+_BYTE: Final = np.uint64(0xFF)
+_BYTE_BITS: Final = np.uint64(8)
+#: All flags there are. Numba knows IntEnum, not IntFlag.
+ORDER_FLAGS: Final = int(OrderFlags.POST_ONLY | OrderFlags.QUOTE_BUDGET)
+SESSION_FLAGS: Final = int(SessionFlags.CANCEL_ON_DISCONNECT)
+
+
+@kernel
+def is_symbol(word: Any) -> Any:
+    """Whether a word is 1 to 8 bytes of A-Z 0-9 - . / _ and then only NULs."""
+    if word == U0:
+        return False
+    while word != U0:
+        byte = word & _BYTE
+        letter = 65 <= byte <= 90
+        # - . / and the digits are neighbours: 45 to 57
+        if not (letter or 45 <= byte <= 57 or byte == 95):
+            return False
+        word >>= _BYTE_BITS
+    return True
+
+
+@inlined
+def order_bytes_used(command: Record) -> Any:
+    return (command.order_type | command.tif | command.stp | command.flags) != 0
+
+
+@inlined
+def price_or_lots_used(command: Record) -> Any:
+    return command.price_ticks != 0 or command.quantity_lots != 0
+
+
+@inlined
+def unused_extra_set(command: Record) -> Any:
+    """Whether a PLACE has an extra word, or half of one, that its order type and time in force do not use."""
+    if command.order_id == U0:
+        return False
+    if command.order_type == OrderType.MARKET:
+        return True
+    return command.order_type == OrderType.LIMIT and command.tif != TimeInForce.GTD and (command.order_id >> U32) != U0
+
+
+@inlined
+def unused_by_cancel_set(command: Record) -> Any:
+    """Whether a CANCEL says more than which order."""
+    return order_bytes_used(command) or command.side != 0 or command.instrument != 0 or price_or_lots_used(command)
+
+
+@inlined
+def unused_fields_set(command: Record) -> Any:
+    """Whether a field that has no meaning for the kind, neither PLACE nor CANCEL, is not 0."""
+    kind = command.kind
+    if kind == CommandKind.ADD_INSTRUMENT:
+        return (command.side | command.order_type | command.tif) != 0
+    if kind == CommandKind.SET_RULES:
+        return command.side != 0
+    if command.reserved != 0:
+        return True
+    if kind == CommandKind.OPEN_SESSION:
+        return (command.order_type | command.tif | command.stp) != 0 or nothing_more(command, True)
+    if order_bytes_used(command):
+        return True
+    if kind == CommandKind.MASS_CANCEL:
+        return command.client_order_id != U0 or command.order_id != U0 or price_or_lots_used(command)
+    if kind == CommandKind.SET_STATUS:
+        return (
+            command.account != 0
+            or command.client_order_id != U0
+            or command.order_id != U0
+            or price_or_lots_used(command)
+        )
+    if command.side != 0:
+        return True
+    if kind == CommandKind.REPLACE:
+        return command.instrument != 0
+    if kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
+        return command.client_order_id != U0 or command.price_ticks != 0
+    if kind == CommandKind.ADD_ASSET:
+        return command.account != 0 or command.order_id != U0
+    if kind == CommandKind.SET_LIMITS:
+        return command.client_order_id != U0
+    return nothing_more(command, names_account(kind) or kind == CommandKind.OPEN_ACCOUNT)
+
+
+@kernel
+def nothing_more(command: Record, account: Any) -> Any:
+    """Whether a command that is hardly more than its sender has anything else set; some name an account."""
+    if command.side != 0 or command.instrument != 0 or command.client_order_id != U0 or command.order_id != U0:
+        return True
+    if price_or_lots_used(command) or (command.account != 0 and not account):
+        return True
+    if command.kind == CommandKind.TICK:
+        return command.session_id != U0 or command.request_id != U0
+    return needs_no_request(command.kind) and command.request_id != U0
+
+
+@inlined
+def needs_no_request(kind: Any) -> Any:
+    """Whether a kind stands outside of the requests of a session."""
+    # The first comparison is enough for all that orders are about.
+    return kind >= CommandKind.OPEN_SESSION and (
+        kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
+    )
+
+
+@inlined
+def malformed_order(command: Record) -> Any:
+    """What is wrong with the enumerations of a PLACE."""
+    if command.side != Side.BUY and command.side != Side.SELL:
+        return Reason.INVALID_SIDE
+    if command.order_type < OrderType.LIMIT or command.order_type > OrderType.STOP_LIMIT:
+        return Reason.INVALID_ORDER_TYPE
+    if command.tif < TimeInForce.GTC or command.tif > TimeInForce.GTD:
+        return Reason.INVALID_TIME_IN_FORCE
+    if command.stp > Stp.DECREMENT:
+        return Reason.INVALID_STP
+    if command.flags > ORDER_FLAGS:
+        return Reason.INVALID_FLAGS
+    return Reason.NONE
+
+
+@inlined
+def malformed(command: Record) -> Any:
+    """What is wrong with a command whatever the state, or NONE. The kinds that come most often are asked for first."""
+    kind = command.kind
+    if kind == CommandKind.PLACE:
+        if command.reserved != 0 or unused_extra_set(command):
+            return Reason.RESERVED_NOT_ZERO
+        return malformed_order(command)
+    if kind == CommandKind.CANCEL:
+        if command.reserved != 0 or unused_by_cancel_set(command):
+            return Reason.RESERVED_NOT_ZERO
+        return malformed_name(command)
+    return malformed_request(command)
+
+
+@inlined
+def malformed_name(command: Record) -> Any:
+    """What is wrong with how a CANCEL or REPLACE names its order."""
+    return Reason.INVALID_ID if (command.order_id == U0) == (command.client_order_id == U0) else Reason.NONE
+
+
+@kernel
+def malformed_request(command: Record) -> Any:
+    """What is wrong with a command that is neither a PLACE nor a CANCEL."""
+    kind = command.kind
+    if kind < CommandKind.PLACE or kind > CommandKind.DISCONNECT:
+        return Reason.UNKNOWN_KIND
+    if unused_fields_set(command):
+        return Reason.RESERVED_NOT_ZERO
+    if kind == CommandKind.REPLACE:
+        return malformed_name(command)
+    if kind == CommandKind.MASS_CANCEL:
+        if command.side > Side.SELL:
+            return Reason.INVALID_SIDE
+    elif kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
+        if command.order_id == U0:
+            return Reason.INVALID_ID
+    elif kind == CommandKind.ADD_ASSET or kind == CommandKind.ADD_INSTRUMENT:
+        if not is_symbol(command.client_order_id):
+            return Reason.INVALID_ID
+    elif kind == CommandKind.SUSPEND_ACCOUNT or kind == CommandKind.RESUME_ACCOUNT:
+        if command.account == 0:
+            return Reason.INVALID_ID
+    elif kind == CommandKind.SET_STATUS:
+        if command.side < InstrumentStatus.TRADING or command.side > InstrumentStatus.CLOSED:
+            return Reason.INVALID_STATUS
+    elif kind == CommandKind.OPEN_SESSION:
+        if command.flags > SESSION_FLAGS:
+            return Reason.INVALID_FLAGS
+        if command.session_id == U0:
+            return Reason.INVALID_ID
+    return Reason.NONE
+
+
+@inlined
+def names_account(kind: Any) -> Any:
+    """Whether a kind is about an account that must exist."""
+    return (
+        kind <= CommandKind.WITHDRAW
+        or kind == CommandKind.OPEN_SESSION
+        or kind == CommandKind.SUSPEND_ACCOUNT
+        or kind == CommandKind.RESUME_ACCOUNT
+        or kind == CommandKind.SET_LIMITS
+    )
+
+
+@inlined
+def venue_only(kind: Any) -> Any:
+    """Whether only the venue itself may ask for this: it is about others, or about everybody."""
+    if kind <= CommandKind.MASS_CANCEL or kind == CommandKind.WITHDRAW:
+        return False
+    return kind != CommandKind.OPEN_SESSION and kind != CommandKind.CLOSE_SESSION
+
+
+@inlined
+def wrong_sender(state: Tables, command: Record) -> Any:
+    """Why the session may not ask for this now, or NONE. Notes the account in the turn if it is the session's."""
+    turn = state.turn[0]
+    turn.account = 0
+    kind = command.kind
+    if kind > CommandKind.CANCEL:
+        if kind == CommandKind.OPEN_SESSION:
+            return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
+        if kind == CommandKind.TICK:
+            return Reason.NONE
+    if turn.session == NIL:
+        return Reason.UNKNOWN_SESSION
+    if kind == CommandKind.DISCONNECT:
+        return Reason.NONE
+    session = state.sessions[turn.session]
+    if command.request_id > session.last_request_id + U1:
+        return Reason.REQUEST_GAP
+    if kind == CommandKind.CLOSE_SESSION:
+        return Reason.NONE
+    if session.account_id == command.account:
+        turn.account = session.account
+    if session.account_id != 0 and (venue_only(kind) or turn.account == NIL):
+        return Reason.NOT_AUTHORISED
+    if state.core[0].killed != 0 and (kind == CommandKind.PLACE or kind == CommandKind.REPLACE):
+        return Reason.KILLED
+    return Reason.NONE
+
+
+@inlined
+def needs_active_account(kind: Any) -> Any:
+    return kind == CommandKind.PLACE or kind == CommandKind.REPLACE or kind == CommandKind.WITHDRAW
+
+
+@inlined
+def wrong_account(state: Tables, command: Record) -> Any:
+    """UNKNOWN_ACCOUNT, ACCOUNT_EXISTS, ACCOUNT_SUSPENDED or NONE. Notes the account in the turn."""
+    turn = state.turn[0]
+    opening = command.kind == CommandKind.OPEN_ACCOUNT
+    if not opening and not names_account(command.kind):
+        return Reason.NONE
+    if turn.account == NIL:
+        turn.account = find_account(state, command.account)
+    if opening:
+        return Reason.NONE if turn.account == NIL else Reason.ACCOUNT_EXISTS
+    if turn.account == NIL:
+        return Reason.UNKNOWN_ACCOUNT
+    if state.accounts[turn.account].status == AccountStatus.SUSPENDED and needs_active_account(command.kind):
+        return Reason.ACCOUNT_SUSPENDED
+    return Reason.NONE

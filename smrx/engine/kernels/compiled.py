@@ -1,0 +1,110 @@
+"""The compiled entry points: what Python calls, and how it hands over the state without cost.
+
+A State has more than twenty arrays; unpacking them at every call would take longer than ten commands. So `apply_at`
+gets one array of addresses and lengths and makes the arrays of them. Called by engine.py alone.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.kernels.apply import apply
+from smrx.engine.kernels.hash_index import insert
+from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
+from smrx.engine.kernels.tables import interpreted, state_of, table_of
+from smrx.engine.state import State
+
+#: Every module whose text is compiled into the entry points.
+MODULES: Final = (
+    "smrx.wire.codes",
+    "smrx.wire.records",
+    "smrx.engine.state",
+    *(
+        f"{__package__}.{name}"
+        for name in (
+            "jit", "xxh3", "tables", "hash_index", "lookup", "pool", "book", "state_hash", "emit", "fees",
+            "command_checks", "balances", "registry", "expiry", "orders", "sessions", "venue", "order_checks", "stops",
+            "matching", "placing", "replacing", "apply", "compiled",
+        )
+    ),
+)  # fmt: skip
+
+
+def addresses(state: State) -> NDArray[np.uint64]:
+    """Address and length of every array of a state, in its order. They hold until an array is replaced."""
+    table = np.empty((len(state), 2), dtype=np.uint64)
+    for row, array in zip(table, state, strict=True):
+        row[0] = array.__array_interface__["data"][0]
+        row[1] = len(array)
+    return table.reshape(-1)
+
+
+def _compiled(source: int) -> tuple[Any, Any]:
+    """The entry points, compiled again whenever the source of any kernel changed (see jit.fingerprint)."""
+    version = np.uint64(source)
+
+    def apply_at(
+        table: Array,
+        commands: Array,
+        done: int,
+        time_ns: int,
+        outcomes: Array,
+        events: Array,
+        words: Array,
+        hashes: Array,
+    ) -> Any:
+        if version == np.uint64(len(table)):  # never so: it only makes the version a part of the compiled code
+            return done
+        return apply(
+            state_of(table),
+            table_of(commands),
+            done,
+            time_ns,
+            table_of(outcomes),
+            table_of(events),
+            table_of(words),
+            table_of(hashes),
+        )
+
+    def fill_index(cells: Array, keys: Array, extras: Array, slots: Array) -> None:
+        if version != np.uint64(0):
+            for at in range(len(keys)):
+                insert(table_of(cells), keys[at], extras[at], slots[at])
+
+    return entry_point(apply_at), entry_point(fill_index)
+
+
+apply_at, fill_index = _compiled(fingerprint(*MODULES))
+
+
+def call(
+    state: State,
+    table: Any,
+    commands: Any,
+    done: int,
+    time_ns: int,
+    outcomes: Any,
+    events: Any,
+    words: Any,
+    hashes: Any,
+) -> int:
+    """machine.apply, compiled, or interpreted if Numba is switched off. `words` are the events as words."""
+    if not INTERPRETED:
+        return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
+    with np.errstate(over="ignore"):
+        seen = State(*(interpreted(array) for array in state))
+        inputs = [interpreted(array) for array in (commands, outcomes, events)]
+        return int(apply(seen, inputs[0], done, np.int64(time_ns), inputs[1], inputs[2], words, hashes))
+
+
+def compiled_before() -> bool:
+    """Whether this machine has the compiled engine already; if not, the first command takes some seconds longer."""
+    if INTERPRETED or apply_at.overloads:
+        return True
+    # Numba offers no public way to ask. Its index of what was compiled names the fingerprint of the source.
+    try:
+        index = apply_at._cache._cache_file._load_index()
+        return any(key[2] == apply_at._cache._index_key(key[0], apply_at.targetctx.codegen())[2] for key in index)
+    except (AttributeError, IndexError):
+        return False

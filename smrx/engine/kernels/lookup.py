@@ -1,0 +1,101 @@
+"""Which record has a name: one search for each index of state.py. All return a slot, 0 where there is none."""
+
+from typing import Any
+
+import numpy as np
+
+from smrx.engine.kernels.hash_index import NO_EXTRA, find
+from smrx.engine.kernels.jit import Record, Tables, inlined
+from smrx.engine.kernels.state_hash import pair
+
+
+@inlined
+def has_session_id(session: Record, key: Any, _: Any) -> Any:
+    return session.session_id == key
+
+
+@inlined
+def find_session(state: Tables, session_id: Any) -> Any:
+    return find(state.session_index, state.sessions, has_session_id, session_id, NO_EXTRA)
+
+
+@inlined
+def has_account_id(account: Record, key: Any, _: Any) -> Any:
+    return np.uint64(account.account_id) == key
+
+
+@inlined
+def find_account(state: Tables, account_id: Any) -> Any:
+    return find(state.account_index, state.accounts, has_account_id, np.uint64(account_id), NO_EXTRA)
+
+
+@inlined
+def has_asset_id(asset: Record, key: Any, _: Any) -> Any:
+    return np.uint64(asset.asset_id) == key
+
+
+@inlined
+def find_asset(state: Tables, asset_id: Any) -> Any:
+    return find(state.asset_index, state.assets, has_asset_id, np.uint64(asset_id), NO_EXTRA)
+
+
+@inlined
+def has_instrument_id(instrument: Record, key: Any, _: Any) -> Any:
+    return np.uint64(instrument.instrument_id) == key
+
+
+@inlined
+def find_instrument(state: Tables, instrument_id: Any) -> Any:
+    return find(state.instrument_index, state.instruments, has_instrument_id, np.uint64(instrument_id), NO_EXTRA)
+
+
+@inlined
+def has_price(level: Record, key: Any, number: Any) -> Any:
+    return np.uint64(level.price) == key and level.book == number
+
+
+@inlined
+def find_level(state: Tables, number: Any, price: Any) -> Any:
+    """The level of a price of the book with a number."""
+    return find(state.level_index, state.levels, has_price, np.uint64(price), np.uint32(number))
+
+
+@inlined
+def has_order_id(order: Record, key: Any, _: Any) -> Any:
+    return order.order_id == key
+
+
+@inlined
+def find_order(state: Tables, order_id: Any) -> Any:
+    return find(state.order_index, state.orders, has_order_id, order_id, NO_EXTRA)
+
+
+@inlined
+def has_client_order_id(order: Record, key: Any, account_id: Any) -> Any:
+    return order.client_order_id == key and order.account_id == account_id
+
+
+@inlined
+def find_client_order(state: Tables, client_order_id: Any, account_id: Any) -> Any:
+    """The open order to which an account gave a number."""
+    return find(state.client_index, state.orders, has_client_order_id, client_order_id, account_id)
+
+
+@inlined
+def has_pair(balance: Record, key: Any, _: Any) -> Any:
+    return pair(balance.account_id, balance.asset_id) == key
+
+
+@inlined
+def find_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
+    return find(state.balance_index, state.balances, has_pair, pair(account_id, asset_id), NO_EXTRA)
+
+
+@inlined
+def has_transfer_id(transfer: Record, key: Any, _: Any) -> Any:
+    return transfer.transfer_id == key
+
+
+@inlined
+def find_transfer(state: Tables, transfer_id: Any) -> Any:
+    return find(state.transfer_index, state.transfers, has_transfer_id, transfer_id, NO_EXTRA)

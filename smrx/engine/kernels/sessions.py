@@ -1,0 +1,122 @@
+"""Sessions: open, close, and what ends with their connection. Called by apply.py."""
+
+from typing import Any
+
+import numpy as np
+
+from smrx.engine.kernels.emit import begin
+from smrx.engine.kernels.hash_index import NO_EXTRA, insert, remove
+from smrx.engine.kernels.jit import Array, Record, Tables, kernel
+from smrx.engine.kernels.orders import withdraw_order
+from smrx.engine.kernels.pool import give_back, take
+from smrx.engine.kernels.state_hash import forget, refresh_session
+from smrx.engine.state import SESSIONS
+from smrx.wire.codes import EventKind, Reason
+
+
+@kernel
+def open_session(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    core = state.core[0]
+    turn = state.turn[0]
+    slot = take(state.pools[SESSIONS], state.sessions)
+    session = state.sessions[slot]
+    session.session_id = command.session_id
+    session.last_request_id = 0
+    session.hash = 0
+    session.account_id = command.account
+    session.account = turn.account
+    session.flags = np.uint32(command.flags)
+    session.orders = 0
+    insert(state.session_index, command.session_id, NO_EXTRA, slot)
+    refresh_session(core, session)
+    event = begin(core, turn, command, events, EventKind.SESSION_OPENED)
+    event.account = command.account
+    event.flags = command.flags
+    outcome.event_kind = EventKind.SESSION_OPENED
+
+
+@kernel
+def collect(state: Tables, wanted: Any) -> Any:
+    """Note in the scratch room the orders that end with a session of the venue; return how many.
+
+    The venue may place orders for any account, so no account's list has them all.
+    """
+    found = 0
+    count = np.int64(state.sessions[wanted].orders)
+    slot = 1
+    while found < count:
+        order = state.orders[slot]
+        if order.live != 0 and order.session == wanted:
+            state.scratch[found] = np.uint32(slot)
+            found += 1
+        slot += 1
+    return found
+
+
+@kernel
+def sift(state: Tables, at: Any, count: Any) -> None:
+    """Let a slot of the scratch room sink below the newer orders under it."""
+    scratch = state.scratch
+    moved = scratch[at]
+    while 2 * at + 1 < count:
+        child = 2 * at + 1
+        if child + 1 < count and state.orders[scratch[child + 1]].order_id > state.orders[scratch[child]].order_id:
+            child += 1
+        if state.orders[scratch[child]].order_id <= state.orders[moved].order_id:
+            break
+        scratch[at] = scratch[child]
+        at = child
+    scratch[at] = moved
+
+
+@kernel
+def sort_by_age(state: Tables, count: Any) -> None:
+    """Sort the slots in the scratch room by order id: heapsort, as it needs no more room."""
+    for at in range(count // 2 - 1, -1, -1):
+        sift(state, at, count)
+    for last in range(count - 1, 0, -1):
+        newest = state.scratch[0]
+        state.scratch[0] = state.scratch[last]
+        state.scratch[last] = newest
+        sift(state, 0, last)
+
+
+@kernel
+def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
+    """Cancel the orders that end with the turn's session, oldest first; return how many."""
+    turn = state.turn[0]
+    session = state.sessions[turn.session]
+    count = np.int64(session.orders)
+    if count == 0:
+        return count
+    if session.account_id == 0:
+        sort_by_age(state, collect(state, turn.session))
+        for at in range(count):
+            withdraw_order(state, command, events, state.scratch[at], Reason.DISCONNECTED)
+        return count
+    slot = state.accounts[session.account].first
+    while session.orders != 0:
+        order = state.orders[slot]
+        following = order.newer
+        if order.session == turn.session:
+            withdraw_order(state, command, events, slot, Reason.DISCONNECTED)
+        slot = following
+    return count
+
+
+@kernel
+def leave_session(state: Tables, command: Record, outcome: Record, events: Array, kind: Any) -> None:
+    """CLOSE_SESSION and DISCONNECT: cancel what ends with the session; a closed one is forgotten."""
+    core = state.core[0]
+    turn = state.turn[0]
+    session = state.sessions[turn.session]
+    cancelled = cancel_session_orders(state, command, events)
+    event = begin(core, turn, command, events, kind)
+    event.account = session.account_id
+    event.quantity_lots = cancelled
+    outcome.event_kind = kind
+    outcome.cum_lots = cancelled
+    if kind == EventKind.SESSION_CLOSED:
+        remove(state.session_index, session.session_id, NO_EXTRA, turn.session)
+        forget(core, session)
+        give_back(state.pools[SESSIONS], state.sessions, turn.session)

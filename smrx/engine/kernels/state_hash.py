@@ -1,0 +1,239 @@
+"""The state hash: canonical words of every live record, their hashes, and the sum of those.
+
+`refresh_*` bring the sum up to date after a record changed: each record keeps the hash it had, so a change costs one
+hash. The words hold no slot numbers and nothing of the memory's layout. full_hash.py makes the same again from all
+records by other means, so that each checks the other.
+
+The words of each record, all u64, signed numbers in two's complement; a record's hash is the xxh3_64 of them:
+
+    order       1 | side<<8 | order_type<<16 | tif<<24 | stp<<32 | flags<<40, order_id, account | instrument<<32,
+                client_order_id, price, quantity, cum, priority
+    extension   9, order_id, extra, shown, session_id: beside an order of which one of the last three is not 0
+    balance     2, account | asset<<32, available, held
+    account     3 | status<<8, account
+    limits      10, account | max_open_orders<<32, max_open_notional, max_order_notional, max_order_quantity: if any is
+                set
+    asset       4 | decimals<<8, asset, symbol, supply, cap
+    instrument  5 | status<<8, instrument, symbol, base | quote<<32, lot_units | scale_units<<32, max_price,
+                max_quantity
+    rules       11 | band_bp<<8, instrument, taker_fee | maker_fee<<32, min_price, min_quantity, min_notional,
+                max_notional: if any is set
+    last price  12 | instrument<<32, price: from the first trade on
+    session     6 | flags<<8, session_id, account, last_request_id
+    transfer    7 | kind<<8, transfer_id, account | asset<<32, amount
+    counters    8 | killed<<8, command_sequence, event_sequence, match_sequence, time_ns
+
+Records of one slot (an order and its extension, an instrument with its rules and last price) keep the sum of their
+hashes.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from smrx.engine.kernels.jit import (
+    U0,
+    U32,
+    Record,
+    Tables,
+    inlined,
+    kernel,
+)
+from smrx.engine.kernels.xxh3 import (
+    hash2,
+    hash3,
+    hash4,
+    hash5,
+    hash7,
+    hash8,
+    hash_events,
+)
+
+ORDER_TAG: Final = np.uint64(1)
+BALANCE_TAG: Final = np.uint64(2)
+ACCOUNT_TAG: Final = np.uint64(3)
+ASSET_TAG: Final = np.uint64(4)
+INSTRUMENT_TAG: Final = np.uint64(5)
+SESSION_TAG: Final = np.uint64(6)
+TRANSFER_TAG: Final = np.uint64(7)
+COUNTERS_TAG: Final = np.uint64(8)
+EXTENSION_TAG: Final = np.uint64(9)
+LIMITS_TAG: Final = np.uint64(10)
+RULES_TAG: Final = np.uint64(11)
+PRICE_TAG: Final = np.uint64(12)
+
+U8: Final = np.uint64(8)
+U16: Final = np.uint64(16)
+U24: Final = np.uint64(24)
+U40: Final = np.uint64(40)
+
+
+@inlined
+def pair(low: Any, high: Any) -> Any:
+    """Two u32 in one word."""
+    return np.uint64(low) | (np.uint64(high) << U32)
+
+
+@kernel
+def order_hash(order: Record) -> Any:
+    return hash8(
+        ORDER_TAG
+        | (np.uint64(order.side) << U8)
+        | (np.uint64(order.order_type) << U16)
+        | (np.uint64(order.tif) << U24)
+        | (np.uint64(order.stp) << U32)
+        | (np.uint64(order.flags) << U40),
+        order.order_id,
+        pair(order.account_id, order.instrument_id),
+        order.client_order_id,
+        np.uint64(order.price),
+        np.uint64(order.quantity),
+        np.uint64(order.cum),
+        order.priority,
+    )
+
+
+@inlined
+def exchange(core: Record, record: Record, new: Any) -> None:
+    """Put a record's new hash in the place of its old one."""
+    core.digest += new - record.hash
+    record.hash = new
+
+
+@inlined
+def forget(core: Record, record: Record) -> None:
+    """Take a record that is about to go out of the sum."""
+    core.digest -= record.hash
+    record.hash = 0
+
+
+@kernel
+def extension_hash(state: Tables, order: Record) -> Any:
+    # Slot 0 of the sessions is empty: an order without a session has session id 0.
+    session_id = state.sessions[order.session].session_id
+    return hash5(EXTENSION_TAG, order.order_id, order.extra, np.uint64(order.shown), session_id)
+
+
+@inlined
+def refresh_order(state: Tables, order: Record) -> None:
+    core = state.core[0]
+    if core.hashing != 0:
+        new = order_hash(order)
+        if order.extra != U0 or order.session != 0:
+            new += extension_hash(state, order)
+        exchange(core, order, new)
+
+
+@kernel
+def balance_hash(balance: Record) -> Any:
+    owner = pair(balance.account_id, balance.asset_id)
+    return hash4(BALANCE_TAG, owner, np.uint64(balance.available), np.uint64(balance.held))
+
+
+@inlined
+def refresh_balance(core: Record, balance: Record) -> None:
+    if core.hashing != 0:
+        exchange(core, balance, balance_hash(balance))
+
+
+@kernel
+def refresh_account(core: Record, account: Record) -> None:
+    if core.hashing != 0:
+        new = hash2(ACCOUNT_TAG | (np.uint64(account.status) << U8), np.uint64(account.account_id))
+        limits = account.max_open_notional | account.max_order_notional | account.max_order_quantity
+        if limits != 0 or account.max_open_orders != 0:
+            new += hash5(
+                LIMITS_TAG,
+                pair(account.account_id, account.max_open_orders),
+                np.uint64(account.max_open_notional),
+                np.uint64(account.max_order_notional),
+                np.uint64(account.max_order_quantity),
+            )
+        exchange(core, account, new)
+
+
+@kernel
+def refresh_asset(core: Record, asset: Record) -> None:
+    if core.hashing != 0:
+        head = ASSET_TAG | (np.uint64(asset.decimals) << U8)
+        supply = np.uint64(asset.supply)
+        exchange(core, asset, hash5(head, np.uint64(asset.asset_id), asset.symbol, supply, np.uint64(asset.cap)))
+
+
+@inlined
+def has_rules(instrument: Record) -> Any:
+    prices = instrument.min_price | instrument.min_quantity | instrument.min_notional | instrument.max_notional
+    # A maker fee is there only beside a taker fee.
+    return (prices | instrument.taker_fee | instrument.band_bp) != 0
+
+
+@kernel
+def refresh_instrument(core: Record, instrument: Record) -> None:
+    """After a change of status or rules."""
+    if core.hashing != 0:
+        new = hash7(
+            INSTRUMENT_TAG | (np.uint64(instrument.status) << U8),
+            np.uint64(instrument.instrument_id),
+            instrument.symbol,
+            pair(instrument.base_id, instrument.quote_id),
+            pair(instrument.lot_units, instrument.scale_units),
+            np.uint64(instrument.max_price),
+            np.uint64(instrument.max_quantity),
+        )
+        if has_rules(instrument):
+            new += hash7(
+                RULES_TAG | (np.uint64(instrument.band_bp) << U8),
+                np.uint64(instrument.instrument_id),
+                np.uint64(instrument.taker_fee) | (np.uint64(instrument.maker_fee) << U32),
+                np.uint64(instrument.min_price),
+                np.uint64(instrument.min_quantity),
+                np.uint64(instrument.min_notional),
+                np.uint64(instrument.max_notional),
+            )
+        instrument.static_hash = new
+        refresh_last_price(core, instrument)
+
+
+@inlined
+def refresh_last_price(core: Record, instrument: Record) -> None:
+    if core.hashing != 0:
+        new = instrument.static_hash
+        if instrument.last_price != 0:
+            head = PRICE_TAG | (np.uint64(instrument.instrument_id) << U32)
+            new += hash2(head, np.uint64(instrument.last_price))
+        exchange(core, instrument, new)
+
+
+@kernel
+def session_hash(session: Record) -> Any:
+    head = SESSION_TAG | (np.uint64(session.flags) << U8)
+    return hash4(head, session.session_id, np.uint64(session.account_id), session.last_request_id)
+
+
+@inlined
+def refresh_session(core: Record, session: Record) -> None:
+    if core.hashing != 0:
+        exchange(core, session, session_hash(session))
+
+
+@kernel
+def refresh_transfer(core: Record, transfer: Record) -> None:
+    if core.hashing != 0:
+        head = TRANSFER_TAG | (np.uint64(transfer.kind) << U8)
+        owner = pair(transfer.account_id, transfer.asset_id)
+        exchange(core, transfer, hash4(head, transfer.transfer_id, owner, np.uint64(transfer.amount)))
+
+
+@inlined
+def counters_hash(core: Record) -> Any:
+    head = COUNTERS_TAG | (np.uint64(core.killed) << U8)
+    return hash5(head, core.command_sequence, core.event_sequence, core.match_sequence, np.uint64(core.time_ns))
+
+
+@inlined
+def chain(core: Record, ring: Any, event_words: Any, first: Any, count: Any) -> None:
+    """The state hash after a command, from the one before it, the content and the command's events."""
+    if core.hashing != 0:
+        content = core.digest + counters_hash(core)
+        core.state_hash = hash3(core.state_hash, content, hash_events(event_words, first * 16, count))
+        ring[core.command_sequence & np.uint64(len(ring) - 1)] = core.state_hash

@@ -1,0 +1,213 @@
+# Numba is typed in parts, and differently from version to version.
+# mypy: disable-error-code="no-untyped-call, attr-defined, arg-type, override, misc"
+"""How kernels see memory: tables of records, and the state as one pointer.
+
+A NumPy array in Numba is seven values with a reference count, and a State is more than twenty arrays; handing that
+from kernel to kernel would cost more than most kernels do, and most of the time to compile them. So kernels get
+
+- a *table*: address and length, counted by nobody; `table[slot]` is the record (or the word), without a copy. The
+  length is checked only with NUMBA_BOUNDSCHECK=1, when what is outside raises IndexError;
+- a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table.
+
+The arrays belong to Python, which keeps them alive during a call (engine.py). Without compilation (see jit.py) the same
+source runs on `interpreted` arrays, and on a State of them.
+"""
+
+import operator
+from typing import Any, Final
+
+from llvmlite import ir
+from numba import config, from_dtype, types
+from numba.core import cgutils
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import (
+    intrinsic,
+    lower_builtin,
+    lower_getattr_generic,
+    models,
+    register_model,
+    type_callable,
+)
+
+from smrx.engine.kernels.jit import INTERPRETED
+from smrx.engine.state import DTYPES
+
+_FIELDS: Final = {name: (number, from_dtype(dtype)) for number, (name, dtype) in enumerate(DTYPES.items())}
+_WORD: Final = ir.IntType(64)
+_BYTE_POINTER: Final = ir.IntType(8).as_pointer()
+
+
+class TableType(types.Type):
+    """The type of a table, by what its elements are."""
+
+    def __init__(self, element: Any) -> None:
+        self.element = element
+        super().__init__(name=f"Table({element})")
+
+
+class StateType(types.Type):
+    """The type of the list of addresses that stands for a State."""
+
+    def __init__(self) -> None:
+        super().__init__(name="State")
+
+
+class _TableModel(models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, [("base", types.voidptr), ("length", types.int64)])
+
+
+class _StateModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _BYTE_POINTER)
+
+
+class _StateFields(AttributeTemplate):
+    key = StateType
+
+    def generic_resolve(self, _: Any, name: str) -> Any:
+        return TableType(_FIELDS[name][1]) if name in _FIELDS else None
+
+
+class InterpretedRecord:
+    """A record of an array, its fields as attributes: what kernels see of it without compilation."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: Any) -> None:
+        object.__setattr__(self, "_record", record)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._record[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._record[name] = value
+
+
+class InterpretedTable:
+    """An array of records, as kernels see it without compilation."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, slot: Any) -> InterpretedRecord:
+        return InterpretedRecord(self._array[slot])
+
+
+def interpreted(array: Any) -> Any:
+    """An array as kernels see it without compilation: words stay words, records get attributes."""
+    return InterpretedTable(array) if array.dtype.names else array
+
+
+def _make_table(context: Any, builder: Any, kind: Any, base: Any, length: Any) -> Any:
+    table = cgutils.create_struct_proxy(kind)(context, builder)
+    table.base = base
+    table.length = length
+    return table._getvalue()
+
+
+def _field(context: Any, builder: Any, _: Any, state: Any, name: str) -> Any:
+    """Code for `state.name`."""
+    number, element = _FIELDS[name]
+    words = builder.bitcast(state, _WORD.as_pointer())
+    found = []
+    for offset in (0, 1):
+        word = builder.load(builder.gep(words, [ir.Constant(_WORD, 2 * number + offset)]))
+        # Python replaces an array only between calls, so a word once read need not be read again.
+        word.set_metadata("invariant.load", builder.module.add_metadata([]))
+        found.append(word)
+    return _make_table(context, builder, TableType(element), builder.inttoptr(found[0], _BYTE_POINTER), found[1])
+
+
+def _type_getitem(_: Any) -> Any:
+    def typer(table: Any, slot: Any) -> Any:
+        return table.element if isinstance(table, TableType) and isinstance(slot, types.Integer) else None
+
+    return typer
+
+
+def _type_setitem(_: Any) -> Any:
+    def typer(table: Any, slot: Any, value: Any) -> Any:
+        if isinstance(table, TableType) and isinstance(table.element, types.Integer):
+            return types.void(table, slot, table.element)
+        return None
+
+    return typer
+
+
+def _type_len(_: Any) -> Any:
+    def typer(table: Any) -> Any:
+        return types.int64 if isinstance(table, TableType) else None
+
+    return typer
+
+
+def _element(context: Any, builder: Any, kinds: Any, values: Any) -> Any:
+    """Code for the address of an element."""
+    table = cgutils.create_struct_proxy(kinds[0])(context, builder, value=values[0])
+    slot = context.cast(builder, values[1], kinds[1], types.uint64)
+    if config.BOUNDSCHECK:
+        outside = builder.icmp_unsigned(">=", slot, table.length)
+        with cgutils.if_unlikely(builder, outside):
+            context.call_conv.return_user_exc(builder, IndexError, (f"outside of {kinds[0]}",))
+    size = context.get_abi_sizeof(context.get_data_type(kinds[0].element))
+    return builder.gep(table.base, [builder.mul(slot, ir.Constant(_WORD, size))])
+
+
+def _getitem(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    element = signature.args[0].element
+    address = _element(context, builder, signature.args, values)
+    if isinstance(element, types.Record):
+        return builder.bitcast(address, context.get_value_type(element))
+    return builder.load(builder.bitcast(address, context.get_value_type(element).as_pointer()))
+
+
+def _setitem(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    address = _element(context, builder, signature.args, values)
+    place = builder.bitcast(address, context.get_value_type(signature.args[0].element).as_pointer())
+    builder.store(values[2], place)
+    return context.get_dummy_value()
+
+
+def _len(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    return cgutils.create_struct_proxy(signature.args[0])(context, builder, value=values[0]).length
+
+
+def _table_of(_: Any, array: Any) -> Any:
+    """An array as a table."""
+    element = array.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        seen = context.make_array(signature.args[0])(context, builder, values[0])
+        return _make_table(context, builder, TableType(element), builder.bitcast(seen.data, _BYTE_POINTER), seen.nitems)
+
+    return TableType(element)(array), generate
+
+
+def _state_of(_: Any, addresses: Any) -> Any:
+    """An array of addresses and lengths as a state."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        seen = context.make_array(signature.args[0])(context, builder, values[0])
+        return builder.bitcast(seen.data, _BYTE_POINTER)
+
+    return StateType()(addresses), generate
+
+
+register_model(TableType)(_TableModel)
+register_model(StateType)(_StateModel)
+infer_getattr(_StateFields)
+lower_getattr_generic(StateType)(_field)
+type_callable(operator.getitem)(_type_getitem)
+type_callable(operator.setitem)(_type_setitem)
+type_callable(len)(_type_len)
+lower_builtin(operator.getitem, TableType, types.Integer)(_getitem)
+lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setitem)
+lower_builtin(len, TableType)(_len)
+table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
+state_of: Any = intrinsic(_state_of)

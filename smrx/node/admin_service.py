@@ -1,0 +1,368 @@
+"""The admin socket of one node: status, views of the state, and what an operator or a test may ask it to do.
+
+Answers from the state as it is applied here; each answer says at which sequence. What must be current goes through the
+log first: the asker sends a Barrier to the leader. Never changes the state, but for the corruption a test asks for on a
+node that was started to allow it. Requests that change the cluster are taken from few places only: see admin_access.py.
+"""
+
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from smrx.consensus import NotLeader
+from smrx.node import admin_access
+from smrx.wire import admin
+from smrx.wire.admin import AdminError, AdminErrorCode
+from smrx.wire.frames import FrameError
+from smrx.wire.records import pack_symbol, unpack_symbol
+from smrx.wire.state_image import PART_BYTES
+from smrx.wire.tcp_keepalive import probe_callers
+
+if TYPE_CHECKING:
+    from smrx.node.reactor import Node
+
+log = logging.getLogger(__name__)
+
+_REQUESTS_PER_TURN: Final = 32
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class AdminService:
+    """Requests in, replies out; a Barrier waits for its entry."""
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, node: "Node", allow_corruption: bool
+    ) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.maxmsgsize = admin.MAX_REQUEST_BYTES
+        probe_callers(self.socket)
+        self.socket.bind(address)
+        self._node = node
+        self._allow_corruption = allow_corruption
+        self._replies: list[tuple[bytes, bytes]] = []
+        self._barriers: dict[int, tuple[int, bytes, int]] = {}
+
+    def receive(self) -> None:
+        """Answer what has arrived; answers leave with flush()."""
+        for _ in range(_REQUESTS_PER_TURN):
+            try:
+                parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            if len(parts) < 2:
+                continue
+            identity, data = parts[0].bytes, parts[-1].bytes
+            try:
+                request_id, request = admin.decode_request(data)
+            except FrameError as error:
+                self._reply(identity, admin.request_id(data), self._error(AdminErrorCode.MALFORMED, str(error)))
+                continue
+            refusal = self._refusal(request, parts[-1])
+            if refusal is not None:
+                self._reply(identity, request_id, self._error(AdminErrorCode.REFUSED, refusal))
+            elif isinstance(request, admin.Barrier):
+                self._barrier(identity, request_id)
+            else:
+                self._reply(identity, request_id, self._answer(request))
+
+    def applied(self, log_index: int, term: int) -> None:
+        """An entry was applied: a barrier that waited for it is reached."""
+        waiting = self._barriers.pop(log_index, None)
+        if waiting is None:
+            return
+        barrier_term, identity, request_id = waiting
+        if barrier_term != term:
+            message = "the leader changed before the barrier was reached; ask again"
+            self._reply(identity, request_id, self._error(AdminErrorCode.LOST_LEADERSHIP, message))
+            return
+        state_hash = self._node.machine.engine.state_hash
+        self._reply(identity, request_id, admin.BarrierReply(**self._at, log_index=log_index, state_hash=state_hash))
+
+    def lost_leadership(self) -> None:
+        """No barrier of ours can be promised any more."""
+        for _, identity, request_id in self._barriers.values():
+            message = "this node lost its leadership before the barrier was reached; ask again"
+            self._reply(identity, request_id, self._error(AdminErrorCode.LOST_LEADERSHIP, message))
+        self._barriers.clear()
+
+    def flush(self) -> None:
+        """Send what was answered in this turn."""
+        for identity, data in self._replies:
+            self.socket.send_multipart((identity, data))
+        self._replies.clear()
+
+    def status(self) -> admin.NodeStatus:
+        """What `cluster status` shows of this node."""
+        node, replica, engine = self._node, self._node.replica, self._node.machine.engine
+        counts = engine.inspect.counts()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        agreement = replica.agreement
+        return admin.NodeStatus(
+            **self._at,
+            cluster=node.config.cluster,
+            role=replica.role,
+            term=replica.term,
+            leader_id=replica.leader_id,
+            commit_index=replica.commit_index,
+            applied_index=replica.applied_index,
+            last_log_index=replica.last_index,
+            event_sequence=engine.event_sequence,
+            trades=engine.trade_count,
+            state_hash=engine.state_hash,
+            agreement=admin.AgreementStatus(state=agreement.state, sequence=agreement.sequence),
+            fenced=agreement.fenced,
+            waiting=replica.waiting,
+            # The majority knows the place too, but it is not the one that diverged.
+            first_divergent_sequence=agreement.first_divergent if agreement.fenced is not None else None,
+            diverged=dict(agreement.diverged),
+            peers=replica.peer_status(),
+            uptime_s=round(time.monotonic() - node.started, 3),
+            orders_open=counts["orders"],
+            accounts=counts["accounts"],
+            killed=engine.inspect.killed,
+            rss_bytes=_resident_bytes(),
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            version=self._version,
+            durability=node.config.durability,
+            incarnation=node.meta.incarnation,
+            voters=tuple(sorted(replica.membership.voters)),
+            learners=tuple(sorted(replica.membership.ids - replica.membership.voters)),
+            **self._snapshot_status(),
+        )
+
+    def _snapshot_status(self) -> dict[str, Any]:
+        snapshots = self._node.disk.snapshots
+        if snapshots.stored is None:
+            return {}
+        return {
+            "snapshot_index": snapshots.stored.metadata.log_index,
+            "snapshot_sequence": snapshots.stored.metadata.sequence,
+            "snapshot_pause_ms": round(1000 * snapshots.last_pause_s, 3),
+            "snapshot_s": round(snapshots.last_work_s, 3),
+        }
+
+    @cached_property
+    def _version(self) -> str:
+        return version("smrx")
+
+    @property
+    def _at(self) -> dict[str, Any]:
+        return {"node_id": self._node.me.id, "sequence": self._node.machine.engine.sequence}
+
+    def _error(self, code: AdminErrorCode, message: str) -> AdminError:
+        return AdminError(**self._at, code=code, message=message, leader_id=self._node.replica.leader_id)
+
+    def _reply(self, identity: bytes, request_id: int, reply: admin.AnyReply) -> None:
+        self._replies.append((identity, admin.encode_reply(reply, request_id)))
+
+    def _refusal(self, request: admin.AnyRequest, received: zmq.Frame) -> str | None:
+        """Why whoever sent this may not ask for it; None if it may."""
+        if not isinstance(request, admin_access.CHANGES):
+            return None
+        peer = str(received.get("Peer-Address"))
+        if admin_access.may_change(peer, self._node.config.admin_from):
+            return None
+        return (
+            f"expected a request that changes the cluster from the machine of node {self._node.me.id} or from an "
+            f"address in admin_from, found {peer}; run the command on the leader's machine, or name the address"
+        )
+
+    def _barrier(self, identity: bytes, request_id: int) -> None:
+        if self._node.fenced is not None:
+            self._reply(identity, request_id, self._error(AdminErrorCode.FENCED, self._node.fenced))
+            return
+        try:
+            index, term = self._node.submit_barrier()
+        except NotLeader:
+            message = f"expected the leader, found node {self._node.me.id}, which does not lead"
+            self._reply(identity, request_id, self._error(AdminErrorCode.NOT_LEADER, message))
+            return
+        self._barriers[index] = (term, identity, request_id)
+
+    def _answer(self, request: admin.AnyRequest) -> admin.AnyReply:
+        handler: Callable[[Any], admin.AnyReply] = getattr(self, f"_on_{type(request).__name__.lower()}")
+        return handler(request)
+
+    def _on_status(self, request: admin.Status) -> admin.AnyReply:
+        return self.status()
+
+    def _on_hashat(self, request: admin.HashAt) -> admin.AnyReply:
+        return admin.HashReply(**self._at, at=request.at, state_hash=self._node.machine.hash_at(request.at))
+
+    def _on_logdigest(self, request: admin.LogDigest) -> admin.AnyReply:
+        machine = self._node.machine
+        return admin.LogDigestReply(
+            **self._at,
+            applied_index=self._node.replica.applied_index,
+            log_digest=machine.log_digest,
+            state_hash=machine.engine.state_hash,
+            event_sequence=machine.engine.event_sequence,
+            trades=machine.engine.trade_count,
+        )
+
+    def _on_depth(self, request: admin.Depth) -> admin.AnyReply:
+        row = self._instrument(request.instrument)
+        if row is None:
+            message = f"expected a known instrument, found {request.instrument!r}"
+            return self._error(AdminErrorCode.UNKNOWN_INSTRUMENT, message)
+        bids, asks = self._node.machine.engine.inspect.depth(row.instrument, request.levels)
+        return admin.DepthReply(
+            **self._at, instrument=row.instrument, symbol=row.symbol, bids=_levels(bids), asks=_levels(asks)
+        )
+
+    def _on_orders(self, request: admin.Orders) -> admin.AnyReply:
+        found = self._node.machine.engine.inspect.orders(request.account, request.instrument)
+        rows, more = _page(found, request, admin.OrderRow)
+        return admin.OrdersReply(**self._at, rows=rows, more=more)
+
+    def _on_balances(self, request: admin.Balances) -> admin.AnyReply:
+        rows, more = _page(self._node.machine.engine.inspect.balances(request.account), request, admin.BalanceRow)
+        return admin.BalancesReply(**self._at, rows=rows, more=more)
+
+    def _on_positions(self, request: admin.Positions) -> admin.AnyReply:
+        found = self._node.machine.engine.inspect.positions(request.account)
+        end = request.offset + request.limit
+        rows = tuple(
+            msgspec.convert(_with_digits(position._asdict()), admin.PositionRow)
+            for position in found[request.offset : end]
+        )
+        return admin.PositionsReply(**self._at, rows=rows, more=end < len(found))
+
+    def _on_transfers(self, request: admin.Transfers) -> admin.AnyReply:
+        rows, more = _page(self._node.machine.engine.inspect.transfers(request.account), request, admin.TransferRow)
+        return admin.TransfersReply(**self._at, rows=rows, more=more)
+
+    def _on_accounts(self, request: admin.Accounts) -> admin.AnyReply:
+        found = self._node.machine.engine.inspect.accounts()
+        if request.account is not None:
+            found = found[found["account"] == request.account]
+        rows, more = _page(found, request, admin.AccountRow)
+        return admin.AccountsReply(**self._at, rows=rows, more=more)
+
+    def _on_assets(self, request: admin.Assets) -> admin.AnyReply:
+        rows, more = _page(self._node.machine.engine.inspect.assets(), request, admin.AssetRow)
+        return admin.AssetsReply(**self._at, rows=rows, more=more)
+
+    def _on_instruments(self, request: admin.Instruments) -> admin.AnyReply:
+        rows, more = _page(self._node.machine.engine.inspect.instruments(), request, admin.InstrumentRow)
+        return admin.InstrumentsReply(**self._at, rows=rows, more=more)
+
+    def _on_takeopening(self, request: admin.TakeOpening) -> admin.AnyReply:
+        if self._node.fenced is not None:
+            return self._error(AdminErrorCode.FENCED, self._node.fenced)
+        machine = self._node.machine
+        held = machine.openings.ask(request.at, machine.engine, time.monotonic())
+        if held is None:
+            return admin.OpeningReply(**self._at, at=request.at)
+        return admin.OpeningReply(**self._at, at=request.at, place=held.place, size=len(held.data), digest=held.digest)
+
+    def _on_readopening(self, request: admin.ReadOpening) -> admin.AnyReply:
+        held = self._node.machine.openings.held(request.at, time.monotonic())
+        if held is None:
+            message = f"expected an opening state held for command {request.at}, found none; ask for one first"
+            return self._error(AdminErrorCode.UNAVAILABLE, message)
+        end = request.offset + PART_BYTES
+        part = held.data[request.offset : end]
+        return admin.OpeningPart(**self._at, at=request.at, data=part, more=end < len(held.data))
+
+    def _on_snapshot(self, request: admin.Snapshot) -> admin.AnyReply:
+        if self._node.fenced is not None:
+            return self._error(AdminErrorCode.FENCED, self._node.fenced)
+        self._node.replica.compact()
+        return admin.SnapshotReply(**self._at, log_index=self._node.replica.applied_index)
+
+    def _on_addmember(self, request: admin.AddMember) -> admin.AnyReply:
+        return self._change_members(lambda: self._node.replica.add_member(request.node))
+
+    def _on_removemember(self, request: admin.RemoveMember) -> admin.AnyReply:
+        return self._change_members(lambda: self._node.replica.remove_member(request.node_id))
+
+    def _change_members(self, change: Callable[[], int]) -> admin.AnyReply:
+        try:
+            return admin.MembersReply(**self._at, log_index=change())
+        except NotLeader:
+            message = "expected the leader to change members, found a node that does not lead"
+            return self._error(AdminErrorCode.NOT_LEADER, message)
+        except ValueError as error:
+            return self._error(AdminErrorCode.REFUSED, str(error))
+
+    def _on_handover(self, request: admin.HandOver) -> admin.AnyReply:
+        try:
+            return admin.HandOverReply(**self._at, successor=self._node.replica.hand_over(request.successor))
+        except NotLeader:
+            message = "expected the leader to hand over, found a node that does not lead"
+            return self._error(AdminErrorCode.NOT_LEADER, message)
+        except ValueError as error:
+            return self._error(AdminErrorCode.REFUSED, str(error))
+
+    def _on_corrupt(self, request: admin.Corrupt) -> admin.AnyReply:
+        if not self._allow_corruption:
+            message = "expected a node started with --allow-corruption, found one without it; nothing was changed"
+            return self._error(AdminErrorCode.REFUSED, message)
+        done = self._node.machine.engine.corrupt_balance(request.account, request.asset, request.delta)
+        log.warning("balance of account %d, asset %d changed by request: %s", request.account, request.asset, done)
+        return admin.CorruptReply(**self._at, done=done)
+
+    def _on_shutdown(self, request: admin.Shutdown) -> admin.AnyReply:
+        self._node.stop()
+        return admin.ShutdownReply(**self._at)
+
+    def _instrument(self, wanted: int | str) -> admin.InstrumentRow | None:
+        found = self._node.machine.engine.inspect.instruments()
+        if isinstance(wanted, str):
+            try:
+                found = found[found["symbol"] == np.uint64(pack_symbol(wanted))]
+            except ValueError:
+                return None
+        else:
+            found = found[found["instrument"] == wanted]
+        return next(iter(_rows(found[:1], admin.InstrumentRow)), None)
+
+
+def _rows(array: NDArray[np.void], row_type: type[R]) -> tuple[R, ...]:
+    names = array.dtype.names or ()
+    symbol = names.index("symbol") if "symbol" in names else None
+    rows = []
+    for values in array.tolist():
+        row = dict(zip(names, values, strict=True))
+        if symbol is not None:
+            row["symbol"] = unpack_symbol(values[symbol])
+        rows.append(msgspec.convert(row, row_type))
+    return tuple(rows)
+
+
+def _page(found: NDArray[np.void], request: admin.PageRequest, row_type: type[R]) -> tuple[tuple[R, ...], bool]:
+    end = request.offset + request.limit
+    return _rows(found[request.offset : end], row_type), end < len(found)
+
+
+def _with_digits(position: dict[str, int]) -> dict[str, int | str]:
+    """A position with the sums that may pass 64 bits as text."""
+    return {name: str(value) if name.endswith(("_lots", "_notional")) else value for name, value in position.items()}
+
+
+def _levels(levels: Iterable[tuple[int, int, int]]) -> tuple[admin.LevelRow, ...]:
+    return tuple(admin.LevelRow(price_ticks=p, quantity_lots=q, orders=n) for p, q, n in levels)
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        # Where there is no /proc: the peak instead of the present, in bytes on macOS and KiB elsewhere.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

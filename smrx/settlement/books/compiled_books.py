@@ -1,0 +1,112 @@
+"""The compiled entry points of the books, and the making and growing of their tables. Called by ledger.py alone."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.kernels.jit import entry_point, fingerprint
+from smrx.settlement.books.book_tables import (
+    ACCOUNT,
+    CORE,
+    ROW,
+    TYPES,
+    Tables,
+    copy_all,
+    live,
+)
+from smrx.settlement.books.posting import post_one
+
+#: Places a table begins with.
+_FIRST_SIZE: Final = 1 << 10
+#: New records one event can make in a table: a trade touches four balances of its parties and one of the venue.
+_NEW_PER_EVENT: Final = {"orders": 1, "balances": 5, "accounts": 1, "assets": 1, "instruments": 1}
+
+
+def _compiled(source: int) -> tuple[Any, Any]:
+    """The entry points, compiled again whenever the source of any kernel changed (see jit.fingerprint)."""
+    version = np.uint64(source)
+
+    def post_rows(tables: Any, rows: Any, numbers: Any) -> Any:
+        """Post events in order; the first fault, its event's index in numbers[4]; 0 when all are posted."""
+        if version == np.uint64(len(rows)):  # never so: it only makes the version a part of the compiled code
+            return 0
+        for i in range(len(rows)):
+            fault = post_one(tables, rows[i], numbers)
+            if fault != 0:
+                numbers[4] = i
+                return fault
+        return 0
+
+    def copy_records(table: Any, records: Any) -> None:
+        if version != np.uint64(0):
+            copy_all(table, records)
+
+    return entry_point(post_rows), entry_point(copy_records)
+
+
+#: Every module whose text is compiled into the entry points.
+_MODULES: Final = (
+    *(
+        f"{__package__}.{name}"
+        for name in (
+            "book_tables", "posting_faults", "money", "open_orders", "trades", "definitions", "posting",
+            "compiled_books",
+        )
+    ),
+    "smrx.wire.codes",
+    "smrx.wire.records",
+    "smrx.engine.kernels.jit",
+)  # fmt: skip
+post_rows, copy_records = _compiled(fingerprint(*_MODULES))
+
+
+def compiled_before() -> bool:
+    """Whether this machine has the compiled books already; if not, the first events take some seconds longer."""
+    if post_rows.overloads:
+        return True
+    # Numba offers no public way to ask. Its index of what was compiled names the fingerprint of the source.
+    try:
+        index = post_rows._cache._cache_file._load_index()
+        return any(key[2] == post_rows._cache._index_key(key[0], post_rows.targetctx.codegen())[2] for key in index)
+    except (AttributeError, IndexError):
+        return False
+
+
+def warm_up() -> None:
+    """Compile the books, or load what was compiled before."""
+    tables = empty()
+    for name, dtype in TYPES.items():
+        copy_records(getattr(tables, name), np.zeros(0, dtype))
+    post_rows(tables, np.zeros(0, ROW), np.zeros(5, np.int64))
+
+
+def empty() -> Tables:
+    """Books of nothing; the venue's account is there from the beginning."""
+    tables = Tables(
+        **{name: np.zeros(_FIRST_SIZE, dtype) for name, dtype in TYPES.items()},
+        core=np.zeros(1, CORE),
+        trade=np.zeros(1, ROW),
+    )
+    copy_records(tables.accounts, np.ones(1, ACCOUNT))
+    tables.core["accounts"] = 1
+    return tables
+
+
+def with_room(tables: Tables, events: int) -> Tables:
+    """Return tables in which any `events` events find room; the same arrays where there is enough."""
+    core = tables.core[0]
+    grown = {}
+    for name, new in _NEW_PER_EVENT.items():
+        table = getattr(tables, name)
+        needed = 2 * (int(core[name]) + new * events)
+        if needed > len(table):
+            grown[name] = filled(live(table), needed)
+    return tables._replace(**grown) if grown else tables
+
+
+def filled(records: NDArray[Any], places: int) -> NDArray[Any]:
+    """A table of at least so many places that holds these records."""
+    table = np.zeros(1 << max(_FIRST_SIZE - 1, places - 1).bit_length(), records.dtype)
+    copy_records(table, records)
+    return table

@@ -1,0 +1,57 @@
+"""Settlement in numbers, for Prometheus, on a port of loopback if one is configured."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from smrx.settlement.follower.alarms import Alarm
+
+_GAUGES: Final = {
+    "sequence": "Last event settled and committed",
+    "known_sequence": "Newest event any node has spoken of",
+    "unverified_events": "Events received that no majority has attested",
+    "trades": "Trades settled",
+    "events_per_second": "Events settled a second",
+    "gaps": "Holes found in the feed",
+    "gaps_healed": "Holes filled by retransmission",
+    "reordered_frames": "Frames that came after later ones of the same node, and were put in their place",
+    "duplicate_frames": "Frames that a node had published before, and were dropped",
+    "attesting_nodes": "Nodes that stand behind the last state a majority agreed on",
+    "balances_compared": "Balance digests of nodes found equal to the books",
+}
+
+
+class Metrics:
+    """Gauges read when somebody asks, and a counter of alarms by code."""
+
+    def __init__(self, read: Callable[[], dict[str, float]]) -> None:
+        """`read` gives the value of every gauge by its name."""
+        self.registry = CollectorRegistry()
+        self._read = read
+        for name, text in _GAUGES.items():
+            gauge = Gauge(f"smrx_settlement_{name}", text, registry=self.registry)
+            gauge.set_function(partial(self._value, name))
+        self._alarms = Counter("smrx_settlement_alarms", "Alarms by code", ["code"], registry=self.registry)
+        self._server: tuple[Any, Any] | None = None
+
+    def _value(self, name: str) -> float:
+        return float(self._read().get(name, 0.0))
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Count an alarm."""
+        self._alarms.labels(alarm.code.value).inc()
+
+    def serve(self, port: int) -> None:
+        """Answer http://127.0.0.1:port/metrics until close(). Raises OSError if the port is taken."""
+        self._server = start_http_server(port, "127.0.0.1", registry=self.registry)
+
+    def close(self) -> None:
+        """Stop answering."""
+        if self._server is not None:
+            server, thread = self._server
+            server.shutdown()
+            server.server_close()
+            thread.join()
+            self._server = None

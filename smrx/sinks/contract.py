@@ -1,0 +1,113 @@
+"""What a sink promises, and what it durably holds. Implemented by the files beside this one, called by the verifier.
+
+The order of calls: open(), then any number of write() and commit(), then close(). After an error only close() and
+open() are allowed; RetryingSink (retrying.py) does that, and writes again what was not committed.
+"""
+
+from typing import Protocol, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.sinks.rows import Tables
+from smrx.sinks.sink_errors import SinkMismatch
+
+T = TypeVar("T")
+
+
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where books begin that do not begin with event 1: an opening state, and who attested it."""
+
+    event_sequence: int  #: the state is that after this event; the first one settled is the next
+    command_sequence: int
+    match_id: int
+    state_hash: int
+    digest: str  #: of the opening state
+    attested_by: tuple[int, ...]  #: the nodes that gave it alike
+    members: int  #: of the cluster, of which those are a majority
+
+    def checkpoint(self, cluster: str) -> "Checkpoint":
+        """The checkpoint of books that hold the opening state and nothing more."""
+        return Checkpoint(
+            cluster, self.event_sequence, self.command_sequence, self.match_id, self.state_hash, origin=self
+        )
+
+    def __str__(self) -> str:
+        nodes = ", ".join(map(str, self.attested_by))
+        return (
+            f"books begin after event {self.event_sequence:,} with the state that {len(self.attested_by)} of "
+            f"{self.members} nodes ({nodes}) attested, not with event 1"
+        )
+
+
+class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A place in the stream of events up to which everything is settled."""
+
+    cluster: str
+    event_sequence: int  #: the last event
+    command_sequence: int  #: its command
+    match_id: int  #: the last trade so far; 0 if there was none
+    state_hash: int  #: of the cluster after that command; 0 if it is not known
+    origin: Origin | None = None  #: where the books begin; None for event 1
+
+
+def beginning(held: Checkpoint) -> str:
+    """Say where the books of a checkpoint begin."""
+    return "books begin with event 1" if held.origin is None else str(held.origin)
+
+
+class Sink(Protocol):
+    """A durable place for trades, movements of money and definitions, each exactly once."""
+
+    #: For people: kind and place.
+    name: str
+
+    def open(self, cluster: str) -> Checkpoint | None:
+        """Return what the sink durably holds, None for nothing yet; whatever is beyond it is rolled back.
+
+        Raises SinkError if the place cannot be used now (in use, unreachable), SinkMismatch if it holds another
+        cluster's data or a newer format.
+        """
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """Begin in the middle: take in the rows of an opening state; durable with commit(checkpoint), which follows.
+
+        The first event is the one after the checkpoint. Raises SinkError when writing fails, SinkMismatch if the sink
+        holds something.
+        """
+
+    def write(self, events: NDArray[np.void]) -> None:
+        """Take in released events (records of EVENT) in order; those the sink holds already are skipped by sequence.
+
+        Not durable before commit(). Raises SinkError when writing fails, SinkMismatch when events are missing between
+        what it has and the first one.
+        """
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Make everything written and the checkpoint durable together: after a crash both are there or neither.
+
+        The checkpoint names the last event written; one before what is held already changes nothing. Raises SinkError
+        when that fails, SinkMismatch when the checkpoint contradicts the one held.
+        """
+
+    def close(self) -> None:
+        """Let go of the place. What was not committed is given up. Raises nothing; may be called twice."""
+
+
+class _Versioned(msgspec.Struct):
+    format: int
+
+
+def decode(data: bytes, kind: type[T], newest: int, where: str) -> T:
+    """Return what was written about a sink's content, as JSON with a `format`, the newest known being `newest`.
+
+    Raises SinkMismatch for a newer format and for what is none.
+    """
+    try:
+        found = msgspec.json.decode(data, type=_Versioned).format
+        if found > newest:
+            raise SinkMismatch(f"{where}: expected format {newest} or older, found {found}; use a newer smrx")
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise SinkMismatch(f"{where}: expected the checkpoint of a sink, found another file ({error})") from None

@@ -1,0 +1,94 @@
+"""Settled CSV files read back as rows: only what the checkpoint says is settled. Called by the sink and the reports."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from smrx.sinks.contract import Checkpoint, decode
+from smrx.sinks.csv_layout import (
+    FORMAT,
+    CsvCheckpoint,
+    Stream,
+    header,
+    layout,
+    name_of,
+)
+from smrx.sinks.csv_rows import DEFINITIONS, MOVEMENTS, TRADES, Table
+from smrx.sinks.rows import DEFINITION_ROW, Rows, of_account
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
+
+#: How much of a file is read in one go.
+_PIECE_BYTES: Final = 1 << 24
+
+
+class CsvReader:
+    """What a settlement's CSV files hold, up to the checkpoint at the time of opening."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Read the checkpoint. Raises SinkError if there is none, SinkMismatch if it is not understood."""
+        self.layout = layout(path)
+        self.name = name_of(self.layout)
+        try:
+            data = self.layout.checkpoint.read_bytes()
+        except OSError as error:
+            raise SinkError(
+                f"{self.layout.checkpoint}: expected the checkpoint of settled CSV files, found: {error.strerror}"
+            ) from None
+        self._content = decode(data, CsvCheckpoint, FORMAT, str(self.layout.checkpoint))
+        self.checkpoint: Checkpoint | None = self._content.checkpoint
+
+    def definitions(self) -> Rows:
+        """Every definition, in order."""
+        return read_definitions(self.layout.directory, self._content.definitions)
+
+    def movements(self) -> Iterator[Rows]:
+        """Every movement of money, in order, in batches."""
+        return _rows(self.layout.directory, self._content.movements, MOVEMENTS)
+
+    def trades(self, account: int | None = None) -> Iterator[Rows]:
+        """Every trade, or those of an account as taker or maker, in order, in batches."""
+        for rows in _rows(self.layout.directory, self._content.trades, TRADES):
+            yield rows if account is None else of_account(rows, account)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def read_definitions(directory: Path, stream: Stream) -> Rows:
+    """Return the settled definitions. Raises SinkMismatch for a file that is none of ours or too short."""
+    return np.concatenate([np.empty(0, DEFINITION_ROW), *_rows(directory, stream, DEFINITIONS)])
+
+
+def _rows(directory: Path, stream: Stream, table: Table) -> Iterator[Rows]:
+    """Yield the rows of a table's files, in batches."""
+    first_line = header(table.columns).decode()
+    for name in stream.complete if stream.file is None else [*stream.complete, stream.file]:
+        pieces = _pieces(directory / name, stream.bytes if name == stream.file else None)
+        first = next(pieces, "")
+        if not first.startswith(first_line):
+            raise SinkMismatch(f"{directory / name}: expected the columns {','.join(table.columns)}, found others")
+        yield table.parse(first[len(first_line) :], str(directory / name))
+        for piece in pieces:
+            yield table.parse(piece, str(directory / name))
+
+
+def _pieces(path: Path, size: int | None) -> Iterator[str]:
+    """Yield the text of a file, or of its first `size` bytes, in pieces of whole lines; no cell has a line end."""
+    try:
+        with path.open("rb") as file:
+            left = path.stat().st_size if size is None else size
+            rest = b""
+            while left:
+                data = file.read(min(left, _PIECE_BYTES))
+                if not data:
+                    raise SinkMismatch(f"{path}: expected {left} bytes more, which the checkpoint says are settled")
+                left -= len(data)
+                whole, _, rest = (rest + data).rpartition(b"\n") if left else (rest + data, b"", b"")
+                if whole:
+                    yield whole.decode("utf-8")
+    except FileNotFoundError:
+        raise SinkMismatch(f"{path}: expected settled rows, found no such file") from None
+    except UnicodeDecodeError:
+        raise SinkMismatch(f"{path}: expected UTF-8 text, found other bytes") from None

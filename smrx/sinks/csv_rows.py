@@ -1,0 +1,138 @@
+"""Rows as CSV text and back: the columns of the three tables, in files as in COPY.
+
+Symbols stand beside ids for people; reading back goes by the ids. Called by the sinks and readers of CSV and
+PostgreSQL.
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from smrx.sinks.csv_text import Column, Lines, Words, csv_lines, quoted
+from smrx.sinks.rows import (
+    DEFINITION_FIELDS,
+    DEFINITION_ROW,
+    MOVEMENT_ROW,
+    OPENING,
+    TRADE_ROW,
+    Catalogue,
+    Rows,
+    packed_symbol,
+    symbol_text,
+)
+from smrx.sinks.sink_errors import SinkMismatch
+from smrx.wire.codes import EventKind, Side
+
+#: By the number of the side.
+SIDES: Final = tuple(side.name for side in Side)
+#: Kinds of movements, sorted by their numbers.
+_KINDS: Final = {"OPENING": OPENING, "DEPOSITED": int(EventKind.DEPOSITED), "WITHDRAWN": int(EventKind.WITHDRAWN)}
+
+TRADE_COLUMNS: Final = (
+    "match_id", "event_sequence", "command_sequence", "time_ns", "instrument", "price_ticks", "quantity_lots",
+    "notional", "taker_side", "taker_order_id", "taker_account", "taker_fee", "maker_order_id", "maker_account",
+    "maker_fee", "instrument_id",
+)  # fmt: skip
+MOVEMENT_COLUMNS: Final = (
+    "event_sequence", "command_sequence", "time_ns", "kind", "account", "asset", "amount", "available_after",
+    "transfer_id", "asset_id",
+)  # fmt: skip
+DEFINITION_COLUMNS: Final = DEFINITION_ROW.names or ()
+_ALWAYS: Final = {"event_sequence", "command_sequence", "time_ns", "kind", "id"}
+
+
+_Read = Callable[[str], Any]
+
+
+def _number(text: str) -> int:
+    return int(text) if text else 0
+
+
+class Table(NamedTuple):
+    """One kind of rows as text."""
+
+    columns: tuple[str, ...]
+    dtype: np.dtype[Any]
+    #: Column of the text -> (column of the row, how to read a cell), None for what is for people only; the others are
+    #: integers under the same name, nothing standing for 0.
+    special: dict[str, tuple[str, _Read] | None]
+
+    def parse(self, text: str, where: str) -> Rows:
+        """Return the rows of whole lines, without a header. Raises SinkMismatch for text that is none of ours."""
+        try:
+            cells = list(zip(*csv.reader(io.StringIO(text, newline="")), strict=True))
+            if not cells:
+                return np.empty(0, self.dtype)
+            rows = np.zeros(len(cells[0]), self.dtype)
+            for column, values in zip(self.columns, cells, strict=True):
+                target = self.special.get(column, (column, _number))
+                if target is not None:
+                    field, read = target
+                    rows[field] = [read(value) for value in values]
+        except (ValueError, KeyError, OverflowError, csv.Error) as error:
+            raise SinkMismatch(f"{where}: expected settled rows, found: {error}") from None
+        return rows
+
+
+TRADES: Final = Table(
+    TRADE_COLUMNS,
+    TRADE_ROW,
+    {"instrument": None, "instrument_id": ("instrument", int), "taker_side": ("taker_side", SIDES.index)},
+)
+MOVEMENTS: Final = Table(
+    MOVEMENT_COLUMNS,
+    MOVEMENT_ROW,
+    {"asset": None, "asset_id": ("asset", int), "kind": ("kind", _KINDS.__getitem__)},
+)
+DEFINITIONS: Final = Table(
+    DEFINITION_COLUMNS,
+    DEFINITION_ROW,
+    {"kind": ("kind", lambda text: int(EventKind[text])), "symbol": ("symbol", packed_symbol)},
+)
+
+
+def trade_lines(trades: Rows, catalogue: Catalogue) -> Lines:
+    """The lines of trades."""
+    symbols = [catalogue.instruments[i].symbol for i in sorted(catalogue.instruments)]
+    special: dict[str, Column] = {
+        "instrument": Words(catalogue.places(trades), symbols),
+        "taker_side": Words(trades["taker_side"], SIDES),
+        "instrument_id": trades["instrument"],
+    }
+    return csv_lines([special[name] if name in special else trades[name] for name in TRADE_COLUMNS])
+
+
+def movement_lines(movements: Rows, catalogue: Catalogue) -> Lines:
+    """The lines of movements of money. Raises SinkMismatch for an asset that no event defined."""
+    ids, indexes = np.unique(movements["asset"], return_inverse=True)
+    unknown = [int(i) for i in ids if int(i) not in catalogue.assets]
+    if unknown:
+        raise SinkMismatch(f"event {movements['event_sequence'][0]}: asset {unknown[0]}, which no event defined")
+    special: dict[str, Column] = {
+        "kind": Words(np.searchsorted(list(_KINDS.values()), movements["kind"]), list(_KINDS)),
+        "asset": Words(indexes, [catalogue.assets[int(i)].symbol for i in ids]),
+        "asset_id": movements["asset"],
+    }
+    return csv_lines([special[name] if name in special else movements[name] for name in MOVEMENT_COLUMNS])
+
+
+def definition_lines(definitions: Rows) -> Lines:
+    """The lines of definitions; what a kind does not have is left empty."""
+    lines: list[bytes] = []
+    for row in definitions:
+        kind = int(row["kind"])
+        cells = []
+        for name in DEFINITION_COLUMNS:
+            value = int(row[name])
+            if name == "kind":
+                cells.append(EventKind(kind).name)
+            elif name not in _ALWAYS and name not in DEFINITION_FIELDS[kind]:
+                cells.append("")
+            else:
+                cells.append(quoted(symbol_text(value)) if name == "symbol" else str(value))
+        lines.append((",".join(cells) + "\r\n").encode())
+    ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
+    return Lines(np.frombuffer(b"".join(lines), np.uint8), ends)

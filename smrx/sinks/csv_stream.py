@@ -1,0 +1,133 @@
+"""One table as CSV files: rows appended, files rotated by size or by day, cut back to what was settled.
+
+A file ends at the first row that makes it `rotate_bytes` long, or before the first row of another day; both depend on
+the rows alone, so a table written twice gives the same files. Called by csv_sink.py, which keeps the checkpoint.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.sinks.csv_layout import Stream, file_name, header, is_file_of
+from smrx.sinks.csv_text import Lines
+from smrx.sinks.durable_files import read_all, write_all
+from smrx.sinks.rows import DAY_NS
+from smrx.sinks.sink_errors import SinkMismatch
+
+
+class Rotation(NamedTuple):
+    """When a new file begins."""
+
+    bytes: int | None = None
+    daily: bool = False
+
+
+class CsvStream:
+    """The files of one table, open for appending. Raises OSError when a file cannot be written."""
+
+    def __init__(self, directory: Path, stem: str, columns: tuple[str, ...], rotation: Rotation, held: Stream) -> None:
+        """Open what is settled and cut off what is not. Raises SinkMismatch if settled rows are missing."""
+        self._directory = directory
+        self._stem = stem
+        self._header = header(columns)
+        self._rotation = rotation
+        self.state = msgspec.structs.replace(held, complete=list(held.complete))
+        self._file = -1
+        self._unsynced: list[int] = []
+        self.names_changed = False  #: files were made or removed since the last sync()
+        self._remove_unsettled()
+        if held.file is not None:
+            self._reopen(directory / held.file)
+
+    def append(self, lines: Lines, times_ns: NDArray[np.int64]) -> None:
+        """Append the lines of rows at these times."""
+        count = len(lines.ends)
+        days = times_ns // DAY_NS
+        row, begin = 0, 0
+        while row < count:
+            day = int(days[row])
+            self._rotate_if_due(day)
+            until = count
+            if self._rotation.daily:
+                other = days[row:] != day
+                until = row + int(other.argmax()) if other.any() else count
+            if self._rotation.bytes is not None:
+                room = self._rotation.bytes - self.state.bytes
+                until = min(until, max(row, int(np.searchsorted(lines.ends, begin + room))) + 1)
+            end = int(lines.ends[until - 1])
+            self._write(lines.text[begin:end])
+            self.state.day = int(days[until - 1])
+            row, begin = until, end
+
+    def sync(self) -> None:
+        """Make the rows durable; their directory is the caller's to sync where names_changed says so."""
+        while self._unsynced:
+            os.fsync(self._unsynced[0])
+            file = self._unsynced.pop(0)
+            if file != self._file:
+                os.close(file)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in {*self._unsynced, self._file} - {-1}:
+            os.close(file)
+        self._unsynced, self._file = [], -1
+
+    def begin(self, day: int | None = None) -> None:
+        """Begin a new file with its header."""
+        if self.state.file is not None:
+            self.state.complete.append(self.state.file)
+        rotated = self._rotation.bytes is not None
+        number = len(self.state.complete) + 1 if rotated else None
+        name = file_name(self._stem, number, day if self._rotation.daily else None)
+        if name in self.state.complete:
+            raise SinkMismatch(
+                f"{self._directory / name}: expected no such file yet; the way of rotating was changed and back again: "
+                "choose another place"
+            )
+        if self._file != -1 and self._file not in self._unsynced:
+            os.close(self._file)
+        self._file = -1
+        self._file = os.open(self._directory / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.names_changed = True
+        self.state.file, self.state.bytes = name, 0
+        self._write(np.frombuffer(self._header, np.uint8))
+
+    def _write(self, data: NDArray[np.uint8]) -> None:
+        if self._file not in self._unsynced:
+            self._unsynced.append(self._file)
+        write_all(self._file, data)
+        self.state.bytes += len(data)
+
+    def _rotate_if_due(self, day: int) -> None:
+        state = self.state
+        full = self._rotation.bytes is not None and state.bytes >= self._rotation.bytes
+        empty = state.bytes <= len(self._header)
+        if state.file is None or (not empty and (full or (self._rotation.daily and day != state.day))):
+            self.begin(day)
+
+    def _remove_unsettled(self) -> None:
+        known = {*self.state.complete, self.state.file}
+        for name in sorted(os.listdir(self._directory)):
+            if is_file_of(self._stem, name) and name not in known:
+                os.unlink(self._directory / name)
+                self.names_changed = True
+
+    def _reopen(self, path: Path) -> None:
+        try:
+            self._file = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            raise SinkMismatch(f"{path}: expected {self.state.bytes} settled bytes, found no such file") from None
+        size = os.fstat(self._file).st_size
+        if size < self.state.bytes:
+            raise SinkMismatch(f"{path}: expected at least {self.state.bytes} settled bytes, found {size}")
+        if read_all(self._file, 0, len(self._header)) != self._header:
+            raise SinkMismatch(f"{path}: expected the columns {self._header.decode().strip()}, found others")
+        if size > self.state.bytes:
+            os.ftruncate(self._file, self.state.bytes)
+            self._unsynced.append(self._file)
+        os.lseek(self._file, self.state.bytes, os.SEEK_SET)

@@ -1,0 +1,144 @@
+"""Settled rows in LMDB, the embedded store with lookups: rows, indexes and checkpoint change in one transaction.
+
+Owns the environment in its directory, and a lock on it. Rows wait in memory until commit(). A map that is full is made
+twice as large, and the transaction begun again. Readers (lmdb_reader.py) see whole commits only.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import msgspec
+import numpy as np
+
+from smrx.sinks.contract import Checkpoint, decode
+from smrx.sinks.durable_files import sync_directory, telling
+from smrx.sinks.lmdb_layout import (
+    FORMAT,
+    NUMBER,
+    OPTIONS,
+    STATE,
+    TABLES,
+    LmdbState,
+    account_key,
+    key,
+    keys,
+)
+from smrx.sinks.row_sink import RowSink
+from smrx.sinks.rows import DEFINITION_ROW, TRADE_ROW, Rows, Tables, join
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
+
+#: Address space, not disk: the file grows with what is in it.
+FIRST_MAP_BYTES: Final = 1 << 30
+#: So many trades are put into the indexes at a time. Measured: an eighth of the cost of a thousand at a time, and
+#: looking through the rest still takes less than 10 ms.
+INDEX_TRADES: Final = 32_768
+
+
+class LmdbSink(RowSink):
+    """One settlement in an LMDB environment."""
+
+    def __init__(self, path: str | Path, *, map_bytes: int = FIRST_MAP_BYTES, index_trades: int = INDEX_TRADES) -> None:
+        """Write to a directory; nothing is touched before open()."""
+        self.path = Path(path).expanduser()
+        super().__init__(f"LMDB {self.path}")
+        self._map_bytes = map_bytes
+        self._index_trades = index_trades
+        self._env: Any = None
+        self._tables: dict[bytes, Any] = {}
+        self._waiting: list[Tables] = []
+        self._state = LmdbState(FORMAT, None)
+
+    def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
+        """See Sink."""
+        super().begin(checkpoint, rows)
+        self._state = LmdbState(FORMAT, None, checkpoint.match_id)
+
+    def _hold(self) -> tuple[Checkpoint | None, Rows]:
+        self._lock_directory(self.path, self.path / "settlement.lock")
+        with self._telling():
+            self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
+            for name in TABLES:
+                self._tables[name] = self._env.open_db(name, **OPTIONS.get(name, {}))
+            with self._env.begin() as transaction:
+                found = transaction.get(STATE, db=self._tables[b"meta"])
+                stored = [bytes(value) for _, value in transaction.cursor(self._tables[b"definitions"])]
+        with telling(self.path):
+            # LMDB syncs its file, but not the name of it.
+            sync_directory(self.path)
+        self._state = LmdbState(FORMAT, None) if found is None else decode(found, LmdbState, FORMAT, self.name)
+        return self._state.checkpoint, np.frombuffer(b"".join(stored), DEFINITION_ROW)
+
+    def _roll_back(self) -> None:
+        """See RowSink: a transaction that was not committed never was."""
+
+    def _append(self, tables: Tables) -> None:
+        self._waiting.append(tables)
+
+    def _commit(self, checkpoint: Checkpoint) -> None:
+        with self._telling():
+            while not self._written(checkpoint):
+                # No transaction is open: the size may change.
+                self._map_bytes = 2 * self._env.info()["map_size"]
+                self._env.set_mapsize(self._map_bytes)
+        self._waiting = []
+
+    def _let_go(self) -> None:
+        if self._env is not None:
+            self._env.close()
+        self._env, self._tables, self._waiting = None, {}, []
+
+    def _written(self, checkpoint: Checkpoint) -> bool:
+        """Write what waits in one transaction; False, with nothing changed, if the map is full."""
+        try:
+            with self._env.begin(write=True) as transaction:
+                for name, rows in zip((b"trades", b"movements", b"definitions"), join(self._waiting), strict=True):
+                    if len(rows):
+                        first = int(rows[0]["match_id" if name == b"trades" else "event_sequence"])
+                        self._put(transaction, name, [(key(first), rows.tobytes())], append=True)
+                state = LmdbState(FORMAT, checkpoint, self._state.indexed)
+                if checkpoint.match_id - state.indexed >= self._index_trades:
+                    self._index(transaction, state.indexed)
+                    state.indexed = checkpoint.match_id
+                self._put(transaction, b"meta", [(STATE, msgspec.json.encode(state))])
+        except lmdb.MapFullError:
+            return False
+        self._state = state
+        return True
+
+    def _put(self, transaction: Any, name: bytes, items: list[tuple[bytes, bytes]], append: bool = False) -> None:
+        with transaction.cursor(self._tables[name]) as cursor:
+            cursor.putmulti(items, append=append)
+
+    def _index(self, transaction: Any, indexed: int) -> None:
+        """Put the trades after `indexed` into the indexes."""
+        with transaction.cursor(self._tables[b"trades"]) as cursor:
+            cursor.set_range(key(indexed + 1))
+            blocks = [np.frombuffer(value, TRADE_ROW) for value in cursor.iternext(keys=False)]
+        trades = np.concatenate(blocks)
+        match_ids = np.concatenate([trades["match_id"]] * 2)
+        orders = np.concatenate([trades["taker_order_id"], trades["maker_order_id"]])
+        order = np.lexsort((match_ids, orders))
+        self._put(transaction, b"orders", list(zip(keys(orders[order]), keys(match_ids[order]), strict=True)))
+        accounts = np.concatenate([trades["taker_account"], trades["maker_account"]])
+        order = np.lexsort((match_ids, accounts))
+        accounts, match_ids = accounts[order], match_ids[order]
+        begins = np.flatnonzero(np.diff(accounts, prepend=-1))
+        pieces = []
+        for begin, end in zip(begins, [*begins[1:], len(accounts)], strict=True):
+            # An account that traded with itself is in twice.
+            own = np.unique(match_ids[begin:end])
+            pieces.append((account_key(int(accounts[begin]), int(own[0])), own.astype(NUMBER).tobytes()))
+        self._put(transaction, b"accounts", pieces)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn LMDB's errors into a sink's."""
+        try:
+            yield
+        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+            raise SinkMismatch(f"{self.name}: expected an LMDB environment of settled trades, found: {error}") from None
+        except lmdb.Error as error:
+            raise SinkError(f"{self.name}: cannot be written: {error}") from None
