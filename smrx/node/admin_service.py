@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,15 +22,13 @@ from numpy.typing import NDArray
 
 from smrx.consensus import NotLeader
 from smrx.node import admin_access
+from smrx.node.node_view import NodeView
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
 from smrx.wire.records import pack_symbol, unpack_symbol
 from smrx.wire.state_image import PART_BYTES
 from smrx.wire.tcp_keepalive import probe_callers
-
-if TYPE_CHECKING:
-    from smrx.node.reactor import Node
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ class AdminService:
     """Requests in, replies out; a Barrier waits for its entry."""
 
     def __init__(
-        self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, node: "Node", allow_corruption: bool
+        self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, node: NodeView, allow_corruption: bool
     ) -> None:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0

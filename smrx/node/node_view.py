@@ -1,0 +1,35 @@
+"""The view of a node that its admin service needs: the parts it reads and the few requests it passes on.
+
+A Protocol, so that the admin service does not import the reactor, which owns it.
+"""
+
+from typing import Protocol
+
+from smrx.config import Config, NodeConfig
+from smrx.consensus import MetaStore, Replica
+from smrx.node.node_storage import Disk
+from smrx.node.replicated_state import ExchangeMachine
+
+
+class NodeView(Protocol):
+    """A node as its admin service sees it."""
+
+    config: Config
+    #: This node's own entry of the cluster file.
+    me: NodeConfig
+    #: When the process started, on time.monotonic().
+    started: float
+    meta: MetaStore
+    disk: Disk
+    machine: ExchangeMachine
+    replica: Replica
+
+    @property
+    def fenced(self) -> str | None:
+        """Why this node may not serve, or None."""
+
+    def submit_barrier(self) -> tuple[int, int]:
+        """Append an empty entry to the log and return its (index, term). Raises NotLeader."""
+
+    def stop(self) -> None:
+        """End after the current turn."""
