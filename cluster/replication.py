@@ -25,7 +25,7 @@ from cluster.cluster_checks import (
 )
 from cluster.flow import Flow
 from smrx import compiling
-from smrx.cli.survey import Agreement, Seen, survey
+from smrx.cli.cluster_status import Agreement, NodeReport, query_cluster
 from smrx.client import Client
 from smrx.client.asker import Ask, asker
 from smrx.local import LocalCluster
@@ -155,7 +155,7 @@ def _damage(stage: Stage, victim: int) -> tuple[int, float]:
         raise NotProved(f"expected the deposit to be accepted, found {outcome}")
     first = int(outcome["sequence"])
     while True:
-        seen = survey(stage.ask, stage.node_ids).nodes
+        seen = query_cluster(stage.ask, stage.node_ids).nodes
         took = time.monotonic() - answered
         if took > DETECTION_SECONDS:
             found = {node.node_id: (node.verdict, node.status and node.status.diverged) for node in seen}
@@ -166,7 +166,7 @@ def _damage(stage: Stage, victim: int) -> tuple[int, float]:
             return first, took
 
 
-def named(seen: Sequence[Seen], victim: int, first: int) -> bool:
+def named(seen: Sequence[NodeReport], victim: int, first: int) -> bool:
     """Whether the hashes, the node itself and every other node name the damaged node and the command it was met by."""
     for node in seen:
         status = node.status

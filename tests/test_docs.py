@@ -10,7 +10,7 @@ import click
 import pytest
 
 from smrx.cli import COMMANDS, smrx
-from smrx.cli.exits import MEANINGS, Exit
+from smrx.cli.exit_codes import MEANINGS, Exit
 from smrx.cli.reference import commands, help_text, reference
 from smrx.config import Config, load
 from smrx.wire.codes import (

@@ -19,9 +19,9 @@ import msgspec
 
 from cluster.torture.field import Field, Life, environment
 from cluster.torture.tap import Said, told_of_entry
-from smrx.cli.exits import Exit
-from smrx.cli.settle_shared import placed
-from smrx.cli.settle_verify import compare
+from smrx.cli.exit_codes import Exit
+from smrx.cli.settle_shared import config_with_out
+from smrx.cli.settle_stored_commands import compare_with_log
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.messages import NO_OP
 from smrx.feed.sequencer import FeedError
@@ -162,7 +162,9 @@ class Bookkeeper:
                 continue
             history = History(journal, [], 0)
             try:
-                found = compare(placed(self._field.config, str(folder)), history, "log of the cluster")
+                found = compare_with_log(
+                    config_with_out(self._field.config, str(folder)), history, "log of the cluster"
+                )
             except (SettlementError, SinkFault, FeedError, HistoryError) as error:
                 raise Violation(f"settlement: {folder.name}: {error}") from None
             trades += found.trades

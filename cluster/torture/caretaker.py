@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from cluster.torture.field import Field
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.client.asker import Ask
 from smrx.sim.checker import Violation
 from smrx.wire.admin import NodeStatus, Status

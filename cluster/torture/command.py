@@ -16,7 +16,7 @@ import msgspec
 from cluster.torture.ordeal import Outcome, endure
 from cluster.torture.plan import Durability
 from smrx import compiling
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 
 #: What an ordeal takes beside its storm: nodes start, recover, are compared, and everything is judged.
 _AROUND_SECONDS = 12.0

@@ -11,8 +11,8 @@ from typing import Final
 
 import click
 
-from smrx.cli.exits import MEANINGS, Exit
-from smrx.cli.failures import explain
+from smrx.cli.cli_errors import explain
+from smrx.cli.exit_codes import MEANINGS, Exit
 
 #: Command -> what it does; its code is in smrx/cli/COMMAND_commands.py. A test holds the texts to the commands' own.
 COMMANDS: Final = {

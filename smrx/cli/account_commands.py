@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smrx.cli import connect, options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli import options, output, venue_client
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def open_(account_id: int, as_json: bool) -> None:
     Example:
       smrx account open 7
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.open_account(account_id)
     output.print_answer(answer, f"account {account_id} is open", as_json)
 
@@ -70,7 +70,7 @@ def deposit(account_id: int, amount: str, asset: str, transfer_id: int, as_json:
     Example:
       smrx account deposit 7 1000000.00 USD
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.deposit(account_id, asset, amount, transfer_id)
     done = "was made before" if answer.already_done else f"done, {answer.available} {asset} available"
     output.print_answer(answer, f"transfer {transfer_id} {done}", as_json)
@@ -90,7 +90,7 @@ def withdraw(account_id: int, amount: str, asset: str, transfer_id: int, as_json
     Example:
       smrx account withdraw 7 250.00 USD
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.withdraw(account_id, asset, amount, transfer_id)
     done = "was made before" if answer.already_done else f"done, {answer.available} {asset} available"
     output.print_answer(answer, f"transfer {transfer_id} {done}", as_json)
@@ -107,7 +107,7 @@ def suspend(account_id: int, as_json: bool) -> None:
     Example:
       smrx account suspend 7
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.suspend_account(account_id)
     output.print_answer(answer, f"account {account_id} is suspended", as_json)
 
@@ -123,7 +123,7 @@ def resume(account_id: int, as_json: bool) -> None:
     Example:
       smrx account resume 7
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.resume_account(account_id)
     output.print_answer(answer, f"account {account_id} is active", as_json)
 
@@ -157,11 +157,11 @@ def limits(
       smrx account limits 7 --open-orders 100 --order-notional 250000.00 --asset USD
     """
     if open_orders is None and open_notional is None and order_notional is None and order_quantity is None:
-        raise Failure(
+        raise CliError(
             Exit.USAGE,
             "expected one or more of --open-orders, --open-notional, --order-notional, --order-quantity, found none",
         )
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.set_limits(
             account_id,
             open_orders=open_orders,
@@ -190,7 +190,7 @@ def show(account_id: int, as_json: bool) -> None:
     Example:
       smrx account show 7
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         state = client.account_state(account_id)
         found = client.balances(account_id)
     if as_json:
@@ -222,7 +222,7 @@ def balances(account_id: int | None, as_json: bool) -> None:
     Example:
       smrx account balances 7
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.balances(account_id, everyone=account_id is None)
     if as_json:
         output.print_json(found)
@@ -244,7 +244,7 @@ def positions(account_id: int, as_json: bool) -> None:
     Example:
       smrx account positions 7
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.positions(account_id)
     if as_json:
         output.print_json(found)
@@ -278,7 +278,7 @@ def list_(as_json: bool) -> None:
     Example:
       smrx account list
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.accounts()
     if as_json:
         output.print_json(found)

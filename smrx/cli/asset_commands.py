@@ -2,7 +2,7 @@
 
 import click
 
-from smrx.cli import connect, options, output
+from smrx.cli import options, output, venue_client
 
 
 @click.group()
@@ -32,7 +32,7 @@ def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> No
     Example:
       smrx asset add BTC --decimals 8 --max-supply 21000000
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.add_asset(symbol, decimals, max_supply=max_supply)
     output.print_answer(answer, f"asset {symbol} has id {answer.asset}", as_json)
 
@@ -47,7 +47,7 @@ def list_(as_json: bool) -> None:
     Example:
       smrx asset list
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.assets()
     rows = [
         {

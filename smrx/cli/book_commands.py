@@ -2,7 +2,7 @@
 
 import click
 
-from smrx.cli import connect, options, output
+from smrx.cli import options, output, venue_client
 
 
 @click.command()
@@ -18,7 +18,7 @@ def book(symbol: str, levels: int, as_json: bool) -> None:
       smrx book BTC-USD
       smrx book BTC-USD --levels 3 --json
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.depth(symbol, levels)
     if as_json:
         output.print_json(found)

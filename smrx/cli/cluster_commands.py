@@ -8,12 +8,12 @@ import click
 from rich.text import Text
 
 from smrx import compiling
-from smrx.cli import detached, discard_data, options, output
+from smrx.cli import discard_data, node_processes, options, output
 from smrx.cli import member_commands as members
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
-from smrx.cli.keygen import keygen
-from smrx.cli.survey import Agreement, Seen, Survey, survey
+from smrx.cli.cli_errors import CliError
+from smrx.cli.cluster_status import Agreement, ClusterStatus, NodeReport, query_cluster
+from smrx.cli.exit_codes import Exit
+from smrx.cli.keygen_command import keygen
 from smrx.client.asker import asker
 from smrx.config import Config
 
@@ -82,11 +82,15 @@ def up(timeout: float, begin_anew: bool, yes: bool, as_json: bool) -> None:
         _forget(config, yes)
     # Here and not in the nodes, which would all do it at once.
     compiling.ready_engine(lambda what: click.echo(what, err=True))
-    started = [detached.start(config, path, n.id) for n in config.nodes if detached.running(config, n.id) is None]
+    started = [
+        node_processes.start_node(config, path, n.id)
+        for n in config.nodes
+        if node_processes.running_process(config, n.id) is None
+    ]
     try:
         seen = _await_leader(config, started, time.monotonic() + timeout)
     except BaseException:
-        detached.stop(config, [process.node_id for process in started])
+        node_processes.stop_nodes(config, [process.node_id for process in started])
         raise
     if not as_json:
         what = f"started {len(started)} of {len(config.nodes)} nodes" if started else "all nodes were running already"
@@ -106,7 +110,7 @@ def down() -> None:
       smrx cluster down
     """
     config = options.config()
-    stopped = detached.stop(config, [node.id for node in config.nodes])
+    stopped = node_processes.stop_nodes(config, [node.id for node in config.nodes])
     if not stopped:
         click.echo("no node that `smrx cluster up` started is running")
         return
@@ -139,7 +143,7 @@ def status(timeout: float, as_json: bool) -> None:
     """
     config = options.config()
     with asker(config, timeout) as ask:
-        seen = survey(ask, [node.id for node in config.nodes])
+        seen = query_cluster(ask, [node.id for node in config.nodes])
     _print(config, seen, as_json)
     if seen.diverged:
         output.exit_with(Exit.DIVERGED)
@@ -150,34 +154,36 @@ def status(timeout: float, as_json: bool) -> None:
 def _forget(config: Config, yes: bool) -> None:
     """Remove what the nodes have of earlier lives, once that is agreed to.
 
-    Raises Failure if it is not, or if a node is running, however it was started.
+    Raises CliError if it is not, or if a node is running, however it was started.
     """
     with asker(config, 0.3) as ask:
         alive = [
-            str(node.node_id) for node in survey(ask, [n.id for n in config.nodes]).nodes if node.status is not None
+            str(node.node_id)
+            for node in query_cluster(ask, [n.id for n in config.nodes]).nodes
+            if node.status is not None
         ]
     if alive:
-        raise Failure(Exit.RESOURCE, f"node {', '.join(alive)} is running; stop it before a new exchange begins")
+        raise CliError(Exit.RESOURCE, f"node {', '.join(alive)} is running; stop it before a new exchange begins")
     discard_data.agree_to(config, discard_data.found(config), yes)
-    detached.forget(config)
+    node_processes.remove_node_data(config)
 
 
-def _await_leader(config: Config, started: list[detached.ProcessFile], deadline: float) -> Survey:
-    """The cluster as soon as it has a leader and every node answers; raises Failure when a node ends or time is up."""
+def _await_leader(config: Config, started: list[node_processes.ProcessFile], deadline: float) -> ClusterStatus:
+    """The cluster as soon as it has a leader and every node answers; raises CliError when a node ends or time is up."""
     node_ids = [node.id for node in config.nodes]
     with asker(config, 1.0) as ask:
         while True:
-            seen = survey(ask, node_ids)
+            seen = query_cluster(ask, node_ids)
             if seen.leader is not None and all(node.status is not None for node in seen.nodes):
                 return seen
             for process in started:
-                code = detached.exit_code(process)
+                code = node_processes.exit_code(process)
                 if code is not None:
-                    words = detached.last_words(config, process.node_id, 1)
+                    words = node_processes.log_tail(config, process.node_id, 1)
                     meaning = Exit(code) if code in set(Exit) - {Exit.OK} else Exit.INTERNAL
-                    raise Failure(meaning, f"node {process.node_id} ended with {code}: {words}")
+                    raise CliError(meaning, f"node {process.node_id} ended with {code}: {words}")
             if all(node.status is not None and node.status.role == "learner" for node in seen.nodes):
-                raise Failure(
+                raise CliError(
                     Exit.UNAVAILABLE,
                     f"every node of cluster {config.cluster!r} held state before and none has it still; "
                     "`smrx cluster up --new` begins an empty exchange and gives up what they held",
@@ -185,12 +191,12 @@ def _await_leader(config: Config, started: list[detached.ProcessFile], deadline:
             if time.monotonic() > deadline:
                 silent = [str(node.node_id) for node in seen.nodes if node.status is None]
                 what = f"node {', '.join(silent)} does not answer" if silent else "no node leads"
-                logs = detached.log_path(config, node_ids[0]).parent
-                raise Failure(Exit.UNAVAILABLE, f"{what}; see the logs in {logs}/")
+                logs = node_processes.log_path(config, node_ids[0]).parent
+                raise CliError(Exit.UNAVAILABLE, f"{what}; see the logs in {logs}/")
             time.sleep(_POLL_SECONDS)
 
 
-def _print(config: Config, seen: Survey, as_json: bool) -> None:
+def _print(config: Config, seen: ClusterStatus, as_json: bool) -> None:
     if as_json:
         output.print_json(
             {
@@ -221,7 +227,7 @@ def _print(config: Config, seen: Survey, as_json: bool) -> None:
         click.echo("no node leads")
 
 
-def _row(seen: Seen) -> list[object]:
+def _row(seen: NodeReport) -> list[object]:
     verdict = Text(seen.verdict, _COLOURS[seen.agreement])
     status = seen.status
     if status is None:
@@ -232,7 +238,7 @@ def _row(seen: Seen) -> list[object]:
     ]
 
 
-def _as_json(seen: Seen, members: frozenset[int] | None) -> dict[str, Any]:
+def _as_json(seen: NodeReport, members: frozenset[int] | None) -> dict[str, Any]:
     """One node as a program reads it; a hash as text, because JSON numbers lose its low bits in many readers."""
     told: dict[str, Any] = {
         "node_id": seen.node_id,

@@ -1,6 +1,6 @@
 """What `smrx cluster up --new` gives up: what the nodes of this machine have on disk, in words, and whether to go on.
 
-Looks and asks; removes nothing (smrx/cli/detached.py does) and changes no file.
+Looks and asks; removes nothing (smrx/cli/node_processes.py does) and changes no file.
 """
 
 import sys
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import click
 
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.config import Config
 from smrx.consensus.disk_journal import FILE, extent
 from smrx.consensus.recovery import hold_directory
@@ -41,7 +41,7 @@ def found(config: Config) -> list[Held]:
 
 
 def agree_to(config: Config, held: list[Held], yes: bool) -> None:
-    """Say what is given up; ask on a terminal. Raises Failure in a pipe that does not say --yes to losing files."""
+    """Say what is given up; ask on a terminal. Raises CliError in a pipe that does not say --yes to losing files."""
     if not held:
         return
     click.echo(
@@ -55,7 +55,7 @@ def agree_to(config: Config, held: list[Held], yes: bool) -> None:
     if sys.stdin.isatty():
         click.confirm("Give all of it up?", abort=True, err=True)
     elif any(node.durable for node in held):
-        raise Failure(
+        raise CliError(
             Exit.USAGE,
             "expected --yes to give up journals and snapshots without a terminal to ask on, found none; nothing was "
             "removed: smrx snapshot backup keeps a copy",

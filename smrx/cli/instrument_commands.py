@@ -2,9 +2,9 @@
 
 import click
 
-from smrx.cli import connect, options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli import options, output, venue_client
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 
 
 @click.group()
@@ -43,13 +43,13 @@ def add(
     Example:
       smrx instrument add BTC-USD --base BTC --quote USD --tick 0.01 --lot 0.0001
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.add_instrument(symbol, base, quote, tick, lot, max_price=max_price, max_quantity=max_quantity)
     output.print_answer(answer, f"instrument {symbol} has id {answer.instrument}", as_json)
 
 
 def _set_status(symbol: str, status: str, as_json: bool) -> None:
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.set_status(symbol, status)
     cancelled = f", orders cancelled: {answer.cancelled}" if answer.cancelled else ""
     output.print_answer(answer, f"instrument {symbol} is {answer.status}{cancelled}", as_json)
@@ -144,8 +144,8 @@ def rules(
     """
     given = (maker_fee, taker_fee, band, min_price, min_quantity, min_notional, max_notional)
     if all(value is None for value in given):
-        raise Failure(Exit.USAGE, "expected one or more rules, found none; smrx instrument list shows those that hold")
-    with connect.client() as client:
+        raise CliError(Exit.USAGE, "expected one or more rules, found none; smrx instrument list shows those that hold")
+    with venue_client.connect() as client:
         answer = client.set_rules(
             symbol,
             maker_fee=maker_fee,
@@ -182,7 +182,7 @@ def list_(as_json: bool) -> None:
     from smrx.client.decimals import to_text
     from smrx.wire.codes import InstrumentStatus
 
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.instruments()
     rows = [
         {

@@ -10,8 +10,8 @@ import numpy as np
 
 from smrx import compiling
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 
 _id_option = click.option("--node", "node_id", type=int, required=True, metavar="N", help="Whose journal.")
@@ -118,7 +118,7 @@ def verify_log(node_id: int, as_json: bool) -> None:
     with open_history(options.config(), node_id) as history:
         found = verify_history(history)
     if found.faults:
-        raise Failure(Exit.DIVERGED, found.faults[0])
+        raise CliError(Exit.DIVERGED, found.faults[0])
     told = msgspec.to_builtins(found) | {"state_hash": output.hex_hash(found.state_hash)}
     del told["faults"]
     if as_json:

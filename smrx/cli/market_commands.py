@@ -4,8 +4,8 @@ from collections import Counter
 
 import click
 
-from smrx.cli import connect, options, output
-from smrx.cli.exits import Exit
+from smrx.cli import options, output, venue_client
+from smrx.cli.exit_codes import Exit
 
 
 @click.group()
@@ -36,7 +36,7 @@ def apply(file: str, dry_run: bool, as_json: bool) -> None:
     from smrx.client import market_file
 
     wanted = market_file.load(file)
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.apply_market(wanted, dry_run=dry_run)
     counts = Counter(setting.state for setting in found)
     if as_json:
@@ -61,7 +61,7 @@ def show(as_json: bool) -> None:
     """
     from smrx.wire.codes import InstrumentStatus
 
-    with connect.client() as client:
+    with venue_client.connect() as client:
         status = client.status()
         instruments = client.instruments()
         assets = client.assets()
@@ -103,7 +103,7 @@ def kill(as_json: bool) -> None:
     Example:
       smrx market kill
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.kill()
     output.print_answer(answer, "the kill switch is on", as_json)
 
@@ -118,6 +118,6 @@ def revive(as_json: bool) -> None:
     Example:
       smrx market revive
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.revive()
     output.print_answer(answer, "the kill switch is off", as_json)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import click
 
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
-from smrx.cli.survey import survey
+from smrx.cli.cli_errors import CliError
+from smrx.cli.cluster_status import query_cluster
+from smrx.cli.exit_codes import Exit
 from smrx.client.asker import Ask, asker
 from smrx.config import Config
 from smrx.wire import admin
@@ -127,16 +127,16 @@ def transfer(successor: int | None, timeout: float, as_json: bool) -> None:
 
 
 def _leader(ask: Ask, config: Config) -> NodeStatus:
-    """What the leader says of itself; raises Failure if there is none."""
-    seen = survey(ask, [node.id for node in config.nodes])
+    """What the leader says of itself; raises CliError if there is none."""
+    seen = query_cluster(ask, [node.id for node in config.nodes])
     status = next((node.status for node in seen.nodes if node.node_id == seen.leader), None)
     if status is None:
-        raise Failure(Exit.UNAVAILABLE, "no node leads; see smrx cluster status")
+        raise CliError(Exit.UNAVAILABLE, "no node leads; see smrx cluster status")
     return status
 
 
 def _await(ask: Ask, config: Config, timeout: float, what: str, condition: Callable[[NodeStatus], bool]) -> NodeStatus:
-    """The leader's status once it fits; raises Failure when time is up. A change of leaders is waited through."""
+    """The leader's status once it fits; raises CliError when time is up. A change of leaders is waited through."""
     deadline = time.monotonic() + timeout
     while True:
         for node in config.nodes:
@@ -144,21 +144,21 @@ def _await(ask: Ask, config: Config, timeout: float, what: str, condition: Calla
             if isinstance(status, NodeStatus) and status.role == "leader" and condition(status):
                 return status
         if time.monotonic() > deadline:
-            raise Failure(Exit.UNAVAILABLE, f"waited {timeout:g} s for {what}; see smrx cluster status")
+            raise CliError(Exit.UNAVAILABLE, f"waited {timeout:g} s for {what}; see smrx cluster status")
         time.sleep(_POLL_SECONDS)
 
 
 def _ask(ask: Ask, node_id: int, request: admin.AnyRequest) -> admin.AnyReply:
-    """A leader's answer; raises Failure where it refuses or is silent."""
+    """A leader's answer; raises CliError where it refuses or is silent."""
     reply = ask(node_id, request)
     if reply is None or isinstance(reply, admin.AdminError):
         said = "no answer" if reply is None else reply.message
-        raise Failure(Exit.UNAVAILABLE, f"node {node_id}: {said}")
+        raise CliError(Exit.UNAVAILABLE, f"node {node_id}: {said}")
     return reply
 
 
 def _hand_over(ask: Ask, leader: int, successor: int | None) -> int:
-    """Ask the leader to let another node lead; returns which. Raises Failure."""
+    """Ask the leader to let another node lead; returns which. Raises CliError."""
     reply = _ask(ask, leader, admin.HandOver(successor=successor))
     assert isinstance(reply, admin.HandOverReply)
     return reply.successor

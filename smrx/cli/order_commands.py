@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smrx.cli import connect, options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli import options, output, venue_client
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
     from smrx.client.results import OrderAnswer
@@ -87,14 +87,14 @@ def place(
       smrx order place --account 7 BTC-USD sell 0.5 --stop 48000 --limit 47900 --stp cancel-both
     """
     if (quantity is None) == (budget is None):
-        raise Failure(Exit.USAGE, "expected exactly one of QUANTITY and --budget")
+        raise CliError(Exit.USAGE, "expected exactly one of QUANTITY and --budget")
     if price is None and (post_only or tif not in (None, "ioc")):
-        raise Failure(
+        raise CliError(
             Exit.USAGE,
             "a market order, or a stop without --limit, takes what it can at once: expected --tif ioc or none, "
             "no --post-only",
         )
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.place(
             symbol,
             side,
@@ -141,7 +141,7 @@ def replace(
       smrx order replace --account 7 BTC-USD --order-id 12 --price 49990.00 --quantity 0.5
     """
     _exactly_one(order_id, client_order_id)
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.replace(
             symbol, price, quantity, order_id=order_id, client_order_id=client_order_id, account=account
         )
@@ -175,8 +175,8 @@ def cancel(
     """
     _exactly_one(order_id, client_order_id, everything or None)
     if not everything and (symbol or side):
-        raise Failure(Exit.USAGE, "--symbol and --side go with --all")
-    with connect.client() as client:
+        raise CliError(Exit.USAGE, "--symbol and --side go with --all")
+    with venue_client.connect() as client:
         if everything:
             mass = client.mass_cancel(symbol, side, account=account)
             output.print_answer(mass, f"orders cancelled: {mass.cancelled}", as_json)
@@ -200,7 +200,7 @@ def reduce(account: int, order_id: int | None, client_order_id: int | None, quan
       smrx order reduce --account 7 --order-id 12 --quantity 0.25
     """
     _exactly_one(order_id, client_order_id)
-    with connect.client() as client:
+    with venue_client.connect() as client:
         answer = client.reduce(quantity, order_id=order_id, client_order_id=client_order_id, account=account)
     output.print_answer(answer, f"order {answer.order_id}: {answer.state}, remaining {answer.remaining}", as_json)
 
@@ -217,7 +217,7 @@ def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
     Example:
       smrx order list --account 7
     """
-    with connect.client() as client:
+    with venue_client.connect() as client:
         found = client.orders(symbol, account=account, everyone=account is None)
     if as_json:
         output.print_json(found)
@@ -245,4 +245,4 @@ def _told(answer: "OrderAnswer") -> str:
 def _exactly_one(order_id: int | None, client_order_id: int | None, *others: bool | None) -> None:
     if sum(value is not None for value in (order_id, client_order_id, *others)) != 1:
         or_all = " or --all" if others else ""
-        raise Failure(Exit.USAGE, f"expected exactly one of --order-id, --client-order-id{or_all}")
+        raise CliError(Exit.USAGE, f"expected exactly one of --order-id, --client-order-id{or_all}")

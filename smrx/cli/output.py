@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
     from smrx.client.results import Answer

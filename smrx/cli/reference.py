@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from smrx.cli import smrx
-from smrx.cli.exits import MEANINGS
+from smrx.cli.exit_codes import MEANINGS
 
 _HEAD = """# Command line reference
 

@@ -10,8 +10,8 @@ import click
 import msgspec
 
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.tape.tape_error import TapeError
 from smrx.tape.tape_market import DEFAULT_MARKET_ID
 
@@ -76,7 +76,7 @@ def replay(
     """
     lobster = tape_format == "lobster" or (tape_format == "auto" and not _is_smrx(tape))
     if not lobster and (orderbook or symbol):
-        raise Failure(Exit.USAGE, f"{tape}: expected --orderbook and --symbol with LOBSTER files only")
+        raise CliError(Exit.USAGE, f"{tape}: expected --orderbook and --symbol with LOBSTER files only")
     report: dict[str, Any] = {}
     try:
         if lobster:
@@ -84,7 +84,7 @@ def replay(
         else:
             played = _smrx(tape, limit, verify_only, as_json, report)
     except TapeError as error:
-        raise Failure(Exit.USAGE, str(error)) from None
+        raise CliError(Exit.USAGE, str(error)) from None
     if not verify_only:
         _through_cluster(played, rate, verify, as_json, report)
     if as_json:
@@ -147,15 +147,15 @@ def _smrx(tape: str, limit: int | None, prove: bool, as_json: bool, report: dict
 
 def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: bool, report: dict[str, Any]) -> None:
     """Send the tape, print what came back, and compare it with the engine alone if asked for."""
-    from smrx.cli import connect
+    from smrx.cli import venue_client
     from smrx.tape import replay
 
-    with connect.client() as client:
+    with venue_client.connect() as client:
         try:
             with _progress("replaying", len(tape.commands)) as progress:
                 played = replay.play(client, tape, rate=rate, progress=progress)
         except replay.SetupRefused as error:
-            raise Failure(Exit.REFUSED, f"{error}; --market-id gives the tape ids of its own") from None
+            raise CliError(Exit.REFUSED, f"{error}; --market-id gives the tape ids of its own") from None
         status = client.status()
     summary = played.summary
     report["cluster"] = msgspec.to_builtins(summary) | {
@@ -193,11 +193,11 @@ def _prove(tape: "Tape", played: "Played") -> "Proof":
         with Subscriber.from_config(options.config(), from_sequence=first) as subscriber:
             events = replay_proof.collect(subscriber, played.outcomes, _FEED_PATIENCE_S)
     except GapUnfillable as error:
-        raise Failure(Exit.GAP, f"the events of the tape are not all held any more: {error}") from None
+        raise CliError(Exit.GAP, f"the events of the tape are not all held any more: {error}") from None
     except FeedConflict as error:
-        raise Failure(Exit.DIVERGED, str(error)) from None
+        raise CliError(Exit.DIVERGED, str(error)) from None
     except replay_proof.FeedSilent as error:
-        raise Failure(Exit.UNAVAILABLE, f"the event feed is silent: {error}") from None
+        raise CliError(Exit.UNAVAILABLE, f"the event feed is silent: {error}") from None
     return replay_proof.compare(expected, played.outcomes, events)
 
 

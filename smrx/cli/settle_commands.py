@@ -1,35 +1,44 @@
 """`smrx settle`: the verifier outside the cluster. Parses, runs, prints; the work is in smrx/settlement."""
 
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 from smrx import compiling
-from smrx.cli import options
-from smrx.cli.settle_report import report
+from smrx.cli import options, output
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.cli.settle_shared import (
-    Stop,
+    EXIT_CODES,
+    StopRequest,
     compile_books,
+    config_with_out,
+    errors_as_cli_errors,
     follow_options,
-    node_ids,
     out_option,
-    placed,
-    stopping,
-    told_as_failure,
+    parse_node_ids,
+    stop_on_signals,
 )
-from smrx.cli.settle_text import finish, live
-from smrx.cli.settle_verify import verify
+from smrx.cli.settle_stored_commands import report, verify
 from smrx.config import Config, ConfigError
 from smrx.sinks.sink_errors import SinkFault
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from smrx.client.asker import Ask
     from smrx.settlement.follower.alarms import Alarms
     from smrx.settlement.follower.runner import Settlement as Running
+    from smrx.settlement.follower.runner import Summary
     from smrx.settlement.follower.settler import Settling
 
+#: Nodes say something twice a second.
+_SILENT_SECONDS: Final = 2.0
 #: How long a node may take to say its balances.
 _ASK_SECONDS: Final = 1.0
 
@@ -106,36 +115,36 @@ def run(
 
     if join and log_dir is not None:
         raise click.UsageError("--join and --from-log: expected one of them, found both")
-    config = placed(options.config(), out)
+    config = config_with_out(options.config(), out)
     compile_books()
     with ExitStack() as stack:
-        stop = stack.enter_context(stopping())
+        stop = stack.enter_context(stop_on_signals())
         metrics = Metrics(lambda: running.gauges() if running else {})
         running: Running | None = None
         alarms = Alarms(config.cluster, config.settlement.hook, metrics.alarm)
         stack.callback(alarms.close)
         patience = Patience(sink_patience, stop, alarms)
-        with told_as_failure():
+        with errors_as_cli_errors():
             sinks = make_sinks(config)
         settling = Settling(config.cluster, config.settlement.directory, sinks, patience.around)
         stack.callback(settling.close)
-        with told_as_failure():
+        with errors_as_cli_errors():
             settling.open()
         patience.begun = True
         ask = stack.enter_context(asker(config, _ASK_SECONDS))
         if join and not settling.has_books:
-            with told_as_failure():
-                _join(config, settling, alarms, node_ids(nodes), ask, connect_timeout, stop)
+            with errors_as_cli_errors():
+                _join(config, settling, alarms, parse_node_ids(nodes), ask, connect_timeout, stop)
         if log_dir is not None:
-            _fill(config, settling, log_dir, node_ids(nodes), ask, connect_timeout, stop)
-        running = _running(config, settling, alarms, node_ids(nodes), ask)
+            _fill(config, settling, log_dir, parse_node_ids(nodes), ask, connect_timeout, stop)
+        running = _running(config, settling, alarms, parse_node_ids(nodes), ask)
         patience.listener = running
         stack.callback(running.close)
         if config.settlement.metrics_port is not None:
             metrics.serve(config.settlement.metrics_port)
             stack.callback(metrics.close)
         failure = _follow(running, stop, until_sequence, idle, connect_timeout)
-        finish(running.summary([sink.name for sink in sinks]), failure, as_json)
+        _finish(running.summary([sink.name for sink in sinks]), failure, as_json)
 
 
 def _join(
@@ -145,7 +154,7 @@ def _join(
     nodes: list[int] | None,
     ask: "Ask",
     seconds: float,
-    stop: Stop,
+    stop: StopRequest,
 ) -> None:
     """Begin the books with the state of the cluster."""
     from smrx.settlement.follower.image_join import Joining
@@ -163,7 +172,7 @@ def _fill(
     nodes: list[int] | None,
     ask: "Ask",
     seconds: float,
-    stop: Stop,
+    stop: StopRequest,
 ) -> None:
     """Let a node's log make the events after the last one settled again, and settle them."""
     from smrx.node.log_reader import open_log, replay_events
@@ -172,7 +181,7 @@ def _fill(
     from smrx.wire.frames import Claim
 
     compiling.ready_engine(lambda what: click.echo(what, err=True))
-    with open_log(directory.expanduser(), config.cluster) as history, told_as_failure():
+    with open_log(directory.expanduser(), config.cluster) as history, errors_as_cli_errors():
         log = f"log of node {history.node_id} in {directory}"
         first, command = settling.ledger.sequence + 1, settling.ledger.command_sequence
         end = history.replay(lambda applied, entry: None).engine
@@ -209,14 +218,14 @@ def _running(config: Config, settling: object, alarms: object, nodes: list[int] 
 
 
 def _follow(
-    running: "Running", stop: Stop, until_sequence: int | None, idle: float | None, connect_timeout: float
+    running: "Running", stop: StopRequest, until_sequence: int | None, idle: float | None, connect_timeout: float
 ) -> Exception | None:
     """Run to the end; return what ended it, None if all is well."""
     from smrx.feed.sequencer import FeedError
     from smrx.settlement.settlement_errors import SettlementError
 
     try:
-        with live(running) as on_turn:
+        with _live_line(running) as on_turn:
             running.run(
                 stop=stop,
                 until_sequence=until_sequence,
@@ -227,6 +236,100 @@ def _follow(
     except (FeedError, SettlementError, SinkFault) as error:
         return error
     return None
+
+
+@contextmanager
+def _live_line(running: "Running") -> Iterator[Callable[[], None] | None]:
+    """A line that shows what is going on, on a terminal; nothing in a pipe. Yields what brings it up to date."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if not (console.is_terminal and sys.stdout.isatty()):
+        yield None
+        return
+    with Live(console=console, refresh_per_second=8, transient=True) as shown:
+        yield lambda: shown.update(status_line(running))
+
+
+def status_line(running: "Running") -> "Text":
+    """What is going on, in one line."""
+    from rich.text import Text
+
+    feed, sequencer, quorum = running.subscriber.feed_stats, running.subscriber.sequencer, running.quorum
+    lag = max(0, sequencer.known - running.sequence)
+    by = ",".join(map(str, quorum.attested_by)) or "nobody"
+    silence = running.silence()
+    parts = [
+        f"settled {running.sequence:,}",
+        f"lag {lag:,}",
+        f"{running.settling.ledger.trades:,} trades",
+        f"{running.rate():,.0f} events/s",
+        f"gaps healed {feed.gaps_healed} of {feed.gaps}",
+        f"attested by {by}",
+    ]
+    if running.settling.origin is not None:
+        parts.insert(1, f"begins after {running.settling.origin.event_sequence:,}")
+    if quorum.unverified:
+        parts.append(f"unverified {quorum.unverified:,}")
+    if running.alarms.count:
+        parts.append(f"alarms {running.alarms.count}")
+    if silence >= _SILENT_SECONDS:
+        parts.append(f"no node heard for {silence:.0f} s")
+    return Text(" · ".join(parts), no_wrap=True)
+
+
+def _finish(summary: "Summary", failure: Exception | None, as_json: bool) -> None:
+    """Print what was proved, and fail if that was not all."""
+    code = Exit.OK if failure is None else EXIT_CODES[type(failure).__name__]
+    message = str(failure)
+    if code is Exit.GAP:
+        message += "; a node that was stopped may have them in its journal: --from-log takes them from there"
+    if code is Exit.GAP and not summary.sequence:
+        message += "; to begin with the state of now instead of event 1, add --join"
+    if as_json:
+        told = {"error": None if failure is None else message, "exit_code": int(code)}
+        output.print_json(msgspec.to_builtins(summary) | told)
+    elif code is not Exit.UNAVAILABLE:
+        _print(summary, failure)
+    if failure is not None:
+        raise CliError(code, message) from failure
+
+
+def _print(s: "Summary", failure: Exception | None) -> None:
+    if s.sequence:
+        event, command = (s.origin.event_sequence, s.origin.command_sequence) if s.origin is not None else (0, 0)
+        if s.sequence > event:
+            what = f"events {event + 1:,} to {s.sequence:,}, commands {command + 1:,} to {s.command_sequence:,}"
+            click.echo(f"verified   {what}, none missing")
+        else:
+            click.echo(f"verified   nothing yet: there were no events after {event:,}")
+        if s.origin is not None:
+            click.echo(f"begins     {s.origin}")
+    else:
+        click.echo("verified   nothing: there were no events")
+    trades = s.trades - (s.origin.match_id if s.origin is not None else 0)
+    click.echo(f"settled    {trades:,} trades, {s.trades_written:,} of them in this run, to {', '.join(s.out)}")
+    by = f"nodes {', '.join(map(str, s.attested_by))}" if s.attested_by else "nobody"
+    click.echo(f"attested   by {by}; {s.balances_compared:,} times their balances were those of the books")
+    if s.unverified:
+        click.echo(f"unverified {s.unverified:,} events after {s.sequence:,}")
+    if s.excluded:
+        click.echo(f"excluded   nodes {', '.join(map(str, s.excluded))}, which contradicted the others")
+    if s.known_sequence > s.sequence:
+        click.echo(f"not seen   events {s.sequence + 1:,} to {s.known_sequence:,}")
+    click.echo(
+        f"feed       {s.gaps_healed:,} of {s.gaps:,} gaps healed, {s.retransmitted:,} events retransmitted, "
+        f"{s.duplicates:,} duplicates dropped, {s.garbage_frames:,} garbage frames ignored"
+    )
+    click.echo(
+        f"order      {s.reordered_frames:,} frames out of order put in their place, {s.duplicate_frames:,} frames sent "
+        "twice dropped"
+    )
+    if failure is None:
+        owned = ", ".join(f"{asset} {amount:,}" for asset, amount in s.supply.items()) or "nothing"
+        click.echo(f"books      {s.accounts:,} accounts own deposits less withdrawals exactly: {owned} (minimal units)")
+    click.echo(f"time       {s.seconds:,.1f} s, {s.events_per_second:,.0f} events/s")
 
 
 settle.add_command(report)

@@ -10,12 +10,12 @@ from typing import Final
 import click
 import msgspec
 
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.config import Config, SinkConfig
 from smrx.sinks.sink_errors import SinkFault
 
-EXITS: Final = {
+EXIT_CODES: Final = {
     "GapUnfillable": Exit.GAP,
     "FeedConflict": Exit.DIVERGED,
     "Disagreement": Exit.DIVERGED,
@@ -63,7 +63,7 @@ def compile_books() -> None:
     warm_up()
 
 
-def placed(config: Config, out: str | None) -> Config:
+def config_with_out(config: Config, out: str | None) -> Config:
     """The configuration, with one CSV sink and a directory for the checkpoint where --out says so."""
     if out is None:
         return config
@@ -76,7 +76,7 @@ def placed(config: Config, out: str | None) -> Config:
 
 
 @contextmanager
-def told_as_failure() -> Iterator[None]:
+def errors_as_cli_errors() -> Iterator[None]:
     """Turn what ends settlement into one sentence and its exit code."""
     from smrx.feed.sequencer import FeedError
     from smrx.settlement.settlement_errors import SettlementError
@@ -84,10 +84,10 @@ def told_as_failure() -> Iterator[None]:
     try:
         yield
     except (FeedError, SettlementError, SinkFault) as error:
-        raise Failure(EXITS[type(error).__name__], str(error)) from error
+        raise CliError(EXIT_CODES[type(error).__name__], str(error)) from error
 
 
-class Stop:
+class StopRequest:
     """Whether somebody asked the run to end."""
 
     def __init__(self) -> None:
@@ -102,9 +102,9 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[StopRequest]:
     """SIGINT and SIGTERM end the run cleanly while this is open."""
-    stop = Stop()
+    stop = StopRequest()
     before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
@@ -113,7 +113,7 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def node_ids(text: str | None) -> list[int] | None:
+def parse_node_ids(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:

@@ -7,7 +7,7 @@ import click
 
 from smrx import compiling
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
     from smrx.sim import Verdict

@@ -9,8 +9,8 @@ import click
 
 from smrx import compiling
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.client.asker import Ask, asker
 from smrx.config import Config, dump
 from smrx.consensus.snapshot_files import FOLDER, SnapshotError, SnapshotFiles, Stored, describe
@@ -163,7 +163,7 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
     """
     config = options.config()
     if folder.exists() and any(folder.iterdir()):
-        raise Failure(Exit.USAGE, f"{folder}: expected a folder that is new or empty, found one with files in it")
+        raise CliError(Exit.USAGE, f"{folder}: expected a folder that is new or empty, found one with files in it")
     compiling.ready_engine(lambda what: click.echo(what, err=True))
     status = _taken(config, node_id, timeout)
     found = [
@@ -172,7 +172,7 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
         if stored.metadata.log_index >= status.snapshot_index
     ]
     if not found:
-        raise Failure(
+        raise CliError(
             Exit.UNAVAILABLE,
             f"expected the snapshot of node {status.node_id} in {config.node_dir(status.node_id) / FOLDER}, found "
             "none; run this on the machine of that node",
@@ -207,7 +207,7 @@ def restore(folder: Path, as_json: bool) -> None:
         kept = config.secret_key_path(node.id).name
         used = [path.name for path in directory.iterdir()] if directory.exists() else []
         if any(not name.startswith(kept) for name in used):
-            raise Failure(
+            raise CliError(
                 Exit.RESOURCE,
                 f"{directory}: expected the data directory of a new node, found {', '.join(sorted(used))}; nothing was "
                 "changed: choose another data_dir, or begin anew with `smrx cluster up --new`",
@@ -229,15 +229,15 @@ def _taken(config: Config, node_id: int | None, timeout: float) -> NodeStatus:
         chosen = config.node(node_id).id if node_id is not None else _leader(config, ask)
         reply = ask(chosen, Snapshot())
         if isinstance(reply, AdminError):
-            raise Failure(Exit.REFUSED, f"node {chosen}: {reply.message}")
+            raise CliError(Exit.REFUSED, f"node {chosen}: {reply.message}")
         if not isinstance(reply, SnapshotReply):
-            raise Failure(Exit.UNAVAILABLE, f"node {chosen} does not answer")
+            raise CliError(Exit.UNAVAILABLE, f"node {chosen} does not answer")
         while True:
             status = ask(chosen, Status())
             if isinstance(status, NodeStatus) and status.snapshot_index >= reply.log_index:
                 return status
             if time.monotonic() > deadline:
-                raise Failure(
+                raise CliError(
                     Exit.UNAVAILABLE,
                     f"expected a whole snapshot of node {chosen} within {timeout:g} s, found none; see its log",
                 )
@@ -249,7 +249,7 @@ def _leader(config: Config, ask: Ask) -> int:
         status = ask(node.id, Status())
         if isinstance(status, NodeStatus) and status.leader_id is not None:
             return status.leader_id
-    raise Failure(Exit.UNAVAILABLE, f"no node of cluster {config.cluster!r} knows a leader")
+    raise CliError(Exit.UNAVAILABLE, f"no node of cluster {config.cluster!r} knows a leader")
 
 
 def _files(config: Config, node_id: int) -> SnapshotFiles:

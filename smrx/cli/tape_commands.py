@@ -3,8 +3,8 @@
 import click
 
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.tape.tape_error import TapeError
 from smrx.tape.tape_market import DEFAULT_MARKET_ID
 
@@ -44,7 +44,7 @@ def generate(out: str, commands: int, seed: int, market_id: int, as_json: bool) 
         made = generator.generate(commands, seed, market_id)
         tape_file.write(out, made)
     except TapeError as error:
-        raise Failure(Exit.USAGE, str(error)) from None
+        raise CliError(Exit.USAGE, str(error)) from None
     described = {
         "tape": out,
         "symbol": made.symbol,

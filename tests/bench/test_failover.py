@@ -5,7 +5,7 @@ import pytest
 from smrx import cli
 from smrx.bench import failover_bench
 from smrx.bench.failover_bench import Acknowledged, OrdersDiffer
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 
 
 def test_two_kills_and_a_hand_over_lose_nothing() -> None:

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from smrx import cli
-from smrx.cli import detached
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli import node_processes
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.config import dump
 from smrx.consensus.disk_journal import FILE
 from smrx.consensus.recovery import hold_directory
@@ -156,9 +156,9 @@ def no_nodes(past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "cluster.toml").write_text(dump(msgspec.structs.replace(past.config, nodes=(node,))))
 
     def refuse(*arguments: object) -> None:
-        raise Failure(Exit.UNAVAILABLE, "nothing is started here")
+        raise CliError(Exit.UNAVAILABLE, "nothing is started here")
 
-    monkeypatch.setattr(detached, "start", refuse)
+    monkeypatch.setattr(node_processes, "start_node", refuse)
 
 
 def contents(past: Past) -> set[str]:

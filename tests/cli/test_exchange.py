@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smrx import cli
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.local import LocalCluster
 
 DEMO = Path(__file__).resolve().parent.parent.parent / "configs/markets/demo.toml"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smrx import cli
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.config import load
 
 FILE = """# our cluster

@@ -11,8 +11,8 @@ import click
 import pytest
 
 from smrx import cli
-from smrx.cli import failures
-from smrx.cli.exits import Exit
+from smrx.cli import cli_errors
+from smrx.cli.exit_codes import Exit
 from smrx.client.client_errors import Refused, Unavailable
 from smrx.config import ConfigError
 from smrx.wire.codes import Reason
@@ -28,7 +28,7 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.LazyGroup, "get_command", lambda self, ctx, name: broken)
 
 
-@pytest.mark.parametrize("name", failures.KNOWN)
+@pytest.mark.parametrize("name", cli_errors.EXIT_CODES)
 def test_every_known_error_exists_under_its_name(name: str) -> None:
     module, _, kind = name.rpartition(".")
     assert issubclass(getattr(importlib.import_module(module), kind), Exception)
@@ -38,7 +38,7 @@ def test_every_known_error_exists_under_its_name(name: str) -> None:
     ("error", "code", "sentence"),
     [
         (ConfigError("x.toml: nodes: expected at least one, found none"), Exit.USAGE, "expected at least one"),
-        (failures.Failure(Exit.DIVERGED, "node 2 has diverged"), Exit.DIVERGED, "node 2 has diverged"),
+        (cli_errors.CliError(Exit.DIVERGED, "node 2 has diverged"), Exit.DIVERGED, "node 2 has diverged"),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "tape.csv"),
             Exit.USAGE,

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from cluster.replication import named
-from smrx.cli.survey import Agreement, Seen
+from smrx.cli.cluster_status import Agreement, NodeReport
 from smrx.wire.admin import AgreementStatus, NodeStatus
 
 FIRST = 501
@@ -31,13 +31,15 @@ SOUND = msgspec.structs.replace(
 )
 
 
-def victim(status: NodeStatus | None = STATUS, agreement: Agreement = Agreement.DIVERGED, at: int = FIRST) -> Seen:
-    return Seen(node_id=2, agreement=agreement, at=at, lag=0, status=status)
+def victim(
+    status: NodeStatus | None = STATUS, agreement: Agreement = Agreement.DIVERGED, at: int = FIRST
+) -> NodeReport:
+    return NodeReport(node_id=2, agreement=agreement, at=at, lag=0, status=status)
 
 
-def other(diverged: dict[int, int] | None = None, fenced: str | None = None) -> Seen:
+def other(diverged: dict[int, int] | None = None, fenced: str | None = None) -> NodeReport:
     status = msgspec.structs.replace(SOUND, diverged={2: FIRST} if diverged is None else diverged, fenced=fenced)
-    return Seen(node_id=1, agreement=Agreement.AGREE, at=FIRST, lag=0, status=status)
+    return NodeReport(node_id=1, agreement=Agreement.AGREE, at=FIRST, lag=0, status=status)
 
 
 def changed(state: str = "DIVERGED", sequence: int = FIRST, fenced: str | None = STATUS.fenced) -> NodeStatus:
@@ -60,10 +62,10 @@ def test_hashes_the_node_itself_and_the_others_name_the_command() -> None:
         victim(at=FIRST + 1),
     ],
 )
-def test_anything_less_of_the_damaged_node_is_not_named(found: Seen) -> None:
+def test_anything_less_of_the_damaged_node_is_not_named(found: NodeReport) -> None:
     assert not named([other(), found], 2, FIRST)
 
 
 @pytest.mark.parametrize("found", [other({}), other({2: FIRST + 1}), other({3: FIRST}), other(fenced="in doubt")])
-def test_anything_less_of_another_node_is_not_named(found: Seen) -> None:
+def test_anything_less_of_another_node_is_not_named(found: NodeReport) -> None:
     assert not named([found, victim()], 2, FIRST)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from cluster.cluster_checks import equal_logs, read_events
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.client import AsyncClient, Client
 from smrx.client.asker import asker
 from smrx.config import Limits, dump

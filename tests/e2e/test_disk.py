@@ -14,7 +14,7 @@ from cluster.cluster_checks import equal_logs, read_events
 from cluster.flow import Flow
 from cluster.record import ClientRecord
 from smrx import cli
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.client.asker import asker
 from smrx.config import Limits

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from smrx import cli
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.client.client_errors import ClientError
 from smrx.local import LocalCluster

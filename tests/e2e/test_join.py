@@ -15,7 +15,7 @@ import pytest
 
 from cluster.flow import Flow
 from smrx import cli
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.client.asker import asker
 from smrx.config import Limits

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from smrx import cli
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.client.client_errors import ClientError
 from smrx.config import load

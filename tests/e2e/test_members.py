@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.config import dump, load
 from smrx.local import LocalCluster
 from tests.e2e.test_hand_over import check, flow

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cluster.flow import Flow
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.config import Limits
 from smrx.local import LocalCluster

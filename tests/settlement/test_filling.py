@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.node.log_reader import open_history, verify_history
 from tests.feed.stub import StubNode
 from tests.node.test_history import Past, write_past

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smrx.cli.settle_text import line as live_line
+from smrx.cli.settle_commands import status_line
 from smrx.config import load
 from smrx.settlement.follower.alarms import Alarms
 from smrx.settlement.follower.runner import Settlement
@@ -206,7 +206,7 @@ def test_the_live_line_says_where_it_is(tmp_path: Path) -> None:
         running = Settlement(config, settling, Alarms(config.cluster))
         try:
             running.run(stop=lambda: False, until_sequence=len(events))
-            line = live_line(running).plain
+            line = status_line(running).plain
         finally:
             running.close()
             settling.close()

@@ -7,7 +7,7 @@ import pytest
 import smrx.sim
 import smrx.sim.search
 from smrx.cli import run
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.sim import REAL, Verdict, simulate
 from tests.sim import broken
 

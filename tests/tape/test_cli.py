@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from smrx.cli import connect, options, run
-from smrx.cli.exits import Exit
+from smrx.cli import options, run, venue_client
+from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from tests.tape import synthetic
 
@@ -100,7 +100,9 @@ def test_a_contradictory_recording_is_not_sent(tmp_path: Path, capsys: pytest.Ca
 def test_no_cluster_is_no_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(connect, "client", lambda: Client(options.config(), account=connect.VENUE, timeout=0.3))
+    monkeypatch.setattr(
+        venue_client, "connect", lambda: Client(options.config(), account=venue_client.VENUE, timeout=0.3)
+    )
     config = tmp_path / "cluster.toml"
     # Port 9 (discard) on loopback: nothing of ours listens there.
     config.write_text('cluster = "none"\n[[nodes]]\nid = 1\nport = 9\n', encoding="ascii")

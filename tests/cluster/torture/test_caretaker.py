@@ -7,7 +7,7 @@ import pytest
 
 from cluster.torture.caretaker import Caretaker
 from cluster.torture.field import Field
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.config import Config
 from smrx.sim.checker import Violation
 from smrx.wire.admin import AgreementStatus, AnyReply, AnyRequest, NodeStatus

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from smrx.cli import run
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.config import Config, Settlement, SinkConfig, dump
 from smrx.consensus.recovery import hold_directory
 from smrx.node.log_reader import open_history

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.cli import run as smrx
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 from smrx.settlement.report import Query, make_report
 from smrx.settlement.report_text import Text, as_json, time_text
 from smrx.settlement.sums import sums

@@ -31,7 +31,7 @@ class Agreement(StrEnum):
     UNREACHABLE = "UNREACHABLE"
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """One node as it was found. `lag` is in commands, against the node that is furthest ahead."""
 
     node_id: int
@@ -46,12 +46,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.agreement) if self.at is None else f"{self.agreement} at {self.at}"
 
 
-class Survey(msgspec.Struct, frozen=True, kw_only=True):
+class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The whole cluster at one moment."""
 
     leader: int | None
     compared_at: int | None
-    nodes: tuple[Seen, ...]
+    nodes: tuple[NodeReport, ...]
 
     @property
     def members(self) -> frozenset[int] | None:
@@ -65,14 +65,14 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
         return any(seen.agreement is Agreement.DIVERGED for seen in self.nodes)
 
 
-def survey(ask: Ask, node_ids: Sequence[int]) -> Survey:
+def query_cluster(ask: Ask, node_ids: Sequence[int]) -> ClusterStatus:
     """Ask every node for its status, then all of them for the hash at the sequence the leader had."""
     with ThreadPoolExecutor(max_workers=len(node_ids)) as pool:
         replies = pool.map(lambda node_id: ask(node_id, Status()), node_ids)
         statuses = {i: reply for i, reply in zip(node_ids, replies, strict=True) if isinstance(reply, NodeStatus)}
         leader = _leader(statuses)
         if not statuses:
-            return Survey(leader=None, compared_at=None, nodes=tuple(map(_unreachable, node_ids)))
+            return ClusterStatus(leader=None, compared_at=None, nodes=tuple(map(_unreachable, node_ids)))
         sound = [status.sequence for status in statuses.values() if status.fenced is None]
         at = statuses[leader].sequence if leader is not None else max(sound, default=0)
         hashes = dict(zip(statuses, pool.map(lambda status: _hash_at(ask, status, at), statuses.values()), strict=True))
@@ -81,7 +81,7 @@ def survey(ask: Ask, node_ids: Sequence[int]) -> Survey:
         _judge(ask, statuses[node_id], hashes, majority, at) if node_id in statuses else _unreachable(node_id)
         for node_id in node_ids
     )
-    return Survey(leader=leader, compared_at=at, nodes=nodes)
+    return ClusterStatus(leader=leader, compared_at=at, nodes=nodes)
 
 
 def _leader(statuses: dict[int, NodeStatus]) -> int | None:
@@ -112,13 +112,13 @@ def _majority(hashes: dict[int, int | None], members: int) -> int | None:
     return value if count >= max(2, members // 2 + 1) else None
 
 
-def _judge(ask: Ask, status: NodeStatus, hashes: dict[int, int | None], majority: int | None, at: int) -> Seen:
+def _judge(ask: Ask, status: NodeStatus, hashes: dict[int, int | None], majority: int | None, at: int) -> NodeReport:
     node_id = status.node_id
     lag = max(0, at - status.sequence)
     found = hashes[node_id]
 
-    def seen(agreement: Agreement, where: int | None = None) -> Seen:
-        return Seen(node_id=node_id, agreement=agreement, at=where, lag=lag, status=status)
+    def seen(agreement: Agreement, where: int | None = None) -> NodeReport:
+        return NodeReport(node_id=node_id, agreement=agreement, at=where, lag=lag, status=status)
 
     # Where no majority says which state is right, every node that differs from another is suspect.
     models = [
@@ -153,5 +153,5 @@ def _first_difference(ask: Ask, node_id: int, model: int, at: int) -> int:
     return high
 
 
-def _unreachable(node_id: int) -> Seen:
-    return Seen(node_id=node_id, agreement=Agreement.UNREACHABLE)
+def _unreachable(node_id: int) -> NodeReport:
+    return NodeReport(node_id=node_id, agreement=Agreement.UNREACHABLE)

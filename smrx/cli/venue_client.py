@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 VENUE = 0
 
 
-def client() -> "Client":
+def connect() -> "Client":
     """A client of the venue, of the running command's configuration. Use as a context manager."""
     from smrx.client import Client
 

@@ -9,8 +9,8 @@ import click
 
 from smrx import compiling
 from smrx.cli import output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 
 tape_option = click.option(
     "--tape",
@@ -38,22 +38,22 @@ dir_option = click.option(
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
+def errors_as_usage() -> Iterator[None]:
     """Turn what a benchmark refuses into one sentence for the person who asked for it."""
     from smrx.tape.tape_error import TapeError
 
     try:
         yield
     except (ValueError, TapeError) as error:
-        raise Failure(Exit.USAGE, str(error)) from None
+        raise CliError(Exit.USAGE, str(error)) from None
 
 
-def write(path: str, text: str) -> None:
+def write_picture(path: str, text: str) -> None:
     """Write a picture; one sentence if that cannot be."""
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise Failure(Exit.USAGE, f"{path}: expected a file that can be written, found: {error.strerror}") from None
+        raise CliError(Exit.USAGE, f"{path}: expected a file that can be written, found: {error.strerror}") from None
 
 
 def compile_engine() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from smrx.cli import detached
-from smrx.cli.detached import ProcessFile
+from smrx.cli import node_processes
+from smrx.cli.node_processes import ProcessFile
 from smrx.config import Config, ConfigError, NodeConfig
 
 
@@ -31,32 +31,32 @@ def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def remember(config: Config, pid: int, identity: str, cluster: str = "test") -> Path:
-    path = detached.process_path(config, 1)
+    path = node_processes.pid_file_path(config, 1)
     path.write_bytes(msgspec.json.encode(ProcessFile(pid, identity, cluster, 1)))
     return path
 
 
 def own_identity(pid: int) -> str:
-    found = detached.identity(pid)
+    found = node_processes.process_identity(pid)
     assert found is not None
     return found
 
 
 def test_the_process_that_was_started_is_found_and_stopped(config: Config, sleeper: "subprocess.Popen[bytes]") -> None:
     path = remember(config, sleeper.pid, own_identity(sleeper.pid))
-    found = detached.running(config, 1)
+    found = node_processes.running_process(config, 1)
     assert found is not None
     assert found.pid == sleeper.pid
-    assert detached.stop(config, [1]) == [1]
+    assert node_processes.stop_nodes(config, [1]) == [1]
     assert sleeper.wait(timeout=10) < 0
     assert not path.exists()
-    assert detached.running(config, 1) is None
+    assert node_processes.running_process(config, 1) is None
 
 
 def test_another_process_with_the_same_number_is_left_alone(config: Config, sleeper: "subprocess.Popen[bytes]") -> None:
     remember(config, sleeper.pid, "an earlier life of this number")
-    assert detached.running(config, 1) is None
-    assert detached.stop(config, [1]) == []
+    assert node_processes.running_process(config, 1) is None
+    assert node_processes.stop_nodes(config, [1]) == []
     assert sleeper.poll() is None
 
 
@@ -68,21 +68,21 @@ def test_two_processes_never_have_one_identity(sleeper: "subprocess.Popen[bytes]
 def test_a_process_that_ended_has_no_identity(sleeper: "subprocess.Popen[bytes]") -> None:
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
-    assert detached.identity(sleeper.pid) is None, "a zombie is not a running node"
+    assert node_processes.process_identity(sleeper.pid) is None, "a zombie is not a running node"
     sleeper.wait()
-    assert detached.identity(sleeper.pid) is None
+    assert node_processes.process_identity(sleeper.pid) is None
 
 
 def test_a_data_directory_of_another_cluster_is_refused(config: Config, sleeper: "subprocess.Popen[bytes]") -> None:
     remember(config, sleeper.pid, own_identity(sleeper.pid), cluster="other")
     with pytest.raises(ConfigError, match="node 1 of cluster 'other'"):
-        detached.stop(config, [1])
+        node_processes.stop_nodes(config, [1])
     assert sleeper.poll() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"17", b'{"pid": "x"}', b"\xff\xfe"])
 def test_a_broken_process_file_is_refused_by_name(config: Config, content: bytes) -> None:
-    path = detached.process_path(config, 1)
+    path = node_processes.pid_file_path(config, 1)
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="expected the process file"):
-        detached.running(config, 1)
+        node_processes.running_process(config, 1)

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
 from smrx.config import load
 
 _NODES = re.compile(r"^\s*\[\[\s*nodes\s*\]\]")
@@ -47,7 +47,7 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
 
     path = options.config_path()
     if path is None:
-        raise Failure(
+        raise CliError(
             Exit.USAGE, "expected a cluster file to put the public keys into, found none; name it with --config"
         )
     config = load(path, keyless=True)
@@ -58,7 +58,7 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
         known = config.node(node_id).public_keys
         if bool(known) != rotate:
             found = f"{len(known)} already; --rotate makes another" if known else "none to take over from"
-            raise Failure(
+            raise CliError(
                 Exit.USAGE, f"{path}: expected {'a' if rotate else 'no'} key for node {node_id}, found {found}"
             )
         secret = config.secret_key_path(node_id)
@@ -94,7 +94,7 @@ def _with_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> str:
         else:
             lines[old] = line
         return "\n".join(lines) + "\n"
-    raise Failure(
+    raise CliError(
         Exit.USAGE, f"expected [[nodes]] with id = {node_id} in the cluster file, found none; add public_keys by hand"
     )
 

@@ -35,12 +35,12 @@ def log_path(config: Config, node_id: int) -> Path:
     return config.node_dir(node_id).with_suffix(".log")
 
 
-def process_path(config: Config, node_id: int) -> Path:
+def pid_file_path(config: Config, node_id: int) -> Path:
     """Where a detached node is remembered."""
     return config.node_dir(node_id).with_suffix(".pid")
 
 
-def identity(pid: int) -> str | None:
+def process_identity(pid: int) -> str | None:
     """What no other process with this id has, now or later; None if there is no such process (or it is a zombie)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -56,9 +56,9 @@ def identity(pid: int) -> str | None:
     return None if not started or state.startswith("Z") else started.strip()
 
 
-def running(config: Config, node_id: int) -> ProcessFile | None:
-    """The node's process, if it was started by start() and still lives."""
-    path = process_path(config, node_id)
+def running_process(config: Config, node_id: int) -> ProcessFile | None:
+    """The node's process, if it was started by start_node() and still lives."""
+    path = pid_file_path(config, node_id)
     try:
         found = msgspec.json.decode(path.read_bytes(), type=ProcessFile)
     except FileNotFoundError:
@@ -70,10 +70,10 @@ def running(config: Config, node_id: int) -> ProcessFile | None:
             f"{path}: expected node {node_id} of cluster {config.cluster!r}, found node {found.node_id} of cluster "
             f"{found.cluster!r}; each cluster needs a data_dir of its own"
         )
-    return found if identity(found.pid) == found.identity else None
+    return found if process_identity(found.pid) == found.identity else None
 
 
-def start(config: Config, config_path: str | None, node_id: int) -> ProcessFile:
+def start_node(config: Config, config_path: str | None, node_id: int) -> ProcessFile:
     """Start one node, detached from this terminal, and remember it."""
     log = log_path(config, node_id)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,8 @@ def start(config: Config, config_path: str | None, node_id: int) -> ProcessFile:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    remembered = ProcessFile(process.pid, identity(process.pid) or "", config.cluster, node_id)
-    process_path(config, node_id).write_bytes(msgspec.json.encode(remembered))
+    remembered = ProcessFile(process.pid, process_identity(process.pid) or "", config.cluster, node_id)
+    pid_file_path(config, node_id).write_bytes(msgspec.json.encode(remembered))
     # The node outlives this process and is nobody's child then; until it does, poll() reaps it if it fails.
     _started[process.pid] = process
     return remembered
@@ -101,28 +101,28 @@ def exit_code(process: ProcessFile) -> int | None:
     return _started[process.pid].poll()
 
 
-def stop(config: Config, node_ids: Iterable[int]) -> list[int]:
+def stop_nodes(config: Config, node_ids: Iterable[int]) -> list[int]:
     """Ask the nodes that run here to end, insist after ten seconds; return those that were running.
 
     Only a process that is really the one that was started is ever signalled.
     """
-    found = {node_id: process for node_id in node_ids if (process := running(config, node_id)) is not None}
+    found = {node_id: process for node_id in node_ids if (process := running_process(config, node_id)) is not None}
     for process in found.values():
         _signal(process, signal.SIGCONT)  # A paused process could not hear the next one.
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     for node_id, process in found.items():
-        while identity(process.pid) == process.identity:
+        while process_identity(process.pid) == process.identity:
             if process.pid in _started:
                 _started[process.pid].poll()
             if time.monotonic() > deadline:
                 _signal(process, signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
-        process_path(config, node_id).unlink(missing_ok=True)
+        pid_file_path(config, node_id).unlink(missing_ok=True)
     return list(found)
 
 
-def forget(config: Config) -> None:
+def remove_node_data(config: Config) -> None:
     """Remove what the nodes remember of earlier lives, term and vote included. None of them may be running.
 
     Their keys stay: they say who a node is, not what it did.
@@ -137,7 +137,7 @@ def forget(config: Config) -> None:
                 path.unlink()
 
 
-def last_words(config: Config, node_id: int, lines: int = 3) -> str:
+def log_tail(config: Config, node_id: int, lines: int = 3) -> str:
     """The end of a node's log."""
     try:
         text = log_path(config, node_id).read_text(encoding="utf-8", errors="replace")
@@ -148,5 +148,5 @@ def last_words(config: Config, node_id: int, lines: int = 3) -> str:
 
 def _signal(process: ProcessFile, number: signal.Signals) -> None:
     # Asked again at once before each signal: the number may have a new owner by now.
-    if identity(process.pid) == process.identity:
+    if process_identity(process.pid) == process.identity:
         os.kill(process.pid, number)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from smrx.cli.survey import Survey, survey
+from smrx.cli.cluster_status import ClusterStatus, query_cluster
 from smrx.wire.admin import AgreementStatus, AnyReply, AnyRequest, HashAt, HashReply, NodeStatus, Status
 
 
@@ -53,17 +53,17 @@ class Node:
         )
 
 
-def look(*nodes: Node | None) -> Survey:
+def look(*nodes: Node | None) -> ClusterStatus:
     members = {i + 1: node for i, node in enumerate(nodes)}
 
     def ask(node_id: int, request: AnyRequest) -> AnyReply | None:
         node = members[node_id]
         return None if node is None else node.answer(node_id, request)
 
-    return survey(ask, list(members))
+    return query_cluster(ask, list(members))
 
 
-def verdicts(found: Survey) -> list[str]:
+def verdicts(found: ClusterStatus) -> list[str]:
     return [seen.verdict for seen in found.nodes]
 
 

@@ -1,4 +1,7 @@
-"""`smrx settle report`: what was settled, for people and accountants. Parses and prints; the work is in settlement."""
+"""`smrx settle verify` and `smrx settle report`: read what was settled. Parses and prints; smrx/settlement reads.
+
+Settlement shares no code with the inside of a node. Where the log of a node is the source, this module connects them.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -7,14 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
+from smrx import compiling
 from smrx.cli import options, output
-from smrx.cli.exits import Exit
-from smrx.cli.failures import Failure
+from smrx.cli.cli_errors import CliError, explain
+from smrx.cli.exit_codes import Exit
+from smrx.cli.settle_shared import (
+    compile_books,
+    config_with_out,
+    errors_as_cli_errors,
+    follow_options,
+    out_option,
+    parse_node_ids,
+    stop_on_signals,
+)
+from smrx.config import Config
 
 if TYPE_CHECKING:
+    from smrx.node.log_reader import History
     from smrx.settlement.readers import Reader
     from smrx.settlement.report import Report
+    from smrx.settlement.reverify import Verified
     from smrx.sinks.rows import Catalogue
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,6 +57,150 @@ class _Time(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
         if self._end and len(text) == len("2026-01-31"):
             found += timedelta(days=1)
         return (found - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+@click.command()
+@out_option
+@click.option("--from-nodes", is_flag=True, help="Derive everything from the nodes' events instead of the sinks' rows.")
+@click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Compare with what the log in this data directory of a node leads to; the node must not run.",
+)
+@click.option(
+    "--first-trade",
+    type=click.IntRange(min=1),
+    metavar="M",
+    help="With --log, compare trades from this match id on; a log that was cut no longer has the first ones.",
+)
+@follow_options
+@options.config_option
+@options.json_option
+def verify(
+    out: str | None,
+    from_nodes: bool,
+    log_dir: Path | None,
+    first_trade: int | None,
+    until_sequence: int | None,
+    idle: float | None,
+    nodes: str | None,
+    connect_timeout: float,
+    as_json: bool,
+) -> None:
+    """Derive the books from scratch, and compare them with what is stored.
+
+    Reads every trade and movement of each sink: match ids without a gap, notional and fees by the instrument's rules,
+    and what they add up to against the books of the checkpoint. With --from-nodes reads every event from the first on
+    from the nodes instead, as far as the checkpoint, and compares every stored trade with it. With --log makes every
+    trade, movement and definition once more from the commands in a node's journal, compares each stored one with it,
+    and the books with the balances and open orders of that state; no cluster is needed. Exit codes: 12 for the first
+    one that is missing, stored twice or different, 8 for balances that differ, 6 for rows that contradict each other,
+    9 for a sink.
+
+    \b
+    Examples:
+      smrx settle verify --out settled
+      smrx settle verify --out settled --log smrx-data/node-1
+    """
+    if log_dir is not None and from_nodes:
+        raise click.UsageError("--log and --from-nodes: expected one of them, found both")
+    if first_trade is not None and log_dir is None:
+        raise click.UsageError("--first-trade: expected --log with it, found none")
+    config = config_with_out(options.config(), out)
+    compile_books()
+    with _errors_as_json(as_json), errors_as_cli_errors():
+        if log_dir is not None:
+            found = _from_log(config, log_dir, first_trade)
+        elif from_nodes:
+            found = _from_nodes(config, parse_node_ids(nodes), until_sequence, idle, connect_timeout)
+        else:
+            from smrx.settlement.reverify import from_sinks
+
+            found = from_sinks(config)
+    if as_json:
+        output.print_json(msgspec.to_builtins(found) | {"error": None, "exit_code": int(Exit.OK)})
+        return
+    for line in found.lines():
+        click.echo(line)
+
+
+@contextmanager
+def _errors_as_json(as_json: bool) -> Iterator[None]:
+    """Say what failed on standard output too, as `smrx settle run` does, where JSON is asked for."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Exception as error:
+        if as_json:
+            code, sentence = explain(error)
+            output.print_json({"error": sentence, "exit_code": int(code)})
+        raise
+
+
+def _from_nodes(
+    config: Config, nodes: list[int] | None, until_sequence: int | None, idle: float | None, connect_seconds: float
+) -> "Verified":
+    from smrx.feed.sequencer import GapUnfillable
+    from smrx.settlement.reverify import from_nodes
+
+    try:
+        with stop_on_signals() as stop:
+            return from_nodes(
+                config,
+                node_ids=nodes,
+                stop=stop,
+                until_sequence=until_sequence,
+                idle_seconds=idle,
+                connect_seconds=connect_seconds,
+            )
+    except GapUnfillable as error:
+        raise CliError(
+            Exit.GAP, f"{error}; --log compares with the journal of a node that was stopped instead"
+        ) from None
+
+
+def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
+    from smrx.node.log_reader import TooEarly, TooLate, open_log
+
+    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    with open_log(directory.expanduser(), config.cluster) as history:
+        try:
+            return compare_with_log(config, history, f"log of node {history.node_id} in {directory}", first_trade)
+        except TooEarly as error:
+            raise CliError(
+                Exit.USAGE, f"{directory}: {error}; compare what is left of it with --first-trade {error.match_id + 1}"
+            ) from None
+        except TooLate as error:
+            raise CliError(
+                Exit.LOG, f"{directory}: {error}, and settlement went further; use the log of a node that did, too"
+            ) from None
+
+
+def compare_with_log(config: Config, history: "History", log: str, first_trade: int | None = None) -> "Verified":
+    """Let a log make every trade again, and settlement compare it with what it stored.
+
+    `log` names it in what is said. Raises what LogAudit does, and HistoryError of a log that does not reach so far.
+    """
+    from smrx.node.log_reader import replay_events, replay_trades
+    from smrx.node.state_images import image
+    from smrx.settlement.log_audit import LogAudit
+    from smrx.wire import state_image
+
+    with closing(LogAudit(config, log, first_trade)) as audit:
+        if first_trade is not None and first_trade > audit.last_trade:
+            raise click.UsageError(
+                f"--first-trade: expected a trade that is settled, at most {audit.last_trade}, found {first_trade}"
+            )
+        for command, state_hash in audit.attested.items():
+            state = image(history.state_after(command, state_hash).engine)
+            audit.take_state(command, state_image.decode(state.data))
+        if audit.first_trade <= audit.last_trade:
+            replay_trades(history, audit.first_trade, audit.last_trade, lambda trade: audit.take_trade(trade.event))
+        replay_events(history, audit.first_event, lambda applied: audit.take_events(applied.events))
+        return audit.finish()
 
 
 @click.command()
@@ -94,7 +255,7 @@ def report(
 
     if sink is not None and path is not None:
         raise click.UsageError("--sink and --path: expected one of them, found both")
-    with _telling(), closing(_open(sink, path)) as source:
+    with _sink_errors_as_cli_errors(), closing(_open(sink, path)) as source:
         catalogue = Catalogue()
         catalogue.add(source.definitions())
         everything = Query()
@@ -118,14 +279,14 @@ def report(
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def _sink_errors_as_cli_errors() -> Iterator[None]:
     """Give the errors of sinks their exit codes."""
     from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
     try:
         yield
     except (SinkError, SinkMismatch) as error:
-        raise Failure(Exit.SINK, str(error)) from error
+        raise CliError(Exit.SINK, str(error)) from error
 
 
 def _open(sink: str | None, path: Path | None) -> "Reader":

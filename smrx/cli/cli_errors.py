@@ -7,7 +7,7 @@ A test holds the names against the classes.
 import errno
 from typing import Final
 
-from smrx.cli.exits import Exit
+from smrx.cli.exit_codes import Exit
 
 #: Errors whose own message is the sentence.
 KNOWN: Final = {
@@ -40,7 +40,7 @@ _LOCAL_ERRNOS: Final = {
 }  # fmt: skip
 
 
-class Failure(Exception):
+class CliError(Exception):
     """A command's own verdict: one sentence and the exit code that goes with it."""
 
     def __init__(self, code: Exit, sentence: str) -> None:
@@ -50,7 +50,7 @@ class Failure(Exception):
 
 def explain(error: BaseException) -> tuple[Exit, str]:
     """Return the exit code and the sentence for an exception of a command."""
-    if isinstance(error, Failure):
+    if isinstance(error, CliError):
         return error.code, str(error)
     for kind in type(error).__mro__:
         code = KNOWN.get(f"{kind.__module__}.{kind.__qualname__}")

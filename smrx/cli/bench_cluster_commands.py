@@ -1,0 +1,203 @@
+"""`smrx bench cluster`, `failover`, `journal`, `recovery` and `settle`: benchmarks of nodes, journals and settlement.
+
+They parse, run smrx/bench and print. bench_commands.py adds them to the group `smrx bench`.
+"""
+
+from typing import Final, Literal
+
+import click
+
+from smrx.cli import options
+from smrx.cli.bench_shared import compile_engine, dir_option, durability_option, print_figures, progress
+from smrx.cli.cli_errors import CliError
+from smrx.cli.exit_codes import Exit
+
+
+@click.command()
+@click.option("--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="Processes on loopback.")
+@durability_option
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Half for throughput, half for latency.",
+)
+@options.json_option
+def cluster(nodes: int, durability: Literal["memory", "disk"], seconds: float, as_json: bool) -> None:
+    """Measure a whole cluster on this machine: acknowledged commands a second, and latency of single orders.
+
+    \b
+    Example:
+      smrx bench cluster --nodes 3 --durability memory --seconds 10 --json
+    """
+    from smrx.bench import cluster_bench
+
+    compile_engine()
+    with progress() as show:
+        figures = cluster_bench.run(nodes=nodes, durability=durability, seconds=seconds, progress=show)
+    print_figures(figures, as_json)
+
+
+@click.command()
+@click.option(
+    "--kills", type=click.IntRange(0, 10_000), default=20, show_default=True, help="Times the leader is killed."
+)
+@click.option(
+    "--transfers",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    show_default=True,
+    help="Times the leader lets another node lead.",
+)
+@click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="Processes on loopback.")
+@durability_option
+@options.json_option
+def failover(kills: int, transfers: int, nodes: int, durability: Literal["memory", "disk"], as_json: bool) -> None:
+    """Measure how long no order is acknowledged when the leader is killed, or hands over.
+
+    One client sends one order after the other. Each kill is a SIGKILL of the leader; the time runs until an order that
+    was sent after it is acknowledged. The node is back in full before the next. Ends with an error if an acknowledged
+    order is lost or doubled.
+
+    \b
+    Example:
+      smrx bench failover --kills 100 --json
+      smrx bench failover --kills 0 --transfers 50
+    """
+    from smrx.bench import failover_bench
+
+    if kills + transfers == 0:
+        raise CliError(Exit.USAGE, "expected --kills or --transfers of 1 or more, found neither")
+    compile_engine()
+    with progress() as show:
+        figures = failover_bench.run(
+            kills=kills, transfers=transfers, nodes=nodes, durability=durability, progress=show
+        )
+    print_figures(figures, as_json)
+
+
+@click.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.4, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Shared between the turn sizes.",
+)
+@dir_option
+@options.json_option
+def journal(seconds: float, directory: str | None, as_json: bool) -> None:
+    """Measure the journal: commands a second appended and synced, by the bytes of a turn.
+
+    \b
+    Example:
+      smrx bench journal --json
+    """
+    from smrx.bench import journal_bench
+
+    with progress() as show:
+        figures = journal_bench.run(seconds=seconds, directory=directory, progress=show)
+    if not as_json:
+        turns = figures.pop("turns")
+        figures = {f"{turn.pop('turn_bytes') >> 10} KiB a turn": turn for turn in turns} | figures
+    print_figures(figures, as_json)
+
+
+@click.command()
+@click.option(
+    "--commands",
+    type=click.IntRange(1000, 100_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Commands in the journal after the snapshot.",
+)
+@click.option(
+    "--accounts", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="In the snapshot."
+)
+@click.option(
+    "--orders", type=click.IntRange(1, 50_000_000), default=1_000_000, show_default=True, help="In the snapshot."
+)
+@click.option(
+    "--largest",
+    type=click.IntRange(0, 65_536),
+    default=2048,
+    show_default=True,
+    help="Measure the pause for processes up to so many MiB.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Measure orders without snapshots for so long, and as long with them; 0 does not.",
+)
+@dir_option
+@options.json_option
+def recovery(
+    commands: int, accounts: int, orders: int, largest: int, seconds: float, directory: str | None, as_json: bool
+) -> None:
+    """Measure restarts and snapshots: until a restarted node serves, and what a snapshot costs a node that serves.
+
+    The last figures are the latency of single orders to three nodes on disk that hold the accounts and orders, without
+    snapshots and while every node takes one after the other, with the default election timeouts.
+
+    \b
+    Example:
+      smrx bench recovery --json
+    """
+    from smrx.bench import recovery_bench
+
+    compile_engine()
+    with progress() as show:
+        figures = recovery_bench.run(
+            commands=commands,
+            accounts=accounts,
+            orders=orders,
+            largest_mib=largest,
+            seconds=seconds,
+            directory=directory,
+            progress=show,
+        )
+    print_figures(figures, as_json)
+
+
+@click.command()
+@click.option(
+    "--events",
+    type=click.IntRange(10_000, 100_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Events to catch up with.",
+)
+@click.option(
+    "--sink", type=click.Choice(["csv", "lmdb"]), default="csv", show_default=True, help="Where trades are stored."
+)
+@click.option(
+    "--rate",
+    type=click.IntRange(1_000, 10_000_000),
+    default=100_000,
+    show_default=True,
+    help="Events a second of the live feed whose lag is measured.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=1, max=3600), default=5.0, show_default=True, help="Of the live feed."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the market.")
+@options.json_option
+def settle(events: int, sink: str, rate: int, seconds: float, seed: int, as_json: bool) -> None:
+    """Measure settlement: events verified into a sink a second on one core, and the lag behind a live feed.
+
+    \b
+    Example:
+      smrx bench settle --sink csv --json
+    """
+    from smrx.bench import settle_bench
+
+    compile_engine()
+    with progress() as show:
+        figures = settle_bench.run(events=events, sink=sink, rate=rate, seconds=seconds, seed=seed, progress=show)
+    print_figures(figures, as_json)
+
+
+COMMANDS: Final = (cluster, failover, journal, recovery, settle)

@@ -1,0 +1,293 @@
+"""`smrx bench`: measure this machine. This file holds the group and the benchmarks of the engine in one process.
+
+The benchmarks of nodes, journals and settlement are in bench_cluster_commands.py. The commands parse, run smrx/bench
+and print.
+"""
+
+import click
+
+from smrx.cli import bench_cluster_commands, options, output
+from smrx.cli.bench_shared import (
+    batch_option,
+    compile_engine,
+    errors_as_usage,
+    print_figures,
+    progress,
+    repeats_option,
+    seed_option,
+    tape_option,
+    write_picture,
+)
+
+
+@click.group()
+def bench() -> None:
+    """Measure this machine and print the figures.
+
+    \b
+    Example:
+      smrx bench engine
+    """
+
+
+for _command in bench_cluster_commands.COMMANDS:
+    bench.add_command(_command)
+
+
+@bench.command()
+@click.option(
+    "--tier",
+    type=click.Choice(["A", "B", "C"]),
+    default="B",
+    show_default=True,
+    help="A: match and trades only. B: hash, ledger, events. C: B, journaled and synced.",
+)
+@click.option(
+    "--tape",
+    type=click.Choice(["mixed", "cancel-heavy", "deep-book", "sweep-heavy", "real"]),
+    default="mixed",
+    show_default=True,
+    help="The order flow; `real` is read from FILES.",
+)
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--commands",
+    type=click.IntRange(1_000, 100_000_000),
+    default=2_000_000,
+    show_default=True,
+    help="Commands to apply.",
+)
+@batch_option
+@seed_option
+@repeats_option
+@options.json_option
+def engine(
+    tier: str, tape: str, files: tuple[str, ...], commands: int, batch: int, seed: int, repeats: int, as_json: bool
+) -> None:
+    """Measure the engine alone, on one core.
+
+    FILES, with --tape real: a LOBSTER message file and, if there is one, its orderbook file; or a tape of `smrx tape
+    generate`. Prints the state hash of its run: the same commands give the same hash everywhere.
+
+    \b
+    Example:
+      smrx bench engine --json
+      smrx bench engine --tier A --tape deep-book
+      smrx bench engine --batch 1
+    """
+    from smrx.bench import engine_bench
+
+    compile_engine()
+    with errors_as_usage():
+        figures = engine_bench.run(commands, tape=tape, seed=seed, batch=batch, tier=tier, files=files, repeats=repeats)
+    print_figures(figures, as_json)
+
+
+@bench.command()
+@click.option(
+    "--rate",
+    type=click.IntRange(1_000, 100_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Commands that arrive in a second.",
+)
+@click.option(
+    "--commands",
+    type=click.IntRange(10_000, 100_000_000),
+    default=3_000_000,
+    show_default=True,
+    help="Commands to measure.",
+)
+@click.option(
+    "--tier",
+    type=click.Choice(["A", "B"]),
+    default="B",
+    show_default=True,
+    help="A: match and trades only. B: hash, ledger, events.",
+)
+@seed_option
+@click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Draw the percentiles into this file.")
+@options.json_option
+def latency(rate: int, commands: int, tier: str, seed: int, svg_file: str | None, as_json: bool) -> None:
+    """Measure how long orders wait for their result when they arrive on their own schedule.
+
+    From an order's scheduled arrival to its trades, in one process, without sockets and consensus; an engine that
+    stands still makes every order wait that came meanwhile.
+
+    \b
+    Example:
+      smrx bench latency --rate 1000000 --svg latency.svg
+    """
+    from smrx.bench import latency_bench
+
+    compile_engine()
+    with errors_as_usage():
+        figures = latency_bench.run(commands, rate, seed=seed, tier=tier)
+    if svg_file is not None:
+        write_picture(svg_file, latency_bench.picture(figures))
+    if not as_json:
+        del figures["curve"]
+    print_figures(figures, as_json)
+
+
+@bench.command()
+@click.option(
+    "--commands",
+    type=click.IntRange(100_000, 1_000_000_000),
+    default=10_000_000,
+    show_default=True,
+    help="Commands in all; the first comparison is after a tenth of them.",
+)
+@options.json_option
+def memory(commands: int, as_json: bool) -> None:
+    """Measure the memory of a steady book, early and late: it stays the same.
+
+    \b
+    Example:
+      smrx bench memory --json
+    """
+    from smrx.bench import memory_bench
+
+    compile_engine()
+    with progress() as show:
+        figures = memory_bench.run(commands // 10, commands, progress=show)
+    if as_json:
+        output.print_json(figures)
+        return
+    output.print_table(
+        ("AFTER COMMANDS", "OPEN ORDERS", "RESIDENT BYTES", "TABLE BYTES"),
+        [
+            tuple(f"{point[key]:,}" for key in ("commands", "open_orders", "resident_bytes", "table_bytes"))
+            for point in figures["points"]
+        ],
+        empty="no points",
+    )
+    click.echo(f"ratio       {figures['resident_ratio']} resident, {figures['table_ratio']} tables")
+    click.echo(f"state hash  {figures['state_hash']}")
+
+
+@bench.command()
+@tape_option
+@click.option(
+    "--commands",
+    type=click.IntRange(1_000, 10_000_000),
+    default=200_000,
+    show_default=True,
+    help="Commands of the tape.",
+)
+@batch_option
+@seed_option
+@repeats_option
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Where a peer's run ends; it is judged by what it did.",
+)
+@click.option(
+    "--liquibook",
+    type=click.Path(exists=True, file_okay=False),
+    help="A checkout of liquibook: a driver in C++ is built on it and runs too.",
+)
+@options.json_option
+def peers(
+    tape: str,
+    commands: int,
+    batch: int,
+    seed: int,
+    repeats: int,
+    seconds: float,
+    liquibook: str | None,
+    as_json: bool,
+) -> None:
+    """Measure the engine and other order books on one tape.
+
+    pip install "smrx[peers]" brings the others. A speed is printed only for fills that are identical, one by one:
+    maker, taker, price and lots. A ratio says how many times as fast this engine is, in tier A (match and trades only)
+    and in tier B (everything on).
+
+    \b
+    Example:
+      smrx bench peers --commands 200000 --json
+    """
+    from smrx.bench.peers import peer_comparison
+
+    compile_engine()
+    with errors_as_usage():
+        figures = peer_comparison.run(
+            commands, tape=tape, seed=seed, batch=batch, repeats=repeats, limit_s=seconds, liquibook=liquibook
+        )
+    if as_json:
+        output.print_json(figures)
+        return
+    columns = ("ORDER BOOK", "VERSION", "COMMANDS/S", "FILLS", "TIER A IS", "TIER B IS")
+    measured = [row for row in figures["peers"] if row["commands_per_second"]]
+    output.print_table(
+        columns,
+        [
+            (
+                row["name"],
+                row["version"],
+                f"{row['commands_per_second']:,}",
+                "identical",
+                f"{row['ratio']}x",
+                f"{row['ratio_tier_b']}x",
+            )
+            for row in measured
+        ],
+        empty="no peers",
+    )
+    for row in figures["peers"]:
+        if row not in measured:
+            click.echo(f"{row['name']}: {'other fills: ' if row['fills_identical'] is False else ''}{row['absent']}")
+    click.echo(f"{figures['commands']:,} commands, {figures['fills']:,} fills")
+
+
+@bench.command()
+@click.option(
+    "--largest",
+    type=click.IntRange(1_000, 10_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="The largest size; the others are a tenth of the next, from 1,000 on.",
+)
+@repeats_option
+@click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Draw the curves into this file.")
+@options.json_option
+def scale(largest: int, repeats: int, svg_file: str | None, as_json: bool) -> None:
+    """Measure what a command costs as the exchange grows, its worst cases, and the memory that it takes.
+
+    In the whole exchange everything grows at once: a million orders at a million prices are those of 100,000 accounts
+    on 1,000 instruments.
+
+    \b
+    Example:
+      smrx bench scale --largest 100000 --svg curves.svg
+    """
+    from smrx.bench import scale_bench
+
+    compile_engine()
+    sizes = [size for size in scale_bench.SIZES if size < largest] + [largest]
+    with errors_as_usage(), progress() as show:
+        figures = scale_bench.run(sizes, repeats, progress=show)
+    if svg_file is not None:
+        write_picture(svg_file, scale_bench.picture(figures))
+    if as_json:
+        output.print_json(figures)
+        return
+    rows = []
+    for curve in figures["curves"]:
+        costs = {point["size"]: f"{point['ns']:,.0f}" for point in curve["points"]}
+        growth = output.NOTHING if curve["growth"] is None else f"{curve['growth']}x"
+        rows.append((curve["name"], curve["unit"], *(costs.get(size, output.NOTHING) for size in sizes), growth))
+    output.print_table(("NANOSECONDS", "PER", *(f"{size:,}" for size in sizes), "GROWTH"), rows, empty="no curves")
+    for curve in figures["curves"]:
+        if curve["absent"]:
+            click.echo(f"{curve['name']}: {curve['absent']}")
+    click.echo()
+    output.print_table(
+        ("ORDERS", "PRICES", "ACCOUNTS", "INSTRUMENTS", "TABLE BYTES", "RESIDENT BYTES", "TABLE BYTES PER ORDER"),
+        [tuple(output.NOTHING if cell is None else f"{cell:,}" for cell in row.values()) for row in figures["memory"]],
+        empty="no sizes",
+    )
