@@ -10,7 +10,7 @@ from typing import Final
 from smrx.cli.exit_codes import Exit
 
 #: Errors whose own message is the sentence.
-KNOWN: Final = {
+EXIT_CODES: Final = {
     "smrx.config.ConfigError": Exit.USAGE,
     "smrx.node.reactor.PortInUseError": Exit.RESOURCE,
     "smrx.consensus.recovery.MetaError": Exit.RESOURCE,
@@ -53,7 +53,7 @@ def explain(error: BaseException) -> tuple[Exit, str]:
     if isinstance(error, CliError):
         return error.code, str(error)
     for kind in type(error).__mro__:
-        code = KNOWN.get(f"{kind.__module__}.{kind.__qualname__}")
+        code = EXIT_CODES.get(f"{kind.__module__}.{kind.__qualname__}")
         if code is not None:
             return code, str(error)
     if isinstance(error, OSError):
