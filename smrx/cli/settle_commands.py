@@ -98,8 +98,8 @@ def run(
     was lost, and goes on until it is stopped. Where the nodes no longer hold event 1, --join begins with their state as
     it is: the books then say after which event they begin and which nodes attested it. --from-log takes what they no
     longer hold from the journal of one that was stopped. Exit codes: 5 for a gap that no node can fill, 6 for nodes,
-    events or a log that contradict each other, 8 for balances that differ, 9 for a sink, 10 for events, an opening
-    state or a log without a majority, 3 if no node is heard.
+    events or a log that contradict each other, 8 for balances that differ, 9 for a sink, 10 for events, a state
+    image or a log without a majority, 3 if no node is heard.
 
     \b
     Example:

@@ -258,23 +258,25 @@ class AdminService:
         rows, more = _page(self._node.machine.engine.inspect.instruments(), request, admin.InstrumentRow)
         return admin.InstrumentsReply(**self._at, rows=rows, more=more)
 
-    def _on_takeopening(self, request: admin.TakeOpening) -> admin.AnyReply:
+    def _on_takestateimage(self, request: admin.TakeStateImage) -> admin.AnyReply:
         if self._node.fenced is not None:
             return self._error(AdminErrorCode.FENCED, self._node.fenced)
         machine = self._node.machine
-        held = machine.openings.ask(request.at, machine.engine, time.monotonic())
+        held = machine.state_images.ask(request.at, machine.engine, time.monotonic())
         if held is None:
-            return admin.OpeningReply(**self._at, at=request.at)
-        return admin.OpeningReply(**self._at, at=request.at, place=held.place, size=len(held.data), digest=held.digest)
+            return admin.StateImageReply(**self._at, at=request.at)
+        return admin.StateImageReply(
+            **self._at, at=request.at, position=held.position, size=len(held.data), digest=held.digest
+        )
 
-    def _on_readopening(self, request: admin.ReadOpening) -> admin.AnyReply:
-        held = self._node.machine.openings.held(request.at, time.monotonic())
+    def _on_readstateimage(self, request: admin.ReadStateImage) -> admin.AnyReply:
+        held = self._node.machine.state_images.held(request.at, time.monotonic())
         if held is None:
-            message = f"expected an opening state held for command {request.at}, found none; ask for one first"
+            message = f"expected a state image held for command {request.at}, found none; ask for one first"
             return self._error(AdminErrorCode.UNAVAILABLE, message)
         end = request.offset + PART_BYTES
         part = held.data[request.offset : end]
-        return admin.OpeningPart(**self._at, at=request.at, data=part, more=end < len(held.data))
+        return admin.StateImagePart(**self._at, at=request.at, data=part, more=end < len(held.data))
 
     def _on_snapshot(self, request: admin.Snapshot) -> admin.AnyReply:
         if self._node.fenced is not None:

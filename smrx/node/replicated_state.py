@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
 from smrx.feed.ring import EventRing, words
-from smrx.node.state_images import Openings
+from smrx.node.state_images import StateImages
 from smrx.wire import batches
 from smrx.wire.codes import OutcomeStatus, Reason, SessionFlags
 from smrx.wire.records import EVENT, OUTCOME
@@ -118,7 +118,7 @@ class ExchangeMachine:
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
         self.engine = Engine()
         self.log_digest = 0
-        self.openings = Openings()
+        self.state_images = StateImages()
         self._events = EventRing(event_ring)
         self._outcomes = OutcomeRing(outcome_ring)
         self._applied: list[Applied] = []
@@ -142,8 +142,8 @@ class ExchangeMachine:
         outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
         self._moved()
         sequence, state_hash = self._position
-        if sequence >= self.openings.next_at:
-            self.openings.take(self.engine)
+        if sequence >= self.state_images.next_at:
+            self.state_images.take(self.engine)
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
         repeats = sequence - before < len(outcomes)
@@ -230,7 +230,7 @@ class ExchangeMachine:
         self.engine, self.log_digest = engine, saved.log_digest
         self._recent.clear()
         self._moved()
-        self.openings.restart()
+        self.state_images.restart()
         self.events.restart(engine.event_sequence + 1)
 
     def restore_part(self, name: str, data: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""Opening states held for those who begin their books in the middle: taken between two log entries, and kept a while.
+"""State images held for those who begin their books in the middle: taken between two log entries, and kept a while.
 
 Every node applies the same entries, so the first boundary at which a command is applied is the same place on all of
 them: asked for the same command, they give the same image. Building one stops the loop about as long as a page of all
@@ -8,7 +8,7 @@ orders would. Owned by the state machine; the admin service asks, and says what 
 from typing import TYPE_CHECKING, Final
 
 from smrx.wire import state_image
-from smrx.wire.state_image import Opening, Place
+from smrx.wire.state_image import StateImage, StreamPosition
 
 if TYPE_CHECKING:
     from smrx.engine import Engine
@@ -26,14 +26,14 @@ _NEVER: Final = 1 << 64
 class Held:
     """One image, and the time it was last asked for."""
 
-    def __init__(self, place: Place, data: bytes) -> None:
-        self.place = place
+    def __init__(self, position: StreamPosition, data: bytes) -> None:
+        self.position = position
         self.data = data
         self.digest = state_image.digest(data)
         self.asked_at: float | None = None
 
 
-class Openings:
+class StateImages:
     """What was asked for and what is held."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Openings:
 def image(engine: "Engine") -> Held:
     """Take an image of an engine as it stands."""
     inspect = engine.inspect
-    place = Place(
+    position = StreamPosition(
         event_sequence=engine.event_sequence,
         command_sequence=engine.sequence,
         match_id=engine.trade_count,
@@ -99,4 +99,4 @@ def image(engine: "Engine") -> Held:
         state_hash=engine.state_hash,
     )
     tables = {name: getattr(inspect, name)() for name in state_image.TABLES}
-    return Held(place, state_image.encode(Opening(place, inspect.killed, tables)))
+    return Held(position, state_image.encode(StateImage(position, inspect.killed, tables)))

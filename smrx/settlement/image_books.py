@@ -1,4 +1,4 @@
-"""Books that begin in the middle: an opening state as a ledger, and as the rows that sinks hold of it.
+"""Books that begin in the middle: a state image as a ledger, and as the rows that sinks hold of it.
 
 Each balance is an opening entry against the outside, so per asset everything sums to zero as ever. The state is checked
 by itself before anything is built on it: what each order holds by the rules must add up to what the balances say is
@@ -30,7 +30,7 @@ from smrx.sinks.rows import (
     Tables,
 )
 from smrx.wire.codes import EventKind, OrderFlags, OrderType, Side
-from smrx.wire.state_image import Opening
+from smrx.wire.state_image import StateImage
 
 #: Columns of an instrument that its rules set.
 _RULES: Final = (
@@ -38,10 +38,10 @@ _RULES: Final = (
 )  # fmt: skip
 
 
-def books_of(opening: Opening) -> Ledger:
-    """Return the books that hold an opening state. Raises Violation for one that contradicts itself."""
-    place, tables = opening.place, opening.tables
-    _check_references(opening)
+def books_of(image: StateImage) -> Ledger:
+    """Return the books that hold a state image. Raises Violation for one that contradicts itself."""
+    place, tables = image.position, image.tables
+    _check_references(image)
     instruments = _instruments(tables["instruments"], tables["orders"])
     orders = _orders(tables["orders"], instruments)
     records = {
@@ -56,17 +56,17 @@ def books_of(opening: Opening) -> Ledger:
     core["time_ns"], core["trades"] = place.time_ns, place.match_id
     for name, rows in records.items():
         if len(np.unique(rows["key"])) != len(rows):
-            raise Violation(place.event_sequence, f"opening state: {name} with the same id")
+            raise Violation(place.event_sequence, f"state image: {name} with the same id")
         core[name] = len(rows)
-    _check_holds(opening, orders)
+    _check_holds(image, orders)
     ledger = Ledger.of(core, records)
     ledger.check_sums()
     return ledger
 
 
-def rows_of(opening: Opening) -> Tables:
-    """Return what sinks hold of an opening state: every definition, and a movement for each balance."""
-    tables = opening.tables
+def rows_of(image: StateImage) -> Tables:
+    """Return what sinks hold of a state image: every definition, and a movement for each balance."""
+    tables = image.tables
     definitions = np.zeros(len(tables["assets"]), DEFINITION_ROW)
     definitions["kind"], definitions["id"] = int(EventKind.ASSET_ADDED), tables["assets"]["asset"]
     for column, field in (("symbol", "symbol"), ("decimals", "decimals"), ("supply_cap", "cap")):
@@ -92,8 +92,8 @@ def rows_of(opening: Opening) -> Tables:
     movements["account"], movements["asset"] = balances["account"], balances["asset"]
     made = Tables(np.empty(0, TRADE_ROW), movements, np.concatenate([definitions, listed, rules]))
     for rows in (made.movements, made.definitions):
-        rows["event_sequence"] = opening.place.event_sequence
-        rows["command_sequence"], rows["time_ns"] = opening.place.command_sequence, opening.place.time_ns
+        rows["event_sequence"] = image.position.event_sequence
+        rows["command_sequence"], rows["time_ns"] = image.position.command_sequence, image.position.time_ns
     return made
 
 
@@ -148,9 +148,9 @@ def _orders(found: Rows, instruments: Rows) -> Rows:
     return made
 
 
-def _check_references(opening: Opening) -> None:
+def _check_references(image: StateImage) -> None:
     """Check that whatever is named is there, and that no open order is done."""
-    tables, at = opening.tables, opening.place.event_sequence
+    tables, at = image.tables, image.position.event_sequence
     for table, column, target, key in (
         ("balances", "account", "accounts", "account"),
         ("balances", "asset", "assets", "asset"),
@@ -161,20 +161,20 @@ def _check_references(opening: Opening) -> None:
     ):
         unknown = np.setdiff1d(tables[table][column], tables[target][key])
         if len(unknown):
-            raise Violation(at, f"opening state: {table} name the {column} {unknown[0]}, which is not in it")
+            raise Violation(at, f"state image: {table} name the {column} {unknown[0]}, which is not in it")
     done = tables["orders"]["quantity_lots"] <= tables["orders"]["cum_lots"]
     if done.any():
-        raise Violation(at, f"opening state: order {tables['orders']['order_id'][done][0]} has nothing left")
+        raise Violation(at, f"state image: order {tables['orders']['order_id'][done][0]} has nothing left")
     balances = tables["balances"]
     below = (balances["available"] < 0) | (balances["held"] < 0)
     if below.any():
         row = balances[below][0]
-        raise Violation(at, f"opening state: account {row['account']}, asset {row['asset']} owns less than nothing")
+        raise Violation(at, f"state image: account {row['account']}, asset {row['asset']} owns less than nothing")
 
 
-def _check_holds(opening: Opening, orders: Rows) -> None:
+def _check_holds(image: StateImage, orders: Rows) -> None:
     """Check that what orders hold by the rules is what the balances say is held."""
-    known, balances = opening.tables["instruments"], opening.tables["balances"]
+    known, balances = image.tables["instruments"], image.tables["balances"]
     known = known[np.argsort(known["instrument"])]
     listed = known[np.searchsorted(known["instrument"], orders["instrument"])]
     assets = np.where(orders["side"] == int(Side.BUY), listed["quote_asset"], listed["base_asset"])
@@ -185,8 +185,8 @@ def _check_holds(opening: Opening, orders: Rows) -> None:
     np.add.at(sums, places, amounts)
     for owner, excess in zip(distinct[sums != 0].tolist(), sums[sums != 0].tolist(), strict=True):
         raise Violation(
-            opening.place.event_sequence,
-            f"opening state: account {owner >> 32}, asset {owner & 0xFFFF_FFFF}: by the rules its open orders hold "
+            image.position.event_sequence,
+            f"state image: account {owner >> 32}, asset {owner & 0xFFFF_FFFF}: by the rules its open orders hold "
             f"{abs(excess)} {'more' if excess > 0 else 'less'} than its balance says",
         )
 

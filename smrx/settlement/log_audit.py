@@ -24,7 +24,7 @@ from smrx.sinks.contract import Checkpoint
 from smrx.sinks.rows import Catalogue, Rows, Tables, extract
 from smrx.wire.codes import EventKind
 from smrx.wire.records import EVENT
-from smrx.wire.state_image import Opening
+from smrx.wire.state_image import StateImage
 
 #: Trades compared at a time: one by one they would cost several times as much.
 _PIECE: Final = 4096
@@ -48,7 +48,7 @@ class LogAudit:
         #: Movements and definitions are compared from this event on: that of the first trade where trades are left out.
         self.first_event = 1 if self._origin is None else self._origin.event_sequence + 1
         self._leaves_out = self.first_trade > begin
-        self._states: dict[int, Opening] = {}
+        self._states: dict[int, StateImage] = {}
         self._catalogue = Catalogue()
         self._pending = np.empty(_PIECE, EVENT)
         self._count = 0
@@ -77,7 +77,7 @@ class LogAudit:
         """The last trade that any of the sinks holds."""
         return max([self._checkpoint.match_id, *(sink.checkpoint.match_id for sink in self._sinks)])
 
-    def take_state(self, command: int, state: Opening) -> None:
+    def take_state(self, command: int, state: StateImage) -> None:
         """Take the state of the log just after one of the commands of `attested`."""
         self._states[command] = state
         self._catalogue.add(rows_of(state).definitions)
@@ -137,7 +137,7 @@ class LogAudit:
             state = self._states.get(checkpoint.command_sequence)
             if state is None:
                 continue
-            place = state.place
+            place = state.position
             known = checkpoint.state_hash != 0
             for what, expected, found in (
                 ("event", place.event_sequence, checkpoint.event_sequence),

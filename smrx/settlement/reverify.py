@@ -5,7 +5,7 @@ What a node's log leads to is compared in log_audit.py.
 From the sinks: match ids without a gap, notional and fees of each trade by its instrument's rules at the time, and the
 balances that deposits, withdrawals and trades add up to, against the books of the checkpoint. From the nodes: every
 event from the first on through fresh books; each stored trade, and the books of the checkpoint, against those. Books
-that begin in the middle are derived from the opening state they keep, and the events after it.
+that begin in the middle are derived from the state image they keep, and the events after it.
 
 Reads only. Raises Violation, BalanceDifference, SinkMismatch, and what following the feed raises.
 """
@@ -41,7 +41,7 @@ _MILLION: Final = 1_000_000
 
 
 class Stored(NamedTuple):
-    """The books as they are stored, their checkpoint, and the opening state if they begin with one."""
+    """The books as they are stored, their checkpoint, and the state image if they begin with one."""
 
     books: Ledger
     checkpoint: Checkpoint

@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where books begin that do not begin with event 1: an opening state, and who attested it."""
+    """Where books begin that do not begin with event 1: a state image, and who attested it."""
 
     event_sequence: int  #: the state is that after this event; the first one settled is the next
     command_sequence: int
     match_id: int
     state_hash: int
-    digest: str  #: of the opening state
+    digest: str  #: of the state image
     attested_by: tuple[int, ...]  #: the nodes that gave it alike
     members: int  #: of the cluster, of which those are a majority
 
     def checkpoint(self, cluster: str) -> "Checkpoint":
-        """The checkpoint of books that hold the opening state and nothing more."""
+        """The checkpoint of books that hold the state image and nothing more."""
         return Checkpoint(
             cluster, self.event_sequence, self.command_sequence, self.match_id, self.state_hash, origin=self
         )
@@ -71,7 +71,7 @@ class Sink(Protocol):
         """
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """Begin in the middle: take in the rows of an opening state; durable with commit(checkpoint), which follows.
+        """Begin in the middle: take in the rows of a state image; durable with commit(checkpoint), which follows.
 
         The first event is the one after the checkpoint. Raises SinkError when writing fails, SinkMismatch if the sink
         holds something.

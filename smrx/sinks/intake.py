@@ -26,7 +26,7 @@ class Intake:
         self.catalogue.add(definitions)
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """Stand at the place of an opening state. Raises SinkMismatch if the sink holds something."""
+        """Stand at the place of a state image. Raises SinkMismatch if the sink holds something."""
         if self.held is not None:
             raise SinkMismatch(
                 f"{self.name}: expected nothing, to begin after event {checkpoint.event_sequence}, found events up to "

@@ -17,7 +17,7 @@ import msgspec
 
 from smrx.config import NodeConfig
 from smrx.wire.frames import ErrorCode, FrameError
-from smrx.wire.state_image import Place
+from smrx.wire.state_image import StreamPosition
 
 #: A request is a few small fields.
 MAX_REQUEST_BYTES: Final = 4096
@@ -128,17 +128,17 @@ class Instruments(PageRequest, frozen=True, kw_only=True):
     """Answered by InstrumentsReply."""
 
 
-class TakeOpening(Request, frozen=True, kw_only=True):
-    """Hold an opening state (see state_image.py) as of the first log entry that applies command `at`.
+class TakeStateImage(Request, frozen=True, kw_only=True):
+    """Hold a state image (see state_image.py) as of the first log entry that applies command `at`.
 
-    Answered by OpeningReply, at once; ask again until it is held.
+    Answered by StateImageReply, at once; ask again until it is held.
     """
 
     at: Natural
 
 
-class ReadOpening(Request, frozen=True, kw_only=True):
-    """A part of the opening state held for `at`, from a byte on. Answered by OpeningPart, or UNAVAILABLE."""
+class ReadStateImage(Request, frozen=True, kw_only=True):
+    """A part of the state image held for `at`, from a byte on. Answered by StateImagePart, or UNAVAILABLE."""
 
     at: Natural
     offset: Natural = 0
@@ -201,8 +201,8 @@ AnyRequest = (
     | Accounts
     | Assets
     | Instruments
-    | TakeOpening
-    | ReadOpening
+    | TakeStateImage
+    | ReadStateImage
     | Barrier
     | Snapshot
     | HandOver
@@ -478,18 +478,18 @@ class InstrumentsReply(PageReply[InstrumentRow], frozen=True, kw_only=True):
     pass
 
 
-class OpeningReply(Reply, frozen=True, kw_only=True):
+class StateImageReply(Reply, frozen=True, kw_only=True):
     """What is held for `at`: its place, its size in bytes and its digest. No place: not yet, or, where `sequence` is
     past `at`, never.
     """
 
     at: int
-    place: Place | None = None
+    position: StreamPosition | None = None
     size: int = 0
     digest: str = ""
 
 
-class OpeningPart(Reply, frozen=True, kw_only=True):
+class StateImagePart(Reply, frozen=True, kw_only=True):
     """Bytes of the image from the one asked for on; `more`: others follow these."""
 
     at: int
@@ -545,8 +545,8 @@ AnyReply = (
     | AccountsReply
     | AssetsReply
     | InstrumentsReply
-    | OpeningReply
-    | OpeningPart
+    | StateImageReply
+    | StateImagePart
     | BarrierReply
     | SnapshotReply
     | HandOverReply

@@ -1,9 +1,9 @@
-"""The opening state: what whoever keeps books must know to begin after some event, without the events before it.
+"""Encode and decode a state image: the state from which books start in the middle of the event stream.
 
-One image of a node's state between two log entries: balances, open orders (pending stops and icebergs among them),
-accounts, sessions, assets, instruments with their rules, and the place in the stream where all that was true. Equal
-states give equal bytes, so nodes are compared by the digest. Made by the node, asked for through the admin socket in
-parts, read by settlement. Rows are in the order of their ids. No sockets, no clock.
+A state image is one node's state between two log entries: balances, open orders (pending stops and icebergs included),
+accounts, sessions, assets, instruments with their rules, and the position in the event stream at which all of it held.
+Equal states encode to equal bytes, so nodes are compared by digest. A node builds the image and serves it in parts
+through its admin socket; settlement reads it. Rows are in the order of their ids. No sockets, no clock.
 """
 
 from typing import Any, Final
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from smrx.wire.frames import ErrorCode, FrameError
 
 FORMAT: Final = 1
-#: Bytes of an image in one answer: below the admin protocol's bound.
+#: Bytes of an image in one reply; below the size limit of the admin protocol.
 PART_BYTES: Final = 4 << 20
 
-#: The records of each table, little-endian and without gaps; the columns are those of the admin protocol's rows.
+#: The record of each table, little-endian, without padding. Columns are named as in the rows of the admin protocol.
 TABLES: Final[dict[str, np.dtype[Any]]] = {
     "accounts": np.dtype(
         [
@@ -55,7 +55,7 @@ TABLES: Final[dict[str, np.dtype[Any]]] = {
         ]
     ),
 }  # fmt: skip
-#: The columns that name a row.
+#: The columns that identify a row.
 KEYS: Final = {
     "accounts": ("account",),
     "assets": ("asset",),
@@ -66,82 +66,82 @@ KEYS: Final = {
 }
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """The place in the stream after which a state holds: the last event, its command, the last trade."""
+class StreamPosition(msgspec.Struct, frozen=True, array_like=True):
+    """The position in the event stream that a state corresponds to: the last event, its command, the last trade."""
 
     event_sequence: int
     command_sequence: int
     match_id: int
-    time_ns: int  #: of the engine
+    time_ns: int  #: engine time
     state_hash: int
 
 
-class Opening(msgspec.Struct, frozen=True):
-    """One image, decoded."""
+class StateImage(msgspec.Struct, frozen=True):
+    """A decoded state image."""
 
-    place: Place
+    position: StreamPosition
     killed: bool
     tables: dict[str, NDArray[Any]]
 
 
-class _Image(msgspec.Struct, array_like=True):
+class _EncodedImage(msgspec.Struct, array_like=True):
     format: int
-    place: Place
+    position: StreamPosition
     killed: bool
     tables: list[bytes]
 
 
-def encode(opening: Opening) -> bytes:
-    """Return the bytes of an image; its tables may have more columns than are sent."""
+def encode(image: StateImage) -> bytes:
+    """Return the encoded image. Columns of its tables that TABLES does not list are left out."""
     tables = []
     for name, dtype in TABLES.items():
-        rows = np.zeros(len(opening.tables[name]), dtype)
+        rows = np.zeros(len(image.tables[name]), dtype)
         for column in dtype.names or ():
-            rows[column] = opening.tables[name][column]
+            rows[column] = image.tables[name][column]
         tables.append(rows.tobytes())
-    return msgspec.msgpack.encode(_Image(FORMAT, opening.place, opening.killed, tables))
+    return msgspec.msgpack.encode(_EncodedImage(FORMAT, image.position, image.killed, tables))
 
 
-def decode(data: bytes) -> Opening:
-    """Return what encode() was given; raises FrameError for bytes that are none of it."""
+def decode(data: bytes) -> StateImage:
+    """Return the image that encode() was given. Raises FrameError for bytes that are not an encoded image."""
     try:
-        image = msgspec.msgpack.decode(data, type=_Image)
+        image = msgspec.msgpack.decode(data, type=_EncodedImage)
         if image.format != FORMAT:
             raise ValueError(f"expected format {FORMAT}, found {image.format}")
         pairs = zip(TABLES.items(), image.tables, strict=True)
         tables: dict[str, NDArray[Any]] = {name: np.frombuffer(rows, dtype) for (name, dtype), rows in pairs}
     except (ValueError, msgspec.DecodeError) as error:
-        raise FrameError(ErrorCode.MALFORMED_FRAME, f"opening state: {error}") from None
-    return Opening(image.place, image.killed, tables)
+        raise FrameError(ErrorCode.MALFORMED_FRAME, f"state image: {error}") from None
+    return StateImage(image.position, image.killed, tables)
 
 
 def digest(data: bytes) -> str:
-    """Return the digest of an image, in hex; it finds damage and mistakes, and is no proof against forgers."""
+    """Return the digest of an encoded image in hex. It detects damage and bugs; it is not cryptographic."""
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def difference(found: Opening, expected: Opening) -> str:
-    """Name the first thing in which two images differ; nothing if they do not."""
-    if found.place != expected.place:
-        return f"place {msgspec.to_builtins(found.place)}, expected {msgspec.to_builtins(expected.place)}"
+def difference(found: StateImage, expected: StateImage) -> str:
+    """Describe the first difference between two images; return "" if they are equal."""
+    if found.position != expected.position:
+        return f"position {msgspec.to_builtins(found.position)}, expected {msgspec.to_builtins(expected.position)}"
     if found.killed != expected.killed:
         return f"kill switch {found.killed}, expected {expected.killed}"
     for table, keys in KEYS.items():
-        pair = [{_name(row, keys): row for row in image.tables[table]} for image in (found, expected)]
-        for name in sorted(pair[0].keys() | pair[1].keys()):
-            rows = [rows.get(name) for rows in pair]
+        pair = [{_key(row, keys): row for row in image.tables[table]} for image in (found, expected)]
+        for key in sorted(pair[0].keys() | pair[1].keys()):
+            rows = [rows.get(key) for rows in pair]
             if rows[0] is None or rows[1] is None or rows[0] != rows[1]:
-                where = ", ".join(f"{key} {number}" for key, number in zip(keys, name, strict=True))
-                return f"{table}, {where}: {_said(rows[0], rows[1])}, expected {_said(rows[1], rows[0])}"
+                where = ", ".join(f"{column} {number}" for column, number in zip(keys, key, strict=True))
+                return f"{table}, {where}: {_differing(rows[0], rows[1])}, expected {_differing(rows[1], rows[0])}"
     return ""
 
 
-def _name(row: np.void, keys: tuple[str, ...]) -> tuple[int, ...]:
+def _key(row: np.void, keys: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(int(row[key]) for key in keys)
 
 
-def _said(row: np.void | None, other: np.void | None) -> str:
-    """The columns of a row that differ from the other's."""
+def _differing(row: np.void | None, other: np.void | None) -> str:
+    """Return the columns of `row` that differ from `other`, as text."""
     if row is None:
         return "none"
     names = row.dtype.names or ()

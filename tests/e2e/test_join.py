@@ -166,7 +166,7 @@ def test_other_states_are_named_and_a_minority_is_no_majority(make_cluster: Make
         process = one.start("run", "--join", "--idle", "0.5", "--json")
         out, error = process.communicate(timeout=60)
         assert process.returncode == Exit.OK, error
-        assert f"node {bad} gives another opening state" in error
+        assert f"node {bad} gives another state image" in error
         assert f"balances, account {account}, asset {asset}: available {available + 1}, expected" in error
         assert bad not in json.loads(out)["origin"]["attested_by"]
 
@@ -174,11 +174,11 @@ def test_other_states_are_named_and_a_minority_is_no_majority(make_cluster: Make
         ask(other, Corrupt(account=account, asset=asset, delta=2))
         two = Settle(cluster, tmp_path / "two")
         error = two.run("run", "--join", code=Exit.DIVERGED)
-        assert "2 of 3 nodes to give the same opening state, found that they differ" in error
+        assert "2 of 3 nodes to give the same state image, found that they differ" in error
         assert two.checkpoint() == {}
     for node in (bad, other):
         cluster.kill(node)
     error = two.run("run", "--join", "--connect-timeout", "1", code=Exit.UNATTESTED)
-    assert "expected 2 of 3 nodes to give the same opening state within 1 s" in error
+    assert "expected 2 of 3 nodes to give the same state image within 1 s" in error
     assert f"node {bad}: no answer" in error
     assert two.checkpoint() == {}

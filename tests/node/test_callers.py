@@ -91,7 +91,7 @@ def test_a_request_from_here_is_obeyed(tmp_path: Path) -> None:
 def test_every_request_that_changes_something_is_known() -> None:
     reads = {
         admin.Status, admin.HashAt, admin.LogDigest, admin.Depth, admin.Orders, admin.Balances, admin.Transfers,
-        admin.Accounts, admin.Assets, admin.Instruments, admin.Positions, admin.TakeOpening, admin.ReadOpening,
+        admin.Accounts, admin.Assets, admin.Instruments, admin.Positions, admin.TakeStateImage, admin.ReadStateImage,
         admin.Barrier,
     }  # fmt: skip
     assert set(admin.AnyRequest.__args__) == reads | set(admin_access.CHANGES)

@@ -1,4 +1,4 @@
-"""Agreeing on an opening state, with nodes that are no more than engines and what they hold."""
+"""Agreeing on a state image, with nodes that are no more than engines and what they hold."""
 
 import itertools
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from smrx.config import Config, NodeConfig
 from smrx.engine import Engine
 from smrx.feed.quorum import Disagreement
-from smrx.node.state_images import Openings
+from smrx.node.state_images import StateImages
 from smrx.settlement.follower.alarms import Alarms
 from smrx.settlement.follower.image_join import Joining
 from smrx.settlement.follower.settler import Settling
@@ -36,7 +36,7 @@ class FakeNode:
 
     def __init__(self, number: int, applied: int = 60, busy: bool = False) -> None:
         self.number = number
-        self.engine, self.openings = Engine(), Openings()
+        self.engine, self.state_images = Engine(), StateImages()
         self._entries = iter(seeded_tape(3, 1500).batches)
         self._busy = busy
         for _ in range(applied):
@@ -46,8 +46,8 @@ class FakeNode:
         batch = next(self._entries, None)
         if batch is not None:
             self.engine.apply(batch.commands, batch.time_ns)
-        if self.engine.sequence >= self.openings.next_at:
-            self.openings.take(self.engine)
+        if self.engine.sequence >= self.state_images.next_at:
+            self.state_images.take(self.engine)
 
     def answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         if self._busy:
@@ -55,16 +55,20 @@ class FakeNode:
         said: dict[str, Any] = {"node_id": self.number, "sequence": self.engine.sequence}
         if isinstance(request, admin.Status):
             return self._status()
-        if isinstance(request, admin.TakeOpening):
-            held = self.openings.ask(request.at, self.engine, 0.0)
+        if isinstance(request, admin.TakeStateImage):
+            held = self.state_images.ask(request.at, self.engine, 0.0)
             if held is None:
-                return admin.OpeningReply(**said, at=request.at)
-            return admin.OpeningReply(**said, at=request.at, place=held.place, size=len(held.data), digest=held.digest)
-        assert isinstance(request, admin.ReadOpening)
-        held = self.openings.held(request.at, 0.0)
+                return admin.StateImageReply(**said, at=request.at)
+            return admin.StateImageReply(
+                **said, at=request.at, position=held.position, size=len(held.data), digest=held.digest
+            )
+        assert isinstance(request, admin.ReadStateImage)
+        held = self.state_images.held(request.at, 0.0)
         assert held is not None
         end = request.offset + 1000
-        return admin.OpeningPart(**said, at=request.at, data=held.data[request.offset : end], more=end < len(held.data))
+        return admin.StateImagePart(
+            **said, at=request.at, data=held.data[request.offset : end], more=end < len(held.data)
+        )
 
     def _status(self) -> admin.NodeStatus:
         return admin.NodeStatus(
@@ -92,7 +96,7 @@ def test_nodes_that_stand_still_give_what_they_have() -> None:
     assert origin.attested_by == (1, 2, 3)
     assert (origin.event_sequence, origin.match_id) == (nodes[0].engine.event_sequence, nodes[0].engine.trade_count)
     assert state_image.digest(image) == origin.digest
-    assert state_image.decode(image).place.state_hash == origin.state_hash == nodes[0].engine.state_hash
+    assert state_image.decode(image).position.state_hash == origin.state_hash == nodes[0].engine.state_hash
 
 
 def test_busy_nodes_at_different_places_are_met_ahead_of_them() -> None:
@@ -104,7 +108,7 @@ def test_busy_nodes_at_different_places_are_met_ahead_of_them() -> None:
         if same.sequence < origin.command_sequence:
             same.apply(batch.commands, batch.time_ns)
     assert (same.event_sequence, same.state_hash) == (origin.event_sequence, origin.state_hash)
-    assert state_image.decode(image).place.command_sequence == same.sequence
+    assert state_image.decode(image).position.command_sequence == same.sequence
 
 
 def test_a_silent_node_is_no_obstacle_and_two_are_one() -> None:
@@ -125,7 +129,7 @@ def test_one_wrong_balance_of_one_node_is_named(bad: int) -> None:
     assert origin.attested_by == tuple(i for i in (1, 2, 3) if i != bad)
     (alarm,) = alarms.last
     assert (alarm.code, alarm.node) == ("STATES_DIFFER", bad)
-    assert f"node {bad} gives another opening state" in alarm.message
+    assert f"node {bad} gives another state image" in alarm.message
     assert "balances, account 1, asset 1: available" in alarm.message
     right = FakeNode(4).engine.inspect.balances()
     assert np.array_equal(_plain(state_image.decode(image).tables["balances"]), _plain(right))
@@ -178,7 +182,7 @@ def test_an_opening_state_that_was_changed_on_disk_is_found(tmp_path: Path) -> N
     settling.close()
     path = tmp_path / f"opening-{origin.event_sequence}.bin"
     path.write_bytes(image[:-1] + bytes([image[-1] ^ 1]))
-    with pytest.raises(SinkMismatch, match="expected the opening state the checkpoint names"):
+    with pytest.raises(SinkMismatch, match="expected the state image the checkpoint names"):
         Settling("test", str(tmp_path), []).open()
 
 

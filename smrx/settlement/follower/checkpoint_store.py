@@ -2,7 +2,7 @@
 
 Files in a directory: `checkpoint.json` (atomically replaced), the books at some event before (`books-N.bin`), and
 the events since then (`journal-N.bin`), which bring the books to the checkpoint; and, of books that begin in the
-middle, the opening state (`opening-N.bin`). Whatever else is there was being
+middle, the state image (`opening-N.bin`). Whatever else is there was being
 written when the process died, and goes. A journal longer than the books, or than 16 MiB, is replaced by new books, so a
 checkpoint costs what happened since the last one, not what there is.
 
@@ -125,7 +125,7 @@ class BooksStore:
             self._begin(0, b"")
 
     def join(self, checkpoint: Checkpoint, image: bytes, books: bytes) -> None:
-        """Begin after the opening state in `image`, with the books of it, at once durably; what there was goes."""
+        """Begin after the state image in `image`, with the books of it, at once durably; what there was goes."""
         sequence = checkpoint.event_sequence
         with durable_files.telling(self.directory):
             durable_files.replace(self._path("opening", sequence), image)
@@ -139,7 +139,7 @@ class BooksStore:
             self._sweep()
 
     def opening(self) -> bytes | None:
-        """The opening state the books begin with; None if they begin with event 1. Raises SinkMismatch for another."""
+        """The state image the books begin with; None if they begin with event 1. Raises SinkMismatch for another."""
         origin = None if self.saved is None else self.saved.checkpoint.origin
         if origin is None:
             return None
@@ -147,7 +147,7 @@ class BooksStore:
         with durable_files.telling(path):
             data = path.read_bytes()
         if opening.digest(data) != origin.digest:
-            raise SinkMismatch(f"{path}: expected the opening state the checkpoint names, found another")
+            raise SinkMismatch(f"{path}: expected the state image the checkpoint names, found another")
         return data
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:

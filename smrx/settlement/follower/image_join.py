@@ -1,4 +1,4 @@
-"""How books come to begin in the middle: one opening state that a majority of the members gives alike.
+"""How books come to begin in the middle: one state image that a majority of the members gives alike.
 
 Every node is asked to hold its state at the same place, the first log entry that applies a certain command; a node that
 is past it already cannot, so the place is chosen further ahead until a majority has it. States are compared by place
@@ -19,9 +19,17 @@ from smrx.settlement.follower.alarms import AlarmCode, Alarms
 from smrx.settlement.settlement_errors import NotConnected, Unattested
 from smrx.sinks.contract import Origin
 from smrx.wire import state_image
-from smrx.wire.admin import AdminError, NodeStatus, OpeningPart, OpeningReply, ReadOpening, Status, TakeOpening
+from smrx.wire.admin import (
+    AdminError,
+    NodeStatus,
+    ReadStateImage,
+    StateImagePart,
+    StateImageReply,
+    Status,
+    TakeStateImage,
+)
 from smrx.wire.frames import FrameError
-from smrx.wire.state_image import Place
+from smrx.wire.state_image import StreamPosition
 
 #: How long nodes are waited for to come to a place: on a quiet cluster they never do, and it is chosen anew.
 _PLACE_SECONDS: Final = 0.5
@@ -32,14 +40,14 @@ _MOST_LEAD: Final = 1 << 20
 
 
 class _Given(NamedTuple):
-    """What a node says of its opening state."""
+    """What a node says of its state image."""
 
-    place: Place
+    position: StreamPosition
     digest: str
 
 
 class Joining:
-    """One attempt to agree on an opening state."""
+    """One attempt to agree on a state image."""
 
     def __init__(self, config: Config, nodes: Sequence[int], ask: Ask, alarms: Alarms) -> None:
         """Ask `nodes` of the configuration's members."""
@@ -52,7 +60,7 @@ class Joining:
         self._said: dict[int, str] = {}
 
     def take(self, seconds: float, stop: Callable[[], bool]) -> tuple[bytes, Origin]:
-        """Return an opening state and where it stands, attested.
+        """Return a state image and where it stands, attested.
 
         Raises NotConnected if no node answers, Unattested if no majority gives one in `seconds`, Disagreement if they
         give different ones and none can be a majority's.
@@ -75,7 +83,7 @@ class Joining:
                 if not stands:
                     raise NotConnected(f"expected nodes to answer within {seconds:g} s, found: {said}")
                 raise Unattested(
-                    f"expected {self._majority} of {self._members} nodes to give the same opening state within "
+                    f"expected {self._majority} of {self._members} nodes to give the same state image within "
                     f"{seconds:g} s, found: {said}"
                 )
             lead = min(max(_FIRST_LEAD, 4 * lead), _MOST_LEAD) if passed else 0
@@ -100,15 +108,17 @@ class Joining:
         waiting, passed = list(nodes), False
         while waiting:
             for node in list(waiting):
-                reply = self._ask(node, TakeOpening(at=at))
-                if isinstance(reply, OpeningReply) and reply.place is not None:
-                    given[node] = _Given(reply.place, reply.digest)
-                    place = reply.place
-                    self._said[node] = f"event {place.event_sequence}, state {place.state_hash:016x}, {reply.digest}"
-                elif isinstance(reply, OpeningReply) and reply.sequence < at:
+                reply = self._ask(node, TakeStateImage(at=at))
+                if isinstance(reply, StateImageReply) and reply.position is not None:
+                    given[node] = _Given(reply.position, reply.digest)
+                    position = reply.position
+                    self._said[node] = (
+                        f"event {position.event_sequence}, state {position.state_hash:016x}, {reply.digest}"
+                    )
+                elif isinstance(reply, StateImageReply) and reply.sequence < at:
                     self._said[node] = f"has not come to command {at}"
                     continue
-                elif isinstance(reply, OpeningReply):
+                elif isinstance(reply, StateImageReply):
                     self._said[node] = f"is past command {at}"
                     passed = True
                 else:
@@ -134,7 +144,7 @@ class Joining:
         (first, expected), *others = sorted(given.items())
         told = [self._difference(at, node, said, first, expected, None) for node, said in others if said != expected]
         raise Disagreement(
-            f"expected {self._majority} of {self._members} nodes to give the same opening state, found that they "
+            f"expected {self._majority} of {self._members} nodes to give the same state image, found that they "
             f"differ: {'; '.join(told)}"
         )
 
@@ -146,12 +156,12 @@ class Joining:
                 self._alarms.say(
                     AlarmCode.STATES_DIFFER,
                     self._difference(at, node, said, attested[0], agreed, image),
-                    sequence=agreed.place.command_sequence,
+                    sequence=agreed.position.command_sequence,
                     node=node,
                 )
-        place = agreed.place
+        position = agreed.position
         return Origin(
-            place.event_sequence, place.command_sequence, place.match_id, place.state_hash, agreed.digest,
+            position.event_sequence, position.command_sequence, position.match_id, position.state_hash, agreed.digest,
             tuple(attested), self._members,
         )  # fmt: skip
 
@@ -162,7 +172,7 @@ class Joining:
         what = "it cannot be read"
         if found is not None and image is not None:
             what = state_image.difference(state_image.decode(found), state_image.decode(image))
-        return f"node {node} gives another opening state after command {at} than node {other}: {what}"
+        return f"node {node} gives another state image after command {at} than node {other}: {what}"
 
     def _fetch(self, at: int, wanted: _Given, nodes: list[int]) -> bytes | None:
         """Return the state from the first of the nodes that still holds it as it said."""
@@ -170,20 +180,20 @@ class Joining:
             parts: list[bytes] = []
             more = True
             while more:
-                part = self._ask(node, ReadOpening(at=at, offset=sum(map(len, parts))))
-                if not isinstance(part, OpeningPart) or (part.more and not part.data):
+                part = self._ask(node, ReadStateImage(at=at, offset=sum(map(len, parts))))
+                if not isinstance(part, StateImagePart) or (part.more and not part.data):
                     break
                 parts.append(part.data)
                 more = part.more
             data = b"".join(parts)
-            if not more and state_image.digest(data) == wanted.digest and _readable(data, wanted.place):
+            if not more and state_image.digest(data) == wanted.digest and _readable(data, wanted.position):
                 return data
-            self._said[node] = "gave an opening state, and then not its bytes"
+            self._said[node] = "gave a state image, and then not its bytes"
         return None
 
 
-def _readable(data: bytes, place: Place) -> bool:
+def _readable(data: bytes, position: StreamPosition) -> bool:
     try:
-        return state_image.decode(data).place == place
+        return state_image.decode(data).position == position
     except FrameError:
         return False

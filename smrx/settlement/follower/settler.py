@@ -4,7 +4,7 @@ Order of a checkpoint: every sink durably holds the events, then the books' own 
 is synced beside the sinks, for each sync that waits for the one before is lag. After a crash
 the books resume at their checkpoint; a sink that is further skips what it holds, by sequence; one that is behind (a new
 one) is given what the journal has, or everything from the first event on. Books that begin in the middle keep the
-opening state they began with, and give it to a sink that has nothing.
+state image they began with, and give it to a sink that has nothing.
 
 No sockets. Called by the runner, the benchmark and the tests.
 """
@@ -41,7 +41,7 @@ _LEAST_EVENTS_PER_SUM: Final = 100_000
 Wrap = Callable[[Sink], Sink]
 
 
-def _decoded(image: bytes) -> state_image.Opening:
+def _decoded(image: bytes) -> state_image.StateImage:
     try:
         return state_image.decode(image)
     except FrameError as error:
@@ -109,7 +109,7 @@ class Settling:
         return self.committed is not None
 
     def join(self, image: bytes, origin: Origin) -> None:
-        """Begin after the opening state in `image` (see wire/state_image.py), with open but empty books and sinks.
+        """Begin after the state image in `image` (see wire/state_image.py), with open but empty books and sinks.
 
         Raises SinkMismatch if a sink holds something, Violation if the state contradicts itself, SinkError. A process
         that dies here leaves empty books, or books that know the state and give it to the sinks with the next open().
@@ -125,7 +125,7 @@ class Settling:
         self.trades_before = ledger.trades
 
     def _give(self, origin: Origin, rows: Tables, sinks: Sequence[Sink]) -> None:
-        """Let empty sinks begin with the rows of the opening state."""
+        """Let empty sinks begin with the rows of the state image."""
         for sink in sinks:
             sink.begin(origin.checkpoint(self.cluster), rows)
             sink.commit(origin.checkpoint(self.cluster))
@@ -140,7 +140,7 @@ class Settling:
         """Go on with books that begin in the middle; a sink that is empty begins with them."""
         image = books.opening()
         if image is None or books.saved is None:
-            raise ValueError(f"{books.name}: expected an opening state")
+            raise ValueError(f"{books.name}: expected a state image")
         state = _decoded(image)
         new = [sink for sink, (_, held) in zip(self._sinks, reversed(self._held), strict=True) if held is None]
         self._give(origin, rows_of(state), new)

@@ -1,4 +1,4 @@
-"""Every sink begins in the middle alike: with the rows of an opening state, and the events after it."""
+"""Every sink begins in the middle alike: with the rows of a state image, and the events after it."""
 
 from contextlib import closing
 

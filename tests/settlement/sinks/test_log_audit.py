@@ -338,7 +338,7 @@ def test_books_that_begin_in_the_middle_are_compared_from_there(
     audited = Audited(past, tmp_path, ("csv", "lmdb"), request)
     with open_history(past.config, 1) as history:
         held = image(history.state_after(600).engine)
-    place = held.place
+    place = held.position
     origin = Origin(place.event_sequence, 600, place.match_id, place.state_hash, held.digest, (1,), 1)
     settling = Settling(audited.config.cluster, audited.config.settlement.directory, make_sinks(audited.config))
     settling.open()

@@ -1,4 +1,4 @@
-"""Opening states: made of an engine in the middle of a market, and the books that begin with them."""
+"""State images: made of an engine in the middle of a market, and the books that begin with them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.engine import Engine
-from smrx.node.state_images import HELD_SECONDS, Openings, image
+from smrx.node.state_images import HELD_SECONDS, StateImages, image
 from smrx.settlement.image_books import books_of
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import Violation
@@ -16,7 +16,7 @@ from smrx.wire import state_image
 from smrx.wire.codes import OrderType
 from smrx.wire.frames import FrameError
 from smrx.wire.records import EVENT
-from smrx.wire.state_image import Opening
+from smrx.wire.state_image import StateImage
 from tests.property.flow import seeded_tape
 
 Events = NDArray[np.void]
@@ -24,7 +24,7 @@ Events = NDArray[np.void]
 
 @cache
 def market() -> tuple[list[bytes], list[bytes]]:
-    """For each batch of a market with every kind of order: the opening state before it, and its events."""
+    """For each batch of a market with every kind of order: the state image before it, and its events."""
     engine = Engine()
     states, events = [], []
     for batch in seeded_tape(3, 1500).batches:
@@ -37,7 +37,7 @@ def batches(first: int = 0) -> Events:
     return np.frombuffer(b"".join(market()[1][first:]), EVENT)
 
 
-def middle() -> Opening:
+def middle() -> StateImage:
     return state_image.decode(market()[0][-30])
 
 
@@ -50,7 +50,7 @@ def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
         found = state_image.decode(state)
         kinds |= set(found.tables["orders"]["order_type"].tolist())
         books = books_of(found)
-        assert books.sequence == found.place.event_sequence
+        assert books.sequence == found.position.event_sequence
         books.post(batches(at))
         books.check_sums()
         assert books.balances_digest() == whole.balances_digest()
@@ -63,12 +63,12 @@ def test_a_state_is_read_back_and_equal_states_have_equal_bytes() -> None:
     data = market()[0][-30]
     assert state_image.encode(state_image.decode(data)) == data
     for damaged in (b"", data[:-1], b"\x94\x02" + data[2:]):
-        with pytest.raises(FrameError, match="opening state"):
+        with pytest.raises(FrameError, match="state image"):
             state_image.decode(damaged)
 
 
-def _more(table: str, column: str, by: int = 1) -> Callable[[Opening], None]:
-    def damage(state: Opening) -> None:
+def _more(table: str, column: str, by: int = 1) -> Callable[[StateImage], None]:
+    def damage(state: StateImage) -> None:
         rows = state.tables[table].copy()
         rows[column][len(rows) // 2] += by
         state.tables[table] = rows
@@ -87,7 +87,7 @@ def _more(table: str, column: str, by: int = 1) -> Callable[[Opening], None]:
         (_more("accounts", "account"), "name the account|with the same id"),
     ],
 )
-def test_a_state_that_contradicts_itself_is_refused(damage: Callable[[Opening], None], message: str) -> None:
+def test_a_state_that_contradicts_itself_is_refused(damage: Callable[[StateImage], None], message: str) -> None:
     state = middle()
     damage(state)
     with pytest.raises(Violation, match=message):
@@ -109,27 +109,27 @@ def test_the_first_difference_is_named() -> None:
 
 
 def test_a_state_is_held_at_the_first_boundary_after_a_command() -> None:
-    tape, engine, openings = seeded_tape(3, 1500).batches, Engine(), Openings()
+    tape, engine, state_images = seeded_tape(3, 1500).batches, Engine(), StateImages()
     engine.apply(tape[0].commands, tape[0].time_ns)
     at = engine.sequence + 1
-    assert openings.ask(at, engine, 0.0) is None
-    assert openings.next_at == at
+    assert state_images.ask(at, engine, 0.0) is None
+    assert state_images.next_at == at
     engine.apply(tape[1].commands, tape[1].time_ns)
-    openings.take(engine)
+    state_images.take(engine)
     expected = image(engine)
     engine.apply(tape[2].commands, tape[2].time_ns)
-    held = openings.ask(at, engine, 1.0)
+    held = state_images.ask(at, engine, 1.0)
     assert held is not None
-    assert (held.place, held.data) == (expected.place, expected.data)
+    assert (held.position, held.data) == (expected.position, expected.data)
     # A place that is past can never be had any more, one that is here can at once.
-    assert openings.ask(at - 1, engine, 1.0) is None
-    now = openings.ask(engine.sequence, engine, 1.0)
+    assert state_images.ask(at - 1, engine, 1.0) is None
+    now = state_images.ask(engine.sequence, engine, 1.0)
     assert now is not None
-    assert now.place.command_sequence == engine.sequence
+    assert now.position.command_sequence == engine.sequence
     # Nobody asks any more: the next one who comes finds it gone.
-    assert openings.ask(engine.sequence + 9, engine, 2.0 + HELD_SECONDS) is None
-    assert openings.held(at, 2.0 + HELD_SECONDS) is None
+    assert state_images.ask(engine.sequence + 9, engine, 2.0 + HELD_SECONDS) is None
+    assert state_images.held(at, 2.0 + HELD_SECONDS) is None
     # Another state takes this one's place: what was asked for may have been passed unseen.
-    openings.restart()
-    openings.take(engine)
-    assert openings.held(engine.sequence + 9, 3.0) is None
+    state_images.restart()
+    state_images.take(engine)
+    assert state_images.held(engine.sequence + 9, 3.0) is None
