@@ -21,7 +21,7 @@ from cluster.torture.proxies import HEALTHY, Fate, Mode, Pair
 from smrx.client.asker import Ask
 from smrx.consensus.disk_journal import FILE as JOURNAL
 from smrx.sim.checker import Violation
-from smrx.wire.admin import HandOver, HandOverReply, NodeStatus, Snapshot, SnapshotReply, Status
+from smrx.wire.admin import NodeStatus, Snapshot, SnapshotReply, Status, TransferLeadership, TransferLeadershipReply
 
 #: How long some nodes miss what the others commit, and how long those have who would have to elect one of themselves.
 _LAG_SECONDS: Final = 0.5
@@ -265,8 +265,8 @@ class Nemesis(Caretaker):
         leader = self.leader()
         if leader is None:
             return None
-        reply = self.ask(leader, HandOver())
-        return f"from node {leader} to node {reply.successor}" if isinstance(reply, HandOverReply) else None
+        reply = self.ask(leader, TransferLeadership())
+        return f"from node {leader} to node {reply.successor}" if isinstance(reply, TransferLeadershipReply) else None
 
     def _snapshot(self, step: Step, chance: random.Random) -> str | None:
         node = chance.choice(self.nodes)

@@ -20,7 +20,7 @@ from smrx.client import Client
 from smrx.client.asker import asker
 from smrx.client.client_errors import ClientError
 from smrx.local import LocalCluster
-from smrx.wire.admin import HandOver, HandOverReply
+from smrx.wire.admin import TransferLeadership, TransferLeadershipReply
 
 _SYMBOL: Final = "BTC-USD"
 _ACCOUNT: Final = 1
@@ -235,8 +235,8 @@ def _transfer(cluster: LocalCluster, orders: _Orders) -> int:
     first = len(orders.acknowledged)
     orders.wait_more(_AROUND)
     with asker(cluster.config, 5.0) as ask:
-        reply = ask(leader, HandOver())
-    if not isinstance(reply, HandOverReply):
+        reply = ask(leader, TransferLeadership())
+    if not isinstance(reply, TransferLeadershipReply):
         raise FailoverError(f"expected node {leader} to hand over, found: {reply}")
     cluster.wait_leader(other_than=leader)
     orders.wait_more(_AROUND)

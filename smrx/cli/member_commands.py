@@ -159,8 +159,8 @@ def _ask(ask: Ask, node_id: int, request: admin.AnyRequest) -> admin.AnyReply:
 
 def _hand_over(ask: Ask, leader: int, successor: int | None) -> int:
     """Ask the leader to let another node lead; returns which. Raises CliError."""
-    reply = _ask(ask, leader, admin.HandOver(successor=successor))
-    assert isinstance(reply, admin.HandOverReply)
+    reply = _ask(ask, leader, admin.TransferLeadership(successor=successor))
+    assert isinstance(reply, admin.TransferLeadershipReply)
     return reply.successor
 
 

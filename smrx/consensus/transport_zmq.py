@@ -18,7 +18,7 @@ from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
 from smrx.consensus.messages import Envelope
 from smrx.consensus.transport import PeerTransport
-from smrx.wire.tcp_keepalive import probe_callers
+from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class ZmqTransport(PeerTransport):
         try:
             _limit(self._inbox)
             self._inbox.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-            probe_callers(self._inbox)
+            enable_tcp_keepalive(self._inbox)
             if keys is not None:
                 self._inbox.curve_secretkey = keys.own.secret.encode("ascii")
                 self._inbox.curve_publickey = keys.own.public.encode("ascii")

@@ -12,7 +12,7 @@ from smrx.wire import admin
 
 #: Requests that change members, leadership, files or the state of a node, or end it.
 CHANGES: Final = (
-    admin.Snapshot, admin.HandOver, admin.AddMember, admin.RemoveMember, admin.Corrupt, admin.Shutdown,
+    admin.Snapshot, admin.TransferLeadership, admin.AddMember, admin.RemoveMember, admin.Corrupt, admin.Shutdown,
 )  # fmt: skip
 
 

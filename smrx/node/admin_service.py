@@ -28,7 +28,7 @@ from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
 from smrx.wire.records import pack_symbol, unpack_symbol
 from smrx.wire.state_image import PART_BYTES
-from smrx.wire.tcp_keepalive import probe_callers
+from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class AdminService:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.maxmsgsize = admin.MAX_REQUEST_BYTES
-        probe_callers(self.socket)
+        enable_tcp_keepalive(self.socket)
         self.socket.bind(address)
         self._node = node
         self._allow_corruption = allow_corruption
@@ -299,9 +299,9 @@ class AdminService:
         except ValueError as error:
             return self._error(AdminErrorCode.REFUSED, str(error))
 
-    def _on_handover(self, request: admin.HandOver) -> admin.AnyReply:
+    def _on_transferleadership(self, request: admin.TransferLeadership) -> admin.AnyReply:
         try:
-            return admin.HandOverReply(**self._at, successor=self._node.replica.hand_over(request.successor))
+            return admin.TransferLeadershipReply(**self._at, successor=self._node.replica.hand_over(request.successor))
         except NotLeader:
             message = "expected the leader to hand over, found a node that does not lead"
             return self._error(AdminErrorCode.NOT_LEADER, message)

@@ -15,7 +15,7 @@ from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, Position
-from smrx.wire.tcp_keepalive import probe_callers
+from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 #: A node says twice a second where it stands, so that loss at the feed's tail is seen within that time.
 HEARTBEAT_SECONDS: Final = 0.5
@@ -35,13 +35,13 @@ class Publisher:
         self._feed = context.socket(zmq.PUB)
         self._feed.set_hwm(_SEND_HIGH_WATER_MARK)
         self._feed.linger = 0
-        probe_callers(self._feed)
+        enable_tcp_keepalive(self._feed)
         self._feed.bind(events_address)
         self.requests = context.socket(zmq.ROUTER)
         self.requests.linger = 0
         self.requests.sndhwm = _ANSWER_HIGH_WATER_MARK
         self.requests.maxmsgsize = MAX_REQUEST_BYTES
-        probe_callers(self.requests)
+        enable_tcp_keepalive(self.requests)
         self.requests.bind(retransmit_address)
         self._next_heartbeat = 0.0
 

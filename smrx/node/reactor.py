@@ -30,7 +30,7 @@ from smrx.node.timed_commands import Expiries, Silence, disconnects, tick
 from smrx.node.turn import Turn
 from smrx.wire import balance_digest, frames
 from smrx.wire.frames import Claim, LeaderHint, Position
-from smrx.wire.tcp_keepalive import probe_callers
+from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Node(Turn):
         self._orders = self._context.socket(zmq.ROUTER)
         self._orders.linger = 0
         self._orders.maxmsgsize = frames.MAX_FRAME_BYTES
-        probe_callers(self._orders)
+        enable_tcp_keepalive(self._orders)
         _bound(me.orders_address, lambda: self._orders.bind(me.orders_address))
         self.admin = _bound(
             me.admin_address, lambda: AdminService(self._context, me.admin_address, self, allow_corruption)

@@ -164,10 +164,10 @@ class RemoveMember(Request, frozen=True, kw_only=True):
     node_id: int
 
 
-class HandOver(Request, frozen=True, kw_only=True):
+class TransferLeadership(Request, frozen=True, kw_only=True):
     """Let another member lead: the one named, or the one that has most of the log. Leader only.
 
-    Answered by HandOverReply before it is done; the status tells who leads.
+    Answered by TransferLeadershipReply before it is done; the status tells who leads.
     """
 
     successor: int | None = None
@@ -205,7 +205,7 @@ AnyRequest = (
     | ReadStateImage
     | Barrier
     | Snapshot
-    | HandOver
+    | TransferLeadership
     | AddMember
     | RemoveMember
     | Corrupt
@@ -516,7 +516,7 @@ class MembersReply(Reply, frozen=True, kw_only=True):
     log_index: int
 
 
-class HandOverReply(Reply, frozen=True, kw_only=True):
+class TransferLeadershipReply(Reply, frozen=True, kw_only=True):
     """Who is to lead."""
 
     successor: int
@@ -549,7 +549,7 @@ AnyReply = (
     | StateImagePart
     | BarrierReply
     | SnapshotReply
-    | HandOverReply
+    | TransferLeadershipReply
     | MembersReply
     | CorruptReply
     | ShutdownReply

@@ -1,19 +1,24 @@
-"""What is asked of TCP below ZeroMQ. Used by every socket that waits for callers; sets options, moves no bytes."""
+"""Enable TCP keepalive on listening ZeroMQ sockets.
+
+Called for every socket that accepts connections. Sets socket options only. This is the kernel's keepalive; the PING
+frames that keep a client's session alive are in smrx.client.session_heartbeat.
+"""
 
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import zmq
 
-#: A caller from whom nothing comes is asked for a sign of life so often, and so many times before it is given up.
+#: Seconds of silence before the first probe and between probes.
 _PROBE_SECONDS: Final = 10
+#: Unanswered probes after which the kernel closes the connection.
 _PROBES: Final = 3
 
 
-def probe_callers(socket: "zmq.Socket[bytes]") -> None:
-    """Notice callers that vanished without a word; call it before bind().
+def enable_tcp_keepalive(socket: "zmq.Socket[bytes]") -> None:
+    """Close connections whose peer vanished without closing them. Call before bind().
 
-    Where nothing is sent nobody else notices: the connection would stay open for ever, and with it a descriptor.
+    A connection on which nothing is sent would otherwise stay open forever and hold a file descriptor.
     """
     socket.tcp_keepalive = 1
     socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = _PROBE_SECONDS

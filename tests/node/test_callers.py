@@ -25,7 +25,7 @@ def ask(exchange: Alone, request: admin.AnyRequest) -> admin.AnyReply:
 
 CHANGES = [
     admin.Snapshot(),
-    admin.HandOver(),
+    admin.TransferLeadership(),
     admin.RemoveMember(node_id=1),
     admin.Corrupt(account=0, asset=1, delta=1),
 ]
