@@ -251,7 +251,7 @@ def main(commands: int) -> None:
 
 def _run(folder: Path, commands: int) -> list[str]:
     with Board() as board:
-        compiling.ready_engine(board.say)
+        compiling.compile_engine(board.say)
         tape = recorded_or_generated(commands)
         cluster = LocalCluster(folder / "cluster")
         verifier = Verifier(cluster.config_path, folder)

@@ -228,7 +228,7 @@ CLAIMS: dict[str, Callable[[Stage], str]] = {
 def main(commands: int, only: tuple[str, ...], seed: int) -> None:
     """Run the replication divergence test; exit with 1 if a claim fails."""
     click.echo(f"replication test: 3 nodes, {commands:,} commands, seed {seed}")
-    compiling.ready_engine(click.echo)
+    compiling.compile_engine(click.echo)
     with (
         tempfile.TemporaryDirectory(prefix="smrx-replication-") as folder,
         LocalCluster(folder, node_options=("--allow-corruption",)) as cluster,

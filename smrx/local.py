@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final, Literal, TypeVar
 
 from smrx.client.asker import asker
-from smrx.compiling import ready_engine
+from smrx.compiling import compile_engine
 from smrx.config import Config, Limits, NodeConfig, Timing, dump
 from smrx.wire.admin import NodeStatus, Status
 
@@ -76,7 +76,7 @@ class LocalCluster:
 
     def start(self) -> None:
         """Start every node that is not running, once the engine is compiled: three at once would do it three times."""
-        ready_engine(log.info)
+        compile_engine(log.info)
         for node in self.config.nodes:
             if not self.running(node.id):
                 self.start_node(node.id)

@@ -1,4 +1,4 @@
-"""The engine is compiled by a process of its own, and here where that cannot be."""
+"""The engine is compiled in a subprocess, or in this process if no subprocess can do it."""
 
 import subprocess
 import sys
@@ -7,49 +7,51 @@ from typing import Any
 import pytest
 
 from smrx import engine
-from smrx.compiling import ready_engine
+from smrx.compiling import compile_engine
 
 
 @pytest.fixture
-def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """As on a new machine; the exit codes of the processes that were started."""
-    ended: list[int] = []
+def subprocess_exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Simulate a machine with nothing compiled; return the exit codes of the subprocesses that are run."""
+    exit_codes: list[int] = []
     run = subprocess.run
 
-    def watched(*args: Any, **options: Any) -> Any:
-        done = run(*args, **options)
-        ended.append(done.returncode)
-        return done
+    def recorded_run(*args: Any, **options: Any) -> Any:
+        completed = run(*args, **options)
+        exit_codes.append(completed.returncode)
+        return completed
 
     monkeypatch.setattr(engine, "compiled_before", lambda: False)
-    monkeypatch.setattr(subprocess, "run", watched)
-    return ended
+    monkeypatch.setattr(subprocess, "run", recorded_run)
+    return exit_codes
 
 
-def test_what_was_compiled_before_is_only_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+def test_compiled_engine_is_loaded_without_subprocess_or_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[str] = []
     monkeypatch.setattr(engine, "compiled_before", lambda: True)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("expected no other process"))
-    ready_engine(said.append)
-    assert said == []
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a subprocess was started"))
+    compile_engine(reports.append)
+    assert reports == []
 
 
-def test_another_process_compiles_so_that_the_compilers_memory_ends_with_it(nothing_compiled: list[int]) -> None:
-    said: list[str] = []
-    ready_engine(said.append)
-    assert nothing_compiled == [0]
-    assert [line.split()[0] for line in said] == ["compiling", "compiled"]
+def test_engine_is_compiled_in_a_subprocess_so_that_the_compiler_memory_is_freed(
+    subprocess_exit_codes: list[int],
+) -> None:
+    reports: list[str] = []
+    compile_engine(reports.append)
+    assert subprocess_exit_codes == [0]
+    assert [line.split()[0] for line in reports] == ["compiling", "compiled"]
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false"])
-def test_where_no_other_process_can_it_is_compiled_here(
-    nothing_compiled: list[int], monkeypatch: pytest.MonkeyPatch, python: str
+def test_engine_is_compiled_in_this_process_if_the_subprocess_fails(
+    subprocess_exit_codes: list[int], monkeypatch: pytest.MonkeyPatch, python: str
 ) -> None:
-    said: list[str] = []
-    here: list[str] = []
-    monkeypatch.setattr(engine, "warm_up", lambda: here.append("compiled"))
+    reports: list[str] = []
+    warm_up_calls: list[str] = []
+    monkeypatch.setattr(engine, "warm_up", lambda: warm_up_calls.append("called"))
     monkeypatch.setattr(sys, "executable", python)
-    ready_engine(said.append)
-    assert 0 not in nothing_compiled
-    assert here == ["compiled"]
-    assert said[-1].startswith("compiled in ")
+    compile_engine(reports.append)
+    assert 0 not in subprocess_exit_codes
+    assert warm_up_calls == ["called"]
+    assert reports[-1].startswith("compiled in ")

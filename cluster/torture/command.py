@@ -64,7 +64,7 @@ def torture(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     first = secrets.randbelow(1_000_000) if seed is None else seed
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    compiling.compile_engine(lambda what: click.echo(what, err=True))
     watched = verbose or sys.stderr.isatty()
     started = time.monotonic()
     outcomes = []

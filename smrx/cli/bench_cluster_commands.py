@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import click
 
-from smrx.cli import options
-from smrx.cli.bench_shared import compile_engine, dir_option, durability_option, print_figures, progress
+from smrx.cli import options, progress
+from smrx.cli.bench_shared import dir_option, durability_option, print_figures
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 
@@ -33,8 +33,8 @@ def cluster(nodes: int, durability: Literal["memory", "disk"], seconds: float, a
     """
     from smrx.bench import cluster_bench
 
-    compile_engine()
-    with progress() as show:
+    progress.compile_engine()
+    with progress.phase_bars() as show:
         figures = cluster_bench.run(nodes=nodes, durability=durability, seconds=seconds, progress=show)
     print_figures(figures, as_json)
 
@@ -69,8 +69,8 @@ def failover(kills: int, transfers: int, nodes: int, durability: Literal["memory
 
     if kills + transfers == 0:
         raise CliError(Exit.USAGE, "expected --kills or --transfers of 1 or more, found neither")
-    compile_engine()
-    with progress() as show:
+    progress.compile_engine()
+    with progress.phase_bars() as show:
         figures = failover_bench.run(
             kills=kills, transfers=transfers, nodes=nodes, durability=durability, progress=show
         )
@@ -96,7 +96,7 @@ def journal(seconds: float, directory: str | None, as_json: bool) -> None:
     """
     from smrx.bench import journal_bench
 
-    with progress() as show:
+    with progress.phase_bars() as show:
         figures = journal_bench.run(seconds=seconds, directory=directory, progress=show)
     if not as_json:
         turns = figures.pop("turns")
@@ -148,8 +148,8 @@ def recovery(
     """
     from smrx.bench import recovery_bench
 
-    compile_engine()
-    with progress() as show:
+    progress.compile_engine()
+    with progress.phase_bars() as show:
         figures = recovery_bench.run(
             commands=commands,
             accounts=accounts,
@@ -194,8 +194,8 @@ def settle(events: int, sink: str, rate: int, seconds: float, seed: int, as_json
     """
     from smrx.bench import settle_bench
 
-    compile_engine()
-    with progress() as show:
+    progress.compile_engine()
+    with progress.phase_bars() as show:
         figures = settle_bench.run(events=events, sink=sink, rate=rate, seconds=seconds, seed=seed, progress=show)
     print_figures(figures, as_json)
 

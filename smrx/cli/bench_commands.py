@@ -6,13 +6,11 @@ and print.
 
 import click
 
-from smrx.cli import bench_cluster_commands, options, output
+from smrx.cli import bench_cluster_commands, options, output, progress
 from smrx.cli.bench_shared import (
     batch_option,
-    compile_engine,
     errors_as_usage,
     print_figures,
-    progress,
     repeats_option,
     seed_option,
     tape_option,
@@ -77,7 +75,7 @@ def engine(
     """
     from smrx.bench import engine_bench
 
-    compile_engine()
+    progress.compile_engine()
     with errors_as_usage():
         figures = engine_bench.run(commands, tape=tape, seed=seed, batch=batch, tier=tier, files=files, repeats=repeats)
     print_figures(figures, as_json)
@@ -120,7 +118,7 @@ def latency(rate: int, commands: int, tier: str, seed: int, svg_file: str | None
     """
     from smrx.bench import latency_bench
 
-    compile_engine()
+    progress.compile_engine()
     with errors_as_usage():
         figures = latency_bench.run(commands, rate, seed=seed, tier=tier)
     if svg_file is not None:
@@ -148,8 +146,8 @@ def memory(commands: int, as_json: bool) -> None:
     """
     from smrx.bench import memory_bench
 
-    compile_engine()
-    with progress() as show:
+    progress.compile_engine()
+    with progress.phase_bars() as show:
         figures = memory_bench.run(commands // 10, commands, progress=show)
     if as_json:
         output.print_json(figures)
@@ -213,7 +211,7 @@ def peers(
     """
     from smrx.bench.peers import peer_comparison
 
-    compile_engine()
+    progress.compile_engine()
     with errors_as_usage():
         figures = peer_comparison.run(
             commands, tape=tape, seed=seed, batch=batch, repeats=repeats, limit_s=seconds, liquibook=liquibook
@@ -267,9 +265,9 @@ def scale(largest: int, repeats: int, svg_file: str | None, as_json: bool) -> No
     """
     from smrx.bench import scale_bench
 
-    compile_engine()
+    progress.compile_engine()
     sizes = [size for size in scale_bench.SIZES if size < largest] + [largest]
-    with errors_as_usage(), progress() as show:
+    with errors_as_usage(), progress.phase_bars() as show:
         figures = scale_bench.run(sizes, repeats, progress=show)
     if svg_file is not None:
         write_picture(svg_file, scale_bench.picture(figures))

@@ -1,13 +1,12 @@
-"""What the commands of `smrx bench` share: options, progress on a terminal, figures printed."""
+"""What the commands of `smrx bench` share: options, error handling, and the table of figures."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from smrx import compiling
 from smrx.cli import output
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
@@ -54,31 +53,6 @@ def write_picture(path: str, text: str) -> None:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise CliError(Exit.USAGE, f"{path}: expected a file that can be written, found: {error.strerror}") from None
-
-
-def compile_engine() -> None:
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, float], None] | None]:
-    """Show how far each phase is, on a terminal; yields None in a pipe."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(phase: str, share: float) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=1.0)
-            bar.update(tasks[phase], completed=share)
-
-        yield show
 
 
 def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:

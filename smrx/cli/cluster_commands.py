@@ -7,8 +7,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from smrx import compiling
-from smrx.cli import discard_data, node_processes, options, output
+from smrx.cli import discard_data, node_processes, options, output, progress
 from smrx.cli import member_commands as members
 from smrx.cli.cli_errors import CliError
 from smrx.cli.cluster_status import Agreement, ClusterStatus, NodeReport, query_cluster
@@ -81,7 +80,7 @@ def up(timeout: float, begin_anew: bool, yes: bool, as_json: bool) -> None:
     if begin_anew:
         _forget(config, yes)
     # Here and not in the nodes, which would all do it at once.
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
     started = [
         node_processes.start_node(config, path, n.id)
         for n in config.nodes

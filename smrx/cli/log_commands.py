@@ -8,8 +8,7 @@ import click
 import msgspec
 import numpy as np
 
-from smrx import compiling
-from smrx.cli import options, output
+from smrx.cli import options, output, progress
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
@@ -146,7 +145,7 @@ class _Left:
 
 
 def _compile() -> None:
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
 
 
 def _print_line(value: dict[str, Any]) -> None:

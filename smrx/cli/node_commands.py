@@ -46,7 +46,7 @@ def node(node_id: int, allow_corruption: bool, rebuild: bool, yes: bool, quiet: 
     if rebuild:
         _rebuild(config, node_id, yes)
     # Before a single socket is bound: a node that is there answers.
-    compiling.ready_engine(logging.getLogger(__name__).info)
+    compiling.compile_engine(logging.getLogger(__name__).info)
     from smrx.node import reactor
 
     reactor.run(config, node_id, allow_corruption=allow_corruption)

@@ -1,15 +1,12 @@
 """`smrx replay`: order flow through a cluster, and the proof of what came of it. The work is in smrx/tape."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from smrx.cli import options, output
+from smrx.cli import options, output, progress
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 from smrx.tape.tape_error import TapeError
@@ -118,8 +115,8 @@ def _lobster(
         row, what = plan.conflicts[0]
         raise TapeError(f"{messages}: line {row + 1}: {what} ({len(plan.conflicts)} such messages)")
     if prove:
-        with _progress("verifying", len(recording.messages)) as progress:
-            verdict = verify.verify(plan, progress=progress)
+        with progress.count_bar("verifying", len(recording.messages)) as show:
+            verdict = verify.verify(plan, progress=show)
         report["history"] = msgspec.to_builtins(verdict) | {"proved": verdict.proved}
         if not as_json:
             _print_verdict(verdict)
@@ -152,8 +149,8 @@ def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: boo
 
     with venue_client.connect() as client:
         try:
-            with _progress("replaying", len(tape.commands)) as progress:
-                played = replay.play(client, tape, rate=rate, progress=progress)
+            with progress.count_bar("replaying", len(tape.commands)) as show:
+                played = replay.play(client, tape, rate=rate, progress=show)
         except replay.SetupRefused as error:
             raise CliError(Exit.REFUSED, f"{error}; --market-id gives the tape ids of its own") from None
         status = client.status()
@@ -259,18 +256,3 @@ def _is_smrx(tape: str) -> bool:
     except OSError:
         # Said with its name and reason by whoever reads it.
         return False
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], object] | None]:
-    """A progress bar on a terminal, nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from smrx import compiling
-from smrx.cli import options, output
+from smrx.cli import options, output, progress
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 from smrx.cli.settle_shared import (
@@ -180,7 +179,7 @@ def _fill(
     from smrx.settlement.follower.log_fill import Filling
     from smrx.wire.frames import Claim
 
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
     with open_log(directory.expanduser(), config.cluster) as history, errors_as_cli_errors():
         log = f"log of node {history.node_id} in {directory}"
         first, command = settling.ledger.sequence + 1, settling.ledger.command_sequence

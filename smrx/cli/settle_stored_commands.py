@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from smrx import compiling
-from smrx.cli import options, output
+from smrx.cli import options, output, progress
 from smrx.cli.cli_errors import CliError, explain
 from smrx.cli.exit_codes import Exit
 from smrx.cli.settle_shared import (
@@ -165,7 +164,7 @@ def _from_nodes(
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
     from smrx.node.log_reader import TooEarly, TooLate, open_log
 
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
     with open_log(directory.expanduser(), config.cluster) as history:
         try:
             return compare_with_log(config, history, f"log of node {history.node_id} in {directory}", first_trade)

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smrx import compiling
-from smrx.cli import options, output
+from smrx.cli import options, output, progress
 from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def sim(seed: int | None, start: int, seeds: int | None, jobs: int, verbose: boo
     """
     if (seed is None) == (seeds is None):
         raise click.UsageError("expected either a SEED to run or --seeds N to search, found both or neither")
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
     failed = _search(start, seeds, jobs, as_json) if seed is None else _one(seed, verbose, as_json)
     if failed:
         output.exit_with(Exit.DIVERGED)

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from smrx import compiling
-from smrx.cli import options, output
+from smrx.cli import options, output, progress
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 from smrx.client.asker import Ask, asker
@@ -122,7 +121,7 @@ def verify_snapshots(paths: tuple[Path, ...], node_id: int | None, as_json: bool
       smrx snapshot verify
       smrx snapshot verify backup/snapshot-1200
     """
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
     config = options.config()
     nodes = [config.node(node_id)] if node_id is not None else list(config.nodes)
     chosen = list(paths) or [path for node in nodes for path in _files(config, node.id).paths()]
@@ -164,7 +163,7 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
     config = options.config()
     if folder.exists() and any(folder.iterdir()):
         raise CliError(Exit.USAGE, f"{folder}: expected a folder that is new or empty, found one with files in it")
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
     status = _taken(config, node_id, timeout)
     found = [
         stored
@@ -200,7 +199,7 @@ def restore(folder: Path, as_json: bool) -> None:
       smrx snapshot restore backup-monday --config new.toml
     """
     config = options.config()
-    compiling.ready_engine(lambda what: click.echo(what, err=True))
+    progress.compile_engine()
     stored = _loaded(_inside(folder))
     for node in config.nodes:
         directory = config.node_dir(node.id)
