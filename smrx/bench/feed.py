@@ -14,7 +14,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from smrx.feed.ring import EventRing, answer
+from smrx.node.event_ring import EventRing, answer_request
 from smrx.settlement.ledger import Ledger
 from smrx.wire import frames
 from smrx.wire.frames import Claim, FrameError, FrameKind, Position
@@ -74,7 +74,7 @@ class Nodes:
                 seconds = 0.0
                 identity, request = router.recv_multipart()
                 try:
-                    replies = answer(self._ring, frames.decode(request), lambda command: STATE_HASH)
+                    replies = answer_request(self._ring, frames.decode(request), lambda command: STATE_HASH)
                 except FrameError:
                     continue
                 for reply in replies:

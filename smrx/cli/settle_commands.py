@@ -296,17 +296,20 @@ def _finish(summary: "Summary", failure: Exception | None, as_json: bool) -> Non
 
 
 def _print(s: "Summary", failure: Exception | None) -> None:
-    if s.sequence:
+    if failure is not None:
+        # Only a checkpoint proves something then: what came after it may hold the fault.
+        click.echo(f"failed     verified and committed up to event {s.committed:,}; what follows is not verified")
+    elif s.sequence:
         event, command = (s.origin.event_sequence, s.origin.command_sequence) if s.origin is not None else (0, 0)
         if s.sequence > event:
             what = f"events {event + 1:,} to {s.sequence:,}, commands {command + 1:,} to {s.command_sequence:,}"
             click.echo(f"verified   {what}, none missing")
         else:
             click.echo(f"verified   nothing yet: there were no events after {event:,}")
-        if s.origin is not None:
-            click.echo(f"begins     {s.origin}")
     else:
         click.echo("verified   nothing: there were no events")
+    if s.origin is not None:
+        click.echo(f"begins     {s.origin}")
     trades = s.trades - (s.origin.match_id if s.origin is not None else 0)
     click.echo(f"settled    {trades:,} trades, {s.trades_written:,} of them in this run, to {', '.join(s.out)}")
     by = f"nodes {', '.join(map(str, s.attested_by))}" if s.attested_by else "nobody"

@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.wire.records import EVENT
+from smrx.wire.record_words import concatenate_records
 
 
 class Pending:
@@ -88,8 +88,4 @@ class Pending:
             self._runs[0] = head[max(0, last - int(head["sequence"][0]) + 1) :]
         self.released = last
         self._ends = {end for end in self._ends if end > last}
-        if len(parts) == 1:
-            return parts[0]
-        rows = np.concatenate([part.view(np.uint64) for part in parts])
-        joined: NDArray[np.void] = rows.view(EVENT)
-        return joined
+        return concatenate_records(parts)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from smrx.feed.claims import Claims
 from smrx.feed.pending import Pending
-from smrx.feed.ring import MAX_ANSWER_EVENTS
+from smrx.feed.retransmission import MAX_ANSWER_EVENTS, Request
 from smrx.feed.sequencer import REMEMBERED_EVENTS, FeedConflict, FeedError, Sequencer
 from smrx.wire import frames
 from smrx.wire.frames import Claim, Frame, FrameKind, Position
@@ -59,20 +59,6 @@ class Dissent(NamedTuple):
     sequence: int  #: the event, or the command where state hashes differ
     field: str
     message: str
-
-
-class Vouch(NamedTuple):
-    """Ask `node` what events first..last are to it (or, `copy`, to send them)."""
-
-    node: int
-    first: int
-    last: int
-    copy: bool = False
-
-    def frame(self) -> bytes:
-        """The request."""
-        kind = FrameKind.RETRANSMIT if self.copy else FrameKind.VOUCH
-        return frames.encode(kind, correlation=self.first, aux=self.last)
 
 
 class _Member(msgspec.Struct):
@@ -200,7 +186,7 @@ class Quorum:
             self.sequencer.allow(last + self._pending_limit, now)
         return released
 
-    def requests(self, now: float) -> list[Vouch]:
+    def requests(self, now: float) -> list[Request]:
         """Return what is to be asked now."""
         return [
             request
@@ -402,17 +388,17 @@ class Quorum:
         known = max(member.newest, member.tail[1] if member.tail else 0)
         return covered < self._pending.last and known > covered and member.blind_to <= covered + 1
 
-    def _request(self, node: int, member: _Member, now: float) -> Vouch | None:
+    def _request(self, node: int, member: _Member, now: float) -> Request | None:
         if now < member.ask_at or not self._has_to_ask(member):
             return None
         member.ask_at = now + VOUCH_AGAIN_SECONDS
         if not member.anchored and self._anchor is not None:
-            return Vouch(node, self._anchor.event_sequence, self._anchor.event_sequence)
+            return Request(node, self._anchor.event_sequence, self._anchor.event_sequence, digest=True)
         if member.recopy is not None:
             first, last = member.recopy
             member.recopy = None
-            return Vouch(node, first, last, copy=True)
+            return Request(node, first, last)
         first, last = member.covered + 1, self._pending.last
         if member.tail is not None:
             last = min(last, member.tail[0] - 1)
-        return Vouch(node, first, min(last, first + MAX_ANSWER_EVENTS - 1))
+        return Request(node, first, min(last, first + MAX_ANSWER_EVENTS - 1), digest=True)

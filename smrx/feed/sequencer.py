@@ -16,15 +16,16 @@ Called by the subscriber; frames from the feed and from retransmission are treat
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.feed.ring import MAX_ANSWER_EVENTS, words
+from smrx.feed.retransmission import MAX_ANSWER_EVENTS, Request
 from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
+from smrx.wire.record_words import concatenate_records, record_words
 from smrx.wire.records import EVENT
 
 #: Events that wait after a hole; twice the longest answer, so that an answer and what came meanwhile both fit.
@@ -63,18 +64,6 @@ class FeedConflict(FeedError):
         super().__init__(
             f"event {sequence}: node {node} sent {self.field} {values[0]}, node {first_node} sent {values[1]}"
         )
-
-
-class Request(NamedTuple):
-    """Ask `node` to retransmit events first..last."""
-
-    node: int
-    first: int
-    last: int
-
-    def frame(self) -> bytes:
-        """The RETRANSMIT frame."""
-        return frames.encode(FrameKind.RETRANSMIT, correlation=self.first, aux=self.last)
 
 
 class FeedStats(msgspec.Struct):
@@ -168,12 +157,7 @@ class Sequencer:
     def take(self) -> NDArray[np.void]:
         """Return the events that have become contiguous since the last call, in order; the caller owns them."""
         out, self._out = self._out, []
-        if len(out) == 1:
-            return out[0]
-        if not out:
-            return np.empty(0, EVENT)
-        joined: NDArray[np.void] = np.concatenate([words(events) for events in out]).reshape(-1).view(EVENT)
-        return joined
+        return concatenate_records(out) if out else np.empty(0, EVENT)
 
     def receive(self, node: int, frame: Frame, now: float) -> tuple[int, int] | None:
         """Take in one EVENTS, HEARTBEAT or UNAVAILABLE frame of a node.
@@ -260,7 +244,7 @@ class Sequencer:
         last = first + len(events) - 1
         if first < 1 or not np.array_equal(events["sequence"], np.arange(first, last + 1, dtype=np.uint64)):
             raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected events in sequence from {first}, found others")
-        kept = self._keep(node, words(events), first, last)
+        kept = self._keep(node, record_words(events), first, last)
         self._learn(node, last, now, progress=self._deliver() > 0)
         return kept
 

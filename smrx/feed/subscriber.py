@@ -180,10 +180,10 @@ class Subscriber:
                 self._requests[request.node].send(request.frame(), zmq.DONTWAIT)
             except zmq.Again:
                 self.sequencer.unsent(request, now)
-        for vouch in self.quorum.requests(now) if self.quorum else ():
+        for request in self.quorum.requests(now) if self.quorum else ():
             # One that cannot be sent is due again soon.
             with contextlib.suppress(zmq.Again):
-                self._requests[vouch.node].send(vouch.frame(), zmq.DONTWAIT)
+                self._requests[request.node].send(request.frame(), zmq.DONTWAIT)
 
     def _drain(self) -> None:
         """Take in what has arrived, fairly, until nothing is left or a batch is full."""

@@ -11,10 +11,11 @@ from typing import Final
 
 import zmq
 
-from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
+from smrx.feed.retransmission import MAX_REQUEST_BYTES
+from smrx.node.event_ring import EventRing, answer_request, entry_frames
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames
-from smrx.wire.frames import FrameError, Position
+from smrx.wire.frames import Claim, FrameError, Position
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 #: A node says twice a second where it stands, so that loss at the feed's tail is seen within that time.
@@ -48,11 +49,8 @@ class Publisher:
     def publish(self, applied: Iterable[Applied]) -> None:
         """Send the events of applied entries; the last frame of an entry carries its sequence and state hash."""
         for entry in applied:
-            events = entry.events
-            for start in range(0, len(events), frames.MAX_EVENTS):
-                part = events[start : start + frames.MAX_EVENTS]
-                last = start + len(part) == len(events)
-                self._feed.send(frames.encode_events(part, *((entry.sequence, entry.state_hash) if last else (0, 0))))
+            for frame in entry_frames(entry.events, Claim(entry.sequence, entry.state_hash)):
+                self._feed.send(frame)
 
     def heartbeat(self, position: Callable[[], Position], now: float) -> None:
         """Say where this node stands, busy or not: which event comes next, its state, its balances."""
@@ -82,7 +80,7 @@ class Publisher:
             try:
                 if len(parts) != 2:
                     raise FrameError(frames.ErrorCode.MALFORMED_FRAME, f"expected 1 part, found {len(parts) - 1}")
-                replies = answer(ring, frames.decode(parts[1]), hash_at)
+                replies = answer_request(ring, frames.decode(parts[1]), hash_at)
             except FrameError:
                 continue
             for reply in replies:

@@ -13,10 +13,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
-from smrx.feed.ring import EventRing, words
+from smrx.node.event_ring import EventRing
 from smrx.node.state_images import StateImages
 from smrx.wire import batches
 from smrx.wire.codes import OutcomeStatus, Reason, SessionFlags
+from smrx.wire.record_words import concatenate_records, record_words
 from smrx.wire.records import EVENT, OUTCOME
 
 _FORMAT: Final = 1
@@ -64,11 +65,11 @@ class OutcomeRing:
 
     def __init__(self, capacity: int) -> None:
         self._ring = np.zeros(capacity, OUTCOME)
-        self._words = words(self._ring)
+        self._words = record_words(self._ring)
 
     def append(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
         """Remember the outcomes of applied commands, without gaps up to `last_sequence`."""
-        kept = words(outcomes[-len(self._ring) :])
+        kept = record_words(outcomes[-len(self._ring) :])
         start = (last_sequence + 1 - len(kept)) % len(self._ring)
         head = len(self._ring) - start
         self._words[start : start + len(kept)] = kept[:head]
@@ -164,8 +165,8 @@ class ExchangeMachine:
         if not self._unremembered:
             return
         entries, self._unremembered, self._unremembered_commands = self._unremembered, [], 0
-        self._events.append(_joined([entry.events for entry in entries]))
-        outcomes = _joined([entry.outcomes for entry in entries])
+        self._events.append(concatenate_records([entry.events for entry in entries]))
+        outcomes = concatenate_records([entry.outcomes for entry in entries])
         if any(entry.repeats for entry in entries):
             outcomes = outcomes[outcomes["sequence"] > 0]
         self._outcomes.append(outcomes, entries[-1].sequence)
@@ -280,10 +281,3 @@ class ExchangeMachine:
         """The hashes after commands first..last, if the ring still holds them all."""
         hashes = self.engine.hashes_between(first, last)
         return None if hashes is None else hashes.tolist()
-
-
-def _joined(parts: list[NDArray[np.void]]) -> NDArray[np.void]:
-    if len(parts) == 1:
-        return parts[0]
-    rows: NDArray[np.void] = np.concatenate([words(part) for part in parts]).reshape(-1).view(parts[0].dtype)
-    return rows

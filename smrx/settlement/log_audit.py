@@ -15,7 +15,6 @@ from typing import Final
 import numpy as np
 
 from smrx.config import Config
-from smrx.feed.ring import words
 from smrx.settlement.image_books import books_of, rows_of
 from smrx.settlement.readers import Reader, open_readers
 from smrx.settlement.reverify import Verified, compare_books, from_sinks, stored_books
@@ -23,6 +22,7 @@ from smrx.settlement.settlement_errors import LogDifference
 from smrx.sinks.contract import Checkpoint
 from smrx.sinks.rows import Catalogue, Rows, Tables, extract
 from smrx.wire.codes import EventKind
+from smrx.wire.record_words import record_words
 from smrx.wire.records import EVENT
 from smrx.wire.state_image import StateImage
 
@@ -221,7 +221,7 @@ class _Table:
             if stored is None:
                 raise LogDifference(self._missing(int(derived[0][self._key]), None))
             both = min(len(stored), len(derived))
-            differs = (words(stored[:both]) != words(derived[:both])).any(axis=1)
+            differs = (record_words(stored[:both]) != record_words(derived[:both])).any(axis=1)
             at = int(differs.argmax()) if differs.any() else both
             if at:
                 self._seen = int(derived[at - 1][self._key])

@@ -8,8 +8,9 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from smrx.feed.ring import MAX_REQUEST_BYTES, EventRing, answer
+from smrx.feed.retransmission import MAX_REQUEST_BYTES
 from smrx.feed.subscriber import Endpoint
+from smrx.node.event_ring import EventRing, answer_request, entry_frames
 from smrx.wire import admin, frames
 from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, FrameKind, Position
@@ -69,13 +70,20 @@ class StubNode:
         """Whether a subscription is waiting to be taken note of."""
         return bool(self._feed.poll(0))
 
-    def publish(self, events: NDArray[np.void], *, lose: bool = False) -> None:
-        """Publish events that follow the last; `lose` keeps them off the feed, but not from retransmission."""
+    def publish(self, events: NDArray[np.void], *, lose: bool = False, frame_events: int = frames.MAX_EVENTS) -> None:
+        """Publish one log entry, the commands that follow the last one, in frames of at most `frame_events`.
+
+        `lose` keeps them off the feed, but not from retransmission. As on a node, the ring holds whole commands only,
+        because what it answers with claims the state after its newest command.
+        """
+        assert int(events["command_sequence"][0]) != self.newest_command, "the last entry was cut inside a command"
         with self._lock:
             self.ring.append(events)
             self.newest_command = int(events["command_sequence"][-1])
         if not lose:
-            self.send(frames.encode_events(events, self.newest_command, self.hash_at(self.newest_command)))
+            claim = Claim(self.newest_command, self.hash_at(self.newest_command))
+            for frame in entry_frames(events, claim, frame_events):
+                self.send(frame)
 
     def hash_at(self, command_sequence: int) -> int:
         """The state hash this node believes in after a command: 7 unless a test says otherwise."""
@@ -130,7 +138,7 @@ class StubNode:
             self.requests.append((frame.correlation, frame.aux))
             if self.answering:
                 with self._lock:
-                    replies = answer(self.ring, frame, self.hash_at)
+                    replies = answer_request(self.ring, frame, self.hash_at)
                 for reply in replies:
                     self._router.send_multipart([identity, reply])
 

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.feed.quorum import Anchor, Disagreement, Quorum
-from smrx.feed.ring import EventRing, answer
 from smrx.feed.sequencer import Sequencer
+from smrx.node.event_ring import EventRing, answer_request
 from smrx.wire import frames
 from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, Frame, FrameKind, Position
@@ -46,7 +46,10 @@ class Node:
         self.state_hash = state_hash
 
     def answers(self, request: bytes) -> list[Frame]:
-        return [frames.decode(reply) for reply in answer(self.ring, frames.decode(request), lambda _: self.state_hash)]
+        return [
+            frames.decode(reply)
+            for reply in answer_request(self.ring, frames.decode(request), lambda _: self.state_hash)
+        ]
 
 
 def ask(q: Quorum, nodes: dict[int, Node], now: float) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from smrx.feed.ring import EventRing, answer
-from smrx.feed.sequencer import FeedConflict, GapUnfillable, Request, Sequencer
+from smrx.feed.retransmission import Request
+from smrx.feed.sequencer import FeedConflict, GapUnfillable, Sequencer
+from smrx.node.event_ring import EventRing, answer_request
 from smrx.wire import frames
 from smrx.wire.frames import Frame, FrameError, FrameKind
 from tests.feed.streams import numbered
@@ -266,7 +267,7 @@ def test_any_loss_repetition_and_reordering_is_healed(
 
 
 def deliver(sequencer: Sequencer, ring: EventRing, request: Request, now: float) -> None:
-    for reply in answer(ring, frames.decode(request.frame())):
+    for reply in answer_request(ring, frames.decode(request.frame())):
         sequencer.receive(request.node, frames.decode(reply), now)
 
 

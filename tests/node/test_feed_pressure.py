@@ -10,7 +10,7 @@ import zmq
 
 from smrx.config import Config
 from smrx.feed import subscriber as subscribing
-from smrx.feed.sequencer import Request
+from smrx.feed.retransmission import Request
 from smrx.feed.subscriber import Subscriber
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node

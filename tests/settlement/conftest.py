@@ -1,11 +1,11 @@
-"""What tests of settlement wait for before they measure time or kill processes."""
+"""Compile the books before any test of settlement: tests wait for runs, and kill processes, that must not compile."""
 
 import pytest
 
 from smrx.settlement.books.compiled_books import warm_up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def compiled() -> None:
-    """Compile the books before anybody waits for them: a child that is killed while it compiles gets no further."""
+    """Compile the books, or load what was compiled before; takes some ten seconds on a quiet machine."""
     warm_up()

@@ -144,7 +144,6 @@ def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dyin
     pytest.fail(f"expected {CRASHES} crashes, found {crashes}")
 
 
-@pytest.mark.usefixtures("compiled")
 def test_every_trade_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
     events = market_events()
     kills = 0
@@ -175,7 +174,6 @@ def trades_of(reader: Reader) -> list[tuple[int, int]]:
 
 
 @pytest.mark.usefixtures("often")
-@pytest.mark.usefixtures("compiled")
 def test_several_sinks_hold_the_same_trades_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
     events = market_events()
     events = events[: whole_commands(events, 1500)]

@@ -22,6 +22,7 @@ from smrx.wire.codes import EventKind
 from tests.feed.stub import PATIENCE, StubNode
 from tests.settlement.market import market_events
 from tests.settlement.running import (
+    end_of_command,
     expected_rows,
     publish_all,
     publishing,
@@ -87,20 +88,21 @@ def test_a_late_start_reads_everything_and_a_restart_goes_on_where_it_was(
 
 def test_a_gap_that_cannot_be_filled_ends_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
+    held, lost = end_of_command(events, 1000), end_of_command(events, 1100)
 
     def script() -> None:
-        node.publish(events[:1000])
-        node.publish(events[1000:1100], lose=True)
+        node.publish(events[:held])
+        node.publish(events[held:lost], lose=True)
         node.forget()
-        node.publish(events[1100:1200])
+        node.publish(events[lost:1200])
 
     with StubNode(node=2) as node, publishing(node, script):
         assert settle(tmp_path, [node], "--json") == 5
     told, error = summary(capsys)
-    assert "events 1001 to 1100 are missing and cannot be had: node 2: holds 1101 to 1200" in error
+    assert f"events {held + 1} to {lost} are missing and cannot be had: node 2: holds {lost + 1} to 1200" in error
     assert told["error"] in error
-    assert (told["exit_code"], told["sequence"], told["known_sequence"]) == (5, 1000, 1200)
-    assert rows(tmp_path) == expected_rows(events[:1000])
+    assert (told["exit_code"], told["sequence"], told["known_sequence"]) == (5, held, 1200)
+    assert rows(tmp_path) == expected_rows(events[:held])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_a_corrupted_trade_ends_with_6(
     assert any(f"smrx: event {sequence}: " in error for sequence in (row + 1, row + 2))
     assert re.search(message, error)
     settled = rows(tmp_path)
-    # A stub attests what it cuts in two: the trade may be there, its fills are not, and it is not committed.
+    # The trade itself may be written before its fill is refused; it is not committed.
     assert len(settled) <= 51
     assert settled == expected_rows(market_events())[: len(settled)]
 
@@ -136,7 +138,10 @@ def test_a_feed_that_ends_in_the_middle_of_a_trade_ends_with_6(
     row = int(np.flatnonzero(events["kind"] == EventKind.TRADE)[50])
     with StubNode() as node, publishing(node, lambda: publish_all(node, events[: row + 2])):
         assert settle(tmp_path, [node], "--idle", "0.3") == 6
-    assert f"smrx: event {row + 2}: found a trade without the fills" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert f"smrx: event {row + 2}: found a trade without the fills" in captured.err
+    assert captured.out.startswith("failed     verified and committed up to event 0; what follows is not verified\n")
+    assert "none missing" not in captured.out
     assert not (tmp_path / "settlement" / "checkpoint.json").exists()
 
 

@@ -22,6 +22,7 @@ from tests.feed.stub import StubNode
 from tests.settlement.market import market_events
 from tests.settlement.running import (
     Events,
+    end_of_command,
     expected_rows,
     publish_all,
     publishing,
@@ -216,7 +217,6 @@ def wrong_balances(events: Events, account: int, asset: int) -> tuple[Ledger, tu
     return ledger, tuple(said)
 
 
-@pytest.mark.usefixtures("compiled")
 def test_a_wrong_balance_is_named_to_the_account_and_the_first_event(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,16 +369,18 @@ def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
     with cluster(1, {1: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.3") == 0
 
+    forgotten = end_of_command(events, 100)
+
     def forgetful(node: StubNode) -> None:
-        node.publish(events[:100], lose=True)
+        node.publish(events[:forgotten], lose=True)
         node.forget()
-        publish_all(node, events[100:])
+        publish_all(node, events[forgotten:])
 
     with cluster(1, {1: forgetful}) as nodes:
         options = ["--config", str(write_config(tmp_path, nodes)), "--out", str(tmp_path)]
         assert run(["settle", "verify", *options, "--from-nodes"]) == 5
     error = capsys.readouterr().err
-    assert "events 1 to 100 are missing and cannot be had" in error
+    assert f"events 1 to {forgotten} are missing and cannot be had" in error
     assert "--log compares with the journal" in error
 
 

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from smrx.config import Config
 from smrx.feed.quorum import Anchor, Disagreement
-from smrx.feed.ring import words
 from smrx.settlement.balance_comparison import Ask
 from smrx.settlement.follower.settler import Settling
 from smrx.settlement.settlement_errors import NotConnected, Unattested
 from smrx.wire import frames
 from smrx.wire.admin import HashAt, HashReply
 from smrx.wire.frames import Claim
-from smrx.wire.records import EVENT
+from smrx.wire.record_words import concatenate_records
 
 #: A node that starts answers within a second or two.
 _AGAIN_SECONDS: Final = 0.1
@@ -106,7 +105,7 @@ class Filling:
     def _settle(self) -> None:
         if not self._waiting:
             return
-        events: NDArray[np.void] = np.concatenate([words(part) for part in self._waiting]).reshape(-1).view(EVENT)
+        events = concatenate_records(self._waiting)
         self._waiting = []
         self._last = events[-1:]
         self._settling.take(events, self._hash_after)

@@ -13,9 +13,9 @@ import pytest
 from smrx.sinks import Checkpoint, Sink
 from smrx.sinks.retrying import Recovery, RetryingSink, Trouble
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
-from tests.settlement.sinks.places import Place, run
-from tests.settlement.sinks.postgres import Postgres
-from tests.settlement.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
+from tests.sinks.places import Place, run
+from tests.sinks.postgres import Postgres
+from tests.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
 
 EVENTS = stream()
 COUNT = 600

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.feed.ring import MAX_ANSWER_EVENTS, EventRing, answer
+from smrx.feed.retransmission import MAX_ANSWER_EVENTS
+from smrx.node.event_ring import EventRing, answer_request
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, FrameKind
 from tests.feed.streams import numbered
@@ -81,47 +82,47 @@ def test_restart_forgets() -> None:
     assert (ring.oldest, ring.newest, len(ring)) == (100, 99, 0)
     assert ring.range(1, 4) is None
     ring.append(numbered(100, 101))
-    assert told(answer(ring, ask(100, 0))) == [100, 101]
+    assert told(answer_request(ring, ask(100, 0))) == [100, 101]
 
 
 def test_an_answer_covers_the_range_in_order() -> None:
     ring = EventRing(1 << 15)
     ring.append(numbered(1, 20_000))
-    replies = answer(ring, ask(2, 19_999))
+    replies = answer_request(ring, ask(2, 19_999))
     assert len(replies) == 3
     assert told(replies) == list(range(2, 20_000))
-    assert told(answer(ring, ask(7, 7))) == [7]
-    assert told(answer(ring, ask(19_990, 0))) == list(range(19_990, 20_001))
-    assert told(answer(ring, ask(19_990, 30_000))) == list(range(19_990, 20_001))
+    assert told(answer_request(ring, ask(7, 7))) == [7]
+    assert told(answer_request(ring, ask(19_990, 0))) == list(range(19_990, 20_001))
+    assert told(answer_request(ring, ask(19_990, 30_000))) == list(range(19_990, 20_001))
 
 
 def test_an_answer_is_bounded() -> None:
     ring = EventRing(MAX_ANSWER_EVENTS + 100)
     ring.append(numbered(1, MAX_ANSWER_EVENTS + 100))
-    assert told(answer(ring, ask(1, 0))) == list(range(1, MAX_ANSWER_EVENTS + 1))
+    assert told(answer_request(ring, ask(1, 0))) == list(range(1, MAX_ANSWER_EVENTS + 1))
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 3), (1, 0), (4, 4), (11, 11), (11, 0)])
 def test_what_is_not_held_is_unavailable(first: int, last: int) -> None:
     ring = EventRing(6)
     ring.append(numbered(1, 10))
-    (reply,) = answer(ring, ask(first, last))
+    (reply,) = answer_request(ring, ask(first, last))
     frame = frames.decode(reply)
     assert (frame.kind, frame.correlation, frame.aux) == (FrameKind.UNAVAILABLE, 5, 10)
 
 
 def test_an_empty_ring_says_what_comes_next() -> None:
-    frame = frames.decode(answer(EventRing(6), ask(1, 0))[0])
+    frame = frames.decode(answer_request(EventRing(6), ask(1, 0))[0])
     assert (frame.kind, frame.correlation, frame.aux) == (FrameKind.UNAVAILABLE, 1, 0)
 
 
 def test_other_frames_and_impossible_ranges_are_refused() -> None:
     ring = EventRing(6)
     with pytest.raises(FrameError, match="RETRANSMIT"):
-        answer(ring, frames.decode(frames.encode(FrameKind.PING)))
+        answer_request(ring, frames.decode(frames.encode(FrameKind.PING)))
     for first, last in ((0, 5), (5, 4)):
         with pytest.raises(FrameError, match="range"):
-            answer(ring, ask(first, last))
+            answer_request(ring, ask(first, last))
 
 
 def test_appending_keeps_up_with_any_batch_size() -> None:
@@ -139,7 +140,7 @@ def test_a_node_vouches_for_a_range_by_its_digest_and_state() -> None:
     ring.append(events)
     for first, last, claimed in ((1, 10, 5), (1, 4, 2), (1, 6, 2), (3, 9, 4), (10, 0, 5), (5, 6, 2), (1, 1, 0)):
         request = frames.decode(frames.encode(FrameKind.VOUCH, correlation=first, aux=last))
-        (reply,) = answer(ring, request, lambda command: 100 + command)
+        (reply,) = answer_request(ring, request, lambda command: 100 + command)
         frame = frames.decode(reply)
         part = events[first - 1 : last or 10]
         assert (frame.kind, frame.correlation, frame.count) == (FrameKind.VOUCHED, first, len(part))
@@ -151,9 +152,9 @@ def test_retransmitted_events_carry_the_state_where_it_is_known() -> None:
     ring = EventRing(100)
     ring.append(numbered(1, 10))
     request = frames.decode(frames.encode(FrameKind.RETRANSMIT, correlation=3, aux=7))
-    assert frames.claim(frames.decode(answer(ring, request, lambda command: 9)[0])) == (7, 9)
-    assert frames.claim(frames.decode(answer(ring, request, lambda command: None)[0])) == (0, 0)
-    assert frames.claim(frames.decode(answer(ring, request)[0])) == (0, 0)
+    assert frames.claim(frames.decode(answer_request(ring, request, lambda command: 9)[0])) == (7, 9)
+    assert frames.claim(frames.decode(answer_request(ring, request, lambda command: None)[0])) == (0, 0)
+    assert frames.claim(frames.decode(answer_request(ring, request)[0])) == (0, 0)
 
 
 @given(st.integers(1, 20), st.integers(0, 60), st.integers(0, 20), st.integers(1, 5))

@@ -10,8 +10,8 @@ from smrx.sinks.lmdb_reader import LmdbReader
 from smrx.sinks.lmdb_sink import LmdbSink
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from smrx.wire.codes import EventKind
-from tests.settlement.sinks.places import run
-from tests.settlement.sinks.stream import checkpoint, expected, stream
+from tests.sinks.places import run
+from tests.sinks.stream import checkpoint, expected, stream
 
 EVENTS = stream()
 TRADES = EVENTS[EVENTS["kind"] == EventKind.TRADE]

@@ -17,9 +17,9 @@ from smrx.sinks.csv_stream import Rotation
 from smrx.sinks.csv_text import Words, csv_lines
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from smrx.wire.codes import EventKind
-from tests.settlement.sinks.ledger_market import DAY_1_NS, hand_market
-from tests.settlement.sinks.places import Place, run
-from tests.settlement.sinks.stream import checkpoint, stream
+from tests.sinks.ledger_market import DAY_1_NS, hand_market
+from tests.sinks.places import Place, run
+from tests.sinks.stream import checkpoint, stream
 
 EVENTS = stream()
 

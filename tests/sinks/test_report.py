@@ -24,10 +24,10 @@ from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind
 from smrx.wire.records import pack_symbol
 from tests.settlement.market import market_events, oracle
-from tests.settlement.sinks.conftest import make_place
-from tests.settlement.sinks.ledger_market import DAY_1_NS, DAY_NS, hand_market
-from tests.settlement.sinks.places import KINDS, run
-from tests.settlement.sinks.stream import Events
+from tests.sinks.conftest import make_place
+from tests.sinks.ledger_market import DAY_1_NS, DAY_NS, hand_market
+from tests.sinks.places import KINDS, run
+from tests.sinks.stream import Events
 
 
 def settle(path: Path, events: Events) -> Path:

@@ -18,8 +18,8 @@ from smrx.sinks.rows import (
     extract,
 )
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
-from tests.settlement.sinks.places import Place
-from tests.settlement.sinks.stream import CLUSTER, checkpoint, expected, stream
+from tests.sinks.places import Place
+from tests.sinks.stream import CLUSTER, checkpoint, expected, stream
 
 EVENTS = stream()
 MIDDLE, END = 300, len(EVENTS)

@@ -18,7 +18,7 @@ from smrx.sinks.parquet_reader import ParquetReader
 from smrx.sinks.parquet_sink import ParquetSink
 from smrx.sinks.postgresql_reader import PostgresqlReader
 from smrx.sinks.postgresql_sink import PostgresqlSink
-from tests.settlement.sinks.stream import CLUSTER, Content, Events, checkpoint, shown
+from tests.sinks.stream import CLUSTER, Content, Events, checkpoint, shown
 
 KINDS = ("csv", "csv rotated", "lmdb", "parquet", "postgresql")
 #: A step of a run: events up to this one are written, and committed or not.

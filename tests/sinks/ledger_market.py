@@ -17,7 +17,7 @@ import numpy as np
 
 from smrx.wire.codes import EventKind, Side
 from smrx.wire.records import EVENT, pack_symbol
-from tests.settlement.sinks.stream import Events
+from tests.sinks.stream import Events
 
 #: 2026-01-01T00:00:00Z and the days after it.
 DAY_1_NS = 1_767_225_600_000_000_000

@@ -9,8 +9,8 @@ import pytest
 from smrx.sinks.parquet_reader import ParquetReader
 from smrx.sinks.parquet_sink import ParquetSink
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
-from tests.settlement.sinks.places import run
-from tests.settlement.sinks.stream import expected, stream
+from tests.sinks.places import run
+from tests.sinks.stream import expected, stream
 
 EVENTS = stream()
 STEPS = [(end, True) for end in range(20, len(EVENTS) + 1, 20)]

@@ -14,10 +14,10 @@ from smrx.sinks import contract, durable_files
 from smrx.sinks.csv_sink import CsvSink
 from smrx.sinks.csv_stream import CsvStream
 from smrx.sinks.lmdb_sink import LmdbSink
-from tests.settlement.sinks.conftest import make_place
-from tests.settlement.sinks.crash import FAILED, die_in_it
-from tests.settlement.sinks.places import KINDS, Place, run
-from tests.settlement.sinks.stream import expected, stream
+from tests.sinks.conftest import make_place
+from tests.sinks.crash import FAILED, die_in_it
+from tests.sinks.places import KINDS, Place, run
+from tests.sinks.stream import expected, stream
 
 EVENTS = stream(120)
 #: Small and large commits, and writes that are not committed at once.

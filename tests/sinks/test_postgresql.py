@@ -10,9 +10,9 @@ from smrx.sinks.postgresql_reader import PostgresqlReader
 from smrx.sinks.postgresql_schema import migrations
 from smrx.sinks.postgresql_sink import PostgresqlSink
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
-from tests.settlement.sinks.places import Place, run
-from tests.settlement.sinks.postgres import Postgres
-from tests.settlement.sinks.stream import checkpoint, expected, stream
+from tests.sinks.places import Place, run
+from tests.sinks.postgres import Postgres
+from tests.sinks.stream import checkpoint, expected, stream
 
 EVENTS = stream()
 

@@ -1,38 +1,23 @@
-"""The last events of one node, kept in memory so that a subscriber can be told again what it lost.
+"""Keep the newest events of a node in memory, and turn events into frames for subscribers.
 
-Owns one array of fixed size. Does no I/O and reads no clock; never holds a range with a hole in it. Called by the
-node's state machine (append, restart) and its publisher (answer).
+EventRing owns one array of fixed size and never holds a range with a gap in it. entry_frames() makes the frames of a
+new log entry, answer_request() those that answer a request for lost events (feed/retransmission.py). No I/O, no clock.
+The replicated state appends, the publisher sends.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.feed.retransmission import MAX_ANSWER_EVENTS, decode_request
 from smrx.wire import frames
-from smrx.wire.frames import Claim, ErrorCode, Frame, FrameError, FrameKind
+from smrx.wire.frames import Claim, Frame, FrameKind
+from smrx.wire.record_words import record_words
 from smrx.wire.records import EVENT
 
-#: EVENTS frames one request is answered with at most (4 MiB): a subscriber that joins late asks for its history piece
-#: by piece, and the node's loop is never held for longer than it takes to copy one piece.
-MAX_ANSWER_FRAMES: Final = 4
-#: The longest range one request is answered with in full.
-MAX_ANSWER_EVENTS: Final = MAX_ANSWER_FRAMES * frames.MAX_EVENTS
-
-#: What the retransmission socket accepts as one message. A request is 32 bytes; ZeroMQ measures its own handshake (41
-#: bytes and an identity) by the same limit, and silently drops a peer whose handshake is longer.
-MAX_REQUEST_BYTES: Final = 512
-
 _WORDS: Final = EVENT.itemsize // 8
-
-
-def words(records: NDArray[np.void]) -> NDArray[np.uint64]:
-    """Return records as rows of 8-byte words, without a copy where they are contiguous.
-
-    numpy copies and compares structured records field by field; the same bytes as words are some 30 times faster.
-    """
-    return np.ascontiguousarray(records).view(np.uint64).reshape(len(records), records.itemsize // 8)
 
 
 def _unknown(sequence: int) -> int | None:
@@ -40,10 +25,10 @@ def _unknown(sequence: int) -> int | None:
 
 
 class EventRing:
-    """The newest `capacity` events of a stream without holes; older ones are overwritten."""
+    """The newest `capacity` events of a stream without gaps; older ones are overwritten."""
 
     def __init__(self, capacity: int, next_sequence: int = 1) -> None:
-        """Hold nothing; the first event to be appended is `next_sequence`."""
+        """Create an empty ring whose first event will be `next_sequence`."""
         if capacity < 1:
             raise ValueError(f"ring capacity: expected at least 1 event, found {capacity}")
         # Empty, not zeroed: memory of a large ring is taken from the system only as events fill it.
@@ -55,25 +40,25 @@ class EventRing:
 
     @property
     def capacity(self) -> int:
-        """Events it can hold."""
+        """The number of events it can hold."""
         return len(self._ring)
 
     @property
     def oldest(self) -> int:
-        """Sequence of the oldest event held; newest + 1 if none is."""
+        """The sequence of the oldest event held; newest + 1 if the ring is empty."""
         return self._oldest
 
     @property
     def newest(self) -> int:
-        """Sequence of the newest event there was; 0 before the first."""
+        """The sequence of the newest event appended; 0 before the first."""
         return self._next - 1
 
     def restart(self, next_sequence: int) -> None:
-        """Forget everything; the next event to be appended is `next_sequence`."""
+        """Drop every event; the next event to be appended is `next_sequence`."""
         self._oldest = self._next = next_sequence
 
     def append(self, events: NDArray[np.void]) -> None:
-        """Add events that follow the newest one; raises ValueError, with nothing added, if they do not."""
+        """Append the events that follow the newest one; raise ValueError, with nothing appended, for others."""
         count = len(events)
         if not count:
             return
@@ -83,7 +68,7 @@ class EventRing:
                 f"event ring: expected {count} events from sequence {self._next}, found sequences {first} to {last}"
             )
         capacity = len(self._ring)
-        kept = words(events[-capacity:])
+        kept = record_words(events[-capacity:])
         start = (first + count - len(kept)) % capacity
         head = min(len(kept), capacity - start)
         self._ring[start : start + head] = kept[:head]
@@ -105,7 +90,7 @@ class EventRing:
         return events.view(EVENT).reshape(-1)
 
     def outside(self, first: int, last: int) -> list[NDArray[np.uint64]]:
-        """The memory of the ring that has no byte of events first..last, of which there are at most `capacity`."""
+        """Return the parts of the ring's memory that hold none of events first..last (at most `capacity` of them)."""
         capacity = len(self._ring)
         count = last - first + 1
         start, end = first % capacity, (last + 1) % capacity
@@ -114,19 +99,15 @@ class EventRing:
         return [self._ring[:start], self._ring[end:]] if count > 0 else [self._ring]
 
 
-def answer(ring: EventRing, frame: Frame, hash_at: Callable[[int], int | None] = _unknown) -> list[bytes]:
+def answer_request(ring: EventRing, frame: Frame, hash_at: Callable[[int], int | None] = _unknown) -> list[bytes]:
     """Return the frames that answer a request: EVENTS in order, one VOUCHED, or one UNAVAILABLE.
 
-    A range that goes past the newest event, or is longer than MAX_ANSWER_EVENTS, is answered as far as that; the
-    subscriber asks for the rest. UNAVAILABLE says what is held, when the first event asked for is not. hash_at gives
-    the state hash after a command where it is still known: every answer carries that of the last command whose events
-    it completes. Raises FrameError for any other frame and for a range that ends before it begins.
+    A range that goes past the newest event, or is longer than MAX_ANSWER_EVENTS, is answered up to there; the
+    subscriber asks for the rest. UNAVAILABLE carries the range held, if the first event asked for is not in it.
+    hash_at(command) returns the state hash after a command, None if it is no longer known; every answer carries the
+    hash after the last command that it completes. Raises FrameError for a frame that is no valid request.
     """
-    first, last = frame.correlation, frame.aux
-    if frame.kind not in (FrameKind.RETRANSMIT, FrameKind.VOUCH):
-        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a RETRANSMIT or VOUCH frame, found {frame.kind.name}")
-    if first < 1 or (last != 0 and last < first):
-        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a range of events, found {first} to {last}")
+    first, last = decode_request(frame)
     newest = ring.newest
     last = min(last or newest, newest, first + MAX_ANSWER_EVENTS - 1)
     events = ring.range(first, last)
@@ -138,8 +119,18 @@ def answer(ring: EventRing, frame: Frame, hash_at: Callable[[int], int | None] =
     return [frames.encode_events(piece, *_claim(ring, piece, hash_at)) for piece in pieces]
 
 
+def entry_frames(events: NDArray[np.void], claim: Claim, max_events: int = frames.MAX_EVENTS) -> Iterator[bytes]:
+    """Yield the EVENTS frames in which the events of one log entry, whole commands, are published.
+
+    Only the last frame carries the claim: a frame before it may end inside a command, whose state does not exist yet.
+    """
+    for start in range(0, len(events), max_events):
+        is_last = start + max_events >= len(events)
+        yield frames.encode_events(events[start : start + max_events], *(claim if is_last else (0, 0)))
+
+
 def _claim(ring: EventRing, events: NDArray[np.void], hash_at: Callable[[int], int | None]) -> Claim:
-    """What is known of the state after the last command that ends within these events."""
+    """Return the last command that ends within `events`, held by the ring, and its state hash; (0, 0) if unknown."""
     sequence, command = int(events["sequence"][-1]), int(events["command_sequence"][-1])
     following = ring.range(sequence + 1, sequence + 1)
     if following is not None and int(following["command_sequence"][0]) == command:

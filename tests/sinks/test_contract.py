@@ -18,9 +18,9 @@ from smrx.sinks import Checkpoint, make_sink, make_sinks
 from smrx.sinks.lmdb_layout import STATE
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from smrx.wire.codes import EventKind
-from tests.settlement.sinks.conftest import make_place
-from tests.settlement.sinks.places import KINDS, Place, Step, run
-from tests.settlement.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
+from tests.sinks.conftest import make_place
+from tests.sinks.places import KINDS, Place, Step, run
+from tests.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
 
 EVENTS = stream()
 ALL = len(EVENTS)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.settlement.sinks.places import KINDS, Place
-from tests.settlement.sinks.postgres import Postgres
+from tests.sinks.places import KINDS, Place
+from tests.sinks.postgres import Postgres
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from smrx.sinks.contract import Origin
 from smrx.sinks.rows import Rows
 from smrx.wire.codes import EventKind
 from tests.node.test_history import Past, write_past
-from tests.settlement.sinks.forging import forge
+from tests.sinks.forging import forge
 
 KINDS = ("csv", "lmdb", "parquet", "postgresql")
 

@@ -1,0 +1,48 @@
+"""Requests for events that a subscriber lost: their limits, and their frames.
+
+A subscriber sends RETRANSMIT (send the events again) or VOUCH (send their digest) to a node's retransmission socket.
+A node answers with EVENTS frames, one VOUCHED frame, or UNAVAILABLE. Sans I/O. Used by both sides: the sequencer and
+the quorum encode requests, the node (node/event_ring.py) decodes and answers them.
+"""
+
+from typing import Final, NamedTuple
+
+from smrx.wire import frames
+from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
+
+#: EVENTS frames in one answer at most (4 MiB). A subscriber that joins late asks for its history piece by piece, and
+#: the node's loop is blocked no longer than it takes to copy one piece.
+MAX_ANSWER_FRAMES: Final = 4
+#: The longest range that one request returns in full.
+MAX_ANSWER_EVENTS: Final = MAX_ANSWER_FRAMES * frames.MAX_EVENTS
+
+#: The longest message that the retransmission socket accepts. A request has 32 bytes; ZeroMQ applies the same limit to
+#: its own handshake (41 bytes and an identity), and silently drops a peer whose handshake is longer.
+MAX_REQUEST_BYTES: Final = 512
+
+
+class Request(NamedTuple):
+    """Ask `node` for events first..last, or with `digest` for their digest only."""
+
+    node: int
+    first: int
+    last: int
+    digest: bool = False
+
+    def frame(self) -> bytes:
+        """Return the RETRANSMIT or VOUCH frame."""
+        kind = FrameKind.VOUCH if self.digest else FrameKind.RETRANSMIT
+        return frames.encode(kind, correlation=self.first, aux=self.last)
+
+
+def decode_request(frame: Frame) -> tuple[int, int]:
+    """Return the range (first, last) that a request asks for; last is 0 for "up to the newest".
+
+    Raises FrameError for any other frame, and for a range that ends before it begins.
+    """
+    first, last = frame.correlation, frame.aux
+    if frame.kind not in (FrameKind.RETRANSMIT, FrameKind.VOUCH):
+        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a RETRANSMIT or VOUCH frame, found {frame.kind.name}")
+    if first < 1 or (last != 0 and last < first):
+        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a range of events, found {first} to {last}")
+    return first, last
