@@ -8,7 +8,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.client.asker import Ask
+from smrx.client.admin_client import Ask
 from smrx.client.client_errors import ClientError
 from smrx.config import Config
 from smrx.feed.sequencer import FeedError

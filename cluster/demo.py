@@ -23,7 +23,7 @@ from cluster.cluster_checks import FAILURES, NotProved, equal_logs, read_events
 from cluster.flow import Flow
 from smrx import compiling
 from smrx.client import Client
-from smrx.client.asker import Ask, asker
+from smrx.client.admin_client import Ask, open_admin_client
 from smrx.local import LocalCluster
 from smrx.tape import lobster
 from smrx.tape.convert import convert
@@ -256,7 +256,7 @@ def _run(folder: Path, commands: int) -> list[str]:
         cluster = LocalCluster(folder / "cluster")
         verifier = Verifier(cluster.config_path, folder)
         board.say("starting three nodes")
-        with _ended(verifier), cluster, asker(cluster.config, 0.3) as ask:
+        with _ended(verifier), cluster, open_admin_client(cluster.config, 0.3) as ask:
             board.say(f"node {cluster.wait_leader()} leads")
             demo = Demo(cluster, ask, verifier, board, tape)
             try:

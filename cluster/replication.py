@@ -27,7 +27,7 @@ from cluster.flow import Flow
 from smrx import compiling
 from smrx.cli.cluster_status import Agreement, NodeReport, query_cluster
 from smrx.client import Client
-from smrx.client.asker import Ask, asker
+from smrx.client.admin_client import Ask, open_admin_client
 from smrx.local import LocalCluster
 from smrx.tape.generate import generate
 from smrx.tape.tape_file import Tape
@@ -232,7 +232,7 @@ def main(commands: int, only: tuple[str, ...], seed: int) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="smrx-replication-") as folder,
         LocalCluster(folder, node_options=("--allow-corruption",)) as cluster,
-        asker(cluster.config, 1.0) as ask,
+        open_admin_client(cluster.config, 1.0) as ask,
     ):
         cluster.wait_leader()
         stage = Stage(cluster, generate(commands, seed), ask)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, TypeVar
 
-from smrx.client.asker import asker
+from smrx.client.admin_client import open_admin_client
 from smrx.compiling import compile_engine
 from smrx.config import Config, Limits, NodeConfig, Timing, dump
 from smrx.wire.admin import NodeStatus, Status
@@ -137,7 +137,7 @@ class LocalCluster:
 
     def statuses(self) -> dict[int, NodeStatus]:
         """The status of every node that answers."""
-        with asker(self.config, _STATUS_SECONDS) as ask:
+        with open_admin_client(self.config, _STATUS_SECONDS) as ask:
             replies = [ask(node.id, Status()) for node in self.config.nodes if self.running(node.id)]
         return {reply.node_id: reply for reply in replies if isinstance(reply, NodeStatus)}
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from cluster.torture.field import Field
 from smrx.cli.exit_codes import Exit
-from smrx.client.asker import Ask
+from smrx.client.admin_client import Ask
 from smrx.sim.checker import Violation
 from smrx.wire.admin import NodeStatus, Status
 

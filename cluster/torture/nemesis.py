@@ -18,7 +18,7 @@ from cluster.torture.damage import damage
 from cluster.torture.field import CLIENTS, Crowd, Field
 from cluster.torture.plan import Fault, Step
 from cluster.torture.proxies import HEALTHY, Fate, Mode, Pair
-from smrx.client.asker import Ask
+from smrx.client.admin_client import Ask
 from smrx.consensus.disk_journal import FILE as JOURNAL
 from smrx.sim.checker import Violation
 from smrx.wire.admin import NodeStatus, Snapshot, SnapshotReply, Status, TransferLeadership, TransferLeadershipReply

@@ -25,7 +25,7 @@ from cluster.torture.streams import Listener, Speaker, Stream
 from cluster.torture.trader import Historian
 from cluster.torture.verdict import Judged, judge
 from smrx.client import Client
-from smrx.client.asker import Ask, asker
+from smrx.client.admin_client import Ask, open_admin_client
 from smrx.client.client_errors import ClientError
 from smrx.config import Config
 from smrx.consensus.snapshot_files import SnapshotError
@@ -134,7 +134,7 @@ class _Ordeal:
         outcome = self._outcome
         with Listener() as listener:
             field = Field(self._folder, outcome.nodes, outcome.durability, listener, self._program)
-            with field, asker(field.config, _ASK_SECONDS) as ask:
+            with field, open_admin_client(field.config, _ASK_SECONDS) as ask:
                 field.wait_leader(_SETUP_SECONDS)
                 self._say(f"{outcome.nodes} nodes, durability {outcome.durability}, node {field.leader()} leads")
                 with Bookkeeper(field, self._say) as bookkeeper:
@@ -311,5 +311,5 @@ class _Venue:
 
     def end(self) -> None:
         """Leave without a word."""
-        self._client.close(polite=False)
+        self._client.close(graceful=False)
         os.close(self._descriptor)

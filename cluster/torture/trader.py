@@ -132,7 +132,7 @@ class Trader:
             except ClientError:
                 self._speaker.say(Told.GAVE_UP, time.monotonic_ns())
             finally:
-                client.close(polite=False)
+                client.close(graceful=False)
 
     def _trade(self, historian: Historian) -> None:
         rounds = 1 + int(self._chance.expovariate(1 / _ROUNDS_A_SESSION))

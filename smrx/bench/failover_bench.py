@@ -17,7 +17,7 @@ from hdrh.histogram import HdrHistogram
 
 from smrx.bench import machine_conditions
 from smrx.client import Client
-from smrx.client.asker import asker
+from smrx.client.admin_client import open_admin_client
 from smrx.client.client_errors import ClientError
 from smrx.local import LocalCluster
 from smrx.wire.admin import TransferLeadership, TransferLeadershipReply
@@ -234,7 +234,7 @@ def _transfer(cluster: LocalCluster, orders: _Orders) -> int:
     leader = cluster.wait_leader()
     first = len(orders.acknowledged)
     orders.wait_more(_AROUND)
-    with asker(cluster.config, 5.0) as ask:
+    with open_admin_client(cluster.config, 5.0) as ask:
         reply = ask(leader, TransferLeadership())
     if not isinstance(reply, TransferLeadershipReply):
         raise FailoverError(f"expected node {leader} to hand over, found: {reply}")

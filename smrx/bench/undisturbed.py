@@ -14,7 +14,7 @@ from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
 from smrx.client import Client
-from smrx.client.asker import Ask, asker
+from smrx.client.admin_client import Ask, open_admin_client
 from smrx.config import Limits
 from smrx.local import LocalCluster
 from smrx.wire.admin import NodeStatus, Snapshot, Status
@@ -53,7 +53,7 @@ def run(folder: Path, market: Commands, *, seconds: float, nodes: int = 3) -> di
     """
     limits = Limits(snapshot_commands=_NEVER, snapshot_minutes=_NEVER, compaction_entries=_NEVER)
     cluster = LocalCluster(folder, nodes, durability="disk", limits=limits)
-    with cluster, asker(cluster.config, 1.0) as ask:
+    with cluster, open_admin_client(cluster.config, 1.0) as ask:
         cluster.wait_leader()
         with Client(cluster.config, account=0, timeout=_CLIENT_SECONDS) as client:
             refused = int(np.count_nonzero(client.submit(market)["status"] != OutcomeStatus.ACCEPTED))

@@ -223,7 +223,7 @@ def balances(account_id: int | None, as_json: bool) -> None:
       smrx account balances 7
     """
     with venue_client.connect() as client:
-        found = client.balances(account_id, everyone=account_id is None)
+        found = client.balances(account_id, all_accounts=account_id is None)
     if as_json:
         output.print_json(found)
         return

@@ -13,7 +13,7 @@ from smrx.cli.cli_errors import CliError
 from smrx.cli.cluster_status import Agreement, ClusterStatus, NodeReport, query_cluster
 from smrx.cli.exit_codes import Exit
 from smrx.cli.keygen_command import keygen
-from smrx.client.asker import asker
+from smrx.client.admin_client import open_admin_client
 from smrx.config import Config
 
 _COLOURS = {
@@ -141,7 +141,7 @@ def status(timeout: float, as_json: bool) -> None:
       smrx cluster status --json
     """
     config = options.config()
-    with asker(config, timeout) as ask:
+    with open_admin_client(config, timeout) as ask:
         seen = query_cluster(ask, [node.id for node in config.nodes])
     _print(config, seen, as_json)
     if seen.diverged:
@@ -155,7 +155,7 @@ def _forget(config: Config, yes: bool) -> None:
 
     Raises CliError if it is not, or if a node is running, however it was started.
     """
-    with asker(config, 0.3) as ask:
+    with open_admin_client(config, 0.3) as ask:
         alive = [
             str(node.node_id)
             for node in query_cluster(ask, [n.id for n in config.nodes]).nodes
@@ -170,7 +170,7 @@ def _forget(config: Config, yes: bool) -> None:
 def _await_leader(config: Config, started: list[node_processes.ProcessFile], deadline: float) -> ClusterStatus:
     """The cluster as soon as it has a leader and every node answers; raises CliError when a node ends or time is up."""
     node_ids = [node.id for node in config.nodes]
-    with asker(config, 1.0) as ask:
+    with open_admin_client(config, 1.0) as ask:
         while True:
             seen = query_cluster(ask, node_ids)
             if seen.leader is not None and all(node.status is not None for node in seen.nodes):

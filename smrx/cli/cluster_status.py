@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from smrx.client.asker import Ask
+from smrx.client.admin_client import Ask
 from smrx.wire.admin import HashAt, HashReply, NodeStatus, Status
 
 #: How long a node may take to reach the sequence at which all are compared: ten heartbeats.

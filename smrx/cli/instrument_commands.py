@@ -178,8 +178,8 @@ def list_(as_json: bool) -> None:
     Example:
       smrx instrument list
     """
-    from smrx.client.answers import instrument_rules
     from smrx.client.decimals import to_text
+    from smrx.client.result_builders import instrument_rules
     from smrx.wire.codes import InstrumentStatus
 
     with venue_client.connect() as client:

@@ -9,7 +9,7 @@ from smrx.cli import options, output
 from smrx.cli.cli_errors import CliError
 from smrx.cli.cluster_status import query_cluster
 from smrx.cli.exit_codes import Exit
-from smrx.client.asker import Ask, asker
+from smrx.client.admin_client import Ask, open_admin_client
 from smrx.config import Config
 from smrx.wire import admin
 from smrx.wire.admin import NodeStatus
@@ -42,7 +42,7 @@ def add(node_id: int, timeout: float, as_json: bool) -> None:
     """
     config = options.config()
     node = config.node(node_id)
-    with asker(config, 1.0) as ask:
+    with open_admin_client(config, 1.0) as ask:
         leader = _leader(ask, config)
         if node_id in leader.voters:
             _say(as_json, leader, f"node {node_id} is a member already")
@@ -70,7 +70,7 @@ def remove(node_id: int, timeout: float, as_json: bool) -> None:
       smrx cluster remove 2
     """
     config = options.config()
-    with asker(config, 1.0) as ask:
+    with open_admin_client(config, 1.0) as ask:
         leader = _leader(ask, config)
         if node_id not in (*leader.voters, *leader.learners):
             _say(as_json, leader, f"node {node_id} is no member")
@@ -110,7 +110,7 @@ def transfer(successor: int | None, timeout: float, as_json: bool) -> None:
     config = options.config()
     if successor is not None:
         config.node(successor)
-    with asker(config, 1.0) as ask:
+    with open_admin_client(config, 1.0) as ask:
         before = _leader(ask, config).node_id
         took_ms = 0.0
         if before != successor:

@@ -9,7 +9,7 @@ from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from smrx.client.results import OrderAnswer
+    from smrx.client.results import OrderResult
 
 _account_option = options.account_option("Whose order it is.")
 _order_option = click.option("--order-id", type=click.IntRange(min=1), help="The order, by the exchange's id.")
@@ -218,7 +218,7 @@ def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
       smrx order list --account 7
     """
     with venue_client.connect() as client:
-        found = client.orders(symbol, account=account, everyone=account is None)
+        found = client.orders(symbol, account=account, all_accounts=account is None)
     if as_json:
         output.print_json(found)
         return
@@ -237,8 +237,8 @@ def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
     output.print_table(columns, rows, empty="no open orders")
 
 
-def _told(answer: "OrderAnswer") -> str:
-    why = f" ({answer.why}: {answer.reason})" if answer.reason else ""
+def _told(answer: "OrderResult") -> str:
+    why = f" ({answer.reason_text}: {answer.reason})" if answer.reason else ""
     return f"order {answer.order_id}: {answer.state}{why}, filled {answer.filled}, remaining {answer.remaining}"
 
 

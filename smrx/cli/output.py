@@ -10,7 +10,7 @@ import msgspec
 from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from smrx.client.results import Answer
+    from smrx.client.results import CommandResult
 
 #: A cell without a value.
 NOTHING: Final = "-"
@@ -64,7 +64,7 @@ def exit_with(code: Exit) -> None:
     click.get_current_context().exit(int(code))
 
 
-def print_answer(answer: "Answer", sentence: str, as_json: bool) -> None:
+def print_answer(answer: "CommandResult", sentence: str, as_json: bool) -> None:
     """Print what became of one command."""
     if as_json:
         print_json(answer)

@@ -30,7 +30,7 @@ from smrx.sinks.sink_errors import SinkFault
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from smrx.client.asker import Ask
+    from smrx.client.admin_client import Ask
     from smrx.settlement.follower.alarms import Alarms
     from smrx.settlement.follower.runner import Settlement as Running
     from smrx.settlement.follower.runner import Summary
@@ -104,7 +104,7 @@ def run(
     Example:
       smrx settle run --out settled --idle 5
     """
-    from smrx.client.asker import asker
+    from smrx.client.admin_client import open_admin_client
     from smrx.settlement.follower.alarms import Alarms
     from smrx.settlement.follower.retry_policy import Patience
     from smrx.settlement.follower.runner import Settlement as Running
@@ -130,7 +130,7 @@ def run(
         with errors_as_cli_errors():
             settling.open()
         patience.begun = True
-        ask = stack.enter_context(asker(config, _ASK_SECONDS))
+        ask = stack.enter_context(open_admin_client(config, _ASK_SECONDS))
         if join and not settling.has_books:
             with errors_as_cli_errors():
                 _join(config, settling, alarms, parse_node_ids(nodes), ask, connect_timeout, stop)

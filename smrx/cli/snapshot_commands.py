@@ -10,7 +10,7 @@ import click
 from smrx.cli import options, output, progress
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
-from smrx.client.asker import Ask, asker
+from smrx.client.admin_client import Ask, open_admin_client
 from smrx.config import Config, dump
 from smrx.consensus.snapshot_files import FOLDER, SnapshotError, SnapshotFiles, Stored, describe
 from smrx.wire.admin import AdminError, NodeStatus, Snapshot, SnapshotReply, Status
@@ -224,7 +224,7 @@ def restore(folder: Path, as_json: bool) -> None:
 def _taken(config: Config, node_id: int | None, timeout: float) -> NodeStatus:
     """Let a node take a snapshot; return its status once it is whole."""
     deadline = time.monotonic() + timeout
-    with asker(config, 1.0) as ask:
+    with open_admin_client(config, 1.0) as ask:
         chosen = config.node(node_id).id if node_id is not None else _leader(config, ask)
         reply = ask(chosen, Snapshot())
         if isinstance(reply, AdminError):

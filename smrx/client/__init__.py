@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from smrx.client.client_errors import ClientError, InvalidValue, ProtocolError, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from smrx.client.aio import AsyncClient
-    from smrx.client.blocking import Client
+    from smrx.client.async_client import AsyncClient
+    from smrx.client.blocking_client import Client
 
 __all__ = ["AsyncClient", "Client", "ClientError", "InvalidValue", "ProtocolError", "Refused", "Unavailable"]
 
-_HOME = {"AsyncClient": "smrx.client.aio", "Client": "smrx.client.blocking"}
+_HOME = {"AsyncClient": "smrx.client.async_client", "Client": "smrx.client.blocking_client"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.client.client_errors import ClientError, InvalidValue, ProtocolError, Refused, Unavailable
-from smrx.client.queries import Directory, Questions
+from smrx.client.operations import Operations
+from smrx.client.query_routing import AdminDirectory, QueryRouter
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW, ClientSession
 from smrx.client.session_states import LocalError
-from smrx.client.verbs import Verbs
 from smrx.config import Config
 from smrx.wire.codes import SessionFlags
 from smrx.wire.records import COMMAND, COMMAND_SIZE, OUTCOME
@@ -28,7 +28,7 @@ DEFAULT_TIMEOUT_S: Final = 10.0
 Cluster = Config | str | Sequence[str] | None
 
 
-class Keeper(Protocol):
+class Pinger(Protocol):
     """Lets the exchange hear, while this process lives, of a session that is to end with it."""
 
     def keep(self, session_id: int, addresses: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class Waiter:
             self._done()
 
 
-class Core:
+class ClientCore:
     """One client's state."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Core:
         timeout: float,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
-        keeper: Keeper | None = None,
+        pinger: Pinger | None = None,
     ) -> None:
         if cluster is None:
             cluster = Config()
@@ -88,12 +88,12 @@ class Core:
                 f"cluster: expected a Config or addresses such as tcp://127.0.0.1:7111, found {list(self._addresses)}"
             )
         self._window, self._frame_commands = window, frame_commands
-        self._keeper = keeper
+        self._pinger = pinger
         self.timeout = timeout
         self.session: ClientSession | None = None
-        self.directory = Directory(cluster if isinstance(cluster, Config) else None)
-        self.questions = Questions(self.directory, lambda: self.session, timeout)
-        self.verbs = Verbs(account, self.questions)
+        self.directory = AdminDirectory(cluster if isinstance(cluster, Config) else None)
+        self.router = QueryRouter(self.directory, lambda: self.session, timeout)
+        self.verbs = Operations(account, self.router)
         #: Outcomes nobody waits for by name: those of submit_nowait().
         self.unclaimed: list[NDArray[np.void]] = []
         self._waiters: deque[Waiter | int] = deque()
@@ -113,12 +113,12 @@ class Core:
                     self._addresses,
                     window=self._window,
                     frame_commands=self._frame_commands,
-                    flags=SessionFlags.NONE if self._keeper is None else SessionFlags.CANCEL_ON_DISCONNECT,
+                    flags=SessionFlags.NONE if self._pinger is None else SessionFlags.CANCEL_ON_DISCONNECT,
                 )
             except LocalError as error:
                 raise InvalidValue(str(error)) from None
-            if self._keeper is not None:
-                self._keeper.keep(session_id, self._addresses)
+            if self._pinger is not None:
+                self._pinger.keep(session_id, self._addresses)
             self.session.start(now)
         if not self.session.unanswered:
             self._progress_at = now
@@ -150,7 +150,7 @@ class Core:
             return
         for outcomes in session.take_outcomes():
             self._progress_at = now
-            self.questions.seen = max(self.questions.seen, int(outcomes["sequence"][-1]))
+            self.router.seen = max(self.router.seen, int(outcomes["sequence"][-1]))
             self._hand_out(outcomes)
         if session.failure is not None:
             message, reason = session.failure
@@ -199,8 +199,8 @@ class Core:
 
     def _end(self, error: ClientError, now: float) -> None:
         session, self.session = self.session, None
-        if self._keeper is not None:
-            self._keeper.forget()
+        if self._pinger is not None:
+            self._pinger.forget()
         if session is not None:
             session.close(now)
         self.last_error = error
@@ -229,7 +229,7 @@ def _fate(session: ClientSession) -> str:
     first, last = session.answered + 1, session.last_request
     if last < first:
         return "no request was on its way"
-    if session.tries == 0:
+    if session.attempts == 0:
         return "nothing was sent"
     which = f"request {first}" if first == last else f"requests {first} to {last}"
     return f"{which} of session {session.session_id}: unknown whether applied"

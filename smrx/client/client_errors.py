@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.client.reasons import words
+from smrx.client.reasons import reason_text
 from smrx.wire.codes import Reason
 
 
@@ -15,7 +15,7 @@ class Refused(ClientError):
     """The exchange refused the command; nothing but the sequences changed."""
 
     def __init__(self, what: str, reason: Reason, outcome: NDArray[np.void] | None = None) -> None:
-        super().__init__(f"{what} was refused: {words(reason)} ({reason.name})")
+        super().__init__(f"{what} was refused: {reason_text(reason)} ({reason.name})")
         self.reason = reason
         #: The outcome record, an array of one; None where the session itself was refused.
         self.outcome = outcome

@@ -86,9 +86,9 @@ class LeaderSearch:
         else:
             said = f"node {hint.node_id} says node {hint.leader_id} leads (term {hint.term})"
         self.note(address, said)
-        if hint.admin_address is not None and usable(hint.admin_address):
+        if hint.admin_address is not None and is_valid_address(hint.admin_address):
             self.admin_addresses[address] = hint.admin_address
-        if hint.order_address is not None and usable(hint.order_address) and len(self._said) < MAX_ADDRESSES:
+        if hint.order_address is not None and is_valid_address(hint.order_address) and len(self._said) < MAX_ADDRESSES:
             self._said.setdefault(hint.order_address, _NOT_ASKED)
 
     def note(self, address: str, said: str) -> None:
@@ -101,7 +101,7 @@ class LeaderSearch:
         return "; ".join(f"{address}: {said}" for address, said in self._said.items())
 
 
-def usable(address: str) -> bool:
+def is_valid_address(address: str) -> bool:
     """Whether an address that a node named may be connected to."""
     return (
         len(address) <= _MAX_ADDRESS_LENGTH

@@ -28,7 +28,7 @@ InstrumentStatusName = Literal["TRADING", "HALTED", "CANCEL_ONLY", "CLOSED"]
 AccountStatusName = Literal["ACTIVE", "SUSPENDED"]
 
 
-class BlueprintError(InvalidValue):
+class MarketFileError(InvalidValue):
     """The file cannot be used; the message is one sentence for its author."""
 
 
@@ -98,7 +98,7 @@ class AccountPlan(_Part, frozen=True, kw_only=True):
     deposits: tuple[DepositPlan, ...] = ()
 
 
-class Blueprint(_Part, frozen=True, kw_only=True):
+class MarketPlan(_Part, frozen=True, kw_only=True):
     """The whole file."""
 
     assets: tuple[AssetPlan, ...] = ()
@@ -106,35 +106,35 @@ class Blueprint(_Part, frozen=True, kw_only=True):
     accounts: tuple[AccountPlan, ...] = ()
 
 
-def load(path: str | Path) -> Blueprint:
-    """Return the market in a TOML file; raises BlueprintError."""
+def load(path: str | Path) -> MarketPlan:
+    """Return the market in a TOML file; raises MarketFileError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise BlueprintError(f"{path}: expected a readable TOML file, found: {error.strerror}") from None
+        raise MarketFileError(f"{path}: expected a readable TOML file, found: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise BlueprintError(f"{path}: expected UTF-8 text, found other bytes") from None
+        raise MarketFileError(f"{path}: expected UTF-8 text, found other bytes") from None
     return parse(text, str(path))
 
 
-def parse(text: str, source: str) -> Blueprint:
-    """Return the market in a TOML text; `source` names it in errors. Raises BlueprintError."""
+def parse(text: str, source: str) -> MarketPlan:
+    """Return the market in a TOML text; `source` names it in errors. Raises MarketFileError."""
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # Beside the module's own error: a number of thousands of digits, nesting without end.
-        raise BlueprintError(f"{source}: expected TOML, found: {error}") from None
+        raise MarketFileError(f"{source}: expected TOML, found: {error}") from None
     return check(raw, source)
 
 
-def check(raw: dict[str, Any], source: str) -> Blueprint:
-    """Return the market in a table; `source` names it in errors. Raises BlueprintError."""
+def check(raw: dict[str, Any], source: str) -> MarketPlan:
+    """Return the market in a table; `source` names it in errors. Raises MarketFileError."""
     try:
-        found = msgspec.convert(raw, Blueprint)
+        found = msgspec.convert(raw, MarketPlan)
     except msgspec.ValidationError as error:
-        raise BlueprintError(f"{source}: {_explained(str(error), raw)}") from None
+        raise MarketFileError(f"{source}: {_explained(str(error), raw)}") from None
     for where, problem in _problems(found):
-        raise BlueprintError(f"{source}: {where}: {problem}")
+        raise MarketFileError(f"{source}: {where}: {problem}")
     return found
 
 
@@ -188,10 +188,10 @@ def _fields_at(key: str) -> tuple[str, ...]:
         "accounts.deposits": DepositPlan,
     }
     plain = re.sub(r"\[[^]]*\]", "", key)
-    return tables.get(plain, Blueprint).__struct_fields__
+    return tables.get(plain, MarketPlan).__struct_fields__
 
 
-def _problems(market: Blueprint) -> Iterable[tuple[str, str]]:
+def _problems(market: MarketPlan) -> Iterable[tuple[str, str]]:
     """What each value by itself, and the values together, show to be wrong: (key, what was expected and found)."""
     yield from _repeated("assets", "symbol", [asset.symbol for asset in market.assets])
     yield from _repeated("instruments", "symbol", [instrument.symbol for instrument in market.instruments])

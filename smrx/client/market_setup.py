@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from smrx.client import answers, decimals
+from smrx.client import decimals, result_builders
 from smrx.client import instruments as market
 from smrx.client.client_errors import InvalidValue, Refused
 from smrx.client.instruments import Asset, Instrument
-from smrx.client.market_file import AccountPlan, AssetPlan, Blueprint, DepositPlan, InstrumentPlan
-from smrx.client.results import Answer, Setting, TransferAnswer
-from smrx.client.steps import Steps
-from smrx.client.venue_verbs import Venue, limit_counts, rule_counts, supply_cap
+from smrx.client.io_steps import Steps
+from smrx.client.market_file import AccountPlan, AssetPlan, DepositPlan, InstrumentPlan, MarketPlan
+from smrx.client.results import CommandResult, MarketChange, TransferResult
+from smrx.client.venue_operations import VenueOperations, limit_counts, rule_counts, supply_cap
 from smrx.wire import admin
 from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, Reason
 
@@ -31,13 +31,13 @@ class _Task(NamedTuple):
     what: str
     detail: str
     state: str = _CHANGED
-    do: Callable[[], Steps[Answer]] | None = None
+    do: Callable[[], Steps[CommandResult]] | None = None
 
 
-class Setup(Venue):
+class MarketSetup(VenueOperations):
     """The verb that sets a whole market up."""
 
-    def apply_market(self, market: Blueprint, *, dry_run: bool = False) -> Steps[list[Setting]]:
+    def apply_market(self, market: MarketPlan, *, dry_run: bool = False) -> Steps[list[MarketChange]]:
         """Bring the exchange in line with a market read by smrx.client.market_file; say what was done to each thing.
 
         Raises InvalidValue, with nothing changed, for what cannot be counted in the units there are.
@@ -55,20 +55,20 @@ class Setup(Venue):
             found.append((yield from self._see_to(task, dry_run)))
         return found
 
-    def _see_to(self, task: _Task, dry_run: bool) -> Steps[Setting]:
+    def _see_to(self, task: _Task, dry_run: bool) -> Steps[MarketChange]:
         state, detail = task.state, task.detail
         if task.do is not None and dry_run:
             state = _WOULD_CHANGE
         elif task.do is not None:
             try:
                 answer = yield from task.do()
-                if isinstance(answer, TransferAnswer) and answer.already_done:
+                if isinstance(answer, TransferResult) and answer.already_done:
                     state = _SAME
             except Refused as refused:
                 if refused.reason is Reason.NOT_AUTHORISED:
                     raise  # Nothing of the file is this account's to change.
                 state, detail = _DIFFERS, str(refused)
-        return Setting(what=task.what, state=state, detail=detail)
+        return MarketChange(what=task.what, state=state, detail=detail)
 
 
 class _Plan:
@@ -76,8 +76,8 @@ class _Plan:
 
     def __init__(
         self,
-        verbs: Setup,
-        wanted: Blueprint,
+        verbs: MarketSetup,
+        wanted: MarketPlan,
         accounts: Mapping[int, admin.AccountRow],
         transfers: Mapping[int, admin.TransferRow],
     ) -> None:
@@ -135,7 +135,7 @@ class _Plan:
             return
         every = msgspec.structs.asdict(plan.rules)
         wanted = rule_counts(known, **every)
-        before, after = answers.instrument_rules(known), answers.rules(known, wanted)
+        before, after = result_builders.instrument_rules(known), result_builders.rules(known, wanted)
         pairs = {name: (before[name], after[name]) for name in named}
         do = None if before == after else partial(self._verbs.set_rules, plan.symbol, **every)
         yield _change(f"rules of {plan.symbol}", pairs, do)
@@ -247,7 +247,9 @@ def _compared(what: str, pairs: Mapping[str, tuple[object, object]], detail: str
     return _Task(what, "; ".join(differing), _DIFFERS) if differing else _Task(what, detail, _SAME)
 
 
-def _change(what: str, pairs: Mapping[str, tuple[object, object]], do: Callable[[], Steps[Answer]] | None) -> _Task:
+def _change(
+    what: str, pairs: Mapping[str, tuple[object, object]], do: Callable[[], Steps[CommandResult]] | None
+) -> _Task:
     """A task about something that can be changed: `pairs` are (as it is, as it will be)."""
     if do is None:
         kept = ", ".join(f"{name} {_shown(after)}" for name, (_, after) in pairs.items())

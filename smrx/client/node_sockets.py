@@ -37,7 +37,7 @@ def configure(socket: "zmq.Socket[Any]", max_message_bytes: int) -> None:
     socket.reconnect_ivl_max = 500
 
 
-def end_monitor(socket: "zmq.Socket[Any]", monitor: "zmq.Socket[Any]") -> None:
+def close_monitor(socket: "zmq.Socket[Any]", monitor: "zmq.Socket[Any]") -> None:
     """Stop the reports of a socket, and then their reader.
 
     In this order: ZeroMQ's thread waits for a reader that has gone, for ever, with what it reports of a connection that
@@ -47,7 +47,7 @@ def end_monitor(socket: "zmq.Socket[Any]", monitor: "zmq.Socket[Any]") -> None:
     monitor.close(linger=0)
 
 
-class Link:
+class NodeSocket:
     """One node."""
 
     def __init__(self, context: "zmq.Context[Socket]", address: str, max_message_bytes: int) -> None:
@@ -109,24 +109,24 @@ class Link:
         """Close at once; nothing that waits is sent any more."""
         self._queue.clear()
         if not self.socket.closed:
-            end_monitor(self.socket, self.monitor)
+            close_monitor(self.socket, self.monitor)
             self.socket.close()
 
 
-class Links:
+class NodeSockets:
     """Every node a client talks to, by address; connected when first needed."""
 
     def __init__(self, context: "zmq.Context[Socket]", max_message_bytes: int) -> None:
         self._context = context
-        self._links: dict[str, Link] = {}
+        self._links: dict[str, NodeSocket] = {}
         self._max_message_bytes = max_message_bytes
         self._poller = zmq.Poller()
 
-    def to(self, address: str) -> Link:
+    def to(self, address: str) -> NodeSocket:
         """Return the link to a node; raises zmq.ZMQError for an address that is none."""
         link = self._links.get(address)
         if link is None:
-            link = self._links[address] = Link(self._context, address, self._max_message_bytes)
+            link = self._links[address] = NodeSocket(self._context, address, self._max_message_bytes)
             self._poller.register(link.socket, zmq.POLLIN)
             self._poller.register(link.monitor, zmq.POLLIN)
         return link

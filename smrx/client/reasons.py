@@ -7,7 +7,7 @@ from typing import Final
 
 from smrx.wire.codes import Reason
 
-WORDS: Final[dict[Reason, str]] = {
+REASON_TEXTS: Final[dict[Reason, str]] = {
     Reason.NONE: "no reason",
     Reason.UNKNOWN_KIND: "the exchange does not know this kind of command",
     Reason.RESERVED_NOT_ZERO: "a field that this command does not use is set",
@@ -75,7 +75,7 @@ WORDS: Final[dict[Reason, str]] = {
 }
 
 
-def words(code: int) -> str:
+def reason_text(code: int) -> str:
     """A reason in words, also one that this version does not know."""
-    known = {int(reason): text for reason, text in WORDS.items()}
+    known = {int(reason): text for reason, text in REASON_TEXTS.items()}
     return known.get(code, f"reason {code}, which this version does not know")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smrx.wire.records import COMMAND
 
 
-class Window:
+class RequestWindow:
     """A ring of commands: request r stands at r modulo the capacity until it is answered."""
 
     def __init__(self, session_id: int, capacity: int) -> None:
@@ -24,7 +24,7 @@ class Window:
         self.last = 0
 
     @property
-    def room(self) -> int:
+    def free_slots(self) -> int:
         """How many more commands fit."""
         return len(self._ring) - (self.last - self.answered)
 

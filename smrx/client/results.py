@@ -15,7 +15,7 @@ STATES = {
 }
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     """A command was applied, as number `sequence`.
 
     `duplicate`: it was applied before, its answer was lost on the way and no node remembers it any more; then sequence
@@ -27,7 +27,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
-class OrderAnswer(Answer, frozen=True, kw_only=True):
+class OrderResult(CommandResult, frozen=True, kw_only=True):
     """An order after the command: New, PartiallyFilled, Filled, Cancelled, Replaced or Expired.
 
     `reason` names why it ended, `why` says it in words; None where it did not.
@@ -41,16 +41,16 @@ class OrderAnswer(Answer, frozen=True, kw_only=True):
     #: Decimals of the quantity; None where the instrument was not named (cancel by id).
     filled: str | None = None
     remaining: str | None = None
-    why: str | None = None
+    reason_text: str | None = None
 
 
-class MassCancelAnswer(Answer, frozen=True, kw_only=True):
+class MassCancelResult(CommandResult, frozen=True, kw_only=True):
     """How many orders were cancelled."""
 
     cancelled: int
 
 
-class TransferAnswer(Answer, frozen=True, kw_only=True):
+class TransferResult(CommandResult, frozen=True, kw_only=True):
     """A deposit or withdrawal. `already_done`: the same transfer had been made before; nothing was changed now."""
 
     transfer_id: int
@@ -60,14 +60,14 @@ class TransferAnswer(Answer, frozen=True, kw_only=True):
     available: str | None = None
 
 
-class AccountAnswer(Answer, frozen=True, kw_only=True):
+class AccountResult(CommandResult, frozen=True, kw_only=True):
     """An account after the command: ACTIVE or SUSPENDED."""
 
     account: int
     status: str
 
 
-class LimitsAnswer(Answer, frozen=True, kw_only=True):
+class LimitsResult(CommandResult, frozen=True, kw_only=True):
     """The limits of an account from now on; 0 = no limit. Amounts in minimal units, the quantity in lots."""
 
     account: int
@@ -77,7 +77,7 @@ class LimitsAnswer(Answer, frozen=True, kw_only=True):
     max_order_quantity: int
 
 
-class StatusAnswer(Answer, frozen=True, kw_only=True):
+class StatusResult(CommandResult, frozen=True, kw_only=True):
     """An instrument's status from now on, and how many orders closing it cancelled."""
 
     symbol: str
@@ -85,7 +85,7 @@ class StatusAnswer(Answer, frozen=True, kw_only=True):
     cancelled: int
 
 
-class RulesAnswer(Answer, frozen=True, kw_only=True):
+class RulesResult(CommandResult, frozen=True, kw_only=True):
     """An instrument's rules from now on, as decimals; None = no such rule."""
 
     symbol: str
@@ -98,27 +98,27 @@ class RulesAnswer(Answer, frozen=True, kw_only=True):
     max_notional: str | None
 
 
-class KillSwitchAnswer(Answer, frozen=True, kw_only=True):
+class KillSwitchResult(CommandResult, frozen=True, kw_only=True):
     """Whether the kill switch is on from now on."""
 
     killed: bool
 
 
-class AssetAnswer(Answer, frozen=True, kw_only=True):
+class AssetResult(CommandResult, frozen=True, kw_only=True):
     """An asset was added under this id."""
 
     asset: int
     symbol: str
 
 
-class InstrumentAnswer(Answer, frozen=True, kw_only=True):
+class InstrumentResult(CommandResult, frozen=True, kw_only=True):
     """An instrument was added under this id."""
 
     instrument: int
     symbol: str
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
+class MarketChange(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one thing that a market's file asks for.
 
     `state`: "unchanged" (was there already), "changed" ("would change" of a dry run), "differs" (cannot be changed).

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.client.leader_search import Leader, LeaderSearch
-from smrx.client.request_window import Window
+from smrx.client.request_window import RequestWindow
 from smrx.client.session_states import (
     TRANSITIONS,
     Action,
+    DropConnection,
     Event,
     Failure,
     LocalError,
-    Reset,
     Send,
     State,
 )
@@ -42,14 +42,14 @@ DEFAULT_WINDOW: Final = 32_768
 DEFAULT_FRAME_COMMANDS: Final = 1024
 
 #: Without a sign of progress for this long, the leader is asked whether it still leads.
-FIRST_PATIENCE_S: Final = 1.0
-LONGEST_PATIENCE_S: Final = 4.0
+INITIAL_RESPONSE_TIMEOUT_S: Final = 1.0
+MAX_RESPONSE_TIMEOUT_S: Final = 4.0
 #: A leader that still leads but has answered nothing for this many patiences is sent everything again: it did not lose
 #: the requests, but the connection may have.
-PATIENCES_BEFORE_RESEND: Final = 4
+TIMEOUTS_BEFORE_RESEND: Final = 4
 #: After OVERLOADED, or a second gap without progress.
-FIRST_PAUSE_S: Final = 0.01
-LONGEST_PAUSE_S: Final = 0.5
+INITIAL_BACKOFF_S: Final = 0.01
+MAX_BACKOFF_S: Final = 0.5
 
 #: What opens and ends sessions, and what only a leader may say.
 _NOT_TO_SUBMIT: Final = (
@@ -89,21 +89,21 @@ class ClientSession:
         self.failure: Failure | None = None
         self.search = LeaderSearch(addresses)
         #: Tries so far: 1 when nothing ever had to be sent again.
-        self.tries = 0
-        self._window = Window(session_id, window)
+        self.attempts = 0
+        self._window = RequestWindow(session_id, window)
         self._frame_commands = frame_commands
         self._leader: Leader | None = None
         self._opened = False
         self._actions: list[Action] = []
         self._outcomes: list[NDArray[np.void]] = []
         self._frame = 0
-        self._try_first = 1
-        self._try_broken = False
+        self._attempt_first = 1
+        self._attempt_broken = False
         self._progress_at = 0.0
         self._heard_at = 0.0
-        self._patience_s = FIRST_PATIENCE_S
-        self._pause_s = FIRST_PAUSE_S
-        self._pushed_back = 0
+        self._response_timeout_s = INITIAL_RESPONSE_TIMEOUT_S
+        self._backoff_s = INITIAL_BACKOFF_S
+        self._back_offs = 0
         self._retry_at = 0.0
         self._consumed_at = 0
         self._abandoned = False
@@ -114,13 +114,13 @@ class ClientSession:
     @property
     def leader(self) -> str | None:
         """The order address of the leader, or None while it is sought."""
-        ready = self.state in (State.OPENING, State.ACTIVE, State.PAUSED, State.CLOSING)
+        ready = self.state in (State.OPENING, State.ACTIVE, State.BACKOFF, State.CLOSING)
         return self._leader.address if ready and self._leader is not None else None
 
     @property
-    def room(self) -> int:
+    def free_slots(self) -> int:
         """How many commands submit() takes now."""
-        return self._window.room
+        return self._window.free_slots
 
     @property
     def unanswered(self) -> int:
@@ -142,9 +142,9 @@ class ClientSession:
         """When tick() is needed next, if nothing arrives before; None while there is nothing to wait for."""
         if self.state is State.SEEKING:
             return self.search.next_round_at
-        if self.state is State.PAUSED:
+        if self.state is State.BACKOFF:
             return self._retry_at
-        return self._heard_at + self._patience_s if self._waiting else None
+        return self._heard_at + self._response_timeout_s if self._waiting else None
 
     def take_actions(self) -> list[Action]:
         """Return what is to be done now, in order."""
@@ -158,7 +158,7 @@ class ClientSession:
 
     def describe(self) -> str:
         """What was tried, for the message of whoever gives up."""
-        if self.state is State.PAUSED and self._leader is not None:
+        if self.state is State.BACKOFF and self._leader is not None:
             return f"{self._leader.address}: overloaded"
         if self._leader is not None and self.leader is not None:
             return f"{self._leader.address}: leads, but has not answered"
@@ -181,8 +181,10 @@ class ClientSession:
             raise LocalError(f"expected an open session, found one that is {self.state.name.lower()}")
         if not len(commands):
             raise LocalError("expected 1 or more commands, found 0")
-        if len(commands) > self.room:
-            raise LocalError(f"expected at most {self.room} commands (the room in the window), found {len(commands)}")
+        if len(commands) > self.free_slots:
+            raise LocalError(
+                f"expected at most {self.free_slots} commands (the room in the window), found {len(commands)}"
+            )
         if commands.dtype != COMMAND:
             raise LocalError("expected an array of COMMAND records")
         if np.isin(commands["kind"], _NOT_TO_SUBMIT).any():
@@ -219,8 +221,8 @@ class ClientSession:
             return
         if self.state is State.SEEKING:
             self._ping(now)
-        elif self.state is State.PAUSED:
-            self._begin_try(now)
+        elif self.state is State.BACKOFF:
+            self._begin_attempt(now)
         else:
             self._lose_leader(now, f"no answer for {now - self._heard_at:.1f} s", broken=False)
 
@@ -262,7 +264,7 @@ class ClientSession:
 
     def _is_current(self, frame: Frame) -> bool:
         sending = self.state in (State.OPENING, State.ACTIVE, State.CLOSING)
-        return sending and frame.correlation >> 32 == self.tries
+        return sending and frame.correlation >> 32 == self.attempts
 
     def _ping(self, now: float) -> None:
         correlation, addresses = self.search.next_round(now)
@@ -274,42 +276,46 @@ class ClientSession:
         if leader is None or self.state is not State.SEEKING:
             return
         silent_s = now - self._progress_at
-        if leader == self._leader and not self._try_broken and silent_s < PATIENCES_BEFORE_RESEND * self._patience_s:
+        if (
+            leader == self._leader
+            and not self._attempt_broken
+            and silent_s < TIMEOUTS_BEFORE_RESEND * self._response_timeout_s
+        ):
             # Slow, not gone: what it was sent is still on its way through the log.
             self._heard_at = now
-            self._move(Event.GO_ON if self._opened else Event.GO_OPEN)
+            self._move(Event.RESUME if self._opened else Event.OPEN)
             self._flush()
             return
         if self._leader is not None:
-            self._actions.append(Reset(self._leader.address))
-        if leader == self._leader and not self._try_broken:
+            self._actions.append(DropConnection(self._leader.address))
+        if leader == self._leader and not self._attempt_broken:
             # It may be overrun rather than cut off: more of the same must come ever more slowly.
-            self._patience_s = min(self._patience_s * 2, LONGEST_PATIENCE_S)
+            self._response_timeout_s = min(self._response_timeout_s * 2, MAX_RESPONSE_TIMEOUT_S)
         self._leader = leader
-        self._begin_try(now)
+        self._begin_attempt(now)
 
-    def _lose_leader(self, now: float, why: str | None, *, broken: bool) -> None:
+    def _lose_leader(self, now: float, cause: str | None, *, broken: bool) -> None:
         self._move(Event.LEADER_LOST)
         if self.state is not State.SEEKING:
             return
-        self._try_broken |= broken
+        self._attempt_broken |= broken
         self.search.start(now)
-        if why is not None and self._leader is not None:
-            self.search.note(self._leader.address, why)
+        if cause is not None and self._leader is not None:
+            self.search.note(self._leader.address, cause)
         if now >= self.search.next_round_at:
             self._ping(now)
 
-    def _begin_try(self, now: float) -> None:
+    def _begin_attempt(self, now: float) -> None:
         """Send everything that is unanswered to the leader, under a new correlation."""
-        self._abandoned |= self.tries > 0 and (not self._opened or self._window.sent > self._window.answered)
-        self.tries += 1
+        self._abandoned |= self.attempts > 0 and (not self._opened or self._window.sent > self._window.answered)
+        self.attempts += 1
         self._frame = 0
-        self._try_broken = False
+        self._attempt_broken = False
         self._window.rewind()
-        self._try_first = self._window.answered + 1
+        self._attempt_first = self._window.answered + 1
         self._heard_at = self._progress_at = now
         if self.state is not State.ACTIVE:
-            self._move(Event.GO_ON if self._opened else Event.GO_OPEN)
+            self._move(Event.RESUME if self._opened else Event.OPEN)
         if self._opened:
             self._flush()
         else:
@@ -328,20 +334,20 @@ class ClientSession:
     def _send(self, commands: NDArray[np.void]) -> None:
         assert self._leader is not None
         self._frame += 1
-        data = frames.encode_commands(commands, self.tries << 32 | self._frame)
+        data = frames.encode_commands(commands, self.attempts << 32 | self._frame)
         self._actions.append(Send(self._leader.address, data))
 
     def _pause(self, now: float) -> None:
         """Leave the leader alone for a moment, longer each time without progress, then send again."""
-        self._move(Event.PUSHED_BACK)
-        self._retry_at = now + self._pause_s
-        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+        self._move(Event.BACK_OFF)
+        self._retry_at = now + self._backoff_s
+        self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
 
     def _rewind(self, now: float) -> None:
         """The exchange missed something of this try: begin a new one, at once if it is the first time."""
-        self._pushed_back += 1
-        if self.state is State.ACTIVE and self._pushed_back == 1:
-            self._begin_try(now)
+        self._back_offs += 1
+        if self.state is State.ACTIVE and self._back_offs == 1:
+            self._begin_attempt(now)
         else:
             self._pause(now)
 
@@ -384,13 +390,13 @@ class ClientSession:
         elif known < len(outcomes):
             fresh = outcomes[known:]
             # Also while the leader is left alone: what it took of this try before is answered by it.
-            count = self._consumed(fresh, of_this_try=frame.correlation >> 32 == self.tries)
+            count = self._consumed(fresh, of_this_attempt=frame.correlation >> 32 == self.attempts)
             if count:
                 self._accept(fresh[:count], now)
             if count < len(fresh) and current and self._is_current(frame):
                 self._on_gap(fresh[count], now)
 
-    def _consumed(self, outcomes: NDArray[np.void], *, of_this_try: bool) -> int:
+    def _consumed(self, outcomes: NDArray[np.void], *, of_this_attempt: bool) -> int:
         """Return how many outcomes, from the first, prove that the exchange has consumed their request id.
 
         All do but two kinds. UNKNOWN_SESSION and REQUEST_GAP consume nothing. A refusal for malformed bytes comes
@@ -406,7 +412,7 @@ class ClientSession:
             else:
                 # The sequence of the one before is not known: neighbours of one frame stand together in the log, and
                 # whatever came before a try was consumed before it.
-                consumed = i > 0 or (of_this_try and self._window.answered + 1 == self._try_first)
+                consumed = i > 0 or (of_this_attempt and self._window.answered + 1 == self._attempt_first)
             if not consumed:
                 return int(i)
         return len(outcomes)
@@ -422,12 +428,12 @@ class ClientSession:
 
     def _progress(self, now: float) -> None:
         self._heard_at = self._progress_at = now
-        self._patience_s = FIRST_PATIENCE_S
-        self._pause_s = FIRST_PAUSE_S
-        self._pushed_back = 0
-        if self.state is State.PAUSED:
+        self._response_timeout_s = INITIAL_RESPONSE_TIMEOUT_S
+        self._backoff_s = INITIAL_BACKOFF_S
+        self._back_offs = 0
+        if self.state is State.BACKOFF:
             # What went through before the push-back is still being answered: send the rest again when that ends.
-            self._retry_at = max(self._retry_at, now + FIRST_PAUSE_S)
+            self._retry_at = max(self._retry_at, now + INITIAL_BACKOFF_S)
 
     def _on_gap(self, outcome: np.void, now: float) -> None:
         """An outcome of this try that answers nothing yet."""
@@ -438,7 +444,7 @@ class ClientSession:
                 self._move(Event.END)
             else:
                 self._fail(f"the exchange does not know session {self.session_id} any more")
-        elif refused and outcome["reason"] == Reason.REQUEST_GAP and request == self._try_first:
+        elif refused and outcome["reason"] == Reason.REQUEST_GAP and request == self._attempt_first:
             self._fail(f"the exchange has forgotten request {request - 1}, which it had answered")
         else:
             self._rewind(now)

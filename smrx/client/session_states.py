@@ -18,7 +18,7 @@ class State(Enum):
     SEEKING = auto()  #: nobody to talk to: asking every known node who leads
     OPENING = auto()  #: OPEN_SESSION is on its way
     ACTIVE = auto()  #: requests flow
-    PAUSED = auto()  #: the leader is known and wants to be left alone for a moment
+    BACKOFF = auto()  #: the leader is known and wants to be left alone for a moment
     CLOSING = auto()  #: CLOSE_SESSION is on its way; no more requests
     CLOSED = auto()
     FAILED = auto()  #: `failure` says why; unanswered requests stay unknown
@@ -26,11 +26,11 @@ class State(Enum):
 
 class Event(Enum):
     START = auto()
-    GO_OPEN = auto()  #: a leader to talk to, and the session is not open yet
-    GO_ON = auto()  #: a leader to talk to, and the session is open
+    OPEN = auto()  #: a leader to talk to, and the session is not open yet
+    RESUME = auto()  #: a leader to talk to, and the session is open
     OPENED = auto()
     LEADER_LOST = auto()
-    PUSHED_BACK = auto()
+    BACK_OFF = auto()
     CLOSE = auto()
     END = auto()
     FAIL = auto()
@@ -40,28 +40,28 @@ class Event(Enum):
 TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     State.IDLE: {Event.START: State.SEEKING, Event.END: State.CLOSED},
     State.SEEKING: {
-        Event.GO_OPEN: State.OPENING,
-        Event.GO_ON: State.ACTIVE,
+        Event.OPEN: State.OPENING,
+        Event.RESUME: State.ACTIVE,
         Event.END: State.CLOSED,
         Event.FAIL: State.FAILED,
     },
     State.OPENING: {
         Event.OPENED: State.ACTIVE,
         Event.LEADER_LOST: State.SEEKING,
-        Event.PUSHED_BACK: State.PAUSED,
+        Event.BACK_OFF: State.BACKOFF,
         Event.END: State.CLOSED,
         Event.FAIL: State.FAILED,
     },
     State.ACTIVE: {
         Event.LEADER_LOST: State.SEEKING,
-        Event.PUSHED_BACK: State.PAUSED,
+        Event.BACK_OFF: State.BACKOFF,
         Event.CLOSE: State.CLOSING,
         Event.END: State.CLOSED,
         Event.FAIL: State.FAILED,
     },
-    State.PAUSED: {
-        Event.GO_OPEN: State.OPENING,
-        Event.GO_ON: State.ACTIVE,
+    State.BACKOFF: {
+        Event.OPEN: State.OPENING,
+        Event.RESUME: State.ACTIVE,
         Event.LEADER_LOST: State.SEEKING,
         Event.END: State.CLOSED,
         Event.FAIL: State.FAILED,
@@ -69,7 +69,7 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     # A close is tried once: what goes wrong here ends the session on this side and leaves it open on the other.
     State.CLOSING: {
         Event.LEADER_LOST: State.CLOSED,
-        Event.PUSHED_BACK: State.CLOSED,
+        Event.BACK_OFF: State.CLOSED,
         Event.END: State.CLOSED,
         Event.FAIL: State.CLOSED,
     },
@@ -86,13 +86,13 @@ class Send(NamedTuple):
     ping: bool = False
 
 
-class Reset(NamedTuple):
+class DropConnection(NamedTuple):
     """Forget what still waits to leave for `address`, and what may still come from there."""
 
     address: str
 
 
-Action = Send | Reset
+Action = Send | DropConnection
 
 
 class Failure(NamedTuple):

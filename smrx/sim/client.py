@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from smrx.client.session import ClientSession
-from smrx.client.session_states import Reset, State
+from smrx.client.session_states import DropConnection, State
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.network import Network
@@ -78,7 +78,7 @@ class Client:
         session = self.session
         if session is None or session.state in (State.CLOSING, State.CLOSED):
             return
-        commands = commands[: session.room]
+        commands = commands[: session.free_slots]
         if not len(commands):
             return
         first = session.submit(commands, self._world.now)
@@ -141,7 +141,7 @@ class Client:
         assert session is not None
         for action in session.take_actions():
             node = node_at(action.address)
-            if isinstance(action, Reset):
+            if isinstance(action, DropConnection):
                 # Closing a socket does not call back the bytes that left.
                 lose = self._chance.random() < 0.5
                 self._network.break_link(self.number, node, lose=lose)

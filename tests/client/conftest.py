@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from smrx.client import AsyncClient, Client
-from tests.client.stub import Stub
+from tests.client.stub_cluster import Stub
 
 #: Runs a verb of a client of the stub's venue (account 0) or of a trader: call(who, verb, *arguments).
 Call = Callable[..., Any]

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import smrx
-from smrx.client.aio import AsyncClient
-from smrx.client.blocking import Client
+from smrx.client.async_client import AsyncClient
+from smrx.client.blocking_client import Client
 from smrx.engine import Engine
 
 

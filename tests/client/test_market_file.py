@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.client import Client, InvalidValue, market_file
-from smrx.client.market_file import BlueprintError
+from smrx.client.market_file import MarketFileError
 from tests.client.conftest import Call
-from tests.client.stub import Stub
+from tests.client.stub_cluster import Stub
 
 DEMO = Path(__file__).resolve().parent.parent.parent / "configs/markets/demo.toml"
 ASSET = '[[assets]]\nsymbol = "BTC"\ndecimals = 8\n'
@@ -72,7 +72,7 @@ ACCOUNT = "[[accounts]]\nid = 7\n"
     ],
 )
 def test_a_fault_of_the_file_is_one_sentence_with_file_key_expected_and_found(text: str, message: str) -> None:
-    with pytest.raises(BlueprintError) as caught:
+    with pytest.raises(MarketFileError) as caught:
         market_file.parse(text, "market.toml")
     assert re.fullmatch(f"market.toml: {message}.*", str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
@@ -102,16 +102,16 @@ def test_any_table_is_a_market_or_an_error_that_names_the_file(raw: dict[str, An
     said = "market.toml: nothing"
     try:
         market_file.check(raw, "market.toml")
-    except BlueprintError as error:
+    except MarketFileError as error:
         said = str(error)
     assert said.startswith("market.toml: ")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BlueprintError, match=r"none\.toml: expected a readable TOML file, found: No such file"):
+    with pytest.raises(MarketFileError, match=r"none\.toml: expected a readable TOML file, found: No such file"):
         market_file.load(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(BlueprintError, match="expected UTF-8 text"):
+    with pytest.raises(MarketFileError, match="expected UTF-8 text"):
         market_file.load(tmp_path / "latin.toml")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smrx.client import expiry_time, rates
 from smrx.client.client_errors import InvalidValue
-from smrx.client.reasons import WORDS, words
+from smrx.client.reasons import REASON_TEXTS, reason_text
 from smrx.wire.codes import Reason
 
 HOUR_EAST = timezone(timedelta(hours=1))
@@ -135,7 +135,7 @@ def test_what_is_no_moment_is_refused(value: expiry_time.Moment, message: str) -
 
 
 def test_every_reason_has_words_of_its_own() -> None:
-    assert set(WORDS) == set(Reason)
-    assert len(set(WORDS.values())) == len(WORDS)
-    assert all(words(int(reason)) == text for reason, text in WORDS.items())
-    assert words(9999) == "reason 9999, which this version does not know"
+    assert set(REASON_TEXTS) == set(Reason)
+    assert len(set(REASON_TEXTS.values())) == len(REASON_TEXTS)
+    assert all(reason_text(int(reason)) == text for reason, text in REASON_TEXTS.items())
+    assert reason_text(9999) == "reason 9999, which this version does not know"

@@ -16,7 +16,7 @@ import pytest
 from cluster.cluster_checks import equal_logs, read_events
 from smrx.cli.exit_codes import Exit
 from smrx.client import AsyncClient, Client
-from smrx.client.asker import asker
+from smrx.client.admin_client import open_admin_client
 from smrx.config import Limits, dump
 from smrx.local import LocalCluster
 from smrx.wire.admin import AdminError, AdminErrorCode, Corrupt
@@ -58,7 +58,7 @@ def test_orders_trade_and_every_node_comes_to_the_same_state(make_cluster: MakeC
         assert taken.state == "Filled"
         book = client.depth("BTC-USD")
         assert [(str(level.price), str(level.quantity)) for level in book.asks] == [("50000.00", "0.3000")]
-    with asker(cluster.config, 1.0) as ask:
+    with open_admin_client(cluster.config, 1.0) as ask:
         state = equal_logs(ask, [1, 2, 3])
     assert state.trades == 1
     for node in (1, 2, 3):
@@ -90,7 +90,7 @@ def test_a_killed_leader_is_replaced_and_comes_back_as_a_learner_that_catches_up
             cancelled = client.cancel(order.order_id, account=1)
             assert cancelled.state == "Cancelled", round_number
             cluster.start_node(first)
-            with asker(cluster.config, 1.0) as ask:
+            with open_admin_client(cluster.config, 1.0) as ask:
                 equal_logs(ask, [1, 2, 3], 30)
             wait_role(cluster, first, "follower")
 
@@ -106,7 +106,7 @@ def test_a_node_far_behind_takes_over_a_snapshot_while_orders_flow(make_cluster:
             client.cancel(order.order_id, account=1)
         cluster.start_node(absent)
         client.place_limit("BTC-USD", "buy", "100.00", "1", account=1)
-    with asker(cluster.config, 1.0) as ask:
+    with open_admin_client(cluster.config, 1.0) as ask:
         equal_logs(ask, [1, 2, 3], 30)
     assert "took over the state" in cluster.log_path(absent).read_text()
 
@@ -153,12 +153,12 @@ def test_a_paused_leader_loses_its_place_and_agrees_when_it_wakes(make_cluster: 
         client.open_account(2)
         cluster.signal(paused, signal.SIGCONT)
         client.open_account(3)
-    with asker(cluster.config, 1.0) as ask:
+    with open_admin_client(cluster.config, 1.0) as ask:
         equal_logs(ask, [1, 2, 3], 20)
 
 
 def test_corruption_is_refused_by_a_node_that_was_not_started_for_it(shared_cluster: LocalCluster) -> None:
-    with asker(shared_cluster.config, 5.0) as ask:
+    with open_admin_client(shared_cluster.config, 5.0) as ask:
         reply = ask(1, Corrupt(account=0, asset=1, delta=1))
     assert isinstance(reply, AdminError)
     assert reply.code == AdminErrorCode.REFUSED

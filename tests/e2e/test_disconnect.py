@@ -62,7 +62,7 @@ def open_market(cluster: LocalCluster) -> None:
 def prices(cluster: LocalCluster) -> dict[int, list[str | None]]:
     """The prices of the open orders by account."""
     with Client(cluster.config) as venue:
-        found = venue.orders(everyone=True)
+        found = venue.orders(all_accounts=True)
     return {account: [order.price for order in found if order.account == account] for account in (1, 2)}
 
 

@@ -16,7 +16,7 @@ from cluster.record import ClientRecord
 from smrx import cli
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
-from smrx.client.asker import asker
+from smrx.client.admin_client import open_admin_client
 from smrx.config import Limits
 from smrx.consensus.disk_journal import FILE as JOURNAL
 from smrx.consensus.snapshot_files import FOLDER, describe
@@ -44,7 +44,7 @@ def test_all_nodes_killed_at_once_lose_nothing_acknowledged(make_cluster: MakeCl
         cluster.start()
         cluster.wait_leader()
     record = flow.finish(60)
-    with asker(cluster.config, 1.0) as ask:
+    with open_admin_client(cluster.config, 1.0) as ask:
         state = equal_logs(ask, [1, 2, 3], 30)
     for node in (1, 2, 3):
         assert record.check(read_events(cluster.config, [node], state.event_sequence)) == []
@@ -138,7 +138,7 @@ def test_the_past_of_a_stopped_node_can_be_read_backed_up_and_restored(
     folder = tmp_path / "backup"
     copy = json.loads(smrx(cluster, "snapshot", "backup", str(folder), "--json"))
     assert "expected to be the only process here" in smrx(cluster, "log", "verify", "--node", "1", code=Exit.RESOURCE)
-    with asker(cluster.config, 1.0) as ask:
+    with open_admin_client(cluster.config, 1.0) as ask:
         state = equal_logs(ask, [1, 2, 3], 30)
     cluster.stop()
     for node in (1, 2, 3):
@@ -161,7 +161,7 @@ def test_the_past_of_a_stopped_node_can_be_read_backed_up_and_restored(
     )
     with restored:
         restored.wait_leader()
-        with asker(restored.config, 1.0) as ask:
+        with open_admin_client(restored.config, 1.0) as ask:
             again = equal_logs(ask, [1, 2, 3], 30)
         assert (again.sequence, again.state_hash) == (copy["sequence"], int(copy["state_hash"], 16))
         with Client(restored.config) as client:
@@ -204,7 +204,7 @@ def test_a_full_disk_ends_a_node_with_one_sentence_and_nothing_acknowledged_is_l
     assert flow.acknowledged < len(tape.commands)
     cluster.start_node(1)
     record = flow.finish(60)
-    with asker(cluster.config, 1.0) as ask:
+    with open_admin_client(cluster.config, 1.0) as ask:
         state = equal_logs(ask, [1], 30)
     assert record.check(read_events(cluster.config, [1], state.event_sequence)) == []
 
@@ -214,7 +214,7 @@ def test_a_diverged_node_names_the_command_that_rebuilds_it_from_the_others(make
     cluster = make_cluster(durability="disk", limits=limits, node_options=("--allow-corruption",))
     play(cluster, 2000)
     victim = next(node for node in (1, 2, 3) if node != cluster.wait_leader())
-    with Client(cluster.config) as client, asker(cluster.config, 1.0) as ask:
+    with Client(cluster.config) as client, open_admin_client(cluster.config, 1.0) as ask:
         client.open_account(78)
         client.deposit(78, "USD", "1", 78_000)
         equal_logs(ask, [1, 2, 3], 30)
@@ -266,7 +266,7 @@ def test_a_damaged_node_says_so_and_is_rebuilt_from_the_others(make_cluster: Mak
     cluster.start_node(victim, "--rebuild", "--yes")
     with Client(cluster.config) as client:
         client.open_account(78)
-    with asker(cluster.config, 1.0) as ask:
+    with open_admin_client(cluster.config, 1.0) as ask:
         equal_logs(ask, [1, 2, 3], 30)
     cluster.wait_for(lambda: role(cluster, victim) == "follower", 30, "the rebuilt node as a follower")
     assert "removed" in cluster.log_path(victim).read_text()

@@ -17,7 +17,7 @@ from cluster.flow import Flow
 from smrx import cli
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
-from smrx.client.asker import asker
+from smrx.client.admin_client import open_admin_client
 from smrx.config import Limits
 from smrx.local import LocalCluster
 from smrx.settlement.follower.checkpoint_store import BooksStore
@@ -81,7 +81,7 @@ def caught_up(cluster: LocalCluster, node: int) -> bool | None:
 
 def owned(cluster: LocalCluster) -> list[tuple[int, int, int, int]]:
     """What the cluster says everybody has."""
-    with asker(cluster.config, 5.0) as ask:
+    with open_admin_client(cluster.config, 5.0) as ask:
         reply = ask(cluster.leader() or 1, Balances())
     assert isinstance(reply, BalancesReply)
     return [(row.account, row.asset, row.available, row.held) for row in reply.rows if row.available or row.held]
@@ -158,7 +158,7 @@ def test_other_states_are_named_and_a_minority_is_no_majority(make_cluster: Make
         client.submit(generate(10, seed=1).setup)
     account, asset, available, _ = owned(cluster)[0]
     bad = (cluster.leader() or 1) % 3 + 1
-    with asker(cluster.config, 5.0) as ask:
+    with open_admin_client(cluster.config, 5.0) as ask:
         done = ask(bad, Corrupt(account=account, asset=asset, delta=1))
         assert isinstance(done, CorruptReply)
         assert done.done

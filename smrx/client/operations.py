@@ -4,10 +4,10 @@ Every verb is a generator of steps; the blocking and the asyncio client run it a
 its own arguments and its own docstring. Owns the market cache; no I/O, no clock.
 """
 
-from smrx.client.market_setup import Setup
-from smrx.client.trading import Trading
-from smrx.client.views import Views
+from smrx.client.market_setup import MarketSetup
+from smrx.client.order_operations import OrderOperations
+from smrx.client.query_operations import QueryOperations
 
 
-class Verbs(Trading, Setup, Views):
+class Operations(OrderOperations, MarketSetup, QueryOperations):
     """The verbs of one client of one account."""

@@ -8,8 +8,8 @@ import pytest
 
 from smrx.client import AsyncClient, InvalidValue, Unavailable
 from smrx.wire.codes import OutcomeStatus
-from tests.client.stub import Stub
-from tests.client.test_blocking import orders
+from tests.client.stub_cluster import Stub
+from tests.client.test_blocking_client import orders
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.client.request_window import Window
+from smrx.client.request_window import RequestWindow
 from smrx.client.session import ClientSession
 from smrx.client.session_states import (
     TRANSITIONS,
+    DropConnection,
     Event,
     LocalError,
-    Reset,
     Send,
     State,
 )
@@ -22,8 +22,7 @@ from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, SessionFlags
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND, OUTCOME
-from tests.wire import network
-from tests.wire.network import ACCOUNT, SESSION, Network, orders, run
+from tests.client.simulated_network import ACCOUNT, SESSION, Network, orders, run
 
 A, B = "tcp://node:1", "tcp://node:2"
 
@@ -51,7 +50,7 @@ class Faulty(ClientSession):
         super().__init__(SESSION, ACCOUNT, addresses, window=16, frame_commands=4)
 
 
-class RenumberingWindow(Window):
+class RenumberingWindow(RequestWindow):
     def rewind(self) -> None:
         self._ring["request_id"] += np.uint64(self.sent - self.answered)
         super().rewind()
@@ -65,7 +64,7 @@ class Renumbering(Faulty):
         self._window = RenumberingWindow(SESSION, 16)
 
 
-class ForwardWindow(Window):
+class ForwardWindow(RequestWindow):
     def rewind(self) -> None:
         pass
 
@@ -96,12 +95,12 @@ class Hasty(Faulty):
 class NewSession(Faulty):
     """Every try is a session of its own."""
 
-    def _begin_try(self, now: float) -> None:
+    def _begin_attempt(self, now: float) -> None:
         self._opened = False
         self.session_id += 1
         self._window._session_id = self.session_id
         self._window._ring["session_id"] = self.session_id
-        super()._begin_try(now)
+        super()._begin_attempt(now)
 
 
 @pytest.mark.parametrize("faulty", [Renumbering, Forgetful, Credulous, NewSession])
@@ -187,11 +186,11 @@ class Wire:
         self.session.receive(node, frames.encode_body(FrameKind.PONG, hint, correlation), self.now)
 
     def answer(self, found: np.ndarray, node: str = A, tried: int | None = None) -> None:
-        tried = self.session.tries if tried is None else tried
+        tried = self.session.attempts if tried is None else tried
         self.session.receive(node, frames.encode_outcomes(found, tried << 32 | 1), self.now)
 
     def error(self, code: ErrorCode, correlation: int | None = None) -> None:
-        correlation = self.session.tries << 32 | 1 if correlation is None else correlation
+        correlation = self.session.attempts << 32 | 1 if correlation is None else correlation
         frame = frames.encode_body(FrameKind.ERROR, ErrorBody(int(code), "expected less"), correlation)
         self.session.receive(A, frame, self.now)
 
@@ -249,7 +248,7 @@ def test_not_leader_sends_everything_unanswered_to_the_new_leader() -> None:
     wire.session.submit(orders(6, 1), wire.now)
     wire.sent()
     wire.answer(outcomes(1, 2))
-    hint = frames.encode_body(FrameKind.NOT_LEADER, LeaderHint(2, B, 1, 2), wire.session.tries << 32 | 2)
+    hint = frames.encode_body(FrameKind.NOT_LEADER, LeaderHint(2, B, 1, 2), wire.session.attempts << 32 | 2)
     wire.session.receive(A, hint, wire.now)
     assert wire.session.state is State.SEEKING
     wire.tick_at_deadline()
@@ -302,17 +301,17 @@ def test_a_silent_leader_is_asked_and_what_it_has_is_not_sent_again_while_it_lea
     wire = Wire()
     wire.session.submit(orders(2, 1), wire.now)
     wire.sent()
-    tries = wire.session.tries
+    attempts = wire.session.attempts
     for _ in range(3):
         wire.tick_at_deadline()
         assert wire.session.state is State.SEEKING
         wire.pong(A, 1, 1)
         assert wire.session.state is State.ACTIVE
-        assert wire.session.tries == tries
+        assert wire.session.attempts == attempts
         assert wire.requests() == []
     wire.tick_at_deadline()
     wire.pong(A, 1, 1)
-    assert wire.session.tries == tries + 1
+    assert wire.session.attempts == attempts + 1
     assert wire.requests() == [[1, 2]]
 
 
@@ -336,7 +335,7 @@ def test_after_overloaded_the_session_waits_and_then_sends_again_longer_each_tim
     pauses = []
     for _ in range(8):
         wire.error(ErrorCode.OVERLOADED)
-        assert wire.session.state is State.PAUSED
+        assert wire.session.state is State.BACKOFF
         assert wire.session.deadline is not None
         pauses.append(wire.session.deadline - wire.now)
         wire.tick_at_deadline()
@@ -353,10 +352,10 @@ def test_a_gap_rewinds_at_once_and_then_with_pauses() -> None:
     gap = outcomes(5, 4, status=OutcomeStatus.REJECTED, reason=Reason.REQUEST_GAP)
     wire.answer(gap)
     assert wire.requests() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    wire.answer(gap, tried=wire.session.tries - 1)
+    wire.answer(gap, tried=wire.session.attempts - 1)
     assert wire.requests() == [], "the gap of an earlier try is no news"
     wire.answer(gap)
-    assert wire.session.state is State.PAUSED
+    assert wire.session.state is State.BACKOFF
     wire.tick_at_deadline()
     assert wire.requests() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert wire.answered() == []
@@ -411,9 +410,9 @@ def test_a_malformed_refusal_at_the_start_of_a_try_is_believed_while_the_session
     wire.pong(A, 1, 1)
     wire.sent()
     wire.error(ErrorCode.OVERLOADED)
-    assert wire.session.state is State.PAUSED
+    assert wire.session.state is State.BACKOFF
     malformed = outcomes(2, 1, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_KIND)
-    wire.answer(malformed, tried=wire.session.tries - 1)
+    wire.answer(malformed, tried=wire.session.attempts - 1)
     assert wire.answered() == [1], "of an earlier try: nobody knows what came before it"
     wire.answer(malformed)
     assert wire.answered() == [2]
@@ -588,12 +587,11 @@ def test_a_new_leader_makes_the_owner_forget_what_waits_for_the_old_one() -> Non
     wire.tick_at_deadline()
     wire.session.take_actions()
     wire.pong(B, 2, 2, term=2)
-    assert wire.session.take_actions()[0] == Reset(A)
+    assert wire.session.take_actions()[0] == DropConnection(A)
 
 
 def test_network_script_helper_reaches_more_than_one_try() -> None:
     """The scripts are worth something only if the trouble they make reaches the session."""
     rng = random.Random(3)
-    tries = [run(make, [rng.randrange(100_000) for _ in range(200)]).session.tries for _ in range(20)]
-    assert max(tries) > 3
-    assert network.NODES == (1, 2, 3)
+    attempts = [run(make, [rng.randrange(100_000) for _ in range(200)]).session.attempts for _ in range(20)]
+    assert max(attempts) > 3

@@ -13,7 +13,7 @@ from typing import Final
 
 import zmq
 
-from smrx.client.leader_search import MAX_ADDRESSES, usable
+from smrx.client.leader_search import MAX_ADDRESSES, is_valid_address
 from smrx.client.node_sockets import configure
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, FrameKind
@@ -29,7 +29,7 @@ _AGAIN_S: Final = 0.02
 Socket = zmq.Socket[bytes]
 
 
-class KeepAlive:
+class SessionPinger:
     """The thread, started with the first session."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class _Nodes:
         try:
             socket.connect(address)
         except zmq.ZMQError:
-            # The client says so itself, where it tries the same address.
+            # The client says so itself, where it attempts the same address.
             socket.close(linger=0)
             return
         self._sockets[address] = socket
@@ -137,7 +137,7 @@ class _Nodes:
             hint = frames.leader_hint(frame)
         except (FrameError, zmq.Again):
             return False  # The client meets the same node, and says what it found.
-        if hint.order_address is not None and usable(hint.order_address):
+        if hint.order_address is not None and is_valid_address(hint.order_address):
             self._add(hint.order_address)
         if hint.disconnect_ms:
             patience_s = hint.disconnect_ms / 1000

@@ -14,14 +14,14 @@ import zmq
 from numpy.typing import NDArray
 
 from smrx.client import client_core
-from smrx.client.client_core import Cluster, Core, Waiter
+from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import ClientError, InvalidValue
-from smrx.client.node_sockets import Links
+from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
+from smrx.client.node_sockets import NodeSockets
+from smrx.client.operations import Operations
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
-from smrx.client.session_keepalive import KeepAlive
-from smrx.client.session_states import Reset, State
-from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit, as_called
-from smrx.client.verbs import Verbs
+from smrx.client.session_pinger import SessionPinger
+from smrx.client.session_states import DropConnection, State
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.records import OUTCOME
@@ -35,10 +35,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _verb(of: Callable[Concatenate[Verbs, P], Steps[T]]) -> "Callable[Concatenate[Client, P], T]":
+def _verb(of: Callable[Concatenate[Operations, P], Steps[T]]) -> "Callable[Concatenate[Client, P], T]":
     """Offer a verb as a method that returns when it is done."""
 
-    @as_called(of)
+    @with_signature_of(of)
     def call(self: "Client", /, *arguments: P.args, **named: P.kwargs) -> T:
         return self._run(of(self._core.verbs, *arguments, **named))
 
@@ -65,12 +65,12 @@ class Client:
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
-        self._keeper = KeepAlive() if cancel_on_disconnect else None
-        self._core = Core(cluster, account, timeout, window, frame_commands, keeper=self._keeper)
+        self._pinger = SessionPinger() if cancel_on_disconnect else None
+        self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._frame_commands = frame_commands
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._links = Links(self._context, frames.MAX_FRAME_BYTES)
-        self._admin = Links(self._context, admin.MAX_REPLY_BYTES)
+        self._links = NodeSockets(self._context, frames.MAX_FRAME_BYTES)
+        self._admin = NodeSockets(self._context, admin.MAX_REPLY_BYTES)
         self._request_id = 0
         self._closed = False
 
@@ -80,68 +80,68 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(polite=kind is None)
+        self.close(graceful=kind is None)
 
-    def close(self, *, polite: bool = True) -> None:
+    def close(self, *, graceful: bool = True) -> None:
         """Close every socket; if polite, end the session at the exchange first where that is quick and safe."""
         if self._closed:
             return
         try:
             session = self._core.session
-            if polite and session is not None:
+            if graceful and session is not None:
                 deadline = time.monotonic() + _CLOSE_S
                 session.close(time.monotonic())
                 while session.state is State.CLOSING and time.monotonic() < deadline:
                     self._turn(deadline)
         finally:
             self._closed = True
-            if self._keeper is not None:
-                self._keeper.close()
+            if self._pinger is not None:
+                self._pinger.close()
             self._links.drop_all()
             self._admin.drop_all()
             self._context.term()
 
-    # Venue
+    # VenueOperations
 
-    open_account = _verb(Verbs.open_account)
-    suspend_account = _verb(Verbs.suspend_account)
-    resume_account = _verb(Verbs.resume_account)
-    set_limits = _verb(Verbs.set_limits)
-    add_asset = _verb(Verbs.add_asset)
-    add_instrument = _verb(Verbs.add_instrument)
-    set_status = _verb(Verbs.set_status)
-    set_rules = _verb(Verbs.set_rules)
-    kill = _verb(Verbs.kill)
-    revive = _verb(Verbs.revive)
-    apply_market = _verb(Verbs.apply_market)
+    open_account = _verb(Operations.open_account)
+    suspend_account = _verb(Operations.suspend_account)
+    resume_account = _verb(Operations.resume_account)
+    set_limits = _verb(Operations.set_limits)
+    add_asset = _verb(Operations.add_asset)
+    add_instrument = _verb(Operations.add_instrument)
+    set_status = _verb(Operations.set_status)
+    set_rules = _verb(Operations.set_rules)
+    kill = _verb(Operations.kill)
+    revive = _verb(Operations.revive)
+    apply_market = _verb(Operations.apply_market)
 
     # Money
 
-    deposit = _verb(Verbs.deposit)
-    withdraw = _verb(Verbs.withdraw)
+    deposit = _verb(Operations.deposit)
+    withdraw = _verb(Operations.withdraw)
 
     # Orders
 
-    place = _verb(Verbs.place)
-    place_limit = _verb(Verbs.place_limit)
-    place_market = _verb(Verbs.place_market)
-    cancel = _verb(Verbs.cancel)
-    replace = _verb(Verbs.replace)
-    reduce = _verb(Verbs.reduce)
-    mass_cancel = _verb(Verbs.mass_cancel)
+    place = _verb(Operations.place)
+    place_limit = _verb(Operations.place_limit)
+    place_market = _verb(Operations.place_market)
+    cancel = _verb(Operations.cancel)
+    replace = _verb(Operations.replace)
+    reduce = _verb(Operations.reduce)
+    mass_cancel = _verb(Operations.mass_cancel)
 
     # Queries
 
-    balances = _verb(Verbs.balances)
-    positions = _verb(Verbs.positions)
-    orders = _verb(Verbs.orders)
-    depth = _verb(Verbs.depth)
-    accounts = _verb(Verbs.accounts)
-    account_state = _verb(Verbs.account_state)
-    assets = _verb(Verbs.assets)
-    instruments = _verb(Verbs.instruments)
-    barrier = _verb(Verbs.barrier)
-    status = _verb(Verbs.status)
+    balances = _verb(Operations.balances)
+    positions = _verb(Operations.positions)
+    orders = _verb(Operations.orders)
+    depth = _verb(Operations.depth)
+    accounts = _verb(Operations.accounts)
+    account_state = _verb(Operations.account_state)
+    assets = _verb(Operations.assets)
+    instruments = _verb(Operations.instruments)
+    barrier = _verb(Operations.barrier)
+    status = _verb(Operations.status)
 
     # Bulk
 
@@ -169,7 +169,7 @@ class Client:
         """Send as many of the commands as there is room for, and return how many; poll() returns their outcomes."""
         commands = client_core.as_commands(commands)
         self._check_open()
-        count = min(len(commands), self._core.open(time.monotonic()).room)
+        count = min(len(commands), self._core.open(time.monotonic()).free_slots)
         if count:
             self._core.submit(commands[:count], None, time.monotonic())
             self._act()
@@ -236,9 +236,9 @@ class Client:
     def _do(self, step: Step) -> Any:
         if isinstance(step, Submit):
             return self.submit(step.commands)
-        if isinstance(step, Exchange):
+        if isinstance(step, Query):
             return self._exchange(step.address, step.request, step.wait_s)
-        if isinstance(step, Pause):
+        if isinstance(step, Sleep):
             return self._turn(time.monotonic() + step.seconds, whole=True)
         assert isinstance(step, Connect)
         return self.connect()
@@ -246,7 +246,7 @@ class Client:
     def _takes(self, wanted: int) -> int:
         """How many commands to send now: whole frames while there are many left."""
         self._check_open()
-        room = self._core.open(time.monotonic()).room
+        room = self._core.open(time.monotonic()).free_slots
         return min(room, wanted) if room >= min(wanted, self._frame_commands) else 0
 
     def _progress_or_raise(self, *, connecting: bool = False) -> None:
@@ -297,7 +297,7 @@ class Client:
         session = self._core.session
         if session is not None:
             for action in session.take_actions():
-                if isinstance(action, Reset):
+                if isinstance(action, DropConnection):
                     self._links.drop(action.address)
                     continue
                 try:

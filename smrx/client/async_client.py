@@ -16,14 +16,14 @@ import zmq.asyncio
 from numpy.typing import NDArray
 
 from smrx.client import client_core
-from smrx.client.client_core import Cluster, Core, Waiter
+from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import InvalidValue
-from smrx.client.node_sockets import configure, end_monitor, monitor_address
+from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
+from smrx.client.node_sockets import close_monitor, configure, monitor_address
+from smrx.client.operations import Operations
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
-from smrx.client.session_keepalive import KeepAlive
-from smrx.client.session_states import Reset, State
-from smrx.client.steps import Connect, Exchange, Pause, Step, Steps, Submit, as_called
-from smrx.client.verbs import Verbs
+from smrx.client.session_pinger import SessionPinger
+from smrx.client.session_states import DropConnection, State
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.records import OUTCOME
@@ -35,7 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Link:
+class _NodeSocket:
     """One node: a DEALER, and a task each that hands out its messages and the end of its connection."""
 
     def __init__(
@@ -88,16 +88,16 @@ class _Link:
         for task in self.tasks:
             task.cancel()
         if not self._socket.closed:
-            end_monitor(self._socket, self._monitor)
+            close_monitor(self._socket, self._monitor)
             self._socket.close(linger=0)
 
 
 def _verb(
-    of: Callable[Concatenate[Verbs, P], Steps[T]],
+    of: Callable[Concatenate[Operations, P], Steps[T]],
 ) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]":
     """Offer a verb as a coroutine."""
 
-    @as_called(of)
+    @with_signature_of(of)
     async def call(self: "AsyncClient", /, *arguments: P.args, **named: P.kwargs) -> T:
         return await self._run(of(self._core.verbs, *arguments, **named))
 
@@ -117,11 +117,11 @@ class AsyncClient:
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
-        self._keeper = KeepAlive() if cancel_on_disconnect else None
-        self._core = Core(cluster, account, timeout, window, frame_commands, keeper=self._keeper)
+        self._pinger = SessionPinger() if cancel_on_disconnect else None
+        self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._context = zmq.asyncio.Context()
-        self._links: dict[str, _Link] = {}
-        self._admin: dict[str, _Link] = {}
+        self._links: dict[str, _NodeSocket] = {}
+        self._admin: dict[str, _NodeSocket] = {}
         self._replies: dict[int, asyncio.Future[AnyReply]] = {}
         self._request_id = 0
         self._connecting = 0
@@ -138,15 +138,15 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close(polite=kind is None)
+        await self.close(graceful=kind is None)
 
-    async def close(self, *, polite: bool = True) -> None:
+    async def close(self, *, graceful: bool = True) -> None:
         """Close every socket; if polite, end the session at the exchange first where that is quick and safe."""
         if self._closed:
             return
         try:
             session = self._core.session
-            if polite and session is not None:
+            if graceful and session is not None:
                 deadline = time.monotonic() + _CLOSE_S
                 session.close(time.monotonic())
                 self._turn()
@@ -154,8 +154,8 @@ class AsyncClient:
                     await self._change(deadline)
         finally:
             self._closed = True
-            if self._keeper is not None:
-                self._keeper.close()
+            if self._pinger is not None:
+                self._pinger.close()
             if self._timer is not None:
                 self._timer.cancel()
             self._core.abandon(time.monotonic())
@@ -165,47 +165,47 @@ class AsyncClient:
             self._context.term()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    # Venue
+    # VenueOperations
 
-    open_account = _verb(Verbs.open_account)
-    suspend_account = _verb(Verbs.suspend_account)
-    resume_account = _verb(Verbs.resume_account)
-    set_limits = _verb(Verbs.set_limits)
-    add_asset = _verb(Verbs.add_asset)
-    add_instrument = _verb(Verbs.add_instrument)
-    set_status = _verb(Verbs.set_status)
-    set_rules = _verb(Verbs.set_rules)
-    kill = _verb(Verbs.kill)
-    revive = _verb(Verbs.revive)
-    apply_market = _verb(Verbs.apply_market)
+    open_account = _verb(Operations.open_account)
+    suspend_account = _verb(Operations.suspend_account)
+    resume_account = _verb(Operations.resume_account)
+    set_limits = _verb(Operations.set_limits)
+    add_asset = _verb(Operations.add_asset)
+    add_instrument = _verb(Operations.add_instrument)
+    set_status = _verb(Operations.set_status)
+    set_rules = _verb(Operations.set_rules)
+    kill = _verb(Operations.kill)
+    revive = _verb(Operations.revive)
+    apply_market = _verb(Operations.apply_market)
 
     # Money
 
-    deposit = _verb(Verbs.deposit)
-    withdraw = _verb(Verbs.withdraw)
+    deposit = _verb(Operations.deposit)
+    withdraw = _verb(Operations.withdraw)
 
     # Orders
 
-    place = _verb(Verbs.place)
-    place_limit = _verb(Verbs.place_limit)
-    place_market = _verb(Verbs.place_market)
-    cancel = _verb(Verbs.cancel)
-    replace = _verb(Verbs.replace)
-    reduce = _verb(Verbs.reduce)
-    mass_cancel = _verb(Verbs.mass_cancel)
+    place = _verb(Operations.place)
+    place_limit = _verb(Operations.place_limit)
+    place_market = _verb(Operations.place_market)
+    cancel = _verb(Operations.cancel)
+    replace = _verb(Operations.replace)
+    reduce = _verb(Operations.reduce)
+    mass_cancel = _verb(Operations.mass_cancel)
 
     # Queries
 
-    balances = _verb(Verbs.balances)
-    positions = _verb(Verbs.positions)
-    orders = _verb(Verbs.orders)
-    depth = _verb(Verbs.depth)
-    accounts = _verb(Verbs.accounts)
-    account_state = _verb(Verbs.account_state)
-    assets = _verb(Verbs.assets)
-    instruments = _verb(Verbs.instruments)
-    barrier = _verb(Verbs.barrier)
-    status = _verb(Verbs.status)
+    balances = _verb(Operations.balances)
+    positions = _verb(Operations.positions)
+    orders = _verb(Operations.orders)
+    depth = _verb(Operations.depth)
+    accounts = _verb(Operations.accounts)
+    account_state = _verb(Operations.account_state)
+    assets = _verb(Operations.assets)
+    instruments = _verb(Operations.instruments)
+    barrier = _verb(Operations.barrier)
+    status = _verb(Operations.status)
 
     # Bulk
 
@@ -222,7 +222,7 @@ class AsyncClient:
             while at < len(commands):
                 self._check_open()
                 rest = len(commands) - at
-                room = self._core.open(time.monotonic()).room
+                room = self._core.open(time.monotonic()).free_slots
                 if room >= min(rest, self._frame_commands):
                     end = at + min(room, rest)
                     parts.append(self._send(commands[at:end], outcomes[at:end]))
@@ -285,9 +285,9 @@ class AsyncClient:
     async def _do(self, step: Step) -> Any:
         if isinstance(step, Submit):
             return await self.submit(step.commands)
-        if isinstance(step, Exchange):
+        if isinstance(step, Query):
             return await self._exchange(step.address, step.request, step.wait_s)
-        if isinstance(step, Pause):
+        if isinstance(step, Sleep):
             return await asyncio.sleep(step.seconds)
         assert isinstance(step, Connect)
         return await self.connect()
@@ -310,7 +310,7 @@ class AsyncClient:
             _close_all(self._links)
         else:
             for action in session.take_actions():
-                if isinstance(action, Reset):
+                if isinstance(action, DropConnection):
                     link = self._links.pop(action.address, None)
                     if link is not None:
                         link.close()
@@ -353,10 +353,10 @@ class AsyncClient:
             self._core.session.disconnected(address, time.monotonic())
             self._turn()
 
-    def _link(self, address: str) -> _Link:
+    def _link(self, address: str) -> _NodeSocket:
         link = self._links.get(address)
         if link is None:
-            link = _Link(self._context, address, frames.MAX_FRAME_BYTES, self._arrived, self._lost)
+            link = _NodeSocket(self._context, address, frames.MAX_FRAME_BYTES, self._arrived, self._lost)
             self._links[address] = link
         return link
 
@@ -365,7 +365,7 @@ class AsyncClient:
         link = self._admin.get(address)
         if link is None:
             try:
-                link = _Link(self._context, address, admin.MAX_REPLY_BYTES, self._answered, lambda _: None)
+                link = _NodeSocket(self._context, address, admin.MAX_REPLY_BYTES, self._answered, lambda _: None)
             except zmq.ZMQError as error:
                 raise InvalidValue(f"{address}: expected an address to connect to, found: {error.strerror}") from None
             self._admin[address] = link
@@ -395,7 +395,7 @@ class AsyncClient:
             raise InvalidValue("expected an open client, found one that was closed")
 
 
-def _close_all(links: dict[str, _Link]) -> None:
+def _close_all(links: dict[str, _NodeSocket]) -> None:
     for link in links.values():
         link.close()
     links.clear()

@@ -12,7 +12,7 @@ import pytest
 from smrx.client import Client, InvalidValue, ProtocolError, Refused, Unavailable
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
 from smrx.wire.records import COMMAND, OUTCOME
-from tests.client.stub import Stub
+from tests.client.stub_cluster import Stub
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from smrx.wire.codes import (
 )
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, unpack_symbol
-from tests.wire.exchange import FakeExchange
+from tests.client.fake_exchange import FakeExchange
 
 LOCAL = "tcp://127.0.0.1:*"
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from smrx.client import expiry_time, rates
 from smrx.client.client_errors import ProtocolError, Refused
 from smrx.client.instruments import Instrument
-from smrx.client.reasons import words
-from smrx.client.results import STATES, AccountState, Level, OpenOrder, OrderAnswer, Position
+from smrx.client.reasons import reason_text
+from smrx.client.results import STATES, AccountState, Level, OpenOrder, OrderResult, Position
 from smrx.wire import admin
 from smrx.wire.codes import (
     AccountStatus,
@@ -48,14 +48,14 @@ def base(outcome: NDArray[np.void]) -> dict[str, Any]:
     }
 
 
-def order_answer(outcome: NDArray[np.void], instrument: Instrument | None) -> OrderAnswer:
+def order_answer(outcome: NDArray[np.void], instrument: Instrument | None) -> OrderResult:
     """The answer of a command about one order."""
     shared = base(outcome)
     if shared["duplicate"]:
-        return OrderAnswer(**shared, order_id=0, state="Unknown", reason=None, cum_lots=0, leaves_lots=0)
+        return OrderResult(**shared, order_id=0, state="Unknown", reason=None, cum_lots=0, leaves_lots=0)
     row = outcome[0]
     cum, leaves, reason = int(row["cum_lots"]), int(row["leaves_lots"]), int(row["reason"])
-    return OrderAnswer(
+    return OrderResult(
         **shared,
         order_id=int(row["order_id"]),
         state=STATES.get(int(row["event_kind"]), f"Kind{int(row['event_kind'])}"),
@@ -64,7 +64,7 @@ def order_answer(outcome: NDArray[np.void], instrument: Instrument | None) -> Or
         leaves_lots=leaves,
         filled=instrument.quantity_text(cum) if instrument else None,
         remaining=instrument.quantity_text(leaves) if instrument else None,
-        why=words(reason) if reason else None,
+        reason_text=reason_text(reason) if reason else None,
     )
 
 

@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.client import answers
+from smrx.client import result_builders
 from smrx.client.client_errors import InvalidValue
 from smrx.client.command_builders import u32
 from smrx.client.instruments import Asset, Instrument, Market
-from smrx.client.queries import Questions
-from smrx.client.steps import Steps, Submit
+from smrx.client.io_steps import Steps, Submit
+from smrx.client.query_routing import QueryRouter
 from smrx.wire import admin
 
 P = TypeVar(
@@ -30,13 +30,13 @@ P = TypeVar(
 _NAMES_SHOWN: Final = 10
 
 
-class Base:
+class OperationBase:
     """The account verbs speak for, what is known of the market, and whom to ask."""
 
-    def __init__(self, account: int, questions: Questions) -> None:
+    def __init__(self, account: int, router: QueryRouter) -> None:
         self.account = account
         self.market = Market()
-        self._questions = questions
+        self._router = router
 
     def _own(self, account: int | None) -> int:
         return self.account if account is None else u32(account, "account")
@@ -44,7 +44,7 @@ class Base:
     def _submit(self, command: NDArray[np.void], what: str) -> Steps[NDArray[np.void]]:
         """Send one command and return its outcome; raises Refused."""
         outcome: NDArray[np.void] = yield Submit(command)
-        answers.check(outcome, what)
+        result_builders.check(outcome, what)
         return outcome
 
     def _asset(self, symbol: str) -> Steps[Asset]:
@@ -86,7 +86,7 @@ class Base:
         rows: list[P] = []
         more = True
         while more:
-            reply = yield from self._questions.ask(msgspec.structs.replace(request, offset=len(rows)), reply_type)
+            reply = yield from self._router.ask(msgspec.structs.replace(request, offset=len(rows)), reply_type)
             rows += reply.rows
             more = reply.more and bool(reply.rows)
         return rows

@@ -27,7 +27,7 @@ class Submit(NamedTuple):
     commands: NDArray[np.void]
 
 
-class Exchange(NamedTuple):
+class Query(NamedTuple):
     """Ask one node. Sent: its reply, or None if there was none within `wait_s`."""
 
     address: str
@@ -35,18 +35,18 @@ class Exchange(NamedTuple):
     wait_s: float
 
 
-class Pause(NamedTuple):
+class Sleep(NamedTuple):
     """Let some time pass. Sent: None."""
 
     seconds: float
 
 
-Step = Connect | Submit | Exchange | Pause
+Step = Connect | Submit | Query | Sleep
 #: A verb on its way to a T.
 Steps = Generator[Step, Any, T]
 
 
-def as_called(verb: Callable[..., Steps[Any]]) -> Callable[[F], F]:
+def with_signature_of(verb: Callable[..., Steps[Any]]) -> Callable[[F], F]:
     """Give a function the name, the words and the arguments of a verb, and what the verb comes to as its result."""
 
     def dress(function: F) -> F:

@@ -9,7 +9,7 @@ import pytest
 
 from smrx.client import AsyncClient, Client
 from smrx.wire.codes import CommandKind, SessionFlags
-from tests.client.stub import Stub
+from tests.client.stub_cluster import Stub
 
 DEADLINE_S = 10.0
 

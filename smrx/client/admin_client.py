@@ -18,7 +18,7 @@ Ask = Callable[[int, AnyRequest], AnyReply | None]
 
 
 @contextmanager
-def asker(config: Config, wait_s: float) -> Iterator[Ask]:
+def open_admin_client(config: Config, wait_s: float) -> Iterator[Ask]:
     """Yield a function, good for any thread, that asks one node and waits at most `wait_s` for the answer."""
     addresses = {node.id: node.admin_address for node in config.nodes}
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from smrx.client.client_errors import InvalidValue, ProtocolError, Unavailable
+from smrx.client.io_steps import Connect, Query, Sleep, Steps
 from smrx.client.session import ClientSession
-from smrx.client.steps import Connect, Exchange, Pause, Steps
 from smrx.config import Config
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode, AnyReply, AnyRequest, NodeStatus
@@ -31,7 +31,7 @@ _PASSING: Final = {
 R = TypeVar("R", bound=admin.Reply)
 
 
-class Directory:
+class AdminDirectory:
     """Where nodes answer queries, and which of them led when last heard."""
 
     def __init__(self, config: Config | None) -> None:
@@ -76,10 +76,10 @@ class Directory:
         return sorted(every, key=lambda address: (address in self._silent, address != self._leader))
 
 
-class Questions:
+class QueryRouter:
     """The asking side of one client. `seen` is the last command sequence whose outcome it has seen."""
 
-    def __init__(self, directory: Directory, session: Callable[[], ClientSession | None], timeout: float) -> None:
+    def __init__(self, directory: AdminDirectory, session: Callable[[], ClientSession | None], timeout: float) -> None:
         self._directory = directory
         self._session = session
         self._timeout = timeout
@@ -100,7 +100,7 @@ class Questions:
         said: dict[str, str] = {}
         while True:
             for address in self._directory.addresses:
-                reply: AnyReply | None = yield Exchange(address, request, self._share(deadline))
+                reply: AnyReply | None = yield Query(address, request, self._share(deadline))
                 self._directory.heard(address, reply is not None)
                 verdict = self._judge(reply, reply_type)
                 if not isinstance(verdict, str):
@@ -109,7 +109,7 @@ class Questions:
             if time.monotonic() >= deadline:
                 tried = "; ".join(f"{address}: {text}" for address, text in said.items())
                 raise Unavailable(f"no node answered {type(request).__name__} within {self._timeout:g} s ({tried})")
-            yield Pause(_AGAIN_S)
+            yield Sleep(_AGAIN_S)
             yield from self._find_leader(deadline)
 
     def ask_node(self, node_id: int, request: AnyRequest, reply_type: type[R]) -> Steps[R]:
@@ -117,7 +117,7 @@ class Questions:
         address = self._directory.node(node_id)
         if address is None:
             raise InvalidValue(f"node: expected the id of a node in the configuration, found {node_id}")
-        reply: AnyReply | None = yield Exchange(address, request, self._timeout)
+        reply: AnyReply | None = yield Query(address, request, self._timeout)
         if isinstance(reply, reply_type):
             return reply
         if isinstance(reply, AdminError):
@@ -126,7 +126,7 @@ class Questions:
 
     def _find_leader(self, deadline: float) -> Steps[None]:
         for address in self._directory.addresses:
-            reply: AnyReply | None = yield Exchange(address, admin.Status(), self._share(deadline))
+            reply: AnyReply | None = yield Query(address, admin.Status(), self._share(deadline))
             self._directory.heard(address, reply is not None)
             if isinstance(reply, NodeStatus) and reply.leader_id is not None and reply.fenced is None:
                 self._directory.believe(reply.leader_id)

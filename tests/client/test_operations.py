@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 from smrx.client import AsyncClient, Client, InvalidValue, ProtocolError, Refused, Unavailable
-from smrx.client.results import Level, OrderAnswer
-from smrx.client.verbs import Verbs
+from smrx.client.operations import Operations
+from smrx.client.results import Level, OrderResult
 from smrx.wire import admin
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, Side
 from smrx.wire.records import COMMAND
 from tests.client.conftest import Call
-from tests.client.stub import Stub
-from tests.client.test_blocking import orders
+from tests.client.stub_cluster import Stub
+from tests.client.test_blocking_client import orders
 
 
 def test_the_two_clients_have_the_same_verbs_with_the_same_arguments() -> None:
@@ -35,7 +35,7 @@ def test_the_two_clients_have_the_same_verbs_with_the_same_arguments() -> None:
 
 def test_every_verb_says_in_both_clients_what_it_does_and_what_it_comes_to() -> None:
     for kind in (Client, AsyncClient):
-        for name, verb in inspect.getmembers(Verbs, inspect.isfunction):
+        for name, verb in inspect.getmembers(Operations, inspect.isfunction):
             if name.startswith("_"):
                 continue
             offered = getattr(kind, name)
@@ -44,7 +44,7 @@ def test_every_verb_says_in_both_clients_what_it_does_and_what_it_comes_to() -> 
             said = inspect.signature(offered)
             assert said.parameters == inspect.signature(verb).parameters
             assert "Generator" not in str(said), f"{name} is said to come to its steps"
-    assert inspect.signature(Client.place).return_annotation is OrderAnswer
+    assert inspect.signature(Client.place).return_annotation is OrderResult
     assert inspect.iscoroutinefunction(AsyncClient.place)
 
 
@@ -80,7 +80,7 @@ def test_money_moves_once_per_transfer_id(market: Call) -> None:
     [balance] = market(1, "balances")
     assert (balance.asset, balance.available, balance.held) == ("USD", "999.500000", "0.000000")
     assert market(2, "balances") == []
-    assert len(market(2, "balances", everyone=True)) == 1
+    assert len(market(2, "balances", all_accounts=True)) == 1
 
 
 def test_orders_are_placed_changed_and_cancelled_in_decimals(market: Call, stub: Stub) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.client.session import ClientSession
-from smrx.client.session_states import Reset, State
+from smrx.client.session_states import DropConnection, State
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND
-from tests.wire.exchange import FakeExchange
+from tests.client.fake_exchange import FakeExchange
 
 NODES = (1, 2, 3)
 SESSION = 77
@@ -81,7 +81,7 @@ class Network:
         self.carry()
 
     def submit(self, choice: int) -> None:
-        count = min(1 + choice % 5, self.session.room)
+        count = min(1 + choice % 5, self.session.free_slots)
         if not count or self.session.state in (State.FAILED, State.CLOSED):
             return
         commands = orders(count, len(self.submitted) + 1, malformed=(0, 0, 1, 2)[choice % 4])
@@ -214,7 +214,7 @@ class Network:
         """Do what the session asks for and keep what it found out."""
         for action in self.session.take_actions():
             node = self.nodes[int(action.address.rsplit(":", 1)[1])]
-            if isinstance(action, Reset):
+            if isinstance(action, DropConnection):
                 # Closing a socket does not call back the bytes that left.
                 node.ghosts += node.inbox
                 node.inbox.clear()

@@ -15,7 +15,7 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from tests.client.conftest import Call
-from tests.client.stub import Stub
+from tests.client.stub_cluster import Stub
 
 #: What a plain limit buy of one lot at one tick becomes; each row below says what is different.
 PLAIN = {

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from smrx.client import answers
+from smrx.client import result_builders
 from smrx.client.client_errors import InvalidValue, Refused
 from smrx.client.command_builders import (
     SideLike,
@@ -17,9 +17,9 @@ from smrx.client.command_builders import side as side_code
 from smrx.client.decimals import Number
 from smrx.client.expiry_time import Moment, seconds
 from smrx.client.instruments import Instrument
-from smrx.client.results import MassCancelAnswer, OrderAnswer
-from smrx.client.steps import Steps
-from smrx.client.verb_base import Base
+from smrx.client.io_steps import Steps
+from smrx.client.operation_base import OperationBase
+from smrx.client.results import MassCancelResult, OrderResult
 from smrx.wire import admin
 from smrx.wire.codes import (
     CommandKind,
@@ -36,7 +36,7 @@ _HALF: Final = 32
 _MAX_BUDGET: Final = (1 << 62) - 1
 
 
-class Trading(Base):
+class OrderOperations(OperationBase):
     """The verbs about orders."""
 
     def place(
@@ -55,7 +55,7 @@ class Trading(Base):
         post_only: bool = False,
         client_order_id: int = 0,
         account: int | None = None,
-    ) -> Steps[OrderAnswer]:
+    ) -> Steps[OrderResult]:
         """Place an order of any type; raises Refused.
 
         `price` makes it a limit order, `stop` one that waits until the last trade reaches that price; without either
@@ -89,7 +89,7 @@ class Trading(Base):
         )
         size = f"{quantity} {symbol}" if budget is None else f"{symbol} worth {budget} {instrument.quote.symbol}"
         outcome = yield from self._submit(placed, f"order for {size}")
-        return answers.order_answer(outcome, instrument)
+        return result_builders.order_answer(outcome, instrument)
 
     def place_limit(
         self,
@@ -105,7 +105,7 @@ class Trading(Base):
         post_only: bool = False,
         client_order_id: int = 0,
         account: int | None = None,
-    ) -> Steps[OrderAnswer]:
+    ) -> Steps[OrderResult]:
         """Place a limit order, GTC by default; raises Refused."""
         return self.place(
             symbol,
@@ -131,7 +131,7 @@ class Trading(Base):
         stp: StpLike = Stp.CANCEL_NEWEST,
         client_order_id: int = 0,
         account: int | None = None,
-    ) -> Steps[OrderAnswer]:
+    ) -> Steps[OrderResult]:
         """Take what the book offers now, up to the quantity, or as much as the budget buys; raises Refused."""
         return self.place(
             symbol, side, quantity, budget=budget, stp=stp, client_order_id=client_order_id, account=account
@@ -139,11 +139,11 @@ class Trading(Base):
 
     def cancel(
         self, order_id: int | None = None, *, client_order_id: int | None = None, account: int | None = None
-    ) -> Steps[OrderAnswer]:
+    ) -> Steps[OrderResult]:
         """Cancel an order by either id; raises Refused."""
         wanted = command(CommandKind.CANCEL, account=self._own(account), **order_key(order_id, client_order_id))
         outcome = yield from self._submit(wanted, f"cancel of order {order_id or client_order_id}")
-        return answers.order_answer(outcome, None)
+        return result_builders.order_answer(outcome, None)
 
     def replace(
         self,
@@ -154,7 +154,7 @@ class Trading(Base):
         order_id: int | None = None,
         client_order_id: int | None = None,
         account: int | None = None,
-    ) -> Steps[OrderAnswer]:
+    ) -> Steps[OrderResult]:
         """Give an order a new price and total quantity; raises Refused, and then the order stands as it was.
 
         Only a smaller quantity at the same price keeps the place in the queue. A pending stop order has no price
@@ -169,7 +169,7 @@ class Trading(Base):
             **order_key(order_id, client_order_id),
         )
         outcome = yield from self._submit(wanted, f"replacement of order {order_id or client_order_id}")
-        return answers.order_answer(outcome, instrument)
+        return result_builders.order_answer(outcome, instrument)
 
     def reduce(
         self,
@@ -178,7 +178,7 @@ class Trading(Base):
         order_id: int | None = None,
         client_order_id: int | None = None,
         account: int | None = None,
-    ) -> Steps[OrderAnswer]:
+    ) -> Steps[OrderResult]:
         """Shrink an order to a smaller total quantity; it keeps its place in the queue."""
         row = yield from self._open_order(order_id, client_order_id, account, "reduction")
         instrument = self._known_instrument(row.instrument)
@@ -195,7 +195,7 @@ class Trading(Base):
 
     def mass_cancel(
         self, symbol: str | None = None, side: SideLike | None = None, *, account: int | None = None
-    ) -> Steps[MassCancelAnswer]:
+    ) -> Steps[MassCancelResult]:
         """Cancel every open order, of one instrument and one side if named."""
         instrument = 0
         if symbol is not None:
@@ -207,7 +207,7 @@ class Trading(Base):
             side=Side.ANY if side is None else side_code(side),
         )
         outcome = yield from self._submit(wanted, "mass cancel")
-        return MassCancelAnswer(**answers.base(outcome), cancelled=int(outcome["cum_lots"][0]))
+        return MassCancelResult(**result_builders.base(outcome), cancelled=int(outcome["cum_lots"][0]))
 
     def _open_order(
         self, order_id: int | None, client_order_id: int | None, account: int | None, what: str

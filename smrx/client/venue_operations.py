@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.client import answers, instruments, rates
+from smrx.client import instruments, rates, result_builders
 from smrx.client.client_errors import InvalidValue
 from smrx.client.command_builders import (
     StatusLike,
@@ -22,19 +22,19 @@ from smrx.client.command_builders import (
 from smrx.client.command_builders import symbol as symbol_id
 from smrx.client.decimals import Number, is_zero
 from smrx.client.instruments import Asset, Instrument
+from smrx.client.io_steps import Steps, Submit
+from smrx.client.operation_base import OperationBase
 from smrx.client.rates import Rate
 from smrx.client.results import (
-    AccountAnswer,
-    AssetAnswer,
-    InstrumentAnswer,
-    KillSwitchAnswer,
-    LimitsAnswer,
-    RulesAnswer,
-    StatusAnswer,
-    TransferAnswer,
+    AccountResult,
+    AssetResult,
+    InstrumentResult,
+    KillSwitchResult,
+    LimitsResult,
+    RulesResult,
+    StatusResult,
+    TransferResult,
 )
-from smrx.client.steps import Steps, Submit
-from smrx.client.verb_base import Base
 from smrx.wire import admin
 from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, Reason
 from smrx.wire.records import INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND
@@ -44,24 +44,24 @@ _ID_RACES: Final = 8
 _MAX_SUPPLY: Final = (1 << 62) - 1
 
 
-class Venue(Base):
+class VenueOperations(OperationBase):
     """The verbs of whoever runs the market."""
 
-    def open_account(self, account: int) -> Steps[AccountAnswer]:
+    def open_account(self, account: int) -> Steps[AccountResult]:
         """Open an account."""
         return self._on_account(CommandKind.OPEN_ACCOUNT, account, AccountStatus.ACTIVE, "account")
 
-    def suspend_account(self, account: int) -> Steps[AccountAnswer]:
+    def suspend_account(self, account: int) -> Steps[AccountResult]:
         """Let an account cancel and nothing else; its open orders stay. Again changes nothing."""
         return self._on_account(CommandKind.SUSPEND_ACCOUNT, account, AccountStatus.SUSPENDED, "suspension of account")
 
-    def resume_account(self, account: int) -> Steps[AccountAnswer]:
+    def resume_account(self, account: int) -> Steps[AccountResult]:
         """End an account's suspension. Again changes nothing."""
         return self._on_account(CommandKind.RESUME_ACCOUNT, account, AccountStatus.ACTIVE, "resumption of account")
 
-    def _on_account(self, kind: CommandKind, account: int, status: AccountStatus, what: str) -> Steps[AccountAnswer]:
+    def _on_account(self, kind: CommandKind, account: int, status: AccountStatus, what: str) -> Steps[AccountResult]:
         outcome = yield from self._submit(command(kind, account=u32(account, "account")), f"{what} {account}")
-        return AccountAnswer(**answers.base(outcome), account=account, status=status.name)
+        return AccountResult(**result_builders.base(outcome), account=account, status=status.name)
 
     def set_limits(
         self,
@@ -73,7 +73,7 @@ class Venue(Base):
         order_quantity: Number | None = None,
         asset: str | None = None,
         symbol: str | None = None,
-    ) -> Steps[LimitsAnswer]:
+    ) -> Steps[LimitsResult]:
         """Limit what an account may have open and place at once; a limit that is not named stays, 0 takes it away.
 
         Notionals are decimals of `asset`, or minimal units where none is named; the quantity is a decimal in the lots
@@ -85,9 +85,9 @@ class Venue(Base):
         limits = limit_counts(row, units, lots, open_orders, open_notional, order_notional, order_quantity)
         wanted = command(CommandKind.SET_LIMITS, LIMITS_COMMAND, account=account, **limits)
         outcome = yield from self._submit(wanted, f"limits of account {account}")
-        return LimitsAnswer(**(answers.base(outcome) | limits), account=account)
+        return LimitsResult(**(result_builders.base(outcome) | limits), account=account)
 
-    def add_asset(self, symbol: str, decimals: int, *, max_supply: Number | None = None) -> Steps[AssetAnswer]:
+    def add_asset(self, symbol: str, decimals: int, *, max_supply: Number | None = None) -> Steps[AssetResult]:
         """Add something to own, counted in units of 10^-decimals; `max_supply`: the most that may exist of it."""
         packed = symbol_id(symbol)
         if isinstance(decimals, bool) or not isinstance(decimals, int) or not 0 <= decimals <= 18:
@@ -108,8 +108,8 @@ class Venue(Base):
             outcome = yield Submit(wanted)
             if outcome["reason"][0] != Reason.ASSET_EXISTS:
                 break
-        answers.check(outcome, f"asset {symbol}")
-        return AssetAnswer(**answers.base(outcome), asset=asset, symbol=symbol)
+        result_builders.check(outcome, f"asset {symbol}")
+        return AssetResult(**result_builders.base(outcome), asset=asset, symbol=symbol)
 
     def add_instrument(
         self,
@@ -120,7 +120,7 @@ class Venue(Base):
         lot: Number = "0.0001",
         max_price: Number | None = None,
         max_quantity: Number | None = None,
-    ) -> Steps[InstrumentAnswer]:
+    ) -> Steps[InstrumentResult]:
         """Add something to trade: base for quote, prices in ticks, quantities in lots."""
         packed = symbol_id(symbol)
         for _ in range(_ID_RACES):
@@ -145,10 +145,10 @@ class Venue(Base):
             outcome = yield Submit(wanted)
             if outcome["reason"][0] != Reason.INSTRUMENT_EXISTS:
                 break
-        answers.check(outcome, f"instrument {symbol}")
-        return InstrumentAnswer(**answers.base(outcome), instrument=instrument, symbol=symbol)
+        result_builders.check(outcome, f"instrument {symbol}")
+        return InstrumentResult(**result_builders.base(outcome), instrument=instrument, symbol=symbol)
 
-    def set_status(self, symbol: str, status: StatusLike) -> Steps[StatusAnswer]:
+    def set_status(self, symbol: str, status: StatusLike) -> Steps[StatusResult]:
         """Set an instrument TRADING, HALTED, CANCEL_ONLY or CLOSED; closing cancels every open order in it."""
         wanted = named(status, InstrumentStatus, "status")
         instrument = yield from self._instrument(symbol)
@@ -156,7 +156,7 @@ class Venue(Base):
             command(CommandKind.SET_STATUS, instrument=instrument.id, side=wanted), f"status {wanted.name} of {symbol}"
         )
         cancelled = int(outcome["cum_lots"][0])
-        return StatusAnswer(**answers.base(outcome), symbol=symbol, status=wanted.name, cancelled=cancelled)
+        return StatusResult(**result_builders.base(outcome), symbol=symbol, status=wanted.name, cancelled=cancelled)
 
     def set_rules(
         self,
@@ -169,7 +169,7 @@ class Venue(Base):
         min_quantity: Number | None = None,
         min_notional: Number | None = None,
         max_notional: Number | None = None,
-    ) -> Steps[RulesAnswer]:
+    ) -> Steps[RulesResult]:
         """Set an instrument's fees, price band and minimums; a rule that is not named stays, 0 takes it away.
 
         Fees and band are rates such as "0.05%" or "5bps"; a negative maker fee is a rebate.
@@ -188,31 +188,31 @@ class Venue(Base):
         )
         wanted = command(CommandKind.SET_RULES, RULES_COMMAND, instrument=of.id, **rules)
         outcome = yield from self._submit(wanted, f"rules of {symbol}")
-        return RulesAnswer(**(answers.base(outcome) | answers.rules(of, rules)), symbol=symbol)
+        return RulesResult(**(result_builders.base(outcome) | result_builders.rules(of, rules)), symbol=symbol)
 
-    def kill(self) -> Steps[KillSwitchAnswer]:
+    def kill(self) -> Steps[KillSwitchResult]:
         """Refuse every new and replaced order of everybody from now on; cancels pass. Again changes nothing."""
         return self._switch(CommandKind.KILL, True)
 
-    def revive(self) -> Steps[KillSwitchAnswer]:
+    def revive(self) -> Steps[KillSwitchResult]:
         """Turn the kill switch off. Again changes nothing."""
         return self._switch(CommandKind.REVIVE, False)
 
-    def _switch(self, kind: CommandKind, killed: bool) -> Steps[KillSwitchAnswer]:
+    def _switch(self, kind: CommandKind, killed: bool) -> Steps[KillSwitchResult]:
         outcome = yield from self._submit(command(kind), "kill switch")
-        return KillSwitchAnswer(**answers.base(outcome), killed=killed)
+        return KillSwitchResult(**result_builders.base(outcome), killed=killed)
 
-    def deposit(self, account: int, asset: str, amount: Number, transfer_id: int) -> Steps[TransferAnswer]:
+    def deposit(self, account: int, asset: str, amount: Number, transfer_id: int) -> Steps[TransferResult]:
         """Credit an account. The same transfer id again changes nothing."""
         return self._transfer(CommandKind.DEPOSIT, account, asset, amount, transfer_id)
 
-    def withdraw(self, account: int, asset: str, amount: Number, transfer_id: int) -> Steps[TransferAnswer]:
+    def withdraw(self, account: int, asset: str, amount: Number, transfer_id: int) -> Steps[TransferResult]:
         """Debit an account. The same transfer id again changes nothing."""
         return self._transfer(CommandKind.WITHDRAW, account, asset, amount, transfer_id)
 
     def _transfer(
         self, kind: CommandKind, account: int, asset: str, amount: Number, transfer_id: int
-    ) -> Steps[TransferAnswer]:
+    ) -> Steps[TransferResult]:
         of = yield from self._asset(asset)
         wanted = command(
             kind,
@@ -224,12 +224,12 @@ class Venue(Base):
         outcome: NDArray[np.void] = yield Submit(wanted)
         done_before = outcome["reason"][0] == Reason.TRANSFER_ALREADY_DONE
         if not done_before:
-            answers.check(outcome, f"{kind.name.lower()} {transfer_id} of {amount} {asset}")
-        base = answers.base(outcome)
+            result_builders.check(outcome, f"{kind.name.lower()} {transfer_id} of {amount} {asset}")
+        base = result_builders.base(outcome)
         if done_before or base["duplicate"]:
-            return TransferAnswer(**base, transfer_id=transfer_id, already_done=bool(done_before))
+            return TransferResult(**base, transfer_id=transfer_id, already_done=bool(done_before))
         available = int(outcome["cum_lots"][0])
-        return TransferAnswer(**base, transfer_id=transfer_id, available_units=available, available=of.text(available))
+        return TransferResult(**base, transfer_id=transfer_id, available_units=available, available=of.text(available))
 
 
 def limit_counts(

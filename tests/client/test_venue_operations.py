@@ -8,7 +8,7 @@ from smrx.client import InvalidValue, Refused
 from smrx.wire.codes import CommandKind, InstrumentStatus, Reason
 from smrx.wire.records import COMMAND, LIMITS_COMMAND, RULES_COMMAND
 from tests.client.conftest import Call
-from tests.client.stub import Stub
+from tests.client.stub_cluster import Stub
 
 NO_RULES = {
     "maker_fee": 0, "taker_fee": 0, "band_bp": 0, "min_price_ticks": 0, "min_quantity_lots": 0, "min_notional": 0,
@@ -64,7 +64,7 @@ def test_limits_that_cannot_be_counted_are_refused(
     before = stub.venue.sequence
     with pytest.raises(InvalidValue, match=message):
         market(0, "set_limits", 2, **named)
-    # A client that only asked questions opened no session.
+    # A client that only asked router opened no session.
     assert stub.venue.sequence == before
 
 

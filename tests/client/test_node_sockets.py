@@ -1,0 +1,34 @@
+"""Closing a node's socket while its connection breaks does not block."""
+
+import subprocess
+import sys
+
+from tests.client.close_during_disconnect import ORDERS
+
+#: The correct order takes milliseconds; a generous bound for a loaded machine.
+DEADLINE_S = 60.0
+
+
+def closes(order: str, seconds: float) -> bool:
+    """Return whether a socket whose connection breaks meanwhile is closed within `seconds`."""
+    assert order in ORDERS
+    command = [sys.executable, "-m", "tests.client.close_during_disconnect", order]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "closing\n"
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return False
+    assert output == "closed\n"
+    return process.returncode == 0
+
+
+def test_socket_closes_while_its_connection_breaks() -> None:
+    assert closes("correct", DEADLINE_S)
+
+
+def test_closing_the_monitor_first_blocks_forever() -> None:
+    """Show that the test above detects the fault: ZeroMQ's thread blocks on a report that nothing reads."""
+    assert not closes("wrong", 3.0)
