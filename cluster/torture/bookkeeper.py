@@ -25,7 +25,7 @@ from smrx.cli.settle_stored_commands import compare_with_log
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.messages import NO_OP
 from smrx.feed.sequencer import FeedError
-from smrx.node.log_reader import History, HistoryError
+from smrx.node.log_reader import LogReader, LogReadError
 from smrx.settlement.settlement_errors import SettlementError
 from smrx.sim.checker import Violation
 from smrx.sinks.sink_errors import SinkFault
@@ -160,12 +160,12 @@ class Bookkeeper:
         for folder in self._folders:
             if not _checkpoint(folder).exists():
                 continue
-            history = History(journal, [], 0)
+            history = LogReader(journal, [], 0)
             try:
                 found = compare_with_log(
                     config_with_out(self._field.config, str(folder)), history, "log of the cluster"
                 )
-            except (SettlementError, SinkFault, FeedError, HistoryError) as error:
+            except (SettlementError, SinkFault, FeedError, LogReadError) as error:
                 raise Violation(f"settlement: {folder.name}: {error}") from None
             trades += found.trades
             sequence = max(sequence, found.sequence)

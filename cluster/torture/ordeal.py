@@ -29,7 +29,7 @@ from smrx.client.admin_client import Ask, open_admin_client
 from smrx.client.client_errors import ClientError
 from smrx.config import Config
 from smrx.consensus.snapshot_files import SnapshotError
-from smrx.node.log_reader import open_history, verify_history
+from smrx.node.log_reader import open_node_log, verify_log
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.run import PROGRESS_TIMEOUTS
@@ -268,8 +268,8 @@ class _Ordeal:
     def _check_disk(self, config: Config, node: int, checker: Checker) -> None:
         """What a disk leads to is a state of the log."""
         try:
-            with open_history(config, node) as history:
-                verified = verify_history(history)
+            with open_node_log(config, node) as history:
+                verified = verify_log(history)
         except SnapshotError as error:
             # An old one that was damaged on purpose, and was not needed since.
             if Fault.DAMAGE not in self._outcome.faults:

@@ -14,7 +14,7 @@ from cluster.torture.streams import Speaker
 from smrx import cli
 from smrx.node import reactor
 from smrx.node.reactor import Node
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.replicated_state import ReplicatedState
 
 
 class Said(IntEnum):
@@ -41,7 +41,7 @@ def give_a_voice(arguments: list[str]) -> list[str]:
     os.set_inheritable(int(descriptor), False)
     speaker = Speaker(int(descriptor))
 
-    class TappedMachine(ExchangeMachine):
+    class TappedMachine(ReplicatedState):
         def apply(self, log_index: int, term: int, entry: bytes) -> None:
             super().apply(log_index, term, entry)
             applied = self._applied[-1]
@@ -68,7 +68,7 @@ def give_a_voice(arguments: list[str]) -> list[str]:
             return address if node_id == self.me.id else super()._order_address(node_id)
 
     names: Any = reactor
-    names.ExchangeMachine, names.Node = TappedMachine, TappedNode
+    names.ReplicatedState, names.Node = TappedMachine, TappedNode
     return rest
 
 

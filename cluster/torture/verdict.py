@@ -17,7 +17,7 @@ from cluster.torture.field import Life
 from cluster.torture.streams import Record, Stream
 from cluster.torture.tap import Said, told_of_entry
 from cluster.torture.trader import Told
-from smrx.node.replicated_state import Applied, ExchangeMachine
+from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.sim.checker import Checker, Violation
 from smrx.wire.records import COMMAND_SIZE, OUTCOME
 
@@ -52,7 +52,7 @@ class _Entry(NamedTuple):
 
 def judge(lives: Sequence[Life], histories: Sequence[Stream]) -> tuple[Checker, Judged]:
     """Hold everything that was said against everything that must hold; raises Violation."""
-    checker = Checker(lambda: ExchangeMachine(_RING, _RING))
+    checker = Checker(lambda: ReplicatedState(_RING, _RING))
     client_words = sorted(
         (record for stream in histories for record in stream.records()), key=lambda record: record.first
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smrx.consensus.snapshot_files import SnapshotFiles, Stored
 from smrx.consensus.snapshot_taker import ForkedSnapshots
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.replicated_state import ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import (
     CommandKind,
@@ -70,7 +70,7 @@ def of_a_market(folder: Path, accounts: int, orders: int) -> dict[str, Any]:
     started = time.perf_counter()
     state = stored.part("state")
     assert state is not None
-    again = ExchangeMachine(1 << 16, 1 << 16)
+    again = ReplicatedState(1 << 16, 1 << 16)
     again.restore(state)
     restored = time.perf_counter() - started
     if again.position() != machine.position():
@@ -111,7 +111,7 @@ def taken(store: ForkedSnapshots, index: int, flow: "_Flow | None" = None) -> St
 class _Flow:
     """One order after the other, of any account and at any price of the bids, each cancelled by the next command."""
 
-    def __init__(self, machine: ExchangeMachine, accounts: int) -> None:
+    def __init__(self, machine: ReplicatedState, accounts: int) -> None:
         self._machine = machine
         self._accounts = accounts
         self._chance = np.random.default_rng(5)
@@ -188,9 +188,9 @@ def large_market(accounts: int, orders: int) -> Commands:
     return np.concatenate([setup, opened, deposits, placed])
 
 
-def _large_machine(accounts: int, orders: int) -> ExchangeMachine:
+def _large_machine(accounts: int, orders: int) -> ReplicatedState:
     """One machine with such a market."""
-    machine = ExchangeMachine(1 << 20, 1 << 18)
+    machine = ReplicatedState(1 << 20, 1 << 18)
     opening = np.zeros(1, COMMAND)
     opening["kind"] = CommandKind.OPEN_SESSION
     rows = np.concatenate([opening, large_market(accounts, orders)])

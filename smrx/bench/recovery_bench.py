@@ -27,8 +27,8 @@ from smrx.consensus.snapshot_files import FOLDER, SnapshotFiles
 from smrx.consensus.snapshot_taker import ForkedSnapshots
 from smrx.consensus.storage import LmdbStorage
 from smrx.local import LocalCluster
-from smrx.node.log_reader import open_history
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.log_reader import open_node_log
+from smrx.node.replicated_state import ReplicatedState
 from smrx.tape.generate import generate
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind
@@ -96,7 +96,7 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
     directory = cluster.config.node_dir(1)
     tape = generate(min(count, 200_000), seed=3)
     meta = MetaStore(directory, cluster=cluster.config.cluster, node_id=1)
-    machine = ExchangeMachine(1 << 16, 1 << 16)
+    machine = ReplicatedState(1 << 16, 1 << 16)
     journal = DiskJournal(
         LmdbStorage(directory / FILE), cluster=cluster.config.cluster, node_id=1, joined=False, where=directory / FILE
     )
@@ -134,10 +134,10 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
     }
 
 
-def _replay_seconds(machine: ExchangeMachine, directory: Path, cluster: LocalCluster) -> float:
+def _replay_seconds(machine: ReplicatedState, directory: Path, cluster: LocalCluster) -> float:
     """The part of a restart that grows with the journal: reading it, checking it, applying it."""
     started = time.perf_counter()
-    with open_history(cluster.config, 1) as history:
+    with open_node_log(cluster.config, 1) as history:
         again = history.replay(lambda applied, entry: None)
     if again.position() != machine.position():
         raise RecoveryBenchError(f"expected the state {machine.position()} again, found {again.position()}")
@@ -175,7 +175,7 @@ class _Flow:
         ]
 
 
-def _put(journal: DiskJournal, machine: ExchangeMachine, entry: bytes) -> None:
+def _put(journal: DiskJournal, machine: ReplicatedState, entry: bytes) -> None:
     index = journal.last_index + 1
     journal.add(entry, index, 1)
     journal.setRaftCommitIndex(index)

@@ -16,7 +16,7 @@ EXIT_CODES: Final = {
     "smrx.consensus.recovery.MetaError": Exit.RESOURCE,
     "smrx.consensus.disk_journal.JournalError": Exit.RESOURCE,
     "smrx.consensus.snapshot_files.SnapshotError": Exit.RESOURCE,
-    "smrx.node.log_reader.HistoryError": Exit.USAGE,
+    "smrx.node.log_reader.LogReadError": Exit.USAGE,
     "smrx.consensus.storage.StorageError": Exit.RESOURCE,
     "smrx.consensus.storage.StorageFailed": Exit.DISK,
     "smrx.consensus.keys.KeysError": Exit.RESOURCE,

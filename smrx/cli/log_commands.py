@@ -48,7 +48,7 @@ def dump_log(node_id: int, first: int, last: int | None, limit: int | None) -> N
     Example:
       smrx log dump --node 1 --from 1000 --to 1010
     """
-    from smrx.node.log_reader import ReplayedCommand, open_history, replay_commands
+    from smrx.node.log_reader import ReplayedCommand, open_node_log, replay_commands
 
     _compile()
     left = _Left(limit)
@@ -66,7 +66,7 @@ def dump_log(node_id: int, first: int, last: int | None, limit: int | None) -> N
         )
         return left.more()
 
-    with open_history(options.config(), node_id) as history:
+    with open_node_log(options.config(), node_id) as history:
         replay_commands(history, first, last, show)
         _warn_of_uncommitted(history.uncommitted)
 
@@ -84,7 +84,7 @@ def replay_log(node_id: int, first: int, last: int | None, limit: int | None) ->
     Example:
       smrx log replay --node 1 --from 1 --to 20
     """
-    from smrx.node.log_reader import ReplayedTrade, open_history, replay_trades
+    from smrx.node.log_reader import ReplayedTrade, open_node_log, replay_trades
 
     _compile()
     left = _Left(limit)
@@ -93,7 +93,7 @@ def replay_log(node_id: int, first: int, last: int | None, limit: int | None) ->
         _print_line({"log_index": found.log_index} | _named(found.event, kind=EventKind))
         return left.more()
 
-    with open_history(options.config(), node_id) as history:
+    with open_node_log(options.config(), node_id) as history:
         replay_trades(history, first, last, show)
         _warn_of_uncommitted(history.uncommitted)
 
@@ -111,11 +111,11 @@ def verify_log(node_id: int, as_json: bool) -> None:
     Example:
       smrx log verify --node 1 --json
     """
-    from smrx.node.log_reader import open_history, verify_history
+    from smrx.node.log_reader import open_node_log, verify_log
 
     _compile()
-    with open_history(options.config(), node_id) as history:
-        found = verify_history(history)
+    with open_node_log(options.config(), node_id) as history:
+        found = verify_log(history)
     if found.faults:
         raise CliError(Exit.DIVERGED, found.faults[0])
     told = msgspec.to_builtins(found) | {"state_hash": output.hex_hash(found.state_hash)}

@@ -27,7 +27,7 @@ from smrx.cli.settle_shared import (
 from smrx.config import Config
 
 if TYPE_CHECKING:
-    from smrx.node.log_reader import History
+    from smrx.node.log_reader import LogReader
     from smrx.settlement.readers import Reader
     from smrx.settlement.report import Report
     from smrx.settlement.reverify import Verified
@@ -162,26 +162,26 @@ def _from_nodes(
 
 
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
-    from smrx.node.log_reader import TooEarly, TooLate, open_log
+    from smrx.node.log_reader import AfterLogEnd, BeforeLogStart, open_log
 
     progress.compile_engine()
     with open_log(directory.expanduser(), config.cluster) as history:
         try:
             return compare_with_log(config, history, f"log of node {history.node_id} in {directory}", first_trade)
-        except TooEarly as error:
+        except BeforeLogStart as error:
             raise CliError(
                 Exit.USAGE, f"{directory}: {error}; compare what is left of it with --first-trade {error.match_id + 1}"
             ) from None
-        except TooLate as error:
+        except AfterLogEnd as error:
             raise CliError(
                 Exit.LOG, f"{directory}: {error}, and settlement went further; use the log of a node that did, too"
             ) from None
 
 
-def compare_with_log(config: Config, history: "History", log: str, first_trade: int | None = None) -> "Verified":
+def compare_with_log(config: Config, history: "LogReader", log: str, first_trade: int | None = None) -> "Verified":
     """Let a log make every trade again, and settlement compare it with what it stored.
 
-    `log` names it in what is said. Raises what LogAudit does, and HistoryError of a log that does not reach so far.
+    `log` names it in what is said. Raises what LogAudit does, and LogReadError of a log that does not reach so far.
     """
     from smrx.node.log_reader import replay_events, replay_trades
     from smrx.node.state_images import image

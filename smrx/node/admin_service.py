@@ -86,7 +86,7 @@ class AdminService:
             message = "the leader changed before the barrier was reached; ask again"
             self._reply(identity, request_id, self._error(AdminErrorCode.LOST_LEADERSHIP, message))
             return
-        state_hash = self._node.machine.engine.state_hash
+        state_hash = self._node.state.engine.state_hash
         self._reply(identity, request_id, admin.BarrierReply(**self._at, log_index=log_index, state_hash=state_hash))
 
     def lost_leadership(self) -> None:
@@ -104,7 +104,7 @@ class AdminService:
 
     def status(self) -> admin.NodeStatus:
         """What `cluster status` shows of this node."""
-        node, replica, engine = self._node, self._node.replica, self._node.machine.engine
+        node, replica, engine = self._node, self._node.replica, self._node.state.engine
         counts = engine.inspect.counts()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         agreement = replica.agreement
@@ -142,7 +142,7 @@ class AdminService:
         )
 
     def _snapshot_status(self) -> dict[str, Any]:
-        snapshots = self._node.disk.snapshots
+        snapshots = self._node.storage.snapshots
         if snapshots.stored is None:
             return {}
         return {
@@ -158,7 +158,7 @@ class AdminService:
 
     @property
     def _at(self) -> dict[str, Any]:
-        return {"node_id": self._node.me.id, "sequence": self._node.machine.engine.sequence}
+        return {"node_id": self._node.me.id, "sequence": self._node.state.engine.sequence}
 
     def _error(self, code: AdminErrorCode, message: str) -> AdminError:
         return AdminError(**self._at, code=code, message=message, leader_id=self._node.replica.leader_id)
@@ -198,17 +198,17 @@ class AdminService:
         return self.status()
 
     def _on_hashat(self, request: admin.HashAt) -> admin.AnyReply:
-        return admin.HashReply(**self._at, at=request.at, state_hash=self._node.machine.hash_at(request.at))
+        return admin.HashReply(**self._at, at=request.at, state_hash=self._node.state.hash_at(request.at))
 
     def _on_logdigest(self, request: admin.LogDigest) -> admin.AnyReply:
-        machine = self._node.machine
+        state = self._node.state
         return admin.LogDigestReply(
             **self._at,
             applied_index=self._node.replica.applied_index,
-            log_digest=machine.log_digest,
-            state_hash=machine.engine.state_hash,
-            event_sequence=machine.engine.event_sequence,
-            trades=machine.engine.trade_count,
+            log_digest=state.log_digest,
+            state_hash=state.engine.state_hash,
+            event_sequence=state.engine.event_sequence,
+            trades=state.engine.trade_count,
         )
 
     def _on_depth(self, request: admin.Depth) -> admin.AnyReply:
@@ -216,22 +216,22 @@ class AdminService:
         if row is None:
             message = f"expected a known instrument, found {request.instrument!r}"
             return self._error(AdminErrorCode.UNKNOWN_INSTRUMENT, message)
-        bids, asks = self._node.machine.engine.inspect.depth(row.instrument, request.levels)
+        bids, asks = self._node.state.engine.inspect.depth(row.instrument, request.levels)
         return admin.DepthReply(
             **self._at, instrument=row.instrument, symbol=row.symbol, bids=_levels(bids), asks=_levels(asks)
         )
 
     def _on_orders(self, request: admin.Orders) -> admin.AnyReply:
-        found = self._node.machine.engine.inspect.orders(request.account, request.instrument)
+        found = self._node.state.engine.inspect.orders(request.account, request.instrument)
         rows, more = _page(found, request, admin.OrderRow)
         return admin.OrdersReply(**self._at, rows=rows, more=more)
 
     def _on_balances(self, request: admin.Balances) -> admin.AnyReply:
-        rows, more = _page(self._node.machine.engine.inspect.balances(request.account), request, admin.BalanceRow)
+        rows, more = _page(self._node.state.engine.inspect.balances(request.account), request, admin.BalanceRow)
         return admin.BalancesReply(**self._at, rows=rows, more=more)
 
     def _on_positions(self, request: admin.Positions) -> admin.AnyReply:
-        found = self._node.machine.engine.inspect.positions(request.account)
+        found = self._node.state.engine.inspect.positions(request.account)
         end = request.offset + request.limit
         rows = tuple(
             msgspec.convert(_with_digits(position._asdict()), admin.PositionRow)
@@ -240,29 +240,29 @@ class AdminService:
         return admin.PositionsReply(**self._at, rows=rows, more=end < len(found))
 
     def _on_transfers(self, request: admin.Transfers) -> admin.AnyReply:
-        rows, more = _page(self._node.machine.engine.inspect.transfers(request.account), request, admin.TransferRow)
+        rows, more = _page(self._node.state.engine.inspect.transfers(request.account), request, admin.TransferRow)
         return admin.TransfersReply(**self._at, rows=rows, more=more)
 
     def _on_accounts(self, request: admin.Accounts) -> admin.AnyReply:
-        found = self._node.machine.engine.inspect.accounts()
+        found = self._node.state.engine.inspect.accounts()
         if request.account is not None:
             found = found[found["account"] == request.account]
         rows, more = _page(found, request, admin.AccountRow)
         return admin.AccountsReply(**self._at, rows=rows, more=more)
 
     def _on_assets(self, request: admin.Assets) -> admin.AnyReply:
-        rows, more = _page(self._node.machine.engine.inspect.assets(), request, admin.AssetRow)
+        rows, more = _page(self._node.state.engine.inspect.assets(), request, admin.AssetRow)
         return admin.AssetsReply(**self._at, rows=rows, more=more)
 
     def _on_instruments(self, request: admin.Instruments) -> admin.AnyReply:
-        rows, more = _page(self._node.machine.engine.inspect.instruments(), request, admin.InstrumentRow)
+        rows, more = _page(self._node.state.engine.inspect.instruments(), request, admin.InstrumentRow)
         return admin.InstrumentsReply(**self._at, rows=rows, more=more)
 
     def _on_takestateimage(self, request: admin.TakeStateImage) -> admin.AnyReply:
         if self._node.fenced is not None:
             return self._error(AdminErrorCode.FENCED, self._node.fenced)
-        machine = self._node.machine
-        held = machine.state_images.ask(request.at, machine.engine, time.monotonic())
+        state = self._node.state
+        held = state.state_images.ask(request.at, state.engine, time.monotonic())
         if held is None:
             return admin.StateImageReply(**self._at, at=request.at)
         return admin.StateImageReply(
@@ -270,7 +270,7 @@ class AdminService:
         )
 
     def _on_readstateimage(self, request: admin.ReadStateImage) -> admin.AnyReply:
-        held = self._node.machine.state_images.held(request.at, time.monotonic())
+        held = self._node.state.state_images.held(request.at, time.monotonic())
         if held is None:
             message = f"expected a state image held for command {request.at}, found none; ask for one first"
             return self._error(AdminErrorCode.UNAVAILABLE, message)
@@ -312,7 +312,7 @@ class AdminService:
         if not self._allow_corruption:
             message = "expected a node started with --allow-corruption, found one without it; nothing was changed"
             return self._error(AdminErrorCode.REFUSED, message)
-        done = self._node.machine.engine.corrupt_balance(request.account, request.asset, request.delta)
+        done = self._node.state.engine.corrupt_balance(request.account, request.asset, request.delta)
         log.warning("balance of account %d, asset %d changed by request: %s", request.account, request.asset, done)
         return admin.CorruptReply(**self._at, done=done)
 
@@ -321,7 +321,7 @@ class AdminService:
         return admin.ShutdownReply(**self._at)
 
     def _instrument(self, wanted: int | str) -> admin.InstrumentRow | None:
-        found = self._node.machine.engine.inspect.instruments()
+        found = self._node.state.engine.inspect.instruments()
         if isinstance(wanted, str):
             try:
                 found = found[found["symbol"] == np.uint64(pack_symbol(wanted))]

@@ -22,7 +22,7 @@ from smrx.consensus.recovery import MetaError, hold_directory
 from smrx.consensus.restart import replay_entries
 from smrx.consensus.snapshot_files import FOLDER, STATE, SnapshotError, SnapshotFiles, Stored, verify
 from smrx.consensus.storage import LmdbStorage
-from smrx.node.replicated_state import Applied, ExchangeMachine
+from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import EventKind
 
@@ -30,11 +30,11 @@ from smrx.wire.codes import EventKind
 _RING = 1
 
 
-class HistoryError(Exception):
+class LogReadError(Exception):
     """What is asked for is not there; the message is one sentence for the operator."""
 
 
-class TooEarly(HistoryError):
+class BeforeLogStart(LogReadError):
     """What is asked for came before everything this disk remembers: command `sequence` and trade `match_id`."""
 
     def __init__(self, sequence: int, match_id: int) -> None:
@@ -45,7 +45,7 @@ class TooEarly(HistoryError):
         )
 
 
-class TooLate(HistoryError):
+class AfterLogEnd(LogReadError):
     """What is asked for came after everything this node knew to be committed."""
 
 
@@ -69,8 +69,8 @@ class ReplayedTrade(NamedTuple):
     event: np.void
 
 
-class History:
-    """The journal and the snapshots of one node; see open_history()."""
+class LogReader:
+    """The journal and the snapshots of one node; see open_node_log()."""
 
     def __init__(self, journal: MemoryJournal, snapshots: list[Stored], node_id: int) -> None:
         """`snapshots`: those that are whole and that the journal continues, oldest first."""
@@ -82,12 +82,12 @@ class History:
     def replay(
         self,
         callback: Callable[[Applied, LogEntry], bool | None],
-        starts_before: Callable[[ExchangeMachine], bool] = lambda machine: True,
-    ) -> ExchangeMachine:
+        starts_before: Callable[[ReplicatedState], bool] = lambda machine: True,
+    ) -> ReplicatedState:
         """Apply the log again from the newest state for which `starts_before` holds, handing over each entry applied.
 
         Ends with the last entry that is known to be committed, or after the first for which the callback returns False;
-        returns the machine as it is then. Raises HistoryError if there is no state, TooEarly if every one is too
+        returns the machine as it is then. Raises LogReadError if there is no state, BeforeLogStart if every one is too
         late.
         """
         machine, index = self._beginning(starts_before)
@@ -100,12 +100,12 @@ class History:
         replay_entries(self.journal, index + 1, self._end, apply)
         return machine
 
-    def state_after(self, sequence: int, attested: int = 0) -> ExchangeMachine:
+    def state_after(self, sequence: int, attested: int = 0) -> ReplicatedState:
         """The machine just after a command, even where its log entry goes on.
 
         A node that was killed did not learn of its last entries that they are committed. They count, here and from
         here on, if they lead to `attested`: the state hash that a majority of the nodes claimed after the command.
-        Raises TooEarly if the disk no longer reaches back to the command, TooLate if it does not reach it.
+        Raises BeforeLogStart if the disk no longer reaches back to the command, AfterLogEnd if it does not reach it.
         """
         machine, index = self._beginning(lambda machine: machine.engine.sequence <= sequence)
 
@@ -131,7 +131,7 @@ class History:
                 return machine
         if known[0] < sequence:
             more = f" ({self.uncommitted} entries more, of which it did not learn so)" if self.uncommitted else ""
-            raise TooLate(
+            raise AfterLogEnd(
                 f"expected the log of node {self.node_id} to reach command {sequence}, found that what it knew to be "
                 f"committed ends with command {known[0]} and trade {known[1]}{more}"
             )
@@ -143,7 +143,7 @@ class History:
         later = self.journal.between(self._end + 1, self.journal.last_index)
         return sum(entry[0] != NO_OP for entry in later)
 
-    def _beginning(self, starts_before: Callable[[ExchangeMachine], bool]) -> tuple[ExchangeMachine, int]:
+    def _beginning(self, starts_before: Callable[[ReplicatedState], bool]) -> tuple[ReplicatedState, int]:
         oldest = None
         for stored in reversed(self.snapshots):
             machine = _restored(stored)
@@ -151,22 +151,22 @@ class History:
                 return machine, stored.log_index
             oldest = machine
         if self.journal.first_index == 1:
-            return ExchangeMachine(_RING, _RING), 1
+            return ReplicatedState(_RING, _RING), 1
         if oldest is None:
-            raise HistoryError(
+            raise LogReadError(
                 f"expected a snapshot at log entry {self.journal.first_index} or later, where the journal begins, "
                 "found none that is whole"
             )
-        raise TooEarly(oldest.engine.sequence, oldest.engine.match_sequence)
+        raise BeforeLogStart(oldest.engine.sequence, oldest.engine.match_sequence)
 
 
 def replay_commands(
-    history: History, from_seq: int, to_seq: int | None, callback: Callable[[ReplayedCommand], bool | None]
+    history: LogReader, from_seq: int, to_seq: int | None, callback: Callable[[ReplayedCommand], bool | None]
 ) -> int:
     """Hand the callback commands from_seq..to_seq (None: to the end) in order; return how many.
 
     Stops early when the callback returns False. Requests that were repeated have no sequence and are left out. Raises
-    HistoryError if the disk no longer reaches back to from_seq.
+    LogReadError if the disk no longer reaches back to from_seq.
     """
     _check_range(from_seq, to_seq)
     count = 0
@@ -192,11 +192,11 @@ def replay_commands(
 
 
 def replay_trades(
-    history: History, from_match_id: int, to_match_id: int | None, callback: Callable[[ReplayedTrade], bool | None]
+    history: LogReader, from_match_id: int, to_match_id: int | None, callback: Callable[[ReplayedTrade], bool | None]
 ) -> int:
     """Hand the callback trades from_match_id..to_match_id (None: to the end) in order; return how many.
 
-    Stops early when the callback returns False. Raises HistoryError if the disk no longer reaches back to the first.
+    Stops early when the callback returns False. Raises LogReadError if the disk no longer reaches back to the first.
     """
     _check_range(from_match_id, to_match_id)
     count = 0
@@ -219,11 +219,11 @@ def replay_trades(
     return count
 
 
-def replay_events(history: History, from_event: int, callback: Callable[[Applied], bool | None]) -> int:
+def replay_events(history: LogReader, from_event: int, callback: Callable[[Applied], bool | None]) -> int:
     """Hand the callback log entries as they are applied, from event `from_event` on; return how many events.
 
     Entries without such events are left out, and so are the earlier events of the first one. Stops early when the
-    callback returns False. Raises HistoryError if the disk no longer reaches back to the first.
+    callback returns False. Raises LogReadError if the disk no longer reaches back to the first.
     """
     _check_range(from_event, None)
     count = 0
@@ -239,7 +239,7 @@ def replay_events(history: History, from_event: int, callback: Callable[[Applied
 
 
 @contextlib.contextmanager
-def open_history(config: Config, node_id: int) -> Iterator[History]:
+def open_node_log(config: Config, node_id: int) -> Iterator[LogReader]:
     """What the disk of a node of this machine that does not run remembers; see open_log()."""
     directory = config.node_dir(node_id)
     if not directory.is_dir():
@@ -249,7 +249,7 @@ def open_history(config: Config, node_id: int) -> Iterator[History]:
 
 
 @contextlib.contextmanager
-def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Iterator[History]:
+def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Iterator[LogReader]:
     """What a node's data directory, or a copy of it, remembers; of whichever node it is, if none is named.
 
     Raises MetaError if the node runs or there is no such directory, StorageError, JournalError or SnapshotError for
@@ -276,7 +276,7 @@ def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Itera
                 raise faults[0]
             for stored in found:
                 verify(stored)
-            yield History(journal, [stored for stored in found if stored.log_index >= journal.first_index], node_id)
+            yield LogReader(journal, [stored for stored in found if stored.log_index >= journal.first_index], node_id)
         finally:
             storage.close()
 
@@ -288,7 +288,7 @@ def _held(directory: Path) -> TextIOWrapper:
         raise MetaError(f"{error}; stop the node that runs there first") from None
 
 
-def load_snapshot(stored: Stored) -> ExchangeMachine:
+def load_snapshot(stored: Stored) -> ReplicatedState:
     """The machine as it was, every byte checked; raises SnapshotError."""
     verify(stored)
     machine = _restored(stored)
@@ -301,8 +301,8 @@ def load_snapshot(stored: Stored) -> ExchangeMachine:
     return machine
 
 
-def _restored(stored: Stored) -> ExchangeMachine:
-    machine = ExchangeMachine(_RING, _RING)
+def _restored(stored: Stored) -> ReplicatedState:
+    machine = ReplicatedState(_RING, _RING)
     state = stored.part(STATE)
     assert state is not None
     try:
@@ -314,13 +314,13 @@ def _restored(stored: Stored) -> ExchangeMachine:
 
 def _check_range(first: int, last: int | None) -> None:
     if first < 1 or (last is not None and last < first):
-        raise HistoryError(
+        raise LogReadError(
             f"expected a range that begins with 1 or more and does not end before, found {first} to {last}"
         )
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """What verify_history() found. `faults`: snapshots that are not the state the log leads to."""
+    """What verify_log() found. `faults`: snapshots that are not the state the log leads to."""
 
     first_index: int
     last_index: int
@@ -332,7 +332,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...] = ()
 
 
-def verify_history(history: History) -> Verified:
+def verify_log(history: LogReader) -> Verified:
     """Apply everything again from the oldest state there is, and hold the later snapshots against it."""
     waiting = list(history.snapshots)
     faults: list[str] = []

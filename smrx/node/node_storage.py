@@ -16,15 +16,15 @@ from smrx.consensus.restart import restart
 from smrx.consensus.snapshot_files import FOLDER, SnapshotFiles
 from smrx.consensus.snapshot_taker import ForkedSnapshots
 from smrx.consensus.storage import StorageError
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.replicated_state import ReplicatedState
 
 log = logging.getLogger(__name__)
 
 
-class Disk:
+class NodeStorage:
     """Journal and snapshots of one node, and the machine brought to where they end."""
 
-    def __init__(self, config: Config, node_id: int, meta: MetaStore, machine: ExchangeMachine) -> None:
+    def __init__(self, config: Config, node_id: int, meta: MetaStore, state: ReplicatedState) -> None:
         """Open everything and restart the machine; raises StorageError, JournalError, SnapshotError."""
         directory = config.node_dir(node_id)
         started = time.monotonic()
@@ -33,8 +33,8 @@ class Disk:
         self.journal: MemoryJournal = self._journal(config, node_id, meta)
         files = SnapshotFiles(directory / FOLDER, cluster=config.cluster, node_id=node_id)
         try:
-            self.snapshots = ForkedSnapshots(machine, files, persistent=self._durable)
-            self.restarted = restart(machine, self.journal, meta, files, applied=lambda: _forget(machine))
+            self.snapshots = ForkedSnapshots(state, files, persistent=self._durable)
+            self.restarted = restart(state, self.journal, meta, files, applied=lambda: _forget(state))
             self.snapshots.known(self.restarted.snapshots)
         except BaseException:
             self.close()
@@ -42,7 +42,7 @@ class Disk:
         if self.restarted.log_index > 1:
             log.info(
                 "node %d: log entry %d, command %d, from its own disk in %.2f s",
-                *(node_id, self.restarted.log_index, machine.position()[0], time.monotonic() - started),
+                *(node_id, self.restarted.log_index, state.position()[0], time.monotonic() - started),
             )
 
     def close(self) -> None:
@@ -71,6 +71,6 @@ class Disk:
         return MemoryJournal()
 
 
-def _forget(machine: ExchangeMachine) -> None:
+def _forget(state: ReplicatedState) -> None:
     """What is applied at a restart was answered and published in an earlier life."""
-    machine.take_applied()
+    state.take_applied()

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from smrx.config import Config, NodeConfig
 from smrx.consensus import MetaStore, Replica
-from smrx.node.node_storage import Disk
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.node_storage import NodeStorage
+from smrx.node.replicated_state import ReplicatedState
 
 
 class NodeView(Protocol):
@@ -20,8 +20,8 @@ class NodeView(Protocol):
     #: When the process started, on time.monotonic().
     started: float
     meta: MetaStore
-    disk: Disk
-    machine: ExchangeMachine
+    storage: NodeStorage
+    state: ReplicatedState
     replica: Replica
 
     @property

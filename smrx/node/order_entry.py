@@ -41,7 +41,7 @@ class Reply(NamedTuple):
     frame: bytes
 
 
-class Gateway:
+class OrderEntry:
     """The open batch, the routes of what is in the log, and the replies that may leave this turn."""
 
     def __init__(self, node_id: int, max_pending_commands: int) -> None:

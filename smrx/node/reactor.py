@@ -22,11 +22,11 @@ from smrx.consensus.agreement import remedy
 from smrx.consensus.transport_zmq import has_message
 from smrx.node.admin_service import AdminService
 from smrx.node.metrics_server import MetricsServer
-from smrx.node.node_storage import Disk
-from smrx.node.order_entry import Gateway, Reply
+from smrx.node.node_storage import NodeStorage
+from smrx.node.order_entry import OrderEntry, Reply
 from smrx.node.publisher import Publisher
-from smrx.node.replicated_state import ExchangeMachine
-from smrx.node.timed_commands import Expiries, Silence, disconnects, tick
+from smrx.node.replicated_state import ReplicatedState
+from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
 from smrx.wire import balance_digest, frames
 from smrx.wire.frames import Claim, LeaderHint, Position
@@ -77,10 +77,10 @@ class Node(Turn):
 
     def _open(self, link_keys: keys.LinkKeys | None, allow_corruption: bool) -> None:
         config, me = self.config, self.me
-        self.machine = ExchangeMachine(config.limits.event_ring, config.limits.outcome_ring)
+        self.state = ReplicatedState(config.limits.event_ring, config.limits.outcome_ring)
         # Before anything else is bound: a node that is there has all it ever had.
-        self.disk = Disk(config, me.id, self.meta, self.machine)
-        self.gateway = Gateway(me.id, config.limits.pending_commands)
+        self.storage = NodeStorage(config, me.id, self.meta, self.state)
+        self.order_entry = OrderEntry(me.id, config.limits.pending_commands)
         self.transport = _bound(
             me.raft_address,
             lambda: ZmqTransport(
@@ -110,24 +110,24 @@ class Node(Turn):
         self.replica = Replica(
             me.id,
             [node.id for node in config.nodes if node.id != me.id],
-            machine=self.machine,
+            machine=self.state,
             transport=self.transport,
             meta=self.meta,
-            journal=self.disk.journal,
+            journal=self.storage.journal,
             timing=config.timing,
             members=membership.of(config.nodes),
             compaction_entries=config.limits.compaction_entries,
-            snapshots=self.disk.snapshots,
+            snapshots=self.storage.snapshots,
             snapshot_commands=config.limits.snapshot_commands,
             snapshot_seconds=60.0 * config.limits.snapshot_minutes,
-            snapshot_sequence=self.disk.restarted.sequence_of_snapshot,
+            snapshot_sequence=self.storage.restarted.sequence_of_snapshot,
         )
         self._poller = zmq.Poller()
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
             self._poller.register(socket, zmq.POLLIN)
         self._patience_s = config.timing.disconnect_ms / 1000
-        self._silence = Silence(self._patience_s)
-        self._expiries = Expiries()
+        self._session_timeouts = SessionTimeouts(self._patience_s)
+        self._expiry_timer = ExpiryTimer()
         self._listened_at = time.monotonic()
         self._next_status = 0.0
         # Where damage is done on purpose, it is left for the comparison of state hashes to find.
@@ -172,7 +172,7 @@ class Node(Turn):
         if self.publisher.requests in ready:
             # What a fenced node believes happened is nobody's history.
             self._busy |= self.publisher.answer_requests(
-                self.machine.events if self.fenced is None else None, self.machine.hash_at
+                self.state.events if self.fenced is None else None, self.state.hash_at
             )
         if not self.replica.handing_over:
             quiet = not self.submit()
@@ -186,9 +186,9 @@ class Node(Turn):
         self.admin.flush()
         now = time.monotonic()
         for entry in applied:
-            self._expiries.applied(entry.log_index)
-            if self.led_term is not None:
-                self._silence.applied(entry.events, now)
+            self._expiry_timer.applied(entry.log_index)
+            if self.leading_term is not None:
+                self._session_timeouts.applied(entry.events, now)
         if self.fenced is None:
             self.publisher.publish(applied)
             self.publisher.heartbeat(self._position, now)
@@ -221,9 +221,9 @@ class Node(Turn):
 
     def _position(self) -> Position:
         """Where this node stands, for its heartbeat."""
-        engine = self.machine.engine
+        engine = self.state.engine
         digest = balance_digest.digest(*engine.inspect.balance_words())
-        return Position(engine.event_sequence + 1, Claim(*self.machine.position()), digest)
+        return Position(engine.event_sequence + 1, Claim(*self.state.position()), digest)
 
     def submit_barrier(self) -> tuple[int, int]:
         """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.
@@ -236,9 +236,9 @@ class Node(Turn):
         if self._busy:
             return 0
         deadline = min(self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._next_scrub)
-        if self.led_term is not None:
-            expiry = self._expiries.deadline(self.machine.next_expiry_ns, time.time_ns(), now)
-            deadline = min(deadline, expiry, self._silence.deadline)
+        if self.leading_term is not None:
+            expiry = self._expiry_timer.deadline(self.state.next_expiry_ns, time.time_ns(), now)
+            deadline = min(deadline, expiry, self._session_timeouts.deadline)
         # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
         return max(0, int((deadline - now) * 1000) + 1)
 
@@ -249,33 +249,33 @@ class Node(Turn):
                 return
             parts = self._orders.recv_multipart(zmq.DONTWAIT)
             # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
-            self.gateway.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
+            self.order_entry.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
         self._busy = True
 
     def _submit_timed(self, now: float, quiet: bool) -> None:
         """Put into the log what time alone brings: DISCONNECT for silent sessions, and TICK if nothing else came."""
-        heard = self.gateway.take_heard()
-        if self.led_term is None:
+        heard = self.order_entry.take_heard()
+        if self.leading_term is None:
             return
         for session in heard:
-            self._silence.heard(session, now)
+            self._session_timeouts.heard(session, now)
         if now - self._listened_at > self._patience_s / 2:
             # This node stood still: what clients sent meanwhile is still on its way in.
-            self._silence.resume(now)
+            self._session_timeouts.resume(now)
         self._listened_at = now
         try:
-            silent = self._silence.due(now)
+            silent = self._session_timeouts.due(now)
             if silent:
                 self._disconnect(silent)
-            if quiet and self._expiries.is_due(self.machine.next_expiry_ns, time.time_ns(), now):
+            if quiet and self._expiry_timer.is_due(self.state.next_expiry_ns, time.time_ns(), now):
                 index, _ = self.submit_entry([memoryview(tick().tobytes())])
-                self._expiries.submitted(index, now)
+                self._expiry_timer.submitted(index, now)
         except NotLeader:
             # Not any more, or not yet again: whoever leads next counts anew, this node included.
-            self._silence.restart(self.machine.sessions_that_may_end(), now)
+            self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), now)
 
     def _disconnect(self, silent: list[int]) -> None:
-        ended = sorted(set(silent).intersection(self.machine.sessions_that_may_end(with_orders=True)))
+        ended = sorted(set(silent).intersection(self.state.cancel_on_disconnect_sessions(with_orders=True)))
         if ended:
             log.info("cancelling what %d silent sessions left open", len(ended))
             self.submit_entry([memoryview(disconnects(ended).tobytes())])
@@ -284,20 +284,20 @@ class Node(Turn):
         if before is not None:
             self.admin.lost_leadership()
             log.warning("node %d no longer leads (term %d)", self.me.id, before)
-        if self.led_term is not None:
-            log.info("node %d leads in term %d", self.me.id, self.led_term)
+        if self.leading_term is not None:
+            log.info("node %d leads in term %d", self.me.id, self.leading_term)
             self._listened_at = time.monotonic()
-            self._silence.restart(self.machine.sessions_that_may_end(), self._listened_at)
-            self._expiries.restart()
+            self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), self._listened_at)
+            self._expiry_timer.restart()
 
     def _scrub(self, now: float) -> None:
         """Check a slice of memory against the hashes kept beside it; a node whose memory rots leaves the majority."""
         if now < self._next_scrub:
             return
         self._next_scrub = now + _SCRUB_SECONDS
-        self._scrub_at, bad = self.machine.engine.scrub(self._scrub_at, _SCRUB_RECORDS)
+        self._scrub_at, bad = self.state.engine.scrub(self._scrub_at, _SCRUB_RECORDS)
         if bad is not None and self.fenced is None:
-            sequence = self.machine.engine.sequence
+            sequence = self.state.engine.sequence
             log.critical("memory of node %d is damaged: %s differs from its hash", self.me.id, bad)
             self.replica.agreement.fence(
                 f"memory damaged at or before command {sequence}: {bad} differs from its hash; {remedy(self.me.id)}"
@@ -316,9 +316,9 @@ class Node(Turn):
         if orders is not None:
             orders.close()
         self._context.destroy(linger=0)
-        disk = getattr(self, "disk", None)
-        if disk is not None:
-            disk.close()
+        storage = getattr(self, "storage", None)
+        if storage is not None:
+            storage.close()
         self.meta.close()
 
 

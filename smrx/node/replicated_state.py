@@ -113,7 +113,7 @@ class OutcomeRing:
         return rows
 
 
-class ExchangeMachine:
+class ReplicatedState:
     """What the replica drives: apply, snapshot, restore, and the hashes for agreement."""
 
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
@@ -177,7 +177,7 @@ class ExchangeMachine:
         self.remember()
         return self._events
 
-    def fill_repeats(self, entry: Applied) -> NDArray[np.void]:
+    def outcomes_with_repeats(self, entry: Applied) -> NDArray[np.void]:
         """The outcomes of an entry, each repeated request with its first outcome as far as that is remembered."""
         if not entry.repeats:
             return entry.outcomes
@@ -263,7 +263,7 @@ class ExchangeMachine:
         """When the next order expires, in nanoseconds since 1970; None if none does."""
         return self.engine.inspect.next_expiry_ns
 
-    def sessions_that_may_end(self, *, with_orders: bool = False) -> list[int]:
+    def cancel_on_disconnect_sessions(self, *, with_orders: bool = False) -> list[int]:
         """The sessions that asked for cancel-on-disconnect; or those of them that have open orders."""
         sessions = self.engine.inspect.sessions()
         asked = (sessions["flags"] & int(SessionFlags.CANCEL_ON_DISCONNECT)) != 0

@@ -23,7 +23,7 @@ FRESH_SECONDS: Final = 0.5
 _NEVER: Final = 1 << 64
 
 
-class Held:
+class HeldImage:
     """One image, and the time it was last asked for."""
 
     def __init__(self, position: StreamPosition, data: bytes) -> None:
@@ -39,9 +39,9 @@ class StateImages:
     def __init__(self) -> None:
         self.next_at = _NEVER  #: take() has something to do once this command is applied
         self._asked: list[int] = []
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, HeldImage] = {}
 
-    def ask(self, at: int, engine: "Engine", now: float) -> Held | None:
+    def ask(self, at: int, engine: "Engine", now: float) -> HeldImage | None:
         """Return the image for a command, or take it as soon as that is applied. None: not yet, or never any more."""
         self._forget(now)
         if engine.sequence < at:
@@ -51,7 +51,7 @@ class StateImages:
             self._hold([at], engine)
         return self.held(at, now)
 
-    def held(self, at: int, now: float) -> Held | None:
+    def held(self, at: int, now: float) -> HeldImage | None:
         """The image held for a command."""
         held = self._held.get(at)
         if held is not None:
@@ -88,7 +88,7 @@ class StateImages:
                 del self._held[at]
 
 
-def image(engine: "Engine") -> Held:
+def image(engine: "Engine") -> HeldImage:
     """Take an image of an engine as it stands."""
     inspect = engine.inspect
     position = StreamPosition(
@@ -99,4 +99,4 @@ def image(engine: "Engine") -> Held:
         state_hash=engine.state_hash,
     )
     tables = {name: getattr(inspect, name)() for name in state_image.TABLES}
-    return Held(position, state_image.encode(StateImage(position, inspect.killed, tables)))
+    return HeldImage(position, state_image.encode(StateImage(position, inspect.killed, tables)))

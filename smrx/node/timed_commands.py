@@ -25,7 +25,7 @@ _OPENED_OR_CLOSED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED)
 _NEVER: Final = float("inf")
 
 
-class Silence:
+class SessionTimeouts:
     """Sessions that asked for cancel-on-disconnect, in the order in which they were last heard of."""
 
     def __init__(self, patience_s: float) -> None:
@@ -81,7 +81,7 @@ class Silence:
         return next(iter(self._heard.values())) + self._patience_s if self._heard else _NEVER
 
 
-class Expiries:
+class ExpiryTimer:
     """Whether it is time for a TICK: one at a time, and not more often than every TICK_SECONDS."""
 
     def __init__(self) -> None:

@@ -6,8 +6,8 @@ commands wait here, too: those of one leadership. No sockets and no clock of its
 """
 
 from smrx.consensus import MetaStore, NotLeader, PeerTransport, Replica
-from smrx.node.order_entry import Gateway, Reply, Route
-from smrx.node.replicated_state import Applied, ExchangeMachine
+from smrx.node.order_entry import OrderEntry, Reply, Route
+from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
 from smrx.wire.frames import LeaderHint
 
@@ -15,13 +15,13 @@ from smrx.wire.frames import LeaderHint
 class Turn:
     """The middle of a node's turn. Whoever derives from it makes the parts, reads before and sends at the end."""
 
-    gateway: Gateway
-    machine: ExchangeMachine
+    order_entry: OrderEntry
+    state: ReplicatedState
     meta: MetaStore
     replica: Replica
     transport: PeerTransport
     #: The term in which this node leads and takes commands, None if it does not.
-    led_term: int | None = None
+    leading_term: int | None = None
 
     @property
     def fenced(self) -> str | None:
@@ -39,13 +39,13 @@ class Turn:
     def submit(self) -> bool:
         """Put the commands that have arrived into the log; whether there were any."""
         found = False
-        for bodies, routes in self.gateway.take_batches():
+        for bodies, routes in self.order_entry.take_batches():
             found = True
             try:
                 index, term = self.submit_entry(bodies)
             except NotLeader:
                 # Leadership went between receiving and submitting; the hint in the answer says who has it.
-                self.gateway.redirect(routes, self.hint())
+                self.order_entry.redirect(routes, self.hint())
                 continue
             self._submitted(index, term, routes)
         return found
@@ -56,52 +56,52 @@ class Turn:
 
     def commit(self) -> list[Applied]:
         """Move the log on, apply what is committed, and let leave what may be said by then; return what was applied."""
-        self._may_die()
+        self._crash_point()
         # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
         self.transport.flush()
-        self._may_die()
+        self._crash_point()
         self.replica.tick()
-        self._ticked()
-        applied = self.machine.take_applied()
-        self._watch_leadership()
+        self._after_tick()
+        applied = self.state.take_applied()
+        self._update_leadership()
         for entry in applied:
             self._applied(entry)
-        self._may_die()
+        self._crash_point()
         self.meta.sync()
         # What these say is committed on a majority and durable by now; whoever waits for an answer comes first.
-        for reply in self.gateway.take_replies():
+        for reply in self.order_entry.take_replies():
             self._send(reply)
         self.transport.flush()
         return applied
 
-    def _watch_leadership(self) -> None:
+    def _update_leadership(self) -> None:
         term = self.replica.term if self.replica.is_leader and self.fenced is None else None
-        if term != self.led_term:
-            before, self.led_term = self.led_term, term
+        if term != self.leading_term:
+            before, self.leading_term = self.leading_term, term
             if before is not None:
-                self.gateway.lost_leadership(self.hint())
+                self.order_entry.lost_leadership(self.hint())
             self._leadership_changed(before)
 
     # What there is to do at each step, and more of it for whoever looks on.
 
     def _entry(self, bodies: list[memoryview]) -> bytes:
-        return batches.encode(bodies, self.wall_ns(), *self.machine.position())
+        return batches.encode(bodies, self.wall_ns(), *self.state.position())
 
     def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
-        self.gateway.submitted(index, term, routes)
+        self.order_entry.submitted(index, term, routes)
 
     def _applied(self, entry: Applied) -> None:
-        self.gateway.applied(entry, self.machine.fill_repeats)
+        self.order_entry.applied(entry, self.state.outcomes_with_repeats)
 
     def _send(self, reply: Reply) -> None:
         """Let a reply leave."""
         raise NotImplementedError
 
     def _leadership_changed(self, before: int | None) -> None:
-        """`led_term` is another than `before`."""
+        """`leading_term` is another than `before`."""
 
-    def _ticked(self) -> None:
+    def _after_tick(self) -> None:
         """The replica knows what is committed, and nothing has told of it yet."""
 
-    def _may_die(self) -> None:
+    def _crash_point(self) -> None:
         """Between two steps a process may end."""

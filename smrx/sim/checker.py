@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.node.replicated_state import Applied, ExchangeMachine
+from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
 from smrx.wire.records import COMMAND_SIZE, OUTCOME_SIZE
@@ -39,7 +39,7 @@ class _Place(NamedTuple):
 class Checker:
     """The five invariants of CONSENSUS.md, and the engine's."""
 
-    def __init__(self, machine: Callable[[], ExchangeMachine]) -> None:
+    def __init__(self, machine: Callable[[], ReplicatedState]) -> None:
         """`machine` makes the machine of the replay."""
         self._replay = machine()
         #: index -> (term, entry), and what the replay made of it.
@@ -233,7 +233,7 @@ class Checker:
 
     # At the end.
 
-    def check_machines(self, machines: Iterable[tuple[int, ExchangeMachine]]) -> None:
+    def check_machines(self, machines: Iterable[tuple[int, ReplicatedState]]) -> None:
         """All nodes are where the replay is, and what each holds contradicts nothing."""
         expected = self._replay.position()
         digest = self._replay.engine.content_digest_from_scratch()
@@ -261,7 +261,7 @@ class Checker:
         if log_digest != self._digests[last]:
             raise Violation(f"log agreement: the log digest of node {node} after entry {index} is not the replay's")
 
-    def check_hashes(self, node: int, machine: ExchangeMachine) -> None:
+    def check_hashes(self, node: int, machine: ReplicatedState) -> None:
         """The state hashes at every sequence this node remembers are those of the replay."""
         last = min(machine.position()[0], self._replay.position()[0])
         if machine.hashes_between(1, last) != self._replay.hashes_between(1, last):

@@ -90,7 +90,7 @@ class Member(Process):
 
     def _open(self) -> None:
         profile, parts = self._profile, self._parts
-        self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
+        self.state = parts.machine(profile.event_ring, profile.outcome_ring)
         snapshots: SimulatedSnapshots | None = None
         if profile.durable:
             snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._chance, self.step)
@@ -102,13 +102,13 @@ class Member(Process):
                 self._timeline.note("node {} refuses its disk and is rebuilt: {}", self.id, str(error))
                 self.disk.wipe()
                 self._promises.lost_memory(self.id)
-                self.machine = parts.machine(profile.event_ring, profile.outcome_ring)
+                self.state = parts.machine(profile.event_ring, profile.outcome_ring)
                 snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._chance, self.step)
                 self._restart()
         else:
             self.journal = parts.journal()
             self._promises.lost_memory(self.id)
-        self.gateway = parts.gateway(self.id, profile.pending_commands)
+        self.order_entry = parts.order_entry(self.id, profile.pending_commands)
         peers = [node for node in self.file if node != self.id]
         self.transport = parts.transport(self, peers, self.meta.incarnation)
         self._promises.started(self.id)
@@ -138,18 +138,18 @@ class Member(Process):
     def _restart(self) -> None:
         self.journal = opened(self.disk, self._parts.disk_journal, self.meta, CLUSTER, self.id, self.step)
         restart(self.disk, self.journal, self.meta, self._watched())
-        for entry in self.machine.take_applied():
+        for entry in self.state.take_applied():
             self._checker.applied(self.id, entry)
 
     def _watched(self) -> WatchedMachine:
         return WatchedMachine(
-            self.machine, self.id, self.journal, self._checker, self._promises, self._take_snapshot, self._run_short
+            self.state, self.id, self.journal, self._checker, self._promises, self._take_snapshot, self._run_short
         )
 
     def _take_snapshot(self) -> bytes:
         """What the replica gets to take a snapshot, for as long as a large state makes the loop stand still."""
         self.pause(self._parts.snapshot_seconds(self._profile.state_bytes))
-        return self.machine.snapshot()
+        return self.state.snapshot()
 
     def _run_short(self, *, applied: bool) -> None:
         """Memory may be short here, once."""

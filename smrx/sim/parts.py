@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from smrx.config import Timing
 from smrx.consensus import MemoryJournal, MetaStore, Replica
 from smrx.consensus.disk_journal import DiskJournal
-from smrx.node.order_entry import Gateway
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.order_entry import OrderEntry
+from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.sim.versions import Formats
 
@@ -99,8 +99,8 @@ class Parts:
     """The classes of a node; by default what a real node runs, but for the sockets and the disk."""
 
     replica: type[Replica] = Replica
-    machine: type[ExchangeMachine] = ExchangeMachine
-    gateway: type[Gateway] = Gateway
+    machine: type[ReplicatedState] = ReplicatedState
+    order_entry: type[OrderEntry] = OrderEntry
     transport: type[SimulatedTransport] = SimulatedTransport
     meta: type[SimulatedMeta] = SimulatedMeta
     journal: type[MemoryJournal] = MemoryJournal

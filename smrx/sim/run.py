@@ -281,7 +281,7 @@ class _Run:
         def equal() -> bool:
             # A barrier moves the log and not the state: both have to be equal.
             members = self._current()
-            reached = {(member.machine.position(), member.machine.log_digest) for member in members}
+            reached = {(member.state.position(), member.state.log_digest) for member in members}
             known = {member.replica.membership for member in members}
             return len(reached) == len(known) == 1 and all(member.holds_state for member in members)
 
@@ -289,8 +289,8 @@ class _Run:
             raise Violation(f"one state: not reached by all nodes within {_EQUAL_SECONDS} s; {self._describe()}")
         members = self._current()
         for member in members:
-            self.checker.check_hashes(member.id, member.machine)
-        self.checker.check_machines((member.id, member.machine) for member in members)
+            self.checker.check_hashes(member.id, member.state)
+        self.checker.check_machines((member.id, member.state) for member in members)
         if not self._profile.durable:
             self._check_lengths()
 

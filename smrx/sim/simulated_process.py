@@ -1,8 +1,8 @@
 """A process of a simulated node: the turn of smrx/node/turn.py, without sockets, with a place to crash at every step.
 
-Owns when it wakes, what has come and was not read, and when it dies. Runs the real gateway, machine and replica, which
-its member makes; bytes come from the simulated network and go there. Never decides whether what a node does is right:
-that is the checker's.
+Owns when it wakes, what has come and was not read, and when it dies. Runs order entry, state and replica as
+its member makes them; bytes come from the simulated network and go there. Never decides whether what a node does is
+right: that is the checker's.
 """
 
 import struct
@@ -102,7 +102,7 @@ class Process(Turn):
         self.dies_at_election = False
         self._busy_until = 0.0
         self._turn_at = _NEVER
-        self.led_term = None
+        self.leading_term = None
         self._shown: tuple[str, int] = ("", 0)
 
     def at_work(self) -> None:
@@ -223,14 +223,14 @@ class Process(Turn):
 
     def take_order(self, delivery: bytes, frame: bytes) -> None:
         """A client's frame has come."""
-        self.gateway.receive(delivery, frame, self.hint(), self.fenced)
+        self.order_entry.receive(delivery, frame, self.hint(), self.fenced)
 
     @property
     def owes(self) -> int:
         """Commands that clients wait for here."""
-        return self.gateway.waiting_commands
+        return self.order_entry.waiting_commands
 
-    def _may_die(self) -> None:
+    def _crash_point(self) -> None:
         self.step()
 
     def _entry(self, bodies: list[memoryview]) -> bytes:
@@ -248,7 +248,7 @@ class Process(Turn):
         self._timeline.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
         super()._submitted(index, term, routes)
 
-    def _ticked(self) -> None:
+    def _after_tick(self) -> None:
         # Before anything can tell of it: members are no entries that a machine applies.
         self._promises.committed(self.id, self.journal, self.replica.commit_index)
 

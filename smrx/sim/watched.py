@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from smrx.consensus import MemoryJournal
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.checker import Checker
 from smrx.sim.promises import Promises
 
@@ -22,7 +22,7 @@ class WatchedMachine:
 
     def __init__(
         self,
-        machine: ExchangeMachine,
+        machine: ReplicatedState,
         node: int,
         journal: MemoryJournal,
         checker: Checker,

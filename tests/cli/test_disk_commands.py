@@ -18,8 +18,8 @@ from smrx.consensus.disk_journal import FILE
 from smrx.consensus.recovery import hold_directory
 from smrx.consensus.snapshot_files import FOLDER
 from smrx.local import LocalCluster
-from smrx.node.log_reader import open_history
-from tests.node.test_history import Past, write_past
+from smrx.node.log_reader import open_node_log
+from tests.node.test_log_reader import Past, write_past
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_trades_are_replayed_as_lines_of_json(past: Past) -> None:
 
 
 def test_a_log_is_verified_to_its_end(past: Past) -> None:
-    sequence, state_hash = past.machine.position()
+    sequence, state_hash = past.state.position()
     found = json.loads(smrx("log", "verify", "--node", "1", "--json"))
     assert (found["sequence"], found["state_hash"]) == (sequence, f"{state_hash:016x}")
     assert f"applied up to command {sequence}" in smrx("log", "verify", "--node", "1")
@@ -169,7 +169,7 @@ def contents(past: Past) -> set[str]:
 def test_a_new_exchange_names_what_is_given_up_and_wants_a_yes(past: Past) -> None:
     before = contents(past)
     assert {FILE, FOLDER} <= before
-    with open_history(past.config, 1) as history:
+    with open_node_log(past.config, 1) as history:
         last = history.journal.last_index
     sequence = json.loads(smrx("snapshot", "list", "--json"))["snapshots"][0]["sequence"]
     said = smrx("cluster", "up", "--new", code=Exit.USAGE)

@@ -111,7 +111,7 @@ def test_who_never_reads_and_who_asks_without_end_slow_nobody(
             assert outcomes["event_count"].tolist() == [2] * ORDERS
             slowest = max(slowest, time.monotonic() - started)
             healthy.read()
-        last = node.machine.engine.event_sequence
+        last = node.state.engine.event_sequence
         assert last >= 2 * ORDERS * FLOWS
         turn_until(node, lambda: healthy.read() == last)
         assert greedy.answered > 1000

@@ -88,7 +88,7 @@ def test_memory_that_rots_at_rest_is_found_and_the_node_serves_no_more(node: Nod
     rows["account"][3], rows["order_id"][3], rows["quantity_lots"][3] = 3, 9, 1000
     assert frames.records(answer(node, orders, rows))["status"].tolist() == [OutcomeStatus.ACCEPTED] * 4
     assert node.fenced is None
-    assert node.machine.engine.corrupt_balance(3, 1, 1)
+    assert node.state.engine.corrupt_balance(3, 1, 1)
     turn_until(node, lambda: node.fenced is not None)
     assert node.fenced is not None
     assert "memory damaged" in node.fenced
@@ -134,15 +134,15 @@ def assert_accepted(node: Node, orders: zmq.Socket[bytes], *parts: np.ndarray) -
 def test_an_order_expires_although_no_command_comes(node: Node, orders: zmq.Socket[bytes]) -> None:
     expires = int(time.time()) + 2
     assert_accepted(node, orders, opened_account(3), market(), buy(6, expires=expires), buy(7))
-    applied = node.machine.engine.sequence
-    assert node.machine.next_expiry_ns == expires * 10**9
+    applied = node.state.engine.sequence
+    assert node.state.next_expiry_ns == expires * 10**9
     assert node._patience_ms(time.monotonic()) <= 2000
-    turn_until(node, lambda: node.machine.next_expiry_ns is None)
+    turn_until(node, lambda: node.state.next_expiry_ns is None)
     assert time.time() >= expires
-    assert node.machine.engine.inspect.counts()["orders"] == 1, "the order without an expiry stays"
+    assert node.state.engine.inspect.counts()["orders"] == 1, "the order without an expiry stays"
     # A TICK and nothing else, and not another one after it.
     turn_until(node, lambda: time.time() >= expires + 0.2)
-    assert node.machine.engine.sequence == applied + 1
+    assert node.state.engine.sequence == applied + 1
 
 
 def test_a_silent_session_loses_what_it_left_open_and_one_that_pings_does_not(
@@ -157,15 +157,15 @@ def test_a_silent_session_loses_what_it_left_open_and_one_that_pings_does_not(
 
     def eleven_is_gone() -> bool:
         orders.send(frames.encode(FrameKind.PING, aux=12))
-        return set(node.machine.engine.inspect.orders()["session_id"].tolist()) == {0, 12}
+        return set(node.state.engine.inspect.orders()["session_id"].tolist()) == {0, 12}
 
     turn_until(node, eleven_is_gone)
     assert time.monotonic() - started >= patience
-    assert node.machine.engine.inspect.counts()["orders"] == 2
+    assert node.state.engine.inspect.counts()["orders"] == 2
     # The session lives on, and has nothing more to lose.
-    sequence = node.machine.engine.sequence
+    sequence = node.state.engine.sequence
     assert_accepted(node, orders, buy(2, 11))
-    assert node.machine.engine.sequence == sequence + 1
+    assert node.state.engine.sequence == sequence + 1
 
 
 def test_a_second_node_on_the_same_ports_says_which_and_lets_go_of_its_directory(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from smrx.cli.exit_codes import Exit
-from smrx.node.log_reader import open_history, verify_history
+from smrx.node.log_reader import open_node_log, verify_log
 from tests.feed.stub import StubNode
-from tests.node.test_history import Past, write_past
+from tests.node.test_log_reader import Past, write_past
 from tests.settlement.running import (
     expected_rows,
     publish_all,
@@ -30,13 +30,13 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
 @pytest.fixture(scope="module")
 def end(past: Past) -> int:
     """The last command of the log."""
-    with open_history(past.config, 1) as history:
-        return verify_history(history).sequence
+    with open_node_log(past.config, 1) as history:
+        return verify_log(history).sequence
 
 
 def true_hashes(past: Past) -> dict[int, int]:
     """The state hash after every command."""
-    return {command: past.machine.hash_at(command) or 0 for command in range(1, past.machine.engine.sequence + 1)}
+    return {command: past.state.hash_at(command) or 0 for command in range(1, past.state.engine.sequence + 1)}
 
 
 def forgetful(node: StubNode, past: Past, hashes: dict[int, int]) -> None:

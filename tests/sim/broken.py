@@ -10,8 +10,8 @@ from smrx.consensus.disk_journal import DiskJournal
 from smrx.consensus.membership import Membership, MembershipError, encode
 from smrx.consensus.messages import Envelope
 from smrx.consensus.snapshots import Snapshot
-from smrx.node.order_entry import Gateway, Reply
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.order_entry import OrderEntry, Reply
+from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.parts import SimulatedMeta
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.wire import batches, frames
@@ -161,7 +161,7 @@ class TakesNoMembersFromSnapshots(Replica):
         return super()._install(snapshot, self._journal.membership)
 
 
-class Diverges(ExchangeMachine):
+class Diverges(ReplicatedState):
     """The third machine of a run loses a unit of money after a while."""
 
     made = 0
@@ -177,7 +177,7 @@ class Diverges(ExchangeMachine):
         super().apply(log_index, term, entry)
 
 
-class AppliesRepeats(ExchangeMachine):
+class AppliesRepeats(ReplicatedState):
     """A repeated request is taken for a new one."""
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
@@ -195,7 +195,7 @@ class AppliesRepeats(ExchangeMachine):
         super().apply(log_index, term, changed)
 
 
-class AnswersBeforeCommit(Gateway):
+class AnswersBeforeCommit(OrderEntry):
     """A frame is answered as soon as it is taken."""
 
     def _accept(self, identity: bytes, frame: Frame) -> None:

@@ -41,7 +41,7 @@ class ForwardsToLeader(Member):
         if mark == _PASSED_ON:
             source = DELIVERY.unpack(delivery)[0]
             hint, fenced = self.hint(), self.fenced
-            self.gateway.receive(mark + bytes((source,)) + whose, content, hint, fenced)
+            self.order_entry.receive(mark + bytes((source,)) + whose, content, hint, fenced)
         elif mark == _CAME_BACK:
             if self._callbacks.pop(whose, None) is not None:
                 super()._send(Reply(whose, content))
@@ -69,7 +69,7 @@ class ForwardsToLeader(Member):
     def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
         for route in routes:
             self._checker.submitted(route.identity[-DELIVERY.size :])
-        self.gateway.submitted(index, term, routes)
+        self.order_entry.submitted(index, term, routes)
 
     def _send(self, reply: Reply) -> None:
         if reply.identity[:_MARK] == _PASSED_ON:
@@ -78,8 +78,8 @@ class ForwardsToLeader(Member):
         else:
             super()._send(reply)
 
-    def _watch_leadership(self) -> None:
-        super()._watch_leadership()
+    def _update_leadership(self) -> None:
+        super()._update_leadership()
         leader = self.replica.leader_id
         if leader is not None and leader != self._followed:
             self._followed = leader

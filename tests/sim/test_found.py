@@ -285,7 +285,7 @@ FOUND = [
     ),
     Fault("", "a diverging engine", REAL.but(machine=broken.Diverges), 20, "one state|engine"),
     Fault("", "repeats are applied", REAL.but(machine=broken.AppliesRepeats), 20, "exactly once"),
-    Fault("", "answers before commit", REAL.but(gateway=broken.AnswersBeforeCommit), 5, "stands in no log"),
+    Fault("", "answers before commit", REAL.but(order_entry=broken.AnswersBeforeCommit), 5, "stands in no log"),
     Fault(
         "",
         "forgets its vote and its lives",

@@ -13,7 +13,7 @@ from tests.sim import broken
 
 
 def broken_simulate(seed: int) -> Verdict:
-    return simulate(seed, REAL.but(gateway=broken.AnswersBeforeCommit))
+    return simulate(seed, REAL.but(order_entry=broken.AnswersBeforeCommit))
 
 
 def test_one_seed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,14 +15,14 @@ from smrx.cli import run
 from smrx.cli.exit_codes import Exit
 from smrx.config import Config, Settlement, SinkConfig, dump
 from smrx.consensus.recovery import hold_directory
-from smrx.node.log_reader import open_history
+from smrx.node.log_reader import open_node_log
 from smrx.node.state_images import image
 from smrx.settlement.follower.settler import Settling
 from smrx.sinks import make_sinks
 from smrx.sinks.contract import Origin
 from smrx.sinks.rows import Rows
 from smrx.wire.codes import EventKind
-from tests.node.test_history import Past, write_past
+from tests.node.test_log_reader import Past, write_past
 from tests.sinks.forging import forge
 
 KINDS = ("csv", "lmdb", "parquet", "postgresql")
@@ -51,7 +51,7 @@ class Audited:
         self.path.write_text(dump(self.config))
 
     def settle(self, events: Rows, state_hash: int | None = None) -> None:
-        last, known = self.past.machine.position()
+        last, known = self.past.state.position()
         settling = Settling(self.config.cluster, self.config.settlement.directory, make_sinks(self.config))
         settling.open()
         settling.take(events[settling.ledger.sequence :], lambda command: 0)
@@ -250,7 +250,7 @@ def test_a_log_that_ends_earlier_proves_nothing(
     short = write_past(tmp_path / "short", compacted=False, lost=5)
     code, sentence = audited.audit(capsys, log=short.config.node_dir(1))
     assert code == Exit.LOG
-    assert f"expected the log of node 1 to reach command {audited.past.machine.engine.sequence}, found that" in sentence
+    assert f"expected the log of node 1 to reach command {audited.past.state.engine.sequence}, found that" in sentence
 
 
 def test_the_log_of_a_node_that_was_killed_counts_as_far_as_a_majority_attested_it(
@@ -285,7 +285,7 @@ def test_a_checkpoint_with_another_state_hash_is_found(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, ("csv",), request)
-    audited.settle(past.events, state_hash=past.machine.position()[1] ^ 1)
+    audited.settle(past.events, state_hash=past.state.position()[1] ^ 1)
     code, sentence = audited.audit(capsys)
     assert code == Exit.LOG
     assert "has state hash" in sentence
@@ -336,7 +336,7 @@ def test_books_that_begin_in_the_middle_are_compared_from_there(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, ("csv", "lmdb"), request)
-    with open_history(past.config, 1) as history:
+    with open_node_log(past.config, 1) as history:
         held = image(history.state_after(600).engine)
     place = held.position
     origin = Origin(place.event_sequence, 600, place.match_id, place.state_hash, held.digest, (1,), 1)

@@ -11,7 +11,7 @@ from cluster.torture.tap import give_a_voice
 from smrx import cli
 from smrx.consensus import core
 from smrx.node import reactor
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.replicated_state import ReplicatedState
 from smrx.wire.codes import EventKind
 from tests.sim import broken
 
@@ -19,7 +19,7 @@ from tests.sim import broken
 def answers_before_commit() -> None:
     """A frame is answered as soon as it is taken."""
     names: Any = reactor
-    names.Gateway = broken.AnswersBeforeCommit
+    names.OrderEntry = broken.AnswersBeforeCommit
 
 
 def votes_without_memory() -> None:
@@ -31,14 +31,14 @@ def votes_without_memory() -> None:
 def publish_otherwise(change: Callable[[NDArray[np.void]], None]) -> None:
     """What the node made of each entry is right; `change` is done to the events it tells of."""
     names: Any = reactor
-    machine: type[ExchangeMachine] = names.ExchangeMachine
+    machine: type[ReplicatedState] = names.ReplicatedState
 
     class Publishes(machine):  # type: ignore[misc, valid-type]
         def apply(self, log_index: int, term: int, entry: bytes) -> None:
             super().apply(log_index, term, entry)
             change(self._applied[-1].events)
 
-    names.ExchangeMachine = Publishes
+    names.ReplicatedState = Publishes
 
 
 def publishes_another_time() -> None:

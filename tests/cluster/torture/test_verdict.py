@@ -13,7 +13,7 @@ from cluster.torture.streams import Stream, packed
 from cluster.torture.tap import Said
 from cluster.torture.trader import Told
 from cluster.torture.verdict import judge
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.replicated_state import ReplicatedState
 from smrx.sim import workload
 from smrx.sim.checker import Violation
 from smrx.wire import batches
@@ -90,7 +90,7 @@ class Exchange:
     def __init__(self) -> None:
         self.tale = Tale()
         self.now = 0
-        self._machine = ExchangeMachine(1024, 1024)
+        self._machine = ReplicatedState(1024, 1024)
         self._index = 1
         self._last = dict.fromkeys((VENUE, ALICE, BOB), 0)
 
@@ -162,7 +162,7 @@ def test_a_run_that_went_well_is_judged_well(told: Tale) -> None:
     assert (judged.terms_led, judged.lives, judged.entries) == (2, 4, len(tale.nodes[1]))
     assert judged.longest_silence_s == 2e-9  # Between two answers there is always one question.
     last = tale.nodes[1][-1]
-    digest = ExchangeMachine(1024, 1024)
+    digest = ReplicatedState(1024, 1024)
     for word in tale.nodes[1]:
         digest.apply(word.index, word.term, word.entry)
     # An entry that only marks a term may follow.

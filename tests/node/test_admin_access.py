@@ -10,7 +10,7 @@ import zmq
 from smrx.node import admin_access
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
-from tests.node.test_disk import Alone, alone, configuration, turn_until
+from tests.node.test_node_storage import Alone, alone, configuration, turn_until
 
 
 def ask(exchange: Alone, request: admin.AnyRequest) -> admin.AnyReply:

@@ -14,20 +14,20 @@ from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError
 from smrx.consensus.snapshot_files import FOLDER, Position, SnapshotError, SnapshotFiles
 from smrx.consensus.storage import LmdbStorage, StorageError
 from smrx.node.log_reader import (
-    History,
-    HistoryError,
+    AfterLogEnd,
+    BeforeLogStart,
+    LogReader,
+    LogReadError,
     ReplayedCommand,
     ReplayedTrade,
-    TooEarly,
-    TooLate,
-    open_history,
     open_log,
+    open_node_log,
     replay_commands,
     replay_events,
     replay_trades,
-    verify_history,
+    verify_log,
 )
-from smrx.node.replicated_state import Applied, ExchangeMachine
+from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.tape.generate import generate
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind, EventKind
@@ -40,7 +40,7 @@ class Past(NamedTuple):
     config: Config
     commands: np.ndarray
     events: np.ndarray
-    machine: ExchangeMachine
+    state: ReplicatedState
 
     @property
     def trades(self) -> np.ndarray:
@@ -64,7 +64,7 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0
     rows = np.concatenate([opening, tape.setup, tape.commands])
     rows["session_id"] = 9
     rows["request_id"] = np.arange(len(rows))
-    machine, events = ExchangeMachine(1, 1), []
+    state, events = ReplicatedState(1, 1), []
     starts = range(0, len(rows), 40)
     for number, start in enumerate(starts):
         part = rows[start : start + 40]
@@ -74,11 +74,11 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0
         index = journal.last_index + 1
         if number < len(starts) - lost:
             journal.add(entry, index, 4)
-        machine.apply(index, 4, entry)
-        events.append(machine.take_applied()[0].events)
+        state.apply(index, 4, entry)
+        events.append(state.take_applied()[0].events)
         if number == 20:
-            sequence, state_hash = machine.position()
-            files.write(Position(index, 4, sequence, state_hash), {"state": [machine.snapshot()]})
+            sequence, state_hash = state.position()
+            files.write(Position(index, 4, sequence, state_hash), {"state": [state.snapshot()]})
             if compacted:
                 journal.compact(index)
     journal.add(b"\x01", journal.last_index + 1, 5)
@@ -86,7 +86,7 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0
     journal.add(batches.encode(b"", 1, 0, 0), journal.last_index + 1, 5)
     journal.sync()
     journal.close()
-    return Past(config, rows, np.concatenate(events), machine)
+    return Past(config, rows, np.concatenate(events), state)
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +100,15 @@ def compacted(tmp_path_factory: pytest.TempPathFactory) -> Past:
 
 
 @pytest.fixture
-def history(past: Past) -> Iterator[History]:
-    with open_history(past.config, 1) as history:
+def history(past: Past) -> Iterator[LogReader]:
+    with open_node_log(past.config, 1) as history:
         yield history
 
 
-def test_every_command_comes_once_with_the_sequence_it_had(past: Past, history: History) -> None:
+def test_every_command_comes_once_with_the_sequence_it_had(past: Past, history: LogReader) -> None:
     found: list[ReplayedCommand] = []
     count = replay_commands(history, 1, None, found.append)
-    assert count == len(found) == past.machine.engine.sequence
+    assert count == len(found) == past.state.engine.sequence
     assert [one.sequence for one in found] == list(range(1, count + 1))
     assert [one.command.tobytes() for one in found] == [row.tobytes() for row in past.commands]
     assert all(int(one.outcome["sequence"]) == one.sequence for one in found)
@@ -116,19 +116,19 @@ def test_every_command_comes_once_with_the_sequence_it_had(past: Past, history: 
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 1), (40, 41), (500, 503), (1200, 1300)])
-def test_a_range_of_commands(history: History, first: int, last: int) -> None:
+def test_a_range_of_commands(history: LogReader, first: int, last: int) -> None:
     found: list[int] = []
     assert replay_commands(history, first, last, lambda one: found.append(one.sequence)) == last - first + 1
     assert found == list(range(first, last + 1))
 
 
-def test_a_range_that_begins_after_the_snapshot_begins_with_the_snapshot(past: Past, history: History) -> None:
+def test_a_range_that_begins_after_the_snapshot_begins_with_the_snapshot(past: Past, history: LogReader) -> None:
     applied: list[int] = []
-    history.replay(lambda entry, _: applied.append(entry.log_index), lambda machine: machine.engine.sequence < 1300)
+    history.replay(lambda entry, _: applied.append(entry.log_index), lambda state: state.engine.sequence < 1300)
     assert applied[0] == history.snapshots[0].log_index + 1
 
 
-def test_commands_stop_when_the_callback_says_so(history: History) -> None:
+def test_commands_stop_when_the_callback_says_so(history: LogReader) -> None:
     found: list[int] = []
 
     def until_77(one: ReplayedCommand) -> bool:
@@ -139,67 +139,67 @@ def test_commands_stop_when_the_callback_says_so(history: History) -> None:
     assert found == list(range(50, 78))
 
 
-def test_every_trade_comes_once_as_it_was_published(past: Past, history: History) -> None:
+def test_every_trade_comes_once_as_it_was_published(past: Past, history: LogReader) -> None:
     found: list[ReplayedTrade] = []
     assert replay_trades(history, 1, None, found.append) == len(past.trades) > 20
     assert [trade.event.tobytes() for trade in found] == [row.tobytes() for row in past.trades]
     assert [trade.match_id for trade in found] == past.trades["match_id"].tolist()
 
 
-def test_a_range_of_trades_and_an_early_stop(history: History) -> None:
+def test_a_range_of_trades_and_an_early_stop(history: LogReader) -> None:
     found: list[int] = []
     assert replay_trades(history, 5, 9, lambda trade: found.append(trade.match_id)) == 5
     assert found == [5, 6, 7, 8, 9]
     assert replay_trades(history, 5, None, lambda trade: False) == 1
 
 
-def test_events_come_once_as_they_were_published(past: Past, history: History) -> None:
+def test_events_come_once_as_they_were_published(past: Past, history: LogReader) -> None:
     for first in (1, 700, len(past.events)):
         found: list[Applied] = []
         assert replay_events(history, first, found.append) == len(past.events) - first + 1
         assert b"".join(one.events.tobytes() for one in found) == past.events[first - 1 :].tobytes()
-        assert found[-1].state_hash == past.machine.position()[1]
+        assert found[-1].state_hash == past.state.position()[1]
     assert replay_events(history, len(past.events) + 1, found.append) == 0
     assert replay_events(history, 1, lambda applied: False) < 200
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (5, 4)])
-def test_a_range_that_is_none_is_refused(history: History, first: int, last: int) -> None:
-    with pytest.raises(HistoryError, match="expected a range"):
+def test_a_range_that_is_none_is_refused(history: LogReader, first: int, last: int) -> None:
+    with pytest.raises(LogReadError, match="expected a range"):
         replay_commands(history, first, last, lambda one: None)
 
 
 def test_what_lies_before_the_oldest_state_is_no_longer_there(compacted: Past) -> None:
-    with open_history(compacted.config, 1) as history:
+    with open_node_log(compacted.config, 1) as history:
         oldest = history.snapshots[0].metadata.sequence
-        with pytest.raises(HistoryError, match=f"found that of command {oldest} and trade"):
+        with pytest.raises(LogReadError, match=f"found that of command {oldest} and trade"):
             replay_commands(history, oldest, None, lambda one: None)
         found: list[int] = []
         replay_commands(history, oldest + 1, None, lambda one: found.append(one.sequence))
-        assert found == list(range(oldest + 1, compacted.machine.engine.sequence + 1))
+        assert found == list(range(oldest + 1, compacted.state.engine.sequence + 1))
 
 
 @pytest.mark.parametrize("sequence", [1, 40, 41, 279, 283, 320, 321, 840, 841, 1000])
-def test_the_state_after_any_command_even_within_an_entry(past: Past, history: History, sequence: int) -> None:
-    machine = history.state_after(sequence)
-    assert machine.position() == (sequence, past.machine.hash_at(sequence))
-    assert machine.engine.event_sequence == np.searchsorted(past.events["command_sequence"], sequence, side="right")
+def test_the_state_after_any_command_even_within_an_entry(past: Past, history: LogReader, sequence: int) -> None:
+    state = history.state_after(sequence)
+    assert state.position() == (sequence, past.state.hash_at(sequence))
+    assert state.engine.event_sequence == np.searchsorted(past.events["command_sequence"], sequence, side="right")
 
 
-def test_a_state_the_log_does_not_reach_is_refused(past: Past, history: History) -> None:
-    last = past.machine.engine.sequence
-    with pytest.raises(TooLate, match=f"ends with command {last} and trade {len(past.trades)} .1 entries more"):
+def test_a_state_the_log_does_not_reach_is_refused(past: Past, history: LogReader) -> None:
+    last = past.state.engine.sequence
+    with pytest.raises(AfterLogEnd, match=f"ends with command {last} and trade {len(past.trades)} .1 entries more"):
         history.state_after(last + 1)
 
 
 def test_entries_a_killed_node_did_not_know_to_be_committed_count_once_their_state_is_attested(tmp_path: Path) -> None:
     past = write_past(tmp_path, compacted=False, unknown=3)
-    last, state_hash = past.machine.position()
-    with open_history(past.config, 1) as history:
+    last, state_hash = past.state.position()
+    with open_node_log(past.config, 1) as history:
         known = replay_commands(history, 1, None, lambda one: None)
         assert known < last
         for attested in (0, state_hash ^ 1):
-            with pytest.raises(TooLate, match=f"ends with command {known} .* entries more"):
+            with pytest.raises(AfterLogEnd, match=f"ends with command {known} .* entries more"):
                 history.state_after(last, attested)
             assert replay_commands(history, 1, None, lambda one: None) == known
         assert history.state_after(last, state_hash).position() == (last, state_hash)
@@ -207,11 +207,11 @@ def test_entries_a_killed_node_did_not_know_to_be_committed_count_once_their_sta
 
 
 def test_a_state_before_the_oldest_one_is_refused(compacted: Past) -> None:
-    with open_history(compacted.config, 1) as history:
+    with open_node_log(compacted.config, 1) as history:
         oldest = history.snapshots[0].metadata.sequence
-        with pytest.raises(TooEarly):
+        with pytest.raises(BeforeLogStart):
             history.state_after(oldest - 1)
-        assert history.state_after(oldest).position() == (oldest, compacted.machine.hash_at(oldest))
+        assert history.state_after(oldest).position() == (oldest, compacted.state.hash_at(oldest))
 
 
 def test_a_log_is_opened_by_its_directory_whosever_it_is(past: Past, tmp_path: Path) -> None:
@@ -229,40 +229,40 @@ def test_a_log_is_opened_by_its_directory_whosever_it_is(past: Past, tmp_path: P
 @pytest.mark.parametrize("which", ["past", "compacted"])
 def test_a_sound_past_is_verified(which: str, request: pytest.FixtureRequest) -> None:
     past: Past = request.getfixturevalue(which)
-    with open_history(past.config, 1) as history:
-        found = verify_history(history)
-    assert (found.sequence, found.state_hash) == past.machine.position()
+    with open_node_log(past.config, 1) as history:
+        found = verify_log(history)
+    assert (found.sequence, found.state_hash) == past.state.position()
     assert (found.trades, found.snapshots, found.uncommitted, found.faults) == (len(past.trades), 1, 1, ())
 
 
 def test_a_snapshot_of_another_state_is_found(tmp_path: Path) -> None:
     past = write_past(tmp_path, compacted=False)
     files = SnapshotFiles(past.config.node_dir(1) / FOLDER, cluster="alpha", node_id=1)
-    other = ExchangeMachine(1, 1)
+    other = ReplicatedState(1, 1)
     files.write(Position(30, 4, 0, 0), {"state": [other.snapshot()]})
-    with open_history(past.config, 1) as history:
-        found = verify_history(history)
+    with open_node_log(past.config, 1) as history:
+        found = verify_log(history)
     assert len(found.faults) == 1
     assert "expected the state of command" in found.faults[0]
 
 
 def test_a_node_that_runs_is_not_looked_at(past: Past) -> None:
     meta = MetaStore(past.config.node_dir(1), cluster="alpha", node_id=1)
-    with pytest.raises(MetaError, match="expected to be the only process here"), open_history(past.config, 1):
+    with pytest.raises(MetaError, match="expected to be the only process here"), open_node_log(past.config, 1):
         pass
     meta.close()
 
 
 def test_a_node_that_never_was_has_no_past(past: Past) -> None:
     message = "expected the data directory of node 2, found none"
-    with pytest.raises(MetaError, match=message), open_history(past.config, 2):
+    with pytest.raises(MetaError, match=message), open_node_log(past.config, 2):
         pass
 
 
 def test_a_node_without_a_journal_has_no_past(tmp_path: Path) -> None:
     config = Config(cluster="alpha", data_dir=str(tmp_path))
     MetaStore(config.node_dir(1), cluster="alpha", node_id=1).close()
-    with pytest.raises(StorageError, match="expected a journal, found none"), open_history(config, 1):
+    with pytest.raises(StorageError, match="expected a journal, found none"), open_node_log(config, 1):
         pass
 
 
@@ -272,10 +272,10 @@ def test_a_damaged_past_is_refused(tmp_path: Path) -> None:
     sound = path.read_bytes()
     at = sound.index(past.commands[700].tobytes())
     path.write_bytes(sound[:at] + b"\xff" + sound[at + 1 :])
-    with pytest.raises(JournalError, match="is not what was written"), open_history(past.config, 1):
+    with pytest.raises(JournalError, match="is not what was written"), open_node_log(past.config, 1):
         pass
     path.write_bytes(sound)
     state = next((past.config.node_dir(1) / FOLDER).glob("snapshot-*/state"))
     state.write_bytes(state.read_bytes()[:-1])
-    with pytest.raises(SnapshotError, match="its part state is not what was written"), open_history(past.config, 1):
+    with pytest.raises(SnapshotError, match="its part state is not what was written"), open_node_log(past.config, 1):
         pass

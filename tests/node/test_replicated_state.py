@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smrx.consensus.forking import fork
-from smrx.node.replicated_state import ExchangeMachine
+from smrx.node.replicated_state import ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind, EventKind, SessionFlags, TimeInForce
 from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
@@ -40,8 +40,8 @@ def deposit_entry(request_id: int) -> bytes:
     return batches.encode(row.tobytes(), 2_000 + request_id, 0, 0)
 
 
-def machine_after(entries: int) -> ExchangeMachine:
-    machine = ExchangeMachine(1024, 1024)
+def machine_after(entries: int) -> ReplicatedState:
+    machine = ReplicatedState(1024, 1024)
     machine.apply(2, 1, setup_entry())
     for i in range(entries):
         machine.apply(3 + i, 1, deposit_entry(4 + i))
@@ -74,7 +74,7 @@ def test_a_barrier_changes_nothing_but_the_log() -> None:
 
 
 def test_a_restored_machine_goes_on_as_if_it_had_applied_the_log_itself() -> None:
-    whole, restored = machine_after(3), ExchangeMachine(1024, 1024)
+    whole, restored = machine_after(3), ReplicatedState(1024, 1024)
     restored.restore(machine_after(2).snapshot())
     restored.apply(5, 1, deposit_entry(6))
     assert (restored.log_digest, restored.position()) == (whole.log_digest, whole.position())
@@ -100,7 +100,7 @@ def test_hashes_between_are_the_hashes_at() -> None:
 
 def test_the_sessions_that_end_with_their_connection_are_known_and_which_have_orders() -> None:
     machine = machine_after(0)
-    assert machine.sessions_that_may_end() == []
+    assert machine.cancel_on_disconnect_sessions() == []
     opening = np.zeros(3, COMMAND)
     opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, [11, 2**64 - 1, 13], 5
     opening["flags"] = [SessionFlags.CANCEL_ON_DISCONNECT, SessionFlags.CANCEL_ON_DISCONNECT, 0]
@@ -119,12 +119,12 @@ def test_the_sessions_that_end_with_their_connection_are_known_and_which_have_or
     for index, part in enumerate((opening, base, orders)):
         machine.apply(3 + index, 1, batches.encode(part.tobytes(), 5_000, 0, 0))
         assert set(machine.take_applied()[-1].outcomes["reason"].tolist()) == {0}
-    assert sorted(machine.sessions_that_may_end()) == [11, 2**64 - 1]
-    assert machine.sessions_that_may_end(with_orders=True) == [2**64 - 1]
+    assert sorted(machine.cancel_on_disconnect_sessions()) == [11, 2**64 - 1]
+    assert machine.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
     assert machine.next_expiry_ns == 70_000_000_000
-    restored = ExchangeMachine(1024, 1024)
+    restored = ReplicatedState(1024, 1024)
     restored.restore(machine.snapshot())
-    assert restored.sessions_that_may_end(with_orders=True) == [2**64 - 1]
+    assert restored.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
     assert restored.next_expiry_ns == 70_000_000_000
     made = machine.engine.inspect.transfers(5)
     assert made.tolist() == [(9, 5, 1, CommandKind.DEPOSIT, 1000)]
@@ -135,8 +135,8 @@ def test_the_sessions_that_end_with_their_connection_are_known_and_which_have_or
 def test_a_child_without_what_is_beside_them_has_the_parts_of_a_snapshot() -> None:
     """Also where entries were applied and no ring has them yet."""
 
-    def filled() -> ExchangeMachine:
-        machine = ExchangeMachine(1 << 16, 1 << 10)
+    def filled() -> ReplicatedState:
+        machine = ReplicatedState(1 << 16, 1 << 10)
         machine.apply(1, 1, setup_entry())
         for index in range(2, 40):
             machine.apply(index, 1, deposit_entry(index + 10))

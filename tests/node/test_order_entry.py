@@ -1,9 +1,9 @@
-"""The gateway: what leaves it, to whom, and when."""
+"""The order_entry: what leaves it, to whom, and when."""
 
 import numpy as np
 import pytest
 
-from smrx.node.order_entry import Gateway
+from smrx.node.order_entry import OrderEntry
 from smrx.node.replicated_state import Applied, OutcomeRing
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
@@ -40,49 +40,49 @@ def outcomes_as_they_are(entry: Applied) -> np.ndarray:
     return entry.outcomes
 
 
-def decoded_replies(gateway: Gateway) -> list[tuple[bytes, frames.Frame]]:
-    return [(reply.identity, frames.decode(reply.frame)) for reply in gateway.take_replies()]
+def decoded_replies(order_entry: OrderEntry) -> list[tuple[bytes, frames.Frame]]:
+    return [(reply.identity, frames.decode(reply.frame)) for reply in order_entry.take_replies()]
 
 
-def submit_all(gateway: Gateway, index: int, term: int) -> np.ndarray:
-    ((bodies, routes),) = gateway.take_batches()
-    gateway.submitted(index, term, routes)
+def submit_all(order_entry: OrderEntry, index: int, term: int) -> np.ndarray:
+    ((bodies, routes),) = order_entry.take_batches()
+    order_entry.submitted(index, term, routes)
     return np.frombuffer(b"".join(bodies), COMMAND)
 
 
 def test_one_turn_is_one_entry_and_each_sender_gets_its_own_outcomes() -> None:
-    gateway = Gateway(1, 1000)
-    gateway.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
-    gateway.receive(b"B", frames.encode_commands(commands(3, 10), 22), LEADING, None)
-    assert gateway.take_replies() == []
-    batch = submit_all(gateway, 8, 5)
+    order_entry = OrderEntry(1, 1000)
+    order_entry.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
+    order_entry.receive(b"B", frames.encode_commands(commands(3, 10), 22), LEADING, None)
+    assert order_entry.take_replies() == []
+    batch = submit_all(order_entry, 8, 5)
     assert batch["request_id"].tolist() == [1, 2, 10, 11, 12]
-    gateway.applied(applied(8, 5, outcomes_of(batch, 100)), outcomes_as_they_are)
-    (a, to_a), (b, to_b) = decoded_replies(gateway)
+    order_entry.applied(applied(8, 5, outcomes_of(batch, 100)), outcomes_as_they_are)
+    (a, to_a), (b, to_b) = decoded_replies(order_entry)
     assert (a, to_a.correlation, frames.records(to_a)["sequence"].tolist()) == (b"A", 11, [100, 101])
     assert (b, to_b.correlation, frames.records(to_b)["sequence"].tolist()) == (b"B", 22, [102, 103, 104])
-    assert gateway.waiting_commands == 0
+    assert order_entry.waiting_commands == 0
 
 
 def test_another_leaders_entry_at_our_index_is_never_answered_as_ours() -> None:
-    gateway = Gateway(1, 1000)
-    gateway.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
-    batch = submit_all(gateway, 8, 5)
-    gateway.applied(applied(8, 6, outcomes_of(batch, 100)), outcomes_as_they_are)
-    assert gateway.take_replies() == []
-    gateway.lost_leadership(FOLLOWING)
-    ((identity, frame),) = decoded_replies(gateway)
+    order_entry = OrderEntry(1, 1000)
+    order_entry.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
+    batch = submit_all(order_entry, 8, 5)
+    order_entry.applied(applied(8, 6, outcomes_of(batch, 100)), outcomes_as_they_are)
+    assert order_entry.take_replies() == []
+    order_entry.lost_leadership(FOLLOWING)
+    ((identity, frame),) = decoded_replies(order_entry)
     assert (identity, frame.kind, frame.correlation) == (b"A", FrameKind.NOT_LEADER, 11)
     assert frames.leader_hint(frame) == FOLLOWING
 
 
 def test_a_follower_answers_with_the_leaders_address() -> None:
-    gateway = Gateway(1, 1000)
-    gateway.receive(b"A", frames.encode_commands(commands(1), 3), FOLLOWING, None)
-    ((_, frame),) = decoded_replies(gateway)
+    order_entry = OrderEntry(1, 1000)
+    order_entry.receive(b"A", frames.encode_commands(commands(1), 3), FOLLOWING, None)
+    ((_, frame),) = decoded_replies(order_entry)
     assert frame.kind is FrameKind.NOT_LEADER
     assert frames.leader_hint(frame).order_address == "tcp://127.0.0.1:2"
-    assert list(gateway.take_batches()) == []
+    assert list(order_entry.take_batches()) == []
 
 
 @pytest.mark.parametrize(
@@ -98,63 +98,63 @@ def test_a_follower_answers_with_the_leaders_address() -> None:
     ],
 )
 def test_a_bad_frame_gets_an_error_and_nothing_of_it_is_submitted(data: bytes, code: ErrorCode) -> None:
-    gateway = Gateway(1, 1000)
-    gateway.receive(b"A", data, LEADING, None)
-    ((_, frame),) = decoded_replies(gateway)
+    order_entry = OrderEntry(1, 1000)
+    order_entry.receive(b"A", data, LEADING, None)
+    ((_, frame),) = decoded_replies(order_entry)
     assert frame.kind is FrameKind.ERROR
     assert frames.error_body(frame).code == code
-    assert list(gateway.take_batches()) == []
+    assert list(order_entry.take_batches()) == []
 
 
 @pytest.mark.parametrize("kind", [CommandKind.TICK, CommandKind.DISCONNECT])
 @pytest.mark.parametrize("at", [0, 2])
 def test_what_only_a_leader_says_is_not_taken_from_a_client(kind: CommandKind, at: int) -> None:
-    gateway = Gateway(1, 1000)
+    order_entry = OrderEntry(1, 1000)
     rows = commands(3)
     rows["kind"][at] = kind
-    gateway.receive(b"A", frames.encode_commands(rows, 4), LEADING, None)
-    ((_, frame),) = decoded_replies(gateway)
+    order_entry.receive(b"A", frames.encode_commands(rows, 4), LEADING, None)
+    ((_, frame),) = decoded_replies(order_entry)
     assert (frame.kind, frame.correlation) == (FrameKind.ERROR, 4)
     assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
     assert kind.name in frames.error_body(frame).message
-    assert list(gateway.take_batches()) == []
-    assert gateway.waiting_commands == 0
+    assert list(order_entry.take_batches()) == []
+    assert order_entry.waiting_commands == 0
     # Nor does a number that merely contains the kind's count as one.
     rows["kind"], rows["price_ticks"], rows["side"] = CommandKind.PLACE, int(kind), int(kind)
-    gateway.receive(b"A", frames.encode_commands(rows, 5), LEADING, None)
-    assert len(submit_all(gateway, 1, 5)) == 3
+    order_entry.receive(b"A", frames.encode_commands(rows, 5), LEADING, None)
+    assert len(submit_all(order_entry, 1, 5)) == 3
 
 
 def test_sessions_are_heard_of_by_their_commands_and_by_pings() -> None:
-    gateway = Gateway(1, 1000)
-    gateway.receive(b"A", frames.encode_commands(commands(2), 1), LEADING, None)
-    gateway.receive(b"B", frames.encode(FrameKind.PING, aux=2**64 - 1), LEADING, None)
-    gateway.receive(b"C", frames.encode(FrameKind.PING), LEADING, None)
-    assert gateway.take_heard() == {7, 2**64 - 1}
-    assert gateway.take_heard() == set()
+    order_entry = OrderEntry(1, 1000)
+    order_entry.receive(b"A", frames.encode_commands(commands(2), 1), LEADING, None)
+    order_entry.receive(b"B", frames.encode(FrameKind.PING, aux=2**64 - 1), LEADING, None)
+    order_entry.receive(b"C", frames.encode(FrameKind.PING), LEADING, None)
+    assert order_entry.take_heard() == {7, 2**64 - 1}
+    assert order_entry.take_heard() == set()
 
 
 def test_more_than_may_wait_is_refused_as_overloaded_and_the_rest_goes_on() -> None:
-    gateway = Gateway(1, 5)
-    gateway.receive(b"A", frames.encode_commands(commands(4), 1), LEADING, None)
-    gateway.receive(b"A", frames.encode_commands(commands(2, 5), 2), LEADING, None)
-    ((_, frame),) = decoded_replies(gateway)
+    order_entry = OrderEntry(1, 5)
+    order_entry.receive(b"A", frames.encode_commands(commands(4), 1), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(commands(2, 5), 2), LEADING, None)
+    ((_, frame),) = decoded_replies(order_entry)
     assert frames.error_body(frame).code == ErrorCode.OVERLOADED
-    assert len(submit_all(gateway, 3, 5)) == 4
+    assert len(submit_all(order_entry, 3, 5)) == 4
 
 
 def test_a_fenced_node_accepts_nothing() -> None:
-    gateway = Gateway(1, 5)
-    gateway.receive(b"A", frames.encode_commands(commands(1), 1), LEADING, "diverged at command 9")
-    ((_, frame),) = decoded_replies(gateway)
+    order_entry = OrderEntry(1, 5)
+    order_entry.receive(b"A", frames.encode_commands(commands(1), 1), LEADING, "diverged at command 9")
+    ((_, frame),) = decoded_replies(order_entry)
     assert frames.error_body(frame) == frames.ErrorBody(ErrorCode.FENCED, "diverged at command 9")
 
 
 def test_what_does_not_fit_one_entry_goes_into_several_in_order() -> None:
-    gateway = Gateway(1, 1 << 20)
+    order_entry = OrderEntry(1, 1 << 20)
     for i in range(10):
-        gateway.receive(b"A", frames.encode_commands(commands(4096, 1 + 4096 * i), i), LEADING, None)
-    entries = [np.frombuffer(b"".join(bodies), COMMAND) for bodies, _ in gateway.take_batches()]
+        order_entry.receive(b"A", frames.encode_commands(commands(4096, 1 + 4096 * i), i), LEADING, None)
+    entries = [np.frombuffer(b"".join(bodies), COMMAND) for bodies, _ in order_entry.take_batches()]
     assert len(entries) > 1
     assert all(entry.nbytes < 1 << 20 for entry in entries)
     assert np.concatenate(entries)["request_id"].tolist() == list(range(1, 40961))

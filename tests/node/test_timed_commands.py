@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smrx.node.timed_commands import TICK_SECONDS, Expiries, Silence, disconnects, tick
+from smrx.node.timed_commands import TICK_SECONDS, ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.wire.codes import CommandKind, EventKind, SessionFlags
 from smrx.wire.records import EVENT
 
@@ -17,7 +17,7 @@ def opened(
 
 
 def test_a_session_that_is_silent_for_too_long_is_due_once() -> None:
-    silence = Silence(5.0)
+    silence = SessionTimeouts(5.0)
     silence.applied(opened(1), 10.0)
     silence.applied(opened(2), 12.0)
     assert silence.deadline == 15.0
@@ -30,7 +30,7 @@ def test_a_session_that_is_silent_for_too_long_is_due_once() -> None:
 
 
 def test_who_is_heard_of_has_all_the_time_again() -> None:
-    silence = Silence(5.0)
+    silence = SessionTimeouts(5.0)
     silence.applied(opened(1, 2), 10.0)
     silence.heard(1, 14.0)
     assert silence.due(15.0) == [2]
@@ -39,7 +39,7 @@ def test_who_is_heard_of_has_all_the_time_again() -> None:
 
 
 def test_a_session_that_comes_back_may_end_again() -> None:
-    silence = Silence(5.0)
+    silence = SessionTimeouts(5.0)
     silence.applied(opened(1), 0.0)
     assert silence.due(5.0) == [1]
     silence.heard(1, 8.0)
@@ -48,7 +48,7 @@ def test_a_session_that_comes_back_may_end_again() -> None:
 
 
 def test_sessions_that_did_not_ask_and_sessions_that_closed_never_end() -> None:
-    silence = Silence(5.0)
+    silence = SessionTimeouts(5.0)
     silence.applied(opened(1, flags=SessionFlags.NONE), 0.0)
     silence.applied(opened(2, 3), 0.0)
     silence.heard(1, 1.0)
@@ -61,7 +61,7 @@ def test_sessions_that_did_not_ask_and_sessions_that_closed_never_end() -> None:
 
 
 def test_a_new_leader_counts_anew() -> None:
-    silence = Silence(5.0)
+    silence = SessionTimeouts(5.0)
     silence.applied(opened(1), 0.0)
     assert silence.due(5.0) == [1]
     silence.restart([1, 2], 100.0)
@@ -70,7 +70,7 @@ def test_a_new_leader_counts_anew() -> None:
 
 
 def test_a_node_that_stood_still_heard_nobody_and_blames_nobody() -> None:
-    silence = Silence(5.0)
+    silence = SessionTimeouts(5.0)
     silence.applied(opened(1, 2), 0.0)
     assert silence.due(5.0) == [1, 2]
     silence.heard(2, 6.0)
@@ -80,7 +80,7 @@ def test_a_node_that_stood_still_heard_nobody_and_blames_nobody() -> None:
 
 
 def test_no_more_are_due_at_once_than_fit_an_entry() -> None:
-    silence = Silence(5.0)
+    silence = SessionTimeouts(5.0)
     silence.restart(range(1, 3001), 0.0)
     parts = [silence.due(5.0) for _ in range(4)]
     assert [len(part) for part in parts] == [1024, 1024, 952, 0]
@@ -88,7 +88,7 @@ def test_no_more_are_due_at_once_than_fit_an_entry() -> None:
 
 
 def test_a_tick_is_due_when_an_order_has_expired_and_only_then() -> None:
-    expiries = Expiries()
+    expiries = ExpiryTimer()
     assert not expiries.is_due(None, 10**18, 1.0)
     assert not expiries.is_due(2_000, 1_999, 1.0)
     assert expiries.is_due(2_000, 2_000, 1.0)
@@ -97,7 +97,7 @@ def test_a_tick_is_due_when_an_order_has_expired_and_only_then() -> None:
 
 
 def test_one_tick_is_under_way_at_a_time_and_not_many_a_second() -> None:
-    expiries = Expiries()
+    expiries = ExpiryTimer()
     expiries.submitted(7, 1.0)
     assert not expiries.is_due(2_000, 9_000, 50.0)
     assert expiries.deadline(2_000, 9_000, 50.0) == float("inf")
@@ -110,7 +110,7 @@ def test_one_tick_is_under_way_at_a_time_and_not_many_a_second() -> None:
 
 
 def test_a_tick_that_was_lost_with_its_leader_is_not_waited_for() -> None:
-    expiries = Expiries()
+    expiries = ExpiryTimer()
     expiries.submitted(7, 1.0)
     expiries.restart()
     assert expiries.is_due(2_000, 9_000, 2.0)

@@ -112,13 +112,13 @@ def test_after_a_restart_answers_events_and_state_are_there(tmp_path: Path, snap
     with alone(config) as exchange:
         answers = [exchange.submit(opened_accounts(request, 1)) for request in range(1, 101)]
         if snapshots:
-            turn_until(exchange.node, lambda: exchange.node.disk.snapshots.oldest_index() > 20)
-            turn_until(exchange.node, lambda: exchange.node.disk.journal.first_index > 20)
-        position, digest = exchange.node.machine.position(), exchange.node.machine.log_digest
-        events = exchange.node.machine.events.range(1, exchange.node.machine.events.newest)
+            turn_until(exchange.node, lambda: exchange.node.storage.snapshots.oldest_index() > 20)
+            turn_until(exchange.node, lambda: exchange.node.storage.journal.first_index > 20)
+        position, digest = exchange.node.state.position(), exchange.node.state.log_digest
+        events = exchange.node.state.events.range(1, exchange.node.state.events.newest)
         assert events is not None
     with alone(config) as exchange:
-        machine = exchange.node.machine
+        machine = exchange.node.state
         assert (machine.position(), machine.log_digest) == (position, digest)
         again = machine.events.range(1, machine.events.newest)
         assert again is not None
@@ -135,8 +135,8 @@ def test_a_restart_publishes_and_answers_nothing_by_itself(tmp_path: Path) -> No
     with alone(config) as exchange:
         exchange.submit(opened_accounts(1, 50))
     node = Node(config, 1)
-    assert node.machine.take_applied() == []
-    assert node.machine.engine.sequence == 51
+    assert node.state.take_applied() == []
+    assert node.state.engine.sequence == 51
     node.close()
 
 
@@ -146,7 +146,7 @@ def test_a_snapshot_on_request_is_whole_in_both_modes(tmp_path: Path) -> None:
         with alone(config) as exchange:
             exchange.submit(opened_accounts(1, 50))
             exchange.node.replica.compact()
-            turn_until(exchange.node, lambda exchange=exchange: exchange.node.disk.snapshots.stored is not None)
+            turn_until(exchange.node, lambda exchange=exchange: exchange.node.storage.snapshots.stored is not None)
             status = exchange.node.admin.status()
             assert (status.snapshot_sequence, status.snapshot_index) == (51, exchange.node.replica.applied_index)
             assert (config.node_dir(1) / FOLDER / "latest" / "COMPLETE").exists()
@@ -160,7 +160,7 @@ def test_a_journal_is_not_ignored_in_memory_mode(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match='expected no journal with durability = "memory", found one'):
             Node(msgspec.structs.replace(config, durability="memory"), 1)
     with alone(config) as exchange:
-        assert exchange.node.machine.engine.sequence == 6
+        assert exchange.node.state.engine.sequence == 6
 
 
 def test_a_node_that_kept_its_log_in_memory_begins_its_journal_as_a_learner(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_node_that_cannot_write_its_term_leaves_no_entries_of_it(
     node = Node(config, 1)
     last = node.replica.last_index
     node.meta.set_term(9, None)
-    node.disk.journal.add(b"\0\1", last + 1, 9)
+    node.storage.journal.add(b"\0\1", last + 1, 9)
     monkeypatch.setattr(MetaStore, "sync", full)
     node.close()
     monkeypatch.undo()
@@ -200,7 +200,7 @@ def lived(tmp_path: Path) -> Config:
     with alone(config) as exchange:
         exchange.submit(opened_accounts(1, 5))
         exchange.node.replica.compact()
-        turn_until(exchange.node, lambda: exchange.node.disk.snapshots.stored is not None)
+        turn_until(exchange.node, lambda: exchange.node.storage.snapshots.stored is not None)
     return config
 
 
