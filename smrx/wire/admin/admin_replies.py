@@ -1,0 +1,239 @@
+"""Define the replies of the admin protocol, its error codes included."""
+
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+import msgspec
+
+from smrx.wire.admin.admin_rows import (
+    AccountRow,
+    AgreementStatus,
+    AssetRow,
+    BalanceRow,
+    InstrumentRow,
+    LevelRow,
+    OrderRow,
+    PeerStatus,
+    PositionRow,
+    TransferRow,
+)
+from smrx.wire.state_image import StreamPosition
+
+Row = TypeVar("Row")
+
+
+class AdminErrorCode(IntEnum):
+    """Why the node did not answer a request."""
+
+    MALFORMED = 1
+    #: Only the leader answers this request; send it to AdminError.leader_id.
+    NOT_LEADER = 2
+    #: The node does not allow this request.
+    REFUSED = 3
+    UNKNOWN_INSTRUMENT = 4
+    #: The node lost the leadership before it could answer; ask again.
+    LOST_LEADERSHIP = 5
+    FENCED = 6
+    #: Temporarily impossible, for example because a snapshot is in progress; ask again later.
+    UNAVAILABLE = 7
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base class of all replies: the answering node and the last command it has applied.
+
+    The class name is the message tag.
+    """
+
+    node_id: int
+    sequence: int
+
+
+class AdminError(Reply, frozen=True, kw_only=True):
+    """An error: `code` is an AdminErrorCode, `message` is one sentence for people."""
+
+    code: int
+    message: str
+    leader_id: int | None = None
+
+
+class NodeStatus(Reply, frozen=True, kw_only=True):
+    """The status of a node, as `smrx cluster status` shows it."""
+
+    cluster: str
+    role: str
+    term: int
+    leader_id: int | None
+    commit_index: int
+    applied_index: int
+    last_log_index: int
+    event_sequence: int
+    trades: int
+    state_hash: int
+    agreement: AgreementStatus
+    #: Why the node is fenced, or None.
+    fenced: str | None = None
+    #: What the node waits for before it takes part in the cluster, or None.
+    waiting: str | None = None
+    first_divergent_sequence: int | None = None
+    #: Nodes whose state differs from that of a majority including this node, and the first command after which it does.
+    diverged: dict[int, int] = {}
+    peers: tuple[PeerStatus, ...] = ()
+    uptime_s: float = 0.0
+    orders_open: int = 0
+    accounts: int = 0
+    #: Whether the kill switch is on, so that new and replaced orders are rejected.
+    killed: bool = False
+    rss_bytes: int = 0
+    cpu_seconds: float = 0.0
+    version: str = ""
+    durability: str = "memory"
+    incarnation: int = 0
+    #: Members that vote and members that only learn, by this node's log.
+    voters: tuple[int, ...] = ()
+    learners: tuple[int, ...] = ()
+    #: The newest complete snapshot on the node's disk: its log entry and command, how long it paused the reactor, and
+    #: how long it took. 0 without one.
+    snapshot_index: int = 0
+    snapshot_sequence: int = 0
+    snapshot_pause_ms: float = 0.0
+    snapshot_s: float = 0.0
+
+
+class HashReply(Reply, frozen=True, kw_only=True):
+    """The state hash after command `at`; None if the node no longer has it, or not yet."""
+
+    at: int
+    state_hash: int | None
+
+
+class LogDigestReply(Reply, frozen=True, kw_only=True):
+    """`log_digest` covers every applied log entry; it is equal on nodes that applied the same log."""
+
+    applied_index: int
+    log_digest: int
+    state_hash: int
+    event_sequence: int
+    trades: int
+
+
+class DepthReply(Reply, frozen=True, kw_only=True):
+    """A book, best price first on both sides."""
+
+    instrument: int
+    symbol: str
+    bids: tuple[LevelRow, ...]
+    asks: tuple[LevelRow, ...]
+
+
+class PageReply(Reply, Generic[Row], frozen=True, kw_only=True):
+    """Base class of replies with rows. `more`: there are further rows; ask again with a higher offset."""
+
+    rows: tuple[Row, ...]
+    more: bool = False
+
+
+class OrdersReply(PageReply[OrderRow], frozen=True, kw_only=True):
+    pass
+
+
+class BalancesReply(PageReply[BalanceRow], frozen=True, kw_only=True):
+    pass
+
+
+class PositionsReply(PageReply[PositionRow], frozen=True, kw_only=True):
+    pass
+
+
+class TransfersReply(PageReply[TransferRow], frozen=True, kw_only=True):
+    pass
+
+
+class AccountsReply(PageReply[AccountRow], frozen=True, kw_only=True):
+    pass
+
+
+class AssetsReply(PageReply[AssetRow], frozen=True, kw_only=True):
+    pass
+
+
+class InstrumentsReply(PageReply[InstrumentRow], frozen=True, kw_only=True):
+    pass
+
+
+class StateImageReply(Reply, frozen=True, kw_only=True):
+    """The state image held for `at`: its position, its size in bytes and its digest.
+
+    Without a position the image is not taken yet; if `sequence` is above `at`, it never will be.
+    """
+
+    at: int
+    position: StreamPosition | None = None
+    size: int = 0
+    digest: str = ""
+
+
+class StateImagePart(Reply, frozen=True, kw_only=True):
+    """Bytes of the image from the requested offset on; `more`: there are further bytes."""
+
+    at: int
+    data: bytes
+    more: bool = False
+
+
+class BarrierReply(Reply, frozen=True, kw_only=True):
+    """The log index and the state hash of the barrier."""
+
+    log_index: int
+    state_hash: int
+
+
+class SnapshotReply(Reply, frozen=True, kw_only=True):
+    """The snapshot will cover the log up to this index or a later one."""
+
+    log_index: int
+
+
+class MembersReply(Reply, frozen=True, kw_only=True):
+    """The log index of the membership change. NodeStatus shows when a majority has it."""
+
+    log_index: int
+
+
+class TransferLeadershipReply(Reply, frozen=True, kw_only=True):
+    """The node chosen to lead."""
+
+    successor: int
+
+
+class CorruptReply(Reply, frozen=True, kw_only=True):
+    """`done` is False if there is no such balance."""
+
+    done: bool
+
+
+class ShutdownReply(Reply, frozen=True, kw_only=True):
+    pass
+
+
+AnyReply = (
+    AdminError
+    | NodeStatus
+    | HashReply
+    | LogDigestReply
+    | DepthReply
+    | OrdersReply
+    | BalancesReply
+    | PositionsReply
+    | TransfersReply
+    | AccountsReply
+    | AssetsReply
+    | InstrumentsReply
+    | StateImageReply
+    | StateImagePart
+    | BarrierReply
+    | SnapshotReply
+    | TransferLeadershipReply
+    | MembersReply
+    | CorruptReply
+    | ShutdownReply
+)

@@ -1,0 +1,178 @@
+"""Define the requests of the admin protocol and their size limits."""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from smrx.config import NodeConfig
+
+#: Rows in one reply.
+MAX_ROWS: Final = 10_000
+#: Price levels of one side of a book in one reply.
+MAX_LEVELS: Final = 1000
+
+Rows = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)]
+Levels = Annotated[int, msgspec.Meta(ge=1, le=MAX_LEVELS)]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+#: Ids as the engine stores them.
+U32 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=8)]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base class of all requests; the class name is the message tag."""
+
+
+class PageRequest(Request, frozen=True, kw_only=True):
+    """Base class of requests for rows: at most `limit` rows after the first `offset`, ordered by id."""
+
+    offset: Natural = 0
+    limit: Rows = MAX_ROWS
+
+
+class Status(Request, frozen=True, kw_only=True):
+    """Get the status of the node. Reply: NodeStatus."""
+
+
+class HashAt(Request, frozen=True, kw_only=True):
+    """Get the state hash after command `at`. Reply: HashReply."""
+
+    at: Natural
+
+
+class LogDigest(Request, frozen=True, kw_only=True):
+    """Get the values that are equal on two nodes which applied the same log. Reply: LogDigestReply."""
+
+
+class Depth(Request, frozen=True, kw_only=True):
+    """Get the best levels of an instrument's book, by id or symbol. Reply: DepthReply."""
+
+    instrument: U32 | Symbol
+    levels: Levels = 10
+
+
+class Orders(PageRequest, frozen=True, kw_only=True):
+    """Get open orders, optionally of one account and one instrument only. Reply: OrdersReply."""
+
+    account: U32 | None = None
+    instrument: U32 | None = None
+
+
+class Balances(PageRequest, frozen=True, kw_only=True):
+    """Get balances, optionally of one account only. Reply: BalancesReply."""
+
+    account: U32 | None = None
+
+
+class Positions(PageRequest, frozen=True, kw_only=True):
+    """Get an account's position in each instrument. Reply: PositionsReply."""
+
+    account: U32
+
+
+class Transfers(PageRequest, frozen=True, kw_only=True):
+    """Get the deposits and withdrawals of an account. Reply: TransfersReply."""
+
+    account: U32
+
+
+class Accounts(PageRequest, frozen=True, kw_only=True):
+    """Get all accounts, or one. Reply: AccountsReply."""
+
+    account: U32 | None = None
+
+
+class Assets(PageRequest, frozen=True, kw_only=True):
+    """Get all assets. Reply: AssetsReply."""
+
+
+class Instruments(PageRequest, frozen=True, kw_only=True):
+    """Get all instruments. Reply: InstrumentsReply."""
+
+
+class TakeStateImage(Request, frozen=True, kw_only=True):
+    """Take a state image (smrx.wire.state_image) right after the first log entry that applies command `at`.
+
+    The node replies at once with StateImageReply; the client repeats the request until the reply has a position.
+    """
+
+    at: Natural
+
+
+class ReadStateImage(Request, frozen=True, kw_only=True):
+    """Get part of the state image taken for `at`, from byte `offset` on. Reply: StateImagePart, or UNAVAILABLE."""
+
+    at: Natural
+    offset: Natural = 0
+
+
+class Barrier(Request, frozen=True, kw_only=True):
+    """Wait until everything submitted before is applied. Leader only. Reply: BarrierReply."""
+
+
+class Snapshot(Request, frozen=True, kw_only=True):
+    """Start a snapshot and compact the log.
+
+    The node replies at once with SnapshotReply; NodeStatus shows when the snapshot is complete.
+    """
+
+
+class AddMember(Request, frozen=True, kw_only=True):
+    """Add a node as a learner; it becomes a voter once it has the log. Leader only. Reply: MembersReply."""
+
+    node: NodeConfig
+
+
+class RemoveMember(Request, frozen=True, kw_only=True):
+    """Remove a member other than the leader. Leader only. Reply: MembersReply."""
+
+    node_id: int
+
+
+class TransferLeadership(Request, frozen=True, kw_only=True):
+    """Transfer leadership to `successor`, or to the member with the longest log. Leader only.
+
+    The node replies with TransferLeadershipReply before the transfer is done; NodeStatus shows the new leader.
+    """
+
+    successor: int | None = None
+
+
+class Corrupt(Request, frozen=True, kw_only=True):
+    """Change a balance in memory, to test that divergence is detected. Reply: CorruptReply.
+
+    Refused unless the node was started with the flag that allows it.
+    """
+
+    account: U32
+    asset: U32
+    delta: int
+
+
+class Shutdown(Request, frozen=True, kw_only=True):
+    """Stop the node at the end of this turn. Reply: ShutdownReply."""
+
+
+AnyPage = Orders | Balances | Positions | Transfers | Accounts | Assets | Instruments
+AnyRequest = (
+    Status
+    | HashAt
+    | LogDigest
+    | Depth
+    | Orders
+    | Balances
+    | Positions
+    | Transfers
+    | Accounts
+    | Assets
+    | Instruments
+    | TakeStateImage
+    | ReadStateImage
+    | Barrier
+    | Snapshot
+    | TransferLeadership
+    | AddMember
+    | RemoveMember
+    | Corrupt
+    | Shutdown
+)

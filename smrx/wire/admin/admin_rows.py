@@ -1,0 +1,144 @@
+"""Define the rows that admin replies carry: one struct for each table of the state, and for a node's peers."""
+
+import msgspec
+
+
+class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An open order; codes as in smrx.wire.codes, `extra` as in a PLACE command.
+
+    `shown_lots`: the quantity of an iceberg order that the public book shows.
+    `session_id`: the session whose disconnect cancels the order, or 0.
+    """
+
+    order_id: int
+    client_order_id: int
+    account: int
+    instrument: int
+    side: int
+    order_type: int
+    tif: int
+    flags: int
+    price_ticks: int
+    quantity_lots: int
+    cum_lots: int
+    leaves_lots: int
+    stp: int = 0
+    extra: int = 0
+    shown_lots: int = 0
+    session_id: int = 0
+
+
+class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An account's balance of an asset in minimal units: available, and held by open orders."""
+
+    account: int
+    asset: int
+    available: int
+    held: int
+
+
+class PositionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An account's position in an instrument, as smrx.engine.exposure.Position.
+
+    The sums over open orders may exceed 64 bits, so they are decimal strings.
+    """
+
+    account: int
+    instrument: int
+    base_available: int
+    base_held: int
+    quote_available: int
+    quote_held: int
+    buy_orders: int
+    buy_lots: str
+    buy_notional: str
+    sell_orders: int
+    sell_lots: str
+    sell_notional: str
+
+
+class TransferRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An applied deposit or withdrawal; `kind` is its CommandKind, `amount` is in minimal units."""
+
+    transfer_id: int
+    account: int
+    asset: int
+    kind: int
+    amount: int
+
+
+class LevelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One price level of a book."""
+
+    price_ticks: int
+    quantity_lots: int
+    orders: int
+
+
+class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An account with its limits; 0 means no limit. Notionals in minimal quote units, the quantity in lots."""
+
+    account: int
+    status: int
+    open_orders: int = 0
+    max_open_orders: int = 0
+    max_open_notional: int = 0
+    max_order_notional: int = 0
+    max_order_quantity: int = 0
+
+
+class AssetRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An asset. `supply` and `cap` are in units of 10^-decimals; `cap` is the maximum supply, 0 = none."""
+
+    asset: int
+    symbol: str
+    decimals: int
+    supply: int
+    cap: int = 0
+
+
+class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An instrument and its rules, named as in RULES_COMMAND; 0 means no such rule.
+
+    One lot is `lot_units` base units; one tick times one lot is `scale_units` quote units. `last_price_ticks` is the
+    price of the last trade, 0 before the first.
+    """
+
+    instrument: int
+    symbol: str
+    base_asset: int
+    quote_asset: int
+    lot_units: int
+    scale_units: int
+    max_price_ticks: int
+    max_quantity_lots: int
+    status: int
+    last_price_ticks: int = 0
+    maker_fee: int = 0
+    taker_fee: int = 0
+    band_bp: int = 0
+    min_price_ticks: int = 0
+    min_quantity_lots: int = 0
+    min_notional: int = 0
+    max_notional: int = 0
+
+
+class AgreementStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the node's state compares with the majority's: AGREE, BEHIND, DIVERGED or NOT COMPARED, at `sequence`."""
+
+    state: str
+    sequence: int = 0
+
+
+class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Another member, as the answering node sees it."""
+
+    node_id: int
+    connected: bool
+    #: Log entries the peer lacks; None unless the answering node leads.
+    lag_entries: int | None = None
+    sequence: int | None = None
+    state_hash: int | None = None
+    learner: bool = False
+    #: Seconds since the peer's last message; None if there was none.
+    silent_s: float | None = None
