@@ -1,7 +1,7 @@
-"""smrx: an exchange core that cannot lose an acknowledged order.
+"""smrx: an exchange core whose acknowledged orders survive the failure of a minority of its nodes.
 
-`smrx.Client`, `smrx.AsyncClient` and `smrx.Engine` are imported when they are first used: `import smrx` waits for no
-compiler and no socket library.
+`smrx.Client`, `smrx.AsyncClient` and `smrx.Engine` are imported on first use, so `import smrx` loads neither the
+compiler nor the socket library.
 """
 
 from importlib import import_module
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client", "Engine"]
 
-_HOME = {"AsyncClient": "smrx.client", "Client": "smrx.client", "Engine": "smrx.engine"}
+_MODULES = {"AsyncClient": "smrx.client", "Client": "smrx.client", "Engine": "smrx.engine"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'smrx' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

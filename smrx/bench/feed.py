@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from smrx.node.event_ring import EventRing, answer_request
 from smrx.settlement.ledger import Ledger
 from smrx.wire import frames
-from smrx.wire.frames import Claim, FrameError, FrameKind, Position
+from smrx.wire.frames import Claim, FeedPosition, FrameError, FrameKind
 from smrx.wire.records import EVENT
 
 NODES: Final = 2
@@ -65,7 +65,7 @@ class Nodes:
             if self._next == self._held:
                 command = int(self._events["command_sequence"][self._next - 1])
                 heartbeat = frames.encode_heartbeat(
-                    Position(self._next + 1, Claim(command, STATE_HASH), self._balances)
+                    FeedPosition(self._next + 1, Claim(command, STATE_HASH), self._balances)
                 )
             for feed in self._feeds:
                 feed.send(heartbeat)

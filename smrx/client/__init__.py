@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client", "ClientError", "InvalidValue", "ProtocolError", "Refused", "Unavailable"]
 
-_HOME = {"AsyncClient": "smrx.client.async_client", "Client": "smrx.client.blocking_client"}
+_MODULES = {"AsyncClient": "smrx.client.async_client", "Client": "smrx.client.blocking_client"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'smrx.client' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

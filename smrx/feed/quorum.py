@@ -29,7 +29,7 @@ from smrx.feed.pending import Pending
 from smrx.feed.retransmission import MAX_ANSWER_EVENTS, Request
 from smrx.feed.sequencer import REMEMBERED_EVENTS, FeedConflict, FeedError, Sequencer
 from smrx.wire import frames
-from smrx.wire.frames import Claim, Frame, FrameKind, Position
+from smrx.wire.frames import Claim, FeedPosition, Frame, FrameKind
 from smrx.wire.records import EVENT
 
 #: Nodes apply a command within milliseconds of one another: a copy that is not there by then is vouched for instead.
@@ -97,7 +97,7 @@ class Quorum:
             )
         self.sequencer = sequencer
         self.dissents: list[Dissent] = []
-        self.positions: list[tuple[int, Position]] = []
+        self.positions: list[tuple[int, FeedPosition]] = []
         self._anchor = anchor
         self._old_feed_seconds = old_feed_seconds
         self._old_since: float | None = None
@@ -145,7 +145,7 @@ class Quorum:
         if not self._counts(node):
             return
         member.heard = True
-        if frame.kind is FrameKind.VOUCHED:
+        if frame.kind is FrameKind.ATTESTATION:
             self._vouched(node, member, frame, now)
             return
         if frame.kind is FrameKind.UNAVAILABLE:

@@ -1,8 +1,8 @@
 """Requests for events that a subscriber lost: their limits, and their frames.
 
-A subscriber sends RETRANSMIT (send the events again) or VOUCH (send their digest) to a node's retransmission socket.
-A node answers with EVENTS frames, one VOUCHED frame, or UNAVAILABLE. Sans I/O. Used by both sides: the sequencer and
-the quorum encode requests, the node (node/event_ring.py) decodes and answers them.
+A subscriber sends RETRANSMIT (send the events again) or ATTEST (send their digest) to a node's retransmission socket.
+A node answers with EVENTS frames, one ATTESTATION frame, or UNAVAILABLE. Sans I/O. Used by both sides: the sequencer
+and the quorum encode requests, the node (node/event_ring.py) decodes and answers them.
 """
 
 from typing import Final, NamedTuple
@@ -30,8 +30,8 @@ class Request(NamedTuple):
     digest: bool = False
 
     def frame(self) -> bytes:
-        """Return the RETRANSMIT or VOUCH frame."""
-        kind = FrameKind.VOUCH if self.digest else FrameKind.RETRANSMIT
+        """Return the RETRANSMIT or ATTEST frame."""
+        kind = FrameKind.ATTEST if self.digest else FrameKind.RETRANSMIT
         return frames.encode(kind, correlation=self.first, aux=self.last)
 
 
@@ -41,8 +41,8 @@ def decode_request(frame: Frame) -> tuple[int, int]:
     Raises FrameError for any other frame, and for a range that ends before it begins.
     """
     first, last = frame.correlation, frame.aux
-    if frame.kind not in (FrameKind.RETRANSMIT, FrameKind.VOUCH):
-        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a RETRANSMIT or VOUCH frame, found {frame.kind.name}")
+    if frame.kind not in (FrameKind.RETRANSMIT, FrameKind.ATTEST):
+        raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a RETRANSMIT or ATTEST frame, found {frame.kind.name}")
     if first < 1 or (last != 0 and last < first):
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected a range of events, found {first} to {last}")
     return first, last

@@ -100,7 +100,7 @@ class EventRing:
 
 
 def answer_request(ring: EventRing, frame: Frame, hash_at: Callable[[int], int | None] = _unknown) -> list[bytes]:
-    """Return the frames that answer a request: EVENTS in order, one VOUCHED, or one UNAVAILABLE.
+    """Return the frames that answer a request: EVENTS in order, one ATTESTATION, or one UNAVAILABLE.
 
     A range that goes past the newest event, or is longer than MAX_ANSWER_EVENTS, is answered up to there; the
     subscriber asks for the rest. UNAVAILABLE carries the range held, if the first event asked for is not in it.
@@ -113,8 +113,8 @@ def answer_request(ring: EventRing, frame: Frame, hash_at: Callable[[int], int |
     events = ring.range(first, last)
     if events is None:
         return [frames.encode(FrameKind.UNAVAILABLE, correlation=ring.oldest, aux=newest)]
-    if frame.kind is FrameKind.VOUCH:
-        return [frames.encode_vouched(events, _claim(ring, events, hash_at))]
+    if frame.kind is FrameKind.ATTEST:
+        return [frames.encode_attestation(events, _claim(ring, events, hash_at))]
     pieces = [events[start : start + frames.MAX_EVENTS] for start in range(0, len(events), frames.MAX_EVENTS)]
     return [frames.encode_events(piece, *_claim(ring, piece, hash_at)) for piece in pieces]
 

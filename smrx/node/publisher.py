@@ -15,7 +15,7 @@ from smrx.feed.retransmission import MAX_REQUEST_BYTES
 from smrx.node.event_ring import EventRing, answer_request, entry_frames
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames
-from smrx.wire.frames import Claim, FrameError, Position
+from smrx.wire.frames import Claim, FeedPosition, FrameError
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 #: A node says twice a second where it stands, so that loss at the feed's tail is seen within that time.
@@ -52,7 +52,7 @@ class Publisher:
             for frame in entry_frames(entry.events, Claim(entry.sequence, entry.state_hash)):
                 self._feed.send(frame)
 
-    def heartbeat(self, position: Callable[[], Position], now: float) -> None:
+    def heartbeat(self, position: Callable[[], FeedPosition], now: float) -> None:
         """Say where this node stands, busy or not: which event comes next, its state, its balances."""
         if now < self._next_heartbeat:
             return

@@ -29,7 +29,7 @@ from smrx.node.replicated_state import ReplicatedState
 from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
 from smrx.wire import balance_digest, frames
-from smrx.wire.frames import Claim, LeaderHint, Position
+from smrx.wire.frames import Claim, FeedPosition, LeaderHint
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
@@ -219,11 +219,11 @@ class Node(Turn):
             return None if node is None else node.orders_address
         return self._order_addresses[node_id]
 
-    def _position(self) -> Position:
+    def _position(self) -> FeedPosition:
         """Where this node stands, for its heartbeat."""
         engine = self.state.engine
         digest = balance_digest.digest(*engine.inspect.balance_words())
-        return Position(engine.event_sequence + 1, Claim(*self.state.position()), digest)
+        return FeedPosition(engine.event_sequence + 1, Claim(*self.state.position()), digest)
 
     def submit_barrier(self) -> tuple[int, int]:
         """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.

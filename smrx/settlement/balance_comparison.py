@@ -16,7 +16,7 @@ from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import BalanceDifference
 from smrx.wire.admin import AnyReply, AnyRequest, Balances, BalancesReply
 from smrx.wire.balance_digest import Digest
-from smrx.wire.frames import Position
+from smrx.wire.frames import FeedPosition
 
 #: Positions remembered that the books have not come to.
 _MAX_WAITING: Final = 256
@@ -51,7 +51,7 @@ class Comparison:
         self._waiting: dict[int, list[tuple[int, Digest]]] = {}
         self._suspicions: list[_Suspicion] = []
 
-    def add(self, node: int, position: Position) -> None:
+    def add(self, node: int, position: FeedPosition) -> None:
         """Remember what a node said; one that is behind the books cannot be compared."""
         event = position.next_event - 1
         if event < self._ledger.sequence or node in self.differing or not position.claim.command_sequence:

@@ -1,1 +1,1 @@
-"""The protocols, sans I/O: bytes to records and back, and the session state machine."""
+"""The protocols between processes, sans I/O: records, codes, frames, admin messages, state images."""

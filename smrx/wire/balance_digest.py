@@ -1,8 +1,8 @@
-"""The digest of all balances, by which books kept outside are compared with a node's without sending them.
+"""Compute the balance digest, which compares books outside a node with the node's balances without sending them.
 
-Sum, over every balance that is not zero, of a 64-bit mixture of owner, available and held. The order of the balances
-does not matter. It finds mistakes and damage; it is no proof against somebody who makes up balances to fit it (the
-state hash, on which a majority agrees, is what nodes are held to).
+The digest is the sum, over every balance that is not zero, of a 64-bit hash of owner, available and held. The order of
+the balances does not matter. The digest detects bugs and damage; it is not cryptographic. Nodes are compared by their
+state hash.
 """
 
 from typing import Any, Final, NamedTuple
@@ -17,23 +17,23 @@ _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Digest(NamedTuple):
-    """How many `balances` are not zero, and what they add up to once mixed."""
+    """The number of balances that are not zero, and the sum of their hashes."""
 
     balances: int
     value: int
 
 
 def digest(owners: NDArray[Any], available: NDArray[Any], held: NDArray[Any]) -> Digest:
-    """Return the digest of balances; an owner is account << 32 | asset."""
-    counted = (available | held) != 0
-    words = (column[counted].astype(np.uint64) for column in (owners, available, held))
-    mixed = np.zeros(int(np.count_nonzero(counted)), np.uint64)
-    for word in words:
-        mixed = _mix((mixed ^ word) + _GOLDEN)
+    """Return the digest of the balances; an owner is account << 32 | asset."""
+    nonzero = (available | held) != 0
+    columns = (column[nonzero].astype(np.uint64) for column in (owners, available, held))
+    mixed = np.zeros(int(np.count_nonzero(nonzero)), np.uint64)
+    for values in columns:
+        mixed = _mix((mixed ^ values) + _GOLDEN)
     return Digest(len(mixed), int(mixed.sum(dtype=np.uint64)))
 
 
-def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    words = (words ^ (words >> np.uint64(30))) * _FIRST
-    words = (words ^ (words >> np.uint64(27))) * _SECOND
-    return words ^ (words >> np.uint64(31))
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    values = (values ^ (values >> np.uint64(30))) * _FIRST
+    values = (values ^ (values >> np.uint64(27))) * _SECOND
+    return values ^ (values >> np.uint64(31))

@@ -1,10 +1,10 @@
-"""One entry of the Raft log: the commands of a batch with the time and the state they were stamped with.
+"""Encode and decode a batch: one entry of the Raft log, with the commands and the time at which they are applied.
 
-Pure bytes: no sockets, no clock, no state. Written by the leader's reactor, read by every node's state machine.
+The leader's reactor encodes batches; the replicated state of every node decodes them. No sockets, no clock, no state.
 
 Layout (little-endian, 32-byte header): PySyncObj command type u8 (0 = REGULAR), version u8, reserved u16, count u32,
-time_ns i64, the leader's applied command sequence u64, its state hash u64; then `count` 64-byte commands. An entry of
-no commands is a barrier: once it is applied, everything before it is.
+time_ns i64, the leader's applied command sequence u64, its state hash u64; then `count` 64-byte commands. An entry
+without commands is a barrier: once it is applied, so is everything before it.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from smrx.wire.records import COMMAND, COMMAND_SIZE
 
 VERSION: Final = 1
 HEADER_SIZE: Final = 32
-#: Below 1 MiB with room for the message around it: PySyncObj splits an entry larger than its append-entries limit
-#: into pieces, and that path raises and resends.
+#: 1 MiB minus space for the surrounding message: PySyncObj splits an entry larger than its append-entries limit, and
+#: that code path raises and resends.
 MAX_ENTRY_BYTES: Final = (1 << 20) - (1 << 12)
 
 _REGULAR: Final = 0
@@ -28,7 +28,7 @@ _HEADER: Final = Struct("<BBHIqQQ")
 
 
 class Batch(NamedTuple):
-    """A decoded entry; `commands` is a view of the entry's bytes."""
+    """A decoded entry; `commands` is a view of its bytes."""
 
     time_ns: int
     sequence: int
@@ -37,9 +37,9 @@ class Batch(NamedTuple):
 
 
 def encode(commands: bytes | Sequence[bytes | memoryview], time_ns: int, sequence: int, state_hash: int) -> bytes:
-    """Return the entry of whole command records, in one piece or several.
+    """Return the entry of the command records, given as one or several buffers.
 
-    Raises ValueError for a broken record or more than MAX_ENTRY_BYTES: the caller cuts batches to fit.
+    Raises ValueError for an incomplete record or more than MAX_ENTRY_BYTES; the caller cuts batches to fit.
     """
     body = commands if isinstance(commands, bytes) else b"".join(commands)
     count, rest = divmod(len(body), COMMAND_SIZE)
@@ -51,7 +51,7 @@ def encode(commands: bytes | Sequence[bytes | memoryview], time_ns: int, sequenc
 
 
 def decode(entry: bytes | memoryview) -> Batch:
-    """Return the batch in `entry`; raises FrameError for anything that encode() cannot have written."""
+    """Return the batch in `entry`. Raises FrameError for bytes that encode() does not produce."""
     if len(entry) < HEADER_SIZE:
         raise _bad(f"expected at least {HEADER_SIZE} bytes, found {len(entry)}")
     kind, version, reserved, count, time_ns, sequence, state_hash = _HEADER.unpack_from(entry)

@@ -1,9 +1,9 @@
-"""The binary frames of order entry and of the event feed: bytes in, records out, nothing else.
+"""Encode and decode the binary frames of order entry and of the event feed.
 
 Rules:
 
 - A frame is one ZeroMQ message part: a 32-byte header, then `count` fixed-size records or a msgpack body.
-- Decoders never trust the bytes: they raise FrameError (the peer's fault) and touch nothing else.
+- Decoders check every length and count. They raise FrameError for malformed bytes and nothing else.
 - No sockets, no clock, no state. Little-endian throughout.
 
 Header (32 bytes): magic "SMRX", version u8, kind u8, reserved u16, count u32, reserved u32, correlation u64, aux u64.
@@ -25,11 +25,11 @@ MAGIC: Final = 0x58524D53
 VERSION: Final = 1
 HEADER_SIZE: Final = 32
 
-#: Commands a COMMANDS frame may carry: 256 KiB of records, so one frame never fills a 1 MiB Raft entry alone.
+#: Commands in a COMMANDS frame: 256 KiB of records, so one frame does not fill a 1 MiB Raft entry.
 MAX_COMMANDS: Final = 4096
-#: Events an EVENTS frame may carry (1 MiB of records).
+#: Events in an EVENTS frame: 1 MiB of records.
 MAX_EVENTS: Final = 8192
-#: What a socket accepts as one message; ZeroMQ drops the connection of a peer that sends more.
+#: Size limit of one message; ZeroMQ closes the connection of a peer that sends a larger one.
 MAX_FRAME_BYTES: Final = HEADER_SIZE + MAX_EVENTS * EVENT.itemsize + 4096
 
 _POSITION: Final = Struct("<QQQ")
@@ -37,24 +37,27 @@ _CLAIM: Final = Struct("<QQ")
 
 
 class FrameKind(IntEnum):
-    """correlation and aux by kind; 0 where not named."""
+    """The kinds of frames, with the meaning of `correlation` and `aux`; both are 0 where not mentioned."""
 
-    COMMANDS = 1  #: client to node; count commands; correlation chosen by the client and echoed
-    OUTCOMES = 2  #: node to client; count outcomes, in the order of the commands; correlation of the COMMANDS frame
-    NOT_LEADER = 3  #: node to client; body LeaderHint; the commands of the frame echoed may or may not be applied later
-    ERROR = 4  #: node to client; body ErrorBody; nothing of the frame was applied
-    PING = 5  #: client to node; aux = a session that is to be heard of, 0 if none
-    PONG = 6  #: node to client; body LeaderHint
-    EVENTS = (
-        10  #: node to subscriber; count events; correlation = sequence of the last command; aux = state hash after it
-    )
-    HEARTBEAT = (
-        11  #: node to subscriber; correlation = next event sequence expected; aux = state hash now; body Position
-    )
-    RETRANSMIT = 12  #: subscriber to node; correlation = first event sequence wanted, aux = last wanted (0 = newest)
-    UNAVAILABLE = 13  #: node to subscriber; correlation = oldest event sequence held, aux = newest held
-    VOUCH = 14  #: subscriber to node; correlation = first event sequence, aux = last: what are these events to you?
-    VOUCHED = 15  #: node to subscriber; count events from correlation on; aux = xxh3 of their records; body Claim
+    # Order entry: client to node.
+    COMMANDS = 1  #: `count` commands; correlation chosen by the client and echoed
+    PING = 5  #: aux = a session to keep alive, 0 if none
+
+    # Order entry: node to client.
+    OUTCOMES = 2  #: `count` outcomes, in the order of the commands; correlation of the COMMANDS frame
+    NOT_LEADER = 3  #: body LeaderHint; the commands of the echoed frame may or may not be applied later
+    ERROR = 4  #: body ErrorBody; nothing of the frame was applied
+    PONG = 6  #: body LeaderHint
+
+    # Event feed: node to subscriber.
+    EVENTS = 10  #: `count` events; correlation = sequence of the last command, aux = state hash after it
+    HEARTBEAT = 11  #: body FeedPosition; correlation = next event sequence, aux = current state hash
+    UNAVAILABLE = 13  #: correlation = oldest event sequence held, aux = newest held
+    ATTESTATION = 15  #: body Claim; `count` events from correlation on, aux = xxh3 of their records
+
+    # Event feed: subscriber to node.
+    RETRANSMIT = 12  #: correlation = first event sequence wanted, aux = last wanted (0 = newest)
+    ATTEST = 14  #: asks for an ATTESTATION; correlation = first event sequence, aux = last
 
 
 class ErrorCode(IntEnum):
@@ -67,27 +70,27 @@ class ErrorCode(IntEnum):
 
 
 class LeaderHint(msgspec.Struct, frozen=True):
-    """Who leads, as far as the answering node knows."""
+    """The current leader, as known to the answering node."""
 
     leader_id: int | None
     order_address: str | None
     node_id: int
     term: int
-    #: Where the answering node answers queries.
+    #: The admin address of the answering node.
     admin_address: str | None = None
-    #: How long a session that asked for cancel-on-disconnect may be silent.
+    #: Silence after which a session with cancel-on-disconnect counts as disconnected.
     disconnect_ms: int | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What was expected and what was found."""
+    """An error: an ErrorCode and one sentence for people."""
 
     code: int
     message: str
 
 
 class FrameError(ValueError):
-    """The peer sent bytes that are not a frame of this protocol."""
+    """The peer sent bytes that are not a valid frame of this protocol."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -95,14 +98,14 @@ class FrameError(ValueError):
 
 
 class Claim(NamedTuple):
-    """What a node says of its state after a command; command 0 where it says nothing."""
+    """A node's state hash after a command; command 0 means that the node makes no claim."""
 
     command_sequence: int
     state_hash: int
 
 
-class Position(NamedTuple):
-    """Where a node stands when it says so in a heartbeat: everything before `next_event` is published."""
+class FeedPosition(NamedTuple):
+    """The position that a node's heartbeat reports: every event before `next_event` is published."""
 
     next_event: int
     claim: Claim
@@ -110,7 +113,7 @@ class Position(NamedTuple):
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A decoded header and the bytes behind it."""
+    """A decoded header and the bytes after it."""
 
     kind: FrameKind
     count: int
@@ -134,9 +137,9 @@ def encode(
 
 
 def encode_commands(commands: NDArray[np.void], correlation: int = 0) -> bytes:
-    """Return a COMMANDS frame; raises ValueError beyond MAX_COMMANDS."""
+    """Return a COMMANDS frame. Raises ValueError for more than MAX_COMMANDS commands."""
     if len(commands) > MAX_COMMANDS:
-        raise ValueError(f"expected at most {MAX_COMMANDS} commands in a frame, found {len(commands)}")
+        raise ValueError(f"COMMANDS: expected at most {MAX_COMMANDS} records, found {len(commands)}")
     return encode(FrameKind.COMMANDS, commands.tobytes(), len(commands), correlation)
 
 
@@ -146,31 +149,31 @@ def encode_outcomes(outcomes: NDArray[np.void], correlation: int) -> bytes:
 
 
 def encode_events(events: NDArray[np.void], command_sequence: int, state_hash: int) -> bytes:
-    """Return an EVENTS frame; raises ValueError beyond MAX_EVENTS."""
+    """Return an EVENTS frame. Raises ValueError for more than MAX_EVENTS events."""
     if len(events) > MAX_EVENTS:
-        raise ValueError(f"expected at most {MAX_EVENTS} events in a frame, found {len(events)}")
+        raise ValueError(f"EVENTS: expected at most {MAX_EVENTS} records, found {len(events)}")
     return encode(FrameKind.EVENTS, events.tobytes(), len(events), command_sequence, state_hash)
 
 
-def encode_heartbeat(position: Position) -> bytes:
+def encode_heartbeat(position: FeedPosition) -> bytes:
     """Return a HEARTBEAT frame."""
     command, state_hash = position.claim
     body = _POSITION.pack(command, position.balances.balances, position.balances.value)
     return encode(FrameKind.HEARTBEAT, body, correlation=position.next_event, aux=state_hash)
 
 
-def encode_vouched(events: NDArray[np.void], claim: Claim) -> bytes:
-    """Return a VOUCHED frame for events in sequence, at least one."""
+def encode_attestation(events: NDArray[np.void], claim: Claim) -> bytes:
+    """Return an ATTESTATION frame for one or more consecutive events."""
     first = int(events["sequence"][0])
-    return encode(FrameKind.VOUCHED, _CLAIM.pack(*claim), len(events), first, records_digest(events))
+    return encode(FrameKind.ATTESTATION, _CLAIM.pack(*claim), len(events), first, records_digest(events))
 
 
 def records_digest(*parts: NDArray[np.void]) -> int:
-    """The xxh3 of records one after the other, as VOUCHED carries it."""
-    whole = xxhash.xxh3_64()
+    """Return the xxh3 of the concatenated records, as an ATTESTATION frame carries it."""
+    state = xxhash.xxh3_64()
     for part in parts:
-        whole.update(np.ascontiguousarray(part).view(np.uint8).data)
-    return whole.intdigest()
+        state.update(np.ascontiguousarray(part).view(np.uint8).data)
+    return state.intdigest()
 
 
 def encode_body(kind: FrameKind, body: LeaderHint | ErrorBody, correlation: int = 0) -> bytes:
@@ -192,7 +195,7 @@ _KINDS: Final = {int(kind): kind for kind in FrameKind}
 
 
 def decode(data: bytes | memoryview) -> Frame:
-    """Return the frame in `data`, its length checked against its count; raises FrameError."""
+    """Return the frame in `data`, with its length checked against its count. Raises FrameError."""
     if len(data) < HEADER_SIZE:
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected at least {HEADER_SIZE} bytes, found {len(data)}")
     view = memoryview(data)
@@ -204,13 +207,14 @@ def decode(data: bytes | memoryview) -> Frame:
     if kind is None:
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"unknown frame kind {view[5]}")
     if view[6] or view[7] or any(view[12:16]):
-        raise FrameError(ErrorCode.MALFORMED_FRAME, "expected reserved header bytes to be 0")
+        raise FrameError(ErrorCode.MALFORMED_FRAME, "reserved header bytes are not 0")
     count = int.from_bytes(view[8:12], "little")
     size = _RECORD_SIZE.get(kind)
     if size is not None:
         if count > _MAX_COUNT[kind]:
             raise FrameError(
-                ErrorCode.TOO_MANY_COMMANDS, f"expected at most {_MAX_COUNT[kind]} records in a frame, found {count}"
+                ErrorCode.TOO_MANY_COMMANDS,
+                f"{kind.name}: expected at most {_MAX_COUNT[kind]} records, found {count}",
             )
         if len(view) - HEADER_SIZE != count * size:
             raise FrameError(
@@ -227,21 +231,21 @@ def decode(data: bytes | memoryview) -> Frame:
 
 
 def records(frame: Frame) -> NDArray[np.void]:
-    """Return a COMMANDS, OUTCOMES or EVENTS frame's records, without a copy."""
+    """Return the records of a COMMANDS, OUTCOMES or EVENTS frame, without copying them."""
     dtype = {FrameKind.COMMANDS: COMMAND, FrameKind.OUTCOMES: OUTCOME, FrameKind.EVENTS: EVENT}[frame.kind]
     return np.frombuffer(frame.body, dtype=dtype, count=frame.count)
 
 
-def position(frame: Frame) -> Position | None:
-    """Return what a HEARTBEAT says; None where it says only which event comes next; raises FrameError."""
+def position(frame: Frame) -> FeedPosition | None:
+    """Return the position in a HEARTBEAT, or None if it carries only the next event sequence. Raises FrameError."""
     if not len(frame.body):
         return None
     command, count, value = _unpacked(_POSITION, frame)
-    return Position(frame.correlation, Claim(command, frame.aux), Digest(count, value))
+    return FeedPosition(frame.correlation, Claim(command, frame.aux), Digest(count, value))
 
 
 def claim(frame: Frame) -> Claim:
-    """Return the claim in an EVENTS or VOUCHED frame; raises FrameError."""
+    """Return the claim in an EVENTS or ATTESTATION frame. Raises FrameError."""
     if frame.kind is FrameKind.EVENTS:
         return Claim(frame.correlation, frame.aux)
     command, state_hash = _unpacked(_CLAIM, frame)
@@ -258,12 +262,12 @@ def _unpacked(layout: Struct, frame: Frame) -> tuple[int, ...]:
 
 
 def leader_hint(frame: Frame) -> LeaderHint:
-    """Return the body of NOT_LEADER or PONG; raises FrameError."""
+    """Return the body of a NOT_LEADER or PONG frame. Raises FrameError."""
     return _decode_body(frame, LeaderHint)
 
 
 def error_body(frame: Frame) -> ErrorBody:
-    """Return the body of ERROR; raises FrameError."""
+    """Return the body of an ERROR frame. Raises FrameError."""
     return _decode_body(frame, ErrorBody)
 
 
@@ -274,5 +278,5 @@ def _decode_body(frame: Frame, schema: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(frame.body, type=schema)
     except (ValueError, RecursionError) as error:
-        # Beside msgspec's own errors: UnicodeDecodeError for a str, RecursionError for nesting in skipped fields.
+        # Besides msgspec's own errors: UnicodeDecodeError for a str, RecursionError for nesting in skipped fields.
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"{frame.kind.name} body: {error}") from None

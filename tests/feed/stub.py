@@ -13,7 +13,7 @@ from smrx.feed.subscriber import Endpoint
 from smrx.node.event_ring import EventRing, answer_request, entry_frames
 from smrx.wire import admin, frames
 from smrx.wire.balance_digest import Digest
-from smrx.wire.frames import Claim, FrameKind, Position
+from smrx.wire.frames import Claim, FeedPosition, FrameKind
 
 #: Nothing in these tests takes long; a machine under load gets this many seconds before a test fails.
 PATIENCE = 20.0
@@ -99,7 +99,7 @@ class StubNode:
             self.send(frames.encode(FrameKind.HEARTBEAT, correlation=following or self.ring.newest + 1))
             return
         claim = Claim(self.newest_command, self.hash_at(self.newest_command))
-        self.send(frames.encode_heartbeat(Position(following or self.ring.newest + 1, claim, self.balances())))
+        self.send(frames.encode_heartbeat(FeedPosition(following or self.ring.newest + 1, claim, self.balances())))
 
     def forget(self, following: int | None = None) -> None:
         """Lose every event held."""

@@ -11,7 +11,7 @@ from smrx.feed.sequencer import Sequencer
 from smrx.node.event_ring import EventRing, answer_request
 from smrx.wire import frames
 from smrx.wire.balance_digest import Digest
-from smrx.wire.frames import Claim, Frame, FrameKind, Position
+from smrx.wire.frames import Claim, FeedPosition, Frame, FrameKind
 from tests.feed.streams import numbered
 
 Events = NDArray[np.void]
@@ -28,7 +28,7 @@ def published(first: int, last: int, state_hash: int = 7, salt: int = 0) -> Fram
 
 
 def heartbeat(last: int, state_hash: int = 7) -> Frame:
-    position = Position(last + 1, Claim(last, state_hash), Digest(0, 0))
+    position = FeedPosition(last + 1, Claim(last, state_hash), Digest(0, 0))
     return frames.decode(frames.encode_heartbeat(position))
 
 
@@ -303,7 +303,7 @@ def test_whatever_is_lost_and_late_everything_is_released_once(seed: int) -> Non
 
 def test_vouched_frames_that_are_none_are_refused() -> None:
     q = quorum()
-    with pytest.raises(frames.FrameError, match="VOUCHED: expected a body of 16 bytes, found 0"):
-        q.receive(1, frames.decode(frames.encode(FrameKind.VOUCHED, correlation=1)), 0.0)
+    with pytest.raises(frames.FrameError, match="ATTESTATION: expected a body of 16 bytes, found 0"):
+        q.receive(1, frames.decode(frames.encode(FrameKind.ATTESTATION, correlation=1)), 0.0)
     with pytest.raises(frames.FrameError, match="HEARTBEAT: expected a body of 24 bytes, found 3"):
         q.receive(1, frames.decode(frames.encode(FrameKind.HEARTBEAT, b"abc", correlation=1)), 0.0)

@@ -139,11 +139,11 @@ def test_a_node_vouches_for_a_range_by_its_digest_and_state() -> None:
     ring = EventRing(100)
     ring.append(events)
     for first, last, claimed in ((1, 10, 5), (1, 4, 2), (1, 6, 2), (3, 9, 4), (10, 0, 5), (5, 6, 2), (1, 1, 0)):
-        request = frames.decode(frames.encode(FrameKind.VOUCH, correlation=first, aux=last))
+        request = frames.decode(frames.encode(FrameKind.ATTEST, correlation=first, aux=last))
         (reply,) = answer_request(ring, request, lambda command: 100 + command)
         frame = frames.decode(reply)
         part = events[first - 1 : last or 10]
-        assert (frame.kind, frame.correlation, frame.count) == (FrameKind.VOUCHED, first, len(part))
+        assert (frame.kind, frame.correlation, frame.count) == (FrameKind.ATTESTATION, first, len(part))
         assert frame.aux == frames.records_digest(part) == frames.records_digest(part[:1], part[1:])
         assert frames.claim(frame) == ((claimed, 100 + claimed) if claimed else (0, 0))
 
