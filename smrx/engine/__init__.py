@@ -1,6 +1,7 @@
-"""The state machine of the exchange. Pure: arrays in, arrays out; no input, output, clock, chance, float or thread.
+"""The matching engine: a pure state machine, arrays in and arrays out; no I/O, clock, randomness, float or thread.
 
-The same commands with the same stamps give the same events, outcomes and state hashes, on every machine.
+The same commands with the same time stamps give the same events, outcomes and state hashes on every machine. Start
+reading at engine.py (what Python calls) or kernels/apply.py (how a command is handled).
 """
 
 from smrx.engine.engine import Engine, Result, warm_up

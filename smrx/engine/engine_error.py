@@ -1,9 +1,9 @@
-"""What the engine raises at its caller. Nothing that stands in a command ever raises: that is an outcome."""
+"""The exceptions of the engine. Nothing in a command ever raises: a bad command gets a REJECTED outcome."""
 
 
 class EngineError(Exception):
-    """The engine was called in a way it does not offer."""
+    """The engine was called in a way that it does not support."""
 
 
 class SnapshotError(ValueError):
-    """Bytes that are no usable snapshot; the message is one sentence for an operator."""
+    """Bytes that are not a usable snapshot; the message is one sentence for an operator."""

@@ -1,6 +1,6 @@
-"""What one account has in each instrument: base and quote balance, and what its open orders would change of them.
+"""An account's position in each instrument: base and quote balance, and what its open orders would change of them.
 
-Pure, and in plain integers: the worth of many sell orders may pass 64 bits. Called by inspect.py.
+Pure, and in plain integers, because the notional of many sell orders may exceed 64 bits. Called by inspect.py.
 """
 
 from typing import Any, Final, NamedTuple
@@ -15,11 +15,11 @@ _LOW: Final = (1 << _HALF) - 1
 
 
 class Position(NamedTuple):
-    """An account in an instrument. Balances are minimal units, and the whole account's: instruments share them.
+    """An account in an instrument. Balances are in minimal units, and of the whole account: instruments share them.
 
-    Open lots are those that may still trade, hidden lots of icebergs and pending stops among them. The notional is what
-    they cost at their limits, without fees, in minimal units of the quote asset: as it counts against the account's
-    limit of open notional, so a stop without a limit price counts as 0.
+    Open lots are those that may still trade, hidden lots of icebergs and pending stops included. The notional is their
+    cost at their limit prices, without fees, in minimal units of the quote asset, as it counts against the account's
+    limit of open notional; a stop without a limit price counts as 0.
     """
 
     account: int
@@ -37,7 +37,7 @@ class Position(NamedTuple):
 
 
 def positions(account: int, instruments: NDArray[Any], balances: NDArray[Any], orders: NDArray[Any]) -> list[Position]:
-    """The account's positions by instrument: where it owns the base asset or has an open order.
+    """Return the account's positions by instrument: where it owns the base asset or has an open order.
 
     Takes the live records of the state: all instruments, and the account's own balances and orders.
     """
@@ -55,12 +55,12 @@ def positions(account: int, instruments: NDArray[Any], balances: NDArray[Any], o
 
 
 def _open(orders: NDArray[Any], scale_units: int) -> tuple[int, int, int]:
-    """How many orders, their lots, their notional."""
+    """Return the number of the orders, their open lots and their notional."""
     leaves = orders["quantity"] - orders["cum"]
-    # That of one order is below 2^62, or the order would have been refused.
+    # The notional of one order is below 2^62, or the order would have been rejected.
     return len(orders), _sum(leaves), _sum(orders["price"] * np.int64(scale_units) * leaves)
 
 
 def _sum(values: NDArray[np.int64]) -> int:
-    """The exact sum of numbers that are not negative, however large it is."""
+    """Return the exact sum of numbers that are not negative, however large it is."""
     return (int((values >> _HALF).sum()) << _HALF) + int((values & _LOW).sum())

@@ -1,4 +1,4 @@
-"""Filling the indexes of a state from its records: after growth and after a restore."""
+"""Fill the indexes of a state from its records, after growth and after a restore."""
 
 from typing import Any, Final
 
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from smrx.engine.kernels.compiled import fill_index
 from smrx.engine.state import TABLES, State
 
-#: The columns of a table, by field: an array of records, or the Columns of record_columns.py.
+#: A table by field: an array of records, or the Columns of record_columns.py.
 Fields = Any
 
-#: The field under which an index has its records, where it is one field.
+#: The key field of each index whose key is one field.
 _IDS: Final = {
     "session_index": "session_id",
     "account_index": "account_id",
@@ -23,7 +23,7 @@ _IDS: Final = {
 
 
 def keys_of(index: str, rows: Fields, slots: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    """The keys under which an index has the records in some slots of its table: a word, and half a word more."""
+    """Return the keys of the records in some slots of a table, in two parts: a u64 and a u32."""
 
     def of(field: str, kind: Any = np.uint64) -> NDArray[Any]:
         column: NDArray[Any] = rows[field][slots].astype(kind)
@@ -40,8 +40,8 @@ def keys_of(index: str, rows: Fields, slots: NDArray[Any]) -> tuple[NDArray[np.u
 
 
 def members(index: str, table: str, rows: Fields) -> NDArray[np.uint32]:
-    """The slots that an index must have: every one in use, and of orders by client id those that have one."""
-    # Balances are never given back, and those that are not live yet are known to their orders.
+    """Return the slots that an index must contain: all live ones; for client order ids, those that have one."""
+    # Balance slots are never returned, and those that are not live yet are linked from orders.
     used = rows["live"] != 0 if table != "balances" else np.arange(len(rows)) > 0
     if index == "client_index":
         used = used & (rows["client_order_id"] != 0)
@@ -49,14 +49,14 @@ def members(index: str, table: str, rows: Fields) -> NDArray[np.uint32]:
 
 
 def fill(state: State, number: int, rows: Fields = None) -> None:
-    """Fill the empty indexes of a table; `rows` are its used records, where the caller has them field by field."""
+    """Fill the empty indexes of a table; `rows` are its used records, if the caller has them as columns."""
     table = TABLES[number]
     if rows is None:
         rows = getattr(state, table.name)[: int(state.pools["top"][number])]
     for index in table.indexes:
         slots = members(index, table.name, rows)
         keys, extras = keys_of(index, rows, slots)
-        # Only interpreted kernels (see jit.py) would warn: words wrap on purpose.
+        # Interpreted kernels (see jit.py) would warn: words overflow on purpose.
         with np.errstate(over="ignore"):
             fill_index(getattr(state, index), keys, extras, slots)
 

@@ -1,4 +1,4 @@
-"""Reading the state: tables and books as they stand, in an order that means something. Changes nothing.
+"""Read the state: tables and books in a defined order. Changes nothing.
 
 Called by the node's admin service, the command line and the tests.
 """
@@ -21,7 +21,7 @@ from smrx.engine.state import (
 )
 from smrx.wire.codes import OrderType
 
-#: The columns of each table: name outside, name inside, type.
+#: The columns of each table: name in the result, name in the state, type.
 _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
     "orders": [
         ("order_id", "order_id", "<u8"),
@@ -86,7 +86,7 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("account", "account_id", "<u4"),
         ("flags", "flags", "u1"),
         ("last_request_id", "last_request_id", "<u8"),
-        ("open_orders", "orders", "<u4"),  # those that end with its connection
+        ("open_orders", "orders", "<u4"),  # those that are cancelled with the session
     ],
     "transfers": [
         ("transfer_id", "transfer_id", "<u8"),
@@ -99,7 +99,7 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
 DTYPES: Final = {
     table: np.dtype([(outside, kind) for outside, _, kind in columns]) for table, columns in _COLUMNS.items()
 }
-#: An order's extra word by its meanings; 0 where it has another.
+#: An order's extra word by its meanings; a field is 0 where the word has another meaning.
 ORDERS_DTYPE: Final = np.dtype(
     [
         *DTYPES["orders"].descr,
@@ -107,7 +107,7 @@ ORDERS_DTYPE: Final = np.dtype(
         ("stop_price_ticks", "<i8"),
         ("display_lots", "<i8"),
         ("expiry_seconds", "<i8"),
-        ("session_id", "<u8"),  # with whose connection it ends
+        ("session_id", "<u8"),  # of the session whose end cancels it; 0 for none
     ]
 )
 
@@ -116,15 +116,15 @@ Depth = list[tuple[int, int, int]]
 
 
 class Inspect:
-    """The questions one may ask of an engine's state."""
+    """Queries of an engine's state."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     def _live(self, table: str, **wanted: int | None) -> NDArray[Any]:
-        """Copies of the live rows of a table that have these values, None for any.
+        """Return copies of the live rows of a table that have these values, None for any.
 
-        Chosen before they are copied: a few of a million orders cost a look at three of their columns.
+        Rows are chosen before they are copied, so a few of a million orders cost a scan of three columns.
         """
         number = next(number for number, known in enumerate(TABLES) if known.name == table)
         rows: NDArray[Any] = getattr(self._state, table)[: int(self._state.pools["top"][number])]
@@ -136,7 +136,7 @@ class Inspect:
         return live
 
     def _table(self, table: str, rows: NDArray[Any]) -> NDArray[Any]:
-        """Rows with the outside names, in the order of their first columns."""
+        """Return rows with the outside column names, sorted by their first two columns."""
         found = np.zeros(len(rows), dtype=DTYPES[table] if table != "orders" else ORDERS_DTYPE)
         for outside, inside, _ in _COLUMNS[table]:
             found[outside] = rows[inside]
@@ -144,22 +144,23 @@ class Inspect:
         return found[np.lexsort((found[second], found[first]))]
 
     def depth(self, instrument: int, levels: int) -> tuple[Depth, Depth]:
-        """The best bids and the best asks; empty for an unknown instrument."""
+        """Return the best bids and the best asks; both empty for an unknown instrument."""
         number = self._book(instrument)
         return self._side(number, levels), self._side(number + 1, levels)
 
     def stops(self, instrument: int, levels: int) -> tuple[Depth, Depth]:
-        """The pending sell and buy stops by stop price, those first that a moving price reaches first."""
+        """Return the pending sell and buy stops by stop price, those first that a moving price reaches first."""
         number = self._book(instrument)
         return self._side(number + 2, levels), self._side(number + 3, levels)
 
     def _book(self, instrument: int) -> int:
-        """The number of the instrument's first book; that of books that are always empty if it is unknown."""
+        """Return the number of the instrument's first book; if it is unknown, of books that are always empty."""
         known = self._state.instruments
         slots = np.flatnonzero((known["instrument_id"] == instrument) & (known["live"] != 0))
         return BOOKS * int(slots[0]) if len(slots) else 0
 
     def _side(self, book: int, levels: int) -> Depth:
+        """Return the best levels of one book."""
         found: Depth = []
         at = int(self._state.books["best"][book])
         while at and len(found) < levels:
@@ -169,7 +170,7 @@ class Inspect:
         return found
 
     def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[Any]:
-        """Open orders by id, pending stops among them."""
+        """Return open orders by id, pending stops included."""
         rows = self._live("orders", account_id=account, instrument_id=instrument)
         rows = rows[np.argsort(rows["order_id"])]
         found = self._table("orders", rows)
@@ -182,49 +183,53 @@ class Inspect:
         return found
 
     def balances(self, account: int | None = None) -> NDArray[Any]:
-        """Balances by account, then asset."""
+        """Return balances by account, then asset."""
         return self._table("balances", self._live("balances", account_id=account))
 
     def positions(self, account: int) -> list[Position]:
-        """What an account has in each instrument whose base it owns or in which it has open orders, by instrument."""
+        """Return an account's position in each instrument where it owns the base or has an open order."""
         balances, orders = (self._live(table, account_id=account) for table in ("balances", "orders"))
         return positions(account, self._live("instruments"), balances, orders)
 
-    def balance_words(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Every balance in no order: owner (account << 32 | asset), available, held."""
+    def balance_arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return every balance, unordered: owner (account << 32 | asset), available, held."""
         rows = self._live("balances")
         owners = (rows["account_id"].astype(np.uint64) << np.uint64(32)) | rows["asset_id"]
         return owners, rows["available"], rows["held"]
 
     def accounts(self) -> NDArray[Any]:
+        """Return the accounts by id."""
         return self._table("accounts", self._live("accounts"))
 
     def assets(self) -> NDArray[Any]:
+        """Return the assets by id."""
         return self._table("assets", self._live("assets"))
 
     def instruments(self) -> NDArray[Any]:
+        """Return the instruments by id."""
         return self._table("instruments", self._live("instruments"))
 
     def sessions(self) -> NDArray[Any]:
+        """Return the sessions by id."""
         return self._table("sessions", self._live("sessions"))
 
     def transfers(self, account: int) -> NDArray[Any]:
-        """Deposits and withdrawals of an account by transfer id."""
+        """Return the deposits and withdrawals of an account by transfer id."""
         return self._table("transfers", self._live("transfers", account_id=account))
 
     @property
     def killed(self) -> bool:
-        """Whether the kill switch is on: no order is placed or replaced."""
+        """Whether the kill switch is on: then no order is placed or replaced."""
         return bool(self._state.core["killed"][0])
 
     @property
     def next_expiry_ns(self) -> int | None:
-        """Engine time at which the first GTD order ends, once a command comes; None if there is none."""
+        """The engine time at which the first GTD order expires, with the next command; None if there is none."""
         expiry = int(self._state.core["next_expiry"][0])
         return None if expiry == NEVER else expiry
 
     def counts(self) -> dict[str, int]:
-        """How many live records there are of each kind."""
+        """Return the number of live records of each kind."""
         live = self._state.pools["live"]
         counted = {
             "orders": int(live[ORDERS]),

@@ -1,6 +1,6 @@
-"""Books, events, outcomes and tables as aligned text, for people: the command line and test transcripts.
+"""Render books, events, outcomes and tables as aligned text, for the command line and test transcripts.
 
-Numbers stand as the records have them, in ticks, lots and minimal units. Never reads a state.
+Numbers appear as the records hold them, in ticks, lots and minimal units. Never reads a state.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,22 +36,22 @@ _NAMES: Final[dict[str, type[IntEnum]]] = {
     "tif": TimeInForce,
     "stp": Stp,
 }
-#: Fields that a line of an event begins with, so that lines of one command stand together.
-_FIRST: Final = ("sequence", "command_sequence", "time_ns", "kind")
+#: Fields that the line of an event begins with; they are not repeated after them.
+_LEADING_FIELDS: Final = ("sequence", "command_sequence", "time_ns", "kind")
 
 
-def name_of(enumeration: type[IntEnum], value: int) -> str:
-    """The name of a code, or its number where it has none."""
+def code_name(enumeration: type[IntEnum], value: int) -> str:
+    """Return the name of a code, or its number if it has no name."""
     return enumeration(value).name if value in set(enumeration) else str(value)
 
 
-def aligned(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 0) -> str:
-    """Rows under a header; the first `left` columns to the left, the others to the right."""
+def aligned(header: Sequence[str], rows: Iterable[Sequence[object]], left_aligned: int = 0) -> str:
+    """Align rows under a header; the first `left_aligned` columns to the left, the others to the right."""
     lines = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     texts = [
         "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
+            cell.ljust(width) if column < left_aligned else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
@@ -60,7 +60,7 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[object]], left: int =
 
 
 def book(bids: Levels, asks: Levels) -> str:
-    """Bids to the left, asks to the right, the best on top."""
+    """Render bids on the left and asks on the right, the best on top."""
     rows = [
         (*(reversed(bid) if bid else ("", "", "")), "|", *(ask or ("", "", ""))) for bid, ask in zip_longest(bids, asks)
     ]
@@ -68,78 +68,82 @@ def book(bids: Levels, asks: Levels) -> str:
 
 
 def _fields(record: Any, skip: Sequence[str]) -> str:
-    """What a record says that is not 0: name=value, codes by their names."""
+    """Render the fields of a record that are not 0 as name=value, codes by their names."""
     parts = []
     for name in record.dtype.names:
         value = int(record[name])
         if value and name not in skip:
-            parts.append(f"{name}={name_of(_NAMES[name], value) if name in _NAMES else value}")
+            parts.append(f"{name}={code_name(_NAMES[name], value) if name in _NAMES else value}")
     return " ".join(parts)
 
 
 def events(records: NDArray[Any]) -> str:
-    """A line an event: its numbers, its kind, and every field that says something."""
+    """Render each event as a line: its numbers, its kind, and every field that is not 0."""
     rows = [
         (
-            name_of(EventKind, int(record["kind"])),
+            code_name(EventKind, int(record["kind"])),
             int(record["sequence"]),
             int(record["command_sequence"]),
             int(record["time_ns"]),
-            _fields(record, _FIRST),
+            _fields(record, _LEADING_FIELDS),
         )
         for record in records
     ]
-    lines = aligned(("event", "sequence", "command", "time_ns"), (row[:4] for row in rows), left=1).split("\n")
+    lines = aligned(("event", "sequence", "command", "time_ns"), (row[:4] for row in rows), left_aligned=1).split("\n")
     return "\n".join([lines[0], *(f"{line}  {row[4]}".rstrip() for line, row in zip(lines[1:], rows, strict=True))])
 
 
 def outcomes(records: NDArray[Any]) -> str:
-    """A line an outcome."""
+    """Render each outcome as a line."""
     return aligned(
         ("status", "state", "reason", "session", "request", "sequence", "order", "events", "cum", "leaves"),
         (
             (
-                name_of(OutcomeStatus, int(record["status"])),
-                name_of(EventKind, int(record["event_kind"])) if record["event_kind"] else "",
-                name_of(Reason, int(record["reason"])) if record["reason"] else "",
+                code_name(OutcomeStatus, int(record["status"])),
+                code_name(EventKind, int(record["event_kind"])) if record["event_kind"] else "",
+                code_name(Reason, int(record["reason"])) if record["reason"] else "",
                 *(int(record[name]) for name in ("session_id", "request_id", "sequence", "order_id", "event_count")),
                 int(record["cum_lots"]),
                 int(record["leaves_lots"]),
             )
             for record in records
         ),
-        left=3,
+        left_aligned=3,
     )
 
 
-#: What the cells of a column of a table show.
+#: How the cells of a column are rendered.
 _CELLS: Final[dict[str, Callable[[int], str]]] = {
     "symbol": unpack_symbol,
-    "side": lambda value: name_of(Side, value),
-    "order_type": lambda value: name_of(OrderType, value),
-    "tif": lambda value: name_of(TimeInForce, value),
-    "stp": lambda value: name_of(Stp, value),
+    "side": lambda value: code_name(Side, value),
+    "order_type": lambda value: code_name(OrderType, value),
+    "tif": lambda value: code_name(TimeInForce, value),
+    "stp": lambda value: code_name(Stp, value),
 }
 
 
 def table(rows: NDArray[Any], **cells: Callable[[int], str]) -> str:
-    """A table of `inspect` under the names of its columns."""
+    """Render a table of `inspect` under the names of its columns."""
     names = rows.dtype.names or ()
     show = _CELLS | cells
     return aligned(names, ([show.get(name, str)(int(row[name])) for name in names] for row in rows))
 
 
 def balances(rows: NDArray[Any]) -> str:
+    """Render balances."""
     return table(rows)
 
 
 def orders(rows: NDArray[Any]) -> str:
+    """Render orders."""
     return table(rows)
 
 
 def accounts(rows: NDArray[Any]) -> str:
-    return table(rows, status=lambda value: name_of(AccountStatus, value))
+    """Render accounts."""
+    return table(rows, status=lambda value: code_name(AccountStatus, value))
 
 
 def instruments(rows: NDArray[Any]) -> str:
-    return table(rows, status=lambda value: name_of(InstrumentStatus, value))
+    """Render instruments."""
+    return table(rows, status=lambda value: code_name(InstrumentStatus, value))

@@ -1,8 +1,8 @@
-"""A state as bytes and back: a header, then the used part of every table, the heap, and the kept hashes.
+"""Save a state as bytes and restore it: a header, the used part of every table, the heap and the kept state hashes.
 
-Indexes are not in it: they are made again from the records. Everything else is checked before anything is accepted:
-lengths and checksums first, then every link and sum (invariants.py), then the digest, computed anew. Called by
-engine.py.
+Indexes are not stored: a restore rebuilds them from the records. Everything else is checked before a snapshot is
+accepted: first lengths and checksums, then every link and sum (checks/invariants.py), then the content hash, computed
+again. Called by engine.py.
 """
 
 from typing import Any, Final
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from smrx.engine import index_build
 from smrx.engine.checks import invariants
-from smrx.engine.checks.full_hash import incremental
-from smrx.engine.checks.record_columns import View
+from smrx.engine.checks.full_hash import maintained
+from smrx.engine.checks.record_columns import StateColumns
 from smrx.engine.engine_error import SnapshotError
 from smrx.engine.state import (
     BOOKS,
@@ -38,37 +38,32 @@ HEADER: Final = np.dtype(
         ("layout", "<u8"),  # xxh3 of the description of all records
         ("sequence", "<u8"),
         ("state_hash", "<u8"),
-        ("digest", "<u8"),  # content digest with the counters
+        ("content_hash", "<u8"),  # with the counters
         ("body_bytes", "<u8"),
         ("body_hash", "<u8"),
         ("header_hash", "<u8"),  # of the bytes before it
     ]
 )
 _HASHED: Final = HEADER.itemsize - 8
-#: More records than any machine has memory for; a length is refused before anything of that size is allocated.
-_MOST: Final = 1 << 31
-#: Arrays of a state that `pieces` does not touch.
-LEFT_OUT: Final = (*(name for name in State._fields if name.endswith("_index")), "scratch")
+#: More records than any machine has memory for; a larger length is rejected before anything is allocated.
+_MAX_RECORDS: Final = 1 << 31
+#: Arrays of a state that are not stored: a restore rebuilds them.
+NOT_STORED: Final = (*(name for name in State._fields if name.endswith("_index")), "scratch")
 LAYOUT: Final = xxhash.xxh3_64_intdigest(repr([(name, DTYPES[name].descr) for name in State._fields]).encode())
 
 
 def kept_hashes(sequence: int) -> int:
-    """How many hashes a state keeps: that of the empty state counts, the ring is the limit."""
+    """Return how many state hashes a state keeps: that of the empty state counts, the ring is the limit."""
     return min(sequence + 1, RING_SIZE)
 
 
 def _ring_positions(sequence: int) -> NDArray[np.int64]:
-    """Where the kept hashes stand, from the oldest to the newest."""
+    """Return the ring positions of the kept hashes, from the oldest to the newest."""
     return np.arange(sequence + 1 - kept_hashes(sequence), sequence + 1) & (RING_SIZE - 1)
 
 
-def save(state: State) -> bytes:
-    """The state as bytes. The same state gives the same bytes, and restored it gives them again."""
-    return b"".join(pieces(state))
-
-
 def pieces(state: State) -> list[bytes | memoryview]:
-    """The bytes of `save` one after the other, most of them views of the state itself: no second copy in memory."""
+    """Return a snapshot in parts, most of them views of the state itself: no second copy in memory."""
     sequence = int(state.core["command_sequence"][0])
     tops = state.pools["top"]
     rows: list[Any] = [state.core, state.pools, state.books[: BOOKS * int(tops[INSTRUMENTS])]]
@@ -85,7 +80,7 @@ def pieces(state: State) -> list[bytes | memoryview]:
     header["layout"] = LAYOUT
     header["sequence"] = sequence
     header["state_hash"] = state.core["state_hash"][0]
-    header["digest"] = incremental(state)
+    header["content_hash"] = maintained(state)
     header["body_bytes"] = sum(len(part) for part in body)
     header["body_hash"] = body_hash.intdigest()
     header["header_hash"] = xxhash.xxh3_64_intdigest(header.tobytes()[:_HASHED])
@@ -93,46 +88,46 @@ def pieces(state: State) -> list[bytes | memoryview]:
 
 
 def load(data: bytes | memoryview) -> State:
-    """The state that bytes of `save` stand for; SnapshotError if they are anything else."""
-    header, body = _opened(data)
-    state, view = _filled(body)
+    """Return the state of a snapshot; SnapshotError if the bytes are anything else."""
+    header, body = _checked_parts(data)
+    state, tables = _restored_tables(body)
     core = state.core[0]
     if int(core["command_sequence"]) != int(header["sequence"]) or core["state_hash"] != header["state_hash"]:
-        raise SnapshotError("The snapshot's header is not that of its state.")
-    faults = invariants.contradictions(view)
+        raise SnapshotError("The snapshot's header does not match its state.")
+    faults = invariants.inconsistencies(tables)
     if faults:
-        raise SnapshotError(f"The snapshot's state contradicts itself: {faults[0]}.")
-    if incremental(state) != int(header["digest"]):
-        raise SnapshotError("The snapshot's records do not have the digest that its header names.")
+        raise SnapshotError(f"The snapshot's state is inconsistent: {faults[0]}.")
+    if maintained(state) != int(header["content_hash"]):
+        raise SnapshotError("The snapshot's records do not match the content hash in its header.")
     newest = state.ring[int(header["sequence"]) & (RING_SIZE - 1)]
     if newest != header["state_hash"]:
-        raise SnapshotError("The newest hash that the snapshot keeps is not its state hash.")
+        raise SnapshotError("The newest state hash that the snapshot keeps is not the one in its header.")
     return state
 
 
-def _opened(data: bytes | memoryview) -> tuple[Any, memoryview]:
-    """Header and body of a snapshot, both as they were written."""
+def _checked_parts(data: bytes | memoryview) -> tuple[Any, memoryview]:
+    """Return header and body of a snapshot after checking their checksums."""
     if len(data) < HEADER.itemsize:
-        raise SnapshotError(f"A snapshot has at least {HEADER.itemsize} bytes, these are {len(data)}.")
+        raise SnapshotError(f"The snapshot has {len(data)} bytes; its header alone has {HEADER.itemsize}.")
     header = np.frombuffer(data, HEADER, count=1)[0]
     if bytes(header["magic"]) != MAGIC:
-        raise SnapshotError(f"A snapshot begins with {MAGIC!r}, this with {bytes(data[:8])!r}.")
+        raise SnapshotError(f"The file is not a snapshot: it begins with {bytes(data[:8])!r}, not with {MAGIC!r}.")
     if int(header["format"]) != FORMAT:
-        raise SnapshotError(f"This program reads snapshots of format {FORMAT}, this one is {int(header['format'])}.")
+        raise SnapshotError(f"The snapshot has format {int(header['format'])}; this program reads format {FORMAT}.")
     if int(header["header_hash"]) != xxhash.xxh3_64_intdigest(data[:_HASHED]):
-        raise SnapshotError("The snapshot's header is damaged: its checksum is wrong.")
+        raise SnapshotError("The snapshot's header is damaged (checksum mismatch).")
     if int(header["layout"]) != LAYOUT:
-        raise SnapshotError("The snapshot's records are laid out otherwise than this program's.")
+        raise SnapshotError("The snapshot was written by a version of smrx with another record layout.")
     body = memoryview(data)[HEADER.itemsize :]
     if len(body) != int(header["body_bytes"]):
-        raise SnapshotError(f"The snapshot names {int(header['body_bytes'])} bytes and has {len(body)}.")
+        raise SnapshotError(f"The snapshot's body has {len(body)} bytes; its header says {int(header['body_bytes'])}.")
     if xxhash.xxh3_64_intdigest(body) != int(header["body_hash"]):
-        raise SnapshotError("The snapshot's body is damaged: its checksum is wrong.")
+        raise SnapshotError("The snapshot's body is damaged (checksum mismatch).")
     return header, body
 
 
-def _filled(body: memoryview) -> tuple[State, View]:
-    """A state with the records of a body, and indexes made of them; and the columns that its links were checked in."""
+def _restored_tables(body: memoryview) -> tuple[State, StateColumns]:
+    """Return a state with the records of a body and rebuilt indexes, and the tables used to check its links."""
     fixed = DTYPES["core"].itemsize + DTYPES["pools"].itemsize * len(TABLES)
     if len(body) < fixed:
         raise SnapshotError("The snapshot's body ends before its tables.")
@@ -144,11 +139,11 @@ def _filled(body: memoryview) -> tuple[State, View]:
     lengths = {"books": BOOKS * tops[INSTRUMENTS]} | {table.name: top for table, top in zip(TABLES, tops, strict=True)}
     lengths |= {"heap": waiting + 1, "ring": kept_hashes(sequence)}
     expected = fixed + sum(length * DTYPES[name].itemsize for name, length in lengths.items())
-    possible = min(tops) >= 1 and max(tops) <= _MOST and waiting < tops[ORDERS] and sequence < 1 << 62
+    possible = min(tops) >= 1 and max(tops) <= _MAX_RECORDS and waiting < tops[ORDERS] and sequence < 1 << 62
     if not possible or len(body) != expected:
-        raise SnapshotError("The snapshot's tables do not have the lengths that it names.")
+        raise SnapshotError("The lengths of the snapshot's tables do not match its body.")
 
-    # Room for as many again, so that a restored engine does not begin by growing.
+    # Space for as many again, so that a restored engine does not grow at once.
     state = allocate({table.name: max(2 * top, 64) for table, top in zip(TABLES, tops, strict=True)})
     state.core[:] = core
     state.pools[:] = pools
@@ -162,10 +157,10 @@ def _filled(body: memoryview) -> tuple[State, View]:
             state.ring[_ring_positions(sequence)] = rows.view(DTYPES["ring"])
         else:
             getattr(state, name).view(np.uint8)[:size] = rows
-    view = View(state)
-    astray = invariants.astray(view)
-    if astray:
-        raise SnapshotError(f"The snapshot's state contradicts itself: {astray[0]}.")
+    tables = StateColumns(state)
+    invalid = invariants.invalid_links(tables)
+    if invalid:
+        raise SnapshotError(f"The snapshot's state is inconsistent: {invalid[0]}.")
     for number, table in enumerate(TABLES):
-        index_build.fill(state, number, view[table.name])
-    return state, view
+        index_build.fill(state, number, tables[table.name])
+    return state, tables

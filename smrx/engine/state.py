@@ -1,8 +1,9 @@
-"""The engine's memory: flat arrays of records, joined by slot numbers.
+"""The engine's memory: flat arrays of records, linked by slot numbers.
 
-Owns the layout, its allocation and its growth. Slot 0 of every table is empty and stands for "none". A slot number is
-memory management: it never shows in an event, an outcome or a hash. Free slots of a table form a list through `next`.
-Called by engine.py, snapshot.py and, for their layout, by all kernels.
+Owns the layout, its allocation and its growth. Slot 0 of every table is empty and means "none". A slot number is
+memory management: it never appears in an event, an outcome or a hash. Free slots of a table form a list through `next`.
+The names and types of all fields are part of the snapshot format (snapshot.LAYOUT). Called by engine.py, snapshot.py,
+inspect.py, the checks and, for the layout, by all kernels.
 """
 
 from typing import Any, Final, NamedTuple
@@ -15,12 +16,12 @@ RING_SIZE: Final = 1 << 16
 
 CACHE_LINE: Final = 64
 
-#: An engine time that never comes.
+#: An engine time after all others.
 NEVER: Final = (1 << 63) - 1
 
 
 def _padded(fields: list[tuple[str, str]], size: int) -> "np.dtype[np.void]":
-    """A record without gaps between its fields, made longer at its end."""
+    """A record without gaps between its fields, padded to a size."""
     packed = np.dtype(fields)
     names = list(packed.names or ())
     places = [packed.fields[name] for name in names] if packed.fields else []
@@ -28,7 +29,7 @@ def _padded(fields: list[tuple[str, str]], size: int) -> "np.dtype[np.void]":
     return np.dtype({"names": names, "formats": formats, "offsets": [place[1] for place in places], "itemsize": size})
 
 
-#: The counters and switches of the machine; one record.
+#: The counters and switches of the engine; one record.
 CORE: Final = np.dtype(
     [
         ("command_sequence", "<u8"),
@@ -36,8 +37,8 @@ CORE: Final = np.dtype(
         ("match_sequence", "<u8"),
         ("time_ns", "<i8"),
         ("state_hash", "<u8"),
-        ("digest", "<u8"),  # sum of the hashes of all live records, without the counters
-        ("next_expiry", "<i8"),  # engine time at which the first GTD order ends; NEVER if there is none
+        ("digest", "<u8"),  # sum of the hashes of all live records: the content hash without the counters
+        ("next_expiry", "<i8"),  # engine time at which the first GTD order expires; NEVER if there is none
         ("expiring", "<u4"),  # GTD orders in the heap
         ("killed", "u1"),
         ("hashing", "u1"),
@@ -46,19 +47,20 @@ CORE: Final = np.dtype(
     ]
 )
 
-#: What the handling of one command hands from step to step; one record, without meaning between calls, but for a
-#: command that waits for room (see apply.py).
+#: The working record of the command that is being applied: what its steps pass to each other. It has no meaning between
+#: calls, except for a command that waits for a larger buffer or table (see apply.py). The slots at the end are those of
+#: the records that the command's checks found.
 TURN: Final = np.dtype(
     [
         ("written", "<i8"),  # events in the buffer
-        ("first", "<i8"),  # where those of the command begin
+        ("first", "<i8"),  # number of the command's first event in the buffer
         ("needed", "<i8"),  # events that the next step may need
-        ("fit", "<i8"),  # commands that no table can be too small for
-        ("given", "<i8"),  # what a taker paid, what it was paid, and the fees of both sides
+        ("fit", "<i8"),  # commands that fit into all tables
+        ("given", "<i8"),  # what a taker pays and receives, and the fees of both sides
         ("got", "<i8"),
         ("fees", "<i8"),
-        ("stage", "<u4"),  # how far the command is, see apply.py
-        ("elected", "<u4"),  # stops that wait for their turn, from the first to the last
+        ("stage", "<u4"),  # progress of the command, see apply.py
+        ("elected", "<u4"),  # first of the elected stops that are not triggered yet
         ("last_elected", "<u4"),
         ("session", "<u4"),
         ("account", "<u4"),
@@ -69,7 +71,7 @@ TURN: Final = np.dtype(
     ]
 )
 
-#: How full a table is: the head of its free list, the first slot never used, the number of live records.
+#: The use of a table: the head of its free list, the first slot never used, the number of live records.
 POOL: Final = np.dtype([("free", "<u4"), ("top", "<u4"), ("live", "<u4")])
 
 SESSION: Final = _padded(
@@ -80,7 +82,7 @@ SESSION: Final = _padded(
         ("account_id", "<u4"),
         ("account", "<u4"),
         ("flags", "<u4"),
-        ("orders", "<u4"),  # open orders that end with the session
+        ("orders", "<u4"),  # open orders that are cancelled with the session
         ("next", "<u4"),
         ("live", "<u4"),
     ],
@@ -108,7 +110,7 @@ ASSET: Final = np.dtype(
     [
         ("symbol", "<u8"),
         ("supply", "<i8"),
-        ("cap", "<i8"),  # the most that may exist; 0 if it has no cap of its own
+        ("cap", "<i8"),  # supply cap; 0 is the general limit
         ("hash", "<u8"),
         ("asset_id", "<u4"),
         ("decimals", "<u4"),
@@ -138,15 +140,15 @@ INSTRUMENT: Final = _padded(
         ("lot_units", "<u4"),
         ("scale_units", "<u4"),
         ("status", "<u4"),
-        ("fee_balance", "<u4"),  # where fees go; 0 as long as there were none
+        ("fee_balance", "<u4"),  # the venue's balance for fees; 0 until there are fees
         ("next", "<u4"),
         ("live", "<u4"),
     ],
     3 * CACHE_LINE,
 )
 
-#: The books of an instrument: number 4 * instrument slot for bids, then asks, sell stops and buy stops. The low bit
-#: says that a lower price is better.
+#: The books of an instrument: number 4 * instrument slot for bids, then asks, sell stops and buy stops. In a book with
+#: the low bit set a lower price is better.
 BOOKS: Final = 4
 BOOK: Final = _padded(
     [
@@ -200,11 +202,11 @@ ORDER: Final = _padded(
         ("next", "<u4"),
         ("older", "<u4"),  # in the account's list
         ("newer", "<u4"),
-        ("gives", "<u4"),  # the balance it holds from
-        ("takes", "<u4"),  # the balance it is paid into
+        ("gives", "<u4"),  # slot of the balance it holds funds in
+        ("takes", "<u4"),  # slot of the balance it is paid into
         ("shown", "<u4"),  # lots of an iceberg that the book shows
-        ("place", "<u4"),  # of a GTD order in the heap
-        ("session", "<u4"),  # the session with whose connection it ends
+        ("place", "<u4"),  # of a GTD order in the expiry heap
+        ("session", "<u4"),  # slot of the session whose end cancels it; 0 for none
         ("side", "u1"),
         ("order_type", "u1"),
         ("tif", "u1"),
@@ -215,7 +217,7 @@ ORDER: Final = _padded(
     2 * CACHE_LINE,
 )
 
-#: A balance that is reserved for an order to be paid into, and was never paid, is not live: it has no hash.
+#: A balance that was reserved for an order and never paid into is not live: it has no hash.
 BALANCE: Final = _padded(
     [
         ("available", "<i8"),
@@ -249,7 +251,7 @@ CELL: Final = np.dtype("<u8")
 
 
 class Table(NamedTuple):
-    """A growing table: its field in State, its records, and how many of them one command may add."""
+    """A table that grows: its field in State, its records, how many of them one command may add, its indexes."""
 
     name: str
     dtype: Any
@@ -266,7 +268,7 @@ TABLES: Final = (
     Table("levels", LEVEL, 1, ("level_index",)),
     Table("nodes", NODE, 1, ()),
     Table("orders", ORDER, 1, ("order_index", "client_index")),
-    # A market buy may come from an account that has neither of the two assets.
+    # A market buy may come from an account without a balance in either asset.
     Table("balances", BALANCE, 2, ("balance_index",)),
     Table("transfers", TRANSFER, 1, ("transfer_index",)),
 )
@@ -274,7 +276,7 @@ SESSIONS, ACCOUNTS, ASSETS, INSTRUMENTS, LEVELS, NODES, ORDERS, BALANCES, TRANSF
 
 
 class State(NamedTuple):
-    """Everything the machine knows. Index arrays hold cells; the rest holds what its name says."""
+    """The whole state. An index array holds cells; the others hold what they are named after."""
 
     core: NDArray[Any]
     turn: NDArray[Any]
@@ -309,8 +311,8 @@ FIXED: Final = {
     "turn": TURN,
     "pools": POOL,
     "books": BOOK,
-    "heap": _SLOT,  # slots of GTD orders, see expiry.py; the first is at 1
-    "scratch": _SLOT,  # room to sort orders in; takes no memory before it is used
+    "heap": _SLOT,  # slots of GTD orders, see expiry_heap.py; the first is at 1
+    "scratch": _SLOT,  # for sorting orders; takes no memory before it is used
     "ring": np.dtype("<u8"),
 }
 #: The record of every array of State, in its order.
@@ -324,62 +326,62 @@ DTYPES: Final = {
 }
 
 
-def zeros(length: int, dtype: Any) -> NDArray[Any]:
-    """An empty array that begins with a cache line."""
+def aligned_zeros(length: int, dtype: Any) -> NDArray[Any]:
+    """Return an array of zeros that begins at a cache line."""
     raw: NDArray[Any] = np.zeros(length * dtype.itemsize + CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
     return raw[start : start + length * dtype.itemsize].view(dtype)
 
 
 def index_size(capacity: int) -> int:
-    """Cells of the index of a table: a power of two, at most a quarter of them used."""
+    """Return the number of cells of a table's index: a power of two, at most a quarter of them used."""
     return 1 << max(3, (4 * capacity - 1).bit_length())
 
 
 def allocate(capacities: dict[str, int]) -> State:
-    """A state with no record at all, with room for so many records a table."""
+    """Return a state without records, with space for so many records in each table."""
     arrays = {
-        "core": zeros(1, CORE),
-        "turn": zeros(1, TURN),
-        "pools": zeros(len(TABLES), POOL),
-        "books": zeros(BOOKS * (capacities["instruments"] + 1), BOOK),
-        "ring": zeros(RING_SIZE, FIXED["ring"]),
+        "core": aligned_zeros(1, CORE),
+        "turn": aligned_zeros(1, TURN),
+        "pools": aligned_zeros(len(TABLES), POOL),
+        "books": aligned_zeros(BOOKS * (capacities["instruments"] + 1), BOOK),
+        "ring": aligned_zeros(RING_SIZE, FIXED["ring"]),
     }
     for table in TABLES:
         capacity = max(capacities[table.name], table.per_command)
-        arrays[table.name] = zeros(capacity + 1, table.dtype)
-        arrays |= {name: zeros(index_size(capacity), CELL) for name in table.indexes}
-    arrays |= {name: zeros(len(arrays["orders"]), _SLOT) for name in ("heap", "scratch")}
+        arrays[table.name] = aligned_zeros(capacity + 1, table.dtype)
+        arrays |= {name: aligned_zeros(index_size(capacity), CELL) for name in table.indexes}
+    arrays |= {name: aligned_zeros(len(arrays["orders"]), _SLOT) for name in ("heap", "scratch")}
     arrays["pools"]["top"] = 1
     arrays["core"]["next_expiry"] = NEVER
     return State(**arrays)
 
 
-def room(state: State, number: int) -> int:
-    """How many records the table with this number can still take."""
+def records_left(state: State, number: int) -> int:
+    """Return how many more records the table with this number can take."""
     table = TABLES[number]
     return len(getattr(state, table.name)) - 1 - int(state.pools["live"][number])
 
 
 def grow(state: State) -> State:
-    """The same state with every full table twice as large. Indexes of grown tables are empty: fill them again."""
+    """Return the state with every full table twice as large. Indexes of grown tables are empty: fill them again."""
     arrays: dict[str, NDArray[Any]] = {}
     for number, table in enumerate(TABLES):
-        if room(state, number) < table.per_command:
+        if records_left(state, number) < table.per_command:
             old = getattr(state, table.name)
             capacity = 2 * (len(old) - 1)
-            arrays[table.name] = longer(old, capacity + 1, table.dtype)
-            arrays |= {name: zeros(index_size(capacity), CELL) for name in table.indexes}
+            arrays[table.name] = extended(old, capacity + 1, table.dtype)
+            arrays |= {name: aligned_zeros(index_size(capacity), CELL) for name in table.indexes}
             if number == INSTRUMENTS:
-                arrays["books"] = longer(state.books, BOOKS * (capacity + 1), BOOK)
+                arrays["books"] = extended(state.books, BOOKS * (capacity + 1), BOOK)
             if number == ORDERS:
-                arrays["heap"] = longer(state.heap, capacity + 1, _SLOT)
-                arrays["scratch"] = zeros(capacity + 1, _SLOT)
+                arrays["heap"] = extended(state.heap, capacity + 1, _SLOT)
+                arrays["scratch"] = aligned_zeros(capacity + 1, _SLOT)
     return state._replace(**arrays)
 
 
-def longer(old: NDArray[Any], length: int, dtype: Any) -> NDArray[Any]:
-    """A copy with empty records at its end."""
-    array = zeros(length, dtype)
+def extended(old: NDArray[Any], length: int, dtype: Any) -> NDArray[Any]:
+    """Return a copy with empty records at its end."""
+    array = aligned_zeros(length, dtype)
     array[: len(old)] = old
     return array

@@ -222,7 +222,7 @@ class Node(Turn):
     def _position(self) -> FeedPosition:
         """Where this node stands, for its heartbeat."""
         engine = self.state.engine
-        digest = balance_digest.digest(*engine.inspect.balance_words())
+        digest = balance_digest.digest(*engine.inspect.balance_arrays())
         return FeedPosition(engine.event_sequence + 1, Claim(*self.state.position()), digest)
 
     def submit_barrier(self) -> tuple[int, int]:

@@ -202,7 +202,7 @@ class ReplicatedState:
 
     def beside_snapshots(self) -> list[NDArray[Any]]:
         """Arrays that snapshot_parts() neither reads nor writes, as long as nothing else is applied."""
-        return [*self.engine.beside_snapshots(), *self.events.outside(*self._kept_events())]
+        return [*self.engine.arrays_outside_snapshot(), *self.events.outside(*self._kept_events())]
 
     def _kept_events(self) -> tuple[int, int]:
         """First and last event of those that a snapshot keeps."""

@@ -236,14 +236,14 @@ class Checker:
     def check_machines(self, machines: Iterable[tuple[int, ReplicatedState]]) -> None:
         """All nodes are where the replay is, and what each holds contradicts nothing."""
         expected = self._replay.position()
-        digest = self._replay.engine.content_digest_from_scratch()
+        digest = self._replay.engine.recompute_content_hash()
         for node, machine in [(0, self._replay), *machines]:
             name = f"node {node}" if node else "the replay"
             if machine.position() != expected:
                 raise Violation(f"one state: {name} ends at {machine.position()}, the replay at {expected}")
             if machine.log_digest != self._replay.log_digest:
                 raise Violation(f"log agreement: the log digest of {name} is not the replay's")
-            if machine.engine.content_digest() != digest:
+            if machine.engine.content_hash() != digest:
                 raise Violation(f"one state: the records of {name} are not the replay's")
             faults = machine.engine.check_invariants()
             if faults:

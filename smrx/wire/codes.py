@@ -1,7 +1,7 @@
-"""The numbers of the contract: every enumeration that stands in a record, with its stable value.
+"""Every enumeration that appears in a record, with its stable values.
 
-A value, once given, is never used for anything else: it is written into logs, snapshots and feeds.
-Read by everything; imports nothing of smrx.
+A value, once assigned, is never used for anything else: it is written into logs, snapshots and feeds. Imported
+everywhere; imports nothing of smrx.
 """
 
 from enum import IntEnum, IntFlag
@@ -64,7 +64,7 @@ class EventKind(IntEnum):
 
 
 class OutcomeStatus(IntEnum):
-    """How one command ended, as its sender is told (offset 0 of an outcome record)."""
+    """How a command ended, for its sender (offset 0 of an outcome record)."""
 
     ACCEPTED = 1
     REJECTED = 2
@@ -72,7 +72,7 @@ class OutcomeStatus(IntEnum):
 
 
 class Side(IntEnum):
-    """The side of an order; for MASS_CANCEL, ANY leaves the side open."""
+    """The side of an order; for MASS_CANCEL, ANY means both."""
 
     ANY = 0
     BUY = 1
@@ -89,6 +89,8 @@ class OrderType(IntEnum):
 
 
 class TimeInForce(IntEnum):
+    """Good till cancelled, immediate or cancel, fill or kill, good till date."""
+
     GTC = 1
     IOC = 2
     FOK = 3
@@ -96,7 +98,7 @@ class TimeInForce(IntEnum):
 
 
 class Stp(IntEnum):
-    """Self-trade prevention; the taker's mode decides."""
+    """Self-trade prevention; the taker's mode applies."""
 
     NONE = 0
     CANCEL_NEWEST = 1
@@ -114,16 +116,22 @@ class OrderFlags(IntFlag):
 
 
 class SessionFlags(IntFlag):
+    """CANCEL_ON_DISCONNECT: the session's orders are cancelled when it is closed or disconnected."""
+
     NONE = 0
     CANCEL_ON_DISCONNECT = 1
 
 
 class AccountStatus(IntEnum):
+    """A suspended account may cancel, but not place, replace or withdraw."""
+
     ACTIVE = 1
     SUSPENDED = 2
 
 
 class InstrumentStatus(IntEnum):
+    """Orders are placed and replaced in TRADING only; CLOSED cancels them all."""
+
     TRADING = 1
     HALTED = 2
     CANCEL_ONLY = 3
@@ -131,9 +139,9 @@ class InstrumentStatus(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a command was refused or an order ended (u16). NONE where no reason is due.
+    """Why a command was rejected or an order ended (u16); NONE if no reason applies.
 
-    Refusals stand in their order of precedence: the first check that fails is the one reported.
+    The reasons of rejections are listed in order of precedence: the first check that fails is the one reported.
     """
 
     NONE = 0

@@ -1,7 +1,7 @@
-"""The records of the contract: fixed-size, little-endian, the same bytes on sockets, in the log and in memory.
+"""The binary records of the protocol: fixed size, little-endian, the same bytes on sockets, in the log and in memory.
 
-`np.frombuffer` is the decoder. Sizes and offsets are asserted at import. Money, price and quantity are
-integers: price in ticks, quantity in lots, money in the minimal unit of its asset.
+`np.frombuffer` decodes them. Sizes and offsets are checked at import. Money, price and quantity are integers: price in
+ticks, quantity in lots, money in the minimal unit of its asset.
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ COMMAND_SIZE: Final = 64
 EVENT_SIZE: Final = 128
 OUTCOME_SIZE: Final = 64
 
-#: A request to the state machine. Fields by kind (those not named must be 0, else RESERVED_NOT_ZERO):
+#: A request to the engine. Fields by kind; those not listed must be 0, else the command is RESERVED_NOT_ZERO:
 #:   every kind but OPEN_SESSION, TICK, DISCONNECT: session_id, request_id (= the session's last + 1)
 #:   PLACE          side order_type tif stp flags account instrument client_order_id price_ticks quantity_lots
 #:                  (price_ticks 0 for MARKET and STOP; quantity_lots = quote units with QUOTE_BUDGET), and
@@ -26,16 +26,16 @@ OUTCOME_SIZE: Final = 64
 #:   OPEN_ACCOUNT   account (the new one)
 #:   SUSPEND_ACCOUNT, RESUME_ACCOUNT   account
 #:   OPEN_SESSION   session_id (chosen by the client, not 0), account, flags (SessionFlags), request_id 0
-#:   CLOSE_SESSION  nothing more
+#:   CLOSE_SESSION  no other field
 #:   DISCONNECT     session_id, request_id 0
 #:   ADD_ASSET      instrument = asset id, client_order_id = symbol, quantity_lots = display decimals (0..18),
-#:                  price_ticks = the most that may exist of it, in minimal units (0: no cap of its own)
+#:                  price_ticks = supply cap in minimal units (0: the general limit)
 #:   ADD_INSTRUMENT see INSTRUMENT_COMMAND
 #:   SET_STATUS     instrument, side = InstrumentStatus
 #:   SET_LIMITS     see LIMITS_COMMAND
 #:   SET_RULES      see RULES_COMMAND
-#:   KILL, REVIVE   nothing more
-#:   TICK           session_id 0, request_id 0, nothing more
+#:   KILL, REVIVE   no other field
+#:   TICK           session_id 0, request_id 0, no other field
 COMMAND: Final = np.dtype(
     {
         "names": [
@@ -48,7 +48,7 @@ COMMAND: Final = np.dtype(
     }
 )  # fmt: skip
 
-#: ADD_INSTRUMENT seen through its own names: the same 64 bytes as COMMAND.
+#: ADD_INSTRUMENT with its own field names: the same 64 bytes as COMMAND.
 #:   reserved bytes 1..3 must be 0.
 #:   scale_units     quote units that one tick x one lot is worth, >= 1
 #:   lot_units       base units in one lot, >= 1
@@ -65,7 +65,7 @@ INSTRUMENT_COMMAND: Final = np.dtype(
     }
 )  # fmt: skip
 
-#: SET_LIMITS seen through its own names: the same 64 bytes as COMMAND. 0 = no limit.
+#: SET_LIMITS with its own field names: the same 64 bytes as COMMAND. 0 = no limit.
 #:   max_open_orders      orders that are open at once
 #:   max_open_notional    of all open orders with one quote asset, in its minimal units
 #:   max_order_notional   of one order, in quote units
@@ -82,7 +82,7 @@ LIMITS_COMMAND: Final = np.dtype(
     }
 )  # fmt: skip
 
-#: SET_RULES seen through its own names: the same 64 bytes as COMMAND. Byte 1 must be 0; 0 = no rule.
+#: SET_RULES with its own field names: the same 64 bytes as COMMAND. Byte 1 must be 0; 0 = no rule.
 #:   band_bp         how far a limit price may be from the last trade price, in hundredths of a percent (0..10,000)
 #:   maker_fee       millionths of the notional; negative is a rebate; -taker_fee <= maker_fee <= taker_fee
 #:   taker_fee       millionths of the notional (0..1,000,000)
@@ -99,7 +99,7 @@ RULES_COMMAND: Final = np.dtype(
     }
 )  # fmt: skip
 
-#: What happened. Fields by kind (all others 0); every event has sequence, command_sequence, time_ns, kind, and the
+#: An event. Fields by kind (all others are 0); every event has sequence, command_sequence, time_ns, kind, and the
 #: session_id and request_id of the command that caused it:
 #:   NEW              side order_type tif stp flags account instrument order_id client_order_id price_ticks
 #:                    quantity_lots leaves_lots, and counter_order_id = the order's extra word (see PLACE)
@@ -108,9 +108,9 @@ RULES_COMMAND: Final = np.dtype(
 #:                    counter_order_id (the extra word) and match_id; price_ticks and quantity_lots of this fill;
 #:                    cum_lots and leaves_lots after it (leaves_lots 0 with QUOTE_BUDGET, in NEW too)
 #:   CANCELLED, EXPIRED   the order's fields as in NEW (quantity_lots = order quantity; cum_lots with QUOTE_BUDGET),
-#:                    reason, cum_lots; leaves_lots = 0; the lots that died = quantity_lots - cum_lots
+#:                    reason, cum_lots; leaves_lots = 0; the lots not filled = quantity_lots - cum_lots
 #:   REPLACED         the order's fields as in NEW after the change, cum_lots, leaves_lots; reason SELF_TRADE where
-#:                    self-trade prevention made it smaller
+#:                    self-trade prevention reduced it
 #:   REJECTED         reason; and side order_type tif stp flags account instrument order_id client_order_id price_ticks
 #:                    quantity_lots copied from the command as sent (for ADD_INSTRUMENT through the names of COMMAND);
 #:                    command_kind
@@ -134,7 +134,7 @@ RULES_COMMAND: Final = np.dtype(
 #:   RULES_SET        instrument, account = taker_fee, counter_account = maker_fee (two's complement), cum_lots =
 #:                    band_bp, client_order_id = min_price_ticks, order_id = min_notional, price_ticks = max_notional,
 #:                    quantity_lots = min_quantity_lots
-#:   KILLED, REVIVED, TICKED   nothing more
+#:   KILLED, REVIVED, TICKED   no other field
 EVENT: Final = np.dtype(
     {
         "names": [
@@ -154,15 +154,15 @@ EVENT: Final = np.dtype(
     }
 )  # fmt: skip
 
-#: The answer to one command, to its sender: one per command, in the order of the commands.
+#: The answer to one command, for its sender: one per command, in the order of the commands.
 #:   sequence        the command's sequence; 0 for a DUPLICATE (nothing was applied)
-#:   order_id        the order created or touched (PLACE, CANCEL, REPLACE), the transfer id (DEPOSIT, WITHDRAW), else 0.
+#:   order_id        the order created or changed (PLACE, CANCEL, REPLACE), the transfer id (DEPOSIT, WITHDRAW), else 0.
 #:                   For OPEN_SESSION of an existing session of the same account (a resumption, status DUPLICATE): the
-#:                   session's last request id, so that the client can go on from there; the same for any DUPLICATE
+#:                   session's last request id, from which the client can continue; the same for any DUPLICATE
 #:   event_kind      the order's state after the command: PLACE: NEW, PARTIALLY_FILLED, FILLED, EXPIRED or REJECTED;
-#:                   others: the kind of the event that answers it
+#:                   others: the kind of the command's own event
 #:   first_event, event_count   the command's events (sequence of the first, 0 if none; number of them)
-#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE), before any stop it triggers;
+#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE), before any triggered stop;
 #:                   MASS_CANCEL, SET_STATUS, CLOSE_SESSION, DISCONNECT: cum_lots = orders cancelled; DEPOSIT, WITHDRAW:
 #:                   cum_lots = available after
 OUTCOME: Final = np.dtype(
@@ -186,13 +186,13 @@ for _name, _dtype, _size in (
     ("OUTCOME", OUTCOME, OUTCOME_SIZE),
 ):
     if _dtype.itemsize != _size:
-        raise ImportError(f"{_name} must be {_size} bytes, found {_dtype.itemsize}")
+        raise ImportError(f"{_name}: expected {_size} bytes, found {_dtype.itemsize}")
 
 
 def pack_symbol(text: str) -> int:
     """Return the u64 of a symbol: 1 to 8 characters of A-Z 0-9 - . / _, the first in the low byte.
 
-    Raises ValueError, with what was expected and found, for anything else.
+    Raises ValueError for anything else.
     """
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
     if not 1 <= len(text) <= 8 or not set(text) <= allowed:

@@ -55,9 +55,9 @@ def test_an_engine_is_saved_without_what_it_does_not_save() -> None:
     engine = Engine(orders=1 << 17)
     result = engine.apply(make.join([make.open_session(1, 0), make.open_account((1, 1), 7)]), 1)
     assert set(result.outcomes["status"]) == {OutcomeStatus.ACCEPTED}
-    assert max(array.nbytes for array in engine.beside_snapshots()) >= SIZE
+    assert max(array.nbytes for array in engine.arrays_outside_snapshot()) >= SIZE
     saved = engine.snapshot()
-    assert end_of_child(lambda: engine.snapshot() == saved, engine.beside_snapshots()) == 0
+    assert end_of_child(lambda: engine.snapshot() == saved, engine.arrays_outside_snapshot()) == 0
 
 
 def test_what_is_not_worth_it_is_not_left_out() -> None:

@@ -136,7 +136,7 @@ class Desk:
     def check(self) -> None:
         """Whatever always holds, holds."""
         assert self.engine.check_invariants() == []
-        assert self.engine.content_digest() == self.engine.content_digest_from_scratch()
+        assert self.engine.content_hash() == self.engine.recompute_content_hash()
 
 
 def told(result: Result) -> list[tuple[str, int]]:

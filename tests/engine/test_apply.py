@@ -8,7 +8,7 @@ import pytest
 
 from smrx.engine import Engine, EngineError
 from smrx.engine import engine as core
-from smrx.engine.engine import FEW_COMMANDS
+from smrx.engine.engine import SMALL_BATCH_COMMANDS
 from smrx.engine.state import BOOKS, LEVELS, NODES
 from smrx.wire.codes import (
     CommandKind,
@@ -39,7 +39,7 @@ def test_garbage_never_raises(seed: int) -> None:
     assert (result.events["kind"] == EventKind.REJECTED).all()
     assert desk.engine.time_ns == 1
     assert desk.engine.check_invariants() == []
-    assert desk.engine.content_digest() == desk.engine.content_digest_from_scratch()
+    assert desk.engine.content_hash() == desk.engine.recompute_content_hash()
 
 
 def test_every_field_of_a_result_is_written() -> None:
@@ -76,7 +76,7 @@ def test_arrays_that_are_no_commands_are_the_callers_mistake(commands: Any) -> N
 
 
 def test_a_first_size_of_nothing_is_the_callers_mistake() -> None:
-    with pytest.raises(EngineError, match="orders: expected a first size of 1 or more, found 0"):
+    with pytest.raises(EngineError, match="orders: expected an initial size of 1 or more, found 0"):
         Engine(orders=0)
 
 
@@ -95,7 +95,7 @@ def test_the_size_of_the_events_buffer_does_not_show(
 ) -> None:
     _, expected = sweep()
     monkeypatch.setattr(core, "EVENTS_PER_COMMAND", per_command)
-    monkeypatch.setattr(core, "LEAST_EVENTS", least)
+    monkeypatch.setattr(core, "MIN_BUFFER_EVENTS", least)
     desk, found = sweep(orders=1, levels=1, accounts=1, balances=1, sessions=1, instruments=1, assets=1, transfers=1)
     assert same(found, expected)
     assert np.count_nonzero(found.events["kind"] == EventKind.TRADE) == 148
@@ -210,7 +210,7 @@ def test_a_small_result_does_not_keep_a_large_buffer() -> None:
     assert memoryview(kept).nbytes == events.nbytes
 
 
-@pytest.mark.parametrize("count", [1, 2, FEW_COMMANDS, FEW_COMMANDS + 1])
+@pytest.mark.parametrize("count", [1, 2, SMALL_BATCH_COMMANDS, SMALL_BATCH_COMMANDS + 1])
 def test_what_a_call_returns_is_the_callers_for_good(count: int) -> None:
     """Few commands share a buffer inside the engine, and what they gave does not change when it is used again."""
     desk = busy_desk()
@@ -233,7 +233,7 @@ def test_few_commands_with_more_events_than_their_buffer_holds() -> None:
         desk.send(join([place(desk.sender(1), 1, Side.SELL, 1, 100) for _ in range(200)]))
     orders = [place(few.sender(account), account, Side.BUY, lots, 100) for account, lots in ((2, 1), (3, 199), (2, 3))]
     alone = few.send(join(orders))
-    padded = many.engine.apply(join([*orders, np.zeros(FEW_COMMANDS, COMMAND)]), 1)
+    padded = many.engine.apply(join([*orders, np.zeros(SMALL_BATCH_COMMANDS, COMMAND)]), 1)
     assert len(alone.events) == 3 * 200 + 3
     assert alone.events.tobytes() == padded.events[: len(alone.events)].tobytes()
     assert alone.outcomes.tobytes() == padded.outcomes[:3].tobytes()

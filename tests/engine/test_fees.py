@@ -34,7 +34,7 @@ def fee(notional: Any, rate: Any) -> Any:
 
 @njit
 def lots_for(money: Any, unit: Any, rate: Any) -> Any:
-    return fees.lots_for(money, unit, rate)
+    return fees.affordable_lots(money, unit, rate)
 
 
 def amounts(source: random.Random) -> int:

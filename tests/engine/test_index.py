@@ -9,7 +9,7 @@ from numba import njit
 
 from smrx.engine.checks.index_invariants import _hashes
 from smrx.engine.kernels import hash_index, lookup
-from smrx.engine.kernels.tables import table_of
+from smrx.engine.kernels.numba_tables import table_of
 from smrx.engine.state import CELL, ORDER
 
 

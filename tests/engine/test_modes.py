@@ -12,7 +12,7 @@ from numba import njit
 
 from smrx.engine import Engine, compiled_before, warm_up
 from smrx.engine.kernels import jit
-from smrx.engine.kernels.tables import table_of
+from smrx.engine.kernels.numba_tables import table_of
 from smrx.wire.records import COMMAND
 from tests.property.comparison import run
 from tests.property.flow import build_tape, seeded_steps

@@ -61,8 +61,8 @@ def test_outcomes_balances_and_orders_are_tables() -> None:
 
 
 def test_codes_without_a_name_show_as_numbers() -> None:
-    assert render.name_of(Side, 2) == "SELL"
-    assert render.name_of(Side, 9) == "9"
+    assert render.code_name(Side, 2) == "SELL"
+    assert render.code_name(Side, 9) == "9"
     event = np.zeros(1, EVENT)
     event["kind"], event["command_kind"] = 200, 77
     assert render.events(event).split("\n")[1].split() == ["200", "0", "0", "0", "command_kind=77"]

@@ -70,8 +70,8 @@ def test_no_buffer_and_no_table_shows(
 ) -> None:
     _, expected = played()
     monkeypatch.setattr(engine, "EVENTS_PER_COMMAND", per_command)
-    monkeypatch.setattr(engine, "LEAST_EVENTS", least)
-    monkeypatch.setattr(engine, "FEW_COMMANDS", few)
+    monkeypatch.setattr(engine, "MIN_BUFFER_EVENTS", least)
+    monkeypatch.setattr(engine, "SMALL_BATCH_COMMANDS", few)
     desk, found = played(**sizes)
     assert all(same(a, b) for a, b in zip(expected, found, strict=True))
     desk.check()
@@ -82,12 +82,17 @@ def test_a_cascade_is_handed_out_as_it_was_written(monkeypatch: pytest.MonkeyPat
     """A long one gets a buffer of untouched memory, and the events of it are not copied out of that."""
     _, expected = played()
     untouched = 5_000
-    for name, value in (("LONG", 16), ("UNTOUCHED", untouched), ("EVENTS_PER_COMMAND", 0), ("FEW_COMMANDS", 0)):
+    for name, value in (
+        ("LARGE_CASCADE_EVENTS", 16),
+        ("LARGE_BUFFER_EVENTS", untouched),
+        ("EVENTS_PER_COMMAND", 0),
+        ("SMALL_BATCH_COMMANDS", 0),
+    ):
         monkeypatch.setattr(engine, name, value)
     _, found = played()
     assert all(same(a, b) for a, b in zip(expected, found, strict=True))
     rooms = [memoryview(result.events.base).nbytes // EVENT.itemsize for result in found]
-    assert rooms[2] == untouched > engine.SPARSE * len(found[2].events)
+    assert rooms[2] == untouched > engine.MIN_BUFFER_USE * len(found[2].events)
     assert rooms[4] < untouched
 
 
@@ -163,7 +168,7 @@ def test_without_reports_the_same_trades_come_alone() -> None:
     assert bare.tobytes() == full[~np.isin(full["kind"], list(of_orders))].tobytes()
     assert desk.engine.inspect.orders().tobytes() == reporting.engine.inspect.orders().tobytes()
     assert desk.engine.check_invariants() == []
-    with pytest.raises(EngineError, match="without reports"):
+    with pytest.raises(EngineError, match="without order reports"):
         desk.engine.snapshot()
 
 
@@ -177,7 +182,7 @@ def test_a_call_that_was_broken_off_in_a_command_is_not_gone_on_with(monkeypatch
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Engine, "_make_room", no_memory)
+        patched.setattr(Engine, "_continued_buffer", no_memory)
         with pytest.raises(MemoryError):
             desk.engine.apply(*batches[1])
     with pytest.raises(EngineError, match="in the middle of a command"):

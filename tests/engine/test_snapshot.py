@@ -74,7 +74,7 @@ def test_a_restored_engine_is_the_same() -> None:
     for price in range(80, 130, 3):
         commands = place(desk.sender(1), 1, Side.BUY, 9, price)
         assert same(again.apply(commands, 9), desk.engine.apply(commands, 9))
-    assert again.content_digest() == again.content_digest_from_scratch()
+    assert again.content_hash() == again.recompute_content_hash()
 
 
 def test_an_empty_engine_can_be_saved() -> None:
@@ -98,32 +98,35 @@ def test_a_table_that_grew_is_saved_by_what_is_in_it() -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "nothing": (lambda data: b"", "at least"),
-    "only the beginning": (lambda data: data[: HEADER.itemsize - 1], "at least"),
-    "something else": (lambda data: b"PK" + data[2:], "begins with"),
-    "another format": (lambda data: with_header(data, format=FORMAT + 1), f"of format {FORMAT}"),
+    "nothing": (lambda data: b"", "its header alone has"),
+    "only the beginning": (lambda data: data[: HEADER.itemsize - 1], "its header alone has"),
+    "something else": (lambda data: b"PK" + data[2:], "is not a snapshot"),
+    "another format": (lambda data: with_header(data, format=FORMAT + 1), f"has format {FORMAT + 1}"),
     "a bit of the header": (lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:], "header is damaged"),
-    "another layout": (lambda data: with_header(data, layout=1), "laid out otherwise"),
-    "cut off": (lambda data: data[:-1], "and has"),
-    "more at the end": (lambda data: data + b"\0", "and has"),
+    "another layout": (lambda data: with_header(data, layout=1), "another record layout"),
+    "cut off": (lambda data: data[:-1], "its header says"),
+    "more at the end": (lambda data: data + b"\0", "its header says"),
     "a bit of the body": (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "body is damaged"),
     "no body": (lambda data: resealed(data[: HEADER.itemsize]), "ends before its tables"),
     "a body that is too short": (lambda data: resealed(data[:-8]), "lengths"),
-    "another sequence": (lambda data: with_header(data, sequence=1), "header is not that"),
-    "another state hash": (lambda data: with_header(data, state_hash=1), "header is not that"),
-    "another digest": (lambda data: with_header(data, digest=1), "digest"),
-    "another last hash": (lambda data: resealed(data[:-8] + bytes(8)), "newest hash"),
+    "another sequence": (lambda data: with_header(data, sequence=1), "header does not match"),
+    "another state hash": (lambda data: with_header(data, state_hash=1), "header does not match"),
+    "another digest": (lambda data: with_header(data, content_hash=1), "content hash"),
+    "another last hash": (lambda data: resealed(data[:-8] + bytes(8)), "newest state hash"),
     "a link out of memory": (
         lambda data: with_record(data, "orders", open_slot(data), "next", 1 << 31),
-        "leads astray",
+        "link is invalid",
     ),
-    "a link to a free slot": (lambda data: with_record(data, "orders", open_slot(data), "level", 0), "leads astray"),
-    "a book out of memory": (lambda data: with_record(data, "levels", 1, "book", 1 << 20), "leads astray"),
-    "a tree that goes nowhere": (lambda data: with_record(data, "nodes", 1, "one", 1 << 20), "contradicts itself"),
-    "a free list in a circle": (lambda data: with_record(data, "orders", 1, "next", 1), "contradicts itself"),
-    "money from nowhere": (lambda data: with_record(data, "balances", 1, "available", 1 << 50), "accounts have"),
-    "a wrong symbol": (lambda data: with_record(data, "assets", 1, "symbol", 66), "asset 1: its hash"),
-    "a wrong hash of a record": (lambda data: with_record(data, "assets", 1, "hash", 66), "asset 1: its hash"),
+    "a link to a free slot": (lambda data: with_record(data, "orders", open_slot(data), "level", 0), "link is invalid"),
+    "a book out of memory": (lambda data: with_record(data, "levels", 1, "book", 1 << 20), "book number is invalid"),
+    "a tree that goes nowhere": (lambda data: with_record(data, "nodes", 1, "one", 1 << 20), "is inconsistent"),
+    "a free list in a circle": (lambda data: with_record(data, "orders", 1, "next", 1), "is inconsistent"),
+    "money from nowhere": (
+        lambda data: with_record(data, "balances", 1, "available", 1 << 50),
+        "the balances add up to",
+    ),
+    "a wrong symbol": (lambda data: with_record(data, "assets", 1, "symbol", 66), "asset 1: the stored hash"),
+    "a wrong hash of a record": (lambda data: with_record(data, "assets", 1, "hash", 66), "asset 1: the stored hash"),
 }
 
 

@@ -29,7 +29,7 @@ def test_the_hash_of_rows_is_that_of_the_package() -> None:
     assert disagreements(np.random.default_rng(1)) == []
 
 
-@pytest.mark.parametrize("broken", ["folded", "_avalanche"])
+@pytest.mark.parametrize("broken", ["multiply_fold_rows", "_avalanche"])
 def test_a_wrong_hash_of_rows_is_seen(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = getattr(xxh3_rows, broken)
 
@@ -55,4 +55,4 @@ def test_folding_is_exact() -> None:
     left, right = np.random.default_rng(3).integers(0, 1 << 64, (2, ROWS), np.uint64)
     left[0], right[0] = (1 << 64) - 1, (1 << 64) - 1
     expected = [int(_multiply_fold_interpreted(*pair)) for pair in zip(left, right, strict=True)]
-    assert xxh3_rows.folded(left, right).tolist() == expected
+    assert xxh3_rows.multiply_fold_rows(left, right).tolist() == expected

@@ -63,11 +63,11 @@ class Oracle(Orders, Venue):
     def inspect(self) -> Inspect:
         return Inspect(self.state)
 
-    def content_digest(self) -> int:
-        return self.state.content_digest()
+    def content_hash(self) -> int:
+        return self.state.content_hash()
 
-    def content_digest_from_scratch(self) -> int:
-        return self.state.content_digest()
+    def recompute_content_hash(self) -> int:
+        return self.state.content_hash()
 
     def check_invariants(self) -> list[str]:
         return violations(self.state)
@@ -151,4 +151,4 @@ class Oracle(Orders, Venue):
     def chain_hash(self) -> None:
         state = self.state
         events = xxhash.xxh3_64_intdigest(np.array(self.events, dtype=EVENT).tobytes())
-        state.hash = hash_words((state.hash, state.content_digest(), events))
+        state.hash = hash_words((state.hash, state.content_hash(), events))

@@ -54,7 +54,7 @@ class State:
                 yield long_record.words()
                 yield from long_record.more_words()
 
-    def content_digest(self) -> int:
+    def content_hash(self) -> int:
         """The digest of all content, from scratch."""
         counters = (8 | self.killed << 8, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
         return (sum(hash_record(words) for words in self.records()) + hash_words(counters)) & MASK64

@@ -187,7 +187,7 @@ def test_words_of_the_kill_switch_are_in_the_counters() -> None:
     oracle.apply(make.open_session(5, 0), 0)
     oracle.apply(make.command(CommandKind.KILL, (5, 1)), 0)
     words = [(3 | 1 << 8, 0), (6, 5, 0, 1), (8 | 1 << 8, 2, 2, 0, 0)]
-    assert oracle.content_digest() == sum(hash_words(record) for record in words) % (1 << 64)
+    assert oracle.content_hash() == sum(hash_words(record) for record in words) % (1 << 64)
 
 
 def test_words_of_rules_limits_and_last_price(venue: Venue) -> None:

@@ -246,14 +246,14 @@ def test_mass_cancel_goes_by_order_id(venue: Venue) -> None:
 
 def test_repeated_request_is_not_applied_and_a_hole_is_refused(venue: Venue) -> None:
     venue.place(ALICE, BUY, 1, 100)
-    before = (venue.oracle.sequence, venue.oracle.state_hash, venue.oracle.content_digest())
+    before = (venue.oracle.sequence, venue.oracle.state_hash, venue.oracle.content_hash())
     again = venue.send(make.place((101, 1), ALICE, BUY, 1, 100), time_ns=99)
     garbled = venue.send(make.command(200, (101, 1), reserved=5))
     for result in (again, garbled):
         assert result.outcomes[0].item() == (OutcomeStatus.DUPLICATE, 0, 0, 0, 101, 1, 0, 1, 0, 0, 0)
         assert len(result.events) == 0
         assert result.hashes.tolist() == [before[1]]
-    assert (venue.oracle.sequence, venue.oracle.state_hash, venue.oracle.content_digest()) == before
+    assert (venue.oracle.sequence, venue.oracle.state_hash, venue.oracle.content_hash()) == before
     assert venue.oracle.time_ns == 0
     assert refused(venue.send(make.place((101, 3), ALICE, BUY, 1, 100))) is Reason.REQUEST_GAP
     assert venue.send(make.place((101, 2), ALICE, BUY, 1, 100)).outcomes[0]["status"] == OutcomeStatus.ACCEPTED
@@ -399,7 +399,7 @@ def test_hash_chain_from_genesis_is_the_written_formula() -> None:
     result = oracle.apply(make.open_session(5, 0), 42)
     words = [(3 | 1 << 8, 0), (6, 5, 0, 0), (8, 1, 1, 0, 42)]  # the account, the session, the counters
     content = sum(hash_words(record) for record in words) % (1 << 64)
-    assert oracle.content_digest() == content
+    assert oracle.content_hash() == content
     event = int.from_bytes(result.events.tobytes()[:8], "little")
     assert event == 1
     blocks = np.frombuffer(result.events.tobytes(), dtype="<u8").tolist()

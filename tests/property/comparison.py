@@ -22,8 +22,8 @@ class Machine(Protocol):
     """What the engine and the oracle both are. Their arrays are equal as bytes or there is a bug."""
 
     def apply(self, commands: NDArray[np.void], time_ns: int) -> Any: ...
-    def content_digest(self) -> int: ...
-    def content_digest_from_scratch(self) -> int: ...
+    def content_hash(self) -> int: ...
+    def recompute_content_hash(self) -> int: ...
     def check_invariants(self) -> list[str]: ...
 
 
@@ -120,7 +120,7 @@ def state_differences(expected: Any, found: Any) -> list[str]:
         for name in ("sequence", "event_sequence", "match_sequence", "time_ns", "state_hash", "trade_count")
         if getattr(expected, name) != getattr(found, name)
     ]
-    digests = {expected.content_digest(), found.content_digest(), found.content_digest_from_scratch()}
+    digests = {expected.content_hash(), found.content_hash(), found.recompute_content_hash()}
     if len(digests) != 1:
         differences.append(f"content digests differ: {[f'{digest:016x}' for digest in sorted(digests)]}")
     for table in ("accounts", "assets", "instruments", "sessions", "balances", "orders"):

@@ -1,1 +1,1 @@
-"""What must always hold of a state, and the state hash from scratch: plain NumPy, for tests, simulator and restores."""
+"""Invariants of a state and its content hash from scratch: plain NumPy, for tests, simulator and restores."""

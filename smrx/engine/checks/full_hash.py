@@ -1,6 +1,6 @@
-"""The state hash from scratch: the words of state_hash.py again, from the records, with NumPy and the xxhash package.
+"""Compute the content hash from scratch: the words of state_hash.py from the records, with NumPy and xxhash.
 
-Shares with the kernels nothing but the tags, so that each checks the other. Called by engine.py, invariants.py and
+Shares only the tags with the kernels, so that each checks the other. Called by engine.py, invariants.py and
 snapshot.py.
 """
 
@@ -36,16 +36,17 @@ Words = NDArray[np.uint64]
 
 
 def _words(*columns: Any) -> Words:
-    """One row of words a record."""
+    """Return one row of words for each record."""
     return np.stack([np.asarray(column).astype(np.uint64) for column in columns], axis=1)
 
 
 def _both(low: Any, high: Any) -> Any:
+    """Pack two columns of u32 into words."""
     return low.astype(np.uint64) | (high.astype(np.uint64) << U32)
 
 
 def _head(tag: np.uint64, *fields: Any) -> Any:
-    """The first word: the kind of the record, and its small fields in the bytes above."""
+    """Return the first words: the tag of the record, and its small fields in the bytes above."""
     word = np.full(len(fields[0]), tag, dtype=np.uint64)
     for position, field in enumerate(fields, start=1):
         word |= field.astype(np.uint64) << np.uint64(8 * position)
@@ -114,13 +115,13 @@ def _transfer_words(_: State, rows: Any) -> Words:
 
 
 class Part(NamedTuple):
-    """Words that a slot adds to the digest, if one of the fields that need them is not 0 (or always, without any)."""
+    """Words that a slot adds to the content hash if a field in `needed_by` is not 0 (always, if it is empty)."""
 
     words: Callable[[State, Any], Words]
     needed_by: tuple[str, ...] = ()
 
 
-#: The tables that count in the digest, in the order in which scrubbing walks them, and what each of their slots adds.
+#: The tables of the content hash, in the order in which `scrub` reads them, and what each of their slots adds.
 WORDS: Final[dict[str, tuple[Part, ...]]] = {
     "orders": (Part(_order_words), Part(_extension_words, ("extra", "shown", "session"))),
     "balances": (Part(_balance_words),),
@@ -143,29 +144,29 @@ WORDS: Final[dict[str, tuple[Part, ...]]] = {
 
 
 def record_hashes(state: State, table: str, rows: Any) -> Words:
-    """What each of a table's records adds to the digest, whether it is live or not."""
+    """Return what each of a table's records adds to the content hash, whether it is live or not."""
     total = np.zeros(len(rows), dtype=np.uint64)
     for part in WORDS[table]:
         if not part.needed_by:
             total += hash_rows(part.words(state, rows))
             continue
-        those = np.zeros(len(rows), dtype=bool)
+        needed = np.zeros(len(rows), dtype=bool)
         for field in part.needed_by:
-            those |= rows[field] != 0
-        if those.any():
-            total[those] += hash_rows(part.words(state, rows[those]))
+            needed |= rows[field] != 0
+        if needed.any():
+            total[needed] += hash_rows(part.words(state, rows[needed]))
     return total
 
 
 def static_hashes(state: State, rows: Any) -> Words:
-    """What of an instrument's record no trade changes."""
-    quiet = rows.copy()
-    quiet["last_price"] = 0
-    return record_hashes(state, "instruments", quiet)
+    """Return the part of each instrument's hash that no trade changes."""
+    untraded = rows.copy()
+    untraded["last_price"] = 0
+    return record_hashes(state, "instruments", untraded)
 
 
 def counters(state: State) -> int:
-    """The hash of the counters, which is added to the digest for each command."""
+    """Return the hash of the counters, which the content hash includes for each command."""
     core = state.core[0]
     head = int(COUNTERS_TAG) | int(core["killed"]) << 8
     names = ("command_sequence", "event_sequence", "match_sequence", "time_ns")
@@ -173,11 +174,11 @@ def counters(state: State) -> int:
     return xxhash.xxh3_64_intdigest(words.tobytes())
 
 
-def compared(state: State, table: str) -> tuple[int, str | None]:
-    """The sum of the hashes of a table's live records, and the name of the first that has another one beside it."""
+def compare_table(state: State, table: str) -> tuple[int, str | None]:
+    """Return the sum of the hashes of a table's live records, and the name of the first whose stored hash is wrong."""
     rows = getattr(state, table)[: int(state.pools["top"][NUMBERS[table]])]
     total, bad = 0, None
-    # Blocks whose words stay in the cache: a table at once would go through memory a hundred times.
+    # In blocks whose words stay in the cache: a whole table would be read from memory a hundred times.
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         live = block["live"] != 0
@@ -188,24 +189,24 @@ def compared(state: State, table: str) -> tuple[int, str | None]:
         total += int(fresh.sum(dtype=np.uint64))
         wrong = live & (fresh != block["hash"])
         if bad is None and wrong.any():
-            bad = name_of(table, block[wrong][0])
+            bad = record_name(table, block[wrong][0])
     return total, bad
 
 
-def from_scratch(state: State) -> int:
-    """The content digest, from the records alone."""
-    return (counters(state) + sum(compared(state, table)[0] for table in WORDS)) & _MASK
+def recomputed(state: State) -> int:
+    """Return the content hash, computed from the records alone."""
+    return (counters(state) + sum(compare_table(state, table)[0] for table in WORDS)) & _MASK
 
 
-def incremental(state: State) -> int:
-    """The content digest as the kernels kept it."""
+def maintained(state: State) -> int:
+    """Return the content hash as the kernels maintain it."""
     return (int(state.core["digest"][0]) + counters(state)) & _MASK
 
 
 def scrub(state: State, start: int, records: int) -> tuple[int, str | None]:
-    """Compare the hashes kept in a slice of all records with the records.
+    """Compare the stored hashes of a slice of all records with the records.
 
-    Returns where to go on, 0 after the last record, and the name of the first record that is not what was hashed.
+    Returns where to continue, 0 after the last record, and the name of the first record that does not match its hash.
     """
     offset = 0
     for table in WORDS:
@@ -223,13 +224,14 @@ def scrub(state: State, start: int, records: int) -> tuple[int, str | None]:
 
 
 def _first_bad(state: State, table: str, rows: Any) -> str | None:
+    """Return the name of the first live record that does not match its stored hash."""
     live = rows[rows["live"] != 0]
     wrong = live[record_hashes(state, table, live) != live["hash"]]
-    return name_of(table, wrong[0]) if len(wrong) else None
+    return record_name(table, wrong[0]) if len(wrong) else None
 
 
-def name_of(table: str, row: Any) -> str:
-    """A record, for people: what it is, and the number by which it is known."""
+def record_name(table: str, row: Any) -> str:
+    """Return a record's kind and id, for messages."""
     if table == "balances":
         return f"balance account {int(row['account_id'])} asset {int(row['asset_id'])}"
     kind = table.removesuffix("s")

@@ -1,4 +1,4 @@
-"""What must always hold of the indexes of hash_index.py: every search finds. Plain NumPy; called by invariants.py."""
+"""Check the indexes of hash_index.py: every search finds its record. Plain NumPy; called by invariants.py."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,32 +7,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.checks.record_columns import View
-from smrx.engine.checks.xxh3_rows import folded
+from smrx.engine.checks.record_columns import StateColumns
+from smrx.engine.checks.xxh3_rows import multiply_fold_rows
 from smrx.engine.index_build import keys_of, members
 from smrx.engine.state import TABLES
 
 _U32 = np.uint64(32)
 _LOW32 = np.uint64(0xFFFF_FFFF)
-#: Searches at once: as many as keep what is noted of them in the cache.
-_TOGETHER = 1 << 15
+#: Searches in one batch: as many as fit into the cache.
+_BATCH = 1 << 15
 
 #: The keys of the records in some slots, and their second parts.
 _KeysAt = Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 
 
-def indexes(view: View) -> Iterator[str]:
+def index_violations(tables: StateColumns) -> Iterator[str]:
     """Every id in an index is that of a live record, and every live record is found by its id."""
     for table in TABLES:
-        rows = view[table.name]
+        rows = tables[table.name]
         for index in table.indexes:
-            cells = getattr(view.state, index)
+            cells = getattr(tables.state, index)
             slots = members(index, table.name, rows)
             entries = np.sort(cells[cells != 0] & _LOW32)
             if not np.array_equal(entries, slots):
-                yield f"{index}: it does not have the live {table.name}"
+                yield f"{index}: its entries are not the live {table.name}"
                 continue
-            # Each search ends at a cell with the slot searched for, and no cell is left over: so there is no other.
+            # Every search must end at its own slot; the cells have no other slots, so no key is there twice.
             found = _found(cells, slots, partial(keys_of, index, rows))
             if (found == 0).any():
                 yield f"{index}: a search stops before it finds its key"
@@ -41,16 +41,16 @@ def indexes(view: View) -> Iterator[str]:
 
 
 def _found(cells: NDArray[Any], slots: NDArray[Any], keys_at: _KeysAt) -> NDArray[np.uint32]:
-    """The slot that a search for the key of each slot ends at; 0 where it comes to an empty cell."""
+    """Return the slot that a search for the key of each slot ends at; 0 if it reaches an empty cell."""
     found = np.zeros(len(slots), dtype=np.uint32)
-    for start in range(0, len(slots), _TOGETHER):
-        part = slice(start, start + _TOGETHER)
+    for start in range(0, len(slots), _BATCH):
+        part = slice(start, start + _BATCH)
         _search(cells, slots[part], found[part], keys_at)
     return found
 
 
 def _search(cells: NDArray[Any], slots: NDArray[Any], found: NDArray[np.uint32], keys_at: _KeysAt) -> None:
-    """Search for some records at once, each from where the search for its key begins."""
+    """Search for some records at once, each from the cell where the search for its key begins."""
     keys, extras = keys_at(slots)
     hashes = _hashes(keys, extras)
     searching = np.arange(len(slots))
@@ -62,7 +62,7 @@ def _search(cells: NDArray[Any], slots: NDArray[Any], found: NDArray[np.uint32],
         cell = cells[at]
         slot = (cell & _LOW32).astype(np.uint32)
         hit = (cell != 0) & (cell >> _U32 == hashes[searching])
-        # A record with the hash that is searched for, but not the one meant, has another key; or the same one.
+        # Another record with the same hash has another key; or the same key, which is a violation.
         (other,) = np.nonzero(hit & (slot != slots[searching]))
         their_keys, their_extras = keys_at(slot[other])
         hit[other] = (their_keys == keys[searching[other]]) & (their_extras == extras[searching[other]])
@@ -72,6 +72,6 @@ def _search(cells: NDArray[Any], slots: NDArray[Any], found: NDArray[np.uint32],
 
 
 def _hashes(keys: NDArray[Any], extras: NDArray[Any]) -> NDArray[np.uint64]:
-    """The hash of each key: the definition of index.key_hash, by other means."""
+    """Return the hash of each key: hash_index.key_hash, computed independently."""
     word = keys ^ (extras.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93))
-    return folded(word, np.uint64(0x9E3779B97F4A7C15)) & _LOW32
+    return multiply_fold_rows(word, np.uint64(0x9E3779B97F4A7C15)) & _LOW32

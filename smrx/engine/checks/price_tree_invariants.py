@@ -1,4 +1,4 @@
-"""What must always hold of the price trees of book.py, of all books at once. Called by invariants.py alone."""
+"""Check the price trees of book.py, those of all books at once. Called by invariants.py alone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.checks.record_columns import View
+from smrx.engine.checks.record_columns import StateColumns
 from smrx.engine.state import LEVELS, NODES
 
 _LEAF = np.uint32(1 << 31)
@@ -16,20 +16,20 @@ _U1 = np.uint64(1)
 _Layers = list[tuple[NDArray[Any], NDArray[Any]]]
 
 
-def trees(view: View) -> Iterator[str]:
-    """A price leads through the tree of its book to its level, by as many nodes as there are levels less one."""
+def tree_violations(tables: StateColumns) -> Iterator[str]:
+    """A price leads through the tree of its book to its level, and there is one node fewer than levels."""
     layers: _Layers = []
-    fault = _descended(view, layers) or _out_of_order(view, layers)
-    if fault:
-        yield fault
-    live = view.state.pools["live"]
-    if int(live[NODES]) != int(live[LEVELS]) - np.count_nonzero(view.state.books["root"]):
-        yield "nodes: there are more or fewer than the levels need"
+    violation = _descend(tables, layers) or _out_of_order(tables, layers)
+    if violation:
+        yield violation
+    live = tables.state.pools["live"]
+    if int(live[NODES]) != int(live[LEVELS]) - np.count_nonzero(tables.state.books["root"]):
+        yield "nodes: their number does not match the levels"
 
 
-def _descended(view: View, layers: _Layers) -> str | None:
-    """Go from all roots to all leaves; note the branches of each depth. The first fault, if there is one."""
-    books, levels, nodes = view.state.books, view["levels"], view["nodes"]
+def _descend(tables: StateColumns, layers: _Layers) -> str | None:
+    """Go from all roots to all leaves, and collect the branches of each depth. Returns the first violation."""
+    books, levels, nodes = tables.state.books, tables["levels"], tables["nodes"]
     book: NDArray[Any] = np.flatnonzero(books["root"])
     reference: NDArray[Any] = books["root"][book]
     parent: NDArray[Any] = np.zeros(len(book), dtype=np.uint32)
@@ -38,7 +38,7 @@ def _descended(view: View, layers: _Layers) -> str | None:
     met = 0
     while len(reference):
         met += len(reference)
-        # Branches that meet again would be met so often that no machine comes to an end.
+        # Branches that join again would be visited exponentially often.
         if met > 2 * len(levels.slots):
             return "nodes: the trees have more branches than their levels need"
         leaf = reference >= _LEAF
@@ -47,13 +47,13 @@ def _descended(view: View, layers: _Layers) -> str | None:
         right = (slot != 0) & (inside == slot) & (levels["live"][inside] != 0)
         right &= (levels["parent"][inside] == parent[leaf]) & (levels["book"][inside] == home)
         if not right.all():
-            return f"levels: a leaf of book {home[~right][0]} leads astray"
+            return f"levels: a leaf of book {home[~right][0]} is invalid"
         leaves += np.bincount(home, minlength=len(books))
         node, book, parent, above = (column[~leaf] for column in (reference, book, parent, above))
         inside = np.where(node < len(nodes), node, 0)
         right = (node != 0) & (inside == node) & (nodes["live"][inside] != 0)
         if not right.all():
-            return f"nodes: a branch of book {book[~right][0]} leads astray"
+            return f"nodes: a branch of book {book[~right][0]} is invalid"
         bit = nodes["bit"][node]
         # Bits fall, and each is one bit: so no path is longer than a price has bits.
         right = (nodes["parent"][node] == parent) & (bit < above) & (bit != 0) & (bit & (bit - _U1) == 0)
@@ -67,9 +67,9 @@ def _descended(view: View, layers: _Layers) -> str | None:
     return None
 
 
-def _out_of_order(view: View, layers: _Layers) -> str | None:
+def _out_of_order(tables: StateColumns, layers: _Layers) -> str | None:
     """From the leaves up: below each node prices rise, and the highest bit in which they differ is the node's."""
-    levels, nodes = view["levels"], view["nodes"]
+    levels, nodes = tables["levels"], tables["nodes"]
     lowest, highest = (np.zeros(len(nodes), dtype=np.int64) for _ in range(2))
 
     def prices(reference: Any, of_nodes: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The records of a state field by field: what the checks of invariants.py and order_invariants.py look at.
+"""The records of a state as columns, one for each field: the input of the checks.
 
-A column lies in one piece. To read one field of a million records of 128 bytes is to read them all; so every table is
-read once, in blocks that stay in the cache, and all its columns are made of it. Owns copies; never changes the state.
+A column is contiguous. Reading one field of a million records of 128 bytes reads all of them; so every table is read
+once, in blocks that stay in the cache, and all its columns are made from it. Owns copies; never changes the state.
 """
 
 from functools import cached_property
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from smrx.engine.state import CACHE_LINE, TABLES, State
 
-#: Records read at once: of the longest they are half a megabyte, a part of what a processor has for itself.
+#: Records read at once: half a megabyte of the longest ones, less than a core's own cache.
 BLOCK: Final = 1 << 12
 
 #: The place of a table in State.pools.
@@ -20,16 +20,16 @@ NUMBERS: Final = {table.name: number for number, table in enumerate(TABLES)}
 
 
 def _rounded(size: int) -> int:
-    """A size with which the next column begins at a cache line."""
+    """Round a size up to a cache line."""
     return -(-size // CACHE_LINE) * CACHE_LINE
 
 
 class Columns:
-    """The records of a table up to the first slot never used. Slot 0 is among them, so slots are positions."""
+    """The columns of a table up to the first slot never used. Slot 0 is included, so slots are positions."""
 
     def __init__(self, rows: NDArray[Any]) -> None:
         fields = [(name, rows.dtype[name]) for name in rows.dtype.names or ()]
-        # One piece of memory for all of them: the kernel gives large pieces faster than many of middle size.
+        # One allocation for all of them: the system provides one large piece faster than many of middle size.
         ends = np.cumsum([_rounded(len(rows) * kind.itemsize) for _, kind in fields]).tolist()
         memory = np.empty(ends[-1], np.uint8)
         starts = [0, *ends[:-1]]
@@ -55,14 +55,14 @@ class Columns:
         return np.flatnonzero(self["live"])
 
     def live(self, field: str) -> NDArray[Any]:
-        """A field of the live records, in the order of `slots`."""
+        """Return a field of the live records, in the order of `slots`."""
         column = self[field]
-        # Where all are live but slot 0, they are a slice.
+        # If all but slot 0 are live, they are a slice.
         return column[1:] if len(self.slots) == len(column) - 1 and not self["live"][0] else column[self.slots]
 
 
-class View:
-    """A state and the columns of its tables, each made when it is first asked for."""
+class StateColumns:
+    """A state and the columns of its tables, each made on first use."""
 
     def __init__(self, state: State) -> None:
         self.state = state

@@ -1,7 +1,7 @@
-"""The xxh3 of many short rows of words at once, with NumPy: what the checks hash records with.
+"""The xxh3 of many short rows of words at once, with NumPy, for the checks.
 
-A call of the xxhash package costs more than a hash; a million of them cost most of a second. Shares with the kernels'
-xxh3.py nothing but the specification's constants, so that each checks the other. Called by full_hash.py and
+A call of the xxhash package costs more than a hash; a million calls cost most of a second. Shares only the constants
+of the specification with the kernels' xxh3.py, so that each checks the other. Called by full_hash.py and
 index_invariants.py.
 """
 
@@ -15,39 +15,39 @@ from smrx.engine.kernels.xxh3 import BITFLIP_HIGH, BITFLIP_LOW, PRIME64_1, PRIME
 
 Words = NDArray[np.uint64]
 
-#: Fewer rows than this are hashed faster one by one.
-_FEW: Final = 64
-_MOST_WORDS: Final = 16
+#: Fewer rows than this are faster to hash one by one.
+_MIN_ROWS: Final = 64
+_MAX_WORDS: Final = 16
 _HALF: Final = np.uint64(32)
 _LOW: Final = np.uint64(0xFFFF_FFFF)
 _R37: Final = np.uint64(37)
 
 
 def hash_rows(rows: Words) -> Words:
-    """The xxh3_64 of each row of a matrix of 2 to 16 words."""
+    """Return the xxh3_64 of each row of a matrix of 2 to 16 words."""
     count, length = rows.shape
-    if not 2 <= length <= _MOST_WORDS:
-        raise ValueError(f"rows: expected 2 to {_MOST_WORDS} words, found {length}")
-    if count < _FEW:
+    if not 2 <= length <= _MAX_WORDS:
+        raise ValueError(f"rows: expected 2 to {_MAX_WORDS} words, found {length}")
+    if count < _MIN_ROWS:
         return np.array([xxhash.xxh3_64_intdigest(row.astype("<u8").tobytes()) for row in rows], dtype=np.uint64)
     columns = [np.ascontiguousarray(column) for column in rows.T]
     return _short(columns) if length == 2 else _middle(columns)
 
 
 def _short(columns: list[Words]) -> Words:
-    """Inputs of 16 bytes: both words at once."""
+    """Hash inputs of 16 bytes."""
     low, high = columns[0] ^ BITFLIP_LOW, columns[1] ^ BITFLIP_HIGH
-    return _avalanche(np.uint64(16) + low.byteswap() + high + folded(low, high))
+    return _avalanche(np.uint64(16) + low.byteswap() + high + multiply_fold_rows(low, high))
 
 
 def _middle(columns: list[Words]) -> Words:
-    """Inputs of 17 to 128 bytes: pairs of words from both ends towards the middle, where they may overlap."""
+    """Hash inputs of 17 to 128 bytes: pairs of words from both ends to the middle, where they may overlap."""
     length = len(columns)
     total = np.full(len(columns[0]), 8 * length, dtype=np.uint64) * PRIME64_1
     for pair in range((length + 3) // 4):
         key = 4 * pair
         for at, secret in ((2 * pair, key), (length - 2 * pair - 2, key + 2)):
-            total += folded(columns[at] ^ S[secret], columns[at + 1] ^ S[secret + 1])
+            total += multiply_fold_rows(columns[at] ^ S[secret], columns[at + 1] ^ S[secret + 1])
     return _avalanche(total)
 
 
@@ -57,8 +57,8 @@ def _avalanche(words: Words) -> Words:
     return words ^ (words >> _HALF)
 
 
-def folded(left: Words, right: Any) -> Words:
-    """The low word of each 128-bit product, xor its high word: by halves, as NumPy has no such product."""
+def multiply_fold_rows(left: Words, right: Any) -> Words:
+    """Return the low word of each 128-bit product, xor its high word, computed in 32-bit halves."""
     upper, lower = left >> _HALF, left & _LOW
     above, below = right >> _HALF, right & _LOW
     middle = upper * below + ((lower * below) >> _HALF)

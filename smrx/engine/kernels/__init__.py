@@ -1,1 +1,1 @@
-"""The compiled functions of the state machine, and how they are compiled. Called by engine.py alone."""
+"""The compiled functions of the engine. apply.py is the entry; engine.py alone calls it, through compiled.py."""

@@ -1,10 +1,16 @@
-"""apply: the one entry point of the state machine. Commands in, events, outcomes and hashes out.
+"""Apply commands: commands in; events, outcomes and state hashes out.
 
-A command is handled in steps: the GTD orders whose time has come end, one by one; `check` finds why the command is
-refused and changes nothing, else `perform` changes the state; the stops that this reached have their turns, one by one.
-Before each step it is sure that the events buffer holds what it may cause and that no table is too small for it. So a
-call can stop between any two commands or steps, and go on after the caller made room, with the same results. A command
-that waits in the middle is known by its stage, and its events so far are carried into the next buffer (engine.py).
+A command is handled in these steps:
+
+1. GTD orders that are due expire, one by one (expiry.py).
+2. `check_command` finds the reason to reject the command; it changes nothing.
+3. `perform_command` changes the state, or `reject` writes the REJECTED event.
+4. Stop orders that the trades of the command reached are triggered, one by one (triggering.py).
+
+Before each step the kernel makes sure that the events buffer holds what the step may cause and that no table is too
+small for it. So a call can stop between any two commands or steps; the caller makes space and calls again, with the
+same results. `turn.stage` records how far an unfinished command is, and engine.py carries its events so far into the
+next buffer. Called through compiled.py.
 """
 
 from typing import Any, Final
@@ -12,8 +18,10 @@ from typing import Any, Final
 import numpy as np
 
 from smrx.engine.kernels.balances import check_transfer, transfer
-from smrx.engine.kernels.command_checks import malformed, needs_no_request, wrong_account, wrong_sender
-from smrx.engine.kernels.emit import begin, refused
+from smrx.engine.kernels.cancelling import cancel, check_mass_cancel, check_named_order, mass_cancel
+from smrx.engine.kernels.command_checks import check_account, check_form, check_sender, is_unnumbered
+from smrx.engine.kernels.emit import begin_event, fill_rejected
+from smrx.engine.kernels.expiry import expire_due_orders
 from smrx.engine.kernels.jit import (
     NIL,
     U0,
@@ -26,18 +34,18 @@ from smrx.engine.kernels.jit import (
     merged,
 )
 from smrx.engine.kernels.lookup import find_session
-from smrx.engine.kernels.orders import cancel, check_mass_cancel, check_named_order, expire_due, mass_cancel
-from smrx.engine.kernels.placing import check_place, events_of_place, place, trigger_elected
-from smrx.engine.kernels.pool import left
+from smrx.engine.kernels.placing import check_place, max_events_of_place, place
+from smrx.engine.kernels.pool import slots_left
 from smrx.engine.kernels.registry import add_asset, add_instrument, check_asset, check_instrument, open_account
-from smrx.engine.kernels.replacing import check_replace, events_of_replace, replace
-from smrx.engine.kernels.sessions import leave_session, open_session
-from smrx.engine.kernels.state_hash import chain, refresh_session
-from smrx.engine.kernels.venue import (
+from smrx.engine.kernels.replacing import check_replace, max_events_of_replace, replace
+from smrx.engine.kernels.sessions import end_session, open_session
+from smrx.engine.kernels.state_hash import refresh_session, update_state_hash
+from smrx.engine.kernels.triggering import trigger_elected_stops
+from smrx.engine.kernels.venue_controls import (
     check_known_instrument,
     check_limits,
     check_rules,
-    orders_of,
+    count_open_orders,
     set_account_status,
     set_kill_switch,
     set_limits,
@@ -57,49 +65,49 @@ from smrx.engine.state import (
 )
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 
-#: Stages of a command: not begun; before its own step; after it.
-FRESH: Final = np.uint32(0)
-BEGUN: Final = np.uint32(1)
-DONE: Final = np.uint32(2)
-#: A command causes one event, if it is none of those that worst_case knows.
-ORDINARY_EVENTS: Final = 1
+#: Stages of a command (turn.stage): not started; expiries may be done; performed or rejected, stops may be left.
+NOT_STARTED: Final = np.uint32(0)
+STARTED: Final = np.uint32(1)
+PERFORMED: Final = np.uint32(2)
+#: The events of a command that `max_events` has no larger bound for.
+DEFAULT_EVENTS: Final = 1
 
 
 @kernel
 def commands_that_fit(state: Tables) -> Any:
-    """How many commands no table can be too small for. One adds at most a record a table, and two balances."""
+    """Return how many commands fit into all tables. A command adds at most one record a table, and two balances."""
     pools = state.pools
-    fit = left(pools[SESSIONS], len(state.sessions))
-    fit = min(fit, left(pools[ACCOUNTS], len(state.accounts)))
-    fit = min(fit, left(pools[ASSETS], len(state.assets)))
-    fit = min(fit, left(pools[INSTRUMENTS], len(state.instruments)))
-    fit = min(fit, left(pools[LEVELS], len(state.levels)))
-    fit = min(fit, left(pools[NODES], len(state.nodes)))
-    fit = min(fit, left(pools[ORDERS], len(state.orders)))
-    fit = min(fit, left(pools[TRANSFERS], len(state.transfers)))
-    return min(fit, left(pools[BALANCES], len(state.balances)) >> 1)
+    fit = slots_left(pools[SESSIONS], len(state.sessions))
+    fit = min(fit, slots_left(pools[ACCOUNTS], len(state.accounts)))
+    fit = min(fit, slots_left(pools[ASSETS], len(state.assets)))
+    fit = min(fit, slots_left(pools[INSTRUMENTS], len(state.instruments)))
+    fit = min(fit, slots_left(pools[LEVELS], len(state.levels)))
+    fit = min(fit, slots_left(pools[NODES], len(state.nodes)))
+    fit = min(fit, slots_left(pools[ORDERS], len(state.orders)))
+    fit = min(fit, slots_left(pools[TRANSFERS], len(state.transfers)))
+    return min(fit, slots_left(pools[BALANCES], len(state.balances)) >> 1)
 
 
 @inlined
 def is_duplicate(state: Tables, command: Record) -> Any:
-    """Whether a request was answered before, or asks to open what is open already."""
+    """Whether a request was answered before, or opens a session that the same account has open already."""
     turn = state.turn[0]
     if turn.session == NIL:
         return False
     session = state.sessions[turn.session]
-    if needs_no_request(command.kind):
+    if is_unnumbered(command.kind):
         return command.kind == CommandKind.OPEN_SESSION and session.account_id == command.account
     return command.request_id <= session.last_request_id
 
 
 @inlined
-def check(state: Tables, command: Record) -> Any:
-    """The first reason to refuse a command, or NONE. Notes in the turn what it found."""
-    reason = malformed(command)
+def check_command(state: Tables, command: Record) -> Any:
+    """Return the first reason to reject a command, or NONE. Records in `turn` what it finds."""
+    reason = check_form(command)
     if reason == Reason.NONE:
-        reason = wrong_sender(state, command)
+        reason = check_sender(state, command)
     if reason == Reason.NONE:
-        reason = wrong_account(state, command)
+        reason = check_account(state, command)
     if reason != Reason.NONE:
         return reason
     kind = command.kind
@@ -127,8 +135,8 @@ def check(state: Tables, command: Record) -> Any:
 
 
 @merged
-def perform(state: Tables, command: Record, outcome: Record, events: Array, reason: Any) -> None:
-    """Do what a checked command asks; `reason` is NONE, or FOK_UNFILLABLE of a PLACE."""
+def perform_command(state: Tables, command: Record, outcome: Record, events: Array, reason: Any) -> None:
+    """Do what a checked command asks; `reason` is NONE, or FOK_UNFILLABLE for a PLACE."""
     kind = command.kind
     if kind == CommandKind.PLACE:
         place(state, command, outcome, events, reason)
@@ -141,12 +149,12 @@ def perform(state: Tables, command: Record, outcome: Record, events: Array, reas
     elif kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
         transfer(state, command, outcome, events)
     else:
-        administer(state, command, outcome, events)
+        perform_admin(state, command, outcome, events)
 
 
 @kernel
-def administer(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Do what a checked command asks that is neither about orders nor about money."""
+def perform_admin(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Do what a checked command asks that is about neither orders nor transfers."""
     kind = command.kind
     if kind == CommandKind.OPEN_ACCOUNT:
         open_account(state, command, outcome, events)
@@ -155,9 +163,9 @@ def administer(state: Tables, command: Record, outcome: Record, events: Array) -
     elif kind == CommandKind.OPEN_SESSION:
         open_session(state, command, outcome, events)
     elif kind == CommandKind.CLOSE_SESSION:
-        leave_session(state, command, outcome, events, EventKind.SESSION_CLOSED)
+        end_session(state, command, outcome, events, EventKind.SESSION_CLOSED)
     elif kind == CommandKind.DISCONNECT:
-        leave_session(state, command, outcome, events, EventKind.SESSION_DISCONNECTED)
+        end_session(state, command, outcome, events, EventKind.SESSION_DISCONNECTED)
     elif kind == CommandKind.ADD_ASSET:
         add_asset(state, command, outcome, events)
     elif kind == CommandKind.ADD_INSTRUMENT:
@@ -169,36 +177,36 @@ def administer(state: Tables, command: Record, outcome: Record, events: Array) -
     elif kind == CommandKind.SET_RULES:
         set_rules(state, command, outcome, events)
     elif kind == CommandKind.TICK:
-        begin(state.core[0], state.turn[0], command, events, EventKind.TICKED)
+        begin_event(state.core[0], state.turn[0], command, events, EventKind.TICKED)
         outcome.event_kind = EventKind.TICKED
     else:
         set_kill_switch(state, command, outcome, events)
 
 
 @inlined
-def worst_case(state: Tables, command: Record, reason: Any, space: Any) -> Any:
-    """The most events the own step of a command can cause."""
+def max_events(state: Tables, command: Record, reason: Any, space: Any) -> Any:
+    """Return the most events that the command itself can cause, without expiries and triggered stops."""
     kind = command.kind
     if reason == Reason.NONE and kind != CommandKind.CANCEL:
         turn = state.turn[0]
         if kind == CommandKind.PLACE:
-            return events_of_place(state, command, space)
+            return max_events_of_place(state, command, space)
         if kind == CommandKind.REPLACE:
-            return events_of_replace(state, command, space)
+            return max_events_of_replace(state, command, space)
         if kind == CommandKind.MASS_CANCEL:
             return 1 + np.int64(state.accounts[turn.account].orders)
         if kind == CommandKind.CLOSE_SESSION or kind == CommandKind.DISCONNECT:
             return 1 + np.int64(state.sessions[turn.session].orders)
         if kind == CommandKind.SET_STATUS:
-            return 1 + orders_of(state, turn.instrument)
-    return np.int64(ORDINARY_EVENTS)
+            return 1 + count_open_orders(state, turn.instrument)
+    return np.int64(DEFAULT_EVENTS)
 
 
 @inlined
 def consume_request(state: Tables, command: Record) -> None:
-    """Count the request of a session, if it is the one that was due."""
+    """Count the session's request if it is the next one that is due."""
     turn = state.turn[0]
-    if turn.session != NIL and not needs_no_request(command.kind):
+    if turn.session != NIL and not is_unnumbered(command.kind):
         session = state.sessions[turn.session]
         if command.request_id == session.last_request_id + U1:
             session.last_request_id = command.request_id
@@ -206,7 +214,8 @@ def consume_request(state: Tables, command: Record) -> None:
 
 
 @inlined
-def begin_outcome(outcome: Record, command: Record, status: Any, sequence: Any) -> None:
+def init_outcome(outcome: Record, command: Record, status: Any, sequence: Any) -> None:
+    """Set every field of an outcome."""
     outcome.status = status
     outcome.event_kind = 0
     outcome.reason = 0
@@ -222,71 +231,72 @@ def begin_outcome(outcome: Record, command: Record, status: Any, sequence: Any) 
 
 @inlined
 def answer_duplicate(state: Tables, command: Record, outcome: Record) -> None:
-    begin_outcome(outcome, command, OutcomeStatus.DUPLICATE, U0)
+    """Fill the outcome of a duplicate: `order_id` is the session's last request id."""
+    init_outcome(outcome, command, OutcomeStatus.DUPLICATE, U0)
     outcome.order_id = state.sessions[state.turn[0].session].last_request_id
 
 
 @inlined
-def refuse(state: Tables, command: Record, outcome: Record, events: Array, reason: Any) -> None:
-    """The one event and the outcome of a command that changes nothing."""
+def reject(state: Tables, command: Record, outcome: Record, events: Array, reason: Any) -> None:
+    """Write the one event and the outcome of a command that changes nothing."""
     outcome.status = OutcomeStatus.REJECTED
     outcome.event_kind = EventKind.REJECTED
     outcome.reason = reason
-    refused(begin(state.core[0], state.turn[0], command, events, EventKind.REJECTED), command, reason)
+    fill_rejected(begin_event(state.core[0], state.turn[0], command, events, EventKind.REJECTED), command, reason)
 
 
 @merged
 def begin_command(state: Tables, command: Record, time_ns: Any, outcome: Record) -> None:
-    """Count a command that is applied, and its request; time goes on."""
+    """Count a command and its request, and advance the engine's time."""
     core = state.core[0]
     core.command_sequence += U1
     core.time_ns = max(core.time_ns, time_ns)
     consume_request(state, command)
-    begin_outcome(outcome, command, OutcomeStatus.ACCEPTED, core.command_sequence)
+    init_outcome(outcome, command, OutcomeStatus.ACCEPTED, core.command_sequence)
     outcome.first_event = core.event_sequence + U1
-    state.turn[0].stage = BEGUN
+    state.turn[0].stage = STARTED
 
 
 @merged
-def own_step(state: Tables, command: Record, outcome: Record, events: Array) -> Any:
-    """Check a command and do it, or refuse it. False, with nothing changed, if the events buffer may be too small."""
+def check_and_perform(state: Tables, command: Record, outcome: Record, events: Array) -> Any:
+    """Check a command and perform or reject it. False, with nothing changed, if the events buffer may be too small."""
     turn = state.turn[0]
-    reason = check(state, command)
+    reason = check_command(state, command)
     space = len(events) - turn.written
-    turn.needed = worst_case(state, command, reason, space)
+    turn.needed = max_events(state, command, reason, space)
     if turn.needed > space:
         return False
     if reason == Reason.NONE or reason == Reason.FOK_UNFILLABLE:
-        perform(state, command, outcome, events, reason)
+        perform_command(state, command, outcome, events, reason)
     else:
-        refuse(state, command, outcome, events, reason)
-    turn.stage = DONE
+        reject(state, command, outcome, events, reason)
+    turn.stage = PERFORMED
     return True
 
 
 @merged
-def step(state: Tables, command: Record, time_ns: Any, outcome: Record, events: Array) -> Any:
-    """Handle one command. False, to go on with it later, if the events buffer or a table may be too small for it."""
+def apply_command(state: Tables, command: Record, time_ns: Any, outcome: Record, events: Array) -> Any:
+    """Handle one command. False if the events buffer or a table may be too small: then it continues later."""
     core = state.core[0]
     turn = state.turn[0]
-    if turn.stage == FRESH:
+    if turn.stage == NOT_STARTED:
         turn.first = turn.written
         turn.session = find_session(state, command.session_id)
         if is_duplicate(state, command):
             answer_duplicate(state, command, outcome)
             return True
         begin_command(state, command, time_ns, outcome)
-    if core.next_expiry <= core.time_ns and not expire_due(state, command, events):
+    if core.next_expiry <= core.time_ns and not expire_due_orders(state, command, events):
         return False
-    if turn.stage == BEGUN and not own_step(state, command, outcome, events):
+    if turn.stage == STARTED and not check_and_perform(state, command, outcome, events):
         return False
     if turn.elected != NIL:
-        # What their orders take of the tables is not counted.
+        # The records that triggered orders add are not counted in turn.fit.
         turn.fit = 1
-        if not trigger_elected(state, command, events):
+        if not trigger_elected_stops(state, command, events):
             return False
     outcome.event_count = np.uint32(turn.written - turn.first)
-    turn.stage = FRESH
+    turn.stage = NOT_STARTED
     return True
 
 
@@ -296,14 +306,14 @@ def apply(
 ) -> Any:
     """Apply commands from number `done` on; return how many are done now.
 
-    It is fewer than all when the next one may need more than a table has left (turn.needed is 0) or more events than
-    the buffer has left (turn.needed of them). `words` is the events buffer as words. Events are written from the
-    buffer's beginning on, turn.written of them. A command that is done in part has its events from turn.first on; for
-    the next call they stand at the beginning of the buffer already, and `turn.written` counts them.
+    It is fewer than all when the next command may need more records than a table has left (then turn.needed is 0) or
+    more events than the buffer has left (then it is turn.needed). `words` is the events buffer as u64 words. Events are
+    written from the start of the buffer; turn.written counts them. The events of an unfinished command begin at
+    turn.first; before the next call the caller moves them to the start of the new buffer and sets both fields.
     """
     core = state.core[0]
     turn = state.turn[0]
-    if turn.stage == FRESH:
+    if turn.stage == NOT_STARTED:
         turn.written = 0
     turn.fit = 0
     while done < len(commands):
@@ -313,10 +323,10 @@ def apply(
                 turn.fit = 0
                 turn.needed = 0
                 break
-        if not step(state, commands[done], time_ns, outcomes[done], events):
+        if not apply_command(state, commands[done], time_ns, outcomes[done], events):
             break
         if turn.written != turn.first:
-            chain(core, state.ring, words, turn.first, turn.written - turn.first)
+            update_state_hash(core, state.ring, words, turn.first, turn.written - turn.first)
         hashes[done] = core.state_hash
         turn.fit -= 1
         done += 1

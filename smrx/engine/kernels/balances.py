@@ -1,15 +1,15 @@
-"""Money: balances, what orders hold of them, deposits and withdrawals.
+"""Balances, what orders hold of them, deposits and withdrawals.
 
 Amounts are i64 minimal units; no sum of money can pass 2^62, because no asset's supply can. The notional of an
-account's open orders can: it is kept as a number below 2^62, and how often that was passed. Called by
-apply.py, orders.py, matching.py and placing.py.
+account's open orders can: it is stored as a number below 2^62 and a count of how often that was passed. Called by
+apply.py, orders.py, matching.py, placing.py, replacing.py and triggering.py.
 """
 
 from typing import Any, Final
 
 import numpy as np
 
-from smrx.engine.kernels.emit import begin
+from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
 from smrx.engine.kernels.jit import (
     NIL,
@@ -20,21 +20,21 @@ from smrx.engine.kernels.jit import (
     kernel,
 )
 from smrx.engine.kernels.lookup import find_asset, find_balance, find_transfer
-from smrx.engine.kernels.pool import take
-from smrx.engine.kernels.state_hash import pair, refresh_asset, refresh_balance, refresh_transfer
+from smrx.engine.kernels.pool import take_slot
+from smrx.engine.kernels.state_hash import pack_pair, refresh_asset, refresh_balance, refresh_transfer
 from smrx.engine.state import BALANCES, TRANSFERS
 from smrx.wire.codes import CommandKind, EventKind, Reason
 
-#: No amount, no supply and no product of an instrument's limits reaches this.
-LIMIT: Final = np.int64(1 << 62)
+#: No amount, no supply and no product of an instrument's limits may reach this.
+AMOUNT_LIMIT: Final = np.int64(1 << 62)
 
 
 @kernel
 def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
-    """The balance of an account in an asset; a new one is not live until something is paid into it."""
+    """Return the slot of a balance; a new one is not live until something is paid into it."""
     slot = find_balance(state, account_id, asset_id)
     if slot == NIL:
-        slot = take(state.pools[BALANCES], state.balances)
+        slot = take_slot(state.pools[BALANCES], state.balances)
         balance = state.balances[slot]
         balance.account_id = account_id
         balance.asset_id = asset_id
@@ -44,13 +44,13 @@ def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
         balance.open_wraps = 0
         balance.hash = 0
         balance.live = 0
-        insert(state.balance_index, pair(account_id, asset_id), NO_EXTRA, slot)
+        insert(state.balance_index, pack_pair(account_id, asset_id), NO_EXTRA, slot)
     return slot
 
 
 @inlined
 def credit(core: Record, balance: Record, amount: Any) -> None:
-    """Pay into a balance."""
+    """Pay into a balance, or out of it with a negative amount."""
     balance.available += amount
     balance.live = 1
     refresh_balance(core, balance)
@@ -58,7 +58,7 @@ def credit(core: Record, balance: Record, amount: Any) -> None:
 
 @inlined
 def release(core: Record, balance: Record, amount: Any) -> None:
-    """Give held money back to its owner."""
+    """Move held money back to available, or hold it with a negative amount."""
     if core.ledger != 0 and amount != 0:
         balance.available += amount
         balance.held -= amount
@@ -66,42 +66,43 @@ def release(core: Record, balance: Record, amount: Any) -> None:
 
 
 @inlined
-def add_open(balance: Record, notional: Any) -> None:
-    """Count the notional of an order that is open from now on, in the balance of its quote asset."""
+def add_open_notional(balance: Record, notional: Any) -> None:
+    """Add the notional of an open order to the balance of its quote asset."""
     balance.open += notional
-    if balance.open >= LIMIT:
-        balance.open -= LIMIT
+    if balance.open >= AMOUNT_LIMIT:
+        balance.open -= AMOUNT_LIMIT
         balance.open_wraps = np.uint32(balance.open_wraps + 1)
 
 
 @inlined
-def take_open(balance: Record, notional: Any) -> None:
+def subtract_open_notional(balance: Record, notional: Any) -> None:
+    """Subtract notional that is no longer open."""
     balance.open -= notional
     if balance.open < 0:
-        balance.open += LIMIT
+        balance.open += AMOUNT_LIMIT
         balance.open_wraps = np.uint32(balance.open_wraps - 1)
 
 
 @inlined
-def open_passes(balance: Record, less: Any, more: Any, limit: Any) -> Any:
-    """Whether the open notional, less one that is in it and with one more, would be above a limit."""
+def exceeds_open_notional(balance: Record, less: Any, more: Any, limit: Any) -> Any:
+    """Whether the open notional, less `less` and plus `more`, would be above a limit."""
     rest = balance.open - less
     wraps = np.int64(balance.open_wraps)
     if rest < 0:
-        rest += LIMIT
+        rest += AMOUNT_LIMIT
         wraps -= 1
     return wraps > 0 or rest + more > limit
 
 
 @kernel
 def check_transfer(state: Tables, command: Record) -> Any:
-    """Why a DEPOSIT or WITHDRAW cannot be done, or NONE. Notes asset and balance."""
+    """Return why a DEPOSIT or WITHDRAW is rejected, or NONE. Records asset and balance in `turn`."""
     turn = state.turn[0]
     turn.asset = find_asset(state, command.instrument)
     if turn.asset == NIL:
         return Reason.UNKNOWN_ASSET
     amount = command.quantity_lots
-    if amount < 1 or amount >= LIMIT:
+    if amount < 1 or amount >= AMOUNT_LIMIT:
         return Reason.INVALID_AMOUNT
     known = find_transfer(state, command.order_id)
     if known != NIL:
@@ -116,7 +117,7 @@ def check_transfer(state: Tables, command: Record) -> Any:
     turn.balance = find_balance(state, command.account, command.instrument)
     if command.kind == CommandKind.DEPOSIT:
         asset = state.assets[turn.asset]
-        most = asset.cap if asset.cap != 0 else LIMIT - 1
+        most = asset.cap if asset.cap != 0 else AMOUNT_LIMIT - 1
         return Reason.SUPPLY_EXCEEDED if asset.supply + amount > most else Reason.NONE
     if turn.balance == NIL or state.balances[turn.balance].available < amount:
         return Reason.INSUFFICIENT_FUNDS
@@ -125,7 +126,7 @@ def check_transfer(state: Tables, command: Record) -> Any:
 
 @kernel
 def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Do a checked DEPOSIT or WITHDRAW, and remember its id for ever."""
+    """Perform a checked DEPOSIT or WITHDRAW, and keep its id for good."""
     core = state.core[0]
     turn = state.turn[0]
     depositing = command.kind == CommandKind.DEPOSIT
@@ -135,7 +136,7 @@ def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> 
     refresh_asset(core, asset)
     balance = state.balances[reserve_balance(state, command.account, command.instrument)]
     credit(core, balance, amount)
-    slot = take(state.pools[TRANSFERS], state.transfers)
+    slot = take_slot(state.pools[TRANSFERS], state.transfers)
     done = state.transfers[slot]
     done.transfer_id = command.order_id
     done.amount = command.quantity_lots
@@ -146,7 +147,7 @@ def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> 
     insert(state.transfer_index, command.order_id, NO_EXTRA, slot)
     refresh_transfer(core, done)
     kind = EventKind.DEPOSITED if depositing else EventKind.WITHDRAWN
-    event = begin(core, turn, command, events, kind)
+    event = begin_event(core, turn, command, events, kind)
     event.account = command.account
     event.instrument = command.instrument
     event.order_id = command.order_id

@@ -1,12 +1,12 @@
-"""Price levels and their queues: the books of every instrument, of orders by price and of stops by stop price.
+"""Keep price levels and their queues: the books of every instrument, of orders by price and of stops by stop price.
 
-A level is found by its price through an index, the best one through its book, and its neighbours through links. Where
-a new level belongs among the others is asked of a binary radix tree over the bits of the price: a level is a leaf, a
-node tells its prices apart by one bit, and bits fall on the way down, so no path is longer than a price has bits,
-and none much longer than the logarithm of their number where prices are near each other. The shape of the tree
-depends on its prices alone, not on their history. Nothing here knows accounts or money.
+A level is found by its price through an index, the best level through its book, the neighbours of a level through
+links. A binary radix tree over the bits of the price finds the neighbours of a new level: a level is a leaf, a node
+separates its prices by one bit, and bits fall on the way down. So no path is longer than a price has bits, and few are
+much longer than the logarithm of the number of levels where prices are close together. The shape of the tree depends
+on its prices alone, not on their history. Nothing here uses accounts or balances.
 
-References within a tree: a level's slot with LEAF set, or a node's slot.
+A reference in a tree is a level's slot with LEAF set, or a node's slot.
 """
 
 from typing import Any, Final
@@ -26,24 +26,25 @@ from smrx.engine.kernels.jit import (
     kernel,
 )
 from smrx.engine.kernels.lookup import find_level
-from smrx.engine.kernels.pool import give_back, take
+from smrx.engine.kernels.pool import return_slot, take_slot
 from smrx.engine.state import BOOKS, LEVELS, NODES
 from smrx.wire.codes import OrderType
 
 LEAF: Final = np.uint32(1 << 31)
-SLOT: Final = np.uint32((1 << 31) - 1)
+SLOT_MASK: Final = np.uint32((1 << 31) - 1)
 
 _SHIFTS: Final = tuple(np.uint64(1 << power) for power in range(6))
 
 
 @inlined
 def is_leaf(reference: Any) -> Any:
+    """Whether a reference in a tree is a level."""
     return (reference & LEAF) != 0
 
 
 @inlined
 def highest_bit(word: Any) -> Any:
-    """The highest bit of a word that is not 0, alone."""
+    """Return the highest bit of a word that is not 0, alone."""
     word |= word >> _SHIFTS[0]
     word |= word >> _SHIFTS[1]
     word |= word >> _SHIFTS[2]
@@ -54,17 +55,17 @@ def highest_bit(word: Any) -> Any:
 
 
 @inlined
-def adopt(levels: Array, nodes: Array, reference: Any, parent: Any) -> None:
-    """Tell a leaf or a node who its parent is."""
+def set_parent(levels: Array, nodes: Array, reference: Any, parent: Any) -> None:
+    """Set the parent of a leaf or a node."""
     if is_leaf(reference):
-        levels[np.uint32(reference & SLOT)].parent = parent
+        levels[np.uint32(reference & SLOT_MASK)].parent = parent
     else:
         nodes[reference].parent = parent
 
 
 @inlined
 def replace_child(book: Record, nodes: Array, parent: Any, old: Any, new: Any) -> None:
-    """Put one reference where another was; parent 0 is the root."""
+    """Replace a reference under a parent by another; parent 0 is the root."""
     if parent == NIL:
         book.root = new
     elif nodes[parent].one == old:
@@ -74,23 +75,23 @@ def replace_child(book: Record, nodes: Array, parent: Any, old: Any, new: Any) -
 
 
 @kernel
-def nearest(nodes: Array, root: Any, key: Any) -> Any:
-    """The leaf that a price leads to: its own if it has one, else one that shares its leading bits."""
+def nearest_leaf(nodes: Array, root: Any, key: Any) -> Any:
+    """Return the leaf that a price leads to: its own if it has one, else one that shares its leading bits."""
     reference = root
     while not is_leaf(reference):
         node = nodes[reference]
         reference = node.one if (key & node.bit) != U0 else node.zero
-    return np.uint32(reference & SLOT)
+    return np.uint32(reference & SLOT_MASK)
 
 
 @kernel
-def plant(book: Record, levels: Array, nodes: Array, pool: Record, slot: Any) -> None:
-    """Put a level that is not the first into the tree and between its neighbours."""
+def insert_level(book: Record, levels: Array, nodes: Array, pool: Record, slot: Any) -> None:
+    """Insert a level into the tree of a book that has others, and link it to its neighbours."""
     level = levels[slot]
     key = np.uint64(level.price)
-    near = nearest(nodes, book.root, key)
+    near = nearest_leaf(nodes, book.root, key)
     bit = highest_bit(key ^ np.uint64(levels[near].price))
-    # Up from there again: a price is seldom far from the others.
+    # From there upwards: a price is seldom far from the others.
     reference = np.uint32(near | LEAF)
     parent = levels[near].parent
     while parent != NIL and nodes[parent].bit < bit:
@@ -102,23 +103,23 @@ def plant(book: Record, levels: Array, nodes: Array, pool: Record, slot: Any) ->
     while not is_leaf(edge):
         edge = nodes[edge].one if above else nodes[edge].zero
     leaf = np.uint32(slot | LEAF)
-    new = take(pool, nodes)
+    new = take_slot(pool, nodes)
     node = nodes[new]
     node.bit = bit
     node.zero = reference if above else leaf
     node.one = leaf if above else reference
     node.parent = parent
-    adopt(levels, nodes, reference, new)
+    set_parent(levels, nodes, reference, new)
     level.parent = new
     replace_child(book, nodes, parent, reference, new)
-    between(book, levels, slot, np.uint32(edge & SLOT), above)
+    link_neighbours(book, levels, slot, np.uint32(edge & SLOT_MASK), above)
 
 
 @inlined
-def between(book: Record, levels: Array, slot: Any, neighbour: Any, above: Any) -> None:
-    """Link a level to its neighbour, which its price is above or below, and to the one on its other side."""
+def link_neighbours(book: Record, levels: Array, slot: Any, neighbour: Any, above: Any) -> None:
+    """Link a level to `neighbour`, which its price is above or below, and to the level on its other side."""
     level = levels[slot]
-    # The low bit of a book's number says asks, and there the lower price is the better one.
+    # A book number with the low bit set is asks (or buy stops), where the lower price is better.
     if above != ((level.book & 1) != 0):
         level.worse = neighbour
         level.better = levels[neighbour].better
@@ -137,10 +138,10 @@ def between(book: Record, levels: Array, slot: Any, neighbour: Any, above: Any) 
 
 @kernel
 def open_level(state: Tables, number: Any, price: Any) -> Any:
-    """Make a level for a price that has none; return its slot."""
+    """Add a level for a price that has none; return its slot."""
     book = state.books[number]
     levels = state.levels
-    slot = take(state.pools[LEVELS], levels)
+    slot = take_slot(state.pools[LEVELS], levels)
     level = levels[slot]
     level.price = price
     level.quantity = 0
@@ -156,14 +157,14 @@ def open_level(state: Tables, number: Any, price: Any) -> Any:
         book.root = np.uint32(slot | LEAF)
         book.best = slot
     else:
-        plant(book, levels, state.nodes, state.pools[NODES], slot)
+        insert_level(book, levels, state.nodes, state.pools[NODES], slot)
     book.levels = np.uint32(book.levels + 1)
     return slot
 
 
 @kernel
 def close_level(state: Tables, slot: Any) -> None:
-    """Take out a level that has no orders left."""
+    """Remove a level that has no orders left."""
     levels = state.levels
     nodes = state.nodes
     level = levels[slot]
@@ -179,45 +180,45 @@ def close_level(state: Tables, slot: Any) -> None:
     if parent == NIL:
         book.root = 0
     else:
-        # The leaf and its node go; the other branch moves up.
+        # Remove the leaf and its node; the other branch moves up.
         node = nodes[parent]
         other = node.zero if node.one == np.uint32(slot | LEAF) else node.one
-        adopt(levels, nodes, other, node.parent)
+        set_parent(levels, nodes, other, node.parent)
         replace_child(book, nodes, node.parent, parent, other)
-        give_back(state.pools[NODES], nodes, parent)
+        return_slot(state.pools[NODES], nodes, parent)
     book.levels = np.uint32(book.levels - 1)
-    give_back(state.pools[LEVELS], levels, slot)
+    return_slot(state.pools[LEVELS], levels, slot)
 
 
 @inlined
-def public_book(order: Record) -> Any:
-    """The number of the book that an order rests in."""
+def resting_book_number(order: Record) -> Any:
+    """Return the number of the book that an order rests in."""
     return np.uint32(BOOKS * np.int64(order.instrument) + np.int64(order.side) - 1)
 
 
 @inlined
-def stop_book(order: Record) -> Any:
-    """The number of the book that a stop waits in: buy stops are best when low, as asks are."""
+def stop_book_number(order: Record) -> Any:
+    """Return the number of the book of a pending stop. The best buy stop is the lowest, as for asks."""
     return np.uint32(BOOKS * np.int64(order.instrument) + 4 - np.int64(order.side))
 
 
 @inlined
 def display_of(order: Record) -> Any:
-    """The most lots that an iceberg shows; 0 if it is none."""
+    """Return the most lots that an iceberg shows; 0 for any other order."""
     if order.extra != U0 and order.order_type == OrderType.LIMIT:
         return np.int64(order.extra & LOW32)
     return np.int64(0)
 
 
 @inlined
-def visible(order: Record) -> Any:
-    """The lots of an order that its level counts."""
+def visible_lots(order: Record) -> Any:
+    """Return the lots of an order that its level counts."""
     return np.int64(order.shown) if order.shown != 0 else order.quantity - order.cum
 
 
 @inlined
-def append(state: Tables, at: Any, slot: Any) -> None:
-    """Link an order behind the last of a level."""
+def append_to_queue(state: Tables, at: Any, slot: Any) -> None:
+    """Link an order behind the last one of a level."""
     level = state.levels[at]
     order = state.orders[slot]
     order.before = level.last
@@ -230,13 +231,13 @@ def append(state: Tables, at: Any, slot: Any) -> None:
 
 
 @inlined
-def unlink(state: Tables, level: Record, slot: Any) -> None:
-    """Take an order out of the links of its queue."""
+def unlink_from_queue(state: Tables, level: Record, slot: Any) -> None:
+    """Remove an order from the links of its queue."""
     orders = state.orders
     before = orders[slot].before
     following = orders[slot].next
-    # Without a branch, as nobody can guess where in its queue an order stands: one that has no neighbour is linked to
-    # itself, which nobody sees.
+    # Without a branch, because an order's position in its queue is unpredictable: where a neighbour is missing, the
+    # link is written to the order itself, which is not read again.
     orders[before if before != NIL else slot].next = following
     orders[following if following != NIL else slot].before = before
     level.first = following if before == NIL else level.first
@@ -245,16 +246,16 @@ def unlink(state: Tables, level: Record, slot: Any) -> None:
 
 @inlined
 def enqueue(state: Tables, number: Any, price: Any, slot: Any) -> None:
-    """Put an order at the end of the queue of a price of a book."""
+    """Put an order at the end of the queue of a price in a book."""
     order = state.orders[slot]
     at = find_level(state, number, price)
     if at == NIL:
         at = open_level(state, number, price)
     level = state.levels[at]
     order.level = at
-    append(state, at, slot)
+    append_to_queue(state, at, slot)
     level.orders = np.uint32(level.orders + 1)
-    level.quantity += visible(order)
+    level.quantity += visible_lots(order)
     book = state.books[number]
     book.orders = np.uint32(book.orders + 1)
     if order.shown != 0:
@@ -263,13 +264,13 @@ def enqueue(state: Tables, number: Any, price: Any, slot: Any) -> None:
 
 @inlined
 def dequeue(state: Tables, slot: Any) -> None:
-    """Take an order out of its queue, with the lots it has left; close the level if it was the last."""
+    """Remove an order from its queue, with its remaining lots; close the level if it is empty then."""
     order = state.orders[slot]
     level = state.levels[order.level]
     book = state.books[level.book]
-    unlink(state, level, slot)
+    unlink_from_queue(state, level, slot)
     level.orders = np.uint32(level.orders - 1)
-    level.quantity -= visible(order)
+    level.quantity -= visible_lots(order)
     book.orders = np.uint32(book.orders - 1)
     if display_of(order) != 0:
         book.icebergs = np.uint32(book.icebergs - 1)
@@ -279,10 +280,10 @@ def dequeue(state: Tables, slot: Any) -> None:
 
 @kernel
 def refresh_iceberg(state: Tables, slot: Any) -> None:
-    """Show the next lots of an iceberg of which none are shown: at the end of its queue."""
+    """Show the next lots of an iceberg that shows none, at the end of its queue."""
     order = state.orders[slot]
     level = state.levels[order.level]
     order.shown = np.uint32(min(display_of(order), order.quantity - order.cum))
     level.quantity += np.int64(order.shown)
-    unlink(state, level, slot)
-    append(state, order.level, slot)
+    unlink_from_queue(state, level, slot)
+    append_to_queue(state, order.level, slot)

@@ -1,7 +1,7 @@
-"""The checks that every command passes before those of its kind: form, session, rights, kill switch, account.
+"""Check a command before the checks of its kind: form, session, authorisation, kill switch, account.
 
-Reads, changes nothing but the turn's notes of what it found. Called by apply.py; the first check that fails is the
-reason reported.
+Changes nothing but `turn`, where it records the account it finds. Called by apply.py; the first check that fails is
+the reason reported.
 """
 
 from typing import Any, Final
@@ -34,7 +34,7 @@ from smrx.wire.codes import (
 
 _BYTE: Final = np.uint64(0xFF)
 _BYTE_BITS: Final = np.uint64(8)
-#: All flags there are. Numba knows IntEnum, not IntFlag.
+#: All flags as integers: Numba supports IntEnum, not IntFlag.
 ORDER_FLAGS: Final = int(OrderFlags.POST_ONLY | OrderFlags.QUOTE_BUDGET)
 SESSION_FLAGS: Final = int(SessionFlags.CANCEL_ON_DISCONNECT)
 
@@ -47,7 +47,7 @@ def is_symbol(word: Any) -> Any:
     while word != U0:
         byte = word & _BYTE
         letter = 65 <= byte <= 90
-        # - . / and the digits are neighbours: 45 to 57
+        # 45 to 57 are - . / and the digits.
         if not (letter or 45 <= byte <= 57 or byte == 95):
             return False
         word >>= _BYTE_BITS
@@ -55,18 +55,20 @@ def is_symbol(word: Any) -> Any:
 
 
 @inlined
-def order_bytes_used(command: Record) -> Any:
+def has_order_terms(command: Record) -> Any:
+    """Whether order type, time in force, self-trade prevention or flags are set."""
     return (command.order_type | command.tif | command.stp | command.flags) != 0
 
 
 @inlined
-def price_or_lots_used(command: Record) -> Any:
+def has_price_or_lots(command: Record) -> Any:
+    """Whether price or quantity is set."""
     return command.price_ticks != 0 or command.quantity_lots != 0
 
 
 @inlined
-def unused_extra_set(command: Record) -> Any:
-    """Whether a PLACE has an extra word, or half of one, that its order type and time in force do not use."""
+def has_unused_extra(command: Record) -> Any:
+    """Whether a PLACE sets an extra word, or half of one, that its order type and time in force do not use."""
     if command.order_id == U0:
         return False
     if command.order_type == OrderType.MARKET:
@@ -75,13 +77,13 @@ def unused_extra_set(command: Record) -> Any:
 
 
 @inlined
-def unused_by_cancel_set(command: Record) -> Any:
-    """Whether a CANCEL says more than which order."""
-    return order_bytes_used(command) or command.side != 0 or command.instrument != 0 or price_or_lots_used(command)
+def has_fields_beyond_cancel(command: Record) -> Any:
+    """Whether a CANCEL sets more than the reference to its order."""
+    return has_order_terms(command) or command.side != 0 or command.instrument != 0 or has_price_or_lots(command)
 
 
 @inlined
-def unused_fields_set(command: Record) -> Any:
+def has_unused_fields(command: Record) -> Any:
     """Whether a field that has no meaning for the kind, neither PLACE nor CANCEL, is not 0."""
     kind = command.kind
     if kind == CommandKind.ADD_INSTRUMENT:
@@ -91,17 +93,17 @@ def unused_fields_set(command: Record) -> Any:
     if command.reserved != 0:
         return True
     if kind == CommandKind.OPEN_SESSION:
-        return (command.order_type | command.tif | command.stp) != 0 or nothing_more(command, True)
-    if order_bytes_used(command):
+        return (command.order_type | command.tif | command.stp) != 0 or has_more_than_sender(command, True)
+    if has_order_terms(command):
         return True
     if kind == CommandKind.MASS_CANCEL:
-        return command.client_order_id != U0 or command.order_id != U0 or price_or_lots_used(command)
+        return command.client_order_id != U0 or command.order_id != U0 or has_price_or_lots(command)
     if kind == CommandKind.SET_STATUS:
         return (
             command.account != 0
             or command.client_order_id != U0
             or command.order_id != U0
-            or price_or_lots_used(command)
+            or has_price_or_lots(command)
         )
     if command.side != 0:
         return True
@@ -113,33 +115,33 @@ def unused_fields_set(command: Record) -> Any:
         return command.account != 0 or command.order_id != U0
     if kind == CommandKind.SET_LIMITS:
         return command.client_order_id != U0
-    return nothing_more(command, names_account(kind) or kind == CommandKind.OPEN_ACCOUNT)
+    return has_more_than_sender(command, names_account(kind) or kind == CommandKind.OPEN_ACCOUNT)
 
 
 @kernel
-def nothing_more(command: Record, account: Any) -> Any:
-    """Whether a command that is hardly more than its sender has anything else set; some name an account."""
+def has_more_than_sender(command: Record, account: Any) -> Any:
+    """Whether a command with no fields but its sender, and an account if `account`, sets any other field."""
     if command.side != 0 or command.instrument != 0 or command.client_order_id != U0 or command.order_id != U0:
         return True
-    if price_or_lots_used(command) or (command.account != 0 and not account):
+    if has_price_or_lots(command) or (command.account != 0 and not account):
         return True
     if command.kind == CommandKind.TICK:
         return command.session_id != U0 or command.request_id != U0
-    return needs_no_request(command.kind) and command.request_id != U0
+    return is_unnumbered(command.kind) and command.request_id != U0
 
 
 @inlined
-def needs_no_request(kind: Any) -> Any:
-    """Whether a kind stands outside of the requests of a session."""
-    # The first comparison is enough for all that orders are about.
+def is_unnumbered(kind: Any) -> Any:
+    """Whether a kind has no request id."""
+    # The first comparison decides for all order commands.
     return kind >= CommandKind.OPEN_SESSION and (
         kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
     )
 
 
 @inlined
-def malformed_order(command: Record) -> Any:
-    """What is wrong with the enumerations of a PLACE."""
+def check_order_form(command: Record) -> Any:
+    """Check the enumerations of a PLACE."""
     if command.side != Side.BUY and command.side != Side.SELL:
         return Reason.INVALID_SIDE
     if command.order_type < OrderType.LIMIT or command.order_type > OrderType.STOP_LIMIT:
@@ -154,36 +156,36 @@ def malformed_order(command: Record) -> Any:
 
 
 @inlined
-def malformed(command: Record) -> Any:
-    """What is wrong with a command whatever the state, or NONE. The kinds that come most often are asked for first."""
+def check_form(command: Record) -> Any:
+    """Check a command without regard to the state. The most frequent kinds are tested first."""
     kind = command.kind
     if kind == CommandKind.PLACE:
-        if command.reserved != 0 or unused_extra_set(command):
+        if command.reserved != 0 or has_unused_extra(command):
             return Reason.RESERVED_NOT_ZERO
-        return malformed_order(command)
+        return check_order_form(command)
     if kind == CommandKind.CANCEL:
-        if command.reserved != 0 or unused_by_cancel_set(command):
+        if command.reserved != 0 or has_fields_beyond_cancel(command):
             return Reason.RESERVED_NOT_ZERO
-        return malformed_name(command)
-    return malformed_request(command)
+        return check_order_reference(command)
+    return check_other_form(command)
 
 
 @inlined
-def malformed_name(command: Record) -> Any:
-    """What is wrong with how a CANCEL or REPLACE names its order."""
+def check_order_reference(command: Record) -> Any:
+    """Check that a CANCEL or REPLACE names its order by exactly one id."""
     return Reason.INVALID_ID if (command.order_id == U0) == (command.client_order_id == U0) else Reason.NONE
 
 
 @kernel
-def malformed_request(command: Record) -> Any:
-    """What is wrong with a command that is neither a PLACE nor a CANCEL."""
+def check_other_form(command: Record) -> Any:
+    """Check the form of a command that is neither a PLACE nor a CANCEL."""
     kind = command.kind
     if kind < CommandKind.PLACE or kind > CommandKind.DISCONNECT:
         return Reason.UNKNOWN_KIND
-    if unused_fields_set(command):
+    if has_unused_fields(command):
         return Reason.RESERVED_NOT_ZERO
     if kind == CommandKind.REPLACE:
-        return malformed_name(command)
+        return check_order_reference(command)
     if kind == CommandKind.MASS_CANCEL:
         if command.side > Side.SELL:
             return Reason.INVALID_SIDE
@@ -220,16 +222,16 @@ def names_account(kind: Any) -> Any:
 
 
 @inlined
-def venue_only(kind: Any) -> Any:
-    """Whether only the venue itself may ask for this: it is about others, or about everybody."""
+def is_venue_only(kind: Any) -> Any:
+    """Whether only a session of the venue (account 0) may send this kind."""
     if kind <= CommandKind.MASS_CANCEL or kind == CommandKind.WITHDRAW:
         return False
     return kind != CommandKind.OPEN_SESSION and kind != CommandKind.CLOSE_SESSION
 
 
 @inlined
-def wrong_sender(state: Tables, command: Record) -> Any:
-    """Why the session may not ask for this now, or NONE. Notes the account in the turn if it is the session's."""
+def check_sender(state: Tables, command: Record) -> Any:
+    """Check session, request id, authorisation and kill switch. Records the account if it is the session's."""
     turn = state.turn[0]
     turn.account = 0
     kind = command.kind
@@ -249,7 +251,7 @@ def wrong_sender(state: Tables, command: Record) -> Any:
         return Reason.NONE
     if session.account_id == command.account:
         turn.account = session.account
-    if session.account_id != 0 and (venue_only(kind) or turn.account == NIL):
+    if session.account_id != 0 and (is_venue_only(kind) or turn.account == NIL):
         return Reason.NOT_AUTHORISED
     if state.core[0].killed != 0 and (kind == CommandKind.PLACE or kind == CommandKind.REPLACE):
         return Reason.KILLED
@@ -258,12 +260,13 @@ def wrong_sender(state: Tables, command: Record) -> Any:
 
 @inlined
 def needs_active_account(kind: Any) -> Any:
+    """Whether a kind is rejected for a suspended account."""
     return kind == CommandKind.PLACE or kind == CommandKind.REPLACE or kind == CommandKind.WITHDRAW
 
 
 @inlined
-def wrong_account(state: Tables, command: Record) -> Any:
-    """UNKNOWN_ACCOUNT, ACCOUNT_EXISTS, ACCOUNT_SUSPENDED or NONE. Notes the account in the turn."""
+def check_account(state: Tables, command: Record) -> Any:
+    """Return UNKNOWN_ACCOUNT, ACCOUNT_EXISTS, ACCOUNT_SUSPENDED or NONE. Records the account in `turn`."""
     turn = state.turn[0]
     opening = command.kind == CommandKind.OPEN_ACCOUNT
     if not opening and not names_account(command.kind):

@@ -1,7 +1,7 @@
-"""The compiled entry points: what Python calls, and how it hands over the state without cost.
+"""The compiled entry points, which Python calls, and the passing of the state to them.
 
 A State has more than twenty arrays; unpacking them at every call would take longer than ten commands. So `apply_at`
-gets one array of addresses and lengths and makes the arrays of them. Called by engine.py alone.
+gets one array of addresses and lengths, and makes the tables from it. Called by engine.py and index_build.py.
 """
 
 from typing import Any, Final
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from smrx.engine.kernels.apply import apply
 from smrx.engine.kernels.hash_index import insert
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
-from smrx.engine.kernels.tables import interpreted, state_of, table_of
+from smrx.engine.kernels.numba_tables import interpreted, state_of, table_of
 from smrx.engine.state import State
 
-#: Every module whose text is compiled into the entry points.
+#: Every module whose source is compiled into the entry points.
 MODULES: Final = (
     "smrx.wire.codes",
     "smrx.wire.records",
@@ -23,16 +23,17 @@ MODULES: Final = (
     *(
         f"{__package__}.{name}"
         for name in (
-            "jit", "xxh3", "tables", "hash_index", "lookup", "pool", "book", "state_hash", "emit", "fees",
-            "command_checks", "balances", "registry", "expiry", "orders", "sessions", "venue", "order_checks", "stops",
-            "matching", "placing", "replacing", "apply", "compiled",
+            "jit", "xxh3", "numba_tables", "hash_index", "lookup", "pool", "book", "state_hash", "emit", "fees",
+            "command_checks", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry", "sessions",
+            "venue_controls", "order_checks", "stops", "matching", "placing", "replacing", "triggering", "apply",
+            "compiled",
         )
     ),
 )  # fmt: skip
 
 
 def addresses(state: State) -> NDArray[np.uint64]:
-    """Address and length of every array of a state, in its order. They hold until an array is replaced."""
+    """Return address and length of every array of a state, in its order. Valid until an array is replaced."""
     table = np.empty((len(state), 2), dtype=np.uint64)
     for row, array in zip(table, state, strict=True):
         row[0] = array.__array_interface__["data"][0]
@@ -41,7 +42,7 @@ def addresses(state: State) -> NDArray[np.uint64]:
 
 
 def _compiled(source: int) -> tuple[Any, Any]:
-    """The entry points, compiled again whenever the source of any kernel changed (see jit.fingerprint)."""
+    """Return the entry points. Their code depends on `source`, so they are compiled again when a kernel changes."""
     version = np.uint64(source)
 
     def apply_at(
@@ -54,7 +55,7 @@ def _compiled(source: int) -> tuple[Any, Any]:
         words: Array,
         hashes: Array,
     ) -> Any:
-        if version == np.uint64(len(table)):  # never so: it only makes the version a part of the compiled code
+        if version == np.uint64(len(table)):  # never true: it only makes the version part of the code
             return done
         return apply(
             state_of(table),
@@ -78,7 +79,7 @@ def _compiled(source: int) -> tuple[Any, Any]:
 apply_at, fill_index = _compiled(fingerprint(*MODULES))
 
 
-def call(
+def apply_commands(
     state: State,
     table: Any,
     commands: Any,
@@ -89,20 +90,20 @@ def call(
     words: Any,
     hashes: Any,
 ) -> int:
-    """machine.apply, compiled, or interpreted if Numba is switched off. `words` are the events as words."""
+    """Run apply.apply, compiled, or interpreted if Numba is switched off. `words` are the events as u64 words."""
     if not INTERPRETED:
         return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
     with np.errstate(over="ignore"):
-        seen = State(*(interpreted(array) for array in state))
+        tables = State(*(interpreted(array) for array in state))
         inputs = [interpreted(array) for array in (commands, outcomes, events)]
-        return int(apply(seen, inputs[0], done, np.int64(time_ns), inputs[1], inputs[2], words, hashes))
+        return int(apply(tables, inputs[0], done, np.int64(time_ns), inputs[1], inputs[2], words, hashes))
 
 
 def compiled_before() -> bool:
-    """Whether this machine has the compiled engine already; if not, the first command takes some seconds longer."""
+    """Whether this machine has the compiled engine already; if not, the first command takes about a minute longer."""
     if INTERPRETED or apply_at.overloads:
         return True
-    # Numba offers no public way to ask. Its index of what was compiled names the fingerprint of the source.
+    # Numba has no public function for this. Its cache index contains the fingerprint of the source.
     try:
         index = apply_at._cache._cache_file._load_index()
         return any(key[2] == apply_at._cache._index_key(key[0], apply_at.targetctx.codegen())[2] for key in index)

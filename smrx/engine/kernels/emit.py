@@ -1,4 +1,4 @@
-"""Writing events into the buffer: one function an event's shape. Room is the caller's care (see apply.py)."""
+"""Write events into the buffer, one function for each shape. The caller ensures the space (see apply.py)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from smrx.wire.codes import EventKind
 
 @kernel
 def fill_header(event: Record, core: Record, command: Record, kind: Any) -> None:
-    """Every field of an event: the common ones, and 0."""
+    """Set the common fields of an event, and all others to 0."""
     core.event_sequence += U1
     event.sequence = core.event_sequence
     event.command_sequence = core.command_sequence
@@ -40,8 +40,8 @@ def fill_header(event: Record, core: Record, command: Record, kind: Any) -> None
 
 
 @inlined
-def unreported(core: Record) -> Any:
-    """Whether what becomes of orders is not reported: then an event takes its number, and is not written."""
+def skip_unreported(core: Record) -> Any:
+    """If order events are switched off, count one without writing it and return True."""
     if core.reporting != 0:
         return False
     core.event_sequence += U1
@@ -49,8 +49,8 @@ def unreported(core: Record) -> Any:
 
 
 @inlined
-def begin(core: Record, turn: Record, command: Record, events: Array, kind: Any) -> Any:
-    """The next event, with nothing but the common fields."""
+def begin_event(core: Record, turn: Record, command: Record, events: Array, kind: Any) -> Any:
+    """Start the next event, with the common fields only, and return it."""
     event = events[turn.written]
     turn.written += 1
     fill_header(event, core, command, kind)
@@ -58,8 +58,8 @@ def begin(core: Record, turn: Record, command: Record, events: Array, kind: Any)
 
 
 @kernel
-def describe_order(event: Record, order: Record) -> None:
-    """What an order is; price, lots and their progress as they stand."""
+def fill_order_fields(event: Record, order: Record) -> None:
+    """Copy an order's fields to an event."""
     event.side = order.side
     event.order_type = order.order_type
     event.tif = order.tif
@@ -77,28 +77,28 @@ def describe_order(event: Record, order: Record) -> None:
 
 
 @inlined
-def order_stands(
+def emit_order_open(
     core: Record, turn: Record, command: Record, events: Array, order: Record, kind: Any, reason: Any
 ) -> None:
-    """NEW, REPLACED or TRIGGERED."""
-    if unreported(core):
+    """Write NEW, REPLACED or TRIGGERED."""
+    if skip_unreported(core):
         return
-    event = begin(core, turn, command, events, kind)
-    describe_order(event, order)
+    event = begin_event(core, turn, command, events, kind)
+    fill_order_fields(event, order)
     event.reason = reason
     if order.flags == QUOTE_BUDGET:
         event.leaves_lots = 0
 
 
 @inlined
-def order_ends(
+def emit_order_ended(
     core: Record, turn: Record, command: Record, events: Array, order: Record, kind: Any, reason: Any
 ) -> None:
-    """CANCELLED or EXPIRED: what was left of the order is gone."""
-    if unreported(core):
+    """Write CANCELLED or EXPIRED."""
+    if skip_unreported(core):
         return
-    event = begin(core, turn, command, events, kind)
-    describe_order(event, order)
+    event = begin_event(core, turn, command, events, kind)
+    fill_order_fields(event, order)
     event.reason = reason
     event.leaves_lots = 0
     if order.flags == QUOTE_BUDGET:
@@ -106,29 +106,27 @@ def order_ends(
 
 
 @inlined
-def order_filled(
-    core: Record, turn: Record, command: Record, events: Array, order: Record, price: Any, lots: Any
-) -> None:
-    """PARTIALLY_FILLED or FILLED, after the order's progress was updated."""
-    if unreported(core):
+def emit_fill(core: Record, turn: Record, command: Record, events: Array, order: Record, price: Any, lots: Any) -> None:
+    """Write PARTIALLY_FILLED or FILLED, after the order's progress was updated."""
+    if skip_unreported(core):
         return
     kind = EventKind.FILLED if order.cum == order.quantity else EventKind.PARTIALLY_FILLED
-    event = begin(core, turn, command, events, kind)
-    describe_order(event, order)
+    event = begin_event(core, turn, command, events, kind)
+    fill_order_fields(event, order)
     event.match_id = core.match_sequence
     event.price_ticks = price
     event.quantity_lots = lots
 
 
 @inlined
-def budget_filled(
+def emit_budget_fill(
     core: Record, turn: Record, command: Record, events: Array, order: Record, price: Any, lots: Any, spent: Any
 ) -> None:
-    """A fill of a market buy by budget, which says itself whether the budget is spent."""
-    if unreported(core):
+    """Write a fill of a market buy by budget; the caller says whether the budget is spent."""
+    if skip_unreported(core):
         return
-    event = begin(core, turn, command, events, EventKind.FILLED if spent else EventKind.PARTIALLY_FILLED)
-    describe_order(event, order)
+    event = begin_event(core, turn, command, events, EventKind.FILLED if spent else EventKind.PARTIALLY_FILLED)
+    fill_order_fields(event, order)
     event.match_id = core.match_sequence
     event.price_ticks = price
     event.quantity_lots = lots
@@ -136,7 +134,7 @@ def budget_filled(
 
 
 @inlined
-def traded(
+def emit_trade(
     core: Record,
     turn: Record,
     command: Record,
@@ -147,7 +145,8 @@ def traded(
     taker_fee: Any,
     maker_fee: Any,
 ) -> None:
-    event = begin(core, turn, command, events, EventKind.TRADE)
+    """Write TRADE."""
+    event = begin_event(core, turn, command, events, EventKind.TRADE)
     event.side = taker.side
     event.instrument = taker.instrument_id
     event.account = taker.account_id
@@ -162,8 +161,8 @@ def traded(
 
 
 @kernel
-def refused(event: Record, command: Record, reason: Any) -> None:
-    """REJECTED: the command as it was sent."""
+def fill_rejected(event: Record, command: Record, reason: Any) -> None:
+    """Fill a REJECTED event with the command as it was sent."""
     event.reason = reason
     event.command_kind = np.uint32(command.kind)
     event.side = command.side

@@ -1,10 +1,10 @@
-"""Maps from a key to a slot: open addressing, linear probing, no tombstones.
+"""Hash maps from a key to a slot: open addressing, linear probing, no tombstones.
 
-A key is a word and a half: 64 bits and 32 bits more (an order's client id and its account, a price and its book). It
-stands in the record that it names; a cell is one word, with the slot in its low half and in its high half 32 bits of
-the key's hash, whose low bits say where the search for the key begins. So eight cells share a cache line, and only a
-record with the right hash is looked at. A table is a power of two of cells, at most a quarter of them used (state.py
-sees to it): a probe always ends at an empty cell, and three of four at once.
+A key is 64 bits and 32 more (an order's client id and its account, a price and its book). It is stored in the record
+itself; a cell is one word, with the slot in its low half and 32 bits of the key's hash in its high half. The low bits
+of that hash give the cell where the search for the key begins. So eight cells share a cache line, and only a record
+with the right hash is read. The number of cells is a power of two, and at most a quarter of them are used (see
+state.index_size), so a probe always ends at an empty cell, three of four at once.
 """
 
 from typing import Any, Final
@@ -26,35 +26,35 @@ from smrx.engine.kernels.jit import (
 #: 2^64 / golden ratio, and a second odd number to keep the two parts of a key apart.
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _SECOND: Final = np.uint64(0xD6E8FEB86659FD93)
-#: The second part of keys that have none.
+#: The second part of a key that has none.
 NO_EXTRA: Final = NIL
 
 
 @inlined
 def key_hash(key: Any, extra: Any) -> Any:
-    """The 32 bits of a key that its cell has."""
-    # Both halves of the product, so that keys that differ only in their high bits, as some clients' ids do, are told
-    # apart too.
+    """Return the 32 bits of a key's hash that its cell stores."""
+    # Both halves of the product, so that keys that differ only in their high bits, as some client ids do, get
+    # different hashes too.
     return multiply_fold(key ^ (np.uint64(extra) * _SECOND), _GOLDEN) & LOW32
 
 
 @inlined
-def find(cells: Array, records: Array, has: Any, key: Any, extra: Any) -> Any:
-    """The slot of the record that `has` (a kernel) the key, or 0."""
+def find(cells: Array, records: Array, matches: Any, key: Any, extra: Any) -> Any:
+    """Return the slot of the record that `matches` (a kernel) the key, or 0."""
     mask = np.uint64(len(cells) - 1)
     wanted = key_hash(key, extra)
     at = wanted & mask
     while True:
         cell = cells[at]
         slot = np.uint32(cell & LOW32)
-        if slot == NIL or ((cell >> U32) == wanted and has(records[slot], key, extra)):
+        if slot == NIL or ((cell >> U32) == wanted and matches(records[slot], key, extra)):
             return slot
         at = (at + U1) & mask
 
 
 @kernel
 def insert(cells: Array, key: Any, extra: Any, slot: Any) -> None:
-    """Add a key that is not there."""
+    """Add a key that is not in the index."""
     mask = np.uint64(len(cells) - 1)
     hashed = key_hash(key, extra)
     at = hashed & mask
@@ -65,7 +65,7 @@ def insert(cells: Array, key: Any, extra: Any, slot: Any) -> None:
 
 @kernel
 def remove(cells: Array, key: Any, extra: Any, slot: Any) -> None:
-    """Take out a key that is there, with its slot, and close the hole so that no later search stops at it."""
+    """Remove a key that is in the index, and close the hole, so that no later search stops at it."""
     mask = np.uint64(len(cells) - 1)
     hashed = key_hash(key, extra)
     own = (hashed << U32) | np.uint64(slot)
@@ -76,7 +76,7 @@ def remove(cells: Array, key: Any, extra: Any, slot: Any) -> None:
     cell = cells[at]
     while cell != U0:
         first = cell >> U32
-        # It may move into the hole if the hole lies on its way from where its search begins.
+        # The entry may move into the hole if its search passes the hole.
         if ((at - first) & mask) >= ((at - hole) & mask):
             cells[hole] = cell
             hole = at

@@ -1,6 +1,6 @@
-"""How kernels are compiled, and the one machine instruction that Numba does not offer.
+"""Compile kernels, and provide the one machine instruction that Numba does not offer.
 
-Owns the compiler options; every kernel of the engine is made by `kernel`, `inlined`, `merged` or `entry_point`. With
+Owns the compiler options: every kernel of the engine is made by `kernel`, `inlined`, `merged` or `entry_point`. With
 NUMBA_DISABLE_JIT=1 the same functions run as plain Python, slowly, with the same results.
 """
 
@@ -14,15 +14,15 @@ from llvmlite import ir
 from numba import config, njit, types
 from numba.extending import intrinsic
 
-#: An array of records or words, and one record of such an array; Numba gives them their exact types.
+#: An array of records or words, and one record of such an array; Numba infers the exact types.
 Array = Any
 Record = Any
-#: The State of state.py; named here because every kernel takes it.
+#: The state as kernels see it (numba_tables.py): the tables of state.State as attributes.
 Tables = Any
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-# Numba is typed in parts, and differently from version to version: seen as Any it is the same in all.
+# Numba is typed in parts, and differently from version to version: as Any it is the same in all.
 _settings: Any = config
 _compile: Any = njit
 
@@ -36,8 +36,8 @@ NIL: Final = np.uint32(0)
 
 
 def kernel(function: Kernel) -> Kernel:
-    """Compile a function that only other kernels call. Division has NumPy's rules, so no division raises."""
-    # Unless it is told, Numba inlines a function by force if the first one that called it is inlined by force.
+    """Compile a function that only other kernels call. Division follows NumPy's rules, so it never raises."""
+    # By default Numba inlines a function by force if its first caller is inlined by force.
     options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": False}
     return cast(Kernel, _compile(**options)(function))
 
@@ -49,9 +49,10 @@ def inlined(function: Kernel) -> Kernel:
 
 
 def merged(function: Kernel) -> Kernel:
-    """Put a function with one caller into that caller before anything is compiled.
+    """Insert a function with one caller into that caller before anything is compiled.
 
-    For the few at the top of the call tree: Numba optimises all that a function calls once for each level above it.
+    For the few functions at the top of the call tree: Numba optimises everything a function calls once for each level
+    above it.
     """
     return cast(Kernel, _compile(error_model="numpy", inline="always")(function))
 
@@ -62,26 +63,26 @@ def entry_point(function: Kernel) -> Kernel:
     try:
         return cast(Kernel, _compile(cache=True, **options)(function))
     except RuntimeError:
-        # Numba found no directory that may be written to. The engine works all the same, and compiles at each start.
+        # Numba found no directory that it may write to. The engine works, but compiles at each start.
         return cast(Kernel, _compile(**options)(function))
 
 
 def fingerprint(*modules: str) -> int:
-    """The xxh3 of the source text of engine modules.
+    """Return the xxh3 of the source of engine modules.
 
-    Numba asks only whether the file of the entry point changed, not the files of what it calls. An entry point that
+    Numba checks only whether the file of the entry point changed, not the files of what it calls. An entry point that
     closes over this number is compiled again when any of them changes.
     """
-    digest = xxhash.xxh3_64()
+    source_hash = xxhash.xxh3_64()
     for name in modules:
         module = importlib.import_module(name)
         source = getattr(module.__loader__, "get_source", lambda _: None)(name)
-        digest.update((source or "").encode())
-    return digest.intdigest()
+        source_hash.update((source or "").encode())
+    return source_hash.intdigest()
 
 
 def _multiply_fold(_: Any, left: Any, right: Any) -> Any:
-    """The low word of a 128-bit product, xor its high word."""
+    """The low word of a 128-bit product, xor its high word; an intrinsic."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         wide = ir.IntType(128)
@@ -93,6 +94,7 @@ def _multiply_fold(_: Any, left: Any, right: Any) -> Any:
 
 
 def _multiply_fold_interpreted(left: Any, right: Any) -> Any:
+    """The same in Python."""
     product = int(left) * int(right)
     return np.uint64((product & 0xFFFF_FFFF_FFFF_FFFF) ^ (product >> 64))
 

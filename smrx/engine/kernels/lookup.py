@@ -1,4 +1,4 @@
-"""Which record has a name: one search for each index of state.py. All return a slot, 0 where there is none."""
+"""Find records by their ids: one search for each index of state.py. Each returns a slot, 0 if there is none."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from smrx.engine.kernels.hash_index import NO_EXTRA, find
 from smrx.engine.kernels.jit import Record, Tables, inlined
-from smrx.engine.kernels.state_hash import pair
+from smrx.engine.kernels.state_hash import pack_pair
 
 
 @inlined
@@ -56,7 +56,7 @@ def has_price(level: Record, key: Any, number: Any) -> Any:
 
 @inlined
 def find_level(state: Tables, number: Any, price: Any) -> Any:
-    """The level of a price of the book with a number."""
+    """Find the level of a price in the book with a number."""
     return find(state.level_index, state.levels, has_price, np.uint64(price), np.uint32(number))
 
 
@@ -77,18 +77,18 @@ def has_client_order_id(order: Record, key: Any, account_id: Any) -> Any:
 
 @inlined
 def find_client_order(state: Tables, client_order_id: Any, account_id: Any) -> Any:
-    """The open order to which an account gave a number."""
+    """Find the open order of an account by its client order id."""
     return find(state.client_index, state.orders, has_client_order_id, client_order_id, account_id)
 
 
 @inlined
 def has_pair(balance: Record, key: Any, _: Any) -> Any:
-    return pair(balance.account_id, balance.asset_id) == key
+    return pack_pair(balance.account_id, balance.asset_id) == key
 
 
 @inlined
 def find_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
-    return find(state.balance_index, state.balances, has_pair, pair(account_id, asset_id), NO_EXTRA)
+    return find(state.balance_index, state.balances, has_pair, pack_pair(account_id, asset_id), NO_EXTRA)
 
 
 @inlined

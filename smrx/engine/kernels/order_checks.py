@@ -1,15 +1,15 @@
-"""What the terms of an order must be: prices, quantities, notionals, limits of the account, combinations.
+"""Check the terms of an order: price, quantity, display, notional, account limits, supported combinations.
 
-Shared by PLACE and REPLACE, in the order of precedence of reasons. Reads, changes nothing. Called by placing.py and
-replacing.py.
+PLACE and REPLACE share these checks, in the order of precedence of their reasons. Changes nothing. Called by
+placing.py and replacing.py.
 """
 
 from typing import Any, Final
 
 import numpy as np
 
-from smrx.engine.kernels.balances import LIMIT, open_passes
-from smrx.engine.kernels.expiry import expiry_ns
+from smrx.engine.kernels.balances import AMOUNT_LIMIT, exceeds_open_notional
+from smrx.engine.kernels.expiry_heap import expiry_ns
 from smrx.engine.kernels.fees import QUOTE_BUDGET, is_priced, is_stop, unit_price
 from smrx.engine.kernels.jit import LOW32, Record, Tables, inlined, kernel
 from smrx.wire.codes import (
@@ -23,25 +23,25 @@ from smrx.wire.codes import (
 
 POST_ONLY: Final = int(OrderFlags.POST_ONLY)
 BASIS_POINTS: Final = np.int64(10_000)
-#: The most parts that an iceberg may come in: each part is up to three events, and one order may take them all.
+#: The most parts of an iceberg: each part causes up to three events, and one taker may fill them all.
 #: Binance's ICEBERG_PARTS filter has the same purpose.
-MOST_PARTS: Final = np.int64(1_000)
+MAX_ICEBERG_PARTS: Final = np.int64(1_000)
 
 
 @inlined
-def outside_band(instrument: Record, price: Any, reference: Any) -> Any:
-    """Whether a price is farther from a reference than the instrument's band allows; 0 is no reference."""
+def is_outside_band(instrument: Record, price: Any, reference: Any) -> Any:
+    """Whether a price is farther from a reference than the instrument's band allows; reference 0 is none."""
     if reference == 0:
         return False
-    # floor(reference * band / 10,000) without a product that wraps
+    # floor(reference * band / 10,000) without overflow
     parts = reference // BASIS_POINTS
     band = parts * instrument.band_bp + (reference - parts * BASIS_POINTS) * instrument.band_bp // BASIS_POINTS
     return abs(price - reference) > band
 
 
 @inlined
-def check_price(instrument: Record, order_type: Any, price: Any, extra: Any, entering: Any) -> Any:
-    """The limit price and, of an order that enters, the stop price: it stays what it is, whatever the rules become."""
+def check_price(instrument: Record, order_type: Any, price: Any, extra: Any, is_new: Any) -> Any:
+    """Check the limit price and, of a new order, the stop price, which later rules do not affect."""
     priced = is_priced(order_type)
     if priced:
         if price < 1:
@@ -54,23 +54,23 @@ def check_price(instrument: Record, order_type: Any, price: Any, extra: Any, ent
         return Reason.INVALID_PRICE
     reference = instrument.last_price
     if is_stop(order_type):
-        # As a signed number a stop price of 2^63 and more is below 0.
+        # Read as signed, a stop price of 2^63 or more is negative.
         reference = np.int64(extra)
         outside = reference < 1 or reference < instrument.min_price or reference > instrument.max_price
-        if outside and entering:
+        if outside and is_new:
             return Reason.INVALID_STOP_PRICE
-    if instrument.band_bp != 0 and priced and outside_band(instrument, price, reference):
+    if instrument.band_bp != 0 and priced and is_outside_band(instrument, price, reference):
         return Reason.PRICE_OUTSIDE_BAND
     return Reason.NONE
 
 
 @inlined
 def check_quantity(instrument: Record, quantity: Any, cum: Any, flags: Any) -> Any:
-    """The quantity, and that it is more than what is filled already."""
+    """Check the quantity, which must exceed what is filled already."""
     if quantity <= cum:
         return Reason.INVALID_QUANTITY
     if (flags & QUOTE_BUDGET) != 0:
-        return Reason.INVALID_QUANTITY if quantity >= LIMIT else Reason.NONE
+        return Reason.INVALID_QUANTITY if quantity >= AMOUNT_LIMIT else Reason.NONE
     if quantity < instrument.min_quantity:
         return Reason.QUANTITY_BELOW_MINIMUM
     if quantity > instrument.max_quantity:
@@ -80,16 +80,16 @@ def check_quantity(instrument: Record, quantity: Any, cum: Any, flags: Any) -> A
 
 @inlined
 def check_display(quantity: Any, extra: Any) -> Any:
-    """The display of a limit order; a quantity of too many parts is refused too."""
+    """Check the display of a limit order; a quantity of too many parts is rejected too."""
     display = np.int64(extra & LOW32)
-    if display != 0 and (display >= quantity or quantity > display * MOST_PARTS):
+    if display != 0 and (display >= quantity or quantity > display * MAX_ICEBERG_PARTS):
         return Reason.INVALID_DISPLAY
     return Reason.NONE
 
 
 @inlined
 def notional_of(instrument: Record, flags: Any, price: Any, quantity: Any) -> Any:
-    """Quote units of the whole order; 0 if nobody can know before it trades."""
+    """Return the quote units of the whole order; 0 if they are unknown before it trades."""
     if (flags & QUOTE_BUDGET) != 0:
         return quantity
     # A price is 0 where there is none.
@@ -99,13 +99,13 @@ def notional_of(instrument: Record, flags: Any, price: Any, quantity: Any) -> An
 @inlined
 def check_terms(
     state: Tables, instrument: Record, order_type: Any, tif: Any, flags: Any, extra: Any, price: Any, quantity: Any,
-    cum: Any, entering: Any,
+    cum: Any, is_new: Any,
 ) -> Any:  # fmt: skip
-    """Everything that the instrument asks of an order with these terms, of which `cum` lots are filled already.
+    """Check an order's terms against its instrument; `cum` lots of it are filled already.
 
-    Stop price and expiry are looked at only when the order enters.
+    Stop price and expiry are checked only when the order is new.
     """
-    reason = check_price(instrument, order_type, price, extra, entering)
+    reason = check_price(instrument, order_type, price, extra, is_new)
     if reason != Reason.NONE:
         return reason
     reason = check_quantity(instrument, quantity, cum, flags)
@@ -116,7 +116,7 @@ def check_terms(
         if reason != Reason.NONE:
             return reason
     if (
-        entering
+        is_new
         and tif == TimeInForce.GTD
         and order_type == OrderType.LIMIT
         and expiry_ns(extra) <= state.core[0].time_ns
@@ -129,6 +129,7 @@ def check_terms(
 
 @kernel
 def check_notional(instrument: Record, order_type: Any, flags: Any, price: Any, quantity: Any) -> Any:
+    """Check the notional against the instrument's bounds."""
     if is_priced(order_type) or (flags & QUOTE_BUDGET) != 0:
         notional = notional_of(instrument, flags, price, quantity)
         if notional < instrument.min_notional:
@@ -139,12 +140,14 @@ def check_notional(instrument: Record, order_type: Any, flags: Any, price: Any, 
 
 
 @inlined
-def may_stay(order_type: Any, tif: Any) -> Any:
+def may_rest(order_type: Any, tif: Any) -> Any:
+    """Whether an order may stay open: GTC, GTD, or a pending stop."""
     return tif == TimeInForce.GTC or tif == TimeInForce.GTD or is_stop(order_type)
 
 
 @inlined
 def has_limits(account: Record) -> Any:
+    """Whether an account has any limit."""
     limits = account.max_open_notional | account.max_order_notional | account.max_order_quantity
     return (limits | np.int64(account.max_open_orders)) != 0
 
@@ -154,32 +157,33 @@ def check_account_limits(
     state: Tables, account: Record, balance: Any, order_type: Any, tif: Any, flags: Any, notional: Any, quantity: Any,
     old_orders: Any, old_notional: Any,
 ) -> Any:  # fmt: skip
-    """The account's limits, for an order in whose place it has so many orders and so much open notional already.
+    """Check an order against its account's limits.
 
-    `balance` is the slot of the account's balance in the quote asset.
+    `old_orders` and `old_notional` are what the account has open for the order already (REPLACE), else 0. `balance` is
+    the slot of the account's balance in the quote asset.
     """
-    budgeting = (flags & QUOTE_BUDGET) != 0
-    stays = may_stay(order_type, tif)
+    is_budget = (flags & QUOTE_BUDGET) != 0
+    rests = may_rest(order_type, tif)
     others = np.int64(account.orders) - old_orders
-    if account.max_open_orders != 0 and stays and others >= np.int64(account.max_open_orders):
+    if account.max_open_orders != 0 and rests and others >= np.int64(account.max_open_orders):
         return Reason.OPEN_ORDERS_LIMIT
-    if account.max_order_quantity != 0 and not budgeting and quantity > account.max_order_quantity:
+    if account.max_order_quantity != 0 and not is_budget and quantity > account.max_order_quantity:
         return Reason.ORDER_QUANTITY_LIMIT
     if account.max_order_notional != 0 and notional > account.max_order_notional:
         return Reason.ORDER_NOTIONAL_LIMIT
-    if account.max_open_notional == 0 or not stays or not is_priced(order_type) or state.core[0].ledger == 0:
+    if account.max_open_notional == 0 or not rests or not is_priced(order_type) or state.core[0].ledger == 0:
         return Reason.NONE
-    passes = open_passes(state.balances[balance], old_notional, notional, account.max_open_notional)
+    passes = exceeds_open_notional(state.balances[balance], old_notional, notional, account.max_open_notional)
     return Reason.OPEN_NOTIONAL_LIMIT if passes else Reason.NONE
 
 
 @inlined
-def unsupported(command: Record) -> Any:
-    """Combinations of order type, time in force, self-trade prevention, flags and display that are not offered."""
+def is_unsupported(command: Record) -> Any:
+    """Whether the venue does not offer this combination of order type, time in force, flags, STP and display."""
     tif = command.tif
-    stays = tif == TimeInForce.GTC or tif == TimeInForce.GTD
+    rests = tif == TimeInForce.GTC or tif == TimeInForce.GTD
     if command.order_type == OrderType.LIMIT:
-        if stays:
+        if rests:
             return (command.flags & QUOTE_BUDGET) != 0
         return command.flags != 0 or (command.order_id & LOW32) != 0
     if command.order_type == OrderType.STOP_LIMIT:

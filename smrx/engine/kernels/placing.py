@@ -1,16 +1,16 @@
-"""PLACE, and a stop's turn: checks of a new order, its record, and its way to matching, book or wait.
+"""PLACE: check a new order, write its record, and execute or rest it.
 
-Called by apply.py: `check_place` first, which changes nothing, then `events_of_place` to see that the buffer
-suffices, then `place`.
+Called by apply.py: first `check_place`, which changes nothing, then `max_events_of_place` for the space in the events
+buffer, then `place`.
 """
 
 from typing import Any
 
 import numpy as np
 
-from smrx.engine.kernels.balances import release, reserve_balance, take_open
-from smrx.engine.kernels.emit import order_stands
-from smrx.engine.kernels.fees import held_by_lots, hold_of, is_stop
+from smrx.engine.kernels.balances import release, reserve_balance
+from smrx.engine.kernels.emit import emit_order_open
+from smrx.engine.kernels.fees import hold_amount, is_stop, order_hold
 from smrx.engine.kernels.jit import (
     NIL,
     U0,
@@ -22,12 +22,12 @@ from smrx.engine.kernels.jit import (
 )
 from smrx.engine.kernels.lookup import find_balance, find_client_order, find_instrument
 from smrx.engine.kernels.matching import (
+    can_fill,
     crosses,
-    engage,
-    expire,
-    fills_whole,
+    execute_taker,
+    expire_taker,
     limit_price,
-    most_events,
+    max_events_of_taker,
     opposite_book,
 )
 from smrx.engine.kernels.order_checks import (
@@ -35,13 +35,13 @@ from smrx.engine.kernels.order_checks import (
     check_account_limits,
     check_terms,
     has_limits,
+    is_unsupported,
     notional_of,
-    unsupported,
 )
-from smrx.engine.kernels.orders import enlist, open_notional, quote_balance, rest
-from smrx.engine.kernels.pool import left, take
+from smrx.engine.kernels.orders import index_order, rest_order
+from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.stops import is_reached
-from smrx.engine.state import LEVELS, NODES, ORDERS
+from smrx.engine.state import ORDERS
 from smrx.wire.codes import (
     EventKind,
     InstrumentStatus,
@@ -54,19 +54,20 @@ from smrx.wire.codes import (
 
 @inlined
 def lacks_funds(state: Tables, command: Record, instrument: Record) -> Any:
-    """Whether the hold cannot be paid. A market buy, also one to come, holds nothing: it takes what it can pay."""
+    """Whether the account cannot pay the hold. A market buy, also a pending one, holds nothing."""
     if state.core[0].ledger == 0:
         return False
-    buying = command.side == Side.BUY
-    if buying and (command.order_type == OrderType.MARKET or command.order_type == OrderType.STOP):
+    is_buy = command.side == Side.BUY
+    if is_buy and (command.order_type == OrderType.MARKET or command.order_type == OrderType.STOP):
         return False
-    wanted = hold_of(instrument, command.side, command.price_ticks, command.quantity_lots)
-    # Slot 0 is an empty record: who has no balance has nothing available.
+    wanted = hold_amount(instrument, command.side, command.price_ticks, command.quantity_lots)
+    # Slot 0 is an empty record: an account without the balance has nothing available.
     return state.balances[state.turn[0].balance].available < wanted
 
 
 @inlined
-def check_limits_of_new(state: Tables, command: Record, instrument: Record) -> Any:
+def check_new_order_limits(state: Tables, command: Record, instrument: Record) -> Any:
+    """Check a PLACE against the limits of its account."""
     turn = state.turn[0]
     account = state.accounts[turn.account]
     if not has_limits(account):
@@ -83,7 +84,7 @@ def check_limits_of_new(state: Tables, command: Record, instrument: Record) -> A
 
 @inlined
 def check_place(state: Tables, command: Record) -> Any:
-    """Why a PLACE is refused, FOK_UNFILLABLE (which is no refusal), or NONE. Notes instrument and balance."""
+    """Return why a PLACE is rejected, FOK_UNFILLABLE (no rejection), or NONE. Records instrument and balance."""
     turn = state.turn[0]
     turn.instrument = find_instrument(state, command.instrument)
     if turn.instrument == NIL:
@@ -105,10 +106,10 @@ def check_place(state: Tables, command: Record) -> Any:
     if state.core[0].ledger != 0:
         gives = instrument.quote_id if side == Side.BUY else instrument.base_id
         turn.balance = find_balance(state, command.account, gives)
-    reason = check_limits_of_new(state, command, instrument)
+    reason = check_new_order_limits(state, command, instrument)
     if reason != Reason.NONE:
         return reason
-    if unsupported(command):
+    if is_unsupported(command):
         return Reason.UNSUPPORTED_COMBINATION
     if is_stop(kind):
         if is_reached(side, np.int64(extra), instrument.last_price):
@@ -118,8 +119,8 @@ def check_place(state: Tables, command: Record) -> Any:
         limit = limit_price(kind, side, price)
         if command.flags == POST_ONLY and crosses(state, book, side, limit):
             return Reason.POST_ONLY_WOULD_TAKE
-        whole = tif != TimeInForce.FOK or fills_whole(state, book, side, limit, lots, command.account, command.stp)
-        if not whole:
+        fills = tif != TimeInForce.FOK or can_fill(state, book, side, limit, lots, command.account, command.stp)
+        if not fills:
             return Reason.FOK_UNFILLABLE
     if lacks_funds(state, command, instrument):
         return Reason.INSUFFICIENT_FUNDS
@@ -127,12 +128,12 @@ def check_place(state: Tables, command: Record) -> Any:
 
 
 @inlined
-def events_of_place(state: Tables, command: Record, space: Any) -> Any:
-    """The most events an accepted PLACE can make before any stop is triggered; see most_events."""
+def max_events_of_place(state: Tables, command: Record, space: Any) -> Any:
+    """Return the most events of an accepted PLACE before any stop is triggered; see max_events_of_taker."""
     if is_stop(command.order_type):
         return np.int64(1)
     turn = state.turn[0]
-    return most_events(
+    return max_events_of_taker(
         state, state.instruments[turn.instrument], opposite_book(turn.instrument, command.side), command.side,
         limit_price(command.order_type, command.side, command.price_ticks), command.quantity_lots, command.flags,
         command.stp, turn.account, space,
@@ -140,7 +141,7 @@ def events_of_place(state: Tables, command: Record, space: Any) -> Any:
 
 
 @inlined
-def write_order(state: Tables, command: Record, slot: Any) -> None:
+def init_order(state: Tables, command: Record, slot: Any) -> None:
     """Fill an order's record from its command."""
     order = state.orders[slot]
     turn = state.turn[0]
@@ -149,7 +150,7 @@ def write_order(state: Tables, command: Record, slot: Any) -> None:
     order.price = command.price_ticks
     order.quantity = command.quantity_lots
     order.cum = 0
-    # The event that is about to be written.
+    # The sequence of the event that is written next.
     order.priority = state.core[0].event_sequence + np.uint64(1)
     order.hash = 0
     order.extra = command.order_id
@@ -173,43 +174,45 @@ def write_order(state: Tables, command: Record, slot: Any) -> None:
 
 
 @inlined
-def name_balances(state: Tables, order: Record) -> None:
-    """Note the balances that a new order gives from and is paid into; one that is not there yet is reserved."""
+def assign_balances(state: Tables, order: Record) -> None:
+    """Set the balances that a new order gives from and is paid into; reserve those that do not exist."""
     turn = state.turn[0]
     if state.core[0].ledger != 0:
         instrument = state.instruments[order.instrument]
-        buying = order.side == Side.BUY
+        is_buy = order.side == Side.BUY
         order.gives = turn.balance
         if turn.balance == NIL:
             order.gives = reserve_balance(
-                state, order.account_id, instrument.quote_id if buying else instrument.base_id
+                state, order.account_id, instrument.quote_id if is_buy else instrument.base_id
             )
-        order.takes = reserve_balance(state, order.account_id, instrument.base_id if buying else instrument.quote_id)
+        order.takes = reserve_balance(state, order.account_id, instrument.base_id if is_buy else instrument.quote_id)
 
 
 @inlined
 def place(state: Tables, command: Record, outcome: Record, events: Array, reason: Any) -> None:
-    """Enter a checked order: match it, then let the rest stand or expire. A stop waits. `reason` is FOK_UNFILLABLE or
-    NONE."""
-    slot = take(state.pools[ORDERS], state.orders)
-    write_order(state, command, slot)
+    """Enter a checked order: rest a stop, execute any other. `reason` is FOK_UNFILLABLE or NONE."""
+    slot = take_slot(state.pools[ORDERS], state.orders)
+    init_order(state, command, slot)
     order = state.orders[slot]
     outcome.order_id = order.order_id
     if reason != Reason.NONE:
-        expire(state, command, events, slot, False, reason)
+        expire_taker(state, command, events, slot, False, reason)
     else:
-        name_balances(state, order)
-        order_stands(state.core[0], state.turn[0], command, events, order, EventKind.NEW, Reason.NONE)
+        assign_balances(state, order)
+        emit_order_open(state.core[0], state.turn[0], command, events, order, EventKind.NEW, Reason.NONE)
         if is_stop(order.order_type):
-            wait(state, slot)
+            rest_stop(state, slot)
         else:
-            reason = engage(state, command, events, slot, False)
-    tell(order, outcome, EventKind.NEW, np.int64(0), reason)
+            reason = execute_taker(state, command, events, slot, False)
+    fill_outcome(order, outcome, EventKind.NEW, np.int64(0), reason)
 
 
 @inlined
-def tell(order: Record, outcome: Record, kind: Any, cum: Any, reason: Any) -> None:
-    """The outcome of a command whose order was a taker: `kind` if it neither traded nor ended. It had `cum` before."""
+def fill_outcome(order: Record, outcome: Record, kind: Any, cum: Any, reason: Any) -> None:
+    """Fill the outcome of a command whose order was a taker.
+
+    `kind` is its event kind if the order neither traded nor ended; `cum` is what it had filled before.
+    """
     outcome.cum_lots = order.cum
     outcome.reason = reason
     if reason != Reason.NONE:
@@ -222,61 +225,12 @@ def tell(order: Record, outcome: Record, kind: Any, cum: Any, reason: Any) -> No
 
 
 @kernel
-def wait(state: Tables, slot: Any) -> None:
-    """Hold what a new stop needs, and let it wait for its price."""
+def rest_stop(state: Tables, slot: Any) -> None:
+    """Hold the funds of a new stop order and put it into its stop book."""
     order = state.orders[slot]
     core = state.core[0]
     if core.ledger != 0:
-        held = held_by_lots(state.instruments[order.instrument], order, order.quantity)
+        held = order_hold(state.instruments[order.instrument], order, order.quantity)
         release(core, state.balances[order.gives], -held)
-    enlist(state, slot)
-    rest(state, slot)
-
-
-@kernel
-def trigger(state: Tables, command: Record, events: Array, slot: Any) -> None:
-    """Turn an elected stop into a market or limit order, and match it."""
-    core = state.core[0]
-    order = state.orders[slot]
-    instrument = state.instruments[order.instrument]
-    if core.ledger != 0:
-        lots = order.quantity - order.cum
-        release(core, state.balances[order.gives], held_by_lots(instrument, order, lots))
-        take_open(state.balances[quote_balance(order)], open_notional(state, order, lots))
-    order.order_type = OrderType.MARKET if order.order_type == OrderType.STOP else OrderType.LIMIT
-    order.extra = U0
-    order_stands(core, state.turn[0], command, events, order, EventKind.TRIGGERED, Reason.NONE)
-    order.priority = core.event_sequence
-    if order.tif == TimeInForce.FOK:
-        book = state.books[opposite_book(order.instrument, order.side)]
-        lots = order.quantity - order.cum
-        if not fills_whole(state, book, order.side, order.price, lots, order.account_id, order.stp):
-            expire(state, command, events, slot, True, Reason.FOK_UNFILLABLE)
-            return
-    engage(state, command, events, slot, True)
-
-
-@kernel
-def trigger_elected(state: Tables, command: Record, events: Array) -> Any:
-    """Give every elected stop its turn, and those that these elect; False, and go on later, when room is lacking."""
-    turn = state.turn[0]
-    while turn.elected != NIL:
-        slot = turn.elected
-        order = state.orders[slot]
-        # What rests may open a level.
-        if left(state.pools[LEVELS], len(state.levels)) < 1 or left(state.pools[NODES], len(state.nodes)) < 1:
-            turn.needed = 0
-            return False
-        space = len(events) - turn.written
-        converted = OrderType.MARKET if order.order_type == OrderType.STOP else OrderType.LIMIT
-        turn.needed = most_events(
-            state, state.instruments[order.instrument], opposite_book(order.instrument, order.side), order.side,
-            limit_price(converted, order.side, order.price), order.quantity, order.flags, order.stp, order.account,
-            space,
-        )  # fmt: skip
-        if turn.needed > space:
-            return False
-        turn.elected = order.next
-        order.next = 0
-        trigger(state, command, events, slot)
-    return True
+    index_order(state, slot)
+    rest_order(state, slot)

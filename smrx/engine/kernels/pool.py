@@ -1,4 +1,4 @@
-"""Slots: taking one from a table and giving it back. Growth is not here: there is always a slot (see apply.py)."""
+"""Take slots from a table and return them. Tables grow elsewhere: a kernel always finds a free slot (see apply.py)."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from smrx.engine.kernels.jit import Array, Record, inlined
 
 
 @inlined
-def take(pool: Record, table: Array) -> Any:
-    """A free slot, the one given back last if there is any. Its record holds old values."""
+def take_slot(pool: Record, table: Array) -> Any:
+    """Return a free slot, the one returned last if there is one. Its record holds old values."""
     slot = pool.free
     if slot != 0:
         pool.free = table[slot].next
@@ -22,7 +22,8 @@ def take(pool: Record, table: Array) -> Any:
 
 
 @inlined
-def give_back(pool: Record, table: Array, slot: Any) -> None:
+def return_slot(pool: Record, table: Array, slot: Any) -> None:
+    """Put a slot on the free list of its table."""
     record = table[slot]
     record.live = 0
     record.next = pool.free
@@ -31,6 +32,6 @@ def give_back(pool: Record, table: Array, slot: Any) -> None:
 
 
 @inlined
-def left(pool: Record, length: Any) -> Any:
-    """Records that a table of this length can still take."""
+def slots_left(pool: Record, length: Any) -> Any:
+    """Return how many more records a table of this length can take."""
     return length - 1 - np.int64(pool.live)

@@ -1,11 +1,11 @@
-"""What exists: accounts, assets, instruments. Called by apply.py."""
+"""Add accounts, assets and instruments. Called by apply.py."""
 
 from typing import Any, Final
 
 import numpy as np
 
-from smrx.engine.kernels.balances import LIMIT
-from smrx.engine.kernels.emit import begin
+from smrx.engine.kernels.balances import AMOUNT_LIMIT
+from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
 from smrx.engine.kernels.jit import (
     NIL,
@@ -17,7 +17,7 @@ from smrx.engine.kernels.jit import (
     kernel,
 )
 from smrx.engine.kernels.lookup import find_asset, find_instrument
-from smrx.engine.kernels.pool import take
+from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.state_hash import refresh_account, refresh_asset, refresh_instrument
 from smrx.engine.state import ACCOUNTS, ASSETS, INSTRUMENTS
 from smrx.wire.codes import AccountStatus, EventKind, InstrumentStatus, Reason
@@ -27,8 +27,8 @@ MAX_DECIMALS: Final = 18
 
 @kernel
 def add_account(state: Tables, account_id: Any) -> None:
-    """Make an account record."""
-    slot = take(state.pools[ACCOUNTS], state.accounts)
+    """Add an account record."""
+    slot = take_slot(state.pools[ACCOUNTS], state.accounts)
     account = state.accounts[slot]
     account.account_id = account_id
     account.status = AccountStatus.ACTIVE
@@ -46,28 +46,31 @@ def add_account(state: Tables, account_id: Any) -> None:
 
 @inlined
 def open_account(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Perform a checked OPEN_ACCOUNT."""
     add_account(state, command.account)
-    begin(state.core[0], state.turn[0], command, events, EventKind.ACCOUNT_OPENED).account = command.account
+    begin_event(state.core[0], state.turn[0], command, events, EventKind.ACCOUNT_OPENED).account = command.account
     outcome.event_kind = EventKind.ACCOUNT_OPENED
 
 
 @inlined
 def check_asset(state: Tables, command: Record) -> Any:
+    """Return why an ADD_ASSET is rejected, or NONE."""
     if command.instrument == 0:
         return Reason.INVALID_ID
     if find_asset(state, command.instrument) != NIL:
         return Reason.ASSET_EXISTS
     if command.quantity_lots < 0 or command.quantity_lots > MAX_DECIMALS:
         return Reason.INVALID_QUANTITY
-    if command.price_ticks < 0 or command.price_ticks >= LIMIT:
+    if command.price_ticks < 0 or command.price_ticks >= AMOUNT_LIMIT:
         return Reason.INVALID_AMOUNT
     return Reason.NONE
 
 
 @kernel
 def add_asset(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Perform a checked ADD_ASSET."""
     core = state.core[0]
-    slot = take(state.pools[ASSETS], state.assets)
+    slot = take_slot(state.pools[ASSETS], state.assets)
     asset = state.assets[slot]
     asset.symbol = command.client_order_id
     asset.supply = 0
@@ -77,7 +80,7 @@ def add_asset(state: Tables, command: Record, outcome: Record, events: Array) ->
     asset.decimals = np.uint32(command.quantity_lots)
     insert(state.asset_index, np.uint64(command.instrument), NO_EXTRA, slot)
     refresh_asset(core, asset)
-    event = begin(core, state.turn[0], command, events, EventKind.ASSET_ADDED)
+    event = begin_event(core, state.turn[0], command, events, EventKind.ASSET_ADDED)
     event.instrument = command.instrument
     event.client_order_id = command.client_order_id
     event.price_ticks = command.price_ticks
@@ -86,7 +89,7 @@ def add_asset(state: Tables, command: Record, outcome: Record, events: Array) ->
 
 
 # ADD_INSTRUMENT has its own names for the bytes of a command (records.INSTRUMENT_COMMAND). Kernels see the names of
-# COMMAND, so four of its fields are put together here.
+# COMMAND, so four of its fields are assembled here.
 
 
 @inlined
@@ -101,6 +104,7 @@ def scale_units(command: Record) -> Any:
 
 @inlined
 def lot_units(command: Record) -> Any:
+    """Bytes 24..27."""
     return command.account
 
 
@@ -118,14 +122,15 @@ def quote_asset(command: Record) -> Any:
 
 @inlined
 def reaches_limit(first: Any, second: Any, third: Any) -> Any:
-    """Whether a product of three numbers >= 1 is LIMIT or more, without computing one that wraps."""
-    if first > (LIMIT - 1) // second:
+    """Whether a product of three numbers >= 1 reaches AMOUNT_LIMIT, without overflow."""
+    if first > (AMOUNT_LIMIT - 1) // second:
         return True
-    return first * second > (LIMIT - 1) // third
+    return first * second > (AMOUNT_LIMIT - 1) // third
 
 
 @kernel
 def check_instrument(state: Tables, command: Record) -> Any:
+    """Return why an ADD_INSTRUMENT is rejected, or NONE."""
     if command.instrument == 0:
         return Reason.INVALID_ID
     if find_instrument(state, command.instrument) != NIL:
@@ -149,8 +154,9 @@ def check_instrument(state: Tables, command: Record) -> Any:
 
 @kernel
 def add_instrument(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Perform a checked ADD_INSTRUMENT."""
     core = state.core[0]
-    slot = take(state.pools[INSTRUMENTS], state.instruments)
+    slot = take_slot(state.pools[INSTRUMENTS], state.instruments)
     instrument = state.instruments[slot]
     instrument.symbol = command.client_order_id
     instrument.max_price = command.price_ticks
@@ -173,7 +179,7 @@ def add_instrument(state: Tables, command: Record, outcome: Record, events: Arra
     instrument.status = InstrumentStatus.TRADING
     insert(state.instrument_index, np.uint64(command.instrument), NO_EXTRA, slot)
     refresh_instrument(core, instrument)
-    event = begin(core, state.turn[0], command, events, EventKind.INSTRUMENT_ADDED)
+    event = begin_event(core, state.turn[0], command, events, EventKind.INSTRUMENT_ADDED)
     event.instrument = command.instrument
     event.client_order_id = command.client_order_id
     event.account = instrument.lot_units

@@ -1,24 +1,25 @@
-"""Sessions: open, close, and what ends with their connection. Called by apply.py."""
+"""Open and close sessions, and cancel the orders that end with their connection. Called by apply.py."""
 
 from typing import Any
 
 import numpy as np
 
-from smrx.engine.kernels.emit import begin
+from smrx.engine.kernels.cancelling import cancel_order
+from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert, remove
 from smrx.engine.kernels.jit import Array, Record, Tables, kernel
-from smrx.engine.kernels.orders import withdraw_order
-from smrx.engine.kernels.pool import give_back, take
-from smrx.engine.kernels.state_hash import forget, refresh_session
+from smrx.engine.kernels.pool import return_slot, take_slot
+from smrx.engine.kernels.state_hash import drop_hash, refresh_session
 from smrx.engine.state import SESSIONS
 from smrx.wire.codes import EventKind, Reason
 
 
 @kernel
 def open_session(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Perform a checked OPEN_SESSION."""
     core = state.core[0]
     turn = state.turn[0]
-    slot = take(state.pools[SESSIONS], state.sessions)
+    slot = take_slot(state.pools[SESSIONS], state.sessions)
     session = state.sessions[slot]
     session.session_id = command.session_id
     session.last_request_id = 0
@@ -29,17 +30,17 @@ def open_session(state: Tables, command: Record, outcome: Record, events: Array)
     session.orders = 0
     insert(state.session_index, command.session_id, NO_EXTRA, slot)
     refresh_session(core, session)
-    event = begin(core, turn, command, events, EventKind.SESSION_OPENED)
+    event = begin_event(core, turn, command, events, EventKind.SESSION_OPENED)
     event.account = command.account
     event.flags = command.flags
     outcome.event_kind = EventKind.SESSION_OPENED
 
 
 @kernel
-def collect(state: Tables, wanted: Any) -> Any:
-    """Note in the scratch room the orders that end with a session of the venue; return how many.
+def collect_session_orders(state: Tables, wanted: Any) -> Any:
+    """Write the orders that end with a session of the venue to the scratch array; return how many.
 
-    The venue may place orders for any account, so no account's list has them all.
+    The venue may place orders for any account, so no account's list contains them all.
     """
     found = 0
     count = np.int64(state.sessions[wanted].orders)
@@ -54,8 +55,8 @@ def collect(state: Tables, wanted: Any) -> Any:
 
 
 @kernel
-def sift(state: Tables, at: Any, count: Any) -> None:
-    """Let a slot of the scratch room sink below the newer orders under it."""
+def sift_down_by_age(state: Tables, at: Any, count: Any) -> None:
+    """Sift a slot of the scratch array below the newer orders under it."""
     scratch = state.scratch
     moved = scratch[at]
     while 2 * at + 1 < count:
@@ -70,53 +71,53 @@ def sift(state: Tables, at: Any, count: Any) -> None:
 
 
 @kernel
-def sort_by_age(state: Tables, count: Any) -> None:
-    """Sort the slots in the scratch room by order id: heapsort, as it needs no more room."""
+def sort_scratch_by_age(state: Tables, count: Any) -> None:
+    """Sort the slots in the scratch array by order id, by heapsort, which needs no more memory."""
     for at in range(count // 2 - 1, -1, -1):
-        sift(state, at, count)
+        sift_down_by_age(state, at, count)
     for last in range(count - 1, 0, -1):
         newest = state.scratch[0]
         state.scratch[0] = state.scratch[last]
         state.scratch[last] = newest
-        sift(state, 0, last)
+        sift_down_by_age(state, 0, last)
 
 
 @kernel
 def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
-    """Cancel the orders that end with the turn's session, oldest first; return how many."""
+    """Cancel the orders that end with the session in `turn`, oldest first; return how many."""
     turn = state.turn[0]
     session = state.sessions[turn.session]
     count = np.int64(session.orders)
     if count == 0:
         return count
     if session.account_id == 0:
-        sort_by_age(state, collect(state, turn.session))
+        sort_scratch_by_age(state, collect_session_orders(state, turn.session))
         for at in range(count):
-            withdraw_order(state, command, events, state.scratch[at], Reason.DISCONNECTED)
+            cancel_order(state, command, events, state.scratch[at], Reason.DISCONNECTED)
         return count
     slot = state.accounts[session.account].first
     while session.orders != 0:
         order = state.orders[slot]
         following = order.newer
         if order.session == turn.session:
-            withdraw_order(state, command, events, slot, Reason.DISCONNECTED)
+            cancel_order(state, command, events, slot, Reason.DISCONNECTED)
         slot = following
     return count
 
 
 @kernel
-def leave_session(state: Tables, command: Record, outcome: Record, events: Array, kind: Any) -> None:
-    """CLOSE_SESSION and DISCONNECT: cancel what ends with the session; a closed one is forgotten."""
+def end_session(state: Tables, command: Record, outcome: Record, events: Array, kind: Any) -> None:
+    """Perform CLOSE_SESSION or DISCONNECT: cancel what ends with the session; a closed one is removed."""
     core = state.core[0]
     turn = state.turn[0]
     session = state.sessions[turn.session]
     cancelled = cancel_session_orders(state, command, events)
-    event = begin(core, turn, command, events, kind)
+    event = begin_event(core, turn, command, events, kind)
     event.account = session.account_id
     event.quantity_lots = cancelled
     outcome.event_kind = kind
     outcome.cum_lots = cancelled
     if kind == EventKind.SESSION_CLOSED:
         remove(state.session_index, session.session_id, NO_EXTRA, turn.session)
-        forget(core, session)
-        give_back(state.pools[SESSIONS], state.sessions, turn.session)
+        drop_hash(core, session)
+        return_slot(state.pools[SESSIONS], state.sessions, turn.session)

@@ -1,14 +1,14 @@
-"""The state hash: canonical words of every live record, their hashes, and the sum of those.
+"""Compute the state hash: from the sum of the hashes of all live records, and the command's events.
 
-`refresh_*` bring the sum up to date after a record changed: each record keeps the hash it had, so a change costs one
-hash. The words hold no slot numbers and nothing of the memory's layout. full_hash.py makes the same again from all
-records by other means, so that each checks the other.
+`refresh_*` update the sum after a record changed: each record stores its hash, so a change costs one hash. The hashed
+words contain no slot numbers and nothing of the memory's layout. full_hash.py computes the same sum from all records
+with NumPy, so that each checks the other.
 
-The words of each record, all u64, signed numbers in two's complement; a record's hash is the xxh3_64 of them:
+The words of each record, all u64, signed numbers in two's complement; a record's hash is their xxh3_64:
 
     order       1 | side<<8 | order_type<<16 | tif<<24 | stp<<32 | flags<<40, order_id, account | instrument<<32,
                 client_order_id, price, quantity, cum, priority
-    extension   9, order_id, extra, shown, session_id: beside an order of which one of the last three is not 0
+    extension   9, order_id, extra, shown, session_id: of an order in which one of the last three is not 0
     balance     2, account | asset<<32, available, held
     account     3 | status<<8, account
     limits      10, account | max_open_orders<<32, max_open_notional, max_order_notional, max_order_quantity: if any is
@@ -23,8 +23,8 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     transfer    7 | kind<<8, transfer_id, account | asset<<32, amount
     counters    8 | killed<<8, command_sequence, event_sequence, match_sequence, time_ns
 
-Records of one slot (an order and its extension, an instrument with its rules and last price) keep the sum of their
-hashes.
+The records of one slot (an order and its extension; an instrument, its rules and its last price) store one hash, the
+sum of theirs.
 """
 
 from typing import Any, Final
@@ -69,13 +69,14 @@ U40: Final = np.uint64(40)
 
 
 @inlined
-def pair(low: Any, high: Any) -> Any:
-    """Two u32 in one word."""
+def pack_pair(low: Any, high: Any) -> Any:
+    """Pack two u32 into one word."""
     return np.uint64(low) | (np.uint64(high) << U32)
 
 
 @kernel
 def order_hash(order: Record) -> Any:
+    """Return the hash of an order without its extension."""
     return hash8(
         ORDER_TAG
         | (np.uint64(order.side) << U8)
@@ -84,7 +85,7 @@ def order_hash(order: Record) -> Any:
         | (np.uint64(order.stp) << U32)
         | (np.uint64(order.flags) << U40),
         order.order_id,
-        pair(order.account_id, order.instrument_id),
+        pack_pair(order.account_id, order.instrument_id),
         order.client_order_id,
         np.uint64(order.price),
         np.uint64(order.quantity),
@@ -94,15 +95,15 @@ def order_hash(order: Record) -> Any:
 
 
 @inlined
-def exchange(core: Record, record: Record, new: Any) -> None:
-    """Put a record's new hash in the place of its old one."""
+def replace_hash(core: Record, record: Record, new: Any) -> None:
+    """Replace a record's hash, in the record and in the sum."""
     core.digest += new - record.hash
     record.hash = new
 
 
 @inlined
-def forget(core: Record, record: Record) -> None:
-    """Take a record that is about to go out of the sum."""
+def drop_hash(core: Record, record: Record) -> None:
+    """Subtract the hash of a record that is about to be removed."""
     core.digest -= record.hash
     record.hash = 0
 
@@ -110,58 +111,65 @@ def forget(core: Record, record: Record) -> None:
 @kernel
 def extension_hash(state: Tables, order: Record) -> Any:
     # Slot 0 of the sessions is empty: an order without a session has session id 0.
+    """Return the hash of an order's extension."""
     session_id = state.sessions[order.session].session_id
     return hash5(EXTENSION_TAG, order.order_id, order.extra, np.uint64(order.shown), session_id)
 
 
 @inlined
 def refresh_order(state: Tables, order: Record) -> None:
+    """Update the hash of an order."""
     core = state.core[0]
     if core.hashing != 0:
         new = order_hash(order)
         if order.extra != U0 or order.session != 0:
             new += extension_hash(state, order)
-        exchange(core, order, new)
+        replace_hash(core, order, new)
 
 
 @kernel
 def balance_hash(balance: Record) -> Any:
-    owner = pair(balance.account_id, balance.asset_id)
+    """Return the hash of a balance."""
+    owner = pack_pair(balance.account_id, balance.asset_id)
     return hash4(BALANCE_TAG, owner, np.uint64(balance.available), np.uint64(balance.held))
 
 
 @inlined
 def refresh_balance(core: Record, balance: Record) -> None:
+    """Update the hash of a balance."""
     if core.hashing != 0:
-        exchange(core, balance, balance_hash(balance))
+        replace_hash(core, balance, balance_hash(balance))
 
 
 @kernel
 def refresh_account(core: Record, account: Record) -> None:
+    """Update the hash of an account and its limits."""
     if core.hashing != 0:
         new = hash2(ACCOUNT_TAG | (np.uint64(account.status) << U8), np.uint64(account.account_id))
         limits = account.max_open_notional | account.max_order_notional | account.max_order_quantity
         if limits != 0 or account.max_open_orders != 0:
             new += hash5(
                 LIMITS_TAG,
-                pair(account.account_id, account.max_open_orders),
+                pack_pair(account.account_id, account.max_open_orders),
                 np.uint64(account.max_open_notional),
                 np.uint64(account.max_order_notional),
                 np.uint64(account.max_order_quantity),
             )
-        exchange(core, account, new)
+        replace_hash(core, account, new)
 
 
 @kernel
 def refresh_asset(core: Record, asset: Record) -> None:
+    """Update the hash of an asset."""
     if core.hashing != 0:
         head = ASSET_TAG | (np.uint64(asset.decimals) << U8)
         supply = np.uint64(asset.supply)
-        exchange(core, asset, hash5(head, np.uint64(asset.asset_id), asset.symbol, supply, np.uint64(asset.cap)))
+        replace_hash(core, asset, hash5(head, np.uint64(asset.asset_id), asset.symbol, supply, np.uint64(asset.cap)))
 
 
 @inlined
 def has_rules(instrument: Record) -> Any:
+    """Whether an instrument has any rule."""
     prices = instrument.min_price | instrument.min_quantity | instrument.min_notional | instrument.max_notional
     # A maker fee is there only beside a taker fee.
     return (prices | instrument.taker_fee | instrument.band_bp) != 0
@@ -169,14 +177,14 @@ def has_rules(instrument: Record) -> Any:
 
 @kernel
 def refresh_instrument(core: Record, instrument: Record) -> None:
-    """After a change of status or rules."""
+    """Update the hash of an instrument after a change of status or rules."""
     if core.hashing != 0:
         new = hash7(
             INSTRUMENT_TAG | (np.uint64(instrument.status) << U8),
             np.uint64(instrument.instrument_id),
             instrument.symbol,
-            pair(instrument.base_id, instrument.quote_id),
-            pair(instrument.lot_units, instrument.scale_units),
+            pack_pair(instrument.base_id, instrument.quote_id),
+            pack_pair(instrument.lot_units, instrument.scale_units),
             np.uint64(instrument.max_price),
             np.uint64(instrument.max_quantity),
         )
@@ -196,43 +204,48 @@ def refresh_instrument(core: Record, instrument: Record) -> None:
 
 @inlined
 def refresh_last_price(core: Record, instrument: Record) -> None:
+    """Update the hash of an instrument after a change of its last price alone."""
     if core.hashing != 0:
         new = instrument.static_hash
         if instrument.last_price != 0:
             head = PRICE_TAG | (np.uint64(instrument.instrument_id) << U32)
             new += hash2(head, np.uint64(instrument.last_price))
-        exchange(core, instrument, new)
+        replace_hash(core, instrument, new)
 
 
 @kernel
 def session_hash(session: Record) -> Any:
+    """Return the hash of a session."""
     head = SESSION_TAG | (np.uint64(session.flags) << U8)
     return hash4(head, session.session_id, np.uint64(session.account_id), session.last_request_id)
 
 
 @inlined
 def refresh_session(core: Record, session: Record) -> None:
+    """Update the hash of a session."""
     if core.hashing != 0:
-        exchange(core, session, session_hash(session))
+        replace_hash(core, session, session_hash(session))
 
 
 @kernel
 def refresh_transfer(core: Record, transfer: Record) -> None:
+    """Update the hash of a transfer."""
     if core.hashing != 0:
         head = TRANSFER_TAG | (np.uint64(transfer.kind) << U8)
-        owner = pair(transfer.account_id, transfer.asset_id)
-        exchange(core, transfer, hash4(head, transfer.transfer_id, owner, np.uint64(transfer.amount)))
+        owner = pack_pair(transfer.account_id, transfer.asset_id)
+        replace_hash(core, transfer, hash4(head, transfer.transfer_id, owner, np.uint64(transfer.amount)))
 
 
 @inlined
 def counters_hash(core: Record) -> Any:
+    """Return the hash of the counters, the time and the kill switch."""
     head = COUNTERS_TAG | (np.uint64(core.killed) << U8)
     return hash5(head, core.command_sequence, core.event_sequence, core.match_sequence, np.uint64(core.time_ns))
 
 
 @inlined
-def chain(core: Record, ring: Any, event_words: Any, first: Any, count: Any) -> None:
-    """The state hash after a command, from the one before it, the content and the command's events."""
+def update_state_hash(core: Record, ring: Any, event_words: Any, first: Any, count: Any) -> None:
+    """Compute the state hash after a command: from the previous one, the content and the command's events."""
     if core.hashing != 0:
         content = core.digest + counters_hash(core)
         core.state_hash = hash3(core.state_hash, content, hash_events(event_words, first * 16, count))

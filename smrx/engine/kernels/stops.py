@@ -1,8 +1,8 @@
-"""Stops: which are due when the last trade price moves, and in which order they wait for their turn.
+"""Elect stop orders: find those that are due when the last trade price moves, and queue them in order.
 
-A pending stop is in a book of its own by stop price, where the best is the one that a moving price reaches first.
-Elected stops are in no book; the turn knows the first and the last of their queue, linked through `next`. Called by
-matching.py and placing.py.
+A pending stop is in a book of its own by stop price, whose best level is the one that a moving price reaches first.
+Elected stops are in no book: they form a queue linked through `next`, whose ends are in `turn`. triggering.py triggers
+them. Called by matching.py and placing.py.
 """
 
 from typing import Any
@@ -25,24 +25,26 @@ def is_reached(side: Any, stop_price: Any, last: Any) -> Any:
 
 @inlined
 def sell_stops(state: Tables, instrument_slot: Any) -> Any:
+    """Return the book of an instrument's pending sell stops."""
     return state.books[BOOKS * np.int64(instrument_slot) + 2]
 
 
 @inlined
 def buy_stops(state: Tables, instrument_slot: Any) -> Any:
+    """Return the book of an instrument's pending buy stops."""
     return state.books[BOOKS * np.int64(instrument_slot) + 3]
 
 
 @inlined
 def best_due(state: Tables, book: Record, side: Any, last: Any) -> Any:
-    """The level of the best stops of a book if they are due, else 0."""
+    """Return the best level of a stop book if it is due, else 0."""
     if book.best != NIL and is_reached(side, state.levels[book.best].price, last):
         return book.best
     return NIL
 
 
 @kernel
-def elect_due(state: Tables, instrument_slot: Any) -> None:
+def elect_due_stops(state: Tables, instrument_slot: Any) -> None:
     """Queue every due stop: the one whose stop price is farthest from the last price first, then by order id."""
     turn = state.turn[0]
     last = state.instruments[instrument_slot].last_price
@@ -71,7 +73,7 @@ def elect_due(state: Tables, instrument_slot: Any) -> None:
 
 
 @inlined
-def elect(state: Tables, instrument_slot: Any) -> None:
+def elect_stops(state: Tables, instrument_slot: Any) -> None:
     """Queue the stops that are due now, if there are any."""
     if buy_stops(state, instrument_slot).best != NIL or sell_stops(state, instrument_slot).best != NIL:
-        elect_due(state, instrument_slot)
+        elect_due_stops(state, instrument_slot)

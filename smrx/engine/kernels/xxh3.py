@@ -1,9 +1,9 @@
-"""XXH3_64 with seed 0 and the default secret, over words of 64 bits, for kernels.
+"""XXH3_64 with seed 0 and the default secret, over 64-bit words, for kernels.
 
 The algorithm is that of the xxHash specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md, "XXH3"), without
-the lengths that no record has: a length here is a whole number of words, at least two. Written out, and not linked
-from the xxhash package, because a hash of four words that are in registers is two multiplications, and because it is
-then the same on every platform. tests/engine/test_xxh3.py holds every length to the package.
+the lengths that no record has: a length here is a whole number of words, at least two. It is written out, not linked
+from the xxhash package, because the hash of four words in registers is two multiplications, and because it is then the
+same on every platform. tests/engine/kernels/test_xxh3.py compares every length with the package.
 """
 
 from typing import Any, Final
@@ -30,14 +30,14 @@ _SECRET: Final = bytes.fromhex(
 
 
 def _secret_words(offset: int, count: int) -> Any:
-    """Words of the secret from a byte offset on."""
+    """Return words of the secret from a byte offset on."""
     return np.frombuffer(_SECRET, dtype="<u8", count=count, offset=offset).copy()
 
 
-#: The secret's words at offsets 0, 8, 16 ...; the same as array where the index is not constant.
+#: The secret's words at offsets 0, 8, 16 ...; KEYS is the same as an array, for indexes that are not constant.
 S: Final = tuple(_secret_words(0, 24))
 KEYS: Final = _secret_words(0, 24)
-#: Offsets that the specification names for particular uses.
+#: Words at the offsets that the specification gives for particular uses.
 BITFLIP_LOW: Final = S[3] ^ S[4]
 BITFLIP_HIGH: Final = S[5] ^ S[6]
 LAST_KEYS: Final = _secret_words(121, 8)
@@ -66,7 +66,7 @@ STRIPES_PER_BLOCK: Final = 16
 
 
 def _start(words: int) -> np.uint64:
-    """The accumulator that a length starts with."""
+    """Return the accumulator that a length starts with."""
     return np.uint64(words * 8 * int(PRIME64_1) & 0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -130,7 +130,7 @@ def hash8(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any
 
 @inlined
 def hash16(words: Array, at: int) -> Any:
-    """The hash of one event: 16 words of an array."""
+    """Return the hash of one event: 16 words of an array."""
     total = START[16]
     total += mix(words[at], words[at + 1], S[0], S[1]) + mix(words[at + 14], words[at + 15], S[2], S[3])
     total += mix(words[at + 2], words[at + 3], S[4], S[5]) + mix(words[at + 12], words[at + 13], S[6], S[7])
@@ -148,9 +148,9 @@ def product(value: Any) -> Any:
 def stripes(
     words: Array, at: int, count: int, keys: Array, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any
 ) -> Any:
-    """Take stripes of eight words into the eight accumulators, each with the keys one further on.
+    """Add stripes of eight words to the eight accumulators, each stripe with the keys one further on.
 
-    A loop of its own, without a branch, because as such LLVM makes vector instructions of it.
+    A loop of its own, without a branch, so that LLVM makes vector instructions of it.
     """
     for stripe in range(count):
         w = at + stripe * WORDS_PER_STRIPE
@@ -174,7 +174,7 @@ def scrambled(value: Any, key: Any) -> Any:
 
 @kernel
 def hash_long(words: Array, at: int, count: int) -> Any:
-    """The hash of more than 30 words: eight accumulators, stripes of eight words, blocks of sixteen stripes."""
+    """Return the hash of more than 30 words: eight accumulators, stripes of eight words, blocks of sixteen stripes."""
     a, b, c, d = FIRST[0], FIRST[1], FIRST[2], FIRST[3]
     e, f, g, h = FIRST[4], FIRST[5], FIRST[6], FIRST[7]
     place = at
@@ -199,7 +199,7 @@ def hash_long(words: Array, at: int, count: int) -> Any:
 
 @inlined
 def hash_events(words: Array, at: int, count: int) -> Any:
-    """The hash of `count` events of 16 words each."""
+    """Return the hash of `count` events of 16 words each."""
     if count == 1:
         return hash16(words, at)
     return hash_long(words, at, count * 16)

@@ -1,12 +1,12 @@
 # Numba is typed in parts, and differently from version to version.
 # mypy: disable-error-code="no-untyped-call, attr-defined, arg-type, override, misc"
-"""How kernels see memory: tables of records, and the state as one pointer.
+"""Numba types for memory: a table of records, and the state as one pointer.
 
-A NumPy array in Numba is seven values with a reference count, and a State is more than twenty arrays; handing that
+A NumPy array in Numba is seven values with a reference count, and a State is more than twenty arrays; passing that
 from kernel to kernel would cost more than most kernels do, and most of the time to compile them. So kernels get
 
-- a *table*: address and length, counted by nobody; `table[slot]` is the record (or the word), without a copy. The
-  length is checked only with NUMBA_BOUNDSCHECK=1, when what is outside raises IndexError;
+- a *table*: address and length, without a reference count; `table[slot]` is the record (or the word), not a copy. The
+  bound is checked only with NUMBA_BOUNDSCHECK=1, when an access outside raises IndexError;
 - a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table.
 
 The arrays belong to Python, which keeps them alive during a call (engine.py). Without compilation (see jit.py) the same
@@ -38,7 +38,7 @@ _BYTE_POINTER: Final = ir.IntType(8).as_pointer()
 
 
 class TableType(types.Type):
-    """The type of a table, by what its elements are."""
+    """The type of a table, by the type of its elements."""
 
     def __init__(self, element: Any) -> None:
         self.element = element
@@ -46,7 +46,7 @@ class TableType(types.Type):
 
 
 class StateType(types.Type):
-    """The type of the list of addresses that stands for a State."""
+    """The type of the list of addresses that represents a State."""
 
     def __init__(self) -> None:
         super().__init__(name="State")
@@ -70,7 +70,7 @@ class _StateFields(AttributeTemplate):
 
 
 class InterpretedRecord:
-    """A record of an array, its fields as attributes: what kernels see of it without compilation."""
+    """A record of an array with its fields as attributes, for kernels that run without compilation."""
 
     __slots__ = ("_record",)
 
@@ -85,7 +85,7 @@ class InterpretedRecord:
 
 
 class InterpretedTable:
-    """An array of records, as kernels see it without compilation."""
+    """An array of records, for kernels that run without compilation."""
 
     __slots__ = ("_array",)
 
@@ -100,7 +100,7 @@ class InterpretedTable:
 
 
 def interpreted(array: Any) -> Any:
-    """An array as kernels see it without compilation: words stay words, records get attributes."""
+    """Return an array for kernels that run without compilation: words stay words, records get attributes."""
     return InterpretedTable(array) if array.dtype.names else array
 
 
@@ -112,13 +112,13 @@ def _make_table(context: Any, builder: Any, kind: Any, base: Any, length: Any) -
 
 
 def _field(context: Any, builder: Any, _: Any, state: Any, name: str) -> Any:
-    """Code for `state.name`."""
+    """Generate code for `state.name`."""
     number, element = _FIELDS[name]
     words = builder.bitcast(state, _WORD.as_pointer())
     found = []
     for offset in (0, 1):
         word = builder.load(builder.gep(words, [ir.Constant(_WORD, 2 * number + offset)]))
-        # Python replaces an array only between calls, so a word once read need not be read again.
+        # Python replaces arrays only between calls, so LLVM may load each word once.
         word.set_metadata("invariant.load", builder.module.add_metadata([]))
         found.append(word)
     return _make_table(context, builder, TableType(element), builder.inttoptr(found[0], _BYTE_POINTER), found[1])
@@ -148,7 +148,7 @@ def _type_len(_: Any) -> Any:
 
 
 def _element(context: Any, builder: Any, kinds: Any, values: Any) -> Any:
-    """Code for the address of an element."""
+    """Generate code for the address of an element."""
     table = cgutils.create_struct_proxy(kinds[0])(context, builder, value=values[0])
     slot = context.cast(builder, values[1], kinds[1], types.uint64)
     if config.BOUNDSCHECK:

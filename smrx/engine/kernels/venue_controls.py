@@ -1,4 +1,4 @@
-"""What the venue decides over others: accounts' status and limits, instruments' status and rules, the kill switch.
+"""What the venue sets: accounts' status and limits, instruments' status and rules, the kill switch.
 
 Called by apply.py.
 """
@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from smrx.engine.kernels.balances import LIMIT, reserve_balance
-from smrx.engine.kernels.emit import begin
-from smrx.engine.kernels.fees import MILLION, charged
+from smrx.engine.kernels.balances import AMOUNT_LIMIT, reserve_balance
+from smrx.engine.kernels.cancelling import cancel_order
+from smrx.engine.kernels.emit import begin_event
+from smrx.engine.kernels.fees import RATE_UNIT, fee_or_zero
 from smrx.engine.kernels.jit import (
     NIL,
     Array,
@@ -20,7 +21,6 @@ from smrx.engine.kernels.jit import (
 )
 from smrx.engine.kernels.lookup import find_instrument
 from smrx.engine.kernels.order_checks import BASIS_POINTS
-from smrx.engine.kernels.orders import withdraw_order
 from smrx.engine.kernels.registry import scale_units
 from smrx.engine.kernels.state_hash import refresh_account, refresh_instrument
 from smrx.engine.state import BOOKS
@@ -31,19 +31,20 @@ VENUE: Final = np.uint32(0)
 
 @inlined
 def set_account_status(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """SUSPEND_ACCOUNT, RESUME_ACCOUNT."""
+    """Perform SUSPEND_ACCOUNT or RESUME_ACCOUNT."""
     suspending = command.kind == CommandKind.SUSPEND_ACCOUNT
     account = state.accounts[state.turn[0].account]
     account.status = AccountStatus.SUSPENDED if suspending else AccountStatus.ACTIVE
     refresh_account(state.core[0], account)
     kind = EventKind.ACCOUNT_SUSPENDED if suspending else EventKind.ACCOUNT_RESUMED
-    begin(state.core[0], state.turn[0], command, events, kind).account = command.account
+    begin_event(state.core[0], state.turn[0], command, events, kind).account = command.account
     outcome.event_kind = kind
 
 
 @inlined
 def is_amount(value: Any) -> Any:
-    return value >= 0 and value < LIMIT
+    """Whether a value is from 0 to AMOUNT_LIMIT - 1."""
+    return value >= 0 and value < AMOUNT_LIMIT
 
 
 # SET_LIMITS and SET_RULES have their own names for the bytes of a command (records.LIMITS_COMMAND, RULES_COMMAND).
@@ -52,19 +53,21 @@ def is_amount(value: Any) -> Any:
 
 @inlined
 def check_limits(command: Record) -> Any:
+    """Return why SET_LIMITS is rejected, or NONE."""
     amounts = is_amount(np.int64(command.order_id)) and is_amount(command.price_ticks)
     return Reason.NONE if amounts and is_amount(command.quantity_lots) else Reason.INVALID_LIMIT
 
 
 @inlined
 def set_limits(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Perform a checked SET_LIMITS."""
     account = state.accounts[state.turn[0].account]
     account.max_open_orders = command.instrument
     account.max_open_notional = np.int64(command.order_id)
     account.max_order_notional = command.price_ticks
     account.max_order_quantity = command.quantity_lots
     refresh_account(state.core[0], account)
-    event = begin(state.core[0], state.turn[0], command, events, EventKind.LIMITS_SET)
+    event = begin_event(state.core[0], state.turn[0], command, events, EventKind.LIMITS_SET)
     event.account = command.account
     event.instrument = command.instrument
     event.order_id = command.order_id
@@ -75,15 +78,15 @@ def set_limits(state: Tables, command: Record, outcome: Record, events: Array) -
 
 @inlined
 def check_known_instrument(state: Tables, command: Record) -> Any:
-    """Notes the instrument."""
+    """Return UNKNOWN_INSTRUMENT or NONE. Records the instrument in `turn`."""
     turn = state.turn[0]
     turn.instrument = find_instrument(state, command.instrument)
     return Reason.NONE if turn.instrument != NIL else Reason.UNKNOWN_INSTRUMENT
 
 
 @inlined
-def orders_of(state: Tables, instrument_slot: Any) -> Any:
-    """How many open orders an instrument has, stops included."""
+def count_open_orders(state: Tables, instrument_slot: Any) -> Any:
+    """Count an instrument's open orders, stops included."""
     orders = np.int64(0)
     for book in range(BOOKS):
         orders += np.int64(state.books[BOOKS * np.int64(instrument_slot) + book].orders)
@@ -97,14 +100,14 @@ def cancel_book(state: Tables, command: Record, events: Array, number: Any) -> A
     book = state.books[number]
     while book.best != NIL:
         slot = state.levels[book.best].first
-        withdraw_order(state, command, events, slot, Reason.INSTRUMENT_CLOSED)
+        cancel_order(state, command, events, slot, Reason.INSTRUMENT_CLOSED)
         cancelled += 1
     return cancelled
 
 
 @kernel
 def set_status(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Let an instrument trade, stop it, or close it, which cancels its orders: bids, asks, buy stops, sell stops."""
+    """Perform SET_STATUS. CLOSED cancels all orders: bids, asks, buy stops, sell stops."""
     turn = state.turn[0]
     first = BOOKS * np.int64(turn.instrument)
     cancelled = np.int64(0)
@@ -116,7 +119,7 @@ def set_status(state: Tables, command: Record, outcome: Record, events: Array) -
     instrument = state.instruments[turn.instrument]
     instrument.status = np.uint32(command.side)
     refresh_instrument(state.core[0], instrument)
-    event = begin(state.core[0], turn, command, events, EventKind.STATUS_SET)
+    event = begin_event(state.core[0], turn, command, events, EventKind.STATUS_SET)
     event.instrument = command.instrument
     event.side = command.side
     event.quantity_lots = cancelled
@@ -145,7 +148,7 @@ def taker_fee(command: Record) -> Any:
 
 @kernel
 def check_rules(state: Tables, command: Record) -> Any:
-    """Why SET_RULES cannot be done, or NONE. Notes the instrument."""
+    """Return why SET_RULES is rejected, or NONE. Records the instrument in `turn`."""
     reason = check_known_instrument(state, command)
     if reason != Reason.NONE:
         return reason
@@ -165,12 +168,12 @@ def check_rules(state: Tables, command: Record) -> Any:
         or (max_notional != 0 and min_notional > max_notional)
     ):
         return Reason.INVALID_RULES
-    if taker > MILLION or maker > taker or maker < -taker or band_bp(command) > BASIS_POINTS:
+    if taker > RATE_UNIT or maker > taker or maker < -taker or band_bp(command) > BASIS_POINTS:
         return Reason.INVALID_RULES
     unit = instrument.max_price * np.int64(instrument.scale_units)
-    if unit + charged(unit, taker) > (LIMIT - 1) // instrument.max_quantity:
+    if unit + fee_or_zero(unit, taker) > (AMOUNT_LIMIT - 1) // instrument.max_quantity:
         return Reason.INVALID_RULES
-    if (taker != instrument.taker_fee or maker != instrument.maker_fee) and orders_of(
+    if (taker != instrument.taker_fee or maker != instrument.maker_fee) and count_open_orders(
         state, state.turn[0].instrument
     ) != 0:
         return Reason.INSTRUMENT_HAS_ORDERS
@@ -179,6 +182,7 @@ def check_rules(state: Tables, command: Record) -> Any:
 
 @kernel
 def set_rules(state: Tables, command: Record, outcome: Record, events: Array) -> None:
+    """Perform a checked SET_RULES."""
     instrument = state.instruments[state.turn[0].instrument]
     instrument.min_price = np.int64(command.client_order_id)
     instrument.min_quantity = command.quantity_lots
@@ -190,7 +194,7 @@ def set_rules(state: Tables, command: Record, outcome: Record, events: Array) ->
     if instrument.taker_fee != 0 and instrument.fee_balance == NIL:
         instrument.fee_balance = reserve_balance(state, VENUE, instrument.quote_id)
     refresh_instrument(state.core[0], instrument)
-    event = begin(state.core[0], state.turn[0], command, events, EventKind.RULES_SET)
+    event = begin_event(state.core[0], state.turn[0], command, events, EventKind.RULES_SET)
     event.instrument = command.instrument
     event.account = command.account
     event.counter_account = scale_units(command)
@@ -204,9 +208,9 @@ def set_rules(state: Tables, command: Record, outcome: Record, events: Array) ->
 
 @inlined
 def set_kill_switch(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """KILL, REVIVE."""
+    """Perform KILL or REVIVE."""
     killing = command.kind == CommandKind.KILL
     state.core[0].killed = np.uint8(1 if killing else 0)
     kind = EventKind.KILLED if killing else EventKind.REVIVED
-    begin(state.core[0], state.turn[0], command, events, kind)
+    begin_event(state.core[0], state.turn[0], command, events, kind)
     outcome.event_kind = kind
