@@ -1,1 +1,1 @@
-"""Benchmarks as commands: each module has one `run`, which returns what it measured and under which conditions."""
+"""Benchmarks: each module has one `run`, which returns its figures and the conditions they were measured under."""

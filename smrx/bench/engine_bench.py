@@ -1,8 +1,8 @@
-"""How many commands a second the engine applies on one core: no sockets, no consensus.
+"""Measure how many commands per second the engine applies on one core, without sockets and consensus.
 
-Three tiers, never mixed. A: matching and trades only, to compare with books that have nothing else. B: everything on,
-as the engine always runs. C: everything on, and every batch journaled and synced to the disk before the next. The tape
-is written before the clock starts (see tapes.py). Called by the command line.
+There are three tiers. A: matching and trades only, to compare with order books that do nothing else. B: everything on,
+as in a node. C: everything on, and every batch is journaled and synced to disk before the next one. The tape is made
+before the clock starts (see tapes.py). Called by the command line.
 """
 
 import statistics
@@ -23,63 +23,63 @@ TIERS: Final = {
     "B": "state hash, ledger and events on",
     "C": "everything on, journaled and synced",
 }
-#: Commands behind the measured ones that are applied one a call.
+#: Commands after the measured ones, which are applied in calls of one command.
 SINGLES: Final = 2_000
 
 
 #: Makes a batch durable before it is applied.
-Keep = Callable[[tapes.Commands], None]
+Journal = Callable[[tapes.Commands], None]
 _DISK_JOURNAL: Final = "smrx.consensus.disk_journal"
 
 
 def new_engine(tier: str) -> Engine:
-    """An empty engine of a tier. ValueError for a tier that is none."""
+    """Return an empty engine of a tier. Raises ValueError for an unknown tier."""
     if tier not in TIERS:
         raise ValueError(f"tier: expected one of {', '.join(TIERS)}, found {tier!r}")
     return Engine(hash=False, ledger=False, reports=False) if tier == "A" else Engine()
 
 
 @contextmanager
-def keeping(tier: str) -> Iterator[Keep | None]:
-    """What keeps batches in a tier: the journal of a node, on disk, for tier C; nothing for others.
+def tier_journal(tier: str) -> Iterator[Journal | None]:
+    """Open a node's journal on disk for tier C; None for the other tiers.
 
-    ValueError where this version has no such journal.
+    Raises ValueError if this version has no such journal.
     """
     if tier != "C":
         yield None
         return
     if find_spec(_DISK_JOURNAL) is None:
-        raise ValueError("tier C: expected a journal on disk to write to, found none in this version; use tier B")
-    # By name, as not every version has it.
+        raise ValueError("tier C: this version has no journal on disk; use tier B")
+    # Imported by name because not every version has it.
     disk, recovery = import_module(_DISK_JOURNAL), import_module("smrx.consensus.recovery")
     with tempfile.TemporaryDirectory(prefix="smrx-bench-") as folder:
         meta = recovery.MetaStore(folder, cluster="bench", node_id=1)
         journal = disk.open_journal(Path(folder), meta, cluster="bench", node_id=1)
 
-        def keep(commands: tapes.Commands) -> None:
+        def append_and_sync(commands: tapes.Commands) -> None:
             journal.add(commands.tobytes(), journal.last_index + 1, 1)
             journal.sync()
 
         try:
-            yield keep
+            yield append_and_sync
         finally:
             journal.close()
             meta.close()
 
 
-def apply_all(engine: Engine, commands: tapes.Commands, batch: int, keep: Keep | None = None) -> float:
-    """Apply commands, `batch` of them a call, each batch kept before if there is what keeps it; return the seconds."""
+def apply_all(engine: Engine, commands: tapes.Commands, batch: int, journal: Journal | None = None) -> float:
+    """Apply commands in calls of `batch`, each journaled first if there is a journal; return the seconds."""
     begin = time.perf_counter()
     for at in range(0, len(commands), batch):
         part = commands[at : at + batch]
-        if keep is not None:
-            keep(part)
+        if journal is not None:
+            journal(part)
         engine.apply(part, 1)
     return time.perf_counter() - begin
 
 
 def single_latency_us(engine: Engine, commands: tapes.Commands) -> float:
-    """The median time of a call with one command."""
+    """Return the median time of a call with one command."""
     times = []
     for at in range(len(commands)):
         begin = time.perf_counter_ns()
@@ -97,24 +97,25 @@ def run(
     files: Sequence[str] = (),
     repeats: int = 1,
 ) -> dict[str, Any]:
-    """Measure a tape in a tier, `repeats` times on a new engine each; the figures are those of the fastest run."""
+    """Measure a tape in a tier, `repeats` times with a new engine each; return the figures of the fastest run."""
     if commands < 1 or batch < 1 or repeats < 1:
         found = f"{commands}, {batch} and {repeats}"
         raise ValueError(f"commands, batch and repeats: expected 1 or more, found {found}")
     new_engine(tier)
-    with keeping(tier):
+    # Fails here, before the tape is made, if the tier cannot be measured.
+    with tier_journal(tier):
         pass
     was_compiled = compiled_before()
     flow = tapes.flow(tape, commands + SINGLES, seed, files)
-    # A recorded tape may be shorter than what was asked for.
+    # A recorded tape may be shorter than requested.
     measured = flow.measured[: min(commands, len(flow.measured) - min(SINGLES, len(flow.measured) // 10))]
     seconds = float("inf")
     for _ in range(repeats):
         engine = new_engine(tier)
         engine.apply(flow.before, 1)
         events, trades = engine.event_sequence, engine.trade_count
-        with keeping(tier) as keep:
-            seconds = min(seconds, apply_all(engine, measured, batch, keep))
+        with tier_journal(tier) as journal:
+            seconds = min(seconds, apply_all(engine, measured, batch, journal))
     events, trades = engine.event_sequence - events, engine.trade_count - trades
     return {
         "commands": len(measured),

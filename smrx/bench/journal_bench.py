@@ -1,7 +1,6 @@
-"""How fast the journal is: entries appended and synced, turn by turn, as a node with durability on disk does it.
+"""Measure how fast the journal appends and syncs entries, one a turn, as a node with durability on disk does.
 
-Each turn appends one entry of so many bytes of commands and syncs; the disk's own time for a sync of as many bytes is
-measured beside it. Prints nothing; the command line does.
+The time of a plain write and fdatasync of as many bytes is measured, too. Prints nothing; the command line does.
 """
 
 import os
@@ -14,15 +13,16 @@ from typing import Any, Final
 
 from hdrh.histogram import HdrHistogram
 
+from smrx.bench.bench_error import WrongResultError
 from smrx.bench.machine_conditions import processor
 from smrx.consensus.disk_journal import FILE, DiskJournal
 from smrx.consensus.storage import LmdbStorage
 from smrx.wire import batches
 from smrx.wire.records import COMMAND_SIZE
 
-#: Bytes of commands a turn.
+#: Bytes of commands per turn.
 TURNS: Final = (4 << 10, 16 << 10, 64 << 10, 256 << 10)
-#: The log is compacted to half past so many bytes, as a node does with its snapshots.
+#: The older half of the log is removed when it is larger than this, as a node does after a snapshot.
 _COMPACTION_BYTES: Final = 64 << 20
 
 
@@ -32,10 +32,10 @@ def run(
     directory: str | Path | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Return the figures of one run; the time is shared between the turn sizes.
+    """Return the figures of one run; the time is divided among the turn sizes.
 
-    Keys: turns (a list, by bytes a turn: commands_per_second, sync_us p50, p99, max; disk_us, the median of a plain
-    write and fdatasync of as many bytes), conditions. Files go to a folder of their own in `directory`.
+    Keys: turns (a list, by bytes per turn: commands_per_second, sync_us p50, p99, max; disk_us, the median of a plain
+    write and fdatasync of as many bytes), conditions. Files are written to a temporary folder in `directory`.
     """
     turns = []
     with tempfile.TemporaryDirectory(prefix="smrx-bench-", dir=directory) as folder:
@@ -48,7 +48,7 @@ def run(
         "turns": turns,
         "conditions": {
             "entry": "one a turn, checksummed (xxh3), with the journal's state record in the same transaction",
-            "sync": "LMDB commit: two flushes of the disk",
+            "sync": "LMDB commit: two disk flushes",
             "compacted_past_bytes": _COMPACTION_BYTES,
             "filesystem": filesystem,
             "cpu_count": os.cpu_count(),
@@ -78,11 +78,11 @@ def _turns(folder: Path, size: int, seconds: float) -> dict[str, Any]:
             journal.compact(journal.first_index + len(journal) // 2)
         turns += 1
     journal.close()
-    # What is counted must be there: the last entry, read again from the file.
-    again = DiskJournal(LmdbStorage(folder / FILE), cluster="bench", node_id=1, joined=False)
-    if again.last_index != turns + 1:
-        raise RuntimeError(f"expected {turns} entries in the journal, found the last at {again.last_index}")
-    again.close()
+    # The entries that were counted must be in the file.
+    reopened = DiskJournal(LmdbStorage(folder / FILE), cluster="bench", node_id=1, joined=False)
+    if reopened.last_index != turns + 1:
+        raise WrongResultError(f"the journal ends at index {reopened.last_index}; expected {turns + 1}")
+    reopened.close()
     return {
         "turn_bytes": size,
         "commands_per_second": round(turns * commands / elapsed),
@@ -97,7 +97,7 @@ def _turns(folder: Path, size: int, seconds: float) -> dict[str, Any]:
 
 
 def _disk_us(path: Path, size: int) -> int:
-    """The median time of a write of so many bytes and its fdatasync."""
+    """Return the median time of writing `size` bytes with fdatasync."""
     data, times = os.urandom(size), []
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
     try:
@@ -112,7 +112,7 @@ def _disk_us(path: Path, size: int) -> int:
 
 
 def _filesystem(path: Path) -> str:
-    """The type of the file system a path lies on: on one in memory the figures say nothing of a disk."""
+    """Return the type of a path's file system: on tmpfs the figures say nothing about a disk."""
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
     except OSError:

@@ -1,9 +1,9 @@
-"""How long an order waits for its result when orders come on their own schedule, whether the engine is ready or not.
+"""Measure the engine's latency under an open-loop load: orders arrive on a fixed schedule, ready or not.
 
-Arrival i is due i intervals after the start, fixed in advance. The engine takes what has arrived as one batch; an
-order's latency runs from its scheduled arrival to the end of the call that gave its events. So an engine that stands
-still makes every order wait that came meanwhile: coordinated omission cannot hide it. In one process and on one core;
-sockets and consensus are not in it. Called by the command line.
+Arrival i is due i intervals after the start. The engine applies all orders that have arrived as one batch; an order's
+latency runs from its scheduled arrival to the end of the call that applied it. A stalled engine therefore delays every
+order that arrives meanwhile, and no coordinated omission hides it. One process on one core, without sockets and
+consensus. Called by the command line.
 """
 
 import gc
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from smrx.bench import machine_conditions, svg, tapes
 from smrx.bench.engine_bench import TIERS, new_engine
 
-#: Latencies from 1 ns to 100 s, three digits.
+#: The histogram's range: 1 ns to 100 s with three digits.
 _LONGEST_NS: Final = 100_000_000_000
 _DIGITS: Final = 3
-#: Commands that are applied before the clock starts: caches, tables and branch predictors are as in service.
+#: Commands applied before the clock starts, to warm caches, tables and branch predictors.
 WARM_UP: Final = 200_000
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "p9999": 99.99, "max": 100.0}
 _MARK_US: Final = 50
@@ -29,20 +29,20 @@ _MARK_US: Final = 50
 def run(
     commands: int = 3_000_000, per_second: int = 1_000_000, tape: str = "mixed", seed: int = 1, tier: str = "B"
 ) -> dict[str, Any]:
-    """Latency percentiles of a tape at a rate, and what stood in the way."""
+    """Return the latency percentiles of a tape at a rate, the batch sizes, and the longest calls."""
     if commands < 1 or not 1 <= per_second <= 1_000_000_000:
         raise ValueError(
             f"commands and rate: expected 1 or more, and 1 to 10^9 a second, found {commands} and {per_second}"
         )
     if tier == "C":
-        raise ValueError("tier: expected A or B, found C, whose time is that of the disk; `smrx bench cluster` has it")
+        raise ValueError("tier: expected A or B, found C; `smrx bench cluster --durability disk` measures the disk")
     engine = new_engine(tier)
     flow = tapes.flow(tape, WARM_UP + commands, seed)
     engine.apply(flow.before, 1)
     for at in range(0, WARM_UP, 16):
         engine.apply(flow.measured[at : min(at + 16, WARM_UP)], 1)
     ends, done_at = _open_loop(engine, flow.measured[WARM_UP:], per_second)
-    latencies = waiting(ends, done_at, per_second)
+    latencies = latencies_ns(ends, done_at, per_second)
     histogram = HdrHistogram(1, _LONGEST_NS, _DIGITS)
     for value, count in zip(*np.unique(latencies, return_counts=True), strict=True):
         histogram.record_value(max(1, int(value)), int(count))
@@ -76,11 +76,11 @@ def run(
 
 
 def _open_loop(engine: Any, commands: tapes.Commands, per_second: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Apply commands as they arrive; return, for each call, how many were done after it and the nanoseconds then."""
+    """Apply commands as they arrive; return, for each call, the commands done after it and its end in nanoseconds."""
     count = len(commands)
     ends = np.zeros(count, np.int64)
     done_at = np.zeros(count, np.int64)
-    # Written once, so that no page of them is new to the loop.
+    # Written here, so that the loop causes no page faults in them.
     ends[:], done_at[:] = 1, 1
     apply, clock = engine.apply, time.perf_counter_ns
     done = 0
@@ -90,7 +90,7 @@ def _open_loop(engine: Any, commands: tapes.Commands, per_second: int) -> tuple[
     try:
         start = clock()
         while done < count:
-            # Arrival i is due at i / per_second: so many are due by now.
+            # Arrival i is due at i / per_second.
             arrived = min((clock() - start) * per_second // 1_000_000_000 + 1, count)
             if arrived > done:
                 apply(commands[done:arrived], 1)
@@ -103,8 +103,8 @@ def _open_loop(engine: Any, commands: tapes.Commands, per_second: int) -> tuple[
     return ends[:calls], done_at[:calls]
 
 
-def waiting(ends: NDArray[np.int64], done_at: NDArray[np.int64], per_second: int) -> NDArray[np.int64]:
-    """The latency of every command: when its call was done, less when it was due."""
+def latencies_ns(ends: NDArray[np.int64], done_at: NDArray[np.int64], per_second: int) -> NDArray[np.int64]:
+    """Return the latency of every command: the end of its call minus its scheduled arrival."""
     sizes = np.diff(ends, prepend=0)
     due = np.arange(ends[-1], dtype=np.int64) * 1_000_000_000 // per_second
     latencies: NDArray[np.int64] = np.repeat(done_at, sizes) - due
@@ -112,13 +112,13 @@ def waiting(ends: NDArray[np.int64], done_at: NDArray[np.int64], per_second: int
 
 
 def _curve(histogram: HdrHistogram) -> list[tuple[float, float]]:
-    """(percentile, microseconds) from the median to one in a million, as HdrHistogram plots are drawn."""
+    """Return (percentile, microseconds) with ever finer steps up to one in a million, as HdrHistogram plots."""
     shares = [100 * (1 - 10 ** (-step / 8)) for step in range(2, 49)]
     return [(round(share, 6), histogram.get_value_at_percentile(share) / 1_000) for share in shares]
 
 
 def picture(figures: dict[str, Any]) -> str:
-    """The percentiles as SVG: latency over how rare it is."""
+    """Return a chart of the latency percentiles as SVG."""
     points = [(100 / (100 - share), value) for share, value in figures["curve"]]
     marks = [(2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"), (1e5, "99.999 %")]
     return svg.chart(

@@ -1,4 +1,4 @@
-"""The conditions that a figure holds under: the machine and the versions. Called by every benchmark of the engine."""
+"""Describe the machine and the versions that a figure was measured with. Called by every benchmark."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
+    """Return the processor's name as the system reports it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
@@ -18,7 +18,7 @@ def processor() -> str:
 
 
 def load() -> float | None:
-    """How many processes wanted a core in the last minute; None where the system does not tell."""
+    """Return the load average of the last minute, or None if the system does not report it."""
     try:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):
@@ -26,7 +26,7 @@ def load() -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """What a reader needs to judge a figure by, and to repeat it."""
+    """Return what a reader needs to judge a figure and to repeat its measurement."""
     return {
         "machine": f"{platform.machine()} {platform.system()}",
         "processor": processor(),

@@ -1,7 +1,7 @@
-"""Memory under sustained load: a steady book needs no more of it after ten million commands than after one million.
+"""Measure memory under sustained load: with a book of constant size it must not grow with the number of commands.
 
-Two measures: the process's resident memory, as the system counts it, and the bytes of the engine's own tables, which
-say the same exactly. Called by the command line and, small, by the tests.
+There are two measures: the resident memory of the process, and the exact bytes of the engine's tables. Called by the
+command line and, small, by the tests.
 """
 
 import gc
@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from smrx.bench import machine_conditions
-from smrx.bench.steady import Steady
+from smrx.bench.steady_flow import SteadyFlow
 from smrx.engine import Engine
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in use now; where the system does not tell, the most there ever was."""
+    """Return the resident memory of this process; its peak where the system does not report the current value."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * resource.getpagesize()
     except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def table_bytes(engine: Engine) -> int:
-    """Bytes of all tables of an engine."""
+    """Return the bytes of all tables of an engine."""
     return sum(int(array.nbytes) for array in engine._state)
 
 
@@ -35,15 +35,15 @@ def run(
     first: int = 1_000_000,
     last: int = 10_000_000,
     piece: int = 10_000,
-    flow: Steady | None = None,
+    flow: SteadyFlow | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Apply `last` commands of a steady flow and compare memory then with memory after `first`."""
+    """Apply `last` commands of a steady flow; compare memory at the end with memory after `first` commands."""
     if not piece <= first < last:
         raise ValueError(f"first and last: expected {piece} <= first < last, found {first} and {last}")
-    flow = Steady(piece) if flow is None else flow
+    flow = SteadyFlow(piece) if flow is None else flow
     engine = Engine()
-    engine.apply(flow.opening(), 1)
+    engine.apply(flow.setup(), 1)
     done = 0
     points = []
     for until in (first, last):
@@ -66,5 +66,5 @@ def run(
         "state_hash": f"{engine.state_hash:016x}",
         "trades": engine.trade_count,
         "conditions": machine_conditions.machine()
-        | {"flow": "60 % adds, 30 % cancels, 10 % takes of three makers each"},
+        | {"flow": "60 % adds, 30 % cancels, 10 % takers that fill three makers each"},
     }

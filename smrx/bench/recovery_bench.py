@@ -1,9 +1,12 @@
-"""How long a node is away: the journal applied again after a snapshot, and what taking a snapshot costs.
+"""Measure the restart of a node, and the cost of taking snapshots.
 
-Three measurements on one node, as real as the node's own parts: the restart of a process with so many commands of
-journal after its snapshot, until it serves; what snapshots of a state of 100,000 accounts and 1,000,000 orders cost the
-loop, and the pause alone for states up to the size asked for (both in pauses.py). And one on three nodes: what an order
-waits while all of them take snapshots of such a state. Prints nothing.
+- Recovery: the time from the start of a process, with many commands in the journal after its snapshot, until it
+  acknowledges an order.
+- Snapshot: the pause of the node's loop and the work of the child for a large state, and the pause alone by process
+  size (snapshot_pause.py).
+- Latency: single orders to three nodes while all of them take snapshots of such a state (snapshot_latency.py).
+
+Prints nothing; called by the command line.
 """
 
 import os
@@ -15,9 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from smrx.bench import pauses, undisturbed
+from smrx.bench import snapshot_latency, snapshot_pause
+from smrx.bench.bench_error import WrongResultError
+from smrx.bench.bench_market import Commands, SessionNumbering, open_session
 from smrx.bench.machine_conditions import processor
 from smrx.client import Client
 from smrx.config import Limits
@@ -31,17 +35,8 @@ from smrx.node.log_reader import open_node_log
 from smrx.node.replicated_state import ReplicatedState
 from smrx.tape.generate import generate
 from smrx.wire import batches
-from smrx.wire.codes import CommandKind
-from smrx.wire.records import COMMAND
-
-Commands = NDArray[np.void]
 
 _BATCH: Final = 1000
-_SESSION: Final = 0x5EED
-
-
-class RecoveryBenchError(Exception):
-    """What was measured is not what was to be measured."""
 
 
 def run(
@@ -54,12 +49,12 @@ def run(
     directory: str | Path | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Return the figures of one run.
+    """Return the figures of one run; raises BenchError.
 
-    Keys: recovery (commands, seconds until the first order is acknowledged by the restarted process, and the parts of
-    it), snapshot (of the state with `accounts` and `orders`: see pauses.of_a_market), pause_ms_by_mib (the fork alone,
-    of a process that holds so much), latency (of single orders to three nodes on disk with that state, `seconds`
-    without snapshots and as long with them; see undisturbed.run; None for 0), conditions.
+    Keys: recovery (commands, seconds until the restarted process acknowledges the first order, and the parts of it),
+    snapshot (of the state with `accounts` and `orders`; see snapshot_pause.measure_market), pause_ms_by_mib (the pause
+    for the fork, by memory of the process), latency (single orders to three nodes on disk with that state, `seconds`
+    without snapshots and `seconds` with them; see snapshot_latency.run; None if `seconds` is 0), conditions.
     """
     show = progress or (lambda phase, share: None)
     with tempfile.TemporaryDirectory(prefix="smrx-bench-", dir=directory) as folder:
@@ -67,12 +62,12 @@ def run(
         recovery = _recovery(Path(folder), commands)
         show("recovery", 1.0)
         show("snapshot", 0.0)
-        snapshot = pauses.of_a_market(Path(folder), accounts, orders)
+        snapshot = snapshot_pause.measure_market(Path(folder), accounts, orders)
         show("snapshot", 1.0)
-        by_mib = pauses.by_mib(Path(folder), largest_mib)
+        by_mib = snapshot_pause.measure_pause_by_mib(Path(folder), largest_mib)
         show("latency", 0.0)
-        market = pauses.large_market(accounts, orders)
-        latency = undisturbed.run(Path(folder) / "latency", market, seconds=seconds) if seconds else None
+        market = snapshot_pause.large_market(accounts, orders)
+        latency = snapshot_latency.run(Path(folder) / "latency", market, seconds=seconds) if seconds else None
         show("latency", 1.0)
     return {
         "recovery": recovery,
@@ -90,7 +85,7 @@ def run(
 
 
 def _recovery(folder: Path, count: int) -> dict[str, Any]:
-    """Write a node's disk as `count` commands after a snapshot leave it; start the node on it, and order."""
+    """Write a node's disk with `count` commands after a snapshot; start the node on it, and send an order."""
     limits = Limits(snapshot_commands=10 * count, compaction_entries=100_000_000)
     cluster = LocalCluster(folder / "recovery", nodes=1, durability="disk", limits=limits)
     directory = cluster.config.node_dir(1)
@@ -104,15 +99,15 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
     journal.setCurrentTerm(1, 1)
     meta.set_joined()
     files = SnapshotFiles(directory / FOLDER, cluster=cluster.config.cluster, node_id=1)
-    flow = _Flow(tape.setup, tape.commands)
+    flow = _RepeatedTape(tape.setup, tape.commands)
     for entry in flow.entries(0):
-        _put(journal, machine, entry)
+        _append(journal, machine, entry)
     journal.sync()
-    pauses.taken(ForkedSnapshots(machine, files, persistent=True), journal.last_index)
+    snapshot_pause.take_snapshot(ForkedSnapshots(machine, files, persistent=True), journal.last_index)
     before = machine.engine.sequence
     while machine.engine.sequence - before < count:
         for entry in flow.entries(count - (machine.engine.sequence - before)):
-            _put(journal, machine, entry)
+            _append(journal, machine, entry)
     meta.sync()
     journal.note_commit()
     journal.close()
@@ -123,9 +118,9 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
     with cluster, Client(cluster.config, account=0) as client:
         client.open_account(4_000_000_000)
         elapsed = time.perf_counter() - started
-        found = max(cluster.statuses().values(), key=lambda status: status.sequence)
-    if found.sequence <= expected[0]:
-        raise RecoveryBenchError(f"expected a node past command {expected[0]}, found one at {found.sequence}")
+        sequence = max(status.sequence for status in cluster.statuses().values())
+    if sequence <= expected[0]:
+        raise WrongResultError(f"the restarted node is at command {sequence}; expected one after {expected[0]}")
     return {
         "commands": expected[0] - before,
         "seconds_from_start_to_first_acknowledged_order": round(elapsed, 3),
@@ -135,47 +130,42 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
 
 
 def _replay_seconds(machine: ReplicatedState, directory: Path, cluster: LocalCluster) -> float:
-    """The part of a restart that grows with the journal: reading it, checking it, applying it."""
+    """Return the time to read, check and apply the journal: the part of a restart that grows with it."""
     started = time.perf_counter()
     with open_node_log(cluster.config, 1) as history:
-        again = history.replay(lambda applied, entry: None)
-    if again.position() != machine.position():
-        raise RecoveryBenchError(f"expected the state {machine.position()} again, found {again.position()}")
+        replayed = history.replay(lambda applied, entry: None)
+    if replayed.position() != machine.position():
+        raise WrongResultError(f"replay gave the state {replayed.position()}; expected {machine.position()}")
     return time.perf_counter() - started
 
 
-class _Flow:
-    """A tape over and over, as one session sends it."""
+class _RepeatedTape:
+    """A tape that one session sends again and again, as log entries."""
 
     def __init__(self, setup: Commands, commands: Commands) -> None:
         self._setup = setup
         self._commands = commands
-        self._request = 0
+        self._numbering = SessionNumbering()
         self._round = 0
 
     def entries(self, count: int) -> list[bytes]:
-        """The setup first; then the next `count` commands, at most one tape of them."""
+        """Return the entries of the setup at the first call; then of the next `count` commands, at most one tape."""
         if self._round == 0:
-            opening = np.zeros(1, COMMAND)
-            opening["kind"], opening["session_id"] = CommandKind.OPEN_SESSION, _SESSION
-            rows = np.concatenate([opening, self._setup])
+            rows = np.concatenate([open_session(), self._setup])
         else:
             rows = self._commands[:count].copy()
-            named = rows["client_order_id"] > 0
-            # Ids of its own in each round: else all orders but the first round's are duplicates.
-            rows["client_order_id"][named] += np.uint64(self._round << 40)
+            has_order_id = rows["client_order_id"] > 0
+            # Each round has its own client order ids; otherwise its orders would be rejected as duplicates.
+            rows["client_order_id"][has_order_id] += np.uint64(self._round << 40)
         self._round += 1
-        opens = rows["kind"] == CommandKind.OPEN_SESSION
-        rows["session_id"] = _SESSION
-        rows["request_id"] = np.where(opens, 0, self._request + np.cumsum(~opens))
-        self._request += int(np.count_nonzero(~opens))
+        self._numbering.number(rows)
         return [
-            batches.encode(rows[start : start + _BATCH].tobytes(), 1 + self._request, 0, 0)
+            batches.encode(rows[start : start + _BATCH].tobytes(), 1 + self._numbering.last_request, 0, 0)
             for start in range(0, len(rows), _BATCH)
         ]
 
 
-def _put(journal: DiskJournal, machine: ReplicatedState, entry: bytes) -> None:
+def _append(journal: DiskJournal, machine: ReplicatedState, entry: bytes) -> None:
     index = journal.last_index + 1
     journal.add(entry, index, 1)
     journal.setRaftCommitIndex(index)

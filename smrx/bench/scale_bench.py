@@ -1,9 +1,9 @@
-"""Cost curves: what a command costs as one thing grows, and the worst cases that one command can make.
+"""Measure how the cost of a command grows with the size of the exchange, and the worst cases of a single command.
 
-A curve is a preparation and some commands to measure, for each size; its cost is nanoseconds for a command or, where
-one command does much, for each order that it touches. A structure without a cliff shows as a line that stays about
-level: what remains is memory that no longer fits into a cache. Beside the costs stands the memory of an exchange in
-which everything grows at once. Called by the command line and, small, by the tests.
+A curve prepares an engine of each size and measures some commands on it. Its cost is in nanoseconds per command or, if
+one command does much work, per order that it touches. A level curve means that no data structure degrades; what remains
+are cache misses. The memory of an exchange in which everything grows at once is measured, too. Called by the command
+line and, small, by the tests.
 """
 
 import gc
@@ -30,25 +30,25 @@ from smrx.wire.records import COMMAND
 Commands = NDArray[Any]
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
-#: Commands of a measurement that has no number of its own; pairs of an order and its cancel.
+#: Pairs of an order and its cancel that a curve measures.
 PAIRS: Final = 5_000
-#: Commands a call: as many as keep the events of a call in memory that is used anyway.
+#: Commands per call; bounds the memory for the events of a call.
 _CALL: Final = 10_000
-#: Bids lie below, asks from here on; a million prices on each side have room.
+#: Bids are below this price, asks from here on; a million prices fit on each side.
 _MIDDLE: Final = 1 << 24
 _SECOND_NS: Final = 1_000_000_000
 _MIB: Final = 1 << 20
-#: Of a whole exchange with a million orders: 100,000 accounts and 1,000 instruments.
+#: A whole exchange with a million orders has 100,000 accounts and 1,000 instruments.
 _ORDERS_PER_ACCOUNT: Final = 10
 _ORDERS_PER_INSTRUMENT: Final = 1_000
 
 
 class Unsupported(Exception):
-    """This engine refuses what a curve needs."""
+    """The engine refuses a command that a curve needs, or did not do what the curve measures."""
 
 
-class Bench:
-    """An engine with a market, and commands that are numbered as they are made."""
+class LoadedEngine:
+    """An engine with a market, and methods that build commands for it and apply them."""
 
     def __init__(self, accounts: int = 2, instruments: int = 1) -> None:
         self.engine = Engine()
@@ -70,7 +70,7 @@ class Bench:
         return seconds, self.engine.event_sequence - before
 
     def orders(self, count: int, prices: Any, *, account: Any = 1, side: Any = Side.BUY, lots: Any = 1) -> Commands:
-        """Limit orders that rest."""
+        """Return limit orders that rest."""
         rows = np.zeros(count, COMMAND)
         rows["kind"] = CommandKind.PLACE
         rows["order_type"] = OrderType.LIMIT
@@ -91,34 +91,35 @@ class Bench:
         return rows
 
     def rest(self, rows: Commands) -> NDArray[np.uint64]:
-        """Let orders rest; return their ids."""
+        """Place orders that rest; return their order ids."""
         first = self.engine.sequence + 1
         self.send(self.numbered(rows))
         return np.arange(first, first + len(rows), dtype=np.uint64)
 
     def pairs(self, orders: Commands) -> float:
-        """Nanoseconds a command of placing each order and cancelling it, one after the other."""
+        """Place and cancel each order in turn; return nanoseconds per command."""
         rows = np.repeat(orders, 2)
         first = self.engine.sequence + 1
         rows[1::2] = self.cancels(np.arange(first, first + len(rows), 2), orders["account"])
         return self.send(self.numbered(rows))[0] / len(rows) * _SECOND_NS
 
 
-def _random(count: int) -> np.random.Generator:
-    return np.random.default_rng(count)
+def _random(size: int) -> np.random.Generator:
+    """Return a generator seeded by the size of a point, so that each point is the same in every run."""
+    return np.random.default_rng(size)
 
 
 def resting_orders(size: int) -> float:
-    """Place and cancel in a book of so many orders at 1,000 prices."""
-    bench = Bench()
+    """Place and cancel in a book of `size` orders at 1,000 prices."""
+    bench = LoadedEngine()
     random = _random(size)
     bench.rest(bench.orders(size, _MIDDLE - random.integers(0, 1_000, size)))
     return bench.pairs(bench.orders(PAIRS, _MIDDLE - random.integers(0, 1_000, PAIRS)))
 
 
 def distinct_prices(size: int) -> float:
-    """Place and cancel at prices of their own between so many others."""
-    bench = Bench()
+    """Place and cancel at new prices in a book of `size` prices."""
+    bench = LoadedEngine()
     random = _random(size)
     prices = _MIDDLE - 2 * random.permutation(size)
     bench.rest(bench.orders(size, prices))
@@ -126,16 +127,16 @@ def distinct_prices(size: int) -> float:
 
 
 def accounts(size: int) -> float:
-    """Place and cancel by accounts chosen among so many."""
-    bench = Bench(accounts=size)
+    """Place and cancel by random accounts of `size`."""
+    bench = LoadedEngine(accounts=size)
     random = _random(size)
     chosen = random.integers(1, size + 1, PAIRS)
     return bench.pairs(bench.orders(PAIRS, _MIDDLE - random.integers(0, 1_000, PAIRS), account=chosen))
 
 
 def instruments(size: int) -> float:
-    """Place and cancel on instruments chosen among so many."""
-    bench = Bench(instruments=size)
+    """Place and cancel on random instruments of `size`."""
+    bench = LoadedEngine(instruments=size)
     random = _random(size)
     rows = bench.orders(PAIRS, _MIDDLE - random.integers(0, 1_000, PAIRS))
     rows["instrument"] = random.integers(tapes.INSTRUMENT, tapes.INSTRUMENT + size, PAIRS)
@@ -143,8 +144,8 @@ def instruments(size: int) -> float:
 
 
 def price_level_per_order(size: int) -> float:
-    """Place so many orders, each at a price of its own, in random order, and cancel them in another."""
-    bench = Bench()
+    """Place `size` orders at as many prices in random order, and cancel them in another random order."""
+    bench = LoadedEngine()
     random = _random(size)
     first = bench.engine.sequence + 1
     placed, _ = bench.send(bench.numbered(bench.orders(size, _MIDDLE - random.permutation(size))))
@@ -153,19 +154,19 @@ def price_level_per_order(size: int) -> float:
 
 
 def deep_sweep(size: int) -> float:
-    """One order through so many makers; for each of them."""
-    bench = Bench()
+    """Fill `size` makers with one order; the cost is per maker."""
+    bench = LoadedEngine()
     bench.rest(bench.orders(size, _MIDDLE + _random(size).integers(0, 1_000, size), side=Side.SELL))
     take = bench.orders(1, _MIDDLE + 1_000, account=2, lots=size)
     seconds, events = bench.send(bench.numbered(take))
     if events < 3 * size:
-        raise Unsupported(f"expected {size} makers to be met, found {events} events")
+        raise Unsupported(f"the order did not fill {size} makers ({events} events)")
     return seconds / size * _SECOND_NS
 
 
 def mass_cancel(size: int) -> float:
-    """One command that cancels so many orders; for each of them."""
-    bench = Bench()
+    """Cancel `size` orders with one command; the cost is per order."""
+    bench = LoadedEngine()
     bench.rest(bench.orders(size, _MIDDLE - _random(size).integers(0, 1_000, size)))
     rows = np.zeros(1, COMMAND)
     rows["kind"], rows["account"] = CommandKind.MASS_CANCEL, 1
@@ -174,8 +175,8 @@ def mass_cancel(size: int) -> float:
 
 
 def middle_of_a_queue(size: int) -> float:
-    """Cancel out of the middle of one price's queue of so many."""
-    bench = Bench()
+    """Cancel orders in the middle of one price level with `size` orders."""
+    bench = LoadedEngine()
     ids = bench.rest(bench.orders(size, _MIDDLE))
     chosen = ids[size // 4 : size // 4 + min(PAIRS, size // 2)]
     cancels = bench.numbered(bench.cancels(_random(size).permutation(chosen)))
@@ -183,23 +184,23 @@ def middle_of_a_queue(size: int) -> float:
 
 
 def stop_cascade(size: int) -> float:
-    """One trade that triggers so many stops, each of which trades and triggers the next; for each of them."""
-    bench = Bench()
+    """Trigger `size` stop orders with one trade, each by the trade of the one before; the cost is per stop order."""
+    bench = LoadedEngine()
     steps = np.arange(size)
-    # A ladder of bids, one lot a tick, and a stop for each of them: every sale moves the price one tick down.
+    # One bid of one lot per tick, and one stop order per bid: each sale lowers the price by a tick.
     bench.rest(bench.orders(size + 1, _MIDDLE - np.arange(size + 1)))
     stops = bench.orders(size, 0, account=2, side=Side.SELL)
     stops["order_type"], stops["tif"], stops["order_id"] = OrderType.STOP, TimeInForce.IOC, _MIDDLE - steps
     bench.rest(stops)
     seconds, events = bench.send(bench.numbered(bench.orders(1, _MIDDLE, account=2, side=Side.SELL)))
     if events < 4 * size:
-        raise Unsupported(f"expected {size} stops to be triggered, found {events} events")
+        raise Unsupported(f"the trade did not trigger {size} stop orders ({events} events)")
     return seconds / size * _SECOND_NS
 
 
 def expiries(size: int) -> float:
-    """One command at whose time so many orders expire; for each of them."""
-    bench = Bench()
+    """Expire `size` orders at the time of one command; the cost is per order."""
+    bench = LoadedEngine()
     random = _random(size)
     rows = bench.orders(size, _MIDDLE - random.integers(0, 1_000, size))
     rows["tif"] = TimeInForce.GTD
@@ -209,33 +210,33 @@ def expiries(size: int) -> float:
     bench.time_ns = (size + 1) * _SECOND_NS
     seconds, events = bench.send(bench.numbered(bench.orders(1, _MIDDLE)))
     if events < size:
-        raise Unsupported(f"expected {size} orders to expire, found {events} events")
+        raise Unsupported(f"the command did not expire {size} orders ({events} events)")
     return seconds / size * _SECOND_NS
 
 
-def whole(size: int) -> Bench:
-    """An exchange with so many resting orders, each at a price that no other has, and accounts and instruments alike.
+def whole_exchange_engine(size: int) -> LoadedEngine:
+    """Return an engine with `size` resting orders, each at its own price, and accounts and instruments in proportion.
 
-    A million orders are those of 100,000 accounts on 1,000 instruments. Raises Unsupported if one of all that is not
-    in the engine afterwards.
+    A million orders belong to 100,000 accounts and are on 1,000 instruments. Raises Unsupported if the engine does not
+    hold all of it.
     """
     holders, listed = max(2, size // _ORDERS_PER_ACCOUNT), max(1, size // _ORDERS_PER_INSTRUMENT)
-    bench = Bench(accounts=holders, instruments=listed)
+    bench = LoadedEngine(accounts=holders, instruments=listed)
     random = _random(size)
     rows = bench.orders(size, _MIDDLE - 2 * random.permutation(size), account=1 + random.permutation(size) % holders)
     rows["instrument"] = tapes.INSTRUMENT + random.permutation(size) % listed
     bench.rest(rows)
-    # The venue's own account is there from the beginning.
+    # The venue's own account always exists.
     wanted = {"orders": size, "levels": size, "accounts": holders + 1, "instruments": listed}
     found = {name: count for name, count in bench.engine.inspect.counts().items() if name in wanted}
     if found != wanted:
-        raise Unsupported(f"expected {wanted} in one engine, found {found}")
+        raise Unsupported(f"the engine holds {found}; expected {wanted}")
     return bench
 
 
 def whole_exchange(size: int) -> float:
-    """Place and cancel anywhere in an exchange that is as large in everything at once."""
-    bench = whole(size)
+    """Place and cancel at random places in an exchange that is large in every respect."""
+    bench = whole_exchange_engine(size)
     random = _random(size)
     counts = bench.engine.inspect.counts()
     chosen = random.integers(1, counts["accounts"], PAIRS)
@@ -245,18 +246,18 @@ def whole_exchange(size: int) -> float:
 
 
 def memory(sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """What a whole exchange of each size holds and takes: the bytes of its tables, and the resident memory they add.
+    """Measure a whole exchange of each size: the bytes of its tables, and the resident memory that they add.
 
-    The first row is an engine with nothing in it. Tables double when they are full, so their bytes go up in steps;
-    pages of them that nothing was written to are not resident. Measure it before other engines leave memory behind.
+    The first row is an empty engine. Tables double when they are full, so their bytes grow in steps; untouched pages
+    are not resident. Call it before other engines leave freed memory behind.
     """
-    # The code of the engine, and what NumPy keeps, are no memory of an exchange.
-    whole(100)
+    # Loads the engine's code and fills NumPy's caches, which are not memory of the exchange.
+    whole_exchange_engine(100)
     gc.collect()
     before = resident_bytes()
     rows: list[dict[str, Any]] = []
     for size in (0, *(size for size in sizes if size <= SIZES[-1])):
-        engine = whole(size).engine if size else Engine()
+        engine = whole_exchange_engine(size).engine if size else Engine()
         gc.collect()
         tables, resident = table_bytes(engine), resident_bytes() - before
         counts = engine.inspect.counts()
@@ -276,12 +277,12 @@ def memory(sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 
 class Curve(NamedTuple):
-    """A curve: what it is called, for what its cost is, and how one point of it is measured."""
+    """A cost curve: its name, the unit that its cost is per, the function that measures a point, its largest size."""
 
     name: str
     unit: str
     measure: Callable[[int], float]
-    most: int = SIZES[-1]
+    max_size: int = SIZES[-1]
 
 
 CURVES: Final = (
@@ -305,25 +306,26 @@ def run(
     curves: Sequence[Curve] = CURVES,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure every curve at every size, `repeats` times on a new engine each; the fastest run counts.
+    """Measure every curve at every size, `repeats` times with a new engine each; the fastest run counts.
 
-    The memory of the whole exchange, at the same sizes, is measured before all curves.
+    The memory of the whole exchange at the same sizes is measured before the curves. A curve that the engine does not
+    support has the reason in `absent`.
     """
     if not sizes or min(sizes) < 100 or repeats < 1:
         raise ValueError(f"sizes and repeats: expected sizes of 100 or more, repeated once or more, found {sizes}")
     try:
-        taken = memory(sizes)
+        memory_rows = memory(sizes)
     except Unsupported:
-        taken = []  # the curve of the whole exchange says why
+        memory_rows = []  # The curve of the whole exchange has the reason.
     found = []
     for number, curve in enumerate(curves):
         points: list[dict[str, float]] = []
         absent = None
-        for size in (size for size in sizes if size <= curve.most):
+        for size in (size for size in sizes if size <= curve.max_size):
             try:
                 cost = min(curve.measure(size) for _ in range(repeats))
             except Unsupported as error:
-                absent = f"this engine does not do it: {error}"
+                absent = f"not supported by this engine: {error}"
                 break
             points.append({"size": size, "ns": round(cost, 1)})
             if progress is not None:
@@ -332,13 +334,13 @@ def run(
         found.append({"name": curve.name, "unit": curve.unit, "points": points, "growth": growth, "absent": absent})
     return {
         "curves": found,
-        "memory": taken,
+        "memory": memory_rows,
         "conditions": machine_conditions.machine() | {"repeats": repeats, "tier": "B", "cores": 1},
     }
 
 
 def picture(figures: dict[str, Any]) -> str:
-    """The curves as SVG, and below them the memory if it was measured."""
+    """Return a chart of the curves as SVG, and below it one of the memory if that was measured."""
     costs = svg.chart(
         "What a command costs as the exchange grows",
         svg.Axis("size"),
@@ -354,7 +356,7 @@ def picture(figures: dict[str, Any]) -> str:
     if not any(row["orders"] for row in figures["memory"]):
         return costs
     lines = {"table_bytes": "tables of the engine", "resident_bytes": "resident memory they add"}
-    taken = svg.chart(
+    memory_chart = svg.chart(
         "Memory of a whole exchange",
         svg.Axis("resting orders, each at its own price; a tenth as many accounts"),
         svg.Axis("MiB"),
@@ -365,4 +367,4 @@ def picture(figures: dict[str, Any]) -> str:
             for key, name in lines.items()
         ],
     )
-    return svg.stack([costs, taken])
+    return svg.stack([costs, memory_chart])

@@ -1,12 +1,12 @@
-"""How many events a second settlement verifies into a sink on one core, and how far it is behind a live feed.
+"""Measure how many events per second settlement verifies into a sink on one core, and its lag behind a live feed.
 
-Everything is real but the nodes: two of three members in another process hold and publish the events of a market made
-beforehand; this process fetches, compares or has vouched for, attests, posts, writes, and commits with fsync.
+Everything is real except the nodes: another process plays two of three members (feed_publisher.py), which publish the
+events of a market made beforehand. This process fetches, attests, posts and writes them, and commits with fsync.
 
-- Catching up: it joins late, fetches all events from one node by retransmission and has the other vouch for them.
-- Lag: both nodes publish at a rate; from the moment a node sends an event to the checkpoint that covers it.
-- Memory: what this process holds at the end of the live part, and how much less it was in the middle of it, when all
-  that is allocated once had been. Pages of files (LMDB's map) are the machine's, and are not counted.
+- Catching up: settlement starts late, fetches all events from one node by retransmission and attests them by the other.
+- Lag: both nodes publish at a fixed rate; from the time a node sends an event to the checkpoint that covers it.
+- Memory: of this process at the end of the live phase, and its growth since the middle of that phase, when everything
+  that is allocated once is allocated. Mapped files (LMDB) are not counted.
 
 Called by the command line.
 """
@@ -27,7 +27,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.bench.tapes import Writer, market
+from smrx.bench.bench_error import BenchError
+from smrx.bench.tapes import TapeMaker, market
 from smrx.config import Config, NodeConfig, Settlement, SinkConfig
 from smrx.engine import Engine
 from smrx.settlement.books.compiled_books import warm_up
@@ -38,69 +39,65 @@ from smrx.sinks import Checkpoint, make_sinks
 from smrx.sinks.retrying import RetryingSink
 from smrx.sinks.rows import Tables
 
-#: Seconds without progress after which the benchmark has failed.
-_PATIENCE: Final = 30.0
+#: The benchmark fails after so many seconds without progress.
+_PROGRESS_TIMEOUT_SECONDS: Final = 30.0
 _PIECE: Final = 1_000
 
 
-class BenchError(Exception):
-    """The measurement could not be made; the message says why."""
+class _SendTimes:
+    """A sink that collects the times at which uncommitted events left their node."""
 
-
-class _Clock:
-    """A sink that notes when the events it is given left their node."""
-
-    name = "clock"
+    name = "send times"
 
     def __init__(self) -> None:
-        self.waiting: list[NDArray[np.int64]] = []
+        self.uncommitted: list[NDArray[np.int64]] = []
 
     def open(self, cluster: str) -> Checkpoint | None:
-        """See Sink: it holds nothing."""
+        """See Sink: it has no checkpoint."""
         return None
 
     def write(self, events: NDArray[np.void]) -> None:
-        """Note the times."""
-        self.waiting.append(events["time_ns"].copy())
+        """Collect the times."""
+        self.uncommitted.append(events["time_ns"].copy())
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
         """See Sink."""
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """See Sink: the lag is measured when all of them have committed."""
+        """See Sink: the lag is measured when all sinks have committed."""
 
     def close(self) -> None:
         """See Sink."""
 
 
 class _Lags:
-    """The lag of every live event, in milliseconds; its memory is all there from the beginning."""
+    """The lag of every live event, in milliseconds. Its memory is allocated once."""
 
     def __init__(self, count: int) -> None:
-        # Written to, so that the pages are there before memory is measured.
+        # Filled, so that the pages are resident before memory is measured.
         self._values = np.full(count, -1.0)
         self._count = 0
 
     def add(self, values: NDArray[np.float64]) -> None:
-        """Take in the lags of events committed together."""
+        """Add the lags of events committed together."""
         values = values[: len(self._values) - self._count]
         self._values[self._count : self._count + len(values)] = values
         self._count += len(values)
 
-    def ordered(self) -> NDArray[np.float64]:
-        """All of them, the smallest first; one of 0 if there are none."""
+    def sorted(self) -> NDArray[np.float64]:
+        """Return all lags in ascending order; a single 0 if there are none."""
         return np.sort(self._values[: self._count]) if self._count else np.zeros(1)
 
 
 def make_events(count: int, seed: int) -> NDArray[np.void]:
-    """At least `count` events of the benchmark's market, whole commands, the first event 1."""
-    writer, engine = Writer(seed), Engine()
+    """Return at least `count` events of the benchmark's market from sequence 1, with all events of each command."""
+    maker, engine = TapeMaker(seed), Engine()
     setup = market()
-    writer.engine.apply(setup, 1)
-    parts = [engine.apply(setup, 1).events, engine.apply(writer.piece(4_000, adds_only=True), 1).events]
+    maker.engine.apply(setup, 1)
+    parts = [engine.apply(setup, 1).events, engine.apply(maker.piece(4_000, adds_only=True), 1).events]
     made = sum(map(len, parts))
     while made < count:
-        parts.append(engine.apply(writer.piece(_PIECE), 1).events)
+        parts.append(engine.apply(maker.piece(_PIECE), 1).events)
         made += len(parts[-1])
     rows = np.concatenate([np.ascontiguousarray(part).view(np.uint64) for part in parts])
     return rows.view(parts[0].dtype)
@@ -123,41 +120,41 @@ def run(
     with tempfile.TemporaryDirectory(prefix="smrx-bench-") as folder, _nodes(Path(folder), stream, held) as nodes:
         process, ports = nodes
         config = _config(ports, folder, sink)
-        clock = _Clock()
-        settling = Settling(config.cluster, config.settlement.directory, [*make_sinks(config), clock], RetryingSink)
+        times = _SendTimes()
+        settling = Settling(config.cluster, config.settlement.directory, [*make_sinks(config), times], RetryingSink)
         settling.open()
         running = Running(config, settling, Alarms(config.cluster), node_ids=[1, 2])
         try:
             before = time.process_time()
-            catching = _follow(running, held, clock, None, progress, "catching up")
-            worked = time.process_time() - before
+            catch_up_seconds = _follow(running, held, times, None, progress, "catching up")
+            cpu_seconds = time.process_time() - before
             assert process.stdin is not None
             process.stdin.write(f"{rate}\n")
             process.stdin.flush()
             lags = _Lags(len(stream) - held)
             middle = held + (len(stream) - held) // 2
-            following = _follow(running, middle, clock, lags, progress, "live")
-            warm, warm_at = _held_bytes(), running.sequence
-            following += _follow(running, len(stream), clock, lags, progress, "live")
-            held_bytes, measured = _held_bytes(), running.sequence - warm_at
+            live_seconds = _follow(running, middle, times, lags, progress, "live")
+            middle_bytes, middle_sequence = _memory_bytes(), running.sequence
+            live_seconds += _follow(running, len(stream), times, lags, progress, "live")
+            memory_bytes, measured = _memory_bytes(), running.sequence - middle_sequence
         finally:
             running.close()
             settling.close()
         feed = running.subscriber.feed_stats
-        lag = lags.ordered()
+        lag = lags.sorted()
         return {
             "events": held,
-            "seconds": round(catching, 6),
-            "events_per_second": round(held / catching),
-            # Of this process, its socket thread included: what a machine that is busy otherwise would do on a core.
-            "events_per_cpu_second": round(held / worked),
+            "seconds": round(catch_up_seconds, 6),
+            "events_per_second": round(held / catch_up_seconds),
+            # Of this process with its socket thread: what it does with a whole core on a busy machine.
+            "events_per_cpu_second": round(held / cpu_seconds),
             "lag_p50_ms": _quantile(lag, 0.50),
             "lag_p99_ms": _quantile(lag, 0.99),
             "lag_max_ms": _quantile(lag, 1.0),
-            "live_events_per_second": round((len(stream) - held) / following),
-            "memory_bytes": held_bytes,
-            "memory_growth_bytes": held_bytes - warm,
-            "memory_growth_bytes_per_event": round((held_bytes - warm) / max(1, measured), 2),
+            "live_events_per_second": round((len(stream) - held) / live_seconds),
+            "memory_bytes": memory_bytes,
+            "memory_growth_bytes": memory_bytes - middle_bytes,
+            "memory_growth_bytes_per_event": round((memory_bytes - middle_bytes) / max(1, measured), 2),
             "trades": settling.ledger.trades,
             "checkpoints": settling.checkpoints,
             "conditions": {
@@ -172,7 +169,7 @@ def run(
                 "fsync": "at every checkpoint, of sink and books",
                 "trades_share": round(settling.ledger.trades / len(stream), 3),
                 "gaps_healed": feed.gaps_healed,
-                "lag": "from a node's send to the checkpoint that covers the event",
+                "lag": "from sending by a node to the checkpoint that covers the event",
             },
         }
 
@@ -180,34 +177,36 @@ def run(
 def _follow(
     running: Running,
     last: int,
-    clock: _Clock,
+    times: _SendTimes,
     lags: "_Lags | None",
     progress: Callable[[str, float], None] | None,
     phase: str,
 ) -> float:
-    """Turn until everything up to event `last` is committed; return the seconds since the first event came."""
-    begun: float | None = None
+    """Run settlement until everything up to event `last` is committed; return the seconds since the first event."""
+    started: float | None = None
     first = running.sequence
-    moved = time.monotonic()
+    progressed = time.monotonic()
     done = first
     while done < last:
         running.turn()
         now = time.monotonic()
-        if begun is None and running.subscriber.sequencer.expected > first + 1:
-            begun = now
+        if started is None and running.subscriber.sequencer.expected > first + 1:
+            started = now
         committed = running.settling.committed
         if committed is None or committed.event_sequence == done:
-            if now - moved > _PATIENCE:
-                raise BenchError(f"settlement stands still at event {done} of {last}")
+            if now - progressed > _PROGRESS_TIMEOUT_SECONDS:
+                raise BenchError(
+                    f"settlement made no progress for {_PROGRESS_TIMEOUT_SECONDS:g} s at event {done} of {last}"
+                )
             continue
-        done, moved = committed.event_sequence, now
+        done, progressed = committed.event_sequence, now
         if not running.settling.uncommitted:
-            if lags is not None and clock.waiting:
-                lags.add((time.time_ns() - np.concatenate(clock.waiting)) / 1e6)
-            clock.waiting.clear()
+            if lags is not None and times.uncommitted:
+                lags.add((time.time_ns() - np.concatenate(times.uncommitted)) / 1e6)
+            times.uncommitted.clear()
         if progress is not None:
             progress(phase, (done - first) / max(1, last - first))
-    return time.monotonic() - (begun or moved)
+    return time.monotonic() - (started or progressed)
 
 
 @contextmanager
@@ -217,7 +216,7 @@ def _nodes(
     path = folder / "events.bin"
     stream.tofile(path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "smrx.bench.feed", str(path), str(held)],
+        [sys.executable, "-m", "smrx.bench.feed_publisher", str(path), str(held)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -226,7 +225,7 @@ def _nodes(
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise BenchError("the process that plays the nodes ended before it began")
+            raise BenchError("the process that plays the nodes ended before it reported its ports")
         yield process, json.loads(line)
     finally:
         process.kill()
@@ -246,8 +245,8 @@ def _quantile(ordered: NDArray[np.float64], share: float) -> float:
     return round(float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]), 2)
 
 
-def _held_bytes() -> int:
-    """The memory this process holds now, without pages of files; where only the peak is known, the peak."""
+def _memory_bytes() -> int:
+    """Return the anonymous resident memory of this process; its peak where the system reports only that."""
     gc.collect()
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Line charts as SVG text: two logarithmic axes, some series, nothing else. Pure; called by the benchmarks."""
+"""Draw line charts with two logarithmic axes as SVG text. Pure; called by the benchmarks."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _TOP: Final = 50
 _BOTTOM: Final = 60
 #: Space for the legend.
 _RIGHT: Final = 270
-#: Okabe and Ito's colours, which people who do not see all colours tell apart; then the same with dashes.
+#: The colours of Okabe and Ito, which remain distinct with colour blindness; further series repeat them dashed.
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
@@ -24,14 +24,14 @@ class Series(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """What an axis says of itself, and the marks on it with their texts; None makes one mark for each power of ten."""
+    """The label of an axis and its marks with their texts; None marks each power of ten."""
 
     label: str
     marks: Sequence[tuple[float, str]] | None = None
 
 
 class _Scale(NamedTuple):
-    """Logarithms to places."""
+    """Maps values to coordinates on a logarithmic scale."""
 
     low: float
     high: float
@@ -44,10 +44,10 @@ class _Scale(NamedTuple):
 
 
 def chart(title: str, x: Axis, y: Axis, series: Sequence[Series], notes: Sequence[tuple[float, str]] = ()) -> str:
-    """The SVG of a chart; a note is a level line across it with its text. ValueError if a point is not positive."""
+    """Return the SVG of a chart; a note is a horizontal line with a text. Raises ValueError for a point below 0."""
     points = [point for one in series for point in one.points]
     if not points or any(value <= 0 for point in points for value in point):
-        raise ValueError("points: expected some, all of them positive, on logarithmic axes")
+        raise ValueError("points: expected at least one, all of them positive, because the axes are logarithmic")
     levels = [value for _, value in points] + [value for value, _ in notes]
     across = _Scale(*_bounds([value for value, _ in points], whole=False), _LEFT, WIDTH - _RIGHT)
     up = _Scale(*_bounds(levels, whole=True), HEIGHT - _BOTTOM, _TOP)
@@ -71,7 +71,7 @@ def chart(title: str, x: Axis, y: Axis, series: Sequence[Series], notes: Sequenc
 
 
 def stack(charts: Sequence[str]) -> str:
-    """Charts as one SVG, one below the other."""
+    """Return charts as one SVG, one below the other."""
     height = HEIGHT * len(charts)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
@@ -81,7 +81,7 @@ def stack(charts: Sequence[str]) -> str:
 
 
 def _bounds(values: Sequence[float], *, whole: bool) -> tuple[float, float]:
-    """The logarithms that an axis runs between; whole powers of ten where its values are read off it."""
+    """Return the logarithms of an axis' ends, rounded to whole powers of ten if `whole`."""
     low, high = math.log10(min(values)), math.log10(max(values))
     if whole:
         low, high = math.floor(low), math.ceil(high)

@@ -1,7 +1,7 @@
-"""Tapes for benchmarks: what fills a book, and the commands to measure on it.
+"""Make tapes for benchmarks: commands that fill a book, and the commands to measure on it.
 
-A tape is written by letting an engine apply it piece by piece, so that cancels name orders that are open and the book
-stays as large as it was. All of that happens before any clock starts. Called by the benchmarks of this package.
+A generated tape is applied to an engine piece by piece while it is made, so that cancels name open orders and the book
+keeps its size. All of that happens before any clock starts. Called by the benchmarks of this package.
 """
 
 from collections.abc import Sequence
@@ -28,25 +28,25 @@ FUNDS: Final = 1 << 56
 
 
 class Shape(NamedTuple):
-    """What a tape is made of. Shares of cancels and takes; the rest are adds."""
+    """The composition of a tape: the shares of cancels and takers; the remaining commands are adds."""
 
     cancels: float
     takes: float
-    #: Makers that a take meets, on average: as many as adds outnumber cancels.
+    #: Makers that a taker fills on average, so that the book keeps its size.
     makers: float
     open_orders: int
     middle_ticks: int
-    #: Adds lie within so many ticks of the middle: near it most of them, or everywhere alike.
+    #: Largest distance of an add from the middle; adds are near the middle if `near`, else evenly distributed.
     reach_ticks: int
     near: bool = True
-    #: Commands written at a time, with cancels of orders that were open when the piece began.
+    #: Commands made at a time; cancels name orders that were open when the piece began.
     piece: int = 1_000
 
     @property
     def description(self) -> str:
         adds = 1 - self.cancels - self.takes
         return (
-            f"{adds:.0%} adds, {self.cancels:.0%} cancels, {self.takes:.0%} orders that take {self.makers:.0f} makers "
+            f"{adds:.0%} adds, {self.cancels:.0%} cancels, {self.takes:.0%} takers that fill {self.makers:.0f} makers "
             f"each, {self.open_orders:,} open orders"
         )
 
@@ -65,7 +65,7 @@ TAPES: Final = (*SHAPES, REAL)
 
 
 class Flow(NamedTuple):
-    """A tape, numbered and ready for an empty engine."""
+    """A tape for an empty engine, with session and request ids: the commands before the measured ones, and those."""
 
     description: str
     before: Commands
@@ -73,9 +73,9 @@ class Flow(NamedTuple):
 
 
 def market(accounts: int = ACCOUNTS, instruments: int = 1) -> Commands:
-    """The commands that make assets, instruments, accounts with money, and a session for each account."""
+    """Return the commands that list assets and instruments, open and fund accounts, and open a session for each."""
     rows = np.zeros(3 + instruments + 4 * accounts, COMMAND)
-    # Sessions of accounts are named like these: the venue's is another one, however many there are.
+    # The session of an account has the account's number; the venue's session must have another.
     venue = max(VENUE, accounts + 1)
     rows["session_id"] = venue
     rows[0]["kind"] = CommandKind.OPEN_SESSION
@@ -93,7 +93,7 @@ def market(accounts: int = ACCOUNTS, instruments: int = 1) -> Commands:
     names = np.arange(1, accounts + 1)
     opened, base, quote, sessions = (rows[3 + instruments + accounts * part :][:accounts] for part in range(4))
     opened["kind"] = CommandKind.OPEN_ACCOUNT
-    # The whole supply of an asset stays below 2^62, however many accounts share it.
+    # The supply of an asset must stay below 2^62.
     funds = min(FUNDS, ((1 << 62) - 1) // accounts)
     for asset, deposits in ((1, base), (2, quote)):
         deposits["kind"] = CommandKind.DEPOSIT
@@ -110,7 +110,7 @@ def market(accounts: int = ACCOUNTS, instruments: int = 1) -> Commands:
 
 
 class Numbering:
-    """Gives commands the session of their account, and its next request ids."""
+    """Gives commands the session of their account, and the session's next request ids."""
 
     def __init__(self, accounts: int = ACCOUNTS) -> None:
         self.last_request = np.zeros(accounts + 1, dtype=np.uint64)
@@ -124,8 +124,8 @@ class Numbering:
         self.last_request += np.bincount(accounts, minlength=len(self.last_request)).astype(np.uint64)
 
 
-class Writer:
-    """Writes a tape, a piece at a time, against an engine that shows which orders are open."""
+class TapeMaker:
+    """Makes a tape piece by piece, with an engine that applies it and shows which orders are open."""
 
     def __init__(self, seed: int, shape: Shape = SHAPES["mixed"]) -> None:
         self.random = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ class Writer:
         self.numbering = Numbering()
 
     def piece(self, count: int, *, adds_only: bool = False) -> Commands:
-        """The next commands, already applied to the writer's engine."""
+        """Return the next commands, already applied to this object's engine."""
         shape = self.shape
         rows = np.zeros(count, COMMAND)
         draw = self.random.random(count)
@@ -148,14 +148,14 @@ class Writer:
         self.cancels(rows, cancels, is_open)
         self.takes(rows, takes, len(is_open))
         self.numbering.number(rows)
-        # A client names its orders by a number of its own, most simply that of the request.
+        # Client order ids must be unique per account; request ids are.
         placed = rows["kind"] == CommandKind.PLACE
         rows["client_order_id"][placed] = rows["request_id"][placed]
         self.engine.apply(rows, 1)
         return rows
 
     def adds(self, rows: Commands) -> None:
-        """Limit orders on both sides of the middle."""
+        """Fill rows with limit orders on both sides of the middle."""
         count = len(rows)
         reach = self.shape.reach_ticks
         if self.shape.near:
@@ -174,7 +174,7 @@ class Writer:
         rows["quantity_lots"] = self.random.integers(1, MAX_ADD_LOTS + 1, count)
 
     def cancels(self, rows: Commands, places: NDArray[Any], is_open: Commands) -> None:
-        """Cancels by order id, of orders that were open when the piece began: some are filled meanwhile."""
+        """Turn rows into cancels by order id. Some of the orders are filled before the cancel and are rejected."""
         chosen = is_open[self.random.choice(len(is_open), len(places), replace=False)] if len(places) else is_open[:0]
         rows[places] = np.zeros(1, COMMAND)
         rows["kind"][places] = CommandKind.CANCEL
@@ -182,48 +182,48 @@ class Writer:
         rows["order_id"][places] = chosen["order_id"]
 
     def takes(self, rows: Commands, places: NDArray[Any], open_orders: int) -> None:
-        """Orders that take, of a size that brings the book back to the shape's open orders."""
+        """Turn rows into takers, sized to bring the book back to the shape's number of open orders."""
         shape = self.shape
         makers = shape.makers * open_orders / shape.open_orders
-        most = max(1, round(2 * makers * (MAX_ADD_LOTS + 1) / 2))
+        max_lots = max(1, round(2 * makers * (MAX_ADD_LOTS + 1) / 2))
         buys = rows["side"][places] == Side.BUY
         limit = 2 * shape.reach_ticks
         rows["tif"][places] = TimeInForce.IOC
         rows["account"][places] = self.random.integers(MAKERS + 1, ACCOUNTS + 1, len(places))
         rows["price_ticks"][places] = np.where(buys, shape.middle_ticks + limit, shape.middle_ticks - limit)
-        rows["quantity_lots"][places] = self.random.integers(1, most + 1, len(places))
+        rows["quantity_lots"][places] = self.random.integers(1, max_lots + 1, len(places))
 
 
 def generated(name: str, commands: int, seed: int) -> Flow:
-    """A tape of one of the SHAPES."""
+    """Return a tape of one of the SHAPES."""
     shape = SHAPES[name]
-    writer = Writer(seed, shape)
-    prepared = market()
-    writer.engine.apply(prepared, 1)
-    filling = writer.piece(shape.open_orders, adds_only=True)
-    pieces = [writer.piece(min(shape.piece, commands - at)) for at in range(0, commands, shape.piece)]
-    return Flow(shape.description, np.concatenate([prepared, filling]), np.concatenate(pieces))
+    maker = TapeMaker(seed, shape)
+    setup = market()
+    maker.engine.apply(setup, 1)
+    fill = maker.piece(shape.open_orders, adds_only=True)
+    pieces = [maker.piece(min(shape.piece, commands - at)) for at in range(0, commands, shape.piece)]
+    return Flow(shape.description, np.concatenate([setup, fill]), np.concatenate(pieces))
 
 
 def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
-    """A tape that was recorded: a LOBSTER message file with or without its orderbook file, or a tape file of smrx.
+    """Return a recorded tape: a LOBSTER message file with or without its orderbook file, or a tape file of smrx.
 
-    The market's setup is what comes before. Raises TapeError.
+    The setup of its market comes before the measured commands. Raises TapeError.
     """
-    if len(paths) == 1 and _is_smrx(paths[0]):
+    if len(paths) == 1 and _is_smrx_tape(paths[0]):
         tape = tape_file.read(paths[0])
     else:
         tape = convert.convert(lobster.read(paths[0], paths[1] if len(paths) > 1 else None)).tape()
     tape = tape.first(commands)
     session = LocalSession(Engine())
-    opening = session.numbered(tape.setup)
-    # The session is opened by LocalSession itself, in its first command.
+    setup = session.numbered(tape.setup)
+    # LocalSession opened its session itself; here the command that does so is a part of the setup.
     first = np.zeros(1, COMMAND)
-    first["kind"], first["session_id"] = CommandKind.OPEN_SESSION, opening["session_id"][0]
-    return Flow(f"recorded order flow, {tape.name}", np.concatenate([first, opening]), session.numbered(tape.commands))
+    first["kind"], first["session_id"] = CommandKind.OPEN_SESSION, setup["session_id"][0]
+    return Flow(f"recorded order flow, {tape.name}", np.concatenate([first, setup]), session.numbered(tape.commands))
 
 
-def _is_smrx(path: str) -> bool:
+def _is_smrx_tape(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(len(tape_file.MAGIC)) == tape_file.MAGIC
@@ -232,12 +232,13 @@ def _is_smrx(path: str) -> bool:
 
 
 def flow(name: str, commands: int, seed: int, paths: Sequence[str] = ()) -> Flow:
-    """The tape of a name; `paths` are the files of the real one. ValueError in one sentence for what is none."""
+    """Return the tape called `name`; `paths` are the files of the tape "real". Raises ValueError and TapeError."""
     if name not in TAPES:
         raise ValueError(f"tape: expected one of {', '.join(TAPES)}, found {name!r}")
     if (name == REAL) != bool(paths):
-        found = f"{len(paths)} with tape {name}"
-        raise ValueError(f"files: expected one or two with --tape real and none otherwise, found {found}")
+        raise ValueError(
+            f"files: expected one or two with --tape real and none otherwise, found {len(paths)} with --tape {name}"
+        )
     if len(paths) > 2:
-        raise ValueError(f"files: expected messages and perhaps their orderbook, found {len(paths)} files")
+        raise ValueError(f"files: expected a message file and optionally its orderbook file, found {len(paths)} files")
     return recorded(paths, commands) if name == REAL else generated(name, commands, seed)

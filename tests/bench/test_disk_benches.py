@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from smrx.bench import journal_bench, pauses, recovery_bench, undisturbed
+from smrx.bench import journal_bench, recovery_bench, snapshot_latency, snapshot_pause
+from smrx.bench.bench_error import BenchError, WrongResultError
 from smrx.consensus.disk_journal import DiskJournal
 
 
@@ -21,14 +22,14 @@ def test_the_journal_bench_counts_what_is_on_the_disk(tmp_path: Path) -> None:
 
 def test_a_journal_that_does_not_write_is_no_fast_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DiskJournal, "sync", lambda self: None)
-    with pytest.raises(Exception, match="expected"):
+    with pytest.raises(WrongResultError, match="the journal ends at index"):
         journal_bench.run(seconds=0.4, directory=tmp_path)
 
 
 def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pauses, "_SNAPSHOTS", 3)
+    monkeypatch.setattr(snapshot_pause, "_SNAPSHOTS", 3)
     figures = recovery_bench.run(commands=3000, accounts=50, orders=400, largest_mib=200, seconds=1, directory=tmp_path)
     assert figures["recovery"]["commands"] == 3000
     assert figures["recovery"]["seconds_from_start_to_first_acknowledged_order"] > 0
@@ -46,7 +47,7 @@ def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(
 
 
 def test_a_latency_with_snapshots_needs_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undisturbed._Sight, "look", lambda self: 1)
-    monkeypatch.setattr(undisturbed, "_PATIENCE_SECONDS", 0.0)
-    with pytest.raises(undisturbed.DisturbedError, match="found none"):
-        undisturbed.run(tmp_path, pauses.large_market(5, 10), seconds=0.2, nodes=1)
+    monkeypatch.setattr(snapshot_latency._SnapshotWatch, "poll", lambda self: 1)
+    monkeypatch.setattr(snapshot_latency, "_EXTRA_SECONDS", 0.0)
+    with pytest.raises(BenchError, match="no node completed a snapshot"):
+        snapshot_latency.run(tmp_path, snapshot_pause.large_market(5, 10), seconds=0.2, nodes=1)

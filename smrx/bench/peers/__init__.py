@@ -1,1 +1,1 @@
-"""Other order books on our tape: one small adapter a peer, and the comparison that refuses a speed to a wrong book."""
+"""Other order books on the same tape: an adapter for each peer, and a comparison that rejects wrong fills."""

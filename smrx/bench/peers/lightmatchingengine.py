@@ -1,17 +1,17 @@
 """lightmatchingengine: a matching engine in plain Python (github.com/gavincyi/LightMatchingEngine)."""
 
-from smrx.bench.peers.called import Called, installed
-from smrx.bench.peers.calls import Calls, Fills, as_fills
+from smrx.bench.peers.peer_calls import Calls, Fills, as_fills
+from smrx.bench.peers.python_peer import PythonPeer, import_peer
 
 _INSTRUMENT = "BENCH"
 
 
-class Peer(Called):
-    """Orders are numbered by the engine, from 1. It tells both sides of a match: the taker first, for all makers."""
+class Peer(PythonPeer):
+    """The engine numbers orders from 1. It returns a trade for each side of a match."""
 
     def __init__(self, calls: Calls) -> None:
         super().__init__()
-        module, self.version = installed("lightmatchingengine.lightmatchingengine", "lightmatchingengine")
+        module, self.version = import_peer("lightmatchingengine.lightmatchingengine", "lightmatchingengine")
         engine = module.LightMatchingEngine()
         for cancel, buy, price, lots, number in calls.tolist():
             side = module.Side.BUY if buy else module.Side.SELL

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from smrx.bench.peers.called import Called, installed
-from smrx.bench.peers.calls import Calls, Fills, as_fills
+from smrx.bench.peers.peer_calls import Calls, Fills, as_fills
+from smrx.bench.peers.python_peer import PythonPeer, import_peer
 
 
-class Peer(Called):
-    """Orders are objects, made before the clock starts; fills come to a listener, in Python too."""
+class Peer(PythonPeer):
+    """Orders are objects, made before the clock starts; a listener in Python receives the fills."""
 
     def __init__(self, calls: Calls) -> None:
         super().__init__()
-        module, self.version = installed("liquibook", "liquibook")
+        module, self.version = import_peer("liquibook", "liquibook")
         found: list[tuple[int, int, int, int]] = []
         self._found = found
 
@@ -20,12 +20,12 @@ class Peer(Called):
                 found.append((maker.order_id_, taker.order_id_, price, lots))
 
             def on_accept(self, order: Any) -> None:
-                """Nothing is asked of it."""
+                """Ignore it."""
 
             on_cancel = on_trigger_stop = on_accept
 
             def on_reject(self, order: Any, reason: str) -> None:
-                """Nothing is asked of it: a missing fill tells."""
+                """Ignore it: the comparison finds the missing fills."""
 
             on_cancel_reject = on_replace_reject = on_reject
 

@@ -1,7 +1,7 @@
-"""liquibook in C++, without Python in between: a driver of our own is built on the user's checkout of the library.
+"""Run liquibook in C++ without Python: compile a driver (liquibook_driver.cpp) with the user's checkout of the library.
 
-For judging our engine by a compiled book that is called from compiled code. The whole run is one process, which reads
-the calls, times itself and writes its fills.
+This compares the engine with a compiled book that is called from compiled code. The run is one process that reads the
+calls, measures itself and writes its fills.
 """
 
 import shutil
@@ -12,29 +12,29 @@ from typing import Final
 
 import numpy as np
 
-from smrx.bench.peers.calls import FILL, Absent, Calls
+from smrx.bench.peers.peer_calls import FILL, Calls, PeerUnavailable
 from smrx.bench.peers.peer_process import Run
 
 _DRIVER: Final = Path(__file__).with_name("liquibook_driver.cpp")
-#: Where book/order_book.h lies below what the user names: a checkout, its src, or the headers of the Python package.
+#: Where book/order_book.h is in the user's folder: a checkout, its src, or the headers of the Python package.
 _PLACES: Final = ("src", ".", "include/liquibook")
 _TIMEOUT_S: Final = 300
 
 
 def headers(path: Path) -> Path:
-    """The include folder of a checkout; raises Absent."""
+    """Return the include folder of a checkout; raises PeerUnavailable."""
     for place in _PLACES:
         if (path / place / "book" / "order_book.h").is_file():
             return path / place
-    raise Absent(f"{path}: expected a checkout of liquibook with src/book/order_book.h, found none")
+    raise PeerUnavailable(f"{path} is not a checkout of liquibook: src/book/order_book.h is missing")
 
 
 def play(path: Path, calls: Calls, filling: int) -> Run:
-    """Build the driver, let it play the calls; Raises Absent."""
+    """Build the driver and run the calls with it; raises PeerUnavailable."""
     include = headers(path)
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        raise Absent("expected a C++ compiler (c++, g++ or clang++) to build the driver, found none")
+        raise PeerUnavailable("building the driver needs a C++ compiler (c++, g++ or clang++), and none is installed")
     with tempfile.TemporaryDirectory(prefix="smrx-liquibook-") as folder:
         program = Path(folder, "driver")
         built = subprocess.run(
@@ -56,20 +56,20 @@ def play(path: Path, calls: Calls, filling: int) -> Run:
             check=False,
         )
         if built.returncode != 0:
-            raise Absent(f"the driver cannot be built on {include}: {built.stderr.strip().splitlines()[0]}")
+            raise PeerUnavailable(f"the driver cannot be built on {include}: {built.stderr.strip().splitlines()[0]}")
         words = np.stack([calls[name].astype("<i8") for name in calls.dtype.names or ()], axis=1)
         run = subprocess.run(
             [str(program), str(filling)], input=words.tobytes(), capture_output=True, timeout=_TIMEOUT_S, check=False
         )
     if run.returncode != 0 or len(run.stdout) % 8:
-        raise Absent(f"the driver ended with {run.returncode} after {len(run.stdout)} bytes")
+        raise PeerUnavailable(f"the driver ended with exit code {run.returncode} after {len(run.stdout)} bytes")
     nanoseconds = int(np.frombuffer(run.stdout, "<i8", count=1)[0])
     fills = np.frombuffer(run.stdout, FILL, offset=8)
     return Run(_version(include), len(calls) - filling, nanoseconds / 1e9, fills)
 
 
 def _version(include: Path) -> str:
-    """What version.h says of itself."""
+    """Return the version in version.h."""
     try:
         text = (include / "book" / "version.h").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -4,23 +4,23 @@ import platform
 import sys
 from typing import Any, Final
 
-from smrx.bench.peers.called import Called, installed
-from smrx.bench.peers.calls import Absent, Calls, Fills, as_fills
+from smrx.bench.peers.peer_calls import Calls, Fills, PeerUnavailable, as_fills
+from smrx.bench.peers.python_peer import PythonPeer, import_peer
 
 _OLDEST: Final = (3, 12)
 
 
-class Peer(Called):
-    """Orders have our numbers, commands a number of their own; both are made before the clock starts."""
+class Peer(PythonPeer):
+    """Orders have the tape's numbers and commands are numbered; both are made before the clock starts."""
 
     def __init__(self, calls: Calls) -> None:
         super().__init__()
         if sys.version_info < _OLDEST:
             oldest = ".".join(str(part) for part in _OLDEST)
-            raise Absent(f"its releases need Python {oldest} or newer, and this is {platform.python_version()}")
-        module, self.version = installed("matching_engine.engine", "matching-engine")
-        domain, _ = installed("matching_engine.domain", "matching-engine")
-        events, _ = installed("matching_engine.events", "matching-engine")
+            raise PeerUnavailable(f"it needs Python {oldest} or newer, and this is Python {platform.python_version()}")
+        module, self.version = import_peer("matching_engine.engine", "matching-engine")
+        domain, _ = import_peer("matching_engine.domain", "matching-engine")
+        events, _ = import_peer("matching_engine.events", "matching-engine")
         self._trade = events.Trade
         process = module.MatchingEngine().process
         none = domain.SelfTradePrevention.NONE

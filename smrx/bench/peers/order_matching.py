@@ -3,21 +3,21 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from smrx.bench.peers.called import Called, installed
-from smrx.bench.peers.calls import Calls, Fills, as_fills
+from smrx.bench.peers.peer_calls import Calls, Fills, as_fills
+from smrx.bench.peers.python_peer import PythonPeer, import_peer
 
 
-class Peer(Called):
+class Peer(PythonPeer):
     """Orders are objects with a time, made before the clock starts; placing and matching are two calls."""
 
     def __init__(self, calls: Calls) -> None:
         super().__init__()
-        module, self.version = installed("order_matching.matching_engine", "order-matching")
-        orders, _ = installed("order_matching.orders", "order-matching")
-        order, _ = installed("order_matching.order", "order-matching")
-        enums, _ = installed("order_matching.enums", "order-matching")
-        log, _ = installed("loguru", "loguru")
-        # It writes several lines a call otherwise.
+        module, self.version = import_peer("order_matching.matching_engine", "order-matching")
+        orders, _ = import_peer("order_matching.orders", "order-matching")
+        order, _ = import_peer("order_matching.order", "order-matching")
+        enums, _ = import_peer("order_matching.enums", "order-matching")
+        log, _ = import_peer("loguru", "loguru")
+        # Otherwise it logs several lines per call.
         log.logger.disable("order_matching")
         engine = module.MatchingEngine(seed=1)
 

@@ -1,8 +1,8 @@
-"""Our engine and other order books on one tape, in one run: no speed without the same fills.
+"""Measure the engine and other order books on one tape; a speed is reported only for correct fills.
 
-The expected fills are those of the plain reference (heap.py). A peer whose fills differ, or that is not there, gets a
-line that says so and no figure. Converting the input comes before the clock, reading the fills out after it, for every
-peer alike. A slow peer is stopped after some seconds and judged by the part that it did. Called by the command line.
+The expected fills are those of heap_book.py. A peer whose fills differ, or that is not available, gets a row with the
+reason and no figures. Converting the input and reading the fills is not measured for any peer. A slow peer is stopped
+after some seconds and measured by the commands that it completed. Called by the command line.
 """
 
 import gc
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from smrx.bench import machine_conditions
 from smrx.bench.engine_bench import new_engine
 from smrx.bench.peers import liquibook_source
-from smrx.bench.peers.calls import FILL, Absent, Fills
-from smrx.bench.peers.heap import Peer as Reference
-from smrx.bench.peers.peer_process import Run, apart, play
-from smrx.bench.peers.script import Script, script
+from smrx.bench.peers.heap_book import Peer as Reference
+from smrx.bench.peers.peer_calls import FILL, Fills, PeerUnavailable
+from smrx.bench.peers.peer_process import Run, play, play_in_process
+from smrx.bench.peers.peer_tape import PeerTape, make_peer_tape
 from smrx.wire.codes import EventKind
 from smrx.wire.records import EVENT
 
-#: What a peer is called, and the module of its adapter.
+#: Name of a peer -> module of its adapter.
 PEERS: Final = {
-    "dict and heap": f"{__package__}.heap",
-    "sorted list": f"{__package__}.sorted_list",
+    "dict and heap": f"{__package__}.heap_book",
+    "sorted list": f"{__package__}.sorted_list_book",
     "bourse": f"{__package__}.bourse",
     "liquibook (Python)": f"{__package__}.liquibook",
     "pyorderbook": f"{__package__}.pyorderbook",
@@ -36,26 +36,27 @@ PEERS: Final = {
     "order-matching": f"{__package__}.order_matching",
     "matching-engine": f"{__package__}.matching_engine",
 }
-#: Packages that were looked at and cannot be compared, listed so that nobody looks in vain.
+#: Packages that were tried and cannot be compared, with the reason.
 UNUSABLE: Final = {
-    "limit-order-book": "version 2.0.0 has no way to ask for its trades",
-    "nanobook": "version 0.19.2 spins in its own submit_limit without end, some 400 calls into the mixed tape",
+    "limit-order-book": "version 2.0.0 does not return its trades",
+    "nanobook": "version 0.19.2 loops forever in submit_limit after about 400 calls of the mixed tape",
     "orderbook": "version 0.1.2, the newest, was written for Python 2 and cannot be imported by Python 3",
 }
 
 
-def play_engine(given: Script, tier: str, batch: int) -> Run:
-    """The same with our engine, which takes its calls in batches."""
+def play_engine(given: PeerTape, tier: str, batch: int) -> Run:
+    """Run the tape on an engine of smrx in calls of `batch` commands."""
     engine = new_engine(tier)
     engine.apply(given.setup, 1)
     first = engine.sequence + 1
-    # Choosing the trades is a part of a large call; of a small one, all events are kept, which costs less.
-    kept = _trades if batch > 1 else _all
+    # With large batches, selecting the trades is measured, too. With one command a call it would cost more than the
+    # call, so all events are kept.
+    select = _trades if batch > 1 else _all
     trades = [_trades(engine.apply(given.commands[: given.filling], 1).events)]
     gc.collect()
     begin = time.perf_counter()
     found = [
-        kept(engine.apply(given.commands[at : at + batch], 1).events)
+        select(engine.apply(given.commands[at : at + batch], 1).events)
         for at in range(given.filling, len(given.commands), batch)
     ]
     seconds = time.perf_counter() - begin
@@ -63,7 +64,7 @@ def play_engine(given: Script, tier: str, batch: int) -> Run:
     numbers = np.zeros(first + len(given.commands), np.int64)
     numbers[first:][~given.calls["cancel"]] = given.calls["number"][~given.calls["cancel"]]
     return Run(
-        "this one",
+        "this version",
         len(given.commands) - given.filling,
         seconds,
         _fills(np.concatenate(trades).view(EVENT).reshape(-1), numbers),
@@ -71,11 +72,11 @@ def play_engine(given: Script, tier: str, batch: int) -> Run:
 
 
 def _trades(events: NDArray[Any]) -> NDArray[np.uint64]:
-    """The trades among events, as words: what a caller who wants trades keeps. It is measured with the engine."""
+    """Return the trades among events, as words."""
     words: NDArray[np.uint64] = events.view(np.uint64).reshape(-1, EVENT.itemsize // 8)
-    wanted = events["kind"] == EventKind.TRADE
-    # In tier A there is hardly anything else: then there is nothing to choose.
-    return words if wanted.all() else words[wanted]
+    is_trade = events["kind"] == EventKind.TRADE
+    # In tier A nearly all batches have only trades; returning them costs no copy.
+    return words if is_trade.all() else words[is_trade]
 
 
 def _all(events: NDArray[Any]) -> NDArray[Any]:
@@ -91,8 +92,8 @@ def _fills(trades: NDArray[Any], numbers: NDArray[np.int64]) -> Fills:
     return fills
 
 
-def expected_until(given: Script, fills: Fills, done: int) -> Fills:
-    """The part of the expected fills that so many measured calls cause."""
+def expected_until(given: PeerTape, fills: Fills, done: int) -> Fills:
+    """Return the expected fills of the calls that fill the book and of the first `done` measured calls."""
     calls = given.calls[: given.filling + done]
     newest = int(calls["number"][~calls["cancel"]].max(initial=0))
     return fills[: int(np.searchsorted(fills["taker"], newest, side="right"))]
@@ -108,20 +109,20 @@ def run(
     liquibook: str | None = None,
     peers: dict[str, str] = PEERS,
 ) -> dict[str, Any]:
-    """Measure all peers; the fastest of `repeats` runs counts, and a run of a peer ends after `limit_s` seconds."""
-    given = script(tape, commands, seed)
+    """Measure all peers; the fastest of `repeats` runs counts, and the run of a peer stops after `limit_s` seconds."""
+    given = make_peer_tape(tape, commands, seed)
     expected = play(Reference(given.calls), len(given.calls), given.filling, float("inf")).fills
-    ways: dict[str, Callable[[], Run]] = {
+    runs: dict[str, Callable[[], Run]] = {
         "smrx, tier A": partial(play_engine, given, "A", batch),
         "smrx, tier B": partial(play_engine, given, "B", batch),
         "smrx, tier B, one command a call": partial(play_engine, given, "B", 1),
     }
     for name, module in peers.items():
-        ways[name] = partial(apart, module, given.calls, given.filling, limit_s)
+        runs[name] = partial(play_in_process, module, given.calls, given.filling, limit_s)
     if liquibook is not None:
-        ways["liquibook (C++)"] = partial(liquibook_source.play, Path(liquibook), given.calls, given.filling)
-    rows = [_measured(name, given, expected, again, repeats, limit_s) for name, again in ways.items()]
-    rows += [_without(name, "", None, reason) for name, reason in UNUSABLE.items()]
+        runs["liquibook (C++)"] = partial(liquibook_source.play, Path(liquibook), given.calls, given.filling)
+    rows = [_measure(name, given, expected, run_once, repeats, limit_s) for name, run_once in runs.items()]
+    rows += [_row_without_speed(name, "", None, reason) for name, reason in UNUSABLE.items()]
     _add_ratios(rows)
     return {
         "tape": tape,
@@ -130,38 +131,38 @@ def run(
         "peers": rows,
         "conditions": machine_conditions.machine()
         | {
-            "tape": f"{given.description}; what was refused left out, limit orders and cancels only",
+            "tape": f"{given.description}; limit orders and cancels only, without refused commands",
             "seed": seed,
             "batch": batch,
             "repeats": repeats,
             "seconds_limit": limit_s,
             "cores": 1,
-            "ratio": "smrx in tier A over the peer; ratio_tier_b: smrx in tier B over the peer",
+            "ratio": "speed of smrx in tier A to that of the peer; ratio_tier_b: the same in tier B",
         },
     }
 
 
-def _best(again: Callable[[], Run], repeats: int, limit_s: float) -> Run:
-    runs = [again()]
+def _best(run_once: Callable[[], Run], repeats: int, limit_s: float) -> Run:
+    runs = [run_once()]
     while len(runs) < repeats and sum(one.seconds for one in runs) < limit_s:
-        runs.append(again())
+        runs.append(run_once())
     return min(runs, key=lambda one: one.seconds / max(1, one.done))
 
 
-def _measured(
-    name: str, given: Script, expected: Fills, again: Callable[[], Run], repeats: int, limit_s: float
+def _measure(
+    name: str, given: PeerTape, expected: Fills, run_once: Callable[[], Run], repeats: int, limit_s: float
 ) -> dict[str, Any]:
-    """A peer's row; without figures if it cannot be measured."""
+    """Return a peer's row; without figures if it cannot be measured."""
     try:
-        return _row(name, given, expected, _best(again, repeats, limit_s))
-    except Absent as error:
-        return _without(name, "", None, str(error))
+        return _row(name, given, expected, _best(run_once, repeats, limit_s))
+    except PeerUnavailable as error:
+        return _row_without_speed(name, "", None, str(error))
 
 
-def _row(name: str, given: Script, expected: Fills, one: Run) -> dict[str, Any]:
+def _row(name: str, given: PeerTape, expected: Fills, one: Run) -> dict[str, Any]:
     wanted = expected_until(given, expected, one.done)
     if not np.array_equal(one.fills, wanted):
-        return _without(name, one.version, False, _difference(one.fills, wanted))
+        return _row_without_speed(name, one.version, False, _difference(one.fills, wanted))
     return {
         "name": name,
         "version": one.version,
@@ -175,8 +176,7 @@ def _row(name: str, given: Script, expected: Fills, one: Run) -> dict[str, Any]:
     }
 
 
-def _without(name: str, version: str, identical: bool | None, reason: str) -> dict[str, Any]:
-    """A row without a speed."""
+def _row_without_speed(name: str, version: str, identical: bool | None, reason: str) -> dict[str, Any]:
     return {
         "name": name,
         "version": version,
@@ -191,13 +191,13 @@ def _without(name: str, version: str, identical: bool | None, reason: str) -> di
 
 
 def _difference(found: Fills, wanted: Fills) -> str:
-    """The first fill that is not what it should be, in one sentence."""
+    """Describe the first wrong fill."""
     shared = min(len(found), len(wanted))
     wrong = np.flatnonzero(found[:shared] != wanted[:shared])
     at = int(wrong[0]) if len(wrong) else shared
-    this = found[at].tolist() if at < len(found) else "none"
-    that = wanted[at].tolist() if at < len(wanted) else "none"
-    return f"fill {at + 1} (maker, taker, price, lots): expected {that}, found {this}; no speed for other fills"
+    wrong_fill = found[at].tolist() if at < len(found) else "none"
+    right_fill = wanted[at].tolist() if at < len(wanted) else "none"
+    return f"wrong fills: expected {right_fill} (maker, taker, price, lots) as fill {at + 1}, found {wrong_fill}"
 
 
 def _add_ratios(rows: list[dict[str, Any]]) -> None:

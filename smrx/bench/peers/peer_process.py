@@ -1,6 +1,6 @@
-"""A peer in a process of its own: it may hang or crash there without harm, and has the interpreter for itself.
+"""Run a peer in its own process, where it may hang or crash without harm and no other code shares the interpreter.
 
-The parent starts `python -m smrx.bench.peers.peer_process NAME FILLING LIMIT` with the calls as bytes on standard
+The parent starts `python -m smrx.bench.peers.peer_process MODULE FILLING LIMIT` with the calls as bytes on standard
 input. The child answers with one line of JSON and the fills as bytes.
 """
 
@@ -14,16 +14,16 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from smrx.bench.peers.calls import CALL, FILL, Absent, Calls, Fills, Peer
+from smrx.bench.peers.peer_calls import CALL, FILL, Calls, Fills, Peer, PeerUnavailable
 
-#: Calls between two looks at the clock.
+#: Calls between two checks of the time limit.
 _CHUNK: Final = 500
-#: For what is not measured: imports, converting the calls, filling the book, reading the fills out.
-_AROUND_S: Final = 30.0
+#: Time for what is not measured: imports, converting the calls, filling the book, reading the fills.
+_OVERHEAD_S: Final = 30.0
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What one run gave: measured calls, their seconds, all fills from the beginning."""
+    """The result of one run: the number of measured calls, their seconds, and all fills."""
 
     version: str
     done: int
@@ -32,18 +32,18 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class _Header(msgspec.Struct):
-    """The line before the fills."""
+    """The line before the fills; with `unavailable`, the reason why there are none."""
 
     version: str = ""
     done: int = 0
     seconds: float = 0.0
-    absent: str | None = None
+    unavailable: str | None = None
 
 
 def play(peer: Peer, count: int, filling: int, limit_s: float) -> Run:
-    """Fill the book, then measure until all `count` calls are done, or the limit is reached."""
+    """Make the first `filling` calls, then measure until all `count` calls are made or the limit is reached."""
     peer.play(0, filling)
-    # What was prepared is not the peer's garbage to look through.
+    # Keeps the prepared calls out of the peer's garbage collections.
     gc.collect()
     gc.freeze()
     done = filling
@@ -58,40 +58,41 @@ def play(peer: Peer, count: int, filling: int, limit_s: float) -> Run:
     return Run(peer.version, done - filling, seconds, peer.fills())
 
 
-def apart(module: str, calls: Calls, filling: int, limit_s: float, around_s: float = _AROUND_S) -> Run:
-    """Let the peer of an adapter module play in a new process. Raises Absent, with what became of it."""
+def play_in_process(module: str, calls: Calls, filling: int, limit_s: float, overhead_s: float = _OVERHEAD_S) -> Run:
+    """Run the peer of an adapter module in a new process; raises PeerUnavailable if it fails."""
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__, module, str(filling), str(limit_s)],
             input=calls.tobytes(),
             capture_output=True,
-            timeout=limit_s + around_s,
+            timeout=limit_s + overhead_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Absent(f"it did not come back within {limit_s + around_s:.0f} s, and was stopped") from None
+        raise PeerUnavailable(f"it did not end within {limit_s + overhead_s:.0f} s and was killed") from None
     line, _, fills = child.stdout.partition(b"\n")
     if child.returncode != 0 or not line:
-        said = child.stderr.decode(errors="replace").strip().splitlines()
-        raise Absent(f"its process ended with {child.returncode}: {said[-1] if said else 'without a word'}")
+        errors = child.stderr.decode(errors="replace").strip().splitlines()
+        last = errors[-1] if errors else "no error output"
+        raise PeerUnavailable(f"its process ended with exit code {child.returncode}: {last}")
     header = msgspec.json.decode(line, type=_Header)
-    if header.absent is not None:
-        raise Absent(header.absent)
+    if header.unavailable is not None:
+        raise PeerUnavailable(header.unavailable)
     return Run(header.version, header.done, header.seconds, np.frombuffer(fills, FILL))
 
 
 def main(module: str, filling: str, limit_s: str) -> None:
-    """The child."""
+    """Run in the child process."""
     calls = np.frombuffer(sys.stdin.buffer.read(), CALL)
-    # Whatever a peer prints is not for the parent.
+    # Peers may print; the parent reads only the answer.
     answer, sys.stdout = sys.stdout, sys.stderr
     try:
         run = play(import_module(module).Peer(calls), len(calls), int(filling), float(limit_s))
-    except Absent as error:
-        answer.buffer.write(msgspec.json.encode(_Header(absent=str(error))) + b"\n")
-    except Exception as error:  # noqa: BLE001  # whatever a foreign package raises while it runs
+    except PeerUnavailable as error:
+        answer.buffer.write(msgspec.json.encode(_Header(unavailable=str(error))) + b"\n")
+    except Exception as error:  # noqa: BLE001  # Foreign packages raise anything.
         reason = f"it failed on this tape: {type(error).__name__}: {error}"
-        answer.buffer.write(msgspec.json.encode(_Header(absent=reason)) + b"\n")
+        answer.buffer.write(msgspec.json.encode(_Header(unavailable=reason)) + b"\n")
     else:
         answer.buffer.write(msgspec.json.encode(_Header(run.version, run.done, run.seconds)) + b"\n")
         answer.buffer.write(run.fills.tobytes())

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from smrx.bench.peers.called import Called, installed
-from smrx.bench.peers.calls import Calls, Fills, as_fills
+from smrx.bench.peers.peer_calls import Calls, Fills, as_fills
+from smrx.bench.peers.python_peer import PythonPeer, import_peer
 
 
-class Peer(Called):
+class Peer(PythonPeer):
     """Orders are objects, made before the clock starts."""
 
     def __init__(self, calls: Calls) -> None:
         super().__init__()
-        module, self.version = installed("pyorderbook", "pyorderbook")
+        module, self.version = import_peer("pyorderbook", "pyorderbook")
         book = module.Book()
         self._orders: list[Any] = [None]
         for cancel, buy, price, lots, number in calls.tolist():

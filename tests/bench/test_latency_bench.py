@@ -1,4 +1,4 @@
-"""Latency counts from the schedule: an engine that stands still makes all orders wait that came meanwhile."""
+"""The latency benchmark: latency counts from the scheduled arrival, so a stalled engine delays all later orders."""
 
 import time
 import xml.etree.ElementTree as ElementTree
@@ -11,15 +11,15 @@ from smrx.bench import engine_bench, latency_bench, tapes
 from smrx.engine import Engine
 
 
-def test_an_order_waits_from_its_scheduled_arrival() -> None:
-    """Ten orders a microsecond apart; the third call took three microseconds too long, and three orders feel it."""
+def test_latency_counts_from_the_scheduled_arrival() -> None:
+    """Ten orders, one per microsecond; the third call takes three microseconds too long and delays three orders."""
     ends = np.array([1, 2, 6, 7, 8, 9, 10])
     done_at = np.array([500, 1_500, 5_500, 6_500, 7_500, 8_500, 9_500])
-    waits = latency_bench.waiting(ends, done_at, 1_000_000)
-    assert waits.tolist() == [500, 500, 3_500, 2_500, 1_500, 500, 500, 500, 500, 500]
+    latencies = latency_bench.latencies_ns(ends, done_at, 1_000_000)
+    assert latencies.tolist() == [500, 500, 3_500, 2_500, 1_500, 500, 500, 500, 500, 500]
 
 
-def test_it_reports_every_command_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_scheduled_command_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency_bench, "WARM_UP", 1_000)
     figures = latency_bench.run(3_000, per_second=200_000)
     of = figures["latency_us"]
@@ -35,8 +35,8 @@ def test_it_reports_every_command_of_the_schedule(monkeypatch: pytest.MonkeyPatc
     assert "50 microseconds" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_a_pause_is_in_the_latency_of_all_who_came_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deliberate fault: one call stands still for 20 ms, during which a fifth of all orders arrive."""
+def test_stall_counts_in_the_latency_of_all_orders_that_arrive_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call stalls for 20 ms, during which a fifth of all orders arrive."""
     monkeypatch.setattr(latency_bench, "WARM_UP", 16)
     make = engine_bench.new_engine
 
@@ -62,6 +62,6 @@ def test_a_pause_is_in_the_latency_of_all_who_came_meanwhile(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("wrong", [{"commands": 0}, {"per_second": 0}, {"tier": "C"}])
-def test_what_cannot_be_measured_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_arguments_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         latency_bench.run(**wrong)

@@ -1,18 +1,17 @@
-"""The plain reference: a dict of queues by price and a heap of prices, as one would write it in an afternoon."""
+"""The reference order book: a dict of queues by price and a heap of prices. Its fills are the expected ones."""
 
 import heapq
-import platform
 from collections import deque
 
-from smrx.bench.peers.called import Called
-from smrx.bench.peers.calls import Calls, Fills, as_fills
+from smrx.bench.peers.peer_calls import Calls
+from smrx.bench.peers.python_peer import PlainPeer
 
-#: number, price (negative in the bids' heap order), lots left; 0 lots is an order that was cancelled.
+#: [number, lots left]; a cancelled order has 0 lots.
 _Order = list[int]
 
 
 class Book:
-    """Price-time priority with nothing around it. Cancelled orders stay in their queue, empty, until they are met."""
+    """A book with price-time priority. Cancelled orders stay in their queue with 0 lots until matching reaches them."""
 
     def __init__(self) -> None:
         self.queues: tuple[dict[int, deque[_Order]], dict[int, deque[_Order]]] = ({}, {})
@@ -20,7 +19,7 @@ class Book:
         self.open: dict[int, _Order] = {}
 
     def place(self, buy: bool, price: int, lots: int, number: int) -> list[tuple[int, int, int, int]] | None:
-        """Match an order, let the rest stand; return its fills as (maker, taker, price, lots)."""
+        """Match an order and add the remainder to the book; return its fills as (maker, taker, price, lots)."""
         fills = None
         queues, heap = self.queues[not buy], self.heaps[not buy]
         sign = 1 if buy else -1
@@ -57,13 +56,6 @@ class Book:
         self.open.pop(number)[1] = 0
 
 
-class Peer(Called):
+class Peer(PlainPeer):
     def __init__(self, calls: Calls) -> None:
-        super().__init__()
-        self.version = f"Python {platform.python_version()}"
-        book = Book()
-        for cancel, buy, price, lots, number in calls.tolist():
-            self.calls.append((book.cancel, (number,)) if cancel else (book.place, (buy, price, lots, number)))
-
-    def fills(self) -> Fills:
-        return as_fills([fill for found in self.results if found for fill in found])
+        super().__init__(calls, Book())

@@ -1,23 +1,22 @@
-"""The other plain reference: prices in a sorted list, a queue by order number at each, cancels taken out at once."""
+"""An order book with sorted lists of prices and a dict of orders at each price; cancels remove orders at once."""
 
-import platform
 from bisect import bisect_left, insort
 
-from smrx.bench.peers.called import Called
-from smrx.bench.peers.calls import Calls, Fills, as_fills
+from smrx.bench.peers.peer_calls import Calls
+from smrx.bench.peers.python_peer import PlainPeer
 
 
 class Book:
-    """Price-time priority. Prices are kept with the best one last, so that taking it away costs nothing."""
+    """A book with price-time priority. The best price is the last of its list, so that removing it is cheap."""
 
     def __init__(self) -> None:
-        #: asks under False with negated prices, bids under True: the best is the greatest.
+        #: Asks under False with negated prices, bids under True: the best price is the greatest.
         self.keys: dict[bool, list[int]] = {False: [], True: []}
         self.queues: dict[bool, dict[int, dict[int, int]]] = {False: {}, True: {}}
         self.where: dict[int, tuple[bool, int]] = {}
 
     def place(self, buy: bool, price: int, lots: int, number: int) -> list[tuple[int, int, int, int]]:
-        """Match an order, let the rest stand; return its fills as (maker, taker, price, lots)."""
+        """Match an order and add the remainder to the book; return its fills as (maker, taker, price, lots)."""
         fills: list[tuple[int, int, int, int]] = []
         keys, queues = self.keys[not buy], self.queues[not buy]
         limit = -price if buy else price
@@ -57,13 +56,6 @@ class Book:
             del keys[bisect_left(keys, key)]
 
 
-class Peer(Called):
+class Peer(PlainPeer):
     def __init__(self, calls: Calls) -> None:
-        super().__init__()
-        self.version = f"Python {platform.python_version()}"
-        book = Book()
-        for cancel, buy, price, lots, number in calls.tolist():
-            self.calls.append((book.cancel, (number,)) if cancel else (book.place, (buy, price, lots, number)))
-
-    def fills(self) -> Fills:
-        return as_fills([fill for found in self.results if found for fill in found])
+        super().__init__(calls, Book())

@@ -1,4 +1,4 @@
-"""Memory stays as it is under a steady book; a book that is not steady is noticed."""
+"""The memory benchmark: memory is constant under a steady flow, and growth is found."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from smrx.bench import memory_bench
-from smrx.bench.steady import BLOCK, Steady
+from smrx.bench.steady_flow import BLOCK, SteadyFlow
 from smrx.engine import Engine
 from smrx.wire.codes import CommandKind, OutcomeStatus
 
-#: What the interpreter may move by itself meanwhile.
+#: Resident memory of the interpreter itself that may come and go.
 SLACK_BYTES = 4 << 20
 
 
-def test_the_steady_flow_leaves_the_book_as_it_was() -> None:
-    flow = Steady(2_000)
+def test_steady_flow_leaves_the_book_unchanged() -> None:
+    flow = SteadyFlow(2_000)
     engine = Engine()
-    assert (engine.apply(flow.opening(), 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+    assert (engine.apply(flow.setup(), 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
     deep = len(engine.inspect.orders())
     for _ in range(3):
         assert (engine.apply(flow.next(), 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
@@ -26,8 +26,8 @@ def test_the_steady_flow_leaves_the_book_as_it_was() -> None:
     assert engine.check_invariants() == []
 
 
-def test_memory_is_flat_under_sustained_load() -> None:
-    """300,000 commands, of which each thousand would need the tables anew if slots were not used again."""
+def test_memory_is_constant_under_sustained_load() -> None:
+    """300,000 commands: without reuse of slots every thousand of them would need as much memory as all tables."""
     figures = memory_bench.run(30_000, 300_000, piece=1_000)
     early, late = figures["points"]
     assert late["table_bytes"] == early["table_bytes"]
@@ -36,34 +36,34 @@ def test_memory_is_flat_under_sustained_load() -> None:
     assert figures["table_ratio"] == 1
 
 
-class Leaking(Steady):
-    """Forgets its cancels: what a pool that takes nothing back looks like from outside."""
+class LeakingFlow(SteadyFlow):
+    """Sends no cancels, so that the book grows like a pool that never frees a slot."""
 
     def next(self) -> Any:
         rows = super().next()
         kept = rows[rows["kind"] != CommandKind.CANCEL].copy()
         requests = {account: np.count_nonzero(kept["account"] == account) for account in (1, 2)}
         for account, count in requests.items():
-            mine = kept["account"] == account
+            of_account = kept["account"] == account
             start = 3 * self.blocks if account == 1 else 0
-            kept["request_id"][mine] = start + (self._used - 1) * count + np.arange(1, count + 1)
+            kept["request_id"][of_account] = start + (self._pieces_used - 1) * count + np.arange(1, count + 1)
         return kept
 
 
-def test_a_book_that_grows_is_noticed() -> None:
-    figures = memory_bench.run(30_000, 200_000, piece=1_000, flow=Leaking(1_000))
+def test_growing_book_is_found() -> None:
+    figures = memory_bench.run(30_000, 200_000, piece=1_000, flow=LeakingFlow(1_000))
     early, late = figures["points"]
     assert late["open_orders"] > 5 * early["open_orders"]
     assert figures["table_ratio"] > 2
 
 
 @pytest.mark.parametrize("wrong", [{"first": 10, "last": 100}, {"first": 20_000, "last": 20_000}])
-def test_a_comparison_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_command_counts_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected 10000 <= first < last"):
         memory_bench.run(**wrong)
 
 
 @pytest.mark.parametrize("piece", [0, 5, BLOCK + 1])
-def test_a_piece_is_whole_blocks(piece: int) -> None:
+def test_piece_must_be_a_multiple_of_a_block(piece: int) -> None:
     with pytest.raises(ValueError, match="multiple of 10"):
-        Steady(piece)
+        SteadyFlow(piece)

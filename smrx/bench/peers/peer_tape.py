@@ -1,8 +1,8 @@
-"""One tape for all order books: as commands of our engine, and as calls that every peer understands.
+"""Make one tape for all order books, as commands of the engine and as calls that every peer supports.
 
-Only what every order book knows is in it: limit orders of one instrument, and cancels of orders that are open. Orders
-are numbered from 1 as they are placed. An order that takes has the lots that it found when the tape was written, so
-nothing is ever left of it and no peer needs to know "immediate or cancel".
+It has limit orders of one instrument and cancels of open orders only. Orders are numbered from 1 as they are placed. A
+taker has exactly the lots that were filled when the tape was made, so nothing remains of it and no peer needs
+"immediate or cancel".
 """
 
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from smrx.bench import tapes
-from smrx.bench.peers.calls import CALL, Calls
+from smrx.bench.peers.peer_calls import CALL, Calls
 from smrx.engine import Engine
 from smrx.wire.codes import CommandKind, OutcomeStatus, Side
 
 
-class Script(NamedTuple):
-    """The calls, the same as commands of our engine, and how many of both only fill the book."""
+class PeerTape(NamedTuple):
+    """The calls, the same as commands of the engine, and how many of both only fill the book."""
 
     calls: Calls
     setup: tapes.Commands
@@ -25,8 +25,8 @@ class Script(NamedTuple):
     description: str
 
 
-def script(tape: str, commands: int, seed: int) -> Script:
-    """The part of a generated tape that every peer understands: what was accepted, takes with the lots they found."""
+def make_peer_tape(tape: str, commands: int, seed: int) -> PeerTape:
+    """Return the part of a generated tape that every peer supports: accepted commands, takers with filled lots."""
     flow = tapes.generated(tape, commands, seed)
     filling = tapes.SHAPES[tape].open_orders
     setup = flow.before[: len(flow.before) - filling]
@@ -49,15 +49,15 @@ def script(tape: str, commands: int, seed: int) -> Script:
     calls["number"] = np.searchsorted(ids, outcomes["order_id"]) + 1
 
     rows["quantity_lots"][placed] = lots[placed]
-    # Without the commands that were refused, orders get other ids: the sequence of the command that places them.
-    sequences = engine_sequence(setup) + 1 + np.flatnonzero(placed)
+    # An order id is the sequence of the command that placed it, so removing refused commands changes the ids.
+    sequences = _sequence_after(setup) + 1 + np.flatnonzero(placed)
     rows["order_id"][~placed] = sequences[calls["number"][~placed] - 1]
     tapes.Numbering().number(rows)
-    return Script(calls, setup, rows, filling, flow.description)
+    return PeerTape(calls, setup, rows, filling, flow.description)
 
 
-def engine_sequence(setup: tapes.Commands) -> int:
-    """The sequence of the last command of a setup."""
+def _sequence_after(setup: tapes.Commands) -> int:
+    """Return the sequence of the last command of a setup."""
     engine = Engine()
     engine.apply(setup, 1)
     return engine.sequence

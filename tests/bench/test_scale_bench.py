@@ -1,4 +1,4 @@
-"""Cost curves and their picture, small: each curve measures what it says, and the picture can be read."""
+"""The scale benchmark, run small: its curves, its memory measurement and its charts."""
 
 import xml.etree.ElementTree as ElementTree
 from functools import partial
@@ -12,16 +12,16 @@ from smrx.engine import Engine
 from smrx.wire.codes import Side
 
 SVG = "{http://www.w3.org/2000/svg}"
-#: An order with its own price, a tenth of an account with two balances, two transfers and a session, and what doubling
-#: keeps free: 420 to 930 bytes, as measured.
-MOST_PER_ORDER = 1_000
-MOST_OF_EMPTY = 1 << 20
-#: What the interpreter may move by itself meanwhile.
+#: An order with its own price, a tenth of an account with two balances, two transfers and a session, and the free half
+#: of doubled tables: 420 to 930 bytes as measured.
+MAX_BYTES_PER_ORDER = 1_000
+MAX_BYTES_EMPTY = 1 << 20
+#: Resident memory of the interpreter itself that may come and go.
 SLACK_BYTES = 32 << 20
 
 
 @pytest.mark.parametrize("curve", scale_bench.CURVES, ids=lambda curve: curve.name)
-def test_a_curve_is_measured_at_every_size(curve: scale_bench.Curve) -> None:
+def test_curve_has_a_point_for_every_size(curve: scale_bench.Curve) -> None:
     figures = scale_bench.run([100, 200], repeats=1, curves=[curve])
     (found,) = figures["curves"]
     assert (found["name"], found["unit"], found["absent"]) == (curve.name, curve.unit, None)
@@ -30,9 +30,9 @@ def test_a_curve_is_measured_at_every_size(curve: scale_bench.Curve) -> None:
     assert found["growth"] > 0
 
 
-def test_a_whole_exchange_is_in_one_engine_and_sound() -> None:
-    """As a million orders are those of 100,000 accounts on 1,000 instruments, these are of 400 on 4."""
-    bench = scale_bench.whole(4_000)
+def test_whole_exchange_has_orders_accounts_and_instruments_in_proportion() -> None:
+    """A million orders belong to 100,000 accounts and are on 1,000 instruments; these are of 400 accounts on 4."""
+    bench = scale_bench.whole_exchange_engine(4_000)
     inspect = bench.engine.inspect
     is_open = inspect.orders()
     assert len(is_open) == len(np.unique(is_open["price_ticks"])) == 4_000
@@ -43,32 +43,32 @@ def test_a_whole_exchange_is_in_one_engine_and_sound() -> None:
     assert bench.engine.check_invariants() == []
 
 
-def test_an_exchange_that_is_not_whole_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = scale_bench.Bench.orders
+def test_incomplete_exchange_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = scale_bench.LoadedEngine.orders
 
-    def one_price(bench: scale_bench.Bench, count: int, prices: object, **more: object) -> object:
+    def one_price(bench: scale_bench.LoadedEngine, count: int, prices: object, **more: object) -> object:
         return make(bench, count, 1_000, **more)
 
-    monkeypatch.setattr(scale_bench.Bench, "orders", one_price)
-    with pytest.raises(scale_bench.Unsupported, match=r"'levels': 1000.*in one engine, found .*'levels': 1[,}]"):
-        scale_bench.whole(1_000)
+    monkeypatch.setattr(scale_bench.LoadedEngine, "orders", one_price)
+    with pytest.raises(scale_bench.Unsupported, match=r"the engine holds .*'levels': 1[,}].*expected .*'levels': 1000"):
+        scale_bench.whole_exchange_engine(1_000)
     figures = scale_bench.run(
         [100], repeats=1, curves=[curve for curve in scale_bench.CURVES if curve.name == "whole exchange"]
     )
-    assert figures["curves"][0]["absent"].startswith("this engine does not do it: expected")
+    assert figures["curves"][0]["absent"].startswith("not supported by this engine: the engine holds")
     assert figures["memory"] == []
     figures["curves"] = scale_bench.run([100], repeats=1, curves=scale_bench.CURVES[:1])["curves"]
     assert scale_bench.picture(figures).count("<svg") == 1
 
 
 def memory_follows_use(rows: list[dict[str, Any]]) -> bool:
-    """Whether an empty engine is small, and all that each order brings with it takes no more the more there are."""
+    """Return whether an empty engine is small and the bytes per order are bounded."""
     empty, *filled = rows
     per_order = [(row["table_bytes"] - empty["table_bytes"]) / row["orders"] for row in filled]
-    return bool(empty["table_bytes"] < MOST_OF_EMPTY and max(per_order) < MOST_PER_ORDER)
+    return bool(empty["table_bytes"] < MAX_BYTES_EMPTY and max(per_order) < MAX_BYTES_PER_ORDER)
 
 
-def test_memory_follows_what_is_used() -> None:
+def test_memory_is_proportional_to_orders() -> None:
     rows = scale_bench.memory([1_000, 4_000, 16_000])
     assert [row["orders"] for row in rows] == [row["prices"] for row in rows] == [0, 1_000, 4_000, 16_000]
     assert [row["accounts"] for row in rows] == [1, 101, 401, 1_601]
@@ -80,12 +80,12 @@ def test_memory_follows_what_is_used() -> None:
     assert rows[-1]["table_bytes_per_order"] == round(rows[-1]["table_bytes"] / 16_000)
 
 
-def test_memory_taken_for_a_million_orders_from_the_start_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_preallocation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale_bench, "Engine", partial(Engine, orders=1_000_000))
     assert not memory_follows_use(scale_bench.memory([1_000]))
 
 
-def test_memory_that_grows_faster_than_what_is_in_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_quadratic_in_orders_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     count = memory_bench.table_bytes
 
     def squared(engine: Engine) -> int:
@@ -96,38 +96,38 @@ def test_memory_that_grows_faster_than_what_is_in_it_is_noticed(monkeypatch: pyt
     assert not memory_follows_use(scale_bench.memory([1_000, 4_000]))
 
 
-def test_a_command_that_is_refused_is_no_figure() -> None:
-    """As when a curve's orders would not rest: what is refused costs little, and would look fast."""
-    bench = scale_bench.Bench()
+def test_refused_command_is_not_measured() -> None:
+    """Refusing a command is cheaper than executing it, so it would give too good a figure."""
+    bench = scale_bench.LoadedEngine()
     with pytest.raises(scale_bench.Unsupported, match="refused"):
         bench.send(bench.numbered(bench.orders(10, 0)))
 
 
-def test_there_may_be_more_accounts_than_the_venues_session_has_for_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_accounts_than_the_number_of_the_venues_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tapes, "VENUE", 50)
     assert scale_bench.accounts(100) > 0
 
 
-def test_a_sweep_that_does_not_meet_its_makers_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = scale_bench.Bench.orders
+def test_sweep_without_fills_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = scale_bench.LoadedEngine.orders
 
-    def one_sided(bench: scale_bench.Bench, count: int, prices: object, **more: object) -> object:
+    def one_sided(bench: scale_bench.LoadedEngine, count: int, prices: object, **more: object) -> object:
         return make(bench, count, prices, **more | {"side": Side.BUY})
 
-    monkeypatch.setattr(scale_bench.Bench, "orders", one_sided)
-    with pytest.raises(scale_bench.Unsupported, match="expected 100 makers to be met"):
+    monkeypatch.setattr(scale_bench.LoadedEngine, "orders", one_sided)
+    with pytest.raises(scale_bench.Unsupported, match="did not fill 100 makers"):
         scale_bench.deep_sweep(100)
 
 
 @pytest.mark.parametrize("sizes", [[], [50]])
-def test_sizes_that_measure_nothing_are_refused(sizes: list[int]) -> None:
+def test_invalid_sizes_are_refused(sizes: list[int]) -> None:
     with pytest.raises(ValueError, match="expected sizes of 100 or more"):
         scale_bench.run(sizes)
 
 
-def test_the_picture_has_every_line_with_its_name() -> None:
+def test_picture_has_a_labelled_line_for_every_curve() -> None:
     figures = scale_bench.run([100, 200], repeats=1, curves=scale_bench.CURVES[:3])
-    figures["memory"][1]["resident_bytes"] = 0  # as where the system moved nothing: it has no logarithm
+    figures["memory"][1]["resident_bytes"] = 0  # No resident memory was added: 0 has no logarithm.
     figures["memory"][2]["resident_bytes"] = 1 << 20
     root = ElementTree.fromstring(scale_bench.picture(figures))
     costs, taken = root.findall(f"{SVG}g")
@@ -141,7 +141,7 @@ def test_the_picture_has_every_line_with_its_name() -> None:
     assert "tables of the engine" in texts
 
 
-def test_points_stand_where_their_values_are() -> None:
+def test_chart_places_points_on_logarithmic_scales() -> None:
     text = svg.chart("a < b", svg.Axis("x"), svg.Axis("y"), [svg.Series("one", [(1, 10), (10, 100), (100, 1000)])])
     root = ElementTree.fromstring(text)
     (line,) = root.findall(f"{SVG}polyline")
@@ -155,6 +155,6 @@ def test_points_stand_where_their_values_are() -> None:
 
 
 @pytest.mark.parametrize("points", [[], [(1, 0)], [(-1, 2)]])
-def test_what_has_no_logarithm_is_refused(points: list[tuple[float, float]]) -> None:
+def test_chart_refuses_values_without_logarithm(points: list[tuple[float, float]]) -> None:
     with pytest.raises(ValueError, match="all of them positive"):
         svg.chart("", svg.Axis(""), svg.Axis(""), [svg.Series("", points)])

@@ -1,4 +1,4 @@
-"""The comparison with other order books: the same tape, the same fills, and no speed for anything else."""
+"""The comparison with other order books: all get the same tape, and only correct fills get a speed."""
 
 import platform
 import shutil
@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.bench.peers import heap, liquibook_source, matching_engine, peer_comparison, peer_process
-from smrx.bench.peers.calls import CALL, Absent
-from smrx.bench.peers.script import script
+from smrx.bench.peers import heap_book, liquibook_source, matching_engine, peer_comparison, peer_process
+from smrx.bench.peers.peer_calls import CALL, PeerUnavailable
+from smrx.bench.peers.peer_tape import make_peer_tape
 from smrx.engine import Engine
 from smrx.wire.codes import OutcomeStatus
 
-BROKEN = {"broken": "tests.bench.broken"}
+FAULTY = {"faulty": "tests.bench.faulty_peer"}
 SMALL: dict[str, Any] = {"commands": 1_500, "repeats": 1, "limit_s": 20.0}
 
 
 @pytest.fixture(scope="module")
 def given() -> Any:
-    return script("mixed", 1_500, 3)
+    return make_peer_tape("mixed", 1_500, 3)
 
 
-def test_the_script_says_to_the_engine_what_it_says_to_the_others(given: Any) -> None:
-    """Every command is accepted, nothing is left of a take, and cancels name the same orders on both sides."""
+def test_peer_tape_is_the_same_for_engine_and_peers(given: Any) -> None:
+    """Every command is accepted, takers are filled completely, and cancels name the same orders in both forms."""
     engine = Engine()
     engine.apply(given.setup, 1)
     first = engine.sequence + 1
@@ -39,7 +39,7 @@ def test_the_script_says_to_the_engine_what_it_says_to_the_others(given: Any) ->
     assert (outcomes["leaves_lots"][placed] + outcomes["cum_lots"][placed] == given.calls["lots"][placed]).all()
 
 
-def test_plain_references_and_every_tier_give_the_same_fills() -> None:
+def test_plain_books_and_all_tiers_give_the_same_fills() -> None:
     plain = {name: peer_comparison.PEERS[name] for name in ("dict and heap", "sorted list")}
     figures = peer_comparison.run(**SMALL, peers=plain)
     measured = figures["peers"][:5]
@@ -56,72 +56,73 @@ def test_plain_references_and_every_tier_give_the_same_fills() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "identical", "said"),
+    ("fault", "identical", "reason"),
     [
-        ("newest", False, "no speed for other fills"),
-        ("silent", False, "found none; no speed"),
+        ("newest", False, "wrong fills: expected"),
+        ("silent", False, "found none"),
         ("raising", None, "RuntimeError: no such order"),
-        ("dying", None, "ended with 3"),
+        ("dying", None, "ended with exit code 3"),
     ],
 )
-def test_a_peer_with_a_fault_gets_no_speed(
-    fault: str, identical: bool | None, said: str, monkeypatch: pytest.MonkeyPatch
+def test_faulty_peer_gets_no_speed(
+    fault: str, identical: bool | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMRX_TEST_FAULT", fault)
-    row = peer_comparison.run(**SMALL, peers=BROKEN)["peers"][3]
-    assert row["name"] == "broken"
+    row = peer_comparison.run(**SMALL, peers=FAULTY)["peers"][3]
+    assert row["name"] == "faulty"
     assert (row["fills_identical"], row["commands_per_second"], row["ratio"]) == (identical, None, None)
-    assert said in row["absent"]
+    assert reason in row["absent"]
 
 
-def test_a_peer_that_hangs_is_stopped(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_peer_is_killed(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMRX_TEST_FAULT", "hanging")
-    with pytest.raises(Absent, match="did not come back within 1 s, and was stopped"):
-        peer_process.apart(BROKEN["broken"], given.calls, given.filling, 0.5, around_s=0.5)
+    with pytest.raises(PeerUnavailable, match="did not end within 1 s and was killed"):
+        peer_process.play_in_process(FAULTY["faulty"], given.calls, given.filling, 0.5, overhead_s=0.5)
 
 
-def test_a_slow_peer_is_judged_by_the_part_it_did(given: Any) -> None:
-    expected = peer_process.play(heap.Peer(given.calls), len(given.calls), given.filling, 60.0).fills
-    part = peer_process.play(heap.Peer(given.calls), len(given.calls), given.filling, 1e-9)
+def test_slow_peer_is_measured_by_the_calls_it_completed(given: Any) -> None:
+    expected = peer_process.play(heap_book.Peer(given.calls), len(given.calls), given.filling, 60.0).fills
+    part = peer_process.play(heap_book.Peer(given.calls), len(given.calls), given.filling, 1e-9)
     assert part.done == 500 < len(given.calls) - given.filling
     assert part.fills.tolist() == peer_comparison.expected_until(given, expected, part.done).tolist()
     assert len(part.fills) < len(expected)
 
 
 @pytest.mark.parametrize("name", [name for name, module in peer_comparison.PEERS.items() if "list" not in name])
-def test_an_adapter_calls_its_peer_as_the_peer_wants_to_be_called(name: str, given: Any) -> None:
-    """Whichever are installed here, with orders that rest: what they make of more is compared, not tested."""
+def test_adapter_runs_its_peer(name: str, given: Any) -> None:
+    """Only resting orders: correct matching is checked by the comparison. Peers that are not installed are skipped."""
     adds = given._replace(calls=given.calls[:300], filling=200)
     try:
-        run = peer_process.apart(peer_comparison.PEERS[name], adds.calls, adds.filling, 10.0)
-    except Absent as error:
+        run = peer_process.play_in_process(peer_comparison.PEERS[name], adds.calls, adds.filling, 10.0)
+    except PeerUnavailable as error:
         pytest.skip(str(error))
     assert (run.done, len(run.fills)) == (100, 0)
     assert run.version
 
 
-def test_a_peer_that_needs_another_interpreter_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peer_for_newer_python_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching_engine, "_OLDEST", (99, 0))
-    with pytest.raises(Absent, match=rf"need Python 99\.0 or newer, and this is {platform.python_version()}"):
+    message = rf"needs Python 99\.0 or newer, and this is Python {platform.python_version()}"
+    with pytest.raises(PeerUnavailable, match=message):
         matching_engine.Peer(np.zeros(0, CALL))
 
 
-def test_what_cannot_be_compared_is_said_without_waiting_for_it() -> None:
+def test_unusable_peers_are_listed_with_their_reason() -> None:
     rows = {row["name"]: row for row in peer_comparison.run(**SMALL, peers={})["peers"]}
-    assert "spins" in rows["nanobook"]["absent"]
+    assert "loops forever" in rows["nanobook"]["absent"]
     assert {name for name, row in rows.items() if row["absent"]} == set(peer_comparison.UNUSABLE)
     assert not set(peer_comparison.UNUSABLE) & set(peer_comparison.PEERS)
 
 
-def test_what_is_no_checkout_of_liquibook_is_said(tmp_path: Path) -> None:
-    with pytest.raises(Absent, match=r"expected a checkout of liquibook with src/book/order_book\.h"):
+def test_folder_without_liquibook_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PeerUnavailable, match=r"not a checkout of liquibook: src/book/order_book\.h is missing"):
         liquibook_source.play(tmp_path, np.zeros(0, CALL), 0)
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler here")
-def test_a_checkout_that_does_not_compile_is_said(tmp_path: Path) -> None:
+def test_checkout_that_does_not_compile_is_refused(tmp_path: Path) -> None:
     header = tmp_path / "src/book/order_book.h"
     header.parent.mkdir(parents=True)
     header.write_text("#error not a library\n", encoding="ascii")
-    with pytest.raises(Absent, match="cannot be built"):
+    with pytest.raises(PeerUnavailable, match="cannot be built"):
         liquibook_source.play(tmp_path, np.zeros(0, CALL), 0)

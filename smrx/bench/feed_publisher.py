@@ -1,8 +1,8 @@
-"""Two nodes' side of the feed in a process of its own, for the settlement benchmark: no engine, no consensus.
+"""Publish events as two nodes do, without engine and consensus: the other process of the settlement benchmark.
 
-Run as `python -m smrx.bench.feed EVENTS_FILE HELD`: holds the first HELD events for retransmission, prints the ports of
-its nodes as JSON, and then plays the rest, as many a second as a line on standard input says. Events that are played
-carry the time at which they leave. Ends when its standard input does.
+Run as `python -m smrx.bench.feed_publisher EVENTS_FILE HELD`. It holds the first HELD events for retransmission, prints
+the ports of its nodes as JSON, reads a rate in events per second from standard input, and publishes the other events at
+that rate. Published events carry the time at which they are sent. Ends when standard input is closed.
 """
 
 import json
@@ -21,15 +21,15 @@ from smrx.wire.frames import Claim, FeedPosition, FrameError, FrameKind
 from smrx.wire.records import EVENT
 
 NODES: Final = 2
-#: What a busy node's entries look like: one a millisecond or so.
+#: Interval of frames, about that of a busy node.
 FRAME_SECONDS: Final = 0.001
 _HEARTBEAT_SECONDS: Final = 0.5
-#: Any number does: the state is nobody's.
+#: Any number: there is no state, and all nodes claim the same.
 STATE_HASH: Final = 1
 
 
-class Nodes:
-    """The sockets of nodes that all publish the same."""
+class FeedNodes:
+    """The feed sockets of nodes that publish the same events."""
 
     def __init__(self, events: NDArray[np.void], held: int) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -52,12 +52,12 @@ class Nodes:
         return socket
 
     def ports(self) -> list[tuple[int, int]]:
-        """(events, retransmission) of each node."""
+        """Return the (events, retransmission) ports of each node."""
         pairs = zip(self._feeds, self._routers, strict=True)
         return [(_port(feed), _port(router)) for feed, router in pairs]
 
     def serve(self, seconds: float) -> None:
-        """Answer requests for some time, and say where the nodes stand."""
+        """Send heartbeats that are due, and answer requests for `seconds`."""
         now = time.monotonic()
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + _HEARTBEAT_SECONDS
@@ -81,7 +81,7 @@ class Nodes:
                     router.send_multipart([identity, reply])
 
     def play(self, rate: float) -> None:
-        """Publish the rest at so many events a second, whole commands in each frame."""
+        """Publish the remaining events at `rate` events per second; each frame ends with a command's last event."""
         started, first = time.monotonic(), self._next
         commands = self._events["command_sequence"]
         while self._next < len(self._events):
@@ -93,7 +93,7 @@ class Nodes:
             end = int(np.searchsorted(commands, commands[due - 1], side="right"))
             most = self._next + frames.MAX_EVENTS
             if end > most:
-                # Far behind: to the end of a command, for its events have one time.
+                # Behind schedule: end the frame at a command's last event, because its events have one time.
                 end = int(np.searchsorted(commands, commands[most]))
             part = self._events[self._next : end]
             part["time_ns"] = time.time_ns()
@@ -109,9 +109,9 @@ def _port(socket: "zmq.Socket[bytes]") -> int:
 
 
 def main(path: str, held: int) -> None:
-    """See the module's docstring."""
+    """Run the process that the module docstring describes."""
     events = np.fromfile(path, EVENT)
-    nodes = Nodes(events, held)
+    nodes = FeedNodes(events, held)
     sys.stdout.write(json.dumps(nodes.ports()) + "\n")
     sys.stdout.flush()
     poller = zmq.Poller()

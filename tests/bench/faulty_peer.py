@@ -1,15 +1,15 @@
-"""Peers with a deliberate fault each, which the comparison must not give a speed. Run in processes of their own."""
+"""Peers with one deliberate fault each, which the comparison must find. Each runs in its own process."""
 
 import os
 import threading
 from typing import Any
 
-from smrx.bench.peers import heap
-from smrx.bench.peers.calls import Calls, Fills
+from smrx.bench.peers import heap_book
+from smrx.bench.peers.peer_calls import Calls, Fills
 
 
-class Newest(heap.Peer):
-    """Serves the newest order of a price first: price priority without time priority."""
+class Newest(heap_book.Peer):
+    """Fills the newest order of a price first: price priority without time priority."""
 
     def __init__(self, calls: Calls) -> None:
         super().__init__(calls)
@@ -17,7 +17,7 @@ class Newest(heap.Peer):
         self.calls = [(getattr(book, function.__name__), arguments) for function, arguments in self.calls]
 
 
-class _NewestFirst(heap.Book):
+class _NewestFirst(heap_book.Book):
     def place(self, buy: bool, price: int, lots: int, number: int) -> Any:
         fills = super().place(buy, price, lots, number)
         if price in self.queues[buy]:
@@ -25,29 +25,29 @@ class _NewestFirst(heap.Book):
         return fills
 
     def cancel(self, number: int) -> None:
-        """Other orders are filled than should be: those are not there to cancel."""
+        """Cancel an order if it is open: with wrong fills it may not be."""
         if number in self.open:
             super().cancel(number)
 
 
-class Silent(heap.Peer):
-    """Trades, and loses the last fill."""
+class Silent(heap_book.Peer):
+    """Loses the last fill."""
 
     def fills(self) -> Fills:
         return super().fills()[:-1]
 
 
-class Raising(heap.Peer):
+class Raising(heap_book.Peer):
     def play(self, first: int, last: int) -> None:
         raise RuntimeError("no such order")
 
 
-class Dying(heap.Peer):
+class Dying(heap_book.Peer):
     def play(self, first: int, last: int) -> None:
         os._exit(3)
 
 
-class Hanging(heap.Peer):
+class Hanging(heap_book.Peer):
     def play(self, first: int, last: int) -> None:
         threading.Event().wait()
 
