@@ -1,12 +1,11 @@
-"""The same commands in the same order on every node: PySyncObj (Raft) with its faults kept out.
+"""Replicate a log: the same commands in the same order on every node, by PySyncObj (Raft) with its faults corrected.
 
-Used by the node, which owns the loop; uses wire/ for the shape of a log entry. Knows nothing of orders.
+Used by the node, which owns the loop; uses wire/ for the shape of a log entry. Does not interpret commands.
 """
 
 from smrx.consensus.agreement import Agreement
-from smrx.consensus.core import ConsensusError, StateMachine
+from smrx.consensus.context import ConsensusError, NotLeader, ReplicaSettings, StateMachine
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.leading import NotLeader
 from smrx.consensus.recovery import MetaError, MetaStore
 from smrx.consensus.replica import Replica
 from smrx.consensus.transport import PeerTransport
@@ -21,6 +20,7 @@ __all__ = [
     "NotLeader",
     "PeerTransport",
     "Replica",
+    "ReplicaSettings",
     "StateMachine",
     "ZmqTransport",
 ]

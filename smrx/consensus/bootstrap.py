@@ -1,13 +1,13 @@
-"""The beginning of a cluster: who is empty because it is new, and who because what it had is gone.
+"""Decide whether an empty node may vote: it is one of a new cluster's first nodes, or it has lost its data.
 
-An empty node cannot tell by itself: its directory may have been lost, or put in the place of another's, and it may
-have promised anything. So it counts for nothing until every member that its cluster file names has told it, knowing of
-its present life, that it never held state either. Then it is a founder, durably, and has a vote; and it stands only
-once all of them are founders. So nobody holds state before everybody is a founder, and an empty node that hears of
-state knows that it is none of the first: it learns before it counts, as a member does that lost its log
-(recovery.Rejoin).
+An empty node cannot tell by itself. Its directory may have been lost, or swapped for another one, and it may have voted
+or acknowledged anything before. So it does not count until every other member named in its cluster file has reported,
+to this incarnation, that it never held state either. Then the node is bootstrapped, durably, and has a vote; it
+campaigns only once all of them are bootstrapped. Hence no node holds state before all nodes are bootstrapped, and an
+empty node that sees a peer with state is not one of the first: it catches up before it counts, as a member does that
+lost its log (recovery.Rejoin).
 
-Owns no message and no clock. Asked by the replica.
+Sends no messages and reads no clock. Called by the replica.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,73 +16,69 @@ from typing import Protocol
 from smrx.consensus.recovery import MetaStore
 
 
-class Said(Protocol):
-    """What a peer last said of itself."""
+class PeerReport(Protocol):
+    """What a peer's last message said about it."""
 
     @property
     def knows_me(self) -> bool:
-        """Whether it said so to the present life of this node."""
+        """Whether the message was for the present incarnation of this node."""
         ...
 
     @property
     def new(self) -> bool:
-        """Whether it never held state."""
+        """Whether the peer never held state."""
         ...
 
     @property
     def learner(self) -> bool:
-        """Whether it counts for nothing yet."""
+        """Whether the peer's votes and acknowledgements do not count yet."""
         ...
 
 
-class Founding:
-    """One node's part in it."""
+class Bootstrap:
+    """One node's part in the start of a new cluster."""
 
     def __init__(self, meta: MetaStore, others: Collection[int]) -> None:
-        """`others` are those whom the cluster file names beside this node; it is the only one if there are none."""
+        """`others`: the other nodes of the cluster file; without any, this node is the whole cluster."""
         self._meta = meta
         self._others = frozenset(others)
-        #: Somebody says that it holds state, or held it: the beginning is over.
-        self._over = False
+        #: A peer holds state, or held it: the cluster exists already.
+        self._cluster_exists = False
         if not self._others and not meta.joined:
             meta.set_settled()
 
     @property
-    def new(self) -> bool:
+    def never_held_state(self) -> bool:
         """Whether this node never held state."""
         return not self._meta.joined
 
     @property
     def undecided(self) -> bool:
-        """Whether this node is empty, and knows neither that it is a founder nor that there is state."""
-        return self.new and not self._meta.settled and not self._over
+        """Whether this node is empty, and it is open whether the cluster is new."""
+        return self.never_held_state and not self._meta.settled and not self._cluster_exists
 
-    def heard(self, said: Mapping[int, Said]) -> bool:
-        """Somebody spoke to this life; return whether that makes this node a founder."""
-        if not self.new:
+    def update(self, reports: Mapping[int, PeerReport]) -> bool:
+        """Take account of a peer's message; return whether this node has just been bootstrapped."""
+        if not self.never_held_state:
             return False
-        told = [said[peer] for peer in self._others if peer in said and said[peer].knows_me]
-        self._over = not all(peer.new for peer in told)
-        if self._over or self._meta.settled or len(told) < len(self._others):
+        known = [reports[peer] for peer in self._others if peer in reports and reports[peer].knows_me]
+        self._cluster_exists = not all(report.new for report in known)
+        if self._cluster_exists or self._meta.settled or len(known) < len(self._others):
             return False
         self._meta.set_settled()
         return True
 
-    def may_stand(self, said: Mapping[int, Said]) -> bool:
-        """Whether the others are as far as this node: nobody may lead before all are founders."""
-        return not self.missing(said)
-
-    def awaited(self, said: Mapping[int, Said]) -> list[int]:
-        """Whom a person should look after: those not heard, else those that are not as far as this node."""
-        missing = self.missing(said)
-        return [peer for peer in missing if peer not in said or not said[peer].knows_me] or missing
-
-    def missing(self, said: Mapping[int, Said]) -> list[int]:
-        """Those of whom this node has to know that they are founders, and does not yet."""
-        if self._over or not self.new:
+    def pending(self, reports: Mapping[int, PeerReport]) -> list[int]:
+        """Return the nodes not known to be bootstrapped; no node may lead while there are any."""
+        if self._cluster_exists or not self.never_held_state:
             return []
         return sorted(
             peer
             for peer in self._others
-            if peer not in said or not said[peer].knows_me or (said[peer].new and said[peer].learner)
+            if peer not in reports or not reports[peer].knows_me or (reports[peer].new and reports[peer].learner)
         )
+
+    def awaited(self, reports: Mapping[int, PeerReport]) -> list[int]:
+        """Return the pending nodes an operator should check: those without a report, else all of them."""
+        pending = self.pending(reports)
+        return [peer for peer in pending if peer not in reports or not reports[peer].knows_me] or pending

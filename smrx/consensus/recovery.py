@@ -265,28 +265,30 @@ def _opened(path: Path) -> lmdb.Environment:
 
 
 class Rejoin:
-    """A member that once held state and came back without it: it learns before anybody may count on it.
+    """Let a member that lost its log catch up before its votes and acknowledgements count.
 
-    What such a node acknowledged in its former life, it acknowledged to leaders of terms up to its durable term. A
-    leader it now accepts has at least that term: either that very leader, whose log then held all of it when they
-    first met again, or a later one, elected by a majority that held all of it that was committed. So with the log of
-    that leader up to the last index of the first meeting, nothing it ever promised is missing.
+    In its former incarnations the node acknowledged entries to leaders of terms up to its durable term. A leader that
+    it accepts now has at least that term: it is either that same leader, whose log held all of those entries when the
+    two met again, or a later one, elected by a majority that held every committed entry. So once this log equals that
+    leader's up to the last index of the first message, nothing that this node acknowledged is missing.
 
-    One that lost its term, too, has to hear from the others which leader is the last one: following.py sees to that.
+    A node that lost its term, too, must learn from the others which leader is the newest: see
+    Follower._has_newest_term.
     """
 
     def __init__(self, active: bool) -> None:
         """`active`: the node has joined before and its log is empty."""
         self.active = active
+        #: The log index to reach; None before the first message of a leader.
         self.target: int | None = None
         self._term: int | None = None
 
-    def meet(self, term: int, last_index: int) -> None:
-        """A leader of `term` shows its last index; only the first word in a term sets the target."""
+    def observe_leader(self, term: int, last_index: int) -> None:
+        """Take the last index of a leader as the target, the first time that a term's leader reports it."""
         if self.active and term != self._term:
             self._term, self.target = term, last_index
 
-    def reached(self, term: int, index: int) -> None:
-        """The log is now known to equal that leader's up to `index`."""
+    def advance(self, term: int, index: int) -> None:
+        """Record that the log equals that of the term's leader up to `index`."""
         if self.active and term == self._term and self.target is not None and index >= self.target:
             self.active = False

@@ -1,24 +1,34 @@
-"""One member's replica of the log, and what drives the state machine from it.
+"""Replicate the log of one member and drive its state machine.
 
-A SyncObj whose elections, votes, log matching and commit rule are the library's, with checks of our own before them.
-What the library gets wrong, and where each answer is, says README.md beside this file. One thread: the reactor calls
-the transport's drain(), then submit() and tick(), then the transport's flush(). An exception out of any of them means
-that this node must stop.
+A reader finds here what a replica does with a message (`_receive`), what it does in a tick (`tick`), and of which
+parts it is made (the constructor). PySyncObj runs the elections, votes, log matching and the commit rule
+(raft_library); the parts check what goes into it and replace the steps it gets wrong, which README.md beside this file
+lists.
+
+One thread: the reactor calls the transport's receive, then submit() and tick(), then the transport's flush(). An
+exception from any of them means that this node must stop.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from smrx.config import Timing
-from smrx.consensus import messages
-from smrx.consensus.changing import Changing
-from smrx.consensus.core import ConsensusError, StateMachine
-from smrx.consensus.internals import CANDIDATE, LEADER, now
+from smrx.config import NodeConfig, Timing
+from smrx.consensus import compaction, replica_status
+from smrx.consensus.applier import Applier
+from smrx.consensus.compaction import Compaction
+from smrx.consensus.context import NotLeader, ReplicaContext, ReplicaSettings, StateMachine
+from smrx.consensus.elections import Elections
+from smrx.consensus.follower import Follower
 from smrx.consensus.journal import MemoryJournal
-from smrx.consensus.leading import NotLeader
+from smrx.consensus.leader import Leader
+from smrx.consensus.leadership_transfer import LeadershipTransfer
+from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import Membership, is_membership
 from smrx.consensus.messages import (
+    FENCED,
+    LEARNER,
+    NEW,
     Acquaint,
     AppendEntries,
     AppendReply,
@@ -34,272 +44,355 @@ from smrx.consensus.messages import (
     StandNow,
     Vote,
 )
+from smrx.consensus.raft_library import Hooks, now
 from smrx.consensus.recovery import MetaStore
-from smrx.consensus.snapshots import Mark, Schedule, Snapshot, SnapshotStore
-from smrx.consensus.transport import PeerTransport
+from smrx.consensus.replica_status import Role
+from smrx.consensus.snapshot_sender import SnapshotSender
+from smrx.consensus.snapshots import MemorySnapshots, SnapshotStore
+from smrx.consensus.transport import Header, PeerTransport
 from smrx.wire.admin import PeerStatus
 
 log = logging.getLogger(__name__)
 
-Role = Literal["leader", "follower", "candidate", "learner"]
-
-#: The log is compacted past this many bytes whatever the number of its entries: a replica lives in memory.
-COMPACTION_BYTES: Final = 256 << 20
-#: Of a compacted log this part stays, so that a peer that lags a little needs no snapshot.
-_TAIL_PART: Final = 4
-#: Entries of a durable log dropped in one turn: the loop does not wait for the rest.
-_COMPACTED_A_TICK: Final = 2048
-#: Applied again in a third of a second at a restart.
-SNAPSHOT_COMMANDS: Final = 1_000_000
-SNAPSHOT_SECONDS: Final = 600.0
-#: Before a node outlives another of its number again.
-_OUTLIVE_SECONDS: Final = 1.0
-#: A number that only a forger can have said; what goes on after it must still be one that others take.
-_MOST_LIVES: Final = 1 << 40
-#: How often a node looks again at what it waits for.
-_LOOK_AGAIN_SECONDS: Final = 0.01
+#: How long a node keeps a new incarnation number before it takes a higher one.
+_INCARNATION_SECONDS: Final = 1.0
+#: Only a forged message can hold a higher incarnation; a later number must still be valid.
+_MAX_INCARNATION: Final = 1 << 40
+#: A node without a leader checks at least this often what it waits for.
+_RECHECK_SECONDS: Final = 0.01
 
 
-class Replica(Changing):
+class Replica:
     """The replicated log of one member."""
+
+    #: The classes of the parts, so that a test can replace one.
+    applier_class: type[Applier] = Applier
+    compaction_class: type[Compaction] = Compaction
+    elections_class: type[Elections] = Elections
+    follower_class: type[Follower] = Follower
+    leader_class: type[Leader] = Leader
+    member_changes_class: type[MemberChanges] = MemberChanges
+    snapshot_sender_class: type[SnapshotSender] = SnapshotSender
 
     def __init__(
         self,
         node_id: int,
         peers: Sequence[int],
+        *,
         machine: StateMachine,
         transport: PeerTransport,
         meta: MetaStore,
         journal: MemoryJournal,
-        timing: Timing,
-        members: Membership | None = None,
-        *,
-        compaction_entries: int,
-        compaction_bytes: int = COMPACTION_BYTES,
+        settings: ReplicaSettings,
         snapshots: SnapshotStore | None = None,
-        snapshot_commands: int = SNAPSHOT_COMMANDS,
-        snapshot_seconds: float = SNAPSHOT_SECONDS,
         snapshot_sequence: int = 0,
+        members: Membership | None = None,
     ) -> None:
-        """Start as a follower, or as a learner where the node held state before; raises ValueError.
+        """Start as a follower, or as a learner if the node has lost its log; raises ValueError.
 
-        The machine stands at the journal's `applied_index`, which is the beginning where nothing was kept. Snapshots
-        are taken in memory unless there is a store; where the store is persistent, after so many commands or seconds,
-        counted from the one at `snapshot_sequence`.
+        The machine has applied the log up to the journal's `applied_index`. Without `snapshots` they are taken in
+        memory; `snapshot_sequence` is the command sequence of the newest stored one. `members` is the cluster file's
+        membership; by default this node and its peers.
         """
         self._check_journal(journal, snapshots)
-        self._check_timing(timing)
-        if compaction_entries < _TAIL_PART:
-            raise ValueError(f"compaction_entries: expected at least {_TAIL_PART}, found {compaction_entries}")
-        self._compaction_entries = compaction_entries
-        self._compaction_bytes = compaction_bytes
-        self._compaction_asked = self._snapshot_asked = False
-        self._failure: ConsensusError | None = None
-        self._outlive_at = 0.0
-        super().__init__(node_id, peers, machine, transport, meta, journal, timing, members)
-        if snapshots is not None:
-            self._snapshots = snapshots
-        # Half of what the log may hold: the other half is what follows the older of the two snapshots that are kept.
-        newest = self._snapshots.newest()
-        # Each member at another time: that it stands still for a moment is then no majority's moment.
-        part = sum(peer < node_id for peer in peers) / (len(peers) + 1)
-        self._schedule = Schedule(
-            Mark(
-                snapshot_sequence - int(part * snapshot_commands),
-                (0 if newest is None else newest.index) - int(part * compaction_entries / 2),
-                -int(part * compaction_bytes / 2),
-                now() - part * snapshot_seconds,
-            ),
-            commands=snapshot_commands,
-            seconds=snapshot_seconds,
-            entries=compaction_entries // 2,
-            size_bytes=compaction_bytes // 2,
+        self._check_timing(settings.timing)
+        compaction.check_settings(settings.compaction_entries)
+        journal.attach(meta)
+        context = self._context = ReplicaContext(
+            node_id,
+            peers,
+            machine=machine,
+            transport=transport,
+            meta=meta,
+            journal=journal,
+            settings=settings,
+            members=members,
+            starts_as_learner=self._starts_as_learner,
+        )
+        self.node_id = node_id
+        self.agreement = context.agreement
+        self._journal = journal
+        self._raft = context.raft
+        self._next_incarnation_at = 0.0
+
+        store = MemorySnapshots(machine.snapshot) if snapshots is None else snapshots
+        self.transfer = LeadershipTransfer(context)
+        self.leader = self.leader_class(context, self.snapshot_sender_class(context, store))
+        self.member_changes = self.member_changes_class(context, self.leader, self.transfer)
+        self.follower = self.follower_class(context, self.member_changes, store)
+        self.applier = self.applier_class(context, self.member_changes)
+
+        transport.attach(
+            header=self._header,
+            persist_term=self._persist_term,
+            persist=self._persist,
+            clock=now,
+            # A little more than the heartbeat, which carries the same and more.
+            hello_seconds=1.2 * settings.timing.heartbeat_ms / 1000,
+            silence_seconds=settings.timing.election_max_ms / 1000,
+            greeting=self.member_changes.hello,
+            stranger=self.member_changes.on_unknown_peer,
+        )
+        self.elections = self.elections_class(context)
+        self.compaction = self.compaction_class(
+            context, self.leader, store, peers=peers, snapshot_sequence=snapshot_sequence
+        )
+        self._raft.attach(
+            Hooks(
+                receive=self._receive,
+                reply_to_append=self.follower.reply,
+                may_start_election=self.elections.may_start_election,
+                leadership_won=self._start_leading,
+                leadership_lost=self.leader.stop,
+                apply_committed=self.applier.apply_committed,
+                send_heartbeats=self.leader.send_heartbeats,
+                compact_log=self.compaction.run,
+            )
         )
         self._handlers: dict[type, Callable[[int, Envelope, Any], None]] = {
-            AppendEntries: self._on_append,
-            AppendReply: self._on_append_reply,
-            RequestVote: self._on_request_vote,
-            Vote: self._on_vote,
-            PreVote: self._on_pre_vote,
-            PreVoteReply: self._on_pre_vote_reply,
-            SnapshotChunk: self._on_chunk,
-            SnapshotReply: self._on_snapshot_reply,
-            StandNow: self._on_stand_now,
-            Acquaint: self._on_acquaint,
-            NoMember: self._on_no_member,
+            AppendEntries: self.follower.on_append,
+            SnapshotChunk: self.follower.on_snapshot_chunk,
+            AppendReply: self.leader.on_append_reply,
+            SnapshotReply: self.leader.on_snapshot_reply,
+            PreVote: self.elections.on_pre_vote,
+            PreVoteReply: self.elections.on_pre_vote_reply,
+            RequestVote: self.elections.on_request_vote,
+            Vote: self.elections.on_vote,
+            StandNow: self.elections.on_timeout_now,
+            Acquaint: self.member_changes.on_membership_hint,
+            NoMember: self.member_changes.on_no_member,
         }
-        self._adopt_membership()
+        self.member_changes.put_into_force()
 
-    # What the node calls.
+    # The order of steps: a command, a message, a tick.
 
     def submit(self, entry: bytes) -> int:
         """Append a command to the log and send it to the followers; return its log index.
 
-        It is committed, if ever, when tick() has handed it to the machine at this index and the present term. Raises
-        NotLeader, also while the leadership is handed over; ValueError for bytes that are no entry.
+        It is committed once tick() has passed it to the machine at this index and in the present term. Raises
+        NotLeader, also during a transfer of the leadership; ValueError for bytes that are no entry.
         """
-        if not self.is_leader or self.handing_over or self.agreement.fenced is not None:
+        if not self._raft.is_leader or self.transfer.is_active or self.agreement.fenced is not None:
             raise NotLeader
-        self._check_entry(entry)
+        self.applier.check_entry(entry)
         if is_membership(entry):
             raise ValueError("expected a command of the exchange, found a membership; see add_member and remove_member")
-        return self._enter(entry)
-
-    def _enter(self, entry: bytes) -> int:
         index = self._journal.last_index + 1
-        self._journal.add(entry, index, self.term)
-        self._replicate()
+        self._journal.add(entry, index, self._raft.term)
+        self.leader.replicate()
         return index
 
-    def tick(self) -> None:
-        """Move on: elections, commits, applies, heartbeats; never waits. Raises ConsensusError: the node must stop."""
-        if self._failure is not None:
-            raise self._failure
-        time = now()
-        self._transport.tick(time)
-        self._outlive(time)
-        if self.agreement.fenced is not None:
-            self._stand_down()
-        else:
-            if not self._voters:
-                # Alone, this node is the majority: what it has appended is committed by the next step.
-                self._persist()
-            self.doTick(0.0)
-            if not self._voters:
-                # The first entry of a leadership is appended and committed in that one step, and told of early.
-                self._persist()
-        if self._parting_due:
-            self._part_from_others()
-        self._announce_commit()
-        self._go_on_handing_over()
-        self._give_votes()
-        self.agreement.tick(time)
-
-    def next_deadline(self) -> float:
-        """When tick() has something to do even if no message arrives (on the clock of time.monotonic)."""
-        deadline = self._transport.next_deadline()
-        if self.is_leader:
-            end = float("inf") if self._hand_over is None else self._hand_over.deadline
-            return min(deadline, self._heartbeat_due(), self._announcement_due(), end)
-        return min(deadline, max(self._election_deadline, now() + _LOOK_AGAIN_SECONDS))
-
-    def compact(self) -> None:
-        """Take a snapshot at the next tick, where the store keeps them, and compact the log, however short it is."""
-        self._compaction_asked = self._snapshot_asked = True
-
-    # What the node shows.
-
-    @property
-    def role(self) -> Role:
-        """What this node is at present."""
-        if self._raft_state == LEADER:
-            return "leader"
-        if not self.holds_log or self.node_id not in self._membership.voters:
-            return "learner"
-        return "candidate" if self._raft_state == CANDIDATE else "follower"
-
-    @property
-    def waiting(self) -> str | None:
-        """What this node waits for before it can serve, None if nothing."""
-        later = self._transport.later_life
-        if later is not None:
-            return (
-                f"this is life {self.meta.incarnation} of this node, and other members know its life {later}: its data "
-                "directory was replaced, and they do not listen to it until they are restarted"
-            )
-        absent = self._founding.awaited(self._views)
-        if absent:
-            return (
-                f"waiting for node {', '.join(map(str, absent))}: a new cluster begins once all of its nodes were there"
-            )
-        if self._rejoin.active and self.leader_id is not None:
-            target = "?" if self._rejoin.target is None else self._rejoin.target
-            return f"catching up with the leader: log entry {self._journal.last_index} of {target}"
-        if self.leader_id is not None:
-            return None
-        if self._told_gone is not None:
-            peer, index = self._told_gone
-            return (
-                f"waiting to be made a member: node {peer} says that this node is none by log entry {index}; if it was "
-                "removed, stop it, else see smrx cluster add"
-            )
-        if self.node_id not in self._membership.voters:
-            return "waiting to be made a member: see smrx cluster add"
-        reachable = 1 + sum(self._transport.is_connected(peer) for peer in self._voters)
-        if reachable < self._majority:
-            return f"waiting for a majority to be reachable ({reachable} of {len(self._membership.voters)} members are)"
-        if (not self._rejoin.active) + sum(self._counts(peer) for peer in self._voters) < self._majority:
-            return "waiting for a majority that holds state"
-        return "waiting for a leader to be elected"
-
-    def peer_status(self) -> tuple[PeerStatus, ...]:
-        """What this node knows of each other member."""
-        return tuple(self._status_of(peer) for peer in sorted(self._views))
-
-    def _status_of(self, peer: int) -> PeerStatus:
-        view = self._views[peer]
-        lag = self._journal.last_index - self._match_index.get(self._nodes[peer], 0) if self.is_leader else None
-        return PeerStatus(
-            node_id=peer,
-            connected=self._transport.is_connected(peer),
-            lag_entries=lag,
-            sequence=view.sequence,
-            state_hash=view.state_hash,
-            learner=view.learner,
-            silent_s=self._transport.silent_seconds(peer),
-        )
-
-    # Steps of the library's tick and its messages.
-
-    def _on_message(self, peer: int, envelope: Envelope) -> None:
-        """Every message of a member passes here."""
-        view = self._views.get(peer)
-        if view is None:
+    def _receive(self, peer: int, envelope: Envelope) -> None:
+        """Handle a message: note what it says about the peer, adopt its term, and pass it to its handler."""
+        if not self._update_view(peer, envelope):
             return
-        if envelope.incarnation != view.incarnation:
-            if view.incarnation:
-                self._forget_peer(peer)
-                self.agreement.forget(peer)
-            view.incarnation = envelope.incarnation
-        view.learner = bool(envelope.flags & messages.LEARNER)
-        view.fenced = bool(envelope.flags & messages.FENCED)
-        view.new = bool(envelope.flags & messages.NEW)
-        view.knows_me |= envelope.receiver_incarnation == self.meta.incarnation
-        self._found()
-        view.sequence, view.state_hash = envelope.sequence, envelope.state_hash
-        self.agreement.observe(peer, envelope.sequence, envelope.state_hash, now())
         body = envelope.body
         if isinstance(body, HashRequest):
             self.agreement.answer(peer, body)
         elif isinstance(body, HashReply):
             self.agreement.answered(peer, body, now())
         elif self.agreement.fenced is None:
-            if envelope.term > self.term:
-                self._become_follower(envelope.term)
+            if envelope.term > self._raft.term:
+                self._raft.step_down(envelope.term)
             handler = self._handlers.get(type(body))
             if handler is not None:
                 handler(peer, envelope, body)
 
-    def _found(self) -> None:
-        """A node that turns out to be one of the first may act like one."""
-        if self._founding.heard(self._views):
-            log.info("node %d: all members are new, the cluster begins", self.node_id)
-            self._rejoin.active = False
+    def tick(self) -> None:
+        """Advance: elections, commits, applies, heartbeats; never blocks. Raises ConsensusError: the node must stop."""
+        if self.applier.failure is not None:
+            raise self.applier.failure
+        time = now()
+        self._context.transport.tick(time)
+        self._exceed_known_incarnation(time)
+        if self.agreement.fenced is not None:
+            self._step_down()
+        else:
+            self._persist_if_alone()
+            # In this order: elections.may_start_election; the leader moves the commit index, or steps down without a
+            # majority; applier.apply_committed; leader.send_heartbeats; compaction.run.
+            self._raft.tick()
+            # The first entry of a leadership was appended and committed within that tick, and is announced below.
+            self._persist_if_alone()
+        self.member_changes.remove_former_peers()
+        self.leader.announce_commit()
+        self.transfer.advance()
+        self.member_changes.promote_learners()
+        self.agreement.tick(time)
+
+    def next_deadline(self) -> float:
+        """Return when tick() has something to do even without a message (on the clock of time.monotonic)."""
+        deadline = self._context.transport.next_deadline()
+        if self._raft.is_leader:
+            return min(deadline, self._raft.heartbeat_due(), self.leader.announcement_due(), self.transfer.deadline)
+        return min(deadline, max(self._raft.election_deadline, now() + _RECHECK_SECONDS))
+
+    # Steps of the above.
+
+    def _update_view(self, peer: int, envelope: Envelope) -> bool:
+        """Note what a message says about its sender; return False if that is no peer."""
+        context = self._context
+        view = context.views.get(peer)
+        if view is None:
+            return False
+        if envelope.incarnation != view.incarnation:
+            if view.incarnation:
+                self.leader.reset_peer(peer)
+                self.agreement.forget(peer)
+            view.incarnation = envelope.incarnation
+        view.learner = bool(envelope.flags & LEARNER)
+        view.fenced = bool(envelope.flags & FENCED)
+        view.new = bool(envelope.flags & NEW)
+        view.knows_me |= envelope.receiver_incarnation == context.meta.incarnation
+        if context.bootstrap.update(context.views):
+            log.info("node %d: all nodes of the cluster are new, and it is bootstrapped", self.node_id)
+            context.rejoin.active = False
             self._journal.regained()
+        view.sequence, view.state_hash = envelope.sequence, envelope.state_hash
+        self.agreement.observe(peer, envelope.sequence, envelope.state_hash, now())
+        return True
 
-    def _outlive(self, time: float) -> None:
-        """Others know a later life of this number than this one, and will not listen: go on as a later one still.
+    def _start_leading(self) -> None:
+        self.transfer.cancel()
+        self.leader.start()
 
-        That was a node that is gone, whose directory this one's has replaced. Should both be running all the same, they
-        take turns, and each says so.
+    def _step_down(self) -> None:
+        """A fenced node does not lead and follows nobody."""
+        if self._raft.is_leader or self._raft.leader_id is not None:
+            self._raft.step_down(self._raft.term)
+
+    def _exceed_known_incarnation(self, time: float) -> None:
+        """Take a higher incarnation than one that peers know of this node id and this directory does not.
+
+        It belonged to a node that is gone, whose directory this one has replaced; the peers drop messages of earlier
+        incarnations. If both nodes run, they take turns, and each logs it.
         """
-        later = self._transport.later_life
-        if later is None or time < self._outlive_at or later >= _MOST_LIVES:
+        context = self._context
+        known = context.transport.later_life
+        if known is None or time < self._next_incarnation_at or known >= _MAX_INCARNATION:
             return
-        self._outlive_at = time + _OUTLIVE_SECONDS
-        log.warning("node %d: others know its life %d, which is none of this directory's", self.node_id, later)
-        self.meta.outlive(later)
-        self._transport.begin_life(self.meta.incarnation)
+        self._next_incarnation_at = time + _INCARNATION_SECONDS
+        log.warning("node %d: peers know its incarnation %d, which is not of this directory", self.node_id, known)
+        context.meta.outlive(known)
+        context.transport.begin_life(context.meta.incarnation)
+
+    def _header(self) -> Header:
+        context = self._context
+        flags = (LEARNER if context.rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
+        flags |= NEW if context.bootstrap.never_held_state else 0
+        return Header(self._raft.term, flags, *context.machine.position())
+
+    def _persist_if_alone(self) -> None:
+        """The only voter is the majority: an entry is committed by the next step, so it has to be durable before."""
+        if not self._context.members.voters:
+            self._persist()
+
+    def _persist_term(self) -> None:
+        """Make term, vote and membership durable; called before any message leaves."""
+        self._context.meta.sync()
+
+    def _persist(self) -> None:
+        """Make the log durable; called before any message leaves that acknowledges entries.
+
+        The term comes first: no durable entry may be of a term that its node could lose.
+        """
+        self._persist_term()
+        self._journal.sync()
+
+    # Requests of an operator.
+
+    def transfer_leadership(self, peer: int | None = None) -> int:
+        """Begin to make another member the leader; see LeadershipTransfer.start()."""
+        return self.transfer.start(peer)
+
+    def add_member(self, node: NodeConfig) -> int:
+        """Add a member; see MemberChanges.add()."""
+        return self.member_changes.add(node)
+
+    def remove_member(self, node_id: int) -> int:
+        """Remove a member; see MemberChanges.remove()."""
+        return self.member_changes.remove(node_id)
+
+    def compact(self) -> None:
+        """Take a snapshot at the next tick, where the store keeps them, and compact the log whatever its length."""
+        self.compaction.request()
+
+    # Status.
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows; only a committed entry proves it."""
+        return self._raft.is_leader
+
+    @property
+    def is_transferring(self) -> bool:
+        """Whether a transfer of the leadership is under way, so that commands have to wait."""
+        return self.transfer.is_active
+
+    @property
+    def leader_id(self) -> int | None:
+        """The leader, None if unknown."""
+        return self._raft.leader_id
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._raft.term
+
+    @property
+    def commit_index(self) -> int:
+        """The last log entry that is known to be on a majority."""
+        return self._raft.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        """The last log entry that the state machine has applied."""
+        return self._raft.applied_index
+
+    @property
+    def last_index(self) -> int:
+        """The last log entry of this node, committed or not."""
+        return self._journal.last_index
+
+    @property
+    def membership(self) -> Membership:
+        """The members of the cluster, by this node's log."""
+        return self._context.members.membership
+
+    @property
+    def removed(self) -> bool:
+        """Whether this node was a member and was removed."""
+        return self.member_changes.removed
+
+    @property
+    def holds_log(self) -> bool:
+        """Whether this node has every entry that it ever acknowledged, as far as it can know."""
+        return self._context.holds_log
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Messages that were well formed but refused, by reason."""
+        return self._context.refused
+
+    @property
+    def role(self) -> Role:
+        """What this node is at present."""
+        return replica_status.role(self._context)
+
+    @property
+    def waiting(self) -> str | None:
+        """What this node waits for before it can serve, None if nothing."""
+        return replica_status.waiting_for(self._context)
+
+    def peer_status(self) -> tuple[PeerStatus, ...]:
+        """Return what this node has of each other node."""
+        return replica_status.peer_status(self._context)
+
+    # Checks at the start.
+
+    def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
+        """Return whether this node may lack entries that it acknowledged, so that it must catch up before it counts."""
+        return journal.lost and (meta.joined or not meta.settled)
 
     def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
         if journal.persistent and (snapshots is None or not snapshots.persistent):
@@ -314,80 +407,3 @@ class Replica(Changing):
                 f"timing.leader_fallback_ms: expected less than election_min_ms ({timing.election_min_ms}), so that a "
                 f"leader cut off steps down before another is elected, found {timing.leader_fallback_ms}"
             )
-
-    def _check_entry(self, entry: bytes) -> None:
-        """One command with a version byte, small enough to travel whole; raises ValueError."""
-        fault = messages.entry_fault(entry)
-        if fault is not None:
-            raise ValueError(fault)
-
-    def _apply_committed(self) -> None:
-        """Hand committed entries to the machine, each once, whatever comes of it."""
-        for entry, index, term in self._journal.between(self.applied_index + 1, self.commit_index):
-            self._applied(index)
-            if entry == messages.NO_OP:
-                continue
-            if is_membership(entry):
-                if index > self.meta.membership[0]:
-                    self.meta.set_membership((index, entry))
-                self._parting_due = True
-                continue
-            try:
-                self._apply(index, term, entry)
-            except Exception as error:
-                # A bug, or a state that must not go on: never again, and no message may claim the entry was applied.
-                self._failure = ConsensusError(f"log entry {index} could not be applied: {error!r}")
-                raise self._failure from error
-
-    def _apply(self, index: int, term: int, entry: bytes) -> None:
-        self._check_entry(entry)
-        self.machine.apply(index, term, entry)
-
-    def _compact_if_due(self) -> None:
-        """Drop the oldest applied entries of a log that is long enough.
-
-        A log in memory needs no snapshot for it: the state is in the machine, and one is made when a peer turns out to
-        need it.
-        """
-        self._snapshots.poll()
-        if self._snapshot_asked and self._snapshots.pending_index is None:
-            self._snapshot_asked = False
-            self._take_snapshot(lasting=True)
-        journal = self._journal
-        if self._snapshots.persistent:
-            self._compact_below_snapshots()
-            return
-        due = len(journal) > self._compaction_entries or journal.size_bytes > self._compaction_bytes
-        if not due and not self._compaction_asked:
-            return
-        keep = 0 if self._compaction_asked else len(journal) // _TAIL_PART
-        self._compaction_asked = False
-        base = self.applied_index - keep
-        if journal.size_bytes < _TAIL_PART * self._compaction_bytes:
-            # Else a snapshot under way must begin anew: memory comes first.
-            base = min(base, self._oldest_needed())
-        if base > journal.first_index:
-            journal.compact(base)
-        self._snapshots.release(journal.first_index)
-
-    def _compact_below_snapshots(self) -> None:
-        """Take a snapshot when one is due; drop what lies below the oldest one that a restart may begin with."""
-        journal, store, schedule = self._journal, self._snapshots, self._schedule
-        if store.pending_index is None:
-            newest = store.newest()
-            schedule.whole(0 if newest is None else newest.index)
-            mark = Mark(self.machine.position()[0], self.applied_index, journal.appended_bytes, now())
-            if schedule.due(mark):
-                schedule.begun(mark)
-                self._take_snapshot(lasting=True)
-        base = min(store.oldest_index(), self._oldest_needed(), journal.first_index + _COMPACTED_A_TICK)
-        if base > journal.first_index:
-            journal.compact(base)
-
-    def _store_snapshot(self, snapshot: Snapshot) -> None:
-        self._snapshots.keep(snapshot)
-
-    def _stand_down(self) -> None:
-        """A node whose state is in doubt leads nobody."""
-        if self.is_leader or self.leader_id is not None:
-            self._become_follower(self.term)

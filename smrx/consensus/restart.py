@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from smrx.consensus.core import StateMachine
+from smrx.consensus.context import StateMachine
 from smrx.consensus.disk_journal import JournalError
 from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.membership import is_membership

@@ -301,7 +301,9 @@ class AdminService:
 
     def _on_transferleadership(self, request: admin.TransferLeadership) -> admin.AnyReply:
         try:
-            return admin.TransferLeadershipReply(**self._at, successor=self._node.replica.hand_over(request.successor))
+            return admin.TransferLeadershipReply(
+                **self._at, successor=self._node.replica.transfer_leadership(request.successor)
+            )
         except NotLeader:
             message = "expected the leader to hand over, found a node that does not lead"
             return self._error(AdminErrorCode.NOT_LEADER, message)

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import zmq
 
 from smrx.config import Config
-from smrx.consensus import MetaStore, NotLeader, Replica, ZmqTransport, keys, membership
+from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, ZmqTransport, keys, membership
 from smrx.consensus.agreement import remedy
 from smrx.consensus.transport_zmq import has_message
 from smrx.node.admin_service import AdminService
@@ -114,13 +114,15 @@ class Node(Turn):
             transport=self.transport,
             meta=self.meta,
             journal=self.storage.journal,
-            timing=config.timing,
-            members=membership.of(config.nodes),
-            compaction_entries=config.limits.compaction_entries,
+            settings=ReplicaSettings(
+                timing=config.timing,
+                compaction_entries=config.limits.compaction_entries,
+                snapshot_commands=config.limits.snapshot_commands,
+                snapshot_seconds=60.0 * config.limits.snapshot_minutes,
+            ),
             snapshots=self.storage.snapshots,
-            snapshot_commands=config.limits.snapshot_commands,
-            snapshot_seconds=60.0 * config.limits.snapshot_minutes,
             snapshot_sequence=self.storage.restarted.sequence_of_snapshot,
+            members=membership.of(config.nodes),
         )
         self._poller = zmq.Poller()
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
@@ -148,11 +150,11 @@ class Node(Turn):
     def _hand_over(self) -> None:
         """Let another node lead before this one goes: its clients then wait for a turn instead of an election."""
         try:
-            successor = self.replica.hand_over()
+            successor = self.replica.transfer_leadership()
         except (NotLeader, ValueError):
             return
         log.info("node %d hands over to node %d", self.me.id, successor)
-        while self.replica.is_leader and self.replica.handing_over:
+        while self.replica.is_leader and self.replica.is_transferring:
             self.turn()
         # What was said last must leave: where to ask now.
         self._orders.linger = _LAST_WORDS_MS
@@ -174,7 +176,7 @@ class Node(Turn):
             self._busy |= self.publisher.answer_requests(
                 self.state.events if self.fenced is None else None, self.state.hash_at
             )
-        if not self.replica.handing_over:
+        if not self.replica.is_transferring:
             quiet = not self.submit()
             self._submit_timed(time.monotonic(), quiet)
         applied = self.commit()

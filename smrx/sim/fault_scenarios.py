@@ -200,9 +200,9 @@ class Mishaps:
 
         def leads_again() -> bool:
             leader = self._operator.leader
-            if leader is not None and leader is not first and not leader.replica.handing_over:
+            if leader is not None and leader is not first and not leader.replica.is_transferring:
                 with contextlib.suppress(NotLeader, ValueError):
-                    leader.replica.hand_over(first.id)
+                    leader.replica.transfer_leadership(first.id)
                     leader.wake(self._world.now)
             return leader is first
 

@@ -7,6 +7,7 @@ Makes of these what a process runs. Never decides whether what a node does is ri
 import random
 
 from smrx.config import Timing
+from smrx.consensus import ReplicaSettings
 from smrx.consensus.disk_journal import JournalError, decode_entry, entry_key
 from smrx.consensus.storage import StorageFull
 from smrx.sim.checker import Checker, Violation
@@ -115,17 +116,19 @@ class Member(Process):
         self.replica = parts.replica(
             self.id,
             peers,
-            self._watched(),
-            self.transport,
-            self.meta,
-            self.journal,
-            self._timing,
-            compaction_entries=profile.compaction_entries,
+            machine=self._watched(),
+            transport=self.transport,
+            meta=self.meta,
+            journal=self.journal,
+            settings=ReplicaSettings(
+                timing=self._timing,
+                compaction_entries=profile.compaction_entries,
+                snapshot_commands=profile.snapshot_commands,
+                batch_bytes=profile.batch_bytes,
+                chunk_bytes=profile.chunk_bytes,
+            ),
             snapshots=snapshots if parts.keeps_snapshots else None,
-            snapshot_commands=profile.snapshot_commands,
         )
-        self.replica.chunk_bytes = profile.chunk_bytes
-        self.replica.batch_bytes = profile.batch_bytes
 
     def _is_written(self, index: int, term: int) -> bool:
         """Whether a log entry survives a crash, as far as this mode asks for it."""

@@ -217,7 +217,7 @@ class Process(Turn):
         for source, frame in orders:
             self._deliveries += 1
             self.take_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
-        if not self.replica.handing_over:
+        if not self.replica.is_transferring:
             self.submit()
         self.commit()
 
@@ -264,7 +264,7 @@ class Process(Turn):
 
     def hand_over(self) -> None:
         """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
-        self.call(self.replica.hand_over)
+        self.call(self.replica.transfer_leadership)
 
     def call(self, request: Callable[[], int]) -> None:
         """Let an operator's request reach the replica between two turns."""

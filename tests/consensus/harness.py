@@ -15,7 +15,7 @@ import pysyncobj.syncobj
 import xxhash
 
 from smrx.config import NodeConfig, Timing
-from smrx.consensus import MemoryJournal, PeerTransport, Replica, membership, messages
+from smrx.consensus import MemoryJournal, PeerTransport, Replica, ReplicaSettings, membership, messages
 from smrx.consensus.messages import Body, Envelope
 from smrx.consensus.recovery import MetaStore
 
@@ -237,15 +237,12 @@ class Member:
         self.replica = cluster.replica_class(
             self.id,
             peers,
-            self.machine,
-            self.transport,
-            self.meta,
-            MemoryJournal(),
-            cluster.timing,
-            compaction_entries=cluster.compaction_entries,
+            machine=self.machine,
+            transport=self.transport,
+            meta=self.meta,
+            journal=MemoryJournal(),
+            settings=cluster.settings(),
         )
-        self.replica.chunk_bytes = cluster.chunk_bytes
-        self.replica.batch_bytes = cluster.batch_bytes
         self.up = True
 
     def crash(self) -> None:
@@ -302,6 +299,15 @@ class Cluster:
 
     def _member(self, node: int) -> Member:
         return Member(self, node)
+
+    def settings(self) -> ReplicaSettings:
+        """Return the settings of every replica."""
+        return ReplicaSettings(
+            timing=self.timing,
+            compaction_entries=self.compaction_entries,
+            batch_bytes=self.batch_bytes,
+            chunk_bytes=self.chunk_bytes,
+        )
 
     # Driving.
 

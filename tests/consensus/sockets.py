@@ -6,7 +6,7 @@ from pathlib import Path
 
 import zmq
 
-from smrx.consensus import MemoryJournal, MetaStore, Replica, ZmqTransport
+from smrx.consensus import MemoryJournal, MetaStore, Replica, ReplicaSettings, ZmqTransport
 from smrx.consensus.keys import LinkKeys
 from smrx.local import free_ports
 from tests.consensus.harness import TIMING, Machine
@@ -36,12 +36,11 @@ class Node:
         self.replica = Replica(
             node,
             list(addresses),
-            self.machine,
-            self.transport,
-            self.meta,
-            MemoryJournal(),
-            TIMING,
-            compaction_entries=10_000,
+            machine=self.machine,
+            transport=self.transport,
+            meta=self.meta,
+            journal=MemoryJournal(),
+            settings=ReplicaSettings(timing=TIMING, compaction_entries=10_000),
         )
 
     def turn(self) -> None:

@@ -21,7 +21,7 @@ def test_nothing_acknowledged_is_lost_or_doubled(first: int) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [stock.ForgetsThatItForgot, stock.CutsMatchingEntries],
+    [stock.VotesWithoutItsLog, stock.CutsMatchingEntries],
     ids=lambda c: c.__name__,
 )
 def test_the_search_finds_the_librarys_faults(fault: type[Replica]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from smrx.consensus import ConsensusError, Replica
+from smrx.consensus.compaction import Compaction
 from smrx.consensus.disk_journal import DiskJournal, JournalError
 from smrx.consensus.restart import replay_entries
 from smrx.consensus.snapshots import Snapshot
@@ -56,16 +57,13 @@ class DiskMember(Member):
         self.replica = cluster.replica_class(
             self.id,
             peers,
-            self.machine,
-            self.transport,
-            self.meta,
-            journal,
-            cluster.timing,
-            compaction_entries=cluster.compaction_entries,
+            machine=self.machine,
+            transport=self.transport,
+            meta=self.meta,
+            journal=journal,
+            settings=cluster.settings(),
             snapshots=store,
         )
-        self.replica.chunk_bytes = cluster.chunk_bytes
-        self.replica.batch_bytes = cluster.batch_bytes
         self.up = True
 
     def lose_disk(self) -> None:
@@ -334,12 +332,18 @@ def test_a_log_that_says_wrongly_what_it_holds_is_found(clock: Clock, journal_cl
         loses_a_disk_half_way(clock, journal_class)
 
 
-class CompactsTooEarly(Replica):
+class EarlyCompaction(Compaction):
     """A bug: the log is cut where no snapshot stands yet."""
 
     def _compact_below_snapshots(self) -> None:
         if len(self._journal) > 10:
-            self._journal.compact(min(self.applied_index, self._journal.last_index) - 5)
+            self._journal.compact(min(self._raft.applied_index, self._journal.last_index) - 5)
+
+
+class CompactsTooEarly(Replica):
+    """A replica with this bug."""
+
+    compaction_class = EarlyCompaction
 
 
 def test_a_log_that_is_cut_above_the_snapshots_is_found(clock: Clock) -> None:

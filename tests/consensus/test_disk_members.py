@@ -8,7 +8,8 @@ import pytest
 
 from smrx.config import NodeConfig
 from smrx.consensus import ConsensusError, NotLeader, Replica, progress
-from smrx.consensus.membership import Membership, MembershipError, encode
+from smrx.consensus.member_changes import MemberChanges
+from smrx.consensus.membership import Membership, MembershipError
 from tests.consensus.harness import Clock, Member, Violation
 from tests.consensus.test_disk_cluster import DiskCluster, DiskMember, powered, run
 
@@ -138,7 +139,7 @@ class Storm:
 
     def _transfer(self, leader: Member | None) -> None:
         if leader is not None:
-            leader.replica.hand_over()
+            leader.replica.transfer_leadership()
 
     def _power(self, leader: Member | None) -> None:
         victim = self.chance.choice(list(self._members()))
@@ -177,7 +178,7 @@ class Asked(Replica):
     @property
     def membership_is_open(self) -> bool:
         """Whether the newest change is not committed."""
-        return self._membership_index > self.commit_index
+        return self._context.members.index > self.commit_index
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -187,19 +188,20 @@ def test_members_change_while_the_power_fails(clock: Clock, seed: int, monkeypat
     Storm(clock, seed, Asked).run()
 
 
-class Hurried(Asked):
+class HurriedChanges(MemberChanges):
     """A bug: a change of members before the one before it is committed, as in the first text of Ongaro's thesis."""
 
-    membership_is_open = False
-
     def _change(self, membership: Membership) -> int:
-        if not self.is_leader or self.handing_over:
+        if not self._raft.is_leader or self._transfer.is_active:
             raise NotLeader
-        index = self._journal.last_index + 1
-        self._journal.add(encode(membership), index, self.term)
-        self._follow_membership()
-        self._replicate()
-        return index
+        return self._append(membership)
+
+
+class Hurried(Asked):
+    """A replica with this bug."""
+
+    membership_is_open = False
+    member_changes_class = HurriedChanges
 
 
 def test_changes_in_a_hurry_make_two_majorities(clock: Clock) -> None:

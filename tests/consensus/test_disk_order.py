@@ -105,8 +105,8 @@ def elected_alone(clock: Clock, replica_class: type[Replica]) -> list[bool]:
     cluster.run_until(lambda: member.transport.is_connected(learner.id), what="a learner in reach")
     assert member.replica.membership.voters == {member.id}
     # As if the learner had spoken of a later term.
-    member.replica._become_follower(member.replica.term + 1)
-    member.replica._election_deadline = clock.time
+    member.replica._raft.step_down(member.replica.term + 1)
+    member.replica._raft.election_deadline = clock.time
     said: list[bool] = []
 
     def noted(body: Body) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from smrx.consensus import MemoryJournal, MetaStore, Replica
+from smrx.consensus.follower import Follower
 from smrx.consensus.messages import LEARNER, NEW, Hello, RequestVote
 from tests.consensus.harness import Clock, Cluster, Member, Meta, Violation
 
@@ -14,11 +15,17 @@ class VotesEmpty(Replica):
         return meta.joined and journal.lost
 
 
-class CatchesUpWithAnybody(Replica):
+class TrustingFollower(Follower):
     """A node that learns takes the first leader it meets for the one of the moment."""
 
-    def _knows_the_newest_term(self) -> bool:
+    def _has_newest_term(self) -> bool:
         return True
+
+
+class CatchesUpWithAnybody(Replica):
+    """A replica with this bug."""
+
+    follower_class = TrustingFollower
 
 
 def followers(cluster: Cluster, leader: Member) -> list[Member]:
@@ -155,11 +162,17 @@ def test_an_empty_node_that_believes_any_leader_counts_too_early(clock: Clock) -
         an_empty_node_hears_one_leader_alone(clock, CatchesUpWithAnybody)
 
 
-class MayVoteAgain(Replica):
+class FollowerThatMayVoteAgain(Follower):
     """A node that learned keeps the vote it does not know it gave."""
 
-    def _vote_for(self, peer: int) -> None:
+    def _keep_only_vote(self, leader: int) -> None:
         pass
+
+
+class MayVoteAgain(Replica):
+    """A replica with this bug."""
+
+    follower_class = FollowerThatMayVoteAgain
 
 
 def an_empty_node_is_asked_for_a_vote_it_may_have_given(clock: Clock, replica_class: type[Replica]) -> int | None:

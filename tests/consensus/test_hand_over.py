@@ -19,14 +19,14 @@ def test_the_named_node_leads_within_a_few_round_trips(clock: Clock, nodes: int)
     cluster.settle()
     cluster.network.delay = (0.001, 0.001)
     successor = other(cluster, leader)
-    assert leader.replica.hand_over(successor.id) == successor.id
+    assert leader.replica.transfer_leadership(successor.id) == successor.id
     start = clock.time
     leader.turn()
     cluster.run_until(lambda: successor.replica.is_leader)
     # Told, asked for votes, given them: three messages, and no election timeout.
     assert clock.time - start < 0.02
     cluster.run_until(lambda: not leader.replica.is_leader)
-    assert not leader.replica.handing_over
+    assert not leader.replica.is_transferring
     cluster.commit(10)
     cluster.settle()
     cluster.check_end()
@@ -38,7 +38,7 @@ def test_nothing_is_taken_while_it_lasts_and_nothing_taken_before_is_lost(clock:
     cluster.settle()
     cluster.network.delay = (0.01, 0.01)
     numbers = [cluster.submit(leader) for _ in range(5)]
-    successor = cluster.members[leader.replica.hand_over()]
+    successor = cluster.members[leader.replica.transfer_leadership()]
     with pytest.raises(NotLeader):
         cluster.submit(leader)
     cluster.run_until(lambda: successor.replica.is_leader)
@@ -55,7 +55,7 @@ def test_the_one_with_most_of_the_log_is_chosen(clock: Clock) -> None:
     cluster.network.isolate(behind.id, list(cluster.members))
     cluster.submit(leader)
     cluster.run(0.2)
-    assert leader.replica.hand_over() == ahead.id
+    assert leader.replica.transfer_leadership() == ahead.id
     cluster.run_until(lambda: ahead.replica.is_leader)
 
 
@@ -67,9 +67,9 @@ def test_a_successor_that_does_not_answer_is_given_up(clock: Clock) -> None:
     cluster.network.isolate(gone.id, list(cluster.members))
     cluster.submit(leader)
     leader.turn()
-    assert leader.replica.hand_over(gone.id) == gone.id
-    assert leader.replica.handing_over
-    cluster.run_until(lambda: not leader.replica.handing_over, 1.0)
+    assert leader.replica.transfer_leadership(gone.id) == gone.id
+    assert leader.replica.is_transferring
+    cluster.run_until(lambda: not leader.replica.is_transferring, 1.0)
     assert leader.replica.is_leader
     cluster.commit(3)
 
@@ -80,22 +80,22 @@ def test_what_cannot_be_is_refused_and_changes_nothing(clock: Clock) -> None:
     cluster.settle()
     follower = other(cluster, leader)
     with pytest.raises(NotLeader):
-        follower.replica.hand_over()
+        follower.replica.transfer_leadership()
     with pytest.raises(ValueError, match="expected one of the other members"):
-        leader.replica.hand_over(leader.id)
+        leader.replica.transfer_leadership(leader.id)
     with pytest.raises(ValueError, match="found 9"):
-        leader.replica.hand_over(9)
+        leader.replica.transfer_leadership(9)
     cluster.crash(follower.id)
     cluster.run_until(
         lambda: not leader.replica.peer_status()[0].connected or not leader.replica.peer_status()[1].connected
     )
     with pytest.raises(ValueError, match=f"expected node {follower.id} to be in reach"):
-        leader.replica.hand_over(follower.id)
+        leader.replica.transfer_leadership(follower.id)
     alone = Cluster(clock, nodes=1).members[1]
     alone.turn()
     with pytest.raises(ValueError, match="expected another member"):
-        alone.replica.hand_over()
-    assert not leader.replica.handing_over
+        alone.replica.transfer_leadership()
+    assert not leader.replica.is_transferring
 
 
 def test_only_the_leader_of_the_term_can_make_a_node_stand(clock: Clock) -> None:

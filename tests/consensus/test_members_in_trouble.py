@@ -4,6 +4,7 @@ import pytest
 
 from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal, Replica, progress
+from smrx.consensus.leader import Leader
 from smrx.consensus.membership import Member as Member_
 from smrx.consensus.membership import MembershipError
 from smrx.consensus.messages import (
@@ -39,7 +40,7 @@ def let_lead(cluster: Cluster, node: int) -> Member:
                 leader.replica.commit_index == leader.replica.last_index == cluster.members[node].replica.applied_index
             )
         )
-        leader.replica.hand_over(node)
+        leader.replica.transfer_leadership(node)
         leader.turn()
         cluster.run_until(lambda: cluster.members[node].replica.is_leader)
     cluster.commit()
@@ -63,11 +64,17 @@ def test_a_removal_that_the_next_leader_commits_ends_nobody_else(clock: Clock) -
     cluster.run_until(lambda: gone.replica.removed, what="a node that knows it is removed")
 
 
-class TellsThoseWhoGo(Replica):
+class LeaderThatTellsThoseWhoGo(Leader):
     """The entry of a removal is sent to the node that it removes like any other."""
 
     def _last_for(self, peer: int) -> int:
         return self._journal.last_index
+
+
+class TellsThoseWhoGo(Replica):
+    """A replica with this bug."""
+
+    leader_class = LeaderThatTellsThoseWhoGo
 
 
 @pytest.mark.parametrize("replica_class", [Replica, TellsThoseWhoGo])
@@ -107,7 +114,7 @@ def test_a_removal_that_is_not_committed_ends_nobody_whatever_arrives_late(
     late = [frame for source, target, frame in cluster.network.sent if (source, target) == (leader.id, gone.id)]
     cluster.network.isolate(staying.id, cluster.ids)
     # As a leader would that does not wait until it is committed.
-    monkeypatch.setattr(leader.replica, "_last_for", lambda peer: leader.replica.last_index)
+    monkeypatch.setattr(leader.replica.leader, "_last_for", lambda peer: leader.replica.last_index)
     leader.replica.remove_member(gone.id)
     leader.turn()
     cluster.run_until(lambda: gone.id not in gone.replica.membership.ids)
@@ -254,7 +261,7 @@ def test_what_nodes_that_are_no_members_say_ends_nobody(clock: Clock) -> None:
     # Known, without being a member: as one of an edited cluster file is.
     known = [member for member in cluster.members.values() if member.id != 4]
     for member in known:
-        member.replica._part_from_others = lambda: None  # type: ignore[method-assign]
+        member.replica.member_changes.remove_former_peers = lambda: None  # type: ignore[method-assign]
     leader.replica.remove_member(4)
     cluster.run_until(lambda: all(member.replica.membership.ids == {1, 2, 3} for member in known))
     here = leader.replica.last_index
@@ -295,9 +302,9 @@ def test_a_successor_that_cannot_stand_goes_on_to_follow(clock: Clock) -> None:
     first, *others = followers(cluster, leader)
     cluster.network.isolate(first.id, [other.id for other in others])
     cluster.run(2.0)
-    leader.replica.hand_over(first.id)
+    leader.replica.transfer_leadership(first.id)
     leader.turn()
-    cluster.run_until(lambda: not leader.replica.handing_over)
+    cluster.run_until(lambda: not leader.replica.is_transferring)
     cluster.network.heal()
     cluster.run(3.0)
     assert leader.replica.is_leader

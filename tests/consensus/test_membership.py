@@ -1,13 +1,17 @@
 """Members that come and go while commands flow: one at a time, learning first, and never two majorities."""
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from smrx.config import NodeConfig
-from smrx.consensus import ConsensusError, MemoryJournal, NotLeader, Replica, membership
+from smrx.consensus import ConsensusError, MemoryJournal, MetaStore, NotLeader, Replica, membership
+from smrx.consensus.follower import Follower
 from smrx.consensus.membership import MembershipError
 from smrx.consensus.messages import NO_OP
+from smrx.consensus.snapshots import Snapshot
 from tests.consensus.harness import Clock, Cluster, Member, Violation
 
 NODES = [NodeConfig(id=node, port=7000 + node, public_keys=("k" * 40,)) for node in (1, 2, 3, 4)]
@@ -234,7 +238,7 @@ def test_a_node_that_slept_through_a_change_finds_a_leader_it_never_heard_of(clo
     cluster.network.isolate(sleeper.id, cluster.ids)
     cluster.add(4)
     cluster.run_until(lambda: newcomer.replica.applied_index == leader.replica.applied_index)
-    leader.replica.hand_over(4)
+    leader.replica.transfer_leadership(4)
     leader.turn()
     cluster.run_until(lambda: newcomer.replica.is_leader)
     cluster.network.heal()
@@ -265,11 +269,11 @@ def storm(clock: Clock, seed: int, replica_class: type[Replica] = Replica) -> Cl
                     gone = chance.choice(sorted(leader.replica.membership.ids - {leader.id}))
                     leader.replica.remove_member(gone)
                 elif what == "transfer":
-                    leader.replica.hand_over()
+                    leader.replica.transfer_leadership()
             except (MembershipError, NotLeader, ValueError):
                 pass
             for _ in range(chance.randrange(4)):
-                if leader.up and leader.replica.is_leader and not leader.replica.handing_over:
+                if leader.up and leader.replica.is_leader and not leader.replica.is_transferring:
                     cluster.submit(leader)
         # In memory, more than a minority that forgets at once is the end of a cluster, and no fault of its members.
         if what == "crash" and all(member.replica.role != "learner" for member in cluster.members.values()):
@@ -300,15 +304,21 @@ def test_members_change_in_a_storm(clock: Clock, seed: int) -> None:
     storm(clock, seed)
 
 
+class FollowerThatForgetsMembers(Follower):
+    """A snapshot does not bring the members that are in force at it."""
+
+    def _install(self, snapshot: Snapshot, in_force: tuple[int, bytes]) -> bool:
+        return super()._install(snapshot, self._journal.membership)
+
+
 class ForgetsMembers(Replica):
     """Deliberately wrong: who belongs to the cluster is lost with the log, and a snapshot does not bring it back."""
 
-    def _first_membership(self, members, peers, meta, journal):  # type: ignore[no-untyped-def]
-        meta.set_membership((0, b""))
-        return super()._first_membership(members, peers, meta, journal)
+    follower_class = FollowerThatForgetsMembers
 
-    def _install(self, snapshot, in_force):  # type: ignore[no-untyped-def]
-        return super()._install(snapshot, self._journal.membership)
+    def __init__(self, node_id: int, peers: Sequence[int], *, meta: MetaStore, **parts: Any) -> None:
+        meta.set_membership((0, b""))
+        super().__init__(node_id, peers, meta=meta, **parts)
 
 
 def part_after_growing(clock: Clock, replica_class: type[Replica]) -> Cluster:
@@ -324,7 +334,7 @@ def part_after_growing(clock: Clock, replica_class: type[Replica]) -> Cluster:
         # A leader that even those with an old cluster file know.
         leader = cluster.elect()
         if leader.id != 3:
-            leader.replica.hand_over(3)
+            leader.replica.transfer_leadership(3)
             leader.turn()
             cluster.run_until(lambda: cluster.members[3].replica.is_leader)
         cluster.crash(node)

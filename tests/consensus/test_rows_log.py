@@ -40,7 +40,7 @@ def test_row_1_the_commit_index_reaches_no_further_than_what_was_compared(clock:
     member = Cluster(clock).members[2]
     follow(member, 9, commit=1)
     # The leader has more and has committed it; this message compares entry 3 only.
-    member.replica._on_message(1, envelope_of(member, AppendEntries(3, 1, 9, 9, 0, False, [])))
+    member.replica._receive(1, envelope_of(member, AppendEntries(3, 1, 9, 9, 0, False, [])))
     assert (member.replica.last_index, member.replica.commit_index) == (9, 3)
 
 
@@ -103,7 +103,7 @@ def test_row_3_a_conflict_still_cuts(clock: Clock) -> None:
     member = Cluster(clock).members[2]
     follow(member, 9, commit=4)
     other = [(entry(50), 7, 2), (entry(51), 8, 2)]
-    member.replica._on_message(3, envelope_of(member, AppendEntries(6, 1, 4, 8, 0, False, other), sender=3, term=2))
+    member.replica._receive(3, envelope_of(member, AppendEntries(6, 1, 4, 8, 0, False, other), sender=3, term=2))
     assert [member.replica._journal.term_at(index) for index in range(5, 10)] == [1, 1, 2, 2, None]
 
 
@@ -111,7 +111,7 @@ def test_row_3_a_committed_entry_is_not_given_up_to_anybody(clock: Clock) -> Non
     member = Cluster(clock).members[2]
     follow(member, 9, commit=8)
     other = [(entry(50), 7, 2)]
-    member.replica._on_message(3, envelope_of(member, AppendEntries(6, 1, 4, 8, 0, False, other), sender=3, term=2))
+    member.replica._receive(3, envelope_of(member, AppendEntries(6, 1, 4, 8, 0, False, other), sender=3, term=2))
     assert member.replica.last_index == 9
     assert member.replica.refused["contradicts a committed entry"] == 1
 
@@ -145,7 +145,7 @@ def follower_with_one_wrong_entry_resyncs(clock: Clock, replica_class: type[Repl
     cluster.commit(100)
     leader = cluster.leader()
     assert leader is not None
-    leader.replica.batch_bytes = 40
+    leader.replica.leader.batch_bytes = 40
     cluster.network.heal()
     # The leader learns that its first guess was wrong and has a window full of the next ones under way.
     cluster.settle(seconds=5)
@@ -174,5 +174,5 @@ def envelope_of(member: Member, body: messages.Body, sender: int = 1, term: int 
 def follow(member: Member, last: int, commit: int) -> None:
     """Give a follower the entries 2..last of term 1 and a commit index, from node 1."""
     entries = [(entry(index), index, 1) for index in range(2, last + 1)]
-    member.replica._on_message(1, envelope_of(member, AppendEntries(1, 0, commit, last, 0, False, entries)))
+    member.replica._receive(1, envelope_of(member, AppendEntries(1, 0, commit, last, 0, False, entries)))
     assert (member.replica.last_index, member.replica.commit_index) == (last, commit)

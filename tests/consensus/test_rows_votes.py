@@ -41,7 +41,7 @@ def test_row_2_a_node_that_lost_its_log_does_not_vote_until_it_has_it_again(cloc
 
 def test_row_2_without_the_answer_acknowledged_commands_vanish(clock: Clock) -> None:
     with pytest.raises((ConsensusError, Violation)):
-        a_node_that_lost_its_log_meets_one_that_never_had_it(clock, stock.ForgetsThatItForgot)
+        a_node_that_lost_its_log_meets_one_that_never_had_it(clock, stock.VotesWithoutItsLog)
 
 
 def test_row_2_when_all_lose_their_logs_nobody_leads(clock: Clock) -> None:
@@ -276,7 +276,13 @@ def restart_with_a_persistent_journal(clock: Clock, replica_class: type[Replica]
     for life in range(2):
         machine = cluster.machine_class()
         replica = replica_class(
-            1, [], machine, member.transport, member.meta, journal, cluster.timing, compaction_entries=8
+            1,
+            [],
+            machine=machine,
+            transport=member.transport,
+            meta=member.meta,
+            journal=journal,
+            settings=cluster.settings(),
         )
         replica.tick()
         for number in range(20 if life == 0 else 0):

@@ -10,6 +10,8 @@ import pytest
 
 from smrx.consensus import ConsensusError, Replica, messages
 from smrx.consensus.messages import AppendEntries
+from smrx.consensus.raft_library import RaftLibrary
+from smrx.consensus.snapshot_sender import SnapshotSender
 from smrx.consensus.snapshots import Snapshot
 from tests.consensus import stock
 from tests.consensus.harness import CLUSTER, GENESIS, Clock, Cluster, Machine, MemoryTransport, Violation, entry
@@ -42,7 +44,7 @@ def test_row_4_a_command_that_raises_is_applied_once_and_stops_the_node(
             member.replica.tick()
         # The library's step has no memory of the failure.
         if replica_class is not Replica:
-            member.replica._failure = None
+            member.replica.applier.failure = None
             member.machine.sequence = 2
     assert Poisoned.attempts == attempts
 
@@ -100,25 +102,25 @@ def test_row_5_the_librarys_pickled_entries_are_absurd(clock: Clock, first: byte
     assert cluster.members[2].replica.last_index == 1
 
 
-class NeverReady(Replica):
+class NeverReady(SnapshotSender):
     """A snapshot that is still being made."""
 
     def _snapshot_for_peers(self) -> Snapshot | None:
         return None
 
 
-class FloodsNeverReady(stock.FloodsWhileNotReady, NeverReady):
+class FloodsNeverReady(stock.FloodingSender, NeverReady):
     """The same, with the library's loop."""
 
 
-def bare_heartbeats(clock: Clock, replica_class: type[Replica]) -> int:
+def bare_heartbeats(clock: Clock, sender_class: type[SnapshotSender]) -> int:
     """Let a node need a snapshot that is not ready, turn the leader hot for a second; return the frames sent to it."""
     cluster = Cluster(clock, compaction_entries=8)
     leader = cluster.elect()
     follower = next(node for node in cluster.ids if node != leader.id)
     cluster.crash(follower)
     cluster.commit(30)
-    leader.replica.__class__ = replica_class
+    leader.replica.leader.snapshots.__class__ = sender_class
     cluster.restart(follower)
     cluster.run_until(lambda: cluster.members[follower].replica.role == "learner" and cluster.members[follower].up)
     cluster.run(0.2)
@@ -127,7 +129,7 @@ def bare_heartbeats(clock: Clock, replica_class: type[Replica]) -> int:
         clock.time += 0.0005
         leader.turn()
         leader.transport.receive(hello_of(cluster, next(n for n in cluster.ids if n not in (leader.id, follower))))
-    assert leader.replica.is_leader or replica_class is FloodsNeverReady
+    assert leader.replica.is_leader or sender_class is FloodsNeverReady
     bodies = [messages.decode(frame).body for _, target, frame in cluster.network.sent if target == follower]
     return sum(isinstance(body, AppendEntries) and body.prev_index is None for body in bodies)
 
@@ -216,7 +218,7 @@ def test_row_17_an_entry_of_another_version_is_not_applied(
 
 
 def test_row_17_there_is_nothing_positional_to_shift() -> None:
-    assert not [name for name in dir(Replica) if getattr(getattr(Replica, name), "replicated", False)]
+    assert not [name for name in dir(RaftLibrary) if getattr(getattr(RaftLibrary, name), "replicated", False)]
 
 
 @pytest.mark.parametrize(("replica_class", "raw"), [(Replica, True), (stock.Pickles, False)])

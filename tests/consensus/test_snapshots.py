@@ -35,7 +35,7 @@ def test_the_log_stays_bounded_and_keeps_a_tail(clock: Clock) -> None:
 def test_bytes_bound_the_log_too(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=1, compaction_entries=10_000)
     member = cluster.members[1]
-    member.replica._compaction_bytes = 10_000
+    member.replica.compaction.max_bytes = 10_000
     member.turn()
     for _ in range(100):
         cluster.submit(member, size=1000)
@@ -92,7 +92,7 @@ def test_a_transfer_survives_loss(clock: Clock) -> None:
 def test_a_transfer_begins_anew_when_the_receiver_does(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
-    cluster.run_until(lambda: cluster.members[node].replica._incoming._buffer)
+    cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
     cluster.crash(node)
     cluster.restart(node)
     cluster.commit()
@@ -102,7 +102,7 @@ def test_a_transfer_begins_anew_when_the_receiver_does(clock: Clock) -> None:
 def test_a_transfer_begins_anew_when_the_sender_is_lost(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
-    cluster.run_until(lambda: cluster.members[node].replica._incoming._buffer)
+    cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
     leader = cluster.leader()
     assert leader is not None
     cluster.network.isolate(leader.id, cluster.ids)
@@ -116,7 +116,7 @@ def test_a_transfer_begins_anew_when_the_sender_is_lost(clock: Clock) -> None:
 def test_a_receiver_that_dies_half_way_does_not_hold_up_the_log(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
-    cluster.run_until(lambda: cluster.members[node].replica._incoming._buffer)
+    cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
     cluster.crash(node)
     # Until it is known to be gone.
     cluster.run(2)
@@ -131,13 +131,13 @@ def test_a_receiver_that_dies_half_way_does_not_hold_up_the_log(clock: Clock) ->
 def test_a_sender_that_leads_no_more_does_not_hold_up_its_log(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
-    cluster.run_until(lambda: cluster.members[node].replica._incoming._buffer)
+    cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
     sender = cluster.leader()
     assert sender is not None
     heir = next(other for other in cluster.ids if other not in (node, sender.id))
     # Its bytes to the node go no more, so that the transfer stays where it is.
     cluster.network.cut |= {(sender.id, node), (node, sender.id)}
-    sender.replica.hand_over(heir)
+    sender.replica.transfer_leadership(heir)
     cluster.run_until(lambda: cluster.members[heir].replica.is_leader)
     cluster.commit(100)
     assert not sender.replica.is_leader

@@ -7,6 +7,7 @@ import zmq
 
 from smrx.config import NodeConfig
 from smrx.consensus import Replica, messages
+from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import Member as Member_
 from smrx.consensus.messages import Acquaint, AppendEntries, AppendReply, Body, Envelope, Hello, NoMember, PreVote
 from smrx.consensus.transport_zmq import has_message
@@ -18,15 +19,21 @@ from tests.consensus.sockets import Mesh
 class StaysTheLifeItIs(Replica):
     """A node does not go on under a later number."""
 
-    def _outlive(self, time: float) -> None:
+    def _exceed_known_incarnation(self, time: float) -> None:
         pass
 
 
-class SaysHelloOnly(Replica):
+class HelloOnly(MemberChanges):
     """Nobody is told who the members are but whoever asks."""
 
-    def _greeting(self, peer: int) -> Body:
+    def hello(self, peer: int) -> Body:
         return Hello()
+
+
+class SaysHelloOnly(Replica):
+    """A replica with this bug."""
+
+    member_changes_class = HelloOnly
 
 
 def followers(cluster: Cluster, leader: Member) -> list[Member]:
@@ -116,7 +123,7 @@ def a_member_whose_file_names_strangers(clock: Clock, replica_class: type[Replic
     cluster.remove(other.id)
     cluster.crash(other.id)
     if leader.replica.is_leader:
-        leader.replica.hand_over(4)
+        leader.replica.transfer_leadership(4)
         leader.turn()
         cluster.run_until(lambda: cluster.leader() not in (None, leader))
     cluster.commit(1)
@@ -261,7 +268,7 @@ def test_an_answer_that_ends_the_connection_it_came_by_ends_nothing_else(tmp_pat
             route, _ = listener.recv_multipart()
             for _ in range(2):
                 listener.send_multipart((route, messages.encode(forged)))
-        return victim.replica._since[other.replica.node_id] == 1_000
+        return victim.replica.member_changes._since[other.replica.node_id] == 1_000
 
     mesh.run_until(believed)
     victim.turn()

@@ -91,4 +91,4 @@ def test_a_peer_that_is_gone_costs_no_memory(mesh: Mesh) -> None:
             node.turn()
     mesh.run_until(lambda: all(node.machine.sequence == 199 for node in mesh.nodes))
     # 20 MB were submitted; what waits for the missing peer stays within the window.
-    assert leader.replica.in_flight_bytes(gone.replica.node_id) <= (8 << 20) + 100_000
+    assert leader.replica.leader.in_flight_bytes(gone.replica.node_id) <= (8 << 20) + 100_000

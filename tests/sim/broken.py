@@ -1,13 +1,14 @@
 """Nodes that are broken on purpose, beside the library's own faults in tests/consensus/stock.py."""
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, disk_journal
 from smrx.consensus.disk_journal import DiskJournal
-from smrx.consensus.membership import Membership, MembershipError, encode
+from smrx.consensus.follower import Follower
+from smrx.consensus.leader import Leader
+from smrx.consensus.member_changes import MemberChanges
+from smrx.consensus.membership import Membership, MembershipError
 from smrx.consensus.messages import Envelope
 from smrx.consensus.snapshots import Snapshot
 from smrx.node.order_entry import OrderEntry, Reply
@@ -46,27 +47,44 @@ class SpeaksBeforeWriting(Replica):
         pass
 
 
-class KeepsForTheDead(Replica):
-    """The log after a snapshot under way is kept, whoever has died and whoever leads by now."""
+class LeaderThatKeepsTransfers(Leader):
+    """The log after a snapshot under way is kept, even for a dead peer or after the leadership."""
 
-    def _leading_no_more(self) -> None:
+    def stop(self) -> None:
         pass
 
-    def _oldest_needed(self) -> int:
+    def oldest_needed(self) -> int:
         transfers = [progress.transfer for progress in self._progress.values()]
         indexes = [transfer.snapshot.index for transfer in transfers if transfer is not None]
-        return min([super()._oldest_needed(), *indexes])
+        return min([super().oldest_needed(), *indexes])
 
 
-class EndsTooEarly(Replica):
-    """A node that goes hears of it before it is committed, and any old word of a leader will do to believe it."""
+class KeepsForTheDead(Replica):
+    """A replica with this bug."""
+
+    leader_class = LeaderThatKeepsTransfers
+
+
+class LeaderThatSendsRemovalsEarly(Leader):
+    """A removed node is sent its removal before it is committed."""
 
     def _last_for(self, peer: int) -> int:
         return self._journal.last_index
 
-    def _note_removal(self, leader_last_index: int) -> None:
-        if self.node_id not in self._membership.ids and self.commit_index >= leader_last_index:
+
+class EarlyRemoval(MemberChanges):
+    """A node accepts its removal before it is committed, and from an old message of a leader."""
+
+    def note_removal(self, leader_last_index: int) -> None:
+        if self._context.node_id not in self._members.ids and self._raft.commit_index >= leader_last_index:
             self.removed = True
+
+
+class EndsTooEarly(Replica):
+    """A replica with both bugs."""
+
+    leader_class = LeaderThatSendsRemovalsEarly
+    member_changes_class = EarlyRemoval
 
 
 class CountsItselfBeforeWriting(Replica):
@@ -107,43 +125,54 @@ class VotesEmpty(Replica):
         return meta.joined and journal.lost
 
 
-class TwoVotersAtOnce(VotesEmpty):
-    """Members come with their vote, which counts at once, and no change waits for the one before to be committed."""
+class UncheckedChanges(MemberChanges):
+    """Members are added with their vote, and no change waits for the one before to be committed."""
 
-    def add_member(self, node: NodeConfig) -> int:
-        return self._change(self._membership.with_learner(node, self._journal.last_index + 1).promoted(node.id))
+    def add(self, node: NodeConfig) -> int:
+        membership = self._members.membership.with_learner(node, self._journal.last_index + 1)
+        return self._change(membership.promoted(node.id))
 
     def _change(self, membership: Membership) -> int:
-        if not self.is_leader or self.handing_over:
+        if not self._raft.is_leader or self._transfer.is_active:
             raise NotLeader
-        return change_at_once(self, membership)
+        return self._append(membership)
 
 
-class ChangesTooEarly(Replica):
+class TwoVotersAtOnce(VotesEmpty):
+    """A replica with this bug."""
+
+    member_changes_class = UncheckedChanges
+
+
+class EarlyChanges(MemberChanges):
     """A change is proposed before the leader's own first entry is committed."""
 
     def _change(self, membership: Membership) -> int:
-        if not self.is_leader or self.handing_over:
+        if not self._raft.is_leader or self._transfer.is_active:
             raise NotLeader
-        if self._membership_index > self.commit_index:
+        if self._members.index > self._raft.commit_index:
             raise MembershipError("expected the last change of members to be done, found it on its way")
-        return change_at_once(self, membership)
+        return self._append(membership)
 
 
-def change_at_once(replica: Replica, membership: Membership) -> int:
-    """Changing._change() without its conditions."""
-    index = replica._journal.last_index + 1
-    replica._journal.add(encode(membership), index, replica.term)
-    replica._follow_membership()
-    replica._replicate()
-    return index
+class ChangesTooEarly(Replica):
+    """A replica with this bug."""
+
+    member_changes_class = EarlyChanges
+
+
+class LearnersAsVoters(MemberChanges):
+    """What a member without a vote acknowledges counts for the commit."""
+
+    def put_into_force(self) -> None:
+        super().put_into_force()
+        self._raft.set_voters(self._members.ids - {self._context.node_id})
 
 
 class CountsLearners(Replica):
-    """What a member without a vote acknowledges counts for the commit."""
+    """A replica with this bug."""
 
-    def _set_voters(self, peers: Iterable[int]) -> None:
-        super()._set_voters(self._membership.ids - {self.node_id})
+    member_changes_class = LearnersAsVoters
 
 
 class ForgetsMembers(SimulatedMeta):
@@ -154,11 +183,17 @@ class ForgetsMembers(SimulatedMeta):
         self._current = self._current._replace(membership=(0, b""))
 
 
-class TakesNoMembersFromSnapshots(Replica):
+class FollowerThatIgnoresMembers(Follower):
     """A snapshot does not bring the members that were in force at it."""
 
     def _install(self, snapshot: Snapshot, in_force: tuple[int, bytes]) -> bool:
         return super()._install(snapshot, self._journal.membership)
+
+
+class TakesNoMembersFromSnapshots(Replica):
+    """A replica with this bug."""
+
+    follower_class = FollowerThatIgnoresMembers
 
 
 class Diverges(ReplicatedState):

@@ -196,7 +196,7 @@ FOUND = [
         start=60,
     ),
     Fault(
-        "2", "votes without its log", REAL.but(replica=stock.ForgetsThatItForgot), 40, "log agreement|one state|leader"
+        "2", "votes without its log", REAL.but(replica=stock.VotesWithoutItsLog), 40, "log agreement|one state|leader"
     ),
     Fault("3", "cuts matching entries", REAL.but(replica=stock.CutsMatchingEntries), 10, "acknowledged stays"),
     Fault(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cluster.torture.tap import give_a_voice
 from smrx import cli
-from smrx.consensus import core
+from smrx.consensus import Replica
 from smrx.node import reactor
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire.codes import EventKind
@@ -24,7 +24,7 @@ def answers_before_commit() -> None:
 
 def votes_without_memory() -> None:
     """A node that lost its log votes and counts as if it had it."""
-    names: Any = core.Core
+    names: Any = Replica
     names._starts_as_learner = lambda self, meta, journal: False
 
 

@@ -1,0 +1,79 @@
+"""Transfer the leadership to another member, so that clients wait for a moment instead of an election.
+
+Owns the one transfer under way: the successor gets the whole log, then TimeoutNow, and campaigns at once (Ongaro's
+thesis, 3.10). Meanwhile the leader takes no commands. Called by an operator's request and at each tick.
+"""
+
+import logging
+from typing import Final
+
+from smrx.consensus.context import NotLeader, ReplicaContext
+from smrx.consensus.messages import StandNow
+from smrx.consensus.raft_library import now
+
+log = logging.getLogger(__name__)
+
+#: A transfer that takes longer is abandoned: no commands are taken meanwhile.
+_TRANSFER_SECONDS: Final = 0.5
+
+
+class LeadershipTransfer:
+    """The part of a replica that transfers its leadership."""
+
+    def __init__(self, context: ReplicaContext) -> None:
+        self._context = context
+        self._raft = context.raft
+        self._journal = context.journal
+        self._members = context.members
+        self._successor: int | None = None
+        self._is_sent = False
+        #: When the transfer is abandoned; infinity if there is none.
+        self.deadline = float("inf")
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a transfer is under way, so that commands have to wait."""
+        return self._successor is not None
+
+    def start(self, peer: int | None = None) -> int:
+        """Begin a transfer, to the member with the longest log if none is named; return the successor.
+
+        Raises NotLeader; ValueError if no member, or not the one named, can lead.
+        """
+        voters = self._members.voters
+        if not self._raft.is_leader:
+            raise NotLeader
+        if peer is not None and peer not in voters:
+            known = ", ".join(map(str, sorted(voters)))
+            raise ValueError(f"expected one of the other members ({known}) to lead, found {peer}")
+        eligible = [other for other in sorted(voters) if self._context.is_available(other)]
+        if peer is None and eligible:
+            peer = max(eligible, key=self._raft.match_index)
+        if peer is None or peer not in eligible:
+            who = "another member" if peer is None else f"node {peer}"
+            raise ValueError(
+                f"expected {who} to be in reach and to hold the state, found otherwise; nothing was changed"
+            )
+        self._successor, self._is_sent, self.deadline = peer, False, now() + _TRANSFER_SECONDS
+        self.advance()
+        return peer
+
+    def cancel(self) -> None:
+        """End the transfer."""
+        self._successor, self.deadline = None, float("inf")
+
+    def advance(self) -> None:
+        """Send TimeoutNow once the successor has the whole log; end a transfer that is done or takes too long."""
+        peer = self._successor
+        if peer is None:
+            return
+        if not self._raft.is_leader:
+            self.cancel()
+        elif now() >= self.deadline:
+            log.warning("node %d: node %d did not take over the leadership in time", self._context.node_id, peer)
+            self.cancel()
+        elif peer not in self._members.voters:
+            self.cancel()
+        elif not self._is_sent and self._raft.commit_index == self._journal.last_index == self._raft.match_index(peer):
+            self._is_sent = True
+            self._context.transport.post(peer, StandNow())
