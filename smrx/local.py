@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _HOST: Final = "127.0.0.1"
 _PORTS_A_NODE: Final = 6
+_PORTS_SHARE: Final = "SMRX_PORTS_SHARE"
 #: A node that turns answers within milliseconds; one that was stopped must not hold up the others.
 _STATUS_SECONDS: Final = 0.5
 
@@ -175,14 +176,16 @@ def free_ports(wanted: int) -> list[int]:
     """Return ports nobody listens on, below the range from which the system numbers outgoing connections.
 
     A port inside that range may be free now and the source port of somebody's connection a moment later, which would
-    keep a restarted node from listening on it again.
+    keep a restarted node from listening on it again. Two processes that call this at the same time may get the same
+    ports, unless SMRX_PORTS_SHARE gives each a share of its own: "1/4" to "4/4" are the four quarters of all ports.
     """
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
             first_ephemeral = int(file.read().split()[0])
     except (OSError, ValueError):
         first_ephemeral = 32768
-    candidates = list(range(min(10_000, first_ephemeral - 2_000), first_ephemeral))
+    share, shares = map(int, os.environ.get(_PORTS_SHARE, "1/1").split("/"))
+    candidates = list(range(min(10_000, first_ephemeral - 2_000), first_ephemeral))[share - 1 :: shares]
     random.SystemRandom().shuffle(candidates)
     found: list[int] = []
     for port in candidates:

@@ -1,6 +1,6 @@
-"""Settings every test shares: how hard Hypothesis tries, and whether transcripts are rewritten.
+"""Settings of all tests: Hypothesis profiles, rewriting of transcripts, and tests in several processes.
 
-HYPOTHESIS_PROFILE=dev|ci|soak chooses the effort; ci is the default where the variable CI is set, else dev.
+HYPOTHESIS_PROFILE=dev|ci|soak selects the number of examples. The default is ci if the variable CI is set, else dev.
 """
 
 import os
@@ -8,10 +8,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A slow shared machine is not a failing test, and a first call may compile.
+# No deadlines: the machine may be slow, and a first call may compile.
 _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _COMMON, max_examples=40)
-# A run of CI is the same run tomorrow: no surprise in somebody else's change. soak looks for what it missed.
+# The same examples in every run of CI, so that a change fails only by its own fault; soak searches for new failures.
 settings.register_profile("ci", _COMMON, max_examples=120, derandomize=True)
 settings.register_profile("soak", _COMMON, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
@@ -21,5 +21,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite",
         action="store_true",
-        help="write what the oracle answers into the transcripts instead of comparing (look at the diff)",
+        help="write the oracle's answers into the transcripts instead of comparing them (check the diff)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of pytest-xdist its own share of ports, because clusters are started at the same time."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        count = worker["workercount"]
+        # A worker that replaces a crashed one has a number above the count.
+        number = int(worker["workerid"].removeprefix("gw")) % count
+        os.environ["SMRX_PORTS_SHARE"] = f"{number + 1}/{count}"

@@ -30,5 +30,8 @@ def test_socket_closes_while_its_connection_breaks() -> None:
 
 
 def test_closing_the_monitor_first_blocks_forever() -> None:
-    """Show that the test above detects the fault: ZeroMQ's thread blocks on a report that nothing reads."""
-    assert not closes("wrong", 3.0)
+    """Show that the test above detects the fault: ZeroMQ's thread blocks on a report that nothing reads.
+
+    On a loaded machine the report may come before the monitor is closed, so the fault may need several attempts.
+    """
+    assert not all(closes("wrong", 3.0) for _ in range(10))
