@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from smrx.client.admin_client import Ask
 from smrx.client.client_errors import ClientError
 from smrx.config import Config
-from smrx.feed.sequencer import FeedError
+from smrx.feed.feed_errors import FeedError
 from smrx.feed.subscriber import Subscriber
 from smrx.local import LocalClusterError
 from smrx.wire.admin import LogDigest, LogDigestReply

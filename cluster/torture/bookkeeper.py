@@ -24,7 +24,7 @@ from smrx.cli.settle_shared import config_with_out
 from smrx.cli.settle_stored_commands import compare_with_log
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.messages import NO_OP
-from smrx.feed.sequencer import FeedError
+from smrx.feed.feed_errors import FeedError
 from smrx.node.log_reader import LogReader, LogReadError
 from smrx.settlement.settlement_errors import SettlementError
 from smrx.sim.checker import Violation

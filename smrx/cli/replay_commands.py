@@ -180,7 +180,7 @@ def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: boo
 
 def _prove(tape: "Tape", played: "Played") -> "Proof":
     """Compare the cluster's outcomes, and its events by the feed, with the engine alone."""
-    from smrx.feed.sequencer import FeedConflict, GapUnfillable
+    from smrx.feed.feed_errors import FeedConflict, GapUnfillable
     from smrx.feed.subscriber import Subscriber
     from smrx.tape import replay_proof
 

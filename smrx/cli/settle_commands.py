@@ -220,7 +220,7 @@ def _follow(
     running: "Running", stop: StopRequest, until_sequence: int | None, idle: float | None, connect_timeout: float
 ) -> Exception | None:
     """Run to the end; return what ended it, None if all is well."""
-    from smrx.feed.sequencer import FeedError
+    from smrx.feed.feed_errors import FeedError
     from smrx.settlement.settlement_errors import SettlementError
 
     try:

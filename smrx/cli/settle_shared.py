@@ -78,7 +78,7 @@ def config_with_out(config: Config, out: str | None) -> Config:
 @contextmanager
 def errors_as_cli_errors() -> Iterator[None]:
     """Turn what ends settlement into one sentence and its exit code."""
-    from smrx.feed.sequencer import FeedError
+    from smrx.feed.feed_errors import FeedError
     from smrx.settlement.settlement_errors import SettlementError
 
     try:

@@ -142,7 +142,7 @@ def _errors_as_json(as_json: bool) -> Iterator[None]:
 def _from_nodes(
     config: Config, nodes: list[int] | None, until_sequence: int | None, idle: float | None, connect_seconds: float
 ) -> "Verified":
-    from smrx.feed.sequencer import GapUnfillable
+    from smrx.feed.feed_errors import GapUnfillable
     from smrx.settlement.reverify import from_nodes
 
     try:

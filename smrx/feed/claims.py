@@ -1,7 +1,7 @@
-"""Who says what of the state after which command, and where a majority says the same. Sans I/O.
+"""Count which nodes claim which state hash after which command. Sans I/O. Called by the quorum.
 
-A claim is (command sequence, state hash). Claims of one command are counted against each other; those of different
-commands cannot be. Called by the quorum.
+A claim is (command sequence, state hash). Claims of one command are counted against each other; claims of different
+commands cannot be compared.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from smrx.wire.frames import Claim
 
-#: Claims remembered; nodes make one a log entry, and are within a second of one another or not compared.
-_REMEMBERED: Final = 1 << 16
+#: Claims retained. Nodes make one a log entry; one that is further behind than this is not compared.
+_RETAINED: Final = 1 << 16
 
 
 class Differs(NamedTuple):
@@ -23,10 +23,10 @@ class Differs(NamedTuple):
 
 
 class Claims:
-    """Counts the claims of the nodes that count."""
+    """The claims of the nodes that count."""
 
     def __init__(self, majority: int, counts: Callable[[int], bool]) -> None:
-        """`counts` tells whether a node's claims are still counted."""
+        """counts(node): whether the node's claims are still counted."""
         self.attested = Claim(0, 0)  #: the latest that a majority has made
         self._majority = majority
         self._counts = counts
@@ -34,12 +34,12 @@ class Claims:
         self._agreed: dict[int, int] = {}
 
     def add(self, node: int, claim: Claim) -> list[Differs]:
-        """Count a claim; return the nodes it is now known of that they differ from a majority."""
+        """Count a claim; return the nodes that are found to differ from a majority by it."""
         command, state_hash = claim
         agreed = self._agreed.get(command)
         if agreed is not None:
             return [] if agreed == state_hash else [Differs(node, command, state_hash, agreed)]
-        if command <= 0 or command < self.attested.command_sequence - _REMEMBERED:
+        if command <= 0 or command < self.attested.command_sequence - _RETAINED:
             return []
         claims = self._open.setdefault(command, {})
         claims[node] = state_hash
@@ -55,15 +55,15 @@ class Claims:
         del self._open[command]
         return [Differs(n, command, found, best) for n, found in claims.items() if found != best and self._counts(n)]
 
-    def hopeless(self, command: int, listened: int) -> dict[int, int] | None:
-        """The claims of a command of which no state hash can reach a majority any more, or None."""
+    def without_majority(self, command: int, counted: int) -> dict[int, int] | None:
+        """Return the claims of a command if no state hash can reach a majority of the `counted` nodes, else None."""
         claims = self._open.get(command, {})
         votes = self._votes(claims)
         best = max(votes.values(), default=0)
-        return dict(claims) if len(votes) > 1 and best + listened - sum(votes.values()) < self._majority else None
+        return dict(claims) if len(votes) > 1 and best + counted - sum(votes.values()) < self._majority else None
 
     def hash_after(self, command_sequence: int) -> int:
-        """The state hash a majority claimed after just this command; 0 if it is not known."""
+        """Return the state hash that a majority claimed after exactly this command; 0 if it is unknown."""
         return self._agreed.get(command_sequence, 0)
 
     def _votes(self, claims: dict[int, int]) -> dict[int, int]:
@@ -72,5 +72,5 @@ class Claims:
 
     @staticmethod
     def _trim(table: "dict[int, dict[int, int]] | dict[int, int]") -> None:
-        if len(table) > _REMEMBERED:
+        if len(table) > _RETAINED:
             del table[next(iter(table))]

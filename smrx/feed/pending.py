@@ -1,7 +1,6 @@
-"""Events that are here and not released: held in sequence, given out as whole commands. Sans I/O.
+"""Hold events until they are released, and release whole commands only. Sans I/O.
 
-Owns nothing of why an event may be released: that is the quorum's. Called by it for every run of events that the
-sequencer has put in order.
+Which events may be released is decided by the quorum, which calls this for every run of events the sequencer delivers.
 """
 
 from collections import deque
@@ -13,11 +12,11 @@ from smrx.wire.record_words import concatenate_records
 
 
 class Pending:
-    """What follows the last event released; its length is in events."""
+    """The events after the last one released; its length is in events."""
 
     def __init__(self, released: int) -> None:
         self.released = released
-        #: The last event that is here.
+        #: The last event held.
         self.last = released
         self._runs: deque[NDArray[np.void]] = deque()
         self._ends: set[int] = set()  #: events known to be the last of their commands
@@ -31,16 +30,16 @@ class Pending:
         self.last = int(events["sequence"][-1])
 
     def clear(self) -> None:
-        """Give up what is not released; what is known of where commands end stays."""
+        """Drop what is not released; the known ends of commands stay."""
         self._runs.clear()
         self.last = self.released
 
     def note_end(self, sequence: int) -> None:
-        """Know that an event is the last of its command."""
+        """Record that an event is the last of its command."""
         self._ends.add(sequence)
 
     def whole_commands(self, last: int, agreed: int) -> int:
-        """The last event up to `last` that ends a command up to `agreed`; the last one released if there is none."""
+        """Return the last event up to `last` that ends a command up to `agreed`; the last one released if none does."""
         for events in reversed(self._runs):
             first = int(events["sequence"][0])
             if first > last:
@@ -56,6 +55,28 @@ class Pending:
             last = first - 1
         return self.released
 
+    def between(self, first: int, last: int) -> list[NDArray[np.void]]:
+        """Return the held events among first..last, in parts."""
+        parts = []
+        for events in self._runs:
+            start = int(events["sequence"][0])
+            part = events[max(0, first - start) : max(0, last - start + 1)]
+            if len(part):
+                parts.append(part)
+        return parts
+
+    def pop(self, last: int) -> NDArray[np.void]:
+        """Release everything up to `last`, which is held and was not released."""
+        parts = self.between(self.released + 1, last)
+        while self._runs and int(self._runs[0]["sequence"][-1]) <= last:
+            self._runs.popleft()
+        if self._runs:
+            head = self._runs[0]
+            self._runs[0] = head[max(0, last - int(head["sequence"][0]) + 1) :]
+        self.released = last
+        self._ends = {end for end in self._ends if end > last}
+        return concatenate_records(parts)
+
     def _ends_command(self, sequence: int, command: int) -> bool:
         if sequence < self.last:
             return self._command_of(sequence + 1) != command
@@ -67,25 +88,3 @@ class Pending:
             if at < len(events):
                 return int(events["command_sequence"][at])
         return 0
-
-    def between(self, first: int, last: int) -> list[NDArray[np.void]]:
-        """The events first..last, as far as they are here, in parts."""
-        parts = []
-        for events in self._runs:
-            start = int(events["sequence"][0])
-            part = events[max(0, first - start) : max(0, last - start + 1)]
-            if len(part):
-                parts.append(part)
-        return parts
-
-    def pop(self, last: int) -> NDArray[np.void]:
-        """Release everything up to `last`, which is here and was not released."""
-        parts = self.between(self.released + 1, last)
-        while self._runs and int(self._runs[0]["sequence"][-1]) <= last:
-            self._runs.popleft()
-        if self._runs:
-            head = self._runs[0]
-            self._runs[0] = head[max(0, last - int(head["sequence"][0]) + 1) :]
-        self.released = last
-        self._ends = {end for end in self._ends if end > last}
-        return concatenate_records(parts)

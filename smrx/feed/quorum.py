@@ -1,59 +1,45 @@
-"""What a majority of the cluster's nodes has published: the part of the stream that may be acted on. Sans I/O.
+"""Release the events that a majority of the cluster's nodes has published alike. Sans I/O.
 
 Rules:
 
-- An event is released once a majority of all members (not of those that are heard) has sent the same copy of it, or
-  vouched for it by the digest of a range it lies in, and a majority has claimed the same (command sequence, state hash)
-  at its command or a later one. The state hash is a chain over every command's events and state, so one that is agreed
-  on speaks for everything before it.
-- Whole commands are released, in sequence, once. What is not released is held, up to `pending` events; beyond that the
-  sequencer gives out no more, and what arrives is asked for again later.
-- A node whose copy or claim differs is an alarm that names it. It counts no more. If so many differ that the copies
-  held cannot become the majority's, the node they came from is left out and what is not released is fetched anew. If
-  no majority is left, or can be, that is Disagreement.
-- A node that is missing or silent counts for nothing, and counts again as soon as it speaks.
-- Time is an argument. Time in which nobody listened counts for nothing (excuse()). No sockets.
+- An event is released once a majority of all members (not of those that are heard) has sent the same copy of it, or the
+  digest of a range that contains it, and a majority has claimed the same (command sequence, state hash) at its command
+  or a later one. The state hash is a chain over every command's events and state, so an agreed hash attests everything
+  before it.
+- Whole commands are released, in sequence, once. Up to `pending` events are held until then; beyond that the sequencer
+  delivers no more, and drops what does not fit, to ask for it later.
+- A node whose copy or claim differs is reported as a Dissent and excluded for good. If so many differ that the copies
+  held cannot become the majority's, the node that sent them first is excluded instead, and everything not released is
+  fetched again. If no majority is left, or can be, that is Disagreement.
+- A node that is silent does not count, and counts again when it sends something.
+- Time is an argument: seconds of any monotonic clock. No sockets.
 
-Called by the subscriber, which gives it every frame and sends what it wants to ask.
+Called by the subscriber, which passes every frame and sends the requests.
 """
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.feed.anchor import Anchor, AnchorCheck
 from smrx.feed.claims import Claims
+from smrx.feed.coverage import DIGEST_AGAIN_S, Coverage
+from smrx.feed.feed_errors import Disagreement, FeedConflict
 from smrx.feed.pending import Pending
-from smrx.feed.retransmission import MAX_ANSWER_EVENTS, Request
-from smrx.feed.sequencer import REMEMBERED_EVENTS, FeedConflict, FeedError, Sequencer
+from smrx.feed.retransmission import Request
+from smrx.feed.sequencer import RETAINED_EVENTS, Sequencer
 from smrx.wire import frames
 from smrx.wire.frames import Claim, FeedPosition, Frame, FrameKind
 from smrx.wire.records import EVENT
 
-#: Nodes apply a command within milliseconds of one another: a copy that is not there by then is vouched for instead.
-VOUCH_AFTER_SECONDS: Final = 0.02
-#: When an unanswered request to vouch is made again.
-VOUCH_AGAIN_SECONDS: Final = 0.5
-#: A node that has started again publishes its log from the beginning: a second or two for a million events.
-OLD_FEED_SECONDS: Final = 5.0
-
-
-class Disagreement(FeedError):
-    """The nodes tell different stories and no majority tells one, or the story is not the one settled before."""
-
-
-class Anchor(NamedTuple):
-    """Where an earlier run ended: the last event, its digest, and the state after its command (0: not known)."""
-
-    event_sequence: int
-    event_digest: int
-    claim: Claim
+#: A node that has restarted publishes its log from event 1 on: a second or two for a million events.
+OLD_FEED_TIMEOUT_S: Final = 5.0
 
 
 class Dissent(NamedTuple):
-    """A node contradicted others: for the alarm."""
+    """A node contradicted others; for an alarm."""
 
     node: int
     sequence: int  #: the event, or the command where state hashes differ
@@ -61,22 +47,8 @@ class Dissent(NamedTuple):
     message: str
 
 
-class _Member(msgspec.Struct):
-    """What is known of one node that is listened to."""
-
-    covered: int  #: its copies of everything up to here are those held
-    tail: tuple[int, int] | None = None  #: and of these, beyond a hole in its copies
-    newest: int = 0  #: the newest event it spoke of; it may be less after a restart
-    heard: bool = False
-    command: int = 0  #: its newest claim
-    ask_at: float = 0.0
-    recopy: tuple[int, int] | None = None  #: events of which its digest is another one
-    anchored: bool = False  #: it has confirmed where the earlier run ended, or can no longer tell
-    blind_to: int = 0  #: it no longer holds what is before this event
-
-
 class Quorum:
-    """Decides, event by event, what a majority of `members` has published."""
+    """Decides which events a majority of `members` has published."""
 
     def __init__(
         self,
@@ -85,10 +57,10 @@ class Quorum:
         members: int,
         *,
         anchor: Anchor | None = None,
-        pending: int = REMEMBERED_EVENTS,
-        old_feed_seconds: float = OLD_FEED_SECONDS,
+        pending: int = RETAINED_EVENTS,
+        old_feed_timeout_s: float = OLD_FEED_TIMEOUT_S,
     ) -> None:
-        """Listen to `nodes` of a cluster of `members`. Raises ValueError if they can be no majority."""
+        """Listen to `nodes` of a cluster of `members`. Raises ValueError if the nodes are no majority."""
         self.majority = members // 2 + 1
         if len(nodes) < self.majority:
             raise ValueError(
@@ -98,20 +70,18 @@ class Quorum:
         self.sequencer = sequencer
         self.dissents: list[Dissent] = []
         self.positions: list[tuple[int, FeedPosition]] = []
-        self._anchor = anchor
-        self._old_feed_seconds = old_feed_seconds
-        self._old_since: float | None = None
+        self._anchor = AnchorCheck(anchor, old_feed_timeout_s)
         self._pending = Pending(sequencer.expected - 1)
         self._pending_limit = pending
-        self._nodes = {node: _Member(covered=self.released, anchored=anchor is None) for node in nodes}
-        self._dissenting: dict[int, int] = {}
+        self._nodes = {node: Coverage(covered=self.released) for node in nodes}
+        self._dissenting: dict[int, int] = {}  #: node -> the event, not released yet, that it contradicts
         self._excluded: set[int] = set()
         self._claims = Claims(self.majority, self._counts)
-        sequencer.until = self.released + pending
+        sequencer.set_limit(self.released + pending, 0.0)
 
     @property
     def attested(self) -> Claim:
-        """The latest state a majority has claimed."""
+        """The latest state that a majority has claimed."""
         return self._claims.attested
 
     @property
@@ -121,14 +91,14 @@ class Quorum:
 
     @property
     def unverified(self) -> int:
-        """Events that are here, and not attested by a majority."""
+        """The number of events that are held, and not attested by a majority."""
         return len(self._pending)
 
     @property
     def attested_by(self) -> list[int]:
-        """The nodes that stand behind the last state a majority agreed on."""
-        agreed = self.attested.command_sequence
-        return [n for n, member in self._nodes.items() if member.command >= agreed > 0 and self._counts(n)]
+        """The nodes that claimed the last attested state, or a later one."""
+        attested = self.attested.command_sequence
+        return [n for n, coverage in self._nodes.items() if coverage.command >= attested > 0 and self._counts(n)]
 
     @property
     def excluded(self) -> list[int]:
@@ -136,36 +106,37 @@ class Quorum:
         return sorted(self._excluded | self._dissenting.keys())
 
     def hash_after(self, command_sequence: int) -> int:
-        """The state hash a majority claimed after just this command; 0 if it is not known."""
+        """Return the state hash that a majority claimed after exactly this command; 0 if it is unknown."""
         return self._claims.hash_after(command_sequence)
 
     def receive(self, node: int, frame: Frame, now: float) -> None:
-        """Take in one frame of a node. Raises FrameError as the sequencer does, Disagreement."""
-        member = self._nodes[node]
+        """Process one frame of a node. Raises FrameError as the sequencer does, Disagreement."""
+        coverage = self._nodes[node]
         if not self._counts(node):
             return
-        member.heard = True
+        coverage.is_heard = True
         if frame.kind is FrameKind.ATTESTATION:
-            self._vouched(node, member, frame, now)
+            self._receive_digest(node, coverage, frame, now)
             return
         if frame.kind is FrameKind.UNAVAILABLE:
-            self._cannot_vouch(member, frame.correlation, frame.aux, now)
-        seen: tuple[int, int] | None = None
+            coverage.note_held(frame.correlation, frame.aux, now)
+            self._anchor.note_oldest(node, frame.correlation)
+        stored: tuple[int, int] | None = None
         conflict: FeedConflict | None = None
         try:
-            seen = self.sequencer.receive(node, frame, now)
+            stored = self.sequencer.receive(node, frame, now)
         except FeedConflict as found:
             conflict = found
         if frame.kind is FrameKind.EVENTS and frame.count:
-            self._received(node, member, frame, seen, now)
+            self._receive_copies(node, coverage, frame, stored, now)
             if conflict is not None:
-                self._dissent(conflict, now)
+                self._resolve_conflict(conflict, now)
         elif frame.kind is FrameKind.HEARTBEAT:
-            member.newest = frame.correlation - 1
+            coverage.newest = frame.correlation - 1
             position = frames.position(frame)
             if position is not None:
-                self._note_end(member.newest)
-                self._claim(node, member, position.claim)
+                self._note_end(coverage.newest)
+                self._add_claim(node, coverage, position.claim)
                 self.positions.append((node, position))
 
     def take(self, now: float) -> NDArray[np.void]:
@@ -173,78 +144,86 @@ class Quorum:
         events = self.sequencer.take()
         if len(events):
             self._pending.append(events)
-        self._watch_for_old_feed(now)
-        last = self._releasable()
-        released = self._pending.pop(last) if last > self.released else np.empty(0, EVENT)
-        if len(released):
-            for member in self._nodes.values():
-                member.covered = max(member.covered, last)
-                self._join_tail(member)
-            for node, sequence in list(self._dissenting.items()):
-                if sequence <= last:
-                    self._exclude(node)
-            self.sequencer.allow(last + self._pending_limit, now)
+        newest = {n: coverage.newest for n, coverage in self._nodes.items() if coverage.is_heard and self._counts(n)}
+        self._anchor.watch_for_old_feed(newest, len(self._nodes) - self.majority, now)
+        last = self._last_releasable()
+        if last <= self.released:
+            return np.empty(0, EVENT)
+        released = self._pending.pop(last)
+        for coverage in self._nodes.values():
+            coverage.advance(last)
+        for node, sequence in list(self._dissenting.items()):
+            if sequence <= last:
+                self._exclude(node)
+        self.sequencer.set_limit(last + self._pending_limit, now)
         return released
 
     def requests(self, now: float) -> list[Request]:
-        """Return what is to be asked now."""
+        """Return the requests for digests, or copies, to send now."""
         return [
             request
-            for node, member in self._nodes.items()
-            if self._counts(node) and (request := self._request(node, member, now)) is not None
+            for node, coverage in self._nodes.items()
+            if self._counts(node) and (request := self._request(node, coverage, now)) is not None
         ]
 
     def deadline(self) -> float | None:
-        """When requests() has something to do, None if nothing is expected."""
-        waiting = [m.ask_at for n, m in self._nodes.items() if self._counts(n) and self._has_to_ask(m)]
+        """Return when requests() has something to do, None if nothing is expected."""
+        waiting = [c.ask_at for n, c in self._nodes.items() if self._counts(n) and self._needs_request(n, c)]
         return min(waiting, default=None)
 
-    def excuse(self, seconds: float) -> None:
-        """Be told that nobody listened for so long; see Sequencer."""
-        self.sequencer.excuse(seconds)
-        if self._old_since is not None:
-            self._old_since += seconds
+    def extend_deadlines(self, seconds: float) -> None:
+        """Do not count `seconds` in which nothing was received; see Sequencer."""
+        self.sequencer.extend_deadlines(seconds)
+        self._anchor.extend_deadlines(seconds)
 
     def _counts(self, node: int) -> bool:
         return node not in self._excluded and node not in self._dissenting
 
-    def _received(self, node: int, member: _Member, frame: Frame, seen: tuple[int, int] | None, now: float) -> None:
+    def _receive_copies(
+        self, node: int, coverage: Coverage, frame: Frame, stored: tuple[int, int] | None, now: float
+    ) -> None:
         events = frames.records(frame)
         last = int(events["sequence"][-1])
-        member.newest = max(member.newest, last)
+        coverage.newest = max(coverage.newest, last)
         claim = frames.claim(frame)
         if claim.command_sequence == int(events["command_sequence"][-1]):
             self._note_end(last)
-        self._claim(node, member, claim)
-        if seen is None:
+        self._add_claim(node, coverage, claim)
+        if stored is not None:
+            coverage.add_copies(*stored, now)
+
+    def _receive_digest(self, node: int, coverage: Coverage, frame: Frame, now: float) -> None:
+        first, last = frame.correlation, frame.correlation + frame.count - 1
+        coverage.ask_at = now
+        coverage.newest = max(coverage.newest, last)
+        if self._anchor.is_answer(node, first, last):
+            difference = self._anchor.check_answer(node, frame.aux, frames.claim(frame))
+            if difference is not None:
+                self._exclude_other_history(node, difference)
             return
-        first, last = seen
-        tail = member.tail
-        if first <= member.covered + 1:
-            member.covered = max(member.covered, last)
-            # It is talking: what is missing of it may be on its way.
-            member.ask_at = max(member.ask_at, now + VOUCH_AFTER_SECONDS)
-        elif tail is not None and tail[0] <= first <= tail[1] + 1:
-            member.tail = (tail[0], max(tail[1], last))
+        self._add_claim(node, coverage, frames.claim(frame))
+        covered = coverage.covered
+        is_next = self.released < first <= covered + 1 and covered < last <= self._pending.last
+        if not self._counts(node) or not is_next:
+            return
+        if frames.records_digest(*self._pending.between(first, last)) == frame.aux:
+            coverage.advance(last)
         else:
-            member.tail = seen
-        self._join_tail(member)
+            # Only its copies show which event differs.
+            coverage.differing = (first, last)
 
     def _note_end(self, sequence: int) -> None:
-        """Remember that an event is the last of its command; of one that is not kept its copy will tell again."""
+        """Record that an event is the last of its command, unless it is dropped: another copy will show it again."""
         if self.released < sequence <= self.sequencer.horizon:
             self._pending.note_end(sequence)
 
-    def _join_tail(self, member: _Member) -> None:
-        if member.tail is not None and member.tail[0] <= member.covered + 1:
-            member.covered = max(member.covered, member.tail[1])
-            member.tail = None
-
-    def _claim(self, node: int, member: _Member, claim: Claim) -> None:
+    def _add_claim(self, node: int, coverage: Coverage, claim: Claim) -> None:
         if not claim.command_sequence:
             return
-        member.command = max(member.command, claim.command_sequence)
-        self._check_anchor(node, member, claim)
+        coverage.command = max(coverage.command, claim.command_sequence)
+        difference = self._anchor.check_claim(node, claim)
+        if difference is not None:
+            self._exclude_other_history(node, difference)
         for differs in self._claims.add(node, claim):
             message = (
                 f"after command {differs.command_sequence} node {differs.node} has state hash {differs.found:016x}, a "
@@ -252,15 +231,15 @@ class Quorum:
             )
             self.dissents.append(Dissent(differs.node, differs.command_sequence, "state_hash", message))
             self._exclude(differs.node)
-        hopeless = self._claims.hopeless(claim.command_sequence, self._listened())
-        if hopeless is not None:
-            said = ", ".join(f"node {n}: {state_hash:016x}" for n, state_hash in sorted(hopeless.items()))
+        split = self._claims.without_majority(claim.command_sequence, self._counted())
+        if split is not None:
+            claimed = ", ".join(f"node {n}: {state_hash:016x}" for n, state_hash in sorted(split.items()))
             raise Disagreement(
-                f"after command {claim.command_sequence} no majority of nodes has the same state hash: {said}"
+                f"after command {claim.command_sequence} no majority of nodes has the same state hash: {claimed}"
             )
 
-    def _listened(self) -> int:
-        """Nodes that are listened to and have not contradicted."""
+    def _counted(self) -> int:
+        """Return how many nodes are listened to and have not contradicted."""
         return sum(map(self._counts, self._nodes))
 
     def _exclude(self, node: int) -> None:
@@ -275,130 +254,59 @@ class Quorum:
                 f"{', '.join(map(str, sorted(self._excluded)))} contradict the others{why}"
             )
 
-    def _dissent(self, conflict: FeedConflict, now: float) -> None:
-        """A copy differs from the one held: one of the two nodes is wrong, and a third one tells which."""
+    def _exclude_other_history(self, node: int, difference: str) -> None:
+        message = f"node {node} has another history than the one settled so far: {difference}"
+        self.dissents.append(Dissent(node, self.released, "history", message))
+        self._exclude(node)
+
+    def _resolve_conflict(self, conflict: FeedConflict, now: float) -> None:
+        """Decide which of two nodes whose copies differ is wrong; a third one decides where there is one."""
         node, source = conflict.node, conflict.first_node
         if source in self._excluded:
-            # What was left behind by a node that counts no more proves nothing against this one.
-            self._fetch_anew(now)
+            # A copy that an excluded node left behind proves nothing against this one.
+            self._fetch_again(now)
             return
         self.dissents.append(Dissent(node, conflict.sequence, conflict.field, str(conflict)))
         if conflict.sequence <= self.released:
             self._exclude(node)
             return
         self._dissenting[node] = conflict.sequence
-        if self._listened() >= self.majority:
+        if self._counted() >= self.majority:
             return
         # Those that are left cannot be a majority: the copy held is not the majority's.
         self._dissenting.clear()
         if len(self._nodes) - len(self._excluded) - 1 < self.majority:
-            raise Disagreement(f"{conflict}; no other node is listened to that could tell which of them is right")
-        message = f"{conflict}; the others contradict node {source}, which is left out"
+            raise Disagreement(f"{conflict}; no other node is listened to that could show which of them is right")
+        message = f"{conflict}; the others contradict node {source}, which is excluded"
         self.dissents.append(Dissent(source, conflict.sequence, conflict.field, message))
         self._exclude(source)
-        self._fetch_anew(now)
+        self._fetch_again(now)
 
-    def _fetch_anew(self, now: float) -> None:
-        """Give up every copy that is not released."""
+    def _fetch_again(self, now: float) -> None:
+        """Drop every event that is not released, and ask for it again."""
         self._pending.clear()
-        for member in self._nodes.values():
-            member.covered, member.tail, member.recopy = self.released, None, None
+        for coverage in self._nodes.values():
+            coverage.reset(self.released)
         self.sequencer.rewind(self.released + 1, now)
 
-    def _vouched(self, node: int, member: _Member, frame: Frame, now: float) -> None:
-        first, last = frame.correlation, frame.correlation + frame.count - 1
-        member.ask_at = now
-        member.newest = max(member.newest, last)
-        anchor = self._anchor
-        if anchor is not None and not member.anchored and (first, last) == (anchor.event_sequence,) * 2:
-            if anchor.event_digest not in (0, frame.aux):
-                self._another_history(node, f"event {first} is another one")
-            self._check_anchor(node, member, frames.claim(frame))
-            member.anchored = True
-            return
-        self._claim(node, member, frames.claim(frame))
-        if not self._counts(node) or first > member.covered + 1 or last > self._pending.last or last <= member.covered:
-            return
-        if first > self.released and frames.records_digest(*self._pending.between(first, last)) == frame.aux:
-            member.covered = last
-            self._join_tail(member)
-        elif first > self.released:
-            # Which event, and what of it: its copies tell.
-            member.recopy = (first, last)
-
-    def _cannot_vouch(self, member: _Member, oldest: int, newest: int, now: float) -> None:
-        member.newest = newest
-        member.ask_at = now + VOUCH_AGAIN_SECONDS
-        if oldest > member.covered + 1:
-            member.blind_to = oldest
-        if self._anchor is not None and oldest > self._anchor.event_sequence:
-            member.anchored = True
-
-    def _check_anchor(self, node: int, member: _Member, claim: Claim) -> None:
-        anchor = self._anchor
-        if anchor is None or claim.command_sequence != anchor.claim.command_sequence:
-            return
-        if anchor.claim.state_hash not in (0, claim.state_hash):
-            self._another_history(
-                node,
-                f"after command {claim.command_sequence} its state hash is {claim.state_hash:016x}, settled was "
-                f"{anchor.claim.state_hash:016x}",
-            )
-        member.anchored = True
-
-    def _another_history(self, node: int, what: str) -> None:
-        message = f"node {node} has another history than the one settled so far: {what}"
-        self.dissents.append(Dissent(node, self.released, "history", message))
-        self._exclude(node)
-
-    def _watch_for_old_feed(self, now: float) -> None:
-        """A feed that ends before what was settled is an old one, unless its nodes are just catching up."""
-        anchor = self._anchor
-        if anchor is None:
-            return
-        heard = {n: m.newest for n, m in self._nodes.items() if m.heard and self._counts(n)}
-        behind = {n: newest for n, newest in heard.items() if newest < anchor.event_sequence}
-        if len(heard) - len(behind) + (len(self._nodes) - len(heard)) >= self.majority or not behind:
-            self._old_since = None
-        elif self._old_since is None:
-            self._old_since = now
-        elif now - self._old_since >= self._old_feed_seconds:
-            said = ", ".join(f"node {n} ends at event {newest}" for n, newest in sorted(behind.items()))
-            raise Disagreement(
-                f"expected a feed that goes on after event {anchor.event_sequence}, which is settled, found an older "
-                f"one: {said}"
-            )
-
-    def _releasable(self) -> int:
-        """The last event that may be released."""
-        if not self._pending or sum(m.anchored for n, m in self._nodes.items() if self._counts(n)) < self.majority:
+    def _last_releasable(self) -> int:
+        """Return the last event that may be released."""
+        counted = [(n, coverage) for n, coverage in self._nodes.items() if self._counts(n)]
+        if not self._pending or sum(self._anchor.is_confirmed(n) for n, _ in counted) < self.majority:
             return self.released
-        covered = sorted((m.covered for n, m in self._nodes.items() if self._counts(n)), reverse=True)
+        covered = sorted((coverage.covered for _, coverage in counted), reverse=True)
         last = min(covered[self.majority - 1], self._pending.last)
         if last <= self.released:
             return self.released
         return self._pending.whole_commands(last, self.attested.command_sequence)
 
-    def _has_to_ask(self, member: _Member) -> bool:
-        if not member.heard:
+    def _needs_request(self, node: int, coverage: Coverage) -> bool:
+        if not coverage.is_heard:
             return False
-        if not member.anchored:
-            return True
-        covered = member.covered
-        known = max(member.newest, member.tail[1] if member.tail else 0)
-        return covered < self._pending.last and known > covered and member.blind_to <= covered + 1
+        return not self._anchor.is_confirmed(node) or coverage.needs_request(self._pending.last)
 
-    def _request(self, node: int, member: _Member, now: float) -> Request | None:
-        if now < member.ask_at or not self._has_to_ask(member):
+    def _request(self, node: int, coverage: Coverage, now: float) -> Request | None:
+        if now < coverage.ask_at or not self._needs_request(node, coverage):
             return None
-        member.ask_at = now + VOUCH_AGAIN_SECONDS
-        if not member.anchored and self._anchor is not None:
-            return Request(node, self._anchor.event_sequence, self._anchor.event_sequence, digest=True)
-        if member.recopy is not None:
-            first, last = member.recopy
-            member.recopy = None
-            return Request(node, first, last)
-        first, last = member.covered + 1, self._pending.last
-        if member.tail is not None:
-            last = min(last, member.tail[0] - 1)
-        return Request(node, first, min(last, first + MAX_ANSWER_EVENTS - 1), digest=True)
+        coverage.ask_at = now + DIGEST_AGAIN_S
+        return self._anchor.request(node) or coverage.request(node, self._pending.last)

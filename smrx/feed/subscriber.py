@@ -1,7 +1,7 @@
-"""The feed over ZeroMQ: one SUB and one retransmission DEALER a node, one stream of events without holes out.
+"""Receive the event feed over ZeroMQ: one SUB and one retransmission DEALER socket a node, one stream of events out.
 
-Owns the sockets; what to do with the bytes is the Sequencer's. Blocking, one thread. A consumer that is slow or dies
-never slows a node. Called by settlement and by whoever else reads the feed.
+Owns the sockets; the sequencer, or the quorum, decides what to do with the frames. Blocking, one thread. A consumer
+that is slow or dies never slows a node. Called by settlement and every other consumer of the feed.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from smrx.feed.sequencer import FeedStats, Sequencer
 from smrx.wire import frames
 from smrx.wire.frames import Frame, FrameError, FrameKind
 
-#: Frames that wait for a slow consumer before ZeroMQ drops; what is dropped is asked for again.
+#: Frames queued for a slow consumer before ZeroMQ drops them; what is dropped is asked for again.
 _RECEIVE_HIGH_WATER_MARK: Final = 4096
-#: Requests that wait for a node; they repeat themselves, so few are enough.
+#: Requests queued for a node; they are repeated after a timeout, so few are enough.
 _REQUEST_HIGH_WATER_MARK: Final = 16
-#: Frames of one socket taken in a row, so that no node is starved by another.
+#: Frames read from one socket in a row, so that no node starves another.
 _FRAMES_IN_A_ROW: Final = 64
-#: Rounds over all sockets before poll() looks at the clock again, whatever arrives.
+#: Rounds over all sockets before poll() checks the clock again.
 _ROUNDS: Final = 16
-#: Events one poll() gathers at most before it returns (it may go over by what one round of sockets brings).
+#: Events that one poll() collects before it returns; it may exceed this by one round over the sockets.
 _BATCH_EVENTS: Final = 1 << 16
 
 
 class Endpoint(NamedTuple):
-    """Where one node publishes and answers."""
+    """The addresses on which one node publishes events and answers requests."""
 
     node: int
     events_address: str
@@ -43,16 +43,16 @@ class Endpoint(NamedTuple):
 
 
 class SubscriberStats(msgspec.Struct):
-    """What came over the sockets."""
+    """Counts of what arrived on the sockets."""
 
-    garbage: int = 0  #: messages that were no frames of the feed
+    garbage: int = 0  #: messages that were no valid frames of the feed
     last_garbage: str = ""
     retransmitted: int = 0  #: events that came by retransmission
-    heard_at: dict[int, float] = {}  #: node -> time.monotonic() of its last good frame
+    heard_at: dict[int, float] = {}  #: node -> time.monotonic() of its last valid frame
 
 
 class Subscriber:
-    """Follows the feed of one or more nodes. Use as a context manager, or close() it."""
+    """Follows the feed of one or more nodes. A context manager; or call close()."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class Subscriber:
         sequencer: Sequencer | None = None,
         quorum: Quorum | None = None,
     ) -> None:
-        """Connect (in the background) to every endpoint; the first event given out is `from_sequence`.
+        """Connect (in the background) to every endpoint; the first event delivered is `from_sequence`.
 
-        `sequencer` replaces the default one, which starts at `from_sequence`. With a `quorum` (whose sequencer it is)
-        only what a majority has published is given out, and a node that differs is in quorum.dissents.
+        `sequencer` replaces the default one, which starts at `from_sequence`. With a `quorum`, which has its own
+        sequencer, only what a majority has published is delivered, and quorum.dissents lists the nodes that differ.
         """
         self.endpoints = list(endpoints)
         if not self.endpoints:
@@ -74,12 +74,13 @@ class Subscriber:
         if quorum is not None:
             sequencer = quorum.sequencer
         self.sequencer = sequencer or Sequencer([endpoint.node for endpoint in self.endpoints], first=from_sequence)
+        self._receiver = quorum or self.sequencer
         self.stats = SubscriberStats()
         self.arrivals = ArrivalStats()
         self._arrivals = {endpoint.node: Arrival(self.arrivals) for endpoint in self.endpoints}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._poller = zmq.Poller()
-        self._listened_at = time.monotonic()
+        self._received_at = time.monotonic()
         self._feeds: dict[int, zmq.Socket[bytes]] = {}
         self._requests: dict[int, zmq.Socket[bytes]] = {}
         for endpoint in self.endpoints:
@@ -90,7 +91,7 @@ class Subscriber:
     def from_config(
         cls, config: Config, node_ids: Iterable[int] | None = None, *, from_sequence: int = 1
     ) -> "Subscriber":
-        """Subscribe to the named members of a cluster, or to all; raises ConfigError for an id that is none."""
+        """Subscribe to the given members of a cluster, or to all; raises ConfigError for an unknown id."""
         nodes = config.nodes if node_ids is None else [config.node(node_id) for node_id in node_ids]
         return cls(
             [Endpoint(node.id, node.events_address, node.retransmit_address) for node in nodes],
@@ -113,44 +114,44 @@ class Subscriber:
     def poll(self, timeout: float) -> NDArray[np.void]:
         """Return the next events in order, or none after `timeout` seconds; the caller owns the array.
 
-        Heals gaps while it waits. Raises GapUnfillable, FeedConflict and Disagreement; there is no going on after any.
+        Heals gaps meanwhile. Raises GapUnfillable, FeedConflict and Disagreement; only close() may follow any of them.
         """
-        give_up = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         while True:
-            self._listen(give_up)
+            self._receive_until(deadline)
             events = self.quorum.take(time.monotonic()) if self.quorum else self.sequencer.take()
-            if len(events) or time.monotonic() >= give_up:
+            if len(events) or time.monotonic() >= deadline:
                 return events
 
     def listen(self, seconds: float) -> None:
-        """Read what comes for so many seconds, and keep it for the next poll().
+        """Receive for so many seconds, and keep the events for the next poll().
 
-        For a consumer that cannot take anything now. With a quorum, what is kept is bounded as ever; what is beyond is
-        dropped, and asked for again when its turn comes. Raises as poll() does.
+        For a consumer that cannot process events now. With a quorum the events kept are bounded; those beyond the bound
+        are dropped, and asked for again later. Raises as poll() does.
         """
-        give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
-            self._listen(give_up)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._receive_until(deadline)
 
     def close(self) -> None:
-        """Close every socket; nothing is waited for."""
+        """Close every socket at once, without waiting for unsent messages."""
         for socket in (*self._feeds.values(), *self._requests.values()):
             socket.close(linger=0)
         self._context.term()
 
-    def _listen(self, give_up: float) -> None:
-        """Ask for what is missing, and take in what arrives until then or until the next deadline."""
+    def _receive_until(self, end: float) -> None:
+        """Ask for what is missing, and process what arrives until `end` or the next deadline."""
         now = time.monotonic()
-        # Whoever comes back from something else has not heard the answers that came meanwhile.
-        (self.quorum or self.sequencer).excuse(now - self._listened_at)
+        # While the consumer was busy elsewhere, answers may have arrived that were not read yet.
+        self._receiver.extend_deadlines(now - self._received_at)
         self._send_requests(now)
         deadlines = [self.sequencer.deadline(), self.quorum.deadline() if self.quorum else None]
-        until = min([give_up, *(deadline for deadline in deadlines if deadline is not None)])
-        # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
+        until = min([end, *(deadline for deadline in deadlines if deadline is not None)])
+        # Rounded up: to wake a fraction of a millisecond before the deadline would turn the loop hot.
         ready = dict(self._poller.poll(max(0, int((until - now) * 1000) + 1) if until > now else 0))
         if ready:
             self._drain()
-        self._listened_at = time.monotonic()
+        self._received_at = time.monotonic()
 
     def _connect_feed(self, address: str) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.SUB)
@@ -161,7 +162,7 @@ class Subscriber:
     def _connect_requests(self, address: str) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.DEALER)
         socket.sndhwm = _REQUEST_HIGH_WATER_MARK
-        # A request to a node that is gone fails at once instead of waiting for its return: another node is asked.
+        # A request to a node that is not connected fails at once, so that another node is asked.
         socket.immediate = True
         return self._connect(socket, address)
 
@@ -179,26 +180,26 @@ class Subscriber:
             try:
                 self._requests[request.node].send(request.frame(), zmq.DONTWAIT)
             except zmq.Again:
-                self.sequencer.unsent(request, now)
+                self.sequencer.mark_unsent(request, now)
         for request in self.quorum.requests(now) if self.quorum else ():
-            # One that cannot be sent is due again soon.
+            # A request that cannot be sent is repeated after its timeout.
             with contextlib.suppress(zmq.Again):
                 self._requests[request.node].send(request.frame(), zmq.DONTWAIT)
 
     def _drain(self) -> None:
-        """Take in what has arrived, fairly, until nothing is left or a batch is full."""
+        """Process what has arrived, node by node in turn, until nothing is left or a batch is full."""
         start = self.sequencer.expected
         for _ in range(_ROUNDS):
             busy = False
             for node in self._feeds:
-                # Answers first: they fill the hole that what is newer waits for.
-                busy |= self._take_in(node, self._requests[node], answers=True)
-                busy |= self._take_in(node, self._feeds[node], answers=False)
+                # Answers first: they fill the gap before the newer events.
+                busy |= self._read(node, self._requests[node], answers=True)
+                busy |= self._read(node, self._feeds[node], answers=False)
             if not busy or self.sequencer.expected - start >= _BATCH_EVENTS:
                 return
 
-    def _take_in(self, node: int, socket: "zmq.Socket[bytes]", answers: bool) -> bool:
-        """Give up to _FRAMES_IN_A_ROW messages to the sequencer; True if there may be more."""
+    def _read(self, node: int, socket: "zmq.Socket[bytes]", answers: bool) -> bool:
+        """Read up to _FRAMES_IN_A_ROW messages of a socket; return whether there may be more."""
         for _ in range(_FRAMES_IN_A_ROW):
             try:
                 parts = socket.recv_multipart(zmq.DONTWAIT)
@@ -207,7 +208,7 @@ class Subscriber:
             try:
                 frame = _only_frame(parts)
                 now = time.monotonic()
-                (self.quorum or self.sequencer).receive(node, frame, now)
+                self._receiver.receive(node, frame, now)
             except FrameError as error:
                 self.stats.garbage += 1
                 self.stats.last_garbage = f"node {node}: {error}"

@@ -1,8 +1,8 @@
-"""Frames that come late and frames that come twice are told apart."""
+"""Frames that arrive late and frames that arrive twice are counted apart."""
 
 import pytest
 
-from smrx.feed.arrival import _SKIPPED, Arrival, ArrivalStats
+from smrx.feed.arrival import _MAX_SKIPPED, Arrival, ArrivalStats
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,10 @@ def test_late_and_repeated_frames_are_counted_apart(
     assert stats == ArrivalStats(reordered, duplicate)
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_skipped_ranges_are_bounded() -> None:
     stats = ArrivalStats()
     arrival = Arrival(stats)
-    for sequence in range(1, 20 * _SKIPPED, 2):
+    for sequence in range(1, 20 * _MAX_SKIPPED, 2):
         arrival.take(sequence, sequence)
-    assert len(arrival._skipped) == _SKIPPED
+    assert len(arrival._skipped) == _MAX_SKIPPED
     assert stats == ArrivalStats()

@@ -1,4 +1,4 @@
-"""What a majority has published, frame by frame: no sockets, no clock."""
+"""The quorum releases what a majority has published, frame by frame, without sockets or a clock."""
 
 import random
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from smrx.feed.quorum import Anchor, Disagreement, Quorum
+from smrx.feed.anchor import Anchor
+from smrx.feed.feed_errors import Disagreement
+from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import Sequencer
 from smrx.node.event_ring import EventRing, answer_request
 from smrx.wire import frames
@@ -38,7 +40,7 @@ def released(q: Quorum, now: float = 0.0) -> list[int]:
 
 
 class Node:
-    """Answers what the quorum asks, from a ring."""
+    """Answers the quorum's requests from a ring."""
 
     def __init__(self, events: Events, state_hash: int = 7) -> None:
         self.ring = EventRing(1 << 16)
@@ -53,17 +55,17 @@ class Node:
 
 
 def ask(q: Quorum, nodes: dict[int, Node], now: float) -> None:
-    """Carry out what is to be asked."""
+    """Answer every request that is due."""
     for request in q.sequencer.requests(now):
         for frame in nodes[request.node].answers(request.frame()):
             q.receive(request.node, frame, now)
-    for vouch in q.requests(now):
-        if vouch.node in nodes:
-            for frame in nodes[vouch.node].answers(vouch.frame()):
-                q.receive(vouch.node, frame, now)
+    for request in q.requests(now):
+        if request.node in nodes:
+            for frame in nodes[request.node].answers(request.frame()):
+                q.receive(request.node, frame, now)
 
 
-def test_one_node_releases_nothing_and_two_of_three_do() -> None:
+def test_two_of_three_nodes_release_events_and_one_does_not() -> None:
     q = quorum()
     q.receive(1, published(1, 10), 0.0)
     assert released(q) == []
@@ -74,7 +76,7 @@ def test_one_node_releases_nothing_and_two_of_three_do() -> None:
 
 
 @pytest.mark.parametrize(("members", "needed"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)])
-def test_a_majority_is_of_all_members(members: int, needed: int) -> None:
+def test_majority_counts_all_members(members: int, needed: int) -> None:
     with pytest.raises(ValueError, match=f"expected at least {needed} of {members} nodes"):
         quorum(needed - 1, members)
     q = quorum(needed, members)
@@ -84,7 +86,7 @@ def test_a_majority_is_of_all_members(members: int, needed: int) -> None:
     assert released(q) == [1, 2, 3]
 
 
-def test_the_same_copies_without_the_same_state_are_not_released() -> None:
+def test_equal_copies_without_equal_state_hashes_are_not_released() -> None:
     q = quorum()
     q.receive(1, published(1, 10, state_hash=0), 0.0)
     q.receive(2, frames.decode(frames.encode_events(numbered(1, 10), 0, 0)), 0.0)
@@ -95,7 +97,7 @@ def test_the_same_copies_without_the_same_state_are_not_released() -> None:
     assert released(q) == list(range(1, 11))
 
 
-def test_the_same_state_without_the_same_copies_is_not_released() -> None:
+def test_equal_state_hashes_without_equal_copies_are_not_released() -> None:
     q = quorum()
     q.receive(1, published(1, 10), 0.0)
     q.receive(2, heartbeat(10), 0.0)
@@ -104,7 +106,7 @@ def test_the_same_state_without_the_same_copies_is_not_released() -> None:
     assert released(q) == list(range(1, 11))
 
 
-def test_a_node_that_vouches_for_something_else_is_compared_event_by_event() -> None:
+def test_differing_digest_is_compared_event_by_event() -> None:
     forged = numbered(1, 10)
     forged["price_ticks"][4] += 1
     q = quorum(2, 2)
@@ -119,7 +121,7 @@ def test_a_node_that_vouches_for_something_else_is_compared_event_by_event() -> 
     assert [(d.node, d.sequence, d.field) for d in q.dissents] == [(2, 5, "price_ticks")]
 
 
-def test_the_first_copy_gives_way_to_the_majoritys() -> None:
+def test_first_copy_is_replaced_by_the_majoritys() -> None:
     q = quorum()
     q.receive(1, published(1, 10, salt=1), 0.0)
     q.receive(2, published(1, 10), 0.0)
@@ -137,7 +139,7 @@ def test_the_first_copy_gives_way_to_the_majoritys() -> None:
     assert [d.node for d in q.dissents] == [2, 3, 1]
 
 
-def test_three_different_stories_are_the_end() -> None:
+def test_three_different_copies_are_a_disagreement() -> None:
     q = quorum()
     q.receive(1, published(1, 10, salt=1), 0.0)
     q.receive(2, published(1, 10, salt=2), 0.0)
@@ -147,7 +149,7 @@ def test_three_different_stories_are_the_end() -> None:
         q.receive(3, published(1, 10, salt=3), 0.0)
 
 
-def test_a_late_dissenter_does_not_stop_what_is_released() -> None:
+def test_late_dissent_does_not_stop_the_release() -> None:
     q = quorum()
     for node in (1, 2):
         q.receive(node, published(1, 10), 0.0)
@@ -159,7 +161,7 @@ def test_a_late_dissenter_does_not_stop_what_is_released() -> None:
     assert len(released(q)) == 10
 
 
-def test_a_command_is_not_released_in_part() -> None:
+def test_command_is_released_whole() -> None:
     events = numbered(1, 9)
     events["command_sequence"] = [1, 2, 2, 2, 2, 2, 2, 3, 3]
     q = quorum(2, 2)
@@ -174,7 +176,7 @@ def test_a_command_is_not_released_in_part() -> None:
     assert out == [[1], [], [2, 3, 4, 5, 6, 7, 8, 9]]
 
 
-def test_what_is_not_released_is_bounded_and_comes_later() -> None:
+def test_pending_events_are_bounded_and_released_later() -> None:
     q = quorum(pending=16)
     events = numbered(1, 100)
     nodes = {1: Node(events), 2: Node(events)}
@@ -192,7 +194,7 @@ def test_what_is_not_released_is_bounded_and_comes_later() -> None:
     assert out == list(range(1, 101))
 
 
-def test_a_node_that_was_silent_counts_again_when_it_speaks() -> None:
+def test_silent_node_counts_again_when_it_sends() -> None:
     """Node 3 is gone for a while; then it is one of the two that are left."""
     events = numbered(1, 40)
     q = quorum()
@@ -204,7 +206,7 @@ def test_a_node_that_was_silent_counts_again_when_it_speaks() -> None:
     for node in (2, 3):
         q.receive(node, published(21, 30), 120.0)
     assert (released(q, 120.0), q.attested_by) == (list(range(21, 31)), [2, 3])
-    # And when it comes back in the middle of what another has published, it vouches for what came before.
+    # A node that returns in the middle of what another has published sends a digest of what came before.
     q.receive(2, published(31, 35), 180.0)
     q.receive(2, published(36, 40), 180.0)
     q.receive(1, published(36, 40), 240.0)
@@ -213,8 +215,8 @@ def test_a_node_that_was_silent_counts_again_when_it_speaks() -> None:
     assert (released(q, 241.0), q.attested_by, q.excluded) == (list(range(31, 41)), [1, 2], [])
 
 
-def test_a_node_that_came_back_without_its_past_counts_for_what_follows() -> None:
-    """It holds nothing before event 15: that is for the others to attest, and what comes later for it, too."""
+def test_node_without_old_events_counts_for_later_ones() -> None:
+    """It holds nothing before event 15: the other nodes attest that, and this one counts for what follows."""
     q = quorum()
     late = Node(numbered(1, 20))
     late.ring.restart(15)
@@ -231,7 +233,7 @@ def test_a_node_that_came_back_without_its_past_counts_for_what_follows() -> Non
     assert (released(q, 11.0), q.attested_by) == (list(range(15, 21)), [1, 3])
 
 
-def test_a_node_that_contradicted_stays_out_however_long_it_agrees() -> None:
+def test_node_that_contradicted_stays_excluded() -> None:
     q = quorum()
     for node, state_hash in ((1, 7), (2, 7), (3, 8)):
         q.receive(node, published(1, 10, state_hash=state_hash), 0.0)
@@ -241,7 +243,7 @@ def test_a_node_that_contradicted_stays_out_however_long_it_agrees() -> None:
     assert (released(q, 60.0), q.excluded) == ([], [3])
 
 
-def test_what_is_remembered_of_events_that_are_not_kept_is_bounded() -> None:
+def test_known_ends_of_dropped_events_are_bounded() -> None:
     q = Quorum(Sequencer([1, 2, 3], ahead=8), [1, 2, 3], 3, pending=16)
     for last in range(1, 10_001):
         q.receive(1, published(last, last), 0.0)
@@ -249,7 +251,7 @@ def test_what_is_remembered_of_events_that_are_not_kept_is_bounded() -> None:
     assert len(q._pending._ends) <= 16 + 8
 
 
-def test_a_feed_that_goes_on_from_what_was_settled() -> None:
+def test_feed_continues_after_the_anchor() -> None:
     events = numbered(1, 20)
     anchor = Anchor(10, frames.records_digest(events[9:10]), Claim(10, 7))
     for node in (Node(events), Node(events, state_hash=8), Node(numbered(1, 20, salt=1))):
@@ -264,18 +266,18 @@ def test_a_feed_that_goes_on_from_what_was_settled() -> None:
                 ask(q, {1: node}, 0.1)
 
 
-def test_a_feed_that_ends_before_what_was_settled() -> None:
-    q = Quorum(Sequencer([1], first=11), [1], 1, anchor=Anchor(10, 0, Claim(10, 7)), old_feed_seconds=1.0)
+def test_feed_that_ends_before_the_anchor_is_refused() -> None:
+    q = Quorum(Sequencer([1], first=11), [1], 1, anchor=Anchor(10, 0, Claim(10, 7)), old_feed_timeout_s=1.0)
     q.receive(1, heartbeat(5), 0.0)
     released(q, 0.0)
-    q.excuse(60.0)  # Whoever was busy all the while knows nothing new.
+    q.extend_deadlines(60.0)  # The consumer was busy and received nothing.
     assert released(q, 60.9) == []
-    with pytest.raises(Disagreement, match=r"after event 10, which is settled, .* node 1 ends at event 5"):
+    with pytest.raises(Disagreement, match=r"older than what is settled, up to event 10: node 1 ends at event 5"):
         released(q, 61.0)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_is_lost_and_late_everything_is_released_once(seed: int) -> None:
+def test_every_event_is_released_once_whatever_is_lost_or_late(seed: int) -> None:
     chance = random.Random(seed)
     events = numbered(1, 600)
     nodes = {node: Node(events) for node in (1, 2, 3)}
@@ -301,7 +303,7 @@ def test_whatever_is_lost_and_late_everything_is_released_once(seed: int) -> Non
     assert q.dissents == []
 
 
-def test_vouched_frames_that_are_none_are_refused() -> None:
+def test_malformed_digest_and_heartbeat_frames_are_refused() -> None:
     q = quorum()
     with pytest.raises(frames.FrameError, match="ATTESTATION: expected a body of 16 bytes, found 0"):
         q.receive(1, frames.decode(frames.encode(FrameKind.ATTESTATION, correlation=1)), 0.0)

@@ -1,4 +1,4 @@
-"""Whatever is lost, repeated or reordered, the sequencer gives out the stream as it was, or says that it cannot."""
+"""The sequencer delivers the stream as it was, whatever is lost, repeated or reordered, or raises an error."""
 
 from itertools import pairwise
 
@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from smrx.feed.event_window import EventWindow
+from smrx.feed.feed_errors import FeedConflict, GapUnfillable
 from smrx.feed.retransmission import Request
-from smrx.feed.sequencer import FeedConflict, GapUnfillable, Sequencer
+from smrx.feed.sequencer import Sequencer
 from smrx.node.event_ring import EventRing, answer_request
 from smrx.wire import frames
 from smrx.wire.frames import Frame, FrameError, FrameKind
@@ -33,7 +35,7 @@ def sequences(sequencer: Sequencer) -> list[int]:
     return taken
 
 
-def test_a_stream_in_order_passes_through() -> None:
+def test_stream_in_order_is_delivered() -> None:
     sequencer = Sequencer([1])
     pass_through(sequencer, 100)
     assert sequencer.requests(100.0) == []
@@ -41,16 +43,16 @@ def test_a_stream_in_order_passes_through() -> None:
     assert (sequencer.stats.gaps, sequencer.stats.duplicates) == (0, 0)
 
 
-def test_what_was_taken_belongs_to_the_taker() -> None:
-    sequencer = Sequencer([1], ahead=4, remembered=0)
+def test_taken_events_belong_to_the_caller() -> None:
+    sequencer = Sequencer([1], ahead=4, retained=0)
     sequencer.receive(1, events_frame(numbered(1, 4)), 0.0)
     taken = sequencer.take()
     sequencer.receive(1, events_frame(numbered(5, 8)), 0.0)
     assert taken["sequence"].tolist() == [1, 2, 3, 4]
 
 
-def test_a_hole_is_asked_for_once_then_again_at_the_next_node() -> None:
-    sequencer = Sequencer([1, 2, 3], ask_seconds=0.5)
+def test_gap_is_asked_for_once_then_at_the_next_node() -> None:
+    sequencer = Sequencer([1, 2, 3], request_timeout_s=0.5)
     sequencer.receive(2, events_frame(numbered(1, 5)), 0.0)
     sequencer.receive(2, events_frame(numbered(9, 12)), 1.0)
     assert sequences(sequencer) == [1, 2, 3, 4, 5]
@@ -66,7 +68,7 @@ def test_a_hole_is_asked_for_once_then_again_at_the_next_node() -> None:
     assert sequencer.requests(100.0) == []
 
 
-def test_another_nodes_copy_heals_a_hole_unasked() -> None:
+def test_another_nodes_copy_heals_a_gap_without_request() -> None:
     sequencer = Sequencer([1, 2])
     sequencer.receive(1, events_frame(numbered(1, 5)), 0.0)
     sequencer.receive(1, events_frame(numbered(9, 12)), 0.0)
@@ -77,7 +79,7 @@ def test_another_nodes_copy_heals_a_hole_unasked() -> None:
     assert sequencer.stats.duplicates == 2 + 4
 
 
-def test_two_holes_are_asked_for_one_after_the_other() -> None:
+def test_two_gaps_are_asked_for_one_after_the_other() -> None:
     sequencer = Sequencer([1, 2])
     for first, last in ((3, 4), (7, 8)):
         sequencer.receive(1, events_frame(numbered(first, last)), 0.0)
@@ -88,7 +90,7 @@ def test_two_holes_are_asked_for_one_after_the_other() -> None:
     assert sequences(sequencer) == list(range(1, 9))
 
 
-def test_a_heartbeat_reveals_loss_at_the_tail() -> None:
+def test_heartbeat_reveals_loss_at_the_end_of_the_stream() -> None:
     sequencer = Sequencer([1])
     sequencer.receive(1, events_frame(numbered(1, 5)), 0.0)
     sequencer.receive(1, heartbeat(6), 0.1)
@@ -98,7 +100,7 @@ def test_a_heartbeat_reveals_loss_at_the_tail() -> None:
     assert sequencer.requests(0.6) == [Request(1, 6, 8)]
 
 
-def test_a_heartbeat_of_a_node_that_is_behind_reveals_nothing() -> None:
+def test_heartbeat_of_a_node_that_is_behind_is_no_gap() -> None:
     sequencer = Sequencer([1, 2])
     sequencer.receive(1, events_frame(numbered(1, 5)), 0.0)
     sequencer.receive(2, heartbeat(3), 0.1)
@@ -114,7 +116,7 @@ def test_late_join_is_no_gap() -> None:
     assert sequencer.stats.gaps == 0
 
 
-def test_what_is_before_the_start_is_not_given_out() -> None:
+def test_events_before_the_start_are_not_delivered() -> None:
     sequencer = Sequencer([1], first=10)
     sequencer.receive(1, events_frame(numbered(1, 12)), 0.0)
     assert sequences(sequencer) == [10, 11, 12]
@@ -122,8 +124,8 @@ def test_what_is_before_the_start_is_not_given_out() -> None:
     assert sequences(sequencer) == []
 
 
-def test_memory_is_bounded_and_what_did_not_fit_is_asked_for() -> None:
-    sequencer = Sequencer([1], ahead=10, remembered=4)
+def test_memory_is_bounded_and_dropped_events_are_asked_for() -> None:
+    sequencer = Sequencer([1], ahead=10, retained=4)
     sequencer.receive(1, events_frame(numbered(3, 40)), 0.0)
     assert sequencer.stats.beyond_window == 30
     assert sequencer.requests(0.0) == [Request(1, 1, 2)]
@@ -132,18 +134,18 @@ def test_memory_is_bounded_and_what_did_not_fit_is_asked_for() -> None:
     assert sequencer.requests(0.0) == [Request(1, 11, 40)]
 
 
-def test_a_node_that_is_not_connected_is_passed_over_at_once() -> None:
-    sequencer = Sequencer([1, 2], ask_seconds=0.5)
+def test_node_that_is_not_connected_is_skipped_at_once() -> None:
+    sequencer = Sequencer([1, 2], request_timeout_s=0.5)
     sequencer.receive(1, heartbeat(5), 0.0)
     (request,) = sequencer.requests(0.0)
-    sequencer.unsent(request, 0.0)
+    sequencer.mark_unsent(request, 0.0)
     deadline = sequencer.deadline()
     assert deadline is not None
     assert deadline < 0.1
     assert sequencer.requests(deadline) == [Request(2, 1, 4)]
 
 
-def test_a_gap_that_every_node_has_lost_is_named_with_what_they_hold() -> None:
+def test_gap_that_every_node_has_lost_is_reported_with_the_ranges_held() -> None:
     sequencer = Sequencer([1, 2])
     sequencer.receive(1, events_frame(numbered(8, 12)), 0.0)
     for node, oldest in ((1, 4), (2, 6)):
@@ -154,8 +156,8 @@ def test_a_gap_that_every_node_has_lost_is_named_with_what_they_hold() -> None:
     assert (caught.value.first, caught.value.last) == (1, 7)
 
 
-def test_a_gap_that_nobody_answers_for_is_given_up_in_the_end() -> None:
-    sequencer = Sequencer([1, 2], ask_seconds=0.5, give_up_seconds=5.0)
+def test_gap_without_answers_ends_with_the_gap_timeout() -> None:
+    sequencer = Sequencer([1, 2], request_timeout_s=0.5, gap_timeout_s=5.0)
     sequencer.receive(1, heartbeat(5), 0.0)
     for tenth in range(50):
         sequencer.requests(tenth / 10)
@@ -165,18 +167,18 @@ def test_a_gap_that_nobody_answers_for_is_given_up_in_the_end() -> None:
         sequencer.requests(5.0)
 
 
-def test_time_in_which_nobody_listened_does_not_count_against_the_nodes() -> None:
-    sequencer = Sequencer([1], ask_seconds=0.5, give_up_seconds=5.0)
+def test_time_in_which_nothing_was_received_extends_the_deadlines() -> None:
+    sequencer = Sequencer([1], request_timeout_s=0.5, gap_timeout_s=5.0)
     sequencer.receive(1, heartbeat(5), 0.0)
     sequencer.requests(0.0)
-    sequencer.excuse(60.0)
+    sequencer.extend_deadlines(60.0)
     assert sequencer.requests(64.9) == [Request(1, 1, 4)]
     with pytest.raises(GapUnfillable):
         sequencer.requests(65.0)
 
 
-def test_a_node_that_is_behind_has_not_lost_anything() -> None:
-    sequencer = Sequencer([1], give_up_seconds=5.0)
+def test_node_that_is_behind_is_asked_again() -> None:
+    sequencer = Sequencer([1], gap_timeout_s=5.0)
     sequencer.receive(1, heartbeat(5), 0.0)
     sequencer.requests(0.0)
     sequencer.receive(1, unavailable(1, 0), 0.0)
@@ -186,7 +188,7 @@ def test_a_node_that_is_behind_has_not_lost_anything() -> None:
     assert sequencer.requests(deadline) == [Request(1, 1, 4)]
 
 
-def test_a_refusal_does_not_outlive_its_hole() -> None:
+def test_unavailable_answer_is_dropped_with_its_gap() -> None:
     sequencer = Sequencer([1, 2])
     sequencer.receive(1, events_frame(numbered(5, 6)), 0.0)
     sequencer.receive(1, events_frame(numbered(9, 9)), 0.0)
@@ -200,7 +202,7 @@ def test_a_refusal_does_not_outlive_its_hole() -> None:
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-def test_other_content_under_the_same_sequence_is_an_error(waiting: bool) -> None:
+def test_different_content_under_one_sequence_is_a_conflict(waiting: bool) -> None:
     sequencer = Sequencer([1, 2])
     sequencer.receive(1, events_frame(numbered(2 if waiting else 1, 9)), 0.0)
     forged = numbered(4, 6)
@@ -209,8 +211,8 @@ def test_other_content_under_the_same_sequence_is_an_error(waiting: bool) -> Non
         sequencer.receive(2, events_frame(forged), 0.0)
 
 
-def test_other_content_is_not_noticed_once_forgotten() -> None:
-    sequencer = Sequencer([1], ahead=8, remembered=8)
+def test_different_content_is_not_compared_beyond_the_retained_events() -> None:
+    sequencer = Sequencer([1], ahead=8, retained=8)
     for first in (1, 9, 17):
         sequencer.receive(1, events_frame(numbered(first, first + 7)), 0.0)
     sequencer.receive(1, events_frame(numbered(1, 16, salt=1)), 0.0)
@@ -218,7 +220,7 @@ def test_other_content_is_not_noticed_once_forgotten() -> None:
         sequencer.receive(1, events_frame(numbered(16, 17, salt=1)), 0.0)
 
 
-def test_frames_that_contradict_themselves_leave_no_trace() -> None:
+def test_malformed_frames_change_nothing() -> None:
     sequencer = Sequencer([1])
     twice = np.concatenate((numbered(1, 3), numbered(3, 4)))
     zero = numbered(1, 2)
@@ -230,13 +232,13 @@ def test_frames_that_contradict_themselves_leave_no_trace() -> None:
     assert (sequencer.expected, sequencer.known, sequences(sequencer)) == (1, 0, [])
 
 
-@given(data=st.data(), count=st.integers(1, 120), ahead=st.integers(1, 40), remembered=st.integers(0, 40))
+@given(data=st.data(), count=st.integers(1, 120), ahead=st.integers(1, 40), retained=st.integers(0, 40))
 def test_any_loss_repetition_and_reordering_is_healed(
-    data: st.DataObject, count: int, ahead: int, remembered: int
+    data: st.DataObject, count: int, ahead: int, retained: int
 ) -> None:
     nodes, ring = (1, 2), EventRing(count)
     ring.append(numbered(1, count))
-    sequencer = Sequencer(nodes, ahead=ahead, remembered=remembered, give_up_seconds=1e9)
+    sequencer = Sequencer(nodes, ahead=ahead, retained=retained, gap_timeout_s=1e9)
     cuts = sorted(data.draw(st.sets(st.integers(1, count), max_size=20)) | {count + 1, 1})
     pieces = [numbered(first, last - 1) for first, last in pairwise(cuts)]
     # Each index may come up never, once or often, in any order.
@@ -251,7 +253,7 @@ def test_any_loss_repetition_and_reordering_is_healed(
             if data.draw(st.booleans()):
                 deliver(sequencer, ring, request, now)
         now += 0.01
-    # The network is good from here on, and a heartbeat tells how far the stream goes.
+    # The network loses nothing from here on, and a heartbeat announces the end of the stream.
     sequencer.receive(1, heartbeat(count + 1), now)
     for _ in range(10 * count):
         now = sequencer.deadline() or now
@@ -271,10 +273,10 @@ def deliver(sequencer: Sequencer, ring: EventRing, request: Request, now: float)
         sequencer.receive(request.node, frames.decode(reply), now)
 
 
-def test_the_property_notices_a_sequencer_that_loses_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_property_finds_a_window_that_frees_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deliberate bug: slots of the window are never freed, so old events pass for new ones."""
-    monkeypatch.setattr(Sequencer, "_forget", lambda self, first, count: None)
-    sequencer = Sequencer([1], ahead=4, remembered=0)
+    monkeypatch.setattr(EventWindow, "_free", lambda self, first, count: None)
+    sequencer = Sequencer([1], ahead=4, retained=0)
     with pytest.raises((AssertionError, FeedConflict)):
         pass_through(sequencer, 30)
 

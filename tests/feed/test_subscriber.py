@@ -9,17 +9,18 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.config import Config, ConfigError
-from smrx.feed.sequencer import FeedConflict, GapUnfillable, Sequencer
+from smrx.feed.feed_errors import FeedConflict, GapUnfillable
+from smrx.feed.sequencer import Sequencer
 from smrx.feed.subscriber import Subscriber
 from smrx.wire import frames
 from smrx.wire.frames import FrameKind
 from smrx.wire.records import EVENT
 from tests.feed.streams import numbered
-from tests.feed.stub import PATIENCE, StubNode
+from tests.feed.stub import TIMEOUT_S, StubNode
 
 
 def gather(subscriber: Subscriber, last: int) -> NDArray[np.void]:
-    """Poll until event `last` is given out; return everything that was."""
+    """Poll until event `last` is delivered; return everything delivered."""
     batches = [np.empty(0, EVENT)]
     wait_until(subscriber, lambda: bool(sum(map(len, batches))) and int(batches[-1]["sequence"][-1]) >= last, batches)
     return np.concatenate(batches)
@@ -29,7 +30,7 @@ def wait_until(
     subscriber: Subscriber, condition: Callable[[], bool], batches: list[NDArray[np.void]] | None = None
 ) -> None:
     """Poll until a condition holds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, f"{subscriber.sequencer.stats}, {subscriber.stats}"
         events = subscriber.poll(0.05)
@@ -45,7 +46,7 @@ def connected(nodes: Iterable[StubNode], from_sequence: int = 1) -> Subscriber:
     return subscriber
 
 
-def test_what_is_published_arrives() -> None:
+def test_published_events_arrive() -> None:
     with StubNode() as node, connected([node]) as subscriber:
         for first in range(1, 301, 3):
             node.publish(numbered(first, first + 2))
@@ -54,7 +55,7 @@ def test_what_is_published_arrives() -> None:
         assert 1 in subscriber.stats.heard_at
 
 
-def test_poll_returns_nothing_when_nothing_comes() -> None:
+def test_poll_returns_nothing_after_its_timeout() -> None:
     with StubNode() as node, connected([node]) as subscriber:
         started = time.monotonic()
         assert len(subscriber.poll(0.1)) == 0
@@ -62,7 +63,7 @@ def test_poll_returns_nothing_when_nothing_comes() -> None:
         assert len(subscriber.poll(0)) == 0
 
 
-def test_a_lost_frame_is_healed_by_retransmission() -> None:
+def test_lost_frame_is_healed_by_retransmission() -> None:
     with StubNode() as node, connected([node]) as subscriber:
         node.publish(numbered(1, 10))
         node.publish(numbered(11, 20), lose=True)
@@ -73,7 +74,7 @@ def test_a_lost_frame_is_healed_by_retransmission() -> None:
         assert subscriber.stats.retransmitted == 10
 
 
-def test_loss_at_the_tail_is_found_by_the_heartbeat() -> None:
+def test_loss_at_the_end_is_found_by_the_heartbeat() -> None:
     with StubNode() as node, connected([node]) as subscriber:
         node.publish(numbered(1, 10))
         node.publish(numbered(11, 12), lose=True)
@@ -82,8 +83,8 @@ def test_loss_at_the_tail_is_found_by_the_heartbeat() -> None:
         assert gather(subscriber, 12).tobytes() == numbered(11, 12).tobytes()
 
 
-def test_late_join_begins_at_the_first_event() -> None:
-    """Longer than one answer, and than what the window holds."""
+def test_late_join_starts_at_the_first_event() -> None:
+    """The history is longer than one answer, and than the window."""
     count = 150_000
     with StubNode(ring=count) as node:
         for first in range(1, count, 5000):
@@ -103,7 +104,7 @@ def test_late_join_from_a_sequence() -> None:
             assert node.requests == [(41, 100)]
 
 
-def test_a_gap_that_cannot_be_filled_names_range_and_node() -> None:
+def test_unfillable_gap_names_range_and_node() -> None:
     with StubNode(node=3) as node, connected([node]) as subscriber:
         node.publish(numbered(1, 10))
         assert len(gather(subscriber, 10)) == 10
@@ -114,11 +115,11 @@ def test_a_gap_that_cannot_be_filled_names_range_and_node() -> None:
             gather(subscriber, 30)
 
 
-def test_silent_nodes_are_given_up() -> None:
+def test_nodes_that_never_answer_end_with_the_gap_timeout() -> None:
     with StubNode(node=1) as one, StubNode(node=2) as two:
         one.answering = two.answering = False
         endpoints = [one.endpoint, two.endpoint]
-        sequencer = Sequencer([1, 2], ask_seconds=0.05, give_up_seconds=0.5)
+        sequencer = Sequencer([1, 2], request_timeout_s=0.05, gap_timeout_s=0.5)
         with Subscriber(endpoints, sequencer=sequencer) as subscriber:
             one.wait_subscribed()
             one.heartbeat(5)
@@ -127,22 +128,22 @@ def test_silent_nodes_are_given_up() -> None:
             assert set(one.requests) == set(two.requests) == {(1, 4)}
 
 
-def test_a_consumer_that_was_busy_gives_nobody_up_for_that() -> None:
+def test_time_of_a_busy_consumer_does_not_count_as_silence() -> None:
     with StubNode() as node:
         node.answering = False
-        sequencer = Sequencer([1], ask_seconds=0.05, give_up_seconds=0.3)
+        sequencer = Sequencer([1], request_timeout_s=0.05, gap_timeout_s=0.3)
         with Subscriber([node.endpoint], sequencer=sequencer) as subscriber:
             node.wait_subscribed()
             node.publish(numbered(1, 10), lose=True)
             node.publish(numbered(11, 20))
             wait_until(subscriber, lambda: bool(node.requests))
-            # Busy with something else for longer than an answer is waited for.
+            # The consumer is busy with something else for longer than the gap timeout.
             assert not threading.Event().wait(0.5)
             node.answering = True
             assert gather(subscriber, 20).tobytes() == numbered(1, 20).tobytes()
 
 
-def test_another_node_fills_what_the_first_has_lost() -> None:
+def test_another_node_fills_the_gap() -> None:
     with StubNode(node=1) as one, StubNode(node=2) as two, connected([one, two]) as subscriber:
         for node in (one, two):
             node.publish(numbered(1, 10), lose=True)
@@ -152,7 +153,7 @@ def test_another_node_fills_what_the_first_has_lost() -> None:
         assert two.requests == [(1, 10)]
 
 
-def test_copies_of_several_nodes_are_given_out_once() -> None:
+def test_copies_of_several_nodes_are_delivered_once() -> None:
     with StubNode(node=1) as one, StubNode(node=2) as two, connected([one, two]) as subscriber:
         for first in range(1, 101, 10):
             one.publish(numbered(first, first + 9), lose=first == 31)
@@ -162,7 +163,7 @@ def test_copies_of_several_nodes_are_given_out_once() -> None:
         assert np.concatenate(batches).tobytes() == numbered(1, 100).tobytes()
 
 
-def test_the_stream_survives_a_nodes_death() -> None:
+def test_stream_continues_after_a_node_dies() -> None:
     with StubNode(node=2) as two:
         one = StubNode(node=1)
         with connected([one, two]) as subscriber:
@@ -175,16 +176,16 @@ def test_the_stream_survives_a_nodes_death() -> None:
             assert gather(subscriber, 30).tobytes() == numbered(11, 30).tobytes()
 
 
-def test_the_stream_goes_on_after_the_publisher_restarts() -> None:
+def test_stream_continues_after_the_publisher_restarts() -> None:
     first = StubNode()
     with connected([first]) as subscriber:
         first.publish(numbered(1, 10))
         assert len(gather(subscriber, 10)) == 10
         first.close()
         with StubNode(ports=first.ports) as second:
-            # The socket subscribes anew when it is polled.
+            # The socket subscribes again when it is polled.
             wait_until(subscriber, second.is_subscribed)
-            # A node that starts again applies, and publishes, its log again.
+            # A node that restarts applies and publishes its log again.
             second.publish(numbered(1, 15))
             second.publish(numbered(16, 18), lose=True)
             second.publish(numbered(19, 20))
@@ -192,7 +193,7 @@ def test_the_stream_goes_on_after_the_publisher_restarts() -> None:
             assert second.requests == [(16, 18)]
 
 
-def test_duplicates_and_reordering_are_put_right() -> None:
+def test_duplicates_and_reordering_are_repaired() -> None:
     with StubNode() as node, connected([node]) as subscriber:
         node.publish(numbered(1, 30), lose=True)
         for first in (1, 21, 1, 11, 11, 21):
@@ -224,8 +225,8 @@ def test_garbage_is_counted_and_ignored() -> None:
         assert "node 1: expected magic" in subscriber.stats.last_garbage
 
 
-def test_a_slow_subscriber_is_told_what_it_lost_and_heals() -> None:
-    """Nothing waits for it: what its sockets cannot hold is dropped, seen by sequence, and had again."""
+def test_slow_subscriber_heals_what_was_dropped() -> None:
+    """What its sockets cannot hold is dropped, noticed by sequence, and retransmitted."""
     # 12,000 frames, some 40 MB: ZeroMQ holds 5,096 on both sides of a connection, a kernel up to 10 MB of them.
     count, at_once = 300_000, 25
     with StubNode(ring=1 << 19) as node, connected([node]) as subscriber:
@@ -234,7 +235,7 @@ def test_a_slow_subscriber_is_told_what_it_lost_and_heals() -> None:
         started = time.monotonic()
         for first in range(11, count, at_once):
             node.publish(numbered(first, first + at_once - 1))
-        assert time.monotonic() - started < PATIENCE
+        assert time.monotonic() - started < TIMEOUT_S
         last, batches = node.ring.newest, [np.empty(0, EVENT)]
 
         def healed() -> bool:
@@ -247,7 +248,7 @@ def test_a_slow_subscriber_is_told_what_it_lost_and_heals() -> None:
         assert subscriber.stats.retransmitted > 1000
 
 
-def test_two_nodes_that_tell_different_stories_end_it() -> None:
+def test_conflicting_copies_raise() -> None:
     with StubNode(node=1) as one, StubNode(node=2) as two, connected([one, two]) as subscriber:
         one.publish(numbered(1, 10))
         assert len(gather(subscriber, 10)) == 10
@@ -258,7 +259,7 @@ def test_two_nodes_that_tell_different_stories_end_it() -> None:
             gather(subscriber, 11)
 
 
-def test_members_of_a_cluster_are_chosen_by_id() -> None:
+def test_members_are_selected_by_id() -> None:
     config = Config()
     with Subscriber.from_config(config, [3, 1]) as subscriber:
         assert [endpoint.node for endpoint in subscriber.endpoints] == [3, 1]

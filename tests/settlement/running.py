@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from smrx.cli import run
 from smrx.config import Config, NodeConfig, dump
 from smrx.wire.codes import EventKind
-from tests.feed.stub import PATIENCE, StubNode
+from tests.feed.stub import TIMEOUT_S, StubNode
 
 Events = NDArray[np.void]
 
@@ -57,7 +57,7 @@ def publishing(node: StubNode, script: Callable[[], None], repeat: Callable[[], 
         yield
     finally:
         done.set()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT_S)
     assert not thread.is_alive()
 
 

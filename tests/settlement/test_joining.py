@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smrx.config import Config, NodeConfig
 from smrx.engine import Engine
-from smrx.feed.quorum import Disagreement
+from smrx.feed.feed_errors import Disagreement
 from smrx.node.state_images import StateImages
 from smrx.settlement.follower.alarms import Alarms
 from smrx.settlement.follower.image_join import Joining

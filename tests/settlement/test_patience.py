@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from smrx.config import load
-from smrx.feed.quorum import Disagreement, Quorum
-from smrx.feed.sequencer import GapUnfillable, Sequencer
+from smrx.feed.feed_errors import Disagreement, GapUnfillable
+from smrx.feed.quorum import Quorum
+from smrx.feed.sequencer import Sequencer
 from smrx.settlement.follower.alarms import AlarmCode, Alarms
 from smrx.settlement.follower.retry_policy import Patience
 from smrx.settlement.follower.runner import Settlement
@@ -21,6 +22,7 @@ from tests.feed.stub import StubNode
 from tests.settlement.market import market_events
 from tests.settlement.running import (
     Events,
+    end_of_command,
     expected_rows,
     publish_all,
     publishing,
@@ -71,7 +73,7 @@ class Story:
 
     def __init__(self, directory: Path, node: StubNode, first: int, away_seconds: float) -> None:
         self.events = market_events()
-        self.node, self.first, self.away_seconds = node, first, away_seconds
+        self.node, self.first, self.away_seconds = node, end_of_command(self.events, first), away_seconds
         self.sink = Away(directory)
         self.alarms = Alarms("local")
         self.patience = Patience(60.0, lambda: False, self.alarms)
@@ -109,7 +111,7 @@ def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Quorum.__init__.__kwdefaults__ or {}, "pending", PENDING)
     monkeypatch.setitem(Sequencer.__init__.__kwdefaults__ or {}, "ahead", AHEAD)
     # An answer is longer than what is kept here, so that its rest is asked for again and again.
-    monkeypatch.setitem(Sequencer.__init__.__kwdefaults__ or {}, "ask_seconds", 0.05)
+    monkeypatch.setitem(Sequencer.__init__.__kwdefaults__ or {}, "request_timeout_s", 0.05)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from smrx.settlement.follower.runner import Settlement
 from smrx.settlement.follower.settler import Settling
 from smrx.sinks.csv_sink import CsvSink
 from smrx.wire.codes import EventKind
-from tests.feed.stub import PATIENCE, StubNode
+from tests.feed.stub import TIMEOUT_S, StubNode
 from tests.settlement.market import market_events
 from tests.settlement.running import (
     end_of_command,
@@ -99,7 +99,9 @@ def test_a_gap_that_cannot_be_filled_ends_with_5(tmp_path: Path, capsys: pytest.
     with StubNode(node=2) as node, publishing(node, script):
         assert settle(tmp_path, [node], "--json") == 5
     told, error = summary(capsys)
-    assert f"events {held + 1} to {lost} are missing and cannot be had: node 2: holds {lost + 1} to 1200" in error
+    assert (
+        f"events {held + 1} to {lost} are missing and no node can send them: node 2: holds {lost + 1} to 1200" in error
+    )
     assert told["error"] in error
     assert (told["exit_code"], told["sequence"], told["known_sequence"]) == (5, held, 1200)
     assert rows(tmp_path) == expected_rows(events[:held])
@@ -187,7 +189,7 @@ def test_a_signal_ends_it_cleanly_with_a_summary(tmp_path: Path, number: signal.
         )
         try:
             wanted = len(expected_rows(events)) + 1
-            deadline = time.monotonic() + 3 * PATIENCE
+            deadline = time.monotonic() + 3 * TIMEOUT_S
             while (
                 not (tmp_path / "trades.csv").exists() or (tmp_path / "trades.csv").read_bytes().count(b"\n") < wanted
             ):
@@ -195,7 +197,7 @@ def test_a_signal_ends_it_cleanly_with_a_summary(tmp_path: Path, number: signal.
                 assert time.monotonic() < deadline
                 threading.Event().wait(0.02)
             process.send_signal(number)
-            out, error = process.communicate(timeout=PATIENCE)
+            out, error = process.communicate(timeout=TIMEOUT_S)
         finally:
             process.kill()
     assert (process.returncode, error) == (0, b"")

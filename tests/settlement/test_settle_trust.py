@@ -1,7 +1,6 @@
 """What settlement must catch, with real sockets and the real command: each fault made on purpose, and named."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -268,18 +267,16 @@ def test_a_wrong_balance_of_one_node_in_three_is_an_alarm(tmp_path: Path, capsys
 def test_an_old_feed_replayed_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(Quorum.__init__.__kwdefaults__ or {}, "old_feed_seconds", 0.5)
+    monkeypatch.setitem(Quorum.__init__.__kwdefaults__ or {}, "old_feed_timeout_s", 0.5)
     events = market_events()
     old = events[: whole_commands(events)]
     with cluster(1, {1: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.3") == 0
     settled = rows(tmp_path)
-    started = time.monotonic()
     with cluster(1, {1: whole(old)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "20") == 6
-    assert time.monotonic() - started < 15
     error = capsys.readouterr().err
-    assert f"goes on after event {len(events)}, which is settled, found an older one" in error
+    assert f"the feed is older than what is settled, up to event {len(events)}" in error
     assert f"node 1 ends at event {len(old)}" in error
     assert rows(tmp_path) == settled
 
@@ -324,7 +321,9 @@ def test_a_verifier_started_in_the_middle_is_told_so(tmp_path: Path, capsys: pyt
     with cluster(1, {1: script}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "5", settlement=hook(tmp_path)) == 5
     error = capsys.readouterr().err
-    assert f"events 1 to {last} are missing and cannot be had: node 1: holds {last + 1} to {len(events)}" in error
+    assert (
+        f"events 1 to {last} are missing and no node can send them: node 1: holds {last + 1} to {len(events)}" in error
+    )
     assert rows(tmp_path) == []
     assert [alarm["code"] for alarm in alarms(tmp_path / "alarms")] == ["GAP"]
 
@@ -380,7 +379,7 @@ def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
         options = ["--config", str(write_config(tmp_path, nodes)), "--out", str(tmp_path)]
         assert run(["settle", "verify", *options, "--from-nodes"]) == 5
     error = capsys.readouterr().err
-    assert f"events 1 to {forgotten} are missing and cannot be had" in error
+    assert f"events 1 to {forgotten} are missing and no node can send them" in error
     assert "--log compares with the journal" in error
 
 

@@ -10,14 +10,14 @@ from smrx.settlement.follower.alarms import Alarms
 from smrx.settlement.follower.runner import Settlement
 from smrx.settlement.follower.settler import Settling
 from smrx.sinks.csv_sink import CsvSink
-from tests.feed.stub import PATIENCE, StubNode
+from tests.feed.stub import TIMEOUT_S, StubNode
 from tests.settlement.market import market_events
 from tests.settlement.running import Events, expected_rows, publish_all, rows, write_config
 
 
 def settle_up_to(running: Settlement, last: int, nodes: list[StubNode]) -> None:
     """Turn until event `last` is settled; the nodes say where they stand."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while running.sequence < last:
         assert time.monotonic() < deadline, running.summary([])
         running.turn(0.05)
@@ -30,7 +30,7 @@ def back_again(node: StubNode, events: Events, running: Settlement) -> StubNode:
     again = StubNode(node.node, ports=node.ports)
     again.ring.append(events)
     again.newest_command = int(events["command_sequence"][-1])
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while not again.is_subscribed():
         assert time.monotonic() < deadline
         running.turn(0.05)

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-PATIENCE = 60.0
+TIMEOUT_S = 60.0
 
 
 class Postgres:
@@ -42,7 +42,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and return when it answers."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             # fsync matters when the machine dies, which it does not in a test.
             with open(self.directory / "log", "ab") as log:
@@ -79,7 +79,7 @@ class Postgres:
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             try:
-                self._process.wait(PATIENCE)
+                self._process.wait(TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

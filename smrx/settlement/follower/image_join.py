@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from smrx.config import Config
-from smrx.feed.quorum import Disagreement
+from smrx.feed.feed_errors import Disagreement
 from smrx.settlement.balance_comparison import Ask
 from smrx.settlement.follower.alarms import AlarmCode, Alarms
 from smrx.settlement.settlement_errors import NotConnected, Unattested

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.config import Config
-from smrx.feed.quorum import Anchor, Disagreement
+from smrx.feed.anchor import Anchor
+from smrx.feed.feed_errors import Disagreement
 from smrx.settlement.balance_comparison import Ask
 from smrx.settlement.follower.settler import Settling
 from smrx.settlement.settlement_errors import NotConnected, Unattested

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from smrx.feed.sequencer import REMEMBERED_EVENTS
+from smrx.feed.sequencer import RETAINED_EVENTS
 from smrx.settlement.follower.alarms import AlarmCode, Alarms
 from smrx.sinks.contract import Sink
 from smrx.sinks.retrying import Recovery, RetryingSink, Trouble
@@ -49,7 +49,7 @@ class Patience:
         said = f"{found.sink}: {found.error}; trying again for up to {self._seconds:g} s"
         if self.listener is not None:
             said += (
-                f"; nothing is settled meanwhile, the feed is read up to {REMEMBERED_EVENTS:,} events ahead, and what "
+                f"; nothing is settled meanwhile, the feed is read up to {RETAINED_EVENTS:,} events ahead, and what "
                 "comes after those is asked for again"
             )
         self._alarms.say(AlarmCode.SINK_FAILED, said)

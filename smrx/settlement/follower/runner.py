@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.config import Config
-from smrx.feed.quorum import Anchor, Disagreement, Quorum
-from smrx.feed.sequencer import FeedConflict, FeedError, GapUnfillable, Sequencer
+from smrx.feed.anchor import Anchor
+from smrx.feed.feed_errors import Disagreement, FeedConflict, FeedError, GapUnfillable
+from smrx.feed.quorum import Quorum
+from smrx.feed.sequencer import Sequencer
 from smrx.feed.subscriber import Endpoint, Subscriber
 from smrx.settlement.balance_comparison import Ask, Comparison
 from smrx.settlement.follower.alarms import AlarmCode, Alarms

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.feed.quorum import Anchor
+from smrx.feed.anchor import Anchor
 from smrx.settlement.follower.checkpoint_store import BooksStore, Saved
 from smrx.settlement.image_books import books_of, rows_of
 from smrx.settlement.ledger import Ledger
