@@ -10,6 +10,7 @@ from smrx.node.log_reader import open_node_log, verify_log
 from tests.feed.stub import StubNode
 from tests.node.test_log_reader import Past, write_past
 from tests.settlement.running import (
+    end_of_command,
     expected_rows,
     publish_all,
     publishing,
@@ -40,11 +41,12 @@ def true_hashes(past: Past) -> dict[int, int]:
 
 
 def forgetful(node: StubNode, past: Past, hashes: dict[int, int]) -> None:
-    """Make a node one that holds everything but the first thousand events."""
+    """Let a node publish everything, and hold all but about the first thousand events."""
     node.hashes = hashes
-    publish_all(node, past.events[:1000])
+    dropped = end_of_command(past.events, 1000)
+    publish_all(node, past.events[:dropped])
     node.forget()
-    publish_all(node, past.events[1000:])
+    publish_all(node, past.events[dropped:])
 
 
 def run(tmp_path: Path, past: Past, node: StubNode, *options: str) -> int:
