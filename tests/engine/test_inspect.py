@@ -1,4 +1,4 @@
-"""Reading the state costs what is asked for, not what there is."""
+"""Inspect copies only the rows that a query asks for."""
 
 import tracemalloc
 
@@ -12,7 +12,7 @@ COUNT, ACCOUNTS = 100_000, 1_000
 
 
 def many_orders() -> Inspect:
-    """A state with orders of many accounts, and dead ones among them."""
+    """Return the view of a state with orders of many accounts, freed slots among them."""
     state = Engine().inspect._state
     orders = np.zeros(COUNT, state.orders.dtype)
     orders["order_id"] = np.arange(COUNT)[::-1]
@@ -24,7 +24,7 @@ def many_orders() -> Inspect:
     return Inspect(state._replace(orders=orders, pools=pools))
 
 
-def test_the_orders_of_an_account_are_chosen_before_they_are_copied() -> None:
+def test_orders_of_an_account_are_chosen_before_they_are_copied() -> None:
     inspect = many_orders()
     tracemalloc.start()
     try:
@@ -34,7 +34,7 @@ def test_the_orders_of_an_account_are_chosen_before_they_are_copied() -> None:
         tracemalloc.stop()
     assert len(found) == COUNT // ACCOUNTS - 1
     assert (np.diff(found["order_id"].astype(np.int64)) > 0).all()
-    # Some bytes an order to choose by; an order itself is 128.
+    # A few bytes for each order to choose by; an order itself has 128.
     assert peak < COUNT * 16
 
 

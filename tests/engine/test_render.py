@@ -1,36 +1,36 @@
-"""Text for people: aligned, complete, and the same as ever."""
+"""Rendered text: aligned, complete and stable."""
 
 import numpy as np
 
 from smrx.engine import render
 from smrx.wire.codes import Side
 from smrx.wire.records import EVENT, OUTCOME
-from tests.engine.desk import Desk
+from tests.engine.small_market import SmallMarket
 
 
-def small_desk() -> Desk:
-    desk = Desk(traders=2)
-    desk.buy(1, 5, 99, client_order_id=7)
-    desk.sell(2, 12, 101)
-    desk.sell(2, 3, 1_000)
-    return desk
+def small_market() -> SmallMarket:
+    market = SmallMarket(traders=2)
+    market.buy(1, 5, 99, client_order_id=7)
+    market.sell(2, 12, 101)
+    market.sell(2, 3, 1_000)
+    return market
 
 
-def test_a_book_has_bids_to_the_left() -> None:
-    assert render.book(*small_desk().engine.inspect.depth(1, 5)) == (
+def test_book_has_bids_on_the_left() -> None:
+    assert render.book(*small_market().engine.inspect.depth(1, 5)) == (
         "orders  lots  bid  |   ask  lots  orders\n"
         "     1     5   99  |   101    12       1\n"
         "                   |  1000     3       1"
     )
 
 
-def test_an_empty_book_is_its_header() -> None:
+def test_empty_book_is_its_header() -> None:
     assert render.book([], []) == "orders  lots  bid  |  ask  lots  orders"
 
 
-def test_events_say_every_field_that_says_something() -> None:
-    desk = small_desk()
-    result = desk.buy(1, 2, 101)
+def test_events_show_every_field_that_is_not_zero() -> None:
+    market = small_market()
+    result = market.buy(1, 2, 101)
     assert render.events(result.events).split("\n") == [
         "event             sequence  command  time_ns",
         "NEW                     16       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST instrument=1"
@@ -46,18 +46,18 @@ def test_events_say_every_field_that_says_something() -> None:
 
 
 def test_outcomes_balances_and_orders_are_tables() -> None:
-    desk = small_desk()
-    assert render.outcomes(desk.buy(1, 2, 101).outcomes) == (
+    market = small_market()
+    assert render.outcomes(market.buy(1, 2, 101).outcomes) == (
         "status    state   reason  session  request  sequence  order  events  cum  leaves\n"
         "ACCEPTED  FILLED               11        2        16     16       4    2       0"
     )
-    first = render.balances(desk.engine.inspect.balances(1)).split("\n")
+    first = render.balances(market.engine.inspect.balances(1)).split("\n")
     assert first[0].split() == ["account", "asset", "available", "held"]
     assert first[2].split() == ["1", "2", str((1 << 40) - 202 - 495), "495"]
-    assert "SELL" in render.orders(desk.engine.inspect.orders(2))
-    assert "BASE/Q" in render.instruments(desk.engine.inspect.instruments())
-    assert "TRADING" in render.instruments(desk.engine.inspect.instruments())
-    assert render.accounts(desk.engine.inspect.accounts()).count("ACTIVE") == 3
+    assert "SELL" in render.orders(market.engine.inspect.orders(2))
+    assert "BASE/Q" in render.instruments(market.engine.inspect.instruments())
+    assert "TRADING" in render.instruments(market.engine.inspect.instruments())
+    assert render.accounts(market.engine.inspect.accounts()).count("ACTIVE") == 3
 
 
 def test_codes_without_a_name_show_as_numbers() -> None:

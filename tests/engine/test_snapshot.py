@@ -1,4 +1,4 @@
-"""Snapshots: what goes in comes out, and nothing else is let in."""
+"""Snapshots: a restore gives the same state, and rejects every other input."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from smrx.engine.state import BOOK, BOOKS, CORE, INSTRUMENTS, POOL, TABLES
 from smrx.wire.codes import Side
 from smrx.wire.records import COMMAND
 from tests.commands import place
-from tests.engine.desk import busy_desk, same
+from tests.engine.small_market import busy_market, same_bytes
 
 
 def resealed(data: bytes) -> bytes:
-    """A snapshot with the checksums of what it holds now, as somebody would make them who means harm."""
+    """Return a snapshot with new checksums for its contents, as an attacker would make them."""
     header = np.frombuffer(data[: HEADER.itemsize], HEADER).copy()
     body = data[HEADER.itemsize :]
     header["body_bytes"] = len(body)
@@ -26,6 +26,7 @@ def resealed(data: bytes) -> bytes:
 
 
 def with_header(data: bytes, **fields: int | bytes) -> bytes:
+    """Return a snapshot with other header fields and correct checksums."""
     header = np.frombuffer(data[: HEADER.itemsize], HEADER).copy()
     for name, value in fields.items():
         header[name] = value
@@ -33,7 +34,7 @@ def with_header(data: bytes, **fields: int | bytes) -> bytes:
 
 
 def table_offset(data: bytes, table: str) -> int:
-    """Where the records of a table begin."""
+    """Return the offset of a table's records."""
     pools = np.frombuffer(data, POOL, count=len(TABLES), offset=HEADER.itemsize + CORE.itemsize)
     offset = HEADER.itemsize + CORE.itemsize + POOL.itemsize * len(TABLES)
     offset += BOOK.itemsize * BOOKS * int(pools["top"][INSTRUMENTS])
@@ -45,14 +46,14 @@ def table_offset(data: bytes, table: str) -> int:
 
 
 def open_slot(data: bytes) -> int:
-    """The slot of an open order."""
+    """Return the slot of an open order."""
     dtype = next(known.dtype for known in TABLES if known.name == "orders")
     orders = np.frombuffer(data, dtype, count=4, offset=table_offset(data, "orders"))
     return int(np.flatnonzero(orders["live"])[0])
 
 
 def with_record(data: bytes, table: str, slot: int, field: str, value: int) -> bytes:
-    """A snapshot with one field of one record changed, and all checksums right."""
+    """Return a snapshot with one field of one record changed and correct checksums."""
     dtype = next(known.dtype for known in TABLES if known.name == table)
     start = table_offset(data, table) + slot * dtype.itemsize
     record = np.frombuffer(data[start : start + dtype.itemsize], dtype).copy()
@@ -60,29 +61,29 @@ def with_record(data: bytes, table: str, slot: int, field: str, value: int) -> b
     return resealed(data[:start] + record.tobytes() + data[start + dtype.itemsize :])
 
 
-def test_a_restored_engine_is_the_same() -> None:
-    desk = busy_desk()
-    data = desk.engine.snapshot()
+def test_restored_engine_is_identical() -> None:
+    market = busy_market()
+    data = market.engine.snapshot()
     again = Engine.restore(data)
     assert again.snapshot() == data
     assert again.check_invariants() == []
     for name in ("sequence", "event_sequence", "match_sequence", "time_ns", "state_hash", "trade_count"):
-        assert getattr(again, name) == getattr(desk.engine, name)
-    assert again.inspect.orders().tobytes() == desk.engine.inspect.orders().tobytes()
-    assert again.inspect.depth(1, 99) == desk.engine.inspect.depth(1, 99)
-    assert [again.hash_at(n) for n in range(99)] == [desk.engine.hash_at(n) for n in range(99)]
+        assert getattr(again, name) == getattr(market.engine, name)
+    assert again.inspect.orders().tobytes() == market.engine.inspect.orders().tobytes()
+    assert again.inspect.depth(1, 99) == market.engine.inspect.depth(1, 99)
+    assert [again.hash_at(n) for n in range(99)] == [market.engine.hash_at(n) for n in range(99)]
     for price in range(80, 130, 3):
-        commands = place(desk.sender(1), 1, Side.BUY, 9, price)
-        assert same(again.apply(commands, 9), desk.engine.apply(commands, 9))
+        commands = place(market.sender(1), 1, Side.BUY, 9, price)
+        assert same_bytes(again.apply(commands, 9), market.engine.apply(commands, 9))
     assert again.content_hash() == again.recompute_content_hash()
 
 
-def test_an_empty_engine_can_be_saved() -> None:
+def test_empty_engine_can_be_saved() -> None:
     data = Engine().snapshot()
     assert Engine.restore(data).snapshot() == data
 
 
-def test_a_full_ring_survives() -> None:
+def test_full_hash_ring_is_restored() -> None:
     engine = Engine()
     engine.apply(np.zeros(70_000, COMMAND), 1)
     again = Engine.restore(engine.snapshot())
@@ -91,48 +92,51 @@ def test_a_full_ring_survives() -> None:
     assert again.hash_at(oldest - 1) is None
 
 
-def test_a_table_that_grew_is_saved_by_what_is_in_it() -> None:
-    """Room that is not used is not in a snapshot."""
+def test_unused_table_space_is_not_saved() -> None:
+    """Engines with different capacities and the same records have the same snapshot."""
     small, large = Engine(orders=1), Engine(orders=10_000)
     assert small.snapshot() == large.snapshot()
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "nothing": (lambda data: b"", "its header alone has"),
-    "only the beginning": (lambda data: data[: HEADER.itemsize - 1], "its header alone has"),
-    "something else": (lambda data: b"PK" + data[2:], "is not a snapshot"),
-    "another format": (lambda data: with_header(data, format=FORMAT + 1), f"has format {FORMAT + 1}"),
-    "a bit of the header": (lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:], "header is damaged"),
-    "another layout": (lambda data: with_header(data, layout=1), "another record layout"),
-    "cut off": (lambda data: data[:-1], "its header says"),
-    "more at the end": (lambda data: data + b"\0", "its header says"),
-    "a bit of the body": (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "body is damaged"),
+    "empty": (lambda data: b"", "its header alone has"),
+    "truncated header": (lambda data: data[: HEADER.itemsize - 1], "its header alone has"),
+    "wrong magic": (lambda data: b"PK" + data[2:], "is not a snapshot"),
+    "wrong format": (lambda data: with_header(data, format=FORMAT + 1), f"has format {FORMAT + 1}"),
+    "bit flip in the header": (lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:], "header is damaged"),
+    "wrong layout": (lambda data: with_header(data, layout=1), "another record layout"),
+    "truncated body": (lambda data: data[:-1], "its header says"),
+    "trailing bytes": (lambda data: data + b"\0", "its header says"),
+    "bit flip in the body": (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "body is damaged"),
     "no body": (lambda data: resealed(data[: HEADER.itemsize]), "ends before its tables"),
-    "a body that is too short": (lambda data: resealed(data[:-8]), "lengths"),
-    "another sequence": (lambda data: with_header(data, sequence=1), "header does not match"),
-    "another state hash": (lambda data: with_header(data, state_hash=1), "header does not match"),
-    "another digest": (lambda data: with_header(data, content_hash=1), "content hash"),
-    "another last hash": (lambda data: resealed(data[:-8] + bytes(8)), "newest state hash"),
-    "a link out of memory": (
+    "short body": (lambda data: resealed(data[:-8]), "lengths"),
+    "wrong sequence": (lambda data: with_header(data, sequence=1), "header does not match"),
+    "wrong state hash": (lambda data: with_header(data, state_hash=1), "header does not match"),
+    "wrong content hash": (lambda data: with_header(data, content_hash=1), "content hash"),
+    "wrong newest hash": (lambda data: resealed(data[:-8] + bytes(8)), "newest state hash"),
+    "link outside the table": (
         lambda data: with_record(data, "orders", open_slot(data), "next", 1 << 31),
         "link is invalid",
     ),
-    "a link to a free slot": (lambda data: with_record(data, "orders", open_slot(data), "level", 0), "link is invalid"),
-    "a book out of memory": (lambda data: with_record(data, "levels", 1, "book", 1 << 20), "book number is invalid"),
-    "a tree that goes nowhere": (lambda data: with_record(data, "nodes", 1, "one", 1 << 20), "is inconsistent"),
-    "a free list in a circle": (lambda data: with_record(data, "orders", 1, "next", 1), "is inconsistent"),
-    "money from nowhere": (
+    "link to slot 0": (lambda data: with_record(data, "orders", open_slot(data), "level", 0), "link is invalid"),
+    "book number outside the table": (
+        lambda data: with_record(data, "levels", 1, "book", 1 << 20),
+        "book number is invalid",
+    ),
+    "tree reference outside the table": (lambda data: with_record(data, "nodes", 1, "one", 1 << 20), "is inconsistent"),
+    "circular free list": (lambda data: with_record(data, "orders", 1, "next", 1), "is inconsistent"),
+    "unfunded balance": (
         lambda data: with_record(data, "balances", 1, "available", 1 << 50),
         "the balances add up to",
     ),
-    "a wrong symbol": (lambda data: with_record(data, "assets", 1, "symbol", 66), "asset 1: the stored hash"),
-    "a wrong hash of a record": (lambda data: with_record(data, "assets", 1, "hash", 66), "asset 1: the stored hash"),
+    "wrong symbol": (lambda data: with_record(data, "assets", 1, "symbol", 66), "asset 1: the stored hash"),
+    "wrong record hash": (lambda data: with_record(data, "assets", 1, "hash", 66), "asset 1: the stored hash"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_is_no_snapshot_is_refused_in_one_sentence(name: str) -> None:
-    data = busy_desk().engine.snapshot()
+def test_invalid_snapshot_is_rejected_in_one_sentence(name: str) -> None:
+    data = busy_market().engine.snapshot()
     damage, expected = DAMAGE[name]
     damaged = damage(data)
     assert damaged != data
@@ -143,13 +147,13 @@ def test_what_is_no_snapshot_is_refused_in_one_sentence(name: str) -> None:
     assert "\n" not in text
 
 
-def test_resealing_alone_is_no_damage() -> None:
-    data = busy_desk().engine.snapshot()
+def test_resealing_changes_nothing() -> None:
+    data = busy_market().engine.snapshot()
     assert resealed(data) == data
 
 
-def test_no_cut_and_no_flipped_bit_gets_in() -> None:
-    data = busy_desk().engine.snapshot()
+def test_truncation_and_bit_flips_are_rejected() -> None:
+    data = busy_market().engine.snapshot()
     for at in range(0, len(data), 97):
         with pytest.raises(SnapshotError):
             Engine.restore(data[:at])

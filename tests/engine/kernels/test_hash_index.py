@@ -1,4 +1,4 @@
-"""The maps from keys to slots against a dict: clusters, wrap-around, holes."""
+"""The hash index compared with a dict: clusters, wrap-around, holes."""
 
 import random
 from typing import Any
@@ -34,7 +34,7 @@ def key_hash(key: Any, extra: Any) -> Any:
 
 
 def keys_with_one_home(cells: Any, count: int) -> list[int]:
-    """Keys whose search begins in the last cell, so that their cluster goes over the end."""
+    """Return keys whose search begins in the last cell, so that their cluster wraps around."""
     last = len(cells) - 1
     found: list[int] = []
     key = 0
@@ -46,7 +46,7 @@ def keys_with_one_home(cells: Any, count: int) -> list[int]:
 
 
 def keys_with_one_hash() -> list[int]:
-    """Keys of which each has another with all the bits of its hash that a cell keeps; with second part 0."""
+    """Return keys of which each shares all stored hash bits with another; with second part 0."""
     keys = np.random.default_rng(5).integers(0, 1 << 64, 1 << 19, dtype=np.uint64)
     hashes = _hashes(keys, np.zeros(len(keys), np.uint32))
     _, where, counts = np.unique(hashes, return_inverse=True, return_counts=True)
@@ -55,7 +55,7 @@ def keys_with_one_hash() -> list[int]:
 
 
 @pytest.mark.parametrize("keys", ["few", "sequential", "huge", "one home", "one hash"])
-def test_a_map_is_a_dict(keys: str) -> None:
+def test_index_equals_a_dict(keys: str) -> None:
     cells, orders = np.zeros(64, CELL), np.zeros(4_001, ORDER)
     source = random.Random(5)
     choices = {
@@ -81,8 +81,8 @@ def test_a_map_is_a_dict(keys: str) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 64, 1_000, 1 << 20, 1 << 32, 1 << 52])
-def test_keys_in_steps_are_spread(step: int) -> None:
-    """Ids follow each other and prices lie on a grid: neither may crowd in a few cells."""
+def test_regular_keys_are_spread(step: int) -> None:
+    """Ids are consecutive and prices lie on a grid: neither may crowd in a few cells."""
     homes = {int(key_hash(np.uint64(number * step), np.uint32(0))) & 4_095 for number in range(1 << 11)}
-    # Chance would give 1,612 of 2,048.
+    # Random keys would use 1,612 of 2,048.
     assert len(homes) > 1_300

@@ -1,4 +1,4 @@
-"""Positions: what an account has in an instrument, against what was worked out by hand and against the oracle."""
+"""Positions: an account's exposure in an instrument, compared with hand-computed numbers and with the oracle."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from smrx.engine import Engine
 from smrx.engine.exposure import Position
 from tests import commands as make
-from tests.engine.desk import BASE, FUNDS, MAX_PRICE, QUOTE, Desk
+from tests.engine.small_market import BASE, FUNDS, MAX_PRICE, QUOTE, SmallMarket
 from tests.oracle import Oracle
 from tests.property import comparison
 from tests.property.flow import build_tape, seeded_steps
@@ -17,8 +17,8 @@ THIRD = 3
 
 
 @pytest.mark.parametrize("machine", [Engine, Oracle])
-def test_a_position_is_what_is_owned_and_what_is_open(machine: Any) -> None:
-    """Two units a lot and three a tick: a partly filled sell, an iceberg, a stop with and one without a limit."""
+def test_position_has_balances_and_open_orders(machine: Any) -> None:
+    """Lots of two units, ticks of three: a partly filled sell, an iceberg, a stop with and one without a limit."""
     script = Script(machine())
     for line in (
         "session venue", "asset USD", "asset BTC", "instrument BTC/USD lot 2 scale 3",
@@ -36,48 +36,48 @@ def test_a_position_is_what_is_owned_and_what_is_open(machine: Any) -> None:
     assert rows == [alice, bob]
 
 
-def test_an_account_without_the_base_has_a_position_while_its_order_is_open() -> None:
-    desk = Desk(traders=1)
-    desk.send(make.open_account(desk.sender(0), 2))
-    desk.send(make.open_session(12, 2))
-    desk.send(make.deposit(desk.sender(0), 2, QUOTE, 1_000, 99))
-    inspect = desk.engine.inspect
+def test_account_without_base_has_a_position_while_its_order_is_open() -> None:
+    market = SmallMarket(traders=1)
+    market.send(make.open_account(market.sender(0), 2))
+    market.send(make.open_session(12, 2))
+    market.send(make.deposit(market.sender(0), 2, QUOTE, 1_000, 99))
+    inspect = market.engine.inspect
     assert inspect.positions(2) == []
-    order = int(desk.buy(2, 3, 100).outcomes["order_id"][0])
+    order = int(market.buy(2, 3, 100).outcomes["order_id"][0])
     assert inspect.positions(2) == [Position(2, 1, 0, 0, 700, 300, 1, 3, 300, 0, 0, 0)]
-    desk.cancel(2, order)
+    market.cancel(2, order)
     assert inspect.positions(2) == []
     assert inspect.positions(77) == []
 
 
-def test_positions_come_by_instrument_and_those_of_one_asset_share_its_balance() -> None:
-    desk = Desk(traders=1)
-    desk.send(make.add_asset(desk.sender(0), THIRD, "OTHER"))
+def test_positions_are_sorted_by_instrument_and_share_balances() -> None:
+    market = SmallMarket(traders=1)
+    market.send(make.add_asset(market.sender(0), THIRD, "OTHER"))
     for number, quote in ((9, THIRD), (4, THIRD)):
-        desk.send(
+        market.send(
             make.add_instrument(
-                desk.sender(0), number, f"B/{number}", base_asset=BASE, quote_asset=quote,
+                market.sender(0), number, f"B/{number}", base_asset=BASE, quote_asset=quote,
                 max_price_ticks=1_000, max_quantity_lots=10,
             )
         )  # fmt: skip
-    desk.sell(1, 5, 7, instrument=9)
-    rows = desk.engine.inspect.positions(1)
+    market.sell(1, 5, 7, instrument=9)
+    rows = market.engine.inspect.positions(1)
     assert [row.instrument for row in rows] == [1, 4, 9]
     assert {(row.base_available, row.base_held) for row in rows} == {(FUNDS - 5, 5)}
     assert [row.quote_available for row in rows] == [FUNDS, 0, 0]
     assert [(row.sell_orders, row.sell_lots, row.sell_notional) for row in rows] == [(0, 0, 0), (0, 0, 0), (1, 5, 35)]
 
 
-def test_a_worth_beyond_64_bits_is_exact() -> None:
-    desk = Desk(traders=1)
+def test_notional_beyond_64_bits_is_exact() -> None:
+    market = SmallMarket(traders=1)
     for _ in range(20):
-        desk.sell(1, (1 << 11) - 1, MAX_PRICE)
-    [row] = desk.engine.inspect.positions(1)
+        market.sell(1, (1 << 11) - 1, MAX_PRICE)
+    [row] = market.engine.inspect.positions(1)
     assert row.sell_notional == 20 * ((1 << 11) - 1) * MAX_PRICE > 1 << 64
 
 
-def test_positions_are_those_of_the_oracle() -> None:
-    """At the end of a flow of every command, for every account."""
+def test_positions_equal_the_oracles() -> None:
+    """After a random tape with every kind of command, for every account."""
     tape = build_tape(seeded_steps(5, 600))
     oracle, engine = Oracle(), Engine()
     for machine in (oracle, engine):
@@ -91,7 +91,7 @@ def test_positions_are_those_of_the_oracle() -> None:
     assert sum(row[6] + row[9] for row in owned[0]) == len(oracle.inspect.orders()) > 0
 
 
-def test_a_wrong_position_is_a_difference_of_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_finds_a_wrong_position(monkeypatch: pytest.MonkeyPatch) -> None:
     tape = build_tape(seeded_steps(5, 200))
     oracle, engine = Oracle(), Engine()
     for machine in (oracle, engine):

@@ -1,4 +1,4 @@
-"""The xxh3 of many rows at once against the xxhash package, and a search's first cell against the kernels'."""
+"""The xxh3 of many rows at once, compared with the xxhash package and with the kernels' multiplication."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ ROWS = 200
 
 
 def disagreements(random: np.random.Generator) -> list[int]:
-    """The numbers of words at which a row's hash is not xxh3_64."""
+    """Return the numbers of words at which a row's hash differs from xxh3_64."""
     wrong = []
     for length in range(2, 17):
         rows = random.integers(0, 1 << 64, (ROWS, length), np.uint64)
@@ -25,12 +25,12 @@ def disagreements(random: np.random.Generator) -> list[int]:
     return wrong
 
 
-def test_the_hash_of_rows_is_that_of_the_package() -> None:
+def test_row_hashes_equal_the_package() -> None:
     assert disagreements(np.random.default_rng(1)) == []
 
 
 @pytest.mark.parametrize("broken", ["multiply_fold_rows", "_avalanche"])
-def test_a_wrong_hash_of_rows_is_seen(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_row_hash_is_noticed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = getattr(xxh3_rows, broken)
 
     def off_by_one(*words: Any) -> Any:
@@ -40,18 +40,18 @@ def test_a_wrong_hash_of_rows_is_seen(broken: str, monkeypatch: pytest.MonkeyPat
     assert disagreements(np.random.default_rng(1)) == list(range(2, 17))
 
 
-def test_few_rows_have_the_same_hashes_as_many() -> None:
+def test_few_rows_hash_like_many() -> None:
     rows = np.random.default_rng(2).integers(0, 1 << 64, (ROWS, 8), np.uint64)
     assert xxh3_rows.hash_rows(rows[:5]).tolist() == xxh3_rows.hash_rows(rows)[:5].tolist()
 
 
 @pytest.mark.parametrize("length", [1, 17])
-def test_rows_of_another_length_are_refused(length: int) -> None:
+def test_unsupported_row_length_raises(length: int) -> None:
     with pytest.raises(ValueError, match=f"2 to 16 words, found {length}"):
         xxh3_rows.hash_rows(np.zeros((ROWS, length), np.uint64))
 
 
-def test_folding_is_exact() -> None:
+def test_multiply_fold_is_exact() -> None:
     left, right = np.random.default_rng(3).integers(0, 1 << 64, (2, ROWS), np.uint64)
     left[0], right[0] = (1 << 64) - 1, (1 << 64) - 1
     expected = [int(_multiply_fold_interpreted(*pair)) for pair in zip(left, right, strict=True)]

@@ -1,4 +1,4 @@
-"""The engine's benchmark, small: it runs, it measures what it says, and its result is the same as ever."""
+"""The engine benchmark on small tapes: it runs, reports what it measured, and its result is reproducible."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, TimeInForce
 from tests.tape import synthetic
 
 
-def test_it_reports_what_it_promises() -> None:
+def test_report_has_all_fields() -> None:
     report = bench.run(commands=3_000)
     assert list(report)[:5] == ["commands", "seconds", "commands_per_second", "ns_per_command", "state_hash"]
     assert list(report)[5:] == ["tier", "tape", "batch", "events", "trades", "conditions"]
@@ -30,7 +30,7 @@ def test_it_reports_what_it_promises() -> None:
     assert conditions["batch_of_1_us"] > 0
 
 
-def test_the_same_seed_is_the_same_run_in_any_batches() -> None:
+def test_state_hash_depends_on_the_seed_and_not_on_batches() -> None:
     hashes = [
         bench.run(commands=2_000, seed=seed, batch=batch, repeats=2)["state_hash"]
         for seed, batch in ((3, 1_000), (3, 77), (3, 1), (4, 77))
@@ -39,14 +39,14 @@ def test_the_same_seed_is_the_same_run_in_any_batches() -> None:
     assert hashes[3] != hashes[0]
 
 
-def test_tier_a_trades_as_tier_b_does_and_has_no_hash() -> None:
+def test_tier_a_trades_like_tier_b_without_a_hash() -> None:
     full, bare = (bench.run(commands=2_000, tier=tier) for tier in "BA")
     assert (bare["trades"], bare["events"]) == (full["trades"], full["events"])
     assert bare["state_hash"] == f"{0:016x}" != full["state_hash"]
     assert bare["conditions"]["hash"] == "off"
 
 
-def test_tier_c_keeps_every_batch_before_it_is_applied_or_is_refused() -> None:
+def test_tier_c_journals_each_batch_before_applying_it() -> None:
     if find_spec("smrx.consensus.disk_journal") is None:
         with pytest.raises(ValueError, match="tier C: expected a journal on disk"):
             bench.run(commands=2_000, tier="C")
@@ -63,8 +63,8 @@ def test_tier_c_keeps_every_batch_before_it_is_applied_or_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", tapes.SHAPES)
-def test_a_tape_is_what_it_says(name: str) -> None:
-    """Adds, cancels and takes in their shares; nearly all accepted, and the book stays as large as it was."""
+def test_generated_tape_has_its_shares(name: str) -> None:
+    """Adds, cancels and takes have their shares; nearly all are accepted, and the book keeps its size."""
     shape = tapes.SHAPES[name]
     flow = tapes.generated(name, 20_000, 1)
     engine = Engine()
@@ -78,13 +78,13 @@ def test_a_tape_is_what_it_says(name: str) -> None:
     takes = placed & (flow.measured["tif"] == TimeInForce.IOC)
     shares = [np.count_nonzero(kind) / len(flow.measured) for kind in (placed & ~takes, ~placed, takes)]
     assert shares == pytest.approx([1 - shape.cancels - shape.takes, shape.cancels, shape.takes], abs=0.02)
-    # The last maker of a take is filled in part, and met again by the next.
+    # The last maker of a take is filled in part, and met again by the next take.
     assert engine.trade_count / np.count_nonzero(takes) == pytest.approx(shape.makers + 1, rel=0.2)
     assert len(engine.inspect.orders()) == pytest.approx(shape.open_orders, rel=0.25)
     assert engine.check_invariants() == []
 
 
-def test_a_recorded_tape_is_run_as_it_was_recorded(tmp_path: Path) -> None:
+def test_recorded_tape_is_replayed(tmp_path: Path) -> None:
     tape = generate.generate(commands=3_000, seed=5)
     tape_file.write(tmp_path / "day.tape", tape)
     report = bench.run(tape="real", files=[str(tmp_path / "day.tape")], commands=10_000)
@@ -96,7 +96,7 @@ def test_a_recorded_tape_is_run_as_it_was_recorded(tmp_path: Path) -> None:
     assert engine.trade_count == tape.trades
 
 
-def test_a_day_of_a_share_is_a_tape_with_and_without_its_orderbook(tmp_path: Path) -> None:
+def test_lobster_day_is_a_tape_with_or_without_its_orderbook(tmp_path: Path) -> None:
     day = synthetic.write(tmp_path, messages=400)
     for paths in ([day.messages, day.orderbook], [day.messages]):
         report = bench.run(tape="real", files=[str(path) for path in paths], commands=200, batch=7)
@@ -112,6 +112,6 @@ def test_a_day_of_a_share_is_a_tape_with_and_without_its_orderbook(tmp_path: Pat
         {"tape": "real"}, {"tape": "mixed", "files": ["day.tape"]}, {"tape": "real", "files": ["a", "b", "c"]},
     ],
 )  # fmt: skip
-def test_what_it_cannot_measure_is_refused(wrong: dict[str, Any]) -> None:
+def test_unsupported_options_raise(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         bench.run(**wrong)

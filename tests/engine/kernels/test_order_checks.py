@@ -1,4 +1,4 @@
-"""One refusal order: an order with every fault at once, mended one by one, from the first reason to the last."""
+"""Order checks: an order with every fault at once is repaired step by step, from the first reason to the last."""
 
 from collections.abc import Callable
 
@@ -15,24 +15,24 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from tests.commands import Commands, command, place, set_status
-from tests.engine.desk import FUNDS, MAX_PRICE, Desk, ended
+from tests.engine.small_market import FUNDS, MAX_PRICE, SmallMarket, last_outcome
 
-#: A request far ahead, put right by REQUEST_GAP's mend.
+#: A request id far ahead, which the repair of REQUEST_GAP corrects.
 GAP = 1 << 40
 
-Mend = dict[str, int] | Callable[[Desk], object]
+Repair = dict[str, int] | Callable[[SmallMarket], object]
 
 
-def lift(**left: int) -> Callable[[Desk], object]:
-    """Leave account 1 these limits only."""
-    return lambda desk: desk.limits(1, **left)
+def lift(**left: int) -> Callable[[SmallMarket], object]:
+    """Return a repair that leaves account 1 only these limits."""
+    return lambda market: market.set_limits(1, **left)
 
 
 LIMITS = {"max_open_orders": 1, "max_order_quantity": 3, "max_order_notional": 4_000, "max_open_notional": 13_300}
 
-#: Each reason, and what mends it so that the next one shows, in the order of precedence. The market: a last trade at
+#: Each reason, and the repair after which the next one is reported, in order of precedence. The market: a last trade at
 #: 1,000, an ask at 1,050, and account 1 with an open order of 10 at 1,000, its client order id 7.
-FAULTS: list[tuple[Reason, Mend]] = [
+FAULTS: list[tuple[Reason, Repair]] = [
     (Reason.UNKNOWN_KIND, {"kind": CommandKind.PLACE}),
     (Reason.RESERVED_NOT_ZERO, {"reserved": 0}),
     (Reason.INVALID_SIDE, {"side": Side.BUY}),
@@ -43,11 +43,14 @@ FAULTS: list[tuple[Reason, Mend]] = [
     (Reason.UNKNOWN_SESSION, {"session_id": 12}),
     (Reason.REQUEST_GAP, {"request_id": 0}),
     (Reason.NOT_AUTHORISED, {"session_id": 1}),
-    (Reason.KILLED, lambda desk: desk.venue(CommandKind.REVIVE)),
+    (Reason.KILLED, lambda market: market.send_as_venue(CommandKind.REVIVE)),
     (Reason.UNKNOWN_ACCOUNT, {"account": 1}),
-    (Reason.ACCOUNT_SUSPENDED, lambda desk: desk.venue(CommandKind.RESUME_ACCOUNT, account=1)),
+    (Reason.ACCOUNT_SUSPENDED, lambda market: market.send_as_venue(CommandKind.RESUME_ACCOUNT, account=1)),
     (Reason.UNKNOWN_INSTRUMENT, {"instrument": 1}),
-    (Reason.INSTRUMENT_NOT_TRADING, lambda desk: desk.send(set_status(desk.sender(0), 1, InstrumentStatus.TRADING))),
+    (
+        Reason.INSTRUMENT_NOT_TRADING,
+        lambda market: market.send(set_status(market.sender(0), 1, InstrumentStatus.TRADING)),
+    ),
     (Reason.DUPLICATE_CLIENT_ORDER_ID, {"client_order_id": 8}),
     (Reason.INVALID_PRICE, {"price_ticks": 4}),
     (Reason.PRICE_BELOW_MINIMUM, {"price_ticks": MAX_PRICE + 1}),
@@ -70,24 +73,27 @@ FAULTS: list[tuple[Reason, Mend]] = [
 ]
 
 
-def market() -> Desk:
-    desk = Desk()
-    desk.sell(3, 1, 1_000, stp=Stp.NONE)
-    desk.buy(3, 1, 1_000, stp=Stp.NONE)
-    desk.sell(1, 10, 1_000, client_order_id=7)
-    desk.sell(3, 50, 1_050)
-    # All the quote units of account 1 are gone.
-    desk.send(command(CommandKind.WITHDRAW, desk.sender(1), account=1, instrument=2, order_id=999, quantity_lots=FUNDS))
-    desk.rules(min_price_ticks=5, min_quantity_lots=2, min_notional=3_000, max_notional=10_000, band_bp=1_000)
-    desk.limits(1, **LIMITS)
-    desk.venue(CommandKind.SUSPEND_ACCOUNT, account=1)
-    desk.send(set_status(desk.sender(0), 1, InstrumentStatus.HALTED))
-    desk.venue(CommandKind.KILL)
-    return desk
+def prepared_market() -> SmallMarket:
+    """Return the market in which the orders are checked."""
+    market = SmallMarket()
+    market.sell(3, 1, 1_000, stp=Stp.NONE)
+    market.buy(3, 1, 1_000, stp=Stp.NONE)
+    market.sell(1, 10, 1_000, client_order_id=7)
+    market.sell(3, 50, 1_050)
+    # Account 1 has no quote units left.
+    market.send(
+        command(CommandKind.WITHDRAW, market.sender(1), account=1, instrument=2, order_id=999, quantity_lots=FUNDS)
+    )
+    market.set_rules(min_price_ticks=5, min_quantity_lots=2, min_notional=3_000, max_notional=10_000, band_bp=1_000)
+    market.set_limits(1, **LIMITS)
+    market.send_as_venue(CommandKind.SUSPEND_ACCOUNT, account=1)
+    market.send(set_status(market.sender(0), 1, InstrumentStatus.HALTED))
+    market.send_as_venue(CommandKind.KILL)
+    return market
 
 
-def test_every_fault_hides_those_after_it() -> None:
-    desk = market()
+def test_first_failing_check_is_reported() -> None:
+    market = prepared_market()
     fields = {
         "kind": 99, "side": 9, "order_type": 9, "tif": 9, "stp": 9, "flags": 9, "reserved": 9, "session_id": 999,
         "request_id": GAP, "account": 99, "instrument": 9, "client_order_id": 7, "order_id": 1 << 11,
@@ -98,20 +104,20 @@ def test_every_fault_hides_those_after_it() -> None:
         sent = dict(fields)
         sender = {1: 0, 12: 2}.get(sent.pop("session_id"))
         request = sent.pop("request_id")
-        session = desk.sender(sender) if sender is not None and request == 0 else (fields["session_id"], request)
+        session = market.sender(sender) if sender is not None and request == 0 else (fields["session_id"], request)
         return command(sent.pop("kind"), session, **sent)
 
-    for reason, mend in FAULTS:
-        assert desk.refused(built()) == reason
-        if callable(mend):
-            mend(desk)
+    for reason, repair in FAULTS:
+        assert market.rejected(built()) == reason
+        if callable(repair):
+            repair(market)
         else:
-            fields.update({name: int(value) for name, value in mend.items()})
-    assert ended(desk.send(built()))[0] == "NEW"
-    desk.check()
+            fields.update({name: int(value) for name, value in repair.items()})
+    assert last_outcome(market.send(built()))[0] == "NEW"
+    market.check_state()
 
 
-def test_the_table_names_every_reason_that_a_limit_order_can_be_refused_for() -> None:
+def test_table_has_every_rejection_reason_of_a_limit_order() -> None:
     others = {
         *(Reason.INVALID_ID, Reason.INVALID_STATUS, Reason.SESSION_IN_USE, Reason.ACCOUNT_EXISTS, Reason.UNKNOWN_ASSET),
         *(Reason.ASSET_EXISTS, Reason.INSTRUMENT_EXISTS, Reason.INVALID_INSTRUMENT, Reason.INVALID_RULES),
@@ -125,7 +131,7 @@ def test_the_table_names_every_reason_that_a_limit_order_can_be_refused_for() ->
     assert set(listed) | others == {reason for reason in Reason if Reason.NONE < reason < Reason.REQUESTED}
 
 
-#: The same for a stop limit order where it differs: a sell with its stop price in the place of display and expiry.
+#: The same for a stop-limit order where it differs: a sell with a stop price in place of display and expiry.
 STOP_FAULTS: list[tuple[Reason, dict[str, int]]] = [
     (Reason.INVALID_PRICE, {"price_ticks": 1}),
     (Reason.PRICE_BELOW_MINIMUM, {"price_ticks": 1_200}),
@@ -142,31 +148,31 @@ STOP_FAULTS: list[tuple[Reason, dict[str, int]]] = [
 ]
 
 
-def test_every_fault_of_a_stop_hides_those_after_it() -> None:
-    desk = Desk()
-    desk.sell(3, 1, 1_000, stp=Stp.NONE)
-    desk.buy(3, 1, 1_000, stp=Stp.NONE)
-    desk.rules(min_price_ticks=5, band_bp=1_000)
-    desk.send(
-        command(CommandKind.WITHDRAW, desk.sender(1), account=1, instrument=1, order_id=999, quantity_lots=FUNDS - 9)
+def test_first_failing_check_of_a_stop_is_reported() -> None:
+    market = SmallMarket()
+    market.sell(3, 1, 1_000, stp=Stp.NONE)
+    market.buy(3, 1, 1_000, stp=Stp.NONE)
+    market.set_rules(min_price_ticks=5, band_bp=1_000)
+    market.send(
+        command(CommandKind.WITHDRAW, market.sender(1), account=1, instrument=1, order_id=999, quantity_lots=FUNDS - 9)
     )
     fields = {"price_ticks": 0, "stop_ticks": 0, "quantity_lots": 0, "tif": int(TimeInForce.GTD), "flags": 1}
 
     def built() -> Commands:
-        return place(desk.sender(1), 1, Side.SELL, order_type=OrderType.STOP_LIMIT, **fields)  # type: ignore[arg-type]
+        return place(market.sender(1), 1, Side.SELL, order_type=OrderType.STOP_LIMIT, **fields)  # type: ignore[arg-type]
 
-    for reason, mend in STOP_FAULTS:
-        assert desk.refused(built()) == reason, fields
-        fields.update({name: int(value) for name, value in mend.items()})
-    assert ended(desk.send(built()))[0] == "NEW"
-    desk.check()
+    for reason, repair in STOP_FAULTS:
+        assert market.rejected(built()) == reason, fields
+        fields.update({name: int(value) for name, value in repair.items()})
+    assert last_outcome(market.send(built()))[0] == "NEW"
+    market.check_state()
 
 
 @pytest.mark.parametrize("order_type", OrderType)
 @pytest.mark.parametrize("tif", TimeInForce)
 @pytest.mark.parametrize("flags", [0, 1, 2, 3])
-def test_every_combination(order_type: OrderType, tif: TimeInForce, flags: int) -> None:
-    """Which order types go with which times in force and flags, as a table."""
+def test_supported_combinations(order_type: OrderType, tif: TimeInForce, flags: int) -> None:
+    """Order types, times in force and flags, as a table."""
     offered = {
         (OrderType.LIMIT, 0): {TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD},
         (OrderType.LIMIT, 1): {TimeInForce.GTC, TimeInForce.GTD},
@@ -175,31 +181,31 @@ def test_every_combination(order_type: OrderType, tif: TimeInForce, flags: int) 
         (OrderType.STOP, 0): {TimeInForce.IOC},
         (OrderType.STOP_LIMIT, 0): {TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK},
     }
-    desk = Desk()
+    market = SmallMarket()
     stop = order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
     sent = place(
-        desk.sender(1), 1, Side.BUY, 5, 100 if order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT) else 0,
+        market.sender(1), 1, Side.BUY, 5, 100 if order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT) else 0,
         order_type=order_type, tif=tif, flags=flags, stop_ticks=110 if stop else 0,
         expiry_seconds=9 if order_type == OrderType.LIMIT and tif == TimeInForce.GTD else 0,
     )  # fmt: skip
     if tif in offered.get((order_type, flags), set()):
-        desk.send(sent)
+        market.send(sent)
     else:
-        assert desk.refused(sent) == Reason.UNSUPPORTED_COMBINATION
-    desk.check()
+        assert market.rejected(sent) == Reason.UNSUPPORTED_COMBINATION
+    market.check_state()
 
 
 @pytest.mark.parametrize(("price", "fits"), [(899, False), (900, True), (1_101, True), (1_102, False)])
-def test_the_band_is_rounded_down(price: int, fits: bool) -> None:
+def test_price_band_is_rounded_down(price: int, fits: bool) -> None:
     """10.05 % of 1,001 is 100.6: a hundred on either side."""
-    desk = Desk()
-    desk.rules(band_bp=1_005)
-    desk.buy(1, 1, MAX_PRICE >> 20)
-    desk.cancel(1, desk.open_ids()[0])
-    desk.sell(3, 1, 1_001, stp=Stp.NONE)
-    desk.buy(3, 1, 1_001, stp=Stp.NONE)
-    low = place(desk.sender(1), 1, Side.BUY, 1, price + (1 if price < 1_000 else 0))
+    market = SmallMarket()
+    market.set_rules(band_bp=1_005)
+    market.buy(1, 1, MAX_PRICE >> 20)
+    market.cancel(1, market.open_ids()[0])
+    market.sell(3, 1, 1_001, stp=Stp.NONE)
+    market.buy(3, 1, 1_001, stp=Stp.NONE)
+    low = place(market.sender(1), 1, Side.BUY, 1, price + (1 if price < 1_000 else 0))
     if fits:
-        desk.send(low)
+        market.send(low)
     else:
-        assert desk.refused(low) == Reason.PRICE_OUTSIDE_BAND
+        assert market.rejected(low) == Reason.PRICE_OUTSIDE_BAND

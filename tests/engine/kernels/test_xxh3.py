@@ -1,4 +1,4 @@
-"""The kernels' xxh3 against the xxhash package: every number of words that a record or a command's events have."""
+"""The kernels' xxh3 compared with the xxhash package, for every number of words of a record or of some events."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from smrx.engine.kernels.jit import _multiply_fold_interpreted, fingerprint, mul
 
 @njit
 def hashed(words: Any) -> Any:
-    """The hash of the words by the function that is for so many."""
+    """Return the hash of the words by the function for their number."""
     count = len(words)
     if count == 2:
         return xxh3.hash2(words[0], words[1])
@@ -33,16 +33,16 @@ def hashed(words: Any) -> Any:
 
 
 @njit
-def folded(left: Any, right: Any) -> Any:
+def multiply_folded(left: Any, right: Any) -> Any:
     return multiply_fold(left, right)
 
 
-#: Records; one event; a few events; where a block of 128 words ends; any number of words on the long path.
+#: Records; one event; some events; lengths around the end of a block of 128 words; other lengths of the long path.
 LENGTHS = (2, 3, 4, 5, 7, 8, 16, 31, 32, 48, 64, 127, 128, 129, 130, 136, 137, 144, 256, 257, 384, 1024, 1600, 16_000)
 
 
 def disagreements(function: Any, random: np.random.Generator) -> list[int]:
-    """The lengths at which a function is not xxh3_64."""
+    """Return the lengths at which a function differs from xxh3_64."""
     wrong = []
     for length in LENGTHS:
         for words in (
@@ -56,18 +56,18 @@ def disagreements(function: Any, random: np.random.Generator) -> list[int]:
     return wrong
 
 
-def test_the_kernels_hash_is_that_of_the_package() -> None:
+def test_kernel_hash_equals_the_package() -> None:
     assert disagreements(hashed, np.random.default_rng(1)) == []
 
 
-def test_random_lengths_hash_like_the_package() -> None:
+def test_random_lengths_equal_the_package() -> None:
     random = np.random.default_rng(2)
     for length in random.integers(31, 3_000, 200).tolist():
         words = random.integers(0, 1 << 64, length, np.uint64)
         assert int(hashed(words)) == xxhash.xxh3_64_intdigest(words.tobytes()), length
 
 
-def test_a_part_of_an_array_hashes_like_the_part() -> None:
+def test_hash_of_an_array_slice() -> None:
     @njit
     def part(words: Any, at: int, events: int) -> Any:
         return xxh3.hash_events(words, at, events)
@@ -77,7 +77,7 @@ def test_a_part_of_an_array_hashes_like_the_part() -> None:
         assert int(part(words, at, events)) == xxhash.xxh3_64_intdigest(words[at : at + 16 * events].tobytes())
 
 
-def test_a_wrong_hash_is_noticed() -> None:
+def test_wrong_hash_is_noticed() -> None:
     def one_bit_off(words: Any) -> int:
         return int(hashed(words)) ^ (1 if len(words) == 48 else 0)
 
@@ -87,14 +87,14 @@ def test_a_wrong_hash_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("left", "right"), [(0, 5), (1, (1 << 64) - 1), ((1 << 64) - 1, (1 << 64) - 1), (0x9E3779B185EBCA87, 1 << 63)]
 )
-def test_multiplication_folds_both_halves(left: int, right: int) -> None:
+def test_multiply_fold_combines_both_halves(left: int, right: int) -> None:
     product = left * right
     expected = (product & ((1 << 64) - 1)) ^ (product >> 64)
-    assert int(folded(np.uint64(left), np.uint64(right))) == expected
+    assert int(multiply_folded(np.uint64(left), np.uint64(right))) == expected
     assert int(_multiply_fold_interpreted(np.uint64(left), np.uint64(right))) == expected
 
 
-def test_fingerprint_is_that_of_the_source() -> None:
+def test_fingerprint_depends_on_the_sources() -> None:
     both = fingerprint("smrx.engine.kernels.book", "smrx.engine.kernels.hash_index")
     assert both == fingerprint("smrx.engine.kernels.book", "smrx.engine.kernels.hash_index")
     assert (

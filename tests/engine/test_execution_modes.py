@@ -1,4 +1,4 @@
-"""The same commands give the same hash compiled, with bounds checked, and not compiled at all."""
+"""The same commands give the same hash compiled, with bounds checks, and interpreted."""
 
 import os
 import subprocess
@@ -23,38 +23,38 @@ LONG, SHORT = 1_500, 60
 
 RUN = """
 import sys
-from tests.engine.test_modes import hash_of
+from tests.engine.test_execution_modes import hash_of
 print(f"{hash_of(int(sys.argv[1])):016x}")
 """
 OUTSIDE = """
-from tests.engine.test_modes import read_outside
+from tests.engine.test_execution_modes import read_outside
 print(read_outside())
 """
 
 
 def hash_of(steps: int) -> int:
-    """The hash after a random tape with every kind of command, and some that grow every table."""
+    """Return the hash after a random tape with every kind of command, in an engine whose tables grow."""
     engine, _ = run(Engine(orders=1, levels=1, balances=2), build_tape(seeded_steps(SEED, steps)))
     assert engine.check_invariants() == []
     return engine.state_hash
 
 
 def read_outside() -> str:
-    """What reading behind the end of a table does."""
+    """Read behind the end of a table; return what happened."""
 
     @njit
-    def behind(commands: np.ndarray) -> int:  # type: ignore[type-arg]  # numba wants the plain class
+    def read_past_end(commands: np.ndarray) -> int:  # type: ignore[type-arg]  # numba wants the plain class
         return int(table_of(commands)[np.uint32(len(commands))].kind)
 
     try:
-        behind(np.zeros(2, COMMAND))
+        read_past_end(np.zeros(2, COMMAND))
     except IndexError:
-        return "refused"
+        return "raised"
     return "read"
 
 
 def python(program: str, *arguments: str, **environment: str) -> str:
-    """What a Python process with more in its environment prints."""
+    """Run a Python program with additional environment variables; return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, *arguments],
         env={**os.environ, **environment},
@@ -73,14 +73,14 @@ def test_interpreted_kernels_give_the_same_hash() -> None:
 
 
 def test_checked_bounds_give_the_same_hash(pytestconfig: pytest.Config) -> None:
-    # A place of its own for code with checks, kept between runs: Numba does not tell it from code without.
-    place = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(pytestconfig.cache.mkdir("checked_bounds"))}
-    assert python(RUN, str(LONG), **place) == f"{hash_of(LONG):016x}"
-    # That nothing was outside says something only if it would have been noticed.
-    assert python(OUTSIDE, **place) == "refused"
+    # Code with checks needs its own cache directory: Numba does not distinguish it from code without.
+    cache = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(pytestconfig.cache.mkdir("checked_bounds"))}
+    assert python(RUN, str(LONG), **cache) == f"{hash_of(LONG):016x}"
+    # The result is meaningful only if an access outside is detected.
+    assert python(OUTSIDE, **cache) == "raised"
 
 
-def test_one_knows_before_whether_the_engine_is_compiled(tmp_path: Path) -> None:
+def test_compiled_before_reports_cached_code(tmp_path: Path) -> None:
     program = "from smrx.engine import compiled_before; print(compiled_before())"
     assert python(program, NUMBA_CACHE_DIR=str(tmp_path)) == "False"
     warm_up()
@@ -88,7 +88,7 @@ def test_one_knows_before_whether_the_engine_is_compiled(tmp_path: Path) -> None
     assert python(program) == "True"
 
 
-def test_a_machine_without_a_place_for_compiled_code_compiles_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_compiles_without_a_writable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(**options: Any) -> Any:
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")

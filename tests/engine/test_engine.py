@@ -1,4 +1,4 @@
-"""What apply promises around the semantics: any bytes, any buffer, any table size, any price."""
+"""Engine.apply and its buffers: any input bytes, buffer size, table size or price."""
 
 import random
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smrx.engine import Engine, EngineError
-from smrx.engine import engine as core
+from smrx.engine import engine as engine_module
 from smrx.engine.engine import SMALL_BATCH_COMMANDS
 from smrx.engine.state import BOOKS, LEVELS, NODES
 from smrx.wire.codes import (
@@ -20,102 +20,102 @@ from smrx.wire.codes import (
 )
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
 from tests.commands import command, join, place
-from tests.engine.desk import FUNDS, QUOTE, Desk, busy_desk, same
+from tests.engine.small_market import FUNDS, QUOTE, SmallMarket, busy_market, same_bytes
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_garbage_never_raises(seed: int) -> None:
-    """Noise, and noise with a kind and a session that exist; each command is one event, and the state stays sound."""
-    desk = busy_desk()
+def test_random_bytes_never_raise(seed: int) -> None:
+    """Random bytes, some with a known kind and session: each command causes one event, and the state stays valid."""
+    market = busy_market()
     source = random.Random(seed)
     noise = np.frombuffer(source.randbytes(3_000 * COMMAND.itemsize), COMMAND).copy()
     noise["kind"][::3] = [source.choice(list(CommandKind)) for _ in noise[::3]]
     noise["session_id"][1::3] = source.choice([1, 11, 12])
-    before = desk.engine.sequence
-    result = desk.engine.apply(noise, -(1 << 63))
+    before = market.engine.sequence
+    result = market.engine.apply(noise, -(1 << 63))
     assert (result.outcomes["status"] != OutcomeStatus.ACCEPTED).all()
     applied = int(np.count_nonzero(result.outcomes["status"] == OutcomeStatus.REJECTED))
-    assert desk.engine.sequence == before + applied == before + len(result.events)
+    assert market.engine.sequence == before + applied == before + len(result.events)
     assert (result.events["kind"] == EventKind.REJECTED).all()
-    assert desk.engine.time_ns == 1
-    assert desk.engine.check_invariants() == []
-    assert desk.engine.content_hash() == desk.engine.recompute_content_hash()
+    assert market.engine.time_ns == 1
+    assert market.engine.check_invariants() == []
+    assert market.engine.content_hash() == market.engine.recompute_content_hash()
 
 
 def test_every_field_of_a_result_is_written() -> None:
-    """The buffers come with whatever was in memory: a field that nobody writes would show it."""
-    first, second = busy_desk(), busy_desk()
+    """The buffers are uninitialised memory, so an unwritten field would differ."""
+    first, second = busy_market(), busy_market()
     dirt = [np.full(1 << 20, 0xEE, np.uint8) for _ in range(8)]
     del dirt
     commands = place(first.sender(1), 1, Side.BUY, 5, 111)
-    assert same(first.engine.apply(commands, 7), second.engine.apply(commands.copy(), 7))
+    assert same_bytes(first.engine.apply(commands, 7), second.engine.apply(commands.copy(), 7))
 
 
-def test_an_empty_batch_changes_nothing() -> None:
-    desk = busy_desk()
-    before = (desk.engine.state_hash, desk.engine.sequence)
-    result = desk.engine.apply(np.zeros(0, COMMAND), 1 << 40)
+def test_empty_batch_changes_nothing() -> None:
+    market = busy_market()
+    before = (market.engine.state_hash, market.engine.sequence)
+    result = market.engine.apply(np.zeros(0, COMMAND), 1 << 40)
     assert [len(part) for part in result] == [0, 0, 0]
-    assert (desk.engine.state_hash, desk.engine.sequence) == before
+    assert (market.engine.state_hash, market.engine.sequence) == before
     assert [part.dtype for part in result] == [OUTCOME, EVENT, np.uint64]
 
 
-def test_commands_may_be_read_only_or_have_gaps() -> None:
+def test_commands_may_be_read_only_or_strided() -> None:
     commands = np.zeros(6, COMMAND)
     read_only = np.frombuffer(commands.tobytes(), COMMAND)
     expected = Engine().apply(commands, 1)
-    assert same(Engine().apply(read_only, 1), expected)
-    assert same(Engine().apply(np.zeros(12, COMMAND)[::2], 1), expected)
+    assert same_bytes(Engine().apply(read_only, 1), expected)
+    assert same_bytes(Engine().apply(np.zeros(12, COMMAND)[::2], 1), expected)
     assert commands.flags.writeable
 
 
 @pytest.mark.parametrize("commands", [np.zeros(3, np.uint64), np.zeros((2, 2), COMMAND), np.zeros((), COMMAND)])
-def test_arrays_that_are_no_commands_are_the_callers_mistake(commands: Any) -> None:
+def test_array_that_is_not_commands_raises(commands: Any) -> None:
     with pytest.raises(EngineError, match="expected one dimension of COMMAND"):
         Engine().apply(commands, 1)
 
 
-def test_a_first_size_of_nothing_is_the_callers_mistake() -> None:
+def test_initial_size_below_one_raises() -> None:
     with pytest.raises(EngineError, match="orders: expected an initial size of 1 or more, found 0"):
         Engine(orders=0)
 
 
-def sweep(**sizes: int) -> tuple[Desk, Any]:
-    """Many small asks of two accounts, taken by one order, in one batch with what comes before and after."""
-    desk = Desk(**sizes)
-    asks = [place(desk.sender(1 + at % 2), 1 + at % 2, Side.SELL, 1, 100 + at % 7) for at in range(150)]
-    take = place(desk.sender(3), 3, Side.BUY, 148, 200, tif=TimeInForce.IOC)
-    rest = command(CommandKind.MASS_CANCEL, desk.sender(1), account=1)
-    return desk, desk.send(join([*asks, take, rest]))
+def sweep(**sizes: int) -> tuple[SmallMarket, Any]:
+    """Apply one batch with many small asks of two accounts, an order that takes them, and a mass cancel."""
+    market = SmallMarket(**sizes)
+    asks = [place(market.sender(1 + at % 2), 1 + at % 2, Side.SELL, 1, 100 + at % 7) for at in range(150)]
+    take = place(market.sender(3), 3, Side.BUY, 148, 200, tif=TimeInForce.IOC)
+    rest = command(CommandKind.MASS_CANCEL, market.sender(1), account=1)
+    return market, market.send(join([*asks, take, rest]))
 
 
 @pytest.mark.parametrize(("per_command", "least"), [(1, 2), (0, 2), (1, 3), (4, 64)])
-def test_the_size_of_the_events_buffer_does_not_show(
+def test_events_buffer_size_does_not_change_results(
     per_command: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, expected = sweep()
-    monkeypatch.setattr(core, "EVENTS_PER_COMMAND", per_command)
-    monkeypatch.setattr(core, "MIN_BUFFER_EVENTS", least)
-    desk, found = sweep(orders=1, levels=1, accounts=1, balances=1, sessions=1, instruments=1, assets=1, transfers=1)
-    assert same(found, expected)
+    monkeypatch.setattr(engine_module, "EVENTS_PER_COMMAND", per_command)
+    monkeypatch.setattr(engine_module, "MIN_BUFFER_EVENTS", least)
+    market, found = sweep(orders=1, levels=1, accounts=1, balances=1, sessions=1, instruments=1, assets=1, transfers=1)
+    assert same_bytes(found, expected)
     assert np.count_nonzero(found.events["kind"] == EventKind.TRADE) == 148
-    assert desk.engine.check_invariants() == []
+    assert market.engine.check_invariants() == []
 
 
-def test_slots_are_used_again() -> None:
-    """A book that lives long and stays small needs no more memory than a small book."""
-    desk = Desk(orders=16, levels=16)
-    sizes = [len(array) for array in desk.engine._state]
+def test_freed_slots_are_reused() -> None:
+    """A small book needs no more memory however long it lives."""
+    market = SmallMarket(orders=16, levels=16)
+    sizes = [len(array) for array in market.engine._state]
     for step in range(300):
-        desk.buy(1, 5, 100 + step)
-        desk.sell(2, 4, 100 + step)
-        desk.send(command(CommandKind.MASS_CANCEL, desk.sender(1), account=1))
-    assert [len(array) for array in desk.engine._state] == sizes
-    assert desk.engine.inspect.counts()["orders"] == 0
+        market.buy(1, 5, 100 + step)
+        market.sell(2, 4, 100 + step)
+        market.send(command(CommandKind.MASS_CANCEL, market.sender(1), account=1))
+    assert [len(array) for array in market.engine._state] == sizes
+    assert market.engine.inspect.counts()["orders"] == 0
 
 
 def depth_of_tree(engine: Engine, book: int) -> int:
-    """The nodes on the longest way from the root of a price tree to a level."""
+    """Return the number of nodes on the longest path from the root of a price tree to a level."""
     levels, nodes = engine._state.levels, engine._state.nodes
     deepest = 0
     for level in levels[(levels["live"] != 0) & (levels["book"] == book)]:
@@ -133,7 +133,7 @@ def price_sets() -> dict[str, list[int]]:
         "rising": rising,
         "falling": rising[::-1],
         "random": source.sample(range(1, 1 << 45), 3_000),
-        # The worst there is: each price doubles the one before, and the tree is a list of as many nodes as bits.
+        # The worst case: each price doubles the one before, and the tree is a list with one node for each bit.
         "powers of two": [1 << power for power in range(51)],
         "around powers of two": [(1 << power) + near for power in range(2, 50) for near in (-1, 0, 1)],
     }
@@ -141,35 +141,35 @@ def price_sets() -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("name", price_sets())
 @pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
-def test_levels_stay_in_order_and_near(name: str, side: Side) -> None:
-    """Any prices, in any order, a third of them cancelled: the book is sorted, and no way in its tree is long."""
-    desk = Desk()
+def test_levels_stay_sorted_in_a_shallow_tree(name: str, side: Side) -> None:
+    """Any prices in any order, a third of them cancelled: the book is sorted, and no path in its tree is long."""
+    market = SmallMarket()
     prices = price_sets()[name]
     if side == Side.BUY:
-        # A bid holds price times lots, so the money has to be there.
+        # A bid holds price times lots, so the account needs that much.
         for transfer in range(900, 908):
             amount = 1 << 59 if transfer < 907 else 1 << 58
-            desk.send(
+            market.send(
                 command(
-                    CommandKind.DEPOSIT, desk.sender(0), account=1, instrument=QUOTE, order_id=transfer,
+                    CommandKind.DEPOSIT, market.sender(0), account=1, instrument=QUOTE, order_id=transfer,
                     quantity_lots=amount - FUNDS,
                 )
             )  # fmt: skip
-    sent = desk.send(join([place(desk.sender(1), 1, side, 1 + at % 5, price) for at, price in enumerate(prices)]))
+    sent = market.send(join([place(market.sender(1), 1, side, 1 + at % 5, price) for at, price in enumerate(prices)]))
     ids = sent.outcomes["order_id"][::3].tolist()
-    desk.send(join([command(CommandKind.CANCEL, desk.sender(1), account=1, order_id=one) for one in ids]))
+    market.send(join([command(CommandKind.CANCEL, market.sender(1), account=1, order_id=one) for one in ids]))
     expected = sorted(((price, 1 + at % 5, 1) for at, price in enumerate(prices) if at % 3), reverse=side == Side.BUY)
-    assert desk.engine.inspect.depth(1, len(prices))[side - 1] == expected
-    assert desk.engine.check_invariants() == []
+    assert market.engine.inspect.depth(1, len(prices))[side - 1] == expected
+    assert market.engine.check_invariants() == []
     limit = 2 * len(prices).bit_length() if name in ("rising", "falling", "random") else 62
-    assert depth_of_tree(desk.engine, BOOKS + side - 1) <= limit
-    live = desk.engine._state.pools["live"]
+    assert depth_of_tree(market.engine, BOOKS + side - 1) <= limit
+    live = market.engine._state.pools["live"]
     assert live[NODES] == live[LEVELS] - 1
 
 
-def test_hashes_are_kept_for_as_long_as_promised() -> None:
-    desk = Desk()
-    engine = desk.engine
+def test_last_65536_state_hashes_are_kept() -> None:
+    market = SmallMarket()
+    engine = market.engine
     noise = np.zeros(70_000, COMMAND)
     hashes = engine.apply(noise, 1).hashes
     newest = engine.sequence
@@ -187,7 +187,7 @@ def test_hashes_are_kept_for_as_long_as_promised() -> None:
     assert Engine().hash_at(0) == 0
 
 
-def test_an_engine_without_hashes_cannot_be_saved() -> None:
+def test_engine_without_hashes_cannot_be_saved() -> None:
     engine = Engine(hash=False)
     engine.apply(np.zeros(3, COMMAND), 1)
     assert engine.state_hash == 0
@@ -195,13 +195,13 @@ def test_an_engine_without_hashes_cannot_be_saved() -> None:
         engine.snapshot()
 
 
-def test_what_is_unknown_is_refused_before_anything_else() -> None:
+def test_unknown_kind_is_rejected_first() -> None:
     result = Engine().apply(np.zeros(2, COMMAND), 5)
     assert result.outcomes["reason"].tolist() == [Reason.UNKNOWN_KIND] * 2
     assert result.events["sequence"].tolist() == [1, 2]
 
 
-def test_a_small_result_does_not_keep_a_large_buffer() -> None:
+def test_small_result_does_not_keep_a_large_buffer() -> None:
     events = Engine().apply(np.zeros(1, COMMAND), 1).events
     assert len(events) == 1
     kept: Any = events
@@ -211,26 +211,26 @@ def test_a_small_result_does_not_keep_a_large_buffer() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, SMALL_BATCH_COMMANDS, SMALL_BATCH_COMMANDS + 1])
-def test_what_a_call_returns_is_the_callers_for_good(count: int) -> None:
-    """Few commands share a buffer inside the engine, and what they gave does not change when it is used again."""
-    desk = busy_desk()
-    result = desk.engine.apply(np.zeros(count, COMMAND), 1)
+def test_results_do_not_change_with_later_calls(count: int) -> None:
+    """Small batches share a buffer in the engine; their results do not change when it is reused."""
+    market = busy_market()
+    result = market.engine.apply(np.zeros(count, COMMAND), 1)
     before = [part.tobytes() for part in result]
     assert result.events["sequence"].tolist() == list(
-        range(desk.engine.event_sequence - count + 1, desk.engine.event_sequence + 1)
+        range(market.engine.event_sequence - count + 1, market.engine.event_sequence + 1)
     )
-    desk.buy(3, 3, 110)
-    desk.engine.apply(np.ones(count, np.uint8).repeat(COMMAND.itemsize).view(COMMAND), 2)
+    market.buy(3, 3, 110)
+    market.engine.apply(np.ones(count, np.uint8).repeat(COMMAND.itemsize).view(COMMAND), 2)
     assert [part.tobytes() for part in result] == before
     for part in result:
         part[:] = np.zeros(1, part.dtype)
 
 
-def test_few_commands_with_more_events_than_their_buffer_holds() -> None:
-    """One order through 200 makers, alone and among others: the same as in one large call."""
-    few, many = Desk(), Desk()
-    for desk in (few, many):
-        desk.send(join([place(desk.sender(1), 1, Side.SELL, 1, 100) for _ in range(200)]))
+def test_small_batch_with_more_events_than_its_buffer_holds() -> None:
+    """One order through 200 makers, alone and among others, gives the same events as one large call."""
+    few, many = SmallMarket(), SmallMarket()
+    for market in (few, many):
+        market.send(join([place(market.sender(1), 1, Side.SELL, 1, 100) for _ in range(200)]))
     orders = [place(few.sender(account), account, Side.BUY, lots, 100) for account, lots in ((2, 1), (3, 199), (2, 3))]
     alone = few.send(join(orders))
     padded = many.engine.apply(join([*orders, np.zeros(SMALL_BATCH_COMMANDS, COMMAND)]), 1)

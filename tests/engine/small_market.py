@@ -1,4 +1,4 @@
-"""A small market for tests of the engine: requests numbered by themselves, one call a command."""
+"""A small market on the engine for tests: request ids are assigned automatically, one call sends one command."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ MAX_PRICE = 1 << 50
 SECOND = 1_000_000_000
 
 
-class Desk:
+class SmallMarket:
     """An engine with one instrument and funded accounts 1, 2, 3, each with its own session 10 + account."""
 
     def __init__(self, traders: int = 3, **sizes: Any) -> None:
@@ -57,59 +57,65 @@ class Desk:
             self.send(open_session(10 + account, account))
 
     def sender(self, account: int) -> tuple[int, int]:
-        """The account's session, and its next request id."""
+        """Return the account's session and its next request id."""
         session = 10 + account if account else VENUE
         self.requests[session] = self.requests.get(session, 0) + 1
         return session, self.requests[session]
 
     def send(self, commands: Commands, time_ns: int = 1) -> Result:
-        """Apply commands, all of which must be accepted."""
+        """Apply commands that must all be accepted."""
         result = self.engine.apply(commands, time_ns)
         assert (result.outcomes["status"] == 1).all(), result.outcomes
         return result
 
     def buy(self, account: int, lots: int, price: int, **more: Any) -> Result:
+        """Place a buy order."""
         return self.send(place(self.sender(account), account, Side.BUY, lots, price, **more))
 
     def sell(self, account: int, lots: int, price: int, **more: Any) -> Result:
+        """Place a sell order."""
         return self.send(place(self.sender(account), account, Side.SELL, lots, price, **more))
 
     def cancel(self, account: int, order_id: int) -> Result:
+        """Cancel an order."""
         return self.send(command(CommandKind.CANCEL, self.sender(account), account=account, order_id=order_id))
 
-    def replacing(self, account: int, order_id: int, lots: int, price: int) -> Commands:
-        """A REPLACE: the new total quantity and the new price."""
+    def replace_command(self, account: int, order_id: int, lots: int, price: int) -> Commands:
+        """Return a REPLACE with a new total quantity and a new price."""
         return command(
             CommandKind.REPLACE, self.sender(account), account=account, order_id=order_id, quantity_lots=lots,
             price_ticks=price,
         )  # fmt: skip
 
     def replace(self, account: int, order_id: int, lots: int, price: int) -> Result:
-        return self.send(self.replacing(account, order_id, lots, price))
+        """Replace an order."""
+        return self.send(self.replace_command(account, order_id, lots, price))
 
     def stop(self, account: int, side: Side, lots: int, stop_ticks: int, price: int = 0, **more: Any) -> Result:
-        """A stop order, or a stop limit order if it has a price."""
+        """Place a stop order, or a stop-limit order if it has a price."""
         kind = OrderType.STOP_LIMIT if price else OrderType.STOP
         tif = more.pop("tif", TimeInForce.GTC if price else TimeInForce.IOC)
         terms = {"order_type": kind, "tif": tif, "stop_ticks": stop_ticks, **more}
         return self.send(place(self.sender(account), account, side, lots, price, **terms))
 
-    def venue(self, kind: CommandKind, time_ns: int = 1, **fields: int) -> Result:
-        """A command of the venue's session."""
+    def send_as_venue(self, kind: CommandKind, time_ns: int = 1, **fields: int) -> Result:
+        """Send a command from the venue's session."""
         return self.send(command(kind, self.sender(0), **fields), time_ns)
 
-    def rules(self, **rules: int) -> Result:
+    def set_rules(self, **rules: int) -> Result:
+        """Set the rules of the instrument."""
         return self.send(set_rules(self.sender(0), 1, **rules))
 
-    def limits(self, account: int, **limits: int) -> Result:
+    def set_limits(self, account: int, **limits: int) -> Result:
+        """Set the limits of an account."""
         return self.send(set_limits(self.sender(0), account, **limits))
 
     def tick(self, seconds: int) -> Result:
-        """Let engine time be so many seconds since 1970."""
+        """Set the engine time to so many seconds since 1970."""
         return self.send(command(CommandKind.TICK), seconds * SECOND)
 
-    def refused(self, commands: Commands) -> Reason:
-        """Why one command is refused; it must be, with one event, and leave balances and books as they were."""
+    def rejected(self, commands: Commands) -> Reason:
+        """Send a command that must be rejected with one event and change no balance or order; return the reason."""
         before = self.engine.inspect.balances().tobytes(), self.engine.inspect.orders().tobytes()
         result = self.engine.apply(commands, 1)
         assert result.outcomes["status"].tolist() == [2], result.outcomes
@@ -118,29 +124,30 @@ class Desk:
         assert result.events["reason"][0] == result.outcomes["reason"][0]
         return Reason(int(result.outcomes["reason"][0]))
 
-    def money(self, account: int, asset: int) -> tuple[int, int]:
-        """What a trader gained or lost of an asset since the beginning, held or not, and what is held."""
+    def balance_change(self, account: int, asset: int) -> tuple[int, int]:
+        """Return the change of an account's balance since the start, held amounts included, and the held amount."""
         rows = self.engine.inspect.balances(account)
         row = rows[rows["asset"] == asset]
         available, held = (int(row[name].sum()) for name in ("available", "held"))
         return available + held - (FUNDS if account else 0), held
 
-    def book(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-        """(price, lots shown, orders) of bids and asks, the best first."""
+    def depth(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+        """Return (price, shown lots, orders) of bids and asks, the best first."""
         return self.engine.inspect.depth(1, 100)
 
     def open_ids(self) -> list[int]:
+        """Return the ids of all open orders."""
         ids: list[int] = self.engine.inspect.orders()["order_id"].tolist()
         return ids
 
-    def check(self) -> None:
-        """Whatever always holds, holds."""
+    def check_state(self) -> None:
+        """Assert all invariants and the content hash."""
         assert self.engine.check_invariants() == []
         assert self.engine.content_hash() == self.engine.recompute_content_hash()
 
 
-def told(result: Result) -> list[tuple[str, int]]:
-    """The events of a result, each as its kind and its order's id; trades as the maker's."""
+def events_of(result: Result) -> list[tuple[str, int]]:
+    """Return kind and order id of each event; for a trade, the maker's id."""
     return [
         (EventKind(int(event["kind"])).name, int(event["counter_order_id" if event["kind"] == 8 else "order_id"]))
         for event in result.events
@@ -148,19 +155,19 @@ def told(result: Result) -> list[tuple[str, int]]:
 
 
 def fills(result: Result) -> list[tuple[int, int, int]]:
-    """(maker's order id, price, lots) of every trade."""
+    """Return (maker's order id, price, lots) of every trade."""
     trades = result.events[result.events["kind"] == EventKind.TRADE]
     names = ("counter_order_id", "price_ticks", "quantity_lots")
     return [(int(trade[names[0]]), int(trade[names[1]]), int(trade[names[2]])) for trade in trades]
 
 
 def order_id(result: Result) -> int:
-    """The order that the last command of a result made or touched."""
+    """Return the order that the last command created or changed."""
     return int(result.outcomes["order_id"][-1])
 
 
-def ended(result: Result) -> tuple[str, str, int, int]:
-    """Event kind, reason, cum and leaves of the last outcome."""
+def last_outcome(result: Result) -> tuple[str, str, int, int]:
+    """Return event kind, reason, cum and leaves of the last outcome."""
     last = result.outcomes[-1]
     return (
         EventKind(int(last["event_kind"])).name,
@@ -170,20 +177,20 @@ def ended(result: Result) -> tuple[str, str, int, int]:
     )
 
 
-def busy_desk() -> Desk:
-    """A desk with a book on both sides, trades behind it, and a slot given back."""
-    desk = Desk()
+def busy_market() -> SmallMarket:
+    """Return a market with orders on both sides, some trades and a freed slot."""
+    market = SmallMarket()
     for step in range(12):
-        desk.buy(1 + step % 3, 2 + step, 90 - step % 4, client_order_id=100 + step)
-        desk.sell(1 + (step + 1) % 3, 2 + step, 110 + step % 4)
-    desk.buy(3, 3, 110)
-    first = int(desk.engine.inspect.orders()["order_id"][0])
-    desk.cancel(int(desk.engine.inspect.orders()["account"][0]), first)
-    assert desk.engine.trade_count > 0
-    assert desk.engine.check_invariants() == []
-    return desk
+        market.buy(1 + step % 3, 2 + step, 90 - step % 4, client_order_id=100 + step)
+        market.sell(1 + (step + 1) % 3, 2 + step, 110 + step % 4)
+    market.buy(3, 3, 110)
+    first = int(market.engine.inspect.orders()["order_id"][0])
+    market.cancel(int(market.engine.inspect.orders()["account"][0]), first)
+    assert market.engine.trade_count > 0
+    assert market.engine.check_invariants() == []
+    return market
 
 
-def same(left: Result, right: Result) -> bool:
-    """Whether two results are the same bytes."""
+def same_bytes(left: Result, right: Result) -> bool:
+    """Whether two results have the same bytes."""
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(left, right, strict=True))
