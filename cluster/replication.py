@@ -158,7 +158,7 @@ def _damage(stage: Stage, victim: int) -> tuple[int, float]:
         seen = query_cluster(stage.ask, stage.node_ids).nodes
         took = time.monotonic() - answered
         if took > DETECTION_SECONDS:
-            found = {node.node_id: (node.verdict, node.status and node.status.diverged) for node in seen}
+            found = {node.node_id: (node.agreement_text, node.status and node.status.diverged) for node in seen}
             raise NotProved(
                 f"expected node {victim} named with command {first} within {DETECTION_SECONDS:g} s, found {found}"
             )
@@ -177,7 +177,7 @@ def named(seen: Sequence[NodeReport], victim: int, first: int) -> bool:
                 return False
         elif (
             node.agreement is not Agreement.DIVERGED
-            or node.at != first
+            or node.agreement_sequence != first
             or status.fenced is None
             or (status.agreement.state, status.agreement.sequence) != (Agreement.DIVERGED, first)
         ):

@@ -1,7 +1,10 @@
-"""`smrx`: parses, calls, prints. One file a command group; the work is done by the parts they call.
+"""The command line `smrx`: the table of commands, the loader, and the handler of errors.
 
-A group's file is imported when one of its commands is run, so that `smrx --help` does not wait for compilers and
-sockets. No traceback reaches a user: whatever a command raises ends here, as one sentence and an exit code.
+To add the command `smrx NAME`: write smrx/cli/NAME_commands.py with a click command or group called NAME, add NAME and
+its short help to COMMANDS below, and run scripts/docs. Every command needs an example in its help; tests check that.
+
+A command file parses arguments, calls another package and prints. It is imported only when its command runs, so that
+`smrx --help` does not import numba and zmq. An exception of a command becomes one message and an exit code here.
 """
 
 import os
@@ -14,35 +17,35 @@ import click
 from smrx.cli.cli_errors import explain
 from smrx.cli.exit_codes import MEANINGS, Exit
 
-#: Command -> what it does; its code is in smrx/cli/COMMAND_commands.py. A test holds the texts to the commands' own.
+#: Command -> short help, as in smrx/cli/COMMAND_commands.py; a test compares the two.
 COMMANDS: Final = {
-    "account": "Open and limit accounts, move money in and out, show balances.",
-    "asset": "Add and list what can be owned.",
-    "bench": "Measure this machine and print the figures.",
-    "book": "Show an instrument's order book.",
-    "cluster": "Start, stop and inspect the whole cluster.",
-    "instrument": "Add, halt, rule and list what can be traded.",
-    "log": "Read what a stopped node's journal remembers.",
-    "market": "Set up a whole market from a file, show it, stop it.",
-    "node": "Run one member of the cluster until it is stopped.",
+    "account": "Open, limit and suspend accounts, deposit and withdraw, show balances.",
+    "asset": "Add and list assets.",
+    "bench": "Run benchmarks on this machine.",
+    "book": "Show the order book of an instrument.",
+    "cluster": "Start, stop and inspect the cluster, change its members.",
+    "instrument": "Add, configure, halt and list instruments.",
+    "log": "Read the journal of a stopped node.",
+    "market": "Set up a market from a file, show it, halt all trading.",
+    "node": "Run one node of the cluster in the foreground.",
     "order": "Place, replace, cancel, reduce and list orders.",
-    "replay": "Feed a tape of recorded order flow through the cluster.",
-    "settle": "Verify the event feed and keep the books outside the cluster.",
-    "sim": "Run simulated clusters through storms of faults.",
+    "replay": "Send a tape of order flow to the cluster.",
+    "settle": "Verify the event feed and settle trades outside the cluster.",
+    "sim": "Test simulated clusters with random faults.",
     "snapshot": "Take, list, verify, back up and restore snapshots.",
-    "tape": "Make tapes of order flow.",
+    "tape": "Generate tapes of order flow.",
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are needed."""
+    """A group that imports a command only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command, without importing one."""
+        """Return the names of all commands without importing them."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; None if there is none of that name."""
+        """Import and return one command, or None if the name is unknown."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"smrx.cli.{cmd_name}_commands")
@@ -52,7 +55,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table, and the exit codes below it."""
+        """Write the list of commands from the table, then the exit codes."""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
         with formatter.section("Exit codes"):
@@ -73,19 +76,19 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
     "config_path",
     metavar="FILE",
     envvar="SMRX_CONFIG",
-    help="Cluster configuration (TOML) [env: SMRX_CONFIG]; three nodes on loopback if there is none.",
+    help="Cluster configuration (TOML) [env: SMRX_CONFIG]; three nodes on loopback if not given.",
 )
 @click.option(
     "--debug",
     is_flag=True,
     envvar="SMRX_DEBUG",
-    help="Show the traceback of an error [env: SMRX_DEBUG].",
+    help="Show the traceback of errors [env: SMRX_DEBUG].",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
 )
 def smrx(config_path: str | None, debug: bool) -> None:
-    """An exchange core that cannot lose an acknowledged order.
+    """An exchange core that does not lose an acknowledged order.
 
     \b
     Example:
@@ -95,19 +98,19 @@ def smrx(config_path: str | None, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `smrx` and exit with its code."""
+    """Run `smrx` and exit with its exit code."""
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run `smrx` and return its exit code; every error is one sentence on stderr."""
+    """Run `smrx` and return its exit code; every error is one message on stderr."""
     try:
-        # Not smrx.main(): it ends the process with 1 for a closed pipe, which here means a fault of smrx itself.
+        # smrx.main() would exit with 1 for a closed pipe; here 1 means an internal error.
         with smrx.make_context("smrx", sys.argv[1:] if arguments is None else list(arguments)) as ctx:
             smrx.invoke(ctx)
         sys.stdout.flush()
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -115,18 +118,18 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("smrx: interrupted", err=True)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not trip over it again at exit.
+        # The reader of our output closed it. Without this the interpreter fails once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.OK)
     except Exception as error:
-        if _debug(arguments):
+        if _is_debug(arguments):
             raise
-        code, sentence = explain(error)
-        click.echo(f"smrx: {sentence}", err=True)
+        code, message = explain(error)
+        click.echo(f"smrx: {message}", err=True)
         return int(code)
     return int(Exit.OK)
 
 
-def _debug(arguments: list[str] | None) -> bool:
-    given = sys.argv[1:] if arguments is None else arguments
-    return "--debug" in given or os.environ.get("SMRX_DEBUG", "").lower() not in {"", "0", "false", "no"}
+def _is_debug(arguments: list[str] | None) -> bool:
+    words = sys.argv[1:] if arguments is None else arguments
+    return "--debug" in words or os.environ.get("SMRX_DEBUG", "").lower() not in {"", "0", "false", "no"}

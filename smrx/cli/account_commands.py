@@ -1,6 +1,7 @@
-"""`smrx account`: accounts and their money. Parses, calls the client, prints."""
+"""`smrx account`: accounts and their balances. Parses, calls the client, prints."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -12,14 +13,14 @@ from smrx.cli.exit_codes import Exit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from smrx.client.results import Balance
+    from smrx.client.results import Balance, TransferAnswer
 
 _account_argument = click.argument("account_id", metavar="ACCOUNT", type=click.IntRange(min=1))
 
 
 @click.group()
 def account() -> None:
-    """Open and limit accounts, move money in and out, show balances.
+    """Open, limit and suspend accounts, deposit and withdraw, show balances.
 
     \b
     Example:
@@ -27,10 +28,13 @@ def account() -> None:
     """
 
 
+def _account_verb(command: Callable[[int, bool], None]) -> Callable[[int, bool], None]:
+    """Add the parameters of a command that takes an account and nothing else."""
+    return _account_argument(options.config_option(options.json_option(command)))
+
+
 @account.command("open")
-@_account_argument
-@options.config_option
-@options.json_option
+@_account_verb
 def open_(account_id: int, as_json: bool) -> None:
     """Open an account.
 
@@ -43,65 +47,10 @@ def open_(account_id: int, as_json: bool) -> None:
     output.print_answer(answer, f"account {account_id} is open", as_json)
 
 
-def _transfer_id(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int:
-    # Two transfers of one nanosecond would need two operators with one clock; the exchange refuses the second.
-    return time.time_ns() if value is None else value
-
-
-_transfer_option = click.option(
-    "--transfer-id",
-    type=click.IntRange(min=1),
-    callback=_transfer_id,
-    help="Name of the transfer: repeated with the same name it is made once. By default a new one.",
-)
-
-
 @account.command()
-@_account_argument
-@click.argument("amount")
-@click.argument("asset")
-@_transfer_option
-@options.config_option
-@options.json_option
-def deposit(account_id: int, amount: str, asset: str, transfer_id: int, as_json: bool) -> None:
-    """Bring AMOUNT of ASSET into an account.
-
-    \b
-    Example:
-      smrx account deposit 7 1000000.00 USD
-    """
-    with venue_client.connect() as client:
-        answer = client.deposit(account_id, asset, amount, transfer_id)
-    done = "was made before" if answer.already_done else f"done, {answer.available} {asset} available"
-    output.print_answer(answer, f"transfer {transfer_id} {done}", as_json)
-
-
-@account.command()
-@_account_argument
-@click.argument("amount")
-@click.argument("asset")
-@_transfer_option
-@options.config_option
-@options.json_option
-def withdraw(account_id: int, amount: str, asset: str, transfer_id: int, as_json: bool) -> None:
-    """Take AMOUNT of ASSET out of an account.
-
-    \b
-    Example:
-      smrx account withdraw 7 250.00 USD
-    """
-    with venue_client.connect() as client:
-        answer = client.withdraw(account_id, asset, amount, transfer_id)
-    done = "was made before" if answer.already_done else f"done, {answer.available} {asset} available"
-    output.print_answer(answer, f"transfer {transfer_id} {done}", as_json)
-
-
-@account.command()
-@_account_argument
-@options.config_option
-@options.json_option
+@_account_verb
 def suspend(account_id: int, as_json: bool) -> None:
-    """Let an account cancel its orders and nothing else; they stay open.
+    """Suspend an account: it can cancel orders and nothing else. Its open orders stay open.
 
     \b
     Example:
@@ -113,11 +62,9 @@ def suspend(account_id: int, as_json: bool) -> None:
 
 
 @account.command()
-@_account_argument
-@options.config_option
-@options.json_option
+@_account_verb
 def resume(account_id: int, as_json: bool) -> None:
-    """End an account's suspension.
+    """Resume a suspended account.
 
     \b
     Example:
@@ -128,14 +75,71 @@ def resume(account_id: int, as_json: bool) -> None:
     output.print_answer(answer, f"account {account_id} is active", as_json)
 
 
+def _new_transfer_id(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int:
+    # Two operators can get the same nanosecond only by chance; the exchange then refuses the second transfer.
+    return time.time_ns() if value is None else value
+
+
+def _transfer_parameters(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the parameters of deposit and withdraw."""
+    for parameter in (
+        options.json_option,
+        options.config_option,
+        click.option(
+            "--transfer-id",
+            type=click.IntRange(min=1),
+            callback=_new_transfer_id,
+            help="Id of the transfer. A repeated transfer with the same id is made once. Generated if not given.",
+        ),
+        click.argument("asset"),
+        click.argument("amount"),
+        _account_argument,
+    ):
+        command = parameter(command)
+    return command
+
+
+@account.command()
+@_transfer_parameters
+def deposit(account_id: int, amount: str, asset: str, transfer_id: int, as_json: bool) -> None:
+    """Deposit AMOUNT of ASSET to an account.
+
+    \b
+    Example:
+      smrx account deposit 7 1000000.00 USD
+    """
+    with venue_client.connect() as client:
+        answer = client.deposit(account_id, asset, amount, transfer_id)
+    _print_transfer(answer, asset, as_json)
+
+
+@account.command()
+@_transfer_parameters
+def withdraw(account_id: int, amount: str, asset: str, transfer_id: int, as_json: bool) -> None:
+    """Withdraw AMOUNT of ASSET from an account.
+
+    \b
+    Example:
+      smrx account withdraw 7 250.00 USD
+    """
+    with venue_client.connect() as client:
+        answer = client.withdraw(account_id, asset, amount, transfer_id)
+    _print_transfer(answer, asset, as_json)
+
+
+def _print_transfer(answer: "TransferAnswer", asset: str, as_json: bool) -> None:
+    result = "was made before" if answer.already_done else f"is done, {answer.available} {asset} available"
+    output.print_answer(answer, f"transfer {answer.transfer_id} {result}", as_json)
+
+
 @account.command()
 @_account_argument
-@click.option("--open-orders", type=click.IntRange(min=0), help="Orders open at once.")
-@click.option("--open-notional", metavar="AMOUNT", help="Worth of all open orders in one quote asset.")
-@click.option("--order-notional", metavar="AMOUNT", help="Worth of one order, in its quote asset.")
-@click.option("--order-quantity", metavar="QUANTITY", help="Quantity of one order.")
-@click.option("--asset", help="Read amounts as decimals of this asset; else they are minimal units.")
-@click.option("--symbol", help="Read the quantity as a decimal of this instrument; else it is in lots.")
+@click.option("--open-orders", type=click.IntRange(min=0), help="Most open orders at a time.")
+@click.option("--open-notional", metavar="AMOUNT", help="Greatest notional of all open orders in one quote asset.")
+@click.option("--order-notional", metavar="AMOUNT", help="Greatest notional of one order, in its quote asset.")
+@click.option("--order-quantity", metavar="QUANTITY", help="Greatest quantity of one order.")
+@click.option("--asset", help="Amounts are decimals of this asset; without it they are minimal units.")
+@click.option("--symbol", help="The quantity is a decimal of this instrument; without it it is in lots.")
 @options.config_option
 @options.json_option
 def limits(
@@ -148,9 +152,10 @@ def limits(
     symbol: str | None,
     as_json: bool,
 ) -> None:
-    """Set limits of an account; one that is not named stays as it is, 0 takes it away.
+    """Set limits of an account. A limit that is not given does not change; 0 removes a limit.
 
-    The exchange counts amounts in minimal units and quantities in lots, whatever asset or instrument an order is in.
+    The exchange compares amounts in minimal units and quantities in lots. It applies the same number to every asset and
+    instrument.
 
     \b
     Example:
@@ -159,7 +164,7 @@ def limits(
     if open_orders is None and open_notional is None and order_notional is None and order_quantity is None:
         raise CliError(
             Exit.USAGE,
-            "expected one or more of --open-orders, --open-notional, --order-notional, --order-quantity, found none",
+            "no limit is given; give --open-orders, --open-notional, --order-notional or --order-quantity",
         )
     with venue_client.connect() as client:
         answer = client.set_limits(
@@ -171,20 +176,18 @@ def limits(
             asset=asset,
             symbol=symbol,
         )
-    told = (
+    text = (
         f"account {account_id}: open orders {_limit(answer.max_open_orders)}, "
         f"open notional {_limit(answer.max_open_notional)}, order notional {_limit(answer.max_order_notional)}, "
         f"order quantity {_limit(answer.max_order_quantity)}"
     )
-    output.print_answer(answer, told, as_json)
+    output.print_answer(answer, text, as_json)
 
 
 @account.command()
-@_account_argument
-@options.config_option
-@options.json_option
+@_account_verb
 def show(account_id: int, as_json: bool) -> None:
-    """Show an account's status, open orders, limits and balances.
+    """Show the status, open orders, limits and balances of an account.
 
     \b
     Example:
@@ -196,14 +199,14 @@ def show(account_id: int, as_json: bool) -> None:
     if as_json:
         output.print_json({"account": state, "balances": found})
         return
-    click.echo(f"account {account_id}: {state.status}, open orders {state.open_orders}")
+    click.echo(f"account {account_id}: {state.status}, {state.open_orders} open orders")
     rows = [
         ("open orders", "orders", _limit(state.max_open_orders)),
         ("open notional", "minimal units", _limit(state.max_open_notional)),
         ("order notional", "minimal units", _limit(state.max_order_notional)),
         ("order quantity", "lots", _limit(state.max_order_quantity)),
     ]
-    output.print_table(("LIMIT", "COUNTED IN", "AT MOST"), rows, empty="")
+    output.print_table(("LIMIT", "UNIT", "MAXIMUM"), rows, empty="")
     _print_balances(found)
 
 
@@ -216,7 +219,7 @@ def _limit(value: int) -> str:
 @options.config_option
 @options.json_option
 def balances(account_id: int | None, as_json: bool) -> None:
-    """Show the balances of one account, or of all.
+    """Show the balances of one account, or of all accounts.
 
     \b
     Example:
@@ -231,14 +234,12 @@ def balances(account_id: int | None, as_json: bool) -> None:
 
 
 @account.command()
-@_account_argument
-@options.config_option
-@options.json_option
+@_account_verb
 def positions(account_id: int, as_json: bool) -> None:
-    """Show what an account has in each instrument, and what its open orders may still buy and sell.
+    """Show the balances of an account by instrument, and what its open orders can still buy and sell.
 
-    Balances are the whole account's: instruments with the same asset share them. Worth is that of open orders at their
-    limits, in the quote asset, without fees; a stop without a limit price counts as 0.
+    Instruments with the same asset show the same balance of the account. NOTIONAL is the value of the open orders at
+    their limit prices, in the quote asset, without fees; a stop without a limit price counts as 0.
 
     \b
     Example:
@@ -250,7 +251,10 @@ def positions(account_id: int, as_json: bool) -> None:
         output.print_json(found)
         return
     output.print_table(
-        ("SYMBOL", "BASE", "HELD", "QUOTE", "HELD", "BUY ORDERS", "BUYING", "WORTH", "SELL ORDERS", "SELLING", "WORTH"),
+        (
+            *("SYMBOL", "BASE", "BASE HELD", "QUOTE", "QUOTE HELD"),
+            *("BUY ORDERS", "BUY QTY", "BUY NOTIONAL", "SELL ORDERS", "SELL QTY", "SELL NOTIONAL"),
+        ),
         [
             (
                 *(row.symbol, row.base_total, row.base_held, row.quote_total, row.quote_held),

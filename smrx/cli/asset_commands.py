@@ -1,4 +1,4 @@
-"""`smrx asset`: what can be owned. Parses, calls the client, prints."""
+"""`smrx asset`: the assets of the exchange. Parses, calls the client, prints."""
 
 import click
 
@@ -7,7 +7,7 @@ from smrx.cli import options, output, venue_client
 
 @click.group()
 def asset() -> None:
-    """Add and list what can be owned.
+    """Add and list assets.
 
     \b
     Example:
@@ -17,12 +17,8 @@ def asset() -> None:
 
 @asset.command()
 @click.argument("symbol")
-@click.option(
-    "--decimals", type=click.IntRange(0, 18), required=True, help="Digits behind the point of the minimal unit."
-)
-@click.option(
-    "--max-supply", metavar="AMOUNT", help="The most that may exist of it; by default as much as can be counted."
-)
+@click.option("--decimals", type=click.IntRange(0, 18), required=True, help="Decimal places of the minimal unit.")
+@click.option("--max-supply", metavar="AMOUNT", help="Largest total of all balances; unlimited if not given.")
 @options.config_option
 @options.json_option
 def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> None:

@@ -1,6 +1,6 @@
-"""`smrx bench cluster`, `failover`, `journal`, `recovery` and `settle`: benchmarks of nodes, journals and settlement.
+"""The benchmarks of nodes, journals and settlement: `smrx bench cluster`, `failover`, `journal`, `recovery`, `settle`.
 
-They parse, run smrx/bench and print. bench_commands.py adds them to the group `smrx bench`.
+Parses, runs smrx/bench and prints. bench_commands.py adds the commands to the group `smrx bench`.
 """
 
 from typing import Final, Literal
@@ -14,7 +14,7 @@ from smrx.cli.exit_codes import Exit
 
 
 @click.command()
-@click.option("--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="Processes on loopback.")
+@click.option("--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="Node processes on loopback.")
 @durability_option
 @click.option(
     "--seconds",
@@ -25,7 +25,7 @@ from smrx.cli.exit_codes import Exit
 )
 @options.json_option
 def cluster(nodes: int, durability: Literal["memory", "disk"], seconds: float, as_json: bool) -> None:
-    """Measure a whole cluster on this machine: acknowledged commands a second, and latency of single orders.
+    """Measure a cluster on this machine: acknowledged commands per second, and the latency of single orders.
 
     \b
     Example:
@@ -41,24 +41,24 @@ def cluster(nodes: int, durability: Literal["memory", "disk"], seconds: float, a
 
 @click.command()
 @click.option(
-    "--kills", type=click.IntRange(0, 10_000), default=20, show_default=True, help="Times the leader is killed."
+    "--kills", type=click.IntRange(0, 10_000), default=20, show_default=True, help="How often to kill the leader."
 )
 @click.option(
     "--transfers",
     type=click.IntRange(0, 10_000),
     default=0,
     show_default=True,
-    help="Times the leader lets another node lead.",
+    help="How often to transfer leadership.",
 )
-@click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="Processes on loopback.")
+@click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="Node processes on loopback.")
 @durability_option
 @options.json_option
 def failover(kills: int, transfers: int, nodes: int, durability: Literal["memory", "disk"], as_json: bool) -> None:
-    """Measure how long no order is acknowledged when the leader is killed, or hands over.
+    """Measure how long orders are not acknowledged when the leader is killed or transfers its leadership.
 
-    One client sends one order after the other. Each kill is a SIGKILL of the leader; the time runs until an order that
-    was sent after it is acknowledged. The node is back in full before the next. Ends with an error if an acknowledged
-    order is lost or doubled.
+    One client sends one order after the other. Each kill is a SIGKILL of the leader; the time ends when an order sent
+    after the kill is acknowledged. The killed node has caught up before the next kill. Exits with an error if an
+    acknowledged order is lost or applied twice.
 
     \b
     Example:
@@ -68,7 +68,7 @@ def failover(kills: int, transfers: int, nodes: int, durability: Literal["memory
     from smrx.bench import failover_bench
 
     if kills + transfers == 0:
-        raise CliError(Exit.USAGE, "expected --kills or --transfers of 1 or more, found neither")
+        raise CliError(Exit.USAGE, "--kills and --transfers are both 0; at least one must be 1 or more")
     progress.compile_engine()
     with progress.phase_bars() as show:
         figures = failover_bench.run(
@@ -83,12 +83,12 @@ def failover(kills: int, transfers: int, nodes: int, durability: Literal["memory
     type=click.FloatRange(min=0.4, max=3600),
     default=10.0,
     show_default=True,
-    help="Shared between the turn sizes.",
+    help="Total time for all turn sizes.",
 )
 @dir_option
 @options.json_option
 def journal(seconds: float, directory: str | None, as_json: bool) -> None:
-    """Measure the journal: commands a second appended and synced, by the bytes of a turn.
+    """Measure the journal: commands per second appended and synced, by bytes per turn.
 
     \b
     Example:
@@ -100,7 +100,7 @@ def journal(seconds: float, directory: str | None, as_json: bool) -> None:
         figures = journal_bench.run(seconds=seconds, directory=directory, progress=show)
     if not as_json:
         turns = figures.pop("turns")
-        figures = {f"{turn.pop('turn_bytes') >> 10} KiB a turn": turn for turn in turns} | figures
+        figures = {f"{turn.pop('turn_bytes') >> 10} KiB per turn": turn for turn in turns} | figures
     print_figures(figures, as_json)
 
 
@@ -113,34 +113,42 @@ def journal(seconds: float, directory: str | None, as_json: bool) -> None:
     help="Commands in the journal after the snapshot.",
 )
 @click.option(
-    "--accounts", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="In the snapshot."
+    "--accounts",
+    type=click.IntRange(1, 10_000_000),
+    default=100_000,
+    show_default=True,
+    help="Number of them in the snapshot.",
 )
 @click.option(
-    "--orders", type=click.IntRange(1, 50_000_000), default=1_000_000, show_default=True, help="In the snapshot."
+    "--orders",
+    type=click.IntRange(1, 50_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Number of them in the snapshot.",
 )
 @click.option(
     "--largest",
     type=click.IntRange(0, 65_536),
     default=2048,
     show_default=True,
-    help="Measure the pause for processes up to so many MiB.",
+    help="Measure the pause for processes of up to this many MiB.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, max=3600),
     default=10.0,
     show_default=True,
-    help="Measure orders without snapshots for so long, and as long with them; 0 does not.",
+    help="Measure orders this long without and this long with snapshots; 0 skips both.",
 )
 @dir_option
 @options.json_option
 def recovery(
     commands: int, accounts: int, orders: int, largest: int, seconds: float, directory: str | None, as_json: bool
 ) -> None:
-    """Measure restarts and snapshots: until a restarted node serves, and what a snapshot costs a node that serves.
+    """Measure the time until a restarted node serves, and what a snapshot costs a node that serves.
 
-    The last figures are the latency of single orders to three nodes on disk that hold the accounts and orders, without
-    snapshots and while every node takes one after the other, with the default election timeouts.
+    The last figures are the latency of single orders with three nodes on disk that hold the accounts and orders, first
+    without snapshots, then while each node takes one snapshot after the other.
 
     \b
     Example:
@@ -178,15 +186,19 @@ def recovery(
     type=click.IntRange(1_000, 10_000_000),
     default=100_000,
     show_default=True,
-    help="Events a second of the live feed whose lag is measured.",
+    help="Events per second of the live feed whose lag is measured.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(min=1, max=3600), default=5.0, show_default=True, help="Of the live feed."
+    "--seconds",
+    type=click.FloatRange(min=1, max=3600),
+    default=5.0,
+    show_default=True,
+    help="Duration of the live feed.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the market.")
 @options.json_option
 def settle(events: int, sink: str, rate: int, seconds: float, seed: int, as_json: bool) -> None:
-    """Measure settlement: events verified into a sink a second on one core, and the lag behind a live feed.
+    """Measure settlement: events per second verified and stored on one core, and the lag behind a live feed.
 
     \b
     Example:

@@ -20,7 +20,7 @@ from smrx.cli.bench_shared import (
 
 @click.group()
 def bench() -> None:
-    """Measure this machine and print the figures.
+    """Run benchmarks on this machine.
 
     \b
     Example:
@@ -38,14 +38,14 @@ for _command in bench_cluster_commands.COMMANDS:
     type=click.Choice(["A", "B", "C"]),
     default="B",
     show_default=True,
-    help="A: match and trades only. B: hash, ledger, events. C: B, journaled and synced.",
+    help="A: matching and trades only. B: A plus hash, ledger and events. C: B plus a synced journal.",
 )
 @click.option(
     "--tape",
     type=click.Choice(["mixed", "cancel-heavy", "deep-book", "sweep-heavy", "real"]),
     default="mixed",
     show_default=True,
-    help="The order flow; `real` is read from FILES.",
+    help="The order flow; `real` reads FILES.",
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option(
@@ -62,10 +62,10 @@ for _command in bench_cluster_commands.COMMANDS:
 def engine(
     tier: str, tape: str, files: tuple[str, ...], commands: int, batch: int, seed: int, repeats: int, as_json: bool
 ) -> None:
-    """Measure the engine alone, on one core.
+    """Measure the engine in one process, on one core.
 
-    FILES, with --tape real: a LOBSTER message file and, if there is one, its orderbook file; or a tape of `smrx tape
-    generate`. Prints the state hash of its run: the same commands give the same hash everywhere.
+    FILES is for --tape real: a LOBSTER message file and optionally its orderbook file, or a tape of `smrx tape
+    generate`. Prints the state hash of the run; the same commands give the same hash on every machine.
 
     \b
     Example:
@@ -87,7 +87,7 @@ def engine(
     type=click.IntRange(1_000, 100_000_000),
     default=1_000_000,
     show_default=True,
-    help="Commands that arrive in a second.",
+    help="Commands that arrive per second.",
 )
 @click.option(
     "--commands",
@@ -101,16 +101,16 @@ def engine(
     type=click.Choice(["A", "B"]),
     default="B",
     show_default=True,
-    help="A: match and trades only. B: hash, ledger, events.",
+    help="A: matching and trades only. B: A plus hash, ledger and events.",
 )
 @seed_option
-@click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Draw the percentiles into this file.")
+@click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Write a chart of percentiles to this file.")
 @options.json_option
 def latency(rate: int, commands: int, tier: str, seed: int, svg_file: str | None, as_json: bool) -> None:
-    """Measure how long orders wait for their result when they arrive on their own schedule.
+    """Measure the latency of the engine at a fixed arrival rate.
 
-    From an order's scheduled arrival to its trades, in one process, without sockets and consensus; an engine that
-    stands still makes every order wait that came meanwhile.
+    The latency of an order is the time from its scheduled arrival to its trades, in one process, without sockets and
+    consensus. A pause of the engine therefore counts for every order that arrives during it.
 
     \b
     Example:
@@ -134,11 +134,11 @@ def latency(rate: int, commands: int, tier: str, seed: int, svg_file: str | None
     type=click.IntRange(100_000, 1_000_000_000),
     default=10_000_000,
     show_default=True,
-    help="Commands in all; the first comparison is after a tenth of them.",
+    help="Total commands; the first measurement is after a tenth of them.",
 )
 @options.json_option
 def memory(commands: int, as_json: bool) -> None:
-    """Measure the memory of a steady book, early and late: it stays the same.
+    """Measure whether memory stays constant while the size of the book does.
 
     \b
     Example:
@@ -181,12 +181,12 @@ def memory(commands: int, as_json: bool) -> None:
     type=click.FloatRange(min=0.1, max=3600),
     default=10.0,
     show_default=True,
-    help="Where a peer's run ends; it is judged by what it did.",
+    help="Longest run of a peer; its speed counts what it has done by then.",
 )
 @click.option(
     "--liquibook",
     type=click.Path(exists=True, file_okay=False),
-    help="A checkout of liquibook: a driver in C++ is built on it and runs too.",
+    help="A checkout of liquibook; builds a C++ driver on it and measures it too.",
 )
 @options.json_option
 def peers(
@@ -199,11 +199,11 @@ def peers(
     liquibook: str | None,
     as_json: bool,
 ) -> None:
-    """Measure the engine and other order books on one tape.
+    """Compare the engine with other order books on one tape.
 
-    pip install "smrx[peers]" brings the others. A speed is printed only for fills that are identical, one by one:
-    maker, taker, price and lots. A ratio says how many times as fast this engine is, in tier A (match and trades only)
-    and in tier B (everything on).
+    pip install "smrx[peers]" installs the others. A speed is printed only if all fills are identical: maker, taker,
+    price and lots. The ratios say how many times as fast this engine is, in tier A (matching and trades only) and in
+    tier B (with hash, ledger and events).
 
     \b
     Example:
@@ -219,7 +219,7 @@ def peers(
     if as_json:
         output.print_json(figures)
         return
-    columns = ("ORDER BOOK", "VERSION", "COMMANDS/S", "FILLS", "TIER A IS", "TIER B IS")
+    columns = ("ORDER BOOK", "VERSION", "COMMANDS/S", "FILLS", "TIER A RATIO", "TIER B RATIO")
     measured = [row for row in figures["peers"] if row["commands_per_second"]]
     output.print_table(
         columns,
@@ -238,7 +238,9 @@ def peers(
     )
     for row in figures["peers"]:
         if row not in measured:
-            click.echo(f"{row['name']}: {'other fills: ' if row['fills_identical'] is False else ''}{row['absent']}")
+            click.echo(
+                f"{row['name']}: {'its fills differ: ' if row['fills_identical'] is False else ''}{row['absent']}"
+            )
     click.echo(f"{figures['commands']:,} commands, {figures['fills']:,} fills")
 
 
@@ -248,16 +250,16 @@ def peers(
     type=click.IntRange(1_000, 10_000_000),
     default=1_000_000,
     show_default=True,
-    help="The largest size; the others are a tenth of the next, from 1,000 on.",
+    help="The largest size; the sizes grow tenfold from 1,000.",
 )
 @repeats_option
-@click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Draw the curves into this file.")
+@click.option("--svg", "svg_file", type=click.Path(dir_okay=False), help="Write a chart of the curves to this file.")
 @options.json_option
 def scale(largest: int, repeats: int, svg_file: str | None, as_json: bool) -> None:
-    """Measure what a command costs as the exchange grows, its worst cases, and the memory that it takes.
+    """Measure the cost of a command and the memory as the exchange grows, and the worst cases.
 
-    In the whole exchange everything grows at once: a million orders at a million prices are those of 100,000 accounts
-    on 1,000 instruments.
+    In the curve of the whole exchange all sizes grow together: a million orders at a million prices belong to 100,000
+    accounts and 1,000 instruments.
 
     \b
     Example:

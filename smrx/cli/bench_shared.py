@@ -20,25 +20,37 @@ tape_option = click.option(
 )
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the tape.")
 batch_option = click.option(
-    "--batch", type=click.IntRange(1, 100_000), default=1_000, show_default=True, help="Commands a call."
+    "--batch",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    help="Commands per call of the engine.",
 )
 repeats_option = click.option(
-    "--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs; the fastest one counts."
+    "--repeats",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Number of runs; the fastest one counts.",
 )
 durability_option = click.option(
-    "--durability", type=click.Choice(["memory", "disk"]), default="memory", show_default=True, help="Durability mode."
+    "--durability",
+    type=click.Choice(["memory", "disk"]),
+    default="memory",
+    show_default=True,
+    help="Durability of the nodes.",
 )
 dir_option = click.option(
     "--dir",
     "directory",
     type=click.Path(exists=True, file_okay=False),
-    help="Where the files go meanwhile; the system's folder for temporary files if not given.",
+    help="Directory for the files of the run; the temporary directory of the system if not given.",
 )
 
 
 @contextmanager
 def errors_as_usage() -> Iterator[None]:
-    """Turn what a benchmark refuses into one sentence for the person who asked for it."""
+    """Turn an invalid argument or tape into a usage error."""
     from smrx.tape.tape_error import TapeError
 
     try:
@@ -48,11 +60,11 @@ def errors_as_usage() -> Iterator[None]:
 
 
 def write_picture(path: str, text: str) -> None:
-    """Write a picture; one sentence if that cannot be."""
+    """Write a chart; raises CliError if the file cannot be written."""
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise CliError(Exit.USAGE, f"{path}: expected a file that can be written, found: {error.strerror}") from None
+        raise CliError(Exit.USAGE, f"{path}: cannot write the chart: {error.strerror}") from None
 
 
 def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`smrx book`: one order book. Parses, calls the client, prints."""
+"""`smrx book`: show an order book. Parses, calls the client, prints."""
 
 import click
 
@@ -7,11 +7,11 @@ from smrx.cli import options, output, venue_client
 
 @click.command()
 @click.argument("symbol")
-@click.option("--levels", type=click.IntRange(1, 1000), default=10, show_default=True, help="Prices a side.")
+@click.option("--levels", type=click.IntRange(1, 1000), default=10, show_default=True, help="Price levels a side.")
 @options.config_option
 @options.json_option
 def book(symbol: str, levels: int, as_json: bool) -> None:
-    """Show an instrument's order book.
+    """Show the order book of an instrument.
 
     \b
     Example:

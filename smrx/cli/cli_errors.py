@@ -1,7 +1,6 @@
-"""What an exception means for the person at the terminal: an exit code and one sentence.
+"""Turn the exception of a command into an exit code and a message.
 
-Exceptions are known by name, because importing their modules would make every command wait for parts it does not use.
-A test holds the names against the classes.
+Exceptions are listed by name, because importing their classes would slow down every command. A test checks the names.
 """
 
 import errno
@@ -9,7 +8,7 @@ from typing import Final
 
 from smrx.cli.exit_codes import Exit
 
-#: Errors whose own message is the sentence.
+#: Exceptions whose own text is the message.
 EXIT_CODES: Final = {
     "smrx.config.ConfigError": Exit.USAGE,
     "smrx.node.reactor.PortInUseError": Exit.RESOURCE,
@@ -38,15 +37,15 @@ _LOCAL_ERRNOS: Final = {
 
 
 class CliError(Exception):
-    """A command's own verdict: one sentence and the exit code that goes with it."""
+    """An error that a command reports: a message and an exit code."""
 
-    def __init__(self, code: Exit, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
 def explain(error: BaseException) -> tuple[Exit, str]:
-    """Return the exit code and the sentence for an exception of a command."""
+    """Return the exit code and the message for an exception of a command."""
     if isinstance(error, CliError):
         return error.code, str(error)
     for kind in type(error).__mro__:
@@ -59,5 +58,5 @@ def explain(error: BaseException) -> tuple[Exit, str]:
         return code, f"{name}{error.strerror or error}"
     return (
         Exit.INTERNAL,
-        f"a fault of smrx itself ({type(error).__name__}: {error}); run again with --debug for the details",
+        f"internal error ({type(error).__name__}: {error}); run the command again with --debug for a traceback",
     )

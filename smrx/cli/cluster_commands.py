@@ -1,4 +1,7 @@
-"""`smrx cluster`: the whole cluster of a configuration. Parses, calls, prints."""
+"""`smrx cluster`: start, stop and inspect all nodes of a configuration. Parses, calls, prints.
+
+member_commands.py and keygen_command.py hold its other commands.
+"""
 
 import time
 from pathlib import Path
@@ -23,13 +26,13 @@ _COLOURS = {
     Agreement.DIVERGED: "bold red",
     Agreement.UNREACHABLE: "red",
 }
-_COLUMNS = ("NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "SEQUENCE", "STATE HASH", "AGREEMENT", "LAG")
+_COLUMNS = ("NODE", "ROLE", "TERM", "COMMIT INDEX", "APPLIED INDEX", "SEQUENCE", "STATE HASH", "AGREEMENT", "LAG")
 _POLL_SECONDS = 0.1
 
 
 @click.group()
 def cluster() -> None:
-    """Start, stop and inspect the whole cluster.
+    """Start, stop and inspect the cluster, change its members.
 
     \b
     Example:
@@ -42,33 +45,27 @@ for _command in (keygen, members.add, members.remove, members.transfer):
 
 
 @cluster.command()
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="Seconds to wait for a leader.",
-)
+@options.timeout_option(60.0, "Seconds to wait for a leader.")
 @click.option(
     "--new",
-    "begin_anew",
+    "discard",
     is_flag=True,
-    help="Begin a new, empty exchange: give up all orders, balances and trades, and remove the journals, snapshots, "
-    "terms and votes of every node on this machine. No node may be running. Names what is given up, and asks first.",
+    help="Start a new, empty exchange: discard all orders, balances and trades, and remove the journals, snapshots, "
+    "terms and votes of every node on this machine. No node may be running. Lists what is discarded and asks first.",
 )
 @click.option(
     "--yes",
     is_flag=True,
-    help="With --new: do not ask. Needed without a terminal where there are journals or snapshots.",
+    help="With --new: do not ask. Required without a terminal if there are journals or snapshots.",
 )
 @options.config_option
 @options.json_option
-def up(timeout: float, begin_anew: bool, yes: bool, as_json: bool) -> None:
-    """Start every node of the configuration on this machine and wait for a leader.
+def up(timeout: float, discard: bool, yes: bool, as_json: bool) -> None:
+    """Start all nodes of the configuration on this machine and wait for a leader.
 
-    The nodes go on without this terminal. Each writes its log to DATA_DIR/node-N.log. Nodes that run already are left
-    alone. Nodes that held state before and find nobody who still has it do not begin anew by themselves: --new does
-    that, and what they had cannot be brought back. `smrx snapshot backup` keeps a copy of a running cluster.
+    The nodes run in the background and write their logs to DATA_DIR/node-N.log. Nodes that are already running are not
+    touched. If all nodes lost the state they held before, they do not start an empty exchange by themselves; --new does
+    that. Discarded data cannot be recovered; `smrx snapshot backup` makes a copy of a running cluster.
 
     \b
     Example:
@@ -77,9 +74,9 @@ def up(timeout: float, begin_anew: bool, yes: bool, as_json: bool) -> None:
       smrx cluster up --new --yes
     """
     config, path = options.config(), options.config_path()
-    if begin_anew:
-        _forget(config, yes)
-    # Here and not in the nodes, which would all do it at once.
+    if discard:
+        _discard(config, yes)
+    # Compile here, or all nodes would compile at the same time.
     progress.compile_engine()
     started = [
         node_processes.start_node(config, path, n.id)
@@ -87,12 +84,12 @@ def up(timeout: float, begin_anew: bool, yes: bool, as_json: bool) -> None:
         if node_processes.running_process(config, n.id) is None
     ]
     try:
-        seen = _await_leader(config, started, time.monotonic() + timeout)
+        seen = _await_leader(config, started, timeout)
     except BaseException:
         node_processes.stop_nodes(config, [process.node_id for process in started])
         raise
     if not as_json:
-        what = f"started {len(started)} of {len(config.nodes)} nodes" if started else "all nodes were running already"
+        what = f"started {len(started)} of {len(config.nodes)} nodes" if started else "all nodes are already running"
         click.echo(f"cluster {config.cluster!r}: {what}, node {seen.leader} leads; logs in {Path(config.data_dir)}/")
     _print(config, seen, as_json)
 
@@ -102,7 +99,7 @@ def up(timeout: float, begin_anew: bool, yes: bool, as_json: bool) -> None:
 def down() -> None:
     """Stop the nodes that `smrx cluster up` started.
 
-    With durability in memory, what the exchange held goes with the last majority of its nodes.
+    With durability = "memory", the exchange loses all its data once a majority of its nodes is stopped.
 
     \b
     Example:
@@ -111,29 +108,24 @@ def down() -> None:
     config = options.config()
     stopped = node_processes.stop_nodes(config, [node.id for node in config.nodes])
     if not stopped:
-        click.echo("no node that `smrx cluster up` started is running")
+        click.echo("no node started by `smrx cluster up` is running")
         return
     click.echo(f"stopped node {', '.join(map(str, stopped))}")
-    if len(stopped) * 2 > len(config.nodes):
-        click.echo("what the exchange held in memory is gone; `smrx cluster up --new` begins an empty one")
+    if config.durability == "memory" and len(stopped) * 2 > len(config.nodes):
+        click.echo("the data of the exchange in memory is lost; `smrx cluster up --new` starts an empty exchange")
 
 
 @cluster.command()
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Seconds a node has to answer.",
-)
+@options.timeout_option(1.0, "Seconds to wait for the answer of a node.")
 @options.config_option
 @options.json_option
 def status(timeout: float, as_json: bool) -> None:
-    """Show every node, and whether their states agree.
+    """Show all nodes, and whether their states agree.
 
-    The state hashes of all nodes are compared at the sequence the leader has applied: AGREE at N; BEHIND where a node
-    has not got there; DIVERGED at N, the first command after which its state differs; UNREACHABLE. Exits with 6 if a
-    node has diverged, with 3 if there is no leader.
+    Compares the state hashes of all nodes at N, the last command the leader applied. AGREE at N: the state is that of
+    the majority. BEHIND: the node has not applied N yet. DIVERGED at M: its state differs from command M on. NOT
+    COMPARED: too few nodes answer. UNREACHABLE: the node does not answer. LAG counts the commands up to N that a node
+    has not applied. Exits with 6 if a node has diverged, with 3 if there is no leader.
 
     \b
     Example:
@@ -150,26 +142,30 @@ def status(timeout: float, as_json: bool) -> None:
         output.exit_with(Exit.UNAVAILABLE)
 
 
-def _forget(config: Config, yes: bool) -> None:
-    """Remove what the nodes have of earlier lives, once that is agreed to.
+def _discard(config: Config, yes: bool) -> None:
+    """Remove the data of the nodes after confirmation.
 
-    Raises CliError if it is not, or if a node is running, however it was started.
+    Raises CliError without confirmation, or if a node is running, however it was started.
     """
     with open_admin_client(config, 0.3) as ask:
-        alive = [
+        running = [
             str(node.node_id)
             for node in query_cluster(ask, [n.id for n in config.nodes]).nodes
             if node.status is not None
         ]
-    if alive:
-        raise CliError(Exit.RESOURCE, f"node {', '.join(alive)} is running; stop it before a new exchange begins")
-    discard_data.agree_to(config, discard_data.found(config), yes)
+    if running:
+        raise CliError(Exit.RESOURCE, f"node {', '.join(running)} is running; stop it before starting a new exchange")
+    discard_data.confirm(config, discard_data.find(config), yes)
     node_processes.remove_node_data(config)
 
 
-def _await_leader(config: Config, started: list[node_processes.ProcessFile], deadline: float) -> ClusterStatus:
-    """The cluster as soon as it has a leader and every node answers; raises CliError when a node ends or time is up."""
+def _await_leader(config: Config, started: list[node_processes.ProcessFile], timeout: float) -> ClusterStatus:
+    """Return the status once there is a leader and all nodes answer.
+
+    Raises CliError if a node exits, or at the timeout.
+    """
     node_ids = [node.id for node in config.nodes]
+    deadline = time.monotonic() + timeout
     with open_admin_client(config, 1.0) as ask:
         while True:
             seen = query_cluster(ask, node_ids)
@@ -178,20 +174,20 @@ def _await_leader(config: Config, started: list[node_processes.ProcessFile], dea
             for process in started:
                 code = node_processes.exit_code(process)
                 if code is not None:
-                    words = node_processes.log_tail(config, process.node_id, 1)
-                    meaning = Exit(code) if code in set(Exit) - {Exit.OK} else Exit.INTERNAL
-                    raise CliError(meaning, f"node {process.node_id} ended with {code}: {words}")
+                    last_line = node_processes.log_tail(config, process.node_id, 1)
+                    exit_code = Exit(code) if code in set(Exit) - {Exit.OK} else Exit.INTERNAL
+                    raise CliError(exit_code, f"node {process.node_id} exited with code {code}: {last_line}")
             if all(node.status is not None and node.status.role == "learner" for node in seen.nodes):
                 raise CliError(
                     Exit.UNAVAILABLE,
-                    f"every node of cluster {config.cluster!r} held state before and none has it still; "
-                    "`smrx cluster up --new` begins an empty exchange and gives up what they held",
+                    f"the nodes of cluster {config.cluster!r} held state before, and all of them have lost it; "
+                    "`smrx cluster up --new` starts an empty exchange",
                 )
             if time.monotonic() > deadline:
                 silent = [str(node.node_id) for node in seen.nodes if node.status is None]
-                what = f"node {', '.join(silent)} does not answer" if silent else "no node leads"
+                what = f"node {', '.join(silent)} does not answer" if silent else "the cluster has no leader"
                 logs = node_processes.log_path(config, node_ids[0]).parent
-                raise CliError(Exit.UNAVAILABLE, f"{what}; see the logs in {logs}/")
+                raise CliError(Exit.UNAVAILABLE, f"{what} after {timeout:g} s; see the logs in {logs}/")
             time.sleep(_POLL_SECONDS)
 
 
@@ -212,46 +208,46 @@ def _print(config: Config, seen: ClusterStatus, as_json: bool) -> None:
         if seen.members is not None and node.node_id not in seen.members:
             members = ", ".join(map(str, sorted(seen.members)))
             click.echo(
-                f"node {node.node_id}: no member (the members are {members}): it was removed, or not added yet; stop "
-                f"it, or see `smrx cluster add {node.node_id}`"
+                f"node {node.node_id}: not a member (members: {members}); stop it, or add it with "
+                f"`smrx cluster add {node.node_id}`"
             )
             continue
         if node.status is None:
             continue
-        found = [f"node {other} diverged at command {first}" for other, first in node.status.diverged.items()]
-        for what in (node.status.fenced, node.status.waiting, *found):
-            if what:
-                click.echo(f"node {node.node_id}: {what}")
+        diverged = [f"node {other} diverged at command {first}" for other, first in node.status.diverged.items()]
+        for note in (node.status.fenced, node.status.waiting, *diverged):
+            if note:
+                click.echo(f"node {node.node_id}: {note}")
     if seen.leader is None:
-        click.echo("no node leads")
+        click.echo("the cluster has no leader")
 
 
 def _row(seen: NodeReport) -> list[object]:
-    verdict = Text(seen.verdict, _COLOURS[seen.agreement])
+    agreement = Text(seen.agreement_text, _COLOURS[seen.agreement])
     status = seen.status
     if status is None:
-        return [seen.node_id, *[output.NOTHING] * 6, verdict, output.NOTHING]
+        return [seen.node_id, *[output.NOTHING] * 6, agreement, output.NOTHING]
     return [
         *(seen.node_id, status.role, status.term, status.commit_index, status.applied_index, status.sequence),
-        *(output.hex_hash(status.state_hash), verdict, seen.lag),
+        *(output.hex_hash(status.state_hash), agreement, seen.lag),
     ]
 
 
 def _as_json(seen: NodeReport, members: frozenset[int] | None) -> dict[str, Any]:
-    """One node as a program reads it; a hash as text, because JSON numbers lose its low bits in many readers."""
-    told: dict[str, Any] = {
+    """Return one node for JSON output. Hashes are text: many JSON readers lose the low bits of large numbers."""
+    summary: dict[str, Any] = {
         "node_id": seen.node_id,
         "reachable": seen.status is not None,
         "member": None if members is None else seen.node_id in members,
         "agreement": str(seen.agreement),
-        "agreement_sequence": seen.at,
-        "verdict": seen.verdict,
+        "agreement_sequence": seen.agreement_sequence,
+        "agreement_text": seen.agreement_text,
         "lag": seen.lag,
     }
     status = seen.status
     if status is None:
-        return told
-    return told | {
+        return summary
+    return summary | {
         "role": status.role,
         "term": status.term,
         "leader_id": status.leader_id,

@@ -1,6 +1,6 @@
-"""What `smrx cluster up --new` gives up: what the nodes of this machine have on disk, in words, and whether to go on.
+"""Describe and confirm what `smrx cluster up --new` discards on this machine.
 
-Looks and asks; removes nothing (smrx/cli/node_processes.py does) and changes no file.
+This module reads and asks; it removes nothing. node_processes.remove_node_data() removes the files.
 """
 
 import sys
@@ -16,16 +16,16 @@ from smrx.consensus.recovery import hold_directory
 from smrx.consensus.snapshot_files import FOLDER, SnapshotError, SnapshotFiles, describe
 
 
-class Held(NamedTuple):
-    """What one node has: in words, and whether a journal or a snapshot is among it."""
+class NodeData(NamedTuple):
+    """The data of one node: a description for people, and whether it includes a journal or a snapshot."""
 
-    words: str
-    durable: bool
+    description: str
+    is_durable: bool
 
 
-def found(config: Config) -> list[Held]:
-    """What each node of this machine has, keys aside; raises MetaError where a process holds a data directory."""
-    held = []
+def find(config: Config) -> list[NodeData]:
+    """Return the data of each node on this machine, without keys; raises MetaError if a process uses a directory."""
+    nodes = []
     for node in config.nodes:
         directory = config.node_dir(node.id)
         secret = config.secret_key_path(node.id).name
@@ -35,30 +35,33 @@ def found(config: Config) -> list[Held]:
             continue
         with hold_directory(directory):
             durable = [*_journal(config, node.id), *_snapshots(config, node.id)]
-        others = ["its term, vote and members, which say that it held state before"] if names - {FILE, FOLDER} else []
-        held.append(Held(f"node {node.id}: {'; '.join([*durable, *others])}", bool(durable)))
-    return held
+        others = ["its term, vote and members"] if names - {FILE, FOLDER} else []
+        nodes.append(NodeData(f"node {node.id}: {'; '.join([*durable, *others])}", bool(durable)))
+    return nodes
 
 
-def agree_to(config: Config, held: list[Held], yes: bool) -> None:
-    """Say what is given up; ask on a terminal. Raises CliError in a pipe that does not say --yes to losing files."""
-    if not held:
+def confirm(config: Config, nodes: list[NodeData], yes: bool) -> None:
+    """List what is discarded, and ask on a terminal unless `yes`.
+
+    Raises click.Abort if the answer is no, and CliError if there are journals or snapshots and no terminal to ask on.
+    """
+    if not nodes:
         return
     click.echo(
-        f"a new exchange gives up all orders, balances and trades of cluster {config.cluster!r}, and on this machine:",
+        f"a new exchange discards all orders, balances and trades of cluster {config.cluster!r}; on this machine:",
         err=True,
     )
-    for node in held:
-        click.echo(f"  {node.words}", err=True)
+    for node in nodes:
+        click.echo(f"  {node.description}", err=True)
     if yes:
         return
     if sys.stdin.isatty():
-        click.confirm("Give all of it up?", abort=True, err=True)
-    elif any(node.durable for node in held):
+        click.confirm("Discard all of it?", abort=True, err=True)
+    elif any(node.is_durable for node in nodes):
         raise CliError(
             Exit.USAGE,
-            "expected --yes to give up journals and snapshots without a terminal to ask on, found none; nothing was "
-            "removed: smrx snapshot backup keeps a copy",
+            "nothing was removed: without a terminal, --yes is required to discard journals and snapshots; "
+            "`smrx snapshot backup` makes a copy",
         )
 
 
@@ -67,8 +70,8 @@ def _journal(config: Config, node_id: int) -> list[str]:
     if not path.exists():
         return []
     entries = extent(path)
-    reach = "which cannot be read" if entries is None else f"log entries {entries[0]} to {entries[1]}"
-    return [f"journal {path}, {reach}, {path.stat().st_size:,} bytes"]
+    content = "unreadable" if entries is None else f"log entries {entries[0]} to {entries[1]}"
+    return [f"journal {path}, {content}, {path.stat().st_size:,} bytes"]
 
 
 def _snapshots(config: Config, node_id: int) -> list[str]:
@@ -82,5 +85,5 @@ def _snapshots(config: Config, node_id: int) -> list[str]:
             newest = max(newest, describe(path).metadata.sequence)
         except SnapshotError:
             continue
-    reach = "none of which can be read" if newest < 0 else f"the newest of command {newest}"
-    return [f"{len(paths)} snapshot{'s' if len(paths) > 1 else ''} in {folder}, {reach}"]
+    content = "all unreadable" if newest < 0 else f"the newest at command {newest}"
+    return [f"{len(paths)} snapshot{'s' if len(paths) > 1 else ''} in {folder}, {content}"]

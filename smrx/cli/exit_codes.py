@@ -1,43 +1,42 @@
-"""The exit codes of `smrx`, so that a script can tell what went wrong without reading English.
+"""The exit codes of `smrx`. A script tells errors apart by them; the numbers are stable and documented.
 
-Stable numbers: documented in docs/cli-reference.md, used by every command, and by nothing outside smrx/cli and tools
-that start it.
+Used by smrx/cli and by the tools that start `smrx`.
 """
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """One number, one meaning."""
+    """One number for each kind of error; MEANINGS describes them."""
 
-    OK = 0  #: done
-    INTERNAL = 1  #: a fault of smrx itself
-    USAGE = 2  #: the command line, the configuration or a file given to it cannot be used
-    UNAVAILABLE = 3  #: no node answers, or the cluster has no leader
-    REFUSED = 4  #: the exchange refused the request, with a reason
-    GAP = 5  #: events are missing from the feed and no node holds them any more
-    DIVERGED = 6  #: a check failed: nodes differ, or the feed, the books or history contradict each other
-    RESOURCE = 7  #: a port, a data directory or a file of this machine is taken or cannot be used
-    BALANCE = 8  #: the books of settlement and the cluster's balances differ
-    SINK = 9  #: settled trades cannot be stored, or what is stored is something else
-    UNATTESTED = 10  #: events are there that no majority of nodes has published alike
-    DISK = 11  #: the disk of a running node is full or failed; what was acknowledged is safe
-    LOG = 12  #: settled trades are not those that the log of a node leads to
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    REFUSED = 4
+    GAP = 5
+    DIVERGED = 6
+    RESOURCE = 7
+    BALANCE = 8
+    SINK = 9
+    UNATTESTED = 10
+    DISK = 11
+    LOG = 12
 
 
 #: What each number means, for the documentation and `smrx --help`.
 MEANINGS = {
-    Exit.OK: "done",
-    Exit.INTERNAL: "a fault of smrx itself; run again with --debug for the details",
-    Exit.USAGE: "the command line, the configuration or a file given to it cannot be used",
+    Exit.OK: "success",
+    Exit.INTERNAL: "internal error of smrx; run the command again with --debug for a traceback",
+    Exit.USAGE: "invalid command line, configuration or input file",
     Exit.UNAVAILABLE: "no node answers, or the cluster has no leader",
-    Exit.REFUSED: "the exchange refused the request; the reason is named",
-    Exit.GAP: "events are missing from the feed and no node holds them any more",
-    Exit.DIVERGED: "a check failed: nodes differ, or feed, books or history contradict each other",
-    Exit.RESOURCE: "a port, a data directory or a file of this machine is taken or cannot be used",
-    Exit.BALANCE: "the books of settlement and the balances of the cluster differ; account and first event are named",
-    Exit.SINK: "settled trades cannot be stored, or what is stored is of another cluster or history",
-    Exit.UNATTESTED: "events are there that no majority of nodes has published alike; they are not settled",
-    Exit.DISK: "the disk of a running node is full or failed; what was acknowledged is safe",
-    Exit.LOG: "settled trades are not those that the log of a node leads to; the first one is named",
+    Exit.REFUSED: "the exchange refused the request; the message names the reason",
+    Exit.GAP: "events are missing from the feed, and no node holds them any more",
+    Exit.DIVERGED: "a check failed: nodes, the feed, the books or recorded history contradict each other",
+    Exit.RESOURCE: "a port, data directory or file on this machine is in use or unusable",
+    Exit.BALANCE: "the books of settlement differ from the balances of the cluster; the message names the account",
+    Exit.SINK: "a sink cannot store settled trades, or holds data of another cluster or history",
+    Exit.UNATTESTED: "no majority of nodes has published the same events; they are not settled",
+    Exit.DISK: "the disk of a running node is full or failed; acknowledged commands are safe",
+    Exit.LOG: "settled trades differ from the log of a node; the message names the first one",
 }

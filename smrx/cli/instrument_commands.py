@@ -1,4 +1,4 @@
-"""`smrx instrument`: what can be traded. Parses, calls the client, prints."""
+"""`smrx instrument`: the instruments of the exchange. Parses, calls the client, prints."""
 
 import click
 
@@ -9,7 +9,7 @@ from smrx.cli.exit_codes import Exit
 
 @click.group()
 def instrument() -> None:
-    """Add, halt, rule and list what can be traded.
+    """Add, configure, halt and list instruments.
 
     \b
     Example:
@@ -20,11 +20,11 @@ def instrument() -> None:
 @instrument.command()
 @click.argument("symbol")
 @click.option("--base", required=True, help="The asset that is traded.")
-@click.option("--quote", required=True, help="The asset it is paid in.")
-@click.option("--tick", required=True, help="Smallest step of the price, in quote per base.")
-@click.option("--lot", required=True, help="Smallest step of the quantity, in base.")
-@click.option("--max-price", help="Highest price of an order; by default as high as the exchange can count.")
-@click.option("--max-quantity", help="Largest quantity of an order; by default as large as the exchange can count.")
+@click.option("--quote", required=True, help="The asset that prices are in.")
+@click.option("--tick", required=True, help="Price increment, in quote per base.")
+@click.option("--lot", required=True, help="Quantity increment, in base.")
+@click.option("--max-price", help="Highest price of an order; the largest representable one if not given.")
+@click.option("--max-quantity", help="Largest quantity of an order; the largest representable one if not given.")
 @options.config_option
 @options.json_option
 def add(
@@ -51,7 +51,7 @@ def add(
 def _set_status(symbol: str, status: str, as_json: bool) -> None:
     with venue_client.connect() as client:
         answer = client.set_status(symbol, status)
-    cancelled = f", orders cancelled: {answer.cancelled}" if answer.cancelled else ""
+    cancelled = f", {answer.cancelled} orders cancelled" if answer.cancelled else ""
     output.print_answer(answer, f"instrument {symbol} is {answer.status}{cancelled}", as_json)
 
 
@@ -60,7 +60,7 @@ def _set_status(symbol: str, status: str, as_json: bool) -> None:
 @options.config_option
 @options.json_option
 def halt(symbol: str, as_json: bool) -> None:
-    """Stop trading: orders may be cancelled, and none may be placed or replaced.
+    """Halt trading: orders can be cancelled, but not placed or replaced.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def halt(symbol: str, as_json: bool) -> None:
 @options.config_option
 @options.json_option
 def cancel_only(symbol: str, as_json: bool) -> None:
-    """Let orders be cancelled only, as before an instrument is closed.
+    """Allow only cancels, as before an instrument is closed.
 
     \b
     Example:
@@ -88,7 +88,7 @@ def cancel_only(symbol: str, as_json: bool) -> None:
 @options.config_option
 @options.json_option
 def resume(symbol: str, as_json: bool) -> None:
-    """Let an instrument trade, whatever its status was.
+    """Start or resume trading, whatever the status of the instrument is.
 
     \b
     Example:
@@ -113,13 +113,13 @@ def close(symbol: str, as_json: bool) -> None:
 
 @instrument.command()
 @click.argument("symbol")
-@click.option("--maker-fee", metavar="RATE", help="What an order pays that rested; a negative one is a rebate.")
-@click.option("--taker-fee", metavar="RATE", help="What an order pays that takes.")
-@click.option("--band", metavar="RATE", help="How far a limit price may be from the last trade.")
+@click.option("--maker-fee", metavar="RATE", help="Fee of the resting order; a negative one is a rebate.")
+@click.option("--taker-fee", metavar="RATE", help="Fee of the incoming order.")
+@click.option("--band", metavar="RATE", help="Largest distance of a limit price from the last trade.")
 @click.option("--min-price", metavar="PRICE", help="Lowest price of an order.")
 @click.option("--min-quantity", metavar="QUANTITY", help="Smallest quantity of an order.")
-@click.option("--min-notional", metavar="AMOUNT", help="Least worth of an order, in the quote asset.")
-@click.option("--max-notional", metavar="AMOUNT", help="Greatest worth of an order, in the quote asset.")
+@click.option("--min-notional", metavar="AMOUNT", help="Smallest notional of an order, in the quote asset.")
+@click.option("--max-notional", metavar="AMOUNT", help="Greatest notional of an order, in the quote asset.")
 @options.config_option
 @options.json_option
 def rules(
@@ -133,9 +133,9 @@ def rules(
     max_notional: str | None,
     as_json: bool,
 ) -> None:
-    """Set fees, price band and minimums; a rule that is not named stays as it is, 0 takes it away.
+    """Set fees, price band and order limits. A rule that is not given does not change; 0 removes a rule.
 
-    A RATE has its unit: 0.05% or 5bps. Fees change only while the instrument has no open orders.
+    A RATE has a unit: 0.05% or 5bps. Fees can change only while the instrument has no open orders.
 
     \b
     Example:
@@ -144,7 +144,10 @@ def rules(
     """
     given = (maker_fee, taker_fee, band, min_price, min_quantity, min_notional, max_notional)
     if all(value is None for value in given):
-        raise CliError(Exit.USAGE, "expected one or more rules, found none; smrx instrument list shows those that hold")
+        raise CliError(
+            Exit.USAGE,
+            "no rule is given; give at least one (`smrx instrument list` shows the present rules)",
+        )
     with venue_client.connect() as client:
         answer = client.set_rules(
             symbol,
@@ -156,16 +159,16 @@ def rules(
             min_notional=min_notional,
             max_notional=max_notional,
         )
-    told = (
+    text = (
         f"instrument {symbol}: maker fee {answer.maker_fee}, taker fee {answer.taker_fee}, "
-        f"band {_rule(answer.band)}, price from {_rule(answer.min_price)}, quantity from {_rule(answer.min_quantity)}, "
-        f"notional from {_rule(answer.min_notional)} to {_rule(answer.max_notional)}"
+        f"band {_rule(answer.band)}, min price {_rule(answer.min_price)}, min quantity {_rule(answer.min_quantity)}, "
+        f"notional {_rule(answer.min_notional)} to {_rule(answer.max_notional)}"
     )
-    output.print_answer(answer, told, as_json)
+    output.print_answer(answer, text, as_json)
 
 
 def _rule(value: str | None) -> str:
-    return "any" if value is None else value
+    return "none" if value is None else value
 
 
 @instrument.command("list")

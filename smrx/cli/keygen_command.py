@@ -1,4 +1,4 @@
-"""`smrx cluster keygen`: secret keys for members, their public halves into the cluster file. Parses, calls, prints."""
+"""`smrx cluster keygen`: generate key pairs of members and write the public keys to the cluster file."""
 
 import os
 import re
@@ -19,24 +19,24 @@ _KEYS = re.compile(r"^\s*public_keys\s*=")
 
 
 @click.command()
-@click.option("--node", "node_ids", type=int, multiple=True, metavar="N", help="Only this member; may be repeated.")
+@click.option("--node", "node_ids", type=int, multiple=True, metavar="N", help="Only this node; can be repeated.")
 @click.option(
     "--rotate",
     is_flag=True,
-    help="Make a second key: the secret beside the present one, the public half after it in the cluster file.",
+    help="Generate a second key: the secret key beside the present one, the public key after it in the cluster file.",
 )
 @options.config_option
 @options.json_option
 def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
-    """Make the keys by which members know each other.
+    """Generate the keys with which members authenticate each other.
 
-    Writes a secret key a node (mode 0600) to DATA_DIR/node-N/curve.key, or where the cluster file says, and puts the
-    public halves into the cluster file. Bring each secret to its machine, the cluster file to all of them, and start
-    the nodes.
+    Writes the secret key of each node (mode 0600) to DATA_DIR/node-N/curve.key, or to its secret_key_file, and the
+    public keys to the cluster file. Copy each secret key to the machine of its node and the cluster file to all
+    machines, then start the nodes.
 
-    To change a key while the exchange serves: `smrx cluster keygen --rotate --node N`; bring the new cluster file to
-    every machine and start the nodes again, one after the other; move the new secret (curve.key.next) over curve.key
-    and start node N again; take its first public key out of the cluster file, and start the nodes again as before.
+    To change the key of node N without downtime: run `smrx cluster keygen --rotate --node N`. Copy the new cluster file
+    to all machines and restart the nodes one by one. Move the new secret key (curve.key.next) over curve.key and
+    restart node N. Remove its first public key from the cluster file and restart the nodes one by one again.
 
     \b
     Example:
@@ -47,9 +47,7 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
 
     path = options.config_path()
     if path is None:
-        raise CliError(
-            Exit.USAGE, "expected a cluster file to put the public keys into, found none; name it with --config"
-        )
+        raise CliError(Exit.USAGE, "no cluster file to write the public keys to; give one with --config")
     config = load(path, keyless=True)
     chosen = list(node_ids) or [node.id for node in config.nodes]
     made = []
@@ -57,15 +55,13 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
     for node_id in chosen:
         known = config.node(node_id).public_keys
         if bool(known) != rotate:
-            found = f"{len(known)} already; --rotate makes another" if known else "none to take over from"
-            raise CliError(
-                Exit.USAGE, f"{path}: expected {'a' if rotate else 'no'} key for node {node_id}, found {found}"
-            )
+            problem = "already has a key; --rotate generates another" if known else "has no key yet; leave out --rotate"
+            raise CliError(Exit.USAGE, f"{path}: node {node_id} {problem}")
         secret = config.secret_key_path(node_id)
         target = secret.with_name(secret.name + ".next") if rotate else secret
         pair = keys.generate()
         keys.write(target, pair, config.cluster, node_id)
-        text = _with_keys(text, node_id, (*known, pair.public))
+        text = _with_public_keys(text, node_id, (*known, pair.public))
         made.append({"node_id": node_id, "public_key": pair.public, "secret_key_file": str(target)})
     _replace(Path(path), text)
     if as_json:
@@ -76,8 +72,8 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
     click.echo(f"public keys written to {path}")
 
 
-def _with_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> str:
-    """The cluster file with a member's public keys set, everything else, comments included, as it was."""
+def _with_public_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> str:
+    """Return the text of the cluster file with new public keys of a node; comments and everything else stay."""
     lines = text.splitlines()
     quoted = ", ".join(f'"{key}"' for key in public_keys)
     line = f"public_keys = [{quoted}]"
@@ -95,12 +91,13 @@ def _with_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> str:
             lines[old] = line
         return "\n".join(lines) + "\n"
     raise CliError(
-        Exit.USAGE, f"expected [[nodes]] with id = {node_id} in the cluster file, found none; add public_keys by hand"
+        Exit.USAGE,
+        f"the cluster file has no [[nodes]] table with id = {node_id} on a line of its own; add public_keys yourself",
     )
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put the new text in the place of the old at once, if it is a configuration."""
+    """Replace the file atomically, after checking that the new text is a valid configuration."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:

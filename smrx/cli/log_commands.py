@@ -1,4 +1,4 @@
-"""`smrx log`: the past of a stopped node. Parses, calls smrx/node/history, prints."""
+"""`smrx log`: read the journal of a stopped node. Parses, calls smrx/node/log_reader, prints."""
 
 import sys
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 
-_id_option = click.option("--node", "node_id", type=int, required=True, metavar="N", help="Whose journal.")
+_id_option = click.option("--node", "node_id", type=int, required=True, metavar="N", help="Id of the node.")
 _from_option = click.option(
-    "--from", "first", type=click.IntRange(min=1), default=1, show_default=True, metavar="A", help="The first one."
+    "--from", "first", type=click.IntRange(min=1), default=1, show_default=True, metavar="A", help="First one to print."
 )
 _to_option = click.option(
-    "--to", "last", type=click.IntRange(min=1), metavar="B", help="The last one; all if not given."
+    "--to", "last", type=click.IntRange(min=1), metavar="B", help="Last one to print; to the end if not given."
 )
-_limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many.")
+_limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print at most N.")
 
 
 @click.group()
 def log() -> None:
-    """Read what a stopped node's journal remembers.
+    """Read the journal of a stopped node.
 
-    Nodes keep a journal with durability on disk. A node that runs is not looked at: stop it first.
+    Nodes keep a journal if durability = "disk". The node must not be running: stop it first.
 
     \b
     Example:
@@ -42,7 +42,7 @@ def log() -> None:
 @_limit_option
 @options.config_option
 def dump_log(node_id: int, first: int, last: int | None, limit: int | None) -> None:
-    """Print commands A to B as lines of JSON: the command, its number and place in the log, and its outcome.
+    """Print commands A to B as lines of JSON: sequence, log index, command and outcome.
 
     \b
     Example:
@@ -50,8 +50,8 @@ def dump_log(node_id: int, first: int, last: int | None, limit: int | None) -> N
     """
     from smrx.node.log_reader import ReplayedCommand, open_node_log, replay_commands
 
-    _compile()
-    left = _Left(limit)
+    progress.compile_engine()
+    counter = _LineCounter(limit)
 
     def show(found: ReplayedCommand) -> bool:
         _print_line(
@@ -64,7 +64,7 @@ def dump_log(node_id: int, first: int, last: int | None, limit: int | None) -> N
                 "outcome": _named(found.outcome, status=OutcomeStatus, event_kind=EventKind, reason=Reason),
             }
         )
-        return left.more()
+        return counter.has_room()
 
     with open_node_log(options.config(), node_id) as history:
         replay_commands(history, first, last, show)
@@ -78,7 +78,7 @@ def dump_log(node_id: int, first: int, last: int | None, limit: int | None) -> N
 @_limit_option
 @options.config_option
 def replay_log(node_id: int, first: int, last: int | None, limit: int | None) -> None:
-    """Print trades A to B, by match id, as lines of JSON: the engine makes them once more from the commands.
+    """Print trades A to B, by match id, as lines of JSON. The engine applies the commands again to make them.
 
     \b
     Example:
@@ -86,12 +86,12 @@ def replay_log(node_id: int, first: int, last: int | None, limit: int | None) ->
     """
     from smrx.node.log_reader import ReplayedTrade, open_node_log, replay_trades
 
-    _compile()
-    left = _Left(limit)
+    progress.compile_engine()
+    counter = _LineCounter(limit)
 
     def show(found: ReplayedTrade) -> bool:
         _print_line({"log_index": found.log_index} | _named(found.event, kind=EventKind))
-        return left.more()
+        return counter.has_room()
 
     with open_node_log(options.config(), node_id) as history:
         replay_trades(history, first, last, show)
@@ -103,9 +103,9 @@ def replay_log(node_id: int, first: int, last: int | None, limit: int | None) ->
 @options.config_option
 @options.json_option
 def verify_log(node_id: int, as_json: bool) -> None:
-    """Check every entry and snapshot of a node, apply the whole log again, and print where it ends.
+    """Check all log entries and snapshots of a node, apply the log again, and print the resulting state.
 
-    Each later snapshot must be the state that the log leads to. Exits with 6 if one is not.
+    Each snapshot must equal the state that the log leads to. Exits with 6 if one does not.
 
     \b
     Example:
@@ -113,39 +113,36 @@ def verify_log(node_id: int, as_json: bool) -> None:
     """
     from smrx.node.log_reader import open_node_log, verify_log
 
-    _compile()
+    progress.compile_engine()
     with open_node_log(options.config(), node_id) as history:
         found = verify_log(history)
     if found.faults:
         raise CliError(Exit.DIVERGED, found.faults[0])
-    told = msgspec.to_builtins(found) | {"state_hash": output.hex_hash(found.state_hash)}
-    del told["faults"]
+    summary = msgspec.to_builtins(found) | {"state_hash": output.hex_hash(found.state_hash)}
+    del summary["faults"]
     if as_json:
-        output.print_json(told)
+        output.print_json(summary)
         return
     click.echo(
-        f"node {node_id}: log entries {found.first_index} to {found.last_index} are whole, and {found.snapshots} "
-        f"snapshots with them; applied up to command {found.sequence}: state hash {output.hex_hash(found.state_hash)}, "
+        f"node {node_id}: log entries {found.first_index} to {found.last_index} and {found.snapshots} snapshots are "
+        f"valid; applied up to command {found.sequence}: state hash {output.hex_hash(found.state_hash)}, "
         f"{found.trades} trades"
     )
     _warn_of_uncommitted(found.uncommitted)
 
 
-class _Left:
-    """How many more lines are wanted."""
+class _LineCounter:
+    """Count printed lines against a limit."""
 
     def __init__(self, limit: int | None) -> None:
         self._left = limit
 
-    def more(self) -> bool:
+    def has_room(self) -> bool:
+        """Count one line; return whether another one may be printed."""
         if self._left is None:
             return True
         self._left -= 1
         return self._left > 0
-
-
-def _compile() -> None:
-    progress.compile_engine()
 
 
 def _print_line(value: dict[str, Any]) -> None:
@@ -153,7 +150,7 @@ def _print_line(value: dict[str, Any]) -> None:
 
 
 def _named(record: np.void, **names: Callable[[int], Any]) -> dict[str, Any]:
-    """A record as a dictionary, codes by their names."""
+    """Return a record as a dictionary, with the names of codes."""
     fields = record.dtype.names or ()
     values = dict(zip(fields, record.tolist(), strict=True))
     for field, enumeration in names.items():
@@ -167,7 +164,7 @@ def _named(record: np.void, **names: Callable[[int], Any]) -> dict[str, Any]:
 def _warn_of_uncommitted(entries: int) -> None:
     if entries:
         click.echo(
-            f"{entries} entries more are in the journal; whether a majority has them, this node did not learn before "
-            "it stopped",
+            f"the journal holds {entries} more entries; they are not shown, because it is unknown whether a majority "
+            "has them",
             err=True,
         )

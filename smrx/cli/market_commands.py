@@ -1,4 +1,4 @@
-"""`smrx market`: the whole market at once. Parses, calls the client, prints."""
+"""`smrx market`: set up and halt all instruments together. Parses, calls the client, prints."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from smrx.cli.exit_codes import Exit
 
 @click.group()
 def market() -> None:
-    """Set up a whole market from a file, show it, stop it.
+    """Set up a market from a file, show it, halt all trading.
 
     \b
     Example:
@@ -20,13 +20,14 @@ def market() -> None:
 
 @market.command()
 @click.argument("file")
-@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
 @options.config_option
 @options.json_option
 def apply(file: str, dry_run: bool, as_json: bool) -> None:
-    """Bring assets, instruments, rules, accounts, limits and deposits in line with a TOML file.
+    """Create or update assets, instruments, rules, accounts, limits and deposits from a TOML file.
 
-    Applied again it changes nothing. What differs and cannot be changed is named, and ends the command with code 4.
+    Applying the same file again changes nothing. Exits with 4 if a setting differs and cannot be changed; the output
+    names it.
 
     \b
     Example:
@@ -43,7 +44,7 @@ def apply(file: str, dry_run: bool, as_json: bool) -> None:
         output.print_json({"dry_run": dry_run, "counts": counts, "settings": found})
     else:
         rows = [(setting.state, setting.what, setting.detail) for setting in found]
-        output.print_table(("STATE", "WHAT", "DETAIL"), rows, empty="the file asks for nothing")
+        output.print_table(("STATE", "SETTING", "DETAIL"), rows, empty="the file has no settings")
         click.echo(", ".join(f"{count} {state}" for state, count in counts.items()))
     if counts["differs"]:
         output.exit_with(Exit.REFUSED)
@@ -53,7 +54,7 @@ def apply(file: str, dry_run: bool, as_json: bool) -> None:
 @options.config_option
 @options.json_option
 def show(as_json: bool) -> None:
-    """Show the kill switch and how much there is of everything.
+    """Show the kill switch, the number of assets, accounts, orders and trades, and the instruments.
 
     \b
     Example:
@@ -84,8 +85,7 @@ def show(as_json: bool) -> None:
     if as_json:
         output.print_json(shown)
         return
-    trading = "the kill switch is ON: cancels only" if status.killed else "open: the kill switch is off"
-    click.echo(f"market is {trading}")
+    click.echo("the kill switch is ON: only cancels are accepted" if status.killed else "the kill switch is off")
     click.echo(
         f"{len(assets)} assets, {status.accounts} accounts, {status.orders_open} open orders, {status.trades} trades"
     )
@@ -97,7 +97,7 @@ def show(as_json: bool) -> None:
 @options.config_option
 @options.json_option
 def kill(as_json: bool) -> None:
-    """Refuse every new and replaced order of everybody; cancels pass.
+    """Turn the kill switch on: the exchange refuses all new and replaced orders and accepts cancels.
 
     \b
     Example:

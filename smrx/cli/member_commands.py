@@ -1,4 +1,4 @@
-"""`smrx cluster add`, `remove` and `transfer`: who belongs to the cluster, and who leads it. Parses, calls, prints."""
+"""`smrx cluster add`, `remove` and `transfer`: change members and the leader. Parses, calls, prints."""
 
 import time
 from collections.abc import Callable
@@ -17,24 +17,17 @@ from smrx.wire.admin import NodeStatus
 _POLL_SECONDS = 0.01
 
 
-def _timeout(seconds: float, what: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
-    kind = click.FloatRange(min=0, min_open=True)
-    return click.option(
-        "--timeout", type=kind, default=seconds, show_default=True, help=f"Seconds to wait until {what}."
-    )
-
-
 @click.command()
 @click.argument("node_id", type=int, metavar="NODE")
-@_timeout(60.0, "it has the log and its vote")
+@options.timeout_option(60.0, "Seconds to wait until the node votes.")
 @options.config_option
 @options.json_option
 def add(node_id: int, timeout: float, as_json: bool) -> None:
-    """Make a node a member of the running cluster.
+    """Add a node to the running cluster.
 
-    Write the node into the cluster file (with its public key, if the links have keys), start it there with `smrx node
-    --id NODE`, and run this. It gets the state and the log first, while orders flow, and its vote after that. Give the
-    new cluster file to the other machines, too: their nodes read it when they start the next time.
+    Before this, add the node to the cluster file (with its public key, if members have keys) and start it on its
+    machine with `smrx node --id NODE`. The node first receives the state and the log as a learner, while orders flow,
+    and then gets a vote. Copy the new cluster file to the other machines too; their nodes read it at their next start.
 
     \b
     Example:
@@ -45,25 +38,25 @@ def add(node_id: int, timeout: float, as_json: bool) -> None:
     with open_admin_client(config, 1.0) as ask:
         leader = _leader(ask, config)
         if node_id in leader.voters:
-            _say(as_json, leader, f"node {node_id} is a member already")
+            _print_members(as_json, leader, f"node {node_id} is already a member")
             return
         if node_id not in leader.learners:
             _ask(ask, leader.node_id, admin.AddMember(node=node))
-        what = f"node {node_id} to get its vote: is it running, and does it know the others?"
+        what = f"node {node_id} did not become a voter"
         found = _await(ask, config, timeout, what, lambda status: node_id in status.voters)
-    _say(as_json, found, f"node {node_id} is a member with a vote")
+    _print_members(as_json, found, f"node {node_id} is now a voting member")
 
 
 @click.command()
 @click.argument("node_id", type=int, metavar="NODE")
-@_timeout(10.0, "the others have agreed")
+@options.timeout_option(10.0, "Seconds to wait until the change is committed.")
 @options.config_option
 @options.json_option
 def remove(node_id: int, timeout: float, as_json: bool) -> None:
-    """Make a node no member of the cluster any more; a node that runs ends by itself.
+    """Remove a node from the cluster. If it is running, it exits.
 
-    A leader lets another node lead first. A dead node is replaced by removing it and adding one, under its own number
-    or another. The last node stays.
+    If the node is the leader, leadership is transferred first. To replace a dead node, remove it and add a new one,
+    with the same id or another. The last node cannot be removed.
 
     \b
     Example:
@@ -73,11 +66,11 @@ def remove(node_id: int, timeout: float, as_json: bool) -> None:
     with open_admin_client(config, 1.0) as ask:
         leader = _leader(ask, config)
         if node_id not in (*leader.voters, *leader.learners):
-            _say(as_json, leader, f"node {node_id} is no member")
+            _print_members(as_json, leader, f"node {node_id} is not a member")
             return
         if leader.node_id == node_id:
-            successor = _hand_over(ask, node_id, None)
-            what = f"node {successor} to lead"
+            successor = _transfer(ask, node_id, None)
+            what = f"node {successor} did not become leader"
             leader = _await(ask, config, timeout, what, lambda status: status.node_id == successor)
         reply = _ask(ask, leader.node_id, admin.RemoveMember(node_id=node_id))
         assert isinstance(reply, admin.MembersReply)
@@ -85,22 +78,24 @@ def remove(node_id: int, timeout: float, as_json: bool) -> None:
         def done(status: NodeStatus) -> bool:
             return status.commit_index >= reply.log_index and node_id not in (*status.voters, *status.learners)
 
-        found = _await(ask, config, timeout, "a majority of those that stay to agree", done)
-    _say(as_json, found, f"node {node_id} is no member any more")
+        found = _await(
+            ask, config, timeout, "the removal was not committed by a majority of the remaining members", done
+        )
+    _print_members(as_json, found, f"node {node_id} is removed")
 
 
 @click.command()
 @click.argument("successor", type=int, required=False, metavar="[NODE]")
-@_timeout(5.0, "the other leads")
+@options.timeout_option(5.0, "Seconds to wait for the new leader.")
 @options.config_option
 @options.json_option
 def transfer(successor: int | None, timeout: float, as_json: bool) -> None:
-    """Let another node lead: NODE, or the one that has most of the log.
+    """Transfer leadership to NODE, or to the node that has most of the log.
 
-    The leader takes no new commands until its successor has everything and was elected, a few milliseconds; clients
-    find the new leader and send again what was not answered. No request fails. A node that is stopped in the ordinary
-    way does the same by itself. Prints after how many milliseconds the other was seen to lead; what clients notice is
-    measured by `smrx bench failover --transfers`.
+    The leader accepts no new commands until its successor has the whole log and is elected, which takes a few
+    milliseconds. Clients find the new leader and resend unanswered requests; no request fails. A leader that is stopped
+    with SIGTERM transfers its leadership in the same way. Prints the time until the new leader was observed. `smrx
+    bench failover --transfers` measures the time during which clients get no answer.
 
     \b
     Example:
@@ -115,28 +110,39 @@ def transfer(successor: int | None, timeout: float, as_json: bool) -> None:
         took_ms = 0.0
         if before != successor:
             asked = time.perf_counter()
-            successor = _hand_over(ask, before, successor)
-            _await(ask, config, timeout, f"node {successor} to lead", lambda status: status.node_id == successor)
+            successor = _transfer(ask, before, successor)
+            _await(
+                ask,
+                config,
+                timeout,
+                f"node {successor} did not become leader",
+                lambda status: status.node_id == successor,
+            )
             took_ms = round(1000 * (time.perf_counter() - asked), 1)
     if as_json:
         output.print_json({"from": before, "to": successor, "seen_after_ms": took_ms})
     elif before == successor:
-        click.echo(f"node {successor} leads already")
+        click.echo(f"node {successor} is already the leader")
     else:
-        click.echo(f"node {successor} leads, after node {before}; seen {took_ms} ms after it was asked for")
+        click.echo(f"leadership transferred from node {before} to node {successor}, observed after {took_ms} ms")
 
 
 def _leader(ask: Ask, config: Config) -> NodeStatus:
-    """What the leader says of itself; raises CliError if there is none."""
+    """Return the status of the leader; raises CliError if there is none."""
     seen = query_cluster(ask, [node.id for node in config.nodes])
     status = next((node.status for node in seen.nodes if node.node_id == seen.leader), None)
     if status is None:
-        raise CliError(Exit.UNAVAILABLE, "no node leads; see smrx cluster status")
+        raise CliError(Exit.UNAVAILABLE, "the cluster has no leader; see `smrx cluster status`")
     return status
 
 
-def _await(ask: Ask, config: Config, timeout: float, what: str, condition: Callable[[NodeStatus], bool]) -> NodeStatus:
-    """The leader's status once it fits; raises CliError when time is up. A change of leaders is waited through."""
+def _await(
+    ask: Ask, config: Config, timeout: float, failure: str, condition: Callable[[NodeStatus], bool]
+) -> NodeStatus:
+    """Return the status of the leader once it meets the condition, across changes of leaders.
+
+    Raises CliError with the text `failure` at the timeout.
+    """
     deadline = time.monotonic() + timeout
     while True:
         for node in config.nodes:
@@ -144,29 +150,29 @@ def _await(ask: Ask, config: Config, timeout: float, what: str, condition: Calla
             if isinstance(status, NodeStatus) and status.role == "leader" and condition(status):
                 return status
         if time.monotonic() > deadline:
-            raise CliError(Exit.UNAVAILABLE, f"waited {timeout:g} s for {what}; see smrx cluster status")
+            raise CliError(Exit.UNAVAILABLE, f"{failure} within {timeout:g} s; see `smrx cluster status` and the logs")
         time.sleep(_POLL_SECONDS)
 
 
 def _ask(ask: Ask, node_id: int, request: admin.AnyRequest) -> admin.AnyReply:
-    """A leader's answer; raises CliError where it refuses or is silent."""
+    """Return the answer of a node; raises CliError if it refuses or does not answer."""
     reply = ask(node_id, request)
     if reply is None or isinstance(reply, admin.AdminError):
-        said = "no answer" if reply is None else reply.message
-        raise CliError(Exit.UNAVAILABLE, f"node {node_id}: {said}")
+        problem = "no answer" if reply is None else reply.message
+        raise CliError(Exit.UNAVAILABLE, f"node {node_id}: {problem}")
     return reply
 
 
-def _hand_over(ask: Ask, leader: int, successor: int | None) -> int:
-    """Ask the leader to let another node lead; returns which. Raises CliError."""
+def _transfer(ask: Ask, leader: int, successor: int | None) -> int:
+    """Ask the leader to transfer its leadership; return the successor. Raises CliError."""
     reply = _ask(ask, leader, admin.TransferLeadership(successor=successor))
     assert isinstance(reply, admin.TransferLeadershipReply)
     return reply.successor
 
 
-def _say(as_json: bool, leader: NodeStatus, what: str) -> None:
+def _print_members(as_json: bool, leader: NodeStatus, result: str) -> None:
     if as_json:
         output.print_json({"leader": leader.node_id, "voters": leader.voters, "learners": leader.learners})
         return
-    members = [*map(str, leader.voters), *(f"{node} (learns)" for node in leader.learners)]
-    click.echo(f"{what}; members: {', '.join(members)}")
+    members = [*map(str, leader.voters), *(f"{node} (learner)" for node in leader.learners)]
+    click.echo(f"{result}; members: {', '.join(members)}")

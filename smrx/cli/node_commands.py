@@ -1,4 +1,4 @@
-"""`smrx node`: one member of the cluster in the foreground. Parses and calls smrx/node."""
+"""`smrx node`: run one node in the foreground. Parses and calls smrx/node."""
 
 import logging
 
@@ -10,27 +10,28 @@ from smrx.config import Config
 
 
 @click.command()
-@click.option("--id", "node_id", type=int, required=True, metavar="N", help="Which member of the configuration to be.")
+@click.option("--id", "node_id", type=int, required=True, metavar="N", help="Id of the node in the configuration.")
 @click.option(
     "--allow-corruption",
     is_flag=True,
-    help="Obey the admin request that damages a balance in memory; for tests of agreement only.",
+    help="Accept the admin request that damages a balance in memory; only for tests of divergence detection.",
 )
 @click.option(
     "--rebuild",
     is_flag=True,
-    help="Give up the journal and the snapshots this node has and learn everything from the others; asks first.",
+    help="Discard the journal and snapshots of this node and copy the state from the other nodes. Asks first.",
 )
 @click.option("--yes", is_flag=True, help="With --rebuild: do not ask.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @options.config_option
 def node(node_id: int, allow_corruption: bool, rebuild: bool, yes: bool, quiet: bool) -> None:
-    """Run one member of the cluster until it is stopped.
+    """Run one node of the cluster in the foreground.
 
-    Logs to stderr; ends on SIGTERM or SIGINT. Without a configuration it is a member of three on loopback.
+    Logs to stderr; stops on SIGTERM or SIGINT. Without a configuration the cluster is three nodes on loopback.
 
-    With --rebuild a node whose files are damaged begins anew as a learner: it votes and counts again once it has what a
-    leader has. Only a majority of the others can give it that: never rebuild a second node before the first is back.
+    --rebuild is for a node with damaged files: it restarts as a learner and votes again once it has the log of the
+    leader. The other nodes must be a majority that holds the state: never rebuild a second node before the first is
+    back.
 
     \b
     Example:
@@ -45,7 +46,7 @@ def node(node_id: int, allow_corruption: bool, rebuild: bool, yes: bool, quiet: 
     )
     if rebuild:
         _rebuild(config, node_id, yes)
-    # Before a single socket is bound: a node that is there answers.
+    # Compile before sockets are bound: a node that listens must answer.
     compiling.compile_engine(logging.getLogger(__name__).info)
     from smrx.node import reactor
 
@@ -57,10 +58,10 @@ def _rebuild(config: Config, node_id: int, yes: bool) -> None:
 
     if not yes:
         click.confirm(
-            f"Give up the journal and the snapshots in {config.node_dir(node_id)}? What the other nodes do not have is "
-            "then lost",
+            f"Discard the journal and the snapshots in {config.node_dir(node_id)}? "
+            "Data that the other nodes do not have is lost",
             abort=True,
             err=True,
         )
     removed = discard(config, node_id)
-    click.echo(f"node {node_id}: removed {', '.join(removed) or 'nothing'}; it learns from the others", err=True)
+    click.echo(f"node {node_id}: removed {', '.join(removed) or 'nothing'}; it copies from the other nodes", err=True)

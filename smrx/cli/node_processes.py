@@ -1,7 +1,7 @@
-"""Nodes of this machine as detached processes: started, found again and stopped, each by its own process id.
+"""Start, find and stop nodes as background processes of this machine. Called by `smrx cluster up` and `down`.
 
-`smrx cluster up` leaves them running, so what is needed to stop them stands in a file beside their data: the process
-id, and what tells this process from a later one with the same number.
+`smrx cluster up` exits while its nodes run. A file beside the data of each node holds its process id, and an identity
+that tells this process from a later one with the same id. No other process is ever signalled.
 """
 
 import os
@@ -17,12 +17,12 @@ import msgspec
 
 from smrx.config import Config, ConfigError
 
-_PATIENCE_SECONDS = 10.0
+_STOP_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 
 
 class ProcessFile(msgspec.Struct, frozen=True):
-    """What is remembered of a started node."""
+    """The content of the process file of a started node."""
 
     pid: int
     identity: str
@@ -31,17 +31,17 @@ class ProcessFile(msgspec.Struct, frozen=True):
 
 
 def log_path(config: Config, node_id: int) -> Path:
-    """Where a detached node's output goes."""
+    """Return the path of the file that takes the output of a node."""
     return config.node_dir(node_id).with_suffix(".log")
 
 
 def pid_file_path(config: Config, node_id: int) -> Path:
-    """Where a detached node is remembered."""
+    """Return the path of the process file of a node."""
     return config.node_dir(node_id).with_suffix(".pid")
 
 
 def process_identity(pid: int) -> str | None:
-    """What no other process with this id has, now or later; None if there is no such process (or it is a zombie)."""
+    """Return a text that no other process with this id has, now or later; None if there is no process, or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         fields = stat.rpartition(")")[2].split()
@@ -57,60 +57,59 @@ def process_identity(pid: int) -> str | None:
 
 
 def running_process(config: Config, node_id: int) -> ProcessFile | None:
-    """The node's process, if it was started by start_node() and still lives."""
+    """Return the process that start_node() started, or None if it is not running; raises ConfigError."""
     path = pid_file_path(config, node_id)
     try:
         found = msgspec.json.decode(path.read_bytes(), type=ProcessFile)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, OSError) as error:
-        raise ConfigError(f"{path}: expected the process file of a node, found: {error}") from None
+        raise ConfigError(
+            f"{path}: the process file of the node is unreadable ({error}); stop the node, then remove the file"
+        ) from None
     if (found.cluster, found.node_id) != (config.cluster, node_id):
         raise ConfigError(
-            f"{path}: expected node {node_id} of cluster {config.cluster!r}, found node {found.node_id} of cluster "
-            f"{found.cluster!r}; each cluster needs a data_dir of its own"
+            f"{path}: the data_dir belongs to node {found.node_id} of cluster {found.cluster!r}, not to node "
+            f"{node_id} of cluster {config.cluster!r}; each cluster needs its own data_dir"
         )
     return found if process_identity(found.pid) == found.identity else None
 
 
 def start_node(config: Config, config_path: str | None, node_id: int) -> ProcessFile:
-    """Start one node, detached from this terminal, and remember it."""
+    """Start one node in the background and write its process file."""
     log = log_path(config, node_id)
     log.parent.mkdir(parents=True, exist_ok=True)
-    chosen = [] if config_path is None else ["--config", str(Path(config_path).resolve())]
+    config_option = [] if config_path is None else ["--config", str(Path(config_path).resolve())]
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "smrx", *chosen, "node", "--id", str(node_id)],
+            [sys.executable, "-m", "smrx", *config_option, "node", "--id", str(node_id)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    remembered = ProcessFile(process.pid, process_identity(process.pid) or "", config.cluster, node_id)
-    pid_file_path(config, node_id).write_bytes(msgspec.json.encode(remembered))
-    # The node outlives this process and is nobody's child then; until it does, poll() reaps it if it fails.
+    process_file = ProcessFile(process.pid, process_identity(process.pid) or "", config.cluster, node_id)
+    pid_file_path(config, node_id).write_bytes(msgspec.json.encode(process_file))
+    # Until this process exits the node is its child, and only poll() reaps it if it fails.
     _started[process.pid] = process
-    return remembered
+    return process_file
 
 
 _started: dict[int, "subprocess.Popen[bytes]"] = {}
 
 
 def exit_code(process: ProcessFile) -> int | None:
-    """The exit code of a node this very process started, None while it runs."""
+    """Return the exit code of a node that this process started, or None while it runs."""
     return _started[process.pid].poll()
 
 
 def stop_nodes(config: Config, node_ids: Iterable[int]) -> list[int]:
-    """Ask the nodes that run here to end, insist after ten seconds; return those that were running.
-
-    Only a process that is really the one that was started is ever signalled.
-    """
+    """Stop the nodes with SIGTERM, after ten seconds with SIGKILL; return the ids of those that were running."""
     found = {node_id: process for node_id in node_ids if (process := running_process(config, node_id)) is not None}
     for process in found.values():
-        _signal(process, signal.SIGCONT)  # A paused process could not hear the next one.
+        _signal(process, signal.SIGCONT)  # A stopped process does not handle SIGTERM.
         _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
     for node_id, process in found.items():
         while process_identity(process.pid) == process.identity:
             if process.pid in _started:
@@ -123,9 +122,9 @@ def stop_nodes(config: Config, node_ids: Iterable[int]) -> list[int]:
 
 
 def remove_node_data(config: Config) -> None:
-    """Remove what the nodes remember of earlier lives, term and vote included. None of them may be running.
+    """Remove the data of all nodes, including term and vote. None of them may be running.
 
-    Their keys stay: they say who a node is, not what it did.
+    Keys stay: they identify a node and do not depend on its state.
     """
     for node in config.nodes:
         directory = config.node_dir(node.id)
@@ -138,7 +137,7 @@ def remove_node_data(config: Config) -> None:
 
 
 def log_tail(config: Config, node_id: int, lines: int = 3) -> str:
-    """The end of a node's log."""
+    """Return the last lines of the log of a node, or an empty text."""
     try:
         text = log_path(config, node_id).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -147,6 +146,6 @@ def log_tail(config: Config, node_id: int, lines: int = 3) -> str:
 
 
 def _signal(process: ProcessFile, number: signal.Signals) -> None:
-    # Asked again at once before each signal: the number may have a new owner by now.
+    # Check right before each signal: another process may have this id by now.
     if process_identity(process.pid) == process.identity:
         os.kill(process.pid, number)

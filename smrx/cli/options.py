@@ -1,4 +1,4 @@
-"""Options that many commands share, and the configuration they lead to. Called by the command files only."""
+"""Options that several commands share, and the configuration of the running command."""
 
 import re
 import time
@@ -15,45 +15,51 @@ _FROM_NOW: Final = re.compile(r"\+([0-9]{1,9})([smhd])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-def _remember_config(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    # The command's own --config wins over that of `smrx`, which config() reads.
+def _store_config_path(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    # config() reads the --config of `smrx`; the one after the command replaces it.
     if value is not None:
         ctx.find_root().params["config_path"] = value
 
 
 def config_option(command: F) -> F:
-    """Accept --config after the command's name as well as before it."""
+    """Accept --config after the name of the command as well as before it."""
     return click.option(
         "--config",
         metavar="FILE",
         expose_value=False,
-        callback=_remember_config,
-        help="Cluster configuration (TOML), as `smrx --config FILE`.",
+        callback=_store_config_path,
+        help="Cluster configuration (TOML), the same as `smrx --config FILE`.",
     )(command)
 
 
 def json_option(command: F) -> F:
-    """Offer --json; the command gets it as `as_json`."""
+    """Add --json; the command gets it as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
-def moment(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | int | None:
-    """Callback of an option that takes a time: "+90s" counts from now, everything else is the client's to read."""
+def timeout_option(default_s: float, help_text: str) -> Callable[[F], F]:
+    """Add --timeout, in seconds above 0; the command gets it as `timeout`."""
+    seconds = click.FloatRange(min=0, min_open=True)
+    return click.option("--timeout", type=seconds, default=default_s, show_default=True, help=help_text)
+
+
+def parse_expiry(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | int | None:
+    """Convert "+90s" to seconds since 1970; return any other text as it is, for the client to parse."""
     match = _FROM_NOW.fullmatch(value) if value is not None else None
     return value if match is None else int(time.time()) + int(match[1]) * _SECONDS[match[2]]
 
 
 def account_option(help_text: str) -> Callable[[F], F]:
-    """Require --account."""
+    """Add a required --account."""
     return click.option("--account", type=click.IntRange(min=1), required=True, help=help_text)
 
 
 def config_path() -> str | None:
-    """The configuration file given to the running command, if any."""
+    """Return the path of the configuration file given to the running command, or None."""
     path = click.get_current_context().find_root().params.get("config_path")
     return None if path is None else str(path)
 
 
 def config() -> Config:
-    """The configuration of the running command; raises ConfigError."""
+    """Return the configuration of the running command; raises ConfigError."""
     return load(config_path())

@@ -1,6 +1,6 @@
-"""`smrx order`: orders. Parses, calls the client, prints."""
+"""`smrx order`: place, change, cancel and list orders. Parses, calls the client, prints."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,10 +11,12 @@ from smrx.cli.exit_codes import Exit
 if TYPE_CHECKING:
     from smrx.client.results import OrderResult
 
-_account_option = options.account_option("Whose order it is.")
-_order_option = click.option("--order-id", type=click.IntRange(min=1), help="The order, by the exchange's id.")
+_SIDE: Final = click.Choice(["buy", "sell"], case_sensitive=False)
+
+_account_option = options.account_option("The account that owns the order.")
+_order_option = click.option("--order-id", type=click.IntRange(min=1), help="Id of the order, given by the exchange.")
 _client_order_option = click.option(
-    "--client-order-id", type=click.IntRange(min=1), help="The order, by the id its owner gave it."
+    "--client-order-id", type=click.IntRange(min=1), help="Id of the order, chosen by its owner."
 )
 
 
@@ -31,33 +33,33 @@ def order() -> None:
 @order.command()
 @_account_option
 @click.argument("symbol")
-@click.argument("side", type=click.Choice(["buy", "sell"], case_sensitive=False))
+@click.argument("side", type=_SIDE)
 @click.argument("quantity", required=False)
-@click.option("--price", "--limit", help="Limit price; without one the order takes what the book offers.")
-@click.option("--stop", help="Wait until the last trade reaches this price.")
+@click.option("--price", "--limit", help="Limit price; a market order if not given.")
+@click.option("--stop", help="Stop price: the order becomes active when the last trade reaches it.")
 @click.option(
     "--tif",
     type=click.Choice(["gtc", "ioc", "fok", "gtd"], case_sensitive=False),
-    help="How long it lives: gtc rests, ioc takes what it can, fok fills whole or not, gtd rests until --gtd. "
+    help="Time in force: gtc until cancelled, ioc immediate or cancel, fok fill or kill, gtd until --gtd. "
     "[default: gtc with a price, else ioc]",
 )
-@click.option("--display", metavar="QUANTITY", help="Show only so much of it in the book (an iceberg).")
+@click.option("--display", metavar="QUANTITY", help="Quantity shown in the book (an iceberg order).")
 @click.option(
     "--gtd",
     metavar="TIME",
-    callback=options.moment,
-    help="Rest until then: 2030-01-31T17:00:00Z, seconds since 1970, or from now on: +90s, +15m, +8h, +1d.",
+    callback=options.parse_expiry,
+    help="Expiry time: 2030-01-31T17:00:00Z, seconds since 1970, or relative: +90s, +15m, +8h, +1d.",
 )
-@click.option("--budget", metavar="AMOUNT", help="Buy at the market for so much of the quote asset, fees included.")
+@click.option("--budget", metavar="AMOUNT", help="Buy at the market for this amount of the quote asset, fees included.")
 @click.option(
     "--stp",
     type=click.Choice(["none", "cancel-newest", "cancel-oldest", "cancel-both", "decrement"], case_sensitive=False),
     default="cancel-newest",
     show_default=True,
-    help="What to do where it would meet an order of the same account.",
+    help="Self-trade prevention: what to do when it would match an order of the same account.",
 )
-@click.option("--post-only", is_flag=True, help="Refuse the order if any part of it would take.")
-@click.option("--client-order-id", type=click.IntRange(min=1), default=None, help="A name of your own for the order.")
+@click.option("--post-only", is_flag=True, help="Refuse the order if any part of it would match at once.")
+@click.option("--client-order-id", type=click.IntRange(min=1), default=None, help="Your own id for the order.")
 @options.config_option
 @options.json_option
 def place(
@@ -87,12 +89,12 @@ def place(
       smrx order place --account 7 BTC-USD sell 0.5 --stop 48000 --limit 47900 --stp cancel-both
     """
     if (quantity is None) == (budget is None):
-        raise CliError(Exit.USAGE, "expected exactly one of QUANTITY and --budget")
+        raise CliError(Exit.USAGE, "give either QUANTITY or --budget")
     if price is None and (post_only or tif not in (None, "ioc")):
         raise CliError(
             Exit.USAGE,
-            "a market order, or a stop without --limit, takes what it can at once: expected --tif ioc or none, "
-            "no --post-only",
+            "a market order, or a stop without --limit, cannot rest in the book: leave out --post-only and every --tif "
+            "but ioc, or give a --price",
         )
     with venue_client.connect() as client:
         answer = client.place(
@@ -110,7 +112,7 @@ def place(
             client_order_id=client_order_id or 0,
             account=account,
         )
-    output.print_answer(answer, _told(answer), as_json)
+    output.print_answer(answer, _order_text(answer), as_json)
 
 
 @order.command()
@@ -118,8 +120,8 @@ def place(
 @click.argument("symbol")
 @_order_option
 @_client_order_option
-@click.option("--price", "--limit", help="The new limit price; none for a stop order without one.")
-@click.option("--quantity", required=True, help="The new total quantity, what is filled already included.")
+@click.option("--price", "--limit", help="New limit price; leave it out for a stop order without one.")
+@click.option("--quantity", required=True, help="New total quantity, including the part already filled.")
 @options.config_option
 @options.json_option
 def replace(
@@ -131,10 +133,10 @@ def replace(
     quantity: str,
     as_json: bool,
 ) -> None:
-    """Give an order a new price and quantity.
+    """Change the price and quantity of an order.
 
-    Only a smaller quantity at the same price keeps its place in the queue. If the exchange refuses, the order stands
-    as it was.
+    The order keeps its place in the queue only if the price is the same and the quantity is smaller. If the exchange
+    refuses the change, the order stays as it was.
 
     \b
     Example:
@@ -145,16 +147,16 @@ def replace(
         answer = client.replace(
             symbol, price, quantity, order_id=order_id, client_order_id=client_order_id, account=account
         )
-    output.print_answer(answer, _told(answer), as_json)
+    output.print_answer(answer, _order_text(answer), as_json)
 
 
 @order.command()
 @_account_option
 @_order_option
 @_client_order_option
-@click.option("--all", "everything", is_flag=True, help="All open orders of the account, oldest first.")
-@click.option("--symbol", help="With --all: of this instrument only.")
-@click.option("--side", type=click.Choice(["buy", "sell"], case_sensitive=False), help="With --all: of this side only.")
+@click.option("--all", "everything", is_flag=True, help="Cancel all open orders of the account, oldest first.")
+@click.option("--symbol", help="With --all: only orders in this instrument.")
+@click.option("--side", type=_SIDE, help="With --all: only orders of this side.")
 @options.config_option
 @options.json_option
 def cancel(
@@ -166,7 +168,7 @@ def cancel(
     side: str | None,
     as_json: bool,
 ) -> None:
-    """Cancel one order, or all of an account.
+    """Cancel one order, or all orders of an account.
 
     \b
     Example:
@@ -175,11 +177,11 @@ def cancel(
     """
     _exactly_one(order_id, client_order_id, everything or None)
     if not everything and (symbol or side):
-        raise CliError(Exit.USAGE, "--symbol and --side go with --all")
+        raise CliError(Exit.USAGE, "--symbol and --side need --all")
     with venue_client.connect() as client:
         if everything:
             mass = client.mass_cancel(symbol, side, account=account)
-            output.print_answer(mass, f"orders cancelled: {mass.cancelled}", as_json)
+            output.print_answer(mass, f"{mass.cancelled} orders cancelled", as_json)
             return
         answer = client.cancel(order_id=order_id, client_order_id=client_order_id, account=account)
     output.print_answer(answer, f"order {answer.order_id}: {answer.state}", as_json)
@@ -189,11 +191,11 @@ def cancel(
 @_account_option
 @_order_option
 @_client_order_option
-@click.option("--quantity", required=True, help="The new total quantity, smaller than before.")
+@click.option("--quantity", required=True, help="New total quantity, smaller than before.")
 @options.config_option
 @options.json_option
 def reduce(account: int, order_id: int | None, client_order_id: int | None, quantity: str, as_json: bool) -> None:
-    """Make an order smaller; it keeps its place in the queue.
+    """Reduce the quantity of an order; it keeps its place in the queue.
 
     \b
     Example:
@@ -206,8 +208,8 @@ def reduce(account: int, order_id: int | None, client_order_id: int | None, quan
 
 
 @order.command("list")
-@click.option("--account", type=click.IntRange(min=1), help="Of this account only.")
-@click.option("--symbol", help="Of this instrument only.")
+@click.option("--account", type=click.IntRange(min=1), help="Only orders of this account.")
+@click.option("--symbol", help="Only orders in this instrument.")
 @options.config_option
 @options.json_option
 def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
@@ -237,12 +239,12 @@ def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
     output.print_table(columns, rows, empty="no open orders")
 
 
-def _told(answer: "OrderResult") -> str:
+def _order_text(answer: "OrderResult") -> str:
     why = f" ({answer.reason_text}: {answer.reason})" if answer.reason else ""
     return f"order {answer.order_id}: {answer.state}{why}, filled {answer.filled}, remaining {answer.remaining}"
 
 
 def _exactly_one(order_id: int | None, client_order_id: int | None, *others: bool | None) -> None:
     if sum(value is not None for value in (order_id, client_order_id, *others)) != 1:
-        or_all = " or --all" if others else ""
-        raise CliError(Exit.USAGE, f"expected exactly one of --order-id, --client-order-id{or_all}")
+        or_all = ", --all" if others else ""
+        raise CliError(Exit.USAGE, f"give exactly one of --order-id, --client-order-id{or_all}")

@@ -1,4 +1,4 @@
-"""How commands print: aligned tables for people, JSON for programs. Called by the command files only."""
+"""Print tables for people and JSON for programs. Called by the command files."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +12,10 @@ from smrx.cli.exit_codes import Exit
 if TYPE_CHECKING:
     from smrx.client.results import CommandResult
 
-#: A cell without a value.
+#: The text of a cell without a value.
 NOTHING: Final = "-"
 _NUMBER: Final = re.compile(r"-|-?[0-9,]+(\.[0-9]+)?%?")
-#: A table is as wide as it needs to be: a narrow terminal wraps it, nothing is cut.
+#: Wide enough for every table: rich must not cut cells; a narrow terminal wraps the lines.
 _WIDTH: Final = 1000
 
 
@@ -25,7 +25,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print rows below their headings, numbers to the right; `empty` where there is no row.
+    """Print rows below their headings, numbers aligned right; print `empty` if there is no row.
 
     A cell that is rich Text keeps its colours on a terminal.
     """
@@ -50,25 +50,27 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
 
 
 def cells(row: Mapping[str, object]) -> list[object]:
-    """A row's values as the cells of a table, what is None as nothing."""
+    """Return the values of a row as cells of a table."""
     return [NOTHING if value is None else value for value in row.values()]
 
 
 def hex_hash(value: int) -> str:
-    """A state hash as people compare it."""
+    """Return a state hash as 16 hexadecimal digits."""
     return f"{value:016x}"
 
 
 def exit_with(code: Exit) -> None:
-    """End the command with an exit code and no further word."""
+    """End the command with an exit code, without a message."""
     click.get_current_context().exit(int(code))
 
 
-def print_answer(answer: "CommandResult", sentence: str, as_json: bool) -> None:
-    """Print what became of one command."""
+def print_answer(answer: "CommandResult", text: str, as_json: bool) -> None:
+    """Print the outcome of one command: `text` and its sequence number, or JSON."""
     if as_json:
         print_json(answer)
     elif answer.duplicate:
-        click.echo("the command was applied, but its answer was lost with a leader and no node remembers it")
+        click.echo(
+            "the command was applied, but a change of leaders lost its outcome; list the orders or balances to see it"
+        )
     else:
-        click.echo(f"{sentence} (command {answer.sequence})")
+        click.echo(f"{text} (command {answer.sequence})")

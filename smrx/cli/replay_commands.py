@@ -1,4 +1,4 @@
-"""`smrx replay`: order flow through a cluster, and the proof of what came of it. The work is in smrx/tape."""
+"""`smrx replay`: send a tape to the cluster and check the results. Parses and prints; smrx/tape does the work."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from smrx.tape.replay_proof import Proof
     from smrx.tape.tape_file import Tape
 
-#: Seconds without an event after which the feed counts as silent.
-_FEED_PATIENCE_S = 10.0
+#: A feed without an event for this long is an error.
+_FEED_TIMEOUT_S = 10.0
 
 
 @click.command()
@@ -30,22 +30,24 @@ _FEED_PATIENCE_S = 10.0
     type=click.Choice(["auto", "lobster", "smrx"]),
     default="auto",
     show_default=True,
-    help="What TAPE is: a LOBSTER message file (CSV, plain or .gz), or a tape of `smrx tape generate`.",
+    help="Format of TAPE: a LOBSTER message file (CSV, plain or .gz), or a tape of `smrx tape generate`.",
 )
-@click.option("--orderbook", type=click.Path(dir_okay=False), help="The LOBSTER orderbook file that belongs to TAPE.")
+@click.option("--orderbook", type=click.Path(dir_okay=False), help="The LOBSTER orderbook file of TAPE.")
+@click.option("--verify", is_flag=True, help="Compare the engine with the recording, then the cluster with the engine.")
 @click.option(
-    "--verify", is_flag=True, help="Prove it: the engine against history, then the cluster against the engine."
+    "--verify-only",
+    is_flag=True,
+    help="Compare only the engine, in this process, with the recording; no cluster is needed.",
 )
-@click.option("--verify-only", is_flag=True, help="Prove the engine in this process; no cluster is needed.")
-@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many messages (LOBSTER) or commands.")
-@click.option("--rate", type=click.FloatRange(min=1), help="Commands a second at most.")
-@click.option("--symbol", help="Ticker of a LOBSTER file whose name does not begin with it.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many messages (LOBSTER) or commands.")
+@click.option("--rate", type=click.FloatRange(min=1), help="Most commands per second.")
+@click.option("--symbol", help="Symbol of a LOBSTER file whose name does not start with it.")
 @click.option(
     "--market-id",
     type=click.IntRange(min=1),
     default=DEFAULT_MARKET_ID,
     show_default=True,
-    help="Number of instrument, share and accounts for LOBSTER files; take another for a second share.",
+    help="Base of the instrument and account ids for LOBSTER files; use another number for a second symbol.",
 )
 @options.config_option
 @options.json_option
@@ -61,10 +63,10 @@ def replay(
     market_id: int,
     as_json: bool,
 ) -> None:
-    """Feed a tape of recorded order flow through the cluster.
+    """Send a tape of order flow to the cluster.
 
-    Prints throughput, trades and the state hash at the end. Exit codes: 2 for a file that cannot be used, 3 if no
-    cluster answers, 4 if it refuses commands, 6 if a proof fails.
+    Prints throughput, trades and the final state hash. Exit codes: 2 for an invalid file, 3 if no cluster answers, 4 if
+    the exchange refuses commands, 6 if a comparison fails.
 
     \b
     Example:
@@ -73,7 +75,7 @@ def replay(
     """
     lobster = tape_format == "lobster" or (tape_format == "auto" and not _is_smrx(tape))
     if not lobster and (orderbook or symbol):
-        raise CliError(Exit.USAGE, f"{tape}: expected --orderbook and --symbol with LOBSTER files only")
+        raise CliError(Exit.USAGE, f"{tape}: --orderbook and --symbol are only for LOBSTER files")
     report: dict[str, Any] = {}
     try:
         if lobster:
@@ -99,7 +101,7 @@ def _lobster(
     as_json: bool,
     report: dict[str, Any],
 ) -> "Tape":
-    """The tape of LOBSTER files, the engine proved against them if asked for."""
+    """Return the tape of LOBSTER files; with `prove`, compare the engine with them."""
     from smrx.tape import convert, lobster
     from smrx.tape import history_check as verify
 
@@ -107,8 +109,8 @@ def _lobster(
     plan = convert.convert(recording, market_id, symbol)
     if orderbook is None and not as_json:
         click.echo(
-            "Without --orderbook levels that come into view cannot be adopted, and no levels can be compared: "
-            f"{plan.counts.unknown} messages name orders never seen and are left out.",
+            "Without --orderbook no price levels can be compared, and levels that come into view are unknown: "
+            f"{plan.counts.unknown} messages name unknown orders and are skipped.",
             err=True,
         )
     if plan.conflicts and not prove:
@@ -124,7 +126,7 @@ def _lobster(
 
 
 def _smrx(tape: str, limit: int | None, prove: bool, as_json: bool, report: dict[str, Any]) -> "Tape":
-    """A tape file; with `prove`, run through the engine and compared with what its generator knows."""
+    """Return the tape of a file; with `prove`, compare the engine with the trades the tape records."""
     from smrx.tape import replay_proof, tape_file
 
     found = tape_file.read(tape).first(limit)
@@ -138,12 +140,14 @@ def _smrx(tape: str, limit: int | None, prove: bool, as_json: bool, report: dict
             f"engine      {verdict.commands} commands, {verdict.refused} refused, {verdict.trades} trades{expected}"
         )
         click.echo(f"state hash  {verdict.state_hash}")
-        click.echo("proved      the engine did what the tape says" if verdict.proved else _not_proved(1))
+        click.echo(
+            "verified    the engine gave the results recorded in the tape" if verdict.proved else _not_verified(1)
+        )
     return found
 
 
 def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: bool, report: dict[str, Any]) -> None:
-    """Send the tape, print what came back, and compare it with the engine alone if asked for."""
+    """Send the tape and print the results; with `prove`, compare them with a single engine."""
     from smrx.cli import venue_client
     from smrx.tape import replay
 
@@ -152,7 +156,7 @@ def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: boo
             with progress.count_bar("replaying", len(tape.commands)) as show:
                 played = replay.play(client, tape, rate=rate, progress=show)
         except replay.SetupRefused as error:
-            raise CliError(Exit.REFUSED, f"{error}; --market-id gives the tape ids of its own") from None
+            raise CliError(Exit.REFUSED, f"{error}; choose unused ids with --market-id") from None
         status = client.status()
     summary = played.summary
     report["cluster"] = msgspec.to_builtins(summary) | {
@@ -162,7 +166,7 @@ def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: boo
     if not as_json:
         click.echo(
             f"cluster     {summary.commands} commands in {summary.seconds:.2f} s, "
-            f"{summary.commands_per_second} a second"
+            f"{summary.commands_per_second} per second"
         )
         click.echo(
             f"            {summary.acknowledged} accepted, {summary.refused} refused, {summary.trades} trades"
@@ -179,7 +183,7 @@ def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: boo
 
 
 def _prove(tape: "Tape", played: "Played") -> "Proof":
-    """Compare the cluster's outcomes, and its events by the feed, with the engine alone."""
+    """Compare the outcomes of the cluster and the events of its feed with a single engine."""
     from smrx.feed.feed_errors import FeedConflict, GapUnfillable
     from smrx.feed.subscriber import Subscriber
     from smrx.tape import replay_proof
@@ -188,56 +192,58 @@ def _prove(tape: "Tape", played: "Played") -> "Proof":
     try:
         first = replay_proof.first_event(played.outcomes)
         with Subscriber.from_config(options.config(), from_sequence=first) as subscriber:
-            events = replay_proof.collect(subscriber, played.outcomes, _FEED_PATIENCE_S)
+            events = replay_proof.collect(subscriber, played.outcomes, _FEED_TIMEOUT_S)
     except GapUnfillable as error:
-        raise CliError(Exit.GAP, f"the events of the tape are not all held any more: {error}") from None
+        raise CliError(Exit.GAP, f"the nodes no longer hold all events of the tape: {error}") from None
     except FeedConflict as error:
         raise CliError(Exit.DIVERGED, str(error)) from None
     except replay_proof.FeedSilent as error:
-        raise CliError(Exit.UNAVAILABLE, f"the event feed is silent: {error}") from None
+        raise CliError(Exit.UNAVAILABLE, f"no events from the feed: {error}") from None
     return replay_proof.compare(expected, played.outcomes, events)
 
 
 def _print_verdict(verdict: "Verdict") -> None:
     counts = verdict.counts
     click.echo(
-        f"history     {counts.messages} messages, {counts.executions} executions, {counts.skipped} outside the book"
+        f"recording   {counts.messages} messages, {counts.executions} executions, {counts.skipped} outside the book"
     )
     click.echo(
-        f"            {verdict.reproduced} reproduced: {verdict.maker_matched} against the order named, "
-        f"{verdict.anonymous} against orders never named, {verdict.undecidable} where the order of arrival is unknown"
+        f"            {verdict.reproduced} reproduced: {verdict.maker_matched} against the recorded order, "
+        f"{verdict.anonymous} against orders without an id, {verdict.undecidable} where the order of arrival is unknown"
     )
     if verdict.unknown:
-        click.echo(f"            {verdict.unknown} of orders never seen, left out")
+        click.echo(f"            {verdict.unknown} of unknown orders, skipped")
     if verdict.rows:
         click.echo(
             f"levels      {verdict.rows_equal} of {verdict.rows} rows equal "
-            f"({counts.adoptions} levels adopted, {counts.evictions} cut)"
+            f"({counts.adoptions} levels added from the orderbook file, {counts.evictions} removed)"
         )
-    click.echo(f"exceptions  {len(verdict.exceptions)} against time priority in the recording")
+    click.echo(f"exceptions  {len(verdict.exceptions)} executions in the recording violate time priority")
     for text in verdict.exceptions:
         click.echo(f"            {text}")
     click.echo(f"engine      {verdict.commands} commands, {verdict.trades} trades, state hash {verdict.state_hash}")
     for text in verdict.failures:
         click.echo(f"FAILED      {text}")
-    what = "the engine did what history did" if verdict.rows else "every execution of a known order was reproduced"
-    click.echo(f"proved      {what}" if verdict.proved else _not_proved(verdict.failure_count))
+    what = "the engine reproduced the recording" if verdict.rows else "all executions of known orders were reproduced"
+    click.echo(f"verified    {what}" if verdict.proved else _not_verified(verdict.failure_count))
 
 
 def _print_proof(found: "Proof") -> None:
     click.echo(
         f"compared    {found.outcomes_compared} outcomes and {found.events_compared} events "
-        f"({found.trades_compared} trades) with one engine alone"
+        f"({found.trades_compared} trades) with a single engine"
     )
     for text in found.differences:
         click.echo(f"FAILED      {text}")
     click.echo(
-        "proved      the cluster did what one engine does" if found.proved else _not_proved(found.difference_count)
+        "verified    the cluster gave the same results as a single engine"
+        if found.proved
+        else _not_verified(found.difference_count)
     )
 
 
-def _not_proved(count: int) -> str:
-    return f"NOT PROVED  {count} difference{'s' if count != 1 else ''}"
+def _not_verified(count: int) -> str:
+    return f"NOT VERIFIED  {count} difference{'s' if count != 1 else ''}"
 
 
 def _exit(report: dict[str, Any]) -> None:
@@ -254,5 +260,5 @@ def _is_smrx(tape: str) -> bool:
         with Path(tape).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
-        # Said with its name and reason by whoever reads it.
+        # The reader of the file reports the error.
         return False

@@ -1,4 +1,4 @@
-"""What the commands of `smrx settle` share: options, where things are stored, the end of a run, exit codes."""
+"""What the commands of `smrx settle` share: options, the place of the data, signals and exit codes."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -28,26 +28,28 @@ EXIT_CODES: Final = {
     "NotConnected": Exit.UNAVAILABLE,
 }
 
-
 out_option = click.option(
-    "--out", help="A .csv file, or the directory of settled_trades.csv, in place of the configuration's sinks."
+    "--out",
+    help="Store trades in this .csv file, or in settled_trades.csv in this directory, instead of the configured sinks.",
 )
 
 
 def follow_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that follows the feed."""
+    """Add the options of the commands that follow the feed."""
     for option in (
-        click.option("--until-sequence", type=click.IntRange(min=1), help="End once this event is verified."),
+        click.option("--until-sequence", type=click.IntRange(min=1), help="Stop when this event is verified."),
         click.option(
-            "--idle", type=click.FloatRange(min=0, min_open=True), help="End after so many seconds without an event."
+            "--idle", type=click.FloatRange(min=0, min_open=True), help="Stop after this many seconds without an event."
         ),
-        click.option("--nodes", help="Node ids to listen to, such as 1,3: a majority; all of them by default."),
+        click.option(
+            "--nodes", help="Ids of the nodes to follow, such as 1,3; they must be a majority. All nodes if not given."
+        ),
         click.option(
             "--connect-timeout",
             type=click.FloatRange(min=0, min_open=True),
             default=10.0,
             show_default=True,
-            help="Seconds to wait for the first sign of a node.",
+            help="Seconds to wait for the first message of a node.",
         ),
     ):
         command = option(command)
@@ -55,16 +57,16 @@ def follow_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def compile_books() -> None:
-    """The first run on a machine compiles the books, before anything waits for them, and says so."""
+    """Compile the books if this machine has not done so yet, and report that on standard error."""
     from smrx.settlement.books.compiled_books import compiled_before, warm_up
 
     if not compiled_before():
-        click.echo("compiling the books (once on this machine; some ten seconds)", err=True)
+        click.echo("compiling the books (once on this machine, about ten seconds)", err=True)
     warm_up()
 
 
 def config_with_out(config: Config, out: str | None) -> Config:
-    """The configuration, with one CSV sink and a directory for the checkpoint where --out says so."""
+    """Return the configuration; with --out, its only sink is a CSV file with the checkpoint beside it."""
     if out is None:
         return config
     path = Path(out).expanduser().absolute()
@@ -77,7 +79,7 @@ def config_with_out(config: Config, out: str | None) -> Config:
 
 @contextmanager
 def errors_as_cli_errors() -> Iterator[None]:
-    """Turn what ends settlement into one sentence and its exit code."""
+    """Turn the errors of settlement into CliError with their exit codes."""
     from smrx.feed.feed_errors import FeedError
     from smrx.settlement.settlement_errors import SettlementError
 
@@ -88,24 +90,24 @@ def errors_as_cli_errors() -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether somebody asked the run to end."""
+    """Whether a signal asked the run to stop."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_set = False
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.is_set
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        """Be the handler of a signal."""
-        self.asked = True
+    def handle_signal(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGINT or SIGTERM."""
+        self.is_set = True
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM end the run cleanly while this is open."""
+    """Stop the run cleanly on SIGINT and SIGTERM while the context is open."""
     stop = StopRequest()
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.handle_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -114,6 +116,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 def parse_node_ids(text: str | None) -> list[int] | None:
+    """Return the node ids in a text such as "1,3", or None for None."""
     if text is None:
         return None
     try:

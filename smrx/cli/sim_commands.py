@@ -1,4 +1,4 @@
-"""`smrx sim`: look for faults in a simulated cluster. Parses, runs smrx/sim, prints."""
+"""`smrx sim`: test a simulated cluster with random faults. Parses, runs smrx/sim, prints."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("seed", type=click.IntRange(min=0), required=False)
-@click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, help="First seed of a search.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Search so many seeds.")
-@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes of a search.")
-@click.option("--verbose", is_flag=True, help="Print the whole timeline of the seed.")
+@click.option(
+    "--start", type=click.IntRange(min=0), default=0, show_default=True, help="First seed to run with --seeds."
+)
+@click.option("--seeds", type=click.IntRange(min=1), help="Run this many seeds.")
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes for --seeds.")
+@click.option("--verbose", is_flag=True, help="Print the whole timeline of a run.")
 @options.json_option
 def sim(seed: int | None, start: int, seeds: int | None, jobs: int, verbose: bool, as_json: bool) -> None:
-    """Run simulated clusters through storms of faults.
+    """Test simulated clusters with random faults.
 
-    One seed is one run, the same everywhere: real nodes, engine and clients on simulated time, network and disks. Ends
-    with code 6 if something does not hold; a failure begins with the command that repeats it.
+    A run has real nodes, engines and clients on simulated time, network and disks, and depends only on its seed. Exits
+    with 6 if a check fails; the first line of a failure is the command that repeats it.
 
     \b
     Example:
@@ -32,7 +34,7 @@ def sim(seed: int | None, start: int, seeds: int | None, jobs: int, verbose: boo
       smrx sim --start 1000 --seeds 500 --json
     """
     if (seed is None) == (seeds is None):
-        raise click.UsageError("expected either a SEED to run or --seeds N to search, found both or neither")
+        raise click.UsageError("give either a SEED or --seeds N")
     progress.compile_engine()
     failed = _search(start, seeds, jobs, as_json) if seed is None else _one(seed, verbose, as_json)
     if failed:
@@ -78,9 +80,9 @@ def _print_verdict(verdict: "Verdict", verbose: bool) -> None:
     if verdict.failure is not None:
         click.echo(f"FAILED: {verdict.failure}")
     elif verdict.stands_still:
-        click.echo("ok: a majority lost its memory at once; the cluster stands still and says so")
+        click.echo("ok: a majority lost its memory at once, and the cluster stopped and reported it")
     else:
-        click.echo("ok: everything holds, and the cluster recovered")
+        click.echo("ok: all checks passed, and the cluster recovered")
 
 
 def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
@@ -122,8 +124,8 @@ def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
             click.echo(f"smrx sim {seed}\n  {failure}")
         click.echo(
             f"{tally.seeds:,} seeds, {len(tally.failures)} failures: {tally.commands:,} commands, {tally.answers:,} "
-            f"answers, {tally.faults:,} faults, {tally.changes:,} changes of members, "
+            f"answers, {tally.faults:,} faults, {tally.changes:,} membership changes, "
             f"{tally.simulated_seconds:,.0f} simulated seconds in "
-            f"{tally.seconds:.1f} s; in {tally.stood_still} a majority lost its memory and the cluster stood still"
+            f"{tally.seconds:.1f} s; in {tally.stood_still} runs a majority lost its memory and the cluster stopped"
         )
     return bool(tally.failures)

@@ -1,4 +1,4 @@
-"""`smrx snapshot`: the state on disk. Parses, calls smrx/consensus and smrx/node, prints."""
+"""`smrx snapshot`: manage snapshots and backups. Parses, calls smrx/consensus and smrx/node, prints."""
 
 import time
 from collections.abc import Sequence
@@ -30,14 +30,8 @@ def snapshot() -> None:
     """
 
 
-_node_option = click.option("--node", "node_id", type=int, metavar="N", help="Which node; the leader if not given.")
-_timeout_option = click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds to wait until it is whole.",
-)
+_node_option = click.option("--node", "node_id", type=int, metavar="N", help="Id of the node; the leader if not given.")
+_timeout_option = options.timeout_option(120.0, "Seconds to wait until the snapshot is complete.")
 
 
 @snapshot.command()
@@ -46,9 +40,9 @@ _timeout_option = click.option(
 @options.config_option
 @options.json_option
 def take(node_id: int | None, timeout: float, as_json: bool) -> None:
-    """Let a running node write a snapshot of its state, and wait until it is whole.
+    """Make a running node write a snapshot of its state, and wait until it is complete.
 
-    The node goes on meanwhile: a forked process writes it.
+    A forked process writes the snapshot while the node serves.
 
     \b
     Example:
@@ -68,16 +62,18 @@ def take(node_id: int | None, timeout: float, as_json: bool) -> None:
         return
     click.echo(
         f"node {status.node_id}: snapshot-{status.snapshot_sequence} holds commands 1 to {status.snapshot_sequence}; "
-        f"the node stood still for {status.snapshot_pause_ms:.2f} ms, writing took {status.snapshot_s:.2f} s"
+        f"the node paused for {status.snapshot_pause_ms:.2f} ms, writing took {status.snapshot_s:.2f} s"
     )
 
 
 @snapshot.command("list")
-@click.option("--node", "node_id", type=int, metavar="N", help="Which node; all of this machine if not given.")
+@click.option(
+    "--node", "node_id", type=int, metavar="N", help="Id of the node; all nodes of this machine if not given."
+)
 @options.config_option
 @options.json_option
 def list_snapshots(node_id: int | None, as_json: bool) -> None:
-    """List the snapshots in the data directories of this machine, without reading all of them.
+    """List the snapshots in the data directories of this machine, without checking their content.
 
     \b
     Example:
@@ -107,14 +103,14 @@ def list_snapshots(node_id: int | None, as_json: bool) -> None:
 
 @snapshot.command("verify")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--node", "node_id", type=int, metavar="N", help="All snapshots of this node.")
+@click.option("--node", "node_id", type=int, metavar="N", help="Check the snapshots of this node.")
 @options.config_option
 @options.json_option
 def verify_snapshots(paths: tuple[Path, ...], node_id: int | None, as_json: bool) -> None:
-    """Check snapshots byte for byte, load each, and compare its state hash with its name tag.
+    """Check the checksums of snapshots, load them, and compare the state hash with the recorded one.
 
-    PATHS are folders of snapshots or of backups; without any, all in the data directories of this machine are checked.
-    Exits with 6 if one is damaged.
+    PATHS are directories of snapshots or backups. Without PATHS, checks all snapshots in the data directories of this
+    machine. Exits with 6 if one is damaged.
 
     \b
     Example:
@@ -128,19 +124,19 @@ def verify_snapshots(paths: tuple[Path, ...], node_id: int | None, as_json: bool
     findings: list[dict[str, Any]] = []
     for path in chosen:
         try:
-            stored = _loaded(_inside(path))
+            stored = _loaded(_snapshot_path(path))
         except SnapshotError as error:
-            findings.append({"path": str(path), "whole": False, "fault": str(error)})
+            findings.append({"path": str(path), "valid": False, "fault": str(error)})
             continue
-        findings.append({"path": str(stored.path), "whole": True, "sequence": stored.metadata.sequence})
+        findings.append({"path": str(stored.path), "valid": True, "sequence": stored.metadata.sequence})
     if as_json:
         output.print_json(findings)
     else:
         for found in findings:
-            click.echo(f"{found['path']}: whole" if found["whole"] else found["fault"])
+            click.echo(f"{found['path']}: valid" if found["valid"] else found["fault"])
         if not findings:
             click.echo("no snapshots")
-    if not all(found["whole"] for found in findings):
+    if not all(found["valid"] for found in findings):
         output.exit_with(Exit.DIVERGED)
 
 
@@ -151,10 +147,10 @@ def verify_snapshots(paths: tuple[Path, ...], node_id: int | None, as_json: bool
 @options.config_option
 @options.json_option
 def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> None:
-    """Copy the whole exchange into FOLDER: a fresh snapshot of it, verified, and the cluster's configuration.
+    """Back up the exchange to FOLDER: a new, verified snapshot and the configuration of the cluster.
 
-    All nodes have one state, so that one snapshot is a backup of the cluster. The node it comes from must have its data
-    directory on this machine.
+    All nodes have the same state, so one snapshot is a backup of the whole cluster. The data directory of the node must
+    be on this machine.
 
     \b
     Example:
@@ -162,7 +158,7 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
     """
     config = options.config()
     if folder.exists() and any(folder.iterdir()):
-        raise CliError(Exit.USAGE, f"{folder}: expected a folder that is new or empty, found one with files in it")
+        raise CliError(Exit.USAGE, f"{folder}: the folder is not empty; choose a new or empty one")
     progress.compile_engine()
     status = _taken(config, node_id, timeout)
     found = [
@@ -173,8 +169,8 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
     if not found:
         raise CliError(
             Exit.UNAVAILABLE,
-            f"expected the snapshot of node {status.node_id} in {config.node_dir(status.node_id) / FOLDER}, found "
-            "none; run this on the machine of that node",
+            f"the snapshot of node {status.node_id} is not in {config.node_dir(status.node_id) / FOLDER}; run this "
+            "command on the machine of that node",
         )
     stored = _loaded(found[-1].path)
     copy = SnapshotFiles(folder, cluster=config.cluster, node_id=status.node_id).adopt(stored)
@@ -190,9 +186,9 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
 @options.config_option
 @options.json_option
 def restore(folder: Path, as_json: bool) -> None:
-    """Give the state in FOLDER, a snapshot or a backup, to every node of a new cluster.
+    """Restore the state in FOLDER, a snapshot or a backup, to all nodes of a new cluster.
 
-    The nodes of the configuration must be new: no data directory may hold anything. Start them afterwards as usual.
+    The data directories of the nodes must be empty. Start the nodes afterwards as usual.
 
     \b
     Example:
@@ -200,7 +196,7 @@ def restore(folder: Path, as_json: bool) -> None:
     """
     config = options.config()
     progress.compile_engine()
-    stored = _loaded(_inside(folder))
+    stored = _loaded(_snapshot_path(folder))
     for node in config.nodes:
         directory = config.node_dir(node.id)
         kept = config.secret_key_path(node.id).name
@@ -208,21 +204,21 @@ def restore(folder: Path, as_json: bool) -> None:
         if any(not name.startswith(kept) for name in used):
             raise CliError(
                 Exit.RESOURCE,
-                f"{directory}: expected the data directory of a new node, found {', '.join(sorted(used))}; nothing was "
-                "changed: choose another data_dir, or begin anew with `smrx cluster up --new`",
+                f"{directory}: the directory is not empty (found {', '.join(sorted(used))}); nothing was restored. "
+                "Choose another data_dir, or discard the data with `smrx cluster up --new`",
             )
     copies = [_files(config, node.id).adopt(stored) for node in config.nodes]
     if as_json:
         output.print_json([_as_json(copy.metadata.node_id, copy) for copy in copies])
     else:
         click.echo(
-            f"cluster {config.cluster!r}: {len(copies)} nodes begin with commands 1 to {stored.metadata.sequence}, "
+            f"cluster {config.cluster!r}: restored commands 1 to {stored.metadata.sequence} to {len(copies)} nodes, "
             f"state hash {stored.metadata.state_hash}"
         )
 
 
 def _taken(config: Config, node_id: int | None, timeout: float) -> NodeStatus:
-    """Let a node take a snapshot; return its status once it is whole."""
+    """Make a node take a snapshot; return its status once the snapshot is complete."""
     deadline = time.monotonic() + timeout
     with open_admin_client(config, 1.0) as ask:
         chosen = config.node(node_id).id if node_id is not None else _leader(config, ask)
@@ -238,7 +234,7 @@ def _taken(config: Config, node_id: int | None, timeout: float) -> NodeStatus:
             if time.monotonic() > deadline:
                 raise CliError(
                     Exit.UNAVAILABLE,
-                    f"expected a whole snapshot of node {chosen} within {timeout:g} s, found none; see its log",
+                    f"node {chosen} did not complete a snapshot within {timeout:g} s; see its log",
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -248,22 +244,24 @@ def _leader(config: Config, ask: Ask) -> int:
         status = ask(node.id, Status())
         if isinstance(status, NodeStatus) and status.leader_id is not None:
             return status.leader_id
-    raise CliError(Exit.UNAVAILABLE, f"no node of cluster {config.cluster!r} knows a leader")
+    raise CliError(
+        Exit.UNAVAILABLE, f"no node of cluster {config.cluster!r} reports a leader; see `smrx cluster status`"
+    )
 
 
 def _files(config: Config, node_id: int) -> SnapshotFiles:
     return SnapshotFiles(config.node_dir(node_id) / FOLDER, cluster=config.cluster, node_id=node_id)
 
 
-def _inside(path: Path) -> Path:
-    """The snapshot that a path means: itself, or the newest of the folder it is."""
+def _snapshot_path(path: Path) -> Path:
+    """Return the path of a snapshot: the path itself, or the newest snapshot in that folder."""
     found = path.resolve() if path.is_symlink() else path
     latest = found / "latest"
     return latest.resolve() if latest.is_symlink() else found
 
 
 def _loaded(path: Path) -> Stored:
-    """A snapshot that proved to be a state: every byte checked, and loaded; raises SnapshotError."""
+    """Check and load a snapshot; raises SnapshotError."""
     from smrx.node.log_reader import load_snapshot
 
     stored = describe(path)

@@ -1,4 +1,4 @@
-"""`smrx tape`: makes tapes. Parses, calls, prints; the work is in smrx/tape."""
+"""`smrx tape`: generate tapes. Parses and prints; smrx/tape does the work."""
 
 import click
 
@@ -11,26 +11,30 @@ from smrx.tape.tape_market import DEFAULT_MARKET_ID
 
 @click.group()
 def tape() -> None:
-    """Make tapes of order flow."""
+    """Generate tapes of order flow."""
 
 
 @tape.command()
 @click.argument("out", type=click.Path(dir_okay=False))
-@click.option("--commands", type=click.IntRange(min=1), default=100_000, show_default=True, help="Orders and cancels.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Same seed, same bytes.")
+@click.option(
+    "--commands", type=click.IntRange(min=1), default=100_000, show_default=True, help="Number of orders and cancels."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed; the same seed gives the same file."
+)
 @click.option(
     "--market-id",
     type=click.IntRange(min=1),
     default=DEFAULT_MARKET_ID,
     show_default=True,
-    help="Number of instrument and share; accounts are 100 times it, plus 1 and up.",
+    help="Base of the ids: the instrument has this id, accounts start at 100 times this number plus 1.",
 )
 @options.json_option
 def generate(out: str, commands: int, seed: int, market_id: int, as_json: bool) -> None:
     """Write a tape of AMZN-like order flow to OUT.
 
-    The mix of orders, cancels and executions, sizes and prices follow a real day's statistics. The tape sets up its own
-    assets, instrument and accounts, and can be replayed as often as you like.
+    The mix of orders, cancels and executions, the sizes and the prices follow the statistics of a recorded day. The
+    tape sets up its own assets, instrument and accounts, and can be replayed any number of times.
 
     \b
     Example:
@@ -57,6 +61,6 @@ def generate(out: str, commands: int, seed: int, market_id: int, as_json: bool) 
         output.print_json(described)
     else:
         click.echo(
-            f"{out}: {len(made.commands)} commands on {made.symbol} that make {made.trades} trades, "
-            f"after {len(made.setup)} to set up the market (seed {seed})"
+            f"{out}: {len(made.setup)} commands that set up the market, then {len(made.commands)} on {made.symbol} "
+            f"with {made.trades} trades (seed {seed})"
         )

@@ -1,4 +1,4 @@
-"""How commands reach the exchange: a client of the venue's account. Called by the commands."""
+"""Connect a command to the exchange as the venue. Called by the command files."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,15 @@ from smrx.cli import options
 if TYPE_CHECKING:
     from smrx.client import Client
 
-#: The venue's own account: its session may act for every other, as an operator at a terminal does.
+#: The account of the venue: its sessions may act for every other account.
 VENUE = 0
 
 
 def connect() -> "Client":
-    """A client of the venue, of the running command's configuration. Use as a context manager."""
+    """Return a client with the rights of the venue, for the configuration of the running command.
+
+    Use it as a context manager.
+    """
     from smrx.client import Client
 
     return Client(options.config(), account=VENUE)

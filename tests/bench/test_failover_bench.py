@@ -42,4 +42,4 @@ def test_order_acknowledged_as_duplicate_must_be_open() -> None:
 
 def test_run_without_kills_and_transfers_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["bench", "failover", "--kills", "0"]) == Exit.USAGE
-    assert "found neither" in capsys.readouterr().err
+    assert "both 0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Agreement as `smrx cluster status` judges it, on nodes made of a list of hashes."""
+"""The comparison of `smrx cluster status`, on fake nodes with a list of hashes."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from smrx.wire.admin import AgreementStatus, AnyReply, AnyRequest, HashAt, HashR
 
 
 class Node:
-    """A node that remembers a hash for each command, from `oldest` on."""
+    """A node that keeps a hash for each command from `oldest` on."""
 
     def __init__(
         self, hashes: Iterable[int], *, role: str = "follower", oldest: int = 0, fenced_at: int | None = None
@@ -48,12 +48,12 @@ class Node:
                 sequence=self.sequence if self.fenced_at is None else self.fenced_at,
             ),
             fenced=None if self.fenced_at is None else "its state differs from the majority's",
-            # Every node knows where any two differ, whoever is wrong: it is no sign that this one is.
+            # All nodes report where two nodes differ; this does not mean that this node is the wrong one.
             first_divergent_sequence=33,
         )
 
 
-def look(*nodes: Node | None) -> ClusterStatus:
+def status_of(*nodes: Node | None) -> ClusterStatus:
     members = {i + 1: node for i, node in enumerate(nodes)}
 
     def ask(node_id: int, request: AnyRequest) -> AnyReply | None:
@@ -63,67 +63,67 @@ def look(*nodes: Node | None) -> ClusterStatus:
     return query_cluster(ask, list(members))
 
 
-def verdicts(found: ClusterStatus) -> list[str]:
-    return [seen.verdict for seen in found.nodes]
+def agreements(found: ClusterStatus) -> list[str]:
+    return [node.agreement_text for node in found.nodes]
 
 
 def leader(length: int) -> Node:
     return Node(range(length), role="leader")
 
 
-def test_equal_hashes_at_the_leaders_sequence_agree_even_where_a_node_has_gone_on() -> None:
-    found = look(leader(101), Node(range(101)), Node(range(105)))
-    assert verdicts(found) == ["AGREE at 100"] * 3
+def test_equal_hashes_agree_even_if_a_node_is_ahead_of_the_leader() -> None:
+    found = status_of(leader(101), Node(range(101)), Node(range(105)))
+    assert agreements(found) == ["AGREE at 100"] * 3
     assert (found.leader, found.compared_at, found.diverged) == (1, 100, False)
 
 
-def test_a_silent_node_is_unreachable_and_the_others_agree() -> None:
-    assert verdicts(look(leader(11), None, Node(range(11)))) == ["AGREE at 10", "UNREACHABLE", "AGREE at 10"]
+def test_node_without_answer_is_unreachable_and_the_others_agree() -> None:
+    assert agreements(status_of(leader(11), None, Node(range(11)))) == ["AGREE at 10", "UNREACHABLE", "AGREE at 10"]
 
 
-def test_a_node_that_does_not_get_there_is_behind_by_its_lag() -> None:
-    found = look(leader(101), Node(range(101)), Node(range(41)))
-    assert verdicts(found) == ["AGREE at 100", "AGREE at 100", "BEHIND"]
+def test_slow_node_is_behind_by_its_lag() -> None:
+    found = status_of(leader(101), Node(range(101)), Node(range(41)))
+    assert agreements(found) == ["AGREE at 100", "AGREE at 100", "BEHIND"]
     assert found.nodes[2].lag == 60
 
 
 @pytest.mark.parametrize("first", [1, 2, 37, 99, 100])
-def test_another_hash_diverged_at_the_first_command_that_differs(first: int) -> None:
+def test_different_hash_is_diverged_at_the_first_differing_command(first: int) -> None:
     wrong = [i if i < first else 1000 + i for i in range(101)]
-    found = look(leader(101), Node(range(101)), Node(wrong))
-    assert verdicts(found) == ["AGREE at 100", "AGREE at 100", f"DIVERGED at {first}"]
+    found = status_of(leader(101), Node(range(101)), Node(wrong))
+    assert agreements(found) == ["AGREE at 100", "AGREE at 100", f"DIVERGED at {first}"]
     assert found.diverged
 
 
-def test_a_leader_that_differs_from_the_majority_is_the_one_that_diverged() -> None:
+def test_leader_that_differs_from_the_majority_is_diverged() -> None:
     wrong = [i if i < 50 else 1000 + i for i in range(101)]
-    assert verdicts(look(Node(wrong, role="leader"), Node(range(101)), Node(range(101)))) == [
+    assert agreements(status_of(Node(wrong, role="leader"), Node(range(101)), Node(range(101)))) == [
         "DIVERGED at 50",
         "AGREE at 100",
         "AGREE at 100",
     ]
 
 
-def test_divergence_that_a_node_knows_of_is_shown_after_the_hashes_are_forgotten() -> None:
+def test_divergence_reported_by_a_node_is_shown_when_its_hashes_are_dropped() -> None:
     stopped = Node(range(41), fenced_at=33)
-    assert verdicts(look(leader(101), Node(range(101)), stopped))[2] == "DIVERGED at 33"
+    assert agreements(status_of(leader(101), Node(range(101)), stopped))[2] == "DIVERGED at 33"
 
 
-def test_a_node_that_fenced_itself_does_not_agree_even_with_the_right_hash() -> None:
+def test_fenced_node_is_diverged_even_with_the_right_hash() -> None:
     damaged = Node(range(101), fenced_at=100)
-    assert verdicts(look(leader(101), Node(range(101)), damaged))[2] == "DIVERGED at 100"
+    assert agreements(status_of(leader(101), Node(range(101)), damaged))[2] == "DIVERGED at 100"
 
 
-def test_a_claim_of_agreement_counts_for_nothing_without_a_majority() -> None:
-    assert verdicts(look(leader(11), None, None)) == ["NOT COMPARED", "UNREACHABLE", "UNREACHABLE"]
-    assert verdicts(look(leader(11))) == ["NOT COMPARED"]
+def test_nothing_is_compared_without_a_majority() -> None:
+    assert agreements(status_of(leader(11), None, None)) == ["NOT COMPARED", "UNREACHABLE", "UNREACHABLE"]
+    assert agreements(status_of(leader(11))) == ["NOT COMPARED"]
 
 
-def test_two_states_and_no_majority_make_both_suspect() -> None:
-    found = look(leader(11), Node([*range(10), 77]), None)
-    assert verdicts(found) == ["DIVERGED at 10", "DIVERGED at 10", "UNREACHABLE"]
+def test_two_states_without_a_majority_are_both_diverged() -> None:
+    found = status_of(leader(11), Node([*range(10), 77]), None)
+    assert agreements(found) == ["DIVERGED at 10", "DIVERGED at 10", "UNREACHABLE"]
 
 
-def test_no_node_at_all_is_a_survey_without_leader() -> None:
-    found = look(None, None, None)
-    assert (found.leader, found.compared_at, verdicts(found)) == (None, None, ["UNREACHABLE"] * 3)
+def test_status_without_any_answer_has_no_leader() -> None:
+    found = status_of(None, None, None)
+    assert (found.leader, found.compared_at, agreements(found)) == (None, None, ["UNREACHABLE"] * 3)

@@ -1,4 +1,4 @@
-"""The commands that make a market, against a real cluster that `smrx cluster up` started."""
+"""Commands against a real cluster that `smrx cluster up` started."""
 
 import json
 import re
@@ -29,29 +29,29 @@ Smrx = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def config_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration with free ports; the nodes are for the commands to start."""
+    """Write a configuration with free ports; no node is started."""
     return LocalCluster(tmp_path_factory.mktemp("cli")).config_path
 
 
 @pytest.fixture
 def smrx(config_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Smrx:
-    """Run a command line; returns what it printed, fails unless it ends with `code`."""
+    """Return a function that runs a command line, checks its exit code and returns its output."""
     monkeypatch.setenv("SMRX_CONFIG", str(config_path))
 
     def run(line: str, code: Exit = Exit.OK) -> str:
         capsys.readouterr()
-        ended = cli.run(line.split())
-        said = capsys.readouterr()
-        assert ended == code, said.err
-        assert "Traceback" not in said.err
-        return said.out if code is Exit.OK else said.err
+        exit_code = cli.run(line.split())
+        printed = capsys.readouterr()
+        assert exit_code == code, printed.err
+        assert "Traceback" not in printed.err
+        return printed.out if code is Exit.OK else printed.err
 
     return run
 
 
 @pytest.fixture(scope="module")
 def market(config_path: Path) -> Iterator[None]:
-    """A running cluster with a market and a trade on it."""
+    """A running cluster with an instrument and one trade."""
     config = ["--config", str(config_path)]
     try:
         assert cli.run([*config, "cluster", "up"]) == Exit.OK
@@ -68,7 +68,7 @@ def as_json(smrx: Smrx, line: str) -> Any:
 
 @pytest.mark.usefixtures("market")
 class TestRunning:
-    def test_status_shows_three_nodes_that_agree(self, smrx: Smrx) -> None:
+    def test_status_shows_three_agreeing_nodes(self, smrx: Smrx) -> None:
         lines = smrx("cluster status").splitlines()
         assert len(lines) == 4
         assert sum("leader" in line for line in lines) == 1
@@ -79,7 +79,7 @@ class TestRunning:
         assert len({node["agreement_sequence"] for node in found["nodes"]}) == 1
         assert all(re.fullmatch("[0-9a-f]{16}", node["state_hash"]) for node in found["nodes"])
 
-    def test_the_book_and_the_orders_show_what_was_left_of_the_trade(self, smrx: Smrx) -> None:
+    def test_book_and_orders_show_the_remaining_quantity_after_a_trade(self, smrx: Smrx) -> None:
         book = as_json(smrx, "book BTC-USD")
         assert (book["bids"], [(level["price"], level["quantity"]) for level in book["asks"]]) == (
             [],
@@ -91,14 +91,14 @@ class TestRunning:
         assert as_json(smrx, "order list --account 7") == []
         assert smrx("order list --account 7") == "no open orders\n"
 
-    def test_money_moved_exactly(self, smrx: Smrx) -> None:
+    def test_balances_are_exact_after_a_trade(self, smrx: Smrx) -> None:
         found = {(row["account"], row["asset"]): row for row in as_json(smrx, "account balances")}
         assert found[7, "BTC"]["available"] == "0.20000000"
         assert found[8, "USD"]["available"] == "10000.000000"
         assert found[8, "BTC"]["held"] == "0.30000000"
         assert {row["account"] for row in as_json(smrx, "account balances 7")} == {7}
 
-    def test_a_position_is_what_is_owned_and_what_is_open(self, smrx: Smrx) -> None:
+    def test_positions_show_balances_and_open_orders(self, smrx: Smrx) -> None:
         [seller] = as_json(smrx, "account positions 8")
         assert (seller["symbol"], seller["base"], seller["quote"]) == ("BTC-USD", "BTC", "USD")
         assert (seller["base_held"], seller["quote_total"]) == ("0.30000000", "10000.000000")
@@ -110,7 +110,7 @@ class TestRunning:
         assert re.search(r"BTC-USD .* 1 +0\.3000 +15000\.000000", smrx("account positions 8"))
         assert smrx("account positions 99") == "no positions\n"
 
-    def test_what_was_listed_is_listed(self, smrx: Smrx) -> None:
+    def test_accounts_assets_and_instruments_are_listed(self, smrx: Smrx) -> None:
         assert as_json(smrx, "account list") == [0, 7, 8]
         assert [row["symbol"] for row in as_json(smrx, "asset list")] == ["BTC", "USD"]
         [instrument] = as_json(smrx, "instrument list")
@@ -118,7 +118,7 @@ class TestRunning:
         for line in ("account list", "asset list", "instrument list", "account balances"):
             assert len(smrx(line).splitlines()) >= 2
 
-    def test_an_order_is_reduced_and_cancelled_by_its_owners_name(self, smrx: Smrx) -> None:
+    def test_order_is_reduced_and_cancelled_by_client_order_id(self, smrx: Smrx) -> None:
         placed = as_json(smrx, "order place --account 7 BTC-USD buy 0.5 --price 40000.00 --client-order-id 5")
         assert placed["state"] == "New"
         assert "Replaced" in smrx("order reduce --account 7 --client-order-id 5 --quantity 0.25")
@@ -127,14 +127,14 @@ class TestRunning:
         smrx("order place --account 7 BTC-USD buy 0.1 --price 40000.00")
         assert as_json(smrx, "order cancel --account 7 --all --symbol BTC-USD --side buy")["cancelled"] == 1
 
-    def test_a_transfer_with_the_same_name_is_made_once(self, smrx: Smrx) -> None:
+    def test_repeated_transfer_id_is_applied_once(self, smrx: Smrx) -> None:
         assert "done" in smrx("account deposit 7 5.00 USD --transfer-id 77")
         assert "was made before" in smrx("account deposit 7 5.00 USD --transfer-id 77")
         assert "TRANSFER_ID_REUSED" in smrx("account deposit 7 6.00 USD --transfer-id 77", Exit.REFUSED)
         assert "done" in smrx("account withdraw 7 5.00 USD")
 
     @pytest.mark.parametrize(
-        ("line", "code", "sentence"),
+        ("line", "code", "expected"),
         [
             ("order place --account 7 BTC-USD buy 0.2 --price 49999.999", Exit.USAGE, "tick 0.01"),
             ("order place --account 7 BTC-USD buy 0.2 --price 1e5", Exit.USAGE, "expected a decimal"),
@@ -143,7 +143,7 @@ class TestRunning:
             ("order place --account 7 BTC-USD buy 1 --tif gtc", Exit.USAGE, "market order"),
             ("order place --account 7 ETH-USD buy 1 --price 1", Exit.USAGE, "expected one of BTC-USD"),
             ("order cancel --account 7", Exit.USAGE, "exactly one of"),
-            ("order cancel --account 7 --order-id 1 --side buy", Exit.USAGE, "go with --all"),
+            ("order cancel --account 7 --order-id 1 --side buy", Exit.USAGE, "need --all"),
             ("account open 7", Exit.REFUSED, "ACCOUNT_EXISTS"),
             ("asset add btc --decimals 2", Exit.USAGE, "A-Z"),
             ("instrument add X --base BTC --quote USD --tick 0.000001 --lot 0.0000001", Exit.USAGE, "multiple"),
@@ -151,28 +151,28 @@ class TestRunning:
             ("cluster up --new", Exit.RESOURCE, "is running"),
         ],
     )
-    def test_a_mistake_is_one_sentence_with_its_exit_code(
-        self, smrx: Smrx, line: str, code: Exit, sentence: str
+    def test_invalid_command_prints_one_line_and_exits_with_its_code(
+        self, smrx: Smrx, line: str, code: Exit, expected: str
     ) -> None:
-        said = smrx(line, code)
-        assert sentence in said
-        assert said.count("\n") == 1
+        message = smrx(line, code)
+        assert expected in message
+        assert message.count("\n") == 1
 
-    def test_up_again_leaves_running_nodes_alone(self, smrx: Smrx) -> None:
+    def test_second_up_does_not_restart_running_nodes(self, smrx: Smrx) -> None:
         before = {node["node_id"]: node["incarnation"] for node in as_json(smrx, "cluster status")["nodes"]}
-        assert "running already" in smrx("cluster up")
+        assert "already running" in smrx("cluster up")
         assert {n["node_id"]: n["incarnation"] for n in as_json(smrx, "cluster status")["nodes"]} == before
 
 
-def test_a_stopped_cluster_says_what_is_lost_and_begins_anew_only_when_told_to(
+def test_stopped_cluster_starts_empty_only_with_new(
     smrx: Smrx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMRX_CONFIG", str(LocalCluster(tmp_path, 1).config_path))
     try:
         smrx("cluster up")
         smrx("account open 7")
-        assert as_json(smrx, "cluster status")["nodes"][0]["agreement"] == "NOT COMPARED", "with whom?"
-        assert "is gone" in smrx("cluster down")
+        assert as_json(smrx, "cluster status")["nodes"][0]["agreement"] == "NOT COMPARED"
+        assert "is lost" in smrx("cluster down")
         smrx("cluster status", Exit.UNAVAILABLE)
         assert "cluster up --new" in smrx("cluster up", Exit.UNAVAILABLE)
         assert "no node" in smrx("cluster down")

@@ -1,4 +1,4 @@
-"""`smrx snapshot`, `smrx log` and `smrx node --rebuild` on the files of nodes that do not run."""
+"""`smrx snapshot`, `smrx log` and `smrx node --rebuild` on the files of stopped nodes."""
 
 import contextlib
 import io
@@ -31,25 +31,25 @@ def past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Past:
 
 
 def smrx(*arguments: str, code: int = Exit.OK) -> str:
-    """Run a command; return what it printed, on stderr if it failed."""
+    """Run a command and return its output, with stderr if it failed."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         assert cli.run(list(arguments)) == code, err.getvalue() + out.getvalue()
     return out.getvalue() if code == Exit.OK else out.getvalue() + err.getvalue()
 
 
-def test_commands_are_dumped_as_lines_of_json(past: Past) -> None:
+def test_log_dump_prints_json_lines(past: Past) -> None:
     rows = [json.loads(line) for line in smrx("log", "dump", "--node", "1", "--from", "30", "--to", "33").splitlines()]
     assert [row["sequence"] for row in rows] == [30, 31, 32, 33]
     assert rows[0]["command"]["kind"] in {"PLACE", "OPEN_ACCOUNT", "DEPOSIT"}
     assert rows[0]["outcome"]["status"] == "ACCEPTED"
 
 
-def test_dumping_ends_at_the_limit(past: Past) -> None:
+def test_log_dump_stops_at_the_limit(past: Past) -> None:
     assert smrx("log", "dump", "--node", "1", "--limit", "7").count("\n") == 7
 
 
-def test_trades_are_replayed_as_lines_of_json(past: Past) -> None:
+def test_log_replay_prints_trades_as_json_lines(past: Past) -> None:
     rows = [
         json.loads(line) for line in smrx("log", "replay", "--node", "1", "--from", "2", "--limit", "3").splitlines()
     ]
@@ -57,7 +57,7 @@ def test_trades_are_replayed_as_lines_of_json(past: Past) -> None:
     assert {row["kind"] for row in rows} == {"TRADE"}
 
 
-def test_a_log_is_verified_to_its_end(past: Past) -> None:
+def test_log_verify_applies_the_whole_log(past: Past) -> None:
     sequence, state_hash = past.state.position()
     found = json.loads(smrx("log", "verify", "--node", "1", "--json"))
     assert (found["sequence"], found["state_hash"]) == (sequence, f"{state_hash:016x}")
@@ -65,18 +65,18 @@ def test_a_log_is_verified_to_its_end(past: Past) -> None:
 
 
 @pytest.mark.parametrize("command", ["dump", "replay", "verify"])
-def test_a_damaged_journal_is_one_sentence(past: Past, command: str) -> None:
+def test_damaged_journal_is_one_line(past: Past, command: str) -> None:
     path = past.config.node_dir(1) / FILE
     sound = path.read_bytes()
     at = sound.index(past.commands[700].tobytes())
     path.write_bytes(sound[:at] + b"\xff" + sound[at + 1 :])
-    said = smrx("log", command, "--node", "1", code=Exit.RESOURCE)
-    assert said.count("\n") == 1
-    assert "the journal is damaged: log entry" in said
-    assert "--rebuild" in said
+    printed = smrx("log", command, "--node", "1", code=Exit.RESOURCE)
+    assert printed.count("\n") == 1
+    assert "the journal is damaged: log entry" in printed
+    assert "--rebuild" in printed
 
 
-def test_a_node_without_data_is_one_sentence(past: Past) -> None:
+def test_node_without_data_is_one_line(past: Past) -> None:
     assert "expected the data directory of node 2, found none" in smrx(
         "log", "verify", "--node", "2", code=Exit.RESOURCE
     )
@@ -87,11 +87,11 @@ def test_snapshots_are_listed_and_verified(past: Past) -> None:
     assert row["node_id"] == 1
     assert str(row["sequence"]) in smrx("snapshot", "list", "--node", "1")
     assert "no snapshots" in smrx("snapshot", "list", "--node", "2")
-    assert ": whole" in smrx("snapshot", "verify")
-    assert json.loads(smrx("snapshot", "verify", row["path"], "--json"))[0]["whole"] is True
+    assert ": valid" in smrx("snapshot", "verify")
+    assert json.loads(smrx("snapshot", "verify", row["path"], "--json"))[0]["valid"] is True
 
 
-def test_a_damaged_snapshot_is_named(past: Past) -> None:
+def test_damaged_snapshot_is_named(past: Past) -> None:
     (path,) = (past.config.node_dir(1) / FOLDER).glob("snapshot-*")
     state = path / "state"
     state.write_bytes(state.read_bytes()[:-1])
@@ -100,50 +100,48 @@ def test_a_damaged_snapshot_is_named(past: Past) -> None:
     assert "expected a complete snapshot" in smrx("snapshot", "list", code=Exit.DIVERGED)
 
 
-def test_a_snapshot_is_restored_into_new_nodes_only(past: Past, tmp_path: Path) -> None:
+def test_snapshot_is_restored_only_into_empty_nodes(past: Past, tmp_path: Path) -> None:
     (path,) = (past.config.node_dir(1) / FOLDER).glob("snapshot-*")
     config = str(LocalCluster(tmp_path / "new").config_path)
     (tmp_path / "new" / "data" / "node-2").mkdir(parents=True)
     (tmp_path / "new" / "data" / "node-2" / "meta.lmdb").touch()
-    said = smrx("--config", config, "snapshot", "restore", str(path), code=Exit.RESOURCE)
-    assert "expected the data directory of a new node, found meta.lmdb" in said
+    printed = smrx("--config", config, "snapshot", "restore", str(path), code=Exit.RESOURCE)
+    assert "the directory is not empty (found meta.lmdb)" in printed
     assert not (tmp_path / "new" / "data" / "node-1").exists()
     (tmp_path / "new" / "data" / "node-2" / "meta.lmdb").unlink()
     restored = json.loads(smrx("--config", config, "snapshot", "restore", str(path), "--json"))
     assert [row["node_id"] for row in restored] == [1, 2, 3]
-    assert all(found["whole"] for found in json.loads(smrx("--config", config, "snapshot", "verify", "--json")))
+    assert all(found["valid"] for found in json.loads(smrx("--config", config, "snapshot", "verify", "--json")))
 
 
-def test_what_is_no_snapshot_is_not_restored(past: Past, tmp_path: Path) -> None:
+def test_restore_refuses_a_folder_without_snapshot(past: Past, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     config = str(LocalCluster(tmp_path / "new").config_path)
-    said = smrx("--config", config, "snapshot", "restore", str(tmp_path / "nothing"), code=Exit.RESOURCE)
-    assert "expected a complete snapshot" in said
+    printed = smrx("--config", config, "snapshot", "restore", str(tmp_path / "nothing"), code=Exit.RESOURCE)
+    assert "expected a complete snapshot" in printed
 
 
-def test_a_backup_goes_into_an_empty_folder(past: Past, tmp_path: Path) -> None:
+def test_backup_refuses_a_folder_with_files(past: Past, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert "expected a folder that is new or empty" in smrx(
-        "snapshot", "backup", str(tmp_path / "full"), code=Exit.USAGE
-    )
+    assert "the folder is not empty" in smrx("snapshot", "backup", str(tmp_path / "full"), code=Exit.USAGE)
 
 
-def test_a_cluster_that_does_not_run_takes_no_snapshot(tmp_path: Path) -> None:
+def test_snapshot_of_a_stopped_cluster_fails(tmp_path: Path) -> None:
     config = str(LocalCluster(tmp_path / "down", nodes=1).config_path)
-    said = smrx("--config", config, "snapshot", "take", code=Exit.UNAVAILABLE)
-    assert said.count("\n") == 1
+    printed = smrx("--config", config, "snapshot", "take", code=Exit.UNAVAILABLE)
+    assert printed.count("\n") == 1
 
 
-def test_a_rebuild_asks_first(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebuild_asks_first(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    said = smrx("node", "--id", "1", "--rebuild", code=130)
-    assert "What the other nodes do not have is then lost" in said
+    printed = smrx("node", "--id", "1", "--rebuild", code=130)
+    assert "Data that the other nodes do not have is lost" in printed
     assert (past.config.node_dir(1) / FILE).exists()
 
 
 class Terminal(io.StringIO):
-    """What a person types into."""
+    """A standard input that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -151,12 +149,12 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def no_nodes(past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is started: what is removed, and what is said of it, is all that is looked at."""
+    """Start no node; the tests check only what is removed and printed."""
     node = LocalCluster(tmp_path / "ports", nodes=1).config.nodes[0]
     (tmp_path / "cluster.toml").write_text(dump(msgspec.structs.replace(past.config, nodes=(node,))))
 
     def refuse(*arguments: object) -> None:
-        raise CliError(Exit.UNAVAILABLE, "nothing is started here")
+        raise CliError(Exit.UNAVAILABLE, "no node is started in this test")
 
     monkeypatch.setattr(node_processes, "start_node", refuse)
 
@@ -166,29 +164,27 @@ def contents(past: Past) -> set[str]:
 
 
 @pytest.mark.usefixtures("no_nodes")
-def test_a_new_exchange_names_what_is_given_up_and_wants_a_yes(past: Past) -> None:
+def test_new_exchange_lists_what_is_discarded_and_requires_yes(past: Past) -> None:
     before = contents(past)
     assert {FILE, FOLDER} <= before
     with open_node_log(past.config, 1) as history:
         last = history.journal.last_index
     sequence = json.loads(smrx("snapshot", "list", "--json"))["snapshots"][0]["sequence"]
-    said = smrx("cluster", "up", "--new", code=Exit.USAGE)
-    assert "all orders, balances and trades" in said
-    # Entry 1 is where every log begins; it holds nothing.
-    assert f"{FILE}, log entries 2 to {last}, " in said
-    assert f"the newest of command {sequence}" in said
-    assert said.splitlines()[-1].startswith("smrx: expected --yes")
+    printed = smrx("cluster", "up", "--new", code=Exit.USAGE)
+    assert "all orders, balances and trades" in printed
+    # Every log starts with an empty entry 1.
+    assert f"{FILE}, log entries 2 to {last}, " in printed
+    assert f"the newest at command {sequence}" in printed
+    assert printed.splitlines()[-1].startswith("smrx: nothing was removed")
     assert contents(past) == before
-    said = smrx("cluster", "up", "--new", "--yes", code=Exit.UNAVAILABLE)
-    assert f"the newest of command {sequence}" in said
+    printed = smrx("cluster", "up", "--new", "--yes", code=Exit.UNAVAILABLE)
+    assert f"the newest at command {sequence}" in printed
     assert contents(past) == set()
 
 
 @pytest.mark.usefixtures("no_nodes")
 @pytest.mark.parametrize(("answer", "gone"), [(True, True), (False, False)])
-def test_on_a_terminal_a_new_exchange_asks_first(
-    past: Past, monkeypatch: pytest.MonkeyPatch, answer: bool, gone: bool
-) -> None:
+def test_new_exchange_asks_on_a_terminal(past: Past, monkeypatch: pytest.MonkeyPatch, answer: bool, gone: bool) -> None:
     asked: list[str] = []
 
     def confirm(text: str, **options: object) -> None:
@@ -204,13 +200,13 @@ def test_on_a_terminal_a_new_exchange_asks_first(
 
 
 @pytest.mark.usefixtures("no_nodes")
-def test_a_journal_that_cannot_be_read_is_given_up_by_name(past: Past) -> None:
+def test_unreadable_journal_is_listed_before_it_is_discarded(past: Past) -> None:
     (past.config.node_dir(1) / FILE).write_bytes(b"garbage" * 2000)
-    assert f"{FILE}, which cannot be read" in smrx("cluster", "up", "--new", "--yes", code=Exit.UNAVAILABLE)
+    assert f"{FILE}, unreadable" in smrx("cluster", "up", "--new", "--yes", code=Exit.UNAVAILABLE)
 
 
 @pytest.mark.usefixtures("no_nodes")
-def test_nothing_is_given_up_of_a_node_that_is_there_and_does_not_answer(past: Past) -> None:
+def test_data_of_a_running_node_that_does_not_answer_is_not_discarded(past: Past) -> None:
     before = contents(past)
     with hold_directory(past.config.node_dir(1)):
         assert "only process" in smrx("cluster", "up", "--new", "--yes", code=Exit.RESOURCE)

@@ -1,4 +1,4 @@
-"""smrx cluster keygen: what it writes, and what it leaves as it was."""
+"""smrx cluster keygen: what it writes, and what it does not change."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def keygen(file: Path | None, *arguments: str) -> int:
     return cli.run([*config, "cluster", "keygen", *arguments])
 
 
-def test_keys_are_made_for_every_node_and_the_rest_of_the_file_stays(file: Path) -> None:
+def test_keys_are_generated_for_all_nodes_and_the_rest_of_the_file_stays(file: Path) -> None:
     before = file.read_text().splitlines()
     assert keygen(file) == Exit.OK
     after = file.read_text().splitlines()
@@ -49,14 +49,14 @@ def test_keys_are_made_for_every_node_and_the_rest_of_the_file_stays(file: Path)
         assert secret.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_node_at_a_time(file: Path) -> None:
+def test_keys_are_generated_for_one_node_at_a_time(file: Path) -> None:
     assert keygen(file, "--node", "2") == Exit.OK
     assert [len(node.public_keys) for node in load(file, keyless=True).nodes] == [0, 1]
     assert keygen(file, "--node", "1") == Exit.OK
     assert [len(node.public_keys) for node in load(file).nodes] == [1, 1]
 
 
-def test_a_second_key_comes_after_the_first(file: Path) -> None:
+def test_rotated_key_follows_the_first(file: Path) -> None:
     keygen(file)
     first = load(file).node(1).public_keys
     assert keygen(file, "--rotate", "--node", "1") == Exit.OK
@@ -68,33 +68,33 @@ def test_a_second_key_comes_after_the_first(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--rotate"], "expected a key for node 1, found none to take over from"),
+        (["--rotate"], "node 1 has no key yet"),
         (["--node", "9"], "expected one of 1, 2"),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_changes_nothing(
-    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_invalid_request_is_refused_and_changes_nothing(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     before = file.read_text()
     assert keygen(file, *arguments) == Exit.USAGE
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert file.read_text() == before
     assert not (file.parent / "data").exists()
 
 
-def test_keys_are_never_written_over(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_keys_are_not_overwritten(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keygen(file)
     before = file.read_text()
     assert keygen(file) == Exit.USAGE
-    assert "--rotate makes another" in capsys.readouterr().err
+    assert "--rotate generates another" in capsys.readouterr().err
     assert file.read_text() == before
 
 
-def test_without_a_file_there_is_nowhere_to_put_them(
+def test_keygen_without_cluster_file_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SMRX_CONFIG", raising=False)
     assert keygen(None) == Exit.USAGE
-    assert "name it with --config" in capsys.readouterr().err
+    assert "give one with --config" in capsys.readouterr().err

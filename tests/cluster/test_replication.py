@@ -34,12 +34,12 @@ SOUND = msgspec.structs.replace(
 def victim(
     status: NodeStatus | None = STATUS, agreement: Agreement = Agreement.DIVERGED, at: int = FIRST
 ) -> NodeReport:
-    return NodeReport(node_id=2, agreement=agreement, at=at, lag=0, status=status)
+    return NodeReport(node_id=2, agreement=agreement, agreement_sequence=at, lag=0, status=status)
 
 
 def other(diverged: dict[int, int] | None = None, fenced: str | None = None) -> NodeReport:
     status = msgspec.structs.replace(SOUND, diverged={2: FIRST} if diverged is None else diverged, fenced=fenced)
-    return NodeReport(node_id=1, agreement=Agreement.AGREE, at=FIRST, lag=0, status=status)
+    return NodeReport(node_id=1, agreement=Agreement.AGREE, agreement_sequence=FIRST, lag=0, status=status)
 
 
 def changed(state: str = "DIVERGED", sequence: int = FIRST, fenced: str | None = STATUS.fenced) -> NodeStatus:

@@ -152,7 +152,7 @@ def test_the_past_of_a_stopped_node_can_be_read_backed_up_and_restored(
     assert [command["sequence"] for command in commands] == [100, 101, 102, 103, 104]
     listed = json.loads(smrx(cluster, "snapshot", "list", "--json"))
     assert {row["node_id"] for row in listed["snapshots"]} >= {2, copy["node_id"]}
-    assert all(found["whole"] for found in json.loads(smrx(cluster, "snapshot", "verify", "--json")))
+    assert all(found["valid"] for found in json.loads(smrx(cluster, "snapshot", "verify", "--json")))
 
     restored = LocalCluster(tmp_path / "restored", durability="disk")
     smrx(restored, "snapshot", "restore", str(folder))

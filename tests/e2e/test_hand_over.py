@@ -75,7 +75,10 @@ def test_leadership_moves_while_orders_flow(make_cluster: MakeCluster, capsys: p
             assert cli.run([*command, str(successor)]) == Exit.OK
             cluster.wait_for(lambda at=moved_at: running.deposits > at + 5, 20, "deposits under the new leader")
             assert cluster.wait_leader() == successor
-            assert re.search(rf"node {successor} leads, after node {before}; seen [0-9.]+ ms", capsys.readouterr().out)
+            assert re.search(
+                rf"transferred from node {before} to node {successor}, observed after [0-9.]+ ms",
+                capsys.readouterr().out,
+            )
         assert cli.run([*command, str(successor), "--json"]) == Exit.OK
         assert json.loads(capsys.readouterr().out) == {"from": successor, "to": successor, "seen_after_ms": 0}
         assert cli.run([*command, "9"]) == Exit.USAGE

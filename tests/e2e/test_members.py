@@ -44,11 +44,9 @@ def three_of_four(make_cluster: MakeCluster) -> LocalCluster:
 def test_a_node_joins_and_another_leaves_while_orders_flow(make_cluster: MakeCluster) -> None:
     cluster = three_of_four(make_cluster)
     with flow(cluster) as running:
-        assert "does it know the others" in smrx(
-            cluster, "cluster", "add", "4", "--timeout", "1", code=Exit.UNAVAILABLE
-        )
+        assert "did not become a voter" in smrx(cluster, "cluster", "add", "4", "--timeout", "1", code=Exit.UNAVAILABLE)
         cluster.start_node(4)
-        assert "node 4 is a member with a vote; members: 1, 2, 3, 4" in smrx(cluster, "cluster", "add", "4")
+        assert "node 4 is now a voting member; members: 1, 2, 3, 4" in smrx(cluster, "cluster", "add", "4")
         assert "already" in smrx(cluster, "cluster", "add", "4")
         smrx(cluster, "cluster", "transfer", "4")
         # The leader goes: another one leads first.
@@ -69,12 +67,12 @@ def test_a_dead_node_is_replaced_by_an_empty_one(make_cluster: MakeCluster) -> N
         cluster.kill(dead)
         shutil.rmtree(cluster.config.node_dir(dead))
         smrx(cluster, "cluster", "remove", str(dead))
-        assert f"node {dead}: no member (the members are" in smrx(cluster, "cluster", "status")
+        assert f"node {dead}: not a member (members: " in smrx(cluster, "cluster", "status")
         cluster.start_node(dead)
         smrx(cluster, "cluster", "add", str(dead))
         status = json.loads(smrx(cluster, "cluster", "status", "--json"))
         assert all(node["member"] for node in status["nodes"])
-        assert [node["verdict"].split()[0] for node in status["nodes"]] == ["AGREE"] * 3
+        assert [node["agreement_text"].split()[0] for node in status["nodes"]] == ["AGREE"] * 3
     check(cluster, running)
 
 
@@ -82,6 +80,6 @@ def test_a_dead_node_is_replaced_by_an_empty_one(make_cluster: MakeCluster) -> N
 def test_a_node_the_file_does_not_name_is_refused(make_cluster: MakeCluster, command: list[str]) -> None:
     cluster = make_cluster(nodes=1)
     assert "expected one of 1" in smrx(cluster, "cluster", *command, code=Exit.USAGE)
-    assert "no member" in smrx(cluster, "cluster", "remove", "9")
+    assert "not a member" in smrx(cluster, "cluster", "remove", "9")
     assert "expected a member to stay" not in smrx(cluster, "cluster", "status")
     assert load(Path(cluster.config_path)) == cluster.config

@@ -34,7 +34,7 @@ def test_history_is_proved(made: synthetic.Files, capsys: pytest.CaptureFixture[
     assert run(arguments) == Exit.OK
     text = capsys.readouterr().out
     assert f"levels      {made.truth.messages - 1} of {made.truth.messages - 1} rows equal" in text
-    assert "proved      the engine did what history did" in text
+    assert "verified    the engine reproduced the recording" in text
     assert run([*arguments, "--json"]) == Exit.OK
     history = json.loads(capsys.readouterr().out)["history"]
     assert history["rows_equal"] == made.truth.messages - 1
@@ -46,7 +46,7 @@ def test_without_an_orderbook_it_says_what_is_not_proved(
 ) -> None:
     assert run(["replay", "--format", "lobster", str(made.messages), "--verify-only"]) == Exit.OK
     told = capsys.readouterr()
-    assert "Without --orderbook levels that come into view cannot be adopted" in told.err
+    assert "Without --orderbook no price levels can be compared" in told.err
     assert "rows equal" not in told.out
 
 
@@ -59,7 +59,7 @@ def test_an_altered_history_is_not_proved(made: synthetic.Files, capsys: pytest.
     assert code == Exit.DIVERGED
     text = capsys.readouterr().out
     assert "FAILED      row 200 (line 201): ask level 1: expected " in text
-    assert "NOT PROVED" in text
+    assert "NOT VERIFIED" in text
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_altered_history_is_not_proved(made: synthetic.Files, capsys: pytest.
         (["replay", "none.tape"], "none.tape: expected a readable file, found: No such file or directory"),
         (["replay", "words.txt", "--format", "smrx"], "expected a tape written by `smrx tape generate`"),
         (["replay", "words.txt"], "words.txt: line 1: expected 6 columns"),
-        (["replay", "t.tape", "--orderbook", "b.csv"], "expected --orderbook and --symbol with LOBSTER files only"),
+        (["replay", "t.tape", "--orderbook", "b.csv"], "--orderbook and --symbol are only for LOBSTER files"),
         (["replay", "words.txt", "--limit", "0"], "0 is not in the range x>=1"),
         (["tape", "generate", "no/such/folder/t.tape", "--commands", "5"], "expected a file that can be written"),
         (["tape", "generate", "t.tape", "--commands", "5", "--market-id", "840"], "market id: expected 1 to"),
