@@ -13,7 +13,7 @@ from smrx.cli.exit_codes import Exit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from smrx.client.results import Balance, TransferAnswer
+    from smrx.client.results import Balance, TransferResult
 
 _account_argument = click.argument("account_id", metavar="ACCOUNT", type=click.IntRange(min=1))
 
@@ -127,7 +127,7 @@ def withdraw(account_id: int, amount: str, asset: str, transfer_id: int, as_json
     _print_transfer(answer, asset, as_json)
 
 
-def _print_transfer(answer: "TransferAnswer", asset: str, as_json: bool) -> None:
+def _print_transfer(answer: "TransferResult", asset: str, as_json: bool) -> None:
     result = "was made before" if answer.already_done else f"is done, {answer.available} {asset} available"
     output.print_answer(answer, f"transfer {answer.transfer_id} {result}", as_json)
 

@@ -1,4 +1,7 @@
-"""`smrx settle`: the verifier outside the cluster. Parses, runs, prints; the work is in smrx/settlement."""
+"""`smrx settle`: the group, and `smrx settle run`, which follows the feed. Parses, runs, prints.
+
+`smrx settle verify` and `smrx settle report` are in settle_stored_commands.py.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -36,15 +39,15 @@ if TYPE_CHECKING:
     from smrx.settlement.follower.runner import Summary
     from smrx.settlement.follower.settler import Settling
 
-#: Nodes say something twice a second.
+#: Nodes publish at least twice per second; after this time they count as silent.
 _SILENT_SECONDS: Final = 2.0
-#: How long a node may take to say its balances.
+#: Timeout of a query for balances.
 _ASK_SECONDS: Final = 1.0
 
 
 @click.group()
 def settle() -> None:
-    """Verify the event feed and keep the books outside the cluster.
+    """Verify the event feed and settle trades outside the cluster.
 
     \b
     Example:
@@ -59,24 +62,24 @@ def settle() -> None:
 @click.option(
     "--join",
     is_flag=True,
-    help="Where nothing is settled yet, begin now, with the state that a majority of the nodes gives alike, instead of "
-    "with event 1.",
+    help="If nothing is settled yet, start with the present state of the cluster, attested by a majority of the nodes, "
+    "instead of with event 1.",
 )
 @click.option(
     "--from-log",
     "log_dir",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="First settle what the log in this data directory of a stopped node has, once a majority of the nodes attests "
-    "its end: for events that no node holds any more.",
+    help="First settle the events that the log in this data directory of a stopped node leads to, if a majority of the "
+    "nodes attests the end of the log. For events that no node holds any more.",
 )
 @follow_options
 @click.option(
-    "--sink-patience",
+    "--sink-timeout",
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Seconds a sink that fails is tried again before the run ends.",
+    help="Seconds to retry a failing sink before the run stops.",
 )
 @options.config_option
 @options.json_option
@@ -88,17 +91,17 @@ def run(
     idle: float | None,
     nodes: str | None,
     connect_timeout: float,
-    sink_patience: float,
+    sink_timeout: float,
     as_json: bool,
 ) -> None:
-    """Prove that no event is missing, keep the books, and store every trade once.
+    """Verify that no event is missing, keep the books, and store every trade once.
 
-    Goes on where the last run ended, settles only what a majority of the nodes has published alike, asks again for what
-    was lost, and goes on until it is stopped. Where the nodes no longer hold event 1, --join begins with their state as
-    it is: the books then say after which event they begin and which nodes attested it. --from-log takes what they no
-    longer hold from the journal of one that was stopped. Exit codes: 5 for a gap that no node can fill, 6 for nodes,
-    events or a log that contradict each other, 8 for balances that differ, 9 for a sink, 10 for events, a state
-    image or a log without a majority, 3 if no node is heard.
+    Continues after the last settled event and runs until it is stopped. Settles only events that a majority of the
+    nodes has published identically, and requests missing events again. If the nodes no longer hold event 1, --join
+    starts with their present state; the books then record the event they start after and the nodes that attested it.
+    --from-log reads missing events from the journal of a stopped node. Exit codes: 3 if no node answers, 5 for a gap
+    that no node can fill, 6 if nodes, events or a log contradict each other, 8 if balances differ, 9 for a sink, 10 if
+    events, a state image or a log have no majority.
 
     \b
     Example:
@@ -113,7 +116,7 @@ def run(
     from smrx.sinks import make_sinks
 
     if join and log_dir is not None:
-        raise click.UsageError("--join and --from-log: expected one of them, found both")
+        raise click.UsageError("--join and --from-log cannot be combined")
     config = config_with_out(options.config(), out)
     compile_books()
     with ExitStack() as stack:
@@ -122,7 +125,7 @@ def run(
         running: Running | None = None
         alarms = Alarms(config.cluster, config.settlement.hook, metrics.alarm)
         stack.callback(alarms.close)
-        patience = Patience(sink_patience, stop, alarms)
+        patience = Patience(sink_timeout, stop, alarms)
         with errors_as_cli_errors():
             sinks = make_sinks(config)
         settling = Settling(config.cluster, config.settlement.directory, sinks, patience.around)
@@ -155,7 +158,7 @@ def _join(
     seconds: float,
     stop: StopRequest,
 ) -> None:
-    """Begin the books with the state of the cluster."""
+    """Start the books with the present state of the cluster."""
     from smrx.settlement.follower.image_join import Joining
 
     settling.check_empty()
@@ -173,7 +176,7 @@ def _fill(
     seconds: float,
     stop: StopRequest,
 ) -> None:
-    """Let a node's log make the events after the last one settled again, and settle them."""
+    """Replay the log of a node after the last settled event, and settle its events."""
     from smrx.node.log_reader import open_log, replay_events
     from smrx.node.replicated_state import Applied
     from smrx.settlement.follower.log_fill import Filling
@@ -185,7 +188,7 @@ def _fill(
         first, command = settling.ledger.sequence + 1, settling.ledger.command_sequence
         end = history.replay(lambda applied, entry: None).engine
         if end.event_sequence < first:
-            click.echo(f"the {log} ends with event {end.event_sequence:,}, which is settled", err=True)
+            click.echo(f"the {log} ends with event {end.event_sequence:,}, which is already settled", err=True)
             return
         filling = Filling(config, settling, log)
         by = filling.attest(
@@ -201,8 +204,8 @@ def _fill(
         replay_events(history, first, take)
         filling.finish()
         click.echo(
-            f"settled events {first:,} to {settling.ledger.sequence:,} from the {log}, whose end nodes "
-            f"{', '.join(map(str, by))} attested",
+            f"settled events {first:,} to {settling.ledger.sequence:,} from the {log}; nodes "
+            f"{', '.join(map(str, by))} attest its end",
             err=True,
         )
 
@@ -219,7 +222,7 @@ def _running(config: Config, settling: object, alarms: object, nodes: list[int] 
 def _follow(
     running: "Running", stop: StopRequest, until_sequence: int | None, idle: float | None, connect_timeout: float
 ) -> Exception | None:
-    """Run to the end; return what ended it, None if all is well."""
+    """Follow the feed until the run stops; return the error that stopped it, or None."""
     from smrx.feed.feed_errors import FeedError
     from smrx.settlement.settlement_errors import SettlementError
 
@@ -239,7 +242,7 @@ def _follow(
 
 @contextmanager
 def _live_line(running: "Running") -> Iterator[Callable[[], None] | None]:
-    """A line that shows what is going on, on a terminal; nothing in a pipe. Yields what brings it up to date."""
+    """Show a status line on a terminal. Yield the function that updates it, or None without a terminal."""
     from rich.console import Console
     from rich.live import Live
 
@@ -252,12 +255,12 @@ def _live_line(running: "Running") -> Iterator[Callable[[], None] | None]:
 
 
 def status_line(running: "Running") -> "Text":
-    """What is going on, in one line."""
+    """Return the state of the run in one line."""
     from rich.text import Text
 
     feed, sequencer, quorum = running.subscriber.feed_stats, running.subscriber.sequencer, running.quorum
     lag = max(0, sequencer.known - running.sequence)
-    by = ",".join(map(str, quorum.attested_by)) or "nobody"
+    by = ",".join(map(str, quorum.attested_by)) or "no node"
     silence = running.silence()
     parts = [
         f"settled {running.sequence:,}",
@@ -268,27 +271,27 @@ def status_line(running: "Running") -> "Text":
         f"attested by {by}",
     ]
     if running.settling.origin is not None:
-        parts.insert(1, f"begins after {running.settling.origin.event_sequence:,}")
+        parts.insert(1, f"starts after {running.settling.origin.event_sequence:,}")
     if quorum.unverified:
         parts.append(f"unverified {quorum.unverified:,}")
     if running.alarms.count:
         parts.append(f"alarms {running.alarms.count}")
     if silence >= _SILENT_SECONDS:
-        parts.append(f"no node heard for {silence:.0f} s")
+        parts.append(f"no message for {silence:.0f} s")
     return Text(" · ".join(parts), no_wrap=True)
 
 
 def _finish(summary: "Summary", failure: Exception | None, as_json: bool) -> None:
-    """Print what was proved, and fail if that was not all."""
+    """Print the summary; raises CliError with the error that stopped the run."""
     code = Exit.OK if failure is None else EXIT_CODES[type(failure).__name__]
     message = str(failure)
     if code is Exit.GAP:
-        message += "; a node that was stopped may have them in its journal: --from-log takes them from there"
+        message += "; the journal of a stopped node may hold them: read it with --from-log"
     if code is Exit.GAP and not summary.sequence:
-        message += "; to begin with the state of now instead of event 1, add --join"
+        message += ", or start with the present state with --join"
     if as_json:
-        told = {"error": None if failure is None else message, "exit_code": int(code)}
-        output.print_json(msgspec.to_builtins(summary) | told)
+        result = {"error": None if failure is None else message, "exit_code": int(code)}
+        output.print_json(msgspec.to_builtins(summary) | result)
     elif code is not Exit.UNAVAILABLE:
         _print(summary, failure)
     if failure is not None:
@@ -309,28 +312,27 @@ def _print(s: "Summary", failure: Exception | None) -> None:
     else:
         click.echo("verified   nothing: there were no events")
     if s.origin is not None:
-        click.echo(f"begins     {s.origin}")
+        click.echo(f"start      {s.origin}")
     trades = s.trades - (s.origin.match_id if s.origin is not None else 0)
     click.echo(f"settled    {trades:,} trades, {s.trades_written:,} of them in this run, to {', '.join(s.out)}")
-    by = f"nodes {', '.join(map(str, s.attested_by))}" if s.attested_by else "nobody"
-    click.echo(f"attested   by {by}; {s.balances_compared:,} times their balances were those of the books")
+    by = f"nodes {', '.join(map(str, s.attested_by))}" if s.attested_by else "no node"
+    click.echo(f"attested   by {by}; balances compared with the books {s.balances_compared:,} times")
     if s.unverified:
         click.echo(f"unverified {s.unverified:,} events after {s.sequence:,}")
     if s.excluded:
-        click.echo(f"excluded   nodes {', '.join(map(str, s.excluded))}, which contradicted the others")
+        click.echo(f"excluded   nodes {', '.join(map(str, s.excluded))}, which contradict the others")
     if s.known_sequence > s.sequence:
-        click.echo(f"not seen   events {s.sequence + 1:,} to {s.known_sequence:,}")
+        click.echo(f"missing    events {s.sequence + 1:,} to {s.known_sequence:,}")
     click.echo(
         f"feed       {s.gaps_healed:,} of {s.gaps:,} gaps healed, {s.retransmitted:,} events retransmitted, "
         f"{s.duplicates:,} duplicates dropped, {s.garbage_frames:,} garbage frames ignored"
     )
-    click.echo(
-        f"order      {s.reordered_frames:,} frames out of order put in their place, {s.duplicate_frames:,} frames sent "
-        "twice dropped"
-    )
+    click.echo(f"order      {s.reordered_frames:,} frames reordered, {s.duplicate_frames:,} duplicate frames dropped")
     if failure is None:
-        owned = ", ".join(f"{asset} {amount:,}" for asset, amount in s.supply.items()) or "nothing"
-        click.echo(f"books      {s.accounts:,} accounts own deposits less withdrawals exactly: {owned} (minimal units)")
+        totals = ", ".join(f"{asset} {amount:,}" for asset, amount in s.supply.items()) or "nothing"
+        click.echo(
+            f"books      {s.accounts:,} accounts, balances equal deposits minus withdrawals: {totals} (minimal units)"
+        )
     click.echo(f"time       {s.seconds:,.1f} s, {s.events_per_second:,.0f} events/s")
 
 

@@ -37,7 +37,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Time(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic only in click's newest stubs
-    """A day or a time in UTC as nanoseconds since 1970; as the end of a period a day is over when it ends."""
+    """A day or a time in UTC as nanoseconds since 1970. With `end`, a day means the end of that day."""
 
     name = "time"
 
@@ -60,19 +60,23 @@ class _Time(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
 
 @click.command()
 @out_option
-@click.option("--from-nodes", is_flag=True, help="Derive everything from the nodes' events instead of the sinks' rows.")
+@click.option(
+    "--from-nodes",
+    is_flag=True,
+    help="Compute the books from the events of the nodes instead of the rows of the sinks.",
+)
 @click.option(
     "--log",
     "log_dir",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Compare with what the log in this data directory of a node leads to; the node must not run.",
+    help="Compare with the log in this data directory of a node; the node must not be running.",
 )
 @click.option(
     "--first-trade",
     type=click.IntRange(min=1),
     metavar="M",
-    help="With --log, compare trades from this match id on; a log that was cut no longer has the first ones.",
+    help="With --log: compare trades from this match id on, if the log no longer holds the first ones.",
 )
 @follow_options
 @options.config_option
@@ -88,15 +92,14 @@ def verify(
     connect_timeout: float,
     as_json: bool,
 ) -> None:
-    """Derive the books from scratch, and compare them with what is stored.
+    """Compute the books again and compare them with the stored ones.
 
-    Reads every trade and movement of each sink: match ids without a gap, notional and fees by the instrument's rules,
-    and what they add up to against the books of the checkpoint. With --from-nodes reads every event from the first on
-    from the nodes instead, as far as the checkpoint, and compares every stored trade with it. With --log makes every
-    trade, movement and definition once more from the commands in a node's journal, compares each stored one with it,
-    and the books with the balances and open orders of that state; no cluster is needed. Exit codes: 12 for the first
-    one that is missing, stored twice or different, 8 for balances that differ, 6 for rows that contradict each other,
-    9 for a sink.
+    Reads all trades and movements of each sink and checks that match ids have no gap, that notional and fees follow the
+    rules of the instrument, and that the totals equal the books of the checkpoint. With --from-nodes, reads all events
+    up to the checkpoint from the nodes instead and compares every stored trade with them. With --log, replays the
+    commands in the journal of a node, compares every stored trade, movement and definition, and compares the books with
+    the balances and open orders of the replayed state; no cluster is needed. Exit codes: 6 for rows that contradict
+    each other, 8 if balances differ, 9 for a sink, 12 for the first trade that is missing, stored twice or different.
 
     \b
     Examples:
@@ -104,9 +107,9 @@ def verify(
       smrx settle verify --out settled --log smrx-data/node-1
     """
     if log_dir is not None and from_nodes:
-        raise click.UsageError("--log and --from-nodes: expected one of them, found both")
+        raise click.UsageError("--log and --from-nodes cannot be combined")
     if first_trade is not None and log_dir is None:
-        raise click.UsageError("--first-trade: expected --log with it, found none")
+        raise click.UsageError("--first-trade needs --log")
     config = config_with_out(options.config(), out)
     compile_books()
     with _errors_as_json(as_json), errors_as_cli_errors():
@@ -127,15 +130,15 @@ def verify(
 
 @contextmanager
 def _errors_as_json(as_json: bool) -> Iterator[None]:
-    """Say what failed on standard output too, as `smrx settle run` does, where JSON is asked for."""
+    """With --json, print an error on standard output too, as `smrx settle run` does."""
     try:
         yield
     except click.ClickException:
         raise
     except Exception as error:
         if as_json:
-            code, sentence = explain(error)
-            output.print_json({"error": sentence, "exit_code": int(code)})
+            code, message = explain(error)
+            output.print_json({"error": message, "exit_code": int(code)})
         raise
 
 
@@ -156,9 +159,7 @@ def _from_nodes(
                 connect_seconds=connect_seconds,
             )
     except GapUnfillable as error:
-        raise CliError(
-            Exit.GAP, f"{error}; --log compares with the journal of a node that was stopped instead"
-        ) from None
+        raise CliError(Exit.GAP, f"{error}; use --log to compare with the journal of a stopped node instead") from None
 
 
 def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Verified":
@@ -170,18 +171,18 @@ def _from_log(config: Config, directory: Path, first_trade: int | None) -> "Veri
             return compare_with_log(config, history, f"log of node {history.node_id} in {directory}", first_trade)
         except BeforeLogStart as error:
             raise CliError(
-                Exit.USAGE, f"{directory}: {error}; compare what is left of it with --first-trade {error.match_id + 1}"
+                Exit.USAGE, f"{directory}: {error}; compare the rest with --first-trade {error.match_id + 1}"
             ) from None
         except AfterLogEnd as error:
             raise CliError(
-                Exit.LOG, f"{directory}: {error}, and settlement went further; use the log of a node that did, too"
+                Exit.LOG, f"{directory}: {error}, but more is settled; use the log of a node that is further ahead"
             ) from None
 
 
 def compare_with_log(config: Config, history: "LogReader", log: str, first_trade: int | None = None) -> "Verified":
-    """Let a log make every trade again, and settlement compare it with what it stored.
+    """Replay a log and compare its trades and events with the stored ones.
 
-    `log` names it in what is said. Raises what LogAudit does, and LogReadError of a log that does not reach so far.
+    `log` names the log in messages. Raises what LogAudit does, and LogReadError of a log that does not reach so far.
     """
     from smrx.node.log_reader import replay_events, replay_trades
     from smrx.node.state_images import image
@@ -191,7 +192,7 @@ def compare_with_log(config: Config, history: "LogReader", log: str, first_trade
     with closing(LogAudit(config, log, first_trade)) as audit:
         if first_trade is not None and first_trade > audit.last_trade:
             raise click.UsageError(
-                f"--first-trade: expected a trade that is settled, at most {audit.last_trade}, found {first_trade}"
+                f"--first-trade: trade {first_trade} is not settled; the last one is {audit.last_trade}"
             )
         for command, state_hash in audit.attested.items():
             state = image(history.state_after(command, state_hash).engine)
@@ -204,26 +205,26 @@ def compare_with_log(config: Config, history: "LogReader", log: str, first_trade
 
 @click.command()
 @click.option(
-    "--account", type=click.IntRange(0, (1 << 32) - 1), help="One account, with its statement; 0 is the venue."
+    "--account", type=click.IntRange(0, (1 << 32) - 1), help="Only this account, with its statement; 0 is the venue."
 )
-@click.option("--instrument", help="One instrument, by symbol or id, and its two assets.")
+@click.option("--instrument", help="Only this instrument (symbol or id) and its two assets.")
 @click.option(
-    "--from", "begin_ns", type=_Time(), help="Begin at this time (UTC); what was before is the opening balance."
+    "--from", "begin_ns", type=_Time(), help="Start of the period (UTC); earlier movements make the opening balance."
 )
-@click.option("--to", "end_ns", type=_Time(end=True), help="End before this time (UTC), or with this day.")
-@click.option("--sink", type=click.Choice(["csv", "lmdb", "postgresql", "parquet"]), help="Read this one of the sinks.")
+@click.option("--to", "end_ns", type=_Time(end=True), help="End of the period (UTC), exclusive; a day is included.")
+@click.option("--sink", type=click.Choice(["csv", "lmdb", "postgresql", "parquet"]), help="Read this sink.")
 @click.option(
     "--path",
     "--out",
     "path",
     type=click.Path(path_type=Path),
-    help="Read what was settled here (the --out of `smrx settle run`), instead of the configured sinks.",
+    help="Read this path (the --out of `smrx settle run`) instead of the configured sinks.",
 )
 @click.option(
     "--csv",
     "csv_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the statement, or without an account the balances, to this file.",
+    help="Write the statement (without --account: the balances) to this file.",
 )
 @options.config_option
 @options.json_option
@@ -237,10 +238,10 @@ def report(
     csv_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Print balances, positions, turnover and fees of what was settled, and the statement of an account.
+    """Print balances, positions, turnover and fees from settled trades, and the statement of an account.
 
-    Reads a sink of the configuration, or --path; the cluster need not run, and may settle meanwhile. Exit code 9: there
-    is nothing to read, or settled rows are missing or contradict each other.
+    Reads a sink of the configuration, or --path. The cluster need not run, and may run and settle at the same time.
+    Exits with 9 if there is nothing to read, or if settled rows are missing or contradict each other.
 
     \b
     Examples:
@@ -253,7 +254,7 @@ def report(
     from smrx.sinks.rows import Catalogue
 
     if sink is not None and path is not None:
-        raise click.UsageError("--sink and --path: expected one of them, found both")
+        raise click.UsageError("--sink and --path cannot be combined")
     with _sink_errors_as_cli_errors(), closing(_open(sink, path)) as source:
         catalogue = Catalogue()
         catalogue.add(source.definitions())
@@ -265,7 +266,7 @@ def report(
             everything.end_ns if end_ns is None else end_ns,
         )
         if query.begin_ns >= query.end_ns:
-            raise click.UsageError("--from and --to: expected a period that begins before it ends")
+            raise click.UsageError("--from must be before --to")
         found = make_report(source, query)
     if csv_file is not None:
         lines = write_csv(found, csv_file)
@@ -279,7 +280,7 @@ def report(
 
 @contextmanager
 def _sink_errors_as_cli_errors() -> Iterator[None]:
-    """Give the errors of sinks their exit codes."""
+    """Turn errors of sinks into CliError."""
     from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
     try:
@@ -295,7 +296,7 @@ def _open(sink: str | None, path: Path | None) -> "Reader":
 
 
 def _instrument(catalogue: "Catalogue", text: str | None) -> int | None:
-    """The id of an instrument named by symbol or id."""
+    """Return the id of an instrument given by symbol or id; None for None."""
     if text is None:
         return None
     named = [i for i, found in catalogue.instruments.items() if found.symbol == text or str(i) == text]
@@ -304,10 +305,10 @@ def _instrument(catalogue: "Catalogue", text: str | None) -> int | None:
     if named:
         ids = ", ".join(map(str, named))
         raise click.BadParameter(
-            f"expected one instrument, {text!r} may be id {ids}; name an id", param_hint="--instrument"
+            f"{text!r} names several instruments; give one of the ids {ids}", param_hint="--instrument"
         )
     known = ", ".join(found.symbol for found in catalogue.instruments.values()) or "none"
-    raise click.BadParameter(f"expected one of {known}, found {text!r}", param_hint="--instrument")
+    raise click.BadParameter(f"no settled instrument {text!r}; known: {known}", param_hint="--instrument")
 
 
 def _print(found: "Report") -> None:
@@ -321,14 +322,14 @@ def _print(found: "Report") -> None:
     settled = f"events {first:,} to {checkpoint.event_sequence:,}, {trades_settled(checkpoint):,} trades"
     click.echo(f"settled   cluster {checkpoint.cluster}, {settled}")
     if checkpoint.origin is not None:
-        click.echo(f"begins    {checkpoint.origin}")
-    _table("balances", BALANCE_COLUMNS[:-1], text.balances(), "nobody owns anything")
-    _table("positions", POSITION_COLUMNS[:-1], text.positions(), "nobody traded")
-    _table("turnover", TURNOVER_COLUMNS[:-1], text.turnover(), "there were no trades")
+        click.echo(f"start     {checkpoint.origin}")
+    _table("balances", BALANCE_COLUMNS[:-1], text.balances(), "no balances")
+    _table("positions", POSITION_COLUMNS[:-1], text.positions(), "no positions")
+    _table("turnover", TURNOVER_COLUMNS[:-1], text.turnover(), "no trades")
     if found.query.account is not None:
         columns = ("time", "event", "kind", "asset", "amount", "balance", "instrument", "reference")
         rows = [row | {"event": row["event_sequence"]} for row in text.statement()]
-        _table(f"statement of account {found.query.account}", columns, rows, "nothing moved")
+        _table(f"statement of account {found.query.account}", columns, rows, "no movements")
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[dict[str, str]], empty: str) -> None:

@@ -156,4 +156,4 @@ def test_a_log_that_came_by_another_state_than_the_settled_one_is_refused(
 def test_joining_and_filling_are_two_ways(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with StubNode() as node:
         assert run(tmp_path, past, node, "--join") == Exit.USAGE
-    assert "expected one of them, found both" in capsys.readouterr().err
+    assert "cannot be combined" in capsys.readouterr().err

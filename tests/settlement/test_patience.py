@@ -218,7 +218,7 @@ def test_the_command_ends_with_9_when_patience_does(
     fail(monkeypatch, None)
     events = market_events()
     with StubNode() as node, publishing(node, lambda: publish_all(node, events), node.heartbeat):
-        assert settle(tmp_path, [node], "--sink-patience", "0.3", "--json") == 9
+        assert settle(tmp_path, [node], "--sink-timeout", "0.3", "--json") == 9
     told, error = summary(capsys)
     assert (told["committed"], told["known_sequence"]) == (0, len(events))
     assert "the disk is away" in error

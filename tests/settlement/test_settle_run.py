@@ -55,7 +55,7 @@ def test_the_summary_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert settle(tmp_path, [node], "--until-sequence", "4000") == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("verified   events 1 to 4,00")
-    assert "accounts own deposits less withdrawals exactly: BTC " in captured.out
+    assert "balances equal deposits minus withdrawals: BTC " in captured.out
     assert captured.err == ""
 
 

@@ -380,7 +380,7 @@ def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
         assert run(["settle", "verify", *options, "--from-nodes"]) == 5
     error = capsys.readouterr().err
     assert f"events 1 to {forgotten} are missing and no node can send them" in error
-    assert "--log compares with the journal" in error
+    assert "use --log to compare with the journal" in error
 
 
 def test_several_sinks_at_once_are_settled_and_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
