@@ -61,7 +61,7 @@ def lost_all(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         forgetful(node, past, true_hashes(past))
         with publishing(node, node.heartbeat, node.heartbeat):
             assert settle(tmp_path, [node], "--idle", "0.5", cluster="alpha") == Exit.GAP
-    assert "--from-log takes them from there" in capsys.readouterr().err
+    assert "read it with --from-log" in capsys.readouterr().err
 
 
 def follow(tmp_path: Path, past: Past, hashes: dict[int, int], *options: str, refused: bool = False) -> int:
