@@ -204,8 +204,8 @@ def _fill(
         replay_events(history, first, take)
         filling.finish()
         click.echo(
-            f"settled events {first:,} to {settling.ledger.sequence:,} from the {log}; nodes "
-            f"{', '.join(map(str, by))} attest its end",
+            f"settled events {first:,} to {settling.ledger.sequence:,} from the {log}; its end is "
+            f"attested by nodes {', '.join(map(str, by))}",
             err=True,
         )
 

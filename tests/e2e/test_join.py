@@ -108,7 +108,7 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
     settle = Settle(cluster, tmp_path / "out")
     error = settle.run("run", "--idle", "1", code=Exit.GAP)
     assert "events 1 to" in error
-    assert "to begin with the state of now instead of event 1, add --join" in error
+    assert "start with the present state with --join" in error
     assert settle.checkpoint() == {}
 
     flow = Flow(cluster.config, meanwhile, rate=200.0)

@@ -123,7 +123,7 @@ def test_an_auditor_with_a_nodes_folder_proves_what_is_settled_and_fills_what_is
         client.submit(tape.setup)
         client.submit(tape.commands[:4_500])
         code, said = settle("run", "--idle", "1")
-        assert (code, "--from-log takes them from there" in said) == (Exit.GAP, True), said
+        assert (code, "read it with --from-log" in said) == (Exit.GAP, True), said
         follower = next(node for node in (1, 2, 3) if node != cluster.leader())
         log = stop(follower)
         client.submit(tape.commands[4_500:])
