@@ -1,14 +1,14 @@
-"""The asyncio client: the same verbs as the blocking one, any number of them at once.
+"""The asyncio client: the operations of the blocking client, any number of them at the same time.
 
-Belongs to one event loop. Calls that overlap are sent in the order they were made. Cancelling a call ends the waiting,
-not the request: it was sent, and the exchange applies it.
+Belongs to one event loop. Overlapping calls are sent in the order in which they were made. Cancelling a call stops the
+wait but not the request, which the exchange still applies.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import zmq
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from smrx.client import client_core
 from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import InvalidValue
+from smrx.client.client_methods import ClientMethods
 from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
 from smrx.client.node_sockets import close_monitor, configure, monitor_address
-from smrx.client.operations import Operations
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
@@ -28,27 +28,26 @@ from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.records import OUTCOME
 
-#: How long a good-bye to the exchange may take.
+#: How long close() waits for the exchange to end the session.
 _CLOSE_S: Final = 0.5
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class _NodeSocket:
-    """One node: a DEALER, and a task each that hands out its messages and the end of its connection."""
+    """The socket of one node, with one task that reports its messages and one that reports disconnects."""
 
     def __init__(
         self,
         context: zmq.asyncio.Context,
         address: str,
         max_message_bytes: int,
-        arrived: Callable[[str, bytes], None],
-        lost: Callable[[str], None],
+        on_message: Callable[[str, bytes], None],
+        on_disconnect: Callable[[str], None],
     ) -> None:
         self._address = address
         self._socket = context.socket(zmq.DEALER)
-        self._waiting = 0
+        self._queued = 0
         self.tasks: list[asyncio.Task[None]] = []
         try:
             configure(self._socket, max_message_bytes)
@@ -57,34 +56,34 @@ class _NodeSocket:
         except BaseException:
             self.close()
             raise
-        self.tasks = [asyncio.create_task(self._read(arrived)), asyncio.create_task(self._watch(lost))]
+        self.tasks = [asyncio.create_task(self._read(on_message)), asyncio.create_task(self._watch(on_disconnect))]
 
-    async def _read(self, arrived: Callable[[str, bytes], None]) -> None:
-        # What arrives may close this very link.
+    async def _read(self, on_message: Callable[[str, bytes], None]) -> None:
+        # on_message may close this socket.
         while not self._socket.closed:
             parts = await self._socket.recv_multipart()
-            arrived(self._address, parts[0] if len(parts) == 1 else b"")
+            on_message(self._address, parts[0] if len(parts) == 1 else b"")
 
-    async def _watch(self, lost: Callable[[str], None]) -> None:
+    async def _watch(self, on_disconnect: Callable[[str], None]) -> None:
         while not self._socket.closed:
             await self._monitor.recv_multipart()
-            lost(self._address)
+            on_disconnect(self._address)
 
     def send(self, data: bytes, *, only_if_idle: bool = False) -> None:
-        """Send, now or when the connection stands; or not at all where earlier messages still wait."""
-        if only_if_idle and self._waiting:
+        """Send, or queue until the node is connected. With `only_if_idle`, do nothing while messages are queued."""
+        if only_if_idle and self._queued:
             return
         sent = asyncio.ensure_future(self._socket.send(data))
-        self._waiting += 1
-        sent.add_done_callback(self._left)
+        self._queued += 1
+        sent.add_done_callback(self._on_sent)
 
-    def _left(self, sent: "asyncio.Future[Any]") -> None:
-        self._waiting -= 1
+    def _on_sent(self, sent: "asyncio.Future[Any]") -> None:
+        self._queued -= 1
         if not sent.cancelled():
-            sent.exception()  # A send that failed is a message that was lost; the session sends again.
+            sent.exception()  # A failed send is a lost message; the session sends it again.
 
     def close(self) -> None:
-        """Close at once; nothing that waits is sent any more."""
+        """Close at once and drop queued messages."""
         for task in self.tasks:
             task.cancel()
         if not self._socket.closed:
@@ -92,20 +91,8 @@ class _NodeSocket:
             self._socket.close(linger=0)
 
 
-def _verb(
-    of: Callable[Concatenate[Operations, P], Steps[T]],
-) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]":
-    """Offer a verb as a coroutine."""
-
-    @with_signature_of(of)
-    async def call(self: "AsyncClient", /, *arguments: P.args, **named: P.kwargs) -> T:
-        return await self._run(of(self._core.verbs, *arguments, **named))
-
-    return call
-
-
-class AsyncClient:
-    """One session of one account with whoever leads the cluster; see Client for the arguments."""
+class AsyncClient(ClientMethods):
+    """A session of one account with the leader of a cluster; see Client for the arguments."""
 
     def __init__(
         self,
@@ -120,15 +107,15 @@ class AsyncClient:
         self._pinger = SessionPinger() if cancel_on_disconnect else None
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._context = zmq.asyncio.Context()
-        self._links: dict[str, _NodeSocket] = {}
-        self._admin: dict[str, _NodeSocket] = {}
+        self._order_sockets: dict[str, _NodeSocket] = {}
+        self._admin_sockets: dict[str, _NodeSocket] = {}
         self._replies: dict[int, asyncio.Future[AnyReply]] = {}
         self._request_id = 0
         self._connecting = 0
         self._frame_commands = frame_commands
         self._timer: asyncio.TimerHandle | None = None
         self._changed: set[asyncio.Future[None]] = set()
-        # Whoever sends more than there is room for keeps the others out until the last of it is on its way.
+        # A call that sends more than fits in the window blocks other calls until all of it is sent.
         self._sending = asyncio.Lock()
         self._closed = False
 
@@ -141,7 +128,7 @@ class AsyncClient:
         await self.close(graceful=kind is None)
 
     async def close(self, *, graceful: bool = True) -> None:
-        """Close every socket; if polite, end the session at the exchange first where that is quick and safe."""
+        """Close every socket. If `graceful`, first end the session at the exchange, unless that is slow or unsafe."""
         if self._closed:
             return
         try:
@@ -151,68 +138,28 @@ class AsyncClient:
                 session.close(time.monotonic())
                 self._turn()
                 while session.state is State.CLOSING and time.monotonic() < deadline:
-                    await self._change(deadline)
+                    await self._wait_for_change(deadline)
         finally:
             self._closed = True
             if self._pinger is not None:
                 self._pinger.close()
             if self._timer is not None:
                 self._timer.cancel()
-            self._core.abandon(time.monotonic())
-            tasks = [task for link in (*self._links.values(), *self._admin.values()) for task in link.tasks]
-            _close_all(self._links)
-            _close_all(self._admin)
+            self._core.abort(time.monotonic())
+            tasks = [
+                task for node in (*self._order_sockets.values(), *self._admin_sockets.values()) for task in node.tasks
+            ]
+            _close_all(self._order_sockets)
+            _close_all(self._admin_sockets)
             self._context.term()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    # VenueOperations
-
-    open_account = _verb(Operations.open_account)
-    suspend_account = _verb(Operations.suspend_account)
-    resume_account = _verb(Operations.resume_account)
-    set_limits = _verb(Operations.set_limits)
-    add_asset = _verb(Operations.add_asset)
-    add_instrument = _verb(Operations.add_instrument)
-    set_status = _verb(Operations.set_status)
-    set_rules = _verb(Operations.set_rules)
-    kill = _verb(Operations.kill)
-    revive = _verb(Operations.revive)
-    apply_market = _verb(Operations.apply_market)
-
-    # Money
-
-    deposit = _verb(Operations.deposit)
-    withdraw = _verb(Operations.withdraw)
-
-    # Orders
-
-    place = _verb(Operations.place)
-    place_limit = _verb(Operations.place_limit)
-    place_market = _verb(Operations.place_market)
-    cancel = _verb(Operations.cancel)
-    replace = _verb(Operations.replace)
-    reduce = _verb(Operations.reduce)
-    mass_cancel = _verb(Operations.mass_cancel)
-
-    # Queries
-
-    balances = _verb(Operations.balances)
-    positions = _verb(Operations.positions)
-    orders = _verb(Operations.orders)
-    depth = _verb(Operations.depth)
-    accounts = _verb(Operations.accounts)
-    account_state = _verb(Operations.account_state)
-    assets = _verb(Operations.assets)
-    instruments = _verb(Operations.instruments)
-    barrier = _verb(Operations.barrier)
-    status = _verb(Operations.status)
 
     # Bulk
 
     async def submit(self, commands: NDArray[np.void]) -> NDArray[np.void]:
-        """Send any number of COMMAND records, in order, and return their outcomes (OUTCOME records).
+        """Send any number of COMMAND records in order; return their outcomes (OUTCOME records).
 
-        Session and request ids are filled in. Refusals are outcomes, not exceptions.
+        Fills in session and request ids. A rejected command is an outcome, not an exception.
         """
         commands = client_core.as_commands(commands)
         outcomes = np.zeros(len(commands), OUTCOME)
@@ -222,13 +169,13 @@ class AsyncClient:
             while at < len(commands):
                 self._check_open()
                 rest = len(commands) - at
-                room = self._core.open(time.monotonic()).free_slots
-                if room >= min(rest, self._frame_commands):
-                    end = at + min(room, rest)
+                free = self._core.open(time.monotonic()).free_slots
+                if free >= min(rest, self._frame_commands):
+                    end = at + min(free, rest)
                     parts.append(self._send(commands[at:end], outcomes[at:end]))
                     at = end
                 else:
-                    await self._change(None)
+                    await self._wait_for_change(None)
                 if parts and parts[-1][0].error is not None:
                     raise parts[-1][0].error
         for waiter, done in parts:
@@ -246,12 +193,12 @@ class AsyncClient:
 
     @property
     def unanswered(self) -> int:
-        """Commands sent and not answered yet."""
+        """How many submitted commands are unanswered."""
         return 0 if self._core.session is None else self._core.session.unanswered
 
     @property
     def leader(self) -> str | None:
-        """The order address of the leader this client talks to, or None."""
+        """The order entry address of the leader, or None if it is unknown."""
         return None if self._core.session is None else self._core.session.leader
 
     async def connect(self) -> None:
@@ -262,63 +209,71 @@ class AsyncClient:
         try:
             self._turn()
             while session.state is not State.ACTIVE:
-                await self._change(None)
+                await self._wait_for_change(None)
                 if self._core.session is not session and self._core.last_error is not None:
                     raise self._core.last_error
         finally:
             self._connecting -= 1
 
-    # How it runs
+    # Internals
+
+    @staticmethod
+    def _method(operation: Callable[..., Steps[Any]]) -> Callable[..., Any]:
+        @with_signature_of(operation)
+        async def method(self: "AsyncClient", /, *args: Any, **kwargs: Any) -> Any:
+            return await self._run(operation(self._core.operations, *args, **kwargs))
+
+        return method
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Carry a verb's steps out."""
+        """Run the steps of an operation; return its result."""
         result: Any = None
         try:
             while True:
-                result = await self._do(steps.send(result))
+                result = await self._run_step(steps.send(result))
         except StopIteration as end:
             value: T = end.value
             return value
         finally:
             steps.close()
 
-    async def _do(self, step: Step) -> Any:
+    async def _run_step(self, step: Step) -> Any:
         if isinstance(step, Submit):
             return await self.submit(step.commands)
         if isinstance(step, Query):
-            return await self._exchange(step.address, step.request, step.wait_s)
+            return await self._query(step.address, step.request, step.timeout_s)
         if isinstance(step, Sleep):
             return await asyncio.sleep(step.seconds)
         assert isinstance(step, Connect)
         return await self.connect()
 
-    async def _change(self, deadline: float | None) -> None:
-        """Return when something happened, or at the deadline."""
+    async def _wait_for_change(self, deadline: float | None) -> None:
+        """Return when something has changed, or at the deadline."""
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed.add(changed)
         await asyncio.wait((changed,), timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
         self._changed.discard(changed)
 
     def _turn(self) -> None:
-        """Hand out what came, send what is due, wake who waits, and be back when something is due."""
+        """Deliver outcomes, send what is due, wake the waiting calls, and schedule the next tick."""
         now = time.monotonic()
-        self._core.collect(now)
-        if self._core.expired(now, connecting=self._connecting > 0):
-            self._core.give_up(now)
+        self._core.deliver_outcomes(now)
+        if self._core.has_timed_out(now, connecting=self._connecting > 0):
+            self._core.time_out(now)
         session = self._core.session
         if session is None:
-            _close_all(self._links)
+            _close_all(self._order_sockets)
         else:
             for action in session.take_actions():
                 if isinstance(action, DropConnection):
-                    link = self._links.pop(action.address, None)
-                    if link is not None:
-                        link.close()
+                    node = self._order_sockets.pop(action.address, None)
+                    if node is not None:
+                        node.close()
                     continue
                 try:
-                    self._link(action.address).send(action.data, only_if_idle=action.ping)
+                    self._order_socket(action.address).send(action.data, only_if_idle=action.ping)
                 except zmq.ZMQError as error:
-                    session.search.note(action.address, f"not an address: {error.strerror}")
+                    session.search.set_status(action.address, f"cannot connect: {error.strerror}")
         for changed in self._changed:
             if not changed.done():
                 changed.set_result(None)
@@ -333,7 +288,7 @@ class AsyncClient:
             return
         due = [] if session.deadline is None else [session.deadline]
         if session.unanswered or self._connecting:
-            due.append(self._core.expires_at)
+            due.append(self._core.timeout_at)
         if due:
             delay = max(0.0, min(due) - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
@@ -343,45 +298,45 @@ class AsyncClient:
             self._core.session.tick(time.monotonic())
         self._turn()
 
-    def _arrived(self, address: str, data: bytes) -> None:
+    def _on_message(self, address: str, data: bytes) -> None:
         if self._core.session is not None:
             self._core.session.receive(address, data, time.monotonic())
             self._turn()
 
-    def _lost(self, address: str) -> None:
+    def _on_disconnect(self, address: str) -> None:
         if self._core.session is not None:
             self._core.session.disconnected(address, time.monotonic())
             self._turn()
 
-    def _link(self, address: str) -> _NodeSocket:
-        link = self._links.get(address)
-        if link is None:
-            link = _NodeSocket(self._context, address, frames.MAX_FRAME_BYTES, self._arrived, self._lost)
-            self._links[address] = link
-        return link
+    def _order_socket(self, address: str) -> _NodeSocket:
+        node = self._order_sockets.get(address)
+        if node is None:
+            node = _NodeSocket(self._context, address, frames.MAX_FRAME_BYTES, self._on_message, self._on_disconnect)
+            self._order_sockets[address] = node
+        return node
 
-    async def _exchange(self, address: str, request: AnyRequest, wait_s: float) -> AnyReply | None:
+    async def _query(self, address: str, request: AnyRequest, timeout_s: float) -> AnyReply | None:
         self._check_open()
-        link = self._admin.get(address)
-        if link is None:
+        node = self._admin_sockets.get(address)
+        if node is None:
             try:
-                link = _NodeSocket(self._context, address, admin.MAX_REPLY_BYTES, self._answered, lambda _: None)
+                node = _NodeSocket(self._context, address, admin.MAX_REPLY_BYTES, self._on_reply, lambda _: None)
             except zmq.ZMQError as error:
-                raise InvalidValue(f"{address}: expected an address to connect to, found: {error.strerror}") from None
-            self._admin[address] = link
+                raise InvalidValue(f"cannot connect to {address}: {error.strerror}") from None
+            self._admin_sockets[address] = node
         self._request_id += 1
         request_id = self._request_id
         reply: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
         self._replies[request_id] = reply
         try:
-            link.send(admin.encode_request(request, request_id))
-            return await asyncio.wait_for(reply, wait_s)
+            node.send(admin.encode_request(request, request_id))
+            return await asyncio.wait_for(reply, timeout_s)
         except TimeoutError:
             return None
         finally:
             del self._replies[request_id]
 
-    def _answered(self, address: str, data: bytes) -> None:
+    def _on_reply(self, address: str, data: bytes) -> None:
         try:
             request_id, reply = admin.decode_reply(data)
         except frames.FrameError:
@@ -392,10 +347,10 @@ class AsyncClient:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InvalidValue("expected an open client, found one that was closed")
+            raise InvalidValue("the client was closed; create a new one")
 
 
-def _close_all(links: dict[str, _NodeSocket]) -> None:
-    for link in links.values():
-        link.close()
-    links.clear()
+def _close_all(sockets: dict[str, _NodeSocket]) -> None:
+    for node in sockets.values():
+        node.close()
+    sockets.clear()

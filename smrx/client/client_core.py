@@ -1,8 +1,9 @@
-"""What the blocking and the asyncio client share: the session, who waits for which outcomes, and the verbs.
+"""Hold the state of a client: its session, the calls that wait for outcomes, and the operations.
 
-Sans I/O. Owns the order in which outcomes are handed out; the clients own sockets and waiting. A client that gives up
-on requests gives up its session with them: their fate is unknown and is reported as such, and because request ids
-mean something within a session only, nothing that was given up can be sent again later.
+Shared by the blocking and the asyncio client, which own sockets and waiting. Sans I/O.
+
+A client that stops waiting for requests also ends its session. Whether they were applied is unknown and is reported as
+such. Request ids are only valid within a session, so requests of an ended session are never sent again.
 """
 
 import secrets
@@ -29,42 +30,43 @@ Cluster = Config | str | Sequence[str] | None
 
 
 class Pinger(Protocol):
-    """Lets the exchange hear, while this process lives, of a session that is to end with it."""
+    """Keeps a session with cancel-on-disconnect alive at the exchange for as long as this process runs."""
 
-    def keep(self, session_id: int, addresses: Sequence[str]) -> None:
-        """Begin with this session, and end with any other."""
+    def ping_session(self, session_id: int, addresses: Sequence[str]) -> None:
+        """Start to ping for this session, instead of any other."""
 
-    def forget(self) -> None:
-        """End: the session may go."""
+    def stop(self) -> None:
+        """Stop to ping, so that the exchange may end the session."""
 
 
 class Waiter:
-    """Somebody who waits for the outcomes of consecutive requests; `error` instead of them if they never come."""
+    """A call that waits for the outcomes of consecutive requests; `error` is set if they cannot arrive."""
 
     def __init__(self, outcomes: NDArray[np.void], done: Callable[[], None] | None = None) -> None:
+        """Fill the array `outcomes`; call `done` when it is full or `error` is set."""
         self.outcomes = outcomes
         self.missing = len(outcomes)
         self.error: ClientError | None = None
         self._done = done
 
     def take(self, outcomes: NDArray[np.void]) -> NDArray[np.void]:
-        """Keep what is this waiter's; return the rest."""
+        """Store the outcomes that belong to this call; return the rest."""
         at = len(self.outcomes) - self.missing
-        mine = outcomes[: self.missing]
-        self.outcomes[at : at + len(mine)] = mine
-        self.missing -= len(mine)
+        own = outcomes[: self.missing]
+        self.outcomes[at : at + len(own)] = own
+        self.missing -= len(own)
         if not self.missing:
             self.finish()
-        return outcomes[len(mine) :]
+        return outcomes[len(own) :]
 
     def finish(self) -> None:
-        """Wake whoever waits."""
+        """Wake the call."""
         if self._done is not None:
             self._done()
 
 
 class ClientCore:
-    """One client's state."""
+    """The state of one client."""
 
     def __init__(
         self,
@@ -93,23 +95,24 @@ class ClientCore:
         self.session: ClientSession | None = None
         self.directory = AdminDirectory(cluster if isinstance(cluster, Config) else None)
         self.router = QueryRouter(self.directory, lambda: self.session, timeout)
-        self.verbs = Operations(account, self.router)
-        #: Outcomes nobody waits for by name: those of submit_nowait().
-        self.unclaimed: list[NDArray[np.void]] = []
+        self.operations = Operations(account, self.router)
+        #: Outcomes of submit_nowait() that poll() has not returned yet.
+        self.unpolled: list[NDArray[np.void]] = []
+        #: In request order: a waiting call, or the number of outcomes that poll() returns.
         self._waiters: deque[Waiter | int] = deque()
         self._progress_at = 0.0
         #: Why the last session ended.
         self.last_error: ClientError | None = None
-        self._untold: ClientError | None = None
+        self._poll_error: ClientError | None = None
 
     def open(self, now: float) -> ClientSession:
-        """Return the session, started; a new one where there is none or it was given up."""
+        """Return the session; start a new one if there is none."""
         if self.session is None:
             session_id = secrets.randbits(64) or 1
             try:
                 self.session = ClientSession(
                     session_id,
-                    self.verbs.account,
+                    self.operations.account,
                     self._addresses,
                     window=self._window,
                     frame_commands=self._frame_commands,
@@ -118,14 +121,14 @@ class ClientCore:
             except LocalError as error:
                 raise InvalidValue(str(error)) from None
             if self._pinger is not None:
-                self._pinger.keep(session_id, self._addresses)
+                self._pinger.ping_session(session_id, self._addresses)
             self.session.start(now)
         if not self.session.unanswered:
             self._progress_at = now
         return self.session
 
     def submit(self, commands: NDArray[np.void], waiter: Waiter | None, now: float) -> None:
-        """Send commands, as many as there is room for; their outcomes go to the waiter, or to `unclaimed`."""
+        """Send commands, at most as many as the window has free slots; poll() returns the outcomes without a waiter."""
         session = self.open(now)
         try:
             session.submit(commands, now)
@@ -133,33 +136,33 @@ class ClientCore:
             raise InvalidValue(str(error)) from None
         self._waiters.append(len(commands) if waiter is None else waiter)
 
-    def expired(self, now: float, *, connecting: bool = False) -> bool:
-        """Whether it is time to give up: something is waited for, and nothing came for the whole timeout."""
+    def has_timed_out(self, now: float, *, connecting: bool = False) -> bool:
+        """Return whether something is waited for and nothing has arrived for the whole timeout."""
         waiting = self.session is not None and (connecting or self.session.unanswered > 0)
-        return waiting and now >= self.expires_at
+        return waiting and now >= self.timeout_at
 
     @property
-    def expires_at(self) -> float:
-        """When to give up, if nothing is answered before."""
+    def timeout_at(self) -> float:
+        """The time of the timeout, if nothing is answered before."""
         return self._progress_at + self.timeout
 
-    def collect(self, now: float) -> None:
-        """Hand out what the session has got; a session that failed fails everybody who waits, and is given up."""
+    def deliver_outcomes(self, now: float) -> None:
+        """Pass the session's outcomes to the calls that wait. If the session has failed, fail them and end it."""
         session = self.session
         if session is None:
             return
         for outcomes in session.take_outcomes():
             self._progress_at = now
-            self.router.seen = max(self.router.seen, int(outcomes["sequence"][-1]))
-            self._hand_out(outcomes)
+            self.router.last_sequence = max(self.router.last_sequence, int(outcomes["sequence"][-1]))
+            self._deliver(outcomes)
         if session.failure is not None:
             message, reason = session.failure
             if reason is not None:
                 self._end(Refused(f"session for account {session.account}", reason), now)
             else:
-                self._end(ProtocolError(f"{message}; {_fate(session)}"), now)
+                self._end(ProtocolError(f"{message}; {_describe_unanswered(session)}"), now)
 
-    def _hand_out(self, outcomes: NDArray[np.void]) -> None:
+    def _deliver(self, outcomes: NDArray[np.void]) -> None:
         while len(outcomes):
             waiter = self._waiters[0]
             if isinstance(waiter, Waiter):
@@ -167,40 +170,40 @@ class ClientCore:
                 if not waiter.missing:
                     self._waiters.popleft()
                 continue
-            mine = outcomes[:waiter]
-            self.unclaimed.append(mine)
+            head = outcomes[:waiter]
+            self.unpolled.append(head)
             outcomes = outcomes[waiter:]
-            if len(mine) == waiter:
+            if len(head) == waiter:
                 self._waiters.popleft()
             else:
-                self._waiters[0] = waiter - len(mine)
+                self._waiters[0] = waiter - len(head)
 
-    def take_unclaimed(self) -> NDArray[np.void]:
-        """Return what came for submit_nowait() since the last call, in request order."""
-        found, self.unclaimed = self.unclaimed, []
+    def take_unpolled(self) -> NDArray[np.void]:
+        """Return the outcomes of submit_nowait() that arrived since the last call, in request order."""
+        found, self.unpolled = self.unpolled, []
         if len(found) == 1:
             return found[0]
         return np.concatenate(found) if found else np.zeros(0, OUTCOME)
 
-    def give_up(self, now: float) -> ClientError:
-        """End the session because nobody answered; everybody who waits fails with the error returned."""
+    def time_out(self, now: float) -> ClientError:
+        """End the session because nothing was answered; every waiting call fails with the returned error."""
         session = self.session
         assert session is not None
         requests = range(session.answered + 1, session.last_request + 1)
-        message = f"no answer within {self.timeout:g} s ({session.describe()}); {_fate(session)}"
+        message = f"no answer within {self.timeout:g} s ({session.describe()}); {_describe_unanswered(session)}"
         error = Unavailable(message, requests)
         self._end(error, now)
         return error
 
-    def abandon(self, now: float) -> None:
-        """End the session without a word: the caller was interrupted, perhaps in the middle of a change of state."""
+    def abort(self, now: float) -> None:
+        """End the session at the client only: a call was interrupted, perhaps while it changed the state."""
         if self.session is not None:
-            self._end(Unavailable(f"the call was interrupted; {_fate(self.session)}"), now)
+            self._end(Unavailable(f"the call was interrupted; {_describe_unanswered(self.session)}"), now)
 
     def _end(self, error: ClientError, now: float) -> None:
         session, self.session = self.session, None
         if self._pinger is not None:
-            self._pinger.forget()
+            self._pinger.stop()
         if session is not None:
             session.close(now)
         self.last_error = error
@@ -210,26 +213,28 @@ class ClientCore:
                 waiter.error = error
                 waiter.finish()
             else:
-                self._untold = error
+                self._poll_error = error
 
-    def take_untold(self) -> ClientError | None:
-        """Return, once, why outcomes that nobody waits for by name will never come."""
-        error, self._untold = self._untold, None
+    def take_poll_error(self) -> ClientError | None:
+        """Return, once, why outcomes of submit_nowait() will not arrive."""
+        error, self._poll_error = self._poll_error, None
         return error
 
 
 def as_commands(commands: NDArray[np.void]) -> NDArray[np.void]:
-    """Return the array as COMMAND records; raises InvalidValue."""
+    """Return the array as COMMAND records. Raises InvalidValue."""
     if not isinstance(commands, np.ndarray) or commands.ndim != 1 or commands.dtype.itemsize != COMMAND_SIZE:
         raise InvalidValue("commands: expected a one-dimensional array of COMMAND records")
     return commands if commands.dtype == COMMAND else commands.view(COMMAND)
 
 
-def _fate(session: ClientSession) -> str:
+def _describe_unanswered(session: ClientSession) -> str:
     first, last = session.answered + 1, session.last_request
     if last < first:
-        return "no request was on its way"
+        return "no request was unanswered"
     if session.attempts == 0:
         return "nothing was sent"
-    which = f"request {first}" if first == last else f"requests {first} to {last}"
-    return f"{which} of session {session.session_id}: unknown whether applied"
+    which = f"request {first} of session {session.session_id} was"
+    if first != last:
+        which = f"requests {first} to {last} of session {session.session_id} were"
+    return f"it is unknown whether {which} applied"

@@ -1,4 +1,4 @@
-"""What a client can tell its caller went wrong: one class a remedy, one sentence each."""
+"""Define the errors that a client raises: one class for each way in which the caller can react."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,21 +8,24 @@ from smrx.wire.codes import Reason
 
 
 class ClientError(Exception):
-    """Any error of the client; the message is one sentence for people."""
+    """Base class of all errors of a client."""
 
 
 class Refused(ClientError):
-    """The exchange refused the command; nothing but the sequences changed."""
+    """The exchange rejected the command; no order, balance or setting changed."""
 
     def __init__(self, what: str, reason: Reason, outcome: NDArray[np.void] | None = None) -> None:
         super().__init__(f"{what} was refused: {reason_text(reason)} ({reason.name})")
         self.reason = reason
-        #: The outcome record, an array of one; None where the session itself was refused.
+        #: The outcome record, an array of one; None if the session itself was rejected.
         self.outcome = outcome
 
 
 class Unavailable(ClientError):
-    """Nobody answered in time. `requests`: those whose fate is unknown; they are never sent again."""
+    """No node answered within the timeout.
+
+    `requests`: the ids of the requests of which it is unknown whether they were applied. They are not sent again.
+    """
 
     def __init__(self, message: str, requests: range = range(0)) -> None:
         super().__init__(message)
@@ -30,8 +33,8 @@ class Unavailable(ClientError):
 
 
 class ProtocolError(ClientError):
-    """The other side broke the protocol, or speaks another version of it."""
+    """A node violated the protocol, or has a different version of it."""
 
 
 class InvalidValue(ClientError, ValueError):
-    """A value that cannot be sent: what was expected and what was found."""
+    """An argument is invalid; nothing was sent."""

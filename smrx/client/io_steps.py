@@ -1,6 +1,6 @@
-"""What a verb needs from outside while it runs: a verb is a generator that yields these and is sent the results.
+"""Define the I/O steps of an operation: a generator that yields steps and is sent their results.
 
-So each verb is written once; the blocking and the asyncio client differ in how they carry a step out.
+So each operation is written once. The blocking and the asyncio client differ in how they run a step.
 """
 
 import inspect
@@ -18,43 +18,43 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Connect(NamedTuple):
-    """Open the session, or wait until it is open. Sent: None."""
+    """Wait until the session is open. Result: None."""
 
 
 class Submit(NamedTuple):
-    """Send commands. Sent: their outcomes."""
+    """Send commands. Result: their outcomes."""
 
     commands: NDArray[np.void]
 
 
 class Query(NamedTuple):
-    """Ask one node. Sent: its reply, or None if there was none within `wait_s`."""
+    """Send an admin request to one node. Result: the reply, or None if none arrives in time."""
 
     address: str
     request: AnyRequest
-    wait_s: float
+    timeout_s: float
 
 
 class Sleep(NamedTuple):
-    """Let some time pass. Sent: None."""
+    """Wait. Result: None."""
 
     seconds: float
 
 
 Step = Connect | Submit | Query | Sleep
-#: A verb on its way to a T.
+#: A running operation that returns a T.
 Steps = Generator[Step, Any, T]
 
 
-def with_signature_of(verb: Callable[..., Steps[Any]]) -> Callable[[F], F]:
-    """Give a function the name, the words and the arguments of a verb, and what the verb comes to as its result."""
+def with_signature_of(operation: Callable[..., Steps[Any]]) -> Callable[[F], F]:
+    """Return a decorator that copies an operation's name, docstring and arguments, with T as the return type."""
 
-    def dress(function: F) -> F:
-        dressed = wraps(verb)(function)
-        signature = inspect.signature(verb)
-        # Steps[T] is a Generator of three parameters, the last of which is what it returns.
+    def decorate(function: F) -> F:
+        wraps(operation)(function)
+        signature = inspect.signature(operation)
+        # Steps[T] is a Generator of three parameters; the last is its return type.
         result = get_args(signature.return_annotation)[-1]
-        vars(dressed)["__signature__"] = signature.replace(return_annotation=result)
+        vars(function)["__signature__"] = signature.replace(return_annotation=result)
         return function
 
-    return dress
+    return decorate

@@ -1,6 +1,7 @@
-"""The sockets of the blocking client: one DEALER a node, what waits to leave for it, and whether it is still there.
+"""Own the sockets of the blocking client: a DEALER for each node, its queue of messages, and its connection.
 
-Owns sockets and nothing else; knows no protocol beyond "a message is one part". Never blocks but in wait().
+A message is one ZeroMQ part; nothing else of the protocol is used here. Only wait() blocks. The asyncio client and the
+session pinger use configure(), monitor_address() and close_monitor().
 """
 
 from collections import deque
@@ -10,26 +11,25 @@ from typing import Any, Final
 
 import zmq
 
-#: One look at a socket takes at most this many messages, so that one node cannot keep the others waiting.
-_MESSAGES_PER_LOOK: Final = 256
+#: Messages received from one node in a row, so that a busy node does not delay the others.
+_MESSAGES_PER_NODE: Final = 256
 
 Socket = zmq.Socket[bytes]
-
 
 _monitors = count(1)
 
 
 def monitor_address() -> str:
-    """Return an address that no monitor had before: pyzmq's own is a file descriptor's number, which comes again."""
+    """Return an unused inproc address for a monitor. pyzmq's default is a file descriptor number, which is reused."""
     return f"inproc://smrx-monitor-{next(_monitors)}"
 
 
 def configure(socket: "zmq.Socket[Any]", max_message_bytes: int) -> None:
-    """Set what every socket of a client has in common."""
+    """Set the options of every socket of a client."""
     socket.linger = 0
-    # Queued only for a connection that stands: what waits for a dead node must not reach it when it comes back.
+    # Queue messages only for an open connection: a node that restarts must not receive old messages.
     socket.immediate = 1
-    # Bounded by the session's window instead.
+    # The window of the session bounds the queues.
     socket.sndhwm = 0
     socket.rcvhwm = 0
     socket.maxmsgsize = max_message_bytes
@@ -38,20 +38,20 @@ def configure(socket: "zmq.Socket[Any]", max_message_bytes: int) -> None:
 
 
 def close_monitor(socket: "zmq.Socket[Any]", monitor: "zmq.Socket[Any]") -> None:
-    """Stop the reports of a socket, and then their reader.
+    """Disable the monitor of a socket, then close it.
 
-    In this order: ZeroMQ's thread waits for a reader that has gone, for ever, with what it reports of a connection that
-    breaks just then, and whoever stops the reports waits for that thread.
+    The order matters. If the monitor is closed first and a connection breaks, ZeroMQ's thread blocks forever on the
+    event it cannot deliver, and disable_monitor() blocks on that thread.
     """
     socket.disable_monitor()
     monitor.close(linger=0)
 
 
 class NodeSocket:
-    """One node."""
+    """The socket of one node."""
 
     def __init__(self, context: "zmq.Context[Socket]", address: str, max_message_bytes: int) -> None:
-        """Connect; raises zmq.ZMQError for an address that is none."""
+        """Connect. Raises zmq.ZMQError for an invalid address."""
         self.address = address
         self.socket = context.socket(zmq.DEALER)
         self._queue: deque[bytes] = deque()
@@ -64,14 +64,14 @@ class NodeSocket:
             raise
 
     def send(self, data: bytes, *, only_if_idle: bool = False) -> None:
-        """Send, now or when the connection stands; or not at all where earlier messages still wait."""
+        """Send, or queue until the node is connected. With `only_if_idle`, do nothing while messages are queued."""
         if only_if_idle and self._queue:
             return
         self._queue.append(data)
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as far as it goes."""
+        """Send queued messages until the socket would block."""
         while self._queue:
             try:
                 self.socket.send(self._queue[0], zmq.DONTWAIT)
@@ -80,14 +80,14 @@ class NodeSocket:
             self._queue.popleft()
 
     @property
-    def waiting(self) -> bool:
-        """Whether something waits to leave."""
+    def has_queued(self) -> bool:
+        """Whether messages are queued."""
         return bool(self._queue)
 
     def receive(self) -> list[bytes]:
-        """Return the messages that have arrived; those of more than one part are not of any protocol here."""
+        """Return the messages that have arrived. One of several parts is malformed and is returned as b""."""
         found = []
-        for _ in range(_MESSAGES_PER_LOOK):
+        for _ in range(_MESSAGES_PER_NODE):
             try:
                 parts = self.socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
@@ -95,18 +95,18 @@ class NodeSocket:
             found.append(parts[0] if len(parts) == 1 else b"")
         return found
 
-    def lost(self) -> bool:
-        """Whether the connection broke since the last call."""
+    def disconnected(self) -> bool:
+        """Return whether the connection broke since the last call."""
         broke = False
         while True:
             try:
-                self.monitor.recv_multipart(zmq.DONTWAIT)  # Only the end of a connection is reported there.
+                self.monitor.recv_multipart(zmq.DONTWAIT)  # The only event monitored.
             except zmq.Again:
                 return broke
             broke = True
 
     def close(self) -> None:
-        """Close at once; nothing that waits is sent any more."""
+        """Close at once and drop queued messages."""
         self._queue.clear()
         if not self.socket.closed:
             close_monitor(self.socket, self.monitor)
@@ -114,53 +114,53 @@ class NodeSocket:
 
 
 class NodeSockets:
-    """Every node a client talks to, by address; connected when first needed."""
+    """The sockets of all nodes, by address; each is connected when first used."""
 
     def __init__(self, context: "zmq.Context[Socket]", max_message_bytes: int) -> None:
         self._context = context
-        self._links: dict[str, NodeSocket] = {}
+        self._nodes: dict[str, NodeSocket] = {}
         self._max_message_bytes = max_message_bytes
         self._poller = zmq.Poller()
 
     def to(self, address: str) -> NodeSocket:
-        """Return the link to a node; raises zmq.ZMQError for an address that is none."""
-        link = self._links.get(address)
-        if link is None:
-            link = self._links[address] = NodeSocket(self._context, address, self._max_message_bytes)
-            self._poller.register(link.socket, zmq.POLLIN)
-            self._poller.register(link.monitor, zmq.POLLIN)
-        return link
+        """Return the socket of a node. Raises zmq.ZMQError for an invalid address."""
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes[address] = NodeSocket(self._context, address, self._max_message_bytes)
+            self._poller.register(node.socket, zmq.POLLIN)
+            self._poller.register(node.monitor, zmq.POLLIN)
+        return node
 
     def wait(self, seconds: float) -> None:
-        """Return when something arrived or can leave, or after a while."""
-        for link in self._links.values():
-            self._poller.modify(link.socket, zmq.POLLIN | (zmq.POLLOUT if link.waiting else 0))
-        # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
+        """Block until something arrived or can be sent, at most this long."""
+        for node in self._nodes.values():
+            self._poller.modify(node.socket, zmq.POLLIN | (zmq.POLLOUT if node.has_queued else 0))
+        # Rounded up: returning a fraction of a millisecond early would make the caller's loop spin.
         self._poller.poll(max(0, int(seconds * 1000 + 0.999)))
 
     def flush(self) -> None:
-        """Send what waits."""
-        for link in self._links.values():
-            if link.waiting:
-                link.flush()
+        """Send the queued messages of all nodes."""
+        for node in self._nodes.values():
+            if node.has_queued:
+                node.flush()
 
-    def look(self, arrived: Callable[[str, bytes], None], lost: Callable[[str], None]) -> None:
-        """Hand out what arrived, and then which connections broke."""
-        for link in tuple(self._links.values()):
-            for data in link.receive():
-                arrived(link.address, data)
-            if link.lost():
-                lost(link.address)
+    def receive(self, on_message: Callable[[str, bytes], None], on_disconnect: Callable[[str], None]) -> None:
+        """Report, for each node, the messages that arrived and then whether the connection broke."""
+        for node in tuple(self._nodes.values()):
+            for data in node.receive():
+                on_message(node.address, data)
+            if node.disconnected():
+                on_disconnect(node.address)
 
     def drop(self, address: str) -> None:
-        """Close the link to one node."""
-        link = self._links.pop(address, None)
-        if link is not None:
-            self._poller.unregister(link.socket)
-            self._poller.unregister(link.monitor)
-            link.close()
+        """Close the socket of one node."""
+        node = self._nodes.pop(address, None)
+        if node is not None:
+            self._poller.unregister(node.socket)
+            self._poller.unregister(node.monitor)
+            node.close()
 
     def drop_all(self) -> None:
-        """Close every link."""
-        for address in tuple(self._links):
+        """Close all sockets."""
+        for address in tuple(self._nodes):
             self.drop(address)

@@ -1,8 +1,8 @@
-"""Asking a cluster: which node, in which order, and what to do with the answer. Yields steps; owns no socket.
+"""Choose the node that answers a query, and judge its reply. Yields I/O steps; owns no socket.
 
-A query is answered from the state of one node. The leader is asked first, because it has applied everything that was
-acknowledged; another node's answer is taken if the leader is silent, but never one from before the last command whose
-outcome this client has seen.
+A node answers a query from its own state. The leader is asked first, because it has applied every acknowledged command.
+If it does not reply, another node is asked, but a reply from before the last command whose outcome this client has
+received is not accepted.
 """
 
 import time
@@ -16,12 +16,13 @@ from smrx.config import Config
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode, AnyReply, AnyRequest, NodeStatus
 
-#: One node's share of the whole patience.
-_NODE_S: Final = 1.0
-_AGAIN_S: Final = 0.01
+#: Longest wait for one node, as part of the whole timeout.
+_NODE_TIMEOUT_S: Final = 1.0
+#: Pause before all nodes are asked again.
+_RETRY_S: Final = 0.01
 
-#: Errors that another node, or the same a moment later, may not have.
-_PASSING: Final = {
+#: Errors that may not occur at another node, or at the same node later.
+_TEMPORARY: Final = {
     AdminErrorCode.NOT_LEADER,
     AdminErrorCode.LOST_LEADERSHIP,
     AdminErrorCode.FENCED,
@@ -32,7 +33,7 @@ R = TypeVar("R", bound=admin.Reply)
 
 
 class AdminDirectory:
-    """Where nodes answer queries, and which of them led when last heard."""
+    """The admin addresses of the nodes, and which of them is the leader's."""
 
     def __init__(self, config: Config | None) -> None:
         self._by_node = {node.id: node.admin_address for node in config.nodes} if config else {}
@@ -40,8 +41,8 @@ class AdminDirectory:
         self._leader: str | None = None
         self._silent: set[str] = set()
 
-    def learn(self, session: ClientSession | None) -> None:
-        """Take over what the session has learnt."""
+    def update_from(self, session: ClientSession | None) -> None:
+        """Copy the addresses and the leader that the session has found."""
         if session is None:
             return
         for orders, address in session.search.admin_addresses.items():
@@ -49,71 +50,71 @@ class AdminDirectory:
         if session.leader is not None:
             self._leader = self._by_orders.get(session.leader)
 
-    def believe(self, node_id: int | None) -> None:
-        """Remember which node leads; None where nobody knows."""
+    def set_leader(self, node_id: int | None) -> None:
+        """Record which node leads; None if unknown."""
         self._leader = None if node_id is None else self._by_node.get(node_id)
 
-    def heard(self, address: str, answered: bool) -> None:
-        """Remember whether a node answered: one that did not is asked last until it does."""
+    def set_answered(self, address: str, answered: bool) -> None:
+        """Record whether a node replied; one that did not is asked last until it does."""
         if answered:
             self._silent.discard(address)
         else:
             self._silent.add(address)
 
     def node(self, node_id: int) -> str | None:
-        """Where a node answers, if it is in the configuration."""
+        """Return the admin address of a node of the configuration, or None."""
         return self._by_node.get(node_id)
 
     @property
-    def leader_known(self) -> bool:
-        """Whether addresses() begins with the leader."""
+    def is_leader_known(self) -> bool:
+        """Whether the leader's admin address is known."""
         return self._leader is not None
 
     @property
     def addresses(self) -> list[str]:
-        """Every admin address known, the leader's first, but silent ones last."""
+        """Every known admin address: the leader's first, those that did not reply last."""
         every = dict.fromkeys((*self._by_node.values(), *self._by_orders.values()))
         return sorted(every, key=lambda address: (address in self._silent, address != self._leader))
 
 
 class QueryRouter:
-    """The asking side of one client. `seen` is the last command sequence whose outcome it has seen."""
+    """Sends the queries of one client. `last_sequence`: the highest sequence among the outcomes it has received."""
 
     def __init__(self, directory: AdminDirectory, session: Callable[[], ClientSession | None], timeout: float) -> None:
         self._directory = directory
         self._session = session
         self._timeout = timeout
-        self.seen = 0
+        self.last_sequence = 0
 
     def ask(self, request: AnyRequest, reply_type: type[R]) -> Steps[R]:
-        """Return the first good answer of any node; raises Unavailable, or what the answer means."""
+        """Return the first acceptable reply of any node. Raises Unavailable, InvalidValue or ProtocolError."""
         deadline = time.monotonic() + self._timeout
-        self._directory.learn(self._session())
+        self._directory.update_from(self._session())
         if not self._directory.addresses:
-            # Only order addresses are known: the nodes say there where they answer queries.
+            # Only order entry addresses are known; the nodes report their admin addresses there.
             yield Connect()
-            self._directory.learn(self._session())
+            self._directory.update_from(self._session())
         if not self._directory.addresses:
-            raise Unavailable("no address to ask: the nodes do not say where they answer queries; give a configuration")
-        if not self._directory.leader_known:
+            raise Unavailable("no admin address is known: the nodes do not report theirs; pass a Config instead")
+        if not self._directory.is_leader_known:
             yield from self._find_leader(deadline)
-        said: dict[str, str] = {}
+        problems: dict[str, str] = {}
         while True:
             for address in self._directory.addresses:
-                reply: AnyReply | None = yield Query(address, request, self._share(deadline))
-                self._directory.heard(address, reply is not None)
-                verdict = self._judge(reply, reply_type)
-                if not isinstance(verdict, str):
-                    return verdict
-                said[address] = verdict
+                reply: AnyReply | None = yield Query(address, request, self._node_timeout(deadline))
+                self._directory.set_answered(address, reply is not None)
+                result = self._check(reply, reply_type)
+                if not isinstance(result, str):
+                    return result
+                problems[address] = result
             if time.monotonic() >= deadline:
-                tried = "; ".join(f"{address}: {text}" for address, text in said.items())
+                tried = "; ".join(f"{address}: {text}" for address, text in problems.items())
                 raise Unavailable(f"no node answered {type(request).__name__} within {self._timeout:g} s ({tried})")
-            yield Sleep(_AGAIN_S)
+            yield Sleep(_RETRY_S)
             yield from self._find_leader(deadline)
 
     def ask_node(self, node_id: int, request: AnyRequest, reply_type: type[R]) -> Steps[R]:
-        """Return one node's answer; raises Unavailable."""
+        """Return one node's reply. Raises Unavailable, InvalidValue or ProtocolError."""
         address = self._directory.node(node_id)
         if address is None:
             raise InvalidValue(f"node: expected the id of a node in the configuration, found {node_id}")
@@ -121,31 +122,32 @@ class QueryRouter:
         if isinstance(reply, reply_type):
             return reply
         if isinstance(reply, AdminError):
-            raise ProtocolError(f"node {node_id} refuses {type(request).__name__}: {reply.message}")
-        raise Unavailable(f"node {node_id} at {address} gave no answer within {self._timeout:g} s")
+            raise ProtocolError(f"node {node_id} did not answer {type(request).__name__}: {reply.message}")
+        raise Unavailable(f"node {node_id} at {address} did not answer within {self._timeout:g} s")
 
     def _find_leader(self, deadline: float) -> Steps[None]:
         for address in self._directory.addresses:
-            reply: AnyReply | None = yield Query(address, admin.Status(), self._share(deadline))
-            self._directory.heard(address, reply is not None)
+            reply: AnyReply | None = yield Query(address, admin.Status(), self._node_timeout(deadline))
+            self._directory.set_answered(address, reply is not None)
             if isinstance(reply, NodeStatus) and reply.leader_id is not None and reply.fenced is None:
-                self._directory.believe(reply.leader_id)
+                self._directory.set_leader(reply.leader_id)
                 return
 
-    def _share(self, deadline: float) -> float:
-        return max(_AGAIN_S, min(_NODE_S, deadline - time.monotonic()))
+    def _node_timeout(self, deadline: float) -> float:
+        return max(_RETRY_S, min(_NODE_TIMEOUT_S, deadline - time.monotonic()))
 
-    def _judge(self, reply: AnyReply | None, reply_type: type[R]) -> R | str:
+    def _check(self, reply: AnyReply | None, reply_type: type[R]) -> R | str:
+        """Return the reply if it is acceptable, otherwise why another node must be asked."""
         if reply is None:
             return "no answer"
         if isinstance(reply, AdminError):
             if reply.code == AdminErrorCode.UNKNOWN_INSTRUMENT:
                 raise InvalidValue(reply.message)
-            if reply.code not in _PASSING:
-                raise ProtocolError(f"node {reply.node_id} refuses: {reply.message}")
+            if reply.code not in _TEMPORARY:
+                raise ProtocolError(f"node {reply.node_id} did not answer: {reply.message}")
             return reply.message
         if not isinstance(reply, reply_type):
-            raise ProtocolError(f"expected {reply_type.__name__}, found {type(reply).__name__}")
-        if reply.sequence < self.seen:
-            return f"is {self.seen - reply.sequence} commands behind what this client has seen"
+            raise ProtocolError(f"expected {reply_type.__name__} as the reply, found {type(reply).__name__}")
+        if reply.sequence < self.last_sequence:
+            return f"{self.last_sequence - reply.sequence} commands behind the last outcome of this client"
         return reply

@@ -1,8 +1,8 @@
-"""Keeping a session alive that asked for cancel-on-disconnect: one thread that lets every node hear of it.
+"""Keep a session with cancel-on-disconnect alive: a thread that pings every node.
 
-The exchange cancels such a session's orders when it has not heard of it for some seconds. The thread pings every node
-it knows several times in that span, whichever leads, so that a new leader hears of the session too; it ends with the
-client or with the process, and so do the pings. Owns its sockets; shares nothing with the client but the session id.
+The exchange cancels the orders of such a session when it has received no ping for some seconds. The thread pings every
+known node several times in that span, so that a new leader receives pings, too. It ends with the client or the process,
+and so do the pings. It owns its sockets and shares only the session id with the client.
 """
 
 import secrets
@@ -18,19 +18,19 @@ from smrx.client.node_sockets import configure
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, FrameKind
 
-#: Pings in the time after which a session counts as gone: two may be lost.
-_PINGS_IN_TIME: Final = 4
-#: Until a node has said how long it waits, and where it waits for very long.
-_SLOWEST_S: Final = 1.0
-_FASTEST_S: Final = 0.005
-#: While no connection stands.
-_AGAIN_S: Final = 0.02
+#: Pings within the session timeout; two of them may be lost.
+_PINGS_PER_TIMEOUT: Final = 4
+#: Longest interval, also used until a node has reported the session timeout.
+_MAX_INTERVAL_S: Final = 1.0
+_MIN_INTERVAL_S: Final = 0.005
+#: Interval while no node is connected.
+_UNCONNECTED_INTERVAL_S: Final = 0.02
 
 Socket = zmq.Socket[bytes]
 
 
 class SessionPinger:
-    """The thread, started with the first session."""
+    """The thread; started with the first session."""
 
     def __init__(self) -> None:
         self._session = 0
@@ -39,8 +39,8 @@ class SessionPinger:
         self._context: zmq.Context[Socket] | None = None
         self._wake: Socket | None = None
 
-    def keep(self, session_id: int, addresses: Sequence[str]) -> None:
-        """Let the nodes at the addresses, and those they name, hear of the session from now on."""
+    def ping_session(self, session_id: int, addresses: Sequence[str]) -> None:
+        """Ping for this session from now on: the nodes at the addresses, and the nodes that these report."""
         self._session = session_id
         if self._thread is not None:
             return
@@ -51,12 +51,12 @@ class SessionPinger:
         woken = self._context.socket(zmq.PAIR)
         woken.connect(name)
         self._thread = threading.Thread(
-            target=self._run, args=(self._context, woken, tuple(addresses)), name="smrx-keepalive", daemon=True
+            target=self._run, args=(self._context, woken, tuple(addresses)), name="smrx-session-pinger", daemon=True
         )
         self._thread.start()
 
-    def forget(self) -> None:
-        """Say nothing any more; the session may go."""
+    def stop(self) -> None:
+        """Stop to ping; the exchange may end the session."""
         self._session = 0
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class SessionPinger:
         self._thread = None
 
     def _run(self, context: "zmq.Context[Socket]", woken: Socket, addresses: Sequence[str]) -> None:
-        nodes = _Nodes(context, addresses)
+        nodes = _PingSockets(context, addresses)
         poller = nodes.poller
         poller.register(woken, zmq.POLLIN)
         due = 0.0
@@ -81,24 +81,24 @@ class SessionPinger:
                 if now >= due:
                     session = self._session
                     sent = nodes.ping(session) if session else 1
-                    due = now + (nodes.interval_s if sent else _AGAIN_S)
+                    due = now + (nodes.interval_s if sent else _UNCONNECTED_INTERVAL_S)
                 ready = dict(poller.poll(max(0, int((due - time.monotonic()) * 1000) + 1)))
                 for socket in ready:
-                    if socket is not woken and nodes.heard(socket):
+                    if socket is not woken and nodes.receive(socket):
                         due = min(due, now + nodes.interval_s)
         finally:
             nodes.close()
             woken.close(linger=0)
 
 
-class _Nodes:
-    """A DEALER for each node that is known, and how often they want to hear of a session."""
+class _PingSockets:
+    """A DEALER socket for each known node, and the interval of the pings."""
 
     def __init__(self, context: "zmq.Context[Socket]", addresses: Sequence[str]) -> None:
         self._context = context
         self._sockets: dict[str, Socket] = {}
         self.poller = zmq.Poller()
-        self.interval_s = _SLOWEST_S
+        self.interval_s = _MAX_INTERVAL_S
         for address in addresses:
             self._add(address)
 
@@ -110,14 +110,14 @@ class _Nodes:
         try:
             socket.connect(address)
         except zmq.ZMQError:
-            # The client says so itself, where it attempts the same address.
+            # The client connects to the same address and reports the error.
             socket.close(linger=0)
             return
         self._sockets[address] = socket
         self.poller.register(socket, zmq.POLLIN)
 
     def ping(self, session: int) -> int:
-        """Ping every node whose connection stands; return how many."""
+        """Ping every connected node; return how many there are."""
         sent = 0
         for socket in self._sockets.values():
             try:
@@ -127,8 +127,8 @@ class _Nodes:
             sent += 1
         return sent
 
-    def heard(self, socket: Socket) -> bool:
-        """Take an answer: it may name another node, and how long the exchange waits. True if that has changed."""
+    def receive(self, socket: Socket) -> bool:
+        """Process a PONG: it may report another node and the session timeout. Return whether the interval changed."""
         before = self.interval_s
         try:
             frame = frames.decode(socket.recv(zmq.DONTWAIT))
@@ -136,12 +136,12 @@ class _Nodes:
                 return False
             hint = frames.leader_hint(frame)
         except (FrameError, zmq.Again):
-            return False  # The client meets the same node, and says what it found.
+            return False  # The client receives from the same node and reports the error.
         if hint.order_address is not None and is_valid_address(hint.order_address):
             self._add(hint.order_address)
         if hint.disconnect_ms:
-            patience_s = hint.disconnect_ms / 1000
-            self.interval_s = min(_SLOWEST_S, max(_FASTEST_S, patience_s / _PINGS_IN_TIME))
+            timeout_s = hint.disconnect_ms / 1000
+            self.interval_s = min(_MAX_INTERVAL_S, max(_MIN_INTERVAL_S, timeout_s / _PINGS_PER_TIMEOUT))
         return self.interval_s != before
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The states of a client's session, the table of what may follow what, and what a session asks its owner to do.
+"""Define the states of a client's session, the transitions between them, and the actions a session asks for.
 
-Data only. Read by the session state machine and by the clients that drive it.
+Data only. Used by ClientSession and by the clients that drive it.
 """
 
 from enum import Enum, auto
@@ -10,24 +10,24 @@ from smrx.wire.codes import Reason
 
 
 class LocalError(Exception):
-    """The caller asked for what the session cannot do now: a mistake in the program that uses it."""
+    """The caller asked for something that the session cannot do now: a bug in the calling program."""
 
 
 class State(Enum):
     IDLE = auto()  #: not started
-    SEEKING = auto()  #: nobody to talk to: asking every known node who leads
-    OPENING = auto()  #: OPEN_SESSION is on its way
-    ACTIVE = auto()  #: requests flow
-    BACKOFF = auto()  #: the leader is known and wants to be left alone for a moment
-    CLOSING = auto()  #: CLOSE_SESSION is on its way; no more requests
+    SEEKING = auto()  #: no leader known: pinging every known node
+    OPENING = auto()  #: OPEN_SESSION was sent
+    ACTIVE = auto()  #: requests are sent as they are submitted
+    BACKOFF = auto()  #: the leader is known, but nothing is sent for a moment
+    CLOSING = auto()  #: CLOSE_SESSION was sent; no more requests are taken
     CLOSED = auto()
-    FAILED = auto()  #: `failure` says why; unanswered requests stay unknown
+    FAILED = auto()  #: for the reason in `failure`; it stays unknown whether unanswered requests were applied
 
 
 class Event(Enum):
     START = auto()
-    OPEN = auto()  #: a leader to talk to, and the session is not open yet
-    RESUME = auto()  #: a leader to talk to, and the session is open
+    OPEN = auto()  #: a leader was found; the session is not open yet
+    RESUME = auto()  #: a leader was found; the session is open
     OPENED = auto()
     LEADER_LOST = auto()
     BACK_OFF = auto()
@@ -36,7 +36,7 @@ class Event(Enum):
     FAIL = auto()
 
 
-#: (state, event) -> state. What is not here cannot happen.
+#: State -> event -> next state. Any other event is a LocalError.
 TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     State.IDLE: {Event.START: State.SEEKING, Event.END: State.CLOSED},
     State.SEEKING: {
@@ -66,7 +66,7 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
         Event.END: State.CLOSED,
         Event.FAIL: State.FAILED,
     },
-    # A close is tried once: what goes wrong here ends the session on this side and leaves it open on the other.
+    # CLOSE_SESSION is sent once. Any error ends the session at the client and leaves it open at the exchange.
     State.CLOSING: {
         Event.LEADER_LOST: State.CLOSED,
         Event.BACK_OFF: State.CLOSED,
@@ -79,7 +79,7 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
 
 
 class Send(NamedTuple):
-    """Send `data` to the node at `address`; a ping may be left out where an earlier message still waits to leave."""
+    """Send `data` to the node at `address`. A ping may be skipped while earlier messages are queued for the node."""
 
     address: str
     data: bytes
@@ -87,7 +87,7 @@ class Send(NamedTuple):
 
 
 class DropConnection(NamedTuple):
-    """Forget what still waits to leave for `address`, and what may still come from there."""
+    """Close the connection to `address`: drop the messages queued for it, and those that may still arrive."""
 
     address: str
 
@@ -96,7 +96,7 @@ Action = Send | DropConnection
 
 
 class Failure(NamedTuple):
-    """Why the session cannot go on. `reason` is the exchange's, where it refused the session itself."""
+    """Why the session failed. `reason` is set if the exchange rejected the session itself."""
 
     message: str
     reason: Reason | None = None

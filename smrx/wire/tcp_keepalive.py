@@ -1,7 +1,7 @@
 """Enable TCP keepalive on listening ZeroMQ sockets.
 
 Called for every socket that accepts connections. Sets socket options only. This is the kernel's keepalive; the PING
-frames that keep a client's session alive are in smrx.client.session_heartbeat.
+frames that keep a client's session alive are in smrx.client.session_pinger.
 """
 
 from typing import TYPE_CHECKING, Final

@@ -1,6 +1,7 @@
-"""A tiny exchange with the exact session rules and nothing else: what a client must be exactly-once against.
+"""A minimal exchange that implements the session rules exactly, and nothing else.
 
-Orders do nothing but get a sequence. `ledger` is the truth: every command that consumed a request id, in order.
+Orders only get a sequence and an id. `ledger` lists every command that consumed a request id, in order; tests compare
+it with what the client sent.
 """
 
 import numpy as np
@@ -13,21 +14,21 @@ KINDS = {int(kind) for kind in CommandKind}
 
 
 class FakeExchange:
-    """Applies commands one after the other; `remembers` is whether a duplicate gets its first outcome again."""
+    """Applies commands in order. With `stores_outcomes`, a duplicate is answered with its first outcome."""
 
-    def __init__(self, accounts: tuple[int, ...] = (0, 1, 7), remembers: bool = True) -> None:
+    def __init__(self, accounts: tuple[int, ...] = (0, 1, 7), stores_outcomes: bool = True) -> None:
         self.accounts = set(accounts)
-        self.sessions: dict[int, list[int]] = {}
+        self.sessions: dict[int, list[int]] = {}  # session id -> [account, last request id]
         self.sequence = 0
         self.ledger: list[tuple[int, int, bytes]] = []
         self.first_outcomes: dict[tuple[int, int], bytes] = {}
-        self._remembers = remembers
+        self.stores_outcomes = stores_outcomes
 
     def apply(self, commands: NDArray[np.void]) -> NDArray[np.void]:
-        """Return the outcomes, duplicates filled in as a node does where it remembers."""
-        return np.concatenate([self._one(commands[i : i + 1]) for i in range(len(commands))])
+        """Return the outcomes of the commands, in their order."""
+        return np.concatenate([self._apply_one(commands[i : i + 1]) for i in range(len(commands))])
 
-    def _one(self, command: NDArray[np.void]) -> NDArray[np.void]:
+    def _apply_one(self, command: NDArray[np.void]) -> NDArray[np.void]:
         kind, session_id = int(command["kind"][0]), int(command["session_id"][0])
         request, account = int(command["request_id"][0]), int(command["account"][0])
         outcome = np.zeros(1, OUTCOME)
@@ -37,16 +38,18 @@ class FakeExchange:
         repeated = kind != CommandKind.OPEN_SESSION and session is not None and request <= session[1]
         if session is not None and (repeated_open or repeated):
             known = self.first_outcomes.get((session_id, request))
-            if repeated and self._remembers and known is not None:
+            if repeated and self.stores_outcomes and known is not None:
                 return np.frombuffer(known, OUTCOME).copy()
             outcome["status"], outcome["order_id"] = OutcomeStatus.DUPLICATE, session[1]
             return outcome
         self.sequence += 1
-        reason = self._refusal(kind, session, request, account)
-        outcome["sequence"], outcome["reason"] = self.sequence, reason
-        outcome["status"] = OutcomeStatus.REJECTED if reason else OutcomeStatus.ACCEPTED
-        outcome["event_kind"] = EventKind.REJECTED if reason else EventKind.NEW
-        outcome["order_id"] = self.sequence
+        reason = self._reason(kind, session, request, account)
+        outcome["sequence"] = self.sequence
+        if reason:
+            reject(outcome, reason)
+        else:
+            outcome["status"], outcome["event_kind"] = OutcomeStatus.ACCEPTED, EventKind.NEW
+            outcome["order_id"] = self.sequence if kind == CommandKind.PLACE else 0
         if kind == CommandKind.OPEN_SESSION and not reason:
             self.sessions[session_id] = [account, 0]
         elif session is not None and request == session[1] + 1:
@@ -58,7 +61,8 @@ class FakeExchange:
                 del self.sessions[session_id]
         return outcome
 
-    def _refusal(self, kind: int, session: list[int] | None, request: int, account: int) -> Reason:
+    def _reason(self, kind: int, session: list[int] | None, request: int, account: int) -> Reason:
+        """Return why a command is rejected, or NONE."""
         if kind not in KINDS:
             return Reason.UNKNOWN_KIND
         if kind == CommandKind.OPEN_SESSION:
@@ -72,3 +76,9 @@ class FakeExchange:
         if kind == CommandKind.PLACE and account not in self.accounts:
             return Reason.UNKNOWN_ACCOUNT
         return Reason.NONE
+
+
+def reject(outcome: NDArray[np.void], reason: Reason) -> None:
+    """Turn an outcome into a rejection, as the engine fills it in."""
+    outcome["status"], outcome["event_kind"], outcome["reason"] = OutcomeStatus.REJECTED, EventKind.REJECTED, reason
+    outcome["order_id"] = outcome["cum_lots"] = outcome["leaves_lots"] = 0

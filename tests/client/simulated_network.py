@@ -1,8 +1,8 @@
-"""Three nodes, one log and a hostile network around one ClientSession, driven by a script of small integers.
+"""Simulate three nodes, one log and a faulty network around a ClientSession, driven by a script of small integers.
 
-Everything a client may meet: elections, leaders that do not know they are none, requests and answers that are lost,
-late, repeated or overtaken, push-back, broken connections whose bytes still arrive. What it keeps true is what Raft
-keeps true: one log, and an answer only after the command was applied.
+Includes elections, former leaders that still accept requests, messages that are lost, delayed, repeated or reordered,
+OVERLOADED errors, and broken connections whose bytes still arrive. It keeps what Raft guarantees: one log, and a reply
+only after the command was applied.
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ def address(node: int) -> str:
 
 
 def orders(count: int, first: int, malformed: int = 0) -> NDArray[np.void]:
-    """Commands that can be told apart, every `malformed`th of a kind that does not exist."""
+    """Return distinguishable commands; every `malformed`th has an unknown kind."""
     commands = np.zeros(count, COMMAND)
     commands["kind"] = CommandKind.PLACE
     commands["account"] = ACCOUNT
@@ -42,43 +42,43 @@ def orders(count: int, first: int, malformed: int = 0) -> NDArray[np.void]:
 
 
 class Node:
-    """One node as the client sees it. `term` is the last in which it believes to lead, 0 if it does not."""
+    """One node. `leads_term` is the term in which it considers itself the leader, 0 if it does not."""
 
     def __init__(self) -> None:
         self.inbox: deque[bytes] = deque()
-        self.ghosts: deque[bytes] = deque()
+        self.stale_inbox: deque[bytes] = deque()
         self.outbox: deque[bytes] = deque()
         self.leads_term = 0
         self.accepted: deque[tuple[int, NDArray[np.void]]] = deque()
 
 
 class Network:
-    """The world; `step(n)` lets one thing happen."""
+    """The simulation; step(n) executes one event."""
 
-    def __init__(self, session: ClientSession, remembers: bool = True) -> None:
+    def __init__(self, session: ClientSession, stores_outcomes: bool = True) -> None:
         self.now = 100.0
         self.session = session
-        self.exchange = FakeExchange((ACCOUNT,), remembers)
+        self.exchange = FakeExchange((ACCOUNT,), stores_outcomes)
         self.nodes = {node: Node() for node in NODES}
         self.leader: int | None = None
         self.term = 0
         self.submitted: list[bytes] = []
         self.outcomes: list[bytes] = []
         session.start(self.now)
-        self.carry()
+        self.execute_actions()
 
-    # What may happen
+    # Events
 
     def step(self, choice: int) -> None:
-        """One event, chosen by a number."""
+        """Execute the event that a number selects."""
         events = (
             *(self.flow,) * 10, *(self.submit,) * 8, *(self.deliver,) * 8, *(self.commit,) * 5, *(self.answer,) * 5,
             *(self.wait,) * 3, *(self.overload,) * 2, self.elect,
-            self.elect, self.depose_silently, self.depose_loudly, self.lose_requests, self.lose_answers, self.repeat,
-            self.disconnect, self.haunt, self.wait_long,
+            self.elect, self.partition_leader, self.depose_former_leaders, self.lose_requests, self.lose_answers,
+            self.repeat, self.disconnect, self.deliver_stale, self.wait_long,
         )  # fmt: skip
         events[choice % len(events)](choice // len(events))
-        self.carry()
+        self.execute_actions()
 
     def submit(self, choice: int) -> None:
         count = min(1 + choice % 5, self.session.free_slots)
@@ -86,30 +86,30 @@ class Network:
             return
         commands = orders(count, len(self.submitted) + 1, malformed=(0, 0, 1, 2)[choice % 4])
         first = self.session.submit(commands, self.now)
-        assert first == len(self.submitted) + 1, "request ids must go on without a hole"
+        assert first == len(self.submitted) + 1, "request ids must be consecutive"
         commands["session_id"] = SESSION
         commands["request_id"] = np.arange(first, first + count)
         self.submitted += [commands[i : i + 1].tobytes() for i in range(count)]
 
     def flow(self, choice: int) -> None:
-        """A good moment: a few messages go all the way."""
+        """Deliver, commit and answer a few messages without faults."""
         for _ in range(1 + choice % 12):
             for event in (self.deliver, self.commit, self.answer):
                 event(choice)
-                self.carry()
+                self.execute_actions()
         self._pass(0.02)
 
     def deliver(self, choice: int) -> None:
-        """A node takes one message."""
+        """A node receives one message."""
         node_id = self._pick(choice, lambda node: bool(node.inbox))
         if node_id is not None:
             self._take(node_id, self.nodes[node_id].inbox.popleft())
 
-    def haunt(self, choice: int) -> None:
-        """A message of a connection that is long gone arrives."""
-        node_id = self._pick(choice, lambda node: bool(node.ghosts))
+    def deliver_stale(self, choice: int) -> None:
+        """A message of a closed connection arrives."""
+        node_id = self._pick(choice, lambda node: bool(node.stale_inbox))
         if node_id is not None:
-            self._take(node_id, self.nodes[node_id].ghosts.popleft())
+            self._take(node_id, self.nodes[node_id].stale_inbox.popleft())
 
     def _take(self, node_id: int, data: bytes) -> None:
         node = self.nodes[node_id]
@@ -122,7 +122,7 @@ class Network:
             node.outbox.append(frames.encode_body(FrameKind.NOT_LEADER, self._hint(node_id), frame.correlation))
 
     def overload(self, choice: int) -> None:
-        """A leader refuses a frame, and may take the next."""
+        """A leader rejects a frame as OVERLOADED; it may accept the next."""
         node_id = self._pick(choice, lambda node: bool(node.inbox) and node.leads_term > 0)
         if node_id is None:
             return
@@ -131,7 +131,7 @@ class Network:
         self.nodes[node_id].outbox.append(frames.encode_body(FrameKind.ERROR, body, frame.correlation))
 
     def commit(self, choice: int) -> None:
-        """The leader's oldest entry is committed and applied; now it may be answered."""
+        """The leader's oldest entry is committed, applied and answered."""
         if self.leader is None or not self.nodes[self.leader].accepted:
             return
         correlation, commands = self.nodes[self.leader].accepted.popleft()
@@ -139,7 +139,7 @@ class Network:
         self.nodes[self.leader].outbox.append(frames.encode_outcomes(outcomes, correlation))
 
     def answer(self, choice: int) -> None:
-        """The client takes one message."""
+        """The client receives one message."""
         node_id = self._pick(choice, lambda node: bool(node.outbox))
         if node_id is not None:
             self.session.receive(address(node_id), self.nodes[node_id].outbox.popleft(), self.now)
@@ -160,7 +160,7 @@ class Network:
         self.session.tick(self.now)
 
     def elect(self, choice: int) -> None:
-        """A node becomes leader; of what the last one accepted, a prefix is in its log and gets committed first."""
+        """A node becomes leader; its log has a prefix of what the last leader accepted, which is committed first."""
         old = self.leader
         self.term += 1
         self.leader = NODES[choice % len(NODES)]
@@ -171,12 +171,12 @@ class Network:
         self.nodes[self.leader].accepted.clear()
         self.nodes[self.leader].leads_term = self.term
 
-    def depose_silently(self, choice: int) -> None:
-        """The leader is cut off and does not know it: it takes requests that are never committed."""
+    def partition_leader(self, choice: int) -> None:
+        """The leader is partitioned: it accepts requests that are never committed."""
         self.leader = None
 
-    def depose_loudly(self, choice: int) -> None:
-        """Every leader of old learns that it is none, and tells those who wait."""
+    def depose_former_leaders(self, choice: int) -> None:
+        """Every former leader steps down and sends NOT_LEADER for the requests it accepted."""
         for node_id, node in self.nodes.items():
             if node.leads_term and node_id != self.leader:
                 node.leads_term = 0
@@ -191,14 +191,14 @@ class Network:
         self.nodes[NODES[choice % 3]].outbox.clear()
 
     def disconnect(self, choice: int) -> None:
-        """The connection breaks: answers are lost, requests may still arrive by the old one."""
+        """A connection breaks: replies are lost, requests may still arrive through it."""
         node = self.nodes[NODES[choice % 3]]
-        node.ghosts += node.inbox
+        node.stale_inbox += node.inbox
         node.inbox.clear()
         node.outbox.clear()
         self.session.disconnected(address(NODES[choice % 3]), self.now)
 
-    # The world
+    # Internals
 
     def _hint(self, node_id: int) -> LeaderHint:
         if self.nodes[node_id].leads_term:
@@ -210,13 +210,13 @@ class Network:
         found = [node_id for node_id, node in self.nodes.items() if able(node)]
         return found[choice % len(found)] if found else None
 
-    def carry(self) -> None:
-        """Do what the session asks for and keep what it found out."""
+    def execute_actions(self) -> None:
+        """Carry out the session's actions and store its outcomes."""
         for action in self.session.take_actions():
             node = self.nodes[int(action.address.rsplit(":", 1)[1])]
             if isinstance(action, DropConnection):
-                # Closing a socket does not call back the bytes that left.
-                node.ghosts += node.inbox
+                # Closing a socket does not recall the bytes already sent.
+                node.stale_inbox += node.inbox
                 node.inbox.clear()
                 node.outbox.clear()
             else:
@@ -225,9 +225,9 @@ class Network:
             self.outcomes += [outcomes[i : i + 1].tobytes() for i in range(len(outcomes))]
 
     def heal(self, turns: int = 4000) -> None:
-        """From now on nothing goes wrong; run until everything is answered."""
+        """Run without faults until everything is answered."""
         self.elect(2)
-        self.depose_loudly(0)
+        self.depose_former_leaders(0)
         for _ in range(turns):
             if len(self.outcomes) == len(self.submitted) or self.session.state is State.FAILED:
                 return
@@ -240,34 +240,34 @@ class Network:
                 if able():
                     busy = True
                     event(0)
-                    self.carry()
+                    self.execute_actions()
             if not busy:
                 deadline = self.session.deadline
-                assert deadline is not None, "nothing under way and nothing to wait for, but not everything is answered"
+                assert deadline is not None, "nothing is in transit or due, but requests are unanswered"
                 self._pass(max(0.0, deadline - self.now))
-                self.carry()
+                self.execute_actions()
         raise AssertionError(f"not answered in {turns} turns of a healthy network: {self.session.describe()}")
 
     def check(self) -> None:
-        """Every request was applied exactly once, in order, and was answered with its own first outcome."""
+        """Check that each request was applied exactly once, in order, and answered with its first outcome."""
         assert self.session.failure is None, self.session.failure
         applied = [body for session, _, body in self.exchange.ledger if session == SESSION]
         assert applied == self.submitted
         assert len(self.outcomes) == len(self.submitted)
-        for request, told in enumerate(self.outcomes, 1):
-            if np.frombuffer(told, frames.OUTCOME)["sequence"][0]:
-                assert told == self.exchange.first_outcomes[SESSION, request]
+        for request, outcome in enumerate(self.outcomes, 1):
+            if np.frombuffer(outcome, frames.OUTCOME)["sequence"][0]:
+                assert outcome == self.exchange.first_outcomes[SESSION, request]
 
     def close(self) -> None:
-        """End the session; then whatever was still under way anywhere arrives, and must change nothing."""
+        """End the session; then deliver everything that is still in transit, which must change nothing."""
         self.session.close(self.now)
-        self.carry()
+        self.execute_actions()
         for node_id in NODES:
             for _ in range(40):
                 self.flow(11)
             node = self.nodes[node_id]
-            node.inbox += node.ghosts
-            node.ghosts.clear()
+            node.inbox += node.stale_inbox
+            node.stale_inbox.clear()
             self.elect(NODES.index(node_id))
         for _ in range(40):
             self.flow(11)
@@ -277,9 +277,9 @@ class Network:
         assert self.session.state is State.CLOSED
 
 
-def run(make: SessionMaker, script: Sequence[int], remembers: bool = True) -> Network:
-    """Drive a session through a script, heal, and check."""
-    network = Network(make([address(node) for node in NODES[:2]]), remembers)
+def run(make: SessionMaker, script: Sequence[int], stores_outcomes: bool = True) -> Network:
+    """Drive a session through a script, then without faults until all is answered; check."""
+    network = Network(make([address(node) for node in NODES[:2]]), stores_outcomes)
     for choice in script:
         network.step(choice)
     network.heal()

@@ -1,226 +1,51 @@
-"""A cluster in one thread: real ZeroMQ sockets, one shared fake exchange behind them, and faults on demand.
+"""A stub cluster in one thread: real ZeroMQ sockets, one shared fake exchange, and injected faults.
 
-`Stub` serves order entry and admin on ports the system chooses. Faults are set by the test and picked up by the thread
-between messages; every set is guarded by one lock, so a test sees a fault from the moment its call returns.
+`StubCluster` serves order entry and admin requests on ports that the system chooses. Tests set faults; the thread reads
+them between messages, under one lock.
 """
 
 import threading
 from collections import Counter, deque
 from types import TracebackType
-from typing import Any
 
-import msgspec
 import numpy as np
 import zmq
-from numpy.typing import NDArray
 
 from smrx.config import Config, NodeConfig
 from smrx.wire import admin, frames
-from smrx.wire.codes import (
-    AccountStatus,
-    CommandKind,
-    EventKind,
-    InstrumentStatus,
-    OrderType,
-    OutcomeStatus,
-    Reason,
-)
+from smrx.wire.codes import CommandKind, Side
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, unpack_symbol
-from tests.client.fake_exchange import FakeExchange
+from tests.client.stub_exchange import StubExchange
 
 LOCAL = "tcp://127.0.0.1:*"
 
 
-class Venue(FakeExchange):
-    """The fake exchange with what the verbs need: assets, instruments, balances and resting orders, all of it naive."""
-
-    def __init__(self) -> None:
-        super().__init__((0, 1, 2))
-        self.account_rows: dict[int, admin.AccountRow] = {}
-        self.killed = False
-        self.assets: dict[int, admin.AssetRow] = {}
-        self.instruments: dict[int, admin.InstrumentRow] = {}
-        self.orders: dict[int, admin.OrderRow] = {}
-        self.balances: dict[tuple[int, int], int] = {}
-        self.transfers: dict[int, admin.TransferRow] = {}
-
-    def position_row(self, account: int, number: int) -> admin.PositionRow:
-        """What an account has in an instrument; nothing of it is held here."""
-        listed = self.instruments[number]
-        own = [row for row in self.orders.values() if (row.account, row.instrument) == (account, number)]
-        buys, sells = ([row for row in own if row.side == side] for side in (1, 2))
-        worth = [sum(r.price_ticks * r.leaves_lots * listed.scale_units for r in rows) for rows in (buys, sells)]
-        return admin.PositionRow(
-            account=account,
-            instrument=number,
-            base_available=self.balances.get((account, listed.base_asset), 0),
-            base_held=0,
-            quote_available=self.balances.get((account, listed.quote_asset), 0),
-            quote_held=0,
-            buy_orders=len(buys),
-            buy_lots=str(sum(row.leaves_lots for row in buys)),
-            buy_notional=str(worth[0]),
-            sell_orders=len(sells),
-            sell_lots=str(sum(row.leaves_lots for row in sells)),
-            sell_notional=str(worth[1]),
-        )
-
-    def _one(self, command: NDArray[np.void]) -> NDArray[np.void]:
-        before = len(self.ledger)
-        outcome = super()._one(command)
-        if len(self.ledger) > before and outcome["status"][0] == OutcomeStatus.ACCEPTED:
-            self._effect(command[0], outcome)
-            self.first_outcomes[int(command["session_id"][0]), int(command["request_id"][0])] = outcome.tobytes()
-        return outcome
-
-    def _effect(self, command: np.void, outcome: NDArray[np.void]) -> None:
-        kind, account = int(command["kind"]), int(command["account"])
-        amount, key = int(command["quantity_lots"]), int(command["order_id"])
-        match kind:
-            case CommandKind.OPEN_ACCOUNT:
-                self.accounts.add(account)
-            case CommandKind.ADD_ASSET:
-                asset = int(command["instrument"])
-                if asset in self.assets:
-                    self._refuse(outcome, Reason.ASSET_EXISTS)
-                    return
-                self.assets[asset] = admin.AssetRow(
-                    asset=asset,
-                    symbol=unpack_symbol(command["client_order_id"]),
-                    decimals=amount,
-                    supply=0,
-                    cap=int(command["price_ticks"]),
-                )
-            case CommandKind.SUSPEND_ACCOUNT | CommandKind.RESUME_ACCOUNT:
-                status = AccountStatus.SUSPENDED if kind == CommandKind.SUSPEND_ACCOUNT else AccountStatus.ACTIVE
-                self.account_rows[account] = replaced(self.account_row(account), status=int(status))
-            case CommandKind.SET_LIMITS:
-                limits = seen_as(command, LIMITS_COMMAND)
-                self.account_rows[account] = replaced(self.account_row(account), **limits)
-            case CommandKind.SET_RULES:
-                rules = seen_as(command, RULES_COMMAND)
-                of = rules["instrument"]
-                self.instruments[of] = replaced(self.instruments[of], **rules)
-            case CommandKind.SET_STATUS:
-                of, new = int(command["instrument"]), int(command["side"])
-                self.instruments[of] = replaced(self.instruments[of], status=new)
-                if new == InstrumentStatus.CLOSED:
-                    outcome["cum_lots"] = len(self.orders)
-                    self.orders.clear()
-            case CommandKind.KILL | CommandKind.REVIVE:
-                self.killed = kind == CommandKind.KILL
-            case CommandKind.ADD_INSTRUMENT:
-                added = np.frombuffer(command.tobytes(), INSTRUMENT_COMMAND)[0]
-                names = (
-                    "instrument", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks",
-                    "max_quantity_lots",
-                )  # fmt: skip
-                row = admin.InstrumentRow(
-                    symbol=unpack_symbol(added["symbol"]), status=1, **{name: int(added[name]) for name in names}
-                )
-                self.instruments[row.instrument] = row
-            case CommandKind.DEPOSIT | CommandKind.WITHDRAW:
-                at = account, int(command["instrument"])
-                change = amount if kind == CommandKind.DEPOSIT else -amount
-                if key in self.transfers:
-                    self._refuse(outcome, Reason.TRANSFER_ALREADY_DONE)
-                elif self.balances.get(at, 0) + change < 0:
-                    self._refuse(outcome, Reason.INSUFFICIENT_FUNDS)
-                else:
-                    self.transfers[key] = admin.TransferRow(
-                        transfer_id=key, account=account, asset=at[1], kind=kind, amount=amount
-                    )
-                    self.balances[at] = self.balances.get(at, 0) + change
-                    outcome["cum_lots"], outcome["order_id"] = self.balances[at], key
-            case CommandKind.PLACE:
-                order_id = int(outcome["sequence"][0])
-                copied = (
-                    "client_order_id", "account", "instrument", "side", "order_type", "tif", "stp", "flags",
-                    "price_ticks", "quantity_lots",
-                )  # fmt: skip
-                display = key & 0xFFFF_FFFF if command["order_type"] == OrderType.LIMIT else 0
-                self.orders[order_id] = admin.OrderRow(
-                    order_id=order_id,
-                    cum_lots=0,
-                    leaves_lots=amount,
-                    extra=key,
-                    shown_lots=min(display, amount),
-                    **{name: int(command[name]) for name in copied},
-                )
-                outcome["leaves_lots"] = amount
-            case CommandKind.CANCEL | CommandKind.REPLACE:
-                wanted = int(command["client_order_id"])
-                found = [
-                    o for o in self.orders.values() if o.order_id == key or (wanted and o.client_order_id == wanted)
-                ]
-                if not found:
-                    self._refuse(outcome, Reason.UNKNOWN_ORDER)
-                    return
-                order = self.orders.pop(found[0].order_id)
-                outcome["order_id"], outcome["event_kind"] = order.order_id, EventKind.CANCELLED
-                if kind == CommandKind.REPLACE:
-                    changed = {**{n: getattr(order, n) for n in order.__struct_fields__}, "quantity_lots": amount}
-                    self.orders[order.order_id] = admin.OrderRow(**{**changed, "leaves_lots": amount})
-                    outcome["event_kind"], outcome["leaves_lots"] = EventKind.REPLACED, amount
-            case CommandKind.MASS_CANCEL:
-                mine = [order_id for order_id, order in self.orders.items() if order.account == account]
-                for order_id in mine:
-                    del self.orders[order_id]
-                outcome["cum_lots"], outcome["event_kind"] = len(mine), EventKind.MASS_CANCELLED
-
-    def account_row(self, account: int) -> admin.AccountRow:
-        """An account as the admin service shows it."""
-        return self.account_rows.get(account) or admin.AccountRow(account=account, status=int(AccountStatus.ACTIVE))
-
-    def sent(self, layout: np.dtype[np.void] = COMMAND) -> dict[str, int]:
-        """The fields of the last command that consumed a request id and is no CLOSE_SESSION, by a layout's names."""
-        for _, _, body in reversed(self.ledger):
-            if body[0] != CommandKind.CLOSE_SESSION:
-                return seen_as(np.frombuffer(body, COMMAND)[0], layout)
-        raise AssertionError("nothing was sent")
-
-    def _refuse(self, outcome: NDArray[np.void], reason: Reason) -> None:
-        outcome["status"], outcome["reason"] = OutcomeStatus.REJECTED, reason
-
-
-def seen_as(command: np.void, layout: np.dtype[np.void]) -> dict[str, int]:
-    """A command's fields by the names of a layout of the same bytes."""
-    row = np.frombuffer(command.tobytes(), layout)[0]
-    return {name: int(row[name]) for name in layout.names or ()}
-
-
-def replaced(row: Any, **fields: int) -> Any:
-    """A row with those of the fields it has."""
-    return msgspec.structs.replace(row, **{name: fields[name] for name in row.__struct_fields__ if name in fields})
-
-
 class Faults:
-    """How often each thing still goes wrong, and what a node does all the time."""
+    """The faults of the cluster: how often each still occurs, or whether it lasts."""
 
     def __init__(self) -> None:
-        self.drop_answers = 0  #: applied, and the answer is lost
-        self.drop_requests = 0  #: neither applied nor answered
-        self.overload = 0  #: frames refused as OVERLOADED
-        self.repeat_answers = 0  #: answered twice
-        self.hold_answers = False  #: answers wait until release()
-        self.garbage_answers = 0  #: answered with noise
-        self.deaf: set[int] = set()  #: nodes that take messages and say nothing
-        self.stale: set[int] = set()  #: nodes whose queries are answered as of sequence 0
+        self.drop_answers = 0  #: frames that are applied but not answered
+        self.drop_requests = 0  #: frames that are neither applied nor answered
+        self.overload = 0  #: frames rejected as OVERLOADED
+        self.repeat_answers = 0  #: frames answered twice
+        self.hold_answers = False  #: replies wait until release()
+        self.garbage_answers = 0  #: frames that are applied and answered with garbage
+        self.silent: set[int] = set()  #: nodes that receive messages and never reply
+        self.stale: set[int] = set()  #: nodes whose query replies have sequence 0
 
 
-class Stub:
-    """Nodes 1..n; use as a context manager."""
+class StubCluster:
+    """Nodes 1 to n; used as a context manager."""
 
     def __init__(self, nodes: int = 3) -> None:
-        self.venue = Venue()
+        self.exchange = StubExchange()
         self.faults = Faults()
         self.leader: int | None = 1
         self.term = 1
         self.admin_hints = True
-        self.seen: Counter[str] = Counter()
-        #: (node, session) -> pings that named it.
-        self.kept_alive: Counter[tuple[int, int]] = Counter()
+        self.received: Counter[str] = Counter()
+        #: (node, session) -> pings for the session.
+        self.session_pings: Counter[tuple[int, int]] = Counter()
         self.disconnect_ms: int | None = None
         self.lock = threading.Lock()
         self._held: deque[tuple[int, bytes, bytes]] = deque()
@@ -242,7 +67,7 @@ class Stub:
         socket.bind(LOCAL)
         return socket
 
-    def __enter__(self) -> "Stub":
+    def __enter__(self) -> "StubCluster":
         self._thread.start()
         return self
 
@@ -258,7 +83,7 @@ class Stub:
 
     @property
     def config(self) -> Config:
-        """The nodes as a configuration; the ports that are not served are never asked."""
+        """The nodes as a configuration; ports that the stub does not serve are 1."""
         return Config(
             nodes=tuple(
                 NodeConfig(id=node, port=1, orders_port=_port(orders), admin_port=_port(admins))
@@ -267,21 +92,21 @@ class Stub:
         )
 
     def elect(self, leader: int | None) -> None:
-        """Change the leader; who waited on the old one is told so, if answers were held."""
+        """Change the leader. Commands applied before stay applied."""
         with self.lock:
             self.leader = leader
             self.term += 1
 
     def release(self) -> None:
-        """Let the held answers go, from whichever node they are."""
+        """Send the held replies, each from the node that applied the commands."""
         with self.lock:
             self.faults.hold_answers = False
         self._wake.send(b"release")
 
     def applied(self, kind: CommandKind = CommandKind.PLACE) -> list[int]:
-        """The client order ids of the commands that consumed a request, in order."""
+        """Return the client order ids of the commands of a kind that consumed a request id, in order."""
         with self.lock:
-            bodies = np.frombuffer(b"".join(body for _, _, body in self.venue.ledger), frames.COMMAND)
+            bodies = np.frombuffer(b"".join(body for _, _, body in self.exchange.ledger), frames.COMMAND)
         return [int(command["client_order_id"]) for command in bodies if command["kind"] == kind]
 
     # The thread
@@ -293,7 +118,7 @@ class Stub:
                 poller.register(socket, zmq.POLLIN)
             while self._turn(dict(poller.poll())):
                 pass
-        except Exception as error:  # noqa: BLE001 - told to the test by __exit__
+        except Exception as error:  # noqa: BLE001 - __exit__ raises it in the test
             self._error = error
         finally:
             for socket in (*self._orders.values(), *self._admin.values(), self._woken):
@@ -314,7 +139,7 @@ class Stub:
             for node, socket in self._admin.items():
                 if socket in ready:
                     identity, data = socket.recv_multipart()
-                    if node not in self.faults.deaf:
+                    if node not in self.faults.silent:
                         request_id, request = admin.decode_request(data)
                         socket.send_multipart((identity, admin.encode_reply(self._answer(node, request), request_id)))
         return True
@@ -331,26 +156,26 @@ class Stub:
 
     def _take(self, node: int, identity: bytes, data: bytes) -> None:
         frame = frames.decode(data)
-        self.seen[frame.kind.name] += 1
-        if node in self.faults.deaf:
+        self.received[frame.kind.name] += 1
+        if node in self.faults.silent:
             return
         if frame.kind is FrameKind.PING:
             if frame.aux:
-                self.kept_alive[node, frame.aux] += 1
+                self.session_pings[node, frame.aux] += 1
             self._send(node, identity, frames.encode_body(FrameKind.PONG, self._hint(node), frame.correlation))
         elif node != self.leader:
             self._send(node, identity, frames.encode_body(FrameKind.NOT_LEADER, self._hint(node), frame.correlation))
         elif self._once("drop_requests"):
             pass
         elif self._once("overload"):
-            body = ErrorBody(int(ErrorCode.OVERLOADED), "expected fewer commands; send this frame again later")
+            body = ErrorBody(int(ErrorCode.OVERLOADED), "the node is overloaded; send the frame again later")
             self._send(node, identity, frames.encode_body(FrameKind.ERROR, body, frame.correlation))
         else:
-            answer = frames.encode_outcomes(self.venue.apply(frames.records(frame)), frame.correlation)
+            answer = frames.encode_outcomes(self.exchange.apply(frames.records(frame)), frame.correlation)
             if self.faults.hold_answers:
                 self._held.append((node, identity, answer))
             elif self._once("garbage_answers"):
-                self._send(node, identity, b"noise" * 9)
+                self._send(node, identity, b"garbage" * 9)
             elif not self._once("drop_answers"):
                 self._send(node, identity, answer)
                 if self._once("repeat_answers"):
@@ -360,50 +185,48 @@ class Stub:
         self._orders[node].send_multipart((identity, frame))
 
     def _answer(self, node: int, request: admin.AnyRequest) -> admin.AnyReply:
-        self.seen[f"{type(request).__name__} {node}"] += 1
-        venue = self.venue
-        at = {"node_id": node, "sequence": 0 if node in self.faults.stale else venue.sequence}
+        self.received[f"{type(request).__name__} {node}"] += 1
+        exchange = self.exchange
+        at = {"node_id": node, "sequence": 0 if node in self.faults.stale else exchange.sequence}
         match request:
             case admin.Status():
-                return _status(at, self.leader, self.term, venue.killed)
+                return _status(at, self.leader, self.term, exchange.killed)
             case admin.Assets():
-                rows = tuple(venue.assets.values())[request.offset : request.offset + 1]
-                return admin.AssetsReply(**at, rows=rows, more=request.offset + 1 < len(venue.assets))
+                rows = tuple(exchange.assets.values())[request.offset : request.offset + 1]
+                return admin.AssetsReply(**at, rows=rows, more=request.offset + 1 < len(exchange.assets))
             case admin.Instruments():
-                return admin.InstrumentsReply(**at, rows=tuple(venue.instruments.values())[request.offset :])
+                return admin.InstrumentsReply(**at, rows=tuple(exchange.instruments.values())[request.offset :])
             case admin.Accounts():
-                known = sorted(venue.accounts)
-                rows = tuple(venue.account_row(a) for a in known if request.account in (None, a))
+                known = sorted(exchange.accounts)
+                rows = tuple(exchange.account_row(a) for a in known if request.account in (None, a))
                 return admin.AccountsReply(**at, rows=rows)
             case admin.Balances():
                 found = [
                     admin.BalanceRow(account=account, asset=asset, available=units, held=0)
-                    for (account, asset), units in venue.balances.items()
+                    for (account, asset), units in exchange.balances.items()
                     if request.account in (None, account)
                 ]
                 return admin.BalancesReply(**at, rows=tuple(found))
             case admin.Positions():
-                rows = tuple(venue.position_row(request.account, number) for number in venue.instruments)
+                rows = tuple(exchange.position_row(request.account, number) for number in exchange.instruments)
                 end = request.offset + 1
                 return admin.PositionsReply(**at, rows=rows[request.offset : end], more=end < len(rows))
             case admin.Transfers():
-                made = tuple(row for row in venue.transfers.values() if row.account == request.account)
+                made = tuple(row for row in exchange.transfers.values() if row.account == request.account)
                 return admin.TransfersReply(**at, rows=made)
             case admin.Orders():
-                orders = tuple(o for o in venue.orders.values() if request.account in (None, o.account))
+                orders = tuple(o for o in exchange.orders.values() if request.account in (None, o.account))
                 return admin.OrdersReply(**at, rows=orders)
             case admin.Depth():
-                bids = tuple(
-                    admin.LevelRow(price_ticks=o.price_ticks, quantity_lots=o.leaves_lots, orders=1)
-                    for o in venue.orders.values()
-                    if o.side == 1
-                )
-                row = venue.instruments[int(request.instrument)]
-                return admin.DepthReply(**at, instrument=row.instrument, symbol=row.symbol, bids=bids, asks=())
+                row = exchange.instruments[int(request.instrument)]
+                bids, asks = (exchange.levels(row.instrument, side) for side in (Side.BUY, Side.SELL))
+                return admin.DepthReply(**at, instrument=row.instrument, symbol=row.symbol, bids=bids, asks=asks)
             case admin.Barrier() if node == self.leader:
                 return admin.BarrierReply(**at, log_index=9, state_hash=1)
-        code, message = admin.AdminErrorCode.NOT_LEADER, "expected the leader, found another node"
-        return admin.AdminError(**at, code=code, message=message, leader_id=self.leader)
+            case admin.Barrier():
+                code, message = admin.AdminErrorCode.NOT_LEADER, "only the leader answers a Barrier"
+                return admin.AdminError(**at, code=code, message=message, leader_id=self.leader)
+        raise AssertionError(f"the stub cluster does not answer {type(request).__name__}")
 
 
 def _port(address: str) -> int:

@@ -1,4 +1,4 @@
-"""What only the asyncio client can do: many calls at once, cancellation, one loop."""
+"""The asyncio client: concurrent calls, cancellation, one event loop."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -8,27 +8,28 @@ import pytest
 
 from smrx.client import AsyncClient, InvalidValue, Unavailable
 from smrx.wire.codes import OutcomeStatus
-from tests.client.stub_cluster import Stub
+from tests.client.conftest import shorten_timeout
+from tests.client.stub_cluster import StubCluster
 from tests.client.test_blocking_client import orders
 
 
 @pytest.fixture
-def stub() -> Iterator[Stub]:
-    with Stub() as cluster:
+def stub() -> Iterator[StubCluster]:
+    with StubCluster() as cluster:
         yield cluster
 
 
-def run(stub: Stub, body: Callable[[AsyncClient], Awaitable[None]], **options: float) -> None:
+def run(stub: StubCluster, body: Callable[[AsyncClient], Awaitable[None]], **options: float) -> None:
     async def main() -> None:
         async with asyncio.timeout(60):
             async with AsyncClient(stub.orders_addresses, account=1, **options) as client:  # type: ignore[arg-type]
                 await body(client)
-            assert len(asyncio.all_tasks()) == 1, "closing leaves no task behind"
+            assert len(asyncio.all_tasks()) == 1, "close() ends every task"
 
     asyncio.run(main(), debug=True)
 
 
-def test_calls_at_once_are_sent_in_the_order_they_were_made(stub: Stub) -> None:
+def test_concurrent_calls_are_sent_in_the_order_of_the_calls(stub: StubCluster) -> None:
     async def body(client: AsyncClient) -> None:
         found = await asyncio.gather(*(client.submit(orders(3, 1 + 3 * i)) for i in range(100)))
         assert [outcomes["request_id"].tolist() for outcomes in found] == [
@@ -40,7 +41,7 @@ def test_calls_at_once_are_sent_in_the_order_they_were_made(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop_answers", "drop_requests", "overload", "repeat_answers", "garbage_answers"])
-def test_a_fault_of_the_leader_costs_no_order_and_doubles_none(stub: Stub, fault: str) -> None:
+def test_leader_fault_neither_loses_nor_repeats_an_order(stub: StubCluster, fault: str) -> None:
     async def body(client: AsyncClient) -> None:
         await client.submit(orders(10))
         for first in range(11, 101, 30):
@@ -54,7 +55,7 @@ def test_a_fault_of_the_leader_costs_no_order_and_doubles_none(stub: Stub, fault
     assert stub.applied() == list(range(1, 101))
 
 
-def test_the_leader_changes_under_a_stream_of_orders(stub: Stub) -> None:
+def test_leader_changes_during_a_stream_of_orders(stub: StubCluster) -> None:
     async def body(client: AsyncClient) -> None:
         async def nemesis() -> None:
             for leader in (2, None, 3, None, 1, 2):
@@ -72,7 +73,7 @@ def test_the_leader_changes_under_a_stream_of_orders(stub: Stub) -> None:
     assert stub.applied() == list(range(1, 811))
 
 
-def test_a_dead_leader_is_noticed_by_its_connection(stub: Stub) -> None:
+def test_disconnect_starts_a_search_for_the_leader(stub: StubCluster) -> None:
     async def body(client: AsyncClient) -> None:
         await client.submit(orders(1))
         before = client._core.session
@@ -85,7 +86,7 @@ def test_a_dead_leader_is_noticed_by_its_connection(stub: Stub) -> None:
     assert stub.applied() == [1, 2]
 
 
-def test_cancelling_a_call_ends_the_waiting_and_not_the_request(stub: Stub) -> None:
+def test_cancelling_a_call_stops_the_wait_but_not_the_request(stub: StubCluster) -> None:
     async def body(client: AsyncClient) -> None:
         await client.submit(orders(1))
         with stub.lock:
@@ -104,26 +105,28 @@ def test_cancelling_a_call_ends_the_waiting_and_not_the_request(stub: Stub) -> N
     assert stub.applied() == [1, 2, 3, 4]
 
 
-def test_everybody_who_waits_is_told_when_nobody_answers(stub: Stub) -> None:
+def test_timeout_fails_every_waiting_call(stub: StubCluster) -> None:
     async def body(client: AsyncClient) -> None:
         await client.submit(orders(1))
-        stub.faults.deaf = {1, 2, 3}
+        shorten_timeout(client, 0.3)
+        stub.faults.silent = {1, 2, 3}
         found = await asyncio.gather(*(client.submit(orders(1, 2 + i)) for i in range(3)), return_exceptions=True)
         assert [type(error) for error in found] == [Unavailable] * 3
         with pytest.raises(Unavailable):
             await client.connect()
-        stub.faults.deaf = set()
+        shorten_timeout(client, 60)
+        stub.faults.silent = set()
         assert (await client.submit(orders(1, 9)))["request_id"].tolist() == [1]
 
-    run(stub, body, timeout=0.3)
+    run(stub, body)
     assert stub.applied() == [1, 9]
 
 
-def test_closing_fails_the_calls_that_wait(stub: Stub) -> None:
+def test_close_fails_waiting_calls(stub: StubCluster) -> None:
     async def main() -> None:
         client = AsyncClient(stub.orders_addresses, account=1)
         await client.connect()
-        stub.faults.deaf = {1, 2, 3}
+        stub.faults.silent = {1, 2, 3}
         waiting = asyncio.create_task(client.submit(orders(1)))
         await asyncio.sleep(0)
         await client.close()
@@ -135,10 +138,10 @@ def test_closing_fails_the_calls_that_wait(stub: Stub) -> None:
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def test_a_socket_that_cannot_connect_is_named_in_the_error() -> None:
+def test_address_that_cannot_be_connected_is_reported() -> None:
     async def main() -> None:
         async with AsyncClient("tcp://nowhere", timeout=0.1) as client:
-            with pytest.raises(Unavailable, match="not an address"):
+            with pytest.raises(Unavailable, match="cannot connect"):
                 await client.connect()
 
     asyncio.run(asyncio.wait_for(main(), 30))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from smrx.client import Client, InvalidValue, market_file
 from smrx.client.market_file import MarketFileError
 from tests.client.conftest import Call
-from tests.client.stub_cluster import Stub
+from tests.client.stub_cluster import StubCluster
 
 DEMO = Path(__file__).resolve().parent.parent.parent / "configs/markets/demo.toml"
 ASSET = '[[assets]]\nsymbol = "BTC"\ndecimals = 8\n'
@@ -115,11 +115,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         market_file.load(tmp_path / "latin.toml")
 
 
-def test_the_demo_market_is_set_up_once(call: Call, stub: Stub) -> None:
+def test_the_demo_market_is_set_up_once(call: Call, stub: StubCluster) -> None:
     market = market_file.load(DEMO)
-    before = stub.venue.sequence
+    before = stub.exchange.sequence
     dry = call(0, "apply_market", market, dry_run=True)
-    assert stub.venue.sequence == before, "a dry run opens not even a session"
+    assert stub.exchange.sequence == before, "a dry run opens not even a session"
     first = call(0, "apply_market", market)
     again = call(0, "apply_market", market)
     assert [setting.what for setting in dry] == [setting.what for setting in first] == [s.what for s in again]
@@ -138,7 +138,7 @@ def test_the_demo_market_is_set_up_once(call: Call, stub: Stub) -> None:
 
 
 @pytest.fixture
-def venue(stub: Stub) -> Client:
+def venue(stub: StubCluster) -> Client:
     client = Client(stub.config, account=0)
     client.apply_market(market_file.load(DEMO))
     return client
@@ -150,7 +150,7 @@ def applied(venue: Client, text: str) -> dict[str, tuple[str, str]]:
     return {setting.what: (setting.state, setting.detail) for setting in found}
 
 
-def test_what_differs_is_changed_where_it_can_be(venue: Client, stub: Stub) -> None:
+def test_what_differs_is_changed_where_it_can_be(venue: Client, stub: StubCluster) -> None:
     found = applied(
         venue,
         INSTRUMENT
@@ -167,12 +167,12 @@ def test_what_differs_is_changed_where_it_can_be(venue: Client, stub: Stub) -> N
         "limits of account 7": ("changed", "max_open_orders 1000 -> 5"),
         "status of account 7": ("changed", "status ACTIVE -> SUSPENDED"),
     }
-    instrument = stub.venue.instruments[1]
+    instrument = stub.exchange.instruments[1]
     assert (instrument.taker_fee, instrument.maker_fee, instrument.band_bp) == (600, -100, 0)
-    assert stub.venue.account_row(7).max_open_notional == 2_000_000_000_000, "what is not named stays"
+    assert stub.exchange.account_row(7).max_open_notional == 2_000_000_000_000, "what is not named stays"
 
 
-def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub: Stub) -> None:
+def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub: StubCluster) -> None:
     found = applied(
         venue,
         '[[assets]]\nsymbol = "BTC"\ndecimals = 6\nmax_supply = 5\n'
@@ -187,7 +187,7 @@ def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub
     assert "lot: the file says 0.001, the exchange 0.0001" in found["instrument BTC-USD"][1]
     assert "max_price: the file says BTC-USD price: expected a multiple" in found["instrument BTC-USD"][1]
     assert found["account 9"] == ("changed", "opened")
-    assert 9 in stub.venue.accounts
+    assert 9 in stub.exchange.accounts
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub
         ),
     ],
 )
-def test_what_cannot_be_counted_is_refused_before_anything_is_changed(stub: Stub, text: str, message: str) -> None:
+def test_invalid_value_is_rejected_before_anything_is_changed(stub: StubCluster, text: str, message: str) -> None:
     with Client(stub.config, account=0) as client, pytest.raises(InvalidValue, match=message):
         client.apply_market(market_file.parse(text, "market.toml"))
-    assert stub.venue.sequence == 0
+    assert stub.exchange.sequence == 0

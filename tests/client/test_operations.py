@@ -1,4 +1,4 @@
-"""The verbs: names and decimals in, typed results out, the same in both clients."""
+"""Operations take names and decimals and return typed results, in both clients."""
 
 import inspect
 from decimal import Decimal
@@ -13,12 +13,12 @@ from smrx.client.results import Level, OrderResult
 from smrx.wire import admin
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, Side
 from smrx.wire.records import COMMAND
-from tests.client.conftest import Call
-from tests.client.stub_cluster import Stub
+from tests.client.conftest import Call, shorten_timeout
+from tests.client.stub_cluster import StubCluster
 from tests.client.test_blocking_client import orders
 
 
-def test_the_two_clients_have_the_same_verbs_with_the_same_arguments() -> None:
+def test_both_clients_have_the_same_methods_and_arguments() -> None:
     def signatures(kind: type) -> dict[str, inspect.Signature]:
         return {
             name: inspect.signature(member)
@@ -26,29 +26,29 @@ def test_the_two_clients_have_the_same_verbs_with_the_same_arguments() -> None:
             if not name.startswith("_")
         }
 
-    blocking, on_a_loop = signatures(Client), signatures(AsyncClient)
+    blocking, asynchronous = signatures(Client), signatures(AsyncClient)
     only_blocking = {"submit_nowait", "poll"}
-    assert set(blocking) - set(on_a_loop) == only_blocking
-    assert {name: blocking[name] for name in on_a_loop} == on_a_loop
+    assert set(blocking) - set(asynchronous) == only_blocking
+    assert {name: blocking[name] for name in asynchronous} == asynchronous
     assert inspect.signature(Client.__init__) == inspect.signature(AsyncClient.__init__)
 
 
-def test_every_verb_says_in_both_clients_what_it_does_and_what_it_comes_to() -> None:
+def test_methods_have_the_docstring_and_the_return_type_of_the_operation() -> None:
     for kind in (Client, AsyncClient):
-        for name, verb in inspect.getmembers(Operations, inspect.isfunction):
+        for name, operation in inspect.getmembers(Operations, inspect.isfunction):
             if name.startswith("_"):
                 continue
-            offered = getattr(kind, name)
-            assert offered.__doc__ == verb.__doc__
-            assert offered.__doc__
-            said = inspect.signature(offered)
-            assert said.parameters == inspect.signature(verb).parameters
-            assert "Generator" not in str(said), f"{name} is said to come to its steps"
+            method = getattr(kind, name)
+            assert method.__doc__ == operation.__doc__
+            assert method.__doc__
+            signature = inspect.signature(method)
+            assert signature.parameters == inspect.signature(operation).parameters
+            assert "Generator" not in str(signature), f"{name} returns its steps"
     assert inspect.signature(Client.place).return_annotation is OrderResult
     assert inspect.iscoroutinefunction(AsyncClient.place)
 
 
-def test_market_is_added_and_found_by_name(market: Call) -> None:
+def test_added_market_is_found_by_name(market: Call) -> None:
     assert [(asset.id, asset.symbol, asset.decimals) for asset in market(1, "assets")] == [(1, "BTC", 8), (2, "USD", 6)]
     [instrument] = market(1, "instruments")
     assert (instrument.symbol, instrument.base.symbol, instrument.quote.symbol) == ("BTC-USD", "BTC", "USD")
@@ -56,7 +56,7 @@ def test_market_is_added_and_found_by_name(market: Call) -> None:
     assert (instrument.max_price_ticks, instrument.max_quantity_lots) == (10_000_000, 10_000_000)
 
 
-def test_a_symbol_is_added_once(market: Call) -> None:
+def test_symbol_is_added_once(market: Call) -> None:
     with pytest.raises(InvalidValue, match="found BTC, which exists"):
         market(0, "add_asset", "BTC", 2)
     with pytest.raises(InvalidValue, match="found BTC-USD, which exists"):
@@ -67,7 +67,7 @@ def test_a_symbol_is_added_once(market: Call) -> None:
         market(0, "add_asset", "X", 19)
 
 
-def test_money_moves_once_per_transfer_id(market: Call) -> None:
+def test_transfer_is_applied_once_per_transfer_id(market: Call) -> None:
     first = market(0, "deposit", 1, "USD", "1000.5", 7)
     assert (first.available, first.available_units, first.already_done) == ("1000.500000", 1_000_500_000, False)
     again = market(0, "deposit", 1, "USD", "1000.5", 7)
@@ -83,12 +83,12 @@ def test_money_moves_once_per_transfer_id(market: Call) -> None:
     assert len(market(2, "balances", all_accounts=True)) == 1
 
 
-def test_orders_are_placed_changed_and_cancelled_in_decimals(market: Call, stub: Stub) -> None:
+def test_orders_are_placed_changed_and_cancelled_in_decimals(market: Call, stub: StubCluster) -> None:
     placed = market(1, "place_limit", "BTC-USD", "buy", "50000.00", "0.5", client_order_id=9, post_only=True)
     assert (placed.state, placed.filled, placed.remaining, placed.leaves_lots) == ("New", "0.0000", "0.5000", 5000)
     [order] = market(1, "orders", "BTC-USD")
     assert (order.side, order.price, order.quantity, order.price_ticks) == ("BUY", "50000.00", "0.5000", 5_000_000)
-    assert stub.venue.orders[placed.order_id].flags == 1
+    assert stub.exchange.orders[placed.order_id].flags == 1
     book = market(2, "depth", "BTC-USD")
     assert book.asks == ()
     assert book.bids == (
@@ -106,7 +106,7 @@ def test_orders_are_placed_changed_and_cancelled_in_decimals(market: Call, stub:
     assert market(1, "mass_cancel", "BTC-USD", "SELL").cancelled == 1
 
 
-def test_positions_are_in_decimals_and_in_whole_numbers_of_any_size(market: Call, stub: Stub) -> None:
+def test_positions_have_decimals_and_integers_of_any_size(market: Call, stub: StubCluster) -> None:
     market(0, "deposit", 1, "BTC", "2.5", 7)
     market(1, "place_limit", "BTC-USD", "buy", "50000.00", "0.5")
     market(1, "place_limit", "BTC-USD", "sell", "60000.00", "0.25")
@@ -117,13 +117,13 @@ def test_positions_are_in_decimals_and_in_whole_numbers_of_any_size(market: Call
     assert (row.buy_notional, row.buy_notional_units) == ("25000.000000", 25_000_000_000)
     assert (row.sell_orders, row.sell_quantity, row.sell_notional) == (1, "0.2500", "15000.000000")
     assert market(2, "positions", 1) == [row]
-    [listed] = stub.venue.instruments.values()
-    stub.venue.instruments[listed.instrument] = msgspec.structs.replace(listed, scale_units=1 << 31)
+    [listed] = stub.exchange.instruments.values()
+    stub.exchange.instruments[listed.instrument] = msgspec.structs.replace(listed, scale_units=1 << 31)
     assert market(1, "positions")[0].buy_notional_units == 5_000_000 * 5_000 << 31 > 1 << 64
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "named", "message"),
+    ("operation", "arguments", "named", "message"),
     [
         (
             "place_limit",
@@ -149,16 +149,16 @@ def test_positions_are_in_decimals_and_in_whole_numbers_of_any_size(market: Call
         ("status", (9,), {}, "expected the id of a node in the configuration, found 9"),
     ],
 )
-def test_what_cannot_be_sent_is_named_before_anything_is_sent(
-    market: Call, stub: Stub, verb: str, arguments: tuple[object, ...], named: dict[str, Any], message: str
+def test_invalid_value_is_reported_before_anything_is_sent(
+    market: Call, stub: StubCluster, operation: str, arguments: tuple[object, ...], named: dict[str, Any], message: str
 ) -> None:
-    before = stub.venue.sequence
+    before = stub.exchange.sequence
     with pytest.raises(InvalidValue, match=message):
-        market(1, verb, *arguments, **named)
-    assert stub.venue.sequence == before
+        market(1, operation, *arguments, **named)
+    assert stub.exchange.sequence == before
 
 
-def test_status_and_barrier(call: Call, stub: Stub) -> None:
+def test_status_and_barrier(call: Call, stub: StubCluster) -> None:
     assert call(0, "status", 2).role == "follower"
     assert call(0, "status").node_id == 1
     stub.elect(3)
@@ -167,52 +167,53 @@ def test_status_and_barrier(call: Call, stub: Stub) -> None:
     assert call(0, "accounts") == [0, 1, 2, 5]
 
 
-def test_queries_ask_the_leader_first_and_another_if_it_is_silent(market: Call, stub: Stub) -> None:
+def test_query_asks_the_leader_first_and_another_node_if_it_is_silent(market: Call, stub: StubCluster) -> None:
     stub.elect(2)
-    stub.seen.clear()
+    stub.received.clear()
     market(1, "depth", "BTC-USD")
-    assert stub.seen["Depth 2"] == 1
-    stub.faults.deaf = {2}
+    assert stub.received["Depth 2"] == 1
+    stub.faults.silent = {2}
     market(1, "depth", "BTC-USD")
-    assert stub.seen["Depth 1"] + stub.seen["Depth 3"] == 1
+    assert stub.received["Depth 1"] + stub.received["Depth 3"] == 1
 
 
-def test_a_query_never_answers_from_before_what_the_client_has_seen(stub: Stub) -> None:
-    with Client(stub.config, account=0, timeout=0.5) as client:
+def test_query_ignores_replies_older_than_the_last_outcome(stub: StubCluster) -> None:
+    with Client(stub.config, account=0) as client:
         client.add_asset("BTC", 8)
         stub.faults.stale = {1, 2}
-        stub.seen.clear()
+        stub.received.clear()
         client.accounts()
-        assert stub.seen["Accounts 3"] == 1
+        assert stub.received["Accounts 3"] == 1
         stub.faults.stale = {1, 2, 3}
-        with pytest.raises(Unavailable, match="commands behind what this client has seen"):
+        shorten_timeout(client, 0.5)
+        with pytest.raises(Unavailable, match="commands behind the last outcome of this client"):
             client.accounts()
 
 
-def test_with_order_addresses_only_the_nodes_say_where_they_answer(stub: Stub) -> None:
+def test_order_addresses_are_enough_if_nodes_report_admin_addresses(stub: StubCluster) -> None:
     with Client(stub.orders_addresses[1], account=0) as client:
         assert client.accounts() == [0, 1, 2]
     stub.admin_hints = False
     with (
-        Client(stub.orders_addresses, account=0, timeout=0.2) as client,
-        pytest.raises(Unavailable, match="no address to ask"),
+        Client(stub.orders_addresses, account=0) as client,
+        pytest.raises(Unavailable, match="no admin address is known"),
     ):
         client.accounts()
 
 
-def test_an_id_that_another_client_took_is_not_the_end(stub: Stub) -> None:
+def test_add_asset_retries_if_another_client_took_the_id(stub: StubCluster) -> None:
     with Client(stub.config, account=0) as mine, Client(stub.config, account=0) as other:
         mine.assets()
-        answer = mine._core.verbs.add_asset("BTC", 8)
+        answer = mine._core.operations.add_asset("BTC", 8)
         step: Any = None
-        # Both look, both see no asset, and the other one is quicker.
+        # Both clients see no asset; the other one adds its asset first.
         while True:
             step = answer.send(step)
             if hasattr(step, "commands"):
                 break
-            step = mine._do(step)
+            step = mine._run_step(step)
         other.add_asset("USD", 2)
-        outcome = mine._do(step)
+        outcome = mine._run_step(step)
         assert outcome["reason"][0] == Reason.ASSET_EXISTS
 
         def rest() -> Any:
@@ -222,7 +223,7 @@ def test_an_id_that_another_client_took_is_not_the_end(stub: Stub) -> None:
 
 
 def _resumed(steps: Any, value: Any) -> Any:
-    """Go on with a generator that waits for a value."""
+    """Resume a generator that waits for a value."""
     try:
         while True:
             value = yield steps.send(value)
@@ -230,8 +231,8 @@ def _resumed(steps: Any, value: Any) -> Any:
         return end.value
 
 
-def test_a_duplicate_that_nobody_remembers_is_reported_as_such(market: Call, stub: Stub) -> None:
-    stub.venue._remembers = False
+def test_duplicate_without_a_stored_outcome_is_reported(market: Call, stub: StubCluster) -> None:
+    stub.exchange.stores_outcomes = False
     with Client(stub.config, account=1) as client:
         client.instruments()
         client.connect()
@@ -240,10 +241,10 @@ def test_a_duplicate_that_nobody_remembers_is_reported_as_such(market: Call, stu
         answer = client.place_limit("BTC-USD", "buy", "1", "1")
     assert answer.duplicate
     assert (answer.state, answer.sequence) == ("Unknown", 0)
-    assert len(stub.venue.orders) == 1
+    assert len(stub.exchange.orders) == 1
 
 
-def test_an_unknown_reason_is_a_protocol_error(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_reason_is_a_protocol_error(stub: StubCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(stub.config, account=0) as client:
 
         def refused(commands: object) -> object:
@@ -260,7 +261,7 @@ def test_an_unknown_reason_is_a_protocol_error(stub: Stub, monkeypatch: pytest.M
             client.open_account(3)
 
 
-def test_the_kinds_sent_are_those_of_the_verbs(market: Call, stub: Stub) -> None:
-    kinds = {int(body[0]) for _, _, body in stub.venue.ledger}
+def test_command_kinds_sent_are_those_of_the_operations(market: Call, stub: StubCluster) -> None:
+    kinds = {int(body[0]) for _, _, body in stub.exchange.ledger}
     assert {CommandKind.ADD_ASSET, CommandKind.ADD_INSTRUMENT, CommandKind.CLOSE_SESSION} <= kinds
     assert admin.MAX_ROWS >= 1000

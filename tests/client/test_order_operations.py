@@ -15,7 +15,7 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from tests.client.conftest import Call
-from tests.client.stub_cluster import Stub
+from tests.client.stub_cluster import StubCluster
 
 #: What a plain limit buy of one lot at one tick becomes; each row below says what is different.
 PLAIN = {
@@ -77,19 +77,19 @@ SECOND = 1_900_000_000
     ],
 )  # fmt: skip
 def test_a_call_becomes_exactly_this_command(
-    trader: Client, stub: Stub, named: dict[str, Any], expected: dict[str, int]
+    trader: Client, stub: StubCluster, named: dict[str, Any], expected: dict[str, int]
 ) -> None:
     arguments = {"quantity": "2", "price": "1.00"} | named
     trader.place("BTC-USD", "buy", arguments.pop("quantity"), **arguments)
-    sent = stub.venue.sent()
+    sent = stub.exchange.sent()
     wanted = {name: int(value) for name, value in (PLAIN | expected).items()}
     assert {name: sent[name] for name in wanted} == wanted
 
 
-def test_the_short_verbs_are_the_long_one(trader: Client, stub: Stub) -> None:
+def test_the_short_verbs_are_the_long_one(trader: Client, stub: StubCluster) -> None:
     def sent(verb: str, *arguments: object, **named: object) -> dict[str, int]:
         getattr(trader, verb)(*arguments, **named)
-        return {name: value for name, value in stub.venue.sent().items() if name != "request_id"}
+        return {name: value for name, value in stub.exchange.sent().items() if name != "request_id"}
 
     limit = {"tif": "GTD", "display": "1", "expires": SECOND, "stp": "none", "client_order_id": 5, "account": 2}
     assert sent("place_limit", "BTC-USD", "sell", "3", "2", **limit) == sent(
@@ -128,35 +128,35 @@ def test_the_short_verbs_are_the_long_one(trader: Client, stub: Stub) -> None:
     ],
 )
 def test_what_cannot_be_said_is_refused_before_anything_is_sent(
-    trader: Client, stub: Stub, named: dict[str, Any], message: str
+    trader: Client, stub: StubCluster, named: dict[str, Any], message: str
 ) -> None:
-    before = stub.venue.sequence
+    before = stub.exchange.sequence
     arguments = {"quantity": "2", "price": "1.00"} | named
     with pytest.raises(InvalidValue, match=message):
         trader.place("BTC-USD", "buy", arguments.pop("quantity"), **arguments)
-    assert stub.venue.sequence == before
+    assert stub.exchange.sequence == before
 
 
-def test_a_replacement_says_price_and_quantity_or_no_price(trader: Client, stub: Stub) -> None:
+def test_a_replacement_says_price_and_quantity_or_no_price(trader: Client, stub: StubCluster) -> None:
     order = trader.place("BTC-USD", "buy", "2", price="1", client_order_id=4)
     trader.replace("BTC-USD", "1.25", "3", client_order_id=4)
-    sent = stub.venue.sent()
+    sent = stub.exchange.sent()
     assert (sent["kind"], sent["client_order_id"], sent["order_id"]) == (CommandKind.REPLACE, 4, 0)
     assert (sent["price_ticks"], sent["quantity_lots"]) == (125, 30_000)
     trader.replace("BTC-USD", None, "2", order_id=order.order_id)
-    assert stub.venue.sent()["price_ticks"] == 0
+    assert stub.exchange.sent()["price_ticks"] == 0
 
 
-def test_a_reduction_is_no_enlargement_and_knows_stop_orders(trader: Client, stub: Stub) -> None:
+def test_a_reduction_is_no_enlargement_and_knows_stop_orders(trader: Client, stub: StubCluster) -> None:
     limit = trader.place("BTC-USD", "buy", "2", price="1.5")
     for quantity in ("2.5", "2"):
         with pytest.raises(InvalidValue, match=r"quantity: expected less than the 2\.0000 of order"):
             trader.reduce(quantity, order_id=limit.order_id)
     trader.reduce("1", order_id=limit.order_id)
-    assert stub.venue.sent()["price_ticks"] == 150
+    assert stub.exchange.sent()["price_ticks"] == 150
     stop = trader.place("BTC-USD", "buy", "2", stop="3")
     trader.reduce("1", order_id=stop.order_id)
-    assert (stub.venue.sent()["price_ticks"], stub.venue.sent()["quantity_lots"]) == (0, 10_000)
+    assert (stub.exchange.sent()["price_ticks"], stub.exchange.sent()["quantity_lots"]) == (0, 10_000)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_a_reduction_is_no_enlargement_and_knows_stop_orders(trader: Client, stu
     [((), 0, 0), (("BTC-USD",), 1, 0), (("BTC-USD", "sell"), 1, 2), ((None, Side.BUY), 0, 1)],
 )
 def test_a_mass_cancel_names_its_scope(
-    trader: Client, stub: Stub, named: tuple[Any, ...], instrument: int, side: int
+    trader: Client, stub: StubCluster, named: tuple[Any, ...], instrument: int, side: int
 ) -> None:
     trader.mass_cancel(*named)
-    sent = stub.venue.sent()
+    sent = stub.exchange.sent()
     assert (sent["kind"], sent["account"]) == (CommandKind.MASS_CANCEL, 1)
     assert (sent["instrument"], sent["side"]) == (instrument, side)
 

@@ -1,4 +1,4 @@
-"""ClientSession: exactly once, in order, whatever the network does."""
+"""ClientSession applies each request exactly once, in order, under every fault of the network."""
 
 import random
 from collections.abc import Sequence
@@ -34,17 +34,17 @@ def make(addresses: Sequence[str]) -> ClientSession:
 
 
 @given(scripts)
-def test_every_request_is_applied_exactly_once_in_order_and_answered_with_its_outcome(script: list[int]) -> None:
+def test_each_request_is_applied_once_in_order_and_answered_with_its_outcome(script: list[int]) -> None:
     run(make, script)
 
 
 @given(scripts)
-def test_exactly_once_holds_where_the_exchange_forgets_its_answers(script: list[int]) -> None:
-    run(make, script, remembers=False)
+def test_exactly_once_without_stored_outcomes(script: list[int]) -> None:
+    run(make, script, stores_outcomes=False)
 
 
 class Faulty(ClientSession):
-    """A session with a fault put in; tests name the fault."""
+    """A session with an injected fault."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         super().__init__(SESSION, ACCOUNT, addresses, window=16, frame_commands=4)
@@ -57,54 +57,54 @@ class RenumberingWindow(RequestWindow):
 
 
 class Renumbering(Faulty):
-    """What is sent again gets new request ids."""
+    """Requests that are sent again get new ids."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         super().__init__(addresses)
         self._window = RenumberingWindow(SESSION, 16)
 
 
-class ForwardWindow(RequestWindow):
+class NoRewindWindow(RequestWindow):
     def rewind(self) -> None:
         pass
 
 
-class Forgetful(Faulty):
-    """A new try begins behind what was sent, not behind what was answered."""
+class NotResending(Faulty):
+    """A new attempt starts after the last sent request instead of the last answered one."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         super().__init__(addresses)
-        self._window = ForwardWindow(SESSION, 16)
+        self._window = NoRewindWindow(SESSION, 16)
 
 
-class Credulous(Faulty):
-    """An outcome behind a gap answers everything before it."""
+class GapIgnoring(Faulty):
+    """An outcome after a gap is taken as the answer to every request before it."""
 
     def _on_gap(self, outcome: np.void, now: float) -> None:
         self._window.accept(int(outcome["request_id"]) - self._window.answered)
 
 
-class Hasty(Faulty):
-    """The session is closed at the exchange while copies of its requests may be under way."""
+class ClosingEarly(Faulty):
+    """The session is closed at the exchange while copies of its requests may be in transit."""
 
     def close(self, now: float) -> None:
-        self._abandoned = False
+        self._may_have_copies = False
         super().close(now)
 
 
 class NewSession(Faulty):
-    """Every try is a session of its own."""
+    """Every attempt opens a new session."""
 
-    def _begin_attempt(self, now: float) -> None:
+    def _start_attempt(self, now: float) -> None:
         self._opened = False
         self.session_id += 1
         self._window._session_id = self.session_id
         self._window._ring["session_id"] = self.session_id
-        super()._begin_attempt(now)
+        super()._start_attempt(now)
 
 
-@pytest.mark.parametrize("faulty", [Renumbering, Forgetful, Credulous, NewSession])
-def test_a_faulty_session_is_caught(faulty: type[Faulty]) -> None:
+@pytest.mark.parametrize("faulty", [Renumbering, NotResending, GapIgnoring, NewSession])
+def test_faulty_session_is_detected(faulty: type[Faulty]) -> None:
     def fails(script: list[int]) -> bool:
         try:
             run(faulty, script)
@@ -116,40 +116,40 @@ def test_a_faulty_session_is_caught(faulty: type[Faulty]) -> None:
     assert any(fails([rng.randrange(100_000) for _ in range(200)]) for _ in range(100))
 
 
-def late_copies(session: ClientSession) -> Network:
-    """OPEN_SESSION and a request are sent twice; the first copies arrive after the session was closed."""
+def deliver_late_copies(session: ClientSession) -> Network:
+    """Send OPEN_SESSION and a request twice; deliver the first copies after the session was closed."""
     net = Network(session)
     net.elect(0)
     while session.state is not State.OPENING:
         net.flow(0)
     net.disconnect(0)
-    net.carry()
+    net.execute_actions()
     while session.state is not State.ACTIVE:
         net.flow(11)
     net.submit(0)
-    net.carry()
+    net.execute_actions()
     net.disconnect(0)
     net.heal()
     net.check()
-    assert len(net.nodes[1].ghosts) >= 2
+    assert len(net.nodes[1].stale_inbox) >= 2
     net.close()
     return net
 
 
-def test_a_session_whose_requests_were_sent_twice_stays_open_at_the_exchange() -> None:
-    assert SESSION in late_copies(make([A])).exchange.sessions
+def test_session_with_resent_requests_stays_open_at_the_exchange() -> None:
+    assert SESSION in deliver_late_copies(make([A])).exchange.sessions
 
 
-def test_closing_it_anyway_is_caught() -> None:
+def test_closing_a_session_with_resent_requests_is_detected() -> None:
     with pytest.raises(AssertionError, match="late copy"):
-        late_copies(Hasty([A]))
+        deliver_late_copies(ClosingEarly([A]))
 
 
-# One thing at a time
+# Single steps
 
 
-class Wire:
-    """A session and the messages it sends, by hand."""
+class Harness:
+    """A session that is driven step by step, with the messages it sends."""
 
     def __init__(self, state: State = State.ACTIVE) -> None:
         self.now = 10.0
@@ -185,9 +185,9 @@ class Wire:
         hint = LeaderHint(leader, None, own, term)
         self.session.receive(node, frames.encode_body(FrameKind.PONG, hint, correlation), self.now)
 
-    def answer(self, found: np.ndarray, node: str = A, tried: int | None = None) -> None:
-        tried = self.session.attempts if tried is None else tried
-        self.session.receive(node, frames.encode_outcomes(found, tried << 32 | 1), self.now)
+    def answer(self, found: np.ndarray, node: str = A, attempt: int | None = None) -> None:
+        attempt = self.session.attempts if attempt is None else attempt
+        self.session.receive(node, frames.encode_outcomes(found, attempt << 32 | 1), self.now)
 
     def error(self, code: ErrorCode, correlation: int | None = None) -> None:
         correlation = self.session.attempts << 32 | 1 if correlation is None else correlation
@@ -214,235 +214,235 @@ def outcomes(first: int, count: int, **fields: object) -> np.ndarray:
     return found
 
 
-def test_a_session_finds_the_leader_opens_and_sends_in_frames() -> None:
-    wire = Wire(State.IDLE)
-    wire.session.submit(orders(6, 1), wire.now)
-    wire.session.start(wire.now)
-    assert [(to, frame.kind) for to, frame in wire.sent()] == [(A, FrameKind.PING), (B, FrameKind.PING)]
-    wire.pong(A, 2, 1)
-    assert wire.session.state is State.SEEKING, "what a node says of another is not believed"
-    wire.pong(B, 2, 2)
-    [(to, opening)] = wire.sent()
+def test_session_finds_the_leader_opens_and_sends_frames() -> None:
+    harness = Harness(State.IDLE)
+    harness.session.submit(orders(6, 1), harness.now)
+    harness.session.start(harness.now)
+    assert [(to, frame.kind) for to, frame in harness.sent()] == [(A, FrameKind.PING), (B, FrameKind.PING)]
+    harness.pong(A, 2, 1)
+    assert harness.session.state is State.SEEKING, "a node's report about another node does not count"
+    harness.pong(B, 2, 2)
+    [(to, opening)] = harness.sent()
     assert (to, opening.kind) == (B, FrameKind.COMMANDS)
     assert frames.records(opening)["kind"].tolist() == [CommandKind.OPEN_SESSION]
     assert frames.records(opening)["account"].tolist() == [ACCOUNT]
-    wire.answer(wire.opened(), B)
-    assert wire.requests() == [[1, 2, 3, 4], [5, 6]]
-    assert wire.session.leader == B
-    wire.answer(outcomes(1, 6), B)
-    assert wire.answered() == [1, 2, 3, 4, 5, 6]
-    assert wire.session.deadline is None
+    harness.answer(harness.opened(), B)
+    assert harness.requests() == [[1, 2, 3, 4], [5, 6]]
+    assert harness.session.leader == B
+    harness.answer(outcomes(1, 6), B)
+    assert harness.answered() == [1, 2, 3, 4, 5, 6]
+    assert harness.session.deadline is None
 
 
-def test_ids_go_on_around_the_end_of_the_ring() -> None:
-    wire = Wire()
+def test_ids_continue_past_the_end_of_the_ring() -> None:
+    harness = Harness()
     for start in range(1, 60, 5):
-        assert wire.session.submit(orders(5, start), wire.now) == start
-        assert [request for ids in wire.requests() for request in ids] == list(range(start, start + 5))
-        wire.answer(outcomes(start, 5))
-        assert wire.answered() == list(range(start, start + 5))
+        assert harness.session.submit(orders(5, start), harness.now) == start
+        assert [request for ids in harness.requests() for request in ids] == list(range(start, start + 5))
+        harness.answer(outcomes(start, 5))
+        assert harness.answered() == list(range(start, start + 5))
 
 
-def test_not_leader_sends_everything_unanswered_to_the_new_leader() -> None:
-    wire = Wire()
-    wire.session.submit(orders(6, 1), wire.now)
-    wire.sent()
-    wire.answer(outcomes(1, 2))
-    hint = frames.encode_body(FrameKind.NOT_LEADER, LeaderHint(2, B, 1, 2), wire.session.attempts << 32 | 2)
-    wire.session.receive(A, hint, wire.now)
-    assert wire.session.state is State.SEEKING
-    wire.tick_at_deadline()
-    wire.sent()
-    wire.pong(B, 2, 2, term=2)
-    assert wire.requests() == [[3, 4, 5, 6]]
-    # The old leader's answer comes late: it is as good as any, and the new leader's is then no news.
-    wire.answer(outcomes(3, 1), A, tried=1)
-    assert wire.answered() == [1, 2, 3]
-    wire.answer(outcomes(3, 4, status=OutcomeStatus.DUPLICATE, sequence=0), B)
-    assert wire.answered() == [4, 5, 6]
+def test_not_leader_resends_unanswered_requests_to_the_new_leader() -> None:
+    harness = Harness()
+    harness.session.submit(orders(6, 1), harness.now)
+    harness.sent()
+    harness.answer(outcomes(1, 2))
+    hint = frames.encode_body(FrameKind.NOT_LEADER, LeaderHint(2, B, 1, 2), harness.session.attempts << 32 | 2)
+    harness.session.receive(A, hint, harness.now)
+    assert harness.session.state is State.SEEKING
+    harness.tick_at_deadline()
+    harness.sent()
+    harness.pong(B, 2, 2, term=2)
+    assert harness.requests() == [[3, 4, 5, 6]]
+    # A late reply of the old leader is valid; the new leader's reply then repeats it.
+    harness.answer(outcomes(3, 1), A, attempt=1)
+    assert harness.answered() == [1, 2, 3]
+    harness.answer(outcomes(3, 4, status=OutcomeStatus.DUPLICATE, sequence=0), B)
+    assert harness.answered() == [4, 5, 6]
 
 
-def test_an_old_term_is_not_believed_where_a_newer_is_known() -> None:
-    wire = Wire(State.SEEKING)
-    wire.pong(B, 3, 2, term=9)
-    wire.pong(A, 1, 1, term=8)
-    assert wire.session.state is State.SEEKING
-    wire.tick_at_deadline()
-    wire.pong(A, 1, 1, term=9)
-    assert wire.session.state is State.OPENING
+def test_leader_of_an_old_term_is_ignored_if_a_newer_term_is_known() -> None:
+    harness = Harness(State.SEEKING)
+    harness.pong(B, 3, 2, term=9)
+    harness.pong(A, 1, 1, term=8)
+    assert harness.session.state is State.SEEKING
+    harness.tick_at_deadline()
+    harness.pong(A, 1, 1, term=9)
+    assert harness.session.state is State.OPENING
 
 
-def test_the_term_of_a_node_without_a_leader_proves_nothing() -> None:
-    wire = Wire(State.SEEKING)
-    wire.pong(B, None, 2, term=500)
-    wire.pong(A, 1, 1, term=8)
-    assert wire.session.state is State.OPENING
+def test_term_of_a_node_without_a_leader_does_not_count() -> None:
+    harness = Harness(State.SEEKING)
+    harness.pong(B, None, 2, term=500)
+    harness.pong(A, 1, 1, term=8)
+    assert harness.session.state is State.OPENING
 
 
-def test_an_answer_to_an_earlier_ping_is_not_believed() -> None:
-    wire = Wire()
-    wire.session.disconnected(A, wire.now)
-    assert wire.session.state is State.SEEKING
-    wire.pong(A, 1, 1, correlation=1)
-    assert wire.session.state is State.SEEKING
+def test_reply_to_a_ping_of_an_earlier_search_is_ignored() -> None:
+    harness = Harness()
+    harness.session.disconnected(A, harness.now)
+    assert harness.session.state is State.SEEKING
+    harness.pong(A, 1, 1, correlation=1)
+    assert harness.session.state is State.SEEKING
 
 
-def test_nodes_named_by_hints_are_asked_too_and_strange_addresses_are_not() -> None:
-    wire = Wire(State.SEEKING)
-    wire.sent()
+def test_addresses_in_hints_are_pinged_if_valid() -> None:
+    harness = Harness(State.SEEKING)
+    harness.sent()
     for where in ("tcp://node:3", "http://x", "tcp://" + "x" * 999, "tcp://n\x00de"):
         body = LeaderHint(3, where, 1, 1)
-        wire.session.receive(A, frames.encode_body(FrameKind.PONG, body, 1), wire.now)
-    wire.tick_at_deadline()
-    assert [to for to, _ in wire.sent()] == [A, B, "tcp://node:3"]
+        harness.session.receive(A, frames.encode_body(FrameKind.PONG, body, 1), harness.now)
+    harness.tick_at_deadline()
+    assert [to for to, _ in harness.sent()] == [A, B, "tcp://node:3"]
 
 
-def test_a_silent_leader_is_asked_and_what_it_has_is_not_sent_again_while_it_leads() -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
-    wire.sent()
-    attempts = wire.session.attempts
+def test_silent_leader_is_pinged_and_resent_to_only_after_four_timeouts() -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
+    harness.sent()
+    attempts = harness.session.attempts
     for _ in range(3):
-        wire.tick_at_deadline()
-        assert wire.session.state is State.SEEKING
-        wire.pong(A, 1, 1)
-        assert wire.session.state is State.ACTIVE
-        assert wire.session.attempts == attempts
-        assert wire.requests() == []
-    wire.tick_at_deadline()
-    wire.pong(A, 1, 1)
-    assert wire.session.attempts == attempts + 1
-    assert wire.requests() == [[1, 2]]
+        harness.tick_at_deadline()
+        assert harness.session.state is State.SEEKING
+        harness.pong(A, 1, 1)
+        assert harness.session.state is State.ACTIVE
+        assert harness.session.attempts == attempts
+        assert harness.requests() == []
+    harness.tick_at_deadline()
+    harness.pong(A, 1, 1)
+    assert harness.session.attempts == attempts + 1
+    assert harness.requests() == [[1, 2]]
 
 
-def test_a_broken_connection_sends_again_at_once() -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
-    wire.sent()
-    wire.session.disconnected(B, wire.now)
-    assert wire.session.state is State.ACTIVE
-    wire.session.disconnected(A, wire.now)
-    wire.tick_at_deadline()
-    wire.sent()
-    wire.pong(A, 1, 1)
-    assert wire.requests() == [[1, 2]]
+def test_broken_connection_to_the_leader_resends_at_once() -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
+    harness.sent()
+    harness.session.disconnected(B, harness.now)
+    assert harness.session.state is State.ACTIVE
+    harness.session.disconnected(A, harness.now)
+    harness.tick_at_deadline()
+    harness.sent()
+    harness.pong(A, 1, 1)
+    assert harness.requests() == [[1, 2]]
 
 
-def test_after_overloaded_the_session_waits_and_then_sends_again_longer_each_time() -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
-    wire.sent()
+def test_overloaded_backs_off_with_growing_pauses() -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
+    harness.sent()
     pauses = []
     for _ in range(8):
-        wire.error(ErrorCode.OVERLOADED)
-        assert wire.session.state is State.BACKOFF
-        assert wire.session.deadline is not None
-        pauses.append(wire.session.deadline - wire.now)
-        wire.tick_at_deadline()
-        assert wire.requests() == [[1, 2]]
+        harness.error(ErrorCode.OVERLOADED)
+        assert harness.session.state is State.BACKOFF
+        assert harness.session.deadline is not None
+        pauses.append(harness.session.deadline - harness.now)
+        harness.tick_at_deadline()
+        assert harness.requests() == [[1, 2]]
     assert pauses == sorted(pauses)
     assert pauses[0] < 0.02
     assert pauses[-1] == pytest.approx(0.5)
 
 
-def test_a_gap_rewinds_at_once_and_then_with_pauses() -> None:
-    wire = Wire()
-    wire.session.submit(orders(8, 1), wire.now)
-    wire.sent()
+def test_gap_resends_at_once_and_then_after_pauses() -> None:
+    harness = Harness()
+    harness.session.submit(orders(8, 1), harness.now)
+    harness.sent()
     gap = outcomes(5, 4, status=OutcomeStatus.REJECTED, reason=Reason.REQUEST_GAP)
-    wire.answer(gap)
-    assert wire.requests() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    wire.answer(gap, tried=wire.session.attempts - 1)
-    assert wire.requests() == [], "the gap of an earlier try is no news"
-    wire.answer(gap)
-    assert wire.session.state is State.BACKOFF
-    wire.tick_at_deadline()
-    assert wire.requests() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert wire.answered() == []
+    harness.answer(gap)
+    assert harness.requests() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    harness.answer(gap, attempt=harness.session.attempts - 1)
+    assert harness.requests() == [], "a gap of an earlier attempt is ignored"
+    harness.answer(gap)
+    assert harness.session.state is State.BACKOFF
+    harness.tick_at_deadline()
+    assert harness.requests() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert harness.answered() == []
 
 
-def test_a_gap_at_the_first_request_of_a_try_means_that_the_exchange_forgot() -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
-    wire.answer(outcomes(1, 2))
-    wire.session.submit(orders(2, 3), wire.now)
-    wire.session.disconnected(A, wire.now)
-    wire.tick_at_deadline()
-    wire.pong(A, 1, 1)
-    wire.answer(outcomes(3, 2, status=OutcomeStatus.REJECTED, reason=Reason.REQUEST_GAP))
-    assert wire.session.state is State.FAILED
-    assert wire.session.failure is not None
-    assert "forgotten request 2" in wire.session.failure.message
+def test_gap_at_the_first_request_of_an_attempt_fails_the_session() -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
+    harness.answer(outcomes(1, 2))
+    harness.session.submit(orders(2, 3), harness.now)
+    harness.session.disconnected(A, harness.now)
+    harness.tick_at_deadline()
+    harness.pong(A, 1, 1)
+    harness.answer(outcomes(3, 2, status=OutcomeStatus.REJECTED, reason=Reason.REQUEST_GAP))
+    assert harness.session.state is State.FAILED
+    assert harness.session.failure is not None
+    assert "lost request 2" in harness.session.failure.message
 
 
-def test_a_refusal_for_malformed_bytes_counts_only_if_it_came_after_the_request_before_it() -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
+def test_malformed_rejection_counts_only_if_applied_after_the_previous_request() -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
     malformed = outcomes(2, 1, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_KIND, sequence=50)
-    wire.answer(outcomes(1, 1, sequence=60), tried=0)
-    wire.answer(malformed, tried=0)
-    assert wire.answered() == [1], "the refusal stands before request 1 in the log: it consumed nothing"
+    harness.answer(outcomes(1, 1, sequence=60), attempt=0)
+    harness.answer(malformed, attempt=0)
+    assert harness.answered() == [1], "the rejection precedes request 1 in the log, so it consumed nothing"
     malformed["sequence"] = 70
-    wire.answer(malformed, tried=0)
-    assert wire.answered() == [2]
+    harness.answer(malformed, attempt=0)
+    assert harness.answered() == [2]
 
 
-def test_a_malformed_refusal_after_a_forgotten_answer_is_believed_at_the_start_of_a_try_only() -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
-    wire.answer(outcomes(1, 1, status=OutcomeStatus.DUPLICATE, sequence=0))
+def test_malformed_rejection_after_an_unknown_sequence_counts_only_at_the_start_of_an_attempt() -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
+    harness.answer(outcomes(1, 1, status=OutcomeStatus.DUPLICATE, sequence=0))
     malformed = outcomes(2, 1, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_KIND)
-    wire.sent()
-    wire.answer(malformed)
-    assert wire.answered() == [1]
-    assert wire.requests() == [[2]]
-    wire.answer(malformed)
-    assert wire.answered() == [2]
+    harness.sent()
+    harness.answer(malformed)
+    assert harness.answered() == [1]
+    assert harness.requests() == [[2]]
+    harness.answer(malformed)
+    assert harness.answered() == [2]
 
 
-def test_a_malformed_refusal_at_the_start_of_a_try_is_believed_while_the_session_pauses_too() -> None:
-    """Or a leader that takes part of each try only, and says so before it answers the rest, is asked for ever."""
-    wire = Wire()
-    wire.session.submit(orders(8, 1), wire.now)
-    wire.answer(outcomes(1, 1, status=OutcomeStatus.DUPLICATE, sequence=0))
-    wire.session.disconnected(A, wire.now)
-    wire.tick_at_deadline()
-    wire.pong(A, 1, 1)
-    wire.sent()
-    wire.error(ErrorCode.OVERLOADED)
-    assert wire.session.state is State.BACKOFF
+def test_malformed_rejection_at_the_start_of_an_attempt_counts_during_a_back_off() -> None:
+    """Otherwise a leader that accepts part of each attempt and reports that first would be retried forever."""
+    harness = Harness()
+    harness.session.submit(orders(8, 1), harness.now)
+    harness.answer(outcomes(1, 1, status=OutcomeStatus.DUPLICATE, sequence=0))
+    harness.session.disconnected(A, harness.now)
+    harness.tick_at_deadline()
+    harness.pong(A, 1, 1)
+    harness.sent()
+    harness.error(ErrorCode.OVERLOADED)
+    assert harness.session.state is State.BACKOFF
     malformed = outcomes(2, 1, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_KIND)
-    wire.answer(malformed, tried=wire.session.attempts - 1)
-    assert wire.answered() == [1], "of an earlier try: nobody knows what came before it"
-    wire.answer(malformed)
-    assert wire.answered() == [2]
-    wire.tick_at_deadline()
-    assert wire.requests() == [[3, 4, 5, 6], [7, 8]]
+    harness.answer(malformed, attempt=harness.session.attempts - 1)
+    assert harness.answered() == [1], "in an earlier attempt the previous request is unknown"
+    harness.answer(malformed)
+    assert harness.answered() == [2]
+    harness.tick_at_deadline()
+    assert harness.requests() == [[3, 4, 5, 6], [7, 8]]
 
 
-def test_a_session_the_exchange_does_not_know_any_more_fails_with_its_requests_unknown() -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
-    wire.answer(outcomes(1, 2, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_SESSION))
-    assert wire.session.state is State.FAILED
-    assert wire.session.unanswered == 2
-    with pytest.raises(LocalError, match="open session"):
-        wire.session.submit(orders(1, 3), wire.now)
+def test_unknown_session_fails_with_requests_unanswered() -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
+    harness.answer(outcomes(1, 2, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_SESSION))
+    assert harness.session.state is State.FAILED
+    assert harness.session.unanswered == 2
+    with pytest.raises(LocalError, match="the session is failed"):
+        harness.session.submit(orders(1, 3), harness.now)
 
 
 @pytest.mark.parametrize(
     "kind", [CommandKind.OPEN_SESSION, CommandKind.CLOSE_SESSION, CommandKind.TICK, CommandKind.DISCONNECT]
 )
-def test_what_is_not_the_callers_to_say_is_the_callers_fault(kind: CommandKind) -> None:
-    wire = Wire()
+def test_reserved_command_kind_is_a_local_error(kind: CommandKind) -> None:
+    harness = Harness()
     commands = orders(3, 1)
     commands["kind"][1] = kind
-    with pytest.raises(LocalError, match=f"expected no .*{kind.name}.*: the session or the exchange does that itself"):
-        wire.session.submit(commands, wire.now)
-    assert wire.session.unanswered == 0
+    with pytest.raises(LocalError, match=f"cannot submit .*{kind.name}.*: only the session"):
+        harness.session.submit(commands, harness.now)
+    assert harness.session.unanswered == 0
 
 
-def test_a_session_that_ends_with_its_connection_says_so_when_it_opens() -> None:
+def test_cancel_on_disconnect_is_sent_with_open_session() -> None:
     session = ClientSession(SESSION, ACCOUNT, [A], flags=SessionFlags.CANCEL_ON_DISCONNECT)
     session.start(0.0)
     [ping] = session.take_actions()
@@ -456,35 +456,35 @@ def test_a_session_that_ends_with_its_connection_says_so_when_it_opens() -> None
 
 
 @pytest.mark.parametrize("reason", [Reason.UNKNOWN_ACCOUNT, Reason.SESSION_IN_USE, 999])
-def test_a_refused_session_fails_with_the_reason(reason: int) -> None:
-    wire = Wire(State.OPENING)
-    wire.answer(outcomes(0, 1, status=OutcomeStatus.REJECTED, reason=reason))
-    assert wire.session.state is State.FAILED
-    assert wire.session.failure is not None
-    assert wire.session.failure.reason == (None if reason == 999 else reason)
+def test_rejected_session_fails_with_the_reason(reason: int) -> None:
+    harness = Harness(State.OPENING)
+    harness.answer(outcomes(0, 1, status=OutcomeStatus.REJECTED, reason=reason))
+    assert harness.session.state is State.FAILED
+    assert harness.session.failure is not None
+    assert harness.session.failure.reason == (None if reason == 999 else reason)
 
 
-def test_a_session_in_which_another_client_has_sent_requests_is_not_ours() -> None:
-    wire = Wire(State.OPENING)
-    wire.answer(outcomes(0, 1, status=OutcomeStatus.DUPLICATE, sequence=0, order_id=12))
-    assert wire.session.state is State.FAILED
+def test_session_used_by_another_client_fails() -> None:
+    harness = Harness(State.OPENING)
+    harness.answer(outcomes(0, 1, status=OutcomeStatus.DUPLICATE, sequence=0, order_id=12))
+    assert harness.session.state is State.FAILED
 
 
-def test_a_fenced_node_is_left() -> None:
-    wire = Wire()
-    wire.session.submit(orders(1, 1), wire.now)
-    wire.error(ErrorCode.FENCED)
-    assert wire.session.state is State.SEEKING
-    assert "expected less" in wire.session.describe()
+def test_fenced_node_is_left() -> None:
+    harness = Harness()
+    harness.session.submit(orders(1, 1), harness.now)
+    harness.error(ErrorCode.FENCED)
+    assert harness.session.state is State.SEEKING
+    assert "expected less" in harness.session.describe()
 
 
-def test_a_frame_the_leader_cannot_read_is_a_failure_even_without_its_correlation() -> None:
-    wire = Wire()
-    wire.session.submit(orders(1, 1), wire.now)
-    wire.error(ErrorCode.UNSUPPORTED_VERSION, correlation=0)
-    assert wire.session.state is State.FAILED
-    assert wire.session.failure is not None
-    assert "expected less" in wire.session.failure.message
+def test_undecodable_frame_fails_the_session_even_without_a_correlation() -> None:
+    harness = Harness()
+    harness.session.submit(orders(1, 1), harness.now)
+    harness.error(ErrorCode.UNSUPPORTED_VERSION, correlation=0)
+    assert harness.session.state is State.FAILED
+    assert harness.session.failure is not None
+    assert "expected less" in harness.session.failure.message
 
 
 @pytest.mark.parametrize(
@@ -502,96 +502,96 @@ def test_a_frame_the_leader_cannot_read_is_a_failure_even_without_its_correlatio
         frames.encode(FrameKind.PONG, b"\x84\xa9leader_id\x01"),
     ],
 )
-def test_a_leader_that_talks_nonsense_is_left_for_another(data: bytes) -> None:
-    wire = Wire()
-    wire.session.submit(orders(2, 1), wire.now)
-    wire.session.receive(B, data, wire.now)
-    assert wire.session.state is State.ACTIVE
-    wire.session.receive(A, data, wire.now)
-    assert wire.session.state is State.SEEKING
-    assert wire.answered() == []
+def test_leader_that_sends_malformed_frames_is_left(data: bytes) -> None:
+    harness = Harness()
+    harness.session.submit(orders(2, 1), harness.now)
+    harness.session.receive(B, data, harness.now)
+    assert harness.session.state is State.ACTIVE
+    harness.session.receive(A, data, harness.now)
+    assert harness.session.state is State.SEEKING
+    assert harness.answered() == []
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_a_session_raise(data: bytes) -> None:
+def test_receive_never_raises(data: bytes) -> None:
     for state in (State.SEEKING, State.OPENING, State.ACTIVE):
-        wire = Wire(state)
-        wire.session.receive(A, data, wire.now)
-        wire.session.receive(A, frames.encode(FrameKind.OUTCOMES, data), wire.now)
-        wire.session.receive(A, frames.encode(FrameKind.PONG, data, correlation=1), wire.now)
-        wire.session.receive(A, frames.encode(FrameKind.ERROR, data, correlation=1 << 32), wire.now)
+        harness = Harness(state)
+        harness.session.receive(A, data, harness.now)
+        harness.session.receive(A, frames.encode(FrameKind.OUTCOMES, data), harness.now)
+        harness.session.receive(A, frames.encode(FrameKind.PONG, data, correlation=1), harness.now)
+        harness.session.receive(A, frames.encode(FrameKind.ERROR, data, correlation=1 << 32), harness.now)
 
 
-def test_a_polite_close_tells_the_exchange_and_waits_for_nobody_else() -> None:
-    wire = Wire()
-    wire.session.close(wire.now)
-    assert wire.session.state is State.CLOSING
-    [(_, frame)] = wire.sent()
+def test_close_sends_close_session() -> None:
+    harness = Harness()
+    harness.session.close(harness.now)
+    assert harness.session.state is State.CLOSING
+    [(_, frame)] = harness.sent()
     assert frames.records(frame)["kind"].tolist() == [CommandKind.CLOSE_SESSION]
-    wire.answer(outcomes(1, 1))
-    assert wire.session.state is State.CLOSED
-    assert wire.answered() == [], "the caller asked nothing"
+    harness.answer(outcomes(1, 1))
+    assert harness.session.state is State.CLOSED
+    assert harness.answered() == [], "CLOSE_SESSION is not a request of the caller"
 
 
-@pytest.mark.parametrize("trouble", ["silence", "overloaded", "disconnected", "unknown session"])
-def test_a_close_that_meets_trouble_is_over(trouble: str) -> None:
-    wire = Wire()
-    wire.session.close(wire.now)
-    match trouble:
+@pytest.mark.parametrize("fault", ["silence", "overloaded", "disconnected", "unknown session"])
+def test_close_is_sent_once(fault: str) -> None:
+    harness = Harness()
+    harness.session.close(harness.now)
+    match fault:
         case "silence":
-            wire.tick_at_deadline()
+            harness.tick_at_deadline()
         case "overloaded":
-            wire.error(ErrorCode.OVERLOADED)
+            harness.error(ErrorCode.OVERLOADED)
         case "disconnected":
-            wire.session.disconnected(A, wire.now)
+            harness.session.disconnected(A, harness.now)
         case _:
-            wire.answer(outcomes(1, 1, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_SESSION))
-    assert wire.session.state is State.CLOSED
-    assert wire.session.deadline is None
+            harness.answer(outcomes(1, 1, status=OutcomeStatus.REJECTED, reason=Reason.UNKNOWN_SESSION))
+    assert harness.session.state is State.CLOSED
+    assert harness.session.deadline is None
 
 
-def test_local_mistakes_are_the_callers() -> None:
+def test_invalid_arguments_are_local_errors() -> None:
     with pytest.raises(LocalError, match="session id"):
         ClientSession(0, 1, [A])
     with pytest.raises(LocalError, match="at least one node"):
         ClientSession(1, 1, [])
     with pytest.raises(LocalError, match="frame_commands"):
         ClientSession(1, 1, [A], frame_commands=5000)
-    wire = Wire()
+    harness = Harness()
     for commands, message in (
-        (orders(17, 1), "at most 16"),
+        (orders(17, 1), "16 free slots"),
         (orders(0, 1), "1 or more"),
         (np.zeros(1, np.uint64), "COMMAND"),
     ):
         with pytest.raises(LocalError, match=message):
-            wire.session.submit(commands, wire.now)
+            harness.session.submit(commands, harness.now)
     closing = np.zeros(1, COMMAND)
     closing["kind"] = CommandKind.CLOSE_SESSION
     with pytest.raises(LocalError, match="CLOSE_SESSION"):
-        wire.session.submit(closing, wire.now)
-    with pytest.raises(LocalError, match="no START in state ACTIVE"):
-        wire.session.start(wire.now)
+        harness.session.submit(closing, harness.now)
+    with pytest.raises(LocalError, match="event START is not allowed in state ACTIVE"):
+        harness.session.start(harness.now)
 
 
-def test_every_state_can_end_and_no_event_leads_out_of_closed() -> None:
+def test_every_state_can_end_and_closed_is_final() -> None:
     assert set(TRANSITIONS) == set(State)
     assert TRANSITIONS[State.CLOSED] == {}
     for state, table in TRANSITIONS.items():
         assert state is State.CLOSED or table[Event.END] is State.CLOSED
 
 
-def test_a_new_leader_makes_the_owner_forget_what_waits_for_the_old_one() -> None:
-    wire = Wire()
-    wire.session.submit(orders(1, 1), wire.now)
-    wire.session.disconnected(A, wire.now)
-    wire.tick_at_deadline()
-    wire.session.take_actions()
-    wire.pong(B, 2, 2, term=2)
-    assert wire.session.take_actions()[0] == DropConnection(A)
+def test_new_leader_drops_the_connection_to_the_old_one() -> None:
+    harness = Harness()
+    harness.session.submit(orders(1, 1), harness.now)
+    harness.session.disconnected(A, harness.now)
+    harness.tick_at_deadline()
+    harness.session.take_actions()
+    harness.pong(B, 2, 2, term=2)
+    assert harness.session.take_actions()[0] == DropConnection(A)
 
 
-def test_network_script_helper_reaches_more_than_one_try() -> None:
-    """The scripts are worth something only if the trouble they make reaches the session."""
+def test_random_scripts_cause_several_attempts() -> None:
+    """The scripts test something only if their faults reach the session."""
     rng = random.Random(3)
     attempts = [run(make, [rng.randrange(100_000) for _ in range(200)]).session.attempts for _ in range(20)]
     assert max(attempts) > 3

@@ -8,7 +8,7 @@ from smrx.client import InvalidValue, Refused
 from smrx.wire.codes import CommandKind, InstrumentStatus, Reason
 from smrx.wire.records import COMMAND, LIMITS_COMMAND, RULES_COMMAND
 from tests.client.conftest import Call
-from tests.client.stub_cluster import Stub
+from tests.client.stub_cluster import StubCluster
 
 NO_RULES = {
     "maker_fee": 0, "taker_fee": 0, "band_bp": 0, "min_price_ticks": 0, "min_quantity_lots": 0, "min_notional": 0,
@@ -21,9 +21,9 @@ def part(sent: dict[str, int], names: dict[str, int]) -> dict[str, int]:
     return {name: sent[name] for name in names}
 
 
-def test_an_account_is_suspended_and_resumed(market: Call, stub: Stub) -> None:
+def test_an_account_is_suspended_and_resumed(market: Call, stub: StubCluster) -> None:
     assert market(0, "suspend_account", 2).status == "SUSPENDED"
-    assert part(stub.venue.sent(), {"kind": 0, "account": 0}) == {"kind": CommandKind.SUSPEND_ACCOUNT, "account": 2}
+    assert part(stub.exchange.sent(), {"kind": 0, "account": 0}) == {"kind": CommandKind.SUSPEND_ACCOUNT, "account": 2}
     assert market(2, "account_state").status == "SUSPENDED"
     assert market(0, "resume_account", 2).status == "ACTIVE"
     assert market(0, "account_state", 2).status == "ACTIVE"
@@ -31,14 +31,14 @@ def test_an_account_is_suspended_and_resumed(market: Call, stub: Stub) -> None:
         market(0, "account_state", 99)
 
 
-def test_limits_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stub: Stub) -> None:
+def test_limits_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stub: StubCluster) -> None:
     market(0, "set_limits", 2, open_orders=5, open_notional="2.5", order_quantity="0.3", asset="USD", symbol="BTC-USD")
     expected = NO_LIMITS | {"max_open_orders": 5, "max_open_notional": 2_500_000, "max_order_quantity": 3000}
-    sent = stub.venue.sent(LIMITS_COMMAND)
+    sent = stub.exchange.sent(LIMITS_COMMAND)
     assert (sent["kind"], sent["account"], part(sent, NO_LIMITS)) == (CommandKind.SET_LIMITS, 2, expected)
     answer = market(0, "set_limits", 2, order_notional=700, open_notional=0)
     expected |= {"max_open_notional": 0, "max_order_notional": 700}
-    assert part(stub.venue.sent(LIMITS_COMMAND), NO_LIMITS) == expected
+    assert part(stub.exchange.sent(LIMITS_COMMAND), NO_LIMITS) == expected
     assert {name: getattr(answer, name) for name in NO_LIMITS} == expected
     state = market(2, "account_state")
     assert {name: getattr(state, name) for name in NO_LIMITS} == expected
@@ -59,16 +59,16 @@ def test_limits_that_are_not_named_stay_and_zero_takes_one_away(market: Call, st
     ],
 )
 def test_limits_that_cannot_be_counted_are_refused(
-    market: Call, stub: Stub, named: dict[str, Any], message: str
+    market: Call, stub: StubCluster, named: dict[str, Any], message: str
 ) -> None:
-    before = stub.venue.sequence
+    before = stub.exchange.sequence
     with pytest.raises(InvalidValue, match=message):
         market(0, "set_limits", 2, **named)
     # A client that only asked router opened no session.
-    assert stub.venue.sequence == before
+    assert stub.exchange.sequence == before
 
 
-def test_rules_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stub: Stub) -> None:
+def test_rules_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stub: StubCluster) -> None:
     first = market(
         0, "set_rules", "BTC-USD", maker_fee="-1bp", taker_fee="0.05%", band="10%", min_price="1", min_quantity="0.01",
         min_notional="10", max_notional=5000,
@@ -77,14 +77,14 @@ def test_rules_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stu
         "maker_fee": -100, "taker_fee": 500, "band_bp": 1000, "min_price_ticks": 100, "min_quantity_lots": 100,
         "min_notional": 10_000_000, "max_notional": 5_000_000_000,
     }  # fmt: skip
-    sent = stub.venue.sent(RULES_COMMAND)
+    sent = stub.exchange.sent(RULES_COMMAND)
     assert (sent["kind"], sent["instrument"], part(sent, NO_RULES)) == (CommandKind.SET_RULES, 1, expected)
     assert (first.maker_fee, first.taker_fee, first.band) == ("-0.01%", "0.05%", "10%")
     assert (first.min_price, first.min_quantity) == ("1.00", "0.0100")
     assert (first.min_notional, first.max_notional) == ("10.000000", "5000.000000")
     second = market(0, "set_rules", "BTC-USD", band=0, min_price="0.00", min_notional="20", maker_fee="0")
     expected |= {"maker_fee": 0, "band_bp": 0, "min_price_ticks": 0, "min_notional": 20_000_000}
-    assert part(stub.venue.sent(RULES_COMMAND), NO_RULES) == expected
+    assert part(stub.exchange.sent(RULES_COMMAND), NO_RULES) == expected
     assert (second.maker_fee, second.band, second.min_price) == ("0%", None, None)
     [instrument] = market(1, "instruments")
     assert {name: getattr(instrument, name) for name in NO_RULES} == expected
@@ -118,11 +118,11 @@ def test_rules_that_cannot_be_counted_are_refused(market: Call, named: dict[str,
         ("trading", InstrumentStatus.TRADING),
     ],
 )
-def test_a_status_is_set_by_its_name(market: Call, stub: Stub, status: str, code: InstrumentStatus) -> None:
+def test_a_status_is_set_by_its_name(market: Call, stub: StubCluster, status: str, code: InstrumentStatus) -> None:
     market(1, "place", "BTC-USD", "buy", "1", price="1")
     answer = market(0, "set_status", "BTC-USD", status)
     assert (answer.status, answer.cancelled) == (code.name, 1 if code is InstrumentStatus.CLOSED else 0)
-    sent = stub.venue.sent()
+    sent = stub.exchange.sent()
     assert (sent["kind"], sent["instrument"], sent["side"]) == (CommandKind.SET_STATUS, 1, code)
     assert [row.status for row in market(1, "instruments")] == [code]
 
@@ -134,19 +134,19 @@ def test_a_status_that_there_is_not_is_refused(market: Call) -> None:
         market(0, "set_status", "BTC-USD", "OPEN")
 
 
-def test_the_kill_switch_is_turned_and_shown(call: Call, stub: Stub) -> None:
+def test_the_kill_switch_is_turned_and_shown(call: Call, stub: StubCluster) -> None:
     assert call(0, "kill").killed
-    assert part(stub.venue.sent(), {"kind": 0}) == {"kind": CommandKind.KILL}
+    assert part(stub.exchange.sent(), {"kind": 0}) == {"kind": CommandKind.KILL}
     assert call(0, "status").killed
     assert not call(0, "revive").killed
     assert not call(0, "status").killed
 
 
-def test_an_asset_may_have_a_most_of_it(call: Call, stub: Stub) -> None:
+def test_an_asset_may_have_a_most_of_it(call: Call, stub: StubCluster) -> None:
     call(0, "add_asset", "BTC", 8, max_supply="21000000")
-    assert stub.venue.sent(COMMAND)["price_ticks"] == 2_100_000_000_000_000
+    assert stub.exchange.sent(COMMAND)["price_ticks"] == 2_100_000_000_000_000
     call(0, "add_asset", "USD", 6, max_supply=0)
-    assert stub.venue.sent(COMMAND)["price_ticks"] == 0
+    assert stub.exchange.sent(COMMAND)["price_ticks"] == 0
     assert [asset.supply_cap for asset in call(0, "assets")] == [2_100_000_000_000_000, 0]
     for cap, message in (("0.000000001", "maximum supply: expected a multiple"), (10**12, "expected at most")):
         with pytest.raises(InvalidValue, match=message):
