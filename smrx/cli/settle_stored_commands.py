@@ -185,7 +185,7 @@ def compare_with_log(config: Config, history: "LogReader", log: str, first_trade
     `log` names the log in messages. Raises what LogAudit does, and LogReadError of a log that does not reach so far.
     """
     from smrx.node.log_reader import replay_events, replay_trades
-    from smrx.node.state_images import image
+    from smrx.node.state_images import capture_image
     from smrx.settlement.log_audit import LogAudit
     from smrx.wire import state_image
 
@@ -195,7 +195,7 @@ def compare_with_log(config: Config, history: "LogReader", log: str, first_trade
                 f"--first-trade: trade {first_trade} is not settled; the last one is {audit.last_trade}"
             )
         for command, state_hash in audit.attested.items():
-            state = image(history.state_after(command, state_hash).engine)
+            state = capture_image(history.state_after(command, state_hash).engine)
             audit.take_state(command, state_image.decode(state.data))
         if audit.first_trade <= audit.last_trade:
             replay_trades(history, audit.first_trade, audit.last_trade, lambda trade: audit.take_trade(trade.event))

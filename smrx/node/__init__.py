@@ -1,1 +1,1 @@
-"""One member of the cluster as a process: a reactor around the replica, its sockets, and nothing that blocks."""
+"""One node of the cluster as a process: the reactor, the replica it drives, and the sockets it serves."""

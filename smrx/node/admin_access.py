@@ -1,6 +1,7 @@
-"""Who may change a cluster through a node's admin port: whoever is on the node's machine, and whom the file names.
+"""Decide which addresses may change the cluster through a node's admin port.
 
-The port has no other lock. What only reads is answered to everybody who reaches it, because clients need it.
+Allowed are the addresses of the node's own machine and those in `admin_from` of the cluster file. The port has no other
+access control. Requests that only read are answered to every address, because clients need them.
 """
 
 import socket
@@ -10,30 +11,30 @@ from typing import Final
 
 from smrx.wire import admin
 
-#: Requests that change members, leadership, files or the state of a node, or end it.
-CHANGES: Final = (
+#: Requests that change members, leadership, files or the state of a node, or stop it.
+CHANGING_REQUESTS: Final = (
     admin.Snapshot, admin.TransferLeadership, admin.AddMember, admin.RemoveMember, admin.Corrupt, admin.Shutdown,
 )  # fmt: skip
 
 
-def may_change(peer: str, named: Collection[str]) -> bool:
-    """Whether a connection from this address may ask for changes; `named`: the addresses in `admin_from`."""
+def may_change_cluster(peer: str, allowed: Collection[str]) -> bool:
+    """Return whether a connection from this address may send changing requests; `allowed`: those in `admin_from`."""
     try:
-        address = plain(peer)
+        address = parse_address(peer)
     except ValueError:
         return False
-    return address.is_loopback or address in map(plain, named) or _is_ours(address)
+    return address.is_loopback or address in map(parse_address, allowed) or _is_local(address)
 
 
-def plain(text: str) -> IPv4Address | IPv6Address:
-    """The address of a text, IPv4 also where it is written as IPv6; raises ValueError."""
+def parse_address(text: str) -> IPv4Address | IPv6Address:
+    """Parse an IP address; an IPv4 address mapped to IPv6 becomes IPv4. Raises ValueError."""
     address = ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 
 
-def _is_ours(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an interface of this machine has the address: the system lets nobody bind another's."""
+def _is_local(address: IPv4Address | IPv6Address) -> bool:
+    """Return whether an interface of this machine has the address: the system refuses to bind any other."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,8 +1,9 @@
-"""The admin socket of one node: status, views of the state, and what an operator or a test may ask it to do.
+"""Answer the admin requests of one node: status, views of the state, snapshots, members, leadership, shutdown.
 
-Answers from the state as it is applied here; each answer says at which sequence. What must be current goes through the
-log first: the asker sends a Barrier to the leader. Never changes the state, but for the corruption a test asks for on a
-node that was started to allow it. Requests that change the cluster are taken from few places only: see admin_access.py.
+Owns the admin socket. Replies come from the state as applied on this node and name its sequence. A client that needs
+current data first sends a Barrier to the leader and reads after the reply. Never changes the state, except for the
+corruption that a test requests from a node started with --allow-corruption. admin_access.py decides which addresses may
+send requests that change the cluster.
 """
 
 import logging
@@ -38,7 +39,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 
 class AdminService:
-    """Requests in, replies out; a Barrier waits for its entry."""
+    """Receives requests and queues replies; the reply to a Barrier waits until its log entry is applied."""
 
     def __init__(
         self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, node: NodeView, allow_corruption: bool
@@ -54,7 +55,7 @@ class AdminService:
         self._barriers: dict[int, tuple[int, bytes, int]] = {}
 
     def receive(self) -> None:
-        """Answer what has arrived; answers leave with flush()."""
+        """Read the requests that have arrived and queue the replies; flush() sends them."""
         for _ in range(_REQUESTS_PER_TURN):
             try:
                 parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
@@ -77,33 +78,33 @@ class AdminService:
                 self._reply(identity, request_id, self._answer(request))
 
     def applied(self, log_index: int, term: int) -> None:
-        """An entry was applied: a barrier that waited for it is reached."""
+        """Queue the reply to the barrier at this index, whose entry was applied."""
         waiting = self._barriers.pop(log_index, None)
         if waiting is None:
             return
         barrier_term, identity, request_id = waiting
         if barrier_term != term:
-            message = "the leader changed before the barrier was reached; ask again"
+            message = "the leader changed before the barrier was applied; send the request again"
             self._reply(identity, request_id, self._error(AdminErrorCode.LOST_LEADERSHIP, message))
             return
         state_hash = self._node.state.engine.state_hash
         self._reply(identity, request_id, admin.BarrierReply(**self._at, log_index=log_index, state_hash=state_hash))
 
     def lost_leadership(self) -> None:
-        """No barrier of ours can be promised any more."""
+        """Refuse the waiting barriers: their entries may never be committed."""
         for _, identity, request_id in self._barriers.values():
-            message = "this node lost its leadership before the barrier was reached; ask again"
+            message = "this node lost its leadership before the barrier was applied; send the request again"
             self._reply(identity, request_id, self._error(AdminErrorCode.LOST_LEADERSHIP, message))
         self._barriers.clear()
 
     def flush(self) -> None:
-        """Send what was answered in this turn."""
+        """Send the replies of this turn."""
         for identity, data in self._replies:
             self.socket.send_multipart((identity, data))
         self._replies.clear()
 
     def status(self) -> admin.NodeStatus:
-        """What `cluster status` shows of this node."""
+        """Return the status of this node, as `smrx cluster status` shows it."""
         node, replica, engine = self._node, self._node.replica, self._node.state.engine
         counts = engine.inspect.counts()
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -123,7 +124,7 @@ class AdminService:
             agreement=admin.AgreementStatus(state=agreement.state, sequence=agreement.sequence),
             fenced=agreement.fenced,
             waiting=replica.waiting,
-            # The majority knows the place too, but it is not the one that diverged.
+            # The other nodes also record the sequence, but only the fenced node diverged.
             first_divergent_sequence=agreement.first_divergent if agreement.fenced is not None else None,
             diverged=dict(agreement.diverged),
             peers=replica.peer_status(),
@@ -167,15 +168,15 @@ class AdminService:
         self._replies.append((identity, admin.encode_reply(reply, request_id)))
 
     def _refusal(self, request: admin.AnyRequest, received: zmq.Frame) -> str | None:
-        """Why whoever sent this may not ask for it; None if it may."""
-        if not isinstance(request, admin_access.CHANGES):
+        """Return why the sender of a request may not send it, or None."""
+        if not isinstance(request, admin_access.CHANGING_REQUESTS):
             return None
         peer = str(received.get("Peer-Address"))
-        if admin_access.may_change(peer, self._node.config.admin_from):
+        if admin_access.may_change_cluster(peer, self._node.config.admin_from):
             return None
         return (
-            f"expected a request that changes the cluster from the machine of node {self._node.me.id} or from an "
-            f"address in admin_from, found {peer}; run the command on the leader's machine, or name the address"
+            f"{peer} may not change the cluster: it is neither an address of the machine of node {self._node.me.id} "
+            "nor in admin_from; run the command on the leader's machine, or add the address to admin_from"
         )
 
     def _barrier(self, identity: bytes, request_id: int) -> None:
@@ -185,7 +186,7 @@ class AdminService:
         try:
             index, term = self._node.submit_barrier()
         except NotLeader:
-            message = f"expected the leader, found node {self._node.me.id}, which does not lead"
+            message = f"node {self._node.me.id} does not lead; send the request to the leader"
             self._reply(identity, request_id, self._error(AdminErrorCode.NOT_LEADER, message))
             return
         self._barriers[index] = (term, identity, request_id)
@@ -214,7 +215,7 @@ class AdminService:
     def _on_depth(self, request: admin.Depth) -> admin.AnyReply:
         row = self._instrument(request.instrument)
         if row is None:
-            message = f"expected a known instrument, found {request.instrument!r}"
+            message = f"unknown instrument {request.instrument!r}"
             return self._error(AdminErrorCode.UNKNOWN_INSTRUMENT, message)
         bids, asks = self._node.state.engine.inspect.depth(row.instrument, request.levels)
         return admin.DepthReply(
@@ -262,7 +263,7 @@ class AdminService:
         if self._node.fenced is not None:
             return self._error(AdminErrorCode.FENCED, self._node.fenced)
         state = self._node.state
-        held = state.state_images.ask(request.at, state.engine, time.monotonic())
+        held = state.state_images.request(request.at, state.engine, time.monotonic())
         if held is None:
             return admin.StateImageReply(**self._at, at=request.at)
         return admin.StateImageReply(
@@ -270,9 +271,9 @@ class AdminService:
         )
 
     def _on_readstateimage(self, request: admin.ReadStateImage) -> admin.AnyReply:
-        held = self._node.state.state_images.held(request.at, time.monotonic())
+        held = self._node.state.state_images.get(request.at, time.monotonic())
         if held is None:
-            message = f"expected a state image held for command {request.at}, found none; ask for one first"
+            message = f"no state image is held for command {request.at}; request one first"
             return self._error(AdminErrorCode.UNAVAILABLE, message)
         end = request.offset + PART_BYTES
         part = held.data[request.offset : end]
@@ -294,7 +295,7 @@ class AdminService:
         try:
             return admin.MembersReply(**self._at, log_index=change())
         except NotLeader:
-            message = "expected the leader to change members, found a node that does not lead"
+            message = f"node {self._node.me.id} does not lead; only the leader changes members"
             return self._error(AdminErrorCode.NOT_LEADER, message)
         except ValueError as error:
             return self._error(AdminErrorCode.REFUSED, str(error))
@@ -305,17 +306,17 @@ class AdminService:
                 **self._at, successor=self._node.replica.transfer_leadership(request.successor)
             )
         except NotLeader:
-            message = "expected the leader to hand over, found a node that does not lead"
+            message = f"node {self._node.me.id} does not lead; only the leader transfers leadership"
             return self._error(AdminErrorCode.NOT_LEADER, message)
         except ValueError as error:
             return self._error(AdminErrorCode.REFUSED, str(error))
 
     def _on_corrupt(self, request: admin.Corrupt) -> admin.AnyReply:
         if not self._allow_corruption:
-            message = "expected a node started with --allow-corruption, found one without it; nothing was changed"
+            message = "the node was not started with --allow-corruption; nothing was changed"
             return self._error(AdminErrorCode.REFUSED, message)
         done = self._node.state.engine.corrupt_balance(request.account, request.asset, request.delta)
-        log.warning("balance of account %d, asset %d changed by request: %s", request.account, request.asset, done)
+        log.warning("corrupted the balance of account %d, asset %d: %s", request.account, request.asset, done)
         return admin.CorruptReply(**self._at, done=done)
 
     def _on_shutdown(self, request: admin.Shutdown) -> admin.AnyReply:
@@ -352,7 +353,7 @@ def _page(found: NDArray[np.void], request: admin.PageRequest, row_type: type[R]
 
 
 def _with_digits(position: dict[str, int]) -> dict[str, int | str]:
-    """A position with the sums that may pass 64 bits as text."""
+    """Return a position with the sums that may exceed 64 bits as text."""
     return {name: str(value) if name.endswith(("_lots", "_notional")) else value for name, value in position.items()}
 
 
@@ -365,6 +366,6 @@ def _resident_bytes() -> int:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        # Where there is no /proc: the peak instead of the present, in bytes on macOS and KiB elsewhere.
+        # A system without /proc: the peak instead of the current size, in bytes on macOS and in KiB elsewhere.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

@@ -1,8 +1,7 @@
-"""What the disk of a stopped node remembers: its commands and trades again, in order, with the numbers they had.
+"""Replay the log on the disk of a stopped node: its commands, trades and events, with their sequences.
 
-Owns the way from snapshots and journal to commands and trades: the state machine does all of it once more, beginning
-with the newest snapshot that lies before what is asked for. Changes no file. Called by `smrx log` and by whoever wants
-the past of a node; a node itself restarts with the same entries (smrx/consensus/restart.py).
+Starts from the newest snapshot before what is requested and applies the journal from there. Changes no file. Called by
+`smrx log` and by the settlement audit. A node itself restarts with smrx/consensus/restart.py.
 """
 
 import contextlib
@@ -26,31 +25,31 @@ from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import EventKind
 
-#: Nothing here needs what a node remembers for others.
+#: Capacity of the event and the outcome ring: nothing here reads them.
 _RING = 1
 
 
 class LogReadError(Exception):
-    """What is asked for is not there; the message is one sentence for the operator."""
+    """The log does not hold what is requested; the message is one sentence for the operator."""
 
 
 class BeforeLogStart(LogReadError):
-    """What is asked for came before everything this disk remembers: command `sequence` and trade `match_id`."""
+    """The request is for something before the oldest state on the disk, that of command `sequence`."""
 
     def __init__(self, sequence: int, match_id: int) -> None:
         self.sequence, self.match_id = sequence, match_id
         super().__init__(
-            f"expected an earlier state to begin with, found that of command {sequence} and trade {match_id} as the "
-            "oldest; what came before is no longer on this disk"
+            f"the oldest state on this disk is that of command {sequence} and trade {match_id}; what came before is no "
+            "longer on this disk"
         )
 
 
 class AfterLogEnd(LogReadError):
-    """What is asked for came after everything this node knew to be committed."""
+    """The request is for something after the last entry that this node knew to be committed."""
 
 
 class ReplayedCommand(NamedTuple):
-    """One command with its number, the log entry it came in, and what came of it. Records as in wire/records.py."""
+    """One command with its sequence, its log entry and its outcome. Records as in wire/records.py."""
 
     sequence: int
     log_index: int
@@ -70,10 +69,10 @@ class ReplayedTrade(NamedTuple):
 
 
 class LogReader:
-    """The journal and the snapshots of one node; see open_node_log()."""
+    """The journal and the snapshots of one node; made by open_log() and open_node_log()."""
 
     def __init__(self, journal: MemoryJournal, snapshots: list[Stored], node_id: int) -> None:
-        """`snapshots`: those that are whole and that the journal continues, oldest first."""
+        """`snapshots`: the valid ones that the journal continues, oldest first."""
         self.journal = journal
         self.snapshots = snapshots
         self.node_id = node_id
@@ -82,91 +81,91 @@ class LogReader:
     def replay(
         self,
         callback: Callable[[Applied, LogEntry], bool | None],
-        starts_before: Callable[[ReplicatedState], bool] = lambda machine: True,
+        starts_before: Callable[[ReplicatedState], bool] = lambda state: True,
     ) -> ReplicatedState:
-        """Apply the log again from the newest state for which `starts_before` holds, handing over each entry applied.
+        """Apply the log from the newest state for which `starts_before` holds and pass each entry to the callback.
 
-        Ends with the last entry that is known to be committed, or after the first for which the callback returns False;
-        returns the machine as it is then. Raises LogReadError if there is no state, BeforeLogStart if every one is too
-        late.
+        Ends with the last entry known to be committed, or after the first for which the callback returns False. Returns
+        the state at that point. Raises LogReadError if there is no state to start from, BeforeLogStart if
+        `starts_before` holds for none.
         """
-        machine, index = self._beginning(starts_before)
+        state, index = self._start(starts_before)
 
         def apply(entry: LogEntry) -> bool | None:
             command, log_index, term = entry
-            machine.apply(log_index, term, command)
-            return callback(machine.take_applied()[0], entry)
+            state.apply(log_index, term, command)
+            return callback(state.take_applied()[0], entry)
 
         replay_entries(self.journal, index + 1, self._end, apply)
-        return machine
+        return state
 
     def state_after(self, sequence: int, attested: int = 0) -> ReplicatedState:
-        """The machine just after a command, even where its log entry goes on.
+        """Return the state just after a command, even in the middle of its log entry.
 
-        A node that was killed did not learn of its last entries that they are committed. They count, here and from
-        here on, if they lead to `attested`: the state hash that a majority of the nodes claimed after the command.
-        Raises BeforeLogStart if the disk no longer reaches back to the command, AfterLogEnd if it does not reach it.
+        A node that was killed may not have learned that its last entries are committed. They are taken as committed,
+        from this call on, if they lead to `attested`: the state hash that a majority of the nodes claimed after the
+        command. Raises BeforeLogStart or AfterLogEnd if the log does not hold the command.
         """
-        machine, index = self._beginning(lambda machine: machine.engine.sequence <= sequence)
+        state, index = self._start(lambda state: state.engine.sequence <= sequence)
 
         def apply(entry: LogEntry) -> bool:
-            # Repeated requests take no sequence, so that the entry is cut again until the command has come.
+            # Repeated requests have no sequence, so apply parts of the entry until the command is reached.
             nonlocal index
             batch, start = batches.decode(entry[0]), 0
-            while machine.engine.sequence < sequence and start < max(1, len(batch.commands)):
-                part = batch.commands[start : start + sequence - machine.engine.sequence]
+            while state.engine.sequence < sequence and start < max(1, len(batch.commands)):
+                part = batch.commands[start : start + sequence - state.engine.sequence]
                 start += max(1, len(part))
-                machine.apply(entry[1], entry[2], batches.encode(part.tobytes(), batch.time_ns, 0, 0))
-                machine.take_applied()
+                state.apply(entry[1], entry[2], batches.encode(part.tobytes(), batch.time_ns, 0, 0))
+                state.take_applied()
             index = entry[1]
-            return machine.engine.sequence < sequence
+            return state.engine.sequence < sequence
 
-        if machine.engine.sequence < sequence:
+        if state.engine.sequence < sequence:
             replay_entries(self.journal, index + 1, self._end, apply)
-        known = machine.position()[0], machine.engine.match_sequence
+        known = state.position()[0], state.engine.match_sequence
         if known[0] < sequence and attested:
             replay_entries(self.journal, self._end + 1, self.journal.last_index, apply)
-            if machine.position() == (sequence, attested):
+            if state.position() == (sequence, attested):
                 self._end = index
-                return machine
+                return state
         if known[0] < sequence:
-            more = f" ({self.uncommitted} entries more, of which it did not learn so)" if self.uncommitted else ""
+            more = f"; not known to be committed: {self.uncommitted} more" if self.uncommitted else ""
             raise AfterLogEnd(
-                f"expected the log of node {self.node_id} to reach command {sequence}, found that what it knew to be "
-                f"committed ends with command {known[0]} and trade {known[1]}{more}"
+                f"expected the log of node {self.node_id} to reach command {sequence}, but its committed part ends "
+                f"with command {known[0]} and trade {known[1]}{more}"
             )
-        return machine
+        return state
 
     @property
     def uncommitted(self) -> int:
-        """Entries that follow the last one that is known to be committed."""
+        """The number of entries after the last one known to be committed."""
         later = self.journal.between(self._end + 1, self.journal.last_index)
         return sum(entry[0] != NO_OP for entry in later)
 
-    def _beginning(self, starts_before: Callable[[ReplicatedState], bool]) -> tuple[ReplicatedState, int]:
+    def _start(self, starts_before: Callable[[ReplicatedState], bool]) -> tuple[ReplicatedState, int]:
         oldest = None
         for stored in reversed(self.snapshots):
-            machine = _restored(stored)
-            if starts_before(machine):
-                return machine, stored.log_index
-            oldest = machine
+            state = _restored(stored)
+            if starts_before(state):
+                return state, stored.log_index
+            oldest = state
         if self.journal.first_index == 1:
             return ReplicatedState(_RING, _RING), 1
         if oldest is None:
             raise LogReadError(
-                f"expected a snapshot at log entry {self.journal.first_index} or later, where the journal begins, "
-                "found none that is whole"
+                f"the journal starts at log entry {self.journal.first_index}, but no valid snapshot is at that "
+                "entry or later"
             )
         raise BeforeLogStart(oldest.engine.sequence, oldest.engine.match_sequence)
 
 
 def replay_commands(
-    history: LogReader, from_seq: int, to_seq: int | None, callback: Callable[[ReplayedCommand], bool | None]
+    log: LogReader, from_seq: int, to_seq: int | None, callback: Callable[[ReplayedCommand], bool | None]
 ) -> int:
-    """Hand the callback commands from_seq..to_seq (None: to the end) in order; return how many.
+    """Pass commands from_seq..to_seq (None: to the end) to the callback in order; return how many.
 
-    Stops early when the callback returns False. Requests that were repeated have no sequence and are left out. Raises
-    LogReadError if the disk no longer reaches back to from_seq.
+    Stops early when the callback returns False. Repeated requests have no sequence and are skipped. Raises
+    LogReadError if from_seq is before the oldest state on the disk.
     """
     _check_range(from_seq, to_seq)
     count = 0
@@ -187,16 +186,16 @@ def replay_commands(
                 return False
         return to_seq is None or applied.sequence < to_seq
 
-    history.replay(take, lambda machine: machine.engine.sequence < from_seq)
+    log.replay(take, lambda state: state.engine.sequence < from_seq)
     return count
 
 
 def replay_trades(
-    history: LogReader, from_match_id: int, to_match_id: int | None, callback: Callable[[ReplayedTrade], bool | None]
+    log: LogReader, from_match_id: int, to_match_id: int | None, callback: Callable[[ReplayedTrade], bool | None]
 ) -> int:
-    """Hand the callback trades from_match_id..to_match_id (None: to the end) in order; return how many.
+    """Pass trades from_match_id..to_match_id (None: to the end) to the callback in order; return how many.
 
-    Stops early when the callback returns False. Raises LogReadError if the disk no longer reaches back to the first.
+    Stops early when the callback returns False. Raises LogReadError if the first is before the oldest state.
     """
     _check_range(from_match_id, to_match_id)
     count = 0
@@ -215,15 +214,15 @@ def replay_trades(
                 return False
         return True
 
-    history.replay(take, lambda machine: machine.engine.match_sequence < from_match_id)
+    log.replay(take, lambda state: state.engine.match_sequence < from_match_id)
     return count
 
 
-def replay_events(history: LogReader, from_event: int, callback: Callable[[Applied], bool | None]) -> int:
-    """Hand the callback log entries as they are applied, from event `from_event` on; return how many events.
+def replay_events(log: LogReader, from_event: int, callback: Callable[[Applied], bool | None]) -> int:
+    """Pass each log entry with events from `from_event` on to the callback; return the number of these events.
 
-    Entries without such events are left out, and so are the earlier events of the first one. Stops early when the
-    callback returns False. Raises LogReadError if the disk no longer reaches back to the first.
+    Of the first entry, only the events from `from_event` on are passed. Stops early when the callback returns False.
+    Raises LogReadError if the first event is before the oldest state on the disk.
     """
     _check_range(from_event, None)
     count = 0
@@ -234,32 +233,33 @@ def replay_events(history: LogReader, from_event: int, callback: Callable[[Appli
         count += len(events)
         return callback(applied._replace(events=events)) if len(events) else True
 
-    history.replay(take, lambda machine: machine.engine.event_sequence < from_event)
+    log.replay(take, lambda state: state.engine.event_sequence < from_event)
     return count
 
 
 @contextlib.contextmanager
 def open_node_log(config: Config, node_id: int) -> Iterator[LogReader]:
-    """What the disk of a node of this machine that does not run remembers; see open_log()."""
+    """Open the log of a stopped node of this machine; see open_log()."""
     directory = config.node_dir(node_id)
     if not directory.is_dir():
-        raise MetaError(f"{directory}: expected the data directory of node {node_id}, found none")
-    with open_log(directory, config.cluster, node_id) as history:
-        yield history
+        raise MetaError(f"{directory}: the data directory of node {node_id} does not exist")
+    with open_log(directory, config.cluster, node_id) as log:
+        yield log
 
 
 @contextlib.contextmanager
 def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Iterator[LogReader]:
-    """What a node's data directory, or a copy of it, remembers; of whichever node it is, if none is named.
+    """Open the log in a node's data directory or in a copy of it; without `node_id`, that of any node.
 
-    Raises MetaError if the node runs or there is no such directory, StorageError, JournalError or SnapshotError for
-    what is damaged or another's. A damaged snapshot is refused although a node could begin with another one.
+    Raises MetaError if the node is running or the directory does not exist; StorageError, JournalError or SnapshotError
+    for a file that is damaged or belongs to another node. A damaged snapshot is refused even if a node could start from
+    another one.
     """
     if not directory.is_dir():
-        raise MetaError(f"{directory}: expected the data directory of a node, found none")
+        raise MetaError(f"{directory}: the directory does not exist; expected the data directory of a node")
     path = directory / FILE
     if node_id is None and not path.exists():
-        raise MetaError(f"{directory}: expected the data directory of a node with a journal, found no {FILE} in it")
+        raise MetaError(f"{directory}: there is no {FILE}; expected the data directory of a node with a journal")
     with _held(directory):
         if path.exists():
             check_readable(path)
@@ -268,7 +268,7 @@ def open_log(directory: Path, cluster: str, node_id: int | None = None) -> Itera
             if node_id is None:
                 owner = owner_of(storage, path)
                 if owner is None:
-                    raise JournalError(f"{path}: expected the journal of a node, found an empty one")
+                    raise JournalError(f"{path}: the journal is empty")
                 node_id = owner[1]
             journal = DiskJournal(storage, cluster=cluster, node_id=node_id, joined=False, where=path)
             found, faults = SnapshotFiles(directory / FOLDER, cluster=cluster, node_id=node_id).readable()
@@ -289,38 +289,38 @@ def _held(directory: Path) -> TextIOWrapper:
 
 
 def load_snapshot(stored: Stored) -> ReplicatedState:
-    """The machine as it was, every byte checked; raises SnapshotError."""
+    """Return the state of a snapshot after checking every byte; raises SnapshotError."""
     verify(stored)
-    machine = _restored(stored)
-    if machine.position() != (stored.metadata.sequence, int(stored.metadata.state_hash, 16)):
+    state = _restored(stored)
+    if state.position() != (stored.metadata.sequence, int(stored.metadata.state_hash, 16)):
         raise SnapshotError(
             f"{stored.path}: expected the state of command {stored.metadata.sequence} with hash "
-            f"{stored.metadata.state_hash}, found that of command {machine.engine.sequence} with hash "
-            f"{machine.engine.state_hash:016x}"
+            f"{stored.metadata.state_hash}, found command {state.engine.sequence} with hash "
+            f"{state.engine.state_hash:016x}"
         )
-    return machine
+    return state
 
 
 def _restored(stored: Stored) -> ReplicatedState:
-    machine = ReplicatedState(_RING, _RING)
-    state = stored.part(STATE)
-    assert state is not None
+    state = ReplicatedState(_RING, _RING)
+    data = stored.part(STATE)
+    assert data is not None
     try:
-        machine.restore(state)
+        state.restore(data)
     except ValueError as error:
-        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}") from None
-    return machine
+        raise SnapshotError(f"{stored.path}: the snapshot cannot be restored: {error}") from None
+    return state
 
 
 def _check_range(first: int, last: int | None) -> None:
     if first < 1 or (last is not None and last < first):
         raise LogReadError(
-            f"expected a range that begins with 1 or more and does not end before, found {first} to {last}"
+            f"expected a range that starts at 1 or later and does not end before its start, found {first} to {last}"
         )
 
 
-class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """What verify_log() found. `faults`: snapshots that are not the state the log leads to."""
+class LogVerification(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of verify_log(). `faults`: the snapshots that differ from the state the log leads to."""
 
     first_index: int
     last_index: int
@@ -332,39 +332,39 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...] = ()
 
 
-def verify_log(history: LogReader) -> Verified:
-    """Apply everything again from the oldest state there is, and hold the later snapshots against it."""
-    waiting = list(history.snapshots)
+def verify_log(log: LogReader) -> LogVerification:
+    """Apply the log from the oldest state on the disk and compare the later snapshots with it."""
+    waiting = list(log.snapshots)
     faults: list[str] = []
     position: tuple[int, str] | None = None
 
-    def settle(log_index: int) -> None:
-        """Compare the snapshots up to this entry with where the log has led so far."""
+    def compare_snapshots(log_index: int) -> None:
+        """Compare the snapshots up to this entry with the state the log leads to."""
         while waiting and waiting[0].log_index <= log_index:
             stored = waiting.pop(0)
             found = (stored.metadata.sequence, stored.metadata.state_hash)
             if position is not None and found != position:
                 faults.append(
-                    f"{stored.path}: expected the state of command {position[0]} with hash {position[1]}, to which the "
-                    f"log leads, found that of command {found[0]} with hash {found[1]}"
+                    f"{stored.path}: the log leads to command {position[0]} with hash {position[1]}, the snapshot "
+                    f"holds command {found[0]} with hash {found[1]}"
                 )
 
     def compare(applied: Applied, entry: LogEntry) -> None:
         nonlocal position
-        # A snapshot may stand at an entry that only marks a term: it is compared before the next one.
-        settle(applied.log_index - 1)
+        # A snapshot may be at an entry without commands, which is not applied: compare it before the next entry.
+        compare_snapshots(applied.log_index - 1)
         position = applied.sequence, f"{applied.state_hash:016x}"
 
-    oldest = history.snapshots[0].metadata.sequence if history.journal.first_index > 1 and waiting else -1
-    machine = history.replay(compare, lambda machine: machine.engine.sequence <= oldest)
-    settle(history.journal.getRaftCommitIndex())
-    return Verified(
-        first_index=history.journal.first_index,
-        last_index=history.journal.last_index,
-        snapshots=len(history.snapshots),
-        sequence=machine.engine.sequence,
-        state_hash=machine.engine.state_hash,
-        trades=machine.engine.trade_count,
-        uncommitted=history.uncommitted,
+    oldest = log.snapshots[0].metadata.sequence if log.journal.first_index > 1 and waiting else -1
+    state = log.replay(compare, lambda state: state.engine.sequence <= oldest)
+    compare_snapshots(log.journal.getRaftCommitIndex())
+    return LogVerification(
+        first_index=log.journal.first_index,
+        last_index=log.journal.last_index,
+        snapshots=len(log.snapshots),
+        sequence=state.engine.sequence,
+        state_hash=state.engine.state_hash,
+        trades=state.engine.trade_count,
+        uncommitted=log.uncommitted,
         faults=tuple(faults),
     )

@@ -1,7 +1,7 @@
-"""Metrics and health of one node over HTTP: /metrics for Prometheus, /health for a load balancer.
+"""Serve metrics and health of one node over HTTP: /metrics for Prometheus, /health for a load balancer.
 
-Runs in threads of its own and only reads a status that the reactor swaps in whole; it can neither slow nor change
-anything.
+Runs in threads of its own and only reads the status that the reactor replaces as a whole, so it neither delays nor
+changes the node.
 """
 
 import threading
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 _GAUGES = {
     "term": "Raft term",
-    "commit_index": "Raft commit index",
-    "applied_index": "Raft index applied",
-    "sequence": "Command sequence applied",
-    "event_sequence": "Event sequence published",
+    "commit_index": "Raft log index committed",
+    "applied_index": "Raft log index applied",
+    "sequence": "Sequence of the last command applied",
+    "event_sequence": "Sequence of the last event",
     "orders_open": "Open orders",
     "rss_bytes": "Resident memory",
 }
@@ -42,9 +42,9 @@ class _StatusCollector(Collector):
         for name, help_text in _GAUGES.items():
             yield GaugeMetricFamily(f"smrx_{name}", help_text, value=getattr(status, name))
         yield CounterMetricFamily("smrx_trades", "Trades", value=status.trades)
-        yield CounterMetricFamily("smrx_cpu_seconds", "Processor time of the node", value=status.cpu_seconds)
-        yield GaugeMetricFamily("smrx_leader", "1 on the leader", value=int(status.role == "leader"))
-        yield GaugeMetricFamily("smrx_fenced", "1 on a node that left the majority", value=int(bool(status.fenced)))
+        yield CounterMetricFamily("smrx_cpu_seconds", "CPU time of the process", value=status.cpu_seconds)
+        yield GaugeMetricFamily("smrx_leader", "1 if the node is the leader", value=int(status.role == "leader"))
+        yield GaugeMetricFamily("smrx_fenced", "1 if the node has fenced itself", value=int(bool(status.fenced)))
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -52,21 +52,21 @@ class _Server(ThreadingMixIn, WSGIServer):
     allow_reuse_address = True
 
 
-class _Quiet(WSGIRequestHandler):
+class _SilentHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged: a scrape a second would drown what matters."""
+        """Log no requests: frequent scrapes would fill the log."""
 
 
 class MetricsServer:
-    """The HTTP side of a node; `status` is swapped by the reactor."""
+    """The HTTP server of a node; the reactor replaces `status`."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Listen at once; raises OSError when the port is taken."""
+        """Start to listen; raises OSError if the port is taken."""
         self.status: NodeStatus | None = None
         registry = CollectorRegistry()
         registry.register(_StatusCollector(lambda: self.status))
         self._metrics = make_wsgi_app(registry)
-        self._server = make_server(host, port, self._respond, server_class=_Server, handler_class=_Quiet)
+        self._server = make_server(host, port, self._respond, server_class=_Server, handler_class=_SilentHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 

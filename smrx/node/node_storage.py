@@ -1,7 +1,7 @@
-"""What a node has on its disk beside term and vote: the journal, if it keeps one, and the snapshots.
+"""Open a node's journal and snapshots and restore its state from them.
 
-Owns which files there are in which durability mode, and refuses a directory that was written in another one. Called by
-the reactor when it opens and closes.
+Owns which files exist in each durability mode, and refuses a directory that was written in another mode. Term and vote
+are in consensus/recovery.py. The reactor opens and closes it.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class NodeStorage:
-    """Journal and snapshots of one node, and the machine brought to where they end."""
+    """The journal and the snapshots of one node; opening them restores the state."""
 
     def __init__(self, config: Config, node_id: int, meta: MetaStore, state: ReplicatedState) -> None:
-        """Open everything and restart the machine; raises StorageError, JournalError, SnapshotError."""
+        """Open the files and restore the state; raises StorageError, JournalError, SnapshotError."""
         directory = config.node_dir(node_id)
         started = time.monotonic()
         self._durable = config.durability == "disk"
@@ -34,26 +34,26 @@ class NodeStorage:
         files = SnapshotFiles(directory / FOLDER, cluster=config.cluster, node_id=node_id)
         try:
             self.snapshots = ForkedSnapshots(state, files, persistent=self._durable)
-            self.restarted = restart(state, self.journal, meta, files, applied=lambda: _forget(state))
+            self.restarted = restart(state, self.journal, meta, files, applied=lambda: _drop_results(state))
             self.snapshots.known(self.restarted.snapshots)
         except BaseException:
             self.close()
             raise
         if self.restarted.log_index > 1:
             log.info(
-                "node %d: log entry %d, command %d, from its own disk in %.2f s",
+                "node %d restored log entry %d, command %d from its disk in %.2f s",
                 *(node_id, self.restarted.log_index, state.position()[0], time.monotonic() - started),
             )
 
     def close(self) -> None:
-        """Let the files go; what was not synced was promised to nobody."""
+        """Close the files. Nothing was acknowledged that is not synced."""
         snapshots = getattr(self, "snapshots", None)
         if snapshots is not None:
             snapshots.close()
         if isinstance(self.journal, DiskJournal):
-            # A disk that failed said so before; what is not noted now is found out at the next start.
+            # A failed disk was reported before; the next start finds out what is not written now.
             with contextlib.suppress(StorageError):
-                # The term first, as in every turn: entries of one that was not written would be refused.
+                # The term first, as in every turn: a journal with entries of a later term is refused.
                 self._meta.sync()
                 self.journal.note_commit()
             self.journal.close()
@@ -64,13 +64,12 @@ class NodeStorage:
             return open_journal(directory, meta, cluster=config.cluster, node_id=node_id)
         if (directory / FILE).exists():
             raise JournalError(
-                f'{directory / FILE}: expected no journal with durability = "memory", found one: what it holds would '
-                'be ignored and then contradicted; set durability = "disk", or give it up with '
-                "`smrx node --id N --rebuild`"
+                f'{directory / FILE}: a journal exists, but durability = "memory" would ignore it and lose its '
+                f'commands; set durability = "disk", or discard it with `smrx node --id {node_id} --rebuild`'
             )
         return MemoryJournal()
 
 
-def _forget(state: ReplicatedState) -> None:
-    """What is applied at a restart was answered and published in an earlier life."""
+def _drop_results(state: ReplicatedState) -> None:
+    """Drop the results of entries applied at a restart: an earlier incarnation has replied and published them."""
     state.take_applied()

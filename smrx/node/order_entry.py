@@ -1,10 +1,10 @@
-"""Order entry of one node, sans I/O: client frames in, one open batch and reply frames out.
+"""Accept the command frames of clients, batch them for the log and route the outcomes back.
 
-Owns what was received but not yet answered. Never applies anything and never touches a socket: the reactor moves the
-bytes. On a leader, everything that arrived in a turn becomes one Raft entry (more than one where it would not fit); on
-any other node, each frame is answered at once with the leader's address. An outcome leaves only after its entry was
-committed and applied here. What only a leader may say, TICK and DISCONNECT, is never accepted from a client: a session
-ends itself with CLOSE_SESSION.
+Owns the commands that were received and not yet answered. Sans I/O: never applies a command and never touches a socket;
+the reactor moves the bytes. On a leader, everything that arrived in a turn becomes one Raft entry, or several if it
+does not fit one. On any other node, each frame is answered at once with the leader's address. An outcome leaves only
+after its entry was committed and applied here. TICK and DISCONNECT, which only a leader submits, are refused: a client
+ends its session with CLOSE_SESSION.
 """
 
 from collections import deque
@@ -21,13 +21,13 @@ from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind,
 from smrx.wire.records import COMMAND_SIZE
 
 _SESSION: Final = slice(8, 16)
-#: Kinds that the leader's own timers submit.
-_LEADERS_OWN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
+#: The timer-driven commands, which only a leader submits.
+_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
 _MAX_BATCH_COMMANDS: Final = (batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE) // COMMAND_SIZE
 
 
 class Route(NamedTuple):
-    """Who waits for how many outcomes, and under which correlation."""
+    """The client that waits for the outcomes of a frame, the frame's correlation and its number of commands."""
 
     identity: bytes
     correlation: int
@@ -42,7 +42,7 @@ class Reply(NamedTuple):
 
 
 class OrderEntry:
-    """The open batch, the routes of what is in the log, and the replies that may leave this turn."""
+    """The open batch, the routes of the entries in the log, and the replies to send this turn."""
 
     def __init__(self, node_id: int, max_pending_commands: int) -> None:
         self._node_id = node_id
@@ -51,12 +51,12 @@ class OrderEntry:
         self._pending: dict[int, tuple[int, list[Route]]] = {}
         self._pending_commands = 0
         self._replies: list[Reply] = []
-        self._heard: set[int] = set()
+        self._active_sessions: set[int] = set()
 
     def receive(self, identity: bytes, data: bytes, hint: LeaderHint, fenced: str | None) -> None:
-        """Take one message of a client; a reply to what cannot be accepted is queued at once.
+        """Accept one message of a client, or queue a reply that refuses it.
 
-        `hint` says who leads; only a node that leads itself (hint.leader_id == its own id) accepts commands.
+        `hint` names the leader; commands are accepted only if that is this node. `fenced`: why this node may not serve.
         """
         try:
             frame = frames.decode(data)
@@ -65,7 +65,7 @@ class OrderEntry:
             return
         if frame.kind is FrameKind.PING:
             if frame.aux:
-                self._heard.add(frame.aux)
+                self._active_sessions.add(frame.aux)
             self._replies.append(Reply(identity, frames.encode_body(FrameKind.PONG, hint, frame.correlation)))
         elif frame.kind is not FrameKind.COMMANDS:
             message = f"expected COMMANDS or PING, found {frame.kind.name}"
@@ -82,14 +82,14 @@ class OrderEntry:
             self._refuse(identity, frame.correlation, ErrorCode.MALFORMED_FRAME, "expected 1 or more commands, found 0")
             return
         kinds = np.frombuffer(frame.body, np.uint8)[::COMMAND_SIZE].tobytes()
-        for kind in _LEADERS_OWN:
+        for kind in _TIMER_DRIVEN:
             if kind in kinds:
-                message = f"expected commands of a client, found {kind.name}, which only a leader submits"
+                message = f"{kind.name} is submitted by leaders only; expected commands of a client"
                 self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
                 return
-        self._heard.add(int.from_bytes(frame.body[_SESSION], "little"))
+        self._active_sessions.add(int.from_bytes(frame.body[_SESSION], "little"))
         if self._pending_commands + frame.count > self._max_pending:
-            message = f"{self._pending_commands} commands wait for a majority already; send this frame again later"
+            message = f"{self._pending_commands} commands are waiting for a majority; send this frame again later"
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
             return
         self._pending_commands += frame.count
@@ -100,7 +100,7 @@ class OrderEntry:
         self._replies.append(Reply(identity, frames.encode_body(FrameKind.ERROR, body, correlation)))
 
     def take_batches(self) -> Iterator[tuple[list[memoryview], list[Route]]]:
-        """Empty the open batch: yield (command bytes, routes), each small enough for one Raft entry."""
+        """Empty the open batch and yield it as (command bytes, routes), each small enough for one Raft entry."""
         while self._batch:
             routes: list[Route] = []
             bodies: list[memoryview] = []
@@ -113,17 +113,20 @@ class OrderEntry:
             yield bodies, routes
 
     def submitted(self, log_index: int, term: int, routes: list[Route]) -> None:
-        """The batch with these routes stands in the log at (log_index, term)."""
+        """The batch with these routes is in the log at (log_index, term)."""
         self._pending[log_index] = (term, routes)
 
     def applied(self, entry: Applied, outcomes_of: Callable[[Applied], NDArray[np.void]]) -> None:
-        """Queue the outcomes of an applied entry for those who sent it, if it is the one that was submitted here."""
+        """Queue the outcomes of an applied entry for the clients that sent it, if this node submitted it.
+
+        `outcomes_of` returns the outcomes of an entry, those of repeated requests filled in.
+        """
         pending = self._pending.pop(entry.log_index, None)
         if pending is None:
             return
         term, routes = pending
         if term != entry.term:
-            # Another leader's entry stands where ours was to be: it may not be told as ours.
+            # Another leader's entry was committed at this index: its outcomes do not belong to these routes.
             self._pending[entry.log_index] = pending
             return
         outcomes = outcomes_of(entry)
@@ -135,7 +138,7 @@ class OrderEntry:
             self._replies.append(Reply(route.identity, frames.encode_outcomes(part, route.correlation)))
 
     def lost_leadership(self, hint: LeaderHint) -> None:
-        """Tell everybody who still waits here to go to the leader and ask again; their outcome is unknown."""
+        """Redirect every waiting client to the leader: whether its commands will be applied is unknown."""
         waiting = [route for _, routes in self._pending.values() for route in routes]
         waiting += [route for route, _ in self._batch]
         self._pending.clear()
@@ -144,23 +147,23 @@ class OrderEntry:
         self._pending_commands = 0
 
     def redirect(self, routes: Iterable[Route], hint: LeaderHint) -> None:
-        """Send whoever waits on these routes to the leader."""
+        """Send the clients of these routes to the leader."""
         for route in routes:
             self._pending_commands -= route.commands
             frame = frames.encode_body(FrameKind.NOT_LEADER, hint, route.correlation)
             self._replies.append(Reply(route.identity, frame))
 
-    def take_heard(self) -> set[int]:
-        """Return the sessions heard of since the last call: by a ping, or by the first command of a frame."""
-        heard, self._heard = self._heard, set()
-        return heard
+    def take_active_sessions(self) -> set[int]:
+        """Return the sessions that were active since the last call: named in a PING or in a frame's first command."""
+        active, self._active_sessions = self._active_sessions, set()
+        return active
 
     def take_replies(self) -> list[Reply]:
-        """Return the replies that may be sent now."""
+        """Return the queued replies and empty the queue."""
         replies, self._replies = self._replies, []
         return replies
 
     @property
     def waiting_commands(self) -> int:
-        """Commands accepted and not yet answered."""
+        """The number of commands that were accepted and not yet answered."""
         return self._pending_commands

@@ -1,8 +1,9 @@
-"""The event feed of one node: EVENTS after commit, heartbeats, retransmission and vouching from the ring.
+"""Publish the events of one node and answer requests for lost ones.
 
-A heartbeat tells silence from loss (the next event), and lets whoever keeps books compare: the state hash after the
-last command and a digest of all balances, at an exact place in the feed. Owns the PUB and the retransmission socket. A
-slow or silent subscriber never slows the loop: PUB drops for it, it sees the gap by sequence, and asks for the range.
+Sends EVENTS after commit, heartbeats, and the answers to retransmission and claim requests. A heartbeat lets a
+subscriber tell silence from loss (it names the next event) and lets settlement compare books: it carries the state hash
+after the last command and a digest of all balances. Owns the PUB and the retransmission socket. A slow subscriber never
+slows the loop: PUB drops frames for it, and it requests the missing sequences.
 """
 
 import time
@@ -18,19 +19,19 @@ from smrx.wire import frames
 from smrx.wire.frames import Claim, FeedPosition, FrameError
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
-#: A node says twice a second where it stands, so that loss at the feed's tail is seen within that time.
+#: The time between heartbeats, within which a subscriber notices that the newest events were lost.
 HEARTBEAT_SECONDS: Final = 0.5
-#: Frames of up to 1 MiB that wait for one subscriber before the feed drops for it.
+#: Frames of up to 1 MiB that are queued for one subscriber before PUB drops frames for it.
 _SEND_HIGH_WATER_MARK: Final = 512
-#: Frames of answers that wait for one subscriber: four of the longest answers. What asks and does not read gets no more
-#: memory than that; what is dropped is asked for again.
+#: Frames of answers that are queued for one subscriber: four of the longest answers. It bounds the memory taken by a
+#: subscriber that requests and does not read; it requests again what is dropped.
 _ANSWER_HIGH_WATER_MARK: Final = 16
-#: Retransmission requests answered in one turn: a greedy subscriber shares the loop with the orders.
+#: Retransmission requests answered in one turn: few, because the loop also serves orders.
 _REQUESTS_PER_TURN: Final = 4
 
 
 class Publisher:
-    """Publishes what was applied, in order, and answers requests for what was lost."""
+    """Publishes the events of applied entries, in order, and answers requests for lost ones."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", events_address: str, retransmit_address: str) -> None:
         self._feed = context.socket(zmq.PUB)
@@ -53,23 +54,24 @@ class Publisher:
                 self._feed.send(frame)
 
     def heartbeat(self, position: Callable[[], FeedPosition], now: float) -> None:
-        """Say where this node stands, busy or not: which event comes next, its state, its balances."""
+        """Send a heartbeat if it is due: the next event, the state hash and the balance digest."""
         if now < self._next_heartbeat:
             return
         started = time.perf_counter()
         self._feed.send(frames.encode_heartbeat(position()))
-        # A million balances take some 50 ms to digest: never more than a hundredth of the loop's time goes there.
+        # The digest of a million balances takes about 50 ms; spend at most a hundredth of the loop's time on it.
         self._next_heartbeat = now + max(HEARTBEAT_SECONDS, 100 * (time.perf_counter() - started))
 
     @property
     def next_deadline(self) -> float:
-        """When heartbeat() has something to do, on the clock given to it."""
+        """When the next heartbeat is due, on the clock given to heartbeat()."""
         return self._next_heartbeat
 
     def answer_requests(self, ring: EventRing | None, hash_at: Callable[[int], int | None]) -> bool:
-        """Answer requests that have arrived, or drop them where there is no ring; True if more may be waiting.
+        """Answer the requests that have arrived; return whether more may be waiting.
 
-        hash_at: the state hash after a command, None where it is no longer known."""
+        Without a ring, drop them. `hash_at` returns the state hash after a command, None if it is no longer kept.
+        """
         for _ in range(_REQUESTS_PER_TURN):
             try:
                 parts = self.requests.recv_multipart(zmq.DONTWAIT)
@@ -87,5 +89,5 @@ class Publisher:
                 try:
                     self.requests.send_multipart([parts[0], reply], zmq.DONTWAIT)
                 except zmq.Again:
-                    break  # It reads too slowly; it asks again for the rest.
+                    break  # The subscriber reads too slowly; it requests the rest again.
         return True

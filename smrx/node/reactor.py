@@ -1,7 +1,7 @@
-"""One node: one thread, one loop, no locks. The only place of a node where sockets, clock and processes meet.
+"""Run one node: poll the sockets, advance the replica, publish. One thread, one loop, no locks.
 
-A turn: poll; Raft messages into the replica; order entry into the open batch; submit it; tick the replica (commits,
-applies); make durable what the turn promised; and only then let messages, answers and events leave.
+Node.turn() shows the order of a turn; its middle, advance(), is in turn.py. The only module of a node in which sockets,
+the clock and the process meet. `smrx node` calls run().
 """
 
 import gc
@@ -21,11 +21,12 @@ from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, ZmqTr
 from smrx.consensus.agreement import remedy
 from smrx.consensus.transport_zmq import has_message
 from smrx.node.admin_service import AdminService
+from smrx.node.memory_scrub import MemoryScrub
 from smrx.node.metrics_server import MetricsServer
 from smrx.node.node_storage import NodeStorage
 from smrx.node.order_entry import OrderEntry, Reply
 from smrx.node.publisher import Publisher
-from smrx.node.replicated_state import ReplicatedState
+from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
 from smrx.wire import balance_digest, frames
@@ -36,14 +37,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Messages of one socket taken in a turn: enough to fill the largest entry, few enough to come back to Raft in time.
+#: Messages of one socket read in a turn: enough to fill the largest entry, few enough to return to Raft in time.
 _ORDERS_PER_TURN: Final = 256
 _RAFT_PER_TURN: Final = 256
+#: The time between two updates of the metrics.
 _STATUS_SECONDS: Final = 0.5
-_LAST_WORDS_MS: Final = 200
-#: Records whose cached hash is checked per turn of an idle loop: memory that rots at rest is found before it is used.
-_SCRUB_RECORDS: Final = 1024
-_SCRUB_SECONDS: Final = 0.1
+#: How long a node that stops keeps its order entry socket open to send what is queued.
+_STOP_LINGER_MS: Final = 200
 
 
 class PortInUseError(Exception):
@@ -51,15 +51,19 @@ class PortInUseError(Exception):
 
 
 class Node(Turn):
-    """The reactor and everything it turns."""
+    """The reactor, and the parts of the node that it runs."""
 
     transport: ZmqTransport
+    _scrub: MemoryScrub
+    #: Times on time.monotonic(): when this node last read from its clients, and when it next updates its metrics.
+    _last_read_at: float
+    _next_status: float
 
     def __init__(self, config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
         """Open the data directory and bind every socket.
 
-        Raises MetaError for a foreign or locked data directory, KeysError for a missing or foreign key, PortInUseError
-        for a taken address.
+        `allow_corruption`: accept the admin request that damages a balance. Raises MetaError for a foreign or locked
+        data directory, KeysError for a missing or foreign key, PortInUseError for an address that is taken.
         """
         self.config = config
         self.me = config.node(node_id)
@@ -75,10 +79,197 @@ class Node(Turn):
             self.close()
             raise
 
+    # The loop.
+
+    def run(self) -> None:
+        """Turn until stop(); an exception of the state or of consensus ends the node (fail-stop)."""
+        while not self._stop:
+            self.turn()
+        self._transfer_leadership()
+
+    def stop(self) -> None:
+        """End after the current turn."""
+        self._stop = True
+
+    def turn(self) -> None:
+        """Run one turn. Nothing leaves before what it depends on is durable."""
+        ready = dict(self._poller.poll(self._poll_timeout_ms(time.monotonic())))
+        self._receive(ready)  # Raft messages, orders, admin requests, retransmission requests
+        self._submit()  # client commands and timer-driven commands, into the log
+        applied = self.advance()  # turn.py: send entries, tick the replica, apply, make durable, reply
+        self._report_applied(applied)  # to the admin service and the timers
+        self._publish(applied)  # events and heartbeat
+        self._run_periodic_work(idle=not ready)  # memory scrub, metrics
+
+    def _poll_timeout_ms(self, now: float) -> int:
+        """Return how long a poll may block: until the next deadline, not at all if messages may be waiting."""
+        if self._has_more_to_read:
+            return 0
+        deadline = min(
+            self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline
+        )
+        if self.leading_term is not None:
+            expiry = self._expiry_timer.deadline(self.state.next_expiry_ns, time.time_ns(), now)
+            deadline = min(deadline, expiry, self._session_timeouts.deadline)
+        # Rounded up: if the poll ended a fraction of a millisecond early, the loop would spin until the deadline.
+        return max(0, int((deadline - now) * 1000) + 1)
+
+    def _receive(self, ready: dict[object, int]) -> None:
+        self._has_more_to_read = False
+        for socket in self.transport.sockets:
+            if socket in ready:
+                self.transport.drain(_RAFT_PER_TURN)
+        if self._orders in ready:
+            self._receive_orders()
+        if self.admin.socket in ready:
+            self.admin.receive()
+        if self.publisher.requests in ready:
+            # A fenced node does not answer: its events may differ from those of the majority.
+            ring = self.state.events if self.fenced is None else None
+            self._has_more_to_read |= self.publisher.answer_requests(ring, self.state.hash_at)
+
+    def _receive_orders(self) -> None:
+        hint, fenced = self.hint(), self.fenced
+        for _ in range(_ORDERS_PER_TURN):
+            if not has_message(self._orders):
+                return
+            parts = self._orders.recv_multipart(zmq.DONTWAIT)
+            # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
+            self.order_entry.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
+        self._has_more_to_read = True
+
+    def _submit(self) -> None:
+        if self.replica.is_transferring:
+            return
+        no_orders = not self.submit()
+        self._submit_timer_driven(time.monotonic(), no_orders)
+
+    def _submit_timer_driven(self, now: float, no_orders: bool) -> None:
+        """Append DISCONNECT for silent sessions, and TICK if an order expires and no other command brings the time."""
+        active = self.order_entry.take_active_sessions()
+        if self.leading_term is None:
+            return
+        for session in active:
+            self._session_timeouts.active(session, now)
+        if now - self._last_read_at > self._session_timeout_s / 2:
+            # This node was suspended: what clients sent in the meantime is not read yet.
+            self._session_timeouts.resume(now)
+        self._last_read_at = now
+        try:
+            silent = self._session_timeouts.due(now)
+            if silent:
+                self._disconnect(silent)
+            if no_orders and self._expiry_timer.is_due(self.state.next_expiry_ns, time.time_ns(), now):
+                index, _ = self.submit_entry([memoryview(tick().tobytes())])
+                self._expiry_timer.submitted(index, now)
+        except NotLeader:
+            # Leadership was lost, or is not complete yet; every new leader restarts the timeouts, this node too.
+            self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), now)
+
+    def _disconnect(self, silent: list[int]) -> None:
+        sessions = sorted(set(silent).intersection(self.state.cancel_on_disconnect_sessions(with_orders=True)))
+        if sessions:
+            log.info("cancelling the open orders of %d sessions that timed out", len(sessions))
+            self.submit_entry([memoryview(disconnects(sessions).tobytes())])
+
+    def _report_applied(self, applied: list[Applied]) -> None:
+        if self.replica.removed and not self._stop:
+            log.warning("node %d was removed from cluster %r and stops", self.me.id, self.config.cluster)
+            self._stop = True
+        for entry in applied:
+            self.admin.applied(entry.log_index, entry.term)
+        self.admin.flush()
+        now = time.monotonic()
+        for entry in applied:
+            self._expiry_timer.applied(entry.log_index)
+            if self.leading_term is not None:
+                self._session_timeouts.applied(entry.events, now)
+
+    def _publish(self, applied: list[Applied]) -> None:
+        if self.fenced is None:
+            self.publisher.publish(applied)
+            self.publisher.heartbeat(self._stream_position, time.monotonic())
+
+    def _run_periodic_work(self, *, idle: bool) -> None:
+        now = time.monotonic()
+        damaged = self._scrub.run(now) if idle else None
+        if damaged is not None and self.fenced is None:
+            self._fence_damaged_memory(damaged)
+        if now >= self._next_status:
+            self._next_status = now + _STATUS_SECONDS
+            self.metrics.status = self.admin.status()
+
+    def _fence_damaged_memory(self, damaged: str) -> None:
+        log.critical("memory of node %d is damaged: %s differs from its hash", self.me.id, damaged)
+        self.replica.agreement.fence(
+            f"memory damaged at or before command {self.state.engine.sequence}: {damaged} differs from its hash; "
+            f"{remedy(self.me.id)}"
+        )
+
+    def _transfer_leadership(self) -> None:
+        """Make another node the leader before this one ends: its clients then wait for a turn, not for an election."""
+        try:
+            successor = self.replica.transfer_leadership()
+        except (NotLeader, ValueError):
+            return
+        log.info("node %d transfers leadership to node %d", self.me.id, successor)
+        while self.replica.is_leader and self.replica.is_transferring:
+            self.turn()
+        # The queued replies name the new leader; send them before the socket closes.
+        self._orders.linger = _STOP_LINGER_MS
+
+    # What a turn asks of the reactor (turn.py), and what the admin service does.
+
+    def wall_ns(self) -> int:
+        """Return the nanoseconds since 1970."""
+        return time.time_ns()
+
+    def _send(self, reply: Reply) -> None:
+        self._orders.send_multipart((reply.identity, reply.frame))
+
+    def hint(self) -> LeaderHint:
+        """Return the leader and its address, as far as this node has learned."""
+        leader = self.replica.leader_id
+        address = None if leader is None else self._order_address(leader)
+        timeout_ms = self.config.timing.disconnect_ms
+        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address, timeout_ms)
+
+    def _order_address(self, node_id: int) -> str | None:
+        if node_id not in self._order_addresses:
+            # A node that became a member after this node's cluster file was written.
+            node = self.replica.membership.node(node_id)
+            return None if node is None else node.orders_address
+        return self._order_addresses[node_id]
+
+    def _stream_position(self) -> FeedPosition:
+        """Return the end of this node's event stream and the state there, for its heartbeat."""
+        engine = self.state.engine
+        digest = balance_digest.digest(*engine.inspect.balance_arrays())
+        return FeedPosition(engine.event_sequence + 1, Claim(*self.state.position()), digest)
+
+    def submit_barrier(self) -> tuple[int, int]:
+        """Append an empty entry to the log and return its (index, term). Raises NotLeader.
+
+        When it is applied, so is every earlier command.
+        """
+        return self.submit_entry([])
+
+    def _leadership_changed(self, before: int | None) -> None:
+        if before is not None:
+            self.admin.lost_leadership()
+            log.warning("node %d no longer leads (term %d)", self.me.id, before)
+        if self.leading_term is not None:
+            log.info("node %d leads in term %d", self.me.id, self.leading_term)
+            self._last_read_at = time.monotonic()
+            self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), self._last_read_at)
+            self._expiry_timer.restart()
+
+    # Opening and closing.
+
     def _open(self, link_keys: keys.LinkKeys | None, allow_corruption: bool) -> None:
         config, me = self.config, self.me
         self.state = ReplicatedState(config.limits.event_ring, config.limits.outcome_ring)
-        # Before anything else is bound: a node that is there has all it ever had.
+        # Before any socket is bound: a node that answers has restored its whole state.
         self.storage = NodeStorage(config, me.id, self.meta, self.state)
         self.order_entry = OrderEntry(me.id, config.limits.pending_commands)
         self.transport = _bound(
@@ -127,192 +318,23 @@ class Node(Turn):
         self._poller = zmq.Poller()
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
             self._poller.register(socket, zmq.POLLIN)
-        self._patience_s = config.timing.disconnect_ms / 1000
-        self._session_timeouts = SessionTimeouts(self._patience_s)
+        self._session_timeout_s = config.timing.disconnect_ms / 1000
+        self._session_timeouts = SessionTimeouts(self._session_timeout_s)
         self._expiry_timer = ExpiryTimer()
-        self._listened_at = time.monotonic()
+        self._last_read_at = time.monotonic()
         self._next_status = 0.0
-        # Where damage is done on purpose, it is left for the comparison of state hashes to find.
-        self._next_scrub = float("inf") if allow_corruption else 0.0
-        self._scrub_at = 0
-        self._busy = False
-
-    def stop(self) -> None:
-        """End after the current turn."""
-        self._stop = True
-
-    def run(self) -> None:
-        """Turn until stop(); an exception of the state machine or of consensus ends the node (fail-stop)."""
-        while not self._stop:
-            self.turn()
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Let another node lead before this one goes: its clients then wait for a turn instead of an election."""
-        try:
-            successor = self.replica.transfer_leadership()
-        except (NotLeader, ValueError):
-            return
-        log.info("node %d hands over to node %d", self.me.id, successor)
-        while self.replica.is_leader and self.replica.is_transferring:
-            self.turn()
-        # What was said last must leave: where to ask now.
-        self._orders.linger = _LAST_WORDS_MS
-
-    def turn(self) -> None:
-        """One turn of the loop."""
-        now = time.monotonic()
-        ready = dict(self._poller.poll(self._patience_ms(now)))
-        self._busy = False
-        for socket in self.transport.sockets:
-            if socket in ready:
-                self.transport.drain(_RAFT_PER_TURN)
-        if self._orders in ready:
-            self._receive_orders()
-        if self.admin.socket in ready:
-            self.admin.receive()
-        if self.publisher.requests in ready:
-            # What a fenced node believes happened is nobody's history.
-            self._busy |= self.publisher.answer_requests(
-                self.state.events if self.fenced is None else None, self.state.hash_at
-            )
-        if not self.replica.is_transferring:
-            quiet = not self.submit()
-            self._submit_timed(time.monotonic(), quiet)
-        applied = self.commit()
-        if self.replica.removed and not self._stop:
-            log.warning("node %d is no member of cluster %r any more and ends", self.me.id, self.config.cluster)
-            self._stop = True
-        for entry in applied:
-            self.admin.applied(entry.log_index, entry.term)
-        self.admin.flush()
-        now = time.monotonic()
-        for entry in applied:
-            self._expiry_timer.applied(entry.log_index)
-            if self.leading_term is not None:
-                self._session_timeouts.applied(entry.events, now)
-        if self.fenced is None:
-            self.publisher.publish(applied)
-            self.publisher.heartbeat(self._position, now)
-        if not ready:
-            self._scrub(now)
-        if now >= self._next_status:
-            self._next_status = now + _STATUS_SECONDS
-            self.metrics.status = self.admin.status()
-
-    def wall_ns(self) -> int:
-        """Nanoseconds since 1970."""
-        return time.time_ns()
-
-    def _send(self, reply: Reply) -> None:
-        self._orders.send_multipart((reply.identity, reply.frame))
-
-    def hint(self) -> LeaderHint:
-        """Who leads, as far as this node knows."""
-        leader = self.replica.leader_id
-        address = None if leader is None else self._order_address(leader)
-        patience_ms = self.config.timing.disconnect_ms
-        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address, patience_ms)
-
-    def _order_address(self, node_id: int) -> str | None:
-        if node_id not in self._order_addresses:
-            # One that became a member after this node's cluster file was written.
-            node = self.replica.membership.node(node_id)
-            return None if node is None else node.orders_address
-        return self._order_addresses[node_id]
-
-    def _position(self) -> FeedPosition:
-        """Where this node stands, for its heartbeat."""
-        engine = self.state.engine
-        digest = balance_digest.digest(*engine.inspect.balance_arrays())
-        return FeedPosition(engine.event_sequence + 1, Claim(*self.state.position()), digest)
-
-    def submit_barrier(self) -> tuple[int, int]:
-        """Put an empty entry into the log; (index, term). When it is applied, every earlier command is.
-
-        Raises NotLeader.
-        """
-        return self.submit_entry([])
-
-    def _patience_ms(self, now: float) -> int:
-        if self._busy:
-            return 0
-        deadline = min(self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._next_scrub)
-        if self.leading_term is not None:
-            expiry = self._expiry_timer.deadline(self.state.next_expiry_ns, time.time_ns(), now)
-            deadline = min(deadline, expiry, self._session_timeouts.deadline)
-        # Rounded up: a deadline missed by a fraction of a millisecond would turn the loop hot.
-        return max(0, int((deadline - now) * 1000) + 1)
-
-    def _receive_orders(self) -> None:
-        hint, fenced = self.hint(), self.fenced
-        for _ in range(_ORDERS_PER_TURN):
-            if not has_message(self._orders):
-                return
-            parts = self._orders.recv_multipart(zmq.DONTWAIT)
-            # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
-            self.order_entry.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
-        self._busy = True
-
-    def _submit_timed(self, now: float, quiet: bool) -> None:
-        """Put into the log what time alone brings: DISCONNECT for silent sessions, and TICK if nothing else came."""
-        heard = self.order_entry.take_heard()
-        if self.leading_term is None:
-            return
-        for session in heard:
-            self._session_timeouts.heard(session, now)
-        if now - self._listened_at > self._patience_s / 2:
-            # This node stood still: what clients sent meanwhile is still on its way in.
-            self._session_timeouts.resume(now)
-        self._listened_at = now
-        try:
-            silent = self._session_timeouts.due(now)
-            if silent:
-                self._disconnect(silent)
-            if quiet and self._expiry_timer.is_due(self.state.next_expiry_ns, time.time_ns(), now):
-                index, _ = self.submit_entry([memoryview(tick().tobytes())])
-                self._expiry_timer.submitted(index, now)
-        except NotLeader:
-            # Not any more, or not yet again: whoever leads next counts anew, this node included.
-            self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), now)
-
-    def _disconnect(self, silent: list[int]) -> None:
-        ended = sorted(set(silent).intersection(self.state.cancel_on_disconnect_sessions(with_orders=True)))
-        if ended:
-            log.info("cancelling what %d silent sessions left open", len(ended))
-            self.submit_entry([memoryview(disconnects(ended).tobytes())])
-
-    def _leadership_changed(self, before: int | None) -> None:
-        if before is not None:
-            self.admin.lost_leadership()
-            log.warning("node %d no longer leads (term %d)", self.me.id, before)
-        if self.leading_term is not None:
-            log.info("node %d leads in term %d", self.me.id, self.leading_term)
-            self._listened_at = time.monotonic()
-            self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), self._listened_at)
-            self._expiry_timer.restart()
-
-    def _scrub(self, now: float) -> None:
-        """Check a slice of memory against the hashes kept beside it; a node whose memory rots leaves the majority."""
-        if now < self._next_scrub:
-            return
-        self._next_scrub = now + _SCRUB_SECONDS
-        self._scrub_at, bad = self.state.engine.scrub(self._scrub_at, _SCRUB_RECORDS)
-        if bad is not None and self.fenced is None:
-            sequence = self.state.engine.sequence
-            log.critical("memory of node %d is damaged: %s differs from its hash", self.me.id, bad)
-            self.replica.agreement.fence(
-                f"memory damaged at or before command {sequence}: {bad} differs from its hash; {remedy(self.me.id)}"
-            )
+        # A test that damages memory on purpose leaves it to the comparison of state hashes to find.
+        self._scrub = MemoryScrub(self.state, enabled=not allow_corruption)
+        self._has_more_to_read = False
 
     def close(self) -> None:
-        """Close every socket and the data directory; safe on a node that was only half opened."""
+        """Close every socket and the data directory; safe on a node that was opened in part."""
         metrics = getattr(self, "metrics", None)
         if metrics is not None:
             metrics.close()
         transport = getattr(self, "transport", None)
         if transport is not None:
-            # Its doorman is a thread with sockets of this context.
+            # Before the context: the transport has a thread with sockets of it.
             transport.close()
         orders = getattr(self, "_orders", None)
         if orders is not None:
@@ -329,17 +351,14 @@ def _bound(address: str, bind: Callable[[], T]) -> T:
         return bind()
     except (zmq.ZMQError, OSError) as error:
         raise PortInUseError(
-            f"expected to listen on {address}, found: {error.strerror}; free it or change the "
-            "address in the configuration"
+            f"cannot listen on {address}: {error.strerror}; stop the process that uses the address, or change it in "
+            "the configuration"
         ) from None
 
 
 def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
-    """Run one node until SIGTERM or SIGINT, or until its state can no longer be trusted.
-
-    Raises what Node raises for the operator's mistakes.
-    """
-    # Connections cost a descriptor each, strangers' included: use all that the machine grants.
+    """Run one node until SIGTERM or SIGINT, or until it fails. Raises what Node raises for an operator's mistake."""
+    # Every connection takes a descriptor, also one of an unknown peer: use as many as the system grants.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     node = Node(config, node_id, allow_corruption=allow_corruption)
@@ -349,12 +368,12 @@ def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    # What was allocated by now lives as long as the process: the collector need not look at it again.
+    # Everything allocated so far lives as long as the process: exclude it from collection.
     gc.collect()
     gc.freeze()
-    # What a turn leaves behind is freed by counting; cycles are rare, and looked for seven times as seldom.
+    # Reference counting frees the garbage of a turn; cycles are rare, so collect seven times less often than usual.
     gc.set_threshold(5_000)
-    log.info("node %d of cluster %r serves (process %d)", node_id, config.cluster, os.getpid())
+    log.info("node %d of cluster %r started (process %d)", node_id, config.cluster, os.getpid())
     try:
         node.run()
     finally:

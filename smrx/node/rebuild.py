@@ -1,7 +1,7 @@
-"""Begin a damaged node anew: what it holds is given up, and it learns everything from the others.
+"""Discard the journal and the snapshots of a node, so that it starts empty and is rebuilt from the other nodes.
 
-Owns what is removed and what must stay: the number of its lives, its term and its vote, so that no promise it gave is
-forgotten. Called by `smrx node --rebuild`, before the node opens anything.
+Owns which files are removed and which stay: the number of incarnations, the term and the vote stay, so that the node
+does not vote twice in a term. `smrx node --rebuild` calls discard() before the node opens anything.
 """
 
 import shutil
@@ -16,11 +16,11 @@ from smrx.consensus.storage import StorageError, sync_directory
 def discard(config: Config, node_id: int) -> list[str]:
     """Remove the node's journal and snapshots, and meta data that cannot be read; return what was removed.
 
-    Raises MetaError, with nothing removed, if the node runs or the directory is another's.
+    Raises MetaError, with nothing removed, if the node is running or the directory belongs to another node.
     """
     directory = config.node_dir(node_id)
     if not directory.is_dir():
-        raise MetaError(f"{directory}: expected the data directory of node {node_id}, found none")
+        raise MetaError(f"{directory}: the data directory of node {node_id} does not exist")
     removed = []
     try:
         MetaStore(directory, cluster=config.cluster, node_id=node_id).close()
@@ -38,5 +38,5 @@ def discard(config: Config, node_id: int) -> list[str]:
                 removed.append(str(snapshots))
             sync_directory(directory)
         except OSError as error:
-            raise StorageError(f"{error.filename}: expected to remove it, found: {error.strerror}") from None
+            raise StorageError(f"{error.filename}: cannot be removed: {error.strerror}") from None
     return removed

@@ -1,7 +1,8 @@
-"""The replicated state machine of one node: the engine, and what the node remembers of what it did.
+"""Apply committed log entries to the engine and keep their newest events and outcomes.
 
-Owns the engine, the event ring (for retransmission), the outcome ring (to answer a repeated request in full) and the
-digest of the log. Called by the replica, in log order, on every node alike. Does no I/O; reads no clock.
+This is the state machine of Raft. Owns the engine, the event ring (for retransmission), the outcome ring (to answer a
+repeated request with its first outcome) and the digest of the log. The replica calls it in log order, the same on every
+node. No I/O, no clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,9 @@ from smrx.wire.record_words import concatenate_records, record_words
 from smrx.wire.records import EVENT, OUTCOME
 
 _FORMAT: Final = 1
-#: What a snapshot on this node's own disk has beside the state: the newest events, so that a verifier finds no gap
-#: after a restart of all nodes, and the newest outcomes, so that a request sent again gets its first answer. As many as
-#: there are state hashes kept (8 MiB and 4 MiB).
+#: The parts of a snapshot on this node's own disk that are not in the state: the newest events, so that a verifier
+#: finds no gap after all nodes restart, and the newest outcomes, so that a repeated request gets its first outcome. As
+#: many of each as the engine keeps state hashes (8 MiB and 4 MiB).
 _EVENTS: Final = "events"
 _OUTCOMES: Final = "outcomes"
 _KEPT_RECORDS: Final = 1 << 16
@@ -31,16 +32,16 @@ _KEPT_RECORDS: Final = 1 << 16
 _ARRAY_OF_3: Final = b"\x93"
 _BINARY: Final = b"\xc6"
 
-#: After so many of the newest entries the state hash is kept at hand: peers speak of these, and seldom of others.
-_RECENT: Final = 64
+#: The newest entries after which the state hash is cached: the claims of peers refer to these, rarely to older ones.
+_RECENT_HASHES: Final = 64
 
-#: What was applied goes into the rings when somebody asks, or when so much has come together.
-_REMEMBER_COMMANDS: Final = 256
-_REMEMBER_ENTRIES: Final = 64
+#: Applied entries go into the rings when a ring is read, or when this many are waiting.
+_RING_BATCH_COMMANDS: Final = 256
+_RING_BATCH_ENTRIES: Final = 64
 
 
 class Applied(NamedTuple):
-    """One log entry as it was applied; the arrays are the reader's own."""
+    """The result of applying one log entry; the arrays belong to the reader."""
 
     log_index: int
     term: int
@@ -48,27 +49,27 @@ class Applied(NamedTuple):
     events: NDArray[np.void]
     sequence: int
     state_hash: int
-    #: Whether some of the outcomes are those of repeated requests.
+    #: Whether some of the outcomes belong to repeated requests.
     repeats: bool
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    """A machine snapshot: the engine and what is not in it but must agree on all nodes."""
+    """The replicated state as bytes: the engine, and what else must agree on all nodes."""
 
     format: int
     log_digest: int
-    engine: memoryview  # as it lies in what is decoded: most of it, and not copied
+    engine: memoryview  # a view of the decoded bytes: they are large
 
 
 class OutcomeRing:
-    """The outcomes of the last `capacity` commands, so that a resent request gets its first answer again."""
+    """The outcomes of the last `capacity` commands, to answer a repeated request with its first outcome."""
 
     def __init__(self, capacity: int) -> None:
         self._ring = np.zeros(capacity, OUTCOME)
         self._words = record_words(self._ring)
 
     def append(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
-        """Remember the outcomes of applied commands, without gaps up to `last_sequence`."""
+        """Add the outcomes of applied commands, without gaps up to `last_sequence`."""
         kept = record_words(outcomes[-len(self._ring) :])
         start = (last_sequence + 1 - len(kept)) % len(self._ring)
         head = len(self._ring) - start
@@ -77,18 +78,18 @@ class OutcomeRing:
             self._words[: len(kept) - head] = kept[head:]
 
     def fill(self, outcomes: NDArray[np.void]) -> None:
-        """Replace, in place, each DUPLICATE of a request still remembered by its first outcome.
+        """Replace, in place, each DUPLICATE by the first outcome of the same request, if the ring still holds it.
 
-        A duplicate that is no longer remembered, and a resumed session, stay as they are.
+        Other duplicates and resumed sessions stay unchanged.
         """
         wanted = np.flatnonzero((outcomes["status"] == OutcomeStatus.DUPLICATE) & (outcomes["request_id"] > 0))
-        # Repeats come after a failover, a window of one session at a time: one scan of the ring a session is enough.
+        # Repeats come after a failover, the window of one session at a time, so scan the ring once for each session.
         for session in np.unique(outcomes["session_id"][wanted]):
             known = self._ring[self._ring["session_id"] == session]
             if not len(known):
                 continue
             known = known[np.argsort(known["sequence"])]
-            # Only the request's own answer: a REQUEST_GAP refusal carries an id that was sent again later.
+            # Take the last outcome of a request: one refused with REQUEST_GAP was sent again later with the same id.
             known = known[np.argsort(known["request_id"], kind="stable")]
             rows = wanted[outcomes["session_id"][wanted] == session]
             at = np.searchsorted(known["request_id"], outcomes["request_id"][rows], side="right") - 1
@@ -96,25 +97,25 @@ class OutcomeRing:
             outcomes[rows[found]] = known[at[found]]
 
     def skip(self) -> None:
-        """What follows is not what came next: another node's state was taken over, with commands that are not here.
+        """Prepare for a gap: the state of another node is restored, with commands whose outcomes are not known here.
 
-        A refusal that may have consumed nothing is forgotten: the request may have been sent again among these.
+        Drop the refusals that may not have consumed their request id: the request may have been sent again in the gap.
         """
         refused = (self._ring["status"] == OutcomeStatus.REJECTED) & (self._ring["reason"] <= Reason.REQUEST_GAP)
         self._ring[refused] = np.zeros(1, OUTCOME)
 
     def newest(self, last_sequence: int, count: int) -> NDArray[np.void]:
-        """The outcomes of the last `count` commands up to `last_sequence`, oldest first, as many as there are."""
+        """Return the outcomes of up to `count` commands that end with `last_sequence`, oldest first."""
         count = min(count, last_sequence, len(self._ring))
         places = np.arange(last_sequence + 1 - count, last_sequence + 1) % len(self._ring)
         kept: NDArray[np.void] = self._ring[places]
-        # A node that took over another's state remembers no outcome from before it.
+        # A node that restored the state of another has no outcomes from before it.
         rows: NDArray[np.void] = kept[kept["sequence"] == np.arange(last_sequence + 1 - count, last_sequence + 1)]
         return rows
 
 
 class ReplicatedState:
-    """What the replica drives: apply, snapshot, restore, and the hashes for agreement."""
+    """The state machine that the replica drives: apply, snapshot, restore, and the hashes for agreement."""
 
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
         self.engine = Engine()
@@ -123,48 +124,48 @@ class ReplicatedState:
         self._events = EventRing(event_ring)
         self._outcomes = OutcomeRing(outcome_ring)
         self._applied: list[Applied] = []
-        self._unremembered: list[Applied] = []
-        self._unremembered_commands = 0
+        self._waiting: list[Applied] = []
+        self._waiting_commands = 0
         self._position = (0, 0)
-        self._recent: dict[int, int] = {}
-        self._moved()
+        self._recent_hashes: dict[int, int] = {}
+        self._update_position()
 
-    def _moved(self) -> None:
-        """Note where the engine stands; reading it out of the engine's record costs more than a message's worth."""
+    def _update_position(self) -> None:
+        """Cache sequence and state hash: every Raft message needs them, and reading them from the engine is slow."""
         self._position = self.engine.sequence, self.engine.state_hash
-        if len(self._recent) >= _RECENT:
-            del self._recent[next(iter(self._recent))]
-        self._recent[self._position[0]] = self._position[1]
+        if len(self._recent_hashes) >= _RECENT_HASHES:
+            del self._recent_hashes[next(iter(self._recent_hashes))]
+        self._recent_hashes[self._position[0]] = self._position[1]
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
-        """Apply one committed entry; the result waits for take_applied()."""
+        """Apply one committed entry; take_applied() returns the result."""
         batch = batches.decode(entry)
         before = self._position[0]
         outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
-        self._moved()
+        self._update_position()
         sequence, state_hash = self._position
-        if sequence >= self.state_images.next_at:
-            self.state_images.take(self.engine)
+        if sequence >= self.state_images.next_sequence:
+            self.state_images.capture(self.engine)
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
         repeats = sequence - before < len(outcomes)
         applied = Applied(log_index, term, outcomes, events, sequence, state_hash, repeats)
         self._applied.append(applied)
-        self._unremembered.append(applied)
-        self._unremembered_commands += len(outcomes)
-        if self._unremembered_commands >= _REMEMBER_COMMANDS or len(self._unremembered) >= _REMEMBER_ENTRIES:
-            self.remember()
+        self._waiting.append(applied)
+        self._waiting_commands += len(outcomes)
+        if self._waiting_commands >= _RING_BATCH_COMMANDS or len(self._waiting) >= _RING_BATCH_ENTRIES:
+            self._update_rings()
 
     def take_applied(self) -> list[Applied]:
-        """Return what was applied since the last call, in log order."""
+        """Return the entries applied since the last call, in log order."""
         applied, self._applied = self._applied, []
         return applied
 
-    def remember(self) -> None:
-        """Put what was applied into the rings, many entries at once: one by one costs more than applying them."""
-        if not self._unremembered:
+    def _update_rings(self) -> None:
+        """Add the waiting entries to the rings, many at once: one at a time costs more than applying them."""
+        if not self._waiting:
             return
-        entries, self._unremembered, self._unremembered_commands = self._unremembered, [], 0
+        entries, self._waiting, self._waiting_commands = self._waiting, [], 0
         self._events.append(concatenate_records([entry.events for entry in entries]))
         outcomes = concatenate_records([entry.outcomes for entry in entries])
         if any(entry.repeats for entry in entries):
@@ -173,25 +174,25 @@ class ReplicatedState:
 
     @property
     def events(self) -> EventRing:
-        """The newest events."""
-        self.remember()
+        """The ring of the newest events, up to date."""
+        self._update_rings()
         return self._events
 
     def outcomes_with_repeats(self, entry: Applied) -> NDArray[np.void]:
-        """The outcomes of an entry, each repeated request with its first outcome as far as that is remembered."""
+        """Return the outcomes of an entry, those of repeated requests replaced by the first outcome if it is kept."""
         if not entry.repeats:
             return entry.outcomes
-        self.remember()
+        self._update_rings()
         outcomes = entry.outcomes.copy()
         self._outcomes.fill(outcomes)
         return outcomes
 
     def snapshot(self) -> bytes:
-        """The whole state as bytes; equal on nodes that applied the same log."""
+        """Return the whole state as bytes, equal on all nodes that applied the same log."""
         return b"".join(self._state_pieces())
 
     def snapshot_parts(self) -> Mapping[str, Sequence[bytes | memoryview]]:
-        """The whole state, and beside it what this node alone remembers; mostly views of its memory."""
+        """Return the parts of a snapshot on this node's disk, mostly as views: state, newest events, outcomes."""
         kept = self.events.range(*self._kept_events())
         outcomes = self._outcomes.newest(self.engine.sequence, _KEPT_RECORDS)
         return {
@@ -201,16 +202,16 @@ class ReplicatedState:
         }
 
     def beside_snapshots(self) -> list[NDArray[Any]]:
-        """Arrays that snapshot_parts() neither reads nor writes, as long as nothing else is applied."""
+        """Return the arrays that snapshot_parts() neither reads nor writes, as long as no entry is applied."""
         return [*self.engine.arrays_outside_snapshot(), *self.events.outside(*self._kept_events())]
 
     def _kept_events(self) -> tuple[int, int]:
-        """First and last event of those that a snapshot keeps."""
+        """Return the first and the last event that a snapshot keeps."""
         events = self.events
         return max(events.oldest, events.newest - _KEPT_RECORDS + 1), events.newest
 
     def _state_pieces(self) -> list[bytes | memoryview]:
-        """A _Saved as msgpack has it, with the engine as it lies in memory."""
+        """Return the msgpack encoding of a _Saved in pieces, with the engine as views of its memory."""
         engine = self.engine.snapshot_pieces()
         encode = msgspec.msgpack.encode
         size = sum(len(piece) for piece in engine)
@@ -218,7 +219,7 @@ class ReplicatedState:
         return [head, *engine]
 
     def restore(self, data: bytes | memoryview) -> None:
-        """Become the state in `data`; raises ValueError, with nothing changed, if it is not one."""
+        """Replace the state by the one in `data`; raises ValueError, with nothing changed, if it is invalid."""
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
             if saved.format != _FORMAT:
@@ -226,23 +227,23 @@ class ReplicatedState:
             engine = Engine.restore(saved.engine)
         except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
             raise ValueError(f"snapshot: {error}") from error
-        self.remember()
+        self._update_rings()
         self._outcomes.skip()
         self.engine, self.log_digest = engine, saved.log_digest
-        self._recent.clear()
-        self._moved()
+        self._recent_hashes.clear()
+        self._update_position()
         self.state_images.restart()
         self.events.restart(engine.event_sequence + 1)
 
     def restore_part(self, name: str, data: memoryview) -> None:
-        """Remember again what a snapshot of this node's own has beside the state; raises ValueError."""
-        self.remember()
+        """Restore another part of a snapshot of this node: the newest events or outcomes. Raises ValueError."""
+        self._update_rings()
         if name == _EVENTS:
             events = np.frombuffer(data, EVENT)
             if len(events):
                 if int(events["sequence"][-1]) != self.engine.event_sequence:
                     raise ValueError(
-                        f"events: expected event {self.engine.event_sequence} as the last one, found "
+                        f"events: expected the last one to be event {self.engine.event_sequence}, found "
                         f"{int(events['sequence'][-1])}"
                     )
                 self._events.restart(int(events["sequence"][0]))
@@ -252,19 +253,19 @@ class ReplicatedState:
             if len(outcomes):
                 self._outcomes.append(outcomes, self.engine.sequence)
         else:
-            raise ValueError(f"expected the parts {_EVENTS} and {_OUTCOMES} beside the state, found {name!r}")
+            raise ValueError(f"unknown part {name!r}; expected {_EVENTS} or {_OUTCOMES}")
 
     def position(self) -> tuple[int, int]:
-        """(applied command sequence, state hash after it)."""
+        """Return (sequence of the last command applied, state hash after it)."""
         return self._position
 
     @property
     def next_expiry_ns(self) -> int | None:
-        """When the next order expires, in nanoseconds since 1970; None if none does."""
+        """When the next order expires, in nanoseconds since 1970; None if no order does."""
         return self.engine.inspect.next_expiry_ns
 
     def cancel_on_disconnect_sessions(self, *, with_orders: bool = False) -> list[int]:
-        """The sessions that asked for cancel-on-disconnect; or those of them that have open orders."""
+        """Return the sessions with cancel-on-disconnect, or only those of them with open orders."""
         sessions = self.engine.inspect.sessions()
         asked = (sessions["flags"] & int(SessionFlags.CANCEL_ON_DISCONNECT)) != 0
         if with_orders:
@@ -273,11 +274,11 @@ class ReplicatedState:
         return found
 
     def hash_at(self, sequence: int) -> int | None:
-        """The state hash after a command, if the ring still holds it."""
-        known = self._recent.get(sequence)
+        """Return the state hash after a command, or None if it is no longer kept."""
+        known = self._recent_hashes.get(sequence)
         return self.engine.hash_at(sequence) if known is None else known
 
     def hashes_between(self, first: int, last: int) -> Sequence[int] | None:
-        """The hashes after commands first..last, if the ring still holds them all."""
+        """Return the state hashes after commands first..last, or None if they are not all kept."""
         hashes = self.engine.hashes_between(first, last)
         return None if hashes is None else hashes.tolist()

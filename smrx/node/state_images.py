@@ -1,8 +1,9 @@
-"""State images held for those who begin their books in the middle: taken between two log entries, and kept a while.
+"""Capture state images between two log entries and keep them for the followers that request them.
 
-Every node applies the same entries, so the first boundary at which a command is applied is the same place on all of
-them: asked for the same command, they give the same image. Building one stops the loop about as long as a page of all
-orders would. Owned by the state machine; the admin service asks, and says what time it is.
+A state image is the state from which books can start in the middle of the stream. Every node applies the same entries,
+so the first entry boundary at or after a command is the same position on all of them: images for the same command are
+equal. Capturing one stops the loop about as long as a page of all orders does. Owned by the replicated state; the admin
+service passes requests and the time.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -13,83 +14,87 @@ from smrx.wire.state_image import StateImage, StreamPosition
 if TYPE_CHECKING:
     from smrx.engine import Engine
 
-#: Images kept at once, and commands waited for: two who join at the same time, and their repeated tries.
-_MOST_HELD: Final = 2
-_MOST_ASKED: Final = 8
-#: An image nobody asked for so long is let go of.
+#: Images kept, and requests waiting, at once: enough for two followers that join together, and for their retries.
+_MAX_IMAGES: Final = 2
+_MAX_REQUESTS: Final = 8
+#: An image that was not requested for this long is dropped.
 HELD_SECONDS: Final = 30.0
-#: On a quiet node the present may be asked for again later: then it is looked at again, as memory may be damaged.
+#: On an idle node the same command may be requested again. After this time its image is captured again, because memory
+#: may have been damaged.
 FRESH_SECONDS: Final = 0.5
 _NEVER: Final = 1 << 64
 
 
 class HeldImage:
-    """One image, and the time it was last asked for."""
+    """An image, and when it was last requested."""
 
     def __init__(self, position: StreamPosition, data: bytes) -> None:
         self.position = position
         self.data = data
         self.digest = state_image.digest(data)
-        self.asked_at: float | None = None
+        self.requested_at: float | None = None
 
 
 class StateImages:
-    """What was asked for and what is held."""
+    """The images held, by the command they were requested for, and the commands still to be reached."""
 
     def __init__(self) -> None:
-        self.next_at = _NEVER  #: take() has something to do once this command is applied
-        self._asked: list[int] = []
+        self.next_sequence = _NEVER  #: Call capture() once this command is applied.
+        self._requested: list[int] = []
         self._held: dict[int, HeldImage] = {}
 
-    def ask(self, at: int, engine: "Engine", now: float) -> HeldImage | None:
-        """Return the image for a command, or take it as soon as that is applied. None: not yet, or never any more."""
-        self._forget(now)
-        if engine.sequence < at:
-            self._asked = [*(asked for asked in self._asked if asked != at), at][-_MOST_ASKED:]
-            self.next_at = min(self._asked)
-        elif engine.sequence == at and self._is_old(at, now):
-            self._hold([at], engine)
-        return self.held(at, now)
+    def request(self, sequence: int, engine: "Engine", now: float) -> HeldImage | None:
+        """Return the image for a command, or None if it is not applied yet or no longer the last one applied.
 
-    def held(self, at: int, now: float) -> HeldImage | None:
-        """The image held for a command."""
-        held = self._held.get(at)
+        An image for a later command is captured as soon as that is applied.
+        """
+        self._drop_old(now)
+        if engine.sequence < sequence:
+            others = (requested for requested in self._requested if requested != sequence)
+            self._requested = [*others, sequence][-_MAX_REQUESTS:]
+            self.next_sequence = min(self._requested)
+        elif engine.sequence == sequence and self._needs_capture(sequence, now):
+            self._hold([sequence], engine)
+        return self.get(sequence, now)
+
+    def get(self, sequence: int, now: float) -> HeldImage | None:
+        """Return the image held for a command, or None."""
+        held = self._held.get(sequence)
         if held is not None:
-            held.asked_at = now
+            held.requested_at = now
         return held
 
     def restart(self) -> None:
-        """Forget everything: the state became another one, at a place that need not be the first after a command."""
-        self.next_at = _NEVER
-        self._asked, self._held = [], {}
+        """Drop images and requests: the state was replaced by one that need not be at an entry boundary."""
+        self.next_sequence = _NEVER
+        self._requested, self._held = [], {}
 
-    def take(self, engine: "Engine") -> None:
-        """Take the images that were asked for up to the command applied last; the loop stands between two entries."""
-        reached = [at for at in self._asked if at <= engine.sequence]
-        self._asked = [at for at in self._asked if at > engine.sequence]
-        self.next_at = min(self._asked, default=_NEVER)
+    def capture(self, engine: "Engine") -> None:
+        """Capture the image for every requested command that is applied. Call between two entries."""
+        reached = [sequence for sequence in self._requested if sequence <= engine.sequence]
+        self._requested = [sequence for sequence in self._requested if sequence > engine.sequence]
+        self.next_sequence = min(self._requested, default=_NEVER)
         self._hold(reached, engine)
 
-    def _is_old(self, at: int, now: float) -> bool:
-        """Whether an image of the present is to be taken (anew)."""
-        held = self._held.get(at)
-        return held is None or (held.asked_at is not None and now - held.asked_at > FRESH_SECONDS)
+    def _needs_capture(self, sequence: int, now: float) -> bool:
+        held = self._held.get(sequence)
+        return held is None or (held.requested_at is not None and now - held.requested_at > FRESH_SECONDS)
 
-    def _hold(self, commands: list[int], engine: "Engine") -> None:
-        held = image(engine)
-        self._held |= dict.fromkeys(commands, held)
-        while len({id(kept) for kept in self._held.values()}) > _MOST_HELD:
+    def _hold(self, sequences: list[int], engine: "Engine") -> None:
+        held = capture_image(engine)
+        self._held |= dict.fromkeys(sequences, held)
+        while len({id(kept) for kept in self._held.values()}) > _MAX_IMAGES:
             del self._held[next(iter(self._held))]
 
-    def _forget(self, now: float) -> None:
-        for at, held in list(self._held.items()):
-            held.asked_at = now if held.asked_at is None else held.asked_at
-            if now - held.asked_at > HELD_SECONDS:
-                del self._held[at]
+    def _drop_old(self, now: float) -> None:
+        for sequence, held in list(self._held.items()):
+            held.requested_at = now if held.requested_at is None else held.requested_at
+            if now - held.requested_at > HELD_SECONDS:
+                del self._held[sequence]
 
 
-def image(engine: "Engine") -> HeldImage:
-    """Take an image of an engine as it stands."""
+def capture_image(engine: "Engine") -> HeldImage:
+    """Capture an image of an engine as it is."""
     inspect = engine.inspect
     position = StreamPosition(
         event_sequence=engine.event_sequence,

@@ -1,9 +1,13 @@
-"""A node's turn between what it has read and what it says: one piece of code for the reactor and for the simulation.
+"""Run the middle of a node's turn: submit commands, replicate, apply, make durable, reply.
 
-Owns the order, and with it that nothing leaves before what it promises is durable: commands into the log; entries and
-acknowledgements on their way; commits and applies; term, vote and log made durable; only then answers. Owns whose
-commands wait here, too: those of one leadership. No sockets and no clock of its own.
+Owns the order of these steps, so that nothing leaves before what it depends on is durable: advance() shows it. Owns
+also for which leadership the commands of clients are pending here. Has no sockets and no clock.
+
+The reactor (reactor.py) and the simulated process (smrx/sim/simulated_process.py) derive from Turn, so both run the
+same steps. They create the parts, read messages before the turn and override the hooks.
 """
+
+from abc import ABC, abstractmethod
 
 from smrx.consensus import MetaStore, NotLeader, PeerTransport, Replica
 from smrx.node.order_entry import OrderEntry, Reply, Route
@@ -12,15 +16,15 @@ from smrx.wire import batches
 from smrx.wire.frames import LeaderHint
 
 
-class Turn:
-    """The middle of a node's turn. Whoever derives from it makes the parts, reads before and sends at the end."""
+class Turn(ABC):
+    """The steps that every node runs in each turn."""
 
     order_entry: OrderEntry
     state: ReplicatedState
     meta: MetaStore
     replica: Replica
     transport: PeerTransport
-    #: The term in which this node leads and takes commands, None if it does not.
+    #: The term in which this node leads and accepts commands, None if it does not.
     leading_term: int | None = None
 
     @property
@@ -28,36 +32,32 @@ class Turn:
         """Why this node may not serve, or None."""
         return self.replica.agreement.fenced
 
-    def hint(self) -> LeaderHint:
-        """Who leads, as far as this node knows."""
-        raise NotImplementedError
-
-    def wall_ns(self) -> int:
-        """Nanoseconds since 1970, for what is put into the log."""
-        raise NotImplementedError
-
     def submit(self) -> bool:
-        """Put the commands that have arrived into the log; whether there were any."""
+        """Append the commands that have arrived to the log; return whether there were any."""
         found = False
         for bodies, routes in self.order_entry.take_batches():
             found = True
             try:
                 index, term = self.submit_entry(bodies)
             except NotLeader:
-                # Leadership went between receiving and submitting; the hint in the answer says who has it.
+                # Leadership was lost between receiving and submitting; the reply names the new leader.
                 self.order_entry.redirect(routes, self.hint())
                 continue
             self._submitted(index, term, routes)
         return found
 
     def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
-        """Put commands into the log as one entry, none for a barrier; (index, term). Raises NotLeader."""
+        """Append commands to the log as one entry and return its (index, term). Raises NotLeader.
+
+        An entry without commands is a barrier.
+        """
         return self.replica.submit(self._entry(bodies)), self.replica.term
 
-    def commit(self) -> list[Applied]:
-        """Move the log on, apply what is committed, and let leave what may be said by then; return what was applied."""
+    def advance(self) -> list[Applied]:
+        """Replicate, apply what is committed, make it durable and reply; return the entries applied."""
         self._crash_point()
-        # Entries and acknowledgements travel while this node goes on; flush() makes durable what they promise.
+        # Send entries and acknowledgements before applying: peers work while this node does. The transport first makes
+        # durable what they acknowledge.
         self.transport.flush()
         self._crash_point()
         self.replica.tick()
@@ -68,13 +68,15 @@ class Turn:
             self._applied(entry)
         self._crash_point()
         self.meta.sync()
-        # What these say is committed on a majority and durable by now; whoever waits for an answer comes first.
+        # Replies leave only now: what they report is committed on a majority, and term and vote are durable. They go
+        # before the second flush because a client waits for them.
         for reply in self.order_entry.take_replies():
             self._send(reply)
         self.transport.flush()
         return applied
 
     def _update_leadership(self) -> None:
+        """Compare the role of the replica with leading_term; redirect waiting clients when leadership is lost."""
         term = self.replica.term if self.replica.is_leader and self.fenced is None else None
         if term != self.leading_term:
             before, self.leading_term = self.leading_term, term
@@ -82,26 +84,39 @@ class Turn:
                 self.order_entry.lost_leadership(self.hint())
             self._leadership_changed(before)
 
-    # What there is to do at each step, and more of it for whoever looks on.
+    # What the reactor and the simulator must provide.
+
+    @abstractmethod
+    def hint(self) -> LeaderHint:
+        """Return the leader and its address, as far as this node has learned."""
+
+    @abstractmethod
+    def wall_ns(self) -> int:
+        """Return the nanoseconds since 1970 that new entries carry."""
+
+    @abstractmethod
+    def _send(self, reply: Reply) -> None:
+        """Send a reply to its client."""
+
+    # What they may extend.
 
     def _entry(self, bodies: list[memoryview]) -> bytes:
+        """Encode a log entry."""
         return batches.encode(bodies, self.wall_ns(), *self.state.position())
 
     def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
+        """A batch of client commands is in the log at (index, term)."""
         self.order_entry.submitted(index, term, routes)
 
     def _applied(self, entry: Applied) -> None:
+        """An entry was applied: queue the replies to its commands."""
         self.order_entry.applied(entry, self.state.outcomes_with_repeats)
 
-    def _send(self, reply: Reply) -> None:
-        """Let a reply leave."""
-        raise NotImplementedError
+    def _leadership_changed(self, before: int | None) -> None:  # noqa: B027 (a hook, empty by default)
+        """leading_term has changed from `before`."""
 
-    def _leadership_changed(self, before: int | None) -> None:
-        """`leading_term` is another than `before`."""
+    def _after_tick(self) -> None:  # noqa: B027
+        """The replica has ticked; no message or reply about it has left yet."""
 
-    def _after_tick(self) -> None:
-        """The replica knows what is committed, and nothing has told of it yet."""
-
-    def _crash_point(self) -> None:
-        """Between two steps a process may end."""
+    def _crash_point(self) -> None:  # noqa: B027
+        """Between two steps: the simulator ends the process here."""

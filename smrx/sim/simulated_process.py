@@ -219,7 +219,7 @@ class Process(Turn):
             self.take_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
         if not self.replica.is_transferring:
             self.submit()
-        self.commit()
+        self.advance()
 
     def take_order(self, delivery: bytes, frame: bytes) -> None:
         """A client's frame has come."""

@@ -77,9 +77,7 @@ def test_damaged_journal_is_one_line(past: Past, command: str) -> None:
 
 
 def test_node_without_data_is_one_line(past: Past) -> None:
-    assert "expected the data directory of node 2, found none" in smrx(
-        "log", "verify", "--node", "2", code=Exit.RESOURCE
-    )
+    assert "the data directory of node 2 does not exist" in smrx("log", "verify", "--node", "2", code=Exit.RESOURCE)
 
 
 def test_snapshots_are_listed_and_verified(past: Past) -> None:

@@ -172,7 +172,7 @@ def test_a_range_that_is_none_is_refused(history: LogReader, first: int, last: i
 def test_what_lies_before_the_oldest_state_is_no_longer_there(compacted: Past) -> None:
     with open_node_log(compacted.config, 1) as history:
         oldest = history.snapshots[0].metadata.sequence
-        with pytest.raises(LogReadError, match=f"found that of command {oldest} and trade"):
+        with pytest.raises(LogReadError, match=f"the oldest state on this disk is that of command {oldest} and trade"):
             replay_commands(history, oldest, None, lambda one: None)
         found: list[int] = []
         replay_commands(history, oldest + 1, None, lambda one: found.append(one.sequence))
@@ -188,7 +188,9 @@ def test_the_state_after_any_command_even_within_an_entry(past: Past, history: L
 
 def test_a_state_the_log_does_not_reach_is_refused(past: Past, history: LogReader) -> None:
     last = past.state.engine.sequence
-    with pytest.raises(AfterLogEnd, match=f"ends with command {last} and trade {len(past.trades)} .1 entries more"):
+    with pytest.raises(
+        AfterLogEnd, match=f"ends with command {last} and trade {len(past.trades)}; not known to be committed: 1 more"
+    ):
         history.state_after(last + 1)
 
 
@@ -199,7 +201,7 @@ def test_entries_a_killed_node_did_not_know_to_be_committed_count_once_their_sta
         known = replay_commands(history, 1, None, lambda one: None)
         assert known < last
         for attested in (0, state_hash ^ 1):
-            with pytest.raises(AfterLogEnd, match=f"ends with command {known} .* entries more"):
+            with pytest.raises(AfterLogEnd, match=f"ends with command {known} .*; not known to be committed: .* more"):
                 history.state_after(last, attested)
             assert replay_commands(history, 1, None, lambda one: None) == known
         assert history.state_after(last, state_hash).position() == (last, state_hash)
@@ -222,7 +224,7 @@ def test_a_log_is_opened_by_its_directory_whosever_it_is(past: Past, tmp_path: P
     other = "expected the journal of cluster 'beta', found that of cluster 'alpha'"
     with pytest.raises(JournalError, match=other), open_log(copy, "beta"):
         pass
-    with pytest.raises(MetaError, match="expected the data directory of a node"), open_log(tmp_path / "none", "alpha"):
+    with pytest.raises(MetaError, match="the directory does not exist"), open_log(tmp_path / "none", "alpha"):
         pass
 
 
@@ -243,7 +245,7 @@ def test_a_snapshot_of_another_state_is_found(tmp_path: Path) -> None:
     with open_node_log(past.config, 1) as history:
         found = verify_log(history)
     assert len(found.faults) == 1
-    assert "expected the state of command" in found.faults[0]
+    assert "the log leads to command" in found.faults[0]
 
 
 def test_a_node_that_runs_is_not_looked_at(past: Past) -> None:
@@ -254,7 +256,7 @@ def test_a_node_that_runs_is_not_looked_at(past: Past) -> None:
 
 
 def test_a_node_that_never_was_has_no_past(past: Past) -> None:
-    message = "expected the data directory of node 2, found none"
+    message = "the data directory of node 2 does not exist"
     with pytest.raises(MetaError, match=message), open_node_log(past.config, 2):
         pass
 

@@ -130,8 +130,8 @@ def test_sessions_are_heard_of_by_their_commands_and_by_pings() -> None:
     order_entry.receive(b"A", frames.encode_commands(commands(2), 1), LEADING, None)
     order_entry.receive(b"B", frames.encode(FrameKind.PING, aux=2**64 - 1), LEADING, None)
     order_entry.receive(b"C", frames.encode(FrameKind.PING), LEADING, None)
-    assert order_entry.take_heard() == {7, 2**64 - 1}
-    assert order_entry.take_heard() == set()
+    assert order_entry.take_active_sessions() == {7, 2**64 - 1}
+    assert order_entry.take_active_sessions() == set()
 
 
 def test_more_than_may_wait_is_refused_as_overloaded_and_the_rest_goes_on() -> None:

@@ -136,7 +136,7 @@ def test_an_order_expires_although_no_command_comes(node: Node, orders: zmq.Sock
     assert_accepted(node, orders, opened_account(3), market(), buy(6, expires=expires), buy(7))
     applied = node.state.engine.sequence
     assert node.state.next_expiry_ns == expires * 10**9
-    assert node._patience_ms(time.monotonic()) <= 2000
+    assert node._poll_timeout_ms(time.monotonic()) <= 2000
     turn_until(node, lambda: node.state.next_expiry_ns is None)
     assert time.time() >= expires
     assert node.state.engine.inspect.counts()["orders"] == 1, "the order without an expiry stays"

@@ -46,8 +46,8 @@ class FakeNode:
         batch = next(self._entries, None)
         if batch is not None:
             self.engine.apply(batch.commands, batch.time_ns)
-        if self.engine.sequence >= self.state_images.next_at:
-            self.state_images.take(self.engine)
+        if self.engine.sequence >= self.state_images.next_sequence:
+            self.state_images.capture(self.engine)
 
     def answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         if self._busy:
@@ -56,14 +56,14 @@ class FakeNode:
         if isinstance(request, admin.Status):
             return self._status()
         if isinstance(request, admin.TakeStateImage):
-            held = self.state_images.ask(request.at, self.engine, 0.0)
+            held = self.state_images.request(request.at, self.engine, 0.0)
             if held is None:
                 return admin.StateImageReply(**said, at=request.at)
             return admin.StateImageReply(
                 **said, at=request.at, position=held.position, size=len(held.data), digest=held.digest
             )
         assert isinstance(request, admin.ReadStateImage)
-        held = self.state_images.held(request.at, 0.0)
+        held = self.state_images.get(request.at, 0.0)
         assert held is not None
         end = request.offset + 1000
         return admin.StateImagePart(

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.engine import Engine
-from smrx.node.state_images import HELD_SECONDS, StateImages, image
+from smrx.node.state_images import HELD_SECONDS, StateImages, capture_image
 from smrx.settlement.image_books import books_of
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import Violation
@@ -28,7 +28,7 @@ def market() -> tuple[list[bytes], list[bytes]]:
     engine = Engine()
     states, events = [], []
     for batch in seeded_tape(3, 1500).batches:
-        states.append(image(engine).data)
+        states.append(capture_image(engine).data)
         events.append(engine.apply(batch.commands, batch.time_ns).events.tobytes())
     return states, events
 
@@ -112,24 +112,24 @@ def test_a_state_is_held_at_the_first_boundary_after_a_command() -> None:
     tape, engine, state_images = seeded_tape(3, 1500).batches, Engine(), StateImages()
     engine.apply(tape[0].commands, tape[0].time_ns)
     at = engine.sequence + 1
-    assert state_images.ask(at, engine, 0.0) is None
-    assert state_images.next_at == at
+    assert state_images.request(at, engine, 0.0) is None
+    assert state_images.next_sequence == at
     engine.apply(tape[1].commands, tape[1].time_ns)
-    state_images.take(engine)
-    expected = image(engine)
+    state_images.capture(engine)
+    expected = capture_image(engine)
     engine.apply(tape[2].commands, tape[2].time_ns)
-    held = state_images.ask(at, engine, 1.0)
+    held = state_images.request(at, engine, 1.0)
     assert held is not None
     assert (held.position, held.data) == (expected.position, expected.data)
     # A place that is past can never be had any more, one that is here can at once.
-    assert state_images.ask(at - 1, engine, 1.0) is None
-    now = state_images.ask(engine.sequence, engine, 1.0)
+    assert state_images.request(at - 1, engine, 1.0) is None
+    now = state_images.request(engine.sequence, engine, 1.0)
     assert now is not None
     assert now.position.command_sequence == engine.sequence
     # Nobody asks any more: the next one who comes finds it gone.
-    assert state_images.ask(engine.sequence + 9, engine, 2.0 + HELD_SECONDS) is None
-    assert state_images.held(at, 2.0 + HELD_SECONDS) is None
+    assert state_images.request(engine.sequence + 9, engine, 2.0 + HELD_SECONDS) is None
+    assert state_images.get(at, 2.0 + HELD_SECONDS) is None
     # Another state takes this one's place: what was asked for may have been passed unseen.
     state_images.restart()
-    state_images.take(engine)
-    assert state_images.held(engine.sequence + 9, 3.0) is None
+    state_images.capture(engine)
+    assert state_images.get(engine.sequence + 9, 3.0) is None

@@ -16,7 +16,7 @@ from smrx.cli.exit_codes import Exit
 from smrx.config import Config, Settlement, SinkConfig, dump
 from smrx.consensus.recovery import hold_directory
 from smrx.node.log_reader import open_node_log
-from smrx.node.state_images import image
+from smrx.node.state_images import capture_image
 from smrx.settlement.follower.settler import Settling
 from smrx.sinks import make_sinks
 from smrx.sinks.contract import Origin
@@ -250,7 +250,10 @@ def test_a_log_that_ends_earlier_proves_nothing(
     short = write_past(tmp_path / "short", compacted=False, lost=5)
     code, sentence = audited.audit(capsys, log=short.config.node_dir(1))
     assert code == Exit.LOG
-    assert f"expected the log of node 1 to reach command {audited.past.state.engine.sequence}, found that" in sentence
+    assert (
+        f"expected the log of node 1 to reach command {audited.past.state.engine.sequence}, but its committed part ends"
+        in sentence
+    )
 
 
 def test_the_log_of_a_node_that_was_killed_counts_as_far_as_a_majority_attested_it(
@@ -337,7 +340,7 @@ def test_books_that_begin_in_the_middle_are_compared_from_there(
 ) -> None:
     audited = Audited(past, tmp_path, ("csv", "lmdb"), request)
     with open_node_log(past.config, 1) as history:
-        held = image(history.state_after(600).engine)
+        held = capture_image(history.state_after(600).engine)
     place = held.position
     origin = Origin(place.event_sequence, 600, place.match_id, place.state_hash, held.digest, (1,), 1)
     settling = Settling(audited.config.cluster, audited.config.settlement.directory, make_sinks(audited.config))
