@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from smrx.engine import Engine
 from smrx.tape import convert, lobster, tape_file
-from smrx.tape.engine_session import LocalSession
+from smrx.tape.engine_session import EngineSession
 from smrx.wire.codes import CommandKind, OrderType, Side, Stp, TimeInForce
 from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
 
@@ -215,9 +215,9 @@ def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
     else:
         tape = convert.convert(lobster.read(paths[0], paths[1] if len(paths) > 1 else None)).tape()
     tape = tape.first(commands)
-    session = LocalSession(Engine())
+    session = EngineSession(Engine())
     setup = session.numbered(tape.setup)
-    # LocalSession opened its session itself; here the command that does so is a part of the setup.
+    # EngineSession opened its session itself; here the command that does so is a part of the setup.
     first = np.zeros(1, COMMAND)
     first["kind"], first["session_id"] = CommandKind.OPEN_SESSION, setup["session_id"][0]
     return Flow(f"recorded order flow, {tape.name}", np.concatenate([first, setup]), session.numbered(tape.commands))

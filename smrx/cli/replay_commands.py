@@ -13,9 +13,9 @@ from smrx.tape.tape_error import TapeError
 from smrx.tape.tape_market import DEFAULT_MARKET_ID
 
 if TYPE_CHECKING:
-    from smrx.tape.history_check import Verdict
-    from smrx.tape.replay import Played
-    from smrx.tape.replay_proof import Proof
+    from smrx.tape.history_check import HistoryCheck
+    from smrx.tape.replay import ReplayResult
+    from smrx.tape.replay_check import ReplayCheck
     from smrx.tape.tape_file import Tape
 
 #: A feed without an event for this long is an error.
@@ -103,7 +103,7 @@ def _lobster(
 ) -> "Tape":
     """Return the tape of LOBSTER files; with `prove`, compare the engine with them."""
     from smrx.tape import convert, lobster
-    from smrx.tape import history_check as verify
+    from smrx.tape.history_check import check_history
 
     recording = lobster.read(messages, orderbook, limit)
     plan = convert.convert(recording, market_id, symbol)
@@ -118,8 +118,8 @@ def _lobster(
         raise TapeError(f"{messages}: line {row + 1}: {what} ({len(plan.conflicts)} such messages)")
     if prove:
         with progress.count_bar("verifying", len(recording.messages)) as show:
-            verdict = verify.verify(plan, progress=show)
-        report["history"] = msgspec.to_builtins(verdict) | {"proved": verdict.proved}
+            verdict = check_history(plan, progress=show)
+        report["history"] = msgspec.to_builtins(verdict) | {"verified": verdict.verified}
         if not as_json:
             _print_verdict(verdict)
     return plan.tape()
@@ -127,13 +127,13 @@ def _lobster(
 
 def _smrx(tape: str, limit: int | None, prove: bool, as_json: bool, report: dict[str, Any]) -> "Tape":
     """Return the tape of a file; with `prove`, compare the engine with the trades the tape records."""
-    from smrx.tape import replay_proof, tape_file
+    from smrx.tape import replay_check, tape_file
 
     found = tape_file.read(tape).first(limit)
     if not prove:
         return found
-    verdict = replay_proof.alone(found)
-    report["engine"] = msgspec.to_builtins(verdict) | {"proved": verdict.proved}
+    verdict = replay_check.run_engine(found)
+    report["engine"] = msgspec.to_builtins(verdict) | {"verified": verdict.verified}
     if not as_json:
         expected = "" if verdict.trades_expected is None else f" ({verdict.trades_expected} expected)"
         click.echo(
@@ -141,7 +141,7 @@ def _smrx(tape: str, limit: int | None, prove: bool, as_json: bool, report: dict
         )
         click.echo(f"state hash  {verdict.state_hash}")
         click.echo(
-            "verified    the engine gave the results recorded in the tape" if verdict.proved else _not_verified(1)
+            "verified    the engine gave the results recorded in the tape" if verdict.verified else _not_verified(1)
         )
     return found
 
@@ -177,32 +177,32 @@ def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: boo
         click.echo(f"state hash  {output.hex_hash(status.state_hash)} at command {status.sequence}")
     if prove:
         found = _prove(tape, played)
-        report["proof"] = msgspec.to_builtins(found) | {"proved": found.proved}
+        report["proof"] = msgspec.to_builtins(found) | {"verified": found.verified}
         if not as_json:
             _print_proof(found)
 
 
-def _prove(tape: "Tape", played: "Played") -> "Proof":
+def _prove(tape: "Tape", played: "ReplayResult") -> "ReplayCheck":
     """Compare the outcomes of the cluster and the events of its feed with a single engine."""
     from smrx.feed.feed_errors import FeedConflict, GapUnfillable
     from smrx.feed.subscriber import Subscriber
-    from smrx.tape import replay_proof
+    from smrx.tape import replay_check
 
-    expected = replay_proof.reference(tape)
+    expected = replay_check.run_reference(tape)
     try:
-        first = replay_proof.first_event(played.outcomes)
+        first = replay_check.first_event(played.outcomes)
         with Subscriber.from_config(options.config(), from_sequence=first) as subscriber:
-            events = replay_proof.collect(subscriber, played.outcomes, _FEED_TIMEOUT_S)
+            events = replay_check.collect(subscriber, played.outcomes, _FEED_TIMEOUT_S)
     except GapUnfillable as error:
         raise CliError(Exit.GAP, f"the nodes no longer hold all events of the tape: {error}") from None
     except FeedConflict as error:
         raise CliError(Exit.DIVERGED, str(error)) from None
-    except replay_proof.FeedSilent as error:
+    except replay_check.FeedSilent as error:
         raise CliError(Exit.UNAVAILABLE, f"no events from the feed: {error}") from None
-    return replay_proof.compare(expected, played.outcomes, events)
+    return replay_check.compare(expected, played.outcomes, events)
 
 
-def _print_verdict(verdict: "Verdict") -> None:
+def _print_verdict(verdict: "HistoryCheck") -> None:
     counts = verdict.counts
     click.echo(
         f"recording   {counts.messages} messages, {counts.executions} executions, {counts.skipped} outside the book"
@@ -225,10 +225,10 @@ def _print_verdict(verdict: "Verdict") -> None:
     for text in verdict.failures:
         click.echo(f"FAILED      {text}")
     what = "the engine reproduced the recording" if verdict.rows else "all executions of known orders were reproduced"
-    click.echo(f"verified    {what}" if verdict.proved else _not_verified(verdict.failure_count))
+    click.echo(f"verified    {what}" if verdict.verified else _not_verified(verdict.failure_count))
 
 
-def _print_proof(found: "Proof") -> None:
+def _print_proof(found: "ReplayCheck") -> None:
     click.echo(
         f"compared    {found.outcomes_compared} outcomes and {found.events_compared} events "
         f"({found.trades_compared} trades) with a single engine"
@@ -237,7 +237,7 @@ def _print_proof(found: "Proof") -> None:
         click.echo(f"FAILED      {text}")
     click.echo(
         "verified    the cluster gave the same results as a single engine"
-        if found.proved
+        if found.verified
         else _not_verified(found.difference_count)
     )
 
@@ -247,7 +247,7 @@ def _not_verified(count: int) -> str:
 
 
 def _exit(report: dict[str, Any]) -> None:
-    if not all(part.get("proved", True) for part in report.values()):
+    if not all(part.get("verified", True) for part in report.values()):
         output.exit_with(Exit.DIVERGED)
     if report.get("cluster", {}).get("refused"):
         output.exit_with(Exit.REFUSED)

@@ -1,5 +1,5 @@
-"""Tapes: recorded or generated order flow, its way into commands, and the proof that the engine does as history did.
+"""Tapes: recorded or generated order flow, its conversion to commands, and checks of what the engine does with it.
 
-A tape is turned into commands before anything is sent: the commands are a function of the tape alone. Called by the
+A tape is converted to commands before any of them is sent, so the commands depend on the tape alone. Called by the
 command line, the demo, the benchmarks and tests; never by the engine or a node.
 """

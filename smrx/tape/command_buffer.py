@@ -1,7 +1,7 @@
-"""A growing array of commands: what converters and generators write into, with nothing to know about the cluster.
+"""Collect the commands of a tape; the converter and the generator write into it.
 
-Orders are named by client_order_id, so a stream refers to its own orders without waiting for any answer. Session and
-request ids stay 0 until the stream is sent.
+Orders are named by client_order_id, so commands can refer to orders of the tape without any answer. Session and request
+ids stay 0 until the tape is sent.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ from smrx.tape.tape_book import Order
 from smrx.wire.codes import CommandKind, OrderType, Side, Stp, TimeInForce
 from smrx.wire.records import COMMAND
 
-#: The columns written here; every other field of a command stays 0.
+#: The fields that are set here; every other field of a command stays 0.
 _COLUMNS: Final = (
     "kind",
     "side",
@@ -28,7 +28,7 @@ _COLUMNS: Final = (
 _Row = tuple[int, int, int, int, int, int, int, int, int]
 
 
-class CommandList:
+class CommandBuffer:
     """Commands for one instrument, in order."""
 
     def __init__(self, instrument: int) -> None:
@@ -39,7 +39,7 @@ class CommandList:
         return len(self._rows)
 
     def place(self, account: int, order: Order) -> None:
-        """A limit order that rests."""
+        """Append a limit order that rests."""
         order.place_command = len(self._rows)
         self._rows.append(
             (
@@ -49,7 +49,7 @@ class CommandList:
         )  # fmt: skip
 
     def take(self, account: int, side: Side, price: int, quantity: int) -> int:
-        """A limit order that takes what it can at once; return its index."""
+        """Append an IOC limit order; return its index."""
         self._rows.append(
             (
                 CommandKind.PLACE, side, OrderType.LIMIT, TimeInForce.IOC, Stp.CANCEL_NEWEST,
@@ -59,19 +59,19 @@ class CommandList:
         return len(self._rows) - 1
 
     def cancel(self, account: int, order: Order) -> None:
-        """The whole rest of an order goes."""
+        """Append a cancel of an order."""
         self._rows.append((CommandKind.CANCEL, 0, 0, 0, 0, account, order.client_order_id, 0, 0))
 
-    def shrink(self, account: int, order: Order) -> None:
-        """An order keeps its place and gets its (smaller) `quantity` as its total."""
+    def reduce(self, account: int, order: Order) -> None:
+        """Append a replace with the order's (smaller) `quantity` as its total; the order keeps its queue position."""
         self._rows.append(
             (CommandKind.REPLACE, 0, 0, 0, 0, account, order.client_order_id, order.price, order.quantity)
         )
 
     def array(self) -> NDArray[np.void]:
-        """The commands as records."""
+        """Return the commands as records."""
         records = np.zeros(len(self._rows), dtype=COMMAND)
-        # Client order ids pass 2^63, which is why every column is converted on its own.
+        # Each column is converted separately, because client order ids may be 2^63 and above.
         for name, column in zip(_COLUMNS, zip(*self._rows, strict=True), strict=False):
             records[name] = np.array(column, dtype=records[name].dtype)
         records["instrument"][records["kind"] == CommandKind.PLACE] = self._instrument

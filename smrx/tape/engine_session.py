@@ -1,7 +1,7 @@
-"""One operator's session, in this process: what a cluster does with a tape, done by an engine alone.
+"""An engine in this process with one session of the operator, for checks of tapes without a cluster.
 
-The operator (account 0) acts for every account of a tape. Called by verification, here and by tests, which may put
-another engine in.
+The operator (account 0) acts for every account of a tape. Called by the checks of this package, by the benchmarks and
+by tests, which may use another engine.
 """
 
 from typing import Any, Final, Protocol
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from smrx.wire.codes import CommandKind
 from smrx.wire.records import COMMAND
 
-#: Any session id but 0 would do: the engine is empty and nobody else's.
+#: Any session id except 0: the engine has no other sessions.
 _SESSION: Final = 1
-#: The operator: the venue's own account.
+#: The venue's own account.
 OPERATOR: Final = 0
 
 
 class EngineLike(Protocol):
-    """What an engine must offer; smrx.engine.Engine does, and so does the oracle of the tests."""
+    """The interface of an engine; implemented by smrx.engine.Engine and by the oracle of the tests."""
 
     @property
     def trade_count(self) -> int: ...
@@ -39,15 +39,15 @@ class EngineLike(Protocol):
 
 
 def new_engine() -> EngineLike:
-    """An empty engine; imported only now, because importing it may compile."""
+    """Return an empty engine. It is imported here because importing it is slow."""
     from smrx.engine import Engine
 
     engine: EngineLike = Engine()
     return engine
 
 
-class LocalSession:
-    """An engine and one session of the operator on it."""
+class EngineSession:
+    """An engine and a session of the operator on it."""
 
     def __init__(self, engine: EngineLike | None = None) -> None:
         self.engine = new_engine() if engine is None else engine
@@ -57,11 +57,11 @@ class LocalSession:
         self.engine.apply(opening, 0)
 
     def apply(self, commands: NDArray[np.void], time_ns: int = 0) -> Any:
-        """Apply commands whose session and request ids are filled in here; return the engine's result."""
+        """Number commands and apply them; return the engine's result."""
         return self.apply_numbered(self.numbered(commands), time_ns)
 
     def numbered(self, commands: NDArray[np.void]) -> NDArray[np.void]:
-        """A copy of commands with the ids of this session, to be applied next and in order."""
+        """Return a copy of commands with session and request ids. They must be applied next, in order."""
         numbered = commands.copy()
         numbered["session_id"] = _SESSION
         numbered["request_id"] = np.arange(self._requests + 1, self._requests + 1 + len(commands), dtype=np.uint64)
@@ -69,5 +69,5 @@ class LocalSession:
         return numbered
 
     def apply_numbered(self, commands: NDArray[np.void], time_ns: int) -> Any:
-        """Apply (a part of) what numbered() returned."""
+        """Apply commands that numbered() returned, or the next part of them."""
         return self.engine.apply(commands, time_ns)

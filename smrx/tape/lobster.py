@@ -1,7 +1,7 @@
-"""Reads LOBSTER files: the messages of one share's day, and the book after each of them.
+"""Read LOBSTER files: the messages of one share's day, and the best levels of the book after each message.
 
-Plain or gzip, told by the first bytes. A line is accepted only in exactly the documented form; times become integer
-picoseconds (12 decimal places, all that the format allows), so nothing is rounded. Knows nothing of commands.
+Files are plain or gzip, detected by their first bytes. A line must have exactly the documented form. Times become
+integer picoseconds (the format allows 12 decimal places), so nothing is rounded.
 Format: https://lobsterdata.com/info/DataStructure.php
 """
 
@@ -43,7 +43,7 @@ MESSAGE: Final = np.dtype(
     ]
 )
 
-#: What stands for a price where a side has fewer levels: 9999999999 (ask) and -9999999999 (bid), with size 0.
+#: The price of a missing level: 9999999999 (ask) or -9999999999 (bid), with size 0.
 NO_LEVEL: Final = 9_999_999_999
 _COLUMNS_PER_LEVEL: Final = 4
 _DAY_SECONDS: Final = 86_400
@@ -61,7 +61,7 @@ _COLUMNS: Final = (
 
 
 class Recording(NamedTuple):
-    """One share's flow; books has a row for each message, or is None where there is no orderbook file."""
+    """The messages of one share; books has a row for each message, or is None without an orderbook file."""
 
     name: str
     ticker: str
@@ -71,7 +71,7 @@ class Recording(NamedTuple):
 
     @property
     def levels(self) -> int:
-        """Levels a side of the recorded book; 0 without one."""
+        """Levels of each side of the recorded book; 0 without an orderbook file."""
         return 0 if self.books is None else self.books.shape[1] // _COLUMNS_PER_LEVEL
 
 
@@ -80,14 +80,12 @@ def read(messages: str | Path, orderbook: str | Path | None = None, limit: int |
     path = Path(messages)
     found = read_messages(path, limit)
     if not len(found):
-        raise TapeError(f"{path}: expected at least one message, found an empty file")
+        raise TapeError(f"{path}: the file is empty; expected at least one message")
     books = None
     if orderbook is not None:
         books = read_books(Path(orderbook), limit)
         if len(books) != len(found):
-            raise TapeError(
-                f"{orderbook}: expected a row for each of the {len(found)} messages of {path.name}, found {len(books)}"
-            )
+            raise TapeError(f"{orderbook}: {len(books)} rows for the {len(found)} messages of {path.name}")
     name = path.name.removesuffix(".gz").removesuffix(".csv")
     return Recording(name, _ticker(name), found, books)
 
@@ -99,15 +97,13 @@ def read_messages(path: Path, limit: int | None = None) -> NDArray[np.void]:
     for number, line in _lines(path, limit):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise TapeError(f"{path}: line {number}: {_what_is_wrong(line)}")
+            raise TapeError(f"{path}: line {number}: {_describe_error(line)}")
         seconds, fraction, kind, order_id, size, price, direction = match.groups()
         time_ps = int(seconds) * 10**12 + int((fraction or "").ljust(12, "0"))
         message = (time_ps, int(kind), int(order_id), int(size), int(price), int(direction))
         _check(path, number, message)
         if time_ps < previous:
-            raise TapeError(
-                f"{path}: line {number}: time: expected none before the line above, found {seconds}.{fraction}"
-            )
+            raise TapeError(f"{path}: line {number}: time {seconds}.{fraction} is before that of the previous line")
         previous = time_ps
         records.append(message)
     return np.array(records, dtype=MESSAGE)
@@ -119,23 +115,21 @@ def read_books(path: Path, limit: int | None = None) -> NDArray[np.int64]:
     width = 0
     for number, line in _lines(path, limit):
         if _ROW.fullmatch(line) is None:
-            raise TapeError(f"{path}: line {number}: expected integers between commas, found {_shown(line)}")
+            raise TapeError(f"{path}: line {number}: expected integers separated by commas, found {_quoted(line)}")
         row = [int(text) for text in line.split(",")]
         width = width or len(row)
         if len(row) != width or width % _COLUMNS_PER_LEVEL:
-            expected = f"{width} columns as in line 1" if rows else "4 columns a level"
+            expected = f"{width} columns as in line 1" if rows else "4 columns per level"
             raise TapeError(f"{path}: line {number}: expected {expected}, found {len(row)}")
         rows.append(row)
     return np.array(rows, dtype=np.int64).reshape(len(rows), width)
 
 
 def _check(path: Path, number: int, message: tuple[int, ...]) -> None:
-    """What the form of a line does not say: an order has a side, a size and a price."""
+    """Check what the form of a line leaves open: the time is within a day; an order has a side, a size and a price."""
     time_ps, kind, order_id, size, price, direction = message
     if time_ps >= _DAY_SECONDS * 10**12:
-        raise TapeError(
-            f"{path}: line {number}: time: expected below {_DAY_SECONDS} seconds, found {time_ps // 10**12}"
-        )
+        raise TapeError(f"{path}: line {number}: time: {time_ps // 10**12} seconds is not within a day")
     if kind > Kind.EXECUTION:
         return
     for column, value, good in (
@@ -144,13 +138,13 @@ def _check(path: Path, number: int, message: tuple[int, ...]) -> None:
         ("order id", order_id, order_id > 0),
     ):
         if not good:
-            raise TapeError(f"{path}: line {number}: {column}: expected more than 0 for type {kind}, found {value}")
+            raise TapeError(f"{path}: line {number}: {column}: must be positive for type {kind}, found {value}")
     if direction == 0:
-        raise TapeError(f"{path}: line {number}: direction: expected 1 or -1 for type {kind}, found 0")
+        raise TapeError(f"{path}: line {number}: direction: must be 1 or -1 for type {kind}, found 0")
 
 
 def _lines(path: Path, limit: int | None) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers from 1; a blank line at the end of the file is none."""
+    """Yield the lines with their numbers from 1, without trailing white space."""
     text = _text(path)
     lines = text.splitlines()
     for number, line in enumerate(lines[:limit], 1):
@@ -164,29 +158,29 @@ def _text(path: Path) -> str:
             data = gzip.decompress(data)
         return data.decode("ascii")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise TapeError(f"{path}: expected a whole gzip file, found: {error}") from None
+        raise TapeError(f"{path}: the gzip file is damaged or incomplete: {error}") from None
     except UnicodeDecodeError:
-        raise TapeError(f"{path}: expected lines of ASCII text (CSV, plain or gzip), found other bytes") from None
+        raise TapeError(f"{path}: not a text file; expected CSV in ASCII, plain or gzip") from None
     except OSError as error:
-        raise TapeError(f"{path}: expected a readable file, found: {error.strerror}") from None
+        raise TapeError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _what_is_wrong(line: str) -> str:
+def _describe_error(line: str) -> str:
     found = line.split(",")
     if len(found) != len(_COLUMNS):
         names = ", ".join(name for name, _, _ in _COLUMNS)
-        return f"expected 6 columns ({names}), found {len(found)}: {_shown(line)}"
+        return f"expected 6 columns ({names}), found {len(found)}: {_quoted(line)}"
     for text, (name, pattern, expected) in zip(found, _COLUMNS, strict=True):
         if re.fullmatch(pattern, text) is None:
-            return f"{name}: expected {expected}, found {_shown(text)}"
-    return f"expected a LOBSTER message, found {_shown(line)}"
+            return f"{name}: expected {expected}, found {_quoted(text)}"
+    return f"expected a LOBSTER message, found {_quoted(line)}"
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _ticker(name: str) -> str:
-    """LOBSTER names its files TICKER_DATE_START_END_message_LEVELS; any other name gives TAPE."""
+    """Return the ticker of a file named TICKER_DATE_START_END_message_LEVELS; TAPE for any other name."""
     match = re.match(r"([A-Z.]{1,8})_\d{4}-\d\d-\d\d_", name)
     return match.group(1) if match else "TAPE"

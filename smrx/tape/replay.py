@@ -1,6 +1,6 @@
-"""Feeds a tape through a cluster: the setup, then the flow in pipelined pieces, and the count of what came back.
+"""Send a tape to a cluster: the setup, then the flow in pieces; count the outcomes.
 
-Knows a cluster only as something that takes commands and gives outcomes. Called by `smrx replay`, the demo and tests.
+A cluster is anything that takes commands and returns outcomes. Called by `smrx replay` and tests.
 """
 
 import time
@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.tape.tape_file import Tape
-from smrx.tape.tape_market import ListedAsset, ListedInstrument, mismatch, setup_failure
+from smrx.tape.tape_market import ListedAsset, ListedInstrument, find_id_conflict, setup_failure
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
 from smrx.wire.frames import MAX_COMMANDS
 
 Records = NDArray[np.void]
 
-#: Commands handed to the client at once: eight full frames under way, and progress that moves.
+#: Commands that are passed to the client at once: eight full frames in flight, and frequent progress.
 _PIECE: Final = 8 * MAX_COMMANDS
-#: Pieces a second where a rate is kept: short enough to look even, long enough to be frames of many commands.
+#: Pieces per second at a fixed rate: an even load, but frames of many commands.
 _PIECES_PER_SECOND: Final = 20
 
 
 class Cluster(Protocol):
-    """What a tape is fed to; smrx.Client of the operator is one."""
+    """The target of a replay, such as the operator's smrx.Client."""
 
     def submit(self, commands: Records, /) -> Records:
         """Send commands in order; return their outcomes, one each."""
@@ -37,11 +37,11 @@ class Cluster(Protocol):
 
 
 class SetupRefused(Exception):
-    """The cluster cannot take the tape's market; the message says which part was refused and why."""
+    """The cluster refused the tape's market; the message has the command and the reason."""
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """What the cluster answered."""
+    """The counts of the outcomes."""
 
     tape: str
     commands: int
@@ -49,15 +49,15 @@ class Summary(msgspec.Struct, kw_only=True):
     commands_per_second: int
     acknowledged: int
     refused: int
-    #: Acknowledged as repeated, after a leader was lost, without the first answer: applied, outcome not known here.
+    #: Acknowledged as DUPLICATE after a change of leader: applied, but the outcome was lost.
     unknown: int
     trades: int
     #: The first refusal, if any.
     first_refusal: str | None = None
 
 
-class Played(NamedTuple):
-    """The summary and the answers it was made from."""
+class ReplayResult(NamedTuple):
+    """The summary of a replay and all outcomes."""
 
     summary: Summary
     setup: Records
@@ -70,14 +70,14 @@ def play(
     *,
     rate: float | None = None,
     progress: Callable[[int], object] | None = None,
-) -> Played:
-    """Send a tape and wait for every answer; `rate` bounds commands a second, `progress` gets the number answered.
+) -> ReplayResult:
+    """Send a tape and wait for all outcomes; `rate` limits commands per second, `progress` gets the number answered.
 
-    Raises SetupRefused before any order is sent, and before anything is if the tape's ids stand for something else.
+    Raises SetupRefused before any order is sent. Nothing is sent if the tape's ids are in use for another market.
     """
-    occupied = mismatch(tape.setup, cluster.assets(), cluster.instruments())
-    if occupied:
-        raise SetupRefused(occupied)
+    conflict = find_id_conflict(tape.setup, cluster.assets(), cluster.instruments())
+    if conflict:
+        raise SetupRefused(conflict)
     setup = cluster.submit(tape.setup)
     refused = setup_failure(tape.setup, setup)
     if refused:
@@ -92,17 +92,17 @@ def play(
             progress(done)
     seconds = time.perf_counter() - started
     outcomes = np.concatenate(answers) if answers else setup[:0]
-    return Played(_summary(tape, outcomes, seconds), setup, outcomes)
+    return ReplayResult(_summary(tape, outcomes, seconds), setup, outcomes)
 
 
-def trades_of(commands: Records, outcomes: Records) -> int:
-    """Trades that commands caused: an order's events are NEW, three for each trade, and perhaps the end of the rest."""
+def count_trades(commands: Records, outcomes: Records) -> int:
+    """Return the trades of commands: an order has the event NEW, three events per trade, and at most one at its end."""
     placed = (commands["kind"] == CommandKind.PLACE) & (outcomes["status"] == OutcomeStatus.ACCEPTED)
     return int(((outcomes["event_count"][placed].astype(np.int64) - 1) // 3).sum())
 
 
 def _pieces(commands: Records, rate: float | None, started: float) -> Iterator[Records]:
-    """Cut commands for sending; with a rate, wait until each piece is due."""
+    """Divide commands for sending; with a rate, wait until each piece is due."""
     size = _PIECE if rate is None else max(1, min(_PIECE, int(rate / _PIECES_PER_SECOND)))
     for first in range(0, len(commands), size):
         if rate is not None:
@@ -126,6 +126,6 @@ def _summary(tape: Tape, outcomes: Records, seconds: float) -> Summary:
         acknowledged=int((status == OutcomeStatus.ACCEPTED).sum()),
         refused=len(refused),
         unknown=int((status == OutcomeStatus.DUPLICATE).sum()),
-        trades=trades_of(tape.commands, outcomes),
+        trades=count_trades(tape.commands, outcomes),
         first_refusal=first_refusal,
     )

@@ -1,7 +1,7 @@
-"""A light book beside a tape: which orders rest at which price, oldest first.
+"""A simple order book for converting and generating tapes: the orders at each price, oldest first.
 
-It knows whose turn is next, which is what turning a tape into commands needs; it never matches. The engine's book is
-another one: that the two agree is what verification shows.
+It keeps price-time priority but never matches. It is independent of the engine's book, so that the checks of tapes
+compare two implementations.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -11,22 +11,22 @@ from smrx.wire.codes import Side
 
 
 class Order:
-    """One resting order and how the command stream names it."""
+    """One resting order, and its ids in the tape and in the commands."""
 
-    __slots__ = ("client_order_id", "guessed", "leaves", "place_command", "price", "quantity", "side", "tape_id")
+    __slots__ = ("client_order_id", "leaves", "moved_ahead", "place_command", "price", "quantity", "side", "tape_id")
 
     def __init__(self, side: Side, price: int, quantity: int, tape_id: int, client_order_id: int) -> None:
         self.side = side
         self.price = price
         self.quantity = quantity
         self.leaves = quantity
-        #: The tape's own number of it; 0 where the tape never said (anonymous).
+        #: The recording's id of the order; 0 for anonymous quantity.
         self.tape_id = tape_id
         self.client_order_id = client_order_id
         #: Index of the command that placed it.
         self.place_command = -1
-        #: Whether its place in the queue was corrected from what the tape said later.
-        self.guessed = False
+        #: Whether it was moved ahead of anonymous quantity, because a later execution hit it first.
+        self.moved_ahead = False
 
 
 class BookSide:
@@ -43,31 +43,31 @@ class BookSide:
         return len(self._keys)
 
     def best(self) -> int | None:
-        """The best price, or None on an empty side."""
+        """Return the best price, or None if the side is empty."""
         return self._keys[0] * self._sign if self._keys else None
 
     def queue(self, price: int) -> list[Order]:
-        """Orders at a price, oldest first; not to be changed by the caller."""
+        """Return the orders at a price, oldest first. The caller must not change the list."""
         return self._queues.get(price, [])
 
     def prices(self) -> list[int]:
-        """Prices, best first."""
+        """Return all prices, best first."""
         return [key * self._sign for key in self._keys]
 
     def beyond(self, levels: int) -> list[int]:
-        """Prices past the best `levels` of them."""
+        """Return the prices after the best `levels` prices."""
         return [key * self._sign for key in self._keys[levels:]]
 
     def better_than(self, price: int) -> list[int]:
-        """Prices strictly better than `price`, best first."""
+        """Return the prices that are strictly better than `price`, best first."""
         return [key * self._sign for key in self._keys[: bisect_left(self._keys, price * self._sign)]]
 
     def crossed_by(self, price: int) -> list[int]:
-        """Prices that an order of the other side at `price` would trade with, best first."""
+        """Return the prices that an order of the other side at `price` would trade with, best first."""
         return [key * self._sign for key in self._keys[: bisect_right(self._keys, price * self._sign)]]
 
     def add(self, order: Order) -> None:
-        """Put an order behind the others of its price."""
+        """Add an order at the end of the queue of its price."""
         queue = self._queues.get(order.price)
         if queue is None:
             insort(self._keys, order.price * self._sign)
@@ -76,7 +76,7 @@ class BookSide:
             queue.append(order)
 
     def remove(self, order: Order) -> None:
-        """Take an order out, and its level with the last one."""
+        """Remove an order, and its level if it is empty."""
         queue = self._queues[order.price]
         queue.remove(order)
         if not queue:
@@ -84,13 +84,13 @@ class BookSide:
             del self._keys[bisect_left(self._keys, order.price * self._sign)]
 
     def fill(self, order: Order, quantity: int) -> None:
-        """Take lots off an order, and the order with its last one."""
+        """Reduce an order by `quantity`; remove it if nothing remains."""
         order.leaves -= quantity
         if order.leaves == 0:
             self.remove(order)
 
     def levels(self) -> Iterator[tuple[int, int]]:
-        """(price, lots) of every level, best first."""
+        """Yield (price, lots) of every level, best first."""
         for key in self._keys:
             price = key * self._sign
             yield price, sum(order.leaves for order in self._queues[price])

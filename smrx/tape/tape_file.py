@@ -1,7 +1,7 @@
-"""A tape as a file: commands that set up a market, then the flow, ready to be sent.
+"""Read and write tape files: the commands that set up a market, then the flow.
 
-A 64-byte header, then command records; little-endian. Session and request ids are 0: who sends a tape fills them in.
-The checksum covers header and records, so a file either is what was written or is refused.
+A file has a 64-byte header and command records, little-endian. Session and request ids are 0; the sender sets them. A
+checksum covers header and records.
 """
 
 import struct
@@ -18,7 +18,7 @@ from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, unpack_symbol
 
 MAGIC: Final = b"SMRXTAPE"
 VERSION: Final = 1
-#: magic, version, setup commands, flow commands, seed, trades the flow causes, xxh3 of all bytes but itself, 16 spare.
+#: magic, version, setup commands, flow commands, seed, trades of the flow, xxh3 of all other bytes, 16 spare bytes.
 _HEADER: Final = struct.Struct("<8sIIQQQQ16x")
 _CHECKSUM_AT: Final = 40
 
@@ -26,12 +26,12 @@ Commands = NDArray[np.void]
 
 
 class Tape(NamedTuple):
-    """Commands to send, and what is known about them."""
+    """The commands of a tape: the setup of its market, and the flow."""
 
     name: str
     setup: Commands
     commands: Commands
-    #: Trades the flow causes on a market of its own.
+    #: Trades that the flow causes on an empty market; -1 if not known.
     trades: int
     seed: int = 0
 
@@ -45,7 +45,7 @@ class Tape(NamedTuple):
 
     @property
     def accounts(self) -> list[int]:
-        """The accounts that trade, as the setup opens them."""
+        """The accounts that trade, in the order in which the setup opens them."""
         opened = self.setup[self.setup["kind"] == CommandKind.OPEN_ACCOUNT]
         return [int(account) for account in opened["account"]]
 
@@ -56,7 +56,7 @@ class Tape(NamedTuple):
         return record
 
     def first(self, commands: int | None) -> "Tape":
-        """The tape up to a number of flow commands; it no longer knows its trades (-1)."""
+        """Return the tape with the first `commands` flow commands; its number of trades is not known (-1)."""
         if commands is None or commands >= len(self.commands):
             return self
         return self._replace(commands=self.commands[:commands], trades=-1)
@@ -73,30 +73,30 @@ def write(path: str | Path, tape: Tape) -> None:
     try:
         Path(path).write_bytes(encode(tape))
     except OSError as error:
-        raise TapeError(f"{path}: expected a file that can be written, found: {error.strerror}") from None
+        raise TapeError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def read(path: str | Path) -> Tape:
-    """Return the tape in a file; raises TapeError for anything but exactly what write() wrote."""
+    """Return the tape in a file; raises TapeError if the file is not exactly as write() wrote it."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise TapeError(f"{path}: expected a readable file, found: {error.strerror}") from None
+        raise TapeError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) < _HEADER.size or not data.startswith(MAGIC):
-        raise TapeError(f"{path}: expected a tape written by `smrx tape generate`, found other bytes")
+        raise TapeError(f"{path}: not a tape file (`smrx tape generate` writes them)")
     _, version, setup, commands, seed, trades, checksum = _HEADER.unpack_from(data)
     if version != VERSION:
-        raise TapeError(f"{path}: expected tape version {VERSION}, found {version}")
+        raise TapeError(f"{path}: tape version {version} is not supported; expected version {VERSION}")
     expected = _HEADER.size + (setup + commands) * COMMAND.itemsize
     if len(data) != expected:
-        raise TapeError(f"{path}: expected {expected} bytes for {setup + commands} commands, found {len(data)}")
+        raise TapeError(f"{path}: the file is damaged: {len(data)} bytes instead of {expected}")
     header = data[:_CHECKSUM_AT] + bytes(8) + data[_CHECKSUM_AT + 8 : _HEADER.size]
     found = _checksum(header, data[_HEADER.size :])
     if found != checksum:
-        raise TapeError(f"{path}: expected checksum {checksum:016x} as the header says, found {found:016x}")
+        raise TapeError(f"{path}: the file is damaged: checksum {found:016x} instead of {checksum:016x}")
     records = np.frombuffer(data, dtype=COMMAND, offset=_HEADER.size)
     if not np.any(records[:setup]["kind"] == CommandKind.ADD_INSTRUMENT):
-        raise TapeError(f"{path}: expected a setup that lists an instrument, found none")
+        raise TapeError(f"{path}: the tape's setup lists no instrument")
     return Tape(Path(path).name, records[:setup].copy(), records[setup:].copy(), trades, seed)
 
 

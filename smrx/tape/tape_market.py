@@ -1,8 +1,8 @@
-"""The market a tape plays on: its assets, instrument and accounts, and the commands that set it up.
+"""Describe the market of a tape (assets, instrument, accounts), and make the commands that set it up.
 
-Ids follow from one number, so that two tapes share a cluster by having different numbers. Setting up twice is harmless:
-what exists is refused as existing, a deposit made is not made again, and open orders of an earlier play are cancelled.
-Prices and quantities are the instrument's ticks and lots; nothing here knows a tape format.
+All ids follow from the market id, so tapes with different market ids can share a cluster. The setup may be sent again:
+what exists is rejected as existing, a deposit is not made twice, and open orders of an earlier replay are cancelled.
+Prices and quantities are ticks and lots of the instrument. This module is independent of tape formats.
 """
 
 from collections.abc import Iterable
@@ -18,36 +18,36 @@ from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol, unpack_s
 
 #: ISO 4217 gives the US dollar the number 840.
 USD_ASSET: Final = 840
-#: A LOBSTER price is in 1/10,000 dollar, so that is the dollar's minimal unit here.
+#: LOBSTER prices are in 1/10,000 dollar, which is the smallest unit of the dollar here.
 USD_DECIMALS: Final = 4
-#: One share is one lot is one unit.
+#: A share is a lot of one unit.
 MAX_QUANTITY_LOTS: Final = 10**8
-#: With MAX_QUANTITY_LOTS and any scale it gives 10**18, below the engine's bound of 2**62: one million dollars a share.
+#: One million dollars a share. Times MAX_QUANTITY_LOTS it is 10**18, below the engine's limit of 2**62.
 MAX_PRICE_UNITS: Final = 10**10
-#: A trillion dollars and a trillion shares an account: thousands of plays of a day's flow, far below 2**62 in sum.
+#: A trillion dollars and a trillion shares per account: enough for thousands of replays, and far below 2**62 in total.
 DEPOSIT_USD: Final = 10**16
 DEPOSIT_SHARES: Final = 10**12
-#: Accounts of one market: their ids are market_id * 100 + 1 and up.
+#: Accounts of one market; their ids are market_id * 100 + 1 and up.
 MAX_ACCOUNTS: Final = 99
 DEFAULT_MARKET_ID: Final = 10
-#: Transfer ids are one namespace for the whole exchange; those of tapes begin with the bytes "TAPE".
+#: Transfer ids are unique in the exchange; those of tapes begin with the bytes "TAPE".
 _TRANSFERS: Final = int.from_bytes(b"TAPE", "big") << 32
 
-#: Refusals that mean "this part of the setup is there already".
-ALREADY_THERE: Final = frozenset(
+#: Reject reasons of a setup command that was executed before.
+ALREADY_DONE: Final = frozenset(
     {Reason.ASSET_EXISTS, Reason.INSTRUMENT_EXISTS, Reason.ACCOUNT_EXISTS, Reason.TRANSFER_ALREADY_DONE}
 )
 
 Commands = NDArray[np.void]
 
 
-class Market(msgspec.Struct, frozen=True, kw_only=True):
-    """One share, quoted in dollars, and the accounts that trade it."""
+class TapeMarket(msgspec.Struct, frozen=True, kw_only=True):
+    """One share quoted in dollars, and the accounts that trade it."""
 
     symbol: str
     base: str
     market_id: int = DEFAULT_MARKET_ID
-    #: Minimal dollar units in one tick: 100 where the tick is a cent.
+    #: Units of the dollar in a tick: 100 for a tick of a cent.
     tick_units: int = 100
     accounts: int = 2
 
@@ -61,7 +61,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         return self.market_id
 
     def setup(self) -> Commands:
-        """The commands that make an empty exchange ready for the tape, and a used one ready again."""
+        """Return the commands that prepare an empty exchange for the tape, or reset one that it was sent to before."""
         records = [
             _command(CommandKind.ADD_ASSET, instrument=self.market_id, client_order_id=pack_symbol(self.base)),
             _command(
@@ -98,22 +98,26 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         return record.view(COMMAND)
 
 
-def market_for(ticker: str, market_id: int = DEFAULT_MARKET_ID, tick_units: int = 100, accounts: int = 2) -> Market:
-    """The market of a share by its ticker, quoted in USD; raises TapeError where ticker or number cannot be used."""
+def make_market(
+    ticker: str, market_id: int = DEFAULT_MARKET_ID, tick_units: int = 100, accounts: int = 2
+) -> TapeMarket:
+    """Return the market of a share, quoted in USD; raises TapeError for an invalid ticker or market id."""
     if not 1 <= market_id <= 10**7 or market_id == USD_ASSET:
-        raise TapeError(f"market id: expected 1 to {10**7} and not {USD_ASSET} (the dollar's), found {market_id}")
-    # A symbol has 8 characters at most; a long ticker goes without the dash, then without the currency.
+        raise TapeError(
+            f"market id: expected 1 to {10**7} except {USD_ASSET} (the id of the dollar), found {market_id}"
+        )
+    # A symbol has at most 8 characters. A long ticker loses the dash, then the currency.
     symbol = next((text for text in (f"{ticker}-USD", f"{ticker}USD") if len(text) <= 8), ticker)
     try:
         pack_symbol(symbol)
         pack_symbol(ticker)
     except ValueError as error:
         raise TapeError(str(error)) from None
-    return Market(symbol=symbol, base=ticker, market_id=market_id, tick_units=tick_units, accounts=accounts)
+    return TapeMarket(symbol=symbol, base=ticker, market_id=market_id, tick_units=tick_units, accounts=accounts)
 
 
 class ListedAsset(Protocol):
-    """An asset as a client lists it."""
+    """An asset in the form that a client returns."""
 
     @property
     def id(self) -> int: ...
@@ -126,7 +130,7 @@ class ListedAsset(Protocol):
 
 
 class ListedInstrument(Protocol):
-    """An instrument as a client lists it."""
+    """An instrument in the form that a client returns."""
 
     @property
     def id(self) -> int: ...
@@ -147,10 +151,12 @@ class ListedInstrument(Protocol):
     def scale_units(self) -> int: ...
 
 
-def mismatch(setup: Commands, assets: Iterable[ListedAsset], instruments: Iterable[ListedInstrument]) -> str | None:
-    """The first id of a setup that stands for something else on an exchange, as a sentence; or None.
+def find_id_conflict(
+    setup: Commands, assets: Iterable[ListedAsset], instruments: Iterable[ListedInstrument]
+) -> str | None:
+    """Describe the first id of a setup that the exchange uses for another asset or instrument; None if there is none.
 
-    Orders and money sent to such an id would reach somebody else's market.
+    Orders and deposits with such an id would go to another market.
     """
     listed_assets = {asset.id: (asset.symbol, asset.decimals) for asset in assets}
     for command in setup[setup["kind"] == CommandKind.ADD_ASSET]:
@@ -158,8 +164,8 @@ def mismatch(setup: Commands, assets: Iterable[ListedAsset], instruments: Iterab
         found = listed_assets.get(int(command["instrument"]), wanted)
         if found != wanted:
             return (
-                f"asset {int(command['instrument'])}: expected {wanted[0]} with {wanted[1]} decimals, "
-                f"found {found[0]} with {found[1]}"
+                f"asset id {int(command['instrument'])} is in use for {found[0]} with {found[1]} decimals; "
+                f"the tape needs it for {wanted[0]} with {wanted[1]}"
             )
     listed = {
         instrument.id: (
@@ -173,20 +179,20 @@ def mismatch(setup: Commands, assets: Iterable[ListedAsset], instruments: Iterab
         there = listed.get(int(command["instrument"]), needed)
         if there != needed:
             return (
-                f"instrument {int(command['instrument'])}: expected {needed[0]} (base, quote, lot and scale "
-                f"{needed[1:]}), found {there[0]} ({there[1:]})"
+                f"instrument id {int(command['instrument'])} is in use for {there[0]} (base, quote, lot and scale "
+                f"{there[1:]}); the tape needs it for {needed[0]} ({needed[1:]})"
             )
     return None
 
 
 def setup_failure(setup: Commands, outcomes: NDArray[np.void]) -> str | None:
-    """The first setup command that was refused for another reason than being done already, as a sentence; or None."""
+    """Describe the first rejected setup command, except those that were executed before; None if there is none."""
     for command, outcome in zip(setup, outcomes, strict=True):
-        if outcome["status"] == OutcomeStatus.ACCEPTED or outcome["reason"] in ALREADY_THERE:
+        if outcome["status"] == OutcomeStatus.ACCEPTED or outcome["reason"] in ALREADY_DONE:
             continue
         kind = CommandKind(int(command["kind"])).name
-        reason = Reason(int(outcome["reason"])).name if outcome["status"] == OutcomeStatus.REJECTED else "a duplicate"
-        return f"{kind} of the tape's setup: expected to be accepted or there already, found {reason}"
+        reason = Reason(int(outcome["reason"])).name if outcome["status"] == OutcomeStatus.REJECTED else "DUPLICATE"
+        return f"{kind} of the tape's setup failed: {reason}"
     return None
 
 

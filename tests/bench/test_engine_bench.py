@@ -12,7 +12,7 @@ from smrx.bench import tapes
 from smrx.engine import Engine
 from smrx.tape import generate, tape_file
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, TimeInForce
-from tests.tape import synthetic
+from tests.tape import synthetic_recording
 
 
 def test_report_has_all_fields() -> None:
@@ -97,7 +97,7 @@ def test_recorded_tape_is_replayed(tmp_path: Path) -> None:
 
 
 def test_lobster_day_is_a_tape_with_or_without_its_orderbook(tmp_path: Path) -> None:
-    day = synthetic.write(tmp_path, messages=400)
+    day = synthetic_recording.write(tmp_path, messages=400)
     for paths in ([day.messages, day.orderbook], [day.messages]):
         report = bench.run(tape="real", files=[str(path) for path in paths], commands=200, batch=7)
         assert report["commands"] == 200

@@ -1,7 +1,7 @@
-"""The recordings a test runs over: a synthetic one, and real ones where they are found.
+"""The recordings that tests use: a synthetic one, and real ones if there are any.
 
-Real ones are not part of the project. They are looked for in the folder SMRX_TAPES names, else in shared/tapes beside
-the project; without any, the same tests run over the synthetic recording alone.
+Real recordings are not part of the project. They are read from the folder in SMRX_TAPES, or from shared/tapes beside
+the project. Without real recordings the tests use the synthetic one alone.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Final
 
 from smrx.tape import lobster
 from smrx.tape.lobster import Recording
-from tests.tape import synthetic
+from tests.tape import synthetic_recording
 
 SYNTHETIC: Final = "synthetic"
 _PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -22,21 +22,21 @@ _MARK: Final = "_message_"
 
 
 def found() -> list[str]:
-    """`synthetic`, then the path of each real message file that has its orderbook file beside it."""
+    """Return "synthetic" and the path of each real message file with an orderbook file beside it."""
     return [SYNTHETIC, *map(str, _real())]
 
 
 def orderbook_of(messages: Path) -> Path:
-    """The orderbook file that belongs to a message file."""
+    """Return the path of the orderbook file of a message file."""
     return messages.with_name(messages.name.replace(_MARK, "_orderbook_"))
 
 
 @contextmanager
 def files(name: str) -> Iterator[tuple[Path, Path]]:
-    """Message and orderbook file of one of found()."""
+    """Provide the message file and the orderbook file of one of found()."""
     if name == SYNTHETIC:
         with tempfile.TemporaryDirectory() as folder:
-            made = synthetic.write(Path(folder))
+            made = synthetic_recording.write(Path(folder))
             yield made.messages, made.orderbook
     else:
         yield Path(name), orderbook_of(Path(name))
@@ -44,7 +44,7 @@ def files(name: str) -> Iterator[tuple[Path, Path]]:
 
 @lru_cache(maxsize=2)
 def read(name: str) -> Recording:
-    """One of found(), read once for all tests; not to be changed."""
+    """Read one of found(), once for all tests. The caller must not change it."""
     with files(name) as (messages, orderbook):
         return lobster.read(messages, orderbook)
 

@@ -1,20 +1,20 @@
-"""A recording becomes commands: the counts that are known, and the rules on small recordings made by hand."""
+"""Conversion of recordings to commands: its rules on small recordings, and known counts of large ones."""
 
 import numpy as np
 import pytest
 
 from smrx.tape import convert, lobster
-from smrx.tape.convert import Maker, Plan
+from smrx.tape.convert import Maker, ReplayPlan
 from smrx.tape.lobster import MESSAGE, NO_LEVEL, Recording
 from smrx.tape.tape_error import TapeError
 from smrx.wire.codes import CommandKind, Side, TimeInForce
-from tests.tape import recordings, synthetic
+from tests.tape import recordings, synthetic_recording
 
 AMZN = "AMZN_2012-06-21_34200000_57600000_message_5"
 
 
 def recording(messages: list[tuple[int, int, int, int, int]], books: list[list[int]] | None) -> Recording:
-    """(kind, order id, size, price in cents, direction), and rows of one level in cents."""
+    """Make a recording of (kind, order id, size, price in cents, direction) and rows of one level in cents."""
     records = np.array([(i, k, o, s, p * 100, d) for i, (k, o, s, p, d) in enumerate(messages)], dtype=MESSAGE)
     rows = None
     if books is not None:
@@ -22,8 +22,8 @@ def recording(messages: list[tuple[int, int, int, int, int]], books: list[list[i
     return Recording("made", "MADE", records, rows)
 
 
-def said(plan: Plan) -> list[str]:
-    """The commands as short words."""
+def commands_text(plan: ReplayPlan) -> list[str]:
+    """Return the commands as short texts."""
     words = []
     for command in plan.commands:
         kind, side = CommandKind(int(command["kind"])), int(command["side"])
@@ -38,7 +38,7 @@ def said(plan: Plan) -> list[str]:
     return words
 
 
-def test_each_type_becomes_its_command() -> None:
+def test_each_message_type_becomes_its_command() -> None:
     plan = convert.convert(
         recording(
             [(5, 0, 1, 100, 1), (1, 7, 30, 99, 1), (2, 7, 10, 99, 1), (4, 7, 5, 99, 1), (5, 0, 9, 99, 1),
@@ -46,19 +46,19 @@ def test_each_type_becomes_its_command() -> None:
             None,
         )
     )  # fmt: skip
-    assert said(plan) == ["place buy 30@99 #7", "replace 20@99 #7", "take sell 5@99", "cancel #7"]
+    assert commands_text(plan) == ["place buy 30@99 #7", "replace 20@99 #7", "take sell 5@99", "cancel #7"]
     assert (plan.counts.placed, plan.counts.reduced, plan.counts.cancelled, plan.counts.skipped) == (1, 1, 1, 2)
 
 
-def test_a_level_that_leaves_is_cancelled_and_one_that_comes_is_adopted() -> None:
+def test_levels_out_of_view_are_evicted_and_levels_in_view_adopted() -> None:
     plan = convert.convert(
         recording(
             [(5, 0, 1, 100, 1), (1, 7, 30, 100, 1), (3, 7, 30, 100, 1)],
             [[110, 5, 99, 40], [110, 5, 100, 30], [110, 5, 98, 60]],
         )
     )
-    # The level at 99 left with message 1; when 100 goes, the recording shows 98, so 98 is what comes into view.
-    assert said(plan) == [
+    # The level at 99 is out of view after message 1. When 100 is deleted, the recording shows 98, which is adopted.
+    assert commands_text(plan) == [
         "place sell 5@110 #?", "place buy 40@99 #?",
         "place buy 30@100 #7", "cancel #?",
         "cancel #7", "place buy 60@98 #?",
@@ -67,20 +67,20 @@ def test_a_level_that_leaves_is_cancelled_and_one_that_comes_is_adopted() -> Non
     assert plan.first.tolist() == [0, 2, 4, 6]
 
 
-def test_a_side_without_a_level_stays_without() -> None:
+def test_missing_level_is_not_adopted() -> None:
     plan = convert.convert(recording([(5, 0, 1, 100, 1)], [[NO_LEVEL, 0, 99, 40]]))
-    assert said(plan) == ["place buy 40@99 #?"]
+    assert commands_text(plan) == ["place buy 40@99 #?"]
 
 
-def test_unnamed_quantity_stands_for_orders_never_seen() -> None:
+def test_anonymous_quantity_stands_for_orders_never_seen() -> None:
     plan = convert.convert(
         recording([(5, 0, 1, 100, 1), (3, 77, 10, 99, 1), (4, 78, 30, 99, 1)], [[110, 5, 99, 40]] * 3)
     )
-    assert said(plan)[2:4] == ["replace 30@99 #?", "take sell 30@99"]
+    assert commands_text(plan)[2:4] == ["replace 30@99 #?", "take sell 30@99"]
     assert [execution.maker for execution in plan.executions] == [Maker.ANONYMOUS]
 
 
-def test_a_newer_order_hit_first_is_an_exception_and_no_trade() -> None:
+def test_execution_of_newer_order_is_an_exception_without_trade() -> None:
     row = [110, 5, 99, 30]
     plan = convert.convert(
         recording(
@@ -90,10 +90,10 @@ def test_a_newer_order_hit_first_is_an_exception_and_no_trade() -> None:
         )
     )  # fmt: skip
     assert [execution.row for execution in plan.exceptions] == [4, 5]
-    assert said(plan)[-2:] == ["replace 15@99 #8", "cancel #8"]
+    assert commands_text(plan)[-2:] == ["replace 15@99 #8", "cancel #8"]
 
 
-def test_unnamed_quantity_of_unknown_age_goes_behind_the_order_that_was_hit() -> None:
+def test_executed_order_moves_ahead_of_anonymous_quantity() -> None:
     row = [110, 5, 99, 90]
     plan = convert.convert(
         recording(
@@ -101,19 +101,19 @@ def test_unnamed_quantity_of_unknown_age_goes_behind_the_order_that_was_hit() ->
             [[110, 5, 99, 40], row, row, row, row],
         )
     )
-    assert said(plan)[4:] == [
+    assert commands_text(plan)[4:] == [
         "cancel #?", "place buy 40@99 #?", "cancel #8", "place buy 20@99 #8", "take sell 10@99", "take sell 20@99",
     ]  # fmt: skip
     assert [execution.maker for execution in plan.executions] == [Maker.UNDECIDABLE] * 2
 
 
-def test_without_an_orderbook_what_the_flow_proves_gone_is_cancelled() -> None:
+def test_stale_orders_are_cancelled_without_orderbook() -> None:
     plan = convert.convert(
         recording([(1, 1, 10, 100, 1), (1, 2, 10, 99, 1), (1, 3, 10, 99, 1), (4, 3, 5, 99, 1), (1, 4, 1, 98, -1),
                    (3, 5, 1, 70, 1), (4, 6, 1, 98, -1)], None)
     )  # fmt: skip
-    # The execution at 99 proves the order at 100 and the older one at 99 gone; the ask at 98 proves the rest gone.
-    assert said(plan)[3:] == ["cancel #1", "cancel #2", "take sell 5@99", "cancel #3", "place sell 1@98 #4"]
+    # The execution at 99 shows that the orders at 100 and the older one at 99 are gone; the ask at 98, all others.
+    assert commands_text(plan)[3:] == ["cancel #1", "cancel #2", "take sell 5@99", "cancel #3", "place sell 1@98 #4"]
     assert (plan.counts.stale, plan.counts.unknown) == (3, 2)
     assert [execution.maker for execution in plan.executions] == [Maker.KNOWN, Maker.UNKNOWN]
 
@@ -121,51 +121,53 @@ def test_without_an_orderbook_what_the_flow_proves_gone_is_cancelled() -> None:
 @pytest.mark.parametrize(
     ("message", "conflict"),
     [
-        ((1, 7, 1, 98, 1), "a new order with the id 7 of one that is still open"),
-        ((1, 8, 1, 110, 1), "a new order at 110 that would cross the book (best opposite price 110)"),
-        ((3, 7, 31, 99, 1), "order 7: expected at most the 30 lots that are left, found 31"),
-        ((3, 7, 30, 98, 1), "order 7: expected BUY at 99 as it was placed, found BUY at 98"),
-        ((3, 9, 30, 98, 1), "order 9 of 30 at 98, where the book holds no unnamed quantity"),
+        ((1, 7, 1, 98, 1), "a new order with the id 7 of an open order"),
+        ((1, 8, 1, 110, 1), "a new order at 110 that crosses the book (best opposite price 110)"),
+        ((3, 7, 31, 99, 1), "order 7: 31 lots, but only 30 are open"),
+        ((3, 7, 30, 98, 1), "order 7: placed as BUY at 99, but named as BUY at 98"),
+        ((3, 9, 30, 98, 1), "order 9 of 30 at 98, where the book has no anonymous quantity"),
     ],
 )
-def test_what_contradicts_the_past_is_a_conflict(message: tuple[int, int, int, int, int], conflict: str) -> None:
+def test_contradictory_message_is_a_conflict(message: tuple[int, int, int, int, int], conflict: str) -> None:
     plan = convert.convert(recording([(5, 0, 1, 100, 1), (1, 7, 30, 99, 1), message], [[110, 5, 99, 30]] * 3))
     assert plan.conflicts == [(2, conflict)]
 
 
-def test_an_execution_away_from_the_best_price_is_a_conflict() -> None:
+def test_execution_away_from_best_price_is_a_conflict() -> None:
     books = [[110, 5, 99, 40, 111, 5, 98, 30]] * 2
     plan = convert.convert(recording([(5, 0, 1, 100, 1), (4, 9, 30, 98, 1)], books))
-    assert plan.conflicts == [(1, "an execution at 98, expected at the best price 99")]
+    assert plan.conflicts == [(1, "an execution at 98 instead of the best price 99")]
 
 
-def test_prices_between_cents_make_a_finer_tick() -> None:
+def test_prices_between_cents_give_a_finer_tick() -> None:
     records = np.array([(0, 1, 1, 10, 1_234_550, 1), (1, 3, 1, 10, 1_234_550, 1)], dtype=MESSAGE)
     plan = convert.convert(Recording("made", "MADE", records, None))
     assert (plan.market.tick_units, int(plan.commands["price_ticks"][0])) == (1, 1_234_550)
 
 
 @pytest.mark.parametrize(("ticker", "symbol"), [("AMZN", "AMZN-USD"), ("GOOGL", "GOOGLUSD"), ("LONGNAME", "LONGNAME")])
-def test_a_ticker_becomes_a_symbol_that_fits(ticker: str, symbol: str) -> None:
+def test_ticker_becomes_a_valid_symbol(ticker: str, symbol: str) -> None:
     made = recording([(1, 1, 1, 100, 1)], None)._replace(ticker=ticker)
     assert convert.convert(made).market.symbol == symbol
 
 
-def test_a_ticker_that_cannot_be_a_symbol_is_refused() -> None:
+def test_invalid_ticker_is_refused() -> None:
     with pytest.raises(TapeError, match="expected 1 to 8 characters"):
         convert.convert(recording([(1, 1, 1, 100, 1)], None), symbol="amzn")
 
 
 @pytest.mark.parametrize("name", recordings.found())
-def test_a_whole_recording_contradicts_itself_nowhere(name: str) -> None:
+def test_recording_has_no_conflicts(name: str) -> None:
     found = recordings.read(name)
     plan = convert.convert(found)
     assert plan.conflicts == []
     kinds = found.messages["kind"][1:]
     assert plan.counts.placed == int((kinds == lobster.Kind.NEW).sum())
     assert plan.counts.executions == len(plan.executions) == int((kinds == lobster.Kind.EXECUTION).sum())
-    assert plan.counts.skipped == int((kinds > lobster.Kind.EXECUTION).sum()) + 1, "the first message is in the seed"
-    # The commands of the messages follow one another without a gap.
+    assert plan.counts.skipped == int((kinds > lobster.Kind.EXECUTION).sum()) + 1, (
+        "the first message is in the initial book"
+    )
+    # The commands of the messages are contiguous.
     assert plan.first[-1] == len(plan.commands)
     assert (np.diff(plan.first) >= 0).all()
     if plan.name == AMZN:
@@ -175,8 +177,8 @@ def test_a_whole_recording_contradicts_itself_nowhere(name: str) -> None:
         assert (plan.counts.adoptions, plan.counts.evictions) == (33_840, 35_386)
 
 
-def test_the_synthetic_recording_has_what_it_is_made_to_have(tmp_path_factory: pytest.TempPathFactory) -> None:
-    made = synthetic.write(tmp_path_factory.mktemp("synthetic"))
+def test_synthetic_recording_has_all_cases(tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = synthetic_recording.write(tmp_path_factory.mktemp("synthetic"))
     plan = convert.convert(lobster.read(made.messages, made.orderbook))
     assert [execution.row for execution in plan.exceptions] == made.truth.exceptions
     assert made.truth.exceptions, "the recording should hold an exception"
@@ -186,6 +188,6 @@ def test_the_synthetic_recording_has_what_it_is_made_to_have(tmp_path_factory: p
     assert any(execution.maker == Maker.ANONYMOUS for execution in plan.executions)
 
 
-def test_the_commands_depend_on_the_recording_alone() -> None:
+def test_commands_depend_on_the_recording_alone() -> None:
     found = recordings.read(recordings.SYNTHETIC)
     assert convert.convert(found).commands.tobytes() == convert.convert(found).commands.tobytes()

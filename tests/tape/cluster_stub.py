@@ -1,4 +1,4 @@
-"""A stand-in for a cluster: an engine behind a session of its own, that may have been used before."""
+"""A stub of a cluster: an engine with a session, which may have been used before."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from smrx.wire.records import COMMAND, EVENT, unpack_symbol
 Records = NDArray[np.void]
 
 
-class StandIn:
-    """Takes commands as smrx.Client does, and gives out its events as a subscriber does."""
+class ClusterStub:
+    """Takes commands like smrx.Client, and returns the events like a subscriber."""
 
     def __init__(self, engine: EngineLike | None = None) -> None:
         self.engine = new_engine() if engine is None else engine
@@ -23,7 +23,7 @@ class StandIn:
         self.connect()
 
     def connect(self) -> None:
-        """Go on with a new session."""
+        """Open a new session for the next commands."""
         self._session += 7_777
         self._requests = 0
         opening = np.zeros(1, dtype=COMMAND)
@@ -39,14 +39,14 @@ class StandIn:
         return self._apply(commands)
 
     def assets(self) -> list[Asset]:
-        """As a client lists them."""
+        """Return what a client returns."""
         return [
             Asset(int(row["asset"]), unpack_symbol(int(row["symbol"])), int(row["decimals"]))
             for row in self.engine.inspect.assets()
         ]
 
     def instruments(self) -> list[Instrument]:
-        """As a client lists them."""
+        """Return what a client returns."""
         assets = {asset.id: asset for asset in self.assets()}
         numbers = ("lot_units", "scale_units", "max_price_ticks", "max_quantity_lots", "status")
         return [
@@ -67,20 +67,20 @@ class StandIn:
         return self._events[self._read - 1]
 
     def alter(self, batch: int, column: str, row: int, change: int) -> None:
-        """Change one column of one event that will be given out."""
+        """Change one field of an event that poll() will return."""
         self._events[batch][column][row] += change
 
     def drop(self, batch: int, row: int) -> None:
-        """Lose one event that should be given out."""
+        """Remove an event that poll() should return."""
         self._events[batch] = np.delete(self._events[batch], row)
 
     def rows(self, kind: int) -> tuple[int, list[int]]:
-        """The last batch that has events of a kind, and their places in it."""
+        """Return the last batch that has events of a kind, and their positions in it."""
         for batch in range(len(self._events) - 1, -1, -1):
             rows = np.flatnonzero(self._events[batch]["kind"] == kind).tolist()
             if rows:
                 return batch, rows
-        raise AssertionError(f"expected events of kind {kind}, found none")
+        raise AssertionError(f"no events of kind {kind}")
 
     def _apply(self, commands: Records) -> Records:
         result = self.engine.apply(commands, 1_000_000_000 + self.engine.sequence)

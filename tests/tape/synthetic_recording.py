@@ -1,8 +1,8 @@
-"""LOBSTER files of a made-up share: what the converter and the verification see where no real ones are at hand.
+"""LOBSTER files of an invented share, for tests without real recordings.
 
-A small market of its own, written down the way LOBSTER does: only messages that touch the first five levels are
-told, the book holds orders from before the first message, and now and then a newer order is hit before an older one.
-The market knows what the files must yield.
+A small random market is recorded as LOBSTER does: messages outside the first five levels are missing, the book has
+orders from before the first message, and sometimes a newer order is hit before an older one. The market counts what the
+files contain.
 """
 
 import random
@@ -18,12 +18,12 @@ _CENT = 100
 
 @dataclass
 class Truth:
-    """What the files tell, counted while they were written."""
+    """The contents of the files, counted while they were written."""
 
     messages: int = 0
     executions: int = 0
     hidden: int = 0
-    #: Rows of executions that hit a newer order while an older one of the same price was known.
+    #: Rows of executions that hit a newer order while an older one of the same price was visible.
     exceptions: list[int] = field(default_factory=list)
 
 
@@ -45,7 +45,7 @@ def write(folder: Path, messages: int = 1500, seed: int = 1) -> Files:
 
 
 class _Market:
-    """The whole book, of which the files show five levels."""
+    """The complete book, of which the files show five levels."""
 
     def __init__(self, random: random.Random) -> None:
         self.random = random
@@ -54,8 +54,8 @@ class _Market:
         self.book_lines: list[str] = []
         #: direction -> price -> [[order id, size], ...], oldest first.
         self.book: dict[int, dict[int, list[list[int]]]] = {1: {}, -1: {}}
-        #: Orders whose arrival the files told while it was in view, until their level leaves it.
-        self.told: set[int] = set()
+        #: Orders whose arrival was recorded, until their level is no longer visible.
+        self.recorded: set[int] = set()
         self.next_id = 1000
         self.trend = 1
         self.picoseconds = 34_200 * 10**12 + 123_456_789_012
@@ -65,15 +65,15 @@ class _Market:
                     self.add(direction, 50_000 - direction * (3 + behind))
 
     def run(self, messages: int) -> None:
-        # The first message tells nothing: the first row of the book is the state after it.
-        self.tell(5, 0, 10, 50_000, -1)
+        # The first message changes nothing: the first row of the book is the state after it.
+        self.record(5, 0, 10, 50_000, -1)
         self.truth.hidden += 1
         while self.truth.messages < messages:
             self.step()
 
     def step(self) -> None:
         draw = self.random.random()
-        # Now and then one side has the upper hand for a while.
+        # One side is more active for a while.
         direction = self.random.choice((1, -1, self.trend))
         if self.random.random() < 0.01:
             self.trend = -self.trend
@@ -84,7 +84,7 @@ class _Market:
             if (opposite - price) * direction > 0:
                 self.change(1, self.add(direction, price), direction, price)
         elif draw < 0.9:
-            # Mostly near the best price, so that levels come into view and leave it.
+            # Mostly near the best price, so that levels enter and leave the visible five.
             price = self.prices(direction)[int(8 * self.random.random() ** 2)]
             order = self.random.choice(self.book[direction][price])
             size = order[1] if draw < 0.85 else self.random.randint(1, order[1])
@@ -93,7 +93,7 @@ class _Market:
         elif draw < 0.98:
             self.execute(direction)
         else:
-            self.tell(5, 0, self.random.randint(1, 100), 50_000, direction)
+            self.record(5, 0, self.random.randint(1, 100), 50_000, direction)
             self.truth.hidden += 1
         for side in (1, -1):
             while len(self.book[side]) < 8:
@@ -104,9 +104,9 @@ class _Market:
         price = self.prices(direction)[0]
         queue = self.book[direction][price]
         order = queue[0]
-        told = [other for other in queue if other[0] in self.told]
-        if len(told) > 1 and told[0] is queue[0] and self.random.random() < 0.05:
-            order = told[1]
+        recorded = [other for other in queue if other[0] in self.recorded]
+        if len(recorded) > 1 and recorded[0] is queue[0] and self.random.random() < 0.05:
+            order = recorded[1]
             self.truth.exceptions.append(self.truth.messages)
         size = self.random.randint(1, order[1])
         self.remove(direction, price, order, size)
@@ -130,16 +130,16 @@ class _Market:
         return sorted(self.book[direction], reverse=direction == 1)
 
     def change(self, kind: int, order: list[int], direction: int, price: int) -> None:
-        """Tell a change if it is in view: at or before the last of five levels, as they are or as they were."""
+        """Record a change if it is visible: within the best five levels before or after it."""
         prices = self.prices(direction)
-        in_view = len([other for other in prices if (other - price) * direction > 0]) < LEVELS
-        if not in_view:
+        is_visible = len([other for other in prices if (other - price) * direction > 0]) < LEVELS
+        if not is_visible:
             return
         if kind == 1:
-            self.told.add(order[0])
-        self.tell(kind, order[0], order[1], price, direction)
+            self.recorded.add(order[0])
+        self.record(kind, order[0], order[1], price, direction)
 
-    def tell(self, kind: int, order_id: int, size: int, price: int, direction: int) -> None:
+    def record(self, kind: int, order_id: int, size: int, price: int, direction: int) -> None:
         self.picoseconds += self.random.choice((0, 1, 999, 10**6, 10**9))
         seconds, rest = divmod(self.picoseconds, 10**12)
         fraction = f"{rest:012}".rstrip("0")
@@ -149,7 +149,7 @@ class _Market:
         self.truth.messages += 1
         for side in (1, -1):
             for gone in self.prices(side)[LEVELS:]:
-                self.told -= {order[0] for order in self.book[side][gone]}
+                self.recorded -= {order[0] for order in self.book[side][gone]}
 
     def row(self) -> str:
         asks, bids = self.prices(-1), self.prices(1)

@@ -1,4 +1,4 @@
-"""`smrx tape` and `smrx replay` at the terminal, as far as no cluster is needed: output, JSON, errors, exit codes."""
+"""The commands `smrx tape` and `smrx replay` without a cluster: output, JSON, errors, exit codes."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 from smrx.cli import options, run, venue_client
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
-from tests.tape import synthetic
+from tests.tape import synthetic_recording
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> synthetic.Files:
-    return synthetic.write(tmp_path, messages=400)
+def made(tmp_path: Path) -> synthetic_recording.Files:
+    return synthetic_recording.write(tmp_path, messages=400)
 
 
 def test_generate_then_replay_in_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,12 +24,12 @@ def test_generate_then_replay_in_process(tmp_path: Path, capsys: pytest.CaptureF
     assert run(["replay", str(path), "--verify-only", "--json"]) == Exit.OK
     engine = json.loads(capsys.readouterr().out)["engine"]
     assert (engine["commands"], engine["refused"], engine["trades"]) == (500, 0, told["trades"])
-    assert engine["proved"] is True
+    assert engine["verified"] is True
     assert run(["replay", str(path), "--verify-only", "--limit", "100"]) == Exit.OK
     assert "engine      100 commands, 0 refused" in capsys.readouterr().out
 
 
-def test_history_is_proved(made: synthetic.Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recording_is_verified(made: synthetic_recording.Files, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["replay", str(made.messages), "--orderbook", str(made.orderbook), "--verify-only"]
     assert run(arguments) == Exit.OK
     text = capsys.readouterr().out
@@ -41,16 +41,14 @@ def test_history_is_proved(made: synthetic.Files, capsys: pytest.CaptureFixture[
     assert len(history["exceptions"]) == len(made.truth.exceptions)
 
 
-def test_without_an_orderbook_it_says_what_is_not_proved(
-    made: synthetic.Files, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_orderbook_is_reported(made: synthetic_recording.Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", "--format", "lobster", str(made.messages), "--verify-only"]) == Exit.OK
     told = capsys.readouterr()
     assert "Without --orderbook no price levels can be compared" in told.err
     assert "rows equal" not in told.out
 
 
-def test_an_altered_history_is_not_proved(made: synthetic.Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_altered_recording_is_not_verified(made: synthetic_recording.Files, capsys: pytest.CaptureFixture[str]) -> None:
     rows = made.orderbook.read_text().splitlines()
     columns = rows[200].split(",")
     columns[1] = str(int(columns[1]) + 1)
@@ -65,16 +63,16 @@ def test_an_altered_history_is_not_proved(made: synthetic.Files, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["replay", "none.tape"], "none.tape: expected a readable file, found: No such file or directory"),
-        (["replay", "words.txt", "--format", "smrx"], "expected a tape written by `smrx tape generate`"),
+        (["replay", "none.tape"], "none.tape: cannot be read: No such file or directory"),
+        (["replay", "words.txt", "--format", "smrx"], "not a tape file (`smrx tape generate` writes them)"),
         (["replay", "words.txt"], "words.txt: line 1: expected 6 columns"),
         (["replay", "t.tape", "--orderbook", "b.csv"], "--orderbook and --symbol are only for LOBSTER files"),
         (["replay", "words.txt", "--limit", "0"], "0 is not in the range x>=1"),
-        (["tape", "generate", "no/such/folder/t.tape", "--commands", "5"], "expected a file that can be written"),
+        (["tape", "generate", "no/such/folder/t.tape", "--commands", "5"], "cannot be written"),
         (["tape", "generate", "t.tape", "--commands", "5", "--market-id", "840"], "market id: expected 1 to"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_a_sentence(
+def test_invalid_arguments_are_reported(
     arguments: list[str],
     sentence: str,
     tmp_path: Path,
@@ -90,14 +88,14 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
     assert "Traceback" not in error
 
 
-def test_a_contradictory_recording_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recording_with_conflicts_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "m.csv"
     path.write_text("34200,1,7,10,1000000,1\n34201,1,7,10,1000000,1\n", encoding="ascii")
     assert run(["replay", str(path)]) == Exit.USAGE
-    assert "line 2: a new order with the id 7 of one that is still open (1 such messages)" in capsys.readouterr().err
+    assert "line 2: a new order with the id 7 of an open order (1 such messages)" in capsys.readouterr().err
 
 
-def test_no_cluster_is_no_crash(
+def test_replay_without_cluster_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The statistics a generated tape is calibrated on, measured on a tape and on a recording in the same way."""
+"""Measure the statistics of calibration.py on a tape and on a recording in the same way."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from smrx.wire.codes import CommandKind, Side, TimeInForce
 
 
 @dataclass
-class Flow:
-    """Shares are of visible messages (kinds) or of new orders (the rest)."""
+class FlowStatistics:
+    """Shares of visible messages (new to execution) and of new orders (the other shares), and the spread in ticks."""
 
     new: float
     partial_cancel: float
@@ -26,7 +26,7 @@ class Flow:
     spread_quartiles: tuple[float, float, float]
 
 
-def of_recording(recording: Recording) -> Flow:
+def of_recording(recording: Recording) -> FlowStatistics:
     """Measure a recording with an orderbook."""
     assert recording.books is not None
     messages, books = recording.messages, recording.books
@@ -39,11 +39,13 @@ def of_recording(recording: Recording) -> Flow:
     behind = np.where(buying, before[:, 2] - new["price"], new["price"] - before[:, 0])
     shares = [float((kinds == kind).sum() / visible) for kind in range(1, 5)]
     spread = (books[:, 0] - books[:, 2]) // 100
-    return Flow(*shares, *_sizes(new["size"]), float((behind <= 0).mean()), float(buying.mean()), _quartiles(spread))
+    return FlowStatistics(
+        *shares, *_sizes(new["size"]), float((behind <= 0).mean()), float(buying.mean()), _quartiles(spread)
+    )
 
 
-def of_tape(tape: Tape) -> Flow:
-    """Measure a tape by playing it on a light book."""
+def of_tape(tape: Tape) -> FlowStatistics:
+    """Measure a tape by applying it to a BookSide of each side."""
     sides = {Side.BUY: BookSide(Side.BUY), Side.SELL: BookSide(Side.SELL)}
     orders: dict[int, Order] = {}
     sizes, behind, buys, spreads = [], [], [], []
@@ -63,7 +65,7 @@ def of_tape(tape: Tape) -> Flow:
             counts["trade"] += _take(sides, orders, Side(int(command["side"])), price, quantity)
         else:
             side = Side(int(command["side"]))
-            assert not sides[_other(side)].crossed_by(price), "an order of the tape would cross the book"
+            assert not sides[_other(side)].crossed_by(price), "a resting order of the tape crosses the book"
             best = sides[side].best()
             if best is not None:
                 behind.append(best - price if side == Side.BUY else price - best)
@@ -79,11 +81,13 @@ def of_tape(tape: Tape) -> Flow:
     visible = sum(counts.values())
     shares = [counts[kind] / visible for kind in ("new", "reduce", "cancel", "trade")]
     placed = float((np.array(behind) <= 0).mean())
-    return Flow(*shares, *_sizes(np.array(sizes)), placed, float(np.mean(buys)), _quartiles(np.array(spreads)))
+    return FlowStatistics(
+        *shares, *_sizes(np.array(sizes)), placed, float(np.mean(buys)), _quartiles(np.array(spreads))
+    )
 
 
 def _take(sides: dict[Side, BookSide], orders: dict[int, Order], side: Side, price: int, quantity: int) -> int:
-    """Fill a taking order; return the trades. Tapes take no more than there is."""
+    """Fill a taker completely; return the number of trades. Takers of a tape never exceed the book."""
     book, trades = sides[_other(side)], 0
     while quantity:
         best = book.best()

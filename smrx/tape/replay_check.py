@@ -1,7 +1,7 @@
-"""Proves that a cluster did with a tape what one engine does with it: outcome by outcome, event by event.
+"""Compare what a cluster did with a tape with what one engine does: all outcomes and all events.
 
-Both are made comparable first: an order is named by the command that placed it, and what depends on what happened
-before or elsewhere (sequences, time, session) is left out. Called by `smrx replay --verify`.
+Both are made comparable first: orders are named by the command that placed them, and fields that depend on other
+commands of the cluster (sequences, time, session) are left out. Called by `smrx replay --verify`.
 """
 
 import time
@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.tape.engine_session import EngineLike, LocalSession
+from smrx.tape.engine_session import EngineLike, EngineSession
 from smrx.tape.tape_file import Tape
 from smrx.tape.tape_market import setup_failure
 from smrx.wire.codes import EventKind, OutcomeStatus
@@ -19,60 +19,60 @@ from smrx.wire.records import EVENT
 
 Records = NDArray[np.void]
 
-#: Commands an engine gets at once here.
+#: Commands that the engine applies at once.
 _PIECE: Final = 1 << 14
-#: What an outcome says of its command alone.
+#: The fields of an outcome that depend on the tape alone.
 _OUTCOME_COLUMNS: Final = ("status", "event_kind", "reason", "event_count", "cum_lots", "leaves_lots")
-#: What an event says beside ids that depend on where it happened.
+#: The fields of an event that depend on the tape alone.
 _EVENT_COLUMNS: Final = (
     "kind", "side", "order_type", "tif", "stp", "flags", "reason", "instrument", "account", "counter_account",
     "command_kind", "client_order_id", "price_ticks", "quantity_lots", "cum_lots", "leaves_lots",
 )  # fmt: skip
-#: Events of one type of difference that are described.
+#: Differences of one kind that are described; the others are only counted.
 _DESCRIBED: Final = 5
 
 
 class Feed(Protocol):
-    """Where events come from; smrx.feed's Subscriber is one."""
+    """A source of events, such as smrx.feed's Subscriber."""
 
     def poll(self, timeout: float, /) -> Records:
-        """Return the next events in order, none after the timeout."""
+        """Return the next events in order; an empty array after the timeout in seconds."""
         ...
 
 
 class FeedSilent(Exception):
-    """The feed stopped before the last event of the tape."""
+    """The feed delivered no events for too long before the last event of the tape."""
 
 
 class Reference(NamedTuple):
-    """What one engine, alone, answers to a tape."""
+    """The outcomes and events of a tape on one engine."""
 
     outcomes: Records
     events: Records
     engine: EngineLike
 
 
-class Alone(msgspec.Struct, kw_only=True):
-    """What one engine made of a generated tape, beside what its generator says of it."""
+class EngineRun(msgspec.Struct, kw_only=True):
+    """The result of a tape on one engine, with the number of trades that the tape's generator counted."""
 
     commands: int
     refused: int
     trades: int
-    #: None where the tape was cut short.
+    #: None if the tape was shortened.
     trades_expected: int | None
     state_hash: str
 
     @property
-    def proved(self) -> bool:
-        """Whether every command was accepted and the trades are those the generator counted."""
+    def verified(self) -> bool:
+        """Whether every command was accepted and the number of trades is the expected one."""
         return self.refused == 0 and self.trades_expected in (None, self.trades)
 
 
-class Proof(msgspec.Struct, kw_only=True):
-    """What was compared and what differed."""
+class ReplayCheck(msgspec.Struct, kw_only=True):
+    """The result of a comparison."""
 
     outcomes_compared: int = 0
-    #: Outcomes that were lost with a leader, so that only their events could be compared.
+    #: Outcomes that were lost by a change of leader; only their events were compared.
     outcomes_unknown: int = 0
     events_compared: int = 0
     trades_compared: int = 0
@@ -80,14 +80,14 @@ class Proof(msgspec.Struct, kw_only=True):
     difference_count: int = 0
 
     @property
-    def proved(self) -> bool:
+    def verified(self) -> bool:
         """Whether nothing differed."""
         return self.difference_count == 0
 
 
-def reference(tape: Tape, engine: EngineLike | None = None) -> Reference:
-    """Run a tape through an engine in this process (an empty one if none is given)."""
-    session = LocalSession(engine)
+def run_reference(tape: Tape, engine: EngineLike | None = None) -> Reference:
+    """Apply a tape to an engine in this process (a new one if none is given)."""
+    session = EngineSession(engine)
     refused = setup_failure(tape.setup, session.apply(tape.setup).outcomes)
     if refused:
         raise ValueError(refused)
@@ -99,10 +99,10 @@ def reference(tape: Tape, engine: EngineLike | None = None) -> Reference:
     return Reference(np.concatenate(outcomes), np.concatenate(events), session.engine)
 
 
-def alone(tape: Tape) -> Alone:
-    """Run a tape through a new engine and say what came of it."""
-    found = reference(tape)
-    return Alone(
+def run_engine(tape: Tape) -> EngineRun:
+    """Apply a tape to a new engine; return the counts of its outcomes and events."""
+    found = run_reference(tape)
+    return EngineRun(
         commands=len(tape.commands),
         refused=int((found.outcomes["status"] != OutcomeStatus.ACCEPTED).sum()),
         trades=int((found.events["kind"] == EventKind.TRADE).sum()),
@@ -111,75 +111,75 @@ def alone(tape: Tape) -> Alone:
     )
 
 
-def collect(feed: Feed, outcomes: Records, silence_seconds: float) -> Records:
+def collect(feed: Feed, outcomes: Records, timeout_seconds: float) -> Records:
     """Return the events of the outcomes' session, from a feed that starts at or before the first of them.
 
-    Raises FeedSilent when nothing comes for `silence_seconds` and the last event has not been seen.
+    Raises FeedSilent if no events come for `timeout_seconds` before the last one.
     """
     last = last_event(outcomes)
     session = outcomes["session_id"][0]
     kept = []
-    heard = time.monotonic()
+    received_at = time.monotonic()
     reached = 0
     while reached < last:
-        events = feed.poll(silence_seconds)
+        events = feed.poll(timeout_seconds)
         if len(events):
-            heard = time.monotonic()
+            received_at = time.monotonic()
             reached = int(events["sequence"][-1])
             kept.append(events[events["session_id"] == session])
-        elif time.monotonic() - heard >= silence_seconds:
-            raise FeedSilent(f"expected events up to {last}, found none after {reached} for {silence_seconds:g} s")
+        elif time.monotonic() - received_at >= timeout_seconds:
+            raise FeedSilent(f"no event after {reached} for {timeout_seconds:g} s; the tape's last event is {last}")
     return np.concatenate(kept)
 
 
 def first_event(outcomes: Records) -> int:
-    """Sequence of the first event of outcomes; 1 where none is known."""
+    """Return the sequence of the first event of outcomes; 1 if none is known."""
     known = outcomes["first_event"][outcomes["first_event"] > 0]
     return int(known.min()) if len(known) else 1
 
 
 def last_event(outcomes: Records) -> int:
-    """Sequence of the last event of outcomes; 0 where none is known."""
+    """Return the sequence of the last event of outcomes; 0 if there are no outcomes."""
     return int((outcomes["first_event"] + outcomes["event_count"]).max()) - 1 if len(outcomes) else 0
 
 
-def compare(expected: Reference, outcomes: Records, events: Records | None) -> Proof:
+def compare(expected: Reference, outcomes: Records, events: Records | None) -> ReplayCheck:
     """Compare a cluster's outcomes, and its events if they were collected, with the reference."""
-    proof = Proof()
-    _compare_outcomes(proof, expected.outcomes, outcomes)
+    check = ReplayCheck()
+    _compare_outcomes(check, expected.outcomes, outcomes)
     if events is not None:
-        _compare_events(proof, expected, outcomes, events)
-    return proof
+        _compare_events(check, expected, outcomes, events)
+    return check
 
 
-def _compare_outcomes(proof: Proof, expected: Records, found: Records) -> None:
+def _compare_outcomes(check: ReplayCheck, expected: Records, found: Records) -> None:
     if len(expected) != len(found):
-        _differ(proof, f"expected {len(expected)} outcomes, found {len(found)}")
+        _add_difference(check, f"expected {len(expected)} outcomes, found {len(found)}")
         return
     known = found["status"] != OutcomeStatus.DUPLICATE
-    proof.outcomes_unknown = int((~known).sum())
-    proof.outcomes_compared = int(known.sum())
+    check.outcomes_unknown = int((~known).sum())
+    check.outcomes_compared = int(known.sum())
     wrong = np.zeros(len(found), dtype=bool)
     for column in _OUTCOME_COLUMNS:
         wrong |= known & (expected[column] != found[column])
-    _describe(proof, "command", np.flatnonzero(wrong), expected, found, _OUTCOME_COLUMNS)
+    _add_differences(check, "command", np.flatnonzero(wrong), expected, found, _OUTCOME_COLUMNS)
 
 
-def _compare_events(proof: Proof, expected: Reference, outcomes: Records, events: Records) -> None:
+def _compare_events(check: ReplayCheck, expected: Reference, outcomes: Records, events: Records) -> None:
     first_request = int(outcomes["request_id"][0])
     of_flow = events[(events["request_id"] >= first_request) & (events["request_id"] < first_request + len(outcomes))]
     left = _comparable(expected.events, int(expected.outcomes["request_id"][0]))
     right = _comparable(of_flow, first_request)
-    proof.events_compared = len(right)
-    proof.trades_compared = int((right["kind"] == EventKind.TRADE).sum())
+    check.events_compared = len(right)
+    check.trades_compared = int((right["kind"] == EventKind.TRADE).sum())
     if len(left) != len(right):
-        _differ(proof, f"expected {len(left)} events, found {len(right)}")
+        _add_difference(check, f"expected {len(left)} events, found {len(right)}")
         return
-    _describe(proof, "event", np.flatnonzero(left != right), left, right, left.dtype.names or ())
+    _add_differences(check, "event", np.flatnonzero(left != right), left, right, left.dtype.names or ())
 
 
 def _comparable(events: Records, first_request: int) -> Records:
-    """Events with commands and orders numbered from the first command of the flow."""
+    """Return events with commands and orders numbered from the first command of the flow."""
     numbers = ("command", "order", "counter_order")
     found = np.zeros(
         len(events), dtype=[(name, "<i8") for name in numbers] + [(name, EVENT[name]) for name in _EVENT_COLUMNS]
@@ -196,10 +196,10 @@ def _comparable(events: Records, first_request: int) -> Records:
 
 
 def _placed_by(ids: NDArray[np.uint64], orders: NDArray[np.uint64], placed_by: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number of the command that placed each order; -1 for no order, -2 for one the flow did not place."""
+    """Return the number of the command that placed each order; -1 for no order, -2 for an order of another flow."""
     found = np.full(len(ids), -2, dtype=np.int64)
     if len(orders):
-        # Order ids grow with the commands, so NEW events have them sorted.
+        # Order ids increase with the commands, so those of NEW events are sorted.
         place = np.minimum(np.searchsorted(orders, ids), len(orders) - 1)
         match = orders[place] == ids
         found[match] = placed_by[place[match]]
@@ -207,19 +207,19 @@ def _placed_by(ids: NDArray[np.uint64], orders: NDArray[np.uint64], placed_by: N
     return found
 
 
-def _describe(
-    proof: Proof, what: str, rows: NDArray[np.intp], expected: Records, found: Records, columns: tuple[str, ...]
+def _add_differences(
+    check: ReplayCheck, what: str, rows: NDArray[np.intp], expected: Records, found: Records, columns: tuple[str, ...]
 ) -> None:
-    proof.difference_count += len(rows)
+    check.difference_count += len(rows)
     for row in rows[:_DESCRIBED]:
         parts = [
             f"{column} expected {expected[column][row]}, found {found[column][row]}"
             for column in columns
             if expected[column][row] != found[column][row]
         ]
-        proof.differences.append(f"{what} {int(row)}: {'; '.join(parts)}")
+        check.differences.append(f"{what} {int(row)}: {'; '.join(parts)}")
 
 
-def _differ(proof: Proof, what: str) -> None:
-    proof.difference_count += 1
-    proof.differences.append(what)
+def _add_difference(check: ReplayCheck, what: str) -> None:
+    check.difference_count += 1
+    check.differences.append(what)
