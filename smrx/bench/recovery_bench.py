@@ -109,7 +109,7 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
         for entry in flow.entries(count - (machine.engine.sequence - before)):
             _append(journal, machine, entry)
     meta.sync()
-    journal.note_commit()
+    journal.sync_commit_index()
     journal.close()
     meta.close()
     expected = machine.position()

@@ -185,7 +185,7 @@ class _MemoryOnly:
     def snapshot_parts(self) -> dict[str, list[bytes | memoryview]]:
         return {"state": [b"none"]}
 
-    def beside_snapshots(self) -> list[NDArray[np.void]]:
+    def arrays_outside_snapshots(self) -> list[NDArray[np.void]]:
         return []
 
     def position(self) -> tuple[int, int]:

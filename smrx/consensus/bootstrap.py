@@ -45,7 +45,7 @@ class Bootstrap:
         #: A peer holds state, or held it: the cluster exists already.
         self._cluster_exists = False
         if not self._others and not meta.joined:
-            meta.set_settled()
+            meta.set_initialized()
 
     @property
     def never_held_state(self) -> bool:
@@ -55,7 +55,7 @@ class Bootstrap:
     @property
     def undecided(self) -> bool:
         """Whether this node is empty, and it is open whether the cluster is new."""
-        return self.never_held_state and not self._meta.settled and not self._cluster_exists
+        return self.never_held_state and not self._meta.initialized and not self._cluster_exists
 
     def update(self, reports: Mapping[int, PeerReport]) -> bool:
         """Take account of a peer's message; return whether this node has just been bootstrapped."""
@@ -63,9 +63,9 @@ class Bootstrap:
             return False
         known = [reports[peer] for peer in self._others if peer in reports and reports[peer].knows_me]
         self._cluster_exists = not all(report.new for report in known)
-        if self._cluster_exists or self._meta.settled or len(known) < len(self._others):
+        if self._cluster_exists or self._meta.initialized or len(known) < len(self._others):
             return False
-        self._meta.set_settled()
+        self._meta.set_initialized()
         return True
 
     def pending(self, reports: Mapping[int, PeerReport]) -> list[int]:

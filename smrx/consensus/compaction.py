@@ -67,7 +67,7 @@ class Compaction:
         self._store.poll()
         if self._snapshot_is_requested and self._store.pending_index is None:
             self._snapshot_is_requested = False
-            self._leader.snapshots.take(lasting=True)
+            self._leader.snapshots.take(for_restart=True)
         if self._store.persistent:
             self._compact_below_snapshots()
         else:
@@ -96,7 +96,7 @@ class Compaction:
             mark = Mark(self._machine.position()[0], self._raft.applied_index, journal.appended_bytes, now())
             if schedule.due(mark):
                 schedule.begun(mark)
-                self._leader.snapshots.take(lasting=True)
+                self._leader.snapshots.take(for_restart=True)
         base = min(store.oldest_index(), self._leader.oldest_needed(), journal.first_index + _ENTRIES_PER_TICK)
         if base > journal.first_index:
             journal.compact(base)

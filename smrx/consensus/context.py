@@ -160,7 +160,7 @@ class ReplicaContext:
         self.members = MembershipInForce(node_id, _initial_membership(node_id, peers, members, meta, journal))
         self.rejoin = Rejoin(active=starts_as_learner(meta, journal))
         if not self.rejoin.active:
-            journal.regained()
+            journal.mark_complete()
         self.agreement = Agreement(node_id, peers, machine, transport.post, transport.is_connected)
         self.raft = RaftLibrary(node_id, peers, transport, journal, settings.timing)
 
@@ -189,9 +189,9 @@ def _initial_membership(
     """
     if members is None:
         members = membership.of(NodeConfig(id=node, port=node) for node in (node_id, *peers))
-    if not meta.membership[1] or not (meta.settled or meta.joined):
+    if not meta.membership[1] or not (meta.initialized or meta.joined):
         # Kept from the first start on: editing the cluster file afterwards does not change the voters.
         meta.set_membership((_BOOTSTRAP_INDEX, membership.encode(members)))
-    if not journal.membership[1] or not (meta.settled or meta.joined):
-        journal.begin_with(meta.membership)
+    if not journal.membership[1] or not (meta.initialized or meta.joined):
+        journal.set_base_membership(meta.membership)
     return journal.membership

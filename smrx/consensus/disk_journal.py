@@ -30,7 +30,7 @@ from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
-from smrx.consensus.storage import REBUILD, LmdbStorage, Storage, StorageError, deadly_to_read
+from smrx.consensus.storage import REBUILD, LmdbStorage, Storage, StorageError, fatal_read_signal
 
 FORMAT: Final = 1
 FILE: Final = "journal.lmdb"
@@ -60,7 +60,7 @@ class _State(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     base_term: int
     last_index: int
     commit_index: int
-    whole: bool
+    complete: bool
     membership_index: int = 0
     membership: bytes = b""
 
@@ -102,7 +102,7 @@ class DiskJournal(MemoryJournal):
         self._storage = storage
         self._where = where
         self._commit = self._entries[0][1]
-        self._whole = True
+        self._complete = True
         #: Entries from here up to the base may still lie in the storage.
         self._first_stored = 1
         self._appended = 0
@@ -110,20 +110,20 @@ class DiskJournal(MemoryJournal):
         if self._found(cluster, node_id):
             self._load()
         else:
-            self._whole = not joined
+            self._complete = not joined
             storage.put(IDENTITY_KEY, msgspec.msgpack.encode(_Identity(FORMAT, cluster, node_id)))
             self._dirty = True
             self.sync()
 
     @property
-    def lost(self) -> bool:
+    def may_lack_entries(self) -> bool:
         """Whether entries this node promised to keep may be missing."""
-        return not self._whole
+        return not self._complete
 
-    def regained(self) -> None:
+    def mark_complete(self) -> None:
         """Everything this node ever promised is here again."""
-        if not self._whole:
-            self._whole = True
+        if not self._complete:
+            self._complete = True
             self._dirty = True
 
     def sync(self) -> None:
@@ -132,7 +132,7 @@ class DiskJournal(MemoryJournal):
             return
         base = self._entries[0]
         state = msgspec.msgpack.encode(
-            _State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._whole, *self._memberships[0])
+            _State(base[1], base[2], self.last_index, self.getRaftCommitIndex(), self._complete, *self._memberships[0])
         )
         self._storage.put(STATE_KEY, _CHECKSUM.pack(xxhash.xxh3_64_intdigest(state)) + state)
         self._delete_some()
@@ -144,14 +144,14 @@ class DiskJournal(MemoryJournal):
         """Let the storage go; entries that were not synced are forgotten."""
         self._storage.close()
 
-    def note_commit(self) -> None:
+    def sync_commit_index(self) -> None:
         """Make durable how much is committed, so that the next start need not wait for others to say it."""
         self._dirty = True
         self.sync()
 
-    def begin_with(self, membership: tuple[int, bytes]) -> None:
+    def set_base_membership(self, membership: tuple[int, bytes]) -> None:
         """Set the membership that is in force at the base."""
-        super().begin_with(membership)
+        super().set_base_membership(membership)
         self._dirty = True
 
     def install(self, index: int, term: int, membership: tuple[int, bytes] | None = None) -> None:
@@ -247,7 +247,7 @@ class DiskJournal(MemoryJournal):
             raise self._damaged(f"expected a commit index up to {state.last_index}, found {state.commit_index}")
         self._entries = entries
         self._bytes = sum(len(entry[0]) for entry in entries)
-        self._commit, self._whole = state.commit_index, state.whole
+        self._commit, self._complete = state.commit_index, state.complete
         self._memberships = [(state.membership_index, state.membership)]
         self._memberships += [(index, command) for command, index, _ in entries if is_membership(command)]
         self._first_stored = state.base_index + 1 if first is None else min(first, state.base_index + 1)
@@ -299,7 +299,7 @@ def damaged(where: str | Path, what: str) -> JournalError:
 
 def check_readable(path: Path) -> None:
     """Raise JournalError where reading the file would kill the process."""
-    number = deadly_to_read(path)
+    number = fatal_read_signal(path)
     if number is not None:
         raise damaged(path, f"reading it ends with signal {number}")
 
@@ -329,7 +329,7 @@ def open_journal(directory: Path, meta: MetaStore, *, cluster: str, node_id: int
     storage = LmdbStorage(path)
     try:
         return DiskJournal(
-            storage, cluster=cluster, node_id=node_id, joined=meta.joined or not meta.settled, where=path
+            storage, cluster=cluster, node_id=node_id, joined=meta.joined or not meta.initialized, where=path
         )
     except BaseException:
         storage.close()

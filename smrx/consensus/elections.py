@@ -7,7 +7,16 @@ Called when the election timeout passes and for the messages of an election.
 """
 
 from smrx.consensus.context import ReplicaContext
-from smrx.consensus.messages import Acquaint, Envelope, NoMember, PreVote, PreVoteReply, RequestVote, StandNow, Vote
+from smrx.consensus.messages import (
+    Envelope,
+    MembershipHint,
+    NotAMember,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    TimeoutNow,
+    Vote,
+)
 from smrx.consensus.raft_library import now, random_fraction
 
 
@@ -100,9 +109,9 @@ class Elections:
         behind = (body.last_term, body.last_index) < (self._journal.last_term, self._journal.last_index)
         if behind and self._members.index > 1:
             # It may not know the leader: one that became a member after the candidate's log ended.
-            self._post(peer, Acquaint(list(self._members.membership.members)))
+            self._post(peer, MembershipHint(list(self._members.membership.members)))
         if self._context.is_former_member(peer):
-            self._post(peer, NoMember(self._members.index))
+            self._post(peer, NotAMember(self._members.index))
         timeout = self._timing.election_min_ms / 1000
         if self._rejoin.active or self._raft.is_leader or now() - self._context.leader_contact.at < timeout:
             return
@@ -115,7 +124,7 @@ class Elections:
         if is_open and peer in self._members.voters and self._context.views[peer].holds_state:
             self._pre_votes.add(peer)
 
-    def on_timeout_now(self, peer: int, envelope: Envelope, body: StandNow) -> None:
+    def on_timeout_now(self, peer: int, envelope: Envelope, body: TimeoutNow) -> None:
         """Campaign at the next tick, if the leader of this term says so and this node can lead."""
         if envelope.term != self._raft.term or self._raft.leader_id != peer or self._rejoin.active:
             return

@@ -128,10 +128,10 @@ class Follower:
         self._post(peer, AppendReply(next_index, reset, success, self._stream))
 
     def _end_rejoin(self, leader: int) -> None:
-        if not self._meta.settled:
+        if not self._meta.initialized:
             self._keep_only_vote(leader)
-        self._meta.set_settled()
-        self._journal.regained()
+        self._meta.set_initialized()
+        self._journal.mark_complete()
 
     def _keep_only_vote(self, leader: int) -> None:
         """Record a vote for the leader of the term, in place of one that was lost with this node's data."""
@@ -143,7 +143,7 @@ class Follower:
         The peers that have reported to this incarnation and the majority that elected such a leader must have a member
         in common. Otherwise a node that lost its term with its log could follow a leader that was deposed long ago.
         """
-        if self._meta.settled:
+        if self._meta.initialized:
             return True
         members, views = self._context.members, self._context.views
         reports = sum(views[peer].knows_me and views[peer].holds_state for peer in members.voters)

@@ -43,11 +43,11 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         self._meta = meta
 
     @property
-    def lost(self) -> bool:
+    def may_lack_entries(self) -> bool:
         """Whether entries this node promised to keep may be missing: nothing was ever appended in this life."""
         return self._entries == [_GENESIS]
 
-    def regained(self) -> None:
+    def mark_complete(self) -> None:
         """Everything this node ever promised is here again."""
 
     @property
@@ -108,7 +108,7 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         # The base's may be one of a former life, which stood later than the entry asked for.
         return min(found, index), membership
 
-    def begin_with(self, membership: tuple[int, bytes]) -> None:
+    def set_base_membership(self, membership: tuple[int, bytes]) -> None:
         """Set the membership that is in force at the base."""
         self._memberships[0] = membership
 
@@ -123,7 +123,7 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
             if membership is None:
                 membership = self.membership
             self.clear()
-            self.begin_with(membership)
+            self.set_base_membership(membership)
             self._entries.append((NO_OP, index, term))
             self._bytes = len(NO_OP)
 

@@ -8,7 +8,7 @@ import logging
 from typing import Final
 
 from smrx.consensus.context import NotLeader, ReplicaContext
-from smrx.consensus.messages import StandNow
+from smrx.consensus.messages import TimeoutNow
 from smrx.consensus.raft_library import now
 
 log = logging.getLogger(__name__)
@@ -76,4 +76,4 @@ class LeadershipTransfer:
             self.cancel()
         elif not self._is_sent and self._raft.commit_index == self._journal.last_index == self._raft.match_index(peer):
             self._is_sent = True
-            self._context.transport.post(peer, StandNow())
+            self._context.transport.post(peer, TimeoutNow())

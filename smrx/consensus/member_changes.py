@@ -12,7 +12,7 @@ from smrx.consensus.context import NotLeader, PeerView, ReplicaContext
 from smrx.consensus.leader import Leader
 from smrx.consensus.leadership_transfer import LeadershipTransfer
 from smrx.consensus.membership import Member, Membership, MembershipError, encode, host_fault
-from smrx.consensus.messages import Acquaint, Body, Envelope, Hello, NoMember
+from smrx.consensus.messages import Body, Envelope, Hello, MembershipHint, NotAMember
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class MemberChanges:
         if node.id in self._views or node.id == self._context.node_id:
             return
         self._views[node.id] = PeerView()
-        self._transport.meet(node)
+        self._transport.add_peer(node)
         self._raft.add_peer(node.id)
 
     def _replace_reused(self, member: Member) -> None:
@@ -155,8 +155,8 @@ class MemberChanges:
             self._views[node.id] = PeerView()
             # Acknowledgements of the old node may still be under way to this leader and must not count for the new
             # one. A follower counts none; and while it applies old entries, it may have heard of the new node only.
-            self._transport.part(node.id, outlived=self._raft.is_leader)
-            self._transport.meet(node)
+            self._transport.remove_peer(node.id, require_newer=self._raft.is_leader)
+            self._transport.add_peer(node)
 
     def remove_former_peers(self) -> None:
         """Once a membership is committed, remove the peers that are not in the newest one.
@@ -175,7 +175,7 @@ class MemberChanges:
             del self._views[peer]
             self._leader.remove_peer(peer)
             self._since.pop(peer, None)
-            self._transport.part(peer, outlived=self._raft.is_leader)
+            self._transport.remove_peer(peer, require_newer=self._raft.is_leader)
             self._raft.remove_peer(peer)
 
     # Messages about members.
@@ -186,10 +186,10 @@ class MemberChanges:
         A member that sends nothing may not listen to this node, because its file and its log name other nodes.
         """
         if self._members.index > 1 and peer in self._members.ids and not self._transport.is_connected(peer):
-            return Acquaint(list(self._members.membership.members))
+            return MembershipHint(list(self._members.membership.members))
         return Hello()
 
-    def on_membership_hint(self, peer: int, envelope: Envelope, body: Acquaint) -> None:
+    def on_membership_hint(self, peer: int, envelope: Envelope, body: MembershipHint) -> None:
         """Add the peers that a voter names."""
         if peer in self._members.voters:
             for member in body.members:
@@ -204,16 +204,16 @@ class MemberChanges:
         Without a leader, the members that such a node names are added as peers, if this node is one of them.
         """
         body = envelope.body
-        if isinstance(body, Acquaint):
+        if isinstance(body, MembershipHint):
             named = {member.node.id for member in body.members}
             if self._raft.leader_id is None and {self._context.node_id, envelope.sender} <= named:
                 log.info("node %d: node %d names the members %s", self._context.node_id, envelope.sender, sorted(named))
                 for member in body.members:
                     self._add_peer(member.node)
             return None
-        return NoMember(self._members.index) if self._context.is_former_member(envelope.sender) else None
+        return NotAMember(self._members.index) if self._context.is_former_member(envelope.sender) else None
 
-    def on_no_member(self, peer: int, envelope: Envelope, body: NoMember) -> None:
+    def on_not_a_member(self, peer: int, envelope: Envelope, body: NotAMember) -> None:
         """Record a report that this node was removed. It may be wrong: it changes nothing but the status."""
         if self._raft.leader_id is None:
             if self._leader_contact.removal_report is None:

@@ -1,9 +1,10 @@
-"""The messages between members: a fixed schema, nothing that can carry code.
+"""Define the messages between members: a fixed schema that cannot carry code.
 
-Owns the schema, the limits, and the rules that make a well-typed message absurd. No sockets, no clock, no state; every
-function is total over untrusted bytes. Used by the transport (bytes) and the replica (meaning).
+Owns the schema, the limits, and the rules by which a well-typed message is absurd. No sockets, no clock, no state;
+every function accepts any bytes. Used by the transport (bytes) and the replica (meaning).
 
-A message is one msgpack array, Envelope, around one body. Log entries travel as they lie in the log, raw bytes.
+A message is one msgpack array, Envelope, around one body. Log entries are raw bytes, as in the log. Tags and the order
+of fields are the protocol: do not change them.
 """
 
 from collections.abc import Mapping
@@ -17,25 +18,25 @@ from smrx.consensus.membership import Member, MembershipError, is_membership
 from smrx.consensus.membership import decode as decode_membership
 from smrx.wire.batches import MAX_ENTRY_BYTES, VERSION
 
-#: Spoken by members of one cluster version; another number is dropped.
+#: The protocol version; a message of another one is dropped.
 PROTOCOL: Final = 1
 
-#: Entries of one AppendEntries stop once they pass this: a follower is never busy with one message for long.
+#: An AppendEntries is full once its entries pass this: no message keeps a follower busy for long.
 MAX_BATCH_BYTES: Final = 1 << 20
 MAX_BATCH_ENTRIES: Final = 4096
 CHUNK_BYTES: Final = 256 << 10
 MAX_SNAPSHOT_BYTES: Final = 16 << 30
 MAX_HASHES: Final = 512
-#: 255 members, each with host, ports and keys.
+#: Enough for 255 members, each with host, ports and keys.
 MAX_MEMBERSHIP_BYTES: Final = 256 << 10
 #: A batch may be one byte short of MAX_BATCH_BYTES and take one more entry of the largest size; the rest is headers.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES + MAX_ENTRY_BYTES + 64 * MAX_BATCH_ENTRIES
 
-#: A term, index or life past these was never reached honestly (2^48 elections, 2^56 entries, 2^48 starts counted from
-#: the time in seconds); it would only serve to end all of them at once.
+#: No correct node reaches a term, index or incarnation past these (2^48 elections, 2^56 entries, 2^48 starts counted
+#: from the time in seconds); accepting a forged one would exhaust the numbers.
 Term = Annotated[int, Meta(ge=0, lt=1 << 48)]
 Index = Annotated[int, Meta(ge=0, lt=1 << 56)]
-Life = Annotated[int, Meta(ge=0, lt=1 << 48)]
+Incarnation = Annotated[int, Meta(ge=0, lt=1 << 48)]
 Natural = Annotated[int, Meta(ge=0)]
 Entry = tuple[bytes, Index, Term]
 
@@ -46,31 +47,31 @@ NO_OP: Final = b"\x01"
 #: Envelope.flags
 LEARNER: Final = 1
 FENCED: Final = 2
-#: It never held state.
+#: The node never held state.
 NEW: Final = 4
 
 
 class Hello(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=0):
-    """Nothing but the envelope: I live, in this term, at this sequence."""
+    """Only the envelope: that the sender runs, its term, its sequence."""
 
 
 class AppendEntries(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=1):
-    """Entries after prev_index; without prev_index a bare heartbeat to a node that waits for a snapshot."""
+    """Entries after prev_index; without prev_index, a bare heartbeat to a node that waits for a snapshot."""
 
     prev_index: Index | None
     prev_term: Term
     commit_index: Index
-    #: The leader's own last index: what a learner must reach.
+    #: The leader's own last index, which a learner must reach.
     last_index: Index
-    #: Counts the leader's restarts of this stream, so that a reset asked for twice is obeyed once.
+    #: The number of times the leader has restarted this stream, so that a repeated reset is obeyed once.
     stream: Natural
-    #: Only tells the commit index: no answer wanted if all is well.
+    #: Only carries the commit index: no reply is wanted if it succeeds.
     quiet: bool
     entries: Annotated[list[Entry], Meta(max_length=MAX_BATCH_ENTRIES)]
 
 
 class AppendReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=2):
-    """success: everything below next_index is as the leader has it. reset: send from next_index instead."""
+    """success: the log below next_index equals the leader's. reset: send from next_index instead."""
 
     next_index: Index
     reset: bool
@@ -79,20 +80,20 @@ class AppendReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, f
 
 
 class RequestVote(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=3):
-    """A candidate's log, for the vote of the envelope's term."""
+    """A request for the vote of the envelope's term, with the end of the candidate's log."""
 
     last_index: Index
     last_term: Term
 
 
 class Vote(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=4):
-    """Granted, for the term named (votes not granted are silence)."""
+    """A vote that is granted, and its term; a refusal is not sent."""
 
     term: Term
 
 
 class PreVote(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=5):
-    """Would you vote for me? Asked before the term is raised, so that a lost node disturbs nobody."""
+    """A request for a pre-vote, before the term is raised, so that an isolated node disturbs no leader."""
 
     round: Natural
     last_index: Index
@@ -100,13 +101,13 @@ class PreVote(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
 
 
 class PreVoteReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=6):
-    """I would: I hear no leader, and your log is not behind mine."""
+    """A pre-vote that is granted: the sender has no leader, and the candidate's log is not behind its own."""
 
     round: Natural
 
 
 class SnapshotChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=7):
-    """A piece of the state after log entry (index, of_term), `total` bytes with this xxh3-128."""
+    """A part of the state after log entry (index, of_term), which has `total` bytes and this xxh3-128."""
 
     index: Index
     of_term: Term
@@ -117,13 +118,13 @@ class SnapshotChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
     commit_index: Index
     last_index: Index
     stream: Natural
-    #: Who belongs to the cluster at that entry, and where the log says so.
+    #: The membership in force at that entry, and its own log index.
     membership_index: Index
     membership: Annotated[bytes, Meta(max_length=MAX_MEMBERSHIP_BYTES)]
 
 
 class SnapshotReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=8):
-    """I have the first `offset` bytes of the snapshot at index; refused: they were no usable state."""
+    """The receiver has the first `offset` bytes of the snapshot at index; refused: they are no valid state."""
 
     index: Index
     offset: Natural
@@ -131,31 +132,31 @@ class SnapshotReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
 
 
 class HashRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=9):
-    """What is your state hash after each of these commands?"""
+    """A request for the state hashes after these commands."""
 
     sequences: Annotated[list[Natural], Meta(max_length=MAX_HASHES)]
 
 
 class HashReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=10):
-    """(sequence, hash) for each asked; None for one not yet reached or no longer kept."""
+    """(sequence, hash) for each one requested; None for one that is not reached yet or no longer kept."""
 
     hashes: Annotated[list[tuple[Natural, Natural | None]], Meta(max_length=MAX_HASHES)]
 
 
-class Acquaint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=12):
-    """These are members, says a node to one that may not know: it may listen to them. Grants no rights."""
+class MembershipHint(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=12):
+    """The members by the sender's log, for a node that may not have it. A hint whom to connect to, no vote."""
 
     members: Annotated[list[Member], Meta(max_length=255)]
 
 
-class NoMember(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=13):
-    """You are no member, says a node whose newest committed membership stands there. Nothing has to be believed."""
+class NotAMember(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=13):
+    """The receiver is no member by the sender's newest committed membership, at this log index. A hint only."""
 
     membership_index: Index
 
 
-class StandNow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=11):
-    """You have everything I have: stand for election at once, and I will vote for you (Ongaro's thesis, 3.10)."""
+class TimeoutNow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=11):
+    """The receiver has the leader's whole log and is to campaign at once (Ongaro's thesis, 3.10)."""
 
 
 Body = (
@@ -170,22 +171,22 @@ Body = (
     | SnapshotReply
     | HashRequest
     | HashReply
-    | StandNow
-    | Acquaint
-    | NoMember
+    | TimeoutNow
+    | MembershipHint
+    | NotAMember
 )
 
 
 class Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
-    """Who says it, in which life, in which term, and the state it has reached."""
+    """The sender, its incarnation, its term, and the state it has reached."""
 
     protocol: Annotated[int, Meta(ge=PROTOCOL, le=PROTOCOL)]
     cluster: Natural
     sender: Annotated[int, Meta(ge=1, le=255)]
-    incarnation: Life
-    #: The life of the receiver this is meant for. Where the sender does not know it yet, and only Hello and Acquaint
-    #: may be said: 0, or a life by which an earlier node of that number was outlived.
-    receiver_incarnation: Life
+    incarnation: Incarnation
+    #: The incarnation of the receiver, as far as the sender knows: 0, or one above that of a removed node of the
+    #: receiver's id, if it has received nothing; then only Hello and MembershipHint are allowed.
+    receiver_incarnation: Incarnation
     term: Term
     flags: Annotated[int, Meta(ge=0, le=LEARNER | FENCED | NEW)]
     sequence: Natural
@@ -198,12 +199,12 @@ _decode = msgspec.msgpack.Decoder(Envelope).decode
 
 
 def cluster_number(name: str) -> int:
-    """The number members of one cluster recognise each other by."""
+    """Return the number that identifies a cluster in messages."""
     return xxhash.xxh3_64_intdigest(name.encode())
 
 
 def decode(frame: bytes) -> Envelope | str:
-    """Return the message, or why it is none: "undecodable" or "absurd"."""
+    """Return the message, or why it is invalid: "undecodable" or "absurd"."""
     try:
         envelope = _decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -212,7 +213,7 @@ def decode(frame: bytes) -> Envelope | str:
 
 
 def entry_fault(entry: bytes) -> str | None:
-    """Return what keeps these bytes from being a command of the log, or None."""
+    """Return why these bytes are no valid log entry, None if they are."""
     if len(entry) > MAX_ENTRY_BYTES:
         return f"expected an entry of at most {MAX_ENTRY_BYTES} bytes, found {len(entry)}"
     if is_membership(entry):
@@ -233,7 +234,7 @@ def _membership_fault(entry: bytes) -> str | None:
 
 
 def _absurd(envelope: Envelope) -> bool:
-    """Whether an honest member could not have said this, whatever the fate of other messages."""
+    """Whether no correct member can send this, whichever other messages were lost or delayed."""
     body, term = envelope.body, envelope.term
     if isinstance(body, AppendEntries):
         return _absurd_append(body, term)
@@ -267,7 +268,7 @@ def _absurd_append(body: AppendEntries, term: int) -> bool:
 
 
 def from_library(message: Mapping[str, Any]) -> Body:
-    """Return the body for a message PySyncObj wants sent; raises ValueError for one this project never lets it send."""
+    """Return the body for a message of PySyncObj; raises ValueError for one that this project replaces."""
     kind = message["type"]
     if kind == "request_vote":
         return RequestVote(message["last_log_index"], message["last_log_term"])

@@ -17,7 +17,7 @@ import lmdb
 import msgspec
 import xxhash
 
-from smrx.consensus.storage import REBUILD, LmdbStorage, StorageError, StorageFailed, deadly_to_read, failure
+from smrx.consensus.storage import REBUILD, LmdbStorage, StorageError, StorageFailed, failure, fatal_read_signal
 
 #: Format 1 had no checksum.
 _FORMAT: Final = 2
@@ -56,10 +56,10 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     membership_index: int = 0
     membership: bytes = b""
     #: None in a record of before there was such a field.
-    settled: bool | None = None
+    initialized: bool | None = None
 
 
-def renew(directory: Path, *, cluster: str, node_id: int) -> None:
+def recreate_meta(directory: Path, *, cluster: str, node_id: int) -> None:
     """Put meta data in the place of lost or damaged ones: of a node that others rely on and that knows nothing.
 
     Its life gets a number later than any it can have had, because the others do not listen to an earlier one: the time
@@ -71,7 +71,7 @@ def renew(directory: Path, *, cluster: str, node_id: int) -> None:
         path.unlink(missing_ok=True)
         environment = _opened(path)
         with environment.begin(write=True) as transaction:
-            record = _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, True, settled=False)
+            record = _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, True, initialized=False)
             _put(transaction, record)
         environment.close()
 
@@ -138,20 +138,20 @@ class MetaStore:
             self._dirty = True
 
     @property
-    def settled(self) -> bool:
+    def initialized(self) -> bool:
         """Whether this directory knows all that its node ever promised: it is one of the first, or it learned since.
 
         See bootstrap.py. Without it the node may have voted, or led, in terms that it knows nothing of.
         """
-        return self._record.joined if self._record.settled is None else self._record.settled
+        return self._record.joined if self._record.initialized is None else self._record.initialized
 
-    def set_settled(self) -> None:
+    def set_initialized(self) -> None:
         """From now on this directory knows all that its node promises."""
-        if not self._record.settled:
-            self._record.settled = True
+        if not self._record.initialized:
+            self._record.initialized = True
             self._dirty = True
 
-    def outlive(self, life: int) -> None:
+    def exceed_incarnation(self, life: int) -> None:
         """Take a number after that of another life, which others know and this node knows nothing of."""
         if life >= self._record.incarnation:
             self._record.incarnation = life + 1
@@ -194,7 +194,7 @@ class MetaStore:
             if not empty:
                 raise _damaged(self._directory, "none, and something else")
             # No number that an earlier directory of this node can have had: what was meant for it must not be heard.
-            return _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, False, settled=False)
+            return _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, False, initialized=False)
         try:
             written = msgspec.msgpack.decode(raw, type=_Format).format
             if written not in _READABLE:
@@ -250,7 +250,7 @@ def _opened(path: Path) -> lmdb.Environment:
         if not path.stat().st_size:
             # LMDB would begin a new one, and the node would forget whom it voted for.
             raise _damaged(path, "an empty file")
-        number = deadly_to_read(path)
+        number = fatal_read_signal(path)
         if number is not None:
             raise _damaged(path, f"a file that cannot be read without signal {number}")
         try:

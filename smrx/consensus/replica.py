@@ -29,19 +29,19 @@ from smrx.consensus.messages import (
     FENCED,
     LEARNER,
     NEW,
-    Acquaint,
     AppendEntries,
     AppendReply,
     Envelope,
     HashReply,
     HashRequest,
-    NoMember,
+    MembershipHint,
+    NotAMember,
     PreVote,
     PreVoteReply,
     RequestVote,
     SnapshotChunk,
     SnapshotReply,
-    StandNow,
+    TimeoutNow,
     Vote,
 )
 from smrx.consensus.raft_library import Hooks, now
@@ -128,10 +128,10 @@ class Replica:
             persist=self._persist,
             clock=now,
             # A little more than the heartbeat, which carries the same and more.
-            hello_seconds=1.2 * settings.timing.heartbeat_ms / 1000,
-            silence_seconds=settings.timing.election_max_ms / 1000,
-            greeting=self.member_changes.hello,
-            stranger=self.member_changes.on_unknown_peer,
+            hello_interval_seconds=1.2 * settings.timing.heartbeat_ms / 1000,
+            peer_timeout_seconds=settings.timing.election_max_ms / 1000,
+            hello=self.member_changes.hello,
+            unknown_peer=self.member_changes.on_unknown_peer,
         )
         self.elections = self.elections_class(context)
         self.compaction = self.compaction_class(
@@ -158,9 +158,9 @@ class Replica:
             PreVoteReply: self.elections.on_pre_vote_reply,
             RequestVote: self.elections.on_request_vote,
             Vote: self.elections.on_vote,
-            StandNow: self.elections.on_timeout_now,
-            Acquaint: self.member_changes.on_membership_hint,
-            NoMember: self.member_changes.on_no_member,
+            TimeoutNow: self.elections.on_timeout_now,
+            MembershipHint: self.member_changes.on_membership_hint,
+            NotAMember: self.member_changes.on_not_a_member,
         }
         self.member_changes.put_into_force()
 
@@ -247,7 +247,7 @@ class Replica:
         if context.bootstrap.update(context.views):
             log.info("node %d: all nodes of the cluster are new, and it is bootstrapped", self.node_id)
             context.rejoin.active = False
-            self._journal.regained()
+            self._journal.mark_complete()
         view.sequence, view.state_hash = envelope.sequence, envelope.state_hash
         self.agreement.observe(peer, envelope.sequence, envelope.state_hash, now())
         return True
@@ -268,13 +268,13 @@ class Replica:
         incarnations. If both nodes run, they take turns, and each logs it.
         """
         context = self._context
-        known = context.transport.later_life
+        known = context.transport.newer_incarnation
         if known is None or time < self._next_incarnation_at or known >= _MAX_INCARNATION:
             return
         self._next_incarnation_at = time + _INCARNATION_SECONDS
         log.warning("node %d: peers know its incarnation %d, which is not of this directory", self.node_id, known)
-        context.meta.outlive(known)
-        context.transport.begin_life(context.meta.incarnation)
+        context.meta.exceed_incarnation(known)
+        context.transport.set_incarnation(context.meta.incarnation)
 
     def _header(self) -> Header:
         context = self._context
@@ -392,7 +392,7 @@ class Replica:
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
         """Return whether this node may lack entries that it acknowledged, so that it must catch up before it counts."""
-        return journal.lost and (meta.joined or not meta.settled)
+        return journal.may_lack_entries and (meta.joined or not meta.initialized)
 
     def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
         if journal.persistent and (snapshots is None or not snapshots.persistent):

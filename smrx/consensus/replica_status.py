@@ -23,7 +23,7 @@ def role(context: ReplicaContext) -> Role:
 def waiting_for(context: ReplicaContext) -> str | None:
     """Return what this node waits for before it can serve, None if nothing."""
     raft, members, transport = context.raft, context.members, context.transport
-    later = transport.later_life
+    later = transport.newer_incarnation
     if later is not None:
         return (
             f"this is life {context.meta.incarnation} of this node, and other members know its life {later}: its data "

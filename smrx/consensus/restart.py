@@ -34,7 +34,7 @@ class Restarted(NamedTuple):
 
     log_index: int
     snapshots: list[Stored]
-    sequence_of_snapshot: int
+    snapshot_sequence: int
 
 
 def replay_entries(journal: MemoryJournal, first: int, last: int, callback: Callable[[LogEntry], bool | None]) -> int:
@@ -80,7 +80,7 @@ def restart(
     if usable:
         _take_over(machine, usable[-1])
     newest = usable[-1].metadata if usable else None
-    go_on(machine, journal, meta, None if newest is None else (newest.log_index, newest.log_term), applied=applied)
+    replay_log(machine, journal, meta, None if newest is None else (newest.log_index, newest.log_term), applied=applied)
     return Restarted(journal.applied_index, usable, 0 if newest is None else newest.sequence)
 
 
@@ -98,7 +98,7 @@ def check_term(journal: MemoryJournal, meta: MetaStore, where: str) -> None:
         )
 
 
-def go_on(
+def replay_log(
     machine: StateMachine,
     journal: MemoryJournal,
     meta: MetaStore,
@@ -118,8 +118,8 @@ def go_on(
             journal.install(index, term, meta.membership if meta.membership[1] else None)
             if not meta.joined:
                 # Given to it before its first start: the state that a cluster which is restored begins with.
-                meta.set_settled()
-                journal.regained()
+                meta.set_initialized()
+                journal.mark_complete()
             if journal.persistent:
                 # The next start finds a log.
                 meta.set_joined()

@@ -92,15 +92,15 @@ class SnapshotSender:
         """Return a snapshot that the log continues; take one if there is none, and return None until it is ready."""
         snapshot = self._store.newest()
         if snapshot is None or snapshot.index < self._journal.first_index:
-            self.take(lasting=False)
+            self.take(for_restart=False)
             snapshot = self._store.newest()
         return None if snapshot is None or snapshot.index < self._journal.first_index else snapshot
 
-    def take(self, *, lasting: bool) -> None:
+    def take(self, *, for_restart: bool) -> None:
         """Begin to take a snapshot of the present state; `lasting`: for restarts, otherwise only for a peer."""
         term = self._journal.term_at(self._raft.applied_index)
         assert term is not None
-        self._store.begin(self._raft.applied_index, term, lasting=lasting)
+        self._store.begin(self._raft.applied_index, term, for_restart=for_restart)
 
     def oldest_needed(self, transfers: Sequence[Outgoing]) -> int:
         """Return the first entry that these snapshots, or the one being taken, will be continued from."""

@@ -62,7 +62,7 @@ class Source(Protocol):
         """The state in named parts, STATE among them; views where possible."""
         ...
 
-    def beside_snapshots(self) -> Sequence[NDArray[Any]]:
+    def arrays_outside_snapshots(self) -> Sequence[NDArray[Any]]:
         """Arrays that snapshot_parts() does not read: the child does without them."""
         ...
 
@@ -126,13 +126,13 @@ class ForkedSnapshots:
         """The newest one on the disk that this process knows to be whole."""
         return self._stored
 
-    def begin(self, index: int, term: int, *, lasting: bool = True) -> None:
+    def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
         """Fork a child that writes the state as it is now, unless one is at it or has just failed."""
         if self._child is not None or self._clock() < self._not_before:
             return
         opened: list[int] = []
         try:
-            memory = None if lasting or self.persistent else _memory_file()
+            memory = None if for_restart or self.persistent else _memory_file()
             opened += [] if memory is None else [memory]
             reading, writing = os.pipe()
             opened += [reading, writing]
@@ -140,7 +140,7 @@ class ForkedSnapshots:
             with warnings.catch_warnings():
                 # Python warns of threads that hold locks; the child takes none.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                pid = fork(self._source.beside_snapshots())
+                pid = fork(self._source.arrays_outside_snapshots())
         except OSError as error:
             # Too many processes or files, or no promise of memory for a second one of this size.
             log.error("snapshot after log entry %d: no process to write it: %s", index, error.strerror)
@@ -204,7 +204,7 @@ class ForkedSnapshots:
         """
         return min(self._kept) if len(self._kept) > 1 else 0
 
-    def known(self, stored: Sequence[Stored]) -> None:
+    def use_stored(self, stored: Sequence[Stored]) -> None:
         """Begin with these, oldest first, which were verified."""
         if stored:
             self._have(stored[-1], tuple(one.log_index for one in stored))

@@ -42,7 +42,7 @@ class SnapshotStore(Protocol):
     #: Whether snapshots survive the process.
     persistent: bool
 
-    def begin(self, index: int, term: int, *, lasting: bool = True) -> None:
+    def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
         """Begin to take one of the machine as it is now, after log entry (index, term), unless one is being taken.
 
         `lasting`: for restarts; otherwise only a peer needs it.
@@ -94,9 +94,9 @@ class MemorySnapshots:
         self._take = take
         self._newest: Snapshot | None = None
 
-    def begin(self, index: int, term: int, *, lasting: bool = True) -> None:
+    def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
         """Take one; nobody keeps it for a restart."""
-        if not lasting:
+        if not for_restart:
             self._newest = Snapshot.of(index, term, self._take())
 
     def poll(self) -> None:

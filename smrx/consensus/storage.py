@@ -103,7 +103,7 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def deadly_to_read(path: Path) -> int | None:
+def fatal_read_signal(path: Path) -> int | None:
     """The signal by which reading an LMDB file would kill the process, None if it would not.
 
     LMDB follows what a damaged page says: a forked child reads all of it first.

@@ -1,12 +1,12 @@
-"""Messages between members, whatever carries them: envelopes, the outbox of a turn, and who is connected.
+"""Exchange messages between members: envelopes, the outbox of a turn, and which peers are connected.
 
-Bytes from the network are data, never code and never an exception: what no member of this cluster can have meant for
-this life of this node is counted and dropped. Owns no socket: those are transport_zmq's, and a simulation has none. No
-threads, no waiting. Called for each message that arrives, at each tick, and to flush(), which makes durable what the
-messages promise.
+Bytes from the network are data, never code and never an exception. A message that no member of this cluster can have
+meant for this incarnation of this node is counted and dropped. Owns no socket: transport_zmq does, and a simulation has
+none. No threads, no blocking. Called for each message that arrives, at each tick, and to flush(), which makes durable
+what the messages acknowledge.
 
-Delivery is first in, first out for each peer, and may lose: Raft sends again. Nothing is kept for a peer that is not
-there, so a dead one costs no memory and a returning one hears nothing old.
+Delivery is first in, first out for each peer, and may lose messages: Raft sends again. Nothing is kept for a peer that
+is disconnected, so it costs no memory and receives nothing old when it returns.
 """
 
 from collections import Counter
@@ -18,15 +18,15 @@ from pysyncobj.transport import Transport
 
 from smrx.config import NodeConfig
 from smrx.consensus import messages
-from smrx.consensus.messages import Acquaint, AppendEntries, Body, Envelope, Hello
+from smrx.consensus.messages import AppendEntries, Body, Envelope, Hello, MembershipHint
 
-#: Who is no member is answered so often.
-_STRANGER_SECONDS: Final = 1.0
-_STRANGER: Final = "not from a member"
+#: A node that is no peer is answered at most this often.
+_ANSWER_SECONDS: Final = 1.0
+_UNKNOWN_PEER: Final = "not from a member"
 
 
 class Header(NamedTuple):
-    """What a node says of itself on every message."""
+    """What a node reports about itself on every message."""
 
     term: int
     flags: int
@@ -35,22 +35,22 @@ class Header(NamedTuple):
 
 
 class _Posted(NamedTuple):
-    """A message that waits to leave."""
+    """A message that waits to be sent."""
 
     peer: int
     frame: bytes
-    #: Whether it says that something is on this node's disk.
-    promises: bool
+    #: Whether the log has to be durable before it is sent.
+    needs_sync: bool
 
 
 class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
-    """Everything but the network: envelopes, the outbox, who lives."""
+    """Everything but the network: envelopes, the outbox, connected peers."""
 
-    #: Whether nodes that this one does not know can speak to it at all.
-    hears_strangers = True
+    #: Whether a node that is no peer can send messages to this one at all.
+    accepts_unknown_peers = True
 
     def __init__(self, *, cluster: str, node_id: int, peers: Iterable[int], incarnation: int) -> None:
-        """Know the cluster; attach() must follow before the first message."""
+        """Set the cluster and the first peers; attach() must follow before the first message."""
         super().__init__(None, None, ())
         self.node_id = node_id
         self.dropped: Counter[str] = Counter()
@@ -58,18 +58,18 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._incarnation = incarnation
         self._nodes = {peer: Node(peer) for peer in peers}
         self._incarnations = dict.fromkeys(self._nodes, 0)
-        self._heard: dict[int, float] = {}
-        self._sent: dict[int, float] = {}
+        self._received_at: dict[int, float] = {}
+        self._sent_at: dict[int, float] = {}
         self._connected: set[int] = set()
         self._outbox: list[_Posted] = []
-        #: What strangers are told, each over the connection it came by.
+        #: Answers to nodes that are no peers: (node, route, frame), each sent over the connection of the message.
         self._answers: list[tuple[int, bytes, bytes]] = []
-        self._answered: dict[int, float] = {}
+        self._answered_at: dict[int, float] = {}
         self._leaving: list[int] = []
-        #: By node that was gone: its latest life. What it said is no word of one that has its number now.
-        self._outlived: dict[int, int] = {}
-        #: The latest life of this node that others know, if it is one this node knows nothing of.
-        self.later_life: int | None = None
+        #: By removed peer: its last incarnation. Messages of it are not accepted from a new node of the same id.
+        self._retired: dict[int, int] = {}
+        #: A higher incarnation of this node that peers know of, None if there is none.
+        self.newer_incarnation: int | None = None
 
     def attach(
         self,
@@ -78,84 +78,90 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         persist_term: Callable[[], None],
         persist: Callable[[], None],
         clock: Callable[[], float],
-        hello_seconds: float,
-        silence_seconds: float,
-        greeting: Callable[[int], Body] = lambda peer: Hello(),
-        stranger: Callable[[Envelope], Body | None] = lambda envelope: None,
+        hello_interval_seconds: float,
+        peer_timeout_seconds: float,
+        hello: Callable[[int], Body] = lambda peer: Hello(),
+        unknown_peer: Callable[[Envelope], Body | None] = lambda envelope: None,
     ) -> None:
-        """Meet the replica: who it is now, how to make its promises durable, its clock and its patience.
+        """Set the replica's functions: its header, how to make it durable, its clock.
 
-        `greeting` is what a peer is told that heard nothing for a while. `stranger` hears what no peer says, and may
-        have an answer.
+        `hello` makes the message for a peer that was sent nothing for an interval. `unknown_peer` gets the messages of
+        nodes that are no peers, and may return an answer. A peer that sends nothing before the timeout is disconnected.
         """
-        self._greeting = greeting
-        self._stranger = stranger
+        self._hello = hello
+        self._unknown_peer = unknown_peer
         self._header = header
         self._persist_term = persist_term
         self._persist = persist
         self._clock = clock
-        self._hello_seconds = hello_seconds
-        self._silence_seconds = silence_seconds
-        # The first tick greets everybody.
-        self._sent = dict.fromkeys(self._nodes, clock() - hello_seconds)
+        self._hello_interval_seconds = hello_interval_seconds
+        self._peer_timeout_seconds = peer_timeout_seconds
+        # The first tick sends a hello to every peer.
+        self._sent_at = dict.fromkeys(self._nodes, clock() - hello_interval_seconds)
 
     def keys_fault(self, node: NodeConfig) -> str | None:
-        """What keeps a node's keys from being used on these links; None if nothing."""
+        """Return why a node's keys cannot be used on these links, None if they can."""
         return None if not node.public_keys else f"expected node {node.id} without keys, as the others are, found some"
 
-    def meet(self, node: NodeConfig) -> None:
-        """Know one node more, and listen and speak to it from now on."""
+    def add_peer(self, node: NodeConfig) -> None:
+        """Exchange messages with one more node."""
         if node.id in self._leaving:
             self._leaving.remove(node.id)
-            self._hang_up(node.id)
+            self._disconnect(node.id)
         self._nodes[node.id] = Node(node.id)
         self._incarnations[node.id] = 0
-        self._sent[node.id] = self._clock() - self._hello_seconds
+        self._sent_at[node.id] = self._clock() - self._hello_interval_seconds
 
-    def part(self, peer: int, *, outlived: bool) -> None:
-        """Know a node no more: what it says is not from a member. What it was to be told by now still leaves.
+    def remove_peer(self, peer: int, *, require_newer: bool) -> None:
+        """Drop a peer: its messages are no longer accepted. What was posted to it before is still sent.
 
-        `outlived`: should its number come again, it is a later life that is heard.
+        `require_newer`: if the node id is used again, only messages of a higher incarnation are accepted.
         """
         if peer in self._connected:
             self._connected.discard(peer)
             self._onNodeDisconnected(self._nodes[peer])
-        if outlived:
-            self._outlived[peer] = max(self._outlived.get(peer, 0), self._incarnations[peer])
-        for known in (self._nodes, self._incarnations, self._sent, self._heard):
+        if require_newer:
+            self._retired[peer] = max(self._retired.get(peer, 0), self._incarnations[peer])
+        for known in (self._nodes, self._incarnations, self._sent_at, self._received_at):
             known.pop(peer, None)
         self._leaving.append(peer)
 
-    def begin_life(self, incarnation: int) -> None:
-        """This node goes on under the number of another life, and everybody is to know."""
+    def set_incarnation(self, incarnation: int) -> None:
+        """Continue under another incarnation number, and send it to every peer."""
         self._incarnation = incarnation
-        self.later_life = None
-        self._sent = dict.fromkeys(self._nodes, self._clock() - self._hello_seconds)
+        self.newer_incarnation = None
+        self._sent_at = dict.fromkeys(self._nodes, self._clock() - self._hello_interval_seconds)
 
     def incarnation_of(self, peer: int) -> int:
-        """The latest life of a peer, 0 if it was never heard."""
+        """Return the latest incarnation of a peer, 0 if it has sent nothing."""
         return self._incarnations[peer]
 
     def is_connected(self, peer: int) -> bool:
-        """Whether the peer was heard lately."""
+        """Whether the peer has sent something within its timeout."""
         return peer in self._connected
 
     def silent_seconds(self, peer: int) -> float | None:
-        """How long ago the peer was heard, None if never."""
-        heard = self._heard.get(peer)
-        return None if heard is None else max(0.0, self._clock() - heard)
+        """Return the time since the last message of a peer, None if there was none."""
+        received_at = self._received_at.get(peer)
+        return None if received_at is None else max(0.0, self._clock() - received_at)
 
     def post(self, peer: int, body: Body) -> None:
-        """Put a message into the outbox, stamped with what is true now."""
-        if peer not in self._nodes or (not self._incarnations[peer] and not isinstance(body, Hello | Acquaint)):
+        """Put a message into the outbox, with the header of this moment."""
+        if peer not in self._nodes or (not self._incarnations[peer] and not isinstance(body, Hello | MembershipHint)):
             return
-        self._sent[peer] = self._clock()
-        frame = self._frame(self._incarnations[peer] or self._first_life(peer), body)
+        self._sent_at[peer] = self._clock()
+        frame = self._frame(self._incarnations[peer] or self._lowest_incarnation(peer), body)
         self._outbox.append(_Posted(peer, frame, not isinstance(body, AppendEntries)))
 
-    def _frame(self, life: int, body: Body) -> bytes:
+    def _frame(self, receiver_incarnation: int, body: Body) -> bytes:
         envelope = Envelope(
-            messages.PROTOCOL, self._cluster, self.node_id, self._incarnation, life, *self._header(), body
+            messages.PROTOCOL,
+            self._cluster,
+            self.node_id,
+            self._incarnation,
+            receiver_incarnation,
+            *self._header(),
+            body,
         )
         return messages.encode(envelope)
 
@@ -165,23 +171,23 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         return True
 
     def flush(self) -> None:
-        """Make durable what the outbox promises, and send it in its order; what a peer cannot take now is lost.
+        """Make durable what the outbox acknowledges, and send it in order; what a peer cannot take now is lost.
 
-        A leader's entries promise nothing but its term. Where they stand first they leave before they are on its own
-        disk, and its followers write them at the same time (Ongaro's thesis, 10.2.1). It looks at their answers when
-        this has returned: by then it has written what they acknowledge, and may count itself.
+        A leader's entries acknowledge nothing but its term. Those at the head of the outbox are sent before they are on
+        this node's disk, and the followers write them at the same time (Ongaro's thesis, 10.2.1). The leader processes
+        the replies only after flush() has returned, and so counts itself only for entries that it has written.
         """
         self._persist_term()
         outbox, self._outbox = self._outbox, []
-        first = next((at for at, posted in enumerate(outbox) if posted.promises), len(outbox))
+        first = next((at for at, posted in enumerate(outbox) if posted.needs_sync), len(outbox))
         self._send_all(outbox[:first])
         self._persist()
         self._send_all(outbox[first:])
         answers, self._answers = self._answers, []
-        for stranger, route, frame in answers:
-            self._respond(stranger, route, frame)
+        for node, route, frame in answers:
+            self._answer(node, route, frame)
         while self._leaving:
-            self._hang_up(self._leaving.pop())
+            self._disconnect(self._leaving.pop())
 
     def _send_all(self, posted: Sequence[_Posted]) -> None:
         for peer, frame, _ in posted:
@@ -189,7 +195,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
                 self.dropped["peer not ready"] += 1
 
     def receive(self, frame: bytes, route: bytes = b"") -> None:
-        """Take one message from the network, whatever it is; `route` leads back to where it came from."""
+        """Handle one message from the network, valid or not; `route` identifies the connection it came by."""
         envelope = messages.decode(frame)
         if isinstance(envelope, str):
             self.dropped[envelope] += 1
@@ -197,71 +203,72 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         fault = self._fault(envelope)
         if fault is not None:
             self.dropped[fault] += 1
-            if fault == _STRANGER and self.hears_strangers:
-                self._meet_stranger(envelope, route)
+            if fault == _UNKNOWN_PEER and self.accepts_unknown_peers:
+                self._answer_unknown_peer(envelope, route)
             return
         peer = envelope.sender
         self._incarnations[peer] = envelope.incarnation
-        self._heard[peer] = self._clock()
+        self._received_at[peer] = self._clock()
         if peer not in self._connected:
             self._connected.add(peer)
             self._onNodeConnected(self._nodes[peer])
         self._onMessageReceived(self._nodes[peer], envelope)
 
-    def _meet_stranger(self, envelope: Envelope, route: bytes) -> None:
-        """What strangers say changes nothing here; one that takes itself for a member may be told otherwise."""
-        answer = self._stranger(envelope)
+    def _answer_unknown_peer(self, envelope: Envelope, route: bytes) -> None:
+        answer = self._unknown_peer(envelope)
         sender, now = envelope.sender, self._clock()
-        if answer is not None and now - self._answered.get(sender, -_STRANGER_SECONDS) >= _STRANGER_SECONDS:
-            self._answered[sender] = now
+        if answer is not None and now - self._answered_at.get(sender, -_ANSWER_SECONDS) >= _ANSWER_SECONDS:
+            self._answered_at[sender] = now
             self._answers.append((sender, route, self._frame(envelope.incarnation, answer)))
 
     def tick(self, now: float) -> None:
-        """Greet whoever has heard nothing for a while; give up on whoever was not heard."""
+        """Send hellos that are due; disconnect peers that have timed out."""
         for peer, node in self._nodes.items():
-            if now - self._sent[peer] >= self._hello_seconds:
-                self.post(peer, self._greeting(peer))
-            if peer in self._connected and now - self._heard[peer] >= self._silence_seconds:
+            if now - self._sent_at[peer] >= self._hello_interval_seconds:
+                self.post(peer, self._hello(peer))
+            if peer in self._connected and now - self._received_at[peer] >= self._peer_timeout_seconds:
                 self._connected.discard(peer)
                 self._onNodeDisconnected(node)
 
     def next_deadline(self) -> float:
-        """When tick() has something to do again."""
-        return min(self._sent.values(), default=float("inf")) + self._hello_seconds
+        """Return when the next hello is due."""
+        return min(self._sent_at.values(), default=float("inf")) + self._hello_interval_seconds
 
     def destroy(self) -> None:
-        """The library's name for close()."""
+        """Close; the library's name for it."""
         self.close()
 
     def close(self) -> None:
-        """Let the network go."""
+        """Release the network."""
 
     def _transmit(self, peer: int, frame: bytes) -> bool:
+        """Send a frame; return False if the peer cannot take it now."""
         raise NotImplementedError
 
-    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
-        """Answer a node that is no peer, if it can be."""
+    def _answer(self, node: int, route: bytes, frame: bytes) -> None:
+        """Send a frame to a node that is no peer, over the connection of its message."""
 
-    def _hang_up(self, peer: int) -> None:
-        """Nothing more will be sent to a node."""
+    def _disconnect(self, peer: int) -> None:
+        """Close the connection to a removed peer."""
 
-    def _first_life(self, peer: int) -> int:
-        """The earliest life of a peer that can be heard, 0 if it may be any."""
-        outlived = self._outlived.get(peer, 0)
-        return outlived and outlived + 1
+    def _lowest_incarnation(self, peer: int) -> int:
+        """Return the lowest incarnation of a peer that is accepted, 0 if any is."""
+        retired = self._retired.get(peer, 0)
+        return retired and retired + 1
 
     def _fault(self, envelope: Envelope) -> str | None:
+        """Return why a message is dropped, None if it is not."""
         if envelope.cluster != self._cluster:
             return "of another cluster"
         if envelope.sender not in self._nodes:
-            return _STRANGER
+            return _UNKNOWN_PEER
         if envelope.receiver_incarnation > self._incarnation:
-            self.later_life = envelope.receiver_incarnation
+            self.newer_incarnation = envelope.receiver_incarnation
         elif envelope.receiver_incarnation == self._incarnation:
-            self.later_life = None
-        earliest = max(self._incarnations[envelope.sender], self._first_life(envelope.sender))
-        if envelope.incarnation < earliest:
-            return "from an earlier life of the sender"
-        if envelope.receiver_incarnation != self._incarnation and not isinstance(envelope.body, Hello | Acquaint):
-            return "for an earlier life of this node"
+            self.newer_incarnation = None
+        lowest = max(self._incarnations[envelope.sender], self._lowest_incarnation(envelope.sender))
+        if envelope.incarnation < lowest:
+            return "from an earlier incarnation of the sender"
+        if envelope.receiver_incarnation != self._incarnation and not isinstance(envelope.body, Hello | MembershipHint):
+            return "for an earlier incarnation of this node"
         return None

@@ -64,7 +64,7 @@ class ZmqTransport(PeerTransport):
         self._context = context
         self._keys = keys
         # Their connections are refused.
-        self.hears_strangers = keys is None
+        self.accepts_unknown_peers = keys is None
         #: Who can be the sender of the message being taken; None where there are no keys.
         self._speakers: Collection[int] | None = None
         self._key_number: dict[int, int] = {}
@@ -120,14 +120,14 @@ class ZmqTransport(PeerTransport):
             return None
         return f"expected keys of node {node.id}, as the others have, found no usable one; see smrx cluster keygen"
 
-    def meet(self, node: NodeConfig) -> None:
+    def add_peer(self, node: NodeConfig) -> None:
         """As PeerTransport; and connect to it, under its keys where this node has one."""
-        super().meet(node)
+        super().add_peer(node)
         if self._keys is not None:
             self._keys.peers[node.id] = node.public_keys
         self._connect(node.id, node.raft_address)
 
-    def _hang_up(self, peer: int) -> None:
+    def _disconnect(self, peer: int) -> None:
         self._outgoing.pop(peer).close(linger=_LAST_WORDS_MS)
         del self._addresses[peer], self._key_number[peer]
         if self._keys is not None:
@@ -213,7 +213,7 @@ class ZmqTransport(PeerTransport):
             self._doorman.stop()
             self._doorman = None
 
-    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
+    def _answer(self, node: int, route: bytes, frame: bytes) -> None:
         with contextlib.suppress(zmq.ZMQError):
             self._inbox.send_multipart((route, frame), zmq.DONTWAIT)
 

@@ -35,7 +35,7 @@ class NodeStorage:
         try:
             self.snapshots = ForkedSnapshots(state, files, persistent=self._durable)
             self.restarted = restart(state, self.journal, meta, files, applied=lambda: _drop_results(state))
-            self.snapshots.known(self.restarted.snapshots)
+            self.snapshots.use_stored(self.restarted.snapshots)
         except BaseException:
             self.close()
             raise
@@ -55,7 +55,7 @@ class NodeStorage:
             with contextlib.suppress(StorageError):
                 # The term first, as in every turn: a journal with entries of a later term is refused.
                 self._meta.sync()
-                self.journal.note_commit()
+                self.journal.sync_commit_index()
             self.journal.close()
 
     def _journal(self, config: Config, node_id: int, meta: MetaStore) -> MemoryJournal:

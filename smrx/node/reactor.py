@@ -312,7 +312,7 @@ class Node(Turn):
                 snapshot_seconds=60.0 * config.limits.snapshot_minutes,
             ),
             snapshots=self.storage.snapshots,
-            snapshot_sequence=self.storage.restarted.sequence_of_snapshot,
+            snapshot_sequence=self.storage.restarted.snapshot_sequence,
             members=membership.of(config.nodes),
         )
         self._poller = zmq.Poller()

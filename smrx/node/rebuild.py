@@ -8,7 +8,7 @@ import shutil
 
 from smrx.config import Config
 from smrx.consensus.disk_journal import FILE
-from smrx.consensus.recovery import DamagedMeta, MetaError, MetaStore, hold_directory, renew
+from smrx.consensus.recovery import DamagedMeta, MetaError, MetaStore, hold_directory, recreate_meta
 from smrx.consensus.snapshot_files import FOLDER
 from smrx.consensus.storage import StorageError, sync_directory
 
@@ -25,7 +25,7 @@ def discard(config: Config, node_id: int) -> list[str]:
     try:
         MetaStore(directory, cluster=config.cluster, node_id=node_id).close()
     except DamagedMeta:
-        renew(directory, cluster=config.cluster, node_id=node_id)
+        recreate_meta(directory, cluster=config.cluster, node_id=node_id)
         removed.append("term and vote, which were damaged")
     with hold_directory(directory):
         journal, snapshots = directory / FILE, directory / FOLDER

@@ -201,7 +201,7 @@ class ReplicatedState:
             _OUTCOMES: [outcomes.tobytes()],
         }
 
-    def beside_snapshots(self) -> list[NDArray[Any]]:
+    def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
         """Return the arrays that snapshot_parts() neither reads nor writes, as long as no entry is applied."""
         return [*self.engine.arrays_outside_snapshot(), *self.events.outside(*self._kept_events())]
 

@@ -200,6 +200,6 @@ class Member(Process):
         return not self.up or not self.replica.holds_log or may_die
 
     def _look(self) -> None:
-        if self._mending and self.replica.role != "learner" and self.meta.settled:
+        if self._mending and self.replica.role != "learner" and self.meta.initialized:
             self._mending = self.disk.spoiled = False
         super()._look()

@@ -26,7 +26,7 @@ class _Kept(NamedTuple):
     vote: int | None
     joined: bool
     membership: tuple[int, bytes]
-    settled: bool = False
+    initialized: bool = False
 
 
 class SimulatedMeta(MetaStore):
@@ -66,13 +66,13 @@ class SimulatedMeta(MetaStore):
         self._current = self._current._replace(joined=True)
 
     @property
-    def settled(self) -> bool:
-        return self._current.settled
+    def initialized(self) -> bool:
+        return self._current.initialized
 
-    def set_settled(self) -> None:
-        self._current = self._current._replace(settled=True)
+    def set_initialized(self) -> None:
+        self._current = self._current._replace(initialized=True)
 
-    def outlive(self, life: int) -> None:
+    def exceed_incarnation(self, life: int) -> None:
         self._life = max(self._life, life + 1)
 
     @property

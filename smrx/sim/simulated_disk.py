@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from smrx.consensus import MemoryJournal, MetaStore, StateMachine
 from smrx.consensus.disk_journal import DiskJournal, JournalError
-from smrx.consensus.restart import check_term, go_on
+from smrx.consensus.restart import check_term, replay_log
 from smrx.consensus.snapshots import Snapshot, is_intact
 from smrx.consensus.storage import StorageFull
 
@@ -126,7 +126,7 @@ class SimulatedSnapshots:
         self._polls = 0
         self._refused: set[int] = set()
 
-    def begin(self, index: int, term: int, *, lasting: bool = True) -> None:
+    def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
         """See SnapshotStore."""
         if self._pending is None:
             self._pending = Snapshot.of(index, term, self._take())
@@ -181,7 +181,7 @@ def opened(
 ) -> DiskJournal:
     """The journal on a disk. Raises JournalError, or StorageFull where there is no room to begin one."""
     return journal(
-        SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.settled
+        SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.initialized
     )
 
 
@@ -198,7 +198,7 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
     newest = usable[-1] if usable else None
     if newest is not None:
         machine.restore(bytes(newest.data))
-    go_on(machine, journal, meta, None if newest is None else (newest.index, newest.term))
+    replay_log(machine, journal, meta, None if newest is None else (newest.index, newest.term))
 
 
 def _whole(snapshot: Snapshot) -> bool:

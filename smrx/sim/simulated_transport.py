@@ -57,20 +57,20 @@ class SimulatedTransport(PeerTransport):
     def _lets_in(self, key: str) -> bool:
         return self._door.callback(ZAP_DOMAIN, key.encode("ascii"))
 
-    def meet(self, node: NodeConfig) -> None:
+    def add_peer(self, node: NodeConfig) -> None:
         """As PeerTransport."""
-        super().meet(node)
+        super().add_peer(node)
         self._keys.peers[node.id] = (key_of(node.id),)
 
-    def _hang_up(self, peer: int) -> None:
+    def _disconnect(self, peer: int) -> None:
         self._keys.peers.pop(peer, None)
 
     def _transmit(self, peer: int, frame: bytes) -> bool:
         self._host.transmit(peer, frame)
         return True
 
-    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
-        self._host.transmit(stranger, frame)
+    def _answer(self, node: int, route: bytes, frame: bytes) -> None:
+        self._host.transmit(node, frame)
 
     def post(self, peer: int, body: Body) -> None:
         """Put a message into the outbox, and notice one that fills it for ever."""

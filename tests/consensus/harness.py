@@ -133,12 +133,12 @@ class Meta(MetaStore):
     def set_membership(self, membership: tuple[int, bytes]) -> None:
         self._now = (*self._now[:3], membership, self._now[4])
 
-    settled = property(lambda self: self._now[4])  # type: ignore[assignment]
+    initialized = property(lambda self: self._now[4])  # type: ignore[assignment]
 
-    def set_settled(self) -> None:
+    def set_initialized(self) -> None:
         self._now = (*self._now[:4], True)
 
-    def outlive(self, life: int) -> None:
+    def exceed_incarnation(self, life: int) -> None:
         self._incarnation = max(self._incarnation, life + 1)
 
     def sync(self) -> None:
@@ -158,8 +158,8 @@ class MemoryTransport(PeerTransport):
     def _transmit(self, peer: int, frame: bytes) -> bool:
         return self._network.send(self.node_id, peer, frame)
 
-    def _respond(self, stranger: int, route: bytes, frame: bytes) -> None:
-        self._network.send(self.node_id, stranger, frame)
+    def _answer(self, node: int, route: bytes, frame: bytes) -> None:
+        self._network.send(self.node_id, node, frame)
 
 
 class Network:
@@ -349,7 +349,7 @@ class Cluster:
     def begin(self) -> None:
         """Wait until every node knows that all of them are new."""
         self.run_until(
-            lambda: all(member.meta.settled for member in self.members.values()), what="a cluster that begins"
+            lambda: all(member.meta.initialized for member in self.members.values()), what="a cluster that begins"
         )
 
     def elect(self) -> Member:

@@ -91,7 +91,7 @@ class ModelSnapshots:
         self._pending: Snapshot | None = None
         self.take = lambda: b""
 
-    def begin(self, index: int, term: int, *, lasting: bool = True) -> None:
+    def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
         if self._pending is None:
             self._pending = Snapshot.of(index, term, self.take())
 

@@ -287,14 +287,14 @@ def test_a_leader_that_trusts_its_own_memory_is_found(clock: Clock) -> None:
 class NeverMoreThanALearner(DiskJournal):
     """A bug the other way round: the log that was lost never becomes whole again."""
 
-    def regained(self) -> None:
+    def mark_complete(self) -> None:
         pass
 
 
 class WholeFromTheStart(DiskJournal):
     """A bug: a log that was begun anew counts as if nothing were missing."""
 
-    lost = property(lambda self: False)  # type: ignore[assignment]
+    may_lack_entries = property(lambda self: False)  # type: ignore[assignment]
 
 
 def loses_a_disk_half_way(clock: Clock, journal_class: type[DiskJournal]) -> None:

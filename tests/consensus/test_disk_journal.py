@@ -125,7 +125,7 @@ def test_a_log_begun_by_a_node_that_others_rely_on_is_not_whole_until_it_says_so
     journal.add(b"\0\1", 2, 1)
     journal.sync()
     assert opened(platter, joined=True).lost, "a restart half way does not make the log whole"
-    journal.regained()
+    journal.mark_complete()
     journal.sync()
     assert not opened(platter, joined=True).lost
 

@@ -167,7 +167,7 @@ class Storm:
     def _a_disk_is_lost(self) -> bool:
         """Whether a member has not regained what it had: without it there may be no majority that holds all."""
         lost = self.lost
-        if lost is not None and lost.up and not lost.journal.lost:
+        if lost is not None and lost.up and not lost.journal.may_lack_entries:
             self.lost = None
         return self.lost is not None
 

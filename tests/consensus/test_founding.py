@@ -12,7 +12,7 @@ class VotesEmpty(Replica):
     """An empty node takes its cluster file at its word."""
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
-        return meta.joined and journal.lost
+        return meta.joined and journal.may_lack_entries
 
 
 class TrustingFollower(Follower):
@@ -81,7 +81,7 @@ def test_a_cluster_begins_once_all_were_there_and_not_before(clock: Clock) -> No
     cluster.run(5)
     assert cluster.leader() is None
     assert {member.replica.role for member in followers(cluster, cluster.members[3])} == {"follower"}
-    assert not any(member.meta.settled for member in cluster.members.values())
+    assert not any(member.meta.initialized for member in cluster.members.values())
     cluster.restart(3)
     cluster.elect()
     cluster.check_end()
@@ -96,11 +96,11 @@ def test_nobody_stands_before_all_know_that_they_are_of_the_first(clock: Clock) 
     for node in (1, 2):
         cluster.say(3, node, Hello(), flags=NEW | LEARNER)
     cluster.run(5)
-    assert all(cluster.members[node].meta.settled for node in (1, 2))
+    assert all(cluster.members[node].meta.initialized for node in (1, 2))
     assert cluster.leader() is None
     cluster.network.heal()
     cluster.elect()
-    assert cluster.members[3].meta.settled
+    assert cluster.members[3].meta.initialized
     cluster.check_end()
 
 
@@ -183,7 +183,7 @@ def an_empty_node_is_asked_for_a_vote_it_may_have_given(clock: Clock, replica_cl
     empty, other = followers(cluster, leader)
     cluster.crash(empty.id)
     begin_empty(cluster, empty.id)
-    cluster.run_until(lambda: empty.meta.settled)
+    cluster.run_until(lambda: empty.meta.initialized)
     # Of the election before: an echo.
     cluster.say(other.id, empty.id, RequestVote(100, empty.replica.term - 1))
     assert leader.replica.is_leader

@@ -25,8 +25,8 @@ BODIES: list[Body] = [
     messages.SnapshotReply(3, 10, False),
     messages.HashRequest([0, 1, 5]),
     messages.HashReply([(1, 5), (2, None)]),
-    messages.Acquaint([Member(NodeConfig(id=1, port=1), True), Member(NodeConfig(id=2, port=2), True, 3)]),
-    messages.NoMember(7),
+    messages.MembershipHint([Member(NodeConfig(id=1, port=1), True), Member(NodeConfig(id=2, port=2), True, 3)]),
+    messages.NotAMember(7),
 ]
 
 

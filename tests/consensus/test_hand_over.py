@@ -3,7 +3,7 @@
 import pytest
 
 from smrx.consensus import NotLeader
-from smrx.consensus.messages import StandNow
+from smrx.consensus.messages import TimeoutNow
 from tests.consensus.harness import Clock, Cluster, Member
 
 
@@ -105,11 +105,11 @@ def test_only_the_leader_of_the_term_can_make_a_node_stand(clock: Clock) -> None
     cluster.settle()
     first, second = (member for member in cluster.members.values() if member is not leader)
     term = leader.replica.term
-    cluster.say(first.id, second.id, StandNow())
-    cluster.say(leader.id, second.id, StandNow(), term=term - 1)
+    cluster.say(first.id, second.id, TimeoutNow())
+    cluster.say(leader.id, second.id, TimeoutNow(), term=term - 1)
     cluster.run(0.3)
     assert leader.replica.is_leader
     assert leader.replica.term == term
-    cluster.say(leader.id, second.id, StandNow(), term=term)
+    cluster.say(leader.id, second.id, TimeoutNow(), term=term)
     cluster.run_until(lambda: second.replica.is_leader)
     assert second.replica.term == term + 1

@@ -140,7 +140,7 @@ def test_a_vote_to_an_earlier_life_of_a_node_elects_nobody(clock: Clock) -> None
     cluster.crash(leader.id)
     cluster.restart(leader.id)
     replay(cluster, to_leader)
-    assert leader.transport.dropped["for an earlier life of this node"] >= len(to_leader)
+    assert leader.transport.dropped["for an earlier incarnation of this node"] >= len(to_leader)
     assert not leader.replica.is_leader
 
 

@@ -123,7 +123,7 @@ class Nothing:
     def snapshot_parts(self) -> dict[str, list[bytes | memoryview]]:
         return {"state": [b"nothing"]}
 
-    def beside_snapshots(self) -> list[NDArray[Any]]:
+    def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
         return []
 
     def position(self) -> tuple[int, int]:

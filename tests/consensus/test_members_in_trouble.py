@@ -8,20 +8,20 @@ from smrx.consensus.leader import Leader
 from smrx.consensus.membership import Member as Member_
 from smrx.consensus.membership import MembershipError
 from smrx.consensus.messages import (
-    Acquaint,
     AppendEntries,
     AppendReply,
     Body,
     HashReply,
     HashRequest,
     Hello,
-    NoMember,
+    MembershipHint,
+    NotAMember,
     PreVote,
     PreVoteReply,
     RequestVote,
     SnapshotChunk,
     SnapshotReply,
-    StandNow,
+    TimeoutNow,
     Vote,
 )
 from tests.consensus.harness import GENESIS, Clock, Cluster, Member, Violation
@@ -274,15 +274,15 @@ def test_what_nodes_that_are_no_members_say_ends_nobody(clock: Clock) -> None:
         SnapshotReply(here, 0, False),
         SnapshotReply(here, 0, True),
         some,
-        StandNow(),
+        TimeoutNow(),
         RequestVote(1, 0),
         Vote(1),
         PreVote(1, 1, 0),
         PreVoteReply(1),
         HashRequest([1]),
         HashReply([(1, 1)]),
-        Acquaint([Member_(NodeConfig(id=200, port=1), False, 7)]),
-        NoMember(9),
+        MembershipHint([Member_(NodeConfig(id=200, port=1), False, 7)]),
+        NotAMember(9),
     ]
     for member in known:
         for body in bodies:
@@ -319,7 +319,7 @@ def test_a_word_to_stand_does_not_outlive_its_term(clock: Clock) -> None:
     cluster.settle()
     told, other = followers(cluster, leader)
     leader_term = leader.replica.term
-    cluster.say(leader.id, told.id, StandNow())
+    cluster.say(leader.id, told.id, TimeoutNow())
     # Before its next tick another term begins.
     cluster.say(other.id, told.id, PreVote(1, 1, 0), term=leader_term + 1)
     told.turn()
@@ -360,7 +360,7 @@ def test_a_removal_that_would_leave_no_majority_in_reach_is_refused(clock: Clock
 
 def test_where_a_membership_stood_is_never_later_than_the_entry_asked_for() -> None:
     journal = MemoryJournal()
-    journal.begin_with((50, b"\x04"))
+    journal.set_base_membership((50, b"\x04"))
     assert journal.membership_at(7) == (7, b"\x04")
 
 

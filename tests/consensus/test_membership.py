@@ -55,7 +55,7 @@ def test_bytes_that_are_no_membership_are_refused(damage: bytes) -> None:
 
 def test_the_log_knows_its_memberships_through_all_that_happens_to_it() -> None:
     journal = MemoryJournal()
-    journal.begin_with((1, members(1)))
+    journal.set_base_membership((1, members(1)))
     for index in range(2, 12):
         journal.add(members(1, index) if index in (4, 8) else NO_OP, index, 1)
     assert journal.membership == (8, members(1, 8))

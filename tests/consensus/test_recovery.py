@@ -12,7 +12,7 @@ import pytest
 
 from smrx.config import Config
 from smrx.consensus import MetaError, MetaStore
-from smrx.consensus.recovery import _FORMAT, DamagedMeta, renew
+from smrx.consensus.recovery import _FORMAT, DamagedMeta, recreate_meta
 from smrx.node.rebuild import discard
 
 
@@ -22,7 +22,7 @@ def open_store(directory: Path, cluster: str = "alpha", node_id: int = 1) -> Met
 
 def test_a_new_store_knows_nothing(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    assert (store.term, store.vote, store.joined, store.settled) == (0, None, False, False)
+    assert (store.term, store.vote, store.joined, store.initialized) == (0, None, False, False)
     store.close()
 
 
@@ -30,9 +30,9 @@ def test_lives_are_counted_from_the_time_of_birth_and_overtake_those_that_others
     store = open_store(tmp_path)
     first = store.incarnation
     assert abs(first - time.time()) < 60
-    store.outlive(first + 7)
+    store.exceed_incarnation(first + 7)
     assert store.incarnation == first + 8
-    store.outlive(first)
+    store.exceed_incarnation(first)
     assert store.incarnation == first + 8
     store.close()
     store = open_store(tmp_path)
@@ -45,10 +45,10 @@ def test_what_was_synced_is_there_in_the_next_life(tmp_path: Path) -> None:
     first = store.incarnation
     store.set_term(7, 3)
     store.set_joined()
-    store.set_settled()
+    store.set_initialized()
     store.close()
     store = open_store(tmp_path)
-    assert (store.incarnation - first, store.term, store.vote, store.joined, store.settled) == (1, 7, 3, True, True)
+    assert (store.incarnation - first, store.term, store.vote, store.joined, store.initialized) == (1, 7, 3, True, True)
     store.close()
 
 
@@ -125,7 +125,7 @@ def test_a_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
 def test_meta_data_of_a_node_that_runs_are_not_replaced(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     with pytest.raises(MetaError, match="only process"):
-        renew(tmp_path / "node", cluster="alpha", node_id=1)
+        recreate_meta(tmp_path / "node", cluster="alpha", node_id=1)
     assert (tmp_path / "node" / "meta.lmdb").exists()
     store.close()
 

@@ -87,7 +87,7 @@ def test_with_a_snapshot_only_what_follows_it_is_applied(disk: Disk) -> None:
     machine, journal, restarted = disk.restart()
     assert machine.position() == disk.machine.position()
     assert machine.parts == {"beside": b"more"}
-    assert (journal.first_index, journal.applied_index, restarted.sequence_of_snapshot) == (31, 51, 30)
+    assert (journal.first_index, journal.applied_index, restarted.snapshot_sequence) == (31, 51, 30)
 
 
 def test_what_is_not_known_to_be_committed_waits_for_a_leader(disk: Disk) -> None:
@@ -192,7 +192,7 @@ def test_a_node_in_memory_that_lived_before_begins_with_nothing(disk: Disk) -> N
     disk.take()
     machine, journal = LocalMachine(), MemoryJournal()
     restart(machine, journal, disk.meta, disk.files)
-    assert (machine.numbers, journal.first_index, journal.lost) == ([], 1, True)
+    assert (machine.numbers, journal.first_index, journal.may_lack_entries) == ([], 1, True)
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -238,7 +238,7 @@ def test_a_log_that_ends_before_the_snapshot_leaves_no_change_behind_that_was_ne
     known, undone = (membership.encode(membership.of([NodeConfig(id=1, port=port)])) for port in (1, 2))
     disk.append(20)
     disk.meta.set_membership((1, known))
-    disk.journal.begin_with((1, known))
+    disk.journal.set_base_membership((1, known))
     disk.journal.add(undone, 22, 1)
     disk.journal.sync()
     ahead = Disk.__new__(Disk)
@@ -274,7 +274,7 @@ def test_a_state_without_term_and_vote_is_taken_from_an_operator_only(disk: Disk
     given = files.adopt(stored)
     journal = MemoryJournal()
     assert restart(LocalMachine(), journal, meta, files).snapshots == [given]
-    assert not journal.lost
+    assert not journal.may_lack_entries
 
     # What it was given is its own by its next life; then term and vote are lost.
     meta.set_joined()

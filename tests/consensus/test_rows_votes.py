@@ -133,8 +133,8 @@ def test_a_node_whose_directory_was_replaced_outlives_the_lives_that_others_know
     cluster.run_until(lambda: member.meta.incarnation > 3, what="a later life than the third")
     cluster.run_until(lambda: member.replica.role == "learner", what="a node that knows there is state")
     cluster.run_until(lambda: member.replica.role == "follower", what="a node that counts")
-    assert leader.transport.dropped["from an earlier life of the sender"] > 0
-    assert member.meta.settled
+    assert leader.transport.dropped["from an earlier incarnation of the sender"] > 0
+    assert member.meta.initialized
     cluster.check_end()
 
 

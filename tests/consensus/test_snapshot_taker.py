@@ -39,7 +39,7 @@ class Source:
         self.before()
         return {"state": [memoryview(self.state.view(np.uint8))]}
 
-    def beside_snapshots(self) -> list[NDArray[Any]]:
+    def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
         return self.beside
 
     def position(self) -> tuple[int, int]:
@@ -115,7 +115,7 @@ def test_for_a_peer_of_a_node_in_memory_no_file_is_written(tmp_path: Path) -> No
     source = Source()
     source.state[:] = 8
     store = taker(tmp_path, source, persistent=False)
-    store.begin(10, 1, lasting=False)
+    store.begin(10, 1, for_restart=False)
     wait(store)
     newest = store.newest()
     assert newest is not None
@@ -191,13 +191,13 @@ def test_a_system_that_grants_no_process_costs_the_snapshot_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, refuse)
         before = len(os.listdir("/dev/fd"))
-        store.begin(10, 1, lasting=False)
+        store.begin(10, 1, for_restart=False)
         assert len(os.listdir("/dev/fd")) == before
         assert (store.pending_index, store.newest()) == (None, None)
-    store.begin(10, 1, lasting=False)
+    store.begin(10, 1, for_restart=False)
     assert store.pending_index is None, "not at every turn"
     now += 60
-    store.begin(11, 1, lasting=False)
+    store.begin(11, 1, for_restart=False)
     wait(store)
     newest = store.newest()
     assert newest is not None
@@ -335,7 +335,7 @@ def test_in_memory_only_a_peers_need_takes_one() -> None:
     store = MemorySnapshots(lambda: b"state")
     store.begin(5, 1)
     assert store.newest() is None
-    store.begin(5, 1, lasting=False)
+    store.begin(5, 1, for_restart=False)
     assert store.newest() == Snapshot.of(5, 1, b"state")
     store.refused(5)
     assert store.newest() is None

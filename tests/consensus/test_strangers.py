@@ -9,7 +9,16 @@ from smrx.config import NodeConfig
 from smrx.consensus import Replica, messages
 from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import Member as Member_
-from smrx.consensus.messages import Acquaint, AppendEntries, AppendReply, Body, Envelope, Hello, NoMember, PreVote
+from smrx.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    Body,
+    Envelope,
+    Hello,
+    MembershipHint,
+    NotAMember,
+    PreVote,
+)
 from smrx.consensus.transport_zmq import has_message
 from tests.consensus.harness import CLUSTER, Clock, Cluster, Member, Violation
 from tests.consensus.sockets import CLUSTER as SOCKETS
@@ -99,7 +108,7 @@ def test_what_an_old_life_acknowledged_is_not_the_new_ones(clock: Clock) -> None
     cluster.commit(3)
     late(cluster, new.id, life, leader.id, AppendReply(leader.replica.last_index + 1, False, True, 0))
     cluster.run(1)
-    assert leader.transport.dropped["from an earlier life of the sender"] == 1
+    assert leader.transport.dropped["from an earlier incarnation of the sender"] == 1
     assert new.id not in leader.replica.membership.voters
     lags = {peer.node_id: peer.lag_entries for peer in leader.replica.peer_status()}
     assert lags[new.id] == leader.replica.last_index
@@ -148,7 +157,7 @@ def test_who_hears_a_leader_listens_to_no_stranger(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
-    told = Acquaint([Member_(NodeConfig(id=node, port=node), True) for node in (1, 2, 3, 200)])
+    told = MembershipHint([Member_(NodeConfig(id=node, port=node), True) for node in (1, 2, 3, 200)])
     cluster.ids.append(200)
     cluster.strangers[200] = set()
     cluster.members[200] = stranger = Member(cluster, 200)
@@ -161,8 +170,8 @@ def test_who_hears_a_leader_listens_to_no_stranger(clock: Clock) -> None:
     alone = followers(cluster, leader)[0]
     cluster.network.isolate(alone.id, cluster.ids)
     cluster.run_until(lambda: alone.replica.leader_id is None)
-    cluster.say(200, alone.id, Acquaint([Member_(NodeConfig(id=200, port=1), True)]))
-    cluster.say(200, alone.id, Acquaint([Member_(NodeConfig(id=alone.id, port=1), True)]))
+    cluster.say(200, alone.id, MembershipHint([Member_(NodeConfig(id=200, port=1), True)]))
+    cluster.say(200, alone.id, MembershipHint([Member_(NodeConfig(id=alone.id, port=1), True)]))
     assert 200 not in alone.transport._nodes
     cluster.say(200, alone.id, told)
     assert 200 in alone.transport._nodes
@@ -215,7 +224,7 @@ def test_a_word_of_removal_ends_nobody_who_hears_a_leader(clock: Clock) -> None:
     leader = cluster.elect()
     cluster.settle()
     one, other = followers(cluster, leader)
-    cluster.say(other.id, one.id, NoMember(9))
+    cluster.say(other.id, one.id, NotAMember(9))
     assert one.replica.waiting is None
     cluster.check_end()
 
@@ -253,7 +262,7 @@ def test_an_answer_that_ends_the_connection_it_came_by_ends_nothing_else(tmp_pat
         other.meta.incarnation,
         victim.meta.incarnation,
         *victim.transport._header(),
-        Acquaint(members),
+        MembershipHint(members),
     )
     other.close()
     mesh.nodes.remove(other)

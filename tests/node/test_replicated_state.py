@@ -144,7 +144,7 @@ def test_a_child_without_what_is_beside_them_has_the_parts_of_a_snapshot() -> No
 
     expected = {name: b"".join(parts) for name, parts in filled().snapshot_parts().items()}
     machine = filled()
-    beside = machine.beside_snapshots()
+    beside = machine.arrays_outside_snapshots()
     assert sum(array.nbytes for array in beside) > (8 << 20) - (1 << 20)
     pid = fork(beside)
     if pid == 0:

@@ -122,7 +122,7 @@ class VotesEmpty(Replica):
     """An empty node takes its cluster file at its word: it never promised anything, and has a vote."""
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
-        return meta.joined and journal.lost
+        return meta.joined and journal.may_lack_entries
 
 
 class UncheckedChanges(MemberChanges):

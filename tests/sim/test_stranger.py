@@ -91,11 +91,11 @@ class Host:
 
 def test_a_key_opens_as_long_as_its_holder_is_known() -> None:
     transport = SimulatedTransport(Host(), [2, 3], 1)
-    transport._clock, transport._hello_seconds = time.monotonic, 1.0
+    transport._clock, transport._hello_interval_seconds = time.monotonic, 1.0
     assert not transport.knock(key_of(4), b"")
     assert transport.knock(key_of(3), b"")
-    transport.meet(NodeConfig(id=4, port=4))
+    transport.add_peer(NodeConfig(id=4, port=4))
     assert transport.knock(key_of(4), b"")
-    transport._hang_up(4)
+    transport._disconnect(4)
     assert not transport.knock(key_of(4), b"")
     assert transport.dropped == {"undecodable": 2}
