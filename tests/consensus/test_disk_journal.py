@@ -120,20 +120,20 @@ def test_after_a_snapshot_that_the_log_continues_the_rest_of_it_stays() -> None:
 
 def test_a_log_begun_by_a_node_that_others_rely_on_is_not_whole_until_it_says_so() -> None:
     platter = Platter()
-    assert opened(platter, joined=True).lost
+    assert opened(platter, joined=True).may_lack_entries
     journal = opened(platter, joined=True)
     journal.add(b"\0\1", 2, 1)
     journal.sync()
-    assert opened(platter, joined=True).lost, "a restart half way does not make the log whole"
+    assert opened(platter, joined=True).may_lack_entries, "a restart half way does not make the log whole"
     journal.mark_complete()
     journal.sync()
-    assert not opened(platter, joined=True).lost
+    assert not opened(platter, joined=True).may_lack_entries
 
 
 def test_an_empty_log_of_a_node_that_never_lost_one_is_whole() -> None:
     platter = Platter()
     opened(platter)
-    assert not opened(platter, joined=True).lost
+    assert not opened(platter, joined=True).may_lack_entries
 
 
 # Damage.

@@ -220,7 +220,7 @@ def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
     again, machine = opened(), LocalMachine()
     restart(machine, again, meta, files)
     assert machine.position() == disk.machine.position()
-    assert (again.applied_index, again.lost) == (91, not durable and again.last_index == 1)
+    assert (again.applied_index, again.may_lack_entries) == (91, not durable and again.last_index == 1)
 
 
 def test_who_belongs_to_the_cluster_is_no_command_to_be_applied_again(disk: Disk) -> None:
