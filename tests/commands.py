@@ -1,6 +1,6 @@
-"""Commands by name, for tests, and one command as a line of text, for people.
+"""Build commands by name for tests, and describe a command as one line of text.
 
-`command` fills a record; the functions named after kinds say which fields matter. `describe` is the way back.
+`command` fills a record; the functions named after kinds list the fields that matter. `describe` is the reverse.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ Sender = tuple[int, int]
 
 
 def command(kind: int, sender: Sender = (0, 0), **fields: int) -> Commands:
-    """One command as an array of one; fields not named are 0."""
+    """Return one command as an array of one; fields not named are 0."""
     record = np.zeros(1, dtype=COMMAND)
     record["kind"] = kind
     record["session_id"], record["request_id"] = sender
@@ -56,7 +56,7 @@ def place(
     display_lots: int = 0,
     expiry_seconds: int = 0,
 ) -> Commands:
-    """An order; stop_ticks for STOP and STOP_LIMIT, display_lots for an iceberg, expiry_seconds for GTD."""
+    """Return a PLACE; stop_ticks for STOP and STOP_LIMIT, display_lots for an iceberg, expiry_seconds for GTD."""
     return command(
         CommandKind.PLACE,
         sender,
@@ -114,17 +114,17 @@ def set_status(sender: Sender, instrument: int, status: InstrumentStatus) -> Com
 
 
 def set_limits(sender: Sender, account: int, **limits: int) -> Commands:
-    """Limits by the names of LIMITS_COMMAND; those not named are lifted."""
-    return _through(LIMITS_COMMAND, CommandKind.SET_LIMITS, sender, account=account, **limits)
+    """Return a SET_LIMITS with the names of LIMITS_COMMAND; limits not named are removed."""
+    return _with_own_names(LIMITS_COMMAND, CommandKind.SET_LIMITS, sender, account=account, **limits)
 
 
 def set_rules(sender: Sender, instrument: int, **rules: int) -> Commands:
-    """Rules by the names of RULES_COMMAND; those not named are lifted."""
-    return _through(RULES_COMMAND, CommandKind.SET_RULES, sender, instrument=instrument, **rules)
+    """Return a SET_RULES with the names of RULES_COMMAND; rules not named are removed."""
+    return _with_own_names(RULES_COMMAND, CommandKind.SET_RULES, sender, instrument=instrument, **rules)
 
 
-def _through(names: np.dtype[np.void], kind: CommandKind, sender: Sender, **fields: int) -> Commands:
-    """A command whose 64 bytes have names of their own."""
+def _with_own_names(names: np.dtype[np.void], kind: CommandKind, sender: Sender, **fields: int) -> Commands:
+    """Return a command whose 64 bytes have field names of their own."""
     record = np.zeros(1, dtype=names)
     record["kind"] = kind
     record["session_id"], record["request_id"] = sender
@@ -145,7 +145,7 @@ def add_instrument(
     max_price_ticks: int = 1_000_000,
     max_quantity_lots: int = 1_000_000,
 ) -> Commands:
-    return _through(
+    return _with_own_names(
         INSTRUMENT_COMMAND,
         CommandKind.ADD_INSTRUMENT,
         sender,
@@ -161,11 +161,11 @@ def add_instrument(
 
 
 def join(commands: list[Commands]) -> Commands:
-    """One array of many commands."""
+    """Return many commands as one array."""
     return np.concatenate(commands) if commands else np.zeros(0, dtype=COMMAND)
 
 
-#: The kinds that have names of their own, and the bytes those leave unnamed: where one is set, the plain names show it.
+#: The kinds with field names of their own, and the bytes without a name: if one is set, COMMAND's names are shown.
 _OWN_NAMES = {
     CommandKind.ADD_INSTRUMENT: (INSTRUMENT_COMMAND, [1, 2, 3]),
     CommandKind.SET_LIMITS: (LIMITS_COMMAND, [*range(1, 8), *range(32, 40)]),
@@ -174,7 +174,7 @@ _OWN_NAMES = {
 
 
 def describe(record: np.void) -> str:
-    """A command as one line: who sends it, its kind, and every field that is not 0."""
+    """Return a command as one line: its sender, its kind, and every field that is not 0."""
     kind = int(record["kind"])
     if kind in _OWN_NAMES:
         dtype, unnamed = _OWN_NAMES[CommandKind(kind)]

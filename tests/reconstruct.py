@@ -1,7 +1,7 @@
-"""A reader of events: rebuilds orders, books, balances, rules, limits and statuses from the events and nothing else.
+"""Rebuild orders, books, balances, rules, limits and statuses from the events alone.
 
-What settlement and order history rely on. It sees no command and no state; the rules it knows beyond the events are
-what an open order holds, which follows from the instrument as announced, and how an iceberg shows its lots.
+Settlement and order history depend on this being possible. The reader sees no command and no state. Beyond the events
+it needs two rules: what an open order holds, which follows from the instrument, and how an iceberg shows its lots.
 """
 
 from dataclasses import dataclass, field
@@ -26,8 +26,8 @@ VENUE = 0
 
 
 @dataclass
-class Listed:
-    """An instrument as announced, and what has become of it."""
+class ListedInstrument:
+    """An instrument as announced, with its later changes."""
 
     symbol: int
     base_asset: int
@@ -48,8 +48,8 @@ class Listed:
 
 
 @dataclass
-class Open:
-    """An order that is alive: in a book, or waiting for its stop price."""
+class OpenOrder:
+    """An open order: in a book, or a pending stop."""
 
     order_id: int
     client_order_id: int
@@ -86,13 +86,15 @@ class Open:
 
 
 @dataclass
-class Money:
+class Funds:
+    """A balance."""
+
     available: int = 0
     held: int = 0
 
 
 @dataclass
-class Person:
+class AccountRecord:
     """An account: its status, and its limits in the order of the event's fields."""
 
     status: int = AccountStatus.ACTIVE
@@ -100,39 +102,39 @@ class Person:
 
 
 @dataclass
-class Reader:
-    """Feed it the events of whole commands in order; ask it afterwards."""
+class EventReader:
+    """Reads the events of whole commands in order, and offers the rebuilt state."""
 
     sequence: int = 0
     match_id: int = 0
     command_sequence: int = 0
     killed: bool = False
-    orders: dict[int, Open] = field(default_factory=dict)
-    balances: dict[tuple[int, int], Money] = field(default_factory=dict)
-    accounts: dict[int, Person] = field(default_factory=lambda: {VENUE: Person()})
+    orders: dict[int, OpenOrder] = field(default_factory=dict)
+    balances: dict[tuple[int, int], Funds] = field(default_factory=dict)
+    accounts: dict[int, AccountRecord] = field(default_factory=lambda: {VENUE: AccountRecord()})
     #: Symbol, decimals and supply cap.
     assets: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    instruments: dict[int, Listed] = field(default_factory=dict)
+    instruments: dict[int, ListedInstrument] = field(default_factory=dict)
     #: Account and flags.
     sessions: dict[int, tuple[int, int]] = field(default_factory=dict)
-    #: The order that is being matched and stands in no book yet.
-    at_work: Open | None = None
+    #: The order that is being matched and is in no book yet.
+    taker_order: OpenOrder | None = None
 
     def read(self, events: NDArray[np.void]) -> None:
-        """Take in events; raises AssertionError where they contradict each other."""
+        """Read events; raises AssertionError if they contradict each other."""
         for event in events:
             self.sequence += 1
             assert event["sequence"] == self.sequence, f"expected event {self.sequence}, found {event['sequence']}"
             if event["command_sequence"] != self.command_sequence:
-                self._rest()
+                self._finish_matching()
                 self.command_sequence = int(event["command_sequence"])
             handler = _HANDLERS.get(int(event["kind"]))
             if handler is not None:
                 handler(self, {name: int(event[name]) for name in event.dtype.names or ()})
-        self._rest()
+        self._finish_matching()
 
     def depth(self, instrument: int) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-        """Bids and asks as (price, shown lots, orders), best first."""
+        """Return bids and asks as (price, shown lots, orders), best first."""
         sides: dict[int, dict[int, tuple[int, int]]] = {Side.BUY: {}, Side.SELL: {}}
         for order in self.orders.values():
             if order.instrument == instrument and not order.is_stop:
@@ -145,15 +147,15 @@ class Reader:
     def supply(self, asset: int) -> int:
         return sum(money.available + money.held for key, money in self.balances.items() if key[1] == asset)
 
-    # Money.
+    # Balances.
 
     def _pay(self, account: int, asset: int, amount: int) -> None:
-        """Add to what is available; nothing comes to be for an amount of 0."""
+        """Add to the available balance; an amount of 0 creates no balance."""
         if amount:
-            self.balances.setdefault((account, asset), Money()).available += amount
+            self.balances.setdefault((account, asset), Funds()).available += amount
 
-    def _hold(self, order: Open, lots: int) -> None:
-        """Move what so many lots of the order need out of reach; negative lots give it back."""
+    def _hold(self, order: OpenOrder, lots: int) -> None:
+        """Hold what so many lots of the order need; negative lots release it."""
         listed = self.instruments[order.instrument]
         if order.side == Side.SELL:
             asset, amount = listed.base_asset, lots * listed.lot_units
@@ -166,24 +168,24 @@ class Reader:
             money.available -= amount
             money.held += amount
 
-    # The life of orders.
+    # Orders.
 
-    def _work(self, order: Open, event: Fields) -> None:
-        """An order takes its turn: its place, if it comes to rest, is that of this event."""
-        self._rest()
+    def _start_matching(self, order: OpenOrder, event: Fields) -> None:
+        """Start matching an order: if it comes to rest, its priority is this event."""
+        self._finish_matching()
         order.priority = event["sequence"]
         order.shown_lots = 0
-        self.at_work = order
+        self.taker_order = order
 
-    def _rest(self) -> None:
-        """The order that was matched last stands in its book now, if it is still there."""
-        if self.at_work is not None and self.at_work.order_id in self.orders:
-            self.at_work.show()
-        self.at_work = None
+    def _finish_matching(self) -> None:
+        """Put the order that was matched last into its book, if it is still open."""
+        if self.taker_order is not None and self.taker_order.order_id in self.orders:
+            self.taker_order.show()
+        self.taker_order = None
 
     def _new(self, event: Fields) -> None:
         _, flags = self.sessions[event["session_id"]]
-        order = Open(
+        order = OpenOrder(
             *(event["order_id"], event["client_order_id"], event["account"], event["instrument"], event["side"]),
             *(event["order_type"], event["tif"], event["stp"], event["flags"], event["price_ticks"]),
             *(event["quantity_lots"], event["counter_order_id"], event["session_id"] if flags else 0, 0),
@@ -192,7 +194,7 @@ class Reader:
         assert event["leaves_lots"] == order.leaves_lots
         self.orders[order.order_id] = order
         self._hold(order, order.leaves_lots)
-        self._work(order, event)
+        self._start_matching(order, event)
 
     def _triggered(self, event: Fields) -> None:
         order = self.orders[event["order_id"]]
@@ -201,13 +203,13 @@ class Reader:
             *(order.price_ticks, order.quantity_lots, order.cum_lots),
         )
         order.order_type, order.extra = event["order_type"], event["counter_order_id"]
-        self._work(order, event)
+        self._start_matching(order, event)
 
     def _trade(self, event: Fields) -> None:
         self.match_id += 1
         assert event["match_id"] == self.match_id, f"expected match {self.match_id}, found {event['match_id']}"
         taker, maker = self.orders[event["order_id"]], self.orders[event["counter_order_id"]]
-        assert taker is self.at_work
+        assert taker is self.taker_order
         assert (taker.account, maker.account) == (event["account"], event["counter_account"])
         assert (taker.side, taker.side + maker.side) == (event["side"], Side.BUY + Side.SELL)
         listed = self.instruments[event["instrument"]]
@@ -215,7 +217,7 @@ class Reader:
         taker_fee, maker_fee = event["cum_lots"], event["leaves_lots"]
         listed.last_price_ticks = price
         for order, fee in ((taker, taker_fee), (maker, maker_fee)):
-            # What the fill held comes free, and then changes hands.
+            # Release what the fill held, then transfer it.
             if not order.flags & OrderFlags.QUOTE_BUDGET:
                 self._hold(order, -lots)
             sign = 1 if order.side == Side.BUY else -1
@@ -231,7 +233,7 @@ class Reader:
         if event["kind"] == EventKind.FILLED:
             assert order.leaves_lots == 0
             del self.orders[order.order_id]
-        elif order is not self.at_work and order.display_lots:
+        elif order is not self.taker_order and order.display_lots:
             order.shown_lots -= event["quantity_lots"]
             assert order.shown_lots >= 0
             if order.shown_lots == 0:
@@ -239,7 +241,7 @@ class Reader:
                 order.priority = event["sequence"]
 
     def _ended(self, event: Fields) -> None:
-        # A fill-or-kill order that cannot fill ends before it is new.
+        # An unfillable fill-or-kill order expires without a NEW event.
         order = self.orders.pop(event["order_id"], None)
         if order is None:
             assert event["kind"] == EventKind.EXPIRED
@@ -262,9 +264,9 @@ class Reader:
         if keeps_place:
             order.shown_lots = min(order.shown_lots, order.leaves_lots)
         elif not order.is_stop:
-            self._work(order, event)
+            self._start_matching(order, event)
 
-    # Money that comes and goes.
+    # Transfers.
 
     def _deposited(self, event: Fields) -> None:
         self._transfer(event, event["quantity_lots"])
@@ -279,7 +281,7 @@ class Reader:
     # Accounts and sessions.
 
     def _account_opened(self, event: Fields) -> None:
-        self.accounts[event["account"]] = Person()
+        self.accounts[event["account"]] = AccountRecord()
 
     def _account_suspended(self, event: Fields) -> None:
         self.accounts[event["account"]].status = AccountStatus.SUSPENDED
@@ -302,7 +304,7 @@ class Reader:
     def _session_disconnected(self, event: Fields) -> None:
         assert self.sessions[event["session_id"]][0] == event["account"]
         left = [order.order_id for order in self.orders.values() if order.session_id == event["session_id"]]
-        assert left == [], f"session {event['session_id']} is gone and orders {left} are not"
+        assert left == [], f"session {event['session_id']} ended, but its orders {left} are open"
 
     # The venue.
 
@@ -310,7 +312,7 @@ class Reader:
         self.assets[event["instrument"]] = event["client_order_id"], event["quantity_lots"], event["price_ticks"]
 
     def _instrument_added(self, event: Fields) -> None:
-        self.instruments[event["instrument"]] = Listed(
+        self.instruments[event["instrument"]] = ListedInstrument(
             *(event["client_order_id"], event["order_id"], event["counter_order_id"], event["account"]),
             *(event["counter_account"], event["price_ticks"], event["quantity_lots"]),
         )
@@ -331,27 +333,27 @@ class Reader:
 
 
 _HANDLERS: dict[int, Any] = {
-    EventKind.NEW: Reader._new,
-    EventKind.TRIGGERED: Reader._triggered,
-    EventKind.TRADE: Reader._trade,
-    EventKind.PARTIALLY_FILLED: Reader._fill,
-    EventKind.FILLED: Reader._fill,
-    EventKind.CANCELLED: Reader._ended,
-    EventKind.EXPIRED: Reader._ended,
-    EventKind.REPLACED: Reader._replaced,
-    EventKind.DEPOSITED: Reader._deposited,
-    EventKind.WITHDRAWN: Reader._withdrawn,
-    EventKind.ACCOUNT_OPENED: Reader._account_opened,
-    EventKind.ACCOUNT_SUSPENDED: Reader._account_suspended,
-    EventKind.ACCOUNT_RESUMED: Reader._account_resumed,
-    EventKind.LIMITS_SET: Reader._limits_set,
-    EventKind.SESSION_OPENED: Reader._session_opened,
-    EventKind.SESSION_CLOSED: Reader._session_closed,
-    EventKind.SESSION_DISCONNECTED: Reader._session_disconnected,
-    EventKind.ASSET_ADDED: Reader._asset_added,
-    EventKind.INSTRUMENT_ADDED: Reader._instrument_added,
-    EventKind.RULES_SET: Reader._rules_set,
-    EventKind.STATUS_SET: Reader._status_set,
-    EventKind.KILLED: Reader._killed,
-    EventKind.REVIVED: Reader._killed,
+    EventKind.NEW: EventReader._new,
+    EventKind.TRIGGERED: EventReader._triggered,
+    EventKind.TRADE: EventReader._trade,
+    EventKind.PARTIALLY_FILLED: EventReader._fill,
+    EventKind.FILLED: EventReader._fill,
+    EventKind.CANCELLED: EventReader._ended,
+    EventKind.EXPIRED: EventReader._ended,
+    EventKind.REPLACED: EventReader._replaced,
+    EventKind.DEPOSITED: EventReader._deposited,
+    EventKind.WITHDRAWN: EventReader._withdrawn,
+    EventKind.ACCOUNT_OPENED: EventReader._account_opened,
+    EventKind.ACCOUNT_SUSPENDED: EventReader._account_suspended,
+    EventKind.ACCOUNT_RESUMED: EventReader._account_resumed,
+    EventKind.LIMITS_SET: EventReader._limits_set,
+    EventKind.SESSION_OPENED: EventReader._session_opened,
+    EventKind.SESSION_CLOSED: EventReader._session_closed,
+    EventKind.SESSION_DISCONNECTED: EventReader._session_disconnected,
+    EventKind.ASSET_ADDED: EventReader._asset_added,
+    EventKind.INSTRUMENT_ADDED: EventReader._instrument_added,
+    EventKind.RULES_SET: EventReader._rules_set,
+    EventKind.STATUS_SET: EventReader._status_set,
+    EventKind.KILLED: EventReader._killed,
+    EventKind.REVIVED: EventReader._killed,
 }

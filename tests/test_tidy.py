@@ -225,7 +225,7 @@ def test_imports_point_one_way() -> None:
         ("smrx/config.py", "from smrx import Client"),
         ("smrx/somewhere/new.py", "from smrx.engine import Engine"),
         ("smrx/cli/node_commands.py", "import cluster.demo"),
-        ("smrx/local.py", "from tests.oracle import machine"),
+        ("smrx/local.py", "from tests.oracle import oracle"),
     ],
 )
 def test_an_import_the_wrong_way_is_found(path: str, text: str) -> None:

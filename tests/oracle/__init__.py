@@ -1,5 +1,5 @@
-"""The state machine again, in plain Python, to hold the compiled engine to its word."""
+"""The state machine again, in plain Python, as the reference for the compiled engine."""
 
-from tests.oracle.machine import Oracle, Result
+from tests.oracle.oracle import Oracle, Result
 
 __all__ = ["Oracle", "Result"]

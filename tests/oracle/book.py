@@ -1,6 +1,6 @@
 """The oracle's order book of one instrument: for each side, a queue of resting orders at each price.
 
-Owns who stands where; knows nothing of money, accounts or events.
+Owns the queues; uses no balances, accounts or events.
 """
 
 from collections import deque
@@ -13,6 +13,8 @@ OPPOSITE = {Side.BUY: Side.SELL, Side.SELL: Side.BUY}
 
 
 class Book:
+    """The book of one instrument."""
+
     def __init__(self) -> None:
         self.queues: dict[Side, dict[int, deque[Order]]] = {Side.BUY: {}, Side.SELL: {}}
 
@@ -25,7 +27,7 @@ class Book:
         return prices[0] if prices else None
 
     def in_priority(self, side: Side) -> Iterator[Order]:
-        """Resting orders, best price first, the oldest first at a price."""
+        """Yield resting orders, best price first, the oldest first at a price."""
         for price in self.prices(side):
             yield from self.queues[side][price]
 
@@ -33,7 +35,7 @@ class Book:
         return next(self.in_priority(side), None)
 
     def add(self, order: Order) -> None:
-        """Join the back of the queue at the order's price; an iceberg shows its first part."""
+        """Put an order at the back of the queue of its price; an iceberg shows its first part."""
         order.shown = min(order.display, order.leaves)
         self.queues[order.side].setdefault(order.price, deque()).append(order)
 
@@ -45,12 +47,12 @@ class Book:
             del self.queues[order.side][order.price]
 
     def refresh(self, order: Order) -> None:
-        """An iceberg that has sold what it showed shows the next part, at the back of its queue."""
+        """Show the next part of an iceberg whose shown lots are gone, at the back of its queue."""
         self.remove(order)
         self.add(order)
 
     def depth(self, side: Side, levels: int) -> list[tuple[int, int, int]]:
-        """(price, lots, orders) of the best levels; hidden lots are not counted."""
+        """Return (price, lots, orders) of the best levels; hidden lots are not counted."""
         return [
             (price, sum(order.visible for order in queue), len(queue))
             for price in self.prices(side)[:levels]
@@ -63,12 +65,12 @@ class Book:
         return best is not None and crosses(order, best)
 
     def lots_for(self, taker: Order) -> int:
-        """How many lots a taker would trade, never stopping for lack of its own: a rehearsal of matching."""
+        """Return how many lots a taker would trade, ignoring its funds: a rehearsal of matching."""
         found = 0
         for price in self.prices(OPPOSITE[taker.side]):
             if not crosses(taker, price):
                 break
-            # Each maker's shown and hidden lots; a refreshed part goes to the back, as in the book.
+            # Each maker with its shown and remaining lots; a refreshed part goes to the back, as in the book.
             queue = deque((maker, maker.visible, maker.leaves) for maker in self.queues[OPPOSITE[taker.side]][price])
             while queue and found < taker.leaves:
                 maker, shown, leaves = queue.popleft()

@@ -1,7 +1,4 @@
-"""The oracle's answers to the questions the engine's `inspect` answers, in the same shapes.
-
-Reads a State; changes nothing.
-"""
+"""The oracle's `inspect`: the same queries as the engine's, in the same shapes. Changes nothing."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +104,11 @@ class Inspect:
         return np.array(rows, dtype=BALANCES)
 
     def positions(self, account: int) -> list[tuple[int, ...]]:
-        """(account, instrument, base available and held, quote available and held, then of the open buys and of the
-        open sells: orders, lots, notional) where the account owns some of the base or has an open order."""
+        """Return the account's positions where it owns some of the base or has an open order.
+
+        A row is (account, instrument, base available and held, quote available and held, then orders, lots and notional
+        of the open buys and of the open sells).
+        """
         found = []
         for number, listed in sorted(self.state.instruments.items()):
             money = [

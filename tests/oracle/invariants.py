@@ -1,4 +1,4 @@
-"""What must always hold, asked of the oracle's own state: a reference that breaks its rules proves nothing."""
+"""Invariants of the oracle's own state: a reference that breaks its rules proves nothing."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from tests.oracle.state import State
 
 
 def violations(state: State) -> list[str]:
-    """One sentence for each broken rule; empty when all is well."""
+    """Return one sentence for each violation."""
     return [*book_violations(state), *order_violations(state), *waiting_violations(state), *money_violations(state)]
 
 
@@ -36,10 +36,10 @@ def order_violations(state: State) -> list[str]:
     }
     open_orders = {order.order_id for order in state.orders.values() if not order.is_stop}
     if resting != open_orders:
-        found.append(f"orders open but not in a book, or the other way: {sorted(resting ^ open_orders)}")
+        found.append(f"orders open but not in a book, or the reverse: {sorted(resting ^ open_orders)}")
     for order in state.orders.values():
         if not 0 <= order.cum < order.quantity:
-            found.append(f"order {order.order_id}: filled {order.cum} of {order.quantity}, yet open")
+            found.append(f"order {order.order_id}: filled {order.cum} of {order.quantity}, but open")
         if not (order.shown == 0 if not order.display else 0 < order.shown <= min(order.display, order.leaves)):
             found.append(f"order {order.order_id}: shows {order.shown} of {order.leaves}, display {order.display}")
     names = Counter((order.account, order.client_order_id) for order in state.orders.values() if order.client_order_id)
@@ -48,14 +48,14 @@ def order_violations(state: State) -> list[str]:
 
 
 def waiting_violations(state: State) -> list[str]:
-    """Orders that should have left: stops that are due, dates that have passed, orders of what is closed."""
+    """Orders that should have ended: due stops, expired orders, orders of closed instruments and sessions."""
     found = [
-        f"stop order {order.order_id}: its price was reached, yet it waits"
+        f"stop order {order.order_id}: its price is reached, but it is pending"
         for order in state.orders.values()
         if order.is_stop and state.is_due(order)
     ]
     found += [
-        f"order {order.order_id}: its time has passed, yet it is open"
+        f"order {order.order_id}: its time has passed, but it is open"
         for order in state.orders.values()
         if order.expiry_ns is not None and order.expiry_ns <= state.time_ns
     ]
@@ -82,12 +82,12 @@ def money_violations(state: State) -> list[str]:
     for key, balance in state.balances.items():
         totals[balance.asset] += balance.available + balance.held
         if balance.available < 0 or balance.held < 0:
-            found.append(f"account {key[0]} asset {key[1]}: below zero: {balance.available}, {balance.held}")
+            found.append(f"account {key[0]} asset {key[1]}: negative: {balance.available}, {balance.held}")
         if balance.held != held[key]:
             found.append(f"account {key[0]} asset {key[1]}: holds {balance.held}, its orders need {held[key]}")
     for asset in state.assets.values():
         if asset.supply != totals[asset.asset]:
             found.append(f"asset {asset.asset}: supply {asset.supply}, balances {totals[asset.asset]}")
-        if asset.supply > asset.most:
-            found.append(f"asset {asset.asset}: supply {asset.supply}, of which there may be {asset.most}")
+        if asset.supply > asset.max_supply:
+            found.append(f"asset {asset.asset}: supply {asset.supply}, above its cap {asset.max_supply}")
     return found

@@ -1,4 +1,4 @@
-"""What the oracle hears and says: commands, events and outcomes, fields in the order of the records on the wire."""
+"""The oracle's messages: commands, events and outcomes, with fields in the order of the records on the wire."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from tests.oracle.records import MASK32, Limits, Rules, signed
 
 
 class Command(NamedTuple):
-    """One command as sent; some kinds read the same bytes through the names at the bottom."""
+    """A command as sent; some kinds use the same bytes under the names at the bottom."""
 
     kind: int
     side: int
@@ -26,7 +26,7 @@ class Command(NamedTuple):
 
     @property
     def extra(self) -> int:
-        """Of a PLACE: a stop price, or display lots and expiry."""
+        """The extra word of a PLACE: a stop price, or display lots and expiry."""
         return self.order_id
 
     # ADD_ASSET and ADD_INSTRUMENT.
@@ -71,7 +71,7 @@ class Command(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One event, fields in the order of the EVENT record."""
+    """An event, fields in the order of the EVENT record."""
 
     sequence: int
     command_sequence: int
@@ -100,7 +100,7 @@ class Event(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One answer, fields in the order of the OUTCOME record."""
+    """An outcome, fields in the order of the OUTCOME record."""
 
     status: int
     event_kind: int = 0

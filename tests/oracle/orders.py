@@ -1,35 +1,35 @@
-"""What the oracle does with PLACE, CANCEL, REPLACE and MASS_CANCEL, and with stop orders that a trade sets off."""
+"""PLACE, CANCEL, REPLACE, MASS_CANCEL, expiry and triggered stops in the oracle."""
 
 from collections import deque
 
 from smrx.wire.codes import EventKind, OrderType, Reason, Side, TimeInForce
+from tests.oracle.matching import Matching, OrderResult
 from tests.oracle.messages import Outcome
 from tests.oracle.records import Order
-from tests.oracle.trading import Ending, Trading
 
 TRIGGERED_TYPE = {OrderType.STOP: OrderType.MARKET, OrderType.STOP_LIMIT: OrderType.LIMIT}
 
 
-class Orders(Trading):
+class Orders(Matching):
     def place(self) -> Outcome:
-        order = self.state.asked_for(self.command)
+        order = self.state.order_from(self.command)
         if self.state.is_unfillable(order):
             return self.answer(order, self.expire(order, Reason.FOK_UNFILLABLE))
         order.priority = self.emit_order(EventKind.NEW, order)
         if order.is_stop:
             self.take_hold(order)
             self.state.orders[order.order_id] = order
-            return self.answer(order, Ending(EventKind.NEW, Reason.NONE, 0, order.leaves))
-        return self.work_and_trigger(order, EventKind.NEW)
+            return self.answer(order, OrderResult(EventKind.NEW, Reason.NONE, 0, order.leaves))
+        return self.execute_and_trigger(order, EventKind.NEW)
 
-    def work_and_trigger(self, order: Order, untouched: EventKind) -> Outcome:
+    def execute_and_trigger(self, order: Order, resting_kind: EventKind) -> Outcome:
         before = order.cum
-        ending = self.work(order, untouched)
+        ending = self.execute(order, resting_kind)
         if order.cum > before:
             self.trigger_stops(order.instrument)
         return self.answer(order, ending)
 
-    def answer(self, order: Order, ending: Ending) -> Outcome:
+    def answer(self, order: Order, ending: OrderResult) -> Outcome:
         return self.outcome(ending.kind, ending.reason, order.order_id, ending.cum, ending.leaves)
 
     def cancel(self) -> Outcome:
@@ -45,19 +45,19 @@ class Orders(Trading):
     def replace(self) -> Outcome:
         order, command = self.named_order(), self.command
         if order.keeps_place(command.price_ticks, command.quantity_lots):
-            self.shrink(order, order.quantity - command.quantity_lots)
+            self.reduce_order(order, order.quantity - command.quantity_lots)
             self.emit_order(EventKind.REPLACED, order)
-            return self.answer(order, Ending(EventKind.REPLACED, Reason.NONE, order.cum, order.leaves))
+            return self.answer(order, OrderResult(EventKind.REPLACED, Reason.NONE, order.cum, order.leaves))
         self.release_hold(order, order.leaves)
         if order.is_stop:
             order.price, order.quantity = command.price_ticks, command.quantity_lots
             self.take_hold(order)
             self.emit_order(EventKind.REPLACED, order)
-            return self.answer(order, Ending(EventKind.REPLACED, Reason.NONE, order.cum, order.leaves))
-        self.forget(order)
+            return self.answer(order, OrderResult(EventKind.REPLACED, Reason.NONE, order.cum, order.leaves))
+        self.remove_order(order)
         order.price, order.quantity = command.price_ticks, command.quantity_lots
         order.priority = self.emit_order(EventKind.REPLACED, order)
-        return self.work_and_trigger(order, EventKind.REPLACED)
+        return self.execute_and_trigger(order, EventKind.REPLACED)
 
     def mass_cancel(self) -> Outcome:
         command = self.command
@@ -82,7 +82,7 @@ class Orders(Trading):
     # Time.
 
     def expire_orders(self) -> None:
-        """End the orders whose time has come, the earliest time first, then the oldest."""
+        """Expire due orders, the earliest time first, then the oldest."""
         due = sorted(
             (order.expiry_ns, order.order_id)
             for order in self.state.orders.values()
@@ -91,13 +91,13 @@ class Orders(Trading):
         for _, order_id in due:
             order = self.state.orders[order_id]
             self.release_hold(order, order.leaves)
-            self.forget(order)
+            self.remove_order(order)
             self.expire(order, Reason.TIME_REACHED)
 
     # Stops.
 
     def trigger_stops(self, instrument: int) -> None:
-        """After a taker that traded: stop orders whose price was reached, and those that their trades reach in turn."""
+        """After a taker that traded: trigger stops whose price is reached, and those that their trades reach."""
         waiting = deque(self.elect(instrument, ()))
         while waiting:
             order = waiting.popleft()
@@ -105,21 +105,21 @@ class Orders(Trading):
                 waiting.extend(self.elect(instrument, waiting))
 
     def elect(self, instrument: int, elected: "tuple[()] | deque[Order]") -> list[Order]:
-        """The stops that are due and not elected yet: those the price has passed by most, then the oldest, first."""
+        """Return the stops that are due and not elected yet: the greatest distance first, then the oldest."""
         last = self.state.instruments[instrument].last_price
         assert last is not None
         due = [order for order in self.state.stops(instrument) if self.state.is_due(order) and order not in elected]
         return sorted(due, key=lambda order: (-abs(last - order.extra), order.order_id))
 
     def trigger(self, order: Order) -> bool:
-        """Make a stop order what it becomes and match it; return whether it traded."""
+        """Turn a stop order into a market or limit order and match it; return whether it traded."""
         self.release_hold(order, order.leaves)
-        self.forget(order)
+        self.remove_order(order)
         order.order_type = TRIGGERED_TYPE[order.order_type]
         order.extra = 0
         order.priority = self.emit_order(EventKind.TRIGGERED, order)
         if order.tif is TimeInForce.FOK and self.state.is_unfillable(order):
             self.expire(order, Reason.FOK_UNFILLABLE)
         else:
-            self.work(order, EventKind.TRIGGERED)
+            self.execute(order, EventKind.TRIGGERED)
         return order.cum > 0

@@ -1,7 +1,7 @@
-"""What the oracle remembers: one small class a record, with its canonical words for the state hash.
+"""The oracle's records: one small class each, with its canonical words for the state hash.
 
-Written to be read beside the rules, never to be fast, and from the text of the rules alone: nothing here is taken
-from the compiled engine. Used by tests only.
+Written to be read beside the rules, not to be fast, and from the text of the rules alone: nothing here is taken from
+the compiled engine. Used by tests only.
 """
 
 import struct
@@ -28,7 +28,7 @@ MASK64 = (1 << 64) - 1
 MASK32 = (1 << 32) - 1
 NANOSECONDS = 1_000_000_000
 #: No sum or product of money may reach this.
-TOO_MUCH = 1 << 62
+AMOUNT_LIMIT = 1 << 62
 
 SYMBOL_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
 
@@ -47,15 +47,15 @@ class Order:
     price: int
     quantity: int
     extra: int = 0
-    #: The session whose end takes the order with it; 0 for none.
+    #: The session whose end cancels the order; 0 for none.
     session_id: int = 0
     #: The sequence of the event that gave the order its place.
     priority: int = 0
     cum: int = 0
     #: Lots of an iceberg that the book shows; 0 for any other order, and outside the book.
     shown: int = 0
-    #: Of a market buy at work: what it may spend, what it has spent, and whether that was the whole budget.
-    means: int = 0
+    #: Of a market buy that is being matched: what it may spend, what it has spent, whether the budget is spent.
+    spendable: int = 0
     spent: int = 0
     budget_done: bool = False
 
@@ -82,7 +82,7 @@ class Order:
 
     @property
     def display(self) -> int:
-        """Lots an iceberg shows at a time; 0 for an order that hides nothing."""
+        """Lots that an iceberg shows at a time; 0 for any other order."""
         return self.extra & MASK32 if self.order_type is OrderType.LIMIT else 0
 
     @property
@@ -91,12 +91,12 @@ class Order:
         return (self.extra >> 32) * NANOSECONDS if good_till_date else None
 
     def keeps_place(self, price: int, quantity: int) -> bool:
-        """Whether a new price and quantity leave the order where it stands: queue position is property."""
+        """Whether a new price and quantity leave the order at its place: queue position is property."""
         return price == self.price and quantity < self.quantity
 
     @property
     def visible(self) -> int:
-        """Lots that a taker meets when the order's turn comes."""
+        """Lots that a taker meets when it reaches the order."""
         return self.shown if self.display else self.leaves
 
     def words(self) -> Words:
@@ -113,8 +113,8 @@ class Order:
             self.priority,
         )
 
-    def more_words(self) -> Iterator[Words]:
-        """The record of what a plain order does not have."""
+    def extra_words(self) -> Iterator[Words]:
+        """Yield the extension record, for orders that have one."""
         if self.extra or self.shown or self.session_id:
             yield (9, self.order_id, self.extra, self.shown, self.session_id)
 
@@ -131,7 +131,7 @@ class Balance:
 
 
 class Limits(NamedTuple):
-    """What an account may do; 0 is no limit."""
+    """The limits of an account; 0 is no limit."""
 
     open_orders: int = 0
     open_notional: int = 0
@@ -148,7 +148,7 @@ class Account:
     def words(self) -> Words:
         return (3 | self.status << 8, self.account)
 
-    def more_words(self) -> Iterator[Words]:
+    def extra_words(self) -> Iterator[Words]:
         if any(self.limits):
             orders, *amounts = self.limits
             yield (10, self.account | orders << 32, *amounts)
@@ -159,20 +159,20 @@ class Asset:
     asset: int
     symbol: int
     decimals: int
-    #: The most there may be, as asked for; 0 is no cap of its own.
+    #: The supply cap; 0 is the general limit.
     cap: int = 0
     supply: int = 0
 
     @property
-    def most(self) -> int:
-        return self.cap or TOO_MUCH - 1
+    def max_supply(self) -> int:
+        return self.cap or AMOUNT_LIMIT - 1
 
     def words(self) -> Words:
         return (4 | self.decimals << 8, self.asset, self.symbol, self.supply, self.cap)
 
 
 class Rules(NamedTuple):
-    """What an instrument asks of orders, and what it charges; 0 is no rule."""
+    """The rules and fee rates of an instrument; 0 is no rule."""
 
     band_bp: int = 0
     taker_fee: int = 0
@@ -209,31 +209,31 @@ class Instrument:
             self.max_quantity,
         )
 
-    def more_words(self) -> Iterator[Words]:
+    def extra_words(self) -> Iterator[Words]:
         if any(self.rules):
             band, taker_fee, maker_fee, *bounds = self.rules
             yield (11 | band << 8, self.instrument, taker_fee | (maker_fee & MASK32) << 32, *bounds)
         if self.last_price is not None:
             yield (12 | self.instrument << 32, self.last_price)
 
-    # Money, in quote units where nothing else is said.
+    # Amounts are in quote units unless stated otherwise.
 
     def notional(self, price: int, lots: int) -> int:
         return price * lots * self.scale_units
 
     def hold(self, side: Side, price: int, lots: int) -> tuple[int, int]:
-        """The asset and the amount that so many lots of an order keep out of reach; a price of 0 costs nothing."""
+        """Return the asset and the amount that so many lots of an order hold; a price of 0 holds nothing."""
         if side is Side.SELL:
             return self.base_asset, lots * self.lot_units
         one = self.notional(price, 1)
         return self.quote_asset, lots * (one + fee(one, self.rules.taker_fee))
 
     def cost_to_take(self, price: int, lots: int) -> int:
-        """What a taker pays for lots bought at a price, its fee included."""
+        """Return what a taker pays for lots at a price, its fee included."""
         return self.notional(price, lots) + fee(self.notional(price, lots), self.rules.taker_fee)
 
     def affordable(self, price: int, money: int) -> int:
-        """The most lots that so much money takes at a price."""
+        """Return the most lots that so much money buys at a price."""
         low, high = 0, money // self.notional(price, 1)
         while low < high:
             middle = (low + high + 1) // 2
@@ -269,21 +269,21 @@ class Transfer:
 
 
 def fee(notional: int, rate: int) -> int:
-    """Millionths of a notional, rounded up: a fee against who pays it, a rebate (negative) against who gets it."""
+    """Return millionths of a notional, rounded up: against the payer of a fee and the receiver of a rebate (< 0)."""
     return -(-notional * rate // 1_000_000)
 
 
 def signed(value: int, bits: int) -> int:
-    """The number that an unsigned field holds in two's complement."""
+    """Return the number that an unsigned field contains in two's complement."""
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def hash_words(words: Words) -> int:
-    """xxh3 of 64-bit little-endian words."""
+    """Return the xxh3 of 64-bit little-endian words."""
     return xxhash.xxh3_64_intdigest(struct.pack(f"<{len(words)}Q", *(word & MASK64 for word in words)))
 
 
-#: The same for records: a pure function of few distinct values, so remembering its results changes nothing but speed.
+#: The same for records, cached: few of them change between two commands.
 hash_record = lru_cache(maxsize=1 << 16)(hash_words)
 
 

@@ -1,4 +1,4 @@
-"""How the oracle says what happened: events while it works, and one outcome at the end of a command."""
+"""The oracle's output: events while it handles a command, and one outcome at the end."""
 
 from smrx.wire.codes import EventKind, OutcomeStatus, Reason
 from tests.oracle.messages import Command, Event, Outcome
@@ -9,12 +9,12 @@ from tests.oracle.state import State
 class Reporter:
     def __init__(self) -> None:
         self.state = State()
-        #: The command at work and what it has caused so far.
+        #: The present command and the events it has caused so far.
         self.command = Command(*[0] * len(Command._fields))
         self.events: list[Event] = []
 
     def emit(self, kind: EventKind, **fields: int) -> int:
-        """Add an event of the command at work; return its sequence."""
+        """Add an event of the present command; return its sequence."""
         self.state.event_sequence += 1
         self.events.append(
             Event(
@@ -30,14 +30,14 @@ class Reporter:
         return self.state.event_sequence
 
     def emit_order(self, kind: EventKind, order: Order, reason: Reason = Reason.NONE) -> int:
-        """An event of an order's life other than a fill."""
+        """Add an order event other than a fill."""
         gone = kind in (EventKind.CANCELLED, EventKind.EXPIRED)
         return self.emit(
             kind,
-            **self.order_names(order),
+            **self.order_fields(order),
             reason=reason,
             price_ticks=order.price,
-            # Nothing dies of a budget: the lots of its order are those it bought.
+            # The quantity of an ended budget order is the lots it bought.
             quantity_lots=order.cum if gone and order.is_budget else order.quantity,
             cum_lots=order.cum,
             leaves_lots=0 if gone else order.leaves,
@@ -46,7 +46,7 @@ class Reporter:
     def emit_fill(self, order: Order, price: int, lots: int) -> int:
         return self.emit(
             EventKind.FILLED if order.is_filled else EventKind.PARTIALLY_FILLED,
-            **self.order_names(order),
+            **self.order_fields(order),
             match_id=self.state.match_sequence,
             price_ticks=price,
             quantity_lots=lots,
@@ -54,7 +54,7 @@ class Reporter:
             leaves_lots=order.leaves,
         )
 
-    def order_names(self, order: Order) -> dict[str, int]:
+    def order_fields(self, order: Order) -> dict[str, int]:
         return {
             "side": order.side,
             "order_type": order.order_type,

@@ -1,6 +1,6 @@
-"""Everything the oracle knows, in dictionaries, and the questions the rules ask of it.
+"""The oracle's state, in dictionaries, and the queries that the rules need.
 
-Changed by the machine alone; read by the refusals and by tests.
+Changed by the oracle's commands only; read by the checks and by tests.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from tests.oracle.records import (
 
 @dataclass
 class State:
-    """Genesis: the venue's account 0 and nothing else."""
+    """The initial state has the venue's account 0 and nothing else."""
 
     sequence: int = 0
     event_sequence: int = 0
@@ -41,21 +41,21 @@ class State:
     balances: dict[tuple[int, int], Balance] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
     transfers: dict[int, Transfer] = field(default_factory=dict)
-    #: Open orders, by id: those in a book, and stop orders that wait for their price.
+    #: Open orders by id: those in a book, and pending stop orders.
     orders: dict[int, Order] = field(default_factory=dict)
 
     def records(self) -> Iterator[Words]:
-        """The canonical words of every live record."""
+        """Yield the canonical words of every live record."""
         for table in (self.assets, self.balances, self.sessions, self.transfers):
             for record in table.values():
                 yield record.words()
         for more in (self.accounts, self.instruments, self.orders):
             for long_record in more.values():
                 yield long_record.words()
-                yield from long_record.more_words()
+                yield from long_record.extra_words()
 
     def content_hash(self) -> int:
-        """The digest of all content, from scratch."""
+        """Return the content hash, from scratch."""
         counters = (8 | self.killed << 8, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
         return (sum(hash_record(words) for words in self.records()) + hash_words(counters)) & MASK64
 
@@ -66,7 +66,7 @@ class State:
     # Orders.
 
     def named_order(self, command: Command) -> Order | None:
-        """The account's open order that a CANCEL or REPLACE names by either id."""
+        """Return the account's open order that a CANCEL or REPLACE names by either id."""
         if command.order_id:
             order = self.orders.get(command.order_id)
             return order if order and order.account == command.account else None
@@ -78,8 +78,8 @@ class State:
                 return order
         return None
 
-    def asked_for(self, command: Command) -> Order:
-        """The order a well-formed PLACE describes, as it would be entered now."""
+    def order_from(self, command: Command) -> Order:
+        """Return the order that a well-formed PLACE describes, as it would be entered now."""
         session = self.sessions.get(command.session_id)
         return Order(
             self.sequence,
@@ -97,8 +97,8 @@ class State:
             command.session_id if session and session.cancels_on_disconnect else 0,
         )
 
-    def changed(self, command: Command) -> Order:
-        """What a REPLACE would make of the order it names; a copy."""
+    def replaced_order(self, command: Command) -> Order:
+        """Return a copy of the order that a REPLACE names, with the new price and quantity."""
         order = self.named_order(command)
         assert order is not None
         return replace(order, price=command.price_ticks, quantity=command.quantity_lots)
@@ -107,13 +107,13 @@ class State:
         return [order for order in self.orders.values() if order.account == account]
 
     def stops(self, instrument: int) -> list[Order]:
-        """Stop orders of an instrument that wait."""
+        """Return the pending stop orders of an instrument."""
         return [order for order in self.orders.values() if order.is_stop and order.instrument == instrument]
 
     def hold(self, order: Order, lots: int) -> tuple[int, int]:
-        """The asset and the amount that so many lots of an order keep out of reach.
+        """Return the asset and the amount that so many lots of an order hold.
 
-        A market or stop order that buys has no price and keeps nothing.
+        A market or stop order that buys has no price and holds nothing.
         """
         return self.instruments[order.instrument].hold(order.side, order.price, lots)
 
@@ -125,7 +125,7 @@ class State:
         return last >= stop.extra if stop.side is Side.BUY else last <= stop.extra
 
     def is_unfillable(self, order: Order) -> bool:
-        """Whether a fill-or-kill order would not fill whole, self-trade prevention taken into account."""
+        """Whether a fill-or-kill order would not fill completely, self-trade prevention included."""
         if order.tif is not TimeInForce.FOK or order.order_type is not OrderType.LIMIT:
             return False
         return self.books[order.instrument].lots_for(order) < order.leaves

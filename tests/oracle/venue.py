@@ -1,12 +1,12 @@
-"""What the oracle does with money, accounts, sessions, listings and the venue's own commands."""
+"""Transfers, accounts, sessions, listings and the venue's own commands in the oracle."""
 
 from smrx.wire.codes import AccountStatus, EventKind, InstrumentStatus, Reason, Side
+from tests.oracle.matching import Matching
 from tests.oracle.messages import Outcome
 from tests.oracle.records import Account, Asset, Instrument, Order, Session, Transfer
-from tests.oracle.trading import Trading
 
 
-class Venue(Trading):
+class Venue(Matching):
     def deposit(self) -> Outcome:
         return self.transfer(EventKind.DEPOSITED, self.command.quantity_lots)
 
@@ -35,20 +35,20 @@ class Venue(Trading):
 
     def open_account(self) -> Outcome:
         self.state.accounts[self.command.account] = Account(self.command.account)
-        return self.say(EventKind.ACCOUNT_OPENED, account=self.command.account)
+        return self.report(EventKind.ACCOUNT_OPENED, account=self.command.account)
 
     def suspend_account(self) -> Outcome:
         self.state.accounts[self.command.account].status = AccountStatus.SUSPENDED
-        return self.say(EventKind.ACCOUNT_SUSPENDED, account=self.command.account)
+        return self.report(EventKind.ACCOUNT_SUSPENDED, account=self.command.account)
 
     def resume_account(self) -> Outcome:
         self.state.accounts[self.command.account].status = AccountStatus.ACTIVE
-        return self.say(EventKind.ACCOUNT_RESUMED, account=self.command.account)
+        return self.report(EventKind.ACCOUNT_RESUMED, account=self.command.account)
 
     def set_limits(self) -> Outcome:
         command = self.command
         self.state.accounts[command.account].limits = command.limits
-        return self.say(
+        return self.report(
             EventKind.LIMITS_SET,
             account=command.account,
             instrument=command.limits.open_orders,
@@ -62,20 +62,20 @@ class Venue(Trading):
     def open_session(self) -> Outcome:
         command = self.command
         self.state.sessions[command.session_id] = Session(command.session_id, command.account, command.flags)
-        return self.say(EventKind.SESSION_OPENED, account=command.account, flags=command.flags)
+        return self.report(EventKind.SESSION_OPENED, account=command.account, flags=command.flags)
 
     def close_session(self) -> Outcome:
         count = self.cancel_orders_of_session()
         session = self.state.sessions.pop(self.command.session_id)
-        return self.say(EventKind.SESSION_CLOSED, count, account=session.account, quantity_lots=count)
+        return self.report(EventKind.SESSION_CLOSED, count, account=session.account, quantity_lots=count)
 
     def disconnect(self) -> Outcome:
         count = self.cancel_orders_of_session()
         session = self.state.sessions[self.command.session_id]
-        return self.say(EventKind.SESSION_DISCONNECTED, count, account=session.account, quantity_lots=count)
+        return self.report(EventKind.SESSION_DISCONNECTED, count, account=session.account, quantity_lots=count)
 
     def cancel_orders_of_session(self) -> int:
-        """Cancel, the oldest first, what a session entered that asked for it; return how many."""
+        """Cancel the orders that end with the session, oldest first; return how many."""
         return self.cancel_all(
             [
                 order
@@ -97,7 +97,7 @@ class Venue(Trading):
         self.state.assets[command.instrument] = Asset(
             command.instrument, command.symbol, command.quantity_lots, command.price_ticks
         )
-        return self.say(
+        return self.report(
             EventKind.ASSET_ADDED,
             instrument=command.instrument,
             client_order_id=command.symbol,
@@ -118,7 +118,7 @@ class Venue(Trading):
             command.quantity_lots,
         )
         self.state.books[command.instrument] = self.make_book()
-        return self.say(
+        return self.report(
             EventKind.INSTRUMENT_ADDED,
             instrument=command.instrument,
             client_order_id=command.symbol,
@@ -133,7 +133,7 @@ class Venue(Trading):
     def set_rules(self) -> Outcome:
         command, rules = self.command, self.command.rules
         self.state.instruments[command.instrument].rules = rules
-        return self.say(
+        return self.report(
             EventKind.RULES_SET,
             instrument=command.instrument,
             account=rules.taker_fee,
@@ -153,10 +153,10 @@ class Venue(Trading):
         if status is InstrumentStatus.CLOSED:
             count = self.cancel_all(self.closing_order(command.instrument), Reason.INSTRUMENT_CLOSED)
         self.state.instruments[command.instrument].status = status
-        return self.say(EventKind.STATUS_SET, count, instrument=command.instrument, side=status, quantity_lots=count)
+        return self.report(EventKind.STATUS_SET, count, instrument=command.instrument, side=status, quantity_lots=count)
 
     def closing_order(self, instrument: int) -> list[Order]:
-        """Bids and asks in priority, buy stops from the lowest price up, sell stops from the highest down."""
+        """Return bids and asks in priority, buy stops from the lowest price up, sell stops from the highest down."""
         book, stops = self.state.books[instrument], self.state.stops(instrument)
         buys = [order for order in stops if order.side is Side.BUY]
         sells = [order for order in stops if order.side is Side.SELL]
@@ -171,16 +171,16 @@ class Venue(Trading):
 
     def kill(self) -> Outcome:
         self.state.killed = True
-        return self.say(EventKind.KILLED)
+        return self.report(EventKind.KILLED)
 
     def revive(self) -> Outcome:
         self.state.killed = False
-        return self.say(EventKind.REVIVED)
+        return self.report(EventKind.REVIVED)
 
     def tick(self) -> Outcome:
-        return self.say(EventKind.TICKED)
+        return self.report(EventKind.TICKED)
 
-    def say(self, kind: EventKind, count: int = 0, **fields: int) -> Outcome:
-        """The one event that answers a command, and the outcome that names it."""
+    def report(self, kind: EventKind, count: int = 0, **fields: int) -> Outcome:
+        """Emit the one event that answers a command; return its outcome."""
         self.emit(kind, **fields)
         return self.outcome(kind, cum=count)

@@ -1,4 +1,4 @@
-"""The bytes of a step read as choices, and the choices that many moves share: an account, a side, a sender."""
+"""Read the bytes of a step as choices, and make choices that many steps share: an account, a side, a sender."""
 
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ INSTRUMENTS = (1, 2)
 
 
 class Choices:
-    """Reads a step: each question takes the next byte; a step that has run out answers 0."""
+    """A step: each choice takes the next byte; a step without more bytes gives 0."""
 
     def __init__(self, step: bytes) -> None:
         self.step = step
@@ -32,7 +32,7 @@ class Choices:
 
 
 def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
-    """Mostly the account's own session and its next request id."""
+    """Choose a sender: mostly the account's own session and its next request id."""
     who, request = choices.byte(), choices.byte()
     session_id = 10 + account
     if who >= 248:
@@ -52,15 +52,15 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
     return session_id, last + 1
 
 
-def some_account(choices: Choices) -> int:
+def pick_account(choices: Choices) -> int:
     value = choices.byte()
     return (0, 7)[value & 1] if value >= 250 else ACCOUNTS[value % len(ACCOUNTS)]
 
 
-def some_side(choices: Choices) -> Side:
+def pick_side(choices: Choices) -> Side:
     return choices.of((Side.BUY, Side.SELL))
 
 
-def some_instrument(choices: Choices) -> int:
+def pick_instrument(choices: Choices) -> int:
     value = choices.byte()
     return 3 if value >= 252 else INSTRUMENTS[value >= 150]

@@ -1,7 +1,7 @@
-"""Two machines, one tape: what they answer and what they become, compared to the last byte.
+"""Compare two state machines on one tape: their answers and their final states, byte for byte.
 
-A difference is told as text: the command that shows it, what each machine made of it, and the tape up to there. Used
-by the differential, determinism and deliberate-bug tests.
+A difference is reported as text: the command that shows it, both answers, and the tape up to it. Used by the
+differential, determinism and deliberate-bug tests.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from smrx.wire.codes import EventKind, OutcomeStatus, Reason
 from tests.commands import describe
 from tests.property.flow import Tape
 
-#: More levels than a book of the flow ever has.
+#: More levels than any book of the random flow has.
 ALL_LEVELS = 1_000
 
 
 class Machine(Protocol):
-    """What the engine and the oracle both are. Their arrays are equal as bytes or there is a bug."""
+    """The common interface of engine and oracle. Their arrays are equal as bytes, or there is a bug."""
 
     def apply(self, commands: NDArray[np.void], time_ns: int) -> Any: ...
     def content_hash(self) -> int: ...
@@ -31,7 +31,7 @@ M = TypeVar("M", bound=Machine)
 
 
 class Answers(NamedTuple):
-    """Everything a machine said about a tape."""
+    """Everything a state machine returned for a tape."""
 
     outcomes: NDArray[np.void]
     events: NDArray[np.void]
@@ -39,7 +39,7 @@ class Answers(NamedTuple):
 
 
 def run(machine: M, tape: Tape, *, restore: bool = False) -> tuple[M, Answers]:
-    """Apply a tape; with `restore`, the machine is replaced by its own snapshot where the tape says so."""
+    """Apply a tape; with `restore`, restore the state machine from its own snapshot where the tape says so."""
     results = []
     for batch in tape.batches:
         results.append(machine.apply(batch.commands, batch.time_ns))
@@ -51,7 +51,7 @@ def run(machine: M, tape: Tape, *, restore: bool = False) -> tuple[M, Answers]:
 
 
 def restored(machine: M) -> M:
-    """The machine that its snapshot makes; the same bytes must come out of it again."""
+    """Return the state machine restored from its snapshot; it must give the same snapshot again."""
     source: Any = machine
     data = source.snapshot()
     again: Any = type(source).restore(data)
@@ -60,7 +60,7 @@ def restored(machine: M) -> M:
 
 
 def difference(tape: Tape, expected: Answers, found: Answers) -> str | None:
-    """The first command that two machines answer differently, told at length; None if there is none."""
+    """Return a report of the first command that two state machines answer differently; None if there is none."""
     if _bytes(expected) == _bytes(found):
         return None
     for index, record in enumerate(tape.commands):
@@ -73,7 +73,7 @@ def difference(tape: Tape, expected: Answers, found: Answers) -> str | None:
 
 
 def _raw(answers: Answers, index: int) -> list[bytes]:
-    """Outcome, hash and events of one command as they are."""
+    """Return outcome, hash and events of one command as bytes."""
     if index >= min(len(answers.outcomes), len(answers.hashes)):
         return []
     return [part.tobytes() for part in (answers.outcomes[index], answers.hashes[index], _events(answers, index))]
@@ -90,7 +90,7 @@ def _bytes(answers: Answers) -> list[tuple[str, bytes]]:
 
 
 def _answer(answers: Answers, index: int) -> list[str]:
-    """Outcome, hash and events of one command as text that shows every field."""
+    """Return outcome, hash and events of one command as text that shows every field."""
     if index >= min(len(answers.outcomes), len(answers.hashes)):
         return ["no answer"]
     outcome = answers.outcomes[index]
@@ -102,7 +102,7 @@ def _answer(answers: Answers, index: int) -> list[str]:
 
 
 def fields_text(record: np.void) -> str:
-    """A record's fields that are not 0, enumerations by name."""
+    """Return a record's fields that are not 0, enumerations by name."""
     enums: dict[str, Any] = {"kind": EventKind, "event_kind": EventKind, "reason": Reason}
     parts = []
     for name in record.dtype.names or ():
@@ -114,15 +114,15 @@ def fields_text(record: np.void) -> str:
 
 
 def state_differences(expected: Any, found: Any) -> list[str]:
-    """One line for each part of the state in which two machines differ."""
+    """Return one line for each part of the state in which two machines differ."""
     differences = [
         f"{name}: expected {getattr(expected, name)}, found {getattr(found, name)}"
         for name in ("sequence", "event_sequence", "match_sequence", "time_ns", "state_hash", "trade_count")
         if getattr(expected, name) != getattr(found, name)
     ]
-    digests = {expected.content_hash(), found.content_hash(), found.recompute_content_hash()}
-    if len(digests) != 1:
-        differences.append(f"content digests differ: {[f'{digest:016x}' for digest in sorted(digests)]}")
+    content_hashes = {expected.content_hash(), found.content_hash(), found.recompute_content_hash()}
+    if len(content_hashes) != 1:
+        differences.append(f"content hashes differ: {[f'{value:016x}' for value in sorted(content_hashes)]}")
     for table in ("accounts", "assets", "instruments", "sessions", "balances", "orders"):
         differences += _table_differences(table, getattr(expected.inspect, table)(), getattr(found.inspect, table)())
     for instrument in expected.inspect.instruments()["instrument"]:
@@ -144,7 +144,7 @@ def _plain(depth: Any) -> Any:
 
 
 def _table_differences(table: str, expected: NDArray[np.void], found: NDArray[np.void]) -> list[str]:
-    """Rows, by the columns the expected table has, that are in one table only."""
+    """Return the rows, by the columns of the expected table, that only one table has."""
     names = expected.dtype.names or ()
     rows: Sequence[list[tuple[int, ...]]] = [
         [tuple(int(row[name]) for name in names) for row in array] for array in (expected, found)

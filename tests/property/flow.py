@@ -1,9 +1,9 @@
 """Random order flow: bytes in, a tape of batches out.
 
-A step is STEP_SIZE bytes, whatever they are. What they ask for depends on the state reached so far ("cancel the third
-open order of this account"), which an oracle carries along; so most commands mean something, and a list of steps can
-be cut anywhere by Hypothesis when it looks for a small failing example. Byte 0 is always the plainest choice. The same
-steps come from Hypothesis or from a seeded generator. What one step asks for is in moves.py.
+A step is STEP_SIZE arbitrary bytes. Their meaning depends on the state reached so far ("cancel the third open order of
+this account"), which an oracle tracks; so most commands are meaningful, and Hypothesis can cut a list of steps anywhere
+when it shrinks a failure. Byte 0 is always the simplest choice. Steps come from Hypothesis or from a seeded generator.
+moves.py defines what one step does.
 """
 
 import random
@@ -31,7 +31,7 @@ from tests.property.choices import ACCOUNTS, ASSETS, VENUE_SESSION, Choices
 from tests.property.moves import next_command
 
 STEP_SIZE = 24
-#: Steps for Hypothesis. Left to itself it makes short lists; books need long ones.
+#: Steps for Hypothesis, which prefers short lists; deep books need long ones.
 _STEP = st.binary(min_size=STEP_SIZE, max_size=STEP_SIZE)
 STEPS = st.one_of(
     st.lists(_STEP, min_size=1, max_size=12),
@@ -39,12 +39,12 @@ STEPS = st.one_of(
     st.lists(_STEP, min_size=60, max_size=160),
 )
 START_NS = 1_000_000_000_000
-#: Fees of the second instrument, in millionths: large, so that roundings show in small numbers.
+#: Fees of the second instrument, in millionths: large, so that rounding matters for small numbers.
 FEES = {"taker_fee": 70_000, "maker_fee": -30_000}
 
 
 class Batch(NamedTuple):
-    """Commands that are applied in one call, and whether the machine is replaced by its snapshot after it."""
+    """Commands that are applied in one call, and whether the state machine is restored from its snapshot after it."""
 
     time_ns: int
     commands: Commands
@@ -52,6 +52,8 @@ class Batch(NamedTuple):
 
 
 class Tape(NamedTuple):
+    """A sequence of batches."""
+
     batches: list[Batch]
 
     @property
@@ -59,7 +61,7 @@ class Tape(NamedTuple):
         return join([batch.commands for batch in self.batches])
 
     def text(self, count: int | None = None) -> str:
-        """The tape, or its first commands, for people, a command a line."""
+        """Return the tape, or its first commands, as text, one command a line."""
         lines = []
         number = 0
         for batch in self.batches:
@@ -74,8 +76,8 @@ class Tape(NamedTuple):
         return "\n".join(lines)
 
 
-def market() -> list[Commands]:
-    """The venue before the flow: three assets, two instruments that share one, four funded accounts with sessions."""
+def market_setup() -> list[Commands]:
+    """Return the setup: three assets, two instruments that share one, four funded accounts with sessions."""
     commands = [open_session(VENUE_SESSION, 0)]
 
     def venue() -> Sender:
@@ -95,28 +97,28 @@ def market() -> list[Commands]:
         commands.append(open_account(venue(), account))
         for asset, amount in zip(ASSETS, (900, 500, 80), strict=True):
             commands.append(deposit(venue(), account, asset, amount, 10 * account + asset))
-    # Every other session takes its orders with it.
+    # Every other session has cancel on disconnect.
     flags = (SessionFlags.NONE, SessionFlags.CANCEL_ON_DISCONNECT)
     return [*commands, *(open_session(10 + account, account, flags[account % 2]) for account in ACCOUNTS)]
 
 
 def seeded_steps(seed: int, count: int) -> list[bytes]:
-    """The same steps for the same seed, on every machine."""
+    """Return the same steps for the same seed on every machine."""
     source = random.Random(seed)
     return [source.randbytes(STEP_SIZE) for _ in range(count)]
 
 
 @cache
 def seeded_tape(seed: int, count: int) -> Tape:
-    """A tape that several tests read; it takes an oracle to make one."""
+    """Return a cached tape, because several tests use it and building one runs an oracle."""
     return build_tape(seeded_steps(seed, count))
 
 
 def build_tape(steps: Iterable[bytes]) -> Tape:
-    """Turn steps into batches, with an oracle beside to know what there is to cancel."""
+    """Turn steps into batches; an oracle tracks the state."""
     oracle = Oracle()
     time_ns = START_NS
-    setup = join(market())
+    setup = join(market_setup())
     oracle.apply(setup, time_ns)
     batches = [Batch(time_ns, setup)]
     open_batch: list[Commands] = []
@@ -129,7 +131,7 @@ def build_tape(steps: Iterable[bytes]) -> Tape:
         if pause >= 176:
             batches.append(Batch(time_ns, join(open_batch), restore_after=pause >= 248))
             open_batch = []
-            # Up to a second and a half on; now and then the leader's clock is behind the last one's.
+            # Up to 1.5 seconds later; sometimes earlier, like the clock of a new leader.
             time_ns += (pause - 190) * 25_000_000
     if open_batch:
         batches.append(Batch(time_ns, join(open_batch)))

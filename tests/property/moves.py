@@ -1,4 +1,4 @@
-"""What one step of the random flow asks for: the choice among all kinds of commands, good ones and bad ones.
+"""The command of one step of the random flow, chosen among all kinds, valid and invalid.
 
 Called by flow.py with the state reached so far.
 """
@@ -21,19 +21,19 @@ from smrx.wire.records import COMMAND
 from tests.commands import Commands, command, place
 from tests.oracle import Oracle
 from tests.oracle.records import NANOSECONDS
-from tests.property.choices import Choices, sender, some_account, some_instrument, some_side
-from tests.property.venue_moves import listing, move_money, repair, session_change, venue_change
+from tests.property.choices import Choices, pick_account, pick_instrument, pick_side, sender
+from tests.property.venue_moves import lift_restriction, listing, move_money, session_change, venue_change
 
-#: What a limit is tested with: just inside, just outside, and as far away as the field goes.
+#: Values for bounds: just inside, just outside, and the extremes of the field.
 EDGES = (0, 1, -1, 18, 19, 20, 21, 50, 51, 1 << 31, 1 << 32, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, -(1 << 63))
 STP_MODES = (Stp.CANCEL_NEWEST, Stp.CANCEL_OLDEST, Stp.CANCEL_BOTH, Stp.DECREMENT, Stp.NONE)
 
 
 def next_command(choices: Choices, oracle: Oracle) -> Commands:
-    """The command a step asks for in the state the oracle is in."""
+    """Return the command that a step describes in the oracle's present state."""
     action = choices.byte()
-    if action % 3 == 1 and is_stuck(oracle):
-        return repair(choices, oracle)
+    if action % 3 == 1 and is_restricted(oracle):
+        return lift_restriction(choices, oracle)
     for bound, make in (
         (84, plain_order),
         (126, special_order),
@@ -53,8 +53,8 @@ def next_command(choices: Choices, oracle: Oracle) -> Commands:
     return edge_value(choices, oracle)
 
 
-def is_stuck(oracle: Oracle) -> bool:
-    """Whether the venue has stopped something: a flow that stays stopped says little."""
+def is_restricted(oracle: Oracle) -> bool:
+    """Whether the venue has stopped something: a flow that stays stopped tests little."""
     state = oracle.state
     return (
         state.killed
@@ -64,11 +64,11 @@ def is_stuck(oracle: Oracle) -> bool:
 
 
 def plain_order(choices: Choices, oracle: Oracle) -> Commands:
-    account = some_account(choices)
-    side = some_side(choices)
-    # Bids and offers overlap in half of their prices, so that books are deep and trades many.
+    account = pick_account(choices)
+    side = pick_side(choices)
+    # Bids and asks overlap in half of their prices, so that there are deep books and many trades.
     quantity, price = 1 + choices.below(9), (1 if side is Side.BUY else 5) + choices.below(8)
-    instrument = some_instrument(choices)
+    instrument = pick_instrument(choices)
     who = sender(choices, oracle, account)
     client_order_id = max(0, choices.byte() // 8 - 24)
     stp = choices.of(STP_MODES)
@@ -99,7 +99,7 @@ UNSUPPORTED = (
 
 
 def special_order(choices: Choices, oracle: Oracle) -> Commands:
-    """Immediate, fill-or-kill, market, budget, dated, hidden and post-only orders; seldom one nobody supports."""
+    """Return an immediate, fill-or-kill, market, budget, GTD, iceberg or post-only order; seldom an unsupported one."""
     record = plain_order(choices, oracle)
     pick, hide = choices.byte(), choices.byte()
     order_type, tif, flags = UNSUPPORTED[pick % len(UNSUPPORTED)] if pick >= 240 else SPECIAL[pick % len(SPECIAL)]
@@ -107,9 +107,9 @@ def special_order(choices: Choices, oracle: Oracle) -> Commands:
     if order_type in (MARKET, STOP):
         record["price_ticks"] = 0
     else:
-        # A limit far into the book: more to look through.
+        # A limit far into the book, which reaches many levels.
         record["price_ticks"] = 4 + choices.below(9) if record["side"] == Side.BUY else 1 + choices.below(9)
-    # Now and then a market order for more than anybody can pay.
+    # Sometimes a market order beyond any account's funds.
     record["quantity_lots"] += 30 if order_type is MARKET and hide >= 160 else choices.below(12)
     if flags & BUDGET:
         record["side"] = Side.BUY if pick < 240 else record["side"]
@@ -126,7 +126,7 @@ def special_order(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def stop_order(choices: Choices, oracle: Oracle) -> Commands:
-    """Stop and stop-limit orders around the last price, mostly on the far side of it."""
+    """Return a stop or stop-limit order around the last price, mostly on its far side."""
     record = plain_order(choices, oracle)
     listed = oracle.state.instruments.get(int(record["instrument"][0]))
     last = (listed.last_price if listed else None) or 7
@@ -142,8 +142,8 @@ def stop_order(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def named_order(choices: Choices, oracle: Oracle) -> tuple[int, dict[str, int]]:
-    """An account and one of its open orders, mostly; by client order id where it has one and chance says so."""
-    account, pick, by_client_id = some_account(choices), choices.byte(), choices.byte()
+    """Choose an account and mostly one of its open orders, by client order id if it has one and the step says so."""
+    account, pick, by_client_id = pick_account(choices), choices.byte(), choices.byte()
     own = [order for order in oracle.state.orders.values() if order.account == account]
     if pick >= 244 or not own:
         own = list(oracle.state.orders.values())
@@ -163,7 +163,7 @@ def cancel(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def replace(choices: Choices, oracle: Oracle) -> Commands:
-    """Smaller, larger, elsewhere, or into the other side."""
+    """Return a REPLACE: smaller, larger, at another price, or into the other side."""
     account, named = named_order(choices, oracle)
     order = oracle.state.orders.get(named.get("order_id", 0))
     price, quantity = (order.price, order.quantity) if order else (5, 1)
@@ -180,26 +180,26 @@ def replace(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def mass_cancel(choices: Choices, oracle: Oracle) -> Commands:
-    account = some_account(choices)
+    account = pick_account(choices)
     who = sender(choices, oracle, account)
     return command(CommandKind.MASS_CANCEL, who, account=account, instrument=choices.below(4), side=choices.below(3))
 
 
 def raw_bytes(choices: Choices, oracle: Oracle) -> Commands:
-    """Sixty-four bytes of noise, sometimes with a kind and a sender that exist."""
+    """Return sixty-four random bytes, sometimes with a known kind and sender."""
     record = np.frombuffer(random.Random(choices.step).randbytes(COMMAND.itemsize), dtype=COMMAND).copy()
     believable = choices.byte()
     if believable >= 64:
-        record["session_id"], record["request_id"] = sender(choices, oracle, some_account(choices))
+        record["session_id"], record["request_id"] = sender(choices, oracle, pick_account(choices))
     if believable >= 128:
         record["kind"] = choices.of(tuple(CommandKind))
     return record
 
 
 def changed_byte(choices: Choices, oracle: Oracle) -> Commands:
-    """A good command with one byte changed."""
+    """Return a valid command with one byte changed."""
     position, value = choices.byte(), choices.byte()
-    # The small fields, which are enumerations, half of the time, and there a value that is nearly right.
+    # Half of the time one of the enumeration fields, with a value close to the valid ones.
     position, value = (position % 6, value % 8) if position < 128 else (position % COMMAND.itemsize, value)
     make = choices.of(
         (
@@ -213,7 +213,7 @@ def changed_byte(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def edge_value(choices: Choices, oracle: Oracle) -> Commands:
-    """A good command with one field at a limit of what it may hold."""
+    """Return a valid command with one field at a bound of its type or its limit."""
     edge = choices.of(EDGES)
     field = choices.of(("price_ticks", "quantity_lots", "order_id", "client_order_id", "account", "instrument", "stp"))
     make = choices.of(

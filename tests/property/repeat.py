@@ -1,6 +1,6 @@
 """Repeat one differential run: `python -m tests.property.repeat --seed 7 --steps 3000` or `... --hex STEPS`.
 
-Every randomised failure of test_differential.py prints the line that repeats it; this is what it calls.
+Every random failure of test_differential.py prints the command line that repeats it.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from tests.property.flow import STEP_SIZE, Tape, build_tape, seeded_steps
 
 
 def hex_command(steps: list[bytes]) -> str:
-    """The command that repeats a run of these steps."""
+    """Return the command line that repeats a run of these steps."""
     return f"python -m tests.property.repeat --hex {b''.join(steps).hex() or '00'}"
 
 
@@ -22,12 +22,12 @@ def seed_command(seed: int, count: int) -> str:
 
 
 def disagreement(tape: Tape) -> str | None:
-    """What differs between the oracle and the engine on a tape, at length; None if nothing does."""
+    """Return how the oracle and the engine differ on a tape; None if they agree."""
     oracle, expected = run(Oracle(), tape)
     engine, found = run(Engine(), tape, restore=True)
-    told = difference(tape, expected, found)
-    if told:
-        return told
+    report = difference(tape, expected, found)
+    if report:
+        return report
     states = state_differences(oracle, engine)
     return "\n".join([*states, "the tape:", tape.text()]) if states else None
 
@@ -43,9 +43,9 @@ def main() -> int:
         steps = [data[at : at + STEP_SIZE] for at in range(0, len(data), STEP_SIZE)]
     else:
         steps = seeded_steps(options.seed, options.steps)
-    told = disagreement(build_tape(steps))
-    print(told or "the engine and the oracle agree")
-    return 1 if told else 0
+    report = disagreement(build_tape(steps))
+    print(report or "the engine and the oracle agree")
+    return 1 if report else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same commands give the same hash, however they are cut, wherever they are restored, whoever runs them."""
+"""The same commands give the same state hash, whatever the batches, restores and processes."""
 
 import os
 import random
@@ -31,23 +31,22 @@ from tests.property.flow import STEPS, Batch, Tape, build_tape, seeded_steps, se
 from tests.property.repeat import hex_command
 
 ROOT = Path(__file__).parents[2]
-STEPS_HERE = 400
-#: The tape of the tests that compare processes and sizes of batches: long enough to hold every feature.
+#: The tape of the tests that compare processes and batch sizes: long enough to use every feature.
 SEED, LONG = 13, 2_000
 #: For interpreted kernels.
 SHORT = 400
-#: Nanoseconds for which the commands of the coarse tape carry one stamp: about a thousand commands.
-ONE_STAMP = 250_000_000_000
+#: The commands of so many nanoseconds get one stamp in the coarse tape: about a thousand commands.
+COARSE_STAMP_NS = 250_000_000_000
 
 
 @cache
-def long_answers() -> Answers:
+def long_tape_answers() -> Answers:
     return run(Engine(), seeded_tape(SEED, LONG))[1]
 
 
-def test_the_tape_has_every_feature() -> None:
-    """What is not in it is not shown to be deterministic."""
-    commands, answers = seeded_tape(SEED, LONG).commands, long_answers()
+def test_tape_has_every_feature() -> None:
+    """Determinism is shown only for features that the tape uses."""
+    commands, answers = seeded_tape(SEED, LONG).commands, long_tape_answers()
     accepted = commands[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
     orders = accepted[accepted["kind"] == CommandKind.PLACE]
     assert set(accepted["kind"].tolist()) == set(CommandKind)
@@ -59,11 +58,11 @@ def test_the_tape_has_every_feature() -> None:
     assert len(icebergs) > 10
 
 
-def coarse(tape: Tape) -> Tape:
-    """The same commands with fewer stamps, each stamp's in one batch."""
+def with_coarse_stamps(tape: Tape) -> Tape:
+    """Return the same commands with fewer time stamps, one batch for each."""
     batches: list[Batch] = []
     for batch in tape.batches:
-        stamp = batch.time_ns // ONE_STAMP * ONE_STAMP
+        stamp = batch.time_ns // COARSE_STAMP_NS * COARSE_STAMP_NS
         if batches and batches[-1].time_ns == stamp:
             batches[-1] = Batch(stamp, np.concatenate([batches[-1].commands, batch.commands]))
         else:
@@ -72,7 +71,7 @@ def coarse(tape: Tape) -> Tape:
 
 
 def cut(tape: Tape, size: int) -> Tape:
-    """The tape in batches of a size, or less where the stamp changes."""
+    """Return the tape in batches of a size, or less where the stamp changes."""
     return Tape(
         [
             Batch(batch.time_ns, batch.commands[at : at + size])
@@ -83,9 +82,9 @@ def cut(tape: Tape, size: int) -> Tape:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000])
-def test_sizes_of_batches_do_not_matter(size: int) -> None:
-    """Against all the commands of a stamp in one batch, which are more than a thousand."""
-    tape = coarse(seeded_tape(SEED, LONG))
+def test_batch_size_does_not_change_results(size: int) -> None:
+    """Compared with one batch for each stamp, some of more than a thousand commands."""
+    tape = with_coarse_stamps(seeded_tape(SEED, LONG))
     assert max(len(batch.commands) for batch in tape.batches) > 1_000
     _, expected = run(Engine(), tape)
     engine, found = run(Engine(), cut(tape, size))
@@ -93,8 +92,8 @@ def test_sizes_of_batches_do_not_matter(size: int) -> None:
     assert engine.content_hash() == engine.recompute_content_hash()
 
 
-def whole(tape: Tape) -> list[Tape]:
-    """The tape with batches of one, and with neighbours of the same stamp in one batch."""
+def single_and_joined(tape: Tape) -> list[Tape]:
+    """Return the tape with batches of one, and with adjacent batches of the same stamp joined."""
     single = [
         Batch(batch.time_ns, batch.commands[at : at + 1]) for batch in tape.batches for at in range(len(batch.commands))
     ]
@@ -108,7 +107,7 @@ def whole(tape: Tape) -> list[Tape]:
 
 
 def recut(tape: Tape, seed: int) -> Tape:
-    """The same commands and stamps in other batches, with empty ones between."""
+    """Return the same commands and stamps in other batches, with empty ones between."""
     source = random.Random(seed)
     batches: list[Batch] = []
     for batch in tape.batches:
@@ -120,22 +119,22 @@ def recut(tape: Tape, seed: int) -> Tape:
 
 
 def assert_same(tape: Tape, expected: Answers, found: Answers, how: str) -> None:
-    told = difference(tape, expected, found)
-    assert told is None, f"{how}\n{told}"
+    report = difference(tape, expected, found)
+    assert report is None, f"{how}\n{report}"
 
 
 @given(steps=STEPS, seed=st.integers(0, 1 << 16))
-def test_batches_do_not_matter(steps: list[bytes], seed: int) -> None:
+def test_batch_boundaries_do_not_change_results(steps: list[bytes], seed: int) -> None:
     tape = build_tape(steps)
     engine, expected = run(Engine(), tape)
-    for other in (*whole(tape), recut(tape, seed)):
+    for other in (*single_and_joined(tape), recut(tape, seed)):
         again, found = run(Engine(), other)
         assert_same(tape, expected, found, f"repeat: {hex_command(steps)}, cut {seed}")
         assert again.content_hash() == engine.content_hash()
 
 
 @given(steps=STEPS, at=st.sets(st.integers(0, 60), max_size=4))
-def test_snapshots_do_not_matter(steps: list[bytes], at: set[int]) -> None:
+def test_restores_do_not_change_results(steps: list[bytes], at: set[int]) -> None:
     tape = build_tape(steps)
     _, expected = run(Engine(), tape)
     batches = [batch._replace(restore_after=index in at) for index, batch in enumerate(tape.batches)]
@@ -145,26 +144,26 @@ def test_snapshots_do_not_matter(steps: list[bytes], at: set[int]) -> None:
 
 
 @pytest.mark.parametrize("orders", [1, 2, 50_000])
-def test_first_sizes_do_not_matter(orders: int) -> None:
-    """Growth happens between commands and shows nowhere, not even in a snapshot's meaning."""
+def test_initial_sizes_do_not_change_results(orders: int) -> None:
+    """Tables grow between commands, and neither results nor snapshots show it."""
     engine, found = run(Engine(orders=orders, accounts=orders), seeded_tape(SEED, LONG))
-    assert_same(seeded_tape(SEED, LONG), long_answers(), found, f"room for {orders} at first")
+    assert_same(seeded_tape(SEED, LONG), long_tape_answers(), found, f"initial size {orders}")
     assert restored(engine).content_hash() == engine.content_hash()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_snapshots_at_random_points_of_a_long_run_do_not_matter(seed: int) -> None:
+def test_random_restores_of_a_long_run_do_not_change_results(seed: int) -> None:
     tape = seeded_tape(SEED, LONG)
     source = random.Random(seed)
     batches = [batch._replace(restore_after=source.random() < 0.02) for batch in tape.batches]
     _, found = run(Engine(), Tape(batches), restore=True)
-    assert_same(tape, long_answers(), found, f"restored at the points of seed {seed}")
+    assert_same(tape, long_tape_answers(), found, f"restored at the points of seed {seed}")
 
 
-def test_engine_without_hashes_answers_the_same() -> None:
+def test_engine_without_hashes_gives_the_same_events() -> None:
     _, found = run(Engine(hash=False), seeded_tape(SEED, LONG))
-    assert found.events.tobytes() == long_answers().events.tobytes()
-    assert found.outcomes.tobytes() == long_answers().outcomes.tobytes()
+    assert found.events.tobytes() == long_tape_answers().events.tobytes()
+    assert found.outcomes.tobytes() == long_tape_answers().outcomes.tobytes()
 
 
 PRINT_HASH = """
@@ -177,8 +176,8 @@ print(f"{engine.state_hash:016x}")
 """
 
 
-def hash_elsewhere(count: int, **environment: str) -> str:
-    """The hash after the first steps, by a process of its own."""
+def hash_in_subprocess(count: int, **environment: str) -> str:
+    """Return the hash after the first steps, computed by another process."""
     done = subprocess.run(
         [sys.executable, "-c", PRINT_HASH, str(SEED), str(count)],
         env={**os.environ, **environment},
@@ -194,24 +193,24 @@ def hash_elsewhere(count: int, **environment: str) -> str:
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_another_process_gets_the_same_hash(hash_seed: str) -> None:
-    assert hash_elsewhere(LONG, PYTHONHASHSEED=hash_seed) == f"{int(long_answers().hashes[-1]):016x}"
+    assert hash_in_subprocess(LONG, PYTHONHASHSEED=hash_seed) == f"{int(long_tape_answers().hashes[-1]):016x}"
 
 
 def test_interpreted_kernels_get_the_same_hash() -> None:
     engine, _ = run(Engine(), seeded_tape(SEED, SHORT))
-    assert hash_elsewhere(SHORT, NUMBA_DISABLE_JIT="1") == f"{engine.state_hash:016x}"
+    assert hash_in_subprocess(SHORT, NUMBA_DISABLE_JIT="1") == f"{engine.state_hash:016x}"
 
 
 class CountsCalls(Oracle):
-    """Wrong on purpose: lets the number of batches into the state."""
+    """Deliberate bug: the number of batches changes the state."""
 
     def apply(self, commands: Sequence[np.void] | np.ndarray[Any, Any], time_ns: int) -> Result:
         self.state.time_ns += 1
         return super().apply(commands, time_ns)
 
 
-class ForgetfulEngine(Engine):
-    """Wrong on purpose: one unit of money is missing after a restore."""
+class LossyRestoreEngine(Engine):
+    """Deliberate bug: one unit of money is missing after a restore."""
 
     @classmethod
     def restore(cls, data: bytes) -> Any:
@@ -220,14 +219,14 @@ class ForgetfulEngine(Engine):
         return engine
 
 
-def test_state_that_depends_on_batches_is_noticed() -> None:
+def test_batch_dependent_state_is_noticed() -> None:
     tape = build_tape(seeded_steps(15, 50))
     _, expected = run(CountsCalls(), tape)
     _, found = run(CountsCalls(), recut(tape, 1))
     assert difference(tape, expected, found) is not None
 
 
-def test_restore_that_loses_something_is_noticed() -> None:
-    engine, _ = run(ForgetfulEngine(), build_tape(seeded_steps(15, 50)))
+def test_lossy_restore_is_noticed() -> None:
+    engine, _ = run(LossyRestoreEngine(), build_tape(seeded_steps(15, 50)))
     with pytest.raises((AssertionError, SnapshotError)):
         restored(engine)

@@ -1,4 +1,4 @@
-"""The compiled engine against the oracle: the same random commands, the same bytes out, the same state after."""
+"""The compiled engine compared with the oracle: the same random commands give the same bytes and the same state."""
 
 import os
 from collections import Counter
@@ -24,14 +24,14 @@ from smrx.wire.codes import (
 )
 from smrx.wire.records import COMMAND
 from tests.oracle import Oracle
-from tests.property.broken import BROKEN, LosesHolds
+from tests.property.broken_oracles import BROKEN, LosesHolds
 from tests.property.comparison import Answers, difference, run, state_differences
-from tests.property.flow import STEP_SIZE, STEPS, Batch, Tape, build_tape, market, seeded_tape
+from tests.property.flow import STEP_SIZE, STEPS, Batch, Tape, build_tape, market_setup, seeded_tape
 from tests.property.repeat import disagreement, hex_command, seed_command
 
 LONG_SEEDS = range(int(os.environ.get("SMRX_LONG_SEEDS", "4")))
 LONG_STEPS = 3_000
-#: Kinds of orders that the flow must enter and have accepted: type, time in force, flags, whether it hides lots.
+#: Kinds of orders that the random flow must place successfully: type, time in force, flags, whether it hides lots.
 LIMIT, MARKET = OrderType.LIMIT, OrderType.MARKET
 GTC, IOC, FOK, GTD = TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD
 POST_ONLY, BUDGET = OrderFlags.POST_ONLY, OrderFlags.QUOTE_BUDGET
@@ -47,16 +47,16 @@ ORDERS = {
 
 @given(steps=STEPS)
 def test_engine_and_oracle_agree(steps: list[bytes]) -> None:
-    told = disagreement(build_tape(steps))
-    assert told is None, f"repeat: {hex_command(steps)}\n{told}"
+    report = disagreement(build_tape(steps))
+    assert report is None, f"repeat: {hex_command(steps)}\n{report}"
 
 
 @given(noise=st.lists(st.binary(min_size=COMMAND.itemsize, max_size=COMMAND.itemsize), max_size=30))
 def test_engine_and_oracle_agree_on_noise(noise: list[bytes]) -> None:
-    """Bytes that nobody made into a command; the empty batch too."""
+    """Random bytes as commands; the empty batch too."""
     tape = Tape(
         [
-            Batch(5, np.concatenate(market())),
+            Batch(5, np.concatenate(market_setup())),
             Batch(6, np.frombuffer(b"".join(noise), dtype=COMMAND)),
         ]
     )
@@ -67,48 +67,48 @@ def test_engine_and_oracle_agree_on_noise(noise: list[bytes]) -> None:
 
 @pytest.mark.parametrize("seed", LONG_SEEDS)
 def test_engine_and_oracle_agree_for_long(seed: int) -> None:
-    told = disagreement(seeded_tape(seed, LONG_STEPS))
-    assert told is None, f"repeat: {seed_command(seed, LONG_STEPS)}\n{told}"
+    report = disagreement(seeded_tape(seed, LONG_STEPS))
+    assert report is None, f"repeat: {seed_command(seed, LONG_STEPS)}\n{report}"
 
 
 @pytest.mark.parametrize("machine", [Engine, Oracle], ids=["engine", "oracle"])
-def test_what_must_always_hold_holds_all_along(machine: Any) -> None:
-    """After every batch, so that nothing later can hide it."""
+def test_invariants_hold_after_every_batch(machine: Any) -> None:
+    """After every batch, so that no later command can hide a violation."""
     running = machine()
     for batch in seeded_tape(5, 1_000).batches:
         running.apply(batch.commands, batch.time_ns)
         assert running.check_invariants() == []
 
 
-def test_a_failure_shrinks_to_a_tape_that_can_be_read() -> None:
-    """What Hypothesis prints for a bug: the few commands that show it, after those that set up the market."""
+def test_failure_shrinks_to_a_short_tape() -> None:
+    """What Hypothesis reports for a bug: the few commands that show it, after those that set up the market."""
     settings = hypothesis.settings(max_examples=500, database=None, derandomize=True, deadline=None)
     lists = st.lists(st.binary(min_size=STEP_SIZE, max_size=STEP_SIZE), max_size=12)
     known: dict[tuple[bytes, ...], bool] = {}
 
-    def shows_it(steps: list[bytes]) -> bool:
-        # Patience for so many tapes is enough to come down to a handful of commands.
+    def differs(steps: list[bytes]) -> bool:
+        # So many tapes are enough to shrink to a handful of commands.
         if tuple(steps) not in known:
-            known[tuple(steps)] = len(known) < 250 and told_by(LosesHolds, steps) is not None
+            known[tuple(steps)] = len(known) < 250 and difference_of(LosesHolds, steps) is not None
         return known[tuple(steps)]
 
-    told = told_by(LosesHolds, hypothesis.find(lists, shows_it, settings=settings))
-    assert told is not None
-    _, tape = told.split("the tape:\n")
-    after_the_market = [line for line in tape.splitlines() if not line.startswith("--")][len(market()) :]
-    # It takes an order, and what ends it.
+    report = difference_of(LosesHolds, hypothesis.find(lists, differs, settings=settings))
+    assert report is not None
+    _, tape = report.split("the tape:\n")
+    after_the_market = [line for line in tape.splitlines() if not line.startswith("--")][len(market_setup()) :]
+    # The bug needs an order and a command that ends it.
     assert 1 <= len(after_the_market) <= 4
     assert any(" PLACE " in line for line in after_the_market)
 
 
-def told_by(broken: type[Oracle], steps: list[bytes]) -> str | None:
-    """How a broken machine differs from the oracle on a tape."""
+def difference_of(broken: type[Oracle], steps: list[bytes]) -> str | None:
+    """Return how a broken oracle differs from the oracle on a tape."""
     tape = build_tape(steps)
     return difference(tape, run(Oracle(), tape)[1], run(broken(), tape)[1])
 
 
-def test_flow_reaches_everything() -> None:
-    """A comparison says nothing about what the flow never does."""
+def test_random_flow_reaches_everything() -> None:
+    """A comparison proves nothing about what the random flow never does."""
     reasons: Counter[int] = Counter()
     events: Counter[int] = Counter()
     statuses: Counter[int] = Counter()
@@ -124,17 +124,17 @@ def test_flow_reaches_everything() -> None:
         accepted = tape.commands[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
         kinds.update(accepted["kind"].tolist())
         orders.update(map(kind_of_order, accepted[accepted["kind"] == CommandKind.PLACE]))
-        met = answers.events[answers.events["reason"] == Reason.SELF_TRADE]
-        modes.update(zip(met["kind"].tolist(), met["stp"].tolist(), strict=True))
+        prevented = answers.events[answers.events["reason"] == Reason.SELF_TRADE]
+        modes.update(zip(prevented["kind"].tolist(), prevented["stp"].tolist(), strict=True))
     assert [reason.name for reason in Reason if reason not in reasons] == []
     assert [kind.name for kind in EventKind if kind not in events] == []
     assert [kind.name for kind in CommandKind if kind not in kinds] == []
     assert set(orders) == ORDERS
-    # Takers and makers that self-trade prevention ended or made smaller.
+    # Takers and makers that self-trade prevention ended or reduced.
     assert {mode for kind, mode in modes if kind == EventKind.EXPIRED} == set(Stp) - {Stp.NONE, Stp.CANCEL_OLDEST}
     assert {kind for kind, _ in modes} == {EventKind.EXPIRED, EventKind.CANCELLED, EventKind.REPLACED}
     assert set(statuses) == set(OutcomeStatus)
-    # Mostly valid: a flow that is mostly refused never builds a book.
+    # Mostly valid: if most commands were rejected, no book would be built.
     assert statuses[OutcomeStatus.ACCEPTED] > sum(statuses.values()) / 2
 
 
@@ -143,38 +143,38 @@ def kind_of_order(place: np.void) -> tuple[int, int, int, bool]:
     return int(place["order_type"]), int(place["tif"]), int(place["flags"]), bool(hides)
 
 
-#: Steps of the tapes on which the broken machines are tried.
+#: Steps of the tapes on which the broken oracles are tried.
 SHORT_STEPS = 400
 
 
 @cache
 def engine_answers(seed: int) -> Answers:
-    """What the engine makes of a short tape; every broken machine is held against the same."""
+    """Return the engine's answers to a short tape, with which every broken oracle is compared."""
     return run(Engine(), seeded_tape(seed, SHORT_STEPS))[1]
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda machine: machine.__name__)
 def test_comparison_notices_a_bug(broken: type[Oracle]) -> None:
-    """Within thirty short tapes the comparison tells each of these machines from the engine."""
+    """The comparison distinguishes each broken oracle from the engine within thirty short tapes."""
     for seed in range(30):
         tape = seeded_tape(seed, SHORT_STEPS)
         right = engine_answers(seed)
         _, wrong = run(broken(), tape)
-        told = difference(tape, right, wrong)
-        if told:
-            assert told.startswith("command ")
-            assert "the tape:\n-- batch at time" in told
+        report = difference(tape, right, wrong)
+        if report:
+            assert report.startswith("command ")
+            assert "the tape:\n-- batch at time" in report
             return
     pytest.fail(f"{broken.__name__} passed for the engine: {broken.__doc__}")
 
 
-def test_comparison_of_states_notices_damage_that_no_event_shows() -> None:
+def test_state_comparison_notices_silent_corruption() -> None:
     tape = seeded_tape(0, 50)
     oracle, _ = run(Oracle(), tape)
     engine, _ = run(Engine(), tape)
     assert state_differences(oracle, engine) == []
     assert engine.corrupt_balance(1, 1, 5)
-    told = "\n".join(state_differences(oracle, engine))
-    assert "content digests differ" in told
-    assert "balances" in told
-    assert "invariant" in told
+    report = "\n".join(state_differences(oracle, engine))
+    assert "content hashes differ" in report
+    assert "balances" in report
+    assert "invariant" in report

@@ -1,4 +1,4 @@
-"""From the events alone a reader rebuilds every order, every book and every balance."""
+"""Orders, books and balances can be rebuilt from the events alone."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from smrx.wire.codes import EventKind
 from tests.property.comparison import ALL_LEVELS, run
 from tests.property.flow import STEPS, build_tape, seeded_steps
 from tests.property.repeat import hex_command
-from tests.reconstruct import Reader
+from tests.reconstruct import EventReader
 
 ORDERS = [
     *("order_id", "client_order_id", "account", "instrument", "side", "order_type", "tif", "stp", "flags"),
@@ -25,8 +25,8 @@ INSTRUMENTS = [
 LIMITS = ["max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity"]
 
 
-def rebuilt(reader: Reader) -> dict[str, Any]:
-    """What the reader believes, in plain tuples."""
+def rebuilt_state(reader: EventReader) -> dict[str, Any]:
+    """Return the rebuilt state in plain tuples."""
     return {
         "orders": [_fields(order, ORDERS) for _, order in sorted(reader.orders.items())],
         "balances": [(*key, money.available, money.held) for key, money in sorted(reader.balances.items())],
@@ -45,8 +45,8 @@ def _fields(record: Any, names: list[str]) -> tuple[int, ...]:
     return tuple(int(getattr(record, name)) for name in names)
 
 
-def actual(machine: Any) -> dict[str, Any]:
-    """The same of the machine itself."""
+def machine_state(machine: Any) -> dict[str, Any]:
+    """Return the same of the state machine itself."""
     inspect = machine.inspect
     return {
         "orders": _rows(inspect.orders(), ORDERS),
@@ -73,9 +73,9 @@ def _plain(depth: Any) -> Any:
     return tuple([tuple(int(number) for number in level) for level in side] for side in depth)
 
 
-def run_and_rebuild(steps: list[bytes]) -> tuple[Engine, Reader, np.ndarray[Any, Any]]:
+def run_and_rebuild(steps: list[bytes]) -> tuple[Engine, EventReader, np.ndarray[Any, Any]]:
     machine, answers = run(Engine(), build_tape(steps))
-    reader = Reader()
+    reader = EventReader()
     reader.read(answers.events)
     return machine, reader, answers.events
 
@@ -83,53 +83,53 @@ def run_and_rebuild(steps: list[bytes]) -> tuple[Engine, Reader, np.ndarray[Any,
 @given(steps=STEPS)
 def test_events_rebuild_the_state(steps: list[bytes]) -> None:
     engine, reader, _ = run_and_rebuild(steps)
-    assert rebuilt(reader) == actual(engine), f"repeat: {hex_command(steps)}"
+    assert rebuilt_state(reader) == machine_state(engine), f"repeat: {hex_command(steps)}"
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_events_of_a_long_run_rebuild_the_state(seed: int) -> None:
-    """At every fifth batch, so that what a later close or cancel sweeps away is compared before it goes."""
-    engine, reader = Engine(), Reader()
+    """Compared at every fifth batch, before later closes and cancels remove what differs."""
+    engine, reader = Engine(), EventReader()
     most_orders, hidden, stops = 0, 0, 0
     for number, batch in enumerate(build_tape(seeded_steps(seed, 2_000)).batches):
         reader.read(engine.apply(batch.commands, batch.time_ns).events)
         if number % 5 == 0:
-            assert rebuilt(reader) == actual(engine)
+            assert rebuilt_state(reader) == machine_state(engine)
             most_orders = max(most_orders, len(reader.orders))
             hidden += sum(0 < order.shown_lots < order.leaves_lots for order in reader.orders.values())
             stops += sum(order.is_stop for order in reader.orders.values())
-    assert rebuilt(reader) == actual(engine)
+    assert rebuilt_state(reader) == machine_state(engine)
     assert engine.trade_count > 100
     assert min(most_orders, hidden, stops) > 10
 
 
-#: Kinds whose loss the reader must notice, by contradiction or by what it ends up with.
-TELLING = [
+#: Kinds whose loss the reader must notice, by a contradiction or by its final state.
+NOTICED_KINDS = [
     *(EventKind.TRADE, EventKind.CANCELLED, EventKind.NEW, EventKind.DEPOSITED, EventKind.REPLACED),
     *(EventKind.TRIGGERED, EventKind.EXPIRED, EventKind.PARTIALLY_FILLED, EventKind.RULES_SET, EventKind.LIMITS_SET),
     *(EventKind.STATUS_SET, EventKind.KILLED, EventKind.SESSION_OPENED, EventKind.ACCOUNT_SUSPENDED),
 ]
 
 
-@pytest.mark.parametrize("kind", TELLING)
+@pytest.mark.parametrize("kind", NOTICED_KINDS)
 def test_reader_notices_a_missing_event(kind: EventKind) -> None:
-    """One event left out, its number closed up: the reader contradicts itself, or is elsewhere after that command."""
+    """One event is left out and its sequence closed up: the reader detects a contradiction or ends in another state."""
     _, answers = run(Engine(), build_tape(seeded_steps(3, 600)))
     events = answers.events
     positions = np.flatnonzero(events["kind"] == kind).tolist()
-    assert any(is_missed(events, position) for position in positions[::-1])
+    assert any(is_noticed(events, position) for position in positions[::-1])
 
 
-def is_missed(events: np.ndarray[Any, Any], position: int) -> bool:
-    """Whether a reader shows, by the end of the event's command, that the event did not come."""
+def is_noticed(events: np.ndarray[Any, Any], position: int) -> bool:
+    """Whether the reader shows, by the end of the event's command, that the event is missing."""
     end = int(np.searchsorted(events["command_sequence"], events["command_sequence"][position], side="right"))
-    whole, short = events[:end], np.delete(events[:end], position)
-    short["sequence"] = np.arange(1, len(short) + 1)
-    right, wrong = Reader(), Reader()
-    right.read(whole)
+    complete, reduced = events[:end], np.delete(events[:end], position)
+    reduced["sequence"] = np.arange(1, len(reduced) + 1)
+    right, wrong = EventReader(), EventReader()
+    right.read(complete)
     try:
-        wrong.read(short)
+        wrong.read(reduced)
     except (AssertionError, KeyError):
         return True
-    # Priorities are event numbers, which differ in any case.
-    return {**rebuilt(wrong), "events": 0, "orders": 0} != {**rebuilt(right), "events": 0, "orders": 0}
+    # Priorities are event sequences, which differ in any case.
+    return {**rebuilt_state(wrong), "events": 0, "orders": 0} != {**rebuilt_state(right), "events": 0, "orders": 0}

@@ -1,4 +1,4 @@
-"""Steps of the random flow that are not about orders: money, sessions, listings, and what the venue decides."""
+"""Steps of the random flow that are not about orders: transfers, sessions, listings and venue commands."""
 
 from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus
 from tests.commands import (
@@ -17,11 +17,11 @@ from tests.commands import (
     withdraw,
 )
 from tests.oracle import Oracle
-from tests.property.choices import ACCOUNTS, ASSETS, VENUE_SESSION, Choices, sender, some_account, some_instrument
+from tests.property.choices import ACCOUNTS, ASSETS, VENUE_SESSION, Choices, pick_account, pick_instrument, sender
 
 
 def move_money(choices: Choices, oracle: Oracle) -> Commands:
-    """Deposits and withdrawals; often one that was made before, sent again."""
+    """Return a deposit or withdrawal; often one that was sent before."""
     done = list(oracle.state.transfers.values())
     again = choices.byte()
     if again >= 200 and done:
@@ -30,10 +30,10 @@ def move_money(choices: Choices, oracle: Oracle) -> Commands:
             same.kind, sender(choices, oracle, 0), account=same.account, instrument=same.asset,
             quantity_lots=same.amount, order_id=same.transfer_id,
         )  # fmt: skip
-    account, asset = some_account(choices), choices.of((*ASSETS, 4))
+    account, asset = pick_account(choices), choices.of((*ASSETS, 4))
     amount, transfer_id = choices.of((1, 7, 60, 200, 900, 0, (1 << 62) - 1)), 100 + choices.byte()
     if again >= 160:
-        # All there is, or one more than that.
+        # The whole available balance, or one unit more.
         everything = oracle.state.available(account, asset) + again % 2
         return withdraw(sender(choices, oracle, account), account, asset, everything, transfer_id)
     if choices.below(3) == 2:
@@ -42,8 +42,8 @@ def move_money(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def session_change(choices: Choices, oracle: Oracle) -> Commands:
-    """Open a session, mostly one that is missing; or close one, or say that its client is gone."""
-    account = some_account(choices)
+    """Open a session, mostly a missing one; or close or disconnect one."""
+    account = pick_account(choices)
     how = choices.byte()
     if how >= 200:
         return command(CommandKind.CLOSE_SESSION, sender(choices, oracle, account))
@@ -58,7 +58,7 @@ def session_change(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def listing(choices: Choices, oracle: Oracle) -> Commands:
-    """New accounts, assets and instruments; with so few ids most exist already."""
+    """Return a new account, asset or instrument; with so few ids most of them exist already."""
     who = sender(choices, oracle, 0)
     number = 1 + choices.below(5)
     kind = choices.below(3)
@@ -73,16 +73,16 @@ def listing(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def venue_change(choices: Choices, oracle: Oracle) -> Commands:
-    """Rules, limits, status, suspension, the kill switch, and time that passes."""
+    """Return a change of rules, limits, status, suspension or kill switch, or a TICK."""
     pick = choices.below(24)
     who = sender(choices, oracle, 0)
-    account, instrument = some_account(choices), some_instrument(choices)
+    account, instrument = pick_account(choices), pick_instrument(choices)
     if pick < 6:
         return new_rules(choices, oracle, who, instrument)
     if pick < 11:
         return new_limits(choices, who, account)
     if pick < 16:
-        # One in eight is no status at all.
+        # One in eight is not a valid status.
         side = choices.of((4, 1, 2, 3, 4, 2, 3, 0))
         return command(CommandKind.SET_STATUS, who, instrument=instrument, side=side)
     if pick < 18:
@@ -97,7 +97,7 @@ def venue_change(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def new_limits(choices: Choices, who: Sender, account: int) -> Commands:
-    """Mostly one limit that is felt, or none."""
+    """Return mostly one limit that takes effect, or none."""
     felt: tuple[dict[str, int], ...] = (
         {}, {}, {"max_open_orders": 4}, {"max_open_notional": 300}, {"max_order_notional": 150},
         {"max_order_quantity": 9}, {"max_open_orders": 9, "max_open_notional": 1_000},
@@ -106,7 +106,7 @@ def new_limits(choices: Choices, who: Sender, account: int) -> Commands:
 
 
 def new_rules(choices: Choices, oracle: Oracle, who: Sender, instrument: int) -> Commands:
-    """Rules that let most orders through; the fees as they are where orders would forbid another, mostly."""
+    """Return rules that let most orders through; mostly unchanged fees where open orders forbid a change."""
     taker_fee = choices.of((0, 1, 25_000, 333_333, 70_000, 1_000_000, 500_000, 1_000_001))
     maker_fee = choices.of((0, taker_fee, -taker_fee, taker_fee // 3, -(taker_fee // 2), 0, taker_fee + 1))
     has_orders = any(order.instrument == instrument for order in oracle.state.orders.values())
@@ -129,8 +129,8 @@ def new_rules(choices: Choices, oracle: Oracle, who: Sender, instrument: int) ->
     return set_rules(who, instrument, taker_fee=taker_fee, maker_fee=maker_fee, **bounds)
 
 
-def repair(choices: Choices, oracle: Oracle) -> Commands:
-    """Undo the first thing that is stopped."""
+def lift_restriction(choices: Choices, oracle: Oracle) -> Commands:
+    """Undo the first restriction that is found."""
     state = oracle.state
     venue = state.sessions.get(VENUE_SESSION)
     if venue is None:
@@ -142,7 +142,7 @@ def repair(choices: Choices, oracle: Oracle) -> Commands:
         if account.status is not AccountStatus.ACTIVE:
             return command(CommandKind.RESUME_ACCOUNT, who, account=account.account)
     stopped = [known for known in state.instruments.values() if known.status is not InstrumentStatus.TRADING]
-    # Rules are changed best while nothing is open.
+    # Fees can change only while no order is open.
     if stopped[0].status is InstrumentStatus.CLOSED and choices.below(2):
         return new_rules(choices, oracle, who, stopped[0].instrument)
     return set_status(who, stopped[0].instrument, InstrumentStatus.TRADING)

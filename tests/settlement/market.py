@@ -20,7 +20,7 @@ from tests.commands import (
     place,
     withdraw,
 )
-from tests.oracle.machine import Oracle
+from tests.oracle.oracle import Oracle
 
 ACCOUNTS = (1, 2, 3, 4)
 START_NS = 1_700_000_000_000_000_000

@@ -12,7 +12,7 @@ from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest
 from smrx.wire.codes import EventKind
-from tests.oracle.machine import Oracle
+from tests.oracle.oracle import Oracle
 from tests.property.flow import seeded_tape
 from tests.settlement.market import market_events, oracle
 

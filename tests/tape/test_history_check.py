@@ -14,8 +14,8 @@ from smrx.tape.history_check import HistoryCheck
 from smrx.tape.lobster import Kind, Recording
 from smrx.wire.codes import EventKind, Reason
 from tests.oracle.book import Book
-from tests.oracle.machine import Oracle
 from tests.oracle.messages import Outcome
+from tests.oracle.oracle import Oracle
 from tests.oracle.records import Order
 from tests.tape import recordings, synthetic_recording
 

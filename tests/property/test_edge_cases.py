@@ -1,4 +1,4 @@
-"""Corners that chance would seldom find, laid out as tables; the engine and the oracle must agree on each entry."""
+"""Edge cases that random flow would seldom reach, as tables; the engine and the oracle must agree on each."""
 
 import itertools
 from collections.abc import Callable
@@ -24,15 +24,15 @@ from tests.commands import (
 from tests.oracle import Oracle
 from tests.property.choices import VENUE_SESSION
 from tests.property.comparison import difference, run, state_differences
-from tests.property.flow import Batch, Tape, market
+from tests.property.flow import Batch, Tape, market_setup
 
 U64, U32, I62 = (1 << 64) - 1, (1 << 32) - 1, (1 << 62) - 1
-#: The venue's next request id once the market stands.
-NEXT = len(market()) - 4
+#: The venue's next request id after the market is set up.
+NEXT = len(market_setup()) - 4
 
 
 def every_kind_and_field() -> list[Commands]:
-    """Each kind, known or not, with one field set and all others 0."""
+    """Return each kind, known or not, with one field set and all others 0."""
     fields = [name for name in COMMAND.names or () if name not in ("kind", "session_id", "request_id")]
     commands: list[Commands] = []
     request = NEXT
@@ -61,7 +61,7 @@ def every_kind_without_a_session() -> list[Commands]:
 
 
 def symbols() -> list[Commands]:
-    """Good ones, empty ones, and ones with a byte that may not be there or not at that place."""
+    """Return valid and empty symbols, and some with a byte that is not allowed, or not at that place."""
     texts = (
         b"",
         b"A",
@@ -88,7 +88,7 @@ def symbols() -> list[Commands]:
 
 
 def session_openings() -> list[Commands]:
-    """Resumed with garbage in it, taken with a hole, taken with the next request id, which that uses up."""
+    """Return resumptions with other fields set, and openings of a used session with and without its next request id."""
     return [
         command(CommandKind.OPEN_SESSION, (11, 5), account=1, reserved=7),
         command(CommandKind.OPEN_SESSION, (11, 9), account=2),
@@ -118,7 +118,7 @@ def largest_numbers() -> list[Commands]:
 
 
 def largest_instruments() -> list[Commands]:
-    """Products around 2^62 and far beyond 2^64, where a careless one would wrap."""
+    """Return products around 2^62 and far beyond 2^64, which could overflow."""
     shapes = [
         (U32, U32, 1 << 15, (1 << 15) - 1),
         (U32, U32, (1 << 63) - 1, (1 << 63) - 1),
@@ -142,7 +142,7 @@ def largest_instruments() -> list[Commands]:
 
 
 def trades_at_the_bound() -> list[Commands]:
-    """An order worth all the money that can be, filled in two parts at better prices."""
+    """Return an order worth the largest supply, filled in two parts at better prices."""
     price = (1 << 31) - 1
     return [
         add_asset((VENUE_SESSION, NEXT), 8, "MUCH"),
@@ -158,8 +158,8 @@ def trades_at_the_bound() -> list[Commands]:
     ]  # fmt: skip
 
 
-def stops() -> list[Commands]:
-    """What stops a taker when two things could: its own order, its money, the end of the book."""
+def stopped_takers() -> list[Commands]:
+    """Return takers that two causes could stop: their own order, their funds, the end of the book."""
     market_buy: dict[str, Any] = {"order_type": OrderType.MARKET, "tif": TimeInForce.IOC}
     return [
         place((12, 1), 2, Side.SELL, 10, 20),
@@ -177,7 +177,7 @@ def stops() -> list[Commands]:
 
 
 def long_sweep() -> list[Commands]:
-    """A thousand small offers, most of them taken by one order, the rest gone with two mass cancels."""
+    """Return a thousand small asks, most of them taken by one order, the rest cancelled by two mass cancels."""
     commands = [
         add_instrument((VENUE_SESSION, NEXT), 9, "DEEP", base_asset=3, quote_asset=1),
         deposit((VENUE_SESSION, NEXT + 1), 1, 1, 1_000_000, 900),
@@ -185,7 +185,7 @@ def long_sweep() -> list[Commands]:
     ]
     for number in range(1_000):
         account, request = 2 + number % 2, 1 + number // 2
-        # Prices come in an order that is neither rising nor falling; client ids too.
+        # Prices and client order ids neither rise nor fall.
         price = 1 + number * 37 % 61
         commands.append(
             place(
@@ -208,7 +208,7 @@ def long_sweep() -> list[Commands]:
 
 
 @pytest.mark.parametrize(
-    "corner",
+    "edge_case",
     [
         every_kind_and_field,
         every_kind_of_order,
@@ -218,14 +218,14 @@ def long_sweep() -> list[Commands]:
         largest_numbers,
         largest_instruments,
         trades_at_the_bound,
-        stops,
+        stopped_takers,
         long_sweep,
     ],
 )
-def test_engine_and_oracle_agree_in_the_corner(corner: Callable[[], list[Commands]]) -> None:
-    tape = Tape([Batch(1, join(market())), Batch(2, join(corner()))])
+def test_engine_and_oracle_agree(edge_case: Callable[[], list[Commands]]) -> None:
+    tape = Tape([Batch(1, join(market_setup())), Batch(2, join(edge_case()))])
     oracle, expected = run(Oracle(), tape)
     engine, found = run(Engine(), tape)
-    told = difference(tape, expected, found)
-    assert told is None, told
+    report = difference(tape, expected, found)
+    assert report is None, report
     assert state_differences(oracle, engine) == []

@@ -1,6 +1,6 @@
-"""What an order may ask for: its price, quantity, display, expiry, worth and the limits of its account.
+"""Check an order's terms: price, quantity, display, expiry, notional, account limits, combination.
 
-Judges an order as it would be, after PLACE or REPLACE; changes nothing. Called by refusals.py.
+Takes the order as it would be after PLACE or REPLACE; changes nothing. Called by command_checks.py.
 """
 
 from smrx.wire.codes import (
@@ -11,11 +11,11 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from tests.oracle.records import NANOSECONDS, TOO_MUCH, Instrument, Order
+from tests.oracle.records import AMOUNT_LIMIT, NANOSECONDS, Instrument, Order
 from tests.oracle.state import State
 
-#: An iceberg refreshes at most so often: no single order may cause events without end.
-MOST_REFRESHES = 1_000
+#: The most parts of an iceberg: it bounds the events that one order may cause.
+MAX_ICEBERG_PARTS = 1_000
 
 PRICED = (OrderType.LIMIT, OrderType.STOP_LIMIT)
 
@@ -50,9 +50,9 @@ def band(state: State, order: Order) -> Reason:
 
 def quantity(state: State, order: Order) -> Reason:
     if order.is_budget:
-        return Reason.NONE if 1 <= order.quantity < TOO_MUCH else Reason.INVALID_QUANTITY
+        return Reason.NONE if 1 <= order.quantity < AMOUNT_LIMIT else Reason.INVALID_QUANTITY
     instrument = state.instruments[order.instrument]
-    # The new quantity of an order that has traded must leave something to do; of a new one, be anything at all.
+    # The new quantity of an order must be more than what is filled; that of a new order, more than 0.
     if order.quantity <= order.cum:
         return Reason.INVALID_QUANTITY
     if order.quantity < instrument.rules.min_quantity:
@@ -61,7 +61,7 @@ def quantity(state: State, order: Order) -> Reason:
 
 
 def display(state: State, order: Order) -> Reason:
-    if order.display and not order.display < order.quantity <= MOST_REFRESHES * order.display:
+    if order.display and not order.display < order.quantity <= MAX_ICEBERG_PARTS * order.display:
         return Reason.INVALID_DISPLAY
     return Reason.NONE
 
@@ -73,8 +73,8 @@ def expiry(state: State, order: Order) -> Reason:
     return Reason.INVALID_EXPIRY if past else Reason.NONE
 
 
-def worth(state: State, order: Order) -> int | None:
-    """The notional of an order before it trades, as far as that can be known."""
+def notional_or_none(state: State, order: Order) -> int | None:
+    """Return the notional of an order before it trades, or None if it is unknown."""
     if order.is_budget:
         return order.quantity
     if order.order_type in PRICED:
@@ -84,7 +84,7 @@ def worth(state: State, order: Order) -> int | None:
 
 def notional(state: State, order: Order) -> Reason:
     rules = state.instruments[order.instrument].rules
-    amount = worth(state, order)
+    amount = notional_or_none(state, order)
     if amount is None:
         return Reason.NONE
     if amount < rules.min_notional:
@@ -93,14 +93,14 @@ def notional(state: State, order: Order) -> Reason:
 
 
 CHECKS_OF_PLACE = (price, stop_price, band, quantity, display, expiry, notional)
-#: The stop price and the expiry of an order stay what they were when it was entered.
+#: REPLACE does not change stop price and expiry.
 CHECKS_OF_REPLACE = (price, band, quantity, display, notional)
 
 
 def account_limits(state: State, order: Order, others: list[Order]) -> Reason:
-    """An order against the limits of its account, whose other open orders are given."""
+    """Check an order against the limits of its account; `others` are the account's other open orders."""
     limits = state.accounts[order.account].limits
-    amount = worth(state, order)
+    amount = notional_or_none(state, order)
     stays = order.is_stop or order.tif in (TimeInForce.GTC, TimeInForce.GTD)
     if stays and 0 < limits.open_orders <= len(others):
         return Reason.OPEN_ORDERS_LIMIT
@@ -125,7 +125,7 @@ def open_notional(state: State, orders: list[Order], quote_asset: int) -> int:
 
 
 def combination(order: Order) -> Reason:
-    """What the record can say and the venue does not do."""
+    """Check for combinations that the record can express and the venue does not offer."""
     gtc, ioc, fok, gtd = TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD
     tifs: dict[OrderType, tuple[TimeInForce, ...]] = {
         OrderType.LIMIT: (gtc, ioc, fok, gtd),
@@ -138,26 +138,26 @@ def combination(order: Order) -> Reason:
         order.tif in tifs[order.order_type]
         and (may_rest_at_once or not order.flags & OrderFlags.POST_ONLY)
         and (may_rest_at_once or not order.display)
-        and (not order.is_budget or is_market_buy_that_may_spend(order))
+        and (not order.is_budget or is_budget_supported(order))
     )
     return Reason.NONE if supported else Reason.UNSUPPORTED_COMBINATION
 
 
-def is_market_buy_that_may_spend(order: Order) -> bool:
-    """A budget counts money, and DECREMENT counts lots."""
+def is_budget_supported(order: Order) -> bool:
+    """Whether a budget order is supported: a budget counts money, and DECREMENT counts lots."""
     return order.order_type is OrderType.MARKET and order.side is Side.BUY and order.stp is not Stp.DECREMENT
 
 
 def rules(instrument: Instrument) -> bool:
-    """Whether an instrument with these rules is one that can be traded and reckoned with."""
+    """Whether an instrument's rules are within their bounds."""
     asked = instrument.rules
     bounds = (
         0 <= asked.min_price <= instrument.max_price
         and 0 <= asked.min_quantity <= instrument.max_quantity
-        and 0 <= asked.min_notional < TOO_MUCH
-        and 0 <= asked.max_notional < TOO_MUCH
+        and 0 <= asked.min_notional < AMOUNT_LIMIT
+        and 0 <= asked.max_notional < AMOUNT_LIMIT
         and (asked.max_notional == 0 or asked.min_notional <= asked.max_notional)
     )
     charges = asked.taker_fee <= 1_000_000 and -asked.taker_fee <= asked.maker_fee <= asked.taker_fee
     _, dearest = instrument.hold(Side.BUY, instrument.max_price, instrument.max_quantity)
-    return bounds and charges and asked.band_bp <= 10_000 and dearest < TOO_MUCH
+    return bounds and charges and asked.band_bp <= 10_000 and dearest < AMOUNT_LIMIT

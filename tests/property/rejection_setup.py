@@ -1,6 +1,6 @@
-"""The venue in which the refusal table is tried: accounts, orders of every sort, a last price; and what can be wrong.
+"""The venue in which the rejection table is tried: accounts, orders of several types, a last price; and its variations.
 
-A world is named by its changes (`killed`, `limits` ...), so that two of them can be put together.
+A setup is a set of changes (`killed`, `limits` ...), so that two of them can be combined.
 """
 
 from typing import Any
@@ -21,55 +21,55 @@ RESTING, POST_ONLY, ICEBERG = 55, 56, 57
 DEPOSITED, OTHER_DEPOSIT, WITHDRAWN = 1, 2, 3
 RULES = {"band_bp": 5_000, "min_price_ticks": 10, "min_quantity_lots": 2}
 
-#: What may be different in a world; `limits` and `rules` hold fields of their records.
+#: A change of the setup; `limits` and `rules` hold fields of their records.
 Change = bool | dict[str, int]
-World = dict[str, Change]
+Setup = dict[str, Change]
 
 
-class Desk:
-    """A machine with the market set up, as one world has it."""
+class PreparedVenue:
+    """A state machine with a market, changed as a setup says."""
 
-    def __init__(self, machine: Any, world: World) -> None:
+    def __init__(self, machine: Any, setup: Setup) -> None:
         self.machine = machine
         self.requests: dict[int, int] = {}
-        self.set_up()
-        self.change(world)
+        self.prepare()
+        self.apply_setup(setup)
 
     def sender(self, session: int) -> make.Sender:
-        """The next request of a session."""
+        """Return a session and its next request id."""
         self.requests[session] = self.requests.get(session, 0) + 1
         return session, self.requests[session]
 
     def send(self, commands: make.Commands) -> np.void:
-        """Apply a good command of the preparation; return its outcome."""
+        """Apply a command of the preparation, which must be accepted; return its outcome."""
         outcome: np.void = self.machine.apply(commands, 5_000_000_000).outcomes[0]
         if outcome["event_kind"] == 0 or outcome["status"] != 1:
             raise ValueError(f"preparation: expected {make.describe(commands[0])} to be accepted, found {outcome}")
         return outcome
 
-    def venue(self, builder: Any, *args: Any, **named: Any) -> np.void:
+    def send_as_venue(self, builder: Any, *args: Any, **named: Any) -> np.void:
         return self.send(builder(self.sender(VENUE_SESSION), *args, **named))
 
     def place(self, session: int, account: int, side: Side, lots: int, price: int, **named: Any) -> int:
         return int(self.send(make.place(self.sender(session), account, side, lots, price, **named))["order_id"])
 
-    def set_up(self) -> None:
+    def prepare(self) -> None:
         self.send(make.open_session(VENUE_SESSION, 0))
-        self.venue(make.add_asset, USD, "USD", 2, cap=CAP)
-        self.venue(make.add_asset, BTC, "BTC", 8)
+        self.send_as_venue(make.add_asset, USD, "USD", 2, cap=CAP)
+        self.send_as_venue(make.add_asset, BTC, "BTC", 8)
         for market, symbol, most in ((MARKET, "BTC/USD", 500), (OTHER_MARKET, "OTHER", 5_000)):
-            self.venue(
+            self.send_as_venue(
                 make.add_instrument, market, symbol, base_asset=BTC, quote_asset=USD,
                 max_price_ticks=1_000, max_quantity_lots=most,
             )  # fmt: skip
         for session, account in ((ALICE_SESSION, ALICE), (BOB_SESSION, BOB)):
-            self.venue(make.open_account, account)
+            self.send_as_venue(make.open_account, account)
             self.send(make.open_session(session, account))
-            self.venue(make.deposit, account, BTC, 1_000, 10 + account)
-            self.venue(make.deposit, account, USD, 50_000, 20 + account)
-        self.venue(make.deposit, ALICE, USD, 5, DEPOSITED)
-        self.venue(make.deposit, ALICE, USD, 7, OTHER_DEPOSIT)
-        self.venue(make.withdraw, ALICE, USD, 5, WITHDRAWN)
+            self.send_as_venue(make.deposit, account, BTC, 1_000, 10 + account)
+            self.send_as_venue(make.deposit, account, USD, 50_000, 20 + account)
+        self.send_as_venue(make.deposit, ALICE, USD, 5, DEPOSITED)
+        self.send_as_venue(make.deposit, ALICE, USD, 7, OTHER_DEPOSIT)
+        self.send_as_venue(make.withdraw, ALICE, USD, 5, WITHDRAWN)
         # A trade at 100, then an offer at 120, and three orders of alice's.
         self.place(BOB_SESSION, BOB, Side.SELL, 2, 100)
         self.place(ALICE_SESSION, ALICE, Side.BUY, 2, 100)
@@ -80,26 +80,26 @@ class Desk:
             self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 70, client_order_id=ICEBERG, display_lots=4),
         ]
         self.orders = dict(zip((RESTING, POST_ONLY, ICEBERG), own, strict=True))
-        self.venue(make.set_rules, MARKET, **RULES)
+        self.send_as_venue(make.set_rules, MARKET, **RULES)
 
-    def change(self, world: World) -> None:
-        limits, rules = world.get("limits"), world.get("rules")
+    def apply_setup(self, setup: Setup) -> None:
+        limits, rules = setup.get("limits"), setup.get("rules")
         if isinstance(rules, dict):
-            self.venue(make.set_rules, MARKET, **{**RULES, **rules})
+            self.send_as_venue(make.set_rules, MARKET, **{**RULES, **rules})
         if isinstance(limits, dict):
-            self.venue(make.set_limits, ALICE, **limits)
-        if world.get("poor"):
+            self.send_as_venue(make.set_limits, ALICE, **limits)
+        if setup.get("low_funds"):
             available = next(row for row in self.machine.inspect.balances(ALICE) if row["asset"] == USD)["available"]
-            self.venue(make.withdraw, ALICE, USD, int(available) - 5, 900)
-        if world.get("halted"):
-            self.venue(make.set_status, MARKET, InstrumentStatus.HALTED)
-        if world.get("suspended"):
+            self.send_as_venue(make.withdraw, ALICE, USD, int(available) - 5, 900)
+        if setup.get("halted"):
+            self.send_as_venue(make.set_status, MARKET, InstrumentStatus.HALTED)
+        if setup.get("suspended"):
             self.send(make.command(CommandKind.SUSPEND_ACCOUNT, self.sender(VENUE_SESSION), account=ALICE))
-        if world.get("killed"):
+        if setup.get("killed"):
             self.send(make.command(CommandKind.KILL, self.sender(VENUE_SESSION)))
 
-    def ask(self, command: make.Commands) -> np.void:
-        """The outcome of a command under test, which is numbered as its session's next unless it says otherwise."""
+    def try_command(self, command: make.Commands) -> np.void:
+        """Apply a command under test; its request id is an offset to the session's next. Return the outcome."""
         record = command.copy()
         session = int(record["session_id"][0])
         if record["kind"] not in (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK):
@@ -109,8 +109,8 @@ class Desk:
         return outcome
 
 
-def empty(kind: int, session: int, **fields: int) -> make.Commands:
-    """A command whose request id is how far it is off the session's next."""
+def offset_command(kind: int, session: int, **fields: int) -> make.Commands:
+    """Return a command whose request id is an offset to the session's next."""
     record = np.zeros(1, dtype=COMMAND)
     record["kind"], record["session_id"] = kind, session
     for name, value in fields.items():

@@ -1,4 +1,4 @@
-"""Machines that are wrong on purpose, one bug each: what a comparison must notice to be worth its time."""
+"""Oracles with one deliberate bug each, which a comparison must notice."""
 
 from collections import deque
 from dataclasses import replace
@@ -23,19 +23,19 @@ class WorstPriceBook(Book):
 
 
 class NewestFirst(Oracle):
-    """Serves the newest order of a price first."""
+    """Fills the newest order of a price first."""
 
     make_book = NewestFirstBook
 
 
 class WorstPriceFirst(Oracle):
-    """Sells the dearest offer first."""
+    """Fills the highest ask first."""
 
     make_book = WorstPriceBook
 
 
 class KeepsImprovement(Oracle):
-    """Does not give back what a buyer saves."""
+    """Does not return a buyer's price improvement."""
 
     def settle(self, order: Order, price: int, lots: int, own_fee: int) -> None:
         limit = order.price if order.side is Side.BUY and order.order_type is OrderType.LIMIT else price
@@ -50,21 +50,21 @@ class TradesWithItself(Oracle):
 
 
 class LosesHolds(Oracle):
-    """Never releases what a dead order held."""
+    """Never releases the hold of an ended order."""
 
     def release_hold(self, order: Order, lots: int) -> None:
-        """Leave it held."""
+        """Keep the hold."""
 
 
 class RestsImmediate(Oracle):
-    """Lets the rest of an immediate-or-cancel order stand in the book."""
+    """Rests the remainder of an immediate-or-cancel order."""
 
     def may_rest(self, order: Order) -> bool:
         return order.order_type is OrderType.LIMIT
 
 
-class ForgetsRefusedRequests(Oracle):
-    """Does not count the request id of a refused command, so that it may be sent again."""
+class ReusesRejectedRequestIds(Oracle):
+    """Does not count the request id of a rejected command, so that it may be sent again."""
 
     def reject(self, reason: Reason) -> Outcome:
         session = self.state.sessions.get(self.command.session_id)
@@ -73,8 +73,8 @@ class ForgetsRefusedRequests(Oracle):
         return super().reject(reason)
 
 
-class TrustsTheClock(Oracle):
-    """Lets time go back."""
+class LetsTimeGoBack(Oracle):
+    """Lets the engine's time go back."""
 
     def apply_one(self, command: Command, stamp: int) -> tuple[Outcome, list[Event]]:
         self.state.time_ns = min(self.state.time_ns, stamp)
@@ -82,7 +82,7 @@ class TrustsTheClock(Oracle):
 
 
 class CountsOwnOffers(Oracle):
-    """Takes the account's own offers for liquidity when it looks whether a fill-or-kill order fills."""
+    """Counts the account's own orders when it checks whether a fill-or-kill order fills."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class OwnOffersState(State):
         return super().is_unfillable(replace(order, account=1 << 40))
 
 
-class ForgetsTransfers(Oracle):
-    """Does not remember transfers, so that one sent twice is done twice."""
+class RepeatsTransfers(Oracle):
+    """Does not store transfer ids, so that a repeated transfer is applied twice."""
 
     def deposit(self) -> Outcome:
         outcome = super().deposit()
@@ -104,7 +104,7 @@ class ForgetsTransfers(Oracle):
 
 
 class DropsEmptyBalances(Oracle):
-    """Forgets a balance that came down to nothing."""
+    """Removes a balance that becomes 0."""
 
     def withdraw(self) -> Outcome:
         outcome = super().withdraw()
@@ -114,7 +114,7 @@ class DropsEmptyBalances(Oracle):
         return outcome
 
 
-class WaivesRoundings(Oracle):
+class RoundsVenueFeesDown(Oracle):
     """Rounds the venue's part of a fee down."""
 
     def credit(self, account: int, asset: int, amount: int) -> None:
@@ -128,29 +128,29 @@ class RefreshesInPlace(Oracle):
         iceberg.shown = min(iceberg.display, iceberg.leaves)
 
 
-class ForgetsPriority(Oracle):
-    """Gives a refreshed iceberg its new place, and not the number that says so."""
+class KeepsOldPriority(Oracle):
+    """Moves a refreshed iceberg to its new place without the new priority."""
 
     def refresh(self, iceberg: Order, event_sequence: int) -> None:
         super().refresh(iceberg, iceberg.priority)
 
 
 class ShowsEverything(Oracle):
-    """Lets a taker have the hidden lots of an iceberg at once."""
+    """Lets a taker fill the hidden lots of an iceberg at once."""
 
     def trade(self, taker: Order, maker: Order, lots: int) -> None:
         super().trade(taker, maker, lots if not maker.display else min(maker.leaves, max(lots, taker.leaves)))
 
 
 class TriggersNearestFirst(Oracle):
-    """Elects the stop first whose price the trade has passed by least."""
+    """Elects the stop first whose price is nearest to the trade."""
 
     def elect(self, instrument: int, elected: "tuple[()] | deque[Order]") -> list[Order]:
         return super().elect(instrument, elected)[::-1]
 
 
 class StopsCascades(Oracle):
-    """Does not look at what the trades of a triggered stop set off."""
+    """Does not elect stops after the trades of a triggered stop."""
 
     def trigger(self, order: Order) -> bool:
         super().trigger(order)
@@ -158,7 +158,7 @@ class StopsCascades(Oracle):
 
 
 class TriggersLate(Oracle):
-    """Looks for stops only where the command's own order is gone."""
+    """Triggers stops only if the command's own order has ended."""
 
     def trigger_stops(self, instrument: int) -> None:
         if self.state.sequence not in self.state.orders:
@@ -166,7 +166,7 @@ class TriggersLate(Oracle):
 
 
 class ExpiresLate(Oracle):
-    """Ends an order a second after its time."""
+    """Expires an order a second after its time."""
 
     def expire_orders(self) -> None:
         self.state.time_ns -= 1_000_000_000
@@ -174,34 +174,34 @@ class ExpiresLate(Oracle):
         self.state.time_ns += 1_000_000_000
 
 
-class KeepsMakers(Oracle):
-    """Where both should go, lets the maker stand."""
+class KeepsMakersOfCancelBoth(Oracle):
+    """Keeps the maker where CANCEL_BOTH should cancel it."""
 
     def prevent_self_trade(self, taker: Order, maker: Order) -> bool:
         return True
 
 
-class MovesTheDecremented(Oracle):
-    """Sends a maker that self-trade prevention made smaller to the back of its queue."""
+class RequeuesDecrementedMaker(Oracle):
+    """Moves a decremented maker to the back of its queue."""
 
-    def shrink(self, order: Order, lots: int) -> None:
-        super().shrink(order, lots)
+    def reduce_order(self, order: Order, lots: int) -> None:
+        super().reduce_order(order, lots)
         if order.order_id in self.state.orders and not order.is_stop:
             self.state.books[order.instrument].refresh(order)
 
 
-class SpendsWhatItEarns(Oracle):
-    """Lets a market buy spend what it did not have when it began."""
+class SpendsFundsGainedMeanwhile(Oracle):
+    """Lets a market buy spend funds that it did not have when it started."""
 
-    def takeable(self, taker: Order, price: int) -> int:
+    def takeable_lots(self, taker: Order, price: int) -> int:
         if taker.is_market_buy and not taker.is_budget:
             instrument = self.state.instruments[taker.instrument]
-            taker.means = taker.spent + self.state.available(taker.account, instrument.quote_asset)
-        return super().takeable(taker, price)
+            taker.spendable = taker.spent + self.state.available(taker.account, instrument.quote_asset)
+        return super().takeable_lots(taker, price)
 
 
 class BudgetsWithoutFees(Oracle):
-    """Does not count the fee against a budget when it says whether that is spent."""
+    """Ignores the fee when it decides whether a budget is spent."""
 
     def emit_fill(self, order: Order, price: int, lots: int) -> int:
         if order.is_budget:
@@ -222,7 +222,7 @@ class ReplacesInPlace(Oracle):
 
 
 class IgnoresTheKillSwitch(Oracle):
-    """Says that it is killed and goes on."""
+    """Reports KILLED and continues."""
 
     def kill(self) -> Outcome:
         outcome = super().kill()
@@ -231,13 +231,13 @@ class IgnoresTheKillSwitch(Oracle):
 
 
 class ClosesWithOrders(Oracle):
-    """Leaves the stop orders of an instrument that closes."""
+    """Keeps the stop orders of an instrument that closes."""
 
     def closing_order(self, instrument: int) -> list[Order]:
         return [order for order in super().closing_order(instrument) if not order.is_stop]
 
 
-class ForgetsWhoAsked(Oracle):
+class LosesSessionOnReplace(Oracle):
     """Lets a replaced order survive the end of its session."""
 
     def replace(self) -> Outcome:
@@ -247,15 +247,15 @@ class ForgetsWhoAsked(Oracle):
         return outcome
 
 
-class CountsExpiredAsRejected(Oracle):
-    """Leaves the orders that time ended out of the count of events."""
+class OmitsExpiriesFromEventCount(Oracle):
+    """Does not count expired orders in the outcome's event count."""
 
     def outcome(
         self, kind: EventKind, reason: Reason = Reason.NONE, order_id: int = 0, cum: int = 0, leaves: int = 0
     ) -> Outcome:
-        told = super().outcome(kind, reason, order_id, cum, leaves)
+        result = super().outcome(kind, reason, order_id, cum, leaves)
         ended = sum(event.reason == Reason.TIME_REACHED for event in self.events)
-        return told._replace(event_count=told.event_count - ended)
+        return result._replace(event_count=result.event_count - ended)
 
 
 BROKEN: tuple[type[Oracle], ...] = (
@@ -265,26 +265,26 @@ BROKEN: tuple[type[Oracle], ...] = (
     TradesWithItself,
     LosesHolds,
     RestsImmediate,
-    ForgetsRefusedRequests,
-    TrustsTheClock,
+    ReusesRejectedRequestIds,
+    LetsTimeGoBack,
     CountsOwnOffers,
-    ForgetsTransfers,
+    RepeatsTransfers,
     DropsEmptyBalances,
-    WaivesRoundings,
+    RoundsVenueFeesDown,
     RefreshesInPlace,
-    ForgetsPriority,
+    KeepsOldPriority,
     ShowsEverything,
     TriggersNearestFirst,
     StopsCascades,
     TriggersLate,
     ExpiresLate,
-    KeepsMakers,
-    MovesTheDecremented,
-    SpendsWhatItEarns,
+    KeepsMakersOfCancelBoth,
+    RequeuesDecrementedMaker,
+    SpendsFundsGainedMeanwhile,
     BudgetsWithoutFees,
     ReplacesInPlace,
     IgnoresTheKillSwitch,
     ClosesWithOrders,
-    ForgetsWhoAsked,
-    CountsExpiredAsRejected,
+    LosesSessionOnReplace,
+    OmitsExpiriesFromEventCount,
 )

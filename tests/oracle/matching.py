@@ -1,6 +1,6 @@
-"""Matching in the oracle: a taker against the book, self-trade prevention, and the money that changes hands.
+"""Matching in the oracle: a taker against the book, self-trade prevention, and settlement of the trades.
 
-Each step is a method of its own, so that a test can break one on purpose and see that a comparison notices.
+Each step is a method of its own, so that a test can break one on purpose and check that a comparison notices it.
 """
 
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from tests.oracle.reporting import Reporter
 VENUE = 0
 
 
-class Ending(NamedTuple):
-    """How an order stands when its matching is over."""
+class OrderResult(NamedTuple):
+    """The state of an order when its matching is over."""
 
     kind: EventKind
     reason: Reason
@@ -29,23 +29,23 @@ class Ending(NamedTuple):
     leaves: int
 
 
-class Trading(Reporter):
+class Matching(Reporter):
     make_book = Book
 
-    def work(self, order: Order, untouched: EventKind) -> Ending:
-        """Match an order that was just announced, then let its rest stand or expire.
+    def execute(self, order: Order, resting_kind: EventKind) -> OrderResult:
+        """Match an announced order, then rest or expire its remainder.
 
-        `untouched` is how it stands if it rests without having traded.
+        `resting_kind` is its event kind if it rests without having traded.
         """
         before = order.cum
         self.take_hold(order)
         stopped = self.match(order)
         if order.is_filled:
-            return Ending(EventKind.FILLED, Reason.NONE, order.cum, 0)
+            return OrderResult(EventKind.FILLED, Reason.NONE, order.cum, 0)
         if stopped is None and self.may_rest(order):
             self.rest(order)
-            kind = EventKind.PARTIALLY_FILLED if order.cum > before else untouched
-            return Ending(kind, Reason.NONE, order.cum, order.leaves)
+            kind = EventKind.PARTIALLY_FILLED if order.cum > before else resting_kind
+            return OrderResult(kind, Reason.NONE, order.cum, order.leaves)
         self.release_hold(order, order.leaves)
         if stopped is None:
             stopped = Reason.NO_LIQUIDITY if order.order_type is OrderType.MARKET else Reason.IOC_REMAINDER
@@ -58,27 +58,27 @@ class Trading(Reporter):
         self.state.orders[order.order_id] = order
         self.state.books[order.instrument].add(order)
 
-    def forget(self, order: Order) -> None:
-        """Take an open order from its book, if it stands in one, and from the open orders."""
+    def remove_order(self, order: Order) -> None:
+        """Remove an open order from its book, if it is in one, and from the open orders."""
         if not order.is_stop:
             self.state.books[order.instrument].remove(order)
         del self.state.orders[order.order_id]
 
-    def expire(self, order: Order, reason: Reason) -> Ending:
+    def expire(self, order: Order, reason: Reason) -> OrderResult:
         self.emit_order(EventKind.EXPIRED, order, reason)
-        return Ending(EventKind.EXPIRED, reason, order.cum, 0)
+        return OrderResult(EventKind.EXPIRED, reason, order.cum, 0)
 
     def cancel_order(self, order: Order, reason: Reason) -> None:
         self.release_hold(order, order.leaves)
-        self.forget(order)
+        self.remove_order(order)
         self.emit_order(EventKind.CANCELLED, order, reason)
 
-    # Taker against makers.
+    # The loop over the makers.
 
     def match(self, taker: Order) -> Reason | None:
-        """Fill the taker from the book; return what stopped it while a maker stood ready, if anything did."""
+        """Fill the taker from the book; return what stopped it while an acceptable maker remained, if anything did."""
         book = self.state.books[taker.instrument]
-        taker.means = self.purse(taker)
+        taker.spendable = self.spendable_amount(taker)
         while not taker.is_filled:
             maker = self.next_maker(book, taker)
             if maker is None:
@@ -87,9 +87,9 @@ class Trading(Reporter):
                 if self.prevent_self_trade(taker, maker):
                     return Reason.SELF_TRADE
                 continue
-            lots = min(maker.visible, self.takeable(taker, maker.price))
+            lots = min(maker.visible, self.takeable_lots(taker, maker.price))
             if lots == 0:
-                return self.too_dear(taker, maker.price)
+                return self.unaffordable_reason(taker, maker.price)
             self.trade(taker, maker, lots)
         return None
 
@@ -97,22 +97,22 @@ class Trading(Reporter):
         maker = book.first(OPPOSITE[taker.side])
         return maker if maker and crosses(taker, maker.price) else None
 
-    def purse(self, taker: Order) -> int:
-        """What a market buy may spend: what is available as it starts, and no more than its budget."""
+    def spendable_amount(self, taker: Order) -> int:
+        """Return what a market buy may spend: what is available when it starts, at most its budget."""
         if not taker.is_market_buy:
             return 0
         available = self.state.available(taker.account, self.state.instruments[taker.instrument].quote_asset)
         return min(available, taker.quantity) if taker.is_budget else available
 
-    def takeable(self, taker: Order, price: int) -> int:
-        """Lots the taker wants and can pay at a price; a limit order's hold covers all it wants."""
+    def takeable_lots(self, taker: Order, price: int) -> int:
+        """Return the lots that the taker wants and can pay at a price; a limit order's hold covers all of them."""
         if not taker.is_market_buy:
             return taker.leaves
-        affordable = self.state.instruments[taker.instrument].affordable(price, taker.means - taker.spent)
+        affordable = self.state.instruments[taker.instrument].affordable(price, taker.spendable - taker.spent)
         return affordable if taker.is_budget else min(affordable, taker.leaves)
 
-    def too_dear(self, taker: Order, price: int) -> Reason:
-        """Whether it is the budget that does not reach for one more lot, or the money behind it."""
+    def unaffordable_reason(self, taker: Order, price: int) -> Reason:
+        """Return whether the budget or the available balance does not pay for one more lot."""
         one = self.state.instruments[taker.instrument].cost_to_take(price, 1)
         return Reason.BUDGET_SPENT if taker.is_budget and one > taker.quantity - taker.spent else Reason.FUNDS_EXHAUSTED
 
@@ -152,7 +152,7 @@ class Trading(Reporter):
             self.settle(order, price, lots, own_fee)
         self.credit(VENUE, instrument.quote_asset, fees["taker"] + fees["maker"])
         if maker.leaves == 0:
-            self.forget(maker)
+            self.remove_order(maker)
         elif maker.display and maker.shown == 0:
             self.refresh(maker, maker_event)
 
@@ -166,7 +166,7 @@ class Trading(Reporter):
         return taker.account == maker.account and taker.stp is not Stp.NONE
 
     def prevent_self_trade(self, taker: Order, maker: Order) -> bool:
-        """Do what the taker's mode says; return whether the taker stops."""
+        """Apply the taker's mode; return whether the taker stops."""
         if taker.stp is Stp.DECREMENT:
             return self.decrement(taker, maker)
         if taker.stp in (Stp.CANCEL_OLDEST, Stp.CANCEL_BOTH):
@@ -174,21 +174,21 @@ class Trading(Reporter):
         return taker.stp in (Stp.CANCEL_NEWEST, Stp.CANCEL_BOTH)
 
     def decrement(self, taker: Order, maker: Order) -> bool:
-        """Both lose what they would have traded; the smaller one is gone."""
+        """Reduce both orders by the overlap; the smaller one ends."""
         overlap = min(taker.leaves, maker.leaves)
         if maker.leaves == overlap:
             self.cancel_order(maker, Reason.SELF_TRADE)
         else:
-            self.shrink(maker, overlap)
+            self.reduce_order(maker, overlap)
             self.emit_order(EventKind.REPLACED, maker, Reason.SELF_TRADE)
         if taker.leaves == overlap:
             return True
-        self.shrink(taker, overlap)
+        self.reduce_order(taker, overlap)
         self.emit_order(EventKind.REPLACED, taker, Reason.SELF_TRADE)
         return False
 
-    def shrink(self, order: Order, lots: int) -> None:
-        """Make an order smaller where it stands."""
+    def reduce_order(self, order: Order, lots: int) -> None:
+        """Reduce an order in place."""
         self.release_hold(order, lots)
         order.quantity -= lots
         order.shown = min(order.shown, order.leaves)
@@ -207,7 +207,7 @@ class Trading(Reporter):
             self.credit(order.account, instrument.quote_asset, notional - own_fee)
 
     def credit(self, account: int, asset: int, amount: int) -> None:
-        """Add to what is available; the first amount that is not 0 brings the balance to life."""
+        """Add to the available balance; the first amount that is not 0 creates the balance."""
         if amount:
             self.state.balances.setdefault((account, asset), Balance(account, asset)).available += amount
 

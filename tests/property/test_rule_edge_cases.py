@@ -1,4 +1,4 @@
-"""Corners of the rules that chance would seldom find: sums near 2^62, long cascades, many refreshes, many dates.
+"""Edge cases of the rules that random flow would seldom reach: sums near 2^62, long cascades, many GTD orders.
 
 The engine and the oracle must agree on each tape.
 """
@@ -25,7 +25,7 @@ from tests import commands as make
 from tests.oracle import Oracle
 from tests.property.choices import VENUE_SESSION
 from tests.property.comparison import difference, run, state_differences
-from tests.property.flow import START_NS, Batch, Tape, market
+from tests.property.flow import START_NS, Batch, Tape, market_setup
 
 BUY, SELL = Side.BUY, Side.SELL
 I62 = (1 << 62) - 1
@@ -35,10 +35,10 @@ BUDGET: dict[str, Any] = {**IOC, "flags": OrderFlags.QUOTE_BUDGET}
 
 
 class Script:
-    """Commands one after the other, each its session's next request, on top of the market of the flow."""
+    """Commands in sequence, each its session's next request, after the market setup of the random flow."""
 
     def __init__(self) -> None:
-        self.commands = market()
+        self.commands = market_setup()
         self.requests = {VENUE_SESSION: len(self.commands) - 5}
         self.transfers = 1_000
 
@@ -46,12 +46,12 @@ class Script:
         self.requests[session] = self.requests.get(session, 0) + 1
         return session, self.requests[session]
 
-    def venue(self, builder: Any, *args: Any, **named: Any) -> None:
+    def send_as_venue(self, builder: Any, *args: Any, **named: Any) -> None:
         self.commands.append(builder(self.sender(VENUE_SESSION), *args, **named))
 
     def fund(self, account: int, asset: int, amount: int) -> None:
         self.transfers += 1
-        self.venue(make.deposit, account, asset, amount, self.transfers)
+        self.send_as_venue(make.deposit, account, asset, amount, self.transfers)
 
     def place(self, account: int, side: Side, lots: int, price: int = 0, **named: Any) -> None:
         self.commands.append(make.place(self.sender(10 + account), account, side, lots, price, **named))
@@ -61,13 +61,13 @@ class Script:
         tif = named.pop("tif", TimeInForce.GTC if price else TimeInForce.IOC)
         self.place(account, side, lots, price, order_type=kind, tif=tif, stop_ticks=stop, **named)
 
-    def own(self, kind: CommandKind, account: int, **fields: int) -> None:
+    def send_as_account(self, kind: CommandKind, account: int, **fields: int) -> None:
         self.commands.append(make.command(kind, self.sender(10 + account), account=account, **fields))
 
-    def list_dear(self, number: int, max_price: int, max_quantity: int = 1, scale: int = 1) -> None:
-        """An instrument whose quote asset there may be all of, and two accounts that have it."""
-        self.venue(make.add_asset, number, f"Q{number}")
-        self.venue(
+    def list_with_full_supply(self, number: int, max_price: int, max_quantity: int = 1, scale: int = 1) -> None:
+        """Add an instrument whose quote asset has the largest supply, half of it in each of two accounts."""
+        self.send_as_venue(make.add_asset, number, f"Q{number}")
+        self.send_as_venue(
             make.add_instrument, number, f"I{number}", base_asset=3, quote_asset=number, scale_units=scale,
             max_price_ticks=max_price, max_quantity_lots=max_quantity,
         )  # fmt: skip
@@ -75,38 +75,38 @@ class Script:
         self.fund(2, number, I62 // 2)
 
 
-def wide_sums(script: Script) -> None:
-    """Open notional of sells, which no money bounds, beyond 2^63; and a limit that such a sum passes."""
-    script.list_dear(9, 1 << 61)
+def large_notional_sums(script: Script) -> None:
+    """Open notional of sells, which no funds bound, beyond 2^63; and a limit that it exceeds."""
+    script.list_with_full_supply(9, 1 << 61)
     for _ in range(9):
         script.place(3, SELL, 1, 1 << 61, instrument=9)
-    script.venue(make.set_limits, 3, max_open_notional=I62)
+    script.send_as_venue(make.set_limits, 3, max_open_notional=I62)
     script.place(3, SELL, 1, 1, instrument=9)
-    script.own(CommandKind.MASS_CANCEL, 3, instrument=9)
+    script.send_as_account(CommandKind.MASS_CANCEL, 3, instrument=9)
     script.place(3, SELL, 1, 1 << 61, instrument=9)
     script.place(3, SELL, 1, (1 << 61) - 1, instrument=9)
     script.place(3, SELL, 1, 1, instrument=9)
 
 
-def wide_fees(script: Script) -> None:
+def large_fees(script: Script) -> None:
     """Fees of notionals near 2^58, whose product with a rate does not fit into 64 bits."""
-    script.list_dear(9, 1 << 59, 3)
+    script.list_with_full_supply(9, 1 << 59, 3)
     for taker, maker in ((333_333, -333_333), (1_000_000, 999_999), (1, -1), (999_999, 7)):
-        script.venue(make.set_rules, 9, taker_fee=taker, maker_fee=maker)
+        script.send_as_venue(make.set_rules, 9, taker_fee=taker, maker_fee=maker)
         script.place(2, SELL, 2, (1 << 57) - 12_345, instrument=9)
         script.place(1, BUY, 1, 1 << 58, instrument=9)
         script.place(1, BUY, 3, instrument=9, **IOC)
         script.place(2, SELL, 1, (1 << 57) - 1, instrument=9)
         script.place(1, BUY, I62, instrument=9, **BUDGET)
-        script.own(CommandKind.MASS_CANCEL, 1)
-        script.own(CommandKind.MASS_CANCEL, 2)
+        script.send_as_account(CommandKind.MASS_CANCEL, 1)
+        script.send_as_account(CommandKind.MASS_CANCEL, 2)
 
 
 def large_budgets(script: Script) -> None:
-    """All the money there may be, for lots at a price of 1."""
-    script.list_dear(9, 1, 1 << 40)
+    """The largest possible budgets, for lots at a price of 1."""
+    script.list_with_full_supply(9, 1, 1 << 40)
     script.fund(2, 3, 10_000)
-    script.venue(make.set_rules, 9, taker_fee=7)
+    script.send_as_venue(make.set_rules, 9, taker_fee=7)
     script.place(2, SELL, 9_000, 1, instrument=9)
     script.place(1, BUY, 1, instrument=9, **BUDGET)
     script.place(1, BUY, 2, instrument=9, **BUDGET)
@@ -116,10 +116,10 @@ def large_budgets(script: Script) -> None:
     script.place(1, BUY, -1, instrument=9, **BUDGET)
 
 
-def wide_bands(script: Script) -> None:
-    """A band around prices near 2^61."""
-    script.list_dear(9, 1 << 61)
-    script.venue(make.set_rules, 9, band_bp=9_999)
+def large_bands(script: Script) -> None:
+    """A price band around prices near 2^61."""
+    script.list_with_full_supply(9, 1 << 61)
+    script.send_as_venue(make.set_rules, 9, band_bp=9_999)
     script.place(2, SELL, 1, 1 << 60, instrument=9)
     script.place(1, BUY, 1, 1 << 60, instrument=9)
     width = (1 << 60) * 9_999 // 10_000
@@ -131,26 +131,26 @@ def wide_bands(script: Script) -> None:
 
 
 def bounds_of_rules(script: Script) -> None:
-    """The product that rules must keep below 2^62, at it and far beyond 64 bits."""
+    """The product that rules must keep below 2^62, at its bound and far beyond 64 bits."""
     shapes = [(1 << 31, (1 << 31) - 1, 1), (1 << 60, 2, 1), (1, 1 << 61, 1), (1 << 30, 1, (1 << 32) - 1)]
     for number, (price, lots, scale) in enumerate([*shapes, (3, 1 << 60, 1)], start=20):
-        script.list_dear(number, price, lots, scale)
+        script.list_with_full_supply(number, price, lots, scale)
         for fee in (0, 1, 250_000, 333_333, 999_999, 1_000_000):
-            script.venue(make.set_rules, number, taker_fee=fee, maker_fee=-fee)
+            script.send_as_venue(make.set_rules, number, taker_fee=fee, maker_fee=-fee)
     for field in ("min_notional", "max_notional", "min_price_ticks", "min_quantity_lots"):
         for value in (-1, -(1 << 63), 20, 21, 50, 51, I62, I62 + 1, (1 << 63) - 1):
-            script.venue(make.set_rules, 1, **{field: value})
+            script.send_as_venue(make.set_rules, 1, **{field: value})
     for field in ("max_open_notional", "max_order_notional", "max_order_quantity"):
         for value in (-1, -(1 << 63), 1, I62, I62 + 1, (1 << 63) - 1):
-            script.venue(make.set_limits, 1, **{field: value})
-    script.venue(make.set_limits, 1, max_open_orders=(1 << 32) - 1)
-    script.venue(make.set_rules, 1, maker_fee=-(1 << 31), taker_fee=1_000_000)
-    script.venue(make.set_rules, 1, maker_fee=(1 << 31) - 1, taker_fee=(1 << 32) - 1)
+            script.send_as_venue(make.set_limits, 1, **{field: value})
+    script.send_as_venue(make.set_limits, 1, max_open_orders=(1 << 32) - 1)
+    script.send_as_venue(make.set_rules, 1, maker_fee=-(1 << 31), taker_fee=1_000_000)
+    script.send_as_venue(make.set_rules, 1, maker_fee=(1 << 31) - 1, taker_fee=(1 << 32) - 1)
 
 
 def long_cascade(script: Script) -> None:
-    """Three hundred stops, each set off by the trade of the one before, and as many that one trade sets off."""
-    script.venue(make.add_instrument, 9, "STOPS", base_asset=3, quote_asset=1)
+    """Three hundred stops, each triggered by the trade of the one before, and as many triggered by one trade."""
+    script.send_as_venue(make.add_instrument, 9, "STOPS", base_asset=3, quote_asset=1)
     for account in (1, 2, 3, 4):
         script.fund(account, 3, 4_000)
         script.fund(account, 1, 4_000_000)
@@ -163,12 +163,12 @@ def long_cascade(script: Script) -> None:
         script.stop(2 + step % 3, BUY, 1, 1_500 + step * 37 % 101, 2_003, instrument=9)
     script.place(1, SELL, 1, 1_601, instrument=9)
     script.place(4, BUY, 1, 1_601, instrument=9)
-    script.venue(make.set_status, 9, InstrumentStatus.CLOSED)
+    script.send_as_venue(make.set_status, 9, InstrumentStatus.CLOSED)
 
 
 def many_refreshes(script: Script) -> None:
-    """Icebergs of a thousand parts against each other, and fill-or-kill orders that look through all of them."""
-    script.venue(make.add_instrument, 9, "ICE", base_asset=3, quote_asset=1)
+    """Icebergs of a thousand parts against each other, and fill-or-kill orders that search all of them."""
+    script.send_as_venue(make.add_instrument, 9, "ICE", base_asset=3, quote_asset=1)
     for account in (1, 2, 3):
         script.fund(account, 3, 6_000)
         script.fund(account, 1, 400_000)
@@ -186,8 +186,8 @@ def many_refreshes(script: Script) -> None:
     script.place(3, BUY, 2_000, 10, instrument=9, stp=Stp.CANCEL_OLDEST, display_lots=5)
 
 
-def many_dates(script: Script) -> None:
-    """Dates in no order, many the same, the latest there is; some cancelled, some filled before their time."""
+def many_gtd_orders(script: Script) -> None:
+    """Expiries in no order, many of them equal, and the latest possible; some cancelled or filled before."""
     for number in range(400):
         expiry = SECONDS + 1 + number * 7 % 23
         script.place(
@@ -195,21 +195,21 @@ def many_dates(script: Script) -> None:
             client_order_id=number + 1, display_lots=0,
         )  # fmt: skip
         if number % 5 == 0:
-            script.own(CommandKind.CANCEL, 1 + number % 4, client_order_id=number + 1)
+            script.send_as_account(CommandKind.CANCEL, 1 + number % 4, client_order_id=number + 1)
         if number % 7 == 0:
             script.place(1 + (number + 1) % 4, SELL, 2, 4)
     for expiry in ((1 << 32) - 1, 0, 1, SECONDS, SECONDS + 30):
         script.place(1, BUY, 1, 1, tif=TimeInForce.GTD, expiry_seconds=expiry)
 
 
-def many_of_a_session(script: Script) -> None:
-    """Orders of sessions that ask for them to go, replaced and filled in between; a session id used again."""
+def many_session_orders(script: Script) -> None:
+    """Orders of sessions with cancel on disconnect, replaced and filled in between; a reused session id."""
     script.commands.append(make.open_session((1 << 64) - 1, 1, SessionFlags.CANCEL_ON_DISCONNECT))
     for number in range(60):
         who = ((1 << 64) - 1, number + 1)
         script.commands.append(make.place(who, 1, BUY, 1, 1 + number % 9, client_order_id=number + 1))
         if number % 3 == 0:
-            script.own(CommandKind.REPLACE, 1, client_order_id=number + 1, price_ticks=2, quantity_lots=2)
+            script.send_as_account(CommandKind.REPLACE, 1, client_order_id=number + 1, price_ticks=2, quantity_lots=2)
         if number % 4 == 0:
             script.place(2, SELL, 1, 4)
     script.commands.append(make.disconnect((1 << 64) - 1))
@@ -220,7 +220,7 @@ def many_of_a_session(script: Script) -> None:
     script.commands.append(make.disconnect(0))
 
 
-def own_orders_of_every_sort(script: Script) -> None:
+def self_trades_of_every_kind(script: Script) -> None:
     """Every mode against plain and hidden own orders, larger, smaller and equal, for every type of taker."""
     for stp in Stp:
         for lots in (3, 6, 7, 12):
@@ -230,29 +230,29 @@ def own_orders_of_every_sort(script: Script) -> None:
                 script.place(1, SELL, 4, 4)
                 price = 4 if "order_type" not in how else 0
                 script.place(1, BUY, lots * (12 if how is BUDGET else 1), price, stp=stp, **how)
-                script.own(CommandKind.MASS_CANCEL, 1)
-                script.own(CommandKind.MASS_CANCEL, 2)
+                script.send_as_account(CommandKind.MASS_CANCEL, 1)
+                script.send_as_account(CommandKind.MASS_CANCEL, 2)
 
 
-#: What each corner must have reached, and how often, to be one.
-CORNERS: list[tuple[Callable[[Script], None], EventKind, int]] = [
-    (wide_sums, EventKind.NEW, 10),
-    (wide_fees, EventKind.TRADE, 5),
+#: The event that each edge case must reach, and how often at least.
+EDGE_CASES: list[tuple[Callable[[Script], None], EventKind, int]] = [
+    (large_notional_sums, EventKind.NEW, 10),
+    (large_fees, EventKind.TRADE, 5),
     (large_budgets, EventKind.TRADE, 3),
-    (wide_bands, EventKind.NEW, 6),
+    (large_bands, EventKind.NEW, 6),
     (bounds_of_rules, EventKind.RULES_SET, 20),
     (long_cascade, EventKind.TRIGGERED, 590),
     (many_refreshes, EventKind.TRADE, 1_500),
-    (many_dates, EventKind.EXPIRED, 250),
-    (many_of_a_session, EventKind.CANCELLED, 40),
-    (own_orders_of_every_sort, EventKind.TRADE, 50),
+    (many_gtd_orders, EventKind.EXPIRED, 250),
+    (many_session_orders, EventKind.CANCELLED, 40),
+    (self_trades_of_every_kind, EventKind.TRADE, 50),
 ]
 
 
-@pytest.mark.parametrize(("corner", "kind", "least"), CORNERS, ids=lambda value: getattr(value, "__name__", None))
-def test_engine_and_oracle_agree_in_the_corner(corner: Callable[[Script], None], kind: EventKind, least: int) -> None:
+@pytest.mark.parametrize(("edge_case", "kind", "least"), EDGE_CASES, ids=lambda value: getattr(value, "__name__", None))
+def test_engine_and_oracle_agree(edge_case: Callable[[Script], None], kind: EventKind, least: int) -> None:
     script = Script()
-    corner(script)
+    edge_case(script)
     late = make.join([make.command(CommandKind.TICK)])
     tape = Tape(
         [
@@ -262,7 +262,7 @@ def test_engine_and_oracle_agree_in_the_corner(corner: Callable[[Script], None],
     )
     oracle, expected = run(Oracle(), tape)
     engine, found = run(Engine(), tape)
-    told = difference(tape, expected, found)
-    assert told is None, told
+    report = difference(tape, expected, found)
+    assert report is None, report
     assert state_differences(oracle, engine) == []
     assert Counter(expected.events["kind"].tolist())[kind] >= least

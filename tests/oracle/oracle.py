@@ -1,4 +1,4 @@
-"""The oracle: commands in, outcomes, events and hashes out, the slow and plain way.
+"""The oracle: apply commands slowly and plainly; return outcomes, events and hashes.
 
 The compiled engine must agree with it byte for byte.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from smrx.wire.codes import CommandKind, OutcomeStatus
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
-from tests.oracle import refusals
+from tests.oracle import command_checks
 from tests.oracle.inspect import Inspect
 from tests.oracle.invariants import violations
 from tests.oracle.messages import Command, Event, Outcome
@@ -20,12 +20,12 @@ from tests.oracle.orders import Orders
 from tests.oracle.records import hash_words
 from tests.oracle.venue import Venue
 
-#: Kinds that count no request of a session.
+#: Kinds without a request id.
 UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.TICK, CommandKind.DISCONNECT)
 
 
 class Result(NamedTuple):
-    """The same three arrays the engine returns."""
+    """The same three arrays that the engine returns."""
 
     outcomes: NDArray[np.void]
     events: NDArray[np.void]
@@ -33,7 +33,9 @@ class Result(NamedTuple):
 
 
 class Oracle(Orders, Venue):
-    # What the engine answers too.
+    """The exchange's state machine in plain Python, with the engine's interface."""
+
+    # The engine's properties.
 
     @property
     def sequence(self) -> int:
@@ -103,9 +105,9 @@ class Oracle(Orders, Venue):
         state.sequence += 1
         state.time_ns = max(state.time_ns, stamp)
         self.expire_orders()
-        reason = refusals.refusal(state, command)
+        reason = command_checks.rejection_reason(state, command)
         self.consume_request_id()
-        outcome = self.reject(reason) if reason else self.carry_out()
+        outcome = self.reject(reason) if reason else self.perform()
         self.chain_hash()
         return outcome, self.events
 
@@ -124,7 +126,7 @@ class Oracle(Orders, Venue):
         if self.command.request_id == session.last_request_id + 1:
             session.last_request_id = self.command.request_id
 
-    def carry_out(self) -> Outcome:
+    def perform(self) -> Outcome:
         return {
             CommandKind.PLACE: self.place,
             CommandKind.CANCEL: self.cancel,

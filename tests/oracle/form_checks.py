@@ -1,4 +1,4 @@
-"""What makes a command malformed, whatever the state: the first checks of refusals.py."""
+"""Check the form of a command without regard to the state: the first checks of command_checks.py."""
 
 from smrx.wire.codes import (
     CommandKind,
@@ -14,7 +14,7 @@ from smrx.wire.codes import (
 from tests.oracle.messages import Command
 from tests.oracle.records import valid_symbol
 
-#: The fields of COMMAND that a kind names; all others must be 0. Session and request apart, see below.
+#: The fields of COMMAND that a kind uses, without session and request id (see below); all others must be 0.
 NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.PLACE: {
         *("side", "order_type", "tif", "stp", "flags", "account", "instrument"),
@@ -48,11 +48,11 @@ NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.REVIVE: set(),
     CommandKind.TICK: set(),
 }
-#: Kinds that do not number a request, and the one that comes from no session.
+#: Kinds without a request id.
 WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK)
 
 
-def malformed(command: Command) -> Reason:
+def check_form(command: Command) -> Reason:
     if command.kind not in set(CommandKind):
         return Reason.UNKNOWN_KIND
     kind = CommandKind(command.kind)
@@ -64,7 +64,7 @@ def malformed(command: Command) -> Reason:
     if any(value != 0 for name, value in command._asdict().items() if name not in named):
         return Reason.RESERVED_NOT_ZERO
     if kind is CommandKind.PLACE:
-        return malformed_place(command)
+        return check_place_form(command)
     if kind is CommandKind.MASS_CANCEL and command.side > Side.SELL:
         return Reason.INVALID_SIDE
     if kind is CommandKind.OPEN_SESSION and command.flags not in (0, SessionFlags.CANCEL_ON_DISCONNECT):
@@ -76,7 +76,7 @@ def malformed(command: Command) -> Reason:
     return Reason.NONE
 
 
-def malformed_place(command: Command) -> Reason:
+def check_place_form(command: Command) -> Reason:
     expiry = command.extra >> 32
     if command.order_type == OrderType.MARKET and command.extra:
         return Reason.RESERVED_NOT_ZERO

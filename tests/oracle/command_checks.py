@@ -1,15 +1,15 @@
-"""Why a command is refused: the checks, in the order in which the first failure is the reason reported.
+"""Check a command: the checks in order of precedence; the first that fails is the reason reported.
 
-Judges only; changes nothing. `refusal` is called by machine.py for every command that gets a sequence.
+Changes nothing. oracle.py calls `rejection_reason` for every command that gets a sequence.
 """
 
 from dataclasses import replace
 
 from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, OrderFlags, Reason
-from tests.oracle import terms
-from tests.oracle.forms import malformed
+from tests.oracle import order_checks
+from tests.oracle.form_checks import check_form
 from tests.oracle.messages import Command
-from tests.oracle.records import TOO_MUCH, Instrument
+from tests.oracle.records import AMOUNT_LIMIT, Instrument
 from tests.oracle.state import State
 
 PLACE = CommandKind.PLACE
@@ -35,18 +35,18 @@ DISCONNECT = CommandKind.DISCONNECT
 TRANSFERS = (DEPOSIT, WITHDRAW)
 #: May be sent by a session of the account or by the venue.
 OWN_ACCOUNT = (PLACE, CANCEL, REPLACE, MASS_CANCEL, WITHDRAW)
-#: By the venue alone.
+#: May be sent by the venue only.
 VENUE_ONLY = (
     *(DEPOSIT, OPEN_ACCOUNT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, ADD_ASSET, ADD_INSTRUMENT),
     *(SET_STATUS, SET_LIMITS, SET_RULES, KILL, REVIVE),
 )
-#: Name an account that must be there.
+#: Name an account that must exist.
 OF_AN_ACCOUNT = (*OWN_ACCOUNT, DEPOSIT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, OPEN_SESSION, SET_LIMITS)
 
 
-def refusal(state: State, command: Command) -> Reason:
-    """The first reason to refuse, or NONE."""
-    reason = malformed(command)
+def rejection_reason(state: State, command: Command) -> Reason:
+    """Return the first reason to reject, or NONE."""
+    reason = check_form(command)
     for check in (
         session,
         kill_switch,
@@ -68,7 +68,7 @@ def session(state: State, command: Command) -> Reason:
     if command.kind == TICK:
         return Reason.NONE
     if command.kind == OPEN_SESSION:
-        # One of the same account never comes here: it is a duplicate.
+        # A session of the same account never gets here: it is a duplicate.
         return Reason.SESSION_IN_USE if found else Reason.NONE
     if found is None:
         return Reason.UNKNOWN_SESSION
@@ -102,7 +102,7 @@ def account(state: State, command: Command) -> Reason:
 
 
 def listing(state: State, command: Command) -> Reason:
-    """Assets, instruments and their status; for CANCEL and REPLACE the order that says which instrument it is."""
+    """Check assets, instruments and their status; for CANCEL and REPLACE, the order that determines the instrument."""
     if command.kind in TRANSFERS:
         return Reason.NONE if command.instrument in state.assets else Reason.UNKNOWN_ASSET
     if command.kind in (CANCEL, REPLACE):
@@ -137,7 +137,7 @@ def new_asset(state: State, command: Command) -> Reason:
         return Reason.ASSET_EXISTS
     if not 0 <= command.quantity_lots <= 18:
         return Reason.INVALID_QUANTITY
-    return Reason.NONE if 0 <= command.price_ticks < TOO_MUCH else Reason.INVALID_AMOUNT
+    return Reason.NONE if 0 <= command.price_ticks < AMOUNT_LIMIT else Reason.INVALID_AMOUNT
 
 
 def new_instrument(state: State, command: Command) -> Reason:
@@ -152,16 +152,19 @@ def new_instrument(state: State, command: Command) -> Reason:
         return Reason.INVALID_INSTRUMENT
     if min(command.lot_units, command.scale_units, max_price, max_quantity) < 1:
         return Reason.INVALID_INSTRUMENT
-    if max_price * max_quantity * command.scale_units >= TOO_MUCH or max_quantity * command.lot_units >= TOO_MUCH:
+    if (
+        max_price * max_quantity * command.scale_units >= AMOUNT_LIMIT
+        or max_quantity * command.lot_units >= AMOUNT_LIMIT
+    ):
         return Reason.INVALID_INSTRUMENT
     return Reason.NONE
 
 
 def new_rules(state: State, command: Command, known: Instrument) -> Reason:
     asked, old = command.rules, known.rules
-    if not terms.rules(replace(known, rules=asked)):
+    if not order_checks.rules(replace(known, rules=asked)):
         return Reason.INVALID_RULES
-    # What an open order holds was reckoned with the rates of its day.
+    # The holds of open orders were computed with the present rates.
     rates_change = (asked.taker_fee, asked.maker_fee) != (old.taker_fee, old.maker_fee)
     has_orders = any(order.instrument == known.instrument for order in state.orders.values())
     return Reason.INSTRUMENT_HAS_ORDERS if rates_change and has_orders else Reason.NONE
@@ -175,7 +178,7 @@ def identity(state: State, command: Command) -> Reason:
 
 
 def transfer_identity(state: State, command: Command) -> Reason:
-    if not 1 <= command.quantity_lots < TOO_MUCH:
+    if not 1 <= command.quantity_lots < AMOUNT_LIMIT:
         return Reason.INVALID_AMOUNT
     done = state.transfers.get(command.order_id)
     if done is None:
@@ -190,25 +193,25 @@ def transfer_identity(state: State, command: Command) -> Reason:
 
 
 def order_terms(state: State, command: Command) -> Reason:
-    """What is asked for, against the rules of the instrument and the bounds of numbers."""
+    """Check the terms against the rules of the instrument and the bounds of numbers."""
     reason = Reason.NONE
     if command.kind == PLACE:
-        for check in terms.CHECKS_OF_PLACE:
-            reason = reason or check(state, state.asked_for(command))
+        for check in order_checks.CHECKS_OF_PLACE:
+            reason = reason or check(state, state.order_from(command))
     elif command.kind == REPLACE:
-        for check in terms.CHECKS_OF_REPLACE:
-            reason = reason or check(state, state.changed(command))
+        for check in order_checks.CHECKS_OF_REPLACE:
+            reason = reason or check(state, state.replaced_order(command))
     elif command.kind == SET_LIMITS:
         _, *amounts = command.limits
-        reason = Reason.NONE if all(0 <= amount < TOO_MUCH for amount in amounts) else Reason.INVALID_LIMIT
+        reason = Reason.NONE if all(0 <= amount < AMOUNT_LIMIT for amount in amounts) else Reason.INVALID_LIMIT
     elif command.kind == DEPOSIT:
         asset = state.assets[command.instrument]
-        reason = Reason.SUPPLY_EXCEEDED if asset.supply + command.quantity_lots > asset.most else Reason.NONE
+        reason = Reason.SUPPLY_EXCEEDED if asset.supply + command.quantity_lots > asset.max_supply else Reason.NONE
     return reason
 
 
 def keeps_place(state: State, command: Command) -> bool:
-    """Whether a REPLACE makes an order smaller where it stands."""
+    """Whether a REPLACE reduces an order in place."""
     order = state.named_order(command)
     assert order is not None
     return order.keeps_place(command.price_ticks, command.quantity_lots)
@@ -216,22 +219,22 @@ def keeps_place(state: State, command: Command) -> bool:
 
 def limits(state: State, command: Command) -> Reason:
     if command.kind == PLACE:
-        return terms.account_limits(state, state.asked_for(command), state.open_orders(command.account))
+        return order_checks.account_limits(state, state.order_from(command), state.open_orders(command.account))
     if command.kind == REPLACE and not keeps_place(state, command):
-        order = state.changed(command)
+        order = state.replaced_order(command)
         others = [other for other in state.open_orders(command.account) if other.order_id != order.order_id]
-        return terms.account_limits(state, order, others)
+        return order_checks.account_limits(state, order, others)
     return Reason.NONE
 
 
 def combination(state: State, command: Command) -> Reason:
-    return terms.combination(state.asked_for(command)) if command.kind == PLACE else Reason.NONE
+    return order_checks.combination(state.order_from(command)) if command.kind == PLACE else Reason.NONE
 
 
 def feasibility(state: State, command: Command) -> Reason:
     if command.kind not in (PLACE, REPLACE):
         return Reason.NONE
-    order = state.asked_for(command) if command.kind == PLACE else state.changed(command)
+    order = state.order_from(command) if command.kind == PLACE else state.replaced_order(command)
     if not order.is_stop and order.flags & OrderFlags.POST_ONLY and state.books[order.instrument].would_take(order):
         return Reason.POST_ONLY_WOULD_TAKE
     if command.kind == PLACE and order.is_stop and state.is_due(order):
@@ -244,12 +247,12 @@ def funds(state: State, command: Command) -> Reason:
     if command.kind == WITHDRAW:
         need = command.quantity_lots
     elif command.kind == PLACE:
-        order = state.asked_for(command)
-        # A fill-or-kill order that cannot fill ends before funds count; a market buy spends what there is.
+        order = state.order_from(command)
+        # An unfillable fill-or-kill order ends before its funds are checked; a market buy spends what is available.
         if not state.is_unfillable(order):
             asset, need = state.hold(order, order.leaves)
     elif command.kind == REPLACE:
-        old, new = state.named_order(command), state.changed(command)
+        old, new = state.named_order(command), state.replaced_order(command)
         assert old is not None
         asset, need = state.hold(new, new.leaves)
         released = state.hold(old, old.leaves)[1]
