@@ -32,7 +32,7 @@ from smrx.consensus.snapshot_files import SnapshotError
 from smrx.node.log_reader import open_node_log, verify_log
 from smrx.sim import workload
 from smrx.sim.checker import Checker, Violation
-from smrx.sim.run import PROGRESS_TIMEOUTS
+from smrx.sim.recovery_checks import PROGRESS_TIMEOUTS
 from smrx.wire.admin import NodeStatus, Status
 
 #: Traders, and how long they wait for an answer before they give up: some soon, some never.
@@ -150,7 +150,7 @@ class _Ordeal:
                 stream.ended.wait(_ANSWER_SECONDS)
             checker, outcome.judged = judge(field.lives, histories)
             for node in field.node_ids:
-                checker.stands(node, ends.applied_index, (ends.sequence, ends.state_hash), ends.log_digest)
+                checker.check_position(node, ends.applied_index, (ends.sequence, ends.state_hash), ends.log_digest)
             self._check_files(field, checker)
             outcome.settled = bookkeeper.audit(field.lives)
 
@@ -278,7 +278,7 @@ class _Ordeal:
             return
         if verified.faults:
             raise Violation(f"one state: node {node}: {verified.faults[0]}")
-        checker.restored(node, (verified.sequence, verified.state_hash))
+        checker.state_restored(node, (verified.sequence, verified.state_hash))
 
 
 class _Venue:

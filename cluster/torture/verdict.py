@@ -73,15 +73,15 @@ def judge(lives: Sequence[Life], histories: Sequence[Stream]) -> tuple[Checker, 
                 run = []
                 runs.append((life.node_id, run))
             elif record.kind == Said.LEADS:
-                checker.leads(life.node_id, record.first)
+                checker.leader_seen(life.node_id, record.first)
                 terms += 1
     _tell_log(checker, log)
     _check_runs(runs, log)
     for node_id, sequence, state_hash in restored:
-        checker.restored(node_id, (sequence, state_hash))
+        checker.state_restored(node_id, (sequence, state_hash))
     for record in client_words:
         if record.kind == Told.ANSWERED:
-            checker.told(record.second, np.frombuffer(record.body, OUTCOME))
+            checker.outcomes_received(record.second, np.frombuffer(record.body, OUTCOME))
     unknown_applied = sum(1 for request in asked - _answered(client_words) if checker.has_applied(*request))
     return checker, Judged(
         commands=checker.commands,
@@ -106,7 +106,7 @@ def _tell_asked(checker: Checker, words: Iterable[Record]) -> set[tuple[int, int
                 request = record.third + at
                 asked.add((record.second, request))
                 command = record.body[COMMAND_SIZE * at : COMMAND_SIZE * (at + 1)]
-                checker.asked(record.second, request, command, floor)
+                checker.request_sent(record.second, request, command, floor)
         elif record.kind == Told.ANSWERED:
             floor = max(floor, int(np.frombuffer(record.body, OUTCOME)["sequence"].max()))
     return asked
@@ -135,9 +135,9 @@ def _tell_log(checker: Checker, log: dict[int, list[_Entry]]) -> None:
     """Tell the checker what every node applied, in the order of the log and not of time."""
     for index in sorted(log):
         for found in log[index]:
-            checker.applying(found.node_id, index, found.term, found.entry)
+            checker.before_apply(found.node_id, index, found.term, found.entry)
             outcomes: NDArray[np.void] = np.frombuffer(found.outcomes, OUTCOME)
-            checker.applied(
+            checker.after_apply(
                 found.node_id,
                 Applied(index, found.term, outcomes, _NO_EVENTS, found.sequence, found.state_hash, repeats=False),
             )

@@ -9,8 +9,8 @@ from smrx.cli import options, output, progress
 from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from smrx.sim import Verdict
-    from smrx.sim.search import Tally
+    from smrx.sim import RunResult
+    from smrx.sim.search import SearchTotals
 
 
 @click.command()
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seeds", type=click.IntRange(min=1), help="Run this many seeds.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes for --seeds.")
-@click.option("--verbose", is_flag=True, help="Print the whole timeline of a run.")
+@click.option("--verbose", is_flag=True, help="Print the whole trace of a run.")
 @options.json_option
 def sim(seed: int | None, start: int, seeds: int | None, jobs: int, verbose: bool, as_json: bool) -> None:
     """Test simulated clusters with random faults.
@@ -45,41 +45,41 @@ def _one(seed: int, verbose: bool, as_json: bool) -> bool:
     from smrx.sim import simulate
 
     logging.disable(logging.CRITICAL)
-    verdict = simulate(seed)
+    result = simulate(seed)
     if as_json:
         output.print_json(
             {
                 "seed": seed,
-                "failure": verdict.failure,
-                "commands": verdict.commands,
-                "answers": verdict.answers,
-                "faults": verdict.faults,
-                "member_changes": verdict.changes,
-                "simulated_seconds": round(verdict.seconds, 3),
-                "stands_still": verdict.stands_still,
-                "timeline": verdict.digest,
+                "failure": result.failure,
+                "commands": result.commands,
+                "answers": result.answers,
+                "faults": result.faults,
+                "member_changes": result.member_changes,
+                "simulated_seconds": round(result.simulated_seconds, 3),
+                "stands_still": result.stands_still,
+                "timeline": result.digest,
             }
         )
     else:
-        _print_verdict(verdict, verbose)
-    return verdict.failure is not None
+        _print_result(result, verbose)
+    return result.failure is not None
 
 
-def _print_verdict(verdict: "Verdict", verbose: bool) -> None:
-    if verdict.failure is not None:
-        click.echo(verdict.command)
-    if verbose or verdict.failure is not None:
-        click.echo("\n".join(verdict.profile.lines()))
-        click.echo("\n".join(verdict.timeline.lines(None) if verbose else verdict.timeline.lines()))
-    profile = verdict.profile
+def _print_result(result: "RunResult", verbose: bool) -> None:
+    if result.failure is not None:
+        click.echo(result.command)
+    if verbose or result.failure is not None:
+        click.echo("\n".join(result.profile.lines()))
+        click.echo("\n".join(result.trace.lines(None) if verbose else result.trace.lines()))
+    profile = result.profile
     click.echo(
-        f"seed {verdict.seed}: {profile.nodes} node{'s' * (profile.nodes > 1)}, "
-        f"{'disk' if profile.durable else 'memory'} mode, {verdict.seconds:.1f} simulated seconds, "
-        f"{verdict.commands} commands, {verdict.answers} answers, {verdict.faults} faults, timeline {verdict.digest}"
+        f"seed {result.seed}: {profile.nodes} node{'s' * (profile.nodes > 1)}, "
+        f"{'disk' if profile.durable else 'memory'} mode, {result.simulated_seconds:.1f} simulated seconds, "
+        f"{result.commands} commands, {result.answers} answers, {result.faults} faults, trace {result.digest}"
     )
-    if verdict.failure is not None:
-        click.echo(f"FAILED: {verdict.failure}")
-    elif verdict.stands_still:
+    if result.failure is not None:
+        click.echo(f"FAILED: {result.failure}")
+    elif result.stands_still:
         click.echo("ok: a majority lost its memory at once, and the cluster stopped and reported it")
     else:
         click.echo("ok: all checks passed, and the cluster recovered")
@@ -97,35 +97,35 @@ def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("seeds", total=seeds)
 
-        def show(tally: "Tally") -> None:
-            failed = f", {len(tally.failures)} failed" if tally.failures else ""
-            bar.update(task, completed=tally.seeds, description=f"seeds{failed}")
+        def show(totals: "SearchTotals") -> None:
+            failed = f", {len(totals.failures)} failed" if totals.failures else ""
+            bar.update(task, completed=totals.seeds, description=f"seeds{failed}")
 
-        tally = search(start, seeds, jobs=jobs, progress=show)
+        totals = search(start, seeds, jobs=jobs, progress=show)
     if as_json:
         output.print_json(
             {
-                "seeds": tally.seeds,
+                "seeds": totals.seeds,
                 "failures": [
                     {"seed": seed, "failure": failure, "command": f"smrx sim {seed}"}
-                    for seed, failure in tally.failures
+                    for seed, failure in totals.failures
                 ],
-                "commands": tally.commands,
-                "answers": tally.answers,
-                "faults": tally.faults,
-                "member_changes": tally.changes,
-                "simulated_seconds": round(tally.simulated_seconds, 1),
-                "stood_still": tally.stood_still,
-                "seconds": round(tally.seconds, 2),
+                "commands": totals.commands,
+                "answers": totals.answers,
+                "faults": totals.faults,
+                "member_changes": totals.member_changes,
+                "simulated_seconds": round(totals.simulated_seconds, 1),
+                "stood_still": totals.stood_still,
+                "seconds": round(totals.seconds, 2),
             }
         )
     else:
-        for seed, failure in tally.failures:
+        for seed, failure in totals.failures:
             click.echo(f"smrx sim {seed}\n  {failure}")
         click.echo(
-            f"{tally.seeds:,} seeds, {len(tally.failures)} failures: {tally.commands:,} commands, {tally.answers:,} "
-            f"answers, {tally.faults:,} faults, {tally.changes:,} membership changes, "
-            f"{tally.simulated_seconds:,.0f} simulated seconds in "
-            f"{tally.seconds:.1f} s; in {tally.stood_still} runs a majority lost its memory and the cluster stopped"
+            f"{totals.seeds:,} seeds, {len(totals.failures)} failures: {totals.commands:,} commands, "
+            f"{totals.answers:,} answers, {totals.faults:,} faults, {totals.member_changes:,} membership changes, "
+            f"{totals.simulated_seconds:,.0f} simulated seconds in "
+            f"{totals.seconds:.1f} s; in {totals.stood_still} runs a majority lost its memory and the cluster stopped"
         )
-    return bool(tally.failures)
+    return bool(totals.failures)

@@ -1,9 +1,9 @@
-"""The deterministic simulator: real replicas, engine, gateway and sessions; simulated time, network, disk and faults.
+"""The deterministic simulator: real replicas, engine, gateway and sessions on simulated time, network, disk and faults.
 
-One seed in, one verdict out, the same on every machine. Called by `smrx sim` and by the tests.
+A seed determines the run and its result, on every machine. Called by `smrx sim` and by the tests.
 """
 
-from smrx.sim.parts import REAL, Parts
-from smrx.sim.run import Verdict, simulate
+from smrx.sim.run import RunResult, simulate
+from smrx.sim.simulated_cluster import REAL, ClusterComponents
 
-__all__ = ["REAL", "Parts", "Verdict", "simulate"]
+__all__ = ["REAL", "ClusterComponents", "RunResult", "simulate"]

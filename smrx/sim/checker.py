@@ -1,9 +1,13 @@
-"""What must hold under every fault, checked while it happens.
+"""Check the properties that hold under every fault, while the run happens.
 
-Owns the only log: what some node applied at each index, replayed once more by one machine that knows no faults. Shares
-the state machine with the nodes and nothing of consensus or of the node; what a session may do it knows from rules of
-its own (EXCHANGE.md: previous + 1, a repeat is not applied again). Told by the simulated nodes and clients; raises
-Violation, with the two things that contradict each other.
+The properties: all nodes apply one log and reach one state; an acknowledged request is in the log, with the outcome
+that was reported; requests that do not overlap in time keep their order; a request is applied once at most, and a
+refused one never; a term has one leader; the engine's own invariants hold.
+
+Owns the reference log, which is what some node applied at each index, and a replay of it without faults.
+Shares the replicated state with the nodes, and no code of consensus or node. Checks sessions by its own rule: the
+next request of a session is its last one plus 1, and a repeat is not applied again. Simulated nodes and clients report
+what they do; a contradiction raises Violation, which names both sides of it.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,16 +24,16 @@ from smrx.wire.records import COMMAND_SIZE, OUTCOME_SIZE
 #: (session id, request id)
 Request = tuple[int, int]
 
-#: What only time brings: no client asked for it, and it counts as no request of the session it names.
-_THE_LEADERS_OWN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
+#: Commands that the leader logs by itself: no client sent them, and they are no request of the session they name.
+_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
 
 
 class Violation(AssertionError):
-    """Something that must hold under every fault did not."""
+    """A property that holds under every fault does not hold."""
 
 
-class _Place(NamedTuple):
-    """Where and how a request was applied."""
+class _AppliedRequest(NamedTuple):
+    """Where a request was applied, and with what outcome."""
 
     sequence: int
     command: bytes
@@ -37,24 +41,28 @@ class _Place(NamedTuple):
 
 
 class Checker:
-    """The five invariants of CONSENSUS.md, and the engine's."""
+    """The reference log, its replay, and what clients sent and received."""
 
-    def __init__(self, machine: Callable[[], ReplicatedState]) -> None:
-        """`machine` makes the machine of the replay."""
-        self._replay = machine()
-        #: index -> (term, entry), and what the replay made of it.
+    def __init__(self, new_state: Callable[[], ReplicatedState]) -> None:
+        """`new_state` creates the state of the replay."""
+        self._replay = new_state()
+        #: index -> (term, entry)
         self._log: dict[int, tuple[int, bytes]] = {}
+        #: index -> (sequence, state hash, outcomes) of the replay.
         self._results: dict[int, tuple[int, int, bytes]] = {}
-        self._digests: dict[int, int] = {}
-        self._hashes: dict[int, int] = {0: self._replay.position()[1]}
+        self._log_digests: dict[int, int] = {}
+        self._state_hashes: dict[int, int] = {0: self._replay.position()[1]}
         self._last_index = 0
         self._leaders: dict[int, int] = {}
+        #: The last request of each open session.
         self._sessions: dict[int, int] = {}
-        self._places: dict[Request, _Place] = {}
-        self._asked: dict[Request, tuple[bytes, int]] = {}
+        self._applied: dict[Request, _AppliedRequest] = {}
+        #: The command of each request, and the last sequence answered before it was sent.
+        self._sent: dict[Request, tuple[bytes, int]] = {}
         self._answered_sequence = 0
         self._refused: set[bytes] = set()
         self._submitted: set[bytes] = set()
+        #: Requests whose outcome a client received.
         self.answered = 0
 
     @property
@@ -64,35 +72,34 @@ class Checker:
 
     @property
     def commands(self) -> int:
-        """Commands applied, repeats not counted."""
+        """The number of commands applied, without repeats."""
         return self._replay.position()[0]
 
     def has_applied(self, session: int, request: int) -> bool:
-        """Whether a request stands in the log."""
-        return (session, request) in self._places
+        """Return whether a request is in the log."""
+        return (session, request) in self._applied
 
     def term_at(self, index: int) -> int | None:
-        """The term of an applied entry."""
+        """Return the term of an applied entry, None if no node applied it."""
         known = self._log.get(index)
         return None if known is None else known[0]
 
-    # 1. One log, one state; 5. one leader a term.
+    # One log, one state, one leader per term.
 
-    def applying(self, node: int, index: int, term: int, entry: bytes) -> None:
-        """A node is about to apply an entry."""
+    def before_apply(self, node: int, index: int, term: int, entry: bytes) -> None:
+        """Check an entry that a node is about to apply; replay it if the node is the first."""
         known = self._log.get(index)
         if known is not None:
             if known != (term, entry):
                 raise Violation(
-                    f"log agreement: node {node} applies at entry {index} one of term {term} "
-                    f"({_entry_text(entry)}), where another node applied one of term {known[0]} "
-                    f"({_entry_text(known[1])})"
+                    f"log agreement: node {node} applies entry {index} of term {term} ({_entry_text(entry)}), another "
+                    f"node applied one of term {known[0]} ({_entry_text(known[1])})"
                 )
             return
         if index <= self._last_index:
             raise Violation(
-                f"log agreement: node {node} applies a command at entry {index}, where other nodes, by now at "
-                f"{self._last_index}, applied none"
+                f"log agreement: node {node} applies commands at entry {index}, other nodes are at "
+                f"{self._last_index} and applied none there"
             )
         self._log[index] = (term, entry)
         self._last_index = index
@@ -103,12 +110,12 @@ class Checker:
         (applied,) = self._replay.take_applied()
         outcomes = applied.outcomes.tobytes()
         self._results[index] = (applied.sequence, applied.state_hash, outcomes)
-        self._digests[index] = self._replay.log_digest
-        self._hashes[applied.sequence] = applied.state_hash
-        self._follow_sessions(index, batches.decode(entry).commands, applied.outcomes)
+        self._log_digests[index] = self._replay.log_digest
+        self._state_hashes[applied.sequence] = applied.state_hash
+        self._check_sessions(index, batches.decode(entry).commands, applied.outcomes)
 
-    def applied(self, node: int, entry: Applied) -> None:
-        """A node has applied an entry."""
+    def after_apply(self, node: int, entry: Applied) -> None:
+        """Compare the result of an entry that a node applied with the replay's."""
         expected = self._results[entry.log_index]
         if (entry.sequence, entry.state_hash) != expected[:2]:
             raise Violation(
@@ -116,44 +123,45 @@ class Checker:
                 f"{entry.state_hash:016x}, the replay at {expected[0]} with {expected[1]:016x}"
             )
         if entry.outcomes.tobytes() != expected[2]:
-            raise Violation(f"one state: the outcomes of entry {entry.log_index} on node {node} are not the replay's")
-
-    def restored(self, node: int, position: tuple[int, int]) -> None:
-        """A node took over a state."""
-        sequence, state_hash = position
-        if self._hashes.get(sequence) != state_hash:
             raise Violation(
-                f"one state: node {node} took over a state at command {sequence} with hash {state_hash:016x} that the "
-                "log does not lead to"
+                f"one state: the outcomes of entry {entry.log_index} on node {node} differ from the replay's"
             )
 
-    def leads(self, node: int, term: int) -> None:
-        """A node believes that it leads."""
+    def state_restored(self, node: int, position: tuple[int, int]) -> None:
+        """Check the (sequence, state hash) of a state that a node restored."""
+        sequence, state_hash = position
+        if self._state_hashes.get(sequence) != state_hash:
+            raise Violation(
+                f"one state: node {node} restored a state at command {sequence} with hash {state_hash:016x}, which the "
+                "log does not produce"
+            )
+
+    def leader_seen(self, node: int, term: int) -> None:
+        """Check that no other node leads the term that a node leads."""
         first = self._leaders.setdefault(term, node)
         if first != node:
-            raise Violation(f"one leader a term: nodes {first} and {node} both lead term {term}")
+            raise Violation(f"one leader per term: nodes {first} and {node} both lead term {term}")
 
-    # 4. Exactly once, at most once, never.
+    # A request is applied once at most, a refused one never.
 
-    def _follow_sessions(self, index: int, commands: NDArray[np.void], outcomes: NDArray[np.void]) -> None:
-        """Hold what the machine said of each command against what the session's ids allow."""
-        raw, said = commands.tobytes(), outcomes.tobytes()
+    def _check_sessions(self, index: int, commands: NDArray[np.void], outcomes: NDArray[np.void]) -> None:
+        """Check the outcome of each command against the request ids of its session."""
+        raw_commands, raw_outcomes = commands.tobytes(), outcomes.tobytes()
         for at, (kind, session, request, status, reason, sequence) in enumerate(
             zip(
                 commands["kind"].tolist(), commands["session_id"].tolist(), commands["request_id"].tolist(),
                 outcomes["status"].tolist(), outcomes["reason"].tolist(), outcomes["sequence"].tolist(), strict=True,
             )
         ):  # fmt: skip
-            if kind in _THE_LEADERS_OWN:
+            if kind in _TIMER_DRIVEN:
                 continue
             last = self._sessions.get(session)
             opens = kind == CommandKind.OPEN_SESSION
             repeat = last is not None and (opens or request <= last)
             if repeat != (status == OutcomeStatus.DUPLICATE):
-                word = "again" if repeat else "not"
                 raise Violation(
-                    f"exactly once: request {request} of session {session:x}, at entry {index}, was {word} applied "
-                    f"(the session had reached {last})"
+                    f"exactly once: request {request} of session {session:x}, at entry {index}, was "
+                    f"{'applied again' if repeat else 'not applied'} (last request of the session: {last})"
                 )
             if repeat:
                 continue
@@ -161,49 +169,49 @@ class Checker:
                 if status == OutcomeStatus.ACCEPTED:
                     self._sessions[session] = 0
                 continue
-            due = last is not None and request == last + 1
-            if not due and not (status == OutcomeStatus.REJECTED and reason <= Reason.REQUEST_GAP):
+            is_next = last is not None and request == last + 1
+            if not is_next and not (status == OutcomeStatus.REJECTED and reason <= Reason.REQUEST_GAP):
                 raise Violation(
-                    f"in order: request {request} of session {session:x}, at entry {index}, was applied although the "
-                    f"session had reached {last}"
+                    f"in order: request {request} of session {session:x}, at entry {index}, was applied after request "
+                    f"{last}"
                 )
-            if not due:
+            if not is_next:
                 continue
-            command = raw[COMMAND_SIZE * at : COMMAND_SIZE * (at + 1)]
-            asked = self._asked.get((session, request))
-            if asked is None or asked[0] != command:
+            command = raw_commands[COMMAND_SIZE * at : COMMAND_SIZE * (at + 1)]
+            sent = self._sent.get((session, request))
+            if sent is None or sent[0] != command:
                 raise Violation(
-                    f"nothing invented: request {request} of session {session:x} is not what its client sent"
+                    f"only sent commands: request {request} of session {session:x} is not what its client sent"
                 )
-            outcome = said[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
-            self._places[session, request] = _Place(sequence, command, outcome)
+            outcome = raw_outcomes[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
+            self._applied[session, request] = _AppliedRequest(sequence, command, outcome)
             self._sessions[session] = request
             if kind == CommandKind.CLOSE_SESSION and status == OutcomeStatus.ACCEPTED:
                 del self._sessions[session]
 
-    def refused(self, delivery: bytes) -> None:
-        """A node said of a frame that nothing of it was taken."""
+    def frame_refused(self, delivery: bytes) -> None:
+        """Record that a node refused a frame: it may not put it into its log."""
         self._refused.add(delivery)
         if delivery in self._submitted:
-            raise Violation("refused, never applied: a frame that was refused stands in a log")
+            raise Violation("refused, never applied: a node refused a frame that is in a log")
 
-    def submitted(self, delivery: bytes) -> None:
-        """A node put a frame into its log."""
+    def frame_submitted(self, delivery: bytes) -> None:
+        """Record that a node put a frame into its log: it may not refuse it."""
         self._submitted.add(delivery)
         if delivery in self._refused:
-            raise Violation("refused, never applied: a frame that was refused is put into a log")
+            raise Violation("refused, never applied: a node put a frame into its log that it had refused")
 
-    # 2. The replay's answers; 3. real-time order.
+    # What clients receive is what the replay computes, in real-time order.
 
-    def asked(self, session: int, request: int, command: bytes, floor: int | None = None) -> None:
-        """A client is about to send a request for the first time.
+    def request_sent(self, session: int, request: int, command: bytes, floor: int | None = None) -> None:
+        """Record a request before its client sends it for the first time.
 
-        `floor`: the last command that had been answered by then, where answers are not told in the order of time.
+        `floor` is the last sequence answered by then, for a caller that does not report answers in order of time.
         """
-        self._asked[session, request] = (command, self._answered_sequence if floor is None else floor)
+        self._sent[session, request] = (command, self._answered_sequence if floor is None else floor)
 
-    def told(self, session: int, outcomes: NDArray[np.void]) -> None:
-        """A client learns the outcomes of its next requests."""
+    def outcomes_received(self, session: int, outcomes: NDArray[np.void]) -> None:
+        """Check the outcomes that a client received for its next requests."""
         raw = outcomes.tobytes()
         for at, (request, status, sequence) in enumerate(
             zip(
@@ -211,61 +219,63 @@ class Checker:
             )
         ):
             name = f"request {request} of session {session:x}"
-            place = self._places.get((session, request))
-            if place is None:
-                raise Violation(f"acknowledged, in the log once: {name} was answered and stands in no log")
-            # A repeat whose first outcome nobody remembers says only that it was applied.
+            applied = self._applied.get((session, request))
+            if applied is None:
+                raise Violation(f"acknowledged, in the log: {name} was answered and is in no log")
+            # The outcome of a repeat that is no longer stored says only that the request was applied.
             if status != OutcomeStatus.DUPLICATE or sequence:
                 outcome = raw[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
-                if outcome != place.outcome:
+                if outcome != applied.outcome:
                     raise Violation(
-                        f"the replay's answers: {name} was answered as command {sequence}, the replay applied it as "
-                        f"{place.sequence}" + (", with another outcome" if sequence == place.sequence else "")
+                        f"replayed outcomes: {name} was answered as command {sequence}, the replay applied it as "
+                        f"{applied.sequence}" + (", with another outcome" if sequence == applied.sequence else "")
                     )
-            floor = self._asked[session, request][1]
-            if place.sequence <= floor:
+            floor = self._sent[session, request][1]
+            if applied.sequence <= floor:
                 raise Violation(
-                    f"real-time order: {name} is command {place.sequence}, but was sent after command {floor} had been "
-                    "answered"
+                    f"real-time order: {name} is command {applied.sequence}, but was sent after the answer to command "
+                    f"{floor}"
                 )
             self.answered += 1
-            self._answered_sequence = max(self._answered_sequence, place.sequence)
+            self._answered_sequence = max(self._answered_sequence, applied.sequence)
 
-    # At the end.
+    # At the end of a run.
 
-    def check_machines(self, machines: Iterable[tuple[int, ReplicatedState]]) -> None:
-        """All nodes are where the replay is, and what each holds contradicts nothing."""
+    def check_final_states(self, states: Iterable[tuple[int, ReplicatedState]]) -> None:
+        """Check that the states of all nodes equal the replay, and the engine's invariants in each."""
         expected = self._replay.position()
-        digest = self._replay.engine.recompute_content_hash()
-        for node, machine in [(0, self._replay), *machines]:
+        content_hash = self._replay.engine.recompute_content_hash()
+        for node, state in [(0, self._replay), *states]:
             name = f"node {node}" if node else "the replay"
-            if machine.position() != expected:
-                raise Violation(f"one state: {name} ends at {machine.position()}, the replay at {expected}")
-            if machine.log_digest != self._replay.log_digest:
-                raise Violation(f"log agreement: the log digest of {name} is not the replay's")
-            if machine.engine.content_hash() != digest:
-                raise Violation(f"one state: the records of {name} are not the replay's")
-            faults = machine.engine.check_invariants()
+            if state.position() != expected:
+                raise Violation(f"one state: {name} ends at {state.position()}, the replay at {expected}")
+            if state.log_digest != self._replay.log_digest:
+                raise Violation(f"log agreement: the log digest of {name} differs from the replay's")
+            if state.engine.content_hash() != content_hash:
+                raise Violation(f"one state: the records of {name} differ from the replay's")
+            faults = state.engine.check_invariants()
             if faults:
-                raise Violation(f"engine: {name}: {faults[0]}")
+                raise Violation(f"engine invariants: {name}: {faults[0]}")
 
-    def stands(self, node: int, index: int, position: tuple[int, int], log_digest: int) -> None:
-        """A node, asked from outside, says where it is after the log up to an entry."""
+    def check_position(self, node: int, index: int, position: tuple[int, int], log_digest: int) -> None:
+        """Check the (sequence, state hash) and log digest that a node reports after the log up to an entry."""
         last = max((known for known in self._log if known <= index), default=0)
         sequence, state_hash, _ = self._results[last]
         if position != (sequence, state_hash):
             raise Violation(
-                f"one state: after entry {index} node {node} stands at command {position[0]} with state hash "
+                f"one state: after entry {index} node {node} is at command {position[0]} with state hash "
                 f"{position[1]:016x}, the replay at {sequence} with {state_hash:016x}"
             )
-        if log_digest != self._digests[last]:
-            raise Violation(f"log agreement: the log digest of node {node} after entry {index} is not the replay's")
+        if log_digest != self._log_digests[last]:
+            raise Violation(
+                f"log agreement: the log digest of node {node} after entry {index} differs from the replay's"
+            )
 
-    def check_hashes(self, node: int, machine: ReplicatedState) -> None:
-        """The state hashes at every sequence this node remembers are those of the replay."""
-        last = min(machine.position()[0], self._replay.position()[0])
-        if machine.hashes_between(1, last) != self._replay.hashes_between(1, last):
-            raise Violation(f"one state: the state hashes of node {node} are not those of the replay")
+    def check_hashes(self, node: int, state: ReplicatedState) -> None:
+        """Check the state hash at every sequence that a node still stores."""
+        last = min(state.position()[0], self._replay.position()[0])
+        if state.hashes_between(1, last) != self._replay.hashes_between(1, last):
+            raise Violation(f"one state: the state hashes of node {node} differ from the replay's")
 
 
 def _entry_text(entry: bytes) -> str:

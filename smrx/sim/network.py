@@ -1,13 +1,13 @@
-"""The simulated network: connections that are first in, first out, and everything that goes wrong between them.
+"""Simulate the network: first in, first out connections, and the faults between their ends.
 
-Owns what is under way. A message arrives in order behind the earlier ones of its connection or not at all; when a
-connection breaks, what it still carries is lost or comes late, beside what its successor carries. That is all that
-TCP allows, and with it repeats and overtaking across connections. Nodes and clients are numbers here.
+Owns the messages in flight. A message arrives after the earlier ones of its connection or not at all. When a connection
+breaks, its messages are lost or arrive late, interleaved with those of the next connection: TCP allows this, and no
+more. Copies of messages and overtaking across connections follow from it. Nodes and clients are numbers here.
 """
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from msgspec import structs
@@ -15,18 +15,21 @@ from msgspec import structs
 from smrx.consensus import messages
 from smrx.consensus.messages import SnapshotChunk
 from smrx.sim.checker import Violation
-from smrx.sim.world import World
+from smrx.sim.scheduler import Scheduler
 
-#: How long a broken connection stays away (the node's sockets come back after 50 to 500 ms).
+#: Bounds of the time until a broken connection is back (a node's sockets reconnect after 50 to 500 ms).
 _RECONNECT_SECONDS: Final = (0.05, 0.4)
-#: A message that comes again comes this much later on average.
-_REPEAT_SECONDS: Final = 0.2
-_DEAR_REPEATS: Final = 0.5
-#: An echo brings back some of so many messages.
-_PAST: Final = 1500
-_ECHOES: Final = 40
-#: Messages of one run; the busiest of the first runs sent some 5,000.
-_MOST: Final = 30_000
+#: Mean delay of the copy of a message.
+_COPY_SECONDS: Final = 0.2
+_ELECTION_COPIES: Final = 0.5
+#: Recent messages that replay_old_frames() chooses from, and how many it replays.
+_RECENT: Final = 1500
+_REPLAYED: Final = 40
+#: Limit of the messages of one run; the busiest of the first runs sent some 5,000.
+_MAX_MESSAGES: Final = 30_000
+
+#: (source, target)
+LinkId = tuple[int, int]
 
 
 class _Link:
@@ -36,8 +39,9 @@ class _Link:
 
     def __init__(self) -> None:
         self.connection = 0
-        #: What the connection carries and does not deliver, if it delivers nothing.
+        #: The frames that hold() keeps back; None if it holds none.
         self.held: list[bytes] | None = None
+        #: Connections whose messages in flight are lost.
         self.lost: set[int] = set()
         self.last_arrival = 0.0
         self.open_at = 0.0
@@ -46,116 +50,126 @@ class _Link:
 class Network:
     """Carries frames between numbered ends."""
 
-    def __init__(self, world: World, chance: random.Random, nodes: int, delay: tuple[float, float]) -> None:
+    def __init__(self, scheduler: Scheduler, rng: random.Random, nodes: int, delay: tuple[float, float]) -> None:
+        """Create a network whose ends 1 to `nodes` are nodes, and the others clients."""
         self.delay = delay
-        #: The chance for each message that its connection breaks.
+        #: The probability that a message breaks its connection.
         self.loss = 0.0
-        #: The chance for each message between nodes that it comes again. A client's cannot: no connection of a client
-        #: repeats anything, and a copy of its first frame that outlives its session would open it again.
+        #: The probability that a message between nodes arrives a second time. Messages of clients do not: no connection
+        #: repeats them, and a copy of the first frame of a session that has ended would open the session again.
         self.repeats = 0.0
-        #: Directed pairs between which nothing passes.
-        self.cuts: set[tuple[int, int]] = set()
-        #: Snapshot chunks that will arrive with a wrong byte: a fault of the sender's memory that TCP does not see.
-        self.damages = 0
+        #: Links that deliver nothing.
+        self.cuts: set[LinkId] = set()
+        #: Snapshot chunks still to be corrupted: a fault in the sender's memory, which TCP does not detect.
+        self.corrupt_chunks = 0
         self.sent = 0
-        #: The last messages between nodes: any of them may come again.
-        self._past: deque[tuple[int, int, bytes]] = deque(maxlen=_PAST)
+        #: The most recent messages between nodes.
+        self._recent: deque[tuple[int, int, bytes]] = deque(maxlen=_RECENT)
         self._nodes = nodes
-        self._world = world
-        self._chance = chance
-        self._links: dict[tuple[int, int], _Link] = {}
+        self._scheduler = scheduler
+        self._rng = rng
+        self._links: dict[LinkId, _Link] = {}
         self._receivers: dict[int, Callable[[int, bytes], None]] = {}
 
-    def join(self, end: int, receive: Callable[[int, bytes], None]) -> None:
-        """Deliver frames for `end` by calling receive(source, frame)."""
+    def attach(self, end: int, receive: Callable[[int, bytes], None]) -> None:
+        """Deliver the frames for `end` by calling receive(source, frame)."""
         self._receivers[end] = receive
 
-    def send(self, source: int, target: int, frame: bytes, *, dear: bool = False) -> None:
-        """Send one frame; it may never arrive. A `dear` one is rare and matters: it is repeated more often."""
+    def send(self, source: int, target: int, frame: bytes, *, is_election: bool = False) -> None:
+        """Send a frame; it may be lost. Messages of an election are rare, so they are repeated more often."""
         self.sent += 1
-        if self.sent > _MOST:
-            raise Violation(f"flood: more than {_MOST} messages in {self._world.seconds:.1f} s of one run")
+        if self.sent > _MAX_MESSAGES:
+            raise Violation(
+                f"message flood: more than {_MAX_MESSAGES} messages in {self._scheduler.elapsed_seconds:.1f} s of a run"
+            )
         link = self._link(source, target)
-        now = self._world.clock.time
-        chance = self._chance
+        now = self._scheduler.clock.time
+        rng = self._rng
         if now < link.open_at or (source, target) in self.cuts:
             return
         if link.held is not None:
             link.held.append(frame)
             return
-        if self.loss and chance.random() < self.loss:
+        if self.loss and rng.random() < self.loss:
             self.break_link(source, target, lose=True)
             return
-        if self.damages:
-            frame = self._damaged(frame)
+        if self.corrupt_chunks:
+            frame = self._corrupted(frame)
         low, high = self.delay
-        link.last_arrival = arrival = max(now + low + (high - low) * chance.random(), link.last_arrival)
-        self._world.at(arrival, self._arrive, source, target, link, link.connection, frame)
+        link.last_arrival = arrival = max(now + low + (high - low) * rng.random(), link.last_arrival)
+        self._scheduler.call_at(arrival, self._arrive, source, target, link, link.connection, frame)
         if source > self._nodes or target > self._nodes:
             return
-        self._past.append((source, target, frame))
-        if self.repeats and chance.random() < (_DEAR_REPEATS if dear else self.repeats):
-            late = arrival + chance.expovariate(1 / _REPEAT_SECONDS)
-            self._world.at(late, self._arrive, source, target, link, link.connection, frame)
+        self._recent.append((source, target, frame))
+        if self.repeats and rng.random() < (_ELECTION_COPIES if is_election else self.repeats):
+            copy_arrival = arrival + rng.expovariate(1 / _COPY_SECONDS)
+            self._scheduler.call_at(copy_arrival, self._arrive, source, target, link, link.connection, frame)
 
-    def heard_by(self, target: int) -> list[bytes]:
-        """What was last sent to a node by others."""
-        return [frame for _, receiver, frame in self._past if receiver == target]
+    def recent_frames_to(self, target: int) -> list[bytes]:
+        """Return the most recent frames that other nodes sent to a node."""
+        return [frame for _, receiver, frame in self._recent if receiver == target]
 
-    def echo(self) -> None:
-        """Let old messages between nodes arrive once more: copies that some box on the way has kept."""
-        past = list(self._past)
-        for source, target, frame in self._chance.sample(past, min(_ECHOES, len(past))):
+    def replay_old_frames(self) -> None:
+        """Deliver copies of some recent messages between nodes at once, as a box on the way may do."""
+        recent = list(self._recent)
+        for source, target, frame in self._rng.sample(recent, min(_REPLAYED, len(recent))):
             if (source, target) not in self.cuts:
                 self._receivers[target](source, frame)
 
+    def cut(self, sources: Iterable[int], targets: Iterable[int]) -> set[LinkId]:
+        """Stop delivery from each source to each target; return the links that were not cut before."""
+        targets = list(targets)
+        added = {(source, target) for source in sources for target in targets if source != target} - self.cuts
+        self.cuts |= added
+        return added
+
     def break_link(self, source: int, target: int, *, lose: bool) -> None:
-        """End the connection: what is under way is lost, or comes late while the next one carries news already."""
+        """End a connection. Its messages in flight are lost, or arrive beside those of the next connection."""
         link = self._link(source, target)
         if lose:
             link.lost.add(link.connection)
         link.connection += 1
         link.last_arrival = 0.0
-        link.open_at = self._world.clock.time + self._chance.uniform(*_RECONNECT_SECONDS)
+        link.open_at = self._scheduler.clock.time + self._rng.uniform(*_RECONNECT_SECONDS)
 
     def reopen(self, source: int, target: int) -> None:
-        """Let both directions between two ends work again at once."""
+        """Connect two ends again at once, in both directions."""
         for pair in ((source, target), (target, source)):
             self._link(*pair).open_at = 0.0
 
     def stall(self, source: int, target: int, seconds: float) -> None:
-        """Let everything sent from now on wait, in order, for a while."""
+        """Delay all messages sent from now on for some seconds, in order."""
         link = self._link(source, target)
-        link.last_arrival = max(link.last_arrival, self._world.clock.time + seconds)
+        link.last_arrival = max(link.last_arrival, self._scheduler.clock.time + seconds)
 
     def hold(self, source: int, target: int) -> None:
-        """Let everything sent from now on wait until somebody lets go of it."""
+        """Keep all messages sent from now on back until release()."""
         self._link(source, target).held = []
 
-    def let_go(self, source: int, target: int) -> Callable[[], None] | None:
-        """Begin a new connection; return what lets arrive what the old one holds, None if it holds nothing."""
+    def release(self, source: int, target: int) -> Callable[[], None] | None:
+        """Start a new connection; return a function that delivers what the old one held, None if it held nothing."""
         link = self._link(source, target)
         frames, link.held = link.held, None
         connection = link.connection
         link.connection += 1
         link.last_arrival = 0.0
 
-        def arrive() -> None:
+        def deliver() -> None:
             for frame in frames or ():
                 self._arrive(source, target, link, connection, frame)
 
-        return arrive if frames else None
+        return deliver if frames else None
 
     def heal(self) -> None:
         """Remove every cut."""
         self.cuts.clear()
 
-    def calm(self, delay: tuple[float, float]) -> None:
-        """Nothing goes wrong from now on; what is under way still arrives."""
+    def repair(self, delay: tuple[float, float]) -> None:
+        """End all faults; messages in flight still arrive."""
         self.heal()
         self.delay = delay
         self.loss = self.repeats = 0.0
-        self.damages = 0
+        self.corrupt_chunks = 0
         for link in self._links.values():
             link.open_at = link.last_arrival = 0.0
             link.held = None
@@ -171,12 +185,13 @@ class Network:
         if receive is not None and connection not in link.lost and (source, target) not in self.cuts:
             receive(source, frame)
 
-    def _damaged(self, frame: bytes) -> bytes:
+    def _corrupted(self, frame: bytes) -> bytes:
+        """Return the frame with one bit of its snapshot chunk flipped; any other frame unchanged."""
         envelope = messages.decode(frame)
         if isinstance(envelope, str) or not isinstance(envelope.body, SnapshotChunk) or not envelope.body.data:
             return frame
-        self.damages -= 1
+        self.corrupt_chunks -= 1
         data = bytearray(envelope.body.data)
-        data[self._chance.randrange(len(data))] ^= 1 << self._chance.randrange(8)
+        data[self._rng.randrange(len(data))] ^= 1 << self._rng.randrange(8)
         body = structs.replace(envelope.body, data=bytes(data))
         return messages.encode(structs.replace(envelope, body=body))

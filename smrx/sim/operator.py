@@ -1,8 +1,9 @@
-"""Who changes the members of a simulated cluster: the steps of `smrx cluster add` and `remove`, taken again and again.
+"""Change the members of a simulated cluster: the steps of `smrx cluster add` and `remove`, repeated until they succeed.
 
-Owns the newest cluster file and the changes under way. Asks whoever leads, as the commands do, and begins anew when the
-leader changes. Careful where the commands leave that to people: no change may leave a majority of nodes that lost what
-they knew, and two of the first nodes stay, because clients know no others. Decides nothing about right and wrong.
+Owns the newest cluster file and the changes in progress. Sends requests to the current leader, as the commands do, and
+starts again when the leader changes. Checks what the commands leave to the operator: no change may leave a majority of
+nodes that lost their state, and two initial nodes stay, because clients know no others. Decides nothing about right and
+wrong.
 """
 
 import contextlib
@@ -14,246 +15,249 @@ from typing import Final
 from smrx.config import NodeConfig
 from smrx.consensus import NotLeader
 from smrx.consensus.membership import MembershipError
-from smrx.sim.electorate import Electorate
-from smrx.sim.member import Member
+from smrx.sim.membership_history import MembershipHistory
 from smrx.sim.profile import Profile
-from smrx.sim.timeline import Timeline
-from smrx.sim.world import World
+from smrx.sim.scheduler import Scheduler
+from smrx.sim.simulated_node import SimulatedNode
+from smrx.sim.trace import Trace
 
 _POLL_SECONDS: Final = 0.05
-#: A change that takes longer is given up, wherever it stands.
-_PATIENCE_SECONDS: Final = 6.0
-#: Changes under way at once: two people who do not know of each other.
-_MOST: Final = 2
-#: Of the first nodes so many stay.
-_STAY: Final = 2
+#: A change that takes longer is abandoned at its current step.
+_CHANGE_TIMEOUT_SECONDS: Final = 6.0
+#: Changes in progress at once: two operators who do not know of each other.
+_MAX_CHANGES: Final = 2
+#: Initial nodes that are never removed.
+_MIN_INITIAL_NODES: Final = 2
 
 _Steps = Generator[None, None, None]
 
 
 class Operator:
-    """The changes of one run."""
+    """The membership changes of one run."""
 
     def __init__(
         self,
         *,
-        world: World,
-        members: Sequence[Member],
-        electorate: Electorate,
-        timeline: Timeline,
+        scheduler: Scheduler,
+        nodes: Sequence[SimulatedNode],
+        history: MembershipHistory,
+        trace: Trace,
         profile: Profile,
-        chance: random.Random,
+        rng: random.Random,
     ) -> None:
-        #: Whom the newest cluster file names.
-        self.file = {member.id for member in members if member.in_service}
-        #: Changes done.
+        #: The ids in the newest cluster file.
+        self.cluster_file = {node.id for node in nodes if node.in_service}
+        #: Completed changes.
         self.done = 0
-        self._world = world
-        self._members = members
-        self._electorate = electorate
-        self._timeline = timeline
+        self._scheduler = scheduler
+        self._nodes = nodes
+        self._history = history
+        self._trace = trace
         self._profile = profile
-        self._chance = chance
-        #: The changes under way, by the node that they are about.
-        self._busy: dict[int, _Steps] = {}
+        self._rng = rng
+        #: The changes in progress, by the id of the node they add or remove.
+        self._changes: dict[int, _Steps] = {}
 
     @property
-    def leader(self) -> Member | None:
-        """The one that leads, in the newest term if several say so."""
-        leaders = [member for member in self._members if member.up and member.replica.is_leader]
-        return max(leaders, key=lambda member: member.replica.term, default=None)
+    def leader(self) -> SimulatedNode | None:
+        """The running leader of the newest term."""
+        leaders = [node for node in self._nodes if node.is_leader]
+        return max(leaders, key=lambda node: node.replica.term, default=None)
 
     @property
-    def to_lose(self) -> int:
-        """How many more nodes may lose their memory."""
-        return self._to_lose_without(None)
+    def losable_nodes(self) -> int:
+        """How many more nodes may lose their state without the loss of a majority's."""
+        return self._losable_without(None)
 
-    def _to_lose_without(self, gone: int | None) -> int:
-        journals = [member.journal for member in self._members if member.in_service]
-        lost = {member.id for member in self._members if member.in_service and member.may_lack_memory}
-        spare = []
-        for members in self._electorate.possible(journals):
-            voters = members.voters - {gone}
-            # One that only learns may have its vote at any moment.
-            spare.append((len(voters) - 1) // 2 - len(lost & (members.ids - {gone})))
-        return min(spare)
+    def _losable_without(self, removed: int | None) -> int:
+        journals = [node.journal for node in self._nodes if node.in_service]
+        lost = {node.id for node in self._nodes if node.in_service and node.may_lack_memory}
+        losable = []
+        for members in self._history.possible(journals):
+            voters = members.voters - {removed}
+            # A learner may become a voter at any moment.
+            losable.append((len(voters) - 1) // 2 - len(lost & (members.ids - {removed})))
+        return min(losable)
 
     @property
     def voters(self) -> frozenset[int]:
-        """Who has a vote, as far as is known to be committed."""
-        return self._electorate.newest.voters
+        """The voters of the newest committed membership."""
+        return self._history.newest.voters
 
-    def may_leave(self, *members: Member) -> bool:
-        """Whether each of these, and all, can go: first nodes and memories enough stay, and no change waits."""
-        gone = {member.id for member in members}
-        return not self._busy and self._clients_know_some(gone) and all(self._to_lose_without(it) >= 0 for it in gone)
-
-    def _clients_know_some(self, gone: set[int]) -> bool:
-        """Whether enough first nodes stay, whichever of the memberships that some log has is in force."""
-        first, stay = frozenset(range(1, self._profile.nodes + 1)), min(_STAY, self._profile.nodes)
-        journals = [member.journal for member in self._members if member.in_service]
-        return not gone & first or all(
-            len(members.ids & first - gone) >= stay for members in self._electorate.possible(journals)
+    def may_remove(self, *nodes: SimulatedNode) -> bool:
+        """Return whether each and all of these can be removed, and no change is in progress."""
+        removed = {node.id for node in nodes}
+        return (
+            not self._changes
+            and self._keeps_initial_nodes(removed)
+            and all(self._losable_without(node_id) >= 0 for node_id in removed)
         )
 
-    def read_members(self) -> None:
-        """Write the cluster file anew, with those who are members, unless somebody is about to change them."""
-        if not self._busy:
-            self.file.clear()
-            self.file |= self._ids()
+    def _keeps_initial_nodes(self, removed: set[int]) -> bool:
+        """Return whether enough initial nodes stay, whichever possible membership is in force."""
+        initial, needed = frozenset(range(1, self._profile.nodes + 1)), min(_MIN_INITIAL_NODES, self._profile.nodes)
+        journals = [node.journal for node in self._nodes if node.in_service]
+        return not removed & initial or all(
+            len(members.ids & initial - removed) >= needed for members in self._history.possible(journals)
+        )
 
-    def newcomers(self) -> list[Member]:
-        """Nodes that never ran, or left and are stopped, and that nobody has plans for."""
-        return [member for member in self._members if not member.in_service and member.id not in self._busy]
+    def update_cluster_file(self) -> None:
+        """Write the committed members into the cluster file, unless a change is in progress."""
+        if not self._changes:
+            self.cluster_file.clear()
+            self.cluster_file |= self._member_ids()
 
-    def start(self, member: Member) -> None:
+    def spare_nodes(self) -> list[SimulatedNode]:
+        """Return the nodes that do not run and that no change is about."""
+        return [node for node in self._nodes if not node.in_service and node.id not in self._changes]
+
+    def start(self, node: SimulatedNode) -> None:
         """Start a node that is to become a member."""
-        member.file = sorted(self.file | {member.id})
-        member.in_service = True
-        if not member.start():
-            member.on_crash()
+        node.cluster_file = sorted(self.cluster_file | {node.id})
+        node.in_service = True
+        if not node.start():
+            node.on_crash()
 
     # The changes.
 
     def join(self) -> None:
-        """A node that is no member, new or one that left, becomes one."""
+        """Start to add a node: a new one, or one that was removed."""
         spares = [
-            member
-            for member in self._members
-            if not (member.in_service and member.id in self._ids()) and member.id not in self._busy
+            node
+            for node in self._nodes
+            if not (node.in_service and node.id in self._member_ids()) and node.id not in self._changes
         ]
         if spares:
-            self._begin(self._chance.choice(spares), self._join)
+            self._begin(self._rng.choice(spares), self._join)
 
     def leave(self) -> None:
-        """A member becomes none; its process ends, or goes on."""
-        first = [node for node in sorted(self.file) if node <= self._profile.nodes and node not in self._busy]
-        stay = min(_STAY, self._profile.nodes)
-        choices = [node for node in sorted(self.file) if node > self._profile.nodes or len(first) > stay]
-        choices = [node for node in choices if node not in self._busy and node in self._ids()]
+        """Start to remove a member; its process stops or runs on."""
+        initial_nodes = self._profile.nodes
+        initial = [n for n in sorted(self.cluster_file) if n <= initial_nodes and n not in self._changes]
+        needed = min(_MIN_INITIAL_NODES, initial_nodes)
+        choices = [n for n in sorted(self.cluster_file) if n > initial_nodes or len(initial) > needed]
+        choices = [n for n in choices if n not in self._changes and n in self._member_ids()]
         if choices:
-            self._begin(self._member(self._chance.choice(choices)), self._leave)
+            self._begin(self._node(self._rng.choice(choices)), self._leave)
 
     def replace(self) -> None:
-        """A node dies, and an empty one takes its place under its number."""
+        """Start to replace a member: it crashes, and an empty node with the same id joins."""
+        initial_nodes = self._profile.nodes
         candidates = [
-            member
-            for member in self._members
-            if member.up and not member.replica.is_leader and member.id in self._ids() and member.id not in self._busy
+            node
+            for node in self._nodes
+            if node.up and not node.replica.is_leader and node.id in self._member_ids() and node.id not in self._changes
         ]
-        others = len([node for node in self.file if node <= self._profile.nodes and node not in self._busy])
-        if self._profile.nodes == 1:
-            candidates = [member for member in candidates if member.id > 1]
-        elif others <= _STAY:
-            candidates = [member for member in candidates if member.id > self._profile.nodes]
-        if candidates and (self._profile.durable or self.to_lose > 0):
-            member = self._chance.choice(candidates)
-            self._begin(member, self._replace)
+        initial = len([n for n in self.cluster_file if n <= initial_nodes and n not in self._changes])
+        if initial_nodes == 1:
+            candidates = [node for node in candidates if node.id > 1]
+        elif initial <= _MIN_INITIAL_NODES:
+            candidates = [node for node in candidates if node.id > initial_nodes]
+        if candidates and (self._profile.durable or self.losable_nodes > 0):
+            self._begin(self._rng.choice(candidates), self._replace)
 
     def end(self) -> None:
-        """Nothing more is begun or gone on with. A node that was on its way out or in is where it is."""
-        for steps in self._busy.values():
+        """Abandon all changes at their current steps."""
+        for steps in self._changes.values():
             steps.close()
-        self._busy.clear()
+        self._changes.clear()
 
-    def _begin(self, member: Member, steps: Callable[[Member], _Steps]) -> None:
-        if len(self._busy) < _MOST:
-            self._busy[member.id] = taken = steps(member)
-            self._go_on(member, taken, self._world.now + _PATIENCE_SECONDS)
+    def _begin(self, node: SimulatedNode, change: Callable[[SimulatedNode], _Steps]) -> None:
+        if len(self._changes) < _MAX_CHANGES:
+            self._changes[node.id] = steps = change(node)
+            self._continue(node, steps, self._scheduler.now + _CHANGE_TIMEOUT_SECONDS)
 
-    def _go_on(self, member: Member, steps: _Steps, deadline: float) -> None:
-        if self._busy.get(member.id) is not steps:
+    def _continue(self, node: SimulatedNode, steps: _Steps, deadline: float) -> None:
+        if self._changes.get(node.id) is not steps:
             return
-        if self._world.now <= deadline:
+        if self._scheduler.now <= deadline:
             try:
                 next(steps)
             except StopIteration:
                 self.done += 1
             else:
-                self._world.after(_POLL_SECONDS, self._go_on, member, steps, deadline)
+                self._scheduler.call_later(_POLL_SECONDS, self._continue, node, steps, deadline)
                 return
-        self._timeline.note("the operator is done with node {}; the cluster file has {}", member.id, sorted(self.file))
+        self._trace.note(
+            "the change of node {} ends; the cluster file has nodes {}", node.id, sorted(self.cluster_file)
+        )
         steps.close()
-        del self._busy[member.id]
+        del self._changes[node.id]
 
-    def _join(self, member: Member) -> _Steps:
-        if not member.up and self._chance.random() < 0.5:
-            self._wipe(member)
-        yield from self._add(member)
+    def _join(self, node: SimulatedNode) -> _Steps:
+        if not node.up and self._rng.random() < 0.5:
+            node.wipe()
+        yield from self._add(node)
 
-    def _add(self, member: Member) -> _Steps:
-        self.file.add(member.id)
-        if not member.up:
-            self.start(member)
+    def _add(self, node: SimulatedNode) -> _Steps:
+        self.cluster_file.add(node.id)
+        if not node.up:
+            self.start(node)
         while True:
             leader = self.leader
             if leader is not None:
                 membership = leader.replica.membership
-                if member.id in membership.voters and leader is self._settled_leader():
+                if node.id in membership.voters and leader is self._leader_with_committed_membership():
                     return
-                if member.id not in membership.ids:
-                    self.ask(leader, partial(leader.replica.add_member, NodeConfig(id=member.id, port=member.id)))
+                if node.id not in membership.ids:
+                    self.request(leader, partial(leader.replica.add_member, NodeConfig(id=node.id, port=node.id)))
             yield
 
-    def _wipe(self, member: Member) -> None:
-        """A node of this number begins anew; what the old one said may still be under way."""
-        member.wipe()
-
-    def _leave(self, member: Member) -> _Steps:
-        stops = self._chance.random() < 0.5
-        yield from self._remove(member)
+    def _leave(self, node: SimulatedNode) -> _Steps:
+        stops = self._rng.random() < 0.5
+        yield from self._remove(node)
         if stops:
-            self._timeline.note("node {} is stopped", member.id)
-            member.stop()
+            self._trace.note("node {} is removed and stops", node.id)
+            node.stop()
         else:
-            self._timeline.note("node {} goes on, though it is no member", member.id)
+            self._trace.note("node {} is removed and runs on", node.id)
 
-    def _replace(self, member: Member) -> _Steps:
-        member.fuse = 1
-        member.wake(self._world.now)
-        member.starts_again = False
+    def _replace(self, node: SimulatedNode) -> _Steps:
+        node.steps_to_crash = 1
+        node.wake(self._scheduler.now)
+        node.may_restart = False
         try:
-            while member.up:
+            while node.up:
                 yield
-            yield from self._remove(member)
-            self._wipe(member)
+            yield from self._remove(node)
+            node.wipe()
         finally:
-            member.starts_again = True
-            if not member.up:
-                member.on_crash()
-        yield from self._add(member)
+            node.may_restart = True
+            if not node.up:
+                node.on_crash()
+        yield from self._add(node)
 
-    def _remove(self, member: Member) -> _Steps:
+    def _remove(self, node: SimulatedNode) -> _Steps:
         while True:
-            leader = self._settled_leader()
+            leader = self._leader_with_committed_membership()
             if leader is not None:
-                if member.id not in leader.replica.membership.ids:
-                    self.file.discard(member.id)
+                if node.id not in leader.replica.membership.ids:
+                    self.cluster_file.discard(node.id)
                     return
-                if leader is member:
+                if leader is node:
                     with contextlib.suppress(NotLeader, ValueError):
-                        leader.hand_over()
-                elif self._to_lose_without(member.id) >= 0 and self._clients_know_some({member.id}):
-                    self.ask(leader, partial(leader.replica.remove_member, member.id))
+                        leader.transfer_leadership()
+                elif self._losable_without(node.id) >= 0 and self._keeps_initial_nodes({node.id}):
+                    self.request(leader, partial(leader.replica.remove_member, node.id))
             yield
 
-    def ask(self, leader: Member, change: Callable[[], int]) -> None:
-        """Ask a leader to change the members; it may say no."""
+    def request(self, leader: SimulatedNode, change: Callable[[], int]) -> None:
+        """Request a membership change from a leader, which may refuse it."""
         with contextlib.suppress(NotLeader, MembershipError):
             leader.call(change)
-            self._timeline.note("node {} is asked to change the members", leader.id)
+            self._trace.note("node {} accepts a change of the members", leader.id)
 
-    def _settled_leader(self) -> Member | None:
-        """A leader whose members are committed, in its own term."""
+    def _leader_with_committed_membership(self) -> SimulatedNode | None:
+        """Return the leader if it has committed its membership, and an entry of its own term."""
         leader = self.leader
         if leader is None:
             return None
         replica, journal = leader.replica, leader.journal
-        settled = journal.membership[0] <= replica.commit_index
-        return leader if settled and journal.term_at(replica.commit_index) == replica.term else None
+        is_committed = journal.membership[0] <= replica.commit_index
+        return leader if is_committed and journal.term_at(replica.commit_index) == replica.term else None
 
-    def _ids(self) -> frozenset[int]:
-        return self._electorate.newest.ids
+    def _member_ids(self) -> frozenset[int]:
+        return self._history.newest.ids
 
-    def _member(self, node: int) -> Member:
-        return next(member for member in self._members if member.id == node)
+    def _node(self, node_id: int) -> SimulatedNode:
+        return next(node for node in self._nodes if node.id == node_id)

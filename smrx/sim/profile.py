@@ -1,64 +1,68 @@
-"""What a seed's run is like: its cluster, its sizes, and which faults may happen in it.
+"""Draw what a seed's run is like: its cluster, its sizes, and the faults that may happen in it.
 
-Every seed switches a random part of the faults on: a run in which everything goes wrong at once hides what two faults
-alone would show.
+Every seed enables a random part of the faults: a run with all faults at once hides what two of them alone would show.
 """
 
 from dataclasses import dataclass, fields
 from typing import Final
 
 from smrx.config import Timing
-from smrx.sim import world
+from smrx.sim.scheduler import generator
 
-#: Every fault a run may have; faults.py does what each name says.
+# The order of the names in each of these tuples is part of every seed: each name takes a draw, in this order.
+
+#: The faults of network, nodes, disks and clients; see fault_injector.py.
 FAULTS: Final = (
-    "isolate", "isolate the leader", "strand the leader", "split", "bridge", "one way", "deafen",
-    "lose", "repeat", "echo", "break", "overtake", "stall",
-    "crash", "crash the leader", "crash the voter", "crash a majority",
-    "pause", "slow", "jump", "wall clock", "drift",
-    "rot", "tear", "full disk",
-    "compact", "hand over", "damage", "client breaks", "client quits", "client is cut off",
+    "isolate", "isolate the leader", "strand the leader", "partition", "bridge", "one-way cut", "one-way isolation",
+    "lose messages", "repeat messages", "replay old messages", "break a connection", "overtake", "stall a connection",
+    "crash", "crash the leader", "crash at an election", "crash a majority",
+    "pause", "slow turns", "clock jump", "wall clock jump", "clock drift",
+    "bit rot", "torn sync", "full disk",
+    "compact", "transfer leadership", "corrupt a snapshot chunk",
+    "client disconnects", "client abandons its session", "client is cut off",
 )  # fmt: skip
-#: Changes of members, drawn by themselves: only some seeds have them.
+#: Membership changes: only some seeds have them.
 CHANGES: Final = ("join", "leave", "replace")
-#: A directory that is lost takes promises with it that nobody can bring back: only tests switch this on.
+#: The loss of a directory breaks guarantees of its node for good: only tests enable it.
 LOSSES: Final = ("lose a directory",)
-#: What comes from outside, or from the program itself, and what is arranged; drawn by themselves, too. Done by
-#: fault_scenarios.py.
-MISHAPS: Final = (
-    "stranger", "out of memory", "large state", "upgrade", "late acknowledgements", "hasty changes", "two newcomers"
+#: Faults from outside the cluster or from the program itself, and coincidences; see fault_scenarios.py.
+SCENARIOS: Final = (
+    "unknown peer", "out of memory", "large state", "upgrade", "late acknowledgements", "concurrent changes",
+    "two new nodes",
 )  # fmt: skip
-#: In memory mode a majority that loses its memory at once ends the cluster, and the run: not too often.
-_RARE: Final = {"crash a majority": 0.12}
-#: The part of the seeds in which members come and go.
+#: A majority that loses its memory at once ends a cluster in memory mode, and the run: this is to be rare.
+_PROBABILITIES: Final = {"crash a majority": 0.12}
+#: The part of the seeds with membership changes.
 _CHANGING: Final = 0.4
-#: The part in which there are mishaps.
-_UNLUCKY: Final = 0.3
-#: What a large state is: 100,000 accounts with a million orders are about as much.
+#: The part of the seeds with fault scenarios.
+_WITH_SCENARIOS: Final = 0.3
+#: A large state: that of 100,000 accounts with a million orders has about this size.
 LARGE_STATE_BYTES: Final = 200 << 20
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The draw of one seed."""
+    """What one seed draws."""
 
+    #: Initial nodes.
     nodes: int
-    #: Nodes that may join them, numbered after them.
+    #: Further nodes that may join; their ids follow.
     spares: int
-    #: Whether the log is on a disk.
+    #: Whether the log is on disk.
     durable: bool
     faults: frozenset[str]
-    storm_seconds: float
+    fault_phase_seconds: float
     #: Mean time between faults.
     fault_seconds: float
-    #: Mean time between what one client sends.
+    #: Mean time between the requests of a client.
     order_seconds: float
     traders: int
+    #: Bounds of the delay of a message.
     delay: tuple[float, float]
     timing: Timing
     compaction_entries: int
     snapshot_commands: int
-    #: What the state of a machine counts for where time is taken for a snapshot; 0 for what it is, next to nothing.
+    #: The size of the state that the time for a snapshot depends on; 0 for the actual, small one.
     state_bytes: int
     chunk_bytes: int
     batch_bytes: int
@@ -67,60 +71,61 @@ class Profile:
     outcome_ring: int
     client_window: int
     frame_commands: int
+    #: The probabilities that a message breaks its connection, and that it arrives twice.
     loss: float
     repeats: float
-    #: Whether the storm begins before anybody has been elected.
+    #: Whether faults begin before the first election.
     early: bool
 
     def lines(self) -> list[str]:
-        """The draw, for people."""
+        """Return the profile as text, a line for each field."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        faults = ", ".join(name for name in (*FAULTS, *CHANGES, *LOSSES, *MISHAPS) if name in self.faults)
+        faults = ", ".join(name for name in (*FAULTS, *CHANGES, *LOSSES, *SCENARIOS) if name in self.faults)
         return [f"{name} {value}" for name, value in shown.items() if name not in {"faults", "timing"}] + [
             f"faults {faults or 'none'}"
         ]
 
 
 def draw(seed: int) -> Profile:
-    """The profile of a seed, always the same."""
-    chance = world.chance("profile", seed)
-    nodes = chance.choices((1, 3, 5), (1, 14, 5))[0]
-    faults = frozenset(name for name in FAULTS if chance.random() < _RARE.get(name, 0.5))
-    frame_commands = chance.choice((1, 3, 16))
-    # Of its own chance: a seed without changes is the run it was before there were any.
-    changing = world.chance("changes", seed)
-    if changing.random() < _CHANGING:
-        faults |= {name for name in CHANGES if changing.random() < 0.7}
-    unlucky = world.chance("mishaps", seed)
-    if unlucky.random() < _UNLUCKY:
-        faults |= {name for name in MISHAPS if unlucky.random() < 0.5}
+    """Return the profile of a seed, always the same."""
+    rng = generator("profile", seed)
+    nodes = rng.choices((1, 3, 5), (1, 14, 5))[0]
+    faults = frozenset(name for name in FAULTS if rng.random() < _PROBABILITIES.get(name, 0.5))
+    frame_commands = rng.choice((1, 3, 16))
+    # Changes and scenarios have generators of their own: a seed without them is the run it was before they existed.
+    changes_rng = generator("changes", seed)
+    if changes_rng.random() < _CHANGING:
+        faults |= {name for name in CHANGES if changes_rng.random() < 0.7}
+    scenarios_rng = generator("mishaps", seed)
+    if scenarios_rng.random() < _WITH_SCENARIOS:
+        faults |= {name for name in SCENARIOS if scenarios_rng.random() < 0.5}
     return Profile(
         nodes=nodes,
-        spares=changing.choice((1, 2)) if "join" in faults else 0,
-        durable=chance.random() < 0.4,
+        spares=changes_rng.choice((1, 2)) if "join" in faults else 0,
+        durable=rng.random() < 0.4,
         faults=faults,
-        storm_seconds=chance.uniform(1.5, 4.0),
-        fault_seconds=chance.choice((0.08, 0.2, 0.4)),
-        order_seconds=chance.choice((0.02, 0.05, 0.1)),
-        traders=chance.choice((1, 2, 3)),
-        delay=chance.choice(((0.0002, 0.002), (0.001, 0.02), (0.0005, 0.1))),
+        fault_phase_seconds=rng.uniform(1.5, 4.0),
+        fault_seconds=rng.choice((0.08, 0.2, 0.4)),
+        order_seconds=rng.choice((0.02, 0.05, 0.1)),
+        traders=rng.choice((1, 2, 3)),
+        delay=rng.choice(((0.0002, 0.002), (0.001, 0.02), (0.0005, 0.1))),
         timing=Timing(
-            heartbeat_ms=chance.choice((50, 100, 100, 120)),
+            heartbeat_ms=rng.choice((50, 100, 100, 120)),
             election_min_ms=600,
             election_max_ms=1200,
             leader_fallback_ms=450,
         ),
-        compaction_entries=chance.choice((4, 8, 30, 1000)),
-        snapshot_commands=chance.choice((6, 20, 100)),
+        compaction_entries=rng.choice((4, 8, 30, 1000)),
+        snapshot_commands=rng.choice((6, 20, 100)),
         state_bytes=LARGE_STATE_BYTES if "large state" in faults else 0,
-        chunk_bytes=chance.choice((1500, 5000, 256 << 10)),
-        batch_bytes=chance.choice((100, 700, 1 << 20)),
-        pending_commands=chance.choice((24, 4096)),
-        event_ring=chance.choice((64, 1024)),
-        outcome_ring=chance.choice((32, 1024)),
-        client_window=chance.choice((16, 64)),
+        chunk_bytes=rng.choice((1500, 5000, 256 << 10)),
+        batch_bytes=rng.choice((100, 700, 1 << 20)),
+        pending_commands=rng.choice((24, 4096)),
+        event_ring=rng.choice((64, 1024)),
+        outcome_ring=rng.choice((32, 1024)),
+        client_window=rng.choice((16, 64)),
         frame_commands=frame_commands,
-        loss=chance.choice((0.002, 0.01, 0.04)),
-        repeats=chance.choice((0.01, 0.05, 0.2)),
-        early=chance.random() < 0.3,
+        loss=rng.choice((0.002, 0.01, 0.04)),
+        repeats=rng.choice((0.01, 0.05, 0.2)),
+        early=rng.random() < 0.3,
     )

@@ -1,7 +1,7 @@
-"""Many seeds: what was run, what failed, how long it took.
+"""Run many seeds and add up what ran, what failed and how long it took.
 
-Owns the division of seeds among worker processes. A seed's verdict does not depend on who runs it, nor on what that
-process ran before.
+Owns the division of seeds among worker processes. The result of a seed depends neither on the process that runs it nor
+on what the process ran before.
 """
 
 import logging
@@ -13,46 +13,49 @@ from typing import Final
 
 from smrx.sim.run import simulate
 
-#: Seeds a worker takes at once: enough that handing them over costs nothing, few enough to show progress.
-_SLICE: Final = 20
+#: Seeds of one task of a worker: enough that its overhead does not matter, few enough to show progress.
+_SEEDS_PER_TASK: Final = 20
 
 
 @dataclass
-class Tally:
-    """What a search has found so far."""
+class SearchTotals:
+    """The sums of a search so far."""
 
     seeds: int = 0
-    #: (seed, what does not hold)
+    #: (seed, failure)
     failures: list[tuple[int, str]] = field(default_factory=list)
-    #: Commands applied, answers that clients got, faults done, seconds simulated.
+    #: Commands applied, answers received by clients, faults injected.
     commands: int = 0
     answers: int = 0
     faults: int = 0
-    #: Changes of members that were committed.
-    changes: int = 0
+    #: Committed membership changes.
+    member_changes: int = 0
     simulated_seconds: float = 0.0
-    #: Seeds in which a majority lost its memory, so that the cluster stood still and said so.
+    #: Seeds in which a majority lost its memory, so that the cluster stopped and reported it.
     stood_still: int = 0
+    #: How long the search took.
     seconds: float = 0.0
 
-    def add(self, other: "Tally") -> None:
-        """Take in what another part of the search found."""
+    def add(self, other: "SearchTotals") -> None:
+        """Add the sums of another part of the search."""
         self.seeds += other.seeds
         self.failures += other.failures
         self.commands += other.commands
         self.answers += other.answers
         self.faults += other.faults
-        self.changes += other.changes
+        self.member_changes += other.member_changes
         self.simulated_seconds += other.simulated_seconds
         self.stood_still += other.stood_still
 
 
-def search(start: int, seeds: int, *, jobs: int = 1, progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
-    """Run the seeds from `start` on, in `jobs` processes; `progress` hears of every slice."""
+def search(
+    start: int, seeds: int, *, jobs: int = 1, progress: Callable[[SearchTotals], None] = lambda totals: None
+) -> SearchTotals:
+    """Run the seeds from `start` on, in `jobs` processes; call `progress` after every task."""
     started = time.monotonic()
-    total = Tally()
-    slices = [range(at, min(at + _SLICE, start + seeds)) for at in range(start, start + seeds, _SLICE)]
-    for part in _parts(slices, jobs):
+    total = SearchTotals()
+    tasks = [range(at, min(at + _SEEDS_PER_TASK, start + seeds)) for at in range(start, start + seeds, _SEEDS_PER_TASK)]
+    for part in _results(tasks, jobs):
         total.add(part)
         total.seconds = time.monotonic() - started
         progress(total)
@@ -60,32 +63,32 @@ def search(start: int, seeds: int, *, jobs: int = 1, progress: Callable[[Tally],
     return total
 
 
-def _parts(slices: Sequence[range], jobs: int) -> Iterator[Tally]:
+def _results(tasks: Sequence[range], jobs: int) -> Iterator[SearchTotals]:
     if jobs == 1:
-        yield from map(run_seeds, slices)
+        yield from map(run_seeds, tasks)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(run_seeds, slices)
+        yield from pool.map(run_seeds, tasks)
 
 
-def run_seeds(seeds: range) -> Tally:
+def run_seeds(seeds: range) -> SearchTotals:
     """Run some seeds in this process."""
-    tally = Tally()
-    # The nodes' own log is of no use here: what happened is in the timeline.
+    totals = SearchTotals()
+    # The trace replaces the nodes' own logging.
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         for seed in seeds:
-            verdict = simulate(seed)
-            tally.seeds += 1
-            tally.commands += verdict.commands
-            tally.answers += verdict.answers
-            tally.faults += verdict.faults
-            tally.changes += verdict.changes
-            tally.simulated_seconds += verdict.seconds
-            tally.stood_still += verdict.stands_still
-            if verdict.failure is not None:
-                tally.failures.append((seed, verdict.failure))
+            result = simulate(seed)
+            totals.seeds += 1
+            totals.commands += result.commands
+            totals.answers += result.answers
+            totals.faults += result.faults
+            totals.member_changes += result.member_changes
+            totals.simulated_seconds += result.simulated_seconds
+            totals.stood_still += result.stands_still
+            if result.failure is not None:
+                totals.failures.append((seed, result.failure))
     finally:
         logging.disable(before)
-    return tally
+    return totals

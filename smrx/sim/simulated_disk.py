@@ -1,12 +1,13 @@
-"""A node's disk: what survives its crashes, and what goes wrong with it.
+"""Simulate a node's disk: what survives a crash, and the faults of the disk itself.
 
 Owns the bytes of the journal and the snapshots of one node. Keeps the contract of smrx/consensus/storage.py: noted
-changes are gone after a crash, those of a sync that was cut short are all there or not at all. Told to, it breaks it:
-a sync is torn, a bit is another one, there is no room. The real journal works on it.
+changes are lost in a crash; those of an interrupted sync are durable together or not at all. Faults break the contract
+on request: a sync is torn, a bit flips, the disk is full. The real journal runs on it.
 """
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from smrx.consensus import MemoryJournal, MetaStore, StateMachine
 from smrx.consensus.disk_journal import DiskJournal, JournalError
@@ -14,49 +15,49 @@ from smrx.consensus.restart import check_term, replay_log
 from smrx.consensus.snapshots import Snapshot, is_intact
 from smrx.consensus.storage import StorageFull
 
-#: Two, as the files of a real node: the older one is there if the newer one is damaged.
-_KEPT: int = 2
+#: As on a real node: the older snapshot serves if the newer one is damaged.
+_SNAPSHOTS_KEPT: Final = 2
 
 
 class Disk:
-    """What is on one node's disk."""
+    """The content of one node's disk, and its faults."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self.records: dict[bytes, bytes] = {}
         self.snapshots: list[Snapshot] = []
-        #: There is no room: every sync fails.
+        #: Whether every sync fails because the disk is full.
         self.full = False
-        #: The next sync that a crash cuts short is there in part.
-        self.tears = False
-        #: Its content may be damaged: the node may have to be rebuilt from the others.
-        self.spoiled = False
-        self._chance = chance
+        #: Whether a crash in the next sync makes a part of it durable.
+        self.tears_next_sync = False
+        #: Whether the content may be damaged, so that the node may have to be rebuilt from the others.
+        self.may_be_damaged = False
+        self._rng = rng
 
-    def rot(self) -> None:
-        """Change one bit of the journal or of a snapshot."""
+    def flip_bit(self) -> None:
+        """Flip one bit of the journal or of a snapshot."""
         keys = sorted(self.records)
-        if self.snapshots and self._chance.random() < 0.3:
-            at = self._chance.randrange(len(self.snapshots))
-            whole = self.snapshots[at]
-            self.snapshots[at] = Snapshot(whole.index, whole.term, self._flipped(whole.data), whole.checksum)
+        if self.snapshots and self._rng.random() < 0.3:
+            at = self._rng.randrange(len(self.snapshots))
+            intact = self.snapshots[at]
+            self.snapshots[at] = Snapshot(intact.index, intact.term, self._flipped(intact.data), intact.checksum)
         elif keys:
-            key = self._chance.choice(keys)
+            key = self._rng.choice(keys)
             self.records[key] = self._flipped(self.records[key])
-        self.spoiled = True
+        self.may_be_damaged = True
 
     def wipe(self) -> None:
-        """What an operator does to a node that refuses its own files: everything but the meta data goes."""
+        """Remove everything but the meta data, as an operator does for a node that refuses its files."""
         self.records.clear()
         self.snapshots.clear()
 
     def _flipped(self, data: bytes | memoryview) -> bytes:
         changed = bytearray(data)
-        changed[self._chance.randrange(len(changed))] ^= 1 << self._chance.randrange(8)
+        changed[self._rng.randrange(len(changed))] ^= 1 << self._rng.randrange(8)
         return bytes(changed)
 
-    def perform(self, changes: list[tuple[bytes, bytes | None, bytes]], *, partly: bool) -> None:
-        """Make noted changes durable."""
-        for first, value, last in changes[: self._chance.randrange(len(changes) + 1)] if partly else changes:
+    def apply_changes(self, changes: list[tuple[bytes, bytes | None, bytes]], *, partially: bool) -> None:
+        """Make changes durable, or a random number of the first ones."""
+        for first, value, last in changes[: self._rng.randrange(len(changes) + 1)] if partially else changes:
             if value is not None:
                 self.records[first] = value
             else:
@@ -65,7 +66,7 @@ class Disk:
 
 
 class SimulatedStorage:
-    """The Storage of one life of a node; step() is called where the process may die."""
+    """The Storage of one incarnation of a node; step() is called where the process may crash."""
 
     def __init__(self, disk: Disk, step: Callable[[], None]) -> None:
         self._disk = disk
@@ -96,14 +97,14 @@ class SimulatedStorage:
         try:
             self._step()
         except BaseException:
-            if disk.tears:
-                disk.tears = False
-                disk.spoiled = True
-                disk.perform(self._changes, partly=True)
+            if disk.tears_next_sync:
+                disk.tears_next_sync = False
+                disk.may_be_damaged = True
+                disk.apply_changes(self._changes, partially=True)
             raise
         if disk.full:
-            raise StorageFull("expected room to write, found a full disk")
-        disk.perform(self._changes, partly=False)
+            raise StorageFull("the simulated disk is full")
+        disk.apply_changes(self._changes, partially=False)
         self._changes = []
         self._step()
 
@@ -113,14 +114,14 @@ class SimulatedStorage:
 
 
 class SimulatedSnapshots:
-    """The SnapshotStore of one life of a node in disk mode; what is begun takes some turns."""
+    """The SnapshotStore of one incarnation of a node in disk mode; a snapshot takes some turns."""
 
     persistent = True
 
-    def __init__(self, disk: Disk, take: Callable[[], bytes], chance: random.Random, step: Callable[[], None]) -> None:
+    def __init__(self, disk: Disk, take: Callable[[], bytes], rng: random.Random, step: Callable[[], None]) -> None:
         self._disk = disk
         self._take = take
-        self._chance = chance
+        self._rng = rng
         self._step = step
         self._pending: Snapshot | None = None
         self._polls = 0
@@ -130,7 +131,7 @@ class SimulatedSnapshots:
         """See SnapshotStore."""
         if self._pending is None:
             self._pending = Snapshot.of(index, term, self._take())
-            self._polls = self._chance.randrange(1, 12)
+            self._polls = self._rng.randrange(1, 12)
 
     def poll(self) -> None:
         """See SnapshotStore."""
@@ -148,8 +149,8 @@ class SimulatedSnapshots:
 
     def newest(self) -> Snapshot | None:
         """See SnapshotStore."""
-        whole = [snapshot for snapshot in self._disk.snapshots if snapshot.index not in self._refused]
-        return whole[-1] if whole else None
+        usable = [snapshot for snapshot in self._disk.snapshots if snapshot.index not in self._refused]
+        return usable[-1] if usable else None
 
     def oldest_index(self) -> int:
         """See SnapshotStore."""
@@ -158,15 +159,17 @@ class SimulatedSnapshots:
     def keep(self, snapshot: Snapshot) -> None:
         """See SnapshotStore."""
         self._step()
-        # One that was begun before a leader sent a newer one may come after it.
+        # The leader may have sent a newer one since this one was started.
         others = [known for known in self._disk.snapshots if known.index != snapshot.index]
-        self._disk.snapshots[:] = sorted([*others, snapshot], key=lambda known: known.index)[-_KEPT:]
+        self._disk.snapshots[:] = sorted([*others, snapshot], key=lambda known: known.index)[-_SNAPSHOTS_KEPT:]
         self._refused.discard(snapshot.index)
         self._step()
 
     def refused(self, index: int) -> None:
         """See SnapshotStore."""
-        self._refused |= {known.index for known in self._disk.snapshots if known.index == index and not _whole(known)}
+        self._refused |= {
+            known.index for known in self._disk.snapshots if known.index == index and not _is_intact(known)
+        }
 
     def release(self, index: int) -> None:
         """See SnapshotStore."""
@@ -176,24 +179,24 @@ class SimulatedSnapshots:
         self._pending = None
 
 
-def opened(
+def open_journal(
     disk: Disk, journal: type[DiskJournal], meta: MetaStore, cluster: str, node_id: int, step: Callable[[], None]
 ) -> DiskJournal:
-    """The journal on a disk. Raises JournalError, or StorageFull where there is no room to begin one."""
+    """Return the journal on a disk. Raise JournalError, or StorageFull if the disk has no space to create one."""
     return journal(
         SimulatedStorage(disk, step), cluster=cluster, node_id=node_id, joined=meta.joined or not meta.initialized
     )
 
 
-def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateMachine) -> None:
-    """Bring the machine to where the disk can bring it: smrx/consensus/restart.py, for snapshots that are no files.
+def restore_state(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateMachine) -> None:
+    """Restore the newest state that the disk holds: smrx/consensus/restart.py, for snapshots that are no files.
 
-    Raises JournalError where nothing whole is left to begin with, and where term and vote are older than the log.
+    Raise JournalError if no intact snapshot covers the start of the log, or if term and vote are older than the log.
     """
-    disk.snapshots[:] = [known for known in disk.snapshots if _whole(known)]
+    disk.snapshots[:] = [known for known in disk.snapshots if _is_intact(known)]
     usable = [known for known in disk.snapshots if known.index >= journal.first_index]
     if not usable and journal.first_index > 1:
-        raise JournalError(f"expected a snapshot at log entry {journal.first_index} or later")
+        raise JournalError(f"the log starts at entry {journal.first_index}, and no intact snapshot covers it")
     check_term(journal, meta, "disk")
     newest = usable[-1] if usable else None
     if newest is not None:
@@ -201,5 +204,5 @@ def restart(disk: Disk, journal: MemoryJournal, meta: MetaStore, machine: StateM
     replay_log(machine, journal, meta, None if newest is None else (newest.index, newest.term))
 
 
-def _whole(snapshot: Snapshot) -> bool:
+def _is_intact(snapshot: Snapshot) -> bool:
     return is_intact(snapshot.data, snapshot.checksum)

@@ -1,8 +1,8 @@
-"""A process of a simulated node: the turn of smrx/node/turn.py, without sockets, with a place to crash at every step.
+"""Simulate the process of a node: the turn of smrx/node/turn.py without sockets, and a crash possible at every step.
 
-Owns when it wakes, what has come and was not read, and when it dies. Runs order entry, state and replica as
-its member makes them; bytes come from the simulated network and go there. Never decides whether what a node does is
-right: that is the checker's.
+Owns when the process runs, the messages it has not read, and when it crashes. Runs the real order entry, state and
+replica, which SimulatedNode creates, on the simulated network. Never decides whether the node is right: the checker
+does.
 """
 
 import struct
@@ -16,37 +16,37 @@ from smrx.node.replicated_state import Applied
 from smrx.node.turn import Turn
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.network import Network
-from smrx.sim.promises import Promises
+from smrx.sim.scheduler import Scheduler
 from smrx.sim.simulated_transport import SimulatedTransport
-from smrx.sim.timeline import Timeline
-from smrx.sim.versions import PRESENT, Versions
-from smrx.sim.world import World
+from smrx.sim.trace import Trace
+from smrx.sim.versions import CURRENT_VERSION, Versions
+from smrx.sim.wire_invariants import WireInvariants
 from smrx.wire.frames import FrameKind, LeaderHint
 
-#: Clients have the numbers from here on; nodes those below.
+#: The network ends of clients are numbered from here on; those of nodes are below.
 FIRST_CLIENT: Final = 100
-#: A turn begins this long after what it was waited for: a real one is woken by a timer of whole milliseconds.
+#: Delay between a deadline and its turn: the timer of a real node has whole milliseconds.
 _WAKE_SECONDS: Final = 0.0005
-#: What waits at a socket of a node that does not read is bounded.
+#: Limit of the unread messages at each socket.
 _INBOX: Final = 256
 _NEVER: Final = float("inf")
-#: One delivery of a client's frame: the client, the node, and which one of that node's it is.
+#: One delivery of a client's frame: the client, the node, and the node's count of deliveries.
 DELIVERY: Final = struct.Struct("<IIQ")
-#: Where a frame's header says what kind it is.
+#: The offset of the kind in a frame's header.
 _KIND_AT: Final = 5
 _BASE_WALL_NS: Final = 1_700_000_000_000_000_000
 
 
 class Crash(BaseException):
-    """The process dies here. Not an Exception: nothing of the node may catch it."""
+    """The process crashes here. Not an Exception, so that no code of the node catches it."""
 
 
 class OutOfMemory(MemoryError):
-    """The state machine could not finish an entry, for a reason that lies in no command."""
+    """The state machine could not finish an entry, for a reason outside of its commands."""
 
 
 class Process(Turn):
-    """What runs of a node, one life after another; whoever derives from it begins each."""
+    """The processes of a node, one after the other; the derived class starts each."""
 
     journal: MemoryJournal
     transport: SimulatedTransport
@@ -55,103 +55,104 @@ class Process(Turn):
         self,
         node_id: int,
         *,
-        world: World,
+        scheduler: Scheduler,
         versions: Versions,
         network: Network,
         checker: Checker,
-        promises: Promises,
-        timeline: Timeline,
+        wire: WireInvariants,
+        trace: Trace,
     ) -> None:
         self.id = node_id
-        #: Of the program; see versions.
-        self.version = PRESENT
+        #: The version of the program.
+        self.version = CURRENT_VERSION
         self.network = network
+        #: Whether a process runs.
         self.up = False
-        #: Lives so far.
-        self.life = 0
-        #: Steps until the process dies, None if nothing kills it.
-        self.fuse: int | None = None
-        #: Whether it dies with the next message of an election that it sends.
-        self.dies_at_election = False
-        #: Called when it has died.
+        #: The number of processes started so far.
+        self.process_number = 0
+        #: Steps until the process crashes; None for no crash.
+        self.steps_to_crash: int | None = None
+        #: Whether it crashes after the next election message it sends.
+        self.crashes_at_election = False
+        #: Called after a crash.
         self.on_crash: Callable[[], None] = lambda: None
-        #: What a turn takes.
-        self.pace = 0.0
-        self.rate = 1.0
-        self.offset = 0.0
+        #: How long a turn takes.
+        self.turn_seconds = 0.0
+        self.clock_rate = 1.0
+        self.clock_offset = 0.0
         self.wall_offset_ns = 0
-        self._world = world
+        self._scheduler = scheduler
         self._versions = versions
         self._checker = checker
-        self._promises = promises
-        self._timeline = timeline
+        self._wire = wire
+        self._trace = trace
         self._deliveries = 0
         self._turn_at = _NEVER
         self._busy_until = 0.0
         self._inbox: list[tuple[int, bytes]] = []
         self._orders: list[tuple[int, bytes]] = []
-        self._knocks: list[tuple[str, bytes]] = []
-        network.join(node_id, self._deliver)
+        self._from_unknown_peers: list[tuple[str, bytes]] = []
+        network.attach(node_id, self._deliver)
 
-    # Its life.
+    # Start and crash.
 
     def _begin(self) -> None:
-        """Another life begins, and nothing of the one before goes on."""
-        self.life += 1
-        self.fuse = None
-        self.dies_at_election = False
+        """DropConnection everything that belongs to one process."""
+        self.process_number += 1
+        self.steps_to_crash = None
+        self.crashes_at_election = False
         self._busy_until = 0.0
         self._turn_at = _NEVER
         self.leading_term = None
-        self._shown: tuple[str, int] = ("", 0)
+        self._traced_role: tuple[str, int] = ("", 0)
 
-    def at_work(self) -> None:
-        """From now on the clock is this node's, and entries are read as its program reads them."""
-        self._world.clock.view(self.rate, self.offset)
-        self._versions.view(self.version)
+    def select(self) -> None:
+        """Make the clock and the entry formats those of this node."""
+        self._scheduler.clock.set_skew(self.clock_rate, self.clock_offset)
+        self._versions.select(self.version)
 
     def crash(self) -> None:
-        """Lose the process and everything that was not synced."""
+        """End the process; everything that was not synced is lost."""
         if self.up:
             self.up = False
             self._inbox.clear()
             self._orders.clear()
-            self._knocks.clear()
-            self._timeline.note("node {} dies", self.id)
+            self._from_unknown_peers.clear()
+            self._trace.note("node {} crashes", self.id)
             self.on_crash()
 
     def step(self) -> None:
-        """The process may die here."""
-        if self.fuse is not None:
-            self.fuse -= 1
-            if self.fuse <= 0:
+        """Count a step at which the process may crash."""
+        if self.steps_to_crash is not None:
+            self.steps_to_crash -= 1
+            if self.steps_to_crash <= 0:
                 raise Crash
 
     def transmit(self, peer: int, frame: bytes) -> None:
-        """Let a message leave."""
+        """Send a message to a peer."""
         self.step()
-        election = self._promises.sends(self.id, self.journal, peer, frame)
-        self.network.send(self.id, peer, frame, dear=election)
-        if election and self.dies_at_election:
+        is_election = self._wire.message_sent(self.id, self.journal, peer, frame)
+        self.network.send(self.id, peer, frame, is_election=is_election)
+        if is_election and self.crashes_at_election:
             raise Crash
 
     def pause(self, seconds: float) -> None:
-        """Let the process stand still."""
-        self._busy_until = max(self._busy_until, self._world.now + seconds)
+        """Stop the process for some seconds."""
+        self._busy_until = max(self._busy_until, self._scheduler.now + seconds)
 
-    def wake_up(self) -> None:
-        """End a pause."""
+    def end_pause(self) -> None:
+        """Continue a paused process."""
         self._busy_until = 0.0
-        self.wake(self._world.now)
+        self.wake(self._scheduler.now)
 
-    # Its loop: when it wakes, and a turn.
+    # The loop.
 
     def wake(self, time: float) -> None:
-        """Take a turn at a time, or when the process can."""
+        """Schedule a turn at a time, or as soon as the process is not busy."""
         time = max(time, self._busy_until)
         if self.up and time < self._turn_at:
             self._turn_at = time
-            self._world.at(time, self._turn_due, time, self.life)
+            self._scheduler.call_at(time, self._turn_due, time, self.process_number)
 
     def _deliver(self, source: int, frame: bytes) -> None:
         if not self.up:
@@ -161,23 +162,23 @@ class Process(Turn):
                 self._inbox.append((source, frame))
         elif len(self._orders) < _INBOX:
             self._orders.append((source, frame))
-        self.wake(self._world.now)
+        self.wake(self._scheduler.now)
 
-    def knock(self, key: str, frame: bytes) -> None:
-        """Somebody who may be no member, with a key of his own, says something at the door."""
-        if self.up and len(self._knocks) < _INBOX:
-            self._knocks.append((key, frame))
-            self.wake(self._world.now)
+    def receive_from_unknown_peer(self, key: str, frame: bytes) -> None:
+        """Queue a frame of a peer that connects with a key and may be no member."""
+        if self.up and len(self._from_unknown_peers) < _INBOX:
+            self._from_unknown_peers.append((key, frame))
+            self.wake(self._scheduler.now)
 
-    def _turn_due(self, time: float, life: int) -> None:
-        if not self.up or life != self.life or time != self._turn_at:
+    def _turn_due(self, time: float, process_number: int) -> None:
+        if not self.up or process_number != self.process_number or time != self._turn_at:
             return
         self._turn_at = _NEVER
-        if self._world.now < self._busy_until:
+        if self._scheduler.now < self._busy_until:
             self.wake(self._busy_until)
             return
-        clock = self._world.clock
-        self.at_work()
+        clock = self._scheduler.clock
+        self.select()
         try:
             self._turn()
         except Crash:
@@ -186,48 +187,48 @@ class Process(Turn):
         except Violation:
             raise
         except StorageFull:
-            self._timeline.note("node {} stops: its disk is full", self.id)
+            self._trace.note("node {} stops: its disk is full", self.id)
             self.crash()
             return
         except Exception as error:
             if isinstance(error.__cause__, Violation):
                 raise error.__cause__ from None
             if isinstance(error, ConsensusError) and isinstance(error.__cause__, OutOfMemory):
-                self._timeline.note("node {} stops: {}", self.id, str(error))
+                self._trace.note("node {} stops: {}", self.id, str(error))
                 self.crash()
                 return
             raise Violation(f"node {self.id} stopped: {error!r}") from error
-        self._look()
-        if self.pace:
-            self.pause(self.pace)
-        self.wake(max(clock.true(self.replica.next_deadline()), clock.time) + _WAKE_SECONDS)
+        self._report()
+        if self.turn_seconds:
+            self.pause(self.turn_seconds)
+        self.wake(max(clock.to_true_time(self.replica.next_deadline()), clock.time) + _WAKE_SECONDS)
 
     def _turn(self) -> None:
-        """Node.turn(): what came is read, and then the turn that both have."""
+        """Read what arrived and take a turn, as Node.turn() does."""
         self.transport.posted = 0
         inbox, self._inbox = self._inbox, []
         for source, frame in inbox:
             self.step()
-            self._timeline.message(source, self.id, frame)
-            self._promises.hears(self.id, source, self._world.clock())
+            self._trace.message(source, self.id, frame)
+            self._wire.message_received(self.id, source, self._scheduler.clock())
             self.transport.receive(frame)
-        while self._knocks:
-            self.transport.knock(*self._knocks.pop(0))
+        while self._from_unknown_peers:
+            self.transport.receive_with_key(*self._from_unknown_peers.pop(0))
         orders, self._orders = self._orders, []
         for source, frame in orders:
             self._deliveries += 1
-            self.take_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
+            self.receive_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
         if not self.replica.is_transferring:
             self.submit()
         self.advance()
 
-    def take_order(self, delivery: bytes, frame: bytes) -> None:
-        """A client's frame has come."""
+    def receive_order(self, delivery: bytes, frame: bytes) -> None:
+        """Pass a client's frame to order entry."""
         self.order_entry.receive(delivery, frame, self.hint(), self.fenced)
 
     @property
-    def owes(self) -> int:
-        """Commands that clients wait for here."""
+    def unanswered_commands(self) -> int:
+        """Commands of clients that this node has accepted and not answered."""
         return self.order_entry.waiting_commands
 
     def _crash_point(self) -> None:
@@ -237,69 +238,69 @@ class Process(Turn):
         return self._versions.formats.write(super()._entry(bodies), self.version)
 
     def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
-        """As Turn."""
+        """See Turn."""
         index, term = super().submit_entry(bodies)
-        self._promises.entered(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
+        self._wire.entry_logged(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
         return index, term
 
     def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
         for route in routes:
-            self._checker.submitted(route.identity)
-        self._timeline.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
+            self._checker.frame_submitted(route.identity)
+        self._trace.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
         super()._submitted(index, term, routes)
 
     def _after_tick(self) -> None:
-        # Before anything can tell of it: members are no entries that a machine applies.
-        self._promises.committed(self.id, self.journal, self.replica.commit_index)
+        # Memberships are committed without an apply, so they are checked here, before any answer depends on them.
+        self._wire.after_commit(self.id, self.journal, self.replica.commit_index)
 
     def _applied(self, entry: Applied) -> None:
-        self._checker.applied(self.id, entry)
+        self._checker.after_apply(self.id, entry)
         super()._applied(entry)
 
     def _send(self, reply: Reply) -> None:
         self.step()
         if reply.frame[_KIND_AT] == FrameKind.ERROR:
-            self._checker.refused(reply.identity)
+            self._checker.frame_refused(reply.identity)
         self.network.send(self.id, DELIVERY.unpack(reply.identity)[0], reply.frame)
 
-    def hand_over(self) -> None:
-        """Make another node the leader. Raises NotLeader; ValueError where no other can lead."""
+    def transfer_leadership(self) -> None:
+        """Make another node the leader. Raise NotLeader, or ValueError if no other node can lead."""
         self.call(self.replica.transfer_leadership)
 
     def call(self, request: Callable[[], int]) -> None:
-        """Let an operator's request reach the replica between two turns."""
-        self.at_work()
+        """Run an operator's request between two turns."""
+        self.select()
         request()
-        self.wake(self._world.now)
+        self.wake(self._scheduler.now)
 
     def wall_ns(self) -> int:
-        """What its clock on the wall shows."""
-        return _BASE_WALL_NS + int(self._world.now * 1e9) + self.wall_offset_ns
+        """Return the time of the node's wall clock."""
+        return _BASE_WALL_NS + int(self._scheduler.now * 1e9) + self.wall_offset_ns
 
     def hint(self) -> LeaderHint:
-        """Who leads, as far as this node knows."""
+        """Return the leader that this node follows."""
         leader = self.replica.leader_id
         return LeaderHint(leader, None if leader is None else address(leader), self.id, self.replica.term)
 
-    def _look(self) -> None:
-        """Show the checker and the reader what this node is by now."""
+    def _report(self) -> None:
+        """Report the node's state to the checkers and the trace after a turn."""
         replica = self.replica
-        self._promises.after_turn(self.id, replica, self.journal, self._world.clock())
+        self._wire.after_turn(self.id, replica, self.journal, self._scheduler.clock())
         if replica.is_leader:
-            self._checker.leads(self.id, replica.term)
-        shown = (replica.role, replica.term)
-        if shown != self._shown:
-            self._shown = shown
-            self._timeline.note("node {} is {} in term {}, commit {}", self.id, *shown, replica.commit_index)
+            self._checker.leader_seen(self.id, replica.term)
+        role = (replica.role, replica.term)
+        if role != self._traced_role:
+            self._traced_role = role
+            self._trace.note("node {} is {} in term {}, commit {}", self.id, *role, replica.commit_index)
         if replica.agreement.fenced is not None:
             raise Violation(f"one state: node {self.id} fenced itself: {replica.agreement.fenced}")
 
 
 def address(node: int) -> str:
-    """Where a node takes orders."""
+    """Return the address at which a node takes orders."""
     return f"tcp://node:{node}"
 
 
 def node_at(address: str) -> int:
-    """The node at an order address."""
+    """Return the node at an order address."""
     return int(address.rpartition(":")[2])

@@ -1,8 +1,8 @@
-"""A node's transport in the simulation: the envelopes, claims and lives of the real one, without its sockets.
+"""Simulate a node's transport: the envelopes, claims and incarnations of the real one, without sockets.
 
-Owns the door: whom a connection lets in is decided by the real transport's list of keys, as if every link had keys.
-Frames of members come by the simulated network, whose links nobody can enter; everybody else knocks. Tells its node of
-every frame that leaves, each a step at which the process may die.
+Owns which connections are accepted: the real transport's list of keys decides, as if every link had keys. Frames of
+members arrive by the simulated network, which no other sender can use; unknown peers use receive_with_key(). Passes
+every frame that leaves to its node, where each is a step at which the process may crash.
 """
 
 from collections.abc import Iterable
@@ -16,49 +16,49 @@ from smrx.consensus.transport_zmq import ZAP_DOMAIN, AllowList
 from smrx.sim.checker import Violation
 
 CLUSTER: Final = "simulation"
-#: Messages that one turn may post; more is a loop that feeds itself.
-_FLOOD: Final = 5_000
+#: Limit of the messages of one turn; more of them means a loop.
+_MAX_POSTED: Final = 5_000
 
 
-class Host(Protocol):
-    """What a transport needs of its node."""
+class TransportHost(Protocol):
+    """What a transport uses of its node."""
 
     id: int
     journal: MemoryJournal
 
     def transmit(self, peer: int, frame: bytes) -> None:
-        """Let a frame leave."""
+        """Send a frame to a peer."""
         ...
 
 
 def key_of(node: int) -> str:
-    """The public key of a node; no real one, for nothing is encrypted here."""
+    """Return the public key of a node; a placeholder, as nothing is encrypted here."""
     return f"{node:040d}"
 
 
 class SimulatedTransport(PeerTransport):
-    """Hands frames to the simulated network."""
+    """Sends frames over the simulated network."""
 
-    def __init__(self, host: Host, peers: Iterable[int], incarnation: int) -> None:
+    def __init__(self, host: TransportHost, peers: Iterable[int], incarnation: int) -> None:
         super().__init__(cluster=CLUSTER, node_id=host.id, peers=peers, incarnation=incarnation)
         #: Messages posted in this turn.
         self.posted = 0
         self._host = host
         self._keys = LinkKeys(KeyPair(key_of(host.id), ""), {peer: (key_of(peer),) for peer in self._nodes})
-        self._door = AllowList(self._keys)
+        self._allow_list = AllowList(self._keys)
 
-    def knock(self, key: str, frame: bytes) -> bool:
-        """The holder of a key, which may be nobody's, connects and says something; return whether it was let in."""
-        if not self._lets_in(key):
+    def receive_with_key(self, key: str, frame: bytes) -> bool:
+        """Receive a frame over a connection made with a key; return whether the connection was accepted."""
+        if not self._accepts_key(key):
             return False
         self.receive(frame)
         return True
 
-    def _lets_in(self, key: str) -> bool:
-        return self._door.callback(ZAP_DOMAIN, key.encode("ascii"))
+    def _accepts_key(self, key: str) -> bool:
+        return self._allow_list.callback(ZAP_DOMAIN, key.encode("ascii"))
 
     def add_peer(self, node: NodeConfig) -> None:
-        """As PeerTransport."""
+        """See PeerTransport."""
         super().add_peer(node)
         self._keys.peers[node.id] = (key_of(node.id),)
 
@@ -73,14 +73,14 @@ class SimulatedTransport(PeerTransport):
         self._host.transmit(node, frame)
 
     def post(self, peer: int, body: Body) -> None:
-        """Put a message into the outbox, and notice one that fills it for ever."""
+        """Put a message into the outbox. Raise Violation for a flood, or an acknowledgement of a missing entry."""
         self.posted += 1
-        if self.posted > _FLOOD:
-            raise Violation(f"flood: node {self.node_id} posts more than {_FLOOD} messages in one turn")
+        if self.posted > _MAX_POSTED:
+            raise Violation(f"message flood: node {self.node_id} posts more than {_MAX_POSTED} messages in one turn")
         last = self._host.journal.last_index
         if isinstance(body, AppendReply) and body.success and body.next_index - 1 > last:
             raise Violation(
-                f"an honest word: node {self.node_id} acknowledges entry {body.next_index - 1}, and has no more than "
-                f"{last}"
+                f"durable acknowledgement: node {self.node_id} acknowledges entry {body.next_index - 1}, and its last "
+                f"entry is {last}"
             )
         super().post(peer, body)

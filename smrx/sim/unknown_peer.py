@@ -1,8 +1,9 @@
-"""What somebody says who is no member of this cluster: frames that claim to be a member's.
+"""Forge the messages of an unknown peer: frames that claim to come from a member of the cluster.
 
-Pure but for chance: what a stranger may know in, a key and a frame out. Either the key is no member's, and the frame as
-good as a traitor could make it; or the key is right, of a machine that serves another cluster too or has a number that
-it should not have, and then the envelope says so; or it is no message at all.
+Pure, except for the random generator passed in: what the peer may know in, a key and a frame out. There are three
+kinds. The key belongs to no member, and the frame is as good as an insider could make it. Or the key is a member's, of
+a computer that also serves another cluster or has a wrong node id, and the envelope shows it. Or the frame is no valid
+message.
 """
 
 import random
@@ -16,17 +17,17 @@ from smrx.consensus.messages import AppendEntries, AppendReply, Body, Envelope, 
 from smrx.sim.simulated_transport import CLUSTER
 from smrx.wire import batches
 
-_NOBODYS_KEY: Final = "?" * 40
+_UNKNOWN_KEY: Final = "?" * 40
 _OTHER_CLUSTER: Final = "another simulation"
-_NO_MEMBER: Final = 250
-#: What a decoder may choke on: text, arrays and binary data longer than the frame, arrays in arrays.
+_UNKNOWN_NODE: Final = 250
+#: Input that a decoder may fail at: text, arrays and binary data longer than the frame, deeply nested arrays.
 _NO_MESSAGES: Final = (
     b"", b"GET / HTTP/1.1\r\n\r\n", b"\x80\x02K\x00.", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\x91" * 5_000
 )  # fmt: skip
 
 
-class Ear(NamedTuple):
-    """The node that is lied to: what a stranger could have learned of it, and of the member he claims to be."""
+class KnownState(NamedTuple):
+    """What an unknown peer may know of the node it connects to, and of the member it claims to be."""
 
     incarnation: int
     term: int
@@ -34,25 +35,25 @@ class Ear(NamedTuple):
     last_term: int
     claimed: int
     claimed_incarnation: int
-    #: The key that this member has.
+    #: The public key of the claimed member.
     claimed_key: str
 
 
-def lie(chance: random.Random, ear: Ear, heard: list[bytes]) -> tuple[str, bytes]:
-    """A key and a frame; `heard` is what members said to the node, for a stranger who says it again."""
-    draw = chance.random()
+def forge_message(rng: random.Random, known: KnownState, overheard: list[bytes]) -> tuple[str, bytes]:
+    """Return a key and a frame. `overheard` is frames that members sent to the node: the peer may send them again."""
+    draw = rng.random()
     if draw < 0.1:
-        return chance.choice((_NOBODYS_KEY, ear.claimed_key)), chance.choice(_NO_MESSAGES)
-    if draw < 0.2 and heard:
-        whole = chance.choice(heard)
-        return chance.choice((_NOBODYS_KEY, ear.claimed_key)), whole[: chance.randrange(len(whole))]
-    body, term = _body(chance, ear)
+        return rng.choice((_UNKNOWN_KEY, known.claimed_key)), rng.choice(_NO_MESSAGES)
+    if draw < 0.2 and overheard:
+        frame = rng.choice(overheard)
+        return rng.choice((_UNKNOWN_KEY, known.claimed_key)), frame[: rng.randrange(len(frame))]
+    body, term = _forge_body(rng, known)
     envelope = Envelope(
         messages.PROTOCOL,
         messages.cluster_number(CLUSTER),
-        ear.claimed,
-        ear.claimed_incarnation,
-        ear.incarnation,
+        known.claimed,
+        known.claimed_incarnation,
+        known.incarnation,
         term,
         0,
         0,
@@ -60,29 +61,25 @@ def lie(chance: random.Random, ear: Ear, heard: list[bytes]) -> tuple[str, bytes
         body,
     )
     if draw < 0.7:
-        return _NOBODYS_KEY, messages.encode(envelope)
+        return _UNKNOWN_KEY, messages.encode(envelope)
     if draw < 0.9:
-        number = messages.cluster_number(_OTHER_CLUSTER)
-        return ear.claimed_key, messages.encode(_changed(envelope, cluster=number))
-    return ear.claimed_key, messages.encode(_changed(envelope, sender=_NO_MEMBER))
+        other_cluster = messages.cluster_number(_OTHER_CLUSTER)
+        return known.claimed_key, messages.encode(structs.replace(envelope, cluster=other_cluster))
+    return known.claimed_key, messages.encode(structs.replace(envelope, sender=_UNKNOWN_NODE))
 
 
-def _changed(envelope: Envelope, **changes: int) -> Envelope:
-    return structs.replace(envelope, **changes)
-
-
-def _body(chance: random.Random, ear: Ear) -> tuple[Body, int]:
-    """What is said, and in which term."""
-    kind = chance.randrange(5)
+def _forge_body(rng: random.Random, known: KnownState) -> tuple[Body, int]:
+    """Return the body of a message, and its term."""
+    kind = rng.randrange(5)
     if kind == 0:
-        return Vote(ear.term), ear.term
+        return Vote(known.term), known.term
     if kind == 1:
-        return AppendReply(ear.last_index + 1, False, True, 0), ear.term
+        return AppendReply(known.last_index + 1, False, True, 0), known.term
     if kind == 2:
-        return PreVoteReply(1), ear.term
+        return PreVoteReply(1), known.term
     if kind == 3:
-        return RequestVote(ear.last_index + 100, ear.term), ear.term + 1
-    term = ear.term + chance.choice((0, 1))
+        return RequestVote(known.last_index + 100, known.term), known.term + 1
+    term = known.term + rng.choice((0, 1))
     entry = batches.encode([], 0, 0, 0)
-    index = ear.last_index + 1
-    return AppendEntries(ear.last_index, ear.last_term, index, index, 0, False, [(entry, index, term)]), term
+    index = known.last_index + 1
+    return AppendEntries(known.last_index, known.last_term, index, index, 0, False, [(entry, index, term)]), term

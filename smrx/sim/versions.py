@@ -1,8 +1,8 @@
-"""Nodes of two versions of the program: the present one, and a next one whose log entries are of the next version.
+"""Simulate nodes of two versions of the program: the current one, and a next one with a new version of log entries.
 
-Owns which version the node at work reads and writes. The next version knows both kinds of entries; what is in them did
-not change. As simulated time takes the place of the clock, the reading of the node at work takes the place of the two
-functions that know the version of an entry; where every node is of the present version they are left alone.
+Owns which version the selected node reads and writes. The next version reads both versions of entries; their content
+is the same. The two functions that check the version of an entry are replaced while a node of the next version is
+selected; a run with nodes of the current version only leaves them alone.
 """
 
 import contextlib
@@ -13,48 +13,48 @@ from smrx.consensus import messages
 from smrx.wire import batches
 from smrx.wire.batches import VERSION, Batch
 
-PRESENT: Final = 1
-NEXT: Final = 2
+CURRENT_VERSION: Final = 1
+NEXT_VERSION: Final = 2
 
 _entry_fault: Final[Callable[[bytes], str | None]] = messages.entry_fault
 _decode: Final[Callable[[bytes | memoryview], Batch]] = batches.decode
 _REGULAR: Final = bytes((messages.REGULAR,))
 
 
-class Formats:
-    """What each version makes of the entries of both: an entry says which version it is of."""
+class EntryFormats:
+    """How each program version writes and reads entries: an entry carries its version."""
 
     def write(self, entry: bytes, version: int) -> bytes:
-        """What a node of a version puts into its log."""
-        return entry if version == PRESENT else _numbered(entry, VERSION + version - PRESENT)
+        """Return an entry as a node of a program version writes it."""
+        return entry if version == CURRENT_VERSION else _with_version(entry, VERSION + version - CURRENT_VERSION)
 
     def read(self, entry: bytes, version: int) -> bytes:
-        """An entry as the present version writes it; one that is later than the reader stays what it is."""
-        return _numbered(entry, VERSION) if VERSION < entry[1] <= VERSION + version - PRESENT else entry
+        """Return an entry as the current version writes it; one that is newer than the reader is returned unchanged."""
+        return _with_version(entry, VERSION) if VERSION < entry[1] <= VERSION + version - CURRENT_VERSION else entry
 
 
-def _numbered(entry: bytes, number: int) -> bytes:
-    return entry[:1] + bytes((number,)) + entry[2:]
+def _with_version(entry: bytes, version: int) -> bytes:
+    return entry[:1] + bytes((version,)) + entry[2:]
 
 
 class Versions:
-    """The versions of one run's nodes."""
+    """Selects the program version of the node that runs."""
 
-    def __init__(self, formats: Formats) -> None:
+    def __init__(self, formats: EntryFormats) -> None:
         self.formats = formats
-        self._at_work = PRESENT
+        self._selected = CURRENT_VERSION
 
-    def view(self, version: int) -> None:
-        """From now on a node of this version is at work."""
-        if version == self._at_work:
+    def select(self, version: int) -> None:
+        """Read entries as a node of this version does."""
+        if version == self._selected:
             return
-        self._at_work = version
+        self._selected = version
         _install(lambda entry: _entry_fault(self._read(entry)), lambda entry: _decode(self._read(bytes(entry))))
 
     def _read(self, entry: bytes) -> bytes:
         if entry[:1] != _REGULAR or len(entry) < batches.HEADER_SIZE:
             return entry
-        return self.formats.read(entry, self._at_work)
+        return self.formats.read(entry, self._selected)
 
 
 def _install(entry_fault: Any, decode: Any) -> None:
@@ -63,8 +63,8 @@ def _install(entry_fault: Any, decode: Any) -> None:
 
 
 @contextlib.contextmanager
-def several(formats: Formats) -> Iterator[Versions]:
-    """Let nodes be of several versions for a while."""
+def mixed_versions(formats: EntryFormats) -> Iterator[Versions]:
+    """Allow nodes of both versions inside the block."""
     try:
         yield Versions(formats)
     finally:

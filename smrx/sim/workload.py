@@ -1,6 +1,6 @@
-"""What simulated clients ask for: an exchange set up once, then orders that meet each other, and some nonsense.
+"""Generate the commands of simulated clients: the setup of an exchange, then orders that match, and some invalid ones.
 
-Pure: a generator of chance in, command records out. Session and request id are filled in by the session.
+Pure: a random generator in, command records out. The session fills in session and request id.
 """
 
 import random
@@ -25,13 +25,13 @@ Commands = NDArray[np.void]
 BASE: Final = 1
 QUOTE: Final = 2
 INSTRUMENT: Final = 1
-#: A narrow market, so that orders meet.
+#: A narrow price range, so that orders match.
 _PRICES: Final = (95, 105)
 _RECORD: Final = struct.Struct("<BBBBBBHQQIIQQqq")
 
 
 def setup(accounts: list[int]) -> Commands:
-    """What the venue does first: two assets, one market, accounts with money."""
+    """Return the first commands of the venue: two assets, one market, accounts with balances."""
     instrument = np.zeros(1, INSTRUMENT_COMMAND)
     instrument["kind"] = CommandKind.ADD_INSTRUMENT
     instrument["instrument"], instrument["symbol"] = INSTRUMENT, pack_symbol("A-B")
@@ -49,46 +49,46 @@ def setup(accounts: list[int]) -> Commands:
         raw.append(
             _command(CommandKind.DEPOSIT, account=account, instrument=QUOTE, quantity=200_000, order_id=account + 1000)
         )
-    return _joined(raw)
+    return _to_array(raw)
 
 
-def orders(chance: random.Random, account: int, count: int) -> Commands:
-    """Commands of a trader."""
-    return _joined([_order(chance, account) for _ in range(count)])
+def orders(rng: random.Random, account: int, count: int) -> Commands:
+    """Return random commands of a trader."""
+    return _to_array([_order(rng, account) for _ in range(count)])
 
 
-def _order(chance: random.Random, account: int) -> bytes:
-    draw = chance.random()
+def _order(rng: random.Random, account: int) -> bytes:
+    draw = rng.random()
     if draw < 0.62:
-        return _place(chance, account)
-    named = chance.randrange(1, 12)
+        return _place(rng, account)
+    client_order_id = rng.randrange(1, 12)
     if draw < 0.78:
-        return _command(CommandKind.CANCEL, account=account, client_order_id=named)
+        return _command(CommandKind.CANCEL, account=account, client_order_id=client_order_id)
     if draw < 0.92:
         return _command(
-            CommandKind.REPLACE, account=account, client_order_id=named,
-            price=chance.randint(*_PRICES), quantity=chance.randrange(1, 12),
+            CommandKind.REPLACE, account=account, client_order_id=client_order_id,
+            price=rng.randint(*_PRICES), quantity=rng.randrange(1, 12),
         )  # fmt: skip
     if draw < 0.96:
-        return _command(CommandKind.MASS_CANCEL, account=account, side=chance.randrange(3))
-    # Malformed, or of a kind that does not exist: refused, and the request is consumed all the same.
-    return _command(chance.choice((200, int(CommandKind.PLACE))), account=account, side=9)
+        return _command(CommandKind.MASS_CANCEL, account=account, side=rng.randrange(3))
+    # Malformed, or of an unknown kind: rejected, and the request id is used up all the same.
+    return _command(rng.choice((200, int(CommandKind.PLACE))), account=account, side=9)
 
 
-def _place(chance: random.Random, account: int) -> bytes:
-    side = chance.choice((Side.BUY, Side.SELL))
-    client_order_id, quantity = chance.randrange(12), chance.randrange(1, 12)
-    if chance.random() < 0.1:
+def _place(rng: random.Random, account: int) -> bytes:
+    side = rng.choice((Side.BUY, Side.SELL))
+    client_order_id, quantity = rng.randrange(12), rng.randrange(1, 12)
+    if rng.random() < 0.1:
         return _command(
             CommandKind.PLACE, account=account, instrument=INSTRUMENT, side=side, order_type=OrderType.MARKET,
             tif=TimeInForce.IOC, stp=Stp.CANCEL_NEWEST, client_order_id=client_order_id, quantity=quantity,
         )  # fmt: skip
-    tif = chance.choice((TimeInForce.GTC, TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK))
-    flags = OrderFlags.POST_ONLY if tif == TimeInForce.GTC and chance.random() < 0.1 else OrderFlags.NONE
+    tif = rng.choice((TimeInForce.GTC, TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK))
+    flags = OrderFlags.POST_ONLY if tif == TimeInForce.GTC and rng.random() < 0.1 else OrderFlags.NONE
     return _command(
         CommandKind.PLACE, account=account, instrument=INSTRUMENT, side=side, order_type=OrderType.LIMIT, tif=tif,
-        stp=chance.choice(tuple(Stp)), flags=flags, client_order_id=client_order_id,
-        price=chance.randint(*_PRICES), quantity=quantity,
+        stp=rng.choice(tuple(Stp)), flags=flags, client_order_id=client_order_id,
+        price=rng.randint(*_PRICES), quantity=quantity,
     )  # fmt: skip
 
 
@@ -126,5 +126,5 @@ def _command(
     )
 
 
-def _joined(raw: list[bytes]) -> Commands:
+def _to_array(raw: list[bytes]) -> Commands:
     return np.frombuffer(b"".join(raw), COMMAND)

@@ -22,7 +22,7 @@ from smrx.consensus.progress import Progress
 from smrx.consensus.raft_library import now
 from smrx.consensus.snapshot_sender import SnapshotSender
 from smrx.consensus.snapshots import Snapshot, SnapshotStore
-from smrx.sim.versions import NEXT, PRESENT, Formats
+from smrx.sim.versions import CURRENT_VERSION, NEXT_VERSION, EntryFormats
 from smrx.wire import batches
 from smrx.wire.batches import VERSION
 
@@ -295,16 +295,10 @@ class UncheckedApplier(Applier):
         pass
 
 
-class IgnoresVersions(Replica):
-    """Row 17."""
+class NumbersMethods(EntryFormats):
+    """Row 17: an entry names a method by its place among the names of all, and the next version has one name more."""
 
-    applier_class = UncheckedApplier
-
-
-class NumbersMethods(Formats):
-    """Row 17: an entry names a method by its position among all names, and the next version has one name more."""
-
-    _METHODS: ClassVar = {PRESENT: ("apply",), NEXT: ("amend", "apply")}
+    _METHODS: ClassVar = {CURRENT_VERSION: ("apply",), NEXT_VERSION: ("amend", "apply")}
 
     def write(self, entry: bytes, version: int) -> bytes:
         number = VERSION + self._METHODS[version].index("apply")

@@ -1,4 +1,4 @@
-"""Nodes that are broken on purpose, beside the library's own faults in tests/consensus/stock.py."""
+"""Components with a planted fault, besides the library's own faults in tests/consensus/stock.py."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from smrx.consensus.messages import Envelope
 from smrx.consensus.snapshots import Snapshot
 from smrx.node.order_entry import OrderEntry, Reply
 from smrx.node.replicated_state import ReplicatedState
-from smrx.sim.parts import SimulatedMeta
+from smrx.sim.simulated_meta import SimulatedMeta
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.wire import batches, frames
 from smrx.wire.codes import OutcomeStatus
@@ -21,24 +21,24 @@ from smrx.wire.frames import Frame
 from smrx.wire.records import OUTCOME
 
 
-class ForgetsVotes(SimulatedMeta):
-    """Whom it voted for is gone after a restart."""
+class LosesVotes(SimulatedMeta):
+    """A restart loses the vote."""
 
     def begin(self) -> None:
         super().begin()
         self._current = self._current._replace(vote=None)
 
 
-class ForgetsTerms(SimulatedMeta):
-    """The term and the vote in it are gone after a restart."""
+class LosesTerms(SimulatedMeta):
+    """A restart loses the term and the vote in it."""
 
     def begin(self) -> None:
         super().begin()
         self._current = self._current._replace(term=0, vote=None)
 
 
-class SpeaksBeforeWriting(Replica):
-    """Messages leave, and only then what they promise is made durable."""
+class SendsBeforeSync(Replica):
+    """Messages are sent before the state they depend on is durable."""
 
     def _persist_term(self) -> None:
         pass
@@ -48,7 +48,7 @@ class SpeaksBeforeWriting(Replica):
 
 
 class LeaderThatKeepsTransfers(Leader):
-    """The log after a snapshot under way is kept, even for a dead peer or after the leadership."""
+    """The log after a snapshot in transfer is kept even if the peer crashed or the leader changed."""
 
     def stop(self) -> None:
         pass
@@ -59,14 +59,14 @@ class LeaderThatKeepsTransfers(Leader):
         return min([super().oldest_needed(), *indexes])
 
 
-class KeepsForTheDead(Replica):
+class KeepsLogForOldTransfers(Replica):
     """A replica with this bug."""
 
     leader_class = LeaderThatKeepsTransfers
 
 
 class LeaderThatSendsRemovalsEarly(Leader):
-    """A removed node is sent its removal before it is committed."""
+    """A removed node receives its removal before it is committed."""
 
     def _last_for(self, peer: int) -> int:
         return self._journal.last_index
@@ -80,15 +80,15 @@ class EarlyRemoval(MemberChanges):
             self.removed = True
 
 
-class EndsTooEarly(Replica):
+class StopsBeforeRemovalIsCommitted(Replica):
     """A replica with both bugs."""
 
     leader_class = LeaderThatSendsRemovalsEarly
     member_changes_class = EarlyRemoval
 
 
-class CountsItselfBeforeWriting(Replica):
-    """A leader sends its entries, and writes them when it leads no more; until then it counts itself all the same."""
+class CountsItselfBeforeSync(Replica):
+    """A leader writes its entries only after it steps down, and counts itself for the commit before."""
 
     def _persist(self) -> None:
         if self.is_leader:
@@ -97,8 +97,8 @@ class CountsItselfBeforeWriting(Replica):
             super()._persist()
 
 
-class JournalThatDoesNotSync(DiskJournal):
-    """Row 7: what was appended is on its way to the disk, for a while."""
+class JournalWithRareSyncs(DiskJournal):
+    """Row 7: most syncs do nothing."""
 
     def sync(self) -> None:
         self._unsynced = getattr(self, "_unsynced", 0) + 1
@@ -106,8 +106,8 @@ class JournalThatDoesNotSync(DiskJournal):
             super().sync()
 
 
-class JournalThatBelievesEverything(DiskJournal):
-    """Row 7: an entry is what the disk says it is."""
+class JournalWithoutChecksums(DiskJournal):
+    """Row 7: entries are read without a check of their checksum and index."""
 
     def _load(self) -> None:
         kept = disk_journal.decode_entry
@@ -118,15 +118,15 @@ class JournalThatBelievesEverything(DiskJournal):
             disk_journal.decode_entry = kept
 
 
-class VotesEmpty(Replica):
-    """An empty node takes its cluster file at its word: it never promised anything, and has a vote."""
+class VotesWithEmptyLog(Replica):
+    """A node with an empty directory votes if its cluster file names it."""
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
         return meta.joined and journal.may_lack_entries
 
 
 class UncheckedChanges(MemberChanges):
-    """Members are added with their vote, and no change waits for the one before to be committed."""
+    """New members vote at once, and a change does not wait until the one before is committed."""
 
     def add(self, node: NodeConfig) -> int:
         membership = self._members.membership.with_learner(node, self._journal.last_index + 1)
@@ -138,31 +138,31 @@ class UncheckedChanges(MemberChanges):
         return self._append(membership)
 
 
-class TwoVotersAtOnce(VotesEmpty):
+class AddsVotersAtOnce(VotesWithEmptyLog):
     """A replica with this bug."""
 
     member_changes_class = UncheckedChanges
 
 
 class EarlyChanges(MemberChanges):
-    """A change is proposed before the leader's own first entry is committed."""
+    """A leader starts a change before it has committed an entry of its own term."""
 
     def _change(self, membership: Membership) -> int:
         if not self._raft.is_leader or self._transfer.is_active:
             raise NotLeader
         if self._members.index > self._raft.commit_index:
-            raise MembershipError("expected the last change of members to be done, found it on its way")
+            raise MembershipError("the last membership change is not committed yet")
         return self._append(membership)
 
 
-class ChangesTooEarly(Replica):
+class ChangesBeforeOwnCommit(Replica):
     """A replica with this bug."""
 
     member_changes_class = EarlyChanges
 
 
 class LearnersAsVoters(MemberChanges):
-    """What a member without a vote acknowledges counts for the commit."""
+    """Acknowledgements of learners count for the commit."""
 
     def put_into_force(self) -> None:
         super().put_into_force()
@@ -175,8 +175,8 @@ class CountsLearners(Replica):
     member_changes_class = LearnersAsVoters
 
 
-class ForgetsMembers(SimulatedMeta):
-    """Who belongs to the cluster is gone after a restart."""
+class LosesMembership(SimulatedMeta):
+    """A restart loses the membership."""
 
     def begin(self) -> None:
         super().begin()
@@ -184,54 +184,54 @@ class ForgetsMembers(SimulatedMeta):
 
 
 class FollowerThatIgnoresMembers(Follower):
-    """A snapshot does not bring the members that were in force at it."""
+    """A restored snapshot does not change the membership."""
 
     def _install(self, snapshot: Snapshot, in_force: tuple[int, bytes]) -> bool:
         return super()._install(snapshot, self._journal.membership)
 
 
-class TakesNoMembersFromSnapshots(Replica):
+class IgnoresSnapshotMembership(Replica):
     """A replica with this bug."""
 
     follower_class = FollowerThatIgnoresMembers
 
 
 class Diverges(ReplicatedState):
-    """The third machine of a run loses a unit of money after a while."""
+    """The third state of a run loses a unit of money after a while."""
 
     made = 0
 
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
         super().__init__(event_ring, outcome_ring)
         Diverges.made += 1
-        self._is_it = Diverges.made % 4 == 3
+        self._diverges = Diverges.made % 4 == 3
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
-        if self._is_it and self.engine.sequence > 30:
+        if self._diverges and self.engine.sequence > 30:
             self.engine.corrupt_balance(1, 2, -1)
         super().apply(log_index, term, entry)
 
 
 class AppliesRepeats(ReplicatedState):
-    """A repeated request is taken for a new one."""
+    """A repeated request is applied as a new one."""
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
         batch = batches.decode(entry)
         commands = batch.commands.copy()
         sessions = self.engine.inspect.sessions()
-        reached = dict(zip(sessions["session_id"].tolist(), sessions["last_request_id"].tolist(), strict=True))
+        last_requests = dict(zip(sessions["session_id"].tolist(), sessions["last_request_id"].tolist(), strict=True))
         for command in commands:
             session = int(command["session_id"])
-            if session in reached and 0 < command["request_id"] <= reached[session]:
-                command["request_id"] = reached[session] + 1
-            if session in reached and command["request_id"] == reached[session] + 1:
-                reached[session] += 1
+            if session in last_requests and 0 < command["request_id"] <= last_requests[session]:
+                command["request_id"] = last_requests[session] + 1
+            if session in last_requests and command["request_id"] == last_requests[session] + 1:
+                last_requests[session] += 1
         changed = batches.encode(commands.tobytes(), batch.time_ns, batch.sequence, batch.state_hash)
         super().apply(log_index, term, changed)
 
 
 class AnswersBeforeCommit(OrderEntry):
-    """A frame is answered as soon as it is taken."""
+    """A frame is answered as soon as it is accepted."""
 
     def _accept(self, identity: bytes, frame: Frame) -> None:
         super()._accept(identity, frame)
@@ -243,23 +243,23 @@ class AnswersBeforeCommit(OrderEntry):
         self._replies.append(Reply(identity, frames.encode_outcomes(outcomes, frame.correlation)))
 
 
-class LetsAnybodyIn(SimulatedTransport):
-    """Row 5: whoever connects is whom his messages say he is."""
+class AcceptsEveryKey(SimulatedTransport):
+    """Row 5: a connection with any key is accepted."""
 
-    def _lets_in(self, key: str) -> bool:
+    def _accepts_key(self, key: str) -> bool:
         return True
 
 
-class BelievesEveryEnvelope(SimulatedTransport):
-    """Row 5: a message is for this cluster, and of a member, because it is here."""
+class AcceptsEveryEnvelope(SimulatedTransport):
+    """Row 5: a message is accepted without a check of its cluster and sender."""
 
     def _fault(self, envelope: Envelope) -> str | None:
         return None if envelope.sender in self._nodes else super()._fault(envelope)
 
 
-class ForgetsVotesAndLives(ForgetsVotes):
-    """Neither its vote nor that it ever ran before survives: a vote alone is protected by the number of the life."""
+class LosesVotesAndIncarnation(LosesVotes):
+    """A restart loses the vote and the incarnation: the incarnation alone would protect the vote."""
 
     def begin(self) -> None:
         super().begin()
-        self._life = 1
+        self._incarnation = 1

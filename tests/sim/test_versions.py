@@ -1,9 +1,9 @@
-"""Nodes of two versions: what each reads of the other, and that nothing of it outlasts the run."""
+"""Nodes of two versions read each other's entries as specified, and a run restores the decoders at its end."""
 
 import pytest
 
 from smrx.consensus import messages
-from smrx.sim.versions import NEXT, PRESENT, Formats, several
+from smrx.sim.versions import CURRENT_VERSION, NEXT_VERSION, EntryFormats, mixed_versions
 from smrx.wire import batches
 from smrx.wire.frames import FrameError
 from tests.consensus.stock import NumbersMethods
@@ -11,32 +11,32 @@ from tests.consensus.stock import NumbersMethods
 ENTRY = batches.encode(bytes(64), 5, 1, 2)
 
 
-def test_the_next_version_reads_both_and_the_present_one_its_own() -> None:
-    with several(Formats()) as versions:
-        later = versions.formats.write(ENTRY, NEXT)
-        assert later[1] == batches.VERSION + 1
-        assert versions.formats.write(ENTRY, PRESENT) == ENTRY
+def test_next_version_reads_both_formats_and_current_version_only_its_own() -> None:
+    with mixed_versions(EntryFormats()) as versions:
+        newer = versions.formats.write(ENTRY, NEXT_VERSION)
+        assert newer[1] == batches.VERSION + 1
+        assert versions.formats.write(ENTRY, CURRENT_VERSION) == ENTRY
         with pytest.raises(FrameError, match="expected version 1, found 2"):
-            batches.decode(later)
-        assert messages.entry_fault(later) == "expected entry version 1, found 2"
-        versions.view(NEXT)
-        for entry in (ENTRY, later):
+            batches.decode(newer)
+        assert messages.entry_fault(newer) == "expected entry version 1, found 2"
+        versions.select(NEXT_VERSION)
+        for entry in (ENTRY, newer):
             assert messages.entry_fault(entry) is None
             assert batches.decode(entry).time_ns == 5
-        versions.view(PRESENT)
-        assert messages.entry_fault(later) is not None
+        versions.select(CURRENT_VERSION)
+        assert messages.entry_fault(newer) is not None
 
 
-def test_after_the_run_entries_are_read_as_before() -> None:
-    reads = messages.entry_fault, batches.decode
-    with several(Formats()) as versions:
-        versions.view(NEXT)
-        assert (messages.entry_fault, batches.decode) != reads
-    assert (messages.entry_fault, batches.decode) == reads
+def test_decoders_are_restored_after_the_run() -> None:
+    decoders = messages.entry_fault, batches.decode
+    with mixed_versions(EntryFormats()) as versions:
+        versions.select(NEXT_VERSION)
+        assert (messages.entry_fault, batches.decode) != decoders
+    assert (messages.entry_fault, batches.decode) == decoders
 
 
-def test_with_methods_numbered_by_position_an_entry_is_another_command_for_the_next_version() -> None:
-    with several(NumbersMethods()) as versions:
+def test_entry_with_positional_method_numbers_is_misread_by_the_next_version() -> None:
+    with mixed_versions(NumbersMethods()) as versions:
         assert len(batches.decode(ENTRY).commands) == 1
-        versions.view(NEXT)
+        versions.select(NEXT_VERSION)
         assert len(batches.decode(ENTRY).commands) == 0

@@ -167,13 +167,13 @@ def test_a_run_that_went_well_is_judged_well(told: Tale) -> None:
         digest.apply(word.index, word.term, word.entry)
     # An entry that only marks a term may follow.
     for index in (last.index, last.index + 1):
-        checker.stands(1, index, (last.sequence, last.state_hash), digest.log_digest)
-    with pytest.raises(Violation, match=r"one state: after entry .* node 2 stands at command"):
-        checker.stands(2, last.index, (last.sequence, last.state_hash ^ 1), digest.log_digest)
-    with pytest.raises(Violation, match=r"one state: after entry .* node 2 stands at command"):
-        checker.stands(2, last.index - 1, (last.sequence, last.state_hash), digest.log_digest)
+        checker.check_position(1, index, (last.sequence, last.state_hash), digest.log_digest)
+    with pytest.raises(Violation, match=r"one state: after entry .* node 2 is at command"):
+        checker.check_position(2, last.index, (last.sequence, last.state_hash ^ 1), digest.log_digest)
+    with pytest.raises(Violation, match=r"one state: after entry .* node 2 is at command"):
+        checker.check_position(2, last.index - 1, (last.sequence, last.state_hash), digest.log_digest)
     with pytest.raises(Violation, match="log agreement: the log digest of node 3"):
-        checker.stands(3, last.index, (last.sequence, last.state_hash), digest.log_digest ^ 1)
+        checker.check_position(3, last.index, (last.sequence, last.state_hash), digest.log_digest ^ 1)
 
 
 def lose_an_acknowledged_one(tale: Tale) -> None:
@@ -255,9 +255,9 @@ def take_over_a_state_of_its_own(tale: Tale) -> None:
 @pytest.mark.parametrize(
     ("doctor", "said"),
     [
-        (lose_an_acknowledged_one, "acknowledged, in the log once"),
-        (answer_otherwise, "the replay's answers"),
-        (answer_with_another_place, "the replay's answers"),
+        (lose_an_acknowledged_one, "acknowledged, in the log"),
+        (answer_otherwise, "replayed outcomes"),
+        (answer_with_another_place, "replayed outcomes"),
         (let_a_later_request_come_first, "real-time order"),
         (leave_an_entry_out, "log agreement: node 2 went from log entry .* and left out"),
         (apply_another_entry, "log agreement: node 3"),
@@ -266,10 +266,10 @@ def take_over_a_state_of_its_own(tale: Tale) -> None:
         (come_to_another_outcome, "one state: .* node 2"),
         (apply_backwards, "in order: node 2"),
         (apply_a_request_twice, "one state"),
-        (invent_a_request, "nothing invented"),
-        (change_a_request, "nothing invented"),
-        (lead_twice, "one leader a term"),
-        (take_over_a_state_of_its_own, "one state: node 3 took over"),
+        (invent_a_request, "only sent commands"),
+        (change_a_request, "only sent commands"),
+        (lead_twice, "one leader per term"),
+        (take_over_a_state_of_its_own, "one state: node 3 restored"),
     ],
 )
 def test_whatever_is_wrong_is_a_violation(told: Tale, doctor: Callable[[Tale], None], said: str) -> None:

@@ -1,9 +1,9 @@
-"""Who has a vote, as far as the committed log says: what the promises and the end of a run are held against.
+"""Record the committed memberships of a run: who had a vote at each entry of the log.
 
-Owns the chain of the memberships that were committed, learned from whichever node knew it first. A node that forgot who
-belongs to the cluster is judged by this chain and not by what it believes. Changes are of one voter at a time, so an
-entry may be committed by a majority of the membership at its place or of the next one. Raises Violation where two nodes
-have committed different members at one entry.
+Owns the chain of committed memberships, learned from whichever node committed each first. The wire invariants and the
+checks at the end of a run use this chain and not the membership that a node holds, which may be wrong. A change adds
+or removes one voter, so a majority of the membership at an entry, or of the next one, may commit the entry. Raises
+Violation where two nodes commit different memberships at one entry.
 """
 
 from collections.abc import Iterable
@@ -13,29 +13,29 @@ from smrx.consensus import MemoryJournal, membership
 from smrx.consensus.membership import Membership
 from smrx.sim.checker import Violation
 
-#: Here stands what a cluster file says, and no entry.
+#: The log index of the membership of the cluster file, which is no entry.
 _GENESIS: Final = 1
 
 
-class Electorate:
-    """The members of the moment, and of every moment before."""
+class MembershipHistory:
+    """The committed memberships, oldest first."""
 
-    def __init__(self, first: Membership) -> None:
-        """`first` is what the first nodes' cluster file says."""
-        self._chain: list[tuple[int, int, Membership]] = [(_GENESIS, 0, first)]
+    def __init__(self, initial: Membership) -> None:
+        """`initial` is the membership of the cluster file of the initial nodes."""
+        self._chain: list[tuple[int, int, Membership]] = [(_GENESIS, 0, initial)]
 
     @property
     def newest(self) -> Membership:
-        """The last one that is known to be committed."""
+        """The last committed membership."""
         return self._chain[-1][2]
 
     @property
     def changes(self) -> int:
-        """Changes committed so far."""
+        """The number of committed changes."""
         return len(self._chain) - 1
 
-    def learn(self, node: int, journal: MemoryJournal, committed: int) -> list[int]:
-        """A node knows its log to be committed up to an entry; return where it had memberships nobody knew of."""
+    def add_committed(self, node: int, journal: MemoryJournal, committed: int) -> list[int]:
+        """Record the memberships of a log that is committed up to an entry; return the indexes of the new ones."""
         found = []
         for index, entry in journal.memberships:
             if _GENESIS < index <= committed and self._is_new(node, index, entry):
@@ -51,27 +51,27 @@ class Electorate:
         known = next((members for at, _, members in self._chain if at == index), None)
         if known is None or membership.encode(known) != entry:
             raise Violation(
-                f"one membership: node {node} has {_text(membership.decode(entry))} as committed at entry {index}, "
-                f"where others have {'none' if known is None else _text(known)}"
+                f"membership agreement: node {node} committed {_text(membership.decode(entry))} at entry {index}, "
+                f"other nodes {'no membership' if known is None else _text(known)}"
             )
         return False
 
     def at(self, index: int) -> Membership:
-        """The one in force at a committed entry, by what is known to be committed."""
+        """Return the committed membership in force at an entry."""
         *_, (_, _, members) = (known for known in self._chain if known[0] <= index)
         return members
 
     def deciding(self, journal: MemoryJournal, index: int) -> list[Membership]:
-        """Those of which a majority may commit an entry of a log: in force at its place, and the next one."""
+        """Return the memberships of which a majority may commit an entry of a log: that of its place, and the next."""
         *_, (last, _, members) = (known for known in self._chain if known[0] <= index)
         later = [known[2] for known in self._chain if known[0] > index][:1]
         if not later:
-            # Not committed yet: the one that the log in hand has.
+            # The next one is not committed yet: take it from this log.
             later = [membership.decode(entry) for at, entry in journal.memberships if at > max(index, last)][:1]
         return [members, *later]
 
     def electing(self, journal: MemoryJournal, term: int) -> Membership:
-        """The one of which a majority elects the node with this log in a term: what it and the chain had before."""
+        """Return the membership that elects the node with this log in a term: the last one of an earlier term."""
         at, _, members = [known for known in self._chain if known[1] < term][-1]
         for index, entry in journal.memberships:
             if index > at and (journal.term_at(index) or 0) < term:
@@ -79,14 +79,14 @@ class Electorate:
         return members
 
     def possible(self, journals: Iterable[MemoryJournal]) -> list[Membership]:
-        """The newest one, and what some log has after it: any of these may have to find a majority."""
+        """Return the newest membership and every later one of these logs: each may be the one in force."""
         last = self._chain[-1][0]
         newer = {entry for journal in journals for index, entry in journal.memberships if index > last}
         return [self.newest, *map(membership.decode, sorted(newer))]
 
 
 def majority(members: Membership) -> int:
-    """How many of the voters are one."""
+    """Return how many voters are a majority."""
     return len(members.voters) // 2 + 1
 
 

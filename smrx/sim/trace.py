@@ -1,7 +1,7 @@
-"""What happened in a run: a digest that two equal runs share, and, when it is wanted, text that a person can follow.
+"""Record what happens in a run: a digest that identifies the run, and text for a reader.
 
-Recording costs an append; text is made afterwards, from the bytes that travelled. Called by every part of the
-simulator; decides nothing.
+Recording appends a tuple; the text is made on request, from the frames that were sent. Every part of the simulator
+records here; the trace decides nothing.
 """
 
 from collections.abc import Iterator
@@ -12,45 +12,45 @@ import xxhash
 
 from smrx.consensus import messages
 from smrx.consensus.messages import AppendEntries, Hello
-from smrx.sim.versions import NEXT, Formats, several
-from smrx.sim.world import World
+from smrx.sim.scheduler import Scheduler
+from smrx.sim.versions import NEXT_VERSION, EntryFormats, mixed_versions
 
-#: Of a failed run this many lines before the end are shown unless all are asked for.
-LINES: Final = 120
+#: Lines that lines() returns by default: the last ones before the end of the run.
+LAST_LINES: Final = 120
 
 _MESSAGE: Final = "message"
 
 
-class Timeline:
+class Trace:
     """The events of one run, in order."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self._events: list[tuple[Any, ...]] = []
 
     def message(self, source: int, target: int, frame: bytes) -> None:
-        """A node takes a message of another."""
-        self._events.append((self._world.clock.time, _MESSAGE, source, target, frame))
+        """Record that node `target` reads a message of node `source`."""
+        self._events.append((self._scheduler.clock.time, _MESSAGE, source, target, frame))
 
     def note(self, text: str, *values: object) -> None:
-        """Anything else; `text` is filled in with the values when somebody reads it."""
-        self._events.append((self._world.clock.time, text, *values))
+        """Record any other event. `text` is a format string for the values."""
+        self._events.append((self._scheduler.clock.time, text, *values))
 
     def __len__(self) -> int:
         return len(self._events)
 
     def digest(self) -> str:
-        """The same for runs in which the same happened at the same times."""
+        """Return a hash of all events and their times; runs with equal hashes are the same run."""
         return xxhash.xxh3_64_hexdigest(msgspec.msgpack.encode(self._events))
 
-    def lines(self, most: int | None = LINES) -> list[str]:
-        """The run as text, without what is only routine; the last `most` lines of it, None for all."""
-        with several(Formats()) as versions:
-            versions.view(NEXT)
+    def lines(self, limit: int | None = LAST_LINES) -> list[str]:
+        """Return the last `limit` lines of text, all for None. Keep-alive messages are left out."""
+        with mixed_versions(EntryFormats()) as versions:
+            versions.select(NEXT_VERSION)
             lines = list(self._lines())
-        if most is None or len(lines) <= most:
+        if limit is None or len(lines) <= limit:
             return lines
-        return [f"... {len(lines) - most} earlier lines; --verbose shows them", *lines[-most:]]
+        return [f"... {len(lines) - limit} earlier lines; --verbose shows them", *lines[-limit:]]
 
     def _lines(self) -> Iterator[str]:
         started = self._events[0][0] if self._events else 0.0
@@ -61,7 +61,7 @@ class Timeline:
 
 
 def _message_text(source: int, target: int, frame: bytes) -> str:
-    """A message as one line; empty for what only keeps a connection warm."""
+    """Return a message as one line, or an empty string for a keep-alive message."""
     envelope = messages.decode(frame)
     if isinstance(envelope, str):
         return f"{source} -> {target}  {envelope}"

@@ -1,0 +1,37 @@
+"""The classes a simulated node is built from; a test replaces one of them with a broken one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from smrx.consensus import MemoryJournal, Replica
+from smrx.consensus.disk_journal import DiskJournal
+from smrx.node.order_entry import OrderEntry
+from smrx.node.replicated_state import ReplicatedState
+from smrx.sim.simulated_meta import SimulatedMeta
+from smrx.sim.simulated_transport import SimulatedTransport
+
+#: Seconds a fork blocks the loop for up to 2 GiB of state: the longest that `smrx bench` measured in smrx/consensus.
+_FORK_SECONDS: Final = 0.0035
+
+
+def fork_seconds(state_bytes: int) -> float:
+    """Return how long a snapshot blocks the loop: the time of a fork for a large state, none for a small one."""
+    return _FORK_SECONDS if state_bytes else 0.0
+
+
+@dataclass(frozen=True)
+class NodeComponents:
+    """By default what a real node runs, except for sockets and disk."""
+
+    replica: type[Replica] = Replica
+    state: type[ReplicatedState] = ReplicatedState
+    order_entry: type[OrderEntry] = OrderEntry
+    transport: type[SimulatedTransport] = SimulatedTransport
+    meta: type[SimulatedMeta] = SimulatedMeta
+    journal: type[MemoryJournal] = MemoryJournal
+    disk_journal: type[DiskJournal] = DiskJournal
+    #: Whether a node in disk mode stores snapshots.
+    keeps_snapshots: bool = True
+    #: Return the seconds that a snapshot of so many bytes blocks the loop.
+    snapshot_seconds: Callable[[int], float] = fork_seconds
