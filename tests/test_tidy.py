@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,6 +158,49 @@ def wrong_imports(source: Source) -> Iterator[str]:
             yield where + f"{source.part} is outside the cluster, {part} inside"
 
 
+def module_name(source: Source) -> str:
+    """Return the dotted name of a file's module."""
+    return source.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+class WithoutTypeChecking(ast.NodeTransformer):
+    """Removes what only a type checker reads."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        is_type_checking = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return node.orelse if is_type_checking else node
+
+
+def runtime_imports(source: Source, modules: set[str]) -> set[str]:
+    """Return which of these modules a file imports, at the top or inside of functions."""
+    found: set[str] = set()
+    for node in ast.walk(WithoutTypeChecking().visit(source.tree)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = source.package[: len(source.package) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            names = (f"{base}.{alias.name}" for alias in node.names)
+            found.update(name if name in modules else base for name in names)
+    return found & modules
+
+
+def import_circle(files: list[Source]) -> list[str]:
+    """Return the modules of an import circle in order, the first one again at the end; empty if there is none."""
+    modules = {module_name(source) for source in files}
+    graph = {module_name(source): runtime_imports(source, modules) for source in files}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        # The sorter lists each module before the one that imports it.
+        return circle[::-1]
+    return []
+
+
 def engine_impurities(source: Source) -> Iterator[str]:
     """Find input, output, clocks, chance and floating point in an engine file."""
     for line, module in imports(source):
@@ -250,6 +294,47 @@ def test_an_import_the_wrong_way_is_found(path: str, text: str) -> None:
 )
 def test_an_import_the_right_way_is_not_a_fault(path: str, text: str) -> None:
     assert not list(wrong_imports(Source(path, text)))
+
+
+def test_no_modules_import_each_other() -> None:
+    assert not import_circle(sources("smrx"))
+
+
+@pytest.mark.parametrize(
+    "last_import",
+    [
+        "from smrx.node.alpha import A",
+        "from smrx.node import alpha",
+        "import smrx.node.alpha",
+        "from . import alpha",
+        "from .alpha import A",
+        "def late():\n    from smrx.node.alpha import A",
+    ],
+)
+def test_import_circle_is_found(last_import: str) -> None:
+    files = [
+        Source("smrx/node/__init__.py", "from smrx.node.alpha import A"),
+        Source("smrx/node/alpha.py", "import os\nfrom smrx.node.beta import B"),
+        Source("smrx/node/beta.py", "from smrx.node.gamma import C\nclass B: ..."),
+        Source("smrx/node/gamma.py", last_import),
+    ]
+    circle = import_circle(files)
+    assert circle[0] == circle[-1]
+    assert set(circle) == {"smrx.node.alpha", "smrx.node.beta", "smrx.node.gamma"}
+    at = circle.index("smrx.node.alpha")
+    assert circle[at + 1] == "smrx.node.beta"
+
+
+@pytest.mark.parametrize(
+    "last_import", ["if TYPE_CHECKING:\n    from smrx.node.alpha import A", "from smrx.node.other import A"]
+)
+def test_import_without_a_circle_is_not_a_fault(last_import: str) -> None:
+    files = [
+        Source("smrx/node/alpha.py", "from smrx.node.beta import B"),
+        Source("smrx/node/beta.py", last_import),
+        Source("smrx/node/other.py", ""),
+    ]
+    assert not import_circle(files)
 
 
 def test_the_engine_is_pure() -> None:
