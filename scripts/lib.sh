@@ -1,6 +1,6 @@
-# Sourced by the other scripts: goes to the project's root and makes sure of an environment with smrx in it.
-# Needs a Python >= 3.11, a C library and the package registry; installs only when pyproject.toml has changed.
-# SMRX_VENV names another place for the environment than .venv.
+# Sourced by the other scripts: changes to the root of the project and activates a virtual environment with smrx.
+# Needs Python >= 3.11, a C library and the package registry. Installs only if pyproject.toml has changed.
+# SMRX_VENV is the path of the environment; .venv if it is not set.
 
 set -euo pipefail
 
@@ -12,7 +12,7 @@ die() {
     exit 2
 }
 
-# A name on PATH may be a stub that starts nothing, so each candidate is asked for its version.
+# A name on PATH may be a stub that does not run, so each candidate is tried.
 find_python() {
     local candidate
     for candidate in python3.13 python3.12 python3.11 python3 python; do
@@ -27,19 +27,19 @@ find_python() {
             return
         fi
     done
-    die "expected Python 3.11 or newer as python3.13, python3.12, python3.11 or python3, found $(python3 --version 2>/dev/null || echo none); install one and run this again"
+    die "Python 3.11 or newer is required, found $(python3 --version 2>/dev/null || echo none); install it as python3 or python3.N and run this again"
 }
 
 make_venv() {
     local python
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
-        die "$python has no venv with pip (the module ensurepip is missing); install it (on Debian and Ubuntu: the package python3-venv) and run this again"
-    printf 'making %s with %s\n' "${venv#"$root"/}" "$("$python" --version)" >&2
-    "$python" -m venv --clear "$venv" || die "python could not make an environment in $venv"
+        die "$python cannot create virtual environments (module ensurepip or venv is missing); install it (on Debian and Ubuntu: package python3-venv) and run this again"
+    printf 'creating %s with %s\n' "${venv#"$root"/}" "$("$python" --version)" >&2
+    "$python" -m venv --clear "$venv" || die "cannot create a virtual environment in $venv"
 }
 
-# The stamp holds what was installed: pyproject.toml as it was, and where the project stood.
+# The stamp file holds pyproject.toml and the path of the project at the last installation.
 fingerprint() {
     printf '%s\n' "$root"
     cat -- "$root/pyproject.toml"
@@ -51,9 +51,9 @@ install_smrx() {
     if [ -f "$stamp" ] && [ "$(cat -- "$stamp")" = "$(fingerprint)" ]; then
         return
     fi
-    printf 'installing smrx and what it needs (once; takes a minute)\n' >&2
+    printf 'installing smrx and its dependencies (once, takes a minute)\n' >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[dev]" ||
-        die "the installation failed; what pip said stands above (it needs the package registry)"
+        die "the installation failed, see the output of pip above (it needs the package registry)"
     fingerprint >"$stamp"
 }
 

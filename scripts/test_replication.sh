@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# The replication divergence test, on real processes. Prints PASS or FAIL for each claim; the exit code says the same.
+# Run the replication test with real processes. Prints PASS or FAIL for each claim; the exit code is 0 if all pass.
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 exec python -m cluster.replication "$@"

@@ -1,6 +1,6 @@
-"""Configuration: TOML in, validated and typed structs out. Every error names file, key, what was expected and found.
+"""Load and validate the configuration of a cluster from TOML. Every error names the file and the key.
 
-With no file at all the configuration is a three-node cluster on loopback.
+Without a file the configuration is a three-node cluster on loopback.
 """
 
 import json
@@ -23,11 +23,11 @@ PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ConfigError(Exception):
-    """The operator's configuration cannot be used; the message is one sentence for the operator."""
+    """The configuration is invalid; the message is for the operator."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where one member listens. `port` is the raft port; the others follow it unless named."""
+    """The addresses and keys of one node. `port` is for Raft; the other ports follow it unless they are set."""
 
     id: NodeId
     port: Port
@@ -37,18 +37,18 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     retransmit_port: Port | None = None
     admin_port: Port | None = None
     metrics_port: Port | None = None
-    #: The CURVE keys by which the others know this node, the usual one first; none: its links are not protected.
+    #: CURVE public keys of this node, the current one first. Without keys its links are not encrypted.
     public_keys: tuple[PublicKey, ...] = ()
-    #: Where this node finds its secret key; in its data directory unless named.
+    #: Path of the secret key of this node; curve.key in its data directory unless set.
     secret_key_file: str | None = None
 
     @property
     def on_loopback(self) -> bool:
-        """Whether nobody on another machine can reach the node."""
+        """Whether the node is reachable only from its own machine."""
         return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")
 
-    def _address(self, named: int | None, offset: int) -> str:
-        return f"tcp://{self.host}:{self.port + offset if named is None else named}"
+    def _address(self, port: int | None, offset: int) -> str:
+        return f"tcp://{self.host}:{self.port + offset if port is None else port}"
 
     @property
     def raft_address(self) -> str:
@@ -76,89 +76,90 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Milliseconds. An election takes between min and max after the last heartbeat."""
+    """Times in milliseconds. A follower campaigns election_min_ms to election_max_ms after the last heartbeat."""
 
     heartbeat_ms: PositiveInt = 50
     election_min_ms: PositiveInt = 600
     election_max_ms: PositiveInt = 1200
-    #: A leader that hears no majority for this long steps down; below election_min_ms, so two never serve at once.
+    #: A leader without answers from a majority for this long steps down. It must be below election_min_ms, so that two
+    #: leaders never serve at the same time.
     leader_fallback_ms: PositiveInt = 450
-    #: A session that asked for cancel-on-disconnect has its orders cancelled when the leader has not heard of it for so
-    #: long; its client lets nodes hear of it four times as often.
+    #: The leader cancels the orders of a session with cancel-on-disconnect after this time without a message from it.
+    #: The client sends a message at least four times in this time.
     disconnect_ms: Annotated[int, msgspec.Meta(ge=100)] = 5000
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Bounds on memory."""
+    """Limits on the memory of a node, and when it takes snapshots."""
 
-    #: Events a node keeps for retransmission (128 bytes each).
+    #: Events kept for retransmission, 128 bytes each.
     event_ring: PositiveInt = 1 << 20
-    #: Outcomes a node keeps to answer a repeated request in full (64 bytes each).
+    #: Outcomes kept to answer repeated requests, 64 bytes each.
     outcome_ring: PositiveInt = 1 << 18
     #: Raft entries after which the log is compacted into a snapshot.
     compaction_entries: PositiveInt = 50_000
-    #: Commands waiting for a majority before new ones are refused as OVERLOADED.
+    #: Uncommitted commands after which new ones are refused as OVERLOADED.
     pending_commands: PositiveInt = 1 << 18
-    #: With durability on disk: a snapshot after so many commands, or after so many minutes with at least one.
+    #: With durability = "disk": a snapshot after this many commands, or after this many minutes with at least one.
     snapshot_commands: PositiveInt = 1_000_000
     snapshot_minutes: PositiveInt = 10
 
 
 class SinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where settled trades go, and how. Which fields count depends on the kind; another one is an error."""
+    """A sink for settled trades. Which fields are allowed depends on the kind."""
 
     kind: Literal["csv", "lmdb", "postgresql", "parquet"]
     #: csv: a .csv file, or the directory of settled_trades.csv. lmdb, parquet: a directory.
     path: str | None = None
-    #: postgresql: a libpq connection string. A password is better kept in ~/.pgpass or PGPASSWORD than in this file.
+    #: postgresql: a libpq connection string. Keep the password in ~/.pgpass or PGPASSWORD, not in this file.
     dsn: str | None = None
-    #: postgresql: the schema that holds the tables; made if it is not there.
+    #: postgresql: the schema of the tables; created if it does not exist.
     schema: str | None = None
-    #: csv: a new file once the current one has so many bytes.
+    #: csv: start a new file when the current one has this many bytes.
     rotate_bytes: PositiveInt | None = None
-    #: csv, parquet: a new file for each day (UTC) of engine time.
+    #: csv, parquet: start a new file for each day (UTC) of engine time.
     rotate_daily: bool | None = None
-    #: parquet: a new file after so many trades.
+    #: parquet: start a new file after this many trades.
     rotate_trades: PositiveInt | None = None
 
 
 class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settlement, outside the cluster."""
+    """Settings of the verifier `smrx settle run`, which runs outside the cluster."""
 
-    #: Where settlement keeps its checkpoint and books; relative paths of sinks begin here.
+    #: Directory of the checkpoint and the books; relative paths of sinks start here.
     directory: str = "settled"
-    #: A command that is run for each alarm.
+    #: A command to run for each alarm.
     hook: str | None = None
-    #: Where settlement serves its metrics on loopback; it serves none if there is no port.
+    #: Port for metrics on loopback; no metrics if not set.
     metrics_port: Port | None = None
     sinks: tuple[SinkConfig, ...] = (SinkConfig(kind="csv"),)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One cluster, as every member and every client reads it."""
+    """The configuration of one cluster; members and clients read the same file."""
 
     cluster: str = "local"
     nodes: tuple[NodeConfig, ...] = tuple(
         NodeConfig(id=i, port=DEFAULT_BASE_PORT + PORTS_PER_NODE * i) for i in (1, 2, 3)
     )
-    #: Where members keep term, vote and identity; one folder a node below it.
+    #: Directory of term, vote, identity, journal and snapshots, with one folder for each node.
     data_dir: str = "data"
-    #: "memory" (the default): commands live in the memory of a majority. "disk": each node also writes them to its
-    #: journal, so that all nodes may die at once.
+    #: "memory": commands are in the memory of a majority. "disk": each node also writes them to its journal, so that no
+    #: command is lost if all nodes die at once.
     durability: Literal["memory", "disk"] = "memory"
-    #: Addresses of machines from which operators may change members, leadership and the like, beside a node's own.
+    #: IP addresses that may send administrative commands to a node, besides its own machine.
     admin_from: tuple[str, ...] = ()
     timing: Timing = Timing()
     limits: Limits = Limits()
     settlement: Settlement = Settlement()
 
     def node(self, node_id: int) -> NodeConfig:
-        """Return a member; raises ConfigError for an id that is not in the cluster."""
+        """Return the node with this id; raises ConfigError if there is none."""
         for node in self.nodes:
             if node.id == node_id:
                 return node
         known = ", ".join(str(node.id) for node in self.nodes)
-        raise ConfigError(f"node id: expected one of {known} (cluster {self.cluster!r}), found {node_id}")
+        raise ConfigError(f"cluster {self.cluster!r} has no node {node_id}; its nodes are {known}")
 
     @property
     def curve(self) -> bool:
@@ -166,46 +167,46 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return any(node.public_keys for node in self.nodes)
 
     def secret_key_path(self, node_id: int) -> Path:
-        """Where a member's secret key is, on its own machine."""
+        """Return the path of the secret key of a node, on its own machine."""
         named = self.node(node_id).secret_key_file
         return self.node_dir(node_id) / "curve.key" if named is None else Path(named).expanduser()
 
     def node_dir(self, node_id: int) -> Path:
-        """The data directory of one member."""
+        """Return the data directory of a node."""
         return Path(self.data_dir).expanduser() / f"node-{node_id}"
 
 
-def load(path: str | Path | None = None, *, keyless: bool = False) -> Config:
-    """Return the configuration in the TOML file `path`, or the default; raises ConfigError.
+def load(path: str | Path | None = None, *, allow_missing_keys: bool = False) -> Config:
+    """Return the configuration in the TOML file `path`, or the default without one; raises ConfigError.
 
-    With `keyless`, nodes may lack the keys that their addresses ask for: they are about to be made.
+    With `allow_missing_keys`, required keys may be missing, because the caller is about to generate them.
     """
     if path is None:
         return Config()
     try:
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: expected a readable TOML file, found: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected UTF-8 text, found other bytes") from None
+        raise ConfigError(f"{path}: the configuration is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: expected TOML, found: {error}") from None
-    return parse(raw, str(path), keyless=keyless)
+        raise ConfigError(f"{path}: invalid TOML: {error}") from None
+    return parse(raw, str(path), allow_missing_keys=allow_missing_keys)
 
 
-def parse(raw: dict[str, Any], source: str, *, keyless: bool = False) -> Config:
-    """Return a validated configuration; `source` names it in errors. Raises ConfigError."""
+def parse(raw: dict[str, Any], source: str, *, allow_missing_keys: bool = False) -> Config:
+    """Validate a TOML document and return the configuration; `source` names it in errors. Raises ConfigError."""
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}".replace(" - at `$.", " - at `")) from None
     _check(config, source)
-    _check_keys(config, source, keyless)
+    _check_keys(config, source, allow_missing_keys)
     return config
 
 
 def dump(config: Config) -> str:
-    """Return the TOML text of a configuration; load() of it gives an equal one."""
+    """Return a configuration as TOML; load() of the text gives an equal configuration."""
     lines = [
         f"cluster = {_quoted(config.cluster)}",
         f"data_dir = {_quoted(config.data_dir)}",
@@ -237,11 +238,11 @@ def _value(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
+    # A JSON string is a TOML string, except that TOML requires DEL to be escaped.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-#: Fields that a kind of sink must have, and those it may have.
+#: Required and optional fields of each kind of sink.
 _SINK_FIELDS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "csv": (set(), {"path", "rotate_bytes", "rotate_daily"}),
     "lmdb": ({"path"}, set()),
@@ -253,19 +254,19 @@ _SINK_FIELDS: Final[dict[str, tuple[set[str], set[str]]]] = {
 def _check_sinks(config: Config, source: str) -> None:
     sinks = config.settlement.sinks
     if not sinks:
-        raise ConfigError(f"{source}: settlement.sinks: expected at least one, found none")
+        raise ConfigError(f"{source}: settlement.sinks: at least one sink is required")
     places: dict[tuple[str, str | None, str | None], int] = {}
     for number, sink in enumerate(sinks, 1):
         where = f"{source}: settlement.sinks, {sink.kind} (number {number})"
         required, optional = _SINK_FIELDS[sink.kind]
         given = {key for key, value in msgspec.to_builtins(sink).items() if value is not None} - {"kind"}
         for key in sorted(required - given):
-            raise ConfigError(f"{where}: expected {key}, found none")
+            raise ConfigError(f"{where}: {key} is missing")
         for key in sorted(given - required - optional):
-            raise ConfigError(f"{where}: {key} means nothing to it; expected {', '.join(sorted(required | optional))}")
+            raise ConfigError(f"{where}: unknown field {key}; allowed: {', '.join(sorted(required | optional))}")
         place = (sink.kind, sink.path or sink.dsn, sink.schema)
         if place in places:
-            raise ConfigError(f"{where}: expected each place once, found that of number {places[place]} again")
+            raise ConfigError(f"{where}: the same destination as number {places[place]}")
         places[place] = number
 
 
@@ -277,10 +278,10 @@ def _check(config: Config, source: str) -> None:
         except ValueError:
             raise ConfigError(f"{source}: admin_from: expected numeric IP addresses, found {text!r}") from None
     if not config.nodes:
-        raise ConfigError(f"{source}: nodes: expected at least one, found none")
+        raise ConfigError(f"{source}: nodes: at least one node is required")
     ids = [node.id for node in config.nodes]
     if len(set(ids)) != len(ids):
-        raise ConfigError(f"{source}: nodes: expected different ids, found {ids}")
+        raise ConfigError(f"{source}: nodes: ids must be unique, found {ids}")
     addresses: dict[str, int] = {}
     for node in config.nodes:
         host, metrics = node.metrics_bind
@@ -294,11 +295,10 @@ def _check(config: Config, source: str) -> None:
         ):
             port = int(address.rsplit(":", 1)[1])
             if port > 65535:
-                raise ConfigError(f"{source}: node {node.id}: expected ports up to 65535, found {port}")
+                raise ConfigError(f"{source}: node {node.id}: port {port} is above 65535")
             if address in addresses:
                 raise ConfigError(
-                    f"{source}: nodes: expected each address once, found {address} for "
-                    f"node {addresses[address]} and node {node.id}"
+                    f"{source}: nodes: address {address} is used by node {addresses[address]} and by node {node.id}"
                 )
             addresses[address] = node.id
     timing = config.timing
@@ -309,33 +309,30 @@ def _check(config: Config, source: str) -> None:
         )
     if not timing.heartbeat_ms < timing.leader_fallback_ms < timing.election_min_ms:
         raise ConfigError(
-            f"{source}: timing.leader_fallback_ms: expected between heartbeat_ms and election_min_ms "
-            f"({timing.heartbeat_ms} to {timing.election_min_ms}), found {timing.leader_fallback_ms}"
+            f"{source}: timing.leader_fallback_ms: expected a value between heartbeat_ms ({timing.heartbeat_ms}) and "
+            f"election_min_ms ({timing.election_min_ms}), found {timing.leader_fallback_ms}"
         )
 
 
-def _check_keys(config: Config, source: str, keyless: bool) -> None:
-    """Members that other machines can reach know each other by keys; a key belongs to one member."""
+def _check_keys(config: Config, source: str, allow_missing_keys: bool) -> None:
+    """Check that each key belongs to one node, and that nodes reachable from other machines have keys."""
     owners: dict[str, int] = {}
     for node in config.nodes:
         for key in node.public_keys:
             if key in owners:
                 raise ConfigError(
-                    f"{source}: public_keys: expected each key once, found {key} for node {owners[key]} and "
-                    f"node {node.id}"
+                    f"{source}: public_keys: key {key} is used by node {owners[key]} and by node {node.id}"
                 )
             owners[key] = node.id
     without = [node for node in config.nodes if not node.public_keys]
-    if keyless or not without:
+    if allow_missing_keys or not without:
         return
     exposed = next((node for node in config.nodes if not node.on_loopback), None)
     names = ", ".join(str(node.id) for node in without)
     if exposed is not None:
         raise ConfigError(
-            f"{source}: public_keys: expected keys for every node, because other machines can reach node {exposed.id} "
-            f"at {exposed.host}, found none for node {names}; smrx cluster keygen makes them"
+            f"{source}: public_keys: node {names} has no key, but all nodes need one, because other machines can reach "
+            f"node {exposed.id} at {exposed.host}; generate keys with `smrx cluster keygen`"
         )
     if config.curve:
-        raise ConfigError(
-            f"{source}: public_keys: expected keys for every node or for none, found none for node {names}"
-        )
+        raise ConfigError(f"{source}: public_keys: node {names} has no key; give keys to all nodes or to none")

@@ -1,6 +1,6 @@
-"""A whole cluster on this machine: real processes, real sockets, a folder of their own.
+"""Run a cluster on this machine, with real processes and sockets, in a directory of its own.
 
-For the demo, the benchmarks and the end-to-end tests. Every process is started, signalled and awaited by its own id.
+For the demo, the benchmarks and the end-to-end tests. Every process is signalled by its own id.
 """
 
 import logging
@@ -28,16 +28,16 @@ T = TypeVar("T")
 _HOST: Final = "127.0.0.1"
 _PORTS_A_NODE: Final = 6
 _PORTS_SHARE: Final = "SMRX_PORTS_SHARE"
-#: A node that turns answers within milliseconds; one that was stopped must not hold up the others.
+#: A healthy node answers within milliseconds; a stopped one must not delay the others.
 _STATUS_SECONDS: Final = 0.5
 
 
 class LocalClusterError(Exception):
-    """The cluster did not do what was waited for; the message says what, and what the nodes said last."""
+    """A condition was not met in time; the message names it and shows the last log lines of the nodes."""
 
 
 class LocalCluster:
-    """Nodes as child processes. Use as a context manager: leaving it stops every one of them."""
+    """Nodes as child processes. Use as a context manager, which stops all of them at the end."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class LocalCluster:
         durability: Literal["memory", "disk"] = "memory",
         node_options: Sequence[str] = (),
     ) -> None:
-        """Choose free ports and write `cluster.toml` into `directory`; nothing is started yet."""
+        """Choose free ports and write `cluster.toml` to `directory`, without starting a node."""
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(nodes * _PORTS_A_NODE)
@@ -76,14 +76,14 @@ class LocalCluster:
         self.stop()
 
     def start(self) -> None:
-        """Start every node that is not running, once the engine is compiled: three at once would do it three times."""
+        """Compile the engine once, then start all nodes that are not running."""
         compile_engine(log.info)
         for node in self.config.nodes:
             if not self.running(node.id):
                 self.start_node(node.id)
 
     def start_node(self, node_id: int, *options: str) -> None:
-        """Start one node, with further options for this once; its output goes to `node-ID.log` in the folder."""
+        """Start one node, with additional options; its output goes to `node-ID.log` in the directory."""
         with open(self.log_path(node_id), "ab") as log:
             self._processes[node_id] = subprocess.Popen(
                 [
@@ -96,32 +96,32 @@ class LocalCluster:
             )
 
     def log_path(self, node_id: int) -> Path:
-        """Where a node's output goes."""
+        """Return the path of the log of a node."""
         return self.directory / f"node-{node_id}.log"
 
     def process(self, node_id: int) -> subprocess.Popen[bytes]:
-        """The process of a node that was started."""
+        """Return the process of a started node."""
         return self._processes[node_id]
 
     def running(self, node_id: int) -> bool:
-        """Whether the node's process lives."""
+        """Return whether the process of the node is running."""
         process = self._processes.get(node_id)
         return process is not None and process.poll() is None
 
     def signal(self, node_id: int, number: signal.Signals) -> None:
-        """Send a signal to one node, by its own process id."""
+        """Send a signal to one node."""
         self._processes[node_id].send_signal(number)
 
     def kill(self, node_id: int) -> None:
-        """SIGKILL one node and wait until it is gone."""
+        """Kill one node with SIGKILL and wait for its exit."""
         self._processes[node_id].kill()
         self._processes[node_id].wait()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Ask every node to end, then insist; returns when all are gone."""
+        """Stop all nodes with SIGTERM, after the timeout with SIGKILL; return when all have exited."""
         running = [process for process in self._processes.values() if process.poll() is None]
         for process in running:
-            process.send_signal(signal.SIGCONT)  # A stopped process could not hear the next one.
+            process.send_signal(signal.SIGCONT)  # A stopped process does not handle SIGTERM.
             process.terminate()
         deadline = time.monotonic() + timeout
         for process in running:
@@ -132,18 +132,18 @@ class LocalCluster:
                 process.wait()
 
     def leader(self) -> int | None:
-        """The node that leads in the highest term a node reports, or None."""
+        """Return the leader of the highest reported term, or None."""
         statuses = [status for status in self.statuses().values() if status.role == "leader"]
         return max(statuses, key=lambda status: status.term).node_id if statuses else None
 
     def statuses(self) -> dict[int, NodeStatus]:
-        """The status of every node that answers."""
+        """Return the status of all nodes that answer."""
         with open_admin_client(self.config, _STATUS_SECONDS) as ask:
             replies = [ask(node.id, Status()) for node in self.config.nodes if self.running(node.id)]
         return {reply.node_id: reply for reply in replies if isinstance(reply, NodeStatus)}
 
     def wait_leader(self, timeout: float = 60.0, other_than: int | None = None) -> int:
-        """Return the leader's id as soon as there is one (and it is not `other_than`)."""
+        """Return the id of the leader once there is one other than `other_than`; raises LocalClusterError."""
 
         def new_leader() -> int | None:
             leader = self.leader()
@@ -152,17 +152,17 @@ class LocalCluster:
         return self.wait_for(new_leader, timeout, "a leader")
 
     def wait_for(self, condition: Callable[[], T | None], timeout: float, what: str) -> T:
-        """Return the condition's first truthy value; raises LocalClusterError with the nodes' last words."""
+        """Return the first truthy value of the condition; raises LocalClusterError at the timeout."""
         deadline = time.monotonic() + timeout
         while True:
             value = condition()
             if value:
                 return value
             if time.monotonic() > deadline:
-                raise LocalClusterError(f"expected {what} within {timeout:g} s, found none\n{self._last_words()}")
+                raise LocalClusterError(f"timed out after {timeout:g} s waiting for {what}\n{self._log_tails()}")
             time.sleep(0.01)
 
-    def _last_words(self) -> str:
+    def _log_tails(self) -> str:
         lines = []
         for node in self.config.nodes:
             path = self.log_path(node.id)
@@ -173,11 +173,11 @@ class LocalCluster:
 
 
 def free_ports(wanted: int) -> list[int]:
-    """Return ports nobody listens on, below the range from which the system numbers outgoing connections.
+    """Return free ports below the ephemeral range, from which the system takes ports of outgoing connections.
 
-    A port inside that range may be free now and the source port of somebody's connection a moment later, which would
-    keep a restarted node from listening on it again. Two processes that call this at the same time may get the same
-    ports, unless SMRX_PORTS_SHARE gives each a share of its own: "1/4" to "4/4" are the four quarters of all ports.
+    A port in that range may be free now and be taken by an outgoing connection while a node restarts. Two processes
+    that call this at the same time may get the same ports, unless SMRX_PORTS_SHARE gives each its own share: "1/4" to
+    "4/4" are the four quarters of all ports.
     """
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
@@ -197,7 +197,7 @@ def free_ports(wanted: int) -> list[int]:
         found.append(port)
         if len(found) == wanted:
             return found
-    raise LocalClusterError(f"expected {wanted} free ports below {first_ephemeral}, found {len(found)}")
+    raise LocalClusterError(f"only {len(found)} of {wanted} ports below {first_ephemeral} are free")
 
 
 def _node(node_id: int, ports: Sequence[int]) -> NodeConfig:

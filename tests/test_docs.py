@@ -1,4 +1,4 @@
-"""What is written for users is true: the command reference is current, every command is explained with an example."""
+"""The documentation matches the code: the command reference, the examples in help texts, the links in all pages."""
 
 import os
 import re
@@ -33,19 +33,19 @@ def examples(command: click.Command) -> list[str]:
     return [line.strip() for line in found.group(1).splitlines()] if found else []
 
 
-def test_the_command_reference_is_current() -> None:
+def test_command_reference_is_current() -> None:
     written = (ROOT / "docs/cli-reference.md").read_text(encoding="utf-8")
-    assert written == reference(), "docs/cli-reference.md is not what the commands say; run scripts/docs"
+    assert written == reference(), "docs/cli-reference.md is out of date; run scripts/docs"
 
 
-def test_the_reference_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_reference_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     before = reference()
     monkeypatch.setenv("COLUMNS", "40")
     assert reference() == before
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_command_has_help_and_each_option_too(name: str) -> None:
+def test_every_command_and_option_has_help(name: str) -> None:
     command = ALL[name]
     assert command.help
     assert command.get_short_help_str(limit=200).endswith(".")
@@ -55,22 +55,22 @@ def test_a_command_has_help_and_each_option_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, command in ALL.items() if not isinstance(command, click.Group)])
-def test_a_command_has_an_example_that_its_own_parser_accepts(name: str) -> None:
+def test_every_command_has_an_example_that_its_parser_accepts(name: str) -> None:
     lines = [line for line in examples(ALL[name]) if line.startswith(f"{name} ") or line == name]
     assert lines, f"{name} has no example of itself"
     for line in lines:
         arguments = shlex.split(line.removeprefix(name), comments=True)
-        # Parsing alone: the command is not run, and a wrong option or missing argument raises.
+        # Parse only: the command does not run, and a wrong option or missing argument raises.
         ALL[name].make_context(name, arguments, resilient_parsing=False).close()
 
 
-def test_an_example_with_an_unknown_option_is_found() -> None:
+def test_example_with_an_unknown_option_is_detected() -> None:
     with pytest.raises(click.UsageError):
         ALL["smrx cluster status"].make_context("smrx cluster status", ["--jsn"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
+def test_table_of_commands_has_their_short_help(name: str) -> None:
     command = smrx.get_command(click.Context(smrx), name)
     assert command is not None
     assert command.get_short_help_str(limit=200) == COMMANDS[name]
@@ -81,12 +81,12 @@ def test_every_exit_code_has_a_meaning() -> None:
     assert all(f"| {int(code)} |" in reference() for code in Exit)
 
 
-def test_help_is_the_same_for_h_and_help() -> None:
+def test_every_command_accepts_h_and_help() -> None:
     for name, command in ALL.items():
         assert "-h, --help" in help_text(name, command)
 
 
-def test_the_readme_opens_with_the_two_commands_and_names_what_exists() -> None:
+def test_readme_opens_with_the_two_commands_and_names_existing_files() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     opening = readme[: readme.index("\n## ")]
     assert "scripts/demo" in opening
@@ -98,7 +98,7 @@ def test_the_readme_opens_with_the_two_commands_and_names_what_exists() -> None:
         assert any(" ".join(words[:n]) in ALL for n in (2, 3)), f"README.md runs {line!r}"
 
 
-def test_the_rules_of_the_exchange_point_to_every_transcript_and_to_nothing_else() -> None:
+def test_exchange_rules_link_to_every_transcript() -> None:
     rules = (ROOT / "docs/exchange.md").read_text(encoding="utf-8")
     links = set(re.findall(r"\]\(\.\./([^)#]+)\)", rules))
     assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
@@ -106,51 +106,56 @@ def test_the_rules_of_the_exchange_point_to_every_transcript_and_to_nothing_else
     assert sorted(transcripts - links) == []
 
 
-def test_the_rules_of_the_exchange_name_every_command_event_and_reason() -> None:
+def test_exchange_rules_name_every_command_event_and_reason() -> None:
     words = set(re.findall(r"[A-Z][A-Z_]+", (ROOT / "docs/exchange.md").read_text(encoding="utf-8")))
     for enumeration in (CommandKind, EventKind, Reason, OrderType, TimeInForce, Stp, InstrumentStatus):
         assert [member.name for member in enumeration if member.name not in words] == []
 
 
-def test_the_configuration_that_is_shown_is_the_default_one() -> None:
+def test_example_configuration_is_the_default() -> None:
     assert load(ROOT / "configs/three-nodes.toml") == Config()
 
 
-#: What stands where text, figures or a picture were to be put.
+#: Placeholders for missing text, figures or pictures.
 PLACEHOLDER = re.compile(r"@@|\?\?\?|\bT" r"BD\b|<!--\s*(?:insert|figure)", re.IGNORECASE)
 #: The target of a link or picture in Markdown, or in HTML within it.
 TARGET = re.compile(r"\]\(\s*<?([^)>\s]+)|^\[[^\]]+\]:\s*(\S+)|(?:src|href)=[\"']([^\"']+)", re.MULTILINE)
-#: Folders that hold no text of this project.
+#: Folders without documents of this project.
 _FOREIGN = {"build", "dist", "data", "node_modules"}
 
 
 def pages() -> Iterator[Path]:
-    """Every Markdown file of the tree."""
+    """Yield every Markdown file of the tree."""
     for folder, inner, names in os.walk(ROOT):
         inner[:] = [name for name in inner if not name.startswith(".") and name not in _FOREIGN]
         yield from (Path(folder, name) for name in names if name.endswith(".md"))
 
 
 def placeholders(text: str) -> list[str]:
-    """The lines that are still to be written."""
+    """Return the lines with a placeholder."""
     return [line for line in text.splitlines() if PLACEHOLDER.search(line)]
 
 
 def targets(text: str) -> list[str]:
-    """Where the links and pictures of a page point; not what code shows."""
+    """Return the targets of the links and pictures of a page, without code."""
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
     return [next(filter(None, found)) for found in TARGET.findall(text)]
 
 
 def headings(text: str) -> set[str]:
-    """The names by which links point to the headings of a page, as GitHub makes them."""
+    """Return the anchors of the headings of a page, as GitHub makes them."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    found = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+    anchors: set[str] = set()
+    for heading in re.findall(r"^#+ +(.+)$", text, re.MULTILINE):
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        # A repeated heading gets a number.
+        repeats = next(n for n in range(len(anchors) + 1) if (f"{anchor}-{n}" if n else anchor) not in anchors)
+        anchors.add(f"{anchor}-{repeats}" if repeats else anchor)
+    return anchors
 
 
-def missing(page: Path, text: str) -> list[str]:
-    """The targets in the tree, or headings of them, that are not there."""
+def broken_links(page: Path, text: str) -> list[str]:
+    """Return the relative targets whose file or heading does not exist."""
     absent = []
     for target in targets(text):
         path, _, heading = target.partition("#")
@@ -166,13 +171,13 @@ def missing(page: Path, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", sorted(pages()), ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_a_page_is_written_and_points_to_what_exists(page: Path) -> None:
+def test_page_has_no_placeholder_and_no_broken_link(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert placeholders(text) == []
-    assert missing(page, text) == []
+    assert broken_links(page, text) == []
 
 
-def test_a_page_that_is_not_written_yet_is_found() -> None:
+def test_placeholder_is_detected() -> None:
     assert placeholders("## Figures\n\n@@FIGURES@@\n\nan e-mail@example.org\n") == ["@@FIGURES@@"]
 
 
@@ -184,9 +189,11 @@ def test_a_page_that_is_not_written_yet_is_found() -> None:
         ("[rules](docs/exchange.md#no-such-heading)", ["docs/exchange.md#no-such-heading"]),
         ("[here](#no-such-heading)", ["#no-such-heading"]),
         ("[rules][1]\n\n[1]: docs/no-such.md", ["docs/no-such.md"]),
+        ("[up](../no-such.md)", ["../no-such.md"]),
+        ("# A\n# A\n[first](#a) [second](#a-1) [third](#a-2)", ["#a-2"]),
         ("# Some words: more\n[here](#some-words-more) [rules](docs/exchange.md) `[x](y)` <https://example.org>", []),
         ("```\n[x](y)\n```\n[out](https://example.org/x)", []),
     ],
 )
-def test_a_link_or_picture_to_nothing_is_found(text: str, absent: list[str]) -> None:
-    assert missing(ROOT / "README.md", text) == absent
+def test_broken_link_or_picture_is_detected(text: str, absent: list[str]) -> None:
+    assert broken_links(ROOT / "README.md", text) == absent

@@ -48,7 +48,7 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
     path = options.config_path()
     if path is None:
         raise CliError(Exit.USAGE, "no cluster file to write the public keys to; give one with --config")
-    config = load(path, keyless=True)
+    config = load(path, allow_missing_keys=True)
     chosen = list(node_ids) or [node.id for node in config.nodes]
     made = []
     text = Path(path).read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def _replace(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        load(temporary, keyless=True)
+        load(temporary, allow_missing_keys=True)
         temporary.chmod(path.stat().st_mode & 0o777)
         temporary.replace(path)
     except BaseException:

@@ -51,7 +51,7 @@ def test_keys_are_generated_for_all_nodes_and_the_rest_of_the_file_stays(file: P
 
 def test_keys_are_generated_for_one_node_at_a_time(file: Path) -> None:
     assert keygen(file, "--node", "2") == Exit.OK
-    assert [len(node.public_keys) for node in load(file, keyless=True).nodes] == [0, 1]
+    assert [len(node.public_keys) for node in load(file, allow_missing_keys=True).nodes] == [0, 1]
     assert keygen(file, "--node", "1") == Exit.OK
     assert [len(node.public_keys) for node in load(file).nodes] == [1, 1]
 
@@ -71,7 +71,7 @@ def test_rotated_key_follows_the_first(file: Path) -> None:
     ("arguments", "message"),
     [
         (["--rotate"], "node 1 has no key yet"),
-        (["--node", "9"], "expected one of 1, 2"),
+        (["--node", "9"], "its nodes are 1, 2"),
     ],
 )
 def test_invalid_request_is_refused_and_changes_nothing(

@@ -37,7 +37,7 @@ def test_every_listed_exception_exists(name: str) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (ConfigError("x.toml: nodes: expected at least one, found none"), Exit.USAGE, "expected at least one"),
+        (ConfigError("x.toml: nodes: at least one node is required"), Exit.USAGE, "at least one node"),
         (cli_errors.CliError(Exit.DIVERGED, "node 2 has diverged"), Exit.DIVERGED, "node 2 has diverged"),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "tape.csv"),
@@ -110,7 +110,7 @@ def test_config_option_works_before_and_after_the_command(
 
 def test_unknown_node_id_lists_the_known_ids(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["node", "--id", "9"]) == Exit.USAGE
-    assert "expected one of 1, 2, 3" in capsys.readouterr().err
+    assert "its nodes are 1, 2, 3" in capsys.readouterr().err
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_a_dead_node_is_replaced_by_an_empty_one(make_cluster: MakeCluster) -> N
 @pytest.mark.parametrize("command", [["add", "9"], ["transfer", "9"]])
 def test_a_node_the_file_does_not_name_is_refused(make_cluster: MakeCluster, command: list[str]) -> None:
     cluster = make_cluster(nodes=1)
-    assert "expected one of 1" in smrx(cluster, "cluster", *command, code=Exit.USAGE)
+    assert "its nodes are 1" in smrx(cluster, "cluster", *command, code=Exit.USAGE)
     assert "not a member" in smrx(cluster, "cluster", "remove", "9")
     assert "expected a member to stay" not in smrx(cluster, "cluster", "status")
     assert load(Path(cluster.config_path)) == cluster.config

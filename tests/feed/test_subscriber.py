@@ -264,5 +264,5 @@ def test_members_are_selected_by_id() -> None:
     with Subscriber.from_config(config, [3, 1]) as subscriber:
         assert [endpoint.node for endpoint in subscriber.endpoints] == [3, 1]
         assert subscriber.endpoints[0].events_address == config.node(3).events_address
-    with pytest.raises(ConfigError, match="node id: expected one of 1, 2, 3"):
+    with pytest.raises(ConfigError, match="its nodes are 1, 2, 3"):
         Subscriber.from_config(config, [4])
