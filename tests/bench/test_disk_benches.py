@@ -1,4 +1,4 @@
-"""The benchmarks of journal and recovery, run small: they measure what they say, and notice when they do not."""
+"""The benchmarks of journal and recovery, run small: their figures, and their checks of what they measured."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from smrx.bench.bench_error import BenchError, WrongResultError
 from smrx.consensus.disk_journal import DiskJournal
 
 
-def test_the_journal_bench_counts_what_is_on_the_disk(tmp_path: Path) -> None:
+def test_journal_bench_reports_every_turn_size(tmp_path: Path) -> None:
     figures = journal_bench.run(seconds=0.4, directory=tmp_path)
     assert [turn["turn_bytes"] for turn in figures["turns"]] == list(journal_bench.TURNS)
     for turn in figures["turns"]:
@@ -20,15 +20,13 @@ def test_the_journal_bench_counts_what_is_on_the_disk(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_journal_that_does_not_write_is_no_fast_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_that_does_not_write_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DiskJournal, "sync", lambda self: None)
     with pytest.raises(WrongResultError, match="the journal ends at index"):
         journal_bench.run(seconds=0.4, directory=tmp_path)
 
 
-def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recovery_bench_restarts_a_node_and_takes_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_pause, "_SNAPSHOTS", 3)
     figures = recovery_bench.run(commands=3000, accounts=50, orders=400, largest_mib=200, seconds=1, directory=tmp_path)
     assert figures["recovery"]["commands"] == 3000
@@ -46,7 +44,7 @@ def test_the_recovery_bench_restarts_a_real_node_on_a_real_journal(
     assert latency["snapshots"]["pause_ms"] > 0
 
 
-def test_a_latency_with_snapshots_needs_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_without_any_snapshot_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_latency._SnapshotWatch, "poll", lambda self: 1)
     monkeypatch.setattr(snapshot_latency, "_EXTRA_SECONDS", 0.0)
     with pytest.raises(BenchError, match="no node completed a snapshot"):

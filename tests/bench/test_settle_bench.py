@@ -1,4 +1,4 @@
-"""The settlement benchmark, small: it runs, and measures what it says."""
+"""The settlement benchmark, run small."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from smrx.settlement.follower.settler import Settling
 
 
 @pytest.mark.parametrize("sink", ["csv", "lmdb"])
-def test_it_reports_what_it_promises(sink: str) -> None:
+def test_report_has_all_figures(sink: str) -> None:
     report = settle_bench.run(events=20_000, sink=sink, rate=20_000, seconds=0.5)
     assert list(report)[:3] == ["events", "seconds", "events_per_second"]
     assert report["events"] >= 20_000
@@ -21,12 +21,12 @@ def test_it_reports_what_it_promises(sink: str) -> None:
     assert report["conditions"]["sink"] == sink
 
 
-#: What one event has. The allocator's moods are a fifth of it; whoever keeps events as objects is far beyond.
+#: The size of an event. The allocator's noise is a fifth of it; events kept as objects are far above.
 LEAK_BYTES_PER_EVENT = 128
 
 
 @pytest.mark.parametrize("leaks", [False, True])
-def test_memory_is_flat_over_a_longer_stream(monkeypatch: pytest.MonkeyPatch, leaks: bool) -> None:
+def test_memory_is_constant_and_a_leak_is_found(monkeypatch: pytest.MonkeyPatch, leaks: bool) -> None:
     kept = []
     take = Settling.take
 
@@ -41,7 +41,7 @@ def test_memory_is_flat_over_a_longer_stream(monkeypatch: pytest.MonkeyPatch, le
     assert (report["memory_growth_bytes_per_event"] > LEAK_BYTES_PER_EVENT) == leaks, report
 
 
-def test_the_market_is_the_same_for_the_same_seed() -> None:
+def test_events_depend_on_the_seed_alone() -> None:
     first, second, third = (settle_bench.make_events(10_000, seed) for seed in (1, 1, 2))
     assert first.tobytes() == second.tobytes() != third.tobytes()
     assert first["sequence"].tolist() == list(range(1, len(first) + 1))
