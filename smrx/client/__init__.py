@@ -1,6 +1,6 @@
-"""The SDK: a blocking and an asyncio client with the same verbs, over one session state machine.
+"""The SDK: a blocking and an asyncio client with the same operations, on one session state machine.
 
-Each client is imported when it is first used: who blocks does not wait for asyncio.
+Each client is imported on first use, so that the blocking client does not load asyncio.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Command records from a verb's arguments: each value checked and named before anything is sent. Pure."""
+"""Build command records from the arguments of an operation; check each value before anything is sent."""
 
 from enum import IntEnum
 from typing import TypeVar
@@ -20,12 +20,12 @@ StatusLike = InstrumentStatus | str
 
 E = TypeVar("E", bound=IntEnum)
 
-#: Limits and notionals stay below it.
+#: Limits and notionals must be below this.
 _MONEY_LIMIT = 1 << 62
 
 
 def command(kind: CommandKind, layout: np.dtype[np.void] = COMMAND, /, **fields: int) -> NDArray[np.void]:
-    """Return one command; `fields` by the names of the layout, those not named are 0."""
+    """Return a command record with the given fields of the layout; the other fields are 0."""
     record = np.zeros(1, layout)
     record["kind"] = kind
     for name, value in fields.items():
@@ -34,12 +34,12 @@ def command(kind: CommandKind, layout: np.dtype[np.void] = COMMAND, /, **fields:
 
 
 def u32(value: int, what: str) -> int:
-    """Return an id or a count of 32 bits; raises InvalidValue."""
+    """Return an id or a count of 32 bits. Raises InvalidValue."""
     return _unsigned(value, what, 32)
 
 
 def u64(value: int, what: str) -> int:
-    """Return an id of 64 bits; raises InvalidValue."""
+    """Return an id of 64 bits. Raises InvalidValue."""
     return _unsigned(value, what, 64)
 
 
@@ -50,7 +50,7 @@ def _unsigned(value: int, what: str, bits: int) -> int:
 
 
 def symbol(text: str) -> int:
-    """Return the u64 of a symbol; raises InvalidValue."""
+    """Return a symbol packed in a u64. Raises InvalidValue."""
     try:
         return pack_symbol(text)
     except ValueError as error:
@@ -58,26 +58,24 @@ def symbol(text: str) -> int:
 
 
 def order_key(order_id: int | None, client_order_id: int | None) -> dict[str, int]:
-    """Return the one field that names an order; raises InvalidValue unless exactly one is given."""
+    """Return the field that identifies an order. Raises InvalidValue unless exactly one id is given."""
     given = {"order_id": order_id, "client_order_id": client_order_id}
     key = {name: u64(value, name) for name, value in given.items() if value}
     if len(key) != 1:
-        raise InvalidValue(
-            f"expected either order_id or client_order_id, found order_id {order_id}, client_order_id {client_order_id}"
-        )
+        raise InvalidValue(f"expected either order_id or client_order_id, found {'both' if key else 'neither'}")
     return key
 
 
 def side(value: SideLike) -> Side:
-    """Return BUY or SELL; raises InvalidValue."""
-    found = named(value, Side, "side")
+    """Return BUY or SELL. Raises InvalidValue."""
+    found = enum_member(value, Side, "side")
     if found is Side.ANY:
         raise InvalidValue("side: expected BUY or SELL, found ANY")
     return found
 
 
-def named(value: "E | str", kind: type[E], what: str) -> E:
-    """Return the member of that name, whatever its case, "-" for "_"; raises InvalidValue with every name."""
+def enum_member(value: "E | str", kind: type[E], what: str) -> E:
+    """Return the member with this name in any case, with "-" or "_". Raises InvalidValue with the list of names."""
     if isinstance(value, kind):
         return value
     names = {member.name: member for member in kind if member.name != "ANY"}
@@ -87,13 +85,13 @@ def named(value: "E | str", kind: type[E], what: str) -> E:
     return found
 
 
-def amount_or_none(value: Number | None, now: int, asset: Asset | None, what: str) -> int:
-    """Return an amount in minimal units of the asset: `now` where it is not given, 0 where it is 0.
+def amount_or_current(value: Number | None, current: int, asset: Asset | None, what: str) -> int:
+    """Return an amount in minimal units of the asset; `current` if the value is None.
 
-    With no asset it counts minimal units itself. Raises InvalidValue.
+    Without an asset the value is a number of minimal units. Raises InvalidValue.
     """
     if value is None or decimals.is_zero(value):
-        return now if value is None else 0
+        return current if value is None else 0
     if asset is not None:
         units = asset.units(value, what)
     else:
@@ -101,10 +99,10 @@ def amount_or_none(value: Number | None, now: int, asset: Asset | None, what: st
     return _below_limit(units, what)
 
 
-def lots_or_none(value: Number | None, now: int, instrument: Instrument | None, what: str) -> int:
-    """Return a quantity in lots of the instrument; otherwise as amount_or_none()."""
+def lots_or_current(value: Number | None, current: int, instrument: Instrument | None, what: str) -> int:
+    """Return a quantity in lots of the instrument; otherwise like amount_or_current()."""
     if value is None or decimals.is_zero(value):
-        return now if value is None else 0
+        return current if value is None else 0
     if instrument is not None:
         lots = instrument.quantity_lots(value, what)
     else:

@@ -1,7 +1,7 @@
-"""Decimals for people, integers for the exchange: exact both ways, or an error that names the step.
+"""Convert between decimals and the integers of the exchange, exactly.
 
-Prices count ticks, quantities count lots, money counts minimal units; each is a whole number of *steps*. There is no
-rounding anywhere and no binary floating point: a float is refused, because 0.1 as a float is not 0.1.
+A price is a number of ticks, a quantity a number of lots, an amount a number of minimal units: each a whole number of
+*steps*. Nothing is rounded: a value between two steps is an error. So is a float, because 0.1 as a float is not 0.1.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import Final
 
 from smrx.client.client_errors import InvalidValue
 
-#: What the verbs accept as a price, a quantity or an amount.
+#: A price, a quantity or an amount, as operations accept it.
 Number = str | int | Decimal
 
-#: Longer than any 64-bit count with 18 decimals; and no exponents, which make short texts into huge numbers.
+#: Longer than any 64-bit count with 18 decimals. No exponents, because they turn short texts into huge numbers.
 _DECIMAL: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
 _MAX_EXPONENT: Final = 40
 _MAX_COUNT: Final = (1 << 63) - 1
@@ -22,25 +22,25 @@ _MAX_PLACES: Final = 60
 
 
 def exact(value: Number, what: str) -> Fraction:
-    """Return the value of a positive decimal; raises InvalidValue for anything else."""
+    """Return the value of a positive decimal. Raises InvalidValue for anything else."""
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
         kind = type(value).__name__
         raise InvalidValue(f'{what}: expected a decimal such as "0.5", found the {kind} {value!r}')
     if isinstance(value, str):
-        readable = _DECIMAL.fullmatch(value) is not None
+        is_valid = _DECIMAL.fullmatch(value) is not None
     elif isinstance(value, Decimal):
         short = value.is_finite() and len(value.as_tuple().digits) <= 2 * _MAX_EXPONENT
-        readable = short and abs(value.adjusted()) <= _MAX_EXPONENT
+        is_valid = short and abs(value.adjusted()) <= _MAX_EXPONENT
     else:
-        readable = True
-    number = Fraction(value) if readable else Fraction(0)
+        is_valid = True
+    number = Fraction(value) if is_valid else Fraction(0)
     if number <= 0:
         raise InvalidValue(f"{what}: expected a decimal above 0, found {_shown(value)}")
     return number
 
 
 def to_steps(value: Number, step: Fraction, what: str, step_name: str) -> int:
-    """Return how many steps the value is; raises InvalidValue, naming the step, where that is not whole."""
+    """Return the value as a number of steps. Raises InvalidValue if it is not a multiple of the step."""
     count = exact(value, what) / step
     if count.denominator != 1:
         raise InvalidValue(f"{what}: expected a multiple of the {step_name} {to_text(step)}, found {_shown(value)}")
@@ -50,7 +50,7 @@ def to_steps(value: Number, step: Fraction, what: str, step_name: str) -> int:
 
 
 def is_zero(value: Number) -> bool:
-    """Whether the value is 0, which some fields take for "none"."""
+    """Return whether the value is 0, which some arguments use for "none"."""
     if isinstance(value, str):
         return _DECIMAL.fullmatch(value) is not None and not Fraction(value)
     if isinstance(value, Decimal):
@@ -59,17 +59,17 @@ def is_zero(value: Number) -> bool:
 
 
 def from_steps(count: int, step: Fraction) -> str:
-    """Return the exact decimal of `count` steps, with as many places as the step has."""
+    """Return `count` steps as an exact decimal with the places of the step."""
     return _text(count * step, places(step))
 
 
 def to_text(value: Fraction) -> str:
-    """Return the exact decimal of a value, with no more places than it needs; n/d where no decimal is exact."""
+    """Return a value as an exact decimal without trailing zeros, or as n/d if there is none."""
     return _text(value, places(value))
 
 
 def places(step: Fraction) -> int | None:
-    """Return how many decimal places every multiple of the step fits in; None if no number of them is enough."""
+    """Return the number of decimal places that every multiple of the step needs; None if it is not finite."""
     rest, twos, fives = step.denominator, 0, 0
     while rest % 2 == 0:
         rest, twos = rest // 2, twos + 1
@@ -80,7 +80,7 @@ def places(step: Fraction) -> int | None:
 
 
 def unit(decimals: int) -> Fraction:
-    """The minimal unit of an asset with so many decimals."""
+    """Return the minimal unit of an asset with this many decimals."""
     return Fraction(1, 10**decimals)
 
 

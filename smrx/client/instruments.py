@@ -1,7 +1,7 @@
-"""What a client knows of assets and instruments: names to ids, and decimals to integers.
+"""Cache assets and instruments, and convert between decimals and the exchange's integers.
 
-A cache: ids and scales never change once they exist, so what is known stays true; what is not known is looked up.
-Status and rules do change: whoever needs them looks again.
+Ids and scales never change, so cached ones stay valid; unknown symbols are looked up again. Status and rules do change,
+so operations that need them reload them first.
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ from smrx.client.client_errors import InvalidValue
 from smrx.client.decimals import Number
 from smrx.wire.admin import AssetRow, InstrumentRow
 
-#: Products and sums stay below it, or the exchange refuses the instrument.
+#: The exchange rejects an instrument whose products and sums can reach this.
 _MONEY_LIMIT: Final = 1 << 62
 _U32: Final = (1 << 32) - 1
-#: Columns of an instrument's row that a client knows under other names.
-_NAMED_ANEW: Final = {"instrument", "base_asset", "quote_asset"}
+#: Columns of InstrumentRow that have another name in Instrument.
+_RENAMED: Final = {"instrument", "base_asset", "quote_asset"}
 
 
 class Asset(msgspec.Struct, frozen=True):
-    """Something that is owned and counted in minimal units; `supply_cap` is 0 where there is none of its own."""
+    """An asset. Amounts are in minimal units of 10^-decimals; `supply_cap` is 0 if the supply is not limited."""
 
     id: int
     symbol: str
@@ -33,7 +33,7 @@ class Asset(msgspec.Struct, frozen=True):
     supply_cap: int = 0
 
     def units(self, amount: Number, what: str = "amount") -> int:
-        """Return an amount in minimal units; raises InvalidValue."""
+        """Return an amount in minimal units. Raises InvalidValue."""
         return decimals.to_steps(amount, decimals.unit(self.decimals), f"{self.symbol} {what}", "minimal unit")
 
     def text(self, units: int) -> str:
@@ -42,9 +42,9 @@ class Asset(msgspec.Struct, frozen=True):
 
 
 class Instrument(msgspec.Struct, frozen=True):
-    """Something that is traded: `base` for `quote`, in lots at prices in ticks.
+    """An instrument: `base` traded for `quote`, in lots, at prices in ticks.
 
-    Status, rules (0 = none) and last price (0 = no trade yet) are those of the moment it was looked up.
+    Status, rules (0 = none) and last price (0 = no trade yet) are as of the last lookup.
     """
 
     id: int
@@ -67,20 +67,20 @@ class Instrument(msgspec.Struct, frozen=True):
 
     @property
     def tick(self) -> Fraction:
-        """The smallest step of the price, in quote per base."""
+        """The price increment, in quote per base."""
         return Fraction(self.scale_units * 10**self.base.decimals, self.lot_units * 10**self.quote.decimals)
 
     @property
     def lot(self) -> Fraction:
-        """The smallest step of the quantity, in base."""
+        """The quantity increment, in base."""
         return Fraction(self.lot_units, 10**self.base.decimals)
 
     def price_ticks(self, price: Number, what: str = "price") -> int:
-        """Return a price in ticks; raises InvalidValue."""
+        """Return a price in ticks. Raises InvalidValue."""
         return decimals.to_steps(price, self.tick, f"{self.symbol} {what}", "tick")
 
     def quantity_lots(self, quantity: Number, what: str = "quantity") -> int:
-        """Return a quantity in lots; raises InvalidValue."""
+        """Return a quantity in lots. Raises InvalidValue."""
         return decimals.to_steps(quantity, self.lot, f"{self.symbol} {what}", "lot")
 
     def price_text(self, price_ticks: int) -> str:
@@ -93,7 +93,7 @@ class Instrument(msgspec.Struct, frozen=True):
 
 
 class Scales(msgspec.Struct, frozen=True):
-    """The integers behind an instrument that is to be added."""
+    """The integers that define a new instrument."""
 
     lot_units: int
     scale_units: int
@@ -104,9 +104,9 @@ class Scales(msgspec.Struct, frozen=True):
 def scales(
     base: Asset, quote: Asset, tick: Number, lot: Number, max_price: Number | None, max_quantity: Number | None
 ) -> Scales:
-    """Return the scales for a tick and a lot; raises InvalidValue where they are no whole number of minimal units.
+    """Return the scales for a tick and a lot. Raises InvalidValue if they are not multiples of the minimal units.
 
-    A maximum that is not given is as large as the exchange can count, rounded down to a power of ten.
+    A maximum that is None becomes the largest value that the exchange accepts, rounded down to a power of ten.
     """
     lot_size, tick_size = decimals.exact(lot, "lot"), decimals.exact(tick, "tick")
     lot_units = _whole(
@@ -114,11 +114,11 @@ def scales(
         f"lot: expected a multiple of the minimal unit of {base.symbol}, "
         f"{decimals.to_text(decimals.unit(base.decimals))}, found {lot}",
     )
-    worth = tick_size * lot_size
+    notional = tick_size * lot_size
     scale_units = _whole(
-        worth * 10**quote.decimals,
-        f"tick: expected one tick times one lot to be a multiple of the minimal unit of {quote.symbol}, "
-        f"{decimals.to_text(decimals.unit(quote.decimals))}, found {tick} x {lot} = {decimals.to_text(worth)}",
+        notional * 10**quote.decimals,
+        f"tick: one tick times one lot must be a multiple of the minimal unit of {quote.symbol}, "
+        f"{decimals.to_text(decimals.unit(quote.decimals))}, found {tick} x {lot} = {decimals.to_text(notional)}",
     )
     lots = None if max_quantity is None else decimals.to_steps(max_quantity, lot_size, "max_quantity", "lot")
     ticks = None if max_price is None else decimals.to_steps(max_price, tick_size, "max_price", "tick")
@@ -129,7 +129,7 @@ def scales(
         ticks = _round_number(budget // lots if lots else 0)
     if not lots or not ticks or ticks * lots * scale_units >= _MONEY_LIMIT or lots * lot_units >= _MONEY_LIMIT:
         raise InvalidValue(
-            "max_price, max_quantity: expected their product, in minimal units, to stay below 2^62, "
+            "max_price, max_quantity: the largest notional and quantity must stay below 2^62 minimal units, "
             f"found {ticks * lots * scale_units} {quote.symbol} and {lots * lot_units} {base.symbol}"
         )
     return Scales(lot_units, scale_units, ticks, lots)
@@ -145,26 +145,26 @@ def _round_number(value: int) -> int:
     return int("1" + "0" * (len(str(value)) - 1)) if value else 0
 
 
-class Market:
-    """Assets and instruments by symbol and by id."""
+class MarketCache:
+    """The known assets and instruments, by symbol and by id."""
 
     def __init__(self) -> None:
         self._assets: dict[int, Asset] = {}
         self._instruments: dict[int, Instrument] = {}
-        self._assets_named: dict[str, Asset] = {}
-        self._instruments_named: dict[str, Instrument] = {}
+        self._assets_by_symbol: dict[str, Asset] = {}
+        self._instruments_by_symbol: dict[str, Instrument] = {}
 
-    def learn(self, assets: Iterable[AssetRow], instruments: Iterable[InstrumentRow]) -> None:
-        """Add what a node answered. Of two with one symbol, the lower id has it."""
+    def add_rows(self, assets: Iterable[AssetRow], instruments: Iterable[InstrumentRow]) -> None:
+        """Add the rows of a reply. If a symbol occurs twice, it stands for the lower id."""
         for row in sorted(assets, key=lambda row: row.asset):
             asset = Asset(row.asset, row.symbol, row.decimals, row.supply, row.cap)
             self._assets[asset.id] = asset
-            if self._assets_named.get(asset.symbol, asset).id == asset.id:
-                self._assets_named[asset.symbol] = asset
+            if self._assets_by_symbol.get(asset.symbol, asset).id == asset.id:
+                self._assets_by_symbol[asset.symbol] = asset
         for line in sorted(instruments, key=lambda line: line.instrument):
             if line.base_asset not in self._assets or line.quote_asset not in self._assets:
-                continue  # The rows come from two moments; the next look finds the rest.
-            known = {name: value for name, value in msgspec.structs.asdict(line).items() if name not in _NAMED_ANEW}
+                continue  # The two replies differ in time; the next lookup finds its assets.
+            known = {name: value for name, value in msgspec.structs.asdict(line).items() if name not in _RENAMED}
             instrument = Instrument(
                 id=line.instrument,
                 base=self._assets[line.base_asset],
@@ -172,23 +172,23 @@ class Market:
                 **known,
             )
             self._instruments[instrument.id] = instrument
-            if self._instruments_named.get(instrument.symbol, instrument).id == instrument.id:
-                self._instruments_named[instrument.symbol] = instrument
+            if self._instruments_by_symbol.get(instrument.symbol, instrument).id == instrument.id:
+                self._instruments_by_symbol[instrument.symbol] = instrument
 
     def asset(self, name: str | int) -> Asset | None:
-        """An asset by symbol or id, if it is known."""
-        return self._assets.get(name) if isinstance(name, int) else self._assets_named.get(name)
+        """Return an asset by symbol or id, or None if it is unknown."""
+        return self._assets.get(name) if isinstance(name, int) else self._assets_by_symbol.get(name)
 
     def instrument(self, name: str | int) -> Instrument | None:
-        """An instrument by symbol or id, if it is known."""
-        return self._instruments.get(name) if isinstance(name, int) else self._instruments_named.get(name)
+        """Return an instrument by symbol or id, or None if it is unknown."""
+        return self._instruments.get(name) if isinstance(name, int) else self._instruments_by_symbol.get(name)
 
     @property
     def assets(self) -> list[Asset]:
-        """Every asset known, in id order."""
+        """All known assets, by id."""
         return [self._assets[key] for key in sorted(self._assets)]
 
     @property
     def instruments(self) -> list[Instrument]:
-        """Every instrument known, in id order."""
+        """All known instruments, by id."""
         return [self._instruments[key] for key in sorted(self._instruments)]

@@ -1,7 +1,6 @@
-"""A market written down: assets, instruments with rules, accounts with limits and deposits, from one TOML file.
+"""Read and check a market file: assets, instruments with rules, accounts with limits and deposits, in TOML.
 
-Pure: text in, checked structs out; every error names file, key, what was expected and what was found. What the
-exchange says of it is market_setup.py's.
+Every error names the file and the key. market_setup.py applies the market to an exchange.
 """
 
 import re
@@ -22,21 +21,21 @@ AccountId = Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 TransferId = Annotated[int, msgspec.Meta(ge=1)]
 _ID_BITS: Final = 64
-#: A decimal as text, or a whole number; TOML's own decimals are binary fractions, and those are not exact.
+#: A decimal as text, or an integer. TOML's own decimals are binary fractions and therefore not exact.
 Amount = str | int
 InstrumentStatusName = Literal["TRADING", "HALTED", "CANCEL_ONLY", "CLOSED"]
 AccountStatusName = Literal["ACTIVE", "SUSPENDED"]
 
 
 class MarketFileError(InvalidValue):
-    """The file cannot be used; the message is one sentence for its author."""
+    """The market file is invalid; the message is for its author."""
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file; a key that is not there leaves the exchange's own setting alone."""
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base class of the tables of the file. A key that is absent leaves the setting at the exchange unchanged."""
 
 
-class AssetPlan(_Part, frozen=True, kw_only=True):
+class AssetPlan(_Table, frozen=True, kw_only=True):
     """[[assets]]"""
 
     symbol: str
@@ -44,7 +43,7 @@ class AssetPlan(_Part, frozen=True, kw_only=True):
     max_supply: Amount | None = None
 
 
-class RulesPlan(_Part, frozen=True, kw_only=True):
+class RulesPlan(_Table, frozen=True, kw_only=True):
     """[instruments.rules]: fees and band as rates, the rest as decimals; 0 = no such rule."""
 
     maker_fee: Amount | None = None
@@ -56,7 +55,7 @@ class RulesPlan(_Part, frozen=True, kw_only=True):
     max_notional: Amount | None = None
 
 
-class InstrumentPlan(_Part, frozen=True, kw_only=True):
+class InstrumentPlan(_Table, frozen=True, kw_only=True):
     """[[instruments]]"""
 
     symbol: str
@@ -70,7 +69,7 @@ class InstrumentPlan(_Part, frozen=True, kw_only=True):
     rules: RulesPlan = RulesPlan()
 
 
-class LimitsPlan(_Part, frozen=True, kw_only=True):
+class LimitsPlan(_Table, frozen=True, kw_only=True):
     """[accounts.limits]: notionals as decimals of `asset`, the quantity of the instrument `symbol`; 0 = no limit."""
 
     open_orders: Count | None = None
@@ -81,15 +80,15 @@ class LimitsPlan(_Part, frozen=True, kw_only=True):
     symbol: str | None = None
 
 
-class DepositPlan(_Part, frozen=True, kw_only=True):
-    """[[accounts.deposits]]: made once under its transfer id, however often the file is applied."""
+class DepositPlan(_Table, frozen=True, kw_only=True):
+    """[[accounts.deposits]]: applied once for each transfer id, however often the file is applied."""
 
     transfer_id: TransferId
     asset: str
     amount: Amount
 
 
-class AccountPlan(_Part, frozen=True, kw_only=True):
+class AccountPlan(_Table, frozen=True, kw_only=True):
     """[[accounts]]"""
 
     id: AccountId
@@ -98,8 +97,8 @@ class AccountPlan(_Part, frozen=True, kw_only=True):
     deposits: tuple[DepositPlan, ...] = ()
 
 
-class MarketPlan(_Part, frozen=True, kw_only=True):
-    """The whole file."""
+class MarketPlan(_Table, frozen=True, kw_only=True):
+    """The file."""
 
     assets: tuple[AssetPlan, ...] = ()
     instruments: tuple[InstrumentPlan, ...] = ()
@@ -107,13 +106,13 @@ class MarketPlan(_Part, frozen=True, kw_only=True):
 
 
 def load(path: str | Path) -> MarketPlan:
-    """Return the market in a TOML file; raises MarketFileError."""
+    """Return the market in a TOML file. Raises MarketFileError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise MarketFileError(f"{path}: expected a readable TOML file, found: {error.strerror}") from None
+        raise MarketFileError(f"{path}: cannot read the market file: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise MarketFileError(f"{path}: expected UTF-8 text, found other bytes") from None
+        raise MarketFileError(f"{path}: the market file is not UTF-8 text") from None
     return parse(text, str(path))
 
 
@@ -122,17 +121,17 @@ def parse(text: str, source: str) -> MarketPlan:
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # Beside the module's own error: a number of thousands of digits, nesting without end.
-        raise MarketFileError(f"{source}: expected TOML, found: {error}") from None
+        # Besides the module's own error: numbers of thousands of digits, very deep nesting.
+        raise MarketFileError(f"{source}: the market file is not valid TOML: {error}") from None
     return check(raw, source)
 
 
 def check(raw: dict[str, Any], source: str) -> MarketPlan:
-    """Return the market in a table; `source` names it in errors. Raises MarketFileError."""
+    """Return the market in a parsed file; `source` names it in errors. Raises MarketFileError."""
     try:
         found = msgspec.convert(raw, MarketPlan)
     except msgspec.ValidationError as error:
-        raise MarketFileError(f"{source}: {_explained(str(error), raw)}") from None
+        raise MarketFileError(f"{source}: {_explain(str(error), raw)}") from None
     for where, problem in _problems(found):
         raise MarketFileError(f"{source}: {where}: {problem}")
     return found
@@ -145,16 +144,16 @@ _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 
 
-def _explained(message: str, raw: Any) -> str:
-    """msgspec's message as "key: expected ..., found ..."."""
+def _explain(message: str, raw: Any) -> str:
+    """Return msgspec's message in the form "key: expected ..., found ..."."""
     at = _AT.fullmatch(message)
     said, key = (at[1], at[2]) if at else (message, "")
     missing, unknown, got = _MISSING.fullmatch(said), _UNKNOWN.fullmatch(said), _GOT.fullmatch(said)
     if missing:
-        return f"{_joined(key, missing[1])}: expected a value, found none"
+        return f"{_joined(key, missing[1])}: required key is missing"
     if unknown:
         known = ", ".join(_fields_at(key))
-        return f"{_joined(key, unknown[1])}: expected one of the keys {known}, found another"
+        return f"{_joined(key, unknown[1])}: unknown key; expected one of {known}"
     if got and got[1]:
         return f"{key}: expected {got[1].replace('`', '')}, found {got[2].replace('`', '')}"
     if got:
@@ -167,7 +166,7 @@ def _explained(message: str, raw: Any) -> str:
 
 
 def _value_at(raw: Any, key: str) -> Any:
-    """The value at a key such as accounts[0].id."""
+    """Return the value at a key such as accounts[0].id."""
     for name, index in re.findall(r"(\w+)|\[(\d+)\]", key):
         raw = raw[name] if name else raw[int(index)]
     return raw
@@ -178,8 +177,8 @@ def _joined(key: str, field: str) -> str:
 
 
 def _fields_at(key: str) -> tuple[str, ...]:
-    """The keys that a table of the file may have."""
-    tables: dict[str, type[_Part]] = {
+    """Return the keys that a table of the file may have."""
+    tables: dict[str, type[_Table]] = {
         "assets": AssetPlan,
         "instruments": InstrumentPlan,
         "instruments.rules": RulesPlan,
@@ -192,7 +191,7 @@ def _fields_at(key: str) -> tuple[str, ...]:
 
 
 def _problems(market: MarketPlan) -> Iterable[tuple[str, str]]:
-    """What each value by itself, and the values together, show to be wrong: (key, what was expected and found)."""
+    """Yield (key, problem) for every invalid value and every conflict between values."""
     yield from _repeated("assets", "symbol", [asset.symbol for asset in market.assets])
     yield from _repeated("instruments", "symbol", [instrument.symbol for instrument in market.instruments])
     yield from _repeated("accounts", "id", [account.id for account in market.accounts])
@@ -208,9 +207,9 @@ def _problems(market: MarketPlan) -> Iterable[tuple[str, str]]:
         amounts = ("open_notional", "order_notional", "order_quantity")
         yield from _checked(f"{where}.limits", limits, ("asset", "symbol"), amounts)
         if limits.asset is None and (limits.open_notional is not None or limits.order_notional is not None):
-            yield f"{where}.limits.asset", "expected the asset the notionals are in, found none"
+            yield f"{where}.limits.asset", "required, as the asset in which the notionals are given"
         if limits.symbol is None and limits.order_quantity is not None:
-            yield f"{where}.limits.symbol", "expected the instrument the quantity is of, found none"
+            yield f"{where}.limits.symbol", "required, as the instrument in which the quantity is given"
         for j, deposit in enumerate(account.deposits):
             yield from _checked(f"{where}.deposits[{j}]", deposit, symbols=("asset",), positive=("amount",))
             if deposit.transfer_id >> _ID_BITS:
@@ -223,11 +222,11 @@ def _problems(market: MarketPlan) -> Iterable[tuple[str, str]]:
 def _repeated(table: str, key: str, values: list[Any]) -> Iterable[tuple[str, str]]:
     for i, value in enumerate(values):
         if value in values[:i]:
-            yield f"{table}.{key}", f"expected each once, found {value} twice"
+            yield f"{table}.{key}", f"{value} occurs twice"
 
 
 def _checked(
-    where: str, part: _Part, symbols: Iterable[str] = (), amounts: Iterable[str] = (), positive: Iterable[str] = ()
+    where: str, part: _Table, symbols: Iterable[str] = (), amounts: Iterable[str] = (), positive: Iterable[str] = ()
 ) -> Iterable[tuple[str, str]]:
     for name in (*symbols, *amounts, *positive):
         value = getattr(part, name)

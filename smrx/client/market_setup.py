@@ -1,7 +1,7 @@
-"""A whole market brought in line with what is written down: compared first, then changed step by step.
+"""Apply a market file to an exchange: compare first, then change what differs, item by item.
 
-Applying the same twice changes nothing the second time. Whatever the file says that cannot be counted is refused
-before anything is sent; what the exchange refuses later is told as a difference, and the rest goes on.
+Applying a file twice changes nothing the second time. An invalid value is an error before anything is sent. A command
+that the exchange rejects is reported as a difference, and the other items are still applied.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ _WOULD_CHANGE = "would change"
 
 
 class _Task(NamedTuple):
-    """One thing to see to: already so, impossible, or done by a verb."""
+    """One item of the file: nothing to do, impossible to change, or changed by the operation `do`."""
 
     what: str
     detail: str
@@ -35,12 +35,12 @@ class _Task(NamedTuple):
 
 
 class MarketSetup(VenueOperations):
-    """The verb that sets a whole market up."""
+    """The operation that applies a market file."""
 
     def apply_market(self, market: MarketPlan, *, dry_run: bool = False) -> Steps[list[MarketChange]]:
-        """Bring the exchange in line with a market read by smrx.client.market_file; say what was done to each thing.
+        """Apply a market read by smrx.client.market_file; return what was done about each item.
 
-        Raises InvalidValue, with nothing changed, for what cannot be counted in the units there are.
+        Raises InvalidValue, with nothing changed, for a value that is invalid at this exchange.
         """
         yield from self._load()
         rows = yield from self._pages(admin.Accounts(), admin.AccountsReply)
@@ -52,10 +52,10 @@ class MarketSetup(VenueOperations):
         tasks = list(_Plan(self, market, {row.account: row for row in rows}, transfers).tasks())
         found = []
         for task in tasks:
-            found.append((yield from self._see_to(task, dry_run)))
+            found.append((yield from self._execute(task, dry_run)))
         return found
 
-    def _see_to(self, task: _Task, dry_run: bool) -> Steps[MarketChange]:
+    def _execute(self, task: _Task, dry_run: bool) -> Steps[MarketChange]:
         state, detail = task.state, task.detail
         if task.do is not None and dry_run:
             state = _WOULD_CHANGE
@@ -66,31 +66,31 @@ class MarketSetup(VenueOperations):
                     state = _SAME
             except Refused as refused:
                 if refused.reason is Reason.NOT_AUTHORISED:
-                    raise  # Nothing of the file is this account's to change.
+                    raise  # This account may change nothing.
                 state, detail = _DIFFERS, str(refused)
         return MarketChange(what=task.what, state=state, detail=detail)
 
 
 class _Plan:
-    """The comparison of a market as written with the exchange as it is."""
+    """Compares a market file with the exchange."""
 
     def __init__(
         self,
-        verbs: MarketSetup,
+        operations: MarketSetup,
         wanted: MarketPlan,
         accounts: Mapping[int, admin.AccountRow],
         transfers: Mapping[int, admin.TransferRow],
     ) -> None:
-        self._verbs = verbs
+        self._operations = operations
         self._wanted = wanted
         self._accounts = accounts
         self._transfers = transfers
-        #: As they are, and as they will be where they are not there yet.
-        self._assets = {asset.symbol: asset for asset in reversed(verbs.market.assets)}
-        self._instruments = {instrument.symbol: instrument for instrument in reversed(verbs.market.instruments)}
+        #: Those of the exchange, and those that the file adds.
+        self._assets = {asset.symbol: asset for asset in reversed(operations.market.assets)}
+        self._instruments = {instrument.symbol: instrument for instrument in reversed(operations.market.instruments)}
 
     def tasks(self) -> Iterator[_Task]:
-        """Yield everything there is to see to, in the order in which it can be done."""
+        """Yield the items in the order in which they can be applied."""
         for asset in self._wanted.assets:
             yield from self._asset(asset)
         for instrument in self._wanted.instruments:
@@ -103,7 +103,7 @@ class _Plan:
         if known is None:
             self._assets[plan.symbol] = Asset(0, plan.symbol, plan.decimals)
             supply_cap(self._assets[plan.symbol], plan.max_supply)
-            add = partial(self._verbs.add_asset, plan.symbol, plan.decimals, max_supply=plan.max_supply)
+            add = partial(self._operations.add_asset, plan.symbol, plan.decimals, max_supply=plan.max_supply)
             yield _Task(what, f"added with {plan.decimals} decimals", do=add)
             return
         found: dict[str, tuple[object, object]] = {"decimals": (plan.decimals, known.decimals)}
@@ -114,10 +114,10 @@ class _Plan:
     def _instrument(self, plan: InstrumentPlan) -> Iterator[_Task]:
         what, known = f"instrument {plan.symbol}", self._instruments.get(plan.symbol)
         if known is None:
-            known = self._imagined(plan)
+            known = self._new_instrument(plan)
             self._instruments[plan.symbol] = known
             add = partial(
-                self._verbs.add_instrument,
+                self._operations.add_instrument,
                 *(plan.symbol, plan.base, plan.quote, plan.tick, plan.lot, plan.max_price, plan.max_quantity),
             )
             yield _Task(what, f"added, tick {plan.tick}, lot {plan.lot}", do=add)
@@ -126,22 +126,22 @@ class _Plan:
         yield from self._rules(plan, known)
         if plan.status is not None:
             now = InstrumentStatus(known.status).name
-            do = None if now == plan.status else partial(self._verbs.set_status, plan.symbol, plan.status)
+            do = None if now == plan.status else partial(self._operations.set_status, plan.symbol, plan.status)
             yield _change(f"status of {plan.symbol}", {"status": (now, plan.status)}, do)
 
     def _rules(self, plan: InstrumentPlan, known: Instrument) -> Iterator[_Task]:
         named = {name: value for name, value in msgspec.structs.asdict(plan.rules).items() if value is not None}
         if not named:
             return
-        every = msgspec.structs.asdict(plan.rules)
-        wanted = rule_counts(known, **every)
+        rules = msgspec.structs.asdict(plan.rules)
+        wanted = rule_counts(known, **rules)
         before, after = result_builders.instrument_rules(known), result_builders.rules(known, wanted)
         pairs = {name: (before[name], after[name]) for name in named}
-        do = None if before == after else partial(self._verbs.set_rules, plan.symbol, **every)
+        do = None if before == after else partial(self._operations.set_rules, plan.symbol, **rules)
         yield _change(f"rules of {plan.symbol}", pairs, do)
 
-    def _imagined(self, plan: InstrumentPlan) -> Instrument:
-        base, quote = self._known(plan.base, plan.symbol), self._known(plan.quote, plan.symbol)
+    def _new_instrument(self, plan: InstrumentPlan) -> Instrument:
+        base, quote = (self._known(asset, f"instrument {plan.symbol}") for asset in (plan.base, plan.quote))
         scales = market.scales(base, quote, plan.tick, plan.lot, plan.max_price, plan.max_quantity)
         return Instrument(
             id=0,
@@ -152,16 +152,16 @@ class _Plan:
             **msgspec.structs.asdict(scales),
         )
 
-    def _known(self, asset: str, whose: str) -> Asset:
+    def _known(self, asset: str, owner: str) -> Asset:
         if asset not in self._assets:
-            raise InvalidValue(f"{whose}: expected an asset of the file or of the exchange, found {asset}")
+            raise InvalidValue(f"{owner}: asset {asset} is neither in the file nor at the exchange")
         return self._assets[asset]
 
     def _account(self, plan: AccountPlan) -> Iterator[_Task]:
         row = self._accounts.get(plan.id)
         if row is None:
             row = admin.AccountRow(account=plan.id, status=AccountStatus.ACTIVE)
-            yield _Task(f"account {plan.id}", "opened", do=partial(self._verbs.open_account, plan.id))
+            yield _Task(f"account {plan.id}", "opened", do=partial(self._operations.open_account, plan.id))
         else:
             yield _Task(f"account {plan.id}", "open", _SAME)
         yield from self._limits(plan, row)
@@ -169,8 +169,8 @@ class _Plan:
             yield self._deposit(plan.id, deposit)
         if plan.status is not None:
             now = AccountStatus(row.status).name
-            verb = self._verbs.suspend_account if plan.status == "SUSPENDED" else self._verbs.resume_account
-            do = None if now == plan.status else partial(verb, plan.id)
+            change = self._operations.suspend_account if plan.status == "SUSPENDED" else self._operations.resume_account
+            do = None if now == plan.status else partial(change, plan.id)
             yield _change(f"status of account {plan.id}", {"status": (now, plan.status)}, do)
 
     def _deposit(self, account: int, plan: DepositPlan) -> _Task:
@@ -178,7 +178,7 @@ class _Plan:
         detail = f"{plan.amount} {plan.asset} to account {account}"
         units, made = asset.units(plan.amount), self._transfers.get(plan.transfer_id)
         if made is None:
-            do = partial(self._verbs.deposit, account, plan.asset, plan.amount, plan.transfer_id)
+            do = partial(self._operations.deposit, account, plan.asset, plan.amount, plan.transfer_id)
             return _Task(what, detail, do=do)
         if (made.asset, made.kind, made.amount) == (asset.id, CommandKind.DEPOSIT, units):
             return _Task(what, detail, _SAME)
@@ -194,19 +194,21 @@ class _Plan:
         if limits.symbol is not None:
             instrument = self._instruments.get(limits.symbol)
             if instrument is None:
-                raise InvalidValue(f"account {plan.id}: expected a known instrument, found {limits.symbol}")
+                raise InvalidValue(
+                    f"account {plan.id}: instrument {limits.symbol} is neither in the file nor at the exchange"
+                )
         wanted = limit_counts(row, asset, instrument, *counts)
         pairs = {
             name: (_limit(name, getattr(row, name), asset, instrument), _limit(name, count, asset, instrument))
             for name, count in wanted.items()
         }
         same = all(before == after for before, after in pairs.values())
-        do = None if same else partial(self._verbs.set_limits, plan.id, **msgspec.structs.asdict(limits))
+        do = None if same else partial(self._operations.set_limits, plan.id, **msgspec.structs.asdict(limits))
         yield _change(f"limits of account {plan.id}", pairs, do)
 
 
 def _limit(name: str, count: int, asset: Asset | None, instrument: Instrument | None) -> str | None:
-    """A limit as the file would say it; None where there is none."""
+    """Return a limit as the file states it; None if there is none."""
     if not count:
         return None
     if name.endswith("notional") and asset is not None:
@@ -217,7 +219,7 @@ def _limit(name: str, count: int, asset: Asset | None, instrument: Instrument | 
 
 
 def _scales(plan: InstrumentPlan, known: Instrument) -> dict[str, tuple[object, object]]:
-    """What can never change once an instrument exists: (as written, as it is)."""
+    """Return what cannot change after an instrument was added: (in the file, at the exchange)."""
     found: dict[str, tuple[object, object]] = {
         "base": (plan.base, known.base.symbol),
         "quote": (plan.quote, known.quote.symbol),
@@ -234,7 +236,7 @@ def _scales(plan: InstrumentPlan, known: Instrument) -> dict[str, tuple[object, 
 
 
 def _count(read: Callable[[], int]) -> int | str:
-    """A value in the units there are; why not, where it cannot be counted in them."""
+    """Return the integer that `read` returns, or the message of its InvalidValue."""
     try:
         return read()
     except InvalidValue as error:
@@ -242,15 +244,15 @@ def _count(read: Callable[[], int]) -> int | str:
 
 
 def _compared(what: str, pairs: Mapping[str, tuple[object, object]], detail: str) -> _Task:
-    """A task about something that cannot be changed: `pairs` are (as written, as it is)."""
-    differing = [f"{name}: the file says {a}, the exchange {b}" for name, (a, b) in pairs.items() if a != b]
+    """Return a task for something that cannot be changed; `pairs` are (in the file, at the exchange)."""
+    differing = [f"{name}: {a} in the file, {b} at the exchange" for name, (a, b) in pairs.items() if a != b]
     return _Task(what, "; ".join(differing), _DIFFERS) if differing else _Task(what, detail, _SAME)
 
 
 def _change(
     what: str, pairs: Mapping[str, tuple[object, object]], do: Callable[[], Steps[CommandResult]] | None
 ) -> _Task:
-    """A task about something that can be changed: `pairs` are (as it is, as it will be)."""
+    """Return a task for something that can be changed; `pairs` are (current, new)."""
     if do is None:
         kept = ", ".join(f"{name} {_shown(after)}" for name, (_, after) in pairs.items())
         return _Task(what, kept, _SAME)

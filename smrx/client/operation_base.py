@@ -1,4 +1,4 @@
-"""What every verb stands on: names looked up, commands submitted, pages of rows read. Yields steps; owns no socket."""
+"""Provide what all operations share: look up names, submit a command, read pages of rows."""
 
 from collections.abc import Sequence
 from typing import Final, TypeVar
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from smrx.client import result_builders
 from smrx.client.client_errors import InvalidValue
 from smrx.client.command_builders import u32
-from smrx.client.instruments import Asset, Instrument, Market
+from smrx.client.instruments import Asset, Instrument, MarketCache
 from smrx.client.io_steps import Steps, Submit
 from smrx.client.query_routing import QueryRouter
 from smrx.wire import admin
@@ -26,23 +26,23 @@ P = TypeVar(
     admin.InstrumentRow,
 )
 
-#: Names listed in the message about one that is unknown.
+#: Known names listed in the error about an unknown one.
 _NAMES_SHOWN: Final = 10
 
 
 class OperationBase:
-    """The account verbs speak for, what is known of the market, and whom to ask."""
+    """The account of the client, the market cache and the query router."""
 
     def __init__(self, account: int, router: QueryRouter) -> None:
         self.account = account
-        self.market = Market()
+        self.market = MarketCache()
         self._router = router
 
     def _own(self, account: int | None) -> int:
         return self.account if account is None else u32(account, "account")
 
     def _submit(self, command: NDArray[np.void], what: str) -> Steps[NDArray[np.void]]:
-        """Send one command and return its outcome; raises Refused."""
+        """Send one command and return its outcome. Raises Refused."""
         outcome: NDArray[np.void] = yield Submit(command)
         result_builders.check(outcome, what)
         return outcome
@@ -74,13 +74,13 @@ class OperationBase:
         for row in rows:
             if row.account == account:
                 return row
-        raise InvalidValue(f"account: expected one that was opened, found {account}")
+        raise InvalidValue(f"account {account} does not exist; open it first")
 
     def _load(self) -> Steps[None]:
-        # Instruments first: whatever assets they are made of existed before them.
+        # Instruments first: their assets existed before them.
         instruments = yield from self._pages(admin.Instruments(), admin.InstrumentsReply)
         assets = yield from self._pages(admin.Assets(), admin.AssetsReply)
-        self.market.learn(assets, instruments)
+        self.market.add_rows(assets, instruments)
 
     def _pages(self, request: admin.AnyPage, reply_type: type[admin.PageReply[P]]) -> Steps[list[P]]:
         rows: list[P] = []
@@ -93,5 +93,7 @@ class OperationBase:
 
 
 def _unknown(what: str, name: str | int, known: Sequence[str]) -> InvalidValue:
+    if not known:
+        return InvalidValue(f"{what} {name} does not exist: no {what} has been added yet")
     listed = ", ".join(known[:_NAMES_SHOWN]) + (", ..." if len(known) > _NAMES_SHOWN else "")
-    return InvalidValue(f"{what}: expected one of {listed or 'none yet (none was added)'}, found {name}")
+    return InvalidValue(f"{what}: expected one of {listed}, found {name}")

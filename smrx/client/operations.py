@@ -1,7 +1,7 @@
-"""What a client can do, each thing once: names and decimals in, commands and requests out, answers in, results out.
+"""Combine all operations of a client in one class.
 
-Every verb is a generator of steps; the blocking and the asyncio client run it and offer it under its own name, with
-its own arguments and its own docstring. Owns the market cache; no I/O, no clock.
+An operation takes names and decimals, sends commands or queries, and returns a typed result. It is a generator of I/O
+steps; the blocking and the asyncio client run it and offer it as a method (see client_methods.py). No I/O, no clock.
 """
 
 from smrx.client.market_setup import MarketSetup
@@ -10,4 +10,4 @@ from smrx.client.query_operations import QueryOperations
 
 
 class Operations(OrderOperations, MarketSetup, QueryOperations):
-    """The verbs of one client of one account."""
+    """The operations of a client of one account."""

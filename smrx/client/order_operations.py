@@ -1,4 +1,4 @@
-"""What a trader does: orders placed, changed and cancelled. Decimals in, one command out, its answer in words back."""
+"""The operations of traders: place, replace, reduce and cancel orders."""
 
 from typing import Final
 
@@ -9,13 +9,13 @@ from smrx.client.command_builders import (
     StpLike,
     TifLike,
     command,
-    named,
+    enum_member,
     order_key,
     u64,
 )
 from smrx.client.command_builders import side as side_code
 from smrx.client.decimals import Number
-from smrx.client.expiry_time import Moment, seconds
+from smrx.client.expiry_time import ExpiryTime, seconds
 from smrx.client.instruments import Instrument
 from smrx.client.io_steps import Steps
 from smrx.client.operation_base import OperationBase
@@ -31,13 +31,13 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 
-#: Where the parts of a limit order's extra word stand: displayed lots below, the expiry above.
-_HALF: Final = 32
+#: Bits of each half of a limit order's `extra`: displayed lots below, expiry time above.
+_HALF_BITS: Final = 32
 _MAX_BUDGET: Final = (1 << 62) - 1
 
 
 class OrderOperations(OperationBase):
-    """The verbs about orders."""
+    """Operations on orders."""
 
     def place(
         self,
@@ -49,19 +49,19 @@ class OrderOperations(OperationBase):
         stop: Number | None = None,
         tif: TifLike | None = None,
         display: Number | None = None,
-        expires: Moment | None = None,
+        expires: ExpiryTime | None = None,
         budget: Number | None = None,
         stp: StpLike = Stp.CANCEL_NEWEST,
         post_only: bool = False,
         client_order_id: int = 0,
         account: int | None = None,
     ) -> Steps[OrderResult]:
-        """Place an order of any type; raises Refused.
+        """Place an order of any type. Raises Refused.
 
-        `price` makes it a limit order, `stop` one that waits until the last trade reaches that price; without either
-        it takes what the book offers now. A limit order may `display` only a part of itself (an iceberg) and may have
-        a time when it `expires`, a whole second. A market buy may name a `budget` in the quote asset, fees included,
-        instead of a quantity. `tif`: by default GTC with a price, GTD with `expires`, IOC without a price.
+        With `price` it is a limit order, with `stop` a stop order that triggers when the last trade reaches that price,
+        without both a market order. A limit order may `display` only part of its quantity (an iceberg order), and may
+        have a time at which it `expires`, a whole second. A market buy order may have a `budget` in the quote asset,
+        fees included, instead of a quantity. The default `tif` is GTC with a price, GTD with `expires`, otherwise IOC.
         """
         instrument = yield from self._instrument(symbol)
         order_type = _TYPES[stop is not None, price is not None]
@@ -72,13 +72,13 @@ class OrderOperations(OperationBase):
             flags |= OrderFlags.QUOTE_BUDGET
             lots = _budget_units(budget, instrument)
         else:
-            raise InvalidValue(f"expected either quantity or budget, found quantity {quantity}, budget {budget}")
+            raise InvalidValue(f"expected either quantity or budget, found {'neither' if budget is None else 'both'}")
         placed = command(
             CommandKind.PLACE,
             side=side_code(side),
             order_type=order_type,
             tif=_tif(tif, order_type, expires),
-            stp=named(stp, Stp, "stp"),
+            stp=enum_member(stp, Stp, "stp"),
             flags=flags,
             account=self._own(account),
             instrument=instrument.id,
@@ -87,9 +87,9 @@ class OrderOperations(OperationBase):
             quantity_lots=lots,
             order_id=_extra(instrument, order_type, stop, display, expires),
         )
-        size = f"{quantity} {symbol}" if budget is None else f"{symbol} worth {budget} {instrument.quote.symbol}"
-        outcome = yield from self._submit(placed, f"order for {size}")
-        return result_builders.order_answer(outcome, instrument)
+        description = f"{quantity} {symbol}" if budget is None else f"{symbol} worth {budget} {instrument.quote.symbol}"
+        outcome = yield from self._submit(placed, f"order for {description}")
+        return result_builders.order_result(outcome, instrument)
 
     def place_limit(
         self,
@@ -100,13 +100,13 @@ class OrderOperations(OperationBase):
         *,
         tif: TifLike | None = None,
         display: Number | None = None,
-        expires: Moment | None = None,
+        expires: ExpiryTime | None = None,
         stp: StpLike = Stp.CANCEL_NEWEST,
         post_only: bool = False,
         client_order_id: int = 0,
         account: int | None = None,
     ) -> Steps[OrderResult]:
-        """Place a limit order, GTC by default; raises Refused."""
+        """Place a limit order, GTC by default. Raises Refused."""
         return self.place(
             symbol,
             side,
@@ -132,7 +132,7 @@ class OrderOperations(OperationBase):
         client_order_id: int = 0,
         account: int | None = None,
     ) -> Steps[OrderResult]:
-        """Take what the book offers now, up to the quantity, or as much as the budget buys; raises Refused."""
+        """Place a market order for a quantity, or for as much as a budget buys. Raises Refused."""
         return self.place(
             symbol, side, quantity, budget=budget, stp=stp, client_order_id=client_order_id, account=account
         )
@@ -140,10 +140,10 @@ class OrderOperations(OperationBase):
     def cancel(
         self, order_id: int | None = None, *, client_order_id: int | None = None, account: int | None = None
     ) -> Steps[OrderResult]:
-        """Cancel an order by either id; raises Refused."""
+        """Cancel an order by either id. Raises Refused."""
         wanted = command(CommandKind.CANCEL, account=self._own(account), **order_key(order_id, client_order_id))
         outcome = yield from self._submit(wanted, f"cancel of order {order_id or client_order_id}")
-        return result_builders.order_answer(outcome, None)
+        return result_builders.order_result(outcome, None)
 
     def replace(
         self,
@@ -155,10 +155,10 @@ class OrderOperations(OperationBase):
         client_order_id: int | None = None,
         account: int | None = None,
     ) -> Steps[OrderResult]:
-        """Give an order a new price and total quantity; raises Refused, and then the order stands as it was.
+        """Give an order a new price and total quantity. Raises Refused; the order is then unchanged.
 
-        Only a smaller quantity at the same price keeps the place in the queue. A pending stop order has no price
-        (None); a stop price stays as it is.
+        Only a smaller quantity at the same price keeps the queue position. A pending stop order has no price (None);
+        its stop price does not change.
         """
         instrument = yield from self._instrument(symbol)
         wanted = command(
@@ -169,7 +169,7 @@ class OrderOperations(OperationBase):
             **order_key(order_id, client_order_id),
         )
         outcome = yield from self._submit(wanted, f"replacement of order {order_id or client_order_id}")
-        return result_builders.order_answer(outcome, instrument)
+        return result_builders.order_result(outcome, instrument)
 
     def reduce(
         self,
@@ -179,13 +179,13 @@ class OrderOperations(OperationBase):
         client_order_id: int | None = None,
         account: int | None = None,
     ) -> Steps[OrderResult]:
-        """Shrink an order to a smaller total quantity; it keeps its place in the queue."""
+        """Reduce the total quantity of an order; it keeps its queue position."""
         row = yield from self._open_order(order_id, client_order_id, account, "reduction")
         instrument = self._known_instrument(row.instrument)
-        # The same quantity would be a replacement like any other, and lose the place.
+        # A replacement with the same quantity would lose the queue position.
         if instrument.quantity_lots(quantity) >= row.quantity_lots:
             now = instrument.quantity_text(row.quantity_lots)
-            raise InvalidValue(f"quantity: expected less than the {now} of order {row.order_id}, found {quantity}")
+            raise InvalidValue(f"quantity: expected less than {now}, that of order {row.order_id}, found {quantity}")
         price = instrument.price_text(row.price_ticks) if row.price_ticks else None
         return (
             yield from self.replace(
@@ -196,7 +196,7 @@ class OrderOperations(OperationBase):
     def mass_cancel(
         self, symbol: str | None = None, side: SideLike | None = None, *, account: int | None = None
     ) -> Steps[MassCancelResult]:
-        """Cancel every open order, of one instrument and one side if named."""
+        """Cancel all open orders of an account, optionally of one instrument and one side only."""
         instrument = 0
         if symbol is not None:
             instrument = (yield from self._instrument(symbol)).id
@@ -207,7 +207,7 @@ class OrderOperations(OperationBase):
             side=Side.ANY if side is None else side_code(side),
         )
         outcome = yield from self._submit(wanted, "mass cancel")
-        return MassCancelResult(**result_builders.base(outcome), cancelled=int(outcome["cum_lots"][0]))
+        return MassCancelResult(**result_builders.common_fields(outcome), cancelled=int(outcome["cum_lots"][0]))
 
     def _open_order(
         self, order_id: int | None, client_order_id: int | None, account: int | None, what: str
@@ -233,13 +233,15 @@ _TYPES: Final = {
 }
 
 
-def _tif(tif: TifLike | None, order_type: OrderType, expires: Moment | None) -> TimeInForce:
+def _tif(tif: TifLike | None, order_type: OrderType, expires: ExpiryTime | None) -> TimeInForce:
     priced = order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT)
     if tif is None:
         return TimeInForce.GTD if expires is not None else TimeInForce.GTC if priced else TimeInForce.IOC
-    found = named(tif, TimeInForce, "tif")
+    found = enum_member(tif, TimeInForce, "tif")
     if (found is TimeInForce.GTD) != (expires is not None):
-        raise InvalidValue(f"expected GTD with a time when it expires and nothing else with one, found {found.name}")
+        if expires is None:
+            raise InvalidValue("tif GTD requires an expiry time")
+        raise InvalidValue(f"an expiry time requires tif GTD, found {found.name}")
     return found
 
 
@@ -248,22 +250,22 @@ def _extra(
     order_type: OrderType,
     stop: Number | None,
     display: Number | None,
-    expires: Moment | None,
+    expires: ExpiryTime | None,
 ) -> int:
-    """The extra word of a PLACE: a stop price, or the displayed lots and the expiry of a limit order."""
+    """Return the `extra` of a PLACE command: the stop price, or the displayed lots and the expiry of a limit order."""
     if order_type is not OrderType.LIMIT:
-        for what, value in (("display", display), ("expires", expires)):
+        for what, value in (("a display quantity", display), ("an expiry time", expires)):
             if value is not None:
-                raise InvalidValue(f"{what}: expected a limit order with it, found a {_words(order_type)}")
+                raise InvalidValue(f"only limit orders may have {what}, found a {_type_name(order_type)}")
         return 0 if stop is None else instrument.price_ticks(stop, "stop price")
     shown = 0 if display is None else instrument.quantity_lots(display, "display quantity")
-    if shown >= 1 << _HALF:
-        most = instrument.quantity_text((1 << _HALF) - 1)
+    if shown >= 1 << _HALF_BITS:
+        most = instrument.quantity_text((1 << _HALF_BITS) - 1)
         raise InvalidValue(f"{instrument.symbol} display quantity: expected at most {most}, found {display}")
-    return shown | (0 if expires is None else seconds(expires)) << _HALF
+    return shown | (0 if expires is None else seconds(expires)) << _HALF_BITS
 
 
-def _words(order_type: OrderType) -> str:
+def _type_name(order_type: OrderType) -> str:
     return f"{order_type.name.lower().replace('_', '-')} order"
 
 

@@ -1,4 +1,4 @@
-"""What anybody may look at: balances, orders, books, accounts, listings, and how nodes are. Changes nothing."""
+"""The operations that only read: balances, positions, orders, books, accounts, assets, instruments, node status."""
 
 from smrx.client import result_builders
 from smrx.client.client_errors import InvalidValue
@@ -10,10 +10,10 @@ from smrx.wire import admin
 
 
 class QueryOperations(OperationBase):
-    """The verbs that only read."""
+    """Operations that only read."""
 
     def balances(self, account: int | None = None, *, all_accounts: bool = False) -> Steps[list[Balance]]:
-        """What an account owns (its own where none is named), or everyone."""
+        """Return the balances of an account, by default the client's own, or of all accounts."""
         request = admin.Balances(account=None if all_accounts else self._own(account))
         rows = yield from self._pages(request, admin.BalancesReply)
         if any(self.market.asset(row.asset) is None for row in rows):
@@ -34,7 +34,7 @@ class QueryOperations(OperationBase):
         return found
 
     def positions(self, account: int | None = None) -> Steps[list[Position]]:
-        """What an account (its own where none is named) has in each instrument: balances, and open quantities."""
+        """Return the positions of an account, by default the client's own, one for each instrument."""
         rows = yield from self._pages(admin.Positions(account=self._own(account)), admin.PositionsReply)
         if any(self.market.instrument(row.instrument) is None for row in rows):
             yield from self._load()
@@ -43,7 +43,7 @@ class QueryOperations(OperationBase):
     def orders(
         self, symbol: str | None = None, *, account: int | None = None, all_accounts: bool = False
     ) -> Steps[list[OpenOrder]]:
-        """Open orders of an account (its own where none is named), or everyone's, oldest first."""
+        """Return the open orders of an account, by default the client's own, or of all accounts; oldest first."""
         instrument = None
         if symbol is not None:
             instrument = (yield from self._instrument(symbol)).id
@@ -54,7 +54,7 @@ class QueryOperations(OperationBase):
         return [result_builders.open_order(row, self._known_instrument(row.instrument)) for row in rows]
 
     def depth(self, symbol: str, levels: int = 10) -> Steps[Book]:
-        """The best levels of a book."""
+        """Return the best levels of an instrument's book."""
         if not 1 <= levels <= admin.MAX_LEVELS:
             raise InvalidValue(f"levels: expected 1 to {admin.MAX_LEVELS}, found {levels}")
         instrument = yield from self._instrument(symbol)
@@ -68,31 +68,31 @@ class QueryOperations(OperationBase):
         )
 
     def accounts(self) -> Steps[list[int]]:
-        """Every account."""
+        """Return the ids of all accounts."""
         rows = yield from self._pages(admin.Accounts(), admin.AccountsReply)
         return [row.account for row in rows]
 
     def account_state(self, account: int | None = None) -> Steps[AccountState]:
-        """Status, open orders and limits of an account (its own where none is named)."""
+        """Return the status, open orders and limits of an account, by default the client's own."""
         row = yield from self._account_row(self._own(account))
         return result_builders.account_state(row)
 
     def assets(self) -> Steps[list[Asset]]:
-        """Every asset."""
+        """Return all assets."""
         yield from self._load()
         return self.market.assets
 
     def instruments(self) -> Steps[list[Instrument]]:
-        """Every instrument, with its status, its rules and its last price."""
+        """Return all instruments with their status, rules and last price."""
         yield from self._load()
         return self.market.instruments
 
     def barrier(self) -> Steps[admin.BarrierReply]:
-        """Return when everything submitted before, by anybody, is applied on the leader."""
+        """Wait until the leader has applied every command submitted before, by any client."""
         return (yield from self._router.ask(admin.Barrier(), admin.BarrierReply))
 
     def status(self, node_id: int | None = None) -> Steps[admin.NodeStatus]:
-        """How a node is: one of the configuration, or whichever answers first."""
+        """Return the status of a node of the configuration, or of the first node that answers."""
         if node_id is None:
             return (yield from self._router.ask(admin.Status(), admin.NodeStatus))
         return (yield from self._router.ask_node(node_id, admin.Status(), admin.NodeStatus))

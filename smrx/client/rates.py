@@ -1,7 +1,7 @@
-"""Fees and price bands as people write them, as the integers the exchange counts in: exact, or refused.
+"""Convert between fees and price bands as text and the integers of the exchange, exactly.
 
-A rate is a decimal with its unit, "0.05%" or "5bps" (a hundredth of a percent each), a negative one a rebate; only 0
-needs no unit. Fees count in millionths of the notional, bands in hundredths of a percent. Nothing is rounded.
+A rate is a decimal with a unit, such as "0.05%" or "5bps" (1 bp is 0.01%); only 0 needs no unit. A negative fee is a
+rebate. Fees are in millionths of the notional, bands in hundredths of a percent. A value between two steps is an error.
 """
 
 import re
@@ -12,10 +12,10 @@ from typing import Final
 from smrx.client.client_errors import InvalidValue
 from smrx.client.decimals import to_text
 
-#: What the verbs accept as a rate: text with its unit, or a plain 0.
+#: A rate, as operations accept it: text with a unit, or 0.
 Rate = str | int
 
-#: A fee of everything, and of nothing.
+#: 100% as a fee and as a band.
 FEE_PARTS: Final = 1_000_000
 BAND_PARTS: Final = 10_000
 
@@ -24,12 +24,12 @@ _UNITS: Final = {"%": Fraction(1, 100), "bp": Fraction(1, 10_000), "bps": Fracti
 
 
 def fee(value: Rate, what: str) -> int:
-    """Return a fee in millionths of the notional, from -1,000,000 to 1,000,000; raises InvalidValue."""
+    """Return a fee in millionths of the notional, from -1,000,000 to 1,000,000. Raises InvalidValue."""
     return _parts(value, what, FEE_PARTS, "0.0001%", lowest=-FEE_PARTS)
 
 
 def band(value: Rate, what: str) -> int:
-    """Return a price band in hundredths of a percent, from 0 (none) to 10,000; raises InvalidValue."""
+    """Return a price band in hundredths of a percent, from 0 (none) to 10,000. Raises InvalidValue."""
     return _parts(value, what, BAND_PARTS, "0.01%", lowest=0)
 
 
@@ -47,15 +47,15 @@ def _percent(rate: Fraction) -> str:
     return f"{to_text(rate * 100)}%"
 
 
-def _parts(value: Rate, what: str, whole: int, step: str, lowest: int) -> int:
+def _parts(value: Rate, what: str, full: int, step: str, lowest: int) -> int:
     found = _exact(value)
     if found is None:
-        raise InvalidValue(f'{what}: expected a rate with its unit such as "0.05%" or "5bps", found {_shown(value)}')
-    parts = found * whole
+        raise InvalidValue(f'{what}: expected a rate with a unit such as "0.05%" or "5bps", found {_shown(value)}')
+    parts = found * full
     if parts.denominator != 1:
         raise InvalidValue(f"{what}: expected a multiple of {step}, found {_shown(value)}")
-    if not lowest <= parts <= whole:
-        least = _percent(Fraction(lowest, whole))
+    if not lowest <= parts <= full:
+        least = _percent(Fraction(lowest, full))
         raise InvalidValue(f"{what}: expected {least} to 100%, found {_shown(value)}")
     return parts.numerator
 

@@ -1,4 +1,4 @@
-"""Outcome records and admin rows as what people read: the results of the verbs. Pure."""
+"""Build the results of operations from outcome records and admin rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,12 +26,12 @@ from smrx.wire.codes import (
 
 _REASONS: Final = frozenset(int(reason) for reason in Reason)
 _STOPS: Final = (OrderType.STOP, OrderType.STOP_LIMIT)
-#: The halves of a limit order's extra word: displayed lots, and the second of its expiry.
-_HALF: Final = 32
+#: Bits of each half of a limit order's `extra`: displayed lots below, expiry time above.
+_HALF_BITS: Final = 32
 
 
 def check(outcome: NDArray[np.void], what: str) -> None:
-    """Raise Refused if the command was refused; `what` names it."""
+    """Raise Refused if the command was rejected; `what` describes it in the message."""
     if outcome["status"][0] == OutcomeStatus.REJECTED:
         code = int(outcome["reason"][0])
         if code not in _REASONS:
@@ -39,8 +39,8 @@ def check(outcome: NDArray[np.void], what: str) -> None:
         raise Refused(what, Reason(code), outcome)
 
 
-def base(outcome: NDArray[np.void]) -> dict[str, Any]:
-    """The fields every answer has."""
+def common_fields(outcome: NDArray[np.void]) -> dict[str, Any]:
+    """Return the fields that every result has."""
     return {
         "request_id": int(outcome["request_id"][0]),
         "sequence": int(outcome["sequence"][0]),
@@ -48,9 +48,9 @@ def base(outcome: NDArray[np.void]) -> dict[str, Any]:
     }
 
 
-def order_answer(outcome: NDArray[np.void], instrument: Instrument | None) -> OrderResult:
-    """The answer of a command about one order."""
-    shared = base(outcome)
+def order_result(outcome: NDArray[np.void], instrument: Instrument | None) -> OrderResult:
+    """Return the result of a command for one order."""
+    shared = common_fields(outcome)
     if shared["duplicate"]:
         return OrderResult(**shared, order_id=0, state="Unknown", reason=None, cum_lots=0, leaves_lots=0)
     row = outcome[0]
@@ -69,7 +69,7 @@ def order_answer(outcome: NDArray[np.void], instrument: Instrument | None) -> Or
 
 
 def levels(rows: Sequence[admin.LevelRow], instrument: Instrument) -> tuple[Level, ...]:
-    """One side of a book."""
+    """Return one side of a book."""
     return tuple(
         Level(
             price=instrument.price_text(row.price_ticks),
@@ -83,7 +83,7 @@ def levels(rows: Sequence[admin.LevelRow], instrument: Instrument) -> tuple[Leve
 
 
 def position(row: admin.PositionRow, instrument: Instrument) -> Position:
-    """What an account has in an instrument."""
+    """Return an account's position in an instrument."""
     base, quote = instrument.base, instrument.quote
     buy_lots, sell_lots = int(row.buy_lots), int(row.sell_lots)
     buy_notional, sell_notional = int(row.buy_notional), int(row.sell_notional)
@@ -116,10 +116,10 @@ def position(row: admin.PositionRow, instrument: Instrument) -> Position:
 
 
 def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
-    """One open order."""
+    """Return an open order."""
     pending = row.order_type in _STOPS
-    expires = row.extra >> _HALF if not pending and row.tif == TimeInForce.GTD else 0
-    iceberg = not pending and row.extra & ((1 << _HALF) - 1)
+    expires = row.extra >> _HALF_BITS if not pending and row.tif == TimeInForce.GTD else 0
+    iceberg = not pending and row.extra & ((1 << _HALF_BITS) - 1)
     shown = 0 if pending else row.shown_lots if iceberg else row.leaves_lots
     return OpenOrder(
         order_id=row.order_id,
@@ -148,31 +148,28 @@ def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
 
 
 def account_state(row: admin.AccountRow) -> AccountState:
-    """One account."""
+    """Return the state of an account."""
     return AccountState(**{**msgspec.structs.asdict(row), "status": AccountStatus(row.status).name})
 
 
-def rules(of: Instrument, counts: Mapping[str, int]) -> dict[str, str | None]:
-    """An instrument's rules, named as in RULES_COMMAND, as decimals; None where there is no such rule.
-
-    A fee is always a rate, "0%" where there is none.
-    """
+def rules(instrument: Instrument, counts: Mapping[str, int]) -> dict[str, str | None]:
+    """Return rules, named as in RULES_COMMAND, as decimals; None means no such rule. A fee is never None."""
     band, price, lots = counts["band_bp"], counts["min_price_ticks"], counts["min_quantity_lots"]
     least, most = counts["min_notional"], counts["max_notional"]
     return {
         "maker_fee": rates.fee_text(counts["maker_fee"]),
         "taker_fee": rates.fee_text(counts["taker_fee"]),
         "band": rates.band_text(band) if band else None,
-        "min_price": of.price_text(price) if price else None,
-        "min_quantity": of.quantity_text(lots) if lots else None,
-        "min_notional": of.quote.text(least) if least else None,
-        "max_notional": of.quote.text(most) if most else None,
+        "min_price": instrument.price_text(price) if price else None,
+        "min_quantity": instrument.quantity_text(lots) if lots else None,
+        "min_notional": instrument.quote.text(least) if least else None,
+        "max_notional": instrument.quote.text(most) if most else None,
     }
 
 
-def instrument_rules(of: Instrument) -> dict[str, str | None]:
-    """The rules an instrument has now, as decimals; otherwise as rules()."""
-    return rules(of, msgspec.structs.asdict(of))
+def instrument_rules(instrument: Instrument) -> dict[str, str | None]:
+    """Return the cached rules of an instrument; otherwise like rules()."""
+    return rules(instrument, msgspec.structs.asdict(instrument))
 
 
 def _reason_text(code: int) -> str | None:

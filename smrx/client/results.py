@@ -1,8 +1,8 @@
-"""What the verbs return: typed, with decimals as exact text beside the integers they stand for."""
+"""Define the results of operations, with exact decimals as text beside the integers."""
 
 import msgspec
 
-#: The states of an order as people know them, by EventKind.
+#: Order states, by EventKind.
 STATES = {
     1: "New",
     2: "PartiallyFilled",
@@ -16,10 +16,10 @@ STATES = {
 
 
 class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A command was applied, as number `sequence`.
+    """Base class of command results: the command was applied, at `sequence`.
 
-    `duplicate`: it was applied before, its answer was lost on the way and no node remembers it any more; then sequence
-    is 0 and the other fields say nothing. Ask for orders or balances to see what it did.
+    `duplicate`: it had been applied before, but its outcome was lost and no node still has it. `sequence` is then 0 and
+    the other fields have no meaning; query orders or balances to see its effect.
     """
 
     request_id: int
@@ -30,7 +30,7 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
 class OrderResult(CommandResult, frozen=True, kw_only=True):
     """An order after the command: New, PartiallyFilled, Filled, Cancelled, Replaced or Expired.
 
-    `reason` names why it ended, `why` says it in words; None where it did not.
+    `reason` names why the order ended, `reason_text` describes it; both are None if it has not.
     """
 
     order_id: int
@@ -38,24 +38,24 @@ class OrderResult(CommandResult, frozen=True, kw_only=True):
     reason: str | None
     cum_lots: int
     leaves_lots: int
-    #: Decimals of the quantity; None where the instrument was not named (cancel by id).
+    #: None if the operation did not name the instrument (cancel).
     filled: str | None = None
     remaining: str | None = None
     reason_text: str | None = None
 
 
 class MassCancelResult(CommandResult, frozen=True, kw_only=True):
-    """How many orders were cancelled."""
+    """The result of a mass cancel: how many orders were cancelled."""
 
     cancelled: int
 
 
 class TransferResult(CommandResult, frozen=True, kw_only=True):
-    """A deposit or withdrawal. `already_done`: the same transfer had been made before; nothing was changed now."""
+    """A deposit or withdrawal. `already_done`: the same transfer was applied before, so this one had no effect."""
 
     transfer_id: int
     already_done: bool = False
-    #: Available after it, in minimal units and as a decimal; None where it was already done.
+    #: The available balance after it, in minimal units and as a decimal; None if already done.
     available_units: int | None = None
     available: str | None = None
 
@@ -68,7 +68,7 @@ class AccountResult(CommandResult, frozen=True, kw_only=True):
 
 
 class LimitsResult(CommandResult, frozen=True, kw_only=True):
-    """The limits of an account from now on; 0 = no limit. Amounts in minimal units, the quantity in lots."""
+    """The new limits of an account; 0 = no limit. Notionals in minimal units, the quantity in lots."""
 
     account: int
     max_open_orders: int
@@ -78,7 +78,7 @@ class LimitsResult(CommandResult, frozen=True, kw_only=True):
 
 
 class StatusResult(CommandResult, frozen=True, kw_only=True):
-    """An instrument's status from now on, and how many orders closing it cancelled."""
+    """The new status of an instrument, and how many orders were cancelled because it was closed."""
 
     symbol: str
     status: str
@@ -86,7 +86,7 @@ class StatusResult(CommandResult, frozen=True, kw_only=True):
 
 
 class RulesResult(CommandResult, frozen=True, kw_only=True):
-    """An instrument's rules from now on, as decimals; None = no such rule."""
+    """The new rules of an instrument, as decimals; None = no such rule."""
 
     symbol: str
     maker_fee: str
@@ -99,29 +99,29 @@ class RulesResult(CommandResult, frozen=True, kw_only=True):
 
 
 class KillSwitchResult(CommandResult, frozen=True, kw_only=True):
-    """Whether the kill switch is on from now on."""
+    """The new state of the kill switch."""
 
     killed: bool
 
 
 class AssetResult(CommandResult, frozen=True, kw_only=True):
-    """An asset was added under this id."""
+    """The id of a new asset."""
 
     asset: int
     symbol: str
 
 
 class InstrumentResult(CommandResult, frozen=True, kw_only=True):
-    """An instrument was added under this id."""
+    """The id of a new instrument."""
 
     instrument: int
     symbol: str
 
 
 class MarketChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one thing that a market's file asks for.
+    """What apply_market() did about one item of a market file.
 
-    `state`: "unchanged" (was there already), "changed" ("would change" of a dry run), "differs" (cannot be changed).
+    `state`: "unchanged", "changed" ("would change" in a dry run), or "differs" (cannot be changed).
     """
 
     what: str
@@ -130,7 +130,7 @@ class MarketChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account owns of one asset."""
+    """An account's balance of an asset."""
 
     account: int
     asset: str
@@ -141,11 +141,11 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account has in an instrument: where it owns some of the base asset, or has open orders.
+    """An account's position in an instrument of which it owns the base asset or has open orders.
 
-    Balances are the whole account's: instruments with the same asset share them. What is open is what may still trade,
-    pending stops among it; the notional is its worth at its limits without fees, in quote, and leaves out what has no
-    limit. The same in minimal units and in lots.
+    Balances are those of the account; instruments with the same asset share them. Quantities are the open quantities of
+    orders, pending stop orders included. Notionals are in quote at the limit prices, without fees and without orders
+    that have no limit price. Each value is given as a decimal and in minimal units or lots.
     """
 
     account: int
@@ -175,7 +175,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountState(msgspec.Struct, frozen=True, kw_only=True):
-    """An account: status, open orders and limits (0 = none; amounts in minimal units, the quantity in lots)."""
+    """Status, open orders and limits of an account (0 = none; notionals in minimal units, the quantity in lots)."""
 
     account: int
     status: str
@@ -187,10 +187,11 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An order that rests in a book, or a stop that waits for its price.
+    """A resting order or a pending stop order.
 
-    Of `remaining`, the public book shows `shown` and not `hidden`. None: a stop order has no limit price, others no
-    stop price; only GTD orders expire (a time in UTC); `session` takes the order along when it disconnects.
+    `shown` is the part of `remaining` that the public book shows, `hidden` the rest. `price` is None without a limit
+    price, `stop` without a stop price, `expires` (a time in UTC) unless the order is GTD. `session`: the session whose
+    disconnect cancels the order, or None.
     """
 
     order_id: int
@@ -218,7 +219,7 @@ class OpenOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
-    """One price of a book."""
+    """One price level of a book."""
 
     price: str
     quantity: str

@@ -78,7 +78,7 @@ def test_market_that_differs_is_reported_with_an_exit_code(smrx: Smrx, tmp_path:
     file = tmp_path / "market.toml"
     file.write_text('[[assets]]\nsymbol = "BTC"\ndecimals = 2\n')
     printed = smrx(f"market apply {file}", Exit.REFUSED)
-    assert "decimals: the file says 2, the exchange 8" in printed
+    assert "decimals: 2 in the file, 8 at the exchange" in printed
     assert as_json(smrx, f"market apply {file}", Exit.REFUSED)["counts"] == {"differs": 1}
     file.write_text("[[assets]]\nsymbol = 1\ndecimals = 2\n")
     assert "market.toml: assets[0].symbol: expected str, found int" in smrx(f"market apply {file}", Exit.USAGE)
@@ -212,7 +212,7 @@ def test_kill_switch_refuses_orders(smrx: Smrx) -> None:
 
 def test_supply_cap_is_enforced(smrx: Smrx) -> None:
     printed = smrx("account deposit 8 21000000 BTC", Exit.REFUSED)
-    assert "more of the asset would exist than may (SUPPLY_EXCEEDED)" in printed
+    assert "the supply of the asset would exceed its maximum (SUPPLY_EXCEEDED)" in printed
     btc = as_json(smrx, "asset list")[0]
     assert (btc["supply"], btc["max_supply"]) == ("35.00000000", "21000000.00000000")
 
@@ -244,16 +244,20 @@ def test_supply_cap_is_enforced(smrx: Smrx) -> None:
         (
             "order place --account 7 BTC-USD buy 1 --price 200 --gtd 12:00",
             Exit.USAGE,
-            "expected a time with its offset",
+            "expected a time with its UTC offset",
         ),
-        ("order place --account 7 BTC-USD buy 1 --price 200 --gtd +5w", Exit.USAGE, "expected a time with its offset"),
+        (
+            "order place --account 7 BTC-USD buy 1 --price 200 --gtd +5w",
+            Exit.USAGE,
+            "expected a time with its UTC offset",
+        ),
         ("order place --account 7 BTC-USD buy 1 --price 200 --gtd 2030-01-31", Exit.USAGE, "without one"),
         ("order place --account 7 BTC-USD buy 1 --price 200 --gtd 1000000000", Exit.REFUSED, "INVALID_EXPIRY"),
-        ("order place --account 7 BTC-USD buy 1 --price 200 --tif gtd", Exit.USAGE, "expected GTD with a time"),
+        ("order place --account 7 BTC-USD buy 1 --price 200 --tif gtd", Exit.USAGE, "tif GTD requires an expiry time"),
         (
             "order place --account 7 BTC-USD buy 1 --price 200 --tif gtc --gtd +1h",
             Exit.USAGE,
-            "expected GTD with a time",
+            "an expiry time requires tif GTD, found GTC",
         ),
         ("order place --account 7 BTC-USD buy 1 --price 200 --stp maybe", Exit.USAGE, "'maybe' is not one of"),
         ("order place --account 7 BTC-USD buy 1 --post-only", Exit.USAGE, "market order"),
@@ -264,7 +268,7 @@ def test_supply_cap_is_enforced(smrx: Smrx) -> None:
         ("order replace --account 7 BTC-USD --order-id 999999 --price 1 --quantity 1", Exit.REFUSED, "UNKNOWN_ORDER"),
         ("order replace --account 7 BTC-USD --order-id 1 --price 1", Exit.USAGE, "Missing option '--quantity'"),
         ("instrument rules BTC-USD", Exit.USAGE, "no rule is given"),
-        ("instrument rules BTC-USD --taker-fee 0.05", Exit.USAGE, "taker fee: expected a rate with its unit"),
+        ("instrument rules BTC-USD --taker-fee 0.05", Exit.USAGE, "taker fee: expected a rate with a unit"),
         ("instrument rules BTC-USD --taker-fee 0.00005%", Exit.USAGE, "taker fee: expected a multiple of 0.0001%"),
         ("instrument rules BTC-USD --maker-fee 0.06%", Exit.REFUSED, "INVALID_RULES"),
         ("instrument rules BTC-USD --band 0.005%", Exit.USAGE, "band: expected a multiple of 0.01%"),
@@ -273,12 +277,12 @@ def test_supply_cap_is_enforced(smrx: Smrx) -> None:
         ("account limits 7", Exit.USAGE, "no limit is given"),
         ("account limits 7 --open-orders -1", Exit.USAGE, "x>=0"),
         ("account limits 7 --order-notional 2.5", Exit.USAGE, "expected a multiple of the minimal unit 1, found 2.5"),
-        ("account limits 99 --open-orders 1", Exit.USAGE, "account: expected one that was opened, found 99"),
+        ("account limits 99 --open-orders 1", Exit.USAGE, "account 99 does not exist; open it first"),
         ("account suspend 99", Exit.REFUSED, "there is no such account (UNKNOWN_ACCOUNT)"),
-        ("account show 99", Exit.USAGE, "account: expected one that was opened, found 99"),
+        ("account show 99", Exit.USAGE, "account 99 does not exist; open it first"),
         ("account suspend 0", Exit.USAGE, "x>=1"),
         ("asset add DOGE --decimals 2 --max-supply 0.001", Exit.USAGE, "maximum supply: expected a multiple"),
-        ("market apply /none/market.toml", Exit.USAGE, "expected a readable TOML file"),
+        ("market apply /none/market.toml", Exit.USAGE, "cannot read the market file"),
     ],
 )
 def test_invalid_command_prints_one_line_and_exits_with_its_code(

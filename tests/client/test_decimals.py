@@ -18,7 +18,7 @@ steps = st.builds(lambda digits, places: Fraction(digits, 10**places), st.intege
 
 
 @given(counts, steps)
-def test_text_of_a_count_gives_the_count_again(count: int, step: Fraction) -> None:
+def test_text_round_trips(count: int, step: Fraction) -> None:
     text = decimals.from_steps(count, step)
     assert decimals.to_steps(text, step, "price", "tick") == count
     assert decimals.to_steps(Decimal(text), step, "price", "tick") == count
@@ -26,7 +26,7 @@ def test_text_of_a_count_gives_the_count_again(count: int, step: Fraction) -> No
 
 
 @given(counts, steps, st.integers(1, 10**6))
-def test_what_lies_between_two_steps_is_refused_by_name(count: int, step: Fraction, part: int) -> None:
+def test_value_between_two_steps_is_rejected(count: int, step: Fraction, part: int) -> None:
     value = count * step + step * Fraction(part, 10**6 + 3)
     places = decimals.places(value)
     text = decimals.to_text(value if places is not None else count * step + step / 2)
@@ -64,19 +64,19 @@ def test_any_decimal_is_exact_or_an_error(number: Decimal) -> None:
         Decimal("1e99"), 0, -5,
     ],
 )  # fmt: skip
-def test_what_is_no_positive_decimal_is_refused(value: object) -> None:
+def test_value_that_is_not_a_positive_decimal_is_rejected(value: object) -> None:
     with pytest.raises(InvalidValue, match="price: expected a decimal"):
         decimals.exact(value, "price")  # type: ignore[arg-type]  # the mistake under test
 
 
-def test_a_count_beyond_64_bits_is_refused_with_the_largest_value() -> None:
+def test_count_above_64_bits_is_rejected_with_the_maximum() -> None:
     with pytest.raises(InvalidValue, match=r"expected at most 92233720368547758\.07, found 92233720368547758\.08"):
         decimals.to_steps("92233720368547758.08", Fraction(1, 100), "price", "tick")
     with pytest.raises(InvalidValue, match="found an integer of 16610 bits"):
         decimals.to_steps(10**5000, Fraction(1, 100), "price", "tick")
 
 
-def test_texts_have_the_places_of_the_step() -> None:
+def test_text_has_the_decimal_places_of_the_step() -> None:
     assert decimals.from_steps(5_000_000, Fraction(1, 100)) == "50000.00"
     assert decimals.from_steps(5, Fraction(25)) == "125"
     assert decimals.from_steps(3, Fraction(1, 40)) == "0.075"
@@ -88,7 +88,7 @@ def test_texts_have_the_places_of_the_step() -> None:
 @given(
     st.integers(0, 18), st.integers(0, 18), st.integers(1, (1 << 32) - 1), st.integers(1, (1 << 32) - 1), counts, counts
 )
-def test_money_is_ticks_times_lots_times_scale(
+def test_notional_is_ticks_times_lots_times_scale(
     base_decimals: int, quote_decimals: int, lot_units: int, scale_units: int, ticks: int, lots: int
 ) -> None:
     base, quote = Asset(1, "B", base_decimals), Asset(2, "Q", quote_decimals)
@@ -96,7 +96,7 @@ def test_money_is_ticks_times_lots_times_scale(
     assert ticks * instrument.tick * lots * instrument.lot * 10**quote_decimals == ticks * lots * scale_units
 
 
-def test_scales_follow_from_tick_and_lot() -> None:
+def test_scales_are_derived_from_tick_and_lot() -> None:
     scales = instruments.scales(BTC, USD, "0.01", "0.0001", "100000", "1000")
     assert (scales.lot_units, scales.scale_units) == (10_000, 1)
     instrument = Instrument(1, "BTC-USD", BTC, USD, scales.lot_units, scales.scale_units, 1, 1, 1)
@@ -106,15 +106,15 @@ def test_scales_follow_from_tick_and_lot() -> None:
 @pytest.mark.parametrize(
     ("tick", "lot", "maxima", "message"),
     [
-        ("0.001", "0.0001", (None, None), r"tick: expected one tick times one lot .* USD, 0\.000001, .* = 0\.0000001"),
+        ("0.001", "0.0001", (None, None), r"tick: one tick times one lot .* USD, 0\.000001, .* = 0\.0000001"),
         ("0.01", "0.000000001", (None, None), r"lot: expected a multiple of the minimal unit of BTC, 0\.00000001"),
         ("0.01", "100", (None, None), "lot: expected"),
-        ("0.01", "0.0001", ("99999999999", "99999999"), r"below 2\^62, found \d+ USD and \d+ BTC"),
+        ("0.01", "0.0001", ("99999999999", "99999999"), r"below 2\^62 minimal units, found \d+ USD and \d+ BTC"),
         ("0.01", "0.0001", ("0.001", None), "max_price: expected a multiple of the tick 0.01"),
         ("0.01", "0.0001", ("9999999999999999", "1000000"), r"below 2\^62"),
     ],
 )
-def test_scales_that_are_not_whole_are_refused(
+def test_scales_that_are_not_integers_are_rejected(
     tick: str, lot: str, maxima: tuple[str | None, str | None], message: str
 ) -> None:
     with pytest.raises(InvalidValue, match=message):
@@ -122,7 +122,7 @@ def test_scales_that_are_not_whole_are_refused(
 
 
 @given(st.integers(0, 18), st.integers(0, 18), st.integers(0, 12), st.integers(0, 12), st.none() | st.just("1000"))
-def test_maxima_that_are_not_given_are_what_the_exchange_accepts(
+def test_default_maximums_are_accepted_by_the_exchange(
     base_decimals: int, quote_decimals: int, tick_places: int, lot_places: int, max_price: str | None
 ) -> None:
     base, quote = Asset(1, "B", base_decimals), Asset(2, "Q", quote_decimals)
@@ -144,5 +144,5 @@ def test_maxima_that_are_not_given_are_what_the_exchange_accepts(
         *((other, False) for other in (1, "0.01", "", "-0", "0e5", "x", Decimal("NaN"), Decimal("sNaN"), False, 0.0)),
     ],
 )
-def test_zero_is_zero_however_it_is_written_and_nothing_else_is(value: decimals.Number, zero: bool) -> None:
+def test_is_zero(value: decimals.Number, zero: bool) -> None:
     assert decimals.is_zero(value) is zero

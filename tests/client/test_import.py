@@ -11,7 +11,7 @@ from smrx.client.blocking_client import Client
 from smrx.engine import Engine
 
 
-def test_the_package_offers_the_clients_and_the_engine() -> None:
+def test_package_exports_the_clients_and_the_engine() -> None:
     assert smrx.Client is Client
     assert smrx.AsyncClient is AsyncClient
     assert smrx.Engine is Engine
@@ -24,7 +24,7 @@ def test_the_package_offers_the_clients_and_the_engine() -> None:
     ("statement", "absent"),
     [("import smrx", ["numba", "numpy", "zmq", "asyncio"]), ("from smrx.client import Client", ["zmq.asyncio"])],
 )
-def test_an_import_does_not_wait_for_what_it_does_not_need(statement: str, absent: list[str]) -> None:
+def test_import_loads_only_what_it_needs(statement: str, absent: list[str]) -> None:
     check = f"import sys; {statement}; print([name for name in {absent!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.strip() == "[]"

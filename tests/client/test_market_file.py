@@ -1,4 +1,4 @@
-"""A market from a file: what is wrong with one is named, and applying it twice changes nothing the second time."""
+"""Market files: errors name the key, and applying a file twice changes nothing the second time."""
 
 import re
 from pathlib import Path
@@ -22,37 +22,40 @@ ACCOUNT = "[[accounts]]\nid = 7\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a = [", "expected TOML, found: .*"),
-        ("a = " + "[" * 5000, "expected TOML, found: .*"),
-        ("a = " + "9" * 5000, "expected TOML, found: .*"),
-        ("asset = 1", "asset: expected one of the keys assets, instruments, accounts, found another"),
+        ("a = [", "the market file is not valid TOML: .*"),
+        ("a = " + "[" * 5000, "the market file is not valid TOML: .*"),
+        ("a = " + "9" * 5000, "the market file is not valid TOML: .*"),
+        ("asset = 1", "asset: unknown key; expected one of assets, instruments, accounts"),
         ("assets = 1", "assets: expected array, found int"),
-        ("[[assets]]\ndecimals = 8", r"assets\[0\].symbol: expected a value, found none"),
+        ("[[assets]]\ndecimals = 8", r"assets\[0\].symbol: required key is missing"),
         ("[[assets]]\nsymbol = 1\ndecimals = 8", r"assets\[0\].symbol: expected str, found int"),
         ('[[assets]]\nsymbol = "BTC"\ndecimals = 19', r"assets\[0\].decimals: expected int <= 18, found 19"),
         ('[[assets]]\nsymbol = "btc"\ndecimals = 8', r"assets\[0\].symbol: expected 1 to 8 characters .*, found 'btc'"),
         (ASSET + "max_supply = 2.5", r"assets\[0\].max_supply: expected int \| str \| null, found float"),
         (ASSET + 'max_supply = "-1"', r"assets\[0\].max_supply: expected a decimal above 0, found -1"),
-        (ASSET + ASSET, "assets.symbol: expected each once, found BTC twice"),
-        (ASSET + "colour = 1", r"assets\[0\].colour: expected one of the keys symbol, decimals, max_supply, found"),
+        (ASSET + ASSET, "assets.symbol: BTC occurs twice"),
+        (ASSET + "colour = 1", r"assets\[0\].colour: unknown key; expected one of symbol, decimals, max_supply"),
         (INSTRUMENT.replace('"0.01"', "0.01"), r"instruments\[0\].tick: expected int \| str, found float"),
         (INSTRUMENT.replace('"0.01"', '"0"'), r"instruments\[0\].tick: expected a decimal above 0, found 0"),
         (INSTRUMENT.replace('"0.01"', '"1e-2"'), r"instruments\[0\].tick: expected a decimal above 0, found 1e-2"),
         (INSTRUMENT + 'status = "OPEN"', r"instruments\[0\].status: expected one of TRADING, .*, found 'OPEN'"),
         (INSTRUMENT + "rules = 1", r"instruments\[0\].rules: expected object, found int"),
-        (INSTRUMENT + "rules.fee = 1", r"instruments\[0\].rules.fee: expected one of the keys maker_fee, taker_fee"),
-        (INSTRUMENT + 'rules.taker_fee = "0.05"', r"instruments\[0\].rules.taker_fee: expected a rate with its unit"),
+        (
+            INSTRUMENT + "rules.fee = 1",
+            r"instruments\[0\].rules.fee: unknown key; expected one of maker_fee, .*",
+        ),
+        (INSTRUMENT + 'rules.taker_fee = "0.05"', r"instruments\[0\].rules.taker_fee: expected a rate with a unit"),
         (INSTRUMENT + 'rules.band = "0.001%"', r"instruments\[0\].rules.band: expected a multiple of 0.01%"),
         (
             INSTRUMENT + 'rules.min_price = "x"',
             r"instruments\[0\].rules.min_price: expected a decimal above 0, found x",
         ),
         ("[[accounts]]\nid = 0", r"accounts\[0\].id: expected int >= 1, found 0"),
-        (ACCOUNT + ACCOUNT, "accounts.id: expected each once, found 7 twice"),
+        (ACCOUNT + ACCOUNT, "accounts.id: 7 occurs twice"),
         (ACCOUNT + 'status = "TRADING"', r"accounts\[0\].status: expected one of ACTIVE, SUSPENDED, found 'TRADING'"),
-        (ACCOUNT + "limits.orders = 1", r"accounts\[0\].limits.orders: expected one of the keys open_orders"),
-        (ACCOUNT + "limits.open_notional = 1", r"accounts\[0\].limits.asset: expected the asset .*, found none"),
-        (ACCOUNT + "limits.order_quantity = 1", r"accounts\[0\].limits.symbol: expected the instrument .*, found none"),
+        (ACCOUNT + "limits.orders = 1", r"accounts\[0\].limits.orders: unknown key; expected one of open_orders"),
+        (ACCOUNT + "limits.open_notional = 1", r"accounts\[0\].limits.asset: required, as the asset"),
+        (ACCOUNT + "limits.order_quantity = 1", r"accounts\[0\].limits.symbol: required, as the instrument"),
         (
             ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 0\nasset = "USD"\namount = 1',
             r"accounts\[0\].deposits\[0\].transfer_id: expected int >= 1, found 0",
@@ -67,11 +70,11 @@ ACCOUNT = "[[accounts]]\nid = 7\n"
         ),
         (
             ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 1\nasset = "USD"\namount = 1\n' * 2,
-            "accounts.deposits.transfer_id: expected each once, found 1 twice",
+            "accounts.deposits.transfer_id: 1 occurs twice",
         ),
     ],
 )
-def test_a_fault_of_the_file_is_one_sentence_with_file_key_expected_and_found(text: str, message: str) -> None:
+def test_error_is_one_sentence_with_file_and_key(text: str, message: str) -> None:
     with pytest.raises(MarketFileError) as caught:
         market_file.parse(text, "market.toml")
     assert re.fullmatch(f"market.toml: {message}.*", str(caught.value)), str(caught.value)
@@ -99,32 +102,32 @@ values = st.recursive(
 
 @given(st.dictionaries(keys, values, max_size=4))
 def test_any_table_is_a_market_or_an_error_that_names_the_file(raw: dict[str, Any]) -> None:
-    said = "market.toml: nothing"
+    message = "market.toml: nothing"
     try:
         market_file.check(raw, "market.toml")
     except MarketFileError as error:
-        said = str(error)
-    assert said.startswith("market.toml: ")
+        message = str(error)
+    assert message.startswith("market.toml: ")
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MarketFileError, match=r"none\.toml: expected a readable TOML file, found: No such file"):
+def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MarketFileError, match=r"none\.toml: cannot read the market file: No such file"):
         market_file.load(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(MarketFileError, match="expected UTF-8 text"):
+    with pytest.raises(MarketFileError, match="is not UTF-8 text"):
         market_file.load(tmp_path / "latin.toml")
 
 
-def test_the_demo_market_is_set_up_once(call: Call, stub: StubCluster) -> None:
+def test_demo_market_is_applied_once(call: Call, stub: StubCluster) -> None:
     market = market_file.load(DEMO)
     before = stub.exchange.sequence
     dry = call(0, "apply_market", market, dry_run=True)
-    assert stub.exchange.sequence == before, "a dry run opens not even a session"
+    assert stub.exchange.sequence == before, "a dry run opens no session"
     first = call(0, "apply_market", market)
     again = call(0, "apply_market", market)
     assert [setting.what for setting in dry] == [setting.what for setting in first] == [s.what for s in again]
-    became = {"would change": "changed", "unchanged": "unchanged"}
-    assert [became[setting.state] for setting in dry] == [setting.state for setting in first]
+    expected = {"would change": "changed", "unchanged": "unchanged"}
+    assert [expected[setting.state] for setting in dry] == [setting.state for setting in first]
     assert {setting.state for setting in first} == {"changed", "unchanged"}
     assert {setting.state for setting in again} == {"unchanged"}
     assert {setting.state for setting in call(0, "apply_market", market, dry_run=True)} == {"unchanged"}
@@ -150,7 +153,7 @@ def applied(venue: Client, text: str) -> dict[str, tuple[str, str]]:
     return {setting.what: (setting.state, setting.detail) for setting in found}
 
 
-def test_what_differs_is_changed_where_it_can_be(venue: Client, stub: StubCluster) -> None:
+def test_differences_are_changed_if_possible(venue: Client, stub: StubCluster) -> None:
     found = applied(
         venue,
         INSTRUMENT
@@ -169,10 +172,10 @@ def test_what_differs_is_changed_where_it_can_be(venue: Client, stub: StubCluste
     }
     instrument = stub.exchange.instruments[1]
     assert (instrument.taker_fee, instrument.maker_fee, instrument.band_bp) == (600, -100, 0)
-    assert stub.exchange.account_row(7).max_open_notional == 2_000_000_000_000, "what is not named stays"
+    assert stub.exchange.account_row(7).max_open_notional == 2_000_000_000_000, "a limit that is absent is unchanged"
 
 
-def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub: StubCluster) -> None:
+def test_differences_that_cannot_change_are_reported_and_the_rest_is_applied(venue: Client, stub: StubCluster) -> None:
     found = applied(
         venue,
         '[[assets]]\nsymbol = "BTC"\ndecimals = 6\nmax_supply = 5\n'
@@ -183,9 +186,9 @@ def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub
         + "[[accounts]]\nid = 9\n",
     )
     assert found["asset BTC"][0] == found["instrument BTC-USD"][0] == found["deposit 7001"][0] == "differs"
-    assert "decimals: the file says 6, the exchange 8; max_supply" in found["asset BTC"][1]
-    assert "lot: the file says 0.001, the exchange 0.0001" in found["instrument BTC-USD"][1]
-    assert "max_price: the file says BTC-USD price: expected a multiple" in found["instrument BTC-USD"][1]
+    assert "decimals: 6 in the file, 8 at the exchange; max_supply" in found["asset BTC"][1]
+    assert "lot: 0.001 in the file, 0.0001 at the exchange" in found["instrument BTC-USD"][1]
+    assert "max_price: BTC-USD price: expected a multiple" in found["instrument BTC-USD"][1]
     assert found["account 9"] == ("changed", "opened")
     assert 9 in stub.exchange.accounts
 
@@ -193,17 +196,17 @@ def test_what_cannot_be_changed_is_told_and_the_rest_goes_on(venue: Client, stub
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (ASSET + INSTRUMENT, "BTC-USD: expected an asset of the file or of the exchange, found USD"),
+        (ASSET + INSTRUMENT, "instrument BTC-USD: asset USD is neither in the file nor at the exchange"),
         (
             ASSET + '[[assets]]\nsymbol = "USD"\ndecimals = 2\n' + INSTRUMENT,
-            "tick: expected one tick times one lot to be a multiple of the minimal unit of USD",
+            "tick: one tick times one lot must be a multiple of the minimal unit of USD",
         ),
         (
             ASSET + '[[assets]]\nsymbol = "USD"\ndecimals = 6\n' + INSTRUMENT + 'rules.min_price = "0.005"',
             "minimum price: expected a multiple of the tick 0.01",
         ),
-        (ACCOUNT + "limits.open_notional = 1\nlimits.asset = 'USD'", "account 7: expected an asset .*, found USD"),
-        (ACCOUNT + "limits.order_quantity = 1\nlimits.symbol = 'X'", "account 7: expected a known instrument, found X"),
+        (ACCOUNT + "limits.open_notional = 1\nlimits.asset = 'USD'", "account 7: asset USD is neither"),
+        (ACCOUNT + "limits.order_quantity = 1\nlimits.symbol = 'X'", "account 7: instrument X is neither"),
         (
             ASSET + ACCOUNT + '[[accounts.deposits]]\ntransfer_id = 1\nasset = "BTC"\namount = "0.000000001"',
             "BTC amount: expected a multiple of the minimal unit",

@@ -57,9 +57,9 @@ def test_added_market_is_found_by_name(market: Call) -> None:
 
 
 def test_symbol_is_added_once(market: Call) -> None:
-    with pytest.raises(InvalidValue, match="found BTC, which exists"):
+    with pytest.raises(InvalidValue, match="asset BTC exists already"):
         market(0, "add_asset", "BTC", 2)
-    with pytest.raises(InvalidValue, match="found BTC-USD, which exists"):
+    with pytest.raises(InvalidValue, match="instrument BTC-USD exists already"):
         market(0, "add_instrument", "BTC-USD", "BTC", "USD")
     with pytest.raises(InvalidValue, match="1 to 8 characters"):
         market(0, "add_asset", "bitcoin", 2)

@@ -1,4 +1,4 @@
-"""Fees, bands and expiries as people write them: exact, or refused with what was expected."""
+"""Fees, bands and expiry times convert exactly, or raise an error that names what was expected."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -31,36 +31,36 @@ HOUR_EAST = timezone(timedelta(hours=1))
         (0, 0),
     ],
 )
-def test_a_fee_counts_in_millionths(text: str | int, parts: int) -> None:
+def test_fee_is_in_millionths(text: str | int, parts: int) -> None:
     assert rates.fee(text, "fee") == parts
 
 
 @given(st.integers(-rates.FEE_PARTS, rates.FEE_PARTS))
-def test_the_text_of_a_fee_gives_the_fee_again(parts: int) -> None:
+def test_fee_text_round_trips(parts: int) -> None:
     assert rates.fee(rates.fee_text(parts), "fee") == parts
 
 
 @given(st.integers(0, rates.BAND_PARTS))
-def test_the_text_of_a_band_gives_the_band_again(parts: int) -> None:
+def test_band_text_round_trips(parts: int) -> None:
     assert rates.band(rates.band_text(parts), "band") == parts
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("0.05", "fee: expected a rate with its unit such as .*, found 0.05"),
-        (5, "with its unit .*, found 5"),
-        (0.0005, "with its unit .*, found 0.0005"),
-        (True, "with its unit"),
-        ("", "with its unit"),
-        ("%", "with its unit"),
-        ("--1%", "with its unit"),
-        ("+1%", "with its unit"),
-        ("1e-3%", "with its unit"),
-        (".5%", "with its unit"),
-        ("٥%", "with its unit"),
-        ("1%%", "with its unit"),
-        ("0.5 percent", "with its unit"),
+        ("0.05", "fee: expected a rate with a unit such as .*, found 0.05"),
+        (5, "with a unit .*, found 5"),
+        (0.0005, "with a unit .*, found 0.0005"),
+        (True, "with a unit"),
+        ("", "with a unit"),
+        ("%", "with a unit"),
+        ("--1%", "with a unit"),
+        ("+1%", "with a unit"),
+        ("1e-3%", "with a unit"),
+        (".5%", "with a unit"),
+        ("٥%", "with a unit"),
+        ("1%%", "with a unit"),
+        ("0.5 percent", "with a unit"),
         ("9" * 70, r"found 9{57}\.\.\."),
         ("0.00001%", "fee: expected a multiple of 0.0001%, found 0.00001%"),
         ("0.001bps", "expected a multiple of 0.0001%"),
@@ -68,7 +68,7 @@ def test_the_text_of_a_band_gives_the_band_again(parts: int) -> None:
         ("-10001bps", "expected -100% to 100%"),
     ],
 )
-def test_what_is_no_fee_is_refused(value: str | int, message: str) -> None:
+def test_invalid_fee_is_rejected(value: str | int, message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         rates.fee(value, "fee")
 
@@ -79,10 +79,10 @@ def test_what_is_no_fee_is_refused(value: str | int, message: str) -> None:
         ("-1%", "band: expected 0% to 100%, found -1%"),
         ("101%", "band: expected 0% to 100%"),
         ("0.001%", "band: expected a multiple of 0.01%"),
-        ("10", "with its unit"),
+        ("10", "with a unit"),
     ],
 )
-def test_what_is_no_band_is_refused(value: str, message: str) -> None:
+def test_invalid_band_is_rejected(value: str, message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         rates.band(value, "band")
 
@@ -99,7 +99,7 @@ def test_what_is_no_band_is_refused(value: str, message: str) -> None:
         datetime(2030, 3, 17, 18, 46, 40, tzinfo=HOUR_EAST),
     ],
 )
-def test_a_moment_counts_in_seconds_wherever_it_was_written(value: expiry_time.Moment) -> None:
+def test_expiry_time_is_in_seconds_in_any_time_zone(value: expiry_time.ExpiryTime) -> None:
     assert expiry_time.seconds(value) == 1_900_000_000
     assert expiry_time.text(1_900_000_000) == "2030-03-17T17:46:40Z"
 
@@ -107,15 +107,15 @@ def test_a_moment_counts_in_seconds_wherever_it_was_written(value: expiry_time.M
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("tomorrow", "expires: expected a time with its offset such as .*, found 'tomorrow'"),
-        ("", "expected a time with its offset"),
+        ("tomorrow", "expires: expected a time with its UTC offset such as .*, found 'tomorrow'"),
+        ("", "expected a time with its UTC offset"),
         ("x" * 100, r"found 'x{57}\.\.\.'"),
         ("2030-03-17T17:46:40", "found 2030-03-17T17:46:40 without one"),
         ("2030-03-17", "without one"),
-        ("2030-13-17T17:46:40Z", "expected a time with its offset"),
+        ("2030-13-17T17:46:40Z", "expected a time with its UTC offset"),
         ("2030-03-17T17:46:40.5Z", "expected a whole second, found 2030-03-17T17:46:40.5"),
-        ("-5", "expected a time with its offset"),
-        ("+90s", "expected a time with its offset"),
+        ("-5", "expected a time with its UTC offset"),
+        ("+90s", "expected a time with its UTC offset"),
         (datetime(2030, 3, 17), "without one"),
         (datetime(2030, 3, 17, 0, 0, 0, 1, tzinfo=UTC), "expected a whole second"),
         (1.9e9, "found 1900000000.0"),
@@ -129,12 +129,12 @@ def test_a_moment_counts_in_seconds_wherever_it_was_written(value: expiry_time.M
         ("9999-12-31T23:59:59-14:00", "expected a time from 1970"),
     ],
 )
-def test_what_is_no_moment_is_refused(value: expiry_time.Moment, message: str) -> None:
+def test_invalid_expiry_time_is_rejected(value: expiry_time.ExpiryTime, message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         expiry_time.seconds(value)
 
 
-def test_every_reason_has_words_of_its_own() -> None:
+def test_every_reason_has_its_own_text() -> None:
     assert set(REASON_TEXTS) == set(Reason)
     assert len(set(REASON_TEXTS.values())) == len(REASON_TEXTS)
     assert all(reason_text(int(reason)) == text for reason, text in REASON_TEXTS.items())

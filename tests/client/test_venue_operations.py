@@ -1,4 +1,4 @@
-"""The venue's verbs: which command each becomes, what stays as it was, and what cannot be counted."""
+"""Venue operations: the command that each sends, what stays unchanged, and invalid values."""
 
 from typing import Any
 
@@ -21,17 +21,17 @@ def part(sent: dict[str, int], names: dict[str, int]) -> dict[str, int]:
     return {name: sent[name] for name in names}
 
 
-def test_an_account_is_suspended_and_resumed(market: Call, stub: StubCluster) -> None:
+def test_account_is_suspended_and_resumed(market: Call, stub: StubCluster) -> None:
     assert market(0, "suspend_account", 2).status == "SUSPENDED"
     assert part(stub.exchange.sent(), {"kind": 0, "account": 0}) == {"kind": CommandKind.SUSPEND_ACCOUNT, "account": 2}
     assert market(2, "account_state").status == "SUSPENDED"
     assert market(0, "resume_account", 2).status == "ACTIVE"
     assert market(0, "account_state", 2).status == "ACTIVE"
-    with pytest.raises(InvalidValue, match="account: expected one that was opened, found 99"):
+    with pytest.raises(InvalidValue, match="account 99 does not exist; open it first"):
         market(0, "account_state", 99)
 
 
-def test_limits_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stub: StubCluster) -> None:
+def test_none_keeps_a_limit_and_zero_removes_it(market: Call, stub: StubCluster) -> None:
     market(0, "set_limits", 2, open_orders=5, open_notional="2.5", order_quantity="0.3", asset="USD", symbol="BTC-USD")
     expected = NO_LIMITS | {"max_open_orders": 5, "max_open_notional": 2_500_000, "max_order_quantity": 3000}
     sent = stub.exchange.sent(LIMITS_COMMAND)
@@ -58,17 +58,15 @@ def test_limits_that_are_not_named_stay_and_zero_takes_one_away(market: Call, st
         ({"order_quantity": 1, "symbol": "X-Y"}, "instrument: expected one of BTC-USD"),
     ],
 )
-def test_limits_that_cannot_be_counted_are_refused(
-    market: Call, stub: StubCluster, named: dict[str, Any], message: str
-) -> None:
+def test_invalid_limit_is_rejected(market: Call, stub: StubCluster, named: dict[str, Any], message: str) -> None:
     before = stub.exchange.sequence
     with pytest.raises(InvalidValue, match=message):
         market(0, "set_limits", 2, **named)
-    # A client that only asked router opened no session.
+    # A client that only sent queries has opened no session.
     assert stub.exchange.sequence == before
 
 
-def test_rules_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stub: StubCluster) -> None:
+def test_none_keeps_a_rule_and_zero_removes_it(market: Call, stub: StubCluster) -> None:
     first = market(
         0, "set_rules", "BTC-USD", maker_fee="-1bp", taker_fee="0.05%", band="10%", min_price="1", min_quantity="0.01",
         min_notional="10", max_notional=5000,
@@ -93,7 +91,7 @@ def test_rules_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stu
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ({"maker_fee": "0.1"}, "maker fee: expected a rate with its unit"),
+        ({"maker_fee": "0.1"}, "maker fee: expected a rate with a unit"),
         ({"maker_fee": "0.00005%"}, "maker fee: expected a multiple of 0.0001%"),
         ({"taker_fee": "-0.1%"}, "taker fee: expected 0% to 100%, found -0.1%"),
         ({"taker_fee": "100.1%"}, "taker fee: expected -100% to 100%"),
@@ -104,7 +102,7 @@ def test_rules_that_are_not_named_stay_and_zero_takes_one_away(market: Call, stu
         ({"max_notional": -1}, "maximum notional: expected a decimal above 0"),
     ],
 )
-def test_rules_that_cannot_be_counted_are_refused(market: Call, named: dict[str, Any], message: str) -> None:
+def test_invalid_rule_is_rejected(market: Call, named: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         market(0, "set_rules", "BTC-USD", **named)
 
@@ -118,7 +116,7 @@ def test_rules_that_cannot_be_counted_are_refused(market: Call, named: dict[str,
         ("trading", InstrumentStatus.TRADING),
     ],
 )
-def test_a_status_is_set_by_its_name(market: Call, stub: StubCluster, status: str, code: InstrumentStatus) -> None:
+def test_status_is_set_by_name(market: Call, stub: StubCluster, status: str, code: InstrumentStatus) -> None:
     market(1, "place", "BTC-USD", "buy", "1", price="1")
     answer = market(0, "set_status", "BTC-USD", status)
     assert (answer.status, answer.cancelled) == (code.name, 1 if code is InstrumentStatus.CLOSED else 0)
@@ -127,14 +125,14 @@ def test_a_status_is_set_by_its_name(market: Call, stub: StubCluster, status: st
     assert [row.status for row in market(1, "instruments")] == [code]
 
 
-def test_a_status_that_there_is_not_is_refused(market: Call) -> None:
+def test_unknown_status_is_rejected(market: Call) -> None:
     with pytest.raises(
         InvalidValue, match="status: expected one of TRADING, HALTED, CANCEL_ONLY, CLOSED, found 'OPEN'"
     ):
         market(0, "set_status", "BTC-USD", "OPEN")
 
 
-def test_the_kill_switch_is_turned_and_shown(call: Call, stub: StubCluster) -> None:
+def test_kill_switch_is_set_and_reported(call: Call, stub: StubCluster) -> None:
     assert call(0, "kill").killed
     assert part(stub.exchange.sent(), {"kind": 0}) == {"kind": CommandKind.KILL}
     assert call(0, "status").killed
@@ -142,7 +140,7 @@ def test_the_kill_switch_is_turned_and_shown(call: Call, stub: StubCluster) -> N
     assert not call(0, "status").killed
 
 
-def test_an_asset_may_have_a_most_of_it(call: Call, stub: StubCluster) -> None:
+def test_asset_may_have_a_maximum_supply(call: Call, stub: StubCluster) -> None:
     call(0, "add_asset", "BTC", 8, max_supply="21000000")
     assert stub.exchange.sent(COMMAND)["price_ticks"] == 2_100_000_000_000_000
     call(0, "add_asset", "USD", 6, max_supply=0)
@@ -153,7 +151,7 @@ def test_an_asset_may_have_a_most_of_it(call: Call, stub: StubCluster) -> None:
             call(0, "add_asset", "ETH", 8, max_supply=cap)
 
 
-def test_a_refusal_says_why_in_words_and_by_name(market: Call) -> None:
+def test_refused_has_the_text_and_the_name_of_the_reason(market: Call) -> None:
     with pytest.raises(
         Refused, match=r"^cancel of order 77 was refused: the account has no such open order \(UNKN"
     ) as e:
