@@ -136,7 +136,7 @@ def test_budget_order_buys_as_much_as_the_budget_pays(smrx: Smrx) -> None:
     assert (answer["state"], answer["filled"]) == ("Filled", "0.5000")
     smrx("order cancel --account 8 --all")
     printed = smrx("order place --account 7 BTC-USD buy --budget 100")
-    assert "Expired (the book offers no more: NO_LIQUIDITY)" in printed
+    assert "Expired (the book has no more liquidity: NO_LIQUIDITY)" in printed
 
 
 def test_order_is_replaced_and_a_refused_replacement_does_not_change_it(smrx: Smrx) -> None:
