@@ -96,6 +96,7 @@ def draw(seed: int) -> Profile:
     changes_rng = generator("changes", seed)
     if changes_rng.random() < _CHANGING:
         faults |= {name for name in CHANGES if changes_rng.random() < 0.7}
+    # The label keeps its first name: it is part of every seed.
     scenarios_rng = generator("mishaps", seed)
     if scenarios_rng.random() < _WITH_SCENARIOS:
         faults |= {name for name in SCENARIOS if scenarios_rng.random() < 0.5}

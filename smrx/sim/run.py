@@ -90,6 +90,7 @@ class _Run:
     def __init__(self, seed: int, cluster: SimulatedCluster) -> None:
         self.stands_still = False
         self.faults = FaultInjector(cluster, generator("faults", seed))
+        # The label keeps its first name: it is part of every seed.
         self.scenarios = FaultScenarios(cluster, generator("mishap", seed))
         self._cluster = cluster
         self._scheduler = cluster.scheduler

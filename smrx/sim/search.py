@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from smrx.sim.run import simulate
+from smrx.sim.run import RunResult, simulate
 
 #: Seeds of one task of a worker: enough that its overhead does not matter, few enough to show progress.
 _SEEDS_PER_TASK: Final = 20
@@ -35,6 +35,20 @@ class SearchTotals:
     stood_still: int = 0
     #: How long the search took.
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, result: RunResult) -> "SearchTotals":
+        """Return the totals of one run."""
+        return cls(
+            seeds=1,
+            failures=[] if result.failure is None else [(result.seed, result.failure)],
+            commands=result.commands,
+            answers=result.answers,
+            faults=result.faults,
+            member_changes=result.member_changes,
+            simulated_seconds=result.simulated_seconds,
+            stood_still=int(result.stands_still),
+        )
 
     def add(self, other: "SearchTotals") -> None:
         """Add the sums of another part of the search."""
@@ -79,16 +93,7 @@ def run_seeds(seeds: range) -> SearchTotals:
     logging.disable(logging.CRITICAL)
     try:
         for seed in seeds:
-            result = simulate(seed)
-            totals.seeds += 1
-            totals.commands += result.commands
-            totals.answers += result.answers
-            totals.faults += result.faults
-            totals.member_changes += result.member_changes
-            totals.simulated_seconds += result.simulated_seconds
-            totals.stood_still += result.stands_still
-            if result.failure is not None:
-                totals.failures.append((seed, result.failure))
+            totals.add(SearchTotals.of(simulate(seed)))
     finally:
         logging.disable(before)
     return totals

@@ -60,7 +60,7 @@ class LeaderThatKeepsTransfers(Leader):
 
 
 class KeepsLogForOldTransfers(Replica):
-    """A replica with this bug."""
+    """A replica whose leader keeps the log of every transfer it started."""
 
     leader_class = LeaderThatKeepsTransfers
 
@@ -81,7 +81,7 @@ class EarlyRemoval(MemberChanges):
 
 
 class StopsBeforeRemovalIsCommitted(Replica):
-    """A replica with both bugs."""
+    """A replica that sends and accepts removals before they are committed."""
 
     leader_class = LeaderThatSendsRemovalsEarly
     member_changes_class = EarlyRemoval
@@ -139,7 +139,7 @@ class UncheckedChanges(MemberChanges):
 
 
 class AddsVotersAtOnce(VotesWithEmptyLog):
-    """A replica with this bug."""
+    """A replica that changes members without any condition."""
 
     member_changes_class = UncheckedChanges
 
@@ -156,7 +156,7 @@ class EarlyChanges(MemberChanges):
 
 
 class ChangesBeforeOwnCommit(Replica):
-    """A replica with this bug."""
+    """A replica that changes members before it has committed an entry of its own term."""
 
     member_changes_class = EarlyChanges
 
@@ -170,7 +170,7 @@ class LearnersAsVoters(MemberChanges):
 
 
 class CountsLearners(Replica):
-    """A replica with this bug."""
+    """A replica that counts learners as voters."""
 
     member_changes_class = LearnersAsVoters
 
@@ -191,7 +191,7 @@ class FollowerThatIgnoresMembers(Follower):
 
 
 class IgnoresSnapshotMembership(Replica):
-    """A replica with this bug."""
+    """A replica that keeps its membership when it installs a snapshot."""
 
     follower_class = FollowerThatIgnoresMembers
 
