@@ -1,8 +1,8 @@
-"""The language of the transcripts: a few words a line, run against the engine or the oracle, answered in text.
+"""The language of the transcripts: one command a line, run on the engine or the oracle, with the answer as text.
 
-A file is prose (lines that begin with #), commands (lines that begin with >) and, under each command, what it
-answered. Names stand for numbers: accounts, assets, instruments and sessions are numbered from 1 in the order in
-which the file names them; `venue` is account 0. Commands:
+A file has comments (lines that begin with #), commands (lines that begin with >) and, under each command, its answer.
+Names stand for numbers: accounts, assets, instruments and sessions are numbered from 1 in the order in which the file
+names them; `venue` is account 0. Commands:
 
     market alice bob ...                                 a venue with USD, BTC and BTC/USD, and funded accounts
     asset USD [decimals 2] [cap 1000000]
@@ -11,12 +11,12 @@ which the file names them; `venue` is account 0. Commands:
     status BTC/USD trading|halted|cancel-only|closed
     account alice        suspend alice        resume alice
     limits alice [orders 5] [quantity 10] [notional 1000] [open-notional 5000]
-    session alice [cancel-on-disconnect]                 opens one more session; the newest is the one that speaks
+    session alice [cancel-on-disconnect]                 opens one more session; the newest one sends commands
     reopen alice                                         opens the newest session again
     close alice          disconnect alice
     deposit alice 1000 USD [transfer 7]                  likewise withdraw
     place alice buy 10 BTC/USD @ 100 [gtc|ioc|fok|gtd] [until 60] [show 2] [post-only] [id 7]
-    place alice buy 10 BTC/USD market                    or   budget, where 10 is what may be spent
+    place alice buy 10 BTC/USD market                    or   budget, where 10 is the amount to spend
     place alice buy 10 BTC/USD stop 105                  or   @ 107 stop-limit 105 [gtc|ioc|fok]
                                                          any of them with [stp none|newest|oldest|both|decrement]
     cancel alice #12            or   cancel alice id 7
@@ -24,7 +24,7 @@ which the file names them; `venue` is account 0. Commands:
     mass-cancel alice [buy|sell] [BTC/USD]
     kill     revive     tick
     raw kind=9 account=1 ...                             any field of the record
-    time 5   or   time 5s                                the stamp of what follows, in nanoseconds or seconds
+    time 5   or   time 5s                                the time stamp of later commands, in nanoseconds or seconds
     book BTC/USD      orders      balances [alice]      sessions      accounts      instruments      assets      hash
 
 Any command may end in `by bob` (whose session sends it) and in `request 3` or `request again` (the last one sent).
@@ -70,7 +70,7 @@ LIMITS = {
 
 
 class Script:
-    """One machine, and what the names of one file stand for."""
+    """A state machine, and the numbers behind the names of one file."""
 
     def __init__(self, machine: Any) -> None:
         self.machine: Any = machine
@@ -85,20 +85,20 @@ class Script:
         self.request: str | None = None
 
     def run(self, line: str) -> list[str]:
-        """Run one command; return the lines it answers."""
+        """Run one command; return the lines of its answer."""
         line, self.sender_name = _cut(line, r"\s+by (\S+)")
         line, self.request = _cut(line, r"\s+request (\S+)")
         verb, *words = line.split()
         method = getattr(self, "do_" + verb.replace("-", "_"), None)
         if method is None:
-            raise ValueError(f"expected a command of the transcript language, found {line!r}")
+            raise ValueError(f"unknown transcript command {line!r}")
         answer: list[str] = method(words)
         return answer
 
     # Sending.
 
     def sender(self, account: str) -> make.Sender:
-        """The session that speaks for a name, and its next request id."""
+        """Return the session that sends for a name, and its next request id."""
         session = self.sessions.get(self.sender_name or account, 0)
         known = {int(row["session_id"]): int(row["last_request_id"]) for row in self.machine.inspect.sessions()}
         last = known.get(session, 0)
@@ -123,7 +123,7 @@ class Script:
     # The venue.
 
     def do_market(self, words: Words) -> list[str]:
-        """Everything before the scenario begins; answers with one line."""
+        """Set up the market; answer with one line."""
         lines = ["session venue", "asset USD", "asset BTC", "instrument BTC/USD"]
         for name in words:
             lines += [f"account {name}", f"session {name}"]
@@ -131,7 +131,7 @@ class Script:
         for line in lines:
             answered = self.run(line)
             if any("REJECTED" in answer for answer in answered):
-                raise ValueError(f"market: expected {line!r} to be accepted, found {answered}")
+                raise ValueError(f"market: {line!r} was not accepted: {answered}")
         return [f"ready at command {self.machine.sequence}"]
 
     def do_asset(self, words: Words) -> list[str]:
@@ -271,7 +271,7 @@ class Script:
         self.time_ns = int(words[0].removesuffix("s")) * (NANOSECONDS if seconds else 1)
         return []
 
-    # Looking.
+    # Queries.
 
     def do_book(self, words: Words) -> list[str]:
         return text.book(*self.machine.inspect.depth(self.instruments[words[0]], 10))
@@ -301,7 +301,7 @@ class Script:
 
 
 def transcript(source: str, new_machine: Callable[[], Any]) -> str:
-    """Run a file's commands and return the file again, with what was answered under each command."""
+    """Run a file's commands; return the file with the answer under each command."""
     script = Script(new_machine())
     lines: Words = []
     for line in source.splitlines():
@@ -313,23 +313,23 @@ def transcript(source: str, new_machine: Callable[[], Any]) -> str:
 
 
 def _cut(line: str, pattern: str) -> tuple[str, str | None]:
-    """Take a modifier out of a line."""
+    """Remove a modifier from a line; return both."""
     found = re.search(pattern, line)
     return (line.replace(found[0], ""), found[1]) if found else (line, None)
 
 
 def _named(words: Words, name: str, default: int) -> int:
-    """The number after a word."""
+    """Return the number after a word."""
     return int(words[words.index(name) + 1]) if name in words else default
 
 
 def _fields(words: Words, names: dict[str, str]) -> dict[str, int]:
-    """The fields of a record that a line sets, by the words it sets them with."""
+    """Return the fields of a record that a line sets."""
     return {names[word]: int(words[index + 1]) for index, word in enumerate(words) if word in names}
 
 
 def _order_type(how: Words) -> tuple[OrderType, int]:
-    """An order's type, and its stop price."""
+    """Return an order's type and stop price."""
     for word, order_type in (("stop", OrderType.STOP), ("stop-limit", OrderType.STOP_LIMIT)):
         if word in how:
             return order_type, _named(how, word, 0)

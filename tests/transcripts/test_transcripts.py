@@ -1,6 +1,6 @@
-"""Every transcript, run on the engine and on the oracle, must read as written.
+"""Every transcript must read as written when it is run on the engine and on the oracle.
 
-`pytest tests/transcripts --rewrite` writes what the oracle answers into the files; look at the diff before you keep it.
+`pytest tests/transcripts --rewrite` writes the oracle's answers into the files; check the diff before you keep it.
 """
 
 import re
@@ -18,7 +18,7 @@ from tests.transcripts.text import STP_WORDS
 FOLDER = Path(__file__).parent
 FILES = sorted(FOLDER.glob("*.txt"))
 
-#: How a line of the language begins that sends a kind; the name of the kind itself, where nothing else is said.
+#: The first word of a line that sends a kind, if it is not the name of the kind.
 _WORDS = {
     CommandKind.OPEN_ACCOUNT: "account",
     CommandKind.SUSPEND_ACCOUNT: "suspend",
@@ -45,7 +45,7 @@ def test_transcript(path: Path, machine: Any, request: pytest.FixtureRequest) ->
 
 
 def test_transcripts_show_every_event_and_order_kind() -> None:
-    """They are the documentation: what none of them shows is not documented."""
+    """The transcripts are documentation: what none of them shows is undocumented."""
     shown = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
     assert [kind.name for kind in EventKind if not re.search(rf"^  {kind.name}\b", shown, re.MULTILINE)] == []
     words = {f" {tif.name.lower()} " for tif in TimeInForce} | {f" stp {word}" for word in STP_WORDS}
@@ -69,27 +69,27 @@ def test_transcripts_show_every_reason() -> None:
     assert [reason.name for reason in Reason if reason and reason.name not in shown] == []
 
 
-def test_transcripts_show_the_book_that_their_commands_leave() -> None:
-    """Events alone leave the reader to work out what stands; a book in which nothing ever stands says nothing."""
+def test_transcripts_show_resulting_books() -> None:
+    """A transcript shows the resulting book, so that a reader need not derive it from the events."""
     level = re.compile(r"^> book \S+\n  side  price .*\n  (?:buy|sell) ", re.MULTILINE)
     assert sum(1 for path in FILES if level.search(path.read_text(encoding="utf-8"))) >= 40
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_transcript_begins_with_words_and_ends_with_a_hash(path: Path) -> None:
+def test_transcript_begins_with_a_comment_and_ends_with_a_hash(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     assert lines[-2] == "> hash"
 
 
 def test_changed_answer_is_noticed() -> None:
-    """A transcript with another quantity in it is not what the machine answers."""
+    """A transcript with a wrong quantity differs from the answer."""
     source = "> market alice\n> place alice buy 3 BTC/USD @ 10\n"
     written = transcript(source, Oracle)
     assert "NEW #9 alice buy 3 BTC/USD @ 10 gtc | cum 0 leaves 3" in written
     assert transcript(written.replace("leaves 3", "leaves 2"), Oracle) == written
 
 
-def test_unknown_word_is_an_error_of_the_file() -> None:
-    with pytest.raises(ValueError, match="expected a command"):
+def test_unknown_command_raises() -> None:
+    with pytest.raises(ValueError, match="unknown transcript command"):
         Script(Oracle()).run("buy low")

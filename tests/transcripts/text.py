@@ -1,6 +1,6 @@
-"""Answers and views as the text of the transcripts: names for numbers, and every field that a scenario turns on.
+"""Render answers and tables as the text of the transcripts: names for numbers, and every field that matters.
 
-Pure; reads arrays of the engine's or the oracle's shapes.
+Pure; takes arrays of the engine or the oracle.
 """
 
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ Level = tuple[int, int, int]
 
 
 class Names(NamedTuple):
-    """What a transcript calls its accounts, assets and instruments."""
+    """The names of a transcript's accounts, assets and instruments."""
 
     accounts: dict[str, int]
     assets: dict[str, int]
@@ -53,7 +53,7 @@ def _name(table: dict[str, int], number: int) -> str:
 
 
 def answer(outcome: np.void, events: NDArray[np.void], names: Names) -> list[str]:
-    """The events of one command, then its outcome."""
+    """Render the events of one command, then its outcome."""
     return [*(event(record, names) for record in events), _outcome(outcome)]
 
 
@@ -74,13 +74,13 @@ _OUTCOME_NUMBERS = (("order_id", "id"), ("cum_lots", "cum"), ("leaves_lots", "le
 
 
 def event(record: np.void, names: Names) -> str:
-    """One event as a line."""
+    """Render an event as a line."""
     kind = EventKind(int(record["kind"]))
     return f"{kind.name} {_EVENT_TEXT[kind](record, names)}".rstrip()
 
 
 def _order(record: np.void, names: Names) -> str:
-    """Which order, and what it asked for."""
+    """Render an order's id and terms."""
     parts = [f"#{record['order_id']}", names.account(record["account"]), _side(record), str(record["quantity_lots"])]
     parts.append(names.instrument(record["instrument"]))
     is_limit = record["order_type"] in (OrderType.LIMIT, OrderType.STOP_LIMIT)
@@ -92,7 +92,7 @@ def _order(record: np.void, names: Names) -> str:
 
 
 def _terms(record: np.void, extra: Any) -> str:
-    """How an order works, in the words that ask for it; the usual self-trade prevention is not mentioned."""
+    """Render an order's type, time in force and flags in the words of the language; the default STP mode is omitted."""
     order_type, tif, extra = OrderType(int(record["order_type"])), TimeInForce(int(record["tif"])), int(extra)
     parts = [tif.name.lower()]
     if order_type in (OrderType.STOP, OrderType.STOP_LIMIT):
@@ -107,12 +107,12 @@ def _terms(record: np.void, extra: Any) -> str:
     return " ".join(parts)
 
 
-def _working(record: np.void, names: Names) -> str:
+def _order_open(record: np.void, names: Names) -> str:
     reason = f"{Reason(int(record['reason'])).name} " if record["reason"] else ""
     return f"{_order(record, names)} | {reason}cum {record['cum_lots']} leaves {record['leaves_lots']}"
 
 
-def _ended(record: np.void, names: Names) -> str:
+def _order_ended(record: np.void, names: Names) -> str:
     reason = Reason(int(record["reason"])).name
     return f"{_order(record, names)} | {reason} cum {record['cum_lots']} leaves {record['leaves_lots']}"
 
@@ -185,7 +185,7 @@ def _rules(record: np.void, names: Names) -> str:
 
 
 def _set_words(whose: str, values: list[tuple[str, int]]) -> str:
-    """What is not 0, in the words that ask for it."""
+    """Render the values that are not 0, in the words of the language."""
     return " ".join([whose, *(f"{word} {value}" for word, value in values if value)]) + (
         "" if any(value for _, value in values) else " none"
     )
@@ -197,7 +197,7 @@ def _status(record: np.void, names: Names) -> str:
     return f"{names.instrument(record['instrument'])} {status}{orders}"
 
 
-def _nothing_more(record: np.void, names: Names) -> str:
+def _no_fields(record: np.void, names: Names) -> str:
     return ""
 
 
@@ -219,13 +219,13 @@ def _side(record: np.void) -> str:
 
 
 _EVENT_TEXT = {
-    EventKind.NEW: _working,
-    EventKind.REPLACED: _working,
-    EventKind.TRIGGERED: _working,
+    EventKind.NEW: _order_open,
+    EventKind.REPLACED: _order_open,
+    EventKind.TRIGGERED: _order_open,
     EventKind.PARTIALLY_FILLED: _fill,
     EventKind.FILLED: _fill,
-    EventKind.CANCELLED: _ended,
-    EventKind.EXPIRED: _ended,
+    EventKind.CANCELLED: _order_ended,
+    EventKind.EXPIRED: _order_ended,
     EventKind.REJECTED: _rejected,
     EventKind.TRADE: _trade,
     EventKind.DEPOSITED: _transfer,
@@ -242,20 +242,20 @@ _EVENT_TEXT = {
     EventKind.MASS_CANCELLED: _mass_cancelled,
     EventKind.RULES_SET: _rules,
     EventKind.STATUS_SET: _status,
-    EventKind.KILLED: _nothing_more,
-    EventKind.REVIVED: _nothing_more,
-    EventKind.TICKED: _nothing_more,
+    EventKind.KILLED: _no_fields,
+    EventKind.REVIVED: _no_fields,
+    EventKind.TICKED: _no_fields,
 }
 
 
 def book(bids: list[Level], asks: list[Level]) -> list[str]:
-    """Price levels, the dearest first, with lots and number of orders."""
+    """Render price levels, the highest price first, with lots and number of orders."""
     rows = [("sell", *level) for level in reversed(asks)] + [("buy", *level) for level in bids]
     return table(("side", "price", "lots", "orders"), rows)
 
 
 def orders(rows: NDArray[np.void], names: Names) -> list[str]:
-    """Open orders by id, stop orders that wait among them; `shown` is what the book shows of an iceberg."""
+    """Render open orders by id, pending stops included; `shown` is what the book shows of an iceberg."""
     return table(
         ("order", "account", "side", "instrument", "price", "quantity", "cum", "leaves", "shown", "id", "terms"),
         [
@@ -330,10 +330,10 @@ def sessions(rows: NDArray[np.void], names: Names) -> list[str]:
     )
 
 
-def table(heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    """Aligned columns under their heads; `(none)` for no rows."""
+def table(headers: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    """Align columns under their headers; `(none)` if there are no rows."""
     if not rows:
         return ["(none)"]
-    cells = [heads, *(tuple(str(value) for value in row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    cells = [headers, *(tuple(str(value) for value in row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     return ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in cells]
