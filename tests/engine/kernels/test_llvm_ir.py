@@ -3,16 +3,21 @@
 The module that is read contains apply and all that it calls, inlined or not.
 """
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite
+import numba
 import numpy as np
 import pytest
+import xxhash
 from numba import njit
 
 from smrx.engine import Engine
 from smrx.engine.kernels import compiled, xxh3
+from smrx.engine.kernels.jit import fingerprint
 from smrx.wire.records import COMMAND
 
 FLOAT = re.compile(r"\b(half|bfloat|float|double|x86_fp80|fp128)\b")
@@ -34,12 +39,22 @@ def llvm_of(function: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def apply_llvm() -> str:
-    Engine().apply(np.zeros(1, COMMAND), 1)
-    # A function from the cache has no LLVM text, so it is compiled again.
-    fresh = njit(error_model="numpy")(compiled.apply_at.py_func)
-    fresh.compile(compiled.apply_at.nopython_signatures[0].args)
-    return llvm_of(fresh)
+def apply_llvm(pytestconfig: pytest.Config) -> str:
+    """The LLVM module of apply, kept between runs for the same source and compiler: compiling takes half a minute."""
+    source = fingerprint(*compiled.MODULES)
+    target = compiled.apply_at.targetctx.codegen().magic_tuple()
+    key = f"{source} {numba.__version__} {llvmlite.__version__} {target}"
+    path = pytestconfig.cache.mkdir("apply_llvm") / f"{xxhash.xxh3_64_hexdigest(key.encode())}.ll"
+    if not path.exists():
+        Engine().apply(np.zeros(1, COMMAND), 1)
+        # A function from Numba's cache has no LLVM text, so it is compiled again.
+        fresh = njit(error_model="numpy")(compiled.apply_at.py_func)
+        fresh.compile(compiled.apply_at.nopython_signatures[0].args)
+        # Renamed when complete, because another test process may read it.
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(llvm_of(fresh), encoding="utf-8")
+        temporary.replace(path)
+    return path.read_text(encoding="utf-8")
 
 
 def test_apply_has_no_float_and_allocates_nothing(apply_llvm: str) -> None:
