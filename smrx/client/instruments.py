@@ -155,7 +155,7 @@ class MarketCache:
         self._instruments_by_symbol: dict[str, Instrument] = {}
 
     def add_rows(self, assets: Iterable[AssetRow], instruments: Iterable[InstrumentRow]) -> None:
-        """Add the rows of a reply. If a symbol occurs twice, it stands for the lower id."""
+        """Add the rows of a reply. If a symbol occurs twice, the lower id is used."""
         for row in sorted(assets, key=lambda row: row.asset):
             asset = Asset(row.asset, row.symbol, row.decimals, row.supply, row.cap)
             self._assets[asset.id] = asset

@@ -2,9 +2,9 @@
 
 Used by ClientSession only. Time is an argument and the pings are returned, so there is no clock and no I/O here.
 
-A node counts as the leader if it says so about itself, in the highest term reported in the round. What a node reports
-about another node only adds an address to ask. A wrong result costs time but not correctness, because every request
-carries its id.
+A node counts as the leader if it reports itself as the leader, in the highest term reported in the round. What it
+reports about another node only adds an address to ask. A wrong result costs time but not correctness, because every
+request carries its id.
 """
 
 from collections.abc import Sequence

@@ -147,8 +147,8 @@ _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 def _explain(message: str, raw: Any) -> str:
     """Return msgspec's message in the form "key: expected ..., found ..."."""
     at = _AT.fullmatch(message)
-    said, key = (at[1], at[2]) if at else (message, "")
-    missing, unknown, got = _MISSING.fullmatch(said), _UNKNOWN.fullmatch(said), _GOT.fullmatch(said)
+    problem, key = (at[1], at[2]) if at else (message, "")
+    missing, unknown, got = _MISSING.fullmatch(problem), _UNKNOWN.fullmatch(problem), _GOT.fullmatch(problem)
     if missing:
         return f"{_joined(key, missing[1])}: required key is missing"
     if unknown:
@@ -159,10 +159,10 @@ def _explain(message: str, raw: Any) -> str:
     if got:
         names = InstrumentStatusName if key.startswith("instruments") else AccountStatusName
         return f"{key}: expected one of {', '.join(get_args(names))}, found {got[3]}"
-    bound = _BOUND.fullmatch(said)
+    bound = _BOUND.fullmatch(problem)
     if bound:
         return f"{key}: expected {bound[1].replace('`', '')}, found {_value_at(raw, key)}"
-    return f"{key}: {said}" if key else said
+    return f"{key}: {problem}" if key else problem
 
 
 def _value_at(raw: Any, key: str) -> Any:

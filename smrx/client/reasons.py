@@ -76,6 +76,6 @@ REASON_TEXTS: Final[dict[Reason, str]] = {
 
 
 def reason_text(code: int) -> str:
-    """Return the text of a reason code, also of one that this version does not know."""
+    """Return the text of a reason code, also of one that is unknown to this version."""
     known = {int(reason): text for reason, text in REASON_TEXTS.items()}
-    return known.get(code, f"reason {code}, which this version does not know")
+    return known.get(code, f"reason {code}, unknown to this version")

@@ -35,7 +35,7 @@ def check(outcome: NDArray[np.void], what: str) -> None:
     if outcome["status"][0] == OutcomeStatus.REJECTED:
         code = int(outcome["reason"][0])
         if code not in _REASONS:
-            raise ProtocolError(f"{what} was refused for reason {code}, which this version does not know")
+            raise ProtocolError(f"{what} was refused for reason {code}, unknown to this version")
         raise Refused(what, Reason(code), outcome)
 
 

@@ -253,7 +253,7 @@ def test_ctrl_c_ends_a_call_and_the_next_call_opens_a_new_session(stub: StubClus
 @pytest.mark.parametrize("cluster", [[], ["not an address"], [7], "localhost:7111"])
 def test_invalid_address_is_an_invalid_value(cluster: object) -> None:
     with pytest.raises(InvalidValue, match="expected a Config or addresses"):
-        Client(cluster)  # type: ignore[arg-type]  # the mistake under test
+        Client(cluster)  # type: ignore[arg-type]  # the error under test
 
 
 def test_address_that_cannot_be_connected_is_reported() -> None:
@@ -264,7 +264,7 @@ def test_address_that_cannot_be_connected_is_reported() -> None:
 @pytest.mark.parametrize("commands", [np.zeros(3, np.uint8), np.zeros((2, 2), COMMAND), [1, 2]])
 def test_submit_rejects_arrays_of_other_records(stub: StubCluster, commands: object) -> None:
     with trader(stub) as client, pytest.raises(InvalidValue, match="COMMAND records"):
-        client.submit(commands)  # type: ignore[arg-type]  # the mistake under test
+        client.submit(commands)  # type: ignore[arg-type]  # the error under test
 
 
 def test_client_starts_no_thread(stub: StubCluster) -> None:

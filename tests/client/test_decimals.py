@@ -1,4 +1,4 @@
-"""Decimals: exact both ways, or an error that says what the step is."""
+"""Decimals convert exactly in both directions, or raise an error that names the step."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -66,7 +66,7 @@ def test_any_decimal_is_exact_or_an_error(number: Decimal) -> None:
 )  # fmt: skip
 def test_value_that_is_not_a_positive_decimal_is_rejected(value: object) -> None:
     with pytest.raises(InvalidValue, match="price: expected a decimal"):
-        decimals.exact(value, "price")  # type: ignore[arg-type]  # the mistake under test
+        decimals.exact(value, "price")  # type: ignore[arg-type]  # the error under test
 
 
 def test_count_above_64_bits_is_rejected_with_the_maximum() -> None:

@@ -257,7 +257,7 @@ def test_unknown_reason_is_a_protocol_error(stub: StubCluster, monkeypatch: pyte
             return outcome
 
         monkeypatch.setattr(client, "submit", refused)
-        with pytest.raises(ProtocolError, match="reason 9999, which this version does not know"):
+        with pytest.raises(ProtocolError, match="reason 9999, unknown to this version"):
             client.open_account(3)
 
 

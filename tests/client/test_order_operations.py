@@ -1,4 +1,4 @@
-"""Orders of every type: which command each call becomes, what cannot be said, and how open orders are shown."""
+"""Order operations: the command that each call sends, invalid arguments, and the fields of open orders."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from smrx.wire.codes import (
 from tests.client.conftest import Call
 from tests.client.stub_cluster import StubCluster
 
-#: What a plain limit buy of one lot at one tick becomes; each row below says what is different.
+#: The command of a plain limit buy order; each row below lists the fields that differ.
 PLAIN = {
     "kind": CommandKind.PLACE,
     "side": Side.BUY,
@@ -87,8 +87,8 @@ def test_call_sends_exactly_this_command(
 
 
 def test_place_limit_and_place_market_equal_place(trader: Client, stub: StubCluster) -> None:
-    def sent(verb: str, *arguments: object, **named: object) -> dict[str, int]:
-        getattr(trader, verb)(*arguments, **named)
+    def sent(operation: str, *arguments: object, **named: object) -> dict[str, int]:
+        getattr(trader, operation)(*arguments, **named)
         return {name: value for name, value in stub.exchange.sent().items() if name != "request_id"}
 
     limit = {"tif": "GTD", "display": "1", "expires": SECOND, "stp": "none", "client_order_id": 5, "account": 2}

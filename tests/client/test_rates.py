@@ -138,4 +138,4 @@ def test_every_reason_has_its_own_text() -> None:
     assert set(REASON_TEXTS) == set(Reason)
     assert len(set(REASON_TEXTS.values())) == len(REASON_TEXTS)
     assert all(reason_text(int(reason)) == text for reason, text in REASON_TEXTS.items())
-    assert reason_text(9999) == "reason 9999, which this version does not know"
+    assert reason_text(9999) == "reason 9999, unknown to this version"
