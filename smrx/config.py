@@ -199,10 +199,17 @@ def parse(raw: dict[str, Any], source: str, *, allow_missing_keys: bool = False)
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}".replace(" - at `$.", " - at `")) from None
+        raise ConfigError(f"{source}: {_plain(str(error))}") from None
     _check(config, source)
     _check_keys(config, source, allow_missing_keys)
     return config
+
+
+def _plain(message: str) -> str:
+    """Return a message of msgspec with the key first: "nodes[0].port: expected int, got str"."""
+    problem, _, key = message.replace("`", "").partition(" - at $")
+    problem = problem.removeprefix("Object ")
+    return f"{f'{key[1:]}: ' if key else ''}{problem[:1].lower()}{problem[1:]}"
 
 
 def dump(config: Config) -> str:

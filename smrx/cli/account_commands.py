@@ -199,7 +199,7 @@ def show(account_id: int, as_json: bool) -> None:
     if as_json:
         output.print_json({"account": state, "balances": found})
         return
-    click.echo(f"account {account_id}: {state.status}, {state.open_orders} open orders")
+    click.echo(f"account {account_id}: {state.status}, {output.count(state.open_orders, 'open order')}")
     rows = [
         ("open orders", "orders", _limit(state.max_open_orders)),
         ("open notional", "minimal units", _limit(state.max_open_notional)),

@@ -110,7 +110,7 @@ def down() -> None:
     if not stopped:
         click.echo("no node started by `smrx cluster up` is running")
         return
-    click.echo(f"stopped node {', '.join(map(str, stopped))}")
+    click.echo(f"stopped {output.node_list(stopped)}")
     if config.durability == "memory" and len(stopped) * 2 > len(config.nodes):
         click.echo("the data of the exchange in memory is lost; `smrx cluster up --new` starts an empty exchange")
 
@@ -154,7 +154,9 @@ def _discard(config: Config, yes: bool) -> None:
             if node.status is not None
         ]
     if running:
-        raise CliError(Exit.RESOURCE, f"node {', '.join(running)} is running; stop it before starting a new exchange")
+        raise CliError(
+            Exit.RESOURCE, f"running: {output.node_list(running)}; stop all nodes before starting a new exchange"
+        )
     discard_data.confirm(config, discard_data.find(config), yes)
     node_processes.remove_node_data(config)
 
@@ -185,7 +187,7 @@ def _await_leader(config: Config, started: list[node_processes.ProcessFile], tim
                 )
             if time.monotonic() > deadline:
                 silent = [str(node.node_id) for node in seen.nodes if node.status is None]
-                what = f"node {', '.join(silent)} does not answer" if silent else "the cluster has no leader"
+                what = f"no answer from {output.node_list(silent)}" if silent else "the cluster has no leader"
                 logs = node_processes.log_path(config, node_ids[0]).parent
                 raise CliError(Exit.UNAVAILABLE, f"{what} after {timeout:g} s; see the logs in {logs}/")
             time.sleep(_POLL_SECONDS)

@@ -51,7 +51,7 @@ def add(
 def _set_status(symbol: str, status: str, as_json: bool) -> None:
     with venue_client.connect() as client:
         answer = client.set_status(symbol, status)
-    cancelled = f", {answer.cancelled} orders cancelled" if answer.cancelled else ""
+    cancelled = f", {output.count(answer.cancelled, 'order')} cancelled" if answer.cancelled else ""
     output.print_answer(answer, f"instrument {symbol} is {answer.status}{cancelled}", as_json)
 
 

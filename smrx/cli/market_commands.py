@@ -87,7 +87,8 @@ def show(as_json: bool) -> None:
         return
     click.echo("the kill switch is ON: only cancels are accepted" if status.killed else "the kill switch is off")
     click.echo(
-        f"{len(assets)} assets, {status.accounts} accounts, {status.orders_open} open orders, {status.trades} trades"
+        f"{output.count(len(assets), 'asset')}, {output.count(status.accounts, 'account')}, "
+        f"{output.count(status.orders_open, 'open order')}, {output.count(status.trades, 'trade')}"
     )
     rows = [output.cells(row) for row in listed]
     output.print_table(("SYMBOL", "STATUS", "LAST PRICE"), rows, empty="no instruments")

@@ -181,7 +181,7 @@ def cancel(
     with venue_client.connect() as client:
         if everything:
             mass = client.mass_cancel(symbol, side, account=account)
-            output.print_answer(mass, f"{mass.cancelled} orders cancelled", as_json)
+            output.print_answer(mass, f"{output.count(mass.cancelled, 'order')} cancelled", as_json)
             return
         answer = client.cancel(order_id=order_id, client_order_id=client_order_id, account=account)
     output.print_answer(answer, f"order {answer.order_id}: {answer.state}", as_json)

@@ -54,6 +54,17 @@ def cells(row: Mapping[str, object]) -> list[object]:
     return [NOTHING if value is None else value for value in row.values()]
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 order" or "2 orders"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def node_list(node_ids: Iterable[object]) -> str:
+    """Return node ids for a sentence, such as "node 1" or "nodes 1, 2"."""
+    ids = [str(node_id) for node_id in node_ids]
+    return f"node{'' if len(ids) == 1 else 's'} {', '.join(ids)}"
+
+
 def hex_hash(value: int) -> str:
     """Return a state hash as 16 hexadecimal digits."""
     return f"{value:016x}"

@@ -205,7 +205,7 @@ def _fill(
         filling.finish()
         click.echo(
             f"settled events {first:,} to {settling.ledger.sequence:,} from the {log}; its end is "
-            f"attested by nodes {', '.join(map(str, by))}",
+            f"attested by {output.node_list(by)}",
             err=True,
         )
 
@@ -314,13 +314,15 @@ def _print(s: "Summary", failure: Exception | None) -> None:
     if s.origin is not None:
         click.echo(f"start      {s.origin}")
     trades = s.trades - (s.origin.match_id if s.origin is not None else 0)
-    click.echo(f"settled    {trades:,} trades, {s.trades_written:,} of them in this run, to {', '.join(s.out)}")
-    by = f"nodes {', '.join(map(str, s.attested_by))}" if s.attested_by else "no node"
+    click.echo(
+        f"settled    {output.count(trades, 'trade')}, {s.trades_written:,} of them in this run, to {', '.join(s.out)}"
+    )
+    by = output.node_list(s.attested_by) if s.attested_by else "no node"
     click.echo(f"attested   by {by}; balances compared with the books {s.balances_compared:,} times")
     if s.unverified:
         click.echo(f"unverified {s.unverified:,} events after {s.sequence:,}")
     if s.excluded:
-        click.echo(f"excluded   nodes {', '.join(map(str, s.excluded))}, which contradict the others")
+        click.echo(f"excluded   {output.node_list(s.excluded)}, contradicting the others")
     if s.known_sequence > s.sequence:
         click.echo(f"missing    events {s.sequence + 1:,} to {s.known_sequence:,}")
     click.echo(
@@ -331,7 +333,8 @@ def _print(s: "Summary", failure: Exception | None) -> None:
     if failure is None:
         totals = ", ".join(f"{asset} {amount:,}" for asset, amount in s.supply.items()) or "nothing"
         click.echo(
-            f"books      {s.accounts:,} accounts, balances equal deposits minus withdrawals: {totals} (minimal units)"
+            f"books      {output.count(s.accounts, 'account')}, balances equal deposits minus withdrawals: {totals} "
+            "(minimal units)"
         )
     click.echo(f"time       {s.seconds:,.1f} s, {s.events_per_second:,.0f} events/s")
 

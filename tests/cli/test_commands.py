@@ -148,7 +148,7 @@ class TestRunning:
             ("asset add btc --decimals 2", Exit.USAGE, "A-Z"),
             ("instrument add X --base BTC --quote USD --tick 0.000001 --lot 0.0000001", Exit.USAGE, "multiple"),
             ("book NOPE", Exit.USAGE, "expected one of BTC-USD"),
-            ("cluster up --new", Exit.RESOURCE, "is running"),
+            ("cluster up --new", Exit.RESOURCE, "running: nodes 1, 2, 3"),
         ],
     )
     def test_invalid_command_prints_one_line_and_exits_with_its_code(

@@ -166,7 +166,7 @@ def test_instrument_status_changes(smrx: Smrx) -> None:
         assert f"BTC-USD is {status}" in smrx(f"instrument {verb} BTC-USD")
         assert "INSTRUMENT_NOT_TRADING" in smrx("order place --account 7 BTC-USD buy 1 --price 200", Exit.REFUSED)
     assert "Cancelled" in smrx(f"order cancel --account 7 --order-id {open_orders(smrx)[0]['order_id']}")
-    assert "BTC-USD is CLOSED, 1 orders cancelled" in smrx("instrument close BTC-USD")
+    assert "BTC-USD is CLOSED, 1 order cancelled" in smrx("instrument close BTC-USD")
     assert as_json(smrx, "market show")["instruments"][0]["status"] == "CLOSED"
     assert as_json(smrx, "instrument resume BTC-USD")["status"] == "TRADING"
 
@@ -187,7 +187,7 @@ def test_account_limits_are_enforced(smrx: Smrx) -> None:
     printed = smrx("order place --account 7 BTC-USD buy 1 --price 200", Exit.REFUSED)
     assert "as many open orders as its limit allows (OPEN_ORDERS_LIMIT)" in printed
     shown = smrx("account show 7")
-    assert "account 7: ACTIVE, 1 open orders" in shown
+    assert "account 7: ACTIVE, 1 open order" in shown
     assert "500000000000" in shown
     assert as_json(smrx, "account limits 7 --open-orders 1000")["max_order_notional"] == 500_000_000_000
 
@@ -197,7 +197,7 @@ def test_suspended_account_can_only_cancel(smrx: Smrx) -> None:
     assert "is suspended" in smrx("account suspend 7")
     assert as_json(smrx, "account show 7")["account"]["status"] == "SUSPENDED"
     assert "ACCOUNT_SUSPENDED" in smrx("order place --account 7 BTC-USD buy 1 --price 200", Exit.REFUSED)
-    assert "1 orders cancelled" in smrx("order cancel --account 7 --all --symbol BTC-USD --side buy")
+    assert "1 order cancelled" in smrx("order cancel --account 7 --all --symbol BTC-USD --side buy")
     assert "is active" in smrx("account resume 7")
 
 

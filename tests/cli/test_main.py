@@ -94,7 +94,7 @@ def test_wrong_type_in_the_configuration_names_file_key_and_types(
     path.write_text('[[nodes]]\nid = "one"\nport = 7110\n', encoding="utf-8")
     assert cli.run(["--config", str(path), "cluster", "down"]) == Exit.USAGE
     printed = capsys.readouterr().err
-    for part in (str(path), "nodes[0].id", "Expected `int`", "got `str`"):
+    for part in (str(path), "nodes[0].id: expected int, got str"):
         assert part in printed
 
 

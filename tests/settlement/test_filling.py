@@ -82,7 +82,7 @@ def test_what_the_nodes_have_forgotten_comes_from_the_log_and_the_rest_from_them
     assert follow(tmp_path, past, true_hashes(past), "--json") == 0
     told, said = summary(capsys)
     assert f"settled events 1 to {last:,} from the log of node 1" in said
-    assert "attested by nodes 1" in said
+    assert "attested by node 1" in said
     assert (told["sequence"], told["retransmitted"]) == (len(past.events), len(past.events) - last)
     assert told["trades"] == told["trades_written"] == len(past.trades)
     assert rows(tmp_path) == expected_rows(past.events)
