@@ -120,7 +120,7 @@ def _checked_parts(data: bytes | memoryview) -> tuple[Any, memoryview]:
         raise SnapshotError("The snapshot was written by a version of smrx with another record layout.")
     body = memoryview(data)[HEADER.itemsize :]
     if len(body) != int(header["body_bytes"]):
-        raise SnapshotError(f"The snapshot's body has {len(body)} bytes; its header says {int(header['body_bytes'])}.")
+        raise SnapshotError(f"The snapshot's body has {len(body)} bytes; its header gives {int(header['body_bytes'])}.")
     if xxhash.xxh3_64_intdigest(body) != int(header["body_hash"]):
         raise SnapshotError("The snapshot's body is damaged (checksum mismatch).")
     return header, body

@@ -71,9 +71,9 @@ def test_generated_tape_has_its_shares(name: str) -> None:
     assert (engine.apply(flow.before, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
     assert len(engine.inspect.orders()) == shape.open_orders
     result = engine.apply(flow.measured, 1)
-    refused = result.outcomes[result.outcomes["status"] == OutcomeStatus.REJECTED]
-    assert len(refused) < 0.02 * len(flow.measured)
-    assert set(refused["reason"]) <= {Reason.UNKNOWN_ORDER}
+    rejected = result.outcomes[result.outcomes["status"] == OutcomeStatus.REJECTED]
+    assert len(rejected) < 0.02 * len(flow.measured)
+    assert set(rejected["reason"]) <= {Reason.UNKNOWN_ORDER}
     placed = flow.measured["kind"] == CommandKind.PLACE
     takes = placed & (flow.measured["tif"] == TimeInForce.IOC)
     shares = [np.count_nonzero(kind) / len(flow.measured) for kind in (placed & ~takes, ~placed, takes)]

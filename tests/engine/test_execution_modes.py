@@ -89,7 +89,7 @@ def test_compiled_before_reports_cached_code(tmp_path: Path) -> None:
 
 
 def test_engine_compiles_without_a_writable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(**options: Any) -> Any:
+    def njit_without_cache(**options: Any) -> Any:
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
@@ -97,5 +97,5 @@ def test_engine_compiles_without_a_writable_cache(monkeypatch: pytest.MonkeyPatc
     def doubled(count: Any) -> Any:
         return count * 2
 
-    monkeypatch.setattr(jit, "_compile", refusing)
+    monkeypatch.setattr(jit, "_compile", njit_without_cache)
     assert jit.entry_point(doubled)(21) == 42

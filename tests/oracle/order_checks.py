@@ -159,5 +159,5 @@ def rules(instrument: Instrument) -> bool:
         and (asked.max_notional == 0 or asked.min_notional <= asked.max_notional)
     )
     charges = asked.taker_fee <= 1_000_000 and -asked.taker_fee <= asked.maker_fee <= asked.taker_fee
-    _, dearest = instrument.hold(Side.BUY, instrument.max_price, instrument.max_quantity)
-    return bounds and charges and asked.band_bp <= 10_000 and dearest < AMOUNT_LIMIT
+    _, largest_hold = instrument.hold(Side.BUY, instrument.max_price, instrument.max_quantity)
+    return bounds and charges and asked.band_bp <= 10_000 and largest_hold < AMOUNT_LIMIT

@@ -47,7 +47,7 @@ def rejection_reason(venue: PreparedVenue, record: Commands) -> Reason:
     outcome = venue.try_command(record)
     reason = Reason(int(outcome["reason"]))
     ended_at_once = outcome["event_kind"] == EventKind.EXPIRED and reason is Reason.FOK_UNFILLABLE
-    assert outcome["status"] == OutcomeStatus.REJECTED or ended_at_once, f"not refused: {describe(record[0])}"
+    assert outcome["status"] == OutcomeStatus.REJECTED or ended_at_once, f"not rejected: {describe(record[0])}"
     return reason
 
 

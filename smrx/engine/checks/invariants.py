@@ -122,8 +122,8 @@ def link_violations(tables: StateColumns) -> Iterator[str]:
 
 
 def _are_live(tables: StateColumns, slots: Any, target: str, required: bool) -> bool:
-    # Balances that were never paid into are not live, but orders link to them.
     """Whether slots of a table are live, or 0 if they are not required."""
+    # Balances that were never paid into are not live, but orders link to them.
     columns = tables[target]
     allowed = columns["live"] != 0 if target != "balances" else np.ones(len(columns), dtype=bool)
     allowed[0] = not required

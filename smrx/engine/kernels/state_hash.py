@@ -110,8 +110,8 @@ def drop_hash(core: Record, record: Record) -> None:
 
 @kernel
 def extension_hash(state: Tables, order: Record) -> Any:
-    # Slot 0 of the sessions is empty: an order without a session has session id 0.
     """Return the hash of an order's extension."""
+    # Slot 0 of the sessions is empty: an order without a session has session id 0.
     session_id = state.sessions[order.session].session_id
     return hash5(EXTENSION_TAG, order.order_id, order.extra, np.uint64(order.shown), session_id)
 

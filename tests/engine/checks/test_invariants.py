@@ -366,9 +366,9 @@ def test_corrupting_an_unknown_balance_does_nothing() -> None:
 
 
 def test_corruption_changes_the_next_hash_that_covers_it() -> None:
-    sound, corrupt = busy_market(), busy_market()
+    valid, corrupt = busy_market(), busy_market()
     assert corrupt.engine.corrupt_balance(1, QUOTE, 1)
-    hashes = [market.buy(1, 1, 50).hashes[-1] for market in (sound, corrupt)]
+    hashes = [market.buy(1, 1, 50).hashes[-1] for market in (valid, corrupt)]
     assert hashes[0] != hashes[1]
 
 

@@ -31,10 +31,10 @@ def test_row_hashes_equal_the_package() -> None:
 
 @pytest.mark.parametrize("broken", ["multiply_fold_rows", "_avalanche"])
 def test_wrong_row_hash_is_noticed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = getattr(xxh3_rows, broken)
+    correct = getattr(xxh3_rows, broken)
 
     def off_by_one(*words: Any) -> Any:
-        return sound(*words) ^ np.uint64(1)
+        return correct(*words) ^ np.uint64(1)
 
     monkeypatch.setattr(xxh3_rows, broken, off_by_one)
     assert disagreements(np.random.default_rng(1)) == list(range(2, 17))
