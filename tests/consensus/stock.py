@@ -295,6 +295,12 @@ class UncheckedApplier(Applier):
         pass
 
 
+class IgnoresVersions(Replica):
+    """Rows 14 and 17: entries are not checked, neither for their size nor for their version."""
+
+    applier_class = UncheckedApplier
+
+
 class NumbersMethods(EntryFormats):
     """Row 17: an entry names a method by its place among the names of all, and the next version has one name more."""
 
