@@ -97,7 +97,7 @@ def take_snapshot(store: ForkedSnapshots, index: int, flow: "_Flow | None" = Non
         store.poll()
     if store.stored is None or store.stored.log_index != index:
         raise WrongResultError("the snapshot failed; the log has the reason")
-    while not store.settled:
+    while not store.is_idle:
         time.sleep(_TURN_SECONDS)
         store.poll()
     return store.stored

@@ -1,9 +1,9 @@
-"""Whether the nodes have the same state, and what to do when they do not.
+"""Compare the state hashes of the nodes, and fence a node that a majority contradicts.
 
-Owns what each peer said of its state, the search for the first command after which two nodes differ, and the verdict:
-a node that a majority of the others contradicts fences itself; one in the majority names those that left it. Never
-takes silence for agreement. Called by the replica for every message and every tick; asks peers through a function it
-is given; no I/O, no clock of its own.
+Owns the state that each peer has reported, the search for the first command after which two nodes differ, and the
+decision: a node that a majority of the others contradicts fences itself; a node in the majority records which ones
+diverged. A peer that does not report is never counted as agreeing. Called by the replica for every message and every
+tick; sends requests through a function it is given; no I/O, no clock of its own.
 
 Each state hash covers the one before, so two nodes that differ after command n differ after every later one, and the
 first difference is found by asking for hashes at narrowing steps.
@@ -19,47 +19,47 @@ log = logging.getLogger(__name__)
 
 State = Literal["AGREE", "BEHIND", "DIVERGED", "NOT COMPARED"]
 
-#: An unanswered question is asked again after this.
+#: A request without a reply is sent again after this time.
 _ASK_AGAIN_SECONDS: Final = 0.1
-#: A ballot that a majority could not answer by then is held again at a later command.
+#: A ballot that a majority has not answered by then is repeated at a later command.
 _BALLOT_SECONDS: Final = 0.3
-#: How long a node that sees a difference waits for the others' word before it stops for want of a majority.
+#: How long a node that sees a difference waits for the other nodes before it fences itself without a majority.
 _UNDECIDED_SECONDS: Final = 1.0
-#: A node this long short of a peer's sequence is shown as behind; less is the ordinary delay of replication.
+#: A node that lags a peer's sequence for this time is shown as behind; less is the normal delay of replication.
 _BEHIND_SECONDS: Final = 0.5
 
 
 class HashedState(Protocol):
-    """What agreement needs of the state machine."""
+    """What the comparison needs of the state machine."""
 
     def position(self) -> tuple[int, int]:
-        """(applied command sequence, state hash after it)."""
+        """Return (applied command sequence, state hash after it)."""
         ...
 
     def hash_at(self, sequence: int) -> int | None:
-        """The state hash after a command, None if it is not kept."""
+        """Return the state hash after a command, None if it is not kept."""
         ...
 
 
 class _Peer:
-    """What one peer said."""
+    """What one peer has reported."""
 
     def __init__(self) -> None:
         #: The last sequence compared and found equal; None before the first comparison.
         self.agreed: int | None = None
-        #: A state of the peer this node has not reached: (sequence, hash, heard at).
+        #: A state of the peer that this node has not reached: (sequence, hash, received at).
         self.pending: tuple[int, int, float] | None = None
-        #: Between these two lies the first difference: equal after `low`, different after `high`.
+        #: The first difference is between these two: equal after `low`, different after `high`.
         self.low = 0
         self.high: int | None = None
         self.first_divergent: int | None = None
-        #: The peer's answer at the sequence of the ballot.
+        #: The peer's (sequence, hash) at the sequence of the ballot.
         self.vote: tuple[int, int] | None = None
         self.asked_at = float("-inf")
 
 
 class Agreement:
-    """One node's view of whether the others have its state."""
+    """One node's comparison of its state with that of the others."""
 
     def __init__(
         self,
@@ -69,28 +69,28 @@ class Agreement:
         ask: Callable[[int, Body], None],
         is_connected: Callable[[int], bool],
     ) -> None:
-        """`ask` posts a message to a peer."""
+        """`ask` sends a message to a peer."""
         self.fenced: str | None = None
-        #: Nodes a majority with this one contradicts, and the first command after which they differ.
+        #: Nodes that a majority with this one contradicts, and the first command after which they differ.
         self.diverged: dict[int, int] = {}
         self._node_id = node_id
         self._peers = {peer: _Peer() for peer in peers}
         self._majority = (len(self._peers) + 1) // 2 + 1
-        #: Whether this node is one of those whose states are counted.
+        #: Whether this node is a voter, so that its state counts.
         self._counted = True
         self._machine = machine
         self._ask = ask
         self._is_connected = is_connected
         self._seen_at: float | None = None
-        #: The sequence at which all are asked for their hash once a difference is known, and since when.
+        #: The (sequence, start time) of the ballot: all nodes are asked for their hash after this command.
         self._ballot: tuple[int, float] | None = None
         self._now = float("-inf")
 
-    # What the status shows.
+    # For the status.
 
     @property
     def state(self) -> State:
-        """AGREE: a majority had this node's hash when last compared."""
+        """The result; AGREE: a majority had this node's hash when last compared."""
         if self.fenced is not None or self._open_dispute is not None:
             return "DIVERGED"
         if self._is_behind():
@@ -99,7 +99,7 @@ class Agreement:
 
     @property
     def sequence(self) -> int:
-        """AGREE: the last command compared. DIVERGED: the first that differs. Else the last one applied here."""
+        """AGREE: the last command compared. DIVERGED: the first that differs. Otherwise the last one applied here."""
         if self._open_dispute is not None:
             return self._open_dispute
         agreed = self._agreed()
@@ -107,7 +107,7 @@ class Agreement:
 
     @property
     def _open_dispute(self) -> int | None:
-        """The first command after which this node and a peer not known to be the wrong one differ, if found."""
+        """The first command after which this node and a peer that is not known to be wrong differ, if found."""
         found = [
             peer.first_divergent
             for node, peer in self._peers.items()
@@ -117,12 +117,12 @@ class Agreement:
 
     @property
     def first_divergent(self) -> int | None:
-        """The first command on which any two nodes are known to differ, whoever is wrong."""
+        """The first command after which this node and any peer are known to differ."""
         found = [peer.first_divergent for peer in self._peers.values() if peer.first_divergent is not None]
         return min(found, default=None)
 
     def set_voters(self, voters: Iterable[int]) -> None:
-        """From now on the states of these nodes are compared and counted."""
+        """Set the nodes whose states are compared and counted."""
         voters = set(voters)
         self._counted = self._node_id in voters
         self._majority = len(voters) // 2 + 1
@@ -131,15 +131,15 @@ class Agreement:
         self.diverged = {node: first for node, first in self.diverged.items() if node in voters}
 
     def fence(self, reason: str) -> None:
-        """Leave the cluster's work: this node's state cannot be trusted. The first reason stays."""
+        """Fence this node: its state is not reliable. The first reason is kept."""
         if self.fenced is None:
-            log.critical("node %d leaves the majority: %s", self._node_id, reason)
+            log.critical("node %d is fenced: %s", self._node_id, reason)
             self.fenced = reason
 
-    # What the replica feeds in.
+    # Called by the replica.
 
     def observe(self, node: int, sequence: int, state_hash: int, now: float) -> None:
-        """A peer says its state after a command."""
+        """Compare a peer's state hash after a command with this node's."""
         peer = self._peers.get(node)
         if peer is None or peer.high is not None:
             return
@@ -150,12 +150,12 @@ class Agreement:
             peer.pending = (sequence, state_hash, now)
 
     def answer(self, node: int, request: HashRequest) -> None:
-        """Tell a peer the hashes it asks for."""
+        """Reply to a peer with the hashes it requests."""
         known = [(sequence, self._hash_at(sequence)) for sequence in request.sequences]
         self._ask(node, HashReply(known))
 
     def answered(self, node: int, reply: HashReply, now: float) -> None:
-        """A peer tells the hashes it was asked for."""
+        """Use the hashes of a peer's reply."""
         peer = self._peers.get(node)
         if peer is None:
             return
@@ -171,13 +171,13 @@ class Agreement:
                 peer.high = sequence
             else:
                 peer.low = max(peer.low, sequence)
-            # The next question may go at once. An answer that brings nothing must not ask it again: that would loop.
+            # The next request may be sent at once. A reply without new hashes must not repeat it: that would loop.
             peer.asked_at = float("-inf")
         self._narrow(node, peer, now)
         self._judge(now)
 
     def tick(self, now: float) -> None:
-        """Compare what this node has reached by now, and pursue open differences."""
+        """Compare what this node has reached by now, and continue open searches."""
         self._now = now
         for node, peer in self._peers.items():
             if peer.pending is not None:
@@ -193,13 +193,13 @@ class Agreement:
             self._judge(now)
 
     def forget(self, node: int) -> None:
-        """A peer came back in a new life: what it said before is of no account, what it did stays named."""
+        """Drop what a peer has reported: it has a new incarnation."""
         if node in self._peers:
             self._peers[node] = _Peer()
         self.diverged.pop(node, None)
 
     def restart(self) -> None:
-        """This node's state was replaced by a snapshot: nothing of it has been compared."""
+        """Drop every comparison: this node's state was replaced by a snapshot."""
         for node in self._peers:
             self._peers[node] = _Peer()
 
@@ -221,11 +221,11 @@ class Agreement:
         self._judge(now)
 
     def _narrow(self, node: int, peer: _Peer, now: float) -> None:
-        """Ask for hashes between equal and different until they are neighbours."""
+        """Request hashes between the equal and the different command until they are adjacent."""
         if peer.high is None or peer.first_divergent is not None:
             return
         questions = steps(peer.low + 1, peer.high - 1, MAX_HASHES)
-        # What this node no longer has it cannot compare: the search ends at the first command it can speak of.
+        # Hashes that this node no longer keeps cannot be compared: the search ends at the first one it keeps.
         questions = [sequence for sequence in questions if self._hash_at(sequence) is not None]
         if not questions:
             peer.first_divergent = peer.high
@@ -234,15 +234,15 @@ class Agreement:
             peer.asked_at = now
             self._ask(node, HashRequest(questions))
 
-    # The verdict.
+    # The decision.
 
     def _judge(self, now: float) -> None:
-        """Once the first difference is found, let the state that a majority of the cluster holds stand."""
+        """Once the first difference is found, find the state that a majority of the cluster holds."""
         first = self._open_dispute
         if first is None or self.fenced is not None:
             return
-        # Asked about now, not about the first difference: under load that one leaves the rings within a fraction of
-        # a second, and two nodes that differed once differ ever after.
+        # At the present command, not at the first difference: under load the hash of that one is dropped within a
+        # fraction of a second, and nodes that differ once differ after every later command.
         if self._ballot is None or now - self._ballot[1] >= _BALLOT_SECONDS:
             self._ballot = (max(first, self._machine.position()[0]), now)
             for peer in self._peers.values():
@@ -252,20 +252,20 @@ class Agreement:
         if mine is None:
             return
         votes: dict[int, list[int]] = {mine: [self._node_id] if self._counted else []}
-        silent = []
+        unanswered = []
         for node, peer in self._peers.items():
             theirs = self._vote_of(node, peer, sequence, mine, now)
             if theirs is None:
-                silent.append(node)
+                unanswered.append(node)
             else:
                 votes.setdefault(theirs, []).append(node)
-        standing = max(votes.values(), key=len)
-        if len(standing) >= self._majority:
-            self._decide(standing, first, votes[mine])
+        prevailing = max(votes.values(), key=len)
+        if len(prevailing) >= self._majority:
+            self._decide(prevailing, first, votes[mine])
         elif (
             self._seen_at is not None
             and now - self._seen_at >= _UNDECIDED_SECONDS
-            and not any(self._is_connected(node) for node in silent)
+            and not any(self._is_connected(node) for node in unanswered)
         ):
             self.fence(f"diverged at command {first}, and no majority of the cluster holds one state after it")
 
@@ -279,16 +279,16 @@ class Agreement:
             self._ask(node, HashRequest([sequence]))
         return None
 
-    def _decide(self, standing: Sequence[int], first: int, with_this: Sequence[int]) -> None:
-        # Not whether this node is among them: one without a vote is not counted, and right all the same.
-        if standing is not with_this:
-            others = " and ".join(str(node) for node in sorted(standing))
+    def _decide(self, prevailing: Sequence[int], first: int, with_this: Sequence[int]) -> None:
+        # By identity, not by whether this node is in the list: a learner is not counted, and may hold the right state.
+        if prevailing is not with_this:
+            others = " and ".join(str(node) for node in sorted(prevailing))
             self.fence(
                 f"diverged at command {first}: nodes {others} hold another state after it; {remedy(self._node_id)}"
             )
             return
         for node, peer in self._peers.items():
-            if peer.high is not None and node not in standing and node not in self.diverged:
+            if peer.high is not None and node not in prevailing and node not in self.diverged:
                 self.diverged[node] = peer.first_divergent or first
                 log.critical("node %d diverged at command %d", node, self.diverged[node])
         self._ballot = None
@@ -296,7 +296,7 @@ class Agreement:
             self._seen_at = None
 
     def _agreed(self) -> int | None:
-        """The last command for which a majority, this node included, is known to have this node's state."""
+        """Return the last command for which a majority is known to have this node's state."""
         agreed = sorted((peer.agreed for peer in self._peers.values() if peer.agreed is not None), reverse=True)
         needed = self._majority - self._counted
         return agreed[needed - 1] if 0 < needed <= len(agreed) else None
@@ -310,8 +310,8 @@ class Agreement:
 
 
 def remedy(node: int) -> str:
-    """What an operator does about a node whose state is wrong while the others' stands."""
-    return f"stop it and run `smrx node --id {node} --rebuild`: it learns from the others"
+    """Return what an operator has to do about a node whose state is wrong."""
+    return f"stop it and run `smrx node --id {node} --rebuild`: it then catches up with the others"
 
 
 def steps(first: int, last: int, most: int) -> list[int]:

@@ -1,21 +1,20 @@
-"""The Raft log on a disk: the log in memory, and beside it what makes it whole again after all nodes died at once.
+"""Keep the Raft log in memory and on disk, so that it survives the end of all nodes at once.
 
-Owns the records of the journal in a Storage. Reads it once, at the start; from then on entries are read from memory
-and written as they are appended. One sync() a turn, before anything leaves that promises them. Never accepts a record
-it did not write: each has an xxh3 of its content and its place, indexes have no hole, and the first and the last one
-are named. Called like the journal in memory.
+Owns the records of the journal in a Storage. Reads it once, at the start; afterwards entries are read from memory and
+written as they are appended, with one sync() a turn before anything is sent that acknowledges them. Never accepts a
+record that it did not write: each has an xxh3 of its content and index, there is no gap, and the first and last index
+are recorded. Called like the journal in memory.
 
 Records, by key (integers little-endian unless said otherwise):
 
 - `i`: identity, msgpack: format, cluster, node. Written once.
-- `s`: state, checksum u64 and msgpack: index and term of the base, last index, commit index, whether the log is whole,
-  and the membership in force at the base with the index where it stood.
-  The commit index is what was known at the last sync: entries up to it are applied again at the start without asking
-  anybody.
+- `s`: state, checksum u64 and msgpack: index and term of the base, last index, commit index, whether the log is
+  complete, and the membership in force at the base with its log index. The commit index is that of the last sync:
+  entries up to it are applied at the start without waiting for a leader.
 - `e` and the index (u64, big-endian): an entry: checksum u64, term u64, the command. The checksum's seed is the index.
 
-Compaction moves the base, which is one small record; the entries below it are deleted some at a time with the turns
-that follow. Entries at or below the base mean nothing, so that a kill at any point of it changes nothing.
+Compaction moves the base, which is one small record; the entries below it are deleted a few at a time in the turns that
+follow. Entries at or below the base are ignored, so a kill at any point is harmless.
 """
 
 from collections.abc import Iterator
@@ -37,7 +36,7 @@ FILE: Final = "journal.lmdb"
 
 IDENTITY_KEY: Final = b"i"
 STATE_KEY: Final = b"s"
-#: Entries deleted with one sync, at least; always twice what is appended, so that deleting keeps up.
+#: The least number of entries deleted with one sync; at least twice as many as are appended, so that deleting keeps up.
 DELETED_A_SYNC: Final = 64
 
 _ENTRY: Final = Struct("<QQ")
@@ -46,7 +45,7 @@ _LAST: Final = (1 << 64) - 1
 
 
 class JournalError(Exception):
-    """The journal cannot be used; the message is one sentence for the operator."""
+    """The journal cannot be used; the message is for the operator."""
 
 
 class _Identity(msgspec.Struct, array_like=True):
@@ -66,19 +65,19 @@ class _State(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 def entry_key(index: int) -> bytes:
-    """The key of an entry."""
+    """Return the key of an entry."""
     return b"e" + index.to_bytes(8, "big")
 
 
 def encode_entry(command: bytes, index: int, term: int) -> bytes:
-    """An entry's record."""
+    """Return the record of an entry."""
     digest = xxhash.xxh3_64(term.to_bytes(8, "little"), seed=index)
     digest.update(command)
     return _ENTRY.pack(digest.intdigest(), term) + command
 
 
 def decode_entry(value: bytes, index: int) -> LogEntry | None:
-    """The entry of a record; None if it is not what was written for this index."""
+    """Return the entry of a record; None if the record was not written for this index, or is damaged."""
     if len(value) < _ENTRY.size:
         return None
     checksum, term = _ENTRY.unpack_from(value)
@@ -93,17 +92,17 @@ class DiskJournal(MemoryJournal):
     persistent: ClassVar[bool] = True
 
     def __init__(self, storage: Storage, *, cluster: str, node_id: int, joined: bool, where: str | Path = FILE) -> None:
-        """Open the log, or begin one; raises JournalError, with nothing changed, for one that cannot be used.
+        """Open the log, or create one; raises JournalError, with nothing changed, for one that cannot be used.
 
-        `joined`: others may rely on this node's log already, so that one that is begun now is not whole. `where` names
-        it in errors.
+        `joined`: this node may have acknowledged entries, so that a log created now is incomplete. `where` names it in
+        errors.
         """
         super().__init__()
         self._storage = storage
         self._where = where
         self._commit = self._entries[0][1]
         self._complete = True
-        #: Entries from here up to the base may still lie in the storage.
+        #: Entries from here up to the base may still be in the storage.
         self._first_stored = 1
         self._appended = 0
         self._dirty = False
@@ -117,11 +116,11 @@ class DiskJournal(MemoryJournal):
 
     @property
     def may_lack_entries(self) -> bool:
-        """Whether entries this node promised to keep may be missing."""
+        """Whether acknowledged entries may be missing."""
         return not self._complete
 
     def mark_complete(self) -> None:
-        """Everything this node ever promised is here again."""
+        """Record that every entry this node has acknowledged is here again."""
         if not self._complete:
             self._complete = True
             self._dirty = True
@@ -141,11 +140,11 @@ class DiskJournal(MemoryJournal):
         self._dirty = False
 
     def close(self) -> None:
-        """Let the storage go; entries that were not synced are forgotten."""
+        """Close the storage; entries that were not synced are lost."""
         self._storage.close()
 
     def sync_commit_index(self) -> None:
-        """Make durable how much is committed, so that the next start need not wait for others to say it."""
+        """Make the commit index durable, so that the next start applies up to it without waiting for a leader."""
         self._dirty = True
         self.sync()
 
@@ -155,7 +154,7 @@ class DiskJournal(MemoryJournal):
         self._dirty = True
 
     def install(self, index: int, term: int, membership: tuple[int, bytes] | None = None) -> None:
-        """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes."""
+        """Replace the log by the one after a snapshot at (index, term); entries known to follow it stay."""
         cleared = self.term_at(index) != term
         super().install(index, term, membership)
         if cleared:
@@ -189,19 +188,19 @@ class DiskJournal(MemoryJournal):
         self._dirty = True
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        """Remember what is committed; written with the next entries, for it may be late but never wrong."""
+        """Set the commit index; written with the next entries, because it may be late but never wrong."""
         self._commit = raftCommitIndex
 
     def getRaftCommitIndex(self) -> int:
-        """Up to here the log was known to be committed when it was last synced, and by now."""
+        """Return the last entry that is known to be committed."""
         return max(self._commit, self._entries[0][1])
 
     def _destroy(self) -> None:
-        """The library's name for close()."""
+        """Close; the library's name for it."""
         self.close()
 
     def _delete_some(self) -> None:
-        """Delete some of what lies below the base."""
+        """Delete some of the entries below the base."""
         base = self._entries[0][1]
         if self._first_stored > base:
             return
@@ -210,7 +209,7 @@ class DiskJournal(MemoryJournal):
         self._first_stored = last + 1
 
     def _found(self, cluster: str, node_id: int) -> bool:
-        """Whether there is a journal of this node; raises JournalError if it is another's."""
+        """Return whether there is a journal of this node; raises JournalError if it is another node's."""
         owner = owner_of(self._storage, self._where)
         if owner is None:
             return False
@@ -223,7 +222,7 @@ class DiskJournal(MemoryJournal):
         return True
 
     def _load(self) -> None:
-        """Take over what is stored; raises JournalError if it is not all as it was written."""
+        """Load the stored entries; raises JournalError if any record is missing or damaged."""
         state = self._loaded_state()
         entries: list[LogEntry] = [(NO_OP, state.base_index, state.base_term)]
         term = state.base_term
@@ -274,7 +273,7 @@ class DiskJournal(MemoryJournal):
 
 
 def owner_of(storage: Storage, where: str | Path) -> tuple[str, int] | None:
-    """The cluster and the node whose journal this is, None if it holds nothing; raises JournalError."""
+    """Return the (cluster, node) whose journal this is, None if it is empty; raises JournalError."""
     raw = storage.get(IDENTITY_KEY)
     if raw is None:
         if next(storage.read(b"", b"\xff"), None) is not None:
@@ -293,19 +292,19 @@ def owner_of(storage: Storage, where: str | Path) -> tuple[str, int] | None:
 
 
 def damaged(where: str | Path, what: str) -> JournalError:
-    """The refusal of a journal that is not as it was written."""
+    """Return the error for a damaged journal."""
     return JournalError(f"{where}: the journal is damaged: {what}; {REBUILD}")
 
 
 def check_readable(path: Path) -> None:
-    """Raise JournalError where reading the file would kill the process."""
+    """Raise JournalError if reading the file would kill the process."""
     number = fatal_read_signal(path)
     if number is not None:
         raise damaged(path, f"reading it ends with signal {number}")
 
 
 def extent(path: Path) -> tuple[int, int] | None:
-    """The first and the last log entry that a journal names as its own; None if it is damaged or cannot tell."""
+    """Return the first and the last log index that a journal records; None if it is damaged or records none."""
     try:
         check_readable(path)
         storage = LmdbStorage(path, readonly=True)
@@ -322,7 +321,7 @@ def extent(path: Path) -> tuple[int, int] | None:
 
 
 def open_journal(directory: Path, meta: MetaStore, *, cluster: str, node_id: int) -> DiskJournal:
-    """The journal in a node's data directory; raises StorageError or JournalError."""
+    """Open the journal in a node's data directory; raises StorageError or JournalError."""
     path = directory / FILE
     if path.exists():
         check_readable(path)

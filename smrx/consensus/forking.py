@@ -1,8 +1,8 @@
-"""A fork for a child that does not need all of the memory.
+"""Fork a child without some of the memory.
 
-A fork lists every page of the process, and each one that the parent writes to afterwards is copied. Memory that is left
-out costs neither: to the child it does not exist, and one that touches it all the same ends with SIGSEGV. Where the
-system knows no such request (it is Linux's) the child has everything. Called by the snapshot store.
+A fork copies an entry for every page of the process, and each page that the parent writes to afterwards. Memory that is
+excluded costs neither: it does not exist in the child, and a child that touches it ends with SIGSEGV. Where the system
+does not support it (only Linux does) the child has everything. Called by the snapshot store.
 """
 
 import contextlib
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from smrx.consensus.memory_advice import PAGE_BYTES, madvise
 
-#: Two requests an array cost some 20 us, as much as listing this.
+#: Excluding an array takes two requests, some 20 us: as much as copying the entries of this size.
 _WORTH_BYTES: Final = 1 << 20
 
 
-def fork(left_out: Iterable[NDArray[Any]] = ()) -> int:
-    """As os.fork, for a child without the pages that lie wholly in these arrays; raises OSError.
+def fork(excluded: Iterable[NDArray[Any]] = ()) -> int:
+    """Fork like os.fork, a child without the pages that belong entirely to these arrays; raises OSError.
 
-    For the parent nothing is changed when this returns: the children of any other fork have all of its memory.
+    On return the parent is unchanged: children of any other fork have all of its memory.
     """
-    with _left_out(left_out):
+    with _excluded(excluded):
         return os.fork()
 
 
 @contextlib.contextmanager
-def _left_out(arrays: Iterable[NDArray[Any]]) -> Iterator[None]:
+def _excluded(arrays: Iterable[NDArray[Any]]) -> Iterator[None]:
     request = madvise()
     if request is None or not hasattr(mmap, "MADV_DONTFORK"):
         yield
@@ -47,7 +47,7 @@ def _left_out(arrays: Iterable[NDArray[Any]]) -> Iterator[None]:
 
 
 def _whole_pages(array: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """Yield (address, bytes) of the pages that hold nothing but this array; nothing where it is not worth it."""
+    """Yield (address, bytes) of the pages that hold only this array; nothing if it is small."""
     if array.nbytes >= _WORTH_BYTES and array.flags.c_contiguous:
         first = -(-array.ctypes.data // PAGE_BYTES) * PAGE_BYTES
         end = (array.ctypes.data + array.nbytes) // PAGE_BYTES * PAGE_BYTES

@@ -1,10 +1,10 @@
-"""The Raft log in memory.
+"""Keep the Raft log in memory.
 
-Owns the entries from the last compaction on. Never decides what is true: it refuses a hole and removes only what it is
-told to. Called by PySyncObj, through the interface of its own journals, and by the replica.
+Owns the entries since the last compaction. Makes no decisions: it refuses a gap, and removes only what its caller asks
+for. Called by PySyncObj, through the interface of its own journals, and by the replica.
 
-An entry is (bytes, index, term). The first one kept is the base: the entry everything before it was compacted into; at
-the beginning an empty one at index 1, as PySyncObj starts every log.
+An entry is (bytes, index, term). The first one kept is the base, into which everything before it was compacted; in a
+new log an empty one at index 1, as PySyncObj starts every log.
 """
 
 from typing import ClassVar, Final, overload
@@ -21,34 +21,34 @@ _GENESIS: Final[LogEntry] = (NO_OP, 1, 0)
 
 
 class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
-    """Entries in a list; term and vote in the meta store it is attached to."""
+    """Entries in a list; term and vote in the attached meta store."""
 
-    #: Whether the entries survive the process. Such a journal needs a snapshot store that does, too.
+    #: Whether the entries survive the process. A persistent journal needs a persistent snapshot store.
     persistent: ClassVar[bool] = False
-    #: The entry up to which the state machine stands already when the replica starts; the base, if it is not told.
+    #: The last entry that the state machine has applied when the replica starts; the base by default.
     applied_index: int = _GENESIS[1]
 
     def __init__(self) -> None:
         """Start an empty log; attach() must follow before the first use."""
         self._entries: list[LogEntry] = [_GENESIS]
         self._bytes = len(NO_OP)
-        #: The bytes of all commands ever appended here.
+        #: The total bytes of all commands appended.
         self.appended_bytes = 0
         #: (index, entry) of every membership: the one in force at the base, then those of the log.
         self._memberships: list[tuple[int, bytes]] = [(0, b"")]
         self._meta: MetaStore | None = None
 
     def attach(self, meta: MetaStore) -> None:
-        """Keep term and vote in `meta` from now on."""
+        """Keep term and vote in `meta`."""
         self._meta = meta
 
     @property
     def may_lack_entries(self) -> bool:
-        """Whether entries this node promised to keep may be missing: nothing was ever appended in this life."""
+        """Whether acknowledged entries may be missing: in memory, until something is appended."""
         return self._entries == [_GENESIS]
 
     def mark_complete(self) -> None:
-        """Everything this node ever promised is here again."""
+        """Record that every entry this node has acknowledged is here again."""
 
     @property
     def first_index(self) -> int:
@@ -71,17 +71,17 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         return self._bytes
 
     def term_at(self, index: int) -> int | None:
-        """The term of an entry, None for one that is not here."""
+        """Return the term of an entry, None if it is not here."""
         at = index - self._entries[0][1]
         return self._entries[at][2] if 0 <= at < len(self._entries) else None
 
     def between(self, first: int, last: int) -> list[LogEntry]:
-        """The kept entries of first..last."""
+        """Return the kept entries of first..last."""
         base = self._entries[0][1]
         return self._entries[max(0, first - base) : max(0, last + 1 - base)]
 
     def batch(self, first: int, max_bytes: int, max_entries: int) -> list[LogEntry]:
-        """Entries from `first` on: at least one, then as many as begin within max_bytes."""
+        """Return entries from `first` on: at least one, then as many as start within max_bytes."""
         start = first - self._entries[0][1]
         size = 0
         for end in range(start, min(start + max_entries, len(self._entries))):
@@ -92,7 +92,7 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
 
     @property
     def membership(self) -> tuple[int, bytes]:
-        """Where the newest membership of this log stands, and its entry; (0, b"") where it has none."""
+        """(index, entry) of the newest membership of this log; (0, b"") if there is none."""
         return self._memberships[-1]
 
     @property
@@ -101,11 +101,11 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         return tuple(self._memberships)
 
     def membership_at(self, index: int) -> tuple[int, bytes]:
-        """The membership that was in force after an entry from the base on."""
+        """Return the (index, entry) of the membership in force after an entry, from the base on."""
         found, membership = next(
             found for found in reversed(self._memberships) if found[0] <= index or found is self._memberships[0]
         )
-        # The base's may be one of a former life, which stood later than the entry asked for.
+        # The base's may be from an earlier incarnation, at a higher index than the given one.
         return min(found, index), membership
 
     def set_base_membership(self, membership: tuple[int, bytes]) -> None:
@@ -113,9 +113,9 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         self._memberships[0] = membership
 
     def install(self, index: int, term: int, membership: tuple[int, bytes] | None = None) -> None:
-        """Become the log after a snapshot at (index, term): what is known to follow it stays, anything else goes.
+        """Replace the log by the one after a snapshot at (index, term); entries known to follow it stay.
 
-        `membership` is what is in force there; the one known last, if it is not said.
+        `membership` is the one in force there; by default the newest of this log.
         """
         if self.term_at(index) == term:
             self.compact(index)
@@ -128,11 +128,11 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
             self._bytes = len(NO_OP)
 
     def compact(self, index: int) -> None:
-        """Forget the entries before `index`, which becomes the base."""
+        """Remove the entries before `index`, which becomes the base."""
         self.deleteEntriesTo(index - self._entries[0][1])
 
     def sync(self) -> None:
-        """Return when every appended entry is as durable as this journal makes it: at once."""
+        """Make the appended entries as durable as this journal does: not at all."""
 
     # PySyncObj's interface; positions are offsets from the base.
 
@@ -182,23 +182,23 @@ class MemoryJournal(Journal):  # type: ignore[misc]  # pysyncobj has no types
         """Nothing to close."""
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        """A log that dies with the process need not know."""
+        """Ignore it: this log does not survive the process."""
 
     def getRaftCommitIndex(self) -> int:
-        """The base is committed, nothing else is known to be."""
+        """Return the base, the only entry that is known to be committed."""
         return self._entries[0][1]
 
     def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:
-        """Remember term and vote; durable before the next message leaves."""
+        """Store term and vote; durable before the next message is sent."""
         if self._meta is not None:
             self._meta.set_term(term, votedForNodeId)
 
     def getCurrentTerm(self) -> int:
-        """The highest term ever seen, in this life or an earlier one."""
+        """Return the highest term seen, by this incarnation or an earlier one."""
         return 0 if self._meta is None else self._meta.term
 
     def getVotedForNodeId(self) -> int | None:
-        """Who got the vote of that term."""
+        """Return the node that has the vote of that term."""
         return None if self._meta is None else self._meta.vote
 
     def onOneSecondTimer(self) -> None:

@@ -1,8 +1,8 @@
-"""The CURVE keys by which members know each other: a pair a node, the public half in the cluster file of all.
+"""Read and write the CURVE keys of nodes: a pair for each, with the public half in every cluster file.
 
-Owns the file of a secret key and what may be wrong with it. A node whose cluster file names public keys talks to
-holders of those keys only, encrypted; who holds none of them does not get past the handshake. Called by the node at its
-start and by `smrx cluster keygen`.
+Owns the file of a secret key and its checks. A node whose cluster file names public keys exchanges messages with
+holders of those keys only, encrypted; any other connection fails in the handshake. Called by the node at its start and
+by `smrx cluster keygen`.
 """
 
 import os
@@ -21,7 +21,7 @@ _KEY_BYTES: Final = 32
 
 
 class KeysError(Exception):
-    """A key cannot be used; the message is one sentence for the operator."""
+    """A key cannot be used; the message is for the operator."""
 
 
 class KeyPair(NamedTuple):
@@ -32,20 +32,20 @@ class KeyPair(NamedTuple):
 
 
 class LinkKeys(NamedTuple):
-    """What a node needs to talk to its peers: its own pair, and each peer's public keys, the usual one first."""
+    """The keys of a node's links: its own pair, and each peer's public keys, the current one first."""
 
     own: KeyPair
     peers: dict[int, tuple[str, ...]]
 
 
 def generate() -> KeyPair:
-    """A new pair."""
+    """Generate a new pair."""
     public, secret = zmq.curve_keypair()
     return KeyPair(public.decode("ascii"), secret.decode("ascii"))
 
 
 def write(path: Path, pair: KeyPair, cluster: str, node_id: int) -> None:
-    """Write a new file that its owner alone can read; raises KeysError rather than replace one."""
+    """Write a new file that only its owner can read; raises KeysError if it exists."""
     text = (
         f"# Secret key of node {node_id} of cluster {cluster!r}. It stays on its machine.\n"
         f'public = "{pair.public}"\n'
@@ -55,7 +55,7 @@ def write(path: Path, pair: KeyPair, cluster: str, node_id: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise KeysError(f"{path}: expected no key there yet, found one; it was left as it is") from None
+        raise KeysError(f"{path}: the key exists already and was not changed") from None
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(text)
         file.flush()
@@ -63,7 +63,7 @@ def write(path: Path, pair: KeyPair, cluster: str, node_id: int) -> None:
 
 
 def read(path: Path) -> KeyPair:
-    """The pair in a key file; raises KeysError for one that is missing, open to others, or no pair."""
+    """Read the pair in a key file; raises KeysError if it is missing, readable by others, or no pair."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         values = tomllib.loads(path.read_text(encoding="ascii"))
@@ -82,7 +82,7 @@ def read(path: Path) -> KeyPair:
 
 
 def is_key(value: object) -> TypeGuard[str]:
-    """Whether this is 32 bytes in Z85."""
+    """Return whether this is 32 bytes in Z85."""
     if not isinstance(value, str):
         return False
     try:
@@ -92,7 +92,7 @@ def is_key(value: object) -> TypeGuard[str]:
 
 
 def of_node(config: Config, node_id: int) -> LinkKeys | None:
-    """The keys for a node's links, None where the configuration names none; raises KeysError."""
+    """Return the keys for a node's links, None if the configuration names none; raises KeysError."""
     if not config.curve:
         return None
     path = config.secret_key_path(node_id)

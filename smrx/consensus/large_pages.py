@@ -1,10 +1,10 @@
-"""Memory in large pages, so that a fork is short: it copies one entry a page, and a page has 4 KiB or 2 MiB.
+"""Collapse memory into large pages, so that a fork is short: it copies one entry for each page of 4 KiB or 2 MiB.
 
-While a forked child lives, Linux takes each large page apart that the node writes to, and puts it together again at
-16 MiB in ten seconds. Until then 200 MB of state are 50,000 entries to copy instead of a hundred. This goes through the
-process's own memory between two snapshots, a little at a time, and asks for what is mostly there to be put together.
-It changes no byte. Where the system knows no such request (before Linux 6.1, and elsewhere) nothing happens; where it
-has to make room first, as the loop stands still meanwhile, the rest is left for another time.
+While a forked child runs, Linux splits each large page that the node writes to, and collapses 16 MiB of them again in
+ten seconds. Until then 200 MB of state are 50,000 entries to copy instead of a hundred. This module walks through the
+process's own memory between two snapshots, a little at a time, and requests that pages which are mostly present are
+collapsed. It changes no byte. If the system does not support the request (before Linux 6.1, and elsewhere) nothing
+happens; if it has to move other memory first, which blocks the loop, the rest is postponed.
 
 Called by the snapshot store when it has nothing else to do.
 """
@@ -20,80 +20,80 @@ from smrx.consensus.memory_advice import madvise
 PAGE_BYTES: Final = 2 << 20
 #: <linux/mman.h>; neither mmap nor ctypes names it.
 _MADV_COLLAPSE: Final = 25
-#: An entry of /proc/self/pagemap has 8 bytes; the highest bit of the last one says that the page is there.
+#: An entry of /proc/self/pagemap has 8 bytes; the highest bit of the last one means that the page is present.
 _ENTRY_BYTES: Final = 8
 _ABSENT: Final = bytes(range(0x80))
 
-#: One large page is copied in 0.1 to 0.4 ms: an order that arrives meanwhile waits for one, seldom for two.
+#: One large page is copied in 0.1 to 0.4 ms: an order that arrives meanwhile waits for one, rarely for two.
 _STEP_SECONDS: Final = 0.0001
 _PACE_SECONDS: Final = 0.005
-#: What takes so much of the processor is no copying: other memory is moved out of the way.
-_LABOUR_SECONDS: Final = 0.005
-#: Such a request held the loop for longer than a fork would: the system is left alone for a while, then for longer.
-_REST_SECONDS: Final = 10.0
-_LONGEST_REST_SECONDS: Final = 600.0
-#: Memory also grows: the log between two snapshots. Linux needs a millisecond to list what there is.
-_LOOK_SECONDS: Final = 30.0
+#: A request that takes this much processor time moves other memory first.
+_EXPENSIVE_SECONDS: Final = 0.005
+#: Such a request blocks the loop for longer than a fork: the walk pauses for a while, then for longer.
+_PAUSE_SECONDS: Final = 10.0
+_LONGEST_PAUSE_SECONDS: Final = 600.0
+#: Memory also grows between snapshots, with the log. Linux needs a millisecond to list it.
+_LIST_SECONDS: Final = 30.0
 
 
 class LargePages:
     """A walk through this process's memory."""
 
     def __init__(self, now: float) -> None:
-        """Nothing is looked at for a while: a process that has just started has other things to do."""
-        self._places: list[int] = []
-        self._look_at = now + _LOOK_SECONDS
+        """Start after a while: a process that has just started has other work."""
+        self._addresses: list[int] = []
+        self._list_at = now + _LIST_SECONDS
         self._step_at = now
-        self._rests_until = now
-        self._rest_seconds = _REST_SECONDS
-        self._ask = madvise()
+        self._paused_until = now
+        self._pause_seconds = _PAUSE_SECONDS
+        self._madvise = madvise()
 
     @property
-    def at_work(self) -> bool:
-        """Whether there is memory left that was not looked at."""
-        return bool(self._places)
+    def is_busy(self) -> bool:
+        """Whether there is memory left to check."""
+        return bool(self._addresses)
 
     def begin(self, now: float) -> None:
-        """Look at all of it, from now on."""
-        self._look_at = now + _LOOK_SECONDS
-        self._places = places() if self._ask is not None and now >= self._rests_until else []
+        """Start to check all memory."""
+        self._list_at = now + _LIST_SECONDS
+        self._addresses = candidate_addresses() if self._madvise is not None and now >= self._paused_until else []
 
     def step(self, now: float) -> None:
-        """Go on for about a tenth of a millisecond, if it is time."""
+        """Continue for about a tenth of a millisecond, if it is time."""
         if now < self._step_at:
             return
-        if now >= self._look_at:
+        if now >= self._list_at:
             self.begin(now)
-        if not self._places or self._ask is None:
+        if not self._addresses or self._madvise is None:
             return
         self._step_at = now + _PACE_SECONDS
         end = time.perf_counter() + _STEP_SECONDS
         try:
             with open("/proc/self/pagemap", "rb", buffering=0) as pages:
-                while self._places and time.perf_counter() < end:
-                    place = self._places.pop()
-                    # What is mostly empty would only grow.
+                while self._addresses and time.perf_counter() < end:
+                    place = self._addresses.pop()
+                    # Collapsing a page that is mostly empty would only use more memory.
                     if 2 * _present(pages.fileno(), place) >= PAGE_BYTES // SMALL_BYTES:
-                        self._put_together(place, now)
+                        self._collapse(place, now)
         except OSError:
-            # A system that does not say what is there, as some containers' do not.
-            self._places = []
+            # The system does not show which pages are present, as in some containers.
+            self._addresses = []
 
-    def _put_together(self, place: int, now: float) -> None:
-        assert self._ask is not None
-        # Of the processor: that somebody else had it for a while says nothing.
+    def _collapse(self, place: int, now: float) -> None:
+        assert self._madvise is not None
+        # Processor time: the time of other processes does not count.
         began = time.thread_time()
-        self._ask(place, PAGE_BYTES, _MADV_COLLAPSE)
-        if time.thread_time() - began > _LABOUR_SECONDS:
-            self._places = []
-            self._rests_until = now + self._rest_seconds
-            self._rest_seconds = min(2 * self._rest_seconds, _LONGEST_REST_SECONDS)
-        elif not self._places:
-            self._rest_seconds = _REST_SECONDS
+        self._madvise(place, PAGE_BYTES, _MADV_COLLAPSE)
+        if time.thread_time() - began > _EXPENSIVE_SECONDS:
+            self._addresses = []
+            self._paused_until = now + self._pause_seconds
+            self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        elif not self._addresses:
+            self._pause_seconds = _PAUSE_SECONDS
 
 
-def places() -> list[int]:
-    """Where a large page could be in this process's own memory; none where the system does not say."""
+def candidate_addresses() -> list[int]:
+    """Return where a large page could be in this process's own memory; nothing if the system does not show it."""
     found: list[int] = []
     with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8") as maps:
         for line in maps:
@@ -106,7 +106,7 @@ def places() -> list[int]:
 
 
 def _present(pagemap: int, place: int) -> int:
-    """How many of the small pages from an address on are there."""
+    """Return how many of the small pages from an address on are present."""
     count = PAGE_BYTES // SMALL_BYTES
     entries = os.pread(pagemap, count * _ENTRY_BYTES, place // SMALL_BYTES * _ENTRY_BYTES)
     return len(entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(None, _ABSENT))

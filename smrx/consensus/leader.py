@@ -127,7 +127,7 @@ class Leader:
             self.snapshots.send(peer, progress, heartbeat=heartbeat)
             return
         last = self._last_for(peer)
-        while next_index <= last and progress.has_room():
+        while next_index <= last and progress.has_space():
             most = min(MAX_BATCH_ENTRIES, last - next_index + 1)
             entries = self._journal.batch(next_index, self.batch_bytes, most)
             self._post_append(peer, next_index, entries)

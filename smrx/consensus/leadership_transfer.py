@@ -45,15 +45,15 @@ class LeadershipTransfer:
             raise NotLeader
         if peer is not None and peer not in voters:
             known = ", ".join(map(str, sorted(voters)))
-            raise ValueError(f"expected one of the other members ({known}) to lead, found {peer}")
+            raise ValueError(f"node {peer} is not one of the other members with a vote ({known})")
         eligible = [other for other in sorted(voters) if self._context.is_available(other)]
         if peer is None and eligible:
             peer = max(eligible, key=self._raft.match_index)
         if peer is None or peer not in eligible:
-            who = "another member" if peer is None else f"node {peer}"
-            raise ValueError(
-                f"expected {who} to be in reach and to hold the state, found otherwise; nothing was changed"
-            )
+            fault = "no other member is connected and holds the state"
+            if peer is not None:
+                fault = f"node {peer} is not connected or does not hold the state"
+            raise ValueError(f"{fault}; nothing was changed")
         self._successor, self._is_sent, self.deadline = peer, False, now() + _TRANSFER_SECONDS
         self.advance()
         return peer

@@ -53,14 +53,14 @@ class MemberChanges:
     def remove(self, node_id: int) -> int:
         """Remove a member; return the entry's index. Raises NotLeader; MembershipError, also for this node."""
         if node_id == self._context.node_id:
-            raise MembershipError("expected another node than the leader, found the leader: let another one lead first")
+            raise MembershipError(f"node {node_id} leads: transfer the leadership to another member first")
         membership = self._members.membership.without(node_id)
         remaining = membership.voters - {self._context.node_id}
         available, needed = 1 + sum(map(self._context.is_available, remaining)), len(membership.voters) // 2 + 1
         if self._raft.is_leader and node_id in self._members.voters and available < needed:
             # The change would be in force at once, and nothing could be committed any more.
             raise MembershipError(
-                f"expected a majority of those that stay ({needed} nodes) in reach, with the state, found {available}; "
+                f"expected a majority of the remaining voters ({needed}) to be available, found {available}; "
                 "nothing was changed"
             )
         return self._change(membership)
@@ -72,7 +72,7 @@ class MemberChanges:
         # earlier leader may still be kept or dropped (Ongaro's message to raft-dev, 2015-07-10).
         commit_index = self._raft.commit_index
         if self._members.index > commit_index or self._journal.term_at(commit_index) != self._raft.term:
-            raise MembershipError("expected the last change of members to be done, found it on its way; try again")
+            raise MembershipError("the last change of members is not committed yet; try again")
         return self._append(membership)
 
     def _append(self, membership: Membership) -> int:

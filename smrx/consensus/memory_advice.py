@@ -1,4 +1,4 @@
-"""What a process can tell the system of its own memory: madvise(2), which neither os nor ctypes has by name."""
+"""Call madvise(2), which neither os nor ctypes has by name."""
 
 import ctypes
 import functools
@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable
 from typing import cast
 
-#: (address, bytes, advice) -> 0, or -1 where the system does not take the advice.
+#: (address, bytes, advice) -> 0, or -1 if the system refuses.
 Advise = Callable[[int, int, int], int]
 
-#: Page sizes differ between systems; what is advised here is thought through for this one.
+#: Page sizes differ between systems; the callers support this one only.
 PAGE_BYTES = 4 << 10
 
 
 @functools.cache
 def madvise() -> Advise | None:
-    """The system's madvise; None where there is none, or where it speaks of pages of another size."""
+    """Return the system's madvise; None if there is none, or if pages have another size."""
     if os.sysconf("SC_PAGE_SIZE") != PAGE_BYTES:
         return None
     try:

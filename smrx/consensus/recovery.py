@@ -1,8 +1,8 @@
-"""What a node must not forget, and how it comes back when it forgot the rest.
+"""Keep a node's durable meta data, and let a node that lost its log become a full member again.
 
-Owns the meta store (identity, incarnation, term, vote, whether the node ever held state) and the rule by which a node
-that lost its log becomes a full member again. The store is written at elections and starts, never for a command, so no
-file grows with orders. Called by the replica and, to open and close, by the node.
+Owns the meta store (identity, incarnation, term, vote, whether the node ever held state) and the rule for a rejoin. The
+store is written at elections and starts, never for a command, so no file grows with orders. Called by the replica and,
+to open and close it, by the node.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ _MAP_BYTES: Final = 1 << 20
 
 
 class MetaError(Exception):
-    """The data directory cannot be used; the message is one sentence for the operator."""
+    """The data directory cannot be used; the message is for the operator."""
 
 
 class DamagedMeta(MetaError):
-    """The meta data are not what was written."""
+    """The meta data are damaged."""
 
 
 class _Format(msgspec.Struct, array_like=True):
-    """The part of a record that every format begins with."""
+    """The field that every format starts with."""
 
     format: int
 
@@ -55,16 +55,16 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     joined: bool
     membership_index: int = 0
     membership: bytes = b""
-    #: None in a record of before there was such a field.
+    #: None in a record of an older version, which lacks the field.
     initialized: bool | None = None
 
 
 def recreate_meta(directory: Path, *, cluster: str, node_id: int) -> None:
-    """Put meta data in the place of lost or damaged ones: of a node that others rely on and that knows nothing.
+    """Replace lost or damaged meta data by those of a node that has joined and has lost everything.
 
-    Its life gets a number later than any it can have had, because the others do not listen to an earlier one: the time
-    in seconds, as in every new directory. What it had voted for is gone; a node that learns does not vote, and
-    what was meant for its earlier lives does not reach this one. Nobody may be in the directory.
+    Its incarnation is higher than any it can have had, because peers drop messages of an earlier one: the time in
+    seconds, as in every new directory. Its votes are lost; but a learner does not vote, and messages for its earlier
+    incarnations do not reach this one. No process may use the directory.
     """
     path = directory / _FILE
     with hold_directory(directory):
@@ -77,13 +77,13 @@ def recreate_meta(directory: Path, *, cluster: str, node_id: int) -> None:
 
 
 class MetaStore:
-    """The durable few bytes of a node; one process at a time.
+    """The durable meta data of a node, for one process at a time.
 
-    Changes wait for sync(), which must return before any message that shows them leaves.
+    Changes are durable after sync(), which must return before any message that depends on them is sent.
     """
 
     def __init__(self, directory: str | Path, *, cluster: str, node_id: int) -> None:
-        """Open or create the store and begin a new incarnation; raises MetaError."""
+        """Open or create the store and start a new incarnation; raises MetaError."""
         self._directory = Path(directory)
         self._lock = hold_directory(self._directory)
         try:
@@ -98,22 +98,22 @@ class MetaStore:
 
     @property
     def incarnation(self) -> int:
-        """Which life of this node this is; the first of a directory has the time of its birth, in seconds."""
+        """The number of this run of the node; the first one of a directory is its creation time in seconds."""
         return self._record.incarnation
 
     @property
     def term(self) -> int:
-        """The highest term this node has seen."""
+        """The highest term that this node has seen."""
         return self._record.term
 
     @property
     def vote(self) -> int | None:
-        """Who has this node's vote in that term."""
+        """The node that has this node's vote in that term."""
         return self._record.vote
 
     @property
     def joined(self) -> bool:
-        """Whether this node ever acknowledged entries, so that others may rely on its log."""
+        """Whether this node has acknowledged entries, so that a leader may have counted its log."""
         return self._record.joined
 
     def set_term(self, term: int, vote: int | None) -> None:
@@ -124,41 +124,41 @@ class MetaStore:
 
     @property
     def membership(self) -> tuple[int, bytes]:
-        """Where in the log the last membership stood that was known here to be committed, and its entry; or (0, b"").
+        """(log index, entry) of the last membership known here to be committed; (0, b"") if there is none.
 
-        A node that loses its log must not forget it: with an older one it could take for a majority what is none. One
-        that is not committed is the log's alone, and goes with it.
+        It has to survive the loss of the log: with an older one, the node could count a majority that is none. An
+        uncommitted membership is kept in the log only.
         """
         return self._record.membership_index, self._record.membership
 
     def set_membership(self, membership: tuple[int, bytes]) -> None:
-        """Remember a membership that is committed."""
+        """Set the last committed membership."""
         if membership != self.membership:
             self._record.membership_index, self._record.membership = membership
             self._dirty = True
 
     @property
     def initialized(self) -> bool:
-        """Whether this directory knows all that its node ever promised: it is one of the first, or it learned since.
+        """Whether this directory has every vote and entry of its node: it was bootstrapped, or has caught up since.
 
-        See bootstrap.py. Without it the node may have voted, or led, in terms that it knows nothing of.
+        See bootstrap.py. Otherwise the node may have voted, or led, in terms that are not recorded here.
         """
         return self._record.joined if self._record.initialized is None else self._record.initialized
 
     def set_initialized(self) -> None:
-        """From now on this directory knows all that its node promises."""
+        """Record that this directory has every vote and entry of its node."""
         if not self._record.initialized:
             self._record.initialized = True
             self._dirty = True
 
-    def exceed_incarnation(self, life: int) -> None:
-        """Take a number after that of another life, which others know and this node knows nothing of."""
-        if life >= self._record.incarnation:
-            self._record.incarnation = life + 1
+    def exceed_incarnation(self, known: int) -> None:
+        """Take an incarnation number above one that peers know of and this directory does not."""
+        if known >= self._record.incarnation:
+            self._record.incarnation = known + 1
             self._dirty = True
 
     def set_joined(self) -> None:
-        """Others rely on this node's log from now on."""
+        """Record that this node acknowledges entries."""
         if not self._record.joined:
             self._record.joined = True
             self._dirty = True
@@ -175,9 +175,9 @@ class MetaStore:
         self._dirty = False
 
     def close(self) -> None:
-        """Make the changes durable and let another process have the directory."""
+        """Make the changes durable and release the directory."""
         if not self._lock.closed:
-            # A disk that failed said so before; whoever ends has nothing left to promise.
+            # A disk that fails has raised before, and this process sends nothing more.
             with contextlib.suppress(StorageFailed):
                 self.sync()
             self._environment.close()
@@ -193,12 +193,12 @@ class MetaStore:
         if raw is None:
             if not empty:
                 raise _damaged(self._directory, "none, and something else")
-            # No number that an earlier directory of this node can have had: what was meant for it must not be heard.
+            # Higher than in any earlier directory of this node: messages for those must not be accepted.
             return _Record(_FORMAT, cluster, node_id, int(time.time()), 0, None, False, initialized=False)
         try:
             written = msgspec.msgpack.decode(raw, type=_Format).format
             if written not in _READABLE:
-                # Not damaged: a rebuild must not put another vote in the place of one it cannot read.
+                # Not damaged: a rebuild must not replace a vote that it cannot read.
                 raise MetaError(
                     f"{self._directory}: expected meta data of format {_FORMAT}, found format {written}; run the "
                     "version of smrx that wrote it"
@@ -221,7 +221,7 @@ class MetaStore:
 
 
 def hold_directory(directory: Path) -> TextIOWrapper:
-    """Keep every other process out of a data directory until the file is closed; raises MetaError if one is there."""
+    """Lock a data directory until the file is closed; raises MetaError if another process holds the lock."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / _LOCK).open("a", encoding="ascii")
@@ -248,7 +248,7 @@ def _damaged(path: Path, found: str) -> DamagedMeta:
 def _opened(path: Path) -> lmdb.Environment:
     if path.exists():
         if not path.stat().st_size:
-            # LMDB would begin a new one, and the node would forget whom it voted for.
+            # LMDB would create a new one, and the node would lose its vote.
             raise _damaged(path, "an empty file")
         number = fatal_read_signal(path)
         if number is not None:

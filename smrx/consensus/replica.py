@@ -176,7 +176,7 @@ class Replica:
             raise NotLeader
         self.applier.check_entry(entry)
         if is_membership(entry):
-            raise ValueError("expected a command of the exchange, found a membership; see add_member and remove_member")
+            raise ValueError("expected a command, found a membership entry; use add_member() or remove_member()")
         index = self._journal.last_index + 1
         self._journal.add(entry, index, self._raft.term)
         self.leader.replicate()
@@ -397,13 +397,13 @@ class Replica:
     def _check_journal(self, journal: MemoryJournal, snapshots: SnapshotStore | None) -> None:
         if journal.persistent and (snapshots is None or not snapshots.persistent):
             raise ValueError(
-                "journal: expected one that lives in memory, found a persistent one and nowhere to store snapshots; "
-                "the first compaction would destroy the only copy of the state"
+                "journal: a persistent journal needs a persistent snapshot store; without one, the first compaction "
+                "destroys the only copy of the state"
             )
 
     def _check_timing(self, timing: Timing) -> None:
         if timing.leader_fallback_ms >= timing.election_min_ms:
             raise ValueError(
-                f"timing.leader_fallback_ms: expected less than election_min_ms ({timing.election_min_ms}), so that a "
-                f"leader cut off steps down before another is elected, found {timing.leader_fallback_ms}"
+                f"timing.leader_fallback_ms: expected less than election_min_ms ({timing.election_min_ms}), so that an "
+                f"isolated leader steps down before another is elected, found {timing.leader_fallback_ms}"
             )

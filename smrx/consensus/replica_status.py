@@ -26,12 +26,14 @@ def waiting_for(context: ReplicaContext) -> str | None:
     later = transport.newer_incarnation
     if later is not None:
         return (
-            f"this is life {context.meta.incarnation} of this node, and other members know its life {later}: its data "
-            "directory was replaced, and they do not listen to it until they are restarted"
+            f"this is incarnation {context.meta.incarnation} of this node, and other members know incarnation {later}: "
+            "its data directory was replaced, and they drop its messages until they are restarted"
         )
     absent = context.bootstrap.awaited(context.views)
     if absent:
-        return f"waiting for node {', '.join(map(str, absent))}: a new cluster begins once all of its nodes were there"
+        return (
+            f"waiting for node {', '.join(map(str, absent))}: a new cluster starts once all of its nodes have connected"
+        )
     if context.rejoin.active and raft.leader_id is not None:
         target = "?" if context.rejoin.target is None else context.rejoin.target
         return f"catching up with the leader: log entry {context.journal.last_index} of {target}"
@@ -40,15 +42,15 @@ def waiting_for(context: ReplicaContext) -> str | None:
     if context.leader_contact.removal_report is not None:
         peer, index = context.leader_contact.removal_report
         return (
-            f"waiting to be made a member: node {peer} says that this node is none by log entry {index}; if it was "
-            "removed, stop it, else see smrx cluster add"
+            f"waiting to be added: node {peer} reports that this node is no member by log entry {index}; stop it if it "
+            "was removed, otherwise run smrx cluster add"
         )
     if not members.is_voter:
-        return "waiting to be made a member: see smrx cluster add"
+        return "waiting to be added as a member: run smrx cluster add"
     reachable = 1 + sum(map(transport.is_connected, members.voters))
     if reachable < members.majority:
         total = len(members.membership.voters)
-        return f"waiting for a majority to be reachable ({reachable} of {total} members are)"
+        return f"waiting for a majority to be connected ({reachable} of {total} members are)"
     if (not context.rejoin.active) + sum(map(context.is_available, members.voters)) < members.majority:
         return "waiting for a majority that holds state"
     return "waiting for a leader to be elected"

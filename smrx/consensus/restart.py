@@ -1,8 +1,8 @@
-"""How a node begins: with the newest snapshot that is whole, and the journal after it.
+"""Restore a node's state from the newest valid snapshot and the journal after it.
 
-Owns the rule which snapshot may be used with which journal, and refuses what does not fit together. Changes no file
-but through the journal, and that only where a snapshot is newer than it. Called once by the node, before its sockets
-are bound, and by the tools that read a stopped node's log.
+Owns the rule which snapshot may be used with which journal, and refuses files that do not fit together. Changes no file
+except the journal, and that only if a snapshot is newer. Called once by the node, before its sockets are bound, and by
+the tools that read a stopped node's log.
 """
 
 import logging
@@ -22,15 +22,15 @@ log = logging.getLogger(__name__)
 
 
 class LocalMachine(StateMachine, Protocol):
-    """A machine that remembers more than the state, on its own disk only."""
+    """A machine whose snapshots have parts beside the state, for its own node only."""
 
     def restore_part(self, name: str, data: memoryview) -> None:
-        """Take over what one of its snapshots has beside the state; raises ValueError for what is none of it."""
+        """Restore one part of a snapshot; raises ValueError for invalid data."""
         ...
 
 
 class Restarted(NamedTuple):
-    """Where the machine stands now, and what it began with."""
+    """The log index that the machine has applied, and the snapshots that may be used."""
 
     log_index: int
     snapshots: list[Stored]
@@ -38,9 +38,9 @@ class Restarted(NamedTuple):
 
 
 def replay_entries(journal: MemoryJournal, first: int, last: int, callback: Callable[[LogEntry], bool | None]) -> int:
-    """Hand the callback the log entries first..last, in order; return how many.
+    """Call the callback with the commands of log entries first..last, in order; return how many.
 
-    Stops after an entry for which the callback returns False. Entries that are no commands are left out.
+    Stops after an entry for which the callback returns False. Entries that are no commands are skipped.
     """
     count = 0
     for start in range(first, last + 1, 1024):
@@ -61,31 +61,31 @@ def restart(
     *,
     applied: Callable[[], None] = lambda: None,
 ) -> Restarted:
-    """Bring the machine to where the disk can bring it; `applied` is called now and then while entries are applied.
+    """Restore the machine to the last committed entry on disk; `applied` is called from time to time on the way.
 
-    Raises SnapshotError, JournalError, or ConsensusError of a machine that cannot apply what it once applied.
+    Raises SnapshotError, JournalError, or whatever a machine raises that cannot apply an entry again.
     """
-    # A log in memory is continued by whoever has the rest of it, so that an old snapshot is of no use, but for a node
-    # that never had a log: a cluster that is restored.
-    usable = _whole(files, journal) if journal.persistent or not meta.joined else []
+    # In memory mode the log is lost and other members have it, so an old snapshot is useless, except to a node that
+    # never had a log: a cluster that is restored.
+    usable = _usable_snapshots(files, journal) if journal.persistent or not meta.joined else []
     check_term(journal, meta, str(files.folder.parent))
     if meta.joined:
         files.taken_up()
     elif usable and not files.given:
-        # It would count at once, and remember no vote: nobody but an operator may give a state to a new node.
+        # It would count at once, without its votes: only an operator may provide a new node with a state.
         raise SnapshotError(
             f"{files.folder}: expected no snapshots of a node whose term and vote are new, found that of command "
             f"{usable[-1].metadata.sequence}: a file was lost or removed; {REBUILD}"
         )
     if usable:
-        _take_over(machine, usable[-1])
+        _restore(machine, usable[-1])
     newest = usable[-1].metadata if usable else None
     replay_log(machine, journal, meta, None if newest is None else (newest.log_index, newest.log_term), applied=applied)
     return Restarted(journal.applied_index, usable, 0 if newest is None else newest.sequence)
 
 
 def check_term(journal: MemoryJournal, meta: MetaStore, where: str) -> None:
-    """Refuse, with JournalError, a log that term and vote of its node are older than."""
+    """Raise JournalError if the meta data are older than the log."""
     if journal.last_index > 1 and not meta.joined:
         raise JournalError(
             f"{where}: expected term and vote of a node with a log up to entry {journal.last_index}, found those of a "
@@ -106,28 +106,28 @@ def replay_log(
     *,
     applied: Callable[[], None] = lambda: None,
 ) -> None:
-    """Bring a machine that took over the snapshot at log entry (index, term), if any, to the end of what is committed.
+    """Apply the committed entries after the snapshot at log entry (index, term), if there is one.
 
-    A log that does not reach the snapshot, or contradicts it, begins anew after it.
+    A log that ends before the snapshot, or contradicts it, is replaced by an empty one after it.
     """
     if snapshot is not None:
         index, term = snapshot
         if journal.last_index < index or journal.term_at(index) != term:
-            log.info("the log begins anew after the snapshot at entry %d", index)
-            # Who belonged to the cluster by then was noted before the snapshot; what the log says may be undone.
+            log.info("the log is replaced by an empty one after the snapshot at entry %d", index)
+            # The membership in force there was durable before the snapshot; one that only the log has may be undone.
             journal.install(index, term, meta.membership if meta.membership[1] else None)
             if not meta.joined:
-                # Given to it before its first start: the state that a cluster which is restored begins with.
+                # An operator provided it before the first start: the state with which a restored cluster starts.
                 meta.set_initialized()
                 journal.mark_complete()
             if journal.persistent:
-                # The next start finds a log.
+                # The next start has a log.
                 meta.set_joined()
         journal.applied_index = index
     else:
         journal.applied_index = journal.first_index
     if meta.term < journal.last_term:
-        # A cluster that is restored goes on from the term of its snapshot.
+        # A restored cluster continues from the term of its snapshot.
         meta.set_term(journal.last_term, None)
     for start in range(journal.applied_index + 1, journal.getRaftCommitIndex() + 1, 64):
         last = min(start + 63, journal.getRaftCommitIndex())
@@ -136,8 +136,8 @@ def replay_log(
         applied()
 
 
-def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
-    """The snapshots that a restart may begin with, oldest first; raises SnapshotError if one is needed and none is."""
+def _usable_snapshots(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
+    """Return the snapshots that a restart may use, oldest first; raises SnapshotError if one is missing."""
     files.clean()
     found, faults = files.readable()
     usable: list[Stored] = []
@@ -159,7 +159,7 @@ def _whole(files: SnapshotFiles, journal: MemoryJournal) -> list[Stored]:
     return usable
 
 
-def _take_over(machine: LocalMachine, stored: Stored) -> None:
+def _restore(machine: LocalMachine, stored: Stored) -> None:
     state = stored.part(STATE)
     assert state is not None
     try:

@@ -1,20 +1,20 @@
-"""Snapshots as folders: written aside, made durable, then named; what has its name is whole or damaged, never half.
+"""Store snapshots as folders that are written under another name, made durable, and renamed when complete.
 
-Owns `snapshots/` in a node's data directory. Knows nothing of what a state means: a snapshot is named parts of bytes.
-Called by the store in the node's forked child (write), by a restart (newest valid one), and by the command line.
+Owns `snapshots/` in a node's data directory. Does not interpret the state: a snapshot is named parts of bytes. Called
+by the store in the node's forked child (write), by a restart (newest valid one), and by the command line.
 
     snapshots/
       snapshot-{SEQ}/      SEQ is the command sequence of the state (-{INDEX} follows where one of that name is there)
-        state              what travels to other nodes
-        events, outcomes   what this node alone remembers beside it
+        state              what is sent to other nodes
+        events, outcomes   what only this node keeps beside it
         metadata.json      format, cluster, log index and term, sequence, state hash, and each part's bytes and xxh3-128
         COMPLETE           the xxh3-128 of metadata.json; written last
       latest -> snapshot-{SEQ}
-      GIVEN              an operator put these before a node that has not started yet
-      .writing-*           what a kill left behind; removed at the next start
+      GIVEN                an operator provided these for a node that has not started yet
+      .writing-*           left behind by a kill; removed at the next start
 
-Everything in the folder is durable before the folder gets its name. A kill at any point leaves the older snapshots as
-they were.
+Everything in the folder is durable before the folder gets its name. A kill at any point leaves the older snapshots
+unchanged.
 """
 
 import contextlib
@@ -41,12 +41,12 @@ STATE: Final = "state"
 METADATA: Final = "metadata.json"
 COMPLETE: Final = "COMPLETE"
 LATEST: Final = "latest"
-#: Stands beside snapshots that were put before a node that has not started yet.
+#: Marks snapshots that an operator provided for a node that has not started yet.
 GIVEN: Final = "GIVEN"
 
 _PREFIX: Final = "snapshot-"
 _WRITING: Final = ".writing-"
-#: Written and checked this much at a time: whoever must give up is asked that often.
+#: Written and verified this much at a time, with a check in between whether to stop.
 _PIECE_BYTES: Final = 4 << 20
 _sync_data: Final = getattr(os, "fdatasync", os.fsync)
 
@@ -54,11 +54,11 @@ Buffer = bytes | memoryview
 
 
 class SnapshotError(Exception):
-    """A snapshot cannot be used; the message is one sentence for the operator."""
+    """A snapshot cannot be used; the message is for the operator."""
 
 
 class Abandoned(Exception):
-    """Nobody waits for this snapshot any more."""
+    """The snapshot is no longer wanted."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +70,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a snapshot is of. `state_hash` is hexadecimal."""
+    """The position and parts of a snapshot. `state_hash` is hexadecimal."""
 
     format: int = FORMAT
     cluster: str
@@ -93,24 +93,24 @@ class _Format(msgspec.Struct):
 
 
 class Stored(NamedTuple):
-    """A snapshot on the disk, as its metadata describe it."""
+    """A snapshot on disk, as its metadata describe it."""
 
     path: Path
     metadata: Metadata
 
     @property
     def log_index(self) -> int:
-        """The last log entry in it."""
+        """The last log entry that its state includes."""
         return self.metadata.log_index
 
     def part(self, name: str) -> memoryview | None:
-        """The bytes of a part, mapped and not read; None if it has no such part."""
+        """Return the bytes of a part, mapped and not read; None if there is no such part."""
         if not any(part.name == name for part in self.metadata.parts):
             return None
         return mapped(self.path / name)
 
     def snapshot(self) -> Snapshot:
-        """What travels of it."""
+        """Return the snapshot to send to a peer."""
         checksum = next(part.xxh3_128 for part in self.metadata.parts if part.name == STATE)
         state = self.part(STATE)
         assert state is not None
@@ -118,7 +118,7 @@ class Stored(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where the state of a snapshot stands."""
+    """The position of a snapshot's state."""
 
     log_index: int
     log_term: int
@@ -127,7 +127,7 @@ class Position(NamedTuple):
 
 
 def mapped(source: Path | int) -> memoryview:
-    """The bytes of a file by path or descriptor, read when they are looked at."""
+    """Map a file, by path or descriptor, into memory."""
     descriptor = source if isinstance(source, int) else os.open(source, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
@@ -138,7 +138,7 @@ def mapped(source: Path | int) -> memoryview:
 
 
 def describe(path: Path) -> Stored:
-    """What is at `path`, by its metadata alone; raises SnapshotError for what is no snapshot that can be read."""
+    """Read the metadata of the snapshot at `path`; raises SnapshotError if it is incomplete or damaged."""
     try:
         raw = (path / METADATA).read_bytes()
         complete = (path / COMPLETE).read_text(encoding="ascii").strip()
@@ -162,8 +162,8 @@ def describe(path: Path) -> Stored:
     return Stored(path, metadata)
 
 
-def verify(stored: Stored, patience: Callable[[], None] = lambda: None) -> None:
-    """Check every byte of a snapshot; raises SnapshotError for the first part that is not as it was written."""
+def verify(stored: Stored, on_piece: Callable[[], None] = lambda: None) -> None:
+    """Check every byte of a snapshot; raises SnapshotError for the first damaged part. Calls `on_piece` in between."""
     for part in stored.metadata.parts:
         path = stored.path / part.name
         if Path(part.name).name != part.name:
@@ -175,7 +175,7 @@ def verify(stored: Stored, patience: Callable[[], None] = lambda: None) -> None:
                 while piece := file.read(_PIECE_BYTES):
                     digest.update(piece)
                     size += len(piece)
-                    patience()
+                    on_piece()
         except OSError as error:
             raise _damaged(stored.path, f"its part {part.name} cannot be read: {error.strerror}") from None
         if (size, digest.hexdigest()) != (part.bytes, part.xxh3_128):
@@ -186,29 +186,29 @@ class SnapshotFiles:
     """The snapshots of one node."""
 
     def __init__(self, folder: Path, *, cluster: str, node_id: int, kept: int = 2) -> None:
-        """Nothing is touched yet. `kept`: how many complete ones stay when another is written."""
+        """Touch nothing yet. `kept`: how many complete snapshots remain when another is written."""
         self.folder = folder
         self.cluster = cluster
         self.node_id = node_id
         self._kept = kept
 
     def clean(self) -> None:
-        """Remove what a kill left behind."""
+        """Remove incomplete snapshots that a kill left behind."""
         for path in self.folder.glob(f"{_WRITING}*"):
             if path.is_symlink():
                 path.unlink(missing_ok=True)
                 continue
-            # Renamed first: whoever still writes there finds nothing to give a name to.
+            # Renamed first, so that a process that still writes there cannot publish it.
             with contextlib.suppress(OSError):
                 path = path.rename(path.with_name(f"{_WRITING}{secrets.token_hex(4)}"))
             shutil.rmtree(path, ignore_errors=True)
 
     def paths(self) -> list[Path]:
-        """Every folder that has a snapshot's name."""
+        """Return every folder with a snapshot's name."""
         return sorted(path for path in self.folder.glob(f"{_PREFIX}*") if path.is_dir())
 
     def readable(self) -> tuple[list[Stored], list[SnapshotError]]:
-        """The snapshots whose metadata can be read, oldest first, and what is wrong with the others.
+        """Return the snapshots with valid metadata, oldest first, and the faults of the others.
 
         Raises SnapshotError for one of another cluster.
         """
@@ -234,9 +234,9 @@ class SnapshotFiles:
         *,
         abandoned: Callable[[], bool] = lambda: False,
     ) -> Stored:
-        """Write a snapshot and make it durable, whole; then remove the oldest beyond those kept.
+        """Write a snapshot durably; then remove the oldest beyond the number kept.
 
-        Raises OSError, with nothing left behind, and Abandoned where `abandoned` says so.
+        Raises OSError, with nothing left behind, and Abandoned once `abandoned` returns True.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         aside = self.folder / f"{_WRITING}{os.getpid()}-{secrets.token_hex(4)}"
@@ -261,9 +261,9 @@ class SnapshotFiles:
         return Stored(target, metadata)
 
     def adopt(self, stored: Stored) -> Stored:
-        """Copy a verified snapshot, of whatever cluster, into this node's folder under this cluster's name.
+        """Copy a verified snapshot, of any cluster, into this node's folder under this cluster's name.
 
-        The folder says that it was given: a new node may begin with it.
+        The folder is marked as provided by an operator: a new node may start with it.
         """
         position = Position(
             stored.metadata.log_index,
@@ -280,11 +280,11 @@ class SnapshotFiles:
 
     @property
     def given(self) -> bool:
-        """Whether a node that has not started yet was given what is here."""
+        """Whether an operator provided these snapshots for a node that has not started yet."""
         return (self.folder / GIVEN).exists()
 
     def taken_up(self) -> None:
-        """What was given is the node's own by now."""
+        """Remove the mark: the node has started with them."""
         (self.folder / GIVEN).unlink(missing_ok=True)
 
     def _publish(self, aside: Path, metadata: Metadata) -> Path:
@@ -301,10 +301,10 @@ class SnapshotFiles:
         return target
 
     def _names(self, metadata: Metadata) -> Iterator[Path]:
-        """What a snapshot may be called, the first that is free."""
+        """Yield the names that a snapshot may get, the first free one of which is used."""
         name = f"{_PREFIX}{metadata.sequence}"
         yield self.folder / name
-        # The same state after entries that changed nothing; or after none, asked for again.
+        # The same state after entries that changed nothing, or requested twice.
         name += f"-{metadata.log_index}"
         yield self.folder / name
         yield from (self.folder / f"{name}-{number}" for number in itertools.count(2))
@@ -312,7 +312,7 @@ class SnapshotFiles:
     def _prune(self, written: Path) -> None:
         others = [stored for stored in self.readable()[0] if stored.path != written]
         for stored in others[: max(0, len(others) - self._kept + 1)]:
-            # Out of sight at once: a folder that is half removed must not bear a snapshot's name.
+            # Renamed first: a folder that is partly removed must not have a snapshot's name.
             aside = self.folder / f"{_WRITING}{secrets.token_hex(4)}"
             with contextlib.suppress(OSError):
                 stored.path.rename(aside)
@@ -333,8 +333,8 @@ def _write_part(path: Path, pieces: Iterable[Buffer], abandoned: Callable[[], bo
                 size += len(piece)
                 while len(piece):
                     piece = piece[file.write(piece) or 0 :]
-                # Or all of it goes to the disk at once, at the end, and the journal's sync waits behind it. Measured
-                # beside a writer of 340 MB on ext4: p99 of a sync 48 ms this way, 89 ms the other.
+                # Otherwise all of it is written at the end, and the journal's sync waits for it. Measured with 340 MB
+                # on ext4: p99 of the journal's sync 48 ms this way, 89 ms otherwise.
                 _sync_data(file.fileno())
         os.fsync(file.fileno())
     return Part(path.name, size, digest.hexdigest())

@@ -1,13 +1,12 @@
-"""Snapshots without stopping the loop: a forked child writes the state as it was, the node goes on.
+"""Take snapshots without blocking the loop: a forked child writes the state while the node continues.
 
 Owns at most one child process. The fork costs the loop the copying of page tables, which large_pages keeps short; the
-memory itself is shared until one of the two writes to it. Between the fork and its end the child reads the machine's
-arrays and writes files, and nothing else: it closes every descriptor it inherited (sockets and the lock of the data
-directory are the node's), looks for no garbage (finalizers are the node's), and ends without cleaning up. ZeroMQ's
-threads exist in the node alone.
+memory itself is shared until one of the two writes to it. The child only reads the machine's arrays and writes files.
+It closes every inherited descriptor (sockets and the lock of the data directory belong to the node), collects no
+garbage (finalizers belong to the node), and exits without cleanup. ZeroMQ's threads exist in the node only.
 
-The alternative, copying the state on the loop, stops it for 40 ms for 200 MB; copying what changed since the last
-snapshot would need a mark at every write of the engine.
+Copying the state on the loop instead blocks it for 40 ms for 200 MB; copying only what changed since the last snapshot
+would need a mark at every write of the engine.
 """
 
 import contextlib
@@ -45,34 +44,34 @@ from smrx.consensus.storage import failure
 
 log = logging.getLogger(__name__)
 
-#: The child gives way to the loop.
+#: The child has a lower priority than the loop.
 _NICENESS: Final = 10
-#: A child that takes longer than it takes to write 16 GiB to a slow disk will not come back.
-_PATIENCE_SECONDS: Final = 600.0
-#: After a failure, so that a full disk is not tried at every turn.
+#: A child is killed after this time; 16 GiB to a slow disk take less.
+_CHILD_TIMEOUT_SECONDS: Final = 600.0
+#: The pause after a failure, so that a full disk is not tried at every turn.
 _RETRY_SECONDS: Final = 10.0
 
 Parts = Mapping[str, Sequence[Buffer]]
 
 
 class Source(Protocol):
-    """The machine, as its snapshots see it."""
+    """What a snapshot needs of the machine."""
 
     def snapshot_parts(self) -> Parts:
-        """The state in named parts, STATE among them; views where possible."""
+        """Return the state in named parts, STATE among them; views where possible."""
         ...
 
     def arrays_outside_snapshots(self) -> Sequence[NDArray[Any]]:
-        """Arrays that snapshot_parts() does not read: the child does without them."""
+        """Return arrays that snapshot_parts() does not read: they are not shared with the child."""
         ...
 
     def position(self) -> tuple[int, int]:
-        """(applied command sequence, state hash after it)."""
+        """Return (applied command sequence, state hash after it)."""
         ...
 
 
-class _Told(msgspec.Struct, array_like=True):
-    """What the child says at its end."""
+class _Result(msgspec.Struct, array_like=True):
+    """What the child reports when it ends."""
 
     path: str = ""
     checksum: bytes = b""
@@ -85,21 +84,21 @@ class _Child(NamedTuple):
     pipe: int
     log_index: int
     term: int
-    #: Where the state goes for a peer; None where it becomes files.
+    #: The memory file for a peer's state; None if files are written.
     memory: int | None
     started: float
 
 
 class ForkedSnapshots:
-    """A SnapshotStore of files, and of memory for peers where no file is wanted."""
+    """A SnapshotStore in files; in memory for peers if it is not persistent."""
 
     def __init__(
         self, source: Source, files: SnapshotFiles, *, persistent: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`persistent`: a restart begins with the newest one, so that peers get that one, too."""
+        """`persistent`: a restart uses the newest snapshot, and peers get the same one."""
         self.persistent = persistent
         self.files = files
-        #: Seconds the loop stood still for the last fork, and seconds until its snapshot was whole.
+        #: Seconds that the last fork blocked the loop, and seconds until its snapshot was complete.
         self.last_pause_s = 0.0
         self.last_work_s = 0.0
         self._source = source
@@ -112,22 +111,22 @@ class ForkedSnapshots:
         self._pages = LargePages(clock())
 
     @property
-    def settled(self) -> bool:
-        """Whether memory is again as it is best for a fork, as far as poll() can see to it."""
-        return self._child is None and not self._pages.at_work
+    def is_idle(self) -> bool:
+        """Whether no child runs and poll() has nothing left to prepare for the next fork."""
+        return self._child is None and not self._pages.is_busy
 
     @property
     def pending_index(self) -> int | None:
-        """Where the one being taken stands; None if none is."""
+        """The log index of the snapshot being taken, None if there is none."""
         return None if self._child is None else self._child.log_index
 
     @property
     def stored(self) -> Stored | None:
-        """The newest one on the disk that this process knows to be whole."""
+        """The newest snapshot on disk that is known to be complete."""
         return self._stored
 
     def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
-        """Fork a child that writes the state as it is now, unless one is at it or has just failed."""
+        """Fork a child that writes the present state, unless one is running or has just failed."""
         if self._child is not None or self._clock() < self._not_before:
             return
         opened: list[int] = []
@@ -138,79 +137,81 @@ class ForkedSnapshots:
             opened += [reading, writing]
             started = time.perf_counter()
             with warnings.catch_warnings():
-                # Python warns of threads that hold locks; the child takes none.
+                # Python warns of locks held by other threads; the child takes none.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = fork(self._source.arrays_outside_snapshots())
         except OSError as error:
-            # Too many processes or files, or no promise of memory for a second one of this size.
-            log.error("snapshot after log entry %d: no process to write it: %s", index, error.strerror)
+            # Too many processes or files, or the system does not commit memory for a second process of this size.
+            log.error("snapshot after log entry %d: cannot fork a process: %s", index, error.strerror)
             self._not_before = self._clock() + _RETRY_SECONDS
             for descriptor in opened:
                 os.close(descriptor)
             return
         if pid == 0:
-            self._be_the_child(writing, index, term, memory)
+            self._run_child(writing, index, term, memory)
         self.last_pause_s = time.perf_counter() - started
         os.close(writing)
         os.set_blocking(reading, False)
         self._child = _Child(pid, reading, index, term, memory, self._clock())
         log.info(
-            "snapshot after log entry %d: process %d writes it, the loop stood for %.2f ms",
+            "snapshot after log entry %d: process %d writes it, the fork blocked the loop for %.2f ms",
             *(index, pid, 1000 * self.last_pause_s),
         )
 
     def poll(self) -> None:
-        """Take over what the child has finished; prepare, a little at each call, for the next one."""
+        """Use what the child has finished; otherwise prepare for the next fork, a little at each call."""
         child = self._child
         if child is None:
-            # In memory mode hardly ever is there a fork: nothing is done for the first one.
-            if self.persistent or self._pages.at_work:
+            # In memory mode forks are rare: nothing is prepared for the first one.
+            if self.persistent or self._pages.is_busy:
                 self._pages.step(self._clock())
             return
         ended, status = os.waitpid(child.pid, os.WNOHANG)
         if not ended:
-            if self._clock() - child.started > _PATIENCE_SECONDS:
-                log.error("snapshot after log entry %d: given up after %.0f s", child.log_index, _PATIENCE_SECONDS)
+            if self._clock() - child.started > _CHILD_TIMEOUT_SECONDS:
+                log.error(
+                    "snapshot after log entry %d: abandoned after %.0f s", child.log_index, _CHILD_TIMEOUT_SECONDS
+                )
                 self.close()
             return
         self._child = None
         self.last_work_s = self._clock() - child.started
         self._pages.begin(self._clock())
-        told = _heard(child.pipe, status)
+        result = _read_result(child.pipe, status)
         try:
-            if told.error:
-                log.error("snapshot after log entry %d: %s; the log stays as it is", child.log_index, told.error)
+            if result.error:
+                log.error("snapshot after log entry %d: %s; the log is not compacted", child.log_index, result.error)
                 self._not_before = self._clock() + _RETRY_SECONDS
             elif child.memory is not None:
-                self._newest = Snapshot(child.log_index, child.term, mapped(child.memory), told.checksum)
+                self._newest = Snapshot(child.log_index, child.term, mapped(child.memory), result.checksum)
             else:
-                self._have(describe(Path(told.path)), told.kept)
+                self._have(describe(Path(result.path)), result.kept)
         except (OSError, SnapshotError) as error:
-            # Somebody made room by hand. The log still has everything.
-            log.error("snapshot after log entry %d: gone again: %s", child.log_index, error)
+            # Files were removed by hand. The log still has everything.
+            log.error("snapshot after log entry %d: it is gone: %s", child.log_index, error)
             self._not_before = self._clock() + _RETRY_SECONDS
         finally:
             if child.memory is not None:
                 os.close(child.memory)
 
     def newest(self) -> Snapshot | None:
-        """The newest one for a peer."""
+        """Return the newest snapshot for a peer."""
         return self._newest
 
     def oldest_index(self) -> int:
-        """Where the older one on the disk stands that is known to be whole; 0 while there is no second one.
+        """Return the log index of the older complete snapshot on disk, 0 unless there are two.
 
-        A single snapshot that rots would take everything with it: until there are two, the log can replace it.
+        While there is only one, the log before it must stay: if the snapshot is damaged, the log replaces it.
         """
         return min(self._kept) if len(self._kept) > 1 else 0
 
     def use_stored(self, stored: Sequence[Stored]) -> None:
-        """Begin with these, oldest first, which were verified."""
+        """Set the verified snapshots of a restart, oldest first."""
         if stored:
             self._have(stored[-1], tuple(one.log_index for one in stored))
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Write one that a leader sent; durable when this returns. Raises StorageFailed."""
+        """Write a snapshot that a leader sent; durable on return. Raises StorageFailed."""
         if not self.persistent:
             return
         self.close()
@@ -224,7 +225,7 @@ class ForkedSnapshots:
         self._have(stored, (stored.log_index,))
 
     def refused(self, index: int) -> None:
-        """A peer could not use it: a file that is not what was written is not sent again."""
+        """Note that a peer refused a snapshot: a damaged file is not sent again."""
         if self._newest is None or self._newest.index != index:
             return
         if self.persistent and self._stored is not None and self._stored.log_index == index:
@@ -237,12 +238,12 @@ class ForkedSnapshots:
         self._newest = None
 
     def release(self, index: int) -> None:
-        """Let go of the memory of one that no peer can use."""
+        """Free the snapshot if it is below this index."""
         if self._newest is not None and self._newest.index < index:
             self._newest = None
 
     def close(self) -> None:
-        """Abandon the one being taken."""
+        """Abandon the snapshot being taken."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -259,8 +260,8 @@ class ForkedSnapshots:
         if self.persistent:
             self._newest = stored.snapshot()
 
-    def _be_the_child(self, writing: int, index: int, term: int, memory: int | None) -> None:
-        """Write the snapshot, say how it went, end. Never returns."""
+    def _run_child(self, writing: int, index: int, term: int, memory: int | None) -> None:
+        """Write the snapshot, report the result, exit. Never returns."""
         code = 1
         try:
             gc.disable()
@@ -274,28 +275,28 @@ class ForkedSnapshots:
         finally:
             os._exit(code)
 
-    def _written(self, index: int, term: int, memory: int | None, abandoned: Callable[[], bool]) -> _Told:
+    def _written(self, index: int, term: int, memory: int | None, abandoned: Callable[[], bool]) -> _Result:
         try:
             parts = self._source.snapshot_parts()
             if memory is not None:
-                return _Told(checksum=_write_state(memory, parts[STATE], abandoned))
+                return _Result(checksum=_write_state(memory, parts[STATE], abandoned))
             self.files.clean()
             stored = self.files.write(Position(index, term, *self._source.position()), parts, abandoned=abandoned)
             found, _ = self.files.readable()
-            return _Told(
+            return _Result(
                 str(stored.path), kept=tuple(one.log_index for one in found if one.log_index in {*self._kept, index})
             )
         except (OSError, MemoryError, OverflowError, Abandoned, SnapshotError) as error:
-            return _Told(error=f"{type(error).__name__}: {error}")
+            return _Result(error=f"{type(error).__name__}: {error}")
 
 
-def _heard(pipe: int, status: int) -> _Told:
+def _read_result(pipe: int, status: int) -> _Result:
     with os.fdopen(pipe, "rb") as file:
-        said = file.read()
+        report = file.read()
     code = os.waitstatus_to_exitcode(status)
-    if code or not said:
-        return _Told(error=f"the process that wrote it ended with {code}")
-    return msgspec.msgpack.decode(said, type=_Told)
+    if code or not report:
+        return _Result(error=f"the process that wrote it ended with {code}")
+    return msgspec.msgpack.decode(report, type=_Result)
 
 
 def _write_state(descriptor: int, pieces: Sequence[Buffer], abandoned: Callable[[], bool]) -> bytes:
@@ -311,7 +312,7 @@ def _write_state(descriptor: int, pieces: Sequence[Buffer], abandoned: Callable[
 
 
 def _memory_file() -> int:
-    """A file without a name, in memory where the system has such."""
+    """Create an unnamed file, in memory if the system supports it."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("smrx-snapshot")
     with tempfile.TemporaryFile() as file:
@@ -319,7 +320,7 @@ def _memory_file() -> int:
 
 
 def _close_all_but(*kept: int | None) -> None:
-    """Close what the child inherited; standard error stays, for a fault of the interpreter itself."""
+    """Close the inherited descriptors except these; standard error stays open for faults of the interpreter."""
     first = 3
     for descriptor in sorted(number for number in kept if number is not None):
         os.closerange(first, descriptor)

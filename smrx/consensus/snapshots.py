@@ -1,8 +1,8 @@
-"""The state machine's snapshots: when one is due, where they are kept, and their way to a node that needs one.
+"""Define snapshots of the state machine: when one is due, where they are stored, how they are transferred.
 
-Owns what the replica asks of a store (SnapshotStore), the store that takes them in memory and at once, the sending
-side's window and the receiving side's buffer. Does no I/O and reads no clock. Called by the replica, which sends what
-`Outgoing` hands out and feeds `Incoming` with what arrives.
+Owns the interface of a store (SnapshotStore), the store in memory, the sender's window and the receiver's buffer. Does
+no I/O and reads no clock. Called by the replica, which sends the chunks of `Outgoing` and passes those it receives to
+`Incoming`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import xxhash
 
 from smrx.consensus.messages import CHUNK_BYTES, SnapshotChunk
 
-#: Chunks under way at once. 1 MiB a round trip is 100 MB/s on a network of 10 ms, and no burden beside live orders.
+#: Chunks under way at once: 1 MiB a round trip, 100 MB/s with a round trip of 10 ms, which leaves room for orders.
 WINDOW_CHUNKS: Final = 4
 
 
@@ -33,101 +33,101 @@ class Snapshot:
 
 
 class SnapshotStore(Protocol):
-    """Takes snapshots of the machine and keeps the newest; never makes the loop wait, but for keep().
+    """Takes snapshots of the machine and stores the newest; only keep() blocks the loop.
 
-    A simulation puts its own in place of the files: what keep() and a finished begin() stored survives a crash, and
-    newest() of the next life is the newest of it that is whole.
+    A simulation replaces the files by its own store: what keep() and a finished begin() stored survives a crash, and
+    newest() of the next incarnation is the newest complete one.
     """
 
     #: Whether snapshots survive the process.
     persistent: bool
 
     def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
-        """Begin to take one of the machine as it is now, after log entry (index, term), unless one is being taken.
+        """Start to take a snapshot of the present state, after log entry (index, term), unless one is being taken.
 
-        `lasting`: for restarts; otherwise only a peer needs it.
+        `for_restart`: a restart uses it; otherwise only a peer needs it.
         """
         ...
 
     def poll(self) -> None:
-        """See whether the one being taken is ready."""
+        """Check whether the snapshot being taken is complete."""
         ...
 
     @property
     def pending_index(self) -> int | None:
-        """Where the one being taken stands; None if none is."""
+        """The log index of the snapshot being taken, None if there is none."""
         ...
 
     def newest(self) -> Snapshot | None:
-        """The newest one that is whole."""
+        """Return the newest complete snapshot."""
         ...
 
     def oldest_index(self) -> int:
-        """Where the oldest one kept for a restart stands; 0 if none or only one is. The log from there on must stay."""
+        """Return the log index of the oldest snapshot for a restart, 0 unless there are two; the log after it stays."""
         ...
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Keep one that a leader sent and the machine took over; as durable as the store is when this returns."""
+        """Store a snapshot that a leader sent and the machine has restored; durable, if the store is, on return."""
         ...
 
     def refused(self, index: int) -> None:
-        """A peer could not use the one at this index: it is not to be sent again unless it proves to be whole."""
+        """Note that a peer refused the snapshot at this index; it is sent again only if it is verified to be valid."""
         ...
 
     def release(self, index: int) -> None:
-        """No peer can use one below this index any more."""
+        """Free snapshots below this index: the log no longer continues them."""
         ...
 
     def close(self) -> None:
-        """Abandon the one being taken."""
+        """Abandon the snapshot being taken."""
         ...
 
 
 class MemorySnapshots:
-    """Takes them at once and keeps the newest in memory."""
+    """Takes snapshots synchronously and keeps the newest in memory."""
 
     persistent = False
     pending_index: int | None = None
 
     def __init__(self, take: Callable[[], bytes]) -> None:
-        """`take` returns the machine's state."""
+        """`take` returns the machine's state as bytes."""
         self._take = take
         self._newest: Snapshot | None = None
 
     def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
-        """Take one; nobody keeps it for a restart."""
+        """Take a snapshot for a peer; none is kept for restarts."""
         if not for_restart:
             self._newest = Snapshot.of(index, term, self._take())
 
     def poll(self) -> None:
-        """Nothing is ever under way."""
+        """Do nothing: snapshots are taken at once."""
 
     def newest(self) -> Snapshot | None:
-        """The last one taken."""
+        """Return the last one taken."""
         return self._newest
 
     def oldest_index(self) -> int:
-        """None is kept for a restart."""
+        """Return 0: none is kept for restarts."""
         return 0
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Memory ends with the process: nothing to keep."""
+        """Do nothing: memory does not survive the process."""
 
     def refused(self, index: int) -> None:
-        """Take another next time."""
+        """Free it, so that the next request takes another."""
         self.release(index + 1)
 
     def release(self, index: int) -> None:
-        """Free the memory."""
+        """Free the snapshot if it is below this index."""
         if self._newest is not None and self._newest.index < index:
             self._newest = None
 
     def close(self) -> None:
-        """Nothing is ever under way."""
+        """Do nothing: snapshots are taken at once."""
 
 
 class Mark(NamedTuple):
-    """A place in the life of a node; `size_bytes` counts all that was ever appended to its log."""
+    """A point in the history of a node; `size_bytes` counts everything that was appended to its log."""
 
     sequence: int
     log_index: int
@@ -136,10 +136,10 @@ class Mark(NamedTuple):
 
 
 class Schedule:
-    """When a snapshot is due: so many commands or log entries after the last one, or so long."""
+    """Decides when a snapshot is due: by commands, log entries, bytes or time since the last one."""
 
     def __init__(self, start: Mark, *, commands: int, seconds: float, entries: int, size_bytes: int) -> None:
-        """`start`: where the snapshot stands that the node began with, or the beginning."""
+        """`start`: the position of the snapshot that the node started with, or zero."""
         self._last = start
         self._begun: Mark | None = None
         self._commands = commands
@@ -148,16 +148,16 @@ class Schedule:
         self._bytes = size_bytes
 
     def begun(self, mark: Mark) -> None:
-        """One is being taken here."""
+        """Record that a snapshot is being taken at this mark."""
         self._begun = mark
 
     def whole(self, index: int) -> None:
-        """The newest snapshot that is whole stands at this entry; one that failed is due again."""
+        """Set the log index of the newest complete snapshot; one that failed is due again."""
         if self._begun is not None and index >= self._begun.log_index:
             self._last, self._begun = self._begun, None
 
     def due(self, mark: Mark) -> bool:
-        """Whether it is time for the next."""
+        """Return whether the next snapshot is due."""
         last = self._last
         return (
             mark.sequence - last.sequence >= self._commands
@@ -168,10 +168,10 @@ class Schedule:
 
 
 class Outgoing:
-    """One snapshot on its way to one peer: at most a window of chunks is under way."""
+    """One snapshot that is being sent to one peer, with at most a window of chunks under way."""
 
     def __init__(self, snapshot: Snapshot, now: float, chunk_bytes: int = CHUNK_BYTES) -> None:
-        """Begin at the first byte."""
+        """Start at the first byte."""
         self.snapshot = snapshot
         self._chunk_bytes = chunk_bytes
         self._acknowledged = 0
@@ -190,7 +190,7 @@ class Outgoing:
             yield offset, bytes(data[offset : self._sent])
 
     def acknowledge(self, offset: int, now: float) -> None:
-        """The peer has the first `offset` bytes; fewer than it had before if it began anew."""
+        """Record that the peer has the first `offset` bytes, which are fewer than before if it started again."""
         if offset > len(self.snapshot.data) or offset == self._acknowledged:
             return
         self._sent = max(self._sent, offset) if offset > self._acknowledged else offset
@@ -198,26 +198,26 @@ class Outgoing:
         self._moved_at = now
 
     def stalled_since(self) -> float:
-        """When the peer last got ahead."""
+        """Return when the peer last acknowledged more."""
         return self._moved_at
 
     def rewind(self, now: float) -> None:
-        """Send again what was not acknowledged: it, or the word of it, was lost."""
+        """Send again what was not acknowledged: chunks or replies were lost."""
         self._sent = self._acknowledged
         self._started = False
         self._moved_at = now
 
 
 class Incoming:
-    """The snapshot being received. Chunks are taken in order; anything else asks for the right place again."""
+    """The snapshot being received. Chunks are taken in order; after any other, the reply names the right offset."""
 
     def __init__(self) -> None:
-        """Expect nothing yet."""
+        """Start empty."""
         self._identity: tuple[int, int, int, bytes] | None = None
         self._buffer = bytearray()
 
     def take(self, chunk: SnapshotChunk) -> int:
-        """Add a chunk if it is the next one; return how many bytes are here now."""
+        """Add a chunk if it is the next one; return how many bytes were received."""
         identity = (chunk.index, chunk.of_term, chunk.total, chunk.checksum)
         if identity != self._identity:
             self.drop()
@@ -227,15 +227,15 @@ class Incoming:
         return len(self._buffer)
 
     def complete(self, chunk: SnapshotChunk) -> bytes | None:
-        """Return the whole snapshot of this chunk, None while it is not all here."""
+        """Return the whole state of this chunk's snapshot, None while it is incomplete."""
         return bytes(self._buffer) if len(self._buffer) == chunk.total else None
 
     def drop(self) -> None:
-        """Forget what was received."""
+        """Discard what was received."""
         self._identity = None
         self._buffer = bytearray()
 
 
 def is_intact(data: bytes | memoryview, checksum: bytes) -> bool:
-    """Whether these bytes are the ones the sender took the checksum of."""
+    """Return whether the bytes match the sender's checksum."""
     return xxhash.xxh3_128_digest(data) == checksum

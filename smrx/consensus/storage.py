@@ -1,17 +1,17 @@
-"""Where a journal's records lie: an ordered map of bytes whose changes become durable together or not at all.
+"""Store a journal's records: an ordered map of bytes whose changes become durable together or not at all.
 
-Storage is the whole of what the journal asks of a disk. LmdbStorage is the real one; a simulation puts a modelled disk
-in its place. The contract, and what a crash may do to each step:
+Storage is everything that the journal needs of a disk. LmdbStorage is the real one; a simulation replaces it by a model
+of a disk. The contract, and what a crash may do to each step:
 
-- put() and delete() only note a change. A crash forgets it.
-- sync() makes all noted changes durable, in the order they were noted, and returns only then. A crash during sync()
-  leaves either all of them or none. A disk that tears or loses writes breaks this: the journal must notice it at the
-  next open, because every record has a checksum, indexes have no holes, and the first and the last one are named.
-- get() and read() show what was durable at the last sync(), and are asked only while the journal opens.
-- StorageFailed, from sync(), ends the process: nothing is tried again, because what the system did with a failed
-  write is unknown. StorageFull says that there was no room. Either way nothing of that batch was promised to anybody.
+- put() and delete() only buffer a change. A crash loses it.
+- sync() makes all buffered changes durable, in order, and returns only then. A crash during sync() leaves either all of
+  them or none. A disk that tears or loses writes breaks this: the journal must detect it at the next open, because
+  every record has a checksum, indexes have no gap, and the first and the last one are recorded.
+- get() and read() return what was durable at the last sync(), and are called only while the journal opens.
+- StorageFailed, from sync(), ends the process: nothing is retried, because what the system did with a failed write is
+  unknown. StorageFull means that there was no space. Either way nothing of that batch was acknowledged.
 
-A file is this process's alone: its owner holds the lock of the data directory.
+Only one process uses a file: its owner holds the lock of the data directory.
 """
 
 import errno
@@ -23,34 +23,34 @@ from typing import Final, Protocol
 
 import lmdb
 
-#: What is reserved of the address space at first, not of the disk; doubled whenever it is full.
+#: The initial size of the map in address space, not on disk; doubled whenever it is full.
 _FIRST_MAP_BYTES: Final = 1 << 30
-#: Less than an entry of the largest size needs.
+#: Less space than an entry of the largest size needs.
 _LEAST_FREE_BYTES: Final = 2 << 20
-#: What to do about a file that is not as it was written.
+#: The remedy for a damaged file.
 REBUILD: Final = "nothing was changed: rebuild this node from the others with `smrx node --id N --rebuild`"
-#: LMDB's errors that mean so; others are of the system.
+#: LMDB's errors that mean damage; others come from the system.
 _DAMAGE: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class StorageError(Exception):
-    """The disk did not do what was asked; the message is one sentence for the operator."""
+    """A file cannot be read or written; the message is for the operator."""
 
 
 class StorageFailed(StorageError):
-    """The disk failed a running node; what was acknowledged before is safe."""
+    """A write of a running node failed; what was acknowledged before is safe."""
 
 
 class StorageFull(StorageFailed):
-    """There is no room on the disk."""
+    """There is no space on the disk."""
 
 
 class Storage(Protocol):
     """An ordered map of bytes; see the module's contract."""
 
     def get(self, key: bytes) -> bytes | None:
-        """The durable value of a key."""
+        """Return the durable value of a key, None if there is none."""
         ...
 
     def read(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -58,26 +58,26 @@ class Storage(Protocol):
         ...
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Note a record to be written."""
+        """Buffer a record to write."""
         ...
 
     def delete(self, first: bytes, last: bytes) -> None:
-        """Note that all records of keys first..last, both included, are to go."""
+        """Buffer the deletion of all records of keys first..last, both included."""
         ...
 
     def sync(self) -> None:
-        """Make what was noted durable, all or nothing; raises StorageFailed."""
+        """Make the buffered changes durable, all or none; raises StorageFailed."""
         ...
 
     def close(self) -> None:
-        """Let the disk go; what was noted and not synced is forgotten."""
+        """Close; changes that were not synced are lost."""
         ...
 
 
 def failure(where: str | os.PathLike[str], doing: str, error: OSError | lmdb.Error) -> StorageFailed:
-    """The error to raise for a write that failed."""
+    """Return the error to raise for a write that failed."""
     text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    # LMDB names the errors of the system by their text only, and a write that was cut short by a full disk EIO.
+    # LMDB reports system errors as text only, and a write that a full disk cut short as EIO.
     full = isinstance(error, lmdb.DiskError) or any(os.strerror(number) in text for number in _FULL)
     kind = StorageFull if full or _free_bytes(where) < _LEAST_FREE_BYTES else StorageFailed
     return kind(
@@ -104,23 +104,23 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 
 
 def fatal_read_signal(path: Path) -> int | None:
-    """The signal by which reading an LMDB file would kill the process, None if it would not.
+    """Return the signal that kills a process which reads this LMDB file, None if none does.
 
-    LMDB follows what a damaged page says: a forked child reads all of it first.
+    LMDB follows the pointers of a damaged page, so a forked child reads the whole file first.
     """
     with warnings.catch_warnings():
-        # Python warns of threads that hold locks; the child takes none.
+        # Python warns of locks held by other threads; the child takes none.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
         try:
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, 2)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)
             storage = LmdbStorage(path, readonly=True)
             for _ in storage.read(b"", b"\xff" * 16):
                 pass
         except StorageError:
-            pass  # An error and no signal: the parent will meet it, too, and say it.
+            pass  # An error, not a signal: the parent gets the same error and reports it.
         finally:
             os._exit(0)
     _, status = os.waitpid(pid, 0)
@@ -130,7 +130,7 @@ def fatal_read_signal(path: Path) -> int | None:
 class LmdbStorage:
     """Records in one LMDB file.
 
-    Never mapped for writing: a full disk is then an error of a system call and not a signal that kills the process.
+    It is never mapped for writing, so that a full disk is an error of a system call and not a fatal signal.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class LmdbStorage:
         map_bytes: int = _FIRST_MAP_BYTES,
         what: str = "the file of a journal",
     ) -> None:
-        """Open or create the file; raises StorageError, which says `what` it is, if it is not LMDB's or was cut off."""
+        """Open or create the file; raises StorageError, which names it as `what`, if it is damaged or truncated."""
         self._path = Path(path)
         self._changes: list[tuple[bytes, bytes | None, bytes]] = []
         self._failed: StorageFailed | None = None
@@ -161,7 +161,7 @@ class LmdbStorage:
         self._check_length()
 
     def get(self, key: bytes) -> bytes | None:
-        """The durable value of a key."""
+        """Return the durable value of a key, None if there is none."""
         try:
             with self._environment.begin() as transaction:
                 value: bytes | None = transaction.get(key)
@@ -183,22 +183,22 @@ class LmdbStorage:
             raise self._unreadable(error) from None
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Note a record to be written."""
+        """Buffer a record to write."""
         self._changes.append((key, value, b""))
 
     def delete(self, first: bytes, last: bytes) -> None:
-        """Note that all records of keys first..last are to go."""
+        """Buffer the deletion of all records of keys first..last."""
         self._changes.append((first, None, last))
 
     def sync(self) -> None:
-        """One transaction for all that was noted; raises StorageFailed, then and ever after."""
+        """Write the buffered changes in one transaction; raises StorageFailed, also at every later call."""
         if self._failed is not None:
             raise self._failed
         if not self._changes:
             return
         try:
             while not self._written():
-                # A size of its own making is nobody's limit: the disk's end is the only one.
+                # The map's size is an implementation detail; only the disk limits the journal.
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
         except (lmdb.Error, MemoryError, OSError) as error:
             cause = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) if isinstance(error, MemoryError) else error
@@ -207,16 +207,16 @@ class LmdbStorage:
         self._changes = []
 
     def close(self) -> None:
-        """Close the file; what was noted and not synced is forgotten."""
+        """Close the file; changes that were not synced are lost."""
         self._environment.close()
 
     def _written(self) -> bool:
-        """Write what was noted, durably; False, with nothing changed, if the map is too small for it."""
+        """Write the buffered changes durably; return False, with nothing changed, if the map is too small."""
         try:
             with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
                 for first, value, last in self._changes:
                     if value is not None:
-                        # LMDB fills pages to the end where it is told that nothing follows, and to the half elsewhere.
+                        # With append=True LMDB fills pages completely, otherwise only by half.
                         cursor.put(first, value, append=not cursor.last() or cursor.key() < first)
                         continue
                     there = cursor.set_range(first)
@@ -227,7 +227,7 @@ class LmdbStorage:
         return True
 
     def _check_length(self) -> None:
-        """Whether the file is as long as it says: a read beyond its end would be a signal, not an error."""
+        """Raise StorageError if the file is shorter than it records: a read beyond its end would be a fatal signal."""
         info = self._environment.info()
         page = self._environment.stat()["psize"]
         expected, found = (info["last_pgno"] + 1) * page, self._path.stat().st_size

@@ -41,7 +41,7 @@ def test_a_corrupted_follower_is_named_and_fences_itself(clock: Clock) -> None:
     assert clock.time - start < 0.3
     assert wrong.replica.agreement.fenced == (
         f"diverged at command {first}: nodes {min(leader.id, right.id)} and {max(leader.id, right.id)} hold another "
-        f"state after it; stop it and run `smrx node --id {wrong.id} --rebuild`: it learns from the others"
+        f"state after it; stop it and run `smrx node --id {wrong.id} --rebuild`: it then catches up with the others"
     )
     assert (wrong.replica.agreement.state, wrong.replica.agreement.sequence) == ("DIVERGED", first)
     assert wrong.replica.agreement.first_divergent == first

@@ -94,7 +94,7 @@ def test_a_node_without_the_right_key_is_not_heard_and_is_waited_for_by_name(tmp
     mixed = {**links(PAIRS), 3: LinkKeys(of_its_own[3], links(PAIRS)[3].peers)}
     mesh = Mesh(tmp_path, mixed)
     members = mesh.nodes[:2]
-    told = "waiting for node 3: a new cluster begins once all of its nodes were there"
+    told = "waiting for node 3: a new cluster starts once all of its nodes have connected"
     mesh.run_until(lambda: all(node.replica.waiting == told for node in members))
     assert members[0].transport.is_connected(2)
     assert members[1].transport.is_connected(1)
@@ -182,7 +182,7 @@ def test_a_key_is_written_once_for_its_owner_and_read_again(tmp_path: Path) -> N
     assert found is not None
     assert found.own == PAIRS[1]
     assert found.peers == {2: (PAIRS[2].public,), 3: (PAIRS[3].public,)}
-    with pytest.raises(KeysError, match="expected no key there yet"):
+    with pytest.raises(KeysError, match="the key exists already"):
         keys.write(path, PAIRS[2], "local", 1)
     assert keys.read(path) == PAIRS[1]
 

@@ -63,7 +63,7 @@ def put_together(pages: LargePages) -> None:
     now = time.monotonic()
     pages.begin(now)
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while pages.at_work:
+    while pages.is_busy:
         assert time.monotonic() < deadline, "the walk never ended"
         now += 1.0
         pages.step(now)
@@ -82,7 +82,7 @@ def is_supported() -> bool:
 
 @pytest.fixture
 def supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_pages, "_LABOUR_SECONDS", math.inf)
+    monkeypatch.setattr(large_pages, "_EXPENSIVE_SECONDS", math.inf)
     if not Path("/proc/self/smaps").exists() or not is_supported():
         pytest.skip("this system does not put large pages together on request")
 
@@ -111,7 +111,7 @@ def test_a_snapshot_is_followed_by_it(tmp_path: Path) -> None:
     store.begin(2, 1)
     memory.touch(SMALL_BYTES, 2)
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while not store.settled:
+    while not store.is_idle:
         assert time.monotonic() < deadline, "the memory was not gone through"
         store.poll()
     assert memory.kib("AnonHugePages") >= PAGES // 2 * (PAGE_BYTES >> 10)
@@ -149,16 +149,16 @@ def test_it_takes_one_place_after_the_other_and_then_waits(monkeypatch: pytest.M
         memory.touch(SMALL_BYTES, 2)
     pages = LargePages(100.0)
     pages.step(101.0)
-    assert not pages.at_work, "a process that has just started was looked at"
+    assert not pages.is_busy, "a process that has just started was looked at"
     monkeypatch.setattr(large_pages, "_STEP_SECONDS", 0.0)
     pages.step(131.0)
-    assert pages.at_work
-    left = len(pages._places)
+    assert pages.is_busy
+    left = len(pages._addresses)
     pages.step(131.001)
-    assert len(pages._places) == left, "it did not wait"
+    assert len(pages._addresses) == left, "it did not wait"
     monkeypatch.setattr(large_pages, "_STEP_SECONDS", 0.0001)
     pages.step(132.0)
-    assert len(pages._places) < left
+    assert len(pages._addresses) < left
 
 
 @pytest.mark.skipif(madvise() is None, reason="this system has no such request")
@@ -176,7 +176,7 @@ def test_a_system_that_has_to_make_room_first_is_not_asked_again(
         return 0
 
     monkeypatch.setattr(large_pages, "madvise", lambda: labour)
-    monkeypatch.setattr(large_pages, "places", lambda: [1, 2, 3])
+    monkeypatch.setattr(large_pages, "candidate_addresses", lambda: [1, 2, 3])
     monkeypatch.setattr(large_pages, "_present", lambda pagemap, place: PAGE_BYTES // SMALL_BYTES)
     pages = LargePages(0.0)
     put_together(pages)
@@ -186,7 +186,7 @@ def test_a_system_that_has_to_make_room_first_is_not_asked_again(
     assert len(requests) == (asked if labour_seconds else 2 * asked)
     requests.clear()
     pages.begin(time.monotonic() + 1_000)
-    assert pages.at_work
+    assert pages.is_busy
 
 
 @pytest.mark.skipif(madvise() is None, reason="this system has no such request")
@@ -200,7 +200,7 @@ def test_a_system_that_needs_labour_again_and_again_is_asked_ever_more_seldom(mo
         return 0
 
     monkeypatch.setattr(large_pages, "madvise", lambda: labour)
-    monkeypatch.setattr(large_pages, "places", lambda: [1])
+    monkeypatch.setattr(large_pages, "candidate_addresses", lambda: [1])
     monkeypatch.setattr(large_pages, "_STEP_SECONDS", DEADLINE_SECONDS)  # However slow this machine is.
     monkeypatch.setattr(large_pages, "_present", lambda pagemap, place: PAGE_BYTES // SMALL_BYTES)
     pages, now, rests = LargePages(0.0), 0.0, []
@@ -211,7 +211,7 @@ def test_a_system_that_needs_labour_again_and_again_is_asked_ever_more_seldom(mo
         pages.begin(now)
         pages.step(now)
         seconds = 0.0
-        while not pages.at_work:
+        while not pages.is_busy:
             seconds += 1.0
             pages.begin(now + seconds)
         now += seconds
@@ -233,12 +233,12 @@ def test_a_system_that_does_not_say_what_is_there_is_asked_once(monkeypatch: pyt
         raise FileNotFoundError("/proc/self/pagemap")
 
     monkeypatch.setattr(large_pages, "madvise", lambda: lambda place, size, advice: 0)
-    monkeypatch.setattr(large_pages, "places", lambda: [1, 2, 3])
+    monkeypatch.setattr(large_pages, "candidate_addresses", lambda: [1, 2, 3])
     monkeypatch.setattr(large_pages, "open", refuse, raising=False)
     pages = LargePages(0.0)
     pages.begin(0.0)
     pages.step(1.0)
-    assert not pages.at_work
+    assert not pages.is_busy
 
 
 def test_where_the_system_says_nothing_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,4 +246,4 @@ def test_where_the_system_says_nothing_nothing_is_done(monkeypatch: pytest.Monke
     pages = LargePages(0.0)
     pages.begin(0.0)
     pages.step(1000.0)
-    assert not pages.at_work
+    assert not pages.is_busy

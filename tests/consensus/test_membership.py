@@ -37,11 +37,11 @@ def test_a_membership_is_an_entry_and_back() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     found = membership.of(NODES[:2])
-    with pytest.raises(MembershipError, match="expected a node that is no member, found member 2"):
+    with pytest.raises(MembershipError, match="node 2 is a member already"):
         found.with_learner(NODES[1])
-    with pytest.raises(MembershipError, match="expected one of the members 1, 2, found 3"):
+    with pytest.raises(MembershipError, match=r"node 3 is no member \(members: 1, 2\)"):
         found.without(3)
-    with pytest.raises(MembershipError, match="expected a member to stay, found only node 1"):
+    with pytest.raises(MembershipError, match="node 1 is the only voter and cannot be removed"):
         found.without(2).without(1)
 
 
@@ -170,12 +170,12 @@ def test_one_change_at_a_time_and_only_by_the_leader(clock: Clock) -> None:
     follower = next(member for member in cluster.members.values() if member is not leader)
     with pytest.raises(NotLeader):
         follower.replica.add_member(NodeConfig(id=4, port=4))
-    with pytest.raises(MembershipError, match="let another one lead first"):
+    with pytest.raises(MembershipError, match="transfer the leadership"):
         leader.replica.remove_member(leader.id)
-    with pytest.raises(ValueError, match="expected a command of the exchange"):
+    with pytest.raises(ValueError, match="expected a command, found a membership"):
         leader.replica.submit(members(1))
     leader.replica.add_member(NodeConfig(id=4, port=4))
-    with pytest.raises(MembershipError, match="found it on its way"):
+    with pytest.raises(MembershipError, match="is not committed yet"):
         leader.replica.add_member(NodeConfig(id=5, port=5))
     cluster.commit(1)
     leader.replica.add_member(NodeConfig(id=5, port=5))
@@ -190,9 +190,9 @@ def test_no_change_before_the_first_entry_of_the_term_is_committed(clock: Clock)
     cluster.run_until(lambda: cluster.leader() is not None)
     new = cluster.leader()
     assert new is not None
-    with pytest.raises(MembershipError, match="found it on its way"):
+    with pytest.raises(MembershipError, match="is not committed yet"):
         new.replica.add_member(NodeConfig(id=4, port=4))
-    with pytest.raises(MembershipError, match=r"found it on its way|majority"):
+    with pytest.raises(MembershipError, match=r"is not committed yet|majority"):
         new.replica.remove_member(old.id)
     cluster.commit(1)
     new.replica.add_member(NodeConfig(id=4, port=4))

@@ -108,7 +108,7 @@ def test_the_status_names_what_is_waited_for(clock: Clock) -> None:
     cluster.crash(2)
     cluster.crash(3)
     cluster.run(2)
-    beginning = "a new cluster begins once all of its nodes were there"
+    beginning = "a new cluster starts once all of its nodes have connected"
     assert cluster.members[1].replica.waiting == f"waiting for node 2, 3: {beginning}"
     cluster = Cluster(clock)
     cluster.begin()
@@ -116,7 +116,7 @@ def test_the_status_names_what_is_waited_for(clock: Clock) -> None:
     cluster.crash(2)
     cluster.crash(3)
     cluster.run(2)
-    assert cluster.members[1].replica.waiting == "waiting for a majority to be reachable (1 of 3 members are)"
+    assert cluster.members[1].replica.waiting == "waiting for a majority to be connected (1 of 3 members are)"
     cluster.restart(2)
     cluster.run(0.1)
     assert cluster.members[1].replica.waiting in {None, "waiting for a leader to be elected"}

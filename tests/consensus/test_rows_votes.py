@@ -254,7 +254,7 @@ def test_a_link_that_fails_between_leader_and_follower_deposes_nobody(clock: Clo
 
 
 def test_row_8_a_journal_that_outlives_the_state_is_refused(clock: Clock) -> None:
-    with pytest.raises(ValueError, match="journal: expected one that lives in memory"):
+    with pytest.raises(ValueError, match="journal: a persistent journal needs a persistent snapshot store"):
         restart_with_a_persistent_journal(clock, Replica)
 
 

@@ -190,7 +190,7 @@ def test_a_node_that_was_removed_while_nobody_reached_it_is_told(clock: Clock) -
     cluster.network.heal()
     cluster.network.keep_sent = True
     cluster.run(5)
-    assert "says that this node is none by log entry" in str(gone.replica.waiting)
+    assert "reports that this node is no member by log entry" in str(gone.replica.waiting)
     assert not gone.replica.removed
     # Answers are few, whatever it asks.
     answers = [frame for _, target, frame in cluster.network.sent if target == gone.id]
@@ -216,7 +216,7 @@ def test_a_node_that_starts_with_an_old_file_does_not_ask_in_vain(clock: Clock) 
     cluster.network.cut -= {(gone.id, other.id), (other.id, gone.id)}
     cluster.say(gone.id, other.id, PreVote(1, 1, 0))
     cluster.run(3)
-    assert f"node {other.id} says" in str(gone.replica.waiting)
+    assert f"node {other.id} reports" in str(gone.replica.waiting)
 
 
 def test_a_word_of_removal_ends_nobody_who_hears_a_leader(clock: Clock) -> None:
@@ -242,7 +242,7 @@ def test_a_node_that_was_removed_is_told_over_real_sockets(tmp_path: Path) -> No
     # What the leader said to it, and may be on its way still, is lost.
     gone.replica._handlers[AppendEntries] = lambda peer, envelope, body: None
     mesh.nodes.append(gone)
-    mesh.run_until(lambda: "says that this node is none" in str(gone.replica.waiting))
+    mesh.run_until(lambda: "reports that this node is no member" in str(gone.replica.waiting))
     assert not gone.replica.removed
     mesh.close()
 

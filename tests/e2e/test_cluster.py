@@ -119,7 +119,7 @@ def test_without_a_majority_nothing_is_acknowledged_and_status_says_what_is_miss
     for node in (1, 2, 3):
         if node != alone:
             cluster.kill(node)
-    waiting = "waiting for a majority to be reachable (1 of 3 members are)"
+    waiting = "waiting for a majority to be connected (1 of 3 members are)"
     cluster.wait_for(lambda: cluster.statuses()[alone].waiting == waiting, 10, f"node {alone} {waiting}")
     assert cluster.leader() is None
     status = smrx(cluster, "cluster", "status", "--json")
