@@ -39,7 +39,7 @@ LAYERS = {
 }
 #: What the engine may use of other parts: the records and the enumerations of the protocol.
 ENGINE_SHARES = {"smrx.wire.records", "smrx.wire.codes"}
-#: Whoever checks or uses the cluster from outside shares no code with its inside.
+#: Parts that check or use the cluster from outside share no code with its inside.
 INSIDE = {"node", "consensus"}
 OUTSIDE = {"client", "feed", "settlement", "sinks", "tape"}
 
@@ -56,7 +56,7 @@ PRIVATE_SYNCOBJ = re.compile(r"_SyncObj__|_TCPTransport__|_SyncObjConf__")
 
 # In parts, so that this file does not hold what it looks for.
 FORBIDDEN_TEXT = {
-    "a path of somebody's machine": re.compile(r"(?<![\w.~/-])/(home|Users|root|work)/[\w.]"),
+    "a path of one machine": re.compile(r"(?<![\w.~/-])/(home|Users|root|work)/[\w.]"),
     "a folder or registry that is not public": re.compile(r"\.lib" r"rary\b|index" r"-url"),
     "work left undone": re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b"),
 }
