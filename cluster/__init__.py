@@ -1,1 +1,1 @@
-"""Tools that put real processes under fire. They import smrx; smrx never imports them; not in the wheel."""
+"""Tools that run real clusters and check them. They import smrx; smrx never imports them; not in the wheel."""

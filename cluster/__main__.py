@@ -3,12 +3,12 @@
 import click
 
 from cluster import demo, replication
-from cluster.torture.command import torture
+from cluster.torture.torture_command import torture
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cluster() -> None:
-    """Real clusters of smrx on this machine, shown and tried hard."""
+    """Run real clusters of smrx on this machine: a demo, a replication test, and fault injection."""
 
 
 cluster.add_command(torture)

@@ -1,4 +1,4 @@
-"""What can be proved of a cluster from outside: equal logs and states, every event there, no file that grew."""
+"""Check a cluster from outside: equal logs and states, no event missing, no file changed."""
 
 import time
 from collections.abc import Iterable
@@ -20,23 +20,23 @@ from smrx.wire.records import EVENT
 Records = NDArray[np.void]
 
 
-class NotProved(Exception):
-    """What was to be proved is not so; the message says what was found instead."""
+class CheckFailed(Exception):
+    """A check failed; the message says what was expected and what was found."""
 
 
-#: What a run under fire may end with; anything else is a fault of the tool and shows its traceback.
-FAILURES = (NotProved, LocalClusterError, ClientError, FeedError, TimeoutError)
+#: The exceptions that mean a failed check; any other is a bug of the tool and shows its traceback.
+FAILURES = (CheckFailed, LocalClusterError, ClientError, FeedError, TimeoutError)
 
 
 def read_events(config: Config, node_ids: Iterable[int], last: int, timeout: float = 60.0) -> Records:
-    """Every event from the first to `last`, none missing, as the named nodes publish them; raises NotProved."""
+    """Return events 1 to `last` as these nodes publish them, none missing; raises CheckFailed."""
     parts: list[Records] = [np.empty(0, EVENT)]
     found = 0
     deadline = time.monotonic() + timeout
     with Subscriber.from_config(config, list(node_ids)) as subscriber:
         while found < last:
             if time.monotonic() > deadline:
-                raise NotProved(f"expected events 1 to {last} within {timeout:g} s, found 1 to {found}")
+                raise CheckFailed(f"received events 1 to {found} of {last} within {timeout:g} s")
             part = subscriber.poll(0.2)
             parts.append(part)
             found += len(part)
@@ -44,7 +44,7 @@ def read_events(config: Config, node_ids: Iterable[int], last: int, timeout: flo
 
 
 def equal_logs(ask: Ask, node_ids: Iterable[int], timeout: float = 20.0) -> LogDigestReply:
-    """Wait until all nodes have applied the same; return it. Raises NotProved when their logs or states differ."""
+    """Wait until all nodes have applied the same entries and return the digest; raises CheckFailed if they differ."""
     deadline = time.monotonic() + timeout
     while True:
         replies = {node_id: ask(node_id, LogDigest()) for node_id in node_ids}
@@ -53,16 +53,16 @@ def equal_logs(ask: Ask, node_ids: Iterable[int], timeout: float = 20.0) -> LogD
             break
         if time.monotonic() > deadline:
             where = {node_id: reply.applied_index for node_id, reply in found.items()}
-            raise NotProved(f"expected all nodes at one log index within {timeout:g} s, found {where}")
+            raise CheckFailed(f"nodes were not at one log index within {timeout:g} s: {where}")
         time.sleep(0.02)
-    differences = unequal(list(found.values()))
-    if differences:
-        raise NotProved("; ".join(differences))
+    found_differences = differences(list(found.values()))
+    if found_differences:
+        raise CheckFailed("; ".join(found_differences))
     return next(iter(found.values()))
 
 
-def unequal(replies: list[LogDigestReply]) -> list[str]:
-    """In what nodes at the same log index differ; empty if in nothing."""
+def differences(replies: list[LogDigestReply]) -> list[str]:
+    """Return what differs between nodes at the same log index; empty if nothing does."""
     return [
         f"{name} differs: " + ", ".join(f"node {reply.node_id} has {getattr(reply, name)}" for reply in replies)
         for name in ("log_digest", "sequence", "state_hash", "event_sequence", "trades")
@@ -70,15 +70,15 @@ def unequal(replies: list[LogDigestReply]) -> list[str]:
     ]
 
 
-def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """The size of every file below a folder, and a hash of what is in it."""
+def file_contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return the size and a content hash of every file below a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     data = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
     return {name: (len(found), xxhash.xxh3_64_intdigest(found)) for name, found in data.items()}
 
 
-def changed(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
-    """The files that are new or hold something else than before."""
+def changed_files(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
+    """Return a line for each file that is new or has changed."""
     return [
         f"{name}: {before[name][0]} to {found[0]} bytes" if name in before else f"{name}: new, {found[0]} bytes"
         for name, found in after.items()

@@ -1,7 +1,7 @@
-"""The whole exchange, live, in under two minutes: python -m cluster.demo (scripts/demo).
+"""Run the demo: a whole exchange, live, in under two minutes (scripts/demo, `python -m cluster demo`).
 
-Three nodes, the verifier, a tape of order flow; the leader is killed half way and comes back. Then it is proved that
-nothing was lost and nothing doubled. Every process is a child of this one and ends with it.
+Starts three nodes and a verifier, sends a tape of orders, kills the leader half way and restarts it. Then checks that
+no acknowledged command is lost or applied twice. Every process is a child of this one and ends with it.
 """
 
 import json
@@ -18,9 +18,9 @@ from types import FrameType
 
 import click
 
-from cluster.board import Board, NodeRow, Numbers
-from cluster.cluster_checks import FAILURES, NotProved, equal_logs, read_events
-from cluster.flow import Flow
+from cluster.cluster_checks import FAILURES, CheckFailed, equal_logs, read_events
+from cluster.demo_display import DemoDisplay, DemoFigures, NodeRow
+from cluster.order_flow import OrderFlow
 from smrx import compiling
 from smrx.client import Client
 from smrx.client.admin_client import Ask, open_admin_client
@@ -35,16 +35,16 @@ from smrx.wire.admin import LogDigestReply, NodeStatus, Status
 
 _COMMANDS = 400_000
 _SEED = 1
-#: Slow enough to be watched until the leader is killed; what comes after goes as fast as it can.
-_WATCHABLE_RATE = 16_000.0
+#: Commands a second until the leader is killed, slow enough to watch; the rest is sent as fast as possible.
+_INITIAL_RATE = 16_000.0
 _RESTART_AFTER_SECONDS = 1.5
-#: A slow machine shows less of the tape rather than keep its visitor waiting.
+#: The most time for the order flow; a slow machine sends only a part of the tape.
 _FLOW_SECONDS = 70.0
 _SHOW_SECONDS = 0.2
 
 
-class Verifier:
-    """`smrx settle run` as a process of its own, and the file it writes."""
+class DemoVerifier:
+    """A `smrx settle run` process and the file it writes."""
 
     def __init__(self, config_path: Path, folder: Path) -> None:
         self._command = [
@@ -56,12 +56,12 @@ class Verifier:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Listen from now on."""
+        """Start to settle."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     @property
     def settled(self) -> int:
-        """Trades in the file."""
+        """The number of trades in the file."""
         if self._file.exists():
             with open(self._file, "rb") as file:
                 file.seek(self._read)
@@ -71,56 +71,58 @@ class Verifier:
         return max(0, self._rows - 1)
 
     def stop(self) -> None:
-        """End it where it stands; it must end well."""
+        """Stop the process with SIGTERM; raises CheckFailed if it fails or does not stop."""
         if self._process is None or self._process.poll() is not None:
-            raise NotProved("the verifier ended before it was asked to")
+            raise CheckFailed("the verifier ended before SIGTERM")
         process = self._process
         process.send_signal(signal.SIGTERM)
         try:
-            _, said = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            raise NotProved("the verifier did not end when it was asked to") from None
+            raise CheckFailed("the verifier did not end after SIGTERM") from None
         if process.returncode != 0:
-            raise NotProved(f"the verifier ended with {process.returncode}: {said.strip()}")
+            raise CheckFailed(f"the verifier ended with {process.returncode}: {errors.strip()}")
 
     def end(self) -> None:
-        """Leave no process behind, whatever happened."""
+        """Kill the process if it is still running."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.communicate()
 
     def finish(self, last_event: int) -> dict[str, int]:
-        """Start it once more on the same file, up to the last event, and return what it proved."""
+        """Start it again on the same file, settle up to the last event, and return its report."""
         ended = subprocess.run(
             [*self._command, "--until-sequence", str(last_event)],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         if ended.returncode != 0:
-            raise NotProved(f"the verifier ended with {ended.returncode}: {ended.stderr.strip()}")
-        proved: dict[str, int] = json.loads(ended.stdout)
-        return proved
+            raise CheckFailed(f"the verifier ended with {ended.returncode}: {ended.stderr.strip()}")
+        report: dict[str, int] = json.loads(ended.stdout)
+        return report
 
 
 class Demo:
-    """The play: what happens when, and what is shown of it."""
+    """The steps of the demo and what it displays."""
 
-    def __init__(self, cluster: LocalCluster, ask: Ask, verifier: Verifier, board: Board, tape: Tape) -> None:
-        self.cluster, self.ask, self.verifier, self.board = cluster, ask, verifier, board
+    def __init__(
+        self, cluster: LocalCluster, ask: Ask, verifier: DemoVerifier, display: DemoDisplay, tape: Tape
+    ) -> None:
+        self.cluster, self.ask, self.verifier, self.display = cluster, ask, verifier, display
         self.node_ids = [node.id for node in cluster.config.nodes]
         self.tape = tape
-        self.flow = Flow(cluster.config, tape.commands, rate=_WATCHABLE_RATE)
+        self.flow = OrderFlow(cluster.config, tape.commands, rate=_INITIAL_RATE)
         self._rates: list[tuple[float, int]] = []
 
-    def play(self) -> None:
-        """Market, flow, the killing of the leader, its return, the rest of the flow."""
+    def run(self) -> None:
+        """Set up the market, send orders, kill and restart the leader, send the rest; raises CheckFailed."""
         with Client(self.cluster.config, account=0) as client:
             failure = setup_failure(self.tape.setup, client.submit(self.tape.setup))
         if failure is not None:
-            raise NotProved(failure)
+            raise CheckFailed(failure)
         self.verifier.start()
-        self.board.say(f"order flow: {self.tape.name}, {len(self.tape.commands):,} commands on {self.tape.symbol}")
+        self.display.log(f"sending {len(self.tape.commands):,} commands on {self.tape.symbol} ({self.tape.name})")
         started = time.monotonic()
         self.flow.start()
         half = len(self.tape.commands) // 2
@@ -133,10 +135,10 @@ class Demo:
         self.flow.stop()
         self._watch(lambda: self.flow.done)
         self.flow.wait_for(self.flow.acknowledged, 0)
-        self.board.say(f"all {self.flow.acknowledged:,} commands sent are acknowledged")
+        self.display.log(f"all {self.flow.acknowledged:,} commands sent are acknowledged")
 
-    def prove(self) -> list[str]:
-        """Return what is proved, a sentence each; raises NotProved."""
+    def check(self) -> list[str]:
+        """Check the results and return one line for each check; raises CheckFailed."""
         state = equal_logs(self.ask, self.node_ids, 30)
         self._watch(lambda: self.verifier.settled >= state.trades, 20)
         self.verifier.stop()
@@ -146,60 +148,63 @@ class Demo:
         record = self.flow.record
         findings = record.check(read_events(self.cluster.config, self.node_ids, state.event_sequence))
         if findings:
-            raise NotProved("; ".join(findings))
+            raise CheckFailed("; ".join(findings))
         return (
-            f"acknowledged = applied exactly once: all {len(record):,} answers in the client's own record stand in the "
-            "stream of events, once, in the order sent, with the same content"
+            f"exactly once: each of the {len(record):,} commands acknowledged to the client is in the event stream "
+            "once, in the order sent, with the same content"
         )
 
     def _one_state(self, state: LogDigestReply) -> str:
         return (
-            f"one state: all {len(self.node_ids)} nodes have hash {state.state_hash:016x} at sequence "
-            f"{state.sequence:,}, the killed one included, and log digest {state.log_digest:016x}"
+            f"one state: all {len(self.node_ids)} nodes, including the killed one, have state hash "
+            f"{state.state_hash:016x} at sequence {state.sequence:,} and log digest "
+            f"{state.log_digest:016x}"
         )
 
     def _settled(self, state: LogDigestReply) -> str:
-        proved = self.verifier.finish(state.event_sequence)
+        report = self.verifier.finish(state.event_sequence)
         settled = self.verifier.settled
-        if not state.trades == settled == proved["trades"] or proved["sequence"] != state.event_sequence:
-            raise NotProved(
+        if not state.trades == settled == report["trades"] or report["sequence"] != state.event_sequence:
+            raise CheckFailed(
                 f"expected {state.trades} trades and {state.event_sequence} events, found {settled} trades in the file "
-                f"and events 1 to {proved['sequence']} verified"
+                f"and events 1 to {report['sequence']} verified"
             )
         return (
-            f"nothing missing outside: the verifier saw events 1 to {proved['sequence']:,} without a gap, and "
-            f"settled_trades.csv holds {settled:,} trades, as many as the exchange made"
+            f"complete settlement: the verifier received events 1 to {report['sequence']:,} without a gap; "
+            f"settled_trades.csv holds {settled:,} trades, as many as the exchange matched"
         )
 
     def _kill_leader(self) -> None:
         leader = self.cluster.wait_leader()
         self.cluster.kill(leader)
         killed = time.monotonic()
-        self.board.say(f"SIGKILL for node {leader}, the leader, with {self.flow.acknowledged:,} acknowledged")
+        self.display.log(
+            f"killed the leader, node {leader} (SIGKILL), after {self.flow.acknowledged:,} acknowledged commands"
+        )
         successor = self.cluster.wait_leader(30, other_than=leader)
-        self.board.say(f"node {successor} leads {time.monotonic() - killed:.2f} s after the kill")
+        self.display.log(f"node {successor} is the new leader, {time.monotonic() - killed:.2f} s after the kill")
         self._watch(lambda: time.monotonic() - killed > _RESTART_AFTER_SECONDS)
         self.cluster.start_node(leader)
-        self.board.say(f"node {leader} started again, with nothing in memory")
+        self.display.log(f"restarted node {leader} with empty memory")
         self._watch(lambda: self._caught_up(leader), 30)
-        self.board.say(f"node {leader} is back: it has the log and the state, and votes again")
+        self.display.log(f"node {leader} has restored the log and the state and votes again")
 
     def _caught_up(self, node_id: int) -> bool:
         status = self.ask(node_id, Status())
         return isinstance(status, NodeStatus) and status.role == "follower" and status.sequence > 0
 
     def _watch(self, done: Callable[[], bool], timeout: float | None = None) -> None:
-        """Show how it stands until something is so (or time is up: then the proof will say)."""
+        """Update the display until a condition holds, or until `timeout`: then the checks report what is missing."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
-            self._show()
+            self._update_display()
             if deadline is not None and time.monotonic() > deadline:
                 return
             time.sleep(_SHOW_SECONDS)
-        self._show()
+        self._update_display()
 
-    def _show(self) -> None:
-        settled = self.verifier.settled  # Before the trades: what is settled was traded.
+    def _update_display(self) -> None:
+        settled = self.verifier.settled  # Read before the trades, so that it is not greater.
         rows, trades = [], 0
         for node_id in self.node_ids:
             if not self.cluster.running(node_id):
@@ -214,69 +219,69 @@ class Demo:
         self._rates = [*self._rates[-10:], (time.monotonic(), self.flow.acknowledged)]
         (then, before), (now, after) = self._rates[0], self._rates[-1]
         per_second = (after - before) / (now - then) if now > then else 0.0
-        self.board.show(Numbers(tuple(rows), after, len(self.tape.commands), per_second, trades, settled))
+        self.display.update(DemoFigures(tuple(rows), after, len(self.tape.commands), per_second, trades, settled))
 
 
 def recorded_or_generated(commands: int) -> Tape:
-    """The tape to play: a recording below the folder SMRX_TAPES if there is one, else a generated one."""
+    """Return a recorded tape from the folder SMRX_TAPES, or a generated one if that is not set."""
     folder = os.environ.get("SMRX_TAPES")
     if not folder:
         return generate(commands, _SEED)
     found = sorted(Path(folder).rglob("*_message_*.csv*"))
     if not found:
-        raise click.UsageError(f"SMRX_TAPES: expected a folder with LOBSTER message files, found none in {folder}")
+        raise click.UsageError(f"SMRX_TAPES: there are no LOBSTER message files in {folder}")
     orderbook = found[0].with_name(found[0].name.replace("_message_", "_orderbook_"))
     return convert(lobster.read(found[0], orderbook if orderbook.exists() else None)).tape().first(commands)
 
 
 @click.command()
-@click.option("--commands", default=_COMMANDS, show_default=True, help="How much of the tape to play.")
+@click.option("--commands", default=_COMMANDS, show_default=True, help="Commands to send.")
 def main(commands: int) -> None:
-    """Show three nodes, a verifier and a killed leader; exit with 1 if anything is not as promised."""
+    """Run three nodes and a verifier, kill the leader, and check the results; exit code 1 if a check fails."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        signal.signal(number, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="smrx-demo-") as folder:
-            proved = _run(Path(folder), commands)
+            checks = _run(Path(folder), commands)
     except KeyboardInterrupt:
-        raise click.ClickException("stopped; no process is left behind") from None
+        raise click.ClickException("stopped; all processes have ended") from None
     except TapeError as error:
         raise click.ClickException(str(error)) from None
     except FAILURES as error:
-        raise click.ClickException(f"NOT PROVED: {error}") from error
-    click.echo("\nproved:")
-    for sentence in proved:
-        click.echo(f"  * {sentence}")
+        raise click.ClickException(f"CHECK FAILED: {error}") from error
+    click.echo("\nchecked:")
+    for line in checks:
+        click.echo(f"  * {line}")
 
 
 def _run(folder: Path, commands: int) -> list[str]:
-    with Board() as board:
-        compiling.compile_engine(board.say)
+    with DemoDisplay() as display:
+        compiling.compile_engine(display.log)
         tape = recorded_or_generated(commands)
         cluster = LocalCluster(folder / "cluster")
-        verifier = Verifier(cluster.config_path, folder)
-        board.say("starting three nodes")
+        verifier = DemoVerifier(cluster.config_path, folder)
+        display.log("starting three nodes")
         with _ended(verifier), cluster, open_admin_client(cluster.config, 0.3) as ask:
-            board.say(f"node {cluster.wait_leader()} leads")
-            demo = Demo(cluster, ask, verifier, board, tape)
+            display.log(f"node {cluster.wait_leader()} is the leader")
+            demo = Demo(cluster, ask, verifier, display, tape)
             try:
-                demo.play()
-                board.say("proving what was promised")
-                return demo.prove()
+                demo.run()
+                display.log("checking the results")
+                return demo.check()
             finally:
                 demo.flow.end()
 
 
 @contextmanager
-def _ended(verifier: Verifier) -> Iterator[None]:
-    """The verifier's process does not outlive this."""
+def _ended(verifier: DemoVerifier) -> Iterator[None]:
+    """Kill the verifier at the end of the block."""
     try:
         yield
     finally:
         verifier.end()
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

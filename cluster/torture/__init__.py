@@ -1,6 +1,7 @@
-"""Clusters of real processes that are broken in every way there is, and judged: `python -m cluster torture`.
+"""Run clusters of real processes under random faults and check what they did: `python -m cluster torture`.
 
-An ordeal (ordeal.py) has a field of nodes whose links can be cut (field.py, proxies.py), traders (trader.py), a
-verifier (bookkeeper.py), a nemesis with a plan (nemesis.py, caretaker.py, plan.py) and a judge (verdict.py) who
-hears what everybody said through pipes (streams.py, tap.py).
+A run (torture_run.py) starts a cluster whose links can be cut (cluster_under_test.py, link_proxies.py), clients that
+send orders (workload_client.py) and a verifier (verifier_process.py). A nemesis injects the faults of a plan
+(nemesis.py, fault_state.py, fault_plan.py). Nodes and clients record what they do in pipes (record_pipe.py,
+applied_entries_pipe.py), and history_check.py checks the records after the run.
 """

@@ -1,9 +1,9 @@
-"""When the replication test takes a damaged node for found, and when it does not."""
+"""When the replication test counts a damaged node as reported."""
 
 import msgspec
 import pytest
 
-from cluster.replication import named
+from cluster.replication import is_reported
 from smrx.cli.cluster_status import Agreement, NodeReport
 from smrx.wire.admin import AgreementStatus, NodeStatus
 
@@ -47,8 +47,8 @@ def changed(state: str = "DIVERGED", sequence: int = FIRST, fenced: str | None =
     return msgspec.structs.replace(STATUS, agreement=agreement, fenced=fenced)
 
 
-def test_hashes_the_node_itself_and_the_others_name_the_command() -> None:
-    assert named([other(), victim()], 2, FIRST)
+def test_damage_is_reported_by_hashes_the_node_and_the_others() -> None:
+    assert is_reported([other(), victim()], 2, FIRST)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_hashes_the_node_itself_and_the_others_name_the_command() -> None:
         victim(at=FIRST + 1),
     ],
 )
-def test_anything_less_of_the_damaged_node_is_not_named(found: NodeReport) -> None:
-    assert not named([other(), found], 2, FIRST)
+def test_incomplete_report_of_damaged_node_fails(found: NodeReport) -> None:
+    assert not is_reported([other(), found], 2, FIRST)
 
 
 @pytest.mark.parametrize("found", [other({}), other({2: FIRST + 1}), other({3: FIRST}), other(fenced="in doubt")])
-def test_anything_less_of_another_node_is_not_named(found: NodeReport) -> None:
-    assert not named([found, victim()], 2, FIRST)
+def test_incomplete_report_of_another_node_fails(found: NodeReport) -> None:
+    assert not is_reported([found, victim()], 2, FIRST)

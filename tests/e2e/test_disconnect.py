@@ -1,4 +1,4 @@
-"""Cancel-on-disconnect with real processes: who is killed loses what was open, who lives keeps it, whoever leads."""
+"""Cancel-on-disconnect with real processes: a killed client loses its open orders, a live one keeps them."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         told = "yes" if cancel_on_disconnect else "no"
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "tests.e2e.leaving", str(cluster.config_path)),
+                *(sys.executable, "-m", "tests.e2e.order_placing_client", str(cluster.config_path)),
                 *(str(account), told, *prices),
             ],
             cwd=Path(__file__).resolve().parent.parent.parent,
@@ -87,7 +87,7 @@ def test_a_killed_client_loses_its_open_orders_and_nobody_else_does(
     staying = start(cluster, 2, True, "102.00")
     careless = start(cluster, 1, False, "103.00")
     everything = {1: ["100.00", "101.00", "103.00"], 2: ["102.00"]}
-    # Idle for longer than a silent session lives: the keep-alives alone hold it.
+    # Idle for longer than a silent session incarnations: the keep-alives alone hold it.
     assert_for(1.5 * PATIENCE_MS / 1000, cluster, everything)
     leaving.kill()
     careless.kill()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from cluster.client_record import ClientRecord
 from cluster.cluster_checks import equal_logs, read_events
-from cluster.flow import Flow
-from cluster.record import ClientRecord
+from cluster.order_flow import OrderFlow
 from smrx import cli
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
@@ -33,7 +33,7 @@ def test_all_nodes_killed_at_once_lose_nothing_acknowledged(make_cluster: MakeCl
     tape = generate(12_000, seed=5)
     with Client(cluster.config, account=0) as client:
         assert setup_failure(tape.setup, client.submit(tape.setup)) is None
-    flow = Flow(cluster.config, tape.commands, rate=4000)
+    flow = OrderFlow(cluster.config, tape.commands, rate=4000)
     flow.start()
     for share in (3, 2):
         flow.wait_for(len(tape.commands) // share, 60)
@@ -123,7 +123,7 @@ def play(cluster: LocalCluster, commands: int, seed: int = 7) -> ClientRecord:
     tape = generate(commands, seed=seed)
     with Client(cluster.config, account=0) as client:
         assert setup_failure(tape.setup, client.submit(tape.setup)) is None
-    flow = Flow(cluster.config, tape.commands, chunk=100)
+    flow = OrderFlow(cluster.config, tape.commands, chunk=100)
     flow.start()
     return flow.finish(60)
 
@@ -191,7 +191,7 @@ def test_a_full_disk_ends_a_node_with_one_sentence_and_nothing_acknowledged_is_l
     tape = generate(30_000, seed=9)
     with Client(cluster.config, account=0) as client:
         assert setup_failure(tape.setup, client.submit(tape.setup)) is None
-    flow = Flow(cluster.config, tape.commands, chunk=200)
+    flow = OrderFlow(cluster.config, tape.commands, chunk=200)
     # What a full disk is to a process: no file of it can grow any more.
     resource.prlimit(cluster.process(1).pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     flow.start()

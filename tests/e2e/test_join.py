@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.flow import Flow
+from cluster.order_flow import OrderFlow
 from smrx import cli
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
@@ -96,7 +96,7 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
     before, meanwhile, first, second = np.split(tape.commands, [9_000, 9_600, 10_600])
     with Client(cluster.config, account=0) as client:
         client.submit(tape.setup)
-    flow = Flow(cluster.config, before, rate=6_000.0)
+    flow = OrderFlow(cluster.config, before, rate=6_000.0)
     flow.start()
     flow.wait_for(len(before), 60)
     assert newest(cluster) > RING
@@ -111,14 +111,14 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
     assert "start with the present state with --join" in error
     assert settle.checkpoint() == {}
 
-    flow = Flow(cluster.config, meanwhile, rate=200.0)
+    flow = OrderFlow(cluster.config, meanwhile, rate=200.0)
     flow.start()
     verifier = settle.start("run", "--join")
     try:
         cluster.wait_for(lambda: settle.checkpoint().get("origin"), 60, "books to begin")
         origin = settle.checkpoint()["origin"]
         flow.wait_for(len(meanwhile), 60)
-        flow = Flow(cluster.config, first, rate=3_000.0)
+        flow = OrderFlow(cluster.config, first, rate=3_000.0)
         flow.start()
         cluster.wait_for(partial(settle.further_than, origin["event_sequence"]), 60, "settlement to go on")
     finally:
@@ -128,7 +128,7 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
     assert len(origin["attested_by"]) >= 2
     assert origin["members"] == 3
     flow.wait_for(len(first), 60)
-    flow = Flow(cluster.config, second, rate=3_000.0)
+    flow = OrderFlow(cluster.config, second, rate=3_000.0)
     flow.start()
     flow.wait_for(len(second), 60)
     last = newest(cluster)

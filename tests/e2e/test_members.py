@@ -13,7 +13,7 @@ import pytest
 from smrx.cli.exit_codes import Exit
 from smrx.config import dump, load
 from smrx.local import LocalCluster
-from tests.e2e.test_hand_over import check, flow
+from tests.e2e.test_leadership_transfer import check, flow
 
 MakeCluster = Callable[..., LocalCluster]
 

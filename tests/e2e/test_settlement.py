@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.flow import Flow
+from cluster.order_flow import OrderFlow
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.config import Limits
@@ -66,7 +66,7 @@ def test_killed_verifiers_and_nodes_end_with_books_that_balance(make_cluster: Ma
     with Client(cluster.config, account=0) as client:
         client.submit(tape.setup)
     verifier = Verifier(cluster, tmp_path / "out")
-    quarters = [Flow(cluster.config, part, rate=3_000.0) for part in np.array_split(tape.commands, 4)]
+    quarters = [OrderFlow(cluster.config, part, rate=3_000.0) for part in np.array_split(tape.commands, 4)]
     try:
         for flow in quarters[:3]:
             before = verifier.committed()

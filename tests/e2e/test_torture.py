@@ -1,4 +1,4 @@
-"""Torture of real clusters: a minute of it in both modes, and one that must fail because the nodes are broken."""
+"""Torture runs of real clusters: a minute in both modes passes, and runs with broken nodes fail."""
 
 import json
 import re
@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from cluster.torture.field import environment
-from cluster.torture.ordeal import endure
+from cluster.torture.cluster_under_test import environment
+from cluster.torture.torture_run import run_torture
 
 
-def test_a_minute_of_torture_breaks_nothing() -> None:
+def test_minute_of_torture_passes() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "cluster", "torture", "--minutes", "1", "--seed", "7", "--json"],
         capture_output=True,
@@ -25,28 +25,28 @@ def test_a_minute_of_torture_breaks_nothing() -> None:
     found = json.loads(ended.stdout)
     assert ended.returncode == 0, json.dumps(found, indent=2)
     assert found["failures"] == 0
-    assert [ordeal["durability"] for ordeal in found["ordeals"]] == ["memory", "disk"]
-    for ordeal in found["ordeals"]:
-        assert sum(ordeal["faults"].values()) > 3
-        assert ordeal["judged"]["answered"] > 20
-        assert ordeal["recovery_s"] <= ordeal["allowed_s"]
-        assert ordeal["settled"]["trades"] > 0
+    assert [run["durability"] for run in found["runs"]] == ["memory", "disk"]
+    for run in found["runs"]:
+        assert sum(run["faults"].values()) > 3
+        assert run["history"]["answered"] > 20
+        assert run["recovery_s"] <= run["allowed_s"]
+        assert run["settlement"]["trades"] > 0
 
 
-def test_nodes_that_answer_before_they_commit_are_found_and_their_logs_kept() -> None:
-    outcome = endure(1, seconds=3.0, program=("tests.cluster.torture.broken_node", "answers-before-commit"))
+def test_nodes_that_answer_before_commit_fail_the_run() -> None:
+    result = run_torture(1, seconds=3.0, program=("tests.cluster.torture.broken_node", "answers-before-commit"))
     try:
-        assert outcome.failure is not None
-        assert "the replay's answers" in outcome.failure or "acknowledged, in the log once" in outcome.failure
-        assert outcome.command == ("python -m cluster torture --seed 1 --durability memory --nodes 3 --storm-seconds 3")
-        assert outcome.kept is not None
-        told = (outcome.kept / "timeline.txt").read_text(encoding="utf-8").splitlines()
-        assert told[0] == outcome.command
-        assert outcome.failure in told[-1]
-        assert (outcome.kept / "node-1.log").exists()
+        assert result.failure is not None
+        assert "replayed outcomes" in result.failure or "acknowledged, in the log" in result.failure
+        assert result.command == ("python -m cluster torture --seed 1 --durability memory --nodes 3 --fault-seconds 3")
+        assert result.folder is not None
+        lines = (result.folder / "timeline.txt").read_text(encoding="utf-8").splitlines()
+        assert lines[0] == result.command
+        assert result.failure in lines[-1]
+        assert (result.folder / "node-1.log").exists()
     finally:
-        if outcome.kept is not None:
-            shutil.rmtree(outcome.kept)
+        if result.folder is not None:
+            shutil.rmtree(result.folder)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_nodes_that_answer_before_they_commit_are_found_and_their_logs_kept() ->
         ("publishes-another-fee", "settlement: alarm VIOLATION: .* fee"),
     ],
 )
-def test_nodes_that_all_publish_what_did_not_happen_are_found(how: str, found: str) -> None:
-    """The nodes agree with each other, and what clients were told is right: only the books are not."""
-    outcome = endure(2, seconds=3.0, program=("tests.cluster.torture.broken_node", how))
+def test_nodes_that_publish_wrong_events_fail_the_run(how: str, found: str) -> None:
+    """The nodes agree and the outcomes are correct; only the published events are wrong."""
+    result = run_torture(2, seconds=3.0, program=("tests.cluster.torture.broken_node", how))
     try:
-        assert outcome.failure is not None
-        assert re.search(found, outcome.failure), outcome.failure
+        assert result.failure is not None
+        assert re.search(found, result.failure), result.failure
     finally:
-        if outcome.kept is not None:
-            shutil.rmtree(outcome.kept)
+        if result.folder is not None:
+            shutil.rmtree(result.folder)

@@ -1,4 +1,7 @@
-"""A node that is broken on purpose: `python -m tests.cluster.torture.broken_node HOW ...`, else as torture's tap."""
+"""Run a node with a planted bug: `python -m tests.cluster.torture.broken_node BUG DESCRIPTOR ADDRESS ...`.
+
+The other arguments are those of cluster.torture.applied_entries_pipe.
+"""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.torture.tap import give_a_voice
+from cluster.torture.applied_entries_pipe import install_pipe
 from smrx import cli
 from smrx.consensus import Replica
 from smrx.node import reactor
@@ -17,19 +20,19 @@ from tests.sim import broken
 
 
 def answers_before_commit() -> None:
-    """A frame is answered as soon as it is taken."""
+    """A frame is answered as soon as it is received."""
     names: Any = reactor
     names.OrderEntry = broken.AnswersBeforeCommit
 
 
-def votes_without_memory() -> None:
-    """A node that lost its log votes and counts as if it had it."""
+def votes_without_state() -> None:
+    """A node that lost its log votes as if it still had it."""
     names: Any = Replica
     names._starts_as_learner = lambda self, meta, journal: False
 
 
-def publish_otherwise(change: Callable[[NDArray[np.void]], None]) -> None:
-    """What the node made of each entry is right; `change` is done to the events it tells of."""
+def _publish_changed(change: Callable[[NDArray[np.void]], None]) -> None:
+    """Apply `change` to the events that are published; the state stays correct."""
     names: Any = reactor
     machine: type[ReplicatedState] = names.ReplicatedState
 
@@ -42,36 +45,36 @@ def publish_otherwise(change: Callable[[NDArray[np.void]], None]) -> None:
 
 
 def publishes_another_time() -> None:
-    """Everything is published a nanosecond later than it came about, by all nodes alike."""
+    """All nodes publish every event with a time one nanosecond later."""
 
     def later(events: NDArray[np.void]) -> None:
         events["time_ns"] += 1
 
-    publish_otherwise(later)
+    _publish_changed(later)
 
 
 def publishes_another_fee() -> None:
-    """Every taker is told a fee of one unit more, by all nodes alike."""
+    """All nodes publish a fee of one unit more for every taker."""
 
-    def dearer(events: NDArray[np.void]) -> None:
+    def add_fee(events: NDArray[np.void]) -> None:
         events["cum_lots"] += (events["kind"] == EventKind.TRADE).astype(np.int64)
 
-    publish_otherwise(dearer)
+    _publish_changed(add_fee)
 
 
-WAYS: dict[str, Callable[[], None]] = {
+BUGS: dict[str, Callable[[], None]] = {
     "answers-before-commit": answers_before_commit,
-    "votes-without-memory": votes_without_memory,
+    "votes-without-state": votes_without_state,
     "publishes-another-time": publishes_another_time,
     "publishes-another-fee": publishes_another_fee,
 }
 
 
 def main() -> None:
-    """Be a node, but for one thing."""
-    how, *arguments = sys.argv[1:]
-    rest = give_a_voice(arguments)
-    WAYS[how]()
+    """Run the node."""
+    bug, *arguments = sys.argv[1:]
+    rest = install_pipe(arguments)
+    BUGS[bug]()
     cli.main(rest)
 
 

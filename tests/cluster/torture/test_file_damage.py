@@ -1,9 +1,9 @@
-"""Damage to files: always some, always said, and nowhere else."""
+"""Damage to files: exactly one file changes, and its name is reported."""
 
 import random
 from pathlib import Path
 
-from cluster.torture.damage import damage
+from cluster.torture.file_damage import damage_file
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -18,7 +18,7 @@ def test_one_file_is_damaged_and_named(tmp_path: Path) -> None:
         "meta.lmdb": bytes(range(256)) * 32,
         "snapshots/snapshot-7/state": b"state" * 1000,
         "snapshots/snapshot-7/COMPLETE": b"complete",
-        "lock": b"nobody damages a lock",
+        "lock": b"a lock is never damaged",
     }
     hit = set()
     for seed in range(60):
@@ -26,15 +26,15 @@ def test_one_file_is_damaged_and_named(tmp_path: Path) -> None:
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        told = damage(tmp_path, random.Random(seed))
+        reported = damage_file(tmp_path, random.Random(seed))
         (changed,) = (name for name, data in files(tmp_path).items() if data != contents[name])
-        assert told is not None
-        assert told.startswith(f"{changed}: ")
+        assert reported is not None
+        assert reported.startswith(f"{changed}: ")
         hit.add(changed)
     assert hit == set(contents) - {"lock"}
 
 
-def test_where_there_is_nothing_nothing_is_damaged(tmp_path: Path) -> None:
+def test_directory_without_data_files_stays_unchanged(tmp_path: Path) -> None:
     (tmp_path / "lock").write_bytes(b"x")
-    assert damage(tmp_path, random.Random(1)) is None
+    assert damage_file(tmp_path, random.Random(1)) is None
     assert files(tmp_path) == {"lock": b"x"}

@@ -1,6 +1,6 @@
-"""A trader in a process of its own, to be killed: `python -m tests.e2e.leaving CONFIG ACCOUNT COD PRICE...`.
+"""Place orders and wait to be killed: `python -m tests.e2e.order_placing_client CONFIG ACCOUNT COD PRICE...`.
 
-Places a buy at each price, prints "ready", and does nothing more, for as long as its standard input stays open.
+Places a buy at each price, prints "ready", and does nothing more until its standard input closes.
 """
 
 import sys

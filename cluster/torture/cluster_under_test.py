@@ -1,6 +1,6 @@
-"""What a torture run is done to: nodes whose links can be broken and who say what they apply, and clients beside them.
+"""Start and stop the processes of a torture run: nodes behind link proxies, and the clients beside them.
 
-Owns every process of a run, by its own id, and what each of them said. Decides nothing: the nemesis does.
+Owns every node and client process of a run and the records each of them wrote. Decides nothing: the nemesis does.
 """
 
 import os
@@ -14,57 +14,57 @@ from typing import Final, Literal
 
 import msgspec
 
-from cluster.torture.proxies import Links, Pair
-from cluster.torture.streams import Listener, Stream
+from cluster.torture.link_proxies import LinkProxies, Pair
+from cluster.torture.record_pipe import PipeReader, RecordStream
 from smrx.config import Config, Limits, NodeConfig, dump
 from smrx.local import LocalCluster
 
 #: The folder that holds the packages `cluster` and `smrx`.
 _ROOT: Final = Path(__file__).resolve().parents[2]
-#: In the place of a node's number.
+#: Stands for the clients in place of a node id in a pair.
 CLIENTS: Final = 0
-NODE: Final = ("cluster.torture.tap",)
-#: Small, so that a run of a minute takes many snapshots and compacts its log as often.
+NODE: Final = ("cluster.torture.applied_entries_pipe",)
+#: Small, so that a run of a minute takes many snapshots and compacts its log often.
 LIMITS: Final = Limits(snapshot_commands=2_000, compaction_entries=400)
 
 
 @dataclass(frozen=True)
-class Life:
-    """One process of a node, from its start to its end, and what it said."""
+class NodeIncarnation:
+    """One run of a node's process and its records."""
 
     node_id: int
-    stream: Stream
+    stream: RecordStream
 
 
-class Field(LocalCluster):
-    """The nodes. Leaving it stops every one of them."""
+class ClusterUnderTest(LocalCluster):
+    """The nodes, whose links can be cut. Leaving the context stops them."""
 
     def __init__(
         self,
         directory: Path,
         nodes: int,
         durability: Literal["memory", "disk"],
-        listener: Listener,
+        pipes: PipeReader,
         program: Sequence[str] = NODE,
     ) -> None:
-        """`program`: what a node's process runs, a module of Python and its first arguments."""
+        """`program`: the Python module that a node's process runs, and its first arguments."""
         super().__init__(directory, nodes, durability=durability, limits=LIMITS)
-        self.lives: list[Life] = []
-        self._listener = listener
+        self.incarnations: list[NodeIncarnation] = []
+        self._pipes = pipes
         self._program = tuple(program)
-        self._linked = False
+        self._has_proxies = False
         self.node_ids = [node.id for node in self.config.nodes]
         ports = {node.id: node.port for node in self.config.nodes}
         self.pairs: list[Pair] = [(one, other) for one in ports for other in ports if one != other]
-        #: What clients say to each node, and hear from it.
-        self.entries: list[Pair] = [(CLIENTS, node) for node in ports]
+        #: The links between the clients and each node.
+        self.client_links: list[Pair] = [(CLIENTS, node) for node in ports]
         entries = {(CLIENTS, node.id): _port(node.orders_address) for node in self.config.nodes}
-        self.links = Links({pair: ports[pair[1]] for pair in self.pairs} | entries)
-        #: The cluster as its clients know it.
+        self.links = LinkProxies({pair: ports[pair[1]] for pair in self.pairs} | entries)
+        #: The configuration that clients use: order entry is at the proxies.
         self.client_config = self.config
         self.client_path = self.directory / "clients.toml"
 
-    def __enter__(self) -> "Field":
+    def __enter__(self) -> "ClusterUnderTest":
         try:
             self.start()
         except BaseException:
@@ -73,31 +73,33 @@ class Field(LocalCluster):
         return self
 
     def start(self) -> None:
-        """As LocalCluster; and give each node a file in which the others stand behind proxies."""
+        """Start the proxies, and the nodes with cluster files that name the proxies of the other nodes."""
         self.links.__enter__()
-        self._linked = True
-        self.client_config = msgspec.structs.replace(self.config, nodes=tuple(map(self._with_entry, self.config.nodes)))
+        self._has_proxies = True
+        self.client_config = msgspec.structs.replace(
+            self.config, nodes=tuple(map(self._with_proxied_entry, self.config.nodes))
+        )
         self.client_path.write_text(dump(self.client_config), encoding="utf-8")
         for node in self.config.nodes:
-            self._file_of(node.id).write_text(dump(self._seen_by(node)), encoding="utf-8")
+            self._config_path(node.id).write_text(dump(self._config_of(node)), encoding="utf-8")
         super().start()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """As LocalCluster, and end the proxies."""
+        """Stop the nodes and the proxies."""
         super().stop(timeout)
-        if self._linked:
-            self._linked = False
+        if self._has_proxies:
+            self._has_proxies = False
             self.links.__exit__(None, None, None)
 
     def start_node(self, node_id: int, *options: str) -> None:
-        """As LocalCluster, with a pipe for what it applies; `lives` has it."""
-        with open(self.log_path(node_id), "ab") as log, self._listener.open() as (descriptor, stream):
-            self.lives.append(Life(node_id, stream))
+        """Start a node with a pipe for its records; they are in `incarnations`."""
+        with open(self.log_path(node_id), "ab") as log, self._pipes.open() as (descriptor, stream):
+            self.incarnations.append(NodeIncarnation(node_id, stream))
             self._processes[node_id] = subprocess.Popen(
                 [
                     *(sys.executable, "-m", *self._program, str(descriptor)),
                     self.client_config.node(node_id).orders_address,
-                    *("--config", str(self._file_of(node_id)), "node", "--id", str(node_id), *options),
+                    *("--config", str(self._config_path(node_id)), "node", "--id", str(node_id), *options),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -107,37 +109,37 @@ class Field(LocalCluster):
             )
 
     def last_line(self, node_id: int) -> str:
-        """What a node said last."""
+        """Return the last line of a node's log."""
         lines = self.log_path(node_id).read_text(errors="replace").splitlines()
         return lines[-1] if lines else ""
 
-    def _with_entry(self, node: NodeConfig) -> NodeConfig:
+    def _with_proxied_entry(self, node: NodeConfig) -> NodeConfig:
         return msgspec.structs.replace(node, orders_port=self.links.port((CLIENTS, node.id)))
 
-    def _file_of(self, node_id: int) -> Path:
+    def _config_path(self, node_id: int) -> Path:
         return self.directory / f"cluster-of-node-{node_id}.toml"
 
-    def _seen_by(self, me: NodeConfig) -> Config:
+    def _config_of(self, me: NodeConfig) -> Config:
         nodes = tuple(
             node
             if node.id == me.id
-            else msgspec.structs.replace(self._with_entry(node), port=self.links.port((me.id, node.id)))
+            else msgspec.structs.replace(self._with_proxied_entry(node), port=self.links.port((me.id, node.id)))
             for node in self.config.nodes
         )
         return msgspec.structs.replace(self.config, nodes=nodes)
 
 
-class Crowd:
-    """The traders. Use as a context manager: leaving it ends every one of them."""
+class WorkloadClients:
+    """The client processes. Leaving the context kills them."""
 
-    def __init__(self, field: Field, listener: Listener, accounts: list[int]) -> None:
-        self.streams: list[Stream] = []
+    def __init__(self, cluster: ClusterUnderTest, pipes: PipeReader, accounts: list[int]) -> None:
+        self.streams: list[RecordStream] = []
         self.accounts = accounts
-        self._field = field
-        self._listener = listener
+        self._cluster = cluster
+        self._pipes = pipes
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> "Crowd":
+    def __enter__(self) -> "WorkloadClients":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,17 +147,23 @@ class Crowd:
             process.kill()
             process.wait()
 
-    def start(self, account: int, seed: int, patience_s: float) -> None:
-        """Let a new process trade for an account, if none does."""
+    def start(self, account: int, seed: int, timeout_s: float) -> None:
+        """Start a client for an account, if none is running."""
         if account in self._processes and self._processes[account].poll() is None:
             return
-        path = self._field.directory / f"trader-{account}.log"
-        with open(path, "ab") as log, self._listener.open() as (descriptor, stream):
+        path = self._cluster.directory / f"client-{account}.log"
+        with open(path, "ab") as log, self._pipes.open() as (descriptor, stream):
             self.streams.append(stream)
             self._processes[account] = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "cluster.torture.trader", "--config", str(self._field.client_path)),
-                    *("--account", str(account), "--seed", str(seed), "--patience", str(patience_s)),
+                    *(
+                        sys.executable,
+                        "-m",
+                        "cluster.torture.workload_client",
+                        "--config",
+                        str(self._cluster.client_path),
+                    ),
+                    *("--account", str(account), "--seed", str(seed), "--timeout", str(timeout_s)),
                     *("--descriptor", str(descriptor)),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -166,30 +174,30 @@ class Crowd:
             )
 
     def kill(self, account: int) -> None:
-        """SIGKILL one, in the middle of whatever it does."""
+        """Kill the client of an account with SIGKILL."""
         self._processes[account].kill()
         self._processes[account].wait()
 
     def signal(self, account: int, number: signal.Signals) -> None:
-        """Send a signal to one; to one that is gone, nothing."""
+        """Send a signal to the client of an account, if it is running."""
         self._processes[account].send_signal(number)
 
-    def ask_to_end(self) -> None:
-        """Let every one of them wait for the answers that are missing, and end."""
+    def request_stop(self) -> None:
+        """Make every client wait for its missing outcomes and end."""
         for process in self._processes.values():
             process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGTERM)
 
     def running(self) -> list[int]:
-        """The accounts of those that have not ended."""
+        """Return the accounts whose clients are running."""
         return [account for account, process in self._processes.items() if process.poll() is None]
 
-    def fault(self) -> str | None:
-        """Who ended otherwise than by being killed or asked, and what it said; None if nobody did."""
+    def failure(self) -> str | None:
+        """Return which client failed and its last line, or None; one that was killed or stopped did not fail."""
         for account, process in self._processes.items():
             if process.poll() not in (None, 0, -signal.SIGKILL):
-                said = (self._field.directory / f"trader-{account}.log").read_text(errors="replace").splitlines()
-                return f"trader {account} ended with {process.returncode}: {said[-1] if said else 'it said nothing'}"
+                lines = (self._cluster.directory / f"client-{account}.log").read_text(errors="replace").splitlines()
+                return f"client {account} ended with {process.returncode}: {lines[-1] if lines else 'no output'}"
         return None
 
 
@@ -198,6 +206,6 @@ def _port(address: str) -> int:
 
 
 def environment() -> dict[str, str]:
-    """A child's environment in which it finds these packages wherever the parent was started."""
+    """Return the environment of a child process, with these packages on its path."""
     path = os.environ.get("PYTHONPATH")
     return os.environ | {"PYTHONPATH": str(_ROOT) + (os.pathsep + path if path else "")}

@@ -1,4 +1,4 @@
-"""A client that sends a tape in a thread of its own and keeps its own record of what it was told."""
+"""Send a tape from a thread of its own and keep a record of the outcomes."""
 
 import threading
 import time
@@ -7,25 +7,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.record import ClientRecord
+from cluster.client_record import ClientRecord
 from smrx.client import Client
 from smrx.config import Config
 
 Records = NDArray[np.void]
 
 
-class Flow:
-    """Sends commands of the venue's session in order; start() it, then wait_for() a part or finish() all.
+class OrderFlow:
+    """Sends commands in order in one session of the venue; start() it, then wait_for() a part or finish() all.
 
-    `rate` may be set at any time: commands a second, or None for as fast as they are answered.
+    `rate` may be set at any time: commands a second, or None to send each batch once the last one is answered.
     """
 
     def __init__(self, config: Config, commands: Records, *, rate: float | None = None, chunk: int = 4096) -> None:
         self.record = ClientRecord()
         self.commands = commands
         self.rate = rate
-        #: The longest time between two answers.
-        self.longest_silence = 0.0
+        #: The longest time between two batches of outcomes.
+        self.longest_gap_s = 0.0
         self._config = config
         self._chunk = chunk
         self._changed = threading.Condition()
@@ -33,47 +33,47 @@ class Flow:
         self._run: Future[None] | None = None
 
     def start(self) -> None:
-        """Begin to send."""
-        pool = ThreadPoolExecutor(1, "flow")
+        """Start to send."""
+        pool = ThreadPoolExecutor(1, "order-flow")
         self._run = pool.submit(self._send)
-        self._run.add_done_callback(lambda _: self._tell())
+        self._run.add_done_callback(lambda _: self._notify())
         pool.shutdown(wait=False)
 
     def stop(self) -> None:
-        """Send nothing beyond what is under way."""
+        """Send no further batch."""
         self._stop_asked = True
 
     def end(self, timeout: float = 2.0) -> None:
-        """Stop, and wait a little for what is under way: while the nodes still live it is answered soon."""
+        """Stop, and wait up to `timeout` seconds for the last batch; call it while the nodes are running."""
         self.stop()
         with self._changed:
             self._changed.wait_for(lambda: self._run is None or self.done, timeout)
 
     @property
     def acknowledged(self) -> int:
-        """Commands answered so far."""
+        """The number of commands answered so far."""
         return len(self.record)
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will be sent: all is answered, it was stopped, or the client failed."""
+        """Whether nothing more will be sent: everything is answered, stop() was called, or the client failed."""
         return self._run is not None and self._run.done()
 
     def wait_for(self, acknowledged: int, timeout: float) -> None:
-        """Return once so many commands are answered; raises the client's failure, or TimeoutError."""
+        """Wait until this many commands are answered; raises the client's error, or TimeoutError."""
         with self._changed:
             self._changed.wait_for(lambda: self.acknowledged >= acknowledged or self.done, timeout)
         if self.done and self._run is not None:
             self._run.result()
         if self.acknowledged < acknowledged:
-            raise TimeoutError(f"expected {acknowledged} answers within {timeout:g} s, found {self.acknowledged}")
+            raise TimeoutError(f"{self.acknowledged} of {acknowledged} commands were answered within {timeout:g} s")
 
     def finish(self, timeout: float) -> ClientRecord:
-        """Wait until everything is answered and return the record; raises as wait_for()."""
+        """Wait until every command is answered and return the record; raises as wait_for() does."""
         self.wait_for(len(self.commands), timeout)
         return self.record
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
@@ -86,16 +86,16 @@ class Flow:
         due = answered = time.monotonic()
         while start < len(self.commands) and not self._stop_asked:
             rate = self.rate
-            # Paced in steps of a fiftieth of a second, so that a batch is what a busy client would send at once.
+            # At a given rate, send 50 batches a second: a batch is then about what a busy client sends at once.
             count = self._chunk if rate is None else max(1, min(self._chunk, int(rate / 50)))
             part = self.commands[start : start + count]
             outcomes = client.submit(part)
             now = time.monotonic()
-            # From answer to answer: a flow that is not paced waits for nothing else.
-            self.longest_silence = max(self.longest_silence, now - answered)
+            # From outcomes to outcomes: without a rate, the flow waits for nothing else.
+            self.longest_gap_s = max(self.longest_gap_s, now - answered)
             answered = now
             self.record.add(part, outcomes)
-            self._tell()
+            self._notify()
             start += len(part)
             if rate is not None:
                 due = max(due + len(part) / rate, now - 0.1)

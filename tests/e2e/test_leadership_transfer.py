@@ -17,7 +17,7 @@ from smrx.local import LocalCluster
 MakeCluster = Callable[..., LocalCluster]
 
 
-class Flow:
+class OrderFlow:
     """A client that deposits one unit after the other."""
 
     def __init__(self, cluster: LocalCluster) -> None:
@@ -48,8 +48,8 @@ class Flow:
 
 
 @contextmanager
-def flow(cluster: LocalCluster) -> Iterator[Flow]:
-    running = Flow(cluster)
+def flow(cluster: LocalCluster) -> Iterator[OrderFlow]:
+    running = OrderFlow(cluster)
     running.start()
     try:
         yield running
@@ -57,7 +57,7 @@ def flow(cluster: LocalCluster) -> Iterator[Flow]:
         running.stop()
 
 
-def check(cluster: LocalCluster, done: Flow) -> None:
+def check(cluster: LocalCluster, done: OrderFlow) -> None:
     assert done.faults == []
     with Client(cluster.config) as client:
         (balance,) = client.balances(1)

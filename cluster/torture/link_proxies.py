@@ -1,8 +1,8 @@
-"""The network between nodes, as a thing that can be broken: a TCP proxy for each ordered pair of them.
+"""Run a TCP proxy for each ordered pair of nodes, so that the link between them can be cut, delayed or limited.
 
-Node i's cluster file says that node j listens where the proxy of (i, j) does. A node sends to another over a connection
-of its own, so the link (i, j) carries what i says to j and nothing of what j says to i: to cut it is a one-way cut.
-One thread, one event loop; every method may be called from any thread. Knows bytes, not messages.
+The cluster file of node i names the proxy of (i, j) as the address of node j. Each node sends over connections of its
+own, so the link (i, j) carries only what i sends to j; cutting it is a one-way cut. One thread with one event loop;
+every method may be called from any thread. Forwards bytes and does not parse them.
 """
 
 import asyncio
@@ -20,40 +20,40 @@ import msgspec
 
 _HOST: Final = "127.0.0.1"
 _CHUNK_BYTES: Final = 64 << 10
-#: Bytes on their way over a slow link; more wait in the sender's socket.
-_UNDER_WAY_BYTES: Final = 1 << 20
-_LINGER_NEVER: Final = struct.pack("ii", 1, 0)
+#: Bytes in flight on a delayed link; more wait in the sender's socket.
+_IN_FLIGHT_BYTES: Final = 1 << 20
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 #: (from, to)
 Pair = tuple[int, int]
 
 
-class Mode(Enum):
+class LinkMode(Enum):
     """What a link does with bytes."""
 
     OPEN = "open"
-    #: Connections are reset, new ones too.
+    #: Connections are reset, also new ones.
     REFUSE = "reset"
-    #: Nothing arrives and nothing is said of it; once open again everything arrives, late.
+    #: Nothing arrives and no error is reported; once the link is open again, everything arrives late.
     HOLD = "held back"
-    #: Nothing arrives and nothing is said of it; once open again connections that lost something are reset.
+    #: Nothing arrives and no error is reported; once the link is open again, connections that lost bytes are reset.
     DROP = "black hole"
 
 
-class Fate(msgspec.Struct, frozen=True):
-    """How a link is: its mode, and how slow it is while it is open."""
+class LinkState(msgspec.Struct, frozen=True):
+    """The mode of a link, and its delay and bandwidth while it is open."""
 
-    mode: Mode = Mode.OPEN
+    mode: LinkMode = LinkMode.OPEN
     delay_s: float = 0.0
-    #: 0: no bound.
+    #: 0: no limit.
     bytes_per_s: float = 0.0
 
 
-HEALTHY: Final = Fate()
+HEALTHY: Final = LinkState()
 
 
-class Links:
-    """All proxies. Use as a context manager; they listen from the beginning, on ports the system chose."""
+class LinkProxies:
+    """All proxies. Use as a context manager; they listen on ports that the system chooses."""
 
     def __init__(self, targets: Mapping[Pair, int]) -> None:
         """`targets`: the port at which each pair's receiver listens."""
@@ -62,7 +62,7 @@ class Links:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
 
-    def __enter__(self) -> "Links":
+    def __enter__(self) -> "LinkProxies":
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         return self
@@ -74,24 +74,24 @@ class Links:
         self._loop.close()
 
     def port(self, pair: Pair) -> int:
-        """Where the proxy of a pair listens."""
+        """Return the port of the proxy of a pair."""
         return self._links[pair].port
 
-    def set(self, pairs: Iterable[Pair], fate: Fate) -> None:
-        """Change some links; in force when this returns."""
+    def set(self, pairs: Iterable[Pair], state: LinkState) -> None:
+        """Change the state of some links; it is in effect when this returns."""
 
         async def change() -> None:
             for pair in pairs:
-                self._links[pair].set(fate)
+                self._links[pair].set(state)
 
         asyncio.run_coroutine_threadsafe(change(), self._loop).result()
 
     def heal(self, pairs: Iterable[Pair] | None = None) -> None:
-        """Make some links, or all, as good as new."""
+        """Restore some links, or all, to the healthy state."""
         self.set(list(self._links) if pairs is None else pairs, HEALTHY)
 
     def forwarded(self, pair: Pair) -> int:
-        """Bytes that arrived at the pair's receiver."""
+        """Return the number of bytes forwarded to the pair's receiver."""
         return self._links[pair].forwarded
 
     async def _open(self) -> None:
@@ -105,10 +105,10 @@ class Links:
 
 
 class _Link:
-    """One listening port and what came in there."""
+    """The listening port of one proxy and its connections."""
 
     def __init__(self, target: int) -> None:
-        self.fate = HEALTHY
+        self.state = HEALTHY
         self.forwarded = 0
         self.port = 0
         self.opened = asyncio.Event()
@@ -127,15 +127,15 @@ class _Link:
             connection.reset()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def set(self, fate: Fate) -> None:
-        before, self.fate = self.fate, fate
-        if fate.mode is Mode.HOLD:
+    def set(self, state: LinkState) -> None:
+        before, self.state = self.state, state
+        if state.mode is LinkMode.HOLD:
             self.opened.clear()
         else:
             self.opened.set()
         for connection in tuple(self._connections):
-            if fate.mode is Mode.REFUSE or (
-                before.mode is Mode.DROP and fate.mode is not Mode.DROP and connection.lost
+            if state.mode is LinkMode.REFUSE or (
+                before.mode is LinkMode.DROP and state.mode is not LinkMode.DROP and connection.lost
             ):
                 connection.reset()
 
@@ -144,62 +144,62 @@ class _Link:
         connection.task = asyncio.current_task()
         self._connections.add(connection)
         try:
-            if self.fate.mode is not Mode.REFUSE:
+            if self.state.mode is not LinkMode.REFUSE:
                 await connection.carry(self._target)
         except (OSError, asyncio.CancelledError):
-            pass  # Somebody hung up, or was made to.
+            pass  # One side closed the connection, or reset() did.
         finally:
             self._connections.discard(connection)
-            connection.hang_up()
+            connection.abort()
 
 
 class _Connection:
-    """Both directions of one connection: the sender's, and the answers of the receiver's socket to it."""
+    """One connection in both directions: from the sender, and from the receiver's socket back."""
 
     def __init__(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.task: asyncio.Task[None] | None = None
-        #: Whether bytes of it were dropped: what follows them would make no sense.
+        #: Whether bytes were dropped: the bytes after them cannot be parsed.
         self.lost = False
         self._link = link
         self._reader = reader
         self._writers = [writer]
 
     async def carry(self, target: int) -> None:
-        """Carry bytes both ways until one side ends; the other is then ended the same way."""
+        """Forward bytes both ways until one side closes; then close the other the same way."""
         await self._link.opened.wait()
         reader, writer = await asyncio.open_connection(_HOST, target)
         self._writers.append(writer)
-        forth, back = _Line(), _Line()
-        takers = [
-            asyncio.create_task(self._take_in(self._reader, forth)),
-            asyncio.create_task(self._take_in(reader, back)),
+        forward, back = _DelayQueue(), _DelayQueue()
+        receivers = [
+            asyncio.create_task(self._receive(self._reader, forward)),
+            asyncio.create_task(self._receive(reader, back)),
         ]
-        givers = [
-            asyncio.create_task(self._let_out(forth, writer, count=True)),
-            asyncio.create_task(self._let_out(back, self._writers[0], count=False)),
+        senders = [
+            asyncio.create_task(self._send_due(forward, writer, count=True)),
+            asyncio.create_task(self._send_due(back, self._writers[0], count=False)),
         ]
         try:
-            await asyncio.wait(givers, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(senders, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*takers, *givers):
+            for task in (*receivers, *senders):
                 task.cancel()
-            await asyncio.gather(*takers, *givers, return_exceptions=True)
+            await asyncio.gather(*receivers, *senders, return_exceptions=True)
 
     def reset(self) -> None:
-        """End it at once, as a reset."""
+        """Close the connection at once with a reset."""
         if self.task is not None:
             self.task.cancel()
 
-    def hang_up(self) -> None:
-        """Close both sockets without a good-bye."""
+    def abort(self) -> None:
+        """Close both sockets without waiting for data to be sent."""
         for writer in self._writers:
             with contextlib.suppress(OSError):
                 sock = writer.get_extra_info("socket")
                 if sock is not None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NEVER)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             writer.transport.abort()
 
-    async def _take_in(self, reader: asyncio.StreamReader, line: "_Line") -> None:
+    async def _receive(self, reader: asyncio.StreamReader, queue: "_DelayQueue") -> None:
         clock = asyncio.get_running_loop().time
         due = 0.0
         while True:
@@ -207,37 +207,37 @@ class _Connection:
                 data = await reader.read(_CHUNK_BYTES)
             except OSError:
                 data = b""
-            if self._link.fate.mode is Mode.DROP and data:
+            if self._link.state.mode is LinkMode.DROP and data:
                 self.lost = True
                 continue
-            # First in, first out, however the delay changes.
-            due = max(due, clock() + self._link.fate.delay_s * random.uniform(0.8, 1.2))
-            await line.put(due, data)
+            # Keep the order even if the delay decreases.
+            due = max(due, clock() + self._link.state.delay_s * random.uniform(0.8, 1.2))
+            await queue.put(due, data)
             if not data:
                 return
 
-    async def _let_out(self, line: "_Line", writer: asyncio.StreamWriter, *, count: bool) -> None:
+    async def _send_due(self, queue: "_DelayQueue", writer: asyncio.StreamWriter, *, count: bool) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            due, data = await line.get()
+            due, data = await queue.get()
             if due > clock():
                 await asyncio.sleep(due - clock())
             await self._link.opened.wait()
             if not data:
                 return
-            if self._link.fate.mode is Mode.DROP:
+            if self._link.state.mode is LinkMode.DROP:
                 self.lost = True
                 continue
-            if self._link.fate.bytes_per_s:
-                await asyncio.sleep(len(data) / self._link.fate.bytes_per_s)
+            if self._link.state.bytes_per_s:
+                await asyncio.sleep(len(data) / self._link.state.bytes_per_s)
             writer.write(data)
             await writer.drain()
             if count:
                 self._link.forwarded += len(data)
 
 
-class _Line:
-    """Bytes under way, each with the time at which they arrive; bounded."""
+class _DelayQueue:
+    """A bounded queue of bytes, each chunk with the time at which it is due."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, bytes]] = deque()
@@ -246,7 +246,7 @@ class _Line:
 
     async def put(self, due: float, data: bytes) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: self._bytes < _UNDER_WAY_BYTES)
+            await self._changed.wait_for(lambda: self._bytes < _IN_FLIGHT_BYTES)
             self._waiting.append((due, data))
             self._bytes += len(data)
             self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""The client's own record: what it sent and what it was told, held against the events the exchange published.
+"""Record the requests and outcomes of a client and compare them with the published events.
 
-An outcome that was given is a promise. Whatever happened to leaders in between, each request must stand in the stream
-of events exactly as it was answered, once, and in the order it was sent. Pure: arrays in, findings out.
+An outcome is final: whatever happens to leaders, the stream of events must hold each request exactly as it was
+answered, once, and in the order sent. Pure: arrays in, findings out.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus
 
 Records = NDArray[np.void]
 
-#: What a PLACE said and its first event must repeat.
+#: The fields of a PLACE that its first event must repeat.
 _PLACED = ("account", "instrument", "side", "client_order_id", "price_ticks", "quantity_lots")
 
 
@@ -23,9 +23,9 @@ class ClientRecord:
         self._outcomes: list[Records] = []
 
     def add(self, commands: Records, outcomes: Records) -> None:
-        """Remember commands that were answered."""
+        """Add commands and their outcomes."""
         if len(commands) != len(outcomes):
-            raise ValueError(f"expected an outcome for each of {len(commands)} commands, found {len(outcomes)}")
+            raise ValueError(f"expected {len(commands)} outcomes, one for each command, found {len(outcomes)}")
         self._commands.append(commands.copy())
         self._outcomes.append(outcomes.copy())
 
@@ -34,18 +34,18 @@ class ClientRecord:
 
     @property
     def last_sequence(self) -> int:
-        """The highest command sequence that was told."""
+        """The highest command sequence in the outcomes."""
         return max((int(outcomes["sequence"].max()) for outcomes in self._outcomes if len(outcomes)), default=0)
 
     @property
     def accepted(self) -> int:
-        """How many commands were accepted."""
+        """The number of commands that were accepted."""
         return sum(int(np.count_nonzero(o["status"] == OutcomeStatus.ACCEPTED)) for o in self._outcomes)
 
     def check(self, events: Records) -> list[str]:
-        """Hold the record against all events from the first on; return what does not fit, empty if all does."""
+        """Compare the record with all events from the first on; return the differences."""
         if not len(self):
-            return ["the record is empty: nothing was proved"]
+            return ["the record is empty, so nothing was checked"]
         commands, outcomes = np.concatenate(self._commands), np.concatenate(self._outcomes)
         findings: list[str] = []
         sessions = np.unique(outcomes["session_id"])
@@ -53,64 +53,64 @@ class ClientRecord:
             return [f"expected outcomes of one session, found {len(sessions)}"]
         ours = events[events["session_id"] == sessions[0]]
         applied, at, counts = _applications(ours)
-        findings += _doubled(applied)
-        findings += _unasked(applied["request_id"], outcomes["request_id"])
+        findings += _duplicates(applied)
+        findings += _unrecorded(applied["request_id"], outcomes["request_id"])
         place = np.searchsorted(applied["request_id"], outcomes["request_id"])
         found = place < len(applied)
         found[found] &= applied["request_id"][place[found]] == outcomes["request_id"][found]
-        findings += _some("was answered, but never applied: lost", outcomes["request_id"][~found])
+        findings += _finding("was answered but not applied", outcomes["request_id"][~found])
         commands, outcomes, place = commands[found], outcomes[found], place[found]
-        told = outcomes["sequence"] > 0
-        for what, said, is_so in (
+        has_sequence = outcomes["sequence"] > 0
+        for what, answered, in_events in (
             ("command sequence", outcomes["sequence"], applied["command_sequence"][place]),
             ("first event", outcomes["first_event"], applied["sequence"][place]),
             ("number of events", outcomes["event_count"], counts[place]),
         ):
-            wrong = told & (said != is_so)
-            findings += _some(
-                f"was answered with another {what} than it was applied with", outcomes["request_id"][wrong]
+            wrong = has_sequence & (answered != in_events)
+            findings += _finding(
+                f"was answered with another {what} than its events have", outcomes["request_id"][wrong]
             )
         steps = np.diff(applied["command_sequence"][place].astype(np.int64))
-        findings += _some("was applied before one that was sent earlier", outcomes["request_id"][1:][steps <= 0])
-        findings += _contents(commands, outcomes, ours[at[place]])
+        findings += _finding("was applied before one that was sent earlier", outcomes["request_id"][1:][steps <= 0])
+        findings += _content_differences(commands, outcomes, ours[at[place]])
         return findings
 
 
 def _applications(events: Records) -> tuple[Records, NDArray[np.int64], NDArray[np.int64]]:
-    """The first event of each application of a request, by request id; where it stands; how many events it had."""
+    """Return the first event of each applied request in order of request ids, its index and its event count."""
     key = events[["request_id", "command_sequence"]]
     _, at, counts = np.unique(key, return_index=True, return_counts=True)
-    # Opening a session is not a request of it: its id is 0.
+    # Opening a session is not a request of the session: its request id is 0.
     keep = events["request_id"][at] > 0
     return events[at[keep]], at[keep], counts[keep]
 
 
-def _doubled(applied: Records) -> list[str]:
+def _duplicates(applied: Records) -> list[str]:
     ids, counts = np.unique(applied["request_id"], return_counts=True)
-    return _some("was applied more than once: doubled", ids[counts > 1])
+    return _finding("was applied more than once", ids[counts > 1])
 
 
-def _unasked(applied: NDArray[np.uint64], answered: NDArray[np.uint64]) -> list[str]:
-    """What was applied between the first and the last request of the record, but is not in it."""
+def _unrecorded(applied: NDArray[np.uint64], answered: NDArray[np.uint64]) -> list[str]:
+    """Return the requests between the first and the last of the record that were applied but are not in it."""
     inside = applied[(applied >= answered.min()) & (applied <= answered.max())]
-    return _some("was applied, but is not in the record", np.setdiff1d(inside, answered))
+    return _finding("was applied but is not in the record", np.setdiff1d(inside, answered))
 
 
-def _contents(commands: Records, outcomes: Records, first_events: Records) -> list[str]:
-    """Hold what each order said against the first event it caused."""
+def _content_differences(commands: Records, outcomes: Records, first_events: Records) -> list[str]:
+    """Compare each order and its outcome with its first event."""
     placed = commands["kind"] == CommandKind.PLACE
     wrong = np.zeros(len(commands), np.bool_)
     for field in _PLACED:
         wrong |= placed & (commands[field] != first_events[field])
     refused = first_events["kind"] == EventKind.REJECTED
-    told = outcomes["status"] != OutcomeStatus.DUPLICATE
-    wrong |= told & ((outcomes["status"] == OutcomeStatus.REJECTED) != refused)
-    wrong |= told & refused & (outcomes["reason"] != first_events["reason"])
-    return _some("was applied with another content or result than it was answered", outcomes["request_id"][wrong])
+    first = outcomes["status"] != OutcomeStatus.DUPLICATE
+    wrong |= first & ((outcomes["status"] == OutcomeStatus.REJECTED) != refused)
+    wrong |= first & refused & (outcomes["reason"] != first_events["reason"])
+    return _finding("was applied with other fields or another result than answered", outcomes["request_id"][wrong])
 
 
-def _some(what: str, request_ids: NDArray[np.uint64]) -> list[str]:
-    """One finding for any number of requests, the first of them named."""
+def _finding(what: str, request_ids: NDArray[np.uint64]) -> list[str]:
+    """Return one finding that names the first of these requests, or none."""
     if not len(request_ids):
         return []
     more = f" and {len(request_ids) - 1} more" if len(request_ids) > 1 else ""

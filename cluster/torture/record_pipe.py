@@ -1,8 +1,8 @@
-"""What child processes tell through a pipe, and who listens: what was said before a SIGKILL is heard after it.
+"""Send records from child processes to this one through pipes; what was written before a SIGKILL is received.
 
-A pipe rather than a file: it belongs to no disk that may be full, and keeps its content when the writer dies. A record
-is 32 bytes (kind u8, 3 bytes 0, size u32, three u64, little-endian) and `size` bytes that follow. The last record of a
-process that was killed may be cut short: it was never said.
+A pipe rather than a file: it takes no space on a disk that may be full, and keeps its content when the writer dies. A
+record is 32 bytes (kind u8, 3 bytes 0, size u32, three u64, little-endian) and `size` bytes that follow. The last
+record of a killed process may be incomplete; it is ignored.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from typing import Final, NamedTuple
 
 _HEAD: Final = Struct("<B3xI3Q")
 _READ_BYTES: Final = 1 << 20
-#: Room in a pipe, where the system grants it: a listener that is late for a moment holds up nobody.
+#: Capacity of a pipe, where the system grants it: a reader that is late for a moment does not block the child.
 _PIPE_BYTES: Final = 1 << 20
 
 
 class Record(NamedTuple):
-    """One thing that was said; what the numbers mean depends on the kind."""
+    """One record; the meaning of its numbers depends on the kind."""
 
     kind: int
     first: int
@@ -30,33 +30,33 @@ class Record(NamedTuple):
     body: bytes
 
 
-def packed(kind: int, first: int = 0, second: int = 0, third: int = 0, body: bytes = b"") -> bytes:
-    """A record as it goes through the pipe."""
+def encode_record(kind: int, first: int = 0, second: int = 0, third: int = 0, body: bytes = b"") -> bytes:
+    """Return a record as bytes."""
     return _HEAD.pack(kind, len(body), first, second, third) + body
 
 
-class Speaker:
-    """The writing end, in the child."""
+class RecordWriter:
+    """The writing end of a pipe, in the child."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def say(self, kind: int, first: int = 0, second: int = 0, third: int = 0, body: bytes = b"") -> None:
-        """Say something; once this returns, the listener will hear it whatever becomes of this process."""
-        data = memoryview(packed(kind, first, second, third, body))
+    def write(self, kind: int, first: int = 0, second: int = 0, third: int = 0, body: bytes = b"") -> None:
+        """Write a record; once this returns, it is received even if this process is killed."""
+        data = memoryview(encode_record(kind, first, second, third, body))
         while data:
             data = data[os.write(self._descriptor, data) :]
 
 
-class Stream:
-    """What one process has said so far."""
+class RecordStream:
+    """The records received from one process so far."""
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.ended = threading.Event()
 
     def records(self) -> Iterator[Record]:
-        """Yield every whole record."""
+        """Yield every complete record."""
         data = bytes(self.data)
         at = 0
         while at + _HEAD.size <= len(data):
@@ -68,18 +68,18 @@ class Stream:
             at = end
 
 
-class Listener:
-    """One thread that reads every pipe, so that no child ever waits for long. Use as a context manager."""
+class PipeReader:
+    """One thread that reads all pipes, so that no child blocks for long. Use as a context manager."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._wake_reading, self._wake_writing = os.pipe()
         self._selector.register(self._wake_reading, selectors.EVENT_READ)
-        self._new: list[tuple[int, Stream]] = []
+        self._new: list[tuple[int, RecordStream]] = []
         self._stop = False
-        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        self._thread = threading.Thread(target=self._read_pipes, name="pipe-reader", daemon=True)
 
-    def __enter__(self) -> "Listener":
+    def __enter__(self) -> "PipeReader":
         self._thread.start()
         return self
 
@@ -93,12 +93,12 @@ class Listener:
         os.close(self._wake_writing)
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[tuple[int, Stream]]:
-        """Yield a descriptor for a child to inherit, and the stream that it will fill; start the child inside."""
+    def open(self) -> Iterator[tuple[int, RecordStream]]:
+        """Yield a descriptor for a child to inherit and the stream of its records; start the child inside the block."""
         reading, writing = os.pipe()
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        stream = Stream()
+        stream = RecordStream()
         try:
             yield writing, stream
         finally:
@@ -109,15 +109,15 @@ class Listener:
     def _wake(self) -> None:
         os.write(self._wake_writing, b"\0")
 
-    def _listen(self) -> None:
+    def _read_pipes(self) -> None:
         while not self._stop:
             for key, _ in self._selector.select():
                 if key.fd == self._wake_reading:
                     os.read(key.fd, 4096)
-                    self._take_new()
+                    self._register_new()
                     continue
                 data = os.read(key.fd, _READ_BYTES)
-                stream: Stream = key.data
+                stream: RecordStream = key.data
                 if data:
                     stream.data += data
                 else:
@@ -125,7 +125,7 @@ class Listener:
                     os.close(key.fd)
                     stream.ended.set()
 
-    def _take_new(self) -> None:
+    def _register_new(self) -> None:
         while self._new:
             reading, stream = self._new.pop(0)
             self._selector.register(reading, selectors.EVENT_READ, stream)

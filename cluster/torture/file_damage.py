@@ -1,6 +1,6 @@
-"""What can become of a file while nobody looks: bits that flip, a page of nothing, an end that is missing.
+"""Damage a file of a stopped node: flip a bit, invert bytes, blank a page, or cut off the end.
 
-Called while the node is down. What was done is said, so that a run's timeline can be followed.
+Returns what was done, for the timeline of the run.
 """
 
 import random
@@ -14,10 +14,10 @@ _PAGE_BYTES: Final = 4096
 _META: Final = "meta.lmdb"
 
 
-def damage(directory: Path, chance: random.Random) -> str | None:
-    """Damage one file of a node's data directory; what was done, or None if there is nothing to damage."""
+def damage_file(directory: Path, chance: random.Random) -> str | None:
+    """Damage one file of a node's data directory; return what was done, or None if there is no file to damage."""
     found = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.stat().st_size]
-    # The journal first of all: there a node's promises are.
+    # Mostly the journal: it holds what the node has acknowledged.
     weights = {JOURNAL: 6, _META: 2}
     found = [path for path in found if path.name in weights or SNAPSHOTS in path.parts]
     if not found:
@@ -26,9 +26,9 @@ def damage(directory: Path, chance: random.Random) -> str | None:
     (path,) = chance.choices(found, [weights.get(path.name, 2 / max(1, snapshots)) for path in found])
     how = chance.choice((_one_bit, _many_bytes, _blank_page, _cut_off))
     data = bytearray(path.read_bytes())
-    told = how(data, chance)
+    text = how(data, chance)
     path.write_bytes(data)
-    return f"{path.relative_to(directory)}: {told}"
+    return f"{path.relative_to(directory)}: {text}"
 
 
 def _one_bit(data: bytearray, chance: random.Random) -> str:
