@@ -87,7 +87,7 @@ def test_a_killed_client_loses_its_open_orders_and_nobody_else_does(
     staying = start(cluster, 2, True, "102.00")
     careless = start(cluster, 1, False, "103.00")
     everything = {1: ["100.00", "101.00", "103.00"], 2: ["102.00"]}
-    # Idle for longer than a silent session incarnations: the keep-alives alone hold it.
+    # Idle for longer than the session timeout: only the heartbeats keep the session.
     assert_for(1.5 * PATIENCE_MS / 1000, cluster, everything)
     leaving.kill()
     careless.kill()
