@@ -1,4 +1,4 @@
-"""One three-node cluster of real processes for the tests that leave it whole, and a maker of others."""
+"""Fixtures: a shared three-node cluster for tests that leave it intact, and a factory for others."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCl
 
 @pytest.fixture
 def make_cluster(tmp_path: Path) -> Iterator[Callable[..., LocalCluster]]:
-    """Make and start a cluster of the test's own; it is stopped afterwards whatever happens."""
+    """Return a function that starts a cluster; each is stopped after the test."""
     made: list[LocalCluster] = []
 
     def make(*, start: bool = True, **options: Any) -> LocalCluster:

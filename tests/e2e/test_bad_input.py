@@ -1,4 +1,4 @@
-"""Bytes a stranger sends to a running cluster: each gets a clear answer or none, and no node stops."""
+"""Bytes that an unknown client sends to a running cluster are answered with an error or dropped; no node stops."""
 
 import contextlib
 import socket
@@ -16,11 +16,11 @@ from smrx.wire.frames import ErrorCode, FrameKind
 from smrx.wire.records import COMMAND
 
 DEADLINE_MS = 10_000
-LEADERS_OWN = (CommandKind.TICK, CommandKind.DISCONNECT)
+TIMER_DRIVEN = (CommandKind.TICK, CommandKind.DISCONNECT)
 
 
 class Raw:
-    """A DEALER on the leader's order entry."""
+    """A raw DEALER socket on the leader's order entry."""
 
     def __init__(self, address: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -75,7 +75,7 @@ def assert_all_nodes_serve(cluster: LocalCluster) -> None:
         ((frames.encode(FrameKind.OUTCOMES, b"", 0),), ErrorCode.MALFORMED_FRAME),
     ],
 )
-def test_a_bad_frame_is_answered_with_what_was_expected(
+def test_bad_frame_is_answered_with_an_error(
     raw: Raw, shared_cluster: LocalCluster, parts: tuple[bytes, ...], code: ErrorCode
 ) -> None:
     raw.send(*parts)
@@ -87,7 +87,7 @@ def test_a_bad_frame_is_answered_with_what_was_expected(
     assert_all_nodes_serve(shared_cluster)
 
 
-def test_a_command_of_unknown_kind_is_an_outcome_with_its_reason(raw: Raw, shared_cluster: LocalCluster) -> None:
+def test_unknown_command_kind_is_rejected_with_a_reason(raw: Raw, shared_cluster: LocalCluster) -> None:
     command = np.zeros(1, COMMAND)
     command["kind"] = 250
     outcome = outcome_of(raw, command)
@@ -96,14 +96,14 @@ def test_a_command_of_unknown_kind_is_an_outcome_with_its_reason(raw: Raw, share
     assert_all_nodes_serve(shared_cluster)
 
 
-def test_a_request_without_a_session_is_refused_with_its_reason(raw: Raw) -> None:
+def test_request_without_a_session_is_rejected_with_a_reason(raw: Raw) -> None:
     command = np.zeros(1, COMMAND)
     command["kind"], command["session_id"], command["request_id"] = CommandKind.MASS_CANCEL, 4242, 1
     assert outcome_of(raw, command)["reason"] == Reason.UNKNOWN_SESSION
 
 
-@pytest.mark.parametrize("kind", LEADERS_OWN)
-def test_a_command_that_only_a_leader_submits_is_answered_with_an_error(
+@pytest.mark.parametrize("kind", TIMER_DRIVEN)
+def test_timer_driven_command_from_a_client_is_answered_with_an_error(
     raw: Raw, shared_cluster: LocalCluster, kind: CommandKind
 ) -> None:
     command = np.zeros(1, COMMAND)
@@ -115,14 +115,12 @@ def test_a_command_that_only_a_leader_submits_is_answered_with_an_error(
     assert_all_nodes_serve(shared_cluster)
 
 
-def test_ten_thousand_commands_of_random_bytes_stop_no_node_and_leave_the_hashes_equal(
-    raw: Raw, shared_cluster: LocalCluster
-) -> None:
+def test_random_commands_stop_no_node_and_leave_state_hashes_equal(raw: Raw, shared_cluster: LocalCluster) -> None:
     rng = np.random.default_rng(7)
     for i in range(10):
         rows = np.frombuffer(rng.bytes(64 * 1000), COMMAND).copy()
-        # What only a leader says is refused with its whole frame.
-        rows["kind"][np.isin(rows["kind"], LEADERS_OWN)] = 0
+        # A frame with a timer-driven command is refused as a whole.
+        rows["kind"][np.isin(rows["kind"], TIMER_DRIVEN)] = 0
         raw.send(frames.encode_commands(rows, i))
     for i in range(10):
         frame = raw.receive()
@@ -137,9 +135,7 @@ def test_ten_thousand_commands_of_random_bytes_stop_no_node_and_leave_the_hashes
 
 
 @pytest.mark.parametrize("port", ["raft", "orders", "events", "retransmit", "admin"])
-def test_a_client_that_speaks_another_protocol_or_dies_in_mid_frame_harms_nobody(
-    shared_cluster: LocalCluster, leader: int, port: str
-) -> None:
+def test_other_protocols_and_cut_frames_do_no_harm(shared_cluster: LocalCluster, leader: int, port: str) -> None:
     address: str = getattr(shared_cluster.config.node(leader), f"{port}_address")
     host, number = address.removeprefix("tcp://").rsplit(":", 1)
     for data in (
@@ -149,7 +145,7 @@ def test_a_client_that_speaks_another_protocol_or_dies_in_mid_frame_harms_nobody
     ):
         with (
             socket.create_connection((host, int(number)), timeout=5) as connection,
-            contextlib.suppress(ConnectionError),  # It may be hung up on before it has said everything.
+            contextlib.suppress(ConnectionError),  # The node may close the connection before everything is sent.
         ):
             connection.sendall(data)
     assert_all_nodes_serve(shared_cluster)
@@ -157,39 +153,39 @@ def test_a_client_that_speaks_another_protocol_or_dies_in_mid_frame_harms_nobody
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system does not show its connections' timers")
 @pytest.mark.parametrize("port", ["raft", "orders", "events", "retransmit", "admin"])
-def test_a_caller_that_vanished_without_a_word_is_noticed(shared_cluster: LocalCluster, leader: int, port: str) -> None:
-    """Else each connection that a network lost stays open at the node that was called, for ever."""
+def test_connection_has_tcp_keepalive(shared_cluster: LocalCluster, leader: int, port: str) -> None:
+    """Without keepalive, a connection lost by the network stays open at the node forever."""
     address: str = getattr(shared_cluster.config.node(leader), f"{port}_address")
     host, number = address.removeprefix("tcp://").rsplit(":", 1)
-    with socket.create_connection((host, int(number)), timeout=5) as caller:
-        ends = f"0100007F:{int(number):04X} 0100007F:{caller.getsockname()[1]:04X}"
+    with socket.create_connection((host, int(number)), timeout=5) as connection:
+        ends = f"0100007F:{int(number):04X} 0100007F:{connection.getsockname()[1]:04X}"
 
-        def probed() -> bool:
-            """Whether the timer of the connection, at the end that was called, is that of its keepalive."""
+        def has_keepalive() -> bool:
+            """Return whether the node's end of the connection has a keepalive timer."""
             lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
             return any(ends in line and line.split()[5].startswith("02:") for line in lines)
 
-        shared_cluster.wait_for(probed, 5, f"probes on the {port} port")
+        shared_cluster.wait_for(has_keepalive, 5, f"keepalive on the {port} port")
 
 
 @pytest.mark.parametrize("port", ["raft", "orders", "retransmit", "admin"])
-def test_an_oversize_message_costs_its_sender_the_connection_and_nobody_else_anything(
+def test_oversize_message_closes_only_its_connection(
     shared_cluster: LocalCluster, leader: int, raw: Raw, port: str
 ) -> None:
-    stranger = Raw(getattr(shared_cluster.config.node(leader), f"{port}_address"))
-    stranger.send(bytes(64 << 20))
+    unknown = Raw(getattr(shared_cluster.config.node(leader), f"{port}_address"))
+    unknown.send(bytes(64 << 20))
     raw.send(frames.encode(FrameKind.PING, correlation=5))
     assert raw.receive().kind is FrameKind.PONG
-    stranger.close()
+    unknown.close()
     assert_all_nodes_serve(shared_cluster)
 
 
 @pytest.mark.parametrize("port", ["raft", "retransmit", "admin"])
-def test_garbage_messages_on_the_inner_ports_harm_nobody(shared_cluster: LocalCluster, leader: int, port: str) -> None:
+def test_garbage_on_internal_ports_does_no_harm(shared_cluster: LocalCluster, leader: int, port: str) -> None:
     rng = np.random.default_rng(3)
-    stranger = Raw(getattr(shared_cluster.config.node(leader), f"{port}_address"))
+    unknown = Raw(getattr(shared_cluster.config.node(leader), f"{port}_address"))
     for size in (0, 1, 31, 32, 33, 200, 5000):
-        stranger.send(rng.bytes(size))
-        stranger.send(b"", rng.bytes(size), b"")
+        unknown.send(rng.bytes(size))
+        unknown.send(b"", rng.bytes(size), b"")
     assert_all_nodes_serve(shared_cluster)
-    stranger.close()
+    unknown.close()

@@ -1,4 +1,4 @@
-"""A cluster of real processes through what happens to one: clients, deaths, returns, late joiners, damage."""
+"""A cluster of real processes: trading, kills, restarts, late nodes, corruption, metrics and start-up errors."""
 
 import json
 import signal
@@ -49,7 +49,7 @@ def smrx(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_orders_trade_and_every_node_comes_to_the_same_state(make_cluster: MakeCluster) -> None:
+def test_orders_trade_and_all_nodes_reach_the_same_state(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with Client(cluster.config) as client:
         open_market(client)
@@ -74,11 +74,11 @@ async def _ask_async(cluster: LocalCluster) -> list[int]:
 
 
 @pytest.mark.asyncio
-async def test_the_asyncio_client_speaks_to_a_real_cluster(make_cluster: MakeCluster) -> None:
+async def test_async_client_on_a_real_cluster(make_cluster: MakeCluster) -> None:
     assert 7 in await _ask_async(make_cluster())
 
 
-def test_a_killed_leader_is_replaced_and_comes_back_as_a_learner_that_catches_up(make_cluster: MakeCluster) -> None:
+def test_killed_leader_is_replaced_and_rejoins(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with Client(cluster.config) as client:
         open_market(client)
@@ -86,7 +86,7 @@ def test_a_killed_leader_is_replaced_and_comes_back_as_a_learner_that_catches_up
             first = cluster.wait_leader()
             order = client.place_limit("BTC-USD", "buy", "100.00", "1", account=1)
             cluster.kill(first)
-            # The client finds the new leader by itself and asks again exactly once.
+            # The client finds the new leader and repeats the request.
             cancelled = client.cancel(order.order_id, account=1)
             assert cancelled.state == "Cancelled", round_number
             cluster.start_node(first)
@@ -95,7 +95,7 @@ def test_a_killed_leader_is_replaced_and_comes_back_as_a_learner_that_catches_up
             wait_role(cluster, first, "follower")
 
 
-def test_a_node_far_behind_takes_over_a_snapshot_while_orders_flow(make_cluster: MakeCluster) -> None:
+def test_node_far_behind_restores_a_snapshot_under_load(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(limits=Limits(compaction_entries=20))
     with Client(cluster.config) as client:
         open_market(client)
@@ -111,7 +111,7 @@ def test_a_node_far_behind_takes_over_a_snapshot_while_orders_flow(make_cluster:
     assert "took over the state" in cluster.log_path(absent).read_text()
 
 
-def test_without_a_majority_nothing_is_acknowledged_and_status_says_what_is_missing(make_cluster: MakeCluster) -> None:
+def test_without_a_majority_nothing_is_acknowledged_and_status_says_why(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with Client(cluster.config) as client:
         client.open_account(1)
@@ -128,7 +128,7 @@ def test_without_a_majority_nothing_is_acknowledged_and_status_says_what_is_miss
     assert sum(verdict == "UNREACHABLE" for verdict in told.values()) == 2
 
 
-def test_all_nodes_restarted_at_once_wait_rather_than_start_empty(make_cluster: MakeCluster) -> None:
+def test_all_nodes_restarted_at_once_do_not_start_empty(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with Client(cluster.config) as client:
         client.open_account(1)
@@ -144,7 +144,7 @@ def test_all_nodes_restarted_at_once_wait_rather_than_start_empty(make_cluster: 
     assert cluster.leader() is None
 
 
-def test_a_paused_leader_loses_its_place_and_agrees_when_it_wakes(make_cluster: MakeCluster) -> None:
+def test_paused_leader_is_replaced_and_agrees_when_resumed(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with Client(cluster.config) as client:
         client.open_account(1)
@@ -157,7 +157,7 @@ def test_a_paused_leader_loses_its_place_and_agrees_when_it_wakes(make_cluster: 
         equal_logs(ask, [1, 2, 3], 20)
 
 
-def test_corruption_is_refused_by_a_node_that_was_not_started_for_it(shared_cluster: LocalCluster) -> None:
+def test_corruption_is_refused_without_the_option(shared_cluster: LocalCluster) -> None:
     with open_admin_client(shared_cluster.config, 5.0) as ask:
         reply = ask(1, Corrupt(account=0, asset=1, delta=1))
     assert isinstance(reply, AdminError)
@@ -165,7 +165,7 @@ def test_corruption_is_refused_by_a_node_that_was_not_started_for_it(shared_clus
     assert "--allow-corruption" in reply.message
 
 
-def test_metrics_and_health_answer_over_http(shared_cluster: LocalCluster) -> None:
+def test_metrics_and_health_over_http(shared_cluster: LocalCluster) -> None:
     leader = shared_cluster.wait_leader()
     host, port = shared_cluster.config.node(leader).metrics_bind
 
@@ -182,7 +182,7 @@ def test_metrics_and_health_answer_over_http(shared_cluster: LocalCluster) -> No
 @pytest.mark.parametrize(
     "port", ["port", "orders_port", "events_port", "retransmit_port", "admin_port", "metrics_port"]
 )
-def test_a_port_in_use_is_one_sentence_and_its_own_exit_code(tmp_path: Path, port: str) -> None:
+def test_port_in_use_has_a_message_and_an_exit_code(tmp_path: Path, port: str) -> None:
     cluster = LocalCluster(tmp_path)
     number = getattr(cluster.config.nodes[0], port)
     with socket.socket() as other:
@@ -195,7 +195,7 @@ def test_a_port_in_use_is_one_sentence_and_its_own_exit_code(tmp_path: Path, por
     assert "Traceback" not in result.stderr
 
 
-def test_the_data_directory_of_another_node_or_cluster_is_refused(tmp_path: Path, make_cluster: MakeCluster) -> None:
+def test_data_directory_of_another_node_or_cluster_is_refused(tmp_path: Path, make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     cluster.stop()
     theirs = cluster.config.node_dir(1)
@@ -211,7 +211,7 @@ def test_the_data_directory_of_another_node_or_cluster_is_refused(tmp_path: Path
     assert "cluster 'another'" in result.stderr
 
 
-def test_a_second_process_of_the_same_node_is_refused_and_the_first_goes_on(shared_cluster: LocalCluster) -> None:
+def test_second_process_of_a_node_is_refused(shared_cluster: LocalCluster) -> None:
     result = smrx(shared_cluster, "node", "--id", "2", "--quiet")
     assert result.returncode == Exit.RESOURCE
     assert "expected to be the only process here" in result.stderr

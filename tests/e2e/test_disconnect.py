@@ -12,8 +12,8 @@ from smrx.client import Client
 from smrx.config import Timing
 from smrx.local import LocalCluster
 
-#: Short, so that the test is; many times the interval of the keep-alives of a machine that is busy.
-PATIENCE_MS = 1500
+#: Short, so that the test is fast, but many heartbeat intervals even on a loaded machine.
+DISCONNECT_MS = 1500
 DEADLINE_S = 30.0
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -21,7 +21,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a trader of its own and return when its orders are placed; all are gone after the test."""
+    """Start a client process and return once its orders are placed; it is killed after the test."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def trader(
@@ -60,14 +60,14 @@ def open_market(cluster: LocalCluster) -> None:
 
 
 def prices(cluster: LocalCluster) -> dict[int, list[str | None]]:
-    """The prices of the open orders by account."""
+    """Return the prices of the open orders by account."""
     with Client(cluster.config) as venue:
         found = venue.orders(all_accounts=True)
     return {account: [order.price for order in found if order.account == account] for account in (1, 2)}
 
 
 def assert_for(seconds: float, cluster: LocalCluster, expected: dict[int, list[str | None]]) -> None:
-    """Look again and again until the time is over."""
+    """Check repeatedly for some time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert prices(cluster) == expected
@@ -78,37 +78,35 @@ def wait_for(cluster: LocalCluster, expected: dict[int, list[str | None]]) -> No
     cluster.wait_for(lambda: prices(cluster) == expected, DEADLINE_S, f"open orders {expected}")
 
 
-def test_a_killed_client_loses_its_open_orders_and_nobody_else_does(
-    make_cluster: Callable[..., LocalCluster], start: Start
-) -> None:
-    cluster = make_cluster(nodes=1, timing=Timing(disconnect_ms=PATIENCE_MS))
+def test_only_the_killed_client_loses_its_orders(make_cluster: Callable[..., LocalCluster], start: Start) -> None:
+    cluster = make_cluster(nodes=1, timing=Timing(disconnect_ms=DISCONNECT_MS))
     open_market(cluster)
     leaving = start(cluster, 1, True, "100.00", "101.00")
     staying = start(cluster, 2, True, "102.00")
     careless = start(cluster, 1, False, "103.00")
     everything = {1: ["100.00", "101.00", "103.00"], 2: ["102.00"]}
     # Idle for longer than the session timeout: only the heartbeats keep the session.
-    assert_for(1.5 * PATIENCE_MS / 1000, cluster, everything)
+    assert_for(1.5 * DISCONNECT_MS / 1000, cluster, everything)
     leaving.kill()
     careless.kill()
     killed_at = time.monotonic()
     wait_for(cluster, {1: ["103.00"], 2: ["102.00"]})
-    assert time.monotonic() - killed_at >= 0.7 * PATIENCE_MS / 1000, "cancelled before it was silent for long enough"
-    # A polite good-bye takes the orders along at once.
+    assert time.monotonic() - killed_at >= 0.7 * DISCONNECT_MS / 1000, "cancelled before it was silent for long enough"
+    # Closing the session cancels its orders at once.
     staying.communicate(timeout=DEADLINE_S)
     wait_for(cluster, {1: ["103.00"], 2: []})
 
 
-def test_a_new_leader_counts_anew_and_ends_what_died_with_the_old_one(
+def test_new_leader_cancels_orders_of_a_client_killed_before(
     make_cluster: Callable[..., LocalCluster], start: Start
 ) -> None:
-    cluster = make_cluster(timing=Timing(disconnect_ms=PATIENCE_MS))
+    cluster = make_cluster(timing=Timing(disconnect_ms=DISCONNECT_MS))
     open_market(cluster)
     leaving = start(cluster, 1, True, "100.00")
     start(cluster, 2, True, "102.00")
     leader = cluster.wait_leader()
     cluster.kill(leader)
     cluster.wait_leader(other_than=leader)
-    assert_for(1.5 * PATIENCE_MS / 1000, cluster, {1: ["100.00"], 2: ["102.00"]})
+    assert_for(1.5 * DISCONNECT_MS / 1000, cluster, {1: ["100.00"], 2: ["102.00"]})
     leaving.kill()
     wait_for(cluster, {1: [], 2: ["102.00"]})

@@ -1,4 +1,4 @@
-"""Durability on disk, on real processes: all nodes die at once, a disk fills up, files are damaged."""
+"""Durability on disk with real processes: all nodes killed at once, a full disk, damaged files."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ from smrx.wire.admin import Corrupt, CorruptReply
 MakeCluster = Callable[..., LocalCluster]
 
 
-def test_all_nodes_killed_at_once_lose_nothing_acknowledged(make_cluster: MakeCluster) -> None:
+def test_all_nodes_killed_at_once_lose_no_acknowledged_command(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(durability="disk", limits=Limits(snapshot_commands=3000, compaction_entries=100))
     tape = generate(12_000, seed=5)
     with Client(cluster.config, account=0) as client:
@@ -53,7 +53,7 @@ def test_all_nodes_killed_at_once_lose_nothing_acknowledged(make_cluster: MakeCl
 
 
 def written_bytes(cluster: LocalCluster) -> dict[int, int]:
-    """How many bytes the system counts that each node's process has had written to storage, files or not."""
+    """Return the bytes that each node's process has written to storage, as the system counts them."""
     found = {}
     for node in cluster.config.nodes:
         lines = Path(f"/proc/{cluster.process(node.id).pid}/io").read_text(encoding="ascii").splitlines()
@@ -74,7 +74,7 @@ def open_account(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs a system that counts what processes write")
-def test_in_memory_mode_the_system_counts_no_byte_that_a_node_writes(make_cluster: MakeCluster) -> None:
+def test_memory_mode_writes_no_bytes(make_cluster: MakeCluster) -> None:
     control = make_cluster(nodes=1, durability="disk")
     open_account(control)
     before = written_bytes(control)
@@ -89,7 +89,7 @@ def test_in_memory_mode_the_system_counts_no_byte_that_a_node_writes(make_cluste
         before = written_bytes(cluster)
         transfer_money(cluster, 1 + 200 * attempt)
         after = written_bytes(cluster)
-        # An election writes term and vote, orders or not.
+        # An election writes term and vote.
         if len(terms) == 1 and {status.term for status in cluster.statuses().values()} == terms:
             break
     else:
@@ -119,7 +119,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def play(cluster: LocalCluster, commands: int, seed: int = 7) -> ClientRecord:
-    """Send a small market and wait for every answer."""
+    """Set up a small market and wait for every outcome."""
     tape = generate(commands, seed=seed)
     with Client(cluster.config, account=0) as client:
         assert setup_failure(tape.setup, client.submit(tape.setup)) is None
@@ -128,9 +128,7 @@ def play(cluster: LocalCluster, commands: int, seed: int = 7) -> ClientRecord:
     return flow.finish(60)
 
 
-def test_the_past_of_a_stopped_node_can_be_read_backed_up_and_restored(
-    make_cluster: MakeCluster, tmp_path: Path
-) -> None:
+def test_log_of_a_stopped_node_is_read_backed_up_and_restored(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster(durability="disk")
     record = play(cluster, 3000)
     taken = json.loads(smrx(cluster, "snapshot", "take", "--node", "2", "--json"))
@@ -167,7 +165,7 @@ def test_the_past_of_a_stopped_node_can_be_read_backed_up_and_restored(
             assert 77 in client.accounts()
 
 
-def test_a_restored_cluster_may_live_in_memory(make_cluster: MakeCluster, tmp_path: Path) -> None:
+def test_restored_cluster_may_use_memory_mode(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster(nodes=1)
     with Client(cluster.config) as client:
         client.open_account(5)
@@ -179,20 +177,20 @@ def test_a_restored_cluster_may_live_in_memory(make_cluster: MakeCluster, tmp_pa
         restored.wait_leader()
         with Client(restored.config) as client:
             assert 5 in client.accounts()
-        # Once it has lived, what counts is its memory, and that is gone: the old files are nobody's state any more.
+        # After its first start in memory mode, the cluster no longer uses the restored files.
         restored.kill(1)
         restored.start_node(1)
         restored.wait_for(lambda: [s.role for s in restored.statuses().values()] == ["learner"], 30, "a learner")
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit to limit another process")
-def test_a_full_disk_ends_a_node_with_one_sentence_and_nothing_acknowledged_is_lost(make_cluster: MakeCluster) -> None:
+def test_full_disk_stops_a_node_and_loses_no_acknowledged_command(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(nodes=1, durability="disk")
     tape = generate(30_000, seed=9)
     with Client(cluster.config, account=0) as client:
         assert setup_failure(tape.setup, client.submit(tape.setup)) is None
     flow = OrderFlow(cluster.config, tape.commands, chunk=200)
-    # What a full disk is to a process: no file of it can grow any more.
+    # A limit on the file size acts as a full disk.
     resource.prlimit(cluster.process(1).pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     flow.start()
     assert cluster.process(1).wait(60) == Exit.DISK
@@ -207,7 +205,7 @@ def test_a_full_disk_ends_a_node_with_one_sentence_and_nothing_acknowledged_is_l
     assert record.check(read_events(cluster.config, [1], state.event_sequence)) == []
 
 
-def test_a_diverged_node_names_the_command_that_rebuilds_it_from_the_others(make_cluster: MakeCluster) -> None:
+def test_diverged_node_names_the_rebuild_command(make_cluster: MakeCluster) -> None:
     limits = Limits(snapshot_commands=500, compaction_entries=40)
     cluster = make_cluster(durability="disk", limits=limits, node_options=("--allow-corruption",))
     play(cluster, 2000)
@@ -234,7 +232,7 @@ def test_a_diverged_node_names_the_command_that_rebuilds_it_from_the_others(make
         )
         cluster.process(victim).terminate()
         cluster.process(victim).wait()
-        # The one command, as the message has it.
+        # The command that the message names.
         cluster.start_node(victim, "--rebuild", "--yes")
         cluster.wait_for(lambda: role(cluster, victim) == "follower", 30, "the rebuilt node as a follower")
         client.deposit(78, "USD", "1", 78_002)
@@ -247,7 +245,7 @@ def test_a_diverged_node_names_the_command_that_rebuilds_it_from_the_others(make
         cluster.wait_for(agreed, 30, f"node {victim} in agreement")
 
 
-def test_a_damaged_node_says_so_and_is_rebuilt_from_the_others(make_cluster: MakeCluster) -> None:
+def test_damaged_node_is_reported_and_rebuilt(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(durability="disk", limits=Limits(snapshot_commands=500, compaction_entries=40))
     play(cluster, 2000)
     victim = next(node for node in (1, 2, 3) if node != cluster.wait_leader())

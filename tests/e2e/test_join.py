@@ -1,4 +1,4 @@
-"""Books that begin in the middle, beside real clusters: what was before is gone from every node's memory."""
+"""Books that start from a state image beside a real cluster whose nodes no longer hold the earlier events."""
 
 import contextlib
 import io
@@ -27,12 +27,12 @@ from smrx.wire.admin import Balances, BalancesReply, Corrupt, CorruptReply
 
 MakeCluster = Callable[..., LocalCluster]
 
-#: Fewer than the events of the trading before the books begin, more than those after it.
+#: Fewer than the events before the books start, more than those after.
 RING = 8_000
 
 
 class Settle:
-    """`smrx settle` as processes, into one place."""
+    """`smrx settle` processes that use one folder."""
 
     def __init__(self, cluster: LocalCluster, out: Path) -> None:
         self._command = ["--config", str(cluster.config_path), "settle"]
@@ -47,7 +47,7 @@ class Settle:
         )
 
     def run(self, *arguments: str, code: int = Exit.OK) -> str:
-        """Run to the end in this process; return what it printed, or its one sentence."""
+        """Run to the end; return the output, or the error message."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             found = cli.run([*self._command, *arguments, "--out", str(self.out)])
@@ -80,7 +80,7 @@ def caught_up(cluster: LocalCluster, node: int) -> bool | None:
 
 
 def owned(cluster: LocalCluster) -> list[tuple[int, int, int, int]]:
-    """What the cluster says everybody has."""
+    """Return the balances of all accounts as the cluster reports them."""
     with open_admin_client(cluster.config, 5.0) as ask:
         reply = ask(cluster.leader() or 1, Balances())
     assert isinstance(reply, BalancesReply)
@@ -88,9 +88,7 @@ def owned(cluster: LocalCluster) -> list[tuple[int, int, int, int]]:
 
 
 @pytest.mark.parametrize("durability", ["memory", "disk"])
-def test_books_begin_in_the_middle_and_balance_to_the_unit(
-    make_cluster: MakeCluster, tmp_path: Path, durability: str
-) -> None:
+def test_books_from_a_state_image_balance_exactly(make_cluster: MakeCluster, tmp_path: Path, durability: str) -> None:
     cluster = make_cluster(durability=durability, limits=Limits(event_ring=RING))
     tape = generate(12_000, seed=1)
     before, meanwhile, first, second = np.split(tape.commands, [9_000, 9_600, 10_600])
@@ -152,7 +150,7 @@ def test_books_begin_in_the_middle_and_balance_to_the_unit(
     assert any(float(row["opening"]) > 0 for row in found["balances"])
 
 
-def test_other_states_are_named_and_a_minority_is_no_majority(make_cluster: MakeCluster, tmp_path: Path) -> None:
+def test_differing_state_images_are_named_and_a_minority_is_refused(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster(node_options=("--allow-corruption",))
     with Client(cluster.config, account=0) as client:
         client.submit(generate(10, seed=1).setup)

@@ -1,4 +1,4 @@
-"""Real nodes that know each other by keys, and a key that is changed while orders flow."""
+"""Rotation of a node key while orders flow."""
 
 import threading
 from pathlib import Path
@@ -12,7 +12,7 @@ from smrx.local import LocalCluster
 
 
 def restart(cluster: LocalCluster, node: int) -> None:
-    """As an operator does it: stop, start, and wait until it agrees with the others again."""
+    """Stop and start a node, and wait until it agrees with the others."""
     cluster.process(node).terminate()
     cluster.process(node).wait()
     cluster.start_node(node)
@@ -25,7 +25,7 @@ def restart(cluster: LocalCluster, node: int) -> None:
     cluster.wait_for(back, 30, f"node {node} back among the others")
 
 
-def test_a_key_is_changed_while_the_exchange_serves(tmp_path: Path) -> None:
+def test_key_rotation_under_load(tmp_path: Path) -> None:
     cluster = LocalCluster(tmp_path)
     path = str(cluster.config_path)
     assert cli.run(["--config", path, "cluster", "keygen"]) == Exit.OK

@@ -1,4 +1,4 @@
-"""Leadership that moves, and nodes that are started again one after the other, under a flow of orders."""
+"""Leadership transfer and a rolling restart while orders flow."""
 
 import json
 import re
@@ -17,8 +17,8 @@ from smrx.local import LocalCluster
 MakeCluster = Callable[..., LocalCluster]
 
 
-class OrderFlow:
-    """A client that deposits one unit after the other."""
+class DepositFlow:
+    """A client that makes deposits of one unit, one after another."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.deposits = 0
@@ -48,8 +48,8 @@ class OrderFlow:
 
 
 @contextmanager
-def flow(cluster: LocalCluster) -> Iterator[OrderFlow]:
-    running = OrderFlow(cluster)
+def flow(cluster: LocalCluster) -> Iterator[DepositFlow]:
+    running = DepositFlow(cluster)
     running.start()
     try:
         yield running
@@ -57,14 +57,14 @@ def flow(cluster: LocalCluster) -> Iterator[OrderFlow]:
         running.stop()
 
 
-def check(cluster: LocalCluster, done: OrderFlow) -> None:
+def check(cluster: LocalCluster, done: DepositFlow) -> None:
     assert done.faults == []
     with Client(cluster.config) as client:
         (balance,) = client.balances(1)
     assert str(balance.available) == str(done.deposits)
 
 
-def test_leadership_moves_while_orders_flow(make_cluster: MakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leadership_transfer_under_load(make_cluster: MakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     cluster = make_cluster()
     command = ["--config", str(cluster.config_path), "cluster", "transfer"]
     with flow(cluster) as running:
@@ -85,7 +85,7 @@ def test_leadership_moves_while_orders_flow(make_cluster: MakeCluster, capsys: p
     check(cluster, running)
 
 
-def test_every_node_is_started_again_and_no_request_fails(make_cluster: MakeCluster) -> None:
+def test_rolling_restart_fails_no_request(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
 
     def back(node: int) -> bool:

@@ -1,4 +1,4 @@
-"""Real nodes that join and leave a running cluster, by the commands an operator has, under a flow of orders."""
+"""Nodes join and leave a running cluster while orders flow."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ MakeCluster = Callable[..., LocalCluster]
 
 
 def smrx(cluster: LocalCluster, *arguments: str, code: Exit = Exit.OK) -> str:
-    """Run a command of the operator's; returns what it says."""
+    """Run an operator's command; return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "smrx", "--config", str(cluster.config_path), *arguments],
         capture_output=True, text=True, timeout=90, check=False,
@@ -29,7 +29,7 @@ def smrx(cluster: LocalCluster, *arguments: str, code: Exit = Exit.OK) -> str:
 
 
 def three_of_four(make_cluster: MakeCluster) -> LocalCluster:
-    """A cluster of nodes 1 to 3 whose folder has room for node 4; every node reads the same file later."""
+    """Start nodes 1 to 3 of a cluster of four; the cluster file names all four afterwards."""
     cluster = make_cluster(nodes=4, start=False)
     four = cluster.config
     cluster.config = msgspec.structs.replace(four, nodes=four.nodes[:3])
@@ -41,7 +41,7 @@ def three_of_four(make_cluster: MakeCluster) -> LocalCluster:
     return cluster
 
 
-def test_a_node_joins_and_another_leaves_while_orders_flow(make_cluster: MakeCluster) -> None:
+def test_nodes_join_and_leave_under_load(make_cluster: MakeCluster) -> None:
     cluster = three_of_four(make_cluster)
     with flow(cluster) as running:
         assert "did not become a voter" in smrx(cluster, "cluster", "add", "4", "--timeout", "1", code=Exit.UNAVAILABLE)
@@ -49,7 +49,7 @@ def test_a_node_joins_and_another_leaves_while_orders_flow(make_cluster: MakeClu
         assert "node 4 is now a voting member; members: 1, 2, 3, 4" in smrx(cluster, "cluster", "add", "4")
         assert "already" in smrx(cluster, "cluster", "add", "4")
         smrx(cluster, "cluster", "transfer", "4")
-        # The leader goes: another one leads first.
+        # Removing the leader transfers leadership first.
         told = json.loads(smrx(cluster, "cluster", "remove", "4", "--json"))
         assert told["voters"] == [1, 2, 3]
         assert cluster.process(4).wait(20) == 0
@@ -60,7 +60,7 @@ def test_a_node_joins_and_another_leaves_while_orders_flow(make_cluster: MakeClu
     check(cluster, running)
 
 
-def test_a_dead_node_is_replaced_by_an_empty_one(make_cluster: MakeCluster) -> None:
+def test_dead_node_is_replaced_by_an_empty_one(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with flow(cluster) as running:
         dead = next(i for i in (1, 2, 3) if i != cluster.wait_leader())
@@ -77,7 +77,7 @@ def test_a_dead_node_is_replaced_by_an_empty_one(make_cluster: MakeCluster) -> N
 
 
 @pytest.mark.parametrize("command", [["add", "9"], ["transfer", "9"]])
-def test_a_node_the_file_does_not_name_is_refused(make_cluster: MakeCluster, command: list[str]) -> None:
+def test_node_not_in_the_cluster_file_is_refused(make_cluster: MakeCluster, command: list[str]) -> None:
     cluster = make_cluster(nodes=1)
     assert "its nodes are 1" in smrx(cluster, "cluster", *command, code=Exit.USAGE)
     assert "not a member" in smrx(cluster, "cluster", "remove", "9")

@@ -1,4 +1,4 @@
-"""Settlement beside a real cluster: verifier and nodes are killed, and the books balance to the unit."""
+"""Settlement beside a real cluster: verifier and nodes are killed, and the books balance exactly."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ MakeCluster = Callable[..., LocalCluster]
 
 
 class Verifier:
-    """`smrx settle run` as a process."""
+    """A `smrx settle run` process."""
 
     def __init__(self, cluster: LocalCluster, out: Path) -> None:
         self._command = [sys.executable, "-m", "smrx", "--config", str(cluster.config_path), "settle"]
@@ -41,7 +41,7 @@ class Verifier:
         self.process.communicate()
 
     def finish(self, last_event: int) -> dict[str, Any]:
-        """Run to an event, and then derive everything once more."""
+        """Settle up to an event, then verify the books and compare them with the nodes."""
         told: dict[str, Any] = {}
         for arguments in (["run", "--until-sequence", str(last_event)], ["verify"], ["verify", "--from-nodes"]):
             ended = subprocess.run(
@@ -56,11 +56,11 @@ class Verifier:
         return int(json.loads(path.read_bytes())["checkpoint"]["event_sequence"]) if path.exists() else 0
 
     def further_than(self, sequence: int) -> bool | None:
-        """True once more than that is committed."""
+        """Return True once an event after `sequence` is committed, else None."""
         return self.committed() > sequence or None
 
 
-def test_killed_verifiers_and_nodes_end_with_books_that_balance(make_cluster: MakeCluster, tmp_path: Path) -> None:
+def test_books_balance_after_kills_of_verifier_and_nodes(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster()
     tape = generate(12_000, seed=1)
     with Client(cluster.config, account=0) as client:
@@ -101,10 +101,8 @@ def test_killed_verifiers_and_nodes_end_with_books_that_balance(make_cluster: Ma
     assert lines == trades + 1
 
 
-def test_an_auditor_with_a_nodes_folder_proves_what_is_settled_and_fills_what_is_forgotten(
-    make_cluster: MakeCluster, tmp_path: Path
-) -> None:
-    """The rings of the nodes are short: what a verifier missed is in the journal of a node that was stopped alone."""
+def test_log_audit_verifies_settlement_and_fills_gaps(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    """The event rings are short: only the journal of a stopped node holds the events the verifier missed."""
     cluster = make_cluster(durability="disk", limits=Limits(event_ring=2_000))
     tape = generate(5_000, seed=2)
     smrx = [sys.executable, "-m", "smrx", "--config", str(cluster.config_path), "settle"]

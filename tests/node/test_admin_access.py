@@ -1,4 +1,4 @@
-"""Who may change a cluster through the admin port: the node's own machine and whom the configuration names."""
+"""Admin requests that change the cluster are accepted only from local and configured addresses."""
 
 import socket
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.node.test_node_storage import Alone, alone, configuration, turn_until
 
 
 def ask(exchange: Alone, request: admin.AnyRequest) -> admin.AnyReply:
-    """What the node answers, over a real socket."""
+    """Return the reply of the node, over a real socket."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
         asking.linger = 0
         asking.connect(exchange.config.node(1).admin_address)
@@ -45,11 +45,11 @@ CHANGES = [
         ("", False),
     ],
 )
-def test_an_address_is_of_this_machine_or_named_or_may_change_nothing(peer: str, allowed: bool) -> None:
+def test_only_local_and_configured_addresses_may_change_the_cluster(peer: str, allowed: bool) -> None:
     assert admin_access.may_change_cluster(peer, ["10.0.0.5"]) == allowed
 
 
-def test_every_address_of_this_machine_may() -> None:
+def test_every_local_address_may_change_the_cluster() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -58,9 +58,7 @@ def test_every_address_of_this_machine_may() -> None:
         assert admin_access.may_change_cluster(probe.getsockname()[0], [])
 
 
-def test_a_request_from_elsewhere_changes_nothing_and_is_told_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_request_from_another_address_is_refused_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peers: list[tuple[str, tuple[str, ...]]] = []
 
     def refuse(peer: str, named: tuple[str, ...]) -> bool:
@@ -78,17 +76,17 @@ def test_a_request_from_elsewhere_changes_nothing_and_is_told_why(
             assert "127.0.0.1 may not change the cluster" in reply.message
         assert peers == [("127.0.0.1", ("192.0.2.7",))] * 6
         assert exchange.node.replica.last_index == before
-        # What only reads is answered to everybody.
+        # Requests that only read are answered to every address.
         assert isinstance(ask(exchange, admin.Status()), admin.NodeStatus)
         assert isinstance(ask(exchange, admin.Barrier()), admin.BarrierReply)
 
 
-def test_a_request_from_here_is_obeyed(tmp_path: Path) -> None:
+def test_request_from_a_local_address_is_accepted(tmp_path: Path) -> None:
     with alone(configuration(tmp_path)) as exchange:
         assert isinstance(ask(exchange, admin.Snapshot()), admin.SnapshotReply)
 
 
-def test_every_request_that_changes_something_is_known() -> None:
+def test_every_request_is_listed_as_reading_or_changing() -> None:
     reads = {
         admin.Status, admin.HashAt, admin.LogDigest, admin.Depth, admin.Orders, admin.Balances, admin.Transfers,
         admin.Accounts, admin.Assets, admin.Instruments, admin.Positions, admin.TakeStateImage, admin.ReadStateImage,

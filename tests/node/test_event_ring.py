@@ -1,4 +1,4 @@
-"""The event ring holds the newest events without holes and answers for exactly what it holds."""
+"""The event ring holds the newest events without gaps and answers requests for exactly these."""
 
 from collections import deque
 
@@ -30,7 +30,7 @@ def told(replies: list[bytes]) -> list[int]:
 
 
 @given(st.integers(1, 20), st.lists(st.integers(0, 30), max_size=12), st.integers(1, 5))
-def test_it_holds_what_a_deque_would_hold(capacity: int, batches: list[int], first: int) -> None:
+def test_ring_holds_the_newest_events(capacity: int, batches: list[int], first: int) -> None:
     ring, model = EventRing(capacity, first), deque[int](maxlen=capacity)
     following = first
     for size in batches:
@@ -48,7 +48,7 @@ def test_it_holds_what_a_deque_would_hold(capacity: int, batches: list[int], fir
         assert ring.range(ring.oldest, ring.newest + 1) is None
 
 
-def test_a_range_is_a_copy() -> None:
+def test_range_is_a_copy() -> None:
     ring = EventRing(4)
     ring.append(numbered(1, 4))
     held = ring.range(1, 4)
@@ -58,7 +58,7 @@ def test_a_range_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("first", [1, 3, 4, 6])
-def test_a_hole_or_a_repeat_is_refused_and_nothing_is_added(first: int) -> None:
+def test_gap_or_repeat_is_refused_and_nothing_is_added(first: int) -> None:
     ring = EventRing(8)
     ring.append(numbered(1, 4))
     with pytest.raises(ValueError, match="expected 2 events from sequence 5"):
@@ -66,7 +66,7 @@ def test_a_hole_or_a_repeat_is_refused_and_nothing_is_added(first: int) -> None:
     assert (ring.oldest, ring.newest) == (1, 4)
 
 
-def test_a_slice_of_a_larger_array_is_stored_as_it_is() -> None:
+def test_slice_of_a_larger_array_is_stored_unchanged() -> None:
     ring = EventRing(8)
     ring.append(numbered(1, 12)[:3])
     ring.append(np.repeat(numbered(4, 9), 2)[::2][:2])
@@ -75,7 +75,7 @@ def test_a_slice_of_a_larger_array_is_stored_as_it_is() -> None:
     assert held.tobytes() == numbered(1, 5).tobytes()
 
 
-def test_restart_forgets() -> None:
+def test_restart_drops_all_events() -> None:
     ring = EventRing(8)
     ring.append(numbered(1, 4))
     ring.restart(100)
@@ -85,7 +85,7 @@ def test_restart_forgets() -> None:
     assert told(answer_request(ring, ask(100, 0))) == [100, 101]
 
 
-def test_an_answer_covers_the_range_in_order() -> None:
+def test_answer_covers_the_range_in_order() -> None:
     ring = EventRing(1 << 15)
     ring.append(numbered(1, 20_000))
     replies = answer_request(ring, ask(2, 19_999))
@@ -96,14 +96,14 @@ def test_an_answer_covers_the_range_in_order() -> None:
     assert told(answer_request(ring, ask(19_990, 30_000))) == list(range(19_990, 20_001))
 
 
-def test_an_answer_is_bounded() -> None:
+def test_answer_is_bounded() -> None:
     ring = EventRing(MAX_ANSWER_EVENTS + 100)
     ring.append(numbered(1, MAX_ANSWER_EVENTS + 100))
     assert told(answer_request(ring, ask(1, 0))) == list(range(1, MAX_ANSWER_EVENTS + 1))
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 3), (1, 0), (4, 4), (11, 11), (11, 0)])
-def test_what_is_not_held_is_unavailable(first: int, last: int) -> None:
+def test_range_that_is_not_held_is_unavailable(first: int, last: int) -> None:
     ring = EventRing(6)
     ring.append(numbered(1, 10))
     (reply,) = answer_request(ring, ask(first, last))
@@ -111,7 +111,7 @@ def test_what_is_not_held_is_unavailable(first: int, last: int) -> None:
     assert (frame.kind, frame.correlation, frame.aux) == (FrameKind.UNAVAILABLE, 5, 10)
 
 
-def test_an_empty_ring_says_what_comes_next() -> None:
+def test_empty_ring_reports_the_next_event() -> None:
     frame = frames.decode(answer_request(EventRing(6), ask(1, 0))[0])
     assert (frame.kind, frame.correlation, frame.aux) == (FrameKind.UNAVAILABLE, 1, 0)
 
@@ -133,7 +133,7 @@ def test_appending_keeps_up_with_any_batch_size() -> None:
     assert np.array_equal(held, numbered(26, 35))
 
 
-def test_a_node_vouches_for_a_range_by_its_digest_and_state() -> None:
+def test_node_attests_a_range_by_digest_and_state() -> None:
     events = numbered(1, 10)
     events["command_sequence"] = [1, 1, 2, 2, 3, 3, 3, 4, 4, 5]
     ring = EventRing(100)
@@ -148,7 +148,7 @@ def test_a_node_vouches_for_a_range_by_its_digest_and_state() -> None:
         assert frames.claim(frame) == ((claimed, 100 + claimed) if claimed else (0, 0))
 
 
-def test_retransmitted_events_carry_the_state_where_it_is_known() -> None:
+def test_retransmitted_events_carry_the_state_hash_if_kept() -> None:
     ring = EventRing(100)
     ring.append(numbered(1, 10))
     request = frames.decode(frames.encode(FrameKind.RETRANSMIT, correlation=3, aux=7))
@@ -158,9 +158,7 @@ def test_retransmitted_events_carry_the_state_where_it_is_known() -> None:
 
 
 @given(st.integers(1, 20), st.integers(0, 60), st.integers(0, 20), st.integers(1, 5))
-def test_what_is_outside_a_range_is_all_the_rest_of_the_ring(
-    capacity: int, count: int, wanted: int, first: int
-) -> None:
+def test_outside_of_a_range_is_the_rest_of_the_ring(capacity: int, count: int, wanted: int, first: int) -> None:
     ring = EventRing(capacity, first)
     ring.append(numbered(first, first + count - 1))
     begin = max(ring.oldest, ring.newest - wanted + 1)

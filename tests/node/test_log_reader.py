@@ -1,4 +1,4 @@
-"""The past of a stopped node: ranges, early stops, the numbers commands and trades had, and what is no longer there."""
+"""Replay of a stopped node's log: ranges, early stops, sequences, and requests outside of what the disk holds."""
 
 import shutil
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ from smrx.wire.records import COMMAND
 
 
 class Past(NamedTuple):
-    """What a node did, as it is remembered by who watched."""
+    """The commands and events of a node, to compare with its log."""
 
     config: Config
     commands: np.ndarray
@@ -48,7 +48,7 @@ class Past(NamedTuple):
 
 
 def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0) -> Past:
-    """A node's directory after 1,500 commands, with a snapshot half way; `compacted`: the log begins there.
+    """Write a node's directory after 1,500 commands, with a snapshot half way; `compacted`: the log starts there.
 
     The journal does not have the last `lost` entries of commands; who watched does. Of the last `unknown` ones the node
     does not know that they are committed.
@@ -68,7 +68,7 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0
     starts = range(0, len(rows), 40)
     for number, start in enumerate(starts):
         part = rows[start : start + 40]
-        if number == 7:  # A client that sends again what was answered: no sequence is used up.
+        if number == 7:  # Repeated requests: they get no new sequence.
             part = np.concatenate([rows[start - 5 : start], part])
         entry = batches.encode(part.tobytes(), 1000 + number, 0, 0)
         index = journal.last_index + 1
@@ -105,7 +105,7 @@ def history(past: Past) -> Iterator[LogReader]:
         yield history
 
 
-def test_every_command_comes_once_with_the_sequence_it_had(past: Past, history: LogReader) -> None:
+def test_every_command_is_replayed_once_with_its_sequence(past: Past, history: LogReader) -> None:
     found: list[ReplayedCommand] = []
     count = replay_commands(history, 1, None, found.append)
     assert count == len(found) == past.state.engine.sequence
@@ -116,19 +116,19 @@ def test_every_command_comes_once_with_the_sequence_it_had(past: Past, history: 
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 1), (40, 41), (500, 503), (1200, 1300)])
-def test_a_range_of_commands(history: LogReader, first: int, last: int) -> None:
+def test_range_of_commands(history: LogReader, first: int, last: int) -> None:
     found: list[int] = []
     assert replay_commands(history, first, last, lambda one: found.append(one.sequence)) == last - first + 1
     assert found == list(range(first, last + 1))
 
 
-def test_a_range_that_begins_after_the_snapshot_begins_with_the_snapshot(past: Past, history: LogReader) -> None:
+def test_range_after_the_snapshot_starts_from_the_snapshot(past: Past, history: LogReader) -> None:
     applied: list[int] = []
     history.replay(lambda entry, _: applied.append(entry.log_index), lambda state: state.engine.sequence < 1300)
     assert applied[0] == history.snapshots[0].log_index + 1
 
 
-def test_commands_stop_when_the_callback_says_so(history: LogReader) -> None:
+def test_replay_of_commands_stops_when_the_callback_returns_false(history: LogReader) -> None:
     found: list[int] = []
 
     def until_77(one: ReplayedCommand) -> bool:
@@ -139,21 +139,21 @@ def test_commands_stop_when_the_callback_says_so(history: LogReader) -> None:
     assert found == list(range(50, 78))
 
 
-def test_every_trade_comes_once_as_it_was_published(past: Past, history: LogReader) -> None:
+def test_every_trade_is_replayed_once_as_published(past: Past, history: LogReader) -> None:
     found: list[ReplayedTrade] = []
     assert replay_trades(history, 1, None, found.append) == len(past.trades) > 20
     assert [trade.event.tobytes() for trade in found] == [row.tobytes() for row in past.trades]
     assert [trade.match_id for trade in found] == past.trades["match_id"].tolist()
 
 
-def test_a_range_of_trades_and_an_early_stop(history: LogReader) -> None:
+def test_range_of_trades_and_early_stop(history: LogReader) -> None:
     found: list[int] = []
     assert replay_trades(history, 5, 9, lambda trade: found.append(trade.match_id)) == 5
     assert found == [5, 6, 7, 8, 9]
     assert replay_trades(history, 5, None, lambda trade: False) == 1
 
 
-def test_events_come_once_as_they_were_published(past: Past, history: LogReader) -> None:
+def test_events_are_replayed_once_as_published(past: Past, history: LogReader) -> None:
     for first in (1, 700, len(past.events)):
         found: list[Applied] = []
         assert replay_events(history, first, found.append) == len(past.events) - first + 1
@@ -164,12 +164,12 @@ def test_events_come_once_as_they_were_published(past: Past, history: LogReader)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (5, 4)])
-def test_a_range_that_is_none_is_refused(history: LogReader, first: int, last: int) -> None:
+def test_invalid_range_is_refused(history: LogReader, first: int, last: int) -> None:
     with pytest.raises(LogReadError, match="expected a range"):
         replay_commands(history, first, last, lambda one: None)
 
 
-def test_what_lies_before_the_oldest_state_is_no_longer_there(compacted: Past) -> None:
+def test_range_before_the_oldest_state_is_refused(compacted: Past) -> None:
     with open_node_log(compacted.config, 1) as history:
         oldest = history.snapshots[0].metadata.sequence
         with pytest.raises(LogReadError, match=f"the oldest state on this disk is that of command {oldest} and trade"):
@@ -180,13 +180,13 @@ def test_what_lies_before_the_oldest_state_is_no_longer_there(compacted: Past) -
 
 
 @pytest.mark.parametrize("sequence", [1, 40, 41, 279, 283, 320, 321, 840, 841, 1000])
-def test_the_state_after_any_command_even_within_an_entry(past: Past, history: LogReader, sequence: int) -> None:
+def test_state_after_any_command_even_within_an_entry(past: Past, history: LogReader, sequence: int) -> None:
     state = history.state_after(sequence)
     assert state.position() == (sequence, past.state.hash_at(sequence))
     assert state.engine.event_sequence == np.searchsorted(past.events["command_sequence"], sequence, side="right")
 
 
-def test_a_state_the_log_does_not_reach_is_refused(past: Past, history: LogReader) -> None:
+def test_state_after_the_end_of_the_log_is_refused(past: Past, history: LogReader) -> None:
     last = past.state.engine.sequence
     with pytest.raises(
         AfterLogEnd, match=f"ends with command {last} and trade {len(past.trades)}; not known to be committed: 1 more"
@@ -194,7 +194,7 @@ def test_a_state_the_log_does_not_reach_is_refused(past: Past, history: LogReade
         history.state_after(last + 1)
 
 
-def test_entries_a_killed_node_did_not_know_to_be_committed_count_once_their_state_is_attested(tmp_path: Path) -> None:
+def test_uncommitted_entries_count_if_they_lead_to_the_attested_state(tmp_path: Path) -> None:
     past = write_past(tmp_path, compacted=False, unknown=3)
     last, state_hash = past.state.position()
     with open_node_log(past.config, 1) as history:
@@ -208,7 +208,7 @@ def test_entries_a_killed_node_did_not_know_to_be_committed_count_once_their_sta
         assert replay_commands(history, 1, None, lambda one: None) == last
 
 
-def test_a_state_before_the_oldest_one_is_refused(compacted: Past) -> None:
+def test_state_before_the_oldest_one_is_refused(compacted: Past) -> None:
     with open_node_log(compacted.config, 1) as history:
         oldest = history.snapshots[0].metadata.sequence
         with pytest.raises(BeforeLogStart):
@@ -216,7 +216,7 @@ def test_a_state_before_the_oldest_one_is_refused(compacted: Past) -> None:
         assert history.state_after(oldest).position() == (oldest, compacted.state.hash_at(oldest))
 
 
-def test_a_log_is_opened_by_its_directory_whosever_it_is(past: Past, tmp_path: Path) -> None:
+def test_log_of_any_node_is_opened_by_its_directory(past: Past, tmp_path: Path) -> None:
     copy = shutil.copytree(past.config.node_dir(1), tmp_path / "copy")
     with open_log(copy, "alpha") as history:
         assert history.node_id == 1
@@ -229,7 +229,7 @@ def test_a_log_is_opened_by_its_directory_whosever_it_is(past: Past, tmp_path: P
 
 
 @pytest.mark.parametrize("which", ["past", "compacted"])
-def test_a_sound_past_is_verified(which: str, request: pytest.FixtureRequest) -> None:
+def test_correct_log_is_verified(which: str, request: pytest.FixtureRequest) -> None:
     past: Past = request.getfixturevalue(which)
     with open_node_log(past.config, 1) as history:
         found = verify_log(history)
@@ -237,7 +237,7 @@ def test_a_sound_past_is_verified(which: str, request: pytest.FixtureRequest) ->
     assert (found.trades, found.snapshots, found.uncommitted, found.faults) == (len(past.trades), 1, 1, ())
 
 
-def test_a_snapshot_of_another_state_is_found(tmp_path: Path) -> None:
+def test_snapshot_of_another_state_is_found(tmp_path: Path) -> None:
     past = write_past(tmp_path, compacted=False)
     files = SnapshotFiles(past.config.node_dir(1) / FOLDER, cluster="alpha", node_id=1)
     other = ReplicatedState(1, 1)
@@ -248,27 +248,27 @@ def test_a_snapshot_of_another_state_is_found(tmp_path: Path) -> None:
     assert "the log leads to command" in found.faults[0]
 
 
-def test_a_node_that_runs_is_not_looked_at(past: Past) -> None:
+def test_log_of_a_running_node_is_refused(past: Past) -> None:
     meta = MetaStore(past.config.node_dir(1), cluster="alpha", node_id=1)
     with pytest.raises(MetaError, match="expected to be the only process here"), open_node_log(past.config, 1):
         pass
     meta.close()
 
 
-def test_a_node_that_never_was_has_no_past(past: Past) -> None:
+def test_missing_data_directory_is_refused(past: Past) -> None:
     message = "the data directory of node 2 does not exist"
     with pytest.raises(MetaError, match=message), open_node_log(past.config, 2):
         pass
 
 
-def test_a_node_without_a_journal_has_no_past(tmp_path: Path) -> None:
+def test_node_without_a_journal_is_refused(tmp_path: Path) -> None:
     config = Config(cluster="alpha", data_dir=str(tmp_path))
     MetaStore(config.node_dir(1), cluster="alpha", node_id=1).close()
     with pytest.raises(StorageError, match="expected a journal, found none"), open_node_log(config, 1):
         pass
 
 
-def test_a_damaged_past_is_refused(tmp_path: Path) -> None:
+def test_damaged_log_is_refused(tmp_path: Path) -> None:
     past = write_past(tmp_path, compacted=False)
     path = past.config.node_dir(1) / FILE
     sound = path.read_bytes()

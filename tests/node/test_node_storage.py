@@ -1,4 +1,4 @@
-"""One node turned by hand: what it writes in each mode, and what it still knows after a restart."""
+"""One node in this process: what it writes in each durability mode, and what it restores after a restart."""
 
 import contextlib
 import time
@@ -28,7 +28,7 @@ DEADLINE_SECONDS = 20.0
 def turn_until(node: Node, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
+        assert time.monotonic() < deadline, "the condition was not met before the deadline"
         node.turn()
 
 
@@ -67,7 +67,7 @@ def configuration(tmp_path: Path, **changes: object) -> Config:
 
 
 def opened_accounts(first: int, count: int) -> np.ndarray:
-    """Requests number `first` and on of session 5; the first ones also open it."""
+    """Return requests from `first` on of session 5; request 1 also opens it."""
     rows = np.zeros(count, COMMAND)
     rows["kind"], rows["session_id"] = CommandKind.OPEN_ACCOUNT, 5
     rows["request_id"] = rows["account"] = np.arange(first, first + count)
@@ -79,7 +79,7 @@ def opened_accounts(first: int, count: int) -> np.ndarray:
 
 
 def written(config: Config) -> dict[str, tuple[int, int]]:
-    """Every file below the data directory, with its size and when it was last written."""
+    """Return size and modification time of every file below the data directory."""
     found = {}
     for path in Path(config.data_dir).rglob("*"):
         status = path.lstat()
@@ -87,7 +87,7 @@ def written(config: Config) -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_in_memory_mode_no_file_is_touched_by_commands(tmp_path: Path) -> None:
+def test_commands_write_no_file_in_memory_mode(tmp_path: Path) -> None:
     with alone(configuration(tmp_path)) as exchange:
         exchange.submit(opened_accounts(1, 1))
         before = written(exchange.config)
@@ -96,7 +96,7 @@ def test_in_memory_mode_no_file_is_touched_by_commands(tmp_path: Path) -> None:
         assert written(exchange.config) == before
 
 
-def test_on_disk_every_command_is_written_before_it_is_answered(tmp_path: Path) -> None:
+def test_command_is_written_before_its_reply_in_disk_mode(tmp_path: Path) -> None:
     with alone(configuration(tmp_path, durability="disk")) as exchange:
         exchange.submit(opened_accounts(1, 1))
         for request in range(2, 10):
@@ -106,7 +106,7 @@ def test_on_disk_every_command_is_written_before_it_is_answered(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("snapshots", [False, True])
-def test_after_a_restart_answers_events_and_state_are_there(tmp_path: Path, snapshots: bool) -> None:
+def test_restart_restores_outcomes_events_and_state(tmp_path: Path, snapshots: bool) -> None:
     limits = Limits(snapshot_commands=30) if snapshots else Limits()
     config = configuration(tmp_path, durability="disk", limits=limits)
     with alone(config) as exchange:
@@ -123,14 +123,14 @@ def test_after_a_restart_answers_events_and_state_are_there(tmp_path: Path, snap
         again = machine.events.range(1, machine.events.newest)
         assert again is not None
         assert again.tobytes() == events.tobytes()
-        # A request that was answered before is answered as it was, and not applied again.
+        # A repeated request gets its first outcome and is not applied again.
         repeated = exchange.submit(opened_accounts(60, 1))
         assert repeated.tobytes() == answers[59][-1:].tobytes()
         assert machine.position() == position
         assert exchange.submit(opened_accounts(101, 1))["status"].tolist() == [OutcomeStatus.ACCEPTED]
 
 
-def test_a_restart_publishes_and_answers_nothing_by_itself(tmp_path: Path) -> None:
+def test_restart_publishes_and_answers_nothing(tmp_path: Path) -> None:
     config = configuration(tmp_path, durability="disk")
     with alone(config) as exchange:
         exchange.submit(opened_accounts(1, 50))
@@ -140,7 +140,7 @@ def test_a_restart_publishes_and_answers_nothing_by_itself(tmp_path: Path) -> No
     node.close()
 
 
-def test_a_snapshot_on_request_is_whole_in_both_modes(tmp_path: Path) -> None:
+def test_requested_snapshot_is_complete_in_both_modes(tmp_path: Path) -> None:
     for durability in ("memory", "disk"):
         config = configuration(tmp_path / durability, durability=durability)
         with alone(config) as exchange:
@@ -152,7 +152,7 @@ def test_a_snapshot_on_request_is_whole_in_both_modes(tmp_path: Path) -> None:
             assert (config.node_dir(1) / FOLDER / "latest" / "COMPLETE").exists()
 
 
-def test_a_journal_is_not_ignored_in_memory_mode(tmp_path: Path) -> None:
+def test_memory_mode_refuses_an_existing_journal(tmp_path: Path) -> None:
     config = configuration(tmp_path, durability="disk")
     with alone(config) as exchange:
         exchange.submit(opened_accounts(1, 5))
@@ -163,7 +163,7 @@ def test_a_journal_is_not_ignored_in_memory_mode(tmp_path: Path) -> None:
         assert exchange.node.state.engine.sequence == 6
 
 
-def test_a_node_that_kept_its_log_in_memory_begins_its_journal_as_a_learner(tmp_path: Path) -> None:
+def test_node_of_memory_mode_starts_disk_mode_as_learner(tmp_path: Path) -> None:
     config = configuration(tmp_path)
     with alone(config) as exchange:
         exchange.submit(opened_accounts(1, 5))
@@ -173,13 +173,13 @@ def test_a_node_that_kept_its_log_in_memory_begins_its_journal_as_a_learner(tmp_
         node.close()
 
 
-def test_a_node_that_cannot_write_its_term_leaves_no_entries_of_it(
+def test_node_that_cannot_write_its_term_keeps_no_entries_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(store: MetaStore) -> None:
         raise StorageFull("no room")
 
-    config = lived(tmp_path)
+    config = node_with_history(tmp_path)
     node = Node(config, 1)
     last = node.replica.last_index
     node.meta.set_term(9, None)
@@ -192,10 +192,10 @@ def test_a_node_that_cannot_write_its_term_leaves_no_entries_of_it(
     node.close()
 
 
-# Beginning anew.
+# Rebuild.
 
 
-def lived(tmp_path: Path) -> Config:
+def node_with_history(tmp_path: Path) -> Config:
     config = configuration(tmp_path, durability="disk")
     with alone(config) as exchange:
         exchange.submit(opened_accounts(1, 5))
@@ -204,23 +204,23 @@ def lived(tmp_path: Path) -> Config:
     return config
 
 
-def test_what_is_given_up_is_the_log_and_not_the_promises(tmp_path: Path) -> None:
-    config = lived(tmp_path)
+def test_rebuild_discards_the_log_and_keeps_term_and_vote(tmp_path: Path) -> None:
+    config = node_with_history(tmp_path)
     meta = MetaStore(config.node_dir(1), cluster=config.cluster, node_id=1)
-    life = meta.incarnation
+    before = meta.incarnation
     meta.close()
     removed = discard(config, 1)
     assert [Path(path).name for path in removed] == [FILE, FOLDER]
     meta = MetaStore(config.node_dir(1), cluster=config.cluster, node_id=1)
-    assert (meta.incarnation - life, meta.term, meta.vote, meta.joined) == (2, 1, 1, True)
+    assert (meta.incarnation - before, meta.term, meta.vote, meta.joined) == (2, 1, 1, True)
     meta.close()
     node = Node(config, 1)
     assert node.replica.role == "learner"
     node.close()
 
 
-def test_damaged_term_and_vote_are_replaced_by_a_later_life_that_learns(tmp_path: Path) -> None:
-    config = lived(tmp_path)
+def test_rebuild_replaces_damaged_meta_with_a_later_incarnation(tmp_path: Path) -> None:
+    config = node_with_history(tmp_path)
     (config.node_dir(1) / "meta.lmdb").write_bytes(b"garbage" * 1000)
     with pytest.raises(MetaError, match="expected the meta data of a node"):
         Node(config, 1)
@@ -231,8 +231,8 @@ def test_damaged_term_and_vote_are_replaced_by_a_later_life_that_learns(tmp_path
     node.close()
 
 
-def test_nothing_is_given_up_of_another_node_or_of_one_that_runs(tmp_path: Path) -> None:
-    config = lived(tmp_path)
+def test_rebuild_refuses_another_node_and_a_running_node(tmp_path: Path) -> None:
+    config = node_with_history(tmp_path)
     before = written(config)
     with pytest.raises(MetaError, match="expected the data of cluster 'other'"):
         discard(msgspec.structs.replace(config, cluster="other"), 1)

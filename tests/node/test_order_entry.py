@@ -1,4 +1,4 @@
-"""The order_entry: what leaves it, to whom, and when."""
+"""Order entry: which replies leave, to which client, and when."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def submit_all(order_entry: OrderEntry, index: int, term: int) -> np.ndarray:
     return np.frombuffer(b"".join(bodies), COMMAND)
 
 
-def test_one_turn_is_one_entry_and_each_sender_gets_its_own_outcomes() -> None:
+def test_one_turn_is_one_entry_and_each_client_gets_its_outcomes() -> None:
     order_entry = OrderEntry(1, 1000)
     order_entry.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
     order_entry.receive(b"B", frames.encode_commands(commands(3, 10), 22), LEADING, None)
@@ -64,7 +64,7 @@ def test_one_turn_is_one_entry_and_each_sender_gets_its_own_outcomes() -> None:
     assert order_entry.waiting_commands == 0
 
 
-def test_another_leaders_entry_at_our_index_is_never_answered_as_ours() -> None:
+def test_entry_of_another_leader_at_the_same_index_is_not_answered() -> None:
     order_entry = OrderEntry(1, 1000)
     order_entry.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
     batch = submit_all(order_entry, 8, 5)
@@ -76,7 +76,7 @@ def test_another_leaders_entry_at_our_index_is_never_answered_as_ours() -> None:
     assert frames.leader_hint(frame) == FOLLOWING
 
 
-def test_a_follower_answers_with_the_leaders_address() -> None:
+def test_follower_replies_with_the_leaders_address() -> None:
     order_entry = OrderEntry(1, 1000)
     order_entry.receive(b"A", frames.encode_commands(commands(1), 3), FOLLOWING, None)
     ((_, frame),) = decoded_replies(order_entry)
@@ -97,7 +97,7 @@ def test_a_follower_answers_with_the_leaders_address() -> None:
         (b"SMRX\x09" + bytes(27), ErrorCode.UNSUPPORTED_VERSION),
     ],
 )
-def test_a_bad_frame_gets_an_error_and_nothing_of_it_is_submitted(data: bytes, code: ErrorCode) -> None:
+def test_bad_frame_is_refused_and_not_submitted(data: bytes, code: ErrorCode) -> None:
     order_entry = OrderEntry(1, 1000)
     order_entry.receive(b"A", data, LEADING, None)
     ((_, frame),) = decoded_replies(order_entry)
@@ -108,7 +108,7 @@ def test_a_bad_frame_gets_an_error_and_nothing_of_it_is_submitted(data: bytes, c
 
 @pytest.mark.parametrize("kind", [CommandKind.TICK, CommandKind.DISCONNECT])
 @pytest.mark.parametrize("at", [0, 2])
-def test_what_only_a_leader_says_is_not_taken_from_a_client(kind: CommandKind, at: int) -> None:
+def test_timer_driven_commands_are_refused_from_clients(kind: CommandKind, at: int) -> None:
     order_entry = OrderEntry(1, 1000)
     rows = commands(3)
     rows["kind"][at] = kind
@@ -119,13 +119,13 @@ def test_what_only_a_leader_says_is_not_taken_from_a_client(kind: CommandKind, a
     assert kind.name in frames.error_body(frame).message
     assert list(order_entry.take_batches()) == []
     assert order_entry.waiting_commands == 0
-    # Nor does a number that merely contains the kind's count as one.
+    # A number that contains the byte of the kind elsewhere is not refused.
     rows["kind"], rows["price_ticks"], rows["side"] = CommandKind.PLACE, int(kind), int(kind)
     order_entry.receive(b"A", frames.encode_commands(rows, 5), LEADING, None)
     assert len(submit_all(order_entry, 1, 5)) == 3
 
 
-def test_sessions_are_heard_of_by_their_commands_and_by_pings() -> None:
+def test_commands_and_pings_mark_a_session_active() -> None:
     order_entry = OrderEntry(1, 1000)
     order_entry.receive(b"A", frames.encode_commands(commands(2), 1), LEADING, None)
     order_entry.receive(b"B", frames.encode(FrameKind.PING, aux=2**64 - 1), LEADING, None)
@@ -134,7 +134,7 @@ def test_sessions_are_heard_of_by_their_commands_and_by_pings() -> None:
     assert order_entry.take_active_sessions() == set()
 
 
-def test_more_than_may_wait_is_refused_as_overloaded_and_the_rest_goes_on() -> None:
+def test_frames_beyond_the_pending_limit_are_refused_as_overloaded() -> None:
     order_entry = OrderEntry(1, 5)
     order_entry.receive(b"A", frames.encode_commands(commands(4), 1), LEADING, None)
     order_entry.receive(b"A", frames.encode_commands(commands(2, 5), 2), LEADING, None)
@@ -143,14 +143,14 @@ def test_more_than_may_wait_is_refused_as_overloaded_and_the_rest_goes_on() -> N
     assert len(submit_all(order_entry, 3, 5)) == 4
 
 
-def test_a_fenced_node_accepts_nothing() -> None:
+def test_fenced_node_accepts_no_commands() -> None:
     order_entry = OrderEntry(1, 5)
     order_entry.receive(b"A", frames.encode_commands(commands(1), 1), LEADING, "diverged at command 9")
     ((_, frame),) = decoded_replies(order_entry)
     assert frames.error_body(frame) == frames.ErrorBody(ErrorCode.FENCED, "diverged at command 9")
 
 
-def test_what_does_not_fit_one_entry_goes_into_several_in_order() -> None:
+def test_batch_too_large_for_one_entry_is_split_in_order() -> None:
     order_entry = OrderEntry(1, 1 << 20)
     for i in range(10):
         order_entry.receive(b"A", frames.encode_commands(commands(4096, 1 + 4096 * i), i), LEADING, None)
@@ -160,7 +160,7 @@ def test_what_does_not_fit_one_entry_goes_into_several_in_order() -> None:
     assert np.concatenate(entries)["request_id"].tolist() == list(range(1, 40961))
 
 
-def test_a_repeated_request_gets_its_first_outcome_again() -> None:
+def test_repeated_request_gets_its_first_outcome() -> None:
     ring = OutcomeRing(64)
     first = outcomes_of(commands(4), 50)
     first["order_id"] = [50, 0, 52, 53]
@@ -179,13 +179,13 @@ def test_a_repeated_request_gets_its_first_outcome_again() -> None:
 
 
 @pytest.mark.parametrize("skips", [False, True])
-def test_a_refusal_from_before_a_state_was_taken_over_answers_no_repeat(skips: bool) -> None:
+def test_refusal_before_a_restored_state_answers_no_repeat(skips: bool) -> None:
     ring = OutcomeRing(64)
     first = outcomes_of(commands(3), 50)
     first["status"][1:], first["reason"][1:] = OutcomeStatus.REJECTED, [Reason.INSUFFICIENT_FUNDS, Reason.REQUEST_GAP]
     ring.append(first, 52)
     if skips:
-        # Somewhere from 53 to 59 the third request was sent again, and consumed.
+        # Between commands 53 and 59 the third request was sent again and applied.
         ring.skip()
     ring.append(outcomes_of(commands(1, 4), 60), 60)
     repeats = outcomes_of(commands(4), 0)
@@ -194,7 +194,7 @@ def test_a_refusal_from_before_a_state_was_taken_over_answers_no_repeat(skips: b
     assert repeats["sequence"].tolist() == [50, 51, 0 if skips else 52, 60]
 
 
-def test_a_repeat_older_than_the_ring_stays_a_duplicate() -> None:
+def test_repeat_older_than_the_ring_stays_a_duplicate() -> None:
     ring = OutcomeRing(4)
     ring.append(outcomes_of(commands(8), 1), 8)
     repeats = outcomes_of(commands(8), 0)

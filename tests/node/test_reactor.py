@@ -1,4 +1,4 @@
-"""One node of a cluster of one, turned by hand in this process: what no other process needs to be there for."""
+"""One node of a cluster of one, turned by hand in this process."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def orders(config: Config) -> Iterator[zmq.Socket[bytes]]:
 def turn_until(node: Node, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
+        assert time.monotonic() < deadline, "the condition was not met before the deadline"
         node.turn()
 
 
@@ -64,23 +64,23 @@ def opened_account(account: int) -> np.ndarray:
     return rows
 
 
-def test_a_cluster_of_one_serves_by_itself(node: Node, orders: zmq.Socket[bytes]) -> None:
+def test_cluster_of_one_serves(node: Node, orders: zmq.Socket[bytes]) -> None:
     frame = answer(node, orders, opened_account(3))
     assert frame.kind is FrameKind.OUTCOMES
     assert frames.records(frame)["status"].tolist() == [OutcomeStatus.ACCEPTED] * 2
 
 
-def test_a_repeated_frame_is_answered_with_the_first_outcomes(node: Node, orders: zmq.Socket[bytes]) -> None:
+def test_repeated_frame_gets_the_first_outcomes(node: Node, orders: zmq.Socket[bytes]) -> None:
     rows = opened_account(3)
     first = frames.records(answer(node, orders, rows)).copy()
     again = frames.records(answer(node, orders, rows))
     assert again[1] == first[1]
-    # Opening the same session again is a resumption: it says how far the session has come.
+    # Opening the session again resumes it; the outcome carries its last request.
     assert (again["status"][0], again["order_id"][0]) == (OutcomeStatus.DUPLICATE, 1)
     assert again.dtype == OUTCOME
 
 
-def test_memory_that_rots_at_rest_is_found_and_the_node_serves_no_more(node: Node, orders: zmq.Socket[bytes]) -> None:
+def test_memory_damaged_at_rest_fences_the_node(node: Node, orders: zmq.Socket[bytes]) -> None:
     rows = np.concatenate([opened_account(3), np.zeros(2, COMMAND)])
     rows["kind"][2:] = [CommandKind.ADD_ASSET, CommandKind.DEPOSIT]
     rows["session_id"], rows["request_id"][2:] = 5, [2, 3]
@@ -97,7 +97,7 @@ def test_memory_that_rots_at_rest_is_found_and_the_node_serves_no_more(node: Nod
     assert frames.error_body(frame).code == frames.ErrorCode.FENCED
 
 
-def test_sound_memory_is_looked_through_again_and_again_without_an_alarm(node: Node, orders: zmq.Socket[bytes]) -> None:
+def test_scrub_of_correct_memory_does_not_fence(node: Node, orders: zmq.Socket[bytes]) -> None:
     answer(node, orders, opened_account(3))
     end = time.monotonic() + 0.5
     turn_until(node, lambda: time.monotonic() > end)
@@ -105,7 +105,7 @@ def test_sound_memory_is_looked_through_again_and_again_without_an_alarm(node: N
 
 
 def market() -> np.ndarray:
-    """An account 3 that may buy instrument 1."""
+    """Return the commands after which account 3 can buy instrument 1."""
     rows = np.zeros(4, COMMAND)
     rows["kind"] = [*[CommandKind.ADD_ASSET] * 2, CommandKind.ADD_INSTRUMENT, CommandKind.DEPOSIT]
     rows["session_id"], rows["request_id"] = 5, [2, 3, 4, 5]
@@ -131,7 +131,7 @@ def assert_accepted(node: Node, orders: zmq.Socket[bytes], *parts: np.ndarray) -
     assert outcomes["reason"].tolist() == [0] * len(outcomes)
 
 
-def test_an_order_expires_although_no_command_comes(node: Node, orders: zmq.Socket[bytes]) -> None:
+def test_order_expires_without_other_commands(node: Node, orders: zmq.Socket[bytes]) -> None:
     expires = int(time.time()) + 2
     assert_accepted(node, orders, opened_account(3), market(), buy(6, expires=expires), buy(7))
     applied = node.state.engine.sequence
@@ -140,37 +140,33 @@ def test_an_order_expires_although_no_command_comes(node: Node, orders: zmq.Sock
     turn_until(node, lambda: node.state.next_expiry_ns is None)
     assert time.time() >= expires
     assert node.state.engine.inspect.counts()["orders"] == 1, "the order without an expiry stays"
-    # A TICK and nothing else, and not another one after it.
+    # One TICK was submitted and nothing else.
     turn_until(node, lambda: time.time() >= expires + 0.2)
     assert node.state.engine.sequence == applied + 1
 
 
-def test_a_silent_session_loses_what_it_left_open_and_one_that_pings_does_not(
-    node: Node, orders: zmq.Socket[bytes]
-) -> None:
+def test_silent_session_loses_its_orders_and_a_pinging_one_keeps_them(node: Node, orders: zmq.Socket[bytes]) -> None:
     opening = np.zeros(2, COMMAND)
     opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, [11, 12], 3
     opening["flags"] = SessionFlags.CANCEL_ON_DISCONNECT
-    patience = node.config.timing.disconnect_ms / 1000
+    timeout_s = node.config.timing.disconnect_ms / 1000
     started = time.monotonic()
     assert_accepted(node, orders, opened_account(3), market(), buy(6), opening, buy(1, 11), buy(1, 12))
 
-    def eleven_is_gone() -> bool:
+    def only_session_12_has_orders() -> bool:
         orders.send(frames.encode(FrameKind.PING, aux=12))
         return set(node.state.engine.inspect.orders()["session_id"].tolist()) == {0, 12}
 
-    turn_until(node, eleven_is_gone)
-    assert time.monotonic() - started >= patience
+    turn_until(node, only_session_12_has_orders)
+    assert time.monotonic() - started >= timeout_s
     assert node.state.engine.inspect.counts()["orders"] == 2
-    # The session lives on, and has nothing more to lose.
+    # The session stays open.
     sequence = node.state.engine.sequence
     assert_accepted(node, orders, buy(2, 11))
     assert node.state.engine.sequence == sequence + 1
 
 
-def test_a_second_node_on_the_same_ports_says_which_and_lets_go_of_its_directory(
-    node: Node, config: Config, tmp_path: Path
-) -> None:
+def test_taken_port_is_named_and_the_directory_is_released(node: Node, config: Config, tmp_path: Path) -> None:
     other = LocalCluster(tmp_path / "other", nodes=1).config
     taken = Config(cluster=other.cluster, nodes=config.nodes, data_dir=other.data_dir)
     for _ in range(2):

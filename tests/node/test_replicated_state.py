@@ -1,4 +1,4 @@
-"""The node's state machine: the same log gives the same state, snapshots carry it, and damage is refused."""
+"""The replicated state: equal logs give equal states, snapshots restore them, damaged ones are refused."""
 
 import os
 from collections.abc import Callable
@@ -41,39 +41,39 @@ def deposit_entry(request_id: int) -> bytes:
 
 
 def machine_after(entries: int) -> ReplicatedState:
-    machine = ReplicatedState(1024, 1024)
-    machine.apply(2, 1, setup_entry())
+    state = ReplicatedState(1024, 1024)
+    state.apply(2, 1, setup_entry())
     for i in range(entries):
-        machine.apply(3 + i, 1, deposit_entry(4 + i))
-    return machine
+        state.apply(3 + i, 1, deposit_entry(4 + i))
+    return state
 
 
-def test_the_same_log_gives_the_same_digest_and_hash_and_another_log_does_not() -> None:
+def test_equal_logs_give_equal_digests_and_other_logs_do_not() -> None:
     a, b, shorter = machine_after(5), machine_after(5), machine_after(4)
     assert (a.log_digest, a.position()) == (b.log_digest, b.position())
     assert a.log_digest != shorter.log_digest
     assert a.position()[0] == 9
 
 
-def test_applied_entries_come_out_once_in_log_order_with_their_events() -> None:
-    machine = machine_after(2)
-    applied = machine.take_applied()
+def test_applied_entries_are_returned_once_in_log_order() -> None:
+    state = machine_after(2)
+    applied = state.take_applied()
     assert [entry.log_index for entry in applied] == [2, 3, 4]
     assert [entry.sequence for entry in applied] == [4, 5, 6]
     assert applied[1].events["kind"].tolist() == [EventKind.DEPOSITED]
-    assert applied[-1].state_hash == machine.position()[1]
-    assert machine.take_applied() == []
+    assert applied[-1].state_hash == state.position()[1]
+    assert state.take_applied() == []
 
 
-def test_a_barrier_changes_nothing_but_the_log() -> None:
-    machine = machine_after(1)
-    position, digest = machine.position(), machine.log_digest
-    machine.apply(4, 1, batches.encode(b"", 9_000, 0, 0))
-    assert machine.position() == position
-    assert machine.log_digest != digest
+def test_barrier_changes_only_the_log() -> None:
+    state = machine_after(1)
+    position, digest = state.position(), state.log_digest
+    state.apply(4, 1, batches.encode(b"", 9_000, 0, 0))
+    assert state.position() == position
+    assert state.log_digest != digest
 
 
-def test_a_restored_machine_goes_on_as_if_it_had_applied_the_log_itself() -> None:
+def test_restored_state_continues_as_if_it_had_applied_the_log() -> None:
     whole, restored = machine_after(3), ReplicatedState(1024, 1024)
     restored.restore(machine_after(2).snapshot())
     restored.apply(5, 1, deposit_entry(6))
@@ -83,24 +83,24 @@ def test_a_restored_machine_goes_on_as_if_it_had_applied_the_log_itself() -> Non
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:50] + bytes([d[50] ^ 1]) + d[51:]])
-def test_a_damaged_snapshot_is_refused_and_nothing_is_replaced(damage: Callable[[bytes], bytes]) -> None:
-    machine = machine_after(2)
-    position = machine.position()
+def test_damaged_snapshot_is_refused_and_nothing_is_replaced(damage: Callable[[bytes], bytes]) -> None:
+    state = machine_after(2)
+    position = state.position()
     with pytest.raises(ValueError, match="snapshot"):
-        machine.restore(damage(machine_after(3).snapshot()))
-    assert machine.position() == position
+        state.restore(damage(machine_after(3).snapshot()))
+    assert state.position() == position
 
 
-def test_hashes_between_are_the_hashes_at() -> None:
-    machine = machine_after(4)
-    hashes = machine.hashes_between(2, 7)
+def test_hashes_between_equal_hash_at() -> None:
+    state = machine_after(4)
+    hashes = state.hashes_between(2, 7)
     assert hashes is not None
-    assert list(hashes) == [machine.hash_at(n) for n in range(2, 8)]
+    assert list(hashes) == [state.hash_at(n) for n in range(2, 8)]
 
 
-def test_the_sessions_that_end_with_their_connection_are_known_and_which_have_orders() -> None:
-    machine = machine_after(0)
-    assert machine.cancel_on_disconnect_sessions() == []
+def test_cancel_on_disconnect_sessions_and_those_with_orders() -> None:
+    state = machine_after(0)
+    assert state.cancel_on_disconnect_sessions() == []
     opening = np.zeros(3, COMMAND)
     opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, [11, 2**64 - 1, 13], 5
     opening["flags"] = [SessionFlags.CANCEL_ON_DISCONNECT, SessionFlags.CANCEL_ON_DISCONNECT, 0]
@@ -117,37 +117,37 @@ def test_the_sessions_that_end_with_their_connection_are_known_and_which_have_or
     orders["tif"], orders["price_ticks"], orders["quantity_lots"] = [TimeInForce.GTD, TimeInForce.GTC], 10, 1
     orders["order_id"] = [70 << 32, 0]
     for index, part in enumerate((opening, base, orders)):
-        machine.apply(3 + index, 1, batches.encode(part.tobytes(), 5_000, 0, 0))
-        assert set(machine.take_applied()[-1].outcomes["reason"].tolist()) == {0}
-    assert sorted(machine.cancel_on_disconnect_sessions()) == [11, 2**64 - 1]
-    assert machine.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
-    assert machine.next_expiry_ns == 70_000_000_000
+        state.apply(3 + index, 1, batches.encode(part.tobytes(), 5_000, 0, 0))
+        assert set(state.take_applied()[-1].outcomes["reason"].tolist()) == {0}
+    assert sorted(state.cancel_on_disconnect_sessions()) == [11, 2**64 - 1]
+    assert state.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
+    assert state.next_expiry_ns == 70_000_000_000
     restored = ReplicatedState(1024, 1024)
-    restored.restore(machine.snapshot())
+    restored.restore(state.snapshot())
     assert restored.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
     assert restored.next_expiry_ns == 70_000_000_000
-    made = machine.engine.inspect.transfers(5)
+    made = state.engine.inspect.transfers(5)
     assert made.tolist() == [(9, 5, 1, CommandKind.DEPOSIT, 1000)]
-    [_, account] = machine.engine.inspect.accounts()
+    [_, account] = state.engine.inspect.accounts()
     assert (account["account"], account["open_orders"]) == (5, 2)
 
 
-def test_a_child_without_what_is_beside_them_has_the_parts_of_a_snapshot() -> None:
-    """Also where entries were applied and no ring has them yet."""
+def test_forked_child_without_the_other_arrays_has_all_snapshot_parts() -> None:
+    """Entries that are applied and not yet in a ring are included."""
 
     def filled() -> ReplicatedState:
-        machine = ReplicatedState(1 << 16, 1 << 10)
-        machine.apply(1, 1, setup_entry())
+        state = ReplicatedState(1 << 16, 1 << 10)
+        state.apply(1, 1, setup_entry())
         for index in range(2, 40):
-            machine.apply(index, 1, deposit_entry(index + 10))
-        return machine
+            state.apply(index, 1, deposit_entry(index + 10))
+        return state
 
     expected = {name: b"".join(parts) for name, parts in filled().snapshot_parts().items()}
-    machine = filled()
-    beside = machine.arrays_outside_snapshots()
+    state = filled()
+    beside = state.arrays_outside_snapshots()
     assert sum(array.nbytes for array in beside) > (8 << 20) - (1 << 20)
     pid = fork(beside)
     if pid == 0:
-        found = {name: b"".join(parts) for name, parts in machine.snapshot_parts().items()}
+        found = {name: b"".join(parts) for name, parts in state.snapshot_parts().items()}
         os._exit(0 if found == expected else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -1,4 +1,4 @@
-"""What a leader submits by itself: when it is due, that it is due once, and what counts anew."""
+"""Timer-driven commands of a leader: when one is due, that it is due once, and what restarts a timer."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def opened(
     return events
 
 
-def test_a_session_that_is_silent_for_too_long_is_due_once() -> None:
+def test_silent_session_is_due_once() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.applied(opened(1), 10.0)
     timeouts.applied(opened(2), 12.0)
@@ -29,7 +29,7 @@ def test_a_session_that_is_silent_for_too_long_is_due_once() -> None:
     assert timeouts.deadline == float("inf")
 
 
-def test_who_is_heard_of_has_all_the_time_again() -> None:
+def test_activity_restarts_the_timeout() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.applied(opened(1, 2), 10.0)
     timeouts.active(1, 14.0)
@@ -38,7 +38,7 @@ def test_who_is_heard_of_has_all_the_time_again() -> None:
     assert timeouts.due(19.0) == [1]
 
 
-def test_a_session_that_comes_back_may_end_again() -> None:
+def test_session_active_again_may_time_out_again() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.applied(opened(1), 0.0)
     assert timeouts.due(5.0) == [1]
@@ -47,7 +47,7 @@ def test_a_session_that_comes_back_may_end_again() -> None:
     assert timeouts.due(13.0) == [1]
 
 
-def test_sessions_that_did_not_ask_and_sessions_that_closed_never_end() -> None:
+def test_closed_sessions_and_those_without_cancel_on_disconnect_never_time_out() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.applied(opened(1, flags=SessionFlags.NONE), 0.0)
     timeouts.applied(opened(2, 3), 0.0)
@@ -60,7 +60,7 @@ def test_sessions_that_did_not_ask_and_sessions_that_closed_never_end() -> None:
     assert timeouts.due(200.0) == []
 
 
-def test_a_new_leader_counts_anew() -> None:
+def test_new_leader_restarts_the_timeouts() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.applied(opened(1), 0.0)
     assert timeouts.due(5.0) == [1]
@@ -69,7 +69,7 @@ def test_a_new_leader_counts_anew() -> None:
     assert sorted(timeouts.due(105.0)) == [1, 2]
 
 
-def test_a_node_that_stood_still_heard_nobody_and_blames_nobody() -> None:
+def test_resume_restarts_the_timeouts_after_a_suspension() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.applied(opened(1, 2), 0.0)
     assert timeouts.due(5.0) == [1, 2]
@@ -79,7 +79,7 @@ def test_a_node_that_stood_still_heard_nobody_and_blames_nobody() -> None:
     assert timeouts.due(55.0) == [2]
 
 
-def test_no_more_are_due_at_once_than_fit_an_entry() -> None:
+def test_due_sessions_fit_one_entry() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.restart(range(1, 3001), 0.0)
     parts = [timeouts.due(5.0) for _ in range(4)]
@@ -87,7 +87,7 @@ def test_no_more_are_due_at_once_than_fit_an_entry() -> None:
     assert sorted(session for part in parts for session in part) == list(range(1, 3001))
 
 
-def test_a_tick_is_due_when_an_order_has_expired_and_only_then() -> None:
+def test_tick_is_due_only_when_an_order_has_expired() -> None:
     timer = ExpiryTimer()
     assert not timer.is_due(None, 10**18, 1.0)
     assert not timer.is_due(2_000, 1_999, 1.0)
@@ -96,7 +96,7 @@ def test_a_tick_is_due_when_an_order_has_expired_and_only_then() -> None:
     assert timer.deadline(3_500_000_000, 2_000_000_000, 1.0) == pytest.approx(2.5)
 
 
-def test_one_tick_is_under_way_at_a_time_and_not_many_a_second() -> None:
+def test_one_tick_at_a_time_and_at_a_bounded_rate() -> None:
     timer = ExpiryTimer()
     timer.submitted(7, 1.0)
     assert not timer.is_due(2_000, 9_000, 50.0)
@@ -109,14 +109,14 @@ def test_one_tick_is_under_way_at_a_time_and_not_many_a_second() -> None:
     assert timer.is_due(2_000, 9_000, 1.0 + TICK_SECONDS)
 
 
-def test_a_tick_that_was_lost_with_its_leader_is_not_waited_for() -> None:
+def test_restart_drops_a_lost_tick() -> None:
     timer = ExpiryTimer()
     timer.submitted(7, 1.0)
     timer.restart()
     assert timer.is_due(2_000, 9_000, 2.0)
 
 
-def test_the_commands_are_those_of_the_contract() -> None:
+def test_commands_have_the_documented_bytes() -> None:
     [ticked] = tick()
     assert ticked["kind"] == CommandKind.TICK
     assert ticked.tobytes()[1:] == bytes(63)
