@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from smrx.client import Client
 from smrx.config import Config
 
 Records = NDArray[np.void]
+
+#: A whole cluster may be restarted between two answers, on a machine whose cores are busy.
+_CLIENT_TIMEOUT_S: Final = 60.0
 
 
 class OrderFlow:
@@ -78,7 +82,7 @@ class OrderFlow:
             self._changed.notify_all()
 
     def _send(self) -> None:
-        with Client(self._config, account=0) as client:
+        with Client(self._config, account=0, timeout=_CLIENT_TIMEOUT_S) as client:
             self._send_all(client)
 
     def _send_all(self, client: Client) -> None:

@@ -36,14 +36,14 @@ def test_all_nodes_killed_at_once_lose_no_acknowledged_command(make_cluster: Mak
     flow = OrderFlow(cluster.config, tape.commands, rate=4000)
     flow.start()
     for share in (3, 2):
-        flow.wait_for(len(tape.commands) // share, 60)
+        flow.wait_for(len(tape.commands) // share, 180)
         for node in (1, 2, 3):
             cluster.process(node).kill()
         for node in (1, 2, 3):
             cluster.process(node).wait()
         cluster.start()
         cluster.wait_leader()
-    record = flow.finish(60)
+    record = flow.finish(180)
     with open_admin_client(cluster.config, 1.0) as ask:
         state = equal_logs(ask, [1, 2, 3], 30)
     for node in (1, 2, 3):
@@ -199,7 +199,7 @@ def test_full_disk_stops_a_node_and_loses_no_acknowledged_command(make_cluster: 
     assert "nothing acknowledged is lost: make room or repair the disk, and start the node again" in said
     assert flow.acknowledged < len(tape.commands)
     cluster.start_node(1)
-    record = flow.finish(60)
+    record = flow.finish(180)
     with open_admin_client(cluster.config, 1.0) as ask:
         state = equal_logs(ask, [1], 30)
     assert record.check(read_events(cluster.config, [1], state.event_sequence)) == []
