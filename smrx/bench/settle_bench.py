@@ -33,8 +33,7 @@ from smrx.config import Config, NodeConfig, Settlement, SinkConfig
 from smrx.engine import Engine
 from smrx.settlement.books.compiled_books import warm_up
 from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.runner import Settlement as Running
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.settlement_run import LedgerRunner, make_runner, make_settler
 from smrx.sinks import Checkpoint, make_sinks
 from smrx.sinks.retrying import RetryingSink
 from smrx.sinks.rows import Tables
@@ -121,26 +120,26 @@ def run(
         process, ports = nodes
         config = _config(ports, folder, sink)
         times = _SendTimes()
-        settling = Settling(config.cluster, config.settlement.directory, [*make_sinks(config), times], RetryingSink)
-        settling.open()
-        running = Running(config, settling, Alarms(config.cluster), node_ids=[1, 2])
+        settler = make_settler(config.cluster, config.settlement.directory, [*make_sinks(config), times], RetryingSink)
+        settler.open()
+        runner = make_runner(config, settler, Alarms(config.cluster), node_ids=[1, 2])
         try:
             before = time.process_time()
-            catch_up_seconds = _follow(running, held, times, None, progress, "catching up")
+            catch_up_seconds = _follow(runner, held, times, None, progress, "catching up")
             cpu_seconds = time.process_time() - before
             assert process.stdin is not None
             process.stdin.write(f"{rate}\n")
             process.stdin.flush()
             lags = _Lags(len(stream) - held)
             middle = held + (len(stream) - held) // 2
-            live_seconds = _follow(running, middle, times, lags, progress, "live")
-            middle_bytes, middle_sequence = _memory_bytes(), running.sequence
-            live_seconds += _follow(running, len(stream), times, lags, progress, "live")
-            memory_bytes, measured = _memory_bytes(), running.sequence - middle_sequence
+            live_seconds = _follow(runner, middle, times, lags, progress, "live")
+            middle_bytes, middle_sequence = _memory_bytes(), runner.sequence
+            live_seconds += _follow(runner, len(stream), times, lags, progress, "live")
+            memory_bytes, measured = _memory_bytes(), runner.sequence - middle_sequence
         finally:
-            running.close()
-            settling.close()
-        feed = running.subscriber.feed_stats
+            runner.close()
+            settler.close()
+        feed = runner.subscriber.feed_stats
         lag = lags.sorted()
         return {
             "events": held,
@@ -155,8 +154,8 @@ def run(
             "memory_bytes": memory_bytes,
             "memory_growth_bytes": memory_bytes - middle_bytes,
             "memory_growth_bytes_per_event": round((memory_bytes - middle_bytes) / max(1, measured), 2),
-            "trades": settling.ledger.trades,
-            "checkpoints": settling.checkpoints,
+            "trades": settler.projection.trades,
+            "checkpoints": settler.checkpoints,
             "conditions": {
                 "machine": f"{platform.machine()} {platform.system()}",
                 "python": platform.python_version(),
@@ -167,7 +166,7 @@ def run(
                 "seed": seed,
                 "cores": 1,
                 "fsync": "at every checkpoint, of sink and books",
-                "trades_share": round(settling.ledger.trades / len(stream), 3),
+                "trades_share": round(settler.projection.trades / len(stream), 3),
                 "gaps_healed": feed.gaps_healed,
                 "lag": "from sending by a node to the checkpoint that covers the event",
             },
@@ -175,7 +174,7 @@ def run(
 
 
 def _follow(
-    running: Running,
+    runner: LedgerRunner,
     last: int,
     times: _SendTimes,
     lags: "_Lags | None",
@@ -184,15 +183,15 @@ def _follow(
 ) -> float:
     """Run settlement until everything up to event `last` is committed; return the seconds since the first event."""
     started: float | None = None
-    first = running.sequence
+    first = runner.sequence
     progressed = time.monotonic()
     done = first
     while done < last:
-        running.turn()
+        runner.turn()
         now = time.monotonic()
-        if started is None and running.subscriber.sequencer.expected > first + 1:
+        if started is None and runner.subscriber.sequencer.expected > first + 1:
             started = now
-        committed = running.settling.committed
+        committed = runner.settler.committed
         if committed is None or committed.event_sequence == done:
             if now - progressed > _PROGRESS_TIMEOUT_SECONDS:
                 raise BenchError(
@@ -200,7 +199,7 @@ def _follow(
                 )
             continue
         done, progressed = committed.event_sequence, now
-        if not running.settling.uncommitted:
+        if not runner.settler.has_uncommitted:
             if lags is not None and times.uncommitted:
                 lags.add((time.time_ns() - np.concatenate(times.uncommitted)) / 1e6)
             times.uncommitted.clear()

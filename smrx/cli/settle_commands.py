@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
     from smrx.client.admin_client import Ask
     from smrx.settlement.follower.alarms import Alarms
-    from smrx.settlement.follower.runner import Settlement as Running
-    from smrx.settlement.follower.runner import Summary
-    from smrx.settlement.follower.settler import Settling
+    from smrx.settlement.settlement_run import LedgerRunner, LedgerSettler, Summary
 
 #: Nodes publish at least twice per second; after this time they count as silent.
 _SILENT_SECONDS: Final = 2.0
@@ -109,10 +107,9 @@ def run(
     """
     from smrx.client.admin_client import open_admin_client
     from smrx.settlement.follower.alarms import Alarms
-    from smrx.settlement.follower.retry_policy import Patience
-    from smrx.settlement.follower.runner import Settlement as Running
-    from smrx.settlement.follower.settler import Settling
+    from smrx.settlement.follower.retry_policy import RetryPolicy
     from smrx.settlement.settlement_metrics import Metrics
+    from smrx.settlement.settlement_run import gauges, make_settler, summarize
     from smrx.sinks import make_sinks
 
     if join and log_dir is not None:
@@ -121,37 +118,37 @@ def run(
     compile_books()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        metrics = Metrics(lambda: running.gauges() if running else {})
-        running: Running | None = None
+        metrics = Metrics(lambda: gauges(runner) if runner else {})
+        runner: LedgerRunner | None = None
         alarms = Alarms(config.cluster, config.settlement.hook, metrics.alarm)
         stack.callback(alarms.close)
-        patience = Patience(sink_timeout, stop, alarms)
+        policy = RetryPolicy(sink_timeout, stop, alarms)
         with errors_as_cli_errors():
             sinks = make_sinks(config)
-        settling = Settling(config.cluster, config.settlement.directory, sinks, patience.around)
-        stack.callback(settling.close)
+        settler = make_settler(config.cluster, config.settlement.directory, sinks, policy.wrap)
+        stack.callback(settler.close)
         with errors_as_cli_errors():
-            settling.open()
-        patience.begun = True
+            settler.open()
+        policy.is_enabled = True
         ask = stack.enter_context(open_admin_client(config, _ASK_SECONDS))
-        if join and not settling.has_books:
+        if join and not settler.has_checkpoint:
             with errors_as_cli_errors():
-                _join(config, settling, alarms, parse_node_ids(nodes), ask, connect_timeout, stop)
+                _join(config, settler, alarms, parse_node_ids(nodes), ask, connect_timeout, stop)
         if log_dir is not None:
-            _fill(config, settling, log_dir, parse_node_ids(nodes), ask, connect_timeout, stop)
-        running = _running(config, settling, alarms, parse_node_ids(nodes), ask)
-        patience.listener = running
-        stack.callback(running.close)
+            _fill(config, settler, log_dir, parse_node_ids(nodes), ask, connect_timeout, stop)
+        runner = _make_runner(config, settler, alarms, parse_node_ids(nodes), ask)
+        policy.reader = runner
+        stack.callback(runner.close)
         if config.settlement.metrics_port is not None:
             metrics.serve(config.settlement.metrics_port)
             stack.callback(metrics.close)
-        failure = _follow(running, stop, until_sequence, idle, connect_timeout)
-        _finish(running.summary([sink.name for sink in sinks]), failure, as_json)
+        failure = _follow(runner, stop, until_sequence, idle, connect_timeout)
+        _finish(summarize(runner, [sink.name for sink in sinks]), failure, as_json)
 
 
 def _join(
     config: Config,
-    settling: "Settling",
+    settler: "LedgerSettler",
     alarms: "Alarms",
     nodes: list[int] | None,
     ask: "Ask",
@@ -159,17 +156,17 @@ def _join(
     stop: StopRequest,
 ) -> None:
     """Start the books with the present state of the cluster."""
-    from smrx.settlement.follower.image_join import Joining
+    from smrx.settlement.follower.image_join import ImageJoin
 
-    settling.check_empty()
-    joining = Joining(config, nodes or [node.id for node in config.nodes], ask, alarms)
-    settling.join(*joining.take(seconds, stop))
-    click.echo(str(settling.origin), err=True)
+    settler.check_empty()
+    join = ImageJoin(config, nodes or [node.id for node in config.nodes], ask, alarms)
+    settler.join(*join.take(seconds, stop))
+    click.echo(str(settler.origin), err=True)
 
 
 def _fill(
     config: Config,
-    settling: "Settling",
+    settler: "LedgerSettler",
     directory: Path,
     nodes: list[int] | None,
     ask: "Ask",
@@ -179,56 +176,58 @@ def _fill(
     """Replay the log of a node after the last settled event, and settle its events."""
     from smrx.node.log_reader import open_log, replay_events
     from smrx.node.replicated_state import Applied
-    from smrx.settlement.follower.log_fill import Filling
+    from smrx.settlement.follower.log_fill import LogFill
     from smrx.wire.frames import Claim
 
     progress.compile_engine()
     with open_log(directory.expanduser(), config.cluster) as history, errors_as_cli_errors():
         log = f"log of node {history.node_id} in {directory}"
-        first, command = settling.ledger.sequence + 1, settling.ledger.command_sequence
+        first, command = settler.projection.sequence + 1, settler.projection.command_sequence
         end = history.replay(lambda applied, entry: None).engine
         if end.event_sequence < first:
             click.echo(f"the {log} ends with event {end.event_sequence:,}, which is already settled", err=True)
             return
-        filling = Filling(config, settling, log)
-        by = filling.attest(
+        fill = LogFill(config, settler, log)
+        by = fill.attest(
             Claim(end.sequence, end.state_hash), nodes or [node.id for node in config.nodes], ask, seconds, stop
         )
         if command:
-            filling.begin_after(history.state_after(command).position()[1])
+            fill.check_start(history.state_after(command).position()[1])
 
         def take(applied: Applied) -> bool:
-            filling.take(applied.events, applied.sequence, applied.state_hash)
+            fill.add(applied.events, applied.sequence, applied.state_hash)
             return not stop()
 
         replay_events(history, first, take)
-        filling.finish()
+        fill.finish()
         click.echo(
-            f"settled events {first:,} to {settling.ledger.sequence:,} from the {log}; its end is "
+            f"settled events {first:,} to {settler.projection.sequence:,} from the {log}; its end is "
             f"attested by {output.node_list(by)}",
             err=True,
         )
 
 
-def _running(config: Config, settling: object, alarms: object, nodes: list[int] | None, ask: object) -> "Running":
-    from smrx.settlement.follower.runner import Settlement as Running
+def _make_runner(
+    config: Config, settler: "LedgerSettler", alarms: "Alarms", nodes: list[int] | None, ask: "Ask"
+) -> "LedgerRunner":
+    from smrx.settlement.settlement_run import make_runner
 
     try:
-        return Running(config, settling, alarms, node_ids=nodes, ask=ask)  # type: ignore[arg-type]
+        return make_runner(config, settler, alarms, node_ids=nodes, ask=ask)
     except ValueError as error:
         raise ConfigError(f"--nodes: {error}") from None
 
 
 def _follow(
-    running: "Running", stop: StopRequest, until_sequence: int | None, idle: float | None, connect_timeout: float
+    runner: "LedgerRunner", stop: StopRequest, until_sequence: int | None, idle: float | None, connect_timeout: float
 ) -> Exception | None:
     """Follow the feed until the run stops; return the error that stopped it, or None."""
     from smrx.feed.feed_errors import FeedError
     from smrx.settlement.settlement_errors import SettlementError
 
     try:
-        with _live_line(running) as on_turn:
-            running.run(
+        with _live_line(runner) as on_turn:
+            runner.run(
                 stop=stop,
                 until_sequence=until_sequence,
                 idle_seconds=idle,
@@ -241,7 +240,7 @@ def _follow(
 
 
 @contextmanager
-def _live_line(running: "Running") -> Iterator[Callable[[], None] | None]:
+def _live_line(runner: "LedgerRunner") -> Iterator[Callable[[], None] | None]:
     """Show a status line on a terminal. Yield the function that updates it, or None without a terminal."""
     from rich.console import Console
     from rich.live import Live
@@ -251,31 +250,31 @@ def _live_line(running: "Running") -> Iterator[Callable[[], None] | None]:
         yield None
         return
     with Live(console=console, refresh_per_second=8, transient=True) as shown:
-        yield lambda: shown.update(status_line(running))
+        yield lambda: shown.update(status_line(runner))
 
 
-def status_line(running: "Running") -> "Text":
+def status_line(runner: "LedgerRunner") -> "Text":
     """Return the state of the run in one line."""
     from rich.text import Text
 
-    feed, sequencer, quorum = running.subscriber.feed_stats, running.subscriber.sequencer, running.quorum
-    lag = max(0, sequencer.known - running.sequence)
+    feed, sequencer, quorum = runner.subscriber.feed_stats, runner.subscriber.sequencer, runner.quorum
+    lag = max(0, sequencer.known - runner.sequence)
     by = ",".join(map(str, quorum.attested_by)) or "no node"
-    silence = running.silence()
+    silence = runner.silence_s()
     parts = [
-        f"settled {running.sequence:,}",
+        f"settled {runner.sequence:,}",
         f"lag {lag:,}",
-        f"{running.settling.ledger.trades:,} trades",
-        f"{running.rate():,.0f} events/s",
+        f"{runner.settler.projection.trades:,} trades",
+        f"{runner.rate():,.0f} events/s",
         f"gaps healed {feed.gaps_healed} of {feed.gaps}",
         f"attested by {by}",
     ]
-    if running.settling.origin is not None:
-        parts.insert(1, f"starts after {running.settling.origin.event_sequence:,}")
+    if runner.settler.origin is not None:
+        parts.insert(1, f"starts after {runner.settler.origin.event_sequence:,}")
     if quorum.unverified:
         parts.append(f"unverified {quorum.unverified:,}")
-    if running.alarms.count:
-        parts.append(f"alarms {running.alarms.count}")
+    if runner.alarms.count:
+        parts.append(f"alarms {runner.alarms.count}")
     if silence >= _SILENT_SECONDS:
         parts.append(f"no message for {silence:.0f} s")
     return Text(" · ".join(parts), no_wrap=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from smrx.settlement.books import compiled_books
 from smrx.settlement.books.book_tables import CORE, ROW, TYPES, Tables, live
 from smrx.settlement.books.posting_faults import Fault, sentence
-from smrx.settlement.names import told_apart
+from smrx.settlement.display_names import unique_names
 from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest as wire_balances
 from smrx.wire.records import unpack_symbol
@@ -23,6 +23,9 @@ _FORMAT: Final = 1
 #: Events posted in one call: so many find room in the tables for certain before it.
 _PIECE: Final = 4096
 _LOW: Final = 0xFFFF_FFFF
+#: The sums over all balances are checked once in so many events, so that the check costs a fraction of an event.
+_EVENTS_PER_BALANCE: Final = 10
+_MIN_EVENTS_PER_CHECK: Final = 100_000
 
 
 class Balance(NamedTuple):
@@ -84,6 +87,11 @@ class Ledger:
         return int(self._tables.core["balances"][0])
 
     @property
+    def events_per_check(self) -> int:
+        """See Projection: the sums cost as much as some ten events a balance."""
+        return max(_MIN_EVENTS_PER_CHECK, _EVENTS_PER_BALANCE * self.balance_count)
+
+    @property
     def in_trade(self) -> bool:
         """Whether the last trade still waits for its fills."""
         return bool(self._tables.core["due"][0])
@@ -133,7 +141,7 @@ class Ledger:
 
     def asset_names(self) -> dict[int, str]:
         """The symbols of the assets; where several have the same, each with its id."""
-        return told_apart({int(row["key"]): unpack_symbol(int(row["symbol"])) for row in live(self._tables.assets)})
+        return unique_names({int(row["key"]): unpack_symbol(int(row["symbol"])) for row in live(self._tables.assets)})
 
     def supply(self) -> dict[str, int]:
         """Per asset, deposits less withdrawals: what the outside has put in."""

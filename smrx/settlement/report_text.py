@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from smrx.client.decimals import from_steps, unit
-from smrx.settlement.names import told_apart
+from smrx.settlement.display_names import unique_names
 from smrx.settlement.report import Balance, Query, Report
 from smrx.sinks.contract import Checkpoint
 
@@ -56,8 +56,8 @@ class Text:
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._assets = told_apart({known.id: known.symbol for known in report.assets.values()})
-        self._instruments = told_apart({known.id: known.symbol for known in report.instruments.values()})
+        self._assets = unique_names({known.id: known.symbol for known in report.assets.values()})
+        self._instruments = unique_names({known.id: known.symbol for known in report.instruments.values()})
 
     def balances(self) -> list[dict[str, str]]:
         """One dict of BALANCE_COLUMNS for each account and asset."""

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from smrx.config import Config
 from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.checkpoint_store import FILE_NAME, BooksStore
-from smrx.settlement.follower.runner import Settlement
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.follower.checkpoint_store import FILE_NAME, CheckpointStore
 from smrx.settlement.ledger import Ledger
+from smrx.settlement.ledger_factory import LedgerFactory
 from smrx.settlement.readers import Reader, open_readers
 from smrx.settlement.settlement_errors import BalanceDifference, Violation
-from smrx.sinks.contract import Checkpoint, Origin, beginning
+from smrx.settlement.settlement_run import make_runner, make_settler
+from smrx.sinks.contract import Checkpoint, Origin, describe_origin
 from smrx.sinks.rows import (
     OPENING,
     TRADE_ROW,
@@ -112,17 +112,17 @@ def from_nodes(
     last = min(until_sequence or books.sequence, books.sequence)
     readers = open_readers(config)
     against = [_AgainstReader(name, reader) for name, reader in readers]
-    settling = Settling(config.cluster, None, against)
+    settler = make_settler(config.cluster, None, against)
     if origin is not None and image is not None:
-        settling.join(image, origin)
-    running = Settlement(config, settling, Alarms(config.cluster), node_ids=node_ids)
+        settler.join(image, origin)
+    runner = make_runner(config, settler, Alarms(config.cluster), node_ids=node_ids)
     try:
-        running.run(stop=stop, until_sequence=last, idle_seconds=idle_seconds, connect_seconds=connect_seconds)
+        runner.run(stop=stop, until_sequence=last, idle_seconds=idle_seconds, connect_seconds=connect_seconds)
     finally:
-        running.close()
+        runner.close()
         for _, reader in readers:
             reader.close()
-    ledger = settling.ledger
+    ledger = settler.projection
     if ledger.sequence == books.sequence:
         compare_books(ledger, books, "the nodes' events give")
     return Verified(
@@ -138,7 +138,7 @@ def from_nodes(
 
 def stored_books(config: Config) -> Stored:
     """The books at the checkpoint. Raises SinkMismatch for no books."""
-    store = BooksStore(config.settlement.directory, Ledger)
+    store = CheckpointStore(config.settlement.directory, LedgerFactory(), Ledger)
     try:
         # Opening it would begin one.
         checkpoint = store.open(config.cluster) if (store.directory / FILE_NAME).exists() else None
@@ -148,7 +148,7 @@ def stored_books(config: Config) -> Stored:
             )
         ledger = store.base()
         ledger.post(store.journal())
-        image = store.opening()
+        image = store.image()
     finally:
         store.close()
     return Stored(ledger, checkpoint, image)
@@ -182,7 +182,7 @@ def _derive(name: str, reader: Reader, books: Ledger, found: Verified) -> None:
         raise SinkMismatch(f"{name}: expected to hold events up to {books.sequence}, found {stands}")
     if checkpoint.origin != found.origin:
         raise SinkMismatch(
-            f"{name}: expected the beginning of the books' checkpoint, found that {beginning(checkpoint)}"
+            f"{name}: expected the beginning of the books' checkpoint, found that {describe_origin(checkpoint)}"
         )
     before = found.origin.match_id if found.origin else 0
     definitions = reader.definitions()

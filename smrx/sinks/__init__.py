@@ -1,4 +1,7 @@
-"""Where settled trades go: CSV, LMDB, PostgreSQL, Parquet, one or several, as the configuration says."""
+"""Store settled trades in CSV, LMDB, PostgreSQL or Parquet; one sink or several, as the configuration says.
+
+contract.py defines what every sink guarantees, rows.py the rows. Each kind has a layout, a sink and a reader.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +21,8 @@ def make_sinks(config: Config) -> list[Sink]:
 
 
 def make_sink(config: SinkConfig, directory: Path) -> Sink:
-    """Return one sink, not open; its path begins in `directory`. Raises SinkMismatch if a package is missing."""
-    # Each kind is imported when it is used: PostgreSQL and Parquet need packages that are extras.
+    """Return one sink, not open; a relative path starts in `directory`. Raises SinkMismatch if a package is missing."""
+    # Each kind is imported when it is used: PostgreSQL and Parquet need optional packages.
     path = place(config, directory)
     if config.kind == "lmdb":
         from smrx.sinks.lmdb_sink import LmdbSink
@@ -42,17 +45,17 @@ def make_sink(config: SinkConfig, directory: Path) -> Sink:
 
 @contextmanager
 def needs(extra: str, package: str) -> Iterator[None]:
-    """Say which extra brings a package that is missing."""
+    """Turn the import error of a missing package into SinkMismatch, which names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != package:
             raise
         raise SinkMismatch(
-            f"settlement.sinks: expected the package {package}, found none; install it with: pip install smrx[{extra}]"
+            f"settlement.sinks: the package {package} is not installed; install it with: pip install smrx[{extra}]"
         ) from None
 
 
 def place(config: SinkConfig, directory: Path) -> Path:
-    """Where a sink of files is."""
+    """Return the directory or file of a sink that keeps files."""
     return directory / Path(config.path or ".").expanduser()

@@ -1,7 +1,8 @@
-"""What a sink promises, and what it durably holds. Implemented by the files beside this one, called by the verifier.
+"""Define what every sink guarantees, and the checkpoint it durably holds.
 
 The order of calls: open(), then any number of write() and commit(), then close(). After an error only close() and
-open() are allowed; RetryingSink (retrying.py) does that, and writes again what was not committed.
+open() are allowed; RetryingSink (retrying.py) does that, and writes again what was not committed. Implemented by the
+sinks, called by settlement.
 """
 
 from typing import Protocol, TypeVar
@@ -17,9 +18,9 @@ T = TypeVar("T")
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where books begin that do not begin with event 1: a state image, and who attested it."""
+    """The state image that books start from instead of event 1, and the nodes that attested it."""
 
-    event_sequence: int  #: the state is that after this event; the first one settled is the next
+    event_sequence: int  #: the state is that after this event; the next one is the first settled
     command_sequence: int
     match_id: int
     state_hash: int
@@ -28,7 +29,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     members: int  #: of the cluster, of which those are a majority
 
     def checkpoint(self, cluster: str) -> "Checkpoint":
-        """The checkpoint of books that hold the state image and nothing more."""
+        """Return the checkpoint of books that hold the state image and nothing more."""
         return Checkpoint(
             cluster, self.event_sequence, self.command_sequence, self.match_id, self.state_hash, origin=self
         )
@@ -49,50 +50,50 @@ class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     command_sequence: int  #: its command
     match_id: int  #: the last trade so far; 0 if there was none
     state_hash: int  #: of the cluster after that command; 0 if it is not known
-    origin: Origin | None = None  #: where the books begin; None for event 1
+    origin: Origin | None = None  #: the state image the books start from; None for event 1
 
 
-def beginning(held: Checkpoint) -> str:
-    """Say where the books of a checkpoint begin."""
+def describe_origin(held: Checkpoint) -> str:
+    """Return where the books of a checkpoint start, for messages."""
     return "books begin with event 1" if held.origin is None else str(held.origin)
 
 
 class Sink(Protocol):
-    """A durable place for trades, movements of money and definitions, each exactly once."""
+    """A durable store of trades, movements of money and definitions, each exactly once."""
 
-    #: For people: kind and place.
+    #: Kind and place, for messages.
     name: str
 
     def open(self, cluster: str) -> Checkpoint | None:
-        """Return what the sink durably holds, None for nothing yet; whatever is beyond it is rolled back.
+        """Return what the sink durably holds, None for nothing yet; what lies beyond it is rolled back.
 
         Raises SinkError if the place cannot be used now (in use, unreachable), SinkMismatch if it holds another
         cluster's data or a newer format.
         """
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """Begin in the middle: take in the rows of a state image; durable with commit(checkpoint), which follows.
+        """Start from a state image: store its rows; durable with commit(checkpoint), which follows.
 
         The first event is the one after the checkpoint. Raises SinkError when writing fails, SinkMismatch if the sink
         holds something.
         """
 
     def write(self, events: NDArray[np.void]) -> None:
-        """Take in released events (records of EVENT) in order; those the sink holds already are skipped by sequence.
+        """Store released events (records of EVENT) in order; those the sink holds already are skipped by sequence.
 
         Not durable before commit(). Raises SinkError when writing fails, SinkMismatch when events are missing between
         what it has and the first one.
         """
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """Make everything written and the checkpoint durable together: after a crash both are there or neither.
+        """Make everything written and the checkpoint durable together: after a crash both are there or neither is.
 
-        The checkpoint names the last event written; one before what is held already changes nothing. Raises SinkError
-        when that fails, SinkMismatch when the checkpoint contradicts the one held.
+        The checkpoint names the last event written; an earlier one than the sink holds changes nothing. Raises
+        SinkError when that fails, SinkMismatch when the checkpoint contradicts the one held.
         """
 
     def close(self) -> None:
-        """Let go of the place. What was not committed is given up. Raises nothing; may be called twice."""
+        """Release the place; what was not committed is lost. Raises nothing; may be called twice."""
 
 
 class _Versioned(msgspec.Struct):
@@ -100,9 +101,9 @@ class _Versioned(msgspec.Struct):
 
 
 def decode(data: bytes, kind: type[T], newest: int, where: str) -> T:
-    """Return what was written about a sink's content, as JSON with a `format`, the newest known being `newest`.
+    """Decode the JSON file that describes a sink's content; its `format` may be at most `newest`.
 
-    Raises SinkMismatch for a newer format and for what is none.
+    Raises SinkMismatch for a newer format and for data that is no such file.
     """
     try:
         found = msgspec.json.decode(data, type=_Versioned).format
@@ -110,4 +111,4 @@ def decode(data: bytes, kind: type[T], newest: int, where: str) -> T:
             raise SinkMismatch(f"{where}: expected format {newest} or older, found {found}; use a newer smrx")
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise SinkMismatch(f"{where}: expected the checkpoint of a sink, found another file ({error})") from None
+        raise SinkMismatch(f"{where}: is not the checkpoint of a sink ({error})") from None

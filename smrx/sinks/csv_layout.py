@@ -1,5 +1,6 @@
-"""The CSV files of a settlement: their names, columns, and the checkpoint beside them. Written by csv_sink.py, read by
-csv_reader.py.
+"""Name the CSV files of a settlement, and define the checkpoint file beside them.
+
+Written by csv_sink.py, read by csv_reader.py.
 """
 
 import datetime
@@ -16,7 +17,7 @@ FORMAT: Final = 1
 
 
 class Stream(msgspec.Struct, forbid_unknown_fields=True):
-    """One table: the files that are complete, and how much of the last one is settled."""
+    """The files of one table, and how much of the last one is settled."""
 
     file: str | None = None  #: the last file; None before its first row
     bytes: int = 0
@@ -52,7 +53,7 @@ class Layout(NamedTuple):
 
 
 def layout(out: str | Path) -> Layout:
-    """Return the files that `out` names: a .csv file, or the directory of settled_trades.csv."""
+    """Return the files for `out`: a .csv file, or the directory of settled_trades.csv."""
     path = Path(out).expanduser()
     if path.suffix.lower() != ".csv" or path.is_dir():
         path /= FILE_NAME
@@ -65,12 +66,12 @@ def layout(out: str | Path) -> Layout:
 
 
 def name_of(files: Layout) -> str:
-    """The settlement for people."""
+    """Return the name of the settlement for messages."""
     return f"CSV {files.directory / files.trades}.csv"
 
 
 def file_name(stem: str, number: int | None, day: int | None) -> str:
-    """The name of one file of a table, by its number and its day where files are rotated by them."""
+    """Return the name of one file of a table: with its day and its number if files are rotated by them."""
     parts = [stem]
     if day is not None:
         parts.append((datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat())
@@ -80,10 +81,10 @@ def file_name(stem: str, number: int | None, day: int | None) -> str:
 
 
 def is_file_of(stem: str, name: str) -> bool:
-    """Whether a name is one that file_name() gives."""
+    """Return whether file_name() gives this name for some number and day."""
     return re.fullmatch(re.escape(stem) + r"(-\d{4}-\d\d-\d\d)?(-\d{6,})?\.csv", name) is not None
 
 
 def header(columns: tuple[str, ...]) -> bytes:
-    """The first line of a file."""
+    """Return the first line of a file."""
     return (",".join(columns) + "\r\n").encode()

@@ -1,4 +1,4 @@
-"""Settled CSV files read back as rows: only what the checkpoint says is settled. Called by the sink and the reports."""
+"""Read settled CSV files back as rows, as far as the checkpoint. Called by the sink and the reports."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ _PIECE_BYTES: Final = 1 << 24
 
 
 class CsvReader:
-    """What a settlement's CSV files hold, up to the checkpoint at the time of opening."""
+    """The CSV files of a settlement, up to the checkpoint at the time of opening."""
 
     def __init__(self, path: str | Path) -> None:
         """Read the checkpoint. Raises SinkError if there is none, SinkMismatch if it is not understood."""
@@ -34,7 +34,7 @@ class CsvReader:
             data = self.layout.checkpoint.read_bytes()
         except OSError as error:
             raise SinkError(
-                f"{self.layout.checkpoint}: expected the checkpoint of settled CSV files, found: {error.strerror}"
+                f"{self.layout.checkpoint}: cannot read the checkpoint of settled CSV files: {error.strerror}"
             ) from None
         self._content = decode(data, CsvCheckpoint, FORMAT, str(self.layout.checkpoint))
         self.checkpoint: Checkpoint | None = self._content.checkpoint
@@ -53,11 +53,11 @@ class CsvReader:
             yield rows if account is None else of_account(rows, account)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
 
 def read_definitions(directory: Path, stream: Stream) -> Rows:
-    """Return the settled definitions. Raises SinkMismatch for a file that is none of ours or too short."""
+    """Return the settled definitions. Raises SinkMismatch for a file with other content, or too short."""
     return np.concatenate([np.empty(0, DEFINITION_ROW), *_rows(directory, stream, DEFINITIONS)])
 
 
@@ -75,7 +75,7 @@ def _rows(directory: Path, stream: Stream, table: Table) -> Iterator[Rows]:
 
 
 def _pieces(path: Path, size: int | None) -> Iterator[str]:
-    """Yield the text of a file, or of its first `size` bytes, in pieces of whole lines; no cell has a line end."""
+    """Yield the text of a file, or of its first `size` bytes, in pieces of whole lines; no cell has a line break."""
     try:
         with path.open("rb") as file:
             left = path.stat().st_size if size is None else size
@@ -83,12 +83,12 @@ def _pieces(path: Path, size: int | None) -> Iterator[str]:
             while left:
                 data = file.read(min(left, _PIECE_BYTES))
                 if not data:
-                    raise SinkMismatch(f"{path}: expected {left} bytes more, which the checkpoint says are settled")
+                    raise SinkMismatch(f"{path}: {left} bytes that the checkpoint names as settled are missing")
                 left -= len(data)
                 whole, _, rest = (rest + data).rpartition(b"\n") if left else (rest + data, b"", b"")
                 if whole:
                     yield whole.decode("utf-8")
     except FileNotFoundError:
-        raise SinkMismatch(f"{path}: expected settled rows, found no such file") from None
+        raise SinkMismatch(f"{path}: the file with settled rows is missing") from None
     except UnicodeDecodeError:
-        raise SinkMismatch(f"{path}: expected UTF-8 text, found other bytes") from None
+        raise SinkMismatch(f"{path}: is not UTF-8 text") from None

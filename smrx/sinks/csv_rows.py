@@ -1,6 +1,6 @@
-"""Rows as CSV text and back: the columns of the three tables, in files as in COPY.
+"""Convert rows to CSV text and back: the columns of the three tables, in files as in COPY.
 
-Symbols stand beside ids for people; reading back goes by the ids. Called by the sinks and readers of CSV and
+Symbols are written beside ids for readability; reading uses the ids. Called by the sinks and readers of CSV and
 PostgreSQL.
 """
 
@@ -56,12 +56,12 @@ class Table(NamedTuple):
 
     columns: tuple[str, ...]
     dtype: np.dtype[Any]
-    #: Column of the text -> (column of the row, how to read a cell), None for what is for people only; the others are
-    #: integers under the same name, nothing standing for 0.
+    #: Column of the text -> (column of the row, function that reads a cell), None for a column that is not read back.
+    #: Other columns are integers of the same name; an empty cell is 0.
     special: dict[str, tuple[str, _Read] | None]
 
     def parse(self, text: str, where: str) -> Rows:
-        """Return the rows of whole lines, without a header. Raises SinkMismatch for text that is none of ours."""
+        """Return the rows of whole lines, without a header. Raises SinkMismatch for other text."""
         try:
             cells = list(zip(*csv.reader(io.StringIO(text, newline="")), strict=True))
             if not cells:
@@ -73,7 +73,7 @@ class Table(NamedTuple):
                     field, read = target
                     rows[field] = [read(value) for value in values]
         except (ValueError, KeyError, OverflowError, csv.Error) as error:
-            raise SinkMismatch(f"{where}: expected settled rows, found: {error}") from None
+            raise SinkMismatch(f"{where}: does not hold settled rows: {error}") from None
         return rows
 
 
@@ -95,7 +95,7 @@ DEFINITIONS: Final = Table(
 
 
 def trade_lines(trades: Rows, catalogue: Catalogue) -> Lines:
-    """The lines of trades."""
+    """Return the lines of trades."""
     symbols = [catalogue.instruments[i].symbol for i in sorted(catalogue.instruments)]
     special: dict[str, Column] = {
         "instrument": Words(catalogue.places(trades), symbols),
@@ -106,7 +106,7 @@ def trade_lines(trades: Rows, catalogue: Catalogue) -> Lines:
 
 
 def movement_lines(movements: Rows, catalogue: Catalogue) -> Lines:
-    """The lines of movements of money. Raises SinkMismatch for an asset that no event defined."""
+    """Return the lines of movements of money. Raises SinkMismatch for an asset that no event defined."""
     ids, indexes = np.unique(movements["asset"], return_inverse=True)
     unknown = [int(i) for i in ids if int(i) not in catalogue.assets]
     if unknown:
@@ -120,7 +120,7 @@ def movement_lines(movements: Rows, catalogue: Catalogue) -> Lines:
 
 
 def definition_lines(definitions: Rows) -> Lines:
-    """The lines of definitions; what a kind does not have is left empty."""
+    """Return the lines of definitions; fields that a kind does not have are empty."""
     lines: list[bytes] = []
     for row in definitions:
         kind = int(row["kind"])

@@ -1,8 +1,8 @@
-"""Settled trades, movements and definitions as CSV files (RFC 4180), with a checkpoint file beside them.
+"""Store settled trades, movements and definitions as CSV files (RFC 4180), with a checkpoint file beside them.
 
-Owns the files of one Layout and a lock on them. Rows are written as they come and synced by commit(), which then
-replaces the checkpoint: it names each file and how many of its bytes are settled. open() cuts off the rest. A file of
-trades without a checkpoint is somebody else's and is left alone.
+Owns the files of one Layout and a lock on them. Rows are written at once and synced by commit(), which then replaces
+the checkpoint: it names each file and how many of its bytes are settled. open() cuts off the rest. A file of trades
+without a checkpoint is not this sink's, and is refused.
 """
 
 import os
@@ -29,7 +29,7 @@ from smrx.sinks.csv_rows import (
     trade_lines,
 )
 from smrx.sinks.csv_stream import CsvStream, Rotation
-from smrx.sinks.durable_files import replace, sync_directory, telling
+from smrx.sinks.durable_files import as_sink_errors, replace, sync_directory
 from smrx.sinks.row_sink import RowSink
 from smrx.sinks.rows import Rows, Tables
 from smrx.sinks.sink_errors import SinkMismatch
@@ -46,17 +46,17 @@ class CsvSink(RowSink):
         self._content: CsvCheckpoint | None = None
         self._streams: list[CsvStream] = []
 
-    def _hold(self) -> tuple[Checkpoint | None, Rows]:
+    def _open(self) -> tuple[Checkpoint | None, Rows]:
         files = self.layout
         self._lock_directory(files.directory, files.lock)
-        with telling(files.directory):
+        with as_sink_errors(files.directory):
             self._content = held = self._held()
             return held.checkpoint, read_definitions(files.directory, held.definitions)
 
     def _roll_back(self) -> None:
         files, held, never = self.layout, self._content, Rotation()
         assert held is not None
-        with telling(files.directory):
+        with as_sink_errors(files.directory):
             for stem, columns, rotation, stream in (
                 (files.trades, TRADE_COLUMNS, self._rotation, held.trades),
                 (files.movements, MOVEMENT_COLUMNS, self._rotation, held.movements),
@@ -69,7 +69,7 @@ class CsvSink(RowSink):
     def _append(self, tables: Tables) -> None:
         catalogue = self._opened().catalogue
         trades, movements, definitions = self._streams
-        with telling(self.layout.directory):
+        with as_sink_errors(self.layout.directory):
             if len(tables.definitions):
                 definitions.append(definition_lines(tables.definitions), tables.definitions["time_ns"])
             if len(tables.movements):
@@ -78,7 +78,7 @@ class CsvSink(RowSink):
                 trades.append(trade_lines(tables.trades, catalogue), tables.trades["time_ns"])
 
     def _commit(self, checkpoint: Checkpoint) -> None:
-        with telling(self.layout.directory):
+        with as_sink_errors(self.layout.directory):
             for stream in self._streams:
                 stream.sync()
             if any(stream.names_changed for stream in self._streams):
@@ -87,13 +87,13 @@ class CsvSink(RowSink):
                     stream.names_changed = False
             self._replace_checkpoint(checkpoint)
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         for stream in self._streams:
             stream.close()
         self._streams, self._content = [], None
 
     def _held(self) -> CsvCheckpoint:
-        """What the checkpoint file says; one that says nothing is settled is begun where there is none."""
+        """Return the content of the checkpoint file; if there is none, create one in which nothing is settled."""
         files = self.layout
         try:
             data = files.checkpoint.read_bytes()
@@ -102,8 +102,8 @@ class CsvSink(RowSink):
                 for name in os.listdir(files.directory):
                     if is_file_of(stem, name):
                         raise SinkMismatch(
-                            f"{files.directory / name}: expected none without {files.checkpoint.name}; move it away or "
-                            "choose another place"
+                            f"{files.directory / name}: exists without {files.checkpoint.name}; move it away or choose "
+                            "another place"
                         ) from None
             empty = CsvCheckpoint(FORMAT, None, Stream(), Stream(), Stream())
             replace(files.checkpoint, _json(empty))

@@ -1,6 +1,6 @@
-"""One table as CSV files: rows appended, files rotated by size or by day, cut back to what was settled.
+"""Write one table as CSV files: append rows, rotate files by size or day, truncate to what is settled.
 
-A file ends at the first row that makes it `rotate_bytes` long, or before the first row of another day; both depend on
+A file ends with the first row that makes it `rotate_bytes` long, or before the first row of another day. Both depend on
 the rows alone, so a table written twice gives the same files. Called by csv_sink.py, which keeps the checkpoint.
 """
 
@@ -20,7 +20,7 @@ from smrx.sinks.sink_errors import SinkMismatch
 
 
 class Rotation(NamedTuple):
-    """When a new file begins."""
+    """When a new file is started."""
 
     bytes: int | None = None
     daily: bool = False
@@ -30,7 +30,7 @@ class CsvStream:
     """The files of one table, open for appending. Raises OSError when a file cannot be written."""
 
     def __init__(self, directory: Path, stem: str, columns: tuple[str, ...], rotation: Rotation, held: Stream) -> None:
-        """Open what is settled and cut off what is not. Raises SinkMismatch if settled rows are missing."""
+        """Open the last file and truncate what is not settled. Raises SinkMismatch if settled rows are missing."""
         self._directory = directory
         self._stem = stem
         self._header = header(columns)
@@ -44,7 +44,7 @@ class CsvStream:
             self._reopen(directory / held.file)
 
     def append(self, lines: Lines, times_ns: NDArray[np.int64]) -> None:
-        """Append the lines of rows at these times."""
+        """Append lines; times_ns are the times of their rows."""
         count = len(lines.ends)
         days = times_ns // DAY_NS
         row, begin = 0, 0
@@ -64,7 +64,7 @@ class CsvStream:
             row, begin = until, end
 
     def sync(self) -> None:
-        """Make the rows durable; their directory is the caller's to sync where names_changed says so."""
+        """Make the rows durable; the caller syncs the directory if names_changed is set."""
         while self._unsynced:
             os.fsync(self._unsynced[0])
             file = self._unsynced.pop(0)
@@ -72,13 +72,13 @@ class CsvStream:
                 os.close(file)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for file in {*self._unsynced, self._file} - {-1}:
             os.close(file)
         self._unsynced, self._file = [], -1
 
     def begin(self, day: int | None = None) -> None:
-        """Begin a new file with its header."""
+        """Start a new file with its header."""
         if self.state.file is not None:
             self.state.complete.append(self.state.file)
         rotated = self._rotation.bytes is not None
@@ -86,8 +86,8 @@ class CsvStream:
         name = file_name(self._stem, number, day if self._rotation.daily else None)
         if name in self.state.complete:
             raise SinkMismatch(
-                f"{self._directory / name}: expected no such file yet; the way of rotating was changed and back again: "
-                "choose another place"
+                f"{self._directory / name}: exists already, because the rotation was changed and changed back; choose "
+                "another place"
             )
         if self._file != -1 and self._file not in self._unsynced:
             os.close(self._file)
@@ -121,7 +121,7 @@ class CsvStream:
         try:
             self._file = os.open(path, os.O_RDWR)
         except FileNotFoundError:
-            raise SinkMismatch(f"{path}: expected {self.state.bytes} settled bytes, found no such file") from None
+            raise SinkMismatch(f"{path}: the file with {self.state.bytes} settled bytes is missing") from None
         size = os.fstat(self._file).st_size
         if size < self.state.bytes:
             raise SinkMismatch(f"{path}: expected at least {self.state.bytes} settled bytes, found {size}")

@@ -1,7 +1,7 @@
-"""Rows of integers and words as CSV text (RFC 4180), whole columns at a time, compiled.
+"""Format rows of integers and words as CSV text (RFC 4180), whole columns at a time, compiled.
 
-A row of fifteen numbers costs about a tenth of a microsecond, so that the text of the trades is a small part of what
-settling them costs. Called by the sinks that write text: CSV files, and COPY into PostgreSQL.
+A row of fifteen numbers takes about a tenth of a microsecond, a small part of what settling a trade costs. Called by
+the sinks that write text: CSV files, and COPY into PostgreSQL.
 """
 
 from collections.abc import Sequence
@@ -30,19 +30,19 @@ Column = NDArray[Any] | Words
 
 
 class Lines(NamedTuple):
-    """Lines of text, and where each of them ends."""
+    """Lines of text, and the offset at which each of them ends."""
 
     text: NDArray[np.uint8]
     ends: NDArray[np.int64]
 
 
 def quoted(word: str) -> str:
-    """A word as a CSV cell: in quotes only where RFC 4180 asks for them."""
+    """Return a word as a CSV cell: in quotes only where RFC 4180 requires them."""
     return '"' + word.replace('"', '""') + '"' if set(word) & set('",\r\n') else word
 
 
 def csv_lines(columns: Sequence[Column]) -> Lines:
-    """Return one line, ended by CR LF, for each row of columns of the same length."""
+    """Return one line, ended by CR LF, for each row; all columns have the same length."""
     first = columns[0]
     count = len(first.indexes if isinstance(first, Words) else first)
     values = np.empty((count, len(columns)), np.uint64)
@@ -72,7 +72,7 @@ def csv_lines(columns: Sequence[Column]) -> Lines:
 
 @entry_point
 def _format(values: Any, kinds: Any, words: Any, starts: Any, text: Any, ends: Any) -> Any:
-    """Write the lines into `text`, where each ends into `ends`; return how long the text is."""
+    """Write the lines into `text` and the end of each into `ends`; return the length of the text."""
     ten = np.uint64(10)
     at = 0
     rows, columns = values.shape

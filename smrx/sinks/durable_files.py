@@ -1,7 +1,7 @@
-"""Files that survive a crash: written and synced in an order that leaves the old or the new, never a mixture.
+"""Write files so that a crash leaves the old content or the new, never a mixture.
 
-The rules of POSIX file systems that this relies on: a rename within a directory is atomic, and is durable once the
-directory is synced. Called by the sinks that keep files. Nothing here outlives a call but the lock.
+Relies on two rules of POSIX file systems: a rename within a directory is atomic, and it is durable once the directory
+is synced. Called by the sinks that keep files. Only the lock outlasts a call.
 """
 
 import fcntl
@@ -15,17 +15,17 @@ from smrx.sinks.sink_errors import SinkError
 
 
 @contextmanager
-def telling(place: Path) -> Iterator[None]:
-    """Turn an OSError into a SinkError that names the place."""
+def as_sink_errors(place: Path) -> Iterator[None]:
+    """Raise a SinkError that names the place for any OSError inside."""
     try:
         yield
     except OSError as error:
         where = error.filename or place
-        raise SinkError(f"{where}: expected a file that can be written, found: {error.strerror or error}") from None
+        raise SinkError(f"{where}: cannot be written: {error.strerror or error}") from None
 
 
 def write_all(file: int, data: Any) -> None:
-    """Write all bytes of a buffer at the file's position; raises OSError, with any part of them written."""
+    """Write all bytes of a buffer at the file's position; after an OSError any part of them may be written."""
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[os.write(file, rest) :]
@@ -41,7 +41,7 @@ def read_all(file: int, start: int, size: int) -> bytes:
 
 
 def sync_directory(path: Path) -> None:
-    """Make names made, changed or removed in a directory durable."""
+    """Make the creation, renaming and removal of files in a directory durable."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
@@ -50,7 +50,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those above it, durably."""
+    """Create a directory, and its parents, durably."""
     missing = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for place in missing:
@@ -58,7 +58,7 @@ def make_directory(path: Path) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put a file into the place of another, atomically and durably."""
+    """Replace the content of a file, or create it, atomically and durably."""
     beside = path.with_name(path.name + ".new")
     file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
@@ -71,11 +71,11 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def lock(path: Path, name: str) -> int:
-    """Return an open file that nobody else can lock until it is closed. Raises SinkError if somebody has it."""
+    """Return an open, locked file; closing it unlocks it. Raises SinkError if another process holds the lock."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(file)
-        raise SinkError(f"{name}: another process settles into it; stop that one or choose another place") from None
+        raise SinkError(f"{name}: in use by another process; stop that one or choose another place") from None
     return file

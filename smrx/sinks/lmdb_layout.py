@@ -1,8 +1,8 @@
-"""How settled rows lie in an LMDB environment. Written by lmdb_sink.py, read by lmdb_reader.py.
+"""Define how settled rows are stored in an LMDB environment. Written by lmdb_sink.py, read by lmdb_reader.py.
 
 Rows are kept in blocks, one for each commit, as the bytes of their records; keys are big-endian, so that they sort as
-numbers. The indexes follow behind, many trades at a time, because single puts at random places cost most of a commit:
-trades after `indexed` are found by looking through them, and there are few.
+numbers. The indexes are written later, many trades at a time, because single puts at random places cost most of a
+commit: trades after `indexed`, of which there are few, are found by a scan.
 
 - trades        first match id of the block -> TRADE_ROWs
 - movements, definitions   first event sequence of the block -> MOVEMENT_ROWs, DEFINITION_ROWs
@@ -30,23 +30,23 @@ NUMBER: Final = np.dtype(">u8")
 
 
 class LmdbState(msgspec.Struct, forbid_unknown_fields=True):
-    """How far the environment is settled."""
+    """The content of "state": how far the environment is settled."""
 
     format: int
     checkpoint: Checkpoint | None
-    indexed: int = 0  #: the last match id that the indexes know
+    indexed: int = 0  #: the last match id in the indexes
 
 
 def key(number: int) -> bytes:
-    """The key of a block or an order."""
+    """Return the key of a block or an order."""
     return number.to_bytes(8, "big")
 
 
 def account_key(account: int, match_id: int) -> bytes:
-    """The key of a piece of an account's index."""
+    """Return the key of a piece of an account's index."""
     return account.to_bytes(4, "big") + match_id.to_bytes(8, "big")
 
 
 def keys(numbers: NDArray[Any]) -> list[bytes]:
-    """The keys of many numbers."""
+    """Return the keys of many numbers."""
     return numbers.astype(NUMBER).view("V8").tolist()  # type: ignore[no-any-return]

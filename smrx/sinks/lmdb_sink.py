@@ -1,7 +1,7 @@
-"""Settled rows in LMDB, the embedded store with lookups: rows, indexes and checkpoint change in one transaction.
+"""Store settled rows in LMDB, an embedded store with lookups: rows, indexes and checkpoint in one transaction.
 
-Owns the environment in its directory, and a lock on it. Rows wait in memory until commit(). A map that is full is made
-twice as large, and the transaction begun again. Readers (lmdb_reader.py) see whole commits only.
+Owns the environment in its directory, and a lock on it. Rows are kept in memory until commit(). When the map is full,
+its size is doubled and the transaction repeated. Readers (lmdb_reader.py) see whole commits only.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from smrx.sinks.contract import Checkpoint, decode
-from smrx.sinks.durable_files import sync_directory, telling
+from smrx.sinks.durable_files import as_sink_errors, sync_directory
 from smrx.sinks.lmdb_layout import (
     FORMAT,
     NUMBER,
@@ -30,10 +30,10 @@ from smrx.sinks.row_sink import RowSink
 from smrx.sinks.rows import DEFINITION_ROW, TRADE_ROW, Rows, Tables, join
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
-#: Address space, not disk: the file grows with what is in it.
+#: Address space, not disk: the file grows with its content.
 FIRST_MAP_BYTES: Final = 1 << 30
-#: So many trades are put into the indexes at a time. Measured: an eighth of the cost of a thousand at a time, and
-#: looking through the rest still takes less than 10 ms.
+#: Trades added to the indexes at a time. Measured: an eighth of the cost of a thousand at a time, and a scan of the
+#: rest still takes less than 10 ms.
 INDEX_TRADES: Final = 32_768
 
 
@@ -56,42 +56,42 @@ class LmdbSink(RowSink):
         super().begin(checkpoint, rows)
         self._state = LmdbState(FORMAT, None, checkpoint.match_id)
 
-    def _hold(self) -> tuple[Checkpoint | None, Rows]:
+    def _open(self) -> tuple[Checkpoint | None, Rows]:
         self._lock_directory(self.path, self.path / "settlement.lock")
-        with self._telling():
+        with self._as_sink_errors():
             self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
             for name in TABLES:
                 self._tables[name] = self._env.open_db(name, **OPTIONS.get(name, {}))
             with self._env.begin() as transaction:
                 found = transaction.get(STATE, db=self._tables[b"meta"])
                 stored = [bytes(value) for _, value in transaction.cursor(self._tables[b"definitions"])]
-        with telling(self.path):
-            # LMDB syncs its file, but not the name of it.
+        with as_sink_errors(self.path):
+            # LMDB syncs its file, but not the directory entry.
             sync_directory(self.path)
         self._state = LmdbState(FORMAT, None) if found is None else decode(found, LmdbState, FORMAT, self.name)
         return self._state.checkpoint, np.frombuffer(b"".join(stored), DEFINITION_ROW)
 
     def _roll_back(self) -> None:
-        """See RowSink: a transaction that was not committed never was."""
+        """See RowSink; LMDB drops a transaction that was not committed."""
 
     def _append(self, tables: Tables) -> None:
         self._waiting.append(tables)
 
     def _commit(self, checkpoint: Checkpoint) -> None:
-        with self._telling():
+        with self._as_sink_errors():
             while not self._written(checkpoint):
                 # No transaction is open: the size may change.
                 self._map_bytes = 2 * self._env.info()["map_size"]
                 self._env.set_mapsize(self._map_bytes)
         self._waiting = []
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         if self._env is not None:
             self._env.close()
         self._env, self._tables, self._waiting = None, {}, []
 
     def _written(self, checkpoint: Checkpoint) -> bool:
-        """Write what waits in one transaction; False, with nothing changed, if the map is full."""
+        """Write the waiting rows in one transaction; return False, with nothing changed, if the map is full."""
         try:
             with self._env.begin(write=True) as transaction:
                 for name, rows in zip((b"trades", b"movements", b"definitions"), join(self._waiting), strict=True):
@@ -113,7 +113,7 @@ class LmdbSink(RowSink):
             cursor.putmulti(items, append=append)
 
     def _index(self, transaction: Any, indexed: int) -> None:
-        """Put the trades after `indexed` into the indexes."""
+        """Add the trades after `indexed` to the indexes."""
         with transaction.cursor(self._tables[b"trades"]) as cursor:
             cursor.set_range(key(indexed + 1))
             blocks = [np.frombuffer(value, TRADE_ROW) for value in cursor.iternext(keys=False)]
@@ -128,17 +128,17 @@ class LmdbSink(RowSink):
         begins = np.flatnonzero(np.diff(accounts, prepend=-1))
         pieces = []
         for begin, end in zip(begins, [*begins[1:], len(accounts)], strict=True):
-            # An account that traded with itself is in twice.
+            # An account that traded with itself is listed twice.
             own = np.unique(match_ids[begin:end])
             pieces.append((account_key(int(accounts[begin]), int(own[0])), own.astype(NUMBER).tobytes()))
         self._put(transaction, b"accounts", pieces)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Turn LMDB's errors into a sink's."""
+    def _as_sink_errors(self) -> Iterator[None]:
+        """Raise SinkMismatch or SinkError for any error of LMDB inside."""
         try:
             yield
         except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise SinkMismatch(f"{self.name}: expected an LMDB environment of settled trades, found: {error}") from None
+            raise SinkMismatch(f"{self.name}: is not an LMDB environment of settled trades: {error}") from None
         except lmdb.Error as error:
             raise SinkError(f"{self.name}: cannot be written: {error}") from None

@@ -1,9 +1,10 @@
-"""The Parquet files of a settlement: their names, their columns, and the manifest. Written by parquet_sink.py, read by
-parquet_reader.py.
+"""Define the Parquet files of a settlement: their names, their columns, and the manifest.
 
-A file `trades-<first match id>-<last match id>.parquet` appears whole and never changes; other tables are named by
-event sequence. Rows that do not fill a file yet are in the table's tail: the bytes of the rows, as many as the manifest
-says.
+Written by parquet_sink.py, read by parquet_reader.py.
+
+A file `trades-<first match id>-<last match id>.parquet` is created complete and never changes; files of other tables
+are named by event sequence. Rows that do not fill a file yet are in the table's tail file: the bytes of the rows, as
+many as the manifest names.
 """
 
 import re
@@ -59,15 +60,15 @@ class Table(NamedTuple):
     key: str  #: the column that names the files
 
     def file(self, rows: Rows) -> str:
-        """The name of the file with these rows."""
+        """Return the name of the file with these rows."""
         return f"{self.name}-{int(rows[0][self.key]):012d}-{int(rows[-1][self.key]):012d}.parquet"
 
     def tail(self, number: int) -> str:
-        """The name of a tail."""
+        """Return the name of a tail file."""
         return f"{self.name}-tail-{number:06d}.rows"
 
     def owns(self, name: str) -> bool:
-        """Whether a file name is one that this table gives, or one that a crash left of it."""
+        """Return whether a file name belongs to this table, also one that a crash left behind."""
         return re.fullmatch(self.name + r"-(\d{12,}-\d{12,}\.parquet(\.new)?|tail-\d{6,}\.rows)", name) is not None
 
 
@@ -79,7 +80,7 @@ TABLES: Final = (
 
 
 class _Word(NamedTuple):
-    """A column that has a word for each number."""
+    """The conversion of a column that stores a word for each number."""
 
     text: Callable[[int], str]
     number: Callable[[str], int]
@@ -98,7 +99,7 @@ _WORDS: Final[dict[tuple[str, str], _Word]] = {
 
 
 def to_arrow(table: Table, rows: Rows, catalogue: Catalogue) -> pa.Table:
-    """Return rows as an Arrow table: numbers as they are, words for people beside the ids."""
+    """Return rows as an Arrow table: numbers as they are, with symbols beside the ids."""
     columns: dict[str, pa.Array] = {}
     for name in table.dtype.names or ():
         word = _WORDS.get((table.name, name))
@@ -114,7 +115,7 @@ def to_arrow(table: Table, rows: Rows, catalogue: Catalogue) -> pa.Table:
 
 
 def _words(numbers: Any, word: Callable[[int], str]) -> pa.Array:
-    """A column of words, each distinct one made once."""
+    """Return a column of words; each distinct word is made once."""
     distinct, places = np.unique(numbers, return_inverse=True)
     texts = pa.array([word(int(value)) for value in distinct], pa.string())
     return texts.take(pa.array(places))

@@ -1,4 +1,4 @@
-"""Settled Parquet files and tails read back as rows: what the manifest names. Called by the sink and the reports."""
+"""Read settled Parquet files and tails back as rows, as the manifest names them. Called by the sink and the reports."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
 
 class ParquetReader:
-    """What a settlement's Parquet directory holds, as its manifest said at the time of opening."""
+    """The Parquet directory of a settlement, as the manifest described it at the time of opening."""
 
     def __init__(self, path: str | Path) -> None:
         """Read the manifest. Raises SinkError if there is none, SinkMismatch if it is not understood."""
@@ -32,7 +32,7 @@ class ParquetReader:
         try:
             data = manifest.read_bytes()
         except OSError as error:
-            raise SinkError(f"{manifest}: expected the manifest of a settlement, found: {error.strerror}") from None
+            raise SinkError(f"{manifest}: cannot read the manifest of a settlement: {error.strerror}") from None
         self._content = decode(data, Manifest, FORMAT, str(manifest))
         self.checkpoint: Checkpoint | None = self._content.checkpoint
 
@@ -50,16 +50,16 @@ class ParquetReader:
             yield rows if account is None else of_account(rows, account)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
 
 def read_table(directory: Path, table: Table, part: Part) -> Iterator[Rows]:
-    """Yield the settled rows of a table, in batches. Raises SinkMismatch where a file is missing or another's."""
+    """Yield the settled rows of a table, in batches. Raises SinkMismatch for a missing file or other content."""
     for name in part.files:
         try:
             found = pq.read_table(directory / name)
         except (OSError, pa.ArrowException) as error:
-            raise SinkMismatch(f"{directory / name}: expected settled rows, found: {error}") from None
+            raise SinkMismatch(f"{directory / name}: cannot read settled rows: {error}") from None
         yield from_arrow(table, found)
     yield read_tail(directory, table, part)
 

@@ -1,9 +1,9 @@
-"""Settled rows as Parquet files that appear whole, with a manifest that says which files and which checkpoint.
+"""Store settled rows as Parquet files, with a manifest that names the files and the checkpoint.
 
-Owns the files of its directory that it names, and a lock on it. commit() appends rows to the tail of their table; a
-tail with `rotate_trades` rows, or with rows of an earlier day, becomes a Parquet file, whose name is the range of its
-rows: written again after a crash it is the same file. Then the manifest is replaced. open() removes what it does not
-name. Closed in good order, the tails become files as well.
+Owns the files of its directory that match its names, and a lock on it. commit() appends rows to the tail file of their
+table; a tail with `rotate_trades` rows, or with rows of an earlier day, becomes a Parquet file named by the range of
+its rows, so that the same file is written again after a crash. Then the manifest is replaced. open() removes files that
+the manifest does not name. close() writes the tails as Parquet files, too.
 """
 
 import os
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smrx.sinks.contract import Checkpoint, decode
-from smrx.sinks.durable_files import replace, sync_directory, telling, write_all
+from smrx.sinks.durable_files import as_sink_errors, replace, sync_directory, write_all
 from smrx.sinks.parquet_layout import (
     FORMAT,
     MANIFEST,
@@ -49,15 +49,15 @@ class ParquetSink(RowSink):
         self._obsolete: list[str] = []
         self._consistent = False  #: parts and tails are those of the manifest
 
-    def _hold(self) -> tuple[Checkpoint | None, Rows]:
+    def _open(self) -> tuple[Checkpoint | None, Rows]:
         self._lock_directory(self.path, self.path / "settlement.lock")
-        with telling(self.path):
+        with as_sink_errors(self.path):
             held = self._held()
             self._parts = [held.trades, held.movements, held.definitions]
             return held.checkpoint, np.concatenate(list(read_table(self.path, TABLES[2], held.definitions)))
 
     def _roll_back(self) -> None:
-        with telling(self.path):
+        with as_sink_errors(self.path):
             self._remove_unsettled()
             tails = [read_tail(self.path, *pair) for pair in zip(TABLES, self._parts, strict=True)]
         self._tails = [[tail] if len(tail) else [] for tail in tails]
@@ -68,25 +68,25 @@ class ParquetSink(RowSink):
 
     def _commit(self, checkpoint: Checkpoint) -> None:
         self._consistent = False
-        with telling(self.path):
+        with as_sink_errors(self.path):
             for i, rows in enumerate(join(self._waiting)):
                 if len(rows):
                     self._grow(i, rows)
             self._finish(checkpoint)
         self._waiting = []
 
-    def _let_go(self) -> None:
-        """See RowSink. Settled rows of the tails become files, if that can be done now."""
+    def _close(self) -> None:
+        """See RowSink. Write the settled rows of the tails as files, if that is possible now."""
         try:
-            if self._intake is not None and self._consistent and any(self._tails):
+            if self._cursor is not None and self._consistent and any(self._tails):
                 self._consistent = False
                 for i, tail in enumerate(self._tails):
                     if tail:
                         self._make_file(i, np.concatenate(tail))
                         self._drop_tail(i)
-                self._finish(self._intake.held)
+                self._finish(self._cursor.held)
         except OSError:
-            # The tails are as good as files to whoever opens the directory next.
+            # The tails stay; the next open() reads them.
             self._consistent = False
         self._waiting, self._parts, self._tails, self._obsolete = [], [], [], []
         self._consistent = False
@@ -97,7 +97,7 @@ class ParquetSink(RowSink):
         except FileNotFoundError:
             for name in self._ours():
                 raise SinkMismatch(
-                    f"{self.path / name}: expected none without {MANIFEST}; move it away or choose another place"
+                    f"{self.path / name}: exists without {MANIFEST}; move it away or choose another place"
                 ) from None
             empty = Manifest(FORMAT, None, Part(), Part(), Part())
             replace(self.path / MANIFEST, _json(empty))
@@ -115,7 +115,7 @@ class ParquetSink(RowSink):
                 os.unlink(self.path / name)
 
     def _grow(self, i: int, rows: Rows) -> None:
-        """Add rows to a table: to its tail, and what is full or of an earlier day to files."""
+        """Append rows to a table: to its tail, and full tails or those of an earlier day to files."""
         tail = self._tails[i]
         tail.append(rows)
         another_day = self._daily and tail[0]["time_ns"][0] // DAY_NS != rows["time_ns"][-1] // DAY_NS
@@ -131,7 +131,7 @@ class ParquetSink(RowSink):
         self._tails[i] = [rest] if len(rest) else []
 
     def _end(self, rows: Rows) -> int:
-        """How many of the rows make the next file; 0 if they do not fill one yet."""
+        """Return how many of the rows make the next file; 0 if they do not fill one yet."""
         end = self._rotate_trades if len(rows) >= self._rotate_trades else 0
         if self._daily and len(rows):
             days = rows["time_ns"] // DAY_NS
@@ -148,7 +148,7 @@ class ParquetSink(RowSink):
         self._parts[i].files.append(name)
 
     def _drop_tail(self, i: int) -> None:
-        """Begin another tail: the rows of this one are in files."""
+        """Start another tail; the rows of this one are in files."""
         part = self._parts[i]
         if part.tail_bytes:
             self._obsolete.append(TABLES[i].tail(part.tail))
@@ -170,7 +170,7 @@ class ParquetSink(RowSink):
         part.tail_bytes += rows.nbytes
 
     def _finish(self, checkpoint: Checkpoint | None) -> None:
-        """Replace the manifest, then remove what it names no more."""
+        """Replace the manifest, then remove the files it no longer names."""
         sync_directory(self.path)
         replace(self.path / MANIFEST, _json(Manifest(FORMAT, checkpoint, *self._parts)))
         while self._obsolete:

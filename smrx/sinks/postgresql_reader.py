@@ -1,5 +1,6 @@
-"""Settled rows read back from PostgreSQL. One snapshot: what was committed when it was opened. Called by the sink and
-the reports.
+"""Read settled rows back from PostgreSQL: what was committed when the reader was opened.
+
+Called by the sink and the reports.
 """
 
 import itertools
@@ -14,33 +15,33 @@ from smrx.sinks.contract import Checkpoint, Origin
 from smrx.sinks.csv_rows import DEFINITIONS, MOVEMENTS, TRADES, Table
 from smrx.sinks.postgresql_schema import (
     DEFAULT_SCHEMA,
+    as_sink_errors,
     check_version,
     connect,
     describe,
-    telling,
     use,
 )
 from smrx.sinks.rows import DEFINITION_ROW, Rows
 from smrx.sinks.sink_errors import SinkError
 
-#: Lines of a COPY that are made rows in one go.
+#: Lines of a COPY that are parsed in one go.
 _LINES: Final = 50_000
 
 
 class PostgresqlReader:
-    """A snapshot of a settlement's tables. close() it."""
+    """A consistent view of a settlement's tables; call close()."""
 
     def __init__(self, dsn: str, schema: str = DEFAULT_SCHEMA) -> None:
         """Open what a PostgresqlSink wrote. Raises SinkError if it is not there, SinkMismatch if it is newer."""
         self.name = describe(dsn, schema)
-        with telling(self.name):
+        with as_sink_errors(self.name):
             self._connection = connect(dsn)
         try:
-            with telling(self.name):
+            with as_sink_errors(self.name):
                 self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 use(self._connection, schema)
                 if self._connection.execute("SELECT to_regclass('migrations')").fetchone() == (None,):
-                    raise SinkError(f"{self.name}: expected the tables of a settlement, found none")
+                    raise SinkError(f"{self.name}: has no tables of a settlement")
                 check_version(self._connection, self.name)
                 self.checkpoint: Checkpoint | None = read_checkpoint(self._connection)
         except BaseException:
@@ -49,28 +50,28 @@ class PostgresqlReader:
 
     def definitions(self) -> Rows:
         """Every definition, in order."""
-        with telling(self.name):
+        with as_sink_errors(self.name):
             return read_definitions(self._connection)
 
     def movements(self) -> Iterator[Rows]:
         """Every movement of money, in order, in batches."""
-        with telling(self.name):
+        with as_sink_errors(self.name):
             yield from _read(self._connection, "movements", MOVEMENTS, "true", "event_sequence")
 
     def trades(self, account: int | None = None) -> Iterator[Rows]:
         """Every trade, or those of an account as taker or maker, in order, in batches."""
-        # An integer, whatever it came from: COPY takes no parameters.
+        # Converted to an integer, because COPY takes no parameters.
         which = "true" if account is None else f"{int(account)} IN (taker_account, maker_account)"
-        with telling(self.name):
+        with as_sink_errors(self.name):
             yield from _read(self._connection, "trades", TRADES, which, "match_id")
 
     def close(self) -> None:
-        """Let go of the snapshot."""
+        """Close the connection."""
         self._connection.close()
 
 
 def read_checkpoint(connection: psycopg.Connection) -> Checkpoint | None:
-    """Return the checkpoint of the tables, None if nothing was settled into them."""
+    """Return the checkpoint of the tables, None if nothing was settled."""
     row = connection.execute(
         "SELECT cluster, event_sequence, command_sequence, match_id, state_hash, origin FROM checkpoint"
     ).fetchone()
@@ -89,12 +90,12 @@ def read_definitions(connection: psycopg.Connection) -> Rows:
 
 def _read(connection: psycopg.Connection, name: str, table: Table, which: str, order: str) -> Iterator[Rows]:
     """Yield the rows of a table, in batches, read as the text in which they were written."""
-    # Names of this file and of the tables' columns, no input of anybody.
+    # The names come from this file and the columns of the tables, not from input.
     query: Any = (
         f"COPY (SELECT {', '.join(table.columns)} FROM {name} WHERE {which} ORDER BY {order}) "  # noqa: S608
         "TO STDOUT WITH (FORMAT csv)"
     )
     with connection.cursor() as cursor, cursor.copy(query) as copy:
-        # One line at a time is how the server sends it.
+        # The server sends one line at a time.
         while lines := list(itertools.islice(copy, _LINES)):
             yield table.parse(b"".join(bytes(line) for line in lines).decode(), name)

@@ -1,7 +1,7 @@
-"""The connection to PostgreSQL and the tables in it: plain SQL files, applied in order, each once.
+"""Connect to PostgreSQL and create the tables, from plain SQL files that are applied in order, each once.
 
-The files are migrations/NNN_name.sql beside this one. The table `migrations` holds the numbers of those applied; a
-number above the newest file means that a newer smrx has been here. Called by the sink and the reader.
+The files are migrations/NNN_name.sql. The table `migrations` holds the numbers of those applied; a number above the
+newest file means that a newer smrx wrote here. Called by the sink and the reader.
 """
 
 import re
@@ -17,7 +17,7 @@ from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
 DEFAULT_SCHEMA: Final = "smrx_settlement"
 
-#: A server that is gone is noticed within half a minute, not when TCP gives up. What the DSN says comes first.
+#: A dead server is noticed within half a minute instead of after TCP's timeout. Options in the DSN take precedence.
 _CONNECTION: Final = {
     "application_name": "smrx settlement",
     "connect_timeout": "10",
@@ -29,7 +29,7 @@ _CONNECTION: Final = {
 
 
 def describe(dsn: str, schema: str) -> str:
-    """Name a database without its password. Raises SinkMismatch for a DSN that libpq would not take."""
+    """Return the name of a database without its password. Raises SinkMismatch for a DSN that libpq does not accept."""
     parts = _parse(dsn)
     where = f"{parts.get('host') or 'the local socket'}, database {parts.get('dbname') or 'by default'}"
     return f"PostgreSQL at {where}, schema {schema}"
@@ -41,12 +41,12 @@ def connect(dsn: str) -> psycopg.Connection:
 
 
 @contextmanager
-def telling(name: str) -> Iterator[None]:
-    """Turn psycopg's errors into a sink's: what another try may mend, and what it cannot."""
+def as_sink_errors(name: str) -> Iterator[None]:
+    """Raise SinkMismatch for errors of psycopg that no retry can resolve, SinkError for the others."""
     try:
         yield
     except (errors.IntegrityError, errors.DataError, errors.UndefinedTable, errors.UndefinedColumn) as error:
-        raise SinkMismatch(f"{name}: holds other data than what was settled here: {_line(error)}") from None
+        raise SinkMismatch(f"{name}: holds other data than was settled: {_line(error)}") from None
     except psycopg.Error as error:
         raise SinkError(f"{name}: cannot be used: {_line(error)}") from None
 
@@ -55,9 +55,9 @@ def migrate(connection: psycopg.Connection, schema: str, name: str) -> None:
     """Bring the schema to the newest version, in one transaction. Raises SinkMismatch if it is newer than this smrx."""
     files = migrations()
     with connection.transaction():
-        # Two that start together: the second waits here, and finds the work done.
+        # Of two processes that start together the second waits here, and finds the work done.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"smrx migrate {schema}"])
-        # CREATE SCHEMA IF NOT EXISTS asks for the right to create even where there is nothing to create.
+        # CREATE SCHEMA IF NOT EXISTS requires the right to create even if there is nothing to create.
         if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         use(connection, schema)
@@ -68,7 +68,7 @@ def migrate(connection: psycopg.Connection, schema: str, name: str) -> None:
         done = check_version(connection, name)
         for version, text in files.items():
             if version not in done:
-                # Not a literal of this program, but a file of this package.
+                # psycopg accepts a literal or bytes; this is a file of this package.
                 connection.execute(text.encode())
                 connection.execute("INSERT INTO migrations (version) VALUES (%s)", [version])
 
@@ -83,12 +83,12 @@ def check_version(connection: psycopg.Connection, name: str) -> set[int]:
 
 
 def use(connection: psycopg.Connection, schema: str) -> None:
-    """Make the schema the only one that names are looked up in."""
+    """Make the schema the only one in which names are looked up."""
     connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
 
 
 def migrations() -> dict[int, str]:
-    """The SQL files by number, in order."""
+    """Return the SQL files by number, in order."""
     found = {}
     for file in resources.files("smrx.sinks").joinpath("migrations").iterdir():
         if match := re.fullmatch(r"(\d{3})_\w+\.sql", file.name):
@@ -100,7 +100,7 @@ def _parse(dsn: str) -> dict[str, str]:
     try:
         return {key: str(value) for key, value in conninfo.conninfo_to_dict(dsn).items() if value is not None}
     except psycopg.ProgrammingError as error:
-        raise SinkMismatch(f"settlement.sinks: expected a dsn that libpq takes, found: {_line(error)}") from None
+        raise SinkMismatch(f"settlement.sinks: invalid dsn: {_line(error)}") from None
 
 
 def _line(error: psycopg.Error) -> str:

@@ -1,9 +1,9 @@
-"""Settled rows in PostgreSQL: COPY of rows and the change of the checkpoint, in one transaction for each commit.
+"""Store settled rows in PostgreSQL: COPY of the rows and update of the checkpoint in one transaction a commit.
 
-Rows wait in memory as text until commit(). Match ids and event sequences are unique keys: what the checkpoint should
-already prevent, the database refuses. A session lock keeps a second verifier out, and the checkpoint is only changed
-from what this sink last read, whoever else may have got past the lock. A commit whose answer is lost with the server is
-either there or not: open() reads which.
+Rows are kept in memory as text until commit(). Match ids and event sequences are unique keys, so that the database
+refuses a second copy even if the checkpoint did not prevent it. A session lock excludes a second process, and the
+checkpoint is updated only from the value this sink last read, in case the lock failed. If the server dies before it
+answers a commit, open() reads whether it took place.
 """
 
 from typing import Any, Final
@@ -22,12 +22,12 @@ from smrx.sinks.csv_rows import (
 )
 from smrx.sinks.csv_text import Lines
 from smrx.sinks.postgresql_reader import read_checkpoint, read_definitions
-from smrx.sinks.postgresql_schema import DEFAULT_SCHEMA, connect, describe, migrate, telling
+from smrx.sinks.postgresql_schema import DEFAULT_SCHEMA, as_sink_errors, connect, describe, migrate
 from smrx.sinks.row_sink import RowSink
 from smrx.sinks.rows import Rows, Tables
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
-#: An empty cell is NULL, but for the columns of words that may be empty.
+#: An empty cell is NULL, except in columns of words that may be empty.
 _COPY: Final = {
     "definitions": (DEFINITION_COLUMNS, ""),
     "movements": (MOVEMENT_COLUMNS, ", FORCE_NOT_NULL (asset)"),
@@ -46,22 +46,21 @@ class PostgresqlSink(RowSink):
         self._connection: psycopg.Connection | None = None
         self._waiting: dict[str, list[Lines]] = {}
 
-    def _hold(self) -> tuple[Checkpoint | None, Rows]:
-        with telling(self.name):
+    def _open(self) -> tuple[Checkpoint | None, Rows]:
+        with as_sink_errors(self.name):
             self._connection = connection = connect(self._dsn)
             connection.autocommit = True
-            # A commit that returns is on the disk, whatever the server's default is.
+            # A commit that returns is durable, whatever the server's default is.
             connection.execute("SET synchronous_commit TO on")
-            # Schema and tables are made if they are not there.
             migrate(connection, self._schema, self.name)
             key = f"smrx settle {self._schema}"
             locked = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [key]).fetchone()
             if locked != (True,):
-                raise SinkError(f"{self.name}: another process settles into it; stop that one")
+                raise SinkError(f"{self.name}: in use by another process; stop that one")
             return read_checkpoint(connection), read_definitions(connection)
 
     def _roll_back(self) -> None:
-        """See RowSink: a transaction that was not committed never was."""
+        """See RowSink; the server drops a transaction that was not committed."""
         self._waiting = {table: [] for table in _COPY}
 
     def _append(self, tables: Tables) -> None:
@@ -76,7 +75,7 @@ class PostgresqlSink(RowSink):
     def _commit(self, checkpoint: Checkpoint) -> None:
         connection, held = self._connection, self._opened().held
         assert connection is not None
-        with telling(self.name), connection.transaction():
+        with as_sink_errors(self.name), connection.transaction():
             for table, lines in self._waiting.items():
                 if lines:
                     self._copy(connection, table, lines)
@@ -84,21 +83,21 @@ class PostgresqlSink(RowSink):
         for lines in self._waiting.values():
             lines.clear()
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._waiting = None, {}
 
     def _copy(self, connection: psycopg.Connection, table: str, lines: list[Lines]) -> None:
         columns, more = _COPY[table]
-        # Names from the table above, no input of anybody.
+        # The names come from the table above, not from input.
         statement: Any = f"COPY {table} ({', '.join(columns)}) FROM STDIN WITH (FORMAT csv{more})"
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
             for piece in lines:
                 copy.write(piece.text.data)
 
     def _move_checkpoint(self, connection: psycopg.Connection, held: Checkpoint | None, new: Checkpoint) -> None:
-        """Change the checkpoint row from what it was. Raises SinkMismatch if it is not that any more."""
+        """Update the checkpoint row from its old value. Raises SinkMismatch if that has changed."""
         origin = None if new.origin is None else msgspec.json.encode(new.origin).decode()
         values = [new.cluster, new.event_sequence, new.command_sequence, new.match_id, new.state_hash, origin]
         if held is None:

@@ -1,8 +1,8 @@
-"""A sink that does not give up: it says what is wrong, waits, opens again and writes again what was not committed.
+"""Retry a sink that fails: report the error, wait, open it again, and write again what was not committed.
 
-While it tries, whoever writes or commits waits, so no checkpoint passes it; what is done meanwhile is the wait's
-affair (patience.py reads the feed on). Events since the last commit are kept in memory: commit often. Called by the
-verifier around each sink.
+write() and commit() block meanwhile, so no checkpoint passes a failing sink; the wait function decides what else is
+done during a pause (retry_policy.py receives the feed). Events since the last commit are kept in memory: commit often.
+Called by settlement, around each sink.
 """
 
 import time
@@ -17,13 +17,13 @@ from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
 T = TypeVar("T")
 
-#: Soon enough that a restarted database costs little, and seldom enough not to be a burden to one that is in trouble.
+#: The first retry comes soon, so that a restart of a database costs little; the pauses double up to the longest.
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 10.0
 
 
-class Trouble(NamedTuple):
-    """A sink that failed, and when it will be tried again."""
+class SinkFailure(NamedTuple):
+    """A sink failed, and will be tried again."""
 
     sink: str
     error: str
@@ -32,8 +32,8 @@ class Trouble(NamedTuple):
     uncommitted_events: int
 
 
-class Recovery(NamedTuple):
-    """A sink that works again."""
+class SinkRecovery(NamedTuple):
+    """A sink works again."""
 
     sink: str
     attempts: int
@@ -46,23 +46,23 @@ def _sleep(seconds: float) -> bool:
 
 
 class RetryingSink:
-    """A Sink around another one; only SinkMismatch passes through, and SinkError once it is told to stop."""
+    """A Sink around another one; raises SinkMismatch as that does, and SinkError only when wait() ends the retries."""
 
     def __init__(
         self,
         sink: Sink,
         *,
         wait: Callable[[float], bool] = _sleep,
-        on_trouble: Callable[[Trouble], None] | None = None,
-        on_recovery: Callable[[Recovery], None] | None = None,
+        on_failure: Callable[[SinkFailure], None] | None = None,
+        on_recovery: Callable[[SinkRecovery], None] | None = None,
         first_pause: float = FIRST_PAUSE_SECONDS,
         longest_pause: float = LONGEST_PAUSE_SECONDS,
     ) -> None:
-        """Wrap a sink. wait(seconds) pauses and returns True to give up, which raises the SinkError of the last try."""
+        """Wrap a sink. wait(seconds) pauses, and returns True to stop retrying, which raises the last SinkError."""
         self.name = sink.name
         self._sink = sink
         self._wait = wait
-        self._on_trouble = on_trouble
+        self._on_trouble = on_failure
         self._on_recovery = on_recovery
         self._first_pause = first_pause
         self._longest_pause = longest_pause
@@ -78,7 +78,7 @@ class RetryingSink:
 
     @property
     def uncommitted_events(self) -> int:
-        """How many events wait in memory for the next commit()."""
+        """The number of events kept in memory until the next commit()."""
         return sum(map(len, self._uncommitted))
 
     def open(self, cluster: str) -> Checkpoint | None:
@@ -120,7 +120,7 @@ class RetryingSink:
         self._uncommitted = []
 
     def _persist(self, first: Callable[[], T], again: Callable[[], T]) -> T:
-        """Return what first() returns, or, after it fails, what again() returns once it does not."""
+        """Return the result of first(), or, if it fails, that of the first again() that does not."""
         attempt, pause, failed_at = 0, self._first_pause, 0.0
         while True:
             try:
@@ -129,26 +129,26 @@ class RetryingSink:
                 attempt += 1
                 failed_at = failed_at or time.monotonic()
                 if self._on_trouble is not None:
-                    self._on_trouble(Trouble(self.name, str(error), attempt, pause, self.uncommitted_events))
+                    self._on_trouble(SinkFailure(self.name, str(error), attempt, pause, self.uncommitted_events))
                 if self._wait(pause):
                     raise
                 pause = min(2 * pause, self._longest_pause)
                 continue
             if attempt and self._on_recovery is not None:
-                self._on_recovery(Recovery(self.name, attempt, time.monotonic() - failed_at))
+                self._on_recovery(SinkRecovery(self.name, attempt, time.monotonic() - failed_at))
             return result
 
     def _open_again(self) -> Checkpoint | None:
-        """Open the sink afresh. Raises SinkMismatch if it lost what it had committed."""
+        """Close the sink and open it. Raises SinkMismatch if it lost what it had committed."""
         self._sink.close()
         found = self._sink.open(self._cluster)
         before, now = (held.event_sequence if held else 0 for held in (self._held, found))
         if now < before:
-            raise SinkMismatch(f"{self.name}: committed event {before}, and now holds {now}: it lost what was settled")
+            raise SinkMismatch(f"{self.name}: committed event {before}, and now holds {now}: settled data was lost")
         return found
 
     def _write_again(self) -> None:
-        """Bring the sink to where it was before it failed."""
+        """Write again everything that was written before the sink failed."""
         if self._open_again() is None and self._begun is not None:
             self._sink.begin(*self._begun)
         for events in self._uncommitted:

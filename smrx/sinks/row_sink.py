@@ -1,7 +1,7 @@
-"""What every sink does around its own files or tables: the order of calls, its place in the stream, a lock.
+"""The base class of the sinks: the order of calls, the position in the stream, a lock.
 
-A sink says how it takes hold of its place, adds rows, makes them durable and lets go; whatever fails while it is opened
-leaves it closed. Implemented by the four sinks, called as a Sink (contract.py).
+A subclass implements how it opens its files or tables, appends rows, makes them durable, and closes. An error in open()
+leaves the sink closed. Called as a Sink (contract.py).
 """
 
 import os
@@ -9,26 +9,26 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from smrx.sinks.contract import Checkpoint
-from smrx.sinks.durable_files import lock, make_directory, telling
-from smrx.sinks.intake import Intake
+from smrx.sinks.durable_files import as_sink_errors, lock, make_directory
 from smrx.sinks.rows import Rows, Tables
+from smrx.sinks.sink_cursor import SinkCursor
 
 
 class RowSink(ABC):
-    """A Sink that is given rows."""
+    """A Sink that stores rows."""
 
     def __init__(self, name: str) -> None:
-        """`name` is for people; nothing is touched before open()."""
+        """name: for messages. Nothing is touched before open()."""
         self.name = name
-        self._intake: Intake | None = None
+        self._cursor: SinkCursor | None = None
         self._lock = -1
 
     def open(self, cluster: str) -> Checkpoint | None:
         """See Sink."""
         self.close()
         try:
-            held, definitions = self._hold()
-            self._intake = Intake(self.name, cluster, held, definitions)
+            held, definitions = self._open()
+            self._cursor = SinkCursor(self.name, cluster, held, definitions)
             self._roll_back()
         except BaseException:
             self.close()
@@ -55,39 +55,39 @@ class RowSink(ABC):
 
     def close(self) -> None:
         """See Sink."""
-        self._let_go()
-        self._intake = None
+        self._close()
+        self._cursor = None
         if self._lock != -1:
             os.close(self._lock)
             self._lock = -1
 
     @abstractmethod
-    def _hold(self) -> tuple[Checkpoint | None, Rows]:
-        """Take hold of the place; return what it durably holds, and its definitions. Nothing settled is changed."""
+    def _open(self) -> tuple[Checkpoint | None, Rows]:
+        """Open and lock the place, changing no settled data; return the checkpoint and the definitions it holds."""
 
     @abstractmethod
     def _roll_back(self) -> None:
-        """Give up what is beyond the checkpoint: the place is known to be this cluster's."""
+        """Remove what lies beyond the checkpoint; the place is known to be this cluster's."""
 
     @abstractmethod
     def _append(self, tables: Tables) -> None:
-        """Add rows after those that are there."""
+        """Append rows."""
 
     @abstractmethod
     def _commit(self, checkpoint: Checkpoint) -> None:
-        """Make what was added durable, with the checkpoint."""
+        """Make the appended rows durable, together with the checkpoint."""
 
     @abstractmethod
-    def _let_go(self) -> None:
-        """Close whatever is open. Raises nothing; may be called twice."""
+    def _close(self) -> None:
+        """Close everything that is open. Raises nothing; may be called twice."""
 
     def _lock_directory(self, directory: Path, lock_file: Path) -> None:
-        """Make a directory if it is not there, and keep every other process out of it until close()."""
-        with telling(directory):
+        """Create a directory if it is missing, and lock it against other processes until close()."""
+        with as_sink_errors(directory):
             make_directory(directory)
             self._lock = lock(lock_file, self.name)
 
-    def _opened(self) -> Intake:
-        if self._intake is None:
+    def _opened(self) -> SinkCursor:
+        if self._cursor is None:
             raise ValueError(f"{self.name} is not open")
-        return self._intake
+        return self._cursor

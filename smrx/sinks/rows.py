@@ -1,7 +1,7 @@
-"""What the sinks keep of the events: trades, movements of money and definitions, as columns of integers.
+"""Convert events to the rows that sinks store: trades, movements of money and definitions, as columns of integers.
 
-Owns the three record types and the way from events to them; the sinks differ only in where they put the rows. Whole
-batches at a time, exact integers, no files. Called by the sinks, and by the reports, which read the same rows back.
+Owns the three record types and the conversion; the sinks differ only in where they put the rows. Whole batches at a
+time, exact integers, no files. Called by the sinks, and by the reports, which read the same rows back.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ TRADE_ROW: Final = np.dtype(
     ]
 )  # fmt: skip
 
-#: The kind of a movement that is no event's: what an account owned when the books began, from the outside.
+#: The kind of a movement that is no event: what an account owned in the state image that the books start from.
 OPENING: Final = 0
 
 #: One deposit or withdrawal (`kind` is the event's), or an opening balance, in minimal units of the asset.
@@ -39,7 +39,7 @@ MOVEMENT_ROW: Final = np.dtype(
     ]
 )  # fmt: skip
 
-#: An asset, an instrument or an instrument's rules, as they were set (`kind` is the event's). Fields that the kind does
+#: An asset, an instrument or an instrument's rules, as they were set (`kind` is the event's). Fields that a kind does
 #: not have are 0.
 DEFINITION_ROW: Final = np.dtype(
     [
@@ -104,7 +104,7 @@ DEFINITION_FIELDS: Final[dict[int, dict[str, str]]] = {
 
 
 class Asset(NamedTuple):
-    """Something to own, counted in units of 10^-decimals."""
+    """An asset, counted in minimal units of 10^-decimals."""
 
     id: int
     symbol: str
@@ -112,7 +112,7 @@ class Asset(NamedTuple):
 
 
 class Instrument(NamedTuple):
-    """What turns lots and ticks into money."""
+    """An instrument: the factors that convert lots and ticks into money."""
 
     id: int
     symbol: str
@@ -131,12 +131,12 @@ class Tables(NamedTuple):
 
 
 def symbol_text(packed: int) -> str:
-    """The text of a symbol; what no symbol may hold, but the exchange did not refuse, shows as ?."""
+    """Return the text of a symbol; characters that no symbol should have show as "?"."""
     return "".join(character if " " <= character <= "~" else "?" for character in unpack_symbol(packed))
 
 
 def packed_symbol(text: str) -> int:
-    """The u64 of a symbol's text, even of one with characters that no symbol should have."""
+    """Return the u64 of a symbol's text, also of one with characters that no symbol should have."""
     return int.from_bytes(text.encode("ascii", "replace")[:8].ljust(8, b"\0"), "little")
 
 
@@ -150,7 +150,7 @@ class Catalogue:
         self._scales = np.empty(0, np.int64)
 
     def add(self, definitions: Rows) -> None:
-        """Learn from definitions; those of rules change nothing here."""
+        """Add definitions; those of rules change nothing here."""
         for row in definitions:
             kind, symbol = int(row["kind"]), symbol_text(int(row["symbol"]))
             identity = int(row["id"])
@@ -165,7 +165,7 @@ class Catalogue:
             self._scales = np.array([self.instruments[i].scale_units for i in known], np.int64)
 
     def places(self, trades: Rows) -> NDArray[np.intp]:
-        """Where the instrument of each trade stands among all instruments sorted by id.
+        """Return the index of each trade's instrument among all instruments sorted by id.
 
         Raises SinkMismatch for an instrument that was never defined.
         """
@@ -181,7 +181,7 @@ class Catalogue:
         return places
 
     def price(self, trades: Rows) -> None:
-        """Fill in the notional of trades. It is exact: the exchange admits no order of 2^62 units or more."""
+        """Set the notional of trades. It is exact: the exchange accepts no order of 2^62 units or more."""
         trades["notional"] = trades["price_ticks"] * trades["quantity_lots"] * self._scales[self.places(trades)]
 
 

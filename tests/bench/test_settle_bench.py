@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.bench import settle_bench
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.follower.settler import Settler
+from smrx.settlement.settlement_run import LedgerSettler
 
 
 @pytest.mark.parametrize("sink", ["csv", "lmdb"])
@@ -15,7 +16,10 @@ def test_report_has_all_figures(sink: str) -> None:
     report = settle_bench.run(events=20_000, sink=sink, rate=20_000, seconds=0.5)
     assert list(report)[:3] == ["events", "seconds", "events_per_second"]
     assert report["events"] >= 20_000
-    assert report["events_per_second"] == pytest.approx(report["events"] / report["seconds"], rel=0.01)
+    # All events may arrive in one turn; the seconds are rounded to microseconds.
+    events, seconds = report["events"], report["seconds"]
+    assert events / (seconds + 1e-6) <= report["events_per_second"] + 1
+    assert report["events_per_second"] - 1 <= events / max(seconds - 1e-6, 1e-9)
     assert 0 < report["lag_p50_ms"] <= report["lag_p99_ms"] <= report["lag_max_ms"]
     assert report["trades"] > 1000
     assert report["conditions"]["sink"] == sink
@@ -28,14 +32,14 @@ LEAK_BYTES_PER_EVENT = 128
 @pytest.mark.parametrize("leaks", [False, True])
 def test_memory_is_constant_and_a_leak_is_found(monkeypatch: pytest.MonkeyPatch, leaks: bool) -> None:
     kept = []
-    take = Settling.take
+    take = Settler.settle
 
-    def leaking(self: Settling, events: NDArray[np.void], hash_after: Callable[[int], int]) -> None:
+    def leaking(self: LedgerSettler, events: NDArray[np.void], hash_after: Callable[[int], int]) -> None:
         kept.append(events.tolist())
         take(self, events, hash_after)
 
     if leaks:
-        monkeypatch.setattr(Settling, "take", leaking)
+        monkeypatch.setattr(Settler, "settle", leaking)
     report = settle_bench.run(events=20_000, sink="lmdb", rate=60_000, seconds=3.0)
     assert report["memory_bytes"] > 0
     assert (report["memory_growth_bytes_per_event"] > LEAK_BYTES_PER_EVENT) == leaks, report

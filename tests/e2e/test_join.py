@@ -20,8 +20,9 @@ from smrx.client import Client
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Limits
 from smrx.local import LocalCluster
-from smrx.settlement.follower.checkpoint_store import BooksStore
+from smrx.settlement.follower.checkpoint_store import CheckpointStore
 from smrx.settlement.ledger import Ledger
+from smrx.settlement.ledger_factory import LedgerFactory
 from smrx.tape.generate import generate
 from smrx.wire.admin import Balances, BalancesReply, Corrupt, CorruptReply
 
@@ -62,7 +63,7 @@ class Settle:
         return int(self.checkpoint().get("event_sequence", 0)) > sequence or None
 
     def books(self, cluster: LocalCluster) -> Ledger:
-        store = BooksStore(self.out / "settlement", Ledger)
+        store = CheckpointStore(self.out / "settlement", LedgerFactory(), Ledger)
         assert store.open(cluster.config.cluster) is not None
         ledger = store.base()
         ledger.post(store.journal())

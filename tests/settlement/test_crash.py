@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.settlement.follower import checkpoint_store, settler
-from smrx.settlement.follower.settler import Settling
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.readers import Reader
+from smrx.settlement.settlement_run import make_settler
 from smrx.sinks import Checkpoint
 from smrx.sinks.contract import Sink
 from smrx.sinks.csv_reader import CsvReader
@@ -47,13 +47,13 @@ class Died(BaseException):
 
 def settle_on(directory: Path, events: Events, chance: random.Random, sinks: Sequence[Sink] = ()) -> None:
     """What `smrx settle run` does with released events: go on where it was, in pieces, with a checkpoint each."""
-    verifier = Settling("local", str(directory / "books"), sinks or [CsvSink(directory)])
+    verifier = make_settler("local", str(directory / "books"), sinks or [CsvSink(directory)])
     try:
         verifier.open()
-        rest = events[verifier.ledger.sequence :]
+        rest = events[verifier.projection.sequence :]
         while len(rest):
             count = whole_commands(rest, chance.randrange(1, 400))
-            verifier.take(rest[:count], lambda command: 7)
+            verifier.settle(rest[:count], lambda command: 7)
             verifier.commit(lambda command: 7)
             rest = rest[count:]
     finally:
@@ -77,12 +77,12 @@ def check_trades(directory: Path, events: Events) -> None:
 def check(directory: Path, events: Events) -> None:
     """Every trade stands in the file once, in order, and the books are those of the whole stream."""
     check_trades(directory, events)
-    verifier = Settling("local", str(directory / "books"), [CsvSink(directory)])
+    verifier = make_settler("local", str(directory / "books"), [CsvSink(directory)])
     verifier.open()
     whole = Ledger()
     whole.post(events)
-    assert verifier.ledger.balances() == whole.balances()
-    assert verifier.ledger.order_leaves() == whole.order_leaves()
+    assert verifier.projection.balances() == whole.balances()
+    assert verifier.projection.order_leaves() == whole.order_leaves()
     verifier.close()
 
 
@@ -90,7 +90,7 @@ def check(directory: Path, events: Events) -> None:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints and new books so often that a crash meets every kind of them."""
     monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 7)
-    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 64 << 10)
+    monkeypatch.setattr(checkpoint_store, "_MIN_JOURNAL_BYTES", 64 << 10)
 
 
 @pytest.fixture

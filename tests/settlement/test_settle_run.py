@@ -15,13 +15,12 @@ import pytest
 from smrx.cli.settle_commands import status_line
 from smrx.config import load
 from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.runner import Settlement
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.settlement_run import make_runner, make_settler
 from smrx.sinks.csv_sink import CsvSink
 from smrx.wire.codes import EventKind
 from tests.feed.stub import TIMEOUT_S, StubNode
 from tests.settlement.market import market_events
-from tests.settlement.running import (
+from tests.settlement.settle_helpers import (
     end_of_command,
     expected_rows,
     publish_all,
@@ -159,7 +158,7 @@ def test_no_node_ends_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with StubNode() as node:
         pass
     assert settle(tmp_path, [node], "--connect-timeout", "0.2") == 3
-    assert "expected a node's feed at tcp://127.0.0.1:" in capsys.readouterr().err
+    assert "no node sent anything at tcp://127.0.0.1:" in capsys.readouterr().err
 
 
 def test_files_in_use_end_with_9(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +167,7 @@ def test_files_in_use_end_with_9(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with StubNode() as node:
         assert settle(tmp_path, [node]) == 9
     sink.close()
-    assert "another process settles into it" in capsys.readouterr().err
+    assert "in use by another process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [("--nodes", "one"), ("--nodes", "9"), ("--until-sequence", "0"), ("--idle", "-1")])
@@ -208,14 +207,14 @@ def test_the_live_line_says_where_it_is(tmp_path: Path) -> None:
     events = market_events()
     with StubNode() as node, publishing(node, lambda: publish_all(node, events, losing=(5,)), node.heartbeat):
         config = load(write_config(tmp_path, [node]))
-        settling = Settling(config.cluster, str(tmp_path / "books"), [CsvSink(tmp_path)])
-        settling.open()
-        running = Settlement(config, settling, Alarms(config.cluster))
+        settler = make_settler(config.cluster, str(tmp_path / "books"), [CsvSink(tmp_path)])
+        settler.open()
+        runner = make_runner(config, settler, Alarms(config.cluster))
         try:
-            running.run(stop=lambda: False, until_sequence=len(events))
-            line = status_line(running).plain
+            runner.run(stop=lambda: False, until_sequence=len(events))
+            line = status_line(runner).plain
         finally:
-            running.close()
-            settling.close()
+            runner.close()
+            settler.close()
     assert line.startswith(f"settled {len(events):,} · lag 0 · ")
     assert "gaps healed 1 of 1 · attested by 1" in line

@@ -19,7 +19,7 @@ from smrx.wire.codes import EventKind
 from smrx.wire.frames import encode_events
 from tests.feed.stub import StubNode
 from tests.settlement.market import market_events
-from tests.settlement.running import (
+from tests.settlement.settle_helpers import (
     Events,
     end_of_command,
     expected_rows,
@@ -91,13 +91,13 @@ def test_a_majority_is_enough_and_says_so(tmp_path: Path, capsys: pytest.Capture
 def test_less_than_a_majority_is_never_settled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smrx.settlement.follower.runner.UNATTESTED_SECONDS", 0.4)
+    monkeypatch.setattr("smrx.settlement.follower.runner.UNATTESTED_TIMEOUT_S", 0.4)
     events = market_events()[:1000]
     with cluster(3, {2: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.2", "--json", settlement=hook(tmp_path)) == 10
     told, error = summary(capsys)
     assert (told["sequence"], told["unverified"], told["attested_by"]) == (0, 1000, [])
-    assert "events 1 to 1000 are here and not attested: expected 2 nodes" in error
+    assert "events 1 to 1000 have arrived and are not attested: 2 nodes" in error
     assert rows(tmp_path) == []
     assert "UNATTESTED" in [alarm["code"] for alarm in alarms(tmp_path / "alarms")]
 

@@ -86,7 +86,7 @@ def test_a_sink_that_begins_elsewhere_is_refused(place: Place) -> None:
     for begins in (None, origin("1" * 32)):
         with pytest.raises(SinkMismatch, match="expected data of which books begin"):
             sink.commit(msgspec.structs.replace(checkpoint(EVENTS, END), origin=begins))
-    with pytest.raises(SinkMismatch, match="expected nothing, to begin after event 300, found events up to 300"):
+    with pytest.raises(SinkMismatch, match="must be empty to start after event 300, and holds events up to 300"):
         sink.begin(origin().checkpoint(CLUSTER), opening_rows())
     sink.close()
 

@@ -131,7 +131,7 @@ def test_missing_and_repeated_match_ids_are_refused(place: Place) -> None:
 def test_two_writers_of_one_place_are_one_too_many(place: Place) -> None:
     first, second = place.sink(), place.sink()
     first.open(CLUSTER)
-    with pytest.raises(SinkError, match="another process settles into it"):
+    with pytest.raises(SinkError, match="in use by another process"):
         second.open(CLUSTER)
     first.close()
     first.close()
@@ -225,7 +225,7 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     sink = SinkConfig(kind=kind, path="files", dsn="dbname=books")
     for use in (make_sink, open_reader):
-        with pytest.raises(SinkMismatch, match=rf"{package}, found none; install it with: pip install smrx\[{extra}\]"):
+        with pytest.raises(SinkMismatch, match=rf"{package} is not installed; install .* smrx\[{extra}\]"):
             use(sink, Path())
 
 

@@ -135,7 +135,7 @@ def test_another_way_of_rotating_may_be_chosen_later(tmp_path: Path) -> None:
 
 def test_files_without_a_checkpoint_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "settled_trades.csv").write_text("mine")
-    with pytest.raises(SinkMismatch, match=r"settled_trades.csv: expected none without settled_trades.checkpoint.json"):
+    with pytest.raises(SinkMismatch, match=r"settled_trades.csv: exists without settled_trades.checkpoint.json"):
         CsvSink(tmp_path).open("test")
     assert (tmp_path / "settled_trades.csv").read_text() == "mine"
 
@@ -153,11 +153,11 @@ def test_files_of_others_beside_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: (path / "settled_trades.csv").unlink(), "settled bytes, found no such file"),
+        (lambda path: (path / "settled_trades.csv").unlink(), "settled bytes is missing"),
         (lambda path: (path / "settled_trades.csv").write_bytes(b"match_id,"), "expected at least"),
         (lambda path: (path / "settled_trades.csv").write_bytes(b"x" * 100_000), "expected the columns match_id"),
         (lambda path: (path / "settled_definitions.csv").write_bytes(b"x" * 10**5), "expected the columns event_sequ"),
-        (lambda path: (path / "settled_trades.checkpoint.json").write_text("{}"), "expected the checkpoint of a sink"),
+        (lambda path: (path / "settled_trades.checkpoint.json").write_text("{}"), "is not the checkpoint of a sink"),
         (lambda path: _set_format(path, 2), "expected format 1 or older, found 2; use a newer smrx"),
     ],
 )
@@ -174,7 +174,7 @@ def _set_format(path: Path, number: int) -> None:
 
 
 def test_a_reader_names_what_it_cannot_read(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match="expected the checkpoint of settled CSV files"):
+    with pytest.raises(SinkError, match="cannot read the checkpoint of settled CSV files"):
         CsvReader(tmp_path)
     settle(CsvSink(tmp_path))
     file = tmp_path / "settled_trades.csv"
@@ -189,7 +189,7 @@ def test_a_reader_names_what_it_cannot_read(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SinkError, match=r"file/below: expected a file that can be written, found: Not a directory"):
+    with pytest.raises(SinkError, match=r"file/below: cannot be written: Not a directory"):
         CsvSink(tmp_path / "file" / "below").open("test")
 
 

@@ -81,10 +81,10 @@ def test_a_reader_sees_one_state_while_it_is_written(tmp_path: Path) -> None:
 
 
 def test_what_is_not_an_environment_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match="expected the LMDB environment of a settlement"):
+    with pytest.raises(SinkError, match="is not the LMDB environment of a settlement"):
         LmdbReader(tmp_path / "nowhere")
     (tmp_path / "data.mdb").write_bytes(b"not LMDB" * 2000)
-    with pytest.raises(SinkMismatch, match="expected an LMDB environment of settled trades"):
+    with pytest.raises(SinkMismatch, match="is not an LMDB environment of settled trades"):
         LmdbSink(tmp_path).open("test")
     with pytest.raises((SinkError, SinkMismatch)):
         LmdbReader(tmp_path)

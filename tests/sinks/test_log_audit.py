@@ -17,7 +17,7 @@ from smrx.config import Config, Settlement, SinkConfig, dump
 from smrx.consensus.recovery import hold_directory
 from smrx.node.log_reader import open_node_log
 from smrx.node.state_images import capture_image
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.settlement_run import make_settler
 from smrx.sinks import make_sinks
 from smrx.sinks.contract import Origin
 from smrx.sinks.rows import Rows
@@ -52,12 +52,12 @@ class Audited:
 
     def settle(self, events: Rows, state_hash: int | None = None) -> None:
         last, known = self.past.state.position()
-        settling = Settling(self.config.cluster, self.config.settlement.directory, make_sinks(self.config))
-        settling.open()
-        settling.take(events[settling.ledger.sequence :], lambda command: 0)
+        settler = make_settler(self.config.cluster, self.config.settlement.directory, make_sinks(self.config))
+        settler.open()
+        settler.settle(events[settler.projection.sequence :], lambda command: 0)
         hashes = {last: known if state_hash is None else state_hash}
-        settling.commit(lambda command: hashes.get(command, 0))
-        settling.close()
+        settler.commit(lambda command: hashes.get(command, 0))
+        settler.close()
 
     def audit(self, capsys: pytest.CaptureFixture[str], *options: str, log: Path | None = None) -> tuple[int, str]:
         directory = str(log or self.past.config.node_dir(1))
@@ -343,10 +343,10 @@ def test_books_that_begin_in_the_middle_are_compared_from_there(
         held = capture_image(history.state_after(600).engine)
     place = held.position
     origin = Origin(place.event_sequence, 600, place.match_id, place.state_hash, held.digest, (1,), 1)
-    settling = Settling(audited.config.cluster, audited.config.settlement.directory, make_sinks(audited.config))
-    settling.open()
-    settling.join(held.data, origin)
-    settling.close()
+    settler = make_settler(audited.config.cluster, audited.config.settlement.directory, make_sinks(audited.config))
+    settler.open()
+    settler.join(held.data, origin)
+    settler.close()
     audited.settle(past.events)
     code, said = audited.audit(capsys, "--json")
     assert code == 0, said
@@ -376,8 +376,8 @@ def test_of_a_log_that_was_cut_the_rest_is_compared(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--from-nodes",), "expected one of them, found both"),
-        (("--first-trade", "1000000"), "expected a trade that is settled"),
+        (("--from-nodes",), "cannot be combined"),
+        (("--first-trade", "1000000"), "is not settled; the last one is"),
     ],
 )
 def test_options_that_do_not_go_together(

@@ -201,10 +201,10 @@ def test_the_table_for_people(market: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--instrument", "ETH-BTC"), 2, "expected one of BTC-USD, ETH-USD, found 'ETH-BTC'"),
+        (("--instrument", "ETH-BTC"), 2, "no settled instrument 'ETH-BTC'; known: BTC-USD, ETH-USD"),
         (("--from", "yesterday"), 2, "expected a time such as 2026-01-31"),
-        (("--from", "2026-01-02", "--to", "2026-01-01"), 2, "expected a period that begins before it ends"),
-        (("--sink", "csv"), 2, "expected one of them, found both"),
+        (("--from", "2026-01-02", "--to", "2026-01-01"), 2, "--from must be before --to"),
+        (("--sink", "csv"), 2, "cannot be combined"),
         (("--account", "-1"), 2, "-1"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from smrx.sinks import Checkpoint, Sink
-from smrx.sinks.retrying import Recovery, RetryingSink, Trouble
+from smrx.sinks.retrying import RetryingSink, SinkFailure, SinkRecovery
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.sinks.places import Place, run
 from tests.sinks.postgres import Postgres
@@ -58,10 +58,10 @@ def no_wait(seconds: float) -> bool:
 
 def test_failures_anywhere_lose_and_double_nothing(place: Place) -> None:
     choose = random.Random(1)
-    troubles: list[Trouble] = []
-    recoveries: list[Recovery] = []
+    troubles: list[SinkFailure] = []
+    recoveries: list[SinkRecovery] = []
     failing = Failing(place.sink(), lambda: choose.random() < 0.1)
-    sink = RetryingSink(failing, wait=no_wait, on_trouble=troubles.append, on_recovery=recoveries.append)
+    sink = RetryingSink(failing, wait=no_wait, on_failure=troubles.append, on_recovery=recoveries.append)
     assert run(sink, EVENTS, STEPS) == 0
     assert sink.held == checkpoint(EVENTS, len(EVENTS))
     assert sink.uncommitted_events == 0
@@ -72,14 +72,14 @@ def test_failures_anywhere_lose_and_double_nothing(place: Place) -> None:
     said = {t.error.removeprefix(f"{failing.name}: ") for t in troubles}
     assert "the disk is full" in said
     # A server may take a moment to see that the connection is gone that held its place.
-    assert said <= {"the disk is full", "another process settles into it; stop that one"}
+    assert said <= {"the disk is full", "in use by another process; stop that one"}
     assert max(t.uncommitted_events for t in troubles) == 40
 
 
 def test_a_failing_sink_stops_the_checkpoint_and_waits_longer_each_time(tmp_path: Path) -> None:
     broken = [False]
     pauses: list[float] = []
-    troubles: list[Trouble] = []
+    troubles: list[SinkFailure] = []
     place = Place("csv", tmp_path)
 
     def wait(seconds: float) -> bool:
@@ -87,7 +87,7 @@ def test_a_failing_sink_stops_the_checkpoint_and_waits_longer_each_time(tmp_path
         return len(pauses) == 9
 
     failing = Failing(place.sink(), lambda: broken[0])
-    sink = RetryingSink(failing, wait=wait, on_trouble=troubles.append, first_pause=0.1, longest_pause=5.0)
+    sink = RetryingSink(failing, wait=wait, on_failure=troubles.append, first_pause=0.1, longest_pause=5.0)
     run(sink, EVENTS, [(100, True)])
     broken[0] = True
     with pytest.raises(SinkError, match="the disk is full"):
@@ -129,7 +129,7 @@ def test_a_sink_that_lost_what_it_had_committed_is_given_up(tmp_path: Path) -> N
     for path in tmp_path.iterdir():
         path.unlink()
     fail[0] = True
-    with pytest.raises(SinkMismatch, match="committed event 100, and now holds 0: it lost what was settled"):
+    with pytest.raises(SinkMismatch, match="committed event 100, and now holds 0: settled data was lost"):
         sink.write(EVENTS[100:110])
     sink.close()
 
@@ -172,23 +172,23 @@ def test_a_full_disk_is_named_and_what_was_torn_is_completed(
         room[0] = 1000 << len(troubles)  # somebody made some room, and then some more
         return False
 
-    troubles: list[Trouble] = []
+    troubles: list[SinkFailure] = []
     place = Place(kind, tmp_path)
     monkeypatch.setattr(os, "write", write)
-    sink = RetryingSink(place.sink(), wait=wait, on_trouble=troubles.append)
+    sink = RetryingSink(place.sink(), wait=wait, on_failure=troubles.append)
     run(sink, EVENTS, STEPS)
     monkeypatch.undo()
     sink.close()
     assert place.content() == (expected(EVENTS, len(EVENTS)), len(EVENTS))
     assert troubles
-    assert all("expected a file that can be written, found: No space left on device" in t.error for t in troubles)
+    assert all("cannot be written: No space left on device" in t.error for t in troubles)
 
 
 def test_a_server_killed_under_load_comes_back_to_every_trade_once(postgres: Postgres, tmp_path: Path) -> None:
     """Killed from another thread at moments of its own choosing, with commits of one event each in flight."""
     place = Place("postgresql", tmp_path, postgres.dsn)
     events = stream(COUNT, seed=2)
-    troubles: list[Trouble] = []
+    troubles: list[SinkFailure] = []
     progress, done = [0], threading.Event()
 
     def kill_and_start() -> None:
@@ -200,7 +200,7 @@ def test_a_server_killed_under_load_comes_back_to_every_trade_once(postgres: Pos
 
     killer = threading.Thread(target=kill_and_start)
     sink = RetryingSink(
-        place.sink(), wait=lambda seconds: done.wait(0.01), on_trouble=troubles.append, first_pause=0.01
+        place.sink(), wait=lambda seconds: done.wait(0.01), on_failure=troubles.append, first_pause=0.01
     )
     killer.start()
     try:

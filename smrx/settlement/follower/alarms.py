@@ -1,7 +1,8 @@
-"""Alarms: what somebody has to know at once, as events with codes: in the log, in the metrics, on a hook command.
+"""Raise alarms: conditions an operator must act on, with a code each, in the log, the metrics and a hook command.
 
 The hook is run once an alarm, without a shell, with the code as its last argument and the alarm as one line of JSON on
-its standard input. It is never waited for: one that hangs is ended, and where too many hang alarms are only logged.
+its standard input. The run never waits for it: a hook that hangs is killed, and while too many hang alarms are only
+logged.
 """
 
 import contextlib
@@ -18,31 +19,31 @@ import msgspec
 
 log = logging.getLogger("smrx.settlement")
 
-#: Hooks running at once, and how long each may.
+#: Hooks that run at once, and how long each may run.
 _MAX_HOOKS: Final = 16
-_HOOK_SECONDS: Final = 10.0
-#: Alarms kept for the summary; a flood of them is counted, not remembered.
-_REMEMBERED: Final = 100
+_HOOK_TIMEOUT_S: Final = 10.0
+#: Alarms kept; further ones are counted only.
+_KEPT: Final = 100
 
 
 class AlarmCode(StrEnum):
-    """What is wrong. Stable: scripts and dashboards know them."""
+    """What is wrong. Stable: scripts and dashboards depend on the codes."""
 
-    GAP = "GAP"  #: events are missing and nobody has them
+    GAP = "GAP"  #: events are missing and no node has them
     COPIES_DIFFER = "COPIES_DIFFER"  #: two nodes sent different copies of an event
     STATES_DIFFER = "STATES_DIFFER"  #: a node's state hash is not the majority's
-    OTHER_HISTORY = "OTHER_HISTORY"  #: a node's past is not the one settled
-    DISAGREEMENT = "DISAGREEMENT"  #: no majority of nodes tells one story
+    OTHER_HISTORY = "OTHER_HISTORY"  #: a node's history is not the one settled
+    DISAGREEMENT = "DISAGREEMENT"  #: no majority of nodes agrees
     UNATTESTED = "UNATTESTED"  #: events wait for a majority longer than they should
     VIOLATION = "VIOLATION"  #: an event breaks the rules of the exchange
-    BALANCES_DIFFER = "BALANCES_DIFFER"  #: the books and a node differ
-    SINK_FAILED = "SINK_FAILED"  #: a sink cannot write; nothing passes it
-    SINK_RECOVERED = "SINK_RECOVERED"  #: it can again
-    SINK_MISMATCH = "SINK_MISMATCH"  #: a sink holds something else than was settled
+    BALANCES_DIFFER = "BALANCES_DIFFER"  #: a node's balances are not those of the books
+    SINK_FAILED = "SINK_FAILED"  #: a sink cannot write; nothing is settled meanwhile
+    SINK_RECOVERED = "SINK_RECOVERED"  #: the sink works again
+    SINK_MISMATCH = "SINK_MISMATCH"  #: a sink holds other data than was settled
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One alarm. `sequence` is an event's, a command's for STATES_DIFFER."""
+    """One alarm. `sequence` is that of an event, or of a command for STATES_DIFFER."""
 
     code: AlarmCode
     message: str
@@ -56,18 +57,18 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Alarms:
-    """Raises alarms, each through every channel."""
+    """Sends each alarm to every channel."""
 
     def __init__(self, cluster: str, hook: str | None = None, on_alarm: Callable[[Alarm], None] | None = None) -> None:
-        """`hook` is a command line; `on_alarm` is called as well (metrics)."""
+        """hook: a command line. on_alarm: called for each alarm (metrics)."""
         self.count = 0
-        self.last: deque[Alarm] = deque(maxlen=_REMEMBERED)
+        self.last: deque[Alarm] = deque(maxlen=_KEPT)
         self._cluster = cluster
         self._hook = shlex.split(hook) if hook else None
         self._on_alarm = on_alarm
         self._running: list[tuple[float, subprocess.Popen[bytes]]] = []
 
-    def say(
+    def report(
         self,
         code: AlarmCode,
         message: str,
@@ -78,7 +79,7 @@ class Alarms:
         account: int | None = None,
         asset: int | None = None,
     ) -> Alarm:
-        """Raise one alarm."""
+        """Send one alarm and return it."""
         alarm = Alarm(
             code=code,
             message=message,
@@ -99,25 +100,25 @@ class Alarms:
         self._run_hook(alarm)
         return alarm
 
-    def tend(self) -> None:
-        """Take note of hooks that ended, and end those that do not."""
+    def reap_hooks(self) -> None:
+        """Collect hooks that have ended, and kill those that run for too long."""
         now = time.monotonic()
         for started, process in list(self._running):
-            if process.poll() is None and now - started > _HOOK_SECONDS:
+            if process.poll() is None and now - started > _HOOK_TIMEOUT_S:
                 process.kill()
                 process.wait()
-                log.warning("the alarm hook did not end within %g s and was ended", _HOOK_SECONDS)
+                log.warning("the alarm hook did not end within %g s and was killed", _HOOK_TIMEOUT_S)
             if process.returncode is not None:
                 self._running.remove((started, process))
                 if process.returncode > 0:
-                    log.warning("the alarm hook ended with %d", process.returncode)
+                    log.warning("the alarm hook exited with status %d", process.returncode)
 
     def close(self) -> None:
-        """Give hooks that still run a moment, then end them."""
-        give_up = time.monotonic() + 2.0
+        """Give running hooks two seconds, then kill them."""
+        deadline = time.monotonic() + 2.0
         for _, process in self._running:
             try:
-                process.wait(max(0.0, give_up - time.monotonic()))
+                process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -126,9 +127,9 @@ class Alarms:
     def _run_hook(self, alarm: Alarm) -> None:
         if self._hook is None:
             return
-        self.tend()
+        self.reap_hooks()
         if len(self._running) >= _MAX_HOOKS:
-            log.warning("%d alarm hooks run already; this alarm is only logged", _MAX_HOOKS)
+            log.warning("%d alarm hooks are running; this alarm is only logged", _MAX_HOOKS)
             return
         try:
             process = subprocess.Popen(
@@ -140,7 +141,7 @@ class Alarms:
         except OSError as error:
             log.warning("the alarm hook %s cannot be run: %s", self._hook[0], error.strerror)
             return
-        # A line of JSON fits into the pipe; a hook that does not read it is its own affair.
+        # A line of JSON fits into the pipe, so this does not block on a hook that does not read it.
         with contextlib.suppress(BrokenPipeError):
             if process.stdin is not None:
                 process.stdin.write(msgspec.json.encode(alarm) + b"\n")

@@ -1,70 +1,71 @@
-"""The verifier's own checkpoint: where it stands, and the books as they were there. A sink like the others.
+"""Keep the projection and its checkpoint in a directory. Implements Sink, so that it commits like the others.
 
-Files in a directory: `checkpoint.json` (atomically replaced), the books at some event before (`books-N.bin`), and
-the events since then (`journal-N.bin`), which bring the books to the checkpoint; and, of books that begin in the
-middle, the state image (`opening-N.bin`). Whatever else is there was being
-written when the process died, and goes. A journal longer than the books, or than 16 MiB, is replaced by new books, so a
-checkpoint costs what happened since the last one, not what there is.
+Files: `checkpoint.json` (replaced atomically); the projection at some earlier event (`books-N.bin`); the events since
+then (`journal-N.bin`), which lead from it to the checkpoint; and, if the projection started from a state image, the
+image (`opening-N.bin`). Other files were being written when the process died, and are removed. A journal longer than
+the projection, or than 16 MiB, is replaced by a new projection file, so a checkpoint costs what happened since the last
+one, not what there is in all.
 
 Opened first and committed last: at a checkpoint every other sink durably holds everything up to it. The journal may be
-synced before its turn, while the other sinks commit: it counts for nothing until the checkpoint names it.
+synced earlier, while the other sinks commit: it has no effect before the checkpoint names it.
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic
 
 import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.settlement.ledger import Ledger
+from smrx.settlement.follower.interfaces import P, ProjectionFactory
 from smrx.settlement.settlement_errors import SettlementError
 from smrx.sinks import durable_files
 from smrx.sinks.contract import Checkpoint
 from smrx.sinks.rows import Tables
 from smrx.sinks.sink_errors import SinkMismatch
-from smrx.wire import state_image as opening
+from smrx.wire import state_image
 from smrx.wire.records import EVENT
 
 FILE_NAME: Final = "checkpoint.json"
 _FORMAT: Final = 1
 #: Replaying so much takes a tenth of a second.
-_LEAST_JOURNAL_BYTES: Final = 16 << 20
+_MIN_JOURNAL_BYTES: Final = 16 << 20
 
 
 class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What checkpoint.json holds."""
+    """The content of checkpoint.json."""
 
     format: int
     checkpoint: Checkpoint
-    event_digest: int  #: xxh3 of the last event: another history is known by it
-    books_sequence: int  #: books-N.bin and journal-N.bin
+    event_digest: int  #: xxh3 of the last event, by which another history is recognised
+    books_sequence: int  #: N of books-N.bin and journal-N.bin
     journal_bytes: int
     journal_digest: int
 
 
-class BooksStore:
-    """Keeps the books of one settlement in a directory."""
+class CheckpointStore(Generic[P]):
+    """Keeps one projection in a directory."""
 
     name: str
 
-    def __init__(self, directory: str | Path, books: Callable[[], Ledger]) -> None:
-        """Nothing is touched before open(). `books` gives the ledger, which at commit() stands at the checkpoint."""
+    def __init__(self, directory: str | Path, factory: ProjectionFactory[P], current: Callable[[], P]) -> None:
+        """Touch nothing before open(). current() returns the projection, which at commit() is at the checkpoint."""
         self.directory = Path(directory).expanduser()
         self.name = f"books {self.directory}"
         self.saved: Saved | None = None
-        self._books = books
+        self._factory = factory
+        self._current = current
         self._lock = -1
         self._journal = -1
         self._sequence = 0  #: the last event written
         self._last: NDArray[np.void] | None = None
         self._base = 0
         self._size = 0
-        self._books_size = 0
+        self._projection_bytes = 0
         self._digest = xxhash.xxh3_64()
         self._syncing: Future[None] | None = None
         self._syncer: ThreadPoolExecutor | None = None
@@ -73,7 +74,7 @@ class BooksStore:
         """See Sink."""
         self.close()
         try:
-            with durable_files.telling(self.directory):
+            with durable_files.as_sink_errors(self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._lock = durable_files.lock(self.directory / "lock", self.name)
                 self.saved = saved = self._read()
@@ -91,67 +92,66 @@ class BooksStore:
             raise
         return saved.checkpoint
 
-    def base(self) -> Ledger:
-        """The books that the journal starts from. Raises SettlementError if the file is damaged."""
+    def base(self) -> P:
+        """Return the projection that the journal starts from. Raises SinkMismatch if the file is damaged."""
         if self._base == 0:
-            return Ledger()
+            return self._factory.empty()
         path = self._path("books", self._base)
-        with durable_files.telling(path):
+        with durable_files.as_sink_errors(path):
             data = path.read_bytes()
         try:
-            ledger = Ledger.load(data)
+            projection = self._factory.load(data)
         except (SettlementError, msgspec.DecodeError) as error:
-            raise SinkMismatch(f"{path}: {error}; move the directory away and settle from the beginning") from None
-        self._books_size = len(data)
-        return ledger
+            raise SinkMismatch(
+                f"{path}: {error}; move the directory away and settle again from the beginning"
+            ) from None
+        self._projection_bytes = len(data)
+        return projection
 
     @property
     def base_sequence(self) -> int:
-        """The event the books of base() stand at."""
+        """The last event of the projection that base() returns."""
         return self._base
 
     def journal(self) -> NDArray[np.void]:
-        """The events from base() to the checkpoint."""
-        with durable_files.telling(self.directory):
+        """Return the events from base() to the checkpoint."""
+        with durable_files.as_sink_errors(self.directory):
             data = durable_files.read_all(self._journal, 0, self._size)
         return np.frombuffer(data, EVENT)
 
     def restart(self) -> None:
-        """Begin again before the first event: another sink holds less than the books start from."""
-        with durable_files.telling(self.directory):
+        """Start again before event 1, because another sink holds less than the projection starts from."""
+        with durable_files.as_sink_errors(self.directory):
             (self.directory / FILE_NAME).unlink(missing_ok=True)
             durable_files.sync_directory(self.directory)
             self.saved = None
             self._begin(0, b"")
 
-    def join(self, checkpoint: Checkpoint, image: bytes, books: bytes) -> None:
-        """Begin after the state image in `image`, with the books of it, at once durably; what there was goes."""
+    def join(self, checkpoint: Checkpoint, image: bytes, projection: bytes) -> None:
+        """Start from a state image and the saved projection of it, durably; what was here before is removed."""
         sequence = checkpoint.event_sequence
-        with durable_files.telling(self.directory):
+        with durable_files.as_sink_errors(self.directory):
             durable_files.replace(self._path("opening", sequence), image)
-            self._begin(sequence, books)
+            self._begin(sequence, projection)
             self._last = None
-            # 0: the digest of an event that was never here is not known.
-            self.saved = Saved(_FORMAT, checkpoint, 0, sequence, 0, self._digest.intdigest())
-            durable_files.replace(
-                self.directory / FILE_NAME, msgspec.json.format(msgspec.json.encode(self.saved)) + b"\n"
-            )
-            self._sweep()
+            # 0: the last event before the image never arrived here, so its digest is unknown.
+            self._save(Saved(_FORMAT, checkpoint, 0, sequence, 0, self._digest.intdigest()))
+            self._remove_others()
 
-    def opening(self) -> bytes | None:
-        """The state image the books begin with; None if they begin with event 1. Raises SinkMismatch for another."""
+    def image(self) -> bytes | None:
+        """Return the state image the projection started from, None for event 1. Raises SinkMismatch if it differs."""
         origin = None if self.saved is None else self.saved.checkpoint.origin
         if origin is None:
             return None
         path = self._path("opening", origin.event_sequence)
-        with durable_files.telling(path):
+        with durable_files.as_sink_errors(path):
             data = path.read_bytes()
-        if opening.digest(data) != origin.digest:
+        if state_image.digest(data) != origin.digest:
             raise SinkMismatch(f"{path}: expected the state image the checkpoint names, found another")
         return data
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """See Sink; join() has done it."""
+        """See Sink; join() has done it already."""
 
     def write(self, events: NDArray[np.void]) -> None:
         """See Sink."""
@@ -164,8 +164,8 @@ class BooksStore:
         if not len(events):
             return
         data = np.ascontiguousarray(events).view(np.uint8).data
-        with durable_files.telling(self.directory):
-            self._synced()
+        with durable_files.as_sink_errors(self.directory):
+            self._finish_sync()
             durable_files.write_all(self._journal, data)
         self._digest.update(data)
         self._size += len(data)
@@ -173,8 +173,8 @@ class BooksStore:
         self._last = events[-1:]
 
     def sync_ahead(self) -> None:
-        """Begin to make the journal durable, beside the caller; commit() waits for it, and raises what it met."""
-        if self._journal == -1 or self._syncing is not None or self._size > self._most_journal:
+        """Start to sync the journal in another thread; commit() waits for it, and raises its error."""
+        if self._journal == -1 or self._syncing is not None or self._size > self._max_journal_bytes:
             return
         if self._syncer is None:
             self._syncer = ThreadPoolExecutor(1, "books")
@@ -188,19 +188,17 @@ class BooksStore:
             raise SinkMismatch(
                 f"{self.name}: expected a checkpoint at event {self._sequence}, found {checkpoint.event_sequence}"
             )
-        with durable_files.telling(self.directory):
+        with durable_files.as_sink_errors(self.directory):
             old = self._base
-            synced = self._synced()
-            if self._size > self._most_journal:
-                self._begin(self._sequence, self._books().save())
-            elif not synced:
+            is_synced = self._finish_sync()
+            if self._size > self._max_journal_bytes:
+                self._begin(self._sequence, self._current().save())
+            elif not is_synced:
                 os.fsync(self._journal)
             digest = 0 if self._last is None else xxhash.xxh3_64_intdigest(self._last.tobytes())
-            saved = Saved(_FORMAT, checkpoint, digest, self._base, self._size, self._digest.intdigest())
-            durable_files.replace(self.directory / FILE_NAME, msgspec.json.format(msgspec.json.encode(saved)) + b"\n")
-            self.saved = saved
+            self._save(Saved(_FORMAT, checkpoint, digest, self._base, self._size, self._digest.intdigest()))
             if self._base != old:
-                self._sweep()
+                self._remove_others()
 
     def close(self) -> None:
         """See Sink."""
@@ -213,11 +211,11 @@ class BooksStore:
         self._journal = self._lock = -1
 
     @property
-    def _most_journal(self) -> int:
-        return max(_LEAST_JOURNAL_BYTES, self._books_size)
+    def _max_journal_bytes(self) -> int:
+        return max(_MIN_JOURNAL_BYTES, self._projection_bytes)
 
-    def _synced(self) -> bool:
-        """Whether the journal was synced ahead, once that is done. An error is told by one fsync only: by this one."""
+    def _finish_sync(self) -> bool:
+        """Wait for the sync started ahead; return whether there was one. fsync reports an error once: here."""
         syncing, self._syncing = self._syncing, None
         if syncing is not None:
             syncing.result()
@@ -226,6 +224,10 @@ class BooksStore:
     def _path(self, kind: str, sequence: int) -> Path:
         return self.directory / f"{kind}-{sequence}.bin"
 
+    def _save(self, saved: Saved) -> None:
+        durable_files.replace(self.directory / FILE_NAME, msgspec.json.format(msgspec.json.encode(saved)) + b"\n")
+        self.saved = saved
+
     def _read(self) -> Saved | None:
         path = self.directory / FILE_NAME
         try:
@@ -233,22 +235,22 @@ class BooksStore:
         except FileNotFoundError:
             return None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise SinkMismatch(f"{path}: expected a checkpoint of settlement, found: {error}") from None
+            raise SinkMismatch(f"{path}: not a checkpoint of settlement: {error}") from None
         if saved.format != _FORMAT:
             raise SinkMismatch(f"{path}: expected format {_FORMAT}, found {saved.format}")
         return saved
 
-    def _begin(self, sequence: int, books: bytes) -> None:
-        """New books, if there are any, and an empty journal after them."""
+    def _begin(self, sequence: int, projection: bytes) -> None:
+        """Write a new projection file, unless it is empty, and start an empty journal after it."""
         if sequence:
-            durable_files.replace(self._path("books", sequence), books)
+            durable_files.replace(self._path("books", sequence), projection)
         if self._journal != -1:
             os.close(self._journal)
         path = self._path("journal", sequence)
         self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         durable_files.sync_directory(self.directory)
         self._base = self._sequence = sequence
-        self._books_size = len(books)
+        self._projection_bytes = len(projection)
         self._size = 0
         self._digest = xxhash.xxh3_64()
         if not sequence:
@@ -267,18 +269,18 @@ class BooksStore:
         events = self._size // EVENT.itemsize
         if (self._digest.intdigest(), events) != (saved.journal_digest, self._sequence - self._base):
             raise SinkMismatch(
-                f"{path}: expected the {self._sequence - self._base} events the checkpoint names, found others; move "
-                "the directory away and settle from the beginning"
+                f"{path}: does not hold the {self._sequence - self._base} events that the checkpoint names; move the "
+                "directory away and settle again from the beginning"
             )
         self._last = None
         if events:
             self._last = np.frombuffer(
                 durable_files.read_all(self._journal, self._size - EVENT.itemsize, EVENT.itemsize), EVENT
             )
-        self._sweep()
+        self._remove_others()
 
-    def _sweep(self) -> None:
-        """Remove books and journals that the checkpoint does not name."""
+    def _remove_others(self) -> None:
+        """Remove projection and journal files that the checkpoint does not name."""
         kept = {self._path("books", self._base), self._path("journal", self._base)}
         for path in (*self.directory.glob("books-*"), *self.directory.glob("journal-*")):
             if path not in kept:

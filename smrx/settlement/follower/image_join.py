@@ -1,9 +1,9 @@
-"""How books come to begin in the middle: one state image that a majority of the members gives alike.
+"""Agree on a state image to start from: one that a majority of the members gives alike.
 
-Every node is asked to hold its state at the same place, the first log entry that applies a certain command; a node that
-is past it already cannot, so the place is chosen further ahead until a majority has it. States are compared by place
-(event, command, trade, state hash) and digest, and one of the majority's is fetched. A node that gives another one is
-named, with the first thing that differs, and not counted; a node that gives none counts for nothing.
+Every node is asked to keep its state at the same place: after the first log entry that applies a certain command. A
+node that is past that command cannot, so the place is chosen further ahead until a majority has it. Images are compared
+by position (event, command, trade, state hash) and digest, and one of the majority's is fetched. A node that gives a
+different image is reported with the first difference, and does not count; nor does a node that gives none.
 
 Asks nodes, writes nothing. Called by `smrx settle run --join`.
 """
@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from smrx.config import Config
 from smrx.feed.feed_errors import Disagreement
-from smrx.settlement.balance_comparison import Ask
 from smrx.settlement.follower.alarms import AlarmCode, Alarms
+from smrx.settlement.follower.interfaces import AskNode
 from smrx.settlement.settlement_errors import NotConnected, Unattested
 from smrx.sinks.contract import Origin
 from smrx.wire import state_image
@@ -31,25 +31,25 @@ from smrx.wire.admin import (
 from smrx.wire.frames import FrameError
 from smrx.wire.state_image import StreamPosition
 
-#: How long nodes are waited for to come to a place: on a quiet cluster they never do, and it is chosen anew.
-_PLACE_SECONDS: Final = 0.5
-_POLL_SECONDS: Final = 0.005
-#: Commands the place is chosen ahead, when nodes were past it: so many first, then four times as many each time.
+#: How long nodes have to reach a place; on a quiet cluster they never do, and it is chosen again.
+_PLACE_TIMEOUT_S: Final = 0.5
+_POLL_S: Final = 0.005
+#: Commands by which the place is chosen ahead when nodes were past it: so many first, four times as many each time.
 _FIRST_LEAD: Final = 16
-_MOST_LEAD: Final = 1 << 20
+_MAX_LEAD: Final = 1 << 20
 
 
-class _Given(NamedTuple):
-    """What a node says of its state image."""
+class _Image(NamedTuple):
+    """What identifies the state image of a node."""
 
     position: StreamPosition
     digest: str
 
 
-class Joining:
+class ImageJoin:
     """One attempt to agree on a state image."""
 
-    def __init__(self, config: Config, nodes: Sequence[int], ask: Ask, alarms: Alarms) -> None:
+    def __init__(self, config: Config, nodes: Sequence[int], ask: AskNode, alarms: Alarms) -> None:
         """Ask `nodes` of the configuration's members."""
         self._cluster = config.cluster
         self._members = len(config.nodes)
@@ -57,125 +57,127 @@ class Joining:
         self._nodes = list(dict.fromkeys(nodes))
         self._ask = ask
         self._alarms = alarms
-        self._said: dict[int, str] = {}
+        self._answers: dict[int, str] = {}  #: what each node answered last, for error messages
 
     def take(self, seconds: float, stop: Callable[[], bool]) -> tuple[bytes, Origin]:
-        """Return a state image and where it stands, attested.
+        """Return an attested state image and its origin.
 
-        Raises NotConnected if no node answers, Unattested if no majority gives one in `seconds`, Disagreement if they
-        give different ones and none can be a majority's.
+        Raises NotConnected if no node answers, Unattested if no majority gives an image in `seconds`, Disagreement if
+        images differ and none can be a majority's.
         """
-        give_up = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         lead = 0
         while True:
-            stands = self._stands()
-            at = max(stands.values(), default=0) + lead
-            given, passed = self._given(at, list(stands), min(give_up, time.monotonic() + _PLACE_SECONDS))
-            agreed = self._agreed(given)
+            commands = self._commands()
+            at = max(commands.values(), default=0) + lead
+            images, any_past = self._images(at, list(commands), min(deadline, time.monotonic() + _PLACE_TIMEOUT_S))
+            agreed = self._agreed(images)
             if agreed is not None:
-                image = self._fetch(at, agreed, [node for node, said in given.items() if said == agreed])
-                if image is not None:
-                    return image, self._origin(at, agreed, given, image)
-            elif len(set(given.values())) > 1:
-                self._check_hopeless(at, given)
-            if time.monotonic() >= give_up or stop():
-                said = ", ".join(f"node {node}: {self._said.get(node, 'no answer')}" for node in self._nodes)
-                if not stands:
-                    raise NotConnected(f"expected nodes to answer within {seconds:g} s, found: {said}")
+                data = self._fetch(at, agreed, [node for node, image in images.items() if image == agreed])
+                if data is not None:
+                    return data, self._origin(at, agreed, images, data)
+            elif len(set(images.values())) > 1:
+                self._check_majority_possible(at, images)
+            if time.monotonic() >= deadline or stop():
+                answers = ", ".join(f"node {node}: {self._answers.get(node, 'no answer')}" for node in self._nodes)
+                if not commands:
+                    raise NotConnected(f"no node answered within {seconds:g} s: {answers}")
                 raise Unattested(
-                    f"expected {self._majority} of {self._members} nodes to give the same state image within "
-                    f"{seconds:g} s, found: {said}"
+                    f"{self._majority} of {self._members} nodes must give the same state image, and did not within "
+                    f"{seconds:g} s: {answers}"
                 )
-            lead = min(max(_FIRST_LEAD, 4 * lead), _MOST_LEAD) if passed else 0
+            lead = min(max(_FIRST_LEAD, 4 * lead), _MAX_LEAD) if any_past else 0
 
-    def _stands(self) -> dict[int, int]:
-        """The command each node that answers stands at. Those known to be silent are asked first, as they cost time."""
-        stands = {}
-        for node in sorted(self._nodes, key=lambda node: node in self._said):
+    def _commands(self) -> dict[int, int]:
+        """Return the command at which each node that answers stands; silent nodes, which cost time, are asked last."""
+        commands = {}
+        for node in sorted(self._nodes, key=lambda node: node in self._answers):
             status = self._ask(node, Status())
-            self._said.pop(node, None)
+            self._answers.pop(node, None)
             if not isinstance(status, NodeStatus):
-                self._said[node] = "no answer"
+                self._answers[node] = "no answer"
             elif status.cluster != self._cluster:
-                self._said[node] = f"is of cluster {status.cluster!r}"
+                self._answers[node] = f"is of cluster {status.cluster!r}"
             else:
-                stands[node] = status.sequence
-        return stands
+                commands[node] = status.sequence
+        return commands
 
-    def _given(self, at: int, nodes: list[int], until: float) -> tuple[dict[int, _Given], bool]:
-        """What nodes hold for command `at`, once each does or cannot, and whether one was past it."""
-        given: dict[int, _Given] = {}
-        waiting, passed = list(nodes), False
+    def _images(self, at: int, nodes: list[int], deadline: float) -> tuple[dict[int, _Image], bool]:
+        """Return the images that nodes keep for command `at`, and whether a node was past that command."""
+        images: dict[int, _Image] = {}
+        waiting, any_past = list(nodes), False
         while waiting:
             for node in list(waiting):
                 reply = self._ask(node, TakeStateImage(at=at))
                 if isinstance(reply, StateImageReply) and reply.position is not None:
-                    given[node] = _Given(reply.position, reply.digest)
                     position = reply.position
-                    self._said[node] = (
+                    images[node] = _Image(position, reply.digest)
+                    self._answers[node] = (
                         f"event {position.event_sequence}, state {position.state_hash:016x}, {reply.digest}"
                     )
                 elif isinstance(reply, StateImageReply) and reply.sequence < at:
-                    self._said[node] = f"has not come to command {at}"
+                    self._answers[node] = f"has not reached command {at}"
                     continue
                 elif isinstance(reply, StateImageReply):
-                    self._said[node] = f"is past command {at}"
-                    passed = True
+                    self._answers[node] = f"is past command {at}"
+                    any_past = True
                 else:
-                    self._said[node] = reply.message if isinstance(reply, AdminError) else "no answer"
+                    self._answers[node] = reply.message if isinstance(reply, AdminError) else "no answer"
                 waiting.remove(node)
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 break
             if waiting:
-                time.sleep(_POLL_SECONDS)
-        return given, passed
+                time.sleep(_POLL_S)
+        return images, any_past
 
-    def _agreed(self, given: dict[int, _Given]) -> _Given | None:
-        """What a majority of all members gives."""
-        votes = list(given.values())
-        return next((said for said in votes if votes.count(said) >= self._majority), None)
+    def _agreed(self, images: dict[int, _Image]) -> _Image | None:
+        """Return the image that a majority of all members gives, None if there is none."""
+        votes = list(images.values())
+        return next((image for image in votes if votes.count(image) >= self._majority), None)
 
-    def _check_hopeless(self, at: int, given: dict[int, _Given]) -> None:
-        """Check that a majority can still come about. Raises Disagreement."""
-        votes = list(given.values())
+    def _check_majority_possible(self, at: int, images: dict[int, _Image]) -> None:
+        """Check that nodes without an image can still make a majority. Raises Disagreement."""
+        votes = list(images.values())
         most = max(map(votes.count, votes))
         if most + len(self._nodes) - len(votes) >= self._majority:
             return
-        (first, expected), *others = sorted(given.items())
-        told = [self._difference(at, node, said, first, expected, None) for node, said in others if said != expected]
+        (first, expected), *others = sorted(images.items())
+        differences = [
+            self._difference(at, node, image, first, expected, None) for node, image in others if image != expected
+        ]
         raise Disagreement(
-            f"expected {self._majority} of {self._members} nodes to give the same state image, found that they "
-            f"differ: {'; '.join(told)}"
+            f"{self._majority} of {self._members} nodes must give the same state image, and they differ: "
+            f"{'; '.join(differences)}"
         )
 
-    def _origin(self, at: int, agreed: _Given, given: dict[int, _Given], image: bytes) -> Origin:
-        """What the books are to say of their beginning; names the nodes that gave something else."""
-        attested = sorted(node for node, said in given.items() if said == agreed)
-        for node, said in sorted(given.items()):
-            if said != agreed:
-                self._alarms.say(
+    def _origin(self, at: int, agreed: _Image, images: dict[int, _Image], data: bytes) -> Origin:
+        """Return the origin of the agreed image, and raise an alarm for each node that gave another one."""
+        attested = sorted(node for node, image in images.items() if image == agreed)
+        position = agreed.position
+        for node, image in sorted(images.items()):
+            if image != agreed:
+                self._alarms.report(
                     AlarmCode.STATES_DIFFER,
-                    self._difference(at, node, said, attested[0], agreed, image),
-                    sequence=agreed.position.command_sequence,
+                    self._difference(at, node, image, attested[0], agreed, data),
+                    sequence=position.command_sequence,
                     node=node,
                 )
-        position = agreed.position
         return Origin(
             position.event_sequence, position.command_sequence, position.match_id, position.state_hash, agreed.digest,
             tuple(attested), self._members,
         )  # fmt: skip
 
-    def _difference(self, at: int, node: int, said: _Given, other: int, expected: _Given, image: bytes | None) -> str:
-        """Name the first thing in which a node's state is not another's."""
-        found = self._fetch(at, said, [node])
-        image = image if image is not None else self._fetch(at, expected, [other])
+    def _difference(self, at: int, node: int, image: _Image, other: int, expected: _Image, data: bytes | None) -> str:
+        """Describe the first difference between two nodes' images; `data` is the other's image if it is here."""
+        found = self._fetch(at, image, [node])
+        data = data if data is not None else self._fetch(at, expected, [other])
         what = "it cannot be read"
-        if found is not None and image is not None:
-            what = state_image.difference(state_image.decode(found), state_image.decode(image))
+        if found is not None and data is not None:
+            what = state_image.difference(state_image.decode(found), state_image.decode(data))
         return f"node {node} gives another state image after command {at} than node {other}: {what}"
 
-    def _fetch(self, at: int, wanted: _Given, nodes: list[int]) -> bytes | None:
-        """Return the state from the first of the nodes that still holds it as it said."""
+    def _fetch(self, at: int, wanted: _Image, nodes: list[int]) -> bytes | None:
+        """Return the bytes of an image from the first of the nodes that still has it."""
         for node in nodes:
             parts: list[bytes] = []
             more = True
@@ -186,13 +188,13 @@ class Joining:
                 parts.append(part.data)
                 more = part.more
             data = b"".join(parts)
-            if not more and state_image.digest(data) == wanted.digest and _readable(data, wanted.position):
+            if not more and state_image.digest(data) == wanted.digest and _is_at(data, wanted.position):
                 return data
-            self._said[node] = "gave a state image, and then not its bytes"
+            self._answers[node] = "announced a state image, and did not send its bytes"
         return None
 
 
-def _readable(data: bytes, position: StreamPosition) -> bool:
+def _is_at(data: bytes, position: StreamPosition) -> bool:
     try:
         return state_image.decode(data).position == position
     except FrameError:

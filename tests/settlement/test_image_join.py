@@ -13,9 +13,9 @@ from smrx.engine import Engine
 from smrx.feed.feed_errors import Disagreement
 from smrx.node.state_images import StateImages
 from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.image_join import Joining
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.follower.image_join import ImageJoin
 from smrx.settlement.settlement_errors import NotConnected, Unattested
+from smrx.settlement.settlement_run import LedgerSettler, make_settler
 from smrx.sinks.contract import Origin
 from smrx.sinks.csv_sink import CsvSink
 from smrx.sinks.sink_errors import SinkMismatch
@@ -87,7 +87,7 @@ def join(nodes: list[FakeNode], alarms: Alarms | None = None, seconds: float = 5
         node = known.get(number)
         return None if node is None else node.answer(request)
 
-    return Joining(CONFIG, [1, 2, 3], ask, alarms or Alarms("test")).take(seconds, lambda: False)
+    return ImageJoin(CONFIG, [1, 2, 3], ask, alarms or Alarms("test")).take(seconds, lambda: False)
 
 
 def test_nodes_that_stand_still_give_what_they_have() -> None:
@@ -113,7 +113,7 @@ def test_busy_nodes_at_different_places_are_met_ahead_of_them() -> None:
 
 def test_a_silent_node_is_no_obstacle_and_two_are_one() -> None:
     assert join([FakeNode(1), FakeNode(3)])[1].attested_by == (1, 3)
-    with pytest.raises(Unattested, match=r"expected 2 of 3 nodes .* node 1: no answer, node 2: event .* node 3: no"):
+    with pytest.raises(Unattested, match=r"2 of 3 nodes must give .* node 1: no answer, node 2: event .* node 3: no"):
         join([FakeNode(2)], seconds=0.1)
     with pytest.raises(NotConnected, match="node 1: no answer, node 2: no answer, node 3: no answer"):
         join([], seconds=0.1)
@@ -153,21 +153,21 @@ def test_two_that_differ_wait_for_the_third_that_could_tell() -> None:
 def test_a_sink_with_another_history_is_refused(tmp_path: Path) -> None:
     image, origin = join([FakeNode(i) for i in (1, 2, 3)])
 
-    def settling(books: str, sink: str) -> Settling:
-        opened = Settling("test", str(tmp_path / books), [CsvSink(tmp_path / sink)])
+    def settling(books: str, sink: str) -> LedgerSettler:
+        opened = make_settler("test", str(tmp_path / books), [CsvSink(tmp_path / sink)])
         opened.open()
         return opened
 
     joined = settling("books", "sink")
     joined.join(image, origin)
-    assert joined.ledger.sequence == origin.event_sequence
+    assert joined.projection.sequence == origin.event_sequence
     joined.close()
     # Books that begin with event 1 beside a sink that does not, and the other way round.
     with pytest.raises(SinkMismatch, match="expected data of which books begin with event 1, found that books begin"):
         settling("other", "sink")
     # A new sink beside the same books begins where they do.
     added = settling("books", "added")
-    assert (added.origin, added.ledger.sequence) == (origin, origin.event_sequence)
+    assert (added.origin, added.projection.sequence) == (origin, origin.event_sequence)
     assert (tmp_path / "added" / "settled_movements.csv").read_bytes() == (
         tmp_path / "sink" / "settled_movements.csv"
     ).read_bytes()
@@ -176,14 +176,14 @@ def test_a_sink_with_another_history_is_refused(tmp_path: Path) -> None:
 
 def test_an_opening_state_that_was_changed_on_disk_is_found(tmp_path: Path) -> None:
     image, origin = join([FakeNode(i) for i in (1, 2, 3)])
-    settling = Settling("test", str(tmp_path), [])
-    settling.open()
-    settling.join(image, origin)
-    settling.close()
+    settler = make_settler("test", str(tmp_path), [])
+    settler.open()
+    settler.join(image, origin)
+    settler.close()
     path = tmp_path / f"opening-{origin.event_sequence}.bin"
     path.write_bytes(image[:-1] + bytes([image[-1] ^ 1]))
     with pytest.raises(SinkMismatch, match="expected the state image the checkpoint names"):
-        Settling("test", str(tmp_path), []).open()
+        make_settler("test", str(tmp_path), []).open()
 
 
 def _plain(rows: NDArray[np.void]) -> NDArray[np.int64]:

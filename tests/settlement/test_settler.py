@@ -15,26 +15,26 @@ import pytest
 from smrx.local import free_ports
 from smrx.settlement.follower import checkpoint_store, settler
 from smrx.settlement.follower.alarms import Alarm, AlarmCode, Alarms
-from smrx.settlement.follower.settler import Settling
 from smrx.settlement.settlement_metrics import Metrics
+from smrx.settlement.settlement_run import LedgerSettler, make_settler
 from smrx.sinks import Checkpoint
 from smrx.sinks.csv_sink import CsvSink
-from smrx.sinks.retrying import RetryingSink, Trouble
+from smrx.sinks.retrying import RetryingSink, SinkFailure
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.settlement.market import market_events
-from tests.settlement.running import Events, expected_rows, rows
+from tests.settlement.settle_helpers import Events, expected_rows, rows
 from tests.settlement.test_crash import check
 
 
-def opened(directory: Path, *sinks: CsvSink, cluster: str = "local") -> Settling:
-    found = Settling(cluster, str(directory / "books"), sinks or [CsvSink(directory)])
+def opened(directory: Path, *sinks: CsvSink, cluster: str = "local") -> LedgerSettler:
+    found = make_settler(cluster, str(directory / "books"), sinks or [CsvSink(directory)])
     found.open()
     return found
 
 
-def settled(directory: Path, events: Events) -> Settling:
+def settled(directory: Path, events: Events) -> LedgerSettler:
     verifier = opened(directory)
-    verifier.take(events[verifier.ledger.sequence :], lambda command: 7)
+    verifier.settle(events[verifier.projection.sequence :], lambda command: 7)
     verifier.commit(lambda command: 7)
     return verifier
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_is_made_at_least_every_thousand_trades(tmp_path: Path, mon
 
     monkeypatch.setattr(sink, "commit", commit)
     events = market_events()
-    verifier.take(events, lambda command: 7)
+    verifier.settle(events, lambda command: 7)
     verifier.commit(lambda command: 7)
     verifier.close()
     # A command that trades with many orders at once is not parted.
@@ -62,7 +62,7 @@ def test_a_checkpoint_is_made_at_least_every_thousand_trades(tmp_path: Path, mon
 
 
 def test_new_books_replace_a_long_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 32 << 10)
+    monkeypatch.setattr(checkpoint_store, "_MIN_JOURNAL_BYTES", 32 << 10)
     monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 10)
     events = market_events()
     settled(tmp_path, events).close()
@@ -91,16 +91,16 @@ def test_a_journal_that_cannot_be_synced_ahead_stops_the_checkpoint(
     monkeypatch.setattr(os, "fsync", failing)
     monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 50)
     wrap = (lambda sink: RetryingSink(sink, first_pause=0.0)) if patient else (lambda sink: sink)
-    verifier = Settling("local", str(tmp_path / "books"), [CsvSink(tmp_path)], wrap)
+    verifier = make_settler("local", str(tmp_path / "books"), [CsvSink(tmp_path)], wrap)
     verifier.open()
     if not patient:
         with pytest.raises(SinkError, match="Input/output error"):
-            verifier.take(events, lambda command: 7)
+            verifier.settle(events, lambda command: 7)
         assert verifier.checkpoints == 2
         verifier.close()
-        verifier = Settling("local", str(tmp_path / "books"), [CsvSink(tmp_path)])
+        verifier = make_settler("local", str(tmp_path / "books"), [CsvSink(tmp_path)])
         verifier.open()
-    verifier.take(events[verifier.ledger.sequence :], lambda command: 7)
+    verifier.settle(events[verifier.projection.sequence :], lambda command: 7)
     verifier.commit(lambda command: 7)
     assert left[0] <= 0
     verifier.close()
@@ -114,12 +114,12 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(SinkMismatch, match="expected"):
+    with pytest.raises(SinkMismatch, match=r"not a checkpoint of settlement|does not hold the"):
         opened(tmp_path)
 
 
 def test_damaged_books_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 0)
+    monkeypatch.setattr(checkpoint_store, "_MIN_JOURNAL_BYTES", 0)
     settled(tmp_path, market_events()).close()
     (path,) = (tmp_path / "books").glob("books-*.bin")
     data = bytearray(path.read_bytes())
@@ -141,7 +141,7 @@ def test_a_new_sink_gets_what_the_journal_has(tmp_path: Path) -> None:
     events = market_events()
     settled(tmp_path, events).close()
     verifier = opened(tmp_path, CsvSink(tmp_path), CsvSink(tmp_path / "second"))
-    assert verifier.ledger.sequence == len(events)
+    assert verifier.projection.sequence == len(events)
     verifier.close()
     assert rows(tmp_path / "second") == expected_rows(events)
 
@@ -149,12 +149,12 @@ def test_a_new_sink_gets_what_the_journal_has(tmp_path: Path) -> None:
 def test_a_new_sink_that_the_journal_cannot_fill_starts_everything_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_store, "_LEAST_JOURNAL_BYTES", 0)
+    monkeypatch.setattr(checkpoint_store, "_MIN_JOURNAL_BYTES", 0)
     events = market_events()
     settled(tmp_path, events).close()
     verifier = opened(tmp_path, CsvSink(tmp_path), CsvSink(tmp_path / "second"))
-    assert verifier.ledger.sequence == 0
-    verifier.take(events, lambda command: 7)
+    assert verifier.projection.sequence == 0
+    verifier.settle(events, lambda command: 7)
     verifier.commit(lambda command: 7)
     verifier.close()
     assert rows(tmp_path / "second") == rows(tmp_path) == expected_rows(events)
@@ -175,18 +175,18 @@ class Failing(CsvSink):
 
 def test_a_sink_that_fails_stops_the_checkpoint_and_loses_nothing(tmp_path: Path) -> None:
     events = market_events()
-    said: list[Trouble] = []
+    said: list[SinkFailure] = []
     sink = Failing(tmp_path)
-    verifier = Settling(
+    verifier = make_settler(
         "local",
         str(tmp_path / "books"),
         [sink],
-        lambda inner: RetryingSink(inner, on_trouble=said.append, first_pause=0.001),
+        lambda inner: RetryingSink(inner, on_failure=said.append, first_pause=0.001),
     )
     verifier.open()
-    verifier.take(events[:2000], lambda command: 7)
+    verifier.settle(events[:2000], lambda command: 7)
     sink.full = 3
-    verifier.take(events[2000:], lambda command: 7)
+    verifier.settle(events[2000:], lambda command: 7)
     verifier.commit(lambda command: 7)
     verifier.close()
     assert [trouble.attempt for trouble in said] == [1, 2, 3]
@@ -196,13 +196,13 @@ def test_a_sink_that_fails_stops_the_checkpoint_and_loses_nothing(tmp_path: Path
 def test_a_sink_that_is_given_up_leaves_the_checkpoint_where_it_was(tmp_path: Path) -> None:
     events = market_events()
     sink = Failing(tmp_path)
-    verifier = Settling(
+    verifier = make_settler(
         "local", str(tmp_path / "books"), [sink], lambda inner: RetryingSink(inner, wait=lambda seconds: True)
     )
     verifier.open()
     sink.full = 1
     with pytest.raises(SinkError, match="no space left"):
-        verifier.take(events, lambda command: 7)
+        verifier.settle(events, lambda command: 7)
     verifier.close()
     assert not (tmp_path / "books" / "checkpoint.json").exists()
     settled(tmp_path, events).close()
@@ -216,7 +216,7 @@ def test_an_alarm_is_logged_counted_and_given_to_the_hook(tmp_path: Path, caplog
     seen: list[Alarm] = []
     alarms = Alarms("venue", str(script), seen.append)
     with caplog.at_level(logging.ERROR):
-        alarms.say(AlarmCode.GAP, "events 3 to 4 are missing", sequence=3, node=2)
+        alarms.report(AlarmCode.GAP, "events 3 to 4 are missing", sequence=3, node=2)
     alarms.close()
     told = json.loads((tmp_path / "alarm").read_bytes())
     assert (told["code"], told["cluster"], told["sequence"], told["node"]) == ("GAP", "venue", 3, 2)
@@ -229,19 +229,19 @@ def test_an_alarm_is_logged_counted_and_given_to_the_hook(tmp_path: Path, caplog
 def test_a_hook_that_hangs_or_is_not_there_holds_nothing_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("smrx.settlement.follower.alarms._HOOK_SECONDS", 1.0)
+    monkeypatch.setattr("smrx.settlement.follower.alarms._HOOK_TIMEOUT_S", 1.0)
     hanging, missing = Alarms("venue", "sh -c 'exec sleep 60'"), Alarms("venue", "/nonexistent/hook")
     started = time.monotonic()
     for _ in range(20):
-        hanging.say(AlarmCode.GAP, "again")
-    missing.say(AlarmCode.GAP, "once")
+        hanging.report(AlarmCode.GAP, "again")
+    missing.report(AlarmCode.GAP, "once")
     assert time.monotonic() - started < 5
     deadline = time.monotonic() + 20
     while hanging._running and time.monotonic() < deadline:
-        hanging.tend()
+        hanging.reap_hooks()
     assert not hanging._running
     assert "did not end within" in caplog.text
-    assert "16 alarm hooks run already" in caplog.text
+    assert "16 alarm hooks are running" in caplog.text
     assert "the alarm hook /nonexistent/hook cannot be run" in caplog.text
 
 

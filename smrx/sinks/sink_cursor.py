@@ -1,18 +1,18 @@
-"""What every sink does with events before it writes: skip what it holds, refuse a gap, make rows of the rest.
+"""Track the position of an open sink in the stream: skip events it holds, refuse a gap, convert the rest to rows.
 
-Owns the position of an open sink in the stream. No files. Called by the sinks.
+No files. Called by the sinks.
 """
 
-from smrx.sinks.contract import Checkpoint, beginning
+from smrx.sinks.contract import Checkpoint, describe_origin
 from smrx.sinks.rows import Catalogue, Rows, Tables, extract
 from smrx.sinks.sink_errors import SinkMismatch
 
 
-class Intake:
-    """The position of one open sink: what it durably holds, and what it was given since."""
+class SinkCursor:
+    """The position of one open sink: what it durably holds, and what it was given since then."""
 
     def __init__(self, name: str, cluster: str, held: Checkpoint | None, definitions: Rows) -> None:
-        """Go on after `held`, with the definitions the sink holds. Raises SinkMismatch for another cluster's data."""
+        """Continue after `held`, with the definitions held. Raises SinkMismatch for another cluster's data."""
         if held is not None and held.cluster != cluster:
             raise SinkMismatch(
                 f"{name}: expected data of cluster {cluster!r}, found cluster {held.cluster!r}; choose another place"
@@ -20,23 +20,23 @@ class Intake:
         self.name = name
         self.cluster = cluster
         self.held = held
-        self.sequence = held.event_sequence if held else 0  #: the last event taken in
-        self.match_id = held.match_id if held else 0  #: the last trade taken in
+        self.sequence = held.event_sequence if held else 0  #: the last event accepted
+        self.match_id = held.match_id if held else 0  #: the last trade accepted
         self.catalogue = Catalogue()
         self.catalogue.add(definitions)
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """Stand at the place of a state image. Raises SinkMismatch if the sink holds something."""
+        """Move to the position of a state image. Raises SinkMismatch if the sink holds something."""
         if self.held is not None:
             raise SinkMismatch(
-                f"{self.name}: expected nothing, to begin after event {checkpoint.event_sequence}, found events up to "
+                f"{self.name}: must be empty to start after event {checkpoint.event_sequence}, and holds events up to "
                 f"{self.held.event_sequence}; choose another place"
             )
         self.sequence, self.match_id = checkpoint.event_sequence, checkpoint.match_id
         self.catalogue.add(rows.definitions)
 
     def take(self, events: Rows) -> Tables | None:
-        """Return the rows of the events that are new, None if none is. Raises SinkMismatch for a gap."""
+        """Return the rows of the events that are new, None if none is new. Raises SinkMismatch for a gap."""
         if not len(events):
             return None
         first, last = int(events["sequence"][0]), int(events["sequence"][-1])
@@ -60,17 +60,17 @@ class Intake:
         return tables
 
     def due(self, checkpoint: Checkpoint) -> bool:
-        """Whether a checkpoint is to be written; False if it is held already. Raises SinkMismatch if it cannot be."""
+        """Return whether a checkpoint must be written; False if it is held. Raises SinkMismatch if it contradicts."""
         held = self.held
         if held is not None and held.origin != checkpoint.origin:
             raise SinkMismatch(
-                f"{self.name}: expected data of which {beginning(checkpoint)}, found that {beginning(held)}; choose "
-                "another place"
+                f"{self.name}: expected data of which {describe_origin(checkpoint)}, found that "
+                f"{describe_origin(held)}; choose another place"
             )
         if checkpoint.cluster != self.cluster:
             raise SinkMismatch(f"{self.name}: expected cluster {self.cluster!r}, found {checkpoint.cluster!r}")
         if held is not None and checkpoint.event_sequence <= held.event_sequence:
-            # The hash of 0 stands for one that is not known.
+            # A hash of 0 means that it is unknown.
             known = checkpoint.state_hash and held.state_hash
             if checkpoint.event_sequence == held.event_sequence and (
                 checkpoint.match_id != held.match_id or (known and checkpoint.state_hash != held.state_hash)

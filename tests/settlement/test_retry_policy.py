@@ -12,15 +12,14 @@ from smrx.feed.feed_errors import Disagreement, GapUnfillable
 from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import Sequencer
 from smrx.settlement.follower.alarms import AlarmCode, Alarms
-from smrx.settlement.follower.retry_policy import Patience
-from smrx.settlement.follower.runner import Settlement
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.follower.retry_policy import RetryPolicy
+from smrx.settlement.settlement_run import LedgerRunner, make_runner, make_settler
 from smrx.sinks.csv_sink import CsvSink
 from smrx.sinks.sink_errors import SinkError
 from smrx.wire.frames import encode_events
 from tests.feed.stub import StubNode
 from tests.settlement.market import market_events
-from tests.settlement.running import (
+from tests.settlement.settle_helpers import (
     Events,
     end_of_command,
     expected_rows,
@@ -56,8 +55,8 @@ class Away(CsvSink):
 class Meanwhile:
     """Stands between patience and the feed: lets the test act while the sink is away."""
 
-    def __init__(self, running: Settlement, act: Callable[[], None]) -> None:
-        self._running, self._act = running, act
+    def __init__(self, runner: LedgerRunner, act: Callable[[], None]) -> None:
+        self._running, self._act = runner, act
 
     @property
     def behind(self) -> int:
@@ -76,33 +75,33 @@ class Story:
         self.node, self.first, self.away_seconds = node, end_of_command(self.events, first), away_seconds
         self.sink = Away(directory)
         self.alarms = Alarms("local")
-        self.patience = Patience(60.0, lambda: False, self.alarms)
-        self.patience.begun = True
+        self.policy = RetryPolicy(60.0, lambda: False, self.alarms)
+        self.policy.is_enabled = True
         config = load(write_config(directory, [node]))
-        self.settling = Settling("local", str(directory / "books"), [self.sink], self.patience.around)
-        self.settling.open()
-        self.running = Settlement(config, self.settling, self.alarms)
-        self.patience.listener = Meanwhile(self.running, self.meanwhile)
+        self.settler = make_settler("local", str(directory / "books"), [self.sink], self.policy.wrap)
+        self.settler.open()
+        self.runner = make_runner(config, self.settler, self.alarms)
+        self.policy.reader = Meanwhile(self.runner, self.meanwhile)
         self.since = 0.0
         self.most_kept = 0
 
     def meanwhile(self) -> None:
-        sequencer = self.running.subscriber.sequencer
+        sequencer = self.runner.subscriber.sequencer
         if not self.since:
             self.since = time.monotonic()
             publish_all(self.node, self.events[self.first :])
-        self.most_kept = max(self.most_kept, sequencer.expected - 1 - self.running.quorum.released)
+        self.most_kept = max(self.most_kept, sequencer.expected - 1 - self.runner.quorum.released)
         if sequencer.known == len(self.events) and time.monotonic() - self.since >= self.away_seconds:
             self.sink.away = False
 
     def run(self, idle_seconds: float) -> None:
         self.node.wait_subscribed()
         publish_all(self.node, self.events[: self.first])
-        self.running.run(stop=lambda: False, idle_seconds=idle_seconds)
+        self.runner.run(stop=lambda: False, idle_seconds=idle_seconds)
 
     def close(self) -> None:
-        self.running.close()
-        self.settling.close()
+        self.runner.close()
+        self.settler.close()
         self.alarms.close()
 
 
@@ -133,9 +132,9 @@ def test_what_comes_while_a_sink_is_away_is_kept_or_asked_for_again(tmp_path: Pa
         story = told(node, away_seconds=0.6)
         # Idle for less than the sink is away: it must not look as if nothing came.
         story.run(idle_seconds=0.3)
-        sequencer = story.running.subscriber.sequencer
+        sequencer = story.runner.subscriber.sequencer
         assert story.sink.tried > 2
-        assert story.running.sequence == len(story.events) > 2 * (PENDING + AHEAD)
+        assert story.runner.sequence == len(story.events) > 2 * (PENDING + AHEAD)
         assert 0 < story.most_kept <= PENDING
         assert sequencer.stats.beyond_window > 0
         assert sequencer.stats.gaps == sequencer.stats.gaps_healed
@@ -144,8 +143,8 @@ def test_what_comes_while_a_sink_is_away_is_kept_or_asked_for_again(tmp_path: Pa
     assert rows(tmp_path) == expected_rows(story.events)
     failed, recovered = story.alarms.last
     assert (failed.code, recovered.code) == (AlarmCode.SINK_FAILED, AlarmCode.SINK_RECOVERED)
-    assert "the database is away; trying again for up to 60 s; nothing is settled meanwhile" in failed.message
-    behind = len(story.events) - story.running.settling.trades_before
+    assert "the database is away; retrying for up to 60 s; nothing is settled meanwhile" in failed.message
+    behind = len(story.events) - story.runner.settler.trades_before
     assert "events wait to be settled" in recovered.message
     assert 0 < int(recovered.message.rsplit("; ", 1)[1].split()[0].replace(",", "")) <= behind
 
@@ -173,7 +172,7 @@ def test_nodes_that_contradict_each_other_are_named_while_a_sink_is_away(told: C
         def lie() -> None:
             node.send(encode_events(forged, 0, 0))
 
-        story.patience.listener = Meanwhile(story.running, lie)
+        story.policy.reader = Meanwhile(story.runner, lie)
         with pytest.raises(Disagreement, match="nodes 1 contradict the others"):
             story.run(idle_seconds=5.0)
         assert story.sink.away
@@ -207,9 +206,7 @@ def test_the_command_reads_the_feed_on_and_says_so(
     told, _ = summary(capsys)
     assert (told["sequence"], told["alarms"]) == (len(events), 2)
     assert rows(tmp_path) == expected_rows(events)
-    assert (
-        "the disk is away; trying again for up to 60 s; nothing is settled meanwhile, the feed is read" in caplog.text
-    )
+    assert "the disk is away; retrying for up to 60 s; nothing is settled meanwhile, the feed is read" in caplog.text
 
 
 def test_the_command_ends_with_9_when_patience_does(

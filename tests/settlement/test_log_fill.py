@@ -9,7 +9,7 @@ from smrx.cli.exit_codes import Exit
 from smrx.node.log_reader import open_node_log, verify_log
 from tests.feed.stub import StubNode
 from tests.node.test_log_reader import Past, write_past
-from tests.settlement.running import (
+from tests.settlement.settle_helpers import (
     end_of_command,
     expected_rows,
     publish_all,
@@ -113,7 +113,7 @@ def test_a_log_whose_end_the_nodes_contradict_is_not_settled(
 ) -> None:
     assert follow(tmp_path, past, true_hashes(past) | {end: 5}, refused=True) == Exit.DIVERGED
     error = capsys.readouterr().err
-    assert f"after command {end}, the nodes have another one there: node 1 0000000000000005" in error
+    assert f"after command {end}, the nodes have another state there: node 1 0000000000000005" in error
     assert rows(tmp_path) == []
 
 
@@ -123,7 +123,7 @@ def test_a_log_whose_end_no_majority_knows_is_not_settled(
     known = true_hashes(past)
     del known[end]
     assert follow(tmp_path, past, known, "--connect-timeout", "0.3", refused=True) == Exit.UNATTESTED
-    assert "expected 1 of 1 nodes to attest its end" in capsys.readouterr().err
+    assert "1 of 1 nodes must attest its end" in capsys.readouterr().err
     assert rows(tmp_path) == []
 
 
@@ -133,7 +133,7 @@ def test_a_log_is_not_settled_without_the_cluster(
     with StubNode() as node:
         pass
     assert run(tmp_path, past, node, "--connect-timeout", "0.3") == Exit.UNAVAILABLE
-    assert "found that none answers" in capsys.readouterr().err
+    assert "no node answers to attest the end" in capsys.readouterr().err
 
 
 def test_a_log_that_came_by_another_state_than_the_settled_one_is_refused(

@@ -7,25 +7,24 @@ import numpy as np
 
 from smrx.config import load
 from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.runner import Settlement
-from smrx.settlement.follower.settler import Settling
+from smrx.settlement.settlement_run import LedgerRunner, make_runner, make_settler, summarize
 from smrx.sinks.csv_sink import CsvSink
 from tests.feed.stub import TIMEOUT_S, StubNode
 from tests.settlement.market import market_events
-from tests.settlement.running import Events, expected_rows, publish_all, rows, write_config
+from tests.settlement.settle_helpers import Events, expected_rows, publish_all, rows, write_config
 
 
-def settle_up_to(running: Settlement, last: int, nodes: list[StubNode]) -> None:
+def settle_up_to(runner: LedgerRunner, last: int, nodes: list[StubNode]) -> None:
     """Turn until event `last` is settled; the nodes say where they stand."""
     deadline = time.monotonic() + TIMEOUT_S
-    while running.sequence < last:
-        assert time.monotonic() < deadline, running.summary([])
-        running.turn(0.05)
+    while runner.sequence < last:
+        assert time.monotonic() < deadline, summarize(runner, [])
+        runner.turn(0.05)
         for node in nodes:
             node.heartbeat()
 
 
-def back_again(node: StubNode, events: Events, running: Settlement) -> StubNode:
+def back_again(node: StubNode, events: Events, runner: LedgerRunner) -> StubNode:
     """The same node as another process: it has applied everything again, and publishes what follows."""
     again = StubNode(node.node, ports=node.ports)
     again.ring.append(events)
@@ -33,7 +32,7 @@ def back_again(node: StubNode, events: Events, running: Settlement) -> StubNode:
     deadline = time.monotonic() + TIMEOUT_S
     while not again.is_subscribed():
         assert time.monotonic() < deadline
-        running.turn(0.05)
+        runner.turn(0.05)
     again.wait_subscribed()
     return again
 
@@ -43,30 +42,30 @@ def test_a_node_that_was_gone_is_one_of_the_majority_when_it_is_back(tmp_path: P
     ends = [int(end) + 1 for end in np.flatnonzero(np.diff(events["command_sequence"]))]
     first, second = ends[len(ends) // 3], ends[2 * len(ends) // 3]
     one, two, three = nodes = [StubNode(node) for node in (1, 2, 3)]
-    settling = Settling("local", str(tmp_path / "books"), [CsvSink(tmp_path)])
-    settling.open()
-    running = Settlement(load(write_config(tmp_path, nodes)), settling, Alarms("local"))
+    settler = make_settler("local", str(tmp_path / "books"), [CsvSink(tmp_path)])
+    settler.open()
+    runner = make_runner(load(write_config(tmp_path, nodes)), settler, Alarms("local"))
     try:
         for node in nodes:
             node.wait_subscribed()
             publish_all(node, events[:first])
-        settle_up_to(running, first, nodes)
+        settle_up_to(runner, first, nodes)
         three.close()
         for node in (one, two):
             publish_all(node, events[first:second])
-        settle_up_to(running, second, [one, two])
-        assert running.quorum.attested_by == [1, 2]
-        three = back_again(three, events[:second], running)
+        settle_up_to(runner, second, [one, two])
+        assert runner.quorum.attested_by == [1, 2]
+        three = back_again(three, events[:second], runner)
         one.close()
         for node in (two, three):
             publish_all(node, events[second:])
-        settle_up_to(running, len(events), [two, three])
-        assert (running.quorum.attested_by, running.quorum.excluded) == ([2, 3], [])
-        assert running.alarms.count == 0
-        running.settling.commit(running.quorum.hash_after)
+        settle_up_to(runner, len(events), [two, three])
+        assert (runner.quorum.attested_by, runner.quorum.excluded) == ([2, 3], [])
+        assert runner.alarms.count == 0
+        runner.settler.commit(runner.quorum.hash_after)
     finally:
-        running.close()
-        settling.close()
+        runner.close()
+        settler.close()
         for node in (two, three):
             node.close()
     assert rows(tmp_path) == expected_rows(events)
