@@ -1,4 +1,4 @@
-"""A small market that trades at random: the events of a few thousand commands, as the oracle gives them."""
+"""A small market that trades at random: the events of a few thousand commands, made by the oracle."""
 
 import random
 from functools import cache
@@ -118,5 +118,5 @@ def oracle(commands: int = 2500, seed: int = 1) -> tuple[Oracle, bytes]:
 
 
 def market_events(commands: int = 2500, seed: int = 1) -> NDArray[np.void]:
-    """The events of a market, the caller's own."""
+    """Return the events of a market; the caller owns them."""
     return np.frombuffer(oracle(commands, seed)[1], EVENT).copy()

@@ -1,4 +1,4 @@
-"""Event streams written by hand: what the contract says of fees, stops, budgets and self-trades, event by event."""
+"""Write event streams by hand, by the rules of fees, stops, budgets and self-trades."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,12 @@ FUNDS = 1_000_000
 
 
 def fee(notional: int, rate: int) -> int:
-    """As the contract says it: ceil(notional x rate / 10^6)."""
+    """Return ceil(notional x rate / 10^6)."""
     return -((-notional * rate) // 1_000_000)
 
 
 class Script:
-    """Writes events; each verb that a client could say is a command of its own unless `same` says otherwise."""
+    """Writes events; each call is a command of its own unless `same` is set."""
 
     def __init__(self, taker_fee: int = 0, maker_fee: int = 0, scale: int = 3, lot: int = 10) -> None:
         self.rows: list[NDArray[np.void]] = []
@@ -124,5 +124,5 @@ class Script:
 
     @property
     def events(self) -> NDArray[np.void]:
-        """Everything written."""
+        """Return everything written."""
         return np.concatenate(self.rows)

@@ -1,4 +1,4 @@
-"""What the tests of `smrx settle` share: stubs in the place of nodes, the real command, and what it left behind."""
+"""Helpers for tests of `smrx settle`: stub nodes, the real command, and its results."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ Events = NDArray[np.void]
 
 
 def write_config(directory: Path, nodes: list[StubNode], **settings: Any) -> Path:
-    """A cluster whose members are the stubs."""
+    """Write the configuration of a cluster whose members are the stubs."""
     config = Config(
         nodes=tuple(
             NodeConfig(
@@ -42,7 +42,7 @@ def write_config(directory: Path, nodes: list[StubNode], **settings: Any) -> Pat
 
 @contextmanager
 def publishing(node: StubNode, script: Callable[[], None], repeat: Callable[[], None] | None = None) -> Iterator[None]:
-    """Run a script on the stub's feed as soon as somebody subscribes, then `repeat` until the test is done."""
+    """Run a script on the stub's feed as soon as there is a subscriber, then `repeat` until the test is done."""
     done = threading.Event()
 
     def work() -> None:
@@ -92,12 +92,12 @@ def rows(tmp_path: Path) -> list[list[str]]:
 
 
 def whole_commands(events: Events) -> int:
-    """A place about the middle where a stream may end: not between a trade and its fills."""
+    """Return a number of events, about half of them, after which a command ends."""
     return int(np.flatnonzero(events["kind"] == EventKind.NEW)[500])
 
 
 def expected_rows(events: Events) -> list[list[str]]:
-    """The trades of a stream as match id, event, price, quantity, taker's and maker's order."""
+    """Return the trades of a stream as match id, event, price, quantity, taker's and maker's order."""
     trades = events[events["kind"] == EventKind.TRADE]
     columns = ("match_id", "sequence", "price_ticks", "quantity_lots", "order_id", "counter_order_id")
     return [[str(value) for value in row] for row in zip(*(trades[c].tolist() for c in columns), strict=True)]

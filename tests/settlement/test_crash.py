@@ -1,4 +1,4 @@
-"""Every trade once, wherever the verifier dies: at each of its system calls, and by SIGKILL at any moment."""
+"""Every trade is stored once, wherever the process dies: at each system call, or by SIGKILL at any moment."""
 
 import csv
 import os
@@ -42,11 +42,11 @@ CALLS = ("write", "fsync", "replace", "ftruncate", "open", "close", "unlink")
 
 
 class Died(BaseException):
-    """The process is gone: nothing after this line of code happens."""
+    """Simulates the death of the process: nothing after it runs."""
 
 
 def settle_on(directory: Path, events: Events, chance: random.Random, sinks: Sequence[Sink] = ()) -> None:
-    """What `smrx settle run` does with released events: go on where it was, in pieces, with a checkpoint each."""
+    """Do what `smrx settle run` does with released events: resume, and settle in pieces with a checkpoint each."""
     verifier = make_settler("local", str(directory / "books"), sinks or [CsvSink(directory)])
     try:
         verifier.open()
@@ -61,13 +61,13 @@ def settle_on(directory: Path, events: Events, chance: random.Random, sinks: Seq
 
 
 def whole_commands(events: Events, count: int) -> int:
-    """A number of events near `count` after which a command ends."""
+    """Return a number of events near `count` after which a command ends."""
     commands = events["command_sequence"]
     return int(np.searchsorted(commands, commands[min(count, len(events)) - 1], side="right"))
 
 
 def check_trades(directory: Path, events: Events) -> None:
-    """Every trade stands in the file once, in order."""
+    """Check that the file holds every trade once, in order."""
     expected = events[events["kind"] == EventKind.TRADE]
     with (directory / "settled_trades.csv").open(newline="") as file:
         found = [(int(row["match_id"]), int(row["event_sequence"])) for row in csv.DictReader(file)]
@@ -75,7 +75,7 @@ def check_trades(directory: Path, events: Events) -> None:
 
 
 def check(directory: Path, events: Events) -> None:
-    """Every trade stands in the file once, in order, and the books are those of the whole stream."""
+    """Check that the file holds every trade once, in order, and that the books are those of the whole stream."""
     check_trades(directory, events)
     verifier = make_settler("local", str(directory / "books"), [CsvSink(directory)])
     verifier.open()
@@ -88,7 +88,7 @@ def check(directory: Path, events: Events) -> None:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints and new books so often that a crash meets every kind of them."""
+    """Make checkpoints and projection files so often that crashes hit each kind."""
     monkeypatch.setattr(settler, "TRADES_PER_CHECKPOINT", 7)
     monkeypatch.setattr(checkpoint_store, "_MIN_JOURNAL_BYTES", 64 << 10)
 
@@ -123,7 +123,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.usefixtures("often")
-def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dying: Callable[[int], None]) -> None:
+def test_crash_at_any_system_call_keeps_every_trade_once(tmp_path: Path, dying: Callable[[int], None]) -> None:
     events = market_events()
     crashes = 0
     for seed in range(1000):
@@ -144,7 +144,7 @@ def test_every_trade_once_whichever_system_call_is_the_last(tmp_path: Path, dyin
     pytest.fail(f"expected {CRASHES} crashes, found {crashes}")
 
 
-def test_every_trade_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
+def test_repeated_kills_keep_every_trade_once(tmp_path: Path) -> None:
     events = market_events()
     kills = 0
     for seed in range(1000):
@@ -158,7 +158,7 @@ def test_every_trade_once_however_often_the_process_is_killed(tmp_path: Path) ->
 
 
 def several(directory: Path) -> list[Sink]:
-    """Three kinds of sinks, with files so short that kills meet their making."""
+    """Return three kinds of sinks, with files so short that kills hit their creation."""
     return [
         CsvSink(directory / "csv"),
         LmdbSink(directory / "lmdb"),
@@ -167,14 +167,14 @@ def several(directory: Path) -> list[Sink]:
 
 
 def trades_of(reader: Reader) -> list[tuple[int, int]]:
-    """(match id, event) of every trade a sink holds, in its order."""
+    """Return (match id, event) of every trade a sink holds, in its order."""
     with closing(reader):
         batches = [batch for batch in reader.trades(None) if len(batch)]
     return [pair for batch in batches for pair in batch[["match_id", "event_sequence"]].tolist()]
 
 
 @pytest.mark.usefixtures("often")
-def test_several_sinks_hold_the_same_trades_once_however_often_the_process_is_killed(tmp_path: Path) -> None:
+def test_repeated_kills_keep_several_sinks_equal(tmp_path: Path) -> None:
     events = market_events()
     events = events[: whole_commands(events, 1500)]
     expected = events[events["kind"] == EventKind.TRADE][["match_id", "sequence"]].tolist()
@@ -187,7 +187,7 @@ def test_several_sinks_hold_the_same_trades_once_however_often_the_process_is_ki
         def work(directory: Path = directory, chance: random.Random = chance) -> None:
             settle_on(directory, events, chance, several(directory))
 
-        # Longer each time: a process that is given too little to open its sinks gets nowhere.
+        # Longer each time: a process needs some time to open its sinks before it makes progress.
         most = 0.2
         while killed(work, chance.uniform(0.0, most)):
             kills += 1
@@ -202,7 +202,7 @@ def test_several_sinks_hold_the_same_trades_once_however_often_the_process_is_ki
 
 
 def killed(work: Callable[[], None], seconds: float) -> bool:
-    """Do work in a process of its own and kill that after some time; whether it was still working."""
+    """Do work in another process and kill that after some time; return whether it was still working."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -221,7 +221,7 @@ def killed(work: Callable[[], None], seconds: float) -> bool:
 
 
 class Naive:
-    """A sink as one would write it at first: it appends what it is given."""
+    """A sink that appends everything it is given."""
 
     name = "naive"
 
@@ -234,7 +234,7 @@ class Naive:
             self.path.write_text("match_id,event_sequence\n")
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
-        """It has no use for what was before."""
+        """Ignore the image."""
 
     def write(self, events: Events) -> None:
         trades = events[events["kind"] == EventKind.TRADE]
@@ -243,17 +243,17 @@ class Naive:
                 file.write(f"{trade['match_id']},{trade['sequence']}\n")
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """Nothing is to do."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is to do."""
+        """Do nothing."""
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_a_sink_that_is_not_idempotent_is_caught(
+def test_sink_that_is_not_idempotent_fails_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dying: Callable[[int], None], crash: bool
 ) -> None:
-    """The tests above are worth something."""
+    """The planted fault: the tests above must detect it."""
     monkeypatch.setattr("tests.settlement.test_crash.CsvSink", Naive)
     events = market_events()
     if crash:

@@ -1,4 +1,4 @@
-"""State images: made of an engine in the middle of a market, and the books that begin with them."""
+"""State images taken from an engine in the middle of a market, and the books that start from them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -24,7 +24,7 @@ Events = NDArray[np.void]
 
 @cache
 def market() -> tuple[list[bytes], list[bytes]]:
-    """For each batch of a market with every kind of order: the state image before it, and its events."""
+    """Return, for each batch of a market with every kind of order, the state image before it, and its events."""
     engine = Engine()
     states, events = [], []
     for batch in seeded_tape(3, 1500).batches:
@@ -41,7 +41,7 @@ def middle() -> StateImage:
     return state_image.decode(market()[0][-30])
 
 
-def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
+def test_books_from_any_image_end_like_those_from_event_1() -> None:
     whole = Ledger()
     whole.post(batches())
     states, _ = market()
@@ -59,7 +59,7 @@ def test_books_that_begin_anywhere_end_as_those_from_the_first_event() -> None:
     assert {OrderType.LIMIT, OrderType.STOP, OrderType.STOP_LIMIT} <= kinds
 
 
-def test_a_state_is_read_back_and_equal_states_have_equal_bytes() -> None:
+def test_image_round_trips_and_equal_states_have_equal_bytes() -> None:
     data = market()[0][-30]
     assert state_image.encode(state_image.decode(data)) == data
     for damaged in (b"", data[:-1], b"\x94\x02" + data[2:]):
@@ -87,14 +87,14 @@ def _more(table: str, column: str, by: int = 1) -> Callable[[StateImage], None]:
         (_more("accounts", "account"), "name the account|with the same id"),
     ],
 )
-def test_a_state_that_contradicts_itself_is_refused(damage: Callable[[StateImage], None], message: str) -> None:
+def test_contradictory_image_is_refused(damage: Callable[[StateImage], None], message: str) -> None:
     state = middle()
     damage(state)
     with pytest.raises(Violation, match=message):
         books_of(state)
 
 
-def test_the_first_difference_is_named() -> None:
+def test_first_difference_is_named() -> None:
     state, other = middle(), middle()
     assert state_image.difference(state, other) == ""
     _more("balances", "available")(other)
@@ -108,7 +108,7 @@ def test_the_first_difference_is_named() -> None:
     assert ": none, expected account " in state_image.difference(other, state)
 
 
-def test_a_state_is_held_at_the_first_boundary_after_a_command() -> None:
+def test_image_is_kept_at_the_first_entry_after_a_command() -> None:
     tape, engine, state_images = seeded_tape(3, 1500).batches, Engine(), StateImages()
     engine.apply(tape[0].commands, tape[0].time_ns)
     at = engine.sequence + 1
@@ -121,15 +121,15 @@ def test_a_state_is_held_at_the_first_boundary_after_a_command() -> None:
     held = state_images.request(at, engine, 1.0)
     assert held is not None
     assert (held.position, held.data) == (expected.position, expected.data)
-    # A place that is past can never be had any more, one that is here can at once.
+    # A place that is past is no longer available; the current one is, at once.
     assert state_images.request(at - 1, engine, 1.0) is None
     now = state_images.request(engine.sequence, engine, 1.0)
     assert now is not None
     assert now.position.command_sequence == engine.sequence
-    # Nobody asks any more: the next one who comes finds it gone.
+    # Without further requests the image is dropped; the next request finds none.
     assert state_images.request(engine.sequence + 9, engine, 2.0 + HELD_SECONDS) is None
     assert state_images.get(at, 2.0 + HELD_SECONDS) is None
-    # Another state takes this one's place: what was asked for may have been passed unseen.
+    # Another state replaces this one: the requested place may have been passed.
     state_images.restart()
     state_images.capture(engine)
     assert state_images.get(engine.sequence + 9, 3.0) is None

@@ -1,4 +1,4 @@
-"""Agreeing on a state image, with nodes that are no more than engines and what they hold."""
+"""Agree on a state image, with nodes that consist of an engine and its images."""
 
 import itertools
 from pathlib import Path
@@ -32,7 +32,7 @@ WRONG = (1, 1)  #: account and asset of what a test damages
 
 
 class FakeNode:
-    """An engine, and the answers of its admin service. A busy one applies an entry with every question."""
+    """An engine, and the answers of its admin service. A busy one applies an entry with every request."""
 
     def __init__(self, number: int, applied: int = 60, busy: bool = False) -> None:
         self.number = number
@@ -52,22 +52,22 @@ class FakeNode:
     def answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         if self._busy:
             self.apply()
-        said: dict[str, Any] = {"node_id": self.number, "sequence": self.engine.sequence}
+        output: dict[str, Any] = {"node_id": self.number, "sequence": self.engine.sequence}
         if isinstance(request, admin.Status):
             return self._status()
         if isinstance(request, admin.TakeStateImage):
             held = self.state_images.request(request.at, self.engine, 0.0)
             if held is None:
-                return admin.StateImageReply(**said, at=request.at)
+                return admin.StateImageReply(**output, at=request.at)
             return admin.StateImageReply(
-                **said, at=request.at, position=held.position, size=len(held.data), digest=held.digest
+                **output, at=request.at, position=held.position, size=len(held.data), digest=held.digest
             )
         assert isinstance(request, admin.ReadStateImage)
         held = self.state_images.get(request.at, 0.0)
         assert held is not None
         end = request.offset + 1000
         return admin.StateImagePart(
-            **said, at=request.at, data=held.data[request.offset : end], more=end < len(held.data)
+            **output, at=request.at, data=held.data[request.offset : end], more=end < len(held.data)
         )
 
     def _status(self) -> admin.NodeStatus:
@@ -80,7 +80,7 @@ class FakeNode:
 
 
 def join(nodes: list[FakeNode], alarms: Alarms | None = None, seconds: float = 5.0) -> tuple[bytes, Origin]:
-    """Ask the nodes; those of 1 to 3 that are not there are silent."""
+    """Ask the nodes; those of 1 to 3 that are missing do not answer."""
     known = {node.number: node for node in nodes}
 
     def ask(number: int, request: admin.AnyRequest) -> admin.AnyReply | None:
@@ -90,7 +90,7 @@ def join(nodes: list[FakeNode], alarms: Alarms | None = None, seconds: float = 5
     return ImageJoin(CONFIG, [1, 2, 3], ask, alarms or Alarms("test")).take(seconds, lambda: False)
 
 
-def test_nodes_that_stand_still_give_what_they_have() -> None:
+def test_idle_nodes_give_their_current_image() -> None:
     nodes = [FakeNode(i) for i in (1, 2, 3)]
     image, origin = join(nodes)
     assert origin.attested_by == (1, 2, 3)
@@ -99,7 +99,7 @@ def test_nodes_that_stand_still_give_what_they_have() -> None:
     assert state_image.decode(image).position.state_hash == origin.state_hash == nodes[0].engine.state_hash
 
 
-def test_busy_nodes_at_different_places_are_met_ahead_of_them() -> None:
+def test_busy_nodes_agree_on_a_place_ahead() -> None:
     nodes = [FakeNode(i, applied=applied, busy=True) for i, applied in ((1, 40), (2, 31), (3, 36))]
     image, origin = join(nodes)
     assert len(origin.attested_by) >= 2
@@ -111,7 +111,7 @@ def test_busy_nodes_at_different_places_are_met_ahead_of_them() -> None:
     assert state_image.decode(image).position.command_sequence == same.sequence
 
 
-def test_a_silent_node_is_no_obstacle_and_two_are_one() -> None:
+def test_one_silent_node_is_tolerated_and_two_are_not() -> None:
     assert join([FakeNode(1), FakeNode(3)])[1].attested_by == (1, 3)
     with pytest.raises(Unattested, match=r"2 of 3 nodes must give .* node 1: no answer, node 2: event .* node 3: no"):
         join([FakeNode(2)], seconds=0.1)
@@ -120,8 +120,8 @@ def test_a_silent_node_is_no_obstacle_and_two_are_one() -> None:
 
 
 @pytest.mark.parametrize("bad", [1, 2, 3])
-def test_one_wrong_balance_of_one_node_is_named(bad: int) -> None:
-    """The deliberate bug: the state hash is the same, only the balance in memory is not."""
+def test_wrong_balance_of_one_node_is_named(bad: int) -> None:
+    """The planted fault: the state hash is the same, the balance in memory is not."""
     nodes, alarms = [FakeNode(i) for i in (1, 2, 3)], Alarms("test")
     assert nodes[bad - 1].engine.corrupt_balance(*WRONG, 1)
     assert len({node.engine.state_hash for node in nodes}) == 1
@@ -135,7 +135,7 @@ def test_one_wrong_balance_of_one_node_is_named(bad: int) -> None:
     assert np.array_equal(_plain(state_image.decode(image).tables["balances"]), _plain(right))
 
 
-def test_different_states_without_a_majority_are_refused() -> None:
+def test_images_without_a_majority_are_refused() -> None:
     nodes = [FakeNode(i) for i in (1, 2, 3)]
     for node, delta in zip(nodes, (0, 1, 2), strict=True):
         assert node.engine.corrupt_balance(*WRONG, delta)
@@ -143,14 +143,14 @@ def test_different_states_without_a_majority_are_refused() -> None:
         join(nodes)
 
 
-def test_two_that_differ_wait_for_the_third_that_could_tell() -> None:
+def test_two_that_differ_wait_for_the_third() -> None:
     nodes = [FakeNode(1), FakeNode(2)]
     assert nodes[1].engine.corrupt_balance(*WRONG, 1)
     with pytest.raises(Unattested, match="node 3: no answer"):
         join(nodes, seconds=0.1)
 
 
-def test_a_sink_with_another_history_is_refused(tmp_path: Path) -> None:
+def test_sink_with_another_origin_is_refused(tmp_path: Path) -> None:
     image, origin = join([FakeNode(i) for i in (1, 2, 3)])
 
     def settling(books: str, sink: str) -> LedgerSettler:
@@ -162,10 +162,10 @@ def test_a_sink_with_another_history_is_refused(tmp_path: Path) -> None:
     joined.join(image, origin)
     assert joined.projection.sequence == origin.event_sequence
     joined.close()
-    # Books that begin with event 1 beside a sink that does not, and the other way round.
+    # Books from event 1 beside a sink from an image, and the other way round.
     with pytest.raises(SinkMismatch, match="expected data of which books begin with event 1, found that books begin"):
         settling("other", "sink")
-    # A new sink beside the same books begins where they do.
+    # A new sink beside the same books starts from their image.
     added = settling("books", "added")
     assert (added.origin, added.projection.sequence) == (origin, origin.event_sequence)
     assert (tmp_path / "added" / "settled_movements.csv").read_bytes() == (
@@ -174,7 +174,7 @@ def test_a_sink_with_another_history_is_refused(tmp_path: Path) -> None:
     added.close()
 
 
-def test_an_opening_state_that_was_changed_on_disk_is_found(tmp_path: Path) -> None:
+def test_image_changed_on_disk_is_detected(tmp_path: Path) -> None:
     image, origin = join([FakeNode(i) for i in (1, 2, 3)])
     settler = make_settler("test", str(tmp_path), [])
     settler.open()

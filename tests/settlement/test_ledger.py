@@ -1,4 +1,4 @@
-"""The ledger passes every true stream, keeps the engine's books, and catches what is wrong with a false stream."""
+"""The ledger accepts every true stream, has the engine's balances, and refuses a false stream."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,7 @@ def verify(events: Events) -> Ledger:
     return ledger
 
 
-def test_the_books_are_the_engines() -> None:
+def test_books_equal_the_engines_balances() -> None:
     machine, _ = oracle()
     ledger = verify(market_events())
     assert ledger.sequence == machine.event_sequence
@@ -60,7 +60,7 @@ def test_the_books_are_the_engines() -> None:
     assert (ledger.open_orders, ledger.accounts) == (len(orders), 5)
 
 
-def test_the_balances_digest_is_the_nodes() -> None:
+def test_balances_digest_equals_the_nodes() -> None:
     rows = oracle()[0].inspect.balances()
     owners = (rows["account"].astype(np.uint64) << np.uint64(32)) | rows["asset"]
     node = balance_digest.digest(owners[::-1], rows["available"][::-1], rows["held"][::-1])
@@ -69,7 +69,7 @@ def test_the_balances_digest_is_the_nodes() -> None:
 
 
 @pytest.mark.parametrize("column", ["available", "held"])
-def test_the_balances_digest_sees_a_unit(column: str) -> None:
+def test_balances_digest_depends_on_every_unit(column: str) -> None:
     rows = oracle()[0].inspect.balances()
     owners = (rows["account"].astype(np.uint64) << np.uint64(32)) | rows["asset"]
     before = balance_digest.digest(owners, rows["available"], rows["held"])
@@ -77,13 +77,13 @@ def test_the_balances_digest_sees_a_unit(column: str) -> None:
     assert balance_digest.digest(owners, rows["available"], rows["held"]) != before
 
 
-def test_the_market_holds_what_the_ledger_looks_at() -> None:
-    """Else the tests here prove little."""
+def test_market_contains_every_kind_of_event() -> None:
+    """Otherwise the tests here prove little."""
     assert set(ORDER_KINDS) < set(market_events()["kind"].tolist())
 
 
 @given(st.sets(st.integers(1, 1500), max_size=40))
-def test_where_batches_end_does_not_matter(cuts: set[int]) -> None:
+def test_result_does_not_depend_on_batches(cuts: set[int]) -> None:
     events = market_events()[:1500]
     parts = Ledger()
     for part in np.split(events, sorted(cuts)):
@@ -95,7 +95,7 @@ def test_where_batches_end_does_not_matter(cuts: set[int]) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_saved_books_go_on_as_the_others(share: float) -> None:
+def test_loaded_books_continue_like_the_saved_ones(share: float) -> None:
     events = market_events()
     commands = events["command_sequence"]
     at = int(np.searchsorted(commands, commands[int(share * (len(events) - 1))]))
@@ -115,7 +115,7 @@ def test_damaged_books_are_refused() -> None:
         Ledger.load(bytes(data))
 
 
-def test_books_in_the_middle_of_a_trade_are_not_saved() -> None:
+def test_books_inside_a_trade_are_not_saved() -> None:
     events = market_events()
     ledger = posted(events[: index_of(events, EventKind.TRADE) + 2])
     with pytest.raises(SettlementError, match="a trade waits for its fills"):
@@ -124,7 +124,7 @@ def test_books_in_the_middle_of_a_trade_are_not_saved() -> None:
         ledger.check_end()
 
 
-def test_the_first_event_that_touched_a_balance_is_known() -> None:
+def test_first_event_that_touched_a_balance_is_recorded() -> None:
     events = market_events()
     ledger = Ledger()
     at = index_of(events, EventKind.DEPOSITED, 20)
@@ -144,7 +144,7 @@ def _lose(kind: EventKind) -> Callable[[Events], Events]:
 
 
 def _lose_and_renumber(kind: EventKind) -> Callable[[Events], Events]:
-    """Lose an event, and its command with it if there was no other, and hide the holes in the sequences."""
+    """Remove an event, and its command if it has no other, and renumber so that no gap shows."""
 
     def change(events: Events) -> Events:
         events = np.delete(events, index_of(events, kind, 20))
@@ -246,7 +246,7 @@ BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
         _lose_and_renumber(EventKind.CANCELLED),
         "what orders hold|available after",
     ),
-    ("a trade told twice", _twice, "without the fills of maker and taker"),
+    ("a trade sent twice", _twice, "without the fills of maker and taker"),
     (
         "a wrong quantity",
         _add(EventKind.TRADE, "quantity_lots", 1),
@@ -257,7 +257,7 @@ BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
     ("a wrong price", _add(EventKind.TRADE, "price_ticks", 1), "expected the maker's price"),
     ("a price the maker never asked", _everywhere("price_ticks", 1), "expected the maker's price"),
     ("a missing match id", _skip_match, "expected match id 21, found 22"),
-    ("a match id told twice", _everywhere("match_id", -1), "expected match id 21, found 20"),
+    ("a match id used twice", _everywhere("match_id", -1), "expected match id 21, found 20"),
     ("a wrong maker fill", _add(EventKind.TRADE, "order_id", 1, offset=1), "the maker's fill has order_id"),
     ("a wrong maker account", _add(EventKind.TRADE, "account", 1, offset=1), "the maker's fill has account"),
     ("a maker that is somebody else", _other_maker, "is not open, or not as the trade says"),
@@ -267,7 +267,7 @@ BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
     ("a wrong side", _other_side, "is not open, or not as the trade says"),
     ("a wrong rest", _add(EventKind.TRADE, "leaves_lots", 5, offset=1), "lots filled and"),
     ("a wrong sum", _add(EventKind.TRADE, "cum_lots", 1, offset=1), "lots filled and"),
-    ("a fee nobody was told", _add(EventKind.TRADE, "cum_lots", 10**9), "expected a taker's fee of 0"),
+    ("a wrong fee", _add(EventKind.TRADE, "cum_lots", 10**9), "expected a taker's fee of 0"),
     ("a forged deposit", _add(EventKind.DEPOSITED, "quantity_lots", 1), "available after the transfer"),
     ("a forged balance", _add(EventKind.DEPOSITED, "cum_lots", 1), "available after the transfer"),
     ("a forged withdrawal", _add(EventKind.WITHDRAWN, "quantity_lots", -1), "available after the transfer"),
@@ -293,7 +293,7 @@ BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
 
 @pytest.mark.parametrize(("bug", "message"), [bug[1:] for bug in BUGS], ids=[bug[0] for bug in BUGS])
 @pytest.mark.parametrize("batch", [97, 10**6])
-def test_a_false_stream_is_caught(bug: Callable[[Events], Events], message: str, batch: int) -> None:
+def test_false_stream_is_refused(bug: Callable[[Events], Events], message: str, batch: int) -> None:
     events = bug(market_events())
     ledger = Ledger()
     with pytest.raises(Violation, match=message):
@@ -306,7 +306,7 @@ def feed(ledger: Ledger, events: Events, batch: int) -> None:
     ledger.check_sums()
 
 
-def test_a_violation_names_the_event() -> None:
+def test_violation_names_the_event() -> None:
     events = market_events()
     row = index_of(events, EventKind.DEPOSITED, 20)
     events["cum_lots"][row] += 1
@@ -315,7 +315,7 @@ def test_a_violation_names_the_event() -> None:
     assert caught.value.sequence == row + 1
 
 
-def test_money_from_nowhere_in_the_books_themselves_is_caught() -> None:
+def test_corrupted_balance_fails_the_sums() -> None:
     ledger = verify(market_events())
     table = ledger._tables.balances
     table["total"][np.flatnonzero(table["key"])[0]] += 1
@@ -324,8 +324,8 @@ def test_money_from_nowhere_in_the_books_themselves_is_caught() -> None:
 
 
 @given(st.data())
-def test_no_event_stream_breaks_the_ledger(data: st.DataObject) -> None:
-    """Whatever is in the records, the answer is a verdict: nothing but Violation is ever raised."""
+def test_arbitrary_events_raise_only_violation(data: st.DataObject) -> None:
+    """Whatever the records contain, only Violation is ever raised."""
     events = market_events()[:400]
     for _ in range(data.draw(st.integers(1, 4))):
         row = data.draw(st.integers(0, len(events) - 1))
@@ -342,8 +342,8 @@ def test_no_event_stream_breaks_the_ledger(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_books_are_the_exchanges_whatever_it_does(seed: int) -> None:
-    """The flow that compares engine and oracle reaches every kind of event; the books must come to the same."""
+def test_books_equal_the_exchange_for_random_commands(seed: int) -> None:
+    """The flow that compares engine and oracle has every kind of event; the books must be equal after it."""
     machine = Oracle()
     parts = [machine.apply(batch.commands, batch.time_ns).events for batch in seeded_tape(seed, 1500).batches]
     ledger = verify(np.concatenate(parts))

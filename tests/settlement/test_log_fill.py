@@ -1,4 +1,4 @@
-"""`smrx settle run --from-log`: events that no node holds any more, from the journal of one that was stopped."""
+"""`smrx settle run --from-log` settles events that no node holds any more, from the journal of a stopped node."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def true_hashes(past: Past) -> dict[int, int]:
     return {command: past.state.hash_at(command) or 0 for command in range(1, past.state.engine.sequence + 1)}
 
 
-def forgetful(node: StubNode, past: Past, hashes: dict[int, int]) -> None:
+def publish_and_drop(node: StubNode, past: Past, hashes: dict[int, int]) -> None:
     """Let a node publish everything, and hold all but about the first thousand events."""
     node.hashes = hashes
     dropped = end_of_command(past.events, 1000)
@@ -56,9 +56,9 @@ def run(tmp_path: Path, past: Past, node: StubNode, *options: str) -> int:
 
 @pytest.fixture
 def lost_all(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run from the nodes alone ends with a gap, and says where the events may be."""
+    """A run from the nodes alone ends with a gap, and suggests where the events may be."""
     with StubNode() as node:
-        forgetful(node, past, true_hashes(past))
+        publish_and_drop(node, past, true_hashes(past))
         with publishing(node, node.heartbeat, node.heartbeat):
             assert settle(tmp_path, [node], "--idle", "0.5", cluster="alpha") == Exit.GAP
     assert "read it with --from-log" in capsys.readouterr().err
@@ -66,36 +66,34 @@ def lost_all(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def follow(tmp_path: Path, past: Past, hashes: dict[int, int], *options: str, refused: bool = False) -> int:
     with StubNode() as node:
-        forgetful(node, past, hashes)
-        if refused:  # Nobody comes to follow the feed.
+        publish_and_drop(node, past, hashes)
+        if refused:  # The run ends before it subscribes to the feed.
             return run(tmp_path, past, node, *options)
         with publishing(node, node.heartbeat, node.heartbeat):
             return run(tmp_path, past, node, *options)
 
 
 @pytest.mark.usefixtures("lost_all")
-def test_what_the_nodes_have_forgotten_comes_from_the_log_and_the_rest_from_them(
+def test_dropped_events_are_settled_from_the_log_and_the_rest_from_the_nodes(
     past: Past, end: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = int(np.searchsorted(past.events["command_sequence"], end, side="right"))
     assert 1000 < last < len(past.events)
     assert follow(tmp_path, past, true_hashes(past), "--json") == 0
-    told, said = summary(capsys)
-    assert f"settled events 1 to {last:,} from the log of node 1" in said
-    assert "attested by node 1" in said
-    assert (told["sequence"], told["retransmitted"]) == (len(past.events), len(past.events) - last)
-    assert told["trades"] == told["trades_written"] == len(past.trades)
+    result, message = summary(capsys)
+    assert f"settled events 1 to {last:,} from the log of node 1" in message
+    assert "attested by node 1" in message
+    assert (result["sequence"], result["retransmitted"]) == (len(past.events), len(past.events) - last)
+    assert result["trades"] == result["trades_written"] == len(past.trades)
     assert rows(tmp_path) == expected_rows(past.events)
-    # A second run has nothing to take, and goes on.
+    # A second run takes nothing from the log, and continues.
     assert follow(tmp_path, past, true_hashes(past), "--json") == 0
-    told, said = summary(capsys)
-    assert f"ends with event {last:,}, which is already settled" in said
-    assert (told["sequence"], told["trades_written"]) == (len(past.events), 0)
+    result, message = summary(capsys)
+    assert f"ends with event {last:,}, which is already settled" in message
+    assert (result["sequence"], result["trades_written"]) == (len(past.events), 0)
 
 
-def test_books_go_on_with_the_log_where_they_stand(
-    past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_books_continue_from_the_log(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     middle = int(np.flatnonzero(np.diff(past.events["command_sequence"]))[400]) + 1
     with StubNode() as node:
         node.hashes = true_hashes(past)
@@ -108,7 +106,7 @@ def test_books_go_on_with_the_log_where_they_stand(
     assert rows(tmp_path) == expected_rows(past.events)
 
 
-def test_a_log_whose_end_the_nodes_contradict_is_not_settled(
+def test_log_end_contradicted_by_nodes_is_refused(
     past: Past, end: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert follow(tmp_path, past, true_hashes(past) | {end: 5}, refused=True) == Exit.DIVERGED
@@ -117,7 +115,7 @@ def test_a_log_whose_end_the_nodes_contradict_is_not_settled(
     assert rows(tmp_path) == []
 
 
-def test_a_log_whose_end_no_majority_knows_is_not_settled(
+def test_log_end_without_majority_is_refused(
     past: Past, end: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = true_hashes(past)
@@ -127,7 +125,7 @@ def test_a_log_whose_end_no_majority_knows_is_not_settled(
     assert rows(tmp_path) == []
 
 
-def test_a_log_is_not_settled_without_the_cluster(
+def test_log_without_a_running_cluster_is_refused(
     past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with StubNode() as node:
@@ -136,9 +134,7 @@ def test_a_log_is_not_settled_without_the_cluster(
     assert "no node answers to attest the end" in capsys.readouterr().err
 
 
-def test_a_log_that_came_by_another_state_than_the_settled_one_is_refused(
-    past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_log_of_another_history_is_refused(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     middle = int(np.flatnonzero(np.diff(past.events["command_sequence"]))[400]) + 1
     command = int(past.events["command_sequence"][middle - 1])
     with StubNode() as node:
@@ -153,7 +149,7 @@ def test_a_log_that_came_by_another_state_than_the_settled_one_is_refused(
     assert rows(tmp_path) == before
 
 
-def test_joining_and_filling_are_two_ways(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_join_and_from_log_exclude_each_other(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with StubNode() as node:
         assert run(tmp_path, past, node, "--join") == Exit.USAGE
     assert "cannot be combined" in capsys.readouterr().err

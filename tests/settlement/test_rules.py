@@ -1,4 +1,4 @@
-"""The books by the contract's rules: fees and holds, stops, budgets, self-trades, told in streams written by hand."""
+"""The books follow the rules of fees, holds, stops, budgets and self-trades, in streams written by hand."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def crossed(taker_fee: int, maker_fee: int, **wrong: int) -> Script:
 
 
 @pytest.mark.parametrize(("taker_fee", "maker_fee"), [(0, 0), (2500, 1000), (1, 1), (2500, -1000), (1_000_000, 0)])
-def test_a_trade_posts_four_legs_and_two_fees(taker_fee: int, maker_fee: int) -> None:
+def test_trade_posts_four_legs_and_two_fees(taker_fee: int, maker_fee: int) -> None:
     ledger = books(crossed(taker_fee, maker_fee))
     notional = 5 * 11 * 3
     paid, got = fee(notional, taker_fee), fee(notional, maker_fee)
@@ -63,17 +63,17 @@ def test_a_trade_posts_four_legs_and_two_fees(taker_fee: int, maker_fee: int) ->
         ({"leaves_lots": -1}, "expected a maker's fee of 0"),
     ],
 )
-def test_a_fee_that_is_not_by_the_rules_is_caught(wrong: dict[str, int], message: str) -> None:
+def test_wrong_fee_is_refused(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(Violation, match=message):
         books(crossed(2500, -1000, **wrong))
 
 
-def test_fees_round_up_for_the_venue() -> None:
+def test_fees_round_up_in_favour_of_the_venue() -> None:
     assert (fee(165, 2500), fee(165, -1000), fee(4_000_000, -1000), fee(1 << 61, 1_000_000)) == (1, 0, -4000, 1 << 61)
 
 
 @pytest.mark.parametrize("side", [BUY, SELL])
-def test_what_an_open_order_holds(side: Side) -> None:
+def test_hold_of_an_open_order(side: Side) -> None:
     script = Script(2500, 1000)
     order = script.place(MAKER, side, 7, 1100)
     per_lot = 1100 * 3 + fee(1100 * 3, 2500)
@@ -88,7 +88,7 @@ def test_what_an_open_order_holds(side: Side) -> None:
     assert owned(books(script), MAKER, held[0]) == (FUNDS, 0)
 
 
-def test_a_buyer_that_rests_pays_less_than_it_held() -> None:
+def test_resting_buyer_pays_less_than_it_held() -> None:
     script = Script(2500, 1000)
     maker = script.place(MAKER, BUY, 100, 1000)
     taker = script.place(TAKER, SELL, 100, 900)
@@ -110,12 +110,12 @@ def test_fee_rates_do_not_change_under_open_orders() -> None:
 
 
 @pytest.mark.parametrize(("taker_fee", "maker_fee"), [(1_000_001, 0), (10, 11), (10, -11)])
-def test_impossible_fee_rates_are_caught(taker_fee: int, maker_fee: int) -> None:
+def test_invalid_fee_rates_are_refused(taker_fee: int, maker_fee: int) -> None:
     with pytest.raises(Violation, match="expected -taker <= maker <= taker"):
         books(Script(taker_fee, maker_fee))
 
 
-def test_a_market_buy_by_budget() -> None:
+def test_market_buy_by_budget() -> None:
     script = Script(2500, 1000)
     first, second = script.place(MAKER, SELL, 2, 1000), script.place(MAKER, SELL, 9, 1100)
     budget = 2 * 3000 + fee(6000, 2500) + 3300 + fee(3300, 2500) + 5
@@ -127,7 +127,7 @@ def test_a_market_buy_by_budget() -> None:
     assert ledger.order_leaves() == {second: 8}
 
 
-def test_a_budget_that_is_overspent_is_caught() -> None:
+def test_overspent_budget_is_refused() -> None:
     script = Script(2500, 1000)
     maker = script.place(MAKER, SELL, 2, 1000)
     taker = script.place(TAKER, BUY, 6000, kind=OrderType.MARKET, budget=True)
@@ -136,7 +136,7 @@ def test_a_budget_that_is_overspent_is_caught() -> None:
         books(script)
 
 
-def test_a_budget_that_ends_unspent() -> None:
+def test_budget_that_is_not_spent() -> None:
     script = Script()
     maker = script.place(MAKER, SELL, 2, 1000)
     taker = script.place(TAKER, BUY, 50_000, kind=OrderType.MARKET, budget=True)
@@ -149,7 +149,7 @@ def test_a_budget_that_ends_unspent() -> None:
 
 @pytest.mark.parametrize("limit", [True, False])
 @pytest.mark.parametrize("side", [BUY, SELL])
-def test_a_stop_that_is_triggered(side: Side, limit: bool) -> None:
+def test_triggered_stop(side: Side, limit: bool) -> None:
     script = Script(2500, 1000)
     other = SELL if side == BUY else BUY
     maker = script.place(MAKER, other, 5, 1000)
@@ -169,7 +169,7 @@ def test_a_stop_that_is_triggered(side: Side, limit: bool) -> None:
     assert owned(ledger, TAKER, asset)[1] == owned(ledger, MAKER, asset)[1] == 0
 
 
-def test_a_stop_does_not_trade_before_it_is_triggered() -> None:
+def test_pending_stop_does_not_trade() -> None:
     script = Script()
     stop = script.place(MAKER, SELL, 5, 1000, OrderType.STOP_LIMIT, extra=900)
     taker = script.place(TAKER, BUY, 5, 1000)
@@ -204,7 +204,7 @@ def test_self_trade_prevention_by_decrement() -> None:
     assert owned(ledger, MAKER, BASE) == (FUNDS, 20)
 
 
-def test_strangers_to_themselves_pay_both_fees() -> None:
+def test_self_trade_pays_both_fees() -> None:
     script = Script(2500, 1000)
     maker = script.place(MAKER, SELL, 5, 1000)
     taker = script.place(MAKER, BUY, 5, 1000)
@@ -214,28 +214,28 @@ def test_strangers_to_themselves_pay_both_fees() -> None:
     assert owned(ledger, MAKER, BASE) == (FUNDS, 0)
 
 
-def test_an_unfillable_order_leaves_no_trace() -> None:
+def test_unfillable_order_changes_nothing() -> None:
     script = Script()
     order = script.command + 1
     script.end(TAKER, order, BUY, 5, 0, 1000, reason=Reason.FOK_UNFILLABLE, same=False)
     assert books(script).open_orders == 0
 
 
-def test_more_than_the_cap_of_an_asset_is_caught() -> None:
+def test_supply_above_the_cap_is_refused() -> None:
     script = Script()
     script.rows[0]["price_ticks"] = 2 * FUNDS - 1
     with pytest.raises(Violation, match=f"asset BTC: {2 * FUNDS} units in all are more than its cap"):
         books(script)
 
 
-def test_amounts_that_cannot_be_counted_are_caught() -> None:
+def test_amounts_out_of_range_are_refused() -> None:
     script = Script()
     script.rows[2]["price_ticks"] = np.int64(1 << 60)
     with pytest.raises(Violation, match="worth more than can be counted"):
         books(script)
 
 
-def test_two_assets_of_the_same_name_are_told_apart() -> None:
+def test_assets_with_equal_symbols_get_distinct_names() -> None:
     script = Script()
     script.add(EventKind.ASSET_ADDED, instrument=9, client_order_id=pack_symbol("USD"), quantity_lots=6)
     script.add(EventKind.DEPOSITED, account=MAKER, instrument=9, quantity_lots=5, cum_lots=5)

@@ -1,4 +1,4 @@
-"""`smrx settle run` from end to end: real sockets, a stub in the place of the nodes, the real command."""
+"""`smrx settle run` from end to end: real sockets, a stub in place of the nodes, the real command."""
 
 import json
 import re
@@ -33,22 +33,22 @@ from tests.settlement.settle_helpers import (
 )
 
 
-def test_every_trade_of_the_feed_is_settled_losses_healed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_trade_is_settled_and_losses_are_healed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     with StubNode() as node, publishing(node, lambda: publish_all(node, events, losing=(3, 4, 20, 30)), node.heartbeat):
         assert settle(tmp_path, [node], "--idle", "0.5", "--json") == 0
-    told, _ = summary(capsys)
+    result, _ = summary(capsys)
     assert rows(tmp_path) == expected_rows(events)
-    assert told["sequence"] == told["known_sequence"] == len(events)
-    assert told["command_sequence"] == events["command_sequence"][-1]
-    assert told["trades"] == told["trades_written"] == np.count_nonzero(events["kind"] == EventKind.TRADE)
-    assert told["gaps"] == told["gaps_healed"] >= 1
-    assert told["retransmitted"] >= 400
-    assert told["supply"].keys() == {"BTC", "USD"}
-    assert (told["error"], told["exit_code"]) == (None, 0)
+    assert result["sequence"] == result["known_sequence"] == len(events)
+    assert result["command_sequence"] == events["command_sequence"][-1]
+    assert result["trades"] == result["trades_written"] == np.count_nonzero(events["kind"] == EventKind.TRADE)
+    assert result["gaps"] == result["gaps_healed"] >= 1
+    assert result["retransmitted"] >= 400
+    assert result["supply"].keys() == {"BTC", "USD"}
+    assert (result["error"], result["exit_code"]) == (None, 0)
 
 
-def test_the_summary_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     with StubNode() as node, publishing(node, lambda: publish_all(node, events), node.heartbeat):
         assert settle(tmp_path, [node], "--until-sequence", "4000") == 0
@@ -58,7 +58,7 @@ def test_the_summary_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert captured.err == ""
 
 
-def test_it_ends_at_the_sequence_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_ends_at_the_requested_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     last = whole_commands(events)
     with StubNode() as node, publishing(node, lambda: publish_all(node, events), node.heartbeat):
@@ -67,9 +67,7 @@ def test_it_ends_at_the_sequence_asked_for(tmp_path: Path, capsys: pytest.Captur
     assert rows(tmp_path) == expected_rows(events[:last])
 
 
-def test_a_late_start_reads_everything_and_a_restart_goes_on_where_it_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_late_start_reads_everything_and_restart_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     middle = whole_commands(events)
     for first, last in ((1, middle), (middle + 1, len(events)), (len(events) + 1, len(events))):
@@ -77,15 +75,15 @@ def test_a_late_start_reads_everything_and_a_restart_goes_on_where_it_was(
             publish_all(node, events[:last])
             with publishing(node, node.heartbeat, node.heartbeat):
                 assert settle(tmp_path, [node], "--idle", "0.3", "--json") == 0
-        told, _ = summary(capsys)
-        assert told["sequence"] == told["committed"] == last
-        assert told["gaps"] == 0
-        assert told["retransmitted"] == last - first + 1
-        assert told["trades_written"] == len(expected_rows(events[first - 1 : last]))
+        result, _ = summary(capsys)
+        assert result["sequence"] == result["committed"] == last
+        assert result["gaps"] == 0
+        assert result["retransmitted"] == last - first + 1
+        assert result["trades_written"] == len(expected_rows(events[first - 1 : last]))
         assert rows(tmp_path) == expected_rows(events[:last])
 
 
-def test_a_gap_that_cannot_be_filled_ends_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unfillable_gap_exits_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     held, lost = end_of_command(events, 1000), end_of_command(events, 1100)
 
@@ -97,12 +95,12 @@ def test_a_gap_that_cannot_be_filled_ends_with_5(tmp_path: Path, capsys: pytest.
 
     with StubNode(node=2) as node, publishing(node, script):
         assert settle(tmp_path, [node], "--json") == 5
-    told, error = summary(capsys)
+    result, error = summary(capsys)
     assert (
         f"events {held + 1} to {lost} are missing and no node can send them: node 2: holds {lost + 1} to 1200" in error
     )
-    assert told["error"] in error
-    assert (told["exit_code"], told["sequence"], told["known_sequence"]) == (5, held, 1200)
+    assert result["error"] in error
+    assert (result["exit_code"], result["sequence"], result["known_sequence"]) == (5, held, 1200)
     assert rows(tmp_path) == expected_rows(events[:held])
 
 
@@ -114,7 +112,7 @@ def test_a_gap_that_cannot_be_filled_ends_with_5(tmp_path: Path, capsys: pytest.
         ("order_id", 1, "the maker's fill has order_id"),
     ],
 )
-def test_a_corrupted_trade_ends_with_6(
+def test_corrupted_trade_exits_with_6(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, offset: int, message: str
 ) -> None:
     events = market_events()
@@ -123,7 +121,7 @@ def test_a_corrupted_trade_ends_with_6(
     with StubNode() as node, publishing(node, lambda: publish_all(node, events)):
         assert settle(tmp_path, [node], "--idle", "5") == 6
     error = capsys.readouterr().err
-    # The trade and the fill that differs from it stand side by side: either may be named.
+    # The error may name the trade or the fill that differs from it.
     assert any(f"smrx: event {sequence}: " in error for sequence in (row + 1, row + 2))
     assert re.search(message, error)
     settled = rows(tmp_path)
@@ -132,21 +130,24 @@ def test_a_corrupted_trade_ends_with_6(
     assert settled == expected_rows(market_events())[: len(settled)]
 
 
-def test_a_feed_that_ends_in_the_middle_of_a_trade_ends_with_6(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_feed_that_ends_inside_a_trade_exits_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     row = int(np.flatnonzero(events["kind"] == EventKind.TRADE)[50])
     with StubNode() as node, publishing(node, lambda: publish_all(node, events[: row + 2])):
         assert settle(tmp_path, [node], "--idle", "0.3") == 6
     captured = capsys.readouterr()
     assert f"smrx: event {row + 2}: found a trade without the fills" in captured.err
-    assert captured.out.startswith("failed     verified and committed up to event 0; what follows is not verified\n")
+    # How far it has committed depends on how many frames came together: never as far as the trade.
+    first_line = captured.out.splitlines()[0]
+    found = re.match(
+        r"failed     verified and committed up to event ([\d,]+); what follows is not verified", first_line
+    )
+    assert found is not None
+    assert int(found[1].replace(",", "")) <= row
     assert "none missing" not in captured.out
-    assert not (tmp_path / "settlement" / "checkpoint.json").exists()
 
 
-def test_a_forged_balance_ends_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forged_balance_exits_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     events["cum_lots"][int(np.flatnonzero(events["kind"] == EventKind.DEPOSITED)[30])] += 1
     with StubNode() as node, publishing(node, lambda: publish_all(node, events)):
@@ -154,14 +155,14 @@ def test_a_forged_balance_ends_with_6(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "available after the transfer" in capsys.readouterr().err
 
 
-def test_no_node_ends_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_node_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with StubNode() as node:
         pass
     assert settle(tmp_path, [node], "--connect-timeout", "0.2") == 3
     assert "no node sent anything at tcp://127.0.0.1:" in capsys.readouterr().err
 
 
-def test_files_in_use_end_with_9(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_in_use_exit_with_9(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sink = CsvSink(tmp_path)
     sink.open("local")
     with StubNode() as node:
@@ -171,13 +172,13 @@ def test_files_in_use_end_with_9(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("options", [("--nodes", "one"), ("--nodes", "9"), ("--until-sequence", "0"), ("--idle", "-1")])
-def test_wrong_options_end_with_2(tmp_path: Path, options: tuple[str, str]) -> None:
+def test_wrong_options_exit_with_2(tmp_path: Path, options: tuple[str, str]) -> None:
     with StubNode() as node:
         assert settle(tmp_path, [node], *options) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_with_a_summary(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_ends_the_run_with_a_summary(tmp_path: Path, number: signal.Signals) -> None:
     events = market_events()
     with StubNode() as node, publishing(node, lambda: publish_all(node, events, losing=(5,)), node.heartbeat):
         command = [sys.executable, "-m", "smrx", "settle", "run", "--out", str(tmp_path / "trades.csv"), "--json"]
@@ -203,7 +204,7 @@ def test_a_signal_ends_it_cleanly_with_a_summary(tmp_path: Path, number: signal.
     assert json.loads(out)["trades_written"] == wanted - 1
 
 
-def test_the_live_line_says_where_it_is(tmp_path: Path) -> None:
+def test_status_line_shows_progress(tmp_path: Path) -> None:
     events = market_events()
     with StubNode() as node, publishing(node, lambda: publish_all(node, events, losing=(5,)), node.heartbeat):
         config = load(write_config(tmp_path, [node]))

@@ -65,27 +65,27 @@ def forged(column: str, row: int) -> Events:
 
 
 def alarms(record: Path) -> list[dict[str, object]]:
-    """The alarms a hook has written down."""
+    """Return the alarms that the hook has recorded."""
     return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
 
 
 def hook(tmp_path: Path) -> Settlement:
-    """A hook that appends every alarm to a file."""
+    """Return a configuration whose hook appends every alarm to a file."""
     script = tmp_path / "hook.sh"
     script.write_text(f"#!/bin/sh\ncat >> {tmp_path / 'alarms'}\n")
     script.chmod(0o755)
     return Settlement(hook=str(script))
 
 
-def test_a_majority_is_enough_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_majority_is_enough_and_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     with cluster(3, {1: whole(events, losing=(3, 9)), 3: whole(events, losing=(9, 20))}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.8", "--json") == 0
-    told, _ = summary(capsys)
+    result, _ = summary(capsys)
     assert rows(tmp_path) == expected_rows(events)
-    assert (told["sequence"], told["unverified"], told["attested_by"]) == (len(events), 0, [1, 3])
-    assert told["balances_compared"] >= 1
-    assert told["state_hash"] == "0000000000000007"
+    assert (result["sequence"], result["unverified"], result["attested_by"]) == (len(events), 0, [1, 3])
+    assert result["balances_compared"] >= 1
+    assert result["state_hash"] == "0000000000000007"
 
 
 def test_less_than_a_majority_is_never_settled(
@@ -95,8 +95,8 @@ def test_less_than_a_majority_is_never_settled(
     events = market_events()[:1000]
     with cluster(3, {2: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.2", "--json", settlement=hook(tmp_path)) == 10
-    told, error = summary(capsys)
-    assert (told["sequence"], told["unverified"], told["attested_by"]) == (0, 1000, [])
+    result, error = summary(capsys)
+    assert (result["sequence"], result["unverified"], result["attested_by"]) == (0, 1000, [])
     assert "events 1 to 1000 have arrived and are not attested: 2 nodes" in error
     assert rows(tmp_path) == []
     assert "UNATTESTED" in [alarm["code"] for alarm in alarms(tmp_path / "alarms")]
@@ -109,7 +109,7 @@ def test_listening_to_less_than_a_majority_is_refused(tmp_path: Path, capsys: py
 
 
 def out_of_order(events: Events, frames: list[int]) -> Callable[[StubNode], None]:
-    """A script: quarters of the events as frames, sent in this order once all are held."""
+    """Return a script that sends quarters of the events as frames in this order, once all are held."""
 
     def script(node: StubNode) -> None:
         with_all = Ledger()
@@ -127,23 +127,21 @@ def out_of_order(events: Events, frames: list[int]) -> Callable[[StubNode], None
     ("frames", "reordered", "duplicate"),
     [([0, 1, 2, 3], 0, 0), ([0, 2, 3, 1], 1, 0), ([0, 1, 0, 2, 1, 3], 0, 2), ([1, 0, 0, 3, 2], 2, 1)],
 )
-def test_reordered_and_repeated_frames_are_healed_and_counted_apart(
+def test_reordered_and_repeated_frames_are_repaired_and_counted_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], frames: list[int], reordered: int, duplicate: int
 ) -> None:
     events = market_events()
     scripts = {1: whole(events), 2: whole(events), 3: out_of_order(events, frames)}
     with cluster(3, scripts) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.8", "--json") == 0
-    told, _ = summary(capsys)
+    result, _ = summary(capsys)
     assert rows(tmp_path) == expected_rows(events)
-    assert (told["reordered_frames"], told["duplicate_frames"]) == (reordered, duplicate)
-    assert (told["sequence"], told["unverified"], told["alarms"]) == (len(events), 0, 0)
+    assert (result["reordered_frames"], result["duplicate_frames"]) == (reordered, duplicate)
+    assert (result["sequence"], result["unverified"], result["alarms"]) == (len(events), 0, 0)
 
 
 @pytest.mark.parametrize("bad", [1, 2, 3])
-def test_a_flipped_bit_in_one_nodes_feed_is_named_and_the_majority_stands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: int
-) -> None:
+def test_flipped_bit_of_one_node_excludes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: int) -> None:
     events = market_events()
     scripts = {node: whole(events) for node in (1, 2, 3)}
 
@@ -153,30 +151,28 @@ def test_a_flipped_bit_in_one_nodes_feed_is_named_and_the_majority_stands(
     scripts[bad] = script
     with cluster(3, scripts) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.8", "--json", settlement=hook(tmp_path)) == 0
-    told, _ = summary(capsys)
+    result, _ = summary(capsys)
     assert rows(tmp_path) == expected_rows(events)
-    assert told["excluded"] == [bad]
-    said = [alarm for alarm in alarms(tmp_path / "alarms") if alarm["code"] == "COPIES_DIFFER"]
-    assert bad in {alarm["node"] for alarm in said}
-    assert {(alarm["sequence"], alarm["field"]) for alarm in said} == {(701, "price_ticks")}
-    assert all(f"node {bad} sent " in str(alarm["message"]) for alarm in said)
+    assert result["excluded"] == [bad]
+    output = [alarm for alarm in alarms(tmp_path / "alarms") if alarm["code"] == "COPIES_DIFFER"]
+    assert bad in {alarm["node"] for alarm in output}
+    assert {(alarm["sequence"], alarm["field"]) for alarm in output} == {(701, "price_ticks")}
+    assert all(f"node {bad} sent " in str(alarm["message"]) for alarm in output)
 
 
-def test_two_nodes_that_differ_with_nobody_to_ask_end_with_6(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_differing_nodes_without_a_third_exit_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     scripts = {1: whole(events), 2: lambda node: publish_all(node, forged("client_order_id", 700))}
     with cluster(2, scripts) as nodes:
         assert settle(tmp_path, nodes, "--idle", "5", "--json") == 6
-    told, error = summary(capsys)
+    result, error = summary(capsys)
     assert "event 701: node" in error
     assert "client_order_id" in error
-    assert told["sequence"] <= 700
+    assert result["sequence"] <= 700
     assert rows(tmp_path) == expected_rows(events)[: len(rows(tmp_path))]
 
 
-def test_a_minority_state_hash_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_state_hash_of_a_minority_excludes_the_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     command = int(events["command_sequence"][999])
 
@@ -186,14 +182,14 @@ def test_a_minority_state_hash_is_named(tmp_path: Path, capsys: pytest.CaptureFi
 
     with cluster(3, {1: whole(events), 2: diverged, 3: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.8", "--json", settlement=hook(tmp_path)) == 0
-    told, _ = summary(capsys)
-    assert (told["sequence"], told["excluded"]) == (len(events), [2])
-    said = next(alarm for alarm in alarms(tmp_path / "alarms") if alarm["code"] == "STATES_DIFFER")
-    assert said["node"] == 2
-    assert int(str(said["sequence"])) >= command
+    result, _ = summary(capsys)
+    assert (result["sequence"], result["excluded"]) == (len(events), [2])
+    output = next(alarm for alarm in alarms(tmp_path / "alarms") if alarm["code"] == "STATES_DIFFER")
+    assert output["node"] == 2
+    assert int(str(output["sequence"])) >= command
 
 
-def test_state_hashes_without_a_majority_end_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_state_hashes_without_a_majority_exit_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
 
     def diverged(node: StubNode) -> None:
@@ -207,22 +203,22 @@ def test_state_hashes_without_a_majority_end_with_6(tmp_path: Path, capsys: pyte
 
 
 def wrong_balances(events: Events, account: int, asset: int) -> tuple[Ledger, tuple[BalanceRow, ...]]:
-    """The books of a node where an account owns one unit too much, and what the node says of them."""
+    """Return books in which an account owns one unit too much, and the balances a node answers from them."""
     ledger = Ledger()
     ledger.post(events)
     table = ledger._tables.balances
     table["total"][np.flatnonzero(table["key"] == (account << 32 | asset))] += 1
-    said = (BalanceRow(account=b.account, asset=b.asset, available=b.available, held=b.held) for b in ledger.balances())
-    return ledger, tuple(said)
+    output = (
+        BalanceRow(account=b.account, asset=b.asset, available=b.available, held=b.held) for b in ledger.balances()
+    )
+    return ledger, tuple(output)
 
 
-def test_a_wrong_balance_is_named_to_the_account_and_the_first_event(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """All is equal in the middle; at the end one balance is not."""
+def test_wrong_balance_is_traced_to_account_and_first_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the middle all balances are equal; at the end one is not."""
     events = market_events()
     middle = whole_commands(events)
-    ledger, said = wrong_balances(events, 3, 2)
+    ledger, output = wrong_balances(events, 3, 2)
     equal = Ledger()
     equal.post(events[:middle])
 
@@ -230,41 +226,41 @@ def test_a_wrong_balance_is_named_to_the_account_and_the_first_event(
         node.balances = equal.balances_digest
         publish_all(node, events[:middle])
         node.heartbeat()
-        node.balances, node.balance_rows = ledger.balances_digest, said
+        node.balances, node.balance_rows = ledger.balances_digest, output
         publish_all(node, events[middle:])
 
     with cluster(1, {1: script}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "3", "--json", settlement=hook(tmp_path)) == 8
-    told, error = summary(capsys)
-    # Only the newest word of a node is kept: one that still compiles when both are there compares the last alone.
-    compared = told["balances_compared"]
+    result, error = summary(capsys)
+    # Heartbeats before the run subscribes are lost: then only the last one is compared.
+    compared = result["balances_compared"]
     touching = events[middle:] if compared else events
     own = (touching["account"] == 3) | ((touching["counter_account"] == 3) & (touching["kind"] == EventKind.TRADE))
     assert "account 3, USD: node 1 has" in error
     first = int(error.split("; event ")[1].split()[0])
     assert first in touching["sequence"][own]
     assert (f"since both were equal (event {middle})" in error) == (compared == 1)
-    assert (told["exit_code"], compared in (0, 1)) == (8, True)
+    assert (result["exit_code"], compared in (0, 1)) == (8, True)
     (alarm,) = alarms(tmp_path / "alarms")
     assert (alarm["code"], alarm["node"], alarm["account"], alarm["asset"]) == ("BALANCES_DIFFER", 1, 3, 2)
 
 
-def test_a_wrong_balance_of_one_node_in_three_is_an_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_balance_of_one_node_in_three_is_an_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
-    ledger, said = wrong_balances(events, 2, 1)
+    ledger, output = wrong_balances(events, 2, 1)
 
     def script(node: StubNode) -> None:
-        node.balances, node.balance_rows = ledger.balances_digest, said
+        node.balances, node.balance_rows = ledger.balances_digest, output
         publish_all(node, events)
 
     with cluster(3, {1: whole(events), 2: script, 3: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.8", "--json", settlement=hook(tmp_path)) == 0
     assert summary(capsys)[0]["committed"] == len(events)
-    said_aloud = [alarm for alarm in alarms(tmp_path / "alarms") if alarm["code"] == "BALANCES_DIFFER"]
-    assert [(alarm["node"], alarm["account"], alarm["asset"]) for alarm in said_aloud] == [(2, 2, 1)]
+    raised = [alarm for alarm in alarms(tmp_path / "alarms") if alarm["code"] == "BALANCES_DIFFER"]
+    assert [(alarm["node"], alarm["account"], alarm["asset"]) for alarm in raised] == [(2, 2, 1)]
 
 
-def test_an_old_feed_replayed_is_refused(
+def test_replayed_old_feed_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(Quorum.__init__.__kwdefaults__ or {}, "old_feed_timeout_s", 0.5)
@@ -282,7 +278,7 @@ def test_an_old_feed_replayed_is_refused(
 
 
 @pytest.mark.parametrize("hashes", [True, False])
-def test_another_history_under_the_same_name_is_refused(
+def test_another_history_of_the_same_cluster_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], hashes: bool
 ) -> None:
     events, other = market_events(), market_events(seed=2)
@@ -301,7 +297,7 @@ def test_another_history_under_the_same_name_is_refused(
     assert rows(tmp_path) == settled
 
 
-def test_a_checkpoint_of_another_cluster_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoint_of_another_cluster_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     with cluster(1, {1: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.3") == 0
@@ -309,7 +305,7 @@ def test_a_checkpoint_of_another_cluster_is_refused(tmp_path: Path, capsys: pyte
     assert "expected a checkpoint of cluster 'elsewhere', found one of 'local'" in capsys.readouterr().err
 
 
-def test_a_verifier_started_in_the_middle_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_start_after_dropped_events_reports_the_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     last = whole_commands(events)
 
@@ -328,8 +324,8 @@ def test_a_verifier_started_in_the_middle_is_told_so(tmp_path: Path, capsys: pyt
     assert [alarm["code"] for alarm in alarms(tmp_path / "alarms")] == ["GAP"]
 
 
-def test_a_new_sink_beside_an_old_one_gets_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The checkpoint is where the books are; the journal has what the new sink lacks."""
+def test_new_sink_gets_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The journal has what the new sink lacks up to the checkpoint."""
     events = market_events()
     last = whole_commands(events)
     with cluster(1, {1: whole(events[:last])}) as nodes:
@@ -343,7 +339,7 @@ def test_a_new_sink_beside_an_old_one_gets_everything(tmp_path: Path, capsys: py
     assert f'"trades_written": {rest}' in capsys.readouterr().out
 
 
-def test_what_is_settled_is_derived_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_derives_everything_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     with cluster(1, {1: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.3") == 0
@@ -361,7 +357,7 @@ def test_what_is_settled_is_derived_once_more(tmp_path: Path, capsys: pytest.Cap
             assert "trade 20: expected " in capsys.readouterr().err
 
 
-def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
+def test_verify_from_nodes_suggests_the_log_for_dropped_events(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = market_events()
@@ -370,12 +366,12 @@ def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
 
     forgotten = end_of_command(events, 100)
 
-    def forgetful(node: StubNode) -> None:
+    def publish_and_drop(node: StubNode) -> None:
         node.publish(events[:forgotten], lose=True)
         node.forget()
         publish_all(node, events[forgotten:])
 
-    with cluster(1, {1: forgetful}) as nodes:
+    with cluster(1, {1: publish_and_drop}) as nodes:
         options = ["--config", str(write_config(tmp_path, nodes)), "--out", str(tmp_path)]
         assert run(["settle", "verify", *options, "--from-nodes"]) == 5
     error = capsys.readouterr().err
@@ -383,7 +379,7 @@ def test_what_the_nodes_have_forgotten_is_to_be_compared_with_a_log(
     assert "use --log to compare with the journal" in error
 
 
-def test_several_sinks_at_once_are_settled_and_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_sinks_are_settled_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     places = tuple(SinkConfig(kind=kind, path=str(tmp_path / kind)) for kind in ("csv", "lmdb"))
     settlement = Settlement(directory=str(tmp_path / "settled"), sinks=places)
@@ -391,12 +387,12 @@ def test_several_sinks_at_once_are_settled_and_derived(tmp_path: Path, capsys: p
         config = str(write_config(tmp_path, nodes, settlement=settlement))
         assert run(["settle", "run", "--config", config, "--idle", "0.3"]) == 0
     assert run(["settle", "verify", "--config", config, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.split("events/s\n")[1])
-    assert (len(told["sinks"]), told["sequence"]) == (2, len(events))
-    assert told["trades"] == len(expected_rows(events)) == len(rows(tmp_path / "csv"))
+    result = json.loads(capsys.readouterr().out.split("events/s\n")[1])
+    assert (len(result["sinks"]), result["sequence"]) == (2, len(events))
+    assert result["trades"] == len(expected_rows(events)) == len(rows(tmp_path / "csv"))
 
 
-def test_verify_names_the_account_whose_movements_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_names_the_account_of_wrong_movements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
     with cluster(1, {1: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.3") == 0

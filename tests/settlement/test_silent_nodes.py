@@ -1,4 +1,4 @@
-"""Nodes that go and come back, over real sockets: silence is held against nobody, and nobody has to be restarted."""
+"""Nodes that stop and return, over real sockets: a silent node is not excluded, and the run is not restarted."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.settlement.settle_helpers import Events, expected_rows, publish_all, 
 
 
 def settle_up_to(runner: LedgerRunner, last: int, nodes: list[StubNode]) -> None:
-    """Turn until event `last` is settled; the nodes say where they stand."""
+    """Turn until event `last` is settled, with heartbeats of the nodes."""
     deadline = time.monotonic() + TIMEOUT_S
     while runner.sequence < last:
         assert time.monotonic() < deadline, summarize(runner, [])
@@ -24,8 +24,8 @@ def settle_up_to(runner: LedgerRunner, last: int, nodes: list[StubNode]) -> None
             node.heartbeat()
 
 
-def back_again(node: StubNode, events: Events, runner: LedgerRunner) -> StubNode:
-    """The same node as another process: it has applied everything again, and publishes what follows."""
+def restarted(node: StubNode, events: Events, runner: LedgerRunner) -> StubNode:
+    """Return the same node as another process: it has applied everything again, and publishes what follows."""
     again = StubNode(node.node, ports=node.ports)
     again.ring.append(events)
     again.newest_command = int(events["command_sequence"][-1])
@@ -37,7 +37,7 @@ def back_again(node: StubNode, events: Events, runner: LedgerRunner) -> StubNode
     return again
 
 
-def test_a_node_that_was_gone_is_one_of_the_majority_when_it_is_back(tmp_path: Path) -> None:
+def test_node_that_returns_counts_in_the_majority(tmp_path: Path) -> None:
     events = market_events()
     ends = [int(end) + 1 for end in np.flatnonzero(np.diff(events["command_sequence"]))]
     first, second = ends[len(ends) // 3], ends[2 * len(ends) // 3]
@@ -55,7 +55,7 @@ def test_a_node_that_was_gone_is_one_of_the_majority_when_it_is_back(tmp_path: P
             publish_all(node, events[first:second])
         settle_up_to(runner, second, [one, two])
         assert runner.quorum.attested_by == [1, 2]
-        three = back_again(three, events[:second], runner)
+        three = restarted(three, events[:second], runner)
         one.close()
         for node in (two, three):
             publish_all(node, events[second:])

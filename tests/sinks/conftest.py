@@ -21,11 +21,11 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A place of every kind."""
+    """Return a place of every kind, one after the other."""
     return make_place(request, request.param, tmp_path / "place")
 
 
 def make_place(request: pytest.FixtureRequest, kind: str, path: Path) -> Place:
-    """A place of one kind; the server is asked for only if it is needed."""
+    """Return a place of one kind; the server is started only if it is needed."""
     dsn = request.getfixturevalue("postgres").dsn if kind == "postgresql" else ""
     return Place(kind, path, dsn)

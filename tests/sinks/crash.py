@@ -1,4 +1,4 @@
-"""Processes that die at a chosen step of a sink's work, by SIGKILL, and what the disk is like afterwards.
+"""Run processes that die at a chosen step of a sink's work, by SIGKILL, and simulate the disk afterwards.
 
 A step is a call that changes a file or talks to the database: every call of `os` that changes files, every statement of
 psycopg, every table and transaction of LMDB. The process dies before the step, or, where bytes are written, half-way
@@ -35,7 +35,7 @@ class Steps:
         }
 
     def step(self, half: Callable[[], Any] | None = None) -> None:
-        """One step is about to be made."""
+        """Count a step, and die if it is the chosen one."""
         if self.left == 0:
             self.die()
         self.left -= 1
@@ -47,7 +47,7 @@ class Steps:
 
     def die(self) -> None:
         if self.power_loss:
-            # The newest change first: a name that was given twice ends as it was.
+            # The newest change first, so that a name that changed twice ends as it was.
             for take_back in reversed(self.undo):
                 take_back()
             for path, size in self.synced.items():
@@ -132,7 +132,7 @@ class Steps:
 def die_in_it(
     work: Callable[[Callable[[int], None]], None], die_at: int, directory: Path, power_loss: bool = False
 ) -> tuple[bool, int]:
-    """Do work in a process that dies at step `die_at`; return whether it came so far, and what it acknowledged last.
+    """Do work in a process that dies at step `die_at`; return whether it got there, and its last acknowledgement.
 
     The work is given a function to acknowledge a number with. Raises AssertionError if the work fails by itself.
     """
@@ -152,11 +152,11 @@ def die_in_it(
         finally:
             os._exit(code)
     os.close(writer)
-    said = b""
+    message = b""
     while piece := os.read(reader, 1 << 16):
-        said += piece
+        message += piece
     os.close(reader)
     _, status = os.waitpid(process, 0)
     died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert died or os.waitstatus_to_exitcode(status) == 0, "the work failed; its traceback is above"
-    return died, int.from_bytes(said[-8:], "little")
+    return died, int.from_bytes(message[-8:], "little")

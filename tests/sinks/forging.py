@@ -1,4 +1,4 @@
-"""Stored trades replaced by others, in every kind of sink, as somebody would who covers the tracks.
+"""Replace stored trades by others, consistently, in every kind of sink.
 
 What a sink writes about its own files is made to fit: only who derives the trades anew can tell.
 """

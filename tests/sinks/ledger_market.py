@@ -1,4 +1,4 @@
-"""A market of three trades whose every figure is worked out by hand.
+"""A market of three trades whose figures are all computed by hand.
 
 BTC has 8 decimals, USD 2. One lot of BTC-USD is 0.01 BTC and one tick is 1 USD for a BTC, so a tick times a lot is one
 cent. The taker pays 0.1 percent of the notional, the maker gets half of that.

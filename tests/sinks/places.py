@@ -1,4 +1,4 @@
-"""Each kind of sink with a place of its own: how to make it, how to read it back, and how to run events into it."""
+"""Each kind of sink with a place of its own: create it, read it back, run events into it."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -35,7 +35,7 @@ class Place:
         self.schema = f"s{abs(hash(str(path))):x}"
 
     def sink(self) -> Sink:
-        """A sink for this place, small enough in every bound that the bound is met."""
+        """Return a sink for this place, with limits so small that they are reached."""
         if self.kind == "csv":
             return CsvSink(self.path)
         if self.kind == "csv rotated":
@@ -47,7 +47,7 @@ class Place:
         return PostgresqlSink(self.dsn, self.schema)
 
     def reader(self) -> Reader:
-        """What the place holds now."""
+        """Return a reader of what the place holds now."""
         if self.kind.startswith("csv"):
             return CsvReader(self.path)
         if self.kind == "lmdb":
@@ -57,7 +57,7 @@ class Place:
         return PostgresqlReader(self.dsn, self.schema)
 
     def content(self) -> tuple[Content, int]:
-        """Everything the place holds, and the event up to which it is settled."""
+        """Return everything the place holds, and the event up to which it is settled."""
         with closing(self.reader()) as reader:
             definitions = [(*row[:5], shown(row[5]), *row[6:]) for row in reader.definitions().tolist()]
             content = Content(
@@ -68,13 +68,13 @@ class Place:
             return content, reader.checkpoint.event_sequence if reader.checkpoint else 0
 
     def files(self) -> dict[str, bytes]:
-        """The settled files, byte by byte."""
+        """Return the content of the settled files."""
         ends = (".csv", ".parquet", ".rows", ".json")
         return {path.name: path.read_bytes() for path in sorted(self.path.iterdir()) if path.name.endswith(ends)}
 
 
 def run(sink: Sink, events: Events, steps: Sequence[Step], overlap: int = 0, acknowledge: Any = None) -> int:
-    """Open a sink and go on with it from where it is; return the event it held. The sink stays open."""
+    """Open a sink and continue from its checkpoint; return the event it held. The sink stays open."""
     held = sink.open(CLUSTER)
     begin = held.event_sequence if held else 0
     at = begin

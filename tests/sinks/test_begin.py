@@ -1,4 +1,4 @@
-"""Every sink begins in the middle alike: with the rows of a state image, and the events after it."""
+"""Every sink starts from a state image in the same way: with its rows, and the events after it."""
 
 from contextlib import closing
 
@@ -30,8 +30,8 @@ def origin(digest: str = "0" * 32) -> Origin:
     return Origin(at.event_sequence, at.command_sequence, at.match_id, at.state_hash, digest, (1, 3), 3)
 
 
-def opening_rows() -> Tables:
-    """All definitions so far, as of the event where the books begin, and two balances."""
+def image_rows() -> Tables:
+    """Return all definitions so far, at the event of the image, and two balances."""
     definitions = extract(np.array(EVENTS[:MIDDLE]), Catalogue()).definitions
     _, newest = np.unique(np.stack([definitions["kind"], definitions["id"]])[:, ::-1], axis=1, return_index=True)
     definitions = definitions[::-1][np.sort(newest)][::-1].copy()
@@ -49,11 +49,11 @@ def at(sequence: int, begins: Origin) -> Checkpoint:
 
 def begin(sink: Sink, begins: Origin) -> None:
     assert sink.open(CLUSTER) is None
-    sink.begin(begins.checkpoint(CLUSTER), opening_rows())
+    sink.begin(begins.checkpoint(CLUSTER), image_rows())
     sink.commit(begins.checkpoint(CLUSTER))
 
 
-def test_the_rows_of_an_opening_state_and_what_follows_are_read_back(place: Place) -> None:
+def test_rows_of_the_image_and_later_ones_are_read_back(place: Place) -> None:
     sink = place.sink()
     begin(sink, origin())
     sink.write(np.array(EVENTS[MIDDLE:450]))
@@ -61,7 +61,7 @@ def test_the_rows_of_an_opening_state_and_what_follows_are_read_back(place: Plac
     sink.close()
     sink = place.sink()
     assert sink.open(CLUSTER) == at(450, origin())
-    # Events it holds already are skipped, as ever.
+    # Events it holds already are skipped.
     sink.write(np.array(EVENTS[400:]))
     sink.commit(at(END, origin()))
     sink.close()
@@ -69,7 +69,7 @@ def test_the_rows_of_an_opening_state_and_what_follows_are_read_back(place: Plac
     assert held == END
     whole, before = expected(EVENTS, END), expected(EVENTS, MIDDLE)
     assert content.trades == whole.trades[len(before.trades) :]
-    opening = opening_rows()
+    opening = image_rows()
     assert content.movements == opening.movements.tolist() + whole.movements[len(before.movements) :]
     assert len(content.definitions) == len(opening.definitions) + len(whole.definitions) - len(before.definitions)
     with closing(place.reader()) as reader:
@@ -77,7 +77,7 @@ def test_the_rows_of_an_opening_state_and_what_follows_are_read_back(place: Plac
         assert reader.checkpoint.origin == origin()
 
 
-def test_a_sink_that_begins_elsewhere_is_refused(place: Place) -> None:
+def test_sink_with_another_origin_is_refused(place: Place) -> None:
     sink = place.sink()
     begin(sink, origin())
     with pytest.raises(SinkMismatch, match="expected event 301 or one before it, found 302"):
@@ -87,13 +87,13 @@ def test_a_sink_that_begins_elsewhere_is_refused(place: Place) -> None:
         with pytest.raises(SinkMismatch, match="expected data of which books begin"):
             sink.commit(msgspec.structs.replace(checkpoint(EVENTS, END), origin=begins))
     with pytest.raises(SinkMismatch, match="must be empty to start after event 300, and holds events up to 300"):
-        sink.begin(origin().checkpoint(CLUSTER), opening_rows())
+        sink.begin(origin().checkpoint(CLUSTER), image_rows())
     sink.close()
 
 
-def test_a_sink_that_fails_while_it_begins_begins_again() -> None:
+def test_start_from_an_image_is_retried() -> None:
     class Failing:
-        """Fails at its first commit, and with that forgets what it was given."""
+        """Fails at its first commit, and drops what it was given."""
 
         name = "failing"
 
@@ -109,7 +109,7 @@ def test_a_sink_that_fails_while_it_begins_begins_again() -> None:
             self.begun = [checkpoint.event_sequence, int(np.count_nonzero(rows.movements["kind"] == OPENING))]
 
         def write(self, events: object) -> None:
-            """Nothing is written here."""
+            """Do nothing."""
 
         def commit(self, checkpoint: Checkpoint) -> None:
             if self.failures:
@@ -117,7 +117,7 @@ def test_a_sink_that_fails_while_it_begins_begins_again() -> None:
                 raise SinkError("the disk is full")
 
         def close(self) -> None:
-            """Nothing is held."""
+            """Do nothing."""
 
     failing = Failing()
     begin(RetryingSink(failing, wait=lambda seconds: False), origin())

@@ -1,4 +1,4 @@
-"""What every sink promises, whatever it writes to."""
+"""What every sink guarantees."""
 
 import itertools
 import sys
@@ -26,7 +26,7 @@ EVENTS = stream()
 ALL = len(EVENTS)
 
 
-def test_what_is_written_is_what_is_read(place: Place) -> None:
+def test_written_rows_are_read_back(place: Place) -> None:
     sink = place.sink()
     assert run(sink, EVENTS, [(ALL, True)]) == 0
     sink.close()
@@ -34,7 +34,7 @@ def test_what_is_written_is_what_is_read(place: Place) -> None:
 
 
 def _lost(events: Events) -> Events:
-    """A trade and its number are left out."""
+    """Remove a trade, and renumber the later ones."""
     wrong = np.array(events)
     at = np.flatnonzero(wrong["kind"] == EventKind.TRADE)
     wrong["kind"][at[-1]] = EventKind.TICKED
@@ -54,7 +54,7 @@ def _moved(events: Events) -> Events:
 
 
 @pytest.mark.parametrize("fault", [_lost, _changed, _moved])
-def test_a_sink_that_keeps_something_else_is_found(place: Place, fault: Callable[[Events], Events]) -> None:
+def test_check_detects_a_sink_with_other_rows(place: Place, fault: Callable[[Events], Events]) -> None:
     sink, wrong = place.sink(), fault(EVENTS)
     sink.open(CLUSTER)
     sink.write(wrong)
@@ -65,7 +65,7 @@ def test_a_sink_that_keeps_something_else_is_found(place: Place, fault: Callable
     assert found == expected(wrong, ALL)
 
 
-def test_open_says_what_is_held_and_rolls_the_rest_back(place: Place) -> None:
+def test_open_returns_the_checkpoint_and_rolls_back_the_rest(place: Place) -> None:
     sink = place.sink()
     assert sink.open(CLUSTER) is None
     sink.write(EVENTS[:200])
@@ -81,7 +81,7 @@ def test_open_says_what_is_held_and_rolls_the_rest_back(place: Place) -> None:
     assert place.content() == (expected(EVENTS, 300), 300)
 
 
-def test_what_is_held_already_is_skipped(place: Place) -> None:
+def test_events_held_already_are_skipped(place: Place) -> None:
     sink = place.sink()
     run(sink, EVENTS, [(300, True)])
     sink.write(EVENTS[:250])
@@ -96,7 +96,7 @@ def test_what_is_held_already_is_skipped(place: Place) -> None:
     sink.close()
 
 
-def test_another_cluster_another_history_and_a_gap_are_refused(place: Place) -> None:
+def test_other_cluster_other_history_and_gap_are_refused(place: Place) -> None:
     sink = place.sink()
     run(sink, EVENTS, [(300, True)])
     held = checkpoint(EVENTS, 300)
@@ -128,7 +128,7 @@ def test_missing_and_repeated_match_ids_are_refused(place: Place) -> None:
         sink.close()
 
 
-def test_two_writers_of_one_place_are_one_too_many(place: Place) -> None:
+def test_second_writer_is_refused(place: Place) -> None:
     first, second = place.sink(), place.sink()
     first.open(CLUSTER)
     with pytest.raises(SinkError, match="in use by another process"):
@@ -146,7 +146,7 @@ SESSION = st.tuples(st.lists(st.tuples(st.integers(1, 250), st.booleans()), min_
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=12, deadline=None)
 @given(sessions=st.lists(SESSION, max_size=5))
-def test_any_batches_and_any_breaks_give_the_same(
+def test_result_does_not_depend_on_batches_and_restarts(
     kind: str,
     sessions: list[tuple[list[Step], int]],
     request: pytest.FixtureRequest,
@@ -173,8 +173,8 @@ def test_any_batches_and_any_breaks_give_the_same(
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "lmdb"])
-def test_a_newer_format_is_left_alone(kind: str, tmp_path: Path) -> None:
-    """PostgreSQL's is in test_postgresql.py."""
+def test_newer_format_is_refused(kind: str, tmp_path: Path) -> None:
+    """PostgreSQL is tested in test_postgresql.py."""
     place = Place(kind, tmp_path)
     run(sink := place.sink(), EVENTS, [(50, True)])
     sink.close()
@@ -191,7 +191,7 @@ def test_a_newer_format_is_left_alone(kind: str, tmp_path: Path) -> None:
         place.reader()
 
 
-def test_the_configuration_names_the_sinks(tmp_path: Path) -> None:
+def test_configuration_selects_the_sinks(tmp_path: Path) -> None:
     config = Config(
         settlement=Settlement(
             directory=str(tmp_path),
@@ -216,7 +216,7 @@ def test_the_configuration_names_the_sinks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "package", "extra"), [("postgresql", "psycopg", "postgres"), ("parquet", "pyarrow", "parquet")]
 )
-def test_a_missing_package_is_named_with_its_extra(
+def test_missing_package_is_named_with_its_extra(
     kind: Literal["postgresql", "parquet"], package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(sys.modules):
@@ -229,5 +229,5 @@ def test_a_missing_package_is_named_with_its_extra(
             use(sink, Path())
 
 
-def test_no_configuration_is_one_csv_file() -> None:
+def test_default_is_one_csv_file() -> None:
     assert [sink.name for sink in make_sinks(Config())] == ["CSV settled/settled_trades.csv"]

@@ -1,4 +1,4 @@
-"""Killed at every step of its work, a sink holds every trade once: what it acknowledged, and nothing by halves."""
+"""Killed at any step, a sink holds every trade once: everything it acknowledged, and no partial commit."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def settle(place: Place, acknowledge: Callable[[int], None]) -> None:
 
 
 def check_after_crash(place: Place, acknowledged: int, look_first: bool) -> None:
-    """Check what a dead process left: to a reader, to a sink that only looks, and once a sink has gone on."""
+    """Check what a dead process left: with a reader, with a sink that opens it, and after a sink has continued."""
     if reader_can_open(place):
         found, held = place.content()
         assert held in COMMITS
@@ -50,7 +50,7 @@ def check_after_crash(place: Place, acknowledged: int, look_first: bool) -> None
 
 
 def reader_can_open(place: Place) -> bool:
-    """Whether the process lived to begin its place."""
+    """Return whether the process lived long enough to create its place."""
     try:
         place.reader().close()
     except contract.SinkMismatch:
@@ -63,12 +63,12 @@ def reader_can_open(place: Place) -> bool:
 def crash_everywhere(
     request: pytest.FixtureRequest, kind: str, tmp_path: Path, every: int = 1, power_loss: bool = False
 ) -> int:
-    """Die at each `every`-th step of a whole run, each time in a place of its own; return how often that was."""
+    """Die at each `every`-th step of a whole run, each time in a place of its own; return the number of runs."""
     for die_at in range(0, 100_000, every):
         place = make_place(request, kind, tmp_path / f"{die_at}")
         place.path.mkdir()
-        died, acknowledged = die_in_it(lambda said: settle(place, said), die_at, place.path, power_loss)  # noqa: B023
-        # Looking tidies up, so that what a crash left must be met both ways.
+        died, acknowledged = die_in_it(lambda acknowledge: settle(place, acknowledge), die_at, place.path, power_loss)  # noqa: B023
+        # Opening removes leftovers, so both orders are checked.
         check_after_crash(place, acknowledged, look_first=die_at % 4 < 2)
         if not died:
             assert acknowledged == len(EVENTS)
@@ -79,17 +79,17 @@ def crash_everywhere(
 @pytest.mark.parametrize(
     ("kind", "every"), [(kind, {"csv rotated": 3, "parquet": 5, "postgresql": 2}.get(kind, 1)) for kind in KINDS]
 )
-def test_killed_at_any_step_it_holds_every_trade_once(
+def test_kill_at_any_step_keeps_every_trade_once(
     kind: str, every: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    # Compiled and connected before the first fork.
+    # Compile and connect before the first fork.
     warm = make_place(request, kind, tmp_path / "warm")
     settle(warm, lambda _: None)
     assert crash_everywhere(request, kind, tmp_path, every) >= 15
 
 
 @pytest.mark.parametrize(("kind", "every"), [("csv", 1), ("csv rotated", 2), ("parquet", 4)])
-def test_without_power_at_any_step_it_holds_every_trade_once(
+def test_power_loss_at_any_step_keeps_every_trade_once(
     kind: str, every: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     assert crash_everywhere(request, kind, tmp_path, every, power_loss=True) >= 15
@@ -119,7 +119,7 @@ def _checkpoint_first(patch: pytest.MonkeyPatch) -> None:
     sync = CsvStream.sync
 
     def early(self: CsvStream) -> None:
-        """The rows are written by sync(), after the checkpoint."""
+        """Do nothing: sync() writes the rows, after the checkpoint."""
 
     def late(self: CsvSink, checkpoint: contract.Checkpoint) -> None:
         real(self, checkpoint)
@@ -131,7 +131,7 @@ def _checkpoint_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def _two_transactions(patch: pytest.MonkeyPatch) -> None:
-    """LMDB: rows first, the checkpoint in a transaction of its own."""
+    """LMDB: the rows first, the checkpoint in another transaction."""
     real = LmdbSink._commit
 
     def commit(self: LmdbSink, checkpoint: contract.Checkpoint) -> bool:
@@ -154,12 +154,12 @@ def _two_transactions(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_transaction(patch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL: each statement for itself."""
+    """PostgreSQL: each statement in its own transaction."""
     patch.setattr(psycopg.Connection, "transaction", lambda self: nullcontext())
 
 
 def _manifest_in_place(patch: pytest.MonkeyPatch) -> None:
-    """Parquet: files are written where they stand, not beside and then renamed."""
+    """Parquet: files are written in place, not beside and then renamed."""
 
     def replace(path: Path, data: bytes) -> None:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -183,7 +183,7 @@ def _manifest_in_place(patch: pytest.MonkeyPatch) -> None:
         ("parquet", _manifest_in_place),
     ],
 )
-def test_a_sink_that_forgets_a_rule_is_caught(
+def test_sink_without_one_of_the_rules_fails_the_check(
     kind: str,
     fault: Callable[[pytest.MonkeyPatch], None],
     request: pytest.FixtureRequest,
@@ -195,12 +195,12 @@ def test_a_sink_that_forgets_a_rule_is_caught(
         crash_everywhere(request, kind, tmp_path, power_loss=kind == "csv")
 
 
-def _commit_each_event(place: Place, said: int) -> None:
+def _commit_each_event(place: Place, message: int) -> None:
     run(
         place.sink(),
         EVENTS,
         [(end, True) for end in range(1, len(EVENTS) + 1)],
-        acknowledge=lambda end: tell(said, end),
+        acknowledge=lambda end: tell(message, end),
     )
     signal.pause()
 
@@ -210,10 +210,8 @@ def tell(pipe: int, end: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lmdb", "postgresql"])
-def test_killed_at_any_moment_it_holds_every_trade_once(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """Between steps too: the process is killed from outside, a little later each time."""
+def test_kill_at_any_moment_keeps_every_trade_once(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Between steps, too: the process is killed from outside, a little later each time."""
     place = make_place(request, kind, tmp_path / "place")
     held = 0
     for turn in range(8):
@@ -226,12 +224,12 @@ def test_killed_at_any_moment_it_holds_every_trade_once(
             finally:
                 os._exit(FAILED)
         os.close(writer)
-        # After so many commits have been seen, in the middle of a later one.
+        # After so many commits were reported, in the middle of a later one.
         last = held
         while last < min(held + 1 + 3 * turn, len(EVENTS)):
-            said = os.read(reader, 8)
-            assert len(said) == 8, "it ended by itself"
-            last = int.from_bytes(said, "little")
+            message = os.read(reader, 8)
+            assert len(message) == 8, "the process exited by itself"
+            last = int.from_bytes(message, "little")
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         os.close(reader)

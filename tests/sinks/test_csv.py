@@ -1,4 +1,4 @@
-"""What is particular to CSV: the text, the names of the files, and files that are somebody else's."""
+"""CSV: the text, the names of the files, and unrelated files."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ def settle(sink: CsvSink, steps: int = 100) -> None:
     sink.close()
 
 
-def test_the_columns_and_a_row_of_each_file(tmp_path: Path) -> None:
+def test_columns_and_a_row_of_each_file(tmp_path: Path) -> None:
     events = hand_market()
     sink = CsvSink(tmp_path)
     sink.open("test")
@@ -51,7 +51,7 @@ def test_the_columns_and_a_row_of_each_file(tmp_path: Path) -> None:
     )
 
 
-def test_any_csv_reader_reads_it(tmp_path: Path) -> None:
+def test_other_csv_readers_read_the_files(tmp_path: Path) -> None:
     settle(CsvSink(tmp_path))
     with (tmp_path / "settled_trades.csv").open(newline="") as file:
         rows = list(csv.DictReader(file, strict=True))
@@ -74,9 +74,7 @@ def test_any_csv_reader_reads_it(tmp_path: Path) -> None:
     ),
     st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=3, max_size=3),
 )
-def test_text_of_any_numbers_and_words_is_what_a_csv_reader_reads(
-    rows: list[tuple[int, int, int, int]], words: list[str]
-) -> None:
+def test_formatted_text_is_read_back_by_a_csv_reader(rows: list[tuple[int, int, int, int]], words: list[str]) -> None:
     signed, unsigned, places, small = (list(column) for column in zip(*rows, strict=True)) if rows else ([],) * 4
     lines = csv_lines(
         [
@@ -93,12 +91,12 @@ def test_text_of_any_numbers_and_words_is_what_a_csv_reader_reads(
     assert all(text[end - 2 : end] == b"\r\n" for end in lines.ends.tolist())
 
 
-def test_an_index_of_no_word_is_refused() -> None:
+def test_index_without_a_word_is_refused() -> None:
     with pytest.raises(ValueError, match="expected indexes of 2 words"):
         csv_lines([Words(np.array([0, 2]), ["a", "b"])])
 
 
-def test_files_end_by_size(tmp_path: Path) -> None:
+def test_files_are_rotated_by_size(tmp_path: Path) -> None:
     settle(CsvSink(tmp_path, Rotation(bytes=3000)))
     files = sorted(tmp_path.glob("settled_trades-*.csv"))
     assert [file.name for file in files[:2]] == ["settled_trades-000001.csv", "settled_trades-000002.csv"]
@@ -111,7 +109,7 @@ def test_files_end_by_size(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("settled_definitions*")] == ["settled_definitions.csv"]
 
 
-def test_files_end_with_the_day(tmp_path: Path) -> None:
+def test_files_are_rotated_by_day(tmp_path: Path) -> None:
     settle(CsvSink(tmp_path, Rotation(daily=True)))
     files = sorted(tmp_path.glob("settled_trades-*.csv"))
     days = set()
@@ -124,7 +122,7 @@ def test_files_end_with_the_day(tmp_path: Path) -> None:
     assert len(files) == len(days) > 3
 
 
-def test_another_way_of_rotating_may_be_chosen_later(tmp_path: Path) -> None:
+def test_rotation_may_be_changed_later(tmp_path: Path) -> None:
     for end, rotation in ((200, Rotation()), (400, Rotation(bytes=2000, daily=True)), (600, Rotation(bytes=1500))):
         run(sink := CsvSink(tmp_path, rotation), EVENTS, [(end, True)])
         sink.close()
@@ -133,14 +131,14 @@ def test_another_way_of_rotating_may_be_chosen_later(tmp_path: Path) -> None:
     assert len(rows) == (EVENTS["kind"] == EventKind.TRADE).sum()
 
 
-def test_files_without_a_checkpoint_are_left_alone(tmp_path: Path) -> None:
+def test_files_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "settled_trades.csv").write_text("mine")
     with pytest.raises(SinkMismatch, match=r"settled_trades.csv: exists without settled_trades.checkpoint.json"):
         CsvSink(tmp_path).open("test")
     assert (tmp_path / "settled_trades.csv").read_text() == "mine"
 
 
-def test_files_of_others_beside_are_left_alone(tmp_path: Path) -> None:
+def test_unrelated_files_are_not_touched(tmp_path: Path) -> None:
     settle(CsvSink(tmp_path, Rotation(bytes=3000)))
     for name in ("settled_trades-backup.csv", "settled_trades-000001.csv.gz", "notes.csv"):
         (tmp_path / name).write_text("mine")
@@ -151,7 +149,7 @@ def test_files_of_others_beside_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda path: (path / "settled_trades.csv").unlink(), "settled bytes is missing"),
         (lambda path: (path / "settled_trades.csv").write_bytes(b"match_id,"), "expected at least"),
@@ -161,10 +159,10 @@ def test_files_of_others_beside_are_left_alone(tmp_path: Path) -> None:
         (lambda path: _set_format(path, 2), "expected format 1 or older, found 2; use a newer smrx"),
     ],
 )
-def test_what_was_taken_away_or_changed_is_named(tmp_path: Path, damage: object, said: str) -> None:
+def test_missing_or_changed_files_are_named(tmp_path: Path, damage: object, message: str) -> None:
     settle(CsvSink(tmp_path))
     damage(tmp_path)  # type: ignore[operator]
-    with pytest.raises(SinkMismatch, match=said):
+    with pytest.raises(SinkMismatch, match=message):
         CsvSink(tmp_path).open("test")
 
 
@@ -173,34 +171,34 @@ def _set_format(path: Path, number: int) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": number, "colour": "blue"}))
 
 
-def test_a_reader_names_what_it_cannot_read(tmp_path: Path) -> None:
+def test_reader_names_an_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="cannot read the checkpoint of settled CSV files"):
         CsvReader(tmp_path)
     settle(CsvSink(tmp_path))
     file = tmp_path / "settled_trades.csv"
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b"BUY", b"BYE", 1))
-    with pytest.raises(SinkMismatch, match="expected settled rows"):
+    with pytest.raises(SinkMismatch, match="does not hold settled rows"):
         list(CsvReader(tmp_path).trades())
     file.write_bytes(whole[:-50])
-    with pytest.raises(SinkMismatch, match="which the checkpoint says are settled"):
+    with pytest.raises(SinkMismatch, match="that the checkpoint names as settled are missing"):
         list(CsvReader(tmp_path).trades())
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SinkError, match=r"file/below: cannot be written: Not a directory"):
         CsvSink(tmp_path / "file" / "below").open("test")
 
 
-def test_what_a_path_names(tmp_path: Path) -> None:
+def test_path_selects_file_or_directory(tmp_path: Path) -> None:
     assert layout("books") == (Path("books"), "settled_trades", "settled_movements", "settled_definitions")
     assert layout("books/t.CSV") == (Path("books"), "t", "t_movements", "t_definitions")
     (tmp_path / "odd.csv").mkdir()
     assert layout(tmp_path / "odd.csv").directory == tmp_path / "odd.csv"
 
 
-def test_it_stays_open_once(tmp_path: Path) -> None:
+def test_open_twice_keeps_one_file_open(tmp_path: Path) -> None:
     sink = Place("csv", tmp_path).sink()
     with pytest.raises(ValueError, match="is not open"):
         sink.write(EVENTS[:1])

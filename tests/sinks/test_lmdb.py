@@ -41,7 +41,7 @@ def test_lookups_by_match_order_and_account(tmp_path: Path, index_trades: int) -
             assert rows["match_id"].tolist() == TRADES["match_id"][own].tolist()
 
 
-def test_a_full_map_grows_and_stays_as_large(tmp_path: Path) -> None:
+def test_full_map_grows(tmp_path: Path) -> None:
     sink = LmdbSink(tmp_path, map_bytes=1 << 16)
     run(sink, EVENTS, [(len(EVENTS), True)])
     sink.close()
@@ -50,7 +50,7 @@ def test_a_full_map_grows_and_stays_as_large(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_reader_sees_one_state_while_it_is_written(tmp_path: Path) -> None:
+def test_reader_sees_one_state_during_writes(tmp_path: Path) -> None:
     from_child, to_parent = os.pipe()
     from_parent, to_child = os.pipe()
     process = os.fork()
@@ -80,7 +80,7 @@ def test_a_reader_sees_one_state_while_it_is_written(tmp_path: Path) -> None:
         os.close(file)
 
 
-def test_what_is_not_an_environment_is_named(tmp_path: Path) -> None:
+def test_directory_without_an_environment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="is not the LMDB environment of a settlement"):
         LmdbReader(tmp_path / "nowhere")
     (tmp_path / "data.mdb").write_bytes(b"not LMDB" * 2000)

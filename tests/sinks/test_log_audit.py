@@ -62,10 +62,10 @@ class Audited:
     def audit(self, capsys: pytest.CaptureFixture[str], *options: str, log: Path | None = None) -> tuple[int, str]:
         directory = str(log or self.past.config.node_dir(1))
         code = run(["settle", "verify", "--config", str(self.path), "--log", directory, *options])
-        said = capsys.readouterr()
-        assert not (code and said.out), said.out
-        assert said.err.count("\n") == (code != 0)
-        return code, said.err if code else said.out
+        message = capsys.readouterr()
+        assert not (code and message.out), message.out
+        assert message.err.count("\n") == (code != 0)
+        return code, message.err if code else message.out
 
 
 def _sink(kind: str, directory: Path, request: pytest.FixtureRequest) -> SinkConfig:
@@ -77,25 +77,25 @@ def _sink(kind: str, directory: Path, request: pytest.FixtureRequest) -> SinkCon
 
 @pytest.fixture
 def audited(past: Past, tmp_path: Path, request: pytest.FixtureRequest) -> Audited:
-    """Everything of the past, settled into CSV."""
+    """Return the whole past, settled into CSV."""
     audited = Audited(past, tmp_path, ("csv",), request)
     audited.settle(past.events)
     return audited
 
 
-def test_what_the_log_leads_to_is_what_every_sink_holds(
+def test_every_sink_holds_what_the_log_gives(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, KINDS, request)
     audited.settle(past.events)
-    code, said = audited.audit(capsys, "--json")
-    assert code == 0, said
-    told = json.loads(said)
-    assert (told["source"], told["sequence"], told["first_trade"]) == ("log", len(past.events), 1)
-    assert (told["trades"], len(told["sinks"])) == (len(past.trades), len(KINDS))
-    code, said = audited.audit(capsys)
-    assert f"from the log of node 1 in {past.config.node_dir(1)}" in said
-    assert f"compared   trades 1 to {len(past.trades)}, and movements and definitions from there on" in said
+    code, message = audited.audit(capsys, "--json")
+    assert code == 0, message
+    result = json.loads(message)
+    assert (result["source"], result["sequence"], result["first_trade"]) == ("log", len(past.events), 1)
+    assert (result["trades"], len(result["sinks"])) == (len(past.trades), len(KINDS))
+    code, message = audited.audit(capsys)
+    assert f"from the log of node 1 in {past.config.node_dir(1)}" in message
+    assert f"compared   trades 1 to {len(past.trades)}, and movements and definitions from there on" in message
 
 
 def _without(at: int) -> Callable[[Rows], Rows]:
@@ -117,7 +117,7 @@ def _changed(at: int, column: str) -> Callable[[Rows], Rows]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_without(6), "trade 7 of the log is missing: trade 8 follows after trade 6"),
         (_without(0), "trade 1 of the log is missing: trade 2 follows\n"),
@@ -128,25 +128,25 @@ def _changed(at: int, column: str) -> Callable[[Rows], Rows]:
     ],
     ids=["removed", "first removed", "last removed", "doubled", "another price", "another maker"],
 )
-def test_the_first_trade_that_is_not_the_logs_is_named(
+def test_first_differing_trade_is_named(
     past: Past,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
     kind: str,
     change: Callable[[Rows], Rows],
-    said: str,
+    message: str,
 ) -> None:
     audited = Audited(past, tmp_path, (kind,), request)
     audited.settle(past.events)
     forge(audited.config.settlement.sinks[0], change)
     code, sentence = audited.audit(capsys)
     assert code == Exit.LOG
-    assert said in sentence
+    assert message in sentence
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda lines: [*lines[:5], *lines[6:]], "of the log is missing: movement "),
         (lambda lines: [*lines[:5], lines[4], *lines[5:]], "is stored twice: it stands again after movement "),
@@ -154,13 +154,13 @@ def test_the_first_trade_that_is_not_the_logs_is_named(
     ],
     ids=["removed", "doubled", "another time"],
 )
-def test_the_first_movement_that_is_not_the_logs_is_named(
+def test_first_differing_movement_is_named(
     audited: Audited,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[list[bytes]], list[bytes]],
-    said: str,
+    message: str,
 ) -> None:
-    """Two that add up to the right balance, or another time, are not seen by any sum."""
+    """Sums do not show two errors that cancel, nor another time."""
     path = Path(audited.config.settlement.sinks[0].path or "") / "settled_movements.csv"
     text = b"".join(change(path.read_bytes().splitlines(keepends=True)))
     path.write_bytes(text)
@@ -170,10 +170,10 @@ def test_the_first_movement_that_is_not_the_logs_is_named(
     checkpoint.write_text(json.dumps(held))
     code, sentence = audited.audit(capsys)
     assert code == Exit.LOG
-    assert said in sentence
+    assert message in sentence
 
 
-def test_a_definition_that_is_not_the_logs_is_named(
+def test_differing_definition_is_named(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = past.events.copy()
@@ -185,8 +185,8 @@ def test_a_definition_that_is_not_the_logs_is_named(
     assert re.search(r"definition \d+ \(event \d+\) differs: max_price_ticks", sentence)
 
 
-def test_a_row_cut_out_of_a_file_by_hand_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file is shorter than its checkpoint says; what is missing is said before that."""
+def test_row_removed_from_a_file_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is shorter than its checkpoint; the missing row is reported first."""
     path = Path(audited.config.settlement.sinks[0].path or "") / "settled_trades.csv"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:10] + lines[11:]))
@@ -194,29 +194,29 @@ def test_a_row_cut_out_of_a_file_by_hand_is_named(audited: Audited, capsys: pyte
     assert (code, "trade 10 of the log is missing: trade 11 follows" in sentence) == (Exit.LOG, True)
 
 
-def test_what_fails_is_said_in_json_too(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_is_printed_as_json_too(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
     forge(audited.config.settlement.sinks[0], _without(3))
     log = str(audited.past.config.node_dir(1))
     assert run(["settle", "verify", "--config", str(audited.path), "--log", log, "--json"]) == Exit.LOG
-    said = capsys.readouterr()
-    told = json.loads(said.out)
-    assert (told["exit_code"], f"smrx: {told['error']}\n") == (Exit.LOG, said.err)
+    message = capsys.readouterr()
+    result = json.loads(message.out)
+    assert (result["exit_code"], f"smrx: {result['error']}\n") == (Exit.LOG, message.err)
 
 
-def test_a_node_that_runs_is_to_be_stopped_first(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_node_is_refused(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
     with hold_directory(audited.past.config.node_dir(1)):
         code, sentence = audited.audit(capsys)
     assert (code, "stop the node that runs there first" in sentence) == (Exit.RESOURCE, True)
 
 
-def test_a_directory_without_a_journal_is_refused(
+def test_directory_without_a_journal_is_refused(
     audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, sentence = audited.audit(capsys, log=tmp_path)
     assert (code, "expected the data directory of a node with a journal" in sentence) == (Exit.RESOURCE, True)
 
 
-def test_where_nothing_is_settled_nothing_is_made(
+def test_nothing_is_created_where_nothing_is_settled(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, ("csv",), request)
@@ -225,14 +225,14 @@ def test_where_nothing_is_settled_nothing_is_made(
     assert [path.name for path in tmp_path.iterdir()] == ["cluster.toml"]
 
 
-def test_the_last_trade_stored_twice_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+def test_last_trade_stored_twice_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
     last = len(audited.past.trades)
     forge(audited.config.settlement.sinks[0], lambda rows: np.append(rows, rows[-1:]))
     code, sentence = audited.audit(capsys)
     assert (code, f"trade {last} is stored twice: it stands again after trade {last}" in sentence) == (Exit.LOG, True)
 
 
-def test_a_trade_the_log_never_made_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trade_that_is_not_in_the_log_is_named(audited: Audited, capsys: pytest.CaptureFixture[str]) -> None:
     def one_more(rows: Rows) -> Rows:
         rows = np.append(rows, rows[-1:])
         rows["match_id"][-1] += 1
@@ -244,9 +244,7 @@ def test_a_trade_the_log_never_made_is_named(audited: Audited, capsys: pytest.Ca
     assert f"trade {len(audited.past.trades) + 1} is stored and is none of the log's" in sentence
 
 
-def test_a_log_that_ends_earlier_proves_nothing(
-    audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_log_that_ends_earlier_is_refused(audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = write_past(tmp_path / "short", compacted=False, lost=5)
     code, sentence = audited.audit(capsys, log=short.config.node_dir(1))
     assert code == Exit.LOG
@@ -256,7 +254,7 @@ def test_a_log_that_ends_earlier_proves_nothing(
     )
 
 
-def test_the_log_of_a_node_that_was_killed_counts_as_far_as_a_majority_attested_it(
+def test_log_of_a_killed_node_counts_up_to_the_attested_command(
     audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed = write_past(tmp_path / "killed", compacted=False, unknown=2)
@@ -266,10 +264,10 @@ def test_the_log_of_a_node_that_was_killed_counts_as_far_as_a_majority_attested_
     assert (code, f"trade {len(killed.trades)} (event " in sentence) == (Exit.LOG, True)
 
 
-def test_books_with_other_balances_are_found(
+def test_books_with_other_balances_are_detected(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every row is the log's, the books beside them are not."""
+    """Every row is the log's, and the books are not."""
     events = past.events.copy()
     at = int(np.flatnonzero(events["kind"] == EventKind.DEPOSITED)[-1])
     for column in ("quantity_lots", "cum_lots"):
@@ -284,7 +282,7 @@ def test_books_with_other_balances_are_found(
     assert f"account {events[at]['account']}, asset {events[at]['instrument']}: the log gives " in sentence
 
 
-def test_a_checkpoint_with_another_state_hash_is_found(
+def test_checkpoint_with_another_state_hash_is_detected(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, ("csv",), request)
@@ -294,7 +292,7 @@ def test_a_checkpoint_with_another_state_hash_is_found(
     assert "has state hash" in sentence
 
 
-def test_an_asset_of_before_the_log_that_is_not_the_logs_is_found(
+def test_differing_asset_from_before_the_log_is_detected(
     compacted: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = compacted.events.copy()
@@ -307,17 +305,17 @@ def test_an_asset_of_before_the_log_that_is_not_the_logs_is_found(
     assert "asset 10 is stored as id 10" in sentence
 
 
-def test_books_that_stop_within_a_log_entry_are_audited(
+def test_books_that_stop_inside_a_log_entry_are_audited(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, ("lmdb",), request)
     command = past.events["command_sequence"][int(np.flatnonzero(past.events["kind"] == EventKind.TRADE)[30])]
     audited.settle(past.events[past.events["command_sequence"] <= command])
-    code, said = audited.audit(capsys, "--json")
-    assert (code, json.loads(said)["trades"]) == (0, np.count_nonzero(past.trades["command_sequence"] <= command))
+    code, message = audited.audit(capsys, "--json")
+    assert (code, json.loads(message)["trades"]) == (0, np.count_nonzero(past.trades["command_sequence"] <= command))
 
 
-def test_a_sink_that_is_further_than_the_books_is_audited_to_its_end(
+def test_sink_ahead_of_the_books_is_audited_to_its_end(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, ("csv",), request)
@@ -335,7 +333,7 @@ def test_a_sink_that_is_further_than_the_books_is_audited_to_its_end(
     assert f"trade {len(past.trades)} (event " in sentence
 
 
-def test_books_that_begin_in_the_middle_are_compared_from_there(
+def test_books_from_an_image_are_compared_from_there(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(past, tmp_path, ("csv", "lmdb"), request)
@@ -348,17 +346,17 @@ def test_books_that_begin_in_the_middle_are_compared_from_there(
     settler.join(held.data, origin)
     settler.close()
     audited.settle(past.events)
-    code, said = audited.audit(capsys, "--json")
-    assert code == 0, said
-    told = json.loads(said)
-    assert (told["origin"]["event_sequence"], told["first_trade"]) == (place.event_sequence, place.match_id + 1)
-    assert told["trades"] == len(past.trades) - place.match_id
+    code, message = audited.audit(capsys, "--json")
+    assert code == 0, message
+    result = json.loads(message)
+    assert (result["origin"]["event_sequence"], result["first_trade"]) == (place.event_sequence, place.match_id + 1)
+    assert result["trades"] == len(past.trades) - place.match_id
     forge(audited.config.settlement.sinks[1], _without(0))
     code, sentence = audited.audit(capsys)
     assert (code, f"trade {place.match_id + 1} of the log is missing" in sentence) == (Exit.LOG, True)
 
 
-def test_of_a_log_that_was_cut_the_rest_is_compared(
+def test_rest_of_a_compacted_log_is_compared(
     compacted: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited = Audited(compacted, tmp_path, ("csv",), request)
@@ -366,29 +364,29 @@ def test_of_a_log_that_was_cut_the_rest_is_compared(
     code, sentence = audited.audit(capsys)
     assert code == Exit.USAGE
     first = sentence.rstrip().rpartition("--first-trade ")[2]
-    code, said = audited.audit(capsys, "--first-trade", first, "--json")
-    assert (code, json.loads(said)["first_trade"]) == (0, int(first))
+    code, message = audited.audit(capsys, "--first-trade", first, "--json")
+    assert (code, json.loads(message)["first_trade"]) == (0, int(first))
     forge(audited.config.settlement.sinks[0], _without(int(first) - 1))
     code, sentence = audited.audit(capsys, "--first-trade", first)
     assert (code, f"trade {first} of the log is missing" in sentence) == (Exit.LOG, True)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--from-nodes",), "cannot be combined"),
         (("--first-trade", "1000000"), "is not settled; the last one is"),
     ],
 )
-def test_options_that_do_not_go_together(
-    audited: Audited, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+def test_conflicting_options_are_refused(
+    audited: Audited, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
     arguments: list[Any] = ["--log", str(audited.past.config.node_dir(1)), *options]
     assert run(["settle", "verify", "--config", str(audited.path), *arguments]) == Exit.USAGE
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_journal_of_another_cluster_is_refused(
+def test_journal_of_another_cluster_is_refused(
     audited: Audited, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     other = msgspec.structs.replace(audited.config, cluster="beta")

@@ -1,4 +1,4 @@
-"""What is particular to Parquet: whole files by count and by day, their columns, and the tail."""
+"""Parquet: files by count and by day, their columns, and the tail."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ STEPS = [(end, True) for end in range(20, len(EVENTS) + 1, 20)]
 TRADES = expected(EVENTS, len(EVENTS)).trades
 
 
-def test_files_are_named_by_their_range_and_hold_it(tmp_path: Path) -> None:
+def test_files_are_named_by_the_range_they_hold(tmp_path: Path) -> None:
     sink = ParquetSink(tmp_path, rotate_trades=100)
     run(sink, EVENTS, STEPS)
     assert [path.name for path in sorted(tmp_path.glob("trades-*.parquet"))] == [
@@ -34,7 +34,7 @@ def test_files_are_named_by_their_range_and_hold_it(tmp_path: Path) -> None:
     assert "A1-A2" in found.column("instrument_symbol").to_pylist()
 
 
-def test_a_file_has_one_day(tmp_path: Path) -> None:
+def test_daily_file_holds_one_day(tmp_path: Path) -> None:
     sink = ParquetSink(tmp_path, daily=True)
     run(sink, EVENTS, STEPS)
     sink.close()
@@ -44,7 +44,7 @@ def test_a_file_has_one_day(tmp_path: Path) -> None:
     assert len(np.unique(days)) == len(files) > 3
 
 
-def test_the_files_do_not_depend_on_the_commits(tmp_path: Path) -> None:
+def test_files_do_not_depend_on_the_commits(tmp_path: Path) -> None:
     for name, steps in (("many", STEPS), ("one", STEPS[-1:])):
         sink = ParquetSink(tmp_path / name, rotate_trades=50, daily=True)
         run(sink, EVENTS, steps)
@@ -54,17 +54,17 @@ def test_the_files_do_not_depend_on_the_commits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"), [("trades-*100.parquet", "cannot read settled rows"), ("trades-tail-*", "settled bytes")]
+    ("pattern", "message"), [("trades-*100.parquet", "cannot read settled rows"), ("trades-tail-*", "settled bytes")]
 )
-def test_what_was_taken_away_is_named(tmp_path: Path, pattern: str, said: str) -> None:
+def test_missing_file_is_named(tmp_path: Path, pattern: str, message: str) -> None:
     sink = ParquetSink(tmp_path, rotate_trades=100)
     run(sink, EVENTS, STEPS)
     next(tmp_path.glob(pattern)).unlink()
-    with pytest.raises(SinkMismatch, match=said):
+    with pytest.raises(SinkMismatch, match=message):
         list(ParquetReader(tmp_path).trades())
 
 
-def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+def test_unrelated_files_are_not_touched(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="cannot read the manifest of a settlement"):
         ParquetReader(tmp_path)
     (tmp_path / "trades-000000000001-000000000009.parquet").write_text("mine")

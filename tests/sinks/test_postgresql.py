@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: its schema, its keys, and what the server says."""
+"""PostgreSQL: the schema, the keys, and errors of the server."""
 
 from contextlib import closing
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_migrations_are_applied_once_and_a_newer_one_is_refused(place: Place) ->
         place.reader()
 
 
-def test_people_can_ask_it(place: Place) -> None:
+def test_tables_can_be_queried(place: Place) -> None:
     run(sink := place.sink(), EVENTS, [(len(EVENTS), True)])
     sink.close()
     trades = expected(EVENTS, len(EVENTS)).trades
@@ -76,7 +76,7 @@ def test_keys_refuse_what_the_checkpoint_did_not_prevent(place: Place) -> None:
     assert ask(place, "SELECT count(*) FROM trades") == [(len(expected(EVENTS, 100).trades),)]
 
 
-def test_a_server_that_is_not_there_is_named_without_the_password(tmp_path: Path) -> None:
+def test_unreachable_server_is_named_without_the_password(tmp_path: Path) -> None:
     dsn = f"host={tmp_path} dbname=books password=secret"
     with pytest.raises(SinkError, match="database books, schema smrx_settlement: cannot be used: connection") as caught:
         PostgresqlSink(dsn).open("test")
@@ -85,17 +85,17 @@ def test_a_server_that_is_not_there_is_named_without_the_password(tmp_path: Path
         PostgresqlReader(dsn)
 
 
-def test_a_wrong_connection_string_is_named() -> None:
+def test_invalid_dsn_is_refused() -> None:
     with pytest.raises(SinkMismatch, match="invalid dsn: "):
         PostgresqlSink("hast=nowhere")
 
 
-def test_a_reader_of_nothing_says_so(place: Place) -> None:
+def test_reader_of_an_empty_database_is_refused(place: Place) -> None:
     with pytest.raises(SinkError, match="has no tables of a settlement"):
         place.reader()
 
 
-def test_a_reader_sees_one_state_while_it_is_written(place: Place) -> None:
+def test_reader_sees_one_state_during_writes(place: Place) -> None:
     run(sink := place.sink(), EVENTS, [(100, True)])
     with closing(place.reader()) as reader:
         sink.write(EVENTS[100:300])

@@ -1,4 +1,4 @@
-"""Reports say what a market worked out by hand says, and what the exchange itself says."""
+"""Reports equal a market computed by hand, and the balances of the exchange."""
 
 import csv
 import itertools
@@ -45,7 +45,7 @@ def market(tmp_path: Path) -> Path:
     return settle(tmp_path / "market", hand_market())
 
 
-def told(market: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, list[dict[str, object]]]:
+def result(market: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, list[dict[str, object]]]:
     assert smrx(["settle", "report", "--path", str(market), "--json", *options]) == 0
     found = json.loads(capsys.readouterr().out)
     assert isinstance(found, dict)
@@ -60,8 +60,8 @@ BALANCE = ("account", "asset", "opening", "deposits", "withdrawals", "bought", "
 NO_BTC, NO_USD = "0.00000000", "0.00"
 
 
-def test_the_balances_of_everybody(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(market, capsys)
+def test_balances_of_all_accounts(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(market, capsys)
     assert short(found["balances"], *BALANCE) == [
         (0, "USD", NO_USD, NO_USD, NO_USD, NO_USD, NO_USD, "-4.75", "4.75"),
         (1, "BTC", NO_BTC, NO_BTC, NO_BTC, "0.31000000", "0.01000000", NO_BTC, "0.30000000"),
@@ -75,15 +75,15 @@ def test_the_balances_of_everybody(market: Path, capsys: pytest.CaptureFixture[s
 
 def test_turnover_and_fees(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = ("instrument", "trades", "volume", "base_asset", "turnover", "taker_fees", "maker_fees", "quote_asset")
-    assert short(told(market, capsys)["turnover"], *columns) == [
+    assert short(result(market, capsys)["turnover"], *columns) == [
         ("BTC-USD", 3, "0.31000000", "BTC", "9500.00", "9.50", "-4.75", "USD")
     ]
-    # Account 2 took once and made once.
-    assert short(told(market, capsys, "--account", "2")["turnover"], *columns) == [
+    # Account 2 was taker once and maker once.
+    assert short(result(market, capsys, "--account", "2")["turnover"], *columns) == [
         ("BTC-USD", 2, "0.30000000", "BTC", "9200.00", "6.20", "-1.50", "USD")
     ]
     # A trade with itself is one trade, and pays both fees.
-    assert short(told(market, capsys, "--account", "1", "--from", "2026-01-03")["turnover"], *columns) == [
+    assert short(result(market, capsys, "--account", "1", "--from", "2026-01-03")["turnover"], *columns) == [
         ("BTC-USD", 1, "0.01000000", "BTC", "300.00", "0.30", "-0.15", "USD")
     ]
 
@@ -91,8 +91,8 @@ def test_turnover_and_fees(market: Path, capsys: pytest.CaptureFixture[str]) -> 
 STATEMENT = ("kind", "asset", "amount", "balance", "reference")
 
 
-def test_the_statement_of_an_account(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert short(told(market, capsys, "--account", "1")["statement"], *STATEMENT) == [
+def test_statement_of_an_account(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert short(result(market, capsys, "--account", "1")["statement"], *STATEMENT) == [
         ("OPENING", "BTC", None, NO_BTC, None),
         ("OPENING", "USD", None, NO_USD, None),
         ("DEPOSIT", "USD", "10000.00", "10000.00", 501),
@@ -113,12 +113,12 @@ def test_the_statement_of_an_account(market: Path, capsys: pytest.CaptureFixture
     ]
 
 
-def test_a_period_opens_with_what_was_before(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_period_opens_with_the_balance_before(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for period in (
         ("--from", "2026-01-02", "--to", "2026-01-02"),
         ("--from", "2026-01-02T00:00", "--to", "2026-01-03T00:00Z"),
     ):
-        found = told(market, capsys, "--account", "2", "--instrument", "BTC-USD", *period)
+        found = result(market, capsys, "--account", "2", "--instrument", "BTC-USD", *period)
         assert (found["from"], found["to"]) == ("2026-01-02T00:00:00.000000000Z", "2026-01-03T00:00:00.000000000Z")
         assert short(found["balances"], *BALANCE) == [
             (2, "BTC", "0.90000000", NO_BTC, NO_BTC, NO_BTC, "0.20000000", NO_BTC, "0.70000000"),
@@ -136,8 +136,8 @@ def test_a_period_opens_with_what_was_before(market: Path, capsys: pytest.Captur
         ]
 
 
-def test_the_venue_has_the_fees(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(market, capsys, "--account", "0", "--from", "2026-01-02")
+def test_venue_receives_the_fees(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(market, capsys, "--account", "0", "--from", "2026-01-02")
     assert short(found["statement"], *STATEMENT) == [
         ("OPENING", "USD", None, "1.50", None),
         ("FEE_INCOME", "USD", "3.10", "4.60", 2),
@@ -149,10 +149,8 @@ def test_the_venue_has_the_fees(market: Path, capsys: pytest.CaptureFixture[str]
     ], "the turnover of everybody, of which it has the fees"
 
 
-def test_an_instrument_narrows_the_turnover_and_keeps_balances_whole(
-    market: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = told(market, capsys, "--instrument", "11")
+def test_instrument_filters_turnover_but_not_balances(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(market, capsys, "--instrument", "11")
     assert short(found["balances"], "account", "asset", "closing") == [
         (0, "USD", "4.75"),
         (1, "USD", "799.95"),
@@ -162,7 +160,7 @@ def test_an_instrument_narrows_the_turnover_and_keeps_balances_whole(
     assert found["turnover"] == []
 
 
-def test_csv_for_an_accountant(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_as_csv(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "statement.csv"
     assert smrx(["settle", "report", "--path", str(market), "--account", "2", "--csv", str(file)]) == 0
     assert capsys.readouterr().out == f"15 lines written to {file}\n"
@@ -186,7 +184,7 @@ def test_csv_for_an_accountant(market: Path, tmp_path: Path, capsys: pytest.Capt
     ]
 
 
-def test_the_table_for_people(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_as_text(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert smrx(["settle", "report", "--path", str(market), "--account", "1", "--to", "2026-01-01"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "settled   cluster test, events 1 to 12, 3 trades"
@@ -199,7 +197,7 @@ def test_the_table_for_people(market: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         (("--instrument", "ETH-BTC"), 2, "no settled instrument 'ETH-BTC'; known: BTC-USD, ETH-USD"),
         (("--from", "yesterday"), 2, "expected a time such as 2026-01-31"),
@@ -208,14 +206,14 @@ def test_the_table_for_people(market: Path, capsys: pytest.CaptureFixture[str]) 
         (("--account", "-1"), 2, "-1"),
     ],
 )
-def test_what_cannot_be_reported_is_said(
-    options: tuple[str, ...], code: int, said: str, market: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_queries_are_refused(
+    options: tuple[str, ...], code: int, message: str, market: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert smrx(["settle", "report", "--path", str(market), *options]) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_nothing_to_read_and_nothing_settled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_and_empty_settlement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert smrx(["settle", "report", "--path", str(tmp_path)]) == Exit.SINK
     assert "expected the directory of a sink or a .csv file beside its checkpoint" in capsys.readouterr().err
     sink = CsvSink(tmp_path)
@@ -225,7 +223,7 @@ def test_nothing_to_read_and_nothing_settled(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == "nothing is settled yet\n"
 
 
-def test_the_configured_sink_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_configured_sink_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settle(tmp_path / "books" / "trades.csv", hand_market())
     config = tmp_path / "cluster.toml"
     config.write_text(
@@ -238,7 +236,7 @@ def test_the_configured_sink_is_read(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "expected one of kind lmdb, found csv" in capsys.readouterr().err
 
 
-def test_a_changed_figure_that_makes_a_debt_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_row_that_makes_a_debt_is_detected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = hand_market()
     events["quantity_lots"][5] -= 200_000  # the deposit that paid for it all
     market = settle(tmp_path / "m", events)
@@ -246,8 +244,8 @@ def test_a_changed_figure_that_makes_a_debt_is_found(tmp_path: Path, capsys: pyt
     assert "account 1, asset USD: expected a closing balance of 0 or more, found -120005" in capsys.readouterr().err
 
 
-def test_closing_balances_are_those_of_the_exchange(tmp_path: Path) -> None:
-    """A market at random: whatever happened, the report ends with what the exchange says everybody has."""
+def test_closing_balances_equal_the_exchange(tmp_path: Path) -> None:
+    """After a random market the report closes with the balances of the exchange."""
     machine, _ = oracle()
     settle(tmp_path, market_events())
     with closing(CsvReader(tmp_path)) as source:
@@ -257,8 +255,8 @@ def test_closing_balances_are_those_of_the_exchange(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_periods_follow_each_other_without_a_gap(tmp_path: Path, seed: int) -> None:
-    """What one period closes with the next opens with, and their sums are those of both together."""
+def test_periods_add_up(tmp_path: Path, seed: int) -> None:
+    """A period opens with what the one before closed with, and the sums of both are those of the whole."""
     events = market_events()
     settle(tmp_path, events)
     choose = random.Random(seed)
@@ -282,7 +280,7 @@ def test_periods_follow_each_other_without_a_gap(tmp_path: Path, seed: int) -> N
                 assert sum(part.quote for part in parts) == turnover.quote
 
 
-def test_a_statement_adds_up(tmp_path: Path) -> None:
+def test_statement_adds_up(tmp_path: Path) -> None:
     settle(tmp_path, market_events())
     with closing(CsvReader(tmp_path)) as source:
         for account in range(5):
@@ -304,33 +302,33 @@ def test_sums_are_exact_beyond_64_bits(rows: list[tuple[int, int]]) -> None:
 POSITION = ("account", "instrument", "opening", "bought", "sold", "closing", "paid", "received", "fees")
 
 
-def test_the_positions_of_everybody_by_instrument(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(market, capsys)
+def test_positions_of_all_accounts_by_instrument(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(market, capsys)
     assert short(found["positions"], *POSITION) == [
         (1, "BTC-USD", NO_BTC, "0.31000000", "0.01000000", "0.30000000", "9500.00", "300.00", "0.05"),
         (2, "BTC-USD", NO_BTC, NO_BTC, "0.30000000", "-0.30000000", NO_USD, "9200.00", "4.70"),
     ]
     assert short(found["positions"], "base_asset", "quote_asset", "instrument_id") == [("BTC", "USD", 10)] * 2
-    assert told(market, capsys, "--instrument", "11")["positions"] == []
+    assert result(market, capsys, "--instrument", "11")["positions"] == []
 
 
-def test_a_period_opens_with_the_position_of_before(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(market, capsys, "--account", "2", "--from", "2026-01-02")
+def test_period_opens_with_the_position_before(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(market, capsys, "--account", "2", "--from", "2026-01-02")
     assert short(found["positions"], *POSITION) == [
         (2, "BTC-USD", "-0.10000000", NO_BTC, "0.20000000", "-0.30000000", NO_USD, "6200.00", "6.20")
     ]
-    found = told(market, capsys, "--account", "2", "--from", "2026-01-03")
+    found = result(market, capsys, "--account", "2", "--from", "2026-01-03")
     assert short(found["positions"], "opening", "closing", "fees") == [("-0.30000000", "-0.30000000", NO_USD)]
 
 
-def test_positions_are_a_table_for_people(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_positions_as_text(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert smrx(["settle", "report", "--path", str(market)]) == 0
     table = capsys.readouterr().out.split("\npositions\n")[1].split("\nturnover\n")[0]
     assert "closing" in table.splitlines()[0]
     assert "-0.30000000" in table
 
 
-def test_times_are_told_to_the_nanosecond() -> None:
+def test_times_have_nanoseconds() -> None:
     assert time_text(DAY_1_NS + DAY_NS + 1) == "2026-01-02T00:00:00.000000001Z"
     assert time_text(0) == "1970-01-01T00:00:00.000000000Z"
 
@@ -363,18 +361,18 @@ def test_every_kind_of_sink_gives_the_same_report(
         assert reader.name == sink.name
 
 
-def test_a_path_is_read_whatever_wrote_there(
+def test_path_of_any_sink_is_read(
     request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind in ("csv", "lmdb", "parquet"):
         place = make_place(request, kind, tmp_path / kind)
         run(sink := place.sink(), hand_market(), [(12, True)])
         sink.close()
-        assert short(told(place.path, capsys)["balances"], "closing")[0] == ("4.75",)
+        assert short(result(place.path, capsys)["balances"], "closing")[0] == ("4.75",)
 
 
-def test_what_shares_a_symbol_is_told_apart_by_its_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_symbols_are_shown_with_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = hand_market()
     events["client_order_id"][2] = pack_symbol("USD")  # ETH, by another name
-    rows = told(settle(tmp_path / "market", events), capsys)["balances"]
+    rows = result(settle(tmp_path / "market", events), capsys)["balances"]
     assert {(row["asset"], row["asset_id"]) for row in rows} == {("BTC", 1), ("USD (2)", 2), ("USD (3)", 3)}

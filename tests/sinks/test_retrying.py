@@ -1,4 +1,4 @@
-"""A sink that fails is tried again until it works, and nothing is lost or doubled by that."""
+"""A failing sink is retried until it works, and nothing is lost or duplicated."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ STEPS = [(end, end % 40 == 0) for end in range(10, len(EVENTS) + 1, 10)]
 
 
 class Failing:
-    """A sink that fails when `fails` says so, before or after it has done what was asked."""
+    """A sink that fails when fails() is true, before or after it has done the call."""
 
     def __init__(self, sink: Sink, fails: Callable[[], bool]) -> None:
         self.name = sink.name
@@ -56,30 +56,30 @@ def no_wait(seconds: float) -> bool:
     return False
 
 
-def test_failures_anywhere_lose_and_double_nothing(place: Place) -> None:
+def test_failures_lose_and_duplicate_nothing(place: Place) -> None:
     choose = random.Random(1)
-    troubles: list[SinkFailure] = []
+    failures: list[SinkFailure] = []
     recoveries: list[SinkRecovery] = []
     failing = Failing(place.sink(), lambda: choose.random() < 0.1)
-    sink = RetryingSink(failing, wait=no_wait, on_failure=troubles.append, on_recovery=recoveries.append)
+    sink = RetryingSink(failing, wait=no_wait, on_failure=failures.append, on_recovery=recoveries.append)
     assert run(sink, EVENTS, STEPS) == 0
     assert sink.held == checkpoint(EVENTS, len(EVENTS))
     assert sink.uncommitted_events == 0
     sink.close()
     assert place.content() == (expected(EVENTS, len(EVENTS)), len(EVENTS))
-    assert len(troubles) >= len(recoveries) > 10
-    assert {t.sink for t in troubles} == {failing.name}
-    said = {t.error.removeprefix(f"{failing.name}: ") for t in troubles}
-    assert "the disk is full" in said
-    # A server may take a moment to see that the connection is gone that held its place.
-    assert said <= {"the disk is full", "in use by another process; stop that one"}
-    assert max(t.uncommitted_events for t in troubles) == 40
+    assert len(failures) >= len(recoveries) > 10
+    assert {t.sink for t in failures} == {failing.name}
+    message = {t.error.removeprefix(f"{failing.name}: ") for t in failures}
+    assert "the disk is full" in message
+    # A server may take a moment to notice that the connection with the lock is gone.
+    assert message <= {"the disk is full", "in use by another process; stop that one"}
+    assert max(t.uncommitted_events for t in failures) == 40
 
 
-def test_a_failing_sink_stops_the_checkpoint_and_waits_longer_each_time(tmp_path: Path) -> None:
+def test_failing_sink_stops_the_checkpoint_with_growing_pauses(tmp_path: Path) -> None:
     broken = [False]
     pauses: list[float] = []
-    troubles: list[SinkFailure] = []
+    failures: list[SinkFailure] = []
     place = Place("csv", tmp_path)
 
     def wait(seconds: float) -> bool:
@@ -87,13 +87,13 @@ def test_a_failing_sink_stops_the_checkpoint_and_waits_longer_each_time(tmp_path
         return len(pauses) == 9
 
     failing = Failing(place.sink(), lambda: broken[0])
-    sink = RetryingSink(failing, wait=wait, on_failure=troubles.append, first_pause=0.1, longest_pause=5.0)
+    sink = RetryingSink(failing, wait=wait, on_failure=failures.append, first_pause=0.1, longest_pause=5.0)
     run(sink, EVENTS, [(100, True)])
     broken[0] = True
     with pytest.raises(SinkError, match="the disk is full"):
         sink.write(EVENTS[100:200])
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
-    assert [(t.attempt, t.retry_seconds) for t in troubles] == list(enumerate(pauses, 1))
+    assert [(t.attempt, t.retry_seconds) for t in failures] == list(enumerate(pauses, 1))
     assert sink.held == checkpoint(EVENTS, 100)
     assert place.content() == (expected(EVENTS, 100), 100)
     broken[0] = False
@@ -103,7 +103,7 @@ def test_a_failing_sink_stops_the_checkpoint_and_waits_longer_each_time(tmp_path
     assert place.content() == (expected(EVENTS, 200), 200)
 
 
-def test_what_no_retry_helps_is_not_retried(tmp_path: Path) -> None:
+def test_mismatch_is_not_retried(tmp_path: Path) -> None:
     sink = RetryingSink(Place("csv", tmp_path).sink(), wait=lambda _: pytest.fail("it must not wait"))
     sink.open(CLUSTER)
     with pytest.raises(SinkMismatch, match="found 5"):
@@ -115,7 +115,7 @@ def test_what_no_retry_helps_is_not_retried(tmp_path: Path) -> None:
         sink.open("other")
 
 
-def test_a_sink_that_lost_what_it_had_committed_is_given_up(tmp_path: Path) -> None:
+def test_sink_that_lost_committed_data_is_not_retried(tmp_path: Path) -> None:
     fail = [False]
     place = Place("csv", tmp_path)
     sink = RetryingSink(Failing(place.sink(), lambda: fail[0]), wait=no_wait)
@@ -134,7 +134,7 @@ def test_a_sink_that_lost_what_it_had_committed_is_given_up(tmp_path: Path) -> N
     sink.close()
 
 
-def test_events_may_change_once_they_are_written(tmp_path: Path) -> None:
+def test_written_events_may_be_overwritten_by_the_caller(tmp_path: Path) -> None:
     fail = [False]
 
     def fails() -> bool:
@@ -154,7 +154,7 @@ def test_events_may_change_once_they_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv rotated", "parquet"])
-def test_a_full_disk_is_named_and_what_was_torn_is_completed(
+def test_full_disk_is_named_and_torn_writes_are_completed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = [2000]
@@ -168,27 +168,27 @@ def test_a_full_disk_is_named_and_what_was_torn_is_completed(
         return real_write(file, data)
 
     def wait(seconds: float) -> bool:
-        assert len(troubles) < 100
-        room[0] = 1000 << len(troubles)  # somebody made some room, and then some more
+        assert len(failures) < 100
+        room[0] = 1000 << len(failures)  # some space becomes free, and then more
         return False
 
-    troubles: list[SinkFailure] = []
+    failures: list[SinkFailure] = []
     place = Place(kind, tmp_path)
     monkeypatch.setattr(os, "write", write)
-    sink = RetryingSink(place.sink(), wait=wait, on_failure=troubles.append)
+    sink = RetryingSink(place.sink(), wait=wait, on_failure=failures.append)
     run(sink, EVENTS, STEPS)
     monkeypatch.undo()
     sink.close()
     assert place.content() == (expected(EVENTS, len(EVENTS)), len(EVENTS))
-    assert troubles
-    assert all("cannot be written: No space left on device" in t.error for t in troubles)
+    assert failures
+    assert all("cannot be written: No space left on device" in t.error for t in failures)
 
 
-def test_a_server_killed_under_load_comes_back_to_every_trade_once(postgres: Postgres, tmp_path: Path) -> None:
-    """Killed from another thread at moments of its own choosing, with commits of one event each in flight."""
+def test_server_killed_under_load_keeps_every_trade_once(postgres: Postgres, tmp_path: Path) -> None:
+    """The server is killed from another thread at any moment, with commits of one event each under way."""
     place = Place("postgresql", tmp_path, postgres.dsn)
     events = stream(COUNT, seed=2)
-    troubles: list[SinkFailure] = []
+    failures: list[SinkFailure] = []
     progress, done = [0], threading.Event()
 
     def kill_and_start() -> None:
@@ -200,7 +200,7 @@ def test_a_server_killed_under_load_comes_back_to_every_trade_once(postgres: Pos
 
     killer = threading.Thread(target=kill_and_start)
     sink = RetryingSink(
-        place.sink(), wait=lambda seconds: done.wait(0.01), on_failure=troubles.append, first_pause=0.01
+        place.sink(), wait=lambda seconds: done.wait(0.01), on_failure=failures.append, first_pause=0.01
     )
     killer.start()
     try:
@@ -214,5 +214,5 @@ def test_a_server_killed_under_load_comes_back_to_every_trade_once(postgres: Pos
         done.set()
         killer.join()
         sink.close()
-    assert len([t for t in troubles if t.attempt == 1]) >= 3
+    assert len([t for t in failures if t.attempt == 1]) >= 3
     assert place.content() == (expected(events, COUNT), COUNT)
