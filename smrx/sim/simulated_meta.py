@@ -18,11 +18,11 @@ class _Values(NamedTuple):
 class SimulatedMeta(MetaStore):
     """The meta store of one node directory; it outlives the node's processes."""
 
-    def __init__(self, born: int = 0) -> None:
-        """Create the empty store of a node that never ran. `born` is its creation time; begin() must follow."""
+    def __init__(self, first_incarnation: int = 0) -> None:
+        """Create the store of a node that never ran. Incarnations are numbered after `first_incarnation`."""
         self._durable = _Values(0, None, False, (0, b""))
         self._current = self._durable
-        self._incarnation = born
+        self._incarnation = first_incarnation
 
     def begin(self) -> None:
         """Start the next incarnation with what is durable."""
