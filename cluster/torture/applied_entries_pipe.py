@@ -2,7 +2,7 @@
 
 The rest of the arguments are those of `smrx`. The node is the one that users run; two of its classes write records to
 the pipe DESCRIPTOR, and its clients are given ADDRESS for order entry, which is that of their proxy. An entry is
-recorded before any reply to it can leave, so the records hold everything a client was told, however the node dies.
+recorded before any reply to it can leave, so the records hold every outcome a client received, however the node dies.
 """
 
 import os

@@ -27,7 +27,7 @@ STOP_SECONDS: Final = 30.0
 _START_SECONDS: Final = 90.0
 #: How long to wait for a started node during a run.
 _ANSWER_SECONDS: Final = 20.0
-#: The last line of a node that refuses its files: it says what to do.
+#: The last line of a node that refuses its files: it names the remedy.
 _REFUSAL: Final = re.compile(r"smrx: .*(--rebuild`|the version of smrx that wrote it)")
 
 

@@ -30,7 +30,7 @@ from smrx.settlement.settlement_errors import SettlementError
 from smrx.sim.checker import Violation
 from smrx.sinks.sink_errors import SinkFault
 
-#: A verifier that reaches no node, or no majority, is started again after a while.
+#: A verifier that reaches no node, or no majority, is started again later.
 _RETRY: Final = (Exit.UNAVAILABLE, Exit.UNATTESTED)
 _RETRY_SECONDS: Final = 1.0
 #: The alarms that a restarted node may cause; any other means that a node published other events.

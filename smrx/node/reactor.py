@@ -368,7 +368,7 @@ def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    # Everything allocated so far lives as long as the process: exclude it from collection.
+    # Everything allocated so far stays until the process ends: exclude it from collection.
     gc.collect()
     gc.freeze()
     # Reference counting frees the garbage of a turn; cycles are rare, so collect seven times less often than usual.

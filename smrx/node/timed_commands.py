@@ -1,8 +1,8 @@
 """Track when a leader must submit commands by itself: DISCONNECT for a silent session, TICK for an expired order.
 
 These are the timer-driven commands of the log. Sans I/O: time is an argument; the reactor asks what is due and submits
-it. Only a leader's timers run. A new leader does not know when its predecessor last received something from a session,
-so it starts every timeout again.
+it. Only a leader's timers run. A new leader has no record of when its predecessor last received something from a
+session, so it starts every timeout again.
 """
 
 from collections import OrderedDict
@@ -42,7 +42,7 @@ class SessionTimeouts:
         self._active_at = OrderedDict.fromkeys(sessions, now)
 
     def resume(self, now: float) -> None:
-        """Restart the timeout of every session that has not timed out: this node was not reading for a while."""
+        """Restart the timeout of every session that has not timed out: this node read nothing for some time."""
         self._active_at = OrderedDict.fromkeys(self._active_at, now)
 
     def active(self, session: int, now: float) -> None:

@@ -124,8 +124,8 @@ def test_without_a_majority_nothing_is_acknowledged_and_status_says_why(make_clu
     assert cluster.leader() is None
     status = smrx(cluster, "cluster", "status", "--json")
     assert status.returncode == Exit.UNAVAILABLE
-    told = {node["node_id"]: node["agreement"] for node in json.loads(status.stdout)["nodes"]}
-    assert sum(verdict == "UNREACHABLE" for verdict in told.values()) == 2
+    agreement = {node["node_id"]: node["agreement"] for node in json.loads(status.stdout)["nodes"]}
+    assert sum(text == "UNREACHABLE" for text in agreement.values()) == 2
 
 
 def test_all_nodes_restarted_at_once_do_not_start_empty(make_cluster: MakeCluster) -> None:

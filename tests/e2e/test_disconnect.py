@@ -24,14 +24,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a client process and return once its orders are placed; it is killed after the test."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def trader(
+    def client(
         cluster: LocalCluster, account: int, cancel_on_disconnect: bool, *prices: str
     ) -> subprocess.Popen[bytes]:
-        told = "yes" if cancel_on_disconnect else "no"
+        option = "yes" if cancel_on_disconnect else "no"
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.e2e.order_placing_client", str(cluster.config_path)),
-                *(str(account), told, *prices),
+                *(str(account), option, *prices),
             ],
             cwd=Path(__file__).resolve().parent.parent.parent,
             stdin=subprocess.PIPE,
@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         assert process.stdout.readline() == b"ready\n"
         return process
 
-    yield trader
+    yield client
     for process in processes:
         process.kill()
         with process:  # Waits, and closes the pipes.

@@ -98,15 +98,15 @@ def test_memory_mode_writes_no_bytes(make_cluster: MakeCluster) -> None:
 
 
 def smrx(cluster: LocalCluster, *arguments: str, code: int = Exit.OK, out: bool = False) -> str:
-    """Run a command with the cluster's configuration; return what it printed on success, or its one sentence.
+    """Run a command with the cluster's configuration; return its output, or on failure its error message.
 
-    With `out`, what it printed whatever its code.
+    `out`: return the output in either case.
     """
-    told, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(err):
+    out_stream, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out_stream), contextlib.redirect_stderr(err):
         found = cli.run(["--config", str(cluster.config_path), *arguments])
-    assert found == code, err.getvalue() + told.getvalue()
-    return told.getvalue() if out or code == Exit.OK else err.getvalue()
+    assert found == code, err.getvalue() + out_stream.getvalue()
+    return out_stream.getvalue() if out or code == Exit.OK else err.getvalue()
 
 
 def role(cluster: LocalCluster, node: int) -> str | None:
@@ -194,9 +194,9 @@ def test_full_disk_stops_a_node_and_loses_no_acknowledged_command(make_cluster: 
     resource.prlimit(cluster.process(1).pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     flow.start()
     assert cluster.process(1).wait(60) == Exit.DISK
-    *_, said = cluster.log_path(1).read_text().splitlines()
-    assert said.startswith("smrx: ")
-    assert "nothing acknowledged is lost: make room or repair the disk, and start the node again" in said
+    *_, message = cluster.log_path(1).read_text().splitlines()
+    assert message.startswith("smrx: ")
+    assert "nothing acknowledged is lost: make room or repair the disk, and start the node again" in message
     assert flow.acknowledged < len(tape.commands)
     cluster.start_node(1)
     record = flow.finish(180)
@@ -224,8 +224,8 @@ def test_diverged_node_names_the_rebuild_command(make_cluster: MakeCluster) -> N
             status = cluster.statuses().get(victim)
             return None if status is None else status.fenced
 
-        said = cluster.wait_for(fenced, 30, f"node {victim} fenced")
-        assert f"`smrx node --id {victim} --rebuild`" in said
+        message = cluster.wait_for(fenced, 30, f"node {victim} fenced")
+        assert f"`smrx node --id {victim} --rebuild`" in message
         assert f"smrx node --id {victim} --rebuild" in smrx(cluster, "cluster", "status", code=Exit.DIVERGED, out=True)
         assert "expected to be the only process here" in smrx(
             cluster, "node", "--id", str(victim), "--rebuild", "--yes", code=Exit.RESOURCE
@@ -255,9 +255,9 @@ def test_damaged_node_is_reported_and_rebuilt(make_cluster: MakeCluster) -> None
     for at in range(2 * 4096, len(damaged), 1000):
         damaged[at] ^= 0xFF
     journal.write_bytes(damaged)
-    said = smrx(cluster, "node", "--id", str(victim), "--quiet", code=Exit.RESOURCE)
-    assert said.count("\n") == 1
-    assert f"{JOURNAL}" in said
+    message = smrx(cluster, "node", "--id", str(victim), "--quiet", code=Exit.RESOURCE)
+    assert message.count("\n") == 1
+    assert f"{JOURNAL}" in message
     assert journal.read_bytes() == bytes(damaged), "a damaged file was changed"
     cluster.start_node(victim, "--rebuild", "--yes")
     with Client(cluster.config) as client:

@@ -131,16 +131,16 @@ def test_books_from_a_state_image_balance_exactly(make_cluster: MakeCluster, tmp
     flow.start()
     flow.wait_for(len(second), 60)
     last = newest(cluster)
-    told = json.loads(settle.run("run", "--join", "--until-sequence", str(last), "--json"))
-    assert (told["sequence"], told["origin"], told["excluded"]) == (last, origin, [])
+    report = json.loads(settle.run("run", "--join", "--until-sequence", str(last), "--json"))
+    assert (report["sequence"], report["origin"], report["excluded"]) == (last, origin, [])
     books = settle.books(cluster)
     assert [(b.account, b.asset, b.available, b.held) for b in books.balances() if b.total] == owned(cluster)
     books.check_sums()
 
     for arguments in (["verify"], ["verify", "--from-nodes"]):
-        said = settle.run(*arguments)
-        assert f"everything from event {origin['event_sequence'] + 1:,} up to event {last:,}" in said
-        assert f"books begin after event {origin['event_sequence']:,}" in said
+        output = settle.run(*arguments)
+        assert f"everything from event {origin['event_sequence'] + 1:,} up to event {last:,}" in output
+        assert f"books begin after event {origin['event_sequence']:,}" in output
     lines = (tmp_path / "out" / "settled_trades.csv").read_bytes().count(b"\n")
     assert lines == 1 + books.trades - origin["match_id"]
     report = io.StringIO()

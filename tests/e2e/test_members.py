@@ -50,8 +50,8 @@ def test_nodes_join_and_leave_under_load(make_cluster: MakeCluster) -> None:
         assert "already" in smrx(cluster, "cluster", "add", "4")
         smrx(cluster, "cluster", "transfer", "4")
         # Removing the leader transfers leadership first.
-        told = json.loads(smrx(cluster, "cluster", "remove", "4", "--json"))
-        assert told["voters"] == [1, 2, 3]
+        report = json.loads(smrx(cluster, "cluster", "remove", "4", "--json"))
+        assert report["voters"] == [1, 2, 3]
         assert cluster.process(4).wait(20) == 0
         smrx(cluster, "cluster", "remove", "2")
         assert cluster.process(2).wait(20) == 0

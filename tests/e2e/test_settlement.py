@@ -42,14 +42,14 @@ class Verifier:
 
     def finish(self, last_event: int) -> dict[str, Any]:
         """Settle up to an event, then verify the books and compare them with the nodes."""
-        told: dict[str, Any] = {}
+        report: dict[str, Any] = {}
         for arguments in (["run", "--until-sequence", str(last_event)], ["verify"], ["verify", "--from-nodes"]):
             ended = subprocess.run(
                 [*self._command, *arguments, *self._options], capture_output=True, text=True, timeout=60, check=False
             )
             assert ended.returncode == 0, ended.stderr
-            told[" ".join(arguments[-1:])] = json.loads(ended.stdout)
-        return told
+            report[" ".join(arguments[-1:])] = json.loads(ended.stdout)
+        return report
 
     def committed(self) -> int:
         path = self._out / "settlement" / "checkpoint.json"
@@ -91,9 +91,9 @@ def test_books_balance_after_kills_of_verifier_and_nodes(make_cluster: MakeClust
         if verifier.process is not None and verifier.process.poll() is None:
             verifier.kill()
     assert error == ""
-    told = json.loads(out)
-    assert (told["exit_code"], told["excluded"], told["alarms"]) == (0, [], 0)
-    assert told["balances_compared"] >= 1
+    report = json.loads(out)
+    assert (report["exit_code"], report["excluded"], report["alarms"]) == (0, [], 0)
+    assert report["balances_compared"] >= 1
     final = verifier.finish(sequence)
     trades = max(status.trades for status in cluster.statuses().values())
     assert final[str(sequence)]["trades"] == final["verify"]["trades"] == final["--from-nodes"]["trades"] == trades
@@ -120,22 +120,22 @@ def test_log_audit_verifies_settlement_and_fills_gaps(make_cluster: MakeCluster,
     with Client(cluster.config, account=0) as client:
         client.submit(tape.setup)
         client.submit(tape.commands[:4_500])
-        code, said = settle("run", "--idle", "1")
-        assert (code, "read it with --from-log" in said) == (Exit.GAP, True), said
+        code, output = settle("run", "--idle", "1")
+        assert (code, "read it with --from-log" in output) == (Exit.GAP, True), output
         follower = next(node for node in (1, 2, 3) if node != cluster.leader())
         log = stop(follower)
         client.submit(tape.commands[4_500:])
-        code, said = settle("run", "--idle", "1", "--from-log", log)
-        assert (code, "from the log of node" in said) == (Exit.OK, True), said
+        code, output = settle("run", "--idle", "1", "--from-log", log)
+        assert (code, "from the log of node" in output) == (Exit.OK, True), output
         last = max(status.event_sequence for status in cluster.statuses().values())
-        assert f"verified   events 1 to {last:,}" in said
-    code, said = settle("verify", "--log", log)
-    assert (code, "but more is settled" in said) == (Exit.LOG, True), said
-    code, said = settle("verify", "--log", stop(next(node for node in (1, 2, 3) if node != follower)))
-    assert code == Exit.OK, said
+        assert f"verified   events 1 to {last:,}" in output
+    code, output = settle("verify", "--log", log)
+    assert (code, "but more is settled" in output) == (Exit.LOG, True), output
+    code, output = settle("verify", "--log", stop(next(node for node in (1, 2, 3) if node != follower)))
+    assert code == Exit.OK, output
     trades = tmp_path / "out" / "settled_trades.csv"
     lines = trades.read_bytes().splitlines(keepends=True)
     trades.write_bytes(b"".join(lines[:7] + lines[8:]))
     other = next(node for node in (1, 2, 3) if not cluster.running(node) and node != follower)
-    code, said = settle("verify", "--log", str(cluster.config.node_dir(other)))
-    assert (code, "trade 7 of the log is missing" in said) == (Exit.LOG, True), said
+    code, output = settle("verify", "--log", str(cluster.config.node_dir(other)))
+    assert (code, "trade 7 of the log is missing" in output) == (Exit.LOG, True), output

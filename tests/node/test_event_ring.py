@@ -18,8 +18,8 @@ def ask(first: int, last: int) -> frames.Frame:
     return frames.decode(frames.encode(FrameKind.RETRANSMIT, correlation=first, aux=last))
 
 
-def told(replies: list[bytes]) -> list[int]:
-    """The sequences in the EVENTS frames of an answer."""
+def event_sequences(replies: list[bytes]) -> list[int]:
+    """Return the sequences in the EVENTS frames of an answer."""
     sequences: list[int] = []
     for reply in replies:
         frame = frames.decode(reply)
@@ -82,7 +82,7 @@ def test_restart_drops_all_events() -> None:
     assert (ring.oldest, ring.newest, len(ring)) == (100, 99, 0)
     assert ring.range(1, 4) is None
     ring.append(numbered(100, 101))
-    assert told(answer_request(ring, ask(100, 0))) == [100, 101]
+    assert event_sequences(answer_request(ring, ask(100, 0))) == [100, 101]
 
 
 def test_answer_covers_the_range_in_order() -> None:
@@ -90,16 +90,16 @@ def test_answer_covers_the_range_in_order() -> None:
     ring.append(numbered(1, 20_000))
     replies = answer_request(ring, ask(2, 19_999))
     assert len(replies) == 3
-    assert told(replies) == list(range(2, 20_000))
-    assert told(answer_request(ring, ask(7, 7))) == [7]
-    assert told(answer_request(ring, ask(19_990, 0))) == list(range(19_990, 20_001))
-    assert told(answer_request(ring, ask(19_990, 30_000))) == list(range(19_990, 20_001))
+    assert event_sequences(replies) == list(range(2, 20_000))
+    assert event_sequences(answer_request(ring, ask(7, 7))) == [7]
+    assert event_sequences(answer_request(ring, ask(19_990, 0))) == list(range(19_990, 20_001))
+    assert event_sequences(answer_request(ring, ask(19_990, 30_000))) == list(range(19_990, 20_001))
 
 
 def test_answer_is_bounded() -> None:
     ring = EventRing(MAX_ANSWER_EVENTS + 100)
     ring.append(numbered(1, MAX_ANSWER_EVENTS + 100))
-    assert told(answer_request(ring, ask(1, 0))) == list(range(1, MAX_ANSWER_EVENTS + 1))
+    assert event_sequences(answer_request(ring, ask(1, 0))) == list(range(1, MAX_ANSWER_EVENTS + 1))
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 3), (1, 0), (4, 4), (11, 11), (11, 0)])
