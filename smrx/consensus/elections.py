@@ -93,7 +93,7 @@ class Elections:
         self._post_pre_vote()
 
     def _query_leader(self) -> None:
-        """Send a pre-vote request that cannot win: the replies may name members this node does not know of."""
+        """Send a pre-vote request that cannot win: the replies may name members that are unknown here."""
         if now() < self._next_leader_query:
             return
         self._next_leader_query = now() + self._timing.election_min_ms / 1000
@@ -108,7 +108,7 @@ class Elections:
         """Grant a pre-vote if this node has no leader and the candidate's log is not behind."""
         behind = (body.last_term, body.last_index) < (self._journal.last_term, self._journal.last_index)
         if behind and self._members.index > 1:
-            # It may not know the leader: one that became a member after the candidate's log ended.
+            # The leader may be unknown to it, as one that became a member after the candidate's log ended.
             self._post(peer, MembershipHint(list(self._members.membership.members)))
         if self._context.is_former_member(peer):
             self._post(peer, NotAMember(self._members.index))

@@ -40,7 +40,7 @@ class Leader:
         self._unannounced_since: float | None = None
 
     def start(self) -> None:
-        """Begin a leadership: nothing is under way to anyone."""
+        """Begin a leadership, with nothing under way to any peer."""
         self._context.meta.set_joined()
         # A member whose removal an earlier leader began is sent entries, too, until the removal is committed.
         before = decode(self._journal.membership_at(self._raft.commit_index)[1])

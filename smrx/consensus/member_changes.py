@@ -154,7 +154,7 @@ class MemberChanges:
             self._context.agreement.forget(node.id)
             self._views[node.id] = PeerView()
             # Acknowledgements of the old node may still be under way to this leader and must not count for the new
-            # one. A follower counts none; and while it applies old entries, it may have heard of the new node only.
+            # one. A follower counts none; and it may be applying old entries, after messages of the new node only.
             self._transport.remove_peer(node.id, require_newer=self._raft.is_leader)
             self._transport.add_peer(node)
 
@@ -193,7 +193,7 @@ class MemberChanges:
         """Add the peers that a voter names."""
         if peer in self._members.voters:
             for member in body.members:
-                # Otherwise this node could listen to a dead node while the leader has its node id.
+                # Otherwise this node would keep a dead node as a peer while the leader has its node id.
                 if member.since > self._since.get(member.node.id, member.since):
                     self._replace_reused(member)
                 self._add_peer(member.node)

@@ -257,7 +257,7 @@ class Replica:
         self.leader.start()
 
     def _step_down(self) -> None:
-        """A fenced node does not lead and follows nobody."""
+        """Stop leading and following: this node is fenced."""
         if self._raft.is_leader or self._raft.leader_id is not None:
             self._raft.step_down(self._raft.term)
 

@@ -97,7 +97,7 @@ class SnapshotSender:
         return None if snapshot is None or snapshot.index < self._journal.first_index else snapshot
 
     def take(self, *, for_restart: bool) -> None:
-        """Begin to take a snapshot of the present state; `lasting`: for restarts, otherwise only for a peer."""
+        """Begin to take a snapshot of the present state; `for_restart`: for restarts, otherwise only for a peer."""
         term = self._journal.term_at(self._raft.applied_index)
         assert term is not None
         self._store.begin(self._raft.applied_index, term, for_restart=for_restart)

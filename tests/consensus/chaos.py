@@ -1,4 +1,4 @@
-"""One seed: orders flow while links break, messages are late or lost, and processes die; then everything is repaired.
+"""Run one seed: commands while links fail, messages are delayed or lost and processes crash; then a full repair.
 
 The faults of a run are drawn from its seed. `python -m tests.consensus.chaos FIRST COUNT` searches further.
 """
@@ -14,7 +14,7 @@ from tests.consensus.harness import Cluster, simulated
 
 @dataclass(frozen=True)
 class Faults:
-    """What may happen in a run."""
+    """The faults of a run."""
 
     cuts: bool = True
     crashes: bool = True
@@ -62,7 +62,7 @@ def _storm(cluster: Cluster, chance: random.Random, faults: Faults) -> None:
 
 
 def _submit_everywhere(cluster: Cluster) -> None:
-    # Clients of a deposed leader do not know better.
+    # A deposed leader may still accept commands.
     for member in cluster.members.values():
         if member.up and member.replica.is_leader:
             cluster.submit(member)
@@ -79,7 +79,7 @@ def _one_fault(cluster: Cluster, chance: random.Random, faults: Faults) -> None:
             lambda: cluster.network.cut.add((chance.choice(cluster.ids), chance.choice(cluster.ids))),
         ]
     if faults.crashes:
-        # Memory is lost with the process: more than a minority at once, and the cluster rightly stops for good.
+        # Memory is lost with the process: if more than a minority crash at once, the cluster correctly stops for good.
         learning = [node for node in up if cluster.members[node].replica.role == "learner"]
         spare = (len(cluster.ids) - 1) // 2 - (len(cluster.ids) - len(up)) - len(learning)
         if spare > 0:

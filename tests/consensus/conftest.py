@@ -1,4 +1,4 @@
-"""A clock of our own for the tests of consensus."""
+"""Provide the simulated clock of the consensus tests."""
 
 from collections.abc import Iterator
 

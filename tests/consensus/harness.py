@@ -1,4 +1,4 @@
-"""A cluster of replicas in one process: a clock that jumps, a network that delays, loses and parts, nodes that crash.
+"""Run a cluster of replicas in one process, with a simulated clock, a faulty network and nodes that crash.
 
 One seed, one run, always the same. Everything but the sockets and the disk is the real thing; messages travel as bytes.
 The harness checks as it goes: no two nodes ever apply different entries at one index, no entry is applied twice, no
@@ -23,26 +23,26 @@ CLUSTER = "harness"
 TIMING = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=450)
 
 
-#: What every snapshot of a cluster of three says of its members.
+#: The membership in every snapshot of a cluster of three.
 GENESIS = (1, membership.encode(membership.of(NodeConfig(id=node, port=node) for node in (1, 2, 3))))
 
 
 class Violation(AssertionError):
-    """Something that must hold under every fault did not."""
+    """An invariant that must hold under every fault is violated."""
 
 
 def entry(number: int, size: int = 32) -> bytes:
-    """A log entry that says which one it is."""
+    """Return a log entry that contains its number."""
     return b"\0\1" + number.to_bytes(8, "little").ljust(size - 2, b"\xee")
 
 
 def number_of(command: bytes) -> int:
-    """The number of an entry()."""
+    """Return the number of an entry()."""
     return int.from_bytes(command[2:10], "little")
 
 
 class Clock:
-    """Simulated time. It moves a little at every look, as the library's loops expect of a clock."""
+    """Simulated time. It advances a little at every call, as the library's loops expect of a clock."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -54,7 +54,7 @@ class Clock:
 
 @contextlib.contextmanager
 def simulated(seed: int) -> Iterator[Clock]:
-    """Give the library a clock and a generator of our own for a while."""
+    """Replace the library's clock and random generator within the block."""
     module = pysyncobj.syncobj
     saved = module.monotonicTime, module.random
     clock = Clock()
@@ -66,13 +66,13 @@ def simulated(seed: int) -> Iterator[Clock]:
 
 
 class Machine:
-    """A state machine with one counter, a hash chain, and a memory of all it applied."""
+    """A state machine with a counter, a hash chain, and the numbers of all applied commands."""
 
     def __init__(self) -> None:
         self.sequence = 0
         self.hashes = [0]
         self.numbers: list[int] = []
-        #: Added to the next hashes: memory that went wrong.
+        #: Added to the next hash, as if memory were damaged.
         self.corruption = 0
         self.on_apply: Callable[[int, int, bytes], None] = lambda index, term, command: None
 
@@ -106,14 +106,14 @@ class Machine:
 
 
 class Meta(MetaStore):
-    """The meta store on a disk of its own: what was not synced is gone after a crash."""
+    """A meta store on a modelled disk: what was not synced is lost in a crash."""
 
     def __init__(self) -> None:
         self._durable: tuple[int, int | None, bool, tuple[int, bytes], bool] = (0, None, False, (0, b""), False)
         self.start()
 
     def start(self) -> None:
-        """Begin another life with what is durable."""
+        """Start the next incarnation with what is durable."""
         self._incarnation = getattr(self, "_incarnation", 0) + 1
         self._now = self._durable
 
@@ -149,7 +149,7 @@ class Meta(MetaStore):
 
 
 class MemoryTransport(PeerTransport):
-    """Hands frames to the simulated network."""
+    """Passes frames to the simulated network."""
 
     def __init__(self, network: "Network", **options: object) -> None:
         super().__init__(**options)
@@ -163,14 +163,14 @@ class MemoryTransport(PeerTransport):
 
 
 class Network:
-    """First in, first out for each pair, but for repeats; delayed by chance, lost by chance or by a cut."""
+    """First in, first out for each pair except repeats; delayed at random, lost at random or by a cut."""
 
     def __init__(self, clock: Clock, chance: random.Random) -> None:
         self.clock = clock
         self.chance = chance
         self.delay = (0.0002, 0.002)
         self.loss = 0.0
-        #: The chance that a message comes again, long after.
+        #: The probability that a message is delivered again much later.
         self.repeats = 0.0
         self.cut: set[tuple[int, int]] = set()
         self.sent: list[tuple[int, int, bytes]] = []
@@ -228,7 +228,7 @@ class Member:
     def start(self) -> None:
         """Start the process, with an empty memory."""
         cluster = self._cluster
-        peers = [node for node in cluster.ids if node != self.id and node not in cluster.strangers[self.id]]
+        peers = [node for node in cluster.ids if node != self.id and node not in cluster.unknown_to[self.id]]
         self.machine = cluster.machine_class()
         self.machine.on_apply = self._on_apply
         self.transport = MemoryTransport(
@@ -260,7 +260,7 @@ class Member:
 
 
 class Cluster:
-    """The members, their network, and what must hold."""
+    """The members, their network, and the invariants."""
 
     def __init__(
         self,
@@ -286,10 +286,10 @@ class Cluster:
         self.batch_bytes = batch_bytes
         self.ids = list(range(1, nodes + 1))
         #: By node: those its cluster file does not name.
-        self.strangers: dict[int, set[int]] = {node: set() for node in self.ids}
-        #: What some node applied at each index: (term, command).
+        self.unknown_to: dict[int, set[int]] = {node: set() for node in self.ids}
+        #: By index: the (term, command) that a node applied.
         self.log: dict[int, tuple[int, bytes]] = {}
-        #: Commands a client was told are safe.
+        #: Commands that were acknowledged to a client.
         self.acknowledged: set[int] = set()
         self._waiting: dict[tuple[int, int, int, int], int] = {}
         self._places: dict[int, int] = {}
@@ -312,7 +312,7 @@ class Cluster:
     # Driving.
 
     def step(self, until: float) -> None:
-        """Go to the next thing that happens, at most to `until`, and let the nodes it concerns take a turn."""
+        """Advance to the next event, at most to `until`, and let the nodes it concerns take a turn."""
         up = [member for member in self.members.values() if member.up]
         due = [(member.replica.next_deadline(), member) for member in up]
         event = min([self.network.next_arrival(), *(deadline for deadline, _ in due)])
@@ -334,7 +334,7 @@ class Cluster:
             self.step(end)
 
     def run_until(self, condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
-        """Let time pass until something is true; a Violation if it does not come true in time."""
+        """Let time pass until a condition holds; raises Violation if it does not hold in time."""
         end = self.clock.time + seconds
         while not condition():
             if self.clock.time >= end:
@@ -346,10 +346,10 @@ class Cluster:
         leaders = [member for member in self.members.values() if member.up and member.replica.is_leader]
         return max(leaders, key=lambda member: member.replica.term, default=None)
 
-    def begin(self) -> None:
-        """Wait until every node knows that all of them are new."""
+    def bootstrap(self) -> None:
+        """Wait until every node is bootstrapped."""
         self.run_until(
-            lambda: all(member.meta.initialized for member in self.members.values()), what="a cluster that begins"
+            lambda: all(member.meta.initialized for member in self.members.values()), what="a bootstrapped cluster"
         )
 
     def elect(self) -> Member:
@@ -361,7 +361,7 @@ class Cluster:
         return leader
 
     def submit(self, member: Member, size: int = 32) -> int:
-        """A client hands a fresh command to a node that leads; return its number."""
+        """Submit a new command to a leader; return its number."""
         self._submitted += 1
         number = self._submitted
         replica = member.replica
@@ -370,7 +370,7 @@ class Cluster:
         return number
 
     def commit(self, count: int = 1, seconds: float = 15.0, size: int = 32) -> None:
-        """Commit commands through whoever leads, sent again under new numbers where a leader is lost."""
+        """Commit commands through the current leader; if the leader is lost, send them again with new numbers."""
         for _ in range(count):
             end = self.clock.time + seconds
             done = False
@@ -396,7 +396,7 @@ class Cluster:
         self.run_until(equal, seconds, "equal positions")
 
     def settle_sequences(self, seconds: float = 10.0) -> None:
-        """Wait until every node that is up has applied as much, whatever its state then is."""
+        """Wait until every node that is up has applied the same number of commands."""
         self.run_until(lambda: len({m.machine.sequence for m in self.members.values() if m.up}) == 1, seconds)
 
     def crash(self, node: int) -> None:
@@ -404,23 +404,23 @@ class Cluster:
         self.members[node].crash()
 
     def join(self) -> Member:
-        """Start a node that is no member; its cluster file names all, those of the others do not name it."""
+        """Start a node that is no member; its cluster file names all nodes, those of the others do not name it."""
         node = max(self.ids) + 1
         for other in self.ids:
-            self.strangers[other].add(node)
+            self.unknown_to[other].add(node)
         self.ids.append(node)
-        self.strangers[node] = set()
+        self.unknown_to[node] = set()
         self.members[node] = self._member(node)
         return self.members[node]
 
     def add(self, node: int) -> None:
-        """Make a node a member and wait until it has its vote."""
+        """Add a member and wait until it has its vote."""
         leader = self.elect()
         leader.replica.add_member(NodeConfig(id=node, port=node))
         self.run_until(lambda: node in self._members_of_leader(), what=f"node {node} with a vote")
 
     def remove(self, node: int) -> None:
-        """Make a node no member, and wait until that is committed."""
+        """Remove a member and wait until that is committed."""
         leader = self.elect()
         index = leader.replica.remove_member(node)
         self.run_until(lambda: leader.replica.commit_index >= index, what=f"a cluster without node {node}")
@@ -434,7 +434,7 @@ class Cluster:
         self.members[node].start()
 
     def describe(self) -> str:
-        """One line a node."""
+        """Return one line for each node."""
         return "; ".join(
             f"node {m.id}: "
             + (
@@ -446,17 +446,23 @@ class Cluster:
             for m in self.members.values()
         )
 
-    def say(
-        self, source: int, target: int, body: Body, term: int | None = None, flags: int = 0, life: int | None = None
+    def deliver(
+        self,
+        source: int,
+        target: int,
+        body: Body,
+        term: int | None = None,
+        flags: int = 0,
+        incarnation: int | None = None,
     ) -> None:
-        """Hand a node a message as if another had sent it, to the life it is in if no other is named."""
+        """Deliver a message to a node as if another had sent it, by default to its present incarnation."""
         member, sender = self.members[target], self.members[source]
         envelope = Envelope(
             messages.PROTOCOL,
             messages.cluster_number(CLUSTER),
             source,
             sender.meta.incarnation,
-            member.meta.incarnation if life is None else life,
+            member.meta.incarnation if incarnation is None else incarnation,
             member.replica.term if term is None else term,
             flags,
             0,
@@ -468,7 +474,7 @@ class Cluster:
     # Checking.
 
     def applied(self, member: Member, index: int, term: int, command: bytes) -> None:
-        """A node applies an entry."""
+        """Check an entry that a node applies."""
         first = self.log.setdefault(index, (term, command))
         if first != (term, command):
             raise Violation(
@@ -485,7 +491,7 @@ class Cluster:
             self.acknowledged.add(number)
 
     def check_end(self) -> None:
-        """After everything is repaired: nothing acknowledged is missing, all nodes are equal."""
+        """Check, after a full repair, that no acknowledged command is missing and all nodes are equal."""
         self.settle()
         for member in self.members.values():
             missing = self.acknowledged - set(member.machine.numbers)

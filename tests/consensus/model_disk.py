@@ -1,4 +1,4 @@
-"""A disk in memory that can lose power at any step, and the journals that lose data on it.
+"""Model a disk in memory that can lose power at any step, and journals with bugs that lose data.
 
 What was noted and not synced is gone after a crash; a sync that is cut short is there as a whole or not at all, unless
 the disk is told to tear it.
@@ -11,7 +11,7 @@ from smrx.consensus.storage import StorageFull
 
 
 class Crash(BaseException):
-    """The power went."""
+    """The power has failed."""
 
 
 class Platter:
@@ -19,9 +19,9 @@ class Platter:
 
     def __init__(self) -> None:
         self.records: dict[bytes, bytes] = {}
-        #: Steps until the power goes: noting a change is one, a sync is two (before and after it is durable).
+        #: Steps until the power fails: buffering a change is one, a sync is two (before and after it is durable).
         self.steps_left: int | None = None
-        #: Only so many changes of the sync that the power cuts short reach the disk, or None for all or none of them.
+        #: How many changes of an interrupted sync reach the disk; None for all or none of them.
         self.torn_after: int | None = None
         self.full = False
 
@@ -82,7 +82,7 @@ class ModelStorage:
 
 
 class ModelSnapshots:
-    """A SnapshotStore whose content survives; one that is begun is whole at the next poll."""
+    """A SnapshotStore whose content survives a crash; a snapshot is complete at the next poll."""
 
     persistent = True
 

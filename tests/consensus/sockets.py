@@ -1,4 +1,4 @@
-"""Replicas over real sockets, turned by one thread: for the tests of the transport."""
+"""Run replicas over real sockets, driven by one thread, for the tests of the transport."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ class Node:
     """One replica on loopback."""
 
     def __init__(self, directory: Path, node: int, ports: list[int], keys: LinkKeys | None) -> None:
-        # As in a process of its own: who may come in is asked once a context.
+        # One context for each node, as in separate processes: a context has one authenticator.
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         addresses = {i + 1: f"tcp://127.0.0.1:{port}" for i, port in enumerate(ports)}
         self.address = addresses.pop(node)
@@ -55,10 +55,10 @@ class Node:
 
 
 class Mesh:
-    """Nodes turned by one thread as their sockets and deadlines ask."""
+    """Nodes that one thread runs when their sockets or deadlines require it."""
 
     def __init__(self, directory: Path, keys: Mapping[int, LinkKeys] | None = None) -> None:
-        #: For whoever else talks to the nodes.
+        #: For other sockets of a test.
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.ports = free_ports(3)
         self.nodes = [Node(directory, node, self.ports, keys[node] if keys else None) for node in (1, 2, 3)]

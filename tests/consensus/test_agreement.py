@@ -1,4 +1,4 @@
-"""A node whose state leaves the others': found within moments, named exactly, fenced by the majority, and only it."""
+"""A node whose state diverges is found at once, reported with the exact command, and fenced; no other node is."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def corrupt_at_next_command(cluster: Cluster, member: Member) -> int:
     return first
 
 
-def test_a_corrupted_follower_is_named_and_fences_itself(clock: Clock) -> None:
+def test_corrupted_follower_fences_itself_and_is_reported(clock: Clock) -> None:
     cluster = cluster_in_agreement(clock)
     leader = cluster.leader()
     assert leader is not None
@@ -53,7 +53,7 @@ def test_a_corrupted_follower_is_named_and_fences_itself(clock: Clock) -> None:
     assert not wrong.replica.is_leader
 
 
-def test_a_corrupted_leader_gives_way(clock: Clock) -> None:
+def test_corrupted_leader_steps_down(clock: Clock) -> None:
     cluster = cluster_in_agreement(clock)
     old = cluster.leader()
     assert old is not None
@@ -70,12 +70,12 @@ def test_a_corrupted_leader_gives_way(clock: Clock) -> None:
     assert not old.replica.is_leader
 
 
-def test_the_first_divergent_command_is_found_far_behind(clock: Clock) -> None:
+def test_first_divergent_command_is_found_far_back(clock: Clock) -> None:
     cluster = cluster_in_agreement(clock)
     leader = cluster.leader()
     assert leader is not None
     wrong = next(member for member in cluster.members.values() if member is not leader)
-    # Nobody hears of its hashes while it leaves the others by some thousand commands.
+    # No node receives its hashes while it diverges by some thousand commands.
     silenced = {node: member.replica.agreement.observe for node, member in cluster.members.items()}
     for member in cluster.members.values():
         member.replica.agreement.observe = lambda *arguments: None  # type: ignore[method-assign]
@@ -88,7 +88,7 @@ def test_the_first_divergent_command_is_found_far_behind(clock: Clock) -> None:
     cluster.run_until(lambda: wrong.replica.agreement.first_divergent == first, 1.0)
 
 
-def test_two_nodes_cannot_tell_who_is_wrong_and_both_stop(clock: Clock) -> None:
+def test_two_nodes_that_differ_both_fence_themselves(clock: Clock) -> None:
     cluster = cluster_in_agreement(clock, nodes=2)
     leader = cluster.leader()
     assert leader is not None
@@ -98,7 +98,7 @@ def test_two_nodes_cannot_tell_who_is_wrong_and_both_stop(clock: Clock) -> None:
         assert f"diverged at command {first}, and no majority" in str(member.replica.agreement.fenced)
 
 
-def test_a_fenced_node_is_well_again_after_a_restart(clock: Clock) -> None:
+def test_fenced_node_agrees_again_after_restart(clock: Clock) -> None:
     cluster = cluster_in_agreement(clock)
     leader = cluster.leader()
     assert leader is not None
@@ -114,7 +114,7 @@ def test_a_fenced_node_is_well_again_after_a_restart(clock: Clock) -> None:
     assert leader.replica.agreement.diverged == {}
 
 
-def test_a_fence_from_outside_ends_leadership(clock: Clock) -> None:
+def test_external_fence_ends_leadership(clock: Clock) -> None:
     cluster = cluster_in_agreement(clock)
     leader = cluster.leader()
     assert leader is not None
@@ -125,7 +125,7 @@ def test_a_fence_from_outside_ends_leadership(clock: Clock) -> None:
     assert cluster.leader() not in (None, leader)
 
 
-def test_silence_is_not_agreement(clock: Clock) -> None:
+def test_missing_report_is_not_agreement(clock: Clock) -> None:
     cluster = Cluster(clock)
     assert {member.replica.agreement.state for member in cluster.members.values()} == {"NOT COMPARED"}
     alone = Cluster(clock, nodes=1).members[1]
@@ -133,7 +133,7 @@ def test_silence_is_not_agreement(clock: Clock) -> None:
     assert alone.replica.agreement.state == "NOT COMPARED"
 
 
-def test_a_node_that_lags_is_behind(clock: Clock) -> None:
+def test_lagging_node_is_shown_as_behind(clock: Clock) -> None:
     machine = Machine()
     agreement = Agreement(1, [2, 3], machine, lambda node, body: None, lambda node: True)
     agreement.observe(2, 50, 1234, now=1.0)
@@ -143,7 +143,7 @@ def test_a_node_that_lags_is_behind(clock: Clock) -> None:
     assert agreement.state == "BEHIND"
 
 
-def test_what_a_peer_said_is_remembered_until_it_can_be_compared(clock: Clock) -> None:
+def test_reported_hash_is_kept_until_it_can_be_compared(clock: Clock) -> None:
     machine, other = Machine(), Machine()
     asked: list[object] = []
     agreement = Agreement(1, [2, 3], machine, lambda node, body: asked.append(body), lambda node: True)
@@ -155,9 +155,9 @@ def test_what_a_peer_said_is_remembered_until_it_can_be_compared(clock: Clock) -
     assert agreement.first_divergent == 1
 
 
-def test_a_node_without_the_answer_would_go_on_unnoticed(clock: Clock) -> None:
+def test_divergence_is_unnoticed_without_comparison(clock: Clock) -> None:
     class Trusting(Replica):
-        """Does not listen to the others' hashes."""
+        """Ignores the hashes of the others."""
 
         def tick(self) -> None:
             self.agreement.observe = lambda *arguments: None  # type: ignore[method-assign]
@@ -173,7 +173,7 @@ def test_a_node_without_the_answer_would_go_on_unnoticed(clock: Clock) -> None:
     assert len({member.machine.position() for member in cluster.members.values()}) == 2
 
 
-def test_an_unanswerable_question_is_not_asked_in_a_loop() -> None:
+def test_request_without_hashes_in_reply_is_not_repeated_in_a_loop() -> None:
     machine = Machine()
     for number in range(10):
         machine.apply(number, 1, b"\0\1" + number.to_bytes(8, "little"))
@@ -189,5 +189,5 @@ def test_an_unanswerable_question_is_not_asked_in_a_loop() -> None:
     ("first", "last", "most", "expected"),
     [(5, 4, 10, []), (5, 5, 10, [5]), (1, 4, 4, [1, 2, 3, 4]), (1, 100, 4, [25, 50, 75, 100])],
 )
-def test_steps(first: int, last: int, most: int, expected: list[int]) -> None:
+def test_steps_are_evenly_spread(first: int, last: int, most: int, expected: list[int]) -> None:
     assert steps(first, last, most) == expected

@@ -1,4 +1,4 @@
-"""Many seeds of everything at once, and the proof that the search finds what it is for."""
+"""Many seeds with all faults at once, and known bugs that the search must find."""
 
 import pytest
 
@@ -11,7 +11,7 @@ REGRESSIONS: tuple[int, ...] = ()
 
 
 @pytest.mark.parametrize("first", range(0, 120, 20))
-def test_nothing_acknowledged_is_lost_or_doubled(first: int) -> None:
+def test_no_acknowledged_command_is_lost_or_repeated(first: int) -> None:
     acknowledged = 0
     for seed in (*range(first, first + 20), *(REGRESSIONS if not first else ())):
         print(f"python -m tests.consensus.chaos {seed} 1")
@@ -24,7 +24,7 @@ def test_nothing_acknowledged_is_lost_or_doubled(first: int) -> None:
     [stock.VotesWithoutItsLog, stock.CutsMatchingEntries],
     ids=lambda c: c.__name__,
 )
-def test_the_search_finds_the_librarys_faults(fault: type[Replica]) -> None:
+def test_search_finds_library_faults(fault: type[Replica]) -> None:
     for seed in range(200):
         try:
             chaos.run(seed, fault, nodes=nodes_of(seed))
@@ -33,7 +33,7 @@ def test_the_search_finds_the_librarys_faults(fault: type[Replica]) -> None:
     raise AssertionError("expected a violation within 200 seeds")
 
 
-def test_a_seed_is_the_same_run_every_time() -> None:
+def test_same_seed_gives_same_run() -> None:
     first, second = chaos.run(5), chaos.run(5)
     assert first.log == second.log
     assert first.clock.time == second.clock.time

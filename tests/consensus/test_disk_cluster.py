@@ -1,4 +1,4 @@
-"""Replicas with a journal on a modelled disk: all may lose power at once, at any step, and nothing promised is lost."""
+"""Replicas with a journal on a modelled disk: no acknowledged entry is lost when all lose power, at any step."""
 
 import contextlib
 import random
@@ -27,7 +27,7 @@ class DiskMember(Member):
     def start(self) -> None:
         cluster = self._cluster
         assert isinstance(cluster, DiskCluster)
-        peers = [node for node in cluster.ids if node != self.id and node not in cluster.strangers[self.id]]
+        peers = [node for node in cluster.ids if node != self.id and node not in cluster.unknown_to[self.id]]
         self.machine = cluster.machine_class()
         store = ModelSnapshots(self.snapshots)
         store.take = self.machine.snapshot
@@ -93,7 +93,7 @@ class DiskCluster(Cluster):
             self.restart(node)
 
 
-def test_all_nodes_lose_power_at_once_and_go_on_where_they_were(clock: Clock) -> None:
+def test_all_nodes_continue_after_simultaneous_power_loss(clock: Clock) -> None:
     cluster = DiskCluster(clock)
     cluster.elect()
     for _ in range(5):
@@ -106,7 +106,7 @@ def test_all_nodes_lose_power_at_once_and_go_on_where_they_were(clock: Clock) ->
     assert all(member.journal.first_index > 20 for member in cluster.members.values()), "nothing was ever compacted"
 
 
-def test_a_single_node_acknowledges_only_what_is_on_its_disk(clock: Clock) -> None:
+def test_single_node_acknowledges_only_durable_entries(clock: Clock) -> None:
     cluster = DiskCluster(clock, nodes=1)
     cluster.elect()
     member = cluster.members[1]
@@ -120,7 +120,7 @@ def test_a_single_node_acknowledges_only_what_is_on_its_disk(clock: Clock) -> No
     cluster.check_end()
 
 
-def test_a_node_with_another_disk_learns_before_it_votes(clock: Clock) -> None:
+def test_node_with_new_disk_catches_up_before_it_votes(clock: Clock) -> None:
     cluster = DiskCluster(clock)
     leader = cluster.elect()
     cluster.commit(50)
@@ -143,7 +143,7 @@ def test_a_node_with_another_disk_learns_before_it_votes(clock: Clock) -> None:
     cluster.check_end()
 
 
-def test_a_snapshot_that_arrived_before_the_power_went_is_begun_with(clock: Clock) -> None:
+def test_restart_uses_snapshot_received_before_power_loss(clock: Clock) -> None:
     cluster = DiskCluster(clock)
     leader = cluster.elect()
     away = next(node for node in cluster.ids if node != leader.id)
@@ -160,7 +160,7 @@ def test_a_snapshot_that_arrived_before_the_power_went_is_begun_with(clock: Cloc
     cluster.check_end()
 
 
-def test_a_full_disk_stops_the_node_and_the_others_go_on(clock: Clock) -> None:
+def test_full_disk_stops_one_node_only(clock: Clock) -> None:
     cluster = DiskCluster(clock)
     leader = cluster.elect()
     cluster.commit(10)
@@ -179,7 +179,7 @@ def test_a_full_disk_stops_the_node_and_the_others_go_on(clock: Clock) -> None:
 # Power failures at random steps.
 
 
-def stormy(clock: Clock, seed: int, replica_class: type[Replica] = Replica, **options: object) -> None:
+def run_with_faults(clock: Clock, seed: int, replica_class: type[Replica] = Replica, **options: object) -> None:
     """Random commands, cuts, and losses of power: of one node at any step of its disk, or of all at once."""
     chance = random.Random(seed)
     cluster = DiskCluster(clock, seed, replica_class=replica_class, **options)
@@ -234,12 +234,12 @@ def powered(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_nothing_acknowledged_is_lost_whenever_the_power_goes(clock: Clock, seed: int) -> None:
-    stormy(clock, seed, nodes=(1, 3, 3, 5)[seed % 4])
+def test_no_acknowledged_command_is_lost_at_power_loss(clock: Clock, seed: int) -> None:
+    run_with_faults(clock, seed, nodes=(1, 3, 3, 5)[seed % 4])
 
 
-class SendsFirst(Replica):
-    """A bug: messages leave before what they promise is durable; it is, at some later turn."""
+class SendsBeforeSync(Replica):
+    """A bug: messages are sent before what they acknowledge is durable, which it is at some later turn."""
 
     _turns = 0
 
@@ -252,7 +252,7 @@ class SendsFirst(Replica):
             super()._persist()
 
 
-class CountsItselfAtOnce(Replica):
+class CountsItselfBeforeSync(Replica):
     """A bug: a leader without followers commits what it has not synced."""
 
     _ticking = False
@@ -267,38 +267,38 @@ class CountsItselfAtOnce(Replica):
             super()._persist()
 
 
-def found_by_a_storm(clock: Clock, replica_class: type[Replica], seeds: int, **options: object) -> bool:
+def found_by_faults(clock: Clock, replica_class: type[Replica], seeds: int, **options: object) -> bool:
     for seed in range(seeds):
         try:
-            stormy(clock, seed, replica_class, **options)
+            run_with_faults(clock, seed, replica_class, **options)
         except (Violation, ConsensusError, JournalError):
             return True
     return False
 
 
-def test_messages_that_leave_before_the_sync_are_found(clock: Clock) -> None:
-    assert found_by_a_storm(clock, SendsFirst, 30)
+def test_sending_before_sync_is_found(clock: Clock) -> None:
+    assert found_by_faults(clock, SendsBeforeSync, 30)
 
 
-def test_a_leader_that_trusts_its_own_memory_is_found(clock: Clock) -> None:
-    assert found_by_a_storm(clock, CountsItselfAtOnce, 30, nodes=1)
+def test_counting_unsynced_entries_is_found(clock: Clock) -> None:
+    assert found_by_faults(clock, CountsItselfBeforeSync, 30, nodes=1)
 
 
-class NeverMoreThanALearner(DiskJournal):
-    """A bug the other way round: the log that was lost never becomes whole again."""
+class NeverComplete(DiskJournal):
+    """A bug: a lost log is never marked as complete again."""
 
     def mark_complete(self) -> None:
         pass
 
 
-class WholeFromTheStart(DiskJournal):
-    """A bug: a log that was begun anew counts as if nothing were missing."""
+class AlwaysComplete(DiskJournal):
+    """A bug: a log that was created anew counts as complete."""
 
     may_lack_entries = property(lambda self: False)  # type: ignore[assignment]
 
 
-def loses_a_disk_half_way(clock: Clock, journal_class: type[DiskJournal]) -> None:
-    """A majority that holds an entry, one of it with another disk since, must not elect a node without it."""
+def lose_a_disk(clock: Clock, journal_class: type[DiskJournal]) -> None:
+    """Two nodes that lack acknowledged entries, one of them with a new disk, must not elect each other."""
     cluster = DiskCluster(clock, journal_class=journal_class)
     leader = cluster.elect()
     cluster.settle()
@@ -322,18 +322,18 @@ def loses_a_disk_half_way(clock: Clock, journal_class: type[DiskJournal]) -> Non
     assert member.replica.role != "learner"
 
 
-def test_a_node_that_lost_its_disk_elects_nobody(clock: Clock) -> None:
-    loses_a_disk_half_way(clock, DiskJournal)
+def test_node_that_lost_its_disk_does_not_vote(clock: Clock) -> None:
+    lose_a_disk(clock, DiskJournal)
 
 
-@pytest.mark.parametrize("journal_class", [WholeFromTheStart, NeverMoreThanALearner])
-def test_a_log_that_says_wrongly_what_it_holds_is_found(clock: Clock, journal_class: type[DiskJournal]) -> None:
+@pytest.mark.parametrize("journal_class", [AlwaysComplete, NeverComplete])
+def test_wrong_completeness_of_log_is_found(clock: Clock, journal_class: type[DiskJournal]) -> None:
     with pytest.raises(AssertionError):
-        loses_a_disk_half_way(clock, journal_class)
+        lose_a_disk(clock, journal_class)
 
 
 class EarlyCompaction(Compaction):
-    """A bug: the log is cut where no snapshot stands yet."""
+    """A bug: the log is compacted above the newest snapshot."""
 
     def _compact_below_snapshots(self) -> None:
         if len(self._journal) > 10:
@@ -346,11 +346,11 @@ class CompactsTooEarly(Replica):
     compaction_class = EarlyCompaction
 
 
-def test_a_log_that_is_cut_above_the_snapshots_is_found(clock: Clock) -> None:
-    assert found_by_a_storm(clock, CompactsTooEarly, 20)
+def test_compaction_above_snapshots_is_found(clock: Clock) -> None:
+    assert found_by_faults(clock, CompactsTooEarly, 20)
 
 
-def test_a_log_is_not_cut_while_no_snapshot_is_whole(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_is_not_compacted_without_complete_snapshot(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSnapshots, "poll", lambda self: None)
     cluster = DiskCluster(clock)
     cluster.elect()
@@ -358,7 +358,7 @@ def test_a_log_is_not_cut_while_no_snapshot_is_whole(clock: Clock, monkeypatch: 
     assert all(member.journal.first_index == 1 for member in cluster.members.values())
 
 
-def test_members_take_their_snapshots_at_different_times(clock: Clock) -> None:
+def test_members_take_snapshots_at_different_times(clock: Clock) -> None:
     cluster = DiskCluster(clock, compaction_entries=120)
     cluster.elect()
     cluster.commit(200)

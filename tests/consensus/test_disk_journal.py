@@ -1,4 +1,4 @@
-"""The journal on a disk: whenever the power goes, what was synced is there, and nothing that was not written."""
+"""The disk journal: after a power loss at any step it has every synced entry, and none that was not written."""
 
 import random
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def after_base(journal: DiskJournal) -> tuple[int, int, list[LogEntry]]:
     return journal.first_index, journal[0][2], journal[1:]
 
 
-def test_a_log_is_the_same_after_a_restart() -> None:
+def test_log_is_equal_after_restart() -> None:
     platter = Platter()
     journal = filled(platter)
     journal.setRaftCommitIndex(7)
@@ -48,14 +48,14 @@ def test_a_log_is_the_same_after_a_restart() -> None:
     assert (again.getRaftCommitIndex(), again.last_term, again.size_bytes) == (7, 4, journal.size_bytes)
 
 
-def test_what_was_not_synced_is_gone_and_the_rest_is_there() -> None:
+def test_only_synced_entries_survive_a_crash() -> None:
     platter = Platter()
     journal = filled(platter)
     journal.add(b"\0\1lost", 12, 3)
     assert opened(platter).last_index == 11
 
 
-def test_a_sync_without_changes_asks_nothing_of_the_disk() -> None:
+def test_sync_without_changes_does_not_write() -> None:
     platter = Platter()
     journal = filled(platter)
     platter.full = True
@@ -63,7 +63,7 @@ def test_a_sync_without_changes_asks_nothing_of_the_disk() -> None:
     journal.sync()
 
 
-def test_a_full_disk_is_an_error_that_takes_nothing_with_it() -> None:
+def test_full_disk_raises_and_loses_nothing() -> None:
     platter = Platter()
     journal = filled(platter)
     platter.full = True
@@ -73,7 +73,7 @@ def test_a_full_disk_is_an_error_that_takes_nothing_with_it() -> None:
     assert opened(platter).last_index == 11
 
 
-def test_compaction_deletes_some_entries_a_sync_until_none_is_left_below_the_base() -> None:
+def test_compaction_deletes_a_few_entries_with_each_sync() -> None:
     platter = Platter()
     journal = filled(platter, 300)
     journal.compact(290)
@@ -87,7 +87,7 @@ def test_compaction_deletes_some_entries_a_sync_until_none_is_left_below_the_bas
     assert after_base(opened(platter)) == after_base(journal)
 
 
-def test_what_a_kill_left_below_the_base_is_deleted_in_the_next_life() -> None:
+def test_next_start_deletes_entries_below_the_base() -> None:
     platter = Platter()
     journal = filled(platter, 300)
     journal.compact(290)
@@ -99,7 +99,7 @@ def test_what_a_kill_left_below_the_base_is_deleted_in_the_next_life() -> None:
     assert min(key for key in platter.records if key.startswith(b"e")) == entry_key(291)
 
 
-def test_after_a_snapshot_that_contradicts_the_log_nothing_of_it_is_left() -> None:
+def test_snapshot_that_contradicts_log_replaces_it() -> None:
     platter = Platter()
     journal = filled(platter)
     journal.install(40, 9)
@@ -110,7 +110,7 @@ def test_after_a_snapshot_that_contradicts_the_log_nothing_of_it_is_left() -> No
     assert not [key for key in platter.records if key.startswith(b"e")]
 
 
-def test_after_a_snapshot_that_the_log_continues_the_rest_of_it_stays() -> None:
+def test_snapshot_keeps_entries_that_follow_it() -> None:
     platter = Platter()
     journal = filled(platter)
     journal.install(5, 3)
@@ -118,7 +118,7 @@ def test_after_a_snapshot_that_the_log_continues_the_rest_of_it_stays() -> None:
     assert after_base(opened(platter)) == (5, 3, journal.between(6, 11))
 
 
-def test_a_log_begun_by_a_node_that_others_rely_on_is_not_whole_until_it_says_so() -> None:
+def test_new_log_of_joined_node_is_incomplete_until_marked() -> None:
     platter = Platter()
     assert opened(platter, joined=True).may_lack_entries
     journal = opened(platter, joined=True)
@@ -130,7 +130,7 @@ def test_a_log_begun_by_a_node_that_others_rely_on_is_not_whole_until_it_says_so
     assert not opened(platter, joined=True).may_lack_entries
 
 
-def test_an_empty_log_of_a_node_that_never_lost_one_is_whole() -> None:
+def test_new_log_of_new_node_is_complete() -> None:
     platter = Platter()
     opened(platter)
     assert not opened(platter, joined=True).may_lack_entries
@@ -146,14 +146,14 @@ def test_an_empty_log_of_a_node_that_never_lost_one_is_whole() -> None:
         ({"node_id": 2}, "expected the journal of node 2, found that of node 1"),
     ],
 )
-def test_the_journal_of_another_is_refused(options: dict[str, object], message: str) -> None:
+def test_journal_of_another_node_is_refused(options: dict[str, object], message: str) -> None:
     platter = Platter()
     filled(platter)
     with pytest.raises(JournalError, match=message):
         opened(platter, **options)
 
 
-def test_a_newer_format_is_refused_and_named() -> None:
+def test_newer_journal_format_is_refused() -> None:
     platter = Platter()
     filled(platter)
     platter.records[IDENTITY_KEY] = platter.records[IDENTITY_KEY].replace(b"\x93\x01", b"\x93\x02", 1)
@@ -162,7 +162,7 @@ def test_a_newer_format_is_refused_and_named() -> None:
 
 
 @pytest.mark.parametrize("key", [IDENTITY_KEY, STATE_KEY, entry_key(4), entry_key(11)])
-def test_a_record_that_is_missing_is_damage(key: bytes) -> None:
+def test_missing_record_is_refused(key: bytes) -> None:
     platter = Platter()
     filled(platter)
     del platter.records[key]
@@ -172,7 +172,7 @@ def test_a_record_that_is_missing_is_damage(key: bytes) -> None:
     assert platter.records == before
 
 
-def test_entries_that_changed_places_are_damage() -> None:
+def test_swapped_entries_are_refused() -> None:
     platter = Platter()
     filled(platter)
     four, five = entry_key(4), entry_key(5)
@@ -194,13 +194,13 @@ def damages(seed: int, rounds: int) -> Iterator[tuple[Platter, bytes]]:
         yield platter, key
 
 
-def test_every_bit_that_turns_over_is_noticed() -> None:
+def test_every_flipped_bit_is_detected() -> None:
     for platter, _ in damages(1, 300):
         with pytest.raises(JournalError, match="the journal is damaged"):
             opened(platter)
 
 
-def test_a_record_that_is_no_entry_is_none() -> None:
+def test_short_record_is_no_entry() -> None:
     record = encode_entry(b"command", 7, 3)
     assert decode_entry(record, 7) == (b"command", 7, 3)
     assert decode_entry(record, 8) is None
@@ -211,7 +211,7 @@ def test_a_record_that_is_no_entry_is_none() -> None:
 
 
 class Run:
-    """One life of a journal under random operations, beside a plain list that cannot lose anything."""
+    """One incarnation of a journal under random operations, and a plain list as a reference."""
 
     def __init__(self, platter: Platter, kind: type[DiskJournal], seed: int) -> None:
         self.journal = opened(platter, kind)
@@ -259,11 +259,11 @@ def survives_every_crash(kind: type[DiskJournal], seeds: int = 12, operations: i
         assert after_base(opened(platter)) == run.promised
 
 
-def test_nothing_synced_is_lost_whatever_step_the_power_goes_at() -> None:
+def test_no_synced_entry_is_lost_at_any_step() -> None:
     survives_every_crash(DiskJournal)
 
 
-def test_a_torn_sync_is_refused_or_whole() -> None:
+def test_torn_sync_is_refused_or_complete() -> None:
     refused = 0
     for seed in range(6):
         for step in range(60):
@@ -292,7 +292,7 @@ class Forgets(DiskJournal):
 
 
 class DeletesBeforeTheBaseMoves(DiskJournal):
-    """A bug: compaction removes the entries first, and says so later."""
+    """A bug: compaction deletes the entries before it has moved the base."""
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         self._storage.delete(entry_key(0), entry_key(self[entryTo][1]))
@@ -317,6 +317,6 @@ class SyncsTooEarly(DiskJournal):
 
 
 @pytest.mark.parametrize("kind", [Forgets, DeletesBeforeTheBaseMoves, KeepsWhatWasCut, SyncsTooEarly])
-def test_a_journal_that_breaks_its_promise_is_found(kind: type[DiskJournal]) -> None:
+def test_journal_that_breaks_its_contract_is_found(kind: type[DiskJournal]) -> None:
     with pytest.raises((AssertionError, JournalError)):
         survives_every_crash(kind)

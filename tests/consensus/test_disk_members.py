@@ -1,4 +1,4 @@
-"""Members that come, go and lead while the power fails: at one node at any step of its disk, or at all at once."""
+"""Membership changes and transfers during power failures, of one node at any step of its disk or of all at once."""
 
 import contextlib
 import random
@@ -60,7 +60,7 @@ class Storm:
         self.cluster.restart(member.id)
 
     def _bury(self) -> None:
-        """The reactor ends a node that knows it is removed."""
+        """Stop nodes that are removed, as the reactor does."""
         for member in self._members():
             if member.up and member.replica.removed:
                 del self.cluster.members[member.id]
@@ -106,7 +106,7 @@ class Storm:
             leader.replica.add_member(NodeConfig(id=newcomer.id, port=newcomer.id))
 
     def _namesake(self, leader: Member | None) -> None:
-        """An empty node under the name of one that was removed, or one that never was added."""
+        """Start an empty node with the id of one that was removed or never added."""
         if leader is None or leader.replica.membership_is_open or len(leader.replica.membership.ids) > 5:  # type: ignore[attr-defined]
             return
         # Those others that are no members are not in its cluster file: an operator starts it with the present one.
@@ -115,8 +115,8 @@ class Storm:
         if node not in self.cluster.ids:
             self.cluster.ids.append(node)
         for other in self.cluster.ids:
-            self.cluster.strangers.setdefault(other, set()).add(node)
-        self.cluster.strangers[node] = {other for other in self.cluster.ids if other not in members}
+            self.cluster.unknown_to.setdefault(other, set()).add(node)
+        self.cluster.unknown_to[node] = {other for other in self.cluster.ids if other not in members}
         self.cluster.members[node] = DiskMember(self.cluster, node)
         leader.replica.add_member(NodeConfig(id=node, port=node))
 
@@ -172,8 +172,8 @@ class Storm:
         return self.lost is not None
 
 
-class Asked(Replica):
-    """A replica that says whether a change is on its way."""
+class ObservedReplica(Replica):
+    """A replica that shows whether a change is uncommitted."""
 
     @property
     def membership_is_open(self) -> bool:
@@ -182,13 +182,13 @@ class Asked(Replica):
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_members_change_while_the_power_fails(clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_change_during_power_failures(clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:
         monkeypatch.setattr(progress, "WINDOW_MESSAGES", 2)
-    Storm(clock, seed, Asked).run()
+    Storm(clock, seed, ObservedReplica).run()
 
 
-class HurriedChanges(MemberChanges):
+class ConcurrentChanges(MemberChanges):
     """A bug: a change of members before the one before it is committed, as in the first text of Ongaro's thesis."""
 
     def _change(self, membership: Membership) -> int:
@@ -197,17 +197,17 @@ class HurriedChanges(MemberChanges):
         return self._append(membership)
 
 
-class Hurried(Asked):
+class ChangesConcurrently(ObservedReplica):
     """A replica with this bug."""
 
     membership_is_open = False
-    member_changes_class = HurriedChanges
+    member_changes_class = ConcurrentChanges
 
 
-def test_changes_in_a_hurry_make_two_majorities(clock: Clock) -> None:
+def test_concurrent_changes_make_two_majorities(clock: Clock) -> None:
     def breaks(seed: int) -> bool:
         try:
-            Storm(clock, seed, Hurried).run()
+            Storm(clock, seed, ChangesConcurrently).run()
         except (Violation, ConsensusError):
             return True
         return False

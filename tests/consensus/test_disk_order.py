@@ -1,4 +1,4 @@
-"""What leaves a node before its journal is synced, and what only after: entries may, whatever is promised may not."""
+"""Entries may be sent before the journal is synced, acknowledgements only after."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def on_disk(member: DiskMember, index: int) -> bool:
     return entry_key(index) in member.platter.records
 
 
-def test_entries_leave_before_their_leader_has_written_them_and_answers_after(clock: Clock) -> None:
+def test_leader_sends_entries_before_sync_and_replies_after(clock: Clock) -> None:
     cluster = DiskCluster(clock)
     leader = disk_member(cluster, cluster.elect().id)
     cluster.settle()
@@ -64,7 +64,7 @@ def test_entries_leave_before_their_leader_has_written_them_and_answers_after(cl
     assert ("answer", False) not in left
 
 
-def test_what_waits_behind_a_promise_waits_with_it(clock: Clock) -> None:
+def test_messages_after_an_acknowledgement_wait_for_the_sync(clock: Clock) -> None:
     cluster = DiskCluster(clock)
     leader = disk_member(cluster, cluster.elect().id)
     cluster.settle()
@@ -77,7 +77,7 @@ def test_what_waits_behind_a_promise_waits_with_it(clock: Clock) -> None:
     assert order == [(Vote, True), (AppendEntries, True), (AppendEntries, True)]
 
 
-def test_a_leader_that_dies_before_it_has_written_what_it_sent(clock: Clock) -> None:
+def test_leader_dies_between_send_and_sync(clock: Clock) -> None:
     cluster = DiskCluster(clock)
     leader = disk_member(cluster, cluster.elect().id)
     cluster.settle()
@@ -96,8 +96,8 @@ def test_a_leader_that_dies_before_it_has_written_what_it_sent(clock: Clock) -> 
     cluster.check_end()
 
 
-def elected_alone(clock: Clock, replica_class: type[Replica]) -> list[bool]:
-    """Whether, at each word of what is committed, that was on the disk of the one node that has a vote."""
+def announcements_of_single_voter(clock: Clock, replica_class: type[Replica]) -> list[bool]:
+    """Return, for each announced commit index, whether that entry was on the disk of the only voter."""
     cluster = DiskCluster(clock, nodes=1, replica_class=replica_class)
     member = disk_member(cluster, cluster.elect().id)
     learner = cluster.join()
@@ -121,8 +121,8 @@ def elected_alone(clock: Clock, replica_class: type[Replica]) -> list[bool]:
     return said
 
 
-class WritesLater(Replica):
-    """A bug: the entry that begins the leadership of a node that is alone is told as committed, and then written."""
+class AnnouncesBeforeSync(Replica):
+    """A bug: a single voter announces the first entry of its leadership as committed before it is durable."""
 
     def tick(self) -> None:
         self._calls = 0
@@ -135,9 +135,9 @@ class WritesLater(Replica):
             super()._persist()
 
 
-def test_a_node_that_is_alone_says_committed_of_what_it_has_written(clock: Clock) -> None:
-    assert all(elected_alone(clock, Replica))
+def test_single_voter_announces_only_durable_entries(clock: Clock) -> None:
+    assert all(announcements_of_single_voter(clock, Replica))
 
 
-def test_one_that_says_so_before_is_found(clock: Clock) -> None:
-    assert not all(elected_alone(clock, WritesLater))
+def test_early_announcement_of_single_voter_is_found(clock: Clock) -> None:
+    assert not all(announcements_of_single_voter(clock, AnnouncesBeforeSync))

@@ -1,4 +1,4 @@
-"""A fork without part of the memory: the child lacks just that, the parent lacks nothing."""
+"""A fork without part of the memory: the child lacks exactly that, the parent nothing."""
 
 import faulthandler
 import mmap
@@ -37,21 +37,21 @@ def memory() -> NDArray[Any]:
 
 
 @linux
-def test_a_child_has_everything_but_what_was_left_out() -> None:
+def test_child_lacks_only_excluded_memory() -> None:
     here, out = memory(), memory()
     assert end_of_child(lambda: here.sum() == memory().sum(), [out]) == 0
     assert end_of_child(out.sum, [out]) == -signal.SIGSEGV
 
 
 @linux
-def test_the_parent_and_its_other_children_have_everything() -> None:
+def test_parent_and_other_children_keep_excluded_memory() -> None:
     out = memory()
     assert end_of_child(lambda: True, [out]) == 0
     assert np.array_equal(out, memory())
     assert end_of_child(lambda: np.array_equal(out, memory()), []) == 0
 
 
-def test_an_engine_is_saved_without_what_it_does_not_save() -> None:
+def test_engine_snapshot_works_without_excluded_arrays() -> None:
     engine = Engine(orders=1 << 17)
     result = engine.apply(make.join([make.open_session(1, 0), make.open_account((1, 1), 7)]), 1)
     assert set(result.outcomes["status"]) == {OutcomeStatus.ACCEPTED}
@@ -60,13 +60,13 @@ def test_an_engine_is_saved_without_what_it_does_not_save() -> None:
     assert end_of_child(lambda: engine.snapshot() == saved, engine.arrays_outside_snapshot()) == 0
 
 
-def test_what_is_not_worth_it_is_not_left_out() -> None:
+def test_small_arrays_are_not_excluded() -> None:
     small, loose = memory()[: 1 << 10], memory()[::2]
     assert end_of_child(lambda: small.sum() > 0 and loose.sum() > 0, [small, loose]) == 0
 
 
 @linux
-def test_a_fork_that_fails_leaves_nothing_out_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fork_restores_excluded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     out = memory()
 
     def refuse() -> int:
@@ -79,7 +79,7 @@ def test_a_fork_that_fails_leaves_nothing_out_for_ever(monkeypatch: pytest.Monke
     assert end_of_child(lambda: np.array_equal(out, memory()), []) == 0
 
 
-def test_where_the_system_takes_no_advice_a_child_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_has_all_memory_without_madvise(monkeypatch: pytest.MonkeyPatch) -> None:
     out = memory()
     monkeypatch.setattr(forking, "madvise", lambda: None)
     assert end_of_child(lambda: np.array_equal(out, memory()), [out]) == 0

@@ -1,4 +1,4 @@
-"""Whatever bytes come from the network, the transport and the replica take them without an exception."""
+"""The transport and the replica handle any bytes from the network without an exception."""
 
 import logging
 
@@ -45,7 +45,7 @@ def prepared(clock: Clock, leads: bool) -> Cluster:
     """Node 1 with a short log, as a follower of node 2 or as the leader."""
     cluster = Cluster(clock)
     if leads:
-        cluster.say(2, 1, messages.Hello(), term=0)
+        cluster.deliver(2, 1, messages.Hello(), term=0)
         member = cluster.members[1]
         cluster.run_until(lambda: cluster.leader() is not None)
         leader = cluster.leader()
@@ -58,7 +58,7 @@ def prepared(clock: Clock, leads: bool) -> Cluster:
             leader = cluster.leader()
             assert leader is not None
     entries = [(entry(number), number, 1) for number in range(2, 5)]
-    cluster.say(2, 1, messages.AppendEntries(1, 0, 2, 4, 0, False, entries), term=1)
+    cluster.deliver(2, 1, messages.AppendEntries(1, 0, 2, 4, 0, False, entries), term=1)
     return cluster
 
 
@@ -84,7 +84,7 @@ def test_random_bytes_are_dropped(frame: bytes) -> None:
     ),
     leads=st.booleans(),
 )
-def test_damaged_frames_of_a_member_raise_nothing(
+def test_damaged_frames_of_a_member_do_not_raise(
     bodies: list[tuple[Body, int, list[tuple[int, int]]]], leads: bool
 ) -> None:
     with simulated(1) as clock:

@@ -1,4 +1,4 @@
-"""Whoever reaches the raft port without being a member, or says again what a member once said: harmless each time."""
+"""Connections of non-members and replayed messages of members are harmless."""
 
 import contextlib
 import resource
@@ -57,7 +57,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def test_a_frame_of_a_gibibyte_ends_the_connection_before_room_is_made_for_it(mesh: Mesh) -> None:
+def test_oversized_frame_closes_the_connection_before_allocation(mesh: Mesh) -> None:
     victim = mesh.elect()
     connection = introduced(mesh, victim)
     before = peak_mib()
@@ -80,7 +80,7 @@ def test_a_frame_of_a_gibibyte_ends_the_connection_before_room_is_made_for_it(me
     ],
     ids=["array", "map", "bytes", "nested", "nested-claims"],
 )
-def test_a_small_frame_that_claims_to_be_large_costs_nothing(mesh: Mesh, frame: bytes) -> None:
+def test_small_frame_with_large_announced_size_allocates_nothing(mesh: Mesh, frame: bytes) -> None:
     victim = mesh.elect()
     before = peak_mib()
     stranger = mesh.context.socket(zmq.DEALER)
@@ -110,7 +110,7 @@ def replay(cluster: Cluster, recorded: list[tuple[int, bytes]]) -> None:
 
 
 @pytest.mark.parametrize("kind", [Vote, RequestVote, AppendReply])
-def test_what_a_member_said_in_an_earlier_term_moves_nothing_when_it_is_said_again(clock: Clock, kind: type) -> None:
+def test_replayed_messages_of_an_earlier_term_change_nothing(clock: Clock, kind: type) -> None:
     cluster = Cluster(clock)
     cluster.network.keep_sent = True
     first = cluster.elect()
@@ -131,7 +131,7 @@ def test_what_a_member_said_in_an_earlier_term_moves_nothing_when_it_is_said_aga
     cluster.check_end()
 
 
-def test_a_vote_to_an_earlier_life_of_a_node_elects_nobody(clock: Clock) -> None:
+def test_vote_for_an_earlier_incarnation_does_not_count(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.network.keep_sent = True
     leader = cluster.elect()
@@ -144,15 +144,15 @@ def test_a_vote_to_an_earlier_life_of_a_node_elects_nobody(clock: Clock) -> None
     assert not leader.replica.is_leader
 
 
-def test_a_vote_in_the_name_of_a_member_that_never_voted_counts_once_and_only_for_its_term(clock: Clock) -> None:
-    """Without keys whoever reaches the port can speak as a member; what he says must still be possible."""
+def test_forged_vote_counts_once_and_for_its_term_only(clock: Clock) -> None:
+    """Without keys any process that reaches the port can pose as a member; its messages must still be valid."""
     cluster = Cluster(clock, nodes=5)
     leader = cluster.elect()
     cluster.settle()
     follower = next(member for member in cluster.members.values() if member is not leader)
     for _ in range(10):
-        cluster.say(leader.id, follower.id, Vote(follower.replica.term))
-        cluster.say(leader.id, follower.id, Vote(follower.replica.term + 5))
+        cluster.deliver(leader.id, follower.id, Vote(follower.replica.term))
+        cluster.deliver(leader.id, follower.id, Vote(follower.replica.term + 5))
     cluster.run(0.2)
     assert cluster.leader() is leader
     assert not follower.replica.is_leader

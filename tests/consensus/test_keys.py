@@ -1,4 +1,4 @@
-"""Links between members with keys: who holds one gets in, nobody else does; and what a key file may be."""
+"""Links with keys accept only holders of the members' keys; key files are checked."""
 
 import socket
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
 
 
 def stranger(mesh: Mesh, victim: Node, server: str | None, own: KeyPair | None) -> "zmq.Socket[bytes]":
-    """A socket to a node's raft port, with or without keys, that has queued what a member could say."""
+    """A socket to a node's Raft port, with or without keys, with queued messages that a member could send."""
     dealer = mesh.context.socket(zmq.DEALER)
     dealer.linger = 0
     if server is not None and own is not None:
@@ -42,7 +42,7 @@ def stranger(mesh: Mesh, victim: Node, server: str | None, own: KeyPair | None) 
 
 
 def turns_away(mesh: Mesh, victim: Node, dealer: "zmq.Socket[bytes]") -> bool:
-    """Whether the node ends the handshake of this socket, and hears nothing of it."""
+    """Return whether the node ends the handshake of this socket and receives nothing from it."""
     monitor = dealer.get_monitor_socket(
         zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -61,27 +61,27 @@ def test_members_with_keys_elect_and_commit(mesh: Mesh) -> None:
     assert [node.machine.numbers for node in mesh.nodes] == [[1, 2]] * 3
 
 
-def test_a_stranger_without_a_key_is_turned_away(mesh: Mesh) -> None:
+def test_unknown_peer_without_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     assert turns_away(mesh, victim, stranger(mesh, victim, None, None))
     mesh.commit(entry(1))
 
 
-def test_a_stranger_with_a_key_of_its_own_is_turned_away(mesh: Mesh) -> None:
+def test_unknown_peer_with_its_own_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     known = PAIRS[victim.replica.node_id].public
     assert turns_away(mesh, victim, stranger(mesh, victim, known, keys.generate()))
     mesh.commit(entry(1))
 
 
-def test_a_member_that_expects_another_key_of_the_node_is_turned_away(mesh: Mesh) -> None:
+def test_member_that_expects_another_server_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     other = next(pair for node, pair in PAIRS.items() if node != victim.replica.node_id)
     assert turns_away(mesh, victim, stranger(mesh, victim, keys.generate().public, other))
     mesh.commit(entry(1))
 
 
-def test_the_same_stranger_is_heard_where_there_are_no_keys(tmp_path: Path) -> None:
+def test_unknown_peer_can_connect_without_keys(tmp_path: Path) -> None:
     """What the tests above would see if the door were open."""
     mesh = Mesh(tmp_path)
     victim = mesh.elect()
@@ -89,7 +89,7 @@ def test_the_same_stranger_is_heard_where_there_are_no_keys(tmp_path: Path) -> N
     mesh.close()
 
 
-def test_a_node_without_the_right_key_is_not_heard_and_is_waited_for_by_name(tmp_path: Path) -> None:
+def test_node_with_wrong_key_is_ignored_and_named_as_awaited(tmp_path: Path) -> None:
     of_its_own = {**PAIRS, 3: keys.generate()}
     mixed = {**links(PAIRS), 3: LinkKeys(of_its_own[3], links(PAIRS)[3].peers)}
     mesh = Mesh(tmp_path, mixed)
@@ -103,8 +103,8 @@ def test_a_node_without_the_right_key_is_not_heard_and_is_waited_for_by_name(tmp
     mesh.close()
 
 
-def test_a_peer_is_found_under_whichever_of_its_keys_it_uses(tmp_path: Path) -> None:
-    """While a key is changed, the others know two of them and cannot know which is in use."""
+def test_peer_is_reached_with_any_of_its_keys(tmp_path: Path) -> None:
+    """During a key change the others have two keys and do not know which one is in use."""
     new = keys.generate()
     mesh = Mesh(tmp_path, links(PAIRS, also={2: new.public}))
     mesh.commit(entry(1))
@@ -112,7 +112,7 @@ def test_a_peer_is_found_under_whichever_of_its_keys_it_uses(tmp_path: Path) -> 
     mesh.close()
 
 
-def test_a_flood_of_connections_that_say_nothing_stops_nobody(mesh: Mesh) -> None:
+def test_idle_connections_do_not_stop_the_cluster(mesh: Mesh) -> None:
     victim = mesh.elect()
     port = int(victim.address.rsplit(":", 1)[1])
     flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
@@ -137,7 +137,7 @@ def test_a_flood_of_connections_that_say_nothing_stops_nobody(mesh: Mesh) -> Non
 
 
 def forged(mesh: Mesh, victim: Node, source: Node) -> bytes:
-    """What another member would say to be elected, in a term that is far away."""
+    """Return a vote request of another member, in a much higher term."""
     body = messages.RequestVote(last_index=1 << 30, last_term=victim.replica.term)
     sender, life, here = source.replica.node_id, source.meta.incarnation, victim.meta.incarnation
     cluster = messages.cluster_number(CLUSTER)
@@ -146,7 +146,7 @@ def forged(mesh: Mesh, victim: Node, source: Node) -> bytes:
     )
 
 
-def test_a_member_does_not_vote_in_the_name_of_another(mesh: Mesh) -> None:
+def test_member_cannot_vote_as_another_member(mesh: Mesh) -> None:
     """A key that was stolen from one member is worth the vote of that one."""
     victim = mesh.elect()
     thief, other = (node for node in mesh.nodes if node is not victim)
@@ -156,7 +156,7 @@ def test_a_member_does_not_vote_in_the_name_of_another(mesh: Mesh) -> None:
     dealer.send(forged(mesh, victim, other))
     mesh.run_until(lambda: victim.transport.dropped["under a key that is not the sender's"])
     assert victim.replica.term == term
-    # In its own name it is heard.
+    # With its own id the message is accepted.
     dealer.send(forged(mesh, victim, thief))
     mesh.run_until(lambda: victim.replica.term >= term + 50)
     dealer.close()
@@ -173,7 +173,7 @@ def config_of(tmp_path: Path, **changes: object) -> Config:
     return Config(nodes=nodes, data_dir=str(tmp_path))
 
 
-def test_a_key_is_written_once_for_its_owner_and_read_again(tmp_path: Path) -> None:
+def test_key_file_is_written_once_with_owner_only_mode(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     path = config.secret_key_path(1)
     keys.write(path, PAIRS[1], "local", 1)
@@ -187,7 +187,7 @@ def test_a_key_is_written_once_for_its_owner_and_read_again(tmp_path: Path) -> N
     assert keys.read(path) == PAIRS[1]
 
 
-def test_what_is_wrong_with_a_key_file_is_said(tmp_path: Path) -> None:
+def test_key_file_fault_is_reported(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     path = config.secret_key_path(1)
     with pytest.raises(KeysError, match="found no file; see smrx cluster keygen"):
@@ -209,7 +209,7 @@ def test_what_is_wrong_with_a_key_file_is_said(tmp_path: Path) -> None:
             keys.of_node(config, 1)
 
 
-def test_a_configuration_with_keys_is_written_and_read(tmp_path: Path) -> None:
+def test_configuration_with_keys_round_trips(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     path = tmp_path / "cluster.toml"
     path.write_text(dump(config))
@@ -218,7 +218,7 @@ def test_a_configuration_with_keys_is_written_and_read(tmp_path: Path) -> None:
     assert not Config().curve
 
 
-def test_nodes_that_others_can_reach_need_keys() -> None:
+def test_reachable_nodes_need_keys() -> None:
     exposed = {"nodes": [{"id": 1, "port": 7110, "host": "10.0.0.5"}, {"id": 2, "port": 7120}]}
     with pytest.raises(ConfigError, match=r"node 1, 2 has no key, .* reach node 1 at 10\.0\.0\.5"):
         parse(exposed, "file")
@@ -233,7 +233,7 @@ def test_nodes_that_others_can_reach_need_keys() -> None:
         ({1: ["short"], 2: [PAIRS[2].public]}, "public_keys"),
     ],
 )
-def test_keys_that_do_not_fit_are_refused(keys_of: dict[int, list[str]], said: str) -> None:
+def test_keys_that_do_not_match_are_refused(keys_of: dict[int, list[str]], said: str) -> None:
     nodes = [{"id": node, "port": 7100 + 10 * node, "public_keys": keys_of.get(node, [])} for node in (1, 2)]
     with pytest.raises(ConfigError, match=said):
         parse({"nodes": nodes}, "file")

@@ -1,4 +1,4 @@
-"""Large pages: what a fork took apart is put together again, without a byte of it changed or much memory taken."""
+"""Large pages that a fork has split are collapsed again, with no byte changed and little memory used."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ SMALL_BYTES = mmap.PAGESIZE
 
 
 class Memory:
-    """A piece of memory of our own that begins at a large page, and what the system says of it."""
+    """A mapping that starts at a large page, and the system's report about it."""
 
     def __init__(self) -> None:
         self.map = mmap.mmap(-1, (PAGES + 1) * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -45,7 +45,7 @@ class Memory:
 
 @contextlib.contextmanager
 def forked() -> Iterator[None]:
-    """A child that shares this process's memory lives in here."""
+    """Keep a forked child that shares this process's memory until the block ends."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -88,7 +88,7 @@ def supported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("supported")
-def test_what_was_written_while_a_child_lived_is_put_together() -> None:
+def test_pages_split_by_a_fork_are_collapsed() -> None:
     memory = Memory()
     memory.touch(SMALL_BYTES, 1)
     with forked():
@@ -104,7 +104,7 @@ def test_what_was_written_while_a_child_lived_is_put_together() -> None:
 
 
 @pytest.mark.usefixtures("supported")
-def test_a_snapshot_is_followed_by_it(tmp_path: Path) -> None:
+def test_snapshot_store_collapses_pages_afterwards(tmp_path: Path) -> None:
     memory = Memory()
     memory.touch(SMALL_BYTES, 1)
     store = ForkedSnapshots(Nothing(), SnapshotFiles(tmp_path, cluster="alpha", node_id=1), persistent=True)
@@ -131,7 +131,7 @@ class Nothing:
 
 
 @pytest.mark.usefixtures("supported")
-def test_memory_that_is_mostly_empty_stays_so() -> None:
+def test_mostly_empty_memory_is_not_collapsed() -> None:
     memory = Memory()
     memory.map.madvise(mmap.MADV_NOHUGEPAGE)
     memory.touch(3 * SMALL_BYTES, 1)
@@ -142,7 +142,7 @@ def test_memory_that_is_mostly_empty_stays_so() -> None:
 
 
 @pytest.mark.usefixtures("supported")
-def test_it_takes_one_place_after_the_other_and_then_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walk_proceeds_in_paced_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory()
     memory.touch(SMALL_BYTES, 1)
     with forked():
@@ -163,9 +163,7 @@ def test_it_takes_one_place_after_the_other_and_then_waits(monkeypatch: pytest.M
 
 @pytest.mark.skipif(madvise() is None, reason="this system has no such request")
 @pytest.mark.parametrize(("labour_seconds", "asked"), [(0.0, 3), (0.05, 1)])
-def test_a_system_that_has_to_make_room_first_is_not_asked_again(
-    monkeypatch: pytest.MonkeyPatch, labour_seconds: float, asked: int
-) -> None:
+def test_expensive_request_pauses_the_walk(monkeypatch: pytest.MonkeyPatch, labour_seconds: float, asked: int) -> None:
     requests: list[int] = []
 
     def labour(place: int, size: int, advice: int) -> int:
@@ -190,7 +188,7 @@ def test_a_system_that_has_to_make_room_first_is_not_asked_again(
 
 
 @pytest.mark.skipif(madvise() is None, reason="this system has no such request")
-def test_a_system_that_needs_labour_again_and_again_is_asked_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_expensive_requests_lengthen_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     labour_seconds = 0.01
 
     def labour(place: int, size: int, advice: int) -> int:
@@ -226,7 +224,7 @@ def test_a_system_that_needs_labour_again_and_again_is_asked_ever_more_seldom(mo
     assert rest() == 10.0
 
 
-def test_a_system_that_does_not_say_what_is_there_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pagemap_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its /proc has maps and no pagemap."""
 
     def refuse(*arguments: object, **options: object) -> None:
@@ -241,7 +239,7 @@ def test_a_system_that_does_not_say_what_is_there_is_asked_once(monkeypatch: pyt
     assert not pages.is_busy
 
 
-def test_where_the_system_says_nothing_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_done_without_madvise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_pages, "madvise", lambda: None)
     pages = LargePages(0.0)
     pages.begin(0.0)

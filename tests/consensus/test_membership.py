@@ -1,4 +1,4 @@
-"""Members that come and go while commands flow: one at a time, learning first, and never two majorities."""
+"""Membership changes under load: one at a time, a learner first, and never two majorities."""
 
 import random
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def members(*ids: int) -> bytes:
     return membership.encode(membership.of(NodeConfig(id=node, port=node) for node in ids))
 
 
-# What an entry says.
+# The entry.
 
 
-def test_a_membership_is_an_entry_and_back() -> None:
+def test_membership_round_trips_as_entry() -> None:
     found = membership.of(NODES[:3]).with_learner(NODES[3])
     assert membership.decode(membership.encode(found)) == found
     assert found.ids == {1, 2, 3, 4}
@@ -35,7 +35,7 @@ def test_a_membership_is_an_entry_and_back() -> None:
     assert found.node(5) is None
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_changes_are_refused() -> None:
     found = membership.of(NODES[:2])
     with pytest.raises(MembershipError, match="node 2 is a member already"):
         found.with_learner(NODES[1])
@@ -48,12 +48,12 @@ def test_what_cannot_be_is_refused() -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"\x04", b"\x00\x01abc", b"\x04\xc1", b"\x04\x92\x01\x90", b"\x04\x92\x02\x90"]
 )
-def test_bytes_that_are_no_membership_are_refused(damage: bytes) -> None:
+def test_invalid_membership_bytes_are_refused(damage: bytes) -> None:
     with pytest.raises(MembershipError):
         membership.decode(damage)
 
 
-def test_the_log_knows_its_memberships_through_all_that_happens_to_it() -> None:
+def test_log_tracks_its_memberships() -> None:
     journal = MemoryJournal()
     journal.set_base_membership((1, members(1)))
     for index in range(2, 12):
@@ -75,7 +75,7 @@ def test_the_log_knows_its_memberships_through_all_that_happens_to_it() -> None:
 # A cluster whose members change.
 
 
-def test_a_node_is_added_and_has_a_vote_once_it_has_the_log(clock: Clock) -> None:
+def test_added_node_gets_its_vote_once_it_has_the_log(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.commit(20)
@@ -100,7 +100,7 @@ def test_a_node_is_added_and_has_a_vote_once_it_has_the_log(clock: Clock) -> Non
         cluster.commit(1, seconds=3.0)
 
 
-def test_a_node_gets_its_log_by_snapshot_and_knows_the_members_from_it(clock: Clock) -> None:
+def test_snapshot_carries_the_membership(clock: Clock) -> None:
     cluster = Cluster(clock, compaction_entries=20)
     cluster.elect()
     cluster.commit(60)
@@ -115,7 +115,7 @@ def test_a_node_gets_its_log_by_snapshot_and_knows_the_members_from_it(clock: Cl
     cluster.check_end()
 
 
-def test_a_node_that_does_not_answer_gets_no_vote_and_stops_nobody(clock: Clock) -> None:
+def test_unresponsive_learner_gets_no_vote_and_blocks_nothing(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     leader.replica.add_member(NodeConfig(id=9, port=9))
@@ -128,7 +128,7 @@ def test_a_node_that_does_not_answer_gets_no_vote_and_stops_nobody(clock: Clock)
     cluster.check_end()
 
 
-def test_a_node_that_is_removed_knows_it_and_disturbs_nobody(clock: Clock) -> None:
+def test_removed_node_learns_of_it_and_disturbs_no_leader(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -148,7 +148,7 @@ def test_a_node_that_is_removed_knows_it_and_disturbs_nobody(clock: Clock) -> No
         cluster.commit(1, seconds=3.0)
 
 
-def test_a_dead_node_is_replaced_by_an_empty_one_of_the_same_name(clock: Clock) -> None:
+def test_dead_node_is_replaced_under_a_reused_id(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.commit(10)
@@ -163,7 +163,7 @@ def test_a_dead_node_is_replaced_by_an_empty_one_of_the_same_name(clock: Clock) 
     cluster.check_end()
 
 
-def test_one_change_at_a_time_and_only_by_the_leader(clock: Clock) -> None:
+def test_only_the_leader_changes_members_one_at_a_time(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -198,7 +198,7 @@ def test_no_change_before_the_first_entry_of_the_term_is_committed(clock: Clock)
     new.replica.add_member(NodeConfig(id=4, port=4))
 
 
-def test_a_change_that_was_never_committed_is_undone_with_its_entry(clock: Clock) -> None:
+def test_uncommitted_change_is_undone_with_its_entry(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -213,7 +213,7 @@ def test_a_change_that_was_never_committed_is_undone_with_its_entry(clock: Clock
     assert leader.meta.membership[0] == 1
 
 
-def test_who_belongs_is_not_forgotten_with_the_log_nor_changed_by_an_edited_file(clock: Clock) -> None:
+def test_membership_survives_loss_of_log_and_edited_file(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.elect()
     cluster.join()
@@ -228,7 +228,7 @@ def test_who_belongs_is_not_forgotten_with_the_log_nor_changed_by_an_edited_file
     cluster.check_end()
 
 
-def test_a_node_that_slept_through_a_change_finds_a_leader_it_never_heard_of(clock: Clock) -> None:
+def test_node_that_missed_a_change_finds_unknown_leader(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -300,29 +300,29 @@ def storm(clock: Clock, seed: int, replica_class: type[Replica] = Replica) -> Cl
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_members_change_in_a_storm(clock: Clock, seed: int) -> None:
+def test_members_change_under_faults(clock: Clock, seed: int) -> None:
     storm(clock, seed)
 
 
-class FollowerThatForgetsMembers(Follower):
-    """A snapshot does not bring the members that are in force at it."""
+class FollowerThatIgnoresMembership(Follower):
+    """A bug: an installed snapshot does not bring its membership."""
 
     def _install(self, snapshot: Snapshot, in_force: tuple[int, bytes]) -> bool:
         return super()._install(snapshot, self._journal.membership)
 
 
-class ForgetsMembers(Replica):
-    """Deliberately wrong: who belongs to the cluster is lost with the log, and a snapshot does not bring it back."""
+class LosesMembership(Replica):
+    """A bug: the membership is lost with the log, and a snapshot does not restore it."""
 
-    follower_class = FollowerThatForgetsMembers
+    follower_class = FollowerThatIgnoresMembership
 
     def __init__(self, node_id: int, peers: Sequence[int], *, meta: MetaStore, **parts: Any) -> None:
         meta.set_membership((0, b""))
         super().__init__(node_id, peers, meta=meta, **parts)
 
 
-def part_after_growing(clock: Clock, replica_class: type[Replica]) -> Cluster:
-    """Three become five; two of the first three lose their memory and learn again; then those two are cut off."""
+def isolate_former_majority(clock: Clock, replica_class: type[Replica]) -> Cluster:
+    """Grow from three nodes to five; two of the first three lose their log and rejoin; then those two are isolated."""
     cluster = Cluster(clock, replica_class=replica_class, compaction_entries=20)
     cluster.elect()
     for node in (4, 5):
@@ -331,7 +331,7 @@ def part_after_growing(clock: Clock, replica_class: type[Replica]) -> Cluster:
     for node in (1, 2):
         cluster.commit(60)
         cluster.settle()
-        # A leader that even those with an old cluster file know.
+        # A leader that is named in the old cluster files, too.
         leader = cluster.elect()
         if leader.id != 3:
             leader.replica.transfer_leadership(3)
@@ -355,10 +355,10 @@ def part_after_growing(clock: Clock, replica_class: type[Replica]) -> Cluster:
     return cluster
 
 
-def test_a_part_that_was_a_majority_once_is_none_any_more(clock: Clock) -> None:
-    part_after_growing(clock, Replica).check_end()
+def test_former_majority_cannot_commit(clock: Clock) -> None:
+    isolate_former_majority(clock, Replica).check_end()
 
 
-def test_without_its_memory_of_members_a_cluster_splits(clock: Clock) -> None:
+def test_cluster_splits_without_durable_membership(clock: Clock) -> None:
     with pytest.raises((Violation, ConsensusError), match="where another node applied"):
-        part_after_growing(clock, ForgetsMembers)
+        isolate_former_majority(clock, LosesMembership)

@@ -1,4 +1,4 @@
-"""The few bytes a node must not forget, and the directories it must not touch."""
+"""The meta store: its data survive, and directories of other nodes are refused."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ def open_store(directory: Path, cluster: str = "alpha", node_id: int = 1) -> Met
     return MetaStore(directory / "node", cluster=cluster, node_id=node_id)
 
 
-def test_a_new_store_knows_nothing(tmp_path: Path) -> None:
+def test_new_store_is_empty(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     assert (store.term, store.vote, store.joined, store.initialized) == (0, None, False, False)
     store.close()
 
 
-def test_lives_are_counted_from_the_time_of_birth_and_overtake_those_that_others_know(tmp_path: Path) -> None:
+def test_incarnations_start_at_creation_time_and_exceed_known_ones(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     first = store.incarnation
     assert abs(first - time.time()) < 60
@@ -40,7 +40,7 @@ def test_lives_are_counted_from_the_time_of_birth_and_overtake_those_that_others
     store.close()
 
 
-def test_what_was_synced_is_there_in_the_next_life(tmp_path: Path) -> None:
+def test_synced_data_survive_a_restart(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     first = store.incarnation
     store.set_term(7, 3)
@@ -62,7 +62,7 @@ def test_sync_without_changes_writes_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_directory_does_not_grow(tmp_path: Path) -> None:
+def test_directory_does_not_grow(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     for term in range(20):
         store.set_term(term, 1)
@@ -82,7 +82,7 @@ def test_the_directory_does_not_grow(tmp_path: Path) -> None:
         ("alpha", 2, "expected the data of node 2, found that of node 1"),
     ],
 )
-def test_the_directory_of_another_is_refused(tmp_path: Path, cluster: str, node_id: int, message: str) -> None:
+def test_directory_of_another_node_is_refused(tmp_path: Path, cluster: str, node_id: int, message: str) -> None:
     store = open_store(tmp_path)
     first = store.incarnation
     store.close()
@@ -102,7 +102,7 @@ sys.stdin.read()
 """
 
 
-def test_a_directory_another_process_holds_is_refused(tmp_path: Path) -> None:
+def test_directory_locked_by_another_process_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     command = [sys.executable, "-c", _HOLDER, str(tmp_path / "node" / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -114,7 +114,7 @@ def test_a_directory_another_process_holds_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
 
 
-def test_a_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
+def test_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     with pytest.raises(MetaError, match="only process"):
         open_store(tmp_path)
@@ -122,7 +122,7 @@ def test_a_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
 
 
-def test_meta_data_of_a_node_that_runs_are_not_replaced(tmp_path: Path) -> None:
+def test_meta_data_of_a_running_node_are_not_replaced(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     with pytest.raises(MetaError, match="only process"):
         recreate_meta(tmp_path / "node", cluster="alpha", node_id=1)
@@ -137,7 +137,7 @@ def test_garbage_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
-def test_no_byte_of_term_vote_and_members_can_change_unnoticed(tmp_path: Path) -> None:
+def test_every_changed_byte_of_the_record_is_detected(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     life = store.incarnation
     store.set_term(7, 2)
@@ -162,7 +162,7 @@ def test_no_byte_of_term_vote_and_members_can_change_unnoticed(tmp_path: Path) -
     store.close()
 
 
-def test_a_record_without_its_name_is_not_taken_for_a_new_node(tmp_path: Path) -> None:
+def test_store_with_unknown_records_is_not_a_new_node(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     path = tmp_path / "node" / "meta.lmdb"
     path.write_bytes(path.read_bytes().replace(b"meta", b"mete"))
@@ -171,7 +171,7 @@ def test_a_record_without_its_name_is_not_taken_for_a_new_node(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("size", [0, 100, 4096, 8192, 9000])
-def test_meta_data_that_were_cut_off_are_refused_and_not_begun_anew(tmp_path: Path, size: int) -> None:
+def test_truncated_meta_data_are_refused(tmp_path: Path, size: int) -> None:
     store = open_store(tmp_path)
     store.set_term(7, 2)
     store.close()
@@ -183,7 +183,7 @@ def test_meta_data_that_were_cut_off_are_refused_and_not_begun_anew(tmp_path: Pa
     assert path.stat().st_size == size
 
 
-def test_a_record_of_before_there_were_checksums_is_read_and_gets_one(tmp_path: Path) -> None:
+def test_record_without_checksum_is_upgraded(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     environment = lmdb.open(str(tmp_path / "node" / "meta.lmdb"), subdir=False, lock=False)
     with environment.begin(write=True) as transaction:
@@ -205,7 +205,7 @@ def test_a_record_of_before_there_were_checksums_is_read_and_gets_one(tmp_path: 
         msgspec.msgpack.encode([1, "alpha", 1, 1, 0, None, False]).replace(b"alpha", b"\xe9lpha"),
     ],
 )
-def test_a_record_of_another_shape_is_refused(tmp_path: Path, record: bytes) -> None:
+def test_record_of_another_schema_is_refused(tmp_path: Path, record: bytes) -> None:
     open_store(tmp_path).close()
     environment = lmdb.open(str(tmp_path / "node" / "meta.lmdb"), subdir=False, lock=False)
     with environment.begin(write=True) as transaction:
@@ -215,7 +215,7 @@ def test_a_record_of_another_shape_is_refused(tmp_path: Path, record: bytes) -> 
         open_store(tmp_path)
 
 
-def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+def test_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("a file")
     with pytest.raises(MetaError, match="expected a directory this process can write"):
         open_store(tmp_path)
@@ -224,7 +224,7 @@ def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
 REFUSAL = f"expected meta data of format {_FORMAT}, found format {_FORMAT + 1}; run the version of smrx that wrote it"
 
 
-def test_a_newer_format_is_refused_by_name_and_left_as_it_is(tmp_path: Path) -> None:
+def test_newer_meta_format_is_refused_and_unchanged(tmp_path: Path) -> None:
     config = Config(cluster="alpha", data_dir=str(tmp_path))
     directory = config.node_dir(1)
     MetaStore(directory, cluster="alpha", node_id=1).close()

@@ -1,4 +1,4 @@
-"""The replica in the ordinary case: it elects, commits in one round trip, tells everybody, and is quiet otherwise."""
+"""The replica without faults: it elects a leader, commits in one round trip, and sends little when idle."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_three_nodes_elect_and_commit(clock: Clock) -> None:
     assert {member.replica.waiting for member in cluster.members.values()} == {None}
 
 
-def test_a_node_without_peers_leads_at_once(clock: Clock) -> None:
+def test_node_without_peers_leads_at_once(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=1)
     member = cluster.members[1]
     member.turn()
@@ -28,7 +28,7 @@ def test_a_node_without_peers_leads_at_once(clock: Clock) -> None:
     assert member.machine.numbers == [1]
 
 
-def test_a_single_order_is_committed_after_one_round_trip_and_followers_know_half_a_trip_later(clock: Clock) -> None:
+def test_command_commits_after_one_round_trip_and_followers_learn_half_a_trip_later(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -47,7 +47,7 @@ def test_a_single_order_is_committed_after_one_round_trip_and_followers_know_hal
     assert len(kinds) <= 6 + 6
 
 
-def test_under_load_the_commit_index_travels_with_the_entries(clock: Clock) -> None:
+def test_under_load_entries_carry_the_commit_index(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -64,7 +64,7 @@ def test_under_load_the_commit_index_travels_with_the_entries(clock: Clock) -> N
     cluster.settle()
 
 
-def test_an_idle_cluster_is_quiet(clock: Clock) -> None:
+def test_idle_cluster_sends_few_messages(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.elect()
     cluster.settle()
@@ -74,7 +74,7 @@ def test_an_idle_cluster_is_quiet(clock: Clock) -> None:
     assert len(cluster.network.sent) / 10 / 20 <= 6.5
 
 
-def test_only_the_leader_takes_commands(clock: Clock) -> None:
+def test_only_the_leader_accepts_commands(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     for member in cluster.members.values():
@@ -83,7 +83,7 @@ def test_only_the_leader_takes_commands(clock: Clock) -> None:
                 cluster.submit(member)
 
 
-def test_a_new_leader_is_there_soon_after_the_old_one_died(clock: Clock) -> None:
+def test_new_leader_is_elected_soon_after_a_crash(clock: Clock) -> None:
     for _ in range(5):
         cluster = Cluster(clock)
         leader = cluster.elect()
@@ -95,7 +95,7 @@ def test_a_new_leader_is_there_soon_after_the_old_one_died(clock: Clock) -> None
         assert clock.time - start < 2.0
 
 
-def test_deadlines_are_times_to_wait_for(clock: Clock) -> None:
+def test_next_deadline_is_in_the_near_future(clock: Clock) -> None:
     cluster = Cluster(clock)
     for _ in range(200):
         for member in cluster.members.values():
@@ -103,7 +103,7 @@ def test_deadlines_are_times_to_wait_for(clock: Clock) -> None:
         cluster.step(clock.time + 0.05)
 
 
-def test_the_status_names_what_is_waited_for(clock: Clock) -> None:
+def test_status_names_what_the_node_waits_for(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.crash(2)
     cluster.crash(3)
@@ -111,7 +111,7 @@ def test_the_status_names_what_is_waited_for(clock: Clock) -> None:
     beginning = "a new cluster starts once all of its nodes have connected"
     assert cluster.members[1].replica.waiting == f"waiting for node 2, 3: {beginning}"
     cluster = Cluster(clock)
-    cluster.begin()
+    cluster.bootstrap()
     cluster.run(0.2)
     cluster.crash(2)
     cluster.crash(3)

@@ -1,4 +1,4 @@
-"""What a node begins with: the newest whole snapshot and the log after it, or a refusal that says what to do."""
+"""A restart uses the newest valid snapshot and the log after it, or is refused with a remedy."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class LocalMachine(Machine):
 
 
 class Disk:
-    """One node's disk: journal, meta data, snapshots; entries of number n stand at index n + 1."""
+    """One node's disk: journal, meta data, snapshots; entry number n is at index n + 1."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.path = tmp_path
@@ -72,14 +72,14 @@ def damage(stored: Stored) -> None:
     state.write_bytes(data)
 
 
-def test_without_a_snapshot_the_whole_log_is_applied(disk: Disk) -> None:
+def test_restart_without_snapshot_applies_whole_log(disk: Disk) -> None:
     disk.append(50)
     machine, journal, restarted = disk.restart()
     assert machine.position() == disk.machine.position()
     assert (journal.applied_index, restarted.snapshots) == (51, [])
 
 
-def test_with_a_snapshot_only_what_follows_it_is_applied(disk: Disk) -> None:
+def test_restart_with_snapshot_applies_only_later_entries(disk: Disk) -> None:
     disk.append(30)
     disk.take()
     disk.journal.compact(31)
@@ -90,13 +90,13 @@ def test_with_a_snapshot_only_what_follows_it_is_applied(disk: Disk) -> None:
     assert (journal.first_index, journal.applied_index, restarted.snapshot_sequence) == (31, 51, 30)
 
 
-def test_what_is_not_known_to_be_committed_waits_for_a_leader(disk: Disk) -> None:
+def test_uncommitted_entries_are_not_applied_at_restart(disk: Disk) -> None:
     disk.append(50, committed=45)
     machine, journal, _ = disk.restart()
     assert (len(machine.numbers), journal.applied_index, journal.last_index) == (45, 46, 51)
 
 
-def test_a_log_that_ends_before_the_snapshot_begins_anew_after_it(disk: Disk) -> None:
+def test_log_that_ends_before_the_snapshot_is_replaced(disk: Disk) -> None:
     disk.append(20)
     disk.journal.sync()
     ahead = Disk.__new__(Disk)
@@ -109,9 +109,7 @@ def test_a_log_that_ends_before_the_snapshot_begins_anew_after_it(disk: Disk) ->
     assert (journal.first_index, journal.last_index, journal.applied_index) == (81, 81, 81)
 
 
-def test_a_damaged_snapshot_gives_way_to_an_older_one_that_the_log_continues(
-    disk: Disk, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_snapshot_falls_back_to_an_older_one(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
     disk.append(20)
     disk.take()
     disk.append(40)
@@ -124,7 +122,7 @@ def test_a_damaged_snapshot_gives_way_to_an_older_one_that_the_log_continues(
     assert "its part state is not what was written; it is not used" in caplog.text
 
 
-def test_a_damaged_snapshot_that_the_log_needs_is_refused_and_nothing_is_changed(disk: Disk) -> None:
+def test_damaged_snapshot_that_the_log_needs_is_refused(disk: Disk) -> None:
     disk.append(20)
     stored = disk.take()
     disk.journal.compact(21)
@@ -137,7 +135,7 @@ def test_a_damaged_snapshot_that_the_log_needs_is_refused_and_nothing_is_changed
     assert (disk.platter.records, sorted(disk.path.rglob("*"))) == before
 
 
-def test_a_log_without_the_snapshot_it_continues_is_refused(disk: Disk) -> None:
+def test_log_without_its_snapshot_is_refused(disk: Disk) -> None:
     disk.append(20)
     disk.journal.compact(15)
     disk.journal.sync()
@@ -145,7 +143,7 @@ def test_a_log_without_the_snapshot_it_continues_is_refused(disk: Disk) -> None:
         disk.restart()
 
 
-def test_a_snapshot_older_than_the_log_is_of_no_use(disk: Disk) -> None:
+def test_snapshot_older_than_the_log_is_not_used(disk: Disk) -> None:
     disk.append(10)
     disk.take()
     disk.append(20)
@@ -155,14 +153,14 @@ def test_a_snapshot_older_than_the_log_is_of_no_use(disk: Disk) -> None:
         disk.restart()
 
 
-def test_a_snapshot_whose_state_is_not_the_one_it_names_is_refused(disk: Disk) -> None:
+def test_snapshot_with_wrong_state_hash_is_refused(disk: Disk) -> None:
     disk.append(20)
     disk.files.write(Position(21, 1, 20, 12345), {"state": [disk.machine.snapshot()]})
     with pytest.raises(SnapshotError, match="expected the state of command 20 with hash 0000000000003039"):
         disk.restart()
 
 
-def test_a_part_the_machine_does_not_know_is_refused(disk: Disk) -> None:
+def test_unknown_snapshot_part_is_refused(disk: Disk) -> None:
     disk.append(20)
     sequence, state_hash = disk.machine.position()
     position = Position(21, 1, sequence, state_hash)
@@ -171,13 +169,13 @@ def test_a_part_the_machine_does_not_know_is_refused(disk: Disk) -> None:
         disk.restart()
 
 
-def test_term_and_vote_older_than_the_log_are_refused(disk: Disk) -> None:
+def test_meta_data_older_than_the_log_are_refused(disk: Disk) -> None:
     disk.append(200)
     with pytest.raises(JournalError, match="expected term 6 or later of a node with entries of that term, found 3"):
         disk.restart()
 
 
-def test_a_log_without_term_and_vote_is_refused(disk: Disk, tmp_path: Path) -> None:
+def test_log_without_meta_data_is_refused(disk: Disk, tmp_path: Path) -> None:
     disk.append(20)
     disk.meta.close()
     (tmp_path / "meta.lmdb").unlink()
@@ -187,7 +185,7 @@ def test_a_log_without_term_and_vote_is_refused(disk: Disk, tmp_path: Path) -> N
             disk.restart()
 
 
-def test_a_node_in_memory_that_lived_before_begins_with_nothing(disk: Disk) -> None:
+def test_restarted_memory_node_starts_empty(disk: Disk) -> None:
     disk.append(20)
     disk.take()
     machine, journal = LocalMachine(), MemoryJournal()
@@ -196,9 +194,7 @@ def test_a_node_in_memory_that_lived_before_begins_with_nothing(disk: Disk) -> N
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
-    disk: Disk, tmp_path: Path, durable: bool
-) -> None:
+def test_new_node_starts_with_provided_snapshot(disk: Disk, tmp_path: Path, durable: bool) -> None:
     disk.append(90)
     files = SnapshotFiles(tmp_path / "new" / "snapshots", cluster="alpha", node_id=1)
     files.adopt(disk.take())
@@ -213,9 +209,9 @@ def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
     journal = opened()
     restart(machine, journal, meta, files)
     assert machine.position() == disk.machine.position()
-    # Without a log on the disk nobody may rely on it yet, and the next start begins like this one.
+    # In memory mode the node has not joined yet, and the next start is the same.
     assert (journal.first_index, journal.applied_index, meta.term, meta.joined) == (91, 91, 3, durable)
-    # Killed before it ever met another node.
+    # Killed before it has received anything.
     journal.sync()
     again, machine = opened(), LocalMachine()
     restart(machine, again, meta, files)
@@ -223,7 +219,7 @@ def test_a_node_that_never_lived_begins_with_the_snapshot_it_is_given(
     assert (again.applied_index, again.may_lack_entries) == (91, not durable and again.last_index == 1)
 
 
-def test_who_belongs_to_the_cluster_is_no_command_to_be_applied_again(disk: Disk) -> None:
+def test_membership_entries_are_not_applied_at_restart(disk: Disk) -> None:
     disk.append(10)
     disk.journal.add(membership.encode(membership.of([NodeConfig(id=1, port=1)])), 12, 2)
     disk.journal.setRaftCommitIndex(12)
@@ -233,7 +229,7 @@ def test_who_belongs_to_the_cluster_is_no_command_to_be_applied_again(disk: Disk
     assert journal.applied_index == 12
 
 
-def test_a_log_that_ends_before_the_snapshot_leaves_no_change_behind_that_was_never_committed(disk: Disk) -> None:
+def test_replaced_log_drops_uncommitted_membership(disk: Disk) -> None:
     """The log was to be cut at a leader's snapshot when the power went."""
     known, undone = (membership.encode(membership.of([NodeConfig(id=1, port=port)])) for port in (1, 2))
     disk.append(20)
@@ -251,7 +247,7 @@ def test_a_log_that_ends_before_the_snapshot_leaves_no_change_behind_that_was_ne
     assert journal.membership == (1, known)
 
 
-def test_replaying_stops_where_the_callback_says_so(disk: Disk) -> None:
+def test_replay_stops_when_the_callback_returns_false(disk: Disk) -> None:
     disk.append(50)
     seen: list[int] = []
 
@@ -264,7 +260,7 @@ def test_replaying_stops_where_the_callback_says_so(disk: Disk) -> None:
     assert replay_entries(disk.journal, 40, 45, lambda found: None) == 6
 
 
-def test_a_state_without_term_and_vote_is_taken_from_an_operator_only(disk: Disk, tmp_path: Path) -> None:
+def test_state_without_meta_data_is_accepted_from_an_operator_only(disk: Disk, tmp_path: Path) -> None:
     disk.append(20)
     stored = disk.take()
     disk.meta.close()
@@ -276,7 +272,7 @@ def test_a_state_without_term_and_vote_is_taken_from_an_operator_only(disk: Disk
     assert restart(LocalMachine(), journal, meta, files).snapshots == [given]
     assert not journal.may_lack_entries
 
-    # What it was given is its own by its next life; then term and vote are lost.
+    # After the first start the provided snapshot is its own; then the meta data are lost.
     meta.set_joined()
     restart(LocalMachine(), MemoryJournal(), meta, files)
     meta.close()

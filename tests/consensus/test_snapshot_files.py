@@ -1,4 +1,4 @@
-"""Snapshots on the disk: whole or not there, whatever step a kill comes at; damage is named and nothing is changed."""
+"""Snapshot files are complete or absent after a kill at any step; damage is reported and nothing is changed."""
 
 import os
 import random
@@ -24,7 +24,7 @@ def write(store: SnapshotFiles, sequence: int, state: bytes = STATE) -> snapshot
 
 
 def whole(store: SnapshotFiles) -> list[int]:
-    """The sequences of the snapshots that prove to be whole; raises SnapshotError if one bears the name and is not."""
+    """Return the sequences of the valid snapshots; raises SnapshotError if a published one is invalid."""
     found, faults = store.readable()
     if faults:
         raise faults[0]
@@ -33,7 +33,7 @@ def whole(store: SnapshotFiles) -> list[int]:
     return [stored.metadata.sequence for stored in found]
 
 
-def test_a_snapshot_says_what_it_is_of_and_holds_it(tmp_path: Path) -> None:
+def test_snapshot_has_metadata_and_parts(tmp_path: Path) -> None:
     stored = write(files(tmp_path), 7)
     verify(stored)
     assert stored.path == tmp_path / "snapshot-7"
@@ -46,7 +46,7 @@ def test_a_snapshot_says_what_it_is_of_and_holds_it(tmp_path: Path) -> None:
     assert snapshot.checksum == xxhash.xxh3_128_digest(STATE)
 
 
-def test_the_two_newest_stay(tmp_path: Path) -> None:
+def test_two_newest_snapshots_are_kept(tmp_path: Path) -> None:
     store = files(tmp_path)
     for sequence in (1, 2, 3, 4):
         write(store, sequence)
@@ -54,14 +54,14 @@ def test_the_two_newest_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "snapshot-3", "snapshot-4"]
 
 
-def test_the_one_just_written_stays_however_old_its_state(tmp_path: Path) -> None:
+def test_latest_written_snapshot_is_kept_even_if_older(tmp_path: Path) -> None:
     store = files(tmp_path)
     for sequence in (5, 6, 1):
         write(store, sequence)
     assert whole(store) == [1, 6]
 
 
-def test_a_state_of_the_same_command_after_more_entries_has_a_name_of_its_own(tmp_path: Path) -> None:
+def test_same_sequence_at_later_index_gets_another_name(tmp_path: Path) -> None:
     store = files(tmp_path)
     write(store, 5)
     again = store.write(Position(90, 3, 5, 0xABC), {"state": [STATE]})
@@ -69,7 +69,7 @@ def test_a_state_of_the_same_command_after_more_entries_has_a_name_of_its_own(tm
     assert [stored.log_index for stored in store.readable()[0]] == [50, 90]
 
 
-def test_the_same_state_may_be_asked_for_as_often_as_one_likes(tmp_path: Path) -> None:
+def test_same_state_can_be_written_repeatedly(tmp_path: Path) -> None:
     store = files(tmp_path)
     names = [write(store, 5).path.name for _ in range(5)]
     assert names[:3] == ["snapshot-5", "snapshot-5-50", "snapshot-5-50-2"]
@@ -77,7 +77,7 @@ def test_the_same_state_may_be_asked_for_as_often_as_one_likes(tmp_path: Path) -
     assert (tmp_path / "latest").resolve().name == names[-1]
 
 
-def test_a_copy_bears_the_name_of_its_new_cluster(tmp_path: Path) -> None:
+def test_adopted_snapshot_names_its_new_cluster(tmp_path: Path) -> None:
     stored = write(files(tmp_path / "a"), 7)
     copy = files(tmp_path / "b", cluster="beta", node_id=2).adopt(stored)
     verify(copy)
@@ -85,7 +85,7 @@ def test_a_copy_bears_the_name_of_its_new_cluster(tmp_path: Path) -> None:
     assert copy.part("state") == STATE
 
 
-def test_one_that_nobody_waits_for_leaves_nothing(tmp_path: Path) -> None:
+def test_abandoned_snapshot_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(snapshot_files.Abandoned):
         files(tmp_path).write(Position(1, 1, 1, 0), {"state": [STATE]}, abandoned=lambda: True)
     assert not list(tmp_path.iterdir())
@@ -102,7 +102,7 @@ def test_one_that_nobody_waits_for_leaves_nothing(tmp_path: Path) -> None:
         (COMPLETE, f"{METADATA} is not what {COMPLETE} names"),
     ],
 )
-def test_a_bit_that_turned_over_is_named(tmp_path: Path, name: str, message: str) -> None:
+def test_flipped_bit_is_reported_with_its_part(tmp_path: Path, name: str, message: str) -> None:
     store = files(tmp_path)
     path = write(store, 7).path / name
     data = bytearray(path.read_bytes())
@@ -114,14 +114,14 @@ def test_a_bit_that_turned_over_is_named(tmp_path: Path, name: str, message: str
 
 
 @pytest.mark.parametrize("name", ["state", "events", METADATA, COMPLETE])
-def test_a_file_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
+def test_missing_file_is_reported(tmp_path: Path, name: str) -> None:
     store = files(tmp_path)
     (write(store, 7).path / name).unlink()
     with pytest.raises(SnapshotError, match="No such file"):
         whole(store)
 
 
-def test_one_of_another_cluster_is_refused(tmp_path: Path) -> None:
+def test_snapshot_of_another_cluster_is_refused(tmp_path: Path) -> None:
     write(files(tmp_path), 7)
     with pytest.raises(SnapshotError, match="expected a snapshot of cluster 'beta', found one of 'alpha'"):
         files(tmp_path, cluster="beta").readable()
@@ -143,14 +143,14 @@ def rewritten(path: Path, change: Callable[[bytes], bytes]) -> None:
         (b"{", b"[", "the snapshot is damaged"),
     ],
 )
-def test_metadata_of_another_shape_are_refused(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+def test_metadata_of_another_schema_are_refused(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
     path = write(files(tmp_path), 7).path
     rewritten(path, lambda raw: raw.replace(old, new))
     with pytest.raises(SnapshotError, match=message):
         describe(path)
 
 
-def test_a_part_outside_the_folder_is_refused(tmp_path: Path) -> None:
+def test_part_outside_the_folder_is_refused(tmp_path: Path) -> None:
     path = write(files(tmp_path), 7).path
     rewritten(path, lambda raw: raw.replace(b'"name": "events"', b'"name": "../../x"'))
     with pytest.raises(SnapshotError, match="names a part outside it"):
@@ -203,7 +203,7 @@ class Steps:
 
 
 def killed_at_every_step(tmp_path: Path, *, power: bool) -> Iterator[tuple[int, SnapshotFiles]]:
-    """Yield (step, what the next life finds) for a kill at each step of writing snapshot 3 beside 1 and 2."""
+    """Yield (step, what the next start finds) for a kill at each step of writing snapshot 3 beside 1 and 2."""
     for step in range(1, 200):
         folder = tmp_path / f"{'power' if power else 'kill'}-{step}"
         store = files(folder)
@@ -225,7 +225,7 @@ def killed_at_every_step(tmp_path: Path, *, power: bool) -> Iterator[tuple[int, 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to know what was synced")
 @pytest.mark.parametrize("power", [False, True])
-def test_a_kill_at_any_step_leaves_the_older_snapshots_or_the_new_one(tmp_path: Path, power: bool) -> None:
+def test_kill_at_any_step_leaves_old_or_new_snapshots(tmp_path: Path, power: bool) -> None:
     steps = 0
     for step, store in killed_at_every_step(tmp_path, power=power):
         store.clean()
@@ -253,13 +253,13 @@ def _published_first(self: SnapshotFiles, aside: Path, metadata: snapshot_files.
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to know what was synced")
-def test_a_name_given_before_the_end_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_rename_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SnapshotFiles, "_publish", _published_first)
     with pytest.raises(SnapshotError):
         all_whole(tmp_path, power=False)
 
 
-def test_a_part_that_is_not_synced_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsynced_part_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_files.os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(Steps, "_counted", _without_sync(Steps._counted))
     with pytest.raises(SnapshotError):
@@ -273,7 +273,7 @@ def _without_sync(original: Callable[..., Callable[..., object]]) -> Callable[..
     return counted
 
 
-def test_random_damage_to_any_file_is_noticed(tmp_path: Path) -> None:
+def test_random_damage_to_any_file_is_detected(tmp_path: Path) -> None:
     chance = random.Random(5)
     store = files(tmp_path)
     path = write(store, 7).path

@@ -1,4 +1,4 @@
-"""Snapshots by a forked child: of the state as it was, without waiting, whatever becomes of the child."""
+"""A forked child writes the state as it was at the fork, without blocking the node, even if the child fails."""
 
 import contextlib
 import errno
@@ -58,7 +58,7 @@ def wait(store: ForkedSnapshots) -> None:
         time.sleep(0.001)
 
 
-def test_it_is_of_the_moment_of_the_fork(tmp_path: Path) -> None:
+def test_snapshot_is_the_state_at_the_fork(tmp_path: Path) -> None:
     source = Source()
     source.state[:] = 5
     store = taker(tmp_path, source)
@@ -77,14 +77,14 @@ def test_it_is_of_the_moment_of_the_fork(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTFORK"), reason="this system leaves no memory out of a fork")
-def test_what_is_beside_it_is_not_there_for_the_child(tmp_path: Path) -> None:
+def test_child_lacks_arrays_outside_snapshots(tmp_path: Path) -> None:
     source = Source()
     source.beside = [np.zeros(1 << 20, np.uint64)]
     store = taker(tmp_path, source)
     store.begin(10, 1)
     wait(store)
     assert store.stored is not None
-    # Somebody who reads it after all gets no snapshot, and the node goes on.
+    # A child that reads it dies without a snapshot, and the node continues.
 
     def read() -> None:
         faulthandler.disable()
@@ -96,7 +96,7 @@ def test_what_is_beside_it_is_not_there_for_the_child(tmp_path: Path) -> None:
     assert store.stored.log_index == 10
 
 
-def test_only_one_is_taken_at_a_time_and_the_older_one_counts_for_restarts(tmp_path: Path) -> None:
+def test_one_snapshot_at_a_time_and_the_older_one_bounds_the_log(tmp_path: Path) -> None:
     source = Source()
     store = taker(tmp_path, source)
     store.begin(10, 1)
@@ -111,7 +111,7 @@ def test_only_one_is_taken_at_a_time_and_the_older_one_counts_for_restarts(tmp_p
     assert store.oldest_index() == 20
 
 
-def test_for_a_peer_of_a_node_in_memory_no_file_is_written(tmp_path: Path) -> None:
+def test_memory_node_writes_no_file_for_a_peer(tmp_path: Path) -> None:
     source = Source()
     source.state[:] = 8
     store = taker(tmp_path, source, persistent=False)
@@ -126,7 +126,7 @@ def test_for_a_peer_of_a_node_in_memory_no_file_is_written(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see descriptors")
-def test_the_child_holds_none_of_the_nodes_sockets_and_locks(tmp_path: Path) -> None:
+def test_child_closes_inherited_descriptors(tmp_path: Path) -> None:
     source = Source()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with socket.socket() as listening:
@@ -158,7 +158,7 @@ def test_the_child_holds_none_of_the_nodes_sockets_and_locks(tmp_path: Path) -> 
     assert gc.isenabled()
 
 
-def test_a_child_that_is_killed_leaves_nothing_and_the_next_one_is_taken(tmp_path: Path) -> None:
+def test_killed_child_leaves_no_files_and_is_retried(tmp_path: Path) -> None:
     source = Source()
     source.before = lambda: os.kill(os.getpid(), signal.SIGKILL)
     clock = [0.0]
@@ -179,9 +179,7 @@ def test_a_child_that_is_killed_leaves_nothing_and_the_next_one_is_taken(tmp_pat
 
 
 @pytest.mark.parametrize("call", ["pipe", "fork"])
-def test_a_system_that_grants_no_process_costs_the_snapshot_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_failed_fork_only_costs_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def refuse() -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
@@ -204,7 +202,7 @@ def test_a_system_that_grants_no_process_costs_the_snapshot_and_nothing_else(
     assert newest.index == 11
 
 
-def test_one_that_somebody_removed_before_it_was_seen_ends_nobody(tmp_path: Path) -> None:
+def test_snapshot_removed_before_poll_is_tolerated(tmp_path: Path) -> None:
     now = 0.0
     source = Source()
     files = SnapshotFiles(tmp_path, cluster="alpha", node_id=1)
@@ -226,7 +224,7 @@ def test_one_that_somebody_removed_before_it_was_seen_ends_nobody(tmp_path: Path
     assert newest.index == 11
 
 
-def test_a_disk_without_room_costs_the_snapshot_and_nothing_else(
+def test_full_disk_only_costs_the_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = Source()
@@ -249,7 +247,7 @@ def test_a_disk_without_room_costs_the_snapshot_and_nothing_else(
         store.keep(Snapshot.of(30, 1, b"state"))
 
 
-def test_one_that_a_leader_sent_is_durable_at_once(tmp_path: Path) -> None:
+def test_received_snapshot_is_durable_on_return(tmp_path: Path) -> None:
     source = Source()
     store = taker(tmp_path, source)
     store.keep(Snapshot.of(30, 4, b"state"))
@@ -259,7 +257,7 @@ def test_one_that_a_leader_sent_is_durable_at_once(tmp_path: Path) -> None:
     assert (stored.log_index, stored.metadata.log_term, store.oldest_index()) == (30, 4, 0)
 
 
-def test_what_a_peer_refused_is_sent_again_only_if_it_is_whole(tmp_path: Path) -> None:
+def test_refused_snapshot_is_sent_again_only_if_valid(tmp_path: Path) -> None:
     source = Source()
     store = taker(tmp_path, source)
     store.begin(10, 1)
@@ -273,7 +271,7 @@ def test_what_a_peer_refused_is_sent_again_only_if_it_is_whole(tmp_path: Path) -
     assert store.newest() is None
 
 
-def test_closing_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_kills_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork, children = os.fork, []
 
     def noted() -> int:
@@ -292,7 +290,7 @@ def test_closing_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         os.waitpid(children[0], os.WNOHANG)
 
 
-def test_the_loop_neither_reads_the_state_nor_waits_for_the_child(tmp_path: Path) -> None:
+def test_loop_neither_reads_the_state_nor_waits_for_the_child(tmp_path: Path) -> None:
     """How long the fork itself takes is measured by `smrx bench recovery`."""
     source = Source()
     loop, gate = os.getpid(), tmp_path / "gate"
@@ -317,7 +315,7 @@ def test_the_loop_neither_reads_the_state_nor_waits_for_the_child(tmp_path: Path
 # When.
 
 
-def test_a_snapshot_is_due_after_commands_entries_bytes_or_time() -> None:
+def test_snapshot_is_due_after_commands_entries_bytes_or_time() -> None:
     start = Mark(0, 0, 0, 0.0)
     schedule = Schedule(start, commands=100, seconds=60.0, entries=50, size_bytes=1000)
     assert not schedule.due(Mark(99, 49, 999, 59.0))
@@ -328,7 +326,7 @@ def test_a_snapshot_is_due_after_commands_entries_bytes_or_time() -> None:
     assert not schedule.due(Mark(0, 10, 10, 600.0)), "nothing changed since"
 
 
-def test_one_that_failed_is_due_again_and_one_that_is_whole_is_not() -> None:
+def test_failed_snapshot_is_due_again_and_complete_one_is_not() -> None:
     schedule = Schedule(Mark(0, 0, 0, 0.0), commands=100, seconds=60.0, entries=50, size_bytes=1000)
     mark = Mark(120, 7, 500, 3.0)
     schedule.begun(mark)
@@ -339,7 +337,7 @@ def test_one_that_failed_is_due_again_and_one_that_is_whole_is_not() -> None:
     assert schedule.due(Mark(220, 8, 600, 4.0))
 
 
-def test_in_memory_only_a_peers_need_takes_one() -> None:
+def test_memory_store_takes_snapshots_only_for_peers() -> None:
     store = MemorySnapshots(lambda: b"state")
     store.begin(5, 1)
     assert store.newest() is None

@@ -1,4 +1,4 @@
-"""A node too far behind gets the state instead of the log, in pieces, while orders flow."""
+"""A node that is too far behind gets a snapshot in chunks, under load."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def lagging(clock: Clock, replica_class: type[Replica] = Replica) -> tuple[Clust
     return cluster, node
 
 
-def test_the_log_stays_bounded_and_keeps_a_tail(clock: Clock) -> None:
+def test_log_stays_bounded_and_keeps_a_tail(clock: Clock) -> None:
     cluster = Cluster(clock, compaction_entries=16)
     cluster.elect()
     cluster.commit(200)
@@ -32,7 +32,7 @@ def test_the_log_stays_bounded_and_keeps_a_tail(clock: Clock) -> None:
         assert journal.size_bytes == sum(len(journal[at][0]) for at in range(len(journal)))
 
 
-def test_bytes_bound_the_log_too(clock: Clock) -> None:
+def test_log_is_bounded_by_bytes(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=1, compaction_entries=10_000)
     member = cluster.members[1]
     member.replica.compaction.max_bytes = 10_000
@@ -43,7 +43,7 @@ def test_bytes_bound_the_log_too(clock: Clock) -> None:
     assert member.replica._journal.size_bytes <= 11_000
 
 
-def test_a_lagging_node_installs_a_snapshot_while_orders_flow(clock: Clock) -> None:
+def test_lagging_node_installs_a_snapshot_under_load(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
     leader = cluster.leader()
@@ -61,7 +61,7 @@ def test_a_lagging_node_installs_a_snapshot_while_orders_flow(clock: Clock) -> N
     assert lagger.replica._journal.first_index > 50
 
 
-def test_only_a_window_is_under_way(clock: Clock) -> None:
+def test_only_a_window_of_chunks_is_under_way(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
     cluster.network.keep_sent = True
@@ -79,7 +79,7 @@ def test_only_a_window_is_under_way(clock: Clock) -> None:
     assert 2 <= most <= WINDOW_CHUNKS
 
 
-def test_a_transfer_survives_loss(clock: Clock) -> None:
+def test_snapshot_transfer_survives_message_loss(clock: Clock) -> None:
     cluster, _ = lagging(clock)
     cluster.network.heal()
     cluster.network.loss = 0.2
@@ -89,7 +89,7 @@ def test_a_transfer_survives_loss(clock: Clock) -> None:
     cluster.check_end()
 
 
-def test_a_transfer_begins_anew_when_the_receiver_does(clock: Clock) -> None:
+def test_snapshot_transfer_restarts_with_the_receiver(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
     cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
@@ -99,7 +99,7 @@ def test_a_transfer_begins_anew_when_the_receiver_does(clock: Clock) -> None:
     cluster.check_end()
 
 
-def test_a_transfer_begins_anew_when_the_sender_is_lost(clock: Clock) -> None:
+def test_snapshot_transfer_restarts_with_a_new_leader(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
     cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
@@ -113,7 +113,7 @@ def test_a_transfer_begins_anew_when_the_sender_is_lost(clock: Clock) -> None:
     cluster.check_end()
 
 
-def test_a_receiver_that_dies_half_way_does_not_hold_up_the_log(clock: Clock) -> None:
+def test_dead_receiver_does_not_block_compaction(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
     cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
@@ -128,7 +128,7 @@ def test_a_receiver_that_dies_half_way_does_not_hold_up_the_log(clock: Clock) ->
     cluster.check_end()
 
 
-def test_a_sender_that_leads_no_more_does_not_hold_up_its_log(clock: Clock) -> None:
+def test_deposed_sender_does_not_block_compaction(clock: Clock) -> None:
     cluster, node = lagging(clock)
     cluster.network.heal()
     cluster.run_until(lambda: cluster.members[node].replica.follower._incoming._buffer)
@@ -150,10 +150,10 @@ def test_a_sender_that_leads_no_more_does_not_hold_up_its_log(clock: Clock) -> N
 def answer_to(clock: Clock, replica_class: type[Replica], snapshot: Snapshot) -> tuple[Cluster, messages.Body]:
     """Send one snapshot to a new node; return its answer."""
     cluster = Cluster(clock, replica_class=replica_class)
-    cluster.say(1, 2, messages.Hello(), term=0)
+    cluster.deliver(1, 2, messages.Hello(), term=0)
     cluster.network.keep_sent = True
     data = snapshot.data
-    cluster.say(1, 2, SnapshotChunk(5, 1, len(data), snapshot.checksum, 0, data, 9, 9, 0, *GENESIS), term=1)
+    cluster.deliver(1, 2, SnapshotChunk(5, 1, len(data), snapshot.checksum, 0, data, 9, 9, 0, *GENESIS), term=1)
     cluster.members[2].transport.flush()
     return cluster, messages.decode(cluster.network.sent[-1][2]).body
 
@@ -165,7 +165,7 @@ def good_snapshot() -> Snapshot:
     return Snapshot.of(5, 1, machine.snapshot())
 
 
-def test_a_good_snapshot_is_acknowledged(clock: Clock) -> None:
+def test_valid_snapshot_is_acknowledged(clock: Clock) -> None:
     cluster, answer = answer_to(clock, Replica, good_snapshot())
     assert answer == AppendReply(6, False, True, 0)
     assert cluster.members[2].machine.sequence == 4
@@ -181,19 +181,19 @@ def test_a_good_snapshot_is_acknowledged(clock: Clock) -> None:
     ],
     ids=["damaged on its way", "no state", "truncated at its source"],
 )
-def test_row_16_a_bad_snapshot_is_refused_and_changes_nothing(clock: Clock, snapshot: Snapshot) -> None:
+def test_row_16_invalid_snapshot_is_refused_and_changes_nothing(clock: Clock, snapshot: Snapshot) -> None:
     cluster, answer = answer_to(clock, Replica, snapshot)
     assert answer == SnapshotReply(5, 0, True)
     assert cluster.members[2].machine.sequence == 0
     assert (cluster.members[2].replica.applied_index, cluster.members[2].replica.last_index) == (1, 1)
 
 
-def test_row_16_without_the_answer_it_is_acknowledged(clock: Clock) -> None:
+def test_row_16_uncorrected_acknowledges_invalid_snapshot(clock: Clock) -> None:
     _, answer = answer_to(clock, stock.AcknowledgesFailedSnapshots, Snapshot.of(5, 1, b"no state"))
     assert answer == AppendReply(6, False, True, 0)
 
 
-def test_a_refused_snapshot_is_made_again_later(clock: Clock) -> None:
+def test_refused_snapshot_is_taken_again_later(clock: Clock) -> None:
     class BadOnce(Machine):
         """Its first snapshot is garbage."""
 
@@ -216,7 +216,7 @@ def test_a_refused_snapshot_is_made_again_later(clock: Clock) -> None:
     assert cluster.members[node].replica.refused["unusable snapshot"] == 1
 
 
-def test_a_snapshot_may_be_asked_for(clock: Clock) -> None:
+def test_compaction_can_be_requested(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.commit(20)
@@ -225,7 +225,7 @@ def test_a_snapshot_may_be_asked_for(clock: Clock) -> None:
     assert leader.replica._journal.first_index == leader.replica.applied_index
 
 
-def test_chunks_out_of_place_are_asked_for_again() -> None:
+def test_out_of_order_chunks_are_requested_again() -> None:
     snapshot = good_snapshot()
     incoming, outgoing = Incoming(), Outgoing(snapshot, 0.0, chunk_bytes=10)
     pieces = dict(outgoing.chunks())

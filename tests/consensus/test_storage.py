@@ -1,4 +1,4 @@
-"""The journal's file: it grows without a limit of its own, survives kills, and no damage to it kills its reader."""
+"""The journal's file grows as needed, survives kills, and cannot kill its reader when damaged."""
 
 import os
 import random
@@ -33,7 +33,7 @@ def fill_one_by_one(log: DiskJournal) -> None:
         log.sync()
 
 
-def test_the_map_grows_whenever_it_is_full(tmp_path: Path) -> None:
+def test_map_grows_when_full(tmp_path: Path) -> None:
     log = journal(tmp_path / FILE, map_bytes=1 << 16)
     fill(log, 1000, 5000)
     log.close()
@@ -42,7 +42,7 @@ def test_the_map_grows_whenever_it_is_full(tmp_path: Path) -> None:
     again.close()
 
 
-def test_an_entry_larger_than_the_whole_map_finds_room(tmp_path: Path) -> None:
+def test_entry_larger_than_the_map_is_stored(tmp_path: Path) -> None:
     log = journal(tmp_path / FILE, map_bytes=1 << 16)
     fill(log, 1, 1 << 20)
     log.close()
@@ -51,7 +51,7 @@ def test_an_entry_larger_than_the_whole_map_finds_room(tmp_path: Path) -> None:
     again.close()
 
 
-def test_the_file_does_not_grow_where_compaction_keeps_up(tmp_path: Path) -> None:
+def test_file_does_not_grow_with_compaction(tmp_path: Path) -> None:
     log = journal(tmp_path / FILE)
     sizes = []
     for _ in range(12):
@@ -62,7 +62,7 @@ def test_the_file_does_not_grow_where_compaction_keeps_up(tmp_path: Path) -> Non
     log.close()
 
 
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+def test_truncated_file_is_refused(tmp_path: Path) -> None:
     log = journal(tmp_path / FILE)
     fill(log, 1000)
     log.close()
@@ -71,19 +71,19 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         journal(tmp_path / FILE)
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database" * 1000)
     with pytest.raises(StorageError, match="expected the file of a journal, found"):
         journal(tmp_path / FILE)
 
 
-def test_a_journal_that_is_not_there_is_not_made_by_a_reader(tmp_path: Path) -> None:
+def test_reader_does_not_create_a_journal(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="expected a journal, found none"):
         LmdbStorage(tmp_path / FILE, readonly=True)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_limit_of_the_system_is_a_full_disk_and_nothing_synced_is_lost(tmp_path: Path) -> None:
+def test_file_size_limit_is_a_full_disk_and_loses_nothing(tmp_path: Path) -> None:
     log = journal(tmp_path / FILE)
     fill(log, 100)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -104,7 +104,7 @@ def test_a_limit_of_the_system_is_a_full_disk_and_nothing_synced_is_lost(tmp_pat
     again.close()
 
 
-def test_a_bit_that_turns_over_anywhere_in_the_file_is_refused_or_harmless(tmp_path: Path) -> None:
+def test_flipped_bit_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / FILE
     log = journal(path)
     fill(log, 60)
@@ -144,7 +144,7 @@ while True:
 """
 
 
-def test_a_kill_at_any_moment_leaves_what_was_synced(tmp_path: Path) -> None:
+def test_kill_at_any_moment_keeps_synced_records(tmp_path: Path) -> None:
     path, chance = tmp_path / FILE, random.Random(4)
     for life in range(4):
         with subprocess.Popen([sys.executable, "-c", _WRITER, path, str(life)], stdout=subprocess.PIPE, text=True) as p:
@@ -155,7 +155,7 @@ def test_a_kill_at_any_moment_leaves_what_was_synced(tmp_path: Path) -> None:
             told = [line.split() for line in p.stdout if line.endswith("\n")] or [opened]
             killer.join()
         log = journal(path)
-        # One more sync may have returned than was told.
+        # One more sync may have returned than was reported.
         assert log.last_index >= int(told[-1][2])
         assert log.first_index >= int(told[-1][1])
         assert all(command[2:10] == index.to_bytes(8, "little") for command, index, _ in log[1:])

@@ -1,4 +1,4 @@
-"""Replicas over real sockets: they elect, commit and shrug off whatever else arrives at their port."""
+"""Replicas over real sockets elect and commit, whatever else arrives at their port."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_garbage_on_the_port_is_counted_and_changes_nothing(mesh: Mesh) -> None:
     mesh.commit(entry(1))
 
 
-def test_an_oversized_frame_is_cut_off_by_the_socket(mesh: Mesh) -> None:
+def test_socket_rejects_oversized_frame(mesh: Mesh) -> None:
     victim = mesh.elect()
     stranger = mesh.context.socket(zmq.DEALER)
     stranger.linger = 0
@@ -74,7 +74,7 @@ def test_an_oversized_frame_is_cut_off_by_the_socket(mesh: Mesh) -> None:
     mesh.commit(entry(1))
 
 
-def test_a_peer_that_is_gone_costs_no_memory(mesh: Mesh) -> None:
+def test_disconnected_peer_costs_no_memory(mesh: Mesh) -> None:
     leader = mesh.elect()
     mesh.commit(entry(1))
     gone = next(node for node in mesh.nodes if node is not leader)

@@ -1,4 +1,4 @@
-"""Faults 2, 9, 10 and 15: who may lead, and whose word counts."""
+"""Library faults 2, 8, 9, 10 and 15: which node may lead, and whose votes and acknowledgements count."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.consensus import stock
 from tests.consensus.harness import TIMING, Clock, Cluster, Meta, Violation
 
 
-def a_node_that_lost_its_log_meets_one_that_never_had_it(clock: Clock, replica_class: type[Replica]) -> Cluster:
+def node_without_log_meets_lagging_node(clock: Clock, replica_class: type[Replica]) -> Cluster:
     """Commands are safe on 1 and 2; 2 restarts empty, 1 is cut off, and 3, which has none of them, is there again."""
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
@@ -33,18 +33,18 @@ def a_node_that_lost_its_log_meets_one_that_never_had_it(clock: Clock, replica_c
     return cluster
 
 
-def test_row_2_a_node_that_lost_its_log_does_not_vote_until_it_has_it_again(clock: Clock) -> None:
-    cluster = a_node_that_lost_its_log_meets_one_that_never_had_it(clock, Replica)
+def test_row_2_node_without_log_does_not_vote_until_it_has_caught_up(clock: Clock) -> None:
+    cluster = node_without_log_meets_lagging_node(clock, Replica)
     assert len(cluster.acknowledged) == 7
     assert all(member.replica.role != "learner" for member in cluster.members.values())
 
 
-def test_row_2_without_the_answer_acknowledged_commands_vanish(clock: Clock) -> None:
+def test_row_2_uncorrected_loses_acknowledged_commands(clock: Clock) -> None:
     with pytest.raises((ConsensusError, Violation)):
-        a_node_that_lost_its_log_meets_one_that_never_had_it(clock, stock.VotesWithoutItsLog)
+        node_without_log_meets_lagging_node(clock, stock.VotesWithoutItsLog)
 
 
-def test_row_2_when_all_lose_their_logs_nobody_leads(clock: Clock) -> None:
+def test_row_2_no_node_leads_if_all_lost_their_logs(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.elect()
     cluster.settle()
@@ -58,35 +58,35 @@ def test_row_2_when_all_lose_their_logs_nobody_leads(clock: Clock) -> None:
         assert member.replica.waiting == "waiting for a majority that holds state"
 
 
-def test_row_2_a_vote_survives_a_restart(clock: Clock) -> None:
+def test_row_2_vote_survives_a_restart(clock: Clock) -> None:
     cluster = Cluster(clock)
-    cluster.begin()
+    cluster.bootstrap()
     member = cluster.members[2]
-    cluster.say(1, 2, messages.RequestVote(1, 0), term=7)
+    cluster.deliver(1, 2, messages.RequestVote(1, 0), term=7)
     assert (member.meta.term, member.meta.vote) == (7, 1)
     member.transport.flush()
     cluster.crash(2)
     cluster.restart(2)
     cluster.network.keep_sent = True
-    cluster.say(3, 2, messages.RequestVote(1, 0), term=7)
+    cluster.deliver(3, 2, messages.RequestVote(1, 0), term=7)
     member.transport.flush()
     bodies = [messages.decode(frame).body for source, _, frame in cluster.network.sent if source == 2]
     assert not any(isinstance(body, Vote) for body in bodies)
 
 
-def test_row_2_nothing_leaves_before_the_vote_it_shows_is_durable(clock: Clock) -> None:
+def test_row_2_vote_is_durable_before_it_is_sent(clock: Clock) -> None:
     cluster = Cluster(clock)
-    cluster.begin()
+    cluster.bootstrap()
     member = cluster.members[2]
     seen = []
     send = member.transport._transmit
     member.transport._transmit = lambda peer, frame: seen.append(member.meta._durable[:2]) or send(peer, frame)
-    cluster.say(1, 2, messages.RequestVote(1, 0), term=7)
+    cluster.deliver(1, 2, messages.RequestVote(1, 0), term=7)
     member.transport.flush()
     assert seen == [(7, 1)]
 
 
-def test_row_2_a_leader_forgets_what_a_peer_held_in_its_former_life(clock: Clock) -> None:
+def test_row_2_leader_resets_a_peer_with_a_new_incarnation(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -100,7 +100,7 @@ def test_row_2_a_leader_forgets_what_a_peer_held_in_its_former_life(clock: Clock
     assert lag[follower] == leader.replica.last_index
 
 
-def test_row_2_a_learner_that_caught_up_counts_again(clock: Clock) -> None:
+def test_row_2_learner_that_caught_up_counts_again(clock: Clock) -> None:
     cluster = Cluster(clock, compaction_entries=8)
     leader = cluster.elect()
     cluster.commit(40)
@@ -116,8 +116,8 @@ def test_row_2_a_learner_that_caught_up_counts_again(clock: Clock) -> None:
     cluster.check_end()
 
 
-def test_a_node_whose_directory_was_replaced_outlives_the_lives_that_others_know(clock: Clock) -> None:
-    """It learns before it counts, although its directory does not say that anybody relies on it."""
+def test_node_with_replaced_directory_exceeds_known_incarnation(clock: Clock) -> None:
+    """It catches up before it counts, although its directory does not record that it has joined."""
     cluster = Cluster(clock)
     leader = cluster.elect()
     node = next(node for node in cluster.ids if node != leader.id)
@@ -138,28 +138,28 @@ def test_a_node_whose_directory_was_replaced_outlives_the_lives_that_others_know
     cluster.check_end()
 
 
-def test_of_two_nodes_with_one_number_the_one_not_heard_says_so(clock: Clock) -> None:
+def test_ignored_node_with_duplicate_id_reports_it(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     node = next(node for node in cluster.ids if node != leader.id)
     member = cluster.members[node]
-    cluster.say(leader.id, node, messages.Hello(), life=member.meta.incarnation + 5)
+    cluster.deliver(leader.id, node, messages.Hello(), incarnation=member.meta.incarnation + 5)
     member.turn()
     assert member.meta.incarnation > 5
-    cluster.say(leader.id, node, messages.Hello(), life=member.meta.incarnation + 5)
+    cluster.deliver(leader.id, node, messages.Hello(), incarnation=member.meta.incarnation + 5)
     member.turn()
     assert "its data directory was replaced" in str(member.replica.waiting)
-    # Nobody, a forger included, brings a node to a number after which none is left.
+    # Not even a forged message can exhaust the incarnation numbers.
     before = member.meta.incarnation
     cluster.run(2)
-    cluster.say(leader.id, node, messages.Hello(), life=1 << 44)
+    cluster.deliver(leader.id, node, messages.Hello(), incarnation=1 << 44)
     member.turn()
     assert member.meta.incarnation == before
     cluster.check_end()
 
 
 @pytest.mark.parametrize(("replica_class", "counts"), [(Replica, False), (stock.CountsStaleAcknowledgements, True)])
-def test_row_9_an_acknowledgement_of_another_term_does_not_count(
+def test_row_9_acknowledgement_of_another_term_does_not_count(
     clock: Clock, replica_class: type[Replica], counts: bool
 ) -> None:
     cluster = Cluster(clock, replica_class=replica_class)
@@ -170,29 +170,31 @@ def test_row_9_an_acknowledgement_of_another_term_does_not_count(
     cluster.submit(leader)
     index = leader.replica.last_index
     # Given to an earlier leadership, for another entry at this index.
-    cluster.say(follower, leader.id, AppendReply(index + 1, False, True, 0), term=leader.replica.term - 1)
+    cluster.deliver(follower, leader.id, AppendReply(index + 1, False, True, 0), term=leader.replica.term - 1)
     leader.turn()
     assert (leader.replica.commit_index == index) is counts
 
 
 @pytest.mark.parametrize(("replica_class", "leads"), [(Replica, False), (stock.CountsEveryVote, True)])
-def test_row_10_a_vote_said_twice_is_one_vote(clock: Clock, replica_class: type[Replica], leads: bool) -> None:
+def test_row_10_repeated_vote_counts_once(clock: Clock, replica_class: type[Replica], leads: bool) -> None:
     cluster = Cluster(clock, nodes=5, replica_class=replica_class)
     cluster.run_until(lambda: any(m.replica.role == "candidate" for m in cluster.members.values()))
     candidate = next(m for m in cluster.members.values() if m.replica.role == "candidate")
     voter = next(node for node in cluster.ids if node != candidate.id)
     for _ in range(2):
-        cluster.say(voter, candidate.id, Vote(candidate.replica.term))
+        cluster.deliver(voter, candidate.id, Vote(candidate.replica.term))
     assert candidate.replica.is_leader is leads
 
 
 @pytest.mark.parametrize(("replica_class", "leads"), [(Replica, False), (stock.CountsEveryVote, True)])
-def test_row_10_a_node_without_its_log_has_no_vote(clock: Clock, replica_class: type[Replica], leads: bool) -> None:
+def test_row_10_vote_of_a_node_without_log_does_not_count(
+    clock: Clock, replica_class: type[Replica], leads: bool
+) -> None:
     cluster = Cluster(clock, replica_class=replica_class)
     cluster.run_until(lambda: any(m.replica.role == "candidate" for m in cluster.members.values()))
     candidate = next(m for m in cluster.members.values() if m.replica.role == "candidate")
     voter = next(node for node in cluster.ids if node != candidate.id)
-    cluster.say(voter, candidate.id, Vote(candidate.replica.term), flags=messages.LEARNER)
+    cluster.deliver(voter, candidate.id, Vote(candidate.replica.term), flags=messages.LEARNER)
     assert candidate.replica.is_leader is leads
 
 
@@ -211,22 +213,22 @@ def leaders_at_once(clock: Clock, replica_class: type[Replica], timing: Timing) 
     return most
 
 
-def test_row_15_a_leader_cut_off_steps_down_before_another_is_elected(clock: Clock) -> None:
+def test_row_15_isolated_leader_steps_down_before_another_is_elected(clock: Clock) -> None:
     assert leaders_at_once(clock, Replica, TIMING) == 1
 
 
-def test_row_15_without_the_answer_two_lead(clock: Clock) -> None:
+def test_row_15_uncorrected_two_nodes_lead(clock: Clock) -> None:
     patient = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=30_000)
     assert leaders_at_once(clock, stock.LeadsOnAlone, patient) == 2
 
 
-def test_row_15_such_a_timing_is_refused(clock: Clock) -> None:
+def test_row_15_timing_that_allows_two_leaders_is_refused(clock: Clock) -> None:
     patient = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=600)
     with pytest.raises(ValueError, match=r"timing\.leader_fallback_ms: expected less than election_min_ms"):
         Cluster(clock, timing=patient)
 
 
-def test_a_node_that_was_cut_off_disturbs_nobody_when_it_returns(clock: Clock) -> None:
+def test_isolated_node_disturbs_no_leader_when_it_returns(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -240,7 +242,7 @@ def test_a_node_that_was_cut_off_disturbs_nobody_when_it_returns(clock: Clock) -
     assert (cluster.leader(), leader.replica.term) == (leader, term)
 
 
-def test_a_link_that_fails_between_leader_and_follower_deposes_nobody(clock: Clock) -> None:
+def test_failed_link_to_a_follower_deposes_no_leader(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -253,23 +255,23 @@ def test_a_link_that_fails_between_leader_and_follower_deposes_nobody(clock: Clo
     assert (cluster.leader(), leader.replica.term) == (leader, term)
 
 
-def test_row_8_a_journal_that_outlives_the_state_is_refused(clock: Clock) -> None:
+def test_row_8_persistent_journal_without_snapshots_is_refused(clock: Clock) -> None:
     with pytest.raises(ValueError, match="journal: a persistent journal needs a persistent snapshot store"):
         restart_with_a_persistent_journal(clock, Replica)
 
 
-def test_row_8_without_the_answer_compaction_destroys_the_state(clock: Clock) -> None:
+def test_row_8_uncorrected_compaction_destroys_the_state(clock: Clock) -> None:
     assert restart_with_a_persistent_journal(clock, stock.AllowsPersistentJournal)[:3] != [1, 2, 3]
 
 
 class PersistentJournal(MemoryJournal):
-    """Stands for one on a disk: it is still there when the replica is made again."""
+    """Stands for a journal on disk: it survives a restart of the replica."""
 
     persistent = True
 
 
 def restart_with_a_persistent_journal(clock: Clock, replica_class: type[Replica]) -> list[int]:
-    """Run past a compaction on one node, start again from its journal; return the commands it has then."""
+    """Run one node past a compaction and restart it from its journal; return the commands it has then."""
     cluster = Cluster(clock, nodes=1, replica_class=replica_class, compaction_entries=8)
     member = cluster.members[1]
     journal = PersistentJournal()

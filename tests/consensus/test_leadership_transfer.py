@@ -1,4 +1,4 @@
-"""A leader makes another node the leader: at once, with the whole log, and not at all where that cannot be."""
+"""A leader transfers its leadership at once, to a node with the whole log, or refuses."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def other(cluster: Cluster, leader: Member) -> Member:
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 5])
-def test_the_named_node_leads_within_a_few_round_trips(clock: Clock, nodes: int) -> None:
+def test_transfer_takes_a_few_round_trips(clock: Clock, nodes: int) -> None:
     cluster = Cluster(clock, nodes=nodes)
     leader = cluster.elect()
     cluster.commit(10)
@@ -23,7 +23,7 @@ def test_the_named_node_leads_within_a_few_round_trips(clock: Clock, nodes: int)
     start = clock.time
     leader.turn()
     cluster.run_until(lambda: successor.replica.is_leader)
-    # Told, asked for votes, given them: three messages, and no election timeout.
+    # TimeoutNow, vote request, vote: three messages, and no election timeout.
     assert clock.time - start < 0.02
     cluster.run_until(lambda: not leader.replica.is_leader)
     assert not leader.replica.is_transferring
@@ -32,7 +32,7 @@ def test_the_named_node_leads_within_a_few_round_trips(clock: Clock, nodes: int)
     cluster.check_end()
 
 
-def test_nothing_is_taken_while_it_lasts_and_nothing_taken_before_is_lost(clock: Clock) -> None:
+def test_commands_are_refused_during_a_transfer_and_none_is_lost(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -47,7 +47,7 @@ def test_nothing_is_taken_while_it_lasts_and_nothing_taken_before_is_lost(clock:
     assert all(set(numbers) <= set(member.machine.numbers) for member in cluster.members.values())
 
 
-def test_the_one_with_most_of_the_log_is_chosen(clock: Clock) -> None:
+def test_transfer_chooses_the_node_with_the_longest_log(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -59,7 +59,7 @@ def test_the_one_with_most_of_the_log_is_chosen(clock: Clock) -> None:
     cluster.run_until(lambda: ahead.replica.is_leader)
 
 
-def test_a_successor_that_does_not_answer_is_given_up(clock: Clock) -> None:
+def test_transfer_to_unresponsive_node_is_abandoned(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -74,7 +74,7 @@ def test_a_successor_that_does_not_answer_is_given_up(clock: Clock) -> None:
     cluster.commit(3)
 
 
-def test_what_cannot_be_is_refused_and_changes_nothing(clock: Clock) -> None:
+def test_invalid_transfer_is_refused(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -98,18 +98,18 @@ def test_what_cannot_be_is_refused_and_changes_nothing(clock: Clock) -> None:
     assert not leader.replica.is_transferring
 
 
-def test_only_the_leader_of_the_term_can_make_a_node_stand(clock: Clock) -> None:
-    """A late or a foreign word must not depose a leader that serves."""
+def test_only_the_current_leader_can_send_timeout_now(clock: Clock) -> None:
+    """A late or forged TimeoutNow must not depose a leader."""
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
     first, second = (member for member in cluster.members.values() if member is not leader)
     term = leader.replica.term
-    cluster.say(first.id, second.id, TimeoutNow())
-    cluster.say(leader.id, second.id, TimeoutNow(), term=term - 1)
+    cluster.deliver(first.id, second.id, TimeoutNow())
+    cluster.deliver(leader.id, second.id, TimeoutNow(), term=term - 1)
     cluster.run(0.3)
     assert leader.replica.is_leader
     assert leader.replica.term == term
-    cluster.say(leader.id, second.id, TimeoutNow(), term=term)
+    cluster.deliver(leader.id, second.id, TimeoutNow(), term=term)
     cluster.run_until(lambda: second.replica.is_leader)
     assert second.replica.term == term + 1

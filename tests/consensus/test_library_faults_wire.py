@@ -1,4 +1,4 @@
-"""Faults 4, 5, 12, 14, 17, 18 and 19: what an entry is, how it travels, and what happens when it cannot be applied."""
+"""Library faults 4, 5, 12, 14, 17, 18 and 19: what an entry is, how it is sent, and a failure to apply it."""
 
 import pickle
 import zlib
@@ -30,7 +30,7 @@ class Poisoned(Machine):
 
 
 @pytest.mark.parametrize(("replica_class", "attempts"), [(Replica, 1), (stock.AppliesAgainAfterFailure, 5)])
-def test_row_4_a_command_that_raises_is_applied_once_and_stops_the_node(
+def test_row_4_command_that_raises_is_applied_once_and_stops_the_node(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, replica_class: type[Replica], attempts: int
 ) -> None:
     monkeypatch.setattr(Poisoned, "attempts", 0)
@@ -60,14 +60,14 @@ class Bomb:
 
 
 class Unpickles(MemoryTransport):
-    """Row 5: reads a message before it knows whose it is."""
+    """Row 5: unpickles a message before its sender is checked."""
 
     def receive(self, frame: bytes) -> None:
         pysyncobj.pickle.loads(frame)
 
 
 @pytest.mark.parametrize(("transport_class", "explodes"), [(MemoryTransport, False), (Unpickles, True)])
-def test_row_5_bytes_from_the_network_never_run(
+def test_row_5_bytes_from_the_network_are_never_executed(
     clock: Clock, tmp_path: Path, transport_class: type[MemoryTransport], explodes: bool
 ) -> None:
     network = Cluster(clock).network
@@ -77,7 +77,7 @@ def test_row_5_bytes_from_the_network_never_run(
     assert transport.dropped["undecodable"] == (not explodes)
 
 
-def test_row_5_nothing_is_pickled_or_unpickled_in_a_life(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_5_nothing_is_pickled_or_unpickled(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*arguments: object, **options: object) -> None:
         raise AssertionError("pickle")
 
@@ -94,16 +94,16 @@ def test_row_5_nothing_is_pickled_or_unpickled_in_a_life(clock: Clock, monkeypat
 
 
 @pytest.mark.parametrize("first", [b"\x02", b"\x03", b"\x04", b"\xff", b""])
-def test_row_5_the_librarys_pickled_entries_are_absurd(clock: Clock, first: bytes) -> None:
+def test_row_5_pickled_entries_are_absurd(clock: Clock, first: bytes) -> None:
     cluster = Cluster(clock)
     bomb = first + b"(dp0\n." if first else b""
-    cluster.say(1, 2, AppendEntries(1, 0, 1, 2, 0, False, [(bomb, 2, 1)]), term=1)
+    cluster.deliver(1, 2, AppendEntries(1, 0, 1, 2, 0, False, [(bomb, 2, 1)]), term=1)
     assert cluster.members[2].transport.dropped == {"absurd": 1}
     assert cluster.members[2].replica.last_index == 1
 
 
 class NeverReady(SnapshotSender):
-    """A snapshot that is still being made."""
+    """A snapshot that never becomes ready."""
 
     def _snapshot_for_peers(self) -> Snapshot | None:
         return None
@@ -114,7 +114,7 @@ class FloodsNeverReady(stock.FloodingSender, NeverReady):
 
 
 def bare_heartbeats(clock: Clock, sender_class: type[SnapshotSender]) -> int:
-    """Let a node need a snapshot that is not ready, turn the leader hot for a second; return the frames sent to it."""
+    """Let a node need a snapshot that is not ready, and tick the leader for a second; return the empty frames sent."""
     cluster = Cluster(clock, compaction_entries=8)
     leader = cluster.elect()
     follower = next(node for node in cluster.ids if node != leader.id)
@@ -135,7 +135,7 @@ def bare_heartbeats(clock: Clock, sender_class: type[SnapshotSender]) -> int:
 
 
 def hello_of(cluster: Cluster, node: int) -> bytes:
-    """A sign of life, so that the leader goes on leading while nothing is delivered."""
+    """Return a hello, so that the leader keeps leading while nothing is delivered."""
     leader = cluster.leader()
     assert leader is not None
     member = cluster.members[node]
@@ -155,16 +155,16 @@ def hello_of(cluster: Cluster, node: int) -> bytes:
     )
 
 
-def test_row_12_one_empty_frame_a_period_while_a_snapshot_is_not_ready(clock: Clock) -> None:
+def test_row_12_one_empty_frame_each_period_until_a_snapshot_is_ready(clock: Clock) -> None:
     assert 1 <= bare_heartbeats(clock, NeverReady) <= 21
 
 
-def test_row_12_without_the_answer_thousands(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_12_uncorrected_sends_thousands(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(clock), "__call__", lambda self: setattr(self, "time", self.time + 1e-4) or self.time)
     assert bare_heartbeats(clock, FloodsNeverReady) > 2000
 
 
-def test_row_14_the_largest_entry_travels_whole(clock: Clock) -> None:
+def test_row_14_largest_entry_is_sent_whole(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.elect()
     cluster.network.keep_sent = True
@@ -187,18 +187,18 @@ def submit_too_large(clock: Clock, replica_class: type[Replica]) -> None:
     cluster.run_until(lambda: leader.replica.commit_index > last, 5, "the commit of a large entry")
 
 
-def test_row_14_a_larger_one_is_refused_at_once(clock: Clock) -> None:
+def test_row_14_larger_entry_is_refused(clock: Clock) -> None:
     with pytest.raises(ValueError, match="expected an entry of at most"):
         submit_too_large(clock, Replica)
 
 
-def test_row_14_without_the_answer_it_blocks_the_log(clock: Clock) -> None:
+def test_row_14_uncorrected_large_entry_blocks_the_log(clock: Clock) -> None:
     with pytest.raises(Violation, match="the commit of a large entry"):
         submit_too_large(clock, stock.IgnoresVersions)
 
 
 @pytest.mark.parametrize(("replica_class", "applies"), [(Replica, False), (stock.IgnoresVersions, True)])
-def test_row_17_an_entry_of_another_version_is_not_applied(
+def test_row_17_entry_of_another_version_is_not_applied(
     clock: Clock, replica_class: type[Replica], applies: bool
 ) -> None:
     cluster = Cluster(clock, nodes=1, replica_class=replica_class)
@@ -217,14 +217,12 @@ def test_row_17_an_entry_of_another_version_is_not_applied(
     assert member.machine.numbers == ([1] if applies else [])
 
 
-def test_row_17_there_is_nothing_positional_to_shift() -> None:
+def test_row_17_there_are_no_replicated_methods() -> None:
     assert not [name for name in dir(RaftLibrary) if getattr(getattr(RaftLibrary, name), "replicated", False)]
 
 
 @pytest.mark.parametrize(("replica_class", "raw"), [(Replica, True), (stock.Pickles, False)])
-def test_row_18_the_log_holds_the_bytes_that_were_submitted(
-    clock: Clock, replica_class: type[Replica], raw: bool
-) -> None:
+def test_row_18_log_holds_the_submitted_bytes(clock: Clock, replica_class: type[Replica], raw: bool) -> None:
     cluster = Cluster(clock, nodes=1, replica_class=replica_class)
     member = cluster.members[1]
     member.turn()
@@ -303,10 +301,10 @@ def test_absurd_messages_are_counted_and_dropped(clock: Clock, body: list[object
         (7, "text", "undecodable"),
     ],
 )
-def test_envelopes_of_others_are_counted_and_dropped(clock: Clock, position: int, value: object, why: str) -> None:
+def test_foreign_envelopes_are_counted_and_dropped(clock: Clock, position: int, value: object, why: str) -> None:
     cluster = Cluster(clock)
     member = cluster.members[1]
-    cluster.say(2, 1, messages.Hello())
+    cluster.deliver(2, 1, messages.Hello())
     frame: list[object] = [messages.PROTOCOL, messages.cluster_number(CLUSTER), 2, 1, 1, 2, 0, 0, 0, [4, 1]]
     frame[position] = value
     member.transport.receive(msgspec.msgpack.encode(frame))

@@ -1,4 +1,4 @@
-"""Faults 1, 3, 3b and 6: what happens to entries that some node has and another must not lose, or must not keep."""
+"""Library faults 1, 3, 3b and 6: entries that a follower must keep, or must drop."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.consensus import stock
 from tests.consensus.harness import GENESIS, Clock, Cluster, Machine, Member, Violation, entry
 
 
-def cut_off_leader_meets_a_snapshot(clock: Clock, replica_class: type[Replica]) -> Cluster:
+def isolated_leader_gets_snapshot(clock: Clock, replica_class: type[Replica]) -> Cluster:
     """A leader is cut off with a tail of its own, the others go on and compact; then the cut heals."""
     cluster = Cluster(clock, replica_class=replica_class, compaction_entries=8, chunk_bytes=50)
     old = cluster.elect()
@@ -26,17 +26,17 @@ def cut_off_leader_meets_a_snapshot(clock: Clock, replica_class: type[Replica]) 
     return cluster
 
 
-def test_row_1_a_snapshot_frame_commits_nothing(clock: Clock) -> None:
-    cluster = cut_off_leader_meets_a_snapshot(clock, Replica)
+def test_row_1_snapshot_frame_commits_nothing(clock: Clock) -> None:
+    cluster = isolated_leader_gets_snapshot(clock, Replica)
     assert len(cluster.acknowledged) == 62
 
 
-def test_row_1_without_the_answer_an_unverified_tail_is_committed(clock: Clock) -> None:
+def test_row_1_uncorrected_commits_unverified_tail(clock: Clock) -> None:
     with pytest.raises(ConsensusError, match="where another node applied"):
-        cut_off_leader_meets_a_snapshot(clock, stock.TrustsAnyCommitIndex)
+        isolated_leader_gets_snapshot(clock, stock.TrustsAnyCommitIndex)
 
 
-def test_row_1_the_commit_index_reaches_no_further_than_what_was_compared(clock: Clock) -> None:
+def test_row_1_commit_index_stays_within_compared_entries(clock: Clock) -> None:
     member = Cluster(clock).members[2]
     follow(member, 9, commit=1)
     # The leader has more and has committed it; this message compares entry 3 only.
@@ -44,7 +44,7 @@ def test_row_1_the_commit_index_reaches_no_further_than_what_was_compared(clock:
     assert (member.replica.last_index, member.replica.commit_index) == (9, 3)
 
 
-def a_late_append_comes_before_the_leader_dies(clock: Clock, replica_class: type[Replica]) -> Cluster:
+def late_append_before_leader_dies(clock: Clock, replica_class: type[Replica]) -> Cluster:
     """Commands are safe on two nodes; one gets an old append again, the other dies, the third knew nothing."""
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
@@ -64,14 +64,14 @@ def a_late_append_comes_before_the_leader_dies(clock: Clock, replica_class: type
     return cluster
 
 
-def test_row_3_entries_that_match_are_kept(clock: Clock) -> None:
-    cluster = a_late_append_comes_before_the_leader_dies(clock, Replica)
+def test_row_3_matching_entries_are_kept(clock: Clock) -> None:
+    cluster = late_append_before_leader_dies(clock, Replica)
     assert len(cluster.acknowledged) == 13
 
 
-def test_row_3_without_the_answer_acknowledged_entries_are_lost(clock: Clock) -> None:
+def test_row_3_uncorrected_loses_acknowledged_entries(clock: Clock) -> None:
     with pytest.raises((ConsensusError, Violation)):
-        a_late_append_comes_before_the_leader_dies(clock, stock.CutsMatchingEntries)
+        late_append_before_leader_dies(clock, stock.CutsMatchingEntries)
 
 
 def entries_sent(clock: Clock, replica_class: type[Replica]) -> int:
@@ -91,15 +91,15 @@ def entries_sent(clock: Clock, replica_class: type[Replica]) -> int:
     return sum(len(body.entries) for body in bodies if isinstance(body, AppendEntries))
 
 
-def test_row_3_an_acknowledgement_sends_nothing_again(clock: Clock) -> None:
+def test_row_3_acknowledgement_resends_nothing(clock: Clock) -> None:
     assert entries_sent(clock, Replica) == 100
 
 
-def test_row_3_without_the_answer_everything_under_way_is_sent_again(clock: Clock) -> None:
+def test_row_3_uncorrected_resends_everything_under_way(clock: Clock) -> None:
     assert entries_sent(clock, stock.RewindsOnSuccess) > 200
 
 
-def test_row_3_a_conflict_still_cuts(clock: Clock) -> None:
+def test_row_3_conflict_truncates_the_log(clock: Clock) -> None:
     member = Cluster(clock).members[2]
     follow(member, 9, commit=4)
     other = [(entry(50), 7, 2), (entry(51), 8, 2)]
@@ -107,7 +107,7 @@ def test_row_3_a_conflict_still_cuts(clock: Clock) -> None:
     assert [member.replica._journal.term_at(index) for index in range(5, 10)] == [1, 1, 2, 2, None]
 
 
-def test_row_3_a_committed_entry_is_not_given_up_to_anybody(clock: Clock) -> None:
+def test_row_3_committed_entry_is_never_truncated(clock: Clock) -> None:
     member = Cluster(clock).members[2]
     follow(member, 9, commit=8)
     other = [(entry(50), 7, 2)]
@@ -117,9 +117,7 @@ def test_row_3_a_committed_entry_is_not_given_up_to_anybody(clock: Clock) -> Non
 
 
 @pytest.mark.parametrize(("replica_class", "last"), [(Replica, 10), (stock.DropsTailAtSnapshot, 7)])
-def test_row_3b_a_snapshot_keeps_the_tail_that_follows_it(
-    clock: Clock, replica_class: type[Replica], last: int
-) -> None:
+def test_row_3b_snapshot_keeps_the_tail_that_follows_it(clock: Clock, replica_class: type[Replica], last: int) -> None:
     cluster = Cluster(clock, replica_class=replica_class)
     member = cluster.members[2]
     follow(member, 10, commit=2)
@@ -129,11 +127,11 @@ def test_row_3b_a_snapshot_keeps_the_tail_that_follows_it(
         machine.apply(number, 1, entry(number))
     snapshot = Snapshot.of(7, 1, machine.snapshot())
     chunk = SnapshotChunk(7, 1, len(snapshot.data), snapshot.checksum, 0, snapshot.data, 10, 10, 0, *GENESIS)
-    cluster.say(1, 2, chunk, term=1)
+    cluster.deliver(1, 2, chunk, term=1)
     assert (member.replica.applied_index, member.replica.last_index) == (7, last)
 
 
-def follower_with_one_wrong_entry_resyncs(clock: Clock, replica_class: type[Replica]) -> Cluster:
+def resync_after_conflict(clock: Clock, replica_class: type[Replica]) -> Cluster:
     """A deposed leader has one entry of its own; the new one has a backlog of many messages for it."""
     cluster = Cluster(clock, replica_class=replica_class)
     old = cluster.elect()
@@ -153,21 +151,21 @@ def follower_with_one_wrong_entry_resyncs(clock: Clock, replica_class: type[Repl
     return cluster
 
 
-def test_row_6_a_reset_asks_for_the_committed_part(clock: Clock) -> None:
-    follower_with_one_wrong_entry_resyncs(clock, Replica)
+def test_row_6_reset_asks_for_the_committed_part(clock: Clock) -> None:
+    resync_after_conflict(clock, Replica)
 
 
-def test_row_6_holds_with_the_librarys_sender_too(clock: Clock) -> None:
-    follower_with_one_wrong_entry_resyncs(clock, stock.ObeysEveryReset)
+def test_row_6_holds_with_the_librarys_sender(clock: Clock) -> None:
+    resync_after_conflict(clock, stock.ObeysEveryReset)
 
 
-def test_row_6_without_the_answer_two_resets_chase_each_other(clock: Clock) -> None:
+def test_row_6_uncorrected_resets_overwrite_each_other(clock: Clock) -> None:
     with pytest.raises(Violation, match="equal positions"):
-        follower_with_one_wrong_entry_resyncs(clock, stock.StockRow6)
+        resync_after_conflict(clock, stock.StockRow6)
 
 
 def envelope_of(member: Member, body: messages.Body, sender: int = 1, term: int = 1) -> messages.Envelope:
-    """A message to a node that never heard its sender before."""
+    """Return a message to a node that has received nothing from its sender before."""
     return messages.Envelope(messages.PROTOCOL, 0, sender, 1, member.meta.incarnation, term, 0, 0, 0, body)
 
 

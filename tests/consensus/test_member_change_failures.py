@@ -1,4 +1,4 @@
-"""Members that come and go at the worst moment: between two leaders, unheard of, under an old name, asleep."""
+"""Membership changes at bad moments: between two leaders, unknown to some nodes, with a reused id."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def let_lead(cluster: Cluster, node: int) -> Member:
     return cluster.members[node]
 
 
-def test_a_removal_that_the_next_leader_commits_ends_nobody_else(clock: Clock) -> None:
+def test_removal_committed_by_next_leader_removes_only_that_node(clock: Clock) -> None:
     """The next leader never sent anything to the one that goes."""
     cluster = Cluster(clock, nodes=5)
     leader = cluster.elect()
@@ -64,23 +64,21 @@ def test_a_removal_that_the_next_leader_commits_ends_nobody_else(clock: Clock) -
     cluster.run_until(lambda: gone.replica.removed, what="a node that knows it is removed")
 
 
-class LeaderThatTellsThoseWhoGo(Leader):
-    """The entry of a removal is sent to the node that it removes like any other."""
+class LeaderThatSendsRemovals(Leader):
+    """A bug: a removal is sent to the removed node before it is committed."""
 
     def _last_for(self, peer: int) -> int:
         return self._journal.last_index
 
 
-class TellsThoseWhoGo(Replica):
+class SendsRemovals(Replica):
     """A replica with this bug."""
 
-    leader_class = LeaderThatTellsThoseWhoGo
+    leader_class = LeaderThatSendsRemovals
 
 
-@pytest.mark.parametrize("replica_class", [Replica, TellsThoseWhoGo])
-def test_a_leader_that_dies_with_a_removal_leaves_a_majority_that_can_elect(
-    clock: Clock, replica_class: type[Replica]
-) -> None:
+@pytest.mark.parametrize("replica_class", [Replica, SendsRemovals])
+def test_majority_can_elect_after_leader_dies_with_a_removal(clock: Clock, replica_class: type[Replica]) -> None:
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
     cluster.settle()
@@ -91,7 +89,7 @@ def test_a_leader_that_dies_with_a_removal_leaves_a_majority_that_can_elect(
     cluster.run(0.2)
     cluster.crash(leader.id)
     cluster.network.heal()
-    if replica_class is TellsThoseWhoGo:
+    if replica_class is SendsRemovals:
         with pytest.raises(Violation):
             cluster.commit()
         return
@@ -102,7 +100,7 @@ def test_a_leader_that_dies_with_a_removal_leaves_a_majority_that_can_elect(
     assert {member.replica.membership.voters for member in cluster.members.values()} == {frozenset({1, 2, 3})}
 
 
-def test_a_removal_that_is_not_committed_ends_nobody_whatever_arrives_late(
+def test_uncommitted_removal_removes_no_node_despite_late_messages(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(clock)
@@ -113,7 +111,7 @@ def test_a_removal_that_is_not_committed_ends_nobody_whatever_arrives_late(
     cluster.run(0.5)
     late = [frame for source, target, frame in cluster.network.sent if (source, target) == (leader.id, gone.id)]
     cluster.network.isolate(staying.id, cluster.ids)
-    # As a leader would that does not wait until it is committed.
+    # As a leader with that bug would.
     monkeypatch.setattr(leader.replica.leader, "_last_for", lambda peer: leader.replica.last_index)
     leader.replica.remove_member(gone.id)
     leader.turn()
@@ -125,7 +123,7 @@ def test_a_removal_that_is_not_committed_ends_nobody_whatever_arrives_late(
     cluster.run_until(lambda: gone.replica.removed)
 
 
-def test_a_change_lost_with_the_memory_of_its_only_holder_is_not_in_force_for_ever(clock: Clock) -> None:
+def test_lost_uncommitted_change_is_revoked(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -148,10 +146,8 @@ def test_a_change_lost_with_the_memory_of_its_only_holder_is_not_in_force_for_ev
     assert leader.replica.membership.voters == {1, 2, 3}
 
 
-def test_a_newcomer_that_reads_of_old_members_does_not_turn_its_leader_away(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On its way through the log it meets memberships that lack the one who tells it."""
+def test_new_member_replaying_old_memberships_keeps_its_leader(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it catches up it applies memberships that lack its leader."""
     monkeypatch.setattr(progress, "WINDOW_MESSAGES", 2)
     cluster = Cluster(clock, batch_bytes=300, compaction_entries=10_000)
     cluster.elect()
@@ -170,14 +166,14 @@ def test_a_newcomer_that_reads_of_old_members_does_not_turn_its_leader_away(
     cluster.check_end()
 
 
-def test_a_node_that_lost_its_memory_finds_a_leader_it_never_heard_of(clock: Clock) -> None:
+def test_node_without_log_finds_unknown_leader(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
     sleeper = followers(cluster, leader)[0]
     cluster.crash(sleeper.id)
     cluster.join()
-    cluster.strangers[sleeper.id].add(4)
+    cluster.unknown_to[sleeper.id].add(4)
     cluster.add(4)
     let_lead(cluster, 4)
     cluster.restart(sleeper.id)
@@ -187,7 +183,7 @@ def test_a_node_that_lost_its_memory_finds_a_leader_it_never_heard_of(clock: Clo
     cluster.check_end()
 
 
-def test_an_old_leader_with_a_long_tail_finds_a_leader_it_never_heard_of(clock: Clock) -> None:
+def test_deposed_leader_with_long_tail_finds_unknown_leader(clock: Clock) -> None:
     cluster = Cluster(clock)
     old = cluster.elect()
     cluster.settle()
@@ -206,7 +202,7 @@ def test_an_old_leader_with_a_long_tail_finds_a_leader_it_never_heard_of(clock: 
     cluster.check_end()
 
 
-def test_a_sleeper_hears_the_empty_node_that_replaced_one_of_the_same_name(clock: Clock) -> None:
+def test_returning_node_accepts_replacement_with_reused_id(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=5)
     leader = cluster.elect()
     cluster.settle()
@@ -229,7 +225,7 @@ def test_a_sleeper_hears_the_empty_node_that_replaced_one_of_the_same_name(clock
     assert all(member.replica.waiting is None for member in cluster.members.values())
 
 
-def test_a_sleeper_finds_a_leader_that_has_the_name_of_a_dead_one(clock: Clock) -> None:
+def test_returning_node_finds_leader_with_reused_id(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=5)
     leader = cluster.elect()
     cluster.settle()
@@ -250,15 +246,15 @@ def test_a_sleeper_finds_a_leader_that_has_the_name_of_a_dead_one(clock: Clock) 
     cluster.check_end()
 
 
-def test_what_nodes_that_are_no_members_say_ends_nobody(clock: Clock) -> None:
-    """One that is only listened to, and one that was never heard of."""
+def test_messages_of_non_members_remove_no_node(clock: Clock) -> None:
+    """One that is a peer but no member, and one that is unknown."""
     cluster = Cluster(clock)
     cluster.elect()
     cluster.join()
     cluster.add(4)
     leader = let_lead(cluster, 1)
     cluster.settle()
-    # Known, without being a member: as one of an edited cluster file is.
+    # A peer without being a member, as after an edit of the cluster file.
     known = [member for member in cluster.members.values() if member.id != 4]
     for member in known:
         member.replica.member_changes.remove_former_peers = lambda: None  # type: ignore[method-assign]
@@ -287,7 +283,7 @@ def test_what_nodes_that_are_no_members_say_ends_nobody(clock: Clock) -> None:
     for member in known:
         for body in bodies:
             for term in (member.replica.term, 0, member.replica.term + 1):
-                cluster.say(4, member.id, body, term=term)
+                cluster.deliver(4, member.id, body, term=term)
                 member.turn()
                 cluster.run(0.01)
     cluster.crash(4)
@@ -295,7 +291,7 @@ def test_what_nodes_that_are_no_members_say_ends_nobody(clock: Clock) -> None:
     assert cluster.members[1].replica.membership.ids == {1, 2, 3}
 
 
-def test_a_successor_that_cannot_stand_goes_on_to_follow(clock: Clock) -> None:
+def test_successor_that_cannot_campaign_keeps_following(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=5)
     leader = cluster.elect()
     cluster.settle()
@@ -313,27 +309,27 @@ def test_a_successor_that_cannot_stand_goes_on_to_follow(clock: Clock) -> None:
         assert first.replica.leader_id == leader.id
 
 
-def test_a_word_to_stand_does_not_outlive_its_term(clock: Clock) -> None:
+def test_timeout_now_expires_with_its_term(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
     told, other = followers(cluster, leader)
     leader_term = leader.replica.term
-    cluster.say(leader.id, told.id, TimeoutNow())
+    cluster.deliver(leader.id, told.id, TimeoutNow())
     # Before its next tick another term begins.
-    cluster.say(other.id, told.id, PreVote(1, 1, 0), term=leader_term + 1)
+    cluster.deliver(other.id, told.id, PreVote(1, 1, 0), term=leader_term + 1)
     told.turn()
     # It asks first.
     assert (told.replica.term, told.replica.role) == (leader_term + 1, "follower")
     cluster.commit()
 
 
-def test_a_member_without_a_vote_that_holds_the_right_state_is_not_fenced(clock: Clock) -> None:
+def test_learner_with_the_right_state_is_not_fenced(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=4)
     leader = cluster.elect()
     cluster.settle()
     learner, wrong, _ = followers(cluster, leader)
-    # Its own word of whom it counts: as one that learns.
+    # As on a learner: its own membership counts the others.
     learner.replica.agreement.set_voters({1, 2, 3, 4} - {learner.id})
     wrong.machine.corruption = 1
     cluster.submit(leader)
@@ -342,7 +338,7 @@ def test_a_member_without_a_vote_that_holds_the_right_state_is_not_fenced(clock:
     assert learner.replica.agreement.fenced is None
 
 
-def test_a_removal_that_would_leave_no_majority_in_reach_is_refused(clock: Clock) -> None:
+def test_removal_without_available_majority_is_refused(clock: Clock) -> None:
     cluster = Cluster(clock, nodes=4)
     leader = cluster.elect()
     cluster.settle()
@@ -358,13 +354,13 @@ def test_a_removal_that_would_leave_no_majority_in_reach_is_refused(clock: Clock
     cluster.commit(1)
 
 
-def test_where_a_membership_stood_is_never_later_than_the_entry_asked_for() -> None:
+def test_membership_at_never_returns_a_later_index() -> None:
     journal = MemoryJournal()
     journal.set_base_membership((50, b"\x04"))
     assert journal.membership_at(7) == (7, b"\x04")
 
 
-def test_what_nodes_cannot_reach_does_not_enter_the_log(clock: Clock) -> None:
+def test_invalid_addresses_do_not_enter_the_log(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     for host in ("no such host", "", "a/b", "tcp://x"):

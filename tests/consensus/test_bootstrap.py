@@ -1,4 +1,4 @@
-"""Who may act on an empty log: the first nodes of a cluster, and nobody who comes later or lost what it had."""
+"""Bootstrap: only the first nodes of a cluster act on an empty log, not a later node or one that lost its data."""
 
 import pytest
 
@@ -9,20 +9,20 @@ from tests.consensus.harness import Clock, Cluster, Member, Meta, Violation
 
 
 class VotesEmpty(Replica):
-    """An empty node takes its cluster file at its word."""
+    """A bug: an empty node votes as if its cluster were new."""
 
     def _starts_as_learner(self, meta: MetaStore, journal: MemoryJournal) -> bool:
         return meta.joined and journal.may_lack_entries
 
 
 class TrustingFollower(Follower):
-    """A node that learns takes the first leader it meets for the one of the moment."""
+    """A bug: a rejoining node accepts the first leader it receives something from."""
 
     def _has_newest_term(self) -> bool:
         return True
 
 
-class CatchesUpWithAnybody(Replica):
+class CatchesUpWithAnyLeader(Replica):
     """A replica with this bug."""
 
     follower_class = TrustingFollower
@@ -32,15 +32,15 @@ def followers(cluster: Cluster, leader: Member) -> list[Member]:
     return [member for member in cluster.members.values() if member.up and member is not leader]
 
 
-def begin_empty(cluster: Cluster, node: int) -> Member:
-    """A node that died is there again, and its directory is not."""
+def restart_empty(cluster: Cluster, node: int) -> Member:
+    """Restart a crashed node without its directory."""
     cluster.members[node].meta = Meta()
     cluster.restart(node)
     return cluster.members[node]
 
 
-def a_sleeper_meets_an_empty_node(clock: Clock, replica_class: type[Replica]) -> None:
-    """Of nodes 1 to 3 one sleeps, one leaves, and comes back empty to the sleeper alone; two others took over."""
+def outdated_node_meets_empty_node(clock: Clock, replica_class: type[Replica]) -> None:
+    """Of nodes 1 to 3 one is away, one is removed and returns empty to that one only; two new nodes have joined."""
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
     sleeper, gone = followers(cluster, leader)
@@ -56,7 +56,7 @@ def a_sleeper_meets_an_empty_node(clock: Clock, replica_class: type[Replica]) ->
     cluster.network.heal()
     for node in (sleeper.id, gone.id):
         cluster.network.isolate(node, [leader.id, 4, 5])
-    begin_empty(cluster, gone.id)
+    restart_empty(cluster, gone.id)
     cluster.run(8)
     assert not sleeper.replica.is_leader
     cluster.commit(3)
@@ -66,16 +66,16 @@ def a_sleeper_meets_an_empty_node(clock: Clock, replica_class: type[Replica]) ->
     cluster.settle()
 
 
-def test_an_empty_node_does_not_vote_for_one_that_slept_through_changes(clock: Clock) -> None:
-    a_sleeper_meets_an_empty_node(clock, Replica)
+def test_empty_node_does_not_vote_for_outdated_node(clock: Clock) -> None:
+    outdated_node_meets_empty_node(clock, Replica)
 
 
-def test_an_empty_node_that_votes_gives_the_cluster_two_leaders(clock: Clock) -> None:
+def test_voting_empty_node_makes_two_leaders(clock: Clock) -> None:
     with pytest.raises((AssertionError, Violation)):
-        a_sleeper_meets_an_empty_node(clock, VotesEmpty)
+        outdated_node_meets_empty_node(clock, VotesEmpty)
 
 
-def test_a_cluster_begins_once_all_were_there_and_not_before(clock: Clock) -> None:
+def test_cluster_bootstraps_once_all_nodes_have_connected(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.crash(3)
     cluster.run(5)
@@ -87,14 +87,14 @@ def test_a_cluster_begins_once_all_were_there_and_not_before(clock: Clock) -> No
     cluster.check_end()
 
 
-def test_nobody_stands_before_all_know_that_they_are_of_the_first(clock: Clock) -> None:
-    """Node 3 is heard and hears nobody: with a leader now, it would take itself for one that lost everything."""
+def test_no_node_campaigns_before_all_are_bootstrapped(clock: Clock) -> None:
+    """Node 3 can send but not receive: with a leader now, it would treat itself as a node that lost its data."""
     cluster = Cluster(clock)
     cluster.network.cut |= {(1, 3), (2, 3)}
     cluster.run(0.3)
-    # What the first message of each would have told.
+    # What the first message of each would have reported.
     for node in (1, 2):
-        cluster.say(3, node, Hello(), flags=NEW | LEARNER)
+        cluster.deliver(3, node, Hello(), flags=NEW | LEARNER)
     cluster.run(5)
     assert all(cluster.members[node].meta.initialized for node in (1, 2))
     assert cluster.leader() is None
@@ -104,7 +104,7 @@ def test_nobody_stands_before_all_know_that_they_are_of_the_first(clock: Clock) 
     cluster.check_end()
 
 
-def test_one_of_the_first_has_its_vote_though_it_never_held_anything(clock: Clock) -> None:
+def test_bootstrapped_node_votes_without_ever_holding_state(clock: Clock) -> None:
     cluster = Cluster(clock)
     cluster.run_until(lambda: cluster.leader() is not None)
     leader = cluster.leader()
@@ -122,20 +122,20 @@ def test_one_of_the_first_has_its_vote_though_it_never_held_anything(clock: Cloc
     cluster.commit(2)
 
 
-def test_an_empty_node_gives_no_vote(clock: Clock) -> None:
+def test_empty_node_does_not_vote(clock: Clock) -> None:
     cluster = Cluster(clock)
-    cluster.say(1, 2, RequestVote(1, 0), term=7)
+    cluster.deliver(1, 2, RequestVote(1, 0), term=7)
     assert cluster.members[2].meta.vote is None
 
 
-def test_one_word_that_was_forged_does_not_keep_a_cluster_from_beginning(clock: Clock) -> None:
+def test_forged_hello_does_not_prevent_bootstrap(clock: Clock) -> None:
     cluster = Cluster(clock)
-    cluster.say(1, 2, Hello())
+    cluster.deliver(1, 2, Hello())
     cluster.elect()
     cluster.check_end()
 
 
-def an_empty_node_hears_one_leader_alone(clock: Clock, replica_class: type[Replica]) -> Cluster:
+def empty_node_reaches_only_one_leader(clock: Clock, replica_class: type[Replica]) -> Cluster:
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
     cluster.commit(5)
@@ -143,7 +143,7 @@ def an_empty_node_hears_one_leader_alone(clock: Clock, replica_class: type[Repli
     empty, other = followers(cluster, leader)
     cluster.crash(empty.id)
     cluster.network.isolate(empty.id, [other.id])
-    begin_empty(cluster, empty.id)
+    restart_empty(cluster, empty.id)
     cluster.run_until(lambda: empty.replica.last_index == leader.replica.last_index)
     cluster.run(2)
     assert empty.replica.role == "learner"
@@ -152,47 +152,47 @@ def an_empty_node_hears_one_leader_alone(clock: Clock, replica_class: type[Repli
     return cluster
 
 
-def test_an_empty_node_counts_once_it_heard_enough_to_know_who_leads(clock: Clock) -> None:
-    """It may have voted for a later leader than the one it hears, and does not know any more."""
-    an_empty_node_hears_one_leader_alone(clock, Replica).check_end()
+def test_empty_node_counts_once_a_quorum_has_reported(clock: Clock) -> None:
+    """It may have voted for a later leader than the one it is connected to, and has lost the vote."""
+    empty_node_reaches_only_one_leader(clock, Replica).check_end()
 
 
-def test_an_empty_node_that_believes_any_leader_counts_too_early(clock: Clock) -> None:
+def test_empty_node_that_follows_any_leader_counts_too_early(clock: Clock) -> None:
     with pytest.raises(AssertionError, match="learner"):
-        an_empty_node_hears_one_leader_alone(clock, CatchesUpWithAnybody)
+        empty_node_reaches_only_one_leader(clock, CatchesUpWithAnyLeader)
 
 
-class FollowerThatMayVoteAgain(Follower):
-    """A node that learned keeps the vote it does not know it gave."""
+class FollowerThatKeepsItsVote(Follower):
+    """A bug: a rejoined node does not replace the vote it may have given before."""
 
     def _keep_only_vote(self, leader: int) -> None:
         pass
 
 
-class MayVoteAgain(Replica):
+class KeepsItsVote(Replica):
     """A replica with this bug."""
 
-    follower_class = FollowerThatMayVoteAgain
+    follower_class = FollowerThatKeepsItsVote
 
 
-def an_empty_node_is_asked_for_a_vote_it_may_have_given(clock: Clock, replica_class: type[Replica]) -> int | None:
-    """Whom it votes for in the term of the leader it learned from."""
+def vote_of_rejoined_node(clock: Clock, replica_class: type[Replica]) -> int | None:
+    """Return its vote in the term of the leader it has caught up with; None if it is for another node."""
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
     cluster.settle()
     empty, other = followers(cluster, leader)
     cluster.crash(empty.id)
-    begin_empty(cluster, empty.id)
+    restart_empty(cluster, empty.id)
     cluster.run_until(lambda: empty.meta.initialized)
-    # Of the election before: an echo.
-    cluster.say(other.id, empty.id, RequestVote(100, empty.replica.term - 1))
+    # A late message of the election before.
+    cluster.deliver(other.id, empty.id, RequestVote(100, empty.replica.term - 1))
     assert leader.replica.is_leader
     return {leader.id: leader.id, other.id: None}.get(empty.meta.vote or 0)
 
 
-def test_an_empty_node_votes_for_nobody_in_the_term_of_the_leader_it_learned_from(clock: Clock) -> None:
-    assert an_empty_node_is_asked_for_a_vote_it_may_have_given(clock, Replica) is not None
+def test_rejoined_node_does_not_vote_in_the_term_of_its_leader(clock: Clock) -> None:
+    assert vote_of_rejoined_node(clock, Replica) is not None
 
 
-def test_an_empty_node_that_keeps_its_vote_may_give_it_twice(clock: Clock) -> None:
-    assert an_empty_node_is_asked_for_a_vote_it_may_have_given(clock, MayVoteAgain) is None
+def test_rejoined_node_without_that_rule_votes_twice(clock: Clock) -> None:
+    assert vote_of_rejoined_node(clock, KeepsItsVote) is None

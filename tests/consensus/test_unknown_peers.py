@@ -1,4 +1,4 @@
-"""Nodes that do not know each other, or no longer: a new one under an old number, members unheard of, one removed."""
+"""Nodes that are unknown to each other: reused node ids, outdated cluster files, removed nodes."""
 
 from pathlib import Path
 
@@ -25,24 +25,24 @@ from tests.consensus.sockets import CLUSTER as SOCKETS
 from tests.consensus.sockets import Mesh
 
 
-class StaysTheLifeItIs(Replica):
-    """A node does not go on under a later number."""
+class KeepsItsIncarnation(Replica):
+    """A bug: a node does not take a higher incarnation."""
 
     def _exceed_known_incarnation(self, time: float) -> None:
         pass
 
 
-class HelloOnly(MemberChanges):
-    """Nobody is told who the members are but whoever asks."""
+class NoHints(MemberChanges):
+    """A bug: members are named only in replies to pre-vote requests."""
 
     def hello(self, peer: int) -> Body:
         return Hello()
 
 
-class SaysHelloOnly(Replica):
+class SendsNoHints(Replica):
     """A replica with this bug."""
 
-    member_changes_class = HelloOnly
+    member_changes_class = NoHints
 
 
 def followers(cluster: Cluster, leader: Member) -> list[Member]:
@@ -50,7 +50,7 @@ def followers(cluster: Cluster, leader: Member) -> list[Member]:
 
 
 def late(cluster: Cluster, source: int, life: int, target: int, body: Body, to_life: int | None = None) -> None:
-    """A node takes a message that a former life of another sent long ago."""
+    """Deliver a message that an earlier incarnation of another node has sent."""
     member = cluster.members[target]
     receiver = member.meta.incarnation if to_life is None else to_life
     number, term = messages.cluster_number(CLUSTER), member.replica.term
@@ -59,9 +59,9 @@ def late(cluster: Cluster, source: int, life: int, target: int, body: Body, to_l
 
 
 def replaced(clock: Clock, replica_class: type[Replica] = Replica) -> tuple[Cluster, Member, Member, int]:
-    """(cluster, leader, new node, last life of the old one): a node died in its fourth life, a new one has its number.
+    """Return (cluster, leader, new node, last incarnation of the old one): a new node has the id of a removed one.
 
-    The number of the new one's life is lower, as where the clock of its machine is wrong.
+    The old one was in its fourth incarnation; the new one's is lower, as if the clock of its machine were wrong.
     """
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
@@ -79,7 +79,7 @@ def replaced(clock: Clock, replica_class: type[Replica] = Replica) -> tuple[Clus
     return cluster, leader, new, life
 
 
-def a_late_word_of_an_old_life(clock: Clock, replica_class: type[Replica]) -> None:
+def late_message_of_old_incarnation(clock: Clock, replica_class: type[Replica]) -> None:
     cluster, leader, new, life = replaced(clock, replica_class)
     cluster.add(new.id)
     cluster.settle()
@@ -91,17 +91,17 @@ def a_late_word_of_an_old_life(clock: Clock, replica_class: type[Replica]) -> No
     cluster.commit(3)
 
 
-def test_a_late_word_of_an_old_life_mutes_nobody(clock: Clock) -> None:
-    a_late_word_of_an_old_life(clock, Replica)
+def test_late_message_of_old_incarnation_mutes_no_node(clock: Clock) -> None:
+    late_message_of_old_incarnation(clock, Replica)
 
 
-def test_a_node_that_stays_the_life_it_is_can_be_muted(clock: Clock) -> None:
+def test_node_that_keeps_its_incarnation_can_be_muted(clock: Clock) -> None:
     with pytest.raises(Violation):
-        a_late_word_of_an_old_life(clock, StaysTheLifeItIs)
+        late_message_of_old_incarnation(clock, KeepsItsIncarnation)
 
 
-def test_what_an_old_life_acknowledged_is_not_the_new_ones(clock: Clock) -> None:
-    """The leader is the same, and so is the term: only the life tells them apart."""
+def test_acknowledgement_of_old_incarnation_does_not_count(clock: Clock) -> None:
+    """Leader and term are the same: only the incarnation differs."""
     cluster, leader, new, life = replaced(clock)
     cluster.network.isolate(new.id, cluster.ids)
     leader.replica.add_member(NodeConfig(id=new.id, port=new.id))
@@ -118,8 +118,8 @@ def test_what_an_old_life_acknowledged_is_not_the_new_ones(clock: Clock) -> None
     cluster.check_end()
 
 
-def a_member_whose_file_names_strangers(clock: Clock, replica_class: type[Replica]) -> Cluster:
-    """All that node 1 knows are gone: it slept while others took their places, and has lost its memory."""
+def outdated_member(clock: Clock, replica_class: type[Replica]) -> Cluster:
+    """Return a cluster in which node 1 was away while every member it knows was replaced, and has lost its log."""
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
     cluster.settle()
@@ -127,7 +127,7 @@ def a_member_whose_file_names_strangers(clock: Clock, replica_class: type[Replic
     cluster.crash(one.id)
     for _ in range(3):
         newcomer = cluster.join()
-        cluster.strangers[one.id].add(newcomer.id)
+        cluster.unknown_to[one.id].add(newcomer.id)
         cluster.add(newcomer.id)
     cluster.remove(other.id)
     cluster.crash(other.id)
@@ -143,42 +143,42 @@ def a_member_whose_file_names_strangers(clock: Clock, replica_class: type[Replic
     return cluster
 
 
-def test_a_member_whose_file_names_nobody_that_is_left_is_told_who_is(clock: Clock) -> None:
-    cluster = a_member_whose_file_names_strangers(clock, Replica)
+def test_outdated_member_receives_membership_hint(clock: Clock) -> None:
+    cluster = outdated_member(clock, Replica)
     cluster.commit(3)
 
 
-def test_without_a_word_of_strangers_it_waits_for_ever(clock: Clock) -> None:
+def test_outdated_member_never_rejoins_without_hints(clock: Clock) -> None:
     with pytest.raises(Violation, match="a node that knows its cluster"):
-        a_member_whose_file_names_strangers(clock, SaysHelloOnly)
+        outdated_member(clock, SendsNoHints)
 
 
-def test_who_hears_a_leader_listens_to_no_stranger(clock: Clock) -> None:
+def test_node_with_a_leader_ignores_unknown_peers(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
     told = MembershipHint([Member_(NodeConfig(id=node, port=node), True) for node in (1, 2, 3, 200)])
     cluster.ids.append(200)
-    cluster.strangers[200] = set()
+    cluster.unknown_to[200] = set()
     cluster.members[200] = stranger = Member(cluster, 200)
     for node in (1, 2, 3):
-        cluster.say(200, node, told)
+        cluster.deliver(200, node, told)
     assert all(200 not in cluster.members[node].transport._nodes for node in (1, 2, 3))
     stranger.crash()
-    # Nor one that is told of a cluster that it does not belong to, or by one that does not.
+    # Nor does a node with a hint that names another cluster, or from a node outside its own.
     cluster.network.isolate(leader.id, cluster.ids)
     alone = followers(cluster, leader)[0]
     cluster.network.isolate(alone.id, cluster.ids)
     cluster.run_until(lambda: alone.replica.leader_id is None)
-    cluster.say(200, alone.id, MembershipHint([Member_(NodeConfig(id=200, port=1), True)]))
-    cluster.say(200, alone.id, MembershipHint([Member_(NodeConfig(id=alone.id, port=1), True)]))
+    cluster.deliver(200, alone.id, MembershipHint([Member_(NodeConfig(id=200, port=1), True)]))
+    cluster.deliver(200, alone.id, MembershipHint([Member_(NodeConfig(id=alone.id, port=1), True)]))
     assert 200 not in alone.transport._nodes
-    cluster.say(200, alone.id, told)
+    cluster.deliver(200, alone.id, told)
     assert 200 in alone.transport._nodes
     assert alone.replica.membership.ids == {1, 2, 3}
 
 
-def test_a_node_that_was_removed_while_nobody_reached_it_is_told(clock: Clock) -> None:
+def test_node_removed_while_unreachable_is_told(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -195,14 +195,14 @@ def test_a_node_that_was_removed_while_nobody_reached_it_is_told(clock: Clock) -
     # Answers are few, whatever it asks.
     answers = [frame for _, target, frame in cluster.network.sent if target == gone.id]
     assert 5 <= len(answers) <= 12
-    # It is told, and believes a leader more.
+    # It gets the report, and ignores it while it has a leader.
     cluster.add(gone.id)
     assert gone.replica.waiting is None
     cluster.check_end()
 
 
-def test_a_node_that_starts_with_an_old_file_does_not_ask_in_vain(clock: Clock) -> None:
-    """Those who know the one that was removed, by their own files, tell it when it asks."""
+def test_node_with_old_cluster_file_gets_an_answer(clock: Clock) -> None:
+    """Members whose files still name the removed node answer its pre-vote requests."""
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -214,32 +214,32 @@ def test_a_node_that_starts_with_an_old_file_does_not_ask_in_vain(clock: Clock) 
     cluster.run_until(lambda: other.replica.role == "follower")
     cluster.network.isolate(leader.id, [gone.id])
     cluster.network.cut -= {(gone.id, other.id), (other.id, gone.id)}
-    cluster.say(gone.id, other.id, PreVote(1, 1, 0))
+    cluster.deliver(gone.id, other.id, PreVote(1, 1, 0))
     cluster.run(3)
     assert f"node {other.id} reports" in str(gone.replica.waiting)
 
 
-def test_a_word_of_removal_ends_nobody_who_hears_a_leader(clock: Clock) -> None:
+def test_removal_report_is_ignored_with_a_leader(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
     one, other = followers(cluster, leader)
-    cluster.say(other.id, one.id, NotAMember(9))
+    cluster.deliver(other.id, one.id, NotAMember(9))
     assert one.replica.waiting is None
     cluster.check_end()
 
 
-def test_a_node_that_was_removed_is_told_over_real_sockets(tmp_path: Path) -> None:
+def test_removed_node_is_told_over_real_sockets(tmp_path: Path) -> None:
     mesh = Mesh(tmp_path)
     leader = mesh.elect()
     mesh.commit(b"\0\1" + bytes(30))
     gone = next(node for node in mesh.nodes if node is not leader)
-    # It sleeps: nobody turns it.
+    # It is not run meanwhile.
     mesh.nodes.remove(gone)
     index = leader.replica.remove_member(gone.replica.node_id)
     leader.transport.flush()
     mesh.run_until(lambda: leader.replica.commit_index >= index and gone.replica.node_id not in leader.transport._nodes)
-    # What the leader said to it, and may be on its way still, is lost.
+    # The leader's messages that are still under way to it are lost.
     gone.replica._handlers[AppendEntries] = lambda peer, envelope, body: None
     mesh.nodes.append(gone)
     mesh.run_until(lambda: "reports that this node is no member" in str(gone.replica.waiting))
@@ -247,8 +247,8 @@ def test_a_node_that_was_removed_is_told_over_real_sockets(tmp_path: Path) -> No
     mesh.close()
 
 
-def test_an_answer_that_ends_the_connection_it_came_by_ends_nothing_else(tmp_path: Path) -> None:
-    """Whoever listens where a member should answers that every member left and came again."""
+def test_answer_that_closes_its_own_connection_is_harmless(tmp_path: Path) -> None:
+    """A process at a member's address replies that every member was removed and added again."""
     mesh = Mesh(tmp_path)
     victim, other = mesh.nodes[0], mesh.nodes[1]
     mesh.commit(b"\0\1" + bytes(30))
