@@ -13,6 +13,7 @@ from smrx.tape.tape_error import TapeError
 from smrx.tape.tape_market import DEFAULT_MARKET_ID
 
 if TYPE_CHECKING:
+    from smrx.tape.convert import Counts
     from smrx.tape.history_check import HistoryCheck
     from smrx.tape.replay import ReplayResult
     from smrx.tape.replay_check import ReplayCheck
@@ -30,7 +31,7 @@ _FEED_TIMEOUT_S = 10.0
     type=click.Choice(["auto", "lobster", "smrx"]),
     default="auto",
     show_default=True,
-    help="Format of TAPE: a LOBSTER message file (CSV, plain or .gz), or a tape of `smrx tape generate`.",
+    help="Format of TAPE: a LOBSTER message file (CSV; plain, gzip, xz or zstd), or a tape of `smrx tape generate`.",
 )
 @click.option("--orderbook", type=click.Path(dir_okay=False), help="The LOBSTER orderbook file of TAPE.")
 @click.option("--verify", is_flag=True, help="Compare the engine with the recording, then the cluster with the engine.")
@@ -65,7 +66,11 @@ def replay(
 ) -> None:
     """Send a tape of order flow to the cluster.
 
-    Prints throughput, trades and the final state hash. Exit codes: 2 for an invalid file, 3 if no cluster answers, 4 if
+    Prints throughput, trades and the final state hash. LOBSTER files may have a header line, blank lines and a seventh
+    column. Hidden executions, cross trades (type 6) and trading halts (type 7) are counted, but no command is sent for
+    them: the instrument stays open during a halt.
+
+    Exit codes: 2 for an invalid file, 3 if no cluster answers, 4 if
     the exchange refuses commands, 6 if a comparison fails.
 
     \b
@@ -115,13 +120,19 @@ def _lobster(
         )
     if plan.conflicts and not prove:
         row, what = plan.conflicts[0]
-        raise TapeError(f"{messages}: line {row + 1}: {what} ({len(plan.conflicts)} such messages)")
+        raise TapeError(
+            f"{messages}: line {plan.line(row)}: {what} ({output.count(len(plan.conflicts), 'message')} like this)"
+        )
     if prove:
         with progress.count_bar("verifying", len(recording.messages)) as show:
             verdict = check_history(plan, progress=show)
         report["history"] = msgspec.to_builtins(verdict) | {"verified": verdict.verified}
         if not as_json:
             _print_verdict(verdict)
+    else:
+        report["recording"] = msgspec.to_builtins(plan.counts)
+        if not as_json:
+            _print_recording(plan.counts)
     return plan.tape()
 
 
@@ -202,11 +213,27 @@ def _prove(tape: "Tape", played: "ReplayResult") -> "ReplayCheck":
     return replay_check.compare(expected, played.outcomes, events)
 
 
-def _print_verdict(verdict: "HistoryCheck") -> None:
-    counts = verdict.counts
+def _print_recording(counts: "Counts") -> None:
+    """Print what the messages are, and what is done with those for which no command is sent."""
     click.echo(
         f"recording   {counts.messages} messages, {counts.executions} executions, {counts.skipped} outside the book"
     )
+    if counts.hidden:
+        click.echo(f"            {output.count(counts.hidden, 'hidden execution')} (type 5): not in the book, not sent")
+    if counts.cross_trades:
+        click.echo(
+            f"            {output.count(counts.cross_trades, 'cross trade')} (type 6): executed in an auction, not sent"
+        )
+    if counts.halts:
+        click.echo(
+            f"            {output.count(counts.halts, 'halt message')} (type 7: halt, quoting or trading resumes): not "
+            "sent, the instrument stays open"
+        )
+
+
+def _print_verdict(verdict: "HistoryCheck") -> None:
+    counts = verdict.counts
+    _print_recording(counts)
     click.echo(
         f"            {verdict.reproduced} reproduced: {verdict.maker_matched} against the recorded order, "
         f"{verdict.anonymous} against orders without an id, {verdict.undecidable} where the order of arrival is unknown"

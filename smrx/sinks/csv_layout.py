@@ -88,3 +88,31 @@ def is_file_of(stem: str, name: str) -> bool:
 def header(columns: tuple[str, ...]) -> bytes:
     """Return the first line of a file."""
     return (",".join(columns) + "\r\n").encode()
+
+
+def header_problem(start: bytes, columns: tuple[str, ...]) -> str | None:
+    """Return what makes the first bytes of a file differ from the header, and what to do; None if nothing does."""
+    expected = header(columns)
+    if start.startswith(expected):
+        return None
+    return f"{_difference(start, columns)}; settled rows must stay byte for byte: restore the file from a copy"
+
+
+def _difference(start: bytes, columns: tuple[str, ...]) -> str:
+    if not start:
+        return "expected settled rows, found an empty file"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "expected UTF-8 text, found a byte-order mark of UTF-16, as a spreadsheet or an editor writes it"
+    if start.startswith(b"\xef\xbb\xbf"):
+        return "expected no byte-order mark, found one, as a spreadsheet or an editor writes it"
+    line, end, _ = start.partition(b"\n")
+    found = line.rstrip(b"\r").decode("utf-8", "replace").split(",")
+    for number, (name, other) in enumerate(zip(columns, found, strict=False), 1):
+        if name != other:
+            shown = other if len(other) <= 40 else other[:37] + "..."
+            return f"expected the columns {','.join(columns)}, found {shown!r} as column {number} instead of {name!r}"
+    if len(found) != len(columns):
+        return f"expected the columns {','.join(columns)} ({len(columns)}), found {len(found)} columns"
+    if end and not line.endswith(b"\r"):
+        return "expected line ends CRLF, found LF (the columns match), as editors and version control write them"
+    return "expected line ends CRLF, found others (the columns match)"

@@ -12,6 +12,7 @@ from smrx.sinks.csv_layout import (
     CsvCheckpoint,
     Stream,
     header,
+    header_problem,
     layout,
     name_of,
 )
@@ -21,6 +22,8 @@ from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
 #: How much of a file is read in one go.
 _PIECE_BYTES: Final = 1 << 24
+#: As much of a file as its header can be, and more.
+_HEADER_CHARACTERS: Final = 4096
 
 
 class CsvReader:
@@ -67,8 +70,9 @@ def _rows(directory: Path, stream: Stream, table: Table) -> Iterator[Rows]:
     for name in stream.complete if stream.file is None else [*stream.complete, stream.file]:
         pieces = _pieces(directory / name, stream.bytes if name == stream.file else None)
         first = next(pieces, "")
-        if not first.startswith(first_line):
-            raise SinkMismatch(f"{directory / name}: expected the columns {','.join(table.columns)}, found others")
+        problem = header_problem(first[:_HEADER_CHARACTERS].encode(), table.columns)
+        if problem is not None:
+            raise SinkMismatch(f"{directory / name}: {problem}")
         yield table.parse(first[len(first_line) :], str(directory / name))
         for piece in pieces:
             yield table.parse(piece, str(directory / name))
@@ -90,5 +94,7 @@ def _pieces(path: Path, size: int | None) -> Iterator[str]:
                     yield whole.decode("utf-8")
     except FileNotFoundError:
         raise SinkMismatch(f"{path}: the file with settled rows is missing") from None
-    except UnicodeDecodeError:
-        raise SinkMismatch(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise SinkError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SinkMismatch(f"{path}: is not UTF-8 text: byte 0x{error.object[error.start]:02x}") from None

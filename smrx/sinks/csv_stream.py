@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.sinks.csv_layout import Stream, file_name, header, is_file_of
+from smrx.sinks.csv_layout import Stream, file_name, header, header_problem, is_file_of
 from smrx.sinks.csv_text import Lines
 from smrx.sinks.durable_files import read_all, write_all
 from smrx.sinks.rows import DAY_NS
@@ -33,6 +33,7 @@ class CsvStream:
         """Open the last file and truncate what is not settled. Raises SinkMismatch if settled rows are missing."""
         self._directory = directory
         self._stem = stem
+        self._columns = columns
         self._header = header(columns)
         self._rotation = rotation
         self.state = msgspec.structs.replace(held, complete=list(held.complete))
@@ -123,10 +124,13 @@ class CsvStream:
         except FileNotFoundError:
             raise SinkMismatch(f"{path}: the file with {self.state.bytes} settled bytes is missing") from None
         size = os.fstat(self._file).st_size
+        # The header first: other line ends make a file shorter, too, and a byte-order mark makes it longer.
+        start = read_all(self._file, 0, len(self._header))
+        problem = None if self._header.startswith(start) else header_problem(start, self._columns)
+        if problem is not None:
+            raise SinkMismatch(f"{path}: {problem}")
         if size < self.state.bytes:
             raise SinkMismatch(f"{path}: expected at least {self.state.bytes} settled bytes, found {size}")
-        if read_all(self._file, 0, len(self._header)) != self._header:
-            raise SinkMismatch(f"{path}: expected the columns {self._header.decode().strip()}, found others")
         if size > self.state.bytes:
             os.ftruncate(self._file, self.state.bytes)
             self._unsynced.append(self._file)

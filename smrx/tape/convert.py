@@ -74,6 +74,10 @@ class Counts(msgspec.Struct):
     #: Hidden executions, cross trades and halts, which do not change the visible book; and the first message, whose
     #: effect is in the initial book.
     skipped: int = 0
+    #: Messages of each kind that does not change the visible book.
+    hidden: int = 0
+    cross_trades: int = 0
+    halts: int = 0
     #: Messages about orders never seen; only without an orderbook file.
     unknown: int = 0
     adoptions: int = 0
@@ -98,6 +102,12 @@ class ReplayPlan(NamedTuple):
     conflicts: list[tuple[int, str]]
     #: Ticks and lots of every row (ask price, ask lots, bid price, bid lots, ...), 0 for a missing level; or None.
     books: NDArray[np.int64] | None
+    #: Line of each message in its file, as in Recording.
+    lines: NDArray[np.int64] | None = None
+
+    def line(self, row: int) -> int:
+        """Return the line in the message file, counted from 1."""
+        return row + 1 if self.lines is None else int(self.lines[row])
 
     def tape(self) -> Tape:
         """Return the commands as a tape."""
@@ -153,6 +163,10 @@ class _Converter:
     def run(self, recording: Recording) -> ReplayPlan:
         messages = recording.messages
         self.counts.messages = len(messages)
+        for name, kind in (
+            ("hidden", Kind.HIDDEN_EXECUTION), ("cross_trades", Kind.CROSS_TRADE), ("halts", Kind.HALT),
+        ):  # fmt: skip
+            setattr(self.counts, name, int((messages["kind"] == kind).sum()))
         first = np.zeros(len(messages) + 1, dtype=np.int64)
         rows = None if self.books is None else self.books.tolist()
         for row, (_, kind, tape_id, size, price, direction) in enumerate(messages.tolist()):
@@ -178,6 +192,7 @@ class _Converter:
             counts=self.counts,
             conflicts=self.conflicts,
             books=self.books,
+            lines=recording.lines,
         )
 
     # Messages.

@@ -202,7 +202,7 @@ class _Checker:
     def _fail(self, row: int, what: str) -> None:
         self.result.failure_count += 1
         if len(self.result.failures) < DESCRIBED_FAILURES:
-            self.result.failures.append(f"row {row} (line {row + 1}): {what}")
+            self.result.failures.append(f"row {row} (line {self.plan.line(row)}): {what}")
 
 
 def _trades(found: list[tuple[int, int]]) -> str:

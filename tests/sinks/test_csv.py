@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,75 @@ def test_missing_or_changed_files_are_named(tmp_path: Path, damage: object, mess
     damage(tmp_path)  # type: ignore[operator]
     with pytest.raises(SinkMismatch, match=message):
         CsvSink(tmp_path).open("test")
+
+
+HEADER_CHANGES = [
+    pytest.param(
+        lambda data: data.replace(b"\r\n", b"\n"),
+        r"expected line ends CRLF, found LF \(the columns match\), as editors .*; .*restore the file from a copy",
+        id="LF",
+    ),
+    pytest.param(
+        lambda data: b"\xef\xbb\xbf" + data,
+        "expected no byte-order mark, found one, .*; .*restore the file from a copy",
+        id="byte-order mark",
+    ),
+    pytest.param(
+        lambda data: data.replace(b"time_ns", b"time", 1),
+        "found 'time' as column 4 instead of 'time_ns'; settled rows must stay",
+        id="name",
+    ),
+    pytest.param(
+        lambda data: data.replace(b",", b";"),
+        "found 'match_id;event_sequence;.*\\.\\.\\.' as column 1 instead of",
+        id="semicolons",
+    ),
+    pytest.param(
+        lambda data: data.replace(b"instrument_id\r\n", b"instrument_id,note\r\n", 1),
+        r"\(16\), found 17 columns",
+        id="more",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), HEADER_CHANGES)
+def test_sink_and_reader_say_what_differs_in_a_changed_file(
+    tmp_path: Path, change: Callable[[bytes], bytes], sentence: str
+) -> None:
+    settle(CsvSink(tmp_path))
+    file = tmp_path / "settled_trades.csv"
+    data = change(file.read_bytes())
+    file.write_bytes(data)
+    with pytest.raises(SinkMismatch, match=sentence):
+        CsvSink(tmp_path).open("test")
+    with pytest.raises(SinkMismatch, match=sentence):
+        list(CsvReader(tmp_path).trades())
+    assert file.read_bytes() == data, "a refused file is not changed"
+
+
+def test_file_in_utf_16_is_named(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path))
+    file = tmp_path / "settled_trades.csv"
+    file.write_bytes(file.read_text(encoding="ascii").encode("utf-16"))
+    with pytest.raises(SinkMismatch, match="found a byte-order mark of UTF-16"):
+        CsvSink(tmp_path).open("test")
+    with pytest.raises(SinkMismatch, match="is not UTF-8 text: byte 0xff"):
+        list(CsvReader(tmp_path).trades())
+
+
+def test_emptied_file_is_named(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path, Rotation(bytes=3000)))
+    (tmp_path / "settled_trades-000001.csv").write_bytes(b"")
+    with pytest.raises(SinkMismatch, match=r"000001\.csv: expected settled rows, found an empty file"):
+        list(CsvReader(tmp_path).trades())
+
+
+def test_directory_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path))
+    (tmp_path / "settled_trades.csv").unlink()
+    (tmp_path / "settled_trades.csv").mkdir()
+    with pytest.raises(SinkError, match=r"settled_trades\.csv: cannot be read: Is a directory"):
+        list(CsvReader(tmp_path).trades())
 
 
 def _set_format(path: Path, number: int) -> None:

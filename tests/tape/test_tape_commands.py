@@ -92,7 +92,33 @@ def test_recording_with_conflicts_is_not_sent(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "m.csv"
     path.write_text("34200,1,7,10,1000000,1\n34201,1,7,10,1000000,1\n", encoding="ascii")
     assert run(["replay", str(path)]) == Exit.USAGE
-    assert "line 2: a new order with the id 7 of an open order (1 such messages)" in capsys.readouterr().err
+    assert "line 2: a new order with the id 7 of an open order (1 message like this)" in capsys.readouterr().err
+
+
+MESSAGES = "34200.004241176,1,16113575,18,5853300,1\n34200.1,1,16113576,10,5853400,-1\n34201,4,16113576,5,5853400,-1\n"
+
+
+@pytest.mark.parametrize("text", [MESSAGES.replace("\n", ",null\n"), MESSAGES + "\n"])
+def test_recording_as_users_have_it_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(text, encoding="ascii")
+    assert run(["replay", "--format", "lobster", "--verify-only", str(path)]) == Exit.OK
+    assert "recording   3 messages, 1 executions, 0 outside the book" in capsys.readouterr().out
+
+
+def test_halts_and_cross_trades_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.csv"
+    more = "34202,5,0,5,5853400,-1\n34203,7,0,0,-1,-1\n34204,7,0,0,0,-1\n34205,6,-1,900,5853400,-1\n34205,7,0,0,1,-1\n"
+    path.write_text(MESSAGES + more, encoding="ascii")
+    assert run(["replay", "--verify-only", str(path)]) == Exit.OK
+    text = capsys.readouterr().out
+    assert "recording   8 messages, 1 executions, 5 outside the book" in text
+    assert "            1 hidden execution (type 5): not in the book, not sent" in text
+    assert "            1 cross trade (type 6): executed in an auction, not sent" in text
+    assert "            3 halt messages (type 7: halt, quoting or trading resumes): not sent, the instrument" in text
+    assert run(["replay", "--verify-only", "--json", str(path)]) == Exit.OK
+    counts = json.loads(capsys.readouterr().out)["history"]["counts"]
+    assert (counts["hidden"], counts["cross_trades"], counts["halts"], counts["skipped"]) == (1, 1, 3, 5)
 
 
 def test_replay_without_cluster_is_unavailable(
