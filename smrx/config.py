@@ -184,12 +184,14 @@ def load(path: str | Path | None = None, *, allow_missing_keys: bool = False) ->
     if path is None:
         return Config()
     try:
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        # utf-8-sig skips the byte-order mark that some editors write.
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: the configuration is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Besides the module's own error: numbers of thousands of digits, very deep nesting.
         raise ConfigError(f"{path}: invalid TOML: {error}") from None
     return parse(raw, str(path), allow_missing_keys=allow_missing_keys)
 

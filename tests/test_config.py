@@ -122,6 +122,30 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
         config.load(tmp_path)
 
 
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf" + NODE.encode(), NODE.replace("\n", "\r\n").encode()])
+def test_file_with_byte_order_mark_or_crlf_is_read(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_bytes(data)
+    assert [node.id for node in config.load(path).nodes] == [1]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a = " + b"[" * 100_000, "invalid TOML"),
+        (b"a = " + b"9" * 5000, "invalid TOML"),
+        (b"\0" * 50, "invalid TOML"),
+        (NODE.encode("utf-16"), "the configuration is not UTF-8 text"),
+        (bytes(range(128, 256)), "the configuration is not UTF-8 text"),
+    ],
+)
+def test_file_that_is_no_configuration_raises_config_error(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=message):
+        config.load(path)
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["cluster", "nodes", "timing", "limits", "durability", "data_dir", "x"]),

@@ -12,6 +12,7 @@ from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 from smrx.config import load
 
+_MARK = "\ufeff"
 _NODES = re.compile(r"^\s*\[\[\s*nodes\s*\]\]")
 _TABLE = re.compile(r"^\s*\[")
 _ID = re.compile(r"^\s*id\s*=\s*(\d+)")
@@ -51,7 +52,7 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
     config = load(path, allow_missing_keys=True)
     chosen = list(node_ids) or [node.id for node in config.nodes]
     made = []
-    text = Path(path).read_text(encoding="utf-8")
+    text = Path(path).read_bytes().decode("utf-8")
     for node_id in chosen:
         known = config.node(node_id).public_keys
         if bool(known) != rotate:
@@ -73,11 +74,18 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
 
 
 def _with_public_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> str:
-    """Return the text of the cluster file with new public keys of a node; comments and everything else stay."""
-    lines = text.splitlines()
+    """Return the text of the cluster file with new public keys of a node; comments and everything else stay.
+
+    A byte-order mark and CRLF line ends stay as well.
+    """
+    content = text.removeprefix(_MARK)
+    newline = "\r\n" if "\r\n" in content else "\n"
+    lines = content.replace("\r\n", "\n").split("\n")
+    if not lines[-1]:
+        lines.pop()
     quoted = ", ".join(f'"{key}"' for key in public_keys)
     line = f"public_keys = [{quoted}]"
-    starts = [number for number, content in enumerate(lines) if _NODES.match(content)]
+    starts = [number for number, found in enumerate(lines) if _NODES.match(found)]
     for start in starts:
         end = next((n for n in range(start + 1, len(lines)) if _TABLE.match(lines[n])), len(lines))
         block = range(start + 1, end)
@@ -89,7 +97,7 @@ def _with_public_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> 
             lines.insert(ids[0] + 1, line)
         else:
             lines[old] = line
-        return "\n".join(lines) + "\n"
+        return text[: len(text) - len(content)] + newline.join(lines) + newline
     raise CliError(
         Exit.USAGE,
         f"the cluster file has no [[nodes]] table with id = {node_id} on a line of its own; add public_keys yourself",
@@ -101,7 +109,7 @@ def _replace(path: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
         load(temporary, allow_missing_keys=True)
         temporary.chmod(path.stat().st_mode & 0o777)

@@ -108,7 +108,8 @@ class MarketPlan(_Table, frozen=True, kw_only=True):
 def load(path: str | Path) -> MarketPlan:
     """Return the market in a TOML file. Raises MarketFileError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        # utf-8-sig skips the byte-order mark that some editors write.
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise MarketFileError(f"{path}: cannot read the market file: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -66,11 +66,17 @@ def read(path: Path) -> KeyPair:
     """Read the pair in a key file; raises KeysError if it is missing, readable by others, or no pair."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        values = tomllib.loads(path.read_text(encoding="ascii"))
+        # utf-8-sig skips the byte-order mark that some editors write.
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise KeysError(f"{path}: expected this node's secret key, found no file; see smrx cluster keygen") from None
-    except (OSError, ValueError) as error:
-        raise KeysError(f"{path}: expected a key file, found: {error}") from None
+    except OSError as error:
+        raise KeysError(f"{path}: cannot read the key file: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise KeysError(f"{path}: the key file is not UTF-8 text; see smrx cluster keygen") from None
+    except (ValueError, RecursionError) as error:
+        # Besides the module's own error: numbers of thousands of digits, very deep nesting.
+        raise KeysError(f"{path}: the key file is not valid TOML: {error}") from None
     if mode & 0o077:
         raise KeysError(f"{path}: expected a file that only its owner can read (chmod 600), found mode {mode:04o}")
     public, secret = values.get("public"), values.get("secret")

@@ -98,3 +98,15 @@ def test_keygen_without_cluster_file_is_refused(
     monkeypatch.delenv("SMRX_CONFIG", raising=False)
     assert keygen(None) == Exit.USAGE
     assert "give one with --config" in capsys.readouterr().err
+
+
+def test_byte_order_mark_and_crlf_of_the_cluster_file_stay(file: Path, tmp_path: Path) -> None:
+    # The first line is the heading that keygen looks for, after the mark.
+    key = tmp_path / "one.key"
+    text = f'[[nodes]]\nid = 1\nport = 7110\nsecret_key_file = "{key}"\n'
+    file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert keygen(file) == Exit.OK
+    data = file.read_bytes()
+    (public,) = load(file).node(1).public_keys
+    changed = text.replace("id = 1\n", f'id = 1\npublic_keys = ["{public}"]\n')
+    assert data == b"\xef\xbb\xbf" + changed.replace("\n", "\r\n").encode()

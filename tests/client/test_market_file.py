@@ -19,6 +19,13 @@ INSTRUMENT = '[[instruments]]\nsymbol = "BTC-USD"\nbase = "BTC"\nquote = "USD"\n
 ACCOUNT = "[[accounts]]\nid = 7\n"
 
 
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf" + ASSET.encode(), ASSET.replace("\n", "\r\n").encode()])
+def test_file_with_byte_order_mark_or_crlf_is_read(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "market.toml"
+    path.write_bytes(data)
+    assert [asset.symbol for asset in market_file.load(path).assets] == ["BTC"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -200,13 +200,33 @@ def test_key_file_fault_is_reported(tmp_path: Path) -> None:
         keys.of_node(config, 1)
     for text, said in (
         ("public = 1", "40 characters of Z85"),
-        ("what", "expected a key file"),
+        ("what", "the key file is not valid TOML"),
+        ("", "40 characters of Z85"),
+        ("a = " + "[" * 100_000, "the key file is not valid TOML"),
+        ("a = " + "9" * 5000, "the key file is not valid TOML"),
         (f'public = "{PAIRS[1].public}"\nsecret = "{PAIRS[2].secret}"', "halves of two"),
     ):
         path.write_text(text)
         path.chmod(0o600)
         with pytest.raises(KeysError, match=said):
             keys.of_node(config, 1)
+
+
+def test_key_file_with_byte_order_mark_or_crlf_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "curve.key"
+    keys.write(path, PAIRS[1], "local", 1)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert keys.read(path) == PAIRS[1]
+
+
+def test_directory_and_binary_file_are_no_key_file(tmp_path: Path) -> None:
+    with pytest.raises(KeysError, match="cannot read the key file: Is a directory"):
+        keys.read(tmp_path)
+    path = tmp_path / "curve.key"
+    path.write_bytes(bytes(range(128, 256)))
+    path.chmod(0o600)
+    with pytest.raises(KeysError, match="the key file is not UTF-8 text"):
+        keys.read(path)
 
 
 def test_configuration_with_keys_round_trips(tmp_path: Path) -> None:
