@@ -37,7 +37,7 @@ class Storm:
         for _ in range(70):
             leader = self.cluster.leader()
             kind = self.chance.choices(
-                ("commands", "add", "namesake", "remove", "split", "transfer", "power", "all", "cut", "heal", "disk"),
+                ("commands", "add", "reuse_id", "remove", "split", "transfer", "power", "all", "cut", "heal", "disk"),
                 (30, 10, 5, 12, 15, 8, 15, 6, 8, 16, 2),
             )[0]
             with contextlib.suppress(MembershipError, NotLeader, ValueError), powered(self.cluster):
@@ -105,7 +105,7 @@ class Storm:
             newcomer = self.cluster.join()
             leader.replica.add_member(NodeConfig(id=newcomer.id, port=newcomer.id))
 
-    def _namesake(self, leader: Member | None) -> None:
+    def _reuse_id(self, leader: Member | None) -> None:
         """Start an empty node with the id of one that was removed or never added."""
         if leader is None or leader.replica.membership_is_open or len(leader.replica.membership.ids) > 5:  # type: ignore[attr-defined]
             return

@@ -83,12 +83,12 @@ def test_oversized_frame_closes_the_connection_before_allocation(mesh: Mesh) -> 
 def test_small_frame_with_large_announced_size_allocates_nothing(mesh: Mesh, frame: bytes) -> None:
     victim = mesh.elect()
     before = peak_mib()
-    stranger = mesh.context.socket(zmq.DEALER)
-    stranger.linger = 0
-    stranger.connect(victim.address)
-    stranger.send(frame)
+    outsider = mesh.context.socket(zmq.DEALER)
+    outsider.linger = 0
+    outsider.connect(victim.address)
+    outsider.send(frame)
     mesh.run_until(lambda: victim.transport.dropped["undecodable"] == 1)
-    stranger.close()
+    outsider.close()
     assert peak_mib() - before < 64
     mesh.commit(entry(1))
 

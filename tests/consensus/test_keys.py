@@ -29,7 +29,7 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     mesh.close()
 
 
-def stranger(mesh: Mesh, victim: Node, server: str | None, own: KeyPair | None) -> "zmq.Socket[bytes]":
+def dealer_to(mesh: Mesh, victim: Node, server: str | None, own: KeyPair | None) -> "zmq.Socket[bytes]":
     """A socket to a node's Raft port, with or without keys, with queued messages that a member could send."""
     dealer = mesh.context.socket(zmq.DEALER)
     dealer.linger = 0
@@ -63,21 +63,21 @@ def test_members_with_keys_elect_and_commit(mesh: Mesh) -> None:
 
 def test_unknown_peer_without_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
-    assert turns_away(mesh, victim, stranger(mesh, victim, None, None))
+    assert turns_away(mesh, victim, dealer_to(mesh, victim, None, None))
     mesh.commit(entry(1))
 
 
 def test_unknown_peer_with_its_own_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     known = PAIRS[victim.replica.node_id].public
-    assert turns_away(mesh, victim, stranger(mesh, victim, known, keys.generate()))
+    assert turns_away(mesh, victim, dealer_to(mesh, victim, known, keys.generate()))
     mesh.commit(entry(1))
 
 
 def test_member_that_expects_another_server_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     other = next(pair for node, pair in PAIRS.items() if node != victim.replica.node_id)
-    assert turns_away(mesh, victim, stranger(mesh, victim, keys.generate().public, other))
+    assert turns_away(mesh, victim, dealer_to(mesh, victim, keys.generate().public, other))
     mesh.commit(entry(1))
 
 
@@ -85,7 +85,7 @@ def test_unknown_peer_can_connect_without_keys(tmp_path: Path) -> None:
     """What the tests above would see if the door were open."""
     mesh = Mesh(tmp_path)
     victim = mesh.elect()
-    assert not turns_away(mesh, victim, stranger(mesh, victim, None, None))
+    assert not turns_away(mesh, victim, dealer_to(mesh, victim, None, None))
     mesh.close()
 
 
@@ -152,7 +152,7 @@ def test_member_cannot_vote_as_another_member(mesh: Mesh) -> None:
     thief, other = (node for node in mesh.nodes if node is not victim)
     mesh.run_until(lambda: all(map(victim.transport.is_connected, (thief.replica.node_id, other.replica.node_id))))
     term, own = victim.replica.term, PAIRS[thief.replica.node_id]
-    dealer = stranger(mesh, victim, PAIRS[victim.replica.node_id].public, own)
+    dealer = dealer_to(mesh, victim, PAIRS[victim.replica.node_id].public, own)
     dealer.send(forged(mesh, victim, other))
     mesh.run_until(lambda: victim.transport.dropped["under a key that is not the sender's"])
     assert victim.replica.term == term

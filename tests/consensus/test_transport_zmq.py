@@ -32,9 +32,9 @@ def test_nodes_elect_and_commit_small_and_large_entries(mesh: Mesh) -> None:
 
 def test_garbage_on_the_port_is_counted_and_changes_nothing(mesh: Mesh) -> None:
     victim = mesh.elect()
-    stranger = mesh.context.socket(zmq.DEALER)
-    stranger.linger = 0
-    stranger.connect(victim.address)
+    outsider = mesh.context.socket(zmq.DEALER)
+    outsider.linger = 0
+    outsider.connect(victim.address)
     hello = (
         messages.PROTOCOL,
         messages.cluster_number(CLUSTER),
@@ -49,27 +49,27 @@ def test_garbage_on_the_port_is_counted_and_changes_nothing(mesh: Mesh) -> None:
     )
     of_another_cluster = (messages.PROTOCOL, 5, *hello[2:])
     for frame in (b"", b"\xc1", b"\x9a" * 50, bytes(5000), msgspec.msgpack.encode(of_another_cluster)):
-        stranger.send(frame)
-    stranger.send(msgspec.msgpack.encode(hello))
-    stranger.send_multipart([b"many", b"parts"])
+        outsider.send(frame)
+    outsider.send(msgspec.msgpack.encode(hello))
+    outsider.send_multipart([b"many", b"parts"])
     mesh.run_until(lambda: sum(victim.transport.dropped[why] for why in WHY_DROPPED) == 7)
     assert victim.transport.dropped["not from a member"] == 1
     assert victim.transport.dropped["of another cluster"] == 1
     assert victim.transport.dropped["undecodable"] == 5
-    stranger.close()
+    outsider.close()
     mesh.commit(entry(1))
 
 
 def test_socket_rejects_oversized_frame(mesh: Mesh) -> None:
     victim = mesh.elect()
-    stranger = mesh.context.socket(zmq.DEALER)
-    stranger.linger = 0
-    monitor = stranger.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    stranger.connect(victim.address)
-    stranger.send(bytes(messages.MAX_MESSAGE_BYTES + 1))
+    outsider = mesh.context.socket(zmq.DEALER)
+    outsider.linger = 0
+    monitor = outsider.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    outsider.connect(victim.address)
+    outsider.send(bytes(messages.MAX_MESSAGE_BYTES + 1))
     mesh.run_until(lambda: monitor.poll(0))
-    stranger.disable_monitor()
-    stranger.close()
+    outsider.disable_monitor()
+    outsider.close()
     assert victim.transport.dropped["undecodable"] == 0
     mesh.commit(entry(1))
 

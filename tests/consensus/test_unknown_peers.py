@@ -160,11 +160,11 @@ def test_node_with_a_leader_ignores_unknown_peers(clock: Clock) -> None:
     told = MembershipHint([Member_(NodeConfig(id=node, port=node), True) for node in (1, 2, 3, 200)])
     cluster.ids.append(200)
     cluster.unknown_to[200] = set()
-    cluster.members[200] = stranger = Member(cluster, 200)
+    cluster.members[200] = outsider = Member(cluster, 200)
     for node in (1, 2, 3):
         cluster.deliver(200, node, told)
     assert all(200 not in cluster.members[node].transport._nodes for node in (1, 2, 3))
-    stranger.crash()
+    outsider.crash()
     # Nor does a node with a hint that names another cluster, or from a node outside its own.
     cluster.network.isolate(leader.id, cluster.ids)
     alone = followers(cluster, leader)[0]
