@@ -1,8 +1,8 @@
-"""Books that begin in the middle: a state image as a ledger, and as the rows that sinks hold of it.
+"""Convert a state image to a ledger, and to the rows that sinks store of it.
 
-Each balance is an opening entry against the outside, so per asset everything sums to zero as ever. The state is checked
-by itself before anything is built on it: what each order holds by the rules must add up to what the balances say is
-held, and what accounts own to the supply. Raises Violation at the event the state stands at. No sockets, no files.
+Each balance is an opening entry, so per asset accounts own the supply as always. The image is checked by itself first:
+what each order holds by the rules must add up to what the balances hold, and what accounts own to the supply. Raises
+Violation at the event of the image. No sockets, no files.
 """
 
 from typing import Any, Final
@@ -39,7 +39,7 @@ _RULES: Final = (
 
 
 def books_of(image: StateImage) -> Ledger:
-    """Return the books that hold a state image. Raises Violation for one that contradicts itself."""
+    """Return the books of a state image. Raises Violation if it contradicts itself."""
     place, tables = image.position, image.tables
     _check_references(image)
     instruments = _instruments(tables["instruments"], tables["orders"])
@@ -65,7 +65,7 @@ def books_of(image: StateImage) -> Ledger:
 
 
 def rows_of(image: StateImage) -> Tables:
-    """Return what sinks hold of a state image: every definition, and a movement for each balance."""
+    """Return the rows that sinks store of a state image: every definition, and a movement for each balance."""
     tables = image.tables
     definitions = np.zeros(len(tables["assets"]), DEFINITION_ROW)
     definitions["kind"], definitions["id"] = int(EventKind.ASSET_ADDED), tables["assets"]["asset"]
@@ -130,7 +130,7 @@ def _instruments(found: Rows, orders: Rows) -> Rows:
 
 def _orders(found: Rows, instruments: Rows) -> Rows:
     by_budget = (found["flags"] & int(OrderFlags.QUOTE_BUDGET)) != 0
-    # A stop that waits with a budget has no lots: its quantity is money.
+    # A pending stop with a budget has no lots: its quantity is money.
     made = _filled(
         ORDER, key=found["order_id"], price=found["price_ticks"],
         leaves=np.where(by_budget, 0, found["quantity_lots"] - found["cum_lots"]), cum=found["cum_lots"],
@@ -149,7 +149,7 @@ def _orders(found: Rows, instruments: Rows) -> Rows:
 
 
 def _check_references(image: StateImage) -> None:
-    """Check that whatever is named is there, and that no open order is done."""
+    """Check that every reference resolves, and that every open order has lots left."""
     tables, at = image.tables, image.position.event_sequence
     for table, column, target, key in (
         ("balances", "account", "accounts", "account"),
@@ -161,7 +161,7 @@ def _check_references(image: StateImage) -> None:
     ):
         unknown = np.setdiff1d(tables[table][column], tables[target][key])
         if len(unknown):
-            raise Violation(at, f"state image: {table} name the {column} {unknown[0]}, which is not in it")
+            raise Violation(at, f"state image: {table} refer to the {column} {unknown[0]}, which is missing")
     done = tables["orders"]["quantity_lots"] <= tables["orders"]["cum_lots"]
     if done.any():
         raise Violation(at, f"state image: order {tables['orders']['order_id'][done][0]} has nothing left")
@@ -169,11 +169,11 @@ def _check_references(image: StateImage) -> None:
     below = (balances["available"] < 0) | (balances["held"] < 0)
     if below.any():
         row = balances[below][0]
-        raise Violation(at, f"state image: account {row['account']}, asset {row['asset']} owns less than nothing")
+        raise Violation(at, f"state image: account {row['account']}, asset {row['asset']} has a negative balance")
 
 
 def _check_holds(image: StateImage, orders: Rows) -> None:
-    """Check that what orders hold by the rules is what the balances say is held."""
+    """Check that orders hold by the rules what the balances have as held."""
     known, balances = image.tables["instruments"], image.tables["balances"]
     known = known[np.argsort(known["instrument"])]
     listed = known[np.searchsorted(known["instrument"], orders["instrument"])]

@@ -1,7 +1,7 @@
-"""The ledger: the books of books/ as Python sees them. What everybody owns and holds, from events alone.
+"""The ledger: the Python interface of the compiled books, with what accounts own and hold, from events alone.
 
-Owns the tables. Fed with every event from the first on, or from the state of a checkpoint; raises Violation at the
-first event that cannot be, and is of no use after that. No sockets, no files, no clock.
+Owns the tables. Takes every event from the first on, or from a checkpoint or state image; raises Violation at the first
+event that breaks a rule, and must not be used after that. No sockets, no files, no clock. Implements Projection.
 """
 
 from typing import Final, NamedTuple
@@ -20,7 +20,7 @@ from smrx.wire import balance_digest as wire_balances
 from smrx.wire.records import unpack_symbol
 
 _FORMAT: Final = 1
-#: Events posted in one call: so many find room in the tables for certain before it.
+#: Events posted in one call; the tables are grown for so many before it.
 _PIECE: Final = 4096
 _LOW: Final = 0xFFFF_FFFF
 #: The sums over all balances are checked once in so many events, so that the check costs a fraction of an event.
@@ -50,7 +50,7 @@ class _Saved(msgspec.Struct, array_like=True):
 
 
 class Ledger:
-    """What the events say everybody has."""
+    """The balances and open orders that follow from the events."""
 
     def __init__(self) -> None:
         self._tables: Tables = compiled_books.empty()
@@ -73,17 +73,17 @@ class Ledger:
 
     @property
     def accounts(self) -> int:
-        """How many accounts there are, the venue's included."""
+        """The number of accounts, the venue's included."""
         return int(self._tables.core["accounts"][0])
 
     @property
     def open_orders(self) -> int:
-        """How many orders are open."""
+        """The number of open orders."""
         return int(self._tables.core["orders"][0])
 
     @property
     def balance_count(self) -> int:
-        """How many balances there are."""
+        """The number of balances."""
         return int(self._tables.core["balances"][0])
 
     @property
@@ -97,7 +97,7 @@ class Ledger:
         return bool(self._tables.core["due"][0])
 
     def post(self, events: NDArray[np.void]) -> None:
-        """Post the events that follow the last one; raises Violation at the first that cannot be."""
+        """Post the events that follow the last one; raises Violation at the first that breaks a rule."""
         rows = np.ascontiguousarray(events).view(ROW)
         for start in range(0, len(rows), _PIECE):
             piece = rows[start : start + _PIECE]
@@ -107,7 +107,7 @@ class Ledger:
                 raise self._violation(Fault(fault), piece[int(self._numbers[4])])
 
     def balances(self) -> list[Balance]:
-        """Every balance there has been, by account and asset."""
+        """Return every balance, also empty ones, by account and asset."""
         rows = live(self._tables.balances)
         rows = rows[np.argsort(rows["key"].view(np.uint64))]
         return [
@@ -116,41 +116,41 @@ class Ledger:
         ]
 
     def balance(self, account: int, asset: int) -> Balance:
-        """One balance; of nothing where there has been none."""
+        """Return one balance; an empty one if there is none."""
         return next((b for b in self._rows(account, asset)), Balance(account, asset, 0, 0))
 
     def first_touched(self, account: int, asset: int) -> int:
-        """The first event since the last mark_equal() that moved or held money of a balance; 0 if none did."""
+        """Return the first event since the last mark_equal() that changed a balance or its hold; 0 if none did."""
         rows = self._tables.balances
         found = rows[rows["key"] == np.int64((account << 32 | asset) - (1 << 64 if account >> 31 else 0))]
         return int(found["touched"][0]) if len(found) else 0
 
     def mark_equal(self) -> None:
-        """The balances were found equal to the cluster's here: first_touched() begins anew."""
+        """Record that the balances are equal to the cluster's here; first_touched() restarts."""
         self._tables.balances["touched"] = 0
 
     def balances_digest(self) -> wire_balances.Digest:
-        """What the nodes publish of their balances, of these."""
+        """Return the digest of these balances that nodes publish of theirs."""
         rows = live(self._tables.balances)
         return wire_balances.digest(rows["key"].view(np.uint64), rows["total"] - rows["held"], rows["held"])
 
     def order_leaves(self) -> dict[int, int]:
-        """Open orders: id and lots left."""
+        """Return the lots left of each open order, by order id."""
         rows = live(self._tables.orders)
         return dict(sorted(zip(rows["key"].tolist(), rows["leaves"].tolist(), strict=True)))
 
     def asset_names(self) -> dict[int, str]:
-        """The symbols of the assets; where several have the same, each with its id."""
+        """Return the symbols of the assets; equal symbols are shown with their id."""
         return unique_names({int(row["key"]): unpack_symbol(int(row["symbol"])) for row in live(self._tables.assets)})
 
     def supply(self) -> dict[str, int]:
-        """Per asset, deposits less withdrawals: what the outside has put in."""
+        """Return deposits less withdrawals of each asset, by its name."""
         names = self.asset_names()
         rows = live(self._tables.assets)
         return {names[int(row["key"])]: int(row["supply"]) for row in rows[np.argsort(rows["key"])]}
 
     def check_sums(self) -> None:
-        """Check that per asset all accounts and the outside sum to zero; raises Violation at the last event."""
+        """Check that per asset all accounts own deposits less withdrawals; raises Violation at the last event."""
         rows, assets = live(self._tables.balances), live(self._tables.assets)
         of = rows["key"] & _LOW
         for asset in assets:
@@ -163,14 +163,14 @@ class Ledger:
                 )
 
     def check_end(self) -> None:
-        """Check that the stream may end here: no trade waits for its fills."""
+        """Check that no trade lacks its fills, so that the stream may end here. Raises Violation."""
         if self.in_trade:
             raise Violation(self.sequence, "found a trade without the fills of maker and taker, and nothing after it")
 
     def save(self) -> bytes:
-        """The books as bytes, equal for equal books; load() goes on from them."""
+        """Return the books as bytes for load(); equal books give equal bytes."""
         if self.in_trade:
-            raise SettlementError("books are saved between commands: a trade waits for its fills")
+            raise SettlementError("books can only be saved between commands, and a trade waits for its fills")
         records = {"core": self._tables.core.tobytes()}
         for name in TYPES:
             rows = live(getattr(self._tables, name))
@@ -180,9 +180,9 @@ class Ledger:
 
     @classmethod
     def load(cls, data: bytes) -> "Ledger":
-        """The books that save() gave; raises SettlementError if the bytes are not such."""
+        """Return the books that save() wrote; raises SettlementError if the bytes are damaged."""
         if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
-            raise SettlementError("books: expected the bytes that were saved, found others (their digest differs)")
+            raise SettlementError("books: the saved bytes are damaged (digest mismatch)")
         saved = msgspec.msgpack.decode(data[8:], type=_Saved)
         if saved.format != _FORMAT:
             raise SettlementError(f"books: expected format {_FORMAT}, found {saved.format}")
@@ -191,7 +191,7 @@ class Ledger:
 
     @classmethod
     def of(cls, core: NDArray[np.void], records: dict[str, NDArray[np.void]]) -> "Ledger":
-        """The books with these records of books/tables.py, by table, in any order."""
+        """Return books with these records of books/book_tables.py, by table, in any order."""
         ledger = cls()
         ledger._tables = ledger._tables._replace(
             core=core, **{name: compiled_books.filled(rows, 2 * len(rows)) for name, rows in records.items()}
@@ -204,6 +204,6 @@ class Ledger:
     def _violation(self, fault: Fault, row: np.void) -> Violation:
         event = {name: row[name].item() for name in ROW.names or ()}
         numbers = [int(number) for number in self._numbers[:4]]
-        # What is out of sequence stands where another event was expected.
+        # An event out of sequence is reported at the sequence that was expected.
         sequence = self.sequence + 1 if fault is Fault.SEQUENCE else event["sequence"]
         return Violation(sequence, sentence(fault, numbers, event, self.asset_names()))

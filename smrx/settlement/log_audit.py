@@ -1,10 +1,10 @@
-"""`smrx settle verify --log`: what settlement stored, against what the log of one node leads to.
+"""`smrx settle verify --log`: compare what settlement stored with what the log of one node gives.
 
-An auditor has a node's data directory and no cluster: the state machine does everything of its journal once more, and
-hands every trade to this, one by one, in order, and then every other event. Each sink must hold the same trades,
-movements of money and definitions, each once, none besides; the books of the checkpoint must be the balances and open
-orders of the state they stand at; and what the sinks hold must add up to those books. The log and the engine are not
-looked at from here: whoever has them composes the two (see LogAudit).
+An auditor has a node's data directory and no cluster. The state machine replays the journal and passes every trade to
+this, one by one, in order, and then every other event. Each sink must hold the same trades, movements of money and
+definitions, each once, and no others; the books of the checkpoint must be the balances and open orders of the state
+there; and the rows of the sinks must add up to those books. Reading the log and running the engine is the caller's part
+(see LogAudit).
 
 Reads only. Raises LogDifference, BalanceDifference, Violation, SinkMismatch, SinkError.
 """
@@ -26,15 +26,15 @@ from smrx.wire.record_words import record_words
 from smrx.wire.records import EVENT
 from smrx.wire.state_image import StateImage
 
-#: Trades compared at a time: one by one they would cost several times as much.
+#: Trades compared at a time; one by one would cost several times as much.
 _PIECE: Final = 4096
 
 
 class LogAudit:
     """One comparison of everything that is stored with one log.
 
-    In this order: take_state() for each of `attested`, take_trade() for trades first_trade..last_trade, take_events()
-    for the events from first_event on, finish().
+    Call in this order: take_state() for each of `attested`, take_trade() for trades first_trade..last_trade,
+    take_events() for the events from first_event on, finish().
     """
 
     def __init__(self, config: Config, log: str, first_trade: int | None = None) -> None:
@@ -45,7 +45,7 @@ class LogAudit:
         self._books, self._checkpoint, self._origin = stored.books, stored.checkpoint, stored.checkpoint.origin
         begin = 1 if self._origin is None else self._origin.match_id + 1
         self.first_trade = max(begin, first_trade or begin)
-        #: Movements and definitions are compared from this event on: that of the first trade where trades are left out.
+        #: Movements and definitions are compared from this event on; if trades are left out, from the first compared.
         self.first_event = 1 if self._origin is None else self._origin.event_sequence + 1
         self._leaves_out = self.first_trade > begin
         self._states: dict[int, StateImage] = {}
@@ -57,16 +57,16 @@ class LogAudit:
         self._sinks = [_Stored(name, reader, self.first_trade) for name, reader in self._readers]
 
     def close(self) -> None:
-        """Let go of the sinks; may be called twice."""
+        """Close the sinks; may be called twice."""
         readers, self._readers = self._readers, []
         for _, reader in readers:
             reader.close()
 
     @property
     def attested(self) -> dict[int, int]:
-        """The commands after which the state of the log is needed, and the hashes a majority claimed; 0: not known.
+        """The commands after which the state of the log is needed, and the hashes a majority claimed; 0: unknown.
 
-        Where the books stand, and where the furthest sink does.
+        They are the last command of the books, and that of the furthest sink.
         """
         held = [self._checkpoint, *(sink.checkpoint for sink in self._sinks)]
         hashes = {checkpoint.command_sequence: checkpoint.state_hash for checkpoint in reversed(held)}
@@ -103,7 +103,7 @@ class LogAudit:
         return last < max(sink.checkpoint.event_sequence for sink in self._sinks)
 
     def finish(self) -> Verified:
-        """Compare what is left: the ends, definitions, balances, and what the sinks' rows add up to."""
+        """Compare the ends, definitions, balances, and what the sinks' rows add up to."""
         self._end_trades()
         for sink in self._sinks:
             sink.check_end(self.first_event)
@@ -111,7 +111,7 @@ class LogAudit:
         self._check_places()
         state = self._states[self._checkpoint.command_sequence]
         compare_books(books_of(state), self._books, "the log gives")
-        # An LMDB environment is opened once in a process.
+        # An LMDB environment can be opened only once in a process.
         self.close()
         found = from_sinks(self._config)
         found.source, found.log = "log", self._log
@@ -131,7 +131,7 @@ class LogAudit:
             sink.trades.check(trades)
 
     def _check_places(self) -> None:
-        """Check that the log had come to the same event, trade and state hash wherever a checkpoint was made."""
+        """Check that the log has the same event, trade and state hash at every checkpoint."""
         held = [("the books", self._checkpoint), *((sink.name, sink.checkpoint) for sink in self._sinks)]
         for name, checkpoint in held:
             state = self._states.get(checkpoint.command_sequence)
@@ -152,11 +152,11 @@ class LogAudit:
 
 
 class _Stored:
-    """What one sink holds, read along with the log."""
+    """The rows of one sink, read along with the log."""
 
     def __init__(self, name: str, reader: Reader, first_trade: int) -> None:
         self.name = name
-        #: One that holds nothing stands before everything.
+        #: An empty sink stands before event 1.
         self.checkpoint = reader.checkpoint or Checkpoint("", 0, 0, 0, 0)
         self._reader = reader
         self.trades = _Table(name, "trade", "match_id", reader.trades(), first_trade, self.checkpoint.match_id)
@@ -184,12 +184,12 @@ class _Stored:
             for identity, definition in found.items():
                 if definition != expected.get(identity):
                     raise LogDifference(
-                        f"{self.name}: {what} {identity} is stored as {_said(definition)}, the log has "
-                        f"{_said(expected.get(identity))}"
+                        f"{self.name}: {what} {identity} is stored as {_text(definition)}, the log has "
+                        f"{_text(expected.get(identity))}"
                     )
 
     def _from(self, first: int) -> "tuple[_Table, _Table]":
-        """The movements and definitions from an event on: one table after the other, as a database gives them."""
+        """Return the movements and definitions from an event on, opened one after the other."""
         if self._others is None:
             last = self.checkpoint.event_sequence
             definitions = iter([self._reader.definitions()])
@@ -204,19 +204,19 @@ class _Table:
     """One table of a sink, in the order of its key, compared with the same rows of the log."""
 
     def __init__(self, sink: str, what: str, key: str, batches: Iterator[Rows], first: int, last: int) -> None:
-        """Compare rows `first`..`last`, by key; rows are told as `what` and the number in that column."""
+        """Compare rows `first`..`last`, by key; messages name a row as `what` and its key."""
         self._sink, self._what, self._key = sink, what, key
         self._batches = batches
         self._first, self._last = first, last
         self._rows: Rows | None = None
         self._skipping = True
-        self._seen = 0  #: the last row found to be the log's
+        self._seen = 0  #: the last row that is equal to the log's
 
     def check(self, derived: Rows) -> None:
-        """Compare the next rows of the log with the next ones stored. Raises LogDifference for the first other."""
+        """Compare the next rows of the log with the next stored ones. Raises LogDifference for the first difference."""
         derived = derived[derived[self._key] <= self._last]
         while len(derived):
-            # What is there is compared before more is read: what follows may be unreadable because of it.
+            # Rows already read are compared first: a fault in them may make the next ones unreadable.
             stored = self._next()
             if stored is None:
                 raise LogDifference(self._missing(int(derived[0][self._key]), None))
@@ -233,10 +233,10 @@ class _Table:
         """Check that nothing is stored after the last row of the log. Raises LogDifference."""
         rest = self._next()
         if rest is not None:
-            raise LogDifference(self._strange(int(rest[0][self._key])))
+            raise LogDifference(self._extra(int(rest[0][self._key])))
 
     def _next(self) -> Rows | None:
-        """The next stored rows, at least one, leaving out those before the first that is compared; None at the end."""
+        """Return the next stored rows, at least one, from the first to compare on; None at the end."""
         while self._rows is None or not len(self._rows):
             self._rows = next(self._batches, None)
             if self._rows is None:
@@ -247,12 +247,12 @@ class _Table:
         return self._rows
 
     def _difference(self, stored: np.void, derived: np.void) -> str:
-        """Say what is wrong where a stored row is not the log's."""
+        """Describe how a stored row differs from the log's."""
         found, expected = int(stored[self._key]), int(derived[self._key])
         if found > expected:
             return self._missing(expected, found)
         if found < expected:
-            return self._strange(found)
+            return self._extra(found)
         column = next(name for name in stored.dtype.names or () if stored[name] != derived[name])
         return (
             f"{self._named(found)} (event {int(derived['event_sequence'])}) differs: {column} {stored[column]} is "
@@ -264,7 +264,7 @@ class _Table:
         after = f" after {self._what} {self._seen}" if self._seen else ""
         return f"{self._named(expected)} of the log is missing: {follows} follows{after}"
 
-    def _strange(self, found: int) -> str:
+    def _extra(self, found: int) -> str:
         if found <= self._seen:
             return f"{self._named(found)} is stored twice: it stands again after {self._what} {self._seen}"
         after = f": it stands after {self._what} {self._seen}" if self._seen else ""
@@ -274,6 +274,6 @@ class _Table:
         return f"{self._sink}: {self._what} {number}"
 
 
-def _said(definition: object) -> str:
+def _text(definition: object) -> str:
     fields: Callable[[], dict[str, object]] | None = getattr(definition, "_asdict", None)
     return "none" if fields is None else ", ".join(f"{name} {value}" for name, value in fields().items())

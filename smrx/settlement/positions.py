@@ -1,4 +1,4 @@
-"""What accounts bought and sold of each instrument: positions, exact, in minimal units. Trades alone make them.
+"""Add up what accounts bought and sold of each instrument, from trades alone: exact, in minimal units.
 
 Called by the report, batch by batch, in the order of the trades.
 """
@@ -14,10 +14,10 @@ from smrx.wire.codes import Side
 
 
 class Position:
-    """One instrument of one account: base units opening + bought - sold = closing; the money in quote units.
+    """One instrument of one account: opening + bought - sold = closing in base units; money in quote units.
 
-    Everything but the opening is of the period. Below zero is what was sold without having been bought here: the
-    account had deposited it.
+    All but the opening is of the period. A negative position was sold without being bought here: the account had
+    deposited it.
     """
 
     __slots__ = ("bought", "fees", "opening", "paid", "received", "sold")
@@ -27,19 +27,19 @@ class Position:
 
     @property
     def closing(self) -> int:
-        """What was bought more than sold, until the end of the period."""
+        """Bought less sold, up to the end of the period."""
         return self.opening + self.bought - self.sold
 
 
-#: Which field of a position a side's lots and notional go to.
+#: The fields of a position that a side's lots and notional are added to.
 _FIELDS: Final = {Side.BUY: ("bought", "paid"), Side.SELL: ("sold", "received")}
 
 
 class Positions:
-    """The positions of one account, or of all, while trades are added up."""
+    """The positions of one account, or of all accounts."""
 
     def __init__(self, account: int | None, begin_ns: int) -> None:
-        """Those of `account`, None for everybody, over a period that begins at `begin_ns`."""
+        """Collect those of `account`, None for all accounts, for a period that starts at `begin_ns`."""
         self.found: dict[tuple[int, int], Position] = {}
         self._account = account
         self._begin_ns = begin_ns

@@ -1,6 +1,6 @@
-"""What the sinks hold, read back: one reader a sink, all with the same questions. Nothing is changed by them.
+"""Read back what the sinks hold: one reader for each kind, all with the same methods. Readers change nothing.
 
-Called by the reports and by whoever compares what is stored with what it should be.
+Called by the reports, and by the commands that verify what is stored.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from smrx.sinks.csv_layout import layout
 from smrx.sinks.rows import Rows
 from smrx.sinks.sink_errors import SinkError
 
-#: Of several sinks the one that answers soonest.
+#: Of several sinks the one that answers fastest.
 _PREFERENCE: Final = ("lmdb", "postgresql", "parquet", "csv")
 
 
 class Reader(Protocol):
-    """The rows of one sink as far as its checkpoint, one state of them whatever is settled meanwhile.
+    """The rows of one sink up to its checkpoint: one consistent state, whatever is settled meanwhile.
 
     The record types are in sinks/rows.py. Every method may raise SinkMismatch for rows that are missing or changed.
     """
 
     checkpoint: Checkpoint | None
-    name: str  #: for people: kind and place
+    name: str  #: kind and place, for messages
 
     def definitions(self) -> Rows:
         """Every definition, in the order of the events."""
@@ -37,7 +37,7 @@ class Reader(Protocol):
         """Every trade, or those of an account as taker or maker, in order, in batches."""
 
     def close(self) -> None:
-        """Let go of the place."""
+        """Close everything that is open."""
 
 
 def open_readers(config: Config) -> list[tuple[str, Reader]]:
@@ -48,34 +48,34 @@ def open_readers(config: Config) -> list[tuple[str, Reader]]:
 
 
 def open_best(config: Config, kind: str | None = None) -> Reader:
-    """Open the configured sink of a kind, or of all that which answers soonest.
+    """Open the configured sink of a kind, or the one that answers fastest.
 
-    Raises SinkError if there is none of that kind or it has nothing, SinkMismatch if it is not understood.
+    Raises SinkError if there is none of that kind or it is empty, SinkMismatch if it cannot be read.
     """
     sinks = [sink for sink in config.settlement.sinks if kind in (None, sink.kind)]
     if not sinks:
         have = ", ".join(sink.kind for sink in config.settlement.sinks)
-        raise SinkError(f"settlement.sinks: expected one of kind {kind}, found {have}")
+        raise SinkError(f"settlement.sinks: none of kind {kind} is configured; configured: {have}")
     best = min(sinks, key=lambda sink: _PREFERENCE.index(sink.kind))
     return open_reader(best, Path(config.settlement.directory).expanduser())
 
 
 def open_path(path: Path) -> Reader:
-    """Open what was settled at a path: a .csv file or a directory, whatever kind of sink wrote there.
+    """Open what was settled at a path: a .csv file or a directory of any kind of sink.
 
-    Raises SinkError if there is nothing of the kind, SinkMismatch if it is not understood.
+    Raises SinkError if there is nothing settled, SinkMismatch if it cannot be read.
     """
     if (path / "data.mdb").exists():
         return open_reader(SinkConfig(kind="lmdb"), path)
     if (path / "manifest.json").exists():
         return open_reader(SinkConfig(kind="parquet"), path)
     if not layout(path).checkpoint.exists():
-        raise SinkError(f"{path}: expected the directory of a sink or a .csv file beside its checkpoint, found neither")
+        raise SinkError(f"{path}: is neither the directory of a sink nor a .csv file beside its checkpoint")
     return open_reader(SinkConfig(kind="csv"), path)
 
 
 def open_reader(sink: SinkConfig, directory: Path) -> Reader:
-    """Open what one sink wrote; its path begins in `directory`. Raises SinkError if nothing is there, SinkMismatch."""
+    """Open one sink for reading; a relative path starts in `directory`. Raises SinkError if empty, SinkMismatch."""
     path = place(sink, directory)
     if sink.kind == "lmdb":
         from smrx.sinks.lmdb_reader import LmdbReader

@@ -1,10 +1,10 @@
-"""What settled rows say: balances, positions, turnover, fees, and the statement of an account. Exact integers.
+"""Compute balances, positions, turnover, fees and the statement of an account from settled rows. Exact integers.
 
 - A balance is what an account owns, held by its orders or not. For every account and asset closing = opening + deposits
   - withdrawals + bought - sold - fees; the venue (account 0) receives the fees, which are its fees below zero.
-- A period begins at `begin_ns` and ends before `end_ns`, by the engine's clock; what was before it is in the opening
-  balance. So is what accounts owned when books that do not begin with event 1 began.
-- An instrument narrows the report to its two assets, with everything that moved them, so that balances still add up;
+- A period starts at `begin_ns` and ends before `end_ns`, by the engine's clock; what was before it is in the opening
+  balance, and so is the state image that books may start from.
+- An instrument limits the report to its two assets, with everything that moved them, so that balances still add up;
   turnover and positions are those of the instrument alone.
 
 Reads a Reader (readers.py), writes nothing. Called by `smrx settle report`.
@@ -37,7 +37,7 @@ _MOST_NS: Final = (1 << 63) - 1
 
 
 class Query(NamedTuple):
-    """What a report is about; None and the defaults are everything."""
+    """The scope of a report; the defaults include everything."""
 
     account: int | None = None
     instrument: int | None = None
@@ -55,14 +55,14 @@ class Balance:
 
     @property
     def closing(self) -> int:
-        """What is owned at the end."""
+        """The balance at the end of the period."""
         return self.opening + self.deposits - self.withdrawals + self.bought - self.sold - self.fees
 
 
 class Turnover:
     """One instrument over the period: its trades, or those of an account, each counted once. Money in quote units.
 
-    For the venue's account it is that of everybody, of which the venue has the fees.
+    For the venue's account it is that of all accounts, whose fees the venue receives.
     """
 
     __slots__ = ("base", "maker_fees", "quote", "taker_fees", "trades")
@@ -72,7 +72,7 @@ class Turnover:
 
 
 class Entry(NamedTuple):
-    """One line of a statement. The amount is signed: what it adds to the balance."""
+    """One line of a statement; the amount is what it adds to the balance."""
 
     event_sequence: int
     time_ns: int
@@ -84,7 +84,7 @@ class Entry(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The figures, by id; whoever prints them knows names and decimals from the catalogue."""
+    """The figures, by id; `assets` and `instruments` give names and decimals."""
 
     query: Query
     checkpoint: Checkpoint | None
@@ -97,12 +97,12 @@ class Report(NamedTuple):
 
 
 def make_report(source: Reader, query: Query) -> Report:
-    """Add up a source. Raises SinkMismatch if its rows cannot be right."""
+    """Compute a report. Raises SinkMismatch if the rows contradict each other."""
     return _Sums(source, query).report()
 
 
 class _Sums:
-    """The figures while they are being added up."""
+    """The figures while they are added up."""
 
     def __init__(self, source: Reader, query: Query) -> None:
         self.source = source
@@ -123,7 +123,7 @@ class _Sums:
     def report(self) -> Report:
         for movements in self.source.movements():
             self._move(movements[np.isin(movements["asset"], list(self.assets))])
-        # The venue has a part in every trade.
+        # Every trade concerns the venue.
         account = self.query.account if self.query.account != VENUE_ACCOUNT else None
         for trades in self.source.trades(account):
             if len(trades):
@@ -134,8 +134,8 @@ class _Sums:
             for when, amount in (("an opening", balance.opening), ("a closing", balance.closing)):
                 if amount < 0:
                     raise SinkMismatch(
-                        f"account {owner}, asset {self.catalogue.assets[asset].symbol}: expected {when} balance "
-                        f"of 0 or more, found {amount}: settled rows are missing or were changed"
+                        f"account {owner}, asset {self.catalogue.assets[asset].symbol}: {when} balance of {amount} is "
+                        "negative: settled rows are missing or were changed"
                     )
         return Report(
             self.query,
@@ -175,7 +175,7 @@ class _Sums:
         for identity in np.unique(rows["instrument"]).tolist():
             instrument = self.catalogue.instruments.get(identity)
             if instrument is None:
-                raise SinkMismatch(f"expected the definition of instrument {identity}, in which there are trades")
+                raise SinkMismatch(f"the definition of instrument {identity} is missing, and there are trades in it")
             if not self.assets.isdisjoint({instrument.base_asset, instrument.quote_asset}):
                 self._trade_in(instrument, rows[rows["instrument"] == identity])
 
@@ -217,13 +217,13 @@ class _Sums:
         figures.quote += total_of(rows["notional"])
         for role in ("taker", "maker"):
             account = self.query.account
-            everybody = account in (None, VENUE_ACCOUNT)
-            paid = rows if everybody else rows[rows[f"{role}_account"] == account]
+            is_total = account in (None, VENUE_ACCOUNT)
+            paid = rows if is_total else rows[rows[f"{role}_account"] == account]
             fees = total_of(paid[f"{role}_fee"])
             setattr(figures, f"{role}_fees", getattr(figures, f"{role}_fees") + fees)
 
     def _entries(self, instrument: Instrument, row: np.void, account: int) -> Iterator[Entry]:
-        """Yield what a trade adds to an account and takes from it."""
+        """Yield the entries of a trade in the statement of an account."""
         head = int(row["event_sequence"]), int(row["time_ns"])
         tail = instrument.id, int(row["match_id"])
         base, quote = instrument.base_asset, instrument.quote_asset
@@ -250,7 +250,7 @@ class _Sums:
         field: str,
         sign: int,
     ) -> None:
-        """Add amounts to a field of the balances, or, before the period, to what they open with."""
+        """Add amounts to a field of the balances, or, before the period, to their opening."""
         before = times < self.query.begin_ns
         for which, name, factor in ((before, "opening", sign), (~before, field, 1)):
             keys = accounts[which].astype(np.uint64) << np.uint64(32) | assets[which]
@@ -258,7 +258,7 @@ class _Sums:
                 account, asset = key >> 32, key & 0xFFFF_FFFF
                 if asset not in self.assets or self.query.account not in (None, account):
                     continue
-                # An account that only stands beside a fee of nothing has no balance by that.
+                # A fee of zero does not create a balance.
                 if total or (account, asset) in self.balances:
                     balance = self.balances.setdefault((account, asset), Balance())
                     setattr(balance, name, getattr(balance, name) + factor * total)

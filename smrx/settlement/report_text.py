@@ -1,7 +1,7 @@
-"""A report as decimals and names: rows for tables, JSON and CSV. Amounts are exact, with the decimals of their asset.
+"""Format a report as decimals and names: rows for tables, JSON and CSV. Amounts have the decimals of their asset.
 
-Called by `smrx settle report`. The CSV is RFC 4180 with a header: one line for each entry of a statement, its opening
-and closing balances among them, or, without an account, one line for each balance.
+Called by `smrx settle report`. The CSV is RFC 4180 with a header: one line for each entry of a statement, with its
+opening and closing balances, or, without an account, one line for each balance.
 """
 
 import csv
@@ -39,13 +39,13 @@ _AMOUNTS: Final = ("opening", "deposits", "withdrawals", "bought", "sold", "fees
 
 
 def time_text(time_ns: int) -> str:
-    """A time of the engine as ISO 8601 in UTC, to the nanosecond."""
+    """Return a time of the engine as ISO 8601 in UTC, to the nanosecond."""
     seconds, rest = divmod(time_ns, _NS)
     return f"{(_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]}.{rest:09d}Z"
 
 
 def trades_settled(checkpoint: Checkpoint | None) -> int:
-    """How many trades are settled, whatever the match id they begin with."""
+    """Return how many trades are settled, whatever the first match id is."""
     if checkpoint is None:
         return 0
     return checkpoint.match_id - (checkpoint.origin.match_id if checkpoint.origin else 0)
@@ -60,7 +60,7 @@ class Text:
         self._instruments = unique_names({known.id: known.symbol for known in report.instruments.values()})
 
     def balances(self) -> list[dict[str, str]]:
-        """One dict of BALANCE_COLUMNS for each account and asset."""
+        """Return one dict of BALANCE_COLUMNS for each account and asset."""
         return [
             {"account": str(account), "asset": self._asset(asset), **self._amounts(asset, balance)}
             | {"asset_id": str(asset)}
@@ -68,7 +68,7 @@ class Text:
         ]
 
     def positions(self) -> list[dict[str, str]]:
-        """One dict of POSITION_COLUMNS for each account and instrument."""
+        """Return one dict of POSITION_COLUMNS for each account and instrument."""
         rows = []
         for (account, identity), figures in self._report.positions.items():
             instrument = self._report.instruments[identity]
@@ -84,7 +84,7 @@ class Text:
         return rows
 
     def turnover(self) -> list[dict[str, str]]:
-        """One dict of TURNOVER_COLUMNS for each instrument."""
+        """Return one dict of TURNOVER_COLUMNS for each instrument."""
         rows = []
         for identity, figures in self._report.turnover.items():
             instrument = self._report.instruments[identity]
@@ -115,7 +115,7 @@ class Text:
             yield self._line(account, asset, "CLOSING", balance=amount)
 
     def money(self, asset: int, amount: int) -> str:
-        """An amount with the decimals of its asset."""
+        """Return an amount with the decimals of its asset."""
         return from_steps(amount, unit(self._report.assets[asset].decimals))
 
     def _asset(self, asset: int) -> str:
@@ -146,9 +146,9 @@ class Text:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The whole report for programs; amounts are decimals in strings, counts and ids numbers."""
+    """Return the whole report for JSON; amounts are decimals in strings, counts and ids are numbers."""
     text, checkpoint = Text(report), report.checkpoint
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "cluster": checkpoint.cluster if checkpoint else None,
         "event_sequence": checkpoint.event_sequence if checkpoint else 0,
         "trades_settled": trades_settled(checkpoint),
@@ -159,8 +159,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "turnover": [_typed(row) for row in text.turnover()],
     }
     if report.query.account is not None:
-        told["statement"] = [_typed(row) for row in text.statement()]
-    return told
+        content["statement"] = [_typed(row) for row in text.statement()]
+    return content
 
 
 def write_csv(report: Report, path: Path) -> int:

@@ -1,11 +1,11 @@
-"""`smrx settle verify`: everything derived once more, from what the sinks hold or from the nodes, and compared.
+"""`smrx settle verify`: derive everything again, from the rows of the sinks or the events of the nodes, and compare.
 
-What a node's log leads to is compared in log_audit.py.
+Comparison with the log of a node is in log_audit.py.
 
 From the sinks: match ids without a gap, notional and fees of each trade by its instrument's rules at the time, and the
 balances that deposits, withdrawals and trades add up to, against the books of the checkpoint. From the nodes: every
-event from the first on through fresh books; each stored trade, and the books of the checkpoint, against those. Books
-that begin in the middle are derived from the state image they keep, and the events after it.
+event from the first on through new books; each stored trade, and the books of the checkpoint, against those. Books
+that start from a state image are derived from the image they keep, and the events after it.
 
 Reads only. Raises Violation, BalanceDifference, SinkMismatch, and what following the feed raises.
 """
@@ -41,7 +41,7 @@ _MILLION: Final = 1_000_000
 
 
 class Stored(NamedTuple):
-    """The books as they are stored, their checkpoint, and the state image if they begin with one."""
+    """The stored books, their checkpoint, and the state image if they start from one."""
 
     books: Ledger
     checkpoint: Checkpoint
@@ -49,7 +49,7 @@ class Stored(NamedTuple):
 
 
 class Verified(msgspec.Struct, kw_only=True):
-    """What was derived and found equal to what is stored."""
+    """What was derived and is equal to what is stored."""
 
     source: str  #: "sinks", "nodes" or "log"
     sinks: list[str]
@@ -57,12 +57,12 @@ class Verified(msgspec.Struct, kw_only=True):
     trades: int  #: in each sink
     movements: int
     balances: int
-    origin: Origin | None = None  #: where the books begin; None for event 1
+    origin: Origin | None = None  #: the state image the books start from; None for event 1
     log: str | None = None  #: the log that was compared
     first_trade: int | None = None  #: compared with the log: from this one on; None if there was none to compare
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Return the result as lines of text."""
         where = {"sinks": "what is stored", "nodes": "the nodes' events"}.get(self.source, f"the {self.log}")
         begin = 0 if self.origin is None else self.origin.event_sequence
         first = f"from event {begin + 1:,} " if begin else ""
@@ -137,15 +137,13 @@ def from_nodes(
 
 
 def stored_books(config: Config) -> Stored:
-    """The books at the checkpoint. Raises SinkMismatch for no books."""
+    """Return the books at the checkpoint. Raises SinkMismatch if there are none."""
     store = CheckpointStore(config.settlement.directory, LedgerFactory(), Ledger)
     try:
-        # Opening it would begin one.
+        # open() would create one.
         checkpoint = store.open(config.cluster) if (store.directory / FILE_NAME).exists() else None
         if checkpoint is None:
-            raise SinkMismatch(
-                f"{store.directory}: expected the checkpoint of a settlement, found none; run smrx settle run first"
-            )
+            raise SinkMismatch(f"{store.directory}: has no checkpoint of a settlement; run `smrx settle run` first")
         ledger = store.base()
         ledger.post(store.journal())
         image = store.image()
@@ -155,7 +153,7 @@ def stored_books(config: Config) -> Stored:
 
 
 class _Fees:
-    """Rates in force, by instrument and event."""
+    """The fee rates in force, by instrument and event."""
 
     def __init__(self, definitions: Rows) -> None:
         self._rules: dict[int, list[tuple[int, int, int]]] = {}
@@ -164,7 +162,7 @@ class _Fees:
             self._rules.setdefault(int(row["id"]), [(0, 0, 0)]).append((at, taker, maker))
 
     def check(self, trades: Rows, name: str) -> None:
-        """Check the fees of trades; their notional is right."""
+        """Check the fees of trades, whose notional has been checked."""
         for instrument in np.unique(trades["instrument"]).tolist():
             rules = np.array(self._rules.get(instrument, [(0, 0, 0)]), np.int64)
             own = trades[trades["instrument"] == instrument]
@@ -179,10 +177,10 @@ def _derive(name: str, reader: Reader, books: Ledger, found: Verified) -> None:
     checkpoint: Checkpoint | None = reader.checkpoint
     if checkpoint is None or checkpoint.event_sequence < books.sequence:
         stands = checkpoint.event_sequence if checkpoint else 0
-        raise SinkMismatch(f"{name}: expected to hold events up to {books.sequence}, found {stands}")
+        raise SinkMismatch(f"{name}: holds events up to {stands}, the books up to {books.sequence}")
     if checkpoint.origin != found.origin:
         raise SinkMismatch(
-            f"{name}: expected the beginning of the books' checkpoint, found that {describe_origin(checkpoint)}"
+            f"{name}: must start where the books do, and has data of which {describe_origin(checkpoint)}"
         )
     before = found.origin.match_id if found.origin else 0
     definitions = reader.definitions()
@@ -269,7 +267,7 @@ def _compare_totals(totals: dict[tuple[int, int], int], books: Ledger, name: str
 
 
 def compare_books(ledger: Ledger, books: Ledger, who: str) -> None:
-    """Check that books which `who` says are the stored ones, line by line. Raises BalanceDifference."""
+    """Check that derived and stored books are equal, line by line; `who` names the source. Raises BalanceDifference."""
     derived, stored = ({(b.account, b.asset): (b.total, b.held) for b in each.balances()} for each in (ledger, books))
     for owner in sorted(derived.keys() | stored.keys()):
         if derived.get(owner, (0, 0)) != stored.get(owner, (0, 0)):
@@ -294,7 +292,7 @@ def _owned(balance: tuple[int, int] | None) -> str:
 
 
 class _AgainstReader:
-    """A sink that stores nothing and compares every trade with what another one stored."""
+    """A sink that stores nothing and compares every trade with those of a reader."""
 
     def __init__(self, name: str, reader: Reader) -> None:
         self.name = name
@@ -304,7 +302,7 @@ class _AgainstReader:
         self._rows = np.empty(0, TRADE_ROW)
 
     def open(self, cluster: str) -> Checkpoint | None:
-        """See Sink: it holds nothing."""
+        """See Sink; it stores nothing."""
         return None
 
     def begin(self, checkpoint: Checkpoint, rows: Tables) -> None:
@@ -330,7 +328,7 @@ class _AgainstReader:
             _equal(stored, column, derived[column].astype(np.int64), self.name)
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """See Sink: there is nothing to keep."""
+        """See Sink; it stores nothing."""
 
     def close(self) -> None:
         """See Sink."""

@@ -1,12 +1,12 @@
-"""Why settlement stops. Every message names the event and what was expected and found."""
+"""Errors that end a run of settlement. Each message names the event and the difference."""
 
 
 class SettlementError(Exception):
-    """Settlement cannot go on."""
+    """Settlement cannot continue."""
 
 
 class Violation(SettlementError):
-    """The feed contradicts itself or the rules of the exchange: nothing from this event on is settled."""
+    """The feed contradicts itself or the rules of the exchange; nothing from this event on is settled."""
 
     def __init__(self, sequence: int, message: str) -> None:
         self.sequence = sequence
@@ -14,7 +14,7 @@ class Violation(SettlementError):
 
 
 class BalanceDifference(SettlementError):
-    """The books and the cluster do not agree on what an account owns."""
+    """The books and the cluster differ in what an account owns."""
 
     def __init__(self, sequence: int, message: str) -> None:
         self.sequence = sequence
@@ -22,12 +22,12 @@ class BalanceDifference(SettlementError):
 
 
 class LogDifference(SettlementError):
-    """What is stored is not what the log of a node leads to."""
+    """What is stored differs from what the log of a node gives."""
 
 
 class Unattested(SettlementError):
-    """Events are here that no majority of nodes has published alike; they are not settled."""
+    """Events have arrived that no majority of nodes has published alike; they are not settled."""
 
 
 class NotConnected(SettlementError):
-    """No node was heard."""
+    """No node sent anything or answered."""

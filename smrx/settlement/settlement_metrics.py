@@ -1,4 +1,4 @@
-"""Settlement in numbers, for Prometheus, on a port of loopback if one is configured."""
+"""Export the metrics of settlement to Prometheus, on a loopback port if one is configured."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,24 +10,24 @@ from smrx.settlement.follower.alarms import Alarm
 
 _GAUGES: Final = {
     "sequence": "Last event settled and committed",
-    "known_sequence": "Newest event any node has spoken of",
+    "known_sequence": "Newest event that any node has announced",
     "unverified_events": "Events received that no majority has attested",
     "trades": "Trades settled",
     "events_per_second": "Events settled a second",
-    "gaps": "Holes found in the feed",
-    "gaps_healed": "Holes filled by retransmission",
-    "reordered_frames": "Frames that came after later ones of the same node, and were put in their place",
-    "duplicate_frames": "Frames that a node had published before, and were dropped",
-    "attesting_nodes": "Nodes that stand behind the last state a majority agreed on",
-    "balances_compared": "Balance digests of nodes found equal to the books",
+    "gaps": "Gaps found in the feed",
+    "gaps_healed": "Gaps filled by retransmission",
+    "reordered_frames": "Frames that arrived after later ones of the same node, and were reordered",
+    "duplicate_frames": "Frames that a node had published before, dropped",
+    "attesting_nodes": "Nodes that claimed the last attested state or a later one",
+    "balances_compared": "Balance digests of nodes that were equal to the books",
 }
 
 
 class Metrics:
-    """Gauges read when somebody asks, and a counter of alarms by code."""
+    """Gauges read at each scrape, and a counter of alarms by code."""
 
     def __init__(self, read: Callable[[], dict[str, float]]) -> None:
-        """`read` gives the value of every gauge by its name."""
+        """read() returns the value of every gauge by name."""
         self.registry = CollectorRegistry()
         self._read = read
         for name, text in _GAUGES.items():
@@ -44,11 +44,11 @@ class Metrics:
         self._alarms.labels(alarm.code.value).inc()
 
     def serve(self, port: int) -> None:
-        """Answer http://127.0.0.1:port/metrics until close(). Raises OSError if the port is taken."""
+        """Serve http://127.0.0.1:port/metrics until close(). Raises OSError if the port is in use."""
         self._server = start_http_server(port, "127.0.0.1", registry=self.registry)
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop serving."""
         if self._server is not None:
             server, thread = self._server
             server.shutdown()

@@ -1,4 +1,4 @@
-"""Exact sums of amounts, whatever their size: a batch is added up by numpy, batches by Python's integers."""
+"""Add up amounts exactly, whatever their size: numpy adds within a batch, Python's integers across batches."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ def sums(keys: NDArray[np.uint64], amounts: NDArray[np.int64]) -> Iterator[tuple
     order = np.argsort(keys, kind="stable")
     keys, amounts = keys[order], amounts[order]
     begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-    # In two halves, so that no sum of a batch needs more than 64 bits.
+    # In two halves, so that no sum within a batch exceeds 64 bits.
     low = np.add.reduceat(amounts & np.int64(0xFFFF_FFFF), begins)
     high = np.add.reduceat(amounts >> np.int64(32), begins)
     for key, upper, lower in zip(keys[begins].tolist(), high.tolist(), low.tolist(), strict=True):
@@ -21,5 +21,5 @@ def sums(keys: NDArray[np.uint64], amounts: NDArray[np.int64]) -> Iterator[tuple
 
 
 def total_of(amounts: NDArray[np.int64]) -> int:
-    """The exact sum of amounts."""
+    """Return the exact sum of amounts."""
     return next((total for _, total in sums(np.zeros(len(amounts), np.uint64), amounts)), 0)

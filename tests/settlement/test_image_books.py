@@ -83,8 +83,8 @@ def _more(table: str, column: str, by: int = 1) -> Callable[[StateImage], None]:
         (_more("balances", "held"), "by the rules its open orders hold 1 less than its balance says"),
         (_more("assets", "supply"), "expected accounts to own"),
         (_more("orders", "quantity_lots"), "by the rules its open orders hold"),
-        (_more("orders", "instrument", 99), "orders name the instrument"),
-        (_more("accounts", "account"), "name the account|with the same id"),
+        (_more("orders", "instrument", 99), "orders refer to the instrument"),
+        (_more("accounts", "account"), "refer to the account|with the same id"),
     ],
 )
 def test_contradictory_image_is_refused(damage: Callable[[StateImage], None], message: str) -> None:

@@ -111,7 +111,7 @@ def test_loaded_books_continue_like_the_saved_ones(share: float) -> None:
 def test_damaged_books_are_refused() -> None:
     data = bytearray(posted(market_events()).save())
     data[len(data) // 2] ^= 1
-    with pytest.raises(SettlementError, match="expected the bytes that were saved"):
+    with pytest.raises(SettlementError, match="the saved bytes are damaged"):
         Ledger.load(bytes(data))
 
 

@@ -231,7 +231,7 @@ def test_supply_above_the_cap_is_refused() -> None:
 def test_amounts_out_of_range_are_refused() -> None:
     script = Script()
     script.rows[2]["price_ticks"] = np.int64(1 << 60)
-    with pytest.raises(Violation, match="worth more than can be counted"):
+    with pytest.raises(Violation, match="exceeds the largest amount"):
         books(script)
 
 

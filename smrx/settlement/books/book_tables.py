@@ -1,8 +1,8 @@
-"""The arrays the books are kept in: open-addressing tables of records, each found by one integer key.
+"""Keep the books in arrays: open-addressing hash tables of records, each found by one integer key.
 
-A table is a power of two of records, at most half full; `key` 0 is an empty place. Linear probing, no tombstones: what
-is removed is closed over. The same functions serve every table; numba compiles them for each record type. Growing is
-compiled_books.py's.
+The size of a table is a power of two, it is at most half full, and `key` 0 marks an empty place. Linear probing without
+tombstones: a removal moves later records up. The same functions serve every table; numba compiles them for each record
+type. compiled_books.py grows the tables.
 """
 
 from typing import Any, Final, NamedTuple
@@ -54,7 +54,7 @@ CORE: Final = np.dtype(
 
 
 class Tables(NamedTuple):
-    """Everything the books know; a plain tuple of arrays, as kernels take it."""
+    """All tables of the books; a plain tuple of arrays, as kernels require."""
 
     orders: NDArray[Any]
     balances: NDArray[Any]
@@ -75,21 +75,21 @@ TYPES: Final = {
 
 
 def live(table: NDArray[Any]) -> NDArray[Any]:
-    """The records of a table, in no particular order."""
+    """Return the records of a table, in no particular order."""
     found: NDArray[Any] = table[table["key"] != 0]
     return found
 
 
 @kernel
 def home(table: Any, key: Any) -> Any:
-    """Where the search for a key begins."""
+    """Return the place where the search for a key starts."""
     word = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((word ^ (word >> np.uint64(29))) & np.uint64(len(table) - 1))
 
 
 @kernel
 def find(table: Any, key: Any) -> Any:
-    """The place of a key, or -1."""
+    """Return the place of a key, or -1."""
     mask = len(table) - 1
     at = home(table, key)
     while table[at].key != 0:
@@ -101,7 +101,7 @@ def find(table: Any, key: Any) -> Any:
 
 @kernel
 def place(table: Any, key: Any) -> Any:
-    """The empty place where a key that is not there belongs; whoever asks puts the key there."""
+    """Return the empty place for a key that is not in the table; the caller writes the key there."""
     mask = len(table) - 1
     at = home(table, key)
     while table[at].key != 0:
@@ -111,21 +111,21 @@ def place(table: Any, key: Any) -> Any:
 
 @kernel
 def remove(table: Any, at: Any) -> None:
-    """Empty a place, and move up what would no longer be found behind it."""
+    """Empty a place, and move up the records that would no longer be found behind it."""
     mask = len(table) - 1
-    hole = at
-    following = (hole + 1) & mask
+    empty = at
+    following = (empty + 1) & mask
     while table[following].key != 0:
-        # What began its search at or before the hole, going round, must not be cut off from it.
-        if ((following - home(table, table[following].key)) & mask) >= ((following - hole) & mask):
-            table[hole] = table[following]
-            hole = following
+        # A record whose search starts at or before the emptied place, cyclically, must move there.
+        if ((following - home(table, table[following].key)) & mask) >= ((following - empty) & mask):
+            table[empty] = table[following]
+            empty = following
         following = (following + 1) & mask
-    table[hole].key = 0
+    table[empty].key = 0
 
 
 @kernel
 def copy_all(table: Any, records: Any) -> None:
-    """Put records with keys that are not there into a table."""
+    """Add records, whose keys are not in the table yet."""
     for i in range(len(records)):
         table[place(table, records[i].key)] = records[i]

@@ -1,4 +1,4 @@
-"""The compiled entry points of the books, and the making and growing of their tables. Called by ledger.py alone."""
+"""Compile the entry points of the books, and create and grow their tables. Called by ledger.py only."""
 
 from typing import Any, Final
 
@@ -17,19 +17,19 @@ from smrx.settlement.books.book_tables import (
 )
 from smrx.settlement.books.posting import post_one
 
-#: Places a table begins with.
+#: The initial size of a table.
 _FIRST_SIZE: Final = 1 << 10
 #: New records one event can make in a table: a trade touches four balances of its parties and one of the venue.
 _NEW_PER_EVENT: Final = {"orders": 1, "balances": 5, "accounts": 1, "assets": 1, "instruments": 1}
 
 
 def _compiled(source: int) -> tuple[Any, Any]:
-    """The entry points, compiled again whenever the source of any kernel changed (see jit.fingerprint)."""
+    """Return the entry points, compiled again whenever the source of any kernel changes (see jit.fingerprint)."""
     version = np.uint64(source)
 
     def post_rows(tables: Any, rows: Any, numbers: Any) -> Any:
-        """Post events in order; the first fault, its event's index in numbers[4]; 0 when all are posted."""
-        if version == np.uint64(len(rows)):  # never so: it only makes the version a part of the compiled code
+        """Post events in order; return the first fault, with its event's index in numbers[4], or 0."""
+        if version == np.uint64(len(rows)):  # never true: it makes the version a part of the compiled code
             return 0
         for i in range(len(rows)):
             fault = post_one(tables, rows[i], numbers)
@@ -45,7 +45,7 @@ def _compiled(source: int) -> tuple[Any, Any]:
     return entry_point(post_rows), entry_point(copy_records)
 
 
-#: Every module whose text is compiled into the entry points.
+#: Every module whose source is compiled into the entry points.
 _MODULES: Final = (
     *(
         f"{__package__}.{name}"
@@ -62,10 +62,10 @@ post_rows, copy_records = _compiled(fingerprint(*_MODULES))
 
 
 def compiled_before() -> bool:
-    """Whether this machine has the compiled books already; if not, the first events take some seconds longer."""
+    """Return whether the compiled books are in the cache; if not, compiling them takes some seconds."""
     if post_rows.overloads:
         return True
-    # Numba offers no public way to ask. Its index of what was compiled names the fingerprint of the source.
+    # Numba has no public interface for this. Its cache index contains the fingerprint of the source.
     try:
         index = post_rows._cache._cache_file._load_index()
         return any(key[2] == post_rows._cache._index_key(key[0], post_rows.targetctx.codegen())[2] for key in index)
@@ -74,7 +74,7 @@ def compiled_before() -> bool:
 
 
 def warm_up() -> None:
-    """Compile the books, or load what was compiled before."""
+    """Compile the books, or load them from the cache."""
     tables = empty()
     for name, dtype in TYPES.items():
         copy_records(getattr(tables, name), np.zeros(0, dtype))
@@ -82,7 +82,7 @@ def warm_up() -> None:
 
 
 def empty() -> Tables:
-    """Books of nothing; the venue's account is there from the beginning."""
+    """Return empty books, in which only the venue's account exists."""
     tables = Tables(
         **{name: np.zeros(_FIRST_SIZE, dtype) for name, dtype in TYPES.items()},
         core=np.zeros(1, CORE),
@@ -94,7 +94,7 @@ def empty() -> Tables:
 
 
 def with_room(tables: Tables, events: int) -> Tables:
-    """Return tables in which any `events` events find room; the same arrays where there is enough."""
+    """Return tables with space for any `events` events; the same arrays if they have it."""
     core = tables.core[0]
     grown = {}
     for name, new in _NEW_PER_EVENT.items():
@@ -106,7 +106,7 @@ def with_room(tables: Tables, events: int) -> Tables:
 
 
 def filled(records: NDArray[Any], places: int) -> NDArray[Any]:
-    """A table of at least so many places that holds these records."""
+    """Return a table of at least so many places with these records."""
     table = np.zeros(1 << max(_FIRST_SIZE - 1, places - 1).bit_length(), records.dtype)
     copy_records(table, records)
     return table

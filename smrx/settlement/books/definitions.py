@@ -1,10 +1,10 @@
-"""Accounts, assets, instruments and their rules, as events define them. Compiled."""
+"""Post the events that define accounts, assets, instruments and their rules. Compiled."""
 
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
 from smrx.settlement.books.book_tables import find, place
-from smrx.settlement.books.money import MAX_AMOUNT, MILLION, fee_of, np_int, say
+from smrx.settlement.books.money import MAX_AMOUNT, MILLION, fee_of, set_numbers, signed
 from smrx.settlement.books.posting_faults import Fault
 
 # Plain integers, as kernels take them.
@@ -20,7 +20,7 @@ FEE_RATES: Final = int(Fault.FEE_RATES)
 
 @kernel
 def open_account(tables: Any, row: Any) -> Any:
-    """ACCOUNT_OPENED."""
+    """Post ACCOUNT_OPENED."""
     key = row.account + 1
     if find(tables.accounts, key) >= 0:
         return ACCOUNT_EXISTS
@@ -31,10 +31,10 @@ def open_account(tables: Any, row: Any) -> Any:
 
 @kernel
 def add_asset(tables: Any, row: Any, numbers: Any) -> Any:
-    """ASSET_ADDED."""
-    key = np_int(row.instrument)
+    """Post ASSET_ADDED."""
+    key = signed(row.instrument)
     if key == 0:
-        say(numbers, key, 0, 0, 0)
+        set_numbers(numbers, key, 0, 0, 0)
         return UNKNOWN_ASSET
     if find(tables.assets, key) >= 0:
         return ASSET_EXISTS
@@ -50,15 +50,15 @@ def add_asset(tables: Any, row: Any, numbers: Any) -> Any:
 
 @kernel
 def add_instrument(tables: Any, row: Any, numbers: Any) -> Any:
-    """INSTRUMENT_ADDED; its largest order must be worth less than can be counted."""
-    key = np_int(row.instrument)
+    """Post INSTRUMENT_ADDED; the worth of its largest order must not exceed MAX_AMOUNT."""
+    key = signed(row.instrument)
     if find(tables.instruments, key) >= 0:
         return INSTRUMENT_EXISTS
     for asset in (row.order_id, row.counter_order_id):
         if find(tables.assets, asset) < 0:
-            say(numbers, asset, 0, 0, 0)
+            set_numbers(numbers, asset, 0, 0, 0)
             return UNKNOWN_ASSET
-    lot_units, scale_units = np_int(row.account), np_int(row.counter_account)
+    lot_units, scale_units = signed(row.account), signed(row.counter_account)
     if key == 0 or lot_units < 1 or scale_units < 1 or row.price_ticks < 1 or row.quantity_lots < 1:
         return INSTRUMENT_RULES
     if row.price_ticks > MAX_AMOUNT // row.quantity_lots // scale_units or row.quantity_lots > MAX_AMOUNT // lot_units:
@@ -81,20 +81,20 @@ def add_instrument(tables: Any, row: Any, numbers: Any) -> Any:
 
 @kernel
 def set_rules(tables: Any, row: Any, numbers: Any) -> Any:
-    """RULES_SET: the fee rates from here on; not while an order is open, which would hold by the old ones."""
-    at = find(tables.instruments, np_int(row.instrument))
+    """Post RULES_SET: the fee rates from here on; refused while an order is open, which holds by the old ones."""
+    at = find(tables.instruments, signed(row.instrument))
     if at < 0:
         return UNKNOWN_INSTRUMENT
     instrument = tables.instruments[at]
-    taker_fee, maker_fee = np_int(row.account), np_int(row.counter_account)
+    taker_fee, maker_fee = signed(row.account), signed(row.counter_account)
     if maker_fee >= 1 << 31:
         maker_fee -= 1 << 32
     if taker_fee > MILLION or maker_fee > taker_fee or maker_fee < -taker_fee:
-        say(numbers, maker_fee, taker_fee, 0, 0)
+        set_numbers(numbers, maker_fee, taker_fee, 0, 0)
         return FEE_RATES
     if taker_fee != instrument.taker_fee or maker_fee != instrument.maker_fee:
         if instrument.open_orders != 0:
-            say(numbers, instrument.open_orders, 0, 0, 0)
+            set_numbers(numbers, instrument.open_orders, 0, 0, 0)
             return FEES_WITH_ORDERS
         worth = instrument.max_price * instrument.scale_units
         if worth + fee_of(worth, taker_fee) > MAX_AMOUNT // instrument.max_quantity:

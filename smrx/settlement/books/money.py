@@ -1,7 +1,7 @@
-"""Balances and what moves them: postings, holds, fees, deposits and withdrawals. Compiled, exact integers.
+"""Change balances: postings, holds, fees, deposits and withdrawals. Compiled, exact integers.
 
-A fee is ceil(notional x rate / 10^6), so always in the venue's favour. No account owns less than it holds, and none
-holds less than nothing.
+A fee is ceil(notional x rate / 10^6), so always in the venue's favour. An account owns at least what it holds, and
+holds at least 0.
 """
 
 from typing import Any, Final
@@ -14,7 +14,7 @@ from smrx.wire.codes import EventKind, Side
 _WITHDRAWN: Final = int(EventKind.WITHDRAWN)
 _BUY: Final = int(Side.BUY)
 
-#: Amounts the exchange can count: below this, sums of two never overflow.
+#: The largest amount: sums of two such amounts do not overflow.
 MAX_AMOUNT: Final = (1 << 62) - 1
 MILLION: Final = 1_000_000
 
@@ -28,27 +28,27 @@ SUPPLY: Final = int(Fault.SUPPLY)
 
 
 @kernel
-def say(numbers: Any, a: Any, b: Any, c: Any, d: Any) -> None:
-    """Note the numbers of a fault."""
+def set_numbers(numbers: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    """Record the numbers of a fault."""
     numbers[0], numbers[1], numbers[2], numbers[3] = a, b, c, d
 
 
 @kernel
-def np_int(value: Any) -> Any:
-    """A small unsigned field as a signed word."""
+def signed(value: Any) -> Any:
+    """Return a small unsigned field as a signed word."""
     return value + 0
 
 
 @kernel
 def fee_of(notional: Any, rate: Any) -> Any:
-    """ceil(notional x rate / 10^6), without a product beyond 62 bits."""
+    """Return ceil(notional x rate / 10^6), without a product beyond 62 bits."""
     whole = notional // MILLION
     return whole * rate - (-((notional - whole * MILLION) * rate)) // MILLION
 
 
 @kernel
 def balance(tables: Any, account: Any, asset: Any, sequence: Any) -> Any:
-    """The place of a balance, made if it was not there, and marked as touched."""
+    """Return the place of a balance, which is created if it is missing, and mark it as touched."""
     key = (account << 32) | asset
     at = find(tables.balances, key)
     if at < 0:
@@ -72,26 +72,26 @@ def move(tables: Any, source: Any, target: Any, asset: Any, amount: Any, sequenc
 
 @kernel
 def hold(tables: Any, order: Any, change: Any, sequence: Any, numbers: Any) -> Any:
-    """Change what an order holds; what is owned must cover it."""
-    instrument = tables.instruments[find(tables.instruments, np_int(order.instrument))]
+    """Change the hold of an order's account; what the account owns must cover it."""
+    instrument = tables.instruments[find(tables.instruments, signed(order.instrument))]
     asset = instrument.quote if order.side == _BUY else instrument.base
-    at = balance(tables, np_int(order.account), asset, sequence)
+    at = balance(tables, signed(order.account), asset, sequence)
     held = tables.balances[at].held + change
     tables.balances[at].held = held
     total = tables.balances[at].total
     if held < 0 or held > total:
-        say(numbers, np_int(order.account), asset, total, held)
+        set_numbers(numbers, signed(order.account), asset, total, held)
         return HELD
     return 0
 
 
 @kernel
 def transfer(tables: Any, row: Any, numbers: Any) -> Any:
-    """Money comes from the outside or goes there: DEPOSITED, WITHDRAWN."""
-    asset_id, account = np_int(row.instrument), np_int(row.account)
+    """Post DEPOSITED or WITHDRAWN."""
+    asset_id, account = signed(row.instrument), signed(row.account)
     listed = find(tables.assets, asset_id)
     if listed < 0:
-        say(numbers, asset_id, 0, 0, 0)
+        set_numbers(numbers, asset_id, 0, 0, 0)
         return UNKNOWN_ASSET
     if find(tables.accounts, account + 1) < 0:
         return UNKNOWN_ACCOUNT
@@ -103,12 +103,12 @@ def transfer(tables: Any, row: Any, numbers: Any) -> Any:
     asset = tables.assets[listed]
     asset.supply += amount
     if asset.supply > asset.cap:
-        say(numbers, asset.supply, asset.cap, asset_id, 0)
+        set_numbers(numbers, asset.supply, asset.cap, asset_id, 0)
         return SUPPLY
     at = balance(tables, account, asset_id, row.sequence)
     tables.balances[at].total += amount
     available = tables.balances[at].total - tables.balances[at].held
     if available != row.cum_lots or available < 0:
-        say(numbers, available, asset_id, 0, 0)
+        set_numbers(numbers, available, asset_id, 0, 0)
         return AVAILABLE
     return 0

@@ -1,4 +1,4 @@
-"""Orders from their first event to their last, and what each open lot of them holds. Compiled, exact integers.
+"""Track open orders, from NEW to their last event, and what each open lot holds. Compiled, exact integers.
 
 A buy holds, for each open lot, price x scale and the taker's fee of that; a sell the base of the lot. Market buys and
 pending stop buys hold nothing.
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
 from smrx.settlement.books.book_tables import find, place, remove
-from smrx.settlement.books.money import MAX_AMOUNT, fee_of, hold, np_int, say
+from smrx.settlement.books.money import MAX_AMOUNT, fee_of, hold, set_numbers, signed
 from smrx.settlement.books.posting_faults import Fault
 from smrx.wire.codes import OrderFlags, OrderType, Reason, Side
 
@@ -38,7 +38,7 @@ UNKNOWN_ACCOUNT: Final = int(Fault.UNKNOWN_ACCOUNT)
 
 @kernel
 def lot_hold(instrument: Any, side: Any, kind: Any, price: Any) -> Any:
-    """What each open lot of an order holds."""
+    """Return what each open lot of an order holds."""
     if side == _SELL:
         return instrument.lot_units
     if kind == _MARKET or kind == _STOP:  # noqa: SIM109 - numba compiles this to two comparisons
@@ -49,21 +49,21 @@ def lot_hold(instrument: Any, side: Any, kind: Any, price: Any) -> Any:
 
 @kernel
 def known_order(tables: Any, row: Any, numbers: Any) -> Any:
-    """The place of the open order an event is about if it says the same of it as the books; else -fault."""
+    """Return the place of an event's open order, if account, instrument and side are the same; else -fault."""
     at = find(tables.orders, row.order_id)
     if at < 0:
         return -ORDER_NOT_OPEN
     order = tables.orders[at]
     if order.account != row.account or order.instrument != row.instrument or order.side != row.side:
-        say(numbers, order.account, order.instrument, order.side, 0)
+        set_numbers(numbers, order.account, order.instrument, order.side, 0)
         return -ORDER_IDENTITY
     return at
 
 
 @kernel
 def new(tables: Any, row: Any, numbers: Any) -> Any:
-    """An order begins: NEW."""
-    listed = find(tables.instruments, np_int(row.instrument))
+    """Post NEW."""
+    listed = find(tables.instruments, signed(row.instrument))
     if listed < 0:
         return UNKNOWN_INSTRUMENT
     if find(tables.orders, row.order_id) >= 0 or row.order_id == 0:
@@ -76,10 +76,10 @@ def new(tables: Any, row: Any, numbers: Any) -> Any:
     by_budget = (row.flags & _QUOTE_BUDGET) != 0
     if by_budget:
         if row.quantity_lots < 1 or row.quantity_lots > MAX_AMOUNT or row.leaves_lots != 0:
-            say(numbers, MAX_AMOUNT, 0, 0, 0)
+            set_numbers(numbers, MAX_AMOUNT, 0, 0, 0)
             return QUANTITY
     elif row.quantity_lots < 1 or row.quantity_lots > instrument.max_quantity or row.leaves_lots != row.quantity_lots:
-        say(numbers, instrument.max_quantity, 0, 0, 0)
+        set_numbers(numbers, instrument.max_quantity, 0, 0, 0)
         return QUANTITY
     priced = row.order_type == _LIMIT or row.order_type == _STOP_LIMIT
     if priced:
@@ -107,32 +107,32 @@ def new(tables: Any, row: Any, numbers: Any) -> Any:
 
 @kernel
 def close(tables: Any, at: Any) -> None:
-    """An order is gone."""
+    """Remove an order."""
     order = tables.orders[at]
-    tables.instruments[find(tables.instruments, np_int(order.instrument))].open_orders -= 1
+    tables.instruments[find(tables.instruments, signed(order.instrument))].open_orders -= 1
     tables.core[0].orders -= 1
     remove(tables.orders, at)
 
 
 @kernel
 def repeats(row: Any, order: Any, price: Any, quantity: Any, leaves: Any, numbers: Any) -> Any:
-    """Check that an event repeats the order as it is known."""
+    """Check that an event has the order's price and quantities."""
     if (
         row.price_ticks != price
         or row.quantity_lots != quantity
         or row.cum_lots != order.cum
         or row.leaves_lots != leaves
     ):
-        say(numbers, price, quantity, order.cum, leaves)
+        set_numbers(numbers, price, quantity, order.cum, leaves)
         return ORDER_DIFFERS
     return 0
 
 
 @kernel
 def end(tables: Any, row: Any, numbers: Any) -> Any:
-    """An order ends unfilled or in part: CANCELLED, EXPIRED."""
+    """Post CANCELLED or EXPIRED."""
     if row.reason == _FOK_UNFILLABLE and row.order_id == row.command_sequence and find(tables.orders, row.order_id) < 0:
-        # It ended before it began: no NEW, no hold.
+        # It was never open: no NEW, no hold.
         return UNFILLABLE_FILLED if row.cum_lots != 0 else 0
     at = known_order(tables, row, numbers)
     if at < 0:
@@ -147,12 +147,12 @@ def end(tables: Any, row: Any, numbers: Any) -> Any:
 
 @kernel
 def replace(tables: Any, row: Any, numbers: Any) -> Any:
-    """An order changes price or size: REPLACED."""
+    """Post REPLACED."""
     at = known_order(tables, row, numbers)
     if at < 0:
         return -at
     order = tables.orders[at]
-    instrument = tables.instruments[find(tables.instruments, np_int(order.instrument))]
+    instrument = tables.instruments[find(tables.instruments, signed(order.instrument))]
     fault = repeats(row, order, row.price_ticks, row.quantity_lots, row.quantity_lots - order.cum, numbers)
     if fault != 0:
         return fault
@@ -169,7 +169,7 @@ def replace(tables: Any, row: Any, numbers: Any) -> Any:
 
 @kernel
 def trigger(tables: Any, row: Any, numbers: Any) -> Any:
-    """A pending stop becomes an order of the book or a market order: TRIGGERED."""
+    """Post TRIGGERED: a pending stop becomes a limit or market order."""
     at = known_order(tables, row, numbers)
     if at < 0:
         return -at

@@ -1,15 +1,15 @@
-"""Posting: every event checked against the ones before it and put into the books. Compiled, exact integers.
+"""Check every event against the ones before it, and post it to the books. Compiled, exact integers.
 
-Checked of the stream: sequences have no gaps, commands follow one another, time does not go back, kinds are known, a
-trade is followed by the fills of its maker and its taker, match ids have no gaps. Checked of the content: see Fault,
-and the files beside this one. A fault leaves the books in the middle of an event: they are of no use after it.
+Checks of the stream: sequences and match ids have no gaps, commands follow one another, time does not go back, kinds
+are valid, a trade is followed by the fills of its maker and its taker. Checks of the content: see Fault. A fault leaves
+the books inside an event; they must not be used after it.
 """
 
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
 from smrx.settlement.books.definitions import add_asset, add_instrument, open_account, set_rules
-from smrx.settlement.books.money import say, transfer
+from smrx.settlement.books.money import set_numbers, transfer
 from smrx.settlement.books.open_orders import end, new, replace, trigger
 from smrx.settlement.books.posting_faults import Fault
 from smrx.settlement.books.trades import fill, trade
@@ -43,16 +43,16 @@ FILL_ALONE: Final = int(Fault.FILL_ALONE)
 
 @kernel
 def in_stream(tables: Any, row: Any, numbers: Any) -> Any:
-    """Check that an event follows the one before it, and take its place."""
+    """Check that an event follows the one before it, and advance to it."""
     core = tables.core[0]
     if row.sequence != core.sequence + 1:
         return SEQUENCE
     step = row.command_sequence - core.command
     if (step != 0 or core.sequence == 0) and step != 1:
-        say(numbers, core.command, core.command + 1, 0, 0)
+        set_numbers(numbers, core.command, core.command + 1, 0, 0)
         return COMMAND
     if row.time_ns != core.time_ns and core.sequence != 0:
-        say(numbers, core.time_ns, 0, 0, 0)
+        set_numbers(numbers, core.time_ns, 0, 0, 0)
         if step == 0:
             return TIME_WITHIN
         if row.time_ns < core.time_ns:
@@ -70,7 +70,7 @@ def in_stream(tables: Any, row: Any, numbers: Any) -> Any:
 
 @kernel
 def post_one(tables: Any, row: Any, numbers: Any) -> Any:
-    """Post one event; the fault, or 0."""
+    """Post one event; return the fault, or 0."""
     fault = in_stream(tables, row, numbers)
     if fault != 0:
         return fault

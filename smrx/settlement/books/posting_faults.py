@@ -1,6 +1,6 @@
-"""What can be wrong with an event, and how it is said: the kernels report numbers, people read sentences.
+"""Name what can be wrong with an event, and format it as a sentence.
 
-A kernel names a Fault, the place of the event in its batch and up to four numbers; `sentence` puts them into words.
+A kernel returns a Fault, the place of the event in its batch and up to four numbers; sentence() formats them.
 """
 
 from enum import IntEnum
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 
 class Fault(IntEnum):
-    """Why the books stop at an event. The letters in the sentences are the kernel's numbers."""
+    """Why the books refuse an event."""
 
     NONE = 0
     # the stream
@@ -84,7 +84,7 @@ _SENTENCES: Final = {
     Fault.FILL_DIFFERS: "trade {0}: the {party}'s fill has {field} {1}, expected {2}",
     Fault.FILL_COUNT: "order {order_id}: expected {0} lots filled and {1} left, found {cum_lots} and {leaves_lots}",
     Fault.FILL_KIND: "order {order_id}: a fill after which {leaves_lots} lots are left has kind {kind}",
-    Fault.MAKER_TYPE: "trade {match_id}: order {0} is in no book",
+    Fault.MAKER_TYPE: "trade {match_id}: order {0} is not in a book",
     Fault.UNKNOWN_INSTRUMENT: "expected a known instrument, found {instrument}",
     Fault.ORDER_OPEN: "order {order_id} is open already",
     Fault.ORDER_NOT_OPEN: "expected an open order, found order {order_id}, which is not open",
@@ -94,15 +94,15 @@ _SENTENCES: Final = {
     Fault.QUANTITY: (
         "order {order_id}: expected 1 to {0} lots, all of them open, found {quantity_lots} with {leaves_lots} open"
     ),
-    Fault.PRICE: "order {order_id}: {price_ticks} ticks is no price for it",
+    Fault.PRICE: "order {order_id}: {price_ticks} ticks is not a valid price for it",
     Fault.ORDER_SIDE: "order {order_id}: expected side BUY or SELL, found {side}",
     Fault.ORDER_DIFFERS: (
         "order {order_id}: expected price {0}, quantity {1}, cum {2} and leaves {3}, found {price_ticks}, "
         "{quantity_lots}, {cum_lots} and {leaves_lots}"
     ),
-    Fault.UNFILLABLE_FILLED: "an unfillable order was filled",
+    Fault.UNFILLABLE_FILLED: "an order that expired as unfillable was filled",
     Fault.NOTHING_LEFT: "no order is left",
-    Fault.NOT_A_STOP: "order {order_id}: expected a pending stop order that becomes what the event says",
+    Fault.NOT_A_STOP: "order {order_id}: expected a pending stop order of the type that the event triggers",
     Fault.UNKNOWN_ACCOUNT: "expected a known account, found {account}",
     Fault.UNKNOWN_ASSET: "expected a known asset, found {0}",
     Fault.AMOUNT: "expected an amount of at least 1, found {quantity_lots}",
@@ -114,19 +114,19 @@ _SENTENCES: Final = {
     Fault.ACCOUNT_EXISTS: "account {account} exists already",
     Fault.ASSET_EXISTS: "asset {instrument} exists already",
     Fault.INSTRUMENT_EXISTS: "instrument {instrument} exists already",
-    Fault.INSTRUMENT_RULES: "instrument {instrument}: its largest order is worth more than can be counted",
+    Fault.INSTRUMENT_RULES: "instrument {instrument}: the worth of its largest order exceeds the largest amount",
     Fault.FEES_WITH_ORDERS: "instrument {instrument}: fee rates change while it has {0} open orders",
     Fault.FEE_RATES: "instrument {instrument}: expected -taker <= maker <= taker <= 1000000 millionths, found {0}, {1}",
 }
 
-#: What the fills of a trade repeat of it, in the order of the checks.
+#: The fields of a trade that its fills repeat, in the order of the checks.
 FILL_FIELDS: Final = (
     "match_id", "command_sequence", "instrument", "price_ticks", "quantity_lots", "order_id", "account", "side",
 )  # fmt: skip
 
 
 def sentence(fault: Fault, numbers: list[int], event: dict[str, Any], asset_name: dict[int, str]) -> str:
-    """What is wrong with an event, in one sentence. HELD and AVAILABLE name the asset in numbers[1]."""
+    """Return what is wrong with an event, in one sentence. HELD and AVAILABLE have the asset in numbers[1]."""
     known = dict(event, found_sequence=event["sequence"])
     if fault in (Fault.HELD, Fault.AVAILABLE, Fault.SUPPLY):
         known["asset"] = asset_name.get(numbers[1] if fault is not Fault.SUPPLY else numbers[2], "?")

@@ -1,4 +1,4 @@
-"""A trade and the fills of its maker and its taker, which must follow it and say the same. Compiled, exact integers.
+"""Post a trade and the fills of its maker and taker, which must follow it and agree. Compiled, exact integers.
 
 A trade posts four legs (quote and base, from and to) and two fees (each party's to the venue, account 0), and these
 must be what the instrument's rules say.
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
 from smrx.settlement.books.book_tables import find
-from smrx.settlement.books.money import fee_of, hold, move, np_int, say
+from smrx.settlement.books.money import fee_of, hold, move, set_numbers, signed
 from smrx.settlement.books.open_orders import close, known_order
 from smrx.settlement.books.posting_faults import Fault
 from smrx.wire.codes import EventKind, OrderType, Side
@@ -39,60 +39,60 @@ UNKNOWN_INSTRUMENT: Final = int(Fault.UNKNOWN_INSTRUMENT)
 
 @kernel
 def trade(tables: Any, row: Any, numbers: Any) -> Any:
-    """A trade: post its four legs and two fees, and expect its fills."""
+    """Post TRADE: four legs and two fees; its fills must follow."""
     core = tables.core[0]
-    listed = find(tables.instruments, np_int(row.instrument))
+    listed = find(tables.instruments, signed(row.instrument))
     if listed < 0:
         return UNKNOWN_INSTRUMENT
     if row.match_id != core.trades + 1:
-        say(numbers, core.trades + 1, 0, 0, 0)
+        set_numbers(numbers, core.trades + 1, 0, 0, 0)
         return MATCH_ID
     if row.side != _BUY and row.side != _SELL:
         return TRADE_SIDE
     taker_at, maker_at = find(tables.orders, row.order_id), find(tables.orders, row.counter_order_id)
     if taker_at < 0 or tables.orders[taker_at].side != row.side or tables.orders[taker_at].account != row.account:
-        say(numbers, row.order_id, 0, 0, 0)
+        set_numbers(numbers, row.order_id, 0, 0, 0)
         return TRADE_ORDER
     if (
         maker_at < 0
         or tables.orders[maker_at].side == row.side
         or tables.orders[maker_at].account != row.counter_account
     ):
-        say(numbers, row.counter_order_id, 0, 0, 0)
+        set_numbers(numbers, row.counter_order_id, 0, 0, 0)
         return TRADE_ORDER
     taker, maker = tables.orders[taker_at], tables.orders[maker_at]
     if taker.instrument != row.instrument or maker.instrument != row.instrument:
-        say(numbers, row.order_id if taker.instrument != row.instrument else row.counter_order_id, 0, 0, 0)
+        set_numbers(numbers, row.order_id if taker.instrument != row.instrument else row.counter_order_id, 0, 0, 0)
         return TRADE_ORDER
     if maker.type != _LIMIT or taker.type == _STOP or taker.type == _STOP_LIMIT:
-        say(numbers, row.counter_order_id if maker.type != _LIMIT else row.order_id, 0, 0, 0)
+        set_numbers(numbers, row.counter_order_id if maker.type != _LIMIT else row.order_id, 0, 0, 0)
         return MAKER_TYPE
     instrument = tables.instruments[listed]
     price, quantity = row.price_ticks, row.quantity_lots
     most = maker.leaves if taker.by_budget else min(taker.leaves, maker.leaves)
     if quantity < 1 or quantity > most:
-        say(numbers, most, 0, 0, 0)
+        set_numbers(numbers, most, 0, 0, 0)
         return TRADE_QUANTITY
     if price != maker.price:
-        say(numbers, maker.price, 0, 0, 0)
+        set_numbers(numbers, maker.price, 0, 0, 0)
         return MAKER_PRICE
     if taker.price != 0 and (price > taker.price if row.side == _BUY else price < taker.price):
-        say(numbers, taker.price, 0, 0, 0)
+        set_numbers(numbers, taker.price, 0, 0, 0)
         return TAKER_LIMIT
     notional = price * quantity * instrument.scale_units
     taker_fee, maker_fee = fee_of(notional, instrument.taker_fee), fee_of(notional, instrument.maker_fee)
     if row.cum_lots != taker_fee:
-        say(numbers, taker_fee, 0, 0, 0)
+        set_numbers(numbers, taker_fee, 0, 0, 0)
         return TAKER_FEE
     if row.leaves_lots != maker_fee:
-        say(numbers, maker_fee, 0, 0, 0)
+        set_numbers(numbers, maker_fee, 0, 0, 0)
         return MAKER_FEE
     if taker.by_budget:
         if notional + taker_fee > taker.budget:
-            say(numbers, notional + taker_fee, taker.budget, 0, 0)
+            set_numbers(numbers, notional + taker_fee, taker.budget, 0, 0)
             return BUDGET
         taker.budget -= notional + taker_fee
-    taker_account, maker_account = np_int(row.account), np_int(row.counter_account)
+    taker_account, maker_account = signed(row.account), signed(row.counter_account)
     buyer = taker_account if row.side == _BUY else maker_account
     seller = maker_account if row.side == _BUY else taker_account
     move(tables, buyer, seller, instrument.quote, notional, row.sequence)
@@ -109,25 +109,25 @@ def trade(tables: Any, row: Any, numbers: Any) -> Any:
 
 @kernel
 def fill_difference(tables: Any, row: Any, numbers: Any) -> Any:
-    """Check that a fill says of its party what the trade says."""
+    """Check that a fill agrees with the trade about its party."""
     made, taker = tables.trade[0], tables.core[0].due == 2
     side = row.side
     wanted_side = made.side if taker else _BUY + _SELL - made.side
-    found = (row.match_id, row.command_sequence, np_int(row.instrument), row.price_ticks, row.quantity_lots,
-             row.order_id, np_int(row.account), np_int(side))  # fmt: skip
-    wanted = (made.match_id, made.command_sequence, np_int(made.instrument), made.price_ticks, made.quantity_lots,
+    found = (row.match_id, row.command_sequence, signed(row.instrument), row.price_ticks, row.quantity_lots,
+             row.order_id, signed(row.account), signed(side))  # fmt: skip
+    wanted = (made.match_id, made.command_sequence, signed(made.instrument), made.price_ticks, made.quantity_lots,
               made.order_id if taker else made.counter_order_id,
-              np_int(made.account) if taker else np_int(made.counter_account), np_int(wanted_side))  # fmt: skip
+              signed(made.account) if taker else signed(made.counter_account), signed(wanted_side))  # fmt: skip
     for field in range(8):
         if found[field] != wanted[field]:
-            say(numbers, made.match_id, found[field], wanted[field], 2 * field + (1 if taker else 0))
+            set_numbers(numbers, made.match_id, found[field], wanted[field], 2 * field + (1 if taker else 0))
             return FILL_DIFFERS
     return 0
 
 
 @kernel
 def fill(tables: Any, row: Any, numbers: Any) -> Any:
-    """The maker's or the taker's share of the last trade: PARTIALLY_FILLED, FILLED."""
+    """Post PARTIALLY_FILLED or FILLED: the maker's or the taker's share of the last trade."""
     core = tables.core[0]
     fault = fill_difference(tables, row, numbers)
     if fault != 0:
@@ -141,7 +141,7 @@ def fill(tables: Any, row: Any, numbers: Any) -> Any:
     if not order.by_budget:
         order.leaves -= row.quantity_lots
     if order.cum != row.cum_lots or order.leaves != row.leaves_lots or order.leaves < 0:
-        say(numbers, order.cum, order.leaves, 0, 0)
+        set_numbers(numbers, order.cum, order.leaves, 0, 0)
         return FILL_COUNT
     done = row.kind == _FILLED
     if not order.by_budget and done != (order.leaves == 0):
