@@ -174,7 +174,7 @@ def test_pending_stop_does_not_trade() -> None:
     stop = script.place(MAKER, SELL, 5, 1000, OrderType.STOP_LIMIT, extra=900)
     taker = script.place(TAKER, BUY, 5, 1000)
     script.trade((TAKER, taker), (MAKER, stop), BUY, 5, 1000, cum=(5, 5), leaves=(0, 0))
-    with pytest.raises(Violation, match=f"trade 1: order {stop} is in no book"):
+    with pytest.raises(Violation, match=f"trade 1: order {stop} is not in a book"):
         books(script)
 
 

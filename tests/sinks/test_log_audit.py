@@ -221,7 +221,7 @@ def test_nothing_is_created_where_nothing_is_settled(
 ) -> None:
     audited = Audited(past, tmp_path, ("csv",), request)
     code, sentence = audited.audit(capsys)
-    assert (code, "run smrx settle run first" in sentence) == (Exit.SINK, True)
+    assert (code, "run `smrx settle run` first" in sentence) == (Exit.SINK, True)
     assert [path.name for path in tmp_path.iterdir()] == ["cluster.toml"]
 
 
