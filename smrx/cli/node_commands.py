@@ -27,7 +27,8 @@ from smrx.config import Config
 def node(node_id: int, allow_corruption: bool, rebuild: bool, yes: bool, quiet: bool) -> None:
     """Run one node of the cluster in the foreground.
 
-    Logs to stderr; stops on SIGTERM or SIGINT. Without a configuration the cluster is three nodes on loopback.
+    Logs to stderr. SIGTERM, SIGINT and SIGHUP stop it cleanly, and it logs which one did; under nohup it ignores
+    SIGHUP. Without a configuration the cluster is three nodes on loopback.
 
     --rebuild is for a node with damaged files: it restarts as a learner and votes again once it has the log of the
     leader. The other nodes must be a majority that holds the state: never rebuild a second node before the first is

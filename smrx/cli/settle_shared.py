@@ -94,23 +94,34 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.is_set = False
+        self.signal_name = ""
 
     def __call__(self) -> bool:
         return self.is_set
 
     def handle_signal(self, number: int, frame: FrameType | None) -> None:
-        """Handle SIGINT or SIGTERM."""
-        self.is_set = True
+        """Handle SIGINT, SIGTERM or SIGHUP."""
+        self.is_set, self.signal_name = True, signal.Signals(number).name
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Stop the run cleanly on SIGINT and SIGTERM while the context is open."""
+    """Stop the run cleanly on SIGINT, SIGTERM and SIGHUP while the context is open; name the signal on stderr.
+
+    Under nohup SIGHUP is ignored, and stays so.
+    """
     stop = StopRequest()
-    before = {number: signal.signal(number, stop.handle_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, stop.handle_signal) for number in numbers}
     try:
         yield stop
     finally:
+        if stop.is_set:
+            click.echo(f"stopped on {stop.signal_name}", err=True)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -69,6 +69,7 @@ class Node(Turn):
         self.me = config.node(node_id)
         self.started = time.monotonic()
         self._stop = False
+        self._stop_reason = ""
         link_keys = keys.of_node(config, node_id)
         self._order_addresses = {node.id: node.orders_address for node in config.nodes}
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
@@ -85,11 +86,13 @@ class Node(Turn):
         """Turn until stop(); an exception of the state or of consensus ends the node (fail-stop)."""
         while not self._stop:
             self.turn()
+        if self._stop_reason:
+            log.info("node %d stops on %s", self.me.id, self._stop_reason)
         self._transfer_leadership()
 
-    def stop(self) -> None:
-        """End after the current turn."""
-        self._stop = True
+    def stop(self, reason: str = "") -> None:
+        """End after the current turn, and log the reason."""
+        self._stop, self._stop_reason = True, reason
 
     def turn(self) -> None:
         """Run one turn. Nothing leaves before what it depends on is durable."""
@@ -357,17 +360,20 @@ def _bound(address: str, bind: Callable[[], T]) -> T:
 
 
 def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
-    """Run one node until SIGTERM or SIGINT, or until it fails. Raises what Node raises for an operator's mistake."""
+    """Run one node until SIGTERM, SIGINT or SIGHUP, or until it fails. Raises what Node raises for operator errors."""
     # Every connection takes a descriptor, also one of an unknown peer: use as many as the system grants.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     node = Node(config, node_id, allow_corruption=allow_corruption)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        node.stop()
+        node.stop(signal.Signals(number).name)
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    # Under nohup the signal is ignored, and stays so.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, on_signal)
     # Everything allocated so far stays until the process ends: exclude it from collection.
     gc.collect()
     gc.freeze()

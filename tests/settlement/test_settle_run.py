@@ -177,7 +177,7 @@ def test_wrong_options_exit_with_2(tmp_path: Path, options: tuple[str, str]) -> 
         assert settle(tmp_path, [node], *options) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_run_with_a_summary(tmp_path: Path, number: signal.Signals) -> None:
     events = market_events()
     with StubNode() as node, publishing(node, lambda: publish_all(node, events, losing=(5,)), node.heartbeat):
@@ -200,7 +200,7 @@ def test_signal_ends_the_run_with_a_summary(tmp_path: Path, number: signal.Signa
             out, error = process.communicate(timeout=TIMEOUT_S)
         finally:
             process.kill()
-    assert (process.returncode, error) == (0, b"")
+    assert (process.returncode, error) == (0, f"stopped on {number.name}\n".encode())
     assert json.loads(out)["trades_written"] == wanted - 1
 
 
