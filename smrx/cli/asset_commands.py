@@ -24,6 +24,8 @@ def asset() -> None:
 def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> None:
     """Add an asset.
 
+    SYMBOL has 1 to 8 characters of A-Z 0-9 - . / _
+
     \b
     Example:
       smrx asset add BTC --decimals 8 --max-supply 21000000

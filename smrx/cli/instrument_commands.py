@@ -39,6 +39,8 @@ def add(
 ) -> None:
     """Add an instrument.
 
+    SYMBOL has 1 to 8 characters of A-Z 0-9 - . / _
+
     \b
     Example:
       smrx instrument add BTC-USD --base BTC --quote USD --tick 0.01 --lot 0.0001

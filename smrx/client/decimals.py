@@ -14,9 +14,12 @@ from smrx.client.client_errors import InvalidValue
 #: A price, a quantity or an amount, as operations accept it.
 Number = str | int | Decimal
 
-#: Longer than any 64-bit count with 18 decimals. No exponents, because they turn short texts into huge numbers.
-_DECIMAL: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
-_MAX_EXPONENT: Final = 40
+#: More digits on each side of the point than any 64-bit count with 18 decimals needs.
+_MAX_DIGITS: Final = 40
+#: No exponents, because they turn short texts into huge numbers.
+_DECIMAL: Final = re.compile(rf"[0-9]{{1,{_MAX_DIGITS}}}(\.[0-9]{{1,{_MAX_DIGITS}}})?", re.ASCII)
+_LONG: Final = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
+_WITH_EXPONENT: Final = re.compile(r"[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]+", re.ASCII)
 _MAX_COUNT: Final = (1 << 63) - 1
 _MAX_PLACES: Final = 60
 
@@ -29,13 +32,13 @@ def exact(value: Number, what: str) -> Fraction:
     if isinstance(value, str):
         is_valid = _DECIMAL.fullmatch(value) is not None
     elif isinstance(value, Decimal):
-        short = value.is_finite() and len(value.as_tuple().digits) <= 2 * _MAX_EXPONENT
-        is_valid = short and abs(value.adjusted()) <= _MAX_EXPONENT
+        short = value.is_finite() and len(value.as_tuple().digits) <= 2 * _MAX_DIGITS
+        is_valid = short and abs(value.adjusted()) <= _MAX_DIGITS
     else:
         is_valid = True
     number = Fraction(value) if is_valid else Fraction(0)
     if number <= 0:
-        raise InvalidValue(f"{what}: expected a decimal above 0, found {_shown(value)}")
+        raise InvalidValue(f"{what}: {_mismatch(value, is_valid)}")
     return number
 
 
@@ -92,6 +95,24 @@ def _text(value: Fraction, digits: int | None) -> str:
     text = str(scaled.numerator).rjust(digits + 1, "0")
     sign = "-" if value < 0 else ""
     return f"{sign}{text[:-digits]}.{text[-digits:]}" if digits else sign + text
+
+
+def _mismatch(value: Number, is_valid: bool) -> str:
+    """Return why a value is not a positive decimal."""
+    if not is_valid and isinstance(value, Decimal) and value.is_finite():
+        # Compared, not expanded: Decimal("1e999999999") has more digits than memory.
+        return (
+            f"expected a decimal with at most {2 * _MAX_DIGITS} digits and an exponent of -{_MAX_DIGITS} to "
+            f"{_MAX_DIGITS}, found {_shown(value)}"
+        )
+    if isinstance(value, str):
+        if _WITH_EXPONENT.fullmatch(value):
+            return f"expected a decimal above 0 written without an exponent, found {_shown(value)}"
+        match = _LONG.fullmatch(value)
+        if match is not None and not is_valid:
+            found = f"{len(match[1])} before and {len(match[2] or '')} after it in {_shown(value)}"
+            return f"expected a decimal with at most {_MAX_DIGITS} digits on each side of the point, found {found}"
+    return f"expected a decimal above 0, found {_shown(value)}"
 
 
 def _shown(value: Number) -> str:

@@ -195,8 +195,9 @@ def pack_symbol(text: str) -> int:
     Raises ValueError for anything else.
     """
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
+    too_long = f" ({len(text)} characters)" if len(text) > 8 else ""
     if not 1 <= len(text) <= 8 or not set(text) <= allowed:
-        raise ValueError(f"symbol: expected 1 to 8 characters of A-Z 0-9 - . / _, found {text!r}")
+        raise ValueError(f"symbol: expected 1 to 8 characters of A-Z 0-9 - . / _, found {text!r}{too_long}")
     return int.from_bytes(text.encode("ascii").ljust(8, b"\0"), "little")
 
 

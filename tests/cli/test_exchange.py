@@ -235,7 +235,7 @@ def test_supply_cap_is_enforced(smrx: Smrx) -> None:
         (
             "order place --account 7 BTC-USD buy 1 --price 1e2",
             Exit.USAGE,
-            "price: expected a decimal above 0, found 1e2",
+            "price: expected a decimal above 0 written without an exponent, found 1e2",
         ),
         ("order place --account 7 BTC-USD buy 1,5 --price 1", Exit.USAGE, "expected a decimal above 0, found 1,5"),
         ("order place --account 7 BTC-USD buy -1 --price 1", Exit.USAGE, "No such option"),

@@ -69,6 +69,24 @@ def test_value_that_is_not_a_positive_decimal_is_rejected(value: object) -> None
         decimals.exact(value, "price")  # type: ignore[arg-type]  # the error under test
 
 
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [
+        ("1" + "0" * 44, "at most 40 digits on each side of the point, found 45 before and 0 after it in 1000"),
+        ("1." + "0" * 41, "at most 40 digits on each side of the point, found 1 before and 41 after it in 1.00"),
+        ("1E3", "above 0 written without an exponent, found 1E3"),
+        ("1e-3", "above 0 written without an exponent, found 1e-3"),
+        (Decimal("1e45"), "at most 80 digits and an exponent of -40 to 40, found 1E[+]45"),
+        (Decimal("1e999999"), "at most 80 digits and an exponent of -40 to 40, found 1E[+]999999"),
+        ("0" * 40, "above 0, found 0000"),
+        (Decimal(0), "above 0, found 0"),
+    ],
+)
+def test_error_names_the_limit_that_a_value_exceeds(value: str | Decimal, limit: str) -> None:
+    with pytest.raises(InvalidValue, match=f"quantity: expected a decimal (with )?{limit}"):
+        decimals.exact(value, "quantity")
+
+
 def test_count_above_64_bits_is_rejected_with_the_maximum() -> None:
     with pytest.raises(InvalidValue, match=r"expected at most 92233720368547758\.07, found 92233720368547758\.08"):
         decimals.to_steps("92233720368547758.08", Fraction(1, 100), "price", "tick")
