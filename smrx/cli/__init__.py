@@ -4,7 +4,8 @@ To add the command `smrx NAME`: write smrx/cli/NAME_commands.py with a click com
 its short help to COMMANDS below, and run scripts/docs. Every command needs an example in its help; tests check that.
 
 A command file parses arguments, calls another package and prints. It is imported only when its command runs, so that
-`smrx --help` does not import numba and zmq. An exception of a command becomes one message and an exit code here.
+`smrx --help` does not import numba and zmq. An exception of a command becomes one message and an exit code here;
+standard_streams.py does the same for an answer that cannot be written.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Final
 
 import click
 
+from smrx.cli import standard_streams
 from smrx.cli.cli_errors import explain
 from smrx.cli.exit_codes import MEANINGS, Exit
 
@@ -104,12 +106,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run `smrx` and return its exit code; every error is one message on stderr."""
+    with standard_streams.guard() as output:
+        code = _run(arguments, output)
+        standard_streams.flush()
+        return output.exit_code(code)
+
+
+def _run(arguments: list[str] | None, output: standard_streams.Output) -> int:
     try:
         # smrx.main() would exit with 1 for a closed pipe; here 1 means an internal error.
         with smrx.make_context("smrx", sys.argv[1:] if arguments is None else list(arguments)) as ctx:
             smrx.invoke(ctx)
-        sys.stdout.flush()
     except click.exceptions.Exit as error:
+        # 0 is --help or --version: no command ran.
+        output.only_reads |= error.exit_code == 0
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -117,9 +127,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("smrx: interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        # The reader of our output closed it. Without this the interpreter fails once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except standard_streams.OutputFailed:
         return int(Exit.OK)
     except Exception as error:
         if _is_debug(arguments):

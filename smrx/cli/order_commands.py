@@ -59,7 +59,14 @@ def order() -> None:
     help="Self-trade prevention: what to do when it would match an order of the same account.",
 )
 @click.option("--post-only", is_flag=True, help="Refuse the order if any part of it would match at once.")
-@click.option("--client-order-id", type=click.IntRange(min=1), default=None, help="Your own id for the order.")
+@click.option(
+    "--client-order-id",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Your own id for the order. While an order of the account with this id is open, or a pending stop, the "
+    "exchange refuses a second one (exit code 4), so repeating this command does not place the order twice. Once the "
+    "order is filled, cancelled or expired, its id is free again, and repeating the command places a new order.",
+)
 @options.config_option
 @options.json_option
 def place(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
+from smrx.cli import standard_streams
 from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def exit_with(code: Exit) -> None:
 
 def print_answer(answer: "CommandResult", text: str, as_json: bool) -> None:
     """Print the outcome of one command: `text` and its sequence number, or JSON."""
+    ids = {name: getattr(answer, name, None) for name in ("order_id", "transfer_id", "request_id", "sequence")}
+    standard_streams.record_ids(**{name: value for name, value in ids.items() if value is not None})
     if as_json:
         print_json(answer)
     elif answer.duplicate:
