@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cluster.torture.applied_entries_pipe import install_pipe
 from smrx import cli
 from smrx.consensus import Replica
+from smrx.engine import Engine
 from smrx.node import reactor
-from smrx.node.replicated_state import ReplicatedState
 from smrx.wire.codes import EventKind
 from tests.sim import broken
 
@@ -32,16 +32,19 @@ def votes_without_state() -> None:
 
 
 def _publish_changed(change: Callable[[NDArray[np.void]], None]) -> None:
-    """Apply `change` to the events that are published; the state stays correct."""
-    names: Any = reactor
-    machine: type[ReplicatedState] = names.ReplicatedState
+    """Apply `change` to the events of every entry; the state stays correct.
 
-    class Publishes(machine):  # type: ignore[misc, valid-type]
-        def apply(self, log_index: int, term: int, entry: bytes) -> None:
-            super().apply(log_index, term, entry)
-            change(self._applied[-1].events)
+    The engine's result is changed, so that events published at once and those retransmitted later are the same.
+    """
+    names: Any = Engine
+    apply = Engine.apply
 
-    names.ReplicatedState = Publishes
+    def apply_and_change(engine: Engine, commands: NDArray[np.void], time_ns: int) -> Any:
+        result = apply(engine, commands, time_ns)
+        change(result.events)
+        return result
+
+    names.apply = apply_and_change
 
 
 def publishes_another_time() -> None:
