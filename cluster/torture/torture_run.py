@@ -20,8 +20,8 @@ from typing import Final
 from cluster.cluster_checks import FAILURES, equal_logs
 from cluster.torture.cluster_under_test import NODE, ClusterUnderTest, WorkloadClients
 from cluster.torture.fault_plan import Durability, Fault, draw_plan
-from cluster.torture.history_check import HistoryFigures, check_history
 from cluster.torture.nemesis import Nemesis
+from cluster.torture.record_check import HistoryFigures, check_history
 from cluster.torture.record_pipe import PipeReader, RecordStream, RecordWriter
 from cluster.torture.verifier_process import SettlementResult, VerifierProcess
 from cluster.torture.workload_client import RecordingClient

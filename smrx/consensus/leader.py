@@ -11,7 +11,7 @@ from smrx.consensus.context import ReplicaContext
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.membership import decode
 from smrx.consensus.messages import MAX_BATCH_ENTRIES, AppendEntries, AppendReply, Envelope, SnapshotReply
-from smrx.consensus.progress import Progress
+from smrx.consensus.peer_progress import Progress
 from smrx.consensus.raft_library import now
 from smrx.consensus.snapshot_sender import SnapshotSender
 

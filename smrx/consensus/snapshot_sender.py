@@ -10,7 +10,7 @@ from typing import Final
 
 from smrx.consensus.context import ReplicaContext
 from smrx.consensus.messages import AppendEntries, SnapshotChunk, SnapshotReply
-from smrx.consensus.progress import Progress
+from smrx.consensus.peer_progress import Progress
 from smrx.consensus.raft_library import now
 from smrx.consensus.snapshots import Outgoing, Snapshot, SnapshotStore
 

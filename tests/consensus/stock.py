@@ -18,7 +18,7 @@ from smrx.consensus.follower import Append, Follower
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.leader import Leader
 from smrx.consensus.messages import AppendEntries, AppendReply, Envelope, SnapshotChunk, Vote
-from smrx.consensus.progress import Progress
+from smrx.consensus.peer_progress import Progress
 from smrx.consensus.raft_library import now
 from smrx.consensus.snapshot_sender import SnapshotSender
 from smrx.consensus.snapshots import Snapshot, SnapshotStore

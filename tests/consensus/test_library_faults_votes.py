@@ -130,7 +130,7 @@ def test_node_with_replaced_directory_exceeds_known_incarnation(clock: Clock) ->
     member.meta = Meta()
     cluster.restart(node)
     assert member.meta.incarnation == 1
-    cluster.run_until(lambda: member.meta.incarnation > 3, what="a later life than the third")
+    cluster.run_until(lambda: member.meta.incarnation > 3, what="a later incarnation than the third")
     cluster.run_until(lambda: member.replica.role == "learner", what="a node that knows there is state")
     cluster.run_until(lambda: member.replica.role == "follower", what="a node that counts")
     assert leader.transport.dropped["from an earlier incarnation of the sender"] > 0

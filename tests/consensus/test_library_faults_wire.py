@@ -271,7 +271,7 @@ def test_row_19_messages_are_not_compressed(
         [7, 5, 3, 10, bytes(16), 0, b"", 1, 1, 0, *GENESIS],  # a snapshot of a later term
         [7, 5, 1, 10, bytes(16), 8, b"123", 1, 1, 0, *GENESIS],  # more of a snapshot than there is
         [7, 5, 1, 10, bytes(16), 0, b"", 1, 1, 0, 6, GENESIS[1]],  # members of a later time than the snapshot
-        [7, 5, 1, 10, bytes(16), 0, b"", 1, 1, 0, 1, b""],  # a snapshot of nobody's cluster
+        [7, 5, 1, 10, bytes(16), 0, b"", 1, 1, 0, 1, b""],  # a snapshot without members
         [7, 5, 1, 10, bytes(16), 0, b"", 1, 1, 0, 1, b"\4\x92\1\x90"],  # members without a vote among them
         [1, 5, 1, 9, 9, 0, False, [[b"\4junk", 6, 1]]],  # members in no shape
     ],

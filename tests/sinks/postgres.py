@@ -34,9 +34,9 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
-            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            unprivileged = pwd.getpwnam("nobody")
+            os.chown(self.directory, unprivileged.pw_uid, unprivileged.pw_gid)
+            self._as = {"user": unprivileged.pw_uid, "group": unprivileged.pw_gid, "extra_groups": []}
             self._make_readable()
         self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
 

@@ -146,7 +146,7 @@ def test_venue_receives_the_fees(market: Path, capsys: pytest.CaptureFixture[str
     ]
     assert short(found["turnover"], "trades", "turnover", "taker_fees", "maker_fees") == [
         (2, "6500.00", "6.50", "-3.25")
-    ], "the turnover of everybody, of which it has the fees"
+    ], "the turnover of all accounts, of which it has the fees"
 
 
 def test_instrument_filters_turnover_but_not_balances(market: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
--- Books that begin in the middle of the stream: every row of the opening state stands at one event, and the checkpoint
+-- Books that begin in the middle of the stream: every row of the state image stands at one event, and the checkpoint
 -- says (as JSON) which event that is and who attested the state.
 
 ALTER TABLE movements DROP CONSTRAINT movements_pkey;

@@ -88,20 +88,20 @@ def test_replaced_iceberg_shows_its_display_again() -> None:
     market.check_state()
 
 
-@pytest.mark.parametrize(("lots", "fills_whole"), [(14, True), (15, False)])
-def test_fill_or_kill_counts_hidden_lots(lots: int, fills_whole: bool) -> None:
+@pytest.mark.parametrize(("lots", "can_fill"), [(14, True), (15, False)])
+def test_fill_or_kill_counts_hidden_lots(lots: int, can_fill: bool) -> None:
     market, _, _ = iceberg_and_plain_ask()
     result = market.buy(3, lots, 100, tif=TimeInForce.FOK)
-    assert last_outcome(result)[0] == ("FILLED" if fills_whole else "EXPIRED")
+    assert last_outcome(result)[0] == ("FILLED" if can_fill else "EXPIRED")
     market.check_state()
 
 
-@pytest.mark.parametrize(("lots", "fills_whole"), [(7, True), (8, False)])
-def test_fill_or_kill_meets_its_own_order_before_the_refreshed_parts(lots: int, fills_whole: bool) -> None:
+@pytest.mark.parametrize(("lots", "can_fill"), [(7, True), (8, False)])
+def test_fill_or_kill_meets_its_own_order_before_the_refreshed_parts(lots: int, can_fill: bool) -> None:
     market, _, _ = iceberg_and_plain_ask()
     market.sell(3, 1, 100)
     result = market.buy(3, lots, 100, tif=TimeInForce.FOK)
-    assert last_outcome(result)[0] == ("FILLED" if fills_whole else "EXPIRED")
+    assert last_outcome(result)[0] == ("FILLED" if can_fill else "EXPIRED")
     market.check_state()
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cluster.torture.applied_entries_pipe import NodeRecordKind
 from cluster.torture.cluster_under_test import NodeIncarnation
-from cluster.torture.history_check import check_history
+from cluster.torture.record_check import check_history
 from cluster.torture.record_pipe import RecordStream, encode_record
 from cluster.torture.workload_client import ClientRecordKind
 from smrx.node.replicated_state import ReplicatedState
