@@ -108,7 +108,7 @@ def test_node_far_behind_restores_a_snapshot_under_load(make_cluster: MakeCluste
         client.place_limit("BTC-USD", "buy", "100.00", "1", account=1)
     with open_admin_client(cluster.config, 1.0) as ask:
         equal_logs(ask, [1, 2, 3], 30)
-    assert "took over the state" in cluster.log_path(absent).read_text()
+    assert "installed the state" in cluster.log_path(absent).read_text()
 
 
 def test_without_a_majority_nothing_is_acknowledged_and_status_says_why(make_cluster: MakeCluster) -> None:
