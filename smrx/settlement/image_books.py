@@ -187,7 +187,7 @@ def _check_holds(image: StateImage, orders: Rows) -> None:
         raise Violation(
             image.position.event_sequence,
             f"state image: account {owner >> 32}, asset {owner & 0xFFFF_FFFF}: by the rules its open orders hold "
-            f"{abs(excess)} {'more' if excess > 0 else 'less'} than its balance says",
+            f"{abs(excess)} {'more' if excess > 0 else 'less'} than its balance has as held",
         )
 
 

@@ -173,7 +173,7 @@ def test_differing_state_images_are_named_and_a_minority_is_refused(make_cluster
         ask(other, Corrupt(account=account, asset=asset, delta=2))
         two = Settle(cluster, tmp_path / "two")
         error = two.run("run", "--join", code=Exit.DIVERGED)
-        assert "2 of 3 nodes to give the same state image, found that they differ" in error
+        assert "2 of 3 nodes must give the same state image, and they differ" in error
         assert two.checkpoint() == {}
     for node in (bad, other):
         cluster.kill(node)

@@ -80,7 +80,7 @@ def _more(table: str, column: str, by: int = 1) -> Callable[[StateImage], None]:
     ("damage", "message"),
     [
         (_more("balances", "available"), "expected accounts to own"),
-        (_more("balances", "held"), "by the rules its open orders hold 1 less than its balance says"),
+        (_more("balances", "held"), "by the rules its open orders hold 1 less than its balance has as held"),
         (_more("assets", "supply"), "expected accounts to own"),
         (_more("orders", "quantity_lots"), "by the rules its open orders hold"),
         (_more("orders", "instrument", 99), "orders refer to the instrument"),

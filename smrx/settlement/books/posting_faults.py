@@ -72,7 +72,7 @@ _SENTENCES: Final = {
     Fault.FILL_ALONE: "found a fill without a trade",
     Fault.MATCH_ID: "expected match id {0}, found {match_id}",
     Fault.TRADE_SIDE: "expected side BUY or SELL, found {side}",
-    Fault.TRADE_ORDER: "trade {match_id}: order {0} is not open, or not as the trade says",
+    Fault.TRADE_ORDER: "trade {match_id}: order {0} is not open, or differs from the trade",
     Fault.TRADE_QUANTITY: (
         "trade {match_id}: expected 1 to {0} lots, which both orders have left, found {quantity_lots}"
     ),

@@ -1,5 +1,5 @@
--- Books that begin in the middle of the stream: every row of the state image stands at one event, and the checkpoint
--- says (as JSON) which event that is and who attested the state.
+-- Books that start from a state image: every row of the image has the same event, and the checkpoint names (as JSON)
+-- that event and the nodes that attested the image.
 
 ALTER TABLE movements DROP CONSTRAINT movements_pkey;
 ALTER TABLE movements ADD PRIMARY KEY (event_sequence, account, asset_id);
