@@ -178,6 +178,6 @@ def test_differing_state_images_are_named_and_a_minority_is_refused(make_cluster
     for node in (bad, other):
         cluster.kill(node)
     error = two.run("run", "--join", "--connect-timeout", "1", code=Exit.UNATTESTED)
-    assert "expected 2 of 3 nodes to give the same state image within 1 s" in error
+    assert "2 of 3 nodes must give the same state image, and did not within 1 s" in error
     assert f"node {bad}: no answer" in error
     assert two.checkpoint() == {}
