@@ -51,7 +51,8 @@ def test_no_banned_word_is_in_the_tree() -> None:
     words = banned()
     faults: list[str] = []
     for path in project_files():
-        if path != BANNED and path.suffix in SUFFIXES:
+        # The changelog names what was replaced.
+        if path not in {BANNED, ROOT / "CHANGELOG.md"} and path.suffix in SUFFIXES:
             name = path.relative_to(ROOT).as_posix()
             faults += banned_words(name, path.read_text(encoding="utf-8"), words)
     assert not faults, "\n".join(faults)

@@ -1,7 +1,8 @@
 """The command line `smrx`: the table of commands, the loader, and the handler of errors.
 
 To add the command `smrx NAME`: write smrx/cli/NAME_commands.py with a click command or group called NAME, add NAME and
-its short help to COMMANDS below, and run scripts/docs. Every command needs an example in its help; tests check that.
+its short help to COMMANDS below, and run scripts/docs. Every command needs an example in its help; tests check that. A
+subcommand is added to the group in the file of its command.
 
 A command file parses arguments, calls another package and prints. It is imported only when its command runs, so that
 `smrx --help` does not import numba and zmq. An exception of a command becomes one message and an exit code here;

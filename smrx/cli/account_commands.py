@@ -89,7 +89,7 @@ def _transfer_parameters(command: Callable[..., None]) -> Callable[..., None]:
             "--transfer-id",
             type=click.IntRange(min=1),
             callback=_new_transfer_id,
-            help="Id of the transfer. A repeated transfer with the same id is made once. Generated if not given.",
+            help="Id of the transfer. A repeat with the same id is refused and moves no money. Generated if not given.",
         ),
         click.argument("asset"),
         click.argument("amount"),

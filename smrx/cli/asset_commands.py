@@ -18,7 +18,9 @@ def asset() -> None:
 @asset.command()
 @click.argument("symbol")
 @click.option("--decimals", type=click.IntRange(0, 18), required=True, help="Decimal places of the minimal unit.")
-@click.option("--max-supply", metavar="AMOUNT", help="Largest total of all balances; unlimited if not given.")
+@click.option(
+    "--max-supply", metavar="AMOUNT", help="Largest total of all balances; at most 2^62 - 1 units if not given."
+)
 @options.config_option
 @options.json_option
 def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> None:

@@ -97,13 +97,13 @@ def run(
     Continues after the last settled event and runs until it is stopped. SIGTERM, SIGINT and SIGHUP stop it cleanly, and
     stderr names the one that did; under nohup it ignores SIGHUP.
 
-    Settles only events that a majority of the nodes has published identically, and requests missing events again. If
-    the nodes no longer hold event 1, --join starts with their present state; the books then record the event they start
-    after and the nodes that attested it. --from-log reads missing events from the journal of a stopped node.
+    Settles only events that a majority of the nodes has published identically, and requests missing events from
+    the nodes. If the nodes no longer hold event 1, --join starts with their present state; the books then record the
+    event they start after and the nodes that attested it. --from-log reads missing events from the journal of a
+    stopped node.
 
-    Exit codes: 3 if no node answers, 5 for a gap
-    that no node can fill, 6 if nodes, events or a log contradict each other, 8 if balances differ, 9 for a sink, 10 if
-    events, a state image or a log have no majority.
+    Exit codes: 3 if no node answers, 5 for a gap that no node can fill, 6 if nodes, events or a log contradict each
+    other, 8 if balances differ, 9 for a sink, 10 if events, a state image or a log have no majority.
 
     \b
     Example:

@@ -211,7 +211,12 @@ def compare_with_log(config: Config, history: "LogReader", log: str, first_trade
 @click.option(
     "--from", "begin_ns", type=_Time(), help="Start of the period (UTC); earlier movements make the opening balance."
 )
-@click.option("--to", "end_ns", type=_Time(end=True), help="End of the period (UTC), exclusive; a day is included.")
+@click.option(
+    "--to",
+    "end_ns",
+    type=_Time(end=True),
+    help="End of the period (UTC): a time is exclusive, a date includes that day.",
+)
 @click.option("--sink", type=click.Choice(["csv", "lmdb", "postgresql", "parquet"]), help="Read this sink.")
 @click.option(
     "--path",

@@ -1,9 +1,9 @@
 """Compare the state hashes of the nodes, and fence a node that a majority contradicts.
 
 Owns the state that each peer has reported, the search for the first command after which two nodes differ, and the
-decision: a node that a majority of the others contradicts fences itself; a node in the majority records which ones
-diverged. A peer that does not report is never counted as agreeing. Called by the replica for every message and every
-tick; sends requests through a function it is given; no I/O, no clock of its own.
+decision: a node that a majority of the cluster contradicts, or that finds no majority, fences itself; a node in the
+majority records which ones diverged. A peer that does not report is never counted as agreeing. Called by the replica
+for every message and every tick; sends requests through a function it is given; no I/O, no clock of its own.
 
 Each state hash covers the one before, so two nodes that differ after command n differ after every later one, and the
 first difference is found by asking for hashes at narrowing steps.

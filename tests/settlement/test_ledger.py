@@ -253,7 +253,7 @@ BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
         "the maker's fill has quantity_lots|both orders have left",
     ),
     ("a quantity of nothing", _everywhere("quantity_lots", -1000), "which both orders have left"),
-    ("a quantity nobody had", _everywhere("quantity_lots", 1000), "which both orders have left"),
+    ("a quantity that neither order had", _everywhere("quantity_lots", 1000), "which both orders have left"),
     ("a wrong price", _add(EventKind.TRADE, "price_ticks", 1), "expected the maker's price"),
     ("a price the maker never asked", _everywhere("price_ticks", 1), "expected the maker's price"),
     ("a missing match id", _skip_match, "expected match id 21, found 22"),
@@ -273,7 +273,7 @@ BUGS: list[tuple[str, Callable[[Events], Events], str]] = [
     ("a forged withdrawal", _add(EventKind.WITHDRAWN, "quantity_lots", -1), "available after the transfer"),
     ("a forged order", _add(EventKind.NEW, "quantity_lots", 1), "lots, all of them open"),
     ("an unfunded order", _add(EventKind.NEW, "price_ticks", 900_000), "what orders hold"),
-    ("a stranger's order", _add(EventKind.NEW, "account", 90), "expected a known account"),
+    ("an unknown account's order", _add(EventKind.NEW, "account", 90), "expected a known account"),
     ("an unknown instrument", _add(EventKind.NEW, "instrument", 90), "expected a known instrument"),
     (
         "a wrong rest of a dead order",

@@ -1,8 +1,8 @@
 """Compute the state hash: from the sum of the hashes of all live records, and the command's events.
 
-`refresh_*` update the sum after a record changed: each record stores its hash, so a change costs one hash. The hashed
-words contain no slot numbers and nothing of the memory's layout. full_hash.py computes the same sum from all records
-with NumPy, so that each checks the other.
+`update_state_hash` computes it after each command. `refresh_*` update the sum after a record changed: each record
+stores its hash, so a change costs one hash. The hashed words contain no slot numbers and nothing of the memory layout.
+smrx/engine/checks/full_hash.py computes the same sum from all records with NumPy, so that each checks the other.
 
 The words of each record, all u64, signed numbers in two's complement; a record's hash is their xxh3_64:
 
