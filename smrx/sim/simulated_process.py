@@ -97,7 +97,7 @@ class Process(Turn):
     # Start and crash.
 
     def _begin(self) -> None:
-        """DropConnection everything that belongs to one process."""
+        """Reset everything that belongs to one process."""
         self.process_number += 1
         self.steps_to_crash = None
         self.crashes_at_election = False

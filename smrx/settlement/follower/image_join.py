@@ -89,7 +89,7 @@ class ImageJoin:
             lead = min(max(_FIRST_LEAD, 4 * lead), _MAX_LEAD) if any_past else 0
 
     def _commands(self) -> dict[int, int]:
-        """Return the command at which each node that answers stands; silent nodes, which cost time, are asked last."""
+        """Return the command at which each node that answers stands."""
         commands = {}
         for node in sorted(self._nodes, key=lambda node: node in self._answers):
             status = self._ask(node, Status())

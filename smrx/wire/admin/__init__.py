@@ -4,8 +4,8 @@ Rules:
 
 - A message is 8 bytes of request id (little-endian, chosen by the client, echoed by the node), then one tagged msgpack
   struct.
-- Unknown fields are skipped and missing fields take their default, so nodes and clients of different versions work
-  together.
+- Unknown fields are skipped and missing fields take their default, so nodes and clients whose versions differ in fields
+  work together. A message that one side does not know is answered with MALFORMED.
 - Sizes are bounded in both directions. A list that was cut has `more` set; the client continues at a higher `offset`.
 - Decoders raise FrameError and nothing else. No sockets, no clock, no state.
 
