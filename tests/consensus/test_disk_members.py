@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from smrx.config import NodeConfig
-from smrx.consensus import ConsensusError, NotLeader, Replica, progress
+from smrx.consensus import ConsensusError, NotLeader, Replica, peer_progress
 from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import Membership, MembershipError
 from tests.consensus.harness import Clock, Member, Violation
@@ -184,7 +184,7 @@ class ObservedReplica(Replica):
 @pytest.mark.parametrize("seed", range(16))
 def test_members_change_during_power_failures(clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:
-        monkeypatch.setattr(progress, "WINDOW_MESSAGES", 2)
+        monkeypatch.setattr(peer_progress, "WINDOW_MESSAGES", 2)
     Storm(clock, seed, ObservedReplica).run()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from smrx.config import NodeConfig
-from smrx.consensus import MemoryJournal, Replica, progress
+from smrx.consensus import MemoryJournal, Replica, peer_progress
 from smrx.consensus.leader import Leader
 from smrx.consensus.membership import Member as Member_
 from smrx.consensus.membership import MembershipError
@@ -148,7 +148,7 @@ def test_lost_uncommitted_change_is_revoked(clock: Clock) -> None:
 
 def test_new_member_replaying_old_memberships_keeps_its_leader(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it catches up it applies memberships that lack its leader."""
-    monkeypatch.setattr(progress, "WINDOW_MESSAGES", 2)
+    monkeypatch.setattr(peer_progress, "WINDOW_MESSAGES", 2)
     cluster = Cluster(clock, batch_bytes=300, compaction_entries=10_000)
     cluster.elect()
     cluster.commit(30)
