@@ -4,9 +4,13 @@ HYPOTHESIS_PROFILE=dev|ci|soak selects the number of examples. The default is ci
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Started under nohup, the tests and the nodes they start would ignore SIGHUP.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No deadlines: the machine may be slow, and a first call may compile.
 _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

@@ -54,9 +54,13 @@ class PostgresqlSink(RowSink):
             connection.execute("SET synchronous_commit TO on")
             migrate(connection, self._schema, self.name)
             key = f"smrx settle {self._schema}"
-            locked = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [key]).fetchone()
-            if locked != (True,):
-                raise SinkError(f"{self.name}: in use by another process; stop that one")
+            # The server may still be ending the session of a process that has just stopped.
+            connection.execute("SET lock_timeout TO '2s'")
+            try:
+                connection.execute("SELECT pg_advisory_lock(hashtext(%s))", [key])
+            except psycopg.errors.LockNotAvailable:
+                raise SinkError(f"{self.name}: in use by another process; stop that one") from None
+            connection.execute("SET lock_timeout TO DEFAULT")
             return read_checkpoint(connection), read_definitions(connection)
 
     def _roll_back(self) -> None:
