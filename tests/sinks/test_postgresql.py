@@ -1,5 +1,6 @@
 """PostgreSQL: the schema, the keys, and errors of the server."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def test_migrations_are_applied_once_and_a_newer_one_is_refused(place: Place) ->
         sink.open("test")
     with pytest.raises(SinkMismatch, match="found 999"):
         place.reader()
+
+
+def test_open_waits_for_a_session_that_is_still_ending(place: Place) -> None:
+    sink = place.sink()
+    with psycopg.connect(place.dsn, autocommit=True) as ending, ThreadPoolExecutor(1) as pool:
+        ending.execute("SELECT pg_advisory_lock(hashtext(%s))", [f"smrx settle {place.schema}"])
+        opened = pool.submit(sink.open, "test")
+        # The lock is released only once the sink waits for it.
+        while not ending.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone():
+            assert not opened.done(), "the sink did not wait"
+        ending.execute("SELECT pg_advisory_unlock_all()")
+        opened.result()
+    sink.close()
 
 
 def test_tables_can_be_queried(place: Place) -> None:
