@@ -15,22 +15,16 @@ BANNED = Path(__file__).with_name("banned_words.toml")
 SUFFIXES = {".py", ".md", ".toml", ".txt", ".sql", ".sh", ".cpp", ".yaml", ".json", ""}
 
 
-def banned() -> dict[re.Pattern[str], str]:
-    """Return each banned pattern with the words to use instead."""
-    table = tomllib.loads(BANNED.read_text(encoding="utf-8"))
-    return {re.compile(pattern, re.IGNORECASE): instead for pattern, instead in table["instead"].items()}
+_TABLE = tomllib.loads(BANNED.read_text(encoding="utf-8"))
+#: Each banned pattern, with the words to use instead.
+INSTEAD = {re.compile(pattern, re.IGNORECASE): instead for pattern, instead in _TABLE["instead"].items()}
 
 
-def exempt() -> list[str]:
-    """Return the texts in which a banned word may stand."""
-    return list(tomllib.loads(BANNED.read_text(encoding="utf-8"))["exempt"])
-
-
-def banned_words(path: str, text: str, words: dict[re.Pattern[str], str]) -> Iterator[str]:
-    """Find banned words in a text and in the path of its file."""
-    for snippet in exempt():
+def banned_words(path: str, text: str) -> Iterator[str]:
+    """Find banned words in a text and in the path of its file; the exempt texts may hold them."""
+    for snippet in _TABLE["exempt"]:
         text = text.replace(snippet, "")
-    for pattern, instead in words.items():
+    for pattern, instead in INSTEAD.items():
         for match in pattern.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             yield f"{path}:{line}: {match.group()!r} is banned; write: {instead}"
@@ -48,13 +42,12 @@ def repeated_module_names(paths: Iterable[Path]) -> dict[str, list[str]]:
 
 
 def test_no_banned_word_is_in_the_tree() -> None:
-    words = banned()
     faults: list[str] = []
     for path in project_files():
         # The changelog names what was replaced.
         if path not in {BANNED, ROOT / "CHANGELOG.md"} and path.suffix in SUFFIXES:
             name = path.relative_to(ROOT).as_posix()
-            faults += banned_words(name, path.read_text(encoding="utf-8"), words)
+            faults += banned_words(name, path.read_text(encoding="utf-8"))
     assert not faults, "\n".join(faults)
 
 
@@ -68,12 +61,12 @@ def test_no_banned_word_is_in_the_tree() -> None:
     ],
 )
 def test_a_banned_word_is_found(path: str, text: str) -> None:
-    assert list(banned_words(path, text, banned()))
+    assert list(banned_words(path, text))
 
 
 def test_ordinary_words_are_not_banned() -> None:
     text = "A member without a vote catches up with the log. The opening price of the session is 100."
-    assert not list(banned_words("docs/page.md", text, banned()))
+    assert not list(banned_words("docs/page.md", text))
 
 
 def test_module_names_are_unique() -> None:
