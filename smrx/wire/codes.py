@@ -30,6 +30,8 @@ class CommandKind(IntEnum):
     TICK = 18
     SET_RULES = 19
     DISCONNECT = 20
+    # 21 is SET_VERSION
+    SET_RETENTION = 22
 
 
 class EventKind(IntEnum):
@@ -61,6 +63,11 @@ class EventKind(IntEnum):
     RULES_SET = 24
     TRIGGERED = 25
     SESSION_DISCONNECTED = 26
+    # 27 is VERSION_SET
+    CLIENT_ORDER_ID = 28
+    ORDER_TERMS = 29
+    SESSION_EXPIRED = 30
+    RETENTION_SET = 31
 
 
 class OutcomeStatus(IntEnum):
@@ -122,6 +129,21 @@ class SessionFlags(IntFlag):
     CANCEL_ON_DISCONNECT = 1
 
 
+class RuleFlags(IntFlag):
+    """Whether an instrument's bounds of the notional hold for market orders, valued at the best price, too."""
+
+    NONE = 0
+    MIN_NOTIONAL_OF_MARKET = 1
+    MAX_NOTIONAL_OF_MARKET = 2
+
+
+class CollarReference(IntEnum):
+    """The price that a collar is counted from: the best opposite price at entry, or the last trade price."""
+
+    BEST_PRICE = 0
+    LAST_TRADE = 1
+
+
 class AccountStatus(IntEnum):
     """A suspended account may cancel, but not place, replace or withdraw."""
 
@@ -155,11 +177,14 @@ class Reason(IntEnum):
     INVALID_FLAGS = 16
     INVALID_ID = 17
     INVALID_STATUS = 18
+    INVALID_CLIENT_ORDER_ID = 19
+    INVALID_DETAILS = 24
     # session and request
     UNKNOWN_SESSION = 20
     REQUEST_GAP = 21
     SESSION_IN_USE = 22
     NOT_AUTHORISED = 23
+    SESSION_CLOSED = 25
     # kill switch
     KILLED = 30
     # account
@@ -220,3 +245,4 @@ class Reason(IntEnum):
     DISCONNECTED = 207
     INSTRUMENT_CLOSED = 208
     BUDGET_SPENT = 209
+    COLLAR_REACHED = 210

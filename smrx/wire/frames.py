@@ -6,7 +6,8 @@ Rules:
 - Decoders check every length and count. They raise FrameError for malformed bytes and nothing else.
 - No sockets, no clock, no state. Little-endian throughout.
 
-Header (32 bytes): magic "SMRX", version u8, kind u8, reserved u16, count u32, reserved u32, correlation u64, aux u64.
+Header (32 bytes): magic "SMRX", version u8, kind u8, reserved u16, count u32, details u32, correlation u64, aux u64.
+A COMMANDS frame has `count` commands and then `details` details (records.py); elsewhere `details` is 0.
 """
 
 from enum import IntEnum
@@ -19,13 +20,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.wire.balance_digest import Digest
-from smrx.wire.records import COMMAND, EVENT, OUTCOME
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, DETAILS, EVENT, OUTCOME
 
 MAGIC: Final = 0x58524D53
-VERSION: Final = 1
+VERSION: Final = 2
 HEADER_SIZE: Final = 32
 
-#: Commands in a COMMANDS frame: 256 KiB of records, so one frame does not fill a 1 MiB Raft entry.
+#: Commands in a COMMANDS frame: 256 KiB of records, with their details 768 KiB, so one frame fits a 1 MiB Raft entry.
 MAX_COMMANDS: Final = 4096
 #: Events in an EVENTS frame: 1 MiB of records.
 MAX_EVENTS: Final = 8192
@@ -120,27 +122,37 @@ class Frame(msgspec.Struct, frozen=True):
     correlation: int
     aux: int
     body: memoryview
+    details: int = 0
 
 
 def encode(
-    kind: FrameKind, body: bytes | memoryview = b"", count: int = 0, correlation: int = 0, aux: int = 0
+    kind: FrameKind,
+    body: bytes | memoryview = b"",
+    count: int = 0,
+    correlation: int = 0,
+    aux: int = 0,
+    details: int = 0,
 ) -> bytes:
     """Return one frame."""
     head = (
         MAGIC.to_bytes(4, "little")
         + bytes((VERSION, kind, 0, 0))
-        + count.to_bytes(8, "little")
+        + count.to_bytes(4, "little")
+        + details.to_bytes(4, "little")
         + correlation.to_bytes(8, "little")
         + aux.to_bytes(8, "little")
     )
     return b"".join((head, body))
 
 
-def encode_commands(commands: NDArray[np.void], correlation: int = 0) -> bytes:
-    """Return a COMMANDS frame. Raises ValueError for more than MAX_COMMANDS commands."""
-    if len(commands) > MAX_COMMANDS:
-        raise ValueError(f"COMMANDS: expected at most {MAX_COMMANDS} records, found {len(commands)}")
-    return encode(FrameKind.COMMANDS, commands.tobytes(), len(commands), correlation)
+def encode_commands(commands: CommandList, correlation: int = 0) -> bytes:
+    """Return a COMMANDS frame. Raises ValueError for more than MAX_COMMANDS commands or details."""
+    records, details = commands
+    for name, count in (("commands", len(records)), ("details", len(details))):
+        if count > MAX_COMMANDS:
+            raise ValueError(f"COMMANDS: expected at most {MAX_COMMANDS} {name}, found {count}")
+    body = records.tobytes() + details.tobytes() if len(details) else records.tobytes()
+    return encode(FrameKind.COMMANDS, body, len(records), correlation, details=len(details))
 
 
 def encode_outcomes(outcomes: NDArray[np.void], correlation: int) -> bytes:
@@ -206,20 +218,22 @@ def decode(data: bytes | memoryview) -> Frame:
     kind = _KINDS.get(view[5])
     if kind is None:
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"unknown frame kind {view[5]}")
-    if view[6] or view[7] or any(view[12:16]):
-        raise FrameError(ErrorCode.MALFORMED_FRAME, "reserved header bytes are not 0")
     count = int.from_bytes(view[8:12], "little")
+    details = int.from_bytes(view[12:16], "little")
+    if view[6] or view[7] or (details and kind is not FrameKind.COMMANDS):
+        raise FrameError(ErrorCode.MALFORMED_FRAME, "reserved header bytes are not 0")
     size = _RECORD_SIZE.get(kind)
     if size is not None:
-        if count > _MAX_COUNT[kind]:
+        if max(count, details) > _MAX_COUNT[kind]:
             raise FrameError(
                 ErrorCode.TOO_MANY_COMMANDS,
-                f"{kind.name}: expected at most {_MAX_COUNT[kind]} records, found {count}",
+                f"{kind.name}: expected at most {_MAX_COUNT[kind]} records, found {max(count, details)}",
             )
-        if len(view) - HEADER_SIZE != count * size:
+        if len(view) - HEADER_SIZE != count * size + details * DETAILS.itemsize:
+            expected = f"{count} records of {size} bytes" + (f" and {details} details" if details else "")
             raise FrameError(
                 ErrorCode.MALFORMED_FRAME,
-                f"expected {count} records of {size} bytes after the header, found {len(view) - HEADER_SIZE} bytes",
+                f"expected {expected} after the header, found {len(view) - HEADER_SIZE} bytes",
             )
     return Frame(
         kind,
@@ -227,6 +241,7 @@ def decode(data: bytes | memoryview) -> Frame:
         int.from_bytes(view[16:24], "little"),
         int.from_bytes(view[24:32], "little"),
         view[HEADER_SIZE:],
+        details,
     )
 
 
@@ -234,6 +249,19 @@ def records(frame: Frame) -> NDArray[np.void]:
     """Return the records of a COMMANDS, OUTCOMES or EVENTS frame, without copying them."""
     dtype = {FrameKind.COMMANDS: COMMAND, FrameKind.OUTCOMES: OUTCOME, FrameKind.EVENTS: EVENT}[frame.kind]
     return np.frombuffer(frame.body, dtype=dtype, count=frame.count)
+
+
+def command_list(frame: Frame) -> CommandList:
+    """Return the commands of a COMMANDS frame with their details, without copying them.
+
+    Raises FrameError for a command that names details that the frame does not have.
+    """
+    commands = records(frame)
+    details = np.frombuffer(frame.body, DETAILS, frame.details, frame.count * COMMAND.itemsize)
+    if len(commands) and int(commands["details"].max()) > frame.details:
+        most = int(commands["details"].max())
+        raise FrameError(ErrorCode.MALFORMED_FRAME, f"a command names details {most}; the frame has {frame.details}")
+    return CommandList(commands, details)
 
 
 def position(frame: Frame) -> FeedPosition | None:

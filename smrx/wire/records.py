@@ -1,206 +1,483 @@
 """The binary records of the protocol: fixed size, little-endian, the same bytes on sockets, in the log and in memory.
 
 `np.frombuffer` decodes them. Sizes and offsets are checked at import. Money, price and quantity are integers: price in
-ticks, quantity in lots, money in the minimal unit of its asset.
+ticks, quantity in lots, money in the minimal unit of its asset. Text is ASCII, padded with NULs.
+
+A request is a COMMAND of 64 bytes. What few requests need stands in a second record of 128 bytes, its *details*:
+`COMMAND.details` is the number of that record among the details of the same frame or log entry, counted from 1; 0 means
+none. An event is an EVENT of 128 bytes; what few events need follows it as events of their own (CLIENT_ORDER_ID,
+ORDER_TERMS), which `EVENT.following` counts.
+
+COMMAND and EVENT have the field names of orders. A kind whose fields mean something else has a layout of its own for
+the same bytes: COMMAND_LAYOUTS, DETAILS_LAYOUTS and EVENT_LAYOUTS say which, and *_FIELDS which of them each kind uses.
+The others must be 0 in a command (else it is RESERVED_NOT_ZERO) and are 0 in an event.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 
+from smrx.wire.codes import CommandKind, EventKind
+
 COMMAND_SIZE: Final = 64
+DETAILS_SIZE: Final = 128
 EVENT_SIZE: Final = 128
 OUTCOME_SIZE: Final = 64
 
-#: A request to the engine. Fields by kind; those not listed must be 0, else the command is RESERVED_NOT_ZERO:
-#:   every kind but OPEN_SESSION, TICK, DISCONNECT: session_id, request_id (= the session's last + 1)
-#:   PLACE          side order_type tif stp flags account instrument client_order_id price_ticks quantity_lots
-#:                  (price_ticks 0 for MARKET and STOP; quantity_lots = quote units with QUOTE_BUDGET), and
-#:                  order_id = the extra word: the stop price of a STOP or STOP_LIMIT; for a LIMIT the display lots
-#:                  of an iceberg in the low half and the expiry of a GTD order, in seconds since 1970, in the high half
-#:   CANCEL         account, and order_id or else client_order_id (exactly one of them non-zero)
-#:   REPLACE        account, order_id or else client_order_id, price_ticks, quantity_lots (the new total)
-#:   MASS_CANCEL    account, instrument (0 = all), side (ANY = both)
-#:   DEPOSIT        account, instrument = asset id, order_id = transfer id, quantity_lots = amount in minimal units
-#:   WITHDRAW       as DEPOSIT
-#:   OPEN_ACCOUNT   account (the new one)
-#:   SUSPEND_ACCOUNT, RESUME_ACCOUNT   account
-#:   OPEN_SESSION   session_id (chosen by the client, not 0), account, flags (SessionFlags), request_id 0
-#:   CLOSE_SESSION  no other field
-#:   DISCONNECT     session_id, request_id 0
-#:   ADD_ASSET      instrument = asset id, client_order_id = symbol, quantity_lots = display decimals (0..18),
-#:                  price_ticks = supply cap in minimal units (0: the general limit)
-#:   ADD_INSTRUMENT see INSTRUMENT_COMMAND
-#:   SET_STATUS     instrument, side = InstrumentStatus
-#:   SET_LIMITS     see LIMITS_COMMAND
-#:   SET_RULES      see RULES_COMMAND
-#:   KILL, REVIVE   no other field
-#:   TICK           session_id 0, request_id 0, no other field
-COMMAND: Final = np.dtype(
-    {
-        "names": [
-            "kind", "side", "order_type", "tif", "stp", "flags", "reserved", "session_id", "request_id",
-            "account", "instrument", "client_order_id", "order_id", "price_ticks", "quantity_lots",
-        ],
-        "formats": ["u1", "u1", "u1", "u1", "u1", "u1", "<u2", "<u8", "<u8", "<u4", "<u4", "<u8", "<u8", "<i8", "<i8"],
-        "offsets": [0, 1, 2, 3, 4, 5, 6, 8, 16, 24, 28, 32, 40, 48, 56],
-        "itemsize": COMMAND_SIZE,
-    }
-)  # fmt: skip
+#: Characters of a client order id, of the symbol of an instrument and of an asset.
+CLIENT_ORDER_ID_SIZE: Final = 64
+INSTRUMENT_SYMBOL_SIZE: Final = 24
+ASSET_SYMBOL_SIZE: Final = 16
+#: A client order id of at most so many characters stands in the command itself; a longer one in its details.
+SHORT_ID_SIZE: Final = 8
+#: Set in the 64-bit form of a longer client order id, which is otherwise 63 bits of a hash; see client_order_ids.py.
+LONG_ID: Final = 1 << 63
 
-#: ADD_INSTRUMENT with its own field names: the same 64 bytes as COMMAND.
-#:   reserved bytes 1..3 must be 0.
-#:   scale_units     quote units that one tick x one lot is worth, >= 1
-#:   lot_units       base units in one lot, >= 1
-#:   symbol          up to 8 ASCII bytes (A-Z 0-9 - . / _), NUL-padded, first byte in the low byte of the u64; not 0
-INSTRUMENT_COMMAND: Final = np.dtype(
-    {
-        "names": [
-            "kind", "scale_units", "session_id", "request_id", "lot_units", "instrument", "symbol",
-            "base_asset", "quote_asset", "max_price_ticks", "max_quantity_lots",
-        ],
-        "formats": ["u1", "<u4", "<u8", "<u8", "<u4", "<u4", "<u8", "<u4", "<u4", "<i8", "<i8"],
-        "offsets": [0, 4, 8, 16, 24, 28, 32, 40, 44, 48, 56],
-        "itemsize": COMMAND_SIZE,
-    }
-)  # fmt: skip
 
-#: SET_LIMITS with its own field names: the same 64 bytes as COMMAND. 0 = no limit.
-#:   max_open_orders      orders that are open at once
-#:   max_open_notional    of all open orders with one quote asset, in its minimal units
-#:   max_order_notional   of one order, in quote units
-#:   max_order_quantity   of one order, in lots
-LIMITS_COMMAND: Final = np.dtype(
-    {
-        "names": [
-            "kind", "session_id", "request_id", "account", "max_open_orders",
-            "max_open_notional", "max_order_notional", "max_order_quantity",
-        ],
-        "formats": ["u1", "<u8", "<u8", "<u4", "<u4", "<i8", "<i8", "<i8"],
-        "offsets": [0, 8, 16, 24, 28, 40, 48, 56],
-        "itemsize": COMMAND_SIZE,
-    }
-)  # fmt: skip
+def _layout(size: int, fields: dict[str, tuple[str, int]]) -> "np.dtype[Any]":
+    """Return a record of `size` bytes with fields of a format at an offset."""
+    return np.dtype(
+        {
+            "names": list(fields),
+            "formats": [form for form, _ in fields.values()],
+            "offsets": [offset for _, offset in fields.values()],
+            "itemsize": size,
+        }
+    )
 
-#: SET_RULES with its own field names: the same 64 bytes as COMMAND. Byte 1 must be 0; 0 = no rule.
-#:   band_bp         how far a limit price may be from the last trade price, in hundredths of a percent (0..10,000)
-#:   maker_fee       millionths of the notional; negative is a rebate; -taker_fee <= maker_fee <= taker_fee
-#:   taker_fee       millionths of the notional (0..1,000,000)
-#:   min_notional, max_notional   of one order, in quote units
-RULES_COMMAND: Final = np.dtype(
-    {
-        "names": [
-            "kind", "band_bp", "maker_fee", "session_id", "request_id", "taker_fee", "instrument",
-            "min_price_ticks", "min_notional", "max_notional", "min_quantity_lots",
-        ],
-        "formats": ["u1", "<u2", "<i4", "<u8", "<u8", "<u4", "<u4", "<i8", "<i8", "<i8", "<i8"],
-        "offsets": [0, 2, 4, 8, 16, 24, 28, 32, 40, 48, 56],
-        "itemsize": COMMAND_SIZE,
-    }
-)  # fmt: skip
 
-#: An event. Fields by kind (all others are 0); every event has sequence, command_sequence, time_ns, kind, and the
-#: session_id and request_id of the command that caused it:
-#:   NEW              side order_type tif stp flags account instrument order_id client_order_id price_ticks
-#:                    quantity_lots leaves_lots, and counter_order_id = the order's extra word (see PLACE)
-#:   TRIGGERED        as NEW, after a stop order became a market or limit order; cum_lots
-#:   PARTIALLY_FILLED, FILLED   the order's side order_type tif stp flags account instrument order_id client_order_id
-#:                    counter_order_id (the extra word) and match_id; price_ticks and quantity_lots of this fill;
-#:                    cum_lots and leaves_lots after it (leaves_lots 0 with QUOTE_BUDGET, in NEW too)
-#:   CANCELLED, EXPIRED   the order's fields as in NEW (quantity_lots = order quantity; cum_lots with QUOTE_BUDGET),
-#:                    reason, cum_lots; leaves_lots = 0; the lots not filled = quantity_lots - cum_lots
-#:   REPLACED         the order's fields as in NEW after the change, cum_lots, leaves_lots; reason SELF_TRADE where
-#:                    self-trade prevention reduced it
-#:   REJECTED         reason; and side order_type tif stp flags account instrument order_id client_order_id price_ticks
-#:                    quantity_lots copied from the command as sent (for ADD_INSTRUMENT through the names of COMMAND);
-#:                    command_kind
-#:   TRADE            side = taker's side; instrument; account, order_id = taker's; counter_account, counter_order_id =
-#:                    maker's; match_id; price_ticks; quantity_lots; cum_lots = taker's fee, leaves_lots = maker's fee
-#:                    (quote units)
-#:   DEPOSITED, WITHDRAWN   account, instrument = asset, order_id = transfer id, quantity_lots = amount, cum_lots =
-#:                    available after
-#:   ACCOUNT_OPENED, ACCOUNT_SUSPENDED, ACCOUNT_RESUMED   account
-#:   SESSION_OPENED   account, flags
-#:   SESSION_CLOSED, SESSION_DISCONNECTED   account; quantity_lots = orders cancelled. After the CANCELLED events
-#:   ASSET_ADDED      instrument = asset, client_order_id = symbol, quantity_lots = decimals, price_ticks = supply cap
-#:   INSTRUMENT_ADDED instrument, client_order_id = symbol, account = lot_units, counter_account = scale_units,
-#:                    order_id = base_asset, counter_order_id = quote_asset, price_ticks = max_price_ticks,
-#:                    quantity_lots = max_quantity_lots
-#:   MASS_CANCELLED   account, instrument, side as in the command; quantity_lots = orders cancelled. It comes after the
-#:                    CANCELLED events
-#:   STATUS_SET       instrument, side = status, quantity_lots = orders cancelled. After the CANCELLED events
-#:   LIMITS_SET       account, instrument = max_open_orders, order_id = max_open_notional, price_ticks =
-#:                    max_order_notional, quantity_lots = max_order_quantity
-#:   RULES_SET        instrument, account = taker_fee, counter_account = maker_fee (two's complement), cum_lots =
-#:                    band_bp, client_order_id = min_price_ticks, order_id = min_notional, price_ticks = max_notional,
-#:                    quantity_lots = min_quantity_lots
-#:   KILLED, REVIVED, TICKED   no other field
-EVENT: Final = np.dtype(
+#: A request to the engine. Every kind that counts as a request has session_id and request_id (the session's last + 1).
+COMMAND: Final = _layout(
+    COMMAND_SIZE,
     {
-        "names": [
-            "sequence", "command_sequence", "time_ns", "kind", "side", "order_type", "tif", "stp", "flags", "reason",
-            "instrument", "account", "counter_account", "command_kind", "order_id", "counter_order_id", "match_id",
-            "client_order_id", "session_id", "request_id", "price_ticks", "quantity_lots", "cum_lots", "leaves_lots",
-        ],
-        "formats": [
-            "<u8", "<u8", "<i8", "u1", "u1", "u1", "u1", "u1", "u1", "<u2",
-            "<u4", "<u4", "<u4", "<u4", "<u8", "<u8", "<u8",
-            "<u8", "<u8", "<u8", "<i8", "<i8", "<i8", "<i8",
-        ],
-        "offsets": [
-            0, 8, 16, 24, 25, 26, 27, 28, 29, 30, 32, 36, 40, 44, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120,
-        ],
-        "itemsize": EVENT_SIZE,
-    }
-)  # fmt: skip
+        "kind": ("u1", 0),
+        "side": ("u1", 1),
+        "order_type": ("u1", 2),
+        "tif": ("u1", 3),
+        "stp": ("u1", 4),
+        "flags": ("u1", 5),
+        "details": ("<u2", 6),
+        "session_id": ("<u8", 8),
+        "request_id": ("<u8", 16),
+        "account": ("<u4", 24),
+        "instrument": ("<u4", 28),
+        "client_order_id": ("<u8", 32),  # up to 8 characters, the first in the low byte
+        "order_id": ("<u8", 40),
+        "price_ticks": ("<i8", 48),  # 0 for MARKET and STOP
+        "quantity_lots": ("<i8", 56),  # of a REPLACE: the new total; with QUOTE_BUDGET: quote units
+    },
+)
+
+_SENDER: Final = {"kind": ("u1", 0), "details": ("<u2", 6), "session_id": ("<u8", 8), "request_id": ("<u8", 16)}
+
+#: DEPOSIT, WITHDRAW: an amount in minimal units of an asset; transfer_id makes a repetition harmless.
+TRANSFER_COMMAND: Final = _layout(
+    COMMAND_SIZE,
+    _SENDER | {"account": ("<u4", 24), "asset": ("<u4", 28), "transfer_id": ("<u8", 40), "amount": ("<i8", 56)},
+)
+
+#: OPEN_SESSION: session_id is chosen by the client, request_id is 0. `answers`: how many of its last answers are kept;
+#: 0 means DEFAULT_ANSWERS; see MAX_ANSWERS.
+SESSION_COMMAND: Final = _layout(
+    COMMAND_SIZE, _SENDER | {"flags": ("u1", 5), "account": ("<u4", 24), "answers": ("<u4", 28)}
+)
+DEFAULT_ANSWERS: Final = 256
+MAX_ANSWERS: Final = 1 << 16
+
+#: ADD_ASSET. decimals: display decimals (0..18); supply_cap in minimal units, 0 for the general limit.
+ASSET_COMMAND: Final = _layout(
+    COMMAND_SIZE,
+    _SENDER
+    | {
+        "decimals": ("u1", 1),
+        "asset": ("<u4", 28),
+        "symbol": (f"S{ASSET_SYMBOL_SIZE}", 32),
+        "supply_cap": ("<i8", 48),
+    },
+)
+
+#: SET_STATUS of an instrument.
+STATUS_COMMAND: Final = _layout(COMMAND_SIZE, _SENDER | {"status": ("u1", 1), "instrument": ("<u4", 28)})
+
+#: SET_LIMITS of an account; 0 is no limit.
+LIMITS_COMMAND: Final = _layout(
+    COMMAND_SIZE,
+    _SENDER
+    | {
+        "account": ("<u4", 24),
+        "max_open_orders": ("<u4", 28),  # orders that are open at once
+        "max_open_notional": ("<i8", 40),  # of all open orders with one quote asset, in its minimal units
+        "max_order_notional": ("<i8", 48),  # of one order, in quote units
+        "max_order_quantity": ("<i8", 56),  # of one order, in lots
+    },
+)
+
+#: SET_RETENTION: how long the state keeps what is over.
+RETENTION_COMMAND: Final = _layout(
+    COMMAND_SIZE,
+    _SENDER
+    | {
+        "session_silence_s": ("<u4", 24),  # a session without open orders of its own ends after so long a silence
+        "transfer_age_s": ("<u4", 28),  # a transfer id is kept for so long,
+        "transfers": ("<u8", 40),  # but no more than so many of them
+    },
+)
+
+#: The details of a PLACE; of a CANCEL and REPLACE only the id, which names their order.
+ORDER_DETAILS: Final = _layout(
+    DETAILS_SIZE,
+    {
+        "client_order_id": (f"S{CLIENT_ORDER_ID_SIZE}", 0),  # an id of more than 8 characters
+        "stop_price_ticks": ("<i8", 64),  # of STOP and STOP_LIMIT
+        "display_lots": ("<i8", 72),  # of an iceberg
+        "expiry_ns": ("<i8", 80),  # of a GTD order, since 1970
+        # Reserved for orders that the engine does not have yet; they must be 0.
+        "trailing_offset_ticks": ("<i8", 88),
+        "peg_offset_ticks": ("<i8", 96),
+        "order_list_id": ("<u8", 104),
+        "credential": ("<u4", 112),
+        "peg_reference": ("u1", 116),
+    },
+)
+
+#: The details of an ADD_INSTRUMENT.
+INSTRUMENT_DETAILS: Final = _layout(
+    DETAILS_SIZE,
+    {
+        "symbol": (f"S{INSTRUMENT_SYMBOL_SIZE}", 0),
+        "base_asset": ("<u4", 24),
+        "quote_asset": ("<u4", 28),
+        "lot_units": ("<u4", 32),  # base units in one lot, >= 1
+        "scale_units": ("<u4", 36),  # quote units that one tick x one lot is worth, >= 1
+        "max_price_ticks": ("<i8", 40),
+        "max_quantity_lots": ("<i8", 48),
+    },
+)
+
+#: The details of a SET_RULES; 0 is no rule.
+RULES_DETAILS: Final = _layout(
+    DETAILS_SIZE,
+    {
+        "min_price_ticks": ("<i8", 0),
+        "min_quantity_lots": ("<i8", 8),
+        "min_notional": ("<i8", 16),  # of one order, in quote units
+        "max_notional": ("<i8", 24),
+        "taker_fee": ("<u4", 32),  # millionths of the notional (0..1,000,000)
+        "maker_fee": ("<i4", 36),  # negative is a rebate; -taker_fee <= maker_fee <= taker_fee
+        "band_bp": ("<u2", 40),  # how far a limit price may be from the last trade price, in 0.01 % (0..10,000)
+        "collar_bp": ("<u2", 42),  # how far a market or triggered stop order may trade from its reference (0..10,000)
+        "collar_reference": ("u1", 44),  # CollarReference
+        "rule_flags": ("u1", 45),  # RuleFlags
+    },
+)
+
+#: Any details record; its kind follows from the command.
+DETAILS: Final = ORDER_DETAILS
+
+#: The first 64 bytes of every event. session_id and request_id are those of the command that caused it.
+_HEADER: Final = {
+    "sequence": ("<u8", 0),
+    "command_sequence": ("<u8", 8),
+    "time_ns": ("<i8", 16),
+    "kind": ("u1", 24),
+    "side": ("u1", 25),
+    "order_type": ("u1", 26),
+    "tif": ("u1", 27),
+    "stp": ("u1", 28),
+    "flags": ("u1", 29),
+    "reason": ("<u2", 30),
+    "session_id": ("<u8", 32),
+    "request_id": ("<u8", 40),
+    "order_id": ("<u8", 48),
+    "instrument": ("<u4", 56),
+    "account": ("<u4", 60),
+}
+
+#: An event.
+EVENT: Final = _layout(
+    EVENT_SIZE,
+    _HEADER
+    | {
+        "client_order_id": ("<u8", 64),  # the 64-bit form of the id, see client_order_ids.py
+        "price_ticks": ("<i8", 72),
+        "quantity_lots": ("<i8", 80),
+        "cum_lots": ("<i8", 88),
+        "leaves_lots": ("<i8", 96),
+        "match_id": ("<u8", 104),
+        "counter_order_id": ("<u8", 112),
+        "counter_account": ("<u4", 120),
+        "command_kind": ("u1", 124),
+        "following": ("u1", 125),  # events that follow and belong to this one
+    },
+)
+
+
+def _renamed(names: dict[str, str], **fields: tuple[str, int]) -> "np.dtype[Any]":
+    """Return the layout of an event: the header, with other names for some of its fields, and fields of its own."""
+    header = {names.get(name, name): place for name, place in _HEADER.items()}
+    return _layout(EVENT_SIZE, header | fields)
+
+
+#: TRADE: side, account, order_id are the taker's; the counter fields are the maker's. Fees in quote units.
+TRADE_EVENT: Final = _renamed(
+    {},
+    price_ticks=("<i8", 72),
+    quantity_lots=("<i8", 80),
+    taker_fee=("<i8", 88),
+    maker_fee=("<i8", 96),
+    match_id=("<u8", 104),
+    counter_order_id=("<u8", 112),
+    counter_account=("<u4", 120),
+)
+
+#: CLIENT_ORDER_ID follows the NEW or REJECTED of an order whose id has more than 8 characters.
+CLIENT_ORDER_ID_EVENT: Final = _renamed({}, client_order_id=(f"S{CLIENT_ORDER_ID_SIZE}", 64))
+
+#: ORDER_TERMS follows the NEW or REJECTED of an order with a stop price, a display, an expiry (or another such term).
+ORDER_TERMS_EVENT: Final = _renamed(
+    {},
+    stop_price_ticks=("<i8", 64),
+    display_lots=("<i8", 72),
+    expiry_ns=("<i8", 80),
+    trailing_offset_ticks=("<i8", 88),
+    peg_offset_ticks=("<i8", 96),
+    order_list_id=("<u8", 104),
+    credential=("<u4", 112),
+    peg_reference=("u1", 116),
+)
+
+#: DEPOSITED, WITHDRAWN, in minimal units of the asset.
+TRANSFER_EVENT: Final = _renamed(
+    {"instrument": "asset", "order_id": "transfer_id"}, amount=("<i8", 80), available_after=("<i8", 88)
+)
+
+#: SESSION_OPENED; last_request_id is not 0 where a closed session is opened again.
+SESSION_EVENT: Final = _renamed({}, answers=("<u4", 64), last_request_id=("<u8", 72))
+
+#: MASS_CANCELLED, SESSION_CLOSED, SESSION_DISCONNECTED: after the CANCELLED events of the orders.
+CANCELS_EVENT: Final = _renamed({}, cancelled=("<i8", 80))
+
+ASSET_EVENT: Final = _renamed(
+    {"instrument": "asset"}, symbol=(f"S{ASSET_SYMBOL_SIZE}", 64), supply_cap=("<i8", 80), decimals=("u1", 88)
+)
+
+INSTRUMENT_EVENT: Final = _renamed(
+    {},
+    symbol=(f"S{INSTRUMENT_SYMBOL_SIZE}", 64),
+    base_asset=("<u4", 88),
+    quote_asset=("<u4", 92),
+    lot_units=("<u4", 96),
+    scale_units=("<u4", 100),
+    max_price_ticks=("<i8", 104),
+    max_quantity_lots=("<i8", 112),
+)
+
+#: STATUS_SET: after the CANCELLED events of the orders that it cancels.
+STATUS_EVENT: Final = _renamed({"side": "status"}, cancelled=("<i8", 80))
+
+LIMITS_EVENT: Final = _renamed(
+    {},
+    max_open_notional=("<i8", 64),
+    max_order_notional=("<i8", 72),
+    max_order_quantity=("<i8", 80),
+    max_open_orders=("<u4", 88),
+)
+
+RULES_EVENT: Final = _renamed(
+    {},
+    min_price_ticks=("<i8", 64),
+    min_quantity_lots=("<i8", 72),
+    min_notional=("<i8", 80),
+    max_notional=("<i8", 88),
+    taker_fee=("<u4", 96),
+    maker_fee=("<i4", 100),
+    band_bp=("<u2", 104),
+    collar_bp=("<u2", 106),
+    collar_reference=("u1", 108),
+    rule_flags=("u1", 109),
+)
+
+RETENTION_EVENT: Final = _renamed({}, session_silence_s=("<u4", 64), transfer_age_s=("<u4", 68), transfers=("<u8", 72))
 
 #: The answer to one command, for its sender: one per command, in the order of the commands.
-#:   sequence        the command's sequence; 0 for a DUPLICATE (nothing was applied)
-#:   order_id        the order created or changed (PLACE, CANCEL, REPLACE), the transfer id (DEPOSIT, WITHDRAW), else 0.
-#:                   For OPEN_SESSION of an existing session of the same account (a resumption, status DUPLICATE): the
-#:                   session's last request id, from which the client can continue; the same for any DUPLICATE
-#:   event_kind      the order's state after the command: PLACE: NEW, PARTIALLY_FILLED, FILLED, EXPIRED or REJECTED;
-#:                   others: the kind of the command's own event
-#:   first_event, event_count   the command's events (sequence of the first, 0 if none; number of them)
-#:   cum_lots, leaves_lots      of the order after the command (PLACE, CANCEL, REPLACE), before any triggered stop;
-#:                   MASS_CANCEL, SET_STATUS, CLOSE_SESSION, DISCONNECT: cum_lots = orders cancelled; DEPOSIT, WITHDRAW:
-#:                   cum_lots = available after
-OUTCOME: Final = np.dtype(
+OUTCOME: Final = _layout(
+    OUTCOME_SIZE,
     {
-        "names": [
-            "status", "event_kind", "reason", "event_count", "session_id", "request_id", "sequence", "order_id",
-            "first_event", "cum_lots", "leaves_lots",
-        ],
-        "formats": ["u1", "u1", "<u2", "<u4", "<u8", "<u8", "<u8", "<u8", "<u8", "<i8", "<i8"],
-        "offsets": [0, 1, 2, 4, 8, 16, 24, 32, 40, 48, 56],
-        "itemsize": OUTCOME_SIZE,
-    }
-)  # fmt: skip
+        "status": ("u1", 0),
+        "event_kind": ("u1", 1),  # PLACE: the order's state after it; others: the kind of the command's own event
+        "reason": ("<u2", 2),
+        "event_count": ("<u4", 4),
+        "session_id": ("<u8", 8),
+        "request_id": ("<u8", 16),
+        "sequence": ("<u8", 24),  # the command's; 0 for a DUPLICATE, of which nothing was applied
+        # The order created or changed, or the transfer id. For a DUPLICATE (also an OPEN_SESSION of a session that
+        # the account has open): the session's last request id, from which the client can continue.
+        "order_id": ("<u8", 32),
+        "first_event": ("<u8", 40),  # 0 if there are none
+        # Of the order after the command, before any triggered stop. MASS_CANCEL, SET_STATUS, CLOSE_SESSION, DISCONNECT:
+        # cum_lots = orders cancelled; DEPOSIT, WITHDRAW: cum_lots = available after.
+        "cum_lots": ("<i8", 48),
+        "leaves_lots": ("<i8", 56),
+    },
+)
 
-for _name, _dtype, _size in (
-    ("COMMAND", COMMAND, COMMAND_SIZE),
-    ("INSTRUMENT_COMMAND", INSTRUMENT_COMMAND, COMMAND_SIZE),
-    ("LIMITS_COMMAND", LIMITS_COMMAND, COMMAND_SIZE),
-    ("RULES_COMMAND", RULES_COMMAND, COMMAND_SIZE),
-    ("EVENT", EVENT, EVENT_SIZE),
-    ("OUTCOME", OUTCOME, OUTCOME_SIZE),
-):
-    if _dtype.itemsize != _size:
-        raise ImportError(f"{_name}: expected {_size} bytes, found {_dtype.itemsize}")
+#: The layout of a command's 64 bytes, by kind.
+COMMAND_LAYOUTS: Final[Mapping[CommandKind, "np.dtype[Any]"]] = dict.fromkeys(CommandKind, COMMAND) | {
+    CommandKind.DEPOSIT: TRANSFER_COMMAND,
+    CommandKind.WITHDRAW: TRANSFER_COMMAND,
+    CommandKind.OPEN_SESSION: SESSION_COMMAND,
+    CommandKind.ADD_ASSET: ASSET_COMMAND,
+    CommandKind.SET_STATUS: STATUS_COMMAND,
+    CommandKind.SET_LIMITS: LIMITS_COMMAND,
+    CommandKind.SET_RETENTION: RETENTION_COMMAND,
+}
+
+#: The layout of a command's details, for the kinds that may have them; ADD_INSTRUMENT and SET_RULES must.
+DETAILS_LAYOUTS: Final[Mapping[CommandKind, "np.dtype[Any]"]] = {
+    CommandKind.PLACE: ORDER_DETAILS,
+    CommandKind.CANCEL: ORDER_DETAILS,
+    CommandKind.REPLACE: ORDER_DETAILS,
+    CommandKind.ADD_INSTRUMENT: INSTRUMENT_DETAILS,
+    CommandKind.SET_RULES: RULES_DETAILS,
+}
+
+#: The fields of each kind of command beside kind, session_id and request_id, in the names of its layout.
+COMMAND_FIELDS: Final[Mapping[CommandKind, tuple[str, ...]]] = {
+    CommandKind.PLACE: (
+        "side", "order_type", "tif", "stp", "flags", "details", "account", "instrument", "client_order_id",
+        "price_ticks", "quantity_lots",
+    ),
+    # Exactly one of the two ids; client_order_id may stand in the details.
+    CommandKind.CANCEL: ("details", "account", "client_order_id", "order_id"),
+    CommandKind.REPLACE: ("details", "account", "client_order_id", "order_id", "price_ticks", "quantity_lots"),
+    CommandKind.MASS_CANCEL: ("side", "account", "instrument"),  # instrument 0 = all, side ANY = both
+    CommandKind.DEPOSIT: ("account", "asset", "transfer_id", "amount"),
+    CommandKind.WITHDRAW: ("account", "asset", "transfer_id", "amount"),
+    CommandKind.OPEN_ACCOUNT: ("account",),
+    CommandKind.SUSPEND_ACCOUNT: ("account",),
+    CommandKind.RESUME_ACCOUNT: ("account",),
+    CommandKind.OPEN_SESSION: ("flags", "account", "answers"),
+    CommandKind.CLOSE_SESSION: (),
+    CommandKind.ADD_ASSET: ("decimals", "asset", "symbol", "supply_cap"),
+    CommandKind.ADD_INSTRUMENT: ("details", "instrument"),
+    CommandKind.SET_STATUS: ("status", "instrument"),
+    CommandKind.SET_LIMITS: (
+        "account", "max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity",
+    ),
+    CommandKind.KILL: (),
+    CommandKind.REVIVE: (),
+    CommandKind.TICK: (),
+    CommandKind.SET_RULES: ("details", "instrument"),
+    CommandKind.DISCONNECT: (),
+    CommandKind.SET_RETENTION: ("session_silence_s", "transfer_age_s", "transfers"),
+}  # fmt: skip
+
+#: The fields of the details of each kind.
+DETAILS_FIELDS: Final[Mapping[CommandKind, tuple[str, ...]]] = {
+    CommandKind.PLACE: ("client_order_id", "stop_price_ticks", "display_lots", "expiry_ns"),
+    CommandKind.CANCEL: ("client_order_id",),
+    CommandKind.REPLACE: ("client_order_id",),
+    CommandKind.ADD_INSTRUMENT: INSTRUMENT_DETAILS.names or (),
+    CommandKind.SET_RULES: RULES_DETAILS.names or (),
+}
+
+#: The layout of an event, by kind.
+EVENT_LAYOUTS: Final[Mapping[EventKind, "np.dtype[Any]"]] = dict.fromkeys(EventKind, EVENT) | {
+    EventKind.TRADE: TRADE_EVENT,
+    EventKind.CLIENT_ORDER_ID: CLIENT_ORDER_ID_EVENT,
+    EventKind.ORDER_TERMS: ORDER_TERMS_EVENT,
+    EventKind.DEPOSITED: TRANSFER_EVENT,
+    EventKind.WITHDRAWN: TRANSFER_EVENT,
+    EventKind.SESSION_OPENED: SESSION_EVENT,
+    EventKind.MASS_CANCELLED: CANCELS_EVENT,
+    EventKind.SESSION_CLOSED: CANCELS_EVENT,
+    EventKind.SESSION_DISCONNECTED: CANCELS_EVENT,
+    EventKind.ASSET_ADDED: ASSET_EVENT,
+    EventKind.INSTRUMENT_ADDED: INSTRUMENT_EVENT,
+    EventKind.STATUS_SET: STATUS_EVENT,
+    EventKind.LIMITS_SET: LIMITS_EVENT,
+    EventKind.RULES_SET: RULES_EVENT,
+    EventKind.RETENTION_SET: RETENTION_EVENT,
+}
+
+_ORDER: Final = ("side", "order_type", "tif", "stp", "flags", "order_id", "instrument", "account", "client_order_id")
+_ORDER_LOTS: Final = (*_ORDER, "price_ticks", "quantity_lots", "cum_lots", "leaves_lots")
+
+#: The fields of each kind of event beside sequence, command_sequence, time_ns, kind, session_id and request_id.
+EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
+    # leaves_lots is 0 with QUOTE_BUDGET, also in the fills.
+    EventKind.NEW: (*_ORDER, "price_ticks", "quantity_lots", "leaves_lots", "following"),
+    # A stop order became a market or limit order.
+    EventKind.TRIGGERED: _ORDER_LOTS,
+    # price_ticks and quantity_lots of this fill; cum_lots and leaves_lots after it.
+    EventKind.PARTIALLY_FILLED: (*_ORDER_LOTS, "match_id"),
+    EventKind.FILLED: (*_ORDER_LOTS, "match_id"),
+    # leaves_lots is 0; the lots not filled are quantity_lots - cum_lots (quantity_lots = cum_lots with QUOTE_BUDGET).
+    EventKind.CANCELLED: (*_ORDER_LOTS, "reason"),
+    EventKind.EXPIRED: (*_ORDER_LOTS, "reason"),
+    # reason SELF_TRADE where self-trade prevention reduced the order.
+    EventKind.REPLACED: (*_ORDER_LOTS, "reason"),
+    # The command as it was sent, in the names of COMMAND. Of a malformed command no details follow.
+    EventKind.REJECTED: (*_ORDER, "reason", "price_ticks", "quantity_lots", "command_kind", "following"),
+    EventKind.TRADE: (
+        "side", "instrument", "account", "order_id", "counter_account", "counter_order_id", "match_id", "price_ticks",
+        "quantity_lots", "taker_fee", "maker_fee",
+    ),
+    EventKind.CLIENT_ORDER_ID: ("order_id", "instrument", "account", "client_order_id"),
+    EventKind.ORDER_TERMS: ("order_id", "instrument", "account", "stop_price_ticks", "display_lots", "expiry_ns"),
+    EventKind.DEPOSITED: ("account", "asset", "transfer_id", "amount", "available_after"),
+    EventKind.WITHDRAWN: ("account", "asset", "transfer_id", "amount", "available_after"),
+    EventKind.ACCOUNT_OPENED: ("account",),
+    EventKind.ACCOUNT_SUSPENDED: ("account",),
+    EventKind.ACCOUNT_RESUMED: ("account",),
+    EventKind.SESSION_OPENED: ("account", "flags", "answers", "last_request_id"),
+    EventKind.SESSION_CLOSED: ("account", "cancelled"),
+    EventKind.SESSION_DISCONNECTED: ("account", "cancelled"),
+    # Its session_id is the session that ended, its request_id that session's last.
+    EventKind.SESSION_EXPIRED: ("account",),
+    EventKind.ASSET_ADDED: ("asset", "symbol", "supply_cap", "decimals"),
+    EventKind.INSTRUMENT_ADDED: (
+        "instrument", "symbol", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks",
+        "max_quantity_lots",
+    ),
+    EventKind.MASS_CANCELLED: ("side", "instrument", "account", "cancelled"),
+    EventKind.STATUS_SET: ("status", "instrument", "cancelled"),
+    EventKind.LIMITS_SET: (
+        "account", "max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity",
+    ),
+    EventKind.RULES_SET: ("instrument", *(RULES_DETAILS.names or ())),
+    EventKind.RETENTION_SET: ("session_silence_s", "transfer_age_s", "transfers"),
+    EventKind.KILLED: (),
+    EventKind.REVIVED: (),
+    EventKind.TICKED: (),
+}  # fmt: skip
 
 
-def pack_symbol(text: str) -> int:
-    """Return the u64 of a symbol: 1 to 8 characters of A-Z 0-9 - . / _, the first in the low byte.
+def as_words(layout: "np.dtype[Any]") -> "np.dtype[Any]":
+    """Return the layout with each text field as u64 words, `name_0` the first; kernels read text so."""
+    fields: dict[str, tuple[str, int]] = {}
+    assert layout.names is not None and layout.fields is not None
+    for name in layout.names:
+        form, offset = layout.fields[name][:2]
+        if form.kind == "S":
+            fields |= {f"{name}_{at}": ("<u8", offset + 8 * at) for at in range(form.itemsize // 8)}
+        else:
+            fields[name] = (form.str, offset)
+    return _layout(layout.itemsize, fields)
 
-    Raises ValueError for anything else.
-    """
-    allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
-    too_long = f" ({len(text)} characters)" if len(text) > 8 else ""
-    if not 1 <= len(text) <= 8 or not set(text) <= allowed:
-        raise ValueError(f"symbol: expected 1 to 8 characters of A-Z 0-9 - . / _, found {text!r}{too_long}")
-    return int.from_bytes(text.encode("ascii").ljust(8, b"\0"), "little")
+
+_SYMBOL_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
 
 
-def unpack_symbol(value: int) -> str:
-    """Return the text of a symbol's u64, the inverse of pack_symbol."""
-    return int(value).to_bytes(8, "little").rstrip(b"\0").decode("ascii", "replace")
+def pack_symbol(text: str, size: int = INSTRUMENT_SYMBOL_SIZE) -> bytes:
+    """Return the bytes of a symbol: 1 to `size` characters of A-Z 0-9 - . / _. Raises ValueError for anything else."""
+    too_long = f" ({len(text)} characters)" if len(text) > size else ""
+    if not 1 <= len(text) <= size or not set(text) <= _SYMBOL_CHARACTERS:
+        raise ValueError(f"symbol: expected 1 to {size} characters of A-Z 0-9 - . / _, found {text!r}{too_long}")
+    return text.encode("ascii")
+
+
+def unpack_symbol(value: bytes) -> str:
+    """Return the text of a symbol."""
+    return bytes(value).rstrip(b"\0").decode("ascii", "replace")
