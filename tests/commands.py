@@ -1,11 +1,16 @@
 """Build commands by name for tests, and describe a command as one line of text.
 
-`command` fills a record; the functions named after kinds list the fields that matter. `describe` is the reverse.
+Every builder returns a CommandList: one command, and its details if it needs them. `command` fills a record; the
+functions named after kinds list the fields that matter. `describe` is the reverse. `apply` applies such a list.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.wire import command_list
+from smrx.wire.client_order_ids import pack_client_order_id, short_id_text
 from smrx.wire.codes import (
     CommandKind,
     InstrumentStatus,
@@ -15,48 +20,103 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from smrx.wire.command_list import NO_DETAILS, CommandList
 from smrx.wire.records import (
+    ASSET_SYMBOL_SIZE,
     COMMAND,
-    INSTRUMENT_COMMAND,
-    LIMITS_COMMAND,
-    RULES_COMMAND,
+    COMMAND_FIELDS,
+    COMMAND_LAYOUTS,
+    DETAILS,
+    DETAILS_LAYOUTS,
     pack_symbol,
-    unpack_symbol,
 )
 
-Commands = NDArray[np.void]
+Commands = CommandList
 #: Session and request id of the sender.
 Sender = tuple[int, int]
+#: A client order id as text, or a number, which stands for its decimal text; 0 and "" for none.
+ClientOrderId = str | int
+NANOSECONDS = 1_000_000_000
+
+#: The kinds whose client order id is text.
+_OF_ORDERS = (CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE)
 
 
-def command(kind: int, sender: Sender = (0, 0), **fields: int) -> Commands:
-    """Return one command as an array of one; fields not named are 0."""
-    record = np.zeros(1, dtype=COMMAND)
-    record["kind"] = kind
-    record["session_id"], record["request_id"] = sender
+def command(kind: int, sender: Sender = (0, 0), **fields: Any) -> Commands:
+    """Return one command; fields not named are 0.
+
+    Names are those of the kind's layout, of its details, or of COMMAND, the first that has them. The details exist if a
+    field of them is named, or if the kind must have them. The client order id of an order is a ClientOrderId;
+    `raw` makes malformed ones.
+    """
+    own = _id_fields(fields.pop("client_order_id", 0)) if kind in _OF_ORDERS else {}
+    return raw(kind, sender, **fields, **own)
+
+
+def _id_fields(client_order_id: ClientOrderId) -> dict[str, Any]:
+    """Return the fields of a command and its details that carry a client order id."""
+    text = str(client_order_id or "")
+    word, long_text = pack_client_order_id(text) if text else (0, b"")
+    return {"client_order_id": word, **({"client_order_id_text": long_text} if long_text else {})}
+
+
+def raw(kind: int, sender: Sender = (0, 0), **fields: Any) -> Commands:
+    """Return one command with the values as they are; `client_order_id_text` is that of the details."""
+    known = CommandKind(kind) if kind in set(CommandKind) else None
+    layout = COMMAND if known is None else COMMAND_LAYOUTS[known]
+    details_layout = None if known is None else DETAILS_LAYOUTS.get(known)
+    records, details = np.zeros(1, layout), None
+    records["kind"] = kind
+    if "session_id" in (layout.names or ()):
+        records["session_id"], records["request_id"] = sender
+    if known is not None and details_layout is not None and known not in _OF_ORDERS:
+        details = np.zeros(1, details_layout)
     for name, value in fields.items():
-        record[name] = value
-    return record
+        inner = "client_order_id" if name == "client_order_id_text" else name
+        if name == inner and name in (layout.names or ()):
+            records[name] = value
+        elif details_layout is not None and inner in (details_layout.names or ()):
+            details = np.zeros(1, details_layout) if details is None else details
+            details[inner] = value
+        else:
+            records.view(COMMAND)[name] = value
+    records = records.view(COMMAND)
+    if details is None:
+        return CommandList(records)
+    if "details" not in fields:
+        records["details"] = 1
+    return CommandList(records, details.view(DETAILS))
+
+
+def apply(machine: Any, commands: Commands, time_ns: int) -> Any:
+    """Return what an engine or an oracle returns for the commands."""
+    return machine.apply(commands.records, time_ns, commands.details)
 
 
 def place(
     sender: Sender,
     account: int,
-    side: Side,
+    side: int,
     quantity_lots: int,
     price_ticks: int = 0,
     *,
     instrument: int = 1,
-    order_type: OrderType = OrderType.LIMIT,
-    tif: TimeInForce = TimeInForce.GTC,
+    order_type: int = OrderType.LIMIT,
+    tif: int = TimeInForce.GTC,
     stp: int = Stp.CANCEL_NEWEST,
     flags: int = OrderFlags.NONE,
-    client_order_id: int = 0,
+    client_order_id: ClientOrderId = 0,
     stop_ticks: int = 0,
     display_lots: int = 0,
     expiry_seconds: int = 0,
+    expiry_ns: int = 0,
 ) -> Commands:
-    """Return a PLACE; stop_ticks for STOP and STOP_LIMIT, display_lots for an iceberg, expiry_seconds for GTD."""
+    """Return a PLACE; stop_ticks for STOP and STOP_LIMIT, display_lots for an iceberg, either expiry for GTD."""
+    terms = {
+        "stop_price_ticks": stop_ticks,
+        "display_lots": display_lots,
+        "expiry_ns": expiry_ns or expiry_seconds * NANOSECONDS,
+    }
     return command(
         CommandKind.PLACE,
         sender,
@@ -70,12 +130,16 @@ def place(
         stp=stp,
         flags=flags,
         client_order_id=client_order_id,
-        order_id=stop_ticks or display_lots | expiry_seconds << 32,
+        **{name: value for name, value in terms.items() if value},
     )
 
 
-def open_session(session_id: int, account: int, flags: int = 0) -> Commands:
-    return command(CommandKind.OPEN_SESSION, (session_id, 0), account=account, flags=flags)
+def cancel(sender: Sender, account: int, order_id: int = 0, client_order_id: ClientOrderId = 0) -> Commands:
+    return command(CommandKind.CANCEL, sender, account=account, order_id=order_id, client_order_id=client_order_id)
+
+
+def open_session(session_id: int, account: int, flags: int = 0, answers: int = 0) -> Commands:
+    return command(CommandKind.OPEN_SESSION, (session_id, 0), account=account, flags=flags, answers=answers)
 
 
 def disconnect(session_id: int) -> Commands:
@@ -87,50 +151,36 @@ def open_account(sender: Sender, account: int) -> Commands:
 
 
 def deposit(sender: Sender, account: int, asset: int, amount: int, transfer_id: int) -> Commands:
-    return command(
-        CommandKind.DEPOSIT, sender, account=account, instrument=asset, quantity_lots=amount, order_id=transfer_id
-    )
+    return command(CommandKind.DEPOSIT, sender, account=account, asset=asset, amount=amount, transfer_id=transfer_id)
 
 
 def withdraw(sender: Sender, account: int, asset: int, amount: int, transfer_id: int) -> Commands:
-    return command(
-        CommandKind.WITHDRAW, sender, account=account, instrument=asset, quantity_lots=amount, order_id=transfer_id
-    )
+    return command(CommandKind.WITHDRAW, sender, account=account, asset=asset, amount=amount, transfer_id=transfer_id)
 
 
 def add_asset(sender: Sender, asset: int, symbol: str, decimals: int = 0, cap: int = 0) -> Commands:
     return command(
         CommandKind.ADD_ASSET,
         sender,
-        instrument=asset,
-        client_order_id=pack_symbol(symbol),
-        quantity_lots=decimals,
-        price_ticks=cap,
+        asset=asset,
+        symbol=pack_symbol(symbol, ASSET_SYMBOL_SIZE),
+        decimals=decimals,
+        supply_cap=cap,
     )
 
 
 def set_status(sender: Sender, instrument: int, status: InstrumentStatus) -> Commands:
-    return command(CommandKind.SET_STATUS, sender, instrument=instrument, side=status)
+    return command(CommandKind.SET_STATUS, sender, instrument=instrument, status=status)
 
 
 def set_limits(sender: Sender, account: int, **limits: int) -> Commands:
     """Return a SET_LIMITS with the names of LIMITS_COMMAND; limits not named are removed."""
-    return _with_own_names(LIMITS_COMMAND, CommandKind.SET_LIMITS, sender, account=account, **limits)
+    return command(CommandKind.SET_LIMITS, sender, account=account, **limits)
 
 
 def set_rules(sender: Sender, instrument: int, **rules: int) -> Commands:
-    """Return a SET_RULES with the names of RULES_COMMAND; rules not named are removed."""
-    return _with_own_names(RULES_COMMAND, CommandKind.SET_RULES, sender, instrument=instrument, **rules)
-
-
-def _with_own_names(names: np.dtype[np.void], kind: CommandKind, sender: Sender, **fields: int) -> Commands:
-    """Return a command whose 64 bytes have field names of their own."""
-    record = np.zeros(1, dtype=names)
-    record["kind"] = kind
-    record["session_id"], record["request_id"] = sender
-    for name, value in fields.items():
-        record[name] = value
-    return record.view(COMMAND)
+    """Return a SET_RULES with the names of RULES_DETAILS; rules not named are removed."""
+    return command(CommandKind.SET_RULES, sender, instrument=instrument, **rules)
 
 
 def add_instrument(
@@ -145,8 +195,7 @@ def add_instrument(
     max_price_ticks: int = 1_000_000,
     max_quantity_lots: int = 1_000_000,
 ) -> Commands:
-    return _with_own_names(
-        INSTRUMENT_COMMAND,
+    return command(
         CommandKind.ADD_INSTRUMENT,
         sender,
         instrument=instrument,
@@ -161,50 +210,62 @@ def add_instrument(
 
 
 def join(commands: list[Commands]) -> Commands:
-    """Return many commands as one array."""
-    return np.concatenate(commands) if commands else np.zeros(0, dtype=COMMAND)
+    """Return many commands as one list."""
+    return command_list.join(commands)
 
 
-#: The kinds with field names of their own, and the bytes without a name: if one is set, COMMAND's names are shown.
-_OWN_NAMES = {
-    CommandKind.ADD_INSTRUMENT: (INSTRUMENT_COMMAND, [1, 2, 3]),
-    CommandKind.SET_LIMITS: (LIMITS_COMMAND, [*range(1, 8), *range(32, 40)]),
-    CommandKind.SET_RULES: (RULES_COMMAND, [1]),
-}
+def describe(record: np.void, details: NDArray[np.void] = NO_DETAILS) -> str:
+    """Return a command as one line: its sender, its kind, and every field that is not 0.
 
-
-def describe(record: np.void) -> str:
-    """Return a command as one line: its sender, its kind, and every field that is not 0."""
+    `details` are those of its list. Where a byte without a name in the kind's layout is set, COMMAND's names are shown.
+    """
     kind = int(record["kind"])
-    if kind in _OWN_NAMES:
-        dtype, unnamed = _OWN_NAMES[CommandKind(kind)]
-        data = record.tobytes()
-        if not any(data[place] for place in unnamed):
-            record = np.frombuffer(data, dtype=dtype)[0]
-    names = record.dtype.names or ()
-    shown = [
-        _field(record, kind, name)
-        for name in names
-        if name not in ("kind", "session_id", "request_id") and record[name] != 0
-    ]
+    known = CommandKind(kind) if kind in set(CommandKind) else None
+    number = int(record["details"])
+    shown = []
+    if known is not None:
+        shown += _values(_in_layout(record, known), known)
+        if number and number <= len(details) and known in DETAILS_LAYOUTS:
+            shown += _values(np.frombuffer(details[number - 1].tobytes(), DETAILS_LAYOUTS[known])[0], known)
+        elif number:
+            shown.append(f"details={number}")
+    else:
+        shown += _values(record, known) + ([f"details={number}"] if number else [])
     sender = f"{int(record['session_id'])}/{int(record['request_id'])}"
-    name = CommandKind(kind).name if kind in set(CommandKind) else f"KIND {kind}"
+    name = known.name if known is not None else f"KIND {kind}"
     return f"[{sender}] {name} {' '.join(shown)}".rstrip()
 
 
-def _field(record: np.void, kind: int, name: str) -> str:
+def _in_layout(record: np.void, kind: CommandKind) -> np.void:
+    """Return the record with the names of its kind, or of COMMAND if a field without a name there is set."""
+    layout = COMMAND_LAYOUTS[kind]
+    own: np.void = np.frombuffer(record.tobytes(), layout)[0]
+    rebuilt = np.zeros(1, layout)
+    for name in ("kind", "details", "session_id", "request_id", *COMMAND_FIELDS[kind]):
+        rebuilt[name] = own[name]
+    return own if rebuilt.tobytes() == record.tobytes() else record
+
+
+def _values(record: np.void, kind: CommandKind | None) -> list[str]:
+    hidden = ("kind", "session_id", "request_id", "details")
+    return [
+        _value(record, kind, name)
+        for name in record.dtype.names or ()
+        if name not in hidden and record[name] not in (0, b"")
+    ]
+
+
+def _value(record: np.void, kind: CommandKind | None, name: str) -> str:
+    if isinstance(record[name], bytes):
+        return f"{name}={bytes(record[name])!r}"
     value = int(record[name])
     enums = {"side": Side, "order_type": OrderType, "tif": TimeInForce, "stp": Stp}
-    if kind == CommandKind.PLACE and name in enums and value in set(enums[name]):
+    if kind is CommandKind.PLACE and name in enums and value in set(enums[name]):
         return enums[name](value).name
-    if kind == CommandKind.PLACE and name == "flags":
+    if kind is CommandKind.PLACE and name == "flags":
         return "|".join(flag.name or "" for flag in OrderFlags if value & flag) or f"flags={value}"
-    if kind == CommandKind.PLACE and name == "order_id":
-        if record["order_type"] in (OrderType.STOP, OrderType.STOP_LIMIT):
-            return f"stop={value}"
-        return f"display={value & 0xFFFFFFFF} expiry={value >> 32}s"
-    if kind == CommandKind.SET_STATUS and name == "side" and value in set(InstrumentStatus):
+    if kind is CommandKind.SET_STATUS and name == "status" and value in set(InstrumentStatus):
         return InstrumentStatus(value).name
-    if name == "symbol":
-        return f"symbol={unpack_symbol(value)!r}"
+    if kind in _OF_ORDERS and name == "client_order_id":
+        return f"client_order_id={short_id_text(value) or value!r}"
     return f"{name}={value}"

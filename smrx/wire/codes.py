@@ -169,6 +169,7 @@ class Reason(IntEnum):
     NONE = 0
     # malformed
     UNKNOWN_KIND = 10
+    INVALID_DETAILS = 24
     RESERVED_NOT_ZERO = 11
     INVALID_SIDE = 12
     INVALID_ORDER_TYPE = 13
@@ -178,7 +179,6 @@ class Reason(IntEnum):
     INVALID_ID = 17
     INVALID_STATUS = 18
     INVALID_CLIENT_ORDER_ID = 19
-    INVALID_DETAILS = 24
     # session and request
     UNKNOWN_SESSION = 20
     REQUEST_GAP = 21

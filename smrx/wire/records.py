@@ -138,6 +138,9 @@ ORDER_DETAILS: Final = _layout(
         "order_list_id": ("<u8", 104),
         "credential": ("<u4", 112),
         "peg_reference": ("u1", 116),
+        "reserved_117": ("u1", 117),
+        "reserved_118": ("<u2", 118),
+        "reserved_120": ("<u8", 120),
     },
 )
 
@@ -172,7 +175,8 @@ RULES_DETAILS: Final = _layout(
     },
 )
 
-#: Any details record; its kind follows from the command.
+#: Any details record; its kind follows from the command. Like COMMAND and EVENT it names every byte: NumPy drops bytes
+#: without a name when it joins arrays of records or picks some of them.
 DETAILS: Final = ORDER_DETAILS
 
 #: The first 64 bytes of every event. session_id and request_id are those of the command that caused it.
@@ -209,6 +213,7 @@ EVENT: Final = _layout(
         "counter_account": ("<u4", 120),
         "command_kind": ("u1", 124),
         "following": ("u1", 125),  # events that follow and belong to this one
+        "reserved": ("<u2", 126),
     },
 )
 
@@ -231,7 +236,7 @@ TRADE_EVENT: Final = _renamed(
     counter_account=("<u4", 120),
 )
 
-#: CLIENT_ORDER_ID follows the NEW or REJECTED of an order whose id has more than 8 characters.
+#: CLIENT_ORDER_ID follows the NEW or REJECTED of an order whose id has more than 8 characters, or its EXPIRED without NEW.
 CLIENT_ORDER_ID_EVENT: Final = _renamed({}, client_order_id=(f"S{CLIENT_ORDER_ID_SIZE}", 64))
 
 #: ORDER_TERMS follows the NEW or REJECTED of an order with a stop price, a display, an expiry (or another such term).
@@ -321,6 +326,9 @@ OUTCOME: Final = _layout(
         "leaves_lots": ("<i8", 56),
     },
 )
+
+for _whole in (COMMAND, DETAILS, EVENT, OUTCOME):
+    assert sum(_whole[_name].itemsize for _name in _whole.names or ()) == _whole.itemsize
 
 #: The layout of a command's 64 bytes, by kind.
 COMMAND_LAYOUTS: Final[Mapping[CommandKind, "np.dtype[Any]"]] = dict.fromkeys(CommandKind, COMMAND) | {
@@ -415,7 +423,8 @@ EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
     EventKind.FILLED: (*_ORDER_LOTS, "match_id"),
     # leaves_lots is 0; the lots not filled are quantity_lots - cum_lots (quantity_lots = cum_lots with QUOTE_BUDGET).
     EventKind.CANCELLED: (*_ORDER_LOTS, "reason"),
-    EventKind.EXPIRED: (*_ORDER_LOTS, "reason"),
+    # A fill-or-kill order that cannot fill has no NEW; what would follow that follows its EXPIRED.
+    EventKind.EXPIRED: (*_ORDER_LOTS, "reason", "following"),
     # reason SELF_TRADE where self-trade prevention reduced the order.
     EventKind.REPLACED: (*_ORDER_LOTS, "reason"),
     # The command as it was sent, in the names of COMMAND. Of a malformed command no details follow.
@@ -457,7 +466,8 @@ EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
 def as_words(layout: "np.dtype[Any]") -> "np.dtype[Any]":
     """Return the layout with each text field as u64 words, `name_0` the first; kernels read text so."""
     fields: dict[str, tuple[str, int]] = {}
-    assert layout.names is not None and layout.fields is not None
+    assert layout.names is not None
+    assert layout.fields is not None
     for name in layout.names:
         form, offset = layout.fields[name][:2]
         if form.kind == "S":
