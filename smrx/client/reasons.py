@@ -18,10 +18,13 @@ REASON_TEXTS: Final[dict[Reason, str]] = {
     Reason.INVALID_FLAGS: "there are no such flags",
     Reason.INVALID_ID: "an id is missing or not allowed",
     Reason.INVALID_STATUS: "there is no such instrument status",
+    Reason.INVALID_CLIENT_ORDER_ID: "the client order id is not 1 to 64 printable ASCII characters in its one form",
+    Reason.INVALID_DETAILS: "the command's details are missing, or it names details that it may not have",
     Reason.UNKNOWN_SESSION: "the session is unknown to the exchange",
     Reason.REQUEST_GAP: "an earlier request of the session is missing",
     Reason.SESSION_IN_USE: "the session belongs to another account",
     Reason.NOT_AUTHORISED: "the session's account may not do this",
+    Reason.SESSION_CLOSED: "the session is closed; open it again first",
     Reason.KILLED: "the kill switch is on: no new or replaced orders until the venue revives trading",
     Reason.UNKNOWN_ACCOUNT: "there is no such account",
     Reason.ACCOUNT_EXISTS: "the account exists already",
@@ -71,6 +74,7 @@ REASON_TEXTS: Final[dict[Reason, str]] = {
     Reason.TIME_REACHED: "the expiry time was reached",
     Reason.DISCONNECTED: "the session disconnected",
     Reason.INSTRUMENT_CLOSED: "the instrument was closed",
+    Reason.COLLAR_REACHED: "what was left could trade only beyond the instrument's price collar",
     Reason.BUDGET_SPENT: "the rest of the budget is less than one lot",
 }
 

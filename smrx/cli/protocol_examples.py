@@ -1,0 +1,208 @@
+"""Give an example of every record and frame of the protocol: docs/protocol.md shows their bytes, tests compare them."""
+
+from typing import Any, Final
+
+import numpy as np
+
+from smrx.wire import frames, records
+from smrx.wire.balance_digest import Digest
+from smrx.wire.command_list import CommandList
+from smrx.wire.frames import Claim, ErrorBody, ErrorCode, FeedPosition, FrameKind, LeaderHint
+
+Layout = np.dtype[Any]
+
+
+def example(layout: Layout, **values: int | bytes) -> tuple[str, str]:
+    """Return the values of a record as text, and its bytes in hex."""
+    row = np.zeros(1, layout)
+    for name, value in values.items():
+        row[name] = value
+    shown = ", ".join(
+        f"{name} {value.decode()!r}" if isinstance(value, bytes) else f"{name} {value}"
+        for name, value in values.items()
+    )
+    return shown, row.tobytes().hex()
+
+
+#: An example of every layout: name, layout, values.
+EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
+    (
+        "COMMAND, a PLACE", records.COMMAND,
+        {
+            "kind": 1, "side": 1, "order_type": 1, "tif": 1, "stp": 1, "session_id": 7, "request_id": 3,
+            "account": 1001, "instrument": 1, "client_order_id": int.from_bytes(b"my-order", "little"),
+            "price_ticks": 6500000,
+            "quantity_lots": 25,
+        },
+    ),
+    (
+        "COMMAND, a CANCEL by a long client order id", records.COMMAND,
+        {"kind": 2, "details": 1, "session_id": 7, "request_id": 4, "account": 1001},
+    ),
+    (
+        "ORDER_DETAILS", records.ORDER_DETAILS,
+        {
+            "client_order_id": b"x-4f9a6c1e2b7d4c0f9d1e", "stop_price_ticks": 6490000,
+            "expiry_ns": 1_800_000_000_123_456_789,
+        },
+    ),
+    (
+        "TRANSFER_COMMAND, a DEPOSIT", records.TRANSFER_COMMAND,
+        {
+            "kind": 5, "session_id": 7, "request_id": 5, "account": 1001, "asset": 2, "transfer_id": 77,
+            "amount": 1_000_000,
+        },
+    ),
+    (
+        "SESSION_COMMAND, an OPEN_SESSION", records.SESSION_COMMAND,
+        {"kind": 10, "flags": 1, "session_id": 7, "account": 1001, "answers": 1024},
+    ),
+    (
+        "ASSET_COMMAND, an ADD_ASSET", records.ASSET_COMMAND,
+        {"kind": 12, "decimals": 8, "session_id": 1, "request_id": 1, "asset": 1, "symbol": b"BTC"},
+    ),
+    (
+        "STATUS_COMMAND, a SET_STATUS", records.STATUS_COMMAND,
+        {"kind": 14, "status": 2, "session_id": 1, "request_id": 9, "instrument": 1},
+    ),
+    (
+        "LIMITS_COMMAND, a SET_LIMITS", records.LIMITS_COMMAND,
+        {
+            "kind": 15, "session_id": 1, "request_id": 8, "account": 1001, "max_open_orders": 200,
+            "max_order_quantity": 5000,
+        },
+    ),
+    (
+        "RETENTION_COMMAND, a SET_RETENTION", records.RETENTION_COMMAND,
+        {
+            "kind": 22, "session_id": 1, "request_id": 10, "session_silence_s": 86400, "transfer_age_s": 604800,
+            "transfers": 1_000_000,
+        },
+    ),
+    (
+        "INSTRUMENT_DETAILS", records.INSTRUMENT_DETAILS,
+        {
+            "symbol": b"BTC-USDT", "base_asset": 1, "quote_asset": 2, "lot_units": 1000, "scale_units": 10,
+            "max_price_ticks": 100_000_000, "max_quantity_lots": 10_000_000,
+        },
+    ),
+    (
+        "RULES_DETAILS", records.RULES_DETAILS,
+        {"min_notional": 5_000_000, "taker_fee": 1000, "maker_fee": -100, "band_bp": 1000, "collar_bp": 200},
+    ),
+    (
+        "EVENT, a NEW", records.EVENT,
+        {
+            "sequence": 40, "command_sequence": 12, "time_ns": 1_790_000_000_000_000_000, "kind": 1, "side": 1,
+            "order_type": 1, "tif": 1, "stp": 1, "session_id": 7, "request_id": 3, "order_id": 12, "instrument": 1,
+            "account": 1001, "client_order_id": int.from_bytes(b"my-order", "little"), "price_ticks": 6500000,
+            "quantity_lots": 25, "leaves_lots": 25,
+        },
+    ),
+    (
+        "TRADE_EVENT", records.TRADE_EVENT,
+        {
+            "sequence": 41, "command_sequence": 12, "kind": 8, "side": 1, "order_id": 12, "instrument": 1,
+            "account": 1001, "price_ticks": 6499000, "quantity_lots": 10, "taker_fee": 64990, "maker_fee": -6499,
+            "match_id": 5, "counter_order_id": 9, "counter_account": 1002,
+        },
+    ),
+    (
+        "CLIENT_ORDER_ID_EVENT", records.CLIENT_ORDER_ID_EVENT,
+        {
+            "sequence": 43, "command_sequence": 13, "kind": 28, "order_id": 13, "instrument": 1, "account": 1001,
+            "client_order_id": b"x-4f9a6c1e2b7d4c0f9d1e",
+        },
+    ),
+    (
+        "ORDER_TERMS_EVENT", records.ORDER_TERMS_EVENT,
+        {
+            "sequence": 44, "command_sequence": 13, "kind": 29, "order_id": 13, "instrument": 1, "account": 1001,
+            "stop_price_ticks": 6490000, "expiry_ns": 1_800_000_000_123_456_789,
+        },
+    ),
+    (
+        "TRANSFER_EVENT", records.TRANSFER_EVENT,
+        {
+            "sequence": 45, "command_sequence": 14, "kind": 9, "transfer_id": 77, "asset": 2, "account": 1001,
+            "amount": 1_000_000, "available_after": 3_000_000,
+        },
+    ),
+    (
+        "SESSION_EVENT", records.SESSION_EVENT,
+        {"sequence": 3, "command_sequence": 3, "kind": 14, "session_id": 7, "account": 1001, "answers": 1024},
+    ),
+    (
+        "CANCELS_EVENT", records.CANCELS_EVENT,
+        {"sequence": 60, "command_sequence": 20, "kind": 18, "side": 0, "account": 1001, "cancelled": 12},
+    ),
+    (
+        "ASSET_EVENT", records.ASSET_EVENT,
+        {"sequence": 1, "command_sequence": 1, "kind": 16, "asset": 1, "symbol": b"BTC", "decimals": 8},
+    ),
+    (
+        "INSTRUMENT_EVENT", records.INSTRUMENT_EVENT,
+        {
+            "sequence": 2, "command_sequence": 2, "kind": 17, "instrument": 1, "symbol": b"BTC-USDT", "base_asset": 1,
+            "quote_asset": 2, "lot_units": 1000, "scale_units": 10, "max_price_ticks": 100_000_000,
+            "max_quantity_lots": 10_000_000,
+        },
+    ),
+    (
+        "STATUS_EVENT", records.STATUS_EVENT,
+        {"sequence": 70, "command_sequence": 30, "kind": 19, "status": 2, "instrument": 1},
+    ),
+    (
+        "LIMITS_EVENT", records.LIMITS_EVENT,
+        {"sequence": 71, "command_sequence": 31, "kind": 20, "account": 1001, "max_open_orders": 200},
+    ),
+    (
+        "RULES_EVENT", records.RULES_EVENT,
+        {"sequence": 72, "command_sequence": 32, "kind": 24, "instrument": 1, "taker_fee": 1000, "maker_fee": -100},
+    ),
+    (
+        "RETENTION_EVENT", records.RETENTION_EVENT,
+        {
+            "sequence": 73, "command_sequence": 33, "kind": 31, "session_silence_s": 86400, "transfer_age_s": 604800,
+            "transfers": 1_000_000,
+        },
+    ),
+    (
+        "OUTCOME", records.OUTCOME,
+        {
+            "status": 1, "event_kind": 1, "event_count": 1, "session_id": 7, "request_id": 3, "sequence": 12,
+            "order_id": 12, "first_event": 40, "leaves_lots": 25,
+        },
+    ),
+)  # fmt: skip
+
+
+def frame_examples() -> dict[str, bytes]:
+    """Return an example of every kind of frame, by its name."""
+    first = {name: example(layout, **values)[1] for name, layout, values in EXAMPLES}
+
+    def record(name: str, layout: Layout) -> Any:
+        return np.frombuffer(bytes.fromhex(first[name]), layout)
+
+    hint = LeaderHint(2, "tcp://127.0.0.1:7012", 1, 5, "tcp://127.0.0.1:7015", 10_000)
+    commands = CommandList(
+        record("COMMAND, a CANCEL by a long client order id", records.COMMAND),
+        record("ORDER_DETAILS", records.ORDER_DETAILS),
+    )
+    event = record("EVENT, a NEW", records.EVENT)
+    return {
+        "PING": frames.encode(FrameKind.PING, correlation=9, aux=7),
+        "PONG": frames.encode_body(FrameKind.PONG, hint, 9),
+        "NOT_LEADER": frames.encode_body(FrameKind.NOT_LEADER, hint, 9),
+        "COMMANDS": frames.encode_commands(commands, 10),
+        "OUTCOMES": frames.encode_outcomes(record("OUTCOME", records.OUTCOME), 10),
+        "ERROR": frames.encode_body(FrameKind.ERROR, ErrorBody(int(ErrorCode.OVERLOADED), "send it again later"), 10),
+        "EVENTS": frames.encode_events(event, 12, 0x0123456789ABCDEF),
+        "HEARTBEAT": frames.encode_heartbeat(
+            FeedPosition(41, Claim(12, 0x0123456789ABCDEF), Digest(4, 0x1122334455667788))
+        ),
+        "UNAVAILABLE": frames.encode(FrameKind.UNAVAILABLE, correlation=30, aux=40),
+        "ATTESTATION": frames.encode_attestation(event, Claim(12, 0x0123456789ABCDEF)),
+        "RETRANSMIT": frames.encode(FrameKind.RETRANSMIT, correlation=35, aux=40),
+        "ATTEST": frames.encode(FrameKind.ATTEST, correlation=35, aux=40),
+    }

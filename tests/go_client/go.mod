@@ -1,0 +1,3 @@
+module smrx.example/client
+
+go 1.19
