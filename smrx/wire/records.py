@@ -236,7 +236,8 @@ TRADE_EVENT: Final = _renamed(
     counter_account=("<u4", 120),
 )
 
-#: CLIENT_ORDER_ID follows the NEW or REJECTED of an order whose id has more than 8 characters, or its EXPIRED without NEW.
+#: CLIENT_ORDER_ID follows the NEW or REJECTED of an order whose id has more than 8 characters (or its EXPIRED, if it
+#: has no NEW).
 CLIENT_ORDER_ID_EVENT: Final = _renamed({}, client_order_id=(f"S{CLIENT_ORDER_ID_SIZE}", 64))
 
 #: ORDER_TERMS follows the NEW or REJECTED of an order with a stop price, a display, an expiry (or another such term).

@@ -104,7 +104,7 @@ def account(state: State, command: Command) -> Reason:
 def listing(state: State, command: Command) -> Reason:
     """Check assets, instruments and their status; for CANCEL and REPLACE, the order that determines the instrument."""
     if command.kind in TRANSFERS:
-        return Reason.NONE if command.instrument in state.assets else Reason.UNKNOWN_ASSET
+        return Reason.NONE if command.asset in state.assets else Reason.UNKNOWN_ASSET
     if command.kind in (CANCEL, REPLACE):
         order = state.named_order(command)
         if order is None:
@@ -131,13 +131,13 @@ def trading(instrument: Instrument) -> Reason:
 
 
 def new_asset(state: State, command: Command) -> Reason:
-    if command.instrument == 0:
+    if command.asset == 0:
         return Reason.INVALID_ID
-    if command.instrument in state.assets:
+    if command.asset in state.assets:
         return Reason.ASSET_EXISTS
-    if not 0 <= command.quantity_lots <= 18:
+    if command.decimals > 18:
         return Reason.INVALID_QUANTITY
-    return Reason.NONE if 0 <= command.price_ticks < AMOUNT_LIMIT else Reason.INVALID_AMOUNT
+    return Reason.NONE if 0 <= command.supply_cap < AMOUNT_LIMIT else Reason.INVALID_AMOUNT
 
 
 def new_instrument(state: State, command: Command) -> Reason:
@@ -145,17 +145,14 @@ def new_instrument(state: State, command: Command) -> Reason:
         return Reason.INVALID_ID
     if command.instrument in state.instruments:
         return Reason.INSTRUMENT_EXISTS
-    if command.base_asset not in state.assets or command.quote_asset not in state.assets:
+    base, quote, lot_units, scale_units, max_price, max_quantity = command.listing
+    if base not in state.assets or quote not in state.assets:
         return Reason.UNKNOWN_ASSET
-    max_price, max_quantity = command.price_ticks, command.quantity_lots
-    if command.base_asset == command.quote_asset:
+    if base == quote:
         return Reason.INVALID_INSTRUMENT
-    if min(command.lot_units, command.scale_units, max_price, max_quantity) < 1:
+    if min(lot_units, scale_units, max_price, max_quantity) < 1:
         return Reason.INVALID_INSTRUMENT
-    if (
-        max_price * max_quantity * command.scale_units >= AMOUNT_LIMIT
-        or max_quantity * command.lot_units >= AMOUNT_LIMIT
-    ):
+    if max_price * max_quantity * scale_units >= AMOUNT_LIMIT or max_quantity * lot_units >= AMOUNT_LIMIT:
         return Reason.INVALID_INSTRUMENT
     return Reason.NONE
 
@@ -171,23 +168,23 @@ def new_rules(state: State, command: Command, known: Instrument) -> Reason:
 
 
 def identity(state: State, command: Command) -> Reason:
-    if command.kind == PLACE and command.client_order_id != 0:
+    if command.kind == PLACE and command.client_order_id:
         taken = state.order_by_client_id(command.account, command.client_order_id)
         return Reason.DUPLICATE_CLIENT_ORDER_ID if taken else Reason.NONE
     return transfer_identity(state, command) if command.kind in TRANSFERS else Reason.NONE
 
 
 def transfer_identity(state: State, command: Command) -> Reason:
-    if not 1 <= command.quantity_lots < AMOUNT_LIMIT:
+    if not 1 <= command.amount < AMOUNT_LIMIT:
         return Reason.INVALID_AMOUNT
-    done = state.transfers.get(command.order_id)
+    done = state.transfers.get(command.transfer_id)
     if done is None:
         return Reason.NONE
     same = (done.kind, done.account, done.asset, done.amount) == (
         command.kind,
         command.account,
-        command.instrument,
-        command.quantity_lots,
+        command.asset,
+        command.amount,
     )
     return Reason.TRANSFER_ALREADY_DONE if same else Reason.TRANSFER_ID_REUSED
 
@@ -205,8 +202,8 @@ def order_terms(state: State, command: Command) -> Reason:
         _, *amounts = command.limits
         reason = Reason.NONE if all(0 <= amount < AMOUNT_LIMIT for amount in amounts) else Reason.INVALID_LIMIT
     elif command.kind == DEPOSIT:
-        asset = state.assets[command.instrument]
-        reason = Reason.SUPPLY_EXCEEDED if asset.supply + command.quantity_lots > asset.max_supply else Reason.NONE
+        asset = state.assets[command.asset]
+        reason = Reason.SUPPLY_EXCEEDED if asset.supply + command.amount > asset.max_supply else Reason.NONE
     return reason
 
 
@@ -243,9 +240,9 @@ def feasibility(state: State, command: Command) -> Reason:
 
 
 def funds(state: State, command: Command) -> Reason:
-    asset, need, released = command.instrument, 0, 0
+    asset, need, released = command.asset, 0, 0
     if command.kind == WITHDRAW:
-        need = command.quantity_lots
+        need = command.amount
     elif command.kind == PLACE:
         order = state.order_from(command)
         # An unfillable fill-or-kill order ends before its funds are checked; a market buy spends what is available.

@@ -12,76 +12,107 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from tests.oracle.messages import Command
-from tests.oracle.records import valid_symbol
+from tests.oracle.records import SHORT_ID, valid_id, valid_symbol
 
-#: The fields of COMMAND that a kind uses, without session and request id (see below); all others must be 0.
+#: The fields of a command that a kind uses, in the names of orders, without session and request id (see below) and
+#: details; all others must be 0.
 NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.PLACE: {
         *("side", "order_type", "tif", "stp", "flags", "account", "instrument"),
-        *("client_order_id", "order_id", "price_ticks", "quantity_lots"),
+        *("client_order_id", "price_ticks", "quantity_lots"),
     },
     CommandKind.CANCEL: {"account", "order_id", "client_order_id"},
     CommandKind.REPLACE: {"account", "order_id", "client_order_id", "price_ticks", "quantity_lots"},
     CommandKind.MASS_CANCEL: {"account", "instrument", "side"},
+    # Asset, transfer id, amount.
     CommandKind.DEPOSIT: {"account", "instrument", "order_id", "quantity_lots"},
     CommandKind.WITHDRAW: {"account", "instrument", "order_id", "quantity_lots"},
     CommandKind.OPEN_ACCOUNT: {"account"},
     CommandKind.SUSPEND_ACCOUNT: {"account"},
     CommandKind.RESUME_ACCOUNT: {"account"},
-    CommandKind.OPEN_SESSION: {"account", "flags"},
+    # Bytes 28 to 31: the answers kept.
+    CommandKind.OPEN_SESSION: {"account", "instrument", "flags"},
     CommandKind.CLOSE_SESSION: set(),
     CommandKind.DISCONNECT: set(),
-    CommandKind.ADD_ASSET: {"instrument", "client_order_id", "price_ticks", "quantity_lots"},
-    # Bytes 4 to 7 are the scale, 40 to 47 the two assets.
-    CommandKind.ADD_INSTRUMENT: {
-        *("stp", "flags", "reserved", "account", "instrument", "client_order_id"),
-        *("order_id", "price_ticks", "quantity_lots"),
-    },
+    # Decimals, asset, symbol (bytes 32 to 47), supply cap.
+    CommandKind.ADD_ASSET: {"side", "instrument", "client_order_id", "order_id", "price_ticks"},
+    CommandKind.ADD_INSTRUMENT: {"instrument"},
     CommandKind.SET_STATUS: {"instrument", "side"},
     CommandKind.SET_LIMITS: {"account", "instrument", "order_id", "price_ticks", "quantity_lots"},
-    # Bytes 2 to 3 are the band, 4 to 7 the maker fee.
-    CommandKind.SET_RULES: {
-        *("order_type", "tif", "stp", "flags", "reserved", "account", "instrument", "client_order_id"),
-        *("order_id", "price_ticks", "quantity_lots"),
-    },
+    CommandKind.SET_RULES: {"instrument"},
     CommandKind.KILL: set(),
     CommandKind.REVIVE: set(),
     CommandKind.TICK: set(),
 }
+#: The bytes of the details that a kind uses: the first so many of them; all others must be 0.
+DETAILS_BYTES = {
+    CommandKind.PLACE: 88,
+    CommandKind.CANCEL: 64,
+    CommandKind.REPLACE: 64,
+    CommandKind.ADD_INSTRUMENT: 56,
+    CommandKind.SET_RULES: 46,
+}
+NEEDS_DETAILS = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
 #: Kinds without a request id.
 WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK)
 
 
 def check_form(command: Command) -> Reason:
-    if command.kind not in set(CommandKind):
+    if command.kind not in NAMED_FIELDS:
         return Reason.UNKNOWN_KIND
     kind = CommandKind(command.kind)
-    named = {"kind"} | NAMED_FIELDS[kind]
-    if kind is not CommandKind.TICK:
-        named |= {"session_id"}
-    if kind not in WITHOUT_REQUEST:
-        named |= {"request_id"}
-    if any(value != 0 for name, value in command._asdict().items() if name not in named):
+    if not has_valid_details(command, kind):
+        return Reason.INVALID_DETAILS
+    if has_meaningless_bytes(command, kind):
         return Reason.RESERVED_NOT_ZERO
+    reason = Reason.NONE
     if kind is CommandKind.PLACE:
-        return check_place_form(command)
+        reason = check_place_form(command)
     if kind is CommandKind.MASS_CANCEL and command.side > Side.SELL:
         return Reason.INVALID_SIDE
     if kind is CommandKind.OPEN_SESSION and command.flags not in (0, SessionFlags.CANCEL_ON_DISCONNECT):
         return Reason.INVALID_FLAGS
     if not has_valid_ids(command, kind):
         return Reason.INVALID_ID
-    if kind is CommandKind.SET_STATUS and command.side not in set(InstrumentStatus):
+    if kind is CommandKind.SET_STATUS and command.status not in set(InstrumentStatus):
         return Reason.INVALID_STATUS
-    return Reason.NONE
+    if kind in (CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE):
+        reason = reason or check_client_order_id(command)
+    return reason
+
+
+def has_valid_details(command: Command, kind: CommandKind) -> bool:
+    """Whether the command names details that exist, and has them if and only if its kind may."""
+    if command.fields.details == 0:
+        return kind not in NEEDS_DETAILS
+    return kind in DETAILS_BYTES and command.details_data is not None
+
+
+def has_meaningless_bytes(command: Command, kind: CommandKind) -> bool:
+    """Whether a byte is set that the kind, the order type or the time in force has no use for."""
+    named = {"kind", "details"} | NAMED_FIELDS[kind]
+    if kind is not CommandKind.TICK:
+        named |= {"session_id"}
+    if kind not in WITHOUT_REQUEST:
+        named |= {"request_id"}
+    if any(value != 0 for name, value in command.fields._asdict().items() if name not in named):
+        return True
+    if any(command.bytes_of_details(0, 128)[DETAILS_BYTES.get(kind, 0) :]):
+        return True
+    return kind is CommandKind.PLACE and has_meaningless_terms(command)
+
+
+def has_meaningless_terms(command: Command) -> bool:
+    order_type, terms = command.order_type, command.terms
+    is_stop = order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
+    has_limit = order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT)
+    may_wait = (is_stop or has_limit) and command.tif == TimeInForce.GTD
+    return bool(
+        (terms.stop_price and not is_stop) or (terms.display and not has_limit) or (terms.expiry and not may_wait)
+    )
 
 
 def check_place_form(command: Command) -> Reason:
-    expiry = command.extra >> 32
-    if command.order_type == OrderType.MARKET and command.extra:
-        return Reason.RESERVED_NOT_ZERO
-    if command.order_type == OrderType.LIMIT and command.tif != TimeInForce.GTD and expiry:
-        return Reason.RESERVED_NOT_ZERO
     if command.side not in (Side.BUY, Side.SELL):
         return Reason.INVALID_SIDE
     if command.order_type not in set(OrderType):
@@ -95,15 +126,25 @@ def check_place_form(command: Command) -> Reason:
     return Reason.NONE
 
 
+def check_client_order_id(command: Command) -> Reason:
+    """Check that an id is printable, and in the command if and only if it has at most 8 characters."""
+    word, text = command.id_word.to_bytes(8, "little"), command.id_text
+    is_long = len(text.rstrip(b"\0")) > SHORT_ID
+    valid = valid_id(word) and valid_id(text) and (is_long or not any(text)) and not (any(word) and any(text))
+    return Reason.NONE if valid else Reason.INVALID_CLIENT_ORDER_ID
+
+
 def has_valid_ids(command: Command, kind: CommandKind) -> bool:
     if kind is CommandKind.OPEN_SESSION:
         return command.session_id != 0
     if kind in (CommandKind.CANCEL, CommandKind.REPLACE):
-        return (command.order_id == 0) != (command.client_order_id == 0)
+        return [command.order_id != 0, command.id_word != 0, any(command.id_text)].count(True) == 1
     if kind in (CommandKind.DEPOSIT, CommandKind.WITHDRAW):
-        return command.order_id != 0
+        return command.transfer_id != 0
     if kind in (CommandKind.SUSPEND_ACCOUNT, CommandKind.RESUME_ACCOUNT):
         return command.account != 0
-    if kind in (CommandKind.ADD_ASSET, CommandKind.ADD_INSTRUMENT):
-        return valid_symbol(command.symbol)
+    if kind is CommandKind.ADD_ASSET:
+        return valid_symbol(command.asset_symbol)
+    if kind is CommandKind.ADD_INSTRUMENT:
+        return valid_symbol(command.instrument_symbol)
     return True

@@ -9,7 +9,7 @@ from tests.oracle.state import State
 ORDERS = np.dtype(
     [
         ("order_id", "<u8"),
-        ("client_order_id", "<u8"),
+        ("client_order_id", "S64"),
         ("account", "<u4"),
         ("instrument", "<u4"),
         ("side", "u1"),
@@ -22,7 +22,9 @@ ORDERS = np.dtype(
         ("cum_lots", "<i8"),
         ("leaves_lots", "<i8"),
         ("shown_lots", "<i8"),
-        ("extra", "<u8"),
+        ("stop_price_ticks", "<i8"),
+        ("display_lots", "<i8"),
+        ("expiry_ns", "<i8"),
         ("session_id", "<u8"),
         ("priority", "<u8"),
     ]
@@ -38,11 +40,11 @@ ACCOUNTS = np.dtype(
         ("max_order_quantity", "<i8"),
     ]
 )
-ASSETS = np.dtype([("asset", "<u4"), ("symbol", "<u8"), ("decimals", "u1"), ("cap", "<i8"), ("supply", "<i8")])
+ASSETS = np.dtype([("asset", "<u4"), ("symbol", "S16"), ("decimals", "u1"), ("cap", "<i8"), ("supply", "<i8")])
 INSTRUMENTS = np.dtype(
     [
         ("instrument", "<u4"),
-        ("symbol", "<u8"),
+        ("symbol", "S24"),
         ("base_asset", "<u4"),
         ("quote_asset", "<u4"),
         ("lot_units", "<u4"),
@@ -58,6 +60,9 @@ INSTRUMENTS = np.dtype(
         ("min_quantity_lots", "<i8"),
         ("min_notional", "<i8"),
         ("max_notional", "<i8"),
+        ("collar_bp", "<u2"),
+        ("collar_reference", "u1"),
+        ("rule_flags", "u1"),
     ]
 )
 SESSIONS = np.dtype([("session_id", "<u8"), ("account", "<u4"), ("flags", "u1"), ("last_request_id", "<u8")])
@@ -87,7 +92,7 @@ class Inspect:
                 *(order.order_id, order.client_order_id, order.account, order.instrument),
                 *(order.side, order.order_type, order.tif, order.stp, order.flags),
                 *(order.price, order.quantity, order.cum, order.leaves, order.shown),
-                *(order.extra, order.session_id, order.priority),
+                *(*order.terms[:3], order.session_id, order.priority),
             )
             for _, order in sorted(self.state.orders.items())
             if account in (None, order.account) and instrument in (None, order.instrument)

@@ -40,10 +40,11 @@ def order_violations(state: State) -> list[str]:
     for order in state.orders.values():
         if not 0 <= order.cum < order.quantity:
             found.append(f"order {order.order_id}: filled {order.cum} of {order.quantity}, but open")
-        if not (order.shown == 0 if not order.display else 0 < order.shown <= min(order.display, order.leaves)):
+        hides = order.display and not order.is_stop
+        if not (0 < order.shown <= min(order.display, order.leaves) if hides else order.shown == 0):
             found.append(f"order {order.order_id}: shows {order.shown} of {order.leaves}, display {order.display}")
     names = Counter((order.account, order.client_order_id) for order in state.orders.values() if order.client_order_id)
-    found += [f"account {name[0]}: client order id {name[1]} open {n} times" for name, n in names.items() if n > 1]
+    found += [f"account {name[0]}: client order id {name[1]!r} open {n} times" for name, n in names.items() if n > 1]
     return found
 
 

@@ -143,8 +143,8 @@ class Matching(Reporter):
             match_id=state.match_sequence,
             price_ticks=price,
             quantity_lots=lots,
-            cum_lots=fees["taker"],
-            leaves_lots=fees["maker"],
+            taker_fee=fees["taker"],
+            maker_fee=fees["maker"],
         )
         maker_event = self.emit_fill(maker, price, lots)
         self.emit_fill(taker, price, lots)

@@ -1,57 +1,120 @@
-"""The oracle's messages: commands, events and outcomes, with fields in the order of the records on the wire."""
+"""The oracle's messages: commands with their details, events and outcomes."""
 
+import struct
+from functools import cached_property
 from typing import NamedTuple
 
-from tests.oracle.records import MASK32, Limits, Rules, signed
+import numpy as np
+
+from smrx.wire.codes import EventKind, Reason
+from smrx.wire.records import EVENT_FIELDS, EVENT_LAYOUTS
+from tests.oracle.records import MASK64, Limits, Rules, Terms, signed
+
+#: The fields that every event has.
+EVERY_EVENT = ("sequence", "command_sequence", "time_ns", "kind", "session_id", "request_id")
+COMMAND_FORMAT = struct.Struct("<BBBBBBHQQIIQQqq")
 
 
-class Command(NamedTuple):
-    """A command as sent; some kinds use the same bytes under the names at the bottom."""
+class Fields(NamedTuple):
+    """The fields of a command, in the order of the record and in the names of orders."""
 
-    kind: int
-    side: int
-    order_type: int
-    tif: int
-    stp: int
-    flags: int
-    reserved: int
-    session_id: int
-    request_id: int
-    account: int
-    instrument: int
-    client_order_id: int
-    order_id: int
-    price_ticks: int
-    quantity_lots: int
+    kind: int = 0
+    side: int = 0
+    order_type: int = 0
+    tif: int = 0
+    stp: int = 0
+    flags: int = 0
+    details: int = 0
+    session_id: int = 0
+    request_id: int = 0
+    account: int = 0
+    instrument: int = 0
+    client_order_id: int = 0
+    order_id: int = 0
+    price_ticks: int = 0
+    quantity_lots: int = 0
+
+
+class Command:
+    """A command as sent; many kinds use the same bytes under other names."""
+
+    def __init__(self, data: bytes = bytes(64), details: bytes | None = None) -> None:
+        """`details` are the 128 bytes that the command names, None if it names none or more than there are."""
+        self.data = data
+        self.fields = Fields(*COMMAND_FORMAT.unpack(data))
+        self.details_data = details
+        f = self.fields
+        self.kind, self.side, self.order_type, self.tif, self.stp, self.flags = f[:6]
+        self.session_id, self.request_id, self.account, self.instrument = f[7:11]
+        self.order_id, self.price_ticks, self.quantity_lots = f[12:]
+        #: The id in the command itself.
+        self.id_word = f.client_order_id
+
+    def bytes_of_details(self, first: int, size: int) -> bytes:
+        """Return a part of the details; NULs if there are none."""
+        return self.details_data[first : first + size] if self.details_data else bytes(size)
+
+    # PLACE, CANCEL, REPLACE.
+
+    @cached_property
+    def id_text(self) -> bytes:
+        """The text in the details, with its NULs."""
+        return self.bytes_of_details(0, 64)
+
+    @cached_property
+    def client_order_id(self) -> bytes:
+        """The client order id of a well-formed command; b"" for none."""
+        return (self.id_word.to_bytes(8, "little") if self.id_word else self.id_text).rstrip(b"\0")
+
+    @cached_property
+    def terms(self) -> Terms:
+        return Terms(*struct.unpack("<qqqqqQIB", self.bytes_of_details(64, 53)))
+
+    # DEPOSIT and WITHDRAW.
 
     @property
-    def extra(self) -> int:
-        """The extra word of a PLACE: a stop price, or display lots and expiry."""
+    def asset(self) -> int:
+        return self.instrument
+
+    @property
+    def transfer_id(self) -> int:
         return self.order_id
 
-    # ADD_ASSET and ADD_INSTRUMENT.
+    @property
+    def amount(self) -> int:
+        return self.quantity_lots
+
+    # ADD_ASSET.
 
     @property
-    def scale_units(self) -> int:
-        return self.stp | self.flags << 8 | self.reserved << 16
+    def decimals(self) -> int:
+        return self.side
 
     @property
-    def lot_units(self) -> int:
-        return self.account
+    def asset_symbol(self) -> bytes:
+        return self.data[32:48]
 
     @property
-    def symbol(self) -> int:
-        return self.client_order_id
+    def supply_cap(self) -> int:
+        return self.price_ticks
+
+    # ADD_INSTRUMENT.
 
     @property
-    def base_asset(self) -> int:
-        return self.order_id & MASK32
+    def instrument_symbol(self) -> bytes:
+        return self.bytes_of_details(0, 24)
 
     @property
-    def quote_asset(self) -> int:
-        return self.order_id >> 32
+    def listing(self) -> tuple[int, int, int, int, int, int]:
+        """Base and quote asset, lot and scale units, largest price and quantity."""
+        base, quote, lot, scale, price, quantity = struct.unpack("<IIIIqq", self.bytes_of_details(24, 32))
+        return base, quote, lot, scale, price, quantity
 
-    # SET_LIMITS and SET_RULES.
+    # SET_STATUS, SET_LIMITS and SET_RULES.
+
+    @property
+    def status(self) -> int:
+        return self.side
 
     @property
     def limits(self) -> Limits:
@@ -59,44 +122,36 @@ class Command(NamedTuple):
 
     @property
     def rules(self) -> Rules:
-        return Rules(
-            self.order_type | self.tif << 8,
-            self.account,
-            signed(self.scale_units, 32),
-            signed(self.client_order_id, 64),
-            self.quantity_lots,
-            signed(self.order_id, 64),
-            self.price_ticks,
+        *bounds, taker_fee, maker_fee, band, collar, reference, flags = struct.unpack(
+            "<qqqqIiHHBB", self.bytes_of_details(0, 46)
         )
+        return Rules(band, taker_fee, maker_fee, *bounds, collar, reference, flags)
 
 
 class Event(NamedTuple):
-    """An event, fields in the order of the EVENT record."""
+    """An event: what the oracle itself looks at, and the record."""
 
     sequence: int
-    command_sequence: int
-    time_ns: int
-    kind: int
-    side: int = 0
-    order_type: int = 0
-    tif: int = 0
-    stp: int = 0
-    flags: int = 0
-    reason: int = 0
-    instrument: int = 0
-    account: int = 0
-    counter_account: int = 0
-    command_kind: int = 0
-    order_id: int = 0
-    counter_order_id: int = 0
-    match_id: int = 0
-    client_order_id: int = 0
-    session_id: int = 0
-    request_id: int = 0
-    price_ticks: int = 0
-    quantity_lots: int = 0
-    cum_lots: int = 0
-    leaves_lots: int = 0
+    kind: EventKind
+    reason: Reason
+    data: bytes
+
+
+def event(kind: EventKind, fields: dict[str, int | bytes]) -> Event:
+    """Return an event of a kind with fields of the names that this kind has; the others are 0."""
+    unknown = set(fields) - {*EVERY_EVENT, *EVENT_FIELDS[kind]}
+    assert not unknown, f"{kind.name} has no field {sorted(unknown)}"
+    record = np.zeros((), EVENT_LAYOUTS[kind])
+    for name, value in fields.items():
+        record[name] = value
+    record["kind"] = kind
+    sequence = int(record["sequence"])
+    return Event(sequence, kind, Reason(int(record["reason"])), record.tobytes())
+
+
+def unsigned(value: int) -> int:
+    """Return a number as an unsigned field holds it."""
+    return value & MASK64
 
 
 class Outcome(NamedTuple):

@@ -3,7 +3,6 @@
 The compiled engine must agree with it byte for byte.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.wire.codes import CommandKind, OutcomeStatus
+from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
 from tests.oracle import command_checks
 from tests.oracle.inspect import Inspect
@@ -74,18 +74,23 @@ class Oracle(Orders, Venue):
     def check_invariants(self) -> list[str]:
         return violations(self.state)
 
-    def apply(self, commands: NDArray[np.void] | Sequence[np.void], time_ns: int) -> Result:
-        """Apply commands in order at a time stamp."""
+    def apply(self, commands: NDArray[np.void], time_ns: int, details: NDArray[np.void] = NO_DETAILS) -> Result:
+        """Apply commands in order at a time stamp; they name their details by number from 1."""
         outcomes: list[Outcome] = []
         events: list[Event] = []
         hashes: list[int] = []
+        all_details = details.tobytes()
         for record in np.asarray(commands, dtype=COMMAND).reshape(-1):
-            outcome, caused = self.apply_one(Command(*record.item()), time_ns)
+            number = int(record["details"])
+            own = all_details[(number - 1) * 128 : number * 128] if 1 <= number <= len(details) else None
+            outcome, caused = self.apply_one(Command(record.tobytes(), own), time_ns)
             outcomes.append(outcome)
             events.extend(caused)
             hashes.append(self.state.hash)
         return Result(
-            np.array(outcomes, dtype=OUTCOME), np.array(events, dtype=EVENT), np.array(hashes, dtype=np.uint64)
+            np.array(outcomes, dtype=OUTCOME),
+            np.frombuffer(b"".join(event.data for event in events), dtype=EVENT),
+            np.array(hashes, dtype=np.uint64),
         )
 
     def apply_one(self, command: Command, stamp: int) -> tuple[Outcome, list[Event]]:
@@ -152,5 +157,5 @@ class Oracle(Orders, Venue):
 
     def chain_hash(self) -> None:
         state = self.state
-        events = xxhash.xxh3_64_intdigest(np.array(self.events, dtype=EVENT).tobytes())
+        events = xxhash.xxh3_64_intdigest(b"".join(event.data for event in self.events))
         state.hash = hash_words((state.hash, state.content_hash(), events))

@@ -44,7 +44,8 @@ class OracleMarket:
         return session, self.requests[session]
 
     def send(self, commands: make.Commands, time_ns: int = 0) -> Result:
-        return self.oracle.apply(commands, time_ns)
+        result: Result = make.apply(self.oracle, commands, time_ns)
+        return result
 
     def send_as_venue(self, builder: Any, *args: Any, **named: Any) -> Result:
         return self.send(builder(self.sender(100), *args, **named))
@@ -59,7 +60,7 @@ class OracleMarket:
     def place_market(self, account: int, side: Side, lots: int) -> Result:
         return self.place(account, side, lots, order_type=OrderType.MARKET, tif=TimeInForce.IOC)
 
-    def send_as_account(self, kind: CommandKind, account: int, **fields: int) -> Result:
+    def send_as_account(self, kind: CommandKind, account: int, **fields: Any) -> Result:
         return self.send(make.command(kind, self.sender(100 + account), account=account, **fields))
 
     def balance(self, account: int, asset: int) -> tuple[int, int]:
@@ -90,6 +91,7 @@ def last_outcome(result: Result) -> tuple[EventKind, Reason, int, int]:
 
 def rejected(result: Result) -> Reason:
     assert result.outcomes[0]["status"] == OutcomeStatus.REJECTED
-    assert event_kinds(result) == [EventKind.REJECTED]
+    assert event_kinds(result)[0] is EventKind.REJECTED
+    assert len(result.events) == 1 + result.events[0]["following"]
     assert result.events[0]["reason"] == result.outcomes[0]["reason"]
     return Reason(int(result.outcomes[0]["reason"]))

@@ -4,18 +4,22 @@ Takes the order as it would be after PLACE or REPLACE; changes nothing. Called b
 """
 
 from smrx.wire.codes import (
+    CollarReference,
     OrderFlags,
     OrderType,
     Reason,
+    RuleFlags,
     Side,
     Stp,
     TimeInForce,
 )
-from tests.oracle.records import AMOUNT_LIMIT, NANOSECONDS, Instrument, Order
+from tests.oracle.records import AMOUNT_LIMIT, Instrument, Order
 from tests.oracle.state import State
 
 #: The most parts of an iceberg: it bounds the events that one order may cause.
 MAX_ICEBERG_PARTS = 1_000
+
+ALL_RULE_FLAGS = RuleFlags.MIN_NOTIONAL_OF_MARKET | RuleFlags.MAX_NOTIONAL_OF_MARKET
 
 PRICED = (OrderType.LIMIT, OrderType.STOP_LIMIT)
 
@@ -34,14 +38,14 @@ def price(state: State, order: Order) -> Reason:
 def stop_price(state: State, order: Order) -> Reason:
     instrument = state.instruments[order.instrument]
     lowest = max(1, instrument.rules.min_price)
-    if order.is_stop and not lowest <= order.extra <= instrument.max_price:
+    if order.is_stop and not lowest <= order.stop_price <= instrument.max_price:
         return Reason.INVALID_STOP_PRICE
     return Reason.NONE
 
 
 def band(state: State, order: Order) -> Reason:
     instrument = state.instruments[order.instrument]
-    reference = {OrderType.LIMIT: instrument.last_price, OrderType.STOP_LIMIT: order.extra}.get(order.order_type)
+    reference = {OrderType.LIMIT: instrument.last_price, OrderType.STOP_LIMIT: order.stop_price}.get(order.order_type)
     if instrument.rules.band_bp == 0 or reference is None:
         return Reason.NONE
     width = reference * instrument.rules.band_bp // 10_000
@@ -61,7 +65,7 @@ def quantity(state: State, order: Order) -> Reason:
 
 
 def display(state: State, order: Order) -> Reason:
-    if order.display and not order.display < order.quantity <= MAX_ICEBERG_PARTS * order.display:
+    if order.display and not 0 < order.display < order.quantity <= MAX_ICEBERG_PARTS * order.display:
         return Reason.INVALID_DISPLAY
     return Reason.NONE
 
@@ -69,7 +73,8 @@ def display(state: State, order: Order) -> Reason:
 def expiry(state: State, order: Order) -> Reason:
     if order.expiry_ns is None:
         return Reason.NONE
-    past = order.expiry_ns < NANOSECONDS or order.expiry_ns <= state.time_ns
+    # A market order has no use for an expiry, and GTD is not offered for it.
+    past = order.order_type is not OrderType.MARKET and order.expiry_ns <= state.time_ns
     return Reason.INVALID_EXPIRY if past else Reason.NONE
 
 
@@ -130,14 +135,14 @@ def combination(order: Order) -> Reason:
     tifs: dict[OrderType, tuple[TimeInForce, ...]] = {
         OrderType.LIMIT: (gtc, ioc, fok, gtd),
         OrderType.MARKET: (ioc,),
-        OrderType.STOP: (ioc,),
-        OrderType.STOP_LIMIT: (gtc, ioc, fok),
+        OrderType.STOP: (ioc, gtd),
+        OrderType.STOP_LIMIT: (gtc, ioc, fok, gtd),
     }
-    may_rest_at_once = order.order_type is OrderType.LIMIT and order.tif in (gtc, gtd)
+    may_rest = order.order_type in PRICED and order.tif in (gtc, gtd)
     supported = (
         order.tif in tifs[order.order_type]
-        and (may_rest_at_once or not order.flags & OrderFlags.POST_ONLY)
-        and (may_rest_at_once or not order.display)
+        and ((may_rest and not order.is_stop) or not order.flags & OrderFlags.POST_ONLY)
+        and (may_rest or not order.display)
         and (not order.is_budget or is_budget_supported(order))
     )
     return Reason.NONE if supported else Reason.UNSUPPORTED_COMBINATION
@@ -160,4 +165,7 @@ def rules(instrument: Instrument) -> bool:
     )
     charges = asked.taker_fee <= 1_000_000 and -asked.taker_fee <= asked.maker_fee <= asked.taker_fee
     _, largest_hold = instrument.hold(Side.BUY, instrument.max_price, instrument.max_quantity)
-    return bounds and charges and asked.band_bp <= 10_000 and largest_hold < AMOUNT_LIMIT
+    collar = (
+        asked.collar_bp <= 10_000 and asked.collar_reference in set(CollarReference) and asked.flags <= ALL_RULE_FLAGS
+    )
+    return bounds and charges and asked.band_bp <= 10_000 and collar and largest_hold < AMOUNT_LIMIT

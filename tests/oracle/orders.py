@@ -14,8 +14,9 @@ class Orders(Matching):
     def place(self) -> Outcome:
         order = self.state.order_from(self.command)
         if self.state.is_unfillable(order):
-            return self.answer(order, self.expire(order, Reason.FOK_UNFILLABLE))
-        order.priority = self.emit_order(EventKind.NEW, order)
+            self.emit_unfillable(order)
+            return self.answer(order, OrderResult(EventKind.EXPIRED, Reason.FOK_UNFILLABLE, 0, 0))
+        order.priority = self.emit_new(order)
         if order.is_stop:
             self.take_hold(order)
             self.state.orders[order.order_id] = order
@@ -75,7 +76,7 @@ class Orders(Matching):
             account=command.account,
             instrument=command.instrument,
             side=command.side,
-            quantity_lots=len(chosen),
+            cancelled=len(chosen),
         )
         return self.outcome(EventKind.MASS_CANCELLED, cum=len(chosen))
 
@@ -109,14 +110,14 @@ class Orders(Matching):
         last = self.state.instruments[instrument].last_price
         assert last is not None
         due = [order for order in self.state.stops(instrument) if self.state.is_due(order) and order not in elected]
-        return sorted(due, key=lambda order: (-abs(last - order.extra), order.order_id))
+        return sorted(due, key=lambda order: (-abs(last - order.stop_price), order.order_id))
 
     def trigger(self, order: Order) -> bool:
         """Turn a stop order into a market or limit order and match it; return whether it traded."""
         self.release_hold(order, order.leaves)
         self.remove_order(order)
         order.order_type = TRIGGERED_TYPE[order.order_type]
-        order.extra = 0
+        order.terms = order.terms._replace(stop_price=0)
         order.priority = self.emit_order(EventKind.TRIGGERED, order)
         if order.tif is TimeInForce.FOK and self.state.is_unfillable(order):
             self.expire(order, Reason.FOK_UNFILLABLE)

@@ -24,13 +24,27 @@ from smrx.wire.codes import (
 )
 
 Words = tuple[int, ...]
+#: A client order id of at most so many characters is its own 64-bit form.
+SHORT_ID = 8
 MASK64 = (1 << 64) - 1
 MASK32 = (1 << 32) - 1
-NANOSECONDS = 1_000_000_000
 #: No sum or product of money may reach this.
 AMOUNT_LIMIT = 1 << 62
 
 SYMBOL_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
+
+
+class Terms(NamedTuple):
+    """The terms of an order that few orders have; 0 is none. The venue offers the first three."""
+
+    stop_price: int = 0
+    display: int = 0
+    expiry: int = 0
+    trailing_offset: int = 0
+    peg_offset: int = 0
+    order_list: int = 0
+    credential: int = 0
+    peg_reference: int = 0
 
 
 @dataclass
@@ -38,7 +52,8 @@ class Order:
     order_id: int
     account: int
     instrument: int
-    client_order_id: int
+    #: Its text; b"" for none.
+    client_order_id: bytes
     side: Side
     order_type: OrderType
     tif: TimeInForce
@@ -46,7 +61,7 @@ class Order:
     flags: int
     price: int
     quantity: int
-    extra: int = 0
+    terms: Terms = field(default_factory=Terms)
     #: The session whose end cancels the order; 0 for none.
     session_id: int = 0
     #: The sequence of the event that gave the order its place.
@@ -81,14 +96,21 @@ class Order:
         return self.budget_done if self.is_budget else self.leaves == 0
 
     @property
+    def stop_price(self) -> int:
+        return self.terms.stop_price
+
+    @property
     def display(self) -> int:
         """Lots that an iceberg shows at a time; 0 for any other order."""
-        return self.extra & MASK32 if self.order_type is OrderType.LIMIT else 0
+        return self.terms.display
 
     @property
     def expiry_ns(self) -> int | None:
-        good_till_date = self.order_type is OrderType.LIMIT and self.tif is TimeInForce.GTD
-        return (self.extra >> 32) * NANOSECONDS if good_till_date else None
+        return self.terms.expiry if self.tif is TimeInForce.GTD else None
+
+    @property
+    def has_long_id(self) -> bool:
+        return len(self.client_order_id) > SHORT_ID
 
     def keeps_place(self, price: int, quantity: int) -> bool:
         """Whether a new price and quantity leave the order at its place: queue position is property."""
@@ -106,7 +128,7 @@ class Order:
             1 | modes,
             self.order_id,
             parties,
-            self.client_order_id,
+            id_form(self.client_order_id),
             self.price,
             self.quantity,
             self.cum,
@@ -114,9 +136,14 @@ class Order:
         )
 
     def extra_words(self) -> Iterator[Words]:
-        """Yield the extension record, for orders that have one."""
-        if self.extra or self.shown or self.session_id:
-            yield (9, self.order_id, self.extra, self.shown, self.session_id)
+        """Yield the records that only some orders have."""
+        if self.shown or self.session_id:
+            yield (9, self.order_id, self.shown, self.session_id)
+        if self.has_long_id:
+            yield (13, self.order_id, *text_words(self.client_order_id, 64))
+        if any(self.terms):
+            *amounts, credential, peg_reference = self.terms
+            yield (14, self.order_id, *amounts, credential | peg_reference << 32)
 
 
 @dataclass
@@ -157,7 +184,8 @@ class Account:
 @dataclass
 class Asset:
     asset: int
-    symbol: int
+    #: Its text.
+    symbol: bytes
     decimals: int
     #: The supply cap; 0 is the general limit.
     cap: int = 0
@@ -168,7 +196,7 @@ class Asset:
         return self.cap or AMOUNT_LIMIT - 1
 
     def words(self) -> Words:
-        return (4 | self.decimals << 8, self.asset, self.symbol, self.supply, self.cap)
+        return (4 | self.decimals << 8, self.asset, *text_words(self.symbol, 16), self.supply, self.cap)
 
 
 class Rules(NamedTuple):
@@ -181,12 +209,16 @@ class Rules(NamedTuple):
     min_quantity: int = 0
     min_notional: int = 0
     max_notional: int = 0
+    collar_bp: int = 0
+    collar_reference: int = 0
+    flags: int = 0
 
 
 @dataclass
 class Instrument:
     instrument: int
-    symbol: int
+    #: Its text.
+    symbol: bytes
     base_asset: int
     quote_asset: int
     lot_units: int
@@ -202,7 +234,7 @@ class Instrument:
         return (
             5 | self.status << 8,
             self.instrument,
-            self.symbol,
+            *text_words(self.symbol, 24),
             self.base_asset | self.quote_asset << 32,
             self.lot_units | self.scale_units << 32,
             self.max_price,
@@ -211,8 +243,9 @@ class Instrument:
 
     def extra_words(self) -> Iterator[Words]:
         if any(self.rules):
-            band, taker_fee, maker_fee, *bounds = self.rules
-            yield (11 | band << 8, self.instrument, taker_fee | (maker_fee & MASK32) << 32, *bounds)
+            band, taker_fee, maker_fee, *bounds, collar, reference, flags = self.rules
+            shares = 11 | band << 8 | collar << 24 | reference << 40 | flags << 48
+            yield (shares, self.instrument, taker_fee | (maker_fee & MASK32) << 32, *bounds)
         if self.last_price is not None:
             yield (12 | self.instrument << 32, self.last_price)
 
@@ -287,7 +320,24 @@ def hash_words(words: Words) -> int:
 hash_record = lru_cache(maxsize=1 << 16)(hash_words)
 
 
-def valid_symbol(symbol: int) -> bool:
-    """Whether the u64 is 1 to 8 permitted bytes, then only NULs."""
-    text = symbol.to_bytes(8, "little").rstrip(b"\0")
+def text_words(text: bytes, size: int) -> Words:
+    """Return a text, padded with NULs to a size, as 64-bit words."""
+    return struct.unpack(f"<{size // 8}Q", text.ljust(size, b"\0"))
+
+
+def id_form(text: bytes) -> int:
+    """Return the 64-bit form of a client order id."""
+    if len(text) <= SHORT_ID:
+        return int.from_bytes(text, "little")
+    return xxhash.xxh3_64_intdigest(text.ljust(64, b"\0")) | 1 << 63
+
+
+def valid_symbol(padded: bytes) -> bool:
+    """Whether the bytes are at least one permitted character, then only NULs."""
+    text = padded.rstrip(b"\0")
     return len(text) > 0 and set(text) <= SYMBOL_BYTES
+
+
+def valid_id(padded: bytes) -> bool:
+    """Whether the bytes are printable ASCII characters, then only NULs."""
+    return all(0x20 <= character <= 0x7E for character in padded.rstrip(b"\0"))

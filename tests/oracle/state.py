@@ -72,7 +72,7 @@ class State:
             return order if order and order.account == command.account else None
         return self.order_by_client_id(command.account, command.client_order_id)
 
-    def order_by_client_id(self, account: int, client_order_id: int) -> Order | None:
+    def order_by_client_id(self, account: int, client_order_id: bytes) -> Order | None:
         for order in self.orders.values():
             if order.account == account and order.client_order_id == client_order_id:
                 return order
@@ -93,7 +93,7 @@ class State:
             command.flags,
             command.price_ticks,
             command.quantity_lots,
-            command.extra,
+            command.terms,
             command.session_id if session and session.cancels_on_disconnect else 0,
         )
 
@@ -122,7 +122,7 @@ class State:
         last = self.instruments[stop.instrument].last_price
         if last is None:
             return False
-        return last >= stop.extra if stop.side is Side.BUY else last <= stop.extra
+        return last >= stop.stop_price if stop.side is Side.BUY else last <= stop.stop_price
 
     def is_unfillable(self, order: Order) -> bool:
         """Whether a fill-or-kill order would not fill completely, self-trade prevention included."""

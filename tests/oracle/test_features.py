@@ -14,6 +14,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from smrx.wire.records import TRADE_EVENT
 from tests import commands as make
 from tests.oracle import Oracle, Result
 from tests.oracle.oracle_market import (
@@ -55,8 +56,8 @@ def test_fees_are_rounded_against_the_payer(market: OracleMarket) -> None:
     market.place(BOB, SELL, 5, 101)
     result = market.place(ALICE, BUY, 3, 101)
     # 3 x 101 x 3 = 909: 2.2725 up to 3; the rebate of 1.3635 down to 1.
-    trade = result.events[1]
-    assert (trade["cum_lots"], trade["leaves_lots"]) == (3, -1)
+    trade = result.events.view(TRADE_EVENT)[1]
+    assert (trade["taker_fee"], trade["maker_fee"]) == (3, -1)
     assert market.balance(ALICE, USD) == (10_000 - 909 - 3, 0)
     assert market.balance(BOB, USD) == (10_000 + 909 + 1, 0)
     assert market.balance(0, USD) == (2, 0)
@@ -108,7 +109,7 @@ def test_iceberg_requeues_with_each_part(market: OracleMarket) -> None:
     # Its priority is the fill after which it showed the next part: TRADE, then the maker's fill.
     assert order.priority == int(result.events[2]["sequence"])
     assert (order.shown, order.leaves) == (2, 4)
-    assert list(order.extra_words()) == [(9, iceberg, 4, 2, 0)]
+    assert list(order.extra_words()) == [(9, iceberg, 2, 0), (14, iceberg, 0, 4, 0, 0, 0, 0, 0)]
 
 
 def test_stops_trigger_farthest_first_and_cascade(market: OracleMarket) -> None:
@@ -165,7 +166,7 @@ def test_order_ends_with_the_session_that_placed_it(market: OracleMarket) -> Non
     market.send(make.open_session(50, ALICE, SessionFlags.CANCEL_ON_DISCONNECT))
     kept = order_id(market.place(ALICE, BUY, 1, 10))
     gone = order_id(market.send(make.place((50, 1), ALICE, BUY, 1, 10)))
-    assert list(market.oracle.state.orders[gone].extra_words()) == [(9, gone, 0, 0, 50)]
+    assert list(market.oracle.state.orders[gone].extra_words()) == [(9, gone, 0, 50)]
     result = market.send(make.disconnect(50))
     assert event_kinds(result) == [EventKind.CANCELLED, EventKind.SESSION_DISCONNECTED]
     assert last_outcome(result) == (EventKind.SESSION_DISCONNECTED, Reason.NONE, 1, 0)
@@ -191,14 +192,14 @@ def test_closing_cancels_by_price_then_id(market: OracleMarket) -> None:
 
 
 def test_malformed_open_session_uses_no_request_id(market: OracleMarket) -> None:
-    market.send(make.command(CommandKind.OPEN_SESSION, (101, 1), account=BOB, reserved=7))
+    market.send(make.command(CommandKind.OPEN_SESSION, (101, 1), account=BOB, side=7))
     assert market.oracle.state.sessions[101].last_request_id == 0
 
 
 def test_kill_switch_is_hashed_with_the_counters() -> None:
     oracle = Oracle()
-    oracle.apply(make.open_session(5, 0), 0)
-    oracle.apply(make.command(CommandKind.KILL, (5, 1)), 0)
+    make.apply(oracle, make.open_session(5, 0), 0)
+    make.apply(oracle, make.command(CommandKind.KILL, (5, 1)), 0)
     words = [(3 | 1 << 8, 0), (6, 5, 0, 1), (8 | 1 << 8, 2, 2, 0, 0)]
     assert oracle.content_hash() == sum(hash_words(record) for record in words) % (1 << 64)
 
@@ -206,14 +207,15 @@ def test_kill_switch_is_hashed_with_the_counters() -> None:
 def test_hashed_words_of_rules_limits_and_last_price(market: OracleMarket) -> None:
     before = set(market.oracle.state.records())
     market.send_as_venue(
-        make.set_rules, 1, taker_fee=5, maker_fee=-5, band_bp=10_000, min_price_ticks=2, max_notional=700
-    )
+        make.set_rules, 1, taker_fee=5, maker_fee=-5, band_bp=10_000, min_price_ticks=2, max_notional=700,
+        collar_bp=77, collar_reference=1, rule_flags=3,
+    )  # fmt: skip
     market.send_as_venue(make.set_limits, ALICE, max_open_orders=3, max_order_quantity=8)
     market.place(BOB, SELL, 1, 100)
     market.place(CAROL, BUY, 1, 100)
     added = {words for words in set(market.oracle.state.records()) - before if words[0] & 0xFF in (10, 11, 12)}
     assert added == {
-        (11 | 10_000 << 8, 1, 5 | (2**32 - 5) << 32, 2, 0, 0, 700),
+        (11 | 10_000 << 8 | 77 << 24 | 1 << 40 | 3 << 48, 1, 5 | (2**32 - 5) << 32, 2, 0, 0, 700),
         (10, ALICE | 3 << 32, 0, 0, 8),
         (12 | 1 << 32, 100),
     }

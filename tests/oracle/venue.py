@@ -8,28 +8,28 @@ from tests.oracle.records import Account, Asset, Instrument, Order, Session, Tra
 
 class Venue(Matching):
     def deposit(self) -> Outcome:
-        return self.transfer(EventKind.DEPOSITED, self.command.quantity_lots)
+        return self.transfer(EventKind.DEPOSITED, self.command.amount)
 
     def withdraw(self) -> Outcome:
-        return self.transfer(EventKind.WITHDRAWN, -self.command.quantity_lots)
+        return self.transfer(EventKind.WITHDRAWN, -self.command.amount)
 
     def transfer(self, kind: EventKind, amount: int) -> Outcome:
         command = self.command
-        self.credit(command.account, command.instrument, amount)
-        available = self.state.available(command.account, command.instrument)
-        self.state.assets[command.instrument].supply += amount
-        self.state.transfers[command.order_id] = Transfer(
-            command.kind, command.order_id, command.account, command.instrument, command.quantity_lots
+        self.credit(command.account, command.asset, amount)
+        available = self.state.available(command.account, command.asset)
+        self.state.assets[command.asset].supply += amount
+        self.state.transfers[command.transfer_id] = Transfer(
+            command.kind, command.transfer_id, command.account, command.asset, command.amount
         )
         self.emit(
             kind,
             account=command.account,
-            instrument=command.instrument,
-            order_id=command.order_id,
-            quantity_lots=command.quantity_lots,
-            cum_lots=available,
+            asset=command.asset,
+            transfer_id=command.transfer_id,
+            amount=command.amount,
+            available_after=available,
         )
-        return self.outcome(kind, order_id=command.order_id, cum=available)
+        return self.outcome(kind, order_id=command.transfer_id, cum=available)
 
     # Accounts.
 
@@ -51,10 +51,10 @@ class Venue(Matching):
         return self.report(
             EventKind.LIMITS_SET,
             account=command.account,
-            instrument=command.limits.open_orders,
-            order_id=command.limits.open_notional,
-            price_ticks=command.limits.order_notional,
-            quantity_lots=command.limits.order_quantity,
+            max_open_orders=command.limits.open_orders,
+            max_open_notional=command.limits.open_notional,
+            max_order_notional=command.limits.order_notional,
+            max_order_quantity=command.limits.order_quantity,
         )
 
     # Sessions.
@@ -67,12 +67,12 @@ class Venue(Matching):
     def close_session(self) -> Outcome:
         count = self.cancel_orders_of_session()
         session = self.state.sessions.pop(self.command.session_id)
-        return self.report(EventKind.SESSION_CLOSED, count, account=session.account, quantity_lots=count)
+        return self.report(EventKind.SESSION_CLOSED, count, account=session.account, cancelled=count)
 
     def disconnect(self) -> Outcome:
         count = self.cancel_orders_of_session()
         session = self.state.sessions[self.command.session_id]
-        return self.report(EventKind.SESSION_DISCONNECTED, count, account=session.account, quantity_lots=count)
+        return self.report(EventKind.SESSION_DISCONNECTED, count, account=session.account, cancelled=count)
 
     def cancel_orders_of_session(self) -> int:
         """Cancel the orders that end with the session, oldest first; return how many."""
@@ -94,40 +94,32 @@ class Venue(Matching):
 
     def add_asset(self) -> Outcome:
         command = self.command
-        self.state.assets[command.instrument] = Asset(
-            command.instrument, command.symbol, command.quantity_lots, command.price_ticks
-        )
+        symbol = command.asset_symbol.rstrip(b"\0")
+        self.state.assets[command.asset] = Asset(command.asset, symbol, command.decimals, command.supply_cap)
         return self.report(
             EventKind.ASSET_ADDED,
-            instrument=command.instrument,
-            client_order_id=command.symbol,
-            quantity_lots=command.quantity_lots,
-            price_ticks=command.price_ticks,
+            asset=command.asset,
+            symbol=symbol,
+            decimals=command.decimals,
+            supply_cap=command.supply_cap,
         )
 
     def add_instrument(self) -> Outcome:
         command = self.command
-        self.state.instruments[command.instrument] = Instrument(
-            command.instrument,
-            command.symbol,
-            command.base_asset,
-            command.quote_asset,
-            command.lot_units,
-            command.scale_units,
-            command.price_ticks,
-            command.quantity_lots,
-        )
+        symbol = command.instrument_symbol.rstrip(b"\0")
+        listed = Instrument(command.instrument, symbol, *command.listing)
+        self.state.instruments[command.instrument] = listed
         self.state.books[command.instrument] = self.make_book()
         return self.report(
             EventKind.INSTRUMENT_ADDED,
             instrument=command.instrument,
-            client_order_id=command.symbol,
-            account=command.lot_units,
-            counter_account=command.scale_units,
-            order_id=command.base_asset,
-            counter_order_id=command.quote_asset,
-            price_ticks=command.price_ticks,
-            quantity_lots=command.quantity_lots,
+            symbol=symbol,
+            base_asset=listed.base_asset,
+            quote_asset=listed.quote_asset,
+            lot_units=listed.lot_units,
+            scale_units=listed.scale_units,
+            max_price_ticks=listed.max_price,
+            max_quantity_lots=listed.max_quantity,
         )
 
     def set_rules(self) -> Outcome:
@@ -136,24 +128,26 @@ class Venue(Matching):
         return self.report(
             EventKind.RULES_SET,
             instrument=command.instrument,
-            account=rules.taker_fee,
-            # The bytes as sent: two's complement.
-            counter_account=command.scale_units,
-            cum_lots=rules.band_bp,
-            client_order_id=rules.min_price,
-            order_id=rules.min_notional,
-            price_ticks=rules.max_notional,
-            quantity_lots=rules.min_quantity,
+            taker_fee=rules.taker_fee,
+            maker_fee=rules.maker_fee,
+            band_bp=rules.band_bp,
+            min_price_ticks=rules.min_price,
+            min_quantity_lots=rules.min_quantity,
+            min_notional=rules.min_notional,
+            max_notional=rules.max_notional,
+            collar_bp=rules.collar_bp,
+            collar_reference=rules.collar_reference,
+            rule_flags=rules.flags,
         )
 
     def set_status(self) -> Outcome:
         command = self.command
-        status = InstrumentStatus(command.side)
+        status = InstrumentStatus(command.status)
         count = 0
         if status is InstrumentStatus.CLOSED:
             count = self.cancel_all(self.closing_order(command.instrument), Reason.INSTRUMENT_CLOSED)
         self.state.instruments[command.instrument].status = status
-        return self.report(EventKind.STATUS_SET, count, instrument=command.instrument, side=status, quantity_lots=count)
+        return self.report(EventKind.STATUS_SET, count, instrument=command.instrument, status=status, cancelled=count)
 
     def closing_order(self, instrument: int) -> list[Order]:
         """Return bids and asks in priority, buy stops from the lowest price up, sell stops from the highest down."""
@@ -163,8 +157,8 @@ class Venue(Matching):
         return [
             *book.in_priority(Side.BUY),
             *book.in_priority(Side.SELL),
-            *sorted(buys, key=lambda order: (order.extra, order.order_id)),
-            *sorted(sells, key=lambda order: (-order.extra, order.order_id)),
+            *sorted(buys, key=lambda order: (order.stop_price, order.order_id)),
+            *sorted(sells, key=lambda order: (-order.stop_price, order.order_id)),
         ]
 
     # The whole venue.
@@ -180,7 +174,7 @@ class Venue(Matching):
     def tick(self) -> Outcome:
         return self.report(EventKind.TICKED)
 
-    def report(self, kind: EventKind, count: int = 0, **fields: int) -> Outcome:
+    def report(self, kind: EventKind, count: int = 0, **fields: int | bytes) -> Outcome:
         """Emit the one event that answers a command; return its outcome."""
         self.emit(kind, **fields)
         return self.outcome(kind, cum=count)
