@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.codes import CommandKind
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import ASSET_COMMAND, COMMAND, DETAILS, INSTRUMENT_DETAILS, TRANSFER_COMMAND, pack_symbol
 
 Commands = NDArray[Any]
 
@@ -17,14 +18,16 @@ _BASE_ASSET: Final = 1
 _QUOTE_ASSET: Final = 2
 
 
-def market_commands(accounts: int, deposit_units: int) -> Commands:
+def market_commands(accounts: int, deposit_units: int) -> CommandList:
     """Return the commands that list BTC-USD, open accounts 1 to `accounts` and deposit both assets into each."""
     setup = np.zeros(3, COMMAND)
     setup["kind"] = [CommandKind.ADD_ASSET, CommandKind.ADD_ASSET, CommandKind.ADD_INSTRUMENT]
-    setup["instrument"] = [_BASE_ASSET, _QUOTE_ASSET, INSTRUMENT]
-    setup["client_order_id"][:2] = [pack_symbol("BTC"), pack_symbol("USD")]
-    setup["quantity_lots"][:2] = [8, 2]
-    instrument = setup[2:3].view(INSTRUMENT_COMMAND)
+    assets = setup[:2].view(ASSET_COMMAND)
+    assets["asset"] = [_BASE_ASSET, _QUOTE_ASSET]
+    assets["symbol"] = [pack_symbol("BTC"), pack_symbol("USD")]
+    assets["decimals"] = [8, 2]
+    setup["instrument"][2], setup["details"][2] = INSTRUMENT, 1
+    instrument = np.zeros(1, INSTRUMENT_DETAILS)
     instrument["symbol"] = pack_symbol("BTC-USD")
     instrument["base_asset"], instrument["quote_asset"] = _BASE_ASSET, _QUOTE_ASSET
     instrument["lot_units"], instrument["scale_units"] = 1, 1
@@ -32,12 +35,12 @@ def market_commands(accounts: int, deposit_units: int) -> Commands:
     names = np.arange(1, accounts + 1, dtype=np.uint32)
     opened = np.zeros(accounts, COMMAND)
     opened["kind"], opened["account"] = CommandKind.OPEN_ACCOUNT, names
-    deposits = np.zeros(2 * accounts, COMMAND)
+    deposits = np.zeros(2 * accounts, TRANSFER_COMMAND)
     deposits["kind"], deposits["account"] = CommandKind.DEPOSIT, np.tile(names, 2)
-    deposits["instrument"] = np.repeat([_BASE_ASSET, _QUOTE_ASSET], accounts)
-    deposits["order_id"] = np.arange(1, 2 * accounts + 1)
-    deposits["quantity_lots"] = deposit_units
-    return np.concatenate([setup, opened, deposits])
+    deposits["asset"] = np.repeat([_BASE_ASSET, _QUOTE_ASSET], accounts)
+    deposits["transfer_id"] = np.arange(1, 2 * accounts + 1)
+    deposits["amount"] = deposit_units
+    return CommandList(np.concatenate([setup, opened, deposits.view(COMMAND)]), instrument.view(DETAILS))
 
 
 def open_session() -> Commands:

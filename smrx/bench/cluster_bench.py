@@ -18,11 +18,12 @@ from hdrh.histogram import HdrHistogram
 from smrx.bench.bench_error import BenchError
 from smrx.bench.bench_market import Commands, SessionNumbering, market_commands, open_session
 from smrx.bench.machine_conditions import processor
-from smrx.bench.steady_flow import BLOCK, DEEP, steady_blocks
+from smrx.bench.steady_flow import BLOCK, SteadyBlocks
 from smrx.config import Config
 from smrx.local import LocalCluster
 from smrx.wire import frames
 from smrx.wire.codes import OutcomeStatus
+from smrx.wire.command_list import CommandList, join
 from smrx.wire.frames import FrameKind
 
 _SEED: Final = 11
@@ -97,14 +98,12 @@ class _Load:
         self._socket.linger = 0
         self._socket.connect(config.node(leader).orders_address)
         self._numbering = SessionNumbering()
-        self._blocks_sent = 0
+        self._frames_made = 0
         # Each block cancels the deep orders of the block before it.
-        self._template = steady_blocks(self.frame_commands // BLOCK, _SEED, lag_blocks=1)
-        self._exchange(np.concatenate([open_session(), market_commands(2, _DEPOSIT_UNITS)]))
+        self._blocks = SteadyBlocks(self.frame_commands // BLOCK, _SEED, lag_blocks=1)
+        self._exchange(join([CommandList(open_session()), market_commands(2, _DEPOSIT_UNITS)]))
         # The first block has none before it, so the orders that it cancels are placed here.
-        deep = self._template[DEEP].copy()
-        deep["client_order_id"] -= np.uint64(BLOCK)
-        self._exchange(deep)
+        self._exchange(CommandList(self._blocks.before()))
 
     def throughput(
         self, seconds: float, window: int, progress: Callable[[str, float], None] | None
@@ -115,7 +114,7 @@ class _Load:
         in_flight = 0
         while (elapsed := time.perf_counter() - started) < seconds or in_flight:
             while in_flight < window and elapsed < seconds:
-                self._send(self._next_frame())
+                self._send(CommandList(self._next_frame()))
                 in_flight += 1
             acknowledged += self._receive()
             in_flight -= 1
@@ -132,7 +131,7 @@ class _Load:
         while (elapsed := time.perf_counter() - started) < seconds:
             if at == len(frame):
                 frame, at = self._next_frame(), 0
-            order = self._encoded(frame[at : at + 1])
+            order = self._encoded(CommandList(frame[at : at + 1]))
             sent = time.perf_counter_ns()
             self._socket.send(order)
             answer = self._answer()
@@ -148,19 +147,17 @@ class _Load:
         self._context.term()
 
     def _next_frame(self) -> Commands:
-        """Return the next blocks of the flow; client order ids continue where the last frame ended."""
-        frame = self._template.copy()
-        has_order_id = frame["client_order_id"] > 0
-        frame["client_order_id"][has_order_id] += np.uint64(self._blocks_sent * BLOCK)
-        self._blocks_sent += len(frame) // BLOCK
+        """Return the next blocks of the flow."""
+        frame = self._blocks.piece(self._frames_made)
+        self._frames_made += 1
         return frame
 
-    def _send(self, commands: Commands) -> None:
+    def _send(self, commands: CommandList) -> None:
         self._socket.send(self._encoded(commands))
 
-    def _encoded(self, commands: Commands) -> bytes:
+    def _encoded(self, commands: CommandList) -> bytes:
         # Numbered when sent, not when made: request ids must be in the order of sending, without gaps.
-        self._numbering.number(commands)
+        self._numbering.number(commands.records)
         return frames.encode_commands(commands)
 
     def _receive(self) -> int:
@@ -181,7 +178,7 @@ class _Load:
         self.refused += int(np.count_nonzero(frames.records(frame)["status"] != OutcomeStatus.ACCEPTED))
         return frame.count
 
-    def _exchange(self, commands: Commands) -> None:
+    def _exchange(self, commands: CommandList) -> None:
         self._send(commands)
         self._receive()
         if self.refused:

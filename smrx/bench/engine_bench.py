@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from smrx.bench import machine_conditions, tapes
 from smrx.engine import Engine, compiled_before
+from smrx.wire.command_list import CommandList
 
 TIERS: Final = {
     "A": "matching and trades only",
@@ -67,23 +68,25 @@ def tier_journal(tier: str) -> Iterator[Journal | None]:
             meta.close()
 
 
-def apply_all(engine: Engine, commands: tapes.Commands, batch: int, journal: Journal | None = None) -> float:
+def apply_all(engine: Engine, commands: CommandList, batch: int, journal: Journal | None = None) -> float:
     """Apply commands in calls of `batch`, each journaled first if there is a journal; return the seconds."""
+    records, details = commands
     begin = time.perf_counter()
-    for at in range(0, len(commands), batch):
-        part = commands[at : at + batch]
+    for at in range(0, len(records), batch):
+        part = records[at : at + batch]
         if journal is not None:
             journal(part)
-        engine.apply(part, 1)
+        engine.apply(part, 1, details)
     return time.perf_counter() - begin
 
 
-def single_latency_us(engine: Engine, commands: tapes.Commands) -> float:
+def single_latency_us(engine: Engine, commands: CommandList) -> float:
     """Return the median time of a call with one command."""
+    records, details = commands
     times = []
-    for at in range(len(commands)):
+    for at in range(len(records)):
         begin = time.perf_counter_ns()
-        engine.apply(commands[at : at + 1], 1)
+        engine.apply(records[at : at + 1], 1, details)
         times.append(time.perf_counter_ns() - begin)
     return statistics.median(times) / 1_000
 
@@ -108,20 +111,22 @@ def run(
     was_compiled = compiled_before()
     flow = tapes.flow(tape, commands + SINGLES, seed, files)
     # A recorded tape may be shorter than requested.
-    measured = flow.measured[: min(commands, len(flow.measured) - min(SINGLES, len(flow.measured) // 10))]
+    length = len(flow.measured.records)
+    count = min(commands, length - min(SINGLES, length // 10))
+    measured, singles = flow.measured.part(0, count), flow.measured.part(count, count + SINGLES)
     seconds = float("inf")
     for _ in range(repeats):
         engine = new_engine(tier)
-        engine.apply(flow.before, 1)
+        engine.apply(flow.before.records, 1, flow.before.details)
         events, trades = engine.event_sequence, engine.trade_count
         with tier_journal(tier) as journal:
             seconds = min(seconds, apply_all(engine, measured, batch, journal))
     events, trades = engine.event_sequence - events, engine.trade_count - trades
     return {
-        "commands": len(measured),
+        "commands": count,
         "seconds": round(seconds, 6),
-        "commands_per_second": round(len(measured) / seconds),
-        "ns_per_command": round(seconds / len(measured) * 1e9, 1),
+        "commands_per_second": round(count / seconds),
+        "ns_per_command": round(seconds / count * 1e9, 1),
         "state_hash": f"{engine.state_hash:016x}",
         "tier": tier,
         "tape": tape,
@@ -138,9 +143,9 @@ def run(
             "hash": "off" if tier == "A" else "on",
             "ledger": "off" if tier == "A" else "on",
             "events": "trades" if tier == "A" else "on",
-            "events_per_command": round(events / len(measured), 3),
+            "events_per_command": round(events / count, 3),
             "open_orders": len(engine.inspect.orders()),
             "compiled_before": was_compiled,
-            "batch_of_1_us": round(single_latency_us(engine, flow.measured[len(measured) :][:SINGLES]), 2),
+            "batch_of_1_us": round(single_latency_us(engine, singles), 2),
         },
     }

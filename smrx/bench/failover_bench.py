@@ -84,7 +84,7 @@ def run(
         finally:
             orders.stop()
         with Client(cluster.config, account=_ACCOUNT, timeout=_CLIENT_TIMEOUT_SECONDS) as client:
-            open_orders = [(order.client_order_id, order.order_id) for order in client.orders(account=_ACCOUNT)]
+            open_orders = [(int(order.client_order_id), order.order_id) for order in client.orders(account=_ACCOUNT)]
     check_orders(orders.acknowledged, open_orders)
     return {
         "failover_ms": _figures(failovers),

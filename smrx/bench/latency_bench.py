@@ -38,10 +38,12 @@ def run(
         raise ValueError("tier: expected A or B, found C; `smrx bench cluster --durability disk` measures the disk")
     engine = new_engine(tier)
     flow = tapes.flow(tape, WARM_UP + commands, seed)
-    engine.apply(flow.before, 1)
+    engine.apply(flow.before.records, 1, flow.before.details)
+    # A generated tape has no details.
+    measured = flow.measured.records
     for at in range(0, WARM_UP, 16):
-        engine.apply(flow.measured[at : min(at + 16, WARM_UP)], 1)
-    ends, done_at = _open_loop(engine, flow.measured[WARM_UP:], per_second)
+        engine.apply(measured[at : min(at + 16, WARM_UP)], 1)
+    ends, done_at = _open_loop(engine, measured[WARM_UP:], per_second)
     latencies = latencies_ns(ends, done_at, per_second)
     histogram = HdrHistogram(1, _LONGEST_NS, _DIGITS)
     for value, count in zip(*np.unique(latencies, return_counts=True), strict=True):

@@ -43,7 +43,8 @@ def run(
         raise ValueError(f"first and last: expected {piece} <= first < last, found {first} and {last}")
     flow = SteadyFlow(piece) if flow is None else flow
     engine = Engine()
-    engine.apply(flow.setup(), 1)
+    setup = flow.setup()
+    engine.apply(setup.records, 1, setup.details)
     done = 0
     points = []
     for until in (first, last):

@@ -21,7 +21,7 @@ import numpy as np
 
 from smrx.bench import snapshot_latency, snapshot_pause
 from smrx.bench.bench_error import WrongResultError
-from smrx.bench.bench_market import Commands, SessionNumbering, open_session
+from smrx.bench.bench_market import SessionNumbering, open_session
 from smrx.bench.machine_conditions import processor
 from smrx.client import Client
 from smrx.config import Limits
@@ -34,7 +34,10 @@ from smrx.local import LocalCluster
 from smrx.node.log_reader import open_node_log
 from smrx.node.replicated_state import ReplicatedState
 from smrx.tape.generate import generate
+from smrx.tape.tape_file import Tape
 from smrx.wire import batches
+from smrx.wire.client_order_ids import pack_numbers
+from smrx.wire.command_list import CommandList, join
 
 _BATCH: Final = 1000
 #: Longer than any restart, so that the client's timeout is never what is measured.
@@ -101,7 +104,7 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
     journal.setCurrentTerm(1, 1)
     meta.set_joined()
     files = SnapshotFiles(directory / FOLDER, cluster=cluster.config.cluster, node_id=1)
-    flow = _RepeatedTape(tape.setup, tape.commands)
+    flow = _RepeatedTape(tape)
     for entry in flow.entries(0):
         _append(journal, machine, entry)
     journal.sync()
@@ -144,27 +147,30 @@ def _replay_seconds(machine: ReplicatedState, directory: Path, cluster: LocalClu
 class _RepeatedTape:
     """A tape that one session sends again and again, as log entries."""
 
-    def __init__(self, setup: Commands, commands: Commands) -> None:
-        self._setup = setup
-        self._commands = commands
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        ids = np.frombuffer(tape.commands["client_order_id"].tobytes(), "S8")
+        self._has_order_id = np.flatnonzero(ids != b"")
+        #: A generated tape calls its orders by numbers.
+        self._order_numbers = ids[self._has_order_id].astype(np.uint64)
         self._numbering = SessionNumbering()
         self._round = 0
 
     def entries(self, count: int) -> list[bytes]:
         """Return the entries of the setup at the first call; then of the next `count` commands, at most one tape."""
         if self._round == 0:
-            rows = np.concatenate([open_session(), self._setup])
+            commands = join([CommandList(open_session()), self._tape.setup])
         else:
-            rows = self._commands[:count].copy()
-            has_order_id = rows["client_order_id"] > 0
+            rows = self._tape.commands.copy()
             # Each round has its own client order ids; otherwise its orders would be rejected as duplicates.
-            rows["client_order_id"][has_order_id] += np.uint64(self._round << 40)
+            numbers = self._order_numbers + np.uint64(self._round * len(rows))
+            rows["client_order_id"][self._has_order_id] = pack_numbers(numbers)
+            commands = CommandList(rows[:count])
         self._round += 1
-        self._numbering.number(rows)
-        return [
-            batches.encode(rows[start : start + _BATCH].tobytes(), 1 + self._numbering.last_request, 0, 0)
-            for start in range(0, len(rows), _BATCH)
-        ]
+        self._numbering.number(commands.records)
+        time_ns = 1 + self._numbering.last_request
+        parts = [commands.part(start, start + _BATCH) for start in range(0, len(commands.records), _BATCH)]
+        return [batches.encode(part.records.tobytes(), time_ns, 0, 0, part.details.tobytes()) for part in parts]
 
 
 def _append(journal: DiskJournal, machine: ReplicatedState, entry: bytes) -> None:

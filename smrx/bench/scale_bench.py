@@ -25,7 +25,8 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import NO_DETAILS
+from smrx.wire.records import COMMAND, DETAILS, ORDER_DETAILS
 
 Commands = NDArray[Any]
 
@@ -54,15 +55,15 @@ class LoadedEngine:
         self.engine = Engine()
         self.numbering = tapes.Numbering(accounts)
         self.time_ns = 1
-        self.send(tapes.market(accounts, instruments))
+        self.send(*tapes.market(accounts, instruments))
 
-    def send(self, commands: Commands) -> tuple[float, int]:
+    def send(self, commands: Commands, details: NDArray[np.void] = NO_DETAILS) -> tuple[float, int]:
         """Apply commands; return seconds and events. Raises Unsupported if one of them is refused."""
         before = self.engine.event_sequence
         seconds = 0.0
         for at in range(0, len(commands), _CALL):
             begin = time.perf_counter()
-            result = self.engine.apply(commands[at : at + _CALL], self.time_ns)
+            result = self.engine.apply(commands[at : at + _CALL], self.time_ns, details)
             seconds += time.perf_counter() - begin
             refused = result.outcomes["reason"][result.outcomes["status"] != OutcomeStatus.ACCEPTED]
             if len(refused):
@@ -90,10 +91,17 @@ class LoadedEngine:
         self.numbering.number(rows)
         return rows
 
-    def rest(self, rows: Commands) -> NDArray[np.uint64]:
-        """Place orders that rest; return their order ids."""
+    def rest(self, rows: Commands, terms: NDArray[np.void] | None = None) -> NDArray[np.uint64]:
+        """Place orders that rest, with `terms` (ORDER_DETAILS) if each has some; return their order ids."""
         first = self.engine.sequence + 1
-        self.send(self.numbered(rows))
+        self.numbered(rows)
+        for at in range(0, len(rows) if terms is not None else 0, _CALL):
+            assert terms is not None
+            part = rows[at : at + _CALL]
+            part["details"] = np.arange(1, len(part) + 1)
+            self.send(part, terms[at : at + _CALL].view(DETAILS))
+        if terms is None:
+            self.send(rows)
         return np.arange(first, first + len(rows), dtype=np.uint64)
 
     def pairs(self, orders: Commands) -> float:
@@ -190,8 +198,10 @@ def stop_cascade(size: int) -> float:
     # One bid of one lot per tick, and one stop order per bid: each sale lowers the price by a tick.
     bench.rest(bench.orders(size + 1, _MIDDLE - np.arange(size + 1)))
     stops = bench.orders(size, 0, account=2, side=Side.SELL)
-    stops["order_type"], stops["tif"], stops["order_id"] = OrderType.STOP, TimeInForce.IOC, _MIDDLE - steps
-    bench.rest(stops)
+    stops["order_type"], stops["tif"] = OrderType.STOP, TimeInForce.IOC
+    terms = np.zeros(size, ORDER_DETAILS)
+    terms["stop_price_ticks"] = _MIDDLE - steps
+    bench.rest(stops, terms)
     seconds, events = bench.send(bench.numbered(bench.orders(1, _MIDDLE, account=2, side=Side.SELL)))
     if events < 4 * size:
         raise Unsupported(f"the trade did not trigger {size} stop orders ({events} events)")
@@ -204,9 +214,9 @@ def expiries(size: int) -> float:
     random = _random(size)
     rows = bench.orders(size, _MIDDLE - random.integers(0, 1_000, size))
     rows["tif"] = TimeInForce.GTD
-    # The extra word of a PLACE: the expiry in whole seconds, in the high half.
-    rows["order_id"] = (1 + random.permutation(size)).astype(np.uint64) << np.uint64(32)
-    bench.rest(rows)
+    terms = np.zeros(size, ORDER_DETAILS)
+    terms["expiry_ns"] = (1 + random.permutation(size)) * _SECOND_NS
+    bench.rest(rows, terms)
     bench.time_ns = (size + 1) * _SECOND_NS
     seconds, events = bench.send(bench.numbered(bench.orders(1, _MIDDLE)))
     if events < size:

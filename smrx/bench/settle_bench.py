@@ -92,8 +92,11 @@ def make_events(count: int, seed: int) -> NDArray[np.void]:
     """Return at least `count` events of the benchmark's market from sequence 1, with all events of each command."""
     maker, engine = TapeMaker(seed), Engine()
     setup = market()
-    maker.engine.apply(setup, 1)
-    parts = [engine.apply(setup, 1).events, engine.apply(maker.piece(4_000, adds_only=True), 1).events]
+    maker.engine.apply(setup.records, 1, setup.details)
+    parts = [
+        engine.apply(setup.records, 1, setup.details).events,
+        engine.apply(maker.piece(4_000, adds_only=True), 1).events,
+    ]
     made = sum(map(len, parts))
     while made < count:
         parts.append(engine.apply(maker.piece(_PIECE), 1).events)

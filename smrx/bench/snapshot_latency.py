@@ -27,6 +27,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND
 
 #: Interval of the status requests, in both phases.
@@ -39,7 +40,7 @@ _EXTRA_SECONDS: Final = 30.0
 _PERCENTILES: Final = (("p50", 50.0), ("p99", 99.0), ("max", 100.0))
 
 
-def run(folder: Path, market: Commands, *, seconds: float, nodes: int = 3) -> dict[str, Any]:
+def run(folder: Path, market: CommandList, *, seconds: float, nodes: int = 3) -> dict[str, Any]:
     """Measure one order in flight for `seconds` in each phase; raises BenchError.
 
     `market` holds the commands that build the state. Keys: without_snapshots_us, with_snapshots_us (p50, p99, max,
@@ -51,7 +52,7 @@ def run(folder: Path, market: Commands, *, seconds: float, nodes: int = 3) -> di
     with cluster, open_admin_client(cluster.config, 1.0) as ask:
         cluster.wait_leader()
         with Client(cluster.config, account=0, timeout=_CLIENT_TIMEOUT_SECONDS) as client:
-            refused = int(np.count_nonzero(client.submit(market)["status"] != OutcomeStatus.ACCEPTED))
+            refused = int(np.count_nonzero(client.submit(*market)["status"] != OutcomeStatus.ACCEPTED))
             if refused:
                 raise BenchError(f"the cluster refused {refused} commands of the market's setup")
             watch = _SnapshotWatch(cluster, ask)

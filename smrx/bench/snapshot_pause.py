@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.bench.bench_error import WrongResultError
-from smrx.bench.bench_market import INSTRUMENT, SESSION, Commands, SessionNumbering, market_commands, open_session
+from smrx.bench.bench_market import INSTRUMENT, SESSION, SessionNumbering, market_commands, open_session
 from smrx.consensus.snapshot_files import SnapshotFiles, Stored
 from smrx.consensus.snapshot_taker import ForkedSnapshots
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire import batches
+from smrx.wire.client_order_ids import pack_client_order_id, pack_numbers
 from smrx.wire.codes import (
     CommandKind,
     OrderType,
@@ -25,6 +26,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from smrx.wire.command_list import CommandList, join
 from smrx.wire.records import COMMAND
 
 _DEPOSIT_UNITS: Final = 1 << 40
@@ -33,6 +35,8 @@ _LEVELS: Final = 2000
 _SNAPSHOTS: Final = 20
 _IDLE_SECONDS: Final = 0.5
 _FORKS: Final = 5
+#: Client order ids of the flow are F and seven hexadecimal digits; those of the market are numbers.
+_ID_MASK: Final = (1 << 28) - 1
 #: Shorter than the interval between two turns of an idle node.
 _TURN_SECONDS: Final = 0.001
 
@@ -126,7 +130,8 @@ class _Flow:
             command["account"], command["client_order_id"] = self._placed
             self._placed = None
         else:
-            self._placed = int(1 + self._random.integers(self._accounts)), self._index
+            text = f"F{self._index & _ID_MASK:07x}"
+            self._placed = int(1 + self._random.integers(self._accounts)), pack_client_order_id(text)[0]
             command["kind"], command["instrument"], command["side"] = CommandKind.PLACE, INSTRUMENT, Side.BUY
             command["account"], command["client_order_id"] = self._placed
             command["price_ticks"] = 100_000 - self._random.integers(_LEVELS)
@@ -149,7 +154,7 @@ class _Flow:
         }
 
 
-def large_market(accounts: int, orders: int) -> Commands:
+def large_market(accounts: int, orders: int) -> CommandList:
     """Return the commands that open `accounts` accounts with deposits and place `orders` resting orders."""
     placed = np.zeros(orders, COMMAND)
     number = np.arange(orders)
@@ -159,19 +164,20 @@ def large_market(accounts: int, orders: int) -> Commands:
     placed["side"] = np.where(buys, Side.BUY, Side.SELL)
     placed["price_ticks"] = np.where(buys, 100_000 - number % _LEVELS, 100_001 + number % _LEVELS)
     placed["quantity_lots"] = 1 + number % 100
-    placed["client_order_id"] = number + 1
+    placed["client_order_id"] = pack_numbers(number.astype(np.uint64) + np.uint64(1))
     placed["order_type"], placed["tif"] = OrderType.LIMIT, TimeInForce.GTC
     placed["stp"], placed["instrument"] = Stp.CANCEL_NEWEST, INSTRUMENT
-    return np.concatenate([market_commands(accounts, _DEPOSIT_UNITS), placed])
+    return join([market_commands(accounts, _DEPOSIT_UNITS), CommandList(placed)])
 
 
 def _large_machine(accounts: int, orders: int) -> ReplicatedState:
     """Return a machine with such a market."""
     machine = ReplicatedState(1 << 20, 1 << 18)
-    rows = np.concatenate([open_session(), large_market(accounts, orders)])
-    SessionNumbering().number(rows)
-    for index, start in enumerate(range(0, len(rows), _BATCH)):
-        machine.apply(index + 2, 1, batches.encode(rows[start : start + _BATCH].tobytes(), 1, 0, 0))
+    commands = join([CommandList(open_session()), large_market(accounts, orders)])
+    SessionNumbering().number(commands.records)
+    for index, start in enumerate(range(0, len(commands.records), _BATCH)):
+        rows, details = commands.part(start, start + _BATCH)
+        machine.apply(index + 2, 1, batches.encode(rows.tobytes(), 1, 0, 0, details.tobytes()))
         machine.take_applied()
     return machine
 

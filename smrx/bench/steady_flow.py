@@ -1,8 +1,8 @@
 """Produce an endless order flow that leaves the book as it found it, for runs longer than a tape.
 
-One piece is built once. Each time it is used again, its request ids and client order ids continue where the last use
-ended. A piece cancels the deep orders of an earlier piece and fills its own near orders. Called by memory_bench.py and
-cluster_bench.py.
+One piece is built once. Each time it is used again, its orders get new client order ids: four characters for the place
+in the piece, four for the number of the piece. A piece cancels deep orders of its own or of the piece before, and fills
+its own near orders. Called by memory_bench.py and cluster_bench.py.
 """
 
 from typing import Any, Final
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from smrx.bench import tapes
 from smrx.wire.codes import CommandKind, OrderType, Side, Stp, TimeInForce
+from smrx.wire.command_list import CommandList, join
 from smrx.wire.records import COMMAND
 
 Commands = NDArray[Any]
@@ -27,12 +28,59 @@ _CANCELS: Final = slice(6, 9)
 _TAKER_AT: Final = 9
 
 
-def steady_blocks(count: int, seed: int, lag_blocks: int) -> Commands:
-    """Return `count` blocks of commands on instrument tapes.INSTRUMENT.
+#: Numbers of pieces before client order ids repeat; only orders of the last two pieces are open.
+_PIECE_NUMBERS: Final = 10_000
+_IDS_IN_BLOCK: Final = 6
+
+
+class SteadyBlocks:
+    """A piece: `count` blocks of commands on instrument tapes.INSTRUMENT, with session and request ids 0.
 
     The cancels of a block name the deep orders placed `lag_blocks` blocks earlier. The taker takes exactly the near
-    orders of its block. Placed orders have client order ids from lag_blocks * BLOCK + 1; session and request ids are 0.
+    orders of its block.
     """
+
+    def __init__(self, count: int, seed: int, lag_blocks: int) -> None:
+        self._lag_blocks = lag_blocks
+        self._rows = _blocks(count, seed)
+        # Four hexadecimal digits for each order of a piece, in the low half of the word.
+        texts = [f"{number:04x}".encode() for number in range(count * _IDS_IN_BLOCK)]
+        placed = np.array([int.from_bytes(text, "little") for text in texts], np.uint64).reshape(count, _IDS_IN_BLOCK)
+        ids = np.zeros((count, BLOCK), np.uint64)
+        ids[:, : _CANCELS.start] = placed
+        ids[:, _CANCELS] = np.roll(placed[:, DEEP], lag_blocks, axis=0)
+        before = np.zeros((count, BLOCK), bool)
+        before[:lag_blocks, _CANCELS] = True
+        self._ids = ids.reshape(-1)
+        self._of_piece_before = before.reshape(-1).astype(np.uint64)
+        self._of_this_piece = ((ids > 0) & ~before).reshape(-1).astype(np.uint64)
+
+    def piece(self, number: int) -> Commands:
+        """Return a copy of the commands, as piece `number`."""
+        rows = self._rows.copy()
+        self.rename(rows, number)
+        return rows
+
+    def rename(self, rows: Commands, number: int) -> None:
+        """Turn another piece into piece `number`."""
+        rows["client_order_id"] = (
+            self._ids
+            + self._of_this_piece * _piece_characters(number)
+            + self._of_piece_before * _piece_characters(number - 1)
+        )
+
+    def before(self) -> Commands:
+        """Return the orders that piece 0 cancels and does not place."""
+        rows = self.piece(-1).reshape(-1, BLOCK)
+        return rows[len(rows) - self._lag_blocks :, DEEP].reshape(-1).copy()
+
+
+def _piece_characters(number: int) -> np.uint64:
+    """Return four digits as the high half of a client order id."""
+    return np.uint64(int.from_bytes(f"{number % _PIECE_NUMBERS:04d}".encode(), "little") << 32)
+
+
+def _blocks(count: int, seed: int) -> Commands:
     random = np.random.default_rng(seed)
     rows = np.zeros((count, BLOCK), COMMAND)
     placed = [0, 1, 2, 3, 4, 5, _TAKER_AT]
@@ -54,9 +102,6 @@ def steady_blocks(count: int, seed: int, lag_blocks: int) -> Commands:
         rows[name][:, placed] = value
     rows["tif"][:, _TAKER_AT] = TimeInForce.IOC
     rows["instrument"][:, placed] = tapes.INSTRUMENT
-    ids = np.arange(count, dtype=np.uint64)[:, None] * np.uint64(BLOCK) + np.arange(1, 7, dtype=np.uint64)
-    rows["client_order_id"][:, _CANCELS] = ids[:, DEEP]
-    rows["client_order_id"][:, : _CANCELS.start] = ids + np.uint64(lag_blocks * BLOCK)
     return rows.reshape(-1)
 
 
@@ -68,7 +113,8 @@ class SteadyFlow:
             raise ValueError(f"piece: expected a multiple of {BLOCK}, found {piece}")
         self.blocks = piece // BLOCK
         self._pieces_used = 0
-        self._rows = steady_blocks(self.blocks, seed, lag_blocks=self.blocks)
+        self._blocks = SteadyBlocks(self.blocks, seed, lag_blocks=self.blocks)
+        self._rows = self._blocks.piece(0)
         # The deep orders of setup() are the maker's first requests.
         numbering = tapes.Numbering(2)
         numbering.last_request[MAKER] = 3 * self.blocks
@@ -76,19 +122,17 @@ class SteadyFlow:
         self._requests = np.where(self._rows["account"] == MAKER, self.blocks * (BLOCK - 1), self.blocks).astype(
             np.uint64
         )
-        self._has_order_id = self._rows["client_order_id"] > 0
 
-    def setup(self) -> Commands:
+    def setup(self) -> CommandList:
         """Return the market, and the deep orders that the first piece cancels."""
-        deep = self._rows.reshape(-1, BLOCK)[:, DEEP].reshape(-1).copy()
-        deep["client_order_id"] -= np.uint64(self.blocks * BLOCK)
-        deep["request_id"] = np.arange(1, len(deep) + 1)
-        return np.concatenate([tapes.market(2), deep])
+        deep = self._blocks.before()
+        deep["session_id"], deep["request_id"] = MAKER, np.arange(1, len(deep) + 1)
+        return join([tapes.market(2), CommandList(deep)])
 
     def next(self) -> Commands:
         """Return the next piece; the next call overwrites its memory."""
         if self._pieces_used:
             self._rows["request_id"] += self._requests
-            self._rows["client_order_id"][self._has_order_id] += np.uint64(self.blocks * BLOCK)
+            self._blocks.rename(self._rows, self._pieces_used)
         self._pieces_used += 1
         return self._rows

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from smrx.engine import Engine
 from smrx.tape import convert, lobster, tape_file
 from smrx.tape.engine_session import EngineSession
+from smrx.wire.client_order_ids import pack_numbers
 from smrx.wire.codes import CommandKind, OrderType, Side, Stp, TimeInForce
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
+from smrx.wire.command_list import CommandList, join
+from smrx.wire.records import ASSET_COMMAND, COMMAND, DETAILS, INSTRUMENT_DETAILS, TRANSFER_COMMAND, pack_symbol
 
 Commands = NDArray[Any]
 
@@ -25,6 +27,7 @@ TAKERS: Final = 8
 ACCOUNTS: Final = MAKERS + TAKERS
 MAX_ADD_LOTS: Final = 10
 FUNDS: Final = 1 << 56
+_MAX_DETAILS: Final = (1 << 16) - 1
 
 
 class Shape(NamedTuple):
@@ -68,25 +71,27 @@ class Flow(NamedTuple):
     """A tape for an empty engine, with session and request ids: the commands before the measured ones, and those."""
 
     description: str
-    before: Commands
-    measured: Commands
+    before: CommandList
+    measured: CommandList
 
 
-def market(accounts: int = ACCOUNTS, instruments: int = 1) -> Commands:
+def market(accounts: int = ACCOUNTS, instruments: int = 1) -> CommandList:
     """Return the commands that list assets and instruments, open and fund accounts, and open a session for each."""
     rows = np.zeros(3 + instruments + 4 * accounts, COMMAND)
     # The session of an account has the account's number; the venue's session must have another.
     venue = max(VENUE, accounts + 1)
     rows["session_id"] = venue
     rows[0]["kind"] = CommandKind.OPEN_SESSION
-    for row, symbol in ((rows[1], "BASE"), (rows[2], "QUOTE")):
-        row["kind"] = CommandKind.ADD_ASSET
-        row["client_order_id"] = pack_symbol(symbol)
-    rows[1]["instrument"], rows[2]["instrument"] = 1, 2
-    listed = rows[3 : 3 + instruments].view(INSTRUMENT_COMMAND)
-    listed["kind"] = CommandKind.ADD_INSTRUMENT
-    listed["instrument"] = np.arange(INSTRUMENT, INSTRUMENT + instruments)
-    listed["symbol"] = [pack_symbol(f"B{at}" if at else "BENCH") for at in range(instruments)]
+    assets = rows[1:3].view(ASSET_COMMAND)
+    assets["kind"] = CommandKind.ADD_ASSET
+    assets["asset"], assets["symbol"] = [1, 2], [pack_symbol("BASE"), pack_symbol("QUOTE")]
+    adds = rows[3 : 3 + instruments]
+    adds["kind"] = CommandKind.ADD_INSTRUMENT
+    adds["instrument"] = np.arange(INSTRUMENT, INSTRUMENT + instruments)
+    # A list has at most 65,535 details; of more instruments, several have the same.
+    listed = np.zeros(min(instruments, _MAX_DETAILS), INSTRUMENT_DETAILS)
+    adds["details"] = 1 + np.arange(instruments) % len(listed)
+    listed["symbol"] = [pack_symbol(f"B{at}" if at else "BENCH") for at in range(len(listed))]
     listed["base_asset"], listed["quote_asset"] = 1, 2
     listed["lot_units"] = listed["scale_units"] = 1
     listed["max_price_ticks"] = listed["max_quantity_lots"] = 1 << 30
@@ -95,18 +100,19 @@ def market(accounts: int = ACCOUNTS, instruments: int = 1) -> Commands:
     opened["kind"] = CommandKind.OPEN_ACCOUNT
     # The supply of an asset must stay below 2^62.
     funds = min(FUNDS, ((1 << 62) - 1) // accounts)
-    for asset, deposits in ((1, base), (2, quote)):
+    for asset, part in ((1, base), (2, quote)):
+        deposits = part.view(TRANSFER_COMMAND)
         deposits["kind"] = CommandKind.DEPOSIT
-        deposits["instrument"] = asset
-        deposits["order_id"] = asset * venue + names
-        deposits["quantity_lots"] = funds
+        deposits["asset"] = asset
+        deposits["transfer_id"] = asset * venue + names
+        deposits["amount"] = funds
     sessions["kind"] = CommandKind.OPEN_SESSION
     sessions["session_id"] = names
     for part in (opened, base, quote, sessions):
         part["account"] = names
     requests = rows["kind"] != CommandKind.OPEN_SESSION
     rows["request_id"][requests] = np.arange(1, np.count_nonzero(requests) + 1)
-    return rows
+    return CommandList(rows, listed.view(DETAILS))
 
 
 class Numbering:
@@ -150,7 +156,7 @@ class TapeMaker:
         self.numbering.number(rows)
         # Client order ids must be unique per account; request ids are.
         placed = rows["kind"] == CommandKind.PLACE
-        rows["client_order_id"][placed] = rows["request_id"][placed]
+        rows["client_order_id"][placed] = pack_numbers(rows["request_id"][placed])
         self.engine.apply(rows, 1)
         return rows
 
@@ -199,10 +205,10 @@ def generated(name: str, commands: int, seed: int) -> Flow:
     shape = SHAPES[name]
     maker = TapeMaker(seed, shape)
     setup = market()
-    maker.engine.apply(setup, 1)
+    maker.engine.apply(setup.records, 1, setup.details)
     fill = maker.piece(shape.open_orders, adds_only=True)
     pieces = [maker.piece(min(shape.piece, commands - at)) for at in range(0, commands, shape.piece)]
-    return Flow(shape.description, np.concatenate([setup, fill]), np.concatenate(pieces))
+    return Flow(shape.description, join([setup, CommandList(fill)]), CommandList(np.concatenate(pieces)))
 
 
 def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
@@ -216,11 +222,12 @@ def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
         tape = convert.convert(lobster.read(paths[0], paths[1] if len(paths) > 1 else None)).tape()
     tape = tape.first(commands)
     session = EngineSession(Engine())
-    setup = session.numbered(tape.setup)
+    setup = tape.setup._replace(records=session.numbered(tape.setup.records))
     # EngineSession opened its session itself; here the command that does so is a part of the setup.
     first = np.zeros(1, COMMAND)
-    first["kind"], first["session_id"] = CommandKind.OPEN_SESSION, setup["session_id"][0]
-    return Flow(f"recorded order flow, {tape.name}", np.concatenate([first, setup]), session.numbered(tape.commands))
+    first["kind"], first["session_id"] = CommandKind.OPEN_SESSION, setup.records["session_id"][0]
+    measured = tape.flow._replace(records=session.numbered(tape.commands))
+    return Flow(f"recorded order flow, {tape.name}", join([CommandList(first), setup]), measured)
 
 
 def _is_smrx_tape(path: str) -> bool:

@@ -23,14 +23,17 @@ from smrx.tape.tape_book import BookSide, Order
 from smrx.tape.tape_file import Tape
 from smrx.tape.tape_market import DEFAULT_MARKET_ID, TapeMarket, make_market
 from smrx.wire.codes import Side
+from smrx.wire.command_list import CommandList
 
-#: Client order ids of anonymous orders start here; the ids of a recording are far below.
-_ANONYMOUS_IDS: Final = 1 << 63
+#: The client order id of an order is its number in the recording: in decimal, or after this letter in base 36, so that
+#: it has at most eight characters.
+_BASE_36: Final = "X"
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#: The client order ids of anonymous orders are this letter and a number.
+_ANONYMOUS: Final = "A"
 #: The tick is a cent on US markets for prices from a dollar (Regulation NMS, rule 612); LOBSTER counts 1/100 cent.
 _CENT: Final = 100
 _OPPOSITE: Final = {Side.BUY: Side.SELL, Side.SELL: Side.BUY}
-
-Commands = NDArray[np.void]
 
 
 class Maker(IntEnum):
@@ -91,7 +94,7 @@ class ReplayPlan(NamedTuple):
 
     name: str
     market: TapeMarket
-    commands: Commands
+    commands: CommandList
     #: The commands of row r are first[r] to first[r + 1]; those of row 0 make the initial book.
     first: NDArray[np.int64]
     #: Time of each message in nanoseconds after midnight, rounded down.
@@ -185,7 +188,7 @@ class _Converter:
         return ReplayPlan(
             name=recording.name,
             market=self.market,
-            commands=self.out.array(),
+            commands=self.out.commands(),
             first=first,
             times_ns=messages["time_ps"] // 1000,
             executions=self.executions,
@@ -220,7 +223,7 @@ class _Converter:
             if self.books is not None:
                 raise _Conflict(f"a new order at {price} that crosses the book (best opposite price {crossed})")
             self._drop_stale(list(other.queue(crossed)))
-        self._place(Order(side, price, size, tape_id, tape_id))
+        self._place(Order(side, price, size, tape_id, _id_text(tape_id)))
         self.counts.placed += 1
 
     def _reduction(self, side: Side, price: int, size: int, tape_id: int) -> None:
@@ -341,7 +344,7 @@ class _Converter:
 
     def _place_anonymous(self, side: Side, price: int, size: int) -> None:
         self.anonymous += 1
-        self._place(Order(side, price, size, 0, _ANONYMOUS_IDS | self.anonymous))
+        self._place(Order(side, price, size, 0, f"{_ANONYMOUS}{self.anonymous}"))
 
     def _reduce(self, order: Order, size: int) -> None:
         if order.leaves == size:
@@ -360,3 +363,13 @@ class _Converter:
         for order in orders:
             self.counts.stale += 1
             self._cancel(order)
+
+
+def _id_text(tape_id: int) -> str:
+    if tape_id < 10**8:
+        return str(tape_id)
+    digits = ""
+    while tape_id:
+        tape_id, digit = divmod(tape_id, len(_DIGITS))
+        digits = _DIGITS[digit] + digits
+    return _BASE_36 + digits

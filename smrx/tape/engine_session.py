@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.codes import CommandKind
+from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND
 
 #: Any session id except 0: the engine has no other sessions.
@@ -33,7 +34,7 @@ class EngineLike(Protocol):
     @property
     def inspect(self) -> Any: ...
 
-    def apply(self, commands: NDArray[np.void], time_ns: int, /) -> Any:
+    def apply(self, commands: NDArray[np.void], time_ns: int, details: NDArray[np.void], /) -> Any:
         """Return something with `outcomes` and `events`."""
         ...
 
@@ -54,11 +55,11 @@ class EngineSession:
         self._requests = 0
         opening = np.zeros(1, dtype=COMMAND)
         opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, _SESSION, OPERATOR
-        self.engine.apply(opening, 0)
+        self.engine.apply(opening, 0, NO_DETAILS)
 
-    def apply(self, commands: NDArray[np.void], time_ns: int = 0) -> Any:
+    def apply(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS, time_ns: int = 0) -> Any:
         """Number commands and apply them; return the engine's result."""
-        return self.apply_numbered(self.numbered(commands), time_ns)
+        return self.apply_numbered(self.numbered(commands), time_ns, details)
 
     def numbered(self, commands: NDArray[np.void]) -> NDArray[np.void]:
         """Return a copy of commands with session and request ids. They must be applied next, in order."""
@@ -68,6 +69,6 @@ class EngineSession:
         self._requests += len(commands)
         return numbered
 
-    def apply_numbered(self, commands: NDArray[np.void], time_ns: int) -> Any:
-        """Apply commands that numbered() returned, or the next part of them."""
-        return self.engine.apply(commands, time_ns)
+    def apply_numbered(self, commands: NDArray[np.void], time_ns: int, details: NDArray[np.void] = NO_DETAILS) -> Any:
+        """Apply commands that numbered() returned, or the next part of them; `details` are those of all of them."""
+        return self.engine.apply(commands, time_ns, details)

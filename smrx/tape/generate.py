@@ -78,7 +78,7 @@ def generate(commands: int, seed: int, market_id: int = DEFAULT_MARKET_ID) -> Ta
     flow = _Flow(RandomIntegers(seed), market.account_ids, market.instrument)
     while len(flow.out) < commands:
         flow.step()
-    return Tape(f"generated-{seed}-{commands}", market.setup(), flow.out.array(), flow.trades, seed)
+    return Tape(f"generated-{seed}-{commands}", market.setup(), flow.out.commands(), flow.trades, seed)
 
 
 class _Flow:
@@ -124,7 +124,7 @@ class _Flow:
         self.orders += 1
         best = self.sides[side].best()
         price = self._price(side, best)
-        order = Order(side, price, size, self.orders, self.orders)
+        order = Order(side, price, size, self.orders, str(self.orders))
         self.out.place(self._maker(order), order)
         self.sides[side].add(order)
         heappush(self.deletions, (len(self.out) + self._lifetime(side, price, best), self.orders, order))
@@ -208,7 +208,7 @@ class _Flow:
         return found
 
     def _maker(self, order: Order) -> int:
-        return self.accounts[order.client_order_id % MAKERS]
+        return self.accounts[order.tape_id % MAKERS]
 
 
 def _improving(spread: int) -> int:

@@ -83,17 +83,17 @@ class _Checker:
         self.session = session
         self.engine = session.engine
         self.progress = progress
-        self.result = HistoryCheck(recording=plan.name, counts=plan.counts, commands=len(plan.commands))
+        self.result = HistoryCheck(recording=plan.name, counts=plan.counts, commands=len(plan.commands.records))
         self.executions = {execution.row: execution for execution in plan.executions}
         #: Order id of each command that placed an order.
-        self.order_ids = np.zeros(len(plan.commands), dtype=np.uint64)
+        self.order_ids = np.zeros(len(plan.commands.records), dtype=np.uint64)
         self.instrument = plan.market.instrument
         self.levels = 0 if plan.books is None else plan.books.shape[1] // 4
 
     def run(self) -> HistoryCheck:
         started = time.perf_counter()
         setup = self.plan.market.setup()
-        refused = setup_failure(setup, self.session.apply(setup).outcomes)
+        refused = setup_failure(setup, self.session.apply(*setup).outcomes)
         if refused:
             self._fail(0, refused)
         self._messages()
@@ -118,7 +118,7 @@ class _Checker:
         return found
 
     def _messages(self) -> None:
-        commands = self.session.numbered(self.plan.commands)
+        commands = self.session.numbered(self.plan.commands.records)
         first, times = self.plan.first.tolist(), self.plan.times_ns.tolist()
         rows = None if self.plan.books is None else self.plan.books.tolist()
         recording_failures = self._recording_failures()
@@ -140,7 +140,7 @@ class _Checker:
 
     def _message(self, row: int, start: int, commands: Any, time_ns: int) -> None:
         trades = self.engine.trade_count
-        result = self.session.apply_numbered(commands, time_ns)
+        result = self.session.apply_numbered(commands, time_ns, self.plan.commands.details)
         outcomes = result.outcomes
         self.order_ids[start : start + len(commands)] = outcomes["order_id"]
         accepted = outcomes["status"] == _ACCEPTED

@@ -27,8 +27,8 @@ _PIECES_PER_SECOND: Final = 20
 class Cluster(Protocol):
     """The target of a replay, such as the operator's smrx.Client."""
 
-    def submit(self, commands: Records, /) -> Records:
-        """Send commands in order; return their outcomes, one each."""
+    def submit(self, commands: Records, details: Records, /) -> Records:
+        """Send commands in order; return their outcomes, one each. `details` may be more than those they name."""
         ...
 
     def assets(self) -> Sequence[ListedAsset]: ...
@@ -78,7 +78,7 @@ def play(
     conflict = find_id_conflict(tape.setup, cluster.assets(), cluster.instruments())
     if conflict:
         raise SetupRefused(conflict)
-    setup = cluster.submit(tape.setup)
+    setup = cluster.submit(*tape.setup)
     refused = setup_failure(tape.setup, setup)
     if refused:
         raise SetupRefused(refused)
@@ -86,7 +86,7 @@ def play(
     answers = []
     done = 0
     for piece in _pieces(tape.commands, rate, started):
-        answers.append(cluster.submit(piece))
+        answers.append(cluster.submit(piece, tape.flow.details))
         done += len(piece)
         if progress is not None:
             progress(done)

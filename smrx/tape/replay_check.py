@@ -88,12 +88,12 @@ class ReplayCheck(msgspec.Struct, kw_only=True):
 def run_reference(tape: Tape, engine: EngineLike | None = None) -> Reference:
     """Apply a tape to an engine in this process (a new one if none is given)."""
     session = EngineSession(engine)
-    refused = setup_failure(tape.setup, session.apply(tape.setup).outcomes)
+    refused = setup_failure(tape.setup, session.apply(*tape.setup).outcomes)
     if refused:
         raise ValueError(refused)
     outcomes, events = [], []
     for first in range(0, len(tape.commands), _PIECE):
-        result = session.apply(tape.commands[first : first + _PIECE])
+        result = session.apply(tape.commands[first : first + _PIECE], tape.flow.details)
         outcomes.append(result.outcomes)
         events.append(result.events)
     return Reference(np.concatenate(outcomes), np.concatenate(events), session.engine)

@@ -15,7 +15,7 @@ class Order:
 
     __slots__ = ("client_order_id", "leaves", "moved_ahead", "place_command", "price", "quantity", "side", "tape_id")
 
-    def __init__(self, side: Side, price: int, quantity: int, tape_id: int, client_order_id: int) -> None:
+    def __init__(self, side: Side, price: int, quantity: int, tape_id: int, client_order_id: str) -> None:
         self.side = side
         self.price = price
         self.quantity = quantity

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from smrx.tape.tape_error import TapeError
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol, unpack_symbol
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import (
+    ASSET_COMMAND,
+    ASSET_SYMBOL_SIZE,
+    COMMAND,
+    DETAILS,
+    INSTRUMENT_DETAILS,
+    TRANSFER_COMMAND,
+    pack_symbol,
+    unpack_symbol,
+)
 
 #: ISO 4217 gives the US dollar the number 840.
 USD_ASSET: Final = 840
@@ -60,17 +70,14 @@ class TapeMarket(msgspec.Struct, frozen=True, kw_only=True):
     def instrument(self) -> int:
         return self.market_id
 
-    def setup(self) -> Commands:
+    def setup(self) -> CommandList:
         """Return the commands that prepare an empty exchange for the tape, or reset one that it was sent to before."""
         records = [
-            _command(CommandKind.ADD_ASSET, instrument=self.market_id, client_order_id=pack_symbol(self.base)),
+            _command(CommandKind.ADD_ASSET, ASSET_COMMAND, asset=self.market_id, symbol=pack_symbol(self.base)),
             _command(
-                CommandKind.ADD_ASSET,
-                instrument=USD_ASSET,
-                client_order_id=pack_symbol("USD"),
-                quantity_lots=USD_DECIMALS,
+                CommandKind.ADD_ASSET, ASSET_COMMAND, asset=USD_ASSET, symbol=pack_symbol("USD"), decimals=USD_DECIMALS
             ),
-            self._listing(),
+            _command(CommandKind.ADD_INSTRUMENT, instrument=self.instrument, details=1),
         ]
         records += [_command(CommandKind.OPEN_ACCOUNT, account=account) for account in self.account_ids]
         for account in self.account_ids:
@@ -78,24 +85,28 @@ class TapeMarket(msgspec.Struct, frozen=True, kw_only=True):
                 transfer = _TRANSFERS | account << 1 | (asset == USD_ASSET)
                 records.append(
                     _command(
-                        CommandKind.DEPOSIT, account=account, instrument=asset, order_id=transfer, quantity_lots=amount
+                        CommandKind.DEPOSIT,
+                        TRANSFER_COMMAND,
+                        account=account,
+                        asset=asset,
+                        transfer_id=transfer,
+                        amount=amount,
                     )
                 )
         records += [
             _command(CommandKind.MASS_CANCEL, account=account, instrument=self.instrument)
             for account in self.account_ids
         ]
-        return np.concatenate(records)
+        return CommandList(np.concatenate(records), self._listing())
 
     def _listing(self) -> Commands:
-        record = np.zeros(1, dtype=INSTRUMENT_COMMAND)
-        record["kind"] = CommandKind.ADD_INSTRUMENT
-        record["instrument"], record["symbol"] = self.instrument, pack_symbol(self.symbol)
+        record = np.zeros(1, dtype=INSTRUMENT_DETAILS)
+        record["symbol"] = pack_symbol(self.symbol)
         record["base_asset"], record["quote_asset"] = self.market_id, USD_ASSET
         record["lot_units"], record["scale_units"] = 1, self.tick_units
         record["max_price_ticks"] = MAX_PRICE_UNITS // self.tick_units
         record["max_quantity_lots"] = MAX_QUANTITY_LOTS
-        return record.view(COMMAND)
+        return record.view(DETAILS)
 
 
 def make_market(
@@ -106,11 +117,10 @@ def make_market(
         raise TapeError(
             f"market id: expected 1 to {10**7} except {USD_ASSET} (the id of the dollar), found {market_id}"
         )
-    # A symbol has at most 8 characters. A long ticker loses the dash, then the currency.
-    symbol = next((text for text in (f"{ticker}-USD", f"{ticker}USD") if len(text) <= 8), ticker)
+    symbol = f"{ticker}-USD"
     try:
+        pack_symbol(ticker, ASSET_SYMBOL_SIZE)
         pack_symbol(symbol)
-        pack_symbol(ticker)
     except ValueError as error:
         raise TapeError(str(error)) from None
     return TapeMarket(symbol=symbol, base=ticker, market_id=market_id, tick_units=tick_units, accounts=accounts)
@@ -152,19 +162,20 @@ class ListedInstrument(Protocol):
 
 
 def find_id_conflict(
-    setup: Commands, assets: Iterable[ListedAsset], instruments: Iterable[ListedInstrument]
+    setup: CommandList, assets: Iterable[ListedAsset], instruments: Iterable[ListedInstrument]
 ) -> str | None:
     """Describe the first id of a setup that the exchange uses for another asset or instrument; None if there is none.
 
     Orders and deposits with such an id would go to another market.
     """
     listed_assets = {asset.id: (asset.symbol, asset.decimals) for asset in assets}
-    for command in setup[setup["kind"] == CommandKind.ADD_ASSET]:
-        wanted = (unpack_symbol(int(command["client_order_id"])), int(command["quantity_lots"]))
-        found = listed_assets.get(int(command["instrument"]), wanted)
+    records = setup.records
+    for command in records[records["kind"] == CommandKind.ADD_ASSET].view(ASSET_COMMAND):
+        wanted = (unpack_symbol(command["symbol"]), int(command["decimals"]))
+        found = listed_assets.get(int(command["asset"]), wanted)
         if found != wanted:
             return (
-                f"asset id {int(command['instrument'])} is in use for {found[0]} with {found[1]} decimals; "
+                f"asset id {int(command['asset'])} is in use for {found[0]} with {found[1]} decimals; "
                 f"the tape needs it for {wanted[0]} with {wanted[1]}"
             )
     listed = {
@@ -173,9 +184,10 @@ def find_id_conflict(
         )
         for instrument in instruments
     }  # fmt: skip
-    for command in setup[setup["kind"] == CommandKind.ADD_INSTRUMENT].view(INSTRUMENT_COMMAND):
+    for command in records[records["kind"] == CommandKind.ADD_INSTRUMENT]:
+        details = setup.details.view(INSTRUMENT_DETAILS)[int(command["details"]) - 1]
         names = ("base_asset", "quote_asset", "lot_units", "scale_units")
-        needed = (unpack_symbol(int(command["symbol"])), *(int(command[name]) for name in names))
+        needed = (unpack_symbol(details["symbol"]), *(int(details[name]) for name in names))
         there = listed.get(int(command["instrument"]), needed)
         if there != needed:
             return (
@@ -185,9 +197,9 @@ def find_id_conflict(
     return None
 
 
-def setup_failure(setup: Commands, outcomes: NDArray[np.void]) -> str | None:
+def setup_failure(setup: CommandList, outcomes: NDArray[np.void]) -> str | None:
     """Describe the first rejected setup command, except those that were executed before; None if there is none."""
-    for command, outcome in zip(setup, outcomes, strict=True):
+    for command, outcome in zip(setup.records, outcomes, strict=True):
         if outcome["status"] == OutcomeStatus.ACCEPTED or outcome["reason"] in ALREADY_DONE:
             continue
         kind = CommandKind(int(command["kind"])).name
@@ -196,9 +208,9 @@ def setup_failure(setup: Commands, outcomes: NDArray[np.void]) -> str | None:
     return None
 
 
-def _command(kind: CommandKind, **fields: int) -> Commands:
-    record = np.zeros(1, dtype=COMMAND)
+def _command(kind: CommandKind, layout: "np.dtype[np.void]" = COMMAND, **fields: int | bytes) -> Commands:
+    record = np.zeros(1, dtype=layout)
     record["kind"] = kind
     for name, value in fields.items():
         record[name] = value
-    return record
+    return record.view(COMMAND)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.frames import ErrorCode, FrameError
 from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE
 
@@ -76,6 +77,8 @@ def decode(entry: bytes | memoryview) -> Batch:
         found = len(entry) - HEADER_SIZE
         raise _bad(f"expected {count} commands and {extra} details after the header, found {found} bytes")
     commands = np.frombuffer(entry, dtype=COMMAND, count=count, offset=HEADER_SIZE)
+    if not extra:
+        return Batch(time_ns, sequence, state_hash, commands, NO_DETAILS)
     details = np.frombuffer(entry, dtype=DETAILS, count=extra, offset=HEADER_SIZE + count * COMMAND_SIZE)
     return Batch(time_ns, sequence, state_hash, commands, details)
 

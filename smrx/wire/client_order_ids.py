@@ -8,7 +8,9 @@ commands and orders and in CLIENT_ORDER_ID events. Two different ids can have th
 
 from typing import Final
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from smrx.wire.records import CLIENT_ORDER_ID_SIZE, LONG_ID, SHORT_ID_SIZE
 
@@ -30,6 +32,22 @@ def pack_client_order_id(text: str) -> tuple[int, bytes]:
     if len(raw) > SHORT_ID_SIZE:
         return 0, raw
     return int.from_bytes(raw, "little"), b""
+
+
+def pack_numbers(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the command's field of each number as an id of eight decimal digits: of 42 that of "00000042".
+
+    Only the last eight digits of a number count. For large arrays: it takes a few operations for all of them.
+    """
+    # Two halves of four digits, four quarters of two, eight digits: each division by a multiplication and a shift.
+    below = numbers % np.uint64(10**8)
+    high = below // np.uint64(10**4)
+    halves = high + ((below - high * np.uint64(10**4)) << np.uint64(32))
+    hundreds = ((halves * np.uint64(10486)) >> np.uint64(20)) & np.uint64(0x7F_0000_007F)
+    quarters = hundreds + ((halves - hundreds * np.uint64(100)) << np.uint64(16))
+    tens = ((quarters * np.uint64(103)) >> np.uint64(10)) & np.uint64(0x000F_000F_000F_000F)
+    digits: NDArray[np.uint64] = tens + ((quarters - tens * np.uint64(10)) << np.uint64(8))
+    return digits | np.uint64(0x3030_3030_3030_3030)
 
 
 def id_form(text: bytes) -> int:

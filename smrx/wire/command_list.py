@@ -23,19 +23,29 @@ class CommandList(NamedTuple):
     details: NDArray[np.void] = NO_DETAILS
 
     def part(self, first: int, last: int) -> "CommandList":
-        """Return the commands from number `first` to before `last`, with their own details only."""
+        """Return the commands from number `first` to before `last`, with their own details only.
+
+        Raises ValueError if one of them names details that the list does not have.
+        """
         records = self.records[first:last]
-        numbers = records["details"]
-        used = np.flatnonzero(numbers)
-        if not len(used):
+        if not len(self.details):
+            return CommandList(records)
+        numbers, places = np.unique(records["details"], return_inverse=True)
+        _check_numbers(records, self.details)
+        named = numbers[numbers > 0].astype(np.int64)
+        if not len(named):
             return CommandList(records)
         records = records.copy()
-        records["details"][used] = np.arange(1, len(used) + 1)
-        return CommandList(records, self.details[numbers[used].astype(np.int64) - 1])
+        records["details"] = places + (numbers[0] != 0)
+        return CommandList(records, self.details[named - 1])
 
 
 def join(lists: Sequence[CommandList]) -> CommandList:
-    """Return the commands of several lists as one list. Raises ValueError for more than 65,535 details."""
+    """Return the commands of several lists as one list.
+
+    Raises ValueError for more than 65,535 details, and if a command names details that its own list does not have: in
+    the joined list it would get those of another.
+    """
     if not lists:
         return CommandList(np.zeros(0, COMMAND))
     if not any(len(part.details) for part in lists):
@@ -43,6 +53,7 @@ def join(lists: Sequence[CommandList]) -> CommandList:
     shifted = []
     before = 0
     for part in lists:
+        _check_numbers(part.records, part.details)
         records = part.records.copy()
         records["details"][records["details"] != 0] += np.uint16(before)
         before += len(part.details)
@@ -50,3 +61,9 @@ def join(lists: Sequence[CommandList]) -> CommandList:
             raise ValueError(f"expected at most {np.iinfo(np.uint16).max} details in one list, found {before}")
         shifted.append(records)
     return CommandList(np.concatenate(shifted), np.concatenate([part.details for part in lists]))
+
+
+def _check_numbers(records: NDArray[np.void], details: NDArray[np.void]) -> None:
+    most = int(records["details"].max()) if len(records) else 0
+    if most > len(details):
+        raise ValueError(f"a command names details {most} of a list that has {len(details)}")

@@ -20,7 +20,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.wire.balance_digest import Digest
-from smrx.wire.command_list import CommandList
+from smrx.wire.command_list import NO_DETAILS, CommandList
 from smrx.wire.records import COMMAND, DETAILS, EVENT, OUTCOME
 
 MAGIC: Final = 0x58524D53
@@ -257,7 +257,9 @@ def command_list(frame: Frame) -> CommandList:
     Raises FrameError for a command that names details that the frame does not have.
     """
     commands = records(frame)
-    details = np.frombuffer(frame.body, DETAILS, frame.details, frame.count * COMMAND.itemsize)
+    details = NO_DETAILS
+    if frame.details:
+        details = np.frombuffer(frame.body, DETAILS, frame.details, frame.count * COMMAND.itemsize)
     if len(commands) and int(commands["details"].max()) > frame.details:
         most = int(commands["details"].max())
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"a command names details {most}; the frame has {frame.details}")

@@ -47,7 +47,7 @@ UNUSABLE: Final = {
 def play_engine(given: PeerTape, tier: str, batch: int) -> Run:
     """Run the tape on an engine of smrx in calls of `batch` commands."""
     engine = new_engine(tier)
-    engine.apply(given.setup, 1)
+    engine.apply(given.setup.records, 1, given.setup.details)
     first = engine.sequence + 1
     # With large batches, selecting the trades is measured, too. With one command a call it would cost more than the
     # call, so all events are kept.

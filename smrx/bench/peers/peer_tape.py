@@ -13,13 +13,14 @@ from smrx.bench import tapes
 from smrx.bench.peers.peer_calls import CALL, Calls
 from smrx.engine import Engine
 from smrx.wire.codes import CommandKind, OutcomeStatus, Side
+from smrx.wire.command_list import CommandList
 
 
 class PeerTape(NamedTuple):
     """The calls, the same as commands of the engine, and how many of both only fill the book."""
 
     calls: Calls
-    setup: tapes.Commands
+    setup: CommandList
     commands: tapes.Commands
     filling: int
     description: str
@@ -29,10 +30,11 @@ def make_peer_tape(tape: str, commands: int, seed: int) -> PeerTape:
     """Return the part of a generated tape that every peer supports: accepted commands, takers with filled lots."""
     flow = tapes.generated(tape, commands, seed)
     filling = tapes.SHAPES[tape].open_orders
-    setup = flow.before[: len(flow.before) - filling]
+    before = flow.before.records
+    setup = flow.before._replace(records=before[: len(before) - filling])
     engine = Engine()
-    engine.apply(setup, 1)
-    rows = np.concatenate([flow.before[len(setup) :], flow.measured])
+    engine.apply(setup.records, 1, setup.details)
+    rows = np.concatenate([before[len(before) - filling :], flow.measured.records])
     outcomes = engine.apply(rows, 1).outcomes
     placed = rows["kind"] == CommandKind.PLACE
     lots = np.where(placed, outcomes["cum_lots"] + outcomes["leaves_lots"], 1)
@@ -56,8 +58,8 @@ def make_peer_tape(tape: str, commands: int, seed: int) -> PeerTape:
     return PeerTape(calls, setup, rows, filling, flow.description)
 
 
-def _sequence_after(setup: tapes.Commands) -> int:
+def _sequence_after(setup: CommandList) -> int:
     """Return the sequence of the last command of a setup."""
     engine = Engine()
-    engine.apply(setup, 1)
+    engine.apply(setup.records, 1, setup.details)
     return engine.sequence
