@@ -17,7 +17,8 @@ from smrx.engine.inspect import Inspect
 from smrx.engine.kernels import compiled
 from smrx.engine.state import ACCOUNTS, RING_SIZE, State, allocate, grow
 from smrx.wire.codes import AccountStatus
-from smrx.wire.records import COMMAND, EVENT, OUTCOME
+from smrx.wire.command_list import NO_DETAILS
+from smrx.wire.records import COMMAND, DETAILS, EVENT, OUTCOME
 
 #: Events that a buffer has space for, for each command and at least: twice what a busy market causes. A buffer goes to
 #: the caller; its unused part takes no memory. A batch that needs more gets another buffer.
@@ -87,6 +88,7 @@ class Engine:
         sizes = {
             "orders": orders, "levels": levels, "nodes": levels, "accounts": accounts, "balances": balances,
             "sessions": sessions, "instruments": instruments, "assets": assets, "transfers": transfers,
+            "order_details": orders,
         }  # fmt: skip
         for name, size in sizes.items():
             if size < 1:
@@ -98,6 +100,14 @@ class Engine:
         _add_venue_account(state)
         self._adopt(state)
 
+    #: The details that the last call used: as few calls have any, they are seldom replaced.
+    _details: NDArray[Any] = NO_DETAILS
+
+    def _use_details(self, details: NDArray[Any]) -> None:
+        """Make details those of the following commands."""
+        self._details = _checked_details(details)
+        self._addresses[-2:] = compiled.address_of(self._details)
+
     def _adopt(self, state: State) -> None:
         """Make a state this engine's own."""
         self._state = state
@@ -106,17 +116,22 @@ class Engine:
         # Reading an item of a memoryview takes a tenth of the time of reading a field of a record.
         self._written = state.turn["written"].data
         self._stage = state.turn["stage"].data
-        self._addresses = compiled.addresses(state)
+        self._addresses = compiled.addresses(state, self._details)
         self._small_batch = _SmallBatchBuffer()
         self.inspect = Inspect(state)
 
-    def apply(self, commands: NDArray[Any], time_ns: int) -> Result:
-        """Apply commands in order at a time. A bad command gets a REJECTED outcome and never raises."""
+    def apply(self, commands: NDArray[Any], time_ns: int, details: NDArray[Any] = NO_DETAILS) -> Result:
+        """Apply commands in order at a time. A bad command gets a REJECTED outcome and never raises.
+
+        `details` are the records that the commands name by number, see records.py.
+        """
         if self._stage[0]:
             raise EngineError(
                 "an earlier call was interrupted in the middle of a command: restore the engine from a snapshot"
             )
         commands = _checked_commands(commands)
+        if details is not self._details:
+            self._use_details(details)
         count = len(commands)
         hashes = np.empty(count, np.uint64)
         outcomes: NDArray[Any]
@@ -129,8 +144,9 @@ class Engine:
         outcomes = np.ndarray(count, OUTCOME, bytearray(count * OUTCOME.itemsize))
         buffer = self._small_batch
         done = compiled.apply_commands(
-            self._state, self._addresses, commands, 0, time_ns, outcomes, buffer.events, buffer.words, hashes
-        )
+            self._state, self._addresses, commands, 0, time_ns, outcomes, buffer.events, buffer.words, hashes,
+            self._details,
+        )  # fmt: skip
         if done == count:
             written = self._written[0]
             events = np.ndarray(written, EVENT, bytearray(buffer.bytes[: written * EVENT.itemsize]))
@@ -157,7 +173,7 @@ class Engine:
         while True:
             events: NDArray[Any] = np.ndarray(len(words) // EVENT_WORDS, EVENT, words)
             done = compiled.apply_commands(
-                self._state, self._addresses, commands, done, time_ns, outcomes, events, words, hashes
+                self._state, self._addresses, commands, done, time_ns, outcomes, events, words, hashes, self._details
             )
             if done == count:
                 parts.append(words[: self._written[0] * EVENT_WORDS])
@@ -341,3 +357,12 @@ def _checked_commands(commands: NDArray[Any]) -> NDArray[Any]:
     view = commands[:]
     view.setflags(write=False)
     return view
+
+
+def _checked_details(details: NDArray[Any]) -> NDArray[Any]:
+    """Return details as a contiguous array."""
+    if details.ndim != 1 or details.dtype.itemsize != DETAILS.itemsize:
+        raise EngineError(
+            f"details: expected one dimension of DETAILS records, found {details.ndim} of {details.dtype}"
+        )
+    return np.ascontiguousarray(details)

@@ -19,13 +19,12 @@ from smrx.engine.state import (
     TRANSFERS,
     State,
 )
-from smrx.wire.codes import OrderType
+from smrx.wire.records import ASSET_SYMBOL_SIZE, CLIENT_ORDER_ID_SIZE, INSTRUMENT_SYMBOL_SIZE
 
 #: The columns of each table: name in the result, name in the state, type.
 _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
     "orders": [
         ("order_id", "order_id", "<u8"),
-        ("client_order_id", "client_order_id", "<u8"),
         ("account", "account_id", "<u4"),
         ("instrument", "instrument_id", "<u4"),
         ("side", "side", "u1"),
@@ -37,7 +36,6 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("quantity_lots", "quantity", "<i8"),
         ("cum_lots", "cum", "<i8"),
         ("shown_lots", "shown", "<i8"),  # of an iceberg
-        ("extra", "extra", "<u8"),
         ("priority", "priority", "<u8"),
     ],
     "balances": [
@@ -57,14 +55,12 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
     ],
     "assets": [
         ("asset", "asset_id", "<u4"),
-        ("symbol", "symbol", "<u8"),
         ("decimals", "decimals", "u1"),
         ("cap", "cap", "<i8"),
         ("supply", "supply", "<i8"),
     ],
     "instruments": [
         ("instrument", "instrument_id", "<u4"),
-        ("symbol", "symbol", "<u8"),
         ("base_asset", "base_id", "<u4"),
         ("quote_asset", "quote_id", "<u4"),
         ("lot_units", "lot_units", "<u4"),
@@ -96,23 +92,33 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("amount", "amount", "<i8"),
     ],
 }
-DTYPES: Final = {
-    table: np.dtype([(outside, kind) for outside, _, kind in columns]) for table, columns in _COLUMNS.items()
-}
-#: An order's extra word by its meanings; a field is 0 where the word has another meaning.
-ORDERS_DTYPE: Final = np.dtype(
-    [
-        *DTYPES["orders"].descr,
+#: Columns that come from elsewhere or are text, behind the others of their table.
+_MORE: Final[dict[str, list[tuple[str, str]]]] = {
+    "orders": [
+        ("client_order_id", f"S{CLIENT_ORDER_ID_SIZE}"),
         ("leaves_lots", "<i8"),
         ("stop_price_ticks", "<i8"),
         ("display_lots", "<i8"),
-        ("expiry_seconds", "<i8"),
+        ("expiry_ns", "<i8"),
         ("session_id", "<u8"),  # of the session whose end cancels it; 0 for none
-    ]
-)
+    ],
+    "assets": [("symbol", f"S{ASSET_SYMBOL_SIZE}")],
+    "instruments": [("symbol", f"S{INSTRUMENT_SYMBOL_SIZE}")],
+}
+DTYPES: Final = {
+    table: np.dtype([*((outside, kind) for outside, _, kind in columns), *_MORE.get(table, ())])
+    for table, columns in _COLUMNS.items()
+}
 
 #: (price_ticks, quantity_lots, orders) of a price, best first.
 Depth = list[tuple[int, int, int]]
+
+
+def text_of(rows: NDArray[Any], field: str) -> NDArray[Any]:
+    """Return a text that is stored as words `field_0`, `field_1` ... of each row."""
+    names = [name for name in rows.dtype.names or () if name.startswith(f"{field}_")]
+    words = np.stack([rows[name] for name in names], axis=1)
+    return words.view(f"S{8 * len(names)}").reshape(len(rows))
 
 
 class Inspect:
@@ -137,9 +143,11 @@ class Inspect:
 
     def _table(self, table: str, rows: NDArray[Any]) -> NDArray[Any]:
         """Return rows with the outside column names, sorted by their first two columns."""
-        found = np.zeros(len(rows), dtype=DTYPES[table] if table != "orders" else ORDERS_DTYPE)
+        found = np.zeros(len(rows), dtype=DTYPES[table])
         for outside, inside, _ in _COLUMNS[table]:
             found[outside] = rows[inside]
+        if "symbol" in (found.dtype.names or ()):
+            found["symbol"] = text_of(rows, "symbol")
         first, second = found.dtype.names[:2] if found.dtype.names else ("", "")
         return found[np.lexsort((found[second], found[first]))]
 
@@ -175,10 +183,12 @@ class Inspect:
         rows = rows[np.argsort(rows["order_id"])]
         found = self._table("orders", rows)
         found["leaves_lots"] = found["quantity_lots"] - found["cum_lots"]
-        pending = rows["order_type"] >= OrderType.STOP
-        found["stop_price_ticks"] = np.where(pending, rows["extra"], 0)
-        found["display_lots"] = np.where(pending, 0, rows["extra"] & np.uint64(0xFFFF_FFFF))
-        found["expiry_seconds"] = np.where(pending, 0, rows["extra"] >> np.uint64(32))
+        # Slot 0 is an empty record: the details of an order without.
+        details = self._state.order_details[rows["details"]]
+        for name in ("stop_price_ticks", "display_lots", "expiry_ns"):
+            found[name] = details[name]
+        texts = text_of(details, "client_order_id")
+        found["client_order_id"] = np.where(texts != b"", texts, rows["client_order_id"].astype("<u8").view("S8"))
         found["session_id"] = self._state.sessions["session_id"][rows["session"]]
         return found
 

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.wire.records import ORDER_DETAILS, as_words
+
 #: Hashes after the last so many commands are kept; a power of two.
 RING_SIZE: Final = 1 << 16
 
@@ -27,6 +29,15 @@ def _padded(fields: list[tuple[str, str]], size: int) -> "np.dtype[np.void]":
     places = [packed.fields[name] for name in names] if packed.fields else []
     formats = [place[0] for place in places]
     return np.dtype({"names": names, "formats": formats, "offsets": [place[1] for place in places], "itemsize": size})
+
+
+def _with_links(layout: "np.dtype[Any]", **offsets: int) -> "np.dtype[np.void]":
+    """Return a layout with u4 fields at some offsets in place of its reserved ones."""
+    assert layout.fields is not None
+    fields = {name: (field[0], field[1]) for name, field in layout.fields.items() if not name.startswith("reserved")}
+    fields |= {name: (np.dtype("<u4"), offset) for name, offset in offsets.items()}
+    forms, places = zip(*fields.values(), strict=True)
+    return np.dtype({"names": list(fields), "formats": forms, "offsets": places, "itemsize": layout.itemsize})
 
 
 #: The counters and switches of the engine; one record.
@@ -59,6 +70,7 @@ TURN: Final = np.dtype(
         ("given", "<i8"),  # what a taker pays and receives, and the fees of both sides
         ("got", "<i8"),
         ("fees", "<i8"),
+        ("client_order_id", "<u8"),  # the 64-bit form of the command's client order id
         ("stage", "<u4"),  # progress of the command, see apply.py
         ("elected", "<u4"),  # first of the elected stops that are not triggered yet
         ("last_elected", "<u4"),
@@ -68,6 +80,7 @@ TURN: Final = np.dtype(
         ("asset", "<u4"),
         ("order", "<u4"),
         ("balance", "<u4"),
+        ("following", "<u4"),  # events that the command's own event is followed by, see emit.py
     ]
 )
 
@@ -108,7 +121,8 @@ ACCOUNT: Final = np.dtype(
 
 ASSET: Final = np.dtype(
     [
-        ("symbol", "<u8"),
+        ("symbol_0", "<u8"),
+        ("symbol_1", "<u8"),
         ("supply", "<i8"),
         ("cap", "<i8"),  # supply cap; 0 is the general limit
         ("hash", "<u8"),
@@ -121,7 +135,9 @@ ASSET: Final = np.dtype(
 
 INSTRUMENT: Final = _padded(
     [
-        ("symbol", "<u8"),
+        ("symbol_0", "<u8"),
+        ("symbol_1", "<u8"),
+        ("symbol_2", "<u8"),
         ("max_price", "<i8"),
         ("max_quantity", "<i8"),
         ("min_price", "<i8"),  # rules; 0 is none
@@ -186,13 +202,13 @@ NODE: Final = _padded(
 ORDER: Final = _padded(
     [
         ("order_id", "<u8"),
-        ("client_order_id", "<u8"),
+        ("client_order_id", "<u8"),  # its 64-bit form, see client_order_ids.py
         ("price", "<i8"),
         ("quantity", "<i8"),
         ("cum", "<i8"),
         ("priority", "<u8"),
         ("hash", "<u8"),
-        ("extra", "<u8"),  # stop price; or display lots (low half) and expiry in seconds (high half)
+        ("shown", "<i8"),  # lots of an iceberg that the book shows
         ("account_id", "<u4"),
         ("instrument_id", "<u4"),
         ("account", "<u4"),
@@ -204,7 +220,7 @@ ORDER: Final = _padded(
         ("newer", "<u4"),
         ("gives", "<u4"),  # slot of the balance it holds funds in
         ("takes", "<u4"),  # slot of the balance it is paid into
-        ("shown", "<u4"),  # lots of an iceberg that the book shows
+        ("details", "<u4"),  # slot of its details; 0 for an order without
         ("place", "<u4"),  # of a GTD order in the expiry heap
         ("session", "<u4"),  # slot of the session whose end cancels it; 0 for none
         ("side", "u1"),
@@ -216,6 +232,10 @@ ORDER: Final = _padded(
     ],
     2 * CACHE_LINE,
 )
+
+#: What few orders have: a client order id of more than 8 characters, as words, and terms. The fields of ORDER_DETAILS,
+#: at the same places; a record has at least one that is not 0, and belongs to one order.
+OPEN_ORDER_DETAILS: Final = _with_links(as_words(ORDER_DETAILS), next=120, live=124)
 
 #: A balance that was reserved for an order and never paid into is not live: it has no hash.
 BALANCE: Final = _padded(
@@ -268,11 +288,14 @@ TABLES: Final = (
     Table("levels", LEVEL, 1, ("level_index",)),
     Table("nodes", NODE, 1, ()),
     Table("orders", ORDER, 1, ("order_index", "client_index")),
+    Table("order_details", OPEN_ORDER_DETAILS, 1, ()),
     # A market buy may come from an account without a balance in either asset.
     Table("balances", BALANCE, 2, ("balance_index",)),
     Table("transfers", TRANSFER, 1, ("transfer_index",)),
 )
-SESSIONS, ACCOUNTS, ASSETS, INSTRUMENTS, LEVELS, NODES, ORDERS, BALANCES, TRANSFERS = range(len(TABLES))
+(
+    SESSIONS, ACCOUNTS, ASSETS, INSTRUMENTS, LEVELS, NODES, ORDERS, ORDER_DETAILS_TABLE, BALANCES, TRANSFERS,
+) = range(len(TABLES))  # fmt: skip
 
 
 class State(NamedTuple):
@@ -296,6 +319,7 @@ class State(NamedTuple):
     orders: NDArray[Any]
     order_index: NDArray[Any]
     client_index: NDArray[Any]
+    order_details: NDArray[Any]
     balances: NDArray[Any]
     balance_index: NDArray[Any]
     transfers: NDArray[Any]

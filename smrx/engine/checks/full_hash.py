@@ -22,15 +22,24 @@ from smrx.engine.kernels.state_hash import (
     EXTENSION_TAG,
     INSTRUMENT_TAG,
     LIMITS_TAG,
+    LONG_ID_TAG,
     ORDER_TAG,
     PRICE_TAG,
     RULES_TAG,
     SESSION_TAG,
+    TERMS_TAG,
     TRANSFER_TAG,
 )
 from smrx.engine.state import State
+from smrx.wire.records import CLIENT_ORDER_ID_SIZE, ORDER_DETAILS
 
 _MASK: Final = (1 << 64) - 1
+ID_WORDS: Final = CLIENT_ORDER_ID_SIZE // 8
+#: The fields of an order's details: the words of its client order id, and its terms.
+ID_FIELDS: Final = tuple(f"client_order_id_{at}" for at in range(ID_WORDS))
+TERMS_FIELDS: Final = tuple(
+    name for name in ORDER_DETAILS.names or () if name != "client_order_id" and not name.startswith("reserved")
+)
 
 Words = NDArray[np.uint64]
 
@@ -63,7 +72,27 @@ def _order_words(_: State, rows: Any) -> Words:
 
 def _extension_words(state: State, rows: Any) -> Words:
     sessions = state.sessions["session_id"][np.minimum(rows["session"], len(state.sessions) - 1)]
-    return _words(np.full(len(rows), EXTENSION_TAG), rows["order_id"], rows["extra"], rows["shown"], sessions)
+    return _words(np.full(len(rows), EXTENSION_TAG), rows["order_id"], rows["shown"], sessions)
+
+
+def _details(state: State, rows: Any) -> Any:
+    """Return the details of each order; those of an order without are empty."""
+    return state.order_details[np.minimum(rows["details"], len(state.order_details) - 1)]
+
+
+def _long_id_words(state: State, rows: Any) -> Words:
+    details = _details(state, rows)
+    text = [details[f"client_order_id_{at}"] for at in range(ID_WORDS)]
+    return _words(np.full(len(rows), LONG_ID_TAG), rows["order_id"], *text)
+
+
+def _terms_words(state: State, rows: Any) -> Words:
+    details = _details(state, rows)
+    return _words(
+        np.full(len(rows), TERMS_TAG), rows["order_id"], details["stop_price_ticks"], details["display_lots"],
+        details["expiry_ns"], details["trailing_offset_ticks"], details["peg_offset_ticks"], details["order_list_id"],
+        _both(details["credential"], details["peg_reference"]),
+    )  # fmt: skip
 
 
 def _balance_words(_: State, rows: Any) -> Words:
@@ -83,12 +112,16 @@ def _limit_words(_: State, rows: Any) -> Words:
 
 
 def _asset_words(_: State, rows: Any) -> Words:
-    return _words(_head(ASSET_TAG, rows["decimals"]), rows["asset_id"], rows["symbol"], rows["supply"], rows["cap"])
+    return _words(
+        _head(ASSET_TAG, rows["decimals"]), rows["asset_id"], rows["symbol_0"], rows["symbol_1"], rows["supply"],
+        rows["cap"],
+    )  # fmt: skip
 
 
 def _instrument_words(_: State, rows: Any) -> Words:
     return _words(
-        _head(INSTRUMENT_TAG, rows["status"]), rows["instrument_id"], rows["symbol"],
+        _head(INSTRUMENT_TAG, rows["status"]), rows["instrument_id"],
+        rows["symbol_0"], rows["symbol_1"], rows["symbol_2"],
         _both(rows["base_id"], rows["quote_id"]), _both(rows["lot_units"], rows["scale_units"]),
         rows["max_price"], rows["max_quantity"],
     )  # fmt: skip
@@ -115,15 +148,24 @@ def _transfer_words(_: State, rows: Any) -> Words:
 
 
 class Part(NamedTuple):
-    """Words that a slot adds to the content hash if a field in `needed_by` is not 0 (always, if it is empty)."""
+    """Words that a slot adds to the content hash if a field in `needed_by` is not 0 (always, if it is empty).
+
+    With `of_details`, the fields are those of an order's details.
+    """
 
     words: Callable[[State, Any], Words]
     needed_by: tuple[str, ...] = ()
+    of_details: bool = False
 
 
 #: The tables of the content hash, in the order in which `scrub` reads them, and what each of their slots adds.
 WORDS: Final[dict[str, tuple[Part, ...]]] = {
-    "orders": (Part(_order_words), Part(_extension_words, ("extra", "shown", "session"))),
+    "orders": (
+        Part(_order_words),
+        Part(_extension_words, ("shown", "session")),
+        Part(_long_id_words, ID_FIELDS, True),
+        Part(_terms_words, TERMS_FIELDS, True),
+    ),
     "balances": (Part(_balance_words),),
     "accounts": (
         Part(_account_words),
@@ -151,8 +193,11 @@ def record_hashes(state: State, table: str, rows: Any) -> Words:
             total += hash_rows(part.words(state, rows))
             continue
         needed = np.zeros(len(rows), dtype=bool)
+        if part.of_details and not rows["details"].any():
+            continue
+        fields = _details(state, rows) if part.of_details else rows
         for field in part.needed_by:
-            needed |= rows[field] != 0
+            needed |= fields[field] != 0
         if needed.any():
             total[needed] += hash_rows(part.words(state, rows[needed]))
     return total

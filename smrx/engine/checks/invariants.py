@@ -14,6 +14,7 @@ from smrx.engine.checks.full_hash import WORDS, compare_table, static_hashes
 from smrx.engine.checks.index_invariants import index_violations
 from smrx.engine.checks.order_invariants import (
     HALF,
+    details_violations,
     exact_sums,
     heap_violations,
     hold_violations,
@@ -37,6 +38,7 @@ LINKS = {
     "orders": {
         "account": "accounts", "instrument": "instruments", "level": "levels", "before": "orders", "next": "orders",
         "older": "orders", "newer": "orders", "gives": "balances", "takes": "balances", "session": "sessions",
+        "details": "order_details",
     },
     "instruments": {"fee_balance": "balances"},
 }  # fmt: skip
@@ -66,6 +68,7 @@ def inconsistencies(tables: StateColumns) -> list[str]:
         price_order_violations,
         tree_violations,
         index_violations,
+        details_violations,
         iceberg_violations,
         stop_violations,
         heap_violations,
@@ -148,7 +151,8 @@ def queue_violations(tables: StateColumns) -> Iterator[str]:
     pending = orders.live("order_type") >= OrderType.STOP
     side = orders.live("side").astype(np.int64)
     book = BOOKS * orders.live("instrument").astype(np.int64) + np.where(pending, 4 - side, side - 1)
-    price = np.where(pending, orders.live("extra").astype(np.int64), orders.live("price"))
+    stop = tables["order_details"]["stop_price_ticks"][orders.live("details")]
+    price = np.where(pending, stop, orders.live("price"))
     if (levels["price"][home] != price).any() or (levels["book"][home] != book).any():
         yield "orders: an order is at the wrong price or in the wrong book"
     if not _is_chained(orders, "next", "before", "level", "priority"):

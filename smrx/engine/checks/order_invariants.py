@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.engine.checks.full_hash import ID_FIELDS, TERMS_FIELDS
 from smrx.engine.checks.record_columns import Columns, StateColumns
+from smrx.engine.checks.xxh3_rows import hash_rows
 from smrx.engine.state import BOOKS, NEVER
-from smrx.wire.codes import InstrumentStatus, OrderType, Side, TimeInForce
+from smrx.wire.codes import CommandKind, InstrumentStatus, OrderType, Side, TimeInForce
+from smrx.wire.records import DETAILS_FIELDS, LONG_ID, SHORT_ID_SIZE
 
-_LOW32 = np.uint64(0xFFFF_FFFF)
-_U32 = np.uint64(32)
+#: Terms that orders do not have yet.
+_RESERVED_TERMS = tuple(name for name in TERMS_FIELDS if name not in DETAILS_FIELDS[CommandKind.PLACE])
 #: Sums that may overflow a word are computed in two parts: below so many bits, and above. The notional of open orders
 #: is counted in twice as many bits, see balances.py.
 HALF = 31
@@ -40,15 +43,63 @@ def exact_sums(places: Any, count: int, *amounts: Any) -> tuple[NDArray[np.int64
 def visible_lots(orders: Columns) -> NDArray[np.int64]:
     """Return the lots that levels count: the shown lots of icebergs, the remaining lots of all others."""
     shown = orders.live("shown")
-    return np.where(shown != 0, shown.astype(np.int64), leaves_lots(orders))
+    return np.where(shown != 0, shown, leaves_lots(orders))
+
+
+def order_terms(tables: StateColumns, field: str) -> NDArray[np.int64]:
+    """Return a field of the details of the open orders; 0 for those without."""
+    found: NDArray[np.int64] = tables["order_details"][field][tables["orders"].live("details")]
+    return found
+
+
+def details_violations(tables: StateColumns) -> Iterator[str]:
+    """Each record of details belongs to one order and says something; client order ids are texts in one form."""
+    orders, details = tables["orders"], tables["order_details"]
+    owned = np.bincount(orders.live("details"), minlength=len(details))[1:]
+    if (owned != (details["live"][1:] != 0)).any():
+        yield "order_details: a record does not belong to one order"
+    words = np.stack([details[name] for name in ID_FIELDS], axis=1)
+    has_text = words.any(axis=1)
+    says = has_text.copy()
+    for name in TERMS_FIELDS:
+        says |= details[name] != 0
+    if not says[details.slots].all():
+        yield "order_details: a record is empty"
+    if any(details.live(name).any() for name in _RESERVED_TERMS):
+        yield "order_details: a record has terms that no order has"
+    has_text &= details["live"] != 0
+    if not _are_texts(words[has_text], SHORT_ID_SIZE + 1):
+        yield "order_details: a client order id is not a text of more than 8 characters"
+    forms = np.zeros(len(details), dtype=np.uint64)
+    if has_text.any():
+        forms[has_text] = hash_rows(words[has_text]) | np.uint64(LONG_ID)
+    found, expected = orders.live("client_order_id"), forms[orders.live("details")]
+    short = expected == 0
+    if (found != expected)[~short].any() or not _are_texts(found[short & (found != 0)].reshape(-1, 1), 1):
+        yield "orders: a client order id is not a text, or not the form of its text"
+    pending = orders.live("order_type") >= OrderType.STOP
+    if ((order_terms(tables, "stop_price_ticks") > 0) != pending).any():
+        yield "orders: one that is not a pending stop has a stop price, or a stop has none"
+    if ((order_terms(tables, "expiry_ns") != 0) != (orders.live("tif") == TimeInForce.GTD)).any():
+        yield "orders: one that is not GTD has an expiry, or a GTD order has none"
+
+
+def _are_texts(words: NDArray[np.uint64], at_least: int) -> bool:
+    """Whether each row of words is at least so many printable ASCII characters, and then only NULs."""
+    characters = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), 8 * words.shape[1])
+    used = characters != 0
+    lengths = used.sum(axis=1)
+    padded = used == (np.arange(characters.shape[1]) < lengths[:, None])
+    printable = (characters >= ord(" ")) & (characters <= ord("~"))
+    return bool(padded.all() and (printable == used).all() and (lengths >= at_least).all())
 
 
 def iceberg_violations(tables: StateColumns) -> Iterator[str]:
     """An iceberg shows at least one and at most its display of lots; no other order has shown lots."""
     orders, books = tables["orders"], tables.state.books
     limit = orders.live("order_type") == OrderType.LIMIT
-    display = np.where(limit, orders.live("extra") & _LOW32, 0).astype(np.int64)
-    shown = orders.live("shown").astype(np.int64)
+    display = np.where(limit, order_terms(tables, "display_lots"), 0)
+    shown = orders.live("shown")
     hides = display != 0
     if ((shown != 0) != hides).any() or (shown > np.minimum(display, leaves_lots(orders))).any():
         yield "orders: the shown lots of one do not match its display"
@@ -65,7 +116,7 @@ def stop_violations(tables: StateColumns) -> Iterator[str]:
         yield "orders: a resting order is not a limit order"
     pending = orders.slots[kinds >= OrderType.STOP]
     last = tables["instruments"]["last_price"][orders["instrument"][pending]]
-    price = orders["extra"][pending].astype(np.int64)
+    price = tables["order_details"]["stop_price_ticks"][orders["details"][pending]]
     reached = np.where(orders["side"][pending] == Side.BUY, last >= price, last <= price)
     if (reached & (last != 0)).any():
         yield "orders: a stop is pending although its price is reached"
@@ -87,7 +138,8 @@ def heap_violations(tables: StateColumns) -> Iterator[str]:
         return
     if (orders["place"][places] != np.arange(1, count + 1)).any() or np.count_nonzero(orders.live("place")) != count:
         yield "heap: an order is at the wrong place"
-    expiry, ids = orders["extra"][places] >> _U32, orders["order_id"][places]
+    expiry = tables["order_details"]["expiry_ns"][orders["details"][places]]
+    ids = orders["order_id"][places]
     parents = (np.arange(1, count + 1) >> 1) - 1
     children = np.arange(1, count)
     above = parents[children]
@@ -95,7 +147,7 @@ def heap_violations(tables: StateColumns) -> Iterator[str]:
         (expiry[above] > expiry[children]) | ((expiry[above] == expiry[children]) & (ids[above] > ids[children]))
     ).any():
         yield "heap: an order is earlier than its parent"
-    if int(state.core["next_expiry"][0]) != (int(expiry[0]) * 1_000_000_000 if count else NEVER):
+    if int(state.core["next_expiry"][0]) != (int(expiry[0]) if count else NEVER):
         yield "heap: the first expiry does not match the first order"
 
 

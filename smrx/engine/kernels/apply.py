@@ -20,7 +20,7 @@ import numpy as np
 from smrx.engine.kernels.balances import check_transfer, transfer
 from smrx.engine.kernels.cancelling import cancel, check_mass_cancel, check_named_order, mass_cancel
 from smrx.engine.kernels.command_checks import check_account, check_form, check_sender, is_unnumbered
-from smrx.engine.kernels.emit import begin_event, fill_rejected
+from smrx.engine.kernels.emit import begin_event, emit_following, fill_rejected
 from smrx.engine.kernels.expiry import expire_due_orders
 from smrx.engine.kernels.jit import (
     NIL,
@@ -59,6 +59,7 @@ from smrx.engine.state import (
     INSTRUMENTS,
     LEVELS,
     NODES,
+    ORDER_DETAILS_TABLE,
     ORDERS,
     SESSIONS,
     TRANSFERS,
@@ -84,6 +85,7 @@ def commands_that_fit(state: Tables) -> Any:
     fit = min(fit, slots_left(pools[LEVELS], len(state.levels)))
     fit = min(fit, slots_left(pools[NODES], len(state.nodes)))
     fit = min(fit, slots_left(pools[ORDERS], len(state.orders)))
+    fit = min(fit, slots_left(pools[ORDER_DETAILS_TABLE], len(state.order_details)))
     fit = min(fit, slots_left(pools[TRANSFERS], len(state.transfers)))
     return min(fit, slots_left(pools[BALANCES], len(state.balances)) >> 1)
 
@@ -103,7 +105,7 @@ def is_duplicate(state: Tables, command: Record) -> Any:
 @inlined
 def check_command(state: Tables, command: Record) -> Any:
     """Return the first reason to reject a command, or NONE. Records in `turn` what it finds."""
-    reason = check_form(command)
+    reason = check_form(state, command)
     if reason == Reason.NONE:
         reason = check_sender(state, command)
     if reason == Reason.NONE:
@@ -190,7 +192,8 @@ def max_events(state: Tables, command: Record, reason: Any, space: Any) -> Any:
     if reason == Reason.NONE and kind != CommandKind.CANCEL:
         turn = state.turn[0]
         if kind == CommandKind.PLACE:
-            return max_events_of_place(state, command, space)
+            following = np.int64(turn.following)
+            return following + max_events_of_place(state, command, space - following)
         if kind == CommandKind.REPLACE:
             return max_events_of_replace(state, command, space)
         if kind == CommandKind.MASS_CANCEL:
@@ -199,7 +202,7 @@ def max_events(state: Tables, command: Record, reason: Any, space: Any) -> Any:
             return 1 + np.int64(state.sessions[turn.session].orders)
         if kind == CommandKind.SET_STATUS:
             return 1 + count_open_orders(state, turn.instrument)
-    return np.int64(DEFAULT_EVENTS)
+    return np.int64(DEFAULT_EVENTS) + np.int64(state.turn[0].following)
 
 
 @inlined
@@ -238,11 +241,13 @@ def answer_duplicate(state: Tables, command: Record, outcome: Record) -> None:
 
 @inlined
 def reject(state: Tables, command: Record, outcome: Record, events: Array, reason: Any) -> None:
-    """Write the one event and the outcome of a command that changes nothing."""
+    """Write the event, with those that follow it, and the outcome of a command that changes nothing."""
     outcome.status = OutcomeStatus.REJECTED
     outcome.event_kind = EventKind.REJECTED
     outcome.reason = reason
-    fill_rejected(begin_event(state.core[0], state.turn[0], command, events, EventKind.REJECTED), command, reason)
+    turn = state.turn[0]
+    fill_rejected(begin_event(state.core[0], turn, command, events, EventKind.REJECTED), turn, command, reason)
+    emit_following(state, command, events, command.order_id)
 
 
 @merged

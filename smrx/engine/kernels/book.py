@@ -15,7 +15,6 @@ import numpy as np
 
 from smrx.engine.kernels.hash_index import insert, remove
 from smrx.engine.kernels.jit import (
-    LOW32,
     NIL,
     U0,
     U1,
@@ -203,17 +202,17 @@ def stop_book_number(order: Record) -> Any:
 
 
 @inlined
-def display_of(order: Record) -> Any:
-    """Return the most lots that an iceberg shows; 0 for any other order."""
-    if order.extra != U0 and order.order_type == OrderType.LIMIT:
-        return np.int64(order.extra & LOW32)
+def display_of(state: Tables, order: Record) -> Any:
+    """Return the most lots that an iceberg in its book shows; 0 for any other order, also a pending stop."""
+    if order.details != NIL and order.order_type == OrderType.LIMIT:
+        return state.order_details[order.details].display_lots
     return np.int64(0)
 
 
 @inlined
 def visible_lots(order: Record) -> Any:
     """Return the lots of an order that its level counts."""
-    return np.int64(order.shown) if order.shown != 0 else order.quantity - order.cum
+    return order.shown if order.shown != 0 else order.quantity - order.cum
 
 
 @inlined
@@ -272,7 +271,7 @@ def dequeue(state: Tables, slot: Any) -> None:
     level.orders = np.uint32(level.orders - 1)
     level.quantity -= visible_lots(order)
     book.orders = np.uint32(book.orders - 1)
-    if display_of(order) != 0:
+    if display_of(state, order) != 0:
         book.icebergs = np.uint32(book.icebergs - 1)
     if level.orders == NIL:
         close_level(state, order.level)
@@ -283,7 +282,7 @@ def refresh_iceberg(state: Tables, slot: Any) -> None:
     """Show the next lots of an iceberg that shows none, at the end of its queue."""
     order = state.orders[slot]
     level = state.levels[order.level]
-    order.shown = np.uint32(min(display_of(order), order.quantity - order.cum))
-    level.quantity += np.int64(order.shown)
+    order.shown = min(display_of(state, order), order.quantity - order.cum)
+    level.quantity += order.shown
     unlink_from_queue(state, level, slot)
     append_to_queue(state, order.level, slot)

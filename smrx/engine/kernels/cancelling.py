@@ -8,9 +8,11 @@ from typing import Any
 
 from smrx.engine.kernels.emit import begin_event, emit_order_ended
 from smrx.engine.kernels.jit import NIL, U0, Array, Record, Tables, inlined, kernel
-from smrx.engine.kernels.lookup import find_client_order, find_instrument, find_order
+from smrx.engine.kernels.lookup import find_instrument, find_named_client_order, find_order
+from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.orders import release_lots, remove_order
 from smrx.wire.codes import EventKind, Reason, Side
+from smrx.wire.records import CANCELS_EVENT
 
 
 @kernel
@@ -35,7 +37,7 @@ def check_named_order(state: Tables, command: Record) -> Any:
     if command.order_id != U0:
         turn.order = find_order(state, command.order_id)
     else:
-        turn.order = find_client_order(state, command.client_order_id, command.account)
+        turn.order = find_named_client_order(state, command)
     if turn.order == NIL or state.orders[turn.order].account_id != command.account:
         return Reason.UNKNOWN_ORDER
     return Reason.NONE
@@ -73,10 +75,10 @@ def mass_cancel(state: Tables, command: Record, outcome: Record, events: Array) 
             cancel_order(state, command, events, slot, Reason.MASS_CANCEL)
             cancelled += 1
         slot = following
-    event = begin_event(state.core[0], state.turn[0], command, events, EventKind.MASS_CANCELLED)
+    event = view_as(begin_event(state.core[0], state.turn[0], command, events, EventKind.MASS_CANCELLED), CANCELS_EVENT)
     event.account = command.account
     event.instrument = command.instrument
     event.side = command.side
-    event.quantity_lots = cancelled
+    event.cancelled = cancelled
     outcome.event_kind = EventKind.MASS_CANCELLED
     outcome.cum_lots = cancelled

@@ -18,7 +18,22 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
 )
-from smrx.engine.kernels.lookup import find_account
+from smrx.engine.kernels.layouts import (
+    ASSET_COMMAND_WORDS,
+    COMMAND_UNUSED,
+    COMMAND_WORDS,
+    DETAILS_UNUSED,
+    DETAILS_WORDS,
+    INSTRUMENT_DETAILS_WORDS,
+    IS_KIND,
+    KINDS,
+    MAY_HAVE_DETAILS,
+    MUST_HAVE_DETAILS,
+)
+from smrx.engine.kernels.lookup import details_of, find_account
+from smrx.engine.kernels.numba_tables import view_as
+from smrx.engine.kernels.order_details import has_terms, has_text
+from smrx.engine.kernels.xxh3 import hash8
 from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
@@ -31,19 +46,88 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from smrx.wire.records import LONG_ID, STATUS_COMMAND, TRANSFER_COMMAND
 
 _BYTE: Final = np.uint64(0xFF)
 _BYTE_BITS: Final = np.uint64(8)
+_LONG_ID: Final = np.uint64(LONG_ID)
 #: All flags as integers: Numba supports IntEnum, not IntFlag.
 ORDER_FLAGS: Final = int(OrderFlags.POST_ONLY | OrderFlags.QUOTE_BUDGET)
 SESSION_FLAGS: Final = int(SessionFlags.CANCEL_ON_DISCONNECT)
 
 
+#: Bytes of a word: each 0x7F, each 0x60, each 0x01, the high bit of each.
+_SEVEN_BITS: Final = np.uint64(0x7F7F7F7F7F7F7F7F)
+_TO_PRINTABLE: Final = np.uint64(0x6060606060606060)
+_ONES: Final = np.uint64(0x0101010101010101)
+_HIGH_BITS: Final = np.uint64(0x8080808080808080)
+_BITS_56: Final = np.uint64(56)
+_BITS_16: Final = np.uint64(16)
+
+
+@inlined
+def is_padded_text(word: Any) -> Any:
+    """Whether a word is printable ASCII characters (space to ~), and then only NULs; the first is the low byte."""
+    # Each byte of `smeared` is not 0 if a character follows there or later, so it must be one.
+    smeared = word | (word >> _BYTE_BITS)
+    smeared |= smeared >> _BITS_16
+    smeared |= smeared >> U32
+    used = (smeared + _SEVEN_BITS) & _HIGH_BITS
+    # With the high bits clear, no byte carries into the next: from 0x20 on +0x60 sets the high bit, of 0x7F +1 does.
+    printable = (word + _TO_PRINTABLE) & _HIGH_BITS
+    return ((word | (word + _ONES)) & _HIGH_BITS) == U0 and printable == used
+
+
+@inlined
+def is_padded_word(word: Any, before: Any) -> Any:
+    """Whether a word continues a text whose word before it is `before`: after one that is not full there are NULs."""
+    return word == U0 or ((before >> _BITS_56) != U0 and is_padded_text(word))
+
+
 @kernel
-def is_symbol(word: Any) -> Any:
-    """Whether a word is 1 to 8 bytes of A-Z 0-9 - . / _ and then only NULs."""
-    if word == U0:
+def is_long_id(details: Record) -> Any:
+    """Whether the client order id in some details is a text of 9 to 64 printable characters."""
+    if details.client_order_id_1 == U0 or not is_padded_text(details.client_order_id_0):
         return False
+    return (
+        is_padded_word(details.client_order_id_1, details.client_order_id_0)
+        and is_padded_word(details.client_order_id_2, details.client_order_id_1)
+        and is_padded_word(details.client_order_id_3, details.client_order_id_2)
+        and is_padded_word(details.client_order_id_4, details.client_order_id_3)
+        and is_padded_word(details.client_order_id_5, details.client_order_id_4)
+        and is_padded_word(details.client_order_id_6, details.client_order_id_5)
+        and is_padded_word(details.client_order_id_7, details.client_order_id_6)
+    )
+
+
+@kernel
+def long_id_form(details: Record) -> Any:
+    """Return the 64-bit form of the client order id in some details, see client_order_ids.py."""
+    return _LONG_ID | hash8(
+        details.client_order_id_0,
+        details.client_order_id_1,
+        details.client_order_id_2,
+        details.client_order_id_3,
+        details.client_order_id_4,
+        details.client_order_id_5,
+        details.client_order_id_6,
+        details.client_order_id_7,
+    )
+
+
+@kernel
+def is_symbol(first: Any, second: Any, third: Any) -> Any:
+    """Whether three words are bytes of A-Z 0-9 - . / _, at least one, and then only NULs."""
+    if first == U0 or not is_symbol_word(first):
+        return False
+    if second != U0 and ((first >> _BITS_56) == U0 or not is_symbol_word(second)):
+        return False
+    return third == U0 or ((second >> _BITS_56) != U0 and is_symbol_word(third))
+
+
+@kernel
+def is_symbol_word(word: Any) -> Any:
+    """Whether a word is bytes of A-Z 0-9 - . / _ and then only NULs."""
     while word != U0:
         byte = word & _BYTE
         letter = 65 <= byte <= 90
@@ -54,80 +138,43 @@ def is_symbol(word: Any) -> Any:
     return True
 
 
-@inlined
-def has_order_terms(command: Record) -> Any:
-    """Whether order type, time in force, self-trade prevention or flags are set."""
-    return (command.order_type | command.tif | command.stp | command.flags) != 0
-
-
-@inlined
-def has_price_or_lots(command: Record) -> Any:
-    """Whether price or quantity is set."""
-    return command.price_ticks != 0 or command.quantity_lots != 0
-
-
-@inlined
-def has_unused_extra(command: Record) -> Any:
-    """Whether a PLACE sets an extra word, or half of one, that its order type and time in force do not use."""
-    if command.order_id == U0:
-        return False
-    if command.order_type == OrderType.MARKET:
-        return True
-    return command.order_type == OrderType.LIMIT and command.tif != TimeInForce.GTD and (command.order_id >> U32) != U0
-
-
-@inlined
-def has_fields_beyond_cancel(command: Record) -> Any:
-    """Whether a CANCEL sets more than the reference to its order."""
-    return has_order_terms(command) or command.side != 0 or command.instrument != 0 or has_price_or_lots(command)
-
-
-@inlined
-def has_unused_fields(command: Record) -> Any:
-    """Whether a field that has no meaning for the kind, neither PLACE nor CANCEL, is not 0."""
-    kind = command.kind
-    if kind == CommandKind.ADD_INSTRUMENT:
-        return (command.side | command.order_type | command.tif) != 0
-    if kind == CommandKind.SET_RULES:
-        return command.side != 0
-    if command.reserved != 0:
-        return True
-    if kind == CommandKind.OPEN_SESSION:
-        return (command.order_type | command.tif | command.stp) != 0 or has_more_than_sender(command, True)
-    if has_order_terms(command):
-        return True
-    if kind == CommandKind.MASS_CANCEL:
-        return command.client_order_id != U0 or command.order_id != U0 or has_price_or_lots(command)
-    if kind == CommandKind.SET_STATUS:
-        return (
-            command.account != 0
-            or command.client_order_id != U0
-            or command.order_id != U0
-            or has_price_or_lots(command)
-        )
-    if command.side != 0:
-        return True
-    if kind == CommandKind.REPLACE:
-        return command.instrument != 0
-    if kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
-        return command.client_order_id != U0 or command.price_ticks != 0
-    if kind == CommandKind.ADD_ASSET:
-        return command.account != 0 or command.order_id != U0
-    if kind == CommandKind.SET_LIMITS:
-        return command.client_order_id != U0
-    return has_more_than_sender(command, names_account(kind) or kind == CommandKind.OPEN_ACCOUNT)
+@kernel
+def has_unused_bits(command: Record) -> Any:
+    """Whether a command sets bits, also of bytes without a name, that its kind does not use."""
+    words = view_as(command, COMMAND_WORDS)
+    row = 8 * np.int64(command.kind)
+    first = (words.word_0 & COMMAND_UNUSED[row]) | (words.word_1 & COMMAND_UNUSED[row + 1])
+    first |= (words.word_2 & COMMAND_UNUSED[row + 2]) | (words.word_3 & COMMAND_UNUSED[row + 3])
+    first |= (words.word_4 & COMMAND_UNUSED[row + 4]) | (words.word_5 & COMMAND_UNUSED[row + 5])
+    first |= (words.word_6 & COMMAND_UNUSED[row + 6]) | (words.word_7 & COMMAND_UNUSED[row + 7])
+    return first != U0
 
 
 @kernel
-def has_more_than_sender(command: Record, account: Any) -> Any:
-    """Whether a command with no fields but its sender, and an account if `account`, sets any other field."""
-    if command.side != 0 or command.instrument != 0 or command.client_order_id != U0 or command.order_id != U0:
+def has_unused_details(kind: Any, details: Record) -> Any:
+    """Whether a command's details set bits that its kind does not use."""
+    words = view_as(details, DETAILS_WORDS)
+    row = 16 * np.int64(kind)
+    first = (words.word_0 & DETAILS_UNUSED[row]) | (words.word_1 & DETAILS_UNUSED[row + 1])
+    first |= (words.word_2 & DETAILS_UNUSED[row + 2]) | (words.word_3 & DETAILS_UNUSED[row + 3])
+    first |= (words.word_4 & DETAILS_UNUSED[row + 4]) | (words.word_5 & DETAILS_UNUSED[row + 5])
+    first |= (words.word_6 & DETAILS_UNUSED[row + 6]) | (words.word_7 & DETAILS_UNUSED[row + 7])
+    first |= (words.word_8 & DETAILS_UNUSED[row + 8]) | (words.word_9 & DETAILS_UNUSED[row + 9])
+    first |= (words.word_10 & DETAILS_UNUSED[row + 10]) | (words.word_11 & DETAILS_UNUSED[row + 11])
+    first |= (words.word_12 & DETAILS_UNUSED[row + 12]) | (words.word_13 & DETAILS_UNUSED[row + 13])
+    first |= (words.word_14 & DETAILS_UNUSED[row + 14]) | (words.word_15 & DETAILS_UNUSED[row + 15])
+    return first != U0
+
+
+@inlined
+def has_unused_terms(command: Record, details: Record) -> Any:
+    """Whether a PLACE has terms that its order type and time in force do not use."""
+    kind = command.order_type
+    if details.stop_price_ticks != 0 and kind != OrderType.STOP and kind != OrderType.STOP_LIMIT:
         return True
-    if has_price_or_lots(command) or (command.account != 0 and not account):
+    if details.display_lots != 0 and kind != OrderType.LIMIT and kind != OrderType.STOP_LIMIT:
         return True
-    if command.kind == CommandKind.TICK:
-        return command.session_id != U0 or command.request_id != U0
-    return is_unnumbered(command.kind) and command.request_id != U0
+    return details.expiry_ns != 0 and (command.tif != TimeInForce.GTD or kind == OrderType.MARKET)
 
 
 @inlined
@@ -155,51 +202,111 @@ def check_order_form(command: Record) -> Any:
     return Reason.NONE
 
 
-@inlined
-def check_form(command: Record) -> Any:
-    """Check a command without regard to the state. The most frequent kinds are tested first."""
-    kind = command.kind
-    if kind == CommandKind.PLACE:
-        if command.reserved != 0 or has_unused_extra(command):
-            return Reason.RESERVED_NOT_ZERO
-        return check_order_form(command)
-    if kind == CommandKind.CANCEL:
-        if command.reserved != 0 or has_fields_beyond_cancel(command):
-            return Reason.RESERVED_NOT_ZERO
-        return check_order_reference(command)
-    return check_other_form(command)
-
-
-@inlined
-def check_order_reference(command: Record) -> Any:
-    """Check that a CANCEL or REPLACE names its order by exactly one id."""
-    return Reason.INVALID_ID if (command.order_id == U0) == (command.client_order_id == U0) else Reason.NONE
+@kernel
+def check_details(state: Tables, command: Record) -> Any:
+    """Check that the details of a command exist, that its kind has them, and that they set nothing unused."""
+    if command.details > len(state.details) or not MAY_HAVE_DETAILS[command.kind]:
+        return Reason.INVALID_DETAILS
+    return Reason.RESERVED_NOT_ZERO if has_unused_details(command.kind, details_of(state, command)) else Reason.NONE
 
 
 @kernel
-def check_other_form(command: Record) -> Any:
+def check_text(state: Tables, command: Record, has_id: Any) -> Any:
+    """Check the client order id in a command's details, if there is one, and record its 64-bit form in `turn`.
+
+    `has_id` says whether the command names an order by another id. Also counts the events that will follow its own.
+    """
+    turn = state.turn[0]
+    details = details_of(state, command)
+    following = 0
+    if has_text(details):
+        if has_id or not is_long_id(details):
+            return Reason.INVALID_CLIENT_ORDER_ID
+        turn.client_order_id = long_id_form(details)
+        following += 1
+    if has_terms(details):
+        following += 1
+    turn.following = np.uint32(following if state.core[0].reporting != 0 else 0)
+    return Reason.NONE
+
+
+@inlined
+def check_client_order_id(state: Tables, command: Record) -> Any:
+    """Check the client order id of a PLACE, CANCEL or REPLACE, in the command or in its details."""
+    if command.client_order_id != U0 and not is_padded_text(command.client_order_id):
+        return Reason.INVALID_CLIENT_ORDER_ID
+    return check_text(state, command, command.client_order_id != U0) if command.details != 0 else Reason.NONE
+
+
+@inlined
+def check_form(state: Tables, command: Record) -> Any:
+    """Check a command without regard to the state. The most frequent kinds are tested first."""
+    turn = state.turn[0]
+    turn.client_order_id = command.client_order_id
+    turn.following = 0
+    kind = command.kind
+    if kind == CommandKind.PLACE or kind == CommandKind.CANCEL:
+        if command.details != 0:
+            reason = check_details(state, command)
+            if reason != Reason.NONE:
+                return reason
+        if kind == CommandKind.CANCEL:
+            reason = Reason.RESERVED_NOT_ZERO if has_unused_bits(command) else check_order_reference(state, command)
+        elif command.order_id != U0 or (command.details != 0 and has_unused_terms(command, details_of(state, command))):
+            reason = Reason.RESERVED_NOT_ZERO
+        else:
+            reason = check_order_form(command)
+        return reason if reason != Reason.NONE else check_client_order_id(state, command)
+    return check_other_form(state, command)
+
+
+@inlined
+def check_order_reference(state: Tables, command: Record) -> Any:
+    """Check that a CANCEL or REPLACE names its order by exactly one id."""
+    has_short = command.client_order_id != U0
+    has_long = command.details != 0 and has_text(details_of(state, command))
+    if command.order_id != U0:
+        return Reason.INVALID_ID if has_short or has_long else Reason.NONE
+    return Reason.INVALID_ID if has_short == has_long else Reason.NONE
+
+
+@kernel
+def check_other_form(state: Tables, command: Record) -> Any:
     """Check the form of a command that is neither a PLACE nor a CANCEL."""
     kind = command.kind
-    if kind < CommandKind.PLACE or kind > CommandKind.DISCONNECT:
+    if kind >= KINDS or not IS_KIND[kind]:
         return Reason.UNKNOWN_KIND
-    if has_unused_fields(command):
+    if command.details != 0:
+        reason = check_details(state, command)
+        if reason != Reason.NONE:
+            return reason
+    elif MUST_HAVE_DETAILS[kind]:
+        return Reason.INVALID_DETAILS
+    if has_unused_bits(command):
         return Reason.RESERVED_NOT_ZERO
     if kind == CommandKind.REPLACE:
-        return check_order_reference(command)
+        reason = check_order_reference(state, command)
+        return reason if reason != Reason.NONE else check_client_order_id(state, command)
     if kind == CommandKind.MASS_CANCEL:
         if command.side > Side.SELL:
             return Reason.INVALID_SIDE
     elif kind == CommandKind.DEPOSIT or kind == CommandKind.WITHDRAW:
-        if command.order_id == U0:
+        if view_as(command, TRANSFER_COMMAND).transfer_id == U0:
             return Reason.INVALID_ID
-    elif kind == CommandKind.ADD_ASSET or kind == CommandKind.ADD_INSTRUMENT:
-        if not is_symbol(command.client_order_id):
+    elif kind == CommandKind.ADD_ASSET:
+        asset = view_as(command, ASSET_COMMAND_WORDS)
+        if not is_symbol(asset.symbol_0, asset.symbol_1, U0):
+            return Reason.INVALID_ID
+    elif kind == CommandKind.ADD_INSTRUMENT:
+        added = view_as(details_of(state, command), INSTRUMENT_DETAILS_WORDS)
+        if not is_symbol(added.symbol_0, added.symbol_1, added.symbol_2):
             return Reason.INVALID_ID
     elif kind == CommandKind.SUSPEND_ACCOUNT or kind == CommandKind.RESUME_ACCOUNT:
         if command.account == 0:
             return Reason.INVALID_ID
     elif kind == CommandKind.SET_STATUS:
-        if command.side < InstrumentStatus.TRADING or command.side > InstrumentStatus.CLOSED:
+        status = view_as(command, STATUS_COMMAND).status
+        if status < InstrumentStatus.TRADING or status > InstrumentStatus.CLOSED:
             return Reason.INVALID_STATUS
     elif kind == CommandKind.OPEN_SESSION:
         if command.flags > SESSION_FLAGS:

@@ -4,6 +4,7 @@ A State has more than twenty arrays; unpacking them at every call would take lon
 gets one array of addresses and lengths, and makes the tables from it. Called by engine.py and index_build.py.
 """
 
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from smrx.engine.kernels.apply import apply
 from smrx.engine.kernels.hash_index import insert
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
+from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
 from smrx.engine.kernels.numba_tables import interpreted, state_of, table_of
 from smrx.engine.state import State
 
@@ -23,8 +25,8 @@ MODULES: Final = (
     *(
         f"{__package__}.{name}"
         for name in (
-            "jit", "xxh3", "numba_tables", "hash_index", "lookup", "pool", "book", "state_hash", "emit", "fees",
-            "command_checks", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry", "sessions",
+            "jit", "xxh3", "layouts", "numba_tables", "hash_index", "order_details", "lookup", "pool", "book",
+            "state_hash", "emit", "fees", "command_checks", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry", "sessions",
             "venue_controls", "order_checks", "stops", "matching", "placing", "replacing", "triggering", "apply",
             "compiled",
         )
@@ -32,13 +34,20 @@ MODULES: Final = (
 )  # fmt: skip
 
 
-def addresses(state: State) -> NDArray[np.uint64]:
-    """Return address and length of every array of a state, in its order. Valid until an array is replaced."""
-    table = np.empty((len(state), 2), dtype=np.uint64)
-    for row, array in zip(table, state, strict=True):
-        row[0] = array.__array_interface__["data"][0]
-        row[1] = len(array)
+def addresses(state: State, details: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return address and length of every array of a state, in its order, and of the details of commands.
+
+    Valid until an array is replaced.
+    """
+    table = np.empty((len(state) + 1, 2), dtype=np.uint64)
+    for row, array in zip(table, (*state, details), strict=True):
+        row[:] = address_of(array)
     return table.reshape(-1)
+
+
+def address_of(array: NDArray[Any]) -> tuple[int, int]:
+    """Return address and length of an array."""
+    return array.__array_interface__["data"][0], len(array)
 
 
 def _compiled(source: int) -> tuple[Any, Any]:
@@ -89,12 +98,17 @@ def apply_commands(
     events: Any,
     words: Any,
     hashes: Any,
+    details: Any,
 ) -> int:
-    """Run apply.apply, compiled, or interpreted if Numba is switched off. `words` are the events as u64 words."""
+    """Run apply.apply, compiled, or interpreted if Numba is switched off. `words` are the events as u64 words.
+
+    `table` are the addresses of the state and of `details`, which must be contiguous.
+    """
     if not INTERPRETED:
         return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
     with np.errstate(over="ignore"):
-        tables = State(*(interpreted(array) for array in state))
+        tables = SimpleNamespace(**{name: interpreted(array) for name, array in state._asdict().items()})
+        tables.details = interpreted(details.view(ORDER_DETAILS_WORDS))
         inputs = [interpreted(array) for array in (commands, outcomes, events)]
         return int(apply(tables, inputs[0], done, np.int64(time_ns), inputs[1], inputs[2], words, hashes))
 

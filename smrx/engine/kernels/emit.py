@@ -5,8 +5,13 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.kernels.fees import QUOTE_BUDGET
-from smrx.engine.kernels.jit import U1, Array, Record, inlined, kernel
+from smrx.engine.kernels.jit import U1, Array, Record, Tables, inlined, kernel
+from smrx.engine.kernels.layouts import CLIENT_ORDER_ID_WORDS, EVENT_WORDS
+from smrx.engine.kernels.lookup import details_of
+from smrx.engine.kernels.numba_tables import view_as
+from smrx.engine.kernels.order_details import has_terms, has_text
 from smrx.wire.codes import EventKind
+from smrx.wire.records import ORDER_TERMS_EVENT, TRADE_EVENT
 
 
 @kernel
@@ -16,27 +21,20 @@ def fill_header(event: Record, core: Record, command: Record, kind: Any) -> None
     event.sequence = core.event_sequence
     event.command_sequence = core.command_sequence
     event.time_ns = core.time_ns
-    event.kind = kind
-    event.side = 0
-    event.order_type = 0
-    event.tif = 0
-    event.stp = 0
-    event.flags = 0
-    event.reason = 0
-    event.instrument = 0
-    event.account = 0
-    event.counter_account = 0
-    event.command_kind = 0
-    event.order_id = 0
-    event.counter_order_id = 0
-    event.match_id = 0
-    event.client_order_id = 0
+    words = view_as(event, EVENT_WORDS)
+    words.word_3 = np.uint64(kind)
     event.session_id = command.session_id
     event.request_id = command.request_id
-    event.price_ticks = 0
-    event.quantity_lots = 0
-    event.cum_lots = 0
-    event.leaves_lots = 0
+    words.word_6 = 0
+    words.word_7 = 0
+    words.word_8 = 0
+    words.word_9 = 0
+    words.word_10 = 0
+    words.word_11 = 0
+    words.word_12 = 0
+    words.word_13 = 0
+    words.word_14 = 0
+    words.word_15 = 0
 
 
 @inlined
@@ -68,7 +66,6 @@ def fill_order_fields(event: Record, order: Record) -> None:
     event.account = order.account_id
     event.instrument = order.instrument_id
     event.order_id = order.order_id
-    event.counter_order_id = order.extra
     event.client_order_id = order.client_order_id
     event.price_ticks = order.price
     event.quantity_lots = order.quantity
@@ -146,7 +143,7 @@ def emit_trade(
     maker_fee: Any,
 ) -> None:
     """Write TRADE."""
-    event = begin_event(core, turn, command, events, EventKind.TRADE)
+    event = view_as(begin_event(core, turn, command, events, EventKind.TRADE), TRADE_EVENT)
     event.side = taker.side
     event.instrument = taker.instrument_id
     event.account = taker.account_id
@@ -156,15 +153,15 @@ def emit_trade(
     event.match_id = core.match_sequence
     event.price_ticks = maker.price
     event.quantity_lots = lots
-    event.cum_lots = taker_fee
-    event.leaves_lots = maker_fee
+    event.taker_fee = taker_fee
+    event.maker_fee = maker_fee
 
 
 @kernel
-def fill_rejected(event: Record, command: Record, reason: Any) -> None:
+def fill_rejected(event: Record, turn: Record, command: Record, reason: Any) -> None:
     """Fill a REJECTED event with the command as it was sent."""
     event.reason = reason
-    event.command_kind = np.uint32(command.kind)
+    event.command_kind = command.kind
     event.side = command.side
     event.order_type = command.order_type
     event.tif = command.tif
@@ -173,6 +170,48 @@ def fill_rejected(event: Record, command: Record, reason: Any) -> None:
     event.account = command.account
     event.instrument = command.instrument
     event.order_id = command.order_id
-    event.client_order_id = command.client_order_id
+    event.client_order_id = turn.client_order_id
     event.price_ticks = command.price_ticks
     event.quantity_lots = command.quantity_lots
+
+
+@kernel
+def emit_details(state: Tables, command: Record, events: Array, order_id: Any) -> None:
+    """Write the events that follow the last one and say what the details of its command say; see turn.following."""
+    core = state.core[0]
+    turn = state.turn[0]
+    details = details_of(state, command)
+    events[turn.written - 1].following = np.uint8(turn.following)
+    if has_text(details):
+        text = view_as(begin_event(core, turn, command, events, EventKind.CLIENT_ORDER_ID), CLIENT_ORDER_ID_WORDS)
+        text.order_id = order_id
+        text.instrument = command.instrument
+        text.account = command.account
+        text.client_order_id_0 = details.client_order_id_0
+        text.client_order_id_1 = details.client_order_id_1
+        text.client_order_id_2 = details.client_order_id_2
+        text.client_order_id_3 = details.client_order_id_3
+        text.client_order_id_4 = details.client_order_id_4
+        text.client_order_id_5 = details.client_order_id_5
+        text.client_order_id_6 = details.client_order_id_6
+        text.client_order_id_7 = details.client_order_id_7
+    if has_terms(details):
+        terms = view_as(begin_event(core, turn, command, events, EventKind.ORDER_TERMS), ORDER_TERMS_EVENT)
+        terms.order_id = order_id
+        terms.instrument = command.instrument
+        terms.account = command.account
+        terms.stop_price_ticks = details.stop_price_ticks
+        terms.display_lots = details.display_lots
+        terms.expiry_ns = details.expiry_ns
+        terms.trailing_offset_ticks = details.trailing_offset_ticks
+        terms.peg_offset_ticks = details.peg_offset_ticks
+        terms.order_list_id = details.order_list_id
+        terms.credential = details.credential
+        terms.peg_reference = details.peg_reference
+
+
+@inlined
+def emit_following(state: Tables, command: Record, events: Array, order_id: Any) -> None:
+    """Write the events that follow the command's own event, if there are any."""
+    if state.turn[0].following != 0:
+        emit_details(state, command, events, order_id)

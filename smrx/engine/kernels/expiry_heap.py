@@ -5,27 +5,25 @@ the first expiry, so a command that expires nothing costs one comparison. Called
 orders.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from smrx.engine.kernels.jit import U32, Record, Tables, inlined, kernel
+from smrx.engine.kernels.jit import Record, Tables, inlined, kernel
 from smrx.engine.state import NEVER
 
-NS: Final = np.int64(1_000_000_000)
+
+@inlined
+def expiry_of(state: Tables, order: Record) -> Any:
+    """Return the engine time, in nanoseconds, at which a GTD order ends."""
+    return state.order_details[order.details].expiry_ns
 
 
 @inlined
-def expiry_ns(extra: Any) -> Any:
-    """Return the engine time, in nanoseconds, at which an order with this extra word ends."""
-    return np.int64(extra >> U32) * NS
-
-
-@inlined
-def expires_earlier(left: Record, right: Record) -> Any:
+def expires_earlier(state: Tables, left: Record, right: Record) -> Any:
     """Whether one GTD order ends before another: by expiry, then by id."""
-    first = left.extra >> U32
-    second = right.extra >> U32
+    first = expiry_of(state, left)
+    second = expiry_of(state, right)
     return first < second or (first == second and left.order_id < right.order_id)
 
 
@@ -42,7 +40,7 @@ def sift_up(state: Tables, at: Any, slot: Any) -> None:
     order = state.orders[slot]
     while at > 1:
         parent = state.heap[at >> 1]
-        if not expires_earlier(order, state.orders[parent]):
+        if not expires_earlier(state, order, state.orders[parent]):
             break
         put_in_heap(state, at, parent)
         at >>= 1
@@ -55,10 +53,12 @@ def sift_down(state: Tables, at: Any, slot: Any, count: Any) -> None:
     order = state.orders[slot]
     while 2 * at <= count:
         child = 2 * at
-        if child < count and expires_earlier(state.orders[state.heap[child + 1]], state.orders[state.heap[child]]):
+        if child < count and expires_earlier(
+            state, state.orders[state.heap[child + 1]], state.orders[state.heap[child]]
+        ):
             child += 1
         earlier = state.heap[child]
-        if not expires_earlier(state.orders[earlier], order):
+        if not expires_earlier(state, state.orders[earlier], order):
             break
         put_in_heap(state, at, earlier)
         at = child
@@ -69,7 +69,7 @@ def sift_down(state: Tables, at: Any, slot: Any, count: Any) -> None:
 def update_next_expiry(state: Tables) -> None:
     """Set core.next_expiry from the first order of the heap."""
     core = state.core[0]
-    core.next_expiry = expiry_ns(state.orders[state.heap[1]].extra) if core.expiring != 0 else NEVER
+    core.next_expiry = expiry_of(state, state.orders[state.heap[1]]) if core.expiring != 0 else NEVER
 
 
 @kernel
@@ -92,7 +92,7 @@ def unschedule_expiry(state: Tables, slot: Any) -> None:
     core.expiring = np.uint32(count)
     if at <= count:
         last = state.heap[count + 1]
-        if at > 1 and expires_earlier(state.orders[last], state.orders[state.heap[at >> 1]]):
+        if at > 1 and expires_earlier(state, state.orders[last], state.orders[state.heap[at >> 1]]):
             sift_up(state, at, last)
         else:
             sift_down(state, at, last, count)

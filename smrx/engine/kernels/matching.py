@@ -30,12 +30,12 @@ from smrx.engine.kernels.orders import (
     reduce_order,
     remove_order,
     rest_order,
+    return_order,
     unindex_order,
 )
-from smrx.engine.kernels.pool import return_slot
 from smrx.engine.kernels.state_hash import refresh_balance, refresh_last_price, refresh_order
 from smrx.engine.kernels.stops import elect_stops
-from smrx.engine.state import BOOKS, NEVER, ORDERS
+from smrx.engine.state import BOOKS, NEVER
 from smrx.wire.codes import (
     EventKind,
     OrderType,
@@ -98,7 +98,7 @@ def can_fill(state: Tables, book: Record, side: Any, limit: Any, lots: Any, acco
                 return False
             if not own:
                 leaves = maker.quantity - maker.cum
-                shown = np.int64(maker.shown) if maker.shown != 0 else leaves
+                shown = maker.shown if maker.shown != 0 else leaves
                 lots -= shown
                 hidden += leaves - shown
                 if lots <= 0:
@@ -167,9 +167,9 @@ def count_maker_visits(state: Tables, book: Record, side: Any, limit: Any, wante
             maker = state.orders[slot]
             leaves = maker.quantity - maker.cum
             meetings += 1
-            display = display_of(maker)
+            display = display_of(state, maker)
             if display != 0:
-                meetings += min((leaves - np.int64(maker.shown) + display - 1) // display, wanted)
+                meetings += min((leaves - maker.shown + display - 1) // display, wanted)
             if maker.account_id != own:
                 lots += leaves
             slot = maker.next
@@ -226,7 +226,7 @@ def fill_maker(state: Tables, slot: Any, lots: Any) -> None:
     maker.cum += lots
     state.levels[maker.level].quantity -= lots
     if maker.shown != 0:
-        maker.shown = np.uint32(np.int64(maker.shown) - lots)
+        maker.shown = maker.shown - lots
 
 
 @inlined
@@ -236,7 +236,7 @@ def finish_maker(state: Tables, slot: Any, refreshed: Any) -> None:
     if maker.cum == maker.quantity:
         remove_order(state, slot)
         return
-    if maker.shown == 0 and display_of(maker) != 0:
+    if maker.shown == 0 and display_of(state, maker) != 0:
         refresh_iceberg(state, slot)
         maker.priority = refreshed
     refresh_order(state, maker)
@@ -282,7 +282,7 @@ def match(state: Tables, command: Record, events: Array, taker: Record) -> Any:
             continue
         price = level.price
         unit = price * scale_units
-        lots = min(leaves, np.int64(maker.shown) if maker.shown != 0 else maker.quantity - maker.cum)
+        lots = min(leaves, maker.shown if maker.shown != 0 else maker.quantity - maker.cum)
         if is_market_buy and (has_ledger or is_budget):
             lots = min(lots, affordable_lots(available - turn.given, unit, taker_rate))
             if lots == 0:
@@ -361,7 +361,7 @@ def remove_taker(state: Tables, slot: Any, is_indexed: Any) -> None:
     if is_indexed:
         unindex_order(state, slot)
     else:
-        return_slot(state.pools[ORDERS], state.orders, slot)
+        return_order(state, slot)
 
 
 @inlined

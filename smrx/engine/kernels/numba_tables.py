@@ -7,7 +7,9 @@ from kernel to kernel would cost more than most kernels do, and most of the time
 
 - a *table*: address and length, without a reference count; `table[slot]` is the record (or the word), not a copy. The
   bound is checked only with NUMBA_BOUNDSCHECK=1, when an access outside raises IndexError;
-- a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table.
+- a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table. The list ends
+  with the details of the commands that are being applied, `state.details`, as ORDER_DETAILS with words for its text;
+- `view_as(record, LAYOUT)`: the same record under the field names of another layout.
 
 The arrays belong to Python, which keeps them alive during a call (engine.py). Without compilation (see jit.py) the same
 source runs on `interpreted` arrays, and on a State of them.
@@ -18,7 +20,7 @@ from typing import Any, Final
 
 from llvmlite import ir
 from numba import config, from_dtype, types
-from numba.core import cgutils
+from numba.core import cgutils, errors
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import (
     intrinsic,
@@ -30,9 +32,14 @@ from numba.extending import (
 )
 
 from smrx.engine.kernels.jit import INTERPRETED
+from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
 from smrx.engine.state import DTYPES
 
-_FIELDS: Final = {name: (number, from_dtype(dtype)) for number, (name, dtype) in enumerate(DTYPES.items())}
+#: The arrays of a State, and behind them the details of the commands that are being applied.
+_FIELDS: Final = {
+    name: (number, from_dtype(dtype))
+    for number, (name, dtype) in enumerate([*DTYPES.items(), ("details", ORDER_DETAILS_WORDS)])
+}
 _WORD: Final = ir.IntType(64)
 _BYTE_POINTER: Final = ir.IntType(8).as_pointer()
 
@@ -72,16 +79,22 @@ class _StateFields(AttributeTemplate):
 class InterpretedRecord:
     """A record of an array with its fields as attributes, for kernels that run without compilation."""
 
-    __slots__ = ("_record",)
+    __slots__ = ("_array", "_record", "_slot")
 
-    def __init__(self, record: Any) -> None:
-        object.__setattr__(self, "_record", record)
+    def __init__(self, array: Any, slot: Any) -> None:
+        object.__setattr__(self, "_array", array)
+        object.__setattr__(self, "_slot", slot)
+        object.__setattr__(self, "_record", array[slot])
 
     def __getattr__(self, name: str) -> Any:
         return self._record[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._record[name] = value
+
+    def viewed_as(self, layout: Any) -> "InterpretedRecord":
+        """Return the same bytes through another layout."""
+        return InterpretedRecord(self._array.view(layout), self._slot)
 
 
 class InterpretedTable:
@@ -96,7 +109,7 @@ class InterpretedTable:
         return len(self._array)
 
     def __getitem__(self, slot: Any) -> InterpretedRecord:
-        return InterpretedRecord(self._array[slot])
+        return InterpretedRecord(self._array, slot)
 
 
 def interpreted(array: Any) -> Any:
@@ -189,6 +202,22 @@ def _table_of(_: Any, array: Any) -> Any:
     return TableType(element)(array), generate
 
 
+def _view_as(_: Any, record: Any, layout: Any) -> Any:
+    """The same record under the field names of another layout of its size, a constant; an intrinsic."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.bitcast(values[0], context.get_value_type(signature.return_type))
+
+    if not isinstance(record, types.Record) or not isinstance(layout, types.DType) or layout.dtype.size != record.size:
+        raise errors.TypingError(f"view_as: expected a layout of the size of {record}, found {layout}")
+    return layout.dtype(record, layout), generate
+
+
+def _view_as_interpreted(record: InterpretedRecord, layout: Any) -> InterpretedRecord:
+    """The same in Python."""
+    return record.viewed_as(layout)
+
+
 def _state_of(_: Any, addresses: Any) -> Any:
     """An array of addresses and lengths as a state."""
 
@@ -211,3 +240,4 @@ lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setite
 lower_builtin(len, TableType)(_len)
 table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
 state_of: Any = intrinsic(_state_of)
+view_as: Any = _view_as_interpreted if INTERPRETED else intrinsic(_view_as)

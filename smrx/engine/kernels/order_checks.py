@@ -9,9 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from smrx.engine.kernels.balances import AMOUNT_LIMIT, exceeds_open_notional
-from smrx.engine.kernels.expiry_heap import expiry_ns
 from smrx.engine.kernels.fees import QUOTE_BUDGET, is_priced, is_stop, unit_price
-from smrx.engine.kernels.jit import LOW32, Record, Tables, inlined, kernel
+from smrx.engine.kernels.jit import Record, Tables, inlined, kernel
 from smrx.wire.codes import (
     OrderFlags,
     OrderType,
@@ -40,7 +39,7 @@ def is_outside_band(instrument: Record, price: Any, reference: Any) -> Any:
 
 
 @inlined
-def check_price(instrument: Record, order_type: Any, price: Any, extra: Any, is_new: Any) -> Any:
+def check_price(instrument: Record, order_type: Any, price: Any, stop_price: Any, is_new: Any) -> Any:
     """Check the limit price and, of a new order, the stop price, which later rules do not affect."""
     priced = is_priced(order_type)
     if priced:
@@ -54,8 +53,7 @@ def check_price(instrument: Record, order_type: Any, price: Any, extra: Any, is_
         return Reason.INVALID_PRICE
     reference = instrument.last_price
     if is_stop(order_type):
-        # Read as signed, a stop price of 2^63 or more is negative.
-        reference = np.int64(extra)
+        reference = stop_price
         outside = reference < 1 or reference < instrument.min_price or reference > instrument.max_price
         if outside and is_new:
             return Reason.INVALID_STOP_PRICE
@@ -79,10 +77,10 @@ def check_quantity(instrument: Record, quantity: Any, cum: Any, flags: Any) -> A
 
 
 @inlined
-def check_display(quantity: Any, extra: Any) -> Any:
-    """Check the display of a limit order; a quantity of too many parts is rejected too."""
-    display = np.int64(extra & LOW32)
-    if display != 0 and (display >= quantity or quantity > display * MAX_ICEBERG_PARTS):
+def check_display(quantity: Any, display: Any) -> Any:
+    """Check the display of an iceberg; a quantity of too many parts is rejected too."""
+    # (quantity - 1) // MAX_ICEBERG_PARTS + 1 is the least display; the quantity is at least 1.
+    if display >= quantity or display <= (quantity - 1) // MAX_ICEBERG_PARTS:
         return Reason.INVALID_DISPLAY
     return Reason.NONE
 
@@ -98,28 +96,28 @@ def notional_of(instrument: Record, flags: Any, price: Any, quantity: Any) -> An
 
 @inlined
 def check_terms(
-    state: Tables, instrument: Record, order_type: Any, tif: Any, flags: Any, extra: Any, price: Any, quantity: Any,
-    cum: Any, is_new: Any,
+    state: Tables, instrument: Record, order_type: Any, tif: Any, flags: Any, details: Record, price: Any,
+    quantity: Any, cum: Any, is_new: Any,
 ) -> Any:  # fmt: skip
-    """Check an order's terms against its instrument; `cum` lots of it are filled already.
+    """Check an order's terms against its instrument; `cum` lots of it are filled already. `details` are the order's.
 
     Stop price and expiry are checked only when the order is new.
     """
-    reason = check_price(instrument, order_type, price, extra, is_new)
+    reason = check_price(instrument, order_type, price, details.stop_price_ticks, is_new)
     if reason != Reason.NONE:
         return reason
     reason = check_quantity(instrument, quantity, cum, flags)
     if reason != Reason.NONE:
         return reason
-    if extra != 0 and order_type == OrderType.LIMIT:
-        reason = check_display(quantity, extra)
+    if details.display_lots != 0:
+        reason = check_display(quantity, details.display_lots)
         if reason != Reason.NONE:
             return reason
     if (
         is_new
         and tif == TimeInForce.GTD
-        and order_type == OrderType.LIMIT
-        and expiry_ns(extra) <= state.core[0].time_ns
+        and order_type != OrderType.MARKET
+        and details.expiry_ns <= state.core[0].time_ns
     ):
         return Reason.INVALID_EXPIRY
     if (instrument.min_notional | instrument.max_notional) == 0:
@@ -178,17 +176,19 @@ def check_account_limits(
 
 
 @inlined
-def is_unsupported(command: Record) -> Any:
+def is_unsupported(command: Record, display: Any) -> Any:
     """Whether the venue does not offer this combination of order type, time in force, flags, STP and display."""
     tif = command.tif
     rests = tif == TimeInForce.GTC or tif == TimeInForce.GTD
     if command.order_type == OrderType.LIMIT:
         if rests:
             return (command.flags & QUOTE_BUDGET) != 0
-        return command.flags != 0 or (command.order_id & LOW32) != 0
+        return command.flags != 0 or display != 0
     if command.order_type == OrderType.STOP_LIMIT:
-        return command.flags != 0 or tif == TimeInForce.GTD
-    if tif != TimeInForce.IOC or (command.flags & POST_ONLY) != 0:
+        return command.flags != 0 or (display != 0 and not rests)
+    if (command.flags & POST_ONLY) != 0:
+        return True
+    if tif != TimeInForce.IOC and (tif != TimeInForce.GTD or command.order_type != OrderType.STOP):
         return True
     if command.flags == 0:
         return False

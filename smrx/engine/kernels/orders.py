@@ -24,7 +24,7 @@ from smrx.engine.kernels.jit import (
 )
 from smrx.engine.kernels.pool import return_slot
 from smrx.engine.kernels.state_hash import drop_hash, refresh_order
-from smrx.engine.state import ORDERS
+from smrx.engine.state import ORDER_DETAILS_TABLE, ORDERS
 from smrx.wire.codes import EventKind, Side, TimeInForce
 
 
@@ -65,6 +65,15 @@ def index_order(state: Tables, slot: Any) -> None:
 
 
 @inlined
+def return_order(state: Tables, slot: Any) -> None:
+    """Return the slot of an order and that of its details."""
+    order = state.orders[slot]
+    if order.details != NIL:
+        return_slot(state.pools[ORDER_DETAILS_TABLE], state.order_details, order.details)
+    return_slot(state.pools[ORDERS], state.orders, slot)
+
+
+@inlined
 def unindex_order(state: Tables, slot: Any) -> None:
     """Remove an order from everything but its book, and return its slot."""
     orders = state.orders
@@ -88,7 +97,7 @@ def unindex_order(state: Tables, slot: Any) -> None:
     if order.place != 0:
         unschedule_expiry(state, slot)
     drop_hash(state.core[0], order)
-    return_slot(state.pools[ORDERS], orders, slot)
+    return_order(state, slot)
 
 
 @inlined
@@ -96,9 +105,9 @@ def rest_order(state: Tables, slot: Any) -> None:
     """Put an order with lots left at the end of the queue of its price, or of its stop price if it is a stop."""
     order = state.orders[slot]
     if is_stop(order.order_type):
-        enqueue(state, stop_book_number(order), np.int64(order.extra), slot)
+        enqueue(state, stop_book_number(order), state.order_details[order.details].stop_price_ticks, slot)
     else:
-        order.shown = np.uint32(min(display_of(order), order.quantity - order.cum))
+        order.shown = min(display_of(state, order), order.quantity - order.cum)
         enqueue(state, resting_book_number(order), order.price, slot)
     if state.core[0].ledger != 0:
         add_open_notional(state.balances[quote_balance(order)], open_notional(state, order, order.quantity - order.cum))
@@ -131,9 +140,9 @@ def reduce_order(state: Tables, command: Record, events: Array, slot: Any, quant
     leaves = quantity - order.cum
     if order.shown == 0:
         level.quantity -= fewer
-    elif np.int64(order.shown) > leaves:
-        level.quantity -= np.int64(order.shown) - leaves
-        order.shown = np.uint32(leaves)
+    elif order.shown > leaves:
+        level.quantity -= order.shown - leaves
+        order.shown = leaves
     order.quantity = quantity
     refresh_order(state, order)
     emit_order_open(state.core[0], state.turn[0], command, events, order, EventKind.REPLACED, reason)

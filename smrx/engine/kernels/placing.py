@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.kernels.balances import release, reserve_balance
-from smrx.engine.kernels.emit import emit_order_open
+from smrx.engine.kernels.emit import emit_following, emit_order_open
 from smrx.engine.kernels.fees import hold_amount, is_stop, order_hold
 from smrx.engine.kernels.jit import (
     NIL,
@@ -20,7 +20,7 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
 )
-from smrx.engine.kernels.lookup import find_balance, find_client_order, find_instrument
+from smrx.engine.kernels.lookup import details_of, find_balance, find_instrument, find_named_client_order
 from smrx.engine.kernels.matching import (
     can_fill,
     crosses,
@@ -38,10 +38,11 @@ from smrx.engine.kernels.order_checks import (
     is_unsupported,
     notional_of,
 )
+from smrx.engine.kernels.order_details import copy_details, has_terms, has_text
 from smrx.engine.kernels.orders import index_order, rest_order
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.stops import is_reached
-from smrx.engine.state import ORDERS
+from smrx.engine.state import ORDER_DETAILS_TABLE, ORDERS
 from smrx.wire.codes import (
     EventKind,
     InstrumentStatus,
@@ -92,15 +93,15 @@ def check_place(state: Tables, command: Record) -> Any:
     instrument = state.instruments[turn.instrument]
     if instrument.status != InstrumentStatus.TRADING:
         return Reason.INSTRUMENT_NOT_TRADING
-    if command.client_order_id != U0 and find_client_order(state, command.client_order_id, command.account) != NIL:
+    if turn.client_order_id != U0 and find_named_client_order(state, command) != NIL:
         return Reason.DUPLICATE_CLIENT_ORDER_ID
     side = command.side
     kind = command.order_type
-    extra = command.order_id
     lots = command.quantity_lots
     price = command.price_ticks
     tif = command.tif
-    reason = check_terms(state, instrument, kind, tif, command.flags, extra, price, lots, np.int64(0), True)
+    details = details_of(state, command)
+    reason = check_terms(state, instrument, kind, tif, command.flags, details, price, lots, np.int64(0), True)
     if reason != Reason.NONE:
         return reason
     if state.core[0].ledger != 0:
@@ -109,10 +110,10 @@ def check_place(state: Tables, command: Record) -> Any:
     reason = check_new_order_limits(state, command, instrument)
     if reason != Reason.NONE:
         return reason
-    if is_unsupported(command):
+    if is_unsupported(command, details.display_lots):
         return Reason.UNSUPPORTED_COMBINATION
     if is_stop(kind):
-        if is_reached(side, np.int64(extra), instrument.last_price):
+        if is_reached(side, details.stop_price_ticks, instrument.last_price):
             return Reason.STOP_WOULD_TRIGGER
     else:
         book = state.books[opposite_book(turn.instrument, side)]
@@ -140,20 +141,33 @@ def max_events_of_place(state: Tables, command: Record, space: Any) -> Any:
     )  # fmt: skip
 
 
+@kernel
+def keep_details(state: Tables, command: Record) -> Any:
+    """Copy a command's details to the table of open orders; return their slot, 0 if they are empty."""
+    details = details_of(state, command)
+    if not has_text(details) and not has_terms(details):
+        return NIL
+    slot = take_slot(state.pools[ORDER_DETAILS_TABLE], state.order_details)
+    copy_details(details, state.order_details[slot])
+    return slot
+
+
 @inlined
 def init_order(state: Tables, command: Record, slot: Any) -> None:
     """Fill an order's record from its command."""
     order = state.orders[slot]
     turn = state.turn[0]
     order.order_id = state.core[0].command_sequence
-    order.client_order_id = command.client_order_id
+    order.client_order_id = turn.client_order_id
     order.price = command.price_ticks
     order.quantity = command.quantity_lots
     order.cum = 0
     # The sequence of the event that is written next.
     order.priority = state.core[0].event_sequence + np.uint64(1)
     order.hash = 0
-    order.extra = command.order_id
+    order.details = 0
+    if command.details != 0:
+        order.details = keep_details(state, command)
     order.account_id = command.account
     order.instrument_id = command.instrument
     order.account = turn.account
@@ -197,9 +211,11 @@ def place(state: Tables, command: Record, outcome: Record, events: Array, reason
     outcome.order_id = order.order_id
     if reason != Reason.NONE:
         expire_taker(state, command, events, slot, False, reason)
+        emit_following(state, command, events, order.order_id)
     else:
         assign_balances(state, order)
         emit_order_open(state.core[0], state.turn[0], command, events, order, EventKind.NEW, Reason.NONE)
+        emit_following(state, command, events, order.order_id)
         if is_stop(order.order_type):
             rest_stop(state, slot)
         else:

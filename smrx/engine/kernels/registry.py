@@ -9,14 +9,20 @@ from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
 from smrx.engine.kernels.jit import (
     NIL,
-    U32,
     Array,
     Record,
     Tables,
     inlined,
     kernel,
 )
-from smrx.engine.kernels.lookup import find_asset, find_instrument
+from smrx.engine.kernels.layouts import (
+    ASSET_COMMAND_WORDS,
+    ASSET_EVENT_WORDS,
+    INSTRUMENT_DETAILS_WORDS,
+    INSTRUMENT_EVENT_WORDS,
+)
+from smrx.engine.kernels.lookup import details_of, find_asset, find_instrument
+from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.state_hash import refresh_account, refresh_asset, refresh_instrument
 from smrx.engine.state import ACCOUNTS, ASSETS, INSTRUMENTS
@@ -55,13 +61,14 @@ def open_account(state: Tables, command: Record, outcome: Record, events: Array)
 @inlined
 def check_asset(state: Tables, command: Record) -> Any:
     """Return why an ADD_ASSET is rejected, or NONE."""
-    if command.instrument == 0:
+    added = view_as(command, ASSET_COMMAND_WORDS)
+    if added.asset == 0:
         return Reason.INVALID_ID
-    if find_asset(state, command.instrument) != NIL:
+    if find_asset(state, added.asset) != NIL:
         return Reason.ASSET_EXISTS
-    if command.quantity_lots < 0 or command.quantity_lots > MAX_DECIMALS:
+    if added.decimals > MAX_DECIMALS:
         return Reason.INVALID_QUANTITY
-    if command.price_ticks < 0 or command.price_ticks >= AMOUNT_LIMIT:
+    if added.supply_cap < 0 or added.supply_cap >= AMOUNT_LIMIT:
         return Reason.INVALID_AMOUNT
     return Reason.NONE
 
@@ -70,54 +77,25 @@ def check_asset(state: Tables, command: Record) -> Any:
 def add_asset(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     """Perform a checked ADD_ASSET."""
     core = state.core[0]
+    added = view_as(command, ASSET_COMMAND_WORDS)
     slot = take_slot(state.pools[ASSETS], state.assets)
     asset = state.assets[slot]
-    asset.symbol = command.client_order_id
+    asset.symbol_0 = added.symbol_0
+    asset.symbol_1 = added.symbol_1
     asset.supply = 0
-    asset.cap = command.price_ticks
+    asset.cap = added.supply_cap
     asset.hash = 0
-    asset.asset_id = command.instrument
-    asset.decimals = np.uint32(command.quantity_lots)
-    insert(state.asset_index, np.uint64(command.instrument), NO_EXTRA, slot)
+    asset.asset_id = added.asset
+    asset.decimals = np.uint32(added.decimals)
+    insert(state.asset_index, np.uint64(added.asset), NO_EXTRA, slot)
     refresh_asset(core, asset)
-    event = begin_event(core, state.turn[0], command, events, EventKind.ASSET_ADDED)
-    event.instrument = command.instrument
-    event.client_order_id = command.client_order_id
-    event.price_ticks = command.price_ticks
-    event.quantity_lots = command.quantity_lots
+    event = view_as(begin_event(core, state.turn[0], command, events, EventKind.ASSET_ADDED), ASSET_EVENT_WORDS)
+    event.asset = added.asset
+    event.symbol_0 = added.symbol_0
+    event.symbol_1 = added.symbol_1
+    event.supply_cap = added.supply_cap
+    event.decimals = added.decimals
     outcome.event_kind = EventKind.ASSET_ADDED
-
-
-# ADD_INSTRUMENT has its own names for the bytes of a command (records.INSTRUMENT_COMMAND). Kernels see the names of
-# COMMAND, so four of its fields are assembled here.
-
-
-@inlined
-def scale_units(command: Record) -> Any:
-    """Bytes 4..7."""
-    return np.uint32(
-        np.uint32(command.stp)
-        | (np.uint32(command.flags) << np.uint32(8))
-        | (np.uint32(command.reserved) << np.uint32(16))
-    )
-
-
-@inlined
-def lot_units(command: Record) -> Any:
-    """Bytes 24..27."""
-    return command.account
-
-
-@inlined
-def base_asset(command: Record) -> Any:
-    """Bytes 40..43."""
-    return np.uint32(command.order_id & np.uint64(0xFFFF_FFFF))
-
-
-@inlined
-def quote_asset(command: Record) -> Any:
-    """Bytes 44..47."""
-    return np.uint32(command.order_id >> U32)
 
 
 @inlined
@@ -135,19 +113,20 @@ def check_instrument(state: Tables, command: Record) -> Any:
         return Reason.INVALID_ID
     if find_instrument(state, command.instrument) != NIL:
         return Reason.INSTRUMENT_EXISTS
-    base = base_asset(command)
-    quote = quote_asset(command)
-    if find_asset(state, base) == NIL:
+    added = view_as(details_of(state, command), INSTRUMENT_DETAILS_WORDS)
+    if find_asset(state, added.base_asset) == NIL:
         return Reason.UNKNOWN_ASSET
-    if find_asset(state, quote) == NIL:
+    if find_asset(state, added.quote_asset) == NIL:
         return Reason.UNKNOWN_ASSET
-    lot = np.int64(lot_units(command))
-    scale = np.int64(scale_units(command))
-    if base == quote or lot < 1 or scale < 1 or command.price_ticks < 1 or command.quantity_lots < 1:
+    lot = np.int64(added.lot_units)
+    scale = np.int64(added.scale_units)
+    if added.base_asset == added.quote_asset or lot < 1 or scale < 1:
         return Reason.INVALID_INSTRUMENT
-    if reaches_limit(command.price_ticks, command.quantity_lots, scale):
+    if added.max_price_ticks < 1 or added.max_quantity_lots < 1:
         return Reason.INVALID_INSTRUMENT
-    if reaches_limit(command.quantity_lots, lot, np.int64(1)):
+    if reaches_limit(added.max_price_ticks, added.max_quantity_lots, scale):
+        return Reason.INVALID_INSTRUMENT
+    if reaches_limit(added.max_quantity_lots, lot, np.int64(1)):
         return Reason.INVALID_INSTRUMENT
     return Reason.NONE
 
@@ -156,11 +135,14 @@ def check_instrument(state: Tables, command: Record) -> Any:
 def add_instrument(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     """Perform a checked ADD_INSTRUMENT."""
     core = state.core[0]
+    added = view_as(details_of(state, command), INSTRUMENT_DETAILS_WORDS)
     slot = take_slot(state.pools[INSTRUMENTS], state.instruments)
     instrument = state.instruments[slot]
-    instrument.symbol = command.client_order_id
-    instrument.max_price = command.price_ticks
-    instrument.max_quantity = command.quantity_lots
+    instrument.symbol_0 = added.symbol_0
+    instrument.symbol_1 = added.symbol_1
+    instrument.symbol_2 = added.symbol_2
+    instrument.max_price = added.max_price_ticks
+    instrument.max_quantity = added.max_quantity_lots
     instrument.min_price = 0
     instrument.min_quantity = 0
     instrument.min_notional = 0
@@ -172,20 +154,24 @@ def add_instrument(state: Tables, command: Record, outcome: Record, events: Arra
     instrument.fee_balance = 0
     instrument.hash = 0
     instrument.instrument_id = command.instrument
-    instrument.base_id = base_asset(command)
-    instrument.quote_id = quote_asset(command)
-    instrument.lot_units = lot_units(command)
-    instrument.scale_units = scale_units(command)
+    instrument.base_id = added.base_asset
+    instrument.quote_id = added.quote_asset
+    instrument.lot_units = added.lot_units
+    instrument.scale_units = added.scale_units
     instrument.status = InstrumentStatus.TRADING
     insert(state.instrument_index, np.uint64(command.instrument), NO_EXTRA, slot)
     refresh_instrument(core, instrument)
-    event = begin_event(core, state.turn[0], command, events, EventKind.INSTRUMENT_ADDED)
+    event = view_as(
+        begin_event(core, state.turn[0], command, events, EventKind.INSTRUMENT_ADDED), INSTRUMENT_EVENT_WORDS
+    )
     event.instrument = command.instrument
-    event.client_order_id = command.client_order_id
-    event.account = instrument.lot_units
-    event.counter_account = instrument.scale_units
-    event.order_id = np.uint64(instrument.base_id)
-    event.counter_order_id = np.uint64(instrument.quote_id)
-    event.price_ticks = command.price_ticks
-    event.quantity_lots = command.quantity_lots
+    event.symbol_0 = added.symbol_0
+    event.symbol_1 = added.symbol_1
+    event.symbol_2 = added.symbol_2
+    event.base_asset = added.base_asset
+    event.quote_asset = added.quote_asset
+    event.lot_units = added.lot_units
+    event.scale_units = added.scale_units
+    event.max_price_ticks = added.max_price_ticks
+    event.max_quantity_lots = added.max_quantity_lots
     outcome.event_kind = EventKind.INSTRUMENT_ADDED

@@ -43,7 +43,9 @@ def check_replace(state: Tables, command: Record) -> Any:
     price = command.price_ticks
     lots = command.quantity_lots
     kind = order.order_type
-    reason = check_terms(state, instrument, kind, order.tif, order.flags, order.extra, price, lots, order.cum, False)
+    # Slot 0 is an empty record: the details of an order without.
+    details = state.order_details[order.details]
+    reason = check_terms(state, instrument, kind, order.tif, order.flags, details, price, lots, order.cum, False)
     if reason != Reason.NONE or is_reduction(command, order):
         return reason
     account = state.accounts[order.account]

@@ -8,14 +8,17 @@ The words of each record, all u64, signed numbers in two's complement; a record'
 
     order       1 | side<<8 | order_type<<16 | tif<<24 | stp<<32 | flags<<40, order_id, account | instrument<<32,
                 client_order_id, price, quantity, cum, priority
-    extension   9, order_id, extra, shown, session_id: of an order in which one of the last three is not 0
+    extension   9, order_id, shown, session_id: of an order in which one of the last two is not 0
+    long id     13, order_id, the 8 words of its client order id: of an order whose id has more than 8 characters
+    terms       14, order_id, stop_price, display, expiry, trailing_offset, peg_offset, order_list_id,
+                credential | peg_reference<<32: of an order in which one of the last seven is not 0
     balance     2, account | asset<<32, available, held
     account     3 | status<<8, account
     limits      10, account | max_open_orders<<32, max_open_notional, max_order_notional, max_order_quantity: if any is
                 set
-    asset       4 | decimals<<8, asset, symbol, supply, cap
-    instrument  5 | status<<8, instrument, symbol, base | quote<<32, lot_units | scale_units<<32, max_price,
-                max_quantity
+    asset       4 | decimals<<8, asset, the 2 words of its symbol, supply, cap
+    instrument  5 | status<<8, instrument, the 3 words of its symbol, base | quote<<32, lot_units | scale_units<<32,
+                max_price, max_quantity
     rules       11 | band_bp<<8, instrument, taker_fee | maker_fee<<32, min_price, min_quantity, min_notional,
                 max_notional: if any is set
     last price  12 | instrument<<32, price: from the first trade on
@@ -23,8 +26,8 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     transfer    7 | kind<<8, transfer_id, account | asset<<32, amount
     counters    8 | killed<<8, command_sequence, event_sequence, match_sequence, time_ns
 
-The records of one slot (an order and its extension; an instrument, its rules and its last price) store one hash, the
-sum of theirs.
+The records of one slot (an order, its extension, its long id and its terms; an instrument, its rules and its last
+price) store one hash, the sum of theirs.
 """
 
 from typing import Any, Final
@@ -39,13 +42,17 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
 )
+from smrx.engine.kernels.order_details import has_terms, has_text
 from smrx.engine.kernels.xxh3 import (
     hash2,
     hash3,
     hash4,
     hash5,
+    hash6,
     hash7,
     hash8,
+    hash9,
+    hash10,
     hash_events,
 )
 
@@ -61,6 +68,8 @@ EXTENSION_TAG: Final = np.uint64(9)
 LIMITS_TAG: Final = np.uint64(10)
 RULES_TAG: Final = np.uint64(11)
 PRICE_TAG: Final = np.uint64(12)
+LONG_ID_TAG: Final = np.uint64(13)
+TERMS_TAG: Final = np.uint64(14)
 
 U8: Final = np.uint64(8)
 U16: Final = np.uint64(16)
@@ -113,7 +122,40 @@ def extension_hash(state: Tables, order: Record) -> Any:
     """Return the hash of an order's extension."""
     # Slot 0 of the sessions is empty: an order without a session has session id 0.
     session_id = state.sessions[order.session].session_id
-    return hash5(EXTENSION_TAG, order.order_id, order.extra, np.uint64(order.shown), session_id)
+    return hash4(EXTENSION_TAG, order.order_id, np.uint64(order.shown), session_id)
+
+
+@kernel
+def order_details_hash(state: Tables, order: Record) -> Any:
+    """Return the sum of the hashes of an order's long id and terms."""
+    details = state.order_details[order.details]
+    total = U0
+    if has_text(details):
+        total += hash10(
+            LONG_ID_TAG,
+            order.order_id,
+            details.client_order_id_0,
+            details.client_order_id_1,
+            details.client_order_id_2,
+            details.client_order_id_3,
+            details.client_order_id_4,
+            details.client_order_id_5,
+            details.client_order_id_6,
+            details.client_order_id_7,
+        )
+    if has_terms(details):
+        total += hash9(
+            TERMS_TAG,
+            order.order_id,
+            np.uint64(details.stop_price_ticks),
+            np.uint64(details.display_lots),
+            np.uint64(details.expiry_ns),
+            np.uint64(details.trailing_offset_ticks),
+            np.uint64(details.peg_offset_ticks),
+            details.order_list_id,
+            pack_pair(details.credential, details.peg_reference),
+        )
+    return total
 
 
 @inlined
@@ -122,8 +164,10 @@ def refresh_order(state: Tables, order: Record) -> None:
     core = state.core[0]
     if core.hashing != 0:
         new = order_hash(order)
-        if order.extra != U0 or order.session != 0:
+        if order.shown != 0 or order.session != 0:
             new += extension_hash(state, order)
+        if order.details != 0:
+            new += order_details_hash(state, order)
         replace_hash(core, order, new)
 
 
@@ -164,7 +208,8 @@ def refresh_asset(core: Record, asset: Record) -> None:
     if core.hashing != 0:
         head = ASSET_TAG | (np.uint64(asset.decimals) << U8)
         supply = np.uint64(asset.supply)
-        replace_hash(core, asset, hash5(head, np.uint64(asset.asset_id), asset.symbol, supply, np.uint64(asset.cap)))
+        new = hash6(head, np.uint64(asset.asset_id), asset.symbol_0, asset.symbol_1, supply, np.uint64(asset.cap))
+        replace_hash(core, asset, new)
 
 
 @inlined
@@ -179,10 +224,12 @@ def has_rules(instrument: Record) -> Any:
 def refresh_instrument(core: Record, instrument: Record) -> None:
     """Update the hash of an instrument after a change of status or rules."""
     if core.hashing != 0:
-        new = hash7(
+        new = hash9(
             INSTRUMENT_TAG | (np.uint64(instrument.status) << U8),
             np.uint64(instrument.instrument_id),
-            instrument.symbol,
+            instrument.symbol_0,
+            instrument.symbol_1,
+            instrument.symbol_2,
             pack_pair(instrument.base_id, instrument.quote_id),
             pack_pair(instrument.lot_units, instrument.scale_units),
             np.uint64(instrument.max_price),

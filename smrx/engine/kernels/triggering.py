@@ -8,7 +8,7 @@ from typing import Any
 from smrx.engine.kernels.balances import release, subtract_open_notional
 from smrx.engine.kernels.emit import emit_order_open
 from smrx.engine.kernels.fees import order_hold
-from smrx.engine.kernels.jit import NIL, U0, Array, Record, Tables, kernel
+from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel
 from smrx.engine.kernels.matching import (
     can_fill,
     execute_taker,
@@ -17,10 +17,21 @@ from smrx.engine.kernels.matching import (
     max_events_of_taker,
     opposite_book,
 )
+from smrx.engine.kernels.order_details import has_terms, has_text
 from smrx.engine.kernels.orders import open_notional, quote_balance
-from smrx.engine.kernels.pool import slots_left
-from smrx.engine.state import LEVELS, NODES
+from smrx.engine.kernels.pool import return_slot, slots_left
+from smrx.engine.state import LEVELS, NODES, ORDER_DETAILS_TABLE
 from smrx.wire.codes import EventKind, OrderType, Reason, TimeInForce
+
+
+@kernel
+def clear_stop_price(state: Tables, order: Record) -> None:
+    """Remove the stop price from an order's details, and the details if nothing else is in them."""
+    details = state.order_details[order.details]
+    details.stop_price_ticks = 0
+    if not has_text(details) and not has_terms(details):
+        return_slot(state.pools[ORDER_DETAILS_TABLE], state.order_details, order.details)
+        order.details = 0
 
 
 @kernel
@@ -34,7 +45,7 @@ def trigger_stop(state: Tables, command: Record, events: Array, slot: Any) -> No
         release(core, state.balances[order.gives], order_hold(instrument, order, lots))
         subtract_open_notional(state.balances[quote_balance(order)], open_notional(state, order, lots))
     order.order_type = OrderType.MARKET if order.order_type == OrderType.STOP else OrderType.LIMIT
-    order.extra = U0
+    clear_stop_price(state, order)
     emit_order_open(core, state.turn[0], command, events, order, EventKind.TRIGGERED, Reason.NONE)
     order.priority = core.event_sequence
     if order.tif == TimeInForce.FOK:

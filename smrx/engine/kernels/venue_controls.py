@@ -19,12 +19,20 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
 )
-from smrx.engine.kernels.lookup import find_instrument
+from smrx.engine.kernels.lookup import details_of, find_instrument
+from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_checks import BASIS_POINTS
-from smrx.engine.kernels.registry import scale_units
 from smrx.engine.kernels.state_hash import refresh_account, refresh_instrument
 from smrx.engine.state import BOOKS
 from smrx.wire.codes import AccountStatus, CommandKind, EventKind, InstrumentStatus, Reason
+from smrx.wire.records import (
+    LIMITS_COMMAND,
+    LIMITS_EVENT,
+    RULES_DETAILS,
+    RULES_EVENT,
+    STATUS_COMMAND,
+    STATUS_EVENT,
+)
 
 VENUE: Final = np.uint32(0)
 
@@ -47,32 +55,30 @@ def is_amount(value: Any) -> Any:
     return value >= 0 and value < AMOUNT_LIMIT
 
 
-# SET_LIMITS and SET_RULES have their own names for the bytes of a command (records.LIMITS_COMMAND, RULES_COMMAND).
-# Kernels see the names of COMMAND.
-
-
 @inlined
 def check_limits(command: Record) -> Any:
     """Return why SET_LIMITS is rejected, or NONE."""
-    amounts = is_amount(np.int64(command.order_id)) and is_amount(command.price_ticks)
-    return Reason.NONE if amounts and is_amount(command.quantity_lots) else Reason.INVALID_LIMIT
+    limits = view_as(command, LIMITS_COMMAND)
+    amounts = is_amount(limits.max_open_notional) and is_amount(limits.max_order_notional)
+    return Reason.NONE if amounts and is_amount(limits.max_order_quantity) else Reason.INVALID_LIMIT
 
 
 @inlined
 def set_limits(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     """Perform a checked SET_LIMITS."""
+    limits = view_as(command, LIMITS_COMMAND)
     account = state.accounts[state.turn[0].account]
-    account.max_open_orders = command.instrument
-    account.max_open_notional = np.int64(command.order_id)
-    account.max_order_notional = command.price_ticks
-    account.max_order_quantity = command.quantity_lots
+    account.max_open_orders = limits.max_open_orders
+    account.max_open_notional = limits.max_open_notional
+    account.max_order_notional = limits.max_order_notional
+    account.max_order_quantity = limits.max_order_quantity
     refresh_account(state.core[0], account)
-    event = begin_event(state.core[0], state.turn[0], command, events, EventKind.LIMITS_SET)
-    event.account = command.account
-    event.instrument = command.instrument
-    event.order_id = command.order_id
-    event.price_ticks = command.price_ticks
-    event.quantity_lots = command.quantity_lots
+    event = view_as(begin_event(state.core[0], state.turn[0], command, events, EventKind.LIMITS_SET), LIMITS_EVENT)
+    event.account = limits.account
+    event.max_open_orders = limits.max_open_orders
+    event.max_open_notional = limits.max_open_notional
+    event.max_order_notional = limits.max_order_notional
+    event.max_order_quantity = limits.max_order_quantity
     outcome.event_kind = EventKind.LIMITS_SET
 
 
@@ -111,39 +117,21 @@ def set_status(state: Tables, command: Record, outcome: Record, events: Array) -
     turn = state.turn[0]
     first = BOOKS * np.int64(turn.instrument)
     cancelled = np.int64(0)
-    if command.side == InstrumentStatus.CLOSED:
+    status = view_as(command, STATUS_COMMAND).status
+    if status == InstrumentStatus.CLOSED:
         cancelled += cancel_book(state, command, events, first)
         cancelled += cancel_book(state, command, events, first + 1)
         cancelled += cancel_book(state, command, events, first + 3)
         cancelled += cancel_book(state, command, events, first + 2)
     instrument = state.instruments[turn.instrument]
-    instrument.status = np.uint32(command.side)
+    instrument.status = np.uint32(status)
     refresh_instrument(state.core[0], instrument)
-    event = begin_event(state.core[0], turn, command, events, EventKind.STATUS_SET)
+    event = view_as(begin_event(state.core[0], turn, command, events, EventKind.STATUS_SET), STATUS_EVENT)
     event.instrument = command.instrument
-    event.side = command.side
-    event.quantity_lots = cancelled
+    event.status = status
+    event.cancelled = cancelled
     outcome.event_kind = EventKind.STATUS_SET
     outcome.cum_lots = cancelled
-
-
-@inlined
-def band_bp(command: Record) -> Any:
-    """Bytes 2 and 3."""
-    return np.int64(command.order_type) | (np.int64(command.tif) << np.int64(8))
-
-
-@inlined
-def maker_fee(command: Record) -> Any:
-    """Bytes 4..7, signed."""
-    value = np.int64(scale_units(command))
-    return value - (np.int64(1) << np.int64(32)) if value >= (np.int64(1) << np.int64(31)) else value
-
-
-@inlined
-def taker_fee(command: Record) -> Any:
-    """Bytes 24..27."""
-    return np.int64(command.account)
 
 
 @kernel
@@ -153,22 +141,18 @@ def check_rules(state: Tables, command: Record) -> Any:
     if reason != Reason.NONE:
         return reason
     instrument = state.instruments[state.turn[0].instrument]
-    min_price = np.int64(command.client_order_id)
-    min_notional = np.int64(command.order_id)
-    max_notional = command.price_ticks
-    taker = taker_fee(command)
-    maker = maker_fee(command)
-    if min_price < 0 or min_price > instrument.max_price:
+    rules = view_as(details_of(state, command), RULES_DETAILS)
+    if rules.min_price_ticks < 0 or rules.min_price_ticks > instrument.max_price:
         return Reason.INVALID_RULES
-    if command.quantity_lots < 0 or command.quantity_lots > instrument.max_quantity:
+    if rules.min_quantity_lots < 0 or rules.min_quantity_lots > instrument.max_quantity:
         return Reason.INVALID_RULES
-    if (
-        not is_amount(min_notional)
-        or not is_amount(max_notional)
-        or (max_notional != 0 and min_notional > max_notional)
-    ):
+    if not is_amount(rules.min_notional) or not is_amount(rules.max_notional):
         return Reason.INVALID_RULES
-    if taker > RATE_UNIT or maker > taker or maker < -taker or band_bp(command) > BASIS_POINTS:
+    if rules.max_notional != 0 and rules.min_notional > rules.max_notional:
+        return Reason.INVALID_RULES
+    taker = np.int64(rules.taker_fee)
+    maker = np.int64(rules.maker_fee)
+    if taker > RATE_UNIT or maker > taker or maker < -taker or rules.band_bp > BASIS_POINTS:
         return Reason.INVALID_RULES
     unit = instrument.max_price * np.int64(instrument.scale_units)
     if unit + fee_or_zero(unit, taker) > (AMOUNT_LIMIT - 1) // instrument.max_quantity:
@@ -184,25 +168,26 @@ def check_rules(state: Tables, command: Record) -> Any:
 def set_rules(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     """Perform a checked SET_RULES."""
     instrument = state.instruments[state.turn[0].instrument]
-    instrument.min_price = np.int64(command.client_order_id)
-    instrument.min_quantity = command.quantity_lots
-    instrument.min_notional = np.int64(command.order_id)
-    instrument.max_notional = command.price_ticks
-    instrument.taker_fee = taker_fee(command)
-    instrument.maker_fee = maker_fee(command)
-    instrument.band_bp = band_bp(command)
+    rules = view_as(details_of(state, command), RULES_DETAILS)
+    instrument.min_price = rules.min_price_ticks
+    instrument.min_quantity = rules.min_quantity_lots
+    instrument.min_notional = rules.min_notional
+    instrument.max_notional = rules.max_notional
+    instrument.taker_fee = np.int64(rules.taker_fee)
+    instrument.maker_fee = np.int64(rules.maker_fee)
+    instrument.band_bp = np.int64(rules.band_bp)
     if instrument.taker_fee != 0 and instrument.fee_balance == NIL:
         instrument.fee_balance = reserve_balance(state, VENUE, instrument.quote_id)
     refresh_instrument(state.core[0], instrument)
-    event = begin_event(state.core[0], state.turn[0], command, events, EventKind.RULES_SET)
+    event = view_as(begin_event(state.core[0], state.turn[0], command, events, EventKind.RULES_SET), RULES_EVENT)
     event.instrument = command.instrument
-    event.account = command.account
-    event.counter_account = scale_units(command)
-    event.cum_lots = instrument.band_bp
-    event.client_order_id = command.client_order_id
-    event.order_id = command.order_id
-    event.price_ticks = command.price_ticks
-    event.quantity_lots = command.quantity_lots
+    event.min_price_ticks = rules.min_price_ticks
+    event.min_quantity_lots = rules.min_quantity_lots
+    event.min_notional = rules.min_notional
+    event.max_notional = rules.max_notional
+    event.taker_fee = rules.taker_fee
+    event.maker_fee = rules.maker_fee
+    event.band_bp = rules.band_bp
     outcome.event_kind = EventKind.RULES_SET
 
 

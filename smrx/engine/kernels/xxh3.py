@@ -117,6 +117,12 @@ def hash5(a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
 
 
 @inlined
+def hash6(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
+    inner = mix(c, d, S[4], S[5]) + mix(c, d, S[6], S[7])
+    return avalanche(START[6] + inner + mix(a, b, S[0], S[1]) + mix(e, f, S[2], S[3]))
+
+
+@inlined
 def hash7(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any) -> Any:
     inner = mix(c, d, S[4], S[5]) + mix(d, e, S[6], S[7])
     return avalanche(START[7] + inner + mix(a, b, S[0], S[1]) + mix(f, g, S[2], S[3]))
@@ -126,6 +132,18 @@ def hash7(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any) -> Any:
 def hash8(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
     inner = mix(c, d, S[4], S[5]) + mix(e, f, S[6], S[7])
     return avalanche(START[8] + inner + mix(a, b, S[0], S[1]) + mix(g, h, S[2], S[3]))
+
+
+@inlined
+def hash9(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
+    inner = mix(c, d, S[4], S[5]) + mix(f, g, S[6], S[7]) + mix(e, f, S[8], S[9]) + mix(d, e, S[10], S[11])
+    return avalanche(START[9] + inner + mix(a, b, S[0], S[1]) + mix(h, i, S[2], S[3]))
+
+
+@inlined
+def hash10(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any, j: Any) -> Any:
+    inner = mix(c, d, S[4], S[5]) + mix(g, h, S[6], S[7]) + mix(e, f, S[8], S[9]) + mix(e, f, S[10], S[11])
+    return avalanche(START[10] + inner + mix(a, b, S[0], S[1]) + mix(i, j, S[2], S[3]))
 
 
 @inlined

@@ -1,0 +1,87 @@
+"""The layouts through which kernels view commands, details and events, and the bits that each kind of command may set.
+
+A layout with text is taken as words (records.as_words). `*_UNUSED` has the bits that must be 0, in rows of one kind
+after the other: of the 8 words of a command, and of the 16 words of its details. Bytes without a name are among them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.wire.codes import CommandKind
+from smrx.wire.records import (
+    ASSET_COMMAND,
+    ASSET_EVENT,
+    CLIENT_ORDER_ID_EVENT,
+    COMMAND_FIELDS,
+    COMMAND_LAYOUTS,
+    COMMAND_SIZE,
+    DETAILS_FIELDS,
+    DETAILS_LAYOUTS,
+    DETAILS_SIZE,
+    EVENT_SIZE,
+    INSTRUMENT_DETAILS,
+    INSTRUMENT_EVENT,
+    ORDER_DETAILS,
+    as_words,
+)
+
+Layout = np.dtype[Any]
+
+ORDER_DETAILS_WORDS: Final = as_words(ORDER_DETAILS)
+INSTRUMENT_DETAILS_WORDS: Final = as_words(INSTRUMENT_DETAILS)
+ASSET_COMMAND_WORDS: Final = as_words(ASSET_COMMAND)
+ASSET_EVENT_WORDS: Final = as_words(ASSET_EVENT)
+INSTRUMENT_EVENT_WORDS: Final = as_words(INSTRUMENT_EVENT)
+CLIENT_ORDER_ID_WORDS: Final = as_words(CLIENT_ORDER_ID_EVENT)
+
+
+def _plain_words(size: int) -> Layout:
+    """Return a record of nothing but words, `word_0` the first."""
+    return np.dtype([(f"word_{at}", "<u8") for at in range(size // 8)])
+
+
+COMMAND_WORDS: Final = _plain_words(COMMAND_SIZE)
+DETAILS_WORDS: Final = _plain_words(DETAILS_SIZE)
+EVENT_WORDS: Final = _plain_words(EVENT_SIZE)
+
+#: Kinds whose sender has a session but no request id; a TICK has neither.
+_WITHOUT_REQUEST: Final = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT)
+#: Kinds that must have details.
+_MUST_HAVE_DETAILS: Final = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
+#: One more than the largest kind.
+KINDS: Final = max(CommandKind) + 1
+
+
+def _sender(kind: CommandKind) -> tuple[str, ...]:
+    """Return the fields of the sender that a kind has."""
+    if kind == CommandKind.TICK:
+        return ("kind",)
+    return ("kind", "session_id") if kind in _WITHOUT_REQUEST else ("kind", "session_id", "request_id")
+
+
+def _unused_bits(size: int, layouts: Mapping[CommandKind, Layout], fields: dict[CommandKind, Any]) -> NDArray[Any]:
+    """Return the words of the bits that must be 0, one row of `size` bytes for each kind; all of an unknown kind."""
+    unused = np.full((KINDS, size), 0xFF, np.uint8)
+    for kind, layout in layouts.items():
+        for name in fields[kind]:
+            assert layout.fields is not None
+            form, offset = layout.fields[name][:2]
+            unused[kind, offset : offset + form.itemsize] = 0
+    return unused.view(np.uint64).reshape(-1)
+
+
+COMMAND_UNUSED: Final = _unused_bits(
+    COMMAND_SIZE,
+    COMMAND_LAYOUTS,
+    # A kind that may not have details is INVALID_DETAILS with them, not RESERVED_NOT_ZERO.
+    {kind: (*_sender(kind), *names, "details") for kind, names in COMMAND_FIELDS.items()},
+)
+DETAILS_UNUSED: Final = _unused_bits(DETAILS_SIZE, DETAILS_LAYOUTS, dict(DETAILS_FIELDS))
+
+#: By kind: whether there is such a kind, whether it may have details, and whether it must.
+IS_KIND: Final = np.array([kind in set(CommandKind) for kind in range(KINDS)])
+MAY_HAVE_DETAILS: Final = np.array([kind in DETAILS_LAYOUTS for kind in range(KINDS)])
+MUST_HAVE_DETAILS: Final = np.array([kind in _MUST_HAVE_DETAILS for kind in range(KINDS)])
