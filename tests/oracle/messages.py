@@ -122,10 +122,9 @@ class Command:
 
     @property
     def rules(self) -> Rules:
-        *bounds, taker_fee, maker_fee, band, collar, reference, flags = struct.unpack(
-            "<qqqqIiHHBB", self.bytes_of_details(0, 46)
-        )
-        return Rules(band, taker_fee, maker_fee, *bounds, collar, reference, flags)
+        fields = struct.unpack("<qqqqIiHHBB", self.bytes_of_details(0, 46))
+        bounds, fees, (band, collar, reference, flags) = fields[:4], fields[4:6], fields[6:]
+        return Rules(*(band, *fees, *bounds, collar, reference, flags))
 
 
 class Event(NamedTuple):

@@ -1,4 +1,4 @@
-"""The language of the transcripts: one command a line, run on the engine or the oracle, with the answer as text.
+r"""The language of the transcripts: one command a line, run on the engine or the oracle, with the answer as text.
 
 A file has comments (lines that begin with #), commands (lines that begin with >) and, under each command, its answer.
 Names stand for numbers: accounts, assets, instruments and sessions are numbered from 1 in the order in which the file
@@ -15,15 +15,16 @@ names them; `venue` is account 0. Commands:
     reopen alice                                         opens the newest session again
     close alice          disconnect alice
     deposit alice 1000 USD [transfer 7]                  likewise withdraw
-    place alice buy 10 BTC/USD @ 100 [gtc|ioc|fok|gtd] [until 60] [show 2] [post-only] [id 7]
+    place alice buy 10 BTC/USD @ 100 [gtc|ioc|fok|gtd] [until 60] [show 2] [post-only] [id 7 | id 'any text']
+                                                         until: in seconds, or in nanoseconds as `until 60000000001ns`
     place alice buy 10 BTC/USD market                    or   budget, where 10 is the amount to spend
-    place alice buy 10 BTC/USD stop 105                  or   @ 107 stop-limit 105 [gtc|ioc|fok]
+    place alice buy 10 BTC/USD stop 105 [ioc|gtd]        or   @ 107 stop-limit 105 [gtc|ioc|fok|gtd] [show 2]
                                                          any of them with [stp none|newest|oldest|both|decrement]
-    cancel alice #12            or   cancel alice id 7
+    cancel alice #12            or   cancel alice id 7   (the id as for place)
     replace alice #12 5 @ 100   or   replace alice id 7 5 @ 100   or, a stop order, replace alice #12 5
     mass-cancel alice [buy|sell] [BTC/USD]
     kill     revive     tick
-    raw kind=9 account=1 ...                             any field of the record
+    raw kind=9 account=1 ...                             any field of the record and of its details, text as 'a\x00b'
     time 5   or   time 5s                                the time stamp of later commands, in nanoseconds or seconds
     book BTC/USD      orders      balances [alice]      sessions      accounts      instruments      assets      hash
 
@@ -31,10 +32,9 @@ Any command may end in `by bob` (whose session sends it) and in `request 3` or `
 """
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from smrx.wire.codes import (
     CommandKind,
@@ -45,7 +45,6 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import COMMAND
 from tests import commands as make
 from tests.transcripts import text
 
@@ -88,7 +87,7 @@ class Script:
         """Run one command; return the lines of its answer."""
         line, self.sender_name = _cut(line, r"\s+by (\S+)")
         line, self.request = _cut(line, r"\s+request (\S+)")
-        verb, *words = line.split()
+        verb, *words = shlex.split(line)
         method = getattr(self, "do_" + verb.replace("-", "_"), None)
         if method is None:
             raise ValueError(f"unknown transcript command {line!r}")
@@ -107,14 +106,14 @@ class Script:
         return session, last + 1 if self.request is None else int(self.request)
 
     def send(self, commands: make.Commands) -> list[str]:
-        result = self.machine.apply(commands, self.time_ns)
+        result = make.apply(self.machine, commands, self.time_ns)
         return text.answer(result.outcomes[0], result.events, self.names)
 
     @property
     def names(self) -> text.Names:
         return text.Names(self.accounts, self.assets, self.instruments)
 
-    def own(self, kind: CommandKind, account: str, **fields: int) -> list[str]:
+    def own(self, kind: CommandKind, account: str, **fields: Any) -> list[str]:
         return self.send(make.command(kind, self.sender(account), account=self.account(account), **fields))
 
     def account(self, name: str) -> int:
@@ -235,10 +234,10 @@ class Script:
                 tif=(tifs or [TimeInForce.IOC if is_market else TimeInForce.GTC])[0],
                 stp=text.STP_WORDS[how[how.index("stp") + 1]] if "stp" in how else Stp.CANCEL_NEWEST,
                 flags=flags | (OrderFlags.QUOTE_BUDGET if "budget" in how else OrderFlags.NONE),
-                client_order_id=_named(how, "id", 0),
+                client_order_id=how[how.index("id") + 1] if "id" in how else "",
                 stop_ticks=stop_ticks,
                 display_lots=_named(how, "show", 0),
-                expiry_seconds=_named(how, "until", 0),
+                expiry_ns=_time_ns(how[how.index("until") + 1]) if "until" in how else 0,
             )
         )
 
@@ -259,12 +258,8 @@ class Script:
         )
 
     def do_raw(self, words: Words) -> list[str]:
-        fields = {name: int(value) for name, value in (word.split("=") for word in words)}
-        record = np.zeros(1, dtype=COMMAND)
-        record["session_id"], record["request_id"] = self.sender("venue")
-        for name, value in fields.items():
-            record[name] = value
-        return self.send(record)
+        fields = {name: _value(value) for name, value in (word.split("=") for word in words)}
+        return self.send(make.raw(int(fields.pop("kind")), self.sender("venue"), **fields))
 
     def do_time(self, words: Words) -> list[str]:
         seconds = words[0].endswith("s")
@@ -336,7 +331,19 @@ def _order_type(how: Words) -> tuple[OrderType, int]:
     return OrderType.MARKET if "market" in how or "budget" in how else OrderType.LIMIT, 0
 
 
-def _order_name(words: Words) -> dict[str, int]:
+def _time_ns(word: str) -> int:
+    """Return a time in seconds, or in nanoseconds with `ns`."""
+    return int(word.removesuffix("ns")) if word.endswith("ns") else int(word) * NANOSECONDS
+
+
+def _value(word: str) -> int | bytes:
+    """Return a number, or the bytes of a text with escapes."""
+    return (
+        int(word) if re.fullmatch(r"-?\d+", word) else word.encode("ascii").decode("unicode_escape").encode("latin-1")
+    )
+
+
+def _order_name(words: Words) -> dict[str, Any]:
     if "id" in words:
-        return {"client_order_id": _named(words, "id", 0)}
+        return {"client_order_id": words[words.index("id") + 1]}
     return {"order_id": int(words[1].removeprefix("#"))}

@@ -3,11 +3,13 @@
 Pure; takes arrays of the engine or the oracle.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.wire.client_order_ids import short_id_text
 from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
@@ -22,11 +24,13 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import unpack_symbol
+from smrx.wire.records import EVENT_LAYOUTS, unpack_symbol
 
 STP_WORDS = {"none": Stp.NONE, "newest": Stp.CANCEL_NEWEST, "oldest": Stp.CANCEL_OLDEST, "both": Stp.CANCEL_BOTH}
 STP_WORDS["decrement"] = Stp.DECREMENT
 STATUS_WORDS = {status.name.lower().replace("_", "-"): status for status in InstrumentStatus}
+
+NANOSECONDS = 1_000_000_000
 
 Level = tuple[int, int, int]
 
@@ -76,7 +80,8 @@ _OUTCOME_NUMBERS = (("order_id", "id"), ("cum_lots", "cum"), ("leaves_lots", "le
 def event(record: np.void, names: Names) -> str:
     """Render an event as a line."""
     kind = EventKind(int(record["kind"]))
-    return f"{kind.name} {_EVENT_TEXT[kind](record, names)}".rstrip()
+    own = np.frombuffer(record.tobytes(), EVENT_LAYOUTS[kind])[0]
+    return f"{kind.name} {_EVENT_TEXT[kind](own, names)}".rstrip()
 
 
 def _order(record: np.void, names: Names) -> str:
@@ -85,26 +90,55 @@ def _order(record: np.void, names: Names) -> str:
     parts.append(names.instrument(record["instrument"]))
     is_limit = record["order_type"] in (OrderType.LIMIT, OrderType.STOP_LIMIT)
     parts += ["@", str(record["price_ticks"])] if is_limit else ["market"]
-    parts.append(_terms(record, record["counter_order_id"]))
+    parts.append(_modes(record))
     if record["client_order_id"]:
-        parts.append(f"id {record['client_order_id']}")
+        text = short_id_text(int(record["client_order_id"]))
+        parts.append(f"id {quoted(text)}" if text is not None else f"id hash {record['client_order_id']:016x}")
     return " ".join(parts)
 
 
-def _terms(record: np.void, extra: Any) -> str:
-    """Render an order's type, time in force and flags in the words of the language; the default STP mode is omitted."""
-    order_type, tif, extra = OrderType(int(record["order_type"])), TimeInForce(int(record["tif"])), int(extra)
+def quoted(text: str) -> str:
+    """Return a client order id as the language has it: in quotes if it has a character that could mislead."""
+    return text if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", text) else f"'{text}'"
+
+
+def _modes(record: np.void, stop_price: int = 0) -> str:
+    """Render an order's type, time in force and flags in the words of the language; the default STP mode is omitted.
+
+    A stop price that is given stands behind the type.
+    """
+    order_type, tif = OrderType(int(record["order_type"])), TimeInForce(int(record["tif"]))
     parts = [tif.name.lower()]
     if order_type in (OrderType.STOP, OrderType.STOP_LIMIT):
-        parts.append(f"{order_type.name.lower().replace('_', '-')} {extra}")
-    elif extra:
-        parts += [f"until {extra >> 32}"] if extra >> 32 else []
-        parts += [f"show {extra & 0xFFFFFFFF}"] if extra & 0xFFFFFFFF else []
+        parts.append(order_type.name.lower().replace("_", "-") + (f" {stop_price}" if stop_price else ""))
     parts += ["post-only"] if record["flags"] & OrderFlags.POST_ONLY else []
     parts += ["budget"] if record["flags"] & OrderFlags.QUOTE_BUDGET else []
     if record["stp"] != Stp.CANCEL_NEWEST:
         parts.append("stp " + next(word for word, mode in STP_WORDS.items() if mode == record["stp"]))
     return " ".join(parts)
+
+
+def _terms(record: np.void) -> str:
+    """Render display and expiry in the words of the language; the expiry in seconds, if it is whole ones."""
+    seconds, rest = divmod(int(record["expiry_ns"]), NANOSECONDS)
+    until = f"{record['expiry_ns']}ns" if rest else seconds
+    words = (("show", record["display_lots"]), ("until", until))
+    return " ".join(f"{word} {value}" for word, value in words if value)
+
+
+def _follows(record: np.void, names: Names) -> str:
+    """Render whose order an event is about that follows another one."""
+    order = f"#{record['order_id']} " if record["order_id"] else ""
+    return f"{order}{names.account(record['account'])}"
+
+
+def _client_order_id(record: np.void, names: Names) -> str:
+    return f"{_follows(record, names)} | {quoted(bytes(record['client_order_id']).decode('ascii'))}"
+
+
+def _order_terms(record: np.void, names: Names) -> str:
+    stop = f"stop {record['stop_price_ticks']}" if record["stop_price_ticks"] else ""
+    return f"{_follows(record, names)} | {' '.join(filter(None, (stop, _terms(record))))}"
 
 
 def _order_open(record: np.void, names: Names) -> str:
@@ -126,7 +160,7 @@ def _fill(record: np.void, names: Names) -> str:
 
 
 def _trade(record: np.void, names: Names) -> str:
-    fees = f" fees {record['cum_lots']} and {record['leaves_lots']}" if record["cum_lots"] else ""
+    fees = f" fees {record['taker_fee']} and {record['maker_fee']}" if record["taker_fee"] else ""
     verb = "buys" if record["side"] == Side.BUY else "sells"
     other = "from" if record["side"] == Side.BUY else "to"
     return (
@@ -144,8 +178,8 @@ def _rejected(record: np.void, names: Names) -> str:
 
 def _transfer(record: np.void, names: Names) -> str:
     return (
-        f"{names.account(record['account'])} {record['quantity_lots']} {names.asset(record['instrument'])} "
-        f"| transfer {record['order_id']} available {record['cum_lots']}"
+        f"{names.account(record['account'])} {record['amount']} {names.asset(record['asset'])} "
+        f"| transfer {record['transfer_id']} available {record['available_after']}"
     )
 
 
@@ -155,33 +189,37 @@ def _account(record: np.void, names: Names) -> str:
 
 def _session(record: np.void, names: Names) -> str:
     asked = " cancel-on-disconnect" if record["flags"] & SessionFlags.CANCEL_ON_DISCONNECT else ""
-    orders = f" | {record['quantity_lots']} orders" if record["quantity_lots"] else ""
-    return f"{record['session_id']} of {names.account(record['account'])}{asked}{orders}"
+    return f"{record['session_id']} of {names.account(record['account'])}{asked}"
+
+
+def _session_ended(record: np.void, names: Names) -> str:
+    return f"{record['session_id']} of {names.account(record['account'])}{_cancelled(record)}"
+
+
+def _cancelled(record: np.void) -> str:
+    return f" | {record['cancelled']} orders" if record["cancelled"] else ""
 
 
 def _asset(record: np.void, names: Names) -> str:
-    cap = f" cap {record['price_ticks']}" if record["price_ticks"] else ""
-    return f"{unpack_symbol(record['client_order_id'])} decimals {record['quantity_lots']}{cap}"
+    cap = f" cap {record['supply_cap']}" if record["supply_cap"] else ""
+    return f"{unpack_symbol(record['symbol'])} decimals {record['decimals']}{cap}"
 
 
 def _limits(record: np.void, names: Names) -> str:
     words = (
-        *(("orders", "instrument"), ("quantity", "quantity_lots")),
-        *(("notional", "price_ticks"), ("open-notional", "order_id")),
+        *(("orders", "max_open_orders"), ("quantity", "max_order_quantity")),
+        *(("notional", "max_order_notional"), ("open-notional", "max_open_notional")),
     )
     return _set_words(names.account(record["account"]), [(word, int(record[name])) for word, name in words])
 
 
 def _rules(record: np.void, names: Names) -> str:
-    maker_fee = int(record["counter_account"].astype(np.int32))
-    return _set_words(
-        names.instrument(record["instrument"]),
-        [
-            *(("taker", int(record["account"])), ("maker", maker_fee), ("band", int(record["cum_lots"]))),
-            *(("min-price", int(record["client_order_id"])), ("min-quantity", int(record["quantity_lots"]))),
-            *(("min-notional", int(record["order_id"])), ("max-notional", int(record["price_ticks"]))),
-        ],
+    words = (
+        *(("taker", "taker_fee"), ("maker", "maker_fee"), ("band", "band_bp")),
+        *(("min-price", "min_price_ticks"), ("min-quantity", "min_quantity_lots")),
+        *(("min-notional", "min_notional"), ("max-notional", "max_notional")),
     )
+    return _set_words(names.instrument(record["instrument"]), [(word, int(record[name])) for word, name in words])
 
 
 def _set_words(whose: str, values: list[tuple[str, int]]) -> str:
@@ -192,9 +230,8 @@ def _set_words(whose: str, values: list[tuple[str, int]]) -> str:
 
 
 def _status(record: np.void, names: Names) -> str:
-    status = next(word for word, status in STATUS_WORDS.items() if status == record["side"])
-    orders = f" | {record['quantity_lots']} orders" if record["quantity_lots"] else ""
-    return f"{names.instrument(record['instrument'])} {status}{orders}"
+    status = next(word for word, status in STATUS_WORDS.items() if status == record["status"])
+    return f"{names.instrument(record['instrument'])} {status}{_cancelled(record)}"
 
 
 def _no_fields(record: np.void, names: Names) -> str:
@@ -203,15 +240,15 @@ def _no_fields(record: np.void, names: Names) -> str:
 
 def _instrument(record: np.void, names: Names) -> str:
     return (
-        f"{unpack_symbol(record['client_order_id'])} lot {record['account']} scale {record['counter_account']} "
-        f"base {names.asset(record['order_id'])} quote {names.asset(record['counter_order_id'])} "
-        f"max-price {record['price_ticks']} max-quantity {record['quantity_lots']}"
+        f"{unpack_symbol(record['symbol'])} lot {record['lot_units']} scale {record['scale_units']} "
+        f"base {names.asset(record['base_asset'])} quote {names.asset(record['quote_asset'])} "
+        f"max-price {record['max_price_ticks']} max-quantity {record['max_quantity_lots']}"
     )
 
 
 def _mass_cancelled(record: np.void, names: Names) -> str:
     what = names.instrument(record["instrument"]) if record["instrument"] else "all instruments"
-    return f"{names.account(record['account'])} {_side(record)} {what} | {record['quantity_lots']} orders"
+    return f"{names.account(record['account'])} {_side(record)} {what} | {record['cancelled']} orders"
 
 
 def _side(record: np.void) -> str:
@@ -220,6 +257,8 @@ def _side(record: np.void) -> str:
 
 _EVENT_TEXT = {
     EventKind.NEW: _order_open,
+    EventKind.CLIENT_ORDER_ID: _client_order_id,
+    EventKind.ORDER_TERMS: _order_terms,
     EventKind.REPLACED: _order_open,
     EventKind.TRIGGERED: _order_open,
     EventKind.PARTIALLY_FILLED: _fill,
@@ -235,8 +274,8 @@ _EVENT_TEXT = {
     EventKind.ACCOUNT_RESUMED: _account,
     EventKind.LIMITS_SET: _limits,
     EventKind.SESSION_OPENED: _session,
-    EventKind.SESSION_DISCONNECTED: _session,
-    EventKind.SESSION_CLOSED: _session,
+    EventKind.SESSION_DISCONNECTED: _session_ended,
+    EventKind.SESSION_CLOSED: _session_ended,
     EventKind.ASSET_ADDED: _asset,
     EventKind.INSTRUMENT_ADDED: _instrument,
     EventKind.MASS_CANCELLED: _mass_cancelled,
@@ -262,8 +301,9 @@ def orders(rows: NDArray[np.void], names: Names) -> list[str]:
             (
                 *(f"#{row['order_id']}", names.account(row["account"]), Side(int(row["side"])).name.lower()),
                 *(names.instrument(row["instrument"]), row["price_ticks"] or "market", row["quantity_lots"]),
-                *(row["cum_lots"], row["leaves_lots"], row["shown_lots"] or "", row["client_order_id"] or ""),
-                _terms(row, row["extra"]),
+                *(row["cum_lots"], row["leaves_lots"], row["shown_lots"] or ""),
+                quoted(row["client_order_id"].decode("ascii")) if row["client_order_id"] else "",
+                " ".join(filter(None, (_modes(row, row["stop_price_ticks"]), _terms(row)))),
             )
             for row in rows
         ],
