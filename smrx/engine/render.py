@@ -8,8 +8,10 @@ from enum import IntEnum
 from itertools import zip_longest
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
+from smrx.wire.client_order_ids import short_id_text
 from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
@@ -22,7 +24,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import unpack_symbol
+from smrx.wire.records import EVENT, EVENT_FIELDS, EVENT_LAYOUTS
 
 Levels = Sequence[tuple[int, int, int]]
 
@@ -67,14 +69,40 @@ def book(bids: Levels, asks: Levels) -> str:
     return aligned(("orders", "lots", "bid", "|", "ask", "lots", "orders"), rows)
 
 
-def _fields(record: Any, skip: Sequence[str]) -> str:
-    """Render the fields of a record that are not 0 as name=value, codes by their names."""
+def _fields(kind: EventKind | None, event: Any) -> str:
+    """Render the fields of an event that are not 0 as name=value, codes by their names."""
+    codes = _NAMES | ({"status": InstrumentStatus} if kind == EventKind.STATUS_SET else {})
+    has_order_id = "client_order_id" in EVENT_FIELDS.get(kind, ()) if kind else False
     parts = []
-    for name in record.dtype.names:
-        value = int(record[name])
-        if value and name not in skip:
-            parts.append(f"{name}={code_name(_NAMES[name], value) if name in _NAMES else value}")
+    for name in event.dtype.names:
+        value = event[name].item()
+        if not value or name in _LEADING_FIELDS:
+            continue
+        if isinstance(value, bytes):
+            value = _text(value)
+        elif name in codes:
+            value = code_name(codes[name], value)
+        elif name == "client_order_id" and has_order_id:
+            value = client_order_id(value)
+        parts.append(f"{name}={value}")
     return " ".join(parts)
+
+
+def client_order_id(form: int) -> str:
+    """Render the 64-bit form of a client order id: the id itself, or # and its hash if it has more characters."""
+    text = short_id_text(form)
+    return f"#{form:016x}" if text is None else text
+
+
+def _text(value: bytes) -> str:
+    """Render a text field."""
+    return value.decode("ascii", "replace")
+
+
+def _in_own_layout(event: Any) -> tuple[EventKind | None, Any]:
+    """Return the kind of an event, None if it is unknown, and the event with the field names of its kind."""
+    kind = EventKind(int(event["kind"])) if int(event["kind"]) in set(EventKind) else None
+    return kind, np.frombuffer(event.tobytes(), EVENT_LAYOUTS[kind] if kind else EVENT)[0]
 
 
 def events(records: NDArray[Any]) -> str:
@@ -85,7 +113,7 @@ def events(records: NDArray[Any]) -> str:
             int(record["sequence"]),
             int(record["command_sequence"]),
             int(record["time_ns"]),
-            _fields(record, _LEADING_FIELDS),
+            _fields(*_in_own_layout(record)),
         )
         for record in records
     ]
@@ -114,7 +142,6 @@ def outcomes(records: NDArray[Any]) -> str:
 
 #: How the cells of a column are rendered.
 _CELLS: Final[dict[str, Callable[[int], str]]] = {
-    "symbol": unpack_symbol,
     "side": lambda value: code_name(Side, value),
     "order_type": lambda value: code_name(OrderType, value),
     "tif": lambda value: code_name(TimeInForce, value),
@@ -126,7 +153,12 @@ def table(rows: NDArray[Any], **cells: Callable[[int], str]) -> str:
     """Render a table of `inspect` under the names of its columns."""
     names = rows.dtype.names or ()
     show = _CELLS | cells
-    return aligned(names, ([show.get(name, str)(int(row[name])) for name in names] for row in rows))
+    return aligned(names, ([_cell(row[name].item(), show.get(name, str)) for name in names] for row in rows))
+
+
+def _cell(value: int | bytes, show: Callable[[int], str]) -> str:
+    """Render a value: text as it is, a number by `show`."""
+    return _text(value) if isinstance(value, bytes) else show(value)
 
 
 def balances(rows: NDArray[Any]) -> str:

@@ -59,15 +59,14 @@ def details_violations(tables: StateColumns) -> Iterator[str]:
     if (owned != (details["live"][1:] != 0)).any():
         yield "order_details: a record does not belong to one order"
     words = np.stack([details[name] for name in ID_FIELDS], axis=1)
-    has_text = words.any(axis=1)
-    says = has_text.copy()
-    for name in TERMS_FIELDS:
-        says |= details[name] != 0
+    has_text: NDArray[np.bool_] = words.any(axis=1)
+    terms = np.stack([details[name] != 0 for name in TERMS_FIELDS], axis=1)
+    says = has_text | terms.any(axis=1)
     if not says[details.slots].all():
         yield "order_details: a record is empty"
     if any(details.live(name).any() for name in _RESERVED_TERMS):
         yield "order_details: a record has terms that no order has"
-    has_text &= details["live"] != 0
+    has_text = has_text & (details["live"] != 0)
     if not _are_texts(words[has_text], SHORT_ID_SIZE + 1):
         yield "order_details: a client order id is not a text of more than 8 characters"
     forms = np.zeros(len(details), dtype=np.uint64)
