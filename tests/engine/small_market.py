@@ -177,9 +177,11 @@ def last_outcome(result: Result) -> tuple[str, str, int, int]:
     )
 
 
-def busy_market() -> SmallMarket:
-    """Return a market with orders on both sides, some trades and a freed slot."""
+def busy_market(**rules: int) -> SmallMarket:
+    """Return a market with orders on both sides, some trades and a freed slot, under these rules of the instrument."""
     market = SmallMarket()
+    if rules:
+        market.set_rules(**rules)
     for step in range(12):
         market.buy(1 + step % 3, 2 + step, 90 - step % 4, client_order_id=100 + step)
         market.sell(1 + (step + 1) % 3, 2 + step, 110 + step % 4)
@@ -188,6 +190,19 @@ def busy_market() -> SmallMarket:
     market.cancel(int(market.engine.inspect.orders()["account"][0]), first)
     assert market.engine.trade_count > 0
     assert market.engine.check_invariants() == []
+    return market
+
+
+def full_market() -> SmallMarket:
+    """Return a busy market with records of every kind in use: also rules, limits, icebergs, stops and GTD orders."""
+    market = busy_market(taker_fee=20, maker_fee=-10, band_bp=5000)
+    market.set_limits(2, max_open_orders=100, max_order_notional=1 << 40)
+    for account in (1, 2, 3):
+        market.sell(account, 9, 120 + account, display_lots=2)
+        market.buy(account, 3, 70 + account, tif=TimeInForce.GTD, expiry_seconds=1000 + account)
+        market.stop(account, Side.BUY, 2, 130 + account, 140)
+    market.buy(2, 1, 110)
+    market.check_state()
     return market
 
 

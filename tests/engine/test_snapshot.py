@@ -7,8 +7,8 @@ import pytest
 import xxhash
 
 from smrx.engine import Engine, SnapshotError
-from smrx.engine.snapshot import FORMAT, HEADER
-from smrx.engine.state import BOOK, BOOKS, CORE, INSTRUMENTS, POOL, TABLES
+from smrx.engine.migrations import LAYOUT_VERSION
+from smrx.engine.snapshot import FORMAT, HEADER, LAYOUT, packed, unpacked
 from smrx.wire.codes import Side
 from smrx.wire.records import COMMAND
 from tests.commands import place
@@ -33,32 +33,18 @@ def with_header(data: bytes, **fields: int | bytes) -> bytes:
     return resealed(header.tobytes() + data[HEADER.itemsize :])
 
 
-def table_offset(data: bytes, table: str) -> int:
-    """Return the offset of a table's records."""
-    pools = np.frombuffer(data, POOL, count=len(TABLES), offset=HEADER.itemsize + CORE.itemsize)
-    offset = HEADER.itemsize + CORE.itemsize + POOL.itemsize * len(TABLES)
-    offset += BOOK.itemsize * BOOKS * int(pools["top"][INSTRUMENTS])
-    for number, known in enumerate(TABLES):
-        if known.name == table:
-            return offset
-        offset += known.dtype.itemsize * int(pools["top"][number])
-    raise KeyError(table)
+def with_record(data: bytes, table: str, slot: int, field: str, value: int) -> bytes:
+    """Return a snapshot with one field of one record changed and correct checksums."""
+    header, arrays = unpacked(data, LAYOUT)
+    # Not copy(): it leaves the padding of records undefined.
+    rows = np.frombuffer(bytearray(arrays[table].tobytes()), arrays[table].dtype)
+    rows[field][slot] = value
+    return b"".join(packed(arrays | {table: rows}, int(header["content_hash"]), LAYOUT))
 
 
 def open_slot(data: bytes) -> int:
     """Return the slot of an open order."""
-    dtype = next(known.dtype for known in TABLES if known.name == "orders")
-    orders = np.frombuffer(data, dtype, count=4, offset=table_offset(data, "orders"))
-    return int(np.flatnonzero(orders["live"])[0])
-
-
-def with_record(data: bytes, table: str, slot: int, field: str, value: int) -> bytes:
-    """Return a snapshot with one field of one record changed and correct checksums."""
-    dtype = next(known.dtype for known in TABLES if known.name == table)
-    start = table_offset(data, table) + slot * dtype.itemsize
-    record = np.frombuffer(data[start : start + dtype.itemsize], dtype).copy()
-    record[field] = value
-    return resealed(data[:start] + record.tobytes() + data[start + dtype.itemsize :])
+    return int(np.flatnonzero(unpacked(data, LAYOUT)[1]["orders"]["live"])[0])
 
 
 def test_restored_engine_is_identical() -> None:
@@ -104,11 +90,18 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "wrong magic": (lambda data: b"PK" + data[2:], "is not a snapshot"),
     "wrong format": (lambda data: with_header(data, format=FORMAT + 1), f"has format {FORMAT + 1}"),
     "bit flip in the header": (lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:], "header is damaged"),
-    "wrong layout": (lambda data: with_header(data, layout=1), "another record layout"),
+    "layout of a newer version": (
+        lambda data: with_header(data, layout=LAYOUT_VERSION + 1),
+        f"state layout {LAYOUT_VERSION + 1}; this version of smrx reads layouts up to {LAYOUT_VERSION}",
+    ),
+    "layout before the first": (lambda data: with_header(data, layout=0), "state layout 0"),
+    "no schema": (lambda data: with_header(data, schema_bytes=0), "schema cannot be used"),
+    "schema longer than the body": (lambda data: with_header(data, schema_bytes=1 << 31), "schema cannot be used"),
     "truncated body": (lambda data: data[:-1], "its header gives"),
     "trailing bytes": (lambda data: data + b"\0", "its header gives"),
     "bit flip in the body": (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "body is damaged"),
-    "no body": (lambda data: resealed(data[: HEADER.itemsize]), "ends before its tables"),
+    "no body": (lambda data: resealed(data[: HEADER.itemsize]), "schema cannot be used"),
+    "no arrays": (lambda data: resealed(data[: HEADER.itemsize + len(LAYOUT.encoded)]), "ends before its tables"),
     "short body": (lambda data: resealed(data[:-8]), "lengths"),
     "wrong sequence": (lambda data: with_header(data, sequence=1), "header does not match"),
     "wrong state hash": (lambda data: with_header(data, state_hash=1), "header does not match"),
