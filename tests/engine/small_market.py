@@ -17,6 +17,7 @@ from tests.commands import (
     Commands,
     add_asset,
     add_instrument,
+    apply,
     command,
     deposit,
     open_account,
@@ -64,7 +65,7 @@ class SmallMarket:
 
     def send(self, commands: Commands, time_ns: int = 1) -> Result:
         """Apply commands that must all be accepted."""
-        result = self.engine.apply(commands, time_ns)
+        result: Result = apply(self.engine, commands, time_ns)
         assert (result.outcomes["status"] == 1).all(), result.outcomes
         return result
 
@@ -115,11 +116,12 @@ class SmallMarket:
         return self.send(command(CommandKind.TICK), seconds * SECOND)
 
     def rejected(self, commands: Commands) -> Reason:
-        """Send a command that must be rejected with one event and change no balance or order; return the reason."""
+        """Send a command that must be rejected with its own event alone and change no balance or order; return the reason."""
         before = self.engine.inspect.balances().tobytes(), self.engine.inspect.orders().tobytes()
-        result = self.engine.apply(commands, 1)
+        result: Result = apply(self.engine, commands, 1)
         assert result.outcomes["status"].tolist() == [2], result.outcomes
-        assert result.events["kind"].tolist() == [EventKind.REJECTED]
+        assert result.events["kind"][0] == EventKind.REJECTED
+        assert len(result.events) == 1 + int(result.events["following"][0])
         assert (self.engine.inspect.balances().tobytes(), self.engine.inspect.orders().tobytes()) == before
         assert result.events["reason"][0] == result.outcomes["reason"][0]
         return Reason(int(result.outcomes["reason"][0]))

@@ -16,7 +16,7 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from smrx.wire.records import EVENT
-from tests.commands import Commands, command, join, open_session, place
+from tests.commands import Commands, apply, command, join, open_session, place
 from tests.engine.small_market import SECOND, SmallMarket, same_bytes
 
 _TABLES = ("orders", "levels", "accounts", "balances", "sessions", "instruments", "assets", "transfers")
@@ -48,7 +48,7 @@ def tape(market: SmallMarket) -> list[tuple[Commands, int]]:
         market.sender(3), 3, Side.BUY, 9_000, order_type=OrderType.MARKET, tif=TimeInForce.IOC,
         flags=OrderFlags.QUOTE_BUDGET,
     )  # fmt: skip
-    closing = command(CommandKind.SET_STATUS, market.sender(0), instrument=1, side=4)
+    closing = command(CommandKind.SET_STATUS, market.sender(0), instrument=1, status=4)
     return [
         (join([*asks, *stops, *bare, *timed, *own]), SECOND),
         (join([first, session, *watched]), 2 * SECOND),
@@ -61,7 +61,7 @@ def tape(market: SmallMarket) -> list[tuple[Commands, int]]:
 def apply_tape(**sizes: int) -> tuple[SmallMarket, list[Any]]:
     """Apply the tape to a new market."""
     market = SmallMarket(**sizes)
-    return market, [market.engine.apply(commands, time_ns) for commands, time_ns in tape(market)]
+    return market, [apply(market.engine, commands, time_ns) for commands, time_ns in tape(market)]
 
 
 @pytest.mark.parametrize(("per_command", "least", "few"), [(0, 1, 0), (0, 2, 0), (1, 3, 0), (4, 5, 0), (4, 64, 8)])
@@ -116,8 +116,8 @@ def test_tape_contains_the_intended_events() -> None:
 def test_one_command_per_call_gives_the_same_results() -> None:
     whole, single = SmallMarket(), SmallMarket()
     for commands, time_ns in tape(whole):
-        expected = whole.engine.apply(commands, time_ns)
-        parts = [single.engine.apply(commands[at : at + 1], time_ns) for at in range(len(commands))]
+        expected = apply(whole.engine, commands, time_ns)
+        parts = [apply(single.engine, commands.part(at, at + 1), time_ns) for at in range(len(commands.records))]
         assert np.concatenate([part.hashes for part in parts]).tolist() == expected.hashes.tolist()
         assert b"".join(part.events.tobytes() for part in parts) == expected.events.tobytes()
 
@@ -127,7 +127,7 @@ def test_restored_engine_continues_identically() -> None:
     for commands, time_ns in tape(market):
         again = Engine.restore(market.engine.snapshot())
         assert again.check_invariants() == []
-        assert same_bytes(again.apply(commands, time_ns), market.engine.apply(commands, time_ns))
+        assert same_bytes(apply(again, commands, time_ns), apply(market.engine, commands, time_ns))
         assert again.snapshot() == market.engine.snapshot()
 
 
@@ -139,7 +139,7 @@ def test_same_orders_match_without_a_ledger() -> None:
     with_ledger = SmallMarket()
     with_ledger.set_rules(taker_fee=1_000)
     for (bare, time_ns), (full, _) in zip(tape(market), tape(with_ledger), strict=True):
-        results.append((market.engine.apply(bare, time_ns), with_ledger.engine.apply(full, time_ns)))
+        results.append((apply(market.engine, bare, time_ns), apply(with_ledger.engine, full, time_ns)))
     names = [name for name in EVENT.names or () if name not in ("cum_lots", "leaves_lots")]
     for bare_result, full_result in results[:3]:
         assert bare_result.events[names].tolist() == full_result.events[names].tolist()
@@ -157,8 +157,8 @@ def test_only_the_same_trades_are_reported_without_reports() -> None:
     market, reporting = SmallMarket(reports=False), SmallMarket()
     bare_events, full_events = [], []
     for (bare, time_ns), (full, _) in zip(tape(market), tape(reporting), strict=True):
-        bare_events.append(market.engine.apply(bare, time_ns).events)
-        full_events.append(reporting.engine.apply(full, time_ns).events)
+        bare_events.append(apply(market.engine, bare, time_ns).events)
+        full_events.append(apply(reporting.engine, full, time_ns).events)
     bare, full = np.concatenate(bare_events), np.concatenate(full_events)
     of_orders = {
         EventKind.NEW, EventKind.PARTIALLY_FILLED, EventKind.FILLED, EventKind.CANCELLED, EventKind.EXPIRED,
@@ -177,7 +177,7 @@ def test_engine_refuses_commands_after_an_interrupted_call(monkeypatch: pytest.M
     """A half-applied command must not become visible."""
     market = SmallMarket()
     batches = tape(market)
-    market.engine.apply(*batches[0])
+    apply(market.engine, *batches[0])
 
     def no_memory(*_: Any) -> Any:
         raise MemoryError
@@ -185,6 +185,6 @@ def test_engine_refuses_commands_after_an_interrupted_call(monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(Engine, "_continued_buffer", no_memory)
         with pytest.raises(MemoryError):
-            market.engine.apply(*batches[1])
+            apply(market.engine, *batches[1])
     with pytest.raises(EngineError, match="in the middle of a command"):
-        market.engine.apply(*batches[1])
+        apply(market.engine, *batches[1])

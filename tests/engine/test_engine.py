@@ -18,8 +18,9 @@ from smrx.wire.codes import (
     Side,
     TimeInForce,
 )
+from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
-from tests.commands import command, join, place
+from tests.commands import apply, command, join, place
 from tests.engine.small_market import FUNDS, QUOTE, SmallMarket, busy_market, same_bytes
 
 
@@ -48,7 +49,7 @@ def test_every_field_of_a_result_is_written() -> None:
     dirt = [np.full(1 << 20, 0xEE, np.uint8) for _ in range(8)]
     del dirt
     commands = place(first.sender(1), 1, Side.BUY, 5, 111)
-    assert same_bytes(first.engine.apply(commands, 7), second.engine.apply(commands.copy(), 7))
+    assert same_bytes(apply(first.engine, commands, 7), apply(second.engine, commands, 7))
 
 
 def test_empty_batch_changes_nothing() -> None:
@@ -233,7 +234,7 @@ def test_small_batch_with_more_events_than_its_buffer_holds() -> None:
         market.send(join([place(market.sender(1), 1, Side.SELL, 1, 100) for _ in range(200)]))
     orders = [place(few.sender(account), account, Side.BUY, lots, 100) for account, lots in ((2, 1), (3, 199), (2, 3))]
     alone = few.send(join(orders))
-    padded = many.engine.apply(join([*orders, np.zeros(SMALL_BATCH_COMMANDS, COMMAND)]), 1)
+    padded = apply(many.engine, join([*orders, CommandList(np.zeros(SMALL_BATCH_COMMANDS, COMMAND))]), 1)
     assert len(alone.events) == 3 * 200 + 3
     assert alone.events.tobytes() == padded.events[: len(alone.events)].tobytes()
     assert alone.outcomes.tobytes() == padded.outcomes[:3].tobytes()

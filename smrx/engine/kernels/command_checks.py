@@ -170,11 +170,12 @@ def has_unused_details(kind: Any, details: Record) -> Any:
 def has_unused_terms(command: Record, details: Record) -> Any:
     """Whether a PLACE has terms that its order type and time in force do not use."""
     kind = command.order_type
-    if details.stop_price_ticks != 0 and kind != OrderType.STOP and kind != OrderType.STOP_LIMIT:
+    has_stop = kind == OrderType.STOP or kind == OrderType.STOP_LIMIT
+    has_limit = kind == OrderType.LIMIT or kind == OrderType.STOP_LIMIT
+    if (details.stop_price_ticks != 0 and not has_stop) or (details.display_lots != 0 and not has_limit):
         return True
-    if details.display_lots != 0 and kind != OrderType.LIMIT and kind != OrderType.STOP_LIMIT:
-        return True
-    return details.expiry_ns != 0 and (command.tif != TimeInForce.GTD or kind == OrderType.MARKET)
+    may_wait = (has_stop or has_limit) and command.tif == TimeInForce.GTD
+    return details.expiry_ns != 0 and not may_wait
 
 
 @inlined

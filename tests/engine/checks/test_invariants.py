@@ -272,7 +272,10 @@ FULL_DAMAGE: dict[str, tuple[Damage, str]] = {
         put("instruments", "last_price", 180),
         "a stop is pending although its price is reached",
     ),
-    "a stop at another price": (add("orders", "extra", 1, stop_slot), "orders: an order is at the wrong price"),
+    "a stop at another price": (
+        add("order_details", "stop_price_ticks", 1, details_of(stop_slot)),
+        "orders: an order is at the wrong price",
+    ),
     "an elected stop that is left": (put("turn", "elected", 1, lambda s: 0), "a command is unfinished"),
     "a GTD order that is not in the heap": (put("orders", "tif", 4, slot_where("shown")), "heap: its entries are not"),
     "a heap without one of its orders": (put("core", "expiring", 2, lambda s: 0), "heap: its entries are not"),

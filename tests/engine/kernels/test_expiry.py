@@ -7,7 +7,7 @@ import pytest
 from smrx.engine import Engine
 from smrx.engine.state import NEVER
 from smrx.wire.codes import CommandKind, Reason, Side, TimeInForce
-from tests.commands import command, join, place
+from tests.commands import apply, command, join, place
 from tests.engine.small_market import BASE, SECOND, SmallMarket, events_of, fills, last_outcome, order_id
 
 
@@ -49,11 +49,11 @@ def test_rejected_command_expires_orders_but_a_duplicate_does_not() -> None:
     market = SmallMarket()
     order = gtd(market, 1, 5, 100, 10)
     again = command(CommandKind.CANCEL, (11, 1), account=1, order_id=order)
-    assert len(market.engine.apply(again, 99 * SECOND).events) == 0
+    assert len(apply(market.engine, again, 99 * SECOND).events) == 0
     assert market.engine.time_ns == 1
     assert market.open_ids() == [order]
     late = command(CommandKind.CANCEL, market.sender(1), account=1, order_id=order)
-    result = market.engine.apply(late, 99 * SECOND)
+    result = apply(market.engine, late, 99 * SECOND)
     assert events_of(result) == [("EXPIRED", order), ("REJECTED", order)]
     assert result.outcomes["reason"].tolist() == [Reason.UNKNOWN_ORDER]
     market.check_state()
@@ -85,7 +85,7 @@ def test_tick_needs_no_session_and_has_no_fields() -> None:
     for fields in ({"session_id": 11}, {"request_id": 1}, {"account": 1}, {"side": 1}, {"price_ticks": 1}):
         wrong = command(CommandKind.TICK)
         for name, value in fields.items():
-            wrong[name] = value
+            wrong.records[name] = value
         assert market.rejected(wrong) == Reason.RESERVED_NOT_ZERO
     # The rejected commands used no request id of the session.
     market.buy(1, 1, 1)
@@ -133,4 +133,4 @@ def test_restored_engine_expires_orders() -> None:
     assert again.snapshot() == market.engine.snapshot()
     tick = command(CommandKind.TICK)
     expected = [("EXPIRED", orders[at]) for at in (1, 3, 2, 0)]
-    assert events_of(again.apply(join([tick]), 9 * SECOND)) == [*expected, ("TICKED", 0)]
+    assert events_of(apply(again, join([tick]), 9 * SECOND)) == [*expected, ("TICKED", 0)]

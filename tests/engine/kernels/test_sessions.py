@@ -119,7 +119,7 @@ def test_open_session_flags() -> None:
     assert int(result.events["flags"][0]) == CANCELS
     rows = market.engine.inspect.sessions()
     assert rows[rows["session_id"] == 40]["flags"].tolist() == [CANCELS]
-    again = market.engine.apply(open_session(40, 1), 1)
+    again = apply(market.engine, open_session(40, 1), 1)
     assert again.outcomes["status"].tolist() == [OutcomeStatus.DUPLICATE]
 
 
