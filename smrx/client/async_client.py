@@ -26,6 +26,7 @@ from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
+from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import OUTCOME
 
 #: How long close() waits for the exchange to end the session.
@@ -156,12 +157,13 @@ class AsyncClient(ClientMethods):
 
     # Bulk
 
-    async def submit(self, commands: NDArray[np.void]) -> NDArray[np.void]:
+    async def submit(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> NDArray[np.void]:
         """Send any number of COMMAND records in order; return their outcomes (OUTCOME records).
 
-        Fills in session and request ids. A rejected command is an outcome, not an exception.
+        `details` has those that the commands name (DETAILS records), and may have more. Fills in session and request
+        ids. A rejected command is an outcome, not an exception.
         """
-        commands = client_core.as_commands(commands)
+        commands, details = client_core.as_commands(commands), client_core.as_details(details)
         outcomes = np.zeros(len(commands), OUTCOME)
         parts: list[tuple[Waiter, asyncio.Future[None]]] = []
         async with self._sending:
@@ -172,7 +174,7 @@ class AsyncClient(ClientMethods):
                 free = self._core.open(time.monotonic()).free_slots
                 if free >= min(rest, self._frame_commands):
                     end = at + min(free, rest)
-                    parts.append(self._send(commands[at:end], outcomes[at:end]))
+                    parts.append(self._send(commands[at:end], details, outcomes[at:end]))
                     at = end
                 else:
                     await self._wait_for_change(None)
@@ -184,10 +186,12 @@ class AsyncClient(ClientMethods):
                 raise waiter.error
         return outcomes
 
-    def _send(self, commands: NDArray[np.void], outcomes: NDArray[np.void]) -> "tuple[Waiter, asyncio.Future[None]]":
+    def _send(
+        self, commands: NDArray[np.void], details: NDArray[np.void], outcomes: NDArray[np.void]
+    ) -> "tuple[Waiter, asyncio.Future[None]]":
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = Waiter(outcomes, lambda: None if done.done() else done.set_result(None))
-        self._core.submit(commands, waiter, time.monotonic())
+        self._core.submit(commands, waiter, time.monotonic(), details)
         self._turn()
         return waiter, done
 
@@ -239,7 +243,7 @@ class AsyncClient(ClientMethods):
 
     async def _run_step(self, step: Step) -> Any:
         if isinstance(step, Submit):
-            return await self.submit(step.commands)
+            return await self.submit(*step.commands)
         if isinstance(step, Query):
             return await self._query(step.address, step.request, step.timeout_s)
         if isinstance(step, Sleep):

@@ -24,6 +24,7 @@ from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
+from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import OUTCOME
 
 #: Longest wait while nothing is due.
@@ -92,12 +93,13 @@ class Client(ClientMethods):
 
     # Bulk
 
-    def submit(self, commands: NDArray[np.void]) -> NDArray[np.void]:
+    def submit(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> NDArray[np.void]:
         """Send any number of COMMAND records in order; return their outcomes (OUTCOME records).
 
-        Fills in session and request ids. A rejected command is an outcome, not an exception.
+        `details` has those that the commands name (DETAILS records), and may have more. Fills in session and request
+        ids. A rejected command is an outcome, not an exception.
         """
-        commands = client_core.as_commands(commands)
+        commands, details = client_core.as_commands(commands), client_core.as_details(details)
         outcomes = np.zeros(len(commands), OUTCOME)
         last: Waiter | None = None
         at = 0
@@ -105,20 +107,20 @@ class Client(ClientMethods):
             count = self._sendable(len(commands) - at)
             if count:
                 last = Waiter(outcomes[at : at + count])
-                self._core.submit(commands[at : at + count], last, time.monotonic())
+                self._core.submit(commands[at : at + count], last, time.monotonic(), details)
                 at += count
             self._progress_or_raise()
             if last is not None and last.error is not None:
                 raise last.error
         return outcomes
 
-    def submit_nowait(self, commands: NDArray[np.void]) -> int:
+    def submit_nowait(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> int:
         """Send as many of the commands as the window has free slots; return how many. poll() returns their outcomes."""
-        commands = client_core.as_commands(commands)
+        commands, details = client_core.as_commands(commands), client_core.as_details(details)
         self._check_open()
         count = min(len(commands), self._core.open(time.monotonic()).free_slots)
         if count:
-            self._core.submit(commands[:count], None, time.monotonic())
+            self._core.submit(commands[:count], None, time.monotonic(), details)
             self._send_due()
         return count
 
@@ -191,7 +193,7 @@ class Client(ClientMethods):
 
     def _run_step(self, step: Step) -> Any:
         if isinstance(step, Submit):
-            return self.submit(step.commands)
+            return self.submit(*step.commands)
         if isinstance(step, Query):
             return self._query(step.address, step.request, step.timeout_s)
         if isinstance(step, Sleep):

@@ -21,7 +21,8 @@ from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW, ClientSe
 from smrx.client.session_states import LocalError
 from smrx.config import Config
 from smrx.wire.codes import SessionFlags
-from smrx.wire.records import COMMAND, COMMAND_SIZE, OUTCOME
+from smrx.wire.command_list import NO_DETAILS
+from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE, OUTCOME
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 
@@ -127,11 +128,13 @@ class ClientCore:
             self._progress_at = now
         return self.session
 
-    def submit(self, commands: NDArray[np.void], waiter: Waiter | None, now: float) -> None:
+    def submit(
+        self, commands: NDArray[np.void], waiter: Waiter | None, now: float, details: NDArray[np.void] = NO_DETAILS
+    ) -> None:
         """Send commands, at most as many as the window has free slots; poll() returns the outcomes without a waiter."""
         session = self.open(now)
         try:
-            session.submit(commands, now)
+            session.submit(commands, now, details)
         except LocalError as error:
             raise InvalidValue(str(error)) from None
         self._waiters.append(len(commands) if waiter is None else waiter)
@@ -226,6 +229,13 @@ def as_commands(commands: NDArray[np.void]) -> NDArray[np.void]:
     if not isinstance(commands, np.ndarray) or commands.ndim != 1 or commands.dtype.itemsize != COMMAND_SIZE:
         raise InvalidValue("commands: expected a one-dimensional array of COMMAND records")
     return commands if commands.dtype == COMMAND else commands.view(COMMAND)
+
+
+def as_details(details: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the array as DETAILS records. Raises InvalidValue."""
+    if not isinstance(details, np.ndarray) or details.ndim != 1 or details.dtype.itemsize != DETAILS_SIZE:
+        raise InvalidValue("details: expected a one-dimensional array of DETAILS records")
+    return details if details.dtype == DETAILS else details.view(DETAILS)
 
 
 def _describe_unanswered(session: ClientSession) -> str:

@@ -63,6 +63,7 @@ class ClientMethods:
     add_instrument = _Operation(Operations.add_instrument)
     set_status = _Operation(Operations.set_status)
     set_rules = _Operation(Operations.set_rules)
+    set_retention = _Operation(Operations.set_retention)
     kill = _Operation(Operations.kill)
     revive = _Operation(Operations.revive)
     apply_market = _Operation(Operations.apply_market)

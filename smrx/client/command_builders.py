@@ -1,36 +1,52 @@
 """Build command records from the arguments of an operation; check each value before anything is sent."""
 
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smrx.client import decimals
 from smrx.client.client_errors import InvalidValue
 from smrx.client.decimals import Number
 from smrx.client.instruments import Asset, Instrument
+from smrx.wire.client_order_ids import pack_client_order_id
 from smrx.wire.codes import CommandKind, InstrumentStatus, Side, Stp, TimeInForce
-from smrx.wire.records import COMMAND, pack_symbol
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, COMMAND_LAYOUTS, DETAILS, DETAILS_LAYOUTS, pack_symbol
 
 SideLike = Side | str
 TifLike = TimeInForce | str
 StpLike = Stp | str
 StatusLike = InstrumentStatus | str
+#: A client order id: 1 to 64 printable ASCII characters, or a number, which stands for its decimal text.
+ClientOrderId = str | int
 
 E = TypeVar("E", bound=IntEnum)
 
+_OF_ORDERS = (CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE)
 #: Limits and notionals must be below this.
 _MONEY_LIMIT = 1 << 62
 
 
-def command(kind: CommandKind, layout: np.dtype[np.void] = COMMAND, /, **fields: int) -> NDArray[np.void]:
-    """Return a command record with the given fields of the layout; the other fields are 0."""
-    record = np.zeros(1, layout)
+def command(
+    kind: CommandKind, details: Mapping[str, int | bytes] | None = None, /, **fields: int | bytes
+) -> CommandList:
+    """Return a command with the given fields of its kind's layout, and `details`; the other fields are 0.
+
+    The command of an order has no details if all fields of `details` are 0.
+    """
+    record: np.ndarray[Any, np.dtype[np.void]] = np.zeros(1, COMMAND_LAYOUTS[kind])
     record["kind"] = kind
     for name, value in fields.items():
         record[name] = value
-    return record.view(COMMAND)
+    if not details or (kind in _OF_ORDERS and not any(details.values())):
+        return CommandList(record.view(COMMAND))
+    more = np.zeros(1, DETAILS_LAYOUTS[kind])
+    for name, value in details.items():
+        more[name] = value
+    record["details"] = 1
+    return CommandList(record.view(COMMAND), more.view(DETAILS))
 
 
 def u32(value: int, what: str) -> int:
@@ -49,21 +65,47 @@ def _unsigned(value: int, what: str, bits: int) -> int:
     return value
 
 
-def symbol(text: str) -> int:
-    """Return a symbol packed in a u64. Raises InvalidValue."""
+def symbol(text: str, size: int) -> bytes:
+    """Return a symbol of at most `size` characters. Raises InvalidValue."""
     try:
-        return pack_symbol(text)
+        return pack_symbol(text, size)
     except ValueError as error:
         raise InvalidValue(str(error)) from None
 
 
-def order_key(order_id: int | None, client_order_id: int | None) -> dict[str, int]:
-    """Return the field that identifies an order. Raises InvalidValue unless exactly one id is given."""
-    given = {"order_id": order_id, "client_order_id": client_order_id}
-    key = {name: u64(value, name) for name, value in given.items() if value}
-    if len(key) != 1:
-        raise InvalidValue(f"expected either order_id or client_order_id, found {'both' if key else 'neither'}")
+def client_id_text(value: ClientOrderId | None) -> str:
+    """Return a client order id as text; "" for None, 0 and "". Raises InvalidValue."""
+    if value is None or value == "":
+        return ""
+    text = value if isinstance(value, str) else str(u64(value, "client_order_id") or "")
+    try:
+        if text:
+            pack_client_order_id(text)
+    except ValueError as error:
+        raise InvalidValue(str(error)) from None
+    return text
+
+
+def client_id_fields(text: str) -> tuple[int, bytes]:
+    """Return the field of a command, and that of its details, for a text of client_id_text()."""
+    return pack_client_order_id(text) if text else (0, b"")
+
+
+def order_key(order_id: int | None, client_order_id: ClientOrderId | None) -> tuple[int, str]:
+    """Return the (order id, client order id) that name an order. Raises InvalidValue unless exactly one is given."""
+    key = u64(order_id or 0, "order_id"), client_id_text(client_order_id)
+    if bool(key[0]) == bool(key[1]):
+        raise InvalidValue(f"expected either order_id or client_order_id, found {'both' if key[0] else 'neither'}")
     return key
+
+
+def named_order(
+    kind: CommandKind, order_id: int | None, client_order_id: ClientOrderId | None, /, **fields: int | bytes
+) -> CommandList:
+    """Return a command for an open order named by one of its ids. Raises InvalidValue."""
+    number, text = order_key(order_id, client_order_id)
+    word, long_text = client_id_fields(text)
+    return command(kind, {"client_order_id": long_text}, order_id=number, client_order_id=word, **fields)
 
 
 def side(value: SideLike) -> Side:

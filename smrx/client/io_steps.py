@@ -8,10 +8,8 @@ from collections.abc import Callable, Generator
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from smrx.wire.admin import AnyRequest
+from smrx.wire.command_list import CommandList
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +22,7 @@ class Connect(NamedTuple):
 class Submit(NamedTuple):
     """Send commands. Result: their outcomes."""
 
-    commands: NDArray[np.void]
+    commands: CommandList
 
 
 class Query(NamedTuple):

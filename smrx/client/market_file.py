@@ -15,6 +15,7 @@ from smrx.client import rates
 from smrx.client.client_errors import InvalidValue
 from smrx.client.command_builders import symbol
 from smrx.client.decimals import exact, is_zero
+from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE
 
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=18)]
 AccountId = Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 1)]
@@ -25,6 +26,7 @@ _ID_BITS: Final = 64
 Amount = str | int
 InstrumentStatusName = Literal["TRADING", "HALTED", "CANCEL_ONLY", "CLOSED"]
 AccountStatusName = Literal["ACTIVE", "SUSPENDED"]
+CollarReferenceName = Literal["BEST_PRICE", "LAST_TRADE"]
 
 
 class MarketFileError(InvalidValue):
@@ -44,15 +46,18 @@ class AssetPlan(_Table, frozen=True, kw_only=True):
 
 
 class RulesPlan(_Table, frozen=True, kw_only=True):
-    """[instruments.rules]: fees and band as rates, the rest as decimals; 0 = no such rule."""
+    """[instruments.rules]: fees, band and collar as rates, prices and amounts as decimals; 0 = no such rule."""
 
     maker_fee: Amount | None = None
     taker_fee: Amount | None = None
     band: Amount | None = None
+    collar: Amount | None = None
+    collar_reference: CollarReferenceName | None = None
     min_price: Amount | None = None
     min_quantity: Amount | None = None
     min_notional: Amount | None = None
     max_notional: Amount | None = None
+    notional_of_market: bool | None = None
 
 
 class InstrumentPlan(_Table, frozen=True, kw_only=True):
@@ -159,6 +164,7 @@ def _explain(message: str, raw: Any) -> str:
         return f"{key}: expected {got[1].replace('`', '')}, found {got[2].replace('`', '')}"
     if got:
         names = InstrumentStatusName if key.startswith("instruments") else AccountStatusName
+        names = CollarReferenceName if key.endswith("collar_reference") else names
         return f"{key}: expected one of {', '.join(get_args(names))}, found {got[3]}"
     bound = _BOUND.fullmatch(problem)
     if bound:
@@ -197,22 +203,22 @@ def _problems(market: MarketPlan) -> Iterable[tuple[str, str]]:
     yield from _repeated("instruments", "symbol", [instrument.symbol for instrument in market.instruments])
     yield from _repeated("accounts", "id", [account.id for account in market.accounts])
     for i, asset in enumerate(market.assets):
-        yield from _checked(f"assets[{i}]", asset, symbols=("symbol",), amounts=("max_supply",))
+        yield from _checked(f"assets[{i}]", asset, assets=("symbol",), amounts=("max_supply",))
     for i, instrument in enumerate(market.instruments):
         where = f"instruments[{i}]"
-        yield from _checked(where, instrument, ("symbol", "base", "quote"), ("max_price", "max_quantity"))
+        yield from _checked(where, instrument, ("symbol",), ("max_price", "max_quantity"), assets=("base", "quote"))
         yield from _checked(where, instrument, positive=("tick", "lot"))
         yield from _rules(f"{where}.rules", instrument.rules)
     for i, account in enumerate(market.accounts):
         where, limits = f"accounts[{i}]", account.limits
         amounts = ("open_notional", "order_notional", "order_quantity")
-        yield from _checked(f"{where}.limits", limits, ("asset", "symbol"), amounts)
+        yield from _checked(f"{where}.limits", limits, ("symbol",), amounts, assets=("asset",))
         if limits.asset is None and (limits.open_notional is not None or limits.order_notional is not None):
             yield f"{where}.limits.asset", "required, as the asset in which the notionals are given"
         if limits.symbol is None and limits.order_quantity is not None:
             yield f"{where}.limits.symbol", "required, as the instrument in which the quantity is given"
         for j, deposit in enumerate(account.deposits):
-            yield from _checked(f"{where}.deposits[{j}]", deposit, symbols=("asset",), positive=("amount",))
+            yield from _checked(f"{where}.deposits[{j}]", deposit, assets=("asset",), positive=("amount",))
             if deposit.transfer_id >> _ID_BITS:
                 found = deposit.transfer_id
                 yield f"{where}.deposits[{j}].transfer_id", f"expected 1 to 2^{_ID_BITS} - 1, found {found}"
@@ -227,21 +233,33 @@ def _repeated(table: str, key: str, values: list[Any]) -> Iterable[tuple[str, st
 
 
 def _checked(
-    where: str, part: _Table, symbols: Iterable[str] = (), amounts: Iterable[str] = (), positive: Iterable[str] = ()
+    where: str,
+    part: _Table,
+    symbols: Iterable[str] = (),
+    amounts: Iterable[str] = (),
+    positive: Iterable[str] = (),
+    assets: Iterable[str] = (),
 ) -> Iterable[tuple[str, str]]:
-    for name in (*symbols, *amounts, *positive):
+    """Check symbols of instruments and of assets, decimals that may be 0, and decimals that may not."""
+    sizes = dict.fromkeys(symbols, INSTRUMENT_SYMBOL_SIZE) | dict.fromkeys(assets, ASSET_SYMBOL_SIZE)
+    for name in (*sizes, *amounts, *positive):
         value = getattr(part, name)
         if value is None or (name in amounts and is_zero(value)):
             continue
         try:
-            symbol(value) if name in symbols else exact(value, name)
+            symbol(value, sizes[name]) if name in sizes else exact(value, name)
         except InvalidValue as error:
             yield f"{where}.{name}", str(error).split(": ", 1)[1]
 
 
 def _rules(where: str, rules: RulesPlan) -> Iterable[tuple[str, str]]:
     yield from _checked(where, rules, amounts=("min_price", "min_quantity", "min_notional", "max_notional"))
-    for name, read in (("maker_fee", rates.fee), ("taker_fee", rates.fee), ("band", rates.band)):
+    for name, read in (
+        ("maker_fee", rates.fee),
+        ("taker_fee", rates.fee),
+        ("band", rates.band),
+        ("collar", rates.band),
+    ):
         value = getattr(rules, name)
         if value is None:
             continue

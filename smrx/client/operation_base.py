@@ -14,6 +14,7 @@ from smrx.client.instruments import Asset, Instrument, MarketCache
 from smrx.client.io_steps import Steps, Submit
 from smrx.client.query_routing import QueryRouter
 from smrx.wire import admin
+from smrx.wire.command_list import CommandList
 
 P = TypeVar(
     "P",
@@ -41,7 +42,7 @@ class OperationBase:
     def _own(self, account: int | None) -> int:
         return self.account if account is None else u32(account, "account")
 
-    def _submit(self, command: NDArray[np.void], what: str) -> Steps[NDArray[np.void]]:
+    def _submit(self, command: CommandList, what: str) -> Steps[NDArray[np.void]]:
         """Send one command and return its outcome. Raises Refused."""
         outcome: NDArray[np.void] = yield Submit(command)
         result_builders.check(outcome, what)

@@ -5,17 +5,20 @@ from typing import Final
 from smrx.client import result_builders
 from smrx.client.client_errors import InvalidValue, Refused
 from smrx.client.command_builders import (
+    ClientOrderId,
     SideLike,
     StpLike,
     TifLike,
+    client_id_fields,
+    client_id_text,
     command,
     enum_member,
+    named_order,
     order_key,
-    u64,
 )
 from smrx.client.command_builders import side as side_code
 from smrx.client.decimals import Number
-from smrx.client.expiry_time import ExpiryTime, seconds
+from smrx.client.expiry_time import ExpiryTime, nanoseconds
 from smrx.client.instruments import Instrument
 from smrx.client.io_steps import Steps
 from smrx.client.operation_base import OperationBase
@@ -31,9 +34,8 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 
-#: Bits of each half of a limit order's `extra`: displayed lots below, expiry time above.
-_HALF_BITS: Final = 32
 _MAX_BUDGET: Final = (1 << 62) - 1
+_MAX_DISPLAY: Final = 1 << 62
 
 
 class OrderOperations(OperationBase):
@@ -53,15 +55,16 @@ class OrderOperations(OperationBase):
         budget: Number | None = None,
         stp: StpLike = Stp.CANCEL_NEWEST,
         post_only: bool = False,
-        client_order_id: int = 0,
+        client_order_id: ClientOrderId | None = None,
         account: int | None = None,
     ) -> Steps[OrderResult]:
         """Place an order of any type. Raises Refused.
 
         With `price` it is a limit order, with `stop` a stop order that triggers when the last trade reaches that price,
-        without both a market order. A limit order may `display` only part of its quantity (an iceberg order), and may
-        have a time at which it `expires`, a whole second. A market buy order may have a `budget` in the quote asset,
-        fees included, instead of a quantity. The default `tif` is GTC with a price, GTD with `expires`, otherwise IOC.
+        without both a market order. An order with a price may `display` only part of its quantity (an iceberg order).
+        It, and a stop order, may have a time at which it `expires`. A market buy order may have a `budget` in the quote
+        asset, fees included, instead of a quantity. The default `tif` is GTC with a price, GTD with `expires`,
+        otherwise IOC. `client_order_id` is the caller's own id: 1 to 64 printable ASCII characters, or a number.
         """
         instrument = yield from self._instrument(symbol)
         order_type = _TYPES[stop is not None, price is not None]
@@ -73,8 +76,10 @@ class OrderOperations(OperationBase):
             lots = _budget_units(budget, instrument)
         else:
             raise InvalidValue(f"expected either quantity or budget, found {'neither' if budget is None else 'both'}")
+        word, long_text = client_id_fields(client_id_text(client_order_id))
         placed = command(
             CommandKind.PLACE,
+            {"client_order_id": long_text, **_terms(instrument, order_type, stop, display, expires)},
             side=side_code(side),
             order_type=order_type,
             tif=_tif(tif, order_type, expires),
@@ -82,10 +87,9 @@ class OrderOperations(OperationBase):
             flags=flags,
             account=self._own(account),
             instrument=instrument.id,
-            client_order_id=u64(client_order_id, "client_order_id"),
+            client_order_id=word,
             price_ticks=0 if price is None else instrument.price_ticks(price),
             quantity_lots=lots,
-            order_id=_extra(instrument, order_type, stop, display, expires),
         )
         description = f"{quantity} {symbol}" if budget is None else f"{symbol} worth {budget} {instrument.quote.symbol}"
         outcome = yield from self._submit(placed, f"order for {description}")
@@ -103,7 +107,7 @@ class OrderOperations(OperationBase):
         expires: ExpiryTime | None = None,
         stp: StpLike = Stp.CANCEL_NEWEST,
         post_only: bool = False,
-        client_order_id: int = 0,
+        client_order_id: ClientOrderId | None = None,
         account: int | None = None,
     ) -> Steps[OrderResult]:
         """Place a limit order, GTC by default. Raises Refused."""
@@ -129,7 +133,7 @@ class OrderOperations(OperationBase):
         *,
         budget: Number | None = None,
         stp: StpLike = Stp.CANCEL_NEWEST,
-        client_order_id: int = 0,
+        client_order_id: ClientOrderId | None = None,
         account: int | None = None,
     ) -> Steps[OrderResult]:
         """Place a market order for a quantity, or for as much as a budget buys. Raises Refused."""
@@ -138,10 +142,10 @@ class OrderOperations(OperationBase):
         )
 
     def cancel(
-        self, order_id: int | None = None, *, client_order_id: int | None = None, account: int | None = None
+        self, order_id: int | None = None, *, client_order_id: ClientOrderId | None = None, account: int | None = None
     ) -> Steps[OrderResult]:
         """Cancel an order by either id. Raises Refused."""
-        wanted = command(CommandKind.CANCEL, account=self._own(account), **order_key(order_id, client_order_id))
+        wanted = named_order(CommandKind.CANCEL, order_id, client_order_id, account=self._own(account))
         outcome = yield from self._submit(wanted, f"cancel of order {order_id or client_order_id}")
         return result_builders.order_result(outcome, None)
 
@@ -152,7 +156,7 @@ class OrderOperations(OperationBase):
         quantity: Number,
         *,
         order_id: int | None = None,
-        client_order_id: int | None = None,
+        client_order_id: ClientOrderId | None = None,
         account: int | None = None,
     ) -> Steps[OrderResult]:
         """Give an order a new price and total quantity. Raises Refused; the order is then unchanged.
@@ -161,12 +165,13 @@ class OrderOperations(OperationBase):
         its stop price does not change.
         """
         instrument = yield from self._instrument(symbol)
-        wanted = command(
+        wanted = named_order(
             CommandKind.REPLACE,
+            order_id,
+            client_order_id,
             account=self._own(account),
             price_ticks=0 if price is None else instrument.price_ticks(price),
             quantity_lots=instrument.quantity_lots(quantity),
-            **order_key(order_id, client_order_id),
         )
         outcome = yield from self._submit(wanted, f"replacement of order {order_id or client_order_id}")
         return result_builders.order_result(outcome, instrument)
@@ -176,7 +181,7 @@ class OrderOperations(OperationBase):
         quantity: Number,
         *,
         order_id: int | None = None,
-        client_order_id: int | None = None,
+        client_order_id: ClientOrderId | None = None,
         account: int | None = None,
     ) -> Steps[OrderResult]:
         """Reduce the total quantity of an order; it keeps its queue position."""
@@ -210,15 +215,14 @@ class OrderOperations(OperationBase):
         return MassCancelResult(**result_builders.common_fields(outcome), cancelled=int(outcome["cum_lots"][0]))
 
     def _open_order(
-        self, order_id: int | None, client_order_id: int | None, account: int | None, what: str
+        self, order_id: int | None, client_order_id: ClientOrderId | None, account: int | None, what: str
     ) -> Steps[admin.OrderRow]:
-        wanted = order_key(order_id, client_order_id)
-        rows = yield from self._pages(admin.Orders(account=self._own(account)), admin.OrdersReply)
-        for row in rows:
-            if row.order_id == wanted.get("order_id") or row.client_order_id == wanted.get("client_order_id"):
-                break
-        else:
+        number, text = order_key(order_id, client_order_id)
+        request = admin.Orders(account=self._own(account), order_id=number or None, client_order_id=text or None)
+        rows = yield from self._pages(request, admin.OrdersReply)
+        if not rows:
             raise Refused(f"{what} of order {order_id or client_order_id}", Reason.UNKNOWN_ORDER)
+        row = rows[0]
         if self.market.instrument(row.instrument) is None:
             yield from self._load()
         return row
@@ -234,6 +238,8 @@ _TYPES: Final = {
 
 
 def _tif(tif: TifLike | None, order_type: OrderType, expires: ExpiryTime | None) -> TimeInForce:
+    if expires is not None and order_type is OrderType.MARKET:
+        raise InvalidValue("a market order is executed at once and may not have an expiry time")
     priced = order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT)
     if tif is None:
         return TimeInForce.GTD if expires is not None else TimeInForce.GTC if priced else TimeInForce.IOC
@@ -245,24 +251,28 @@ def _tif(tif: TifLike | None, order_type: OrderType, expires: ExpiryTime | None)
     return found
 
 
-def _extra(
+def _terms(
     instrument: Instrument,
     order_type: OrderType,
     stop: Number | None,
     display: Number | None,
     expires: ExpiryTime | None,
-) -> int:
-    """Return the `extra` of a PLACE command: the stop price, or the displayed lots and the expiry of a limit order."""
-    if order_type is not OrderType.LIMIT:
-        for what, value in (("a display quantity", display), ("an expiry time", expires)):
-            if value is not None:
-                raise InvalidValue(f"only limit orders may have {what}, found a {_type_name(order_type)}")
-        return 0 if stop is None else instrument.price_ticks(stop, "stop price")
-    shown = 0 if display is None else instrument.quantity_lots(display, "display quantity")
-    if shown >= 1 << _HALF_BITS:
-        most = instrument.quantity_text((1 << _HALF_BITS) - 1)
-        raise InvalidValue(f"{instrument.symbol} display quantity: expected at most {most}, found {display}")
-    return shown | (0 if expires is None else seconds(expires)) << _HALF_BITS
+) -> dict[str, int | bytes]:
+    """Return the terms of a PLACE, by their names in ORDER_DETAILS."""
+    terms: dict[str, int | bytes] = {}
+    if stop is not None:
+        terms["stop_price_ticks"] = instrument.price_ticks(stop, "stop price")
+    if display is not None:
+        if order_type not in (OrderType.LIMIT, OrderType.STOP_LIMIT):
+            raise InvalidValue(f"only orders with a price may have a display, found a {_type_name(order_type)}")
+        lots = instrument.quantity_lots(display, "display quantity")
+        if lots >= _MAX_DISPLAY:
+            most = instrument.quantity_text(_MAX_DISPLAY - 1)
+            raise InvalidValue(f"{instrument.symbol} display quantity: expected at most {most}, found {display}")
+        terms["display_lots"] = lots
+    if expires is not None:
+        terms["expiry_ns"] = nanoseconds(expires)
+    return terms
 
 
 def _type_name(order_type: OrderType) -> str:

@@ -4,12 +4,15 @@ Assigns the request ids. Used by ClientSession only. No clock, no I/O.
 
     ... answered | sent, not answered | not sent | free ...
         `answered`             `sent`     `last`
+
+Each command with details has them at the same index of a second ring, which exists once a command has some.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import NO_DETAILS, CommandList
+from smrx.wire.records import COMMAND, DETAILS
 
 
 class RequestWindow:
@@ -18,6 +21,7 @@ class RequestWindow:
     def __init__(self, session_id: int, capacity: int) -> None:
         self._session_id = session_id
         self._ring = np.zeros(capacity, COMMAND)
+        self._details = NO_DETAILS
         self.answered = 0  #: id of the last answered request
         self.sent = 0  #: id of the last request sent in this attempt
         self.last = 0  #: id of the last request added
@@ -27,29 +31,46 @@ class RequestWindow:
         """How many more commands fit."""
         return len(self._ring) - (self.last - self.answered)
 
-    def add(self, commands: NDArray[np.void]) -> int:
-        """Number the commands and store copies; return the first id. The caller checks `free_slots`."""
+    def add(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> int:
+        """Number the commands and store copies; return the first id.
+
+        The caller checks `free_slots`, and that no command names details beyond the last.
+        """
         first, count = self.last + 1, len(commands)
         at = first % len(self._ring)
         head = min(count, len(self._ring) - at)
-        self._put(at, commands[:head], first)
+        self._put(at, commands[:head], first, details)
         if head < count:
-            self._put(0, commands[head:], first + head)
+            self._put(0, commands[head:], first + head, details)
         self.last += count
         return first
 
-    def _put(self, at: int, commands: NDArray[np.void], first: int) -> None:
+    def _put(self, at: int, commands: NDArray[np.void], first: int, details: NDArray[np.void]) -> None:
+        if len(details):
+            numbers = commands["details"].astype(np.int64)
+            named = np.flatnonzero(numbers)
+            if len(named) and not len(self._details):
+                self._details = np.zeros(len(self._ring), DETAILS)
+            self._details[at + named] = details[numbers[named] - 1]
         slots = self._ring[at : at + len(commands)]
         slots[:] = commands
         slots["session_id"] = self._session_id
         slots["request_id"] = np.arange(first, first + len(commands), dtype=np.uint64)
 
-    def take(self, limit: int) -> NDArray[np.void]:
+    def take(self, limit: int) -> CommandList:
         """Return the next unsent commands, at most `limit`, and mark them sent. Valid until they are answered."""
         at = (self.sent + 1) % len(self._ring)
         count = min(limit, self.last - self.sent, len(self._ring) - at)
         self.sent += count
-        return self._ring[at : at + count]
+        rows = self._ring[at : at + count]
+        if not len(self._details):
+            return CommandList(rows)
+        named = np.flatnonzero(rows["details"])
+        if not len(named):
+            return CommandList(rows)
+        rows = rows.copy()
+        rows["details"][named] = np.arange(1, len(named) + 1)
+        return CommandList(rows, self._details[at + named])
 
     def rewind(self) -> None:
         """Mark every unanswered request as not sent."""

@@ -15,6 +15,7 @@ from smrx.client.results import STATES, AccountState, Level, OpenOrder, OrderRes
 from smrx.wire import admin
 from smrx.wire.codes import (
     AccountStatus,
+    CollarReference,
     OrderFlags,
     OrderType,
     OutcomeStatus,
@@ -26,8 +27,6 @@ from smrx.wire.codes import (
 
 _REASONS: Final = frozenset(int(reason) for reason in Reason)
 _STOPS: Final = (OrderType.STOP, OrderType.STOP_LIMIT)
-#: Bits of each half of a limit order's `extra`: displayed lots below, expiry time above.
-_HALF_BITS: Final = 32
 
 
 def check(outcome: NDArray[np.void], what: str) -> None:
@@ -118,9 +117,7 @@ def position(row: admin.PositionRow, instrument: Instrument) -> Position:
 def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
     """Return an open order."""
     pending = row.order_type in _STOPS
-    expires = row.extra >> _HALF_BITS if not pending and row.tif == TimeInForce.GTD else 0
-    iceberg = not pending and row.extra & ((1 << _HALF_BITS) - 1)
-    shown = 0 if pending else row.shown_lots if iceberg else row.leaves_lots
+    shown = 0 if pending else row.shown_lots if row.display_lots else row.leaves_lots
     return OpenOrder(
         order_id=row.order_id,
         client_order_id=row.client_order_id,
@@ -132,13 +129,13 @@ def open_order(row: admin.OrderRow, instrument: Instrument) -> OpenOrder:
         stp=Stp(row.stp).name,
         post_only=bool(row.flags & OrderFlags.POST_ONLY),
         price=instrument.price_text(row.price_ticks) if row.price_ticks else None,
-        stop=instrument.price_text(row.extra) if pending else None,
+        stop=instrument.price_text(row.stop_price_ticks) if row.stop_price_ticks else None,
         quantity=instrument.quantity_text(row.quantity_lots),
         filled=instrument.quantity_text(row.cum_lots),
         remaining=instrument.quantity_text(row.leaves_lots),
         shown=instrument.quantity_text(shown),
         hidden=instrument.quantity_text(row.leaves_lots - shown),
-        expires=expiry_time.text(expires) if expires else None,
+        expires=expiry_time.text(row.expiry_ns) if row.expiry_ns else None,
         session=row.session_id or None,
         price_ticks=row.price_ticks,
         quantity_lots=row.quantity_lots,
@@ -152,22 +149,26 @@ def account_state(row: admin.AccountRow) -> AccountState:
     return AccountState(**{**msgspec.structs.asdict(row), "status": AccountStatus(row.status).name})
 
 
-def rules(instrument: Instrument, counts: Mapping[str, int]) -> dict[str, str | None]:
-    """Return rules, named as in RULES_COMMAND, as decimals; None means no such rule. A fee is never None."""
+def rules(instrument: Instrument, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return rules, named as in RULES_DETAILS, as RulesResult has them; None means no such rule."""
     band, price, lots = counts["band_bp"], counts["min_price_ticks"], counts["min_quantity_lots"]
+    collar, reference = counts["collar_bp"], counts["collar_reference"]
     least, most = counts["min_notional"], counts["max_notional"]
     return {
         "maker_fee": rates.fee_text(counts["maker_fee"]),
         "taker_fee": rates.fee_text(counts["taker_fee"]),
         "band": rates.band_text(band) if band else None,
+        "collar": rates.band_text(collar) if collar else None,
+        "collar_reference": CollarReference(reference).name,
         "min_price": instrument.price_text(price) if price else None,
         "min_quantity": instrument.quantity_text(lots) if lots else None,
         "min_notional": instrument.quote.text(least) if least else None,
         "max_notional": instrument.quote.text(most) if most else None,
+        "notional_of_market": bool(counts["rule_flags"]),
     }
 
 
-def instrument_rules(instrument: Instrument) -> dict[str, str | None]:
+def instrument_rules(instrument: Instrument) -> dict[str, Any]:
     """Return the cached rules of an instrument; otherwise like rules()."""
     return rules(instrument, msgspec.structs.asdict(instrument))
 

@@ -92,10 +92,21 @@ class RulesResult(CommandResult, frozen=True, kw_only=True):
     maker_fee: str
     taker_fee: str
     band: str | None
+    collar: str | None
+    collar_reference: str
     min_price: str | None
     min_quantity: str | None
     min_notional: str | None
     max_notional: str | None
+    notional_of_market: bool
+
+
+class RetentionResult(CommandResult, frozen=True, kw_only=True):
+    """How long the exchange keeps what is over: sessions and transfer ids in seconds, and how many transfer ids."""
+
+    session_silence_s: int
+    transfer_age_s: int
+    transfers: int
 
 
 class KillSwitchResult(CommandResult, frozen=True, kw_only=True):
@@ -195,7 +206,8 @@ class OpenOrder(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     order_id: int
-    client_order_id: int
+    #: "" if its owner gave it none.
+    client_order_id: str
     account: int
     symbol: str
     side: str

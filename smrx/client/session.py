@@ -34,10 +34,14 @@ from smrx.client.session_states import (
 )
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, SessionFlags
+from smrx.wire.command_list import NO_DETAILS, CommandList
 from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
-from smrx.wire.records import COMMAND
+from smrx.wire.records import COMMAND, MAX_ANSWERS, SESSION_COMMAND
 
-DEFAULT_WINDOW: Final = 32_768
+#: Unanswered requests of a session: the exchange keeps as many of its last answers, 64 bytes each.
+DEFAULT_WINDOW: Final = 4_096
+#: For a client that sends a great many commands at once.
+BULK_WINDOW: Final = 32_768
 #: 64 KiB a frame, so that the frames of several clients fit in a 1 MiB log entry.
 DEFAULT_FRAME_COMMANDS: Final = 1024
 
@@ -77,6 +81,8 @@ class ClientSession:
             raise LocalError(f"session id: expected 1 to 2^64 - 1, found {session_id}")
         if not addresses:
             raise LocalError("addresses: expected the address of at least one node")
+        if not 1 <= window <= MAX_ANSWERS:
+            raise LocalError(f"window: expected 1 to {MAX_ANSWERS} unanswered requests, found {window}")
         if not 1 <= frame_commands <= min(window, frames.MAX_COMMANDS):
             raise LocalError(
                 f"frame_commands: expected 1 to {min(window, frames.MAX_COMMANDS)} with a window of {window}, "
@@ -91,6 +97,8 @@ class ClientSession:
         #: Attempts so far; 1 if nothing had to be sent again.
         self.attempts = 0
         self._window = RequestWindow(session_id, window)
+        # A request may be sent again while it is unanswered, so the exchange keeps the answers of all of the window.
+        self._answers_kept = window
         self._frame_commands = frame_commands
         self._leader: Leader | None = None
         self._opened = False
@@ -106,7 +114,6 @@ class ClientSession:
         self._rewinds = 0  # since the last progress
         self._retry_at = 0.0
         self._consumed_sequence = 0  # of the last answered request, 0 if unknown
-        self._may_have_copies = False  # whether a request may have been sent twice
         self._close_request: int | None = None
 
     # State
@@ -172,11 +179,11 @@ class ClientSession:
         self.search.start(now)
         self._ping(now)
 
-    def submit(self, commands: NDArray[np.void], now: float) -> int:
-        """Send commands in order; return the request id of the first.
+    def submit(self, commands: NDArray[np.void], now: float, details: NDArray[np.void] = NO_DETAILS) -> int:
+        """Send commands in order; return the request id of the first. `details` may have more than they name.
 
         Fills in session id and request id, in copies that are kept until they are answered. Raises LocalError for more
-        than `free_slots` commands, and if the session has ended.
+        than `free_slots` commands, for a command that names details beyond the last, and if the session has ended.
         """
         if self.state in (State.CLOSING, State.CLOSED, State.FAILED):
             raise LocalError(f"cannot submit commands: the session is {self.state.name.lower()}")
@@ -190,23 +197,22 @@ class ClientSession:
         if np.isin(commands["kind"], _RESERVED_KINDS).any():
             names = ", ".join(kind.name for kind in _RESERVED_KINDS)
             raise LocalError(f"cannot submit {names}: only the session or the exchange sends these commands")
-        return self._submit(commands, now)
+        most = int(commands["details"].max())
+        if most > len(details):
+            raise LocalError(f"commands: expected details 1 to {len(details)}, found a command with {most}")
+        return self._submit(commands, now, details)
 
-    def _submit(self, commands: NDArray[np.void], now: float) -> int:
+    def _submit(self, commands: NDArray[np.void], now: float, details: NDArray[np.void] = NO_DETAILS) -> int:
         if not self._awaits_reply:
             self._last_reply_at = self._progress_at = now
-        first = self._window.add(commands)
+        first = self._window.add(commands, details)
         if self.state in (State.ACTIVE, State.CLOSING):
             self._flush()
         return first
 
     def close(self, now: float) -> None:
-        """End the session: with CLOSE_SESSION if that is safe, otherwise at the client only.
-
-        It is safe if no request was sent twice. After a close the exchange no longer has the session's request ids, so
-        a copy that is still in transit would open the session again and be applied again.
-        """
-        if self.state is State.ACTIVE and not self.unanswered and not self._may_have_copies:
+        """End the session: with CLOSE_SESSION if nothing is unanswered, otherwise at the client only."""
+        if self.state is State.ACTIVE and not self.unanswered:
             self._move(Event.CLOSE)
             command = np.zeros(1, COMMAND)
             command["kind"] = CommandKind.CLOSE_SESSION
@@ -307,7 +313,6 @@ class ClientSession:
 
     def _start_attempt(self, now: float) -> None:
         """Send every unanswered request to the leader, under a new correlation."""
-        self._may_have_copies |= self.attempts > 0 and (not self._opened or self._window.sent > self._window.answered)
         self.attempts += 1
         self._frame_number = 0
         self._attempt_broken = False
@@ -319,11 +324,11 @@ class ClientSession:
         if self._opened:
             self._flush()
         else:
-            command = np.zeros(1, COMMAND)
+            command = np.zeros(1, SESSION_COMMAND)
             command["kind"] = CommandKind.OPEN_SESSION
             command["session_id"], command["account"] = self.session_id, self.account
-            command["flags"] = self.flags
-            self._send(command)
+            command["flags"], command["answers"] = self.flags, self._answers_kept
+            self._send(CommandList(command.view(COMMAND)))
 
     def _flush(self) -> None:
         if self.state not in (State.ACTIVE, State.CLOSING):
@@ -331,7 +336,7 @@ class ClientSession:
         while self._window.sent < self._window.last:
             self._send(self._window.take(self._frame_commands))
 
-    def _send(self, commands: NDArray[np.void]) -> None:
+    def _send(self, commands: CommandList) -> None:
         assert self._leader is not None
         self._frame_number += 1
         data = frames.encode_commands(commands, self.attempts << 32 | self._frame_number)

@@ -5,6 +5,7 @@ All require account 0, except withdrawals. A setting that is None is unchanged; 
 
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from smrx.client.command_builders import (
     u32,
     u64,
 )
-from smrx.client.command_builders import symbol as symbol_id
+from smrx.client.command_builders import symbol as symbol_bytes
 from smrx.client.decimals import Number, is_zero
 from smrx.client.instruments import Asset, Instrument
 from smrx.client.io_steps import Steps, Submit
@@ -31,17 +32,22 @@ from smrx.client.results import (
     InstrumentResult,
     KillSwitchResult,
     LimitsResult,
+    RetentionResult,
     RulesResult,
     StatusResult,
     TransferResult,
 )
 from smrx.wire import admin
-from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, Reason
-from smrx.wire.records import INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND
+from smrx.wire.codes import AccountStatus, CollarReference, CommandKind, InstrumentStatus, Reason, RuleFlags
+from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE
 
 #: How often to try the next free id of an asset or instrument; another client may take it first.
 _ID_ATTEMPTS: Final = 8
 _MAX_SUPPLY: Final = (1 << 62) - 1
+_NOTIONAL_OF_MARKET: Final = RuleFlags.MIN_NOTIONAL_OF_MARKET | RuleFlags.MAX_NOTIONAL_OF_MARKET
+
+
+CollarReferenceLike = CollarReference | str
 
 
 class VenueOperations(OperationBase):
@@ -83,13 +89,13 @@ class VenueOperations(OperationBase):
         units = None if asset is None else (yield from self._asset(asset))
         lots = None if symbol is None else (yield from self._instrument(symbol))
         limits = limit_counts(row, units, lots, open_orders, open_notional, order_notional, order_quantity)
-        wanted = command(CommandKind.SET_LIMITS, LIMITS_COMMAND, account=account, **limits)
+        wanted = command(CommandKind.SET_LIMITS, account=account, **limits)
         outcome = yield from self._submit(wanted, f"limits of account {account}")
         return LimitsResult(**(result_builders.common_fields(outcome) | limits), account=account)
 
     def add_asset(self, symbol: str, decimals: int, *, max_supply: Number | None = None) -> Steps[AssetResult]:
         """Add an asset with minimal units of 10^-decimals and, optionally, a maximum supply."""
-        packed = symbol_id(symbol)
+        packed = symbol_bytes(symbol, ASSET_SYMBOL_SIZE)
         if isinstance(decimals, bool) or not isinstance(decimals, int) or not 0 <= decimals <= 18:
             raise InvalidValue(f"decimals: expected 0 to 18, found {decimals!r}")
         cap = supply_cap(Asset(0, symbol, decimals), max_supply)
@@ -98,13 +104,7 @@ class VenueOperations(OperationBase):
             if self.market.asset(symbol) is not None:
                 raise InvalidValue(f"asset {symbol} exists already")
             asset = 1 + max((known.id for known in self.market.assets), default=0)
-            wanted = command(
-                CommandKind.ADD_ASSET,
-                instrument=asset,
-                client_order_id=packed,
-                quantity_lots=decimals,
-                price_ticks=cap,
-            )
+            wanted = command(CommandKind.ADD_ASSET, asset=asset, symbol=packed, decimals=decimals, supply_cap=cap)
             outcome = yield Submit(wanted)
             if outcome["reason"][0] != Reason.ASSET_EXISTS:
                 break
@@ -122,7 +122,7 @@ class VenueOperations(OperationBase):
         max_quantity: Number | None = None,
     ) -> Steps[InstrumentResult]:
         """Add an instrument: `base` traded for `quote`, prices in steps of `tick`, quantities of `lot`."""
-        packed = symbol_id(symbol)
+        packed = symbol_bytes(symbol, INSTRUMENT_SYMBOL_SIZE)
         for _ in range(_ID_ATTEMPTS):
             yield from self._load()
             if self.market.instrument(symbol) is not None:
@@ -130,18 +130,13 @@ class VenueOperations(OperationBase):
             base_asset, quote_asset = self._known_asset(base), self._known_asset(quote)
             scales = instruments.scales(base_asset, quote_asset, tick, lot, max_price, max_quantity)
             instrument = 1 + max((known.id for known in self.market.instruments), default=0)
-            wanted = command(
-                CommandKind.ADD_INSTRUMENT,
-                INSTRUMENT_COMMAND,
-                instrument=instrument,
-                symbol=packed,
-                base_asset=base_asset.id,
-                quote_asset=quote_asset.id,
-                lot_units=scales.lot_units,
-                scale_units=scales.scale_units,
-                max_price_ticks=scales.max_price_ticks,
-                max_quantity_lots=scales.max_quantity_lots,
-            )
+            details = {
+                "symbol": packed,
+                "base_asset": base_asset.id,
+                "quote_asset": quote_asset.id,
+                **msgspec.structs.asdict(scales),
+            }
+            wanted = command(CommandKind.ADD_INSTRUMENT, details, instrument=instrument)
             outcome = yield Submit(wanted)
             if outcome["reason"][0] != Reason.INSTRUMENT_EXISTS:
                 break
@@ -153,7 +148,8 @@ class VenueOperations(OperationBase):
         wanted = enum_member(status, InstrumentStatus, "status")
         instrument = yield from self._instrument(symbol)
         outcome = yield from self._submit(
-            command(CommandKind.SET_STATUS, instrument=instrument.id, side=wanted), f"status {wanted.name} of {symbol}"
+            command(CommandKind.SET_STATUS, instrument=instrument.id, status=wanted),
+            f"status {wanted.name} of {symbol}",
         )
         cancelled = int(outcome["cum_lots"][0])
         return StatusResult(
@@ -167,14 +163,20 @@ class VenueOperations(OperationBase):
         maker_fee: Rate | None = None,
         taker_fee: Rate | None = None,
         band: Rate | None = None,
+        collar: Rate | None = None,
+        collar_reference: CollarReferenceLike | None = None,
         min_price: Number | None = None,
         min_quantity: Number | None = None,
         min_notional: Number | None = None,
         max_notional: Number | None = None,
+        notional_of_market: bool | None = None,
     ) -> Steps[RulesResult]:
-        """Set an instrument's fees, price band and minimums. None keeps a rule, 0 removes it.
+        """Set an instrument's fees, price limits and bounds. None keeps a rule, 0 or False removes it.
 
-        Fees and band are rates such as "0.05%" or "5bps"; a negative maker fee is a rebate.
+        Fees, band and collar are rates such as "0.05%" or "5bps"; a negative maker fee is a rebate. The collar limits
+        how far a market or triggered stop order may trade from `collar_reference`: BEST_PRICE, the best price of the
+        other side at its entry, or LAST_TRADE. With `notional_of_market` the bounds of the notional hold for market
+        orders, too, at the best price of the other side.
         """
         yield from self._load()  # The cached rules may be old.
         of = self._known_instrument(symbol)
@@ -183,14 +185,34 @@ class VenueOperations(OperationBase):
             maker_fee=maker_fee,
             taker_fee=taker_fee,
             band=band,
+            collar=collar,
+            collar_reference=collar_reference,
             min_price=min_price,
             min_quantity=min_quantity,
             min_notional=min_notional,
             max_notional=max_notional,
+            notional_of_market=notional_of_market,
         )
-        wanted = command(CommandKind.SET_RULES, RULES_COMMAND, instrument=of.id, **rules)
+        # Details must be there, also if they remove every rule.
+        wanted = command(CommandKind.SET_RULES, rules, instrument=of.id)
         outcome = yield from self._submit(wanted, f"rules of {symbol}")
         return RulesResult(**(result_builders.common_fields(outcome) | result_builders.rules(of, rules)), symbol=symbol)
+
+    def set_retention(self, *, session_silence_s: int, transfer_age_s: int, transfers: int) -> Steps[RetentionResult]:
+        """Set how long the exchange keeps what is over, in seconds, and how many transfer ids. All are 1 or more.
+
+        A session without open orders of its own ends after `session_silence_s` without a request.
+        """
+        wanted = {
+            "session_silence_s": u32(session_silence_s, "session silence"),
+            "transfer_age_s": u32(transfer_age_s, "transfer age"),
+            "transfers": u64(transfers, "transfers"),
+        }
+        for name, value in wanted.items():
+            if not value:
+                raise InvalidValue(f"{name}: expected 1 or more, found 0")
+        outcome = yield from self._submit(command(CommandKind.SET_RETENTION, **wanted), "retention")
+        return RetentionResult(**(result_builders.common_fields(outcome) | wanted))
 
     def kill(self) -> Steps[KillSwitchResult]:
         """Turn the kill switch on: new and replaced orders of all accounts are rejected. No effect if it is on."""
@@ -219,9 +241,9 @@ class VenueOperations(OperationBase):
         wanted = command(
             kind,
             account=u32(account, "account"),
-            instrument=of.id,
-            quantity_lots=of.units(amount),
-            order_id=u64(transfer_id, "transfer_id"),
+            asset=of.id,
+            amount=of.units(amount),
+            transfer_id=u64(transfer_id, "transfer_id"),
         )
         outcome: NDArray[np.void] = yield Submit(wanted)
         already_done = outcome["reason"][0] == Reason.TRANSFER_ALREADY_DONE
@@ -260,16 +282,26 @@ def rule_counts(
     maker_fee: Rate | None,
     taker_fee: Rate | None,
     band: Rate | None,
+    collar: Rate | None,
+    collar_reference: CollarReferenceLike | None,
     min_price: Number | None,
     min_quantity: Number | None,
     min_notional: Number | None,
     max_notional: Number | None,
+    notional_of_market: bool | None,
 ) -> dict[str, int]:
-    """Return rules, named as in RULES_COMMAND; None keeps the current one. Raises InvalidValue."""
+    """Return rules, named as in RULES_DETAILS; None keeps the current one. Raises InvalidValue."""
+    reference = of.collar_reference
+    if collar_reference is not None:
+        reference = enum_member(collar_reference, CollarReference, "collar reference")
+    flags = of.rule_flags if notional_of_market is None else int(_NOTIONAL_OF_MARKET) * notional_of_market
     return {
         "maker_fee": of.maker_fee if maker_fee is None else rates.fee(maker_fee, "maker fee"),
         "taker_fee": of.taker_fee if taker_fee is None else _taker_fee(taker_fee),
         "band_bp": of.band_bp if band is None else rates.band(band, "band"),
+        "collar_bp": of.collar_bp if collar is None else rates.band(collar, "collar"),
+        "collar_reference": reference,
+        "rule_flags": flags,
         "min_price_ticks": _ticks_or_current(min_price, of),
         "min_quantity_lots": lots_or_current(min_quantity, of.min_quantity_lots, of, "minimum quantity"),
         "min_notional": amount_or_current(min_notional, of.min_notional, of.quote, "minimum notional"),

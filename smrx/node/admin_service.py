@@ -27,7 +27,7 @@ from smrx.node.node_view import NodeView
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
-from smrx.wire.records import pack_symbol, unpack_symbol
+from smrx.wire.records import pack_symbol
 from smrx.wire.state_image import PART_BYTES
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
@@ -224,6 +224,10 @@ class AdminService:
 
     def _on_orders(self, request: admin.Orders) -> admin.AnyReply:
         found = self._node.state.engine.inspect.orders(request.account, request.instrument)
+        if request.order_id is not None:
+            found = found[found["order_id"] == np.uint64(request.order_id)]
+        if request.client_order_id is not None:
+            found = found[found["client_order_id"] == request.client_order_id.encode("ascii")]
         rows, more = _page(found, request, admin.OrderRow)
         return admin.OrdersReply(**self._at, rows=rows, more=more)
 
@@ -327,7 +331,7 @@ class AdminService:
         found = self._node.state.engine.inspect.instruments()
         if isinstance(wanted, str):
             try:
-                found = found[found["symbol"] == np.uint64(pack_symbol(wanted))]
+                found = found[found["symbol"] == pack_symbol(wanted)]
             except ValueError:
                 return None
         else:
@@ -337,12 +341,12 @@ class AdminService:
 
 def _rows(array: NDArray[np.void], row_type: type[R]) -> tuple[R, ...]:
     names = array.dtype.names or ()
-    symbol = names.index("symbol") if "symbol" in names else None
+    texts = [name for name in names if array.dtype[name].kind == "S"]
     rows = []
     for values in array.tolist():
         row = dict(zip(names, values, strict=True))
-        if symbol is not None:
-            row["symbol"] = unpack_symbol(values[symbol])
+        for name in texts:
+            row[name] = row[name].decode("ascii", "replace")
         rows.append(msgspec.convert(row, row_type))
     return tuple(rows)
 

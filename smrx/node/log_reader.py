@@ -57,6 +57,8 @@ class ReplayedCommand(NamedTuple):
     time_ns: int
     command: np.void
     outcome: np.void
+    #: The command's details (DETAILS), None if it has none.
+    details: np.void | None = None
 
 
 class ReplayedTrade(NamedTuple):
@@ -115,7 +117,8 @@ class LogReader:
             while state.engine.sequence < sequence and start < max(1, len(batch.commands)):
                 part = batch.commands[start : start + sequence - state.engine.sequence]
                 start += max(1, len(part))
-                state.apply(entry[1], entry[2], batches.encode(part.tobytes(), batch.time_ns, 0, 0))
+                details = batch.details.tobytes()  # all of them, so that the numbers stay
+                state.apply(entry[1], entry[2], batches.encode(part.tobytes(), batch.time_ns, 0, 0, details))
                 state.take_applied()
             index = entry[1]
             return state.engine.sequence < sequence
@@ -182,7 +185,11 @@ def replay_commands(
             if to_seq is not None and sequence > to_seq:
                 return False
             count += 1
-            if callback(ReplayedCommand(sequence, entry[1], entry[2], batch.time_ns, command, outcome)) is False:
+            # A number of details that the entry does not have is what the engine has refused.
+            number = int(command["details"])
+            details = batch.details[number - 1] if 0 < number <= len(batch.details) else None
+            found = ReplayedCommand(sequence, entry[1], entry[2], batch.time_ns, command, outcome, details)
+            if callback(found) is False:
                 return False
         return to_seq is None or applied.sequence < to_seq
 

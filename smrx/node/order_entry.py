@@ -4,7 +4,8 @@ Owns the commands that were received and not yet answered. Sans I/O: never appli
 the reactor moves the bytes. On a leader, everything that arrived in a turn becomes one Raft entry, or several if it
 does not fit one. On any other node, each frame is answered at once with the leader's address. An outcome leaves only
 after its entry was committed and applied here. TICK and DISCONNECT, which only a leader submits, are refused: a client
-ends its session with CLOSE_SESSION.
+ends its session with CLOSE_SESSION. So is a frame in which a command names details that the frame does not have: in an
+entry it would get those of another client.
 """
 
 from collections import deque
@@ -18,12 +19,15 @@ from smrx.node.replicated_state import Applied
 from smrx.wire import batches, frames
 from smrx.wire.codes import CommandKind
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
-from smrx.wire.records import COMMAND_SIZE
+from smrx.wire.records import COMMAND, COMMAND_SIZE
 
 _SESSION: Final = slice(8, 16)
+#: The first word (8 bytes) of a command has the kind in its low byte, the number of its details in its high 16 bits.
+_WORDS_PER_COMMAND: Final = COMMAND_SIZE // 8
+_DETAILS_SHIFT: Final = 48
 #: The timer-driven commands, which only a leader submits.
 _TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
-_MAX_BATCH_COMMANDS: Final = (batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE) // COMMAND_SIZE
+_MAX_BATCH_BYTES: Final = batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE
 
 
 class Route(NamedTuple):
@@ -32,6 +36,14 @@ class Route(NamedTuple):
     identity: bytes
     correlation: int
     commands: int
+
+
+class CommandBatch(NamedTuple):
+    """The commands of one log entry as bytes, the details they name, and who waits for the outcomes."""
+
+    bodies: list[memoryview]
+    details: bytes
+    routes: list[Route]
 
 
 class Reply(NamedTuple):
@@ -47,7 +59,8 @@ class OrderEntry:
     def __init__(self, node_id: int, max_pending_commands: int) -> None:
         self._node_id = node_id
         self._max_pending = max_pending_commands
-        self._batch: deque[tuple[Route, memoryview]] = deque()
+        #: Each frame's route, its commands followed by their details, and the number of details.
+        self._batch: deque[tuple[Route, memoryview, int]] = deque()
         self._pending: dict[int, tuple[int, list[Route]]] = {}
         self._pending_commands = 0
         self._replies: list[Reply] = []
@@ -81,36 +94,43 @@ class OrderEntry:
         if frame.count == 0:
             self._refuse(identity, frame.correlation, ErrorCode.MALFORMED_FRAME, "expected 1 or more commands, found 0")
             return
-        kinds = np.frombuffer(frame.body, np.uint8)[::COMMAND_SIZE].tobytes()
-        for kind in _TIMER_DRIVEN:
-            if kind in kinds:
-                message = f"{kind.name} is submitted by leaders only; expected commands of a client"
-                self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
-                return
+        fault = _fault(frame)
+        if fault is not None:
+            self._refuse(identity, frame.correlation, *fault)
+            return
         self._active_sessions.add(int.from_bytes(frame.body[_SESSION], "little"))
         if self._pending_commands + frame.count > self._max_pending:
             message = f"{self._pending_commands} commands are waiting for a majority; send this frame again later"
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
             return
         self._pending_commands += frame.count
-        self._batch.append((Route(identity, frame.correlation, frame.count), frame.body))
+        self._batch.append((Route(identity, frame.correlation, frame.count), frame.body, frame.details))
 
     def _refuse(self, identity: bytes, correlation: int, code: ErrorCode, message: str) -> None:
         body = ErrorBody(int(code), message)
         self._replies.append(Reply(identity, frames.encode_body(FrameKind.ERROR, body, correlation)))
 
-    def take_batches(self) -> Iterator[tuple[list[memoryview], list[Route]]]:
-        """Empty the open batch and yield it as (command bytes, routes), each small enough for one Raft entry."""
+    def take_batches(self) -> Iterator[CommandBatch]:
+        """Empty the open batch and yield it in parts, each small enough for one Raft entry.
+
+        Details are numbered anew: after those of the frames before.
+        """
         while self._batch:
             routes: list[Route] = []
             bodies: list[memoryview] = []
-            commands = 0
-            while self._batch and commands + self._batch[0][0].commands <= _MAX_BATCH_COMMANDS:
-                route, body = self._batch.popleft()
-                commands += route.commands
+            details: list[memoryview] = []
+            size = numbered = 0
+            while self._batch and size + len(self._batch[0][1]) <= _MAX_BATCH_BYTES:
+                route, body, count = self._batch.popleft()
+                size += len(body)
+                if count:
+                    end = route.commands * COMMAND_SIZE
+                    details.append(body[end:])
+                    body = _renumbered(body[:end], numbered) if numbered else body[:end]
+                    numbered += count
                 routes.append(route)
                 bodies.append(body)
-            yield bodies, routes
+            yield CommandBatch(bodies, b"".join(details), routes)
 
     def submitted(self, log_index: int, term: int, routes: list[Route]) -> None:
         """The batch with these routes is in the log at (log_index, term)."""
@@ -140,7 +160,7 @@ class OrderEntry:
     def lost_leadership(self, hint: LeaderHint) -> None:
         """Redirect every waiting client to the leader: whether its commands will be applied is unknown."""
         waiting = [route for _, routes in self._pending.values() for route in routes]
-        waiting += [route for route, _ in self._batch]
+        waiting += [route for route, _, _ in self._batch]
         self._pending.clear()
         self._batch.clear()
         self.redirect(waiting, hint)
@@ -167,3 +187,29 @@ class OrderEntry:
     def waiting_commands(self) -> int:
         """The number of commands that were accepted and not yet answered."""
         return self._pending_commands
+
+
+def _fault(frame: Frame) -> tuple[ErrorCode, str] | None:
+    """Return why the commands of a frame are refused, or None."""
+    if frame.count == 1:
+        # A lone order: much faster than with NumPy.
+        kinds = frame.body[:1].tobytes()
+        most = int.from_bytes(frame.body[6:8], "little")
+    else:
+        words = np.frombuffer(frame.body, np.uint64, frame.count * _WORDS_PER_COMMAND)[::_WORDS_PER_COMMAND]
+        kinds = words.astype(np.uint8).tobytes()
+        most = int(words.max()) >> _DETAILS_SHIFT
+    for kind in _TIMER_DRIVEN:
+        if kind in kinds:
+            return ErrorCode.FORBIDDEN, f"{kind.name} is submitted by leaders only; expected commands of a client"
+    if most > frame.details:
+        return ErrorCode.MALFORMED_FRAME, f"a command names details {most}; the frame has {frame.details}"
+    return None
+
+
+def _renumbered(commands: memoryview, before: int) -> memoryview:
+    """Return commands with the numbers of their details counted after `before` others."""
+    records = np.frombuffer(commands, COMMAND).copy()
+    numbers = records["details"]
+    numbers[numbers > 0] += np.uint16(before)
+    return records.view(np.uint8).data

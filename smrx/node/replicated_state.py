@@ -141,7 +141,7 @@ class ReplicatedState:
         """Apply one committed entry; take_applied() returns the result."""
         batch = batches.decode(entry)
         before = self._position[0]
-        outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
+        outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns, batch.details)
         self._update_position()
         sequence, state_hash = self._position
         if sequence >= self.state_images.next_sequence:

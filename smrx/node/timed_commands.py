@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from smrx.wire.codes import CommandKind, EventKind, SessionFlags
 from smrx.wire.records import COMMAND
 
-#: The least time between two TICKs. An order expires at a whole second, so a hundredth of one is soon enough, and TICKs
-#: cannot flood the log.
+#: The least time between two TICKs: orders expire at most this late, and TICKs cannot flood the log.
 TICK_SECONDS: Final = 0.01
 
 #: The most sessions that due() returns: far fewer than fit a log entry; the rest is due in the next turn.

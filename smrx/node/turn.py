@@ -35,10 +35,10 @@ class Turn(ABC):
     def submit(self) -> bool:
         """Append the commands that have arrived to the log; return whether there were any."""
         found = False
-        for bodies, routes in self.order_entry.take_batches():
+        for bodies, details, routes in self.order_entry.take_batches():
             found = True
             try:
-                index, term = self.submit_entry(bodies)
+                index, term = self.submit_entry(bodies, details)
             except NotLeader:
                 # Leadership was lost between receiving and submitting; the reply names the new leader.
                 self.order_entry.redirect(routes, self.hint())
@@ -46,12 +46,12 @@ class Turn(ABC):
             self._submitted(index, term, routes)
         return found
 
-    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
-        """Append commands to the log as one entry and return its (index, term). Raises NotLeader.
+    def submit_entry(self, bodies: list[memoryview], details: bytes = b"") -> tuple[int, int]:
+        """Append commands and their details to the log as one entry; return its (index, term). Raises NotLeader.
 
         An entry without commands is a barrier.
         """
-        return self.replica.submit(self._entry(bodies)), self.replica.term
+        return self.replica.submit(self._entry(bodies, details)), self.replica.term
 
     def advance(self) -> list[Applied]:
         """Replicate, apply what is committed, make it durable and reply; return the entries applied."""
@@ -100,9 +100,9 @@ class Turn(ABC):
 
     # What they may extend.
 
-    def _entry(self, bodies: list[memoryview]) -> bytes:
+    def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:
         """Encode a log entry."""
-        return batches.encode(bodies, self.wall_ns(), *self.state.position())
+        return batches.encode(bodies, self.wall_ns(), *self.state.position(), details)
 
     def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
         """A batch of client commands is in the log at (index, term)."""

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import msgspec
 
 from smrx.config import NodeConfig
+from smrx.wire.records import CLIENT_ORDER_ID_SIZE, INSTRUMENT_SYMBOL_SIZE
 
 #: Rows in one reply.
 MAX_ROWS: Final = 10_000
@@ -16,7 +17,10 @@ Levels = Annotated[int, msgspec.Meta(ge=1, le=MAX_LEVELS)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 #: Ids as the engine stores them.
 U32 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
-Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=8)]
+U64 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 64) - 1)]
+Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=INSTRUMENT_SYMBOL_SIZE)]
+#: Printable ASCII characters; see wire/client_order_ids.py.
+ClientOrderId = Annotated[str, msgspec.Meta(min_length=1, max_length=CLIENT_ORDER_ID_SIZE, pattern="^[ -~]*$")]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -52,10 +56,12 @@ class Depth(Request, frozen=True, kw_only=True):
 
 
 class Orders(PageRequest, frozen=True, kw_only=True):
-    """Get open orders, optionally of one account and one instrument only. Reply: OrdersReply."""
+    """Get open orders, optionally of one account or instrument, or with one of their two ids. Reply: OrdersReply."""
 
     account: U32 | None = None
     instrument: U32 | None = None
+    order_id: U64 | None = None
+    client_order_id: ClientOrderId | None = None
 
 
 class Balances(PageRequest, frozen=True, kw_only=True):

@@ -4,14 +4,15 @@ import msgspec
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An open order; codes as in smrx.wire.codes, `extra` as in a PLACE command.
+    """An open order; codes as in smrx.wire.codes.
 
-    `shown_lots`: the quantity of an iceberg order that the public book shows.
-    `session_id`: the session whose disconnect cancels the order, or 0.
+    `client_order_id` is text, "" if there is none. The terms are 0 where the order has none: `stop_price_ticks` of a
+    pending stop order, `display_lots` of an iceberg order and its part that the public book shows (`shown_lots`),
+    `expiry_ns` of a GTD order, since 1970. `session_id`: the session whose disconnect cancels the order, or 0.
     """
 
     order_id: int
-    client_order_id: int
+    client_order_id: str
     account: int
     instrument: int
     side: int
@@ -23,7 +24,9 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     cum_lots: int
     leaves_lots: int
     stp: int = 0
-    extra: int = 0
+    stop_price_ticks: int = 0
+    display_lots: int = 0
+    expiry_ns: int = 0
     shown_lots: int = 0
     session_id: int = 0
 
@@ -98,7 +101,7 @@ class AssetRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An instrument and its rules, named as in RULES_COMMAND; 0 means no such rule.
+    """An instrument and its rules, named as in RULES_DETAILS; 0 means no such rule.
 
     One lot is `lot_units` base units; one tick times one lot is `scale_units` quote units. `last_price_ticks` is the
     price of the last trade, 0 before the first.
@@ -117,6 +120,9 @@ class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
     maker_fee: int = 0
     taker_fee: int = 0
     band_bp: int = 0
+    collar_bp: int = 0
+    collar_reference: int = 0
+    rule_flags: int = 0
     min_price_ticks: int = 0
     min_quantity_lots: int = 0
     min_notional: int = 0
