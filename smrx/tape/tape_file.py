@@ -114,10 +114,10 @@ def read(path: str | Path) -> Tape:
         CommandList(records[:setup].copy(), named[:setup_details].copy()),
         CommandList(records[setup:].copy(), named[setup_details:].copy()),
     )
-    for found in lists:
-        most = int(found.records["details"].max(initial=0))
-        if most > len(found.details):
-            raise TapeError(f"{path}: a command names details {most} of {len(found.details)}")
+    for part in lists:
+        most = int(part.records["details"].max(initial=0))
+        if most > len(part.details):
+            raise TapeError(f"{path}: a command names details {most} of {len(part.details)}")
     listed = lists[0].records[lists[0].records["kind"] == CommandKind.ADD_INSTRUMENT]
     if not len(listed) or not listed[0]["details"]:
         raise TapeError(f"{path}: the tape's setup lists no instrument")
