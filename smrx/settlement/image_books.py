@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from smrx.settlement.books.book_tables import (
     ACCOUNT,
     ASSET,
+    ASSET_TEXT,
     BALANCE,
     CORE,
     INSTRUMENT,
+    INSTRUMENT_TEXT,
     ORDER,
 )
 from smrx.settlement.books.money import MAX_AMOUNT, MILLION
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import Violation
 from smrx.sinks.rows import (
+    DEFINITION_FIELDS,
     DEFINITION_ROW,
     MOVEMENT_ROW,
     OPENING,
@@ -33,9 +36,7 @@ from smrx.wire.codes import EventKind, OrderFlags, OrderType, Side
 from smrx.wire.state_image import StateImage
 
 #: Columns of an instrument that its rules set.
-_RULES: Final = (
-    "taker_fee", "maker_fee", "band_bp", "min_price_ticks", "min_notional", "max_notional", "min_quantity_lots",
-)  # fmt: skip
+_RULES: Final = DEFINITION_FIELDS[EventKind.RULES_SET]
 
 
 def books_of(image: StateImage) -> Ledger:
@@ -48,8 +49,8 @@ def books_of(image: StateImage) -> Ledger:
         "orders": orders,
         "balances": _balances(tables["balances"]),
         "accounts": _filled(ACCOUNT, key=tables["accounts"]["account"].astype(np.int64) + 1),
-        "assets": _assets(tables["assets"]),
-        "instruments": instruments,
+        "assets": _assets(tables["assets"]).view(ASSET),
+        "instruments": instruments.view(INSTRUMENT),
     }
     core = np.zeros(1, CORE)
     core["sequence"], core["command"] = place.event_sequence, place.command_sequence
@@ -74,9 +75,7 @@ def rows_of(image: StateImage) -> Tables:
     known = tables["instruments"]
     listed = np.zeros(len(known), DEFINITION_ROW)
     listed["kind"], listed["id"] = int(EventKind.INSTRUMENT_ADDED), known["instrument"]
-    for column in (
-        "symbol", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks", "max_quantity_lots",
-    ):  # fmt: skip
+    for column in DEFINITION_FIELDS[EventKind.INSTRUMENT_ADDED]:
         listed[column] = known[column]
     ruled = known[np.any([known[column] != 0 for column in _RULES], axis=0)]
     rules = np.zeros(len(ruled), DEFINITION_ROW)
@@ -106,7 +105,7 @@ def _filled(dtype: "np.dtype[Any]", **columns: Any) -> Rows:
 
 def _assets(found: Rows) -> Rows:
     return _filled(
-        ASSET, key=found["asset"], symbol=found["symbol"],
+        ASSET_TEXT, key=found["asset"], symbol=found["symbol"],
         decimals=found["decimals"], supply=found["supply"], cap=np.where(found["cap"] > 0, found["cap"], MAX_AMOUNT),
     )  # fmt: skip
 
@@ -118,7 +117,7 @@ def _balances(found: Rows) -> Rows:
 
 def _instruments(found: Rows, orders: Rows) -> Rows:
     made = _filled(
-        INSTRUMENT, key=found["instrument"], symbol=found["symbol"], base=found["base_asset"],
+        INSTRUMENT_TEXT, key=found["instrument"], symbol=found["symbol"], base=found["base_asset"],
         quote=found["quote_asset"], lot_units=found["lot_units"], scale_units=found["scale_units"],
         max_price=found["max_price_ticks"], max_quantity=found["max_quantity_lots"], taker_fee=found["taker_fee"],
         maker_fee=found["maker_fee"],

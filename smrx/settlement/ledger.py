@@ -4,7 +4,7 @@ Owns the tables. Takes every event from the first on, or from a checkpoint or st
 event that breaks a rule, and must not be used after that. No sockets, no files, no clock. Implements Projection.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,14 +12,16 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.settlement.books import compiled_books
-from smrx.settlement.books.book_tables import CORE, ROW, TYPES, Tables, live
+from smrx.settlement.books.book_tables import ASSET_TEXT, CORE, TYPES, Tables, live
+from smrx.settlement.books.event_rows import ROW
 from smrx.settlement.books.posting_faults import Fault, sentence
 from smrx.settlement.display_names import unique_names
 from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest as wire_balances
-from smrx.wire.records import unpack_symbol
+from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT, EVENT_LAYOUTS, unpack_symbol
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 #: Events posted in one call; the tables are grown for so many before it.
 _PIECE: Final = 4096
 _LOW: Final = 0xFFFF_FFFF
@@ -92,9 +94,10 @@ class Ledger:
         return max(_MIN_EVENTS_PER_CHECK, _EVENTS_PER_BALANCE * self.balance_count)
 
     @property
-    def in_trade(self) -> bool:
-        """Whether the last trade still waits for its fills."""
-        return bool(self._tables.core["due"][0])
+    def is_incomplete(self) -> bool:
+        """See Projection: whether the last trade waits for its fills, or an order for the events that belong to it."""
+        core = self._tables.core[0]
+        return bool(core["due"] or core["following"])
 
     def post(self, events: NDArray[np.void]) -> None:
         """Post the events that follow the last one; raises Violation at the first that breaks a rule."""
@@ -141,7 +144,8 @@ class Ledger:
 
     def asset_names(self) -> dict[int, str]:
         """Return the symbols of the assets; equal symbols are shown with their id."""
-        return unique_names({int(row["key"]): unpack_symbol(int(row["symbol"])) for row in live(self._tables.assets)})
+        rows = live(self._tables.assets).view(ASSET_TEXT)
+        return unique_names({int(row["key"]): unpack_symbol(row["symbol"]) for row in rows})
 
     def supply(self) -> dict[str, int]:
         """Return deposits less withdrawals of each asset, by its name."""
@@ -151,26 +155,32 @@ class Ledger:
 
     def check_sums(self) -> None:
         """Check that per asset all accounts own deposits less withdrawals; raises Violation at the last event."""
-        rows, assets = live(self._tables.balances), live(self._tables.assets)
+        rows, assets = live(self._tables.balances), live(self._tables.assets).view(ASSET_TEXT)
         of = rows["key"] & _LOW
         for asset in assets:
             found = sum(rows["total"][of == asset["key"]].tolist())
             if found != int(asset["supply"]):
                 raise Violation(
                     self.sequence,
-                    f"asset {unpack_symbol(int(asset['symbol']))}: expected accounts to own {int(asset['supply'])} in "
+                    f"asset {unpack_symbol(asset['symbol'])}: expected accounts to own {int(asset['supply'])} in "
                     f"all (deposits less withdrawals), found {found}",
                 )
 
     def check_end(self) -> None:
-        """Check that no trade lacks its fills, so that the stream may end here. Raises Violation."""
-        if self.in_trade:
+        """Check that no event lacks those that must follow it, so that the stream may end here. Raises Violation."""
+        core = self._tables.core[0]
+        if core["due"]:
             raise Violation(self.sequence, "found a trade without the fills of maker and taker, and nothing after it")
+        if core["following"]:
+            raise Violation(
+                self.sequence, f"{int(core['following'])} more events must belong to the last order, found none"
+            )
 
     def save(self) -> bytes:
         """Return the books as bytes for load(); equal books give equal bytes."""
-        if self.in_trade:
-            raise SettlementError("books can only be saved between commands, and a trade waits for its fills")
+        if self.is_incomplete:
+            waits = "a trade waits for its fills" if self._tables.core["due"][0] else "an order for events of its own"
+            raise SettlementError(f"books can only be saved between commands, and {waits}")
         records = {"core": self._tables.core.tobytes()}
         for name in TYPES:
             rows = live(getattr(self._tables, name))
@@ -202,7 +212,12 @@ class Ledger:
         return [b for b in self.balances() if (b.account, b.asset) == (account, asset)]
 
     def _violation(self, fault: Fault, row: np.void) -> Violation:
-        event = {name: row[name].item() for name in ROW.names or ()}
+        event: dict[str, Any] = {}
+        kind = int(row["kind"])
+        # The fields of its kind, and those of an order in which no other kind has a field.
+        for layout in (EVENT, EVENT_LAYOUTS[EventKind(kind)] if kind in set(EventKind) else EVENT):
+            fields = np.frombuffer(row.tobytes(), layout)[0]
+            event |= {name: fields[name].item() for name in layout.names or ()}
         numbers = [int(number) for number in self._numbers[:4]]
         # An event out of sequence is reported at the sequence that was expected.
         sequence = self.sequence + 1 if fault is Fault.SEQUENCE else event["sequence"]

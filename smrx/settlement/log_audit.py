@@ -20,7 +20,7 @@ from smrx.settlement.readers import Reader, open_readers
 from smrx.settlement.reverify import Verified, compare_books, from_sinks, stored_books
 from smrx.settlement.settlement_errors import LogDifference
 from smrx.sinks.contract import Checkpoint
-from smrx.sinks.rows import Catalogue, Rows, Tables, extract
+from smrx.sinks.rows import Catalogue, Rows, Tables, extract, symbol_text
 from smrx.wire.codes import EventKind
 from smrx.wire.record_words import record_words
 from smrx.wire.records import EVENT
@@ -255,8 +255,8 @@ class _Table:
             return self._extra(found)
         column = next(name for name in stored.dtype.names or () if stored[name] != derived[name])
         return (
-            f"{self._named(found)} (event {int(derived['event_sequence'])}) differs: {column} {stored[column]} is "
-            f"stored, the log gives {derived[column]}"
+            f"{self._named(found)} (event {int(derived['event_sequence'])}) differs: {column} "
+            f"{_cell(stored[column])} is stored, the log gives {_cell(derived[column])}"
         )
 
     def _missing(self, expected: int, found: int | None) -> str:
@@ -272,6 +272,10 @@ class _Table:
 
     def _named(self, number: int) -> str:
         return f"{self._sink}: {self._what} {number}"
+
+
+def _cell(value: object) -> str:
+    return symbol_text(value) if isinstance(value, bytes) else str(value)
 
 
 def _text(definition: object) -> str:

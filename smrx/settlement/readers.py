@@ -65,7 +65,7 @@ def open_path(path: Path) -> Reader:
 
     Raises SinkError if there is nothing settled, SinkMismatch if it cannot be read.
     """
-    if (path / "data.mdb").exists():
+    if any((path / name).exists() for name in ("data.mdb", "settlement.json")):
         return open_reader(SinkConfig(kind="lmdb"), path)
     if (path / "manifest.json").exists():
         return open_reader(SinkConfig(kind="parquet"), path)

@@ -6,16 +6,17 @@ opening and closing balances, or, without an account, one line for each balance.
 
 import csv
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from smrx.client.decimals import from_steps, unit
 from smrx.settlement.display_names import unique_names
 from smrx.settlement.report import Balance, Query, Report
 from smrx.sinks.contract import Checkpoint
+from smrx.sinks.rows import time_texts
 
 STATEMENT_COLUMNS: Final = (
     "time", "event_sequence", "kind", "asset", "amount", "balance", "instrument", "reference", "account", "asset_id",
@@ -33,15 +34,12 @@ TURNOVER_COLUMNS: Final = (
     "instrument_id",
 )  # fmt: skip
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NS: Final = 1_000_000_000
 _AMOUNTS: Final = ("opening", "deposits", "withdrawals", "bought", "sold", "fees", "closing")
 
 
 def time_text(time_ns: int) -> str:
     """Return a time of the engine as ISO 8601 in UTC, to the nanosecond."""
-    seconds, rest = divmod(time_ns, _NS)
-    return f"{(_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]}.{rest:09d}Z"
+    return str(time_texts(np.array([time_ns], np.int64))[0])
 
 
 def trades_settled(checkpoint: Checkpoint | None) -> int:

@@ -100,15 +100,16 @@ class _Versioned(msgspec.Struct):
     format: int
 
 
-def decode(data: bytes, kind: type[T], newest: int, where: str) -> T:
-    """Decode the JSON file that describes a sink's content; its `format` may be at most `newest`.
+def decode(data: bytes, kind: type[T], expected: int, where: str) -> T:
+    """Decode the JSON file that describes a sink's content; its `format` must be the expected one.
 
-    Raises SinkMismatch for a newer format and for data that is no such file.
+    Raises SinkMismatch for another format and for data that is no such file.
     """
     try:
         found = msgspec.json.decode(data, type=_Versioned).format
-        if found > newest:
-            raise SinkMismatch(f"{where}: expected format {newest} or older, found {found}; use a newer smrx")
+        if found != expected:
+            advice = "use a newer smrx" if found > expected else "an older smrx wrote it: settle again in another place"
+            raise SinkMismatch(f"{where}: expected format {expected}, found {found}; {advice}")
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
         raise SinkMismatch(f"{where}: is not the checkpoint of a sink ({error})") from None

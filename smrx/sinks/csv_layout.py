@@ -13,7 +13,7 @@ import msgspec
 from smrx.sinks.contract import Checkpoint
 
 FILE_NAME: Final = "settled_trades.csv"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class Stream(msgspec.Struct, forbid_unknown_fields=True):

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from smrx.sinks.csv_text import Column, Lines, Words, csv_lines, quoted
+from smrx.sinks.csv_text import Column, Lines, Times, Words, csv_lines, quoted
 from smrx.sinks.rows import (
     DEFINITION_FIELDS,
     DEFINITION_ROW,
@@ -20,8 +21,9 @@ from smrx.sinks.rows import (
     TRADE_ROW,
     Catalogue,
     Rows,
-    packed_symbol,
+    symbol_bytes,
     symbol_text,
+    time_texts,
 )
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind, Side
@@ -31,16 +33,19 @@ SIDES: Final = tuple(side.name for side in Side)
 #: Kinds of movements, sorted by their numbers.
 _KINDS: Final = {"OPENING": OPENING, "DEPOSITED": int(EventKind.DEPOSITED), "WITHDRAWN": int(EventKind.WITHDRAWN)}
 
+#: The column of time_ns as ISO 8601, for readers whose numbers have fewer than 19 digits.
+TIME: Final = "time"
 TRADE_COLUMNS: Final = (
-    "match_id", "event_sequence", "command_sequence", "time_ns", "instrument", "price_ticks", "quantity_lots",
+    "match_id", "event_sequence", "command_sequence", "time_ns", TIME, "instrument", "price_ticks", "quantity_lots",
     "notional", "taker_side", "taker_order_id", "taker_account", "taker_fee", "maker_order_id", "maker_account",
     "maker_fee", "instrument_id",
 )  # fmt: skip
 MOVEMENT_COLUMNS: Final = (
-    "event_sequence", "command_sequence", "time_ns", "kind", "account", "asset", "amount", "available_after",
+    "event_sequence", "command_sequence", "time_ns", TIME, "kind", "account", "asset", "amount", "available_after",
     "transfer_id", "asset_id",
 )  # fmt: skip
-DEFINITION_COLUMNS: Final = DEFINITION_ROW.names or ()
+_DEFINITION: Final = DEFINITION_ROW.names or ()
+DEFINITION_COLUMNS: Final = (*_DEFINITION[:3], TIME, *_DEFINITION[3:])
 _ALWAYS: Final = {"event_sequence", "command_sequence", "time_ns", "kind", "id"}
 
 
@@ -60,6 +65,10 @@ class Table(NamedTuple):
     #: Other columns are integers of the same name; an empty cell is 0.
     special: dict[str, tuple[str, _Read] | None]
 
+    def without_time(self) -> "Table":
+        """Return the table without the column that repeats time_ns."""
+        return self._replace(columns=tuple(column for column in self.columns if column != TIME))
+
     def parse(self, text: str, where: str) -> Rows:
         """Return the rows of whole lines, without a header. Raises SinkMismatch for other text."""
         try:
@@ -68,6 +77,9 @@ class Table(NamedTuple):
                 return np.empty(0, self.dtype)
             rows = np.zeros(len(cells[0]), self.dtype)
             for column, values in zip(self.columns, cells, strict=True):
+                if column == TIME:
+                    _check_times(rows["time_ns"], values)
+                    continue
                 target = self.special.get(column, (column, _number))
                 if target is not None:
                     field, read = target
@@ -90,8 +102,15 @@ MOVEMENTS: Final = Table(
 DEFINITIONS: Final = Table(
     DEFINITION_COLUMNS,
     DEFINITION_ROW,
-    {"kind": ("kind", lambda text: int(EventKind[text])), "symbol": ("symbol", packed_symbol)},
+    {"kind": ("kind", lambda text: int(EventKind[text])), "symbol": ("symbol", symbol_bytes)},
 )
+
+
+def _check_times(times_ns: NDArray[np.int64], texts: tuple[str, ...]) -> None:
+    """Check that the times in words, read after the numbers, are the same. Raises ValueError."""
+    for number, found, expected in zip(times_ns.tolist(), texts, time_texts(times_ns).tolist(), strict=True):
+        if found != expected:
+            raise ValueError(f"time_ns {number} is {expected}, found time {found!r}")
 
 
 def trade_lines(trades: Rows, catalogue: Catalogue) -> Lines:
@@ -99,6 +118,7 @@ def trade_lines(trades: Rows, catalogue: Catalogue) -> Lines:
     symbols = [catalogue.instruments[i].symbol for i in sorted(catalogue.instruments)]
     special: dict[str, Column] = {
         "instrument": Words(catalogue.places(trades), symbols),
+        TIME: Times(trades["time_ns"]),
         "taker_side": Words(trades["taker_side"], SIDES),
         "instrument_id": trades["instrument"],
     }
@@ -112,6 +132,7 @@ def movement_lines(movements: Rows, catalogue: Catalogue) -> Lines:
     if unknown:
         raise SinkMismatch(f"event {movements['event_sequence'][0]}: asset {unknown[0]}, which no event defined")
     special: dict[str, Column] = {
+        TIME: Times(movements["time_ns"]),
         "kind": Words(np.searchsorted(list(_KINDS.values()), movements["kind"]), list(_KINDS)),
         "asset": Words(indexes, [catalogue.assets[int(i)].symbol for i in ids]),
         "asset_id": movements["asset"],
@@ -122,17 +143,18 @@ def movement_lines(movements: Rows, catalogue: Catalogue) -> Lines:
 def definition_lines(definitions: Rows) -> Lines:
     """Return the lines of definitions; fields that a kind does not have are empty."""
     lines: list[bytes] = []
-    for row in definitions:
+    for row, time_text in zip(definitions, time_texts(definitions["time_ns"]).tolist(), strict=True):
         kind = int(row["kind"])
         cells = []
         for name in DEFINITION_COLUMNS:
-            value = int(row[name])
-            if name == "kind":
+            if name == TIME:
+                cells.append(time_text)
+            elif name == "kind":
                 cells.append(EventKind(kind).name)
             elif name not in _ALWAYS and name not in DEFINITION_FIELDS[kind]:
                 cells.append("")
             else:
-                cells.append(quoted(symbol_text(value)) if name == "symbol" else str(value))
+                cells.append(quoted(symbol_text(row[name])) if name == "symbol" else str(int(row[name])))
         lines.append((",".join(cells) + "\r\n").encode())
     ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
     return Lines(np.frombuffer(b"".join(lines), np.uint8), ends)

@@ -9,6 +9,9 @@ commit: trades after `indexed`, of which there are few, are found by a scan.
 - orders        order id -> match ids (sorted duplicates)
 - accounts      account, first match id -> match ids
 - meta          "state" -> LmdbState as JSON
+
+A file beside the environment, the marker, records that there is one: without it an environment that was lost or emptied
+could not be told from one that is new.
 """
 
 from typing import Any, Final
@@ -19,11 +22,14 @@ from numpy.typing import NDArray
 
 from smrx.sinks.contract import Checkpoint
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 TABLES: Final = (b"trades", b"movements", b"definitions", b"orders", b"accounts", b"meta")
 #: Options of the tables that have some.
 OPTIONS: Final[dict[bytes, dict[str, Any]]] = {b"orders": {"dupsort": True, "dupfixed": True}}
 STATE: Final = b"state"
+#: The files of an environment, and the marker beside them.
+DATA_FILE: Final = "data.mdb"
+MARKER: Final = "settlement.json"
 
 #: Keys and values of the indexes.
 NUMBER: Final = np.dtype(">u8")
@@ -35,6 +41,12 @@ class LmdbState(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     checkpoint: Checkpoint | None
     indexed: int = 0  #: the last match id in the indexes
+
+
+class LmdbMarker(msgspec.Struct):
+    """The content of the marker."""
+
+    format: int
 
 
 def key(number: int) -> bytes:

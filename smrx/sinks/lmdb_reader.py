@@ -47,7 +47,9 @@ class LmdbReader:
                 self._tables = {name: self._open(name) for name in TABLES}
                 self._transaction = self._env.begin()
                 found = self._transaction.get(STATE, db=self._tables[b"meta"])
-                state = LmdbState(FORMAT, None) if found is None else decode(bytes(found), LmdbState, FORMAT, self.name)
+                if found is None:
+                    raise SinkError(f"{place}: is not the LMDB environment of a settlement: it is empty")
+                state = decode(bytes(found), LmdbState, FORMAT, self.name)
             except BaseException:
                 self._env.close()
                 raise

@@ -14,13 +14,16 @@ import msgspec
 import numpy as np
 
 from smrx.sinks.contract import Checkpoint, decode
-from smrx.sinks.durable_files import as_sink_errors, sync_directory
+from smrx.sinks.durable_files import as_sink_errors, replace, sync_directory
 from smrx.sinks.lmdb_layout import (
+    DATA_FILE,
     FORMAT,
+    MARKER,
     NUMBER,
     OPTIONS,
     STATE,
     TABLES,
+    LmdbMarker,
     LmdbState,
     account_key,
     key,
@@ -58,6 +61,9 @@ class LmdbSink(RowSink):
 
     def _open(self) -> tuple[Checkpoint | None, Rows]:
         self._lock_directory(self.path, self.path / "settlement.lock")
+        is_marked = (self.path / MARKER).exists()
+        if is_marked:
+            self._check_data()
         with self._as_sink_errors():
             self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
             for name in TABLES:
@@ -65,11 +71,34 @@ class LmdbSink(RowSink):
             with self._env.begin() as transaction:
                 found = transaction.get(STATE, db=self._tables[b"meta"])
                 stored = [bytes(value) for _, value in transaction.cursor(self._tables[b"definitions"])]
+            if found is None:
+                if is_marked:
+                    raise self._lost("is empty")
+                found = msgspec.json.encode(LmdbState(FORMAT, None))
+                with self._env.begin(write=True) as transaction:
+                    self._put(transaction, b"meta", [(STATE, found)])
+        self._state = decode(found, LmdbState, FORMAT, self.name)
         with as_sink_errors(self.path):
             # LMDB syncs its file, but not the directory entry.
             sync_directory(self.path)
-        self._state = LmdbState(FORMAT, None) if found is None else decode(found, LmdbState, FORMAT, self.name)
+            if not is_marked:
+                replace(self.path / MARKER, msgspec.json.encode(LmdbMarker(FORMAT)))
         return self._state.checkpoint, np.frombuffer(b"".join(stored), DEFINITION_ROW)
+
+    def _check_data(self) -> None:
+        """Check that the file of the environment is there, because LMDB would create it."""
+        try:
+            size = (self.path / DATA_FILE).stat().st_size
+        except FileNotFoundError:
+            raise self._lost("is missing") from None
+        if not size:
+            raise self._lost("is empty")
+
+    def _lost(self, what: str) -> SinkMismatch:
+        return SinkMismatch(
+            f"{self.path / DATA_FILE}: {what}, and {MARKER} says that settled rows are kept here; restore it from a "
+            "copy, or move the directory away and settle again"
+        )
 
     def _roll_back(self) -> None:
         """See RowSink; LMDB drops a transaction that was not committed."""

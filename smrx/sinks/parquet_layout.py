@@ -25,12 +25,12 @@ from smrx.sinks.rows import (
     TRADE_ROW,
     Catalogue,
     Rows,
-    packed_symbol,
+    symbol_bytes,
     symbol_text,
 )
 from smrx.wire.codes import EventKind, Side
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 
 
@@ -80,10 +80,10 @@ TABLES: Final = (
 
 
 class _Word(NamedTuple):
-    """The conversion of a column that stores a word for each number."""
+    """The conversion of a column that stores a word for each value."""
 
-    text: Callable[[int], str]
-    number: Callable[[str], int]
+    text: Callable[[Any], str]
+    value: Callable[[str], int | bytes]
 
 
 _KIND: Final = _Word(
@@ -94,12 +94,15 @@ _WORDS: Final[dict[tuple[str, str], _Word]] = {
     ("trades", "taker_side"): _Word(lambda value: Side(value).name, lambda text: int(Side[text])),
     ("movements", "kind"): _KIND,
     ("definitions", "kind"): _KIND,
-    ("definitions", "symbol"): _Word(symbol_text, packed_symbol),
+    ("definitions", "symbol"): _Word(symbol_text, symbol_bytes),
 }
 
 
+_TIME: Final = pa.timestamp("ns", tz="UTC")
+
+
 def to_arrow(table: Table, rows: Rows, catalogue: Catalogue) -> pa.Table:
-    """Return rows as an Arrow table: numbers as they are, with symbols beside the ids."""
+    """Return rows as an Arrow table: numbers as they are, with symbols beside the ids, and `time` beside time_ns."""
     columns: dict[str, pa.Array] = {}
     for name in table.dtype.names or ():
         word = _WORDS.get((table.name, name))
@@ -107,6 +110,8 @@ def to_arrow(table: Table, rows: Rows, catalogue: Catalogue) -> pa.Table:
         if table.name == "definitions" and any(name in fields for fields in DEFINITION_FIELDS.values()):
             has = np.array([name in DEFINITION_FIELDS[int(kind)] for kind in rows["kind"]], np.bool_)
             columns[name] = pc.if_else(pa.array(has), columns[name], None)
+        if name == "time_ns":
+            columns["time"] = columns[name].cast(_TIME)
     if table.name == "trades":
         columns["instrument_symbol"] = _words(rows["instrument"], lambda value: catalogue.instruments[value].symbol)
     if table.name == "movements":
@@ -114,10 +119,10 @@ def to_arrow(table: Table, rows: Rows, catalogue: Catalogue) -> pa.Table:
     return pa.table(columns)
 
 
-def _words(numbers: Any, word: Callable[[int], str]) -> pa.Array:
+def _words(values: Any, word: Callable[[Any], str]) -> pa.Array:
     """Return a column of words; each distinct word is made once."""
-    distinct, places = np.unique(numbers, return_inverse=True)
-    texts = pa.array([word(int(value)) for value in distinct], pa.string())
+    distinct, places = np.unique(values, return_inverse=True)
+    texts = pa.array([word(value) for value in distinct.tolist()], pa.string())
     return texts.take(pa.array(places))
 
 
@@ -129,8 +134,9 @@ def from_arrow(table: Table, found: pa.Table) -> Rows:
         word = _WORDS.get((table.name, name))
         if word is not None:
             distinct = column.unique().to_pylist()
-            numbers = {text: word.number(text) for text in distinct if text is not None}
-            rows[name] = [numbers.get(text, 0) for text in column.to_pylist()]
+            values = {text: word.value(text) for text in distinct if text is not None}
+            nothing = b"" if table.dtype[name].kind == "S" else 0
+            rows[name] = [values.get(text, nothing) for text in column.to_pylist()]
         else:
             rows[name] = pc.fill_null(column, 0).to_numpy()
     return rows

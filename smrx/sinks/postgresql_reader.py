@@ -19,10 +19,11 @@ from smrx.sinks.postgresql_schema import (
     check_version,
     connect,
     describe,
+    migrations,
     use,
 )
 from smrx.sinks.rows import DEFINITION_ROW, Rows
-from smrx.sinks.sink_errors import SinkError
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
 #: Lines of a COPY that are parsed in one go.
 _LINES: Final = 50_000
@@ -42,7 +43,12 @@ class PostgresqlReader:
                 use(self._connection, schema)
                 if self._connection.execute("SELECT to_regclass('migrations')").fetchone() == (None,):
                     raise SinkError(f"{self.name}: has no tables of a settlement")
-                check_version(self._connection, self.name)
+                done = check_version(self._connection, self.name)
+                if set(migrations()) - done:
+                    raise SinkMismatch(
+                        f"{self.name}: expected version {max(migrations())}, found {max(done, default=0)}; "
+                        "`smrx settle run` brings it up to date"
+                    )
                 self.checkpoint: Checkpoint | None = read_checkpoint(self._connection)
         except BaseException:
             self._connection.close()
@@ -90,6 +96,7 @@ def read_definitions(connection: psycopg.Connection) -> Rows:
 
 def _read(connection: psycopg.Connection, name: str, table: Table, which: str, order: str) -> Iterator[Rows]:
     """Yield the rows of a table, in batches, read as the text in which they were written."""
+    table = table.without_time()
     # The names come from this file and the columns of the tables, not from input.
     query: Any = (
         f"COPY (SELECT {', '.join(table.columns)} FROM {name} WHERE {which} ORDER BY {order}) "  # noqa: S608

@@ -4,15 +4,15 @@ Owns the three record types and the conversion; the sinks differ only in where t
 time, exact integers, no files. Called by the sinks, and by the reports, which read the same rows back.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind
-from smrx.wire.records import unpack_symbol
+from smrx.wire.records import EVENT_LAYOUTS, INSTRUMENT_SYMBOL_SIZE, unpack_symbol
 
 Rows = NDArray[np.void]
 
@@ -40,67 +40,111 @@ MOVEMENT_ROW: Final = np.dtype(
 )  # fmt: skip
 
 #: An asset, an instrument or an instrument's rules, as they were set (`kind` is the event's). Fields that a kind does
-#: not have are 0.
+#: not have are 0, a symbol that it does not have is empty.
 DEFINITION_ROW: Final = np.dtype(
     [
-        (name, "<u8" if name in {"event_sequence", "command_sequence", "symbol"} else "<i8")
-        for name in (
-            "event_sequence", "command_sequence", "time_ns", "kind", "id", "symbol", "decimals", "supply_cap",
-            "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks", "max_quantity_lots",
-            "taker_fee", "maker_fee", "band_bp", "min_price_ticks", "min_notional", "max_notional",
-            "min_quantity_lots",
-        )
+        ("event_sequence", "<u8"), ("command_sequence", "<u8"), ("time_ns", "<i8"), ("kind", "<i8"), ("id", "<i8"),
+        ("symbol", f"S{INSTRUMENT_SYMBOL_SIZE}"),
+        *(
+            (name, "<i8")
+            for name in (
+                "decimals", "supply_cap", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks",
+                "max_quantity_lots", "taker_fee", "maker_fee", "band_bp", "min_price_ticks", "min_notional",
+                "max_notional", "min_quantity_lots", "collar_bp", "collar_reference", "rule_flags",
+            )
+        ),
     ]
 )  # fmt: skip
 
-#: Column of a row <- field of the event.
-_TRADE: Final = {name: name for name in TRADE_ROW.names or ()} | {
-    "event_sequence": "sequence",
-    "taker_side": "side",
+#: The table whose rows an event of a kind becomes; None for no row.
+Store = Literal["trades", "movements", "definitions"]
+STORES: Final[Mapping[EventKind, Store | None]] = {
+    EventKind.NEW: None,
+    EventKind.PARTIALLY_FILLED: None,
+    EventKind.FILLED: None,
+    EventKind.CANCELLED: None,
+    EventKind.REPLACED: None,
+    EventKind.REJECTED: None,
+    EventKind.EXPIRED: None,
+    EventKind.TRADE: "trades",
+    EventKind.DEPOSITED: "movements",
+    EventKind.WITHDRAWN: "movements",
+    EventKind.ACCOUNT_OPENED: None,
+    EventKind.ACCOUNT_SUSPENDED: None,
+    EventKind.ACCOUNT_RESUMED: None,
+    EventKind.SESSION_OPENED: None,
+    EventKind.SESSION_CLOSED: None,
+    EventKind.ASSET_ADDED: "definitions",
+    EventKind.INSTRUMENT_ADDED: "definitions",
+    EventKind.MASS_CANCELLED: None,
+    EventKind.STATUS_SET: None,
+    EventKind.LIMITS_SET: None,
+    EventKind.KILLED: None,
+    EventKind.REVIVED: None,
+    EventKind.TICKED: None,
+    EventKind.RULES_SET: "definitions",
+    EventKind.TRIGGERED: None,
+    EventKind.SESSION_DISCONNECTED: None,
+    EventKind.CLIENT_ORDER_ID: None,
+    EventKind.ORDER_TERMS: None,
+    EventKind.SESSION_EXPIRED: None,
+    EventKind.RETENTION_SET: None,
+}
+
+_HEAD: Final = {"event_sequence": "sequence", "command_sequence": "command_sequence", "time_ns": "time_ns"}
+#: Column of a row <- field of the event, in the layout of its kind.
+_TRADE: Final = _HEAD | {
+    "match_id": "match_id",
+    "price_ticks": "price_ticks",
+    "quantity_lots": "quantity_lots",
     "taker_order_id": "order_id",
-    "taker_account": "account",
-    "taker_fee": "cum_lots",
+    "taker_fee": "taker_fee",
     "maker_order_id": "counter_order_id",
+    "maker_fee": "maker_fee",
+    "instrument": "instrument",
+    "taker_account": "account",
     "maker_account": "counter_account",
-    "maker_fee": "leaves_lots",
+    "taker_side": "side",
 }
-del _TRADE["notional"]
-_MOVEMENT: Final = {name: name for name in MOVEMENT_ROW.names or ()} | {
-    "event_sequence": "sequence",
-    "asset": "instrument",
-    "transfer_id": "order_id",
-    "amount": "quantity_lots",
-    "available_after": "cum_lots",
+_MOVEMENT: Final = _HEAD | {
+    name: name for name in ("transfer_id", "amount", "available_after", "account", "asset", "kind")
 }
-_DEFINITION: Final = {
-    "event_sequence": "sequence",
-    "command_sequence": "command_sequence",
-    "time_ns": "time_ns",
-    "kind": "kind",
-    "id": "instrument",
+_ASSET_FIELDS: Final = ("symbol", "decimals", "supply_cap")
+_INSTRUMENT_FIELDS: Final = (
+    "symbol", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks", "max_quantity_lots",
+)  # fmt: skip
+RULE_FIELDS: Final = (
+    "taker_fee", "maker_fee", "band_bp", "min_price_ticks", "min_notional", "max_notional", "min_quantity_lots",
+    "collar_bp", "collar_reference", "rule_flags",
+)  # fmt: skip
+#: Columns of a definition beside the first five, by kind; the event's fields have the same names.
+DEFINITION_FIELDS: Final[Mapping[int, tuple[str, ...]]] = {
+    EventKind.ASSET_ADDED: _ASSET_FIELDS,
+    EventKind.INSTRUMENT_ADDED: _INSTRUMENT_FIELDS,
+    EventKind.RULES_SET: RULE_FIELDS,
 }
-#: Fields of a definition beside those, by kind.
-DEFINITION_FIELDS: Final[dict[int, dict[str, str]]] = {
-    EventKind.ASSET_ADDED: {"symbol": "client_order_id", "decimals": "quantity_lots", "supply_cap": "price_ticks"},
-    EventKind.INSTRUMENT_ADDED: {
-        "symbol": "client_order_id",
-        "base_asset": "order_id",
-        "quote_asset": "counter_order_id",
-        "lot_units": "account",
-        "scale_units": "counter_account",
-        "max_price_ticks": "price_ticks",
-        "max_quantity_lots": "quantity_lots",
-    },
-    EventKind.RULES_SET: {
-        "taker_fee": "account",
-        "maker_fee": "counter_account",
-        "band_bp": "cum_lots",
-        "min_price_ticks": "client_order_id",
-        "min_notional": "order_id",
-        "max_notional": "price_ticks",
-        "min_quantity_lots": "quantity_lots",
-    },
+_DEFINED: Final = {
+    EventKind.ASSET_ADDED: "asset",
+    EventKind.INSTRUMENT_ADDED: "instrument",
+    EventKind.RULES_SET: "instrument",
 }
+
+
+def store_masks(
+    stores: Mapping[EventKind, Store | None],
+) -> tuple[dict[Store, NDArray[np.bool_]], NDArray[np.bool_]]:
+    """Return for each table which values of `kind` it takes, and which values are known."""
+    names: tuple[Store, ...] = ("trades", "movements", "definitions")
+    masks = {name: np.zeros(256, np.bool_) for name in names}
+    known = np.zeros(256, np.bool_)
+    for kind, store in stores.items():
+        known[kind] = True
+        if store is not None:
+            masks[store][kind] = True
+    return masks, known
+
+
+_MASKS, _KNOWN = store_masks(STORES)
 
 
 class Asset(NamedTuple):
@@ -130,14 +174,20 @@ class Tables(NamedTuple):
     definitions: Rows
 
 
-def symbol_text(packed: int) -> str:
+def symbol_text(symbol: bytes) -> str:
     """Return the text of a symbol; characters that no symbol should have show as "?"."""
-    return "".join(character if " " <= character <= "~" else "?" for character in unpack_symbol(packed))
+    return "".join(character if " " <= character <= "~" else "?" for character in unpack_symbol(symbol))
 
 
-def packed_symbol(text: str) -> int:
-    """Return the u64 of a symbol's text, also of one with characters that no symbol should have."""
-    return int.from_bytes(text.encode("ascii", "replace")[:8].ljust(8, b"\0"), "little")
+def symbol_bytes(text: str) -> bytes:
+    """Return the bytes of a symbol's text, also of one with characters that no symbol should have."""
+    return text.encode("ascii", "replace")[:INSTRUMENT_SYMBOL_SIZE]
+
+
+def time_texts(times_ns: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return times of the engine as ISO 8601 in UTC, to the nanosecond."""
+    texts: NDArray[np.str_] = np.char.add(np.datetime_as_string(times_ns.astype("<M8[ns]")), "Z")
+    return texts
 
 
 class Catalogue:
@@ -152,7 +202,7 @@ class Catalogue:
     def add(self, definitions: Rows) -> None:
         """Add definitions; those of rules change nothing here."""
         for row in definitions:
-            kind, symbol = int(row["kind"]), symbol_text(int(row["symbol"]))
+            kind, symbol = int(row["kind"]), symbol_text(row["symbol"])
             identity = int(row["id"])
             if kind == EventKind.ASSET_ADDED:
                 self.assets[identity] = Asset(identity, symbol, int(row["decimals"]))
@@ -186,15 +236,25 @@ class Catalogue:
 
 
 def extract(events: Rows, catalogue: Catalogue) -> Tables:
-    """Return the rows of a batch of events, and add its definitions to the catalogue."""
+    """Return the rows of a batch of events, and add its definitions to the catalogue.
+
+    Raises SinkMismatch for a kind of event that STORES does not list.
+    """
     kinds = events["kind"]
-    definitions = _definitions(events, kinds)
+    known = _KNOWN[kinds]
+    if not known.all():
+        event = events[int(np.argmin(known))]
+        raise SinkMismatch(
+            f"event {event['sequence']}: has kind {event['kind']}, which this version of smrx does not know; use a "
+            "newer smrx"
+        )
+    definitions = _definitions(events[_MASKS["definitions"][kinds]])
     catalogue.add(definitions)
-    trades = _pick(events[kinds == EventKind.TRADE], TRADE_ROW, _TRADE)
+    trades = _pick(events[_MASKS["trades"][kinds]].view(EVENT_LAYOUTS[EventKind.TRADE]), TRADE_ROW, _TRADE)
     if len(trades):
         catalogue.price(trades)
-    moved = (kinds == EventKind.DEPOSITED) | (kinds == EventKind.WITHDRAWN)
-    return Tables(trades, _pick(events[moved], MOVEMENT_ROW, _MOVEMENT), definitions)
+    moved = events[_MASKS["movements"][kinds]].view(EVENT_LAYOUTS[EventKind.DEPOSITED])
+    return Tables(trades, _pick(moved, MOVEMENT_ROW, _MOVEMENT), definitions)
 
 
 def of_account(trades: Rows, account: int) -> Rows:
@@ -217,15 +277,12 @@ def _pick(events: Rows, dtype: np.dtype[Any], fields: dict[str, str]) -> Rows:
     return rows
 
 
-def _definitions(events: Rows, kinds: NDArray[np.uint8]) -> Rows:
-    found = np.zeros(len(events), np.bool_)
-    for kind in DEFINITION_FIELDS:
-        found |= kinds == kind
-    picked = events[found]
-    rows = _pick(picked, DEFINITION_ROW, _DEFINITION)
-    for row, event in zip(rows, picked, strict=True):
-        for column, field in DEFINITION_FIELDS[int(event["kind"])].items():
-            value = int(event[field])
-            # The event holds the maker's fee as the u32 of its two's complement.
-            row[column] = value - (1 << 32) if column == "maker_fee" and value >= 1 << 31 else value
+def _definitions(events: Rows) -> Rows:
+    rows = _pick(events, DEFINITION_ROW, _HEAD | {"kind": "kind"})
+    for kind, fields in DEFINITION_FIELDS.items():
+        own = np.flatnonzero(events["kind"] == kind)
+        picked = events[own].view(EVENT_LAYOUTS[EventKind(kind)])
+        rows["id"][own] = picked[_DEFINED[EventKind(kind)]]
+        for name in fields:
+            rows[name][own] = picked[name]
     return rows

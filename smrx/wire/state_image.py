@@ -14,8 +14,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.wire.frames import ErrorCode, FrameError
+from smrx.wire.records import ASSET_SYMBOL_SIZE, CLIENT_ORDER_ID_SIZE, INSTRUMENT_SYMBOL_SIZE
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: Bytes of an image in one reply; below the size limit of the admin protocol.
 PART_BYTES: Final = 4 << 20
 
@@ -28,30 +29,35 @@ TABLES: Final[dict[str, np.dtype[Any]]] = {
         ]
     ),
     "assets": np.dtype(
-        [("asset", "<u4"), ("symbol", "<u8"), ("decimals", "u1"), ("cap", "<i8"), ("supply", "<i8")]
+        [
+            ("asset", "<u4"), ("symbol", f"S{ASSET_SYMBOL_SIZE}"), ("decimals", "u1"), ("cap", "<i8"),
+            ("supply", "<i8"),
+        ]
     ),
     "balances": np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")]),
     "instruments": np.dtype(
         [
-            ("instrument", "<u4"), ("symbol", "<u8"), ("base_asset", "<u4"), ("quote_asset", "<u4"),
-            ("lot_units", "<u4"), ("scale_units", "<u4"), ("max_price_ticks", "<i8"), ("max_quantity_lots", "<i8"),
-            ("status", "u1"), ("last_price_ticks", "<i8"), ("band_bp", "<u2"), ("taker_fee", "<u4"),
-            ("maker_fee", "<i4"), ("min_price_ticks", "<i8"), ("min_quantity_lots", "<i8"), ("min_notional", "<i8"),
+            ("instrument", "<u4"), ("symbol", f"S{INSTRUMENT_SYMBOL_SIZE}"), ("base_asset", "<u4"),
+            ("quote_asset", "<u4"), ("lot_units", "<u4"), ("scale_units", "<u4"), ("max_price_ticks", "<i8"),
+            ("max_quantity_lots", "<i8"), ("status", "u1"), ("last_price_ticks", "<i8"), ("taker_fee", "<u4"),
+            ("maker_fee", "<i4"), ("band_bp", "<u2"), ("collar_bp", "<u2"), ("collar_reference", "u1"),
+            ("rule_flags", "u1"), ("min_price_ticks", "<i8"), ("min_quantity_lots", "<i8"), ("min_notional", "<i8"),
             ("max_notional", "<i8"),
         ]
     ),
     "orders": np.dtype(
         [
-            ("order_id", "<u8"), ("client_order_id", "<u8"), ("account", "<u4"), ("instrument", "<u4"), ("side", "u1"),
-            ("order_type", "u1"), ("tif", "u1"), ("stp", "u1"), ("flags", "u1"), ("price_ticks", "<i8"),
-            ("quantity_lots", "<i8"), ("cum_lots", "<i8"), ("shown_lots", "<i8"), ("extra", "<u8"),
-            ("priority", "<u8"), ("session_id", "<u8"),
+            ("order_id", "<u8"), ("client_order_id", f"S{CLIENT_ORDER_ID_SIZE}"), ("account", "<u4"),
+            ("instrument", "<u4"), ("side", "u1"), ("order_type", "u1"), ("tif", "u1"), ("stp", "u1"), ("flags", "u1"),
+            ("price_ticks", "<i8"), ("quantity_lots", "<i8"), ("cum_lots", "<i8"), ("shown_lots", "<i8"),
+            ("stop_price_ticks", "<i8"), ("display_lots", "<i8"), ("expiry_ns", "<i8"), ("priority", "<u8"),
+            ("session_id", "<u8"),
         ]
     ),
     "sessions": np.dtype(
         [
             ("session_id", "<u8"), ("account", "<u4"), ("flags", "u1"), ("last_request_id", "<u8"),
-            ("open_orders", "<u4"),
+            ("open_orders", "<u4"), ("closed", "u1"), ("answers", "<u4"), ("last_active_ns", "<i8"),
         ]
     ),
 }  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.codes import EventKind, OrderFlags, OrderType, Reason, Side
-from smrx.wire.records import EVENT, pack_symbol
+from smrx.wire.records import EVENT, EVENT_LAYOUTS, pack_symbol
 
 MAKER, TAKER, VENUE = 1, 2, 0
 BASE, QUOTE = 1, 2
@@ -24,33 +24,36 @@ class Script:
         self.command = 0
         self.matches = 0
         self.taker_fee, self.maker_fee, self.scale = taker_fee, maker_fee, scale
-        self.add(EventKind.ASSET_ADDED, instrument=BASE, client_order_id=pack_symbol("BTC"), quantity_lots=8)
-        self.add(EventKind.ASSET_ADDED, instrument=QUOTE, client_order_id=pack_symbol("USD"), quantity_lots=2)
+        self.add(EventKind.ASSET_ADDED, asset=BASE, symbol=pack_symbol("BTC"), decimals=8)
+        self.add(EventKind.ASSET_ADDED, asset=QUOTE, symbol=pack_symbol("USD"), decimals=2)
         self.add(
-            EventKind.INSTRUMENT_ADDED, instrument=1, client_order_id=pack_symbol("BTC-USD"), account=lot,
-            counter_account=scale, order_id=BASE, counter_order_id=QUOTE, price_ticks=1 << 20, quantity_lots=1 << 20,
+            EventKind.INSTRUMENT_ADDED, instrument=1, symbol=pack_symbol("BTC-USD"), lot_units=lot, scale_units=scale,
+            base_asset=BASE, quote_asset=QUOTE, max_price_ticks=1 << 20, max_quantity_lots=1 << 20,
         )  # fmt: skip
         for account in (MAKER, TAKER):
             self.add(EventKind.ACCOUNT_OPENED, account=account)
             for asset in (BASE, QUOTE):
-                self.add(EventKind.DEPOSITED, account=account, instrument=asset, quantity_lots=FUNDS, cum_lots=FUNDS)
+                self.add(EventKind.DEPOSITED, account=account, asset=asset, amount=FUNDS, available_after=FUNDS)
         if taker_fee or maker_fee:
             self.rules(taker_fee, maker_fee)
 
-    def add(self, kind: EventKind, *, same: bool = False, **fields: int) -> int:
-        """Write an event of the next command, or of the same; return the command's sequence."""
+    def add(self, kind: EventKind, *, same: bool = False, **fields: int | bytes) -> int:
+        """Write an event of the next command, or of the same; return the command's sequence.
+
+        The fields are those of the layout of its kind.
+        """
         self.command += not same
-        row = np.zeros(1, EVENT)
+        row = np.zeros(1, EVENT_LAYOUTS[kind])
         row["kind"], row["sequence"], row["command_sequence"] = kind, len(self.rows) + 1, self.command
         row["time_ns"] = self.command
         for name, value in fields.items():
             row[name] = value
-        self.rows.append(row)
+        self.rows.append(row.view(EVENT))
         return self.command
 
     def rules(self, taker_fee: int, maker_fee: int) -> None:
         """Set the fee rates."""
-        self.add(EventKind.RULES_SET, instrument=1, account=taker_fee, counter_account=maker_fee % (1 << 32))
+        self.add(EventKind.RULES_SET, instrument=1, taker_fee=taker_fee, maker_fee=maker_fee)
 
     def place(
         self,
@@ -60,16 +63,21 @@ class Script:
         price: int = 0,
         kind: OrderType = OrderType.LIMIT,
         budget: bool = False,
-        extra: int = 0,
+        following: int = 0,
     ) -> int:
         """Write a NEW; return the order's id."""
         order = self.command + 1
         self.add(
             EventKind.NEW, account=account, side=side, instrument=1, order_id=order, order_type=kind,
-            price_ticks=price, quantity_lots=lots, leaves_lots=0 if budget else lots, counter_order_id=extra,
+            price_ticks=price, quantity_lots=lots, leaves_lots=0 if budget else lots, following=following,
             flags=OrderFlags.QUOTE_BUDGET if budget else 0,
         )  # fmt: skip
         return order
+
+    def follow(self, kind: EventKind, order: int, account: int = MAKER, instrument: int = 1) -> None:
+        """Write CLIENT_ORDER_ID or ORDER_TERMS of an order."""
+        text = {"client_order_id": b"more than 8"} if kind == EventKind.CLIENT_ORDER_ID else {"expiry_ns": 1 << 62}
+        self.add(kind, same=True, order_id=order, account=account, instrument=instrument, **text)
 
     def trade(
         self,
@@ -88,7 +96,7 @@ class Script:
         self.matches += 1
         notional = lots * price * self.scale
         common = {"instrument": 1, "price_ticks": price, "quantity_lots": lots, "match_id": self.matches}
-        fees = {"cum_lots": fee(notional, self.taker_fee), "leaves_lots": fee(notional, self.maker_fee)} | (wrong or {})
+        fees = {"taker_fee": fee(notional, self.taker_fee), "maker_fee": fee(notional, self.maker_fee)} | (wrong or {})
         self.add(
             EventKind.TRADE, same=True, side=side, account=taker[0], order_id=taker[1], counter_account=maker[0],
             counter_order_id=maker[1], **common, **fees,

@@ -13,10 +13,12 @@ day  what                                      account 1                   accou
      in the end                                799.95 USD, 0.30 BTC        9,000.00 USD, 0.70 BTC      4.75 USD
 """
 
+from typing import Any
+
 import numpy as np
 
 from smrx.wire.codes import EventKind, Side
-from smrx.wire.records import EVENT, pack_symbol
+from smrx.wire.records import EVENT, EVENT_LAYOUTS, pack_symbol
 from tests.sinks.stream import Events
 
 #: 2026-01-01T00:00:00Z and the days after it.
@@ -27,18 +29,18 @@ BTC_CENT = 1_000_000  # 0.01 BTC
 
 
 def hand_market() -> Events:
-    rows: list[dict[str, int]] = [
-        {"kind": EventKind.ASSET_ADDED, "instrument": 1, "client_order_id": pack_symbol("BTC"), "quantity_lots": 8},
-        {"kind": EventKind.ASSET_ADDED, "instrument": 2, "client_order_id": pack_symbol("USD"), "quantity_lots": 2},
-        {"kind": EventKind.ASSET_ADDED, "instrument": 3, "client_order_id": pack_symbol("ETH"), "quantity_lots": 18},
+    rows: list[dict[str, Any]] = [
+        {"kind": EventKind.ASSET_ADDED, "asset": 1, "symbol": pack_symbol("BTC"), "decimals": 8},
+        {"kind": EventKind.ASSET_ADDED, "asset": 2, "symbol": pack_symbol("USD"), "decimals": 2},
+        {"kind": EventKind.ASSET_ADDED, "asset": 3, "symbol": pack_symbol("ETH"), "decimals": 18},
         _instrument(10, "BTC-USD", 1, BTC_CENT),
         _instrument(11, "ETH-USD", 3, 1),
-        {"kind": EventKind.DEPOSITED, "account": 1, "instrument": 2, "quantity_lots": 1_000_000, "order_id": 501},
-        {"kind": EventKind.DEPOSITED, "account": 2, "instrument": 1, "quantity_lots": 100 * BTC_CENT, "order_id": 502},
-        {"kind": EventKind.DEPOSITED, "account": 2, "instrument": 3, "quantity_lots": 1, "order_id": 503},
+        {"kind": EventKind.DEPOSITED, "account": 1, "asset": 2, "amount": 1_000_000, "transfer_id": 501},
+        {"kind": EventKind.DEPOSITED, "account": 2, "asset": 1, "amount": 100 * BTC_CENT, "transfer_id": 502},
+        {"kind": EventKind.DEPOSITED, "account": 2, "asset": 3, "amount": 1, "transfer_id": 503},
         _trade(1, Side.BUY, 30_000, 10, taker=1, maker=2, fees=(300, -150)),
         {"day": 2} | _trade(2, Side.SELL, 31_000, 20, taker=2, maker=1, fees=(620, -310)),
-        {"kind": EventKind.WITHDRAWN, "account": 2, "instrument": 2, "quantity_lots": 19_530, "order_id": 504},
+        {"kind": EventKind.WITHDRAWN, "account": 2, "asset": 2, "amount": 19_530, "transfer_id": 504},
         {"day": 3} | _trade(3, Side.BUY, 30_000, 1, taker=1, maker=1, fees=(30, -15)),
     ]
     events = np.zeros(len(rows), EVENT)
@@ -47,23 +49,24 @@ def hand_market() -> Events:
         day = row.pop("day", day)
         events[i]["sequence"] = events[i]["command_sequence"] = i + 1
         events[i]["time_ns"] = DAY_1_NS + (day - 1) * DAY_NS + i
+        own = events[i : i + 1].view(EVENT_LAYOUTS[EventKind(row["kind"])])
         for name, value in row.items():
-            events[i][name] = value
+            own[name] = value
     return events
 
 
-def _instrument(identity: int, symbol: str, base: int, lot_units: int) -> dict[str, int]:
+def _instrument(identity: int, symbol: str, base: int, lot_units: int) -> dict[str, Any]:
     return {
-        "kind": EventKind.INSTRUMENT_ADDED, "instrument": identity, "client_order_id": pack_symbol(symbol),
-        "order_id": base, "counter_order_id": 2, "account": lot_units, "counter_account": 1,
+        "kind": EventKind.INSTRUMENT_ADDED, "instrument": identity, "symbol": pack_symbol(symbol),
+        "base_asset": base, "quote_asset": 2, "lot_units": lot_units, "scale_units": 1,
     }  # fmt: skip
 
 
 def _trade(
     match_id: int, side: Side, price: int, lots: int, *, taker: int, maker: int, fees: tuple[int, int]
-) -> dict[str, int]:
+) -> dict[str, Any]:
     return {
         "kind": EventKind.TRADE, "match_id": match_id, "side": side, "instrument": 10, "price_ticks": price,
-        "quantity_lots": lots, "account": taker, "counter_account": maker, "cum_lots": fees[0], "leaves_lots": fees[1],
+        "quantity_lots": lots, "account": taker, "counter_account": maker, "taker_fee": fees[0], "maker_fee": fees[1],
         "order_id": 100 + match_id, "counter_order_id": 200 + match_id,
     }  # fmt: skip

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from smrx.sinks import Checkpoint
 from smrx.wire.codes import EventKind, Side
-from smrx.wire.records import EVENT, pack_symbol, unpack_symbol
+from smrx.wire.records import EVENT, EVENT_LAYOUTS, pack_symbol, unpack_symbol
 
 CLUSTER = "test"
 HOUR_NS = 3_600_000_000_000
@@ -36,48 +36,62 @@ def _bytes(count: int, seed: int) -> bytes:
     events = np.zeros(count, EVENT)
     events["sequence"] = np.arange(1, count + 1)
     time_ns, command, match_id, instruments = START_NS, 0, 0, 0
-    for i, event in enumerate(events):
+    for i in range(count):
         if choose.random() < 0.5:
             command += 1
             time_ns += choose.choice((0, 1, HOUR_NS // 7, HOUR_NS))
-        event["command_sequence"], event["time_ns"] = command, time_ns
         what = choose.random()
+        fields: dict[str, Any]
         if i < 2 or what < 0.02:
-            event["kind"], event["instrument"] = EventKind.ASSET_ADDED, i + 1
-            event["client_order_id"] = pack_symbol(f"A{i + 1}")
-            event["quantity_lots"], event["price_ticks"] = choose.randrange(19), choose.choice((0, MOST))
+            kind = EventKind.ASSET_ADDED
+            fields = {"asset": i + 1, "symbol": pack_symbol(f"A{i + 1}"), "decimals": choose.randrange(19)}
+            fields["supply_cap"] = choose.choice((0, MOST))
         elif i < 4 or what < 0.04:
             instruments += 1
-            # Two instruments may have one symbol, and a symbol may be any eight bytes.
-            symbol = choose.choice((b"A1-A2", b'"A,B"', b"A\r\nB", b"", b"\xff\x00A"))
-            event["kind"], event["instrument"] = EventKind.INSTRUMENT_ADDED, 1000 - instruments
-            event["client_order_id"] = int.from_bytes(symbol, "little")
-            event["order_id"], event["counter_order_id"] = 1, 2
-            event["account"], event["counter_account"] = choose.choice((1, 7, (1 << 32) - 1)), choose.choice((1, 3))
-            event["price_ticks"], event["quantity_lots"] = 1 << 30, 1 << 29
+            kind = EventKind.INSTRUMENT_ADDED
+            fields = {
+                "instrument": 1000 - instruments,
+                # Two instruments may have one symbol, and a symbol may be any bytes.
+                "symbol": choose.choice(
+                    (b"A1-A2", b'"A,B"', b"A\r\nB", b"", b"\xff\x00A", b"TWENTY-FOUR/CHARACTERS.A")
+                ),
+                "base_asset": 1,
+                "quote_asset": 2,
+                "lot_units": choose.choice((1, 7, (1 << 32) - 1)),
+                "scale_units": choose.choice((1, 3)),
+                "max_price_ticks": 1 << 30,
+                "max_quantity_lots": 1 << 29,
+            }
         elif what < 0.06:
-            event["kind"], event["instrument"] = EventKind.RULES_SET, 1000 - choose.randint(1, instruments)
-            event["account"] = 1_000_000
-            event["counter_account"] = choose.choice((0, 250, (1 << 32) - 1_000_000))
-            event["cum_lots"], event["client_order_id"], event["order_id"] = 10_000, MOST, MOST
-            event["price_ticks"], event["quantity_lots"] = MOST, MOST
+            kind = EventKind.RULES_SET
+            fields = {"instrument": 1000 - choose.randint(1, instruments), "taker_fee": 1_000_000}
+            fields["maker_fee"] = choose.choice((0, 250, -1_000_000))
+            fields |= {"band_bp": 10_000, "collar_bp": choose.choice((0, 9_999)), "collar_reference": 1}
+            fields |= {"rule_flags": choose.choice((0, 3)), "min_quantity_lots": MOST, "min_price_ticks": MOST}
+            fields |= {"min_notional": MOST, "max_notional": MOST}
         elif what < 0.5:
             match_id += 1
-            event["kind"], event["match_id"] = EventKind.TRADE, match_id
-            event["side"] = choose.choice((Side.BUY, Side.SELL))
-            event["instrument"] = 1000 - choose.randint(1, instruments)
-            event["account"], event["counter_account"] = (choose.choice((1, 2, 3, (1 << 32) - 1)) for _ in range(2))
-            event["order_id"], event["counter_order_id"] = command, choose.randint(0, command)
-            event["price_ticks"], event["quantity_lots"] = choose.choice(((1 << 30, 1 << 29), (1, 1), (99, 12)))
-            event["cum_lots"], event["leaves_lots"] = choose.choice(((0, 0), (5, -5), (MOST, -MOST)))
+            kind = EventKind.TRADE
+            fields = {"match_id": match_id, "side": choose.choice((Side.BUY, Side.SELL))}
+            fields["instrument"] = 1000 - choose.randint(1, instruments)
+            fields["account"], fields["counter_account"] = (choose.choice((1, 2, 3, (1 << 32) - 1)) for _ in range(2))
+            fields["order_id"], fields["counter_order_id"] = command, choose.randint(0, command)
+            fields["price_ticks"], fields["quantity_lots"] = choose.choice(((1 << 30, 1 << 29), (1, 1), (99, 12)))
+            fields["taker_fee"], fields["maker_fee"] = choose.choice(((0, 0), (5, -5), (MOST, -MOST)))
         elif what < 0.7:
-            event["kind"] = choose.choice((EventKind.DEPOSITED, EventKind.WITHDRAWN))
-            event["account"], event["instrument"] = choose.choice((1, 2, 3)), choose.choice((1, 2))
-            event["order_id"] = choose.choice((1, (1 << 64) - 1))
-            event["quantity_lots"], event["cum_lots"] = choose.choice((1, 5000, MOST)), choose.choice((0, MOST))
+            kind = choose.choice((EventKind.DEPOSITED, EventKind.WITHDRAWN))
+            fields = {"account": choose.choice((1, 2, 3)), "asset": choose.choice((1, 2))}
+            fields["transfer_id"] = choose.choice((1, (1 << 64) - 1))
+            fields["amount"], fields["available_after"] = choose.choice((1, 5000, MOST)), choose.choice((0, MOST))
+        elif what < 0.75:
+            kind, fields = EventKind.CLIENT_ORDER_ID, {"order_id": command, "client_order_id": b"x" * 64}
         else:
-            event["kind"] = choose.choice((EventKind.NEW, EventKind.FILLED, EventKind.CANCELLED, EventKind.TICKED))
-            event["match_id"], event["order_id"] = match_id, command
+            kind = choose.choice((EventKind.NEW, EventKind.FILLED, EventKind.CANCELLED, EventKind.TICKED))
+            fields = {"match_id": match_id, "order_id": command}
+        event = events[i : i + 1].view(EVENT_LAYOUTS[kind])
+        event["kind"], event["command_sequence"], event["time_ns"] = kind, command, time_ns
+        for name, value in fields.items():
+            event[name] = value
     return events.tobytes()
 
 
@@ -100,41 +114,44 @@ def expected(events: Events, sequence: int) -> Content:
     content = Content([], [], [])
     scales: dict[int, int] = {}
     for event in events[:sequence]:
-        e = dict(zip(EVENT.names or (), event.tolist(), strict=True))
+        kind = EventKind(int(event["kind"]))
+        layout = EVENT_LAYOUTS[kind]
+        own = np.frombuffer(event.tobytes(), layout)[0]
+        e = dict(zip(layout.names or (), own.tolist(), strict=True))
         head = (e["sequence"], e["command_sequence"], e["time_ns"])
-        if e["kind"] == EventKind.TRADE:
+        if kind == EventKind.TRADE:
             notional = e["price_ticks"] * e["quantity_lots"] * scales[e["instrument"]]
             content.trades.append(
                 (
-                    e["match_id"], *head, e["price_ticks"], e["quantity_lots"], notional, e["order_id"], e["cum_lots"],
-                    e["counter_order_id"], e["leaves_lots"], e["instrument"], e["account"], e["counter_account"],
+                    e["match_id"], *head, e["price_ticks"], e["quantity_lots"], notional, e["order_id"], e["taker_fee"],
+                    e["counter_order_id"], e["maker_fee"], e["instrument"], e["account"], e["counter_account"],
                     e["side"],
                 )
             )  # fmt: skip
-        elif e["kind"] in (EventKind.DEPOSITED, EventKind.WITHDRAWN):
+        elif kind in (EventKind.DEPOSITED, EventKind.WITHDRAWN):
             content.movements.append(
-                (*head, e["order_id"], e["quantity_lots"], e["cum_lots"], e["account"], e["instrument"], e["kind"])
+                (*head, e["transfer_id"], e["amount"], e["available_after"], e["account"], e["asset"], kind)
             )
-        elif e["kind"] == EventKind.ASSET_ADDED:
-            own = [shown(e["client_order_id"]), e["quantity_lots"], e["price_ticks"], *[0] * 13]
-            content.definitions.append((*head, e["kind"], e["instrument"], *own))
-        elif e["kind"] == EventKind.INSTRUMENT_ADDED:
-            scales[e["instrument"]] = e["counter_account"]
-            own = [
-                shown(e["client_order_id"]), 0, 0, e["order_id"], e["counter_order_id"], e["account"],
-                e["counter_account"], e["price_ticks"], e["quantity_lots"], *[0] * 7,
+        elif kind == EventKind.ASSET_ADDED:
+            content.definitions.append(
+                (*head, kind, e["asset"], shown(e["symbol"]), e["decimals"], e["supply_cap"], *[0] * 16)
+            )
+        elif kind == EventKind.INSTRUMENT_ADDED:
+            scales[e["instrument"]] = e["scale_units"]
+            values = [
+                shown(e["symbol"]), 0, 0, e["base_asset"], e["quote_asset"], e["lot_units"], e["scale_units"],
+                e["max_price_ticks"], e["max_quantity_lots"], *[0] * 10,
             ]  # fmt: skip
-            content.definitions.append((*head, e["kind"], e["instrument"], *own))
-        elif e["kind"] == EventKind.RULES_SET:
-            maker = e["counter_account"]
-            own = [
-                *[shown(0)] * 1, *[0] * 8, e["account"], maker - (1 << 32) if maker >> 31 else maker, e["cum_lots"],
-                e["client_order_id"], e["order_id"], e["price_ticks"], e["quantity_lots"],
+            content.definitions.append((*head, kind, e["instrument"], *values))
+        elif kind == EventKind.RULES_SET:
+            values = [
+                "", *[0] * 8, e["taker_fee"], e["maker_fee"], e["band_bp"], e["min_price_ticks"], e["min_notional"],
+                e["max_notional"], e["min_quantity_lots"], e["collar_bp"], e["collar_reference"], e["rule_flags"],
             ]  # fmt: skip
-            content.definitions.append((*head, e["kind"], e["instrument"], *own))
+            content.definitions.append((*head, kind, e["instrument"], *values))
     return content
 
 
-def shown(symbol: int) -> str:
+def shown(symbol: bytes) -> str:
     """Return a symbol as it is shown: an invisible character is a question mark."""
     return "".join(c if 32 <= ord(c) < 127 else "?" for c in unpack_symbol(symbol))

@@ -172,8 +172,9 @@ def test_result_does_not_depend_on_batches_and_restarts(
         assert place.files() == once.files()
 
 
+@pytest.mark.parametrize(("number", "advice"), [(1, "an older smrx wrote it"), (3, "use a newer smrx")])
 @pytest.mark.parametrize("kind", ["csv", "parquet", "lmdb"])
-def test_newer_format_is_refused(kind: str, tmp_path: Path) -> None:
+def test_other_format_is_refused(kind: str, number: int, advice: str, tmp_path: Path) -> None:
     """PostgreSQL is tested in test_postgresql.py."""
     place = Place(kind, tmp_path)
     run(sink := place.sink(), EVENTS, [(50, True)])
@@ -181,13 +182,13 @@ def test_newer_format_is_refused(kind: str, tmp_path: Path) -> None:
     if kind == "lmdb":
         with lmdb.open(str(tmp_path), max_dbs=6) as environment, environment.begin(write=True) as transaction:
             table = environment.open_db(b"meta", transaction)
-            transaction.put(STATE, b'{"format": 2, "colour": "blue"}', db=table)
+            transaction.put(STATE, b'{"format": %d, "colour": "blue"}' % number, db=table)
     else:
         file = next(tmp_path.glob("*.json"))
-        file.write_text('{"format": 2, "colour": "blue"}')
-    with pytest.raises(SinkMismatch, match="expected format 1 or older, found 2; use a newer smrx"):
+        file.write_text(f'{{"format": {number}, "colour": "blue"}}')
+    with pytest.raises(SinkMismatch, match=f"expected format 2, found {number}; {advice}"):
         sink.open(CLUSTER)
-    with pytest.raises(SinkMismatch, match="found 2"):
+    with pytest.raises(SinkMismatch, match=f"found {number}"):
         place.reader()
 
 

@@ -15,7 +15,8 @@ from smrx.sinks.csv_layout import layout
 from smrx.sinks.csv_reader import CsvReader
 from smrx.sinks.csv_sink import CsvSink
 from smrx.sinks.csv_stream import Rotation
-from smrx.sinks.csv_text import Words, csv_lines
+from smrx.sinks.csv_text import Times, Words, csv_lines
+from smrx.sinks.rows import time_texts
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from smrx.wire.codes import EventKind
 from tests.sinks.ledger_market import DAY_1_NS, hand_market
@@ -39,16 +40,17 @@ def test_columns_and_a_row_of_each_file(tmp_path: Path) -> None:
     sink.close()
     trades = (tmp_path / "settled_trades.csv").read_bytes().split(b"\r\n")
     assert trades[:2] == [
-        b"match_id,event_sequence,command_sequence,time_ns,instrument,price_ticks,quantity_lots,notional,taker_side,"
+        b"match_id,event_sequence,command_sequence,time_ns,time,instrument,price_ticks,quantity_lots,notional,"
+        b"taker_side,"
         b"taker_order_id,taker_account,taker_fee,maker_order_id,maker_account,maker_fee,instrument_id",
-        b"1,9,9,%d,BTC-USD,30000,10,300000,BUY,101,1,300,201,2,-150,10" % (DAY_1_NS + 8),
+        b"1,9,9,%d,2026-01-01T00:00:00.000000008Z,BTC-USD,30000,10,300000,BUY,101,1,300,201,2,-150,10" % (DAY_1_NS + 8),
     ]
     assert trades[-1] == b"", "the last line is ended"
     assert (tmp_path / "settled_movements.csv").read_bytes().split(b"\r\n")[1] == (
-        b"6,6,%d,DEPOSITED,1,USD,1000000,0,501,2" % (DAY_1_NS + 5)
+        b"6,6,%d,2026-01-01T00:00:00.000000005Z,DEPOSITED,1,USD,1000000,0,501,2" % (DAY_1_NS + 5)
     )
     assert (tmp_path / "settled_definitions.csv").read_bytes().split(b"\r\n")[1] == (
-        b"1,1,%d,ASSET_ADDED,1,BTC,8,0,,,,,,,,,,,,," % DAY_1_NS
+        b"1,1,%d,2026-01-01T00:00:00.000000000Z,ASSET_ADDED,1,BTC,8,0,,,,,,,,,,,,,,,," % DAY_1_NS
     )
 
 
@@ -58,7 +60,7 @@ def test_other_csv_readers_read_the_files(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file, strict=True))
     trades = EVENTS[EVENTS["kind"] == EventKind.TRADE]
     assert [int(row["match_id"]) for row in rows] == trades["match_id"].tolist()
-    assert {row["instrument"] for row in rows} == {"A1-A2", '"A,B"', "A??B", "", "??A"}
+    assert {row["instrument"] for row in rows} == {"A1-A2", '"A,B"', "A??B", "", "??A", "TWENTY-FOUR/CHARACTERS.A"}
     assert {row["taker_side"] for row in rows} == {"BUY", "SELL"}
     assert {None} not in [set(row) for row in rows]
 
@@ -66,7 +68,8 @@ def test_other_csv_readers_read_the_files(tmp_path: Path) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.integers(-(1 << 63), (1 << 63) - 1),
+            # The least is no time for NumPy.
+            st.integers(1 - (1 << 63), (1 << 63) - 1),
             st.integers(0, (1 << 64) - 1),
             st.integers(0, 2),
             st.integers(0, 255),
@@ -77,8 +80,10 @@ def test_other_csv_readers_read_the_files(tmp_path: Path) -> None:
 )
 def test_formatted_text_is_read_back_by_a_csv_reader(rows: list[tuple[int, int, int, int]], words: list[str]) -> None:
     signed, unsigned, places, small = (list(column) for column in zip(*rows, strict=True)) if rows else ([],) * 4
+    times = np.array(signed, np.int64)
     lines = csv_lines(
         [
+            Times(times),
             np.array(signed, np.int64),
             Words(np.array(places, np.int64), words),
             np.array(unsigned, np.uint64),
@@ -87,9 +92,36 @@ def test_formatted_text_is_read_back_by_a_csv_reader(rows: list[tuple[int, int, 
     )
     text = lines.text.tobytes()
     found = list(csv.reader(io.StringIO(text.decode(), newline=""), strict=True))
-    assert found == [[str(a), words[c], str(b), str(d)] for a, b, c, d in rows]
+    assert found == [
+        [time, str(a), words[c], str(b), str(d)] for time, (a, b, c, d) in zip(time_texts(times), rows, strict=True)
+    ]
     assert lines.ends.tolist()[-1:] == [len(text)][: len(rows)]
     assert all(text[end - 2 : end] == b"\r\n" for end in lines.ends.tolist())
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (951_782_399_999_999_999, "2000-02-28T23:59:59.999999999Z"),
+        (951_782_400_000_000_000, "2000-02-29T00:00:00.000000000Z"),
+        (4_107_542_400_000_000_001, "2100-03-01T00:00:00.000000001Z"),
+        ((1 << 63) - 1, "2262-04-11T23:47:16.854775807Z"),
+    ],
+)
+def test_time_is_written_to_the_nanosecond(time_ns: int, text: str) -> None:
+    assert csv_lines([Times(np.array([time_ns], np.int64))]).text.tobytes() == text.encode() + b"\r\n"
+
+
+def test_time_beside_another_number_is_refused(tmp_path: Path) -> None:
+    settle(CsvSink(tmp_path))
+    file = tmp_path / "settled_trades.csv"
+    text = file.read_bytes()
+    at = text.index(b"T", text.index(b"\r\n"))
+    file.write_bytes(text[: at + 1] + (b"0" if text[at + 1 : at + 2] == b"1" else b"1") + text[at + 2 :])
+    with pytest.raises(SinkMismatch, match=r"does not hold settled rows: time_ns \d+ is 20.*Z, found time '20.*Z'"):
+        list(CsvReader(tmp_path).trades())
 
 
 def test_index_without_a_word_is_refused() -> None:
@@ -157,7 +189,7 @@ def test_unrelated_files_are_not_touched(tmp_path: Path) -> None:
         (lambda path: (path / "settled_trades.csv").write_bytes(b"x" * 100_000), "expected the columns match_id"),
         (lambda path: (path / "settled_definitions.csv").write_bytes(b"x" * 10**5), "expected the columns event_sequ"),
         (lambda path: (path / "settled_trades.checkpoint.json").write_text("{}"), "is not the checkpoint of a sink"),
-        (lambda path: _set_format(path, 2), "expected format 1 or older, found 2; use a newer smrx"),
+        (lambda path: _set_format(path, 3), "expected format 2, found 3; use a newer smrx"),
     ],
 )
 def test_missing_or_changed_files_are_named(tmp_path: Path, damage: object, message: str) -> None:
@@ -179,8 +211,8 @@ HEADER_CHANGES = [
         id="byte-order mark",
     ),
     pytest.param(
-        lambda data: data.replace(b"time_ns", b"time", 1),
-        "found 'time' as column 4 instead of 'time_ns'; settled rows must stay",
+        lambda data: data.replace(b"time_ns", b"clock", 1),
+        "found 'clock' as column 4 instead of 'time_ns'; settled rows must stay",
         id="name",
     ),
     pytest.param(
@@ -190,7 +222,7 @@ HEADER_CHANGES = [
     ),
     pytest.param(
         lambda data: data.replace(b"instrument_id\r\n", b"instrument_id,note\r\n", 1),
-        r"\(16\), found 17 columns",
+        r"\(17\), found 18 columns",
         id="more",
     ),
 ]

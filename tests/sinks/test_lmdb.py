@@ -1,11 +1,14 @@
 """What is particular to LMDB: lookups, whether the indexes know a trade already or not, and a map that grows."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
+from smrx.settlement.readers import open_path
 from smrx.sinks.lmdb_reader import LmdbReader
 from smrx.sinks.lmdb_sink import LmdbSink
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
@@ -78,6 +81,54 @@ def test_reader_sees_one_state_during_writes(tmp_path: Path) -> None:
         assert [row for rows in reader.trades() for row in rows.tolist()] == expected(EVENTS, 300).trades
     for file in (from_child, to_parent, from_parent, to_child):
         os.close(file)
+
+
+def _remove(path: Path) -> None:
+    (path / "data.mdb").unlink()
+
+
+def _empty(path: Path) -> None:
+    (path / "data.mdb").write_bytes(b"")
+
+
+def _replace(path: Path) -> None:
+    """Put a new environment in the place of the settled one."""
+    (path / "data.mdb").unlink()
+    with lmdb.open(str(path), max_dbs=6) as environment:
+        environment.open_db(b"meta")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(_remove, "is missing, and"), (_empty, "is empty, and"), (_replace, "is empty, and")],
+)
+def test_lost_environment_is_not_taken_for_a_new_one(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    run(sink := LmdbSink(tmp_path), EVENTS, [(300, True)])
+    sink.close()
+    damage(tmp_path)
+    for _ in range(2):
+        with pytest.raises(
+            SinkMismatch, match=rf"data\.mdb: {message} settlement\.json says that settled rows are kept"
+        ):
+            sink.open("test")
+    with pytest.raises(SinkError, match="is not the LMDB environment of a settlement"):
+        open_path(tmp_path)
+    # Without the marker, as when the whole directory was moved away, it is a new one.
+    (tmp_path / "settlement.json").unlink()
+    assert sink.open("test") is None
+    sink.close()
+
+
+def test_environment_whose_marker_was_lost_gets_it_again(tmp_path: Path) -> None:
+    """A crash may come between the first commit of LMDB and the marker."""
+    run(sink := LmdbSink(tmp_path), EVENTS, [(300, True)])
+    sink.close()
+    (tmp_path / "settlement.json").unlink()
+    assert sink.open("test") == checkpoint(EVENTS, 300)
+    sink.close()
+    assert (tmp_path / "settlement.json").exists()
 
 
 def test_directory_without_an_environment_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def test_files_are_named_by_the_range_they_hold(tmp_path: Path) -> None:
     assert found.column("notional").to_pylist() == [row[6] for row in TRADES[100:200]]
     assert set(found.column("taker_side").to_pylist()) == {"BUY", "SELL"}
     assert "A1-A2" in found.column("instrument_symbol").to_pylist()
+    assert str(found.schema.field("time").type) == "timestamp[ns, tz=UTC]"
+    assert found.column("time").cast("int64").to_pylist() == found.column("time_ns").to_pylist()
 
 
 def test_daily_file_holds_one_day(tmp_path: Path) -> None:

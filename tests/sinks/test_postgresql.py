@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from smrx.sinks.postgresql_reader import PostgresqlReader
-from smrx.sinks.postgresql_schema import migrations
+from smrx.sinks.postgresql_schema import migrations, use
 from smrx.sinks.postgresql_sink import PostgresqlSink
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.sinks.places import Place, run
@@ -46,6 +46,29 @@ def test_migrations_are_applied_once_and_a_newer_one_is_refused(place: Place) ->
         sink.open("test")
     with pytest.raises(SinkMismatch, match="found 999"):
         place.reader()
+    change(place, f"DELETE FROM migrations WHERE version >= {max(migrations())}")
+    with pytest.raises(
+        SinkMismatch, match=f"expected version {max(migrations())}, found {max(migrations()) - 1}; `smrx"
+    ):
+        place.reader()
+
+
+def test_rows_of_an_older_version_get_a_time(place: Place) -> None:
+    """What the migrations before had stored is kept."""
+    with psycopg.connect(place.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {place.schema}".encode())
+        use(connection, place.schema)
+        connection.execute("CREATE TABLE migrations (version integer PRIMARY KEY)")
+        for version in (1, 2):
+            connection.execute(migrations()[version].encode())
+            connection.execute("INSERT INTO migrations VALUES (%s)", [version])
+        connection.execute(
+            "INSERT INTO movements VALUES (1, 1, 1700000000123456789, 'DEPOSITED', 1, 'USD', 5, 5, 9, 2)"
+        )
+    sink = place.sink()
+    sink.open("test")
+    sink.close()
+    assert ask(place, "SELECT extract(epoch FROM time)::text FROM movements") == [("1700000000.123456",)]
 
 
 def test_open_waits_for_a_session_that_is_still_ending(place: Place) -> None:
@@ -71,6 +94,9 @@ def test_tables_can_be_queried(place: Place) -> None:
     assert ask(place, "SELECT DISTINCT taker_side FROM trades ORDER BY 1") == [("BUY",), ("SELL",)]
     assert ask(place, "SELECT max(transfer_id) FROM movements") == [((1 << 64) - 1,)]
     assert ask(place, "SELECT DISTINCT decimals IS NULL FROM definitions WHERE kind = 'RULES_SET'") == [(True,)]
+    assert ask(place, "SELECT max(abs(extract(epoch FROM time) * 1000000 - time_ns / 1000.0)) <= 0.5 FROM trades") == [
+        (True,)
+    ]
     with closing(place.reader()) as reader:
         found = [row for rows in reader.trades(2) for row in rows.tolist()]
         assert found == [row for row in trades if 2 in row[12:14]]

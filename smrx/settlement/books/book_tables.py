@@ -11,18 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.kernels.jit import kernel
-from smrx.wire.records import EVENT
-
-#: An event with every word signed: numba makes a float of int64 with uint64, and nothing here needs the 64th bit.
-_NAMES: Final = EVENT.names or ()
-_FIELDS: Final[Any] = EVENT.fields
-_LAYOUT: Final[Any] = {
-    "names": list(_NAMES),
-    "formats": [_FIELDS[name][0].str.replace("u8", "i8") for name in _NAMES],
-    "offsets": [_FIELDS[name][1] for name in _NAMES],
-    "itemsize": EVENT.itemsize,
-}
-ROW: Final = np.dtype(_LAYOUT)
+from smrx.settlement.books.event_rows import signed_words
+from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE
 
 #: `per_lot` is what each open lot holds; `budget` what a market order by budget may still spend.
 ORDER: Final = np.dtype(
@@ -36,19 +26,28 @@ ORDER: Final = np.dtype(
 BALANCE: Final = np.dtype([("key", "<i8"), ("total", "<i8"), ("held", "<i8"), ("touched", "<i8")])
 #: `key` is the account's id + 1: account 0 is the venue.
 ACCOUNT: Final = np.dtype([("key", "<i8")])
-ASSET: Final = np.dtype([("key", "<i8"), ("symbol", "<i8"), ("decimals", "<i8"), ("supply", "<i8"), ("cap", "<i8")])
-INSTRUMENT: Final = np.dtype(
+ASSET_TEXT: Final = np.dtype(
     [
-        ("key", "<i8"), ("symbol", "<i8"), ("base", "<i8"), ("quote", "<i8"), ("lot_units", "<i8"),
-        ("scale_units", "<i8"), ("max_price", "<i8"), ("max_quantity", "<i8"), ("taker_fee", "<i8"),
-        ("maker_fee", "<i8"), ("open_orders", "<i8"),
+        ("key", "<i8"), ("symbol", f"S{ASSET_SYMBOL_SIZE}"), ("decimals", "<i8"), ("supply", "<i8"), ("cap", "<i8"),
     ]
 )  # fmt: skip
-#: `due`: 0, or which fill must come next: 1 the maker's, 2 the taker's.
+INSTRUMENT_TEXT: Final = np.dtype(
+    [
+        ("key", "<i8"), ("symbol", f"S{INSTRUMENT_SYMBOL_SIZE}"), ("base", "<i8"), ("quote", "<i8"),
+        ("lot_units", "<i8"), ("scale_units", "<i8"), ("max_price", "<i8"), ("max_quantity", "<i8"),
+        ("taker_fee", "<i8"), ("maker_fee", "<i8"), ("open_orders", "<i8"),
+    ]
+)  # fmt: skip
+#: The same with each symbol as words, as kernels take them.
+ASSET: Final = signed_words(ASSET_TEXT)
+INSTRUMENT: Final = signed_words(INSTRUMENT_TEXT)
+#: `due`: 0, or which fill must come next: 1 the maker's, 2 the taker's. `following`: how many events that belong to the
+#: last one must come next; see following.py.
 CORE: Final = np.dtype(
     [
         ("sequence", "<i8"), ("command", "<i8"), ("time_ns", "<i8"), ("trades", "<i8"), ("due", "<i8"),
-        ("orders", "<i8"), ("balances", "<i8"), ("accounts", "<i8"), ("assets", "<i8"), ("instruments", "<i8"),
+        ("following", "<i8"), ("orders", "<i8"), ("balances", "<i8"), ("accounts", "<i8"), ("assets", "<i8"),
+        ("instruments", "<i8"),
     ]
 )  # fmt: skip
 
@@ -63,6 +62,7 @@ class Tables(NamedTuple):
     instruments: NDArray[Any]
     core: NDArray[Any]
     trade: NDArray[Any]  #: the last trade, whose fills may be due
+    leader: NDArray[Any]  #: the last event that others follow
 
 
 TYPES: Final = {

@@ -9,12 +9,12 @@ from smrx.engine.kernels.jit import entry_point, fingerprint
 from smrx.settlement.books.book_tables import (
     ACCOUNT,
     CORE,
-    ROW,
     TYPES,
     Tables,
     copy_all,
     live,
 )
+from smrx.settlement.books.event_rows import ROW
 from smrx.settlement.books.posting import post_one
 
 #: The initial size of a table.
@@ -50,8 +50,8 @@ _MODULES: Final = (
     *(
         f"{__package__}.{name}"
         for name in (
-            "book_tables", "posting_faults", "money", "open_orders", "trades", "definitions", "posting",
-            "compiled_books",
+            "event_rows", "book_tables", "posting_faults", "money", "open_orders", "trades", "definitions",
+            "following", "posting_table", "posting", "compiled_books",
         )
     ),
     "smrx.wire.codes",
@@ -87,6 +87,7 @@ def empty() -> Tables:
         **{name: np.zeros(_FIRST_SIZE, dtype) for name, dtype in TYPES.items()},
         core=np.zeros(1, CORE),
         trade=np.zeros(1, ROW),
+        leader=np.zeros(1, ROW),
     )
     copy_records(tables.accounts, np.ones(1, ACCOUNT))
     tables.core["accounts"] = 1

@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from smrx.engine.kernels.jit import kernel
+from smrx.engine.kernels.jit import kernel, view_as
 from smrx.settlement.books.book_tables import find, place
+from smrx.settlement.books.event_rows import ASSET_ADDED, INSTRUMENT_ADDED, RULES_SET
 from smrx.settlement.books.money import MAX_AMOUNT, MILLION, fee_of, set_numbers, signed
 from smrx.settlement.books.posting_faults import Fault
 
@@ -32,7 +33,8 @@ def open_account(tables: Any, row: Any) -> Any:
 @kernel
 def add_asset(tables: Any, row: Any, numbers: Any) -> Any:
     """Post ASSET_ADDED."""
-    key = signed(row.instrument)
+    added = view_as(row, ASSET_ADDED)
+    key = signed(added.asset)
     if key == 0:
         set_numbers(numbers, key, 0, 0, 0)
         return UNKNOWN_ASSET
@@ -40,10 +42,10 @@ def add_asset(tables: Any, row: Any, numbers: Any) -> Any:
         return ASSET_EXISTS
     asset = tables.assets[place(tables.assets, key)]
     asset.key = key
-    asset.symbol = row.client_order_id
-    asset.decimals = row.quantity_lots
+    asset.symbol_0, asset.symbol_1 = added.symbol_0, added.symbol_1
+    asset.decimals = added.decimals
     asset.supply = 0
-    asset.cap = row.price_ticks if row.price_ticks > 0 else MAX_AMOUNT
+    asset.cap = added.supply_cap if added.supply_cap > 0 else MAX_AMOUNT
     tables.core[0].assets += 1
     return 0
 
@@ -51,27 +53,30 @@ def add_asset(tables: Any, row: Any, numbers: Any) -> Any:
 @kernel
 def add_instrument(tables: Any, row: Any, numbers: Any) -> Any:
     """Post INSTRUMENT_ADDED; the worth of its largest order must not exceed MAX_AMOUNT."""
-    key = signed(row.instrument)
+    added = view_as(row, INSTRUMENT_ADDED)
+    key, base, quote = signed(added.instrument), signed(added.base_asset), signed(added.quote_asset)
     if find(tables.instruments, key) >= 0:
         return INSTRUMENT_EXISTS
-    for asset in (row.order_id, row.counter_order_id):
+    for asset in (base, quote):
         if find(tables.assets, asset) < 0:
             set_numbers(numbers, asset, 0, 0, 0)
             return UNKNOWN_ASSET
-    lot_units, scale_units = signed(row.account), signed(row.counter_account)
-    if key == 0 or lot_units < 1 or scale_units < 1 or row.price_ticks < 1 or row.quantity_lots < 1:
+    lot_units, scale_units = signed(added.lot_units), signed(added.scale_units)
+    price, quantity = added.max_price_ticks, added.max_quantity_lots
+    if key == 0 or lot_units < 1 or scale_units < 1 or price < 1 or quantity < 1:
         return INSTRUMENT_RULES
-    if row.price_ticks > MAX_AMOUNT // row.quantity_lots // scale_units or row.quantity_lots > MAX_AMOUNT // lot_units:
+    if price > MAX_AMOUNT // quantity // scale_units or quantity > MAX_AMOUNT // lot_units:
         return INSTRUMENT_RULES
     instrument = tables.instruments[place(tables.instruments, key)]
     instrument.key = key
-    instrument.symbol = row.client_order_id
-    instrument.base = row.order_id
-    instrument.quote = row.counter_order_id
+    instrument.symbol_0, instrument.symbol_1 = added.symbol_0, added.symbol_1
+    instrument.symbol_2 = added.symbol_2
+    instrument.base = base
+    instrument.quote = quote
     instrument.lot_units = lot_units
     instrument.scale_units = scale_units
-    instrument.max_price = row.price_ticks
-    instrument.max_quantity = row.quantity_lots
+    instrument.max_price = price
+    instrument.max_quantity = quantity
     instrument.taker_fee = 0
     instrument.maker_fee = 0
     instrument.open_orders = 0
@@ -86,9 +91,8 @@ def set_rules(tables: Any, row: Any, numbers: Any) -> Any:
     if at < 0:
         return UNKNOWN_INSTRUMENT
     instrument = tables.instruments[at]
-    taker_fee, maker_fee = signed(row.account), signed(row.counter_account)
-    if maker_fee >= 1 << 31:
-        maker_fee -= 1 << 32
+    rules = view_as(row, RULES_SET)
+    taker_fee, maker_fee = signed(rules.taker_fee), signed(rules.maker_fee)
     if taker_fee > MILLION or maker_fee > taker_fee or maker_fee < -taker_fee:
         set_numbers(numbers, maker_fee, taker_fee, 0, 0)
         return FEE_RATES

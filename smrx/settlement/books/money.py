@@ -6,8 +6,9 @@ holds at least 0.
 
 from typing import Any, Final
 
-from smrx.engine.kernels.jit import kernel
+from smrx.engine.kernels.jit import kernel, view_as
 from smrx.settlement.books.book_tables import find, place
+from smrx.settlement.books.event_rows import TRANSFER
 from smrx.settlement.books.posting_faults import Fault
 from smrx.wire.codes import EventKind, Side
 
@@ -35,7 +36,7 @@ def set_numbers(numbers: Any, a: Any, b: Any, c: Any, d: Any) -> None:
 
 @kernel
 def signed(value: Any) -> Any:
-    """Return a small unsigned field as a signed word."""
+    """Return a field of less than a word as a signed word."""
     return value + 0
 
 
@@ -88,14 +89,15 @@ def hold(tables: Any, order: Any, change: Any, sequence: Any, numbers: Any) -> A
 @kernel
 def transfer(tables: Any, row: Any, numbers: Any) -> Any:
     """Post DEPOSITED or WITHDRAWN."""
-    asset_id, account = signed(row.instrument), signed(row.account)
+    moved = view_as(row, TRANSFER)
+    asset_id, account = signed(moved.asset), signed(moved.account)
     listed = find(tables.assets, asset_id)
     if listed < 0:
         set_numbers(numbers, asset_id, 0, 0, 0)
         return UNKNOWN_ASSET
     if find(tables.accounts, account + 1) < 0:
         return UNKNOWN_ACCOUNT
-    amount = row.quantity_lots
+    amount = moved.amount
     if amount < 1 or amount > MAX_AMOUNT:
         return AMOUNT
     if row.kind == _WITHDRAWN:
@@ -108,7 +110,7 @@ def transfer(tables: Any, row: Any, numbers: Any) -> Any:
     at = balance(tables, account, asset_id, row.sequence)
     tables.balances[at].total += amount
     available = tables.balances[at].total - tables.balances[at].held
-    if available != row.cum_lots or available < 0:
+    if available != moved.available_after or available < 0:
         set_numbers(numbers, available, asset_id, 0, 0)
         return AVAILABLE
     return 0

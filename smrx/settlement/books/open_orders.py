@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
 from smrx.settlement.books.book_tables import find, place, remove
+from smrx.settlement.books.following import expect_following
 from smrx.settlement.books.money import MAX_AMOUNT, fee_of, hold, set_numbers, signed
 from smrx.settlement.books.posting_faults import Fault
 from smrx.wire.codes import OrderFlags, OrderType, Reason, Side
@@ -34,6 +35,7 @@ UNFILLABLE_FILLED: Final = int(Fault.UNFILLABLE_FILLED)
 NOTHING_LEFT: Final = int(Fault.NOTHING_LEFT)
 NOT_A_STOP: Final = int(Fault.NOT_A_STOP)
 UNKNOWN_ACCOUNT: Final = int(Fault.UNKNOWN_ACCOUNT)
+FOLLOWING_COUNT: Final = int(Fault.FOLLOWING_COUNT)
 
 
 @kernel
@@ -102,6 +104,9 @@ def new(tables: Any, row: Any, numbers: Any) -> Any:
     order.by_budget = 1 if by_budget else 0
     tables.core[0].orders += 1
     instrument.open_orders += 1
+    fault = expect_following(tables, row, numbers)
+    if fault != 0:
+        return fault
     return hold(tables, order, order.per_lot * order.leaves, row.sequence, numbers)
 
 
@@ -133,10 +138,14 @@ def end(tables: Any, row: Any, numbers: Any) -> Any:
     """Post CANCELLED or EXPIRED."""
     if row.reason == _FOK_UNFILLABLE and row.order_id == row.command_sequence and find(tables.orders, row.order_id) < 0:
         # It was never open: no NEW, no hold.
-        return UNFILLABLE_FILLED if row.cum_lots != 0 else 0
+        return UNFILLABLE_FILLED if row.cum_lots != 0 else expect_following(tables, row, numbers)
     at = known_order(tables, row, numbers)
     if at < 0:
         return -at
+    if row.following != 0:
+        # The events that belong to the order followed its NEW.
+        set_numbers(numbers, 0, 0, 0, 0)
+        return FOLLOWING_COUNT
     order = tables.orders[at]
     fault = repeats(row, order, order.price, order.cum + order.leaves, 0, numbers)
     if fault == 0:

@@ -1,37 +1,40 @@
 """Check every event against the ones before it, and post it to the books. Compiled, exact integers.
 
-Checks of the stream: sequences and match ids have no gaps, commands follow one another, time does not go back, kinds
-are valid, a trade is followed by the fills of its maker and its taker. Checks of the content: see Fault. A fault leaves
-the books inside an event; they must not be used after it.
+Checks of the stream: sequences and match ids have no gaps, commands follow one another, time does not go back, every
+kind is one of posting_table.py, a trade is followed by the fills of its maker and its taker, an order by the events
+that belong to it. Checks of the content: see Fault. A fault leaves the books inside an event; they must not be used
+after it.
 """
 
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
 from smrx.settlement.books.definitions import add_asset, add_instrument, open_account, set_rules
+from smrx.settlement.books.following import expect_following, follow
 from smrx.settlement.books.money import set_numbers, transfer
 from smrx.settlement.books.open_orders import end, new, replace, trigger
 from smrx.settlement.books.posting_faults import Fault
+from smrx.settlement.books.posting_table import Posting, leaderless, posting_codes
 from smrx.settlement.books.trades import fill, trade
-from smrx.wire.codes import EventKind
 
-_NEW: Final = int(EventKind.NEW)
-_PARTIALLY_FILLED: Final = int(EventKind.PARTIALLY_FILLED)
-_FILLED: Final = int(EventKind.FILLED)
-_CANCELLED: Final = int(EventKind.CANCELLED)
-_REPLACED: Final = int(EventKind.REPLACED)
-_EXPIRED: Final = int(EventKind.EXPIRED)
-_TRADE: Final = int(EventKind.TRADE)
-_DEPOSITED: Final = int(EventKind.DEPOSITED)
-_WITHDRAWN: Final = int(EventKind.WITHDRAWN)
-_ACCOUNT_OPENED: Final = int(EventKind.ACCOUNT_OPENED)
-_ASSET_ADDED: Final = int(EventKind.ASSET_ADDED)
-_INSTRUMENT_ADDED: Final = int(EventKind.INSTRUMENT_ADDED)
-_RULES_SET: Final = int(EventKind.RULES_SET)
-_TRIGGERED: Final = int(EventKind.TRIGGERED)
-_LAST_KIND: Final = int(max(EventKind))
+_POSTING: Final = posting_codes()
+_LEADERLESS: Final = leaderless()
 
 # Plain integers, as kernels take them.
+_REFUSED: Final = int(Posting.REFUSED)
+_REJECTED: Final = int(Posting.REJECTED)
+_NEW: Final = int(Posting.NEW)
+_TRADE: Final = int(Posting.TRADE)
+_FILL: Final = int(Posting.FILL)
+_END: Final = int(Posting.END)
+_REPLACED: Final = int(Posting.REPLACED)
+_TRIGGERED: Final = int(Posting.TRIGGERED)
+_FOLLOWING: Final = int(Posting.FOLLOWING)
+_TRANSFER: Final = int(Posting.TRANSFER)
+_ACCOUNT_OPENED: Final = int(Posting.ACCOUNT_OPENED)
+_ASSET_ADDED: Final = int(Posting.ASSET_ADDED)
+_INSTRUMENT_ADDED: Final = int(Posting.INSTRUMENT_ADDED)
+_RULES_SET: Final = int(Posting.RULES_SET)
 SEQUENCE: Final = int(Fault.SEQUENCE)
 COMMAND: Final = int(Fault.COMMAND)
 TIME_WITHIN: Final = int(Fault.TIME_WITHIN)
@@ -39,10 +42,13 @@ TIME_BACK: Final = int(Fault.TIME_BACK)
 KIND: Final = int(Fault.KIND)
 FILLS_MISSING: Final = int(Fault.FILLS_MISSING)
 FILL_ALONE: Final = int(Fault.FILL_ALONE)
+FOLLOWING_COUNT: Final = int(Fault.FOLLOWING_COUNT)
+FOLLOWING_MISSING: Final = int(Fault.FOLLOWING_MISSING)
+FOLLOWING_ALONE: Final = int(Fault.FOLLOWING_ALONE)
 
 
 @kernel
-def in_stream(tables: Any, row: Any, numbers: Any) -> Any:
+def in_stream(tables: Any, row: Any, posting: Any, numbers: Any) -> Any:
     """Check that an event follows the one before it, and advance to it."""
     core = tables.core[0]
     if row.sequence != core.sequence + 1:
@@ -57,11 +63,20 @@ def in_stream(tables: Any, row: Any, numbers: Any) -> Any:
             return TIME_WITHIN
         if row.time_ns < core.time_ns:
             return TIME_BACK
-    if row.kind < _NEW or row.kind > _LAST_KIND:
+    if posting == _REFUSED:
         return KIND
-    is_fill = row.kind == _PARTIALLY_FILLED or row.kind == _FILLED
+    is_fill = posting == _FILL
     if is_fill != (core.due != 0):
         return FILL_ALONE if is_fill else FILLS_MISSING
+    if core.following != 0 or posting == _FOLLOWING:
+        if core.following == 0:
+            return FOLLOWING_ALONE
+        if posting != _FOLLOWING:
+            set_numbers(numbers, core.following, tables.leader[0].sequence, tables.leader[0].order_id, 0)
+            return FOLLOWING_MISSING
+    elif row.following != 0 and _LEADERLESS[row.kind]:
+        set_numbers(numbers, 0, 0, 0, 0)
+        return FOLLOWING_COUNT
     core.sequence = row.sequence
     core.command = row.command_sequence
     core.time_ns = row.time_ns
@@ -71,30 +86,34 @@ def in_stream(tables: Any, row: Any, numbers: Any) -> Any:
 @kernel
 def post_one(tables: Any, row: Any, numbers: Any) -> Any:
     """Post one event; return the fault, or 0."""
-    fault = in_stream(tables, row, numbers)
+    posting = _POSTING[row.kind]
+    fault = in_stream(tables, row, posting, numbers)
     if fault != 0:
         return fault
-    kind = row.kind
-    if kind == _TRADE:
+    if posting == _TRADE:
         return trade(tables, row, numbers)
-    if kind == _PARTIALLY_FILLED or kind == _FILLED:  # noqa: SIM109
+    if posting == _FILL:
         return fill(tables, row, numbers)
-    if kind == _NEW:
+    if posting == _NEW:
         return new(tables, row, numbers)
-    if kind == _CANCELLED or kind == _EXPIRED:  # noqa: SIM109
+    if posting == _END:
         return end(tables, row, numbers)
-    if kind == _REPLACED:
+    if posting == _REPLACED:
         return replace(tables, row, numbers)
-    if kind == _TRIGGERED:
+    if posting == _FOLLOWING:
+        return follow(tables, row, numbers)
+    if posting == _REJECTED:
+        return expect_following(tables, row, numbers)
+    if posting == _TRIGGERED:
         return trigger(tables, row, numbers)
-    if kind == _DEPOSITED or kind == _WITHDRAWN:  # noqa: SIM109
+    if posting == _TRANSFER:
         return transfer(tables, row, numbers)
-    if kind == _ACCOUNT_OPENED:
+    if posting == _ACCOUNT_OPENED:
         return open_account(tables, row)
-    if kind == _ASSET_ADDED:
+    if posting == _ASSET_ADDED:
         return add_asset(tables, row, numbers)
-    if kind == _INSTRUMENT_ADDED:
+    if posting == _INSTRUMENT_ADDED:
         return add_instrument(tables, row, numbers)
-    if kind == _RULES_SET:
+    if posting == _RULES_SET:
         return set_rules(tables, row, numbers)
     return 0

@@ -6,6 +6,8 @@ A kernel returns a Fault, the place of the event in its batch and up to four num
 from enum import IntEnum
 from typing import Any, Final
 
+from smrx.wire.codes import EventKind
+
 
 class Fault(IntEnum):
     """Why the books refuse an event."""
@@ -59,6 +61,12 @@ class Fault(IntEnum):
     INSTRUMENT_RULES = 63
     FEES_WITH_ORDERS = 64
     FEE_RATES = 65
+    # events that belong to the one before them
+    FOLLOWING_COUNT = 70
+    FOLLOWING_MISSING = 71
+    FOLLOWING_ALONE = 72
+    FOLLOWING_ORDER = 73
+    FOLLOWING_DIFFERS = 74
 
 
 #: {0} to {3}: the kernel's numbers; any column of the event by its name.
@@ -67,7 +75,7 @@ _SENTENCES: Final = {
     Fault.COMMAND: "expected command {0} or {1}, found {command_sequence}",
     Fault.TIME_WITHIN: "time went from {0} to {time_ns} within a command",
     Fault.TIME_BACK: "time went back from {0} to {time_ns}",
-    Fault.KIND: "expected a known kind, found {kind}",
+    Fault.KIND: "expected a known kind, found {kind_text}",
     Fault.FILLS_MISSING: "found a trade without the fills of maker and taker",
     Fault.FILL_ALONE: "found a fill without a trade",
     Fault.MATCH_ID: "expected match id {0}, found {match_id}",
@@ -78,8 +86,8 @@ _SENTENCES: Final = {
     ),
     Fault.MAKER_PRICE: "trade {match_id}: expected the maker's price, {0} ticks, found {price_ticks}",
     Fault.TAKER_LIMIT: "trade {match_id}: {price_ticks} ticks is beyond the taker's limit, {0}",
-    Fault.TAKER_FEE: "trade {match_id}: expected a taker's fee of {0} by the instrument's rules, found {cum_lots}",
-    Fault.MAKER_FEE: "trade {match_id}: expected a maker's fee of {0} by the instrument's rules, found {leaves_lots}",
+    Fault.TAKER_FEE: "trade {match_id}: expected a taker's fee of {0} by the instrument's rules, found {taker_fee}",
+    Fault.MAKER_FEE: "trade {match_id}: expected a maker's fee of {0} by the instrument's rules, found {maker_fee}",
     Fault.BUDGET: "trade {match_id}: costs {0}, more than the {1} left of the taker's budget",
     Fault.FILL_DIFFERS: "trade {0}: the {party}'s fill has {field} {1}, expected {2}",
     Fault.FILL_COUNT: "order {order_id}: expected {0} lots filled and {1} left, found {cum_lots} and {leaves_lots}",
@@ -105,18 +113,27 @@ _SENTENCES: Final = {
     Fault.NOT_A_STOP: "order {order_id}: expected a pending stop order of the type that the event triggers",
     Fault.UNKNOWN_ACCOUNT: "expected a known account, found {account}",
     Fault.UNKNOWN_ASSET: "expected a known asset, found {0}",
-    Fault.AMOUNT: "expected an amount of at least 1, found {quantity_lots}",
-    Fault.AVAILABLE: ("account {account}, asset {asset}: expected {0} available after the transfer, found {cum_lots}"),
-    Fault.HELD: (
-        "account {0}, asset {asset}: expected what orders hold to be between 0 and what is owned ({2}), found {3}"
+    Fault.AMOUNT: "expected an amount of at least 1, found {amount}",
+    Fault.AVAILABLE: (
+        "account {account}, asset {asset_name}: expected {0} available after the transfer, found {available_after}"
     ),
-    Fault.SUPPLY: "asset {asset}: {0} units in all are more than its cap, {1}",
+    Fault.HELD: (
+        "account {0}, asset {asset_name}: expected what orders hold to be between 0 and what is owned ({2}), found {3}"
+    ),
+    Fault.SUPPLY: "asset {asset_name}: {0} units in all are more than its cap, {1}",
     Fault.ACCOUNT_EXISTS: "account {account} exists already",
-    Fault.ASSET_EXISTS: "asset {instrument} exists already",
+    Fault.ASSET_EXISTS: "asset {asset} exists already",
     Fault.INSTRUMENT_EXISTS: "instrument {instrument} exists already",
     Fault.INSTRUMENT_RULES: "instrument {instrument}: the worth of its largest order exceeds the largest amount",
     Fault.FEES_WITH_ORDERS: "instrument {instrument}: fee rates change while it has {0} open orders",
     Fault.FEE_RATES: "instrument {instrument}: expected -taker <= maker <= taker <= 1000000 millionths, found {0}, {1}",
+    Fault.FOLLOWING_COUNT: "order {order_id}: expected at most {0} events that belong to it, found {following}",
+    Fault.FOLLOWING_MISSING: "event {1}, order {2}: {0} more events must belong to it, found kind {kind_text}",
+    Fault.FOLLOWING_ALONE: "found kind {kind_text}, and the event before it has nothing that follows",
+    Fault.FOLLOWING_ORDER: "event {0}: expected CLIENT_ORDER_ID, then ORDER_TERMS, with {1} to come, found {kind_text}",
+    Fault.FOLLOWING_DIFFERS: (
+        "expected order {0}, account {1}, instrument {2}, as event {3} has, found {order_id}, {account}, {instrument}"
+    ),
 }
 
 #: The fields of a trade that its fills repeat, in the order of the checks.
@@ -127,9 +144,14 @@ FILL_FIELDS: Final = (
 
 def sentence(fault: Fault, numbers: list[int], event: dict[str, Any], asset_name: dict[int, str]) -> str:
     """Return what is wrong with an event, in one sentence. HELD and AVAILABLE have the asset in numbers[1]."""
-    known = dict(event, found_sequence=event["sequence"])
+    known = dict(event, found_sequence=event["sequence"], kind_text=_kind_text(event["kind"]))
     if fault in (Fault.HELD, Fault.AVAILABLE, Fault.SUPPLY):
-        known["asset"] = asset_name.get(numbers[1] if fault is not Fault.SUPPLY else numbers[2], "?")
+        known["asset_name"] = asset_name.get(numbers[1] if fault is not Fault.SUPPLY else numbers[2], "?")
     if fault is Fault.FILL_DIFFERS:
         known["field"], known["party"] = FILL_FIELDS[numbers[3] // 2], ("maker", "taker")[numbers[3] % 2]
     return _SENTENCES[fault].format(*numbers, **known)
+
+
+def _kind_text(kind: int) -> str:
+    """Return a kind with its name, if it has one."""
+    return f"{kind} ({EventKind(kind).name})" if kind in set(EventKind) else str(kind)

@@ -6,8 +6,9 @@ must be what the instrument's rules say.
 
 from typing import Any, Final
 
-from smrx.engine.kernels.jit import kernel
+from smrx.engine.kernels.jit import kernel, view_as
 from smrx.settlement.books.book_tables import find
+from smrx.settlement.books.event_rows import TRADE
 from smrx.settlement.books.money import fee_of, hold, move, set_numbers, signed
 from smrx.settlement.books.open_orders import close, known_order
 from smrx.settlement.books.posting_faults import Fault
@@ -81,10 +82,11 @@ def trade(tables: Any, row: Any, numbers: Any) -> Any:
         return TAKER_LIMIT
     notional = price * quantity * instrument.scale_units
     taker_fee, maker_fee = fee_of(notional, instrument.taker_fee), fee_of(notional, instrument.maker_fee)
-    if row.cum_lots != taker_fee:
+    found = view_as(row, TRADE)
+    if found.taker_fee != taker_fee:
         set_numbers(numbers, taker_fee, 0, 0, 0)
         return TAKER_FEE
-    if row.leaves_lots != maker_fee:
+    if found.maker_fee != maker_fee:
         set_numbers(numbers, maker_fee, 0, 0, 0)
         return MAKER_FEE
     if taker.by_budget:

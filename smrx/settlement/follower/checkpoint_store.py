@@ -31,7 +31,7 @@ from smrx.wire import state_image
 from smrx.wire.records import EVENT
 
 FILE_NAME: Final = "checkpoint.json"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 #: Replaying so much takes a tenth of a second.
 _MIN_JOURNAL_BYTES: Final = 16 << 20
 
@@ -237,7 +237,10 @@ class CheckpointStore(Generic[P]):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise SinkMismatch(f"{path}: not a checkpoint of settlement: {error}") from None
         if saved.format != _FORMAT:
-            raise SinkMismatch(f"{path}: expected format {_FORMAT}, found {saved.format}")
+            raise SinkMismatch(
+                f"{path}: expected format {_FORMAT}, found {saved.format}, of another version of smrx; move the "
+                "directory away and settle again from the beginning"
+            )
         return saved
 
     def _begin(self, sequence: int, projection: bytes) -> None:

@@ -31,8 +31,8 @@ class Projection(Protocol):
         """The match id of the last trade posted."""
 
     @property
-    def in_trade(self) -> bool:
-        """Whether further events of the last trade must follow; there is no checkpoint before them."""
+    def is_incomplete(self) -> bool:
+        """Whether further events must follow that belong to the last one; there is no checkpoint before them."""
 
     @property
     def events_per_check(self) -> int:

@@ -153,7 +153,7 @@ class Settler(Generic[P]):
     def commit(self, hash_after: Callable[[int], int]) -> None:
         """Make everything posted durable, the sinks first. Raises SinkError, SinkMismatch, Violation."""
         projection = self.projection
-        if self._uncommitted_since is None or self.is_paused or projection.in_trade:
+        if self._uncommitted_since is None or self.is_paused or projection.is_incomplete:
             return
         if projection.sequence - self._checked_at >= projection.events_per_check:
             self.check_sums()
