@@ -12,6 +12,7 @@ from tests.commands import (
     Commands,
     add_asset,
     add_instrument,
+    apply,
     command,
     deposit,
     join,
@@ -31,6 +32,7 @@ class _Traffic:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.names = random.Random(seed)
         self.requests = 0
         self.open_orders = np.zeros(0, EVENT)
         self.transfers = 0
@@ -93,6 +95,9 @@ class _Traffic:
             )
         tif = choose.choice((TimeInForce.GTC, TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK))
         post_only = tif == TimeInForce.GTC and choose.random() < 0.2
+        # So that events of their own follow some orders: a long id, or terms, or both.
+        name = f"market order {self.requests}" if self.names.random() < 0.2 else 0
+        is_iceberg = tif == TimeInForce.GTC and quantity > 1 and self.names.random() < 0.2
         return place(
             self.sender(),
             account,
@@ -102,6 +107,8 @@ class _Traffic:
             instrument=instrument,
             tif=tif,
             flags=OrderFlags.POST_ONLY if post_only else OrderFlags.NONE,
+            client_order_id=name,
+            display_lots=quantity // 2 if is_iceberg else 0,
         )
 
 
@@ -109,11 +116,11 @@ class _Traffic:
 def oracle(commands: int = 2500, seed: int = 1) -> tuple[Oracle, bytes]:
     """Run a market; return the oracle at its end and the bytes of all its events."""
     traffic, machine = _Traffic(seed), Oracle()
-    batches = [machine.apply(join(traffic.setup()), START_NS).events]
+    batches = [apply(machine, join(traffic.setup()), START_NS).events]
     for turn in range(commands // 10):
         traffic.open_orders = machine.inspect.orders()
         batch = join([traffic.any_command() for _ in range(10)])
-        batches.append(machine.apply(batch, START_NS + turn * 1_000_000).events)
+        batches.append(apply(machine, batch, START_NS + turn * 1_000_000).events)
     return machine, np.concatenate(batches).tobytes()
 
 

@@ -17,6 +17,7 @@ from smrx.wire.codes import OrderType
 from smrx.wire.frames import FrameError
 from smrx.wire.records import EVENT
 from smrx.wire.state_image import StateImage
+from tests.commands import apply
 from tests.property.flow import seeded_tape
 
 Events = NDArray[np.void]
@@ -29,7 +30,7 @@ def market() -> tuple[list[bytes], list[bytes]]:
     states, events = [], []
     for batch in seeded_tape(3, 1500).batches:
         states.append(capture_image(engine).data)
-        events.append(engine.apply(batch.commands, batch.time_ns).events.tobytes())
+        events.append(apply(engine, batch.commands, batch.time_ns).events.tobytes())
     return states, events
 
 
@@ -110,14 +111,14 @@ def test_first_difference_is_named() -> None:
 
 def test_image_is_kept_at_the_first_entry_after_a_command() -> None:
     tape, engine, state_images = seeded_tape(3, 1500).batches, Engine(), StateImages()
-    engine.apply(tape[0].commands, tape[0].time_ns)
+    apply(engine, tape[0].commands, tape[0].time_ns)
     at = engine.sequence + 1
     assert state_images.request(at, engine, 0.0) is None
     assert state_images.next_sequence == at
-    engine.apply(tape[1].commands, tape[1].time_ns)
+    apply(engine, tape[1].commands, tape[1].time_ns)
     state_images.capture(engine)
     expected = capture_image(engine)
-    engine.apply(tape[2].commands, tape[2].time_ns)
+    apply(engine, tape[2].commands, tape[2].time_ns)
     held = state_images.request(at, engine, 1.0)
     assert held is not None
     assert (held.position, held.data) == (expected.position, expected.data)

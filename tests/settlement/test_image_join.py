@@ -20,6 +20,7 @@ from smrx.sinks.contract import Origin
 from smrx.sinks.csv_sink import CsvSink
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire import admin, state_image
+from tests.commands import apply
 from tests.property.flow import seeded_tape
 
 CONFIG = Config(
@@ -40,18 +41,18 @@ class FakeNode:
         self._entries = iter(seeded_tape(3, 1500).batches)
         self._busy = busy
         for _ in range(applied):
-            self.apply()
+            self.advance()
 
-    def apply(self) -> None:
+    def advance(self) -> None:
         batch = next(self._entries, None)
         if batch is not None:
-            self.engine.apply(batch.commands, batch.time_ns)
+            apply(self.engine, batch.commands, batch.time_ns)
         if self.engine.sequence >= self.state_images.next_sequence:
             self.state_images.capture(self.engine)
 
     def answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         if self._busy:
-            self.apply()
+            self.advance()
         output: dict[str, Any] = {"node_id": self.number, "sequence": self.engine.sequence}
         if isinstance(request, admin.Status):
             return self._status()
@@ -106,7 +107,7 @@ def test_busy_nodes_agree_on_a_place_ahead() -> None:
     same = Engine()
     for batch in seeded_tape(3, 1500).batches:
         if same.sequence < origin.command_sequence:
-            same.apply(batch.commands, batch.time_ns)
+            apply(same, batch.commands, batch.time_ns)
     assert (same.event_sequence, same.state_hash) == (origin.event_sequence, origin.state_hash)
     assert state_image.decode(image).position.command_sequence == same.sequence
 

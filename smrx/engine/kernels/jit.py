@@ -1,4 +1,4 @@
-"""Compile kernels, and provide the one machine instruction that Numba does not offer.
+"""Compile kernels, and provide the two operations that Numba lacks: a product of 128 bits, a view of a record.
 
 Owns the compiler options: every kernel of the engine is made by `kernel`, `inlined`, `merged` or `entry_point`. With
 NUMBA_DISABLE_JIT=1 the same functions run as plain Python, slowly, with the same results.
@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from llvmlite import ir
 from numba import config, njit, types
+from numba.core import errors
 from numba.extending import intrinsic
 
 #: An array of records or words, and one record of such an array; Numba infers the exact types.
@@ -99,4 +100,21 @@ def _multiply_fold_interpreted(left: Any, right: Any) -> Any:
     return np.uint64((product & 0xFFFF_FFFF_FFFF_FFFF) ^ (product >> 64))
 
 
+def _view_as(_: Any, record: Any, layout: Any) -> Any:
+    """The same record under the field names of another layout of its size, a constant; an intrinsic."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.bitcast(values[0], context.get_value_type(signature.return_type))
+
+    if not isinstance(record, types.Record) or not isinstance(layout, types.DType) or layout.dtype.size != record.size:
+        raise errors.TypingError(f"view_as: expected a layout of the size of {record}, found {layout}")
+    return layout.dtype(record, layout), generate
+
+
+def _view_as_interpreted(record: Any, layout: Any) -> Any:
+    """The same in Python, of a record of an interpreted table (numba_tables.py)."""
+    return record.viewed_as(layout)
+
+
+view_as: Any = _view_as_interpreted if INTERPRETED else intrinsic(_view_as)
 multiply_fold: Any = _multiply_fold_interpreted if INTERPRETED else intrinsic(_multiply_fold)

@@ -9,7 +9,7 @@ from kernel to kernel would cost more than most kernels do, and most of the time
   bound is checked only with NUMBA_BOUNDSCHECK=1, when an access outside raises IndexError;
 - a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table. The list ends
   with the details of the commands that are being applied, `state.details`, as ORDER_DETAILS with words for its text;
-- `view_as(record, LAYOUT)`: the same record under the field names of another layout.
+- `view_as(record, LAYOUT)` of jit.py: the same record under the field names of another layout.
 
 The arrays belong to Python, which keeps them alive during a call (engine.py). Without compilation (see jit.py) the same
 source runs on `interpreted` arrays, and on a State of them.
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from llvmlite import ir
 from numba import config, from_dtype, types
-from numba.core import cgutils, errors
+from numba.core import cgutils
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import (
     intrinsic,
@@ -32,6 +32,7 @@ from numba.extending import (
 )
 
 from smrx.engine.kernels.jit import INTERPRETED
+from smrx.engine.kernels.jit import view_as as view_as
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
 from smrx.engine.state import DTYPES
 
@@ -202,22 +203,6 @@ def _table_of(_: Any, array: Any) -> Any:
     return TableType(element)(array), generate
 
 
-def _view_as(_: Any, record: Any, layout: Any) -> Any:
-    """The same record under the field names of another layout of its size, a constant; an intrinsic."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.bitcast(values[0], context.get_value_type(signature.return_type))
-
-    if not isinstance(record, types.Record) or not isinstance(layout, types.DType) or layout.dtype.size != record.size:
-        raise errors.TypingError(f"view_as: expected a layout of the size of {record}, found {layout}")
-    return layout.dtype(record, layout), generate
-
-
-def _view_as_interpreted(record: InterpretedRecord, layout: Any) -> InterpretedRecord:
-    """The same in Python."""
-    return record.viewed_as(layout)
-
-
 def _state_of(_: Any, addresses: Any) -> Any:
     """An array of addresses and lengths as a state."""
 
@@ -240,4 +225,3 @@ lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setite
 lower_builtin(len, TableType)(_len)
 table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
 state_of: Any = intrinsic(_state_of)
-view_as: Any = _view_as_interpreted if INTERPRETED else intrinsic(_view_as)
