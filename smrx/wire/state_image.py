@@ -39,9 +39,9 @@ TABLES: Final[dict[str, np.dtype[Any]]] = {
         [
             ("instrument", "<u4"), ("symbol", f"S{INSTRUMENT_SYMBOL_SIZE}"), ("base_asset", "<u4"),
             ("quote_asset", "<u4"), ("lot_units", "<u4"), ("scale_units", "<u4"), ("max_price_ticks", "<i8"),
-            ("max_quantity_lots", "<i8"), ("status", "u1"), ("last_price_ticks", "<i8"), ("taker_fee", "<u4"),
-            ("maker_fee", "<i4"), ("band_bp", "<u2"), ("min_price_ticks", "<i8"), ("min_quantity_lots", "<i8"), ("min_notional", "<i8"),
-            ("max_notional", "<i8"),
+            ("max_quantity_lots", "<i8"), ("status", "u1"), ("last_price_ticks", "<i8"), ("band_bp", "<u2"),
+            ("taker_fee", "<u4"), ("maker_fee", "<i4"), ("min_price_ticks", "<i8"), ("min_quantity_lots", "<i8"),
+            ("min_notional", "<i8"), ("max_notional", "<i8"),
         ]
     ),
     "orders": np.dtype(
