@@ -26,7 +26,7 @@ def asset() -> None:
 def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> None:
     """Add an asset.
 
-    SYMBOL has 1 to 8 characters of A-Z 0-9 - . / _
+    SYMBOL has 1 to 16 characters of A-Z 0-9 - . / _
 
     \b
     Example:

@@ -39,7 +39,7 @@ def add(
 ) -> None:
     """Add an instrument.
 
-    SYMBOL has 1 to 8 characters of A-Z 0-9 - . / _
+    SYMBOL has 1 to 24 characters of A-Z 0-9 - . / _
 
     \b
     Example:
@@ -118,10 +118,25 @@ def close(symbol: str, as_json: bool) -> None:
 @click.option("--maker-fee", metavar="RATE", help="Fee of the resting order; a negative one is a rebate.")
 @click.option("--taker-fee", metavar="RATE", help="Fee of the incoming order.")
 @click.option("--band", metavar="RATE", help="Largest distance of a limit price from the last trade.")
+@click.option(
+    "--collar",
+    metavar="RATE",
+    help="Largest distance that a market or triggered stop order may trade from a reference.",
+)
+@click.option(
+    "--collar-reference",
+    type=click.Choice(["best-price", "last-trade"], case_sensitive=False),
+    help="The reference of the collar: the best opposite price when the order enters, or the last trade price.",
+)
 @click.option("--min-price", metavar="PRICE", help="Lowest price of an order.")
 @click.option("--min-quantity", metavar="QUANTITY", help="Smallest quantity of an order.")
 @click.option("--min-notional", metavar="AMOUNT", help="Smallest notional of an order, in the quote asset.")
 @click.option("--max-notional", metavar="AMOUNT", help="Greatest notional of an order, in the quote asset.")
+@click.option(
+    "--notional-of-market/--no-notional-of-market",
+    default=None,
+    help="Whether the notional limits hold for market orders, too, at the best opposite price.",
+)
 @options.config_option
 @options.json_option
 def rules(
@@ -129,41 +144,46 @@ def rules(
     maker_fee: str | None,
     taker_fee: str | None,
     band: str | None,
+    collar: str | None,
+    collar_reference: str | None,
     min_price: str | None,
     min_quantity: str | None,
     min_notional: str | None,
     max_notional: str | None,
+    notional_of_market: bool | None,
     as_json: bool,
 ) -> None:
-    """Set fees, price band and order limits. A rule that is not given does not change; 0 removes a rule.
+    """Set fees, price band, collar and order limits. A rule that is not given does not change; 0 removes a rule.
 
     A RATE has a unit: 0.05% or 5bps. Fees can change only while the instrument has no open orders.
 
     \b
     Example:
-      smrx instrument rules BTC-USD --maker-fee -0.01% --taker-fee 0.05% --band 10%
+      smrx instrument rules BTC-USD --maker-fee -0.01% --taker-fee 0.05% --band 10% --collar 5%
       smrx instrument rules BTC-USD --min-notional 10 --max-notional 5000000
     """
-    given = (maker_fee, taker_fee, band, min_price, min_quantity, min_notional, max_notional)
-    if all(value is None for value in given):
+    given = {
+        "maker_fee": maker_fee,
+        "taker_fee": taker_fee,
+        "band": band,
+        "collar": collar,
+        "collar_reference": collar_reference,
+        "min_price": min_price,
+        "min_quantity": min_quantity,
+        "min_notional": min_notional,
+        "max_notional": max_notional,
+    }
+    if notional_of_market is None and all(value is None for value in given.values()):
         raise CliError(
             Exit.USAGE,
             "no rule is given; give at least one (`smrx instrument list` shows the present rules)",
         )
     with venue_client.connect() as client:
-        answer = client.set_rules(
-            symbol,
-            maker_fee=maker_fee,
-            taker_fee=taker_fee,
-            band=band,
-            min_price=min_price,
-            min_quantity=min_quantity,
-            min_notional=min_notional,
-            max_notional=max_notional,
-        )
+        answer = client.set_rules(symbol, notional_of_market=notional_of_market, **given)
     text = (
         f"instrument {symbol}: maker fee {answer.maker_fee}, taker fee {answer.taker_fee}, "
-        f"band {_rule(answer.band)}, min price {_rule(answer.min_price)}, min quantity {_rule(answer.min_quantity)}, "
+        f"band {_rule(answer.band)}, collar {_rule(answer.collar)}, min price {_rule(answer.min_price)}, "
+        f"min quantity {_rule(answer.min_quantity)}, "
         f"notional {_rule(answer.min_notional)} to {_rule(answer.max_notional)}"
     )
     output.print_answer(answer, text, as_json)

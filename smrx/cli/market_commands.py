@@ -95,6 +95,43 @@ def show(as_json: bool) -> None:
 
 
 @market.command()
+@click.option(
+    "--session-silence",
+    type=click.IntRange(min=1),
+    required=True,
+    metavar="SECONDS",
+    help="A session without open orders of its own ends after so long without a request.",
+)
+@click.option(
+    "--transfer-age", type=click.IntRange(min=1), required=True, metavar="SECONDS", help="Keep transfer ids so long."
+)
+@click.option(
+    "--transfers",
+    type=click.IntRange(min=1),
+    required=True,
+    metavar="NUMBER",
+    help="Keep at most so many transfer ids.",
+)
+@options.config_option
+@options.json_option
+def retention(session_silence: int, transfer_age: int, transfers: int, as_json: bool) -> None:
+    """Set how long the exchange keeps sessions that are silent and the ids of transfers.
+
+    A repeated deposit or withdrawal is recognised only while its transfer id is kept.
+
+    \b
+    Example:
+      smrx market retention --session-silence 86400 --transfer-age 604800 --transfers 1000000
+    """
+    with venue_client.connect() as client:
+        answer = client.set_retention(
+            session_silence_s=session_silence, transfer_age_s=transfer_age, transfers=transfers
+        )
+    text = f"silent sessions end after {session_silence} s; {transfers} transfer ids are kept for {transfer_age} s"
+    output.print_answer(answer, text, as_json)
+
+
+@market.command()
 @options.config_option
 @options.json_option
 def kill(as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from smrx.config import Config, load
+from smrx.wire.client_order_ids import pack_client_order_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +42,20 @@ def timeout_option(default_s: float, help_text: str) -> Callable[[F], F]:
     """Add --timeout, in seconds above 0; the command gets it as `timeout`."""
     seconds = click.FloatRange(min=0, min_open=True)
     return click.option("--timeout", type=seconds, default=default_s, show_default=True, help=help_text)
+
+
+class ClientOrderId(click.ParamType):
+    """A client order id, as text; a wrong one is a usage error."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        try:
+            pack_client_order_id(value)
+        except ValueError as error:
+            self.fail(str(error).partition(": ")[2], param, ctx)
+        return str(value)
 
 
 def parse_expiry(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | int | None:

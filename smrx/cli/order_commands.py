@@ -16,7 +16,7 @@ _SIDE: Final = click.Choice(["buy", "sell"], case_sensitive=False)
 _account_option = options.account_option("The account that owns the order.")
 _order_option = click.option("--order-id", type=click.IntRange(min=1), help="Id of the order, given by the exchange.")
 _client_order_option = click.option(
-    "--client-order-id", type=click.IntRange(min=1), help="Id of the order, chosen by its owner."
+    "--client-order-id", type=options.ClientOrderId(), help="Id of the order, chosen by its owner: 1 to 64 characters."
 )
 
 
@@ -43,12 +43,13 @@ def order() -> None:
     help="Time in force: gtc until cancelled, ioc immediate or cancel, fok fill or kill, gtd until --gtd. "
     "[default: gtc with a price, else ioc]",
 )
-@click.option("--display", metavar="QUANTITY", help="Quantity shown in the book (an iceberg order).")
+@click.option("--display", metavar="QUANTITY", help="Quantity shown in the book (an iceberg order); needs a price.")
 @click.option(
     "--gtd",
     metavar="TIME",
     callback=options.parse_expiry,
-    help="Expiry time: 2030-01-31T17:00:00Z, seconds since 1970, or relative: +90s, +15m, +8h, +1d.",
+    help="Expiry time: 2030-01-31T17:00:00Z or seconds since 1970, both with up to nine decimal places, or relative: "
+    "+90s, +15m, +8h, +1d.",
 )
 @click.option("--budget", metavar="AMOUNT", help="Buy at the market for this amount of the quote asset, fees included.")
 @click.option(
@@ -61,11 +62,11 @@ def order() -> None:
 @click.option("--post-only", is_flag=True, help="Refuse the order if any part of it would match at once.")
 @click.option(
     "--client-order-id",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Your own id for the order. While an order of the account with this id is open, or a pending stop, the "
-    "exchange refuses a second one (exit code 4), so repeating this command does not place the order twice. Once the "
-    "order is filled, cancelled or expired, its id is free again, and repeating the command places a new order.",
+    type=options.ClientOrderId(),
+    help="Your own id for the order: 1 to 64 printable ASCII characters. While an order of the account with this "
+    "id is open, or a pending stop, the exchange refuses a second one (exit code 4), so repeating this command does not "
+    "place the order twice. Once the order is filled, cancelled or expired, its id is free again, and repeating the "
+    "command places a new order.",
 )
 @options.config_option
 @options.json_option
@@ -82,7 +83,7 @@ def place(
     budget: str | None,
     stp: str,
     post_only: bool,
-    client_order_id: int | None,
+    client_order_id: str | None,
     as_json: bool,
 ) -> None:
     """Place an order for QUANTITY of SYMBOL, or for a --budget.
@@ -93,15 +94,16 @@ def place(
       smrx order place --account 7 BTC-USD sell 0.1
       smrx order place --account 7 BTC-USD buy --budget 1000.00
       smrx order place --account 7 BTC-USD sell 2 --price 51000 --display 0.1 --gtd +8h --post-only
-      smrx order place --account 7 BTC-USD sell 0.5 --stop 48000 --limit 47900 --stp cancel-both
+      smrx order place --account 7 BTC-USD sell 0.5 --stop 48000 --limit 47900 --gtd +8h --client-order-id desk-3/17
     """
     if (quantity is None) == (budget is None):
         raise CliError(Exit.USAGE, "give either QUANTITY or --budget")
-    if price is None and (post_only or tif not in (None, "ioc")):
+    allowed = (None, "ioc") if stop is None else (None, "ioc", "gtd")
+    if price is None and (post_only or tif not in allowed):
         raise CliError(
             Exit.USAGE,
             "a market order, or a stop without --limit, cannot rest in the book: leave out --post-only and every --tif "
-            "but ioc, or give a --price",
+            f"but {' and '.join(name for name in allowed if name)}, or give a --price",
         )
     with venue_client.connect() as client:
         answer = client.place(
@@ -116,7 +118,7 @@ def place(
             budget=budget,
             stp=stp,
             post_only=post_only,
-            client_order_id=client_order_id or 0,
+            client_order_id=client_order_id,
             account=account,
         )
     output.print_answer(answer, _order_text(answer), as_json)
@@ -135,7 +137,7 @@ def replace(
     account: int,
     symbol: str,
     order_id: int | None,
-    client_order_id: int | None,
+    client_order_id: str | None,
     price: str | None,
     quantity: str,
     as_json: bool,
@@ -169,7 +171,7 @@ def replace(
 def cancel(
     account: int,
     order_id: int | None,
-    client_order_id: int | None,
+    client_order_id: str | None,
     everything: bool,
     symbol: str | None,
     side: str | None,
@@ -180,6 +182,7 @@ def cancel(
     \b
     Example:
       smrx order cancel --account 7 --order-id 12
+      smrx order cancel --account 7 --client-order-id desk-3/17
       smrx order cancel --account 7 --all --symbol BTC-USD
     """
     _exactly_one(order_id, client_order_id, everything or None)
@@ -201,7 +204,7 @@ def cancel(
 @click.option("--quantity", required=True, help="New total quantity, smaller than before.")
 @options.config_option
 @options.json_option
-def reduce(account: int, order_id: int | None, client_order_id: int | None, quantity: str, as_json: bool) -> None:
+def reduce(account: int, order_id: int | None, client_order_id: str | None, quantity: str, as_json: bool) -> None:
     """Reduce the quantity of an order; it keeps its place in the queue.
 
     \b
@@ -233,14 +236,34 @@ def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
         return
     rows = [
         [
-            *(row.order_id, row.account, row.symbol, row.side, row.order_type, row.stop or output.NOTHING),
+            *(
+                row.order_id,
+                row.client_order_id or output.NOTHING,
+                row.account,
+                row.symbol,
+                row.side,
+                row.order_type,
+                row.stop or output.NOTHING,
+            ),
             *(row.price or output.NOTHING, row.quantity, row.filled, row.remaining, row.shown, row.hidden),
             *(row.tif, row.expires or output.NOTHING, row.stp),
         ]
         for row in found
     ]
     columns = (
-        *("ORDER", "ACCOUNT", "SYMBOL", "SIDE", "TYPE", "STOP", "PRICE", "QUANTITY", "FILLED", "REMAINING"),
+        *(
+            "ORDER",
+            "CLIENT ORDER",
+            "ACCOUNT",
+            "SYMBOL",
+            "SIDE",
+            "TYPE",
+            "STOP",
+            "PRICE",
+            "QUANTITY",
+            "FILLED",
+            "REMAINING",
+        ),
         *("SHOWN", "HIDDEN", "TIF", "EXPIRES", "STP"),
     )
     output.print_table(columns, rows, empty="no open orders")
@@ -251,7 +274,7 @@ def _order_text(answer: "OrderResult") -> str:
     return f"order {answer.order_id}: {answer.state}{why}, filled {answer.filled}, remaining {answer.remaining}"
 
 
-def _exactly_one(order_id: int | None, client_order_id: int | None, *others: bool | None) -> None:
+def _exactly_one(order_id: int | None, client_order_id: str | None, *others: bool | None) -> None:
     if sum(value is not None for value in (order_id, client_order_id, *others)) != 1:
         or_all = ", --all" if others else ""
         raise CliError(Exit.USAGE, f"give exactly one of --order-id, --client-order-id{or_all}")

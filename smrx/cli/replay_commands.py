@@ -162,7 +162,7 @@ def _through_cluster(tape: "Tape", rate: float | None, prove: bool, as_json: boo
     from smrx.cli import venue_client
     from smrx.tape import replay
 
-    with venue_client.connect() as client:
+    with venue_client.connect(bulk=True) as client:
         try:
             with progress.count_bar("replaying", len(tape.commands)) as show:
                 played = replay.play(client, tape, rate=rate, progress=show)

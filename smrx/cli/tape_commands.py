@@ -52,7 +52,7 @@ def generate(out: str, commands: int, seed: int, market_id: int, as_json: bool) 
     described = {
         "tape": out,
         "symbol": made.symbol,
-        "setup": len(made.setup),
+        "setup": len(made.setup.records),
         "commands": len(made.commands),
         "trades": made.trades,
         "seed": seed,
@@ -61,6 +61,6 @@ def generate(out: str, commands: int, seed: int, market_id: int, as_json: bool) 
         output.print_json(described)
     else:
         click.echo(
-            f"{out}: {len(made.setup)} commands that set up the market, then {len(made.commands)} on {made.symbol} "
-            f"with {made.trades} trades (seed {seed})"
+            f"{out}: {len(made.setup.records)} commands that set up the market, then {len(made.commands)} on "
+            f"{made.symbol} with {made.trades} trades (seed {seed})"
         )

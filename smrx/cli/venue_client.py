@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 VENUE = 0
 
 
-def connect() -> "Client":
+def connect(*, bulk: bool = False) -> "Client":
     """Return a client with the rights of the venue, for the configuration of the running command.
 
-    Use it as a context manager.
+    With `bulk`, it may have many commands unanswered. Use it as a context manager.
     """
     from smrx.client import Client
+    from smrx.client.session import BULK_WINDOW, DEFAULT_WINDOW
 
-    return Client(options.config(), account=VENUE)
+    return Client(options.config(), account=VENUE, window=BULK_WINDOW if bulk else DEFAULT_WINDOW)

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from smrx.tape.tape_file import Tape
 from smrx.tape.tape_market import ListedAsset, ListedInstrument, find_id_conflict, setup_failure
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
+from smrx.wire.command_list import CommandList
 from smrx.wire.frames import MAX_COMMANDS
+from smrx.wire.records import ORDER_DETAILS
 
 Records = NDArray[np.void]
 
 #: Commands that are passed to the client at once: eight full frames in flight, and frequent progress.
 _PIECE: Final = 8 * MAX_COMMANDS
+_TERMS: Final = ("stop_price_ticks", "display_lots", "expiry_ns")
 #: Pieces per second at a fixed rate: an even load, but frames of many commands.
 _PIECES_PER_SECOND: Final = 20
 
@@ -95,10 +98,21 @@ def play(
     return ReplayResult(_summary(tape, outcomes, seconds), setup, outcomes)
 
 
-def count_trades(commands: Records, outcomes: Records) -> int:
-    """Return the trades of commands: an order has the event NEW, three events per trade, and at most one at its end."""
+def count_trades(flow: CommandList, outcomes: Records) -> int:
+    """Return the trades of commands.
+
+    An order has the event NEW, one each for a long client order id and for terms, three per trade, and at most one at
+    its end.
+    """
+    commands, details = flow
     placed = (commands["kind"] == CommandKind.PLACE) & (outcomes["status"] == OutcomeStatus.ACCEPTED)
-    return int(((outcomes["event_count"][placed].astype(np.int64) - 1) // 3).sum())
+    events = outcomes["event_count"][placed].astype(np.int64)
+    named = np.flatnonzero(commands["details"][placed])
+    if len(named):
+        terms = details.view(ORDER_DETAILS)[commands["details"][placed][named].astype(np.int64) - 1]
+        events[named] -= terms["client_order_id"] != b""
+        events[named] -= np.any([terms[name] != 0 for name in _TERMS], axis=0)
+    return int(((events - 1) // 3).sum())
 
 
 def _pieces(commands: Records, rate: float | None, started: float) -> Iterator[Records]:
@@ -126,6 +140,6 @@ def _summary(tape: Tape, outcomes: Records, seconds: float) -> Summary:
         acknowledged=int((status == OutcomeStatus.ACCEPTED).sum()),
         refused=len(refused),
         unknown=int((status == OutcomeStatus.DUPLICATE).sum()),
-        trades=count_trades(tape.commands, outcomes),
+        trades=count_trades(tape.flow, outcomes),
         first_refusal=first_refusal,
     )
