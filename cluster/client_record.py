@@ -7,12 +7,15 @@ answered, once, and in the order sent. Pure: arrays in, findings out.
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.wire.client_order_ids import id_form
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import ORDER_DETAILS
 
 Records = NDArray[np.void]
 
-#: The fields of a PLACE that its first event must repeat.
-_PLACED = ("account", "instrument", "side", "client_order_id", "price_ticks", "quantity_lots")
+#: The fields of a PLACE that its first event must repeat; so must it the 64-bit form of its client order id.
+_PLACED = ("account", "instrument", "side", "price_ticks", "quantity_lots")
 
 
 class ClientRecord:
@@ -20,13 +23,16 @@ class ClientRecord:
 
     def __init__(self) -> None:
         self._commands: list[Records] = []
+        self._forms: list[NDArray[np.uint64]] = []
         self._outcomes: list[Records] = []
 
-    def add(self, commands: Records, outcomes: Records) -> None:
+    def add(self, sent: CommandList, outcomes: Records) -> None:
         """Add commands and their outcomes."""
+        commands = sent.records
         if len(commands) != len(outcomes):
             raise ValueError(f"expected {len(commands)} outcomes, one for each command, found {len(outcomes)}")
         self._commands.append(commands.copy())
+        self._forms.append(_id_forms(sent))
         self._outcomes.append(outcomes.copy())
 
     def __len__(self) -> int:
@@ -47,6 +53,7 @@ class ClientRecord:
         if not len(self):
             return ["the record is empty, so nothing was checked"]
         commands, outcomes = np.concatenate(self._commands), np.concatenate(self._outcomes)
+        forms = np.concatenate(self._forms)
         findings: list[str] = []
         sessions = np.unique(outcomes["session_id"])
         if len(sessions) != 1:
@@ -72,7 +79,7 @@ class ClientRecord:
             )
         steps = np.diff(applied["command_sequence"][place].astype(np.int64))
         findings += _finding("was applied before one that was sent earlier", outcomes["request_id"][1:][steps <= 0])
-        findings += _content_differences(commands, outcomes, ours[at[place]])
+        findings += _content_differences(commands, forms[found], outcomes, ours[at[place]])
         return findings
 
 
@@ -96,10 +103,12 @@ def _unrecorded(applied: NDArray[np.uint64], answered: NDArray[np.uint64]) -> li
     return _finding("was applied but is not in the record", np.setdiff1d(inside, answered))
 
 
-def _content_differences(commands: Records, outcomes: Records, first_events: Records) -> list[str]:
+def _content_differences(
+    commands: Records, forms: NDArray[np.uint64], outcomes: Records, first_events: Records
+) -> list[str]:
     """Compare each order and its outcome with its first event."""
     placed = commands["kind"] == CommandKind.PLACE
-    wrong = np.zeros(len(commands), np.bool_)
+    wrong = placed & (forms != first_events["client_order_id"])
     for field in _PLACED:
         wrong |= placed & (commands[field] != first_events[field])
     refused = first_events["kind"] == EventKind.REJECTED
@@ -107,6 +116,17 @@ def _content_differences(commands: Records, outcomes: Records, first_events: Rec
     wrong |= first & ((outcomes["status"] == OutcomeStatus.REJECTED) != refused)
     wrong |= first & refused & (outcomes["reason"] != first_events["reason"])
     return _finding("was applied with other fields or another result than answered", outcomes["request_id"][wrong])
+
+
+def _id_forms(sent: CommandList) -> NDArray[np.uint64]:
+    """Return the 64-bit form of the client order id of each PLACE."""
+    forms: NDArray[np.uint64] = sent.records["client_order_id"].copy()
+    placed = sent.records["kind"] == CommandKind.PLACE
+    for at in np.flatnonzero(placed & (sent.records["details"] > 0)).tolist():
+        text = bytes(sent.details.view(ORDER_DETAILS)["client_order_id"][int(sent.records["details"][at]) - 1])
+        if text:
+            forms[at] = id_form(text)
+    return forms
 
 
 def _finding(what: str, request_ids: NDArray[np.uint64]) -> list[str]:

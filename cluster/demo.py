@@ -112,13 +112,13 @@ class Demo:
         self.cluster, self.ask, self.verifier, self.display = cluster, ask, verifier, display
         self.node_ids = [node.id for node in cluster.config.nodes]
         self.tape = tape
-        self.flow = OrderFlow(cluster.config, tape.commands, rate=_INITIAL_RATE)
+        self.flow = OrderFlow(cluster.config, tape.flow, rate=_INITIAL_RATE)
         self._rates: list[tuple[float, int]] = []
 
     def run(self) -> None:
         """Set up the market, send orders, kill and restart the leader, send the rest; raises CheckFailed."""
         with Client(self.cluster.config, account=0) as client:
-            failure = setup_failure(self.tape.setup, client.submit(self.tape.setup))
+            failure = setup_failure(self.tape.setup, client.submit(*self.tape.setup))
         if failure is not None:
             raise CheckFailed(failure)
         self.verifier.start()

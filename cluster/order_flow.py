@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cluster.client_record import ClientRecord
 from smrx.client import Client
 from smrx.config import Config
+from smrx.wire.command_list import CommandList
 
 Records = NDArray[np.void]
 
@@ -24,9 +25,9 @@ class OrderFlow:
     `rate` may be set at any time: commands a second, or None to send each batch once the last one is answered.
     """
 
-    def __init__(self, config: Config, commands: Records, *, rate: float | None = None, chunk: int = 4096) -> None:
+    def __init__(self, config: Config, flow: CommandList, *, rate: float | None = None, chunk: int = 4096) -> None:
         self.record = ClientRecord()
-        self.commands = commands
+        self.commands, self._details = flow
         self.rate = rate
         #: The longest time between two batches of outcomes.
         self.longest_gap_s = 0.0
@@ -82,7 +83,7 @@ class OrderFlow:
             self._changed.notify_all()
 
     def _send(self) -> None:
-        with Client(self._config, account=0, timeout=_CLIENT_TIMEOUT_S) as client:
+        with Client(self._config, account=0, timeout=_CLIENT_TIMEOUT_S, window=2 * self._chunk) as client:
             self._send_all(client)
 
     def _send_all(self, client: Client) -> None:
@@ -93,12 +94,12 @@ class OrderFlow:
             # At a given rate, send 50 batches a second: a batch is then about what a busy client sends at once.
             count = self._chunk if rate is None else max(1, min(self._chunk, int(rate / 50)))
             part = self.commands[start : start + count]
-            outcomes = client.submit(part)
+            outcomes = client.submit(part, self._details)
             now = time.monotonic()
             # From outcomes to outcomes: without a rate, the flow waits for nothing else.
             self.longest_gap_s = max(self.longest_gap_s, now - answered)
             answered = now
-            self.record.add(part, outcomes)
+            self.record.add(CommandList(part, self._details), outcomes)
             self._notify()
             start += len(part)
             if rate is not None:

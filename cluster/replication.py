@@ -35,7 +35,7 @@ from smrx.tape.tape_file import Tape
 from smrx.tape.tape_market import USD_ASSET, setup_failure
 from smrx.wire.admin import Corrupt, CorruptReply
 from smrx.wire.codes import CommandKind, OutcomeStatus
-from smrx.wire.records import COMMAND
+from smrx.wire.records import COMMAND, TRANSFER_COMMAND
 
 #: The most time from the kill of a leader to the next leader.
 FAILOVER_SECONDS = 3.0
@@ -59,15 +59,15 @@ class ReplicationTest:
         self.flows: list[OrderFlow] = []
         self.node_ids = [node.id for node in cluster.config.nodes]
         with Client(self.config, account=0) as client:
-            failure = setup_failure(tape.setup, client.submit(tape.setup))
+            failure = setup_failure(tape.setup, client.submit(*tape.setup))
         if failure is not None:
             raise CheckFailed(failure)
 
     def send(self, start: float, end: float, *, seconds: float | None = None) -> OrderFlow:
         """Start to send a share of the tape, as fast as it is answered or evenly over `seconds`."""
         count = len(self.tape.commands)
-        commands = self.tape.commands[int(start * count) : int(end * count)]
-        flow = OrderFlow(self.config, commands, rate=None if seconds is None else len(commands) / seconds)
+        commands = self.tape.flow.part(int(start * count), int(end * count))
+        flow = OrderFlow(self.config, commands, rate=None if seconds is None else len(commands.records) / seconds)
         flow.start()
         self.flows.append(flow)
         return flow
@@ -262,10 +262,10 @@ def _name(check: Callable[[ReplicationTest], str]) -> str:
 
 def _deposit(account: int) -> np.ndarray:
     """Return a deposit to the damaged balance."""
-    command = np.zeros(1, COMMAND)
-    command["kind"], command["account"], command["instrument"] = CommandKind.DEPOSIT, account, USD_ASSET
-    command["order_id"], command["quantity_lots"] = 1, 1
-    return command
+    command = np.zeros(1, TRANSFER_COMMAND)
+    command["kind"], command["account"], command["asset"] = CommandKind.DEPOSIT, account, USD_ASSET
+    command["transfer_id"], command["amount"] = 1, 1
+    return command.view(COMMAND)
 
 
 if __name__ == "__main__":

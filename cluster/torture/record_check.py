@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from cluster.torture.applied_entries_pipe import NodeRecordKind, decode_applied
 from cluster.torture.cluster_under_test import NodeIncarnation
 from cluster.torture.record_pipe import Record, RecordStream
-from cluster.torture.workload_client import ClientRecordKind
+from cluster.torture.workload_client import ClientRecordKind, decode_requests
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.sim.checker import Checker, Violation
-from smrx.wire.records import COMMAND_SIZE, OUTCOME
+from smrx.wire.records import OUTCOME
 
 _RING: Final = 1 << 16
 _NO_EVENTS: Final = np.empty(0, np.void)
@@ -105,10 +105,8 @@ def _add_requests(checker: Checker, records: Iterable[Record]) -> set[tuple[int,
     floor = 0
     for record in records:
         if record.kind == ClientRecordKind.REQUESTS:
-            for at in range(len(record.body) // COMMAND_SIZE):
-                request = record.third + at
+            for request, command in enumerate(decode_requests(record.body).pieces(), record.third):
                 requests.add((record.second, request))
-                command = record.body[COMMAND_SIZE * at : COMMAND_SIZE * (at + 1)]
                 checker.request_sent(record.second, request, command, floor)
         elif record.kind == ClientRecordKind.OUTCOMES:
             floor = max(floor, int(np.frombuffer(record.body, OUTCOME)["sequence"].max()))

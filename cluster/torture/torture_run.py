@@ -258,7 +258,7 @@ class _Run:
         cluster.wait_for(is_reported, _SETUP_SECONDS, f"a node to report that it is {_WAITING_FOR_STATE}")
         with Client(cluster.config, account=_PROBE, timeout=_BLOCKED_SECONDS) as client:
             try:
-                client.submit(workload.orders(chance, _PROBE, 1))
+                client.submit(*workload.orders(chance, _PROBE, 1))
             except ClientError:
                 pass
             else:

@@ -14,7 +14,6 @@ from typing import Final
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from cluster.torture.record_pipe import RecordWriter
 from smrx.client import Client
@@ -22,7 +21,8 @@ from smrx.client.client_errors import ClientError
 from smrx.config import Config, load
 from smrx.sim import workload
 from smrx.wire.codes import CommandKind
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS
 
 #: A client sends no more while this many requests are unanswered, so that it does not fill its window.
 _MAX_UNANSWERED: Final = 400
@@ -37,12 +37,25 @@ _DRAIN_SECONDS: Final = 60.0
 class ClientRecordKind(IntEnum):
     """The kinds of records of a client."""
 
-    #: first: time; second: session id; third: id of the first request; body: the commands as they are sent.
+    #: first: time; second: session id; third: id of the first request; body: the commands as they are sent, as
+    #: encode_requests() returns them.
     REQUESTS = 1
     #: first: time; second: session id; body: the outcomes.
     OUTCOMES = 2
     #: first: time. No outcome came in time; that of the unanswered requests is unknown.
     TIMED_OUT = 3
+
+
+def encode_requests(commands: CommandList) -> bytes:
+    """Return commands with their details as the body of a record."""
+    return len(commands.records).to_bytes(4, "little") + commands.records.tobytes() + commands.details.tobytes()
+
+
+def decode_requests(body: bytes) -> CommandList:
+    """Return the commands in the body of a record."""
+    count = int.from_bytes(body[:4], "little")
+    end = 4 + count * COMMAND_SIZE
+    return CommandList(np.frombuffer(body[4:end], COMMAND), np.frombuffer(body[end:], DETAILS))
 
 
 class RecordingClient:
@@ -52,13 +65,13 @@ class RecordingClient:
         self.client = client
         self._writer = writer
 
-    def send(self, commands: NDArray[np.void]) -> None:
+    def send(self, commands: CommandList) -> None:
         """Send commands without waiting for outcomes; raises ClientError if no session can be opened."""
         session, last = self._session()
         self._record_requests(session, last, commands)
-        sent = self.client.submit_nowait(commands)
-        if sent != len(commands):
-            raise RuntimeError(f"the client accepted {sent} of {len(commands)} commands")
+        sent = self.client.submit_nowait(*commands)
+        if sent != len(commands.records):
+            raise RuntimeError(f"the client accepted {sent} of {len(commands.records)} commands")
 
     def poll(self, timeout: float) -> int:
         """Receive the outcomes that arrive within `timeout` seconds; return how many. Raises ClientError."""
@@ -82,7 +95,7 @@ class RecordingClient:
         if known is not None:
             command = np.zeros(1, COMMAND)
             command["kind"] = CommandKind.CLOSE_SESSION
-            self._record_requests(*known, command)
+            self._record_requests(*known, CommandList(command))
         self.client.close()
 
     def _session(self) -> tuple[int, int]:
@@ -93,12 +106,13 @@ class RecordingClient:
         assert known is not None
         return known
 
-    def _record_requests(self, session: int, last: int, commands: NDArray[np.void]) -> None:
+    def _record_requests(self, session: int, last: int, commands: CommandList) -> None:
         """Record the commands byte for byte as they will be sent."""
-        sent = commands.copy()
+        sent = commands.records.copy()
         sent["session_id"] = session
         sent["request_id"] = np.arange(last + 1, last + 1 + len(sent), dtype=np.uint64)
-        self._writer.write(ClientRecordKind.REQUESTS, time.monotonic_ns(), session, last + 1, sent.tobytes())
+        body = encode_requests(CommandList(sent, commands.details))
+        self._writer.write(ClientRecordKind.REQUESTS, time.monotonic_ns(), session, last + 1, body)
 
 
 class WorkloadClient:
@@ -140,7 +154,8 @@ class WorkloadClient:
         due = time.monotonic()
         while not self._stop and rounds:
             if recording.client.unanswered < _MAX_UNANSWERED:
-                recording.send(workload.orders(self._random, self._account, self._random.choice((1, 1, 2, 5))))
+                count = self._random.choice((1, 1, 2, 5))
+                recording.send(workload.orders(self._random, self._account, count, time.time_ns()))
                 rounds -= 1
             # After a pause, most late orders are skipped, so that the client does not send a burst.
             due = max(due, time.monotonic() - 10 * _ORDER_SECONDS) + self._random.expovariate(1 / _ORDER_SECONDS)

@@ -44,7 +44,7 @@ def timeout_option(default_s: float, help_text: str) -> Callable[[F], F]:
     return click.option("--timeout", type=seconds, default=default_s, show_default=True, help=help_text)
 
 
-class ClientOrderId(click.ParamType):
+class ClientOrderId(click.ParamType[str]):
     """A client order id, as text; a wrong one is a usage error."""
 
     name = "id"

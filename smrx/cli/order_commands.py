@@ -64,9 +64,9 @@ def order() -> None:
     "--client-order-id",
     type=options.ClientOrderId(),
     help="Your own id for the order: 1 to 64 printable ASCII characters. While an order of the account with this "
-    "id is open, or a pending stop, the exchange refuses a second one (exit code 4), so repeating this command does not "
-    "place the order twice. Once the order is filled, cancelled or expired, its id is free again, and repeating the "
-    "command places a new order.",
+    "id is open, or a pending stop, the exchange refuses a second one (exit code 4), so repeating this command does "
+    "not place the order twice. Once the order is filled, cancelled or expired, its id is free again, and repeating "
+    "the command places a new order.",
 )
 @options.config_option
 @options.json_option

@@ -15,6 +15,7 @@ Driven by the blocking client, the asyncio client and the simulator, which own s
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
 import numpy as np
@@ -54,6 +55,11 @@ TIMEOUTS_BEFORE_RESEND: Final = 4
 #: Pause after OVERLOADED, or after a second gap without progress.
 INITIAL_BACKOFF_S: Final = 0.01
 MAX_BACKOFF_S: Final = 0.5
+
+#: Reasons of a malformed command, which has no place in the order of requests.
+_MALFORMED: Final = tuple(takewhile(lambda reason: reason is not Reason.UNKNOWN_SESSION, Reason))
+_NOT_CONSUMED: Final = (Reason.UNKNOWN_SESSION, Reason.SESSION_CLOSED, Reason.REQUEST_GAP)
+_DOUBTFUL: Final = np.array((*_MALFORMED, *_NOT_CONSUMED), np.uint16)
 
 #: Commands that only the session itself or the leader sends.
 _RESERVED_KINDS: Final = (
@@ -404,12 +410,14 @@ class ClientSession:
     def _consumed(self, outcomes: NDArray[np.void], *, of_this_attempt: bool) -> int:
         """Return how many outcomes, from the first on, show that the exchange has consumed their request id.
 
-        All do, with two exceptions. UNKNOWN_SESSION and REQUEST_GAP consume nothing. A malformed command is rejected
-        before its id is checked, so it consumed the id only if the request before it had been consumed by then.
+        All do, with two exceptions. UNKNOWN_SESSION, SESSION_CLOSED and REQUEST_GAP consume nothing. A malformed
+        command is rejected before its id is checked, so it consumed the id only if the request before it had been
+        consumed by then.
         """
-        doubtful = (outcomes["status"] == OutcomeStatus.REJECTED) & (outcomes["reason"] <= Reason.REQUEST_GAP)
-        for i in np.flatnonzero(doubtful).tolist():
-            if outcomes["reason"][i] >= Reason.UNKNOWN_SESSION:
+        rejected = np.flatnonzero(outcomes["status"] == OutcomeStatus.REJECTED)
+        doubtful = rejected[np.isin(outcomes["reason"][rejected], _DOUBTFUL)] if len(rejected) else rejected
+        for i in doubtful.tolist():
+            if outcomes["reason"][i] in _NOT_CONSUMED:
                 return int(i)
             before = int(outcomes["sequence"][i - 1]) if i else self._consumed_sequence
             if before:
@@ -444,7 +452,7 @@ class ClientSession:
         """Handle an outcome of this attempt that does not answer the first unanswered request."""
         request = int(outcome["request_id"])
         refused = outcome["status"] == OutcomeStatus.REJECTED
-        if refused and outcome["reason"] == Reason.UNKNOWN_SESSION:
+        if refused and outcome["reason"] in (Reason.UNKNOWN_SESSION, Reason.SESSION_CLOSED):
             if self.state is State.CLOSING:
                 self._move(Event.END)
             else:

@@ -11,6 +11,7 @@ what they do; a contradiction raises Violation, which names both sides of it.
 """
 
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,10 +20,15 @@ from numpy.typing import NDArray
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
-from smrx.wire.records import COMMAND_SIZE, OUTCOME_SIZE
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import OUTCOME_SIZE
 
 #: (session id, request id)
 Request = tuple[int, int]
+
+#: Reasons of a malformed command; then those that leave the next request of the session the same.
+_BEFORE_SESSIONS: Final = frozenset(takewhile(lambda reason: reason is not Reason.UNKNOWN_SESSION, Reason))
+_NOT_CONSUMED: Final = _BEFORE_SESSIONS | {Reason.UNKNOWN_SESSION, Reason.REQUEST_GAP, Reason.SESSION_CLOSED}
 
 #: Commands that the leader logs by itself: no client sent them, and they are no request of the session they name.
 _TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
@@ -54,8 +60,9 @@ class Checker:
         self._state_hashes: dict[int, int] = {0: self._replay.position()[1]}
         self._last_index = 0
         self._leaders: dict[int, int] = {}
-        #: The last request of each open session.
+        #: The last request of each session, closed ones included, and which of them are closed.
         self._sessions: dict[int, int] = {}
+        self._closed: set[int] = set()
         self._applied: dict[Request, _AppliedRequest] = {}
         #: The command of each request, and the last sequence answered before it was sent.
         self._sent: dict[Request, tuple[bytes, int]] = {}
@@ -112,7 +119,8 @@ class Checker:
         self._results[index] = (applied.sequence, applied.state_hash, outcomes)
         self._log_digests[index] = self._replay.log_digest
         self._state_hashes[applied.sequence] = applied.state_hash
-        self._check_sessions(index, batches.decode(entry).commands, applied.outcomes)
+        batch = batches.decode(entry)
+        self._check_sessions(index, CommandList(batch.commands, batch.details), applied.outcomes)
 
     def after_apply(self, node: int, entry: Applied) -> None:
         """Compare the result of an entry that a node applied with the replay's."""
@@ -144,9 +152,9 @@ class Checker:
 
     # A request is applied once at most, a refused one never.
 
-    def _check_sessions(self, index: int, commands: NDArray[np.void], outcomes: NDArray[np.void]) -> None:
+    def _check_sessions(self, index: int, batch: CommandList, outcomes: NDArray[np.void]) -> None:
         """Check the outcome of each command against the request ids of its session."""
-        raw_commands, raw_outcomes = commands.tobytes(), outcomes.tobytes()
+        commands, pieces, raw_outcomes = batch.records, batch.pieces(), outcomes.tobytes()
         for at, (kind, session, request, status, reason, sequence) in enumerate(
             zip(
                 commands["kind"].tolist(), commands["session_id"].tolist(), commands["request_id"].tolist(),
@@ -155,10 +163,15 @@ class Checker:
         ):  # fmt: skip
             if kind in _TIMER_DRIVEN:
                 continue
+            outcome = raw_outcomes[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
             last = self._sessions.get(session)
             opens = kind == CommandKind.OPEN_SESSION
-            repeat = last is not None and (opens or request <= last)
-            if repeat != (status == OutcomeStatus.DUPLICATE):
+            reopens = opens and session in self._closed
+            repeat = last is not None and not reopens and (opens or request <= last)
+            first = self._applied.get((session, request)) if repeat else None
+            # A repeat has its first outcome, byte for byte, or only says that it is one.
+            is_old = status == OutcomeStatus.DUPLICATE or (first is not None and outcome == first.outcome)
+            if repeat != is_old:
                 raise Violation(
                     f"exactly once: request {request} of session {session:x}, at entry {index}, was "
                     f"{'applied again' if repeat else 'not applied'} (last request of the session: {last})"
@@ -167,27 +180,29 @@ class Checker:
                 continue
             if opens:
                 if status == OutcomeStatus.ACCEPTED:
-                    self._sessions[session] = 0
+                    self._sessions.setdefault(session, 0)
+                    self._closed.discard(session)
                 continue
             is_next = last is not None and request == last + 1
-            if not is_next and not (status == OutcomeStatus.REJECTED and reason <= Reason.REQUEST_GAP):
+            if session in self._closed and status == OutcomeStatus.REJECTED and reason == Reason.SESSION_CLOSED:
+                continue
+            if not is_next and not (status == OutcomeStatus.REJECTED and reason in _NOT_CONSUMED):
                 raise Violation(
                     f"in order: request {request} of session {session:x}, at entry {index}, was applied after request "
                     f"{last}"
                 )
             if not is_next:
                 continue
-            command = raw_commands[COMMAND_SIZE * at : COMMAND_SIZE * (at + 1)]
+            command = pieces[at]
             sent = self._sent.get((session, request))
             if sent is None or sent[0] != command:
                 raise Violation(
                     f"only sent commands: request {request} of session {session:x} is not what its client sent"
                 )
-            outcome = raw_outcomes[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
             self._applied[session, request] = _AppliedRequest(sequence, command, outcome)
             self._sessions[session] = request
             if kind == CommandKind.CLOSE_SESSION and status == OutcomeStatus.ACCEPTED:
-                del self._sessions[session]
+                self._closed.add(session)
 
     def frame_refused(self, delivery: bytes) -> None:
         """Record that a node refused a frame: it may not put it into its log."""
@@ -204,7 +219,7 @@ class Checker:
     # What clients receive is what the replay computes, in real-time order.
 
     def request_sent(self, session: int, request: int, command: bytes, floor: int | None = None) -> None:
-        """Record a request before its client sends it for the first time.
+        """Record a request before its client sends it for the first time, as a piece of a CommandList.
 
         `floor` is the last sequence answered by then, for a caller that does not report answers in order of time.
         """

@@ -16,11 +16,11 @@ from smrx.sim.checker import Checker, Violation
 from smrx.sim.network import Network
 from smrx.sim.profile import Profile
 from smrx.sim.scheduler import Scheduler
-from smrx.sim.simulated_process import address, node_at
+from smrx.sim.simulated_process import BASE_WALL_NS, address, node_at
 from smrx.sim.trace import Trace
-from smrx.sim.workload import Commands
 from smrx.wire.codes import CommandKind
-from smrx.wire.records import COMMAND, COMMAND_SIZE
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND
 
 _NEVER: Final = float("inf")
 
@@ -73,28 +73,27 @@ class SimulatedClient:
         self.session.start(self._scheduler.now)
         self._perform_actions()
 
-    def send(self, commands: Commands) -> None:
+    def send(self, commands: CommandList) -> None:
         """Send as many of the commands as the session's window allows."""
         session = self.session
         if session is None or session.state in (State.CLOSING, State.CLOSED):
             return
-        commands = commands[: session.free_slots]
-        if not len(commands):
+        commands = commands.part(0, session.free_slots)
+        if not len(commands.records):
             return
-        first = session.submit(commands, self._scheduler.now)
-        sent = commands.copy()
+        first = session.submit(commands.records, self._scheduler.now, commands.details)
+        sent = commands.records.copy()
         sent["session_id"] = session.session_id
         sent["request_id"] = np.arange(first, first + len(sent), dtype=np.uint64)
-        raw = sent.tobytes()
-        for at in range(len(sent)):
-            command = raw[COMMAND_SIZE * at : COMMAND_SIZE * (at + 1)]
-            self._checker.request_sent(session.session_id, first + at, command)
+        for at, piece in enumerate(CommandList(sent, commands.details).pieces()):
+            self._checker.request_sent(session.session_id, first + at, piece)
         self._trace.note("client {} sends requests {} to {}", self.end, first, first + len(sent) - 1)
         self._perform_actions()
 
     def trade(self) -> None:
         """Send one to five orders."""
-        self.send(workload.orders(self._rng, self.account, self._rng.choice((1, 1, 2, 5))))
+        time_ns = BASE_WALL_NS + int(self._scheduler.now * 1e9)
+        self.send(workload.orders(self._rng, self.account, self._rng.choice((1, 1, 2, 5)), time_ns))
 
     def close(self) -> None:
         """Close the session, also in the exchange if that is safe."""

@@ -34,7 +34,7 @@ _NEVER: Final = float("inf")
 DELIVERY: Final = struct.Struct("<IIQ")
 #: The offset of the kind in a frame's header.
 _KIND_AT: Final = 5
-_BASE_WALL_NS: Final = 1_700_000_000_000_000_000
+BASE_WALL_NS: Final = 1_700_000_000_000_000_000
 
 
 class Crash(BaseException):
@@ -234,13 +234,14 @@ class Process(Turn):
     def _crash_point(self) -> None:
         self.step()
 
-    def _entry(self, bodies: list[memoryview]) -> bytes:
-        return self._versions.formats.write(super()._entry(bodies), self.version)
+    def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:
+        return self._versions.formats.write(super()._entry(bodies, details), self.version)
 
-    def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
+    def submit_entry(self, bodies: list[memoryview], details: bytes = b"") -> tuple[int, int]:
         """See Turn."""
-        index, term = super().submit_entry(bodies)
-        self._wire.entry_logged(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
+        index, term = super().submit_entry(bodies, details)
+        size = sum(map(len, bodies)) + len(details)
+        self._wire.entry_logged(self.id, self.journal.between(index, index)[0][0], size)
         return index, term
 
     def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
@@ -275,7 +276,7 @@ class Process(Turn):
 
     def wall_ns(self) -> int:
         """Return the time of the node's wall clock."""
-        return _BASE_WALL_NS + int(self._scheduler.now * 1e9) + self.wall_offset_ns
+        return BASE_WALL_NS + int(self._scheduler.now * 1e9) + self.wall_offset_ns
 
     def hint(self) -> LeaderHint:
         """Return the leader that this node follows."""

@@ -4,12 +4,11 @@ Pure: a random generator in, command records out. The session fills in session a
 """
 
 import random
-import struct
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from smrx.wire.client_order_ids import pack_client_order_id
 from smrx.wire.codes import (
     CommandKind,
     OrderFlags,
@@ -18,113 +17,116 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
-
-Commands = NDArray[np.void]
+from smrx.wire.command_list import CommandList, join
+from smrx.wire.records import (
+    COMMAND,
+    COMMAND_LAYOUTS,
+    DETAILS,
+    DETAILS_LAYOUTS,
+    pack_symbol,
+)
 
 BASE: Final = 1
 QUOTE: Final = 2
 INSTRUMENT: Final = 1
 #: A narrow price range, so that orders match.
 _PRICES: Final = (95, 105)
-_RECORD: Final = struct.Struct("<BBBBBBHQQIIQQqq")
+#: Orders have ids 1 to 11; those from here on have texts of more than eight characters.
+_FIRST_LONG_ID: Final = 8
+#: GTD orders expire after so many milliseconds times their quantity.
+_EXPIRY_MS: Final = 50
+_PLACE: Final = int(CommandKind.PLACE)
 
 
-def setup(accounts: list[int]) -> Commands:
+def setup(accounts: list[int]) -> CommandList:
     """Return the first commands of the venue: two assets, one market, accounts with balances."""
-    instrument = np.zeros(1, INSTRUMENT_COMMAND)
-    instrument["kind"] = CommandKind.ADD_INSTRUMENT
-    instrument["instrument"], instrument["symbol"] = INSTRUMENT, pack_symbol("A-B")
-    instrument["base_asset"], instrument["quote_asset"] = BASE, QUOTE
-    instrument["lot_units"] = instrument["scale_units"] = 1
-    instrument["max_price_ticks"] = instrument["max_quantity_lots"] = 1_000
-    raw = [
-        _command(CommandKind.ADD_ASSET, instrument=BASE, client_order_id=pack_symbol("A")),
-        _command(CommandKind.ADD_ASSET, instrument=QUOTE, client_order_id=pack_symbol("B")),
-        instrument.tobytes(),
+    instrument = {"symbol": pack_symbol("A-B"), "base_asset": BASE, "quote_asset": QUOTE, "lot_units": 1}
+    instrument |= {"scale_units": 1, "max_price_ticks": 1_000, "max_quantity_lots": 1_000}
+    found = [
+        _command(CommandKind.ADD_ASSET, asset=BASE, symbol=pack_symbol("A")),
+        _command(CommandKind.ADD_ASSET, asset=QUOTE, symbol=pack_symbol("B")),
+        _command(CommandKind.ADD_INSTRUMENT, instrument, instrument=INSTRUMENT),
     ]
     for account in accounts:
-        raw.append(_command(CommandKind.OPEN_ACCOUNT, account=account))
-        raw.append(_command(CommandKind.DEPOSIT, account=account, instrument=BASE, quantity=2_000, order_id=account))
-        raw.append(
-            _command(CommandKind.DEPOSIT, account=account, instrument=QUOTE, quantity=200_000, order_id=account + 1000)
-        )
-    return _to_array(raw)
+        found += [
+            _command(CommandKind.OPEN_ACCOUNT, account=account),
+            _command(CommandKind.DEPOSIT, account=account, asset=BASE, amount=2_000, transfer_id=account),
+            _command(CommandKind.DEPOSIT, account=account, asset=QUOTE, amount=200_000, transfer_id=account + 1000),
+        ]
+    return join(found)
 
 
-def orders(rng: random.Random, account: int, count: int) -> Commands:
-    """Return random commands of a trader."""
-    return _to_array([_order(rng, account) for _ in range(count)])
+def orders(rng: random.Random, account: int, count: int, time_ns: int = 0) -> CommandList:
+    """Return random commands of a trader; with the time, some orders expire soon after it."""
+    return join([_order(rng, account, time_ns) for _ in range(count)])
 
 
-def _order(rng: random.Random, account: int) -> bytes:
+def _order(rng: random.Random, account: int, time_ns: int) -> CommandList:
     draw = rng.random()
     if draw < 0.62:
-        return _place(rng, account)
-    client_order_id = rng.randrange(1, 12)
+        return _place(rng, account, time_ns)
+    word, details = _client_order_id(account, rng.randrange(1, 12))
     if draw < 0.78:
-        return _command(CommandKind.CANCEL, account=account, client_order_id=client_order_id)
+        return _command(CommandKind.CANCEL, details, account=account, client_order_id=word)
     if draw < 0.92:
         return _command(
-            CommandKind.REPLACE, account=account, client_order_id=client_order_id,
-            price=rng.randint(*_PRICES), quantity=rng.randrange(1, 12),
+            CommandKind.REPLACE, details, account=account, client_order_id=word,
+            price_ticks=rng.randint(*_PRICES), quantity_lots=rng.randrange(1, 12),
         )  # fmt: skip
     if draw < 0.96:
         return _command(CommandKind.MASS_CANCEL, account=account, side=rng.randrange(3))
     # Malformed, or of an unknown kind: rejected, and the request id is used up all the same.
-    return _command(rng.choice((200, int(CommandKind.PLACE))), account=account, side=9)
+    return _command(rng.choice((200, _PLACE)), account=account, side=9)
 
 
-def _place(rng: random.Random, account: int) -> bytes:
+def _place(rng: random.Random, account: int, time_ns: int) -> CommandList:
+    """Return an order. Which terms it has follows from its other numbers, so that they need no draws of their own."""
     side = rng.choice((Side.BUY, Side.SELL))
-    client_order_id, quantity = rng.randrange(12), rng.randrange(1, 12)
+    number, quantity = rng.randrange(12), rng.randrange(1, 12)
+    word, details = _client_order_id(account, number)
+    order = {
+        "account": account, "instrument": INSTRUMENT, "side": side, "client_order_id": word, "quantity_lots": quantity,
+        "stp": Stp.CANCEL_NEWEST,
+    }  # fmt: skip
     if rng.random() < 0.1:
-        return _command(
-            CommandKind.PLACE, account=account, instrument=INSTRUMENT, side=side, order_type=OrderType.MARKET,
-            tif=TimeInForce.IOC, stp=Stp.CANCEL_NEWEST, client_order_id=client_order_id, quantity=quantity,
-        )  # fmt: skip
+        order |= {"order_type": OrderType.MARKET, "tif": TimeInForce.IOC}
+        if number % 2:
+            order["order_type"] = OrderType.STOP
+            details["stop_price_ticks"] = _PRICES[0] + quantity
+        return _command(CommandKind.PLACE, details, **order)
     tif = rng.choice((TimeInForce.GTC, TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK))
     flags = OrderFlags.POST_ONLY if tif == TimeInForce.GTC and rng.random() < 0.1 else OrderFlags.NONE
-    return _command(
-        CommandKind.PLACE, account=account, instrument=INSTRUMENT, side=side, order_type=OrderType.LIMIT, tif=tif,
-        stp=rng.choice(tuple(Stp)), flags=flags, client_order_id=client_order_id,
-        price=rng.randint(*_PRICES), quantity=quantity,
-    )  # fmt: skip
+    stp, price = rng.choice(tuple(Stp)), rng.randint(*_PRICES)
+    if tif == TimeInForce.GTC:
+        if (price + quantity) % 4 == 0:
+            details["display_lots"] = 1 + quantity // 3
+        if time_ns and (price + number) % 4 == 0:
+            tif = TimeInForce.GTD
+            details["expiry_ns"] = time_ns + quantity * _EXPIRY_MS * 1_000_000 + number
+    order |= {"order_type": OrderType.LIMIT, "tif": tif, "flags": flags, "stp": stp, "price_ticks": price}
+    return _command(CommandKind.PLACE, details, **order)
 
 
-def _command(
-    kind: int,
-    *,
-    side: int = 0,
-    order_type: int = 0,
-    tif: int = 0,
-    stp: int = 0,
-    flags: int = 0,
-    account: int = 0,
-    instrument: int = 0,
-    client_order_id: int = 0,
-    order_id: int = 0,
-    price: int = 0,
-    quantity: int = 0,
-) -> bytes:
-    return _RECORD.pack(
-        kind,
-        side,
-        order_type,
-        tif,
-        stp,
-        flags,
-        0,
-        0,
-        0,
-        account,
-        instrument,
-        client_order_id,
-        order_id,
-        price,
-        quantity,
-    )
+def _client_order_id(account: int, number: int) -> tuple[int, dict[str, Any]]:
+    """Return the field of a command for the id of an order, and its details; number 0 is no id."""
+    if not number:
+        return 0, {}
+    text = str(number) if number < _FIRST_LONG_ID else f"account-{account}/order-{number}"
+    word, long_text = pack_client_order_id(text)
+    return word, {"client_order_id": long_text} if long_text else {}
 
 
-def _to_array(raw: list[bytes]) -> Commands:
-    return np.frombuffer(b"".join(raw), COMMAND)
+def _command(kind: int, details: dict[str, Any] | None = None, **fields: Any) -> CommandList:
+    known = CommandKind(kind) if kind in set(CommandKind) else None
+    record = np.zeros(1, COMMAND if known is None else COMMAND_LAYOUTS[known])
+    record["kind"] = kind
+    for name, value in fields.items():
+        record[name] = value
+    if not details:
+        return CommandList(record.view(COMMAND))
+    assert known is not None
+    more = np.zeros(1, DETAILS_LAYOUTS[known])
+    for name, value in details.items():
+        more[name] = value
+    record["details"] = 1
+    return CommandList(record.view(COMMAND), more.view(DETAILS))

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.wire.records import COMMAND, DETAILS
+from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE
 
 NO_DETAILS: Final[NDArray[np.void]] = np.zeros(0, DETAILS)
 NO_DETAILS.setflags(write=False)
@@ -38,6 +38,23 @@ class CommandList(NamedTuple):
         records = records.copy()
         records["details"] = places + (numbers[0] != 0)
         return CommandList(records, self.details[named - 1])
+
+    def pieces(self) -> list[bytes]:
+        """Return each command with its details as bytes, which are the same in any list that holds the command.
+
+        They are the command with 1 as the number of its details, or 0, and then the details. Raises ValueError if a
+        command names details that the list does not have.
+        """
+        _check_numbers(self.records, self.details)
+        numbers = self.records["details"].tolist()
+        alone = self.records.copy()
+        alone["details"] = alone["details"] > 0
+        raw, details = alone.tobytes(), self.details.tobytes()
+        return [
+            raw[at * COMMAND_SIZE : (at + 1) * COMMAND_SIZE]
+            + (details[(number - 1) * DETAILS_SIZE : number * DETAILS_SIZE] if number else b"")
+            for at, number in enumerate(numbers)
+        ]
 
 
 def join(lists: Sequence[CommandList]) -> CommandList:
