@@ -13,6 +13,7 @@ from smrx.wire.codes import (
     Side,
     TimeInForce,
 )
+from smrx.wire.records import EVENT_LAYOUTS
 from tests.commands import (
     Commands,
     add_asset,
@@ -116,7 +117,7 @@ class SmallMarket:
         return self.send(command(CommandKind.TICK), seconds * SECOND)
 
     def rejected(self, commands: Commands) -> Reason:
-        """Send a command that must be rejected with its own event alone and change no balance or order; return the reason."""
+        """Send a command that must be rejected with its own event and change no balance or order; return the reason."""
         before = self.engine.inspect.balances().tobytes(), self.engine.inspect.orders().tobytes()
         result: Result = apply(self.engine, commands, 1)
         assert result.outcomes["status"].tolist() == [2], result.outcomes
@@ -154,6 +155,11 @@ def events_of(result: Result) -> list[tuple[str, int]]:
         (EventKind(int(event["kind"])).name, int(event["counter_order_id" if event["kind"] == 8 else "order_id"]))
         for event in result.events
     ]
+
+
+def in_own_layout(event: Any) -> Any:
+    """Return an event with the field names of its kind."""
+    return np.frombuffer(event.tobytes(), EVENT_LAYOUTS[EventKind(int(event["kind"]))])[0]
 
 
 def fills(result: Result) -> list[tuple[int, int, int]]:

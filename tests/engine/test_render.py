@@ -3,8 +3,9 @@
 import numpy as np
 
 from smrx.engine import render
-from smrx.wire.codes import Side
+from smrx.wire.codes import InstrumentStatus, Side
 from smrx.wire.records import EVENT, OUTCOME
+from tests.commands import set_status
 from tests.engine.small_market import SmallMarket
 
 
@@ -33,15 +34,15 @@ def test_events_show_every_field_that_is_not_zero() -> None:
     result = market.buy(1, 2, 101)
     assert render.events(result.events).split("\n") == [
         "event             sequence  command  time_ns",
-        "NEW                     16       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST instrument=1"
-        " account=1 order_id=16 session_id=11 request_id=2 price_ticks=101 quantity_lots=2 leaves_lots=2",
-        "TRADE                   17       16        1  side=BUY instrument=1 account=1 counter_account=2 order_id=16"
-        " counter_order_id=14 match_id=1 session_id=11 request_id=2 price_ticks=101 quantity_lots=2",
+        "NEW                     16       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST session_id=11"
+        " request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 leaves_lots=2",
+        "TRADE                   17       16        1  side=BUY session_id=11 request_id=2 order_id=16 instrument=1 account=1"
+        " price_ticks=101 quantity_lots=2 match_id=1 counter_order_id=14 counter_account=2",
         "PARTIALLY_FILLED        18       16        1  side=SELL order_type=LIMIT tif=GTC stp=CANCEL_NEWEST"
-        " instrument=1 account=2 order_id=14 match_id=1 session_id=11 request_id=2 price_ticks=101 quantity_lots=2"
-        " cum_lots=2 leaves_lots=10",
-        "FILLED                  19       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST instrument=1"
-        " account=1 order_id=16 match_id=1 session_id=11 request_id=2 price_ticks=101 quantity_lots=2 cum_lots=2",
+        " session_id=11 request_id=2 order_id=14 instrument=1 account=2 price_ticks=101 quantity_lots=2 cum_lots=2"
+        " leaves_lots=10 match_id=1",
+        "FILLED                  19       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST session_id=11"
+        " request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 cum_lots=2 match_id=1",
     ]
 
 
@@ -67,3 +68,18 @@ def test_codes_without_a_name_show_as_numbers() -> None:
     event["kind"], event["command_kind"] = 200, 77
     assert render.events(event).split("\n")[1].split() == ["200", "0", "0", "0", "command_kind=77"]
     assert "0" in render.outcomes(np.zeros(1, OUTCOME))
+
+
+def test_events_have_the_names_of_their_kind() -> None:
+    market = small_market()
+    result = market.stop(1, Side.BUY, 9, 110, 115, client_order_id="a long client order id")
+    lines = render.events(result.events).split("\n")[1:]
+    assert [line.split()[0] for line in lines] == ["NEW", "CLIENT_ORDER_ID", "ORDER_TERMS"]
+    assert f"client_order_id=#{int(result.events['client_order_id'][0]):016x}" in lines[0]
+    assert lines[1].endswith("client_order_id=a long client order id")
+    assert lines[2].endswith("stop_price_ticks=110")
+    assert render.client_order_id(0x6261) == "ab"
+    assert "status=HALTED" in render.events(
+        market.send(set_status(market.sender(0), 1, InstrumentStatus.HALTED)).events
+    )
+    assert "a long client order id" in render.orders(market.engine.inspect.orders(1))

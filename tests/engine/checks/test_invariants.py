@@ -226,7 +226,7 @@ def full_market() -> SmallMarket:
     market.send(open_session(20, 1, 1))
     market.send(place((20, 1), 1, Side.SELL, 5, 130))
     for account, lots in ((1, 50), (2, 40), (3, 30)):
-        market.sell(account, lots, 120, display_lots=7)
+        market.sell(account, lots, 120, display_lots=7, client_order_id=f"iceberg of account {account}")
         market.sell(account, lots, 121, tif=TimeInForce.GTD, expiry_seconds=60 - lots)
         market.stop(account, Side.BUY, lots, 140 + lots)
         market.stop(account, Side.SELL, lots, 70, 60)
@@ -249,6 +249,19 @@ def slot_where(field: str, table: str = "orders") -> Callable[[Any], int]:
 def stop_slot(state: Any) -> int:
     """Return the slot of a pending stop."""
     return int(next(slot for slot in range(1, len(state.orders)) if state.orders["order_type"][slot] == 3))
+
+
+def details_of(slot: Callable[[Any], int]) -> Callable[[Any], int]:
+    """Return a function that finds the details of an order."""
+    return lambda state: int(state.orders["details"][slot(state)])
+
+
+def keep_text(state: Any, text: bytes) -> None:
+    """Write a client order id into the details of an iceberg."""
+    slot = details_of(slot_where("shown"))(state)
+    words = np.frombuffer(text.ljust(64, b"\0"), "<u8")
+    for at, word in enumerate(words):
+        state.order_details[f"client_order_id_{at}"][slot] = word
 
 
 def swap_in_heap(state: Any) -> None:
@@ -310,6 +323,60 @@ FULL_DAMAGE: dict[str, tuple[Damage, str]] = {
     "an unhashed cap": (put("assets", "cap", 5), "asset 1: the stored hash"),
     "an unhashed session flag": (put("sessions", "flags", 1), "session 1: the stored hash"),
     "an order with a wrong session": (put("orders", "session", 1, slot_where("shown")), "the stored hash is wrong"),
+    "an unhashed long client order id": (
+        add("order_details", "client_order_id_0", 1 << 8, details_of(slot_where("shown"))),
+        "the stored hash is wrong",
+    ),
+    "an unhashed term": (add("order_details", "display_lots", 1, details_of(slot_where("shown"))), "the stored hash"),
+    "details without an order": (
+        put("orders", "details", 0, slot_where("shown")),
+        "order_details: a record does not belong to one order",
+    ),
+    "details of two orders": (
+        lambda state: put("orders", "details", details_of(stop_slot)(state), slot_where("shown"))(state),
+        "order_details: a record does not belong to one order",
+    ),
+    "details that do not exist": (put("orders", "details", 1 << 20, stop_slot), "orders: a details link is invalid"),
+    "empty details": (
+        put("order_details", "stop_price_ticks", 0, details_of(stop_slot)),
+        "order_details: a record is empty",
+    ),
+    "a term that no order has": (
+        put("order_details", "credential", 1, details_of(stop_slot)),
+        "order_details: a record has terms that no order has",
+    ),
+    "a long id that is too short": (
+        lambda state: keep_text(state, b"12345678"),
+        "order_details: a client order id is not a text of more than 8 characters",
+    ),
+    "a long id with a gap": (
+        lambda state: keep_text(state, b"12345678\0x"),
+        "order_details: a client order id is not a text of more than 8 characters",
+    ),
+    "a long id that is not printable": (
+        lambda state: keep_text(state, b"12345678\x7f"),
+        "order_details: a client order id is not a text of more than 8 characters",
+    ),
+    "a long id with another form": (
+        add("orders", "client_order_id", 1, slot_where("shown")),
+        "orders: a client order id is not a text, or not the form of its text",
+    ),
+    "a short id that is not a text": (
+        put("orders", "client_order_id", 7, stop_slot),
+        "orders: a client order id is not a text, or not the form of its text",
+    ),
+    "a short id with a gap": (
+        put("orders", "client_order_id", 0x31_0031, stop_slot),
+        "orders: a client order id is not a text, or not the form of its text",
+    ),
+    "a stop price of a limit order": (
+        put("order_details", "stop_price_ticks", 5, details_of(slot_where("shown"))),
+        "orders: one that is not a pending stop has a stop price",
+    ),
+    "an expiry of an order that is not GTD": (
+        put("order_details", "expiry_ns", 5, details_of(stop_slot)),
+        "orders: one that is not GTD has an expiry",
+    ),
     "an unhashed kill switch": (put("core", "killed", 1, lambda s: 0), ""),
 }
 

@@ -6,9 +6,9 @@ import pytest
 
 from smrx.engine import Engine
 from smrx.engine.state import NEVER
-from smrx.wire.codes import CommandKind, Reason, Side, TimeInForce
+from smrx.wire.codes import CommandKind, Reason, Side, Stp, TimeInForce
 from tests.commands import apply, command, join, place
-from tests.engine.small_market import BASE, SECOND, SmallMarket, events_of, fills, last_outcome, order_id
+from tests.engine.small_market import BASE, QUOTE, SECOND, SmallMarket, events_of, fills, last_outcome, order_id
 
 
 def gtd(market: SmallMarket, account: int, lots: int, price: int, seconds: int, **more: int) -> int:
@@ -70,11 +70,44 @@ def test_engine_time_never_goes_back() -> None:
     market.check_state()
 
 
-def test_latest_expiry_second() -> None:
+def test_expiry_is_exact_to_the_nanosecond() -> None:
     market = SmallMarket()
-    order = gtd(market, 1, 1, 100, (1 << 32) - 1)
-    assert market.engine.next_expiry_ns == ((1 << 32) - 1) * SECOND
-    assert events_of(market.tick((1 << 32) - 1)) == [("EXPIRED", order), ("TICKED", 0)]
+    last = NEVER - 1
+    late, early = (
+        order_id(market.sell(1, 1, 100, tif=TimeInForce.GTD, expiry_ns=expiry)) for expiry in (last, last - 1)
+    )
+    assert market.engine.next_expiry_ns == last - 1
+    tick = command(CommandKind.TICK)
+    assert events_of(market.send(tick, last - 2)) == [("TICKED", 0)]
+    assert events_of(market.send(tick, last - 1)) == [("EXPIRED", early), ("TICKED", 0)]
+    assert events_of(market.send(tick, last)) == [("EXPIRED", late), ("TICKED", 0)]
+
+
+@pytest.mark.parametrize("price", [0, 115])
+def test_pending_stop_expires(price: int) -> None:
+    """A stop order, also one that will be a market order, waits no longer than its expiry."""
+    market = SmallMarket()
+    stop = order_id(market.stop(1, Side.BUY, 5, 110, price, tif=TimeInForce.GTD, expiry_seconds=9))
+    kept = order_id(market.stop(2, Side.BUY, 5, 110, price, tif=TimeInForce.GTD, expiry_seconds=11))
+    assert events_of(market.tick(10)) == [("EXPIRED", stop), ("TICKED", 0)]
+    assert market.open_ids() == [kept]
+    assert market.balance_change(1, QUOTE) == (0, 0)
+    market.check_state()
+
+
+def test_triggered_stop_limit_keeps_its_expiry_and_a_stop_leaves_nothing() -> None:
+    market = SmallMarket()
+    limit = order_id(market.stop(1, Side.BUY, 5, 110, 115, tif=TimeInForce.GTD, expiry_seconds=9, display_lots=2))
+    order_id(market.stop(2, Side.BUY, 5, 110, tif=TimeInForce.GTD, expiry_seconds=8))
+    market.sell(3, 1, 110)
+    market.buy(3, 1, 110, stp=Stp.NONE)
+    assert market.open_ids() == [limit]
+    row = market.engine.inspect.orders()[0]
+    assert row[["stop_price_ticks", "display_lots", "shown_lots", "expiry_ns"]].item() == (0, 2, 2, 9 * SECOND)
+    assert market.engine.next_expiry_ns == 9 * SECOND
+    market.check_state()
+    assert events_of(market.tick(9)) == [("EXPIRED", limit), ("TICKED", 0)]
+    market.check_state()
 
 
 def test_tick_needs_no_session_and_has_no_fields() -> None:

@@ -12,8 +12,8 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from tests.commands import command, place
-from tests.engine.small_market import BASE, SmallMarket, events_of, fills, last_outcome, order_id
+from tests.commands import add_instrument, command, place
+from tests.engine.small_market import BASE, QUOTE, SmallMarket, events_of, fills, last_outcome, order_id
 
 
 def iceberg_and_plain_ask() -> tuple[SmallMarket, int, int]:
@@ -114,6 +114,8 @@ def test_display_bounds() -> None:
     assert rejected(10, 10) == Reason.INVALID_DISPLAY
     # More than a thousand parts are rejected: they would make the number of events unbounded.
     assert rejected(2_001, 2) == Reason.INVALID_DISPLAY
+    for display in (-1, -(1 << 63), (1 << 63) - 1):
+        assert rejected(10, display) == Reason.INVALID_DISPLAY
     assert rejected(10, 9, tif=TimeInForce.IOC) == Reason.UNSUPPORTED_COMBINATION
     assert rejected(10, 9, tif=TimeInForce.FOK) == Reason.UNSUPPORTED_COMBINATION
     assert last_outcome(market.sell(1, 2_000, 100, display_lots=2, flags=OrderFlags.POST_ONLY))[0] == "NEW"
@@ -136,4 +138,33 @@ def test_cancel_releases_hidden_lots() -> None:
     market.send(command(CommandKind.MASS_CANCEL, market.sender(1), account=1))
     assert market.balance_change(1, BASE) == (0, 0)
     assert market.open_ids() == [other]
+    market.check_state()
+
+
+def test_display_may_be_larger_than_32_bits() -> None:
+    market = SmallMarket()
+    market.send(
+        add_instrument(
+            market.sender(0), 2, "WIDE", base_asset=BASE, quote_asset=QUOTE, max_price_ticks=1,
+            max_quantity_lots=1 << 39,
+        )
+    )  # fmt: skip
+    market.sell(1, 1 << 39, 1, instrument=2, display_lots=1 << 38)
+    assert market.engine.inspect.depth(2, 9)[1] == [(1, 1 << 38, 1)]
+    market.buy(2, (1 << 38) + 5, 1, instrument=2)
+    assert market.engine.inspect.orders(1)["shown_lots"].tolist() == [(1 << 38) - 5]
+    market.check_state()
+
+
+def test_stop_limit_order_hides_lots_once_it_rests() -> None:
+    market = SmallMarket()
+    stop = order_id(market.stop(1, Side.BUY, 10, 110, 105, display_lots=3))
+    assert market.engine.inspect.stops(1, 9)[1] == [(110, 10, 1)]
+    market.check_state()
+    market.sell(2, 1, 110)
+    market.buy(3, 1, 110)
+    assert market.depth() == ([(105, 3, 1)], [])
+    market.sell(2, 4, 105)
+    row = market.engine.inspect.orders(1)[0]
+    assert row[["order_id", "shown_lots", "leaves_lots"]].item() == (stop, 2, 6)
     market.check_state()

@@ -9,8 +9,8 @@ from smrx.wire.codes import (
     Side,
     TimeInForce,
 )
-from tests.commands import command, disconnect, open_session, place
-from tests.engine.small_market import BASE, SmallMarket, events_of, last_outcome, order_id
+from tests.commands import apply, command, disconnect, open_session, place
+from tests.engine.small_market import BASE, SmallMarket, events_of, in_own_layout, last_outcome, order_id
 
 CANCELS = SessionFlags.CANCEL_ON_DISCONNECT
 
@@ -38,7 +38,7 @@ def test_disconnect_cancels_the_sessions_orders_oldest_first() -> None:
         ("SESSION_DISCONNECTED", 0),
     ]
     assert result.events["reason"][:3].tolist() == [Reason.DISCONNECTED] * 3
-    assert [int(result.events[-1][name]) for name in ("account", "quantity_lots")] == [1, 3]
+    assert [int(in_own_layout(result.events[-1])[name]) for name in ("account", "cancelled")] == [1, 3]
     assert last_outcome(result) == ("SESSION_DISCONNECTED", "NONE", 3, 0)
     assert market.open_ids() == [other]
     assert market.balance_change(1, BASE) == (0, 5)
@@ -106,7 +106,7 @@ def test_disconnect_uses_no_request_id_and_is_never_a_duplicate() -> None:
     for fields in ({"request_id": 4}, {"account": 1}, {"flags": 1}):
         wrong = disconnect(20)
         for name, value in fields.items():
-            wrong[name] = value
+            wrong.records[name] = value
         assert market.rejected(wrong) == Reason.RESERVED_NOT_ZERO
     assert market.rejected(disconnect(99)) == Reason.UNKNOWN_SESSION
     assert market.engine.inspect.sessions()["last_request_id"].tolist() == before
@@ -127,7 +127,7 @@ def test_malformed_open_session_uses_no_request_id() -> None:
     market = SmallMarket()
     before = market.engine.inspect.sessions()["last_request_id"].tolist()
     foreign = open_session(11, 2)
-    foreign["request_id"] = 1
+    foreign.records["request_id"] = 1
     assert market.rejected(foreign) == Reason.RESERVED_NOT_ZERO
     assert market.engine.inspect.sessions()["last_request_id"].tolist() == before
     market.buy(1, 1, 1)

@@ -16,7 +16,17 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from tests.commands import command, join, place
-from tests.engine.small_market import BASE, FUNDS, QUOTE, SmallMarket, events_of, fills, last_outcome, order_id
+from tests.engine.small_market import (
+    BASE,
+    FUNDS,
+    QUOTE,
+    SmallMarket,
+    events_of,
+    fills,
+    in_own_layout,
+    last_outcome,
+    order_id,
+)
 
 
 def trade_at(market: SmallMarket, price: int) -> Result:
@@ -51,14 +61,15 @@ def test_triggered_event_fields() -> None:
     result = market.stop(1, Side.BUY, 5, 110, 115, client_order_id=7)
     stop = order_id(result)
     assert last_outcome(result) == ("NEW", "NONE", 0, 5)
-    assert int(result.events["counter_order_id"][0]) == 110
+    assert events_of(result) == [("NEW", stop), ("ORDER_TERMS", stop)]
+    assert int(in_own_layout(result.events[1])["stop_price_ticks"]) == 110
     assert market.depth() == ([], [])
     ask = order_id(market.sell(2, 3, 114))
     result = trade_at(market, 110)
     assert last_outcome(result) == ("FILLED", "NONE", 1, 0)
     assert events_of(result)[4:] == [("TRIGGERED", stop), ("TRADE", ask), ("FILLED", ask), ("PARTIALLY_FILLED", stop)]
     event = result.events[4]
-    names = ("order_type", "counter_order_id", "price_ticks", "quantity_lots", "cum_lots", "leaves_lots", "session_id")
+    names = ("order_type", "following", "price_ticks", "quantity_lots", "cum_lots", "leaves_lots", "session_id")
     assert [int(event[name]) for name in names] == [OrderType.LIMIT, 0, 115, 5, 0, 5, 13]
     assert int(result.outcomes["event_count"][0]) == len(result.events)
     row = market.engine.inspect.orders(1)[0]

@@ -15,7 +15,16 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from tests.commands import Commands, add_asset, command, deposit, place, set_limits, set_rules, set_status, withdraw
-from tests.engine.small_market import BASE, MAX_PRICE, QUOTE, SmallMarket, events_of, last_outcome, order_id
+from tests.engine.small_market import (
+    BASE,
+    MAX_PRICE,
+    QUOTE,
+    SmallMarket,
+    events_of,
+    in_own_layout,
+    last_outcome,
+    order_id,
+)
 
 
 def test_suspended_account_may_only_cancel() -> None:
@@ -50,7 +59,11 @@ def test_halted_instrument_allows_cancels(status: InstrumentStatus) -> None:
     order = order_id(market.sell(1, 5, 100))
     result = market.send(set_status(market.sender(0), 1, status))
     assert last_outcome(result) == ("STATUS_SET", "NONE", 0, 0)
-    assert [int(result.events[0][name]) for name in ("instrument", "side", "quantity_lots")] == [1, status, 0]
+    assert [int(in_own_layout(result.events[0])[name]) for name in ("instrument", "status", "cancelled")] == [
+        1,
+        status,
+        0,
+    ]
     assert market.rejected(place(market.sender(2), 2, Side.BUY, 0, 100)) == Reason.INSTRUMENT_NOT_TRADING
     assert market.rejected(market.replace_command(1, order, 0, 100)) == Reason.INSTRUMENT_NOT_TRADING
     market.cancel(1, order)
@@ -90,7 +103,7 @@ def test_closing_cancels_all_orders_in_sequence() -> None:
 def test_invalid_status_is_rejected() -> None:
     market = SmallMarket()
     for status in (0, 5):
-        assert market.rejected(command(CommandKind.SET_STATUS, market.sender(0), instrument=1, side=status)) == (
+        assert market.rejected(command(CommandKind.SET_STATUS, market.sender(0), instrument=1, status=status)) == (
             Reason.INVALID_STATUS
         )
     assert market.rejected(set_status(market.sender(0), 2, InstrumentStatus.HALTED)) == Reason.UNKNOWN_INSTRUMENT
@@ -208,9 +221,8 @@ def test_invalid_limits_are_rejected() -> None:
             assert market.rejected(set_limits(market.sender(0), 1, **{name: value})) == Reason.INVALID_LIMIT
     assert market.rejected(set_limits(market.sender(0), 77, max_order_quantity=-1)) == Reason.UNKNOWN_ACCOUNT
     result = market.set_limits(1, max_open_orders=4, max_open_notional=5, max_order_notional=6, max_order_quantity=7)
-    fields = ("account", "instrument", "order_id", "price_ticks", "quantity_lots")
-    assert [int(result.events[0][name]) for name in fields] == [1, 4, 5, 6, 7]
     shown = ["max_open_orders", *names]
+    assert in_own_layout(result.events[0])[["account", *shown]].item() == (1, 4, 5, 6, 7)
     assert market.engine.inspect.accounts()[shown].tolist()[1] == (4, 5, 6, 7)
     market.set_limits(1)
     assert market.engine.inspect.accounts()[shown].tolist()[1] == (0, 0, 0, 0)
@@ -250,9 +262,8 @@ def test_rules_are_reported_and_restored() -> None:
         "band_bp": 10_000, "taker_fee": 999_999, "maker_fee": -999_999, "min_price_ticks": 2, "min_quantity_lots": 3,
         "min_notional": 4, "max_notional": 5,
     }  # fmt: skip
-    event = market.set_rules(**given).events[0]
-    names = ("cum_lots", "account", "counter_account", "client_order_id", "quantity_lots", "order_id", "price_ticks")
-    assert [int(event[name]) for name in names] == [10_000, 999_999, (1 << 32) - 999_999, 2, 3, 4, 5]
+    event = in_own_layout(market.set_rules(**given).events[0])
+    assert {name: int(event[name]) for name in given} == given
     row = market.engine.inspect.instruments()[0]
     assert {name: int(row[name]) for name in given} == given
     again = Engine.restore(market.engine.snapshot())
@@ -268,8 +279,8 @@ def test_supply_cap() -> None:
         assert market.rejected(add_asset(market.sender(0), 7, "CAP", cap=cap)) == Reason.INVALID_AMOUNT
     wrong: Commands = add_asset(market.sender(0), 7, "CAP", decimals=19, cap=-1)
     assert market.rejected(wrong) == Reason.INVALID_QUANTITY
-    event = market.send(add_asset(market.sender(0), 7, "CAP", cap=100)).events[0]
-    assert int(event["price_ticks"]) == 100
+    event = in_own_layout(market.send(add_asset(market.sender(0), 7, "CAP", cap=100)).events[0])
+    assert int(event["supply_cap"]) == 100
     market.send(deposit(market.sender(0), 1, 7, 60, 901))
     assert market.rejected(deposit(market.sender(0), 2, 7, 41, 902)) == Reason.SUPPLY_EXCEEDED
     market.send(deposit(market.sender(0), 2, 7, 40, 902))
@@ -293,7 +304,11 @@ def test_supply_cap() -> None:
 )
 def test_venue_commands_are_rejected_for_others(kind: CommandKind) -> None:
     market = SmallMarket()
-    fields = {CommandKind.KILL: {}, CommandKind.REVIVE: {}, CommandKind.SET_STATUS: {"instrument": 1, "side": 2}}
-    wanted: dict[str, int] = fields.get(kind, {"account": 1})
-    assert market.rejected(command(kind, market.sender(1), **wanted)) == Reason.NOT_AUTHORISED
+    fields: dict[CommandKind, dict[str, int]] = {
+        CommandKind.KILL: {},
+        CommandKind.REVIVE: {},
+        CommandKind.SET_STATUS: {"instrument": 1, "status": 2},
+        CommandKind.SET_RULES: {"instrument": 1},
+    }
+    assert market.rejected(command(kind, market.sender(1), **fields.get(kind, {"account": 1}))) == Reason.NOT_AUTHORISED
     assert np.array_equal(market.engine.inspect.accounts()["status"], [1, 1, 1, 1])

@@ -23,10 +23,18 @@ def hashed(words: Any) -> Any:
         return xxh3.hash4(words[0], words[1], words[2], words[3])
     if count == 5:
         return xxh3.hash5(words[0], words[1], words[2], words[3], words[4])
+    if count == 6:
+        return xxh3.hash6(words[0], words[1], words[2], words[3], words[4], words[5])
     if count == 7:
         return xxh3.hash7(words[0], words[1], words[2], words[3], words[4], words[5], words[6])
     if count == 8:
         return xxh3.hash8(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7])
+    if count == 9:
+        return xxh3.hash9(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7], words[8])
+    if count == 10:
+        return xxh3.hash10(
+            words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7], words[8], words[9]
+        )
     if count % 16 == 0:
         return xxh3.hash_events(words, 0, count // 16)
     return xxh3.hash_long(words, 0, count)
@@ -38,7 +46,35 @@ def multiply_folded(left: Any, right: Any) -> Any:
 
 
 #: Records; one event; some events; lengths around the end of a block of 128 words; other lengths of the long path.
-LENGTHS = (2, 3, 4, 5, 7, 8, 16, 31, 32, 48, 64, 127, 128, 129, 130, 136, 137, 144, 256, 257, 384, 1024, 1600, 16_000)
+LENGTHS = (
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    16,
+    31,
+    32,
+    48,
+    64,
+    127,
+    128,
+    129,
+    130,
+    136,
+    137,
+    144,
+    256,
+    257,
+    384,
+    1024,
+    1600,
+    16_000,
+)
 
 
 def disagreements(function: Any, random: np.random.Generator) -> list[int]:
