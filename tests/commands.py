@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.wire import command_list
 from smrx.wire.client_order_ids import pack_client_order_id, short_id_text
 from smrx.wire.codes import (
     CommandKind,
@@ -210,8 +209,24 @@ def add_instrument(
 
 
 def join(commands: list[Commands]) -> Commands:
-    """Return many commands as one list."""
-    return command_list.join(commands)
+    """Return many commands as one list; a command that names missing details names missing ones there, too."""
+    if not commands:
+        return CommandList(np.zeros(0, COMMAND))
+    total, before = sum(len(part.details) for part in commands), 0
+    moved = []
+    for part in commands:
+        records = part.records.copy()
+        numbers = part.records["details"]
+        records["details"][numbers != 0] += np.uint16(before)
+        records["details"][numbers > len(part.details)] = total + 1
+        before += len(part.details)
+        moved.append(records)
+    return CommandList(np.concatenate(moved), np.concatenate([part.details for part in commands]))
+
+
+def part(commands: Commands, first: int, last: int | None = None) -> Commands:
+    """Return some of the commands, with all details."""
+    return CommandList(commands.records[first:last], commands.details)
 
 
 def describe(record: np.void, details: NDArray[np.void] = NO_DETAILS) -> str:

@@ -60,9 +60,6 @@ INSTRUMENTS = np.dtype(
         ("min_quantity_lots", "<i8"),
         ("min_notional", "<i8"),
         ("max_notional", "<i8"),
-        ("collar_bp", "<u2"),
-        ("collar_reference", "u1"),
-        ("rule_flags", "u1"),
     ]
 )
 SESSIONS = np.dtype([("session_id", "<u8"), ("account", "<u4"), ("flags", "u1"), ("last_request_id", "<u8")])
@@ -153,7 +150,7 @@ class Inspect:
             (
                 *(listed.instrument, listed.symbol, listed.base_asset, listed.quote_asset),
                 *(listed.lot_units, listed.scale_units, listed.max_price, listed.max_quantity, listed.status),
-                *(listed.last_price or 0, *listed.rules),
+                *(listed.last_price or 0, *listed.rules[:7]),
             )
             for _, listed in sorted(self.state.instruments.items())
         ]

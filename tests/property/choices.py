@@ -8,6 +8,12 @@ from tests.oracle import Oracle
 
 T = TypeVar("T")
 
+#: Client order ids of the flow, short and long ones. The last two have the same 64-bit form.
+COLLIDING_IDS = (
+    "iph9UhQuaAmKOdeE8B-UUPjVXGiXweSpyq48vL1FTLnatbQgmAmRD4IHmXa8LgNU",
+    "xd9reeE6pT8b7MJP4tKtGUilR3Allh_zhqJWhTpr3DrCm1uGKZy_puF8MCdSyIhZ",
+)
+CLIENT_ORDER_IDS = ("1", "~ ~ ~ ~ ", "123456789", "a long id, " * 5, "12345678", *COLLIDING_IDS)
 VENUE_SESSION = 1
 ACCOUNTS = (1, 2, 3, 4)
 ASSETS = (1, 2, 3)
@@ -55,6 +61,12 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
 def pick_account(choices: Choices) -> int:
     value = choices.byte()
     return (0, 7)[value & 1] if value >= 250 else ACCOUNTS[value % len(ACCOUNTS)]
+
+
+def pick_client_order_id(choices: Choices) -> str:
+    """Choose a client order id; mostly none."""
+    pick = choices.byte() // 8 - 24
+    return CLIENT_ORDER_IDS[pick - 1] if pick > 0 else ""
 
 
 def pick_side(choices: Choices) -> Side:

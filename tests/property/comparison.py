@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.codes import EventKind, OutcomeStatus, Reason
-from tests.commands import describe
+from smrx.wire.records import EVENT, EVENT_LAYOUTS
+from tests.commands import apply, describe
 from tests.property.flow import Tape
 
 #: More levels than any book of the random flow has.
@@ -21,7 +22,7 @@ ALL_LEVELS = 1_000
 class Machine(Protocol):
     """The common interface of engine and oracle. Their arrays are equal as bytes, or there is a bug."""
 
-    def apply(self, commands: NDArray[np.void], time_ns: int) -> Any: ...
+    def apply(self, commands: NDArray[np.void], time_ns: int, details: NDArray[np.void] = ...) -> Any: ...
     def content_hash(self) -> int: ...
     def recompute_content_hash(self) -> int: ...
     def check_invariants(self) -> list[str]: ...
@@ -42,7 +43,7 @@ def run(machine: M, tape: Tape, *, restore: bool = False) -> tuple[M, Answers]:
     """Apply a tape; with `restore`, restore the state machine from its own snapshot where the tape says so."""
     results = []
     for batch in tape.batches:
-        results.append(machine.apply(batch.commands, batch.time_ns))
+        results.append(apply(machine, batch.commands, batch.time_ns))
         if restore and batch.restore_after:
             machine = restored(machine)
     return machine, Answers(
@@ -63,9 +64,10 @@ def difference(tape: Tape, expected: Answers, found: Answers) -> str | None:
     """Return a report of the first command that two state machines answer differently; None if there is none."""
     if _bytes(expected) == _bytes(found):
         return None
-    for index, record in enumerate(tape.commands):
+    records, details = tape.commands
+    for index, record in enumerate(records):
         if _raw(expected, index) != _raw(found, index):
-            lines = [f"command {index} is answered differently: {describe(record)}"]
+            lines = [f"command {index} is answered differently: {describe(record, details)}"]
             for name, answers in (("expected", expected), ("found", found)):
                 lines += [f"  {name}:", *(f"    {line}" for line in _answer(answers, index))]
             return "\n".join([*lines, "the tape:", tape.text(index + 1)])
@@ -96,9 +98,16 @@ def _answer(answers: Answers, index: int) -> list[str]:
     outcome = answers.outcomes[index]
     return [
         f"OUTCOME {OutcomeStatus(int(outcome['status'])).name} {fields_text(outcome)}",
-        *(f"EVENT {fields_text(event)}" for event in _events(answers, index)),
+        *(f"EVENT {event_text(event)}" for event in _events(answers, index)),
         f"HASH {int(answers.hashes[index]):016x}",
     ]
+
+
+def event_text(record: np.void) -> str:
+    """Return an event's fields that are not 0, in the names of its kind."""
+    kind = int(record["kind"])
+    layout = EVENT_LAYOUTS[EventKind(kind)] if kind in set(EventKind) else EVENT
+    return fields_text(np.frombuffer(record.tobytes(), layout)[0])
 
 
 def fields_text(record: np.void) -> str:
@@ -106,7 +115,7 @@ def fields_text(record: np.void) -> str:
     enums: dict[str, Any] = {"kind": EventKind, "event_kind": EventKind, "reason": Reason}
     parts = []
     for name in record.dtype.names or ():
-        value = int(record[name])
+        value = record[name].item()
         if value:
             known = enums.get(name)
             parts.append(f"{name}={known(value).name if known and value in set(known) else value}")
@@ -146,8 +155,8 @@ def _plain(depth: Any) -> Any:
 def _table_differences(table: str, expected: NDArray[np.void], found: NDArray[np.void]) -> list[str]:
     """Return the rows, by the columns of the expected table, that only one table has."""
     names = expected.dtype.names or ()
-    rows: Sequence[list[tuple[int, ...]]] = [
-        [tuple(int(row[name]) for name in names) for row in array] for array in (expected, found)
+    rows: Sequence[list[tuple[Any, ...]]] = [
+        [tuple(row[name].item() for name in names) for row in array] for array in (expected, found)
     ]
     if rows[0] == rows[1]:
         return []

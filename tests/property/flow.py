@@ -19,6 +19,7 @@ from tests.commands import (
     Sender,
     add_asset,
     add_instrument,
+    apply,
     deposit,
     describe,
     join,
@@ -68,8 +69,9 @@ class Tape(NamedTuple):
             if number == count:
                 break
             lines.append(f"-- batch at time {batch.time_ns}")
-            for record in batch.commands[: None if count is None else count - number]:
-                lines.append(f"{number:4} {describe(record)}")
+            records, details = batch.commands
+            for record in records[: None if count is None else count - number]:
+                lines.append(f"{number:4} {describe(record, details)}")
                 number += 1
             if batch.restore_after:
                 lines.append("-- snapshot, restore")
@@ -119,15 +121,15 @@ def build_tape(steps: Iterable[bytes]) -> Tape:
     oracle = Oracle()
     time_ns = START_NS
     setup = join(market_setup())
-    oracle.apply(setup, time_ns)
+    apply(oracle, setup, time_ns)
     batches = [Batch(time_ns, setup)]
     open_batch: list[Commands] = []
     for step in steps:
         choices = Choices(step)
         pause = choices.byte()
-        record = next_command(choices, oracle)
-        oracle.apply(record, time_ns)
-        open_batch.append(record)
+        command = next_command(choices, oracle)
+        apply(oracle, command, time_ns)
+        open_batch.append(command)
         if pause >= 176:
             batches.append(Batch(time_ns, join(open_batch), restore_after=pause >= 248))
             open_batch = []

@@ -4,6 +4,7 @@ Called by flow.py with the state reached so far.
 """
 
 import random
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,19 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, DETAILS, DETAILS_FIELDS, DETAILS_LAYOUTS
 from tests.commands import Commands, command, place
 from tests.oracle import Oracle
-from tests.oracle.records import NANOSECONDS
-from tests.property.choices import Choices, pick_account, pick_instrument, pick_side, sender
+from tests.property.choices import (
+    CLIENT_ORDER_IDS,
+    Choices,
+    pick_account,
+    pick_client_order_id,
+    pick_instrument,
+    pick_side,
+    sender,
+)
 from tests.property.venue_moves import lift_restriction, listing, move_money, session_change, venue_change
 
 #: Values for bounds: just inside, just outside, and the extremes of the field.
@@ -46,7 +55,8 @@ def next_command(choices: Choices, oracle: Oracle) -> Commands:
         (220, listing),
         (233, venue_change),
         (236, raw_bytes),
-        (247, changed_byte),
+        (242, changed_byte),
+        (248, changed_details),
     ):
         if action < bound:
             return make(choices, oracle)
@@ -63,16 +73,26 @@ def is_restricted(oracle: Oracle) -> bool:
     )
 
 
-def plain_order(choices: Choices, oracle: Oracle) -> Commands:
+def plain_fields(choices: Choices, oracle: Oracle) -> dict[str, Any]:
+    """Return the arguments of `place` for a limit order."""
     account = pick_account(choices)
     side = pick_side(choices)
     # Bids and asks overlap in half of their prices, so that there are deep books and many trades.
     quantity, price = 1 + choices.below(9), (1 if side is Side.BUY else 5) + choices.below(8)
-    instrument = pick_instrument(choices)
-    who = sender(choices, oracle, account)
-    client_order_id = max(0, choices.byte() // 8 - 24)
-    stp = choices.of(STP_MODES)
-    return place(who, account, side, quantity, price, instrument=instrument, client_order_id=client_order_id, stp=stp)
+    return {
+        "instrument": pick_instrument(choices),
+        "sender": sender(choices, oracle, account),
+        "account": account,
+        "side": side,
+        "quantity_lots": quantity,
+        "price_ticks": price,
+        "client_order_id": pick_client_order_id(choices),
+        "stp": choices.of(STP_MODES),
+    }
+
+
+def plain_order(choices: Choices, oracle: Oracle) -> Commands:
+    return place(**plain_fields(choices, oracle))
 
 
 GTC, IOC, FOK, GTD = TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD
@@ -93,55 +113,66 @@ SPECIAL = (
 UNSUPPORTED = (
     *((MARKET, GTC, 0), (MARKET, FOK, 0), (MARKET, GTD, 0), (MARKET, IOC, POST_ONLY)),
     *((LIMIT, IOC, POST_ONLY), (LIMIT, FOK, POST_ONLY), (LIMIT, GTC, BUDGET), (LIMIT, GTD, BUDGET | POST_ONLY)),
-    *((STOP, GTC, 0), (STOP, IOC, POST_ONLY), (STOP_LIMIT, GTD, 0), (STOP_LIMIT, GTC, POST_ONLY)),
-    *((STOP, IOC, BUDGET), (STOP_LIMIT, GTC, BUDGET)),
+    *((STOP, GTC, 0), (STOP, FOK, 0), (STOP, IOC, POST_ONLY), (STOP, GTD, POST_ONLY), (STOP_LIMIT, GTD, POST_ONLY)),
+    *((STOP, IOC, BUDGET), (STOP_LIMIT, GTC, POST_ONLY), (STOP_LIMIT, GTC, BUDGET)),
 )
 
 
 def special_order(choices: Choices, oracle: Oracle) -> Commands:
     """Return an immediate, fill-or-kill, market, budget, GTD, iceberg or post-only order; seldom an unsupported one."""
-    record = plain_order(choices, oracle)
+    order = plain_fields(choices, oracle)
     pick, hide = choices.byte(), choices.byte()
     order_type, tif, flags = UNSUPPORTED[pick % len(UNSUPPORTED)] if pick >= 240 else SPECIAL[pick % len(SPECIAL)]
-    record["order_type"], record["tif"], record["flags"] = order_type, tif, flags
+    order |= {"order_type": order_type, "tif": tif, "flags": flags}
     if order_type in (MARKET, STOP):
-        record["price_ticks"] = 0
+        order["price_ticks"] = 0
     else:
         # A limit far into the book, which reaches many levels.
-        record["price_ticks"] = 4 + choices.below(9) if record["side"] == Side.BUY else 1 + choices.below(9)
+        order["price_ticks"] = 4 + choices.below(9) if order["side"] == Side.BUY else 1 + choices.below(9)
     # Sometimes a market order beyond any account's funds.
-    record["quantity_lots"] += 30 if order_type is MARKET and hide >= 160 else choices.below(12)
+    order["quantity_lots"] += 30 if order_type is MARKET and hide >= 160 else choices.below(12)
     if flags & BUDGET:
-        record["side"] = Side.BUY if pick < 240 else record["side"]
-        record["quantity_lots"] *= 1 + choices.below(12)
-    extra = 0
+        order["side"] = Side.BUY if pick < 240 else order["side"]
+        order["quantity_lots"] *= 1 + choices.below(12)
     if order_type is LIMIT and (hide >= 250 or (tif in (GTC, GTD) and hide < 160)):
-        extra = 1 + hide % 4
-    if record["tif"] == GTD and order_type is LIMIT:
-        extra |= (oracle.time_ns // NANOSECONDS + choices.below(8)) << 32
+        order["display_lots"] = 1 + hide % 4
+    if tif is GTD and order_type is not MARKET:
+        order["expiry_ns"] = pick_expiry(choices, oracle)
     if order_type in (STOP, STOP_LIMIT):
-        extra = 1 + hide % 20
-    record["order_id"] = extra
-    return record
+        order["stop_ticks"] = 1 + hide % 20
+    return place(**order)
+
+
+def pick_expiry(choices: Choices, oracle: Oracle) -> int:
+    """Choose an expiry within a few seconds, to the nanosecond; sometimes too early or missing."""
+    return max(0, oracle.time_ns + (choices.below(16) - 1) * 500_000_000 + choices.below(3) - 1)
 
 
 def stop_order(choices: Choices, oracle: Oracle) -> Commands:
     """Return a stop or stop-limit order around the last price, mostly on its far side."""
-    record = plain_order(choices, oracle)
-    listed = oracle.state.instruments.get(int(record["instrument"][0]))
+    order = plain_fields(choices, oracle)
+    listed = oracle.state.instruments.get(order["instrument"])
     last = (listed.last_price if listed else None) or 7
     pick = choices.byte()
-    record["order_type"], record["tif"] = (
-        (STOP, IOC), (STOP_LIMIT, GTC), (STOP_LIMIT, IOC), (STOP_LIMIT, FOK), (STOP_LIMIT, GTC)
-    )[pick % 5]  # fmt: skip
+    order_type, tif = STOPS[pick % len(STOPS)]
     distance = choices.below(5) if pick >= 24 else -choices.below(3)
-    stop = last + distance if record["side"] == Side.BUY else last - distance
-    record["order_id"] = max(0, stop)
-    record["price_ticks"] = 0 if record["order_type"] == STOP else max(1, stop + choices.below(5) - 2)
-    return record
+    stop = last + distance if order["side"] == Side.BUY else last - distance
+    order |= {"order_type": order_type, "tif": tif, "stop_ticks": max(0, stop)}
+    order["price_ticks"] = 0 if order_type is STOP else max(1, stop + choices.below(5) - 2)
+    if tif is GTD:
+        order["expiry_ns"] = pick_expiry(choices, oracle)
+    if order_type is STOP_LIMIT and (tif in (GTC, GTD) or pick >= 240):
+        order["display_lots"] = max(0, choices.below(8) - 4)
+    return place(**order)
 
 
-def named_order(choices: Choices, oracle: Oracle) -> tuple[int, dict[str, int]]:
+STOPS = (
+    *((STOP, IOC), (STOP_LIMIT, GTC), (STOP_LIMIT, IOC), (STOP_LIMIT, FOK)),
+    *((STOP_LIMIT, GTC), (STOP_LIMIT, GTD), (STOP, GTD)),
+)
+
+
+def named_order(choices: Choices, oracle: Oracle) -> tuple[int, dict[str, Any]]:
     """Choose an account and mostly one of its open orders, by client order id if it has one and the step says so."""
     account, pick, by_client_id = pick_account(choices), choices.byte(), choices.byte()
     own = [order for order in oracle.state.orders.values() if order.account == account]
@@ -153,7 +184,9 @@ def named_order(choices: Choices, oracle: Oracle) -> tuple[int, dict[str, int]]:
     if pick < 244:
         account = order.account
     if by_client_id >= 128 and order.client_order_id:
-        return account, {"client_order_id": order.client_order_id}
+        return account, {"client_order_id": order.client_order_id.decode("ascii")}
+    if by_client_id >= 120:
+        return account, {"client_order_id": CLIENT_ORDER_IDS[pick % len(CLIENT_ORDER_IDS)]}
     return account, {"order_id": order.order_id}
 
 
@@ -186,14 +219,24 @@ def mass_cancel(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def raw_bytes(choices: Choices, oracle: Oracle) -> Commands:
-    """Return sixty-four random bytes, sometimes with a known kind and sender."""
-    record = np.frombuffer(random.Random(choices.step).randbytes(COMMAND.itemsize), dtype=COMMAND).copy()
+    """Return random bytes as a command, sometimes with a known kind and sender, and as its details."""
+    source = random.Random(choices.step)
+    record = np.frombuffer(source.randbytes(COMMAND.itemsize), dtype=COMMAND).copy()
     believable = choices.byte()
     if believable >= 64:
         record["session_id"], record["request_id"] = sender(choices, oracle, pick_account(choices))
     if believable >= 128:
         record["kind"] = choices.of(tuple(CommandKind))
-    return record
+    if believable % 4:
+        record["details"] = believable % 4 - 1
+    return CommandList(record, np.frombuffer(source.randbytes(DETAILS.itemsize), DETAILS))
+
+
+#: What a changed command is made of.
+VALID = (
+    *(plain_order, special_order, stop_order, cancel, replace, mass_cancel),
+    *(move_money, session_change, listing, venue_change),
+)
 
 
 def changed_byte(choices: Choices, oracle: Oracle) -> Commands:
@@ -201,25 +244,42 @@ def changed_byte(choices: Choices, oracle: Oracle) -> Commands:
     position, value = choices.byte(), choices.byte()
     # Half of the time one of the enumeration fields, with a value close to the valid ones.
     position, value = (position % 6, value % 8) if position < 128 else (position % COMMAND.itemsize, value)
-    make = choices.of(
-        (
-            *(plain_order, special_order, stop_order, cancel, replace, mass_cancel),
-            *(move_money, session_change, listing, venue_change),
-        )
-    )
-    record = make(choices, oracle)
-    record.view(np.uint8)[position] = value
-    return record
+    found = choices.of(VALID)(choices, oracle)
+    found.records.view(np.uint8)[position] = value
+    return found
+
+
+def changed_details(choices: Choices, oracle: Oracle) -> Commands:
+    """Return a valid command with one byte of its details changed, or another number of them."""
+    how, position, value = choices.byte(), choices.byte(), choices.byte()
+    records, details = choices.of((*VALID[:5], listing, venue_change))(choices, oracle)
+    if how >= 160:
+        records["details"] = choices.of((0, 1, 2, 255, (1 << 16) - 1))
+    if how % 8 == 0 or len(details):
+        details = details if len(details) else np.zeros(1, DETAILS)
+        records["details"] = records["details"] if how >= 160 else 1
+        if how < 128:
+            # A byte of a client order id that is not an id of more than 8 characters.
+            position %= 64
+        details.view(np.uint8)[position % DETAILS.itemsize] = value
+    return CommandList(records, details)
 
 
 def edge_value(choices: Choices, oracle: Oracle) -> Commands:
     """Return a valid command with one field at a bound of its type or its limit."""
     edge = choices.of(EDGES)
-    field = choices.of(("price_ticks", "quantity_lots", "order_id", "client_order_id", "account", "instrument", "stp"))
     make = choices.of(
         (plain_order, special_order, stop_order, replace, move_money, move_money, listing, cancel, venue_change)
     )
-    record = make(choices, oracle)
-    info = np.iinfo(COMMAND[field])
-    record[field] = edge & int(info.max) if info.min == 0 else edge
-    return record
+    records, details = make(choices, oracle)
+    field = choices.of(("price_ticks", "quantity_lots", "order_id", "client_order_id", "account", "instrument", "stp"))
+    changed, layout = records, COMMAND
+    if len(details) and choices.below(2):
+        kind = CommandKind(int(records["kind"][0]))
+        own = DETAILS_LAYOUTS[kind]
+        numbers = tuple(name for name in DETAILS_FIELDS[kind] if own[name].kind != "S")
+        if numbers:
+            field, changed, layout = choices.of(numbers), details.view(own), own
+    info = np.iinfo(layout[field])
+    changed[field] = edge & int(info.max) if info.min == 0 else max(int(info.min), min(int(info.max), edge))
+    return CommandList(records, details)

@@ -65,9 +65,11 @@ def listing(choices: Choices, oracle: Oracle) -> Commands:
     if kind == 0:
         return open_account(who, number)
     if kind == 1:
-        return add_asset(who, number, f"A{number}", choices.below(20), choices.of((0, 100, -1)))
+        symbol = f"A{number}".ljust(choices.of((2, 8, 9, 16)), "X")
+        return add_asset(who, number, symbol, choices.below(20), choices.of((0, 100, -1)))
+    symbol = f"I{number}".ljust(choices.of((2, 8, 9, 16, 17, 24)), "-")
     return add_instrument(
-        who, number, f"I{number}", base_asset=choices.below(5), quote_asset=choices.below(5),
+        who, number, symbol, base_asset=choices.below(5), quote_asset=choices.below(5),
         lot_units=choices.below(3), scale_units=choices.below(3), max_price_ticks=9, max_quantity_lots=9,
     )  # fmt: skip
 
