@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from smrx.wire.client_order_ids import id_form
 from smrx.wire.codes import CommandKind, InstrumentStatus, OrderFlags, Side
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND_FIELDS, COMMAND_LAYOUTS, DETAILS, DETAILS_FIELDS, DETAILS_LAYOUTS
 from tests import commands as make
 
 VENUE_SESSION, ALICE_SESSION, BOB_SESSION = 100, 101, 102
@@ -16,10 +18,16 @@ ALICE, BOB = 1, 2
 USD, BTC = 1, 2
 CAP = 1_000_000
 MARKET, OTHER_MARKET = 1, 2
-#: Client order ids of alice's open orders.
-RESTING, POST_ONLY, ICEBERG = 55, 56, 57
+#: Client order ids of alice's open orders: three short ones, as the field of a command, and a long one.
+IDS = ("55", "56", "57")
+RESTING, POST_ONLY, ICEBERG = (id_form(name.encode()) for name in IDS)
+LONG = b"an id of many characters"
 DEPOSITED, OTHER_DEPOSIT, WITHDRAWN = 1, 2, 3
 RULES = {"band_bp": 5_000, "min_price_ticks": 10, "min_quantity_lots": 2}
+
+NOW_NS = 5_000_000_000
+#: Kinds without a request id.
+UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK)
 
 #: A change of the setup; `limits` and `rules` hold fields of their records.
 Change = bool | dict[str, int]
@@ -42,9 +50,10 @@ class PreparedVenue:
 
     def send(self, commands: make.Commands) -> np.void:
         """Apply a command of the preparation, which must be accepted; return its outcome."""
-        outcome: np.void = self.machine.apply(commands, 5_000_000_000).outcomes[0]
+        outcome: np.void = make.apply(self.machine, commands, NOW_NS).outcomes[0]
         if outcome["event_kind"] == 0 or outcome["status"] != 1:
-            raise ValueError(f"preparation: expected {make.describe(commands[0])} to be accepted, found {outcome}")
+            described = make.describe(commands.records[0], commands.details)
+            raise ValueError(f"preparation: expected {described} to be accepted, found {outcome}")
         return outcome
 
     def send_as_venue(self, builder: Any, *args: Any, **named: Any) -> np.void:
@@ -75,10 +84,11 @@ class PreparedVenue:
         self.place(ALICE_SESSION, ALICE, Side.BUY, 2, 100)
         self.place(BOB_SESSION, BOB, Side.SELL, 5, 120)
         own = [
-            self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 90, client_order_id=RESTING),
-            self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 80, client_order_id=POST_ONLY, flags=OrderFlags.POST_ONLY),
-            self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 70, client_order_id=ICEBERG, display_lots=4),
+            self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 90, client_order_id=IDS[0]),
+            self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 80, client_order_id=IDS[1], flags=OrderFlags.POST_ONLY),
+            self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 70, client_order_id=IDS[2], display_lots=4),
         ]
+        self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 60, client_order_id=LONG.decode())
         self.orders = dict(zip((RESTING, POST_ONLY, ICEBERG), own, strict=True))
         self.send_as_venue(make.set_rules, MARKET, **RULES)
 
@@ -100,19 +110,49 @@ class PreparedVenue:
 
     def try_command(self, command: make.Commands) -> np.void:
         """Apply a command under test; its request id is an offset to the session's next. Return the outcome."""
-        record = command.copy()
+        record = command.records.copy()
         session = int(record["session_id"][0])
-        if record["kind"] not in (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK):
+        if record["kind"] not in UNNUMBERED:
             known = {int(row["session_id"]): int(row["last_request_id"]) for row in self.machine.inspect.sessions()}
             record["request_id"] += known.get(session, 0) + 1
-        outcome: np.void = self.machine.apply(record, 5_000_000_000).outcomes[0]
+        outcome: np.void = make.apply(self.machine, CommandList(record, command.details), NOW_NS).outcomes[0]
         return outcome
 
 
-def offset_command(kind: int, session: int, **fields: int) -> make.Commands:
-    """Return a command whose request id is an offset to the session's next."""
-    record = np.zeros(1, dtype=COMMAND)
-    record["kind"], record["session_id"] = kind, session
+def offset_command(kind: int, session: int, **fields: Any) -> make.Commands:
+    """Return a command whose request id is an offset to the session's next.
+
+    `byte_N` and `details_byte_N` set a byte of the command and of its details.
+    """
+    named = {name: value for name, value in fields.items() if "byte_" not in name}
+    records, details = make.raw(kind, (session, named.pop("request_id", 0)), **named)
     for name, value in fields.items():
-        record[name] = value
-    return record
+        if name.startswith("details_byte_"):
+            if not len(details):
+                details = np.zeros(1, DETAILS)
+                records["details"] = fields.get("details", 1)
+            details.view(np.uint8)[int(name.removeprefix("details_byte_"))] = value
+        elif name.startswith("byte_"):
+            records.view(np.uint8)[int(name.removeprefix("byte_"))] = value
+    return CommandList(records, details)
+
+
+def meaningful_bytes(kind: CommandKind) -> set[int]:
+    """Return the numbers of the bytes of a command that the kind uses, from the tables of the protocol."""
+    names = ["kind", "details", *COMMAND_FIELDS[kind]]
+    names += [] if kind is CommandKind.TICK else ["session_id"]
+    names += [] if kind in UNNUMBERED else ["request_id"]
+    return _bytes_of(COMMAND_LAYOUTS[kind], names)
+
+
+def meaningful_details_bytes(kind: CommandKind) -> set[int]:
+    """Return the numbers of the bytes of the details that the kind uses."""
+    return _bytes_of(DETAILS_LAYOUTS[kind], [*DETAILS_FIELDS[kind]]) if kind in DETAILS_LAYOUTS else set()
+
+
+def _bytes_of(layout: np.dtype[Any], names: list[str]) -> set[int]:
+    found: set[int] = set()
+    for name in names:
+        field, offset = (layout.fields or {})[name][:2]
+        found |= set(range(offset, offset + field.itemsize))
+    return found

@@ -15,7 +15,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import pack_symbol
+from smrx.wire.records import COMMAND_SIZE, DETAILS_LAYOUTS, pack_symbol
 from tests.property.rejection_setup import (
     ALICE,
     ALICE_SESSION,
@@ -25,7 +25,9 @@ from tests.property.rejection_setup import (
     CAP,
     DEPOSITED,
     ICEBERG,
+    LONG,
     MARKET,
+    NOW_NS,
     OTHER_DEPOSIT,
     POST_ONLY,
     RESTING,
@@ -33,6 +35,7 @@ from tests.property.rejection_setup import (
     VENUE_SESSION,
     WITHDRAWN,
     Setup,
+    meaningful_bytes,
 )
 
 R = Reason
@@ -45,7 +48,7 @@ class Fault:
     """A fault of a command: the reason it causes, the changed fields of the command, the changed setup."""
 
     reason: Reason
-    fields: dict[str, int] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     setup: Setup = field(default_factory=dict)
     #: Reasons that it cannot be combined with, because one undoes the other.
     not_with: frozenset[Reason] = frozenset()
@@ -56,17 +59,26 @@ class CommandCase:
     """A command that is accepted, and its faults in order of precedence."""
 
     kind: CommandKind
-    good: dict[str, int]
+    good: dict[str, Any]
     faults: list[Fault]
     session: int = ALICE_SESSION
 
 
-def fault(reason: Reason, not_with: tuple[Reason, ...] = (), setup: Setup | None = None, **fields: int) -> Fault:
+def fault(reason: Reason, not_with: tuple[Reason, ...] = (), setup: Setup | None = None, **fields: Any) -> Fault:
     """Return a fault, with the changed fields as keyword arguments."""
     return Fault(reason, fields, setup or {}, frozenset(not_with))
 
 
-RESERVED = fault(R.RESERVED_NOT_ZERO, reserved=1)
+def malformed(kind: CommandKind) -> list[Fault]:
+    """Return the faults that every kind can have: its details, and a byte that it has no use for."""
+    byte = min(set(range(COMMAND_SIZE)) - meaningful_bytes(kind))
+    missing = [fault(R.INVALID_DETAILS, details=0)] if kind in MUST_HAVE_DETAILS else []
+    in_details = [fault(R.RESERVED_NOT_ZERO, details_byte_127=1)] if kind in DETAILS_LAYOUTS else []
+    beyond = fault(R.INVALID_DETAILS, details=2 if kind in DETAILS_LAYOUTS else 1)
+    return [beyond, *missing, fault(R.RESERVED_NOT_ZERO, **{f"byte_{byte}": 1}), *in_details]
+
+
+MUST_HAVE_DETAILS = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
 NO_SESSION = fault(R.UNKNOWN_SESSION, session_id=UNKNOWN_ID)
 GAP = fault(R.REQUEST_GAP, request_id=1)
 OTHER_ACCOUNT = fault(R.NOT_AUTHORISED, account=BOB)
@@ -101,6 +113,19 @@ LIMITS = [
     fault(R.OPEN_NOTIONAL_LIMIT, (R.FOK_UNFILLABLE,), {"limits": {"max_open_notional": 1_600}}),
 ]
 
+#: Malformed client order ids; the good commands have a short one, or none.
+BAD_IDS = [
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0x1F),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0x7F << 56 | int.from_bytes(b"letters", "little")),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=ord("a") << 16 | ord("a")),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=ord("a") << 8),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0, client_order_id_text=b"eight ch"),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0, client_order_id_text=b"nine ch\x80r"),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0, client_order_id_text=b"a character\0after a NUL"),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0, client_order_id_text=b"\0" * 63 + b"z"),
+    fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0, client_order_id_text=b"a" * 63 + b"\x7f"),
+]
+
 PLACE = CommandCase(
     CommandKind.PLACE,
     {
@@ -108,14 +133,20 @@ PLACE = CommandCase(
         "account": ALICE, "instrument": MARKET, "price_ticks": 100, "quantity_lots": 10,
     },
     [
-        RESERVED,
-        fault(R.RESERVED_NOT_ZERO, order_type=OrderType.MARKET, order_id=1),
-        fault(R.RESERVED_NOT_ZERO, order_id=1 << 32, not_with=(R.INVALID_ORDER_TYPE, R.STOP_WOULD_TRIGGER)),
+        *malformed(CommandKind.PLACE),
+        fault(R.RESERVED_NOT_ZERO, order_type=OrderType.MARKET, display_lots=1),
+        fault(R.RESERVED_NOT_ZERO, order_type=OrderType.STOP, display_lots=1),
+        fault(R.RESERVED_NOT_ZERO, order_type=OrderType.LIMIT, stop_price_ticks=1),
+        fault(R.RESERVED_NOT_ZERO, order_type=OrderType.MARKET, tif=TimeInForce.GTD, expiry_ns=NOW_NS + 1),
+        fault(R.RESERVED_NOT_ZERO, tif=TimeInForce.GTC, expiry_ns=NOW_NS + 1),
         fault(R.INVALID_SIDE, side=3),
-        fault(R.INVALID_ORDER_TYPE, order_type=5),
+        # Terms have no meaning for an unknown type.
+        fault(R.INVALID_ORDER_TYPE, order_type=5, not_with=(R.INVALID_DISPLAY, R.INVALID_EXPIRY)),
         fault(R.INVALID_TIME_IN_FORCE, tif=5),
         fault(R.INVALID_STP, stp=5),
         fault(R.INVALID_FLAGS, flags=4),
+        *BAD_IDS,
+        fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=RESTING, client_order_id_text=LONG),
         NO_SESSION,
         GAP,
         OTHER_ACCOUNT,
@@ -125,19 +156,23 @@ PLACE = CommandCase(
         fault(R.UNKNOWN_INSTRUMENT, instrument=UNKNOWN_ID),
         HALTED,
         fault(R.DUPLICATE_CLIENT_ORDER_ID, client_order_id=RESTING),
+        fault(R.DUPLICATE_CLIENT_ORDER_ID, client_order_id_text=LONG),
         *PRICES,
         fault(
             R.INVALID_PRICE, order_type=OrderType.MARKET,
             not_with=(R.PRICE_BELOW_MINIMUM, R.PRICE_ABOVE_MAXIMUM, R.INVALID_DISPLAY, R.INVALID_EXPIRY),
         ),
-        fault(R.INVALID_STOP_PRICE, order_type=OrderType.STOP_LIMIT, order_id=0),
-        fault(R.INVALID_STOP_PRICE, order_type=OrderType.STOP_LIMIT, order_id=9),
-        fault(R.INVALID_STOP_PRICE, order_type=OrderType.STOP_LIMIT, order_id=1_001),
+        fault(R.INVALID_STOP_PRICE, order_type=OrderType.STOP_LIMIT, stop_price_ticks=0),
+        fault(R.INVALID_STOP_PRICE, order_type=OrderType.STOP_LIMIT, stop_price_ticks=9),
+        fault(R.INVALID_STOP_PRICE, order_type=OrderType.STOP_LIMIT, stop_price_ticks=1_001),
         BAND,
-        fault(R.PRICE_OUTSIDE_BAND, order_type=OrderType.STOP_LIMIT, order_id=300),
+        fault(R.PRICE_OUTSIDE_BAND, order_type=OrderType.STOP_LIMIT, stop_price_ticks=300),
         *QUANTITIES,
-        fault(R.INVALID_DISPLAY, order_id=600),
-        fault(R.INVALID_EXPIRY, tif=TimeInForce.GTD, order_id=5 << 32),
+        fault(R.INVALID_DISPLAY, display_lots=600),
+        fault(R.INVALID_DISPLAY, display_lots=-1),
+        fault(R.INVALID_EXPIRY, tif=TimeInForce.GTD, expiry_ns=NOW_NS),
+        fault(R.INVALID_EXPIRY, tif=TimeInForce.GTD),
+        fault(R.INVALID_EXPIRY, tif=TimeInForce.GTD, expiry_ns=-1),
         *NOTIONALS,
         *LIMITS,
         fault(
@@ -145,15 +180,23 @@ PLACE = CommandCase(
             not_with=(R.OPEN_ORDERS_LIMIT, R.OPEN_NOTIONAL_LIMIT),
         ),
         fault(
-            R.UNSUPPORTED_COMBINATION, order_type=OrderType.STOP_LIMIT, order_id=120, flags=OrderFlags.POST_ONLY,
+            R.UNSUPPORTED_COMBINATION,
+            order_type=OrderType.STOP_LIMIT, stop_price_ticks=120, flags=OrderFlags.POST_ONLY,
             # The band of a stop-limit order is around its stop price.
             not_with=(R.PRICE_OUTSIDE_BAND,),
+        ),
+        fault(
+            R.UNSUPPORTED_COMBINATION, tif=TimeInForce.IOC, display_lots=1,
+            not_with=(
+                R.INVALID_ORDER_TYPE, R.INVALID_PRICE, R.OPEN_ORDERS_LIMIT, R.OPEN_NOTIONAL_LIMIT,
+                R.POST_ONLY_WOULD_TAKE,
+            ),
         ),
         fault(
             R.POST_ONLY_WOULD_TAKE, flags=OrderFlags.POST_ONLY, price_ticks=130,
             not_with=(R.STOP_WOULD_TRIGGER, R.FOK_UNFILLABLE),
         ),
-        fault(R.STOP_WOULD_TRIGGER, order_type=OrderType.STOP_LIMIT, order_id=100),
+        fault(R.STOP_WOULD_TRIGGER, order_type=OrderType.STOP_LIMIT, stop_price_ticks=100),
         fault(R.FOK_UNFILLABLE, tif=TimeInForce.FOK),
         LOW_FUNDS,
     ],
@@ -164,16 +207,20 @@ REPLACE = CommandCase(
     CommandKind.REPLACE,
     {"account": ALICE, "client_order_id": RESTING, "price_ticks": 95, "quantity_lots": 12},
     [
-        RESERVED,
+        *malformed(CommandKind.REPLACE),
+        fault(R.RESERVED_NOT_ZERO, stop_price_ticks=100),
         fault(R.INVALID_ID, order_id=1),
-        fault(R.INVALID_ID, client_order_id=0),
+        fault(R.INVALID_ID, client_order_id=0, not_with=(R.INVALID_CLIENT_ORDER_ID, R.UNKNOWN_ORDER)),
+        fault(R.INVALID_ID, client_order_id_text=LONG),
+        *BAD_IDS,
         NO_SESSION,
         GAP,
         OTHER_ACCOUNT,
         KILLED,
         NO_ACCOUNT,
         SUSPENDED,
-        fault(R.UNKNOWN_ORDER, client_order_id=UNKNOWN_ID),
+        fault(R.UNKNOWN_ORDER, client_order_id=ord("x")),
+        fault(R.UNKNOWN_ORDER, client_order_id=0, client_order_id_text=LONG + b"!"),
         HALTED,
         *PRICES,
         BAND,
@@ -190,15 +237,19 @@ CANCEL = CommandCase(
     CommandKind.CANCEL,
     {"account": ALICE, "client_order_id": RESTING},
     [
-        RESERVED,
+        *malformed(CommandKind.CANCEL),
         fault(R.RESERVED_NOT_ZERO, price_ticks=1),
+        fault(R.RESERVED_NOT_ZERO, display_lots=1),
         fault(R.INVALID_ID, order_id=1),
-        fault(R.INVALID_ID, client_order_id=0),
+        fault(R.INVALID_ID, client_order_id=0, not_with=(R.INVALID_CLIENT_ORDER_ID, R.UNKNOWN_ORDER)),
+        fault(R.INVALID_ID, client_order_id_text=LONG),
+        *BAD_IDS,
         NO_SESSION,
         GAP,
         OTHER_ACCOUNT,
         NO_ACCOUNT,
-        fault(R.UNKNOWN_ORDER, client_order_id=UNKNOWN_ID),
+        fault(R.UNKNOWN_ORDER, client_order_id=ord("x")),
+        fault(R.UNKNOWN_ORDER, client_order_id=0, client_order_id_text=LONG + b"!"),
     ],
 )
 
@@ -206,7 +257,7 @@ MASS_CANCEL = CommandCase(
     CommandKind.MASS_CANCEL,
     {"account": ALICE, "instrument": MARKET, "side": Side.BUY},
     [
-        RESERVED,
+        *malformed(CommandKind.MASS_CANCEL),
         fault(R.INVALID_SIDE, side=3),
         NO_SESSION,
         GAP,
@@ -218,54 +269,54 @@ MASS_CANCEL = CommandCase(
 
 DEPOSIT = CommandCase(
     CommandKind.DEPOSIT,
-    {"account": ALICE, "instrument": USD, "quantity_lots": 5, "order_id": 500},
+    {"account": ALICE, "asset": USD, "amount": 5, "transfer_id": 500},
     [
-        RESERVED,
-        fault(R.INVALID_ID, order_id=0),
+        *malformed(CommandKind.DEPOSIT),
+        fault(R.INVALID_ID, transfer_id=0),
         NO_SESSION,
         GAP,
         NOT_VENUE,
         NO_SUCH_ACCOUNT,
-        fault(R.UNKNOWN_ASSET, instrument=UNKNOWN_ID),
-        fault(R.INVALID_AMOUNT, quantity_lots=0),
-        fault(R.INVALID_AMOUNT, quantity_lots=1 << 62),
-        fault(R.TRANSFER_ALREADY_DONE, order_id=DEPOSITED, not_with=(R.SUPPLY_EXCEEDED,)),
-        fault(R.TRANSFER_ID_REUSED, order_id=OTHER_DEPOSIT),
-        fault(R.SUPPLY_EXCEEDED, quantity_lots=CAP),
+        fault(R.UNKNOWN_ASSET, asset=UNKNOWN_ID),
+        fault(R.INVALID_AMOUNT, amount=0),
+        fault(R.INVALID_AMOUNT, amount=1 << 62),
+        fault(R.TRANSFER_ALREADY_DONE, transfer_id=DEPOSITED, not_with=(R.SUPPLY_EXCEEDED,)),
+        fault(R.TRANSFER_ID_REUSED, transfer_id=OTHER_DEPOSIT),
+        fault(R.SUPPLY_EXCEEDED, amount=CAP),
     ],
     VENUE_SESSION,
 )
 
 WITHDRAW = CommandCase(
     CommandKind.WITHDRAW,
-    {"account": ALICE, "instrument": USD, "quantity_lots": 5, "order_id": 500},
+    {"account": ALICE, "asset": USD, "amount": 5, "transfer_id": 500},
     [
-        RESERVED,
-        fault(R.INVALID_ID, order_id=0),
+        *malformed(CommandKind.WITHDRAW),
+        fault(R.INVALID_ID, transfer_id=0),
         NO_SESSION,
         GAP,
         OTHER_ACCOUNT,
         NO_ACCOUNT,
         SUSPENDED,
-        fault(R.UNKNOWN_ASSET, instrument=UNKNOWN_ID),
-        fault(R.INVALID_AMOUNT, quantity_lots=-1),
-        fault(R.TRANSFER_ALREADY_DONE, order_id=WITHDRAWN, not_with=(R.INSUFFICIENT_FUNDS,)),
-        fault(R.TRANSFER_ID_REUSED, order_id=DEPOSITED),
-        fault(R.INSUFFICIENT_FUNDS, quantity_lots=CAP),
+        fault(R.UNKNOWN_ASSET, asset=UNKNOWN_ID),
+        fault(R.INVALID_AMOUNT, amount=-1),
+        fault(R.TRANSFER_ALREADY_DONE, transfer_id=WITHDRAWN, not_with=(R.INSUFFICIENT_FUNDS,)),
+        fault(R.TRANSFER_ID_REUSED, transfer_id=DEPOSITED),
+        fault(R.INSUFFICIENT_FUNDS, amount=CAP),
     ],
 )
 
 OPEN_ACCOUNT = CommandCase(
     CommandKind.OPEN_ACCOUNT,
     {"account": UNKNOWN_ACCOUNT_ID},
-    [RESERVED, NO_SESSION, GAP, NOT_VENUE, fault(R.ACCOUNT_EXISTS, account=ALICE)],
+    [*malformed(CommandKind.OPEN_ACCOUNT), NO_SESSION, GAP, NOT_VENUE, fault(R.ACCOUNT_EXISTS, account=ALICE)],
     VENUE_SESSION,
 )
 
 
 def account_case(kind: CommandKind) -> CommandCase:
     """Return the case of a venue command about an account."""
-    faults = [RESERVED, fault(R.INVALID_ID, account=0), NO_SESSION, GAP, NOT_VENUE, NO_SUCH_ACCOUNT]
+    faults = [*malformed(kind), fault(R.INVALID_ID, account=0), NO_SESSION, GAP, NOT_VENUE, NO_SUCH_ACCOUNT]
     return CommandCase(kind, {"account": ALICE}, faults, VENUE_SESSION)
 
 
@@ -273,7 +324,7 @@ OPEN_SESSION = CommandCase(
     CommandKind.OPEN_SESSION,
     {"account": ALICE},
     [
-        RESERVED,
+        *malformed(CommandKind.OPEN_SESSION),
         fault(R.RESERVED_NOT_ZERO, request_id=1),
         fault(R.INVALID_FLAGS, flags=2),
         fault(R.INVALID_ID, session_id=0),
@@ -282,61 +333,68 @@ OPEN_SESSION = CommandCase(
     ],
     500,
 )
-CLOSE_SESSION = CommandCase(
-    CommandKind.CLOSE_SESSION, {}, [RESERVED, fault(R.RESERVED_NOT_ZERO, account=ALICE), NO_SESSION, GAP]
-)
+CLOSE_SESSION = CommandCase(CommandKind.CLOSE_SESSION, {}, [*malformed(CommandKind.CLOSE_SESSION), NO_SESSION, GAP])
 DISCONNECT = CommandCase(
-    CommandKind.DISCONNECT, {}, [RESERVED, fault(R.RESERVED_NOT_ZERO, request_id=1), NO_SESSION], ALICE_SESSION
+    CommandKind.DISCONNECT,
+    {},
+    [*malformed(CommandKind.DISCONNECT), fault(R.RESERVED_NOT_ZERO, request_id=1), NO_SESSION],
+    ALICE_SESSION,
 )
-TICK = CommandCase(
-    CommandKind.TICK, {}, [RESERVED, fault(R.RESERVED_NOT_ZERO, session_id=1), fault(R.RESERVED_NOT_ZERO, flags=1)], 0
-)
+TICK = CommandCase(CommandKind.TICK, {}, [*malformed(CommandKind.TICK), fault(R.RESERVED_NOT_ZERO, session_id=1)], 0)
 
 ADD_ASSET = CommandCase(
     CommandKind.ADD_ASSET,
-    {"instrument": 9, "client_order_id": pack_symbol("NEW"), "quantity_lots": 2, "price_ticks": 100},
+    {"asset": 9, "symbol": pack_symbol("SIXTEEN-LETTERS."), "decimals": 2, "supply_cap": 100},
     [
-        RESERVED,
-        fault(R.INVALID_ID, client_order_id=0),
+        *malformed(CommandKind.ADD_ASSET),
+        fault(R.INVALID_ID, symbol=b""),
+        fault(R.INVALID_ID, symbol=b"lower"),
+        fault(R.INVALID_ID, symbol=b"A\0B"),
+        fault(R.INVALID_ID, symbol=b"FIFTEEN-LETTERS\x80"),
         NO_SESSION,
         GAP,
         NOT_VENUE,
-        fault(R.INVALID_ID, instrument=0),
-        fault(R.ASSET_EXISTS, instrument=USD),
-        fault(R.INVALID_QUANTITY, quantity_lots=19),
-        fault(R.INVALID_AMOUNT, price_ticks=-1),
-        fault(R.INVALID_AMOUNT, price_ticks=1 << 62),
+        fault(R.INVALID_ID, asset=0),
+        fault(R.ASSET_EXISTS, asset=USD),
+        fault(R.INVALID_QUANTITY, decimals=19),
+        fault(R.INVALID_AMOUNT, supply_cap=-1),
+        fault(R.INVALID_AMOUNT, supply_cap=1 << 62),
     ],
     VENUE_SESSION,
 )
 ADD_INSTRUMENT = CommandCase(
     CommandKind.ADD_INSTRUMENT,
     {
-        "instrument": 9, "client_order_id": pack_symbol("NEW"), "order_id": BTC | USD << 32, "account": 1,
-        "stp": 1, "price_ticks": 100, "quantity_lots": 100,
+        "instrument": 9, "symbol": pack_symbol("TWENTY-FOUR-CHARACTERS/X"), "base_asset": BTC, "quote_asset": USD,
+        "lot_units": 1, "scale_units": 1, "max_price_ticks": 100, "max_quantity_lots": 100,
     },
     [
-        fault(R.RESERVED_NOT_ZERO, side=1),
-        fault(R.INVALID_ID, client_order_id=0),
+        *malformed(CommandKind.ADD_INSTRUMENT),
+        fault(R.INVALID_ID, symbol=b""),
+        fault(R.INVALID_ID, symbol=b"lower"),
+        fault(R.INVALID_ID, symbol=b"A\0B"),
+        fault(R.INVALID_ID, symbol=b"\0" * 23 + b"X"),
         NO_SESSION,
         GAP,
         NOT_VENUE,
         fault(R.INVALID_ID, instrument=0),
         fault(R.INSTRUMENT_EXISTS, instrument=MARKET),
-        fault(R.UNKNOWN_ASSET, order_id=BTC | UNKNOWN_ID << 32),
-        fault(R.INVALID_INSTRUMENT, order_id=BTC | BTC << 32),
-        fault(R.INVALID_INSTRUMENT, price_ticks=0),
-        fault(R.INVALID_INSTRUMENT, quantity_lots=1 << 62),
+        fault(R.UNKNOWN_ASSET, quote_asset=UNKNOWN_ID),
+        fault(R.INVALID_INSTRUMENT, quote_asset=BTC),
+        fault(R.INVALID_INSTRUMENT, lot_units=0),
+        fault(R.INVALID_INSTRUMENT, scale_units=0),
+        fault(R.INVALID_INSTRUMENT, max_price_ticks=0),
+        fault(R.INVALID_INSTRUMENT, max_quantity_lots=1 << 62),
     ],
     VENUE_SESSION,
 )  # fmt: skip
 SET_STATUS = CommandCase(
     CommandKind.SET_STATUS,
-    {"instrument": MARKET, "side": 2},
+    {"instrument": MARKET, "status": 2},
     [
-        RESERVED,
-        fault(R.INVALID_STATUS, side=0),
-        fault(R.INVALID_STATUS, side=5),
+        *malformed(CommandKind.SET_STATUS),
+        fault(R.INVALID_STATUS, status=0),
+        fault(R.INVALID_STATUS, status=5),
         NO_SESSION,
         GAP,
         NOT_VENUE,
@@ -346,35 +404,34 @@ SET_STATUS = CommandCase(
 )
 SET_LIMITS = CommandCase(
     CommandKind.SET_LIMITS,
-    {"account": ALICE, "instrument": 5, "quantity_lots": 7},
+    {"account": ALICE, "max_open_orders": 5, "max_order_quantity": 7},
     [
-        RESERVED,
-        fault(R.RESERVED_NOT_ZERO, client_order_id=1),
+        *malformed(CommandKind.SET_LIMITS),
         NO_SESSION,
         GAP,
         NOT_VENUE,
         NO_SUCH_ACCOUNT,
-        fault(R.INVALID_LIMIT, quantity_lots=-1),
-        fault(R.INVALID_LIMIT, order_id=1 << 62),
-        fault(R.INVALID_LIMIT, price_ticks=1 << 62),
+        fault(R.INVALID_LIMIT, max_order_quantity=-1),
+        fault(R.INVALID_LIMIT, max_open_notional=1 << 62),
+        fault(R.INVALID_LIMIT, max_order_notional=1 << 62),
     ],
     VENUE_SESSION,
 )
 SET_RULES = CommandCase(
     CommandKind.SET_RULES,
-    {"instrument": MARKET, "price_ticks": 5_000},
+    {"instrument": MARKET, "max_notional": 5_000},
     [
-        fault(R.RESERVED_NOT_ZERO, side=1),
+        *malformed(CommandKind.SET_RULES),
         NO_SESSION,
         GAP,
         NOT_VENUE,
         fault(R.UNKNOWN_INSTRUMENT, instrument=UNKNOWN_ID),
-        fault(R.INVALID_RULES, quantity_lots=-1),
-        fault(R.INVALID_RULES, price_ticks=1 << 62),
-        fault(R.INVALID_RULES, client_order_id=1_001),
-        fault(R.INVALID_RULES, account=1_000_001),
-        fault(R.INVALID_RULES, order_type=0xFF, tif=0xFF),
-        fault(R.INSTRUMENT_HAS_ORDERS, account=10),
+        fault(R.INVALID_RULES, min_quantity_lots=-1),
+        fault(R.INVALID_RULES, max_notional=1 << 62),
+        fault(R.INVALID_RULES, min_price_ticks=1_001),
+        fault(R.INVALID_RULES, taker_fee=1_000_001),
+        fault(R.INVALID_RULES, band_bp=0xFFFF),
+        fault(R.INSTRUMENT_HAS_ORDERS, taker_fee=10),
     ],
     VENUE_SESSION,
 )
@@ -382,7 +439,7 @@ SET_RULES = CommandCase(
 
 def switch_case(kind: CommandKind) -> CommandCase:
     """Return the case of KILL or REVIVE."""
-    faults = [RESERVED, fault(R.RESERVED_NOT_ZERO, account=1), NO_SESSION, GAP, NOT_VENUE]
+    faults = [*malformed(kind), NO_SESSION, GAP, NOT_VENUE]
     return CommandCase(kind, {}, faults, VENUE_SESSION)
 
 
@@ -402,7 +459,7 @@ def combined(first: Fault, second: Fault) -> Fault | None:
     return None if fields is None or setup is None else Fault(first.reason, fields, setup)
 
 
-def _merged(first: dict[str, int], second: dict[str, int]) -> dict[str, int] | None:
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any] | None:
     agree = all(second.get(name, value) == value for name, value in first.items())
     return {**first, **second} if agree else None
 

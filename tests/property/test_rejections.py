@@ -1,14 +1,28 @@
 """Every rejection of every kind of command, alone and in pairs: the first fault in order of precedence is reported."""
 
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 
 from smrx.engine import Engine
-from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.codes import CommandKind, EventKind, OrderType, OutcomeStatus, Reason, Side, TimeInForce
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND_SIZE, DETAILS, DETAILS_LAYOUTS, DETAILS_SIZE, EVENT_LAYOUTS
+from tests import commands as make
 from tests.commands import Commands, describe
 from tests.oracle import Oracle, command_checks
-from tests.property.rejection_setup import PreparedVenue, Setup, offset_command
+from tests.property.rejection_setup import (
+    ALICE,
+    ALICE_SESSION,
+    NOW_NS,
+    PreparedVenue,
+    Setup,
+    meaningful_bytes,
+    meaningful_details_bytes,
+    offset_command,
+)
 from tests.property.rejection_table import TABLE, CommandCase, Fault, combined
 
 MACHINES = pytest.mark.parametrize("machine", [Engine, Oracle], ids=["engine", "oracle"])
@@ -18,6 +32,8 @@ ROWS = [
     for kind in TABLE
     for number, fault in enumerate(kind.faults)
 ]
+#: Kind, details, session and request.
+BYTES_OF_EVERY_KIND = {0, 6, 7, *range(8, 24)}
 #: Not rejections: the reasons why an accepted order ended.
 END_REASONS = {reason for reason in Reason if reason >= Reason.REQUESTED}
 
@@ -42,13 +58,17 @@ class PreparedVenues:
         return self.known[name]
 
 
-def rejection_reason(venue: PreparedVenue, record: Commands) -> Reason:
+def rejection_reason(venue: PreparedVenue, commands: Commands) -> Reason:
     """Return the reason of a rejection, or of an accepted order that expires at once."""
-    outcome = venue.try_command(record)
+    outcome = venue.try_command(commands)
     reason = Reason(int(outcome["reason"]))
     ended_at_once = outcome["event_kind"] == EventKind.EXPIRED and reason is Reason.FOK_UNFILLABLE
-    assert outcome["status"] == OutcomeStatus.REJECTED or ended_at_once, f"not rejected: {describe(record[0])}"
+    assert outcome["status"] == OutcomeStatus.REJECTED or ended_at_once, f"not rejected: {text(commands)}"
     return reason
+
+
+def text(commands: Commands) -> str:
+    return describe(commands.records[0], commands.details)
 
 
 @MACHINES
@@ -76,7 +96,7 @@ def disagreements(machine: Any, kind: CommandCase) -> list[str]:
                 reason = rejection_reason(venues.of(both.setup), record)
                 if reason is not first.reason:
                     pair = f"{first.reason.name} before {second.reason.name}"
-                    found.append(f"{pair}: found {reason.name} for {describe(record[0])} in {both.setup}")
+                    found.append(f"{pair}: found {reason.name} for {text(record)} in {both.setup}")
     return found
 
 
@@ -90,8 +110,83 @@ def test_each_pair_of_faults(machine: Any, kind: CommandCase) -> None:
 def test_unknown_kind_is_reported_first(machine: Any) -> None:
     """Whatever other faults the command has."""
     venue = PreparedVenue(machine(), {"killed": True})
-    for kind in (0, 21, 255):
-        assert rejection_reason(venue, offset_command(kind, 999, reserved=1, side=9)) is Reason.UNKNOWN_KIND
+    for kind in (0, 99, 255):
+        assert rejection_reason(venue, offset_command(kind, 999, details=1, side=9)) is Reason.UNKNOWN_KIND
+
+
+#: Of a PLACE: an order for which every term has a meaning.
+EVERY_TERM = {
+    "order_type": OrderType.STOP_LIMIT, "tif": TimeInForce.GTD, "stop_price_ticks": 120, "display_lots": 5,
+    "expiry_ns": 2 * NOW_NS,
+}  # fmt: skip
+
+
+def with_every_field(case: CommandCase, **fields: int) -> Commands:
+    own = EVERY_TERM if case.kind is CommandKind.PLACE else {}
+    return offset_command(case.kind, case.session, **{**case.good, **own, **fields})
+
+
+@MACHINES
+@KINDS
+def test_every_byte_without_a_meaning_must_be_zero(machine: Any, kind: CommandCase) -> None:
+    """Which bytes have one follows from the tables of fields in records.py, so that no new field is forgotten here."""
+    venue = PreparedVenue(machine(), {})
+    names = [f"byte_{at}" for at in range(COMMAND_SIZE) if at not in meaningful_bytes(kind.kind)]
+    if kind.kind in DETAILS_LAYOUTS:
+        used = meaningful_details_bytes(kind.kind)
+        names += [f"details_byte_{at}" for at in range(DETAILS_SIZE) if at not in used]
+    accepted = []
+    for name, value in itertools.product(names, (1, 0x80)):
+        outcome = venue.try_command(with_every_field(kind, **{name: value}))
+        if outcome["reason"] != Reason.RESERVED_NOT_ZERO:
+            accepted.append((name, value, Reason(int(outcome["reason"])).name))
+    assert accepted == []
+
+
+@MACHINES
+@KINDS
+def test_every_byte_with_a_meaning_may_be_set(machine: Any, kind: CommandCase) -> None:
+    """Whatever else is wrong with the command then."""
+    # In another order type or time in force, terms can be without a meaning.
+    left_out = BYTES_OF_EVERY_KIND | ({2, 3} if kind.kind is CommandKind.PLACE else set())
+    names = [f"byte_{at}" for at in sorted(meaningful_bytes(kind.kind) - left_out)]
+    names += [f"details_byte_{at}" for at in sorted(meaningful_details_bytes(kind.kind))]
+    venue = PreparedVenue(machine(), {})
+    refused = [
+        (name, value)
+        for name, value in itertools.product(names, (1, 0x80))
+        if venue.try_command(with_every_field(kind, **{name: value}))["reason"] == Reason.RESERVED_NOT_ZERO
+    ]
+    assert refused == []
+
+
+@MACHINES
+@KINDS
+def test_details_of_kinds_without_any_are_invalid(machine: Any, kind: CommandCase) -> None:
+    """Also where the list has the details that the command names."""
+    records = command(kind).records
+    records["details"] = 1
+    outcome = PreparedVenue(machine(), {}).try_command(CommandList(records, np.zeros(1, DETAILS)))
+    assert (outcome["reason"] == Reason.INVALID_DETAILS) == (kind.kind not in DETAILS_LAYOUTS)
+
+
+@MACHINES
+@pytest.mark.parametrize("numbers", [[1, 2], [2, 1], [2, 2], [1, 0]], ids=str)
+def test_each_command_has_the_details_that_it_names(machine: Any, numbers: list[int]) -> None:
+    """Two commands, also with each other's details, with the same ones, and one without."""
+    venue = PreparedVenue(machine(), {})
+    both = make.join(
+        [
+            make.place(venue.sender(ALICE_SESSION), ALICE, Side.SELL, 5, 140 + at, client_order_id=f"a long id {at}")
+            for at in (1, 2)
+        ]
+    )
+    both.records["details"] = numbers
+    events = make.apply(venue.machine, both, NOW_NS).events
+    texts = events.view(EVENT_LAYOUTS[EventKind.CLIENT_ORDER_ID])[events["kind"] == EventKind.CLIENT_ORDER_ID]
+    assert texts["client_order_id"].tolist() == [f"a long id {number}".encode() for number in numbers if number]
+    reasons = events["reason"][(events["kind"] == EventKind.NEW) | (events["kind"] == EventKind.REJECTED)]
+    assert reasons.tolist() == [0, Reason.DUPLICATE_CLIENT_ORDER_ID if numbers == [2, 2] else 0]
 
 
 @MACHINES
