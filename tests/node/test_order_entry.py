@@ -7,6 +7,7 @@ from smrx.node.order_entry import OrderEntry
 from smrx.node.replicated_state import Applied, OutcomeRing
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.command_list import CommandList
 from smrx.wire.frames import ErrorCode, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
 
@@ -20,6 +21,10 @@ def commands(count: int, first_request: int = 1) -> np.ndarray:
     rows["session_id"] = 7
     rows["request_id"] = np.arange(first_request, first_request + count)
     return rows
+
+
+def plain(count: int, first_request: int = 1) -> CommandList:
+    return CommandList(commands(count, first_request))
 
 
 def outcomes_of(rows: np.ndarray, first_sequence: int) -> np.ndarray:
@@ -45,15 +50,15 @@ def decoded_replies(order_entry: OrderEntry) -> list[tuple[bytes, frames.Frame]]
 
 
 def submit_all(order_entry: OrderEntry, index: int, term: int) -> np.ndarray:
-    ((bodies, routes),) = order_entry.take_batches()
+    ((bodies, _, routes),) = order_entry.take_batches()
     order_entry.submitted(index, term, routes)
     return np.frombuffer(b"".join(bodies), COMMAND)
 
 
 def test_one_turn_is_one_entry_and_each_client_gets_its_outcomes() -> None:
     order_entry = OrderEntry(1, 1000)
-    order_entry.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
-    order_entry.receive(b"B", frames.encode_commands(commands(3, 10), 22), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(plain(2), 11), LEADING, None)
+    order_entry.receive(b"B", frames.encode_commands(plain(3, 10), 22), LEADING, None)
     assert order_entry.take_replies() == []
     batch = submit_all(order_entry, 8, 5)
     assert batch["request_id"].tolist() == [1, 2, 10, 11, 12]
@@ -66,7 +71,7 @@ def test_one_turn_is_one_entry_and_each_client_gets_its_outcomes() -> None:
 
 def test_entry_of_another_leader_at_the_same_index_is_not_answered() -> None:
     order_entry = OrderEntry(1, 1000)
-    order_entry.receive(b"A", frames.encode_commands(commands(2), 11), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(plain(2), 11), LEADING, None)
     batch = submit_all(order_entry, 8, 5)
     order_entry.applied(applied(8, 6, outcomes_of(batch, 100)), outcomes_as_they_are)
     assert order_entry.take_replies() == []
@@ -78,7 +83,7 @@ def test_entry_of_another_leader_at_the_same_index_is_not_answered() -> None:
 
 def test_follower_replies_with_the_leaders_address() -> None:
     order_entry = OrderEntry(1, 1000)
-    order_entry.receive(b"A", frames.encode_commands(commands(1), 3), FOLLOWING, None)
+    order_entry.receive(b"A", frames.encode_commands(plain(1), 3), FOLLOWING, None)
     ((_, frame),) = decoded_replies(order_entry)
     assert frame.kind is FrameKind.NOT_LEADER
     assert frames.leader_hint(frame).order_address == "tcp://127.0.0.1:2"
@@ -90,7 +95,7 @@ def test_follower_replies_with_the_leaders_address() -> None:
     [
         (b"", ErrorCode.MALFORMED_FRAME),
         (b"GET / HTTP/1.1\r\n\r\n" + b" " * 40, ErrorCode.MALFORMED_FRAME),
-        (frames.encode_commands(commands(2))[:-1], ErrorCode.MALFORMED_FRAME),
+        (frames.encode_commands(plain(2))[:-1], ErrorCode.MALFORMED_FRAME),
         (frames.encode(FrameKind.COMMANDS, b"", 0), ErrorCode.MALFORMED_FRAME),
         (frames.encode(FrameKind.COMMANDS, b"", 5000), ErrorCode.TOO_MANY_COMMANDS),
         (frames.encode(FrameKind.EVENTS, b"", 0), ErrorCode.MALFORMED_FRAME),
@@ -112,7 +117,7 @@ def test_timer_driven_commands_are_refused_from_clients(kind: CommandKind, at: i
     order_entry = OrderEntry(1, 1000)
     rows = commands(3)
     rows["kind"][at] = kind
-    order_entry.receive(b"A", frames.encode_commands(rows, 4), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(CommandList(rows), 4), LEADING, None)
     ((_, frame),) = decoded_replies(order_entry)
     assert (frame.kind, frame.correlation) == (FrameKind.ERROR, 4)
     assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
@@ -121,13 +126,13 @@ def test_timer_driven_commands_are_refused_from_clients(kind: CommandKind, at: i
     assert order_entry.waiting_commands == 0
     # A number that contains the byte of the kind elsewhere is not refused.
     rows["kind"], rows["price_ticks"], rows["side"] = CommandKind.PLACE, int(kind), int(kind)
-    order_entry.receive(b"A", frames.encode_commands(rows, 5), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(CommandList(rows), 5), LEADING, None)
     assert len(submit_all(order_entry, 1, 5)) == 3
 
 
 def test_commands_and_pings_mark_a_session_active() -> None:
     order_entry = OrderEntry(1, 1000)
-    order_entry.receive(b"A", frames.encode_commands(commands(2), 1), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(plain(2), 1), LEADING, None)
     order_entry.receive(b"B", frames.encode(FrameKind.PING, aux=2**64 - 1), LEADING, None)
     order_entry.receive(b"C", frames.encode(FrameKind.PING), LEADING, None)
     assert order_entry.take_active_sessions() == {7, 2**64 - 1}
@@ -136,8 +141,8 @@ def test_commands_and_pings_mark_a_session_active() -> None:
 
 def test_frames_beyond_the_pending_limit_are_refused_as_overloaded() -> None:
     order_entry = OrderEntry(1, 5)
-    order_entry.receive(b"A", frames.encode_commands(commands(4), 1), LEADING, None)
-    order_entry.receive(b"A", frames.encode_commands(commands(2, 5), 2), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(plain(4), 1), LEADING, None)
+    order_entry.receive(b"A", frames.encode_commands(plain(2, 5), 2), LEADING, None)
     ((_, frame),) = decoded_replies(order_entry)
     assert frames.error_body(frame).code == ErrorCode.OVERLOADED
     assert len(submit_all(order_entry, 3, 5)) == 4
@@ -145,7 +150,7 @@ def test_frames_beyond_the_pending_limit_are_refused_as_overloaded() -> None:
 
 def test_fenced_node_accepts_no_commands() -> None:
     order_entry = OrderEntry(1, 5)
-    order_entry.receive(b"A", frames.encode_commands(commands(1), 1), LEADING, "diverged at command 9")
+    order_entry.receive(b"A", frames.encode_commands(plain(1), 1), LEADING, "diverged at command 9")
     ((_, frame),) = decoded_replies(order_entry)
     assert frames.error_body(frame) == frames.ErrorBody(ErrorCode.FENCED, "diverged at command 9")
 
@@ -153,8 +158,8 @@ def test_fenced_node_accepts_no_commands() -> None:
 def test_batch_too_large_for_one_entry_is_split_in_order() -> None:
     order_entry = OrderEntry(1, 1 << 20)
     for i in range(10):
-        order_entry.receive(b"A", frames.encode_commands(commands(4096, 1 + 4096 * i), i), LEADING, None)
-    entries = [np.frombuffer(b"".join(bodies), COMMAND) for bodies, _ in order_entry.take_batches()]
+        order_entry.receive(b"A", frames.encode_commands(plain(4096, 1 + 4096 * i), i), LEADING, None)
+    entries = [np.frombuffer(b"".join(bodies), COMMAND) for bodies, _, _ in order_entry.take_batches()]
     assert len(entries) > 1
     assert all(entry.nbytes < 1 << 20 for entry in entries)
     assert np.concatenate(entries)["request_id"].tolist() == list(range(1, 40961))

@@ -39,7 +39,7 @@ REQUESTS: tuple[Any, ...] = (
     admin.LogDigest(),
     admin.Depth(instrument="BTC-USD", levels=3),
     admin.Depth(instrument=4),
-    admin.Orders(account=1, instrument=2, offset=5, limit=6),
+    admin.Orders(account=1, instrument=2, offset=5, limit=6, order_id=(1 << 64) - 1, client_order_id="~" * 64),
     admin.Balances(),
     admin.Positions(account=7, offset=1),
     admin.Accounts(),
@@ -99,7 +99,11 @@ def test_any_bytes_decode_to_a_reply_or_raise_frame_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"type": "Depth", "instrument": "TOO-LONG-A-SYMBOL"},
+        {"type": "Depth", "instrument": "A-SYMBOL-OF-25-CHARACTERS"},
+        {"type": "Orders", "client_order_id": ""},
+        {"type": "Orders", "client_order_id": "x" * 65},
+        {"type": "Orders", "client_order_id": "caf\u00e9"},
+        {"type": "Orders", "client_order_id": "two\nlines"},
         {"type": "Depth", "instrument": 1, "levels": 0},
         {"type": "Depth", "instrument": 1, "levels": admin.MAX_LEVELS + 1},
         {"type": "Orders", "limit": admin.MAX_ROWS + 1},
@@ -129,6 +133,7 @@ def test_unknown_fields_are_skipped() -> None:
 
 
 def test_largest_reply_is_below_the_size_limit() -> None:
-    widest = admin.OrderRow(**dict.fromkeys(admin.OrderRow.__struct_fields__, (1 << 63) - 1))
+    fields = dict.fromkeys(admin.OrderRow.__struct_fields__, (1 << 63) - 1)
+    widest = admin.OrderRow(**(fields | {"client_order_id": "x" * 64}))
     reply = admin.OrdersReply(node_id=1, sequence=1, rows=(widest,) * admin.MAX_ROWS)
     assert len(admin.encode_reply(reply, 1)) <= admin.MAX_REPLY_BYTES

@@ -1,56 +1,70 @@
-"""Joining and cutting lists of commands keeps every byte of commands and details, and which belongs to which."""
+"""Lists of commands keep each command with its own details, however they are cut and joined."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smrx.wire.command_list import CommandList, join
-from smrx.wire.records import COMMAND, DETAILS, EVENT, OUTCOME
+from smrx.wire.records import COMMAND, DETAILS, ORDER_DETAILS
+
+#: For each command, the number of its details, 0 for none; details may be shared, and some may have no command.
+lists = st.integers(0, 5).flatmap(
+    lambda details: st.tuples(st.lists(st.integers(0, details), max_size=8), st.just(details))
+)
 
 
-def one(number: int, with_details: bool) -> CommandList:
-    """Return a command whose bytes, and those of its details, all have the same value."""
-    records = np.frombuffer(bytes([number]) * COMMAND.itemsize, COMMAND).copy()
-    records["details"] = int(with_details)
-    details = np.frombuffer(bytes([number]) * DETAILS.itemsize, DETAILS)[: int(with_details)]
-    return CommandList(records, details)
+def made(numbers: list[int], details: int, name: str = "") -> CommandList:
+    """Return commands with these details; each has a price of its own and each details a text of their own."""
+    records, named = np.zeros(len(numbers), COMMAND), np.zeros(details, ORDER_DETAILS)
+    records["details"], records["price_ticks"] = numbers, np.arange(len(numbers))
+    named["client_order_id"] = [f"{name}{number}".encode() for number in range(1, details + 1)]
+    return CommandList(records, named.view(DETAILS))
 
 
-def details_of(commands: CommandList, at: int) -> bytes:
-    number = int(commands.records["details"][at])
-    return commands.details[number - 1].tobytes() if number else b""
+def contents(found: CommandList) -> list[tuple[int, bytes]]:
+    """Return the price of each command and the text of its details."""
+    texts = [b"", *found.details.view(ORDER_DETAILS)["client_order_id"].tolist()]
+    return [(int(record["price_ticks"]), texts[int(record["details"])]) for record in found.records]
 
 
-SHAPES = [False, True, True, False, True, False]
+@given(lists, st.integers(0, 8), st.integers(0, 8))
+def test_part_has_its_commands_with_their_own_details_only(
+    given_list: tuple[list[int], int], first: int, last: int
+) -> None:
+    whole = made(*given_list)
+    part = whole.part(first, last)
+    assert contents(part) == contents(whole)[first:last]
+    assert set(part.records["details"].tolist()) - {0} == set(range(1, len(part.details) + 1)) or not len(whole.details)
+    assert contents(whole) == contents(made(*given_list))
 
 
-def test_joined_and_cut_lists_keep_every_byte() -> None:
-    joined = join([one(1 + at, shape) for at, shape in enumerate(SHAPES)])
-    assert (len(joined.records), len(joined.details)) == (len(SHAPES), sum(SHAPES))
-    for first in range(len(SHAPES)):
-        for last in range(first, len(SHAPES) + 1):
-            part = joined.part(first, last)
-            assert len(part.details) == sum(SHAPES[first:last])
-            for at in range(first, last):
-                expected = bytes([1 + at]) * DETAILS.itemsize if SHAPES[at] else b""
-                assert details_of(part, at - first) == expected
-                assert part.records[at - first]["quantity_lots"] == joined.records[at]["quantity_lots"]
+@given(st.lists(lists, max_size=4))
+def test_joined_lists_have_the_commands_of_each_with_their_details(given_lists: list[tuple[list[int], int]]) -> None:
+    parts = [made(*given_list, name=f"{at}/") for at, given_list in enumerate(given_lists)]
+    assert contents(join(parts)) == [row for part in parts for row in contents(part)]
+    assert len(join(parts).details) == sum(len(part.details) for part in parts)
 
 
-def test_nothing_is_joined_to_an_empty_list() -> None:
-    assert [part.dtype for part in join([])] == [COMMAND, DETAILS]
+@given(lists)
+def test_pieces_depend_on_the_command_alone(given_list: tuple[list[int], int]) -> None:
+    whole = made(*given_list)
+    pieces = whole.pieces()
+    assert pieces == [whole.part(at, at + 1).pieces()[0] for at in range(len(pieces))]
+    assert pieces == join([made([1], 1), whole]).pieces()[1:]
+    assert [len(piece) for piece in pieces] == [192 if number else 64 for number in given_list[0]]
 
 
-def test_list_has_a_bound_of_details() -> None:
-    many = CommandList(np.zeros(1, COMMAND), np.zeros(40_000, DETAILS))
+def test_command_that_names_the_details_of_another_list_is_refused() -> None:
+    wrong = made([1, 2], 1)
+    for use in (lambda: join([wrong, made([1], 1)]), lambda: wrong.part(0, 2), wrong.pieces):
+        with pytest.raises(ValueError, match="names details 2 of a list that has 1"):
+            use()
+
+
+def test_list_has_at_most_as_many_details_as_a_command_can_name() -> None:
+    half = made([1], 1 << 15)
     with pytest.raises(ValueError, match="at most 65535 details"):
-        join([many, many])
-
-
-@pytest.mark.parametrize("layout", [COMMAND, DETAILS, EVENT, OUTCOME], ids=["command", "details", "event", "outcome"])
-def test_arrays_of_records_keep_every_byte(layout: np.dtype[np.void]) -> None:
-    """NumPy drops bytes that no field names when it joins arrays, picks records or deletes some."""
-    data = bytes(range(1, 129))[: layout.itemsize] * 3
-    records = np.frombuffer(data, layout)
-    assert np.concatenate([records, records]).tobytes() == data * 2
-    assert records[[0, 1, 2]].tobytes() == data
-    assert np.delete(records, 0).tobytes() == data[layout.itemsize :]
+        join([half, half])
+    found = join([half, CommandList(half.records, half.details[:-1])])
+    assert contents(found) == [(0, b"1"), (0, b"1")]

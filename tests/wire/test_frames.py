@@ -7,14 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smrx.wire import frames
+from smrx.wire.command_list import CommandList
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
-from smrx.wire.records import COMMAND, COMMAND_SIZE, EVENT, OUTCOME
+from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE, EVENT, OUTCOME
 from tests.wire.mutation import mutated
 
 HINT = LeaderHint(2, "tcp://127.0.0.1:1", 1, 5, "tcp://127.0.0.1:2")
 
+
+def command_list(count: int, details: int = 0) -> CommandList:
+    """Return commands of random bytes, of which the first `details` have details."""
+    random = np.random.default_rng(count)
+    records = np.frombuffer(random.bytes(COMMAND_SIZE * count), COMMAND).copy()
+    records["details"] = 0
+    records["details"][:details] = np.arange(1, details + 1)
+    return CommandList(records, np.frombuffer(random.bytes(DETAILS_SIZE * details), DETAILS))
+
+
 frame_bytes = st.one_of(
-    st.integers(0, 5).map(lambda n: frames.encode_commands(np.ones(n, COMMAND), 7)),
+    st.integers(0, 5).map(lambda n: frames.encode_commands(command_list(n, n // 2), 7)),
     st.integers(0, 5).map(lambda n: frames.encode_outcomes(np.ones(n, OUTCOME), 7)),
     st.integers(0, 5).map(lambda n: frames.encode_events(np.ones(n, EVENT), 7, 9)),
     st.sampled_from(FrameKind).map(lambda kind: frames.encode(kind)),
@@ -28,6 +39,8 @@ def read_fully(data: bytes) -> Frame:
     frame = frames.decode(data)
     if frame.kind in (FrameKind.COMMANDS, FrameKind.OUTCOMES, FrameKind.EVENTS):
         assert len(frames.records(frame)) == frame.count
+        if frame.kind is FrameKind.COMMANDS:
+            assert len(frames.command_list(frame).details) == frame.details
     elif frame.kind in (FrameKind.NOT_LEADER, FrameKind.PONG):
         frames.leader_hint(frame)
     elif frame.kind is FrameKind.ERROR:
@@ -41,7 +54,7 @@ def test_any_bytes_decode_to_a_frame_or_raise_frame_error(data: bytes) -> None:
         frame = read_fully(data)
     except FrameError:
         return
-    assert frames.encode(frame.kind, frame.body, frame.count, frame.correlation, frame.aux) == data
+    assert frames.encode(frame.kind, frame.body, frame.count, frame.correlation, frame.aux, frame.details) == data
 
 
 @pytest.mark.parametrize(
@@ -69,17 +82,25 @@ def test_frame_round_trips(kind: FrameKind) -> None:
     assert (frame.kind, frame.count, frame.correlation, frame.aux) == (kind, 0, (1 << 64) - 1, 5)
 
 
-def test_records_round_trip() -> None:
-    commands = np.frombuffer(np.random.default_rng(1).bytes(COMMAND_SIZE * 9), COMMAND)
+@pytest.mark.parametrize("details", [0, 1, 9])
+def test_records_round_trip(details: int) -> None:
+    commands = command_list(9, details)
     frame = frames.decode(frames.encode_commands(commands, 4))
-    assert frames.records(frame).tobytes() == commands.tobytes()
+    assert frames.records(frame).tobytes() == commands.records.tobytes()
+    found = frames.command_list(frame)
+    assert [part.tobytes() for part in found] == [part.tobytes() for part in commands]
     assert frames.leader_hint(frames.decode(frames.encode_body(FrameKind.PONG, HINT))) == HINT
 
 
 def test_too_many_records_are_rejected_by_encoder_and_decoder() -> None:
     too_many = np.zeros(frames.MAX_COMMANDS + 1, COMMAND)
-    with pytest.raises(ValueError, match="COMMANDS: expected at most 4096 records"):
-        frames.encode_commands(too_many)
+    with pytest.raises(ValueError, match="COMMANDS: expected at most 4096 commands, found 4097"):
+        frames.encode_commands(CommandList(too_many))
+    too_many_details = CommandList(too_many[:1], np.zeros(frames.MAX_COMMANDS + 1, DETAILS))
+    with pytest.raises(ValueError, match="COMMANDS: expected at most 4096 details, found 4097"):
+        frames.encode_commands(too_many_details)
+    with pytest.raises(FrameError, match="COMMANDS: expected at most 4096 records, found 4097"):
+        frames.decode(frames.encode(FrameKind.COMMANDS, count=1, details=4097))
     with pytest.raises(FrameError, match="COMMANDS: expected at most 4096 records") as caught:
         frames.decode(frames.encode(FrameKind.COMMANDS, too_many.tobytes(), len(too_many)))
     assert caught.value.code is ErrorCode.TOO_MANY_COMMANDS
@@ -90,6 +111,20 @@ def test_too_many_records_are_rejected_by_encoder_and_decoder() -> None:
 def test_unsupported_version_is_reported() -> None:
     data = bytearray(frames.encode(FrameKind.PING))
     data[4] = 9
-    with pytest.raises(FrameError, match="expected protocol version 1, found 9") as caught:
+    with pytest.raises(FrameError, match="expected protocol version 2, found 9") as caught:
         frames.decode(bytes(data))
     assert caught.value.code is ErrorCode.UNSUPPORTED_VERSION
+
+
+def test_command_that_names_details_of_no_one_is_refused() -> None:
+    records, details = command_list(3, 2)
+    records["details"][2] = 3
+    frame = frames.decode(frames.encode_commands(CommandList(records, details)))
+    with pytest.raises(FrameError, match="a command names details 3; the frame has 2") as caught:
+        frames.command_list(frame)
+    assert caught.value.code is ErrorCode.MALFORMED_FRAME
+
+
+def test_only_frames_of_commands_have_details() -> None:
+    with pytest.raises(FrameError, match="reserved header bytes"):
+        frames.decode(frames.encode(FrameKind.PING, details=1))

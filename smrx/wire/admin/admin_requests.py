@@ -17,7 +17,6 @@ Levels = Annotated[int, msgspec.Meta(ge=1, le=MAX_LEVELS)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 #: Ids as the engine stores them.
 U32 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
-U64 = Annotated[int, msgspec.Meta(ge=0)]
 Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=INSTRUMENT_SYMBOL_SIZE)]
 #: Printable ASCII characters; see wire/client_order_ids.py.
 ClientOrderId = Annotated[str, msgspec.Meta(min_length=1, max_length=CLIENT_ORDER_ID_SIZE, pattern="^[ -~]*$")]
@@ -60,7 +59,7 @@ class Orders(PageRequest, frozen=True, kw_only=True):
 
     account: U32 | None = None
     instrument: U32 | None = None
-    order_id: U64 | None = None
+    order_id: Natural | None = None
     client_order_id: ClientOrderId | None = None
 
 
