@@ -19,9 +19,11 @@ from smrx.wire.codes import (
     Reason,
     Side,
 )
+from smrx.wire.records import EVENT_LAYOUTS
 
-Fields = dict[str, int]
-MASK32 = (1 << 32) - 1
+Fields = dict[str, Any]
+#: Set in the 64-bit form of a client order id of more than 8 characters.
+LONG_ID = 1 << 63
 VENUE = 0
 
 
@@ -29,7 +31,7 @@ VENUE = 0
 class ListedInstrument:
     """An instrument as announced, with its later changes."""
 
-    symbol: int
+    symbol: bytes
     base_asset: int
     quote_asset: int
     lot_units: int
@@ -52,7 +54,7 @@ class OpenOrder:
     """An open order: in a book, or a pending stop."""
 
     order_id: int
-    client_order_id: int
+    client_order_id: bytes
     account: int
     instrument: int
     side: int
@@ -62,9 +64,11 @@ class OpenOrder:
     flags: int
     price_ticks: int
     quantity_lots: int
-    extra: int
     session_id: int
     priority: int
+    stop_price_ticks: int = 0
+    display_lots: int = 0
+    expiry_ns: int = 0
     cum_lots: int = 0
     shown_lots: int = 0
 
@@ -75,10 +79,6 @@ class OpenOrder:
     @property
     def is_stop(self) -> bool:
         return self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
-
-    @property
-    def display_lots(self) -> int:
-        return self.extra & MASK32 if self.order_type == OrderType.LIMIT else 0
 
     def show(self) -> None:
         """Show an iceberg's next part."""
@@ -113,12 +113,15 @@ class EventReader:
     balances: dict[tuple[int, int], Funds] = field(default_factory=dict)
     accounts: dict[int, AccountRecord] = field(default_factory=lambda: {VENUE: AccountRecord()})
     #: Symbol, decimals and supply cap.
-    assets: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    assets: dict[int, tuple[bytes, int, int]] = field(default_factory=dict)
     instruments: dict[int, ListedInstrument] = field(default_factory=dict)
     #: Account and flags.
     sessions: dict[int, tuple[int, int]] = field(default_factory=dict)
     #: The order that is being matched and is in no book yet.
     taker_order: OpenOrder | None = None
+    #: The event that the next ones belong to, and how many of them are still to come.
+    followed: Fields = field(default_factory=dict)
+    to_follow: int = 0
 
     def read(self, events: NDArray[np.void]) -> None:
         """Read events; raises AssertionError if they contradict each other."""
@@ -128,9 +131,14 @@ class EventReader:
             if event["command_sequence"] != self.command_sequence:
                 self._finish_matching()
                 self.command_sequence = int(event["command_sequence"])
-            handler = _HANDLERS.get(int(event["kind"]))
+            kind = EventKind(int(event["kind"]))
+            record = np.frombuffer(event.tobytes(), EVENT_LAYOUTS[kind])[0]
+            fields = {name: record[name].item() for name in record.dtype.names or ()}
+            self._check_following(kind, fields)
+            handler = _HANDLERS.get(kind)
             if handler is not None:
-                handler(self, {name: int(event[name]) for name in event.dtype.names or ()})
+                handler(self, fields)
+        assert self.to_follow == 0, f"{self.to_follow} events are missing after {self.followed}"
         self._finish_matching()
 
     def depth(self, instrument: int) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
@@ -146,6 +154,17 @@ class EventReader:
 
     def supply(self, asset: int) -> int:
         return sum(money.available + money.held for key, money in self.balances.items() if key[1] == asset)
+
+    def _check_following(self, kind: EventKind, event: Fields) -> None:
+        """Check that the events which belong to another one follow it, and nothing else does."""
+        if kind in (EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS):
+            assert self.to_follow > 0, f"{kind.name} follows no event"
+            self.to_follow -= 1
+            for name in ("order_id", "instrument", "account", "session_id", "request_id", "command_sequence"):
+                assert event[name] == self.followed[name], f"{kind.name} has another {name} than the event before it"
+        else:
+            assert self.to_follow == 0, f"{kind.name} comes before what belongs to {self.followed}"
+            self.followed, self.to_follow = event, event.get("following", 0)
 
     # Balances.
 
@@ -185,10 +204,12 @@ class EventReader:
 
     def _new(self, event: Fields) -> None:
         _, flags = self.sessions[event["session_id"]]
+        form = event["client_order_id"]
+        text = b"" if form & LONG_ID else form.to_bytes(8, "little").rstrip(b"\0")
         order = OpenOrder(
-            *(event["order_id"], event["client_order_id"], event["account"], event["instrument"], event["side"]),
+            *(event["order_id"], text, event["account"], event["instrument"], event["side"]),
             *(event["order_type"], event["tif"], event["stp"], event["flags"], event["price_ticks"]),
-            *(event["quantity_lots"], event["counter_order_id"], event["session_id"] if flags else 0, 0),
+            *(event["quantity_lots"], event["session_id"] if flags else 0, 0),
         )
         assert order.order_id not in self.orders, f"order {order.order_id} is new twice"
         assert event["leaves_lots"] == order.leaves_lots
@@ -196,13 +217,26 @@ class EventReader:
         self._hold(order, order.leaves_lots)
         self._start_matching(order, event)
 
+    def _client_order_id(self, event: Fields) -> None:
+        """Learn a long id; that of a rejected command, or of an order that ended at once, is of no use."""
+        assert self.followed["client_order_id"] & LONG_ID
+        assert len(event["client_order_id"]) > 8
+        if self.followed["kind"] == EventKind.NEW:
+            self.orders[event["order_id"]].client_order_id = event["client_order_id"]
+
+    def _order_terms(self, event: Fields) -> None:
+        if self.followed["kind"] == EventKind.NEW:
+            order = self.orders[event["order_id"]]
+            order.stop_price_ticks, order.display_lots = event["stop_price_ticks"], event["display_lots"]
+            order.expiry_ns = event["expiry_ns"]
+
     def _triggered(self, event: Fields) -> None:
         order = self.orders[event["order_id"]]
         assert order.is_stop
         assert (event["price_ticks"], event["quantity_lots"], event["cum_lots"]) == (
             *(order.price_ticks, order.quantity_lots, order.cum_lots),
         )
-        order.order_type, order.extra = event["order_type"], event["counter_order_id"]
+        order.order_type, order.stop_price_ticks = event["order_type"], 0
         self._start_matching(order, event)
 
     def _trade(self, event: Fields) -> None:
@@ -214,7 +248,7 @@ class EventReader:
         assert (taker.side, taker.side + maker.side) == (event["side"], Side.BUY + Side.SELL)
         listed = self.instruments[event["instrument"]]
         lots, price = event["quantity_lots"], event["price_ticks"]
-        taker_fee, maker_fee = event["cum_lots"], event["leaves_lots"]
+        taker_fee, maker_fee = event["taker_fee"], event["maker_fee"]
         listed.last_price_ticks = price
         for order, fee in ((taker, taker_fee), (maker, maker_fee)):
             # Release what the fill held, then transfer it.
@@ -269,14 +303,14 @@ class EventReader:
     # Transfers.
 
     def _deposited(self, event: Fields) -> None:
-        self._transfer(event, event["quantity_lots"])
+        self._transfer(event, event["amount"])
 
     def _withdrawn(self, event: Fields) -> None:
-        self._transfer(event, -event["quantity_lots"])
+        self._transfer(event, -event["amount"])
 
     def _transfer(self, event: Fields, amount: int) -> None:
-        self._pay(event["account"], event["instrument"], amount)
-        assert self.balances[event["account"], event["instrument"]].available == event["cum_lots"]
+        self._pay(event["account"], event["asset"], amount)
+        assert self.balances[event["account"], event["asset"]].available == event["available_after"]
 
     # Accounts and sessions.
 
@@ -291,7 +325,8 @@ class EventReader:
 
     def _limits_set(self, event: Fields) -> None:
         self.accounts[event["account"]].limits = (
-            *(event["instrument"], event["order_id"], event["price_ticks"], event["quantity_lots"]),
+            *(event["max_open_orders"], event["max_open_notional"]),
+            *(event["max_order_notional"], event["max_order_quantity"]),
         )
 
     def _session_opened(self, event: Fields) -> None:
@@ -309,31 +344,35 @@ class EventReader:
     # The venue.
 
     def _asset_added(self, event: Fields) -> None:
-        self.assets[event["instrument"]] = event["client_order_id"], event["quantity_lots"], event["price_ticks"]
+        self.assets[event["asset"]] = event["symbol"], event["decimals"], event["supply_cap"]
 
     def _instrument_added(self, event: Fields) -> None:
         self.instruments[event["instrument"]] = ListedInstrument(
-            *(event["client_order_id"], event["order_id"], event["counter_order_id"], event["account"]),
-            *(event["counter_account"], event["price_ticks"], event["quantity_lots"]),
+            *(event["symbol"], event["base_asset"], event["quote_asset"], event["lot_units"]),
+            *(event["scale_units"], event["max_price_ticks"], event["max_quantity_lots"]),
         )
 
     def _rules_set(self, event: Fields) -> None:
         listed = self.instruments[event["instrument"]]
-        listed.taker_fee = event["account"]
-        listed.maker_fee = int(np.uint32(event["counter_account"]).astype(np.int32))
-        listed.band_bp = event["cum_lots"]
-        listed.min_price_ticks, listed.min_quantity_lots = event["client_order_id"], event["quantity_lots"]
-        listed.min_notional, listed.max_notional = event["order_id"], event["price_ticks"]
+        for name in RULES:
+            setattr(listed, name, event[name])
 
     def _status_set(self, event: Fields) -> None:
-        self.instruments[event["instrument"]].status = event["side"]
+        self.instruments[event["instrument"]].status = event["status"]
 
     def _killed(self, event: Fields) -> None:
         self.killed = event["kind"] == EventKind.KILLED
 
 
+#: The rules of an instrument, as they are named in the event and here.
+RULES = (
+    *("taker_fee", "maker_fee", "band_bp", "min_price_ticks", "min_quantity_lots", "min_notional", "max_notional"),
+)
+
 _HANDLERS: dict[int, Any] = {
     EventKind.NEW: EventReader._new,
+    EventKind.CLIENT_ORDER_ID: EventReader._client_order_id,
+    EventKind.ORDER_TERMS: EventReader._order_terms,
     EventKind.TRIGGERED: EventReader._triggered,
     EventKind.TRADE: EventReader._trade,
     EventKind.PARTIALLY_FILLED: EventReader._fill,

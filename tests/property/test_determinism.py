@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from smrx.engine import Engine, SnapshotError
 from smrx.wire.codes import (
@@ -25,6 +25,9 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from smrx.wire.command_list import NO_DETAILS
+from smrx.wire.records import DETAILS_FIELDS
+from tests.commands import join, part
 from tests.oracle import Oracle, Result
 from tests.property.comparison import Answers, difference, restored, run
 from tests.property.flow import STEPS, Batch, Tape, build_tape, seeded_steps, seeded_tape
@@ -46,7 +49,7 @@ def long_tape_answers() -> Answers:
 
 def test_tape_has_every_feature() -> None:
     """Determinism is shown only for features that the tape uses."""
-    commands, answers = seeded_tape(SEED, LONG).commands, long_tape_answers()
+    (commands, details), answers = seeded_tape(SEED, LONG).commands, long_tape_answers()
     accepted = commands[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
     orders = accepted[accepted["kind"] == CommandKind.PLACE]
     assert set(accepted["kind"].tolist()) == set(CommandKind)
@@ -54,8 +57,10 @@ def test_tape_has_every_feature() -> None:
     for name, values in (("order_type", OrderType), ("tif", TimeInForce), ("stp", Stp)):
         assert set(orders[name].tolist()) == set(values)
     assert {0, OrderFlags.POST_ONLY, OrderFlags.QUOTE_BUDGET} <= set(orders["flags"].tolist())
-    icebergs = orders[(orders["order_type"] == OrderType.LIMIT) & (orders["order_id"] & 0xFFFFFFFF != 0)]
-    assert len(icebergs) > 10
+    named = orders[orders["details"] != 0]
+    for name in DETAILS_FIELDS[CommandKind.PLACE]:
+        values = details[name][named["details"].astype(int) - 1]
+        assert np.count_nonzero(values.astype(bool)) > 10, name
 
 
 def with_coarse_stamps(tape: Tape) -> Tape:
@@ -64,7 +69,7 @@ def with_coarse_stamps(tape: Tape) -> Tape:
     for batch in tape.batches:
         stamp = batch.time_ns // COARSE_STAMP_NS * COARSE_STAMP_NS
         if batches and batches[-1].time_ns == stamp:
-            batches[-1] = Batch(stamp, np.concatenate([batches[-1].commands, batch.commands]))
+            batches[-1] = Batch(stamp, join([batches[-1].commands, batch.commands]))
         else:
             batches.append(Batch(stamp, batch.commands))
     return Tape(batches)
@@ -74,9 +79,9 @@ def cut(tape: Tape, size: int) -> Tape:
     """Return the tape in batches of a size, or less where the stamp changes."""
     return Tape(
         [
-            Batch(batch.time_ns, batch.commands[at : at + size])
+            Batch(batch.time_ns, part(batch.commands, at, at + size))
             for batch in tape.batches
-            for at in range(0, len(batch.commands), size)
+            for at in range(0, len(batch.commands.records), size)
         ]
     )
 
@@ -85,7 +90,7 @@ def cut(tape: Tape, size: int) -> Tape:
 def test_batch_size_does_not_change_results(size: int) -> None:
     """Compared with one batch for each stamp, some of more than a thousand commands."""
     tape = with_coarse_stamps(seeded_tape(SEED, LONG))
-    assert max(len(batch.commands) for batch in tape.batches) > 1_000
+    assert max(len(batch.commands.records) for batch in tape.batches) > 1_000
     _, expected = run(Engine(), tape)
     engine, found = run(Engine(), cut(tape, size))
     assert_same(tape, expected, found, f"batches of {size}")
@@ -94,13 +99,11 @@ def test_batch_size_does_not_change_results(size: int) -> None:
 
 def single_and_joined(tape: Tape) -> list[Tape]:
     """Return the tape with batches of one, and with adjacent batches of the same stamp joined."""
-    single = [
-        Batch(batch.time_ns, batch.commands[at : at + 1]) for batch in tape.batches for at in range(len(batch.commands))
-    ]
+    single = cut(tape, 1).batches
     joined: list[Batch] = []
     for batch in tape.batches:
         if joined and joined[-1].time_ns == batch.time_ns:
-            joined[-1] = Batch(batch.time_ns, np.concatenate([joined[-1].commands, batch.commands]))
+            joined[-1] = Batch(batch.time_ns, join([joined[-1].commands, batch.commands]))
         else:
             joined.append(batch)
     return [Tape(single), Tape(joined)]
@@ -111,10 +114,11 @@ def recut(tape: Tape, seed: int) -> Tape:
     source = random.Random(seed)
     batches: list[Batch] = []
     for batch in tape.batches:
-        cuts = sorted({0, len(batch.commands), *source.choices(range(len(batch.commands) + 1), k=3)})
+        length = len(batch.commands.records)
+        cuts = sorted({0, length, *source.choices(range(length + 1), k=3)})
         for start, end in pairwise(cuts):
-            batches.append(Batch(batch.time_ns, batch.commands[start:end]))
-        batches.append(Batch(batch.time_ns, batch.commands[:0]))
+            batches.append(Batch(batch.time_ns, part(batch.commands, start, end)))
+        batches.append(Batch(batch.time_ns, part(batch.commands, 0, 0)))
     return Tape(batches)
 
 
@@ -204,9 +208,9 @@ def test_interpreted_kernels_get_the_same_hash() -> None:
 class CountsCalls(Oracle):
     """Deliberate bug: the number of batches changes the state."""
 
-    def apply(self, commands: Sequence[np.void] | np.ndarray[Any, Any], time_ns: int) -> Result:
+    def apply(self, commands: NDArray[np.void], time_ns: int, details: NDArray[np.void] = NO_DETAILS) -> Result:
         self.state.time_ns += 1
-        return super().apply(commands, time_ns)
+        return super().apply(commands, time_ns, details)
 
 
 class LossyRestoreEngine(Engine):

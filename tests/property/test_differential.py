@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from smrx.engine import Engine
 from smrx.wire.codes import (
@@ -22,9 +23,12 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, DETAILS
+from tests.commands import apply, join
 from tests.oracle import Oracle
 from tests.property.broken_oracles import BROKEN, LosesHolds
+from tests.property.choices import CLIENT_ORDER_IDS
 from tests.property.comparison import Answers, difference, run, state_differences
 from tests.property.flow import STEP_SIZE, STEPS, Batch, Tape, build_tape, market_setup, seeded_tape
 from tests.property.repeat import disagreement, hex_command, seed_command
@@ -40,8 +44,9 @@ ORDERS = {
     *((LIMIT, tif, flags, True) for tif in (GTC, GTD) for flags in (0, POST_ONLY)),
     *((LIMIT, tif, POST_ONLY, False) for tif in (GTC, GTD)),
     *((MARKET, IOC, flags, False) for flags in (0, BUDGET)),
-    (OrderType.STOP, IOC, 0, False),
-    *((OrderType.STOP_LIMIT, tif, 0, False) for tif in (GTC, IOC, FOK)),
+    *((OrderType.STOP, tif, 0, False) for tif in (IOC, GTD)),
+    *((OrderType.STOP_LIMIT, tif, 0, False) for tif in (GTC, IOC, FOK, GTD)),
+    *((OrderType.STOP_LIMIT, tif, 0, True) for tif in (GTC, GTD)),
 }
 
 
@@ -51,15 +56,14 @@ def test_engine_and_oracle_agree(steps: list[bytes]) -> None:
     assert report is None, f"repeat: {hex_command(steps)}\n{report}"
 
 
-@given(noise=st.lists(st.binary(min_size=COMMAND.itemsize, max_size=COMMAND.itemsize), max_size=30))
-def test_engine_and_oracle_agree_on_noise(noise: list[bytes]) -> None:
-    """Random bytes as commands; the empty batch too."""
-    tape = Tape(
-        [
-            Batch(5, np.concatenate(market_setup())),
-            Batch(6, np.frombuffer(b"".join(noise), dtype=COMMAND)),
-        ]
-    )
+@given(
+    noise=st.lists(st.binary(min_size=COMMAND.itemsize, max_size=COMMAND.itemsize), max_size=30),
+    details=st.lists(st.binary(min_size=DETAILS.itemsize, max_size=DETAILS.itemsize), max_size=3),
+)
+def test_engine_and_oracle_agree_on_noise(noise: list[bytes], details: list[bytes]) -> None:
+    """Random bytes as commands and as details; the empty batch too."""
+    commands = CommandList(np.frombuffer(b"".join(noise), COMMAND), np.frombuffer(b"".join(details), DETAILS))
+    tape = Tape([Batch(5, join(market_setup())), Batch(6, commands)])
     oracle, expected = run(Oracle(), tape)
     engine, found = run(Engine(), tape)
     assert (difference(tape, expected, found), state_differences(oracle, engine)) == (None, [])
@@ -76,7 +80,7 @@ def test_invariants_hold_after_every_batch(machine: Any) -> None:
     """After every batch, so that no later command can hide a violation."""
     running = machine()
     for batch in seeded_tape(5, 1_000).batches:
-        running.apply(batch.commands, batch.time_ns)
+        apply(running, batch.commands, batch.time_ns)
         assert running.check_invariants() == []
 
 
@@ -115,21 +119,26 @@ def test_random_flow_reaches_everything() -> None:
     kinds: Counter[int] = Counter()
     orders: Counter[tuple[int, int, int, bool]] = Counter()
     modes: Counter[tuple[int, int]] = Counter()
+    ids: Counter[bytes] = Counter()
     for seed in range(4):
         tape = seeded_tape(seed, LONG_STEPS)
         _, answers = run(Engine(), tape)
         reasons.update(answers.events["reason"].tolist())
         events.update(answers.events["kind"].tolist())
         statuses.update(answers.outcomes["status"].tolist())
-        accepted = tape.commands[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
+        records, details = tape.commands
+        accepted = records[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
         kinds.update(accepted["kind"].tolist())
-        orders.update(map(kind_of_order, accepted[accepted["kind"] == CommandKind.PLACE]))
+        placed = accepted[accepted["kind"] == CommandKind.PLACE]
+        orders.update(kind_of_order(place, details) for place in placed)
+        ids.update(client_order_id(place, details) for place in placed)
         prevented = answers.events[answers.events["reason"] == Reason.SELF_TRADE]
         modes.update(zip(prevented["kind"].tolist(), prevented["stp"].tolist(), strict=True))
     assert [reason.name for reason in Reason if reason not in reasons] == []
     assert [kind.name for kind in EventKind if kind not in events] == []
     assert [kind.name for kind in CommandKind if kind not in kinds] == []
     assert set(orders) == ORDERS
+    assert {text.encode() for text in CLIENT_ORDER_IDS} <= set(ids)
     # Takers and makers that self-trade prevention ended or reduced.
     assert {mode for kind, mode in modes if kind == EventKind.EXPIRED} == set(Stp) - {Stp.NONE, Stp.CANCEL_OLDEST}
     assert {kind for kind, _ in modes} == {EventKind.EXPIRED, EventKind.CANCELLED, EventKind.REPLACED}
@@ -138,9 +147,15 @@ def test_random_flow_reaches_everything() -> None:
     assert statuses[OutcomeStatus.ACCEPTED] > sum(statuses.values()) / 2
 
 
-def kind_of_order(place: np.void) -> tuple[int, int, int, bool]:
-    hides = place["order_type"] == OrderType.LIMIT and place["order_id"] & 0xFFFFFFFF != 0
+def kind_of_order(place: np.void, details: NDArray[np.void]) -> tuple[int, int, int, bool]:
+    hides = place["details"] and details["display_lots"][int(place["details"]) - 1] != 0
     return int(place["order_type"]), int(place["tif"]), int(place["flags"]), bool(hides)
+
+
+def client_order_id(place: np.void, details: NDArray[np.void]) -> bytes:
+    if place["client_order_id"] or not place["details"]:
+        return int(place["client_order_id"]).to_bytes(8, "little").rstrip(b"\0")
+    return bytes(details["client_order_id"][int(place["details"]) - 1])
 
 
 #: Steps of the tapes on which the broken oracles are tried.

@@ -4,11 +4,13 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from smrx.engine import Engine
 from smrx.wire.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, DETAILS, DETAILS_LAYOUTS
 from tests.commands import (
     Commands,
     add_asset,
@@ -19,6 +21,7 @@ from tests.commands import (
     open_account,
     open_session,
     place,
+    raw,
     withdraw,
 )
 from tests.oracle import Oracle
@@ -36,13 +39,42 @@ def every_kind_and_field() -> list[Commands]:
     fields = [name for name in COMMAND.names or () if name not in ("kind", "session_id", "request_id")]
     commands: list[Commands] = []
     request = NEXT
-    for kind, field, value in itertools.product(range(22), fields, (1, 2, 3, 5, 255)):
+    for kind, field, value in itertools.product(range(24), fields, (1, 2, 3, 5, 255)):
         if kind == CommandKind.OPEN_SESSION:
-            commands.append(command(kind, (1_000 + len(commands), 0), **{field: value}))
+            commands.append(raw(kind, (1_000 + len(commands), 0), **{field: value}))
         else:
-            commands.append(command(kind, (VENUE_SESSION, request), **{field: value}))
+            commands.append(raw(kind, (VENUE_SESSION, request), **{field: value}))
             request += 1
     return commands
+
+
+def every_kind_and_field_of_details() -> list[Commands]:
+    """Return each kind that may have details, with one field of them set and all others 0, named bytes or not."""
+    commands: list[Commands] = []
+    for kind, layout in DETAILS_LAYOUTS.items():
+        fields = [(name, layout) for name in layout.names or ()]
+        fields += [(name, DETAILS) for name in DETAILS.names or () if name not in (layout.names or ())]
+        for (field, where), value in itertools.product(fields, (1, 2, 255, -1)):
+            data = np.zeros(1, where)
+            is_text = where[field].kind == "S"
+            data[field] = b"A" * abs(value) if is_text else np.array(value, np.int64).astype(where[field])
+            records = raw(kind, (VENUE_SESSION, NEXT + len(commands)), instrument=1, account=1).records
+            records["details"] = 1
+            commands.append(CommandList(records, data.view(DETAILS)))
+    return commands
+
+
+def every_term_of_every_kind_of_order() -> list[Commands]:
+    """Return orders of each type and time in force, with each set of terms, needed or not."""
+    choices = itertools.product(range(1, 6), range(1, 6), (0, 10, -1), (0, 1, 5, -1), (0, 3, -1), (False, True))
+    return [
+        raw(
+            CommandKind.PLACE, (11, request), account=1, instrument=1, side=2, order_type=order_type, tif=tif, stp=1,
+            price_ticks=0 if order_type in (2, 3) else 9, quantity_lots=5, stop_price_ticks=stop, display_lots=display,
+            expiry_ns=expiry, client_order_id_text=f"a long id {request}".encode() if named else b"",
+        )
+        for request, (order_type, tif, stop, display, expiry, named) in enumerate(choices, start=1)
+    ]  # fmt: skip
 
 
 def every_kind_of_order() -> list[Commands]:
@@ -68,6 +100,12 @@ def symbols() -> list[Commands]:
         b"\0A",
         b"A\0B",
         b"ABCDEFGH",
+        b"ABCDEFGHI",
+        b"ABCDEFGHIJKLMNOP",
+        b"ABCDEFGHIJKLMNO\x80",
+        b"ABCDEFGH\0I",
+        b"ABCDEFGHIJKLMNo",
+        b"\xff" * 8,
         b"A-./_Z09",
         b"AB a",
         b"a",
@@ -78,19 +116,54 @@ def symbols() -> list[Commands]:
         b"A`",
         b"\x80",
     )
-    return [
-        command(
-            CommandKind.ADD_ASSET, (VENUE_SESSION, NEXT + index), instrument=50 + index,
-            client_order_id=int.from_bytes(text.ljust(8, b"\0"), "little"),
-        )
-        for index, text in enumerate((*texts, b"\xff" * 8))
-    ]  # fmt: skip
+    longer = (b"ABCDEFGHIJKLMNOPQRSTUVWX", b"ABCDEFGHIJKLMNOPQ", b"ABCDEFGHIJKLMNOPQRSTUVW\x80", b"\0" * 23 + b"A")
+    commands: list[Commands] = []
+    for text in texts:
+        who = (VENUE_SESSION, NEXT + len(commands))
+        commands.append(raw(CommandKind.ADD_ASSET, who, asset=50 + len(commands), symbol=text))
+    for text in (*texts, *longer):
+        commands.append(
+            raw(
+                CommandKind.ADD_INSTRUMENT, (VENUE_SESSION, NEXT + len(commands)), instrument=50 + len(commands),
+                symbol=text, base_asset=2, quote_asset=1, lot_units=1, scale_units=1, max_price_ticks=9,
+                max_quantity_lots=9,
+            )
+        )  # fmt: skip
+    return commands
+
+
+def malformed_ids() -> list[Commands]:
+    """Return orders and cancels with a character of each value at each end of an id, and with NULs between."""
+    commands: list[Commands] = []
+    for character, place_of in itertools.product(range(256), (0, 7)):
+        word = bytearray(b"a" * (place_of + 1))
+        word[place_of] = character
+        commands.append(placed_with(len(commands), client_order_id=int.from_bytes(word, "little")))
+    for character, place_of in itertools.product((0, 1, 0x1F, 0x20, 0x7E, 0x7F, 0x80, 0xFF), range(64)):
+        for length in (9, 64):
+            text = bytearray(b"a" * length)
+            if place_of < length:
+                text[place_of] = character
+                commands.append(placed_with(len(commands), client_order_id_text=bytes(text)))
+    for length in range(1, 10):
+        own: dict[str, Any] = {"client_order_id_text": b"a" * length}
+        for fields in (own, {"client_order_id": ord("a"), **own}):
+            commands.append(placed_with(len(commands), **fields))
+            commands.append(raw(CommandKind.CANCEL, (11, 1 + len(commands)), account=1, **fields))
+    return commands
+
+
+def placed_with(number: int, **fields: Any) -> Commands:
+    return raw(
+        CommandKind.PLACE, (11, 1 + number), account=1, instrument=1, side=1, order_type=1, tif=2, stp=1,
+        price_ticks=1, quantity_lots=1, **fields,
+    )  # fmt: skip
 
 
 def session_openings() -> list[Commands]:
     """Return resumptions with other fields set, and openings of a used session with and without its next request id."""
     return [
-        command(CommandKind.OPEN_SESSION, (11, 5), account=1, reserved=7),
+        command(CommandKind.OPEN_SESSION, (11, 5), account=1, side=7),
         command(CommandKind.OPEN_SESSION, (11, 9), account=2),
         command(CommandKind.OPEN_SESSION, (11, 1), account=2),
         place((11, 1), 1, Side.BUY, 1, 1),
@@ -106,10 +179,11 @@ def largest_numbers() -> list[Commands]:
     return [
         open_session(U64, 1),
         place((U64, U64), 1, Side.BUY, 1, 1),
-        place((U64, 1), 1, Side.BUY, 1, 1, client_order_id=U64),
-        command(CommandKind.CANCEL, (U64, 2), account=1, client_order_id=U64),
+        place((U64, 1), 1, Side.BUY, 1, 1, client_order_id="~" * 8),
+        command(CommandKind.CANCEL, (U64, 2), account=1, client_order_id="~" * 64),
+        raw(CommandKind.CANCEL, (U64, 3), account=1, client_order_id=U64),
         open_account((VENUE_SESSION, NEXT), U32),
-        add_asset((VENUE_SESSION, NEXT + 1), U32, "ZZZZZZZZ", 18),
+        add_asset((VENUE_SESSION, NEXT + 1), U32, "Z" * 16, 18),
         deposit((VENUE_SESSION, NEXT + 2), U32, U32, I62, U64),
         deposit((VENUE_SESSION, NEXT + 3), U32, U32, 1, 5),
         withdraw((VENUE_SESSION, NEXT + 4), U32, U32, I62, 1 << 63),
@@ -211,6 +285,9 @@ def long_sweep() -> list[Commands]:
     "edge_case",
     [
         every_kind_and_field,
+        every_kind_and_field_of_details,
+        every_term_of_every_kind_of_order,
+        malformed_ids,
         every_kind_of_order,
         every_kind_without_a_session,
         symbols,

@@ -8,6 +8,7 @@ from hypothesis import given
 
 from smrx.engine import Engine
 from smrx.wire.codes import EventKind
+from tests.commands import apply
 from tests.property.comparison import ALL_LEVELS, run
 from tests.property.flow import STEPS, build_tape, seeded_steps
 from tests.property.repeat import hex_command
@@ -15,7 +16,8 @@ from tests.reconstruct import EventReader
 
 ORDERS = [
     *("order_id", "client_order_id", "account", "instrument", "side", "order_type", "tif", "stp", "flags"),
-    *("price_ticks", "quantity_lots", "cum_lots", "leaves_lots", "shown_lots", "extra", "session_id", "priority"),
+    *("price_ticks", "quantity_lots", "cum_lots", "leaves_lots", "shown_lots", "session_id", "priority"),
+    *("stop_price_ticks", "display_lots", "expiry_ns"),
 ]
 INSTRUMENTS = [
     *("symbol", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks", "max_quantity_lots"),
@@ -41,8 +43,8 @@ def rebuilt_state(reader: EventReader) -> dict[str, Any]:
     }
 
 
-def _fields(record: Any, names: list[str]) -> tuple[int, ...]:
-    return tuple(int(getattr(record, name)) for name in names)
+def _fields(record: Any, names: list[str]) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in names)
 
 
 def machine_state(machine: Any) -> dict[str, Any]:
@@ -65,8 +67,8 @@ def machine_state(machine: Any) -> dict[str, Any]:
     }
 
 
-def _rows(table: np.ndarray[Any, Any], names: list[str]) -> list[tuple[int, ...]]:
-    return [tuple(int(row[name]) for name in names) for row in table]
+def _rows(table: np.ndarray[Any, Any], names: list[str]) -> list[tuple[Any, ...]]:
+    return [tuple(row[name].item() for name in names) for row in table]
 
 
 def _plain(depth: Any) -> Any:
@@ -90,23 +92,25 @@ def test_events_rebuild_the_state(steps: list[bytes]) -> None:
 def test_events_of_a_long_run_rebuild_the_state(seed: int) -> None:
     """Compared at every fifth batch, before later closes and cancels remove what differs."""
     engine, reader = Engine(), EventReader()
-    most_orders, hidden, stops = 0, 0, 0
+    most_orders, hidden, stops, long_ids = 0, 0, 0, 0
     for number, batch in enumerate(build_tape(seeded_steps(seed, 2_000)).batches):
-        reader.read(engine.apply(batch.commands, batch.time_ns).events)
+        reader.read(apply(engine, batch.commands, batch.time_ns).events)
         if number % 5 == 0:
             assert rebuilt_state(reader) == machine_state(engine)
             most_orders = max(most_orders, len(reader.orders))
             hidden += sum(0 < order.shown_lots < order.leaves_lots for order in reader.orders.values())
             stops += sum(order.is_stop for order in reader.orders.values())
+            long_ids += sum(len(order.client_order_id) > 8 for order in reader.orders.values())
     assert rebuilt_state(reader) == machine_state(engine)
     assert engine.trade_count > 100
-    assert min(most_orders, hidden, stops) > 10
+    assert min(most_orders, hidden, stops, long_ids) > 10
 
 
 #: Kinds whose loss the reader must notice, by a contradiction or by its final state.
 NOTICED_KINDS = [
     *(EventKind.TRADE, EventKind.CANCELLED, EventKind.NEW, EventKind.DEPOSITED, EventKind.REPLACED),
     *(EventKind.TRIGGERED, EventKind.EXPIRED, EventKind.PARTIALLY_FILLED, EventKind.RULES_SET, EventKind.LIMITS_SET),
+    *(EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS),
     *(EventKind.STATUS_SET, EventKind.KILLED, EventKind.SESSION_OPENED, EventKind.ACCOUNT_SUSPENDED),
 ]
 

@@ -23,7 +23,7 @@ from smrx.wire.codes import (
 )
 from tests import commands as make
 from tests.oracle import Oracle
-from tests.property.choices import VENUE_SESSION
+from tests.property.choices import COLLIDING_IDS, VENUE_SESSION
 from tests.property.comparison import difference, run, state_differences
 from tests.property.flow import START_NS, Batch, Tape, market_setup
 
@@ -61,7 +61,7 @@ class Script:
         tif = named.pop("tif", TimeInForce.GTC if price else TimeInForce.IOC)
         self.place(account, side, lots, price, order_type=kind, tif=tif, stop_ticks=stop, **named)
 
-    def send_as_account(self, kind: CommandKind, account: int, **fields: int) -> None:
+    def send_as_account(self, kind: CommandKind, account: int, **fields: Any) -> None:
         self.commands.append(make.command(kind, self.sender(10 + account), account=account, **fields))
 
     def list_with_full_supply(self, number: int, max_price: int, max_quantity: int = 1, scale: int = 1) -> None:
@@ -126,7 +126,7 @@ def large_bands(script: Script) -> None:
     for price in ((1 << 60) + width, (1 << 60) + width + 1, (1 << 60) - width, (1 << 60) - width - 1):
         script.place(2, SELL, 1, min(price, 1 << 61), instrument=9)
         script.stop(2, SELL, 1, 1 << 59, max(1, price >> 1), instrument=9)
-    for stop in (0, 1, (1 << 61) + 1, (1 << 64) - 1, 1 << 63):
+    for stop in (0, 1, (1 << 61) + 1, (1 << 63) - 1, -(1 << 63)):
         script.stop(2, SELL, 1, stop, instrument=9)
 
 
@@ -175,7 +175,7 @@ def many_refreshes(script: Script) -> None:
     script.place(1, SELL, 1_000, 10, instrument=9, display_lots=1)
     script.place(2, SELL, 3_000, 10, instrument=9, display_lots=3)
     script.place(2, SELL, 3_001, 10, instrument=9, display_lots=3)
-    script.place(2, SELL, 10, 10, instrument=9, display_lots=(1 << 32) - 1)
+    script.place(2, SELL, 10, 10, instrument=9, display_lots=(1 << 63) - 1)
     script.place(3, BUY, 4_001, 10, instrument=9, tif=TimeInForce.FOK)
     script.place(3, BUY, 1_500, 10, instrument=9, tif=TimeInForce.FOK)
     script.place(3, SELL, 7, 10, instrument=9)
@@ -198,8 +198,76 @@ def many_gtd_orders(script: Script) -> None:
             script.send_as_account(CommandKind.CANCEL, 1 + number % 4, client_order_id=number + 1)
         if number % 7 == 0:
             script.place(1 + (number + 1) % 4, SELL, 2, 4)
-    for expiry in ((1 << 32) - 1, 0, 1, SECONDS, SECONDS + 30):
+    for expiry in (0, 1, SECONDS, SECONDS + 30):
         script.place(1, BUY, 1, 1, tif=TimeInForce.GTD, expiry_seconds=expiry)
+    for expiry_ns in (-1, -(1 << 63), START_NS, START_NS + 1, (1 << 63) - 1):
+        script.place(1, BUY, 1, 1, tif=TimeInForce.GTD, expiry_ns=expiry_ns)
+
+
+def largest_display(script: Script) -> None:
+    """Displays and quantities near 2^61."""
+    most = (1 << 61) - 1
+    script.send_as_venue(make.add_asset, 9, "BASE")
+    script.send_as_venue(
+        make.add_instrument, 9, "LARGE", base_asset=9, quote_asset=1, max_price_ticks=1, max_quantity_lots=most
+    )
+    for account in (1, 2):
+        script.fund(account, 9, most)
+    script.fund(3, 1, most)
+    script.place(1, SELL, most, 1, instrument=9, display_lots=most - 1)
+    script.place(2, SELL, most, 1, instrument=9, display_lots=most // 1_000 + 1)
+    script.place(2, SELL, most, 1, instrument=9, display_lots=most // 1_000)
+    for display in (most, (1 << 62), (1 << 63) - 1, -1, -(1 << 63)):
+        script.place(2, SELL, most, 1, instrument=9, display_lots=display)
+    script.place(3, BUY, most, 1, instrument=9, tif=TimeInForce.FOK)
+    script.place(3, BUY, most, 1, instrument=9)
+
+
+def expiring_stops(script: Script) -> None:
+    """Stops that expire pending, at the time of the trade that would trigger them, and after they have triggered."""
+    for number in range(60):
+        expiry = START_NS + (1 + number % 7) * 1_000_000_000 + number % 3
+        how: dict[str, Any] = {
+            "tif": TimeInForce.GTD,
+            "expiry_ns": expiry,
+            "client_order_id": f"an expiring stop {number}",
+        }
+        if number % 3:
+            display = {"display_lots": 1 + number % 2} if number % 3 == 2 else {}
+            script.stop(1 + number % 4, SELL, 3, 8 - number % 5, 8 - number % 4, **how, **display)
+        else:
+            script.stop(1 + number % 4, BUY, 1, 12 + number % 5, **how)
+    for price in (8, 6, 13, 5):
+        script.place(1, BUY, 2, price)
+        script.place(2, SELL, 2, price)
+    script.place(1, BUY, 40, 8)
+
+
+def colliding_ids(script: Script) -> None:
+    """Ids with the same 64-bit form, open at once in one account and in two, and each of them cancelled and reused."""
+    first, second = COLLIDING_IDS
+    for account in (1, 2, 1):
+        for name in (first, second):
+            script.place(account, BUY, 1, 2, client_order_id=name)
+    for name in (second, first):
+        script.send_as_account(CommandKind.REPLACE, 1, client_order_id=name, price_ticks=3, quantity_lots=4)
+        script.send_as_account(CommandKind.CANCEL, 1, client_order_id=name)
+        script.send_as_account(CommandKind.CANCEL, 1, client_order_id=name)
+        script.send_as_account(CommandKind.REPLACE, 2, client_order_id=name, price_ticks=3, quantity_lots=1)
+        script.place(1, BUY, 1, 3, client_order_id=name)
+    script.place(3, SELL, 3, 3)
+    for name in (first, second, first[:-1], second[:8], first.lower()):
+        script.place(2, BUY, 1, 1, client_order_id=name)
+        script.send_as_account(CommandKind.CANCEL, 2, client_order_id=name)
+
+
+def ids_of_every_length(script: Script) -> None:
+    """Ids of 1 to 64 characters, each a part of the next; all are open at once, then cancelled in another order."""
+    text = "".join(chr(0x20 + at % 95) for at in range(64))
+    for length in range(1, 65):
+        script.place(1 + length % 4, BUY, 1, 1, client_order_id=text[:length])
+    for length in sorted(range(1, 65), key=lambda length: length * 29 % 67):
+        script.send_as_account(CommandKind.CANCEL, 1 + length % 4, client_order_id=text[:length])
 
 
 def many_session_orders(script: Script) -> None:
@@ -244,6 +312,10 @@ EDGE_CASES: list[tuple[Callable[[Script], None], EventKind, int]] = [
     (long_cascade, EventKind.TRIGGERED, 590),
     (many_refreshes, EventKind.TRADE, 1_500),
     (many_gtd_orders, EventKind.EXPIRED, 250),
+    (largest_display, EventKind.TRADE, 2),
+    (expiring_stops, EventKind.EXPIRED, 40),
+    (colliding_ids, EventKind.CLIENT_ORDER_ID, 12),
+    (ids_of_every_length, EventKind.CANCELLED, 64),
     (many_session_orders, EventKind.CANCELLED, 40),
     (self_trades_of_every_kind, EventKind.TRADE, 50),
 ]
@@ -253,7 +325,7 @@ EDGE_CASES: list[tuple[Callable[[Script], None], EventKind, int]] = [
 def test_engine_and_oracle_agree(edge_case: Callable[[Script], None], kind: EventKind, least: int) -> None:
     script = Script()
     edge_case(script)
-    late = make.join([make.command(CommandKind.TICK)])
+    late = make.command(CommandKind.TICK)
     tape = Tape(
         [
             Batch(START_NS, make.join(script.commands)),
