@@ -34,15 +34,15 @@ def test_events_show_every_field_that_is_not_zero() -> None:
     result = market.buy(1, 2, 101)
     assert render.events(result.events).split("\n") == [
         "event             sequence  command  time_ns",
-        "NEW                     16       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST session_id=11"
-        " request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 leaves_lots=2",
-        "TRADE                   17       16        1  side=BUY session_id=11 request_id=2 order_id=16 instrument=1 account=1"
-        " price_ticks=101 quantity_lots=2 match_id=1 counter_order_id=14 counter_account=2",
+        "NEW                     16       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST"
+        " session_id=11 request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 leaves_lots=2",
+        "TRADE                   17       16        1  side=BUY session_id=11 request_id=2 order_id=16 instrument=1"
+        " account=1 price_ticks=101 quantity_lots=2 match_id=1 counter_order_id=14 counter_account=2",
         "PARTIALLY_FILLED        18       16        1  side=SELL order_type=LIMIT tif=GTC stp=CANCEL_NEWEST"
         " session_id=11 request_id=2 order_id=14 instrument=1 account=2 price_ticks=101 quantity_lots=2 cum_lots=2"
         " leaves_lots=10 match_id=1",
-        "FILLED                  19       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST session_id=11"
-        " request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 cum_lots=2 match_id=1",
+        "FILLED                  19       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST"
+        " session_id=11 request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 cum_lots=2 match_id=1",
     ]
 
 
