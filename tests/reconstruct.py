@@ -81,8 +81,8 @@ class OpenOrder:
         return self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
 
     def show(self) -> None:
-        """Show an iceberg's next part."""
-        self.shown_lots = min(self.display_lots, self.leaves_lots)
+        """Show an iceberg's next part; a pending stop order shows nothing."""
+        self.shown_lots = 0 if self.is_stop else min(self.display_lots, self.leaves_lots)
 
 
 @dataclass

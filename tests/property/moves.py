@@ -155,7 +155,7 @@ def stop_order(choices: Choices, oracle: Oracle) -> Commands:
     last = (listed.last_price if listed else None) or 7
     pick = choices.byte()
     order_type, tif = STOPS[pick % len(STOPS)]
-    distance = choices.below(5) if pick >= 24 else -choices.below(3)
+    distance = max(1, choices.below(5)) if pick >= 24 else -choices.below(3)
     stop = last + distance if order["side"] == Side.BUY else last - distance
     order |= {"order_type": order_type, "tif": tif, "stop_ticks": max(0, stop)}
     order["price_ticks"] = 0 if order_type is STOP else max(1, stop + choices.below(5) - 2)
@@ -185,7 +185,7 @@ def named_order(choices: Choices, oracle: Oracle) -> tuple[int, dict[str, Any]]:
         account = order.account
     if by_client_id >= 128 and order.client_order_id:
         return account, {"client_order_id": order.client_order_id.decode("ascii")}
-    if by_client_id >= 120:
+    if 120 <= by_client_id < 128:
         return account, {"client_order_id": CLIENT_ORDER_IDS[pick % len(CLIENT_ORDER_IDS)]}
     return account, {"order_id": order.order_id}
 
