@@ -22,7 +22,7 @@ from smrx.sinks.csv_reader import CsvReader
 from smrx.sinks.csv_sink import CsvSink
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind
-from smrx.wire.records import pack_symbol
+from smrx.wire.records import EVENT_LAYOUTS, pack_symbol
 from tests.settlement.market import market_events, oracle
 from tests.sinks.conftest import make_place
 from tests.sinks.ledger_market import DAY_1_NS, DAY_NS, hand_market
@@ -238,7 +238,7 @@ def test_configured_sink_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_changed_row_that_makes_a_debt_is_detected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = hand_market()
-    events["quantity_lots"][5] -= 200_000  # the deposit that paid for it all
+    events.view(EVENT_LAYOUTS[EventKind.DEPOSITED])["amount"][5] -= 200_000  # the deposit that paid for it all
     market = settle(tmp_path / "m", events)
     assert smrx(["settle", "report", "--path", str(market)]) == Exit.SINK
     assert "account 1, asset USD: a closing balance of -120005 is negative" in capsys.readouterr().err
@@ -373,6 +373,6 @@ def test_path_of_any_sink_is_read(
 
 def test_equal_symbols_are_shown_with_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = hand_market()
-    events["client_order_id"][2] = pack_symbol("USD")  # ETH, by another name
+    events.view(EVENT_LAYOUTS[EventKind.ASSET_ADDED])["symbol"][2] = pack_symbol("USD")  # ETH, by another name
     rows = result(settle(tmp_path / "market", events), capsys)["balances"]
     assert {(row["asset"], row["asset_id"]) for row in rows} == {("BTC", 1), ("USD (2)", 2), ("USD (3)", 3)}
