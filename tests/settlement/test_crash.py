@@ -95,21 +95,30 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Arm a crash at the nth system call from now: before it, or after a part of it. 0 disarms."""
+    """Arm a crash at the nth system call from now: before it, or after a part of it. 0 disarms.
+
+    Disarming closes the files that were opened since: the end of a process closes them, too.
+    """
     left = [0]
+    files: set[int] = set()
+    real_close = os.close
 
     def wrap(name: str) -> None:
         original = getattr(os, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            if left[0] == 0:
-                return original(*arguments, **options)
-            left[0] -= 1
-            if left[0] == 0:
-                if name == "write":
-                    original(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2])
-                raise Died(name)
-            return original(*arguments, **options)
+            if left[0]:
+                left[0] -= 1
+                if left[0] == 0:
+                    if name == "write":
+                        original(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2])
+                    raise Died(name)
+            result = original(*arguments, **options)
+            if name == "open":
+                files.add(result)
+            elif name == "close":
+                files.discard(arguments[0])
+            return result
 
         monkeypatch.setattr(os, name, call)
 
@@ -118,6 +127,8 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def arm(calls: int) -> None:
         left[0] = calls
+        while files and not calls:
+            real_close(files.pop())
 
     return arm
 

@@ -248,7 +248,9 @@ class CheckpointStore(Generic[P]):
         if sequence:
             durable_files.replace(self._path("books", sequence), projection)
         if self._journal != -1:
-            os.close(self._journal)
+            # A file that cannot be opened below must not leave the number of one that is closed.
+            closed, self._journal = self._journal, -1
+            os.close(closed)
         path = self._path("journal", sequence)
         self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         durable_files.sync_directory(self.directory)
