@@ -3,11 +3,13 @@
 from collections import deque
 from dataclasses import replace
 
-from smrx.wire.codes import EventKind, OrderType, Reason, Side
+import xxhash
+
+from smrx.wire.codes import EventKind, OrderType, Reason, Side, TimeInForce
 from tests.oracle import Oracle
 from tests.oracle.book import Book
 from tests.oracle.messages import Command, Event, Outcome
-from tests.oracle.records import Balance, Order
+from tests.oracle.records import Balance, Order, Terms, id_form
 from tests.oracle.state import State
 
 
@@ -247,6 +249,127 @@ class LosesSessionOnReplace(Oracle):
         return outcome
 
 
+class ComparesHashesOfIds(Oracle):
+    """Takes two long client order ids with the same 64-bit form for the same id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = HashedIdsState()
+
+
+class HashedIdsState(State):
+    def order_by_client_id(self, account: int, client_order_id: bytes) -> Order | None:
+        form = id_form(client_order_id)
+        own = [order for order in self.orders.values() if order.account == account]
+        return next((order for order in own if id_form(order.client_order_id) == form), None)
+
+
+class HashesPartsOfIds(Oracle):
+    """Leaves the second half of a long client order id out of its hash."""
+
+    def emit(self, kind: EventKind, **fields: int | bytes) -> int:
+        order = self.state.orders.get(int(fields.get("order_id", 0)))
+        if order and order.has_long_id and "client_order_id" in fields and kind is not EventKind.CLIENT_ORDER_ID:
+            fields["client_order_id"] = xxhash.xxh3_64_intdigest(order.client_order_id[:32]) | 1 << 63
+        return super().emit(kind, **fields)
+
+
+class TellsNoTerms(Oracle):
+    """Does not report the terms of a new order."""
+
+    def following(self, of: Order | Command) -> list[tuple[EventKind, dict[str, int | bytes]]]:
+        return [told for told in super().following(of) if told[0] is not EventKind.ORDER_TERMS]
+
+
+class TellsTermsBeforeTheId(Oracle):
+    """Reports the terms of a new order before its client order id."""
+
+    def following(self, of: Order | Command) -> list[tuple[EventKind, dict[str, int | bytes]]]:
+        return super().following(of)[::-1]
+
+
+class CountsNothingThatFollows(Oracle):
+    """Says in no event how many follow and belong to it."""
+
+    def emit(self, kind: EventKind, **fields: int | bytes) -> int:
+        fields.pop("following", None)
+        return super().emit(kind, **fields)
+
+
+class TellsIdsOfMalformedCommands(Oracle):
+    """Reports the text in the details of a malformed command."""
+
+    def reject(self, reason: Reason) -> Outcome:
+        if reason is Reason.INVALID_CLIENT_ORDER_ID:
+            self.emit(EventKind.CLIENT_ORDER_ID, client_order_id=self.command.id_text)
+        return super().reject(reason)
+
+
+class NeverExpiresStops(Oracle):
+    """Keeps pending stop orders beyond their expiry."""
+
+    def expire_orders(self) -> None:
+        kept = {number: order for number, order in self.state.orders.items() if order.is_stop}
+        for number in kept:
+            del self.state.orders[number]
+        super().expire_orders()
+        self.state.orders |= kept
+
+
+class LosesTermsOnTrigger(Oracle):
+    """Lets a triggered stop-limit order rest without its display and expiry."""
+
+    def trigger(self, order: Order) -> bool:
+        order.terms = Terms()
+        order.tif = TimeInForce.GTC if order.tif is TimeInForce.GTD else order.tif
+        return super().trigger(order)
+
+
+class KeepsStopPriceOnTrigger(Oracle):
+    """Keeps the stop price in the state after the order has triggered."""
+
+    def rest(self, order: Order) -> None:
+        super().rest(order)
+        asked = self.prices.get(order.order_id)
+        order.terms = order.terms._replace(stop_price=asked or 0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prices: dict[int, int] = {}
+
+    def trigger(self, order: Order) -> bool:
+        self.prices[order.order_id] = order.stop_price
+        return super().trigger(order)
+
+
+class RoundsExpiries(Oracle):
+    """Expires orders at the end of the second."""
+
+    def expire_orders(self) -> None:
+        now = self.state.time_ns
+        self.state.time_ns = now // 1_000_000_000 * 1_000_000_000
+        super().expire_orders()
+        self.state.time_ns = now
+
+
+class ShowsStops(Oracle):
+    """Shows the first part of an iceberg while it is a pending stop order."""
+
+    def take_hold(self, order: Order) -> None:
+        super().take_hold(order)
+        order.shown = min(order.display, order.leaves) if order.is_stop else order.shown
+
+
+class CutsSymbols(Oracle):
+    """Keeps only the first eight characters of a symbol."""
+
+    def add_instrument(self) -> Outcome:
+        outcome = super().add_instrument()
+        listed = self.state.instruments[self.command.instrument]
+        listed.symbol = listed.symbol[:8]
+        return outcome
+
+
 class OmitsExpiriesFromEventCount(Oracle):
     """Does not count expired orders in the outcome's event count."""
 
@@ -286,5 +409,17 @@ BROKEN: tuple[type[Oracle], ...] = (
     IgnoresTheKillSwitch,
     ClosesWithOrders,
     LosesSessionOnReplace,
+    ComparesHashesOfIds,
+    HashesPartsOfIds,
+    TellsNoTerms,
+    TellsTermsBeforeTheId,
+    CountsNothingThatFollows,
+    TellsIdsOfMalformedCommands,
+    NeverExpiresStops,
+    LosesTermsOnTrigger,
+    KeepsStopPriceOnTrigger,
+    RoundsExpiries,
+    ShowsStops,
+    CutsSymbols,
     OmitsExpiriesFromEventCount,
 )

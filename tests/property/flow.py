@@ -85,9 +85,12 @@ def market_setup() -> list[Commands]:
     def venue() -> Sender:
         return VENUE_SESSION, len(commands)
 
-    for asset, symbol in zip(ASSETS, ("USD", "BTC", "ETH"), strict=True):
+    for asset, symbol in zip(ASSETS, ("USD", "BTC", "ETHER.2026-12-25"), strict=True):
         commands.append(add_asset(venue(), asset, symbol, asset, cap=0 if asset == 1 else 20_000))
-    for number, symbol, base, quote, lot, scale in ((1, "BTC/USD", 2, 1, 10, 3), (2, "ETH/BTC", 3, 2, 1, 1)):
+    for number, symbol, base, quote, lot, scale in (
+        (1, "BTC/USD", 2, 1, 10, 3),
+        (2, "ETHER.2026-12-25/BTC.PRP", 3, 2, 1, 1),
+    ):
         commands.append(
             add_instrument(
                 venue(), number, symbol, base_asset=base, quote_asset=quote, lot_units=lot, scale_units=scale,
