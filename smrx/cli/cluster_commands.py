@@ -217,7 +217,12 @@ def _print(config: Config, seen: ClusterStatus, as_json: bool) -> None:
         if node.status is None:
             continue
         diverged = [f"node {other} diverged at command {first}" for other, first in node.status.diverged.items()]
-        for note in (node.status.fenced, node.status.waiting, *diverged):
+        refused = [
+            f"node {peer.node_id} cannot use the snapshots of this node, the leader: {peer.refused_snapshot}"
+            for peer in node.status.peers
+            if peer.refused_snapshot is not None
+        ]
+        for note in (node.status.fenced, node.status.waiting, *diverged, *refused):
             if note:
                 click.echo(f"node {node.node_id}: {note}")
     if seen.leader is None:
@@ -266,6 +271,9 @@ def _as_json(seen: NodeReport, members: frozenset[int] | None) -> dict[str, Any]
         "waiting": status.waiting,
         "first_divergent_sequence": status.first_divergent_sequence,
         "diverged": status.diverged,
+        "refused_snapshots": {
+            peer.node_id: peer.refused_snapshot for peer in status.peers if peer.refused_snapshot is not None
+        },
         "uptime_s": status.uptime_s,
         "rss_bytes": status.rss_bytes,
         "cpu_seconds": status.cpu_seconds,

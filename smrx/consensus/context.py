@@ -88,6 +88,8 @@ class PeerView:
         self.knows_me = False
         self.sequence: int | None = None
         self.state_hash: int | None = None
+        #: Why the peer's present incarnation cannot use the snapshots of this node; None if it can, as far as is known.
+        self.refused_snapshot: str | None = None
 
     @property
     def holds_state(self) -> bool:
@@ -105,6 +107,8 @@ class LeaderContact:
         self.commit_index = 0
         #: (peer, log index) of a report that this node is not a member; None once a leader has sent something.
         self.removal_report: tuple[int, int] | None = None
+        #: Why this node cannot use the snapshots it is sent; None if it can, as far as it knows.
+        self.unusable_snapshot: str | None = None
 
 
 class MembershipInForce:

@@ -48,6 +48,7 @@ class Leader:
         self._progress = {peer: Progress() for peer in members}
         for peer in self._progress:
             self._raft.reset_indexes(peer)
+            self._context.views[peer].refused_snapshot = None
         self._announced = self._raft.commit_index
         self._unannounced_since = None
 
@@ -78,6 +79,7 @@ class Leader:
             self._raft.reset_indexes(peer)
             self._progress[peer].restart()
             self._progress[peer].transfer = None
+            self._progress[peer].forget_refusals()
 
     # Sending.
 
@@ -208,6 +210,8 @@ class Leader:
             progress.acknowledged(body.next_index - 1)
             if progress.transfer is not None and body.next_index > progress.transfer.snapshot.index:
                 progress.transfer = None
+            progress.forget_refusals()
+            self._context.views[peer].refused_snapshot = None
         elif resets:
             progress.restart()
             self._raft.set_next_index(peer, max(2, min(body.next_index, self._journal.last_index + 1)))

@@ -27,6 +27,8 @@ MAX_BATCH_ENTRIES: Final = 4096
 CHUNK_BYTES: Final = 256 << 10
 MAX_SNAPSHOT_BYTES: Final = 16 << 30
 MAX_HASHES: Final = 512
+#: Characters of a reason for the operator.
+MAX_REASON: Final = 500
 #: Enough for 255 members, each with host, ports and keys.
 MAX_MEMBERSHIP_BYTES: Final = 256 << 10
 #: A batch may be one byte short of MAX_BATCH_BYTES and take one more entry of the largest size; the rest is headers.
@@ -129,6 +131,8 @@ class SnapshotReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
     index: Index
     offset: Natural
     refused: bool
+    #: Why the receiver cannot use a snapshot that arrived intact; empty if it was damaged on its way.
+    reason: Annotated[str, Meta(max_length=MAX_REASON)] = ""
 
 
 class HashRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=9):

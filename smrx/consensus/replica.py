@@ -240,6 +240,7 @@ class Replica:
                 self.leader.reset_peer(peer)
                 self.agreement.forget(peer)
             view.incarnation = envelope.incarnation
+            view.refused_snapshot = None
         view.learner = bool(envelope.flags & LEARNER)
         view.fenced = bool(envelope.flags & FENCED)
         view.new = bool(envelope.flags & NEW)

@@ -142,3 +142,5 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     learner: bool = False
     #: Seconds since the peer's last message; None if there was none.
     silent_s: float | None = None
+    #: Why the peer cannot use the snapshots of the answering node, the leader; None if it can, as far as is known.
+    refused_snapshot: str | None = None
