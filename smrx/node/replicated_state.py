@@ -18,6 +18,7 @@ from smrx.node.event_ring import EventRing
 from smrx.node.state_images import StateImages
 from smrx.wire import batches
 from smrx.wire.codes import OutcomeStatus, Reason, SessionFlags
+from smrx.wire.record_schema import file_pieces, file_records
 from smrx.wire.record_words import concatenate_records, record_words
 from smrx.wire.records import EVENT, OUTCOME
 
@@ -103,6 +104,14 @@ class OutcomeRing:
         """
         refused = (self._ring["status"] == OutcomeStatus.REJECTED) & (self._ring["reason"] <= Reason.REQUEST_GAP)
         self._ring[refused] = np.zeros(1, OUTCOME)
+
+    def restore(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
+        """Take what newest() returned; raises ValueError, with nothing changed, for anything else."""
+        sequences = outcomes["sequence"].astype(np.int64)
+        if len(sequences) and ((np.diff(sequences) <= 0).any() or sequences[0] < 1 or sequences[-1] > last_sequence):
+            raise ValueError(f"outcomes: expected rising command sequences from 1 to {last_sequence}")
+        kept = outcomes[-len(self._ring) :]
+        self._ring[kept["sequence"] % len(self._ring)] = kept
 
     def newest(self, last_sequence: int, count: int) -> NDArray[np.void]:
         """Return the outcomes of up to `count` commands that end with `last_sequence`, oldest first."""
@@ -197,8 +206,8 @@ class ReplicatedState:
         outcomes = self._outcomes.newest(self.engine.sequence, _KEPT_RECORDS)
         return {
             "state": self._state_pieces(),
-            _EVENTS: [] if kept is None else [kept.tobytes()],
-            _OUTCOMES: [outcomes.tobytes()],
+            _EVENTS: file_pieces(_EVENTS, np.zeros(0, EVENT) if kept is None else kept),
+            _OUTCOMES: file_pieces(_OUTCOMES, outcomes),
         }
 
     def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
@@ -236,22 +245,25 @@ class ReplicatedState:
         self.events.restart(engine.event_sequence + 1)
 
     def restore_part(self, name: str, data: memoryview) -> None:
-        """Restore another part of a snapshot of this node: the newest events or outcomes. Raises ValueError."""
+        """Restore another part of a snapshot of this node: the newest events or outcomes.
+
+        Raises ValueError, with nothing changed, unless they are what this state would keep.
+        """
         self._update_rings()
         if name == _EVENTS:
-            events = np.frombuffer(data, EVENT)
+            events = file_records(data, name, EVENT)
+            last = self.engine.event_sequence
+            wrong = np.flatnonzero(events["sequence"] != np.arange(last + 1 - len(events), last + 1))
+            if len(wrong):
+                raise ValueError(
+                    f"{name}: expected event {last + 1 - len(events) + wrong[0]}, found event "
+                    f"{events['sequence'][wrong[0]]}; the state ends with event {last}"
+                )
             if len(events):
-                if int(events["sequence"][-1]) != self.engine.event_sequence:
-                    raise ValueError(
-                        f"events: expected the last one to be event {self.engine.event_sequence}, found "
-                        f"{int(events['sequence'][-1])}"
-                    )
                 self._events.restart(int(events["sequence"][0]))
                 self._events.append(events)
         elif name == _OUTCOMES:
-            outcomes = np.frombuffer(data, OUTCOME)
-            if len(outcomes):
-                self._outcomes.append(outcomes, self.engine.sequence)
+            self._outcomes.restore(file_records(data, name, OUTCOME), self.engine.sequence)
         else:
             raise ValueError(f"unknown part {name!r}; expected {_EVENTS} or {_OUTCOMES}")
 

@@ -31,6 +31,10 @@ ROW: Final = np.dtype(
         ("default", "<i8"),
     ]
 )
+#: The first bytes of a file of records of one type.
+FILE_HEAD: Final = np.dtype([("magic", "S8"), ("format", "<u4"), ("schema_bytes", "<u4")])
+FILE_MAGIC: Final = b"SMRXRECS"
+FILE_FORMAT: Final = 1
 #: No version needs more: a schema of today has 150 fields, the longest record 192 bytes.
 MAX_FIELDS: Final = 4096
 MAX_ITEMSIZE: Final = 1 << 16
@@ -169,6 +173,41 @@ def convert(rows: NDArray[Any], found: Records, wanted: Records, *, first: int =
         if field.default and field.name not in shared:
             result[field.name][first:] = field.default
     return result
+
+
+def file_pieces(name: str, rows: NDArray[Any]) -> list[bytes | memoryview]:
+    """Return the bytes of a file of records, the schema in front, in pieces; the records are a view."""
+    schema = encode((describe(name, rows.dtype),))
+    head = np.array([(FILE_MAGIC, FILE_FORMAT, len(schema))], FILE_HEAD)
+    view: Any = np.ascontiguousarray(rows).view(np.uint8)
+    return [head.tobytes(), schema, memoryview(view)]
+
+
+def file_records(data: bytes | memoryview, name: str, dtype: Any) -> NDArray[Any]:
+    """Return the records of file_pieces() of this or another version as records of `dtype`; raises SchemaError."""
+    if len(data) < FILE_HEAD.itemsize:
+        raise SchemaError(f"{name}: expected a file of records, found {len(data)} bytes")
+    head = np.frombuffer(data, FILE_HEAD, 1)[0]
+    if bytes(head["magic"]) != FILE_MAGIC:
+        raise SchemaError(f"{name}: expected a file of records, found one that begins with {bytes(data[:8])!r}")
+    if int(head["format"]) != FILE_FORMAT:
+        raise SchemaError(f"{name}: expected format {FILE_FORMAT}, found {int(head['format'])}")
+    start = FILE_HEAD.itemsize + int(head["schema_bytes"])
+    schema = decode(memoryview(data)[FILE_HEAD.itemsize : start])
+    return records_of(memoryview(data)[start:], schema, name, dtype)
+
+
+def records_of(data: bytes | memoryview, schema: Schema, name: str, dtype: Any) -> NDArray[Any]:
+    """Return bytes that the schema describes under this name as records of `dtype`; raises SchemaError."""
+    found = next((records for records in schema if records.name == name), None)
+    if found is None:
+        raise SchemaError(f"{name}: the schema does not describe it")
+    if len(data) % found.itemsize:
+        raise SchemaError(f"{name}: expected records of {found.itemsize} bytes, found {len(data)} bytes")
+    wanted = describe(name, dtype)
+    if found == wanted:
+        return np.frombuffer(data, dtype)
+    return convert(np.frombuffer(data, found.dtype), found, wanted)
 
 
 def refuse_content(rows: NDArray[Any], name: str, field: Field) -> None:
