@@ -8,7 +8,7 @@ of fields are the protocol: do not change them.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import xxhash
@@ -51,6 +51,14 @@ LEARNER: Final = 1
 FENCED: Final = 2
 #: The node never held state.
 NEW: Final = 4
+
+
+class RulesVersions(NamedTuple):
+    """The versions of the state machine's rules that a node can apply, and the one in force after its last entry."""
+
+    oldest: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    newest: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    in_force: Annotated[int, Meta(ge=1, lt=1 << 32)]
 
 
 class Hello(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=0):
@@ -196,6 +204,8 @@ class Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froz
     sequence: Natural
     state_hash: Natural
     body: Body
+    #: None from a node that does not say it, which then counts as one without a newer version.
+    rules: RulesVersions | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

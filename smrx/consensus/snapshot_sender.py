@@ -56,9 +56,10 @@ class SnapshotSender:
                 self._post_chunk(peer, progress.stream, transfer.snapshot, offset, data)
                 heartbeat = False
         if heartbeat:
-            self._post_bare_heartbeat(peer, progress.stream)
+            self.send_bare_heartbeat(peer, progress.stream)
 
-    def _post_bare_heartbeat(self, peer: int, stream: int) -> None:
+    def send_bare_heartbeat(self, peer: int, stream: int) -> None:
+        """Send a heartbeat that says nothing about the log."""
         self._post(peer, AppendEntries(None, 0, self._raft.commit_index, self._journal.last_index, stream, False, []))
 
     def _post_chunk(self, peer: int, stream: int, snapshot: Snapshot, offset: int, data: bytes) -> None:

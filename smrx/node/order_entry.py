@@ -3,8 +3,8 @@
 Owns the commands that were received and not yet answered. Sans I/O: never applies a command and never touches a socket;
 the reactor moves the bytes. On a leader, everything that arrived in a turn becomes one Raft entry, or several if it
 does not fit one. On any other node, each frame is answered at once with the leader's address. An outcome leaves only
-after its entry was committed and applied here. TICK and DISCONNECT, which only a leader submits, are refused: a client
-ends its session with CLOSE_SESSION.
+after its entry was committed and applied here. TICK, DISCONNECT and SET_VERSION, which only a leader submits, are
+refused: a client ends its session with CLOSE_SESSION.
 """
 
 from collections import deque
@@ -21,8 +21,8 @@ from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind,
 from smrx.wire.records import COMMAND_SIZE
 
 _SESSION: Final = slice(8, 16)
-#: The timer-driven commands, which only a leader submits.
-_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
+#: The commands that only a leader submits.
+_LEADERS_ONLY: Final = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 _MAX_BATCH_COMMANDS: Final = (batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE) // COMMAND_SIZE
 
 
@@ -82,7 +82,7 @@ class OrderEntry:
             self._refuse(identity, frame.correlation, ErrorCode.MALFORMED_FRAME, "expected 1 or more commands, found 0")
             return
         kinds = np.frombuffer(frame.body, np.uint8)[::COMMAND_SIZE].tobytes()
-        for kind in _TIMER_DRIVEN:
+        for kind in _LEADERS_ONLY:
             if kind in kinds:
                 message = f"{kind.name} is submitted by leaders only; expected commands of a client"
                 self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)

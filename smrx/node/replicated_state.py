@@ -13,7 +13,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.engine import Engine, SnapshotError
+from smrx.consensus.context import UnknownRules
+from smrx.consensus.messages import RulesVersions
+from smrx.engine import Engine, RulesError, SnapshotError
 from smrx.node.event_ring import EventRing
 from smrx.node.state_images import StateImages
 from smrx.wire import batches
@@ -126,8 +128,11 @@ class OutcomeRing:
 class ReplicatedState:
     """The state machine that the replica drives: apply, snapshot, restore, and the hashes for agreement."""
 
+    #: The engine that applies the commands.
+    engine_class: type[Engine] = Engine
+
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
-        self.engine = Engine()
+        self.engine = self.engine_class()
         self.log_digest = 0
         self.state_images = StateImages()
         self._events = EventRing(event_ring)
@@ -138,6 +143,7 @@ class ReplicatedState:
         self._position = (0, 0)
         self._recent_hashes: dict[int, int] = {}
         self._update_position()
+        self._update_rules()
 
     def _update_position(self) -> None:
         """Cache sequence and state hash: every Raft message needs them, and reading them from the engine is slow."""
@@ -146,12 +152,25 @@ class ReplicatedState:
             del self._recent_hashes[next(iter(self._recent_hashes))]
         self._recent_hashes[self._position[0]] = self._position[1]
 
+    def _update_rules(self) -> None:
+        """Cache the versions of the rules, for the same reason."""
+        engine = self.engine
+        self._rules = RulesVersions(engine.oldest_rules, engine.newest_rules, engine.rules_version)
+
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
-        """Apply one committed entry; take_applied() returns the result."""
+        """Apply one committed entry; take_applied() returns the result.
+
+        Raises UnknownRules if the entry switched to rules that this program lacks; nothing of it may leave the node.
+        """
         batch = batches.decode(entry)
         before = self._position[0]
-        outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
+        try:
+            outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns)
+        except RulesError as error:
+            raise UnknownRules(f"log entry {log_index}: {error}") from error
         self._update_position()
+        if self.engine.rules_version != self._rules.in_force:
+            self._update_rules()
         sequence, state_hash = self._position
         if sequence >= self.state_images.next_sequence:
             self.state_images.capture(self.engine)
@@ -228,12 +247,17 @@ class ReplicatedState:
         return [head, *engine]
 
     def restore(self, data: bytes | memoryview) -> None:
-        """Replace the state by the one in `data`; raises ValueError, with nothing changed, if it is invalid."""
+        """Replace the state by the one in `data`; raises ValueError, with nothing changed, if it is invalid.
+
+        Raises UnknownRules if rules are in force there that this program lacks.
+        """
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
             if saved.format != _FORMAT:
                 raise ValueError(f"snapshot: expected format {_FORMAT}, found {saved.format}")
-            engine = Engine.restore(saved.engine)
+            engine = self.engine_class.restore(saved.engine)
+        except RulesError as error:
+            raise UnknownRules(f"snapshot: {error}") from error
         except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
             raise ValueError(f"snapshot: {error}") from error
         self._update_rings()
@@ -241,6 +265,7 @@ class ReplicatedState:
         self.engine, self.log_digest = engine, saved.log_digest
         self._recent_hashes.clear()
         self._update_position()
+        self._update_rules()
         self.state_images.restart()
         self.events.restart(engine.event_sequence + 1)
 
@@ -270,6 +295,10 @@ class ReplicatedState:
     def position(self) -> tuple[int, int]:
         """Return (sequence of the last command applied, state hash after it)."""
         return self._position
+
+    def rules(self) -> RulesVersions:
+        """Return the versions of the rules that this program can apply, and the one in force."""
+        return self._rules
 
     @property
     def next_expiry_ns(self) -> int | None:

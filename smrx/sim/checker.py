@@ -25,7 +25,7 @@ from smrx.wire.records import COMMAND_SIZE, OUTCOME_SIZE
 Request = tuple[int, int]
 
 #: Commands that the leader logs by itself: no client sent them, and they are no request of the session they name.
-_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
+_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 
 
 class Violation(AssertionError):

@@ -30,6 +30,7 @@ class CommandKind(IntEnum):
     TICK = 18
     SET_RULES = 19
     DISCONNECT = 20
+    SET_VERSION = 21
 
 
 class EventKind(IntEnum):
@@ -61,6 +62,7 @@ class EventKind(IntEnum):
     RULES_SET = 24
     TRIGGERED = 25
     SESSION_DISCONNECTED = 26
+    VERSION_SET = 27
 
 
 class OutcomeStatus(IntEnum):
@@ -160,6 +162,7 @@ class Reason(IntEnum):
     REQUEST_GAP = 21
     SESSION_IN_USE = 22
     NOT_AUTHORISED = 23
+    INVALID_VERSION = 26
     # kill switch
     KILLED = 30
     # account

@@ -13,7 +13,7 @@ EVENT_SIZE: Final = 128
 OUTCOME_SIZE: Final = 64
 
 #: A request to the engine. Fields by kind; those not listed must be 0, else the command is RESERVED_NOT_ZERO:
-#:   every kind but OPEN_SESSION, TICK, DISCONNECT: session_id, request_id (= the session's last + 1)
+#:   every kind but OPEN_SESSION, TICK, DISCONNECT, SET_VERSION: session_id, request_id (= the session's last + 1)
 #:   PLACE          side order_type tif stp flags account instrument client_order_id price_ticks quantity_lots
 #:                  (price_ticks 0 for MARKET and STOP; quantity_lots = quote units with QUOTE_BUDGET), and
 #:                  order_id = the extra word: the stop price of a STOP or STOP_LIMIT; for a LIMIT the display lots
@@ -36,6 +36,7 @@ OUTCOME_SIZE: Final = 64
 #:   SET_RULES      see RULES_COMMAND
 #:   KILL, REVIVE   no other field
 #:   TICK           session_id 0, request_id 0, no other field
+#:   SET_VERSION    session_id 0, request_id 0, quantity_lots = the version of the rules that follows the present one
 COMMAND: Final = np.dtype(
     {
         "names": [
@@ -134,6 +135,7 @@ RULES_COMMAND: Final = np.dtype(
 #:   RULES_SET        instrument, account = taker_fee, counter_account = maker_fee (two's complement), cum_lots =
 #:                    band_bp, client_order_id = min_price_ticks, order_id = min_notional, price_ticks = max_notional,
 #:                    quantity_lots = min_quantity_lots
+#:   VERSION_SET      quantity_lots = the version of the rules, which applies from the next command on
 #:   KILLED, REVIVED, TICKED   no other field
 EVENT: Final = np.dtype(
     {

@@ -47,9 +47,10 @@ NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.KILL: set(),
     CommandKind.REVIVE: set(),
     CommandKind.TICK: set(),
+    CommandKind.SET_VERSION: {"quantity_lots"},
 }
 #: Kinds without a request id.
-WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK)
+WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
 
 
 def check_form(command: Command) -> Reason:
@@ -57,7 +58,7 @@ def check_form(command: Command) -> Reason:
         return Reason.UNKNOWN_KIND
     kind = CommandKind(command.kind)
     named = {"kind"} | NAMED_FIELDS[kind]
-    if kind is not CommandKind.TICK:
+    if kind not in (CommandKind.TICK, CommandKind.SET_VERSION):
         named |= {"session_id"}
     if kind not in WITHOUT_REQUEST:
         named |= {"request_id"}

@@ -21,6 +21,9 @@ RESTING, POST_ONLY, ICEBERG = 55, 56, 57
 DEPOSITED, OTHER_DEPOSIT, WITHDRAWN = 1, 2, 3
 RULES = {"band_bp": 5_000, "min_price_ticks": 10, "min_quantity_lots": 2}
 
+#: Kinds without a request id.
+_UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
+
 #: A change of the setup; `limits` and `rules` hold fields of their records.
 Change = bool | dict[str, int]
 Setup = dict[str, Change]
@@ -102,7 +105,7 @@ class PreparedVenue:
         """Apply a command under test; its request id is an offset to the session's next. Return the outcome."""
         record = command.copy()
         session = int(record["session_id"][0])
-        if record["kind"] not in (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK):
+        if record["kind"] not in _UNNUMBERED:
             known = {int(row["session_id"]): int(row["last_request_id"]) for row in self.machine.inspect.sessions()}
             record["request_id"] += known.get(session, 0) + 1
         outcome: np.void = self.machine.apply(record, 5_000_000_000).outcomes[0]

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.engine import Engine
 from smrx.wire.codes import (
     CommandKind,
     EventKind,
@@ -23,6 +22,7 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from smrx.wire.records import COMMAND
+from tests.any_rules import EngineOfAnyRules as Engine
 from tests.oracle import Oracle
 from tests.property.broken_oracles import BROKEN, LosesHolds
 from tests.property.comparison import Answers, difference, run, state_differences

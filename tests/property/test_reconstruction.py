@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from smrx.engine import Engine
 from smrx.wire.codes import EventKind
+from tests.any_rules import EngineOfAnyRules as Engine
 from tests.property.comparison import ALL_LEVELS, run
 from tests.property.flow import STEPS, build_tape, seeded_steps
 from tests.property.repeat import hex_command
@@ -36,6 +36,7 @@ def rebuilt_state(reader: EventReader) -> dict[str, Any]:
         "sessions": [(session, *known) for session, known in sorted(reader.sessions.items())],
         "books": {number: reader.depth(number) for number in sorted(reader.instruments)},
         "killed": reader.killed,
+        "rules": reader.rules_version,
         "events": reader.sequence,
         "trades": reader.match_id,
     }
@@ -60,6 +61,7 @@ def machine_state(machine: Any) -> dict[str, Any]:
             for number in sorted(inspect.instruments()["instrument"])
         },
         "killed": inspect.killed,
+        "rules": machine.rules_version,
         "events": machine.event_sequence,
         "trades": machine.trade_count,
     }

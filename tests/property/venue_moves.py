@@ -73,7 +73,7 @@ def listing(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def venue_change(choices: Choices, oracle: Oracle) -> Commands:
-    """Return a change of rules, limits, status, suspension or kill switch, or a TICK."""
+    """Return a change of rules, limits, status, suspension, kill switch or version of the rules, or a TICK."""
     pick = choices.below(24)
     who = sender(choices, oracle, 0)
     account, instrument = pick_account(choices), pick_instrument(choices)
@@ -93,7 +93,10 @@ def venue_change(choices: Choices, oracle: Oracle) -> Commands:
         return command(CommandKind.KILL, who)
     if pick < 21:
         return command(CommandKind.REVIVE, who)
-    return command(CommandKind.TICK)
+    if pick < 23:
+        return command(CommandKind.TICK)
+    version = oracle.state.rules_version + choices.of((1, 0, 2, 1 << 31))
+    return command(CommandKind.SET_VERSION, quantity_lots=version)
 
 
 def new_limits(choices: Choices, who: Sender, account: int) -> Commands:

@@ -19,6 +19,7 @@ from smrx.engine.kernels.jit import (
     kernel,
 )
 from smrx.engine.kernels.lookup import find_account
+from smrx.engine.kernels.rules_version import check_version
 from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
@@ -123,9 +124,12 @@ def has_more_than_sender(command: Record, account: Any) -> Any:
     """Whether a command with no fields but its sender, and an account if `account`, sets any other field."""
     if command.side != 0 or command.instrument != 0 or command.client_order_id != U0 or command.order_id != U0:
         return True
-    if has_price_or_lots(command) or (command.account != 0 and not account):
+    is_switch = command.kind == CommandKind.SET_VERSION
+    if command.price_ticks != 0 or (command.quantity_lots != 0 and not is_switch):
         return True
-    if command.kind == CommandKind.TICK:
+    if command.account != 0 and not account:
+        return True
+    if command.kind == CommandKind.TICK or is_switch:
         return command.session_id != U0 or command.request_id != U0
     return is_unnumbered(command.kind) and command.request_id != U0
 
@@ -135,7 +139,10 @@ def is_unnumbered(kind: Any) -> Any:
     """Whether a kind has no request id."""
     # The first comparison decides for all order commands.
     return kind >= CommandKind.OPEN_SESSION and (
-        kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
+        kind == CommandKind.OPEN_SESSION
+        or kind == CommandKind.DISCONNECT
+        or kind == CommandKind.TICK
+        or kind == CommandKind.SET_VERSION
     )
 
 
@@ -180,7 +187,7 @@ def check_order_reference(command: Record) -> Any:
 def check_other_form(command: Record) -> Any:
     """Check the form of a command that is neither a PLACE nor a CANCEL."""
     kind = command.kind
-    if kind < CommandKind.PLACE or kind > CommandKind.DISCONNECT:
+    if kind < CommandKind.PLACE or kind > CommandKind.SET_VERSION:
         return Reason.UNKNOWN_KIND
     if has_unused_fields(command):
         return Reason.RESERVED_NOT_ZERO
@@ -240,6 +247,8 @@ def check_sender(state: Tables, command: Record) -> Any:
             return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
         if kind == CommandKind.TICK:
             return Reason.NONE
+        if kind == CommandKind.SET_VERSION:
+            return check_version(state.core[0], command)
     if turn.session == NIL:
         return Reason.UNKNOWN_SESSION
     if kind == CommandKind.DISCONNECT:

@@ -24,9 +24,9 @@ MODULES: Final = (
         f"{__package__}.{name}"
         for name in (
             "jit", "xxh3", "numba_tables", "hash_index", "lookup", "pool", "book", "state_hash", "emit", "fees",
-            "command_checks", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry", "sessions",
-            "venue_controls", "order_checks", "stops", "matching", "placing", "replacing", "triggering", "apply",
-            "compiled",
+            "rules_version", "command_checks", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry",
+            "sessions", "venue_controls", "order_checks", "stops", "matching", "placing", "replacing", "triggering",
+            "apply", "compiled",
         )
     ),
 )  # fmt: skip

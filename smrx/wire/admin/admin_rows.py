@@ -130,6 +130,14 @@ class AgreementStatus(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int = 0
 
 
+class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The versions of the rules that a node's program can apply, and the one in force there."""
+
+    oldest: int
+    newest: int
+    in_force: int
+
+
 class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Another member, as the answering node sees it."""
 
