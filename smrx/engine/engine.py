@@ -301,6 +301,9 @@ class Engine:
         Raises SnapshotError if the bytes are not a snapshot; RulesError if the rules in force are a version that this
         program cannot apply.
         """
+        version = snapshot.rules_version(data)
+        if not cls.oldest_rules <= version <= cls.newest_rules:
+            raise RulesError(rules_fault(version, cls.oldest_rules, cls.newest_rules))
         engine = cls.__new__(cls)
         engine._adopt(snapshot.load(data))
         engine._check_rules()

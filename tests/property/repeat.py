@@ -6,7 +6,7 @@ Every random failure of test_differential.py prints the command line that repeat
 import argparse
 import sys
 
-from tests.any_rules import EngineOfAnyRules as Engine
+from smrx.engine import Engine
 from tests.oracle import Oracle
 from tests.property.comparison import difference, run, state_differences
 from tests.property.flow import STEP_SIZE, Tape, build_tape, seeded_steps

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smrx.engine import SnapshotError
+from smrx.engine import Engine, SnapshotError
 from smrx.wire.codes import (
     CommandKind,
     EventKind,
@@ -25,7 +25,6 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from tests.any_rules import EngineOfAnyRules as Engine
 from tests.oracle import Oracle, Result
 from tests.property.comparison import Answers, difference, restored, run
 from tests.property.flow import STEPS, Batch, Tape, build_tape, seeded_steps, seeded_tape
@@ -169,7 +168,7 @@ def test_engine_without_hashes_gives_the_same_events() -> None:
 
 PRINT_HASH = """
 import sys
-from tests.any_rules import EngineOfAnyRules as Engine
+from smrx.engine import Engine
 from tests.property.comparison import run
 from tests.property.flow import build_tape, seeded_steps
 engine, _ = run(Engine(), build_tape(seeded_steps(int(sys.argv[1]), int(sys.argv[2]))))

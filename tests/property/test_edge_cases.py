@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from smrx.engine import Engine
 from smrx.wire.codes import CommandKind, OrderFlags, OrderType, Side, TimeInForce
 from smrx.wire.records import COMMAND
-from tests.any_rules import EngineOfAnyRules as Engine
 from tests.commands import (
     Commands,
     add_asset,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from smrx.engine import Engine
 from smrx.wire.codes import EventKind
-from tests.any_rules import EngineOfAnyRules as Engine
 from tests.property.comparison import ALL_LEVELS, run
 from tests.property.flow import STEPS, build_tape, seeded_steps
 from tests.property.repeat import hex_command

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from smrx.engine import Engine
 from smrx.wire.codes import (
     CommandKind,
     EventKind,
@@ -21,7 +22,6 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from tests import commands as make
-from tests.any_rules import EngineOfAnyRules as Engine
 from tests.oracle import Oracle
 from tests.property.choices import VENUE_SESSION
 from tests.property.comparison import difference, run, state_differences

@@ -122,7 +122,7 @@ def test_table_has_every_rejection_reason_of_a_limit_order() -> None:
         *(Reason.INVALID_ID, Reason.INVALID_STATUS, Reason.SESSION_IN_USE, Reason.ACCOUNT_EXISTS, Reason.UNKNOWN_ASSET),
         *(Reason.ASSET_EXISTS, Reason.INSTRUMENT_EXISTS, Reason.INVALID_INSTRUMENT, Reason.INVALID_RULES),
         *(Reason.INSTRUMENT_HAS_ORDERS, Reason.UNKNOWN_ORDER, Reason.TRANSFER_ALREADY_DONE, Reason.TRANSFER_ID_REUSED),
-        *(Reason.INVALID_LIMIT, Reason.INVALID_AMOUNT, Reason.SUPPLY_EXCEEDED),
+        *(Reason.INVALID_LIMIT, Reason.INVALID_AMOUNT, Reason.SUPPLY_EXCEEDED, Reason.INVALID_VERSION),
         # Those of stops and of fill-or-kill.
         *(Reason.INVALID_STOP_PRICE, Reason.STOP_WOULD_TRIGGER, Reason.FOK_UNFILLABLE),
     }

@@ -8,6 +8,8 @@ from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 from tests.any_rules import EngineOfAnyRules
 from tests.commands import Commands, command, join
+from tests.oracle import Oracle
+from tests.property.flow import build_tape, seeded_steps
 
 
 def switch(version: int) -> Commands:
@@ -26,6 +28,16 @@ def test_engine_starts_with_the_first_version_and_accepts_the_next_only() -> Non
     assert engine.rules_version == 3
     assert engine.content_hash() == engine.recompute_content_hash()
     assert engine.check_invariants() == []
+
+
+def test_engine_and_oracle_agree_across_the_switch() -> None:
+    engine, oracle = EngineOfAnyRules(), Oracle()
+    tape = build_tape(seeded_steps(5, 120))
+    for number, batch in enumerate(tape.batches):
+        commands = join([batch.commands, switch(number // 9 + 2)])
+        found, expected = engine.apply(commands, batch.time_ns), oracle.apply(commands, batch.time_ns)
+        assert [part.tobytes() for part in found] == [part.tobytes() for part in expected]
+    assert engine.rules_version == oracle.rules_version >= 5
 
 
 def test_version_is_part_of_the_state_hash_from_the_switch_on() -> None:
