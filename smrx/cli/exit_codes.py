@@ -41,6 +41,6 @@ MEANINGS = {
     Exit.UNATTESTED: "no majority of nodes has published the same events; they are not settled",
     Exit.DISK: "the disk of a running node is full or failed; acknowledged commands are safe",
     Exit.LOG: "settled trades differ from the log of a node; the message names the first one",
-    Exit.RULES: "this program cannot apply the rules in force; the message says which program can",
     Exit.UNREPORTED: "done, but the answer could not be written to stdout and is on stderr; do not repeat the command",
+    Exit.RULES: "this program cannot apply the rules in force; the message says which program can",
 }
