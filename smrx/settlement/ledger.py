@@ -17,9 +17,10 @@ from smrx.settlement.books.posting_faults import Fault, sentence
 from smrx.settlement.display_names import unique_names
 from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest as wire_balances
+from smrx.wire.record_schema import SchemaError, decode_tables, encode_tables
 from smrx.wire.records import unpack_symbol
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 #: Events posted in one call; the tables are grown for so many before it.
 _PIECE: Final = 4096
 _LOW: Final = 0xFFFF_FFFF
@@ -43,10 +44,11 @@ class Balance(NamedTuple):
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    """The live records of every table, and what they add up to."""
+    """The live records of every table, what they add up to, and the schema of both (record_schema.py)."""
 
     format: int
-    records: dict[str, bytes]
+    schema: bytes
+    records: list[bytes]
 
 
 class Ledger:
@@ -171,23 +173,26 @@ class Ledger:
         """Return the books as bytes for load(); equal books give equal bytes."""
         if self.in_trade:
             raise SettlementError("books can only be saved between commands, and a trade waits for its fills")
-        records = {"core": self._tables.core.tobytes()}
+        records = {"core": self._tables.core}
         for name in TYPES:
             rows = live(getattr(self._tables, name))
-            records[name] = rows[np.argsort(rows["key"])].tobytes()
-        data = msgspec.msgpack.encode(_Saved(_FORMAT, records))
+            records[name] = rows[np.argsort(rows["key"])]
+        data = msgspec.msgpack.encode(_Saved(_FORMAT, *encode_tables(records)))
         return xxhash.xxh3_64_digest(data) + data
 
     @classmethod
     def load(cls, data: bytes) -> "Ledger":
-        """Return the books that save() wrote; raises SettlementError if the bytes are damaged."""
+        """Return the books that save() of this or another version wrote; raises SettlementError for other bytes."""
         if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
             raise SettlementError("books: the saved bytes are damaged (digest mismatch)")
-        saved = msgspec.msgpack.decode(data[8:], type=_Saved)
-        if saved.format != _FORMAT:
-            raise SettlementError(f"books: expected format {_FORMAT}, found {saved.format}")
-        core = np.frombuffer(saved.records["core"], CORE).copy()
-        return cls.of(core, {name: np.frombuffer(saved.records[name], dtype) for name, dtype in TYPES.items()})
+        try:
+            saved = msgspec.msgpack.decode(data[8:], type=_Saved)
+            if saved.format != _FORMAT:
+                raise SettlementError(f"books: expected format {_FORMAT}, found {saved.format}")
+            records = decode_tables(saved.schema, saved.records, {"core": CORE, **TYPES})
+        except (msgspec.MsgspecError, SchemaError) as error:
+            raise SettlementError(f"books: they cannot be read: {error}") from None
+        return cls.of(records.pop("core").copy(), records)
 
     @classmethod
     def of(cls, core: NDArray[np.void], records: dict[str, NDArray[np.void]]) -> "Ledger":
