@@ -109,6 +109,7 @@ class EventReader:
     match_id: int = 0
     command_sequence: int = 0
     killed: bool = False
+    rules_version: int = 1
     orders: dict[int, OpenOrder] = field(default_factory=dict)
     balances: dict[tuple[int, int], Funds] = field(default_factory=dict)
     accounts: dict[int, AccountRecord] = field(default_factory=lambda: {VENUE: AccountRecord()})
@@ -360,6 +361,9 @@ class EventReader:
     def _status_set(self, event: Fields) -> None:
         self.instruments[event["instrument"]].status = event["status"]
 
+    def _version_set(self, event: Fields) -> None:
+        self.rules_version = event["quantity_lots"]
+
     def _killed(self, event: Fields) -> None:
         self.killed = event["kind"] == EventKind.KILLED
 
@@ -394,5 +398,6 @@ _HANDLERS: dict[int, Any] = {
     EventKind.RULES_SET: EventReader._rules_set,
     EventKind.STATUS_SET: EventReader._status_set,
     EventKind.KILLED: EventReader._killed,
+    EventKind.VERSION_SET: EventReader._version_set,
     EventKind.REVIVED: EventReader._killed,
 }

@@ -16,8 +16,10 @@ from smrx.cli.cli_errors import CliError
 from smrx.cli.cluster_status import Agreement, ClusterStatus, NodeReport, query_cluster
 from smrx.cli.exit_codes import Exit
 from smrx.cli.keygen_command import keygen
+from smrx.cli.upgrade_command import upgrade
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Config
+from smrx.wire.admin import RulesStatus
 
 _COLOURS = {
     Agreement.AGREE: "green",
@@ -26,7 +28,18 @@ _COLOURS = {
     Agreement.DIVERGED: "bold red",
     Agreement.UNREACHABLE: "red",
 }
-_COLUMNS = ("NODE", "ROLE", "TERM", "COMMIT INDEX", "APPLIED INDEX", "SEQUENCE", "STATE HASH", "AGREEMENT", "LAG")
+_COLUMNS = (
+    "NODE",
+    "ROLE",
+    "TERM",
+    "COMMIT INDEX",
+    "APPLIED INDEX",
+    "SEQUENCE",
+    "STATE HASH",
+    "AGREEMENT",
+    "LAG",
+    "RULES",
+)
 _POLL_SECONDS = 0.1
 
 
@@ -40,7 +53,7 @@ def cluster() -> None:
     """
 
 
-for _command in (keygen, members.add, members.remove, members.transfer):
+for _command in (keygen, members.add, members.remove, members.transfer, upgrade):
     cluster.add_command(_command)
 
 
@@ -125,7 +138,8 @@ def status(timeout: float, as_json: bool) -> None:
     Compares the state hashes of all nodes at N, the last command the leader applied. AGREE at N: the state is that of
     the majority. BEHIND: the node has not applied N yet. DIVERGED at M: its state differs from command M on. NOT
     COMPARED: too few nodes answer. UNREACHABLE: the node does not answer. LAG counts the commands up to N that a node
-    has not applied. Exits with 6 if a node has diverged, with 3 if there is no leader.
+    has not applied. RULES is the version of the rules in force on the node, and the newest that its program has if that
+    is another. Exits with 6 if a node has diverged, with 3 if there is no leader.
 
     \b
     Example:
@@ -217,7 +231,12 @@ def _print(config: Config, seen: ClusterStatus, as_json: bool) -> None:
         if node.status is None:
             continue
         diverged = [f"node {other} diverged at command {first}" for other, first in node.status.diverged.items()]
-        for note in (node.status.fenced, node.status.waiting, *diverged):
+        refused = [
+            f"node {peer.node_id} cannot use the snapshots of this node, the leader: {peer.refused_snapshot}"
+            for peer in node.status.peers
+            if peer.refused_snapshot is not None
+        ]
+        for note in (node.status.fenced, node.status.waiting, *diverged, *refused):
             if note:
                 click.echo(f"node {node.node_id}: {note}")
     if seen.leader is None:
@@ -228,11 +247,23 @@ def _row(seen: NodeReport) -> list[object]:
     agreement = Text(seen.agreement_text, _COLOURS[seen.agreement])
     status = seen.status
     if status is None:
-        return [seen.node_id, *[output.NOTHING] * 6, agreement, output.NOTHING]
+        return [seen.node_id, *[output.NOTHING] * 6, agreement, output.NOTHING, output.NOTHING]
     return [
         *(seen.node_id, status.role, status.term, status.commit_index, status.applied_index, status.sequence),
-        *(output.hex_hash(status.state_hash), agreement, seen.lag),
+        *(output.hex_hash(status.state_hash), agreement, seen.lag, _rules_text(status.rules)),
     ]
+
+
+def _rules_text(rules: RulesStatus | None) -> str:
+    """Return the version in force, and the newest that the program has if it is another."""
+    if rules is None:
+        return "1"
+    return str(rules.in_force) if rules.newest == rules.in_force else f"{rules.in_force} (has {rules.newest})"
+
+
+def _rules_json(rules: RulesStatus | None) -> dict[str, int]:
+    rules = rules or RulesStatus(oldest=1, newest=1, in_force=1)
+    return {"in_force": rules.in_force, "oldest": rules.oldest, "newest": rules.newest}
 
 
 def _as_json(seen: NodeReport, members: frozenset[int] | None) -> dict[str, Any]:
@@ -266,6 +297,9 @@ def _as_json(seen: NodeReport, members: frozenset[int] | None) -> dict[str, Any]
         "waiting": status.waiting,
         "first_divergent_sequence": status.first_divergent_sequence,
         "diverged": status.diverged,
+        "refused_snapshots": {
+            peer.node_id: peer.refused_snapshot for peer in status.peers if peer.refused_snapshot is not None
+        },
         "uptime_s": status.uptime_s,
         "rss_bytes": status.rss_bytes,
         "cpu_seconds": status.cpu_seconds,
@@ -274,4 +308,5 @@ def _as_json(seen: NodeReport, members: frozenset[int] | None) -> dict[str, Any]
         "incarnation": status.incarnation,
         "voters": status.voters,
         "learners": status.learners,
+        "rules": _rules_json(status.rules),
     }

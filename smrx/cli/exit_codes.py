@@ -23,6 +23,7 @@ class Exit(IntEnum):
     DISK = 11
     LOG = 12
     UNREPORTED = 13
+    RULES = 14
 
 
 #: What each number means, for the documentation and `smrx --help`.
@@ -41,4 +42,5 @@ MEANINGS = {
     Exit.DISK: "the disk of a running node is full or failed; acknowledged commands are safe",
     Exit.LOG: "settled trades differ from the log of a node; the message names the first one",
     Exit.UNREPORTED: "done, but the answer could not be written to stdout and is on stderr; do not repeat the command",
+    Exit.RULES: "this program cannot apply the rules in force; the message says which program can",
 }

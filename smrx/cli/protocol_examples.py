@@ -79,6 +79,7 @@ EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
             "transfers": 1_000_000,
         },
     ),
+    ("VERSION_COMMAND, a SET_VERSION", records.VERSION_COMMAND, {"kind": 21, "version": 2}),
     (
         "INSTRUMENT_DETAILS", records.INSTRUMENT_DETAILS,
         {
@@ -166,6 +167,10 @@ EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
             "sequence": 73, "command_sequence": 33, "kind": 31, "session_silence_s": 86400, "transfer_age_s": 604800,
             "transfers": 1_000_000,
         },
+    ),
+    (
+        "VERSION_EVENT", records.VERSION_EVENT,
+        {"sequence": 74, "command_sequence": 34, "kind": 27, "version": 2},
     ),
     (
         "OUTCOME", records.OUTCOME,

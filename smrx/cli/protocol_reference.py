@@ -90,6 +90,7 @@ FIELD_NOTES: Final[Mapping[str, str]] = {
     "transfer_age_s": "seconds for which a transfer id is kept",
     "transfer_id": "number of the transfer, chosen by the sender, not 0",
     "transfers": "most transfer ids that are kept",
+    "version": "version of the rules",
 }
 
 #: Frame kind: direction, correlation, aux, body.

@@ -67,6 +67,7 @@ _RESERVED_KINDS: Final = (
     CommandKind.CLOSE_SESSION,
     CommandKind.TICK,
     CommandKind.DISCONNECT,
+    CommandKind.SET_VERSION,
 )
 
 

@@ -4,7 +4,7 @@ Called by the library in the middle of each tick, after the commit index has mov
 """
 
 from smrx.consensus import messages
-from smrx.consensus.context import ConsensusError, ReplicaContext
+from smrx.consensus.context import ConsensusError, ReplicaContext, UnknownRules
 from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import is_membership
 
@@ -31,6 +31,9 @@ class Applier:
                 continue
             try:
                 self._apply(index, term, entry)
+            except UnknownRules as error:
+                self.failure = error
+                raise
             except Exception as error:
                 # A bug, or a damaged state: the entry is not applied again, and no message may report it as applied.
                 self.failure = ConsensusError(f"log entry {index} could not be applied: {error!r}")

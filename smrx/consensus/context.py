@@ -14,7 +14,7 @@ from smrx.consensus.agreement import Agreement
 from smrx.consensus.bootstrap import Bootstrap
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.membership import Membership
-from smrx.consensus.messages import CHUNK_BYTES, MAX_BATCH_BYTES
+from smrx.consensus.messages import CHUNK_BYTES, MAX_BATCH_BYTES, RulesVersions
 from smrx.consensus.raft_library import RaftLibrary
 from smrx.consensus.recovery import MetaStore, Rejoin
 from smrx.consensus.transport import PeerTransport
@@ -27,7 +27,7 @@ class StateMachine(Protocol):
     """What the replica drives; it makes the same calls in the same order on every node."""
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
-        """Apply one committed entry. An exception means that this node must stop."""
+        """Apply one committed entry. An exception means that this node must stop; UnknownRules says why itself."""
         ...
 
     def snapshot(self) -> bytes:
@@ -35,7 +35,10 @@ class StateMachine(Protocol):
         ...
 
     def restore(self, data: bytes | memoryview) -> None:
-        """Replace the state by that of a snapshot; raises ValueError, with nothing changed, for invalid data."""
+        """Replace the state by that of a snapshot.
+
+        Raises ValueError, with nothing changed, for invalid data; UnknownRules.
+        """
         ...
 
     def position(self) -> tuple[int, int]:
@@ -50,9 +53,17 @@ class StateMachine(Protocol):
         """Return the state hashes after commands first..last, None if they are not all kept."""
         ...
 
+    def rules(self) -> RulesVersions:
+        """Return the versions of the rules that this program can apply, and the one in force."""
+        ...
+
 
 class ConsensusError(Exception):
     """The state of this node is no longer reliable, or cannot advance: the node must stop."""
+
+
+class UnknownRules(ConsensusError):
+    """The rules in force are a version that the program of this node cannot apply; the message is one sentence."""
 
 
 class NotLeader(Exception):
@@ -88,6 +99,9 @@ class PeerView:
         self.knows_me = False
         self.sequence: int | None = None
         self.state_hash: int | None = None
+        #: Why the peer's present incarnation cannot use the snapshots of this node; None if it can, as far as is known.
+        self.refused_snapshot: str | None = None
+        self.rules: RulesVersions | None = None
 
     @property
     def holds_state(self) -> bool:
@@ -105,6 +119,8 @@ class LeaderContact:
         self.commit_index = 0
         #: (peer, log index) of a report that this node is not a member; None once a leader has sent something.
         self.removal_report: tuple[int, int] | None = None
+        #: Why this node cannot use the snapshots it is sent; None if it can, as far as it knows.
+        self.unusable_snapshot: str | None = None
 
 
 class MembershipInForce:

@@ -12,7 +12,15 @@ from smrx.consensus import snapshots
 from smrx.consensus.context import ReplicaContext
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.member_changes import MemberChanges
-from smrx.consensus.messages import AppendEntries, AppendReply, Envelope, Hello, SnapshotChunk, SnapshotReply
+from smrx.consensus.messages import (
+    MAX_REASON,
+    AppendEntries,
+    AppendReply,
+    Envelope,
+    Hello,
+    SnapshotChunk,
+    SnapshotReply,
+)
 from smrx.consensus.raft_library import now
 from smrx.consensus.snapshots import SnapshotStore
 
@@ -115,6 +123,7 @@ class Follower:
     def reply(self, peer: int, next_index: int, reset: bool, success: bool) -> None:
         """Reply to the append in hand."""
         if success:
+            self._leader_contact.unusable_snapshot = None
             if self._rejoin.active and self._has_newest_term():
                 self._rejoin.advance(self._raft.term, next_index - 1)
                 if not self._rejoin.active:
@@ -179,11 +188,13 @@ class Follower:
         if self._install(snapshot, (body.membership_index, body.membership)):
             self.reply(peer, body.index + 1, reset=False, success=True)
         else:
-            self._post(peer, SnapshotReply(body.index, 0, refused=True))
+            reason = self._leader_contact.unusable_snapshot or ""
+            self._post(peer, SnapshotReply(body.index, 0, refused=True, reason=reason))
 
     def _install(self, snapshot: snapshots.Snapshot, in_force: tuple[int, bytes]) -> bool:
         """Replace the state by the snapshot's; return False, with nothing changed, if it is invalid."""
         node_id = self._context.node_id
+        known, self._leader_contact.unusable_snapshot = self._leader_contact.unusable_snapshot, None
         if not snapshots.is_intact(snapshot.data, snapshot.checksum):
             self._refused["damaged snapshot"] += 1
             log.error("node %d: the snapshot at entry %d was damaged in transit", node_id, snapshot.index)
@@ -192,7 +203,10 @@ class Follower:
             self._context.machine.restore(snapshot.data)
         except ValueError as error:
             self._refused["unusable snapshot"] += 1
-            log.error("node %d: the snapshot at entry %d is not a valid state: %s", node_id, snapshot.index, error)
+            reason = self._leader_contact.unusable_snapshot = str(error)[:MAX_REASON]
+            # Once: the leader tries again, and the reason stays in this node's status.
+            level = logging.DEBUG if reason == known else logging.ERROR
+            log.log(level, "node %d: cannot use the snapshot at entry %d: %s", node_id, snapshot.index, reason)
             return False
         # The snapshot is durable before the log is cut at it: a kill in between leaves a log and a newer snapshot. Its
         # membership is durable before that: this node must never count a majority of former members. Its entries

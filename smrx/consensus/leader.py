@@ -13,6 +13,7 @@ from smrx.consensus.membership import decode
 from smrx.consensus.messages import MAX_BATCH_ENTRIES, AppendEntries, AppendReply, Envelope, SnapshotReply
 from smrx.consensus.peer_progress import Progress
 from smrx.consensus.raft_library import now
+from smrx.consensus.rules_agreement import RulesAgreement
 from smrx.consensus.snapshot_sender import SnapshotSender
 
 #: With entries under way the next one carries the commit index; without a next one, followers wait at most this long.
@@ -22,7 +23,7 @@ _ANNOUNCE_SECONDS: Final = 0.002
 class Leader:
     """The leader's part of a replica."""
 
-    def __init__(self, context: ReplicaContext, snapshots: SnapshotSender) -> None:
+    def __init__(self, context: ReplicaContext, snapshots: SnapshotSender, rules: RulesAgreement) -> None:
         self._context = context
         self._raft = context.raft
         self._journal = context.journal
@@ -30,6 +31,7 @@ class Leader:
         self._transport = context.transport
         self._post = context.transport.post
         self._refused = context.refused
+        self._rules = rules
         self.snapshots = snapshots
         #: When a message of entries is full.
         self.batch_bytes = context.settings.batch_bytes
@@ -48,6 +50,7 @@ class Leader:
         self._progress = {peer: Progress() for peer in members}
         for peer in self._progress:
             self._raft.reset_indexes(peer)
+            self._context.views[peer].refused_snapshot = None
         self._announced = self._raft.commit_index
         self._unannounced_since = None
 
@@ -78,6 +81,7 @@ class Leader:
             self._raft.reset_indexes(peer)
             self._progress[peer].restart()
             self._progress[peer].transfer = None
+            self._progress[peer].forget_refusals()
 
     # Sending.
 
@@ -112,7 +116,9 @@ class Leader:
         self._unannounced_since = None
         for peer in self._progress:
             next_index = self._raft.next_index(peer)
-            if self._transport.is_connected(peer) and next_index > self._journal.first_index:
+            if next_index <= self._journal.first_index or self._rules.lacks_rules(peer):
+                continue
+            if self._transport.is_connected(peer):
                 self._post_append(peer, next_index, [], quiet=True)
 
     def announcement_due(self) -> float:
@@ -123,6 +129,11 @@ class Leader:
         """Send entries while the window has space; as a heartbeat, send at least an empty message."""
         next_index = self._raft.next_index(peer)
         progress = self._progress[peer]
+        if self._rules.lacks_rules(peer):
+            # It stops when it learns which rules are in force. It might drop a message with entries as malformed.
+            if heartbeat:
+                self.snapshots.send_bare_heartbeat(peer, progress.stream)
+            return
         if next_index <= self._journal.first_index:
             self.snapshots.send(peer, progress, heartbeat=heartbeat)
             return
@@ -208,6 +219,8 @@ class Leader:
             progress.acknowledged(body.next_index - 1)
             if progress.transfer is not None and body.next_index > progress.transfer.snapshot.index:
                 progress.transfer = None
+            progress.forget_refusals()
+            self._context.views[peer].refused_snapshot = None
         elif resets:
             progress.restart()
             self._raft.set_next_index(peer, max(2, min(body.next_index, self._journal.last_index + 1)))

@@ -8,7 +8,7 @@ of fields are the protocol: do not change them.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import xxhash
@@ -27,6 +27,8 @@ MAX_BATCH_ENTRIES: Final = 4096
 CHUNK_BYTES: Final = 256 << 10
 MAX_SNAPSHOT_BYTES: Final = 16 << 30
 MAX_HASHES: Final = 512
+#: Characters of a reason for the operator.
+MAX_REASON: Final = 500
 #: Enough for 255 members, each with host, ports and keys.
 MAX_MEMBERSHIP_BYTES: Final = 256 << 10
 #: A batch may be one byte short of MAX_BATCH_BYTES and take one more entry of the largest size; the rest is headers.
@@ -49,6 +51,14 @@ LEARNER: Final = 1
 FENCED: Final = 2
 #: The node never held state.
 NEW: Final = 4
+
+
+class RulesVersions(NamedTuple):
+    """The versions of the state machine's rules that a node can apply, and the one in force after its last entry."""
+
+    oldest: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    newest: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    in_force: Annotated[int, Meta(ge=1, lt=1 << 32)]
 
 
 class Hello(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=0):
@@ -129,6 +139,8 @@ class SnapshotReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
     index: Index
     offset: Natural
     refused: bool
+    #: Why the receiver cannot use a snapshot that arrived intact; empty if it was damaged on its way.
+    reason: Annotated[str, Meta(max_length=MAX_REASON)] = ""
 
 
 class HashRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=9):
@@ -192,6 +204,8 @@ class Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froz
     sequence: Natural
     state_hash: Natural
     body: Body
+    #: None from a node that does not say it, which then counts as one without a newer version.
+    rules: RulesVersions | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -22,6 +22,9 @@ class Progress:
         self._messages: deque[tuple[int, int]] = deque()
         self.size_bytes = 0
         self.transfer: Outgoing | None = None
+        #: The log index of the last snapshot that the peer could not use, how many there were, and when to try again.
+        self.refused_index = 0
+        self.refusals = 0
         self.no_snapshot_before = 0.0
 
     def restart(self) -> None:
@@ -29,6 +32,11 @@ class Progress:
         self.stream += 1
         self._messages.clear()
         self.size_bytes = 0
+
+    def forget_refusals(self) -> None:
+        """Send a snapshot as soon as one is needed: the peer has used one, or is another incarnation."""
+        self.refused_index = self.refusals = 0
+        self.no_snapshot_before = 0.0
 
     def has_space(self) -> bool:
         """Return whether more entries may be sent."""

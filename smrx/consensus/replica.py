@@ -47,6 +47,7 @@ from smrx.consensus.messages import (
 from smrx.consensus.raft_library import Hooks, now
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.replica_status import Role
+from smrx.consensus.rules_agreement import RulesAgreement
 from smrx.consensus.snapshot_sender import SnapshotSender
 from smrx.consensus.snapshots import MemorySnapshots, SnapshotStore
 from smrx.consensus.transport import Header, PeerTransport
@@ -117,7 +118,8 @@ class Replica:
 
         store = MemorySnapshots(machine.snapshot) if snapshots is None else snapshots
         self.transfer = LeadershipTransfer(context)
-        self.leader = self.leader_class(context, self.snapshot_sender_class(context, store))
+        self.rules = RulesAgreement(context)
+        self.leader = self.leader_class(context, self.snapshot_sender_class(context, store), self.rules)
         self.member_changes = self.member_changes_class(context, self.leader, self.transfer)
         self.follower = self.follower_class(context, self.member_changes, store)
         self.applier = self.applier_class(context, self.member_changes)
@@ -240,9 +242,11 @@ class Replica:
                 self.leader.reset_peer(peer)
                 self.agreement.forget(peer)
             view.incarnation = envelope.incarnation
+            view.refused_snapshot = None
         view.learner = bool(envelope.flags & LEARNER)
         view.fenced = bool(envelope.flags & FENCED)
         view.new = bool(envelope.flags & NEW)
+        self.rules.observe(peer, envelope.rules)
         view.knows_me |= envelope.receiver_incarnation == context.meta.incarnation
         if context.bootstrap.update(context.views):
             log.info("node %d: all nodes of the cluster are new, and it is bootstrapped", self.node_id)
@@ -280,7 +284,7 @@ class Replica:
         context = self._context
         flags = (LEARNER if context.rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
         flags |= NEW if context.bootstrap.never_held_state else 0
-        return Header(self._raft.term, flags, *context.machine.position())
+        return Header(self._raft.term, flags, *context.machine.position(), context.machine.rules())
 
     def _persist_if_alone(self) -> None:
         """The only voter is the majority: an entry is committed by the next step, so it has to be durable before."""

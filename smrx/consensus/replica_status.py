@@ -34,6 +34,10 @@ def waiting_for(context: ReplicaContext) -> str | None:
         return (
             f"waiting for node {', '.join(map(str, absent))}: a new cluster starts once all of its nodes have connected"
         )
+    if context.leader_contact.unusable_snapshot is not None and raft.leader_id is not None:
+        return (
+            f"cannot use the snapshot of node {raft.leader_id}, the leader: {context.leader_contact.unusable_snapshot}"
+        )
     if context.rejoin.active and raft.leader_id is not None:
         target = "?" if context.rejoin.target is None else context.rejoin.target
         return f"catching up with the leader: log entry {context.journal.last_index} of {target}"
@@ -70,5 +74,6 @@ def _status_of(context: ReplicaContext, peer: int) -> PeerStatus:
         sequence=view.sequence,
         state_hash=view.state_hash,
         learner=view.learner,
+        refused_snapshot=view.refused_snapshot if raft.is_leader else None,
         silent_s=context.transport.silent_seconds(peer),
     )

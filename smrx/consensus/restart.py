@@ -15,7 +15,7 @@ from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
-from smrx.consensus.snapshot_files import STATE, SnapshotError, SnapshotFiles, Stored, verify
+from smrx.consensus.snapshot_files import STATE, SnapshotError, SnapshotFiles, Stored, with_intact_parts
 from smrx.consensus.storage import REBUILD
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class LocalMachine(StateMachine, Protocol):
     """A machine whose snapshots have parts beside the state, for its own node only."""
 
     def restore_part(self, name: str, data: memoryview) -> None:
-        """Restore one part of a snapshot; raises ValueError for invalid data."""
+        """Restore one part of a snapshot; raises ValueError, with nothing changed, for invalid data."""
         ...
 
 
@@ -143,12 +143,14 @@ def _usable_snapshots(files: SnapshotFiles, journal: MemoryJournal) -> list[Stor
     usable: list[Stored] = []
     for stored in found:
         try:
-            verify(stored)
+            intact, damaged = with_intact_parts(stored)
         except SnapshotError as error:
             faults.append(error)
         else:
+            for fault in damaged:
+                log.warning("%s; the state beside it is valid and is used without this part", fault)
             if stored.log_index >= journal.first_index:
-                usable.append(stored)
+                usable.append(intact)
     needed = journal.first_index > 1
     if not usable and (needed or (faults and not journal.persistent)):
         missing = f"expected a snapshot at log entry {journal.first_index} or later"
@@ -164,10 +166,6 @@ def _restore(machine: LocalMachine, stored: Stored) -> None:
     assert state is not None
     try:
         machine.restore(state)
-        for part in stored.metadata.parts:
-            if part.name != STATE:
-                data = stored.part(part.name)
-                machine.restore_part(part.name, memoryview(b"") if data is None else data)
     except ValueError as error:
         raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {REBUILD}") from None
     sequence, state_hash = machine.position()
@@ -176,3 +174,14 @@ def _restore(machine: LocalMachine, stored: Stored) -> None:
             f"{stored.path}: expected the state of command {stored.metadata.sequence} with hash "
             f"{stored.metadata.state_hash}, found that of command {sequence} with hash {state_hash:016x}; {REBUILD}"
         )
+    for part in stored.metadata.parts:
+        data = stored.part(part.name) if part.name != STATE else None
+        if data is None:
+            continue
+        try:
+            machine.restore_part(part.name, data)
+        except ValueError as error:
+            # The state is complete without it: peers have the events, and answer for the outcomes.
+            log.warning(
+                "%s: its part %s cannot be used: %s; the node goes on without it", stored.path, part.name, error
+            )

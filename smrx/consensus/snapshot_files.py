@@ -162,9 +162,12 @@ def describe(path: Path) -> Stored:
     return Stored(path, metadata)
 
 
-def verify(stored: Stored, on_piece: Callable[[], None] = lambda: None) -> None:
-    """Check every byte of a snapshot; raises SnapshotError for the first damaged part. Calls `on_piece` in between."""
-    for part in stored.metadata.parts:
+def verify(stored: Stored, on_piece: Callable[[], None] = lambda: None, parts: Iterable[Part] | None = None) -> None:
+    """Check every byte of a snapshot, or of some of its parts; raises SnapshotError for the first damaged part.
+
+    Calls `on_piece` in between.
+    """
+    for part in stored.metadata.parts if parts is None else parts:
         path = stored.path / part.name
         if Path(part.name).name != part.name:
             raise _damaged(stored.path, f"{METADATA} names a part outside it, {part.name!r}")
@@ -180,6 +183,24 @@ def verify(stored: Stored, on_piece: Callable[[], None] = lambda: None) -> None:
             raise _damaged(stored.path, f"its part {part.name} cannot be read: {error.strerror}") from None
         if (size, digest.hexdigest()) != (part.bytes, part.xxh3_128):
             raise _damaged(stored.path, f"its part {part.name} is not what was written")
+
+
+def with_intact_parts(stored: Stored) -> tuple[Stored, list[SnapshotError]]:
+    """Return a snapshot without the damaged parts beside its state, and their faults.
+
+    Raises SnapshotError if the state is damaged.
+    """
+    intact, faults = [], []
+    for part in stored.metadata.parts:
+        try:
+            verify(stored, parts=[part])
+        except SnapshotError as error:
+            if part.name == STATE:
+                raise
+            faults.append(error)
+        else:
+            intact.append(part)
+    return Stored(stored.path, msgspec.structs.replace(stored.metadata, parts=tuple(intact))), faults
 
 
 class SnapshotFiles:

@@ -16,8 +16,10 @@ from smrx.consensus.snapshots import Outgoing, Snapshot, SnapshotStore
 
 log = logging.getLogger(__name__)
 
-#: A peer that refused a snapshot gets the next one after this time.
+#: A peer that refused a snapshot gets the next one after this time. The time doubles up to the limit while the peer
+#: cannot use what arrives intact: it is likely to be of another version, and each snapshot costs a fork.
 _REFUSED_SECONDS: Final = 1.0
+_MAX_REFUSED_SECONDS: Final = 300.0
 
 
 class SnapshotSender:
@@ -39,6 +41,10 @@ class SnapshotSender:
             # The log after it was compacted meanwhile: the peer would need another snapshot at once.
             progress.transfer = None
         if progress.transfer is None and time >= progress.no_snapshot_before:
+            if progress.refused_index:
+                # Not the same one again, unless it is on disk and valid.
+                self._store.refused(progress.refused_index)
+                progress.refused_index = 0
             snapshot = self._snapshot_for_peers()
             if snapshot is not None:
                 progress.transfer = Outgoing(snapshot, time, self.chunk_bytes)
@@ -50,9 +56,10 @@ class SnapshotSender:
                 self._post_chunk(peer, progress.stream, transfer.snapshot, offset, data)
                 heartbeat = False
         if heartbeat:
-            self._post_bare_heartbeat(peer, progress.stream)
+            self.send_bare_heartbeat(peer, progress.stream)
 
-    def _post_bare_heartbeat(self, peer: int, stream: int) -> None:
+    def send_bare_heartbeat(self, peer: int, stream: int) -> None:
+        """Send a heartbeat that says nothing about the log."""
         self._post(peer, AppendEntries(None, 0, self._raft.commit_index, self._journal.last_index, stream, False, []))
 
     def _post_chunk(self, peer: int, stream: int, snapshot: Snapshot, offset: int, data: bytes) -> None:
@@ -80,13 +87,30 @@ class SnapshotSender:
         if transfer is None or transfer.snapshot.index != body.index:
             return False
         if body.refused:
-            log.error("node %d: node %d cannot use the snapshot at entry %d", self._context.node_id, peer, body.index)
-            progress.transfer = None
-            self._store.refused(body.index)
-            progress.no_snapshot_before = now() + _REFUSED_SECONDS
+            self._on_refusal(peer, progress, body)
             return False
         transfer.acknowledge(body.offset, now())
         return True
+
+    def _on_refusal(self, peer: int, progress: Progress, body: SnapshotReply) -> None:
+        progress.transfer = None
+        node_id, view = self._context.node_id, self._context.views[peer]
+        if not body.reason:
+            log.error("node %d: the snapshot at entry %d arrived at node %d damaged", node_id, body.index, peer)
+            self._store.refused(body.index)
+            progress.no_snapshot_before = now() + _REFUSED_SECONDS
+            return
+        # It stays in the store: another peer, or the next incarnation of this one, may be able to use it.
+        progress.refused_index = body.index
+        progress.no_snapshot_before = now() + min(_REFUSED_SECONDS * 2**progress.refusals, _MAX_REFUSED_SECONDS)
+        progress.refusals = min(progress.refusals + 1, 16)
+        if view.refused_snapshot != body.reason:
+            view.refused_snapshot = body.reason
+            log.error(
+                "node %d: node %d cannot use the snapshot at entry %d: %s; the next attempts come at growing "
+                "intervals, and at once after that node restarts",
+                *(node_id, peer, body.index, body.reason),
+            )
 
     def _snapshot_for_peers(self) -> Snapshot | None:
         """Return a snapshot that the log continues; take one if there is none, and return None until it is ready."""

@@ -18,7 +18,7 @@ from pysyncobj.transport import Transport
 
 from smrx.config import NodeConfig
 from smrx.consensus import messages
-from smrx.consensus.messages import AppendEntries, Body, Envelope, Hello, MembershipHint
+from smrx.consensus.messages import AppendEntries, Body, Envelope, Hello, MembershipHint, RulesVersions
 
 #: A node that is no peer is answered at most this often.
 _ANSWER_SECONDS: Final = 1.0
@@ -32,6 +32,7 @@ class Header(NamedTuple):
     flags: int
     sequence: int
     state_hash: int
+    rules: RulesVersions
 
 
 class _Posted(NamedTuple):
@@ -154,14 +155,19 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._outbox.append(_Posted(peer, frame, not isinstance(body, AppendEntries)))
 
     def _frame(self, receiver_incarnation: int, body: Body) -> bytes:
+        header = self._header()
         envelope = Envelope(
             messages.PROTOCOL,
             self._cluster,
             self.node_id,
             self._incarnation,
             receiver_incarnation,
-            *self._header(),
+            header.term,
+            header.flags,
+            header.sequence,
+            header.state_hash,
             body,
+            header.rules,
         )
         return messages.encode(envelope)
 

@@ -5,7 +5,7 @@ reading at engine.py (what Python calls) or kernels/apply.py (how a command is h
 """
 
 from smrx.engine.engine import Engine, Result, warm_up
-from smrx.engine.engine_error import EngineError, SnapshotError
+from smrx.engine.engine_error import EngineError, RulesError, SnapshotError
 from smrx.engine.kernels.compiled import compiled_before
 
-__all__ = ["Engine", "EngineError", "Result", "SnapshotError", "compiled_before", "warm_up"]
+__all__ = ["Engine", "EngineError", "Result", "RulesError", "SnapshotError", "compiled_before", "warm_up"]

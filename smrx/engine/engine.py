@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from smrx.engine import index_build, snapshot
 from smrx.engine.checks import full_hash, invariants
-from smrx.engine.engine_error import EngineError
+from smrx.engine.engine_error import EngineError, RulesError
 from smrx.engine.inspect import Inspect
 from smrx.engine.kernels import compiled
+from smrx.engine.kernels.rules_version import NEWEST_RULES, OLDEST_RULES
 from smrx.engine.state import ACCOUNTS, RING_SIZE, State, allocate, grow
 from smrx.wire.codes import AccountStatus
 from smrx.wire.command_list import NO_DETAILS
@@ -64,6 +65,10 @@ class _SmallBatchBuffer:
 
 class Engine:
     """The exchange's state machine."""
+
+    #: The versions of the rules that this engine can apply, both included.
+    oldest_rules = OLDEST_RULES
+    newest_rules = NEWEST_RULES
 
     def __init__(
         self,
@@ -116,6 +121,7 @@ class Engine:
         # Reading an item of a memoryview takes a tenth of the time of reading a field of a record.
         self._written = state.turn["written"].data
         self._stage = state.turn["stage"].data
+        self._rules_version = state.core["rules_version"].data
         self._addresses = compiled.addresses(state, self._details)
         self._small_batch = _SmallBatchBuffer()
         self.inspect = Inspect(state)
@@ -124,6 +130,9 @@ class Engine:
         """Apply commands in order at a time. A bad command gets a REJECTED outcome and never raises.
 
         `details` are the records that the commands name by number, see records.py.
+
+        Raises RulesError if a SET_VERSION among them switched to a version that this program cannot apply. Then the
+        engine is not usable: it may have applied later commands by the wrong rules.
         """
         if self._stage[0]:
             raise EngineError(
@@ -140,6 +149,7 @@ class Engine:
             outcomes = np.ndarray(count, OUTCOME, np.empty(count * OUTCOME_WORDS, np.uint64))
             words = np.empty(max(EVENTS_PER_COMMAND * count, MIN_BUFFER_EVENTS) * EVENT_WORDS, np.uint64)
             parts = self._apply_rest(commands, 0, time_ns, outcomes, words, hashes)
+            self._check_rules()
             return Result(outcomes, _joined_events(parts), hashes)
         outcomes = np.ndarray(count, OUTCOME, bytearray(count * OUTCOME.itemsize))
         buffer = self._small_batch
@@ -156,7 +166,14 @@ class Engine:
             # The buffer belongs to the engine, so its events are returned as a copy.
             parts = [parts[0].copy(), *self._apply_rest(commands, done, time_ns, outcomes, more, hashes)]
             events = _joined_events(parts)
+        self._check_rules()
         return Result(outcomes, events, hashes)
+
+    def _check_rules(self) -> None:
+        """Raise RulesError if this program cannot apply the rules in force."""
+        version = self._rules_version[0]
+        if not self.oldest_rules <= version <= self.newest_rules:
+            raise RulesError(rules_fault(version, self.oldest_rules, self.newest_rules))
 
     def _apply_rest(
         self,
@@ -239,6 +256,11 @@ class Engine:
         return self.inspect.next_expiry_ns
 
     @property
+    def rules_version(self) -> int:
+        """The version of the rules in force: it applies to the next command."""
+        return int(self._rules_version[0])
+
+    @property
     def killed(self) -> bool:
         """Whether the kill switch is on."""
         return self.inspect.killed
@@ -289,9 +311,17 @@ class Engine:
 
     @classmethod
     def restore(cls, data: bytes | memoryview) -> "Engine":
-        """Return the engine that a snapshot was taken of. Raises SnapshotError if the bytes are not a snapshot."""
+        """Return the engine that a snapshot was taken of.
+
+        Raises SnapshotError if the bytes are not a snapshot; RulesError if the rules in force are a version that this
+        program cannot apply.
+        """
+        version = snapshot.rules_version(data)
+        if not cls.oldest_rules <= version <= cls.newest_rules:
+            raise RulesError(rules_fault(version, cls.oldest_rules, cls.newest_rules))
         engine = cls.__new__(cls)
         engine._adopt(snapshot.load(data))
+        engine._check_rules()
         return engine
 
     def check_invariants(self) -> list[str]:
@@ -312,6 +342,13 @@ class Engine:
         if len(slots):
             rows["available"][slots[0]] += delta
         return bool(len(slots))
+
+
+def rules_fault(version: int, oldest: int, newest: int) -> str:
+    """Return the sentence for an operator whose program lacks the version of the rules in force."""
+    known = f"version {oldest} only" if oldest == newest else f"versions {oldest} to {newest}"
+    program = "a newer program" if version > newest else "an older program"
+    return f"version {version} of the rules is in force, and this program applies {known}; run {program} on this node"
 
 
 def warm_up() -> None:

@@ -28,6 +28,7 @@ from smrx.engine.migrations import DEFAULTS, LAYOUT_VERSION, MIGRATIONS, Arrays,
 from smrx.engine.state import (
     BOOKS,
     DTYPES,
+    FIRST_RULES,
     RING_SIZE,
     TABLES,
     State,
@@ -45,7 +46,7 @@ HEADER: Final = np.dtype(
         ("format", "<u4"),
         ("layout", "<u4"),  # the layout version of migrations.py
         ("schema_bytes", "<u4"),
-        ("unused", "<u4"),
+        ("rules", "<u4"),  # the version of the rules in force; 0 is the first
         ("sequence", "<u8"),
         ("state_hash", "<u8"),
         ("content_hash", "<u8"),  # with the counters
@@ -161,6 +162,7 @@ def packed(arrays: Arrays, content_hash: int, layout: Layout) -> list[bytes | me
     header["format"] = FORMAT
     header["layout"] = layout.version
     header["schema_bytes"] = len(layout.encoded)
+    header["rules"] = arrays["core"]["rules_version"][0]
     header["sequence"] = arrays["core"]["command_sequence"][0]
     header["state_hash"] = arrays["core"]["state_hash"][0]
     header["content_hash"] = content_hash
@@ -210,8 +212,26 @@ def unpacked(data: bytes | memoryview, layout: Layout) -> tuple[Any, Arrays]:
         raise SnapshotError(f"The snapshot's schema cannot be used: {error}.") from None
 
 
+def rules_version(data: bytes | memoryview) -> int:
+    """Return the version of the rules in force in a snapshot; SnapshotError if its header is not valid.
+
+    To be asked first: a program that lacks these rules may be unable to read the records, and is to say which it lacks.
+    """
+    return max(FIRST_RULES, int(_checked_header(data)["rules"]))
+
+
 def _checked_parts(data: bytes | memoryview) -> tuple[Any, memoryview]:
     """Return header and body of a snapshot after checking their checksums."""
+    header = _checked_header(data)
+    body = memoryview(data)[HEADER.itemsize :]
+    if len(body) != int(header["body_bytes"]):
+        raise SnapshotError(f"The snapshot's body has {len(body)} bytes; its header gives {int(header['body_bytes'])}.")
+    if xxhash.xxh3_64_intdigest(body) != int(header["body_hash"]):
+        raise SnapshotError("The snapshot's body is damaged (checksum mismatch).")
+    return header, body
+
+
+def _checked_header(data: bytes | memoryview) -> Any:
     if len(data) < HEADER.itemsize:
         raise SnapshotError(f"The snapshot has {len(data)} bytes; its header alone has {HEADER.itemsize}.")
     header = np.frombuffer(data, HEADER, count=1)[0]
@@ -221,12 +241,7 @@ def _checked_parts(data: bytes | memoryview) -> tuple[Any, memoryview]:
         raise SnapshotError(f"The snapshot has format {int(header['format'])}; this program reads format {FORMAT}.")
     if int(header["header_hash"]) != xxhash.xxh3_64_intdigest(data[:_HASHED]):
         raise SnapshotError("The snapshot's header is damaged (checksum mismatch).")
-    body = memoryview(data)[HEADER.itemsize :]
-    if len(body) != int(header["body_bytes"]):
-        raise SnapshotError(f"The snapshot's body has {len(body)} bytes; its header gives {int(header['body_bytes'])}.")
-    if xxhash.xxh3_64_intdigest(body) != int(header["body_hash"]):
-        raise SnapshotError("The snapshot's body is damaged (checksum mismatch).")
-    return header, body
+    return header
 
 
 def _arrays(body: memoryview, start: int, schema: Schema) -> Arrays:

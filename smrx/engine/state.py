@@ -18,6 +18,9 @@ RING_SIZE: Final = 1 << 16
 
 CACHE_LINE: Final = 64
 
+#: The first version of the rules.
+FIRST_RULES: Final = 1
+
 #: An engine time after all others.
 NEVER: Final = (1 << 63) - 1
 
@@ -55,6 +58,8 @@ CORE: Final = np.dtype(
         ("hashing", "u1"),
         ("ledger", "u1"),
         ("reporting", "u1"),
+        ("rules_version", "<u4"),  # of the rules that apply, see kernels/rules_version.py
+        ("unused", "<u4"),
     ]
 )
 
@@ -378,6 +383,7 @@ def allocate(capacities: dict[str, int]) -> State:
     arrays |= {name: aligned_zeros(len(arrays["orders"]), _SLOT) for name in ("heap", "scratch")}
     arrays["pools"]["top"] = 1
     arrays["core"]["next_expiry"] = NEVER
+    arrays["core"]["rules_version"] = FIRST_RULES
     return State(**arrays)
 
 

@@ -22,6 +22,7 @@ import zmq
 from numpy.typing import NDArray
 
 from smrx.consensus import NotLeader
+from smrx.consensus.messages import RulesVersions
 from smrx.node import admin_access
 from smrx.node.node_view import NodeView
 from smrx.wire import admin
@@ -139,6 +140,7 @@ class AdminService:
             incarnation=node.meta.incarnation,
             voters=tuple(sorted(replica.membership.voters)),
             learners=tuple(sorted(replica.membership.ids - replica.membership.voters)),
+            rules=_rules_status(node.state.rules()),
             **self._snapshot_status(),
         )
 
@@ -304,6 +306,17 @@ class AdminService:
         except ValueError as error:
             return self._error(AdminErrorCode.REFUSED, str(error))
 
+    def _on_upgraderules(self, request: admin.UpgradeRules) -> admin.AnyReply:
+        try:
+            index, version = self._node.upgrade_rules()
+        except NotLeader:
+            message = f"node {self._node.me.id} does not lead; only the leader switches the rules"
+            return self._error(AdminErrorCode.NOT_LEADER, message)
+        except ValueError as error:
+            return self._error(AdminErrorCode.REFUSED, str(error))
+        log.info("node %d switches to version %d of the rules at log entry %d", self._node.me.id, version, index)
+        return admin.UpgradeRulesReply(**self._at, log_index=index, version=version)
+
     def _on_transferleadership(self, request: admin.TransferLeadership) -> admin.AnyReply:
         try:
             return admin.TransferLeadershipReply(
@@ -359,6 +372,10 @@ def _page(found: NDArray[np.void], request: admin.PageRequest, row_type: type[R]
 def _with_digits(position: dict[str, int]) -> dict[str, int | str]:
     """Return a position with the sums that may exceed 64 bits as text."""
     return {name: str(value) if name.endswith(("_lots", "_notional")) else value for name, value in position.items()}
+
+
+def _rules_status(rules: RulesVersions) -> admin.RulesStatus:
+    return admin.RulesStatus(oldest=rules.oldest, newest=rules.newest, in_force=rules.in_force)
 
 
 def _levels(levels: Iterable[tuple[int, int, int]]) -> tuple[admin.LevelRow, ...]:

@@ -31,5 +31,8 @@ class NodeView(Protocol):
     def submit_barrier(self) -> tuple[int, int]:
         """Append an empty entry to the log and return its (index, term). Raises NotLeader."""
 
+    def upgrade_rules(self) -> tuple[int, int]:
+        """Append the switch to the next version of the rules; see Turn.upgrade_rules()."""
+
     def stop(self) -> None:
         """End after the current turn."""

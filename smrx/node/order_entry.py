@@ -3,9 +3,9 @@
 Owns the commands that were received and not yet answered. Sans I/O: never applies a command and never touches a socket;
 the reactor moves the bytes. On a leader, everything that arrived in a turn becomes one Raft entry, or several if it
 does not fit one. On any other node, each frame is answered at once with the leader's address. An outcome leaves only
-after its entry was committed and applied here. TICK and DISCONNECT, which only a leader submits, are refused: a client
-ends its session with CLOSE_SESSION. So is a frame in which a command names details that the frame does not have: in an
-entry it would get those of another client.
+after its entry was committed and applied here. TICK, DISCONNECT and SET_VERSION, which only a leader submits, are
+refused: a client ends its session with CLOSE_SESSION. So is a frame in which a command names details that the frame
+does not have: in an entry it would get those of another client.
 """
 
 from collections import deque
@@ -25,8 +25,8 @@ _SESSION: Final = slice(8, 16)
 #: The first word (8 bytes) of a command has the kind in its low byte, the number of its details in its high 16 bits.
 _WORDS_PER_COMMAND: Final = COMMAND_SIZE // 8
 _DETAILS_SHIFT: Final = 48
-#: The timer-driven commands, which only a leader submits.
-_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
+#: The commands that only a leader submits.
+_LEADERS_ONLY: Final = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 _MAX_BATCH_BYTES: Final = batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE
 
 
@@ -199,7 +199,7 @@ def _fault(frame: Frame) -> tuple[ErrorCode, str] | None:
         words = np.frombuffer(frame.body, np.uint64, frame.count * _WORDS_PER_COMMAND)[::_WORDS_PER_COMMAND]
         kinds = words.astype(np.uint8).tobytes()
         most = int(words.max()) >> _DETAILS_SHIFT
-    for kind in _TIMER_DRIVEN:
+    for kind in _LEADERS_ONLY:
         if kind in kinds:
             return ErrorCode.FORBIDDEN, f"{kind.name} is submitted by leaders only; expected commands of a client"
     if most > frame.details:

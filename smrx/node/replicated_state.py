@@ -13,11 +13,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.engine import Engine, SnapshotError
+from smrx.consensus.context import UnknownRules
+from smrx.consensus.messages import RulesVersions
+from smrx.engine import Engine, RulesError, SnapshotError
 from smrx.node.event_ring import EventRing
 from smrx.node.state_images import StateImages
 from smrx.wire import batches
 from smrx.wire.codes import OutcomeStatus, Reason, SessionFlags
+from smrx.wire.record_schema import file_pieces, file_records
 from smrx.wire.record_words import concatenate_records, record_words
 from smrx.wire.records import EVENT, OUTCOME
 
@@ -104,6 +107,14 @@ class OutcomeRing:
         refused = (self._ring["status"] == OutcomeStatus.REJECTED) & (self._ring["reason"] <= Reason.REQUEST_GAP)
         self._ring[refused] = np.zeros(1, OUTCOME)
 
+    def restore(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
+        """Take what newest() returned; raises ValueError, with nothing changed, for anything else."""
+        sequences = outcomes["sequence"].astype(np.int64)
+        if len(sequences) and ((np.diff(sequences) <= 0).any() or sequences[0] < 1 or sequences[-1] > last_sequence):
+            raise ValueError(f"outcomes: expected rising command sequences from 1 to {last_sequence}")
+        kept = outcomes[-len(self._ring) :]
+        self._ring[kept["sequence"] % len(self._ring)] = kept
+
     def newest(self, last_sequence: int, count: int) -> NDArray[np.void]:
         """Return the outcomes of up to `count` commands that end with `last_sequence`, oldest first."""
         count = min(count, last_sequence, len(self._ring))
@@ -117,8 +128,11 @@ class OutcomeRing:
 class ReplicatedState:
     """The state machine that the replica drives: apply, snapshot, restore, and the hashes for agreement."""
 
+    #: The engine that applies the commands.
+    engine_class: type[Engine] = Engine
+
     def __init__(self, event_ring: int, outcome_ring: int) -> None:
-        self.engine = Engine()
+        self.engine = self.engine_class()
         self.log_digest = 0
         self.state_images = StateImages()
         self._events = EventRing(event_ring)
@@ -129,6 +143,7 @@ class ReplicatedState:
         self._position = (0, 0)
         self._recent_hashes: dict[int, int] = {}
         self._update_position()
+        self._update_rules()
 
     def _update_position(self) -> None:
         """Cache sequence and state hash: every Raft message needs them, and reading them from the engine is slow."""
@@ -137,12 +152,25 @@ class ReplicatedState:
             del self._recent_hashes[next(iter(self._recent_hashes))]
         self._recent_hashes[self._position[0]] = self._position[1]
 
+    def _update_rules(self) -> None:
+        """Cache the versions of the rules, for the same reason."""
+        engine = self.engine
+        self._rules = RulesVersions(engine.oldest_rules, engine.newest_rules, engine.rules_version)
+
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
-        """Apply one committed entry; take_applied() returns the result."""
+        """Apply one committed entry; take_applied() returns the result.
+
+        Raises UnknownRules if the entry switched to rules that this program lacks; nothing of it may leave the node.
+        """
         batch = batches.decode(entry)
         before = self._position[0]
-        outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns, batch.details)
+        try:
+            outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns, batch.details)
+        except RulesError as error:
+            raise UnknownRules(f"log entry {log_index}: {error}") from error
         self._update_position()
+        if self.engine.rules_version != self._rules.in_force:
+            self._update_rules()
         sequence, state_hash = self._position
         if sequence >= self.state_images.next_sequence:
             self.state_images.capture(self.engine)
@@ -197,8 +225,8 @@ class ReplicatedState:
         outcomes = self._outcomes.newest(self.engine.sequence, _KEPT_RECORDS)
         return {
             "state": self._state_pieces(),
-            _EVENTS: [] if kept is None else [kept.tobytes()],
-            _OUTCOMES: [outcomes.tobytes()],
+            _EVENTS: file_pieces(_EVENTS, np.zeros(0, EVENT) if kept is None else kept),
+            _OUTCOMES: file_pieces(_OUTCOMES, outcomes),
         }
 
     def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
@@ -219,12 +247,17 @@ class ReplicatedState:
         return [head, *engine]
 
     def restore(self, data: bytes | memoryview) -> None:
-        """Replace the state by the one in `data`; raises ValueError, with nothing changed, if it is invalid."""
+        """Replace the state by the one in `data`; raises ValueError, with nothing changed, if it is invalid.
+
+        Raises UnknownRules if rules are in force there that this program lacks.
+        """
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
             if saved.format != _FORMAT:
                 raise ValueError(f"snapshot: expected format {_FORMAT}, found {saved.format}")
-            engine = Engine.restore(saved.engine)
+            engine = self.engine_class.restore(saved.engine)
+        except RulesError as error:
+            raise UnknownRules(f"snapshot: {error}") from error
         except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
             raise ValueError(f"snapshot: {error}") from error
         self._update_rings()
@@ -232,32 +265,40 @@ class ReplicatedState:
         self.engine, self.log_digest = engine, saved.log_digest
         self._recent_hashes.clear()
         self._update_position()
+        self._update_rules()
         self.state_images.restart()
         self.events.restart(engine.event_sequence + 1)
 
     def restore_part(self, name: str, data: memoryview) -> None:
-        """Restore another part of a snapshot of this node: the newest events or outcomes. Raises ValueError."""
+        """Restore another part of a snapshot of this node: the newest events or outcomes.
+
+        Raises ValueError, with nothing changed, unless they are what this state would keep.
+        """
         self._update_rings()
         if name == _EVENTS:
-            events = np.frombuffer(data, EVENT)
+            events = file_records(data, name, EVENT)
+            last = self.engine.event_sequence
+            wrong = np.flatnonzero(events["sequence"] != np.arange(last + 1 - len(events), last + 1))
+            if len(wrong):
+                raise ValueError(
+                    f"{name}: expected event {last + 1 - len(events) + wrong[0]}, found event "
+                    f"{events['sequence'][wrong[0]]}; the state ends with event {last}"
+                )
             if len(events):
-                if int(events["sequence"][-1]) != self.engine.event_sequence:
-                    raise ValueError(
-                        f"events: expected the last one to be event {self.engine.event_sequence}, found "
-                        f"{int(events['sequence'][-1])}"
-                    )
                 self._events.restart(int(events["sequence"][0]))
                 self._events.append(events)
         elif name == _OUTCOMES:
-            outcomes = np.frombuffer(data, OUTCOME)
-            if len(outcomes):
-                self._outcomes.append(outcomes, self.engine.sequence)
+            self._outcomes.restore(file_records(data, name, OUTCOME), self.engine.sequence)
         else:
             raise ValueError(f"unknown part {name!r}; expected {_EVENTS} or {_OUTCOMES}")
 
     def position(self) -> tuple[int, int]:
         """Return (sequence of the last command applied, state hash after it)."""
         return self._position
+
+    def rules(self) -> RulesVersions:
+        """Return the versions of the rules that this program can apply, and the one in force."""
+        return self._rules
 
     @property
     def next_expiry_ns(self) -> int | None:

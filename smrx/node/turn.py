@@ -9,11 +9,15 @@ same steps. They create the parts, read messages before the turn and override th
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+
 from smrx.consensus import MetaStore, NotLeader, PeerTransport, Replica
 from smrx.node.order_entry import OrderEntry, Reply, Route
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
+from smrx.wire.codes import CommandKind
 from smrx.wire.frames import LeaderHint
+from smrx.wire.records import COMMAND
 
 
 class Turn(ABC):
@@ -52,6 +56,20 @@ class Turn(ABC):
         An entry without commands is a barrier.
         """
         return self.replica.submit(self._entry(bodies, details)), self.replica.term
+
+    def upgrade_rules(self) -> tuple[int, int]:
+        """Append the switch to the next version of the rules; return (its log index, the version).
+
+        Every node applies the new rules from the command after it on. Raises NotLeader; ValueError, in one sentence,
+        if a member is not known to have the version.
+        """
+        if not self.replica.is_leader:
+            raise NotLeader
+        version = self.replica.rules.next_version()
+        command = np.zeros(1, COMMAND)
+        command["kind"], command["quantity_lots"] = CommandKind.SET_VERSION, version
+        index, _ = self.submit_entry([memoryview(command.tobytes())])
+        return index, version
 
     def advance(self) -> list[Applied]:
         """Replicate, apply what is committed, make it durable and reply; return the entries applied."""

@@ -19,6 +19,7 @@ from smrx.settlement.display_names import unique_names
 from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest as wire_balances
 from smrx.wire.codes import EventKind
+from smrx.wire.record_schema import SchemaError, decode_tables, encode_tables
 from smrx.wire.records import EVENT, EVENT_LAYOUTS, unpack_symbol
 
 _FORMAT: Final = 2
@@ -45,10 +46,11 @@ class Balance(NamedTuple):
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    """The live records of every table, and what they add up to."""
+    """The live records of every table, what they add up to, and the schema of both (record_schema.py)."""
 
     format: int
-    records: dict[str, bytes]
+    schema: bytes
+    records: list[bytes]
 
 
 class Ledger:
@@ -181,23 +183,26 @@ class Ledger:
         if self.is_incomplete:
             waits = "a trade waits for its fills" if self._tables.core["due"][0] else "an order for events of its own"
             raise SettlementError(f"books can only be saved between commands, and {waits}")
-        records = {"core": self._tables.core.tobytes()}
+        records = {"core": self._tables.core}
         for name in TYPES:
             rows = live(getattr(self._tables, name))
-            records[name] = rows[np.argsort(rows["key"])].tobytes()
-        data = msgspec.msgpack.encode(_Saved(_FORMAT, records))
+            records[name] = rows[np.argsort(rows["key"])]
+        data = msgspec.msgpack.encode(_Saved(_FORMAT, *encode_tables(records)))
         return xxhash.xxh3_64_digest(data) + data
 
     @classmethod
     def load(cls, data: bytes) -> "Ledger":
-        """Return the books that save() wrote; raises SettlementError if the bytes are damaged."""
+        """Return the books that save() of this or another version wrote; raises SettlementError for other bytes."""
         if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
             raise SettlementError("books: the saved bytes are damaged (digest mismatch)")
-        saved = msgspec.msgpack.decode(data[8:], type=_Saved)
-        if saved.format != _FORMAT:
-            raise SettlementError(f"books: expected format {_FORMAT}, found {saved.format}")
-        core = np.frombuffer(saved.records["core"], CORE).copy()
-        return cls.of(core, {name: np.frombuffer(saved.records[name], dtype) for name, dtype in TYPES.items()})
+        try:
+            saved = msgspec.msgpack.decode(data[8:], type=_Saved)
+            if saved.format != _FORMAT:
+                raise SettlementError(f"books: expected format {_FORMAT}, found {saved.format}")
+            records = decode_tables(saved.schema, saved.records, {"core": CORE, **TYPES})
+        except (msgspec.MsgspecError, SchemaError) as error:
+            raise SettlementError(f"books: they cannot be read: {error}") from None
+        return cls.of(records.pop("core").copy(), records)
 
     @classmethod
     def of(cls, core: NDArray[np.void], records: dict[str, NDArray[np.void]]) -> "Ledger":

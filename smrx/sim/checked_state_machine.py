@@ -41,6 +41,7 @@ class CheckedStateMachine:
         self.position = state.position
         self.hash_at = state.hash_at
         self.hashes_between = state.hashes_between
+        self.rules = state.rules
 
     def apply(self, log_index: int, term: int, entry: bytes) -> None:
         if log_index > self._checker.last_index:

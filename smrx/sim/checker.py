@@ -31,7 +31,7 @@ _BEFORE_SESSIONS: Final = frozenset(takewhile(lambda reason: reason is not Reaso
 _NOT_CONSUMED: Final = _BEFORE_SESSIONS | {Reason.UNKNOWN_SESSION, Reason.REQUEST_GAP, Reason.SESSION_CLOSED}
 
 #: Commands that the leader logs by itself: no client sent them, and they are no request of the session they name.
-_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT)
+_TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 
 
 class Violation(AssertionError):

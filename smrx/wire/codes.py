@@ -30,7 +30,7 @@ class CommandKind(IntEnum):
     TICK = 18
     SET_RULES = 19
     DISCONNECT = 20
-    # 21 is SET_VERSION
+    SET_VERSION = 21
     SET_RETENTION = 22
 
 
@@ -63,7 +63,7 @@ class EventKind(IntEnum):
     RULES_SET = 24
     TRIGGERED = 25
     SESSION_DISCONNECTED = 26
-    # 27 is VERSION_SET
+    VERSION_SET = 27
     CLIENT_ORDER_ID = 28
     ORDER_TERMS = 29
     SESSION_EXPIRED = 30
@@ -185,6 +185,7 @@ class Reason(IntEnum):
     SESSION_IN_USE = 22
     NOT_AUTHORISED = 23
     SESSION_CLOSED = 25
+    INVALID_VERSION = 26
     # kill switch
     KILLED = 30
     # account

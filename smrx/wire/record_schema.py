@@ -13,6 +13,7 @@ No I/O. Decodes bytes of any origin without running code. Used by the engine's s
 a node's snapshot.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,9 +32,14 @@ ROW: Final = np.dtype(
         ("default", "<i8"),
     ]
 )
+#: The first bytes of a file of records of one type.
+FILE_HEAD: Final = np.dtype([("magic", "S8"), ("format", "<u4"), ("schema_bytes", "<u4")])
+FILE_MAGIC: Final = b"SMRXRECS"
+FILE_FORMAT: Final = 1
 #: No version needs more: a schema of today has 150 fields, the longest record 192 bytes.
 MAX_FIELDS: Final = 4096
 MAX_ITEMSIZE: Final = 1 << 16
+MAX_HEAD_BYTES: Final = FILE_HEAD.itemsize + MAX_FIELDS * ROW.itemsize
 
 _NUMBERS: Final = frozenset({"|u1", "|i1", *(f"<{sign}{size}" for sign in "ui" for size in (2, 4, 8))})
 #: Records converted at once, so that they stay in the cache.
@@ -169,6 +175,81 @@ def convert(rows: NDArray[Any], found: Records, wanted: Records, *, first: int =
         if field.default and field.name not in shared:
             result[field.name][first:] = field.default
     return result
+
+
+def encode_tables(tables: Mapping[str, NDArray[Any]]) -> tuple[bytes, list[bytes]]:
+    """Return the schema of some tables, and the bytes of each, in their order."""
+    schema = encode(tuple(describe(name, rows.dtype) for name, rows in tables.items()))
+    return schema, [rows.tobytes() for rows in tables.values()]
+
+
+def decode_tables(schema: bytes, tables: Sequence[bytes], wanted: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the tables of encode_tables() of this or another version with the record types of `wanted`.
+
+    A table that only the reader knows is empty. Raises SchemaError; also for a table that only the writer knows, unless
+    it is empty.
+    """
+    described = decode(schema)
+    if len(tables) != len(described):
+        raise SchemaError(f"expected {len(described)} tables, as in the schema, found {len(tables)}")
+    found = {records.name: data for records, data in zip(described, tables, strict=True)}
+    for name, data in found.items():
+        if name not in wanted and data:
+            raise SchemaError(f"{name} is not known to this version of smrx, and has records")
+    return {
+        name: records_of(found[name], described, name, dtype) if name in found else np.zeros(0, dtype)
+        for name, dtype in wanted.items()
+    }
+
+
+def file_head(name: str, dtype: Any) -> bytes:
+    """Return the first bytes of a file of records: its format and the schema of the records."""
+    schema = encode((describe(name, dtype),))
+    return np.array([(FILE_MAGIC, FILE_FORMAT, len(schema))], FILE_HEAD).tobytes() + schema
+
+
+def read_file_head(data: bytes | memoryview, name: str) -> tuple[int, Records]:
+    """Return where the records of a file begin, and their description.
+
+    The first MAX_HEAD_BYTES of the file are enough. Raises SchemaError.
+    """
+    if len(data) < FILE_HEAD.itemsize:
+        raise SchemaError(f"{name}: expected a file of records, found {len(data)} bytes")
+    head = np.frombuffer(data, FILE_HEAD, 1)[0]
+    if bytes(head["magic"]) != FILE_MAGIC:
+        raise SchemaError(f"{name}: expected a file of records, found one that begins with {bytes(data[:8])!r}")
+    if int(head["format"]) != FILE_FORMAT:
+        raise SchemaError(f"{name}: expected format {FILE_FORMAT}, found {int(head['format'])}")
+    start = FILE_HEAD.itemsize + int(head["schema_bytes"])
+    found = decode(memoryview(data)[FILE_HEAD.itemsize : start])
+    if len(found) != 1 or found[0].name != name:
+        raise SchemaError(f"{name}: expected a file of these records, found one of {found[0].name}")
+    return start, found[0]
+
+
+def file_pieces(name: str, rows: NDArray[Any]) -> list[bytes | memoryview]:
+    """Return the bytes of a file of records in pieces; the records are a view."""
+    view: Any = np.ascontiguousarray(rows).view(np.uint8)
+    return [file_head(name, rows.dtype), memoryview(view)]
+
+
+def file_records(data: bytes | memoryview, name: str, dtype: Any) -> NDArray[Any]:
+    """Return the records of file_pieces() of this or another version as records of `dtype`; raises SchemaError."""
+    start, found = read_file_head(data, name)
+    return records_of(memoryview(data)[start:], (found,), name, dtype)
+
+
+def records_of(data: bytes | memoryview, schema: Schema, name: str, dtype: Any) -> NDArray[Any]:
+    """Return bytes that the schema describes under this name as records of `dtype`; raises SchemaError."""
+    found = next((records for records in schema if records.name == name), None)
+    if found is None:
+        raise SchemaError(f"{name}: the schema does not describe it")
+    if len(data) % found.itemsize:
+        raise SchemaError(f"{name}: expected records of {found.itemsize} bytes, found {len(data)} bytes")
+    wanted = describe(name, dtype)
+    if found == wanted:
+        return np.frombuffer(data, dtype)
+    return convert(np.frombuffer(data, found.dtype), found, wanted)
 
 
 def refuse_content(rows: NDArray[Any], name: str, field: Field) -> None:

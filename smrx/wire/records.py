@@ -124,6 +124,9 @@ RETENTION_COMMAND: Final = _layout(
     },
 )
 
+#: SET_VERSION: the version of the rules that follows the present one.
+VERSION_COMMAND: Final = _layout(COMMAND_SIZE, _SENDER | {"version": ("<i8", 56)})
+
 #: The details of a PLACE; of a CANCEL and REPLACE only the id, which names their order.
 ORDER_DETAILS: Final = _layout(
     DETAILS_SIZE,
@@ -306,6 +309,9 @@ RULES_EVENT: Final = _renamed(
 
 RETENTION_EVENT: Final = _renamed({}, session_silence_s=("<u4", 64), transfer_age_s=("<u4", 68), transfers=("<u8", 72))
 
+#: VERSION_SET: the version of the rules from the next command on.
+VERSION_EVENT: Final = _renamed({}, version=("<i8", 80))
+
 #: The answer to one command, for its sender: one per command, in the order of the commands.
 OUTCOME: Final = _layout(
     OUTCOME_SIZE,
@@ -340,6 +346,7 @@ COMMAND_LAYOUTS: Final[Mapping[CommandKind, "np.dtype[Any]"]] = dict.fromkeys(Co
     CommandKind.SET_STATUS: STATUS_COMMAND,
     CommandKind.SET_LIMITS: LIMITS_COMMAND,
     CommandKind.SET_RETENTION: RETENTION_COMMAND,
+    CommandKind.SET_VERSION: VERSION_COMMAND,
 }
 
 #: The layout of a command's details, for the kinds that may have them; ADD_INSTRUMENT and SET_RULES must.
@@ -379,6 +386,7 @@ COMMAND_FIELDS: Final[Mapping[CommandKind, tuple[str, ...]]] = {
     CommandKind.TICK: (),
     CommandKind.SET_RULES: ("details", "instrument"),
     CommandKind.DISCONNECT: (),
+    CommandKind.SET_VERSION: ("version",),
     CommandKind.SET_RETENTION: ("session_silence_s", "transfer_age_s", "transfers"),
 }  # fmt: skip
 
@@ -408,6 +416,7 @@ EVENT_LAYOUTS: Final[Mapping[EventKind, "np.dtype[Any]"]] = dict.fromkeys(EventK
     EventKind.LIMITS_SET: LIMITS_EVENT,
     EventKind.RULES_SET: RULES_EVENT,
     EventKind.RETENTION_SET: RETENTION_EVENT,
+    EventKind.VERSION_SET: VERSION_EVENT,
 }
 
 _ORDER: Final = ("side", "order_type", "tif", "stp", "flags", "order_id", "instrument", "account", "client_order_id")
@@ -457,6 +466,7 @@ EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
         "account", "max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity",
     ),
     EventKind.RULES_SET: ("instrument", *(RULES_DETAILS.names or ())),
+    EventKind.VERSION_SET: ("version",),
     EventKind.RETENTION_SET: ("session_silence_s", "transfer_age_s", "transfers"),
     EventKind.KILLED: (),
     EventKind.REVIVED: (),

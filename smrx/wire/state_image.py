@@ -2,8 +2,11 @@
 
 A state image is one node's state between two log entries: balances, open orders (pending stops and icebergs included),
 accounts, sessions, assets, instruments with their rules, and the position in the event stream at which all of it held.
-Equal states encode to equal bytes, so nodes are compared by digest. A node builds the image and serves it in parts
-through its admin socket; settlement reads it. Rows are in the order of their ids. No sockets, no clock.
+Equal states encode to equal bytes on nodes of one version, so nodes are compared by digest. A node builds the image and
+serves it in parts through its admin socket; settlement reads it. Rows are in the order of their ids.
+
+An image carries the schema of its tables (record_schema.py): books that began with the image of an earlier version
+still read it. No sockets, no clock.
 """
 
 from typing import Any, Final
@@ -14,6 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.wire.frames import ErrorCode, FrameError
+from smrx.wire.record_schema import decode_tables, encode_tables
 from smrx.wire.records import ASSET_SYMBOL_SIZE, CLIENT_ORDER_ID_SIZE, INSTRUMENT_SYMBOL_SIZE
 
 FORMAT: Final = 2
@@ -93,28 +97,27 @@ class _EncodedImage(msgspec.Struct, array_like=True):
     format: int
     position: StreamPosition
     killed: bool
+    schema: bytes
     tables: list[bytes]
 
 
 def encode(image: StateImage) -> bytes:
     """Return the encoded image. Columns of its tables that TABLES does not list are left out."""
-    tables = []
+    tables = {}
     for name, dtype in TABLES.items():
-        rows = np.zeros(len(image.tables[name]), dtype)
+        tables[name] = np.zeros(len(image.tables[name]), dtype)
         for column in dtype.names or ():
-            rows[column] = image.tables[name][column]
-        tables.append(rows.tobytes())
-    return msgspec.msgpack.encode(_EncodedImage(FORMAT, image.position, image.killed, tables))
+            tables[name][column] = image.tables[name][column]
+    return msgspec.msgpack.encode(_EncodedImage(FORMAT, image.position, image.killed, *encode_tables(tables)))
 
 
 def decode(data: bytes) -> StateImage:
-    """Return the image that encode() was given. Raises FrameError for bytes that are not an encoded image."""
+    """Return the image that encode() of this or another version was given. Raises FrameError for any other bytes."""
     try:
         image = msgspec.msgpack.decode(data, type=_EncodedImage)
         if image.format != FORMAT:
             raise ValueError(f"expected format {FORMAT}, found {image.format}")
-        pairs = zip(TABLES.items(), image.tables, strict=True)
-        tables: dict[str, NDArray[Any]] = {name: np.frombuffer(rows, dtype) for (name, dtype), rows in pairs}
+        tables = decode_tables(image.schema, image.tables, TABLES)
     except (ValueError, msgspec.DecodeError) as error:
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"state image: {error}") from None
     return StateImage(image.position, image.killed, tables)

@@ -431,7 +431,14 @@ def test_unknown_session_fails_with_requests_unanswered() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [CommandKind.OPEN_SESSION, CommandKind.CLOSE_SESSION, CommandKind.TICK, CommandKind.DISCONNECT]
+    "kind",
+    [
+        CommandKind.OPEN_SESSION,
+        CommandKind.CLOSE_SESSION,
+        CommandKind.TICK,
+        CommandKind.DISCONNECT,
+        CommandKind.SET_VERSION,
+    ],
 )
 def test_reserved_command_kind_is_a_local_error(kind: CommandKind) -> None:
     harness = Harness()

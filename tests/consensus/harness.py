@@ -16,7 +16,7 @@ import xxhash
 
 from smrx.config import NodeConfig, Timing
 from smrx.consensus import MemoryJournal, PeerTransport, Replica, ReplicaSettings, membership, messages
-from smrx.consensus.messages import Body, Envelope
+from smrx.consensus.messages import Body, Envelope, RulesVersions
 from smrx.consensus.recovery import MetaStore
 
 CLUSTER = "harness"
@@ -72,6 +72,8 @@ class Machine:
         self.sequence = 0
         self.hashes = [0]
         self.numbers: list[int] = []
+        #: The versions of the rules.
+        self.versions = RulesVersions(1, 1, 1)
         #: Added to the next hash, as if memory were damaged.
         self.corruption = 0
         self.on_apply: Callable[[int, int, bytes], None] = lambda index, term, command: None
@@ -103,6 +105,9 @@ class Machine:
 
     def hashes_between(self, first: int, last: int) -> list[int] | None:
         return self.hashes[first : last + 1] if 0 <= first <= last <= self.sequence else None
+
+    def rules(self) -> RulesVersions:
+        return self.versions
 
 
 class Meta(MetaStore):

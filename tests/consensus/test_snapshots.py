@@ -1,8 +1,10 @@
 """A node that is too far behind gets a snapshot in chunks, under load."""
 
+import logging
+
 import pytest
 
-from smrx.consensus import Replica, messages
+from smrx.consensus import Replica, messages, snapshots
 from smrx.consensus.messages import AppendReply, SnapshotChunk, SnapshotReply
 from smrx.consensus.snapshots import WINDOW_CHUNKS, Incoming, Outgoing, Snapshot
 from tests.consensus import stock
@@ -183,7 +185,10 @@ def test_valid_snapshot_is_acknowledged(clock: Clock) -> None:
 )
 def test_row_16_invalid_snapshot_is_refused_and_changes_nothing(clock: Clock, snapshot: Snapshot) -> None:
     cluster, answer = answer_to(clock, Replica, snapshot)
-    assert answer == SnapshotReply(5, 0, True)
+    assert isinstance(answer, SnapshotReply)
+    assert (answer.index, answer.offset, answer.refused) == (5, 0, True)
+    # One that arrived intact gets the machine's reason.
+    assert bool(answer.reason) == snapshots.is_intact(snapshot.data, snapshot.checksum)
     assert cluster.members[2].machine.sequence == 0
     assert (cluster.members[2].replica.applied_index, cluster.members[2].replica.last_index) == (1, 1)
 
@@ -238,3 +243,78 @@ def test_out_of_order_chunks_are_requested_again() -> None:
     assert incoming.take(chunk(20)) == 10
     assert incoming.take(chunk(0)) == 10
     assert incoming.take(chunk(10)) == 20
+
+
+def test_snapshot_that_a_peer_cannot_use_is_named_and_rarely_sent_again(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of another version: each attempt costs the leader a fork, and gives the same answer."""
+    taken: list[int] = []
+
+    class Counting(Machine):
+        def snapshot(self) -> bytes:
+            taken.append(self.sequence)
+            return super().snapshot()
+
+    cluster = Cluster(clock, compaction_entries=16, machine_class=Counting)
+    leader = cluster.elect()
+    cluster.settle()
+    node = next(node for node in cluster.ids if node != leader.id)
+    cluster.network.isolate(node, cluster.ids)
+    cluster.commit(100)
+    member = cluster.members[node]
+
+    def refuse(data: bytes | memoryview) -> None:
+        raise ValueError("snapshot: state layout 9")
+
+    vars(member.machine)["restore"] = refuse
+    taken.clear()
+    cluster.network.heal()
+    with caplog.at_level(logging.ERROR, "smrx.consensus"):
+        cluster.run(60)
+    assert cluster.leader() is leader
+    # After 1, 2, 4, 8, 16 and 32 seconds.
+    assert 3 <= len(taken) <= 7
+    assert [record.getMessage().split(":")[0] for record in caplog.records if "layout 9" in record.getMessage()] == [
+        f"node {node}",
+        f"node {leader.id}",
+    ]
+    waiting = member.replica.waiting
+    assert waiting == f"cannot use the snapshot of node {leader.id}, the leader: snapshot: state layout 9"
+    assert {peer.node_id: peer.refused_snapshot for peer in leader.replica.peer_status()} == {
+        other: "snapshot: state layout 9" if other == node else None for other in cluster.ids if other != leader.id
+    }
+
+    # Its next incarnation can use it, and gets it at once: no pause of the earlier one counts.
+    cluster.crash(node)
+    cluster.restart(node)
+    started = clock.time
+    cluster.run_until(lambda: cluster.members[node].machine.sequence >= 100)
+    assert clock.time - started < 3
+    cluster.commit()
+    assert cluster.members[node].replica.waiting is None
+    assert all(peer.refused_snapshot is None for peer in leader.replica.peer_status())
+    cluster.check_end()
+
+
+def test_reason_is_forgotten_once_a_snapshot_is_used(clock: Clock) -> None:
+    cluster, node = lagging(clock)
+    member = cluster.members[node]
+    restore = member.machine.restore
+    failures = iter("x")
+
+    def refuse_once(data: bytes | memoryview) -> None:
+        if next(failures, None):
+            raise ValueError("not now")
+        restore(data)
+
+    vars(member.machine)["restore"] = refuse_once
+    cluster.network.heal()
+    leader = cluster.leader()
+    assert leader is not None
+    cluster.run_until(lambda: any(peer.refused_snapshot == "not now" for peer in leader.replica.peer_status()))
+    cluster.run_until(lambda: member.machine.sequence >= 100)
+    cluster.commit()
+    assert member.replica.waiting is None
+    assert all(peer.refused_snapshot is None for peer in leader.replica.peer_status())
+    cluster.check_end()

@@ -16,7 +16,7 @@ from smrx.wire.frames import ErrorCode, FrameKind
 from smrx.wire.records import COMMAND
 
 DEADLINE_MS = 10_000
-TIMER_DRIVEN = (CommandKind.TICK, CommandKind.DISCONNECT)
+TIMER_DRIVEN = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 
 
 class Raw:

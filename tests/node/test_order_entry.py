@@ -111,7 +111,7 @@ def test_bad_frame_is_refused_and_not_submitted(data: bytes, code: ErrorCode) ->
     assert list(order_entry.take_batches()) == []
 
 
-@pytest.mark.parametrize("kind", [CommandKind.TICK, CommandKind.DISCONNECT])
+@pytest.mark.parametrize("kind", [CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION])
 @pytest.mark.parametrize("at", [0, 2])
 def test_timer_driven_commands_are_refused_from_clients(kind: CommandKind, at: int) -> None:
     order_entry = OrderEntry(1, 1000)

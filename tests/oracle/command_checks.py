@@ -31,6 +31,7 @@ KILL = CommandKind.KILL
 REVIVE = CommandKind.REVIVE
 TICK = CommandKind.TICK
 DISCONNECT = CommandKind.DISCONNECT
+SET_VERSION = CommandKind.SET_VERSION
 
 TRANSFERS = (DEPOSIT, WITHDRAW)
 #: May be sent by a session of the account or by the venue.
@@ -67,6 +68,8 @@ def session(state: State, command: Command) -> Reason:
     found = state.sessions.get(command.session_id)
     if command.kind == TICK:
         return Reason.NONE
+    if command.kind == SET_VERSION:
+        return Reason.NONE if command.quantity_lots == state.rules_version + 1 else Reason.INVALID_VERSION
     if command.kind == OPEN_SESSION:
         # A session of the same account never gets here: it is a duplicate.
         return Reason.SESSION_IN_USE if found else Reason.NONE

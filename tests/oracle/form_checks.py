@@ -43,6 +43,7 @@ NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.KILL: set(),
     CommandKind.REVIVE: set(),
     CommandKind.TICK: set(),
+    CommandKind.SET_VERSION: {"quantity_lots"},
 }
 #: The bytes of the details that a kind uses: the first so many of them; all others must be 0.
 DETAILS_BYTES = {
@@ -54,7 +55,7 @@ DETAILS_BYTES = {
 }
 NEEDS_DETAILS = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
 #: Kinds without a request id.
-WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK)
+WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
 
 
 def check_form(command: Command) -> Reason:
@@ -91,7 +92,7 @@ def has_valid_details(command: Command, kind: CommandKind) -> bool:
 def has_meaningless_bytes(command: Command, kind: CommandKind) -> bool:
     """Whether a byte is set that the kind, the order type or the time in force has no use for."""
     named = {"kind", "details"} | NAMED_FIELDS[kind]
-    if kind is not CommandKind.TICK:
+    if kind not in (CommandKind.TICK, CommandKind.SET_VERSION):
         named |= {"session_id"}
     if kind not in WITHOUT_REQUEST:
         named |= {"request_id"}

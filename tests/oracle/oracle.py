@@ -21,7 +21,7 @@ from tests.oracle.records import hash_words
 from tests.oracle.venue import Venue
 
 #: Kinds without a request id.
-UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.TICK, CommandKind.DISCONNECT)
+UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 
 
 class Result(NamedTuple):
@@ -60,6 +60,10 @@ class Oracle(Orders, Venue):
     @property
     def state_hash(self) -> int:
         return self.state.hash
+
+    @property
+    def rules_version(self) -> int:
+        return self.state.rules_version
 
     @property
     def inspect(self) -> Inspect:
@@ -118,7 +122,7 @@ class Oracle(Orders, Venue):
 
     def is_duplicate(self, command: Command) -> bool:
         session = self.state.sessions.get(command.session_id)
-        if session is None or command.kind in (CommandKind.TICK, CommandKind.DISCONNECT):
+        if session is None or command.kind in (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION):
             return False
         if command.kind == CommandKind.OPEN_SESSION:
             return session.account == command.account
@@ -153,6 +157,7 @@ class Oracle(Orders, Venue):
             CommandKind.TICK: self.tick,
             CommandKind.SET_RULES: self.set_rules,
             CommandKind.DISCONNECT: self.disconnect,
+            CommandKind.SET_VERSION: self.set_version,
         }[CommandKind(self.command.kind)]()
 
     def chain_hash(self) -> None:

@@ -34,6 +34,7 @@ class State:
     time_ns: int = 0
     hash: int = 0
     killed: bool = False
+    rules_version: int = 1
     accounts: dict[int, Account] = field(default_factory=lambda: {0: Account(0)})
     assets: dict[int, Asset] = field(default_factory=dict)
     instruments: dict[int, Instrument] = field(default_factory=dict)
@@ -56,7 +57,8 @@ class State:
 
     def content_hash(self) -> int:
         """Return the content hash, from scratch."""
-        counters = (8 | self.killed << 8, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
+        head = 8 | self.killed << 8 | (self.rules_version - 1) << 16
+        counters = (head, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
         return (sum(hash_record(words) for words in self.records()) + hash_words(counters)) & MASK64
 
     def available(self, account: int, asset: int) -> int:

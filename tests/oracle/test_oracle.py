@@ -331,7 +331,7 @@ def test_supply_stays_below_its_limit(market: OracleMarket) -> None:
 #: Wrong fields in an order that would be accepted otherwise, and the reason.
 BAD_PLACES: list[tuple[dict[str, Any], Reason]] = [
     ({"kind": 0}, Reason.UNKNOWN_KIND),
-    ({"kind": 21}, Reason.UNKNOWN_KIND),
+    ({"kind": 99}, Reason.UNKNOWN_KIND),
     ({"details": 1}, Reason.INVALID_DETAILS),
     ({"order_id": 1, "side": 9}, Reason.RESERVED_NOT_ZERO),
     ({"expiry_ns": 1, "side": 9}, Reason.RESERVED_NOT_ZERO),

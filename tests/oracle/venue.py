@@ -174,6 +174,10 @@ class Venue(Matching):
     def tick(self) -> Outcome:
         return self.report(EventKind.TICKED)
 
+    def set_version(self) -> Outcome:
+        self.state.rules_version = self.command.quantity_lots
+        return self.report(EventKind.VERSION_SET, quantity_lots=self.state.rules_version)
+
     def report(self, kind: EventKind, count: int = 0, **fields: int | bytes) -> Outcome:
         """Emit the one event that answers a command; return its outcome."""
         self.emit(kind, **fields)

@@ -27,7 +27,7 @@ RULES = {"band_bp": 5_000, "min_price_ticks": 10, "min_quantity_lots": 2}
 
 NOW_NS = 5_000_000_000
 #: Kinds without a request id.
-UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK)
+UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
 
 #: A change of the setup; `limits` and `rules` hold fields of their records.
 Change = bool | dict[str, int]

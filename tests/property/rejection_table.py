@@ -341,6 +341,17 @@ DISCONNECT = CommandCase(
     ALICE_SESSION,
 )
 TICK = CommandCase(CommandKind.TICK, {}, [*malformed(CommandKind.TICK), fault(R.RESERVED_NOT_ZERO, session_id=1)], 0)
+SET_VERSION = CommandCase(
+    CommandKind.SET_VERSION,
+    {"quantity_lots": 2},
+    [
+        *malformed(CommandKind.SET_VERSION),
+        fault(R.RESERVED_NOT_ZERO, session_id=1),
+        fault(R.INVALID_VERSION, quantity_lots=1),
+        fault(R.INVALID_VERSION, quantity_lots=3),
+    ],
+    0,
+)
 
 ADD_ASSET = CommandCase(
     CommandKind.ADD_ASSET,
@@ -446,7 +457,7 @@ def switch_case(kind: CommandKind) -> CommandCase:
 TABLE: list[CommandCase] = [
     *(PLACE, REPLACE, CANCEL, MASS_CANCEL, DEPOSIT, WITHDRAW, OPEN_ACCOUNT),
     *(account_case(CommandKind.SUSPEND_ACCOUNT), account_case(CommandKind.RESUME_ACCOUNT)),
-    *(OPEN_SESSION, CLOSE_SESSION, DISCONNECT, TICK, ADD_ASSET, ADD_INSTRUMENT),
+    *(OPEN_SESSION, CLOSE_SESSION, DISCONNECT, TICK, SET_VERSION, ADD_ASSET, ADD_INSTRUMENT),
     *(SET_STATUS, SET_LIMITS, SET_RULES, switch_case(CommandKind.KILL), switch_case(CommandKind.REVIVE)),
 ]
 

@@ -135,8 +135,9 @@ def test_random_flow_reaches_everything() -> None:
         prevented = answers.events[answers.events["reason"] == Reason.SELF_TRADE]
         modes.update(zip(prevented["kind"].tolist(), prevented["stp"].tolist(), strict=True))
     assert [reason.name for reason in Reason if reason not in reasons] == []
-    assert [kind.name for kind in EventKind if kind not in events] == []
-    assert [kind.name for kind in CommandKind if kind not in kinds] == []
+    # An engine stops at a switch to rules that it lacks: tests/engine/kernels/test_rules_version.py compares it.
+    assert [kind.name for kind in EventKind if kind not in events] == [EventKind.VERSION_SET.name]
+    assert [kind.name for kind in CommandKind if kind not in kinds] == [CommandKind.SET_VERSION.name]
     assert set(orders) == ORDERS
     assert {text.encode() for text in CLIENT_ORDER_IDS} <= set(ids)
     # Takers and makers that self-trade prevention ended or reduced.

@@ -38,6 +38,7 @@ def rebuilt_state(reader: EventReader) -> dict[str, Any]:
         "sessions": [(session, *known) for session, known in sorted(reader.sessions.items())],
         "books": {number: reader.depth(number) for number in sorted(reader.instruments)},
         "killed": reader.killed,
+        "rules": reader.rules_version,
         "events": reader.sequence,
         "trades": reader.match_id,
     }
@@ -62,6 +63,7 @@ def machine_state(machine: Any) -> dict[str, Any]:
             for number in sorted(inspect.instruments()["instrument"])
         },
         "killed": inspect.killed,
+        "rules": machine.rules_version,
         "events": machine.event_sequence,
         "trades": machine.trade_count,
     }

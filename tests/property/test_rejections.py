@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.engine import Engine
 from smrx.wire.codes import CommandKind, EventKind, OrderType, OutcomeStatus, Reason, Side, TimeInForce
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND_SIZE, DETAILS, DETAILS_LAYOUTS, DETAILS_SIZE, EVENT_LAYOUTS
 from tests import commands as make
+from tests.any_rules import EngineOfAnyRules
 from tests.commands import Commands, describe
 from tests.oracle import Oracle, command_checks
 from tests.property.rejection_setup import (
@@ -25,7 +25,7 @@ from tests.property.rejection_setup import (
 )
 from tests.property.rejection_table import TABLE, CommandCase, Fault, combined
 
-MACHINES = pytest.mark.parametrize("machine", [Engine, Oracle], ids=["engine", "oracle"])
+MACHINES = pytest.mark.parametrize("machine", [EngineOfAnyRules, Oracle], ids=["engine", "oracle"])
 KINDS = pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.kind.name)
 ROWS = [
     pytest.param(kind, fault, id=f"{kind.kind.name}-{fault.reason.name}-{number}")

@@ -75,7 +75,7 @@ def listing(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def venue_change(choices: Choices, oracle: Oracle) -> Commands:
-    """Return a change of rules, limits, status, suspension or kill switch, or a TICK."""
+    """Return a change of rules, limits, status, suspension, kill switch or version of the rules, or a TICK."""
     pick = choices.below(24)
     who = sender(choices, oracle, 0)
     account, instrument = pick_account(choices), pick_instrument(choices)
@@ -95,7 +95,10 @@ def venue_change(choices: Choices, oracle: Oracle) -> Commands:
         return command(CommandKind.KILL, who)
     if pick < 21:
         return command(CommandKind.REVIVE, who)
-    return command(CommandKind.TICK)
+    if pick < 23:
+        return command(CommandKind.TICK)
+    # Never the next one: the engine would stop at a version that it does not have.
+    return command(CommandKind.SET_VERSION, quantity_lots=choices.of((1, 0, 3, 1 << 31)))
 
 
 def new_limits(choices: Choices, who: Sender, account: int) -> Commands:

@@ -23,7 +23,7 @@ names them; `venue` is account 0. Commands:
     cancel alice #12            or   cancel alice id 7   (the id as for place)
     replace alice #12 5 @ 100   or   replace alice id 7 5 @ 100   or, a stop order, replace alice #12 5
     mass-cancel alice [buy|sell] [BTC/USD]
-    kill     revive     tick
+    kill     revive     tick     version 2
     raw kind=9 account=1 ...                             any field of the record and of its details, text as 'a\x00b'
     time 5   or   time 5s                                the time stamp of later commands, in nanoseconds or seconds
     book BTC/USD      orders      balances [alice]      sessions      accounts      instruments      assets      hash
@@ -180,6 +180,9 @@ class Script:
 
     def do_tick(self, words: Words) -> list[str]:
         return self.send(make.command(CommandKind.TICK))
+
+    def do_version(self, words: Words) -> list[str]:
+        return self.send(make.command(CommandKind.SET_VERSION, quantity_lots=int(words[0])))
 
     def venue(self, kind: CommandKind, **fields: int) -> list[str]:
         return self.send(make.command(kind, self.sender("venue"), **fields))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from smrx.engine import Engine
 from smrx.wire.codes import CommandKind, EventKind, Reason, TimeInForce
+from tests.any_rules import EngineOfAnyRules
 from tests.oracle import Oracle
 from tests.transcripts.language import Script, transcript
 from tests.transcripts.text import STP_WORDS
@@ -30,11 +30,12 @@ _WORDS = {
     CommandKind.SET_STATUS: "status",
     CommandKind.SET_LIMITS: "limits",
     CommandKind.SET_RULES: "rules",
+    CommandKind.SET_VERSION: "version",
 }
 _LINE_OF = {kind: rf"^> {_WORDS.get(kind, kind.name.lower().replace('_', '-'))}\b" for kind in CommandKind}
 
 
-@pytest.mark.parametrize("machine", [Engine, Oracle], ids=["engine", "oracle"])
+@pytest.mark.parametrize("machine", [EngineOfAnyRules, Oracle], ids=["engine", "oracle"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_transcript(path: Path, machine: Any, request: pytest.FixtureRequest) -> None:
     written = path.read_text(encoding="utf-8")

@@ -234,6 +234,10 @@ def _status(record: np.void, names: Names) -> str:
     return f"{names.instrument(record['instrument'])} {status}{_cancelled(record)}"
 
 
+def _version(record: np.void, names: Names) -> str:
+    return str(record["quantity_lots"])
+
+
 def _no_fields(record: np.void, names: Names) -> str:
     return ""
 
@@ -284,6 +288,7 @@ _EVENT_TEXT = {
     EventKind.KILLED: _no_fields,
     EventKind.REVIVED: _no_fields,
     EventKind.TICKED: _no_fields,
+    EventKind.VERSION_SET: _version,
 }
 
 

@@ -30,7 +30,7 @@ from smrx.engine.kernels.state_hash import (
     TERMS_TAG,
     TRANSFER_TAG,
 )
-from smrx.engine.state import State
+from smrx.engine.state import FIRST_RULES, State
 from smrx.wire.records import CLIENT_ORDER_ID_SIZE, ORDER_DETAILS
 
 _MASK: Final = (1 << 64) - 1
@@ -213,7 +213,7 @@ def static_hashes(state: State, rows: Any) -> Words:
 def counters(state: State) -> int:
     """Return the hash of the counters, which the content hash includes for each command."""
     core = state.core[0]
-    head = int(COUNTERS_TAG) | int(core["killed"]) << 8
+    head = int(COUNTERS_TAG) | int(core["killed"]) << 8 | (int(core["rules_version"]) - FIRST_RULES) << 16
     names = ("command_sequence", "event_sequence", "match_sequence", "time_ns")
     words = np.array([head, *(int(core[name]) & _MASK for name in names)], dtype="<u8")
     return xxhash.xxh3_64_intdigest(words.tobytes())

@@ -38,6 +38,7 @@ from smrx.engine.kernels.placing import check_place, max_events_of_place, place
 from smrx.engine.kernels.pool import slots_left
 from smrx.engine.kernels.registry import add_asset, add_instrument, check_asset, check_instrument, open_account
 from smrx.engine.kernels.replacing import check_replace, max_events_of_replace, replace
+from smrx.engine.kernels.rules_version import set_version
 from smrx.engine.kernels.sessions import end_session, open_session
 from smrx.engine.kernels.state_hash import refresh_session, update_state_hash
 from smrx.engine.kernels.triggering import trigger_elected_stops
@@ -181,6 +182,8 @@ def perform_admin(state: Tables, command: Record, outcome: Record, events: Array
     elif kind == CommandKind.TICK:
         begin_event(state.core[0], state.turn[0], command, events, EventKind.TICKED)
         outcome.event_kind = EventKind.TICKED
+    elif kind == CommandKind.SET_VERSION:
+        set_version(state, command, outcome, events)
     else:
         set_kill_switch(state, command, outcome, events)
 

@@ -33,6 +33,7 @@ from smrx.engine.kernels.layouts import (
 from smrx.engine.kernels.lookup import details_of, find_account
 from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_details import has_terms, has_text
+from smrx.engine.kernels.rules_version import check_version
 from smrx.engine.kernels.xxh3 import hash8
 from smrx.wire.codes import (
     AccountStatus,
@@ -183,7 +184,10 @@ def is_unnumbered(kind: Any) -> Any:
     """Whether a kind has no request id."""
     # The first comparison decides for all order commands.
     return kind >= CommandKind.OPEN_SESSION and (
-        kind == CommandKind.OPEN_SESSION or kind == CommandKind.DISCONNECT or kind == CommandKind.TICK
+        kind == CommandKind.OPEN_SESSION
+        or kind == CommandKind.DISCONNECT
+        or kind == CommandKind.TICK
+        or kind == CommandKind.SET_VERSION
     )
 
 
@@ -348,6 +352,8 @@ def check_sender(state: Tables, command: Record) -> Any:
             return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
         if kind == CommandKind.TICK:
             return Reason.NONE
+        if kind == CommandKind.SET_VERSION:
+            return check_version(state.core[0], command)
     if turn.session == NIL:
         return Reason.UNKNOWN_SESSION
     if kind == CommandKind.DISCONNECT:

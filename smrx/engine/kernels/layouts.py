@@ -47,8 +47,9 @@ COMMAND_WORDS: Final = _plain_words(COMMAND_SIZE)
 DETAILS_WORDS: Final = _plain_words(DETAILS_SIZE)
 EVENT_WORDS: Final = _plain_words(EVENT_SIZE)
 
-#: Kinds whose sender has a session but no request id; a TICK has neither.
+#: Kinds whose sender has a session but no request id, and kinds without a sender.
 _WITHOUT_REQUEST: Final = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT)
+_WITHOUT_SENDER: Final = (CommandKind.TICK, CommandKind.SET_VERSION)
 #: Kinds that must have details.
 _MUST_HAVE_DETAILS: Final = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
 #: One more than the largest kind.
@@ -57,7 +58,7 @@ KINDS: Final = max(CommandKind) + 1
 
 def _sender(kind: CommandKind) -> tuple[str, ...]:
     """Return the fields of the sender that a kind has."""
-    if kind == CommandKind.TICK:
+    if kind in _WITHOUT_SENDER:
         return ("kind",)
     return ("kind", "session_id") if kind in _WITHOUT_REQUEST else ("kind", "session_id", "request_id")
 

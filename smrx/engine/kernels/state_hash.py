@@ -24,7 +24,7 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     last price  12 | instrument<<32, price: from the first trade on
     session     6 | flags<<8, session_id, account, last_request_id
     transfer    7 | kind<<8, transfer_id, account | asset<<32, amount
-    counters    8 | killed<<8, command_sequence, event_sequence, match_sequence, time_ns
+    counters    8 | killed<<8 | (rules_version - 1)<<16, command_sequence, event_sequence, match_sequence, time_ns
 
 The records of one slot (an order, its extension, its long id and its terms; an instrument, its rules and its last
 price) store one hash, the sum of theirs.
@@ -55,6 +55,7 @@ from smrx.engine.kernels.xxh3 import (
     hash10,
     hash_events,
 )
+from smrx.engine.state import FIRST_RULES
 
 ORDER_TAG: Final = np.uint64(1)
 BALANCE_TAG: Final = np.uint64(2)
@@ -285,8 +286,8 @@ def refresh_transfer(core: Record, transfer: Record) -> None:
 
 @inlined
 def counters_hash(core: Record) -> Any:
-    """Return the hash of the counters, the time and the kill switch."""
-    head = COUNTERS_TAG | (np.uint64(core.killed) << U8)
+    """Return the hash of the counters, the time, the kill switch and the version of the rules."""
+    head = COUNTERS_TAG | (np.uint64(core.killed) << U8) | (np.uint64(core.rules_version - FIRST_RULES) << U16)
     return hash5(head, core.command_sequence, core.event_sequence, core.match_sequence, np.uint64(core.time_ns))
 
 

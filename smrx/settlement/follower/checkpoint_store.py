@@ -6,6 +6,9 @@ image (`opening-N.bin`). Other files were being written when the process died, a
 the projection, or than 16 MiB, is replaced by a new projection file, so a checkpoint costs what happened since the last
 one, not what there is in all.
 
+All of them carry the schema of their records, so that a version reads those of the version before. Its first checkpoint
+replaces projection and journal.
+
 Opened first and committed last: at a checkpoint every other sink durably holds everything up to it. The journal may be
 synced earlier, while the other sinks commit: it has no effect before the checkpoint names it.
 """
@@ -28,10 +31,20 @@ from smrx.sinks.contract import Checkpoint
 from smrx.sinks.rows import Tables
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire import state_image
+from smrx.wire.record_schema import (
+    MAX_HEAD_BYTES,
+    Records,
+    SchemaError,
+    convert,
+    describe,
+    file_head,
+    read_file_head,
+)
 from smrx.wire.records import EVENT
 
 FILE_NAME: Final = "checkpoint.json"
 _FORMAT: Final = 2
+_EVENTS: Final = "events"
 #: Replaying so much takes a tenth of a second.
 _MIN_JOURNAL_BYTES: Final = 16 << 20
 
@@ -65,6 +78,9 @@ class CheckpointStore(Generic[P]):
         self._last: NDArray[np.void] | None = None
         self._base = 0
         self._size = 0
+        #: Where the journal's events begin, and their description; None if it is that of this version.
+        self._start = 0
+        self._older: Records | None = None
         self._projection_bytes = 0
         self._digest = xxhash.xxh3_64()
         self._syncing: Future[None] | None = None
@@ -116,8 +132,8 @@ class CheckpointStore(Generic[P]):
     def journal(self) -> NDArray[np.void]:
         """Return the events from base() to the checkpoint."""
         with durable_files.as_sink_errors(self.directory):
-            data = durable_files.read_all(self._journal, 0, self._size)
-        return np.frombuffer(data, EVENT)
+            data = durable_files.read_all(self._journal, self._start, self._size)
+        return self._events(data)
 
     def restart(self) -> None:
         """Start again before event 1, because another sink holds less than the projection starts from."""
@@ -191,7 +207,7 @@ class CheckpointStore(Generic[P]):
         with durable_files.as_sink_errors(self.directory):
             old = self._base
             is_synced = self._finish_sync()
-            if self._size > self._max_journal_bytes:
+            if self._size > self._max_journal_bytes or self._older is not None:
                 self._begin(self._sequence, self._current().save())
             elif not is_synced:
                 os.fsync(self._journal)
@@ -253,7 +269,11 @@ class CheckpointStore(Generic[P]):
             os.close(closed)
         path = self._path("journal", sequence)
         self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        head = file_head(_EVENTS, EVENT)
+        durable_files.write_all(self._journal, head)
+        os.fsync(self._journal)
         durable_files.sync_directory(self.directory)
+        self._start, self._older = len(head), None
         self._base = self._sequence = sequence
         self._projection_bytes = len(projection)
         self._size = 0
@@ -265,24 +285,46 @@ class CheckpointStore(Generic[P]):
         self._base = saved.books_sequence
         path = self._path("journal", self._base)
         self._journal = os.open(path, os.O_RDWR)
+        found = self._read_head(path)
         # What was written after the checkpoint was not committed.
-        os.ftruncate(self._journal, saved.journal_bytes)
-        self._size = os.lseek(self._journal, 0, os.SEEK_END)
+        os.ftruncate(self._journal, self._start + saved.journal_bytes)
+        self._size = os.lseek(self._journal, 0, os.SEEK_END) - self._start
+        data = durable_files.read_all(self._journal, self._start, self._size)
         self._digest = xxhash.xxh3_64()
-        self._digest.update(durable_files.read_all(self._journal, 0, self._size))
+        self._digest.update(data)
         self._sequence = saved.checkpoint.event_sequence
-        events = self._size // EVENT.itemsize
+        events = self._size // found.itemsize
         if (self._digest.intdigest(), events) != (saved.journal_digest, self._sequence - self._base):
             raise SinkMismatch(
                 f"{path}: does not hold the {self._sequence - self._base} events that the checkpoint names; move the "
                 "directory away and settle again from the beginning"
             )
-        self._last = None
-        if events:
-            self._last = np.frombuffer(
-                durable_files.read_all(self._journal, self._size - EVENT.itemsize, EVENT.itemsize), EVENT
-            )
+        self._last = self._events(data[-found.itemsize :]) if events else None
+        if self._older is not None:
+            # The nodes' digest of this event is of the event as they hold it now; 0 is an unknown one.
+            digest = 0 if self._last is None else xxhash.xxh3_64_intdigest(self._last.tobytes())
+            self.saved = msgspec.structs.replace(saved, event_digest=digest)
         self._remove_others()
+
+    def _read_head(self, path: Path) -> Records:
+        """Return the description of the journal's events; raises SinkMismatch."""
+        try:
+            self._start, found = read_file_head(durable_files.read_all(self._journal, 0, MAX_HEAD_BYTES), _EVENTS)
+        except SchemaError as error:
+            raise SinkMismatch(
+                f"{path}: {error}; move the directory away and settle again from the beginning"
+            ) from None
+        self._older = None if found == describe(_EVENTS, EVENT) else found
+        return found
+
+    def _events(self, data: bytes) -> NDArray[np.void]:
+        """Return events of the journal as events of this version. Raises SinkMismatch."""
+        if self._older is None:
+            return np.frombuffer(data, EVENT)
+        try:
+            return convert(np.frombuffer(data, self._older.dtype), self._older, describe(_EVENTS, EVENT))
+        except SchemaError as error:
+            raise SinkMismatch(f"{self.name}: the journal cannot be read: {error}") from None
 
     def _remove_others(self) -> None:
         """Remove projection and journal files that the checkpoint does not name."""

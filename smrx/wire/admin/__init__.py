@@ -48,6 +48,7 @@ from smrx.wire.admin.admin_replies import (
     StateImageReply,
     TransferLeadershipReply,
     TransfersReply,
+    UpgradeRulesReply,
 )
 from smrx.wire.admin.admin_requests import (
     MAX_LEVELS,
@@ -76,6 +77,7 @@ from smrx.wire.admin.admin_requests import (
     TakeStateImage,
     TransferLeadership,
     Transfers,
+    UpgradeRules,
 )
 from smrx.wire.admin.admin_rows import (
     AccountRow,
@@ -87,6 +89,7 @@ from smrx.wire.admin.admin_rows import (
     OrderRow,
     PeerStatus,
     PositionRow,
+    RulesStatus,
     TransferRow,
 )
 
@@ -140,6 +143,7 @@ __all__ = [
     "RemoveMember",
     "Reply",
     "Request",
+    "RulesStatus",
     "Shutdown",
     "ShutdownReply",
     "Snapshot",
@@ -153,6 +157,8 @@ __all__ = [
     "TransferRow",
     "Transfers",
     "TransfersReply",
+    "UpgradeRules",
+    "UpgradeRulesReply",
     "decode_reply",
     "decode_request",
     "encode_reply",

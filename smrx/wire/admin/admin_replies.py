@@ -15,6 +15,7 @@ from smrx.wire.admin.admin_rows import (
     OrderRow,
     PeerStatus,
     PositionRow,
+    RulesStatus,
     TransferRow,
 )
 from smrx.wire.state_image import StreamPosition
@@ -97,6 +98,8 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     snapshot_sequence: int = 0
     snapshot_pause_ms: float = 0.0
     snapshot_s: float = 0.0
+    #: None from a program that has the first version of the rules only.
+    rules: RulesStatus | None = None
 
 
 class HashReply(Reply, frozen=True, kw_only=True):
@@ -199,6 +202,13 @@ class MembersReply(Reply, frozen=True, kw_only=True):
     log_index: int
 
 
+class UpgradeRulesReply(Reply, frozen=True, kw_only=True):
+    """The version, and the log index of the switch to it. NodeStatus shows when a node has applied it."""
+
+    log_index: int
+    version: int
+
+
 class TransferLeadershipReply(Reply, frozen=True, kw_only=True):
     """The node chosen to lead."""
 
@@ -233,6 +243,7 @@ AnyReply = (
     | BarrierReply
     | SnapshotReply
     | TransferLeadershipReply
+    | UpgradeRulesReply
     | MembersReply
     | CorruptReply
     | ShutdownReply

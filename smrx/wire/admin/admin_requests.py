@@ -134,6 +134,10 @@ class RemoveMember(Request, frozen=True, kw_only=True):
     node_id: int
 
 
+class UpgradeRules(Request, frozen=True, kw_only=True):
+    """Switch to the next version of the rules, if every member has it. Leader only. Reply: UpgradeRulesReply."""
+
+
 class TransferLeadership(Request, frozen=True, kw_only=True):
     """Transfer leadership to `successor`, or to the member with the longest log. Leader only.
 
@@ -176,6 +180,7 @@ AnyRequest = (
     | Barrier
     | Snapshot
     | TransferLeadership
+    | UpgradeRules
     | AddMember
     | RemoveMember
     | Corrupt

@@ -136,6 +136,14 @@ class AgreementStatus(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int = 0
 
 
+class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The versions of the rules that a node's program can apply, and the one in force there."""
+
+    oldest: int
+    newest: int
+    in_force: int
+
+
 class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Another member, as the answering node sees it."""
 
@@ -148,3 +156,5 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     learner: bool = False
     #: Seconds since the peer's last message; None if there was none.
     silent_s: float | None = None
+    #: Why the peer cannot use the snapshots of the answering node, the leader; None if it can, as far as is known.
+    refused_snapshot: str | None = None

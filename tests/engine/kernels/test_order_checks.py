@@ -138,7 +138,7 @@ def test_table_has_every_rejection_reason_of_a_limit_order() -> None:
         *(Reason.INSTRUMENT_HAS_ORDERS, Reason.UNKNOWN_ORDER, Reason.TRANSFER_ALREADY_DONE, Reason.TRANSFER_ID_REUSED),
         # Of a session that is closed.
         Reason.SESSION_CLOSED,
-        *(Reason.INVALID_LIMIT, Reason.INVALID_AMOUNT, Reason.SUPPLY_EXCEEDED),
+        *(Reason.INVALID_LIMIT, Reason.INVALID_AMOUNT, Reason.SUPPLY_EXCEEDED, Reason.INVALID_VERSION),
         # Those of stops and of fill-or-kill.
         *(Reason.INVALID_STOP_PRICE, Reason.STOP_WOULD_TRIGGER, Reason.FOK_UNFILLABLE),
     }
