@@ -37,8 +37,11 @@ LAYERS = {
     "wire": 1,
     "config": 0,
 }
-#: What the engine may use of other parts: the records and the enumerations of the protocol.
-ENGINE_SHARES = {"smrx.wire.records", "smrx.wire.codes", "smrx.wire.record_schema"}
+#: What the engine may use of other parts: the records and the enumerations of the protocol, and their conversions.
+ENGINE_SHARES = {
+    *("smrx.wire.records", "smrx.wire.codes", "smrx.wire.record_schema"),
+    *("smrx.wire.command_list", "smrx.wire.client_order_ids"),
+}
 #: Parts that check or use the cluster from outside share no code with its inside.
 INSIDE = {"node", "consensus"}
 OUTSIDE = {"client", "feed", "settlement", "sinks", "tape"}

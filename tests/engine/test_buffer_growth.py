@@ -26,7 +26,10 @@ TINY = dict.fromkeys(_TABLES, 1)
 def tape(market: SmallMarket) -> list[tuple[Commands, int]]:
     """Return batches in which single commands expire, trigger, cancel and sweep many orders at once."""
     limit = {"order_type": OrderType.STOP_LIMIT, "tif": TimeInForce.GTC}
-    asks = [place(market.sender(2), 2, Side.SELL, 2, 1_000 + at, display_lots=1) for at in range(40)]
+    asks = [
+        place(market.sender(2), 2, Side.SELL, 2, 1_000 + at, display_lots=1, client_order_id=f"iceberg {at}")
+        for at in range(40)
+    ]
     stops = [
         place(market.sender(1), 1, Side.BUY, 3, 1_001 + at, stop_ticks=1_000 + at, **limit)  # type: ignore[arg-type]
         for at in range(40)
@@ -162,7 +165,7 @@ def test_only_the_same_trades_are_reported_without_reports() -> None:
     bare, full = np.concatenate(bare_events), np.concatenate(full_events)
     of_orders = {
         EventKind.NEW, EventKind.PARTIALLY_FILLED, EventKind.FILLED, EventKind.CANCELLED, EventKind.EXPIRED,
-        EventKind.REPLACED, EventKind.TRIGGERED,
+        EventKind.REPLACED, EventKind.TRIGGERED, EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS,
     }  # fmt: skip
     assert np.isin(full["kind"], list(of_orders)).any()
     assert (bare["kind"] == EventKind.TRADE).any()

@@ -19,7 +19,7 @@ from smrx.engine.migrations import LAYOUT_VERSION, Arrays, Migration
 from smrx.engine.snapshot import HEADER, LAYOUT, NOT_STORED, STORED, Layout, layout_of, packed, unpacked
 from smrx.engine.state import DTYPES, TABLES, State
 from smrx.wire.codes import Side
-from tests.commands import place
+from tests.commands import apply, join, place
 from tests.engine.small_market import full_market
 from tests.engine.test_snapshot import resealed
 
@@ -294,8 +294,8 @@ def test_engine_with_another_record_continues_with_the_same_hashes(tmp_path: Pat
 
     market = full_market()
     (tmp_path / "before.bin").write_bytes(market.engine.snapshot())
-    commands = np.concatenate([place(market.sender(1), 1, Side.BUY, 9, price) for price in range(80, 130, 3)])
-    (tmp_path / "commands.bin").write_bytes(commands.tobytes())
+    commands = join([place(market.sender(1), 1, Side.BUY, 9, price) for price in range(80, 130, 3)])
+    (tmp_path / "commands.bin").write_bytes(commands.records.tobytes())
     (tmp_path / "apply.py").write_text(_APPLY, encoding="utf-8")
     # Interpreted: compiling an engine for one test takes minutes.
     done = subprocess.run(
@@ -307,7 +307,7 @@ def test_engine_with_another_record_continues_with_the_same_hashes(tmp_path: Pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    result = market.engine.apply(commands, 2_000_000_000_000)
+    result = apply(market.engine, commands, 2_000_000_000_000)
     digest = xxhash.xxh3_64_hexdigest(result.events.tobytes())
     assert done.stdout.split() == ["True", f"{market.engine.state_hash:016x}", digest]
     # The field is not used, so this version takes the state back.

@@ -42,7 +42,8 @@ def test_events_show_every_field_that_is_not_zero() -> None:
         " session_id=11 request_id=2 order_id=14 instrument=1 account=2 price_ticks=101 quantity_lots=2 cum_lots=2"
         " leaves_lots=10 match_id=1",
         "FILLED                  19       16        1  side=BUY order_type=LIMIT tif=GTC stp=CANCEL_NEWEST"
-        " session_id=11 request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 cum_lots=2 match_id=1",
+        " session_id=11 request_id=2 order_id=16 instrument=1 account=1 price_ticks=101 quantity_lots=2 cum_lots=2"
+        " match_id=1",
     ]
 
 

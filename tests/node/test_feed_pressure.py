@@ -17,6 +17,7 @@ from smrx.settlement.follower.runner import quorum_for
 from smrx.settlement.ledger import Ledger
 from smrx.wire import frames
 from smrx.wire.codes import TimeInForce
+from smrx.wire.command_list import CommandList
 from tests.node.test_reactor import (
     answer,
     assert_accepted,
@@ -79,12 +80,12 @@ class Greedy:
             self.answered += frames.decode(self.socket.recv()).count
 
 
-def flow(first_request: int) -> np.ndarray:
+def flow(first_request: int) -> CommandList:
     """Return orders that match nothing and are cancelled at once: two events each."""
-    rows = np.concatenate([buy(first_request)] * ORDERS)
+    rows = np.concatenate([buy(first_request).records] * ORDERS)
     rows["request_id"] = np.arange(first_request, first_request + ORDERS)
     rows["tif"] = TimeInForce.IOC
-    return rows
+    return CommandList(rows)
 
 
 def test_silent_and_greedy_subscribers_do_not_slow_orders(

@@ -31,14 +31,15 @@ from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.tape.generate import generate
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind, EventKind
-from smrx.wire.records import COMMAND
+from smrx.wire.command_list import CommandList, join
+from smrx.wire.records import COMMAND, DETAILS, ORDER_DETAILS
 
 
 class Past(NamedTuple):
     """The commands and events of a node, to compare with its log."""
 
     config: Config
-    commands: np.ndarray
+    commands: CommandList
     events: np.ndarray
     state: ReplicatedState
 
@@ -61,16 +62,15 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0
     tape = generate(1500, seed=3)
     opening = np.zeros(1, COMMAND)
     opening["kind"] = CommandKind.OPEN_SESSION
-    rows = np.concatenate([opening, tape.setup, tape.commands])
+    rows, details = join([CommandList(opening), tape.setup, _with_long_ids(tape.flow)])
     rows["session_id"] = 9
     rows["request_id"] = np.arange(len(rows))
     state, events = ReplicatedState(1, 1), []
     starts = range(0, len(rows), 40)
     for number, start in enumerate(starts):
-        part = rows[start : start + 40]
-        if number == 7:  # Repeated requests: they get no new sequence.
-            part = np.concatenate([rows[start - 5 : start], part])
-        entry = batches.encode(part.tobytes(), 1000 + number, 0, 0)
+        # Repeated requests in the eighth entry get no new sequence.
+        part = CommandList(rows, details).part(start - 5 if number == 7 else start, start + 40)
+        entry = batches.encode(part.records.tobytes(), 1000 + number, 0, 0, part.details.tobytes())
         index = journal.last_index + 1
         if number < len(starts) - lost:
             journal.add(entry, index, 4)
@@ -86,7 +86,21 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0
     journal.add(batches.encode(b"", 1, 0, 0), journal.last_index + 1, 5)
     journal.sync()
     journal.close()
-    return Past(config, rows, np.concatenate(events), state)
+    return Past(config, CommandList(rows, details), np.concatenate(events), state)
+
+
+def _with_long_ids(flow: CommandList) -> CommandList:
+    """Give some orders of a tape a longer client order id."""
+    records = flow.records.copy()
+    long_ids: dict[bytes, int] = {}
+    for record in records:
+        text = int(record["client_order_id"]).to_bytes(8, "little").rstrip(b"\0")
+        if text.endswith(b"7"):
+            record["client_order_id"] = 0
+            record["details"] = long_ids.setdefault(b"order number " + text, len(long_ids) + 1)
+    details = np.zeros(len(long_ids), ORDER_DETAILS)
+    details["client_order_id"] = list(long_ids)
+    return CommandList(records, details.view(DETAILS))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +124,11 @@ def test_every_command_is_replayed_once_with_its_sequence(past: Past, history: L
     count = replay_commands(history, 1, None, found.append)
     assert count == len(found) == past.state.engine.sequence
     assert [one.sequence for one in found] == list(range(1, count + 1))
-    assert [one.command.tobytes() for one in found] == [row.tobytes() for row in past.commands]
+    for one, piece in zip(found, past.commands.pieces(), strict=True):
+        # The number of the details is that in the entry; all other bytes are those that were sent.
+        raw, details = one.command.tobytes(), b"" if one.details is None else one.details.tobytes()
+        assert raw[:6] + raw[8:] + details == piece[:6] + piece[8:]
+    assert 10 < sum(one.details is not None for one in found) < len(found) / 5
     assert all(int(one.outcome["sequence"]) == one.sequence for one in found)
     assert [one.log_index for one in found] == sorted(one.log_index for one in found)
 
@@ -272,7 +290,7 @@ def test_damaged_log_is_refused(tmp_path: Path) -> None:
     past = write_past(tmp_path, compacted=False)
     path = past.config.node_dir(1) / FILE
     sound = path.read_bytes()
-    at = sound.index(past.commands[700].tobytes())
+    at = sound.index(past.commands.records[700].tobytes()[8:])
     path.write_bytes(sound[:at] + b"\xff" + sound[at + 1 :])
     with pytest.raises(JournalError, match="is not what was written"), open_node_log(past.config, 1):
         pass

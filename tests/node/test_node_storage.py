@@ -20,6 +20,7 @@ from smrx.node.reactor import Node
 from smrx.node.rebuild import discard
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus
+from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND
 
 DEADLINE_SECONDS = 20.0
@@ -44,7 +45,7 @@ class Alone:
         self._orders.connect(config.node(1).orders_address)
 
     def submit(self, commands: np.ndarray) -> np.ndarray:
-        self._orders.send(frames.encode_commands(commands))
+        self._orders.send(frames.encode_commands(CommandList(commands)))
         turn_until(self.node, lambda: self._orders.poll(0))
         return frames.records(frames.decode(self._orders.recv())).copy()
 

@@ -12,9 +12,11 @@ from smrx.config import Config, Timing
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node, PortInUseError
 from smrx.wire import frames
-from smrx.wire.codes import CommandKind, OutcomeStatus, SessionFlags, TimeInForce
+from smrx.wire.codes import OutcomeStatus, SessionFlags, Side, TimeInForce
+from smrx.wire.command_list import CommandList, join
 from smrx.wire.frames import FrameKind
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, OUTCOME
+from smrx.wire.records import OUTCOME
+from tests import commands
 
 DEADLINE_SECONDS = 20.0
 
@@ -48,8 +50,8 @@ def turn_until(node: Node, condition: Callable[[], bool]) -> None:
         node.turn()
 
 
-def answer(node: Node, orders: zmq.Socket[bytes], commands: np.ndarray) -> frames.Frame:
-    orders.send(frames.encode_commands(commands))
+def answer(node: Node, orders: zmq.Socket[bytes], *parts: CommandList) -> frames.Frame:
+    orders.send(frames.encode_commands(join(parts)))
     while True:
         turn_until(node, lambda: bool(orders.poll(0)))
         frame = frames.decode(orders.recv())
@@ -57,11 +59,8 @@ def answer(node: Node, orders: zmq.Socket[bytes], commands: np.ndarray) -> frame
             return frame
 
 
-def opened_account(account: int) -> np.ndarray:
-    rows = np.zeros(2, COMMAND)
-    rows["kind"] = [CommandKind.OPEN_SESSION, CommandKind.OPEN_ACCOUNT]
-    rows["session_id"], rows["request_id"], rows["account"] = 5, [0, 1], [0, account]
-    return rows
+def opened_account(account: int) -> CommandList:
+    return join([commands.open_session(5, 0), commands.open_account((5, 1), account)])
 
 
 def test_cluster_of_one_serves(node: Node, orders: zmq.Socket[bytes]) -> None:
@@ -81,18 +80,15 @@ def test_repeated_frame_gets_the_first_outcomes(node: Node, orders: zmq.Socket[b
 
 
 def test_memory_damaged_at_rest_fences_the_node(node: Node, orders: zmq.Socket[bytes]) -> None:
-    rows = np.concatenate([opened_account(3), np.zeros(2, COMMAND)])
-    rows["kind"][2:] = [CommandKind.ADD_ASSET, CommandKind.DEPOSIT]
-    rows["session_id"], rows["request_id"][2:] = 5, [2, 3]
-    rows["instrument"][2:], rows["client_order_id"][2] = 1, ord("X")
-    rows["account"][3], rows["order_id"][3], rows["quantity_lots"][3] = 3, 9, 1000
-    assert frames.records(answer(node, orders, rows))["status"].tolist() == [OutcomeStatus.ACCEPTED] * 4
+    money = commands.add_asset((5, 2), 1, "X"), commands.deposit((5, 3), 3, 1, 1000, 9)
+    frame = answer(node, orders, opened_account(3), *money)
+    assert frames.records(frame)["status"].tolist() == [OutcomeStatus.ACCEPTED] * 4
     assert node.fenced is None
     assert node.state.engine.corrupt_balance(3, 1, 1)
     turn_until(node, lambda: node.fenced is not None)
     assert node.fenced is not None
     assert "memory damaged" in node.fenced
-    frame = answer(node, orders, opened_account(4)[1:])
+    frame = answer(node, orders, commands.open_account((5, 4), 4))
     assert frame.kind is FrameKind.ERROR
     assert frames.error_body(frame).code == frames.ErrorCode.FENCED
 
@@ -104,51 +100,66 @@ def test_scrub_of_correct_memory_does_not_fence(node: Node, orders: zmq.Socket[b
     assert node.fenced is None
 
 
-def market() -> np.ndarray:
+def market() -> CommandList:
     """Return the commands after which account 3 can buy instrument 1."""
-    rows = np.zeros(4, COMMAND)
-    rows["kind"] = [*[CommandKind.ADD_ASSET] * 2, CommandKind.ADD_INSTRUMENT, CommandKind.DEPOSIT]
-    rows["session_id"], rows["request_id"] = 5, [2, 3, 4, 5]
-    rows["instrument"] = [1, 2, 1, 2]
-    rows["client_order_id"] = [ord("B"), ord("Q"), ord("I"), 0]
-    rows["account"][3], rows["order_id"][3], rows["quantity_lots"][3] = 3, 9, 1000
-    listed = rows[2:3].view(INSTRUMENT_COMMAND)
-    listed["base_asset"], listed["quote_asset"], listed["lot_units"], listed["scale_units"] = 1, 2, 1, 1
-    listed["max_price_ticks"], listed["max_quantity_lots"] = 1000, 1000
-    return rows
+    assets = [commands.add_asset((5, 1 + asset), asset, symbol) for asset, symbol in ((1, "B"), (2, "Q"))]
+    listed = commands.add_instrument((5, 4), 1, "I", base_asset=1, quote_asset=2)
+    return join([*assets, listed, commands.deposit((5, 5), 3, 2, 1000, 9)])
 
 
-def buy(request: int, session: int = 5, expires: int = 0) -> np.ndarray:
-    row = np.zeros(1, COMMAND)
-    row["kind"], row["session_id"], row["request_id"], row["account"], row["instrument"] = 1, session, request, 3, 1
-    row["side"], row["order_type"], row["tif"], row["stp"] = 1, 1, TimeInForce.GTD if expires else TimeInForce.GTC, 1
-    row["price_ticks"], row["quantity_lots"], row["order_id"] = 10, 1, expires << 32
-    return row
+def buy(request: int, session: int = 5, expiry_ns: int = 0, client_order_id: str = "") -> CommandList:
+    tif = TimeInForce.GTD if expiry_ns else TimeInForce.GTC
+    return commands.place(
+        (session, request), 3, Side.BUY, 1, 10, tif=tif, expiry_ns=expiry_ns, client_order_id=client_order_id
+    )
 
 
-def assert_accepted(node: Node, orders: zmq.Socket[bytes], *parts: np.ndarray) -> None:
-    outcomes = frames.records(answer(node, orders, np.concatenate(parts)))
+def assert_accepted(node: Node, orders: zmq.Socket[bytes], *parts: CommandList) -> None:
+    outcomes = frames.records(answer(node, orders, *parts))
     assert outcomes["reason"].tolist() == [0] * len(outcomes)
 
 
+def test_frames_with_details_of_one_turn_keep_their_own(node: Node, config: Config) -> None:
+    """Ten clients send orders with long ids at once; the entries that hold several of them keep them apart."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    sockets = [context.socket(zmq.DEALER) for _ in range(10)]
+    names = [f"an-order-of-client-{number}" for number in range(len(sockets))]
+    try:
+        for socket in sockets:
+            socket.connect(config.node(1).orders_address)
+        assert_accepted(node, sockets[0], opened_account(3), market())
+        for session, socket in enumerate(sockets, 100):
+            assert_accepted(node, socket, commands.open_session(session, 3))
+        entries = node.replica.last_index
+        for number, socket in enumerate(sockets):
+            order = buy(1, 100 + number, client_order_id=names[number] if number % 3 else "")
+            socket.send(frames.encode_commands(join([order, commands.cancel((100 + number, 2), 3, 1)])))
+        turn_until(node, lambda: all(socket.poll(0) for socket in sockets))
+        assert node.replica.last_index - entries < len(sockets), "no entry holds several frames"
+        found = node.state.engine.inspect.orders()
+        expected = [name.encode() if number % 3 else b"" for number, name in enumerate(names)]
+        assert found["client_order_id"][np.argsort(found["order_id"])].tolist() == expected
+    finally:
+        context.destroy(linger=0)
+
+
 def test_order_expires_without_other_commands(node: Node, orders: zmq.Socket[bytes]) -> None:
-    expires = int(time.time()) + 2
-    assert_accepted(node, orders, opened_account(3), market(), buy(6, expires=expires), buy(7))
+    # Not a whole second.
+    expires = time.time_ns() + 2_123_456_789
+    assert_accepted(node, orders, opened_account(3), market(), buy(6, expiry_ns=expires), buy(7))
     applied = node.state.engine.sequence
-    assert node.state.next_expiry_ns == expires * 10**9
-    assert node._poll_timeout_ms(time.monotonic()) <= 2000
+    assert node.state.next_expiry_ns == expires
+    assert node._poll_timeout_ms(time.monotonic()) <= 2200
     turn_until(node, lambda: node.state.next_expiry_ns is None)
-    assert time.time() >= expires
+    assert time.time_ns() >= expires
     assert node.state.engine.inspect.counts()["orders"] == 1, "the order without an expiry stays"
     # One TICK was submitted and nothing else.
-    turn_until(node, lambda: time.time() >= expires + 0.2)
+    turn_until(node, lambda: time.time_ns() >= expires + 200_000_000)
     assert node.state.engine.sequence == applied + 1
 
 
 def test_silent_session_loses_its_orders_and_a_pinging_one_keeps_them(node: Node, orders: zmq.Socket[bytes]) -> None:
-    opening = np.zeros(2, COMMAND)
-    opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, [11, 12], 3
-    opening["flags"] = SessionFlags.CANCEL_ON_DISCONNECT
+    opening = join([commands.open_session(session, 3, SessionFlags.CANCEL_ON_DISCONNECT) for session in (11, 12)])
     timeout_s = node.config.timing.disconnect_ms / 1000
     started = time.monotonic()
     assert_accepted(node, orders, opened_account(3), market(), buy(6), opening, buy(1, 11), buy(1, 12))

@@ -3,41 +3,35 @@
 import os
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from smrx.consensus.forking import fork
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire import batches
-from smrx.wire.codes import CommandKind, EventKind, SessionFlags, TimeInForce
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, pack_symbol
+from smrx.wire.codes import CommandKind, EventKind, SessionFlags, Side, TimeInForce
+from smrx.wire.command_list import CommandList, join
+from tests import commands
 
 SESSION = 77
 
 
+def entry_of(*parts: CommandList, time_ns: int) -> bytes:
+    records, details = join(parts)
+    return batches.encode(records.tobytes(), time_ns, 0, 0, details.tobytes())
+
+
 def setup_entry() -> bytes:
-    rows = np.zeros(4, COMMAND)
-    rows["kind"] = [
-        CommandKind.OPEN_SESSION,
-        CommandKind.ADD_ASSET,
-        CommandKind.OPEN_ACCOUNT,
-        CommandKind.DEPOSIT,
-    ]
-    rows["session_id"] = SESSION
-    rows["request_id"] = [0, 1, 2, 3]
-    rows["instrument"] = [0, 1, 0, 1]
-    rows["client_order_id"][1] = pack_symbol("USD")
-    rows["quantity_lots"] = [0, 2, 0, 1000]
-    rows["account"] = [0, 0, 5, 5]
-    rows["order_id"][3] = 9
-    return batches.encode(rows.tobytes(), 1_000, 0, 0)
+    return entry_of(
+        commands.open_session(SESSION, 0),
+        commands.add_asset((SESSION, 1), 1, "USD", 2),
+        commands.open_account((SESSION, 2), 5),
+        commands.deposit((SESSION, 3), 5, 1, 1000, 9),
+        time_ns=1_000,
+    )
 
 
 def deposit_entry(request_id: int) -> bytes:
-    row = np.zeros(1, COMMAND)
-    row["kind"], row["session_id"], row["request_id"] = CommandKind.DEPOSIT, SESSION, request_id
-    row["instrument"], row["account"], row["order_id"], row["quantity_lots"] = 1, 5, 100 + request_id, 10
-    return batches.encode(row.tobytes(), 2_000 + request_id, 0, 0)
+    return entry_of(commands.deposit((SESSION, request_id), 5, 1, 10, 100 + request_id), time_ns=2_000 + request_id)
 
 
 def machine_after(entries: int) -> ReplicatedState:
@@ -101,29 +95,27 @@ def test_hashes_between_equal_hash_at() -> None:
 def test_cancel_on_disconnect_sessions_and_those_with_orders() -> None:
     state = machine_after(0)
     assert state.cancel_on_disconnect_sessions() == []
-    opening = np.zeros(3, COMMAND)
-    opening["kind"], opening["session_id"], opening["account"] = CommandKind.OPEN_SESSION, [11, 2**64 - 1, 13], 5
-    opening["flags"] = [SessionFlags.CANCEL_ON_DISCONNECT, SessionFlags.CANCEL_ON_DISCONNECT, 0]
-    base = np.zeros(2, COMMAND)
-    base["kind"], base["session_id"], base["request_id"] = CommandKind.ADD_ASSET, SESSION, [4, 5]
-    base["instrument"], base["client_order_id"] = 2, pack_symbol("X")
-    listed = base[1:].view(INSTRUMENT_COMMAND)
-    listed["kind"], listed["instrument"], listed["symbol"] = CommandKind.ADD_INSTRUMENT, 1, pack_symbol("X-USD")
-    listed["base_asset"], listed["quote_asset"], listed["lot_units"], listed["scale_units"] = 2, 1, 1, 1
-    listed["max_price_ticks"], listed["max_quantity_lots"] = 100, 100
-    orders = np.zeros(2, COMMAND)
-    orders["kind"], orders["session_id"], orders["request_id"] = CommandKind.PLACE, [2**64 - 1, 13], 1
-    orders["account"], orders["instrument"], orders["side"], orders["order_type"] = 5, 1, 1, 1
-    orders["tif"], orders["price_ticks"], orders["quantity_lots"] = [TimeInForce.GTD, TimeInForce.GTC], 10, 1
-    orders["order_id"] = [70 << 32, 0]
+    flags = (SessionFlags.CANCEL_ON_DISCONNECT, SessionFlags.CANCEL_ON_DISCONNECT, 0)
+    opening = join(
+        [commands.open_session(*opened) for opened in zip((11, 2**64 - 1, 13), (5,) * 3, flags, strict=True)]
+    )
+    listed = commands.add_instrument((SESSION, 5), 1, "X-USD", base_asset=2, quote_asset=1)
+    base = join([commands.add_asset((SESSION, 4), 2, "X"), listed])
+    orders = join(
+        [
+            commands.place((2**64 - 1, 1), 5, Side.BUY, 1, 10, tif=TimeInForce.GTD, expiry_seconds=70),
+            commands.place((13, 1), 5, Side.BUY, 1, 10, client_order_id="a client order id"),
+        ]
+    )
     for index, part in enumerate((opening, base, orders)):
-        state.apply(3 + index, 1, batches.encode(part.tobytes(), 5_000, 0, 0))
+        state.apply(3 + index, 1, entry_of(part, time_ns=5_000))
         assert set(state.take_applied()[-1].outcomes["reason"].tolist()) == {0}
     assert sorted(state.cancel_on_disconnect_sessions()) == [11, 2**64 - 1]
     assert state.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
     assert state.next_expiry_ns == 70_000_000_000
     restored = ReplicatedState(1024, 1024)
     restored.restore(state.snapshot())
+    assert restored.engine.inspect.orders()["client_order_id"].tolist() == [b"", b"a client order id"]
     assert restored.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
     assert restored.next_expiry_ns == 70_000_000_000
     made = state.engine.inspect.transfers(5)

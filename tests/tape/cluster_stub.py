@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from smrx.client.instruments import Asset, Instrument
 from smrx.tape.engine_session import EngineLike, new_engine
 from smrx.wire.codes import CommandKind
+from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, EVENT, unpack_symbol
 
 Records = NDArray[np.void]
@@ -28,20 +29,20 @@ class ClusterStub:
         self._requests = 0
         opening = np.zeros(1, dtype=COMMAND)
         opening["kind"], opening["session_id"] = CommandKind.OPEN_SESSION, self._session
-        self._apply(opening)
+        self._apply(opening, NO_DETAILS)
 
-    def submit(self, commands: Records, /) -> Records:
+    def submit(self, commands: Records, details: Records = NO_DETAILS, /) -> Records:
         self.submissions.append(len(commands))
         commands = commands.copy()
         commands["session_id"] = self._session
         commands["request_id"] = np.arange(self._requests + 1, self._requests + 1 + len(commands), dtype=np.uint64)
         self._requests += len(commands)
-        return self._apply(commands)
+        return self._apply(commands, details)
 
     def assets(self) -> list[Asset]:
         """Return what a client returns."""
         return [
-            Asset(int(row["asset"]), unpack_symbol(int(row["symbol"])), int(row["decimals"]))
+            Asset(int(row["asset"]), unpack_symbol(row["symbol"]), int(row["decimals"]))
             for row in self.engine.inspect.assets()
         ]
 
@@ -52,7 +53,7 @@ class ClusterStub:
         return [
             Instrument(
                 int(row["instrument"]),
-                unpack_symbol(int(row["symbol"])),
+                unpack_symbol(row["symbol"]),
                 assets[int(row["base_asset"])],
                 assets[int(row["quote_asset"])],
                 *(int(row[name]) for name in numbers),
@@ -82,8 +83,8 @@ class ClusterStub:
                 return batch, rows
         raise AssertionError(f"no events of kind {kind}")
 
-    def _apply(self, commands: Records) -> Records:
-        result = self.engine.apply(commands, 1_000_000_000 + self.engine.sequence)
+    def _apply(self, commands: Records, details: Records) -> Records:
+        result = self.engine.apply(commands, 1_000_000_000 + self.engine.sequence, details)
         self._events.append(result.events.copy())
         outcomes: Records = result.outcomes
         return outcomes

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from smrx.tape.lobster import Kind, Recording
 from smrx.tape.tape_book import BookSide, Order
 from smrx.tape.tape_file import Tape
+from smrx.wire.client_order_ids import short_id_text
 from smrx.wire.codes import CommandKind, Side, TimeInForce
 
 
@@ -47,11 +48,11 @@ def of_recording(recording: Recording) -> FlowStatistics:
 def of_tape(tape: Tape) -> FlowStatistics:
     """Measure a tape by applying it to a BookSide of each side."""
     sides = {Side.BUY: BookSide(Side.BUY), Side.SELL: BookSide(Side.SELL)}
-    orders: dict[int, Order] = {}
+    orders: dict[str, Order] = {}
     sizes, behind, buys, spreads = [], [], [], []
     counts = dict.fromkeys(("new", "reduce", "cancel", "trade"), 0)
     for command in tape.commands:
-        kind, name = int(command["kind"]), int(command["client_order_id"])
+        kind, name = int(command["kind"]), short_id_text(int(command["client_order_id"])) or ""
         price, quantity = int(command["price_ticks"]), int(command["quantity_lots"])
         if kind == CommandKind.CANCEL:
             order = orders.pop(name)
@@ -71,7 +72,7 @@ def of_tape(tape: Tape) -> FlowStatistics:
                 behind.append(best - price if side == Side.BUY else price - best)
             sizes.append(quantity)
             buys.append(side == Side.BUY)
-            orders[name] = Order(side, price, quantity, name, name)
+            orders[name] = Order(side, price, quantity, len(orders) + 1, name)
             sides[side].add(orders[name])
             counts["new"] += 1
         bid, ask = sides[Side.BUY].best(), sides[Side.SELL].best()
@@ -86,7 +87,7 @@ def of_tape(tape: Tape) -> FlowStatistics:
     )
 
 
-def _take(sides: dict[Side, BookSide], orders: dict[int, Order], side: Side, price: int, quantity: int) -> int:
+def _take(sides: dict[Side, BookSide], orders: dict[str, Order], side: Side, price: int, quantity: int) -> int:
     """Fill a taker completely; return the number of trades. Takers of a tape never exceed the book."""
     book, trades = sides[_other(side)], 0
     while quantity:

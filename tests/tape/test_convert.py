@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from smrx.tape import convert, lobster
+from smrx.tape import convert, history_check, lobster
 from smrx.tape.convert import Maker, ReplayPlan
 from smrx.tape.lobster import MESSAGE, NO_LEVEL, Recording
 from smrx.tape.tape_error import TapeError
+from smrx.wire.client_order_ids import short_id_text
 from smrx.wire.codes import CommandKind, Side, TimeInForce
+from smrx.wire.records import ORDER_DETAILS
 from tests.tape import recordings, synthetic_recording
 
 AMZN = "AMZN_2012-06-21_34200000_57600000_message_5"
@@ -25,7 +27,7 @@ def recording(messages: list[tuple[int, int, int, int, int]], books: list[list[i
 def commands_text(plan: ReplayPlan) -> list[str]:
     """Return the commands as short texts."""
     words = []
-    for command in plan.commands:
+    for command in plan.commands.records:
         kind, side = CommandKind(int(command["kind"])), int(command["side"])
         word = f"{kind.name.lower()}"
         if kind == CommandKind.PLACE:
@@ -33,8 +35,8 @@ def commands_text(plan: ReplayPlan) -> list[str]:
             word += f" {Side(side).name.lower()}"
         if kind != CommandKind.CANCEL:
             word += f" {int(command['quantity_lots'])}@{int(command['price_ticks'])}"
-        name = int(command["client_order_id"])
-        words.append(word + (f" #{name}" if 0 < name < 1 << 63 else " #?" if name else ""))
+        name = short_id_text(int(command["client_order_id"])) or ""
+        words.append(word + (" #?" if name.startswith("A") else f" #{name}" if name else ""))
     return words
 
 
@@ -48,6 +50,25 @@ def test_each_message_type_becomes_its_command() -> None:
     )  # fmt: skip
     assert commands_text(plan) == ["place buy 30@99 #7", "replace 20@99 #7", "take sell 5@99", "cancel #7"]
     assert (plan.counts.placed, plan.counts.reduced, plan.counts.cancelled, plan.counts.skipped) == (1, 1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("tape_id", "text"), [(7, "7"), (99_999_999, "99999999"), (100_000_000, "X1NJCHS"), (36**7 - 1, "XZZZZZZZ")]
+)
+def test_order_has_its_number_in_the_recording_as_an_id_of_eight_characters(tape_id: int, text: str) -> None:
+    plan = convert.convert(recording([(5, 0, 1, 100, 1), (1, tape_id, 30, 99, 1), (3, tape_id, 30, 99, 1)], None))
+    assert commands_text(plan) == [f"place buy 30@99 #{text}", f"cancel #{text}"]
+    assert len(plan.commands.details) == 0
+
+
+def test_still_larger_numbers_are_ids_in_the_details() -> None:
+    ids = [36**7, 10**17]
+    plan = convert.convert(recording([(5, 0, 1, 100, 1), *((k, i, 30, 99, 1) for k in (1, 3) for i in ids)], None))
+    assert plan.commands.records["client_order_id"].tolist() == [0] * 4
+    assert plan.commands.records["details"].tolist() == [1, 2, 1, 2]
+    texts = plan.commands.details.view(ORDER_DETAILS)["client_order_id"].tolist()
+    assert texts == [b"X10000000", b"X" + np.base_repr(10**17, 36).encode()]
+    assert history_check.check_history(plan).verified
 
 
 def test_levels_out_of_view_are_evicted_and_levels_in_view_adopted() -> None:
@@ -142,17 +163,17 @@ def test_execution_away_from_best_price_is_a_conflict() -> None:
 def test_prices_between_cents_give_a_finer_tick() -> None:
     records = np.array([(0, 1, 1, 10, 1_234_550, 1), (1, 3, 1, 10, 1_234_550, 1)], dtype=MESSAGE)
     plan = convert.convert(Recording("made", "MADE", records, None))
-    assert (plan.market.tick_units, int(plan.commands["price_ticks"][0])) == (1, 1_234_550)
+    assert (plan.market.tick_units, int(plan.commands.records["price_ticks"][0])) == (1, 1_234_550)
 
 
-@pytest.mark.parametrize(("ticker", "symbol"), [("AMZN", "AMZN-USD"), ("GOOGL", "GOOGLUSD"), ("LONGNAME", "LONGNAME")])
+@pytest.mark.parametrize(("ticker", "symbol"), [("AMZN", "AMZN-USD"), ("A-LONGER-TICKER", "A-LONGER-TICKER-USD")])
 def test_ticker_becomes_a_valid_symbol(ticker: str, symbol: str) -> None:
     made = recording([(1, 1, 1, 100, 1)], None)._replace(ticker=ticker)
     assert convert.convert(made).market.symbol == symbol
 
 
 def test_invalid_ticker_is_refused() -> None:
-    with pytest.raises(TapeError, match="expected 1 to 8 characters"):
+    with pytest.raises(TapeError, match="expected 1 to 16 characters"):
         convert.convert(recording([(1, 1, 1, 100, 1)], None), symbol="amzn")
 
 
@@ -168,7 +189,7 @@ def test_recording_has_no_conflicts(name: str) -> None:
         "the first message is in the initial book"
     )
     # The commands of the messages are contiguous.
-    assert plan.first[-1] == len(plan.commands)
+    assert plan.first[-1] == len(plan.commands.records)
     assert (np.diff(plan.first) >= 0).all()
     if plan.name == AMZN:
         makers = [execution.maker for execution in plan.executions]
@@ -190,4 +211,4 @@ def test_synthetic_recording_has_all_cases(tmp_path_factory: pytest.TempPathFact
 
 def test_commands_depend_on_the_recording_alone() -> None:
     found = recordings.read(recordings.SYNTHETIC)
-    assert convert.convert(found).commands.tobytes() == convert.convert(found).commands.tobytes()
+    assert convert.convert(found).commands.pieces() == convert.convert(found).commands.pieces()

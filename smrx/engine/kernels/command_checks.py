@@ -231,7 +231,7 @@ def check_text(state: Tables, command: Record, has_id: Any) -> Any:
         following += 1
     if has_terms(details):
         following += 1
-    turn.following = np.uint32(following if state.core[0].reporting != 0 else 0)
+    turn.following = np.uint32(following)
     return Reason.NONE
 
 

@@ -4,7 +4,6 @@ A State has more than twenty arrays; unpacking them at every call would take lon
 gets one array of addresses and lengths, and makes the tables from it. Called by engine.py and index_build.py.
 """
 
-from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 from smrx.engine.kernels.apply import apply
 from smrx.engine.kernels.hash_index import insert
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
-from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
-from smrx.engine.kernels.numba_tables import interpreted, state_of, table_of
+from smrx.engine.kernels.numba_tables import InterpretedState, interpreted, state_of, table_of
 from smrx.engine.state import State
 
 #: Every module whose source is compiled into the entry points.
@@ -107,8 +105,7 @@ def apply_commands(
     if not INTERPRETED:
         return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
     with np.errstate(over="ignore"):
-        tables = SimpleNamespace(**{name: interpreted(array) for name, array in state._asdict().items()})
-        tables.details = interpreted(details.view(ORDER_DETAILS_WORDS))
+        tables = InterpretedState(state, details)
         inputs = [interpreted(array) for array in (commands, outcomes, events)]
         return int(apply(tables, inputs[0], done, np.int64(time_ns), inputs[1], inputs[2], words, hashes))
 

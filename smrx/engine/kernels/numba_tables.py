@@ -34,7 +34,7 @@ from numba.extending import (
 from smrx.engine.kernels.jit import INTERPRETED
 from smrx.engine.kernels.jit import view_as as view_as
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
-from smrx.engine.state import DTYPES
+from smrx.engine.state import DTYPES, State
 
 #: The arrays of a State, and behind them the details of the commands that are being applied.
 _FIELDS: Final = {
@@ -111,6 +111,15 @@ class InterpretedTable:
 
     def __getitem__(self, slot: Any) -> InterpretedRecord:
         return InterpretedRecord(self._array, slot)
+
+
+class InterpretedState:
+    """A State and the details of the commands, for kernels that run without compilation."""
+
+    def __init__(self, state: State, details: Any) -> None:
+        for name, array in zip(State._fields, state, strict=True):
+            setattr(self, name, interpreted(array))
+        self.details = interpreted(details.view(ORDER_DETAILS_WORDS))
 
 
 def interpreted(array: Any) -> Any:

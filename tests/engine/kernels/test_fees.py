@@ -237,7 +237,7 @@ def test_budget_order_cancels_own_makers() -> None:
     [
         {"side": Side.SELL},
         {"order_type": OrderType.LIMIT, "tif": TimeInForce.GTC, "price_ticks": 1},
-        {"order_type": OrderType.STOP, "order_id": 5},
+        {"order_type": OrderType.STOP, "stop_price_ticks": 5},
         {"stp": Stp.DECREMENT},
         {"flags": 3},
     ],

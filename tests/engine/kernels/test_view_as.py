@@ -7,13 +7,11 @@ import pytest
 from numba import TypingError, njit
 
 from smrx.engine.kernels import layouts
-from smrx.engine.kernels.jit import INTERPRETED
+from smrx.engine.kernels.jit import INTERPRETED, _view_as_interpreted, view_as
 from smrx.engine.kernels.numba_tables import (
     InterpretedTable,
-    _view_as_interpreted,
     interpreted,
     table_of,
-    view_as,
 )
 from smrx.wire.codes import CommandKind
 from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE, LIMITS_COMMAND, TRANSFER_COMMAND
