@@ -161,7 +161,7 @@ def layout_table(layout: Layout, skipped: Iterable[str] = ()) -> str:
     rows = []
     for name in sorted(layout.names or (), key=lambda field: layout.fields[field][1]):  # type: ignore[index]
         form, offset = layout.fields[name][:2]
-        if name not in skipped:
+        if name not in skipped and not name.startswith("reserved"):
             rows.append((offset, _type_name(form), f"`{name}`", FIELD_NOTES[name]))
     return _table("offset|type|field|meaning", rows)
 
