@@ -76,6 +76,9 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("min_quantity_lots", "min_quantity", "<i8"),
         ("min_notional", "min_notional", "<i8"),
         ("max_notional", "max_notional", "<i8"),
+        ("collar_bp", "collar_bp", "<u2"),
+        ("collar_reference", "collar_reference", "u1"),
+        ("rule_flags", "rule_flags", "u1"),
     ],
     "sessions": [
         ("session_id", "session_id", "<u8"),

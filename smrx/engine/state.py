@@ -195,6 +195,7 @@ INSTRUMENT: Final = _padded(
         ("taker_fee", "<i8"),
         ("maker_fee", "<i8"),
         ("band_bp", "<i8"),
+        ("collar_bp", "<i8"),
         ("last_price", "<i8"),  # of the last trade; 0 before the first
         ("hash", "<u8"),
         ("static_hash", "<u8"),  # the part of the hash that no trade changes
@@ -204,6 +205,8 @@ INSTRUMENT: Final = _padded(
         ("lot_units", "<u4"),
         ("scale_units", "<u4"),
         ("status", "<u4"),
+        ("collar_reference", "<u4"),
+        ("rule_flags", "<u4"),
         ("fee_balance", "<u4"),  # the venue's balance for fees; 0 until there are fees
         ("next", "<u4"),
         ("live", "<u4"),

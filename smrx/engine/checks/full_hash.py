@@ -130,8 +130,11 @@ def _instrument_words(_: State, rows: Any) -> Words:
 
 
 def _rule_words(_: State, rows: Any) -> Words:
+    head = _head(RULES_TAG, rows["band_bp"])
+    for field, bits in (("collar_bp", 24), ("collar_reference", 40), ("rule_flags", 48)):
+        head = head | (rows[field].astype(np.uint64) << np.uint64(bits))
     return _words(
-        _head(RULES_TAG, rows["band_bp"]), rows["instrument_id"], _both(rows["taker_fee"], rows["maker_fee"]),
+        head, rows["instrument_id"], _both(rows["taker_fee"], rows["maker_fee"]),
         rows["min_price"], rows["min_quantity"], rows["min_notional"], rows["max_notional"],
     )  # fmt: skip
 
@@ -181,7 +184,18 @@ WORDS: Final[dict[str, tuple[Part, ...]]] = {
         Part(_instrument_words),
         Part(
             _rule_words,
-            ("band_bp", "taker_fee", "maker_fee", "min_price", "min_quantity", "min_notional", "max_notional"),
+            (
+                "band_bp",
+                "taker_fee",
+                "maker_fee",
+                "min_price",
+                "min_quantity",
+                "min_notional",
+                "max_notional",
+                "collar_bp",
+                "collar_reference",
+                "rule_flags",
+            ),
         ),
         Part(_price_words, ("last_price",)),
     ),

@@ -19,8 +19,8 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     asset       4 | decimals<<8, asset, the 2 words of its symbol, supply, cap
     instrument  5 | status<<8, instrument, the 3 words of its symbol, base | quote<<32, lot_units | scale_units<<32,
                 max_price, max_quantity
-    rules       11 | band_bp<<8, instrument, taker_fee | maker_fee<<32, min_price, min_quantity, min_notional,
-                max_notional: if any is set
+    rules       11 | band_bp<<8 | collar_bp<<24 | collar_reference<<40 | rule_flags<<48, instrument,
+                taker_fee | maker_fee<<32, min_price, min_quantity, min_notional, max_notional: if any is set
     last price  12 | instrument<<32, price: from the first trade on
     session     6 | flags<<8 | closed<<16 | run<<24 | account<<32, session_id, last_active_ns, activity
     transfer    7 | kind<<8, transfer_id, account | asset<<32, amount, time_ns, sequence
@@ -80,6 +80,7 @@ U8: Final = np.uint64(8)
 U16: Final = np.uint64(16)
 U24: Final = np.uint64(24)
 U40: Final = np.uint64(40)
+U48: Final = np.uint64(48)
 
 
 @inlined
@@ -222,7 +223,9 @@ def has_rules(instrument: Record) -> Any:
     """Whether an instrument has any rule."""
     prices = instrument.min_price | instrument.min_quantity | instrument.min_notional | instrument.max_notional
     # A maker fee is there only beside a taker fee.
-    return (prices | instrument.taker_fee | instrument.band_bp) != 0
+    if (prices | instrument.taker_fee | instrument.band_bp | instrument.collar_bp) != 0:
+        return True
+    return (instrument.collar_reference | instrument.rule_flags) != 0
 
 
 @kernel
@@ -242,7 +245,11 @@ def refresh_instrument(core: Record, instrument: Record) -> None:
         )
         if has_rules(instrument):
             new += hash7(
-                RULES_TAG | (np.uint64(instrument.band_bp) << U8),
+                RULES_TAG
+                | (np.uint64(instrument.band_bp) << U8)
+                | (np.uint64(instrument.collar_bp) << U24)
+                | (np.uint64(instrument.collar_reference) << U40)
+                | (np.uint64(instrument.rule_flags) << U48),
                 np.uint64(instrument.instrument_id),
                 np.uint64(instrument.taker_fee) | (np.uint64(instrument.maker_fee) << U32),
                 np.uint64(instrument.min_price),
