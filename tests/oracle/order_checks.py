@@ -13,6 +13,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from tests.oracle.book import OPPOSITE
 from tests.oracle.records import AMOUNT_LIMIT, Instrument, Order
 from tests.oracle.state import State
 

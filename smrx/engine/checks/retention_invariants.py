@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smrx.engine.checks.record_columns import Columns, StateColumns
 from smrx.engine.checks.xxh3_rows import hash_rows
 from smrx.engine.kernels.answers import ANSWER_TAG
-from smrx.engine.state import RUN_LENGTHS, State
+from smrx.engine.state import NEVER, RUN_LENGTHS, State
 
 #: Answers hashed at once: their words stay in the cache.
 _BATCH: Final = 1 << 12
@@ -116,7 +116,7 @@ def list_violations(tables: StateColumns) -> Iterator[str]:
         yield "sessions: a last activity is out of order"
     if len(order) and (numbers[-1] > core["activity"] or times[-1] > core["time_ns"]):
         yield "sessions: a last activity is in the future"
-    if len(order) and int(core["next_session_end"]) - int(times[0]) > int(core["session_silence_s"]) * _NS:
+    if len(order) and core["next_session_end"] > _latest_end(core, times[0], "session_silence_s"):
         yield "sessions: the first end is too late"
     order = transfers.slots[np.argsort(transfers.live("sequence"), kind="stable")]
     if not _is_list(transfers, "newer", order, core["oldest_transfer"], core["newest_transfer"]):
@@ -124,8 +124,13 @@ def list_violations(tables: StateColumns) -> Iterator[str]:
     times = transfers["time_ns"][order]
     if (np.diff(times) < 0).any() or (len(order) and times[-1] > core["time_ns"]):
         yield "transfers: a time is out of order"
-    if len(order) and int(core["next_transfer_end"]) - int(times[0]) > int(core["transfer_age_s"]) * _NS:
+    if len(order) and core["next_transfer_end"] > _latest_end(core, times[0], "transfer_age_s"):
         yield "transfers: the first end is too late"
+
+
+def _latest_end(core: Any, since: Any, period: str) -> int:
+    """Return the bound of when something must end: with the next command if its time has come."""
+    return max(min(int(since) + int(core[period]) * _NS, NEVER), int(core["time_ns"]))
 
 
 def _is_list(rows: Columns, link: str, order: NDArray[Any], first: Any, last: Any) -> bool:
