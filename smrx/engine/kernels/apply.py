@@ -36,9 +36,9 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
     merged,
+    view_as,
 )
 from smrx.engine.kernels.lookup import find_session
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.placing import check_place, max_events_of_place, place
 from smrx.engine.kernels.pool import slots_left
 from smrx.engine.kernels.registry import add_asset, add_instrument, check_asset, check_instrument, open_account

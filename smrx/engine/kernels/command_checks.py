@@ -28,6 +28,7 @@ from smrx.engine.kernels.jit import (
     Tables,
     inlined,
     kernel,
+    view_as,
 )
 from smrx.engine.kernels.layouts import (
     ASSET_COMMAND_WORDS,
@@ -38,7 +39,6 @@ from smrx.engine.kernels.layouts import (
     INSTRUMENT_DETAILS_WORDS,
 )
 from smrx.engine.kernels.lookup import details_of, find_account
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_details import has_terms, has_text
 from smrx.engine.kernels.xxh3 import hash8
 from smrx.wire.codes import (

@@ -14,8 +14,7 @@ from smrx.engine.kernels.activity import restart_silence, unlink_session
 from smrx.engine.kernels.answers import return_run
 from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, remove
-from smrx.engine.kernels.jit import NIL, Array, Record, Tables, inlined, kernel
-from smrx.engine.kernels.numba_tables import view_as
+from smrx.engine.kernels.jit import NIL, Array, Record, Tables, inlined, kernel, view_as
 from smrx.engine.kernels.pool import return_slot
 from smrx.engine.kernels.state_hash import drop_hash, refresh_session, retention_hash
 from smrx.engine.state import NEVER, SESSIONS, TRANSFERS

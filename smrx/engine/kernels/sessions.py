@@ -9,8 +9,7 @@ from smrx.engine.kernels.answers import run_for, take_run
 from smrx.engine.kernels.cancelling import cancel_order
 from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
-from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel
-from smrx.engine.kernels.numba_tables import view_as
+from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel, view_as
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.retention import expect_session_end
 from smrx.engine.kernels.state_hash import refresh_session

@@ -18,9 +18,9 @@ from smrx.engine.kernels.jit import (
     Tables,
     inlined,
     kernel,
+    view_as,
 )
 from smrx.engine.kernels.lookup import details_of, find_instrument
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_checks import BASIS_POINTS
 from smrx.engine.kernels.state_hash import refresh_account, refresh_instrument
 from smrx.engine.state import BOOKS
