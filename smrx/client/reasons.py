@@ -25,6 +25,7 @@ REASON_TEXTS: Final[dict[Reason, str]] = {
     Reason.SESSION_IN_USE: "the session belongs to another account",
     Reason.NOT_AUTHORISED: "the session's account may not do this",
     Reason.SESSION_CLOSED: "the session is closed; open it again first",
+    Reason.INVALID_VERSION: "the version of the rules is not the next one",
     Reason.KILLED: "the kill switch is on: no new or replaced orders until the venue revives trading",
     Reason.UNKNOWN_ACCOUNT: "there is no such account",
     Reason.ACCOUNT_EXISTS: "the account exists already",

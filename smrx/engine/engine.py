@@ -366,7 +366,7 @@ def _add_venue_account(state: State) -> None:
     index_build.fill(state, ACCOUNTS)
     if state.core["hashing"][0]:
         account["hash"] = full_hash.record_hashes(state, "accounts", account)
-        state.core["digest"] = account["hash"]
+        state.core["digest"] = account["hash"] + np.uint64(full_hash.retention(state))
 
 
 def _joined_events(parts: list[Words]) -> NDArray[Any]:

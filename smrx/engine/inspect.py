@@ -3,7 +3,7 @@
 Called by the node's admin service, the command line and the tests.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +76,18 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("min_quantity_lots", "min_quantity", "<i8"),
         ("min_notional", "min_notional", "<i8"),
         ("max_notional", "max_notional", "<i8"),
+        ("collar_bp", "collar_bp", "<u2"),
+        ("collar_reference", "collar_reference", "u1"),
+        ("rule_flags", "rule_flags", "u1"),
     ],
     "sessions": [
         ("session_id", "session_id", "<u8"),
         ("account", "account_id", "<u4"),
         ("flags", "flags", "u1"),
+        ("closed", "closed", "u1"),
         ("last_request_id", "last_request_id", "<u8"),
+        ("answers", "run", "<u4"),  # how many it keeps
+        ("last_active_ns", "last_active_ns", "<i8"),
         ("open_orders", "orders", "<u4"),  # those that are cancelled with the session
     ],
     "transfers": [
@@ -90,6 +96,7 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("asset", "asset_id", "<u4"),
         ("kind", "kind", "u1"),
         ("amount", "amount", "<i8"),
+        ("time_ns", "time_ns", "<i8"),
     ],
 }
 #: Columns that come from elsewhere or are text, behind the others of their table.
@@ -121,6 +128,14 @@ def text_of(rows: NDArray[Any], field: str) -> NDArray[Any]:
     return words.view(f"S{8 * len(names)}").reshape(len(rows))
 
 
+class Retention(NamedTuple):
+    """How long the state keeps silent sessions and transfer ids, and how many of these."""
+
+    session_silence_s: int
+    transfer_age_s: int
+    transfers: int
+
+
 class Inspect:
     """Queries of an engine's state."""
 
@@ -148,6 +163,8 @@ class Inspect:
             found[outside] = rows[inside]
         if "symbol" in (found.dtype.names or ()):
             found["symbol"] = text_of(rows, "symbol")
+        if table == "sessions":
+            found["answers"] = 1 << rows["run"].astype(np.uint32)
         first, second = found.dtype.names[:2] if found.dtype.names else ("", "")
         return found[np.lexsort((found[second], found[first]))]
 
@@ -223,6 +240,12 @@ class Inspect:
         """Return the sessions by id."""
         return self._table("sessions", self._live("sessions"))
 
+    @property
+    def retention(self) -> Retention:
+        """What SET_RETENTION sets."""
+        core = self._state.core[0]
+        return Retention(*(int(core[name]) for name in Retention._fields))
+
     def transfers(self, account: int) -> NDArray[Any]:
         """Return the deposits and withdrawals of an account by transfer id."""
         return self._table("transfers", self._live("transfers", account_id=account))
@@ -234,8 +257,12 @@ class Inspect:
 
     @property
     def next_expiry_ns(self) -> int | None:
-        """The engine time at which the first GTD order expires, with the next command; None if there is none."""
-        expiry = int(self._state.core["next_expiry"][0])
+        """The engine time at which the next command may end a GTD order or a silent session; None if there is none.
+
+        It is exact for orders. A session that was active since may make it too early.
+        """
+        core = self._state.core
+        expiry = min(int(core["next_expiry"][0]), int(core["next_session_end"][0]))
         return None if expiry == NEVER else expiry
 
     def counts(self) -> dict[str, int]:

@@ -30,6 +30,7 @@ from smrx.engine.state import (
     DTYPES,
     FIRST_RULES,
     RING_SIZE,
+    RUN_LENGTHS,
     TABLES,
     State,
     allocate,
@@ -129,6 +130,8 @@ def _lengths(core: Any, pools: Any, tables: tuple[str, ...] = _TABLE_NAMES) -> d
         "pools": len(tables),
         **tops,
         "books": BOOKS * tops["instruments"],
+        "answers": int(core["answers_top"][0]),
+        "runs": RUN_LENGTHS,
         "heap": int(core["expiring"][0]) + 1,
         "ring": kept_hashes(int(core["command_sequence"][0])),
     }
@@ -341,12 +344,13 @@ def _restored_tables(arrays: Arrays) -> tuple[State, StateColumns]:
     lengths = _lengths(core, pools)
     tops = [lengths[table.name] for table in TABLES]
     sequence = int(core["command_sequence"][0])
-    possible = min(tops) >= 1 and lengths["heap"] <= lengths["orders"] and sequence < 1 << 62
+    possible = min(*tops, lengths["answers"]) >= 1 and lengths["heap"] <= lengths["orders"] and sequence < 1 << 62
     if not possible or any(len(rows) != lengths[name] for name, rows in arrays.items()):
         raise SnapshotError("The lengths of the snapshot's tables do not match its body.")
 
     # Space for as many again, so that a restored engine does not grow at once.
-    state = allocate({table.name: max(2 * top, 64) for table, top in zip(TABLES, tops, strict=True)})
+    capacities = {table.name: max(2 * top, 64) for table, top in zip(TABLES, tops, strict=True)}
+    state = allocate(capacities, lengths["answers"])
     for name, rows in arrays.items():
         if name == "ring":
             state.ring[_ring_positions(sequence)] = rows

@@ -1,8 +1,11 @@
 """Errors after which the feed cannot be followed any further. Each message names the events and the nodes."""
 
+from typing import Any
+
 import numpy as np
 
-from smrx.wire.records import EVENT
+from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT, EVENT_LAYOUTS
 
 
 class FeedError(Exception):
@@ -23,12 +26,27 @@ class FeedConflict(FeedError):
 
     def __init__(self, sequence: int, node: int, first_node: int, copy: np.void, first_copy: np.void) -> None:
         self.sequence, self.node, self.first_node = sequence, node, first_node
-        names = EVENT.names or ()
-        self.field = next((name for name in names if copy[name] != first_copy[name]), "none")
-        values = (int(copy[self.field]), int(first_copy[self.field])) if self.field in names else (0, 0)
-        super().__init__(
-            f"event {sequence}: node {node} sent {self.field} {values[0]}, node {first_node} sent {values[1]}"
-        )
+        self.field, found, first = _difference(copy, first_copy)
+        super().__init__(f"event {sequence}: node {node} sent {self.field} {found}, node {first_node} sent {first}")
+
+
+def _difference(copy: np.void, first_copy: np.void) -> tuple[str, str, str]:
+    """Return the first field that differs, in the names of the event's kind, and both values."""
+    kind = int(copy["kind"])
+    layouts = [EVENT]
+    if kind == int(first_copy["kind"]) and kind in set(EventKind):
+        # EVENT names every byte, a layout of its own need not.
+        layouts = [EVENT_LAYOUTS[EventKind(kind)], EVENT]
+    for layout in layouts:
+        rows = [np.frombuffer(event.tobytes(), layout)[0] for event in (copy, first_copy)]
+        for name in layout.names or ():
+            if rows[0][name] != rows[1][name]:
+                return name, _text(rows[0][name]), _text(rows[1][name])
+    return "none", "0", "0"
+
+
+def _text(value: Any) -> str:
+    return ascii(value.decode("ascii", "replace")) if isinstance(value, bytes) else str(int(value))
 
 
 class Disagreement(FeedError):

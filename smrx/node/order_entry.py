@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from smrx.node.replicated_state import Applied
 from smrx.wire import batches, frames
-from smrx.wire.codes import CommandKind
+from smrx.wire.codes import COMMAND_TRAITS, CommandTraits
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND, COMMAND_SIZE
 
@@ -26,7 +26,7 @@ _SESSION: Final = slice(8, 16)
 _WORDS_PER_COMMAND: Final = COMMAND_SIZE // 8
 _DETAILS_SHIFT: Final = 48
 #: The commands that only a leader submits.
-_LEADERS_ONLY: Final = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
+_LEADERS_ONLY: Final = tuple(kind for kind, traits in COMMAND_TRAITS.items() if CommandTraits.LEADER in traits)
 _MAX_BATCH_BYTES: Final = batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE
 
 

@@ -4,7 +4,9 @@ A value, once assigned, is never used for anything else: it is written into logs
 everywhere; imports nothing of smrx.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum, IntFlag
+from typing import Final
 
 
 class CommandKind(IntEnum):
@@ -32,6 +34,58 @@ class CommandKind(IntEnum):
     DISCONNECT = 20
     SET_VERSION = 21
     SET_RETENTION = 22
+
+
+class CommandTraits(IntFlag):
+    """What a kind of command is and needs: code asks for traits, so that no list of kinds can miss a new one."""
+
+    NONE = 0
+    PLACES = 1  # enters an order, or changes one so that it may trade
+    CANCELS = 2  # may end open orders of its sender
+    MOVES_MONEY = 4  # changes the supply of an asset
+    VENUE_ONLY = 8  # only a session of the venue may send it
+    LEADER = 16  # only the leader's node submits it, by itself or for an operator
+    PASSES_HALT = 32  # accepted while its instrument is halted
+    PASSES_KILL = 64  # accepted while the kill switch is on
+    NUMBERED = 128  # counts as a request of its session
+    NAMES_ACCOUNT = 256  # names an account, which must exist
+    ACTIVE_ACCOUNT = 512  # which must not be suspended
+    MAY_HAVE_DETAILS = 1024
+    MUST_HAVE_DETAILS = 2048
+
+
+_T = CommandTraits
+_PASSES = _T.PASSES_HALT | _T.PASSES_KILL
+_OWN = _PASSES | _T.NUMBERED | _T.NAMES_ACCOUNT
+_VENUE = _PASSES | _T.NUMBERED | _T.VENUE_ONLY
+
+#: The traits of every kind.
+COMMAND_TRAITS: Final[Mapping[CommandKind, CommandTraits]] = {
+    CommandKind.PLACE: _T.PLACES | _T.NUMBERED | _T.NAMES_ACCOUNT | _T.ACTIVE_ACCOUNT | _T.MAY_HAVE_DETAILS,
+    CommandKind.CANCEL: _OWN | _T.CANCELS | _T.MAY_HAVE_DETAILS,
+    CommandKind.REPLACE: _T.PLACES | _T.NUMBERED | _T.NAMES_ACCOUNT | _T.ACTIVE_ACCOUNT | _T.MAY_HAVE_DETAILS,
+    CommandKind.MASS_CANCEL: _OWN | _T.CANCELS,
+    CommandKind.DEPOSIT: _VENUE | _T.MOVES_MONEY | _T.NAMES_ACCOUNT,
+    CommandKind.WITHDRAW: _OWN | _T.MOVES_MONEY | _T.ACTIVE_ACCOUNT,
+    CommandKind.OPEN_ACCOUNT: _VENUE,
+    CommandKind.SUSPEND_ACCOUNT: _VENUE | _T.NAMES_ACCOUNT,
+    CommandKind.RESUME_ACCOUNT: _VENUE | _T.NAMES_ACCOUNT,
+    CommandKind.OPEN_SESSION: _PASSES | _T.NAMES_ACCOUNT,
+    CommandKind.CLOSE_SESSION: _PASSES | _T.NUMBERED | _T.CANCELS,
+    CommandKind.ADD_ASSET: _VENUE,
+    CommandKind.ADD_INSTRUMENT: _VENUE | _T.MAY_HAVE_DETAILS | _T.MUST_HAVE_DETAILS,
+    CommandKind.SET_STATUS: _VENUE,
+    CommandKind.SET_LIMITS: _VENUE | _T.NAMES_ACCOUNT,
+    CommandKind.KILL: _VENUE,
+    CommandKind.REVIVE: _VENUE,
+    CommandKind.TICK: _PASSES | _T.LEADER,
+    CommandKind.SET_RULES: _VENUE | _T.MAY_HAVE_DETAILS | _T.MUST_HAVE_DETAILS,
+    CommandKind.DISCONNECT: _PASSES | _T.LEADER | _T.CANCELS,
+    CommandKind.SET_VERSION: _PASSES | _T.LEADER,
+    CommandKind.SET_RETENTION: _VENUE,
+}
+#: Of a kind that does not exist: it is rejected, and its request counts.
+UNKNOWN_KIND_TRAITS: Final = CommandTraits.NUMBERED
 
 
 class EventKind(IntEnum):
@@ -181,10 +235,10 @@ class Reason(IntEnum):
     INVALID_CLIENT_ORDER_ID = 19
     # session and request
     UNKNOWN_SESSION = 20
+    SESSION_CLOSED = 25
     REQUEST_GAP = 21
     SESSION_IN_USE = 22
     NOT_AUTHORISED = 23
-    SESSION_CLOSED = 25
     INVALID_VERSION = 26
     # kill switch
     KILLED = 30

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from smrx.engine import Engine, Result
+from smrx.engine.state import NEVER
 from smrx.wire.codes import (
     CommandKind,
     EventKind,
@@ -57,6 +58,11 @@ class SmallMarket:
             self.send(deposit(self.sender(0), account, BASE, FUNDS, 10 * account))
             self.send(deposit(self.sender(0), account, QUOTE, FUNDS, 10 * account + 1))
             self.send(open_session(10 + account, account))
+
+    def next_order_expiry(self) -> int | None:
+        """Return when the first GTD order expires, whatever else ends before."""
+        expiry = int(self.engine._state.core["next_expiry"][0])
+        return None if expiry == NEVER else expiry
 
     def sender(self, account: int) -> tuple[int, int]:
         """Return the account's session and its next request id."""

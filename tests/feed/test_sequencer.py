@@ -14,7 +14,9 @@ from smrx.feed.retransmission import Request
 from smrx.feed.sequencer import Sequencer
 from smrx.node.event_ring import EventRing, answer_request
 from smrx.wire import frames
+from smrx.wire.codes import EventKind
 from smrx.wire.frames import Frame, FrameError, FrameKind
+from smrx.wire.records import EVENT, EVENT_LAYOUTS
 from tests.feed.streams import numbered
 
 
@@ -209,6 +211,35 @@ def test_different_content_under_one_sequence_is_a_conflict(waiting: bool) -> No
     forged["quantity_lots"][1] += 1
     with pytest.raises(FeedConflict, match="event 5: node 2 sent quantity_lots 2, node 1 sent 1"):
         sequencer.receive(2, events_frame(forged), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "message"),
+    [
+        (EventKind.TRADE, "taker_fee", 7, "sent taker_fee 7, node 1 sent 0"),
+        (EventKind.CLIENT_ORDER_ID, "client_order_id", b"another", "sent client_order_id 'another', node 1 sent ''"),
+        (EventKind.RULES_SET, "collar_bp", 9, "sent collar_bp 9, node 1 sent 0"),
+    ],
+)
+def test_conflict_names_the_field_of_its_kind(kind: EventKind, field: str, value: int | bytes, message: str) -> None:
+    sequencer = Sequencer([1, 2])
+    events = np.zeros(1, EVENT_LAYOUTS[kind])
+    events["sequence"], events["kind"] = 1, kind
+    sequencer.receive(1, events_frame(events.view(EVENT)), 0.0)
+    events[field] = value
+    with pytest.raises(FeedConflict, match=message) as caught:
+        sequencer.receive(2, events_frame(events.view(EVENT)), 0.0)
+    assert caught.value.field == field
+
+
+def test_conflict_in_a_byte_without_a_name_is_reported() -> None:
+    sequencer = Sequencer([1, 2])
+    events = np.zeros(1, EVENT)
+    events["sequence"], events["kind"] = 1, EventKind.TRADE
+    sequencer.receive(1, events_frame(events), 0.0)
+    events["reserved"] = 1
+    with pytest.raises(FeedConflict, match="sent reserved 1, node 1 sent 0"):
+        sequencer.receive(2, events_frame(events), 0.0)
 
 
 def test_different_content_is_not_compared_beyond_the_retained_events() -> None:

@@ -86,6 +86,7 @@ class Book:
 
 def crosses(taker: Order, price: int) -> bool:
     """Whether an order may trade at the price."""
-    if taker.order_type is OrderType.MARKET:
+    limit = taker.worst_price if taker.order_type is OrderType.MARKET else taker.price
+    if limit is None:
         return True
-    return price <= taker.price if taker.side is Side.BUY else price >= taker.price
+    return price <= limit if taker.side is Side.BUY else price >= limit

@@ -27,6 +27,7 @@ ADD_INSTRUMENT = CommandKind.ADD_INSTRUMENT
 SET_STATUS = CommandKind.SET_STATUS
 SET_LIMITS = CommandKind.SET_LIMITS
 SET_RULES = CommandKind.SET_RULES
+SET_RETENTION = CommandKind.SET_RETENTION
 KILL = CommandKind.KILL
 REVIVE = CommandKind.REVIVE
 TICK = CommandKind.TICK
@@ -39,7 +40,7 @@ OWN_ACCOUNT = (PLACE, CANCEL, REPLACE, MASS_CANCEL, WITHDRAW)
 #: May be sent by the venue only.
 VENUE_ONLY = (
     *(DEPOSIT, OPEN_ACCOUNT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, ADD_ASSET, ADD_INSTRUMENT),
-    *(SET_STATUS, SET_LIMITS, SET_RULES, KILL, REVIVE),
+    *(SET_STATUS, SET_LIMITS, SET_RULES, SET_RETENTION, KILL, REVIVE),
 )
 #: Name an account that must exist.
 OF_AN_ACCOUNT = (*OWN_ACCOUNT, DEPOSIT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, OPEN_SESSION, SET_LIMITS)
@@ -72,9 +73,12 @@ def session(state: State, command: Command) -> Reason:
         return Reason.NONE if command.quantity_lots == state.rules_version + 1 else Reason.INVALID_VERSION
     if command.kind == OPEN_SESSION:
         # A session of the same account never gets here: it is a duplicate.
-        return Reason.SESSION_IN_USE if found else Reason.NONE
+        reopened = found and found.closed and found.account == command.account
+        return Reason.SESSION_IN_USE if found and not reopened else Reason.NONE
     if found is None:
         return Reason.UNKNOWN_SESSION
+    if found.closed:
+        return Reason.SESSION_CLOSED
     if command.kind == DISCONNECT:
         return Reason.NONE
     if command.request_id > found.last_request_id + 1:
@@ -204,6 +208,8 @@ def order_terms(state: State, command: Command) -> Reason:
     elif command.kind == SET_LIMITS:
         _, *amounts = command.limits
         reason = Reason.NONE if all(0 <= amount < AMOUNT_LIMIT for amount in amounts) else Reason.INVALID_LIMIT
+    elif command.kind == SET_RETENTION:
+        reason = Reason.NONE if all(command.retention) else Reason.INVALID_LIMIT
     elif command.kind == DEPOSIT:
         asset = state.assets[command.asset]
         reason = Reason.SUPPLY_EXCEEDED if asset.supply + command.amount > asset.max_supply else Reason.NONE

@@ -40,6 +40,8 @@ NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.SET_STATUS: {"instrument", "side"},
     CommandKind.SET_LIMITS: {"account", "instrument", "order_id", "price_ticks", "quantity_lots"},
     CommandKind.SET_RULES: {"instrument"},
+    # The three numbers of what is kept.
+    CommandKind.SET_RETENTION: {"account", "instrument", "order_id"},
     CommandKind.KILL: set(),
     CommandKind.REVIVE: set(),
     CommandKind.TICK: set(),

@@ -60,9 +60,22 @@ INSTRUMENTS = np.dtype(
         ("min_quantity_lots", "<i8"),
         ("min_notional", "<i8"),
         ("max_notional", "<i8"),
+        ("collar_bp", "<u2"),
+        ("collar_reference", "u1"),
+        ("rule_flags", "u1"),
     ]
 )
-SESSIONS = np.dtype([("session_id", "<u8"), ("account", "<u4"), ("flags", "u1"), ("last_request_id", "<u8")])
+SESSIONS = np.dtype(
+    [
+        ("session_id", "<u8"),
+        ("account", "<u4"),
+        ("flags", "u1"),
+        ("closed", "u1"),
+        ("last_request_id", "<u8"),
+        ("answers", "<u4"),
+        ("last_active_ns", "<i8"),
+    ]
+)
 
 Levels = list[tuple[int, int, int]]
 
@@ -150,7 +163,7 @@ class Inspect:
             (
                 *(listed.instrument, listed.symbol, listed.base_asset, listed.quote_asset),
                 *(listed.lot_units, listed.scale_units, listed.max_price, listed.max_quantity, listed.status),
-                *(listed.last_price or 0, *listed.rules[:7]),
+                *(listed.last_price or 0, *listed.rules),
             )
             for _, listed in sorted(self.state.instruments.items())
         ]
@@ -158,7 +171,10 @@ class Inspect:
 
     def sessions(self) -> NDArray[np.void]:
         rows = [
-            (session.session_id, session.account, session.flags, session.last_request_id)
+            (
+                *(session.session_id, session.account, session.flags, session.closed),
+                *(session.last_request_id, session.window, session.last_active_ns),
+            )
             for _, session in sorted(self.state.sessions.items())
         ]
         return np.array(rows, dtype=SESSIONS)

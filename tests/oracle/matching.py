@@ -6,6 +6,7 @@ Each step is a method of its own, so that a test can break one on purpose and ch
 from typing import NamedTuple
 
 from smrx.wire.codes import (
+    CollarReference,
     EventKind,
     OrderType,
     Reason,
@@ -39,6 +40,7 @@ class Matching(Reporter):
         """
         before = order.cum
         self.take_hold(order)
+        order.worst_price = self.worst_price(order)
         stopped = self.match(order)
         if order.is_filled:
             return OrderResult(EventKind.FILLED, Reason.NONE, order.cum, 0)
@@ -48,8 +50,29 @@ class Matching(Reporter):
             return OrderResult(kind, Reason.NONE, order.cum, order.leaves)
         self.release_hold(order, order.leaves)
         if stopped is None:
-            stopped = Reason.NO_LIQUIDITY if order.order_type is OrderType.MARKET else Reason.IOC_REMAINDER
+            stopped = self.reason_without_maker(order)
         return self.expire(order, stopped)
+
+    def worst_price(self, order: Order) -> int | None:
+        """Return the worst price that the collar of a market order allows, None if there is no collar."""
+        instrument = self.state.instruments[order.instrument]
+        rules = instrument.rules
+        if order.order_type is not OrderType.MARKET or not rules.collar_bp:
+            return None
+        reference = self.state.books[order.instrument].best_price(OPPOSITE[order.side])
+        if rules.collar_reference == CollarReference.LAST_TRADE:
+            reference = instrument.last_price
+        if reference is None:
+            return None
+        width = reference * rules.collar_bp // 10_000
+        return reference + width if order.side is Side.BUY else reference - width
+
+    def reason_without_maker(self, order: Order) -> Reason:
+        """Return why an order without an acceptable maker ends."""
+        if order.order_type is not OrderType.MARKET:
+            return Reason.IOC_REMAINDER
+        beyond = self.state.books[order.instrument].best_price(OPPOSITE[order.side]) is not None
+        return Reason.COLLAR_REACHED if beyond else Reason.NO_LIQUIDITY
 
     def may_rest(self, order: Order) -> bool:
         return order.order_type is OrderType.LIMIT and order.tif in (TimeInForce.GTC, TimeInForce.GTD)

@@ -8,7 +8,7 @@ import numpy as np
 
 from smrx.wire.codes import EventKind, Reason
 from smrx.wire.records import EVENT_FIELDS, EVENT_LAYOUTS
-from tests.oracle.records import MASK64, Limits, Rules, Terms, signed
+from tests.oracle.records import MASK64, Limits, Retention, Rules, Terms, signed
 
 #: The fields that every event has.
 EVERY_EVENT = ("sequence", "command_sequence", "time_ns", "kind", "session_id", "request_id")
@@ -110,7 +110,17 @@ class Command:
         base, quote, lot, scale, price, quantity = struct.unpack("<IIIIqq", self.bytes_of_details(24, 32))
         return base, quote, lot, scale, price, quantity
 
-    # SET_STATUS, SET_LIMITS and SET_RULES.
+    # OPEN_SESSION.
+
+    @property
+    def answers(self) -> int:
+        return self.instrument
+
+    # SET_STATUS, SET_LIMITS, SET_RULES and SET_RETENTION.
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(self.account, self.instrument, self.order_id)
 
     @property
     def status(self) -> int:

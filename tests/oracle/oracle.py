@@ -17,7 +17,7 @@ from tests.oracle.inspect import Inspect
 from tests.oracle.invariants import violations
 from tests.oracle.messages import Command, Event, Outcome
 from tests.oracle.orders import Orders
-from tests.oracle.records import hash_words
+from tests.oracle.records import Session, hash_words
 from tests.oracle.venue import Venue
 
 #: Kinds without a request id.
@@ -101,7 +101,10 @@ class Oracle(Orders, Venue):
         state = self.state
         self.command, self.events = command, []
         if self.is_duplicate(command):
-            last = state.sessions[command.session_id].last_request_id
+            session = state.sessions[command.session_id]
+            if command.kind not in UNNUMBERED and command.request_id in session.answers:
+                return Outcome(*session.answers[command.request_id]), []
+            last = session.last_request_id
             return (
                 Outcome(
                     OutcomeStatus.DUPLICATE,
@@ -113,10 +116,16 @@ class Oracle(Orders, Venue):
             )
         state.sequence += 1
         state.time_ns = max(state.time_ns, stamp)
+        asker = self.active_session()
         self.expire_orders()
+        self.end_silent_sessions()
+        self.forget_transfers()
         reason = command_checks.rejection_reason(state, command)
-        self.consume_request_id()
+        if asker:
+            asker.last_request_id = command.request_id
         outcome = self.reject(reason) if reason else self.perform()
+        if asker:
+            asker.keep(outcome)
         self.chain_hash()
         return outcome, self.events
 
@@ -125,15 +134,20 @@ class Oracle(Orders, Venue):
         if session is None or command.kind in (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION):
             return False
         if command.kind == CommandKind.OPEN_SESSION:
-            return session.account == command.account
+            return session.account == command.account and not session.closed
         return command.request_id <= session.last_request_id
 
-    def consume_request_id(self) -> None:
-        session = self.state.sessions.get(self.command.session_id)
-        if session is None or self.command.kind in UNNUMBERED:
-            return
-        if self.command.request_id == session.last_request_id + 1:
-            session.last_request_id = self.command.request_id
+    def active_session(self) -> Session | None:
+        """Return the session whose next request the command is; its silence begins again."""
+        command, state = self.command, self.state
+        session = state.sessions.get(command.session_id)
+        if session is None or session.closed or command.kind in UNNUMBERED:
+            return None
+        if command.request_id != session.last_request_id + 1:
+            return None
+        if session.last_active_ns != state.time_ns:
+            state.begin_silence(session)
+        return session
 
     def perform(self) -> Outcome:
         return {
@@ -158,6 +172,7 @@ class Oracle(Orders, Venue):
             CommandKind.SET_RULES: self.set_rules,
             CommandKind.DISCONNECT: self.disconnect,
             CommandKind.SET_VERSION: self.set_version,
+            CommandKind.SET_RETENTION: self.set_retention,
         }[CommandKind(self.command.kind)]()
 
     def chain_hash(self) -> None:

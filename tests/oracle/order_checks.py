@@ -13,6 +13,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from tests.oracle.book import OPPOSITE
 from tests.oracle.records import AMOUNT_LIMIT, Instrument, Order
 from tests.oracle.state import State
 
@@ -97,7 +98,20 @@ def notional(state: State, order: Order) -> Reason:
     return Reason.NOTIONAL_ABOVE_MAXIMUM if 0 < rules.max_notional < amount else Reason.NONE
 
 
-CHECKS_OF_PLACE = (price, stop_price, band, quantity, display, expiry, notional)
+def market_notional(state: State, order: Order) -> Reason:
+    """Check a market order by lots, valued at the best opposite price, against the bounds that hold for it."""
+    rules = state.instruments[order.instrument].rules
+    best = state.books[order.instrument].best_price(OPPOSITE[order.side])
+    if order.order_type is not OrderType.MARKET or order.is_budget or best is None:
+        return Reason.NONE
+    amount = state.instruments[order.instrument].notional(best, order.quantity)
+    if rules.flags & RuleFlags.MIN_NOTIONAL_OF_MARKET and amount < rules.min_notional:
+        return Reason.NOTIONAL_BELOW_MINIMUM
+    too_much = 0 < rules.max_notional < amount
+    return Reason.NOTIONAL_ABOVE_MAXIMUM if too_much and rules.flags & RuleFlags.MAX_NOTIONAL_OF_MARKET else Reason.NONE
+
+
+CHECKS_OF_PLACE = (price, stop_price, band, quantity, display, expiry, notional, market_notional)
 #: REPLACE does not change stop price and expiry.
 CHECKS_OF_REPLACE = (price, band, quantity, display, notional)
 

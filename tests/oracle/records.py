@@ -73,6 +73,8 @@ class Order:
     spendable: int = 0
     spent: int = 0
     budget_done: bool = False
+    #: Of a market order that is being matched: the worst price its instrument's collar allows; None is no collar.
+    worst_price: int | None = None
 
     @property
     def is_budget(self) -> bool:
@@ -279,14 +281,37 @@ class Session:
     session_id: int
     account: int
     flags: int = 0
+    #: The logarithm of how many answers it keeps.
+    run: int = 8
+    closed: bool = False
     last_request_id: int = 0
+    last_active_ns: int = 0
+    #: The number of the time when its silence began.
+    activity: int = 0
+    #: The kept answers by request id, and the chain of the hashes of all its answers.
+    answers: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    chain: int = 0
 
     @property
     def cancels_on_disconnect(self) -> bool:
         return bool(self.flags & SessionFlags.CANCEL_ON_DISCONNECT)
 
+    @property
+    def window(self) -> int:
+        return 1 << self.run
+
     def words(self) -> Words:
-        return (6 | self.flags << 8, self.session_id, self.account, self.last_request_id)
+        head = 6 | self.flags << 8 | self.closed << 16 | self.run << 24 | self.account << 32
+        return (head, self.session_id, self.last_active_ns, self.activity)
+
+    def keep(self, outcome: tuple[int, ...]) -> None:
+        """Keep the answer to the last request, in the order of the OUTCOME record."""
+        status, kind, reason, count, _, request_id, sequence, order_id, first_event, cum, leaves = outcome
+        self.answers[request_id] = outcome
+        self.answers.pop(request_id - self.window, None)
+        head = 16 + status | kind << 8 | reason << 16 | count << 32
+        chained = self.chain ^ self.session_id
+        self.chain = hash_words((head, chained, request_id, sequence, order_id, first_event, cum, leaves))
 
 
 @dataclass
@@ -296,9 +321,23 @@ class Transfer:
     account: int
     asset: int
     amount: int
+    time_ns: int
+    sequence: int
 
     def words(self) -> Words:
-        return (7 | self.kind << 8, self.transfer_id, self.account | self.asset << 32, self.amount)
+        head, parties = 7 | self.kind << 8, self.account | self.asset << 32
+        return (head, self.transfer_id, parties, self.amount, self.time_ns, self.sequence)
+
+
+class Retention(NamedTuple):
+    """How long silent sessions and transfer ids are kept, and how many of these."""
+
+    session_silence_s: int = 86_400
+    transfer_age_s: int = 7 * 86_400
+    transfers: int = 1_000_000
+
+    def words(self) -> Words:
+        return (15, self.session_silence_s | self.transfer_age_s << 32, self.transfers)
 
 
 def fee(notional: int, rate: int) -> int:

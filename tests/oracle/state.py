@@ -16,6 +16,7 @@ from tests.oracle.records import (
     Balance,
     Instrument,
     Order,
+    Retention,
     Session,
     Transfer,
     Words,
@@ -41,7 +42,11 @@ class State:
     books: dict[int, Book] = field(default_factory=dict)
     balances: dict[tuple[int, int], Balance] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
+    #: In the order in which they were made.
     transfers: dict[int, Transfer] = field(default_factory=dict)
+    retention: Retention = field(default_factory=Retention)
+    #: Counts when a session's silence begins.
+    activity: int = 0
     #: Open orders by id: those in a book, and pending stop orders.
     orders: dict[int, Order] = field(default_factory=dict)
 
@@ -57,13 +62,18 @@ class State:
 
     def content_hash(self) -> int:
         """Return the content hash, from scratch."""
+        chains = sum(session.chain for session in self.sessions.values()) + hash_words(self.retention.words())
         head = 8 | self.killed << 8 | (self.rules_version - 1) << 16
         counters = (head, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
-        return (sum(hash_record(words) for words in self.records()) + hash_words(counters)) & MASK64
+        return (sum(hash_record(words) for words in self.records()) + chains + hash_words(counters)) & MASK64
 
     def available(self, account: int, asset: int) -> int:
         balance = self.balances.get((account, asset))
         return balance.available if balance else 0
+
+    def begin_silence(self, session: Session) -> None:
+        self.activity += 1
+        session.activity, session.last_active_ns = self.activity, self.time_ns
 
     # Orders.
 

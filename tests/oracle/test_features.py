@@ -200,7 +200,9 @@ def test_kill_switch_is_hashed_with_the_counters() -> None:
     oracle = Oracle()
     make.apply(oracle, make.open_session(5, 0), 0)
     make.apply(oracle, make.command(CommandKind.KILL, (5, 1)), 0)
-    words = [(3 | 1 << 8, 0), (6, 5, 0, 1), (8 | 1 << 8, 2, 2, 0, 0)]
+    words = [(3 | 1 << 8, 0), (6 | 8 << 24, 5, 0, 1), (15, 86_400 | 604_800 << 32, 1_000_000), (8 | 1 << 8, 2, 2, 0, 0)]
+    # The chain of the session's only answer: KILLED, one event, request 1, command 2, event 2.
+    words.append((16 + 1 | EventKind.KILLED << 8 | 1 << 32, 0 ^ 5, 1, 2, 0, 2, 0, 0))
     assert oracle.content_hash() == sum(hash_words(record) for record in words) % (1 << 64)
 
 

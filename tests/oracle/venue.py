@@ -19,8 +19,11 @@ class Venue(Matching):
         available = self.state.available(command.account, command.asset)
         self.state.assets[command.asset].supply += amount
         self.state.transfers[command.transfer_id] = Transfer(
-            command.kind, command.transfer_id, command.account, command.asset, command.amount
+            *(command.kind, command.transfer_id, command.account, command.asset, command.amount),
+            *(self.state.time_ns, self.state.sequence),
         )
+        if len(self.state.transfers) > self.state.retention.transfers:
+            self.forget_transfer()
         self.emit(
             kind,
             account=command.account,
@@ -61,12 +64,31 @@ class Venue(Matching):
 
     def open_session(self) -> Outcome:
         command = self.command
-        self.state.sessions[command.session_id] = Session(command.session_id, command.account, command.flags)
-        return self.report(EventKind.SESSION_OPENED, account=command.account, flags=command.flags)
+        session = self.state.sessions.get(command.session_id)
+        if session is None:
+            session = self.new_session()
+        session.flags, session.closed = command.flags, False
+        self.state.begin_silence(session)
+        self.emit(
+            EventKind.SESSION_OPENED,
+            account=command.account,
+            flags=command.flags,
+            answers=session.window,
+            last_request_id=session.last_request_id,
+        )
+        return self.outcome(EventKind.SESSION_OPENED, order_id=session.last_request_id)
+
+    def new_session(self) -> Session:
+        command = self.command
+        run = min((command.answers or 256) - 1, 65_535).bit_length()
+        session = Session(command.session_id, command.account, run=run)
+        self.state.sessions[command.session_id] = session
+        return session
 
     def close_session(self) -> Outcome:
         count = self.cancel_orders_of_session()
-        session = self.state.sessions.pop(self.command.session_id)
+        session = self.state.sessions[self.command.session_id]
+        session.closed = True
         return self.report(EventKind.SESSION_CLOSED, count, account=session.account, cancelled=count)
 
     def disconnect(self) -> Outcome:
@@ -160,6 +182,46 @@ class Venue(Matching):
             *sorted(buys, key=lambda order: (order.stop_price, order.order_id)),
             *sorted(sells, key=lambda order: (-order.stop_price, order.order_id)),
         ]
+
+    # What ends with time.
+
+    def end_silent_sessions(self) -> None:
+        """End silent sessions, those silent longest first; one that has open orders of its own begins again."""
+        state = self.state
+        owners = {order.session_id for order in state.orders.values()}
+        for session in sorted(state.sessions.values(), key=lambda session: session.activity)[:16]:
+            if state.time_ns - session.last_active_ns < state.retention.session_silence_s * 1_000_000_000:
+                break
+            if session.session_id in owners:
+                state.begin_silence(session)
+                continue
+            del state.sessions[session.session_id]
+            self.emit(
+                EventKind.SESSION_EXPIRED,
+                session_id=session.session_id,
+                request_id=session.last_request_id,
+                account=session.account,
+            )
+
+    def forget_transfers(self) -> None:
+        """Forget the oldest transfer ids: those that are too old, and those that are too many."""
+        state = self.state
+        for _ in range(16):
+            oldest = next(iter(state.transfers.values()), None)
+            if oldest is None:
+                break
+            age = state.time_ns - oldest.time_ns
+            kept = age < state.retention.transfer_age_s * 1_000_000_000
+            if kept and len(state.transfers) <= state.retention.transfers:
+                break
+            self.forget_transfer()
+
+    def forget_transfer(self) -> None:
+        del self.state.transfers[next(iter(self.state.transfers))]
+
+    def set_retention(self) -> Outcome:
+        self.state.retention = self.command.retention
+        return self.report(EventKind.RETENTION_SET, **self.command.retention._asdict())
 
     # The whole venue.
 

@@ -45,7 +45,8 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
         session_id = 11 + who % 5
     elif who >= 200 or account == 0:
         session_id = VENUE_SESSION
-    if session_id not in oracle.state.sessions and who % 8:
+    known = oracle.state.sessions.get(session_id)
+    if (known is None or known.closed) and who % 8:
         session_id = VENUE_SESSION
     session = oracle.state.sessions.get(session_id)
     last = session.last_request_id if session else 0

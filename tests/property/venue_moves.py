@@ -26,9 +26,10 @@ def move_money(choices: Choices, oracle: Oracle) -> Commands:
     again = choices.byte()
     if again >= 200 and done:
         same = done[again % len(done)]
+        # One in four with another amount.
         return command(
             same.kind, sender(choices, oracle, 0), account=same.account, instrument=same.asset,
-            quantity_lots=same.amount, order_id=same.transfer_id,
+            quantity_lots=same.amount + (again % 4 == 0), order_id=same.transfer_id,
         )  # fmt: skip
     account, asset = pick_account(choices), choices.of((*ASSETS, 4))
     amount, transfer_id = choices.of((1, 7, 60, 200, 900, 0, (1 << 62) - 1)), 100 + choices.byte()
@@ -51,10 +52,30 @@ def session_change(choices: Choices, oracle: Oracle) -> Commands:
         return disconnect(10 + account)
     flags = choices.below(2)
     wanted = {VENUE_SESSION: 0, **{10 + a: a for a in ACCOUNTS}}
+    answers = choices.of((0, 1, 2, 3, 5, 8))
     for session_id, owner in wanted.items():
-        if session_id not in oracle.state.sessions:
-            return open_session(session_id, owner, flags)
-    return open_session(10 + choices.below(6), account, flags)
+        known = oracle.state.sessions.get(session_id)
+        if known is None or known.closed:
+            return open_session(session_id, owner, flags, answers)
+    return open_session(10 + choices.below(6), account, flags, answers)
+
+
+#: What SET_RETENTION sets: silences and ages that the flow reaches, numbers of transfers that it passes.
+SILENCES = (86_400, 3, 86_400, 20, 0)
+AGES = (7 * 86_400, 2, 7 * 86_400, 20, 0)
+TRANSFERS = (1_000_000, 3, 1_000_000, 20, 0)
+
+
+def retention(choices: Choices, oracle: Oracle) -> Commands:
+    """Return a change of retention, seldom an invalid one."""
+    who = sender(choices, oracle, 0)
+    picks = [choices.byte() for _ in range(3)]
+    silence, age, transfers = (
+        values[4 if pick >= 250 else pick % 4] for values, pick in zip((SILENCES, AGES, TRANSFERS), picks, strict=True)
+    )
+    return command(
+        CommandKind.SET_RETENTION, who, session_silence_s=silence, transfer_age_s=age, transfers=transfers
+    )  # fmt: skip
 
 
 def listing(choices: Choices, oracle: Oracle) -> Commands:
@@ -75,8 +96,10 @@ def listing(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def venue_change(choices: Choices, oracle: Oracle) -> Commands:
-    """Return a change of rules, limits, status, suspension, kill switch or version of the rules, or a TICK."""
-    pick = choices.below(24)
+    """Return a change of rules, limits, status, suspension, kill switch, retention or version, or a TICK."""
+    pick = choices.below(26)
+    if pick >= 24:
+        return retention(choices, oracle)
     who = sender(choices, oracle, 0)
     account, instrument = pick_account(choices), pick_instrument(choices)
     if pick < 6:
@@ -119,6 +142,10 @@ def new_rules(choices: Choices, oracle: Oracle, who: Sender, instrument: int) ->
     if known and has_orders and choices.below(8):
         taker_fee, maker_fee = known.rules.taker_fee, known.rules.maker_fee
     bounds = {"band_bp": 6_000} if choices.below(3) == 2 else {}
+    if choices.below(3) == 2:
+        # A collar, and bounds that hold for market orders.
+        bounds |= {"collar_bp": choices.of((2_000, 0, 1, 10_000, 10_001)), "collar_reference": choices.of((0, 1, 0, 2))}
+        bounds["rule_flags"] = choices.of((0, 3, 1, 2, 4))
     pick = choices.below(8)
     if pick < 6:
         bounds |= (

@@ -18,6 +18,7 @@ from smrx.settlement.follower.alarms import Alarms
 from smrx.settlement.settlement_run import make_runner, make_settler
 from smrx.sinks.csv_sink import CsvSink
 from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT_LAYOUTS
 from tests.feed.stub import TIMEOUT_S, StubNode
 from tests.settlement.market import market_events
 from tests.settlement.settle_helpers import (
@@ -149,7 +150,8 @@ def test_feed_that_ends_inside_a_trade_exits_with_6(tmp_path: Path, capsys: pyte
 
 def test_forged_balance_exits_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
-    events["cum_lots"][int(np.flatnonzero(events["kind"] == EventKind.DEPOSITED)[30])] += 1
+    deposits = events.view(EVENT_LAYOUTS[EventKind.DEPOSITED])
+    deposits["available_after"][int(np.flatnonzero(events["kind"] == EventKind.DEPOSITED)[30])] += 1
     with StubNode() as node, publishing(node, lambda: publish_all(node, events)):
         assert settle(tmp_path, [node], "--idle", "5") == 6
     assert "available after the transfer" in capsys.readouterr().err

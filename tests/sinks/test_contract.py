@@ -18,6 +18,7 @@ from smrx.sinks import Checkpoint, make_sink, make_sinks
 from smrx.sinks.lmdb_layout import STATE
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT_LAYOUTS
 from tests.sinks.conftest import make_place
 from tests.sinks.places import KINDS, Place, Step, run
 from tests.sinks.stream import CLUSTER, Events, checkpoint, expected, stream
@@ -43,13 +44,15 @@ def _lost(events: Events) -> Events:
 
 def _changed(events: Events) -> Events:
     wrong = np.array(events)
-    wrong["leaves_lots"][np.flatnonzero(wrong["kind"] == EventKind.TRADE)[3]] += 1
+    trades = wrong.view(EVENT_LAYOUTS[EventKind.TRADE])
+    trades["maker_fee"][np.flatnonzero(wrong["kind"] == EventKind.TRADE)[3]] += 1
     return wrong
 
 
 def _moved(events: Events) -> Events:
     wrong = np.array(events)
-    wrong["order_id"][np.flatnonzero(wrong["kind"] == EventKind.WITHDRAWN)[3]] -= np.uint64(1)
+    moved = wrong.view(EVENT_LAYOUTS[EventKind.WITHDRAWN])
+    moved["transfer_id"][np.flatnonzero(wrong["kind"] == EventKind.WITHDRAWN)[3]] -= np.uint64(1)
     return wrong
 
 

@@ -20,8 +20,9 @@ from smrx.node.state_images import capture_image
 from smrx.settlement.settlement_run import make_settler
 from smrx.sinks import make_sinks
 from smrx.sinks.contract import Origin
-from smrx.sinks.rows import Rows
+from smrx.sinks.rows import Rows, time_texts
 from smrx.wire.codes import EventKind
+from smrx.wire.records import EVENT_LAYOUTS
 from tests.node.test_log_reader import Past, write_past
 from tests.sinks.forging import forge
 
@@ -145,12 +146,20 @@ def test_first_differing_trade_is_named(
     assert message in sentence
 
 
+def _later(line: bytes) -> bytes:
+    """Return a line of a movement with another time, as number and as text."""
+    cells = line.split(b",")
+    cells[2] = b"9" + cells[2][1:]
+    cells[3] = str(time_texts(np.array([int(cells[2])]))[0]).encode()
+    return b",".join(cells)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda lines: [*lines[:5], *lines[6:]], "of the log is missing: movement "),
         (lambda lines: [*lines[:5], lines[4], *lines[5:]], "is stored twice: it stands again after movement "),
-        (lambda lines: [*lines[:5], re.sub(rb"^(\d+,\d+),\d", rb"\1,9", lines[5]), *lines[6:]], "differs: time_ns 9"),
+        (lambda lines: [*lines[:5], _later(lines[5]), *lines[6:]], "differs: time_ns 9"),
     ],
     ids=["removed", "doubled", "another time"],
 )
@@ -177,7 +186,8 @@ def test_differing_definition_is_named(
     past: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = past.events.copy()
-    events["price_ticks"][int(np.flatnonzero(events["kind"] == EventKind.INSTRUMENT_ADDED)[0])] += 1
+    listed = int(np.flatnonzero(events["kind"] == EventKind.INSTRUMENT_ADDED)[0])
+    events.view(EVENT_LAYOUTS[EventKind.INSTRUMENT_ADDED])["max_price_ticks"][listed] += 1
     audited = Audited(past, tmp_path, ("parquet",), request)
     audited.settle(events)
     code, sentence = audited.audit(capsys)
@@ -270,8 +280,9 @@ def test_books_with_other_balances_are_detected(
     """Every row is the log's, and the books are not."""
     events = past.events.copy()
     at = int(np.flatnonzero(events["kind"] == EventKind.DEPOSITED)[-1])
-    for column in ("quantity_lots", "cum_lots"):
-        events[column][at] += 5
+    deposits = events.view(EVENT_LAYOUTS[EventKind.DEPOSITED])
+    for column in ("amount", "available_after"):
+        deposits[column][at] += 5
     true, forged = (Audited(past, tmp_path / name, ("csv",), request) for name in ("true", "forged"))
     true.settle(past.events)
     forged.settle(events)
@@ -279,7 +290,7 @@ def test_books_with_other_balances_are_detected(
     shutil.copytree(tmp_path / "true" / "csv", tmp_path / "forged" / "csv")
     code, sentence = forged.audit(capsys)
     assert code == Exit.BALANCE
-    assert f"account {events[at]['account']}, asset {events[at]['instrument']}: the log gives " in sentence
+    assert f"account {deposits[at]['account']}, asset {deposits[at]['asset']}: the log gives " in sentence
 
 
 def test_checkpoint_with_another_state_hash_is_detected(
@@ -296,7 +307,8 @@ def test_differing_asset_from_before_the_log_is_detected(
     compacted: Past, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = compacted.events.copy()
-    events["quantity_lots"][int(np.flatnonzero(events["kind"] == EventKind.ASSET_ADDED)[0])] += 1
+    added = int(np.flatnonzero(events["kind"] == EventKind.ASSET_ADDED)[0])
+    events.view(EVENT_LAYOUTS[EventKind.ASSET_ADDED])["decimals"][added] += 1
     audited = Audited(compacted, tmp_path, ("csv",), request)
     audited.settle(events)
     first = audited.audit(capsys)[1].rstrip().rpartition("--first-trade ")[2]

@@ -12,6 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.engine.checks.record_columns import BLOCK, NUMBERS
+from smrx.engine.checks.retention_invariants import have_broken_chains, kept_counts, newest_chains
 from smrx.engine.checks.xxh3_rows import hash_rows
 from smrx.engine.kernels.jit import U32
 from smrx.engine.kernels.state_hash import (
@@ -25,6 +26,7 @@ from smrx.engine.kernels.state_hash import (
     LONG_ID_TAG,
     ORDER_TAG,
     PRICE_TAG,
+    RETENTION_TAG,
     RULES_TAG,
     SESSION_TAG,
     TERMS_TAG,
@@ -128,8 +130,11 @@ def _instrument_words(_: State, rows: Any) -> Words:
 
 
 def _rule_words(_: State, rows: Any) -> Words:
+    head = _head(RULES_TAG, rows["band_bp"])
+    for field, bits in (("collar_bp", 24), ("collar_reference", 40), ("rule_flags", 48)):
+        head = head | (rows[field].astype(np.uint64) << np.uint64(bits))
     return _words(
-        _head(RULES_TAG, rows["band_bp"]), rows["instrument_id"], _both(rows["taker_fee"], rows["maker_fee"]),
+        head, rows["instrument_id"], _both(rows["taker_fee"], rows["maker_fee"]),
         rows["min_price"], rows["min_quantity"], rows["min_notional"], rows["max_notional"],
     )  # fmt: skip
 
@@ -139,12 +144,15 @@ def _price_words(_: State, rows: Any) -> Words:
 
 
 def _session_words(_: State, rows: Any) -> Words:
-    return _words(_head(SESSION_TAG, rows["flags"]), rows["session_id"], rows["account_id"], rows["last_request_id"])
+    head = _head(SESSION_TAG, rows["flags"], rows["closed"], rows["run"])
+    owner = rows["account_id"].astype(np.uint64) << U32
+    return _words(head | owner, rows["session_id"], rows["last_active_ns"], rows["activity"])
 
 
 def _transfer_words(_: State, rows: Any) -> Words:
     head = _head(TRANSFER_TAG, rows["kind"])
-    return _words(head, rows["transfer_id"], _both(rows["account_id"], rows["asset_id"]), rows["amount"])
+    owner = _both(rows["account_id"], rows["asset_id"])
+    return _words(head, rows["transfer_id"], owner, rows["amount"], rows["time_ns"], rows["sequence"])
 
 
 class Part(NamedTuple):
@@ -176,7 +184,18 @@ WORDS: Final[dict[str, tuple[Part, ...]]] = {
         Part(_instrument_words),
         Part(
             _rule_words,
-            ("band_bp", "taker_fee", "maker_fee", "min_price", "min_quantity", "min_notional", "max_notional"),
+            (
+                "band_bp",
+                "taker_fee",
+                "maker_fee",
+                "min_price",
+                "min_quantity",
+                "min_notional",
+                "max_notional",
+                "collar_bp",
+                "collar_reference",
+                "rule_flags",
+            ),
         ),
         Part(_price_words, ("last_price",)),
     ),
@@ -200,6 +219,8 @@ def record_hashes(state: State, table: str, rows: Any) -> Words:
             needed |= fields[field] != 0
         if needed.any():
             total[needed] += hash_rows(part.words(state, rows[needed]))
+    if table == "sessions":
+        total += newest_chains(state, rows)
     return total
 
 
@@ -208,6 +229,14 @@ def static_hashes(state: State, rows: Any) -> Words:
     untraded = rows.copy()
     untraded["last_price"] = 0
     return record_hashes(state, "instruments", untraded)
+
+
+def retention(state: State) -> int:
+    """Return the hash of what SET_RETENTION sets."""
+    core = state.core[0]
+    periods = int(core["session_silence_s"]) | int(core["transfer_age_s"]) << 32
+    words = np.array([int(RETENTION_TAG), periods, int(core["transfers"])], dtype="<u8")
+    return xxhash.xxh3_64_intdigest(words.tobytes())
 
 
 def counters(state: State) -> int:
@@ -240,7 +269,7 @@ def compare_table(state: State, table: str) -> tuple[int, str | None]:
 
 def recomputed(state: State) -> int:
     """Return the content hash, computed from the records alone."""
-    return (counters(state) + sum(compare_table(state, table)[0] for table in WORDS)) & _MASK
+    return (counters(state) + retention(state) + sum(compare_table(state, table)[0] for table in WORDS)) & _MASK
 
 
 def maintained(state: State) -> int:
@@ -259,10 +288,13 @@ def scrub(state: State, start: int, records: int) -> tuple[int, str | None]:
         first = max(start - offset, 0)
         if first < len(rows) and records > 0:
             part = rows[first : first + records]
+            if table == "sessions":
+                # Each answer counts as a record; at least one session.
+                part = part[: max(1, np.searchsorted(np.cumsum(1 + kept_counts(part)), records))]
             bad = _first_bad(state, table, part)
             if bad is not None:
                 return start, bad
-            records -= len(part)
+            records -= len(part) if table != "sessions" else records
             start = offset + first + len(part)
         offset += len(rows)
     return (0 if start >= offset else start), None
@@ -271,7 +303,10 @@ def scrub(state: State, start: int, records: int) -> tuple[int, str | None]:
 def _first_bad(state: State, table: str, rows: Any) -> str | None:
     """Return the name of the first live record that does not match its stored hash."""
     live = rows[rows["live"] != 0]
-    wrong = live[record_hashes(state, table, live) != live["hash"]]
+    bad = record_hashes(state, table, live) != live["hash"]
+    if table == "sessions":
+        bad |= have_broken_chains(state, live)
+    wrong = live[bad]
     return record_name(table, wrong[0]) if len(wrong) else None
 
 

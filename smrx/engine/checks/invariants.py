@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from smrx.engine.checks.full_hash import WORDS, compare_table, static_hashes
+from smrx.engine.checks.full_hash import WORDS, compare_table, retention, static_hashes
 from smrx.engine.checks.index_invariants import index_violations
 from smrx.engine.checks.order_invariants import (
     HALF,
@@ -27,12 +27,14 @@ from smrx.engine.checks.order_invariants import (
 )
 from smrx.engine.checks.price_tree_invariants import tree_violations
 from smrx.engine.checks.record_columns import Columns, StateColumns
+from smrx.engine.checks.retention_invariants import have_broken_chains, list_violations, run_violations
 from smrx.engine.state import BALANCES, BOOKS, TABLES, State
 from smrx.wire.codes import InstrumentStatus, OrderType
 
 #: Fields that hold a slot, and the table they point into.
 LINKS = {
-    "sessions": {"account": "accounts"},
+    "sessions": {"account": "accounts", "older": "sessions", "newer": "sessions"},
+    "transfers": {"newer": "transfers"},
     "accounts": {"first": "orders", "last": "orders"},
     "levels": {"first": "orders", "last": "orders", "better": "levels", "worse": "levels"},
     "orders": {
@@ -55,7 +57,7 @@ def violations(state: State) -> list[str]:
 
 def invalid_links(tables: StateColumns) -> list[str]:
     """Return what is wrong with slots and links: nothing may follow them if anything is. Needs no index."""
-    return list(pool_violations(tables)) or list(link_violations(tables))
+    return list(pool_violations(tables)) or [*link_violations(tables), *run_violations(tables)]
 
 
 def inconsistencies(tables: StateColumns) -> list[str]:
@@ -73,6 +75,7 @@ def inconsistencies(tables: StateColumns) -> list[str]:
         stop_violations,
         heap_violations,
         session_violations,
+        list_violations,
         status_violations,
         money_violations,
     ):
@@ -260,5 +263,9 @@ def hash_violations(state: State) -> Iterator[str]:
     instruments = state.instruments[state.instruments["live"] != 0]
     if (static_hashes(state, instruments) != instruments["static_hash"]).any():
         yield "instruments: a stored static hash is wrong"
+    sessions = state.sessions[state.sessions["live"] != 0]
+    if have_broken_chains(state, sessions).any():
+        yield "answers: the chain of a session is broken"
+    total += retention(state)
     if total % (1 << 64) != int(state.core["digest"][0]):
         yield "the stored sum of record hashes is wrong"

@@ -59,7 +59,7 @@ def details_violations(tables: StateColumns) -> Iterator[str]:
     if (owned != (details["live"][1:] != 0)).any():
         yield "order_details: a record does not belong to one order"
     words = np.stack([details[name] for name in ID_FIELDS], axis=1)
-    has_text: NDArray[np.bool_] = words.any(axis=1)
+    has_text: NDArray[np.bool_] = (words != 0).sum(axis=1) != 0
     terms = np.stack([details[name] != 0 for name in TERMS_FIELDS], axis=1)
     says = has_text | terms.any(axis=1)
     if not says[details.slots].all():

@@ -2,10 +2,12 @@
 
 A command is handled in these steps:
 
-1. GTD orders that are due expire, one by one (expiry.py).
+1. GTD orders that are due expire, one by one (expiry.py). Then silent sessions end and old transfer ids are
+   forgotten, a few for each command (retention.py).
 2. `check_command` finds the reason to reject the command; it changes nothing.
 3. `perform_command` changes the state, or `reject` writes the REJECTED event.
 4. Stop orders that the trades of the command reached are triggered, one by one (triggering.py).
+5. The outcome of a request becomes part of its session's answers (answers.py).
 
 Before each step the kernel makes sure that the events buffer holds what the step may cause and that no table is too
 small for it. So a call can stop between any two commands or steps; the caller makes space and calls again, with the
@@ -17,6 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from smrx.engine.kernels.activity import restart_silence
+from smrx.engine.kernels.answers import answers_missing, is_kept, keep_answer, repeat_answer, run_for
 from smrx.engine.kernels.balances import check_transfer, transfer
 from smrx.engine.kernels.cancelling import cancel, check_mass_cancel, check_named_order, mass_cancel
 from smrx.engine.kernels.command_checks import check_account, check_form, check_sender, is_unnumbered
@@ -32,12 +36,14 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
     merged,
+    view_as,
 )
 from smrx.engine.kernels.lookup import find_session
 from smrx.engine.kernels.placing import check_place, max_events_of_place, place
 from smrx.engine.kernels.pool import slots_left
 from smrx.engine.kernels.registry import add_asset, add_instrument, check_asset, check_instrument, open_account
 from smrx.engine.kernels.replacing import check_replace, max_events_of_replace, replace
+from smrx.engine.kernels.retention import check_retention, end_what_is_over, set_retention
 from smrx.engine.kernels.rules_version import set_version
 from smrx.engine.kernels.sessions import end_session, open_session
 from smrx.engine.kernels.state_hash import refresh_session, update_state_hash
@@ -66,6 +72,7 @@ from smrx.engine.state import (
     TRANSFERS,
 )
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.records import SESSION_COMMAND
 
 #: Stages of a command (turn.stage): not started; expiries may be done; performed or rejected, stops may be left.
 NOT_STARTED: Final = np.uint32(0)
@@ -99,7 +106,8 @@ def is_duplicate(state: Tables, command: Record) -> Any:
         return False
     session = state.sessions[turn.session]
     if is_unnumbered(command.kind):
-        return command.kind == CommandKind.OPEN_SESSION and session.account_id == command.account
+        opening = command.kind == CommandKind.OPEN_SESSION
+        return opening and session.account_id == command.account and session.closed == 0
     return command.request_id <= session.last_request_id
 
 
@@ -134,6 +142,8 @@ def check_command(state: Tables, command: Record) -> Any:
         return check_limits(command)
     if kind == CommandKind.SET_RULES:
         return check_rules(state, command)
+    if kind == CommandKind.SET_RETENTION:
+        return check_retention(command)
     return Reason.NONE
 
 
@@ -179,6 +189,8 @@ def perform_admin(state: Tables, command: Record, outcome: Record, events: Array
         set_limits(state, command, outcome, events)
     elif kind == CommandKind.SET_RULES:
         set_rules(state, command, outcome, events)
+    elif kind == CommandKind.SET_RETENTION:
+        set_retention(state, command, outcome, events)
     elif kind == CommandKind.TICK:
         begin_event(state.core[0], state.turn[0], command, events, EventKind.TICKED)
         outcome.event_kind = EventKind.TICKED
@@ -210,13 +222,17 @@ def max_events(state: Tables, command: Record, reason: Any, space: Any) -> Any:
 
 @inlined
 def consume_request(state: Tables, command: Record) -> None:
-    """Count the session's request if it is the next one that is due."""
+    """Count the session's request if it is the next one that is due; keep_answer updates the session's hash."""
     turn = state.turn[0]
+    turn.counted = 0
     if turn.session != NIL and not is_unnumbered(command.kind):
         session = state.sessions[turn.session]
-        if command.request_id == session.last_request_id + U1:
+        if command.request_id == session.last_request_id + U1 and session.closed == 0:
+            turn.counted = 1
             session.last_request_id = command.request_id
-            refresh_session(state.core[0], session)
+            if session.last_active_ns != state.core[0].time_ns:
+                restart_silence(state, turn.session)
+                refresh_session(state.core[0], session)
 
 
 @inlined
@@ -237,9 +253,13 @@ def init_outcome(outcome: Record, command: Record, status: Any, sequence: Any) -
 
 @inlined
 def answer_duplicate(state: Tables, command: Record, outcome: Record) -> None:
-    """Fill the outcome of a duplicate: `order_id` is the session's last request id."""
-    init_outcome(outcome, command, OutcomeStatus.DUPLICATE, U0)
-    outcome.order_id = state.sessions[state.turn[0].session].last_request_id
+    """Fill the outcome of a duplicate: its first answer, or, if that is not kept, the session's last request id."""
+    session = state.sessions[state.turn[0].session]
+    if is_kept(session, command.request_id) and not is_unnumbered(command.kind):
+        repeat_answer(state, session, command.request_id, outcome)
+    else:
+        init_outcome(outcome, command, OutcomeStatus.DUPLICATE, U0)
+        outcome.order_id = session.last_request_id
 
 
 @inlined
@@ -262,7 +282,11 @@ def begin_command(state: Tables, command: Record, time_ns: Any, outcome: Record)
     consume_request(state, command)
     init_outcome(outcome, command, OutcomeStatus.ACCEPTED, core.command_sequence)
     outcome.first_event = core.event_sequence + U1
-    state.turn[0].stage = STARTED
+    turn = state.turn[0]
+    turn.ended = 0
+    turn.forgotten = 0
+    turn.answers = 0
+    turn.stage = STARTED
 
 
 @merged
@@ -274,6 +298,11 @@ def check_and_perform(state: Tables, command: Record, outcome: Record, events: A
     turn.needed = max_events(state, command, reason, space)
     if turn.needed > space:
         return False
+    if command.kind == CommandKind.OPEN_SESSION and reason == Reason.NONE and turn.session == NIL:
+        turn.answers = answers_missing(state, run_for(view_as(command, SESSION_COMMAND).answers))
+        if turn.answers != 0:
+            turn.needed = 0
+            return False
     if reason == Reason.NONE or reason == Reason.FOK_UNFILLABLE:
         perform_command(state, command, outcome, events, reason)
     else:
@@ -296,6 +325,10 @@ def apply_command(state: Tables, command: Record, time_ns: Any, outcome: Record,
         begin_command(state, command, time_ns, outcome)
     if core.next_expiry <= core.time_ns and not expire_due_orders(state, command, events):
         return False
+    if turn.stage == STARTED and min(core.next_session_end, core.next_transfer_end) <= core.time_ns:
+        if not end_what_is_over(state, command, events):
+            return False
+        turn.session = find_session(state, command.session_id)
     if turn.stage == STARTED and not check_and_perform(state, command, outcome, events):
         return False
     if turn.elected != NIL:
@@ -304,6 +337,8 @@ def apply_command(state: Tables, command: Record, time_ns: Any, outcome: Record,
         if not trigger_elected_stops(state, command, events):
             return False
     outcome.event_count = np.uint32(turn.written - turn.first)
+    if turn.counted != 0:
+        keep_answer(state, outcome)
     turn.stage = NOT_STARTED
     return True
 

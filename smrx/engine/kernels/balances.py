@@ -21,6 +21,7 @@ from smrx.engine.kernels.jit import (
 )
 from smrx.engine.kernels.lookup import find_asset, find_balance, find_transfer
 from smrx.engine.kernels.pool import take_slot
+from smrx.engine.kernels.retention import append_transfer, forget_transfer
 from smrx.engine.kernels.state_hash import pack_pair, refresh_asset, refresh_balance, refresh_transfer
 from smrx.engine.state import BALANCES, TRANSFERS
 from smrx.wire.codes import CommandKind, EventKind, Reason
@@ -126,7 +127,7 @@ def check_transfer(state: Tables, command: Record) -> Any:
 
 @kernel
 def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Perform a checked DEPOSIT or WITHDRAW, and keep its id for good."""
+    """Perform a checked DEPOSIT or WITHDRAW, and keep its id for a time, see retention.py."""
     core = state.core[0]
     turn = state.turn[0]
     depositing = command.kind == CommandKind.DEPOSIT
@@ -136,6 +137,8 @@ def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> 
     refresh_asset(core, asset)
     balance = state.balances[reserve_balance(state, command.account, command.instrument)]
     credit(core, balance, amount)
+    if np.uint64(state.pools[TRANSFERS].live) >= core.transfers:
+        forget_transfer(state)
     slot = take_slot(state.pools[TRANSFERS], state.transfers)
     done = state.transfers[slot]
     done.transfer_id = command.order_id
@@ -145,6 +148,7 @@ def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> 
     done.asset_id = command.instrument
     done.kind = np.uint32(command.kind)
     insert(state.transfer_index, command.order_id, NO_EXTRA, slot)
+    append_transfer(state, slot)
     refresh_transfer(core, done)
     kind = EventKind.DEPOSITED if depositing else EventKind.WITHDRAWN
     event = begin_event(core, turn, command, events, kind)

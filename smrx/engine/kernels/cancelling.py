@@ -7,9 +7,8 @@ also serves expiry. Called by apply.py, replacing.py, matching.py, sessions.py, 
 from typing import Any
 
 from smrx.engine.kernels.emit import begin_event, emit_order_ended
-from smrx.engine.kernels.jit import NIL, U0, Array, Record, Tables, inlined, kernel
+from smrx.engine.kernels.jit import NIL, U0, Array, Record, Tables, inlined, kernel, view_as
 from smrx.engine.kernels.lookup import find_instrument, find_named_client_order, find_order
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.orders import release_lots, remove_order
 from smrx.wire.codes import EventKind, Reason, Side
 from smrx.wire.records import CANCELS_EVENT

@@ -8,6 +8,17 @@ from typing import Any, Final
 
 import numpy as np
 
+from smrx.engine.kernels.command_traits import (
+    ACTIVE_ACCOUNT,
+    MAY_HAVE_DETAILS,
+    MUST_HAVE_DETAILS,
+    NAMES_ACCOUNT,
+    NUMBERED,
+    PASSES_KILL,
+    UNKNOWN,
+    VENUE_ONLY,
+    has_trait,
+)
 from smrx.engine.kernels.jit import (
     NIL,
     U0,
@@ -17,6 +28,7 @@ from smrx.engine.kernels.jit import (
     Tables,
     inlined,
     kernel,
+    view_as,
 )
 from smrx.engine.kernels.layouts import (
     ASSET_COMMAND_WORDS,
@@ -25,13 +37,8 @@ from smrx.engine.kernels.layouts import (
     DETAILS_UNUSED,
     DETAILS_WORDS,
     INSTRUMENT_DETAILS_WORDS,
-    IS_KIND,
-    KINDS,
-    MAY_HAVE_DETAILS,
-    MUST_HAVE_DETAILS,
 )
 from smrx.engine.kernels.lookup import details_of, find_account
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_details import has_terms, has_text
 from smrx.engine.kernels.rules_version import check_version
 from smrx.engine.kernels.xxh3 import hash8
@@ -182,13 +189,7 @@ def has_unused_terms(command: Record, details: Record) -> Any:
 @inlined
 def is_unnumbered(kind: Any) -> Any:
     """Whether a kind has no request id."""
-    # The first comparison decides for all order commands.
-    return kind >= CommandKind.OPEN_SESSION and (
-        kind == CommandKind.OPEN_SESSION
-        or kind == CommandKind.DISCONNECT
-        or kind == CommandKind.TICK
-        or kind == CommandKind.SET_VERSION
-    )
+    return not has_trait(kind, NUMBERED)
 
 
 @inlined
@@ -210,7 +211,7 @@ def check_order_form(command: Record) -> Any:
 @kernel
 def check_details(state: Tables, command: Record) -> Any:
     """Check that the details of a command exist, that its kind has them, and that they set nothing unused."""
-    if command.details > len(state.details) or not MAY_HAVE_DETAILS[command.kind]:
+    if command.details > len(state.details) or not has_trait(command.kind, MAY_HAVE_DETAILS):
         return Reason.INVALID_DETAILS
     return Reason.RESERVED_NOT_ZERO if has_unused_details(command.kind, details_of(state, command)) else Reason.NONE
 
@@ -279,13 +280,13 @@ def check_order_reference(state: Tables, command: Record) -> Any:
 def check_other_form(state: Tables, command: Record) -> Any:
     """Check the form of a command that is neither a PLACE nor a CANCEL."""
     kind = command.kind
-    if kind >= KINDS or not IS_KIND[kind]:
+    if has_trait(kind, UNKNOWN):
         return Reason.UNKNOWN_KIND
     if command.details != 0:
         reason = check_details(state, command)
         if reason != Reason.NONE:
             return reason
-    elif MUST_HAVE_DETAILS[kind]:
+    elif has_trait(kind, MUST_HAVE_DETAILS):
         return Reason.INVALID_DETAILS
     if has_unused_bits(command):
         return Reason.RESERVED_NOT_ZERO
@@ -322,23 +323,14 @@ def check_other_form(state: Tables, command: Record) -> Any:
 
 
 @inlined
-def names_account(kind: Any) -> Any:
-    """Whether a kind is about an account that must exist."""
-    return (
-        kind <= CommandKind.WITHDRAW
-        or kind == CommandKind.OPEN_SESSION
-        or kind == CommandKind.SUSPEND_ACCOUNT
-        or kind == CommandKind.RESUME_ACCOUNT
-        or kind == CommandKind.SET_LIMITS
-    )
-
-
-@inlined
-def is_venue_only(kind: Any) -> Any:
-    """Whether only a session of the venue (account 0) may send this kind."""
-    if kind <= CommandKind.MASS_CANCEL or kind == CommandKind.WITHDRAW:
-        return False
-    return kind != CommandKind.OPEN_SESSION and kind != CommandKind.CLOSE_SESSION
+def check_opening(state: Tables, command: Record) -> Any:
+    """Check that a session id is free, or that of a closed session of the account."""
+    slot = state.turn[0].session
+    if slot == NIL:
+        return Reason.NONE
+    session = state.sessions[slot]
+    free = session.closed != 0 and session.account_id == command.account
+    return Reason.NONE if free else Reason.SESSION_IN_USE
 
 
 @inlined
@@ -349,33 +341,29 @@ def check_sender(state: Tables, command: Record) -> Any:
     kind = command.kind
     if kind > CommandKind.CANCEL:
         if kind == CommandKind.OPEN_SESSION:
-            return Reason.NONE if turn.session == NIL else Reason.SESSION_IN_USE
+            return check_opening(state, command)
         if kind == CommandKind.TICK:
             return Reason.NONE
         if kind == CommandKind.SET_VERSION:
             return check_version(state.core[0], command)
     if turn.session == NIL:
         return Reason.UNKNOWN_SESSION
+    session = state.sessions[turn.session]
+    if session.closed != 0:
+        return Reason.SESSION_CLOSED
     if kind == CommandKind.DISCONNECT:
         return Reason.NONE
-    session = state.sessions[turn.session]
     if command.request_id > session.last_request_id + U1:
         return Reason.REQUEST_GAP
     if kind == CommandKind.CLOSE_SESSION:
         return Reason.NONE
     if session.account_id == command.account:
         turn.account = session.account
-    if session.account_id != 0 and (is_venue_only(kind) or turn.account == NIL):
+    if session.account_id != 0 and (has_trait(kind, VENUE_ONLY) or turn.account == NIL):
         return Reason.NOT_AUTHORISED
-    if state.core[0].killed != 0 and (kind == CommandKind.PLACE or kind == CommandKind.REPLACE):
+    if state.core[0].killed != 0 and not has_trait(kind, PASSES_KILL):
         return Reason.KILLED
     return Reason.NONE
-
-
-@inlined
-def needs_active_account(kind: Any) -> Any:
-    """Whether a kind is rejected for a suspended account."""
-    return kind == CommandKind.PLACE or kind == CommandKind.REPLACE or kind == CommandKind.WITHDRAW
 
 
 @inlined
@@ -383,7 +371,7 @@ def check_account(state: Tables, command: Record) -> Any:
     """Return UNKNOWN_ACCOUNT, ACCOUNT_EXISTS, ACCOUNT_SUSPENDED or NONE. Records the account in `turn`."""
     turn = state.turn[0]
     opening = command.kind == CommandKind.OPEN_ACCOUNT
-    if not opening and not names_account(command.kind):
+    if not opening and not has_trait(command.kind, NAMES_ACCOUNT):
         return Reason.NONE
     if turn.account == NIL:
         turn.account = find_account(state, command.account)
@@ -391,6 +379,6 @@ def check_account(state: Tables, command: Record) -> Any:
         return Reason.NONE if turn.account == NIL else Reason.ACCOUNT_EXISTS
     if turn.account == NIL:
         return Reason.UNKNOWN_ACCOUNT
-    if state.accounts[turn.account].status == AccountStatus.SUSPENDED and needs_active_account(command.kind):
+    if state.accounts[turn.account].status == AccountStatus.SUSPENDED and has_trait(command.kind, ACTIVE_ACCOUNT):
         return Reason.ACCOUNT_SUSPENDED
     return Reason.NONE

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.kernels.fees import QUOTE_BUDGET
-from smrx.engine.kernels.jit import U1, Array, Record, Tables, inlined, kernel
+from smrx.engine.kernels.jit import U1, Array, Record, Tables, inlined, kernel, view_as
 from smrx.engine.kernels.layouts import CLIENT_ORDER_ID_WORDS, EVENT_WORDS
 from smrx.engine.kernels.lookup import details_of
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_details import has_terms, has_text
 from smrx.wire.codes import EventKind
 from smrx.wire.records import ORDER_TERMS_EVENT, TRADE_EVENT

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.wire.codes import CommandKind
+from smrx.wire.codes import COMMAND_TRAITS, CommandKind, CommandTraits
 from smrx.wire.records import (
     ASSET_COMMAND,
     ASSET_EVENT,
@@ -47,11 +47,8 @@ COMMAND_WORDS: Final = _plain_words(COMMAND_SIZE)
 DETAILS_WORDS: Final = _plain_words(DETAILS_SIZE)
 EVENT_WORDS: Final = _plain_words(EVENT_SIZE)
 
-#: Kinds whose sender has a session but no request id, and kinds without a sender.
-_WITHOUT_REQUEST: Final = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT)
+#: Kinds without a sender.
 _WITHOUT_SENDER: Final = (CommandKind.TICK, CommandKind.SET_VERSION)
-#: Kinds that must have details.
-_MUST_HAVE_DETAILS: Final = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
 #: One more than the largest kind.
 KINDS: Final = max(CommandKind) + 1
 
@@ -60,7 +57,8 @@ def _sender(kind: CommandKind) -> tuple[str, ...]:
     """Return the fields of the sender that a kind has."""
     if kind in _WITHOUT_SENDER:
         return ("kind",)
-    return ("kind", "session_id") if kind in _WITHOUT_REQUEST else ("kind", "session_id", "request_id")
+    numbered = CommandTraits.NUMBERED in COMMAND_TRAITS[kind]
+    return ("kind", "session_id", "request_id") if numbered else ("kind", "session_id")
 
 
 def _unused_bits(size: int, layouts: Mapping[CommandKind, Layout], fields: dict[CommandKind, Any]) -> NDArray[Any]:
@@ -81,8 +79,3 @@ COMMAND_UNUSED: Final = _unused_bits(
     {kind: (*_sender(kind), *names, "details") for kind, names in COMMAND_FIELDS.items()},
 )
 DETAILS_UNUSED: Final = _unused_bits(DETAILS_SIZE, DETAILS_LAYOUTS, dict(DETAILS_FIELDS))
-
-#: By kind: whether there is such a kind, whether it may have details, and whether it must.
-IS_KIND: Final = np.array([kind in set(CommandKind) for kind in range(KINDS)])
-MAY_HAVE_DETAILS: Final = np.array([kind in DETAILS_LAYOUTS for kind in range(KINDS)])
-MUST_HAVE_DETAILS: Final = np.array([kind in _MUST_HAVE_DETAILS for kind in range(KINDS)])

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.kernels.hash_index import NO_EXTRA, find, key_hash
-from smrx.engine.kernels.jit import LOW32, NIL, U0, U1, U32, Record, Tables, inlined, kernel
+from smrx.engine.kernels.jit import LOW32, NIL, U0, U1, U32, Record, Tables, inlined, kernel, view_as
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_details import same_text
 from smrx.engine.kernels.state_hash import pack_pair
 

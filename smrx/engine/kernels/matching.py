@@ -13,6 +13,7 @@ import numpy as np
 from smrx.engine.kernels.balances import credit, subtract_open_notional
 from smrx.engine.kernels.book import display_of, refresh_iceberg
 from smrx.engine.kernels.cancelling import cancel_order
+from smrx.engine.kernels.collar import NO_LIMIT, taker_limit
 from smrx.engine.kernels.emit import emit_budget_fill, emit_fill, emit_order_ended, emit_order_open, emit_trade
 from smrx.engine.kernels.fees import QUOTE_BUDGET, affordable_lots, fee_or_zero, order_hold, unit_price
 from smrx.engine.kernels.jit import (
@@ -35,7 +36,7 @@ from smrx.engine.kernels.orders import (
 )
 from smrx.engine.kernels.state_hash import refresh_balance, refresh_last_price, refresh_order
 from smrx.engine.kernels.stops import elect_stops
-from smrx.engine.state import BOOKS, NEVER
+from smrx.engine.state import BOOKS
 from smrx.wire.codes import (
     EventKind,
     OrderType,
@@ -45,8 +46,7 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 
-#: The limit price of a market buy, and more lots than any account can have.
-NO_LIMIT: Final = np.int64(NEVER)
+#: More lots than any account can have.
 MAX_LOTS: Final = np.int64(1 << 62)
 
 
@@ -243,8 +243,8 @@ def finish_maker(state: Tables, slot: Any, refreshed: Any) -> None:
 
 
 @kernel
-def match(state: Tables, command: Record, events: Array, taker: Record) -> Any:
-    """Fill the taker against the best levels, oldest order first.
+def match(state: Tables, command: Record, events: Array, taker: Record, limit: Any) -> Any:
+    """Fill the taker against the best levels within its limit, oldest order first.
 
     Returns why it stopped with lots left although an acceptable maker remains: SELF_TRADE, FUNDS_EXHAUSTED or
     BUDGET_SPENT; else NONE. Adds what the taker gives and gets to `turn`; its balances do not change here.
@@ -260,7 +260,6 @@ def match(state: Tables, command: Record, events: Array, taker: Record) -> Any:
     maker_rate = instrument.maker_fee if has_ledger else np.int64(0)
     side = taker.side
     is_buy = side == Side.BUY
-    limit = limit_price(taker.order_type, side, taker.price)
     book = state.books[opposite_book(taker.instrument, side)]
     leaves = taker.quantity - taker.cum
     is_market_buy = is_buy and taker.order_type == OrderType.MARKET
@@ -325,12 +324,12 @@ def match(state: Tables, command: Record, events: Array, taker: Record) -> Any:
 
 
 @inlined
-def reason_to_expire(taker: Record, stopped: Any) -> Any:
+def reason_to_expire(taker: Record, book: Record, stopped: Any) -> Any:
     """Return why the remaining lots cannot rest, or NONE if they can."""
     if stopped != Reason.NONE:
         return stopped
     if taker.order_type == OrderType.MARKET:
-        return Reason.NO_LIQUIDITY
+        return Reason.NO_LIQUIDITY if book.best == NIL else Reason.COLLAR_REACHED
     if taker.tif != TimeInForce.GTC and taker.tif != TimeInForce.GTD:
         return Reason.IOC_REMAINDER
     return Reason.NONE
@@ -389,9 +388,10 @@ def execute_taker(state: Tables, command: Record, events: Array, slot: Any, is_i
     stopped = Reason.NONE
     book = state.books[opposite_book(taker.instrument, taker.side)]
     # Most orders do not cross the book.
-    if crosses(state, book, taker.side, limit_price(taker.order_type, taker.side, taker.price)):
+    limit = taker_limit(state, instrument, book, taker.order_type, taker.side, taker.price)
+    if crosses(state, book, taker.side, limit):
         before = core.match_sequence
-        stopped = match(state, command, events, taker)
+        stopped = match(state, command, events, taker, limit)
         if core.match_sequence != before:
             refresh_last_price(core, instrument)
             elect_stops(state, taker.instrument)
@@ -399,7 +399,7 @@ def execute_taker(state: Tables, command: Record, events: Array, slot: Any, is_i
         settle_taker(state, instrument, taker, np.int64(0))
         remove_taker(state, slot, is_indexed)
         return Reason.NONE
-    reason = reason_to_expire(taker, stopped)
+    reason = reason_to_expire(taker, book, stopped)
     if reason != Reason.NONE:
         settle_taker(state, instrument, taker, np.int64(0))
         expire_taker(state, command, events, slot, is_indexed, reason)

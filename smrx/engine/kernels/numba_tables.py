@@ -32,7 +32,6 @@ from numba.extending import (
 )
 
 from smrx.engine.kernels.jit import INTERPRETED
-from smrx.engine.kernels.jit import view_as as view_as
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
 from smrx.engine.state import DTYPES, State
 

@@ -28,14 +28,18 @@ MAX_ICEBERG_PARTS: Final = np.int64(1_000)
 
 
 @inlined
+def part_of(amount: Any, basis_points: Any) -> Any:
+    """Return floor(amount * basis_points / 10,000) without overflow."""
+    parts = amount // BASIS_POINTS
+    return parts * basis_points + (amount - parts * BASIS_POINTS) * basis_points // BASIS_POINTS
+
+
+@inlined
 def is_outside_band(instrument: Record, price: Any, reference: Any) -> Any:
     """Whether a price is farther from a reference than the instrument's band allows; reference 0 is none."""
     if reference == 0:
         return False
-    # floor(reference * band / 10,000) without overflow
-    parts = reference // BASIS_POINTS
-    band = parts * instrument.band_bp + (reference - parts * BASIS_POINTS) * instrument.band_bp // BASIS_POINTS
-    return abs(price - reference) > band
+    return abs(price - reference) > part_of(reference, instrument.band_bp)
 
 
 @inlined

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.kernels.balances import release, reserve_balance
+from smrx.engine.kernels.collar import check_market_notional, taker_limit
 from smrx.engine.kernels.emit import emit_following, emit_order_open
 from smrx.engine.kernels.fees import hold_amount, is_stop, order_hold
 from smrx.engine.kernels.jit import (
@@ -104,6 +105,10 @@ def check_place(state: Tables, command: Record) -> Any:
     reason = check_terms(state, instrument, kind, tif, command.flags, details, price, lots, np.int64(0), True)
     if reason != Reason.NONE:
         return reason
+    if instrument.rule_flags != 0:
+        reason = check_market_notional(state, instrument, state.books[opposite_book(turn.instrument, side)], command)
+        if reason != Reason.NONE:
+            return reason
     if state.core[0].ledger != 0:
         gives = instrument.quote_id if side == Side.BUY else instrument.base_id
         turn.balance = find_balance(state, command.account, gives)
@@ -134,10 +139,12 @@ def max_events_of_place(state: Tables, command: Record, space: Any) -> Any:
     if is_stop(command.order_type):
         return np.int64(1)
     turn = state.turn[0]
+    instrument = state.instruments[turn.instrument]
+    number = opposite_book(turn.instrument, command.side)
+    limit = taker_limit(state, instrument, state.books[number], command.order_type, command.side, command.price_ticks)
     return max_events_of_taker(
-        state, state.instruments[turn.instrument], opposite_book(turn.instrument, command.side), command.side,
-        limit_price(command.order_type, command.side, command.price_ticks), command.quantity_lots, command.flags,
-        command.stp, turn.account, space,
+        state, instrument, number, command.side, limit, command.quantity_lots, command.flags, command.stp,
+        turn.account, space,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from smrx.engine.kernels.jit import (
     Tables,
     inlined,
     kernel,
+    view_as,
 )
 from smrx.engine.kernels.layouts import (
     ASSET_COMMAND_WORDS,
@@ -22,7 +23,6 @@ from smrx.engine.kernels.layouts import (
     INSTRUMENT_EVENT_WORDS,
 )
 from smrx.engine.kernels.lookup import details_of, find_asset, find_instrument
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.state_hash import refresh_account, refresh_asset, refresh_instrument
 from smrx.engine.state import ACCOUNTS, ASSETS, INSTRUMENTS

@@ -4,36 +4,54 @@ from typing import Any
 
 import numpy as np
 
+from smrx.engine.kernels.activity import append_session, restart_silence
+from smrx.engine.kernels.answers import run_for, take_run
 from smrx.engine.kernels.cancelling import cancel_order
 from smrx.engine.kernels.emit import begin_event
-from smrx.engine.kernels.hash_index import NO_EXTRA, insert, remove
-from smrx.engine.kernels.jit import Array, Record, Tables, kernel
-from smrx.engine.kernels.pool import return_slot, take_slot
-from smrx.engine.kernels.state_hash import drop_hash, refresh_session
+from smrx.engine.kernels.hash_index import NO_EXTRA, insert
+from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel, view_as
+from smrx.engine.kernels.pool import take_slot
+from smrx.engine.kernels.retention import expect_session_end
+from smrx.engine.kernels.state_hash import refresh_session
 from smrx.engine.state import SESSIONS
 from smrx.wire.codes import EventKind, Reason
+from smrx.wire.records import SESSION_COMMAND, SESSION_EVENT
 
 
 @kernel
 def open_session(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Perform a checked OPEN_SESSION."""
+    """Perform a checked OPEN_SESSION. A closed session opens again: it goes on after its last request, as it was."""
     core = state.core[0]
     turn = state.turn[0]
-    slot = take_slot(state.pools[SESSIONS], state.sessions)
-    session = state.sessions[slot]
-    session.session_id = command.session_id
-    session.last_request_id = 0
-    session.hash = 0
-    session.account_id = command.account
-    session.account = turn.account
-    session.flags = np.uint32(command.flags)
-    session.orders = 0
-    insert(state.session_index, command.session_id, NO_EXTRA, slot)
+    slot = turn.session
+    if slot == NIL:
+        slot = take_slot(state.pools[SESSIONS], state.sessions)
+        session = state.sessions[slot]
+        session.session_id = command.session_id
+        session.last_request_id = 0
+        session.hash = 0
+        session.chain = 0
+        session.account_id = command.account
+        session.account = turn.account
+        session.orders = 0
+        take_run(state, session, run_for(view_as(command, SESSION_COMMAND).answers))
+        insert(state.session_index, command.session_id, NO_EXTRA, slot)
+        append_session(state, slot)
+    else:
+        session = state.sessions[slot]
+        restart_silence(state, slot)
+    expect_session_end(core)
+    session.flags = command.flags
+    session.closed = np.uint8(0)
     refresh_session(core, session)
     event = begin_event(core, turn, command, events, EventKind.SESSION_OPENED)
     event.account = command.account
     event.flags = command.flags
+    opened = view_as(event, SESSION_EVENT)
+    opened.answers = np.uint32(1 << np.int64(session.run))
+    opened.last_request_id = session.last_request_id
     outcome.event_kind = EventKind.SESSION_OPENED
+    outcome.order_id = session.last_request_id
 
 
 @kernel
@@ -107,7 +125,10 @@ def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
 
 @kernel
 def end_session(state: Tables, command: Record, outcome: Record, events: Array, kind: Any) -> None:
-    """Perform CLOSE_SESSION or DISCONNECT: cancel what ends with the session; a closed one is removed."""
+    """Perform CLOSE_SESSION or DISCONNECT: cancel what ends with the session.
+
+    A closed session stays, with its answers, until its silence ends it.
+    """
     core = state.core[0]
     turn = state.turn[0]
     session = state.sessions[turn.session]
@@ -118,6 +139,5 @@ def end_session(state: Tables, command: Record, outcome: Record, events: Array, 
     outcome.event_kind = kind
     outcome.cum_lots = cancelled
     if kind == EventKind.SESSION_CLOSED:
-        remove(state.session_index, session.session_id, NO_EXTRA, turn.session)
-        drop_hash(core, session)
-        return_slot(state.pools[SESSIONS], state.sessions, turn.session)
+        session.closed = np.uint8(1)
+        refresh_session(core, session)

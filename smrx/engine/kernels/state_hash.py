@@ -19,15 +19,19 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     asset       4 | decimals<<8, asset, the 2 words of its symbol, supply, cap
     instrument  5 | status<<8, instrument, the 3 words of its symbol, base | quote<<32, lot_units | scale_units<<32,
                 max_price, max_quantity
-    rules       11 | band_bp<<8, instrument, taker_fee | maker_fee<<32, min_price, min_quantity, min_notional,
-                max_notional: if any is set
+    rules       11 | band_bp<<8 | collar_bp<<24 | collar_reference<<40 | rule_flags<<48, instrument,
+                taker_fee | maker_fee<<32, min_price, min_quantity, min_notional, max_notional: if any is set
     last price  12 | instrument<<32, price: from the first trade on
-    session     6 | flags<<8, session_id, account, last_request_id
-    transfer    7 | kind<<8, transfer_id, account | asset<<32, amount
+    session     6 | flags<<8 | closed<<16 | run<<24 | account<<32, session_id, last_active_ns, activity
+    transfer    7 | kind<<8, transfer_id, account | asset<<32, amount, time_ns, sequence
+    chain       16 + status | event_kind<<8 | reason<<16 | event_count<<32, previous chain ^ session_id, request_id,
+                sequence, order_id, first_event, cum_lots, leaves_lots: of a session's newest answer; 0 before the
+                first
+    retention   15, session_silence_s | transfer_age_s<<32, transfers
     counters    8 | killed<<8 | (rules_version - 1)<<16, command_sequence, event_sequence, match_sequence, time_ns
 
 The records of one slot (an order, its extension, its long id and its terms; an instrument, its rules and its last
-price) store one hash, the sum of theirs.
+price; a session and its chain) store one hash, the sum of theirs.
 """
 
 from typing import Any, Final
@@ -71,11 +75,13 @@ RULES_TAG: Final = np.uint64(11)
 PRICE_TAG: Final = np.uint64(12)
 LONG_ID_TAG: Final = np.uint64(13)
 TERMS_TAG: Final = np.uint64(14)
+RETENTION_TAG: Final = np.uint64(15)
 
 U8: Final = np.uint64(8)
 U16: Final = np.uint64(16)
 U24: Final = np.uint64(24)
 U40: Final = np.uint64(40)
+U48: Final = np.uint64(48)
 
 
 @inlined
@@ -218,7 +224,9 @@ def has_rules(instrument: Record) -> Any:
     """Whether an instrument has any rule."""
     prices = instrument.min_price | instrument.min_quantity | instrument.min_notional | instrument.max_notional
     # A maker fee is there only beside a taker fee.
-    return (prices | instrument.taker_fee | instrument.band_bp) != 0
+    if (prices | instrument.taker_fee | instrument.band_bp | instrument.collar_bp) != 0:
+        return True
+    return (instrument.collar_reference | instrument.rule_flags) != 0
 
 
 @kernel
@@ -238,7 +246,11 @@ def refresh_instrument(core: Record, instrument: Record) -> None:
         )
         if has_rules(instrument):
             new += hash7(
-                RULES_TAG | (np.uint64(instrument.band_bp) << U8),
+                RULES_TAG
+                | (np.uint64(instrument.band_bp) << U8)
+                | (np.uint64(instrument.collar_bp) << U24)
+                | (np.uint64(instrument.collar_reference) << U40)
+                | (np.uint64(instrument.rule_flags) << U48),
                 np.uint64(instrument.instrument_id),
                 np.uint64(instrument.taker_fee) | (np.uint64(instrument.maker_fee) << U32),
                 np.uint64(instrument.min_price),
@@ -262,17 +274,18 @@ def refresh_last_price(core: Record, instrument: Record) -> None:
 
 
 @kernel
-def session_hash(session: Record) -> Any:
-    """Return the hash of a session."""
-    head = SESSION_TAG | (np.uint64(session.flags) << U8)
-    return hash4(head, session.session_id, np.uint64(session.account_id), session.last_request_id)
-
-
-@inlined
 def refresh_session(core: Record, session: Record) -> None:
-    """Update the hash of a session."""
+    """Update the hash of a session after any change but a new answer."""
     if core.hashing != 0:
-        replace_hash(core, session, session_hash(session))
+        head = (
+            SESSION_TAG
+            | (np.uint64(session.flags) << U8)
+            | (np.uint64(session.closed) << U16)
+            | (np.uint64(session.run) << U24)
+            | (np.uint64(session.account_id) << U32)
+        )
+        session.static_hash = hash4(head, session.session_id, np.uint64(session.last_active_ns), session.activity)
+        replace_hash(core, session, session.static_hash + session.chain)
 
 
 @kernel
@@ -281,7 +294,15 @@ def refresh_transfer(core: Record, transfer: Record) -> None:
     if core.hashing != 0:
         head = TRANSFER_TAG | (np.uint64(transfer.kind) << U8)
         owner = pack_pair(transfer.account_id, transfer.asset_id)
-        replace_hash(core, transfer, hash4(head, transfer.transfer_id, owner, np.uint64(transfer.amount)))
+        amount = np.uint64(transfer.amount)
+        time = np.uint64(transfer.time_ns)
+        replace_hash(core, transfer, hash6(head, transfer.transfer_id, owner, amount, time, transfer.sequence))
+
+
+@kernel
+def retention_hash(core: Record) -> Any:
+    """Return the hash of what SET_RETENTION sets."""
+    return hash3(RETENTION_TAG, pack_pair(core.session_silence_s, core.transfer_age_s), core.transfers)
 
 
 @inlined

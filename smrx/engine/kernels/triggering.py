@@ -6,6 +6,7 @@ stops.py elects them, while a taker trades. Called by apply.py after the command
 from typing import Any
 
 from smrx.engine.kernels.balances import release, subtract_open_notional
+from smrx.engine.kernels.collar import taker_limit
 from smrx.engine.kernels.emit import emit_order_open
 from smrx.engine.kernels.fees import order_hold
 from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel
@@ -13,7 +14,6 @@ from smrx.engine.kernels.matching import (
     can_fill,
     execute_taker,
     expire_taker,
-    limit_price,
     max_events_of_taker,
     opposite_book,
 )
@@ -76,11 +76,12 @@ def trigger_elected_stops(state: Tables, command: Record, events: Array) -> Any:
             return False
         space = len(events) - turn.written
         converted = OrderType.MARKET if order.order_type == OrderType.STOP else OrderType.LIMIT
+        instrument = state.instruments[order.instrument]
+        number = opposite_book(order.instrument, order.side)
+        limit = taker_limit(state, instrument, state.books[number], converted, order.side, order.price)
         turn.needed = max_events_of_taker(
-            state, state.instruments[order.instrument], opposite_book(order.instrument, order.side), order.side,
-            limit_price(converted, order.side, order.price), order.quantity, order.flags, order.stp, order.account,
-            space,
-        )  # fmt: skip
+            state, instrument, number, order.side, limit, order.quantity, order.flags, order.stp, order.account, space
+        )
         if turn.needed > space:
             return False
         turn.elected = order.next

@@ -18,13 +18,21 @@ from smrx.engine.kernels.jit import (
     Tables,
     inlined,
     kernel,
+    view_as,
 )
 from smrx.engine.kernels.lookup import details_of, find_instrument
-from smrx.engine.kernels.numba_tables import view_as
 from smrx.engine.kernels.order_checks import BASIS_POINTS
 from smrx.engine.kernels.state_hash import refresh_account, refresh_instrument
 from smrx.engine.state import BOOKS
-from smrx.wire.codes import AccountStatus, CommandKind, EventKind, InstrumentStatus, Reason
+from smrx.wire.codes import (
+    AccountStatus,
+    CollarReference,
+    CommandKind,
+    EventKind,
+    InstrumentStatus,
+    Reason,
+    RuleFlags,
+)
 from smrx.wire.records import (
     LIMITS_COMMAND,
     LIMITS_EVENT,
@@ -35,6 +43,7 @@ from smrx.wire.records import (
 )
 
 VENUE: Final = np.uint32(0)
+RULE_FLAGS: Final = int(RuleFlags.MIN_NOTIONAL_OF_MARKET | RuleFlags.MAX_NOTIONAL_OF_MARKET)
 
 
 @inlined
@@ -154,6 +163,10 @@ def check_rules(state: Tables, command: Record) -> Any:
     maker = np.int64(rules.maker_fee)
     if taker > RATE_UNIT or maker > taker or maker < -taker or rules.band_bp > BASIS_POINTS:
         return Reason.INVALID_RULES
+    if rules.collar_bp > BASIS_POINTS or rules.collar_reference > CollarReference.LAST_TRADE:
+        return Reason.INVALID_RULES
+    if rules.rule_flags > RULE_FLAGS:
+        return Reason.INVALID_RULES
     unit = instrument.max_price * np.int64(instrument.scale_units)
     if unit + fee_or_zero(unit, taker) > (AMOUNT_LIMIT - 1) // instrument.max_quantity:
         return Reason.INVALID_RULES
@@ -176,6 +189,9 @@ def set_rules(state: Tables, command: Record, outcome: Record, events: Array) ->
     instrument.taker_fee = np.int64(rules.taker_fee)
     instrument.maker_fee = np.int64(rules.maker_fee)
     instrument.band_bp = np.int64(rules.band_bp)
+    instrument.collar_bp = np.int64(rules.collar_bp)
+    instrument.collar_reference = rules.collar_reference
+    instrument.rule_flags = rules.rule_flags
     if instrument.taker_fee != 0 and instrument.fee_balance == NIL:
         instrument.fee_balance = reserve_balance(state, VENUE, instrument.quote_id)
     refresh_instrument(state.core[0], instrument)
@@ -188,6 +204,9 @@ def set_rules(state: Tables, command: Record, outcome: Record, events: Array) ->
     event.taker_fee = rules.taker_fee
     event.maker_fee = rules.maker_fee
     event.band_bp = rules.band_bp
+    event.collar_bp = rules.collar_bp
+    event.collar_reference = rules.collar_reference
+    event.rule_flags = rules.rule_flags
     outcome.event_kind = EventKind.RULES_SET
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smrx.engine.checks.full_hash import ID_FIELDS
 from smrx.engine.state import ACCOUNTS, BALANCES, BOOKS, NODES, ORDERS
 from smrx.wire.codes import Side, TimeInForce
 from tests.commands import open_session, place
@@ -115,6 +116,10 @@ def repeat_client_id(state: Any) -> None:
         (one, two) for one in named for two in named if one < two and orders["account"][one] == orders["account"][two]
     )
     orders["client_order_id"][second] = orders["client_order_id"][first]
+    if orders["details"][first] and orders["details"][second]:
+        for name in ID_FIELDS:
+            texts = state.order_details[name]
+            texts[orders["details"][second]] = texts[orders["details"][first]]
     slots = cells & np.uint64(0xFFFF_FFFF)
     cells[slots == second] = 0
     at = int((slots == first).nonzero()[0][0])
@@ -227,7 +232,14 @@ def full_market() -> SmallMarket:
     market.send(place((20, 1), 1, Side.SELL, 5, 130))
     for account, lots in ((1, 50), (2, 40), (3, 30)):
         market.sell(account, lots, 120, display_lots=7, client_order_id=f"iceberg of account {account}")
-        market.sell(account, lots, 121, tif=TimeInForce.GTD, expiry_seconds=60 - lots)
+        market.sell(
+            account,
+            lots,
+            121,
+            tif=TimeInForce.GTD,
+            expiry_seconds=60 - lots,
+            client_order_id=f"GTD of account {account}",
+        )
         market.stop(account, Side.BUY, lots, 140 + lots)
         market.stop(account, Side.SELL, lots, 70, 60)
     market.buy(2, 20, 120)
@@ -323,6 +335,7 @@ FULL_DAMAGE: dict[str, tuple[Damage, str]] = {
     "an unhashed cap": (put("assets", "cap", 5), "asset 1: the stored hash"),
     "an unhashed session flag": (put("sessions", "flags", 1), "session 1: the stored hash"),
     "an order with a wrong session": (put("orders", "session", 1, slot_where("shown")), "the stored hash is wrong"),
+    "a repeated long client order id": (repeat_client_id, "client_index: a key is there twice"),
     "an unhashed long client order id": (
         add("order_details", "client_order_id_0", 1 << 8, details_of(slot_where("shown"))),
         "the stored hash is wrong",

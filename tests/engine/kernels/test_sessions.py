@@ -48,13 +48,22 @@ def test_disconnect_cancels_the_sessions_orders_oldest_first() -> None:
     market.check_state()
 
 
-def test_close_cancels_orders_and_removes_the_session() -> None:
+def test_close_cancels_orders_and_keeps_the_session() -> None:
     market, ids = watched_market()
     result = market.send(command(CommandKind.CLOSE_SESSION, (20, 4)))
     assert [name for name, _ in events_of(result)] == ["CANCELLED"] * 3 + ["SESSION_CLOSED"]
     assert last_outcome(result) == ("SESSION_CLOSED", "NONE", 3, 0)
     assert market.open_ids() == ids[1:2]
-    assert market.rejected(disconnect(20)) == Reason.UNKNOWN_SESSION
+    assert market.rejected(disconnect(20)) == Reason.SESSION_CLOSED
+    assert market.rejected(place((20, 5), 1, Side.SELL, 5, 100)) == Reason.SESSION_CLOSED
+    assert market.rejected(open_session(20, 2)) == Reason.SESSION_IN_USE
+    market.check_state()
+    # What was done stays done: the closing is answered again, and the session goes on after it.
+    again = apply(market.engine, command(CommandKind.CLOSE_SESSION, (20, 4)), 1)
+    assert (again.outcomes.tobytes(), len(again.events)) == (result.outcomes.tobytes(), 0)
+    opened = market.send(open_session(20, 1))
+    assert opened.outcomes["order_id"].tolist() == [4]
+    assert order_id(market.send(place((20, 5), 1, Side.SELL, 5, 100))) > ids[-1]
     market.check_state()
 
 

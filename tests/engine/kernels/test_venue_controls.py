@@ -95,7 +95,7 @@ def test_closing_cancels_all_orders_in_sequence() -> None:
     assert events_of(result) == [*(("CANCELLED", ids[name]) for name in order), ("STATUS_SET", 0)]
     assert set(result.events["reason"][:-1].tolist()) == {Reason.INSTRUMENT_CLOSED}
     assert last_outcome(result) == ("STATUS_SET", "NONE", 10, 0)
-    assert market.engine.next_expiry_ns is None
+    assert market.next_order_expiry() is None
     assert all(market.balance_change(account, asset) == (0, 0) for account in (1, 2, 3) for asset in (BASE, QUOTE))
     market.check_state()
 

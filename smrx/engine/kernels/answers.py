@@ -1,0 +1,125 @@
+"""Keep the last outcomes of each session, so that a repeated request gets its first answer on every node.
+
+A session owns a *run*: a power of two of consecutive records in `state.answers`, which it uses as a ring. The answer to
+request N is in record N modulo the length. The run belongs to the session until it ends; then it waits, in a list for
+each length, for the next session that asks for as many. Which records of a run are in use follows from the session's
+last request id, so a run is never cleared.
+
+The hash of a session contains a *chain*: each answer's hash is computed from its words and from the chain before it,
+which its record keeps. So a request costs one hash and reads nothing of the answer that it replaces, the newest value
+stands for all answers that are kept, and each of them can be checked: its hash is the chain before the next. Called by
+apply.py, sessions.py and retention.py.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from smrx.engine.kernels.jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel
+from smrx.engine.kernels.state_hash import U8, U16, replace_hash
+from smrx.engine.kernels.xxh3 import hash8
+from smrx.engine.state import RUN_LENGTHS
+from smrx.wire.records import DEFAULT_ANSWERS
+
+#: The low byte of an answer's first hashed word is this tag plus the status, 1 to 3.
+ANSWER_TAG: Final = np.uint64(16)
+
+
+@inlined
+def answer_of(state: Tables, session: Record, request_id: Any) -> Any:
+    """Return the record for the answer to a request of a session."""
+    return state.answers[np.uint64(session.answers) + (request_id & ((U1 << np.uint64(session.run)) - U1))]
+
+
+@inlined
+def keep_answer(state: Tables, outcome: Record) -> None:
+    """Keep the outcome of the request that `turn.session` has just used, in place of its oldest one."""
+    core = state.core[0]
+    session = state.sessions[state.turn[0].session]
+    answer = answer_of(state, session, outcome.request_id)
+    answer.status = outcome.status
+    answer.event_kind = outcome.event_kind
+    answer.reason = outcome.reason
+    answer.event_count = outcome.event_count
+    answer.before = session.chain
+    answer.request_id = outcome.request_id
+    answer.sequence = outcome.sequence
+    answer.order_id = outcome.order_id
+    answer.first_event = outcome.first_event
+    answer.cum_lots = outcome.cum_lots
+    answer.leaves_lots = outcome.leaves_lots
+    if core.hashing != 0:
+        head = (
+            (ANSWER_TAG + np.uint64(outcome.status))
+            | (np.uint64(outcome.event_kind) << U8)
+            | (np.uint64(outcome.reason) << U16)
+            | (np.uint64(outcome.event_count) << U32)
+        )
+        session.chain = hash8(
+            head, session.chain ^ session.session_id, outcome.request_id, outcome.sequence, outcome.order_id,
+            outcome.first_event, np.uint64(outcome.cum_lots), np.uint64(outcome.leaves_lots),
+        )  # fmt: skip
+        replace_hash(core, session, session.static_hash + session.chain)
+
+
+@inlined
+def is_kept(session: Record, request_id: Any) -> Any:
+    """Whether the answer to a request that was done is kept."""
+    return request_id != U0 and session.last_request_id - request_id < (U1 << np.uint64(session.run))
+
+
+@kernel
+def repeat_answer(state: Tables, session: Record, request_id: Any, outcome: Record) -> None:
+    """Fill an outcome with the kept answer to a request, as it was sent first."""
+    answer = answer_of(state, session, request_id)
+    outcome.status = answer.status
+    outcome.event_kind = answer.event_kind
+    outcome.reason = answer.reason
+    outcome.event_count = answer.event_count
+    outcome.session_id = session.session_id
+    outcome.request_id = request_id
+    outcome.sequence = answer.sequence
+    outcome.order_id = answer.order_id
+    outcome.first_event = answer.first_event
+    outcome.cum_lots = answer.cum_lots
+    outcome.leaves_lots = answer.leaves_lots
+
+
+@inlined
+def run_for(answers: Any) -> Any:
+    """Return the number of the runs for a session that asks for so many answers: log2 of the length."""
+    wanted = np.int64(answers) if answers != 0 else np.int64(DEFAULT_ANSWERS)
+    run = np.int64(0)
+    while (1 << run) < wanted:
+        run += 1
+    return min(run, np.int64(RUN_LENGTHS - 1))
+
+
+@kernel
+def answers_missing(state: Tables, run: Any) -> Any:
+    """Return how many records `state.answers` must have beyond those in runs before take_run; 0 if it has them."""
+    length = np.int64(1) << run
+    if state.runs[run] != NIL or np.int64(state.core[0].answers_top) + length <= len(state.answers):
+        return np.uint32(0)
+    return np.uint32(length)
+
+
+@kernel
+def take_run(state: Tables, session: Record, run: Any) -> None:
+    """Give a session a run. There is one: answers_missing has returned 0."""
+    core = state.core[0]
+    session.run = np.uint8(run)
+    session.answers = state.runs[run]
+    if session.answers != NIL:
+        # A free run names the next one in the request id of its first record.
+        state.runs[run] = np.uint32(state.answers[session.answers].request_id)
+    else:
+        session.answers = core.answers_top
+        core.answers_top = np.uint32(core.answers_top + (1 << run))
+
+
+@kernel
+def return_run(state: Tables, session: Record) -> None:
+    """Free the run of a session that ends."""
+    state.answers[session.answers].request_id = np.uint64(state.runs[session.run])
+    state.runs[session.run] = session.answers
