@@ -132,6 +132,7 @@ def _format(values: Any, kinds: Any, words: Any, starts: Any, text: Any, ends: A
     """Write the lines into `text` and the end of each into `ends`; return the length of the text."""
     ten = np.uint64(10)
     at = 0
+    last_time, last_at = np.int64(0), -1
     rows, columns = values.shape
     for row in range(rows):
         for column in range(columns):
@@ -143,7 +144,14 @@ def _format(values: Any, kinds: Any, words: Any, starts: Any, text: Any, ends: A
                     text[at] = words[i]
                     at += 1
             elif kind == _TIME:
-                at = _format_time(np.int64(value), text, at)
+                # The trades of one log entry have one time.
+                if last_at < 0 or np.int64(value) != last_time:
+                    last_time, last_at = np.int64(value), at
+                    at = _format_time(last_time, text, at)
+                else:
+                    for i in range(_TIME_SIZE):
+                        text[at + i] = text[last_at + i]
+                    at += _TIME_SIZE
             else:
                 if kind == _SIGNED and np.int64(value) < 0:
                     text[at] = 45

@@ -7,7 +7,7 @@ import pytest
 from smrx.settlement.books.posting_table import POSTINGS, Posting, posting_codes
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import SettlementError, Violation
-from smrx.sinks.rows import STORES, Catalogue, extract, store_masks
+from smrx.sinks.rows import STORES, Catalogue, extract, store_codes
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind, OrderType, Reason, Side
 from smrx.wire.records import EVENT_LAYOUTS, pack_symbol
@@ -397,9 +397,9 @@ def test_every_kind_is_in_the_tables() -> None:
 def test_kind_that_is_in_no_table_is_refused() -> None:
     codes = posting_codes({kind: posting for kind, posting in POSTINGS.items() if kind != EventKind.KILLED})
     assert codes[EventKind.KILLED] == codes[99] == Posting.REFUSED
-    _, known = store_masks({kind: store for kind, store in STORES.items() if kind != EventKind.KILLED})
-    assert not known[EventKind.KILLED]
-    assert known.sum() == len(EventKind) - 1
+    stores = store_codes({kind: store for kind, store in STORES.items() if kind != EventKind.KILLED})
+    assert stores[EventKind.KILLED] == 0
+    assert 256 - stores.count(0) == len(EventKind) - 1
     script = Script()
     script.add(EventKind.KILLED)
     script.rows[-1]["kind"] = 99

@@ -61,8 +61,7 @@ class Tables(NamedTuple):
     assets: NDArray[Any]
     instruments: NDArray[Any]
     core: NDArray[Any]
-    trade: NDArray[Any]  #: the last trade, whose fills may be due
-    leader: NDArray[Any]  #: the last event that others follow
+    last: NDArray[Any]  #: the last trade, whose fills may be due; the last event that others follow
 
 
 TYPES: Final = {
@@ -72,6 +71,9 @@ TYPES: Final = {
     "assets": ASSET,
     "instruments": INSTRUMENT,
 }
+#: The places in Tables.last; one array, because every array costs time in every call of a kernel.
+TRADE_PLACE: Final = 0
+LEADER_PLACE: Final = 1
 
 
 def live(table: NDArray[Any]) -> NDArray[Any]:

@@ -86,8 +86,7 @@ def empty() -> Tables:
     tables = Tables(
         **{name: np.zeros(_FIRST_SIZE, dtype) for name, dtype in TYPES.items()},
         core=np.zeros(1, CORE),
-        trade=np.zeros(1, ROW),
-        leader=np.zeros(1, ROW),
+        last=np.zeros(2, ROW),
     )
     copy_records(tables.accounts, np.ones(1, ACCOUNT))
     tables.core["accounts"] = 1

@@ -7,6 +7,7 @@ and name the same order. Their content is not checked: it moves no money.
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
+from smrx.settlement.books.book_tables import LEADER_PLACE
 from smrx.settlement.books.money import set_numbers, signed
 from smrx.settlement.books.posting_faults import Fault
 from smrx.wire.codes import EventKind
@@ -23,19 +24,18 @@ FOLLOWING_DIFFERS: Final = int(Fault.FOLLOWING_DIFFERS)
 @kernel
 def expect_following(tables: Any, row: Any, numbers: Any) -> Any:
     """Record how many events must follow this one."""
-    if row.following != 0:
-        if row.following > _MOST:
-            set_numbers(numbers, _MOST, 0, 0, 0)
-            return FOLLOWING_COUNT
-        tables.core[0].following = row.following
-        tables.leader[0] = row
+    if row.following > _MOST:
+        set_numbers(numbers, _MOST, 0, 0, 0)
+        return FOLLOWING_COUNT
+    tables.core[0].following = row.following
+    tables.last[LEADER_PLACE] = row
     return 0
 
 
 @kernel
 def follow(tables: Any, row: Any, numbers: Any) -> Any:
     """Post CLIENT_ORDER_ID or ORDER_TERMS, of which one is expected."""
-    core, leader = tables.core[0], tables.leader[0]
+    core, leader = tables.core[0], tables.last[LEADER_PLACE]
     # The id is the first, the terms are the last.
     if core.following != (leader.following if row.kind == _CLIENT_ORDER_ID else 1):
         set_numbers(numbers, leader.sequence, core.following, 0, 0)

@@ -52,6 +52,10 @@ def lot_hold(instrument: Any, side: Any, kind: Any, price: Any) -> Any:
 @kernel
 def known_order(tables: Any, row: Any, numbers: Any) -> Any:
     """Return the place of an event's open order, if account, instrument and side are the same; else -fault."""
+    if row.following != 0:
+        # The events that belong to an order have followed its NEW.
+        set_numbers(numbers, 0, 0, 0, 0)
+        return -FOLLOWING_COUNT
     at = find(tables.orders, row.order_id)
     if at < 0:
         return -ORDER_NOT_OPEN
@@ -104,9 +108,10 @@ def new(tables: Any, row: Any, numbers: Any) -> Any:
     order.by_budget = 1 if by_budget else 0
     tables.core[0].orders += 1
     instrument.open_orders += 1
-    fault = expect_following(tables, row, numbers)
-    if fault != 0:
-        return fault
+    if row.following != 0:
+        fault = expect_following(tables, row, numbers)
+        if fault != 0:
+            return fault
     return hold(tables, order, order.per_lot * order.leaves, row.sequence, numbers)
 
 
@@ -142,10 +147,6 @@ def end(tables: Any, row: Any, numbers: Any) -> Any:
     at = known_order(tables, row, numbers)
     if at < 0:
         return -at
-    if row.following != 0:
-        # The events that belong to the order followed its NEW.
-        set_numbers(numbers, 0, 0, 0, 0)
-        return FOLLOWING_COUNT
     order = tables.orders[at]
     fault = repeats(row, order, order.price, order.cum + order.leaves, 0, numbers)
     if fault == 0:

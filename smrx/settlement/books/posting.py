@@ -9,19 +9,20 @@ after it.
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
+from smrx.settlement.books.book_tables import LEADER_PLACE
 from smrx.settlement.books.definitions import add_asset, add_instrument, open_account, set_rules
 from smrx.settlement.books.following import expect_following, follow
 from smrx.settlement.books.money import set_numbers, transfer
 from smrx.settlement.books.open_orders import end, new, replace, trigger
 from smrx.settlement.books.posting_faults import Fault
-from smrx.settlement.books.posting_table import Posting, leaderless, posting_codes
+from smrx.settlement.books.posting_table import LAST_WITH_PLACE, Posting, posting_codes
 from smrx.settlement.books.trades import fill, trade
 
 _POSTING: Final = posting_codes()
-_LEADERLESS: Final = leaderless()
 
 # Plain integers, as kernels take them.
 _REFUSED: Final = int(Posting.REFUSED)
+_LAST_WITH_PLACE: Final = int(LAST_WITH_PLACE)
 _REJECTED: Final = int(Posting.REJECTED)
 _NEW: Final = int(Posting.NEW)
 _TRADE: Final = int(Posting.TRADE)
@@ -42,9 +43,25 @@ TIME_BACK: Final = int(Fault.TIME_BACK)
 KIND: Final = int(Fault.KIND)
 FILLS_MISSING: Final = int(Fault.FILLS_MISSING)
 FILL_ALONE: Final = int(Fault.FILL_ALONE)
-FOLLOWING_COUNT: Final = int(Fault.FOLLOWING_COUNT)
 FOLLOWING_MISSING: Final = int(Fault.FOLLOWING_MISSING)
 FOLLOWING_ALONE: Final = int(Fault.FOLLOWING_ALONE)
+
+
+@kernel
+def in_place(tables: Any, posting: Any, numbers: Any) -> Any:
+    """Check that a fill or an event that belongs to an order is where one is expected, and nothing else is there."""
+    core = tables.core[0]
+    if posting == _REFUSED:
+        return KIND
+    if (posting == _FILL) != (core.due != 0):
+        return FILL_ALONE if posting == _FILL else FILLS_MISSING
+    if (posting == _FOLLOWING) != (core.following != 0):
+        if posting == _FOLLOWING:
+            return FOLLOWING_ALONE
+        leader = tables.last[LEADER_PLACE]
+        set_numbers(numbers, core.following, leader.sequence, leader.order_id, 0)
+        return FOLLOWING_MISSING
+    return 0
 
 
 @kernel
@@ -63,20 +80,10 @@ def in_stream(tables: Any, row: Any, posting: Any, numbers: Any) -> Any:
             return TIME_WITHIN
         if row.time_ns < core.time_ns:
             return TIME_BACK
-    if posting == _REFUSED:
-        return KIND
-    is_fill = posting == _FILL
-    if is_fill != (core.due != 0):
-        return FILL_ALONE if is_fill else FILLS_MISSING
-    if core.following != 0 or posting == _FOLLOWING:
-        if core.following == 0:
-            return FOLLOWING_ALONE
-        if posting != _FOLLOWING:
-            set_numbers(numbers, core.following, tables.leader[0].sequence, tables.leader[0].order_id, 0)
-            return FOLLOWING_MISSING
-    elif row.following != 0 and _LEADERLESS[row.kind]:
-        set_numbers(numbers, 0, 0, 0, 0)
-        return FOLLOWING_COUNT
+    if posting <= _LAST_WITH_PLACE or core.due != 0 or core.following != 0:
+        fault = in_place(tables, posting, numbers)
+        if fault != 0:
+            return fault
     core.sequence = row.sequence
     core.command = row.command_sequence
     core.time_ns = row.time_ns
@@ -103,7 +110,7 @@ def post_one(tables: Any, row: Any, numbers: Any) -> Any:
     if posting == _FOLLOWING:
         return follow(tables, row, numbers)
     if posting == _REJECTED:
-        return expect_following(tables, row, numbers)
+        return expect_following(tables, row, numbers) if row.following != 0 else 0
     if posting == _TRIGGERED:
         return trigger(tables, row, numbers)
     if posting == _TRANSFER:

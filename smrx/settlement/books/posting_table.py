@@ -8,28 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.codes import EventKind
-from smrx.wire.records import EVENT_FIELDS, EVENT_LAYOUTS
 
 
 class Posting(IntEnum):
     """What the books do with an event, beside checking its place in the stream."""
 
     REFUSED = 0  #: not listed in POSTINGS
-    NOTHING = 1  #: it moves no money and changes no order
-    REJECTED = 2
-    NEW = 3
-    TRADE = 4
-    FILL = 5
+    # Up to LAST_WITH_PLACE: they may only come where one of them is expected, and nothing else may come there.
+    FILL = 1
+    FOLLOWING = 2  #: it belongs to the event before it
+    NOTHING = 3  #: it moves no money and changes no order
+    NEW = 4
+    TRADE = 5
     END = 6
     REPLACED = 7
     TRIGGERED = 8
-    FOLLOWING = 9  #: it belongs to the event before it
+    REJECTED = 9
     TRANSFER = 10
     ACCOUNT_OPENED = 11
     ASSET_ADDED = 12
     INSTRUMENT_ADDED = 13
     RULES_SET = 14
 
+
+LAST_WITH_PLACE: Final = Posting.FOLLOWING
 
 POSTINGS: Final[Mapping[EventKind, Posting]] = {
     EventKind.NEW: Posting.NEW,
@@ -64,9 +66,6 @@ POSTINGS: Final[Mapping[EventKind, Posting]] = {
     EventKind.RETENTION_SET: Posting.NOTHING,
 }
 
-#: Kinds that other events may follow and belong to.
-LEADERS: Final = frozenset(kind for kind in EventKind if "following" in EVENT_FIELDS[kind])
-
 
 def posting_codes(postings: Mapping[EventKind, Posting] = POSTINGS) -> NDArray[np.uint8]:
     """Return the Posting of every value that the kind of an event can have, as kernels take it."""
@@ -74,11 +73,3 @@ def posting_codes(postings: Mapping[EventKind, Posting] = POSTINGS) -> NDArray[n
     for kind, posting in postings.items():
         codes[kind] = posting
     return codes
-
-
-def leaderless() -> NDArray[np.bool_]:
-    """Return for every value whether it is a kind that has the field `following`, which must be 0."""
-    found = np.zeros(256, np.bool_)
-    for kind in EventKind:
-        found[kind] = "following" in (EVENT_LAYOUTS[kind].names or ()) and kind not in LEADERS
-    return found

@@ -7,7 +7,7 @@ must be what the instrument's rules say.
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel, view_as
-from smrx.settlement.books.book_tables import find
+from smrx.settlement.books.book_tables import TRADE_PLACE, find
 from smrx.settlement.books.event_rows import TRADE
 from smrx.settlement.books.money import fee_of, hold, move, set_numbers, signed
 from smrx.settlement.books.open_orders import close, known_order
@@ -105,14 +105,14 @@ def trade(tables: Any, row: Any, numbers: Any) -> Any:
         move(tables, maker_account, 0, instrument.quote, maker_fee, row.sequence)
     core.trades += 1
     core.due = 1
-    tables.trade[0] = row
+    tables.last[TRADE_PLACE] = row
     return 0
 
 
 @kernel
 def fill_difference(tables: Any, row: Any, numbers: Any) -> Any:
     """Check that a fill agrees with the trade about its party."""
-    made, taker = tables.trade[0], tables.core[0].due == 2
+    made, taker = tables.last[TRADE_PLACE], tables.core[0].due == 2
     side = row.side
     wanted_side = made.side if taker else _BUY + _SELL - made.side
     found = (row.match_id, row.command_sequence, signed(row.instrument), row.price_ticks, row.quantity_lots,
