@@ -94,8 +94,6 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     #: Events kept for retransmission, 128 bytes each.
     event_ring: PositiveInt = 1 << 20
-    #: Outcomes kept to answer repeated requests, 64 bytes each.
-    outcome_ring: PositiveInt = 1 << 18
     #: Raft entries after which the log is compacted into a snapshot.
     compaction_entries: PositiveInt = 50_000
     #: Uncommitted commands after which new ones are refused as OVERLOADED.

@@ -55,7 +55,7 @@ def check_history(
     incarnations: Sequence[NodeIncarnation], histories: Sequence[RecordStream]
 ) -> tuple[Checker, HistoryFigures]:
     """Check the records of nodes and clients; return the checker and the figures. Raises Violation."""
-    checker = Checker(lambda: ReplicatedState(_RING, _RING))
+    checker = Checker(lambda: ReplicatedState(_RING))
     client_records = sorted(
         (record for stream in histories for record in stream.records()), key=lambda record: record.first
     )

@@ -96,7 +96,7 @@ def _recovery(folder: Path, count: int) -> dict[str, Any]:
     directory = cluster.config.node_dir(1)
     tape = generate(min(count, 200_000), seed=3)
     meta = MetaStore(directory, cluster=cluster.config.cluster, node_id=1)
-    machine = ReplicatedState(1 << 16, 1 << 16)
+    machine = ReplicatedState(1 << 16)
     journal = DiskJournal(
         LmdbStorage(directory / FILE), cluster=cluster.config.cluster, node_id=1, joined=False, where=directory / FILE
     )

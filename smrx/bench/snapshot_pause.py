@@ -69,7 +69,7 @@ def measure_market(folder: Path, accounts: int, orders: int) -> dict[str, Any]:
     started = time.perf_counter()
     state = stored.part("state")
     assert state is not None
-    restored = ReplicatedState(1 << 16, 1 << 16)
+    restored = ReplicatedState(1 << 16)
     restored.restore(state)
     restore_seconds = time.perf_counter() - started
     if restored.position() != machine.position():
@@ -172,7 +172,7 @@ def large_market(accounts: int, orders: int) -> CommandList:
 
 def _large_machine(accounts: int, orders: int) -> ReplicatedState:
     """Return a machine with such a market."""
-    machine = ReplicatedState(1 << 20, 1 << 18)
+    machine = ReplicatedState(1 << 20)
     commands = join([CommandList(open_session()), large_market(accounts, orders)])
     SessionNumbering().number(commands.records)
     for index, start in enumerate(range(0, len(commands.records), _BATCH)):

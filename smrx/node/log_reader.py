@@ -153,7 +153,7 @@ class LogReader:
                 return state, stored.log_index
             oldest = state
         if self.journal.first_index == 1:
-            return ReplicatedState(_RING, _RING), 1
+            return ReplicatedState(_RING), 1
         if oldest is None:
             raise LogReadError(
                 f"the journal starts at log entry {self.journal.first_index}, but no valid snapshot is at that "
@@ -167,21 +167,22 @@ def replay_commands(
 ) -> int:
     """Pass commands from_seq..to_seq (None: to the end) to the callback in order; return how many.
 
-    Stops early when the callback returns False. Repeated requests have no sequence and are skipped. Raises
-    LogReadError if from_seq is before the oldest state on the disk.
+    Stops early when the callback returns False. Repeated requests, which get their first answer again, are skipped.
+    Raises LogReadError if from_seq is before the oldest state on the disk.
     """
     _check_range(from_seq, to_seq)
-    count = 0
+    count = newest = 0
 
     def take(applied: Applied, entry: LogEntry) -> bool:
-        nonlocal count
+        nonlocal count, newest
         if applied.sequence < from_seq:
             return True
         batch = batches.decode(entry[0])
         for command, outcome in zip(batch.commands, applied.outcomes, strict=True):
             sequence = int(outcome["sequence"])
-            if sequence < from_seq:
+            if sequence < from_seq or sequence <= newest:
                 continue
+            newest = sequence
             if to_seq is not None and sequence > to_seq:
                 return False
             count += 1
@@ -309,7 +310,7 @@ def load_snapshot(stored: Stored) -> ReplicatedState:
 
 
 def _restored(stored: Stored) -> ReplicatedState:
-    state = ReplicatedState(_RING, _RING)
+    state = ReplicatedState(_RING)
     data = stored.part(STATE)
     assert data is not None
     try:

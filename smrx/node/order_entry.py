@@ -9,11 +9,10 @@ does not have: in an entry it would get those of another client.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smrx.node.replicated_state import Applied
 from smrx.wire import batches, frames
@@ -136,11 +135,8 @@ class OrderEntry:
         """The batch with these routes is in the log at (log_index, term)."""
         self._pending[log_index] = (term, routes)
 
-    def applied(self, entry: Applied, outcomes_of: Callable[[Applied], NDArray[np.void]]) -> None:
-        """Queue the outcomes of an applied entry for the clients that sent it, if this node submitted it.
-
-        `outcomes_of` returns the outcomes of an entry, those of repeated requests filled in.
-        """
+    def applied(self, entry: Applied) -> None:
+        """Queue the outcomes of an applied entry for the clients that sent it, if this node submitted it."""
         pending = self._pending.pop(entry.log_index, None)
         if pending is None:
             return
@@ -149,11 +145,10 @@ class OrderEntry:
             # Another leader's entry was committed at this index: its outcomes do not belong to these routes.
             self._pending[entry.log_index] = pending
             return
-        outcomes = outcomes_of(entry)
         at = 0
         for route in routes:
             self._pending_commands -= route.commands
-            part = outcomes[at : at + route.commands]
+            part = entry.outcomes[at : at + route.commands]
             at += route.commands
             self._replies.append(Reply(route.identity, frames.encode_outcomes(part, route.correlation)))
 

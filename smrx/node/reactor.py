@@ -271,7 +271,7 @@ class Node(Turn):
 
     def _open(self, link_keys: keys.LinkKeys | None, allow_corruption: bool) -> None:
         config, me = self.config, self.me
-        self.state = ReplicatedState(config.limits.event_ring, config.limits.outcome_ring)
+        self.state = ReplicatedState(config.limits.event_ring)
         # Before any socket is bound: a node that answers has restored its whole state.
         self.storage = NodeStorage(config, me.id, self.meta, self.state)
         self.order_entry = OrderEntry(me.id, config.limits.pending_commands)

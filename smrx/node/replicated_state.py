@@ -1,8 +1,7 @@
-"""Apply committed log entries to the engine and keep their newest events and outcomes.
+"""Apply committed log entries to the engine and keep their newest events.
 
-This is the state machine of Raft. Owns the engine, the event ring (for retransmission), the outcome ring (to answer a
-repeated request with its first outcome) and the digest of the log. The replica calls it in log order, the same on every
-node. No I/O, no clock.
+This is the state machine of Raft. Owns the engine, the event ring (for retransmission) and the digest of the log. The
+replica calls it in log order, the same on every node. No I/O, no clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,17 +18,15 @@ from smrx.engine import Engine, RulesError, SnapshotError
 from smrx.node.event_ring import EventRing
 from smrx.node.state_images import StateImages
 from smrx.wire import batches
-from smrx.wire.codes import OutcomeStatus, Reason, SessionFlags
+from smrx.wire.codes import SessionFlags
 from smrx.wire.record_schema import file_pieces, file_records
-from smrx.wire.record_words import concatenate_records, record_words
-from smrx.wire.records import EVENT, OUTCOME
+from smrx.wire.record_words import concatenate_records
+from smrx.wire.records import EVENT
 
 _FORMAT: Final = 1
-#: The parts of a snapshot on this node's own disk that are not in the state: the newest events, so that a verifier
-#: finds no gap after all nodes restart, and the newest outcomes, so that a repeated request gets its first outcome. As
-#: many of each as the engine keeps state hashes (8 MiB and 4 MiB).
+#: The part of a snapshot on this node's own disk that is not in the state: the newest events, so that a verifier finds
+#: no gap after all nodes restart. As many as the engine keeps state hashes (8 MiB).
 _EVENTS: Final = "events"
-_OUTCOMES: Final = "outcomes"
 _KEPT_RECORDS: Final = 1 << 16
 #: msgpack: an array of three; binary data of a length that follows in 4 bytes.
 _ARRAY_OF_3: Final = b"\x93"
@@ -52,8 +49,6 @@ class Applied(NamedTuple):
     events: NDArray[np.void]
     sequence: int
     state_hash: int
-    #: Whether some of the outcomes belong to repeated requests.
-    repeats: bool
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -64,79 +59,17 @@ class _Saved(msgspec.Struct, array_like=True):
     engine: memoryview  # a view of the decoded bytes: they are large
 
 
-class OutcomeRing:
-    """The outcomes of the last `capacity` commands, to answer a repeated request with its first outcome."""
-
-    def __init__(self, capacity: int) -> None:
-        self._ring = np.zeros(capacity, OUTCOME)
-        self._words = record_words(self._ring)
-
-    def append(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
-        """Add the outcomes of applied commands, without gaps up to `last_sequence`."""
-        kept = record_words(outcomes[-len(self._ring) :])
-        start = (last_sequence + 1 - len(kept)) % len(self._ring)
-        head = len(self._ring) - start
-        self._words[start : start + len(kept)] = kept[:head]
-        if len(kept) > head:
-            self._words[: len(kept) - head] = kept[head:]
-
-    def fill(self, outcomes: NDArray[np.void]) -> None:
-        """Replace, in place, each DUPLICATE by the first outcome of the same request, if the ring still holds it.
-
-        Other duplicates and resumed sessions stay unchanged.
-        """
-        wanted = np.flatnonzero((outcomes["status"] == OutcomeStatus.DUPLICATE) & (outcomes["request_id"] > 0))
-        # Repeats come after a failover, the window of one session at a time, so scan the ring once for each session.
-        for session in np.unique(outcomes["session_id"][wanted]):
-            known = self._ring[self._ring["session_id"] == session]
-            if not len(known):
-                continue
-            known = known[np.argsort(known["sequence"])]
-            # Take the last outcome of a request: one refused with REQUEST_GAP was sent again later with the same id.
-            known = known[np.argsort(known["request_id"], kind="stable")]
-            rows = wanted[outcomes["session_id"][wanted] == session]
-            at = np.searchsorted(known["request_id"], outcomes["request_id"][rows], side="right") - 1
-            found = (at >= 0) & (known["request_id"][np.maximum(at, 0)] == outcomes["request_id"][rows])
-            outcomes[rows[found]] = known[at[found]]
-
-    def skip(self) -> None:
-        """Prepare for a gap: the state of another node is restored, with commands whose outcomes are not known here.
-
-        Drop the refusals that may not have consumed their request id: the request may have been sent again in the gap.
-        """
-        refused = (self._ring["status"] == OutcomeStatus.REJECTED) & (self._ring["reason"] <= Reason.REQUEST_GAP)
-        self._ring[refused] = np.zeros(1, OUTCOME)
-
-    def restore(self, outcomes: NDArray[np.void], last_sequence: int) -> None:
-        """Take what newest() returned; raises ValueError, with nothing changed, for anything else."""
-        sequences = outcomes["sequence"].astype(np.int64)
-        if len(sequences) and ((np.diff(sequences) <= 0).any() or sequences[0] < 1 or sequences[-1] > last_sequence):
-            raise ValueError(f"outcomes: expected rising command sequences from 1 to {last_sequence}")
-        kept = outcomes[-len(self._ring) :]
-        self._ring[kept["sequence"] % len(self._ring)] = kept
-
-    def newest(self, last_sequence: int, count: int) -> NDArray[np.void]:
-        """Return the outcomes of up to `count` commands that end with `last_sequence`, oldest first."""
-        count = min(count, last_sequence, len(self._ring))
-        places = np.arange(last_sequence + 1 - count, last_sequence + 1) % len(self._ring)
-        kept: NDArray[np.void] = self._ring[places]
-        # A node that restored the state of another has no outcomes from before it.
-        rows: NDArray[np.void] = kept[kept["sequence"] == np.arange(last_sequence + 1 - count, last_sequence + 1)]
-        return rows
-
-
 class ReplicatedState:
     """The state machine that the replica drives: apply, snapshot, restore, and the hashes for agreement."""
 
     #: The engine that applies the commands.
     engine_class: type[Engine] = Engine
 
-    def __init__(self, event_ring: int, outcome_ring: int) -> None:
+    def __init__(self, event_ring: int) -> None:
         self.engine = self.engine_class()
         self.log_digest = 0
         self.state_images = StateImages()
         self._events = EventRing(event_ring)
-        self._outcomes = OutcomeRing(outcome_ring)
         self._applied: list[Applied] = []
         self._waiting: list[Applied] = []
         self._waiting_commands = 0
@@ -163,7 +96,6 @@ class ReplicatedState:
         Raises UnknownRules if the entry switched to rules that this program lacks; nothing of it may leave the node.
         """
         batch = batches.decode(entry)
-        before = self._position[0]
         try:
             outcomes, events, _ = self.engine.apply(batch.commands, batch.time_ns, batch.details)
         except RulesError as error:
@@ -176,8 +108,7 @@ class ReplicatedState:
             self.state_images.capture(self.engine)
         chain = self.log_digest.to_bytes(8, "little") + log_index.to_bytes(8, "little") + term.to_bytes(8, "little")
         self.log_digest = xxhash.xxh3_64_intdigest(chain + xxhash.xxh3_64_digest(entry))
-        repeats = sequence - before < len(outcomes)
-        applied = Applied(log_index, term, outcomes, events, sequence, state_hash, repeats)
+        applied = Applied(log_index, term, outcomes, events, sequence, state_hash)
         self._applied.append(applied)
         self._waiting.append(applied)
         self._waiting_commands += len(outcomes)
@@ -195,10 +126,6 @@ class ReplicatedState:
             return
         entries, self._waiting, self._waiting_commands = self._waiting, [], 0
         self._events.append(concatenate_records([entry.events for entry in entries]))
-        outcomes = concatenate_records([entry.outcomes for entry in entries])
-        if any(entry.repeats for entry in entries):
-            outcomes = outcomes[outcomes["sequence"] > 0]
-        self._outcomes.append(outcomes, entries[-1].sequence)
 
     @property
     def events(self) -> EventRing:
@@ -206,27 +133,16 @@ class ReplicatedState:
         self._update_rings()
         return self._events
 
-    def outcomes_with_repeats(self, entry: Applied) -> NDArray[np.void]:
-        """Return the outcomes of an entry, those of repeated requests replaced by the first outcome if it is kept."""
-        if not entry.repeats:
-            return entry.outcomes
-        self._update_rings()
-        outcomes = entry.outcomes.copy()
-        self._outcomes.fill(outcomes)
-        return outcomes
-
     def snapshot(self) -> bytes:
         """Return the whole state as bytes, equal on all nodes that applied the same log."""
         return b"".join(self._state_pieces())
 
     def snapshot_parts(self) -> Mapping[str, Sequence[bytes | memoryview]]:
-        """Return the parts of a snapshot on this node's disk, mostly as views: state, newest events, outcomes."""
+        """Return the parts of a snapshot on this node's disk, mostly as views: state, newest events."""
         kept = self.events.range(*self._kept_events())
-        outcomes = self._outcomes.newest(self.engine.sequence, _KEPT_RECORDS)
         return {
             "state": self._state_pieces(),
             _EVENTS: file_pieces(_EVENTS, np.zeros(0, EVENT) if kept is None else kept),
-            _OUTCOMES: file_pieces(_OUTCOMES, outcomes),
         }
 
     def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
@@ -261,7 +177,6 @@ class ReplicatedState:
         except (msgspec.DecodeError, msgspec.ValidationError, SnapshotError) as error:
             raise ValueError(f"snapshot: {error}") from error
         self._update_rings()
-        self._outcomes.skip()
         self.engine, self.log_digest = engine, saved.log_digest
         self._recent_hashes.clear()
         self._update_position()
@@ -270,7 +185,7 @@ class ReplicatedState:
         self.events.restart(engine.event_sequence + 1)
 
     def restore_part(self, name: str, data: memoryview) -> None:
-        """Restore another part of a snapshot of this node: the newest events or outcomes.
+        """Restore another part of a snapshot of this node: the newest events.
 
         Raises ValueError, with nothing changed, unless they are what this state would keep.
         """
@@ -287,10 +202,8 @@ class ReplicatedState:
             if len(events):
                 self._events.restart(int(events["sequence"][0]))
                 self._events.append(events)
-        elif name == _OUTCOMES:
-            self._outcomes.restore(file_records(data, name, OUTCOME), self.engine.sequence)
         else:
-            raise ValueError(f"unknown part {name!r}; expected {_EVENTS} or {_OUTCOMES}")
+            raise ValueError(f"unknown part {name!r}; expected {_EVENTS}")
 
     def position(self) -> tuple[int, int]:
         """Return (sequence of the last command applied, state hash after it)."""

@@ -1,4 +1,4 @@
-"""Track when a leader must submit commands by itself: DISCONNECT for a silent session, TICK for an expired order.
+"""Track when a leader must submit commands by itself: DISCONNECT for a silent session, TICK for what ends with time.
 
 These are the timer-driven commands of the log. Sans I/O: time is an argument; the reactor asks what is due and submits
 it. Only a leader's timers run. A new leader has no record of when its predecessor last received something from a
@@ -21,7 +21,7 @@ TICK_SECONDS: Final = 0.01
 #: The most sessions that due() returns: far fewer than fit a log entry; the rest is due in the next turn.
 _MAX_SESSIONS_DUE: Final = 1024
 
-_OPENED_OR_CLOSED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED)
+_OPENED_OR_ENDED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED, EventKind.SESSION_EXPIRED)
 
 _NEVER: Final = float("inf")
 
@@ -54,13 +54,13 @@ class SessionTimeouts:
             self._active_at[session] = now
 
     def applied(self, events: NDArray[np.void], now: float) -> None:
-        """Add the sessions that these events opened and remove those they closed."""
+        """Add the sessions that these events opened and remove those that closed or expired."""
         kinds = events["kind"]
-        # Few entries open or close a session, so this check must be cheap.
+        # Few entries open or end a session, so this check must be cheap.
         found = kinds.tobytes()
-        if EventKind.SESSION_OPENED not in found and EventKind.SESSION_CLOSED not in found:
+        if not any(kind in found for kind in _OPENED_OR_ENDED):
             return
-        for event in events[np.isin(kinds, _OPENED_OR_CLOSED)]:
+        for event in events[np.isin(kinds, _OPENED_OR_ENDED)]:
             session = int(event["session_id"])
             self._active_at.pop(session, None)
             self._timed_out.discard(session)

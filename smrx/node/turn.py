@@ -128,7 +128,7 @@ class Turn(ABC):
 
     def _applied(self, entry: Applied) -> None:
         """An entry was applied: queue the replies to its commands."""
-        self.order_entry.applied(entry, self.state.outcomes_with_repeats)
+        self.order_entry.applied(entry)
 
     def _leadership_changed(self, before: int | None) -> None:  # noqa: B027 (a hook, empty by default)
         """leading_term has changed from `before`."""

@@ -68,7 +68,6 @@ class Profile:
     batch_bytes: int
     pending_commands: int
     event_ring: int
-    outcome_ring: int
     client_window: int
     frame_commands: int
     #: The probabilities that a message breaks its connection, and that it arrives twice.
@@ -123,7 +122,6 @@ def draw(seed: int) -> Profile:
         batch_bytes=rng.choice((100, 700, 1 << 20)),
         pending_commands=rng.choice((24, 4096)),
         event_ring=rng.choice((64, 1024)),
-        outcome_ring=rng.choice((32, 1024)),
         client_window=rng.choice((16, 64)),
         frame_commands=frame_commands,
         loss=rng.choice((0.002, 0.01, 0.04)),

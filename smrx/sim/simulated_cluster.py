@@ -52,7 +52,7 @@ class SimulatedCluster:
         self.scheduler = scheduler
         self.timing = components.timing or profile.timing
         self.trace = Trace(scheduler)
-        self.checker = Checker(lambda: components.state(profile.event_ring, profile.outcome_ring))
+        self.checker = Checker(lambda: components.state(profile.event_ring))
         initial_ids = list(range(1, profile.nodes + 1))
         node_count = profile.nodes + profile.spares
         self.network = Network(scheduler, generator("network", seed), node_count, profile.delay)

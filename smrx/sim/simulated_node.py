@@ -87,7 +87,7 @@ class SimulatedNode(Process):
 
     def _open(self) -> None:
         profile, components = self._profile, self._components
-        self.state = components.state(profile.event_ring, profile.outcome_ring)
+        self.state = components.state(profile.event_ring)
         snapshots: SimulatedSnapshots | None = None
         if profile.durable:
             snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._rng, self.step)
@@ -99,7 +99,7 @@ class SimulatedNode(Process):
                 self._trace.note("node {} refuses its disk and is rebuilt: {}", self.id, str(error))
                 self.disk.wipe()
                 self._wire.lost_memory(self.id)
-                self.state = components.state(profile.event_ring, profile.outcome_ring)
+                self.state = components.state(profile.event_ring)
                 snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._rng, self.step)
                 self._restore()
         else:

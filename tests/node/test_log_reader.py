@@ -65,7 +65,7 @@ def write_past(folder: Path, *, compacted: bool, lost: int = 0, unknown: int = 0
     rows, details = join([CommandList(opening), tape.setup, _with_long_ids(tape.flow)])
     rows["session_id"] = 9
     rows["request_id"] = np.arange(len(rows))
-    state, events = ReplicatedState(1, 1), []
+    state, events = ReplicatedState(1), []
     starts = range(0, len(rows), 40)
     for number, start in enumerate(starts):
         # Repeated requests in the eighth entry get no new sequence.
@@ -258,7 +258,7 @@ def test_correct_log_is_verified(which: str, request: pytest.FixtureRequest) -> 
 def test_snapshot_of_another_state_is_found(tmp_path: Path) -> None:
     past = write_past(tmp_path, compacted=False)
     files = SnapshotFiles(past.config.node_dir(1) / FOLDER, cluster="alpha", node_id=1)
-    other = ReplicatedState(1, 1)
+    other = ReplicatedState(1)
     files.write(Position(30, 4, 0, 0), {"state": [other.snapshot()]})
     with open_node_log(past.config, 1) as history:
         found = verify_log(history)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from smrx.node.order_entry import OrderEntry
-from smrx.node.replicated_state import Applied, OutcomeRing
+from smrx.node.replicated_state import Applied
 from smrx.wire import frames
-from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus
 from smrx.wire.command_list import CommandList
 from smrx.wire.frames import ErrorCode, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
@@ -38,11 +38,7 @@ def outcomes_of(rows: np.ndarray, first_sequence: int) -> np.ndarray:
 
 
 def applied(index: int, term: int, outcomes: np.ndarray) -> Applied:
-    return Applied(index, term, outcomes, np.zeros(0, EVENT), 0, 0, False)
-
-
-def outcomes_as_they_are(entry: Applied) -> np.ndarray:
-    return entry.outcomes
+    return Applied(index, term, outcomes, np.zeros(0, EVENT), 0, 0)
 
 
 def decoded_replies(order_entry: OrderEntry) -> list[tuple[bytes, frames.Frame]]:
@@ -62,7 +58,7 @@ def test_one_turn_is_one_entry_and_each_client_gets_its_outcomes() -> None:
     assert order_entry.take_replies() == []
     batch = submit_all(order_entry, 8, 5)
     assert batch["request_id"].tolist() == [1, 2, 10, 11, 12]
-    order_entry.applied(applied(8, 5, outcomes_of(batch, 100)), outcomes_as_they_are)
+    order_entry.applied(applied(8, 5, outcomes_of(batch, 100)))
     (a, to_a), (b, to_b) = decoded_replies(order_entry)
     assert (a, to_a.correlation, frames.records(to_a)["sequence"].tolist()) == (b"A", 11, [100, 101])
     assert (b, to_b.correlation, frames.records(to_b)["sequence"].tolist()) == (b"B", 22, [102, 103, 104])
@@ -73,7 +69,7 @@ def test_entry_of_another_leader_at_the_same_index_is_not_answered() -> None:
     order_entry = OrderEntry(1, 1000)
     order_entry.receive(b"A", frames.encode_commands(plain(2), 11), LEADING, None)
     batch = submit_all(order_entry, 8, 5)
-    order_entry.applied(applied(8, 6, outcomes_of(batch, 100)), outcomes_as_they_are)
+    order_entry.applied(applied(8, 6, outcomes_of(batch, 100)))
     assert order_entry.take_replies() == []
     order_entry.lost_leadership(FOLLOWING)
     ((identity, frame),) = decoded_replies(order_entry)
@@ -163,47 +159,3 @@ def test_batch_too_large_for_one_entry_is_split_in_order() -> None:
     assert len(entries) > 1
     assert all(entry.nbytes < 1 << 20 for entry in entries)
     assert np.concatenate(entries)["request_id"].tolist() == list(range(1, 40961))
-
-
-def test_repeated_request_gets_its_first_outcome() -> None:
-    ring = OutcomeRing(64)
-    first = outcomes_of(commands(4), 50)
-    first["order_id"] = [50, 0, 52, 53]
-    ring.append(first, 53)
-    gap = outcomes_of(commands(1, 6), 54)
-    gap["status"], gap["event_kind"] = OutcomeStatus.REJECTED, EventKind.REJECTED
-    ring.append(gap, 54)
-    real = outcomes_of(commands(2, 5), 55)
-    ring.append(real, 56)
-    repeats = outcomes_of(commands(6), 0)
-    repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
-    ring.fill(repeats)
-    assert repeats["sequence"].tolist() == [50, 51, 52, 53, 55, 56]
-    assert set(repeats["status"].tolist()) == {OutcomeStatus.ACCEPTED}
-    assert repeats["order_id"].tolist()[:4] == [50, 0, 52, 53]
-
-
-@pytest.mark.parametrize("skips", [False, True])
-def test_refusal_before_a_restored_state_answers_no_repeat(skips: bool) -> None:
-    ring = OutcomeRing(64)
-    first = outcomes_of(commands(3), 50)
-    first["status"][1:], first["reason"][1:] = OutcomeStatus.REJECTED, [Reason.INSUFFICIENT_FUNDS, Reason.REQUEST_GAP]
-    ring.append(first, 52)
-    if skips:
-        # Between commands 53 and 59 the third request was sent again and applied.
-        ring.skip()
-    ring.append(outcomes_of(commands(1, 4), 60), 60)
-    repeats = outcomes_of(commands(4), 0)
-    repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
-    ring.fill(repeats)
-    assert repeats["sequence"].tolist() == [50, 51, 0 if skips else 52, 60]
-
-
-def test_repeat_older_than_the_ring_stays_a_duplicate() -> None:
-    ring = OutcomeRing(4)
-    ring.append(outcomes_of(commands(8), 1), 8)
-    repeats = outcomes_of(commands(8), 0)
-    repeats["status"], repeats["event_kind"], repeats["sequence"] = OutcomeStatus.DUPLICATE, 0, 0
-    ring.fill(repeats)
-    assert repeats["status"].tolist() == [OutcomeStatus.DUPLICATE] * 4 + [OutcomeStatus.ACCEPTED] * 4
-    assert repeats["sequence"].tolist() == [0] * 4 + [5, 6, 7, 8]

@@ -35,7 +35,7 @@ def deposit_entry(request_id: int) -> bytes:
 
 
 def machine_after(entries: int) -> ReplicatedState:
-    state = ReplicatedState(1024, 1024)
+    state = ReplicatedState(1024)
     state.apply(2, 1, setup_entry())
     for i in range(entries):
         state.apply(3 + i, 1, deposit_entry(4 + i))
@@ -68,7 +68,7 @@ def test_barrier_changes_only_the_log() -> None:
 
 
 def test_restored_state_continues_as_if_it_had_applied_the_log() -> None:
-    whole, restored = machine_after(3), ReplicatedState(1024, 1024)
+    whole, restored = machine_after(3), ReplicatedState(1024)
     restored.restore(machine_after(2).snapshot())
     restored.apply(5, 1, deposit_entry(6))
     assert (restored.log_digest, restored.position()) == (whole.log_digest, whole.position())
@@ -113,13 +113,13 @@ def test_cancel_on_disconnect_sessions_and_those_with_orders() -> None:
     assert sorted(state.cancel_on_disconnect_sessions()) == [11, 2**64 - 1]
     assert state.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
     assert state.next_expiry_ns == 70_000_000_000
-    restored = ReplicatedState(1024, 1024)
+    restored = ReplicatedState(1024)
     restored.restore(state.snapshot())
     assert restored.engine.inspect.orders()["client_order_id"].tolist() == [b"", b"a client order id"]
     assert restored.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
     assert restored.next_expiry_ns == 70_000_000_000
     made = state.engine.inspect.transfers(5)
-    assert made.tolist() == [(9, 5, 1, CommandKind.DEPOSIT, 1000)]
+    assert made.tolist() == [(9, 5, 1, CommandKind.DEPOSIT, 1000, 1000)]
     [_, account] = state.engine.inspect.accounts()
     assert (account["account"], account["open_orders"]) == (5, 2)
 
@@ -128,7 +128,7 @@ def test_forked_child_without_the_other_arrays_has_all_snapshot_parts() -> None:
     """Entries that are applied and not yet in a ring are included."""
 
     def filled() -> ReplicatedState:
-        state = ReplicatedState(1 << 16, 1 << 10)
+        state = ReplicatedState(1 << 16)
         state.apply(1, 1, setup_entry())
         for index in range(2, 40):
             state.apply(index, 1, deposit_entry(index + 10))

@@ -201,8 +201,8 @@ class Diverges(ReplicatedState):
 
     made = 0
 
-    def __init__(self, event_ring: int, outcome_ring: int) -> None:
-        super().__init__(event_ring, outcome_ring)
+    def __init__(self, event_ring: int) -> None:
+        super().__init__(event_ring)
         Diverges.made += 1
         self._diverges = Diverges.made % 4 == 3
 

@@ -92,7 +92,7 @@ class Exchange:
     def __init__(self) -> None:
         self.records = Records()
         self.now = 0
-        self._state = ReplicatedState(1024, 1024)
+        self._state = ReplicatedState(1024)
         self._index = 1
         self._last = dict.fromkeys((VENUE, ALICE, BOB), 0)
 
@@ -164,7 +164,7 @@ def test_correct_run_passes(correct: Records) -> None:
     assert (figures.terms_led, figures.incarnations, figures.entries) == (2, 4, len(records.nodes[1]))
     assert figures.longest_gap_s == 2e-9  # Between two outcomes there is always one request.
     last = records.nodes[1][-1]
-    digest = ReplicatedState(1024, 1024)
+    digest = ReplicatedState(1024)
     for entry_record in records.nodes[1]:
         digest.apply(entry_record.index, entry_record.term, entry_record.entry)
     # An entry without commands may follow.
