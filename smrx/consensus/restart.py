@@ -181,7 +181,7 @@ def _restore(machine: LocalMachine, stored: Stored) -> None:
         try:
             machine.restore_part(part.name, data)
         except ValueError as error:
-            # The state is complete without it: peers have the events, and answer for the outcomes.
+            # The state is complete without it: peers have the events.
             log.warning(
                 "%s: its part %s cannot be used: %s; the node goes on without it", stored.path, part.name, error
             )

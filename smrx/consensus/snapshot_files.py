@@ -6,7 +6,7 @@ by the store in the node's forked child (write), by a restart (newest valid one)
     snapshots/
       snapshot-{SEQ}/      SEQ is the command sequence of the state (-{INDEX} follows where one of that name is there)
         state              what is sent to other nodes
-        events, outcomes   what only this node keeps beside it
+        events             what only this node keeps beside it
         metadata.json      format, cluster, log index and term, sequence, state hash, and each part's bytes and xxh3-128
         COMPLETE           the xxh3-128 of metadata.json; written last
       latest -> snapshot-{SEQ}

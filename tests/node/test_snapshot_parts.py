@@ -1,4 +1,4 @@
-"""The parts of a node's snapshot beside the state: the newest events and outcomes, and what is refused."""
+"""The part of a node's snapshot beside the state, the newest events, and what is refused."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire.codes import OutcomeStatus
 from smrx.wire.record_schema import file_pieces, file_records
-from smrx.wire.records import EVENT, OUTCOME
+from smrx.wire.records import EVENT
 from tests.node.test_replicated_state import deposit_entry, machine_after
 
 
@@ -17,10 +17,9 @@ def parts_of(state: ReplicatedState) -> dict[str, bytes]:
 
 
 def restored_from(parts: dict[str, bytes]) -> ReplicatedState:
-    state = ReplicatedState(1024, 1024)
+    state = ReplicatedState(1024)
     state.restore(parts["state"])
-    for name in ("events", "outcomes"):
-        state.restore_part(name, memoryview(parts[name]))
+    state.restore_part("events", memoryview(parts["events"]))
     return state
 
 
@@ -33,33 +32,20 @@ def test_restored_parts_answer_as_before() -> None:
         state.take_applied()
         state.apply(7, 1, deposit_entry(5))
     [first], [second] = whole.take_applied(), again.take_applied()
-    assert whole.outcomes_with_repeats(first).tobytes() == again.outcomes_with_repeats(second).tobytes()
-    assert again.outcomes_with_repeats(second)["status"].tolist() == [OutcomeStatus.ACCEPTED]
-
-
-def test_outcomes_around_a_gap_are_restored_in_their_places() -> None:
-    """A node that restored a peer's state has none of the commands between."""
-    state = machine_after(2)
-    state.restore(machine_after(4).snapshot())
-    state.apply(7, 1, deposit_entry(8))
-    outcomes = parts_of(state)["outcomes"]
-    again = restored_from(parts_of(state))
-    assert parts_of(again)["outcomes"] == outcomes
-    kept = file_records(outcomes, "outcomes", OUTCOME)["sequence"].tolist()
-    assert kept[-1] == state.engine.sequence
-    assert len(kept) < state.engine.sequence
+    # A repeated request gets its first answer from the state.
+    assert first.outcomes.tobytes() == second.outcomes.tobytes()
+    assert second.outcomes["status"].tolist() == [OutcomeStatus.ACCEPTED]
 
 
 def test_part_with_added_fields_is_converted() -> None:
     """The next version's parts: a field more, at its default."""
     parts = parts_of(machine_after(4))
-    for name, dtype in (("events", EVENT), ("outcomes", OUTCOME)):
-        rows = file_records(parts[name], name, dtype)
-        more = np.dtype([("added", "<u4"), *((field, dtype[field]) for field in dtype.names or ())])
-        newer = np.zeros(len(rows), more)
-        for field in dtype.names or ():
-            newer[field] = rows[field]
-        parts[name] = b"".join(file_pieces(name, newer))
+    rows = file_records(parts["events"], "events", EVENT)
+    more = np.dtype([("added", "<u4"), *((field, EVENT[field]) for field in EVENT.names or ())])
+    newer = np.zeros(len(rows), more)
+    for field in EVENT.names or ():
+        newer[field] = rows[field]
+    parts["events"] = b"".join(file_pieces("events", newer))
     assert parts_of(restored_from(parts)) == parts_of(machine_after(4))
 
 
@@ -80,14 +66,11 @@ def _with_sequence(data: bytes, name: str, dtype: Any, row: int, value: int) -> 
         ("events", lambda data: data[:-1], "expected records of"),
         ("events", lambda data: _with_sequence(data, "events", EVENT, -1, 3), "the state ends with event"),
         ("events", lambda data: _with_sequence(data, "events", EVENT, 1, 99), "found event 99"),
-        ("outcomes", lambda data: data[:-1], "expected records of"),
-        ("outcomes", lambda data: _with_sequence(data, "outcomes", OUTCOME, 1, 1), "expected rising command sequences"),
-        ("outcomes", lambda data: _with_sequence(data, "outcomes", OUTCOME, -1, 99), "expected rising"),
     ],
 )
 def test_damaged_part_is_refused_and_changes_nothing(name: str, damage: Any, expected: str) -> None:
     parts = parts_of(machine_after(4))
-    state = ReplicatedState(1024, 1024)
+    state = ReplicatedState(1024)
     state.restore(parts["state"])
     before = parts_of(state)
     with pytest.raises(ValueError, match=expected):
