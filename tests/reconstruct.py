@@ -362,7 +362,7 @@ class EventReader:
         self.instruments[event["instrument"]].status = event["status"]
 
     def _version_set(self, event: Fields) -> None:
-        self.rules_version = event["quantity_lots"]
+        self.rules_version = event["version"]
 
     def _killed(self, event: Fields) -> None:
         self.killed = event["kind"] == EventKind.KILLED

@@ -238,7 +238,7 @@ class Venue(Matching):
 
     def set_version(self) -> Outcome:
         self.state.rules_version = self.command.quantity_lots
-        return self.report(EventKind.VERSION_SET, quantity_lots=self.state.rules_version)
+        return self.report(EventKind.VERSION_SET, version=self.state.rules_version)
 
     def report(self, kind: EventKind, count: int = 0, **fields: int | bytes) -> Outcome:
         """Emit the one event that answers a command; return its outcome."""

@@ -13,7 +13,7 @@ from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND_FIELDS, COMMAND_LAYOUTS, DETAILS, DETAILS_FIELDS, DETAILS_LAYOUTS
 from tests import commands as make
 
-VENUE_SESSION, ALICE_SESSION, BOB_SESSION = 100, 101, 102
+VENUE_SESSION, ALICE_SESSION, BOB_SESSION, CLOSED_SESSION = 100, 101, 102, 103
 ALICE, BOB = 1, 2
 USD, BTC = 1, 2
 CAP = 1_000_000
@@ -91,6 +91,8 @@ class PreparedVenue:
         self.place(ALICE_SESSION, ALICE, Side.BUY, 10, 60, client_order_id=LONG.decode())
         self.orders = dict(zip((RESTING, POST_ONLY, ICEBERG), own, strict=True))
         self.send_as_venue(make.set_rules, MARKET, **RULES)
+        self.send(make.open_session(CLOSED_SESSION, ALICE))
+        self.send(make.command(CommandKind.CLOSE_SESSION, self.sender(CLOSED_SESSION)))
 
     def apply_setup(self, setup: Setup) -> None:
         limits, rules = setup.get("limits"), setup.get("rules")

@@ -11,6 +11,7 @@ from smrx.wire.codes import (
     OrderFlags,
     OrderType,
     Reason,
+    RuleFlags,
     Side,
     Stp,
     TimeInForce,
@@ -23,6 +24,7 @@ from tests.property.rejection_setup import (
     BOB_SESSION,
     BTC,
     CAP,
+    CLOSED_SESSION,
     DEPOSITED,
     ICEBERG,
     LONG,
@@ -80,6 +82,7 @@ def malformed(kind: CommandKind) -> list[Fault]:
 
 MUST_HAVE_DETAILS = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
 NO_SESSION = fault(R.UNKNOWN_SESSION, session_id=UNKNOWN_ID)
+CLOSED = fault(R.SESSION_CLOSED, session_id=CLOSED_SESSION)
 GAP = fault(R.REQUEST_GAP, request_id=1)
 OTHER_ACCOUNT = fault(R.NOT_AUTHORISED, account=BOB)
 NOT_VENUE = fault(R.NOT_AUTHORISED, session_id=ALICE_SESSION)
@@ -106,6 +109,18 @@ NOTIONALS = [
     fault(R.NOTIONAL_BELOW_MINIMUM, (R.NOTIONAL_ABOVE_MAXIMUM,), setup={"rules": {"min_notional": 100_000}}),
     fault(R.NOTIONAL_ABOVE_MAXIMUM, setup={"rules": {"max_notional": 500}}),
 ]
+#: A market order for 10 lots, where the best offer is 120.
+MARKET_ORDER: dict[str, Any] = {"order_type": OrderType.MARKET, "tif": TimeInForce.IOC, "price_ticks": 0}
+MARKET_NOTIONALS = [
+    fault(
+        R.NOTIONAL_BELOW_MINIMUM, (R.NOTIONAL_ABOVE_MAXIMUM, R.INVALID_DISPLAY, R.INVALID_EXPIRY),
+        {"rules": {"min_notional": 1_201, "rule_flags": RuleFlags.MIN_NOTIONAL_OF_MARKET}}, **MARKET_ORDER,
+    ),
+    fault(
+        R.NOTIONAL_ABOVE_MAXIMUM, (R.INVALID_DISPLAY, R.INVALID_EXPIRY),
+        {"rules": {"max_notional": 1_199, "rule_flags": RuleFlags.MAX_NOTIONAL_OF_MARKET}}, **MARKET_ORDER,
+    ),
+]  # fmt: skip
 LIMITS = [
     fault(R.OPEN_ORDERS_LIMIT, (R.FOK_UNFILLABLE,), {"limits": {"max_open_orders": 1}}),
     fault(R.ORDER_QUANTITY_LIMIT, setup={"limits": {"max_order_quantity": 3}}),
@@ -148,6 +163,7 @@ PLACE = CommandCase(
         *BAD_IDS,
         fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=RESTING, client_order_id_text=LONG),
         NO_SESSION,
+        CLOSED,
         GAP,
         OTHER_ACCOUNT,
         KILLED,
@@ -174,6 +190,7 @@ PLACE = CommandCase(
         fault(R.INVALID_EXPIRY, tif=TimeInForce.GTD),
         fault(R.INVALID_EXPIRY, tif=TimeInForce.GTD, expiry_ns=-1),
         *NOTIONALS,
+        *MARKET_NOTIONALS,
         *LIMITS,
         fault(
             R.UNSUPPORTED_COMBINATION, tif=TimeInForce.IOC, flags=OrderFlags.POST_ONLY,
@@ -214,6 +231,7 @@ REPLACE = CommandCase(
         fault(R.INVALID_ID, client_order_id_text=LONG),
         *BAD_IDS,
         NO_SESSION,
+        CLOSED,
         GAP,
         OTHER_ACCOUNT,
         KILLED,
@@ -245,6 +263,7 @@ CANCEL = CommandCase(
         fault(R.INVALID_ID, client_order_id_text=LONG),
         *BAD_IDS,
         NO_SESSION,
+        CLOSED,
         GAP,
         OTHER_ACCOUNT,
         NO_ACCOUNT,
@@ -260,6 +279,7 @@ MASS_CANCEL = CommandCase(
         *malformed(CommandKind.MASS_CANCEL),
         fault(R.INVALID_SIDE, side=3),
         NO_SESSION,
+        CLOSED,
         GAP,
         OTHER_ACCOUNT,
         NO_ACCOUNT,
@@ -274,6 +294,7 @@ DEPOSIT = CommandCase(
         *malformed(CommandKind.DEPOSIT),
         fault(R.INVALID_ID, transfer_id=0),
         NO_SESSION,
+        CLOSED,
         GAP,
         NOT_VENUE,
         NO_SUCH_ACCOUNT,
@@ -294,6 +315,7 @@ WITHDRAW = CommandCase(
         *malformed(CommandKind.WITHDRAW),
         fault(R.INVALID_ID, transfer_id=0),
         NO_SESSION,
+        CLOSED,
         GAP,
         OTHER_ACCOUNT,
         NO_ACCOUNT,
@@ -309,14 +331,14 @@ WITHDRAW = CommandCase(
 OPEN_ACCOUNT = CommandCase(
     CommandKind.OPEN_ACCOUNT,
     {"account": UNKNOWN_ACCOUNT_ID},
-    [*malformed(CommandKind.OPEN_ACCOUNT), NO_SESSION, GAP, NOT_VENUE, fault(R.ACCOUNT_EXISTS, account=ALICE)],
+    [*malformed(CommandKind.OPEN_ACCOUNT), NO_SESSION, CLOSED, GAP, NOT_VENUE, fault(R.ACCOUNT_EXISTS, account=ALICE)],
     VENUE_SESSION,
 )
 
 
 def account_case(kind: CommandKind) -> CommandCase:
     """Return the case of a venue command about an account."""
-    faults = [*malformed(kind), fault(R.INVALID_ID, account=0), NO_SESSION, GAP, NOT_VENUE, NO_SUCH_ACCOUNT]
+    faults = [*malformed(kind), fault(R.INVALID_ID, account=0), NO_SESSION, CLOSED, GAP, NOT_VENUE, NO_SUCH_ACCOUNT]
     return CommandCase(kind, {"account": ALICE}, faults, VENUE_SESSION)
 
 
@@ -333,22 +355,24 @@ OPEN_SESSION = CommandCase(
     ],
     500,
 )
-CLOSE_SESSION = CommandCase(CommandKind.CLOSE_SESSION, {}, [*malformed(CommandKind.CLOSE_SESSION), NO_SESSION, GAP])
+CLOSE_SESSION = CommandCase(
+    CommandKind.CLOSE_SESSION, {}, [*malformed(CommandKind.CLOSE_SESSION), NO_SESSION, CLOSED, GAP]
+)
 DISCONNECT = CommandCase(
     CommandKind.DISCONNECT,
     {},
-    [*malformed(CommandKind.DISCONNECT), fault(R.RESERVED_NOT_ZERO, request_id=1), NO_SESSION],
+    [*malformed(CommandKind.DISCONNECT), fault(R.RESERVED_NOT_ZERO, request_id=1), NO_SESSION, CLOSED],
     ALICE_SESSION,
 )
 TICK = CommandCase(CommandKind.TICK, {}, [*malformed(CommandKind.TICK), fault(R.RESERVED_NOT_ZERO, session_id=1)], 0)
 SET_VERSION = CommandCase(
     CommandKind.SET_VERSION,
-    {"quantity_lots": 2},
+    {"version": 2},
     [
         *malformed(CommandKind.SET_VERSION),
         fault(R.RESERVED_NOT_ZERO, session_id=1),
-        fault(R.INVALID_VERSION, quantity_lots=1),
-        fault(R.INVALID_VERSION, quantity_lots=3),
+        fault(R.INVALID_VERSION, version=1),
+        fault(R.INVALID_VERSION, version=3),
     ],
     0,
 )
@@ -363,6 +387,7 @@ ADD_ASSET = CommandCase(
         fault(R.INVALID_ID, symbol=b"A\0B"),
         fault(R.INVALID_ID, symbol=b"FIFTEEN-LETTERS\x80"),
         NO_SESSION,
+        CLOSED,
         GAP,
         NOT_VENUE,
         fault(R.INVALID_ID, asset=0),
@@ -386,6 +411,7 @@ ADD_INSTRUMENT = CommandCase(
         fault(R.INVALID_ID, symbol=b"A\0B"),
         fault(R.INVALID_ID, symbol=b"\0" * 23 + b"X"),
         NO_SESSION,
+        CLOSED,
         GAP,
         NOT_VENUE,
         fault(R.INVALID_ID, instrument=0),
@@ -407,6 +433,7 @@ SET_STATUS = CommandCase(
         fault(R.INVALID_STATUS, status=0),
         fault(R.INVALID_STATUS, status=5),
         NO_SESSION,
+        CLOSED,
         GAP,
         NOT_VENUE,
         fault(R.UNKNOWN_INSTRUMENT, instrument=UNKNOWN_ID),
@@ -419,6 +446,7 @@ SET_LIMITS = CommandCase(
     [
         *malformed(CommandKind.SET_LIMITS),
         NO_SESSION,
+        CLOSED,
         GAP,
         NOT_VENUE,
         NO_SUCH_ACCOUNT,
@@ -434,6 +462,7 @@ SET_RULES = CommandCase(
     [
         *malformed(CommandKind.SET_RULES),
         NO_SESSION,
+        CLOSED,
         GAP,
         NOT_VENUE,
         fault(R.UNKNOWN_INSTRUMENT, instrument=UNKNOWN_ID),
@@ -442,7 +471,27 @@ SET_RULES = CommandCase(
         fault(R.INVALID_RULES, min_price_ticks=1_001),
         fault(R.INVALID_RULES, taker_fee=1_000_001),
         fault(R.INVALID_RULES, band_bp=0xFFFF),
+        fault(R.INVALID_RULES, collar_bp=10_001),
+        fault(R.INVALID_RULES, collar_reference=2),
+        fault(R.INVALID_RULES, rule_flags=4),
         fault(R.INSTRUMENT_HAS_ORDERS, taker_fee=10),
+    ],
+    VENUE_SESSION,
+)
+
+
+SET_RETENTION = CommandCase(
+    CommandKind.SET_RETENTION,
+    {"session_silence_s": 1, "transfer_age_s": 1, "transfers": 1_000},
+    [
+        *malformed(CommandKind.SET_RETENTION),
+        NO_SESSION,
+        CLOSED,
+        GAP,
+        NOT_VENUE,
+        fault(R.INVALID_LIMIT, session_silence_s=0),
+        fault(R.INVALID_LIMIT, transfer_age_s=0),
+        fault(R.INVALID_LIMIT, transfers=0),
     ],
     VENUE_SESSION,
 )
@@ -450,7 +499,7 @@ SET_RULES = CommandCase(
 
 def switch_case(kind: CommandKind) -> CommandCase:
     """Return the case of KILL or REVIVE."""
-    faults = [*malformed(kind), NO_SESSION, GAP, NOT_VENUE]
+    faults = [*malformed(kind), NO_SESSION, CLOSED, GAP, NOT_VENUE]
     return CommandCase(kind, {}, faults, VENUE_SESSION)
 
 
@@ -458,7 +507,7 @@ TABLE: list[CommandCase] = [
     *(PLACE, REPLACE, CANCEL, MASS_CANCEL, DEPOSIT, WITHDRAW, OPEN_ACCOUNT),
     *(account_case(CommandKind.SUSPEND_ACCOUNT), account_case(CommandKind.RESUME_ACCOUNT)),
     *(OPEN_SESSION, CLOSE_SESSION, DISCONNECT, TICK, SET_VERSION, ADD_ASSET, ADD_INSTRUMENT),
-    *(SET_STATUS, SET_LIMITS, SET_RULES, switch_case(CommandKind.KILL), switch_case(CommandKind.REVIVE)),
+    *(SET_STATUS, SET_LIMITS, SET_RULES, SET_RETENTION, switch_case(CommandKind.KILL), switch_case(CommandKind.REVIVE)),
 ]
 
 

@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smrx.wire.codes import CommandKind, EventKind, OrderType, OutcomeStatus, Reason, Side, TimeInForce
+from smrx.wire.codes import (
+    COMMAND_TRAITS,
+    CommandKind,
+    CommandTraits,
+    EventKind,
+    OrderType,
+    OutcomeStatus,
+    Reason,
+    Side,
+    TimeInForce,
+)
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND_SIZE, DETAILS, DETAILS_LAYOUTS, DETAILS_SIZE, EVENT_LAYOUTS
 from tests import commands as make
@@ -23,7 +33,7 @@ from tests.property.rejection_setup import (
     meaningful_details_bytes,
     offset_command,
 )
-from tests.property.rejection_table import TABLE, CommandCase, Fault, combined
+from tests.property.rejection_table import NOT_VENUE, TABLE, CommandCase, Fault, combined
 
 MACHINES = pytest.mark.parametrize("machine", [EngineOfAnyRules, Oracle], ids=["engine", "oracle"])
 KINDS = pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.kind.name)
@@ -190,13 +200,41 @@ def test_each_command_has_the_details_that_it_names(machine: Any, numbers: list[
 
 
 @MACHINES
+@KINDS
 @pytest.mark.parametrize(
-    "setup", [{"killed": True}, {"suspended": True}, {"halted": True}], ids=lambda setup: str(setup)
+    ("setup", "reason"),
+    [
+        ({"killed": True}, Reason.KILLED),
+        ({"suspended": True}, Reason.ACCOUNT_SUSPENDED),
+        ({"halted": True}, Reason.INSTRUMENT_NOT_TRADING),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_cancels_are_always_accepted(machine: Any, setup: Setup) -> None:
-    for kind in TABLE:
-        if kind.kind in (CommandKind.CANCEL, CommandKind.MASS_CANCEL):
-            assert PreparedVenue(machine(), setup).try_command(command(kind))["status"] == OutcomeStatus.ACCEPTED
+def test_restriction_stops_the_kinds_of_the_table_and_no_other(
+    machine: Any, kind: CommandCase, setup: Setup, reason: Reason
+) -> None:
+    outcome = PreparedVenue(machine(), setup).try_command(command(kind))
+    stopped = any(fault.reason is reason for fault in kind.faults)
+    assert outcome["status"] == (OutcomeStatus.REJECTED if stopped else OutcomeStatus.ACCEPTED)
+
+
+@KINDS
+def test_traits_of_a_kind_agree_with_its_rejections(kind: CommandCase) -> None:
+    """What codes.py says of a kind follows from its faults in the table, which both machines show."""
+    reasons = {fault.reason for fault in kind.faults}
+    traits = COMMAND_TRAITS[kind.kind]
+    without_details = [fault.fields for fault in kind.faults if fault.reason is Reason.INVALID_DETAILS]
+    expected = {
+        CommandTraits.VENUE_ONLY: NOT_VENUE in kind.faults,
+        CommandTraits.PASSES_HALT: Reason.INSTRUMENT_NOT_TRADING not in reasons,
+        CommandTraits.PASSES_KILL: Reason.KILLED not in reasons,
+        CommandTraits.NUMBERED: Reason.REQUEST_GAP in reasons,
+        CommandTraits.NAMES_ACCOUNT: Reason.UNKNOWN_ACCOUNT in reasons,
+        CommandTraits.ACTIVE_ACCOUNT: Reason.ACCOUNT_SUSPENDED in reasons,
+        CommandTraits.MAY_HAVE_DETAILS: kind.kind in DETAILS_LAYOUTS,
+        CommandTraits.MUST_HAVE_DETAILS: {"details": 0} in without_details,
+    }
+    assert {trait: bool(traits & trait) for trait in expected} == expected
 
 
 def test_table_has_every_reason_and_every_kind() -> None:

@@ -8,10 +8,12 @@ names them; `venue` is account 0. Commands:
     asset USD [decimals 2] [cap 1000000]
     instrument BTC/USD [lot 1] [scale 1] [max-price 1000] [max-quantity 1000]
     rules BTC/USD [taker 1000] [maker -500] [band 500] [min-price 1] [min-quantity 1] [min-notional 1] [max-notional 9]
+                  [collar 500] [collar-from best|last] [market-bounds min|max|both]
+    retention silence 60 age 3600 transfers 100          how long, in seconds, and how many
     status BTC/USD trading|halted|cancel-only|closed
     account alice        suspend alice        resume alice
     limits alice [orders 5] [quantity 10] [notional 1000] [open-notional 5000]
-    session alice [cancel-on-disconnect]                 opens one more session; the newest one sends commands
+    session alice [cancel-on-disconnect] [answers 4]     opens one more session; the newest one sends commands
     reopen alice                                         opens the newest session again
     close alice          disconnect alice
     deposit alice 1000 USD [transfer 7]                  likewise withdraw
@@ -37,9 +39,11 @@ from collections.abc import Callable
 from typing import Any
 
 from smrx.wire.codes import (
+    CollarReference,
     CommandKind,
     OrderFlags,
     OrderType,
+    RuleFlags,
     SessionFlags,
     Side,
     Stp,
@@ -59,6 +63,19 @@ RULES = {
     "min-quantity": "min_quantity_lots",
     "min-notional": "min_notional",
     "max-notional": "max_notional",
+    "collar": "collar_bp",
+}
+#: Rules that are words in the language.
+CHOICES = {
+    "collar-from": ("collar_reference", {"best": CollarReference.BEST_PRICE, "last": CollarReference.LAST_TRADE}),
+    "market-bounds": (
+        "rule_flags",
+        {
+            "min": RuleFlags.MIN_NOTIONAL_OF_MARKET,
+            "max": RuleFlags.MAX_NOTIONAL_OF_MARKET,
+            "both": RuleFlags.MIN_NOTIONAL_OF_MARKET | RuleFlags.MAX_NOTIONAL_OF_MARKET,
+        },
+    ),
 }
 LIMITS = {
     "orders": "max_open_orders",
@@ -157,7 +174,19 @@ class Script:
 
     def do_rules(self, words: Words) -> list[str]:
         instrument = self.instruments.get(words[0], 99)
-        return self.send(make.set_rules(self.sender("venue"), instrument, **_fields(words, RULES)))
+        rules = _fields(words, RULES)
+        rules |= {
+            name: values[words[words.index(word) + 1]] for word, (name, values) in CHOICES.items() if word in words
+        }
+        return self.send(make.set_rules(self.sender("venue"), instrument, **rules))
+
+    def do_retention(self, words: Words) -> list[str]:
+        return self.venue(
+            CommandKind.SET_RETENTION,
+            session_silence_s=_named(words, "silence", 0),
+            transfer_age_s=_named(words, "age", 0),
+            transfers=_named(words, "transfers", 0),
+        )
 
     def do_status(self, words: Words) -> list[str]:
         status = text.STATUS_WORDS[words[1]]
@@ -205,7 +234,8 @@ class Script:
         self.session_count += 1
         self.sessions[words[0]] = self.session_count
         flags = SessionFlags.CANCEL_ON_DISCONNECT if "cancel-on-disconnect" in words else SessionFlags.NONE
-        return self.send(make.open_session(self.session_count, self.account(words[0]), flags))
+        answers = _named(words, "answers", 0)
+        return self.send(make.open_session(self.session_count, self.account(words[0]), flags, answers))
 
     def do_reopen(self, words: Words) -> list[str]:
         owner = self.sender_name or words[0]

@@ -30,6 +30,7 @@ _WORDS = {
     CommandKind.SET_STATUS: "status",
     CommandKind.SET_LIMITS: "limits",
     CommandKind.SET_RULES: "rules",
+    CommandKind.SET_RETENTION: "retention",
     CommandKind.SET_VERSION: "version",
 }
 _LINE_OF = {kind: rf"^> {_WORDS.get(kind, kind.name.lower().replace('_', '-'))}\b" for kind in CommandKind}

@@ -24,7 +24,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import EVENT_LAYOUTS, unpack_symbol
+from smrx.wire.records import DEFAULT_ANSWERS, EVENT_LAYOUTS, unpack_symbol
 
 STP_WORDS = {"none": Stp.NONE, "newest": Stp.CANCEL_NEWEST, "oldest": Stp.CANCEL_OLDEST, "both": Stp.CANCEL_BOTH}
 STP_WORDS["decrement"] = Stp.DECREMENT
@@ -189,11 +189,21 @@ def _account(record: np.void, names: Names) -> str:
 
 def _session(record: np.void, names: Names) -> str:
     asked = " cancel-on-disconnect" if record["flags"] & SessionFlags.CANCEL_ON_DISCONNECT else ""
-    return f"{record['session_id']} of {names.account(record['account'])}{asked}"
+    answers = f" answers {record['answers']}" if record["answers"] != DEFAULT_ANSWERS else ""
+    last = f" | last request {record['last_request_id']}" if record["last_request_id"] else ""
+    return f"{record['session_id']} of {names.account(record['account'])}{asked}{answers}{last}"
 
 
 def _session_ended(record: np.void, names: Names) -> str:
     return f"{record['session_id']} of {names.account(record['account'])}{_cancelled(record)}"
+
+
+def _session_expired(record: np.void, names: Names) -> str:
+    return f"{record['session_id']} of {names.account(record['account'])} | last request {record['request_id']}"
+
+
+def _retention(record: np.void, names: Names) -> str:
+    return f"silence {record['session_silence_s']} age {record['transfer_age_s']} transfers {record['transfers']}"
 
 
 def _cancelled(record: np.void) -> str:
@@ -217,7 +227,8 @@ def _rules(record: np.void, names: Names) -> str:
     words = (
         *(("taker", "taker_fee"), ("maker", "maker_fee"), ("band", "band_bp")),
         *(("min-price", "min_price_ticks"), ("min-quantity", "min_quantity_lots")),
-        *(("min-notional", "min_notional"), ("max-notional", "max_notional")),
+        *(("min-notional", "min_notional"), ("max-notional", "max_notional"), ("collar", "collar_bp")),
+        *(("collar-from-last", "collar_reference"), ("market-bounds", "rule_flags")),
     )
     return _set_words(names.instrument(record["instrument"]), [(word, int(record[name])) for word, name in words])
 
@@ -235,7 +246,7 @@ def _status(record: np.void, names: Names) -> str:
 
 
 def _version(record: np.void, names: Names) -> str:
-    return str(record["quantity_lots"])
+    return str(record["version"])
 
 
 def _no_fields(record: np.void, names: Names) -> str:
@@ -280,6 +291,8 @@ _EVENT_TEXT = {
     EventKind.SESSION_OPENED: _session,
     EventKind.SESSION_DISCONNECTED: _session_ended,
     EventKind.SESSION_CLOSED: _session_ended,
+    EventKind.SESSION_EXPIRED: _session_expired,
+    EventKind.RETENTION_SET: _retention,
     EventKind.ASSET_ADDED: _asset,
     EventKind.INSTRUMENT_ADDED: _instrument,
     EventKind.MASS_CANCELLED: _mass_cancelled,
@@ -364,11 +377,18 @@ def balances(rows: NDArray[np.void], names: Names) -> list[str]:
 
 def sessions(rows: NDArray[np.void], names: Names) -> list[str]:
     return table(
-        ("session", "account", "last request", "flags"),
+        ("session", "account", "last request", "answers", "flags"),
         [
             (
-                *(row["session_id"], names.account(row["account"]), row["last_request_id"]),
-                "cancel-on-disconnect" if row["flags"] & SessionFlags.CANCEL_ON_DISCONNECT else "",
+                *(row["session_id"], names.account(row["account"]), row["last_request_id"], row["answers"]),
+                " ".join(
+                    word
+                    for word, holds in (
+                        ("cancel-on-disconnect", row["flags"] & SessionFlags.CANCEL_ON_DISCONNECT),
+                        ("closed", row["closed"]),
+                    )
+                    if holds
+                ),
             )
             for row in sorted(rows, key=lambda row: int(row["session_id"]))
         ],
