@@ -33,10 +33,10 @@ from smrx.sinks.rows import (
     Tables,
 )
 from smrx.wire.codes import EventKind, OrderFlags, OrderType, Side
-from smrx.wire.state_image import TABLES, StateImage
+from smrx.wire.state_image import StateImage
 
 #: Columns of an instrument that its rules set.
-_RULES: Final = [name for name in DEFINITION_FIELDS[EventKind.RULES_SET] if name in (TABLES["instruments"].names or ())]
+_RULES: Final = DEFINITION_FIELDS[EventKind.RULES_SET]
 
 
 def books_of(image: StateImage) -> Ledger:

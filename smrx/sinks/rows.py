@@ -85,6 +85,7 @@ STORES: Final[Mapping[EventKind, Store | None]] = {
     EventKind.RULES_SET: "definitions",
     EventKind.TRIGGERED: None,
     EventKind.SESSION_DISCONNECTED: None,
+    EventKind.VERSION_SET: None,
     EventKind.CLIENT_ORDER_ID: None,
     EventKind.ORDER_TERMS: None,
     EventKind.SESSION_EXPIRED: None,

@@ -44,8 +44,9 @@ TABLES: Final[dict[str, np.dtype[Any]]] = {
             ("instrument", "<u4"), ("symbol", f"S{INSTRUMENT_SYMBOL_SIZE}"), ("base_asset", "<u4"),
             ("quote_asset", "<u4"), ("lot_units", "<u4"), ("scale_units", "<u4"), ("max_price_ticks", "<i8"),
             ("max_quantity_lots", "<i8"), ("status", "u1"), ("last_price_ticks", "<i8"), ("band_bp", "<u2"),
-            ("taker_fee", "<u4"), ("maker_fee", "<i4"), ("min_price_ticks", "<i8"), ("min_quantity_lots", "<i8"),
-            ("min_notional", "<i8"), ("max_notional", "<i8"),
+            ("collar_bp", "<u2"), ("collar_reference", "u1"), ("rule_flags", "u1"), ("taker_fee", "<u4"),
+            ("maker_fee", "<i4"), ("min_price_ticks", "<i8"), ("min_quantity_lots", "<i8"), ("min_notional", "<i8"),
+            ("max_notional", "<i8"),
         ]
     ),
     "orders": np.dtype(
@@ -60,7 +61,7 @@ TABLES: Final[dict[str, np.dtype[Any]]] = {
     "sessions": np.dtype(
         [
             ("session_id", "<u8"), ("account", "<u4"), ("flags", "u1"), ("last_request_id", "<u8"),
-            ("open_orders", "<u4"),
+            ("open_orders", "<u4"), ("closed", "u1"), ("answers", "<u4"), ("last_active_ns", "<i8"),
         ]
     ),
 }  # fmt: skip

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from smrx.engine import Engine
 from smrx.node.state_images import HELD_SECONDS, StateImages, capture_image
-from smrx.settlement.image_books import books_of
+from smrx.settlement.image_books import books_of, rows_of
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import Violation
+from smrx.sinks.rows import DEFINITION_ROW, Catalogue, extract
 from smrx.wire import state_image
-from smrx.wire.codes import OrderType
+from smrx.wire.codes import EventKind, OrderType
 from smrx.wire.frames import FrameError
 from smrx.wire.records import EVENT
 from smrx.wire.state_image import StateImage
@@ -66,6 +67,28 @@ def test_image_round_trips_and_equal_states_have_equal_bytes() -> None:
     for damaged in (b"", data[:-1], data[:1] + b"\x09" + data[2:]):
         with pytest.raises(FrameError, match="state image"):
             state_image.decode(damaged)
+
+
+def test_definitions_of_an_image_are_those_of_the_events() -> None:
+    """With every rule and the whole symbol; of rules and instruments the last definition counts."""
+    state = middle()
+    events = batches()
+    known = extract(events[events["sequence"] <= state.position.event_sequence], Catalogue()).definitions
+    columns = list(DEFINITION_ROW.names or ())[3:]
+    last = {(int(row["kind"]), int(row["id"])): row[columns].tolist() for row in known}
+    found = {(int(row["kind"]), int(row["id"])): row[columns].tolist() for row in rows_of(state).definitions}
+    # Rules that were all taken back are none in the state.
+    assert found == {key: row for key, row in last.items() if key in found or any(row[3:])}
+    assert any(kind == EventKind.RULES_SET for kind, _ in found)
+
+
+def test_image_has_the_texts_and_terms_of_open_orders() -> None:
+    orders = np.concatenate([state_image.decode(state).tables["orders"] for state in market()[0][1:]])
+    lengths = np.char.str_len(orders["client_order_id"])
+    assert lengths.max() > 8
+    assert ((lengths > 0) & (lengths <= 8)).any()
+    for column in ("stop_price_ticks", "display_lots", "expiry_ns"):
+        assert orders[column].any(), column
 
 
 def _more(table: str, column: str, by: int = 1) -> Callable[[StateImage], None]:

@@ -60,6 +60,7 @@ POSTINGS: Final[Mapping[EventKind, Posting]] = {
     EventKind.RULES_SET: Posting.RULES_SET,
     EventKind.TRIGGERED: Posting.TRIGGERED,
     EventKind.SESSION_DISCONNECTED: Posting.NOTHING,
+    EventKind.VERSION_SET: Posting.NOTHING,
     EventKind.CLIENT_ORDER_ID: Posting.FOLLOWING,
     EventKind.ORDER_TERMS: Posting.FOLLOWING,
     EventKind.SESSION_EXPIRED: Posting.NOTHING,
