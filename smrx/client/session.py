@@ -457,7 +457,7 @@ class ClientSession:
             if self.state is State.CLOSING:
                 self._move(Event.END)
             else:
-                self._fail(f"the exchange no longer has session {self.session_id}")
+                self._fail(f"the exchange no longer has session {self.session_id} open; sessions end after a silence")
         elif refused and outcome["reason"] == Reason.REQUEST_GAP and request == self._attempt_first:
             self._fail(f"the exchange lost request {request - 1}, which it had answered")
         else:

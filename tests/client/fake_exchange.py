@@ -1,14 +1,15 @@
 """A minimal exchange that implements the session rules exactly, and nothing else.
 
-Orders only get a sequence and an id. `ledger` lists every command that consumed a request id, in order; tests compare
-it with what the client sent.
+Orders only get a sequence and an id. `ledger` lists every command that consumed a request id, in order, as a piece of a
+CommandList; tests compare it with what the client sent.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
-from smrx.wire.records import OUTCOME
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, OUTCOME
 
 KINDS = {int(kind) for kind in CommandKind}
 
@@ -19,22 +20,25 @@ class FakeExchange:
     def __init__(self, accounts: tuple[int, ...] = (0, 1, 7), stores_outcomes: bool = True) -> None:
         self.accounts = set(accounts)
         self.sessions: dict[int, list[int]] = {}  # session id -> [account, last request id]
+        self.closed: set[int] = set()
         self.sequence = 0
         self.ledger: list[tuple[int, int, bytes]] = []
         self.first_outcomes: dict[tuple[int, int], bytes] = {}
         self.stores_outcomes = stores_outcomes
 
-    def apply(self, commands: NDArray[np.void]) -> NDArray[np.void]:
+    def apply(self, commands: CommandList) -> NDArray[np.void]:
         """Return the outcomes of the commands, in their order."""
-        return np.concatenate([self._apply_one(commands[i : i + 1]) for i in range(len(commands))])
+        return np.concatenate([self._apply_one(piece) for piece in commands.pieces()])
 
-    def _apply_one(self, command: NDArray[np.void]) -> NDArray[np.void]:
+    def _apply_one(self, piece: bytes) -> NDArray[np.void]:
+        command = np.frombuffer(piece, COMMAND, 1)
         kind, session_id = int(command["kind"][0]), int(command["session_id"][0])
         request, account = int(command["request_id"][0]), int(command["account"][0])
         outcome = np.zeros(1, OUTCOME)
         outcome["session_id"], outcome["request_id"] = session_id, request
         session = self.sessions.get(session_id)
-        repeated_open = kind == CommandKind.OPEN_SESSION and session is not None and session[0] == account
+        is_open = session is not None and session_id not in self.closed
+        repeated_open = kind == CommandKind.OPEN_SESSION and is_open and session is not None and session[0] == account
         repeated = kind != CommandKind.OPEN_SESSION and session is not None and request <= session[1]
         if session is not None and (repeated_open or repeated):
             known = self.first_outcomes.get((session_id, request))
@@ -44,6 +48,11 @@ class FakeExchange:
             return outcome
         self.sequence += 1
         reason = self._reason(kind, session, request, account)
+        if session_id in self.closed and not reason:
+            if kind == CommandKind.OPEN_SESSION:
+                self.closed.discard(session_id)
+            else:
+                reason = Reason.SESSION_CLOSED
         outcome["sequence"] = self.sequence
         if reason:
             reject(outcome, reason)
@@ -51,14 +60,13 @@ class FakeExchange:
             outcome["status"], outcome["event_kind"] = OutcomeStatus.ACCEPTED, EventKind.NEW
             outcome["order_id"] = self.sequence if kind == CommandKind.PLACE else 0
         if kind == CommandKind.OPEN_SESSION and not reason:
-            self.sessions[session_id] = [account, 0]
-        elif session is not None and request == session[1] + 1:
+            self.sessions.setdefault(session_id, [account, 0])
+        elif session is not None and request == session[1] + 1 and reason != Reason.SESSION_CLOSED:
             session[1] = request
-            body = command.copy()
-            self.ledger.append((session_id, request, body.tobytes()))
+            self.ledger.append((session_id, request, piece))
             self.first_outcomes[session_id, request] = outcome.tobytes()
             if kind == CommandKind.CLOSE_SESSION and not reason:
-                del self.sessions[session_id]
+                self.closed.add(session_id)
         return outcome
 
     def _reason(self, kind: int, session: list[int] | None, request: int, account: int) -> Reason:
@@ -66,7 +74,7 @@ class FakeExchange:
         if kind not in KINDS:
             return Reason.UNKNOWN_KIND
         if kind == CommandKind.OPEN_SESSION:
-            if session is not None:
+            if session is not None and session[0] != account:
                 return Reason.SESSION_IN_USE
             return Reason.NONE if account in self.accounts else Reason.UNKNOWN_ACCOUNT
         if session is None:

@@ -15,8 +15,9 @@ from smrx.client.session import ClientSession
 from smrx.client.session_states import DropConnection, State
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind
+from smrx.wire.command_list import CommandList
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
-from smrx.wire.records import COMMAND
+from smrx.wire.records import COMMAND, DETAILS, ORDER_DETAILS
 from tests.client.fake_exchange import FakeExchange
 
 NODES = (1, 2, 3)
@@ -41,6 +42,17 @@ def orders(count: int, first: int, malformed: int = 0) -> NDArray[np.void]:
     return commands
 
 
+def with_long_ids(commands: NDArray[np.void], every: int) -> CommandList:
+    """Return the commands with a longer client order id in the details of every `every`th; 0 for none."""
+    if not every:
+        return CommandList(commands)
+    named = commands["client_order_id"][::every]
+    details = np.zeros(len(named), ORDER_DETAILS)
+    details["client_order_id"] = [f"client order {number}".encode() for number in named]
+    commands["details"][::every] = np.arange(1, len(named) + 1)
+    return CommandList(commands, details.view(DETAILS))
+
+
 class Node:
     """One node. `leads_term` is the term in which it considers itself the leader, 0 if it does not."""
 
@@ -49,16 +61,21 @@ class Node:
         self.stale_inbox: deque[bytes] = deque()
         self.outbox: deque[bytes] = deque()
         self.leads_term = 0
-        self.accepted: deque[tuple[int, NDArray[np.void]]] = deque()
+        self.accepted: deque[tuple[int, CommandList]] = deque()
 
 
 class Network:
     """The simulation; step(n) executes one event."""
 
-    def __init__(self, session: ClientSession, stores_outcomes: bool = True) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        stores_outcomes: bool = True,
+        exchange_class: type[FakeExchange] = FakeExchange,
+    ) -> None:
         self.now = 100.0
         self.session = session
-        self.exchange = FakeExchange((ACCOUNT,), stores_outcomes)
+        self.exchange = exchange_class((ACCOUNT,), stores_outcomes)
         self.nodes = {node: Node() for node in NODES}
         self.leader: int | None = None
         self.term = 0
@@ -84,12 +101,13 @@ class Network:
         count = min(1 + choice % 5, self.session.free_slots)
         if not count or self.session.state in (State.FAILED, State.CLOSED):
             return
-        commands = orders(count, len(self.submitted) + 1, malformed=(0, 0, 1, 2)[choice % 4])
-        first = self.session.submit(commands, self.now)
+        rows = orders(count, len(self.submitted) + 1, malformed=(0, 0, 1, 2)[choice % 4])
+        commands, details = with_long_ids(rows, every=(0, 2, 0, 1, 3)[choice % 5])
+        first = self.session.submit(commands, self.now, details)
         assert first == len(self.submitted) + 1, "request ids must be consecutive"
         commands["session_id"] = SESSION
         commands["request_id"] = np.arange(first, first + count)
-        self.submitted += [commands[i : i + 1].tobytes() for i in range(count)]
+        self.submitted += CommandList(commands, details).pieces()
 
     def flow(self, choice: int) -> None:
         """Deliver, commit and answer a few messages without faults."""
@@ -117,7 +135,7 @@ class Network:
         if frame.kind is FrameKind.PING:
             node.outbox.append(frames.encode_body(FrameKind.PONG, self._hint(node_id), frame.correlation))
         elif node.leads_term:
-            node.accepted.append((frame.correlation, frames.records(frame).copy()))
+            node.accepted.append((frame.correlation, frames.command_list(frame)))
         else:
             node.outbox.append(frames.encode_body(FrameKind.NOT_LEADER, self._hint(node_id), frame.correlation))
 
@@ -271,8 +289,8 @@ class Network:
             self.elect(NODES.index(node_id))
         for _ in range(40):
             self.flow(11)
-        applied = [np.frombuffer(body, COMMAND) for session, _, body in self.exchange.ledger if session == SESSION]
-        orders_applied = [command.tobytes() for command in applied if command["kind"][0] != CommandKind.CLOSE_SESSION]
+        applied = [piece for session, _, piece in self.exchange.ledger if session == SESSION]
+        orders_applied = [piece for piece in applied if piece[0] != CommandKind.CLOSE_SESSION]
         assert orders_applied == self.submitted, "a late copy was applied again after the session was closed"
         assert self.session.state is State.CLOSED
 

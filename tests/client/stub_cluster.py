@@ -15,6 +15,7 @@ from smrx.config import Config, NodeConfig
 from smrx.wire import admin, frames
 from smrx.wire.codes import CommandKind, Side
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
+from smrx.wire.records import COMMAND, COMMAND_SIZE
 from tests.client.stub_exchange import StubExchange
 
 LOCAL = "tcp://127.0.0.1:*"
@@ -106,7 +107,7 @@ class StubCluster:
     def applied(self, kind: CommandKind = CommandKind.PLACE) -> list[int]:
         """Return the client order ids of the commands of a kind that consumed a request id, in order."""
         with self.lock:
-            bodies = np.frombuffer(b"".join(body for _, _, body in self.exchange.ledger), frames.COMMAND)
+            bodies = np.frombuffer(b"".join(piece[:COMMAND_SIZE] for _, _, piece in self.exchange.ledger), COMMAND)
         return [int(command["client_order_id"]) for command in bodies if command["kind"] == kind]
 
     # The thread
@@ -171,7 +172,7 @@ class StubCluster:
             body = ErrorBody(int(ErrorCode.OVERLOADED), "the node is overloaded; send the frame again later")
             self._send(node, identity, frames.encode_body(FrameKind.ERROR, body, frame.correlation))
         else:
-            answer = frames.encode_outcomes(self.exchange.apply(frames.records(frame)), frame.correlation)
+            answer = frames.encode_outcomes(self.exchange.apply(frames.command_list(frame)), frame.correlation)
             if self.faults.hold_answers:
                 self._held.append((node, identity, answer))
             elif self._once("garbage_answers"):
@@ -215,7 +216,13 @@ class StubCluster:
                 made = tuple(row for row in exchange.transfers.values() if row.account == request.account)
                 return admin.TransfersReply(**at, rows=made)
             case admin.Orders():
-                orders = tuple(o for o in exchange.orders.values() if request.account in (None, o.account))
+                orders = tuple(
+                    order
+                    for order in exchange.orders.values()
+                    if request.account in (None, order.account)
+                    and request.order_id in (None, order.order_id)
+                    and request.client_order_id in (None, order.client_order_id)
+                )
                 return admin.OrdersReply(**at, rows=orders)
             case admin.Depth():
                 row = exchange.instruments[int(request.instrument)]

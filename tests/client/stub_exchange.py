@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire import admin
+from smrx.wire.client_order_ids import short_id_text
 from smrx.wire.codes import (
     AccountStatus,
     CommandKind,
     EventKind,
     InstrumentStatus,
-    OrderType,
     OutcomeStatus,
     Reason,
     Side,
 )
-from smrx.wire.records import COMMAND, INSTRUMENT_COMMAND, LIMITS_COMMAND, RULES_COMMAND, unpack_symbol
+from smrx.wire.records import COMMAND_LAYOUTS, COMMAND_SIZE, DETAILS_LAYOUTS
 from tests.client.fake_exchange import FakeExchange, reject
 
 
@@ -56,63 +56,58 @@ class StubExchange(FakeExchange):
             sell_notional=str(notionals[1]),
         )
 
-    def _apply_one(self, command: NDArray[np.void]) -> NDArray[np.void]:
+    def _apply_one(self, piece: bytes) -> NDArray[np.void]:
         before = len(self.ledger)
-        outcome = super()._apply_one(command)
+        outcome = super()._apply_one(piece)
         if len(self.ledger) > before and outcome["status"][0] == OutcomeStatus.ACCEPTED:
-            self._execute(command[0], outcome)
-            self.first_outcomes[int(command["session_id"][0]), int(command["request_id"][0])] = outcome.tobytes()
+            self._execute(fields_of(piece), outcome)
+            self.first_outcomes[int(outcome["session_id"][0]), int(outcome["request_id"][0])] = outcome.tobytes()
         return outcome
 
-    def _execute(self, command: np.void, outcome: NDArray[np.void]) -> None:
-        kind, account = int(command["kind"]), int(command["account"])
-        amount, key = int(command["quantity_lots"]), int(command["order_id"])
+    def _execute(self, command: dict[str, Any], outcome: NDArray[np.void]) -> None:
+        kind, account = command["kind"], command.get("account", 0)
+        amount, key = command.get("quantity_lots", 0), command.get("order_id", 0)
         match kind:
             case CommandKind.OPEN_ACCOUNT:
                 if account in self.accounts:
                     reject(outcome, Reason.ACCOUNT_EXISTS)
                 self.accounts.add(account)
             case CommandKind.ADD_ASSET:
-                asset = int(command["instrument"])
+                asset = command["asset"]
                 if asset in self.assets:
                     reject(outcome, Reason.ASSET_EXISTS)
                     return
                 self.assets[asset] = admin.AssetRow(
                     asset=asset,
-                    symbol=unpack_symbol(command["client_order_id"]),
-                    decimals=amount,
+                    symbol=command["symbol"],
+                    decimals=command["decimals"],
                     supply=0,
-                    cap=int(command["price_ticks"]),
+                    cap=command["supply_cap"],
                 )
             case CommandKind.SUSPEND_ACCOUNT | CommandKind.RESUME_ACCOUNT:
                 status = AccountStatus.SUSPENDED if kind == CommandKind.SUSPEND_ACCOUNT else AccountStatus.ACTIVE
                 self.account_rows[account] = with_fields(self.account_row(account), status=int(status))
             case CommandKind.SET_LIMITS:
-                limits = fields_of(command, LIMITS_COMMAND)
-                self.account_rows[account] = with_fields(self.account_row(account), **limits)
+                self.account_rows[account] = with_fields(self.account_row(account), **command)
             case CommandKind.SET_RULES:
-                rules = fields_of(command, RULES_COMMAND)
-                of = rules["instrument"]
-                self.instruments[of] = with_fields(self.instruments[of], **rules)
+                of = command["instrument"]
+                self.instruments[of] = with_fields(self.instruments[of], **command)
             case CommandKind.SET_STATUS:
-                of, new = int(command["instrument"]), int(command["side"])
+                of, new = command["instrument"], command["status"]
                 self.instruments[of] = with_fields(self.instruments[of], status=new)
                 if new == InstrumentStatus.CLOSED:
                     outcome["cum_lots"] = self._cancel_all(lambda order: order.instrument == of)
             case CommandKind.KILL | CommandKind.REVIVE:
                 self.killed = kind == CommandKind.KILL
             case CommandKind.ADD_INSTRUMENT:
-                added = np.frombuffer(command.tobytes(), INSTRUMENT_COMMAND)[0]
                 names = (
-                    "instrument", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks",
+                    "instrument", "symbol", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks",
                     "max_quantity_lots",
                 )  # fmt: skip
-                row = admin.InstrumentRow(
-                    symbol=unpack_symbol(added["symbol"]), status=1, **{name: int(added[name]) for name in names}
-                )
+                row = admin.InstrumentRow(status=1, **{name: command[name] for name in names})
                 self.instruments[row.instrument] = row
             case CommandKind.DEPOSIT | CommandKind.WITHDRAW:
-                at = account, int(command["instrument"])
+                at, amount, key = (account, command["asset"]), command["amount"], command["transfer_id"]
                 change = amount if kind == CommandKind.DEPOSIT else -amount
                 if key in self.transfers:
                     reject(outcome, Reason.TRANSFER_ALREADY_DONE)
@@ -130,20 +125,18 @@ class StubExchange(FakeExchange):
                 order_id = int(outcome["sequence"][0])
                 copied = (
                     "client_order_id", "account", "instrument", "side", "order_type", "tif", "stp", "flags",
-                    "price_ticks", "quantity_lots",
+                    "price_ticks", "quantity_lots", "stop_price_ticks", "display_lots", "expiry_ns",
                 )  # fmt: skip
-                display = key & 0xFFFF_FFFF if command["order_type"] == OrderType.LIMIT else 0
                 self.orders[order_id] = admin.OrderRow(
                     order_id=order_id,
                     cum_lots=0,
                     leaves_lots=amount,
-                    extra=key,
-                    shown_lots=min(display, amount),
-                    **{name: int(command[name]) for name in copied},
+                    shown_lots=min(command.get("display_lots", 0), amount),
+                    **{name: command[name] for name in copied if name in command},
                 )
                 outcome["leaves_lots"] = amount
             case CommandKind.CANCEL | CommandKind.REPLACE:
-                wanted = int(command["client_order_id"])
+                wanted = command["client_order_id"]
                 found = [
                     o for o in self.orders.values() if o.order_id == key or (wanted and o.client_order_id == wanted)
                 ]
@@ -154,11 +147,11 @@ class StubExchange(FakeExchange):
                 outcome["order_id"], outcome["event_kind"] = order.order_id, EventKind.CANCELLED
                 if kind == CommandKind.REPLACE:
                     self.orders[order.order_id] = msgspec.structs.replace(
-                        order, price_ticks=int(command["price_ticks"]), quantity_lots=amount, leaves_lots=amount
+                        order, price_ticks=command["price_ticks"], quantity_lots=amount, leaves_lots=amount
                     )
                     outcome["event_kind"], outcome["leaves_lots"] = EventKind.REPLACED, amount
             case CommandKind.MASS_CANCEL:
-                instrument, side = int(command["instrument"]), int(command["side"])
+                instrument, side = command["instrument"], command["side"]
                 outcome["event_kind"] = EventKind.MASS_CANCELLED
                 outcome["cum_lots"] = self._cancel_all(
                     lambda order: (
@@ -189,23 +182,39 @@ class StubExchange(FakeExchange):
         """Return an account as the admin service reports it."""
         return self.account_rows.get(account) or admin.AccountRow(account=account, status=int(AccountStatus.ACTIVE))
 
-    def sent(self, layout: np.dtype[np.void] = COMMAND) -> dict[str, int]:
-        """Return the fields, named as in `layout`, of the last command that consumed a request id.
+    def sent(self) -> dict[str, Any]:
+        """Return the fields of the last command that consumed a request id, as fields_of() does.
 
         CLOSE_SESSION does not count.
         """
-        for _, _, body in reversed(self.ledger):
-            if body[0] != CommandKind.CLOSE_SESSION:
-                return fields_of(np.frombuffer(body, COMMAND)[0], layout)
+        for _, _, piece in reversed(self.ledger):
+            if piece[0] != CommandKind.CLOSE_SESSION:
+                return fields_of(piece)
         raise AssertionError("nothing was sent")
 
 
-def fields_of(command: np.void, layout: np.dtype[np.void]) -> dict[str, int]:
-    """Return a command's fields by the names of another layout of the same bytes."""
-    row = np.frombuffer(command.tobytes(), layout)[0]
-    return {name: int(row[name]) for name in layout.names or ()}
+def fields_of(piece: bytes) -> dict[str, Any]:
+    """Return the fields of a command and, if it has some, of its details, by the names of its kind; text as str.
+
+    The client order id is text, wherever it stands.
+    """
+    kind = CommandKind(piece[0])
+    found = _values(np.frombuffer(piece, COMMAND_LAYOUTS[kind], 1)[0])
+    if found.pop("details"):
+        details = _values(np.frombuffer(piece, DETAILS_LAYOUTS[kind], 1, COMMAND_SIZE)[0])
+        if details.get("client_order_id") == "":
+            del details["client_order_id"]
+        found |= details
+    if isinstance(found.get("client_order_id"), int):
+        found["client_order_id"] = short_id_text(found["client_order_id"])
+    return found
 
 
-def with_fields(row: Any, **fields: int) -> Any:
+def _values(record: np.void) -> dict[str, Any]:
+    values = {name: record[name].item() for name in record.dtype.names or ()}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def with_fields(row: Any, **fields: Any) -> Any:
     """Return a copy of the row with those of the fields that it has."""
     return msgspec.structs.replace(row, **{name: fields[name] for name in row.__struct_fields__ if name in fields})

@@ -202,7 +202,7 @@ def test_lost_session_is_a_protocol_error_and_the_next_call_works(stub: StubClus
 def test_leaving_the_with_block_closes_the_session_at_the_exchange(stub: StubCluster) -> None:
     with trader(stub) as client:
         client.submit(orders(1))
-    assert stub.exchange.sessions == {}
+    assert stub.exchange.closed == set(stub.exchange.sessions)
     with pytest.raises(InvalidValue, match="was closed"):
         client.submit(orders(1))
     client.close()
@@ -222,6 +222,7 @@ def test_leaving_the_with_block_by_an_exception_does_not_wait(
     with pytest.raises(RuntimeError, match="of the test"), client:
         raise RuntimeError("of the test")
     assert len(stub.exchange.sessions) == 1
+    assert not stub.exchange.closed
     with pytest.raises(InvalidValue, match="was closed"):
         client.connect()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from smrx.client import Client, InvalidValue
+from smrx.client import Client, InvalidValue, Refused
 from smrx.wire.codes import (
     CommandKind,
     OrderFlags,
@@ -27,12 +27,16 @@ PLAIN = {
     "flags": 0,
     "account": 1,
     "instrument": 1,
-    "client_order_id": 0,
+    "client_order_id": "",
     "order_id": 0,
     "price_ticks": 100,
     "quantity_lots": 20_000,
 }
 SECOND = 1_900_000_000
+#: The terms of an order, 0 where none is given.
+NO_TERMS = {"stop_price_ticks": 0, "display_lots": 0, "expiry_ns": 0}
+SECOND_NS = SECOND * 10**9
+LONG_ID = "desk-3/2030-03-17/an order of 42 characters"
 
 
 @pytest.mark.parametrize(
@@ -45,18 +49,45 @@ SECOND = 1_900_000_000
         ({"stp": "cancel-both"}, {"stp": Stp.CANCEL_BOTH}),
         ({"stp": "DECREMENT"}, {"stp": Stp.DECREMENT}),
         ({"stp": Stp.NONE}, {"stp": Stp.NONE}),
-        ({"display": "0.5"}, {"order_id": 5000}),
-        ({"expires": SECOND}, {"tif": TimeInForce.GTD, "order_id": SECOND << 32}),
-        ({"expires": "2030-03-17T17:46:40Z", "tif": "GTD"}, {"tif": TimeInForce.GTD, "order_id": SECOND << 32}),
+        ({"display": "0.5"}, {"display_lots": 5000}),
+        ({"display": "461168601842738.7903"}, {"display_lots": (1 << 62) - 1}),
+        ({"expires": SECOND}, {"tif": TimeInForce.GTD, "expiry_ns": SECOND_NS}),
+        ({"expires": "2030-03-17T17:46:40Z", "tif": "GTD"}, {"tif": TimeInForce.GTD, "expiry_ns": SECOND_NS}),
+        ({"expires": "2030-03-17T17:46:40.000000001Z"}, {"tif": TimeInForce.GTD, "expiry_ns": SECOND_NS + 1}),
+        ({"expires": "2030-03-17T18:46:40,5+01:00"}, {"tif": TimeInForce.GTD, "expiry_ns": SECOND_NS + 500_000_000}),
+        ({"expires": f"{SECOND}.25"}, {"tif": TimeInForce.GTD, "expiry_ns": SECOND_NS + 250_000_000}),
         (
-            {"expires": datetime.fromtimestamp(SECOND, UTC), "display": "0.5"},
-            {"tif": TimeInForce.GTD, "order_id": SECOND << 32 | 5000},
+            {"expires": datetime.fromtimestamp(SECOND, UTC).replace(microsecond=7), "display": "0.5"},
+            {"tif": TimeInForce.GTD, "expiry_ns": SECOND_NS + 7000, "display_lots": 5000},
         ),
-        ({"stop": "0.95"}, {"order_type": OrderType.STOP_LIMIT, "order_id": 95}),
-        ({"stop": "0.95", "tif": "FOK"}, {"order_type": OrderType.STOP_LIMIT, "order_id": 95, "tif": TimeInForce.FOK}),
+        ({"stop": "0.95"}, {"order_type": OrderType.STOP_LIMIT, "stop_price_ticks": 95}),
+        (
+            {"stop": "0.95", "tif": "FOK"},
+            {"order_type": OrderType.STOP_LIMIT, "stop_price_ticks": 95, "tif": TimeInForce.FOK},
+        ),
         (
             {"stop": "0.95", "price": None},
-            {"order_type": OrderType.STOP, "order_id": 95, "price_ticks": 0, "tif": TimeInForce.IOC},
+            {"order_type": OrderType.STOP, "stop_price_ticks": 95, "price_ticks": 0, "tif": TimeInForce.IOC},
+        ),
+        (
+            {"stop": "0.95", "expires": SECOND, "display": "1"},
+            {
+                "order_type": OrderType.STOP_LIMIT,
+                "stop_price_ticks": 95,
+                "tif": TimeInForce.GTD,
+                "expiry_ns": SECOND_NS,
+                "display_lots": 10_000,
+            },
+        ),
+        (
+            {"stop": "0.95", "price": None, "expires": SECOND},
+            {
+                "order_type": OrderType.STOP,
+                "stop_price_ticks": 95,
+                "price_ticks": 0,
+                "tif": TimeInForce.GTD,
+                "expiry_ns": SECOND_NS,
+            },
         ),
         ({"price": None}, {"order_type": OrderType.MARKET, "price_ticks": 0, "tif": TimeInForce.IOC}),
         (
@@ -73,17 +104,44 @@ SECOND = 1_900_000_000
         ({"price": None, "post_only": True, "tif": "GTC"}, {
             "order_type": OrderType.MARKET, "price_ticks": 0, "flags": OrderFlags.POST_ONLY,
         }),
-        ({"client_order_id": 9, "account": 2}, {"client_order_id": 9, "account": 2}),
+        ({"client_order_id": 9, "account": 2}, {"client_order_id": "9", "account": 2}),
+        ({"client_order_id": "mine"}, {"client_order_id": "mine"}),
+        ({"client_order_id": "12345678"}, {"client_order_id": "12345678"}),
+        ({"client_order_id": 123_456_789}, {"client_order_id": "123456789"}),
+        ({"client_order_id": (1 << 64) - 1, "display": "1"}, {
+            "client_order_id": "18446744073709551615", "display_lots": 10_000,
+        }),
+        ({"client_order_id": LONG_ID}, {"client_order_id": LONG_ID}),
+        ({"client_order_id": "~" * 64}, {"client_order_id": "~" * 64}),
+        ({"client_order_id": ""}, {"client_order_id": ""}),
+        ({"client_order_id": 0}, {"client_order_id": ""}),
     ],
 )  # fmt: skip
 def test_call_sends_exactly_this_command(
-    trader: Client, stub: StubCluster, named: dict[str, Any], expected: dict[str, int]
+    trader: Client, stub: StubCluster, named: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     arguments = {"quantity": "2", "price": "1.00"} | named
     trader.place("BTC-USD", "buy", arguments.pop("quantity"), **arguments)
-    sent = stub.exchange.sent()
-    wanted = {name: int(value) for name, value in (PLAIN | expected).items()}
+    sent = NO_TERMS | stub.exchange.sent()
+    wanted = NO_TERMS | PLAIN | expected
     assert {name: sent[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("named", "size"),
+    [
+        ({}, 64),
+        ({"client_order_id": 99_999_999, "expires": None, "display": None}, 64),
+        ({"client_order_id": "nine char"}, 192),
+        ({"stop": "2"}, 192),
+    ],
+)
+def test_order_has_details_only_if_it_needs_them(
+    trader: Client, stub: StubCluster, named: dict[str, Any], size: int
+) -> None:
+    trader.place("BTC-USD", "buy", "2", price="1", **named)
+    [placed] = [piece for _, _, piece in stub.exchange.ledger if piece[0] == CommandKind.PLACE]
+    assert len(placed) == size
 
 
 def test_place_limit_and_place_market_equal_place(trader: Client, stub: StubCluster) -> None:
@@ -111,15 +169,28 @@ def test_place_limit_and_place_market_equal_place(trader: Client, stub: StubClus
         ({"stop": 0.95}, "stop price: expected a decimal such as .*, found the float 0.95"),
         ({"stop": "-1"}, "stop price: expected a decimal above 0"),
         ({"display": "0.00001"}, "display quantity: expected a multiple of the lot 0.0001"),
-        ({"display": "429496.7296"}, "display quantity: expected at most 429496.7295, found 429496.7296"),
+        ({"display": "461168601842738.7904"}, r"display quantity: expected at most 461168601842738\.7903, found"),
         ({"display": "0"}, "display quantity: expected a decimal above 0"),
-        ({"display": "1", "price": None}, "only limit orders may have a display quantity, found a market order"),
-        ({"display": "1", "stop": "2"}, "only limit orders may have a display quantity, found a stop-limit order"),
+        ({"display": "1", "price": None}, "only orders with a price may have a display, found a market order"),
         (
-            {"expires": SECOND, "stop": "2", "price": None},
-            "only limit orders may have an expiry time, found a stop order",
+            {"display": "1", "price": None, "stop": "2"},
+            "only orders with a price may have a display, found a stop order",
         ),
+        ({"expires": SECOND, "price": None}, "a market order .* may not have an expiry time"),
         ({"expires": "soon"}, "expires: expected a time with its UTC offset"),
+        ({"expires": "2030-03-17T17:46:40"}, "expires: expected a time with its UTC offset"),
+        ({"expires": "2030-03-17T17:46:40.0000000001Z"}, "expires: expected a time with its UTC offset"),
+        ({"expires": "2030-03-17T17:46:40+01:00.5"}, "expires: expected a time with its UTC offset"),
+        ({"expires": "1900000000.0000000001"}, "expires: expected a time with its UTC offset"),
+        ({"expires": "2262-01-01T00:00:01Z"}, "expires: expected a time from 1970 to 2262-01-01T00:00:00Z"),
+        ({"expires": 0}, "expires: expected a time from 1970"),
+        ({"expires": 1.5}, "expires: expected a time with its UTC offset"),
+        ({"client_order_id": "x" * 65}, "client order id: expected 1 to 64 printable ASCII characters, found .*65"),
+        ({"client_order_id": "two\nlines"}, "client order id: expected 1 to 64 printable ASCII"),
+        ({"client_order_id": "caf\u00e9"}, "client order id: expected 1 to 64 printable ASCII"),
+        ({"client_order_id": -1}, "client_order_id: expected an integer from 0"),
+        ({"client_order_id": 1 << 64}, "client_order_id: expected an integer from 0"),
+        ({"client_order_id": True}, "client_order_id: expected an integer from 0"),
         ({"expires": SECOND, "tif": "GTC"}, "an expiry time requires tif GTD, found GTC"),
         ({"tif": "GTD"}, "tif GTD requires an expiry time"),
         ({"stp": "maybe"}, "stp: expected one of NONE, CANCEL_NEWEST, .*, found 'maybe'"),
@@ -137,14 +208,27 @@ def test_invalid_order_is_rejected_before_anything_is_sent(
     assert stub.exchange.sequence == before
 
 
-def test_replace_sends_price_and_quantity_or_no_price(trader: Client, stub: StubCluster) -> None:
-    order = trader.place("BTC-USD", "buy", "2", price="1", client_order_id=4)
-    trader.replace("BTC-USD", "1.25", "3", client_order_id=4)
+@pytest.mark.parametrize("name", [4, "four", LONG_ID])
+def test_replace_sends_price_and_quantity_or_no_price(trader: Client, stub: StubCluster, name: str | int) -> None:
+    order = trader.place("BTC-USD", "buy", "2", price="1", client_order_id=name)
+    trader.replace("BTC-USD", "1.25", "3", client_order_id=name)
     sent = stub.exchange.sent()
-    assert (sent["kind"], sent["client_order_id"], sent["order_id"]) == (CommandKind.REPLACE, 4, 0)
+    assert (sent["kind"], sent["client_order_id"], sent["order_id"]) == (CommandKind.REPLACE, str(name), 0)
     assert (sent["price_ticks"], sent["quantity_lots"]) == (125, 30_000)
     trader.replace("BTC-USD", None, "2", order_id=order.order_id)
     assert stub.exchange.sent()["price_ticks"] == 0
+
+
+@pytest.mark.parametrize("name", [4, "four", LONG_ID])
+def test_order_is_reduced_and_cancelled_by_its_owners_id(trader: Client, stub: StubCluster, name: str | int) -> None:
+    trader.place("BTC-USD", "buy", "2", price="1", client_order_id="another")
+    order = trader.place("BTC-USD", "buy", "2", price="1", client_order_id=name)
+    trader.reduce("1", client_order_id=name)
+    assert (stub.exchange.sent()["client_order_id"], stub.exchange.sent()["quantity_lots"]) == (str(name), 10_000)
+    assert [row.client_order_id for row in trader.orders()] == ["another", str(name)]
+    assert trader.cancel(client_order_id=name).order_id == order.order_id
+    with pytest.raises(Refused, match=f"reduction of order {name} was refused"):
+        trader.reduce("1", client_order_id=name)
 
 
 def test_reduce_requires_a_smaller_quantity_and_supports_stop_orders(trader: Client, stub: StubCluster) -> None:
@@ -185,3 +269,11 @@ def test_open_orders_have_the_fields_of_their_type(market: Call) -> None:
     assert (stop_limit.shown, stop_limit.hidden, stop_limit.expires) == ("0.0000", "2.0000", None)
     assert (stop.order_type, stop.stop, stop.price, stop.tif) == ("STOP", "0.90", None, "IOC")
     assert (plain.shown, plain.hidden, plain.stop, plain.post_only) == ("2.0000", "0.0000", None, False)
+
+
+def test_open_orders_show_the_text_of_their_id_and_a_time_within_a_second(market: Call) -> None:
+    for name in ("", "7", LONG_ID):
+        market(1, "place", "BTC-USD", "buy", "2", price="1", expires=f"{SECOND}.125", client_order_id=name)
+    found = market(1, "orders")
+    assert [row.client_order_id for row in found] == ["", "7", LONG_ID]
+    assert {row.expires for row in found} == {"2030-03-17T17:46:40.125Z"}

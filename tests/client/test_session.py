@@ -20,9 +20,11 @@ from smrx.client.session_states import (
 )
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, SessionFlags
+from smrx.wire.command_list import CommandList
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
-from smrx.wire.records import COMMAND, OUTCOME
-from tests.client.simulated_network import ACCOUNT, SESSION, Network, orders, run
+from smrx.wire.records import COMMAND, MAX_ANSWERS, OUTCOME, SESSION_COMMAND
+from tests.client.fake_exchange import FakeExchange
+from tests.client.simulated_network import ACCOUNT, SESSION, Network, orders, run, with_long_ids
 
 A, B = "tcp://node:1", "tcp://node:2"
 
@@ -84,12 +86,33 @@ class GapIgnoring(Faulty):
         self._window.accept(int(outcome["request_id"]) - self._window.answered)
 
 
-class ClosingEarly(Faulty):
-    """The session is closed at the exchange while copies of its requests may be in transit."""
+class DetailsOfAnotherWindow(RequestWindow):
+    def take(self, limit: int) -> CommandList:
+        found = super().take(limit)
+        return CommandList(found.records, found.details[::-1])
 
-    def close(self, now: float) -> None:
-        self._may_have_copies = False
-        super().close(now)
+
+class MixingDetails(Faulty):
+    """A frame has the details of its commands in another order."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        super().__init__(addresses)
+        self._window = DetailsOfAnotherWindow(SESSION, 16)
+
+
+class OverwritingWindow(RequestWindow):
+    def _put(self, at: int, commands: np.ndarray, first: int, details: np.ndarray) -> None:
+        super()._put(at, commands, first, details)
+        if len(self._details) and len(details):
+            self._details[(at + len(commands)) % len(self._details)] = details[0]
+
+
+class OverwritingDetails(Faulty):
+    """The details of a new request replace those of another one that is unanswered."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        super().__init__(addresses)
+        self._window = OverwritingWindow(SESSION, 16)
 
 
 class NewSession(Faulty):
@@ -103,7 +126,9 @@ class NewSession(Faulty):
         super()._start_attempt(now)
 
 
-@pytest.mark.parametrize("faulty", [Renumbering, NotResending, GapIgnoring, NewSession])
+@pytest.mark.parametrize(
+    "faulty", [Renumbering, NotResending, GapIgnoring, NewSession, MixingDetails, OverwritingDetails]
+)
 def test_faulty_session_is_detected(faulty: type[Faulty]) -> None:
     def fails(script: list[int]) -> bool:
         try:
@@ -116,9 +141,21 @@ def test_faulty_session_is_detected(faulty: type[Faulty]) -> None:
     assert any(fails([rng.randrange(100_000) for _ in range(200)]) for _ in range(100))
 
 
-def deliver_late_copies(session: ClientSession) -> Network:
+class ForgetfulExchange(FakeExchange):
+    """An exchange that forgets a session when it is closed, as if its requests were not done."""
+
+    def _apply_one(self, piece: bytes) -> np.ndarray:
+        outcome = super()._apply_one(piece)
+        for session in self.closed:
+            del self.sessions[session]
+        self.closed.clear()
+        return outcome
+
+
+def deliver_late_copies(exchange_class: type[FakeExchange]) -> Network:
     """Send OPEN_SESSION and a request twice; deliver the first copies after the session was closed."""
-    net = Network(session)
+    session = make([A])
+    net = Network(session, exchange_class=exchange_class)
     net.elect(0)
     while session.state is not State.OPENING:
         net.flow(0)
@@ -136,13 +173,16 @@ def deliver_late_copies(session: ClientSession) -> Network:
     return net
 
 
-def test_session_with_resent_requests_stays_open_at_the_exchange() -> None:
-    assert SESSION in deliver_late_copies(make([A])).exchange.sessions
+def test_late_copies_are_not_applied_again_after_a_close() -> None:
+    exchange = deliver_late_copies(FakeExchange).exchange
+    # The late OPEN_SESSION has opened it again; its requests stay done.
+    assert exchange.sessions == {SESSION: [ACCOUNT, 2]}
+    assert exchange.closed == set()
 
 
-def test_closing_a_session_with_resent_requests_is_detected() -> None:
+def test_exchange_that_forgets_closed_sessions_is_detected() -> None:
     with pytest.raises(AssertionError, match="late copy"):
-        deliver_late_copies(ClosingEarly([A]))
+        deliver_late_copies(ForgetfulExchange)
 
 
 # Single steps
@@ -226,6 +266,8 @@ def test_session_finds_the_leader_opens_and_sends_frames() -> None:
     assert (to, opening.kind) == (B, FrameKind.COMMANDS)
     assert frames.records(opening)["kind"].tolist() == [CommandKind.OPEN_SESSION]
     assert frames.records(opening)["account"].tolist() == [ACCOUNT]
+    # Every request that may be sent again is among the answers that the exchange keeps.
+    assert frames.records(opening).view(SESSION_COMMAND)["answers"].tolist() == [16]
     harness.answer(harness.opened(), B)
     assert harness.requests() == [[1, 2, 3, 4], [5, 6]]
     assert harness.session.leader == B
@@ -602,3 +644,18 @@ def test_random_scripts_cause_several_attempts() -> None:
     rng = random.Random(3)
     attempts = [run(make, [rng.randrange(100_000) for _ in range(200)]).session.attempts for _ in range(20)]
     assert max(attempts) > 3
+
+
+def test_window_is_at_most_what_the_exchange_keeps() -> None:
+    for window in (0, MAX_ANSWERS + 1):
+        with pytest.raises(LocalError, match=f"window: expected 1 to {MAX_ANSWERS} unanswered requests"):
+            ClientSession(SESSION, ACCOUNT, [A], window=window, frame_commands=1)
+
+
+def test_command_that_names_details_beyond_the_last_is_a_local_error() -> None:
+    harness = Harness()
+    commands, details = with_long_ids(orders(3, 1), every=2)
+    commands["details"][1] = 3
+    with pytest.raises(LocalError, match="expected details 1 to 2, found a command with 3"):
+        harness.session.submit(commands, harness.now, details)
+    assert harness.session.unanswered == 0

@@ -6,18 +6,17 @@ import pytest
 
 from smrx.client import InvalidValue, Refused
 from smrx.wire.codes import CommandKind, InstrumentStatus, Reason
-from smrx.wire.records import COMMAND, LIMITS_COMMAND, RULES_COMMAND
 from tests.client.conftest import Call
 from tests.client.stub_cluster import StubCluster
 
 NO_RULES = {
     "maker_fee": 0, "taker_fee": 0, "band_bp": 0, "min_price_ticks": 0, "min_quantity_lots": 0, "min_notional": 0,
-    "max_notional": 0,
+    "max_notional": 0, "collar_bp": 0, "collar_reference": 0, "rule_flags": 0,
 }  # fmt: skip
 NO_LIMITS = {"max_open_orders": 0, "max_open_notional": 0, "max_order_notional": 0, "max_order_quantity": 0}
 
 
-def part(sent: dict[str, int], names: dict[str, int]) -> dict[str, int]:
+def part(sent: dict[str, Any], names: dict[str, int]) -> dict[str, Any]:
     return {name: sent[name] for name in names}
 
 
@@ -34,11 +33,11 @@ def test_account_is_suspended_and_resumed(market: Call, stub: StubCluster) -> No
 def test_none_keeps_a_limit_and_zero_removes_it(market: Call, stub: StubCluster) -> None:
     market(0, "set_limits", 2, open_orders=5, open_notional="2.5", order_quantity="0.3", asset="USD", symbol="BTC-USD")
     expected = NO_LIMITS | {"max_open_orders": 5, "max_open_notional": 2_500_000, "max_order_quantity": 3000}
-    sent = stub.exchange.sent(LIMITS_COMMAND)
+    sent = stub.exchange.sent()
     assert (sent["kind"], sent["account"], part(sent, NO_LIMITS)) == (CommandKind.SET_LIMITS, 2, expected)
     answer = market(0, "set_limits", 2, order_notional=700, open_notional=0)
     expected |= {"max_open_notional": 0, "max_order_notional": 700}
-    assert part(stub.exchange.sent(LIMITS_COMMAND), NO_LIMITS) == expected
+    assert part(stub.exchange.sent(), NO_LIMITS) == expected
     assert {name: getattr(answer, name) for name in NO_LIMITS} == expected
     state = market(2, "account_state")
     assert {name: getattr(state, name) for name in NO_LIMITS} == expected
@@ -69,20 +68,24 @@ def test_invalid_limit_is_rejected(market: Call, stub: StubCluster, named: dict[
 def test_none_keeps_a_rule_and_zero_removes_it(market: Call, stub: StubCluster) -> None:
     first = market(
         0, "set_rules", "BTC-USD", maker_fee="-1bp", taker_fee="0.05%", band="10%", min_price="1", min_quantity="0.01",
-        min_notional="10", max_notional=5000,
+        min_notional="10", max_notional=5000, collar="5%", collar_reference="last-trade", notional_of_market=True,
     )  # fmt: skip
     expected = {
         "maker_fee": -100, "taker_fee": 500, "band_bp": 1000, "min_price_ticks": 100, "min_quantity_lots": 100,
-        "min_notional": 10_000_000, "max_notional": 5_000_000_000,
+        "min_notional": 10_000_000, "max_notional": 5_000_000_000, "collar_bp": 500, "collar_reference": 1,
+        "rule_flags": 3,
     }  # fmt: skip
-    sent = stub.exchange.sent(RULES_COMMAND)
+    sent = stub.exchange.sent()
     assert (sent["kind"], sent["instrument"], part(sent, NO_RULES)) == (CommandKind.SET_RULES, 1, expected)
     assert (first.maker_fee, first.taker_fee, first.band) == ("-0.01%", "0.05%", "10%")
     assert (first.min_price, first.min_quantity) == ("1.00", "0.0100")
     assert (first.min_notional, first.max_notional) == ("10.000000", "5000.000000")
-    second = market(0, "set_rules", "BTC-USD", band=0, min_price="0.00", min_notional="20", maker_fee="0")
-    expected |= {"maker_fee": 0, "band_bp": 0, "min_price_ticks": 0, "min_notional": 20_000_000}
-    assert part(stub.exchange.sent(RULES_COMMAND), NO_RULES) == expected
+    assert (first.collar, first.collar_reference, first.notional_of_market) == ("5%", "LAST_TRADE", True)
+    second = market(
+        0, "set_rules", "BTC-USD", band=0, min_price="0.00", min_notional="20", maker_fee="0", notional_of_market=False
+    )
+    expected |= {"maker_fee": 0, "band_bp": 0, "rule_flags": 0, "min_price_ticks": 0, "min_notional": 20_000_000}
+    assert part(stub.exchange.sent(), NO_RULES) == expected
     assert (second.maker_fee, second.band, second.min_price) == ("0%", None, None)
     [instrument] = market(1, "instruments")
     assert {name: getattr(instrument, name) for name in NO_RULES} == expected
@@ -96,6 +99,8 @@ def test_none_keeps_a_rule_and_zero_removes_it(market: Call, stub: StubCluster) 
         ({"taker_fee": "-0.1%"}, "taker fee: expected 0% to 100%, found -0.1%"),
         ({"taker_fee": "100.1%"}, "taker fee: expected -100% to 100%"),
         ({"band": "-1%"}, "band: expected 0% to 100%"),
+        ({"collar": "101%"}, "collar: expected 0% to 100%"),
+        ({"collar_reference": "MIDDLE"}, "collar reference: expected one of BEST_PRICE, LAST_TRADE"),
         ({"min_price": "0.001"}, "minimum price: expected a multiple of the tick 0.01"),
         ({"min_quantity": "0.00001"}, "minimum quantity: expected a multiple of the lot"),
         ({"min_notional": "0.0000001"}, "USD minimum notional: expected a multiple"),
@@ -121,7 +126,7 @@ def test_status_is_set_by_name(market: Call, stub: StubCluster, status: str, cod
     answer = market(0, "set_status", "BTC-USD", status)
     assert (answer.status, answer.cancelled) == (code.name, 1 if code is InstrumentStatus.CLOSED else 0)
     sent = stub.exchange.sent()
-    assert (sent["kind"], sent["instrument"], sent["side"]) == (CommandKind.SET_STATUS, 1, code)
+    assert (sent["kind"], sent["instrument"], sent["status"]) == (CommandKind.SET_STATUS, 1, code)
     assert [row.status for row in market(1, "instruments")] == [code]
 
 
@@ -140,11 +145,37 @@ def test_kill_switch_is_set_and_reported(call: Call, stub: StubCluster) -> None:
     assert not call(0, "status").killed
 
 
+def test_rules_that_are_all_removed_are_sent_as_details(market: Call, stub: StubCluster) -> None:
+    market(0, "set_rules", "BTC-USD", band=0)
+    assert part(stub.exchange.sent(), NO_RULES) == NO_RULES
+
+
+def test_retention_is_set(call: Call, stub: StubCluster) -> None:
+    named = {"session_silence_s": 3600, "transfer_age_s": 86_400, "transfers": 1 << 40}
+    answer = call(0, "set_retention", **named)
+    assert part(stub.exchange.sent(), {"kind": 0, **named}) == {"kind": CommandKind.SET_RETENTION, **named}
+    assert {name: getattr(answer, name) for name in named} == named
+    with pytest.raises(InvalidValue, match="transfers: expected 1 or more, found 0"):
+        call(0, "set_retention", **(named | {"transfers": 0}))
+
+
+@pytest.mark.parametrize(("operation", "size"), [("asset", 16), ("instrument", 24)])
+def test_symbol_has_a_limited_length(market: Call, operation: str, size: int) -> None:
+    def add(symbol: str) -> Any:
+        if operation == "asset":
+            return market(0, "add_asset", symbol, 2)
+        return market(0, "add_instrument", symbol, "BTC", "USD", "0.01", "0.0001")
+
+    assert add("S" * size).symbol == "S" * size
+    with pytest.raises(InvalidValue, match=f"symbol: expected 1 to {size} characters"):
+        add("S" * (size + 1))
+
+
 def test_asset_may_have_a_maximum_supply(call: Call, stub: StubCluster) -> None:
     call(0, "add_asset", "BTC", 8, max_supply="21000000")
-    assert stub.exchange.sent(COMMAND)["price_ticks"] == 2_100_000_000_000_000
+    assert stub.exchange.sent()["supply_cap"] == 2_100_000_000_000_000
     call(0, "add_asset", "USD", 6, max_supply=0)
-    assert stub.exchange.sent(COMMAND)["price_ticks"] == 0
+    assert stub.exchange.sent()["supply_cap"] == 0
     assert [asset.supply_cap for asset in call(0, "assets")] == [2_100_000_000_000_000, 0]
     for cap, message in (("0.000000001", "maximum supply: expected a multiple"), (10**12, "expected at most")):
         with pytest.raises(InvalidValue, match=message):

@@ -12,7 +12,7 @@ _LATER_NS = 1 << 61
 
 
 def with_terms(tape: Tape) -> Tape:
-    """Return the tape with a longer id for each order, and an expiry time for every tenth, neither of which changes a trade."""
+    """Return the tape with a longer id for each order and an expiry for every tenth, which change no trade."""
     records = tape.commands.copy()
     texts = records["client_order_id"].tolist()
     named = np.flatnonzero(records["client_order_id"])
