@@ -26,7 +26,6 @@ from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
-from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import OUTCOME
 
 #: How long close() waits for the exchange to end the session.
@@ -157,7 +156,7 @@ class AsyncClient(ClientMethods):
 
     # Bulk
 
-    async def submit(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> NDArray[np.void]:
+    async def submit(self, commands: NDArray[np.void], details: NDArray[np.void] | None = None) -> NDArray[np.void]:
         """Send any number of COMMAND records in order; return their outcomes (OUTCOME records).
 
         `details` has those that the commands name (DETAILS records), and may have more. Fills in session and request

@@ -24,7 +24,6 @@ from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
-from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import OUTCOME
 
 #: Longest wait while nothing is due.
@@ -93,7 +92,7 @@ class Client(ClientMethods):
 
     # Bulk
 
-    def submit(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> NDArray[np.void]:
+    def submit(self, commands: NDArray[np.void], details: NDArray[np.void] | None = None) -> NDArray[np.void]:
         """Send any number of COMMAND records in order; return their outcomes (OUTCOME records).
 
         `details` has those that the commands name (DETAILS records), and may have more. Fills in session and request
@@ -114,7 +113,7 @@ class Client(ClientMethods):
                 raise last.error
         return outcomes
 
-    def submit_nowait(self, commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> int:
+    def submit_nowait(self, commands: NDArray[np.void], details: NDArray[np.void] | None = None) -> int:
         """Send as many of the commands as the window has free slots; return how many. poll() returns their outcomes."""
         commands, details = client_core.as_commands(commands), client_core.as_details(details)
         self._check_open()

@@ -231,8 +231,10 @@ def as_commands(commands: NDArray[np.void]) -> NDArray[np.void]:
     return commands if commands.dtype == COMMAND else commands.view(COMMAND)
 
 
-def as_details(details: NDArray[np.void]) -> NDArray[np.void]:
-    """Return the array as DETAILS records. Raises InvalidValue."""
+def as_details(details: NDArray[np.void] | None) -> NDArray[np.void]:
+    """Return the array as DETAILS records; none for None. Raises InvalidValue."""
+    if details is None:
+        return NO_DETAILS
     if not isinstance(details, np.ndarray) or details.ndim != 1 or details.dtype.itemsize != DETAILS_SIZE:
         raise InvalidValue("details: expected a one-dimensional array of DETAILS records")
     return details if details.dtype == DETAILS else details.view(DETAILS)

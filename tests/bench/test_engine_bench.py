@@ -12,6 +12,7 @@ from smrx.bench import tapes
 from smrx.engine import Engine
 from smrx.tape import generate, tape_file
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, TimeInForce
+from tests import commands as make
 from tests.tape import synthetic_recording
 
 
@@ -68,9 +69,9 @@ def test_generated_tape_has_its_shares(name: str) -> None:
     shape = tapes.SHAPES[name]
     flow = tapes.generated(name, 20_000, 1)
     engine = Engine()
-    assert (engine.apply(flow.before, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+    assert (make.apply(engine, flow.before, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
     assert len(engine.inspect.orders()) == shape.open_orders
-    result = engine.apply(flow.measured, 1)
+    result = make.apply(engine, flow.measured, 1)
     rejected = result.outcomes[result.outcomes["status"] == OutcomeStatus.REJECTED]
     assert len(rejected) < 0.02 * len(flow.measured)
     assert set(rejected["reason"]) <= {Reason.UNKNOWN_ORDER}
@@ -91,8 +92,8 @@ def test_recorded_tape_is_replayed(tmp_path: Path) -> None:
     assert report["commands"] == 2_700
     engine = Engine()
     flow = tapes.recorded([str(tmp_path / "day.tape")])
-    engine.apply(flow.before, 1)
-    assert (engine.apply(flow.measured, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+    make.apply(engine, flow.before, 1)
+    assert (make.apply(engine, flow.measured, 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
     assert engine.trade_count == tape.trades
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from smrx.bench import engine_bench, latency_bench, tapes
 from smrx.engine import Engine
+from tests import commands as make
 
 
 def test_latency_counts_from_the_scheduled_arrival() -> None:
@@ -28,8 +29,8 @@ def test_every_scheduled_command_is_measured(monkeypatch: pytest.MonkeyPatch) ->
     assert figures["achieved_per_second"] <= 200_100
     flow = tapes.flow("mixed", 4_000, 1)
     alone = Engine()
-    alone.apply(flow.before, 1)
-    alone.apply(flow.measured, 1)
+    make.apply(alone, flow.before, 1)
+    make.apply(alone, flow.measured, 1)
     assert figures["state_hash"] == f"{alone.state_hash:016x}"
     root = ElementTree.fromstring(latency_bench.picture(figures))
     assert "50 microseconds" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]

@@ -17,7 +17,8 @@ SLACK_BYTES = 4 << 20
 def test_steady_flow_leaves_the_book_unchanged() -> None:
     flow = SteadyFlow(2_000)
     engine = Engine()
-    assert (engine.apply(flow.setup(), 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
+    setup = flow.setup()
+    assert (engine.apply(setup.records, 1, setup.details).outcomes["status"] == OutcomeStatus.ACCEPTED).all()
     deep = len(engine.inspect.orders())
     for _ in range(3):
         assert (engine.apply(flow.next(), 1).outcomes["status"] == OutcomeStatus.ACCEPTED).all()

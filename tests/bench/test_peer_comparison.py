@@ -26,7 +26,7 @@ def given() -> Any:
 def test_peer_tape_is_the_same_for_engine_and_peers(given: Any) -> None:
     """Every command is accepted, takers are filled completely, and cancels name the same orders in both forms."""
     engine = Engine()
-    engine.apply(given.setup, 1)
+    engine.apply(given.setup.records, 1, given.setup.details)
     first = engine.sequence + 1
     outcomes = engine.apply(given.commands, 1).outcomes
     assert (outcomes["status"] == OutcomeStatus.ACCEPTED).all()

@@ -37,7 +37,19 @@ def test_file_with_byte_order_mark_or_crlf_is_read(tmp_path: Path, data: bytes) 
         ("[[assets]]\ndecimals = 8", r"assets\[0\].symbol: required key is missing"),
         ("[[assets]]\nsymbol = 1\ndecimals = 8", r"assets\[0\].symbol: expected str, found int"),
         ('[[assets]]\nsymbol = "BTC"\ndecimals = 19', r"assets\[0\].decimals: expected int <= 18, found 19"),
-        ('[[assets]]\nsymbol = "btc"\ndecimals = 8', r"assets\[0\].symbol: expected 1 to 8 characters .*, found 'btc'"),
+        (
+            '[[assets]]\nsymbol = "btc"\ndecimals = 8',
+            r"assets\[0\].symbol: expected 1 to 16 characters .*, found 'btc'",
+        ),
+        (
+            INSTRUMENT.replace("BTC-USD", "X" * 25),
+            r"instruments\[0\].symbol: expected 1 to 24 characters .*\(25 characters\)",
+        ),
+        (INSTRUMENT + 'rules.collar = "-1%"', r"instruments\[0\].rules.collar: expected 0% to 100%"),
+        (
+            INSTRUMENT + 'rules.collar_reference = "MIDDLE"',
+            r"instruments\[0\].rules.collar_reference: expected one of BEST_PRICE, LAST_TRADE, found 'MIDDLE'",
+        ),
         (ASSET + "max_supply = 2.5", r"assets\[0\].max_supply: expected int \| str \| null, found float"),
         (ASSET + 'max_supply = "-1"', r"assets\[0\].max_supply: expected a decimal above 0, found -1"),
         (ASSET + ASSET, "assets.symbol: BTC occurs twice"),

@@ -61,7 +61,7 @@ def test_symbol_is_added_once(market: Call) -> None:
         market(0, "add_asset", "BTC", 2)
     with pytest.raises(InvalidValue, match="instrument BTC-USD exists already"):
         market(0, "add_instrument", "BTC-USD", "BTC", "USD")
-    with pytest.raises(InvalidValue, match="1 to 8 characters"):
+    with pytest.raises(InvalidValue, match="1 to 16 characters"):
         market(0, "add_asset", "bitcoin", 2)
     with pytest.raises(InvalidValue, match="decimals: expected 0 to 18, found 19"):
         market(0, "add_asset", "X", 19)
@@ -247,7 +247,7 @@ def test_duplicate_without_a_stored_outcome_is_reported(market: Call, stub: Stub
 def test_unknown_reason_is_a_protocol_error(stub: StubCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(stub.config, account=0) as client:
 
-        def refused(commands: object) -> object:
+        def refused(*commands: object) -> object:
             outcome = orders(1).view(COMMAND).copy()
             from smrx.wire.records import OUTCOME
 

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from cluster.client_record import ClientRecord
 from smrx.wire.codes import EventKind, OutcomeStatus, Side
+from smrx.wire.command_list import CommandList
 from tests import commands as make
 from tests.oracle import Oracle
 
@@ -31,24 +32,31 @@ class Exchange:
                 make.open_session(SESSION, 0),
             ]
         )
-        before = oracle.apply(setup, 1)
+        before = make.apply(oracle, setup, 1)
         assert np.all(before.outcomes["status"] == OutcomeStatus.ACCEPTED)
         self.commands = make.join([self._order(i) for i in range(1, 41)])
-        result = oracle.apply(self.commands, 2)
+        result = make.apply(oracle, self.commands, 2)
         assert set(result.outcomes["status"]) == {OutcomeStatus.ACCEPTED, OutcomeStatus.REJECTED}
         self.outcomes = result.outcomes
         self.events = np.concatenate([before.events, result.events])
 
     @staticmethod
-    def _order(request: int) -> Records:
+    def _order(request: int) -> CommandList:
         side, account = ((Side.SELL, 7), (Side.BUY, 8))[request % 2]
         price = 100 + request % 3 if request % 10 else 0  # 0 is refused
-        return make.place((SESSION, request), account, side, 1 + request % 4, price, client_order_id=request)
+        return make.place(
+            (SESSION, request),
+            account,
+            side,
+            1 + request % 4,
+            price,
+            client_order_id=f"{request}-of-us" * (1 + request % 3),
+        )
 
     def check(self, events: Records | None = None) -> list[str]:
         record = ClientRecord()
-        record.add(self.commands[:15], self.outcomes[:15])
-        record.add(self.commands[15:], self.outcomes[15:])
+        record.add(make.part(self.commands, 0, 15), self.outcomes[:15])
+        record.add(make.part(self.commands, 15), self.outcomes[15:])
         return record.check(self.events if events is None else events)
 
     def event_of(self, request: int) -> int:

@@ -12,8 +12,9 @@ import zmq
 from smrx.local import LocalCluster
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
+from smrx.wire.command_list import CommandList
 from smrx.wire.frames import ErrorCode, FrameKind
-from smrx.wire.records import COMMAND
+from smrx.wire.records import COMMAND, DETAILS
 
 DEADLINE_MS = 10_000
 TIMER_DRIVEN = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
@@ -53,7 +54,7 @@ def raw(shared_cluster: LocalCluster, leader: int) -> Iterator[Raw]:
 
 
 def outcome_of(raw: Raw, command: np.ndarray) -> np.void:
-    raw.send(frames.encode_commands(command, 99))
+    raw.send(frames.encode_commands(CommandList(command), 99))
     frame = raw.receive()
     assert (frame.kind, frame.correlation, frame.count) == (FrameKind.OUTCOMES, 99, 1)
     return frames.records(frame)[0]
@@ -70,9 +71,10 @@ def assert_all_nodes_serve(cluster: LocalCluster) -> None:
         ((b"garbage",), ErrorCode.MALFORMED_FRAME),
         ((b"\xff" * 4096,), ErrorCode.MALFORMED_FRAME),
         ((b"", b"x", b"y"), ErrorCode.MALFORMED_FRAME),
-        ((frames.encode_commands(np.zeros(3, COMMAND))[:-7],), ErrorCode.MALFORMED_FRAME),
+        ((frames.encode_commands(CommandList(np.zeros(3, COMMAND)))[:-7],), ErrorCode.MALFORMED_FRAME),
         ((frames.encode(FrameKind.COMMANDS, bytes(64 * 4097), 4097),), ErrorCode.TOO_MANY_COMMANDS),
         ((frames.encode(FrameKind.OUTCOMES, b"", 0),), ErrorCode.MALFORMED_FRAME),
+        ((frames.encode(FrameKind.COMMANDS, bytes(64 + 127), 1, details=1),), ErrorCode.MALFORMED_FRAME),
     ],
 )
 def test_bad_frame_is_answered_with_an_error(
@@ -84,6 +86,16 @@ def test_bad_frame_is_answered_with_an_error(
     body = frames.error_body(frame)
     assert body.code == code
     assert "expected" in body.message
+    assert_all_nodes_serve(shared_cluster)
+
+
+def test_details_that_a_frame_does_not_have_are_answered_with_an_error(raw: Raw, shared_cluster: LocalCluster) -> None:
+    commands = CommandList(np.zeros(2, COMMAND), np.zeros(1, DETAILS))
+    commands.records["details"] = [1, 2]
+    raw.send(frames.encode_commands(commands, 99))
+    frame = raw.receive()
+    assert (frame.kind, frame.correlation) == (FrameKind.ERROR, 99)
+    assert frames.error_body(frame).message == "a command names details 2; the frame has 1"
     assert_all_nodes_serve(shared_cluster)
 
 
@@ -108,7 +120,7 @@ def test_timer_driven_command_from_a_client_is_answered_with_an_error(
 ) -> None:
     command = np.zeros(1, COMMAND)
     command["kind"] = kind
-    raw.send(frames.encode_commands(command, 99))
+    raw.send(frames.encode_commands(CommandList(command), 99))
     frame = raw.receive()
     assert (frame.kind, frame.correlation) == (FrameKind.ERROR, 99)
     assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
@@ -121,7 +133,10 @@ def test_random_commands_stop_no_node_and_leave_state_hashes_equal(raw: Raw, sha
         rows = np.frombuffer(rng.bytes(64 * 1000), COMMAND).copy()
         # A frame with a timer-driven command is refused as a whole.
         rows["kind"][np.isin(rows["kind"], TIMER_DRIVEN)] = 0
-        raw.send(frames.encode_commands(rows, i))
+        # One with a command that names details that it does not have is refused, too.
+        details = np.frombuffer(rng.bytes(128 * (i * 100)), DETAILS)
+        rows["details"] %= np.uint16(len(details) + 1)
+        raw.send(frames.encode_commands(CommandList(rows, details), i))
     for i in range(10):
         frame = raw.receive()
         assert (frame.kind, frame.correlation, frame.count) == (FrameKind.OUTCOMES, i, 1000)

@@ -32,8 +32,8 @@ def test_all_nodes_killed_at_once_lose_no_acknowledged_command(make_cluster: Mak
     cluster = make_cluster(durability="disk", limits=Limits(snapshot_commands=3000, compaction_entries=100))
     tape = generate(12_000, seed=5)
     with Client(cluster.config, account=0) as client:
-        assert setup_failure(tape.setup, client.submit(tape.setup)) is None
-    flow = OrderFlow(cluster.config, tape.commands, rate=4000)
+        assert setup_failure(tape.setup, client.submit(*tape.setup)) is None
+    flow = OrderFlow(cluster.config, tape.flow, rate=4000)
     flow.start()
     for share in (3, 2):
         flow.wait_for(len(tape.commands) // share, 180)
@@ -122,8 +122,8 @@ def play(cluster: LocalCluster, commands: int, seed: int = 7) -> ClientRecord:
     """Set up a small market and wait for every outcome."""
     tape = generate(commands, seed=seed)
     with Client(cluster.config, account=0) as client:
-        assert setup_failure(tape.setup, client.submit(tape.setup)) is None
-    flow = OrderFlow(cluster.config, tape.commands, chunk=100)
+        assert setup_failure(tape.setup, client.submit(*tape.setup)) is None
+    flow = OrderFlow(cluster.config, tape.flow, chunk=100)
     flow.start()
     return flow.finish(60)
 
@@ -188,8 +188,8 @@ def test_full_disk_stops_a_node_and_loses_no_acknowledged_command(make_cluster: 
     cluster = make_cluster(nodes=1, durability="disk")
     tape = generate(30_000, seed=9)
     with Client(cluster.config, account=0) as client:
-        assert setup_failure(tape.setup, client.submit(tape.setup)) is None
-    flow = OrderFlow(cluster.config, tape.commands, chunk=200)
+        assert setup_failure(tape.setup, client.submit(*tape.setup)) is None
+    flow = OrderFlow(cluster.config, tape.flow, chunk=200)
     # A limit on the file size acts as a full disk.
     resource.prlimit(cluster.process(1).pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     flow.start()

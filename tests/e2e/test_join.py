@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cluster.order_flow import OrderFlow
@@ -92,12 +92,13 @@ def owned(cluster: LocalCluster) -> list[tuple[int, int, int, int]]:
 def test_books_from_a_state_image_balance_exactly(make_cluster: MakeCluster, tmp_path: Path, durability: str) -> None:
     cluster = make_cluster(durability=durability, limits=Limits(event_ring=RING))
     tape = generate(12_000, seed=1)
-    before, meanwhile, first, second = np.split(tape.commands, [9_000, 9_600, 10_600])
+    ends = (0, 9_000, 9_600, 10_600, 12_000)
+    before, meanwhile, first, second = (tape.flow.part(*part) for part in pairwise(ends))
     with Client(cluster.config, account=0) as client:
-        client.submit(tape.setup)
+        client.submit(*tape.setup)
     flow = OrderFlow(cluster.config, before, rate=6_000.0)
     flow.start()
-    flow.wait_for(len(before), 60)
+    flow.wait_for(len(before.records), 60)
     assert newest(cluster) > RING
     restarted = (cluster.leader() or 1) % 3 + 1
     cluster.kill(restarted)
@@ -116,7 +117,7 @@ def test_books_from_a_state_image_balance_exactly(make_cluster: MakeCluster, tmp
     try:
         cluster.wait_for(lambda: settle.checkpoint().get("origin"), 60, "books to begin")
         origin = settle.checkpoint()["origin"]
-        flow.wait_for(len(meanwhile), 60)
+        flow.wait_for(len(meanwhile.records), 60)
         flow = OrderFlow(cluster.config, first, rate=3_000.0)
         flow.start()
         cluster.wait_for(partial(settle.further_than, origin["event_sequence"]), 60, "settlement to go on")
@@ -126,10 +127,10 @@ def test_books_from_a_state_image_balance_exactly(make_cluster: MakeCluster, tmp
     assert origin["event_sequence"] > 1
     assert len(origin["attested_by"]) >= 2
     assert origin["members"] == 3
-    flow.wait_for(len(first), 60)
+    flow.wait_for(len(first.records), 60)
     flow = OrderFlow(cluster.config, second, rate=3_000.0)
     flow.start()
-    flow.wait_for(len(second), 60)
+    flow.wait_for(len(second.records), 60)
     last = newest(cluster)
     report = json.loads(settle.run("run", "--join", "--until-sequence", str(last), "--json"))
     assert (report["sequence"], report["origin"], report["excluded"]) == (last, origin, [])
@@ -154,7 +155,7 @@ def test_books_from_a_state_image_balance_exactly(make_cluster: MakeCluster, tmp
 def test_differing_state_images_are_named_and_a_minority_is_refused(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster(node_options=("--allow-corruption",))
     with Client(cluster.config, account=0) as client:
-        client.submit(generate(10, seed=1).setup)
+        client.submit(*generate(10, seed=1).setup)
     account, asset, available, _ = owned(cluster)[0]
     bad = (cluster.leader() or 1) % 3 + 1
     with open_admin_client(cluster.config, 5.0) as ask:

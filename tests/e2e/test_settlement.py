@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cluster.order_flow import OrderFlow
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.config import Limits
 from smrx.local import LocalCluster
 from smrx.tape.generate import generate
+from smrx.tape.tape_file import Tape
+from smrx.wire.command_list import CommandList
 
 MakeCluster = Callable[..., LocalCluster]
 
@@ -60,13 +60,18 @@ class Verifier:
         return self.committed() > sequence or None
 
 
+def quarters_of(tape: Tape) -> list[CommandList]:
+    count = len(tape.commands) // 4
+    return [tape.flow.part(at * count, (at + 1) * count) for at in range(4)]
+
+
 def test_books_balance_after_kills_of_verifier_and_nodes(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster()
     tape = generate(12_000, seed=1)
     with Client(cluster.config, account=0) as client:
-        client.submit(tape.setup)
+        client.submit(*tape.setup)
     verifier = Verifier(cluster, tmp_path / "out")
-    quarters = [OrderFlow(cluster.config, part, rate=3_000.0) for part in np.array_split(tape.commands, 4)]
+    quarters = [OrderFlow(cluster.config, part, rate=3_000.0) for part in quarters_of(tape)]
     try:
         for flow in quarters[:3]:
             before = verifier.committed()
@@ -118,7 +123,7 @@ def test_log_audit_verifies_settlement_and_fills_gaps(make_cluster: MakeCluster,
         return str(cluster.config.node_dir(node_id))
 
     with Client(cluster.config, account=0) as client:
-        client.submit(tape.setup)
+        client.submit(*tape.setup)
         client.submit(tape.commands[:4_500])
         code, output = settle("run", "--idle", "1")
         assert (code, "read it with --from-log" in output) == (Exit.GAP, True), output

@@ -1,5 +1,7 @@
 """Components with a planted fault, besides the library's own faults in tests/consensus/stock.py."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from smrx.config import NodeConfig
@@ -11,14 +13,14 @@ from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import Membership, MembershipError
 from smrx.consensus.messages import Envelope
 from smrx.consensus.snapshots import Snapshot
-from smrx.node.order_entry import OrderEntry, Reply
+from smrx.node.order_entry import CommandBatch, OrderEntry, Reply
 from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.simulated_meta import SimulatedMeta
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.wire import batches, frames
 from smrx.wire.codes import OutcomeStatus
 from smrx.wire.frames import Frame
-from smrx.wire.records import OUTCOME
+from smrx.wire.records import DETAILS_SIZE, OUTCOME
 
 
 class LosesVotes(SimulatedMeta):
@@ -226,8 +228,17 @@ class AppliesRepeats(ReplicatedState):
                 command["request_id"] = last_requests[session] + 1
             if session in last_requests and command["request_id"] == last_requests[session] + 1:
                 last_requests[session] += 1
-        changed = batches.encode(commands.tobytes(), batch.time_ns, batch.sequence, batch.state_hash)
+        details = batch.details.tobytes()
+        changed = batches.encode(commands.tobytes(), batch.time_ns, batch.sequence, batch.state_hash, details)
         super().apply(log_index, term, changed)
+
+
+class MixesDetails(OrderEntry):
+    """A log entry has the details of its commands in another order."""
+
+    def take_batches(self) -> Iterator[CommandBatch]:
+        for batch in super().take_batches():
+            yield batch._replace(details=batch.details[DETAILS_SIZE:] + batch.details[:DETAILS_SIZE])
 
 
 class AnswersBeforeCommit(OrderEntry):

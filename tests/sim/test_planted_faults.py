@@ -162,6 +162,9 @@ PLANTED_FAULTS = [
         profiles.concurrent_changes,
     ),
     PlantedFault("", "a diverging engine", REAL.replace(state=broken.Diverges), 20, "one state|engine"),
+    PlantedFault(
+        "", "details are mixed up", REAL.replace(order_entry=broken.MixesDetails), 20, "only sent commands|one state"
+    ),
     PlantedFault("", "repeats are applied", REAL.replace(state=broken.AppliesRepeats), 20, "exactly once"),
     PlantedFault("", "answers before commit", REAL.replace(order_entry=broken.AnswersBeforeCommit), 5, "is in no log"),
     PlantedFault(

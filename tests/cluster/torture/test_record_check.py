@@ -6,19 +6,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from cluster.torture.applied_entries_pipe import NodeRecordKind
 from cluster.torture.cluster_under_test import NodeIncarnation
 from cluster.torture.record_check import check_history
 from cluster.torture.record_pipe import RecordStream, encode_record
-from cluster.torture.workload_client import ClientRecordKind
+from cluster.torture.workload_client import ClientRecordKind, decode_requests, encode_requests
 from smrx.node.replicated_state import ReplicatedState
 from smrx.sim import workload
 from smrx.sim.checker import Violation
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind
-from smrx.wire.records import COMMAND, OUTCOME
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, DETAILS, OUTCOME
 
 VENUE, ALICE, BOB = 11, 22, 33
 ORDERS = 12
@@ -99,15 +99,16 @@ class Exchange:
     def open(self, session: int, account: int) -> None:
         command = np.zeros(1, COMMAND)
         command["kind"], command["session_id"], command["account"] = CommandKind.OPEN_SESSION, session, account
-        self._apply(command)
+        self._apply(CommandList(command))
 
-    def send(self, session: int, commands: NDArray[np.void], *, apply: bool = True, answer: bool = True) -> None:
-        sent = commands.copy()
+    def send(self, session: int, commands: CommandList, *, apply: bool = True, answer: bool = True) -> None:
+        rows = commands.records.copy()
         first = self._last[session] + 1
-        self._last[session] += len(sent)
-        sent["session_id"], sent["request_id"] = session, np.arange(first, first + len(sent))
+        self._last[session] += len(rows)
+        rows["session_id"], rows["request_id"] = session, np.arange(first, first + len(rows))
+        sent = CommandList(rows, commands.details)
         self.now += 1
-        asked = Sent(self.now, session, first, sent.tobytes())
+        asked = Sent(self.now, session, first, encode_requests(sent))
         self.records.asked.append(asked)
         if apply:
             outcomes = self._apply(sent)
@@ -115,9 +116,10 @@ class Exchange:
                 self.now += 1
                 asked.answered_at, asked.outcomes = self.now, outcomes
 
-    def _apply(self, commands: NDArray[np.void]) -> bytes:
+    def _apply(self, commands: CommandList) -> bytes:
         self._index += 1
-        entry = batches.encode(commands.tobytes(), 1_000 + self._index, *self._state.position())
+        details = commands.details.tobytes()
+        entry = batches.encode(commands.records.tobytes(), 1_000 + self._index, *self._state.position(), details)
         self._state.apply(self._index, 1, entry)
         (applied,) = self._state.take_applied()
         outcomes: bytes = applied.outcomes.tobytes()
@@ -158,7 +160,7 @@ def test_correct_run_passes(correct: Records) -> None:
     del records.nodes[3][-4:]
     incarnations = records.incarnations() + Records(nodes={3: records.nodes[1][5:]}, leads=[(3, 2)]).incarnations()
     checker, figures = check_history(incarnations, records.client_streams())
-    setup = len(workload.setup([1, 2]))
+    setup = len(workload.setup([1, 2]).records)
     assert (figures.answered, figures.requests) == (setup + ORDERS, setup + ORDERS + 2)
     assert (figures.unanswered, figures.unanswered_applied) == (2, 1)
     assert (figures.terms_led, figures.incarnations, figures.entries) == (2, 4, len(records.nodes[1]))
@@ -241,9 +243,18 @@ def invent_a_request(records: Records) -> None:
 
 
 def change_a_request(records: Records) -> None:
-    commands = np.frombuffer(records.asked[5].commands, COMMAND).copy()
-    commands["quantity_lots"] += 1
-    records.asked[5].commands = commands.tobytes()
+    rows, details = decode_requests(records.asked[5].commands)
+    rows = rows.copy()
+    rows["quantity_lots"] += 1
+    records.asked[5].commands = encode_requests(CommandList(rows, details))
+
+
+def change_details_of_a_request(records: Records) -> None:
+    asked = next(asked for asked in records.asked[1:] if len(decode_requests(asked.commands).details))
+    rows, details = decode_requests(asked.commands)
+    changed = bytearray(details.tobytes())
+    changed[-1] ^= 1
+    asked.commands = encode_requests(CommandList(rows, np.frombuffer(bytes(changed), DETAILS)))
 
 
 def lead_one_term_twice(records: Records) -> None:
@@ -270,6 +281,7 @@ def restore_an_unknown_state(records: Records) -> None:
         (apply_a_request_twice, "one state"),
         (invent_a_request, "only sent commands"),
         (change_a_request, "only sent commands"),
+        (change_details_of_a_request, "only sent commands"),
         (lead_one_term_twice, "one leader per term"),
         (restore_an_unknown_state, "one state: node 3 restored"),
     ],

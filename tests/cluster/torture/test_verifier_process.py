@@ -22,7 +22,7 @@ def trade(cluster: ClusterUnderTest, seed: int) -> int:
     for account in (1, 2):
         with Client(cluster.config, account=account) as client:
             for _ in range(40):
-                client.submit(workload.orders(chance, account, 2))
+                client.submit(*workload.orders(chance, account, 2))
     return max(status.event_sequence for status in cluster.statuses().values())
 
 
@@ -45,7 +45,7 @@ def test_verifier_ends_at_gap_and_another_joins(tmp_path: Path, monkeypatch: pyt
     with PipeReader() as pipes, ClusterUnderTest(tmp_path / "cluster", 3, "memory", pipes) as cluster:
         cluster.wait_leader(DEADLINE_S)
         with Client(cluster.config, account=0) as client:
-            client.submit(workload.setup([1, 2]))
+            client.submit(*workload.setup([1, 2]))
         with VerifierProcess(cluster, reported.append) as verifier:
             before = trade(cluster, 1)
             cluster.wait_for(lambda: verifier.committed >= before, DEADLINE_S, "everything to be settled")
