@@ -76,7 +76,7 @@ def test_cancel_on_disconnect_is_optional(
 ) -> None:
     opened = []
     apply = stub.exchange.apply
-    monkeypatch.setattr(stub.exchange, "apply", lambda commands: opened.extend(commands.copy()) or apply(commands))
+    monkeypatch.setattr(stub.exchange, "apply", lambda commands: opened.extend(commands.records) or apply(commands))
     with Client(stub.config, account=1, cancel_on_disconnect=cancel) as client:
         client.connect()
         assert len(pinger_threads()) == cancel
