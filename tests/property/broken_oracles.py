@@ -370,6 +370,69 @@ class CutsSymbols(Oracle):
         return outcome
 
 
+class ForgetsClosedSessions(Oracle):
+    """Removes a session that is closed, so that its requests can be done again."""
+
+    def close_session(self) -> Outcome:
+        outcome = super().close_session()
+        del self.state.sessions[self.command.session_id]
+        return outcome
+
+
+class AnswersWithThePresent(Oracle):
+    """Answers the session's last request, whichever one is repeated."""
+
+    def apply_one(self, command: Command, stamp: int) -> tuple[Outcome, list[Event]]:
+        session = self.state.sessions.get(command.session_id)
+        if session and command.request_id in session.answers and self.is_duplicate(command):
+            return Outcome(*session.answers[session.last_request_id]), []
+        return super().apply_one(command, stamp)
+
+
+class EndsSessionsWithOrders(Oracle):
+    """Ends silent sessions that have open orders of their own."""
+
+    def end_silent_sessions(self) -> None:
+        owners = {number: order.session_id for number, order in self.state.orders.items()}
+        for number in owners:
+            self.state.orders[number].session_id = 0
+        super().end_silent_sessions()
+        for number, session_id in owners.items():
+            self.state.orders[number].session_id = session_id
+
+
+class KeepsEverySession(Oracle):
+    """Never ends a silent session."""
+
+    def end_silent_sessions(self) -> None:
+        """Keep all of them."""
+
+
+class KeepsEveryTransfer(Oracle):
+    """Never forgets a transfer id."""
+
+    def forget_transfers(self) -> None:
+        """Keep all of them."""
+
+    def forget_transfer(self) -> None:
+        """Keep it."""
+
+
+class HasNoCollars(Oracle):
+    """Lets market orders trade at any price."""
+
+    def worst_price(self, order: Order) -> int | None:
+        return None
+
+
+class MovesCollars(Oracle):
+    """Counts the collar from the best price at each trade, so that it moves with the market."""
+
+    def next_maker(self, book: Book, taker: Order) -> Order | None:
+        taker.worst_price = self.worst_price(taker)
+        return super().next_maker(book, taker)
+
+
 class OmitsExpiriesFromEventCount(Oracle):
     """Does not count expired orders in the outcome's event count."""
 
@@ -421,5 +484,12 @@ BROKEN: tuple[type[Oracle], ...] = (
     RoundsExpiries,
     ShowsStops,
     CutsSymbols,
+    ForgetsClosedSessions,
+    AnswersWithThePresent,
+    EndsSessionsWithOrders,
+    KeepsEverySession,
+    KeepsEveryTransfer,
+    HasNoCollars,
+    MovesCollars,
     OmitsExpiriesFromEventCount,
 )
