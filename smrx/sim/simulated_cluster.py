@@ -52,7 +52,8 @@ class SimulatedCluster:
         self.scheduler = scheduler
         self.timing = components.timing or profile.timing
         self.trace = Trace(scheduler)
-        self.checker = Checker(lambda: components.state(profile.event_ring, profile.outcome_ring))
+        replayed = components.replayed(has_upgrades="upgrade" in profile.faults)
+        self.checker = Checker(lambda: replayed(profile.event_ring, profile.outcome_ring))
         initial_ids = list(range(1, profile.nodes + 1))
         node_count = profile.nodes + profile.spares
         self.network = Network(scheduler, generator("network", seed), node_count, profile.delay)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.consensus import ConsensusError, MemoryJournal
+from smrx.consensus.context import UnknownRules
 from smrx.consensus.storage import StorageFull
 from smrx.node.order_entry import Reply, Route
 from smrx.node.replicated_state import Applied
@@ -19,7 +20,7 @@ from smrx.sim.network import Network
 from smrx.sim.scheduler import Scheduler
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.sim.trace import Trace
-from smrx.sim.versions import CURRENT_VERSION, Versions
+from smrx.sim.versions import CURRENT_VERSION, NEXT_VERSION, Versions
 from smrx.sim.wire_invariants import WireInvariants
 from smrx.wire.frames import FrameKind, LeaderHint
 
@@ -65,6 +66,8 @@ class Process(Turn):
         self.id = node_id
         #: The version of the program.
         self.version = CURRENT_VERSION
+        #: Whether a process of the next version ran in this directory.
+        self.had_next_version = False
         self.network = network
         #: Whether a process runs.
         self.up = False
@@ -186,6 +189,10 @@ class Process(Turn):
             return
         except Violation:
             raise
+        except UnknownRules as error:
+            self._lacks_rules(error)
+            self.crash()
+            return
         except StorageFull:
             self._trace.note("node {} stops: its disk is full", self.id)
             self.crash()
@@ -234,8 +241,21 @@ class Process(Turn):
     def _crash_point(self) -> None:
         self.step()
 
+    def _lacks_rules(self, error: UnknownRules) -> None:
+        """Check that a node which stops had said it has the rules, or was no member; its operator then upgrades it."""
+        self._trace.note("node {} stops: {}", self.id, str(error))
+        self._checker.lacks_rules(self.id, self.had_next_version)
+        self.version = NEXT_VERSION
+
     def _entry(self, bodies: list[memoryview]) -> bytes:
-        return self._versions.formats.write(super()._entry(bodies), self.version)
+        return self._versions.formats.write(super()._entry(bodies), self.state.rules().in_force)
+
+    def upgrade_rules(self) -> tuple[int, int]:
+        """See Turn."""
+        index, version = super().upgrade_rules()
+        self._checker.switch_logged(self.replica.membership.ids)
+        self._trace.note("node {} logs the switch to version {} of the rules at entry {}", self.id, version, index)
+        return index, version
 
     def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
         """See Turn."""
@@ -267,7 +287,7 @@ class Process(Turn):
         """Make another node the leader. Raise NotLeader, or ValueError if no other node can lead."""
         self.call(self.replica.transfer_leadership)
 
-    def call(self, request: Callable[[], int]) -> None:
+    def call(self, request: Callable[[], object]) -> None:
         """Run an operator's request between two turns."""
         self.select()
         request()
