@@ -138,6 +138,8 @@ class _Run:
         checks.close_sessions()
         checks.compare_states()
         checks.check_unanswered()
+        if "wall clock jump" in profile.faults:
+            checks.check_clocks()
         if profile.state_bytes and profile.durable:
             checks.check_rest()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from smrx.config import NodeConfig, Timing
 from smrx.consensus import membership
 from smrx.sim.checker import Checker
+from smrx.sim.clock_invariants import ClockInvariants
 from smrx.sim.membership_history import MembershipHistory
 from smrx.sim.network import Network
 from smrx.sim.node_components import NodeComponents
@@ -59,6 +60,7 @@ class SimulatedCluster:
         self.network = Network(scheduler, generator("network", seed), node_count, profile.delay)
         self.history = MembershipHistory(membership.of(NodeConfig(id=node, port=node) for node in initial_ids))
         wire = WireInvariants(self.history, profile.timing.election_min_ms / 1000, self.checker)
+        self.clocks = ClockInvariants(self.timing)
         #: Every node that may run, spare ones included, by id.
         self.nodes = [
             components.node(
@@ -69,6 +71,7 @@ class SimulatedCluster:
                 network=self.network,
                 checker=self.checker,
                 wire=wire,
+                clocks=self.clocks,
                 trace=self.trace,
                 components=components,
                 profile=profile,

@@ -13,6 +13,7 @@ from smrx.consensus.disk_journal import JournalError, decode_entry, entry_key
 from smrx.consensus.storage import StorageFull
 from smrx.sim.checked_state_machine import CheckedStateMachine
 from smrx.sim.checker import Checker, Violation
+from smrx.sim.clock_invariants import ClockInvariants
 from smrx.sim.network import Network
 from smrx.sim.node_components import NodeComponents
 from smrx.sim.profile import Profile
@@ -41,6 +42,7 @@ class SimulatedNode(Process):
         network: Network,
         checker: Checker,
         wire: WireInvariants,
+        clocks: ClockInvariants,
         trace: Trace,
         components: NodeComponents,
         profile: Profile,
@@ -49,7 +51,14 @@ class SimulatedNode(Process):
     ) -> None:
         """`cluster_file` is the ids in the node's cluster file, its own included."""
         super().__init__(
-            node_id, scheduler=scheduler, versions=versions, network=network, checker=checker, wire=wire, trace=trace
+            node_id,
+            scheduler=scheduler,
+            versions=versions,
+            network=network,
+            checker=checker,
+            wire=wire,
+            clocks=clocks,
+            trace=trace,
         )
         self.cluster_file = cluster_file
         #: Whether the process runs, or restarts after a crash.
@@ -130,6 +139,7 @@ class SimulatedNode(Process):
                 chunk_bytes=profile.chunk_bytes,
             ),
             snapshots=snapshots if components.keeps_snapshots else None,
+            wall_ns=self.wall_ns,
         )
 
     def _is_durable(self, index: int, term: int) -> bool:

@@ -16,12 +16,14 @@ from smrx.node.order_entry import Reply, Route
 from smrx.node.replicated_state import Applied
 from smrx.node.turn import Turn
 from smrx.sim.checker import Checker, Violation
+from smrx.sim.clock_invariants import ClockInvariants
 from smrx.sim.network import Network
 from smrx.sim.scheduler import Scheduler
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.sim.trace import Trace
 from smrx.sim.versions import CURRENT_VERSION, NEXT_VERSION, Versions
 from smrx.sim.wire_invariants import WireInvariants
+from smrx.wire import batches
 from smrx.wire.frames import FrameKind, LeaderHint
 
 #: The network ends of clients are numbered from here on; those of nodes are below.
@@ -61,6 +63,7 @@ class Process(Turn):
         network: Network,
         checker: Checker,
         wire: WireInvariants,
+        clocks: ClockInvariants,
         trace: Trace,
     ) -> None:
         self.id = node_id
@@ -83,11 +86,14 @@ class Process(Turn):
         self.turn_seconds = 0.0
         self.clock_rate = 1.0
         self.clock_offset = 0.0
+        #: How far the node's wall clock is ahead; and (until when, how far) before each change.
         self.wall_offset_ns = 0
+        self._earlier_offsets: list[tuple[float, int]] = []
         self._scheduler = scheduler
         self._versions = versions
         self._checker = checker
         self._wire = wire
+        self._clocks = clocks
         self._trace = trace
         self._deliveries = 0
         self._turn_at = _NEVER
@@ -96,6 +102,7 @@ class Process(Turn):
         self._orders: list[tuple[int, bytes]] = []
         self._from_unknown_peers: list[tuple[str, bytes]] = []
         network.attach(node_id, self._deliver)
+        clocks.add_node(node_id, self._latest_wall_ns)
 
     # Start and crash.
 
@@ -248,7 +255,10 @@ class Process(Turn):
         self.version = NEXT_VERSION
 
     def _entry(self, bodies: list[memoryview]) -> bytes:
-        return self._versions.formats.write(super()._entry(bodies), self.state.rules().in_force)
+        entry = super()._entry(bodies)
+        #: The stamp of the last entry that this process made.
+        self.last_stamp_ns = batches.decode(entry).time_ns
+        return self._versions.formats.write(entry, self.state.rules().in_force)
 
     def upgrade_rules(self) -> tuple[int, int]:
         """See Turn."""
@@ -260,6 +270,7 @@ class Process(Turn):
     def submit_entry(self, bodies: list[memoryview]) -> tuple[int, int]:
         """See Turn."""
         index, term = super().submit_entry(bodies)
+        self._clocks.entry_logged(self.id, self.last_stamp_ns, self.replica.membership.voters)
         self._wire.entry_logged(self.id, self.journal.between(index, index)[0][0], sum(map(len, bodies)))
         return index, term
 
@@ -295,7 +306,23 @@ class Process(Turn):
 
     def wall_ns(self) -> int:
         """Return the time of the node's wall clock."""
-        return _BASE_WALL_NS + int(self._scheduler.now * 1e9) + self.wall_offset_ns
+        return self._wall_ns(self.wall_offset_ns)
+
+    def _wall_ns(self, offset_ns: int) -> int:
+        # No clock shows a time before 1970.
+        return max(0, _BASE_WALL_NS + int(self._scheduler.now * 1e9) + offset_ns)
+
+    def set_wall_clock(self, offset_ns: int) -> None:
+        """Let the node's wall clock jump to be this far ahead of true time."""
+        self._trace.note("the wall clock of node {} is {} s ahead", self.id, offset_ns / 1e9)
+        self._earlier_offsets.append((self._scheduler.now, self.wall_offset_ns))
+        self.wall_offset_ns = offset_ns
+
+    def _latest_wall_ns(self, seconds: float) -> int:
+        """Return the wall clock, as far ahead as it was at any time in the last seconds."""
+        since = self._scheduler.now - seconds
+        earlier = [offset for until, offset in self._earlier_offsets if until > since]
+        return self._wall_ns(max([self.wall_offset_ns, *earlier]))
 
     def hint(self) -> LeaderHint:
         """Return the leader that this node follows."""
@@ -305,6 +332,7 @@ class Process(Turn):
     def _report(self) -> None:
         """Report the node's state to the checkers and the trace after a turn."""
         replica = self.replica
+        self._clocks.state_time(self.id, self.state.engine.time_ns)
         self._wire.after_turn(self.id, replica, self.journal, self._scheduler.clock())
         if replica.is_leader:
             self._checker.leader_seen(self.id, replica.term)
