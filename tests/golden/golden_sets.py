@@ -22,7 +22,7 @@ from smrx.config import Config, NodeConfig
 from smrx.consensus import MetaStore
 from smrx.consensus.disk_journal import open_journal
 from smrx.consensus.messages import NO_OP
-from smrx.consensus.snapshot_files import FOLDER, Position, SnapshotFiles
+from smrx.consensus.snapshot_files import FOLDER, STATE, Position, SnapshotFiles
 from smrx.engine import Engine
 from smrx.node.node_storage import NodeStorage
 from smrx.node.replicated_state import ReplicatedState
@@ -34,6 +34,7 @@ from smrx.settlement.settlement_run import make_settler
 from smrx.sinks.lmdb_reader import LmdbReader
 from smrx.sinks.lmdb_sink import LmdbSink
 from smrx.wire import batches, state_image
+from smrx.wire.record_schema import read_file_head
 from tests.property.flow import Batch, seeded_tape
 
 HERE = Path(__file__).parent
@@ -48,8 +49,11 @@ def config_in(folder: Path) -> Config:
 
 
 def entry_of(batch: Batch) -> bytes:
-    """Return the log entry of a batch."""
-    return batches.encode(batch.commands.tobytes(), batch.time_ns, 0, 0)
+    """Return the log entry of a batch, whose commands are records, or records and their details."""
+    commands: Any = batch.commands
+    records = getattr(commands, "records", commands)
+    details = [commands.details.tobytes()] if records is not commands else []
+    return batches.encode(records.tobytes(), batch.time_ns, 0, 0, *details)
 
 
 # Readers: what each format holds, as numbers that do not depend on the version that reads.
@@ -100,7 +104,6 @@ def read_node(folder: Path) -> Sums:
         storage = NodeStorage(config, 1, meta, state)
         try:
             events = state.events
-            outcomes = state._outcomes.newest(state.engine.sequence, 1 << 16)
             return {
                 "term": meta.term,
                 "log_index": storage.restarted.log_index,
@@ -108,13 +111,23 @@ def read_node(folder: Path) -> Sums:
                 "snapshots": [stored.metadata.sequence for stored in storage.restarted.snapshots],
                 "log_digest": f"{state.log_digest:016x}",
                 "events": [events.oldest, events.newest],
-                "outcomes": [len(outcomes), int(outcomes["request_id"].sum()), int(outcomes["order_id"].sum())],
+                "parts": {
+                    name: records_in(name, b"".join(pieces))
+                    for name, pieces in state.snapshot_parts().items()
+                    if name != STATE
+                },
                 **engine_sums(state.engine),
             }
         finally:
             storage.close()
     finally:
         meta.close()
+
+
+def records_in(name: str, data: bytes) -> int:
+    """Return how many records a part of a snapshot has."""
+    start, found = read_file_head(data, name)
+    return (len(data) - start) // found.itemsize
 
 
 def ledger_sums(ledger: Ledger) -> Sums:
