@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
+from inspect import signature
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,12 @@ Sums = dict[str, Any]
 def config_in(folder: Path) -> Config:
     """Return the configuration of the golden node, whose data are in this folder."""
     return Config(cluster=CLUSTER, durability="disk", data_dir=str(folder), nodes=(NodeConfig(id=1, port=28_000),))
+
+
+def empty_state() -> ReplicatedState:
+    """Return a state whose rings, however many a version has, hold everything."""
+    rings: Any = [1 << 16] * len(signature(ReplicatedState).parameters)
+    return ReplicatedState(*rings)
 
 
 def entry_of(batch: Batch) -> bytes:
@@ -99,7 +106,7 @@ def read_node(folder: Path) -> Sums:
     """Start a node from its directory: meta data, journal, snapshots with all their parts."""
     config = config_in(folder)
     meta = MetaStore(config.node_dir(1), cluster=CLUSTER, node_id=1)
-    state = ReplicatedState(1 << 16, 1 << 16)
+    state = empty_state()
     try:
         storage = NodeStorage(config, 1, meta, state)
         try:
@@ -225,7 +232,7 @@ def write_node(folder: Path, tape: list[Batch]) -> ReplicatedState:
     meta.sync()
     journal = open_journal(directory, meta, cluster=CLUSTER, node_id=1)
     journal.attach(meta)
-    state = ReplicatedState(1 << 16, 1 << 16)
+    state = empty_state()
     files = SnapshotFiles(directory / FOLDER, cluster=CLUSTER, node_id=1)
     kept = [len(tape) // 2, len(tape) * 3 // 4]
     journal.add(NO_OP, 2, 1)
