@@ -84,6 +84,10 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     #: A leader without answers from a majority for this long steps down. It must be below election_min_ms, so that two
     #: leaders never serve at the same time.
     leader_fallback_ms: PositiveInt = 450
+    #: A time stamp differs by at most this from the highest time that the clocks of a majority have reached, and a node
+    #: whose clock differs by more does not lead. At least leader_fallback_ms: a clock is known as late as the message
+    #: that reports it.
+    max_clock_skew_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)] = 1000
     #: The leader cancels the orders of a session with cancel-on-disconnect after this time without a message from it.
     #: The client sends a message at least four times in this time.
     disconnect_ms: Annotated[int, msgspec.Meta(ge=100)] = 5000
@@ -318,6 +322,11 @@ def _check(config: Config, source: str) -> None:
         raise ConfigError(
             f"{source}: timing.leader_fallback_ms: expected a value between heartbeat_ms ({timing.heartbeat_ms}) and "
             f"election_min_ms ({timing.election_min_ms}), found {timing.leader_fallback_ms}"
+        )
+    if timing.max_clock_skew_ms < timing.leader_fallback_ms:
+        raise ConfigError(
+            f"{source}: timing.max_clock_skew_ms: expected at least leader_fallback_ms ({timing.leader_fallback_ms}), "
+            f"found {timing.max_clock_skew_ms}"
         )
 
 

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: The command that runs `smrx` of this program.
+SMRX: Final = (sys.executable, "-m", "smrx")
+
 _HOST: Final = "127.0.0.1"
 _PORTS_A_NODE: Final = 6
 _PORTS_SHARE: Final = "SMRX_PORTS_SHARE"
@@ -63,6 +66,8 @@ class LocalCluster:
         )
         self.config_path = self.directory / "cluster.toml"
         self.config_path.write_text(dump(self.config), encoding="utf-8")
+        #: The command that starts `smrx` on a node, if it is not that of this program.
+        self.programs: dict[int, Sequence[str]] = {}
         self._options = tuple(node_options)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -87,7 +92,7 @@ class LocalCluster:
         with open(self.log_path(node_id), "ab") as log:
             self._processes[node_id] = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "smrx", "--config", str(self.config_path)),
+                    *(*self.programs.get(node_id, SMRX), "--config", str(self.config_path)),
                     *("node", "--id", str(node_id), *self._options, *options),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -91,6 +91,11 @@ def test_load_of_dump_is_equal(bases: list[int], name: str, heartbeat: int, ring
         ("[timing]\nheartbeat_ms = 400\n", r"expected 3 x heartbeat_ms < election_min_ms < election_max_ms, found 400"),
         ("[timing]\nelection_max_ms = 600\n", r"expected 3 x heartbeat_ms < election_min_ms < election_max_ms"),
         ("[timing]\nleader_fallback_ms = 600\n", r"leader_fallback_ms: expected a value between .* found 600"),
+        (
+            "[timing]\nmax_clock_skew_ms = 449\n",
+            r"max_clock_skew_ms: expected at least leader_fallback_ms .450., found 449",
+        ),
+        ("[timing]\nmax_clock_skew_ms = 3600001\n", r"timing\.max_clock_skew_ms: expected int <= 3600000"),
         ("[timing]\ndisconnect_ms = 99\n", r"timing\.disconnect_ms: expected int >= 100"),
         ("[limits]\nevent_ring = -1\n", r"limits\.event_ring: expected int >= 1"),
         ("durability = 'tape'", r"durability: invalid enum value 'tape'"),

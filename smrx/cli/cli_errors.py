@@ -25,6 +25,7 @@ EXIT_CODES: Final = {
     "smrx.bench.bench_error.WrongResultError": Exit.INTERNAL,
     "smrx.bench.failover_bench.OrdersDiffer": Exit.DIVERGED,
     "smrx.tape.tape_error.TapeError": Exit.USAGE,
+    "smrx.sim.versions.VersionError": Exit.USAGE,
     "smrx.client.client_errors.Refused": Exit.REFUSED,
     "smrx.client.client_errors.Unavailable": Exit.UNAVAILABLE,
     "smrx.client.client_errors.InvalidValue": Exit.USAGE,

@@ -236,7 +236,7 @@ def _print(config: Config, seen: ClusterStatus, as_json: bool) -> None:
             for peer in node.status.peers
             if peer.refused_snapshot is not None
         ]
-        for note in (node.status.fenced, node.status.waiting, *diverged, *refused):
+        for note in (node.status.fenced, node.status.waiting, node.status.clock_fault, *diverged, *refused):
             if note:
                 click.echo(f"node {node.node_id}: {note}")
     if seen.leader is None:
@@ -300,6 +300,9 @@ def _as_json(seen: NodeReport, members: frozenset[int] | None) -> dict[str, Any]
         "refused_snapshots": {
             peer.node_id: peer.refused_snapshot for peer in status.peers if peer.refused_snapshot is not None
         },
+        "time_ns": status.time_ns,
+        "clock_offset_s": status.clock_offset_s,
+        "clock_fault": status.clock_fault,
         "uptime_s": status.uptime_s,
         "rss_bytes": status.rss_bytes,
         "cpu_seconds": status.cpu_seconds,

@@ -1,6 +1,7 @@
 """`smrx sim`: test a simulated cluster with random faults. Parses, runs smrx/sim, prints."""
 
 import logging
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -21,12 +22,26 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(min=1), help="Run this many seeds.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes for --seeds.")
 @click.option("--verbose", is_flag=True, help="Print the whole trace of a run.")
+@click.option(
+    "--next-version",
+    metavar="DIR",
+    help="The package of another version of smrx, under another name; nodes are upgraded to it and back.",
+)
 @options.json_option
-def sim(seed: int | None, start: int, seeds: int | None, jobs: int, verbose: bool, as_json: bool) -> None:
+def sim(
+    seed: int | None,
+    start: int,
+    seeds: int | None,
+    jobs: int,
+    verbose: bool,
+    next_version: str | None,
+    as_json: bool,
+) -> None:
     """Test simulated clusters with random faults.
 
     A run has real nodes, engines and clients on simulated time, network and disks, and depends only on its seed. Exits
-    with 6 if a check fails; the first line of a failure is the command that repeats it.
+    with 6 if a check fails; the first line of a failure is the command that repeats it. With --next-version a run also
+    depends on that package; `python -m tests.versions` in the source tree makes one.
 
     \b
     Example:
@@ -36,16 +51,26 @@ def sim(seed: int | None, start: int, seeds: int | None, jobs: int, verbose: boo
     if (seed is None) == (seeds is None):
         raise click.UsageError("give either a SEED or --seeds N")
     progress.compile_engine()
-    failed = _search(start, seeds, jobs, as_json) if seed is None else _one(seed, verbose, as_json)
+    if seed is None:
+        failed = _search(start, seeds, jobs, next_version, as_json)
+    else:
+        failed = _one(seed, verbose, next_version, as_json)
     if failed:
         output.exit_with(Exit.DIVERGED)
 
 
-def _one(seed: int, verbose: bool, as_json: bool) -> bool:
+def _command(seed: int, next_version: str | None) -> str:
+    """Return the command that repeats a run."""
+    return f"smrx sim {seed}" + ("" if next_version is None else f" --next-version {shlex.quote(next_version)}")
+
+
+def _one(seed: int, verbose: bool, next_version: str | None, as_json: bool) -> bool:
     from smrx.sim import simulate
+    from smrx.sim.run import simulate_upgrades
+    from smrx.sim.versions import load_next_version
 
     logging.disable(logging.CRITICAL)
-    result = simulate(seed)
+    result = simulate(seed) if next_version is None else simulate_upgrades(seed, load_next_version(next_version))
     if as_json:
         output.print_json(
             {
@@ -61,13 +86,13 @@ def _one(seed: int, verbose: bool, as_json: bool) -> bool:
             }
         )
     else:
-        _print_result(result, verbose)
+        _print_result(result, verbose, _command(seed, next_version))
     return result.failure is not None
 
 
-def _print_result(result: "RunResult", verbose: bool) -> None:
+def _print_result(result: "RunResult", verbose: bool, command: str) -> None:
     if result.failure is not None:
-        click.echo(result.command)
+        click.echo(command)
     if verbose or result.failure is not None:
         click.echo("\n".join(result.profile.lines()))
         click.echo("\n".join(result.trace.lines(None) if verbose else result.trace.lines()))
@@ -85,7 +110,7 @@ def _print_result(result: "RunResult", verbose: bool) -> None:
         click.echo("ok: all checks passed, and the cluster recovered")
 
 
-def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
+def _search(start: int, seeds: int | None, jobs: int, next_version: str | None, as_json: bool) -> bool:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -101,13 +126,13 @@ def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
             failed = f", {len(totals.failures)} failed" if totals.failures else ""
             bar.update(task, completed=totals.seeds, description=f"seeds{failed}")
 
-        totals = search(start, seeds, jobs=jobs, progress=show)
+        totals = search(start, seeds, jobs=jobs, next_version=next_version, progress=show)
     if as_json:
         output.print_json(
             {
                 "seeds": totals.seeds,
                 "failures": [
-                    {"seed": seed, "failure": failure, "command": f"smrx sim {seed}"}
+                    {"seed": seed, "failure": failure, "command": _command(seed, next_version)}
                     for seed, failure in totals.failures
                 ],
                 "commands": totals.commands,
@@ -121,7 +146,7 @@ def _search(start: int, seeds: int | None, jobs: int, as_json: bool) -> bool:
         )
     else:
         for seed, failure in totals.failures:
-            click.echo(f"smrx sim {seed}\n  {failure}")
+            click.echo(f"{_command(seed, next_version)}\n  {failure}")
         click.echo(
             f"{totals.seeds:,} seeds, {len(totals.failures)} failures: {totals.commands:,} commands, "
             f"{totals.answers:,} answers, {totals.faults:,} faults, {totals.member_changes:,} membership changes, "

@@ -13,6 +13,7 @@ from smrx.consensus import membership
 from smrx.consensus.agreement import Agreement
 from smrx.consensus.bootstrap import Bootstrap
 from smrx.consensus.journal import MemoryJournal
+from smrx.consensus.majority_clock import MajorityClock
 from smrx.consensus.membership import Membership
 from smrx.consensus.messages import CHUNK_BYTES, MAX_BATCH_BYTES, RulesVersions
 from smrx.consensus.raft_library import RaftLibrary
@@ -139,7 +140,7 @@ class MembershipInForce:
         self.ids = self.membership.ids
         all_voters = self.membership.voters
         #: The other members whose votes and acknowledgements count.
-        self.voters = all_voters - {self._node_id}
+        self.voters: frozenset[int] = all_voters - {self._node_id}
         self.learners = self.ids - all_voters
         self.is_voter = self._node_id in all_voters
         self.majority = len(all_voters) // 2 + 1
@@ -160,6 +161,7 @@ class ReplicaContext:
         settings: ReplicaSettings,
         members: Membership | None,
         starts_as_learner: Callable[[MetaStore, MemoryJournal], bool],
+        wall_ns: Callable[[], int],
     ) -> None:
         self.node_id = node_id
         self.machine = machine
@@ -174,6 +176,14 @@ class ReplicaContext:
         self.leader_contact = LeaderContact()
         self.bootstrap = Bootstrap(meta, peers if members is None else members.voters - {node_id})
         self.members = MembershipInForce(node_id, _initial_membership(node_id, peers, members, meta, journal))
+        self.clock = MajorityClock(
+            node_id,
+            self.members,
+            wall_ns,
+            max_skew_ms=settings.timing.max_clock_skew_ms,
+            # A leader without messages from a majority for longer steps down.
+            report_ms=settings.timing.leader_fallback_ms,
+        )
         self.rejoin = Rejoin(active=starts_as_learner(meta, journal))
         if not self.rejoin.active:
             journal.mark_complete()

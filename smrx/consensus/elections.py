@@ -40,6 +40,8 @@ class Elections:
         #: The term in which the leader told this node to campaign: no pre-votes are needed.
         self._transfer_term: int | None = None
         self._next_leader_query = 0.0
+        #: Since when this node leaves the election to others, because its clock is wrong; None if it does not.
+        self._left_to_others_since: float | None = None
         if not self._members.voters:
             # No other node can lead.
             self._raft.election_deadline = now()
@@ -49,7 +51,8 @@ class Elections:
         transfer_term, self._transfer_term = self._transfer_term, None
         if transfer_term is not None:
             self._raft.end_transfer()
-        if not self._may_lead() or not self._majority_available():
+        can_win = self._may_lead() and self._majority_available()
+        if not can_win or (transfer_term is None and self._leaves_to_others()):
             timeout = self._timing.election_min_ms / 1000
             if transfer_term is not None and now() - self._context.leader_contact.at < timeout:
                 # The leader that wants to transfer is still there: follow it.
@@ -78,6 +81,26 @@ class Elections:
         context = self._context
         eligible = self._members.is_voter and not self._rejoin.active and context.agreement.fenced is None
         return eligible and not context.bootstrap.pending(context.views)
+
+    def _leaves_to_others(self) -> bool:
+        """Whether this node's clock is wrong, and the others have not had the time yet to elect one of them.
+
+        Not for longer: it may be the only one that can win, as one that alone has the newest entry. Its stamps are
+        bounded, so a leader with a wrong clock is better than none.
+        """
+        verdict = self._context.clock.judge(now())
+        if verdict not in ("ahead", "behind"):
+            if verdict is not None:
+                self._left_to_others_since = None
+            return False
+        since = self._left_to_others_since
+        if since is None or self._context.leader_contact.at > since:
+            since = self._left_to_others_since = now()
+        return now() - since < self._timing.election_max_ms / 1000
+
+    def won(self) -> None:
+        """This node has won an election: it leaves a later one to others anew."""
+        self._left_to_others_since = None
 
     def _majority_available(self) -> bool:
         return 1 + sum(map(self._context.is_available, self._members.voters)) >= self._members.majority

@@ -203,7 +203,7 @@ class Follower:
             self._context.machine.restore(snapshot.data)
         except ValueError as error:
             self._refused["unusable snapshot"] += 1
-            reason = self._leader_contact.unusable_snapshot = str(error)[:MAX_REASON]
+            reason = self._leader_contact.unusable_snapshot = str(error).rstrip(".")[:MAX_REASON]
             # Once: the leader tries again, and the reason stays in this node's status.
             level = logging.DEBUG if reason == known else logging.ERROR
             log.log(level, "node %d: cannot use the snapshot at entry %d: %s", node_id, snapshot.index, reason)

@@ -14,12 +14,13 @@ import msgspec
 import xxhash
 from msgspec import Meta
 
+from smrx.consensus.majority_clock import LATEST_NS
 from smrx.consensus.membership import Member, MembershipError, is_membership
 from smrx.consensus.membership import decode as decode_membership
 from smrx.wire.batches import MAX_ENTRY_BYTES, VERSION
 
 #: The protocol version; a message of another one is dropped.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 
 #: An AppendEntries is full once its entries pass this: no message keeps a follower busy for long.
 MAX_BATCH_BYTES: Final = 1 << 20
@@ -190,7 +191,7 @@ Body = (
 
 
 class Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
-    """The sender, its incarnation, its term, and the state it has reached."""
+    """The sender, its incarnation, its term, the state it has reached, and its clock."""
 
     protocol: Annotated[int, Meta(ge=PROTOCOL, le=PROTOCOL)]
     cluster: Natural
@@ -203,6 +204,10 @@ class Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froz
     flags: Annotated[int, Meta(ge=0, le=LEARNER | FENCED | NEW)]
     sequence: Natural
     state_hash: Natural
+    #: The sender's clock, in nanoseconds since 1970.
+    clock_ns: Annotated[int, Meta(ge=0, le=LATEST_NS)]
+    #: How many messages the sender has sent since its process started: a late one must not set a newer clock back.
+    number: Natural
     body: Body
     #: None from a node that does not say it, which then counts as one without a newer version.
     rules: RulesVersions | None = None

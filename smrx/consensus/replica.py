@@ -11,6 +11,7 @@ exception from any of them means that this node must stop.
 
 import logging
 from collections.abc import Callable, Sequence
+from time import time_ns
 from typing import Any, Final
 
 from smrx.config import NodeConfig, Timing
@@ -74,6 +75,7 @@ class Replica:
     leader_class: type[Leader] = Leader
     member_changes_class: type[MemberChanges] = MemberChanges
     snapshot_sender_class: type[SnapshotSender] = SnapshotSender
+    transfer_class: type[LeadershipTransfer] = LeadershipTransfer
 
     def __init__(
         self,
@@ -88,12 +90,13 @@ class Replica:
         snapshots: SnapshotStore | None = None,
         snapshot_sequence: int = 0,
         members: Membership | None = None,
+        wall_ns: Callable[[], int] = time_ns,
     ) -> None:
         """Start as a follower, or as a learner if the node has lost its log; raises ValueError.
 
         The machine has applied the log up to the journal's `applied_index`. Without `snapshots` they are taken in
         memory; `snapshot_sequence` is the command sequence of the newest stored one. `members` is the cluster file's
-        membership; by default this node and its peers.
+        membership; by default this node and its peers. `wall_ns` reads this node's clock, in nanoseconds since 1970.
         """
         self._check_journal(journal, snapshots)
         self._check_timing(settings.timing)
@@ -109,15 +112,17 @@ class Replica:
             settings=settings,
             members=members,
             starts_as_learner=self._starts_as_learner,
+            wall_ns=wall_ns,
         )
         self.node_id = node_id
         self.agreement = context.agreement
+        self.clock = context.clock
         self._journal = journal
         self._raft = context.raft
         self._next_incarnation_at = 0.0
 
         store = MemorySnapshots(machine.snapshot) if snapshots is None else snapshots
-        self.transfer = LeadershipTransfer(context)
+        self.transfer = self.transfer_class(context)
         self.rules = RulesAgreement(context)
         self.leader = self.leader_class(context, self.snapshot_sender_class(context, store), self.rules)
         self.member_changes = self.member_changes_class(context, self.leader, self.transfer)
@@ -184,6 +189,10 @@ class Replica:
         self.leader.replicate()
         return index
 
+    def stamp_ns(self) -> int:
+        """Return the nanoseconds since 1970 for a new log entry, bounded by the clocks of a majority."""
+        return self.clock.stamp_ns(now())
+
     def _receive(self, peer: int, envelope: Envelope) -> None:
         """Handle a message: note what it says about the peer, adopt its term, and pass it to its handler."""
         if not self._update_view(peer, envelope):
@@ -207,6 +216,7 @@ class Replica:
         time = now()
         self._context.transport.tick(time)
         self._exceed_known_incarnation(time)
+        self.clock.tick(time)
         if self.agreement.fenced is not None:
             self._step_down()
         else:
@@ -219,6 +229,7 @@ class Replica:
         self.member_changes.remove_former_peers()
         self.leader.announce_commit()
         self.transfer.advance()
+        self.transfer.leave_if_clock_is_wrong()
         self.member_changes.promote_learners()
         self.agreement.tick(time)
 
@@ -241,6 +252,7 @@ class Replica:
             if view.incarnation:
                 self.leader.reset_peer(peer)
                 self.agreement.forget(peer)
+            self.clock.forget(peer)
             view.incarnation = envelope.incarnation
             view.refused_snapshot = None
         view.learner = bool(envelope.flags & LEARNER)
@@ -254,10 +266,12 @@ class Replica:
             self._journal.mark_complete()
         view.sequence, view.state_hash = envelope.sequence, envelope.state_hash
         self.agreement.observe(peer, envelope.sequence, envelope.state_hash, now())
+        self.clock.observe(peer, envelope.number, envelope.clock_ns, now())
         return True
 
     def _start_leading(self) -> None:
         self.transfer.cancel()
+        self.elections.won()
         self.leader.start()
 
     def _step_down(self) -> None:
@@ -284,7 +298,7 @@ class Replica:
         context = self._context
         flags = (LEARNER if context.rejoin.active else 0) | (FENCED if self.agreement.fenced is not None else 0)
         flags |= NEW if context.bootstrap.never_held_state else 0
-        return Header(self._raft.term, flags, *context.machine.position(), context.machine.rules())
+        return Header(self._raft.term, flags, *context.machine.position(), self.clock.own_ns(), context.machine.rules())
 
     def _persist_if_alone(self) -> None:
         """The only voter is the majority: an entry is committed by the next step, so it has to be durable before."""
@@ -387,6 +401,14 @@ class Replica:
     def waiting(self) -> str | None:
         """What this node waits for before it can serve, None if nothing."""
         return replica_status.waiting_for(self._context)
+
+    def clock_offset_seconds(self) -> float | None:
+        """Return how far this node's clock is ahead of the majority clock, None if no majority is heard."""
+        return self.clock.offset_seconds(now())
+
+    def clock_fault(self, state_time_ns: int) -> str | None:
+        """Return what is wrong with this node's clock, or with the time of its state; None if nothing is known."""
+        return self.clock.fault(now(), state_time_ns)
 
     def peer_status(self) -> tuple[PeerStatus, ...]:
         """Return what this node has of each other node."""

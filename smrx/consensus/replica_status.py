@@ -6,6 +6,7 @@ Reads the replica's parts and changes nothing. Called for the admin protocol and
 from typing import Literal
 
 from smrx.consensus.context import ReplicaContext
+from smrx.consensus.raft_library import now
 from smrx.wire.admin import PeerStatus
 
 Role = Literal["leader", "follower", "candidate", "learner"]
@@ -76,4 +77,5 @@ def _status_of(context: ReplicaContext, peer: int) -> PeerStatus:
         learner=view.learner,
         refused_snapshot=view.refused_snapshot if raft.is_leader else None,
         silent_s=context.transport.silent_seconds(peer),
+        clock_offset_s=context.clock.offset_seconds(now(), peer),
     )

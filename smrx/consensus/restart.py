@@ -16,7 +16,7 @@ from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.snapshot_files import STATE, SnapshotError, SnapshotFiles, Stored, with_intact_parts
-from smrx.consensus.storage import REBUILD
+from smrx.consensus.storage import NOTHING_CHANGED, REBUILD
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,11 @@ def _restore(machine: LocalMachine, stored: Stored) -> None:
     try:
         machine.restore(state)
     except ValueError as error:
-        raise SnapshotError(f"{stored.path}: the snapshot cannot be used: {error}; {REBUILD}") from None
+        # Its checksums are right, so another version is more likely than damage.
+        raise SnapshotError(
+            f"{stored.path}: the snapshot cannot be used: {str(error).rstrip('.')}; {NOTHING_CHANGED}run the "
+            f"version of smrx that wrote it, or {REBUILD.removeprefix(NOTHING_CHANGED)}"
+        ) from None
     sequence, state_hash = machine.position()
     if (sequence, f"{state_hash:016x}") != (stored.metadata.sequence, stored.metadata.state_hash):
         raise SnapshotError(

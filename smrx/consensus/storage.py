@@ -28,7 +28,8 @@ _FIRST_MAP_BYTES: Final = 1 << 30
 #: Less space than an entry of the largest size needs.
 _LEAST_FREE_BYTES: Final = 2 << 20
 #: The remedy for a damaged file.
-REBUILD: Final = "nothing was changed: rebuild this node from the others with `smrx node --id N --rebuild`"
+NOTHING_CHANGED: Final = "nothing was changed: "
+REBUILD: Final = f"{NOTHING_CHANGED}rebuild this node from the others with `smrx node --id N --rebuild`"
 #: LMDB's errors that mean damage; others come from the system.
 _DAMAGE: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -32,6 +32,7 @@ class Header(NamedTuple):
     flags: int
     sequence: int
     state_hash: int
+    clock_ns: int
     rules: RulesVersions
 
 
@@ -66,6 +67,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         #: Answers to nodes that are no peers: (node, route, frame), each sent over the connection of the message.
         self._answers: list[tuple[int, bytes, bytes]] = []
         self._answered_at: dict[int, float] = {}
+        #: Messages of this process so far.
+        self._messages = 0
         self._leaving: list[int] = []
         #: By removed peer: its last incarnation. Messages of it are not accepted from a new node of the same id.
         self._retired: dict[int, int] = {}
@@ -155,6 +158,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._outbox.append(_Posted(peer, frame, not isinstance(body, AppendEntries)))
 
     def _frame(self, receiver_incarnation: int, body: Body) -> bytes:
+        self._messages += 1
         header = self._header()
         envelope = Envelope(
             messages.PROTOCOL,
@@ -166,6 +170,8 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             header.flags,
             header.sequence,
             header.state_hash,
+            header.clock_ns,
+            self._messages,
             body,
             header.rules,
         )

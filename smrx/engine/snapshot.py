@@ -298,10 +298,14 @@ def _migrated(arrays: Arrays, schema: Schema, version: int, layout: Layout) -> A
     if len(arrays.get("core", ())) != 1:
         raise SchemaError("expected one record core")
     lengths = _lengths(arrays["core"], arrays["pools"], layout.tables)
-    return {
-        name: arrays[name] if name in arrays else np.zeros(lengths.get(name, 1), records.dtype)
-        for name, records in wanted.items()
-    }
+    for name, records in wanted.items():
+        if name not in arrays:
+            length = lengths.get(name, 1)
+            # No array has more records than the largest table has books: hostile counters must not allocate memory.
+            if length > BOOKS * max(map(len, arrays.values())):
+                raise SchemaError(f"{name}: expected {length} records, found no such array")
+            arrays[name] = np.zeros(length, records.dtype)
+    return {name: arrays[name] for name in wanted}
 
 
 def _changed(arrays: Arrays, migration: Migration) -> Arrays:

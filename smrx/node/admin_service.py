@@ -141,6 +141,9 @@ class AdminService:
             voters=tuple(sorted(replica.membership.voters)),
             learners=tuple(sorted(replica.membership.ids - replica.membership.voters)),
             rules=_rules_status(node.state.rules()),
+            time_ns=engine.time_ns,
+            clock_offset_s=replica.clock_offset_seconds(),
+            clock_fault=replica.clock_fault(engine.time_ns),
             **self._snapshot_status(),
         )
 

@@ -44,6 +44,11 @@ class _StatusCollector(Collector):
         yield CounterMetricFamily("smrx_trades", "Trades", value=status.trades)
         yield CounterMetricFamily("smrx_cpu_seconds", "CPU time of the process", value=status.cpu_seconds)
         yield GaugeMetricFamily("smrx_leader", "1 if the node is the leader", value=int(status.role == "leader"))
+        clock_help = "1 if the node's clock, or the time of its state, differs too much from the majority clock"
+        yield GaugeMetricFamily("smrx_clock_fault", clock_help, value=int(bool(status.clock_fault)))
+        if status.clock_offset_s is not None:
+            offset_help = "Seconds by which the node's clock is ahead of the majority clock"
+            yield GaugeMetricFamily("smrx_clock_offset_seconds", offset_help, value=status.clock_offset_s)
         yield GaugeMetricFamily("smrx_fenced", "1 if the node has fenced itself", value=int(bool(status.fenced)))
 
 

@@ -112,8 +112,10 @@ class Node(Turn):
             self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline
         )
         if self.leading_term is not None:
-            expiry = self._expiry_timer.deadline(self.state.next_expiry_ns, time.time_ns(), now)
-            deadline = min(deadline, expiry, self._session_timeouts.deadline)
+            deadline = min(deadline, self._session_timeouts.deadline)
+            expiry_ns = self.state.next_expiry_ns
+            if expiry_ns is not None:
+                deadline = min(deadline, self._expiry_timer.deadline(expiry_ns, self.stamp_ns(), now))
         # Rounded up: if the poll ended a fraction of a millisecond early, the loop would spin until the deadline.
         return max(0, int((deadline - now) * 1000) + 1)
 
@@ -162,7 +164,7 @@ class Node(Turn):
             silent = self._session_timeouts.due(now)
             if silent:
                 self._disconnect(silent)
-            if no_orders and self._expiry_timer.is_due(self.state.next_expiry_ns, time.time_ns(), now):
+            if no_orders and self._expiry_timer.is_due(self.state.next_expiry_ns, self.stamp_ns(), now):
                 index, _ = self.submit_entry([memoryview(tick().tobytes())])
                 self._expiry_timer.submitted(index, now)
         except NotLeader:
@@ -224,7 +226,7 @@ class Node(Turn):
     # What a turn asks of the reactor (turn.py), and what the admin service does.
 
     def wall_ns(self) -> int:
-        """Return the nanoseconds since 1970."""
+        """Return the nanoseconds since 1970 by the clock of this machine."""
         return time.time_ns()
 
     def _send(self, reply: Reply) -> None:
@@ -317,6 +319,7 @@ class Node(Turn):
             snapshots=self.storage.snapshots,
             snapshot_sequence=self.storage.restarted.snapshot_sequence,
             members=membership.of(config.nodes),
+            wall_ns=self.wall_ns,
         )
         self._poller = zmq.Poller()
         for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):

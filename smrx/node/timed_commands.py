@@ -103,16 +103,19 @@ class ExpiryTimer:
         if self._submitted_at is not None and log_index >= self._submitted_at:
             self._submitted_at = None
 
-    def is_due(self, next_expiry_ns: int | None, wall_ns: int, now: float) -> bool:
-        """Return whether to submit a TICK now; `next_expiry_ns` is when the next order expires, None for never."""
-        waiting = self._submitted_at is not None or now < self._not_before
-        return next_expiry_ns is not None and next_expiry_ns <= wall_ns and not waiting
+    def is_due(self, next_expiry_ns: int | None, stamp_ns: int, now: float) -> bool:
+        """Return whether to submit a TICK now; `next_expiry_ns` is when the next order expires, None for never.
 
-    def deadline(self, next_expiry_ns: int | None, wall_ns: int, now: float) -> float:
+        `stamp_ns` is the time that the TICK would carry.
+        """
+        waiting = self._submitted_at is not None or now < self._not_before
+        return next_expiry_ns is not None and next_expiry_ns <= stamp_ns and not waiting
+
+    def deadline(self, next_expiry_ns: int | None, stamp_ns: int, now: float) -> float:
         """Return when is_due() may become true."""
         if next_expiry_ns is None or self._submitted_at is not None:
             return _NEVER
-        return max(self._not_before, now + (next_expiry_ns - wall_ns) / 1e9)
+        return max(self._not_before, now + (next_expiry_ns - stamp_ns) / 1e9)
 
 
 def tick() -> NDArray[np.void]:

@@ -110,7 +110,7 @@ class Turn(ABC):
 
     @abstractmethod
     def wall_ns(self) -> int:
-        """Return the nanoseconds since 1970 that new entries carry."""
+        """Return the nanoseconds since 1970 by this node's clock."""
 
     @abstractmethod
     def _send(self, reply: Reply) -> None:
@@ -118,9 +118,13 @@ class Turn(ABC):
 
     # What they may extend.
 
+    def stamp_ns(self) -> int:
+        """Return the nanoseconds since 1970 that a new entry carries: this node's clock, bounded by the majority's."""
+        return self.replica.stamp_ns()
+
     def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:
         """Encode a log entry."""
-        return batches.encode(bodies, self.wall_ns(), *self.state.position(), details)
+        return batches.encode(bodies, self.stamp_ns(), *self.state.position(), details)
 
     def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
         """A batch of client commands is in the log at (index, term)."""

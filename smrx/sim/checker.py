@@ -60,6 +60,9 @@ class Checker:
         self._state_hashes: dict[int, int] = {0: self._replay.position()[1]}
         self._last_index = 0
         self._leaders: dict[int, int] = {}
+        #: Whether a leader logged a switch of the rules, and the members at that time.
+        self.switch_logged_once = False
+        self._switched_members: frozenset[int] = frozenset()
         #: The last request of each session, closed ones included, and which of them are closed.
         self._sessions: dict[int, int] = {}
         self._closed: set[int] = set()
@@ -143,6 +146,22 @@ class Checker:
                 f"one state: node {node} restored a state at command {sequence} with hash {state_hash:016x}, which the "
                 "log does not produce"
             )
+
+    def switch_logged(self, members: frozenset[int]) -> None:
+        """Record that a leader logged a switch of the rules, with the members at that point."""
+        self.switch_logged_once = True
+        self._switched_members |= members
+
+    def lacks_rules(self, node: int, had_rules: bool) -> None:
+        """Check a node that stops because it lacks the rules in force.
+
+        A leader may know of a member what was true before that was restarted with an older program, but it may not
+        switch without having heard from every member that it has the rules.
+        """
+        if not self.switch_logged_once:
+            raise Violation(f"rules: node {node} stops for lack of rules that no leader switched to")
+        if node in self._switched_members and not had_rules:
+            raise Violation(f"rules: a leader switched to rules that member {node} never had")
 
     def leader_seen(self, node: int, term: int) -> None:
         """Check that no other node leads the term that a node leads."""

@@ -70,7 +70,9 @@ class FaultScenarios(FaultSchedule):
         is_upgrading = any(node.version != CURRENT_VERSION for node in self._cluster.nodes)
         for node in self._cluster.nodes:
             node.memory_fault_before = node.memory_fault_after = False
-            if is_upgrading and node.in_service and node.version == CURRENT_VERSION:
+            # In memory mode all at once would lose the state; a node that lacks the rules in force is upgraded anyway.
+            completes = is_upgrading and self._cluster.profile.durable
+            if completes and node.in_service and node.version == CURRENT_VERSION:
                 node.version = NEXT_VERSION
                 node.crash()
 
@@ -107,12 +109,36 @@ class FaultScenarios(FaultSchedule):
                 node.memory_fault_after = True
 
     def _upgrade(self) -> None:
-        """In disk mode, restart a node as the next version of the program, on the same directory."""
-        nodes = [node for node in self._cluster.running if node.version == CURRENT_VERSION]
-        if nodes and self._cluster.profile.durable:
-            node = self._rng.choice(nodes)
-            node.version = NEXT_VERSION
-            node.crash()
+        """Take one step of an upgrade: restart nodes as the next version, or switch to its rules once all have it.
+
+        Sometimes a node goes back to the current version; after the switch it then has to stop. In memory mode a node
+        is restarted only if the others keep the state.
+        """
+        cluster, switched = self._cluster, self._cluster.checker.switch_logged_once
+        running, durable = cluster.running, cluster.profile.durable
+        old = [node for node in running if node.version == CURRENT_VERSION]
+        new = [node for node in running if node.version == NEXT_VERSION]
+        goes_back = new and self._rng.random() < (0.05 if switched else 0.15)
+        if not goes_back and (not old or self._rng.random() < 0.1):
+            self._switch_rules()
+            return
+        count = len(old) if durable and not goes_back and self._rng.random() < 0.3 else 1
+        chosen, version = (new, CURRENT_VERSION) if goes_back else (old, NEXT_VERSION)
+        for node in self._rng.sample(chosen, count):
+            if durable or self._operator.losable_nodes > 0:
+                way = (
+                    "is upgraded to the next version" if version == NEXT_VERSION else "goes back to the current version"
+                )
+                self._cluster.trace.note("node {} {}", node.id, way)
+                node.version = version
+                node.crash()
+
+    def _switch_rules(self) -> None:
+        """Ask the leader for the switch, which it refuses unless every member has the next version."""
+        leader = self._operator.leader
+        if leader is not None:
+            with contextlib.suppress(NotLeader, ValueError):
+                leader.call(leader.upgrade_rules)
 
     # Coincidences.
 

@@ -10,6 +10,7 @@ from smrx.node.order_entry import OrderEntry
 from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.simulated_meta import SimulatedMeta
 from smrx.sim.simulated_transport import SimulatedTransport
+from smrx.sim.versions import CURRENT_VERSION, NextState
 
 #: Seconds a fork blocks the loop for up to 2 GiB of state: the longest that `smrx bench` measured in smrx/consensus.
 _FORK_SECONDS: Final = 0.0035
@@ -26,6 +27,9 @@ class NodeComponents:
 
     replica: type[Replica] = Replica
     state: type[ReplicatedState] = ReplicatedState
+    #: The state machine of the next version of the program, and the one that the checker replays the log with.
+    next_state: type[ReplicatedState] = NextState
+    reference: type[ReplicatedState] | None = None
     order_entry: type[OrderEntry] = OrderEntry
     transport: type[SimulatedTransport] = SimulatedTransport
     meta: type[SimulatedMeta] = SimulatedMeta
@@ -35,3 +39,11 @@ class NodeComponents:
     keeps_snapshots: bool = True
     #: Return the seconds that a snapshot of so many bytes blocks the loop.
     snapshot_seconds: Callable[[int], float] = fork_seconds
+
+    def state_of(self, version: int) -> type[ReplicatedState]:
+        """Return the state machine of a version of the program."""
+        return self.state if version == CURRENT_VERSION else self.next_state
+
+    def replayed(self, *, has_upgrades: bool) -> type[ReplicatedState]:
+        """Return the state machine of the checker: with upgrades, one that has the rules of both versions."""
+        return self.reference or (self.next_state if has_upgrades else self.state)

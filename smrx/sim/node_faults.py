@@ -15,7 +15,9 @@ from smrx.sim.simulated_node import SimulatedNode
 
 #: A crash happens within so many steps of its node (messages read, messages sent, syncs).
 _MAX_STEPS_TO_CRASH: Final = 40
-_WALL_CLOCK_SECONDS: Final = 3600.0
+#: The sizes of the jumps of a wall clock, in seconds: what a time server corrects in small steps, a step, a wrong time
+#: zone, a wrong year; 0 corrects the clock.
+_WALL_CLOCK_SECONDS: Final = (0.0, 0.4, 10.0, 50_000.0, 70 * 365.25 * 86_400.0)
 
 
 class NodeFaults:
@@ -151,8 +153,11 @@ class NodeFaults:
         node.wake(self._scheduler.now)
 
     def _jump_wall_clock(self) -> None:
+        """Move the wall clock of a node forward or back; only a later jump corrects it."""
         node = self._targets.node()
-        node.wall_offset_ns += int(self._rng.uniform(-_WALL_CLOCK_SECONDS, _WALL_CLOCK_SECONDS) * 1e9)
+        # One draw, as in the first version of this fault: the other draws of a seed stay as they were.
+        size, fraction = divmod(len(_WALL_CLOCK_SECONDS) * self._rng.random(), 1)
+        node.set_wall_clock(int(_WALL_CLOCK_SECONDS[int(size)] * (2 * fraction - 1) * 1e9))
 
     def _compact(self) -> None:
         node = self._targets.node()

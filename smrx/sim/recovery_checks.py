@@ -1,9 +1,11 @@
 """Check that a cluster recovers once all faults are repaired, and that all its nodes end in the same state.
 
 Called by run.py in this order: recover(), answer_clients(), close_sessions(), compare_states(), check_unanswered(),
-check_rest(). Every check runs the scheduler until its condition holds or its timeout expires, which is a Violation.
+check_clocks(), check_rest(). Every check runs the scheduler until its condition holds or its timeout expires, which is
+a Violation.
 """
 
+import contextlib
 from typing import Final
 
 from smrx.consensus import NotLeader
@@ -22,6 +24,8 @@ _BARRIER_SECONDS: Final = 0.05
 _SHORT_LOG_SECONDS: Final = 1.0
 #: Election timeouts without any event but snapshots.
 _REST_TIMEOUTS: Final = 2
+#: A leader with a wrong clock notices it within a second, and tries to transfer every 5 s.
+_CLOCK_SECONDS: Final = 15.0
 
 _WAITING_FOR_STATE: Final = "waiting for a majority that holds state"
 
@@ -144,6 +148,32 @@ class RecoveryChecks:
                 f"answers: node {node_id} accepted {commands} commands of clients and has neither answered nor refused "
                 f"them {_ANSWER_SECONDS} s after the last one"
             )
+
+    def check_clocks(self) -> None:
+        """Check that time advances, and that a node with a right clock comes to lead, however wrong the others are."""
+        cluster, clocks = self._cluster, self._cluster.clocks
+
+        def leader() -> SimulatedNode | None:
+            leaders = [node for node in cluster.nodes if node.is_leader]
+            return leaders[0] if len(leaders) == 1 and not leaders[0].replica.is_transferring else None
+
+        def leads_with_right_clock() -> bool:
+            node = leader()
+            return node is not None and clocks.is_right(node.id, node.replica.membership.voters)
+
+        for condition in (leader, leads_with_right_clock):
+            if not condition() and not self._scheduler.run_for(_CLOCK_SECONDS, condition):
+                raise Violation(
+                    f"right clocks lead: no node with a right clock leads {_CLOCK_SECONDS} s after recovery; "
+                    f"{cluster.describe()}"
+                )
+            node = leader()
+            assert node is not None
+            node.select()
+            with contextlib.suppress(NotLeader):
+                node.submit_entry([])
+                node.wake(self._scheduler.now)
+                clocks.check_progress(node.id, node.last_stamp_ns, node.replica.membership.voters)
 
     def check_rest(self) -> None:
         """Check that a leader keeps its leadership while it takes a snapshot and nothing else happens."""

@@ -8,10 +8,12 @@ Members may change during the fault phase. A majority is then one of the current
 to the current members only.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from smrx.node.replicated_state import ReplicatedState
 from smrx.sim import workload
 from smrx.sim.checker import Violation
 from smrx.sim.fault_injector import FaultInjector
@@ -24,6 +26,8 @@ from smrx.sim.trace import Trace
 from smrx.sim.versions import mixed_versions
 
 _SETUP_SECONDS: Final = 6.0
+#: Additional time under faults in a run with upgrades: in memory mode a node must learn the state before the next one.
+_UPGRADE_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,19 @@ class RunResult:
     def command(self) -> str:
         """The command that repeats this run."""
         return f"smrx sim {self.seed}"
+
+
+def simulate_upgrades(seed: int, next_version: type[ReplicatedState]) -> RunResult:
+    """Run one seed with upgrades to a next version of the program, whichever faults the seed draws."""
+    return simulate(
+        seed,
+        REAL.replace(next_state=next_version),
+        lambda drawn: dataclasses.replace(
+            drawn,
+            faults=drawn.faults | {"upgrade"},
+            fault_phase_seconds=drawn.fault_phase_seconds + _UPGRADE_SECONDS,
+        ),
+    )
 
 
 def simulate(
@@ -121,6 +138,8 @@ class _Run:
         checks.close_sessions()
         checks.compare_states()
         checks.check_unanswered()
+        if "wall clock jump" in profile.faults:
+            checks.check_clocks()
         if profile.state_bytes and profile.durable:
             checks.check_rest()
 

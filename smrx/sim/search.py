@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from smrx.sim.run import RunResult, simulate
+from smrx.sim.run import RunResult, simulate, simulate_upgrades
+from smrx.sim.versions import load_next_version
 
 #: Seeds of one task of a worker: enough that its overhead does not matter, few enough to show progress.
 _SEEDS_PER_TASK: Final = 20
@@ -63,13 +65,24 @@ class SearchTotals:
 
 
 def search(
-    start: int, seeds: int, *, jobs: int = 1, progress: Callable[[SearchTotals], None] = lambda totals: None
+    start: int,
+    seeds: int,
+    *,
+    jobs: int = 1,
+    next_version: str | None = None,
+    progress: Callable[[SearchTotals], None] = lambda totals: None,
 ) -> SearchTotals:
-    """Run the seeds from `start` on, in `jobs` processes; call `progress` after every task."""
+    """Run the seeds from `start` on, in `jobs` processes; call `progress` after every task.
+
+    `next_version`: the directory of the package of another version; then nodes are upgraded to it in every seed. Raises
+    VersionError if it is none.
+    """
+    if next_version is not None:
+        load_next_version(next_version)
     started = time.monotonic()
     total = SearchTotals()
     tasks = [range(at, min(at + _SEEDS_PER_TASK, start + seeds)) for at in range(start, start + seeds, _SEEDS_PER_TASK)]
-    for part in _results(tasks, jobs):
+    for part in _results(tasks, jobs, partial(run_seeds, next_version=next_version)):
         total.add(part)
         total.seconds = time.monotonic() - started
         progress(total)
@@ -77,23 +90,26 @@ def search(
     return total
 
 
-def _results(tasks: Sequence[range], jobs: int) -> Iterator[SearchTotals]:
+def _results(tasks: Sequence[range], jobs: int, run: Callable[[range], SearchTotals]) -> Iterator[SearchTotals]:
     if jobs == 1:
-        yield from map(run_seeds, tasks)
+        yield from map(run, tasks)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(run_seeds, tasks)
+        yield from pool.map(run, tasks)
 
 
-def run_seeds(seeds: range) -> SearchTotals:
+def run_seeds(seeds: range, next_version: str | None = None) -> SearchTotals:
     """Run some seeds in this process."""
     totals = SearchTotals()
+    run: Callable[[int], RunResult] = simulate
+    if next_version is not None:
+        run = partial(simulate_upgrades, next_version=load_next_version(next_version))
     # The trace replaces the nodes' own logging.
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         for seed in seeds:
-            totals.add(SearchTotals.of(simulate(seed)))
+            totals.add(SearchTotals.of(run(seed)))
     finally:
         logging.disable(before)
     return totals

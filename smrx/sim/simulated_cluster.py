@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from smrx.config import NodeConfig, Timing
 from smrx.consensus import membership
 from smrx.sim.checker import Checker
+from smrx.sim.clock_invariants import ClockInvariants
 from smrx.sim.membership_history import MembershipHistory
 from smrx.sim.network import Network
 from smrx.sim.node_components import NodeComponents
@@ -52,12 +53,14 @@ class SimulatedCluster:
         self.scheduler = scheduler
         self.timing = components.timing or profile.timing
         self.trace = Trace(scheduler)
-        self.checker = Checker(lambda: components.state(profile.event_ring))
+        replayed = components.replayed(has_upgrades="upgrade" in profile.faults)
+        self.checker = Checker(lambda: replayed(profile.event_ring))
         initial_ids = list(range(1, profile.nodes + 1))
         node_count = profile.nodes + profile.spares
         self.network = Network(scheduler, generator("network", seed), node_count, profile.delay)
         self.history = MembershipHistory(membership.of(NodeConfig(id=node, port=node) for node in initial_ids))
         wire = WireInvariants(self.history, profile.timing.election_min_ms / 1000, self.checker)
+        self.clocks = ClockInvariants(self.timing)
         #: Every node that may run, spare ones included, by id.
         self.nodes = [
             components.node(
@@ -68,6 +71,7 @@ class SimulatedCluster:
                 network=self.network,
                 checker=self.checker,
                 wire=wire,
+                clocks=self.clocks,
                 trace=self.trace,
                 components=components,
                 profile=profile,

@@ -8,10 +8,12 @@ import random
 
 from smrx.config import Timing
 from smrx.consensus import ReplicaSettings
+from smrx.consensus.context import UnknownRules
 from smrx.consensus.disk_journal import JournalError, decode_entry, entry_key
 from smrx.consensus.storage import StorageFull
 from smrx.sim.checked_state_machine import CheckedStateMachine
 from smrx.sim.checker import Checker, Violation
+from smrx.sim.clock_invariants import ClockInvariants
 from smrx.sim.network import Network
 from smrx.sim.node_components import NodeComponents
 from smrx.sim.profile import Profile
@@ -21,7 +23,7 @@ from smrx.sim.simulated_meta import SimulatedMeta
 from smrx.sim.simulated_process import OutOfMemory, Process
 from smrx.sim.simulated_transport import CLUSTER
 from smrx.sim.trace import Trace
-from smrx.sim.versions import Versions
+from smrx.sim.versions import NEXT_VERSION, Versions
 from smrx.sim.wire_invariants import WireInvariants
 
 
@@ -40,6 +42,7 @@ class SimulatedNode(Process):
         network: Network,
         checker: Checker,
         wire: WireInvariants,
+        clocks: ClockInvariants,
         trace: Trace,
         components: NodeComponents,
         profile: Profile,
@@ -48,7 +51,14 @@ class SimulatedNode(Process):
     ) -> None:
         """`cluster_file` is the ids in the node's cluster file, its own included."""
         super().__init__(
-            node_id, scheduler=scheduler, versions=versions, network=network, checker=checker, wire=wire, trace=trace
+            node_id,
+            scheduler=scheduler,
+            versions=versions,
+            network=network,
+            checker=checker,
+            wire=wire,
+            clocks=clocks,
+            trace=trace,
         )
         self.cluster_file = cluster_file
         #: Whether the process runs, or restarts after a crash.
@@ -69,6 +79,7 @@ class SimulatedNode(Process):
     def start(self) -> bool:
         """Start a process with what is durable; return False if it stops at once."""
         self._begin()
+        self.had_next_version |= self.version == NEXT_VERSION
         self.memory_fault_before = self.memory_fault_after = False
         #: Whether the disk may be damaged, until the node has found out and holds state again.
         self._repairing = self.disk.may_be_damaged
@@ -81,13 +92,17 @@ class SimulatedNode(Process):
         except StorageFull:
             self._trace.note("node {} does not start: its disk is full", self.id)
             return False
+        except UnknownRules as error:
+            self._lacks_rules(error)
+            return self.start()
         self.up = True
         self.wake(self._scheduler.now)
         return True
 
     def _open(self) -> None:
         profile, components = self._profile, self._components
-        self.state = components.state(profile.event_ring)
+        new_state = components.state_of(self.version)
+        self.state = new_state(profile.event_ring)
         snapshots: SimulatedSnapshots | None = None
         if profile.durable:
             snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._rng, self.step)
@@ -99,7 +114,7 @@ class SimulatedNode(Process):
                 self._trace.note("node {} refuses its disk and is rebuilt: {}", self.id, str(error))
                 self.disk.wipe()
                 self._wire.lost_memory(self.id)
-                self.state = components.state(profile.event_ring)
+                self.state = new_state(profile.event_ring)
                 snapshots = SimulatedSnapshots(self.disk, self._take_snapshot, self._rng, self.step)
                 self._restore()
         else:
@@ -124,6 +139,7 @@ class SimulatedNode(Process):
                 chunk_bytes=profile.chunk_bytes,
             ),
             snapshots=snapshots if components.keeps_snapshots else None,
+            wall_ns=self.wall_ns,
         )
 
     def _is_durable(self, index: int, term: int) -> bool:
@@ -179,6 +195,7 @@ class SimulatedNode(Process):
         self.disk = Disk(self._rng)
         self.meta = self._components.meta(self._directory_time(is_later=self._rng.random() < 0.8))
         self._wire.replaced(self.id)
+        self.had_next_version = False
         self._trace.note("node {} is wiped", self.id)
 
     @property

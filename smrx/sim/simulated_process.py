@@ -10,17 +10,20 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.consensus import ConsensusError, MemoryJournal
+from smrx.consensus.context import UnknownRules
 from smrx.consensus.storage import StorageFull
 from smrx.node.order_entry import Reply, Route
 from smrx.node.replicated_state import Applied
 from smrx.node.turn import Turn
 from smrx.sim.checker import Checker, Violation
+from smrx.sim.clock_invariants import ClockInvariants
 from smrx.sim.network import Network
 from smrx.sim.scheduler import Scheduler
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.sim.trace import Trace
-from smrx.sim.versions import CURRENT_VERSION, Versions
+from smrx.sim.versions import CURRENT_VERSION, NEXT_VERSION, Versions
 from smrx.sim.wire_invariants import WireInvariants
+from smrx.wire import batches
 from smrx.wire.frames import FrameKind, LeaderHint
 
 #: The network ends of clients are numbered from here on; those of nodes are below.
@@ -60,11 +63,14 @@ class Process(Turn):
         network: Network,
         checker: Checker,
         wire: WireInvariants,
+        clocks: ClockInvariants,
         trace: Trace,
     ) -> None:
         self.id = node_id
         #: The version of the program.
         self.version = CURRENT_VERSION
+        #: Whether a process of the next version ran in this directory.
+        self.had_next_version = False
         self.network = network
         #: Whether a process runs.
         self.up = False
@@ -80,11 +86,14 @@ class Process(Turn):
         self.turn_seconds = 0.0
         self.clock_rate = 1.0
         self.clock_offset = 0.0
+        #: How far the node's wall clock is ahead; and (until when, how far) before each change.
         self.wall_offset_ns = 0
+        self._earlier_offsets: list[tuple[float, int]] = []
         self._scheduler = scheduler
         self._versions = versions
         self._checker = checker
         self._wire = wire
+        self._clocks = clocks
         self._trace = trace
         self._deliveries = 0
         self._turn_at = _NEVER
@@ -93,6 +102,7 @@ class Process(Turn):
         self._orders: list[tuple[int, bytes]] = []
         self._from_unknown_peers: list[tuple[str, bytes]] = []
         network.attach(node_id, self._deliver)
+        clocks.add_node(node_id, self._latest_wall_ns)
 
     # Start and crash.
 
@@ -186,6 +196,10 @@ class Process(Turn):
             return
         except Violation:
             raise
+        except UnknownRules as error:
+            self._lacks_rules(error)
+            self.crash()
+            return
         except StorageFull:
             self._trace.note("node {} stops: its disk is full", self.id)
             self.crash()
@@ -234,12 +248,29 @@ class Process(Turn):
     def _crash_point(self) -> None:
         self.step()
 
+    def _lacks_rules(self, error: UnknownRules) -> None:
+        """Check that a node which stops had said it has the rules, or was no member; its operator then upgrades it."""
+        self._trace.note("node {} stops: {}", self.id, str(error))
+        self._checker.lacks_rules(self.id, self.had_next_version)
+        self.version = NEXT_VERSION
+
     def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:
-        return self._versions.formats.write(super()._entry(bodies, details), self.version)
+        entry = super()._entry(bodies, details)
+        #: The stamp of the last entry that this process made.
+        self.last_stamp_ns = batches.decode(entry).time_ns
+        return self._versions.formats.write(entry, self.state.rules().in_force)
+
+    def upgrade_rules(self) -> tuple[int, int]:
+        """See Turn."""
+        index, version = super().upgrade_rules()
+        self._checker.switch_logged(self.replica.membership.ids)
+        self._trace.note("node {} logs the switch to version {} of the rules at entry {}", self.id, version, index)
+        return index, version
 
     def submit_entry(self, bodies: list[memoryview], details: bytes = b"") -> tuple[int, int]:
         """See Turn."""
         index, term = super().submit_entry(bodies, details)
+        self._clocks.entry_logged(self.id, self.last_stamp_ns, self.replica.membership.voters)
         size = sum(map(len, bodies)) + len(details)
         self._wire.entry_logged(self.id, self.journal.between(index, index)[0][0], size)
         return index, term
@@ -268,7 +299,7 @@ class Process(Turn):
         """Make another node the leader. Raise NotLeader, or ValueError if no other node can lead."""
         self.call(self.replica.transfer_leadership)
 
-    def call(self, request: Callable[[], int]) -> None:
+    def call(self, request: Callable[[], object]) -> None:
         """Run an operator's request between two turns."""
         self.select()
         request()
@@ -276,7 +307,23 @@ class Process(Turn):
 
     def wall_ns(self) -> int:
         """Return the time of the node's wall clock."""
-        return BASE_WALL_NS + int(self._scheduler.now * 1e9) + self.wall_offset_ns
+        return self._wall_ns(self.wall_offset_ns)
+
+    def _wall_ns(self, offset_ns: int) -> int:
+        # No clock shows a time before 1970.
+        return max(0, BASE_WALL_NS + int(self._scheduler.now * 1e9) + offset_ns)
+
+    def set_wall_clock(self, offset_ns: int) -> None:
+        """Let the node's wall clock jump to be this far ahead of true time."""
+        self._trace.note("the wall clock of node {} is {} s ahead", self.id, offset_ns / 1e9)
+        self._earlier_offsets.append((self._scheduler.now, self.wall_offset_ns))
+        self.wall_offset_ns = offset_ns
+
+    def _latest_wall_ns(self, seconds: float) -> int:
+        """Return the wall clock, as far ahead as it was at any time in the last seconds."""
+        since = self._scheduler.now - seconds
+        earlier = [offset for until, offset in self._earlier_offsets if until > since]
+        return self._wall_ns(max([self.wall_offset_ns, *earlier]))
 
     def hint(self) -> LeaderHint:
         """Return the leader that this node follows."""
@@ -286,6 +333,7 @@ class Process(Turn):
     def _report(self) -> None:
         """Report the node's state to the checkers and the trace after a turn."""
         replica = self.replica
+        self._clocks.state_time(self.id, self.state.engine.time_ns)
         self._wire.after_turn(self.id, replica, self.journal, self._scheduler.clock())
         if replica.is_leader:
             self._checker.leader_seen(self.id, replica.term)

@@ -13,6 +13,7 @@ import xxhash
 from msgspec import structs
 
 from smrx.consensus import messages
+from smrx.consensus.majority_clock import LATEST_NS
 from smrx.consensus.messages import AppendEntries, AppendReply, Body, Envelope, PreVoteReply, RequestVote, Vote
 from smrx.sim.simulated_transport import CLUSTER
 from smrx.wire import batches
@@ -58,6 +59,8 @@ def forge_message(rng: random.Random, known: KnownState, overheard: list[bytes])
         0,
         0,
         xxhash.xxh3_64_intdigest(b""),
+        LATEST_NS,
+        1 << 60,
         body,
     )
     if draw < 0.7:

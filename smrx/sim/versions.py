@@ -1,15 +1,24 @@
-"""Simulate nodes of two versions of the program: the current one, and a next one with a new version of log entries.
+"""Simulate nodes of two versions of the program: the current one, and a next one with one more version of the rules.
 
-Owns which version the selected node reads and writes. The next version reads both versions of entries; their content
-is the same. The two functions that check the version of an entry are replaced while a node of the next version is
-selected; a run with nodes of the current version only leaves them alone.
+Owns what the next version is, and which version the selected node reads and writes. The next version reads two formats
+of log entries and writes the new one once its rules are in force. The functions that check the format of an entry are
+replaced while a node of the next version is selected; a run with nodes of the current version only leaves them alone.
+
+The state machine of the next version is NextState, which has no other rules than the current one, or that of another
+package: load_next_version(). tests/versions builds one whose records and rules differ.
 """
 
 import contextlib
+import importlib
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from smrx.consensus import messages
+from smrx.engine import Engine
+from smrx.engine.kernels.rules_version import NEWEST_RULES
+from smrx.node.replicated_state import ReplicatedState
 from smrx.wire import batches
 from smrx.wire.batches import VERSION, Batch
 
@@ -21,12 +30,46 @@ _decode: Final[Callable[[bytes | memoryview], Batch]] = batches.decode
 _REGULAR: Final = bytes((messages.REGULAR,))
 
 
-class EntryFormats:
-    """How each program version writes and reads entries: an entry carries its version."""
+class NextEngine(Engine):
+    """An engine with one more version of the rules, in which no rule differs."""
 
-    def write(self, entry: bytes, version: int) -> bytes:
-        """Return an entry as a node of a program version writes it."""
-        return entry if version == CURRENT_VERSION else _with_version(entry, VERSION + version - CURRENT_VERSION)
+    newest_rules = NEWEST_RULES + 1
+
+
+class NextState(ReplicatedState):
+    """The state machine of the next version, unless a run names another package."""
+
+    engine_class = NextEngine
+
+
+class VersionError(Exception):
+    """A package that is no next version; the message is one sentence for the user."""
+
+
+def load_next_version(package: str) -> type[ReplicatedState]:
+    """Return the state machine of the package in this directory, a copy of smrx under another name."""
+    path = Path(package).resolve()
+    if not (path / "node" / "replicated_state.py").is_file():
+        raise VersionError(f"{package}: expected the directory of a package with node/replicated_state.py")
+    if path.name == "smrx" or not path.name.isidentifier():
+        raise VersionError(f"{package}: expected a package with another name than smrx, which this program has")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    state: type[ReplicatedState] = importlib.import_module(f"{path.name}.node.replicated_state").ReplicatedState
+    if state.engine_class.newest_rules != NEWEST_RULES + 1:
+        raise VersionError(
+            f"{package}: expected a program whose newest rules are version {NEWEST_RULES + 1}, one more than those of "
+            f"this one, found version {state.engine_class.newest_rules}"
+        )
+    return state
+
+
+class EntryFormats:
+    """How each program version writes and reads entries: an entry carries its format."""
+
+    def write(self, entry: bytes, rules: int) -> bytes:
+        """Return an entry as a leader writes it under a version of the rules."""
+        return entry if rules == NEWEST_RULES else _with_version(entry, VERSION + 1)
 
     def read(self, entry: bytes, version: int) -> bytes:
         """Return an entry as the current version writes it; one that is newer than the reader is returned unchanged."""

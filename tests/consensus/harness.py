@@ -20,6 +20,7 @@ from smrx.consensus.messages import Body, Envelope, RulesVersions
 from smrx.consensus.recovery import MetaStore
 
 CLUSTER = "harness"
+_WALL_NS = 1_700_000_000_000_000_000
 TIMING = Timing(heartbeat_ms=50, election_min_ms=600, election_max_ms=1200, leader_fallback_ms=450)
 
 
@@ -247,6 +248,7 @@ class Member:
             meta=self.meta,
             journal=MemoryJournal(),
             settings=cluster.settings(),
+            wall_ns=lambda: cluster.wall_ns(self.id),
         )
         self.up = True
 
@@ -296,6 +298,8 @@ class Cluster:
         self.log: dict[int, tuple[int, bytes]] = {}
         #: Commands that were acknowledged to a client.
         self.acknowledged: set[int] = set()
+        #: By node: how far its clock is ahead.
+        self.wall_offset_ns = dict.fromkeys(self.ids, 0)
         self._waiting: dict[tuple[int, int, int, int], int] = {}
         self._places: dict[int, int] = {}
         self._leaders: dict[int, int] = {}
@@ -304,6 +308,10 @@ class Cluster:
 
     def _member(self, node: int) -> Member:
         return Member(self, node)
+
+    def wall_ns(self, node: int) -> int:
+        """Return the nanoseconds since 1970 by a node's clock."""
+        return _WALL_NS + int(self.clock.time * 1e9) + self.wall_offset_ns.get(node, 0)
 
     def settings(self) -> ReplicaSettings:
         """Return the settings of every replica."""
@@ -471,6 +479,8 @@ class Cluster:
             member.replica.term if term is None else term,
             flags,
             0,
+            0,
+            self.wall_ns(source),
             0,
             body,
         )

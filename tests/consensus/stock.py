@@ -253,7 +253,7 @@ class FloodingSender(SnapshotSender):
     def send(self, peer: int, progress: Progress, *, heartbeat: bool) -> None:
         started = now()
         while now() - started < self._heartbeat_seconds:
-            self._post_bare_heartbeat(peer, progress.stream)
+            self.send_bare_heartbeat(peer, progress.stream)
 
 
 class FloodsWhileNotReady(Replica):

@@ -63,6 +63,7 @@ class DiskMember(Member):
             journal=journal,
             settings=cluster.settings(),
             snapshots=store,
+            wall_ns=lambda: cluster.wall_ns(self.id),
         )
         self.up = True
 

@@ -37,7 +37,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 def frame_of(cluster: Cluster, body: Body, term: int) -> bytes:
     return messages.encode(
-        messages.Envelope(messages.PROTOCOL, messages.cluster_number("harness"), 2, 1, 1, term, 0, 1, 77, body)
+        messages.Envelope(messages.PROTOCOL, messages.cluster_number("harness"), 2, 1, 1, term, 0, 1, 77, 0, 0, body)
     )
 
 

@@ -142,7 +142,7 @@ def forged(mesh: Mesh, victim: Node, source: Node) -> bytes:
     sender, life, here = source.replica.node_id, source.meta.incarnation, victim.meta.incarnation
     cluster = messages.cluster_number(CLUSTER)
     return messages.encode(
-        messages.Envelope(messages.PROTOCOL, cluster, sender, life, here, victim.replica.term + 50, 0, 0, 0, body)
+        messages.Envelope(messages.PROTOCOL, cluster, sender, life, here, victim.replica.term + 50, 0, 0, 0, 0, 0, body)
     )
 
 

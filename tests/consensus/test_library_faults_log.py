@@ -166,7 +166,7 @@ def test_row_6_uncorrected_resets_overwrite_each_other(clock: Clock) -> None:
 
 def envelope_of(member: Member, body: messages.Body, sender: int = 1, term: int = 1) -> messages.Envelope:
     """Return a message to a node that has received nothing from its sender before."""
-    return messages.Envelope(messages.PROTOCOL, 0, sender, 1, member.meta.incarnation, term, 0, 0, 0, body)
+    return messages.Envelope(messages.PROTOCOL, 0, sender, 1, member.meta.incarnation, term, 0, 0, 0, 0, 0, body)
 
 
 def follow(member: Member, last: int, commit: int) -> None:

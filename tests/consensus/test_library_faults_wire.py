@@ -150,6 +150,8 @@ def hello_of(cluster: Cluster, node: int) -> bytes:
             leader.replica.term,
             0,
             *member.machine.position(),
+            cluster.wall_ns(node),
+            0,
             body,
         )
     )
@@ -280,7 +282,7 @@ def test_absurd_messages_are_counted_and_dropped(clock: Clock, body: list[object
     cluster = Cluster(clock)
     member = cluster.members[1]
     before = member.replica.term
-    frame = [messages.PROTOCOL, messages.cluster_number(CLUSTER), 2, 1, 1, 2, 0, 0, 0, body]
+    frame = [messages.PROTOCOL, messages.cluster_number(CLUSTER), 2, 1, 1, 2, 0, 0, 0, 0, 0, body]
     member.transport.receive(msgspec.msgpack.encode(frame))
     assert member.transport.dropped == {"absurd": 1}
     assert member.replica.term == before
@@ -289,7 +291,7 @@ def test_absurd_messages_are_counted_and_dropped(clock: Clock, body: list[object
 @pytest.mark.parametrize(
     ("position", "value", "why"),
     [
-        (0, 2, "undecodable"),
+        (0, messages.PROTOCOL + 1, "undecodable"),
         (1, 77, "of another cluster"),
         (2, 9, "not from a member"),
         (2, 0, "undecodable"),
@@ -299,13 +301,15 @@ def test_absurd_messages_are_counted_and_dropped(clock: Clock, body: list[object
         (5, -1, "undecodable"),
         (6, 77, "undecodable"),
         (7, "text", "undecodable"),
+        (9, -1, "undecodable"),
+        (9, 1 << 63, "undecodable"),
     ],
 )
 def test_foreign_envelopes_are_counted_and_dropped(clock: Clock, position: int, value: object, why: str) -> None:
     cluster = Cluster(clock)
     member = cluster.members[1]
     cluster.deliver(2, 1, messages.Hello())
-    frame: list[object] = [messages.PROTOCOL, messages.cluster_number(CLUSTER), 2, 1, 1, 2, 0, 0, 0, [4, 1]]
+    frame: list[object] = [messages.PROTOCOL, messages.cluster_number(CLUSTER), 2, 1, 1, 2, 0, 0, 0, 0, 0, [4, 1]]
     frame[position] = value
     member.transport.receive(msgspec.msgpack.encode(frame))
     assert member.transport.dropped == {why: 1}

@@ -179,6 +179,14 @@ def test_snapshot_older_than_the_log_is_not_used(disk: Disk) -> None:
         disk.restart()
 
 
+def test_snapshot_of_another_version_is_refused_with_both_remedies(disk: Disk) -> None:
+    disk.append(20)
+    disk.files.write(Position(21, 1, 20, 12345), {"state": [b"of another version"]})
+    message = "cannot be used: no snapshot: .*; nothing was changed: run the version of smrx that wrote it, or rebuild"
+    with pytest.raises(SnapshotError, match=message):
+        disk.restart()
+
+
 def test_snapshot_with_wrong_state_hash_is_refused(disk: Disk) -> None:
     disk.append(20)
     disk.files.write(Position(21, 1, 20, 12345), {"state": [disk.machine.snapshot()]})

@@ -45,6 +45,8 @@ def test_garbage_on_the_port_is_counted_and_changes_nothing(mesh: Mesh) -> None:
         0,
         0,
         0,
+        0,
+        0,
         [0],
     )
     of_another_cluster = (messages.PROTOCOL, 5, *hello[2:])

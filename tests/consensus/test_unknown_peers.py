@@ -54,7 +54,9 @@ def late(cluster: Cluster, source: int, life: int, target: int, body: Body, to_l
     member = cluster.members[target]
     receiver = member.meta.incarnation if to_life is None else to_life
     number, term = messages.cluster_number(CLUSTER), member.replica.term
-    envelope = Envelope(messages.PROTOCOL, number, source, life, receiver, term, 0, 0, 0, body)
+    envelope = Envelope(
+        messages.PROTOCOL, number, source, life, receiver, term, 0, 0, 0, cluster.wall_ns(source), 0, body
+    )
     member.transport.receive(messages.encode(envelope))
 
 
@@ -261,7 +263,8 @@ def test_answer_that_closes_its_own_connection_is_harmless(tmp_path: Path) -> No
         other.replica.node_id,
         other.meta.incarnation,
         victim.meta.incarnation,
-        *victim.transport._header(),
+        *victim.transport._header()[:5],
+        0,
         MembershipHint(members),
     )
     other.close()

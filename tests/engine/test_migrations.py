@@ -249,6 +249,19 @@ def test_missing_array_is_refused(name: str) -> None:
         Engine.restore(b"".join(packed({"core": arrays["core"]} | arrays, content_hash(data), layout)))
 
 
+def test_counter_of_a_missing_array_allocates_nothing() -> None:
+    """A hostile count of expiring orders: a heap of 16 GiB."""
+    dtypes = stored()
+    del dtypes["heap"]
+    data = full_market().engine.snapshot()
+    arrays = unpacked(data, LAYOUT)[1]
+    core = arrays["core"].copy()
+    core["expiring"] = (1 << 32) - 1
+    layout = layout_of(dtypes)
+    with pytest.raises(SnapshotError, match="heap: expected 4294967296 records, found no such array"):
+        Engine.restore(b"".join(packed(arrays | {"core": core}, content_hash(data), layout)))
+
+
 @given(st.data())
 def test_mutated_schema_never_gives_another_state(data: st.DataObject) -> None:
     raw = bytearray(SNAPSHOT)

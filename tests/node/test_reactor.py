@@ -158,6 +158,28 @@ def test_order_expires_without_other_commands(node: Node, orders: zmq.Socket[byt
     assert node.state.engine.sequence == applied + 1
 
 
+def test_order_expires_by_the_stamp_and_not_by_the_clock(
+    node: Node, orders: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader whose clock is ahead must not log one TICK after the other, none of which advances the time."""
+    stamps = [time.time_ns()]
+    monkeypatch.setattr(node.replica, "stamp_ns", lambda: stamps[0])
+    expires = int(time.time()) + 1
+    assert_accepted(node, orders, opened_account(3), market(), buy(6, expires=expires))
+    applied = node.state.engine.sequence
+    turn_until(node, lambda: time.time() >= expires + 0.2)
+    assert node.state.engine.sequence == applied
+    stamps[0] = expires * 10**9
+    turn_until(node, lambda: node.state.next_expiry_ns is None)
+    assert node.state.engine.sequence == applied + 1
+    assert node.admin.status().time_ns == expires * 10**9
+
+
+def test_status_of_a_cluster_of_one_compares_its_clock_with_itself(node: Node) -> None:
+    status = node.admin.status()
+    assert (status.clock_offset_s, status.clock_fault) == (0.0, None)
+
+
 def test_silent_session_loses_its_orders_and_a_pinging_one_keeps_them(node: Node, orders: zmq.Socket[bytes]) -> None:
     opening = join([commands.open_session(session, 3, SessionFlags.CANCEL_ON_DISCONNECT) for session in (11, 12)])
     timeout_s = node.config.timing.disconnect_ms / 1000

@@ -7,15 +7,19 @@ import numpy as np
 from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal, MetaStore, NotLeader, Replica, disk_journal
 from smrx.consensus.disk_journal import DiskJournal
+from smrx.consensus.elections import Elections
 from smrx.consensus.follower import Follower
 from smrx.consensus.leader import Leader
+from smrx.consensus.leadership_transfer import LeadershipTransfer
 from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import Membership, MembershipError
 from smrx.consensus.messages import Envelope
+from smrx.consensus.raft_library import now
 from smrx.consensus.snapshots import Snapshot
 from smrx.node.order_entry import CommandBatch, OrderEntry, Reply
 from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.simulated_meta import SimulatedMeta
+from smrx.sim.simulated_node import SimulatedNode
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.wire import batches, frames
 from smrx.wire.codes import OutcomeStatus
@@ -274,3 +278,51 @@ class LosesVotesAndIncarnation(LosesVotes):
     def begin(self) -> None:
         super().begin()
         self._incarnation = 1
+
+
+class StampsOwnClock(SimulatedNode):
+    """A leader stamps entries with its own clock, whatever the other clocks show."""
+
+    def stamp_ns(self) -> int:
+        return self.wall_ns()
+
+
+class StampsNoLaterThanMajority(SimulatedNode):
+    """A leader whose clock is behind stamps entries with it."""
+
+    def stamp_ns(self) -> int:
+        return min(self.wall_ns(), super().stamp_ns())
+
+
+class ElectionsOfAnyClock(Elections):
+    """A node with a wrong clock campaigns like any other."""
+
+    def _leaves_to_others(self) -> bool:
+        return False
+
+
+class TransferForNoClock(LeadershipTransfer):
+    """A leader with a wrong clock leads on."""
+
+    def leave_if_clock_is_wrong(self) -> None:
+        pass
+
+
+class IgnoresClocks(Replica):
+    """A replica that leads with any clock."""
+
+    elections_class = ElectionsOfAnyClock
+    transfer_class = TransferForNoClock
+
+
+class ElectionsOfRightClocks(Elections):
+    """A node with a wrong clock never campaigns, even if no other node can win."""
+
+    def _leaves_to_others(self) -> bool:
+        return self._context.clock.judge(now()) in ("ahead", "behind")
+
+
+class WaitsForRightClock(Replica):
+    """A replica that never campaigns with a wrong clock."""
+
+    elections_class = ElectionsOfRightClocks

@@ -124,6 +124,18 @@ lost_directories = with_fields(
     order_seconds=0.05,
     faults={"lose a directory", "isolate", "isolate the leader", "crash the leader"},
 )
+#: Wall clocks that jump all the time, and leaders that fail.
+jumping_clocks = with_fields(
+    nodes=3,
+    spares=0,
+    durable=True,
+    early=False,
+    fault_phase_seconds=4.0,
+    fault_seconds=0.2,
+    order_seconds=0.02,
+    faults={"wall clock jump", "crash the leader"},
+)
+jumping_clocks_only = with_fields(jumping_clocks, faults={"wall clock jump"})
 
 
 def small_messages(drawn: Profile) -> Profile:

@@ -246,6 +246,38 @@ PLANTED_FAULTS = [
         profiles.slow_transfers,
         20,
     ),
+    PlantedFault(
+        "",
+        "a leader stamps its own clock",
+        REAL.replace(node=broken.StampsOwnClock),
+        10,
+        "bounded time|time advances",
+        profiles.jumping_clocks_only,
+    ),
+    PlantedFault(
+        "",
+        "a clock that is behind stops the time",
+        REAL.replace(node=broken.StampsNoLaterThanMajority, replica=broken.IgnoresClocks),
+        10,
+        "time advances",
+        profiles.jumping_clocks,
+    ),
+    PlantedFault(
+        "",
+        "leads with a wrong clock",
+        REAL.replace(replica=broken.IgnoresClocks),
+        10,
+        "right clocks lead",
+        profiles.jumping_clocks,
+    ),
+    PlantedFault(
+        "",
+        "waits for a right clock that cannot win",
+        REAL.replace(replica=broken.WaitsForRightClock),
+        40,
+        "progress",
+        profiles.jumping_clocks,
+    ),
 ]
 
 NOT_SHOWN = {
@@ -269,6 +301,8 @@ FOCUSES = {
     "two_new_nodes": profiles.two_new_nodes,
     "split_votes": profiles.split_votes,
     "lost_directories": profiles.lost_directories,
+    "jumping_clocks": profiles.jumping_clocks,
+    "jumping_clocks_only": profiles.jumping_clocks_only,
 }
 
 

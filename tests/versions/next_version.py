@@ -9,8 +9,8 @@ The next version, `smrx_next`, has version 2 of the rules besides version 1:
 All three take effect with the switch to version 2. `core.unused` is a planted fault: with 1 the new rule and the count
 apply too early, before the switch.
 
-A copy is kept for each content of smrx/ and of this file, with its compiled engine, in a directory that git ignores.
-The processes of pytest-xdist share it: the first one builds and compiles under a lock. A substitution whose text does
+A copy is kept for each content of the engine, with its compiled code, in a directory that git ignores. The processes of
+pytest-xdist share it: the first one builds and compiles under a lock. A substitution whose text does
 not occur exactly once raises, so that a change of smrx cannot turn the next version into this one unnoticed.
 """
 
@@ -157,39 +157,45 @@ def substitute(name: str, text: str) -> str:
 
 
 def build() -> NextVersion:
-    """Return the next version; build and compile it if this content of smrx/ was not built before."""
-    sources = sorted((ROOT / "smrx").rglob("*.py"))
-    content = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sources:
-        content.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    folder = CACHE / content.hexdigest()[:16]
-    CACHE.mkdir(parents=True, exist_ok=True)
+    """Return the next version of this tree; build it, and compile its engine if these kernels were not compiled yet."""
+    files = {
+        path.relative_to(ROOT / "smrx").as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "smrx").rglob("*.py"))
+    }
+    if unknown := SUBSTITUTIONS.keys() - files:
+        raise ValueError(f"smrx/: expected the files {sorted(unknown)}")
+    files = {name: substitute(name, text) for name, text in files.items()}
+    # Numba keeps machine code beside its source: a copy with the same kernels keeps its directory.
+    kernels = "".join(
+        text for name, text in files.items() if name.startswith(("engine/", "wire/codes", "wire/records"))
+    )
+    folder = CACHE / hashlib.sha256(kernels.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            _copy(sources, folder)
-            _compile(folder)
-            (folder / "complete").touch()
+        _write(folder, files)
+        if not (folder / "compiled").exists():
+            program = (
+                f"import sys; sys.path.insert(0, {str(folder)!r}); from {PACKAGE}.engine import warm_up; warm_up()"
+            )
+            subprocess.run([sys.executable, "-c", program], check=True)
+            (folder / "compiled").touch()
             _remove_old(folder)
     return NextVersion(folder / PACKAGE, (sys.executable, str(folder / "run.py")))
 
 
-def _copy(sources: list[Path], folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    for path in sources:
-        name = path.relative_to(ROOT / "smrx").as_posix()
-        target = folder / PACKAGE / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(substitute(name, path.read_text(encoding="utf-8")), encoding="utf-8")
-    unknown = SUBSTITUTIONS.keys() - {path.relative_to(ROOT / "smrx").as_posix() for path in sources}
-    if unknown:
-        raise ValueError(f"smrx/: expected the files {sorted(unknown)}")
-    (folder / "run.py").write_text(_LAUNCHER.format(folder=str(folder), package=PACKAGE), encoding="utf-8")
-
-
-def _compile(folder: Path) -> None:
-    program = f"import sys; sys.path.insert(0, {str(folder)!r}); from {PACKAGE}.engine import warm_up; warm_up()"
-    subprocess.run([sys.executable, "-c", program], check=True)
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Write the files that changed: others may be in use, and a new time would compile the engine again."""
+    package = folder / PACKAGE
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).as_posix() not in files:
+            path.unlink()
+    launcher = {"../run.py": _LAUNCHER.format(folder=str(folder), package=PACKAGE)}
+    for name, text in (files | launcher).items():
+        target = package / name
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
 
 
 def _remove_old(folder: Path) -> None:

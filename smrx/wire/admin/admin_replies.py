@@ -100,6 +100,12 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     snapshot_s: float = 0.0
     #: None from a program that has the first version of the rules only.
     rules: RulesStatus | None = None
+    #: The time of the state, in nanoseconds since 1970.
+    time_ns: int = 0
+    #: How far the node's clock is ahead of the majority clock, None if no majority is heard; and what is wrong with the
+    #: clock or with the time of the state, or None.
+    clock_offset_s: float | None = None
+    clock_fault: str | None = None
 
 
 class HashReply(Reply, frozen=True, kw_only=True):

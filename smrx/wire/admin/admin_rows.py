@@ -158,3 +158,5 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     silent_s: float | None = None
     #: Why the peer cannot use the snapshots of the answering node, the leader; None if it can, as far as is known.
     refused_snapshot: str | None = None
+    #: How far the peer's clock is ahead of the majority clock; None if it is not known.
+    clock_offset_s: float | None = None
