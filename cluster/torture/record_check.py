@@ -140,7 +140,7 @@ def _add_log(checker: Checker, log: dict[int, list[_Entry]]) -> None:
             outcomes: NDArray[np.void] = np.frombuffer(found.outcomes, OUTCOME)
             checker.after_apply(
                 found.node_id,
-                Applied(index, found.term, outcomes, _NO_EVENTS, found.sequence, found.state_hash, repeats=False),
+                Applied(index, found.term, outcomes, _NO_EVENTS, found.sequence, found.state_hash),
             )
 
 
