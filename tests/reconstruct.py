@@ -47,6 +47,9 @@ class ListedInstrument:
     min_quantity_lots: int = 0
     min_notional: int = 0
     max_notional: int = 0
+    collar_bp: int = 0
+    collar_reference: int = 0
+    rule_flags: int = 0
 
 
 @dataclass
@@ -116,13 +119,15 @@ class EventReader:
     #: Symbol, decimals and supply cap.
     assets: dict[int, tuple[bytes, int, int]] = field(default_factory=dict)
     instruments: dict[int, ListedInstrument] = field(default_factory=dict)
-    #: Account and flags.
-    sessions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    #: Account, flags, and whether it is closed.
+    sessions: dict[int, tuple[int, int, bool]] = field(default_factory=dict)
     #: The order that is being matched and is in no book yet.
     taker_order: OpenOrder | None = None
     #: The event that the next ones belong to, and how many of them are still to come.
     followed: Fields = field(default_factory=dict)
     to_follow: int = 0
+    #: The orders whose fills must follow the last trade: the maker's, then the taker's.
+    unfilled: list[int] = field(default_factory=list)
 
     def read(self, events: NDArray[np.void]) -> None:
         """Read events; raises AssertionError if they contradict each other."""
@@ -140,6 +145,7 @@ class EventReader:
             if handler is not None:
                 handler(self, fields)
         assert self.to_follow == 0, f"{self.to_follow} events are missing after {self.followed}"
+        assert self.unfilled == [], f"fills of {self.unfilled} are missing"
         self._finish_matching()
 
     def depth(self, instrument: int) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
@@ -158,6 +164,11 @@ class EventReader:
 
     def _check_following(self, kind: EventKind, event: Fields) -> None:
         """Check that the events which belong to another one follow it, and nothing else does."""
+        if kind in (EventKind.PARTIALLY_FILLED, EventKind.FILLED):
+            assert self.unfilled[:1] == [event["order_id"]], f"a fill of {event['order_id']}, expected {self.unfilled}"
+            del self.unfilled[0]
+        else:
+            assert self.unfilled == [], f"{kind.name} comes before the fills of {self.unfilled}"
         if kind in (EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS):
             assert self.to_follow > 0, f"{kind.name} follows no event"
             self.to_follow -= 1
@@ -204,7 +215,7 @@ class EventReader:
         self.taker_order = None
 
     def _new(self, event: Fields) -> None:
-        _, flags = self.sessions[event["session_id"]]
+        _, flags, _ = self.sessions[event["session_id"]]
         form = event["client_order_id"]
         text = b"" if form & LONG_ID else form.to_bytes(8, "little").rstrip(b"\0")
         order = OpenOrder(
@@ -245,6 +256,7 @@ class EventReader:
         assert event["match_id"] == self.match_id, f"expected match {self.match_id}, found {event['match_id']}"
         taker, maker = self.orders[event["order_id"]], self.orders[event["counter_order_id"]]
         assert taker is self.taker_order
+        self.unfilled = [maker.order_id, taker.order_id]
         assert (taker.account, maker.account) == (event["account"], event["counter_account"])
         assert (taker.side, taker.side + maker.side) == (event["side"], Side.BUY + Side.SELL)
         listed = self.instruments[event["instrument"]]
@@ -331,9 +343,16 @@ class EventReader:
         )
 
     def _session_opened(self, event: Fields) -> None:
-        self.sessions[event["session_id"]] = event["account"], event["flags"]
+        known = self.sessions.get(event["session_id"])
+        assert known is None or (known[0] == event["account"] and known[2]), "a session is opened twice"
+        self.sessions[event["session_id"]] = event["account"], event["flags"], False
 
     def _session_closed(self, event: Fields) -> None:
+        self._session_disconnected(event)
+        account, flags, _ = self.sessions[event["session_id"]]
+        self.sessions[event["session_id"]] = account, flags, True
+
+    def _session_expired(self, event: Fields) -> None:
         self._session_disconnected(event)
         del self.sessions[event["session_id"]]
 
@@ -371,6 +390,7 @@ class EventReader:
 #: The rules of an instrument, as they are named in the event and here.
 RULES = (
     *("taker_fee", "maker_fee", "band_bp", "min_price_ticks", "min_quantity_lots", "min_notional", "max_notional"),
+    *("collar_bp", "collar_reference", "rule_flags"),
 )
 
 _HANDLERS: dict[int, Any] = {
@@ -393,6 +413,7 @@ _HANDLERS: dict[int, Any] = {
     EventKind.SESSION_OPENED: EventReader._session_opened,
     EventKind.SESSION_CLOSED: EventReader._session_closed,
     EventKind.SESSION_DISCONNECTED: EventReader._session_disconnected,
+    EventKind.SESSION_EXPIRED: EventReader._session_expired,
     EventKind.ASSET_ADDED: EventReader._asset_added,
     EventKind.INSTRUMENT_ADDED: EventReader._instrument_added,
     EventKind.RULES_SET: EventReader._rules_set,

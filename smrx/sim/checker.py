@@ -21,7 +21,7 @@ from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
 from smrx.wire.command_list import CommandList
-from smrx.wire.records import OUTCOME_SIZE
+from smrx.wire.records import DEFAULT_ANSWERS, OUTCOME_SIZE, SESSION_COMMAND
 
 #: (session id, request id)
 Request = tuple[int, int]
@@ -66,6 +66,8 @@ class Checker:
         #: The last request of each session, closed ones included, and which of them are closed.
         self._sessions: dict[int, int] = {}
         self._closed: set[int] = set()
+        #: How many of its last answers each session asked the exchange to keep.
+        self._kept: dict[int, int] = {}
         self._applied: dict[Request, _AppliedRequest] = {}
         #: The command of each request, and the last sequence answered before it was sent.
         self._sent: dict[Request, tuple[bytes, int]] = {}
@@ -188,8 +190,14 @@ class Checker:
             reopens = opens and session in self._closed
             repeat = last is not None and not reopens and (opens or request <= last)
             first = self._applied.get((session, request)) if repeat else None
-            # A repeat has its first outcome, byte for byte, or only says that it is one.
+            # A repeat has its first outcome, byte for byte; one that is older than the answers kept only says so.
             is_old = status == OutcomeStatus.DUPLICATE or (first is not None and outcome == first.outcome)
+            is_kept = first is not None and last is not None and last - request < self._kept[session]
+            if first is not None and is_kept and outcome != first.outcome:
+                raise Violation(
+                    f"first answers: request {request} of session {session:x}, at entry {index}, has another outcome "
+                    f"than its first (last request of the session: {last})"
+                )
             if repeat != is_old:
                 raise Violation(
                     f"exactly once: request {request} of session {session:x}, at entry {index}, was "
@@ -201,6 +209,9 @@ class Checker:
                 if status == OutcomeStatus.ACCEPTED:
                     self._sessions.setdefault(session, 0)
                     self._closed.discard(session)
+                    self._kept.setdefault(
+                        session, int(commands.view(SESSION_COMMAND)["answers"][at]) or DEFAULT_ANSWERS
+                    )
                 continue
             is_next = last is not None and request == last + 1
             if session in self._closed and status == OutcomeStatus.REJECTED and reason == Reason.SESSION_CLOSED:
@@ -247,23 +258,20 @@ class Checker:
     def outcomes_received(self, session: int, outcomes: NDArray[np.void]) -> None:
         """Check the outcomes that a client received for its next requests."""
         raw = outcomes.tobytes()
-        for at, (request, status, sequence) in enumerate(
-            zip(
-                outcomes["request_id"].tolist(), outcomes["status"].tolist(), outcomes["sequence"].tolist(), strict=True
-            )
+        for at, (request, sequence) in enumerate(
+            zip(outcomes["request_id"].tolist(), outcomes["sequence"].tolist(), strict=True)
         ):
             name = f"request {request} of session {session:x}"
             applied = self._applied.get((session, request))
             if applied is None:
                 raise Violation(f"acknowledged, in the log: {name} was answered and is in no log")
-            # The outcome of a repeat that is no longer stored says only that the request was applied.
-            if status != OutcomeStatus.DUPLICATE or sequence:
-                outcome = raw[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
-                if outcome != applied.outcome:
-                    raise Violation(
-                        f"replayed outcomes: {name} was answered as command {sequence}, the replay applied it as "
-                        f"{applied.sequence}" + (", with another outcome" if sequence == applied.sequence else "")
-                    )
+            # A client never waits for more answers than the exchange keeps for it, so it gets the first one.
+            outcome = raw[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
+            if outcome != applied.outcome:
+                raise Violation(
+                    f"replayed outcomes: {name} was answered as command {sequence}, the replay applied it as "
+                    f"{applied.sequence}" + (", with another outcome" if sequence == applied.sequence else "")
+                )
             floor = self._sent[session, request][1]
             if applied.sequence <= floor:
                 raise Violation(

@@ -118,14 +118,37 @@ class TestRunning:
         for line in ("account list", "asset list", "instrument list", "account balances"):
             assert len(smrx(line).splitlines()) >= 2
 
-    def test_order_is_reduced_and_cancelled_by_client_order_id(self, smrx: Smrx) -> None:
-        placed = as_json(smrx, "order place --account 7 BTC-USD buy 0.5 --price 40000.00 --client-order-id 5")
+    @pytest.mark.parametrize("name", ["5", "desk-3/17", "a-longer-id-of-the-account-7"])
+    def test_order_is_reduced_and_cancelled_by_client_order_id(self, smrx: Smrx, name: str) -> None:
+        placed = as_json(smrx, f"order place --account 7 BTC-USD buy 0.5 --price 40000.00 --client-order-id {name}")
         assert placed["state"] == "New"
-        assert "Replaced" in smrx("order reduce --account 7 --client-order-id 5 --quantity 0.25")
-        assert "Cancelled" in smrx("order cancel --account 7 --client-order-id 5")
-        assert "UNKNOWN_ORDER" in smrx("order cancel --account 7 --client-order-id 5", Exit.REFUSED)
+        [listed] = [row for row in as_json(smrx, "order list --account 7") if row["order_id"] == placed["order_id"]]
+        assert listed["client_order_id"] == name
+        assert name in smrx("order list --account 7")
+        assert "Replaced" in smrx(f"order reduce --account 7 --client-order-id {name} --quantity 0.25")
+        assert "Cancelled" in smrx(f"order cancel --account 7 --client-order-id {name}")
+        assert "UNKNOWN_ORDER" in smrx(f"order cancel --account 7 --client-order-id {name}", Exit.REFUSED)
         smrx("order place --account 7 BTC-USD buy 0.1 --price 40000.00")
         assert as_json(smrx, "order cancel --account 7 --all --symbol BTC-USD --side buy")["cancelled"] == 1
+
+    def test_stop_order_expires_within_a_second(self, smrx: Smrx) -> None:
+        line = "order place --account 7 BTC-USD buy 0.1 --stop 90000 --limit 90001 --display 0.05"
+        placed = as_json(smrx, f"{line} --gtd 2100-01-01T00:00:00.25Z --client-order-id stop")
+        [listed] = [row for row in as_json(smrx, "order list") if row["client_order_id"] == "stop"]
+        assert (listed["stop"], listed["expires"]) == ("90000.00", "2100-01-01T00:00:00.25Z")
+        assert (listed["order_type"], listed["tif"], listed["shown"]) == ("STOP_LIMIT", "GTD", "0.0000")
+        assert f"order {placed['order_id']}: Cancelled" in smrx("order cancel --account 7 --client-order-id stop")
+
+    def test_collar_and_retention_are_set(self, smrx: Smrx) -> None:
+        smrx("instrument rules BTC-USD --collar 5% --collar-reference last-trade --notional-of-market")
+        [instrument] = as_json(smrx, "instrument list")
+        assert (instrument["collar"], instrument["collar_reference"]) == ("5%", "LAST_TRADE")
+        assert instrument["notional_of_market"] is True
+        smrx("instrument rules BTC-USD --collar 0 --no-notional-of-market")
+        [instrument] = as_json(smrx, "instrument list")
+        assert (instrument["collar"], instrument["notional_of_market"]) == (None, False)
+        set_to = "--session-silence 86400 --transfer-age 604800 --transfers 1000000"
+        assert "silent sessions end after 86400 s" in smrx(f"market retention {set_to}")
 
     def test_repeated_transfer_id_is_applied_once(self, smrx: Smrx) -> None:
         assert "done" in smrx("account deposit 7 5.00 USD --transfer-id 77")
@@ -143,6 +166,8 @@ class TestRunning:
             ("order place --account 7 BTC-USD buy 1 --tif gtc", Exit.USAGE, "market order"),
             ("order place --account 7 ETH-USD buy 1 --price 1", Exit.USAGE, "expected one of BTC-USD"),
             ("order cancel --account 7", Exit.USAGE, "exactly one of"),
+            (f"order cancel --account 7 --client-order-id {'x' * 65}", Exit.USAGE, "1 to 64 printable ASCII"),
+            ("order place --account 7 BTC-USD buy 1 --display 1", Exit.USAGE, "only orders with a price"),
             ("order cancel --account 7 --order-id 1 --side buy", Exit.USAGE, "need --all"),
             ("account open 7", Exit.REFUSED, "ACCOUNT_EXISTS"),
             ("asset add btc --decimals 2", Exit.USAGE, "A-Z"),

@@ -96,7 +96,7 @@ def test_placed_order_is_reported_on_stderr_with_its_ids(
     line = f"smrx order place --account 7 BTC-USD buy 0.1 --price 100.00 --client-order-id {number} {where}"
     code, error = shell(line)
     assert code == Exit.UNREPORTED, error
-    found = next(order for order in orders(cluster) if order.client_order_id == number)
+    found = next(order for order in orders(cluster) if order.client_order_id == str(number))
     first, answer, ids = error.splitlines()
     assert first.startswith(f"smrx: the command is done, but its answer could not be written to standard output: {why}")
     assert answer.startswith(f"order {found.order_id}: New, filled ")

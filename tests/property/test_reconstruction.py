@@ -23,6 +23,7 @@ INSTRUMENTS = [
     *("symbol", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks", "max_quantity_lots"),
     *("status", "last_price_ticks", "taker_fee", "maker_fee", "band_bp"),
     *("min_price_ticks", "min_quantity_lots", "min_notional", "max_notional"),
+    *("collar_bp", "collar_reference", "rule_flags"),
 ]
 LIMITS = ["max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity"]
 
@@ -57,7 +58,7 @@ def machine_state(machine: Any) -> dict[str, Any]:
         "accounts": sorted(_rows(inspect.accounts(), ["account", "status", *LIMITS])),
         "assets": sorted(_rows(inspect.assets(), ["asset", "symbol", "decimals", "cap", "supply"])),
         "instruments": sorted(_rows(inspect.instruments(), ["instrument", *INSTRUMENTS])),
-        "sessions": sorted(_rows(inspect.sessions(), ["session_id", "account", "flags"])),
+        "sessions": sorted(_rows(inspect.sessions(), ["session_id", "account", "flags", "closed"])),
         "books": {
             int(number): _plain(inspect.depth(int(number), ALL_LEVELS))
             for number in sorted(inspect.instruments()["instrument"])
@@ -114,6 +115,7 @@ NOTICED_KINDS = [
     *(EventKind.TRIGGERED, EventKind.EXPIRED, EventKind.PARTIALLY_FILLED, EventKind.RULES_SET, EventKind.LIMITS_SET),
     *(EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS),
     *(EventKind.STATUS_SET, EventKind.KILLED, EventKind.SESSION_OPENED, EventKind.ACCOUNT_SUSPENDED),
+    *(EventKind.SESSION_CLOSED, EventKind.SESSION_EXPIRED, EventKind.FILLED),
 ]
 
 
