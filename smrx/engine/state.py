@@ -71,6 +71,7 @@ CORE: Final = np.dtype(
         ("newest_transfer", "<u4"),
         ("answers_top", "<u4"),  # first record of the answers that belongs to no run
         ("rules_version", "<u4"),  # of the rules that apply, see kernels/rules_version.py
+        ("unused", "<u4"),
     ]
 )
 #: Until SET_RETENTION: a day, a week, a million transfers.

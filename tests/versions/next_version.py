@@ -112,8 +112,8 @@ SUBSTITUTIONS: dict[str, list[tuple[str | None, str]]] = {
     "consensus/messages.py": [("    if entry[1] != VERSION:\n", "    if entry[1] not in (VERSION, VERSION + 1):\n")],
     "node/turn.py": [
         (
-            "        return batches.encode(bodies, self.wall_ns(), *self.state.position())\n",
-            "        entry = batches.encode(bodies, self.wall_ns(), *self.state.position())\n"
+            "        return batches.encode(bodies, self.stamp_ns(), *self.state.position(), details)\n",
+            "        entry = batches.encode(bodies, self.stamp_ns(), *self.state.position(), details)\n"
             "        changed = self.state.rules().in_force > 1\n"
             "        return entry[:1] + bytes((batches.VERSION + 1,)) + entry[2:] if changed else entry\n",
         )
