@@ -16,9 +16,9 @@ def test_next_version_reads_both_formats_and_current_version_only_its_own() -> N
         newer = versions.formats.write(ENTRY, NEXT_VERSION)
         assert newer[1] == batches.VERSION + 1
         assert versions.formats.write(ENTRY, CURRENT_VERSION) == ENTRY
-        with pytest.raises(FrameError, match="expected version 1, found 2"):
+        with pytest.raises(FrameError, match=f"expected version {batches.VERSION}, found {batches.VERSION + 1}"):
             batches.decode(newer)
-        assert messages.entry_fault(newer) == "expected entry version 1, found 2"
+        assert messages.entry_fault(newer) == f"expected entry version {batches.VERSION}, found {batches.VERSION + 1}"
         versions.select(NEXT_VERSION)
         for entry in (ENTRY, newer):
             assert messages.entry_fault(entry) is None
