@@ -21,6 +21,8 @@ from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind,
 from smrx.wire.records import COMMAND, COMMAND_SIZE
 
 _SESSION: Final = slice(8, 16)
+_WORDS_PER_COMMAND: Final = COMMAND_SIZE // 8
+_DETAILS_SHIFT: Final = 48
 #: The commands that only a leader submits.
 _LEADERS_ONLY: Final = tuple(kind for kind, traits in COMMAND_TRAITS.items() if CommandTraits.LEADER in traits)
 _MAX_BATCH_BYTES: Final = batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE
