@@ -21,7 +21,6 @@ from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind,
 from smrx.wire.records import COMMAND, COMMAND_SIZE
 
 _SESSION: Final = slice(8, 16)
-#: The first word (8 bytes) of a command has the kind in its low byte, the number of its details in its high 16 bits.
 _WORDS_PER_COMMAND: Final = COMMAND_SIZE // 8
 _DETAILS_SHIFT: Final = 48
 #: The commands that only a leader submits.
@@ -191,9 +190,13 @@ def _fault(frame: Frame) -> tuple[ErrorCode, str] | None:
         kinds = frame.body[:1].tobytes()
         most = int.from_bytes(frame.body[6:8], "little")
     else:
+        # The first eight bytes of each command: the kind is the first, the number of the details the last two.
         words = np.frombuffer(frame.body, np.uint64, frame.count * _WORDS_PER_COMMAND)[::_WORDS_PER_COMMAND]
-        kinds = words.astype(np.uint8).tobytes()
-        most = int(words.max()) >> _DETAILS_SHIFT
+        starts = words.tobytes()
+        kinds, zeros = starts[::8], bytes(frame.count)
+        # Nearly always all numbers are 0, which is much faster to see than to find the greatest.
+        no_details = starts[6::8] == zeros and starts[7::8] == zeros
+        most = 0 if no_details else int(words.max()) >> _DETAILS_SHIFT
     for kind in _LEADERS_ONLY:
         if kind in kinds:
             return ErrorCode.FORBIDDEN, f"{kind.name} is submitted by leaders only; expected commands of a client"

@@ -28,7 +28,7 @@ EXPECTED = {
     "state snapshot (engine)": f"{snapshot.FORMAT}, layout {migrations.LAYOUT_VERSION}",
     "node snapshot: metadata": snapshot_files.FORMAT,
     "node snapshot: envelope of the state": replicated_state._FORMAT,
-    "node snapshot: events, outcomes": record_schema.FILE_FORMAT,
+    "node snapshot: events": record_schema.FILE_FORMAT,
     "journal": disk_journal.FORMAT,
     "log entries": batches.VERSION,
     "term, vote, members": recovery._FORMAT,

@@ -52,8 +52,9 @@ def test_tape_has_every_feature() -> None:
     (commands, details), answers = seeded_tape(SEED, LONG).commands, long_tape_answers()
     accepted = commands[answers.outcomes["status"] == OutcomeStatus.ACCEPTED]
     orders = accepted[accepted["kind"] == CommandKind.PLACE]
-    assert set(accepted["kind"].tolist()) == set(CommandKind)
-    assert set(answers.events["kind"].tolist()) == set(EventKind)
+    # The switch to another version of the rules ends what this program can apply.
+    assert set(accepted["kind"].tolist()) == set(CommandKind) - {CommandKind.SET_VERSION}
+    assert set(answers.events["kind"].tolist()) == set(EventKind) - {EventKind.VERSION_SET}
     for name, values in (("order_type", OrderType), ("tif", TimeInForce), ("stp", Stp)):
         assert set(orders[name].tolist()) == set(values)
     assert {0, OrderFlags.POST_ONLY, OrderFlags.QUOTE_BUDGET} <= set(orders["flags"].tolist())
