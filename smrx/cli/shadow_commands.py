@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--log",
     "directory",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Instead, apply the log in the data directory of a stopped node, or in a copy of it.",
 )
 @click.option(

@@ -1,7 +1,7 @@
 """Let another program read a node's state and log, so that it can apply the same commands: `smrx shadow`.
 
 Owns the snapshot that is held for readers. Changes nothing: a snapshot is taken as for a new member, and only if there
-is none that the log continues; the log is compacted as if nobody read it. Called by the admin service.
+is none that the log continues; the log is compacted as if no reader needed it. Called by the admin service.
 """
 
 import time
@@ -21,7 +21,7 @@ from smrx.wire.state_image import PART_BYTES
 _ENTRY_BYTES: Final = 256 << 10
 _ENTRIES: Final = 1024
 _HASHES: Final = 1 << 15
-#: A snapshot that nobody reads is dropped after this time.
+#: A snapshot that no client reads is dropped after this time.
 _HELD_SECONDS: Final = 60.0
 
 
