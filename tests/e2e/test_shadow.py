@@ -118,9 +118,8 @@ def test_engine_that_differs_under_the_same_rules(cluster: LocalCluster, next_ve
     assert after > 0
 
 
+@pytest.mark.parametrize("cluster", ["disk"], indirect=True)
 def test_shadow_of_a_stopped_nodes_log(cluster: LocalCluster, next_version: NextVersion) -> None:
-    if cluster.config.durability == "memory":
-        pytest.skip("there is no log on disk")
     with Client(cluster.config, account=1, timeout=SECONDS) as client:
         for number in range(40):
             client.place_limit("BTC-USD", "buy", "1.00", f"0.{number % 10 + 1:04}")
