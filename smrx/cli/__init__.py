@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "order": "Place, replace, cancel, reduce and list orders.",
     "replay": "Send a tape of order flow to the cluster.",
     "settle": "Verify the event feed and settle trades outside the cluster.",
+    "shadow": "Apply the log of a cluster with this program, and report the first command whose result differs.",
     "sim": "Test simulated clusters with random faults.",
     "snapshot": "Take, list, verify, back up and restore snapshots.",
     "tape": "Generate tapes of order flow.",

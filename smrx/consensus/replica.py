@@ -21,7 +21,7 @@ from smrx.consensus.compaction import Compaction
 from smrx.consensus.context import NotLeader, ReplicaContext, ReplicaSettings, StateMachine
 from smrx.consensus.elections import Elections
 from smrx.consensus.follower import Follower
-from smrx.consensus.journal import MemoryJournal
+from smrx.consensus.journal import LogEntry, MemoryJournal
 from smrx.consensus.leader import Leader
 from smrx.consensus.leadership_transfer import LeadershipTransfer
 from smrx.consensus.member_changes import MemberChanges
@@ -50,7 +50,7 @@ from smrx.consensus.recovery import MetaStore
 from smrx.consensus.replica_status import Role
 from smrx.consensus.rules_agreement import RulesAgreement
 from smrx.consensus.snapshot_sender import SnapshotSender
-from smrx.consensus.snapshots import MemorySnapshots, SnapshotStore
+from smrx.consensus.snapshots import MemorySnapshots, Snapshot, SnapshotStore
 from smrx.consensus.transport import Header, PeerTransport
 from smrx.wire.admin import PeerStatus
 
@@ -334,6 +334,29 @@ class Replica:
     def compact(self) -> None:
         """Take a snapshot at the next tick, where the store keeps them, and compact the log whatever its length."""
         self.compaction.request()
+
+    # For a program that applies the same log (smrx/node/log_service.py).
+
+    def state_for_readers(self, not_before: int) -> Snapshot | None:
+        """Return a snapshot that the log continues, after this entry or later; take one, as for a peer, if needed."""
+        snapshot = self.leader.snapshots.snapshot_for_peers()
+        if snapshot is not None and snapshot.index < not_before:
+            self.leader.snapshots.take(for_restart=False)
+            return None
+        return snapshot
+
+    def entries_after(self, index: int, size_bytes: int, count: int) -> list[LogEntry] | None:
+        """Return applied entries after one, about so many bytes; None if the log no longer has them."""
+        journal = self._journal
+        if index < journal.first_index:
+            return None
+        count = min(count, self.applied_index - index)
+        return journal.batch(index + 1, size_bytes, count) if count > 0 else []
+
+    @property
+    def first_index(self) -> int:
+        """The log entry after which this node has the log; 1 if it has all of it."""
+        return self._journal.first_index
 
     # Status.
 

@@ -45,7 +45,7 @@ class SnapshotSender:
                 # Not the same one again, unless it is on disk and valid.
                 self._store.refused(progress.refused_index)
                 progress.refused_index = 0
-            snapshot = self._snapshot_for_peers()
+            snapshot = self.snapshot_for_peers()
             if snapshot is not None:
                 progress.transfer = Outgoing(snapshot, time, self.chunk_bytes)
         transfer = progress.transfer
@@ -112,7 +112,7 @@ class SnapshotSender:
                 *(node_id, peer, body.index, body.reason),
             )
 
-    def _snapshot_for_peers(self) -> Snapshot | None:
+    def snapshot_for_peers(self) -> Snapshot | None:
         """Return a snapshot that the log continues; take one if there is none, and return None until it is ready."""
         snapshot = self._store.newest()
         if snapshot is None or snapshot.index < self._journal.first_index:

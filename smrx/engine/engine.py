@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine import index_build, snapshot
-from smrx.engine.checks import full_hash, invariants
+from smrx.engine.checks import full_hash, invariants, state_comparison
+from smrx.engine.checks.state_comparison import RecordDifference
 from smrx.engine.engine_error import EngineError, RulesError
 from smrx.engine.inspect import Inspect
 from smrx.engine.kernels import compiled
@@ -323,6 +324,20 @@ class Engine:
         engine._adopt(snapshot.load(data))
         engine._check_rules()
         return engine
+
+    def assume_rules(self, version: int) -> None:
+        """Apply another version of the rules from the next command on, without a command that switches to it.
+
+        For a shadow that tries new rules on the log of a cluster: its state hashes differ from then on. Raises
+        RulesError for a version that this program cannot apply.
+        """
+        if not self.oldest_rules <= version <= self.newest_rules:
+            raise RulesError(rules_fault(version, self.oldest_rules, self.newest_rules))
+        self._state.core["rules_version"] = version
+
+    def differing_records(self, other: "Engine", limit: int) -> list[RecordDifference]:
+        """Return up to `limit` records that differ between two engines; see checks/state_comparison.py."""
+        return state_comparison.differing_records(self._state, other._state, limit)
 
     def check_invariants(self) -> list[str]:
         """Return the invariants that do not hold, one sentence each; see checks/invariants.py."""

@@ -11,10 +11,10 @@ from typing import Final
 
 from smrx.wire import admin
 
-#: Requests that change members, leadership, rules, files or the state of a node, or stop it.
+#: Requests that change members, leadership, rules, files or the state of a node, or stop it, or that read everything.
 CHANGING_REQUESTS: Final = (
     admin.Snapshot, admin.TransferLeadership, admin.AddMember, admin.RemoveMember, admin.UpgradeRules,
-    admin.Corrupt, admin.Shutdown,
+    admin.TakeState, admin.ReadState, admin.ReadLog, admin.Corrupt, admin.Shutdown,
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from smrx.consensus import NotLeader
 from smrx.consensus.messages import RulesVersions
 from smrx.node import admin_access
+from smrx.node.log_service import LogService
 from smrx.node.node_view import NodeView
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
@@ -54,6 +55,7 @@ class AdminService:
         self._allow_corruption = allow_corruption
         self._replies: list[tuple[bytes, bytes]] = []
         self._barriers: dict[int, tuple[int, bytes, int]] = {}
+        self._log_service = LogService(node)
 
     def receive(self) -> None:
         """Read the requests that have arrived and queue the replies; flush() sends them."""
@@ -107,6 +109,7 @@ class AdminService:
     def status(self) -> admin.NodeStatus:
         """Return the status of this node, as `smrx cluster status` shows it."""
         node, replica, engine = self._node, self._node.replica, self._node.state.engine
+        self._log_service.drop_unread()
         counts = engine.inspect.counts()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         agreement = replica.agreement
@@ -287,6 +290,19 @@ class AdminService:
         end = request.offset + PART_BYTES
         part = held.data[request.offset : end]
         return admin.StateImagePart(**self._at, at=request.at, data=part, more=end < len(held.data))
+
+    def _on_takestate(self, request: admin.TakeState) -> admin.AnyReply:
+        if self._node.fenced is not None:
+            return self._error(AdminErrorCode.FENCED, self._node.fenced)
+        return self._log_service.take_state(request)
+
+    def _on_readstate(self, request: admin.ReadState) -> admin.AnyReply:
+        return self._log_service.read_state(request)
+
+    def _on_readlog(self, request: admin.ReadLog) -> admin.AnyReply:
+        if self._node.fenced is not None:
+            return self._error(AdminErrorCode.FENCED, self._node.fenced)
+        return self._log_service.read_log(request)
 
     def _on_snapshot(self, request: admin.Snapshot) -> admin.AnyReply:
         if self._node.fenced is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from smrx.config import Config
 from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError, check_readable, owner_of
 from smrx.consensus.journal import LogEntry, MemoryJournal
+from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.recovery import MetaError, hold_directory
 from smrx.consensus.restart import replay_entries
@@ -138,6 +139,26 @@ class LogReader:
                 f"with command {known[0]} and trade {known[1]}{more}"
             )
         return state
+
+    def oldest_state(self) -> tuple[int, bytes | None]:
+        """Return the log index of the oldest state on the disk and its bytes, None for that of a new exchange.
+
+        Raises LogReadError if there is none.
+        """
+        if self.journal.first_index == 1:
+            return 1, None
+        if not self.snapshots:
+            self._start(lambda state: True)
+        data = self.snapshots[0].part(STATE)
+        assert data is not None
+        return self.snapshots[0].log_index, bytes(data)
+
+    def entries_after(self, index: int) -> Iterator[LogEntry]:
+        """Yield the entries with commands after a log index, up to the last one known to be committed."""
+        for start in range(index + 1, self._end + 1, 1024):
+            for entry in self.journal.between(start, min(start + 1023, self._end)):
+                if entry[0] != NO_OP and not is_membership(entry[0]):
+                    yield entry
 
     @property
     def uncommitted(self) -> int:

@@ -1,11 +1,15 @@
 """The comparison of `smrx cluster status`, on fake nodes with a list of hashes."""
 
+import json
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
+from smrx.cli import cluster_commands
 from smrx.cli.cluster_status import ClusterStatus, query_cluster
-from smrx.wire.admin import AgreementStatus, AnyReply, AnyRequest, HashAt, HashReply, NodeStatus, Status
+from smrx.config import Config, NodeConfig
+from smrx.wire.admin import AgreementStatus, AnyReply, AnyRequest, HashAt, HashReply, NodeStatus, PeerStatus, Status
 
 
 class Node:
@@ -127,3 +131,24 @@ def test_two_states_without_a_majority_are_both_diverged() -> None:
 def test_status_without_any_answer_has_no_leader() -> None:
     found = status_of(None, None, None)
     assert (found.leader, found.compared_at, agreements(found)) == (None, None, ["UNREACHABLE"] * 3)
+
+
+def test_snapshot_that_a_node_cannot_use_is_shown_with_both_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "snapshot: The snapshot has state layout 2; this version of smrx reads layouts up to 1"
+    leader, lagging = (Node([1, 2], role="leader"), Node([1], role="learner"))
+    peers = (PeerStatus(node_id=2, connected=True), PeerStatus(node_id=3, connected=True, refused_snapshot=reason))
+
+    def ask(node_id: int, request: AnyRequest) -> AnyReply | None:
+        answer = (leader if node_id == 1 else lagging).answer(node_id, request)
+        if isinstance(answer, NodeStatus) and node_id == 1:
+            return msgspec.structs.replace(answer, peers=peers, voters=(1, 2, 3))
+        return answer
+
+    config = Config(nodes=tuple(NodeConfig(id=node, port=28_000 + node) for node in (1, 2)))
+    seen = query_cluster(ask, [1, 2])
+    cluster_commands._print(config, seen, False)
+    assert f"node 1: node 3 cannot use the snapshots of this node, the leader: {reason}" in capsys.readouterr().out
+    cluster_commands._print(config, seen, True)
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
+    assert nodes[0]["refused_snapshots"] == {"3": reason}
+    assert nodes[1]["refused_snapshots"] == {}

@@ -105,7 +105,7 @@ def test_row_5_pickled_entries_are_absurd(clock: Clock, first: bytes) -> None:
 class NeverReady(SnapshotSender):
     """A snapshot that never becomes ready."""
 
-    def _snapshot_for_peers(self) -> Snapshot | None:
+    def snapshot_for_peers(self) -> Snapshot | None:
         return None
 
 

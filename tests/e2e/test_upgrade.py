@@ -5,6 +5,7 @@ no program without the new rules can be a member.
 """
 
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -196,3 +197,34 @@ def test_rolling_upgrade(cluster: LocalCluster, next_version: NextVersion) -> No
     with Client(cluster.config, timeout=SECONDS) as client:
         orders = [order.client_order_id for order in client.orders(account=1)]
     assert sorted(orders) == list(range(1, load.placed + 1))
+
+
+def documented_commands() -> list[list[str]]:
+    """Return the commands of docs/upgrade.md, in their order."""
+    page = (Path(__file__).parents[2] / "docs/upgrade.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return [line.split() for block in blocks for line in block.splitlines()]
+
+
+def test_commands_of_the_upgrade_page_run_in_their_order(tmp_path: Path, next_version: NextVersion) -> None:
+    new = next_version.program
+    with LocalCluster(tmp_path / "cluster") as cluster:
+        cluster.wait_leader(SECONDS)
+        with Client(cluster.config, timeout=SECONDS) as client:
+            open_market(client)
+        load = Load(cluster.config)
+        load.start()
+        for name, *arguments in documented_commands():
+            assert name == "smrx"
+            if arguments[0] == "node":
+                for node in NODES:
+                    run_program(cluster, node, new)
+                continue
+            program = new if arguments[0] == "shadow" else SMRX
+            done = subprocess.run(
+                [*program, "--config", str(cluster.config_path), *arguments],
+                capture_output=True, text=True, timeout=SECONDS, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        assert done.stdout.splitlines()[1].split()[-1] == "2"
+        load.stop()

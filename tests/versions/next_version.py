@@ -112,10 +112,12 @@ SUBSTITUTIONS: dict[str, list[tuple[str | None, str]]] = {
     "consensus/messages.py": [("    if entry[1] != VERSION:\n", "    if entry[1] not in (VERSION, VERSION + 1):\n")],
     "node/turn.py": [
         (
-            "        return batches.encode(bodies, self.stamp_ns(), *self.state.position(), details)\n",
-            "        entry = batches.encode(bodies, self.stamp_ns(), *self.state.position(), details)\n"
+            "    def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:\n",
+            "    def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:\n"
+            "        entry = self._entry_of_version_1(bodies, details)\n"
             "        changed = self.state.rules().in_force > 1\n"
-            "        return entry[:1] + bytes((batches.VERSION + 1,)) + entry[2:] if changed else entry\n",
+            "        return entry[:1] + bytes((batches.VERSION + 1,)) + entry[2:] if changed else entry\n\n"
+            "    def _entry_of_version_1(self, bodies: list[memoryview], details: bytes) -> bytes:\n",
         )
     ],
 }  # fmt: skip
@@ -167,7 +169,9 @@ def build() -> NextVersion:
     files = {name: substitute(name, text) for name, text in files.items()}
     # Numba keeps machine code beside its source: a copy with the same kernels keeps its directory.
     kernels = "".join(
-        text for name, text in files.items() if name.startswith(("engine/", "wire/codes", "wire/records"))
+        text
+        for name, text in files.items()
+        if name.startswith(("engine/kernels/", "engine/state", "wire/codes", "wire/records"))
     )
     folder = CACHE / hashlib.sha256(kernels.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)

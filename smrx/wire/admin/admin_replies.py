@@ -189,6 +189,36 @@ class StateImagePart(Reply, frozen=True, kw_only=True):
     more: bool = False
 
 
+class StateReply(Reply, frozen=True, kw_only=True):
+    """The held snapshot: the log entry it is after, and its size. `log_index` 0: it is not ready yet.
+
+    Size 0 with a log index: the log is complete from there on, and the state before it is empty.
+    """
+
+    log_index: int = 0
+    size: int = 0
+
+
+class StatePart(Reply, frozen=True, kw_only=True):
+    """Bytes of the held snapshot from the requested offset on; `more`: there are further bytes."""
+
+    data: bytes
+    more: bool = False
+
+
+class LogPart(Reply, frozen=True, kw_only=True):
+    """Applied entries that follow the requested one: (log index, term, entry), those without commands left out.
+
+    `last` is the log index up to which there is nothing else; `more`: there are further entries. `hashes` are the state
+    hashes after the commands from the requested one on, u64, as far as the node has them.
+    """
+
+    entries: tuple[tuple[int, int, bytes], ...]
+    last: int
+    more: bool = False
+    hashes: bytes = b""
+
+
 class BarrierReply(Reply, frozen=True, kw_only=True):
     """The log index and the state hash of the barrier."""
 
@@ -246,6 +276,9 @@ AnyReply = (
     | InstrumentsReply
     | StateImageReply
     | StateImagePart
+    | StateReply
+    | StatePart
+    | LogPart
     | BarrierReply
     | SnapshotReply
     | TransferLeadershipReply

@@ -111,6 +111,33 @@ class ReadStateImage(Request, frozen=True, kw_only=True):
     offset: Natural = 0
 
 
+class TakeState(Request, frozen=True, kw_only=True):
+    """Hold a snapshot of the whole state from which the log can be read. Reply: StateReply.
+
+    The node uses the snapshot that it has, if its log continues it and it is not older than a log entry, or starts to
+    take one, as for a new member; repeat the request until the reply has a log index.
+    """
+
+    not_before: Natural = 0
+
+
+class ReadState(Request, frozen=True, kw_only=True):
+    """Get part of the held snapshot, from byte `offset` on. Reply: StatePart, or UNAVAILABLE."""
+
+    log_index: Natural
+    offset: Natural = 0
+
+
+class ReadLog(Request, frozen=True, kw_only=True):
+    """Get applied log entries after one, and the state hashes after commands from `first_hash` on.
+
+    Reply: LogPart, or UNAVAILABLE if the node no longer has the entries.
+    """
+
+    after: Natural
+    first_hash: Natural
+
+
 class Barrier(Request, frozen=True, kw_only=True):
     """Wait until everything submitted before is applied. Leader only. Reply: BarrierReply."""
 
@@ -177,6 +204,9 @@ AnyRequest = (
     | Instruments
     | TakeStateImage
     | ReadStateImage
+    | TakeState
+    | ReadState
+    | ReadLog
     | Barrier
     | Snapshot
     | TransferLeadership
