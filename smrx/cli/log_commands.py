@@ -1,22 +1,18 @@
 """`smrx log`: read the journal of a stopped node. Parses, calls smrx/node/log_reader, prints."""
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-import numpy as np
 
 from smrx.cli import options, output, progress
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
-from smrx.wire.client_order_ids import short_id_text
-from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
-from smrx.wire.records import COMMAND_LAYOUTS, DETAILS_FIELDS, DETAILS_LAYOUTS, TRADE_EVENT
+from smrx.wire.record_names import named_command, named_event, named_outcome
 
 if TYPE_CHECKING:
-    from smrx.node.log_reader import ReplayedCommand
+    pass
 
 _id_option = click.option("--node", "node_id", type=int, required=True, metavar="N", help="Id of the node.")
 _from_option = click.option(
@@ -65,8 +61,8 @@ def dump_log(node_id: int, first: int, last: int | None, limit: int | None) -> N
                 "log_index": found.log_index,
                 "term": found.term,
                 "time_ns": found.time_ns,
-                "command": _command(found),
-                "outcome": _named(found.outcome, status=OutcomeStatus, event_kind=EventKind, reason=Reason),
+                "command": named_command(found.command, found.details),
+                "outcome": named_outcome(found.outcome),
             }
         )
         return counter.has_room()
@@ -95,7 +91,7 @@ def replay_log(node_id: int, first: int, last: int | None, limit: int | None) ->
     counter = _LineCounter(limit)
 
     def show(found: ReplayedTrade) -> bool:
-        _print_line({"log_index": found.log_index} | _named(found.event.view(TRADE_EVENT), kind=EventKind))
+        _print_line({"log_index": found.log_index} | named_event(found.event))
         return counter.has_room()
 
     with open_node_log(options.config(), node_id) as history:
@@ -152,36 +148,6 @@ class _LineCounter:
 
 def _print_line(value: dict[str, Any]) -> None:
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-
-
-def _command(found: "ReplayedCommand") -> dict[str, Any]:
-    """Return a command with the names of its kind, its client order id as text, and its details."""
-    try:
-        kind = CommandKind(int(found.command["kind"]))
-    except ValueError:
-        return _named(found.command)
-    shown = _named(found.command.view(COMMAND_LAYOUTS[kind]), kind=CommandKind)
-    if "client_order_id" in shown:
-        shown["client_order_id"] = short_id_text(shown["client_order_id"])
-    if found.details is not None and kind in DETAILS_LAYOUTS:
-        details = _named(found.details.view(DETAILS_LAYOUTS[kind]))
-        shown["details"] = {name: details[name] for name in DETAILS_FIELDS[kind]}
-    return shown
-
-
-def _named(record: np.void, **names: Callable[[int], Any]) -> dict[str, Any]:
-    """Return a record as a dictionary, with the names of codes and bytes as text."""
-    fields = record.dtype.names or ()
-    values = dict(zip(fields, record.tolist(), strict=True))
-    for field, value in values.items():
-        if isinstance(value, bytes):
-            values[field] = value.decode("ascii", "replace")
-    for field, enumeration in names.items():
-        try:
-            values[field] = enumeration(values[field]).name
-        except ValueError:
-            continue
-    return values
 
 
 def _warn_of_uncommitted(entries: int) -> None:

@@ -17,7 +17,8 @@ from smrx.consensus.context import UnknownRules
 from smrx.engine import Engine, RulesError
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire import batches
-from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.batches import Batch
+from smrx.wire.record_names import named_command, named_event, named_outcome
 
 #: (log index, term, entry)
 Entry = tuple[int, int, bytes]
@@ -27,7 +28,6 @@ _CHECKPOINT_COMMANDS: Final = 200_000
 #: Differing records that a report shows.
 MAX_RECORDS: Final = 100
 _RING: Final = 1
-_CODES: Final[dict[str, Any]] = {"kind": EventKind, "status": OutcomeStatus, "event_kind": EventKind, "reason": Reason}
 
 
 class RecordReport(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ class Shadow:
                 return None
             if self._other is not None:
                 batch = batches.decode(data)
-                other = self._other.apply(batch.commands, batch.time_ns)
+                other = self._other.apply(batch.commands, batch.time_ns, batch.details)
                 same = [applied.outcomes.tobytes(), applied.events.tobytes()]
                 if same != [other.outcomes.tobytes(), other.events.tobytes()]:
                     return self._first_rule_difference()
@@ -156,13 +156,13 @@ class Shadow:
         for log_index, _, data in self._checkpoint.entries:
             batch = batches.decode(data)
             for at in range(len(batch.commands)):
-                result = engine.apply(batch.commands[at : at + 1], batch.time_ns)
+                result = engine.apply(batch.commands[at : at + 1], batch.time_ns, batch.details)
                 if engine.sequence == sequence:
                     return Difference(
                         sequence=sequence,
                         equal_until=self.compared,
                         log_index=log_index,
-                        command=named(batch.commands[at], kind=CommandKind),
+                        command=_shown(named_command(batch.commands[at], _details_of(batch, at))),
                         expected={"state_hash": f"{expected:016x}"},
                         found=_described(result),
                     )
@@ -183,12 +183,13 @@ class Shadow:
         theirs = self._other_checkpoint_engine()
         for _, _, entry in earlier:
             batch = batches.decode(entry)
-            ours.apply(batch.commands, batch.time_ns)
-            theirs.apply(batch.commands, batch.time_ns)
+            ours.apply(batch.commands, batch.time_ns, batch.details)
+            theirs.apply(batch.commands, batch.time_ns, batch.details)
         batch = batches.decode(data)
         for at in range(len(batch.commands)):
             command = batch.commands[at : at + 1]
-            expected, found = ours.apply(command, batch.time_ns), theirs.apply(command, batch.time_ns)
+            expected = ours.apply(command, batch.time_ns, batch.details)
+            found = theirs.apply(command, batch.time_ns, batch.details)
             if (expected.outcomes.tobytes(), expected.events.tobytes()) != (
                 found.outcomes.tobytes(),
                 found.events.tobytes(),
@@ -197,7 +198,7 @@ class Shadow:
                     sequence=ours.sequence,
                     equal_until=ours.sequence - 1,
                     log_index=log_index,
-                    command=named(batch.commands[at], kind=CommandKind),
+                    command=_shown(named_command(batch.commands[at], _details_of(batch, at))),
                     expected=_described(expected),
                     found=_described(found),
                 )
@@ -216,7 +217,7 @@ class Shadow:
 
 
 def _restored(data: bytes | None) -> ReplicatedState:
-    state = ReplicatedState(_RING, _RING)
+    state = ReplicatedState(_RING)
     if data is not None:
         state.restore(data)
     return state
@@ -240,19 +241,21 @@ def _add_records(difference: Difference, expected: Engine, found: Engine) -> Non
     difference.records = [RecordReport(*record) for record in expected.differing_records(found, MAX_RECORDS)]
 
 
+def _details_of(batch: Batch, at: int) -> np.void | None:
+    """Return the details that a command of a batch names, None if there are none."""
+    number = int(batch.commands["details"][at])
+    return batch.details[number - 1] if 0 < number <= len(batch.details) else None
+
+
 def _described(result: Any) -> dict[str, Any]:
     """Return the result of one command."""
     return {
         "state_hash": f"{int(result.hashes[0]):016x}",
-        "outcome": named(result.outcomes[0], **_CODES),
-        "events": [named(event, **_CODES) for event in result.events],
+        "outcome": _shown(named_outcome(result.outcomes[0])),
+        "events": [_shown(named_event(event)) for event in result.events],
     }
 
 
-def named(record: np.void, **codes: Any) -> dict[str, Any]:
-    """Return the fields of a record that are not 0, with the names of codes."""
-    values = dict(zip(record.dtype.names or (), record.tolist(), strict=True))
-    for field, enumeration in codes.items():
-        if field in values and values[field] in set(enumeration):
-            values[field] = enumeration(values[field]).name
-    return {name: value for name, value in values.items() if value}
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a record that are set."""
+    return {name: value for name, value in record.items() if value}

@@ -12,12 +12,18 @@ from smrx.node.replicated_state import ReplicatedState
 from smrx.node.shadow import Shadow
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind
+from smrx.wire.command_list import NO_DETAILS
 from tests.any_rules import EngineOfAnyRules
-from tests.commands import command, join
+from tests.commands import Commands, command, join
 from tests.property.flow import build_tape, seeded_steps
 
+
+def _entry(commands: Commands, time_ns: int) -> bytes:
+    return batches.encode(commands.records.tobytes(), time_ns, 0, 0, commands.details.tobytes())
+
+
 ENTRIES = [
-    (number, 1, batches.encode(batch.commands.tobytes(), batch.time_ns, 0, 0))
+    (number, 1, _entry(batch.commands, batch.time_ns))
     for number, batch in enumerate(build_tape(seeded_steps(7, 150)).batches, start=2)
 ]
 
@@ -26,7 +32,7 @@ class Reference:
     """A node of the cluster: the state after every entry, and all hashes."""
 
     def __init__(self) -> None:
-        self.state = ReplicatedState(1, 1)
+        self.state = ReplicatedState(1)
         self.snapshots: list[bytes] = []
         #: By entry: the last command applied.
         self.sequences: list[int] = []
@@ -58,8 +64,8 @@ def test_equal_program_has_no_difference(reference: Reference, start: int) -> No
 class Stingy(Engine):
     """An engine that is wrong: it deposits one unit less."""
 
-    def apply(self, commands: Any, time_ns: int) -> Any:
-        return super().apply(with_less(commands), time_ns)
+    def apply(self, commands: Any, time_ns: int, details: Any = NO_DETAILS) -> Any:
+        return super().apply(with_less(commands), time_ns, details)
 
 
 def with_less(commands: Any) -> Any:
@@ -90,8 +96,8 @@ def test_first_differing_hash_is_reported_with_its_command_and_records(
 class Strict(EngineOfAnyRules):
     """Version 2 of its rules deposits one unit less; version 1 is as ever."""
 
-    def apply(self, commands: Any, time_ns: int) -> Any:
-        return super().apply(with_less(commands) if self.rules_version == 2 else commands, time_ns)
+    def apply(self, commands: Any, time_ns: int, details: Any = NO_DETAILS) -> Any:
+        return super().apply(with_less(commands) if self.rules_version == 2 else commands, time_ns, details)
 
 
 def test_other_rules_are_compared_by_events(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +143,7 @@ def test_switch_in_the_log_ends_a_comparison_of_rules(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ReplicatedState, "engine_class", EngineOfAnyRules)
     shadow = Shadow(None, 1, 2)
     switch = command(CommandKind.SET_VERSION, quantity_lots=2)
-    assert shadow.apply([(2, 1, batches.encode(join([switch]).tobytes(), 1, 0, 0)), *ENTRIES]) is None
+    assert shadow.apply([(2, 1, _entry(join([switch]), 1)), *ENTRIES]) is None
     assert shadow.has_switched
     assert shadow.log_index == 2
 
