@@ -111,13 +111,15 @@ NOTIONALS = [
 ]
 #: A market order for 10 lots, where the best offer is 120.
 MARKET_ORDER: dict[str, Any] = {"order_type": OrderType.MARKET, "tif": TimeInForce.IOC, "price_ticks": 0}
+#: A price of 0 is right for it, and it has no use for the terms of a limit order.
+WITH_A_MARKET_ORDER = (R.INVALID_PRICE, R.INVALID_DISPLAY, R.INVALID_EXPIRY, R.UNSUPPORTED_COMBINATION)
 MARKET_NOTIONALS = [
     fault(
-        R.NOTIONAL_BELOW_MINIMUM, (R.NOTIONAL_ABOVE_MAXIMUM, R.INVALID_DISPLAY, R.INVALID_EXPIRY),
+        R.NOTIONAL_BELOW_MINIMUM, (R.NOTIONAL_ABOVE_MAXIMUM, *WITH_A_MARKET_ORDER),
         {"rules": {"min_notional": 1_201, "rule_flags": RuleFlags.MIN_NOTIONAL_OF_MARKET}}, **MARKET_ORDER,
     ),
     fault(
-        R.NOTIONAL_ABOVE_MAXIMUM, (R.INVALID_DISPLAY, R.INVALID_EXPIRY),
+        R.NOTIONAL_ABOVE_MAXIMUM, WITH_A_MARKET_ORDER,
         {"rules": {"max_notional": 1_199, "rule_flags": RuleFlags.MAX_NOTIONAL_OF_MARKET}}, **MARKET_ORDER,
     ),
 ]  # fmt: skip

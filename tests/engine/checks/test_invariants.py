@@ -258,6 +258,19 @@ def slot_where(field: str, table: str = "orders") -> Callable[[Any], int]:
     )
 
 
+def answer_slot(state: Any) -> int:
+    """Return the record of the answer to request 1 of account 1's session, which is not its newest."""
+    session = state.sessions[state.sessions["session_id"] == 11][0]
+    assert session["last_request_id"] > 1
+    return int(session["answers"]) + 1
+
+
+def newest_answer_slot(state: Any) -> int:
+    """Return the record of the newest answer of account 1's session."""
+    session = state.sessions[state.sessions["session_id"] == 11][0]
+    return int(session["answers"]) + int(session["last_request_id"])
+
+
 def stop_slot(state: Any) -> int:
     """Return the slot of a pending stop."""
     return int(next(slot for slot in range(1, len(state.orders)) if state.orders["order_type"][slot] == 3))
@@ -390,6 +403,33 @@ FULL_DAMAGE: dict[str, tuple[Damage, str]] = {
         put("order_details", "expiry_ns", 5, details_of(stop_slot)),
         "orders: one that is not GTD has an expiry",
     ),
+    "a changed answer": (add("answers", "order_id", 1, answer_slot), "answers: the chain of a session is broken"),
+    "the newest answer changed": (add("answers", "cum_lots", 1, newest_answer_slot), "session 11: the stored hash"),
+    "an answer at the wrong place": (add("answers", "request_id", 1, answer_slot), "answers: the chain of a session"),
+    "a wrong chain": (add("sessions", "chain", 1), "answers: the chain of a session is broken"),
+    "a session with another last request": (add("sessions", "last_request_id", 1), "session 1: the stored hash"),
+    "a session that is closed": (put("sessions", "closed", 1), "session 1: the stored hash"),
+    "runs that overlap": (put("sessions", "answers", 2), "answers: the runs do not make up"),
+    "a run of an invalid length": (put("sessions", "run", 17), "sessions: the length of a run is invalid"),
+    "more answers than there are": (put("core", "answers_top", 1 << 30, lambda s: 0), "answers: "),
+    "a free run outside": (lambda state: state.runs.__setitem__(3, 1 << 20), "answers: a list of free runs"),
+    "sessions out of order": (put("sessions", "activity", 1 << 40), "sessions: they are not linked by activity"),
+    "a session active before the one before it": (
+        put("sessions", "last_active_ns", -5, lambda state: int(state.core["newest_session"][0])),
+        "sessions: a last activity is out of order",
+    ),
+    "sessions of the future": (put("core", "activity", 1, lambda s: 0), "sessions: a last activity is in the future"),
+    "sessions that end too late": (put("core", "next_session_end", 1 << 62, lambda s: 0), "the first end is too late"),
+    "transfers out of order": (put("transfers", "sequence", 1 << 40), "transfers: they are not linked by sequence"),
+    "transfers of the future": (
+        put("transfers", "time_ns", 1 << 50, lambda state: int(state.core["newest_transfer"][0])),
+        "transfers: a time is out of order",
+    ),
+    "transfers that are kept too long": (
+        put("core", "next_transfer_end", 1 << 62, lambda s: 0),
+        "transfers: the first end is too late",
+    ),
+    "an unhashed retention": (put("core", "transfers", 5, lambda s: 0), "the stored sum"),
     "an unhashed kill switch": (put("core", "killed", 1, lambda s: 0), ""),
 }
 
