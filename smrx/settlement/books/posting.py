@@ -48,23 +48,6 @@ FOLLOWING_ALONE: Final = int(Fault.FOLLOWING_ALONE)
 
 
 @kernel
-def in_place(tables: Any, posting: Any, numbers: Any) -> Any:
-    """Check that a fill or an event that belongs to an order is where one is expected, and nothing else is there."""
-    core = tables.core[0]
-    if posting == _REFUSED:
-        return KIND
-    if (posting == _FILL) != (core.due != 0):
-        return FILL_ALONE if posting == _FILL else FILLS_MISSING
-    if (posting == _FOLLOWING) != (core.following != 0):
-        if posting == _FOLLOWING:
-            return FOLLOWING_ALONE
-        leader = tables.last[LEADER_PLACE]
-        set_numbers(numbers, core.following, leader.sequence, leader.order_id, 0)
-        return FOLLOWING_MISSING
-    return 0
-
-
-@kernel
 def in_stream(tables: Any, row: Any, posting: Any, numbers: Any) -> Any:
     """Check that an event follows the one before it, and advance to it."""
     core = tables.core[0]
@@ -81,9 +64,16 @@ def in_stream(tables: Any, row: Any, posting: Any, numbers: Any) -> Any:
         if row.time_ns < core.time_ns:
             return TIME_BACK
     if posting <= _LAST_WITH_PLACE or core.due != 0 or core.following != 0:
-        fault = in_place(tables, posting, numbers)
-        if fault != 0:
-            return fault
+        if posting == _REFUSED:
+            return KIND
+        if (posting == _FILL) != (core.due != 0):
+            return FILL_ALONE if posting == _FILL else FILLS_MISSING
+        if (posting == _FOLLOWING) != (core.following != 0):
+            if posting == _FOLLOWING:
+                return FOLLOWING_ALONE
+            leader = tables.last[LEADER_PLACE]
+            set_numbers(numbers, core.following, leader.sequence, leader.order_id, 0)
+            return FOLLOWING_MISSING
     core.sequence = row.sequence
     core.command = row.command_sequence
     core.time_ns = row.time_ns
