@@ -3,7 +3,8 @@
 A client order id is 1 to 64 printable ASCII characters (space to ~). An id of up to 8 characters is its own 64-bit
 form: the characters, the first in the low byte, padded with NULs. Of a longer id the 64-bit form is the xxh3 of its 64
 bytes (padded with NULs) with the highest bit set, which no character has; the text itself stands in the details of
-commands and orders and in CLIENT_ORDER_ID events. Two different ids can have the same form only if both are longer.
+commands and orders and in CLIENT_ORDER_ID events. Two different ids can have the same form only if both are longer; an
+account cannot have both open at once.
 """
 
 from typing import Final

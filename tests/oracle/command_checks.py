@@ -176,7 +176,7 @@ def new_rules(state: State, command: Command, known: Instrument) -> Reason:
 
 def identity(state: State, command: Command) -> Reason:
     if command.kind == PLACE and command.client_order_id:
-        taken = state.order_by_client_id(command.account, command.client_order_id)
+        taken = state.has_id_like(command.account, command.client_order_id)
         return Reason.DUPLICATE_CLIENT_ORDER_ID if taken else Reason.NONE
     return transfer_identity(state, command) if command.kind in TRANSFERS else Reason.NONE
 

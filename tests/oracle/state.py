@@ -22,6 +22,7 @@ from tests.oracle.records import (
     Words,
     hash_record,
     hash_words,
+    id_form,
 )
 
 
@@ -83,6 +84,11 @@ class State:
             order = self.orders.get(command.order_id)
             return order if order and order.account == command.account else None
         return self.order_by_client_id(command.account, command.client_order_id)
+
+    def has_id_like(self, account: int, client_order_id: bytes) -> bool:
+        """Whether an open order of the account has this client order id, or one with the same 64-bit form."""
+        own = (order for order in self.orders.values() if order.account == account and order.client_order_id)
+        return any(id_form(order.client_order_id) == id_form(client_order_id) for order in own)
 
     def order_by_client_id(self, account: int, client_order_id: bytes) -> Order | None:
         for order in self.orders.values():

@@ -250,11 +250,24 @@ class LosesSessionOnReplace(Oracle):
 
 
 class ComparesHashesOfIds(Oracle):
-    """Takes two long client order ids with the same 64-bit form for the same id."""
+    """Takes two long client order ids with the same 64-bit form for the same id, also where an order is named."""
 
     def __init__(self) -> None:
         super().__init__()
         self.state = HashedIdsState()
+
+
+class ComparesTextsOfIds(Oracle):
+    """Accepts a long client order id whose 64-bit form, but not its text, an open order of the account has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = ExactIdsState()
+
+
+class ExactIdsState(State):
+    def has_id_like(self, account: int, client_order_id: bytes) -> bool:
+        return self.order_by_client_id(account, client_order_id) is not None
 
 
 class HashedIdsState(State):
@@ -473,6 +486,7 @@ BROKEN: tuple[type[Oracle], ...] = (
     ClosesWithOrders,
     LosesSessionOnReplace,
     ComparesHashesOfIds,
+    ComparesTextsOfIds,
     HashesPartsOfIds,
     TellsNoTerms,
     TellsTermsBeforeTheId,

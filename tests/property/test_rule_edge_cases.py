@@ -244,12 +244,12 @@ def expiring_stops(script: Script) -> None:
 
 
 def colliding_ids(script: Script) -> None:
-    """Ids with the same 64-bit form, open at once in one account and in two, and each of them cancelled and reused."""
+    """Ids with the same 64-bit form: one of them may be open in an account, and the other one does not name it."""
     first, second = COLLIDING_IDS
     for account in (1, 2, 1):
         for name in (first, second):
             script.place(account, BUY, 1, 2, client_order_id=name)
-    for name in (second, first):
+    for name in (second, first, second):
         script.send_as_account(CommandKind.REPLACE, 1, client_order_id=name, price_ticks=3, quantity_lots=4)
         script.send_as_account(CommandKind.CANCEL, 1, client_order_id=name)
         script.send_as_account(CommandKind.CANCEL, 1, client_order_id=name)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.checks.full_hash import ID_FIELDS
 from smrx.engine.checks.record_columns import StateColumns
 from smrx.engine.checks.xxh3_rows import multiply_fold_rows
 from smrx.engine.index_build import keys_of, members
@@ -20,8 +19,6 @@ _BATCH = 1 << 15
 
 #: The keys of the records in some slots, and their second parts.
 _KeysAt = Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
-#: What tells records in some slots with the same key apart, one row each.
-_TextsAt = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def index_violations(tables: StateColumns) -> Iterator[str]:
@@ -36,33 +33,23 @@ def index_violations(tables: StateColumns) -> Iterator[str]:
                 yield f"{index}: its entries are not the live {table.name}"
                 continue
             # Every search must end at its own slot; the cells have no other slots, so no key is there twice.
-            found = _found(cells, slots, partial(keys_of, index, rows), _texts_of(tables, index))
+            found = _found(cells, slots, partial(keys_of, index, rows))
             if (found == 0).any():
                 yield f"{index}: a search stops before it finds its key"
             elif (found != slots).any():
                 yield f"{index}: a key is there twice"
 
 
-def _texts_of(tables: StateColumns, index: str) -> _TextsAt:
-    """Return what else than its key tells the records of an index apart: an order's client order id if it is long."""
-    if index != "client_index":
-        return lambda slots: np.zeros((len(slots), 1), dtype=np.uint64)
-    details, words = tables["orders"]["details"], tables["order_details"]
-    return lambda slots: np.stack([words[name][details[slots]] for name in ID_FIELDS], axis=1)
-
-
-def _found(cells: NDArray[Any], slots: NDArray[Any], keys_at: _KeysAt, texts_at: _TextsAt) -> NDArray[np.uint32]:
+def _found(cells: NDArray[Any], slots: NDArray[Any], keys_at: _KeysAt) -> NDArray[np.uint32]:
     """Return the slot that a search for the key of each slot ends at; 0 if it reaches an empty cell."""
     found = np.zeros(len(slots), dtype=np.uint32)
     for start in range(0, len(slots), _BATCH):
         part = slice(start, start + _BATCH)
-        _search(cells, slots[part], found[part], keys_at, texts_at)
+        _search(cells, slots[part], found[part], keys_at)
     return found
 
 
-def _search(
-    cells: NDArray[Any], slots: NDArray[Any], found: NDArray[np.uint32], keys_at: _KeysAt, texts_at: _TextsAt
-) -> None:
+def _search(cells: NDArray[Any], slots: NDArray[Any], found: NDArray[np.uint32], keys_at: _KeysAt) -> None:
     """Search for some records at once, each from the cell where the search for its key begins."""
     keys, extras = keys_at(slots)
     hashes = _hashes(keys, extras)
@@ -79,8 +66,6 @@ def _search(
         (other,) = np.nonzero(hit & (slot != slots[searching]))
         their_keys, their_extras = keys_at(slot[other])
         hit[other] = (their_keys == keys[searching[other]]) & (their_extras == extras[searching[other]])
-        if hit[other].any():
-            hit[other] &= (texts_at(slot[other]) == texts_at(slots[searching[other]])).all(axis=1)
         found[searching[hit]] = slot[hit]
         on = ~hit & (cell != 0)
         searching, at = searching[on], (at[on] + 1) & (len(cells) - 1)

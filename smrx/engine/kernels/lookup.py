@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from smrx.engine.kernels.hash_index import NO_EXTRA, find, key_hash
-from smrx.engine.kernels.jit import LOW32, NIL, U0, U1, U32, Record, Tables, inlined, kernel, view_as
+from smrx.engine.kernels.hash_index import NO_EXTRA, find
+from smrx.engine.kernels.jit import NIL, U0, Record, Tables, inlined, view_as
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
 from smrx.engine.kernels.order_details import same_text
 from smrx.engine.kernels.state_hash import pack_pair
@@ -78,31 +78,9 @@ def has_client_order_id(order: Record, key: Any, account_id: Any) -> Any:
 
 
 @inlined
-def find_client_order(state: Tables, client_order_id: Any, account_id: Any) -> Any:
-    """Find the open order of an account by a client order id of at most 8 characters."""
-    return find(state.client_index, state.orders, has_client_order_id, client_order_id, account_id)
-
-
-@kernel
-def find_long_client_order(state: Tables, form: Any, account_id: Any, details: Record) -> Any:
-    """Find the open order of an account by the longer client order id in some details; `form` is its 64-bit form.
-
-    Two such ids may have the same form, so the texts are compared.
-    """
-    cells = state.client_index
-    mask = np.uint64(len(cells) - 1)
-    wanted = key_hash(form, account_id)
-    at = wanted & mask
-    while True:
-        cell = cells[at]
-        slot = np.uint32(cell & LOW32)
-        if slot == NIL:
-            return slot
-        if (cell >> U32) == wanted:
-            order = state.orders[slot]
-            if has_client_order_id(order, form, account_id) and same_text(state.order_details[order.details], details):
-                return slot
-        at = (at + U1) & mask
+def find_client_order(state: Tables, form: Any, account_id: Any) -> Any:
+    """Find the open order of an account by the 64-bit form of its client order id, which no other of its orders has."""
+    return find(state.client_index, state.orders, has_client_order_id, form, account_id)
 
 
 @inlined
@@ -116,9 +94,12 @@ def details_of(state: Tables, command: Record) -> Any:
 @inlined
 def find_named_client_order(state: Tables, command: Record) -> Any:
     """Find the open order of the command's account by the command's client order id, of any length."""
-    if command.client_order_id != U0:
-        return find_client_order(state, command.client_order_id, command.account)
-    return find_long_client_order(state, state.turn[0].client_order_id, command.account, details_of(state, command))
+    slot = find_client_order(state, state.turn[0].client_order_id, command.account)
+    if slot == NIL or command.client_order_id != U0:
+        return slot
+    # Another long id may have the same form.
+    is_same = same_text(state.order_details[state.orders[slot].details], details_of(state, command))
+    return slot if is_same else NIL
 
 
 @inlined

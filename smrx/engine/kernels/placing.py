@@ -21,7 +21,7 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
 )
-from smrx.engine.kernels.lookup import details_of, find_balance, find_instrument, find_named_client_order
+from smrx.engine.kernels.lookup import details_of, find_balance, find_client_order, find_instrument
 from smrx.engine.kernels.matching import (
     can_fill,
     crosses,
@@ -94,7 +94,7 @@ def check_place(state: Tables, command: Record) -> Any:
     instrument = state.instruments[turn.instrument]
     if instrument.status != InstrumentStatus.TRADING:
         return Reason.INSTRUMENT_NOT_TRADING
-    if turn.client_order_id != U0 and find_named_client_order(state, command) != NIL:
+    if turn.client_order_id != U0 and find_client_order(state, turn.client_order_id, command.account) != NIL:
         return Reason.DUPLICATE_CLIENT_ORDER_ID
     side = command.side
     kind = command.order_type
