@@ -192,16 +192,16 @@ class Checker:
             first = self._applied.get((session, request)) if repeat else None
             # A repeat has its first outcome, byte for byte; one that is older than the answers kept only says so.
             is_old = status == OutcomeStatus.DUPLICATE or (first is not None and outcome == first.outcome)
+            if repeat != is_old:
+                raise Violation(
+                    f"exactly once: request {request} of session {session:x}, at entry {index}, was "
+                    f"{'applied again' if repeat else 'not applied'} (last request of the session: {last})"
+                )
             is_kept = first is not None and last is not None and last - request < self._kept[session]
             if first is not None and is_kept and outcome != first.outcome:
                 raise Violation(
                     f"first answers: request {request} of session {session:x}, at entry {index}, has another outcome "
                     f"than its first (last request of the session: {last})"
-                )
-            if repeat != is_old:
-                raise Violation(
-                    f"exactly once: request {request} of session {session:x}, at entry {index}, was "
-                    f"{'applied again' if repeat else 'not applied'} (last request of the session: {last})"
                 )
             if repeat:
                 continue

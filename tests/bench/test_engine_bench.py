@@ -73,11 +73,11 @@ def test_generated_tape_has_its_shares(name: str) -> None:
     assert len(engine.inspect.orders()) == shape.open_orders
     result = make.apply(engine, flow.measured, 1)
     rejected = result.outcomes[result.outcomes["status"] == OutcomeStatus.REJECTED]
-    assert len(rejected) < 0.02 * len(flow.measured)
+    assert len(rejected) < 0.02 * len(flow.measured.records)
     assert set(rejected["reason"]) <= {Reason.UNKNOWN_ORDER}
-    placed = flow.measured["kind"] == CommandKind.PLACE
-    takes = placed & (flow.measured["tif"] == TimeInForce.IOC)
-    shares = [np.count_nonzero(kind) / len(flow.measured) for kind in (placed & ~takes, ~placed, takes)]
+    placed = flow.measured.records["kind"] == CommandKind.PLACE
+    takes = placed & (flow.measured.records["tif"] == TimeInForce.IOC)
+    shares = [np.count_nonzero(kind) / len(flow.measured.records) for kind in (placed & ~takes, ~placed, takes)]
     assert shares == pytest.approx([1 - shape.cancels - shape.takes, shape.cancels, shape.takes], abs=0.02)
     # The last maker of a take is filled in part, and met again by the next take.
     assert engine.trade_count / np.count_nonzero(takes) == pytest.approx(shape.makers + 1, rel=0.2)

@@ -166,7 +166,6 @@ class TestRunning:
             ("order place --account 7 BTC-USD buy 1 --tif gtc", Exit.USAGE, "market order"),
             ("order place --account 7 ETH-USD buy 1 --price 1", Exit.USAGE, "expected one of BTC-USD"),
             ("order cancel --account 7", Exit.USAGE, "exactly one of"),
-            (f"order cancel --account 7 --client-order-id {'x' * 65}", Exit.USAGE, "1 to 64 printable ASCII"),
             ("order place --account 7 BTC-USD buy 1 --display 1", Exit.USAGE, "only orders with a price"),
             ("order cancel --account 7 --order-id 1 --side buy", Exit.USAGE, "need --all"),
             ("account open 7", Exit.REFUSED, "ACCOUNT_EXISTS"),

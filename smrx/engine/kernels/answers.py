@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from smrx.engine.kernels.jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel
+from smrx.engine.kernels.jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel, view_as
+from smrx.engine.kernels.layouts import COMMAND_WORDS as ANSWER_WORDS
 from smrx.engine.kernels.state_hash import U8, U16, replace_hash
 from smrx.engine.kernels.xxh3 import hash8
 from smrx.engine.state import RUN_LENGTHS
@@ -37,10 +38,14 @@ def keep_answer(state: Tables, outcome: Record) -> None:
     core = state.core[0]
     session = state.sessions[state.turn[0].session]
     answer = answer_of(state, session, outcome.request_id)
-    answer.status = outcome.status
-    answer.event_kind = outcome.event_kind
-    answer.reason = outcome.reason
-    answer.event_count = outcome.event_count
+    head = (
+        np.uint64(outcome.status)
+        | (np.uint64(outcome.event_kind) << U8)
+        | (np.uint64(outcome.reason) << U16)
+        | (np.uint64(outcome.event_count) << U32)
+    )
+    # Status, kind, reason and count in one word.
+    view_as(answer, ANSWER_WORDS).word_0 = head
     answer.before = session.chain
     answer.request_id = outcome.request_id
     answer.sequence = outcome.sequence
@@ -49,15 +54,9 @@ def keep_answer(state: Tables, outcome: Record) -> None:
     answer.cum_lots = outcome.cum_lots
     answer.leaves_lots = outcome.leaves_lots
     if core.hashing != 0:
-        head = (
-            (ANSWER_TAG + np.uint64(outcome.status))
-            | (np.uint64(outcome.event_kind) << U8)
-            | (np.uint64(outcome.reason) << U16)
-            | (np.uint64(outcome.event_count) << U32)
-        )
         session.chain = hash8(
-            head, session.chain ^ session.session_id, outcome.request_id, outcome.sequence, outcome.order_id,
-            outcome.first_event, np.uint64(outcome.cum_lots), np.uint64(outcome.leaves_lots),
+            ANSWER_TAG + head, session.chain ^ session.session_id, outcome.request_id, outcome.sequence,
+            outcome.order_id, outcome.first_event, np.uint64(outcome.cum_lots), np.uint64(outcome.leaves_lots),
         )  # fmt: skip
         replace_hash(core, session, session.static_hash + session.chain)
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from smrx.engine.kernels.activity import restart_silence
-from smrx.engine.kernels.answers import answers_missing, is_kept, keep_answer, repeat_answer, run_for
+from smrx.engine.kernels.answers import answer_of, answers_missing, is_kept, keep_answer, repeat_answer, run_for
 from smrx.engine.kernels.balances import check_transfer, transfer
 from smrx.engine.kernels.cancelling import cancel, check_mass_cancel, check_named_order, mass_cancel
 from smrx.engine.kernels.command_checks import check_account, check_form, check_sender, is_unnumbered
@@ -36,6 +36,7 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
     merged,
+    prefetch,
     view_as,
 )
 from smrx.engine.kernels.lookup import find_session
@@ -229,6 +230,8 @@ def consume_request(state: Tables, command: Record) -> None:
         session = state.sessions[turn.session]
         if command.request_id == session.last_request_id + U1 and session.closed == 0:
             turn.counted = 1
+            # Its session has not written there for long; what is done until keep_answer covers the time.
+            prefetch(answer_of(state, session, command.request_id))
             session.last_request_id = command.request_id
             if session.last_active_ns != state.core[0].time_ns:
                 restart_silence(state, turn.session)

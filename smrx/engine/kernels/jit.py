@@ -1,4 +1,4 @@
-"""Compile kernels, and provide the two operations that Numba lacks: a product of 128 bits, a view of a record.
+"""Compile kernels, and provide what Numba lacks: a product of 128 bits, a view of a record, a prefetch.
 
 Owns the compiler options: every kernel of the engine is made by `kernel`, `inlined`, `merged` or `entry_point`. With
 NUMBA_DISABLE_JIT=1 the same functions run as plain Python, slowly, with the same results.
@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from llvmlite import ir
 from numba import config, njit, types
-from numba.core import errors
+from numba.core import cgutils, errors
 from numba.extending import intrinsic
 
 #: An array of records or words, and one record of such an array; Numba infers the exact types.
@@ -116,5 +116,24 @@ def _view_as_interpreted(record: Any, layout: Any) -> Any:
     return record.viewed_as(layout)
 
 
+def _prefetch(_: Any, record: Any) -> Any:
+    """Begin to load the first cache line of a record that is written later; an intrinsic."""
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        # For writing, into all caches, as data.
+        builder.call(function, [builder.bitcast(values[0], byte), word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(record), generate
+
+
+def _prefetch_interpreted(_: Any) -> None:
+    """Nothing: only the time differs."""
+
+
+prefetch: Any = _prefetch_interpreted if INTERPRETED else intrinsic(_prefetch)
 view_as: Any = _view_as_interpreted if INTERPRETED else intrinsic(_view_as)
 multiply_fold: Any = _multiply_fold_interpreted if INTERPRETED else intrinsic(_multiply_fold)

@@ -26,7 +26,8 @@ def retain(market: SmallMarket, silence: int = DAY, age: int = 7 * DAY, transfer
 def expired(market: SmallMarket, seconds: float, commands: Any = TICK) -> list[int]:
     """Return the sessions that a command at a time ends."""
     events = apply(market.engine, commands, round(seconds * SECOND)).events
-    return events["session_id"][events["kind"] == EventKind.SESSION_EXPIRED].tolist()
+    found: list[int] = events["session_id"][events["kind"] == EventKind.SESSION_EXPIRED].tolist()
+    return found
 
 
 @pytest.mark.parametrize("answers", [1, 2, 3, 256, 1000])
@@ -138,7 +139,8 @@ def soak(rounds: int) -> list[tuple[int, ...]]:
     """Open, use and abandon sessions without end; return the lengths of what the state keeps after each round."""
     market = SmallMarket()
     retain(market, silence=60, age=60, transfers=500)
-    now, sizes = 1, []
+    now = 1
+    sizes: list[tuple[int, ...]] = []
     for number in range(rounds):
         first = 1_000 * (number + 1)
         opened = [open_session(first + at, 1 + at % 3, at % 2, (0, 16, 256)[at % 3]) for at in range(12)]
