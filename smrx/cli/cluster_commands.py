@@ -139,7 +139,8 @@ def status(timeout: float, as_json: bool) -> None:
     the majority. BEHIND: the node has not applied N yet. DIVERGED at M: its state differs from command M on. NOT
     COMPARED: too few nodes answer. UNREACHABLE: the node does not answer. LAG counts the commands up to N that a node
     has not applied. RULES is the version of the rules in force on the node, and the newest that its program has if that
-    is another. Exits with 6 if a node has diverged, with 3 if there is no leader.
+    is another. Lines below the table name nodes that wait or are fenced, and those whose clock differs too much from
+    those of the majority. Exits with 6 if a node has diverged, with 3 if there is no leader.
 
     \b
     Example:

@@ -21,6 +21,8 @@ Verdict = Literal["right", "ahead", "behind", "no majority"]
 #: A verdict is reported once it has held for so long: messages that waited while this node was paused, or on a
 #: connection that stalled, show clocks that are too early.
 _CONFIRM_SECONDS: Final = 1.0
+#: The time between two judgements: a heartbeat. A turn of the node may take less than a millisecond.
+_JUDGE_SECONDS: Final = 0.05
 #: The last time that is used, in the year 2255: 64 bits hold a stamp for another 7 years.
 LATEST_NS: Final = 9_000_000_000_000_000_000
 _SECOND_NS: Final = 1_000_000_000
@@ -74,6 +76,7 @@ class MajorityClock:
         #: The verdict that is to be confirmed, and since when it holds.
         self._found: Verdict = "right"
         self._found_at = 0.0
+        self._next_judgement = float("-inf")
 
     # Clocks.
 
@@ -136,7 +139,10 @@ class MajorityClock:
     # The verdict.
 
     def tick(self, now: float) -> None:
-        """Judge this node's clock; log a verdict that has changed."""
+        """Judge this node's clock from time to time; log a verdict that has changed."""
+        if now < self._next_judgement:
+            return
+        self._next_judgement = now + _JUDGE_SECONDS
         found = self.judge(now)
         if found is None:
             return

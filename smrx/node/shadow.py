@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.consensus.context import UnknownRules
-from smrx.engine import Engine, RulesError
+from smrx.engine import Engine, Result, RulesError
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire import batches
 from smrx.wire.batches import Batch
@@ -122,7 +122,7 @@ class Shadow:
                 return None
             if self._other is not None:
                 batch = batches.decode(data)
-                other = self._other.apply(batch.commands, batch.time_ns, batch.details)
+                other = _apply(self._other, batch)
                 same = [applied.outcomes.tobytes(), applied.events.tobytes()]
                 if same != [other.outcomes.tobytes(), other.events.tobytes()]:
                     return self._first_rule_difference()
@@ -156,7 +156,7 @@ class Shadow:
         for log_index, _, data in self._checkpoint.entries:
             batch = batches.decode(data)
             for at in range(len(batch.commands)):
-                result = engine.apply(batch.commands[at : at + 1], batch.time_ns, batch.details)
+                result = _apply_one(engine, batch, at)
                 if engine.sequence == sequence:
                     return Difference(
                         sequence=sequence,
@@ -183,13 +183,11 @@ class Shadow:
         theirs = self._other_checkpoint_engine()
         for _, _, entry in earlier:
             batch = batches.decode(entry)
-            ours.apply(batch.commands, batch.time_ns, batch.details)
-            theirs.apply(batch.commands, batch.time_ns, batch.details)
+            _apply(ours, batch)
+            _apply(theirs, batch)
         batch = batches.decode(data)
         for at in range(len(batch.commands)):
-            command = batch.commands[at : at + 1]
-            expected = ours.apply(command, batch.time_ns, batch.details)
-            found = theirs.apply(command, batch.time_ns, batch.details)
+            expected, found = _apply_one(ours, batch, at), _apply_one(theirs, batch, at)
             if (expected.outcomes.tobytes(), expected.events.tobytes()) != (
                 found.outcomes.tobytes(),
                 found.events.tobytes(),
@@ -234,6 +232,15 @@ def _assuming(state: ReplicatedState, rules: int) -> Engine:
             f"this program applies versions {own.oldest} to {own.newest} of the rules, not version {rules}"
         ) from None
     return engine
+
+
+def _apply(engine: Engine, batch: Batch) -> Result:
+    return engine.apply(batch.commands, batch.time_ns, batch.details)
+
+
+def _apply_one(engine: Engine, batch: Batch, at: int) -> Result:
+    """Apply one command of a batch."""
+    return engine.apply(batch.commands[at : at + 1], batch.time_ns, batch.details)
 
 
 def _add_records(difference: Difference, expected: Engine, found: Engine) -> None:

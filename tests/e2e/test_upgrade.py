@@ -19,7 +19,7 @@ from smrx.client import Client, Refused
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, Limits
 from smrx.local import SMRX, LocalCluster
-from smrx.wire.admin import RulesStatus
+from smrx.wire.admin import AdminError, AdminErrorCode, LogPart, ReadLog, ReadState, RulesStatus, UpgradeRules
 from tests.versions.next_version import NextVersion, build
 
 #: Entries after which the log is compacted: a restarted node gets a snapshot, from either version.
@@ -154,6 +154,10 @@ def test_rolling_upgrade(cluster: LocalCluster, next_version: NextVersion) -> No
         assert "node 3 applies version 1 only" in refused.stderr
     run_program(cluster, 2, SMRX)
     await_more(cluster, load)
+    if cluster.config.durability == "memory":
+        # From a leader of the old program or the new one; in disk mode a node reads its own.
+        assert cluster.log_path(1).read_text().count("installed the state after log entry") >= 1
+        assert cluster.log_path(2).read_text().count("installed the state after log entry") >= 2
     assert equal_states(cluster) > 0
     assert rules(cluster) == {
         1: RulesStatus(oldest=1, newest=2, in_force=1),
@@ -228,3 +232,29 @@ def test_commands_of_the_upgrade_page_run_in_their_order(tmp_path: Path, next_ve
             assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         assert done.stdout.splitlines()[1].split()[-1] == "2"
         load.stop()
+
+
+def test_upgrade_without_a_newer_version_changes_nothing(shared_cluster: LocalCluster) -> None:
+    done = smrx(shared_cluster, "cluster", "upgrade")
+    assert (done.returncode, done.stdout) == (0, "version 1 of the rules is in force, the newest of the leader\n")
+    leader = shared_cluster.leader()
+    assert leader is not None
+    with open_admin_client(shared_cluster.config, SECONDS) as ask:
+        reply = ask(leader, UpgradeRules())
+        assert isinstance(reply, AdminError)
+        assert reply.code == AdminErrorCode.REFUSED
+        assert reply.message.startswith("the rules stay at version 1: node 1 applies version 1 only; node 2 ")
+        reply = ask(next(node for node in NODES if node != leader), UpgradeRules())
+        assert isinstance(reply, AdminError)
+        assert reply.code == AdminErrorCode.NOT_LEADER
+
+
+def test_state_and_log_are_read_only_as_far_as_the_node_has_them(shared_cluster: LocalCluster) -> None:
+    with open_admin_client(shared_cluster.config, SECONDS) as ask:
+        for request in (ReadState(log_index=1 << 40), ReadLog(after=0, first_hash=1)):
+            reply = ask(1, request)
+            assert isinstance(reply, AdminError)
+            assert reply.code == AdminErrorCode.UNAVAILABLE
+        end = ask(1, ReadLog(after=1 << 40, first_hash=1 << 40))
+        assert isinstance(end, LogPart)
+        assert (end.entries, end.more, end.hashes) == ((), False, b"")

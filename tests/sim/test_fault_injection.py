@@ -8,6 +8,7 @@ from smrx.sim import simulate
 from smrx.sim.network import Network
 from smrx.sim.profile import CHANGES, FAULTS, SCENARIOS, draw
 from smrx.sim.scheduler import Scheduler, generator
+from tests.sim import profiles
 from tests.sim.profiles import scenario
 
 #: Conditions of the whole fault phase, not events in it.
@@ -79,6 +80,19 @@ def test_every_fault_is_drawn_by_some_seeds() -> None:
         assert (5 if name == "crash a majority" else 60) <= drawn <= 140, name
     assert {profile.nodes for profile in profiles} == {1, 3, 5}
     assert 40 < sum(profile.durable for profile in profiles) < 120
+
+
+def test_wall_clocks_jump_by_seconds_and_by_decades_in_both_directions() -> None:
+    seconds: list[float] = []
+    for seed in range(12):
+        result = simulate(seed, focus=profiles.jumping_clocks_only)
+        assert result.failure is None
+        lines = [line for line in result.trace.lines(None) if "the wall clock of node" in line]
+        seconds += [float(line.rsplit(" is ", 1)[1].removesuffix(" s ahead")) for line in lines]
+    assert max(seconds) > 10 * 31_556_952
+    assert min(seconds) < -10 * 31_556_952
+    assert sum(0 < abs(jump) < 10 for jump in seconds) > 5
+    assert 0.0 in seconds
 
 
 class TwoNodes:
