@@ -26,6 +26,7 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 # Numba is typed in parts, and differently from version to version: as Any it is the same in all.
 _settings: Any = config
 _compile: Any = njit
+_code: Any = cgutils
 
 INTERPRETED: Final = bool(_settings.DISABLE_JIT)
 
@@ -122,7 +123,7 @@ def _prefetch(_: Any, record: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        function = _code.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         # For writing, into all caches, as data.
         builder.call(function, [builder.bitcast(values[0], byte), word(1), word(3), word(1)])
         return context.get_dummy_value()
