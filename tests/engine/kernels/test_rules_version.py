@@ -6,25 +6,26 @@ import pytest
 from smrx.engine import Engine, RulesError
 from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
+from smrx.wire.records import VERSION_EVENT
 from tests.any_rules import EngineOfAnyRules
-from tests.commands import Commands, command, join
+from tests.commands import Commands, apply, command, join
 from tests.oracle import Oracle
 from tests.property.flow import build_tape, seeded_steps
 
 
 def switch(version: int) -> Commands:
-    return command(CommandKind.SET_VERSION, quantity_lots=version)
+    return command(CommandKind.SET_VERSION, version=version)
 
 
 def test_engine_starts_with_the_first_version_and_accepts_the_next_only() -> None:
     engine = EngineOfAnyRules()
     assert engine.rules_version == 1
-    result = engine.apply(join([switch(3), switch(1), switch(0), switch(-1), switch(2), switch(2), switch(3)]), 5)
+    result = apply(engine, join([switch(3), switch(1), switch(0), switch(-1), switch(2), switch(2), switch(3)]), 5)
     accepted = result.outcomes["status"] == OutcomeStatus.ACCEPTED
     assert np.flatnonzero(accepted).tolist() == [4, 6]
     assert set(result.outcomes["reason"][~accepted].tolist()) == {Reason.INVALID_VERSION}
     switched = result.events[result.events["kind"] == EventKind.VERSION_SET]
-    assert switched["quantity_lots"].tolist() == [2, 3]
+    assert switched.view(VERSION_EVENT)["version"].tolist() == [2, 3]
     assert engine.rules_version == 3
     assert engine.content_hash() == engine.recompute_content_hash()
     assert engine.check_invariants() == []
@@ -35,7 +36,7 @@ def test_engine_and_oracle_agree_across_the_switch() -> None:
     tape = build_tape(seeded_steps(5, 120))
     for number, batch in enumerate(tape.batches):
         commands = join([batch.commands, switch(number // 9 + 2)])
-        found, expected = engine.apply(commands, batch.time_ns), oracle.apply(commands, batch.time_ns)
+        found, expected = apply(engine, commands, batch.time_ns), apply(oracle, commands, batch.time_ns)
         assert [part.tobytes() for part in found] == [part.tobytes() for part in expected]
     assert engine.rules_version == oracle.rules_version >= 5
 
@@ -43,15 +44,15 @@ def test_engine_and_oracle_agree_across_the_switch() -> None:
 def test_version_is_part_of_the_state_hash_from_the_switch_on() -> None:
     switched, ticked = EngineOfAnyRules(), EngineOfAnyRules()
     before = switched.content_hash()
-    switched.apply(switch(2), 5)
-    ticked.apply(command(CommandKind.TICK), 5)
+    apply(switched, switch(2), 5)
+    apply(ticked, command(CommandKind.TICK), 5)
     assert switched.content_hash() != ticked.content_hash()
     assert EngineOfAnyRules().content_hash() == before
 
 
 def test_snapshot_keeps_the_version() -> None:
     engine = EngineOfAnyRules()
-    engine.apply(switch(2), 5)
+    apply(engine, switch(2), 5)
     again = EngineOfAnyRules.restore(engine.snapshot())
     assert again.rules_version == 2
     assert again.snapshot() == engine.snapshot()
@@ -62,7 +63,7 @@ def test_program_without_the_version_stops_at_the_switch(before: int) -> None:
     engine = Engine()
     commands = join([*(command(CommandKind.TICK) for _ in range(before)), switch(NEWEST_RULES + 1)])
     with pytest.raises(RulesError) as caught:
-        engine.apply(commands, 5)
+        apply(engine, commands, 5)
     assert str(caught.value) == (
         f"version {NEWEST_RULES + 1} of the rules is in force, and this program applies version {NEWEST_RULES} only; "
         "run a newer program on this node"
@@ -71,7 +72,7 @@ def test_program_without_the_version_stops_at_the_switch(before: int) -> None:
 
 def test_program_without_the_version_does_not_restore_it() -> None:
     engine = EngineOfAnyRules()
-    engine.apply(switch(2), 5)
+    apply(engine, switch(2), 5)
     with pytest.raises(RulesError, match="run a newer program"):
         Engine.restore(engine.snapshot())
 
