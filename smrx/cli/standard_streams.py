@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 #: Commands, and groups of commands, that change nothing which outlives them. All others are taken to change something.
 READS: Final = (
     *("account balances", "account list", "account positions", "account show", "asset list", "bench", "book"),
-    *("cluster status", "instrument list", "log", "market show", "order list", "settle report", "settle verify", "sim"),
-    *("snapshot list", "snapshot verify"),
+    *("cluster status", "instrument list", "log", "market show", "order list", "settle report", "settle verify"),
+    *("shadow", "sim", "snapshot list", "snapshot verify"),
 )
 #: Parameters that name what a command did; the answer on standard error repeats them.
 _IDS: Final = ("account", "account_id", "symbol", "order_id", "client_order_id", "transfer_id", "node_id")
