@@ -68,7 +68,7 @@ def test_log_verify_applies_the_whole_log(past: Past) -> None:
 def test_damaged_journal_is_one_line(past: Past, command: str) -> None:
     path = past.config.node_dir(1) / FILE
     sound = path.read_bytes()
-    at = sound.index(past.commands[700].tobytes())
+    at = sound.index(past.commands.records[700].tobytes())
     path.write_bytes(sound[:at] + b"\xff" + sound[at + 1 :])
     printed = smrx("log", command, "--node", "1", code=Exit.RESOURCE)
     assert printed.count("\n") == 1

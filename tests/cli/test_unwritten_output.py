@@ -26,7 +26,16 @@ CHANGES = {
     *("asset add", "cluster add", "cluster down", "cluster keygen", "cluster remove", "cluster transfer", "cluster up"),
     *("cluster upgrade",),
     *("instrument add", "instrument cancel-only", "instrument close", "instrument halt", "instrument resume"),
-    *("instrument rules", "market apply", "market kill", "market revive", "node", "order cancel", "order place"),
+    *(
+        "instrument rules",
+        "market apply",
+        "market kill",
+        "market retention",
+        "market revive",
+        "node",
+        "order cancel",
+        "order place",
+    ),
     *("order reduce", "order replace", "replay", "settle run", "snapshot backup", "snapshot restore", "snapshot take"),
     *("tape generate",),
 }
