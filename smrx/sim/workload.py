@@ -29,6 +29,7 @@ from smrx.wire.records import (
 BASE: Final = 1
 QUOTE: Final = 2
 INSTRUMENT: Final = 1
+_FOREVER_S: Final = (1 << 32) - 1
 #: A narrow price range, so that orders match.
 _PRICES: Final = (95, 105)
 #: Orders have ids 1 to 11; those from here on have texts of more than eight characters.
@@ -46,6 +47,8 @@ def setup(accounts: list[int]) -> CommandList:
         _command(CommandKind.ADD_ASSET, asset=BASE, symbol=pack_symbol("A")),
         _command(CommandKind.ADD_ASSET, asset=QUOTE, symbol=pack_symbol("B")),
         _command(CommandKind.ADD_INSTRUMENT, instrument, instrument=INSTRUMENT),
+        # The time of the state follows the clocks of a majority, which may jump by decades; no silence is that long.
+        _command(CommandKind.SET_RETENTION, session_silence_s=_FOREVER_S, transfer_age_s=_FOREVER_S, transfers=1_000),
     ]
     for account in accounts:
         found += [

@@ -18,6 +18,7 @@ from smrx.config import NodeConfig, Timing
 from smrx.consensus import MemoryJournal, PeerTransport, Replica, ReplicaSettings, membership, messages
 from smrx.consensus.messages import Body, Envelope, RulesVersions
 from smrx.consensus.recovery import MetaStore
+from smrx.wire import batches
 
 CLUSTER = "harness"
 _WALL_NS = 1_700_000_000_000_000_000
@@ -32,9 +33,13 @@ class Violation(AssertionError):
     """An invariant that must hold under every fault is violated."""
 
 
+#: Type and version of a log entry with commands.
+ENTRY_HEAD = bytes((messages.REGULAR, batches.VERSION))
+
+
 def entry(number: int, size: int = 32) -> bytes:
     """Return a log entry that contains its number."""
-    return b"\0\1" + number.to_bytes(8, "little").ljust(size - 2, b"\xee")
+    return ENTRY_HEAD + number.to_bytes(8, "little").ljust(size - 2, b"\xee")
 
 
 def number_of(command: bytes) -> int:

@@ -5,7 +5,7 @@ import pytest
 from smrx.consensus import NotLeader, Replica
 from smrx.consensus.agreement import Agreement, steps
 from smrx.consensus.messages import HashReply, HashRequest
-from tests.consensus.harness import Clock, Cluster, Machine, Member
+from tests.consensus.harness import ENTRY_HEAD, Clock, Cluster, Machine, Member
 
 
 def cluster_in_agreement(clock: Clock, nodes: int = 3, replica_class: type[Replica] = Replica) -> Cluster:
@@ -60,7 +60,7 @@ def test_corrupted_leader_steps_down(clock: Clock) -> None:
     first = corrupt_at_next_command(cluster, old)
     cluster.run_until(lambda: old.replica.agreement.fenced is not None, 1.0)
     with pytest.raises(NotLeader):
-        old.replica.submit(b"\0\1")
+        old.replica.submit(ENTRY_HEAD)
     cluster.run(5)
     new = cluster.leader()
     assert new is not None
@@ -148,9 +148,9 @@ def test_reported_hash_is_kept_until_it_can_be_compared(clock: Clock) -> None:
     asked: list[object] = []
     agreement = Agreement(1, [2, 3], machine, lambda node, body: asked.append(body), lambda node: True)
     other.corruption = 1
-    other.apply(2, 1, b"\0\1" + bytes(8))
+    other.apply(2, 1, ENTRY_HEAD + bytes(8))
     agreement.observe(2, *other.position(), now=1.0)
-    machine.apply(2, 1, b"\0\1" + bytes(8))
+    machine.apply(2, 1, ENTRY_HEAD + bytes(8))
     agreement.tick(1.1)
     assert agreement.first_divergent == 1
 
@@ -176,7 +176,7 @@ def test_divergence_is_unnoticed_without_comparison(clock: Clock) -> None:
 def test_request_without_hashes_in_reply_is_not_repeated_in_a_loop() -> None:
     machine = Machine()
     for number in range(10):
-        machine.apply(number, 1, b"\0\1" + number.to_bytes(8, "little"))
+        machine.apply(number, 1, ENTRY_HEAD + number.to_bytes(8, "little"))
     asked: list[HashRequest] = []
     agreement = Agreement(1, [2, 3], machine, lambda node, body: asked.append(body), lambda node: True)  # type: ignore[arg-type]
     agreement.observe(2, 8, 12345, now=1.0)

@@ -17,6 +17,7 @@ from smrx.consensus.disk_journal import (
 )
 from smrx.consensus.journal import LogEntry
 from smrx.consensus.storage import StorageFull
+from tests.consensus.harness import ENTRY_HEAD
 from tests.consensus.model_disk import Crash, ModelStorage, Platter
 
 
@@ -81,7 +82,7 @@ def test_compaction_deletes_a_few_entries_with_each_sync() -> None:
     left = sum(key.startswith(b"e") for key in platter.records)
     assert 300 - DELETED_A_SYNC - 1 <= left < 300
     for index in range(302, 312):
-        journal.add(b"\0\1", index, 3)
+        journal.add(ENTRY_HEAD, index, 3)
         journal.sync()
     assert [key for key in platter.records if key.startswith(b"e")] == [entry_key(i) for i in range(291, 312)]
     assert after_base(opened(platter)) == after_base(journal)
@@ -94,7 +95,7 @@ def test_next_start_deletes_entries_below_the_base() -> None:
     journal.sync()
     journal = opened(platter)
     for index in range(302, 312):
-        journal.add(b"\0\1", index, 3)
+        journal.add(ENTRY_HEAD, index, 3)
         journal.sync()
     assert min(key for key in platter.records if key.startswith(b"e")) == entry_key(291)
 
@@ -122,7 +123,7 @@ def test_new_log_of_joined_node_is_incomplete_until_marked() -> None:
     platter = Platter()
     assert opened(platter, joined=True).may_lack_entries
     journal = opened(platter, joined=True)
-    journal.add(b"\0\1", 2, 1)
+    journal.add(ENTRY_HEAD, 2, 1)
     journal.sync()
     assert opened(platter, joined=True).may_lack_entries, "a restart half way does not make the log whole"
     journal.mark_complete()
@@ -226,7 +227,7 @@ class Run:
             if kind < 0.6:
                 for _ in range(chance.randrange(1, 4)):
                     term = max(1, journal.last_term + (chance.random() < 0.1))
-                    journal.add(b"\0\1" + chance.randbytes(6), journal.last_index + 1, term)
+                    journal.add(ENTRY_HEAD + chance.randbytes(6), journal.last_index + 1, term)
             elif kind < 0.75 and len(journal) > 1:
                 journal.deleteEntriesFrom(chance.randrange(1, len(journal)))
             elif kind < 0.9 and len(journal) > 1:

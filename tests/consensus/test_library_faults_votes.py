@@ -6,7 +6,7 @@ from smrx.config import Timing
 from smrx.consensus import ConsensusError, MemoryJournal, Replica, messages
 from smrx.consensus.messages import AppendReply, Vote
 from tests.consensus import stock
-from tests.consensus.harness import TIMING, Clock, Cluster, Meta, Violation
+from tests.consensus.harness import ENTRY_HEAD, TIMING, Clock, Cluster, Meta, Violation
 
 
 def node_without_log_meets_lagging_node(clock: Clock, replica_class: type[Replica]) -> Cluster:
@@ -288,6 +288,6 @@ def restart_with_a_persistent_journal(clock: Clock, replica_class: type[Replica]
         )
         replica.tick()
         for number in range(20 if life == 0 else 0):
-            replica.submit(b"\0\1" + (number + 1).to_bytes(8, "little"))
+            replica.submit(ENTRY_HEAD + (number + 1).to_bytes(8, "little"))
             replica.tick()
     return machine.numbers

@@ -14,7 +14,17 @@ from smrx.consensus.raft_library import RaftLibrary
 from smrx.consensus.snapshot_sender import SnapshotSender
 from smrx.consensus.snapshots import Snapshot
 from tests.consensus import stock
-from tests.consensus.harness import CLUSTER, GENESIS, Clock, Cluster, Machine, MemoryTransport, Violation, entry
+from tests.consensus.harness import (
+    CLUSTER,
+    ENTRY_HEAD,
+    GENESIS,
+    Clock,
+    Cluster,
+    Machine,
+    MemoryTransport,
+    Violation,
+    entry,
+)
 
 
 class Poisoned(Machine):
@@ -228,7 +238,7 @@ def test_row_18_log_holds_the_submitted_bytes(clock: Clock, replica_class: type[
     cluster = Cluster(clock, nodes=1, replica_class=replica_class)
     member = cluster.members[1]
     member.turn()
-    command = b"\0\1" + bytes(range(128, 256)) * 100
+    command = ENTRY_HEAD + bytes(range(128, 256)) * 100
     index = member.replica.submit(command)
     kept = member.replica._journal.between(index, index)[0][0]
     assert (kept is command) is raw
@@ -261,12 +271,12 @@ def test_row_19_messages_are_not_compressed(
 @pytest.mark.parametrize(
     "body",
     [
-        [1, 5, 1, 9, 9, 0, False, [[b"\0\1", 7, 1]]],  # a hole
-        [1, 5, 2, 9, 9, 0, False, [[b"\0\1", 6, 1]]],  # a term that falls
-        [1, 5, 1, 9, 9, 0, False, [[b"\0\1", 6, 9]]],  # a term above the sender's own
+        [1, 5, 1, 9, 9, 0, False, [[ENTRY_HEAD, 7, 1]]],  # a hole
+        [1, 5, 2, 9, 9, 0, False, [[ENTRY_HEAD, 6, 1]]],  # a term that falls
+        [1, 5, 1, 9, 9, 0, False, [[ENTRY_HEAD, 6, 9]]],  # a term above the sender's own
         [1, 5, 1, 10, 9, 0, False, []],  # more committed than there is
         [1, 0, 0, 9, 9, 0, False, []],  # before the beginning
-        [1, None, 0, 9, 9, 0, False, [[b"\0\1", 6, 1]]],  # entries after nothing
+        [1, None, 0, 9, 9, 0, False, [[ENTRY_HEAD, 6, 1]]],  # entries after nothing
         [1, 5, 1, 3, 3, 0, False, []],  # a last entry before the first
         [3, 5, 2],  # a candidate whose log is of the term it wants
         [4, 3],  # a vote for a term not reached

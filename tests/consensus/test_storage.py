@@ -13,6 +13,7 @@ import pytest
 
 from smrx.consensus.disk_journal import FILE, DiskJournal, JournalError, check_readable
 from smrx.consensus.storage import LmdbStorage, StorageError, StorageFailed
+from tests.consensus.harness import ENTRY_HEAD
 
 
 def journal(path: Path, **options: int) -> DiskJournal:
@@ -21,7 +22,7 @@ def journal(path: Path, **options: int) -> DiskJournal:
 
 def fill(log: DiskJournal, entries: int, size: int = 500) -> None:
     for index in range(log.last_index + 1, log.last_index + 1 + entries):
-        log.add(b"\0\1" + index.to_bytes(8, "little").ljust(size, b"x"), index, 1)
+        log.add(ENTRY_HEAD + index.to_bytes(8, "little").ljust(size, b"x"), index, 1)
         if index % 20 == 0:
             log.sync()
     log.sync()

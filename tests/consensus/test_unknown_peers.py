@@ -20,7 +20,7 @@ from smrx.consensus.messages import (
     PreVote,
 )
 from smrx.consensus.transport_zmq import has_message
-from tests.consensus.harness import CLUSTER, Clock, Cluster, Member, Violation
+from tests.consensus.harness import CLUSTER, ENTRY_HEAD, Clock, Cluster, Member, Violation
 from tests.consensus.sockets import CLUSTER as SOCKETS
 from tests.consensus.sockets import Mesh
 
@@ -234,7 +234,7 @@ def test_removal_report_is_ignored_with_a_leader(clock: Clock) -> None:
 def test_removed_node_is_told_over_real_sockets(tmp_path: Path) -> None:
     mesh = Mesh(tmp_path)
     leader = mesh.elect()
-    mesh.commit(b"\0\1" + bytes(30))
+    mesh.commit(ENTRY_HEAD + bytes(30))
     gone = next(node for node in mesh.nodes if node is not leader)
     # It is not run meanwhile.
     mesh.nodes.remove(gone)
@@ -253,7 +253,7 @@ def test_answer_that_closes_its_own_connection_is_harmless(tmp_path: Path) -> No
     """A process at a member's address replies that every member was removed and added again."""
     mesh = Mesh(tmp_path)
     victim, other = mesh.nodes[0], mesh.nodes[1]
-    mesh.commit(b"\0\1" + bytes(30))
+    mesh.commit(ENTRY_HEAD + bytes(30))
     members = [
         Member_(NodeConfig(id=node, port=port), voter=True, since=1_000) for node, port in enumerate(mesh.ports, 1)
     ]

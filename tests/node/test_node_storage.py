@@ -22,6 +22,7 @@ from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND
+from tests.consensus.harness import ENTRY_HEAD
 
 DEADLINE_SECONDS = 20.0
 
@@ -184,7 +185,7 @@ def test_node_that_cannot_write_its_term_keeps_no_entries_of_it(
     node = Node(config, 1)
     last = node.replica.last_index
     node.meta.set_term(9, None)
-    node.storage.journal.add(b"\0\1", last + 1, 9)
+    node.storage.journal.add(ENTRY_HEAD, last + 1, 9)
     monkeypatch.setattr(MetaStore, "sync", full)
     node.close()
     monkeypatch.undo()
