@@ -53,7 +53,7 @@ def test_parent_and_other_children_keep_excluded_memory() -> None:
 
 def test_engine_snapshot_works_without_excluded_arrays() -> None:
     engine = Engine(orders=1 << 17)
-    result = engine.apply(make.join([make.open_session(1, 0), make.open_account((1, 1), 7)]), 1)
+    result = make.apply(engine, make.join([make.open_session(1, 0), make.open_account((1, 1), 7)]), 1)
     assert set(result.outcomes["status"]) == {OutcomeStatus.ACCEPTED}
     assert max(array.nbytes for array in engine.arrays_outside_snapshot()) >= SIZE
     saved = engine.snapshot()

@@ -216,15 +216,16 @@ def test_row_17_entry_of_another_version_is_not_applied(
     cluster = Cluster(clock, nodes=1, replica_class=replica_class)
     member = cluster.members[1]
     member.turn()
-    later = b"\0\2" + entry(1)[2:]
+    later = bytes((ENTRY_HEAD[0], ENTRY_HEAD[1] + 1)) + entry(1)[2:]
+    fault = f"expected entry version {ENTRY_HEAD[1]}, found {later[1]}"
     if applies:
         member.replica.submit(later)
         member.replica.tick()
     else:
-        with pytest.raises(ValueError, match="expected entry version 1, found 2"):
+        with pytest.raises(ValueError, match=fault):
             member.replica.submit(later)
         member.replica._journal.add(later, member.replica.last_index + 1, member.replica.term)
-        with pytest.raises(ConsensusError, match="expected entry version 1, found 2"):
+        with pytest.raises(ConsensusError, match=fault):
             member.replica.tick()
     assert member.machine.numbers == ([1] if applies else [])
 

@@ -46,7 +46,7 @@ PLANTED_FAULTS = [
         REAL.replace(replica=stock.TrustsAnyCommitIndex),
         60,
         "log agreement|majority",
-        start=60,
+        start=100,
     ),
     PlantedFault(
         "2",
@@ -151,7 +151,7 @@ PLANTED_FAULTS = [
         100,
         "durable acknowledgement",
     ),
-    PlantedFault("17", "numbers methods", REAL.replace(formats=stock.NumbersMethods), 40, "one state|stopped"),
+    PlantedFault("17", "numbers methods", REAL.replace(formats=stock.NumbersMethods), 40, "one state|stopped", start=5),
     PlantedFault("18", "pickles commands", REAL.replace(replica=stock.Pickles), 5, "entry size"),
     PlantedFault(
         "",
