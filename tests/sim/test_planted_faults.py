@@ -228,6 +228,7 @@ PLANTED_FAULTS = [
         40,
         "one state|log agreement|a majority|acknowledged entries stay|one leader|progress",
         profiles.lost_directories,
+        start=50,
     ),
     PlantedFault(
         "",
@@ -261,6 +262,7 @@ PLANTED_FAULTS = [
         10,
         "time advances",
         profiles.jumping_clocks,
+        start=12,
     ),
     PlantedFault(
         "",
