@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cluster.client_record import ClientRecord
 from smrx.client import Client
+from smrx.client.session import DEFAULT_FRAME_COMMANDS
 from smrx.config import Config
 from smrx.wire.command_list import CommandList
 
@@ -83,7 +84,9 @@ class OrderFlow:
             self._changed.notify_all()
 
     def _send(self) -> None:
-        with Client(self._config, account=0, timeout=_CLIENT_TIMEOUT_S, window=2 * self._chunk) as client:
+        with Client(
+            self._config, account=0, timeout=_CLIENT_TIMEOUT_S, window=max(2 * self._chunk, DEFAULT_FRAME_COMMANDS)
+        ) as client:
             self._send_all(client)
 
     def _send_all(self, client: Client) -> None:
