@@ -39,8 +39,8 @@ def _publish_changed(change: Callable[[NDArray[np.void]], None]) -> None:
     names: Any = Engine
     apply = Engine.apply
 
-    def apply_and_change(engine: Engine, commands: NDArray[np.void], time_ns: int) -> Any:
-        result = apply(engine, commands, time_ns)
+    def apply_and_change(engine: Engine, *batch: Any) -> Any:
+        result = apply(engine, *batch)
         change(result.events)
         return result
 
