@@ -199,8 +199,9 @@ def test_rolling_upgrade(cluster: LocalCluster, next_version: NextVersion) -> No
     with open_admin_client(cluster.config, 1.0) as ask:
         equal_logs(ask, NODES, SECONDS)
     with Client(cluster.config, timeout=SECONDS) as client:
-        orders = [order.client_order_id for order in client.orders(account=1)]
-    assert sorted(orders) == list(range(1, load.placed + 1))
+        orders = [int(order.client_order_id) for order in client.orders(account=1)]
+    is_complete = sorted(orders) == list(range(1, load.placed + 1))
+    assert is_complete, (len(orders), load.placed)
 
 
 def documented_commands() -> list[list[str]]:
