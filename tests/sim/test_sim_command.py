@@ -1,6 +1,8 @@
 """`smrx sim`: its output and its exit codes."""
 
+import itertools
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +16,11 @@ from tests.sim import broken
 
 def simulate_broken(seed: int) -> RunResult:
     return simulate(seed, REAL.replace(order_entry=broken.AnswersBeforeCommit))
+
+
+def failing_seeds() -> Iterator[int]:
+    """Yield the seeds at which the fault shows, from 0 on."""
+    return (seed for seed in range(40) if simulate_broken(seed).failure is not None)
 
 
 def test_one_seed_prints_its_result(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,9 +50,10 @@ def test_failure_output_begins_with_the_command_that_repeats_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smrx.sim, "simulate", simulate_broken)
-    assert run(["sim", "3"]) == Exit.DIVERGED
+    seed = next(failing_seeds())
+    assert run(["sim", str(seed)]) == Exit.DIVERGED
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "smrx sim 3"
+    assert lines[0] == f"smrx sim {seed}"
     assert any("node 1 starts, process 1" in line for line in lines)
     assert any("VIOLATION" in line for line in lines)
     assert lines[-1].startswith("FAILED: ")
@@ -53,11 +61,12 @@ def test_failure_output_begins_with_the_command_that_repeats_it(
 
 def test_search_lists_failing_seeds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smrx.sim.search, "simulate", simulate_broken)
-    assert run(["sim", "--seeds", "3", "--json"]) == Exit.DIVERGED
+    seeds = [*itertools.islice(failing_seeds(), 3)]
+    assert run(["sim", "--seeds", str(seeds[-1] + 1), "--json"]) == Exit.DIVERGED
     found = json.loads(capsys.readouterr().out)
-    assert [failure["command"] for failure in found["failures"]] == ["smrx sim 0", "smrx sim 1", "smrx sim 2"]
-    assert run(["sim", "--seeds", "2"]) == Exit.DIVERGED
-    assert capsys.readouterr().out.startswith("smrx sim 0\n")
+    assert [failure["command"] for failure in found["failures"]] == [f"smrx sim {seed}" for seed in seeds]
+    assert run(["sim", "--seeds", str(seeds[0] + 1)]) == Exit.DIVERGED
+    assert capsys.readouterr().out.startswith(f"smrx sim {seeds[0]}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["3", "--seeds", "4"], ["--start", "3"], ["--seeds", "0"]])
