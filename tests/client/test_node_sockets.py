@@ -13,15 +13,15 @@ def closes(order: str, seconds: float) -> bool:
     """Return whether a socket whose connection breaks meanwhile is closed within `seconds`."""
     assert order in ORDERS
     command = [sys.executable, "-m", "tests.client.close_during_disconnect", order]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "closing\n"
         try:
-            output, _ = process.communicate(timeout=seconds)
+            output, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             return False
-    assert output == "closed\n"
+    assert output == "closed\n", f"exit code {process.returncode}: {errors}"
     return process.returncode == 0
 
 
