@@ -25,7 +25,8 @@ _PIECE: Final = 1 << 14
 _OUTCOME_COLUMNS: Final = ("status", "event_kind", "reason", "event_count", "cum_lots", "leaves_lots")
 #: The fields of an event that depend on the tape alone.
 _EVENT_COLUMNS: Final = (
-    "kind", "side", "order_type", "tif", "stp", "flags", "reason", "instrument", "account", "counter_account",
+    # `credential` is the counter account of a TRADE.
+    "kind", "side", "order_type", "tif", "stp", "flags", "reason", "instrument", "account", "credential",
     "command_kind", "client_order_id", "price_ticks", "quantity_lots", "cum_lots", "leaves_lots",
 )  # fmt: skip
 #: Differences of one kind that are described; the others are only counted.

@@ -34,6 +34,10 @@ class CommandKind(IntEnum):
     DISCONNECT = 20
     SET_VERSION = 21
     SET_RETENTION = 22
+    # From version 2 of the rules on.
+    ADD_CREDENTIAL = 23
+    SET_CREDENTIAL = 24
+    REVOKE_CREDENTIAL = 25
 
 
 class CommandTraits(IntFlag):
@@ -43,7 +47,7 @@ class CommandTraits(IntFlag):
     PLACES = 1  # enters an order, or changes one so that it may trade
     CANCELS = 2  # may end open orders of its sender
     MOVES_MONEY = 4  # changes the supply of an asset
-    VENUE_ONLY = 8  # only a session of the venue may send it
+    VENUE_ONLY = 8  # only a session of the venue may send it, or one whose credential acts for all accounts
     LEADER = 16  # only the leader's node submits it, by itself or for an operator
     PASSES_HALT = 32  # accepted while its instrument is halted
     PASSES_KILL = 64  # accepted while the kill switch is on
@@ -83,9 +87,70 @@ COMMAND_TRAITS: Final[Mapping[CommandKind, CommandTraits]] = {
     CommandKind.DISCONNECT: _PASSES | _T.LEADER | _T.CANCELS,
     CommandKind.SET_VERSION: _PASSES | _T.LEADER,
     CommandKind.SET_RETENTION: _VENUE,
+    CommandKind.ADD_CREDENTIAL: _VENUE | _T.MAY_HAVE_DETAILS | _T.MUST_HAVE_DETAILS,
+    CommandKind.SET_CREDENTIAL: _VENUE | _T.MAY_HAVE_DETAILS | _T.MUST_HAVE_DETAILS,
+    # Also a credential itself, and some credentials of the same account or firm.
+    CommandKind.REVOKE_CREDENTIAL: _PASSES | _T.NUMBERED,
 }
 #: Of a kind that does not exist: it is rejected, and its request counts.
 UNKNOWN_KIND_TRAITS: Final = CommandTraits.NUMBERED
+
+
+class Permission(IntFlag):
+    """What a credential may do, for the accounts in its scope."""
+
+    NONE = 0
+    READ = 1  # orders, balances, positions, transfers and the private stream
+    TRADE = 2
+    WITHDRAW = 4
+    ADMINISTER = 8  # accounts, deposits, assets, instruments, rules, retention, credentials; the nodes
+    RISK = 16  # suspend, resume, limits, kill, revive, instrument status; cancel the orders of others
+    GATEWAY = 32  # name the person behind an order
+    FOLLOW = 64  # the whole event feed, the log and state images
+
+
+ALL_PERMISSIONS: Final = Permission(127)
+
+
+class Scope(IntEnum):
+    """The accounts that a credential acts for: one; those of a firm; all, the venue's included."""
+
+    ACCOUNT = 1
+    FIRM = 2
+    ALL = 3
+
+
+_P = Permission
+
+#: What a credential needs for each kind of command: one of these permissions; none of them for NONE.
+COMMAND_PERMISSIONS: Final[Mapping[CommandKind, Permission]] = {
+    CommandKind.PLACE: _P.TRADE,
+    CommandKind.CANCEL: _P.TRADE | _P.RISK,
+    CommandKind.REPLACE: _P.TRADE,
+    CommandKind.MASS_CANCEL: _P.TRADE | _P.RISK,
+    CommandKind.DEPOSIT: _P.ADMINISTER,
+    CommandKind.WITHDRAW: _P.WITHDRAW,
+    CommandKind.OPEN_ACCOUNT: _P.ADMINISTER,
+    CommandKind.SUSPEND_ACCOUNT: _P.RISK,
+    CommandKind.RESUME_ACCOUNT: _P.RISK,
+    CommandKind.OPEN_SESSION: _P.NONE,
+    CommandKind.CLOSE_SESSION: _P.NONE,
+    CommandKind.ADD_ASSET: _P.ADMINISTER,
+    CommandKind.ADD_INSTRUMENT: _P.ADMINISTER,
+    CommandKind.SET_STATUS: _P.RISK,
+    CommandKind.SET_LIMITS: _P.RISK,
+    CommandKind.KILL: _P.RISK,
+    CommandKind.REVIVE: _P.RISK,
+    CommandKind.TICK: _P.NONE,
+    CommandKind.SET_RULES: _P.ADMINISTER,
+    CommandKind.DISCONNECT: _P.NONE,
+    CommandKind.SET_VERSION: _P.NONE,
+    CommandKind.SET_RETENTION: _P.ADMINISTER,
+    CommandKind.ADD_CREDENTIAL: _P.ADMINISTER,
+    CommandKind.SET_CREDENTIAL: _P.ADMINISTER,
+    # None to revoke itself.
+    CommandKind.REVOKE_CREDENTIAL: _P.ADMINISTER,
+}
 
 
 class EventKind(IntEnum):
@@ -122,6 +187,10 @@ class EventKind(IntEnum):
     ORDER_TERMS = 29
     SESSION_EXPIRED = 30
     RETENTION_SET = 31
+    CREDENTIAL_ADDED = 32
+    CREDENTIAL_SET = 33
+    CREDENTIAL_REVOKED = 34
+    CREDENTIAL_NETWORKS = 35
 
 
 class OutcomeStatus(IntEnum):
@@ -233,11 +302,18 @@ class Reason(IntEnum):
     INVALID_ID = 17
     INVALID_STATUS = 18
     INVALID_CLIENT_ORDER_ID = 19
+    INVALID_PERMISSIONS = 27
+    INVALID_SCOPE = 28
+    INVALID_NETWORK = 29
     # session and request
+    REQUEST_MISMATCH = 31
     UNKNOWN_SESSION = 20
     SESSION_CLOSED = 25
     REQUEST_GAP = 21
     SESSION_IN_USE = 22
+    UNKNOWN_CREDENTIAL = 32
+    CREDENTIAL_REVOKED = 33
+    CREDENTIAL_EXPIRED = 34
     NOT_AUTHORISED = 23
     INVALID_VERSION = 26
     # kill switch
@@ -246,6 +322,9 @@ class Reason(IntEnum):
     UNKNOWN_ACCOUNT = 40
     ACCOUNT_EXISTS = 41
     ACCOUNT_SUSPENDED = 42
+    # credential
+    CREDENTIAL_EXISTS = 35
+    KEY_IN_USE = 36
     # asset, instrument and status
     UNKNOWN_ASSET = 50
     ASSET_EXISTS = 51

@@ -6,7 +6,11 @@ ticks, quantity in lots, money in the minimal unit of its asset. Text is ASCII, 
 A request is a COMMAND of 64 bytes. What few requests need stands in a second record of 128 bytes, its *details*:
 `COMMAND.details` is the number of that record among the details of the same frame or log entry, counted from 1; 0 means
 none. An event is an EVENT of 128 bytes; what few events need follows it as events of their own (CLIENT_ORDER_ID,
-ORDER_TERMS), which `EVENT.following` counts.
+ORDER_TERMS, CREDENTIAL_NETWORKS), which `EVENT.following` counts.
+
+From version 2 of the rules on, an event says which credential caused it: that of the command's session, or the person
+whom a gateway's command names. It is 0 without one, and in what time alone causes (EXPIRED with TIME_REACHED,
+SESSION_EXPIRED). The upper 32 bits of a session id are the number of the credential that the session belongs to.
 
 COMMAND and EVENT have the field names of orders. A kind whose fields mean something else has a layout of its own for
 the same bytes: COMMAND_LAYOUTS, DETAILS_LAYOUTS and EVENT_LAYOUTS say which, and *_FIELDS which of them each kind uses.
@@ -29,6 +33,13 @@ OUTCOME_SIZE: Final = 64
 CLIENT_ORDER_ID_SIZE: Final = 64
 INSTRUMENT_SYMBOL_SIZE: Final = 24
 ASSET_SYMBOL_SIZE: Final = 16
+#: Bytes of a public key, networks of a credential, bytes of an address: IPv6, IPv4 as ::ffff:a.b.c.d.
+KEY_SIZE: Final = 32
+NETWORKS: Final = 4
+ADDRESS_SIZE: Final = 16
+#: The number of its credential is a session id shifted to the right by so many bits.
+CREDENTIAL_SHIFT: Final = 32
+
 #: A client order id of at most so many characters stands in the command itself; a longer one in its details.
 SHORT_ID_SIZE: Final = 8
 #: Set in the 64-bit form of a longer client order id, which is otherwise 63 bits of a hash; see client_order_ids.py.
@@ -77,7 +88,8 @@ TRANSFER_COMMAND: Final = _layout(
     _SENDER | {"account": ("<u4", 24), "asset": ("<u4", 28), "transfer_id": ("<u8", 40), "amount": ("<i8", 56)},
 )
 
-#: OPEN_SESSION: session_id is chosen by the client, request_id is 0. `answers`: how many of its last answers are kept;
+#: OPEN_SESSION: session_id is chosen by the client, with the number of its credential in the upper 32 bits (0 without
+#: one; anything with version 1 of the rules); request_id is 0. `answers`: how many of its last answers are kept;
 #: 0 means DEFAULT_ANSWERS; see MAX_ANSWERS.
 SESSION_COMMAND: Final = _layout(
     COMMAND_SIZE, _SENDER | {"flags": ("u1", 5), "account": ("<u4", 24), "answers": ("<u4", 28)}
@@ -124,10 +136,16 @@ RETENTION_COMMAND: Final = _layout(
     },
 )
 
+#: OPEN_ACCOUNT; firm 0 is none. It needs version 2 of the rules.
+ACCOUNT_COMMAND: Final = _layout(COMMAND_SIZE, _SENDER | {"account": ("<u4", 24), "firm": ("<u4", 28)})
+
+#: ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL: a credential's number, chosen by the venue, not 0.
+CREDENTIAL_COMMAND: Final = _layout(COMMAND_SIZE, _SENDER | {"number": ("<u4", 28)})
+
 #: SET_VERSION: the version of the rules that follows the present one.
 VERSION_COMMAND: Final = _layout(COMMAND_SIZE, _SENDER | {"version": ("<i8", 56)})
 
-#: The details of a PLACE; of a CANCEL and REPLACE only the id, which names their order.
+#: The details of a PLACE; of a CANCEL and REPLACE only the id, which names their order, and the credential.
 ORDER_DETAILS: Final = _layout(
     DETAILS_SIZE,
     {
@@ -139,6 +157,7 @@ ORDER_DETAILS: Final = _layout(
         "trailing_offset_ticks": ("<i8", 88),
         "peg_offset_ticks": ("<i8", 96),
         "order_list_id": ("<u8", 104),
+        # The person behind the command, named by a gateway; 0 for none. It needs version 2 of the rules.
         "credential": ("<u4", 112),
         "peg_reference": ("u1", 116),
         "reserved_117": ("u1", 117),
@@ -178,6 +197,21 @@ RULES_DETAILS: Final = _layout(
     },
 )
 
+#: The details of an ADD_CREDENTIAL; of a SET_CREDENTIAL without key, subject and scope, which never change.
+CREDENTIAL_DETAILS: Final = _layout(
+    DETAILS_SIZE,
+    {
+        "key": (f"V{KEY_SIZE}", 0),  # a public key of CURVE, not 0
+        # Where it may connect from: addresses, in the first `NETWORKS` places; without any: from everywhere.
+        "networks": (f"V{NETWORKS * ADDRESS_SIZE}", 32),
+        "prefixes": (f"V{NETWORKS}", 96),  # a byte for each: how many of its 128 bits count; 0 for an unused place
+        "permissions": ("<u4", 100),  # Permission
+        "expires_ns": ("<i8", 104),  # engine time from which on it is not accepted; 0 for never
+        "subject": ("<u4", 112),  # its account or its firm; 0 with Scope.ALL
+        "scope": ("u1", 116),  # Scope
+    },
+)
+
 #: Any details record; its kind follows from the command. Like COMMAND and EVENT it names every byte: NumPy drops bytes
 #: without a name when it joins arrays of records or picks some of them.
 DETAILS: Final = ORDER_DETAILS
@@ -213,7 +247,7 @@ EVENT: Final = _layout(
         "leaves_lots": ("<i8", 96),
         "match_id": ("<u8", 104),
         "counter_order_id": ("<u8", 112),
-        "counter_account": ("<u4", 120),
+        "credential": ("<u4", 120),  # who caused it
         "command_kind": ("u1", 124),
         "following": ("u1", 125),  # events that follow and belong to this one
         "reserved": ("<u2", 126),
@@ -222,14 +256,23 @@ EVENT: Final = _layout(
 
 
 def _renamed(names: dict[str, str], **fields: tuple[str, int]) -> "np.dtype[Any]":
-    """Return the layout of an event: the header, with other names for some of its fields, and fields of its own."""
+    """Return the layout of an event: the header, with other names for some of its fields, and fields of its own.
+
+    The credential that caused it is among them: at 120, unless the fields have it elsewhere.
+    """
+    return _following(names, **{"credential": ("<u4", 120), **fields})
+
+
+def _following(names: dict[str, str], **fields: tuple[str, int]) -> "np.dtype[Any]":
+    """Return such a layout without a credential: that of an event which follows another, and has the other's."""
     header = {names.get(name, name): place for name, place in _HEADER.items()}
-    return _layout(EVENT_SIZE, header | fields)
+    return _layout(EVENT_SIZE, dict(sorted((header | fields).items(), key=lambda field: field[1][1])))
 
 
 #: TRADE: side, account, order_id are the taker's; the counter fields are the maker's. Fees in quote units.
 TRADE_EVENT: Final = _renamed(
     {},
+    credential=("<u4", 64),
     price_ticks=("<i8", 72),
     quantity_lots=("<i8", 80),
     taker_fee=("<i8", 88),
@@ -241,10 +284,11 @@ TRADE_EVENT: Final = _renamed(
 
 #: CLIENT_ORDER_ID follows the NEW or REJECTED of an order whose id has more than 8 characters (or its EXPIRED, if it
 #: has no NEW).
-CLIENT_ORDER_ID_EVENT: Final = _renamed({}, client_order_id=(f"S{CLIENT_ORDER_ID_SIZE}", 64))
+CLIENT_ORDER_ID_EVENT: Final = _following({}, client_order_id=(f"S{CLIENT_ORDER_ID_SIZE}", 64))
 
-#: ORDER_TERMS follows the NEW or REJECTED of an order with a stop price, a display, an expiry (or another such term).
-ORDER_TERMS_EVENT: Final = _renamed(
+#: ORDER_TERMS follows the NEW or REJECTED of an order with a stop price, a display, an expiry or a person behind it:
+#: `credential` is the one that the command's details name, 0 for none.
+ORDER_TERMS_EVENT: Final = _following(
     {},
     stop_price_ticks=("<i8", 64),
     display_lots=("<i8", 72),
@@ -309,6 +353,28 @@ RULES_EVENT: Final = _renamed(
 
 RETENTION_EVENT: Final = _renamed({}, session_silence_s=("<u4", 64), transfer_age_s=("<u4", 68), transfers=("<u8", 72))
 
+#: ACCOUNT_OPENED.
+ACCOUNT_EVENT: Final = _renamed({"instrument": "firm"})
+
+#: CREDENTIAL_ADDED, CREDENTIAL_SET, CREDENTIAL_REVOKED: the whole credential afterwards; `account` is its account, 0 if
+#: its scope is another. `credential` is, as everywhere, the one that caused the event.
+CREDENTIAL_EVENT: Final = _renamed(
+    {"instrument": "number"},
+    key=(f"V{KEY_SIZE}", 64),
+    permissions=("<u4", 96),
+    scope=("u1", 100),
+    expires_ns=("<i8", 104),
+    subject=("<u4", 112),
+    following=("u1", 125),
+)
+
+#: CREDENTIAL_NETWORKS follows CREDENTIAL_ADDED and CREDENTIAL_SET of a credential with networks.
+CREDENTIAL_NETWORKS_EVENT: Final = _following(
+    {"order_id": "prefixes", "instrument": "number"},
+    prefixes=(f"V{NETWORKS}", 48),
+    networks=(f"V{NETWORKS * ADDRESS_SIZE}", 64),
+)
+
 #: VERSION_SET: the version of the rules from the next command on.
 VERSION_EVENT: Final = _renamed({}, version=("<i8", 80))
 
@@ -347,15 +413,21 @@ COMMAND_LAYOUTS: Final[Mapping[CommandKind, "np.dtype[Any]"]] = dict.fromkeys(Co
     CommandKind.SET_LIMITS: LIMITS_COMMAND,
     CommandKind.SET_RETENTION: RETENTION_COMMAND,
     CommandKind.SET_VERSION: VERSION_COMMAND,
+    CommandKind.OPEN_ACCOUNT: ACCOUNT_COMMAND,
+    CommandKind.ADD_CREDENTIAL: CREDENTIAL_COMMAND,
+    CommandKind.SET_CREDENTIAL: CREDENTIAL_COMMAND,
+    CommandKind.REVOKE_CREDENTIAL: CREDENTIAL_COMMAND,
 }
 
-#: The layout of a command's details, for the kinds that may have them; ADD_INSTRUMENT and SET_RULES must.
+#: The layout of a command's details, for the kinds that may have them; see COMMAND_TRAITS for those that must.
 DETAILS_LAYOUTS: Final[Mapping[CommandKind, "np.dtype[Any]"]] = {
     CommandKind.PLACE: ORDER_DETAILS,
     CommandKind.CANCEL: ORDER_DETAILS,
     CommandKind.REPLACE: ORDER_DETAILS,
     CommandKind.ADD_INSTRUMENT: INSTRUMENT_DETAILS,
     CommandKind.SET_RULES: RULES_DETAILS,
+    CommandKind.ADD_CREDENTIAL: CREDENTIAL_DETAILS,
+    CommandKind.SET_CREDENTIAL: CREDENTIAL_DETAILS,
 }
 
 #: The fields of each kind of command beside kind, session_id and request_id, in the names of its layout.
@@ -370,7 +442,7 @@ COMMAND_FIELDS: Final[Mapping[CommandKind, tuple[str, ...]]] = {
     CommandKind.MASS_CANCEL: ("side", "account", "instrument"),  # instrument 0 = all, side ANY = both
     CommandKind.DEPOSIT: ("account", "asset", "transfer_id", "amount"),
     CommandKind.WITHDRAW: ("account", "asset", "transfer_id", "amount"),
-    CommandKind.OPEN_ACCOUNT: ("account",),
+    CommandKind.OPEN_ACCOUNT: ("account", "firm"),
     CommandKind.SUSPEND_ACCOUNT: ("account",),
     CommandKind.RESUME_ACCOUNT: ("account",),
     CommandKind.OPEN_SESSION: ("flags", "account", "answers"),
@@ -388,15 +460,20 @@ COMMAND_FIELDS: Final[Mapping[CommandKind, tuple[str, ...]]] = {
     CommandKind.DISCONNECT: (),
     CommandKind.SET_VERSION: ("version",),
     CommandKind.SET_RETENTION: ("session_silence_s", "transfer_age_s", "transfers"),
+    CommandKind.ADD_CREDENTIAL: ("details", "number"),
+    CommandKind.SET_CREDENTIAL: ("details", "number"),
+    CommandKind.REVOKE_CREDENTIAL: ("number",),
 }  # fmt: skip
 
 #: The fields of the details of each kind.
 DETAILS_FIELDS: Final[Mapping[CommandKind, tuple[str, ...]]] = {
-    CommandKind.PLACE: ("client_order_id", "stop_price_ticks", "display_lots", "expiry_ns"),
-    CommandKind.CANCEL: ("client_order_id",),
-    CommandKind.REPLACE: ("client_order_id",),
+    CommandKind.PLACE: ("client_order_id", "stop_price_ticks", "display_lots", "expiry_ns", "credential"),
+    CommandKind.CANCEL: ("client_order_id", "credential"),
+    CommandKind.REPLACE: ("client_order_id", "credential"),
     CommandKind.ADD_INSTRUMENT: INSTRUMENT_DETAILS.names or (),
     CommandKind.SET_RULES: RULES_DETAILS.names or (),
+    CommandKind.ADD_CREDENTIAL: CREDENTIAL_DETAILS.names or (),
+    CommandKind.SET_CREDENTIAL: ("networks", "prefixes", "permissions", "expires_ns"),
 }
 
 #: The layout of an event, by kind.
@@ -417,13 +494,21 @@ EVENT_LAYOUTS: Final[Mapping[EventKind, "np.dtype[Any]"]] = dict.fromkeys(EventK
     EventKind.RULES_SET: RULES_EVENT,
     EventKind.RETENTION_SET: RETENTION_EVENT,
     EventKind.VERSION_SET: VERSION_EVENT,
+    EventKind.ACCOUNT_OPENED: ACCOUNT_EVENT,
+    EventKind.CREDENTIAL_ADDED: CREDENTIAL_EVENT,
+    EventKind.CREDENTIAL_SET: CREDENTIAL_EVENT,
+    EventKind.CREDENTIAL_REVOKED: CREDENTIAL_EVENT,
+    EventKind.CREDENTIAL_NETWORKS: CREDENTIAL_NETWORKS_EVENT,
 }
 
 _ORDER: Final = ("side", "order_type", "tif", "stp", "flags", "order_id", "instrument", "account", "client_order_id")
 _ORDER_LOTS: Final = (*_ORDER, "price_ticks", "quantity_lots", "cum_lots", "leaves_lots")
 
-#: The fields of each kind of event beside sequence, command_sequence, time_ns, kind, session_id and request_id.
-EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
+_CREDENTIAL_FIELDS: Final = (
+    "number", "account", "key", "permissions", "scope", "expires_ns", "subject", "following"
+)  # fmt: skip
+
+_EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
     # leaves_lots is 0 with QUOTE_BUDGET, also in the fills.
     EventKind.NEW: (*_ORDER, "price_ticks", "quantity_lots", "leaves_lots", "following"),
     # A stop order became a market or limit order.
@@ -447,7 +532,7 @@ EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
     EventKind.ORDER_TERMS: ("order_id", "instrument", "account", "stop_price_ticks", "display_lots", "expiry_ns"),
     EventKind.DEPOSITED: ("account", "asset", "transfer_id", "amount", "available_after"),
     EventKind.WITHDRAWN: ("account", "asset", "transfer_id", "amount", "available_after"),
-    EventKind.ACCOUNT_OPENED: ("account",),
+    EventKind.ACCOUNT_OPENED: ("account", "firm"),
     EventKind.ACCOUNT_SUSPENDED: ("account",),
     EventKind.ACCOUNT_RESUMED: ("account",),
     EventKind.SESSION_OPENED: ("account", "flags", "answers", "last_request_id"),
@@ -471,31 +556,52 @@ EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
     EventKind.KILLED: (),
     EventKind.REVIVED: (),
     EventKind.TICKED: (),
+    EventKind.CREDENTIAL_ADDED: _CREDENTIAL_FIELDS,
+    EventKind.CREDENTIAL_SET: _CREDENTIAL_FIELDS,
+    EventKind.CREDENTIAL_REVOKED: _CREDENTIAL_FIELDS,
+    EventKind.CREDENTIAL_NETWORKS: ("number", "prefixes", "networks"),
 }  # fmt: skip
+
+#: The fields of each kind of event beside sequence, command_sequence, time_ns, kind, session_id and request_id.
+EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
+    kind: (*fields, "credential") if "credential" in (EVENT_LAYOUTS[kind].names or ()) else fields
+    for kind, fields in _EVENT_FIELDS.items()
+}
 
 
 def as_words(layout: "np.dtype[Any]") -> "np.dtype[Any]":
-    """Return the layout with each text field as u64 words, `name_0` the first; kernels read text so."""
+    """Return the layout with each field of text or bytes as u64 words, `name_0` the first; kernels read them so.
+
+    A field of less than a word becomes one number.
+    """
     fields: dict[str, tuple[str, int]] = {}
     assert layout.names is not None
     assert layout.fields is not None
     for name in layout.names:
         form, offset = layout.fields[name][:2]
-        if form.kind == "S":
+        if form.itemsize < 8 and form.kind == "V":
+            fields[name] = (f"<u{form.itemsize}", offset)
+        elif form.kind in "SV":
             fields |= {f"{name}_{at}": ("<u8", offset + 8 * at) for at in range(form.itemsize // 8)}
         else:
             fields[name] = (form.str, offset)
     return _layout(layout.itemsize, fields)
 
 
-_SYMBOL_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
+_LETTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_SYMBOL_CHARACTERS: Final = _LETTERS | frozenset("0123456789-./_")
 
 
 def pack_symbol(text: str, size: int = INSTRUMENT_SYMBOL_SIZE) -> bytes:
-    """Return the bytes of a symbol: 1 to `size` characters of A-Z 0-9 - . / _. Raises ValueError for anything else."""
+    """Return the bytes of a symbol. Raises ValueError for anything else.
+
+    A symbol has 1 to `size` characters of A-Z 0-9 - . / _, begins with a letter or a digit, and holds a letter.
+    """
     too_long = f" ({len(text)} characters)" if len(text) > size else ""
     if not 1 <= len(text) <= size or not set(text) <= _SYMBOL_CHARACTERS:
         raise ValueError(f"symbol: expected 1 to {size} characters of A-Z 0-9 - . / _, found {text!r}{too_long}")
+    if text[0] in "-./_" or not _LETTERS & set(text):
+        raise ValueError(f"symbol: expected a letter or digit first, and at least one letter, found {text!r}")
     return text.encode("ascii")
 
 
