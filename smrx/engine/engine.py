@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine import index_build, snapshot
+from smrx.engine import credential_lookup, index_build, snapshot
 from smrx.engine.checks import full_hash, invariants, state_comparison
 from smrx.engine.checks.state_comparison import RecordDifference
+from smrx.engine.credential_lookup import Credential
 from smrx.engine.engine_error import EngineError, RulesError
 from smrx.engine.inspect import Inspect
 from smrx.engine.kernels import compiled
@@ -82,11 +83,16 @@ class Engine:
         instruments: int = 64,
         assets: int = 64,
         transfers: int = 64,
+        credentials: int = 64,
+        rules: int = NEWEST_RULES,
         hash: bool = True,
         ledger: bool = True,
         reports: bool = True,
     ) -> None:
         """Make an empty exchange. Sizes are initial sizes: every table grows. Without `hash` there is no state hash.
+
+        It begins with a version of the rules: FIRST_RULES is what the log of a cluster begins with. Raises RulesError
+        for a version that this program cannot apply.
 
         Without `ledger` orders hold, pay and need no money, and open notionals are not limited. Without `reports` only
         trades are reported, no events of orders. Both serve comparisons with order books that have neither.
@@ -94,12 +100,15 @@ class Engine:
         sizes = {
             "orders": orders, "levels": levels, "nodes": levels, "accounts": accounts, "balances": balances,
             "sessions": sessions, "instruments": instruments, "assets": assets, "transfers": transfers,
-            "order_details": orders,
+            "order_details": orders, "credentials": credentials,
         }  # fmt: skip
         for name, size in sizes.items():
             if size < 1:
                 raise EngineError(f"{name}: expected an initial size of 1 or more, found {size}")
+        if not self.oldest_rules <= rules <= self.newest_rules:
+            raise RulesError(rules_fault(rules, self.oldest_rules, self.newest_rules))
         state = allocate(sizes)
+        state.core["rules_version"] = rules
         state.core["hashing"] = hash
         state.core["ledger"] = ledger
         state.core["reporting"] = reports
@@ -265,6 +274,18 @@ class Engine:
     def killed(self) -> bool:
         """Whether the kill switch is on."""
         return self.inspect.killed
+
+    def credential(self, number: int) -> Credential | None:
+        """Return the credential with a number, in a time that does not depend on how many there are."""
+        return credential_lookup.credential_of_number(self._state, number)
+
+    def credential_of_key(self, key: bytes) -> Credential | None:
+        """Return the credential to which a public key of 32 bytes belongs, also if it is revoked, in the same time."""
+        return credential_lookup.credential_of_key(self._state, key)
+
+    def account_firm(self, account: int) -> int | None:
+        """Return the firm of an account, 0 for none; None for an unknown account."""
+        return credential_lookup.firm_of(self._state, account)
 
     @property
     def state_hash(self) -> int:

@@ -19,6 +19,8 @@ _IDS: Final = {
     "instrument_index": "instrument_id",
     "order_index": "order_id",
     "transfer_index": "transfer_id",
+    "credential_index": "credential_id",
+    "key_index": "key_form",
 }
 
 

@@ -19,7 +19,14 @@ from smrx.engine.state import (
     TRANSFERS,
     State,
 )
-from smrx.wire.records import ASSET_SYMBOL_SIZE, CLIENT_ORDER_ID_SIZE, INSTRUMENT_SYMBOL_SIZE
+from smrx.wire.records import (
+    ADDRESS_SIZE,
+    ASSET_SYMBOL_SIZE,
+    CLIENT_ORDER_ID_SIZE,
+    INSTRUMENT_SYMBOL_SIZE,
+    KEY_SIZE,
+    NETWORKS,
+)
 
 #: The columns of each table: name in the result, name in the state, type.
 _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
@@ -52,6 +59,7 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("max_order_notional", "max_order_notional", "<i8"),
         ("max_order_quantity", "max_order_quantity", "<i8"),
         ("open_orders", "orders", "<u4"),
+        ("firm", "firm", "<u4"),  # 0 for none
     ],
     "assets": [
         ("asset", "asset_id", "<u4"),
@@ -89,6 +97,16 @@ _COLUMNS: Final[dict[str, list[tuple[str, str, str]]]] = {
         ("answers", "run", "<u4"),  # how many it keeps
         ("last_active_ns", "last_active_ns", "<i8"),
         ("open_orders", "orders", "<u4"),  # those that are cancelled with the session
+        ("credential", "credential_id", "<u4"),  # that it belongs to; 0 for none
+    ],
+    "credentials": [
+        ("number", "credential_id", "<u4"),
+        ("permissions", "permissions", "<u4"),
+        ("scope", "scope", "u1"),
+        ("subject", "subject", "<u4"),
+        ("expires_ns", "expires_ns", "<i8"),
+        ("revoked", "revoked", "u1"),
+        ("prefixes", "prefixes", "<u4"),
     ],
     "transfers": [
         ("transfer_id", "transfer_id", "<u8"),
@@ -108,7 +126,9 @@ _MORE: Final[dict[str, list[tuple[str, str]]]] = {
         ("display_lots", "<i8"),
         ("expiry_ns", "<i8"),
         ("session_id", "<u8"),  # of the session whose end cancels it; 0 for none
+        ("credential", "<u4"),  # of the person behind it, whom a gateway named; 0 for none
     ],
+    "credentials": [("key", f"V{KEY_SIZE}"), ("networks", f"V{NETWORKS * ADDRESS_SIZE}")],
     "assets": [("symbol", f"S{ASSET_SYMBOL_SIZE}")],
     "instruments": [("symbol", f"S{INSTRUMENT_SYMBOL_SIZE}")],
 }
@@ -202,7 +222,7 @@ class Inspect:
         found["leaves_lots"] = found["quantity_lots"] - found["cum_lots"]
         # Slot 0 is an empty record: the details of an order without.
         details = self._state.order_details[rows["details"]]
-        for name in ("stop_price_ticks", "display_lots", "expiry_ns"):
+        for name in ("stop_price_ticks", "display_lots", "expiry_ns", "credential"):
             found[name] = details[name]
         texts = text_of(details, "client_order_id")
         found["client_order_id"] = np.where(texts != b"", texts, rows["client_order_id"].astype("<u8").view("S8"))
@@ -239,6 +259,16 @@ class Inspect:
     def sessions(self) -> NDArray[Any]:
         """Return the sessions by id."""
         return self._table("sessions", self._live("sessions"))
+
+    def credentials(self) -> NDArray[Any]:
+        """Return the credentials by number, with those that are revoked or expired."""
+        rows = self._live("credentials")
+        rows = rows[np.argsort(rows["credential_id"])]
+        found = self._table("credentials", rows)
+        for name, words in (("key", KEY_SIZE // 8), ("networks", NETWORKS * ADDRESS_SIZE // 8)):
+            columns = np.stack([rows[f"{name}_{at}"] for at in range(words)], axis=1)
+            found[name] = np.ascontiguousarray(columns).view(f"V{8 * words}").reshape(len(rows))
+        return found
 
     @property
     def retention(self) -> Retention:

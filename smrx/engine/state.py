@@ -92,6 +92,8 @@ TURN: Final = np.dtype(
         ("got", "<i8"),
         ("fees", "<i8"),
         ("client_order_id", "<u8"),  # the 64-bit form of the command's client order id
+        ("credential", "<u8"),  # who causes the events, see credentials.py; a whole word, so that one store sets it
+        ("content", "<u8"),  # of the request, see answers.py
         ("stage", "<u4"),  # progress of the command, see apply.py
         ("elected", "<u4"),  # first of the elected stops that are not triggered yet
         ("last_elected", "<u4"),
@@ -132,6 +134,8 @@ SESSION: Final = _padded(
         ("older", "<u4"),  # in the order of last activity
         ("newer", "<u4"),
         ("next", "<u4"),
+        ("credential_id", "<u4"),  # that it was opened with; 0 without one
+        ("credential", "<u4"),
     ],
     2 * CACHE_LINE,
 )
@@ -144,7 +148,7 @@ ANSWER: Final = np.dtype(
         ("reason", "<u2"),
         ("event_count", "<u4"),
         ("before", "<u8"),  # the session's chain before it
-        ("request_id", "<u8"),
+        ("request_id", "<u8"),  # plus the content of the request: the id itself follows from the place
         ("sequence", "<u8"),
         ("order_id", "<u8"),
         ("first_event", "<u8"),
@@ -167,9 +171,28 @@ ACCOUNT: Final = np.dtype(
         ("first", "<u4"),  # open orders, oldest first
         ("last", "<u4"),
         ("orders", "<u4"),
-        ("next", "<u4"),
+        ("firm", "<u4"),  # 0 is none
         ("live", "<u4"),
     ]
+)
+
+#: What a public key may do. A credential is never removed, so its slot is its for good.
+CREDENTIAL: Final = _padded(
+    [
+        ("hash", "<u8"),
+        ("expires_ns", "<i8"),  # engine time from which on it is not accepted; 0 for never
+        ("credential_id", "<u4"),
+        ("permissions", "<u4"),
+        ("subject", "<u4"),  # account or firm
+        ("prefixes", "<u4"),  # four of a byte, see CREDENTIAL_DETAILS
+        ("scope", "<u2"),
+        ("revoked", "<u2"),
+        ("live", "<u4"),
+        ("key_form", "<u8"),  # xxh3 of the key: what the index finds
+        *((f"key_{at}", "<u8") for at in range(4)),
+        *((f"networks_{at}", "<u8") for at in range(8)),
+    ],
+    3 * CACHE_LINE,
 )
 
 ASSET: Final = np.dtype(
@@ -352,9 +375,11 @@ TABLES: Final = (
     # A market buy may come from an account without a balance in either asset.
     Table("balances", BALANCE, 2, ("balance_index",)),
     Table("transfers", TRANSFER, 1, ("transfer_index",)),
+    Table("credentials", CREDENTIAL, 1, ("credential_index", "key_index")),
 )
 (
     SESSIONS, ACCOUNTS, ASSETS, INSTRUMENTS, LEVELS, NODES, ORDERS, ORDER_DETAILS_TABLE, BALANCES, TRANSFERS,
+    CREDENTIALS,
 ) = range(len(TABLES))  # fmt: skip
 
 
@@ -384,6 +409,9 @@ class State(NamedTuple):
     balance_index: NDArray[Any]
     transfers: NDArray[Any]
     transfer_index: NDArray[Any]
+    credentials: NDArray[Any]
+    credential_index: NDArray[Any]
+    key_index: NDArray[Any]
     answers: NDArray[Any]
     runs: NDArray[Any]
     heap: NDArray[Any]

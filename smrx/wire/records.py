@@ -559,7 +559,7 @@ _EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
     EventKind.CREDENTIAL_ADDED: _CREDENTIAL_FIELDS,
     EventKind.CREDENTIAL_SET: _CREDENTIAL_FIELDS,
     EventKind.CREDENTIAL_REVOKED: _CREDENTIAL_FIELDS,
-    EventKind.CREDENTIAL_NETWORKS: ("number", "prefixes", "networks"),
+    EventKind.CREDENTIAL_NETWORKS: ("number", "account", "prefixes", "networks"),
 }  # fmt: skip
 
 #: The fields of each kind of event beside sequence, command_sequence, time_ns, kind, session_id and request_id.

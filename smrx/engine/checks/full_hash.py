@@ -20,10 +20,14 @@ from smrx.engine.kernels.state_hash import (
     ASSET_TAG,
     BALANCE_TAG,
     COUNTERS_TAG,
+    CREDENTIAL_TAG,
     EXTENSION_TAG,
+    FIRM_TAG,
     INSTRUMENT_TAG,
     LIMITS_TAG,
     LONG_ID_TAG,
+    NETWORKS_TAG,
+    OPENED_BY_TAG,
     ORDER_TAG,
     PRICE_TAG,
     RETENTION_TAG,
@@ -33,7 +37,7 @@ from smrx.engine.kernels.state_hash import (
     TRANSFER_TAG,
 )
 from smrx.engine.state import FIRST_RULES, State
-from smrx.wire.records import CLIENT_ORDER_ID_SIZE, ORDER_DETAILS
+from smrx.wire.records import ADDRESS_SIZE, CLIENT_ORDER_ID_SIZE, KEY_SIZE, NETWORKS, ORDER_DETAILS
 
 _MASK: Final = (1 << 64) - 1
 ID_WORDS: Final = CLIENT_ORDER_ID_SIZE // 8
@@ -113,6 +117,27 @@ def _limit_words(_: State, rows: Any) -> Words:
     )  # fmt: skip
 
 
+def _firm_words(_: State, rows: Any) -> Words:
+    return _words(np.full(len(rows), FIRM_TAG), _both(rows["account_id"], rows["firm"]))
+
+
+def _credential_words(_: State, rows: Any) -> Words:
+    head = _head(CREDENTIAL_TAG, rows["scope"], rows["revoked"])
+    return _words(
+        head | (rows["prefixes"].astype(np.uint64) << U32), _both(rows["credential_id"], rows["permissions"]),
+        rows["subject"], rows["expires_ns"], *(rows[f"key_{at}"] for at in range(KEY_SIZE // 8)),
+    )  # fmt: skip
+
+
+def _network_words(_: State, rows: Any) -> Words:
+    networks = (rows[f"networks_{at}"] for at in range(NETWORKS * ADDRESS_SIZE // 8))
+    return _words(np.full(len(rows), NETWORKS_TAG), rows["credential_id"], *networks)
+
+
+def _opened_by_words(_: State, rows: Any) -> Words:
+    return _words(OPENED_BY_TAG | (rows["credential_id"].astype(np.uint64) << U32), rows["session_id"])
+
+
 def _asset_words(_: State, rows: Any) -> Words:
     return _words(
         _head(ASSET_TAG, rows["decimals"]), rows["asset_id"], rows["symbol_0"], rows["symbol_1"], rows["supply"],
@@ -178,6 +203,7 @@ WORDS: Final[dict[str, tuple[Part, ...]]] = {
     "accounts": (
         Part(_account_words),
         Part(_limit_words, ("max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity")),
+        Part(_firm_words, ("firm",)),
     ),
     "assets": (Part(_asset_words),),
     "instruments": (
@@ -199,8 +225,9 @@ WORDS: Final[dict[str, tuple[Part, ...]]] = {
         ),
         Part(_price_words, ("last_price",)),
     ),
-    "sessions": (Part(_session_words),),
+    "sessions": (Part(_session_words), Part(_opened_by_words, ("credential_id",))),
     "transfers": (Part(_transfer_words),),
+    "credentials": (Part(_credential_words), Part(_network_words, ("prefixes",))),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from smrx.engine.checks.credential_invariants import credential_violations
 from smrx.engine.checks.full_hash import WORDS, compare_table, retention, static_hashes
 from smrx.engine.checks.index_invariants import index_violations
 from smrx.engine.checks.order_invariants import (
@@ -33,7 +34,7 @@ from smrx.wire.codes import InstrumentStatus, OrderType
 
 #: Fields that hold a slot, and the table they point into.
 LINKS = {
-    "sessions": {"account": "accounts", "older": "sessions", "newer": "sessions"},
+    "sessions": {"account": "accounts", "older": "sessions", "newer": "sessions", "credential": "credentials"},
     "transfers": {"newer": "transfers"},
     "accounts": {"first": "orders", "last": "orders"},
     "levels": {"first": "orders", "last": "orders", "better": "levels", "worse": "levels"},
@@ -76,6 +77,7 @@ def inconsistencies(tables: StateColumns) -> list[str]:
         heap_violations,
         session_violations,
         list_violations,
+        credential_violations,
         status_violations,
         money_violations,
     ):
@@ -98,6 +100,9 @@ def pool_violations(tables: StateColumns) -> Iterator[str]:
             yield f"{table.name}: slot 0 is not empty"
         columns = tables[table.name]
         slot = int(pool["free"])
+        if slot and "next" not in (rows.dtype.names or ()):
+            yield f"{table.name}: there are free slots, though no record is ever removed"
+            continue
         following = columns["next"].tolist() if slot else []
         free = bytearray(top)
         while slot and slot < top and not free[slot]:

@@ -37,7 +37,7 @@ def newest_chains(state: State, rows: Any) -> Words:
     """Return the chain of each session, computed from its newest answer; 0 if it has none."""
     chains = np.zeros(len(rows), np.uint64)
     (some,) = np.nonzero(rows["last_request_id"])
-    chains[some] = _chains(state, rows, some, rows["last_request_id"][some])[0]
+    chains[some] = _chains(state, rows, some, rows["last_request_id"][some])
     return chains
 
 
@@ -50,10 +50,10 @@ def have_broken_chains(state: State, rows: Any) -> NDArray[np.bool_]:
         flat = np.arange(start, min(start + _BATCH, int(ends[-1])))
         owner = np.searchsorted(ends, flat, side="right")
         requests = rows["last_request_id"][owner] - (ends[owner] - 1 - flat).astype(np.uint64)
-        after, numbers = _chains(state, rows, owner, requests)
+        after = _chains(state, rows, owner, requests)
         following = _answers(state, rows, owner, requests + np.uint64(1))["before"]
         expected = np.where(flat == ends[owner] - 1, rows["chain"][owner], following)
-        broken[owner[(after != expected) | (numbers != requests)]] = True
+        broken[owner[after != expected]] = True
     broken |= rows["static_hash"] + rows["chain"] != rows["hash"]
     return broken
 
@@ -64,16 +64,16 @@ def _answers(state: State, rows: Any, owner: Any, requests: Words) -> Any:
     return state.answers[np.minimum(slots, np.uint64(len(state.answers) - 1)).astype(np.int64)]
 
 
-def _chains(state: State, rows: Any, owner: Any, requests: Words) -> tuple[Words, Words]:
-    """Return the chain after each of some answers, see state_hash.py, and the request ids that they hold."""
+def _chains(state: State, rows: Any, owner: Any, requests: Words) -> Words:
+    """Return the chain after each of some answers, see state_hash.py."""
     answers = _answers(state, rows, owner, requests)
     head = ANSWER_TAG + answers["status"].astype(np.uint64)
     for field, bits in (("event_kind", 8), ("reason", 16), ("event_count", 32)):
         head = head | (answers[field].astype(np.uint64) << np.uint64(bits))
-    others = ("sequence", "order_id", "first_event", "cum_lots", "leaves_lots")
-    columns = [head, answers["before"] ^ rows["session_id"][owner], requests]
+    others = ("request_id", "sequence", "order_id", "first_event", "cum_lots", "leaves_lots")
+    columns = [head, answers["before"] ^ rows["session_id"][owner]]
     columns += [answers[name].astype(np.uint64) for name in others]
-    return hash_rows(np.stack(columns, axis=1)), answers["request_id"]
+    return hash_rows(np.stack(columns, axis=1))
 
 
 def run_violations(tables: StateColumns) -> Iterator[str]:

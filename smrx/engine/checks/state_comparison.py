@@ -21,11 +21,12 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "instruments": ("instrument_id",),
     "sessions": ("session_id",),
     "transfers": ("transfer_id",),
+    "credentials": ("credential_id",),
 }
 #: Fields that hold slot numbers or hashes, in any table.
 _MEMORY: Final = {
     "hash", "static_hash", "live", "next", "first", "last", "account", "instrument", "level", "before", "older",
-    "newer", "gives", "takes", "place", "session", "fee_balance", "details",
+    "newer", "gives", "takes", "place", "session", "fee_balance", "details", "credential",
 }  # fmt: skip
 #: Counters of the engine that are part of its state.
 _COUNTERS: Final = ("command_sequence", "event_sequence", "match_sequence", "time_ns", "killed", "rules_version")

@@ -7,8 +7,11 @@ last request id, so a run is never cleared.
 
 The hash of a session contains a *chain*: each answer's hash is computed from its words and from the chain before it,
 which its record keeps. So a request costs one hash and reads nothing of the answer that it replaces, the newest value
-stands for all answers that are kept, and each of them can be checked: its hash is the chain before the next. Called by
-apply.py, sessions.py and retention.py.
+stands for all answers that are kept, and each of them can be checked: its hash is the chain before the next.
+
+With the answer the *content* of its request is kept, a hash, so that another request with the same id is noticed. An
+answer holds the sum of both, modulo 2^64: where the record is tells the id. With version 1 of the rules the content is
+0, and nothing is compared. Called by apply.py, sessions.py and retention.py.
 """
 
 from typing import Any, Final
@@ -17,19 +20,52 @@ import numpy as np
 
 from smrx.engine.kernels.jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel, view_as
 from smrx.engine.kernels.layouts import COMMAND_WORDS as ANSWER_WORDS
+from smrx.engine.kernels.layouts import DETAILS_WORDS
+from smrx.engine.kernels.lookup import details_of
 from smrx.engine.kernels.state_hash import U8, U16, replace_hash
-from smrx.engine.kernels.xxh3 import hash8
+from smrx.engine.kernels.xxh3 import hash6, hash8, hash9
 from smrx.engine.state import RUN_LENGTHS
 from smrx.wire.records import DEFAULT_ANSWERS
 
 #: The low byte of an answer's first hashed word is this tag plus the status, 1 to 3.
 ANSWER_TAG: Final = np.uint64(16)
+#: The first word of a command has the number of its details in the upper 16 bits; only whether it has any is content.
+_HAS_DETAILS: Final = np.uint64(1 << 48)
+_WITHOUT_DETAILS: Final = np.uint64((1 << 48) - 1)
 
 
 @inlined
 def answer_of(state: Tables, session: Record, request_id: Any) -> Any:
     """Return the record for the answer to a request of a session."""
     return state.answers[np.uint64(session.answers) + (request_id & ((U1 << np.uint64(session.run)) - U1))]
+
+
+@kernel
+def content_of(state: Tables, command: Record) -> Any:
+    """Return a hash of a request's content: all of it but its session, its id, and the number of its details."""
+    words = view_as(command, ANSWER_WORDS)
+    head = words.word_0 & _WITHOUT_DETAILS
+    if command.details != 0:
+        head |= _HAS_DETAILS
+    content = hash6(head, words.word_3, words.word_4, words.word_5, words.word_6, words.word_7)
+    if command.details != 0 and command.details <= len(state.details):
+        more = view_as(details_of(state, command), DETAILS_WORDS)
+        content = hash9(
+            content, more.word_0, more.word_1, more.word_2, more.word_3, more.word_4, more.word_5, more.word_6,
+            more.word_7,
+        )  # fmt: skip
+        content = hash9(
+            content, more.word_8, more.word_9, more.word_10, more.word_11, more.word_12, more.word_13, more.word_14,
+            more.word_15,
+        )  # fmt: skip
+    return content if content != U0 else U1
+
+
+@inlined
+def is_repetition(state: Tables, session: Record, command: Record) -> Any:
+    """Whether a request whose answer is kept is the one that was answered, as far as its content was kept."""
+    content = answer_of(state, session, command.request_id).request_id - command.request_id
+    return content == U0 or content == content_of(state, command)
 
 
 @inlined
@@ -47,7 +83,8 @@ def keep_answer(state: Tables, outcome: Record) -> None:
     # Status, kind, reason and count in one word.
     view_as(answer, ANSWER_WORDS).word_0 = head
     answer.before = session.chain
-    answer.request_id = outcome.request_id
+    request = outcome.request_id + state.turn[0].content
+    answer.request_id = request
     answer.sequence = outcome.sequence
     answer.order_id = outcome.order_id
     answer.first_event = outcome.first_event
@@ -55,7 +92,7 @@ def keep_answer(state: Tables, outcome: Record) -> None:
     answer.leaves_lots = outcome.leaves_lots
     if core.hashing != 0:
         session.chain = hash8(
-            ANSWER_TAG + head, session.chain ^ session.session_id, outcome.request_id, outcome.sequence,
+            ANSWER_TAG + head, session.chain ^ session.session_id, request, outcome.sequence,
             outcome.order_id, outcome.first_event, np.uint64(outcome.cum_lots), np.uint64(outcome.leaves_lots),
         )  # fmt: skip
         replace_hash(core, session, session.static_hash + session.chain)

@@ -20,10 +20,26 @@ from typing import Any, Final
 import numpy as np
 
 from smrx.engine.kernels.activity import restart_silence
-from smrx.engine.kernels.answers import answer_of, answers_missing, is_kept, keep_answer, repeat_answer, run_for
+from smrx.engine.kernels.answers import (
+    answer_of,
+    answers_missing,
+    content_of,
+    is_kept,
+    is_repetition,
+    keep_answer,
+    repeat_answer,
+    run_for,
+)
 from smrx.engine.kernels.balances import check_transfer, transfer
 from smrx.engine.kernels.cancelling import cancel, check_mass_cancel, check_named_order, mass_cancel
 from smrx.engine.kernels.command_checks import check_account, check_form, check_sender, is_unnumbered
+from smrx.engine.kernels.credentials import (
+    causing_credential,
+    change_credential,
+    check_credential,
+    is_foreign,
+    number_of,
+)
 from smrx.engine.kernels.emit import begin_event, emit_following, fill_rejected
 from smrx.engine.kernels.expiry import expire_due_orders
 from smrx.engine.kernels.jit import (
@@ -45,7 +61,7 @@ from smrx.engine.kernels.pool import slots_left
 from smrx.engine.kernels.registry import add_asset, add_instrument, check_asset, check_instrument, open_account
 from smrx.engine.kernels.replacing import check_replace, max_events_of_replace, replace
 from smrx.engine.kernels.retention import check_retention, end_what_is_over, set_retention
-from smrx.engine.kernels.rules_version import set_version
+from smrx.engine.kernels.rules_version import has_credentials, set_version
 from smrx.engine.kernels.sessions import end_session, open_session
 from smrx.engine.kernels.state_hash import refresh_session, update_state_hash
 from smrx.engine.kernels.triggering import trigger_elected_stops
@@ -64,6 +80,7 @@ from smrx.engine.state import (
     ACCOUNTS,
     ASSETS,
     BALANCES,
+    CREDENTIALS,
     INSTRUMENTS,
     LEVELS,
     NODES,
@@ -96,6 +113,7 @@ def commands_that_fit(state: Tables) -> Any:
     fit = min(fit, slots_left(pools[ORDERS], len(state.orders)))
     fit = min(fit, slots_left(pools[ORDER_DETAILS_TABLE], len(state.order_details)))
     fit = min(fit, slots_left(pools[TRANSFERS], len(state.transfers)))
+    fit = min(fit, slots_left(pools[CREDENTIALS], len(state.credentials)))
     return min(fit, slots_left(pools[BALANCES], len(state.balances)) >> 1)
 
 
@@ -107,8 +125,9 @@ def is_duplicate(state: Tables, command: Record) -> Any:
         return False
     session = state.sessions[turn.session]
     if is_unnumbered(command.kind):
-        opening = command.kind == CommandKind.OPEN_SESSION
-        return opening and session.account_id == command.account and session.closed == 0
+        if command.kind != CommandKind.OPEN_SESSION or session.account_id != command.account or session.closed != 0:
+            return False
+        return not is_foreign(state, session)
     return command.request_id <= session.last_request_id
 
 
@@ -145,6 +164,8 @@ def check_command(state: Tables, command: Record) -> Any:
         return check_rules(state, command)
     if kind == CommandKind.SET_RETENTION:
         return check_retention(command)
+    if kind >= CommandKind.ADD_CREDENTIAL:
+        return check_credential(state, command)
     return Reason.NONE
 
 
@@ -197,6 +218,8 @@ def perform_admin(state: Tables, command: Record, outcome: Record, events: Array
         outcome.event_kind = EventKind.TICKED
     elif kind == CommandKind.SET_VERSION:
         set_version(state, command, outcome, events)
+    elif kind >= CommandKind.ADD_CREDENTIAL:
+        change_credential(state, command, outcome, events)
     else:
         set_kill_switch(state, command, outcome, events)
 
@@ -230,6 +253,7 @@ def consume_request(state: Tables, command: Record) -> None:
         session = state.sessions[turn.session]
         if command.request_id == session.last_request_id + U1 and session.closed == 0:
             turn.counted = 1
+            turn.content = content_of(state, command) if has_credentials(state.core[0]) else U0
             # Its session has not written there for long; what is done until keep_answer covers the time.
             prefetch(answer_of(state, session, command.request_id))
             session.last_request_id = command.request_id
@@ -256,12 +280,19 @@ def init_outcome(outcome: Record, command: Record, status: Any, sequence: Any) -
 
 @inlined
 def answer_duplicate(state: Tables, command: Record, outcome: Record) -> None:
-    """Fill the outcome of a duplicate: its first answer, or, if that is not kept, the session's last request id."""
+    """Fill the outcome of a duplicate: its first answer, or, if that is not kept, the session's last request id.
+
+    Another request with the id of one whose answer is kept is rejected; it changes nothing, not even a sequence.
+    """
     session = state.sessions[state.turn[0].session]
-    if is_kept(session, command.request_id) and not is_unnumbered(command.kind):
+    if is_unnumbered(command.kind) or not is_kept(session, command.request_id):
+        init_outcome(outcome, command, OutcomeStatus.DUPLICATE, U0)
+        outcome.order_id = session.last_request_id
+    elif is_repetition(state, session, command):
         repeat_answer(state, session, command.request_id, outcome)
     else:
-        init_outcome(outcome, command, OutcomeStatus.DUPLICATE, U0)
+        init_outcome(outcome, command, OutcomeStatus.REJECTED, U0)
+        outcome.reason = Reason.REQUEST_MISMATCH
         outcome.order_id = session.last_request_id
 
 
@@ -286,6 +317,7 @@ def begin_command(state: Tables, command: Record, time_ns: Any, outcome: Record)
     init_outcome(outcome, command, OutcomeStatus.ACCEPTED, core.command_sequence)
     outcome.first_event = core.event_sequence + U1
     turn = state.turn[0]
+    turn.credential = U0
     turn.ended = 0
     turn.forgotten = 0
     turn.answers = 0
@@ -296,6 +328,8 @@ def begin_command(state: Tables, command: Record, time_ns: Any, outcome: Record)
 def check_and_perform(state: Tables, command: Record, outcome: Record, events: Array) -> Any:
     """Check a command and perform or reject it. False, with nothing changed, if the events buffer may be too small."""
     turn = state.turn[0]
+    if number_of(command.session_id) != U0:
+        turn.credential = causing_credential(state, command)
     reason = check_command(state, command)
     space = len(events) - turn.written
     turn.needed = max_events(state, command, reason, space)

@@ -19,6 +19,14 @@ from smrx.engine.kernels.command_traits import (
     VENUE_ONLY,
     has_trait,
 )
+from smrx.engine.kernels.credentials import (
+    check_credential_form,
+    check_opener,
+    check_permission,
+    check_person,
+    is_foreign,
+    number_of,
+)
 from smrx.engine.kernels.jit import (
     NIL,
     U0,
@@ -40,7 +48,7 @@ from smrx.engine.kernels.layouts import (
 )
 from smrx.engine.kernels.lookup import details_of, find_account
 from smrx.engine.kernels.order_details import has_terms, has_text
-from smrx.engine.kernels.rules_version import check_version
+from smrx.engine.kernels.rules_version import check_version, has_credentials
 from smrx.engine.kernels.xxh3 import hash8
 from smrx.wire.codes import (
     AccountStatus,
@@ -54,7 +62,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import LONG_ID, STATUS_COMMAND, TRANSFER_COMMAND
+from smrx.wire.records import ACCOUNT_COMMAND, LONG_ID, STATUS_COMMAND, TRANSFER_COMMAND
 
 _BYTE: Final = np.uint64(0xFF)
 _BYTE_BITS: Final = np.uint64(8)
@@ -121,6 +129,31 @@ def long_id_form(details: Record) -> Any:
         details.client_order_id_6,
         details.client_order_id_7,
     )
+
+
+@kernel
+def is_symbol_of(core: Record, first: Any, second: Any, third: Any) -> Any:
+    """Whether three words are a symbol by the rules in force: with version 2 it needs more than allowed characters."""
+    if not is_symbol(first, second, third):
+        return False
+    if not has_credentials(core):
+        return True
+    begins = first & _BYTE
+    # Of the allowed bytes only letters and _ are above 64; - . / are below the digits, _ is 95.
+    if begins < 48 or begins == 95:
+        return False
+    return has_letter(first) or has_letter(second) or has_letter(third)
+
+
+@kernel
+def has_letter(word: Any) -> Any:
+    """Whether a word of a symbol has a letter."""
+    while word != U0:
+        byte = word & _BYTE
+        if 65 <= byte <= 90:
+            return True
+        word >>= _BYTE_BITS
+    return False
 
 
 @kernel
@@ -213,7 +246,12 @@ def check_details(state: Tables, command: Record) -> Any:
     """Check that the details of a command exist, that its kind has them, and that they set nothing unused."""
     if command.details > len(state.details) or not has_trait(command.kind, MAY_HAVE_DETAILS):
         return Reason.INVALID_DETAILS
-    return Reason.RESERVED_NOT_ZERO if has_unused_details(command.kind, details_of(state, command)) else Reason.NONE
+    details = details_of(state, command)
+    if has_unused_details(command.kind, details):
+        return Reason.RESERVED_NOT_ZERO
+    if command.kind <= CommandKind.REPLACE and details.credential != 0 and not has_credentials(state.core[0]):
+        return Reason.RESERVED_NOT_ZERO
+    return Reason.NONE
 
 
 @kernel
@@ -280,7 +318,7 @@ def check_order_reference(state: Tables, command: Record) -> Any:
 def check_other_form(state: Tables, command: Record) -> Any:
     """Check the form of a command that is neither a PLACE nor a CANCEL."""
     kind = command.kind
-    if has_trait(kind, UNKNOWN):
+    if has_trait(kind, UNKNOWN) or (kind >= CommandKind.ADD_CREDENTIAL and not has_credentials(state.core[0])):
         return Reason.UNKNOWN_KIND
     if command.details != 0:
         reason = check_details(state, command)
@@ -301,12 +339,17 @@ def check_other_form(state: Tables, command: Record) -> Any:
             return Reason.INVALID_ID
     elif kind == CommandKind.ADD_ASSET:
         asset = view_as(command, ASSET_COMMAND_WORDS)
-        if not is_symbol(asset.symbol_0, asset.symbol_1, U0):
+        if not is_symbol_of(state.core[0], asset.symbol_0, asset.symbol_1, U0):
             return Reason.INVALID_ID
     elif kind == CommandKind.ADD_INSTRUMENT:
         added = view_as(details_of(state, command), INSTRUMENT_DETAILS_WORDS)
-        if not is_symbol(added.symbol_0, added.symbol_1, added.symbol_2):
+        if not is_symbol_of(state.core[0], added.symbol_0, added.symbol_1, added.symbol_2):
             return Reason.INVALID_ID
+    elif kind == CommandKind.OPEN_ACCOUNT:
+        if view_as(command, ACCOUNT_COMMAND).firm != 0 and not has_credentials(state.core[0]):
+            return Reason.RESERVED_NOT_ZERO
+    elif kind >= CommandKind.ADD_CREDENTIAL:
+        return check_credential_form(state, command)
     elif kind == CommandKind.SUSPEND_ACCOUNT or kind == CommandKind.RESUME_ACCOUNT:
         if command.account == 0:
             return Reason.INVALID_ID
@@ -324,13 +367,15 @@ def check_other_form(state: Tables, command: Record) -> Any:
 
 @inlined
 def check_opening(state: Tables, command: Record) -> Any:
-    """Check that a session id is free, or that of a closed session of the account."""
+    """Check that a session id is free, or of a closed session of the account, and that its credential may open it."""
     slot = state.turn[0].session
     if slot == NIL:
-        return Reason.NONE
+        return check_opener(state, command)
     session = state.sessions[slot]
     free = session.closed != 0 and session.account_id == command.account
-    return Reason.NONE if free else Reason.SESSION_IN_USE
+    if not free or is_foreign(state, session):
+        return Reason.SESSION_IN_USE
+    return check_opener(state, command) if session.credential != NIL else Reason.NONE
 
 
 @inlined
@@ -355,12 +400,24 @@ def check_sender(state: Tables, command: Record) -> Any:
         return Reason.NONE
     if command.request_id > session.last_request_id + U1:
         return Reason.REQUEST_GAP
-    if kind == CommandKind.CLOSE_SESSION:
-        return Reason.NONE
-    if session.account_id == command.account:
-        turn.account = session.account
-    if session.account_id != 0 and (has_trait(kind, VENUE_ONLY) or turn.account == NIL):
-        return Reason.NOT_AUTHORISED
+    # The id says first whether there may be a credential: it is at hand.
+    if number_of(command.session_id) != U0 and session.credential != NIL:
+        reason = check_permission(state, command)
+        if reason != Reason.NONE or kind == CommandKind.CLOSE_SESSION:
+            return reason
+    else:
+        if number_of(command.session_id) != U0 and is_foreign(state, session):
+            return Reason.NOT_AUTHORISED
+        if kind == CommandKind.CLOSE_SESSION:
+            return Reason.NONE
+        if session.account_id == command.account:
+            turn.account = session.account
+        if session.account_id != 0 and (has_trait(kind, VENUE_ONLY) or turn.account == NIL):
+            return Reason.NOT_AUTHORISED
+    if command.details != 0 and kind <= CommandKind.REPLACE and details_of(state, command).credential != 0:
+        reason = check_person(state, command)
+        if reason != Reason.NONE:
+            return reason
     if state.core[0].killed != 0 and not has_trait(kind, PASSES_KILL):
         return Reason.KILLED
     return Reason.NONE

@@ -25,9 +25,9 @@ MODULES: Final = (
         for name in (
             "jit", "xxh3", "layouts", "numba_tables", "hash_index", "order_details", "lookup", "pool", "book",
             "state_hash", "emit", "fees", "rules_version", "command_traits", "command_checks", "activity", "answers",
-            "retention", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry", "sessions",
-            "venue_controls", "order_checks", "collar", "stops", "matching", "placing", "replacing", "triggering",
-            "apply", "compiled",
+            "credentials", "retention", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry",
+            "sessions", "venue_controls", "order_checks", "collar", "stops", "matching", "placing", "replacing",
+            "triggering", "apply", "compiled",
         )
     ),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from smrx.wire.records import ORDER_TERMS_EVENT, TRADE_EVENT
 
 
 @kernel
-def fill_header(event: Record, core: Record, command: Record, kind: Any) -> None:
+def fill_header(event: Record, core: Record, turn: Record, command: Record, kind: Any) -> None:
     """Set the common fields of an event, and all others to 0."""
     core.event_sequence += U1
     event.sequence = core.event_sequence
@@ -33,7 +33,7 @@ def fill_header(event: Record, core: Record, command: Record, kind: Any) -> None
     words.word_12 = 0
     words.word_13 = 0
     words.word_14 = 0
-    words.word_15 = 0
+    words.word_15 = turn.credential
 
 
 @inlined
@@ -50,7 +50,7 @@ def begin_event(core: Record, turn: Record, command: Record, events: Array, kind
     """Start the next event, with the common fields only, and return it."""
     event = events[turn.written]
     turn.written += 1
-    fill_header(event, core, command, kind)
+    fill_header(event, core, turn, command, kind)
     return event
 
 
@@ -146,6 +146,7 @@ def emit_trade(
     event.side = taker.side
     event.instrument = taker.instrument_id
     event.account = taker.account_id
+    event.credential = np.uint32(turn.credential)
     event.counter_account = maker.account_id
     event.order_id = taker.order_id
     event.counter_order_id = maker.order_id
@@ -210,6 +211,7 @@ def emit_details(state: Tables, command: Record, events: Array, order_id: Any) -
         terms.order_list_id = details.order_list_id
         terms.credential = details.credential
         terms.peg_reference = details.peg_reference
+        view_as(terms, EVENT_WORDS).word_15 = 0
 
 
 @inlined

@@ -32,6 +32,27 @@ def find_account(state: Tables, account_id: Any) -> Any:
 
 
 @inlined
+def has_credential_id(credential: Record, key: Any, _: Any) -> Any:
+    return np.uint64(credential.credential_id) == key
+
+
+@inlined
+def find_credential(state: Tables, number: Any) -> Any:
+    return find(state.credential_index, state.credentials, has_credential_id, np.uint64(number), NO_EXTRA)
+
+
+@inlined
+def has_key_form(credential: Record, key: Any, _: Any) -> Any:
+    return credential.key_form == key
+
+
+@inlined
+def find_key_form(state: Tables, form: Any) -> Any:
+    """Find a credential by the xxh3 of its key, which no other has."""
+    return find(state.key_index, state.credentials, has_key_form, form, NO_EXTRA)
+
+
+@inlined
 def has_asset_id(asset: Record, key: Any, _: Any) -> Any:
     return np.uint64(asset.asset_id) == key
 

@@ -22,6 +22,16 @@ def take_slot(pool: Record, table: Array) -> Any:
 
 
 @inlined
+def append_slot(pool: Record, table: Array) -> Any:
+    """Return the next slot of a table whose records are never removed; its record is empty."""
+    slot = pool.top
+    pool.top = np.uint32(slot + 1)
+    pool.live = np.uint32(pool.live + 1)
+    table[slot].live = 1
+    return slot
+
+
+@inlined
 def return_slot(pool: Record, table: Array, slot: Any) -> None:
     """Put a slot on the free list of its table."""
     record = table[slot]

@@ -23,18 +23,19 @@ from smrx.engine.kernels.layouts import (
     INSTRUMENT_EVENT_WORDS,
 )
 from smrx.engine.kernels.lookup import details_of, find_asset, find_instrument
-from smrx.engine.kernels.pool import take_slot
+from smrx.engine.kernels.pool import append_slot, take_slot
 from smrx.engine.kernels.state_hash import refresh_account, refresh_asset, refresh_instrument
 from smrx.engine.state import ACCOUNTS, ASSETS, INSTRUMENTS
 from smrx.wire.codes import AccountStatus, EventKind, InstrumentStatus, Reason
+from smrx.wire.records import ACCOUNT_COMMAND, ACCOUNT_EVENT
 
 MAX_DECIMALS: Final = 18
 
 
 @kernel
-def add_account(state: Tables, account_id: Any) -> None:
+def add_account(state: Tables, account_id: Any, firm: Any) -> None:
     """Add an account record."""
-    slot = take_slot(state.pools[ACCOUNTS], state.accounts)
+    slot = append_slot(state.pools[ACCOUNTS], state.accounts)
     account = state.accounts[slot]
     account.account_id = account_id
     account.status = AccountStatus.ACTIVE
@@ -46,6 +47,7 @@ def add_account(state: Tables, account_id: Any) -> None:
     account.first = 0
     account.last = 0
     account.orders = 0
+    account.firm = firm
     insert(state.account_index, np.uint64(account_id), NO_EXTRA, slot)
     refresh_account(state.core[0], account)
 
@@ -53,8 +55,11 @@ def add_account(state: Tables, account_id: Any) -> None:
 @inlined
 def open_account(state: Tables, command: Record, outcome: Record, events: Array) -> None:
     """Perform a checked OPEN_ACCOUNT."""
-    add_account(state, command.account)
-    begin_event(state.core[0], state.turn[0], command, events, EventKind.ACCOUNT_OPENED).account = command.account
+    firm = view_as(command, ACCOUNT_COMMAND).firm
+    add_account(state, command.account, firm)
+    event = begin_event(state.core[0], state.turn[0], command, events, EventKind.ACCOUNT_OPENED)
+    event.account = command.account
+    view_as(event, ACCOUNT_EVENT).firm = firm
     outcome.event_kind = EventKind.ACCOUNT_OPENED
 
 

@@ -18,7 +18,16 @@ from smrx.wire.codes import EventKind, Reason
 
 #: The versions of the rules that this program can apply, both included.
 OLDEST_RULES: Final = 1
-NEWEST_RULES: Final = 1
+NEWEST_RULES: Final = 2
+
+#: The version with credentials, the content of requests, firms, and symbols that hold a letter.
+CREDENTIAL_RULES: Final = 2
+
+
+@inlined
+def has_credentials(core: Record) -> Any:
+    """Whether the rules in force have credentials."""
+    return core.rules_version >= CREDENTIAL_RULES
 
 
 @inlined

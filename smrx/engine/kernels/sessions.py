@@ -7,14 +7,17 @@ import numpy as np
 from smrx.engine.kernels.activity import append_session, restart_silence
 from smrx.engine.kernels.answers import run_for, take_run
 from smrx.engine.kernels.cancelling import cancel_order
+from smrx.engine.kernels.credentials import number_of
 from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
-from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel, view_as
+from smrx.engine.kernels.jit import NIL, Array, Record, Tables, inlined, kernel, view_as
+from smrx.engine.kernels.lookup import find_credential
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.retention import expect_session_end
+from smrx.engine.kernels.rules_version import has_credentials
 from smrx.engine.kernels.state_hash import refresh_session
 from smrx.engine.state import SESSIONS
-from smrx.wire.codes import EventKind, Reason
+from smrx.wire.codes import EventKind, Reason, Scope
 from smrx.wire.records import SESSION_COMMAND, SESSION_EVENT
 
 
@@ -34,6 +37,8 @@ def open_session(state: Tables, command: Record, outcome: Record, events: Array)
         session.account_id = command.account
         session.account = turn.account
         session.orders = 0
+        session.credential_id = np.uint32(number_of(command.session_id)) if has_credentials(core) else NIL
+        session.credential = find_credential(state, session.credential_id) if session.credential_id != 0 else NIL
         take_run(state, session, run_for(view_as(command, SESSION_COMMAND).answers))
         insert(state.session_index, command.session_id, NO_EXTRA, slot)
         append_session(state, slot)
@@ -56,9 +61,9 @@ def open_session(state: Tables, command: Record, outcome: Record, events: Array)
 
 @kernel
 def collect_session_orders(state: Tables, wanted: Any) -> Any:
-    """Write the orders that end with a session of the venue to the scratch array; return how many.
+    """Write the orders that end with a session of several accounts to the scratch array; return how many.
 
-    The venue may place orders for any account, so no account's list contains them all.
+    No account's list contains them all.
     """
     found = 0
     count = np.int64(state.sessions[wanted].orders)
@@ -100,6 +105,14 @@ def sort_scratch_by_age(state: Tables, count: Any) -> None:
         sift_down_by_age(state, 0, last)
 
 
+@inlined
+def acts_for_several(state: Tables, session: Record) -> Any:
+    """Whether a session may place orders for other accounts than its own."""
+    if session.credential != NIL:
+        return state.credentials[session.credential].scope != Scope.ACCOUNT
+    return session.account_id == 0
+
+
 @kernel
 def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
     """Cancel the orders that end with the session in `turn`, oldest first; return how many."""
@@ -108,7 +121,7 @@ def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
     count = np.int64(session.orders)
     if count == 0:
         return count
-    if session.account_id == 0:
+    if acts_for_several(state, session):
         sort_scratch_by_age(state, collect_session_orders(state, turn.session))
         for at in range(count):
             cancel_order(state, command, events, state.scratch[at], Reason.DISCONNECTED)

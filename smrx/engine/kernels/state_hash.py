@@ -24,14 +24,20 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     last price  12 | instrument<<32, price: from the first trade on
     session     6 | flags<<8 | closed<<16 | run<<24 | account<<32, session_id, last_active_ns, activity
     transfer    7 | kind<<8, transfer_id, account | asset<<32, amount, time_ns, sequence
-    chain       16 + status | event_kind<<8 | reason<<16 | event_count<<32, previous chain ^ session_id, request_id,
-                sequence, order_id, first_event, cum_lots, leaves_lots: of a session's newest answer; 0 before the
-                first
+    chain       16 + status | event_kind<<8 | reason<<16 | event_count<<32, previous chain ^ session_id, request_id +
+                content, sequence, order_id, first_event, cum_lots, leaves_lots: of a session's newest answer; 0 before
+                the first
+    opened by   20 | credential<<32, session_id: of a session that was opened with a credential
+    credential  21 | scope<<8 | revoked<<16 | prefixes<<32, number | permissions<<32, subject, expires_ns, the 4 words
+                of its key
+    networks    23, number, the 8 words of its networks: of a credential with any
+    firm        22, account | firm<<32: of an account of a firm
     retention   15, session_silence_s | transfer_age_s<<32, transfers
     counters    8 | killed<<8 | (rules_version - 1)<<16, command_sequence, event_sequence, match_sequence, time_ns
 
 The records of one slot (an order, its extension, its long id and its terms; an instrument, its rules and its last
-price; a session and its chain) store one hash, the sum of theirs.
+price; an account, its limits and its firm; a credential and its networks; a session, who opened it and its chain) store
+one hash, the sum of theirs.
 """
 
 from typing import Any, Final
@@ -76,6 +82,11 @@ PRICE_TAG: Final = np.uint64(12)
 LONG_ID_TAG: Final = np.uint64(13)
 TERMS_TAG: Final = np.uint64(14)
 RETENTION_TAG: Final = np.uint64(15)
+# 16 to 19 are those of chains, see answers.py.
+OPENED_BY_TAG: Final = np.uint64(20)
+CREDENTIAL_TAG: Final = np.uint64(21)
+FIRM_TAG: Final = np.uint64(22)
+NETWORKS_TAG: Final = np.uint64(23)
 
 U8: Final = np.uint64(8)
 U16: Final = np.uint64(16)
@@ -206,7 +217,42 @@ def refresh_account(core: Record, account: Record) -> None:
                 np.uint64(account.max_order_notional),
                 np.uint64(account.max_order_quantity),
             )
+        if account.firm != 0:
+            new += hash2(FIRM_TAG, pack_pair(account.account_id, account.firm))
         replace_hash(core, account, new)
+
+
+@kernel
+def refresh_credential(core: Record, credential: Record) -> None:
+    """Update the hash of a credential and its networks."""
+    if core.hashing != 0:
+        new = hash8(
+            CREDENTIAL_TAG
+            | (np.uint64(credential.scope) << U8)
+            | (np.uint64(credential.revoked) << U16)
+            | (np.uint64(credential.prefixes) << U32),
+            pack_pair(credential.credential_id, credential.permissions),
+            np.uint64(credential.subject),
+            np.uint64(credential.expires_ns),
+            credential.key_0,
+            credential.key_1,
+            credential.key_2,
+            credential.key_3,
+        )
+        if credential.prefixes != 0:
+            new += hash10(
+                NETWORKS_TAG,
+                np.uint64(credential.credential_id),
+                credential.networks_0,
+                credential.networks_1,
+                credential.networks_2,
+                credential.networks_3,
+                credential.networks_4,
+                credential.networks_5,
+                credential.networks_6,
+                credential.networks_7,
+            )
+        replace_hash(core, credential, new)
 
 
 @kernel
@@ -285,6 +331,8 @@ def refresh_session(core: Record, session: Record) -> None:
             | (np.uint64(session.account_id) << U32)
         )
         session.static_hash = hash4(head, session.session_id, np.uint64(session.last_active_ns), session.activity)
+        if session.credential_id != 0:
+            session.static_hash += hash2(OPENED_BY_TAG | (np.uint64(session.credential_id) << U32), session.session_id)
         replace_hash(core, session, session.static_hash + session.chain)
 
 
