@@ -4,6 +4,7 @@ Every builder returns a CommandList: one command, and its details if it needs th
 functions named after kinds list the fields that matter. `describe` is the reverse. `apply` applies such a list.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,20 @@ from smrx.wire.codes import (
     InstrumentStatus,
     OrderFlags,
     OrderType,
+    Permission,
+    Scope,
     Side,
     Stp,
     TimeInForce,
 )
 from smrx.wire.command_list import NO_DETAILS, CommandList
+from smrx.wire.networks import pack_networks
 from smrx.wire.records import (
     ASSET_SYMBOL_SIZE,
     COMMAND,
     COMMAND_FIELDS,
     COMMAND_LAYOUTS,
+    CREDENTIAL_SHIFT,
     DETAILS,
     DETAILS_LAYOUTS,
     pack_symbol,
@@ -109,12 +114,17 @@ def place(
     display_lots: int = 0,
     expiry_seconds: int = 0,
     expiry_ns: int = 0,
+    credential: int = 0,
 ) -> Commands:
-    """Return a PLACE; stop_ticks for STOP and STOP_LIMIT, display_lots for an iceberg, either expiry for GTD."""
+    """Return a PLACE; stop_ticks for STOP and STOP_LIMIT, display_lots for an iceberg, either expiry for GTD.
+
+    `credential` is the person whom a gateway names.
+    """
     terms = {
         "stop_price_ticks": stop_ticks,
         "display_lots": display_lots,
         "expiry_ns": expiry_ns or expiry_seconds * NANOSECONDS,
+        "credential": credential,
     }
     return command(
         CommandKind.PLACE,
@@ -133,8 +143,13 @@ def place(
     )
 
 
-def cancel(sender: Sender, account: int, order_id: int = 0, client_order_id: ClientOrderId = 0) -> Commands:
-    return command(CommandKind.CANCEL, sender, account=account, order_id=order_id, client_order_id=client_order_id)
+def cancel(
+    sender: Sender, account: int, order_id: int = 0, client_order_id: ClientOrderId = 0, credential: int = 0
+) -> Commands:
+    person = {"credential": credential} if credential else {}
+    return command(
+        CommandKind.CANCEL, sender, account=account, order_id=order_id, client_order_id=client_order_id, **person
+    )
 
 
 def open_session(session_id: int, account: int, flags: int = 0, answers: int = 0) -> Commands:
@@ -145,8 +160,51 @@ def disconnect(session_id: int) -> Commands:
     return command(CommandKind.DISCONNECT, (session_id, 0))
 
 
-def open_account(sender: Sender, account: int) -> Commands:
-    return command(CommandKind.OPEN_ACCOUNT, sender, account=account)
+def open_account(sender: Sender, account: int, firm: int = 0) -> Commands:
+    return command(CommandKind.OPEN_ACCOUNT, sender, account=account, firm=firm)
+
+
+def key_of(number: int) -> bytes:
+    """Return a key for the credential with a number."""
+    return number.to_bytes(4, "little") * 8
+
+
+def add_credential(
+    sender: Sender,
+    number: int,
+    permissions: int = Permission.READ | Permission.TRADE,
+    subject: int = 0,
+    *,
+    scope: int = Scope.ACCOUNT,
+    key: bytes = b"",
+    networks: Iterable[str] = (),
+    expires_ns: int = 0,
+) -> Commands:
+    """Return an ADD_CREDENTIAL; without a key it gets key_of its number."""
+    places, prefixes = pack_networks(networks)
+    return command(
+        CommandKind.ADD_CREDENTIAL, sender, number=number, key=key or key_of(number), permissions=int(permissions),
+        scope=scope, subject=subject, networks=places, prefixes=prefixes, expires_ns=expires_ns,
+    )  # fmt: skip
+
+
+def set_credential(
+    sender: Sender, number: int, permissions: int, *, networks: Iterable[str] = (), expires_ns: int = 0
+) -> Commands:
+    places, prefixes = pack_networks(networks)
+    return command(
+        CommandKind.SET_CREDENTIAL, sender, number=number, permissions=int(permissions), networks=places,
+        prefixes=prefixes, expires_ns=expires_ns,
+    )  # fmt: skip
+
+
+def revoke_credential(sender: Sender, number: int) -> Commands:
+    return command(CommandKind.REVOKE_CREDENTIAL, sender, number=number)
+
+
+def session_of(credential: int, session: int) -> int:
+    """Return a session id of a credential."""
+    return credential << CREDENTIAL_SHIFT | session
 
 
 def deposit(sender: Sender, account: int, asset: int, amount: int, transfer_id: int) -> Commands:
@@ -266,11 +324,13 @@ def _values(record: np.void, kind: CommandKind | None) -> list[str]:
     return [
         _value(record, kind, name)
         for name in record.dtype.names or ()
-        if name not in hidden and record[name] not in (0, b"")
+        if name not in hidden and any(record[name].tobytes())
     ]
 
 
 def _value(record: np.void, kind: CommandKind | None, name: str) -> str:
+    if isinstance(record[name], np.void):
+        return f"{name}={bytes(record[name]).hex()}"
     if isinstance(record[name], bytes):
         return f"{name}={bytes(record[name])!r}"
     value = int(record[name])
