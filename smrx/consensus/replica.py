@@ -366,6 +366,12 @@ class Replica:
         return self._raft.is_leader
 
     @property
+    def has_applied_earlier_terms(self) -> bool:
+        """Whether this node leads and its state has all that earlier leaders may have committed."""
+        index = self._raft.applied_index
+        return self._raft.is_leader and self._journal.term_at(index) == self._raft.term
+
+    @property
     def is_transferring(self) -> bool:
         """Whether a transfer of the leadership is under way, so that commands have to wait."""
         return self.transfer.is_active

@@ -7,5 +7,15 @@ reading at engine.py (what Python calls) or kernels/apply.py (how a command is h
 from smrx.engine.engine import Engine, Result, warm_up
 from smrx.engine.engine_error import EngineError, RulesError, SnapshotError
 from smrx.engine.kernels.compiled import compiled_before
+from smrx.engine.state import FIRST_RULES
 
-__all__ = ["Engine", "EngineError", "Result", "RulesError", "SnapshotError", "compiled_before", "warm_up"]
+__all__ = [
+    "FIRST_RULES",
+    "Engine",
+    "EngineError",
+    "Result",
+    "RulesError",
+    "SnapshotError",
+    "compiled_before",
+    "warm_up",
+]

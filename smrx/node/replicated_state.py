@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smrx.consensus.context import UnknownRules
 from smrx.consensus.messages import RulesVersions
-from smrx.engine import Engine, RulesError, SnapshotError
+from smrx.engine import FIRST_RULES, Engine, RulesError, SnapshotError
 from smrx.node.event_ring import EventRing
 from smrx.node.state_images import StateImages
 from smrx.wire import batches
@@ -66,7 +66,8 @@ class ReplicatedState:
     engine_class: type[Engine] = Engine
 
     def __init__(self, event_ring: int) -> None:
-        self.engine = self.engine_class()
+        # A log begins with the first rules; its first leader switches to the newest.
+        self.engine = self.engine_class(rules=FIRST_RULES)
         self.log_digest = 0
         self.state_images = StateImages()
         self._events = EventRing(event_ring)

@@ -30,6 +30,8 @@ class Turn(ABC):
     transport: PeerTransport
     #: The term in which this node leads and accepts commands, None if it does not.
     leading_term: int | None = None
+    #: The term in which this node led and made sure that the exchange has begun, see _has_begun().
+    _begun_term: int | None = None
 
     @property
     def fenced(self) -> str | None:
@@ -38,6 +40,8 @@ class Turn(ABC):
 
     def submit(self) -> bool:
         """Append the commands that have arrived to the log; return whether there were any."""
+        if self.replica.is_leader and self._begun_term != self.replica.term and not self._has_begun():
+            return False
         found = False
         for bodies, details, routes in self.order_entry.take_batches():
             found = True
@@ -66,10 +70,34 @@ class Turn(ABC):
         if not self.replica.is_leader:
             raise NotLeader
         version = self.replica.rules.next_version()
-        command = np.zeros(1, COMMAND)
-        command["kind"], command["quantity_lots"] = CommandKind.SET_VERSION, version
-        index, _ = self.submit_entry([memoryview(command.tobytes())])
-        return index, version
+        return self._switch_rules(version, version), version
+
+    def _switch_rules(self, first: int, last: int) -> int:
+        """Append the switches to some versions, one after the other; return the log index. Raises NotLeader."""
+        commands = np.zeros(last + 1 - first, COMMAND)
+        commands["kind"], commands["quantity_lots"] = CommandKind.SET_VERSION, np.arange(first, last + 1)
+        return self.submit_entry([memoryview(commands.tobytes())])[0]
+
+    def _has_begun(self) -> bool:
+        """Whether the leader may append commands of clients: not before a new exchange has the newest rules.
+
+        Its first leader switches to the newest version that all members have. Clients' commands wait for that, not for
+        its commit. A leader whose log may have commands of earlier leaders waits until it has applied them.
+        """
+        rules = self.state.rules()
+        if self.state.position()[0] == 0 and rules.in_force < rules.newest and self.fenced is None:
+            if not self.replica.has_applied_earlier_terms:
+                return False
+            version = self.replica.rules.first_version()
+            if version is None:
+                return False
+            if version > rules.in_force:
+                try:
+                    self._switch_rules(rules.in_force + 1, version)
+                except NotLeader:
+                    return False
+        self._begun_term = self.replica.term
+        return True
 
     def advance(self) -> list[Applied]:
         """Replicate, apply what is committed, make it durable and reply; return the entries applied."""

@@ -260,12 +260,11 @@ class Process(Turn):
         self.last_stamp_ns = batches.decode(entry).time_ns
         return self._versions.formats.write(entry, self.state.rules().in_force)
 
-    def upgrade_rules(self) -> tuple[int, int]:
-        """See Turn."""
-        index, version = super().upgrade_rules()
+    def _switch_rules(self, first: int, last: int) -> int:
+        index = super()._switch_rules(first, last)
         self._checker.switch_logged(self.replica.membership.ids)
-        self._trace.note("node {} logs the switch to version {} of the rules at entry {}", self.id, version, index)
-        return index, version
+        self._trace.note("node {} logs the switch to version {} of the rules at entry {}", self.id, last, index)
+        return index
 
     def submit_entry(self, bodies: list[memoryview], details: bytes = b"") -> tuple[int, int]:
         """See Turn."""

@@ -69,7 +69,7 @@ class EntryFormats:
 
     def write(self, entry: bytes, rules: int) -> bytes:
         """Return an entry as a leader writes it under a version of the rules."""
-        return entry if rules == NEWEST_RULES else _with_version(entry, VERSION + 1)
+        return entry if rules <= NEWEST_RULES else _with_version(entry, VERSION + 1)
 
     def read(self, entry: bytes, version: int) -> bytes:
         """Return an entry as the current version writes it; one that is newer than the reader is returned unchanged."""

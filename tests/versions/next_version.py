@@ -1,12 +1,12 @@
 """Build a next version of smrx: a copy of the package under another name, with a few substitutions.
 
-The next version, `smrx_next`, has version 2 of the rules besides version 1:
+The next version, `smrx_next`, has version 3 of the rules besides those of this one:
 
 - a record field is added: an account counts the orders it places, and the count is hashed when it is not 0;
 - a rule is changed: an order of a multiple of 7 lots is rejected (INVALID_QUANTITY);
 - the leader writes log entries with another version byte, which this version cannot read.
 
-All three take effect with the switch to version 2. `core.unused` is a planted fault: with 1 the new rule and the count
+All three take effect with the switch to version 3. `core.unused` is a planted fault: with 1 the new rule and the count
 apply too early, before the switch.
 
 A copy is kept for each content of the engine, with its compiled code, in a directory that git ignores. The processes of
@@ -33,12 +33,12 @@ KEPT = 2
 RULES = '''
 
 #: The version of the rules that this program adds.
-COUNTING_RULES: Final = 2
+COUNTING_RULES: Final = 3
 
 
 @inlined
 def has_new_rules(core: Record) -> Any:
-    """Whether version 2 is in force. `unused` is a planted fault: with 1 the rules apply one version too early."""
+    """Whether version 3 is in force. `unused` is a planted fault: with 1 the rules apply one version too early."""
     return core.rules_version + core.unused >= COUNTING_RULES
 
 
@@ -61,7 +61,7 @@ SUBSTITUTIONS: dict[str, list[tuple[str | None, str]]] = {
         )
     ],
     "engine/kernels/rules_version.py": [
-        ("NEWEST_RULES: Final = 1", "NEWEST_RULES: Final = 2"),
+        ("NEWEST_RULES: Final = 2", "NEWEST_RULES: Final = 3"),
         ("from typing import Any, Final\n", "from typing import Any, Final\n\nimport numpy as np\n"),
         (
             f"from {PACKAGE}.wire.codes import",
@@ -106,7 +106,10 @@ SUBSTITUTIONS: dict[str, list[tuple[str | None, str]]] = {
             "        place(state, command, outcome, events, reason)\n",
             "        place(state, command, outcome, events, reason)\n        count_place(state)\n",
         ),
-        ("rules_version import set_version", "rules_version import count_place, has_new_rules, set_version"),
+        (
+            "rules_version import has_credentials, set_version",
+            "rules_version import count_place, has_credentials, has_new_rules, set_version",
+        ),
     ],
     "wire/batches.py": [("    if version != VERSION:\n", "    if version not in (VERSION, VERSION + 1):\n")],
     "consensus/messages.py": [("    if entry[1] != VERSION:\n", "    if entry[1] not in (VERSION, VERSION + 1):\n")],
@@ -115,7 +118,7 @@ SUBSTITUTIONS: dict[str, list[tuple[str | None, str]]] = {
             "    def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:\n",
             "    def _entry(self, bodies: list[memoryview], details: bytes) -> bytes:\n"
             "        entry = self._entry_of_version_1(bodies, details)\n"
-            "        changed = self.state.rules().in_force > 1\n"
+            "        changed = self.state.rules().in_force > 2\n"
             "        return entry[:1] + bytes((batches.VERSION + 1,)) + entry[2:] if changed else entry\n\n"
             "    def _entry_of_version_1(self, bodies: list[memoryview], details: bytes) -> bytes:\n",
         )
