@@ -10,7 +10,9 @@ from smrx.wire.codes import (
     CommandKind,
     EventKind,
     OrderType,
+    Permission,
     Reason,
+    Scope,
     Side,
     TimeInForce,
 )
@@ -18,6 +20,7 @@ from smrx.wire.records import EVENT_LAYOUTS
 from tests.commands import (
     Commands,
     add_asset,
+    add_credential,
     add_instrument,
     apply,
     command,
@@ -25,6 +28,7 @@ from tests.commands import (
     open_account,
     open_session,
     place,
+    session_of,
     set_limits,
     set_rules,
 )
@@ -208,7 +212,10 @@ def busy_market(**rules: int) -> SmallMarket:
 
 
 def full_market() -> SmallMarket:
-    """Return a busy market with records of every kind in use: also rules, limits, icebergs, stops and GTD orders."""
+    """Return a busy market with records of every kind in use.
+
+    Also rules, limits, icebergs, stops, GTD orders, firms, credentials, their sessions and a person behind an order.
+    """
     market = busy_market(taker_fee=20, maker_fee=-10, band_bp=5000)
     market.set_limits(2, max_open_orders=100, max_order_notional=1 << 40)
     for account in (1, 2, 3):
@@ -216,6 +223,11 @@ def full_market() -> SmallMarket:
         market.buy(account, 3, 70 + account, tif=TimeInForce.GTD, expiry_seconds=1000 + account)
         market.stop(account, Side.BUY, 2, 130 + account, 140)
     market.buy(2, 1, 110)
+    market.send(open_account(market.sender(0), 4, 77))
+    market.send(add_credential(market.sender(0), 6, Permission.TRADE, 1, networks=("10.0.0.0/8",), expires_ns=1 << 62))
+    market.send(add_credential(market.sender(0), 5, Permission.TRADE | Permission.GATEWAY, scope=Scope.ALL))
+    market.send(open_session(session_of(5, 1), 1))
+    market.send(place((session_of(5, 1), 1), 1, Side.BUY, 1, 60, credential=6))
     market.check_state()
     return market
 

@@ -8,8 +8,8 @@ import pytest
 
 from smrx.engine.checks.full_hash import ID_FIELDS
 from smrx.engine.state import ACCOUNTS, BALANCES, BOOKS, NODES, ORDERS
-from smrx.wire.codes import Side, TimeInForce
-from tests.commands import open_session, place
+from smrx.wire.codes import Permission, Scope, Side, TimeInForce
+from tests.commands import add_credential, open_account, open_session, place, session_of
 from tests.engine.small_market import BASE, FUNDS, QUOTE, SmallMarket, busy_market
 
 Damage = Callable[[Any], None]
@@ -224,7 +224,10 @@ def test_violation_is_reported(name: str) -> None:
 
 
 def full_market() -> SmallMarket:
-    """Return a market with icebergs, stops, GTD orders, fees, limits and a session with cancel on disconnect."""
+    """Return a market with icebergs, stops, GTD orders, fees, limits and a session with cancel on disconnect.
+
+    Credential 5 in slot 1 is of account 1, 6 in slot 2 of firm 7; the last session is that of 6.
+    """
     market = SmallMarket()
     market.set_rules(taker_fee=1_000, maker_fee=-500, min_price_ticks=2)
     market.set_limits(1, max_open_orders=99)
@@ -243,8 +246,22 @@ def full_market() -> SmallMarket:
         market.stop(account, Side.BUY, lots, 140 + lots)
         market.stop(account, Side.SELL, lots, 70, 60)
     market.buy(2, 20, 120)
+    market.send(open_account(market.sender(0), 71, 7))
+    market.send(add_credential(market.sender(0), 5, Permission.TRADE, 1, networks=["10.1.0.0/16"]))
+    market.send(add_credential(market.sender(0), 6, Permission.READ, 7, scope=Scope.FIRM))
+    market.send(open_session(session_of(6, 1), 71))
     market.check_state()
     return market
+
+
+def keyed_session(state: Any) -> int:
+    """Return the slot of the session of credential 6."""
+    return int(np.flatnonzero(state.sessions["credential_id"] == 6)[0])
+
+
+def unswitch(state: Any) -> None:
+    """Put the first rules into force."""
+    state.core["rules_version"] = 1
 
 
 def slot_where(field: str, table: str = "orders") -> Callable[[Any], int]:
@@ -368,7 +385,7 @@ FULL_DAMAGE: dict[str, tuple[Damage, str]] = {
         "order_details: a record is empty",
     ),
     "a term that no order has": (
-        put("order_details", "credential", 1, details_of(stop_slot)),
+        put("order_details", "order_list_id", 1, details_of(stop_slot)),
         "order_details: a record has terms that no order has",
     ),
     "a long id that is too short": (
@@ -428,6 +445,49 @@ FULL_DAMAGE: dict[str, tuple[Damage, str]] = {
     "transfers that are kept too long": (
         put("core", "next_transfer_end", 1 << 62, lambda s: 0),
         "transfers: the first end is too late",
+    ),
+    "a credential before there are any": (unswitch, "credentials: there are some, or firms, before the rules"),
+    "a credential without a number": (put("credentials", "credential_id", 0), "credentials: one has number 0"),
+    "a credential with a number twice": (put("credentials", "credential_id", 6), "credential_index: "),
+    "unknown permissions": (put("credentials", "permissions", 128), "credentials: one has no permissions"),
+    "no permissions": (put("credentials", "permissions", 0), "credentials: one has no permissions"),
+    "other permissions": (put("credentials", "permissions", 3), "credential 5: the stored hash is wrong"),
+    "a credential of an unknown account": (put("credentials", "subject", 99), "credentials: the subject of one"),
+    "a credential of no firm": (put("credentials", "subject", 0, lambda s: 2), "credentials: the subject of one"),
+    "a credential of another scope": (put("credentials", "scope", 3), "credentials: the subject of one"),
+    "a credential of no scope": (put("credentials", "scope", 4), "credentials: the subject of one"),
+    "a credential that is half revoked": (put("credentials", "revoked", 2), "credentials: one has an invalid state"),
+    "a revoked credential": (put("credentials", "revoked", 1), "credential 5: the stored hash is wrong"),
+    "an expiry before 1970": (put("credentials", "expires_ns", -1), "credentials: one has an invalid state"),
+    "another key": (put("credentials", "key_2", 5), "credentials: one has no key, or is not found by it"),
+    "a key that is not found": (put("credentials", "key_form", 5), "key_index: "),
+    "a network with bits behind its prefix": (put("credentials", "prefixes", 100), "credentials: one has a network"),
+    "a prefix of more bits than an address": (put("credentials", "prefixes", 129), "credentials: one has a network"),
+    "another network": (put("credentials", "networks_1", 0x0B_FFFF_0000_0000 >> 8), "credential"),
+    "a session of another credential": (
+        put("sessions", "credential", 1, keyed_session),
+        "sessions: one is not linked to its credential",
+    ),
+    "a session of no credential": (
+        put("sessions", "credential_id", 0, keyed_session),
+        "sessions: one is not linked to its credential",
+    ),
+    "a session whose id names no credential": (
+        lambda state: (put("sessions", "credential", 1)(state), put("sessions", "credential_id", 5)(state)),
+        "sessions: one belongs to a credential that its id does not name",
+    ),
+    "a session linked to nothing": (put("sessions", "credential", 3, keyed_session), "a credential link is invalid"),
+    "an unknown person": (
+        put("order_details", "credential", 99, details_of(stop_slot)),
+        "orders: the person behind one is unknown",
+    ),
+    "another firm": (
+        put("accounts", "firm", 8, lambda state: int(np.flatnonzero(state.accounts["firm"] == 7)[0])),
+        "account 71: the stored hash is wrong",
+    ),
+    "a free slot of accounts": (
+        lambda state: state.pools["free"].__setitem__(ACCOUNTS, 1),
+        "accounts: there are free slots, though no record is ever removed",
     ),
     "an unhashed retention": (put("core", "transfers", 5, lambda s: 0), "the stored sum"),
     "an unhashed kill switch": (put("core", "killed", 1, lambda s: 0), ""),

@@ -141,6 +141,10 @@ def test_table_has_every_rejection_reason_of_a_limit_order() -> None:
         *(Reason.INVALID_LIMIT, Reason.INVALID_AMOUNT, Reason.SUPPLY_EXCEEDED, Reason.INVALID_VERSION),
         # Those of stops and of fill-or-kill.
         *(Reason.INVALID_STOP_PRICE, Reason.STOP_WOULD_TRIGGER, Reason.FOK_UNFILLABLE),
+        # Those of credentials and of requests, see test_credentials.py and test_request_content.py.
+        *(Reason.INVALID_PERMISSIONS, Reason.INVALID_SCOPE, Reason.INVALID_NETWORK, Reason.UNKNOWN_CREDENTIAL),
+        *(Reason.CREDENTIAL_REVOKED, Reason.CREDENTIAL_EXPIRED, Reason.CREDENTIAL_EXISTS, Reason.KEY_IN_USE),
+        Reason.REQUEST_MISMATCH,
     }
     listed = [reason for reason, _ in FAULTS]
     assert len(set(listed)) == len(listed)

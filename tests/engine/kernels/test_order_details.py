@@ -9,7 +9,7 @@ import pytest
 from smrx.engine import Engine
 from smrx.engine.state import ORDER_DETAILS_TABLE
 from smrx.wire.client_order_ids import id_form, pack_client_order_id
-from smrx.wire.codes import CommandKind, EventKind, OrderType, Reason, Side, TimeInForce
+from smrx.wire.codes import COMMAND_TRAITS, CommandKind, CommandTraits, EventKind, OrderType, Reason, Side, TimeInForce
 from smrx.wire.records import DETAILS, EVENT_FIELDS, EVENT_LAYOUTS, LONG_ID
 from tests.commands import add_asset, add_instrument, apply, cancel, command, join, place, raw
 from tests.engine.small_market import (
@@ -222,8 +222,8 @@ def test_order_is_named_by_exactly_one_id() -> None:
 
 TERMS = ("stop_price_ticks", "display_lots", "expiry_ns")
 RESERVED = (
-    "trailing_offset_ticks", "peg_offset_ticks", "order_list_id", "credential", "peg_reference", "reserved_117",
-    "reserved_118", "reserved_120",
+    "trailing_offset_ticks", "peg_offset_ticks", "order_list_id", "peg_reference", "reserved_117", "reserved_118",
+    "reserved_120",
 )  # fmt: skip
 #: The terms that each order type uses, an expiry with GTD only.
 USED = {
@@ -261,7 +261,7 @@ def test_details_that_a_kind_does_not_have_are_rejected(kind: CommandKind) -> No
     if kind in (CommandKind.CANCEL, CommandKind.REPLACE):
         for name in TERMS:
             assert rejected(1, **{name: 1}) == Reason.RESERVED_NOT_ZERO
-    elif kind in (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES):
+    elif CommandTraits.MUST_HAVE_DETAILS in COMMAND_TRAITS[kind]:
         assert rejected(0) == Reason.INVALID_DETAILS
     else:
         assert rejected(1) == Reason.INVALID_DETAILS

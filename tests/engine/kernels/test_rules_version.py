@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smrx.engine import Engine, RulesError
+from smrx.engine import FIRST_RULES, Engine, RulesError
 from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 from smrx.wire.records import VERSION_EVENT
@@ -17,8 +17,9 @@ def switch(version: int) -> Commands:
     return command(CommandKind.SET_VERSION, version=version)
 
 
-def test_engine_starts_with_the_first_version_and_accepts_the_next_only() -> None:
-    engine = EngineOfAnyRules()
+def test_engine_starts_with_a_version_and_accepts_the_next_only() -> None:
+    assert EngineOfAnyRules().rules_version == NEWEST_RULES
+    engine = EngineOfAnyRules(rules=FIRST_RULES)
     assert engine.rules_version == 1
     result = apply(engine, join([switch(3), switch(1), switch(0), switch(-1), switch(2), switch(2), switch(3)]), 5)
     accepted = result.outcomes["status"] == OutcomeStatus.ACCEPTED
@@ -32,7 +33,7 @@ def test_engine_starts_with_the_first_version_and_accepts_the_next_only() -> Non
 
 
 def test_engine_and_oracle_agree_across_the_switch() -> None:
-    engine, oracle = EngineOfAnyRules(), Oracle()
+    engine, oracle = EngineOfAnyRules(rules=FIRST_RULES), Oracle()
     tape = build_tape(seeded_steps(5, 120))
     for number, batch in enumerate(tape.batches):
         commands = join([batch.commands, switch(number // 9 + 2)])
@@ -42,16 +43,16 @@ def test_engine_and_oracle_agree_across_the_switch() -> None:
 
 
 def test_version_is_part_of_the_state_hash_from_the_switch_on() -> None:
-    switched, ticked = EngineOfAnyRules(), EngineOfAnyRules()
+    switched, ticked = EngineOfAnyRules(rules=FIRST_RULES), EngineOfAnyRules(rules=FIRST_RULES)
     before = switched.content_hash()
     apply(switched, switch(2), 5)
     apply(ticked, command(CommandKind.TICK), 5)
     assert switched.content_hash() != ticked.content_hash()
-    assert EngineOfAnyRules().content_hash() == before
+    assert EngineOfAnyRules(rules=FIRST_RULES).content_hash() == before
 
 
 def test_snapshot_keeps_the_version() -> None:
-    engine = EngineOfAnyRules()
+    engine = EngineOfAnyRules(rules=FIRST_RULES)
     apply(engine, switch(2), 5)
     again = EngineOfAnyRules.restore(engine.snapshot())
     assert again.rules_version == 2
@@ -65,14 +66,14 @@ def test_program_without_the_version_stops_at_the_switch(before: int) -> None:
     with pytest.raises(RulesError) as caught:
         apply(engine, commands, 5)
     assert str(caught.value) == (
-        f"version {NEWEST_RULES + 1} of the rules is in force, and this program applies version {NEWEST_RULES} only; "
+        f"version {NEWEST_RULES + 1} of the rules is in force, and this program applies versions 1 to {NEWEST_RULES}; "
         "run a newer program on this node"
     )
 
 
 def test_program_without_the_version_does_not_restore_it() -> None:
-    engine = EngineOfAnyRules()
-    apply(engine, switch(2), 5)
+    engine = EngineOfAnyRules(rules=FIRST_RULES)
+    apply(engine, join([switch(version) for version in range(2, NEWEST_RULES + 2)]), 5)
     with pytest.raises(RulesError, match="run a newer program"):
         Engine.restore(engine.snapshot())
 
@@ -84,4 +85,10 @@ def test_program_that_dropped_the_version_does_not_restore_it() -> None:
     with pytest.raises(
         RulesError, match="version 1 of the rules is in force, and this program applies versions 2 to 3"
     ):
-        Newer.restore(Engine().snapshot())
+        Newer.restore(Engine(rules=FIRST_RULES).snapshot())
+
+
+@pytest.mark.parametrize("version", [0, NEWEST_RULES + 1])
+def test_engine_does_not_begin_with_rules_that_it_lacks(version: int) -> None:
+    with pytest.raises(RulesError, match="of the rules is in force, and this program applies versions 1 to"):
+        Engine(rules=version)

@@ -93,10 +93,11 @@ def test_unused_bits_of_some_kinds() -> None:
     assert unused(layouts.COMMAND_UNUSED, CommandKind.KILL, COMMAND_SIZE) == every - sender
     assert unused(layouts.COMMAND_UNUSED, CommandKind.TICK, COMMAND_SIZE) == every - {0, 6, 7}
     disconnect = {0, 6, 7, *range(8, 16)}
+    credential = set(range(112, 116))
     assert unused(layouts.COMMAND_UNUSED, CommandKind.DISCONNECT, COMMAND_SIZE) == every - disconnect
     assert unused(layouts.COMMAND_UNUSED, 0, COMMAND_SIZE) == every
-    assert unused(layouts.DETAILS_UNUSED, CommandKind.PLACE, DETAILS_SIZE) == set(range(88, 128))
-    assert unused(layouts.DETAILS_UNUSED, CommandKind.CANCEL, DETAILS_SIZE) == set(range(64, 128))
+    assert unused(layouts.DETAILS_UNUSED, CommandKind.PLACE, DETAILS_SIZE) == set(range(88, 128)) - credential
+    assert unused(layouts.DETAILS_UNUSED, CommandKind.CANCEL, DETAILS_SIZE) == set(range(64, 128)) - credential
     assert unused(layouts.DETAILS_UNUSED, CommandKind.ADD_INSTRUMENT, DETAILS_SIZE) == set(range(56, 128))
     assert unused(layouts.DETAILS_UNUSED, CommandKind.TICK, DETAILS_SIZE) == set(range(128))
     assert len(layouts.COMMAND_UNUSED) == 8 * layouts.KINDS == 8 * (max(CommandKind) + 1)
