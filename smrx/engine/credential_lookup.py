@@ -10,11 +10,11 @@ import xxhash
 
 from smrx.engine.state import State
 from smrx.wire.codes import Permission, Scope
-from smrx.wire.networks import holds_address
 from smrx.wire.records import ADDRESS_SIZE, KEY_SIZE, NETWORKS
 
 _LOW32: Final = (1 << 32) - 1
 _MASK: Final = (1 << 64) - 1
+_ADDRESS_BITS: Final = 8 * ADDRESS_SIZE
 #: That of hash_index.py.
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 
@@ -37,8 +37,15 @@ class Credential(NamedTuple):
         return not self.revoked and (self.expires_ns == 0 or time_ns < self.expires_ns)
 
     def allows(self, address: bytes) -> bool:
-        """Whether it may be used from an address of 16 bytes (smrx.wire.networks.address_bytes)."""
-        return holds_address(self.networks, self.prefixes, address)
+        """Whether it may be used from an address of 16 bytes (address_bytes() of wire/networks.py)."""
+        wanted, used = int.from_bytes(address, "big"), False
+        for at, bits in enumerate(self.prefixes):
+            if bits:
+                used = True
+                network = int.from_bytes(self.networks[ADDRESS_SIZE * at : ADDRESS_SIZE * (at + 1)], "big")
+                if (network ^ wanted) >> (_ADDRESS_BITS - bits) == 0:
+                    return True
+        return not used
 
 
 def credential_of_number(state: State, number: int) -> Credential | None:

@@ -2,7 +2,7 @@
 
 An address has 128 bits; an IPv4 address is mapped into IPv6 (::ffff:a.b.c.d), so that one comparison serves both. A
 network in use has a prefix of at least one bit: /0 would mean everywhere, which is said by no network at all. No I/O.
-Used by clients that build credentials, and by nodes that ask whether an address may connect.
+Used by clients that build credentials and by all who show them; credential_lookup.py says what they allow.
 """
 
 import ipaddress
@@ -53,16 +53,3 @@ def address_bytes(address: str) -> bytes:
     """Return the 16 bytes of an address; raises ValueError."""
     parsed = ipaddress.ip_address(address)
     return _MAPPED + parsed.packed if parsed.version == 4 else parsed.packed
-
-
-def holds_address(places: bytes, prefixes: bytes, address: bytes) -> bool:
-    """Whether a credential with these networks may connect from an address of 16 bytes; without networks, from all."""
-    if not any(prefixes):
-        return True
-    wanted = int.from_bytes(address, "big")
-    for at, bits in enumerate(prefixes):
-        if bits:
-            network = int.from_bytes(places[ADDRESS_SIZE * at : ADDRESS_SIZE * (at + 1)], "big")
-            if (network ^ wanted) >> (128 - bits) == 0:
-                return True
-    return False

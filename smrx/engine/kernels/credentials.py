@@ -3,7 +3,7 @@
 A credential is a public key with permissions for some accounts: one, those of a firm, or all. A session belongs to the
 credential whose number is in the upper half of its id. Without a credential, number 0, it acts for its own account, and
 those of account 0 for all. A session that was opened with version 1 of the rules is one of number 0, whatever its id;
-when a credential of the id's number is added, the session is *foreign*: nobody may use it any more.
+when a credential of the id's number is added, the session is *foreign*: no client may use it any more.
 
 A node lets a connection use the sessions of its own credential only. The engine decides what a credential may do, at
 the same place of the log on every node. Called by command_checks.py, sessions.py and apply.py.
@@ -185,7 +185,7 @@ def is_network(high: Any, low: Any, prefix: Any) -> Any:
     for at in range(ADDRESS_SIZE):
         word = high if at < 8 else low
         byte = (word >> np.uint64(8 * (at & 7))) & _BYTE
-        counted = min(max(np.int64(prefix) - 8 * at, 0), 8)
+        counted: Any = min(max(np.int64(prefix) - 8 * at, 0), 8)
         if (byte & (_BYTE >> np.uint64(counted))) != U0:
             return False
     return True
