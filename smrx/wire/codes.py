@@ -88,6 +88,30 @@ COMMAND_TRAITS: Final[Mapping[CommandKind, CommandTraits]] = {
 UNKNOWN_KIND_TRAITS: Final = CommandTraits.NUMBERED
 
 
+class Permission(IntFlag):
+    """What a credential may do, for the accounts in its scope."""
+
+    NONE = 0
+    READ = 1  # orders, balances, positions, transfers and the private stream
+    TRADE = 2
+    WITHDRAW = 4
+    ADMINISTER = 8  # accounts, deposits, assets, instruments, rules, retention, credentials; the nodes
+    RISK = 16  # suspend, resume, limits, kill, revive, instrument status; cancel the orders of others
+    GATEWAY = 32  # name the person behind an order
+    FOLLOW = 64  # the whole event feed, the log and state images
+
+
+ALL_PERMISSIONS: Final = Permission(127)
+
+
+class Scope(IntEnum):
+    """The accounts that a credential acts for: one; those of a firm; all, the venue's included."""
+
+    ACCOUNT = 1
+    FIRM = 2
+    ALL = 3
+
+
 class EventKind(IntEnum):
     """What happened (offset 24 of an event record)."""
 
