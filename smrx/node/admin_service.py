@@ -26,7 +26,7 @@ from smrx.consensus.messages import RulesVersions
 from smrx.node import admin_access
 from smrx.node.log_service import LogService
 from smrx.node.node_view import NodeView
-from smrx.wire import admin
+from smrx.wire import admin, tcp_address
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
 from smrx.wire.records import pack_symbol
@@ -50,7 +50,7 @@ class AdminService:
         self.socket.linger = 0
         self.socket.maxmsgsize = admin.MAX_REQUEST_BYTES
         enable_tcp_keepalive(self.socket)
-        self.socket.bind(address)
+        tcp_address.bind(self.socket, address)
         self._node = node
         self._allow_corruption = allow_corruption
         self._replies: list[tuple[bytes, bytes]] = []

@@ -4,6 +4,7 @@ Runs in threads of its own and only reads the status that the reactor replaces a
 changes the node.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from socketserver import ThreadingMixIn
@@ -57,6 +58,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     allow_reuse_address = True
 
 
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _SilentHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Log no requests: frequent scrapes would fill the log."""
@@ -71,7 +76,8 @@ class MetricsServer:
         registry = CollectorRegistry()
         registry.register(_StatusCollector(lambda: self.status))
         self._metrics = make_wsgi_app(registry)
-        self._server = make_server(host, port, self._respond, server_class=_Server, handler_class=_SilentHandler)
+        server_class = _ServerIPv6 if ":" in host else _Server
+        self._server = make_server(host, port, self._respond, server_class=server_class, handler_class=_SilentHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 

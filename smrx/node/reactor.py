@@ -29,7 +29,7 @@ from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
-from smrx.wire import balance_digest, frames
+from smrx.wire import balance_digest, frames, tcp_address
 from smrx.wire.frames import Claim, FeedPosition, LeaderHint
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
@@ -297,12 +297,12 @@ class Node(Turn):
         self._orders.linger = 0
         self._orders.maxmsgsize = frames.MAX_FRAME_BYTES
         enable_tcp_keepalive(self._orders)
-        _bound(me.orders_address, lambda: self._orders.bind(me.orders_address))
+        _bound(me.orders_address, lambda: tcp_address.bind(self._orders, me.orders_address))
         self.admin = _bound(
             me.admin_address, lambda: AdminService(self._context, me.admin_address, self, allow_corruption)
         )
         host, port = me.metrics_bind
-        self.metrics = _bound(f"http://{host}:{port}", lambda: MetricsServer(host, port))
+        self.metrics = _bound(me.metrics_address, lambda: MetricsServer(host, port))
         self.replica = Replica(
             me.id,
             [node.id for node in config.nodes if node.id != me.id],
