@@ -50,6 +50,15 @@ class _StatusCollector(Collector):
         if status.clock_offset_s is not None:
             offset_help = "Seconds by which the node's clock is ahead of the majority clock"
             yield GaugeMetricFamily("smrx_clock_offset_seconds", offset_help, value=status.clock_offset_s)
+        for name, help_text, family, counts in (
+            ("connections", "Open connections of a port", GaugeMetricFamily, status.connections),
+            ("connections_refused", "Connections cut off at a port's bound", CounterMetricFamily,
+             status.connections_refused),
+        ):  # fmt: skip
+            metric = family(f"smrx_{name}", help_text, labels=["port"])
+            for port, count in counts.items():
+                metric.add_metric([port], count)
+            yield metric
         yield GaugeMetricFamily("smrx_fenced", "1 if the node has fenced itself", value=int(bool(status.fenced)))
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import zmq
 
 from smrx.feed.retransmission import MAX_REQUEST_BYTES
+from smrx.node.connection_guard import HANDSHAKE_MS
 from smrx.node.event_ring import EventRing, answer_request, entry_frames
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames, tcp_address
@@ -43,6 +44,7 @@ class Publisher:
         self.requests.linger = 0
         self.requests.sndhwm = _ANSWER_HIGH_WATER_MARK
         self.requests.maxmsgsize = MAX_REQUEST_BYTES
+        self.requests.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         enable_tcp_keepalive(self.requests)
         tcp_address.bind(self.requests, retransmit_address)
         self._next_heartbeat = 0.0
