@@ -4,6 +4,7 @@ Without a file the configuration is a three-node cluster on loopback.
 """
 
 import json
+import re
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,11 +20,30 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 NodeId = Annotated[int, msgspec.Meta(ge=1, le=255)]
 #: 32 bytes in Z85 (ZeroMQ RFC 32).
 PublicKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
+#: A host name; addresses are parsed.
+_HOST_NAME: Final = re.compile(r"[0-9A-Za-z_.\-]+")
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ConfigError(Exception):
     """The configuration is invalid; the message is for the operator."""
+
+
+def host_fault(host: str) -> str | None:
+    """Return what is wrong with a host, None if it is a name or an IP address."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if _HOST_NAME.fullmatch(host):
+        return None
+    try:
+        ip_address(bare)
+    except ValueError:
+        return f"expected a host name or an IP address, found {host!r}"
+    return None
+
+
+def _bracketed(host: str) -> str:
+    """Return a host as it stands in an address: an IPv6 address in brackets, anything else as it is."""
+    return f"[{host}]" if ":" in host else host
 
 
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,10 +65,18 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def on_loopback(self) -> bool:
         """Whether the node is reachable only from its own machine."""
-        return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")
+        try:
+            return ip_address(self.bare_host).is_loopback
+        except ValueError:
+            return self.bare_host == "localhost"
+
+    @property
+    def bare_host(self) -> str:
+        """The host without the brackets that an IPv6 address may have."""
+        return self.host[1:-1] if self.host.startswith("[") else self.host
 
     def _address(self, port: int | None, offset: int) -> str:
-        return f"tcp://{self.host}:{self.port + offset if port is None else port}"
+        return f"tcp://{_bracketed(self.bare_host)}:{self.port + offset if port is None else port}"
 
     @property
     def raft_address(self) -> str:
@@ -72,7 +100,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @property
     def metrics_bind(self) -> tuple[str, int]:
-        return self.host, self.port + 5 if self.metrics_port is None else self.metrics_port
+        return self.bare_host, self.port + 5 if self.metrics_port is None else self.metrics_port
+
+    @property
+    def metrics_address(self) -> str:
+        return self._address(self.metrics_port, 5)
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -295,14 +327,16 @@ def _check(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: nodes: ids must be unique, found {ids}")
     addresses: dict[str, int] = {}
     for node in config.nodes:
-        host, metrics = node.metrics_bind
+        fault = host_fault(node.host)
+        if fault is not None:
+            raise ConfigError(f"{source}: node {node.id}: host: {fault}")
         for address in (
             node.raft_address,
             node.orders_address,
             node.events_address,
             node.retransmit_address,
             node.admin_address,
-            f"tcp://{host}:{metrics}",
+            node.metrics_address,
         ):
             port = int(address.rsplit(":", 1)[1])
             if port > 65535:

@@ -51,14 +51,15 @@ class LocalCluster:
         limits: Limits | None = None,
         durability: Literal["memory", "disk"] = "memory",
         node_options: Sequence[str] = (),
+        host: str = _HOST,
     ) -> None:
         """Choose free ports and write `cluster.toml` to `directory`, without starting a node."""
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        ports = free_ports(nodes * _PORTS_A_NODE)
+        ports = free_ports(nodes * _PORTS_A_NODE)  # On IPv4, but few programs use a port on one version only.
         self.config = Config(
             cluster=f"local-{os.getpid()}",
-            nodes=tuple(_node(i + 1, ports[i * _PORTS_A_NODE :][:_PORTS_A_NODE]) for i in range(nodes)),
+            nodes=tuple(_node(i + 1, host, ports[i * _PORTS_A_NODE :][:_PORTS_A_NODE]) for i in range(nodes)),
             data_dir=str(self.directory / "data"),
             durability=durability,
             timing=timing or Timing(),
@@ -205,11 +206,11 @@ def free_ports(wanted: int) -> list[int]:
     raise LocalClusterError(f"only {len(found)} of {wanted} ports below {first_ephemeral} are free")
 
 
-def _node(node_id: int, ports: Sequence[int]) -> NodeConfig:
+def _node(node_id: int, host: str, ports: Sequence[int]) -> NodeConfig:
     raft, orders, events, retransmit, admin, metrics = ports
     return NodeConfig(
         id=node_id,
-        host=_HOST,
+        host=host,
         port=raft,
         orders_port=orders,
         events_port=events,

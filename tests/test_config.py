@@ -177,3 +177,21 @@ def test_each_node_has_its_own_directory() -> None:
     found = Config(data_dir="~/smrx")
     assert found.node_dir(1) != found.node_dir(2)
     assert found.node_dir(1).is_absolute()
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6_address_may_stand_in_brackets(host: str) -> None:
+    node = NodeConfig(id=1, port=7000, host=host)
+    assert node.on_loopback
+    assert node.raft_address == "tcp://[::1]:7000"
+    assert node.metrics_bind == ("::1", 7005)
+
+
+@pytest.mark.parametrize("host", ["", "a b", "tcp://a", "::g", "[a]", "[::1", "1:2", "a/b"])
+def test_invalid_host_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="node 1: host: expected a host name or an IP address"):
+        config.parse({"nodes": [{"id": 1, "port": 7000, "host": host}]}, "cluster.toml")
+
+
+def test_hosts_of_other_machines_are_not_loopback() -> None:
+    assert not any(NodeConfig(id=1, port=7000, host=host).on_loopback for host in ("10.0.0.1", "fd00::1", "node-1"))

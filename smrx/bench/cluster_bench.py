@@ -21,7 +21,7 @@ from smrx.bench.machine_conditions import processor
 from smrx.bench.steady_flow import BLOCK, SteadyBlocks
 from smrx.config import Config
 from smrx.local import LocalCluster
-from smrx.wire import frames
+from smrx.wire import frames, tcp_address
 from smrx.wire.codes import OutcomeStatus
 from smrx.wire.command_list import CommandList, join
 from smrx.wire.frames import FrameKind
@@ -96,7 +96,7 @@ class _Load:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
-        self._socket.connect(config.node(leader).orders_address)
+        tcp_address.connect(self._socket, config.node(leader).orders_address)
         self._numbering = SessionNumbering()
         self._frames_made = 0
         # Each block cancels the deep orders of the block before it.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import zmq
 
 from smrx.config import Config
-from smrx.wire import admin
+from smrx.wire import admin, tcp_address
 from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.frames import FrameError
 
@@ -29,7 +29,7 @@ def open_admin_client(config: Config, timeout_s: float) -> Iterator[Ask]:
         with context.socket(zmq.DEALER) as socket:
             socket.linger = 0
             socket.maxmsgsize = admin.MAX_REPLY_BYTES
-            socket.connect(addresses[node_id])
+            tcp_address.connect(socket, addresses[node_id])
             socket.send(admin.encode_request(request, 1))
             if not socket.poll(int(timeout_s * 1000)):
                 return None

@@ -24,7 +24,7 @@ from smrx.client.node_sockets import close_monitor, configure, monitor_address
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
-from smrx.wire import admin, frames
+from smrx.wire import admin, frames, tcp_address
 from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.records import OUTCOME
 
@@ -52,7 +52,7 @@ class _NodeSocket:
         try:
             configure(self._socket, max_message_bytes)
             self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED, monitor_address())
-            self._socket.connect(address)
+            tcp_address.connect(self._socket, address)
         except BaseException:
             self.close()
             raise

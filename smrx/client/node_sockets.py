@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import zmq
 
+from smrx.wire import tcp_address
+
 #: Messages received from one node in a row, so that a busy node does not delay the others.
 _MESSAGES_PER_NODE: Final = 256
 
@@ -58,7 +60,7 @@ class NodeSocket:
         try:
             configure(self.socket, max_message_bytes)
             self.monitor: Socket = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED, monitor_address())
-            self.socket.connect(address)
+            tcp_address.connect(self.socket, address)
         except BaseException:
             self.close()
             raise

@@ -49,9 +49,10 @@ class RequestWindow:
         if len(details):
             numbers = commands["details"].astype(np.int64)
             named = np.flatnonzero(numbers)
-            if len(named) and not len(self._details):
-                self._details = np.zeros(len(self._ring), DETAILS)
-            self._details[at + named] = details[numbers[named] - 1]
+            if len(named):
+                if not len(self._details):
+                    self._details = np.zeros(len(self._ring), DETAILS)
+                self._details[at + named] = details[numbers[named] - 1]
         slots = self._ring[at : at + len(commands)]
         slots[:] = commands
         slots["session_id"] = self._session_id

@@ -15,7 +15,7 @@ import zmq
 
 from smrx.client.leader_search import MAX_ADDRESSES, is_valid_address
 from smrx.client.node_sockets import configure
-from smrx.wire import frames
+from smrx.wire import frames, tcp_address
 from smrx.wire.frames import FrameError, FrameKind
 
 #: Pings within the session timeout; two of them may be lost.
@@ -108,7 +108,7 @@ class _PingSockets:
         socket = self._context.socket(zmq.DEALER)
         configure(socket, frames.MAX_FRAME_BYTES)
         try:
-            socket.connect(address)
+            tcp_address.connect(socket, address)
         except zmq.ZMQError:
             # The client connects to the same address and reports the error.
             socket.close(linger=0)

@@ -8,19 +8,18 @@ The first membership is the cluster file's. Afterwards the log decides; the file
 its start.
 """
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from smrx import config
 from smrx.config import NodeConfig
 
 #: The first byte of a membership entry. PySyncObj's own number means a pickled entry, which stays invalid.
 KIND: Final = 4
 _PREFIX: Final = bytes((KIND,))
 _FORMAT: Final = 1
-_HOST: Final = re.compile(r"[0-9A-Za-z_.\-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 class MembershipError(ValueError):
@@ -87,9 +86,8 @@ def of(nodes: Iterable[NodeConfig]) -> Membership:
 
 def host_fault(node: NodeConfig) -> str | None:
     """Return why no node can connect to a node's host, None if the host is valid."""
-    if _HOST.fullmatch(node.host):
-        return None
-    return f"node {node.id}: expected a host name or address, found {node.host!r}; nothing was changed"
+    fault = config.host_fault(node.host)
+    return None if fault is None else f"node {node.id}: {fault}; nothing was changed"
 
 
 def is_membership(entry: bytes) -> bool:

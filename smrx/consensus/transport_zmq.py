@@ -17,6 +17,7 @@ from smrx.consensus import messages
 from smrx.consensus.keys import LinkKeys, generate, is_key
 from smrx.consensus.messages import Envelope
 from smrx.consensus.transport import PeerTransport
+from smrx.wire import tcp_address
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class ZmqTransport(PeerTransport):
                 self._inbox.curve_publickey = keys.own.public.encode("ascii")
                 self._inbox.curve_server = True
                 self._inbox.zap_domain = ZAP_DOMAIN.encode("ascii")
-            self._inbox.bind(bind)
+            tcp_address.bind(self._inbox, bind)
         except zmq.ZMQError:
             self.close()
             raise
@@ -107,7 +108,7 @@ class ZmqTransport(PeerTransport):
         """Connect to a peer's address; a peer with an invalid address is treated as dead."""
         self._set_keys(peer)
         try:
-            self._outgoing[peer].connect(self._addresses[peer])
+            tcp_address.connect(self._outgoing[peer], self._addresses[peer])
         except zmq.ZMQError as error:
             log.error("node %d: cannot connect to node %d: %s", self.node_id, peer, error)
 

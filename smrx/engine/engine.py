@@ -134,7 +134,7 @@ class Engine:
         self._rules_version = state.core["rules_version"].data
         self._addresses = compiled.addresses(state, self._details)
         self._small_batch = _SmallBatchBuffer()
-        self.inspect = Inspect(state)
+        self.inspect = Inspect(state, self._addresses)
 
     def apply(self, commands: NDArray[Any], time_ns: int, details: NDArray[Any] = NO_DETAILS) -> Result:
         """Apply commands in order at a time. A bad command gets a REJECTED outcome and never raises.

@@ -1,6 +1,9 @@
-"""Read the state: tables and books in a defined order. Changes nothing.
+"""Read the state: records, lists and tables in a defined order. Changes nothing.
 
-Called by the node's admin service, the command line and the tests.
+Owns the names and types of the columns that queries return. A query of one record, of one account or of a page takes
+time that follows the size of its answer: it uses the indexes and lists of the state. A query of a whole table copies
+and sorts it, which takes seconds for millions of records: it is for tools, tests and forked children, never for a
+node's loop. Called by the node, the command line and the tests.
 """
 
 from typing import Any, Final, NamedTuple
@@ -9,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.exposure import Position, positions
+from smrx.engine.kernels import reading
+from smrx.engine.kernels.compiled import addresses
 from smrx.engine.state import (
+    ACCOUNTS,
     BOOKS,
-    INSTRUMENTS,
-    LEVELS,
     NEVER,
-    ORDERS,
     TABLES,
-    TRANSFERS,
     State,
 )
+from smrx.wire.client_order_ids import id_form
+from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import (
     ADDRESS_SIZE,
     ASSET_SYMBOL_SIZE,
@@ -140,6 +144,19 @@ DTYPES: Final = {
 #: (price_ticks, quantity_lots, orders) of a price, best first.
 Depth = list[tuple[int, int, int]]
 
+#: The most orders of an account's list that one page looks at: a quarter of a millisecond if none is in the cache.
+MAX_STEPS: Final = 4096
+
+#: The numbers of the tables in State.pools.
+_NUMBERS: Final = {table.name: number for number, table in enumerate(TABLES)}
+
+
+class Page(NamedTuple):
+    """Rows in the order of a listing, and whether there may be more behind them: ask again with the last one's id."""
+
+    rows: NDArray[Any]
+    more: bool
+
 
 def text_of(rows: NDArray[Any], field: str) -> NDArray[Any]:
     """Return a text that is stored as words `field_0`, `field_1` ... of each row."""
@@ -159,16 +176,17 @@ class Retention(NamedTuple):
 class Inspect:
     """Queries of an engine's state."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, table: NDArray[np.uint64] | None = None) -> None:
+        """`table`: the addresses of the state (kernels/compiled.py), if the caller has them."""
         self._state = state
+        self._reader = reading.Reader(state, addresses(state, NO_DETAILS) if table is None else table)
 
     def _live(self, table: str, **wanted: int | None) -> NDArray[Any]:
         """Return copies of the live rows of a table that have these values, None for any.
 
         Rows are chosen before they are copied, so a few of a million orders cost a scan of three columns.
         """
-        number = next(number for number, known in enumerate(TABLES) if known.name == table)
-        rows: NDArray[Any] = getattr(self._state, table)[: int(self._state.pools["top"][number])]
+        rows: NDArray[Any] = getattr(self._state, table)[: int(self._state.pools["top"][_NUMBERS[table]])]
         chosen = rows["live"] != 0
         for column, value in wanted.items():
             if value is not None:
@@ -176,8 +194,22 @@ class Inspect:
         live: NDArray[Any] = rows[chosen]
         return live
 
-    def _table(self, table: str, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return rows with the outside column names, sorted by their first two columns."""
+    def _at(self, table: str, slots: NDArray[Any]) -> NDArray[Any]:
+        """Return copies of the records in some slots."""
+        rows: NDArray[Any] = getattr(self._state, table)
+        # As words: NumPy copies records field by field, forty times slower.
+        words = rows.view(np.uint64).reshape(len(rows), -1)[slots]
+        found: NDArray[Any] = words.view(rows.dtype).reshape(len(slots))
+        return found
+
+    def _found(self, table: str, what: int, key: int, other: int = 0) -> NDArray[Any]:
+        """Return the record with a key, as an array of one; an empty array if there is none."""
+        slot = self._reader.find(what, key, other)
+        live = slot and getattr(self._state, table)[slot]["live"]
+        return self._at(table, np.array([slot] if live else [], np.uint32))
+
+    def _columns(self, table: str, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return rows with the outside column names, in the same order."""
         found = np.zeros(len(rows), dtype=DTYPES[table])
         for outside, inside, _ in _COLUMNS[table]:
             found[outside] = rows[inside]
@@ -185,8 +217,145 @@ class Inspect:
             found["symbol"] = text_of(rows, "symbol")
         if table == "sessions":
             found["answers"] = 1 << rows["run"].astype(np.uint32)
+        if table == "orders":
+            self._add_order_columns(found, rows)
+        return found
+
+    def _add_order_columns(self, found: NDArray[Any], rows: NDArray[Any]) -> None:
+        """Fill the columns of orders that are not in their records."""
+        found["leaves_lots"] = found["quantity_lots"] - found["cum_lots"]
+        # Slot 0 is an empty record: the details of an order without.
+        details = self._at("order_details", rows["details"])
+        for name in ("stop_price_ticks", "display_lots", "expiry_ns", "credential"):
+            found[name] = details[name]
+        texts = text_of(details, "client_order_id")
+        found["client_order_id"] = np.where(texts != b"", texts, rows["client_order_id"].astype("<u8").view("S8"))
+        found["session_id"] = self._state.sessions["session_id"][rows["session"]]
+
+    def _table(self, table: str, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return rows with the outside column names, sorted by their first two columns."""
+        found = self._columns(table, rows)
         first, second = found.dtype.names[:2] if found.dtype.names else ("", "")
         return found[np.lexsort((found[second], found[first]))]
+
+    # Queries in time that follows the size of the answer. A record is an array of one row, or of none.
+
+    def order(self, order_id: int) -> NDArray[Any]:
+        """Return an open order."""
+        return self._columns("orders", self._found("orders", reading.ORDER_BY_ID, order_id))
+
+    def client_order(self, account: int, client_order_id: str) -> NDArray[Any]:
+        """Return the open order of an account with a client order id."""
+        text = client_order_id.encode("ascii", "replace")
+        if not 1 <= len(text) <= CLIENT_ORDER_ID_SIZE:
+            return np.zeros(0, DTYPES["orders"])
+        found = self._columns("orders", self._found("orders", reading.ORDER_BY_CLIENT_ID, id_form(text), account))
+        # Two long ids may have the same form.
+        named: NDArray[Any] = found[found["client_order_id"] == text]
+        return named
+
+    def orders_of(self, account: int, *, after: int = 0, limit: int, instrument: int | None = None) -> Page | None:
+        """Return open orders of an account, pending stops included, oldest first: by order id.
+
+        Up to `limit` of those with an id above `after`, which is 0 or that of an open order of the account; None if it
+        is not. With `instrument` those of one only: of MAX_STEPS orders at most, so there may be fewer, even none, and
+        still more behind.
+        """
+        if after:
+            last = self._reader.find(reading.ORDER_BY_ID, after)
+            if not last or int(self._state.orders[last]["account_id"]) != account:
+                return None
+            slot = int(self._state.orders[last]["newer"])
+        else:
+            slot = int(self._state.accounts[self._reader.find(reading.ACCOUNT, account)]["first"])
+        found = np.empty(limit, np.uint32)
+        steps = limit if instrument is None else max(limit, MAX_STEPS)
+        count, following = self._reader.orders(slot, reading.ANY if instrument is None else instrument, steps, found)
+        return Page(self._columns("orders", self._at("orders", found[:count])), following != 0)
+
+    def open_order_count(self, account: int) -> int:
+        """Return how many open orders an account has; 0 for an unknown one."""
+        return int(self._state.accounts[self._reader.find(reading.ACCOUNT, account)]["orders"])
+
+    def balance(self, account: int, asset: int) -> NDArray[Any]:
+        """Return a balance."""
+        return self._columns("balances", self._found("balances", reading.BALANCE, account, asset))
+
+    def balances_of(self, account: int) -> NDArray[Any]:
+        """Return the balances of an account by asset: one search for each asset."""
+        found = np.empty(int(self._state.pools["top"][_NUMBERS["assets"]]), np.uint32)
+        count = self._reader.balances(account, found)
+        return self._table("balances", self._at("balances", found[:count]))
+
+    def positions(self, account: int) -> list[Position]:
+        """Return an account's position in each instrument where it owns the base or has an open order.
+
+        Takes time that follows its number of open orders (open_order_count).
+        """
+        slots = np.empty(self.open_order_count(account), np.uint32)
+        first = int(self._state.accounts[self._reader.find(reading.ACCOUNT, account)]["first"])
+        self._reader.orders(first, reading.ANY, len(slots), slots)
+        owned = np.empty(int(self._state.pools["top"][_NUMBERS["assets"]]), np.uint32)
+        balances = self._at("balances", owned[: self._reader.balances(account, owned)])
+        return positions(account, self._live("instruments"), balances, self._at("orders", slots))
+
+    def transfer(self, transfer_id: int) -> NDArray[Any]:
+        """Return a deposit or withdrawal whose id is kept."""
+        return self._columns("transfers", self._found("transfers", reading.TRANSFER, transfer_id))
+
+    def transfers_of(self, account: int, *, before: int = 0, limit: int) -> Page:
+        """Return the deposits and withdrawals of an account whose ids are kept, newest first.
+
+        Up to `limit` of those older than the transfer `before`; of all, if it is 0. None are older than a transfer that
+        is no longer kept.
+        """
+        rows = self._live("transfers", account_id=account)
+        rows = rows[np.argsort(rows["sequence"])[::-1]]
+        if before:
+            (place,) = np.nonzero(rows["transfer_id"] == before)
+            rows = rows[place[0] + 1 :] if len(place) else rows[:0]
+        return Page(self._columns("transfers", rows[:limit]), len(rows) > limit)
+
+    def account(self, account: int) -> NDArray[Any]:
+        """Return an account."""
+        return self._columns("accounts", self._found("accounts", reading.ACCOUNT, account))
+
+    def accounts_from(self, *, after: int | None = None, limit: int) -> Page | None:
+        """Return accounts in the order in which they were opened, the venue's first: up to `limit` behind one of them.
+
+        None if `after` is not an account.
+        """
+        slot = 0 if after is None else self._reader.find(reading.ACCOUNT, after)
+        if after is not None and not slot:
+            return None
+        # Accounts are never removed, so their slots are in this order, without gaps.
+        end = min(slot + 1 + limit, int(self._state.pools["top"][ACCOUNTS]))
+        rows = self._at("accounts", np.arange(slot + 1, end))
+        return Page(self._columns("accounts", rows), end < int(self._state.pools["top"][ACCOUNTS]))
+
+    def asset(self, asset: int) -> NDArray[Any]:
+        """Return an asset."""
+        return self._columns("assets", self._found("assets", reading.ASSET, asset))
+
+    def instrument(self, instrument: int) -> NDArray[Any]:
+        """Return an instrument."""
+        return self._columns("instruments", self._found("instruments", reading.INSTRUMENT, instrument))
+
+    def instrument_named(self, symbol: str) -> NDArray[Any]:
+        """Return the instrument with a symbol. Takes a few nanoseconds for each instrument."""
+        text = symbol.encode("ascii", "replace")
+        if not 1 <= len(text) <= INSTRUMENT_SYMBOL_SIZE:
+            return np.zeros(0, DTYPES["instruments"])
+        words = np.frombuffer(text.ljust(INSTRUMENT_SYMBOL_SIZE, b"\0"), np.uint64)
+        rows = self._state.instruments[: int(self._state.pools["top"][_NUMBERS["instruments"]])]
+        same = rows["live"] != 0
+        for at, word in enumerate(words):
+            same &= rows[f"symbol_{at}"] == word
+        return self._columns("instruments", self._at("instruments", np.flatnonzero(same)))
+
+    def session(self, session_id: int) -> NDArray[Any]:
+        """Return a session."""
+        return self._columns("sessions", self._found("sessions", reading.SESSION, session_id))
 
     def depth(self, instrument: int, levels: int) -> tuple[Depth, Depth]:
         """Return the best bids and the best asks; both empty for an unknown instrument."""
@@ -200,43 +369,24 @@ class Inspect:
 
     def _book(self, instrument: int) -> int:
         """Return the number of the instrument's first book; if it is unknown, of books that are always empty."""
-        known = self._state.instruments
-        slots = np.flatnonzero((known["instrument_id"] == instrument) & (known["live"] != 0))
-        return BOOKS * int(slots[0]) if len(slots) else 0
+        return BOOKS * self._reader.find(reading.INSTRUMENT, instrument)
 
     def _side(self, book: int, levels: int) -> Depth:
         """Return the best levels of one book."""
-        found: Depth = []
-        at = int(self._state.books["best"][book])
-        while at and len(found) < levels:
-            level = self._state.levels[at]
-            found.append((int(level["price"]), int(level["quantity"]), int(level["orders"])))
-            at = int(level["worse"])
-        return found
+        found = np.empty(min(levels, int(self._state.books["levels"][book])), np.uint32)
+        rows = self._at("levels", found[: self._reader.levels(book, found)])
+        return list(zip(*(rows[name].tolist() for name in ("price", "quantity", "orders")), strict=True))
+
+    # Queries of whole tables, for tools, tests and forked children.
 
     def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[Any]:
         """Return open orders by id, pending stops included."""
         rows = self._live("orders", account_id=account, instrument_id=instrument)
-        rows = rows[np.argsort(rows["order_id"])]
-        found = self._table("orders", rows)
-        found["leaves_lots"] = found["quantity_lots"] - found["cum_lots"]
-        # Slot 0 is an empty record: the details of an order without.
-        details = self._state.order_details[rows["details"]]
-        for name in ("stop_price_ticks", "display_lots", "expiry_ns", "credential"):
-            found[name] = details[name]
-        texts = text_of(details, "client_order_id")
-        found["client_order_id"] = np.where(texts != b"", texts, rows["client_order_id"].astype("<u8").view("S8"))
-        found["session_id"] = self._state.sessions["session_id"][rows["session"]]
-        return found
+        return self._columns("orders", rows[np.argsort(rows["order_id"])])
 
     def balances(self, account: int | None = None) -> NDArray[Any]:
         """Return balances by account, then asset."""
         return self._table("balances", self._live("balances", account_id=account))
-
-    def positions(self, account: int) -> list[Position]:
-        """Return an account's position in each instrument where it owns the base or has an open order."""
-        balances, orders = (self._live(table, account_id=account) for table in ("balances", "orders"))
-        return positions(account, self._live("instruments"), balances, orders)
 
     def balance_arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return every balance, unordered: owner (account << 32 | asset), available, held."""
@@ -296,12 +446,7 @@ class Inspect:
         return None if expiry == NEVER else expiry
 
     def counts(self) -> dict[str, int]:
-        """Return the number of live records of each kind."""
-        live = self._state.pools["live"]
-        counted = {
-            "orders": int(live[ORDERS]),
-            "levels": int(live[LEVELS]),
-            "instruments": int(live[INSTRUMENTS]),
-            "transfers": int(live[TRANSFERS]),
-        }
-        return counted | {name: len(self._live(name)) for name in ("accounts", "assets", "balances", "sessions")}
+        """Return the number of live records of each kind; of balances, those reserved for an order included."""
+        live = self._state.pools["live"].tolist()
+        kinds = ("orders", "levels", "instruments", "transfers", "accounts", "assets", "balances", "sessions")
+        return {kind: live[_NUMBERS[kind]] for kind in kinds}

@@ -19,7 +19,7 @@ from smrx.config import Config
 from smrx.feed.arrival import Arrival, ArrivalStats
 from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import FeedStats, Sequencer
-from smrx.wire import frames
+from smrx.wire import frames, tcp_address
 from smrx.wire.frames import Frame, FrameError, FrameKind
 
 #: Frames queued for a slow consumer before ZeroMQ drops them; what is dropped is asked for again.
@@ -171,7 +171,7 @@ class Subscriber:
         socket.maxmsgsize = frames.MAX_FRAME_BYTES
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 1000
-        socket.connect(address)
+        tcp_address.connect(socket, address)
         self._poller.register(socket, zmq.POLLIN)
         return socket
 

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from smrx.consensus import NotLeader
 from smrx.consensus.messages import RulesVersions
 from smrx.node import admin_access
+from smrx.node.connection_guard import HANDSHAKE_MS
 from smrx.node.log_service import LogService
 from smrx.node.node_view import NodeView
-from smrx.wire import admin
+from smrx.wire import admin, tcp_address
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
 from smrx.wire.records import pack_symbol
@@ -49,8 +50,9 @@ class AdminService:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.maxmsgsize = admin.MAX_REQUEST_BYTES
+        self.socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         enable_tcp_keepalive(self.socket)
-        self.socket.bind(address)
+        tcp_address.bind(self.socket, address)
         self._node = node
         self._allow_corruption = allow_corruption
         self._replies: list[tuple[bytes, bytes]] = []
@@ -147,6 +149,8 @@ class AdminService:
             time_ns=engine.time_ns,
             clock_offset_s=replica.clock_offset_seconds(),
             clock_fault=replica.clock_fault(engine.time_ns),
+            connections=node.connections.open,
+            connections_refused=node.connections.refused,
             **self._snapshot_status(),
         )
 

@@ -4,6 +4,7 @@ Runs in threads of its own and only reads the status that the reactor replaces a
 changes the node.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from socketserver import ThreadingMixIn
@@ -49,12 +50,25 @@ class _StatusCollector(Collector):
         if status.clock_offset_s is not None:
             offset_help = "Seconds by which the node's clock is ahead of the majority clock"
             yield GaugeMetricFamily("smrx_clock_offset_seconds", offset_help, value=status.clock_offset_s)
+        for name, help_text, family, counts in (
+            ("connections", "Open connections of a port", GaugeMetricFamily, status.connections),
+            ("connections_refused", "Connections cut off at a port's bound", CounterMetricFamily,
+             status.connections_refused),
+        ):  # fmt: skip
+            metric = family(f"smrx_{name}", help_text, labels=["port"])
+            for port, count in counts.items():
+                metric.add_metric([port], count)
+            yield metric
         yield GaugeMetricFamily("smrx_fenced", "1 if the node has fenced itself", value=int(bool(status.fenced)))
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_address = True
+
+
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _SilentHandler(WSGIRequestHandler):
@@ -71,7 +85,8 @@ class MetricsServer:
         registry = CollectorRegistry()
         registry.register(_StatusCollector(lambda: self.status))
         self._metrics = make_wsgi_app(registry)
-        self._server = make_server(host, port, self._respond, server_class=_Server, handler_class=_SilentHandler)
+        server_class = _ServerIPv6 if ":" in host else _Server
+        self._server = make_server(host, port, self._respond, server_class=server_class, handler_class=_SilentHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 

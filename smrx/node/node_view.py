@@ -7,6 +7,7 @@ from typing import Protocol
 
 from smrx.config import Config, NodeConfig
 from smrx.consensus import MetaStore, Replica
+from smrx.node.connection_guard import ConnectionGuard
 from smrx.node.node_storage import NodeStorage
 from smrx.node.replicated_state import ReplicatedState
 
@@ -23,6 +24,7 @@ class NodeView(Protocol):
     storage: NodeStorage
     state: ReplicatedState
     replica: Replica
+    connections: ConnectionGuard
 
     @property
     def fenced(self) -> str | None:

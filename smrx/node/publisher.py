@@ -13,9 +13,10 @@ from typing import Final
 import zmq
 
 from smrx.feed.retransmission import MAX_REQUEST_BYTES
+from smrx.node.connection_guard import HANDSHAKE_MS
 from smrx.node.event_ring import EventRing, answer_request, entry_frames
 from smrx.node.replicated_state import Applied
-from smrx.wire import frames
+from smrx.wire import frames, tcp_address
 from smrx.wire.frames import Claim, FeedPosition, FrameError
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
@@ -38,13 +39,14 @@ class Publisher:
         self._feed.set_hwm(_SEND_HIGH_WATER_MARK)
         self._feed.linger = 0
         enable_tcp_keepalive(self._feed)
-        self._feed.bind(events_address)
+        tcp_address.bind(self._feed, events_address)
         self.requests = context.socket(zmq.ROUTER)
         self.requests.linger = 0
         self.requests.sndhwm = _ANSWER_HIGH_WATER_MARK
         self.requests.maxmsgsize = MAX_REQUEST_BYTES
+        self.requests.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         enable_tcp_keepalive(self.requests)
-        self.requests.bind(retransmit_address)
+        tcp_address.bind(self.requests, retransmit_address)
         self._next_heartbeat = 0.0
 
     def publish(self, applied: Iterable[Applied]) -> None:

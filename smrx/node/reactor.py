@@ -21,6 +21,7 @@ from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, ZmqTr
 from smrx.consensus.agreement import remedy
 from smrx.consensus.transport_zmq import has_message
 from smrx.node.admin_service import AdminService
+from smrx.node.connection_guard import HANDSHAKE_MS, ConnectionGuard
 from smrx.node.memory_scrub import MemoryScrub
 from smrx.node.metrics_server import MetricsServer
 from smrx.node.node_storage import NodeStorage
@@ -29,7 +30,7 @@ from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
-from smrx.wire import balance_digest, frames
+from smrx.wire import balance_digest, frames, tcp_address
 from smrx.wire.frames import Claim, FeedPosition, LeaderHint
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
@@ -197,6 +198,7 @@ class Node(Turn):
 
     def _run_periodic_work(self, *, idle: bool) -> None:
         now = time.monotonic()
+        self.connections.run(now)
         damaged = self._scrub.run(now) if idle else None
         if damaged is not None and self.fenced is None:
             self._fence_damaged_memory(damaged)
@@ -296,13 +298,14 @@ class Node(Turn):
         self._orders = self._context.socket(zmq.ROUTER)
         self._orders.linger = 0
         self._orders.maxmsgsize = frames.MAX_FRAME_BYTES
+        self._orders.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         enable_tcp_keepalive(self._orders)
-        _bound(me.orders_address, lambda: self._orders.bind(me.orders_address))
+        _bound(me.orders_address, lambda: tcp_address.bind(self._orders, me.orders_address))
         self.admin = _bound(
             me.admin_address, lambda: AdminService(self._context, me.admin_address, self, allow_corruption)
         )
         host, port = me.metrics_bind
-        self.metrics = _bound(f"http://{host}:{port}", lambda: MetricsServer(host, port))
+        self.metrics = _bound(me.metrics_address, lambda: MetricsServer(host, port))
         self.replica = Replica(
             me.id,
             [node.id for node in config.nodes if node.id != me.id],
@@ -321,8 +324,11 @@ class Node(Turn):
             members=membership.of(config.nodes),
             wall_ns=self.wall_ns,
         )
+        (raft,) = self.transport.sockets
+        ports = {"raft": raft, "orders": self._orders, "events": self.publisher.requests, "admin": self.admin.socket}
+        self.connections = ConnectionGuard(ports, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._poller = zmq.Poller()
-        for socket in (*self.transport.sockets, self._orders, self.publisher.requests, self.admin.socket):
+        for socket in ports.values():
             self._poller.register(socket, zmq.POLLIN)
         self._session_timeout_s = config.timing.disconnect_ms / 1000
         self._session_timeouts = SessionTimeouts(self._session_timeout_s)
@@ -335,6 +341,9 @@ class Node(Turn):
 
     def close(self) -> None:
         """Close every socket and the data directory; safe on a node that was opened in part."""
+        connections = getattr(self, "connections", None)
+        if connections is not None:
+            connections.close()
         metrics = getattr(self, "metrics", None)
         if metrics is not None:
             metrics.close()

@@ -69,6 +69,7 @@ class ErrorCode(IntEnum):
     OVERLOADED = 4
     FENCED = 5
     FORBIDDEN = 6
+    LIMITED = 7
 
 
 class LeaderHint(msgspec.Struct, frozen=True):
@@ -82,6 +83,9 @@ class LeaderHint(msgspec.Struct, frozen=True):
     admin_address: str | None = None
     #: Silence after which a session with cancel-on-disconnect counts as disconnected.
     disconnect_ms: int | None = None
+    #: In a PONG: the number of the credential under whose key the client is connected, 0 for none. It is the upper half
+    #: of the ids of the client's sessions.
+    credential: int | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from smrx.engine.kernels.jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel, view_as
+from smrx.engine.kernels.jit import NIL, U0, U1, U32, Record, Tables, inlined, kernel, opaque, view_as
 from smrx.engine.kernels.layouts import COMMAND_WORDS as ANSWER_WORDS
 from smrx.engine.kernels.layouts import DETAILS_WORDS
 from smrx.engine.kernels.lookup import details_of
@@ -74,10 +74,11 @@ def keep_answer(state: Tables, outcome: Record) -> None:
     core = state.core[0]
     session = state.sessions[state.turn[0].session]
     answer = answer_of(state, session, outcome.request_id)
+    # Loaded one by one: the processor has to wait for a word that was written in parts.
     head = (
-        np.uint64(outcome.status)
-        | (np.uint64(outcome.event_kind) << U8)
-        | (np.uint64(outcome.reason) << U16)
+        np.uint64(opaque(outcome.status))
+        | (np.uint64(opaque(outcome.event_kind)) << U8)
+        | (np.uint64(opaque(outcome.reason)) << U16)
         | (np.uint64(outcome.event_count) << U32)
     )
     # Status, kind, reason and count in one word.

@@ -21,7 +21,6 @@ import numpy as np
 
 from smrx.engine.kernels.activity import restart_silence
 from smrx.engine.kernels.answers import (
-    answer_of,
     answers_missing,
     content_of,
     is_kept,
@@ -40,7 +39,7 @@ from smrx.engine.kernels.credentials import (
     is_foreign,
     number_of,
 )
-from smrx.engine.kernels.emit import begin_event, emit_following, fill_rejected
+from smrx.engine.kernels.emit import begin_event, emit_following, emit_rejected
 from smrx.engine.kernels.expiry import expire_due_orders
 from smrx.engine.kernels.jit import (
     NIL,
@@ -52,9 +51,9 @@ from smrx.engine.kernels.jit import (
     inlined,
     kernel,
     merged,
-    prefetch,
     view_as,
 )
+from smrx.engine.kernels.lookahead import look_ahead
 from smrx.engine.kernels.lookup import find_session
 from smrx.engine.kernels.placing import check_place, max_events_of_place, place
 from smrx.engine.kernels.pool import slots_left
@@ -254,8 +253,6 @@ def consume_request(state: Tables, command: Record) -> None:
         if command.request_id == session.last_request_id + U1 and session.closed == 0:
             turn.counted = 1
             turn.content = content_of(state, command) if has_credentials(state.core[0]) else U0
-            # Its session has not written there for long; what is done until keep_answer covers the time.
-            prefetch(answer_of(state, session, command.request_id))
             session.last_request_id = command.request_id
             if session.last_active_ns != state.core[0].time_ns:
                 restart_silence(state, turn.session)
@@ -302,8 +299,7 @@ def reject(state: Tables, command: Record, outcome: Record, events: Array, reaso
     outcome.status = OutcomeStatus.REJECTED
     outcome.event_kind = EventKind.REJECTED
     outcome.reason = reason
-    turn = state.turn[0]
-    fill_rejected(begin_event(state.core[0], turn, command, events, EventKind.REJECTED), turn, command, reason)
+    emit_rejected(state.core[0], state.turn[0], command, events, reason)
     emit_following(state, command, events, command.order_id)
 
 
@@ -403,6 +399,7 @@ def apply(
                 turn.fit = 0
                 turn.needed = 0
                 break
+        look_ahead(state, commands, done)
         if not apply_command(state, commands[done], time_ns, outcomes[done], events):
             break
         if turn.written != turn.first:

@@ -27,7 +27,7 @@ MODULES: Final = (
             "state_hash", "emit", "fees", "rules_version", "command_traits", "command_checks", "activity", "answers",
             "credentials", "retention", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry",
             "sessions", "venue_controls", "order_checks", "collar", "stops", "matching", "placing", "replacing",
-            "triggering", "apply", "compiled",
+            "triggering", "lookahead", "apply", "compiled",
         )
     ),
 )  # fmt: skip

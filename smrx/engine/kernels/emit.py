@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.kernels.fees import QUOTE_BUDGET
-from smrx.engine.kernels.jit import U1, Array, Record, Tables, inlined, kernel, view_as
-from smrx.engine.kernels.layouts import CLIENT_ORDER_ID_WORDS, EVENT_WORDS
+from smrx.engine.kernels.jit import U0, U1, U32, Array, Record, Tables, inlined, kernel, view_as
+from smrx.engine.kernels.layouts import CLIENT_ORDER_ID_WORDS, COMMAND_WORDS, EVENT_WORDS, ORDER_WORDS
 from smrx.engine.kernels.lookup import details_of
 from smrx.engine.kernels.order_details import has_terms, has_text
-from smrx.wire.codes import EventKind
-from smrx.wire.records import ORDER_TERMS_EVENT, TRADE_EVENT
+from smrx.engine.kernels.state_hash import TERMS, U8, U48
+from smrx.wire.codes import EventKind, Reason
+from smrx.wire.records import ORDER_TERMS_EVENT
 
 
 @kernel
@@ -55,21 +56,42 @@ def begin_event(core: Record, turn: Record, command: Record, events: Array, kind
 
 
 @kernel
-def fill_order_fields(event: Record, order: Record) -> None:
-    """Copy an order's fields to an event."""
-    event.side = order.side
-    event.order_type = order.order_type
-    event.tif = order.tif
-    event.stp = order.stp
-    event.flags = order.flags
-    event.account = order.account_id
-    event.instrument = order.instrument_id
-    event.order_id = order.order_id
-    event.client_order_id = order.client_order_id
-    event.price_ticks = order.price
-    event.quantity_lots = order.quantity
-    event.cum_lots = order.cum
-    event.leaves_lots = order.quantity - order.cum
+def fill_order_event(
+    event: Record, core: Record, turn: Record, command: Record, order: Record, kind: Any, reason: Any, price: Any,
+    lots: Any, leaves: Any, match_id: Any,
+) -> None:  # fmt: skip
+    """Set all fields of an event of an order, `lots` its quantity.
+
+    In whole words, because the hash of the event reads words soon: the processor has to wait for a word that was
+    written in parts.
+    """
+    core.event_sequence += U1
+    source = view_as(order, ORDER_WORDS)
+    words = view_as(event, EVENT_WORDS)
+    words.word_0 = core.event_sequence
+    words.word_1 = core.command_sequence
+    words.word_2 = np.uint64(core.time_ns)
+    words.word_3 = np.uint64(kind) | ((source.word_15 & TERMS) << U8) | (np.uint64(reason) << U48)
+    words.word_4 = command.session_id
+    words.word_5 = command.request_id
+    words.word_6 = order.order_id
+    words.word_7 = (source.word_8 >> U32) | (source.word_8 << U32)
+    words.word_8 = order.client_order_id
+    words.word_9 = np.uint64(price)
+    words.word_10 = np.uint64(lots)
+    words.word_11 = np.uint64(order.cum)
+    words.word_12 = np.uint64(leaves)
+    words.word_13 = match_id
+    words.word_14 = 0
+    words.word_15 = turn.credential
+
+
+@inlined
+def next_event(turn: Record, events: Array) -> Any:
+    """Take the next event of the buffer."""
+    event = events[turn.written]
+    turn.written += 1
+    return event
 
 
 @inlined
@@ -79,11 +101,9 @@ def emit_order_open(
     """Write NEW, REPLACED or TRIGGERED."""
     if skip_unreported(core):
         return
-    event = begin_event(core, turn, command, events, kind)
-    fill_order_fields(event, order)
-    event.reason = reason
-    if order.flags == QUOTE_BUDGET:
-        event.leaves_lots = 0
+    leaves = np.int64(0) if order.flags == QUOTE_BUDGET else order.quantity - order.cum
+    event = next_event(turn, events)
+    fill_order_event(event, core, turn, command, order, kind, reason, order.price, order.quantity, leaves, U0)
 
 
 @inlined
@@ -93,12 +113,9 @@ def emit_order_ended(
     """Write CANCELLED or EXPIRED."""
     if skip_unreported(core):
         return
-    event = begin_event(core, turn, command, events, kind)
-    fill_order_fields(event, order)
-    event.reason = reason
-    event.leaves_lots = 0
-    if order.flags == QUOTE_BUDGET:
-        event.quantity_lots = order.cum
+    lots = order.cum if order.flags == QUOTE_BUDGET else order.quantity
+    event = next_event(turn, events)
+    fill_order_event(event, core, turn, command, order, kind, reason, order.price, lots, np.int64(0), U0)
 
 
 @inlined
@@ -106,12 +123,10 @@ def emit_fill(core: Record, turn: Record, command: Record, events: Array, order:
     """Write PARTIALLY_FILLED or FILLED, after the order's progress was updated."""
     if skip_unreported(core):
         return
-    kind = EventKind.FILLED if order.cum == order.quantity else EventKind.PARTIALLY_FILLED
-    event = begin_event(core, turn, command, events, kind)
-    fill_order_fields(event, order)
-    event.match_id = core.match_sequence
-    event.price_ticks = price
-    event.quantity_lots = lots
+    leaves = order.quantity - order.cum
+    kind = EventKind.FILLED if leaves == 0 else EventKind.PARTIALLY_FILLED
+    event = next_event(turn, events)
+    fill_order_event(event, core, turn, command, order, kind, Reason.NONE, price, lots, leaves, core.match_sequence)
 
 
 @inlined
@@ -121,12 +136,11 @@ def emit_budget_fill(
     """Write a fill of a market buy by budget; the caller says whether the budget is spent."""
     if skip_unreported(core):
         return
-    event = begin_event(core, turn, command, events, EventKind.FILLED if spent else EventKind.PARTIALLY_FILLED)
-    fill_order_fields(event, order)
-    event.match_id = core.match_sequence
-    event.price_ticks = price
-    event.quantity_lots = lots
-    event.leaves_lots = 0
+    kind = EventKind.FILLED if spent else EventKind.PARTIALLY_FILLED
+    event = next_event(turn, events)
+    fill_order_event(
+        event, core, turn, command, order, kind, Reason.NONE, price, lots, np.int64(0), core.match_sequence
+    )
 
 
 @inlined
@@ -141,38 +155,50 @@ def emit_trade(
     taker_fee: Any,
     maker_fee: Any,
 ) -> None:
-    """Write TRADE."""
-    event = view_as(begin_event(core, turn, command, events, EventKind.TRADE), TRADE_EVENT)
-    event.side = taker.side
-    event.instrument = taker.instrument_id
-    event.account = taker.account_id
-    event.credential = np.uint32(turn.credential)
-    event.counter_account = maker.account_id
-    event.order_id = taker.order_id
-    event.counter_order_id = maker.order_id
-    event.match_id = core.match_sequence
-    event.price_ticks = maker.price
-    event.quantity_lots = lots
-    event.taker_fee = taker_fee
-    event.maker_fee = maker_fee
+    """Write TRADE, in whole words, see fill_order_event."""
+    core.event_sequence += U1
+    words = view_as(next_event(turn, events), EVENT_WORDS)
+    words.word_0 = core.event_sequence
+    words.word_1 = core.command_sequence
+    words.word_2 = np.uint64(core.time_ns)
+    words.word_3 = np.uint64(EventKind.TRADE) | (np.uint64(taker.side) << U8)
+    words.word_4 = command.session_id
+    words.word_5 = command.request_id
+    words.word_6 = taker.order_id
+    words.word_7 = np.uint64(taker.instrument_id) | (np.uint64(taker.account_id) << U32)
+    words.word_8 = turn.credential
+    words.word_9 = np.uint64(maker.price)
+    words.word_10 = np.uint64(lots)
+    words.word_11 = np.uint64(taker_fee)
+    words.word_12 = np.uint64(maker_fee)
+    words.word_13 = core.match_sequence
+    words.word_14 = maker.order_id
+    words.word_15 = np.uint64(maker.account_id)
 
 
 @kernel
-def fill_rejected(event: Record, turn: Record, command: Record, reason: Any) -> None:
-    """Fill a REJECTED event with the command as it was sent."""
-    event.reason = reason
-    event.command_kind = command.kind
-    event.side = command.side
-    event.order_type = command.order_type
-    event.tif = command.tif
-    event.stp = command.stp
-    event.flags = command.flags
-    event.account = command.account
-    event.instrument = command.instrument
-    event.order_id = command.order_id
-    event.client_order_id = turn.client_order_id
-    event.price_ticks = command.price_ticks
-    event.quantity_lots = command.quantity_lots
+def emit_rejected(core: Record, turn: Record, command: Record, events: Array, reason: Any) -> None:
+    """Write REJECTED, with the command as it was sent, in whole words, see fill_order_event."""
+    core.event_sequence += U1
+    source = view_as(command, COMMAND_WORDS)
+    words = view_as(next_event(turn, events), EVENT_WORDS)
+    words.word_0 = core.event_sequence
+    words.word_1 = core.command_sequence
+    words.word_2 = np.uint64(core.time_ns)
+    terms = (source.word_0 >> U8) & TERMS
+    words.word_3 = np.uint64(EventKind.REJECTED) | (terms << U8) | (np.uint64(reason) << U48)
+    words.word_4 = command.session_id
+    words.word_5 = command.request_id
+    words.word_6 = command.order_id
+    words.word_7 = (source.word_3 >> U32) | (source.word_3 << U32)
+    words.word_8 = turn.client_order_id
+    words.word_9 = np.uint64(command.price_ticks)
+    words.word_10 = np.uint64(command.quantity_lots)
+    words.word_11 = 0
+    words.word_12 = 0
+    words.word_13 = 0
+    words.word_14 = 0
+    words.word_15 = turn.credential | (np.uint64(command.kind) << U32)
 
 
 @kernel

@@ -117,24 +117,46 @@ def _view_as_interpreted(record: Any, layout: Any) -> Any:
     return record.viewed_as(layout)
 
 
-def _prefetch(_: Any, record: Any) -> Any:
-    """Begin to load the first cache line of a record that is written later; an intrinsic."""
+def begin_load(builder: Any, address: Any) -> None:
+    """Generate code that begins to load the cache line at an address."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = _code.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    # For reading, into all caches, as data.
+    builder.call(function, [builder.bitcast(address, byte), word(0), word(3), word(1)])
+
+
+def _prefetch(_: Any, record: Any, line: Any) -> Any:
+    """Begin to load a cache line of a record, the first with number 0; an intrinsic."""
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = _code.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        # For writing, into all caches, as data.
-        builder.call(function, [builder.bitcast(values[0], byte), word(1), word(3), word(1)])
+        start = builder.bitcast(values[0], ir.IntType(8).as_pointer())
+        begin_load(builder, builder.gep(start, [builder.shl(values[1], ir.IntType(64)(6))]))
         return context.get_dummy_value()
 
-    return types.void(record), generate
+    return types.void(record, types.int64), generate
 
 
-def _prefetch_interpreted(_: Any) -> None:
+def _prefetch_interpreted(_record: Any, _line: Any) -> None:
     """Nothing: only the time differs."""
 
 
+def _opaque(_: Any, value: Any) -> Any:
+    """The same number; LLVM does not combine what it is computed from with anything else; an intrinsic."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        kind = values[0].type
+        return builder.asm(ir.FunctionType(kind, [kind]), "", "=r,0", [values[0]], False)
+
+    return value(value), generate
+
+
+def _opaque_interpreted(value: Any) -> Any:
+    """The same in Python."""
+    return value
+
+
+opaque: Any = _opaque_interpreted if INTERPRETED else intrinsic(_opaque)
 prefetch: Any = _prefetch_interpreted if INTERPRETED else intrinsic(_prefetch)
 view_as: Any = _view_as_interpreted if INTERPRETED else intrinsic(_view_as)
 multiply_fold: Any = _multiply_fold_interpreted if INTERPRETED else intrinsic(_multiply_fold)

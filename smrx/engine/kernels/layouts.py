@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.engine.state import ORDER
 from smrx.wire.codes import COMMAND_TRAITS, CommandKind, CommandTraits
 from smrx.wire.records import (
     ASSET_COMMAND,
@@ -52,6 +53,9 @@ def _plain_words(size: int) -> Layout:
 COMMAND_WORDS: Final = _plain_words(COMMAND_SIZE)
 DETAILS_WORDS: Final = _plain_words(DETAILS_SIZE)
 EVENT_WORDS: Final = _plain_words(EVENT_SIZE)
+#: Of an order: word 8 is account and instrument, as in word 3 of its command; word 15 is side, type, time in force,
+#: self-trade prevention and flags, as in word 0 of its command after the kind, and then whether it is live.
+ORDER_WORDS: Final = _plain_words(ORDER.itemsize)
 
 #: Kinds without a sender.
 _WITHOUT_SENDER: Final = (CommandKind.TICK, CommandKind.SET_VERSION)

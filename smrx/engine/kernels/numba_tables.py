@@ -31,7 +31,7 @@ from numba.extending import (
     type_callable,
 )
 
-from smrx.engine.kernels.jit import INTERPRETED
+from smrx.engine.kernels.jit import INTERPRETED, begin_load
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
 from smrx.engine.state import DTYPES, State
 
@@ -221,6 +221,20 @@ def _state_of(_: Any, addresses: Any) -> Any:
     return StateType()(addresses), generate
 
 
+def _prefetch_element(_: Any, table: Any, slot: Any) -> Any:
+    """Begin to load the cache line of an element; an intrinsic."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        begin_load(builder, _element(context, builder, signature.args, values))
+        return context.get_dummy_value()
+
+    return types.void(table, slot), generate
+
+
+def _prefetch_element_interpreted(_table: Any, _slot: Any) -> None:
+    """Nothing: only the time differs."""
+
+
 register_model(TableType)(_TableModel)
 register_model(StateType)(_StateModel)
 infer_getattr(_StateFields)
@@ -233,3 +247,4 @@ lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setite
 lower_builtin(len, TableType)(_len)
 table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
 state_of: Any = intrinsic(_state_of)
+prefetch_element: Any = _prefetch_element_interpreted if INTERPRETED else intrinsic(_prefetch_element)

@@ -4,7 +4,7 @@ Called by apply.py: first `check_place`, which changes nothing, then `max_events
 buffer, then `place`.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from smrx.engine.kernels.jit import (
     Tables,
     inlined,
     kernel,
+    view_as,
 )
+from smrx.engine.kernels.layouts import COMMAND_WORDS, ORDER_WORDS
 from smrx.engine.kernels.lookup import details_of, find_balance, find_client_order, find_instrument
 from smrx.engine.kernels.matching import (
     can_fill,
@@ -42,6 +44,7 @@ from smrx.engine.kernels.order_checks import (
 from smrx.engine.kernels.order_details import copy_details, has_terms, has_text
 from smrx.engine.kernels.orders import index_order, rest_order
 from smrx.engine.kernels.pool import take_slot
+from smrx.engine.kernels.state_hash import TERMS, U8
 from smrx.engine.kernels.stops import is_reached
 from smrx.engine.state import ORDER_DETAILS_TABLE, ORDERS
 from smrx.wire.codes import (
@@ -52,6 +55,9 @@ from smrx.wire.codes import (
     Side,
     TimeInForce,
 )
+
+#: ORDER.live in its word.
+LIVE: Final = np.uint64(1 << 40)
 
 
 @inlined
@@ -175,8 +181,11 @@ def init_order(state: Tables, command: Record, slot: Any) -> None:
     order.details = 0
     if command.details != 0:
         order.details = keep_details(state, command)
-    order.account_id = command.account
-    order.instrument_id = command.instrument
+    # In whole words, see emit.fill_order_event.
+    words = view_as(order, ORDER_WORDS)
+    source = view_as(command, COMMAND_WORDS)
+    words.word_8 = source.word_3
+    words.word_15 = ((source.word_0 >> U8) & TERMS) | LIVE
     order.account = turn.account
     order.instrument = turn.instrument
     order.level = 0
@@ -187,11 +196,6 @@ def init_order(state: Tables, command: Record, slot: Any) -> None:
     order.session = 0
     if turn.session != NIL and state.sessions[turn.session].flags != 0:
         order.session = turn.session
-    order.side = command.side
-    order.order_type = command.order_type
-    order.tif = command.tif
-    order.stp = command.stp
-    order.flags = command.flags
 
 
 @inlined

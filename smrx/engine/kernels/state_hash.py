@@ -51,7 +51,9 @@ from smrx.engine.kernels.jit import (
     Tables,
     inlined,
     kernel,
+    view_as,
 )
+from smrx.engine.kernels.layouts import ORDER_WORDS
 from smrx.engine.kernels.order_details import has_terms, has_text
 from smrx.engine.kernels.xxh3 import (
     hash2,
@@ -88,6 +90,9 @@ CREDENTIAL_TAG: Final = np.uint64(21)
 FIRM_TAG: Final = np.uint64(22)
 NETWORKS_TAG: Final = np.uint64(23)
 
+#: The bytes of an order's side, type, time in force, self-trade prevention and flags, in a word.
+TERMS: Final = np.uint64(0xFF_FFFF_FFFF)
+
 U8: Final = np.uint64(8)
 U16: Final = np.uint64(16)
 U24: Final = np.uint64(24)
@@ -104,15 +109,11 @@ def pack_pair(low: Any, high: Any) -> Any:
 @kernel
 def order_hash(order: Record) -> Any:
     """Return the hash of an order without its extension."""
+    words = view_as(order, ORDER_WORDS)
     return hash8(
-        ORDER_TAG
-        | (np.uint64(order.side) << U8)
-        | (np.uint64(order.order_type) << U16)
-        | (np.uint64(order.tif) << U24)
-        | (np.uint64(order.stp) << U32)
-        | (np.uint64(order.flags) << U40),
+        ORDER_TAG | ((words.word_15 & TERMS) << U8),
         order.order_id,
-        pack_pair(order.account_id, order.instrument_id),
+        words.word_8,
         order.client_order_id,
         np.uint64(order.price),
         np.uint64(order.quantity),

@@ -106,6 +106,9 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     #: clock or with the time of the state, or None.
     clock_offset_s: float | None = None
     clock_fault: str | None = None
+    #: The open connections of each port, and how many were cut off because the port had its most.
+    connections: dict[str, int] = {}
+    connections_refused: dict[str, int] = {}
 
 
 class HashReply(Reply, frozen=True, kw_only=True):

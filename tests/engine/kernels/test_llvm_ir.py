@@ -3,22 +3,17 @@
 The module that is read contains apply and all that it calls, inlined or not.
 """
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
 import pytest
-import xxhash
 from numba import njit
 
-from smrx.engine import Engine
-from smrx.engine.kernels import compiled, xxh3
-from smrx.engine.kernels.jit import fingerprint
-from smrx.wire.records import COMMAND
+from smrx.engine.kernels import xxh3
+from tests.engine.kernels import llvm_text
+from tests.engine.kernels.llvm_text import llvm_of
 
 FLOAT = re.compile(r"\b(half|bfloat|float|double|x86_fp80|fp128)\b")
 #: The allocators of Numba's runtime, Python and C. NRT_decref and NRT_adapt belong to the arguments, not to the body.
@@ -32,29 +27,10 @@ def impurities(llvm: str) -> list[str]:
     return sorted({match.group() for pattern in (FLOAT, ALLOCATION) for match in pattern.finditer(llvm)})
 
 
-def llvm_of(function: Any) -> str:
-    """Return the LLVM module of a compiled function with one signature."""
-    (text,) = function.inspect_llvm().values()
-    return str(text)
-
-
 @pytest.fixture(scope="module")
-def apply_llvm(pytestconfig: pytest.Config) -> str:
-    """The LLVM module of apply, kept between runs for the same source and compiler: compiling takes half a minute."""
-    source = fingerprint(*compiled.MODULES)
-    target = compiled.apply_at.targetctx.codegen().magic_tuple()
-    key = f"{source} {numba.__version__} {llvmlite.__version__} {target}"
-    path = pytestconfig.cache.mkdir("apply_llvm") / f"{xxhash.xxh3_64_hexdigest(key.encode())}.ll"
-    if not path.exists():
-        Engine().apply(np.zeros(1, COMMAND), 1)
-        # A function from Numba's cache has no LLVM text, so it is compiled again.
-        fresh = njit(error_model="numpy")(compiled.apply_at.py_func)
-        fresh.compile(compiled.apply_at.nopython_signatures[0].args)
-        # Renamed when complete, because another test process may read it.
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(llvm_of(fresh), encoding="utf-8")
-        temporary.replace(path)
-    return path.read_text(encoding="utf-8")
+def apply_llvm() -> str:
+    """The LLVM module of apply."""
+    return llvm_text.of_apply()
 
 
 def test_apply_has_no_float_and_allocates_nothing(apply_llvm: str) -> None:

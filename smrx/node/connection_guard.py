@@ -1,0 +1,150 @@
+"""Bound the connections of a node's ports, so that strangers cannot use up its file descriptors.
+
+ZeroMQ accepts every connection. Without descriptors it goes on trying, nobody else can connect, and no file can be
+opened. So the guard counts the connections of each port by ZeroMQ's events, and cuts off those above a bound, which is
+the port's share of the descriptors of the process. The links of members and the admin port have shares of their own,
+and a share is kept for files. A connection without a completed handshake ends after HANDSHAKE_MS.
+
+Owns the monitor sockets, which are not polled: a node's loop turns at least once in each heartbeat interval, and the
+descriptors that no port gets suffice for what connects in between. Never reads or closes a descriptor. Run by the
+reactor.
+"""
+
+import logging
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import zmq
+
+log = logging.getLogger(__name__)
+
+#: A connection without a completed handshake is closed after this time.
+HANDSHAKE_MS: Final = 3_000
+#: How the descriptors are divided among the ports. What is left is for files, for sockets of the process itself, and
+#: for connections that are accepted between two turns and not counted yet.
+SHARES: Final[Mapping[str, float]] = {"raft": 0.05, "orders": 0.4, "events": 0.1, "admin": 0.1}
+#: No port needs more connections than this, however many descriptors there are.
+_MOST: Final = 1 << 16
+#: The time between two readings, and the events read from one monitor each time.
+_READ_SECONDS: Final = 0.01
+_EVENTS_AT_A_TIME: Final = 4_096
+#: The time between two log lines about one port, and between two checks of what is open.
+_LOG_SECONDS: Final = 60.0
+_CHECK_SECONDS: Final = 10.0
+_EVENT: Final = struct.Struct("=HI")
+
+
+class _Port:
+    """The connections of one listening socket, by their descriptors."""
+
+    def __init__(self, name: str, listening: "zmq.Socket[bytes]", most: int) -> None:
+        self.name = name
+        self.most = most
+        self.number = int(str(listening.get_string(zmq.LAST_ENDPOINT)).rpartition(":")[2])
+        self.open: set[int] = set()
+        self.refused = 0
+        self.refused_before = 0  # at the last log line
+        self.next_log = 0.0
+        address = f"inproc://smrx-connections-{name}"
+        listening.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self.listening = listening
+        self.monitor = listening.context.socket(zmq.PAIR)
+        self.monitor.linger = 0
+        # Without a limit: ZeroMQ's thread would wait for room.
+        self.monitor.rcvhwm = 0
+        self.monitor.connect(address)
+
+
+class ConnectionGuard:
+    """Counts the connections of each port and cuts off those above its bound."""
+
+    def __init__(self, listening: "Mapping[str, zmq.Socket[bytes]]", descriptors: int) -> None:
+        """Watch bound sockets by the name of their port, a key of SHARES. `descriptors`: the limit of the process."""
+        self._ports = [
+            _Port(name, listened, max(1, min(_MOST, int(descriptors * SHARES[name]))))
+            for name, listened in listening.items()
+        ]
+        self._next_read = self._next_check = 0.0
+
+    @property
+    def open(self) -> dict[str, int]:
+        """The open connections of each port."""
+        return {port.name: len(port.open) for port in self._ports}
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many connections of each port were cut off because of its bound."""
+        return {port.name: port.refused for port in self._ports}
+
+    def run(self, now: float) -> None:
+        """Read what happened, if that is due, and cut off what is above a bound."""
+        if now < self._next_read:
+            return
+        self._next_read = now + _READ_SECONDS
+        for port in self._ports:
+            _read(port)
+            if port.refused > port.refused_before and now >= port.next_log:
+                port.next_log = now + _LOG_SECONDS
+                log.warning(
+                    "%s port %d has its most connections (%d): %d more were cut off; close idle connections, or raise "
+                    "the limit of open files of this process",
+                    port.name, port.number, port.most, port.refused - port.refused_before,
+                )  # fmt: skip
+                port.refused_before = port.refused
+        if now >= self._next_check:
+            self._next_check = now + _CHECK_SECONDS
+            for port in self._ports:
+                port.open = {fd for fd in port.open if _is_open(fd, port.number)}
+
+    def close(self) -> None:
+        """Close the monitors."""
+        for port in self._ports:
+            with suppress(zmq.ZMQError):
+                port.listening.disable_monitor()
+            port.monitor.close(linger=0)
+
+
+def _read(port: _Port) -> None:
+    for _ in range(_EVENTS_AT_A_TIME):
+        try:
+            event, fd = _EVENT.unpack(port.monitor.recv_multipart(zmq.DONTWAIT)[0])
+        except zmq.Again:
+            return
+        if event == zmq.EVENT_DISCONNECTED:
+            port.open.discard(fd)
+        elif event == zmq.EVENT_ACCEPTED:
+            if len(port.open) >= port.most:
+                port.refused += _cut_off(fd, port.number)
+            else:
+                port.open.add(fd)
+
+
+@contextmanager
+def _borrowed(fd: int) -> "Iterator[socket.socket]":
+    """Use a descriptor of ZeroMQ as a socket, without owning it. Raises OSError if it is no socket now."""
+    borrowed = socket.socket(fileno=fd)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
+def _is_open(fd: int, port: int) -> bool:
+    """Whether a descriptor is still a connection of this port; its number may belong to something else by now."""
+    try:
+        with _borrowed(fd) as connection:
+            return bool(connection.getpeername()) and connection.getsockname()[1] == port
+    except (OSError, IndexError):
+        return False
+
+
+def _cut_off(fd: int, port: int) -> bool:
+    """End a connection of this port, so that ZeroMQ closes it; return whether there was one."""
+    if not _is_open(fd, port):
+        return False
+    with suppress(OSError), _borrowed(fd) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
+    return True

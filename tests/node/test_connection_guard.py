@@ -1,0 +1,105 @@
+"""The guard bounds the connections of each port by the descriptors of the process."""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import zmq
+
+from smrx.node import connection_guard
+from smrx.node.connection_guard import SHARES, ConnectionGuard
+
+Guarded = tuple[ConnectionGuard, int]
+DESCRIPTORS = 100
+MOST = int(DESCRIPTORS * SHARES["orders"])
+DEADLINE_S = 20.0
+
+
+def until(condition: Callable[[], bool], guard: ConnectionGuard) -> None:
+    """Run the guard until the condition holds; fail at the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        guard.run(time.monotonic())
+        if condition():
+            return
+        assert time.monotonic() < deadline, f"{guard.open} open, {guard.refused} refused"
+
+
+@pytest.fixture
+def context() -> Iterator["zmq.Context[zmq.Socket[bytes]]"]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def guarded(context: "zmq.Context[zmq.Socket[bytes]]") -> Iterator[Guarded]:
+    router = context.socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    guard = ConnectionGuard({"orders": router}, DESCRIPTORS)
+    yield guard, port
+    guard.close()
+
+
+def strangers(port: int, count: int) -> list[socket.socket]:
+    return [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+
+
+def is_ended(connection: socket.socket) -> bool:
+    """Return whether the other side has closed a connection; the bytes of a greeting are read first."""
+    connection.settimeout(0.05)
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+def test_connections_above_the_bound_are_cut_off(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    guard, port = guarded
+    with caplog.at_level(logging.WARNING):
+        opened = strangers(port, MOST + 5)
+        until(lambda: guard.refused["orders"] == 5, guard)
+    assert guard.open == {"orders": MOST}
+    until(lambda: sum(map(is_ended, opened)) == 5, guard)
+    (record,) = caplog.records
+    assert f"orders port {port} has its most connections ({MOST})" in record.getMessage()
+    for connection in opened:
+        connection.close()
+    until(lambda: guard.open == {"orders": 0}, guard)
+
+
+def test_place_that_becomes_free_is_used_again(guarded: Guarded, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+    guard, port = guarded
+    opened = strangers(port, MOST)
+    until(lambda: guard.open["orders"] == MOST, guard)
+    opened.pop().close()
+    until(lambda: guard.open["orders"] == MOST - 1, guard)
+    with context.socket(zmq.DEALER) as client:
+        client.connect(f"tcp://127.0.0.1:{port}")
+        until(lambda: guard.open["orders"] == MOST, guard)
+        assert guard.refused == {"orders": 0}
+    for connection in opened:
+        connection.close()
+
+
+def test_lost_event_is_found_by_the_check_of_what_is_open(guarded: Guarded) -> None:
+    guard, _ = guarded
+    (port,) = guard._ports
+    # Descriptors that are no connections of this port: no socket, and a number that is not in use.
+    port.open |= {0, 1 << 20}
+    guard._next_check = 0.0
+    until(lambda: guard.open == {"orders": 0}, guard)
+
+
+def test_descriptor_of_something_else_is_not_cut_off() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        assert not connection_guard._cut_off(left.fileno(), 7000)
+        left.sendall(b"still open")
+        assert right.recv(16) == b"still open"
