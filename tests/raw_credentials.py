@@ -65,4 +65,4 @@ def _about(kind: CommandKind, sender: Sender, number: int, details: bytes) -> Co
     records["kind"], records["instrument"] = kind, number
     records["session_id"], records["request_id"] = sender
     records["details"] = 1 if details else 0
-    return CommandList(records, np.frombuffer(details, DETAILS))
+    return CommandList(records, np.frombuffer(details, DETAILS).copy())

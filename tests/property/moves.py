@@ -307,7 +307,7 @@ def edge_value(choices: Choices, oracle: Oracle) -> Commands:
     if len(details) and choices.below(2):
         kind = CommandKind(int(records["kind"][0]))
         own = DETAILS_LAYOUTS[kind]
-        numbers = tuple(name for name in DETAILS_FIELDS[kind] if own[name].kind != "S")
+        numbers = tuple(name for name in DETAILS_FIELDS[kind] if own[name].kind not in "SV")
         if numbers:
             field, changed, layout = choices.of(numbers), details.view(own), own
     info = np.iinfo(layout[field])
