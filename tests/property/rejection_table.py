@@ -697,7 +697,7 @@ REVOKE_CREDENTIAL = CommandCase(
         fault(R.NOT_AUTHORISED, session_id=BOB_SESSION),
         fault(R.NOT_AUTHORISED, session_id=session_of(RISK)),
         fault(R.NOT_AUTHORISED, session_id=session_of(READER)),
-        fault(R.NOT_AUTHORISED, session_id=session_of(BOBS)),
+        fault(R.NOT_AUTHORISED, (R.UNKNOWN_CREDENTIAL,), session_id=session_of(BOBS)),
         fault(R.NOT_AUTHORISED, session_id=session_of(OWN_ADMIN), number=GATEWAY),
         fault(R.NOT_AUTHORISED, session_id=session_of(FIRMS_ADMIN), number=BOBS),
         fault(R.NOT_AUTHORISED, session_id=session_of(FIRMS_ADMIN), number=ADMIN),
