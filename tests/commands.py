@@ -25,14 +25,12 @@ from smrx.wire.codes import (
 from smrx.wire.command_list import NO_DETAILS, CommandList
 from smrx.wire.networks import pack_networks
 from smrx.wire.records import (
-    ASSET_SYMBOL_SIZE,
     COMMAND,
     COMMAND_FIELDS,
     COMMAND_LAYOUTS,
     CREDENTIAL_SHIFT,
     DETAILS,
     DETAILS_LAYOUTS,
-    pack_symbol,
 )
 
 Commands = CommandList
@@ -220,7 +218,7 @@ def add_asset(sender: Sender, asset: int, symbol: str, decimals: int = 0, cap: i
         CommandKind.ADD_ASSET,
         sender,
         asset=asset,
-        symbol=pack_symbol(symbol, ASSET_SYMBOL_SIZE),
+        symbol=symbol.encode("ascii"),
         decimals=decimals,
         supply_cap=cap,
     )
@@ -256,7 +254,7 @@ def add_instrument(
         CommandKind.ADD_INSTRUMENT,
         sender,
         instrument=instrument,
-        symbol=pack_symbol(symbol),
+        symbol=symbol.encode("ascii"),
         base_asset=base_asset,
         quote_asset=quote_asset,
         lot_units=lot_units,

@@ -16,7 +16,9 @@ from smrx.wire.codes import (
     InstrumentStatus,
     OrderFlags,
     OrderType,
+    Permission,
     Reason,
+    Scope,
     Side,
 )
 from smrx.wire.records import EVENT_LAYOUTS
@@ -72,6 +74,8 @@ class OpenOrder:
     stop_price_ticks: int = 0
     display_lots: int = 0
     expiry_ns: int = 0
+    #: The credential of the person behind it, whom a gateway named; 0 for none.
+    credential: int = 0
     cum_lots: int = 0
     shown_lots: int = 0
 
@@ -98,10 +102,25 @@ class Funds:
 
 @dataclass
 class AccountRecord:
-    """An account: its status, and its limits in the order of the event's fields."""
+    """An account: its status, its limits in the order of the event's fields, and its firm."""
 
     status: int = AccountStatus.ACTIVE
     limits: tuple[int, int, int, int] = (0, 0, 0, 0)
+    firm: int = 0
+
+
+@dataclass
+class CredentialRecord:
+    """A credential: what it was added with, and what it has now."""
+
+    key: bytes
+    scope: int
+    subject: int
+    permissions: int
+    expires_ns: int
+    networks: bytes = bytes(64)
+    prefixes: int = 0
+    revoked: bool = False
 
 
 @dataclass
@@ -112,6 +131,7 @@ class EventReader:
     match_id: int = 0
     command_sequence: int = 0
     killed: bool = False
+    #: Of the first event; 2 knows credentials.
     rules_version: int = 1
     orders: dict[int, OpenOrder] = field(default_factory=dict)
     balances: dict[tuple[int, int], Funds] = field(default_factory=dict)
@@ -119,8 +139,9 @@ class EventReader:
     #: Symbol, decimals and supply cap.
     assets: dict[int, tuple[bytes, int, int]] = field(default_factory=dict)
     instruments: dict[int, ListedInstrument] = field(default_factory=dict)
-    #: Account, flags, and whether it is closed.
-    sessions: dict[int, tuple[int, int, bool]] = field(default_factory=dict)
+    #: Account, flags, whether it is closed, and the credential that it belongs to.
+    sessions: dict[int, tuple[int, int, bool, int]] = field(default_factory=dict)
+    credentials: dict[int, CredentialRecord] = field(default_factory=dict)
     #: The order that is being matched and is in no book yet.
     taker_order: OpenOrder | None = None
     #: The event that the next ones belong to, and how many of them are still to come.
@@ -141,6 +162,7 @@ class EventReader:
             record = np.frombuffer(event.tobytes(), EVENT_LAYOUTS[kind])[0]
             fields = {name: record[name].item() for name in record.dtype.names or ()}
             self._check_following(kind, fields)
+            self._check_who(kind, fields)
             handler = _HANDLERS.get(kind)
             if handler is not None:
                 handler(self, fields)
@@ -169,14 +191,27 @@ class EventReader:
             del self.unfilled[0]
         else:
             assert self.unfilled == [], f"{kind.name} comes before the fills of {self.unfilled}"
-        if kind in (EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS):
+        if kind in BELONGING:
             assert self.to_follow > 0, f"{kind.name} follows no event"
             self.to_follow -= 1
-            for name in ("order_id", "instrument", "account", "session_id", "request_id", "command_sequence"):
+            for name in (*BELONGING[kind], "session_id", "request_id", "command_sequence"):
                 assert event[name] == self.followed[name], f"{kind.name} has another {name} than the event before it"
         else:
             assert self.to_follow == 0, f"{kind.name} comes before what belongs to {self.followed}"
             self.followed, self.to_follow = event, event.get("following", 0)
+
+    def _check_who(self, kind: EventKind, event: Fields) -> None:
+        """Check who did it: the session's credential, or a person whom its gateway may name; nobody, if it was time."""
+        who = 0 if kind is EventKind.ORDER_TERMS else event.get("credential", 0)
+        if kind is EventKind.SESSION_EXPIRED or event.get("reason") == Reason.TIME_REACHED:
+            assert who == 0, f"{kind.name} is caused by time, and has credential {who}"
+        elif kind is not EventKind.REJECTED and "credential" in event and event["session_id"] in self.sessions:
+            own = self.sessions[event["session_id"]][3]
+            if kind is not EventKind.ORDER_TERMS and who != own:
+                assert self.credentials[own].permissions & Permission.GATEWAY, f"{own} acts for {who}, and may not"
+                person = self.credentials[who]
+                assert person.permissions & Permission.TRADE, f"{who} is behind an order, and may not trade"
+                assert not person.revoked, f"{who} is behind an order, and is revoked"
 
     # Balances.
 
@@ -215,7 +250,7 @@ class EventReader:
         self.taker_order = None
 
     def _new(self, event: Fields) -> None:
-        _, flags, _ = self.sessions[event["session_id"]]
+        _, flags, _, _ = self.sessions[event["session_id"]]
         form = event["client_order_id"]
         text = b"" if form & LONG_ID else form.to_bytes(8, "little").rstrip(b"\0")
         order = OpenOrder(
@@ -240,7 +275,7 @@ class EventReader:
         if self.followed["kind"] == EventKind.NEW:
             order = self.orders[event["order_id"]]
             order.stop_price_ticks, order.display_lots = event["stop_price_ticks"], event["display_lots"]
-            order.expiry_ns = event["expiry_ns"]
+            order.expiry_ns, order.credential = event["expiry_ns"], event["credential"]
 
     def _triggered(self, event: Fields) -> None:
         order = self.orders[event["order_id"]]
@@ -328,7 +363,7 @@ class EventReader:
     # Accounts and sessions.
 
     def _account_opened(self, event: Fields) -> None:
-        self.accounts[event["account"]] = AccountRecord()
+        self.accounts[event["account"]] = AccountRecord(firm=event["firm"])
 
     def _account_suspended(self, event: Fields) -> None:
         self.accounts[event["account"]].status = AccountStatus.SUSPENDED
@@ -345,12 +380,14 @@ class EventReader:
     def _session_opened(self, event: Fields) -> None:
         known = self.sessions.get(event["session_id"])
         assert known is None or (known[0] == event["account"] and known[2]), "a session is opened twice"
-        self.sessions[event["session_id"]] = event["account"], event["flags"], False
+        credential = event["credential"]
+        assert credential in (0, event["session_id"] >> 32), "a session of another credential"
+        self.sessions[event["session_id"]] = event["account"], event["flags"], False, credential
 
     def _session_closed(self, event: Fields) -> None:
         self._session_disconnected(event)
-        account, flags, _ = self.sessions[event["session_id"]]
-        self.sessions[event["session_id"]] = account, flags, True
+        account, flags, _, credential = self.sessions[event["session_id"]]
+        self.sessions[event["session_id"]] = account, flags, True, credential
 
     def _session_expired(self, event: Fields) -> None:
         self._session_disconnected(event)
@@ -360,6 +397,36 @@ class EventReader:
         assert self.sessions[event["session_id"]][0] == event["account"]
         left = [order.order_id for order in self.orders.values() if order.session_id == event["session_id"]]
         assert left == [], f"session {event['session_id']} ended, but its orders {left} are open"
+
+    # Credentials. `credential` of an event is who did it, `number` which credential it is about.
+
+    def _credential_added(self, event: Fields) -> None:
+        assert event["number"] not in self.credentials, f"credential {event['number']} is added twice"
+        assert all(known.key != event["key"] for known in self.credentials.values()), "a key is added twice"
+        assert event["account"] == (event["subject"] if event["scope"] == Scope.ACCOUNT else 0)
+        self.credentials[event["number"]] = CredentialRecord(
+            *(event["key"], event["scope"], event["subject"], event["permissions"], event["expires_ns"]),
+        )
+
+    def _credential_set(self, event: Fields) -> None:
+        known = self._same_credential(event)
+        known.permissions, known.expires_ns = event["permissions"], event["expires_ns"]
+        known.networks, known.prefixes = bytes(64), 0
+
+    def _credential_revoked(self, event: Fields) -> None:
+        known = self._same_credential(event)
+        assert (known.permissions, known.expires_ns) == (event["permissions"], event["expires_ns"])
+        known.revoked = True
+
+    def _same_credential(self, event: Fields) -> CredentialRecord:
+        known = self.credentials[event["number"]]
+        assert not known.revoked, f"credential {event['number']} is changed after it was revoked"
+        assert (known.key, known.scope, known.subject) == (event["key"], event["scope"], event["subject"])
+        return known
+
+    def _credential_networks(self, event: Fields) -> None:
+        known = self.credentials[event["number"]]
+        known.networks, known.prefixes = event["networks"], int.from_bytes(event["prefixes"], "little")
 
     # The venue.
 
@@ -386,6 +453,13 @@ class EventReader:
     def _killed(self, event: Fields) -> None:
         self.killed = event["kind"] == EventKind.KILLED
 
+
+#: What an event that belongs to another one repeats of it.
+BELONGING = {
+    EventKind.CLIENT_ORDER_ID: ("order_id", "instrument", "account"),
+    EventKind.ORDER_TERMS: ("order_id", "instrument", "account"),
+    EventKind.CREDENTIAL_NETWORKS: ("number", "account"),
+}
 
 #: The rules of an instrument, as they are named in the event and here.
 RULES = (
@@ -421,4 +495,8 @@ _HANDLERS: dict[int, Any] = {
     EventKind.KILLED: EventReader._killed,
     EventKind.VERSION_SET: EventReader._version_set,
     EventKind.REVIVED: EventReader._killed,
+    EventKind.CREDENTIAL_ADDED: EventReader._credential_added,
+    EventKind.CREDENTIAL_SET: EventReader._credential_set,
+    EventKind.CREDENTIAL_REVOKED: EventReader._credential_revoked,
+    EventKind.CREDENTIAL_NETWORKS: EventReader._credential_networks,
 }

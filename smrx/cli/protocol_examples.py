@@ -8,6 +8,7 @@ from smrx.wire import frames, records
 from smrx.wire.balance_digest import Digest
 from smrx.wire.command_list import CommandList
 from smrx.wire.frames import Claim, ErrorBody, ErrorCode, FeedPosition, FrameKind, LeaderHint
+from smrx.wire.networks import pack_networks
 
 Layout = np.dtype[Any]
 
@@ -17,12 +18,18 @@ def example(layout: Layout, **values: int | bytes) -> tuple[str, str]:
     row = np.zeros(1, layout)
     for name, value in values.items():
         row[name] = value
-    shown = ", ".join(
-        f"{name} {value.decode()!r}" if isinstance(value, bytes) else f"{name} {value}"
-        for name, value in values.items()
-    )
-    return shown, row.tobytes().hex()
+    return ", ".join(f"{name} {_shown(layout[name], value)}" for name, value in values.items()), row.tobytes().hex()
 
+
+def _shown(form: Layout, value: int | bytes) -> str:
+    """Return a value as text: bytes that are no text in hex."""
+    if isinstance(value, bytes):
+        return value.hex() if form.kind == "V" else repr(value.decode())
+    return str(value)
+
+
+_KEY: Final = bytes(range(1, 33))
+_NETWORKS, _PREFIXES = pack_networks(["10.1.0.0/16", "2001:db8::/32"])
 
 #: An example of every layout: name, layout, values.
 EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
@@ -79,6 +86,14 @@ EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
             "transfers": 1_000_000,
         },
     ),
+    (
+        "ACCOUNT_COMMAND, an OPEN_ACCOUNT", records.ACCOUNT_COMMAND,
+        {"kind": 7, "session_id": 1, "request_id": 11, "account": 1001, "firm": 12},
+    ),
+    (
+        "CREDENTIAL_COMMAND, an ADD_CREDENTIAL", records.CREDENTIAL_COMMAND,
+        {"kind": 23, "details": 1, "session_id": 1, "request_id": 12, "number": 501},
+    ),
     ("VERSION_COMMAND, a SET_VERSION", records.VERSION_COMMAND, {"kind": 21, "version": 2}),
     (
         "INSTRUMENT_DETAILS", records.INSTRUMENT_DETAILS,
@@ -92,12 +107,19 @@ EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
         {"min_notional": 5_000_000, "taker_fee": 1000, "maker_fee": -100, "band_bp": 1000, "collar_bp": 200},
     ),
     (
+        "CREDENTIAL_DETAILS", records.CREDENTIAL_DETAILS,
+        {
+            "key": _KEY, "networks": _NETWORKS, "prefixes": _PREFIXES, "permissions": 3,
+            "expires_ns": 1_800_000_000_000_000_000, "subject": 1001, "scope": 1,
+        },
+    ),
+    (
         "EVENT, a NEW", records.EVENT,
         {
             "sequence": 40, "command_sequence": 12, "time_ns": 1_790_000_000_000_000_000, "kind": 1, "side": 1,
             "order_type": 1, "tif": 1, "stp": 1, "session_id": 7, "request_id": 3, "order_id": 12, "instrument": 1,
             "account": 1001, "client_order_id": int.from_bytes(b"my-order", "little"), "price_ticks": 6500000,
-            "quantity_lots": 25, "leaves_lots": 25,
+            "quantity_lots": 25, "leaves_lots": 25, "credential": 501,
         },
     ),
     (
@@ -166,6 +188,24 @@ EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
         {
             "sequence": 73, "command_sequence": 33, "kind": 31, "session_silence_s": 86400, "transfer_age_s": 604800,
             "transfers": 1_000_000,
+        },
+    ),
+    (
+        "ACCOUNT_EVENT", records.ACCOUNT_EVENT,
+        {"sequence": 75, "command_sequence": 35, "kind": 11, "account": 1001, "firm": 12},
+    ),
+    (
+        "CREDENTIAL_EVENT, a CREDENTIAL_ADDED", records.CREDENTIAL_EVENT,
+        {
+            "sequence": 76, "command_sequence": 36, "kind": 32, "number": 501, "account": 1001, "key": _KEY,
+            "permissions": 3, "scope": 1, "expires_ns": 1_800_000_000_000_000_000, "subject": 1001, "following": 1,
+        },
+    ),
+    (
+        "CREDENTIAL_NETWORKS_EVENT", records.CREDENTIAL_NETWORKS_EVENT,
+        {
+            "sequence": 77, "command_sequence": 36, "kind": 35, "number": 501, "prefixes": _PREFIXES,
+            "networks": _NETWORKS,
         },
     ),
     (

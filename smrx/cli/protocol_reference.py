@@ -34,7 +34,7 @@ FIELD_NOTES: Final[Mapping[str, str]] = {
     "command_sequence": "sequence of the command that caused it",
     "counter_account": "the maker's account",
     "counter_order_id": "the maker's order",
-    "credential": "reserved, 0",
+    "credential": "in details and ORDER_TERMS the person behind the order, else the credential that caused it; 0: none",
     "cum_lots": "lots filled so far",
     "decimals": "display decimals, 0 to 18",
     "details": "number of the command's details in the frame, from 1; 0 for none",
@@ -42,10 +42,12 @@ FIELD_NOTES: Final[Mapping[str, str]] = {
     "event_count": "events that the command caused",
     "event_kind": "EventKind, see below",
     "expiry_ns": "when a GTD order ends, nanoseconds since 1970",
+    "firm": "firm that the account belongs to, 0 for none",
     "first_event": "sequence of the first of them, 0 if there are none",
     "flags": "OrderFlags, for sessions SessionFlags",
     "following": "how many of the next events belong to this one",
     "instrument": "instrument number; 0 in MASS_CANCEL means all",
+    "key": "public key of CURVE, not 0",
     "kind": "CommandKind, in events EventKind",
     "last_request_id": "last request id of a session that is opened again",
     "leaves_lots": "lots still open",
@@ -62,11 +64,15 @@ FIELD_NOTES: Final[Mapping[str, str]] = {
     "min_notional": "fewest quote units of an order; 0 for no rule",
     "min_price_ticks": "lowest price; 0 for no rule",
     "min_quantity_lots": "smallest quantity of an order; 0 for no rule",
+    "networks": "four IPv6 networks that it may connect from, IPv4 as ::ffff:a.b.c.d; without any: from everywhere",
+    "number": "number of the credential, chosen by the venue, not 0, never used again",
     "order_id": "order number; of a new order the sequence of its command",
     "order_list_id": "reserved, 0",
     "order_type": "OrderType",
     "peg_offset_ticks": "reserved, 0",
     "peg_reference": "reserved, 0",
+    "permissions": "Permission",
+    "prefixes": "how many of the 128 bits of each network count; 0 for one that is not used",
     "price_ticks": "price; 0 for orders without a limit; in fills and trades the price of this fill",
     "quantity_lots": "quantity, of a REPLACE the new total, of fills and trades theirs; quote units with QUOTE_BUDGET",
     "quote_asset": "asset that is paid with",
@@ -74,15 +80,17 @@ FIELD_NOTES: Final[Mapping[str, str]] = {
     "request_id": "the session's last request id + 1; 0 for kinds without a number",
     "rule_flags": "RuleFlags",
     "scale_units": "minimal units of the quote asset that one tick x one lot is worth",
-    "sequence": "number of the event; in outcomes of the command, 0 for a DUPLICATE",
-    "session_id": "session of the sender; chosen by the client, not 0",
+    "scope": "Scope",
+    "sequence": "number of the event; in outcomes of the command, 0 for a DUPLICATE and for REQUEST_MISMATCH",
+    "session_id": "session of the sender, not 0: the number of its credential, then 32 bits chosen by the client",
     "session_silence_s": "seconds of silence after which a session without open orders of its own ends",
     "side": "Side; of a trade the taker's",
     "status": "InstrumentStatus; in outcomes OutcomeStatus",
     "stop_price_ticks": "last trade price that triggers a stop order",
     "stp": "Stp, self-trade prevention",
+    "subject": "account or firm of the credential; 0 with Scope.ALL",
     "supply_cap": "most minimal units that may exist; 0 for the general limit",
-    "symbol": "symbol: A-Z 0-9 - . / _",
+    "symbol": "symbol, see Text",
     "taker_fee": "millionths of the notional",
     "tif": "TimeInForce",
     "time_ns": "engine time, nanoseconds since 1970",
@@ -143,7 +151,7 @@ _FRAME_HEADER: Final = (
 
 
 def _type_name(form: Any) -> str:
-    if form.kind == "S":
+    if form.kind in "SV":
         return f"{form.itemsize} bytes"
     return f"{form.kind}{8 * form.itemsize}"
 
@@ -195,7 +203,7 @@ their addresses. A message is one part, one frame.
    from the first unanswered one.
 5. After NOT_LEADER, ERROR, a broken connection or silence: find the leader (step 1) and send every unanswered request
    again **with its old request id**. A request that was applied before gets its first answer again if it is among the
-   last `answers` of the session; it is never applied twice.
+   last `answers` of the session; it is never applied twice. With another content it is rejected: REQUEST_MISMATCH.
 6. Send PING with the session in `aux` at least every third of `disconnect_ms` if the session asked for
    CANCEL_ON_DISCONNECT.
 7. End with CLOSE_SESSION. A closed session can be opened again by its account until it expires; its requests stay done.
@@ -213,7 +221,7 @@ orders. An id of up to {short} characters stands in `client_order_id` of the COM
 the low byte; a longer one in the details, and then that field of the COMMAND is 0. Events carry its 64-bit form: of
 a short id the id itself, of a longer one the xxh3_64 (seed 0) of its {id_size} bytes with the highest bit set. The
 text of a longer id follows NEW, or REJECTED, in an event CLIENT_ORDER_ID. A symbol has 1 to {symbol} characters (an
-asset's 1 to {asset}) of `A-Z 0-9 - . / _`.
+asset's 1 to {asset}) of `A-Z 0-9 - . / _`, begins with a letter or a digit, and holds a letter.
 
 """
 

@@ -19,7 +19,9 @@ from smrx.wire.codes import (
     InstrumentStatus,
     OrderType,
     OutcomeStatus,
+    Permission,
     Reason,
+    Scope,
     Side,
     Stp,
     TimeInForce,
@@ -37,6 +39,7 @@ _NAMES: Final[dict[str, type[IntEnum]]] = {
     "order_type": OrderType,
     "tif": TimeInForce,
     "stp": Stp,
+    "scope": Scope,
 }
 #: Fields that the line of an event begins with; they are not repeated after them.
 _LEADING_FIELDS: Final = ("sequence", "command_sequence", "time_ns", "kind")
@@ -78,8 +81,13 @@ def _fields(kind: EventKind | None, event: Any) -> str:
         value = event[name].item()
         if not value or name in _LEADING_FIELDS:
             continue
-        if isinstance(value, bytes):
+        if event.dtype[name].kind == "V":
+            # A key, addresses and the lengths of their prefixes.
+            value = bytes(value).hex()
+        elif isinstance(value, bytes):
             value = _text(value)
+        elif name == "permissions":
+            value = "|".join(flag.name or "" for flag in Permission if flag & value)
         elif name in codes:
             value = code_name(codes[name], value)
         elif name == "client_order_id" and has_order_id:

@@ -6,8 +6,9 @@ refused one never; a term has one leader; the engine's own invariants hold.
 
 Owns the reference log, which is what some node applied at each index, and a replay of it without faults.
 Shares the replicated state with the nodes, and no code of consensus or node. Checks sessions by its own rule: the
-next request of a session is its last one plus 1, and a repeat is not applied again. Simulated nodes and clients report
-what they do; a contradiction raises Violation, which names both sides of it.
+next request of a session is its last one plus 1, and a repeat is not applied again; from version 2 of the rules on it
+must be the same command. Simulated nodes and clients report what they do; a contradiction raises Violation, which
+names both sides of it.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
-from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
+from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import DEFAULT_ANSWERS, OUTCOME_SIZE, SESSION_COMMAND
 
@@ -30,6 +31,9 @@ Request = tuple[int, int]
 _BEFORE_SESSIONS: Final = frozenset(takewhile(lambda reason: reason is not Reason.UNKNOWN_SESSION, Reason))
 _NOT_CONSUMED: Final = _BEFORE_SESSIONS | {Reason.UNKNOWN_SESSION, Reason.REQUEST_GAP, Reason.SESSION_CLOSED}
 
+#: From this version of the rules on, a repeated request must be the same command.
+_COMPARING_RULES: Final = 2
+
 #: Commands that the leader logs by itself: no client sent them, and they are no request of the session they name.
 _TIMER_DRIVEN: Final = (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 
@@ -39,11 +43,12 @@ class Violation(AssertionError):
 
 
 class _AppliedRequest(NamedTuple):
-    """Where a request was applied, and with what outcome."""
+    """Where a request was applied, with what outcome, and whether a repeat of it must be the same command."""
 
     sequence: int
     command: bytes
     outcome: bytes
+    compared: bool
 
 
 class Checker:
@@ -66,6 +71,8 @@ class Checker:
         #: The last request of each session, closed ones included, and which of them are closed.
         self._sessions: dict[int, int] = {}
         self._closed: set[int] = set()
+        #: The version of the rules in force.
+        self._rules = self._replay.engine.rules_version
         #: How many of its last answers each session asked the exchange to keep.
         self._kept: dict[int, int] = {}
         self._applied: dict[Request, _AppliedRequest] = {}
@@ -125,7 +132,7 @@ class Checker:
         self._log_digests[index] = self._replay.log_digest
         self._state_hashes[applied.sequence] = applied.state_hash
         batch = batches.decode(entry)
-        self._check_sessions(index, CommandList(batch.commands, batch.details), applied.outcomes)
+        self._check_sessions(index, CommandList(batch.commands, batch.details), applied)
 
     def after_apply(self, node: int, entry: Applied) -> None:
         """Compare the result of an entry that a node applied with the replay's."""
@@ -173,16 +180,23 @@ class Checker:
 
     # A request is applied once at most, a refused one never.
 
-    def _check_sessions(self, index: int, batch: CommandList, outcomes: NDArray[np.void]) -> None:
+    def _check_sessions(self, index: int, batch: CommandList, applied: Applied) -> None:
         """Check the outcome of each command against the request ids of its session."""
+        outcomes = applied.outcomes
         commands, pieces, raw_outcomes = batch.records, batch.pieces(), outcomes.tobytes()
+        ended = _ended_sessions(applied.events)
         for at, (kind, session, request, status, reason, sequence) in enumerate(
             zip(
                 commands["kind"].tolist(), commands["session_id"].tolist(), commands["request_id"].tolist(),
                 outcomes["status"].tolist(), outcomes["reason"].tolist(), outcomes["sequence"].tolist(), strict=True,
             )
         ):  # fmt: skip
+            # Silent sessions end before the command is checked: their ids are free, their requests forgotten.
+            for gone, last_request in ended.pop(sequence, ()):
+                self._session_ended(index, gone, last_request)
             if kind in _TIMER_DRIVEN:
+                if kind == CommandKind.SET_VERSION and status == OutcomeStatus.ACCEPTED:
+                    self._rules += 1
                 continue
             outcome = raw_outcomes[OUTCOME_SIZE * at : OUTCOME_SIZE * (at + 1)]
             last = self._sessions.get(session)
@@ -192,12 +206,21 @@ class Checker:
             first = self._applied.get((session, request)) if repeat else None
             # A repeat has its first outcome, byte for byte; one that is older than the answers kept only says so.
             is_old = status == OutcomeStatus.DUPLICATE or (first is not None and outcome == first.outcome)
-            if repeat != is_old:
+            is_mismatch = status == OutcomeStatus.REJECTED and reason == Reason.REQUEST_MISMATCH and sequence == 0
+            if repeat != (is_old or is_mismatch):
                 raise Violation(
                     f"exactly once: request {request} of session {session:x}, at entry {index}, was "
                     f"{'applied again' if repeat else 'not applied'} (last request of the session: {last})"
                 )
             is_kept = first is not None and last is not None and last - request < self._kept[session]
+            is_other = first is not None and is_kept and first.compared and pieces[at] != first.command
+            if is_mismatch != is_other:
+                raise Violation(
+                    f"same request: request {request} of session {session:x}, at entry {index}, was repeated with "
+                    f"{'another' if is_other else 'the same'} command, and {'not ' if is_other else ''}refused for it"
+                )
+            if is_mismatch:
+                continue
             if first is not None and is_kept and outcome != first.outcome:
                 raise Violation(
                     f"first answers: request {request} of session {session:x}, at entry {index}, has another outcome "
@@ -229,10 +252,23 @@ class Checker:
                 raise Violation(
                     f"only sent commands: request {request} of session {session:x} is not what its client sent"
                 )
-            self._applied[session, request] = _AppliedRequest(sequence, command, outcome)
+            self._applied[session, request] = _AppliedRequest(
+                sequence, command, outcome, self._rules >= _COMPARING_RULES
+            )
             self._sessions[session] = request
             if kind == CommandKind.CLOSE_SESSION and status == OutcomeStatus.ACCEPTED:
                 self._closed.add(session)
+
+    def _session_ended(self, index: int, session: int, last_request: int) -> None:
+        """Forget a session that the exchange ended because it was silent."""
+        known = self._sessions.pop(session, None)
+        if known != last_request:
+            raise Violation(
+                f"sessions: entry {index} ended session {session:x} after request {last_request}; its last request is "
+                f"{known}"
+            )
+        self._closed.discard(session)
+        del self._kept[session]
 
     def frame_refused(self, delivery: bytes) -> None:
         """Record that a node refused a frame: it may not put it into its log."""
@@ -318,6 +354,15 @@ class Checker:
         last = min(state.position()[0], self._replay.position()[0])
         if state.hashes_between(1, last) != self._replay.hashes_between(1, last):
             raise Violation(f"one state: the state hashes of node {node} differ from the replay's")
+
+
+def _ended_sessions(events: NDArray[np.void]) -> dict[int, list[tuple[int, int]]]:
+    """Return the sessions that ended by silence and their last requests, by the command before which they ended."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for event in events[events["kind"] == EventKind.SESSION_EXPIRED]:
+        ended = int(event["session_id"]), int(event["request_id"])
+        found.setdefault(int(event["command_sequence"]), []).append(ended)
+    return found
 
 
 def _entry_text(entry: bytes) -> str:

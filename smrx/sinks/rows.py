@@ -90,6 +90,10 @@ STORES: Final[Mapping[EventKind, Store | None]] = {
     EventKind.ORDER_TERMS: None,
     EventKind.SESSION_EXPIRED: None,
     EventKind.RETENTION_SET: None,
+    EventKind.CREDENTIAL_ADDED: None,
+    EventKind.CREDENTIAL_SET: None,
+    EventKind.CREDENTIAL_REVOKED: None,
+    EventKind.CREDENTIAL_NETWORKS: None,
 }
 
 _HEAD: Final = {"event_sequence": "sequence", "command_sequence": "command_sequence", "time_ns": "time_ns"}

@@ -5,8 +5,8 @@ Changes nothing. oracle.py calls `rejection_reason` for every command that gets 
 
 from dataclasses import replace
 
-from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, OrderFlags, Reason
-from tests.oracle import order_checks
+from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, OrderFlags, Permission, Reason, Scope
+from tests.oracle import credentials, order_checks
 from tests.oracle.form_checks import check_form
 from tests.oracle.messages import Command
 from tests.oracle.records import AMOUNT_LIMIT, Instrument
@@ -33,6 +33,9 @@ REVIVE = CommandKind.REVIVE
 TICK = CommandKind.TICK
 DISCONNECT = CommandKind.DISCONNECT
 SET_VERSION = CommandKind.SET_VERSION
+ADD_CREDENTIAL = CommandKind.ADD_CREDENTIAL
+SET_CREDENTIAL = CommandKind.SET_CREDENTIAL
+REVOKE_CREDENTIAL = CommandKind.REVOKE_CREDENTIAL
 
 TRANSFERS = (DEPOSIT, WITHDRAW)
 #: May be sent by a session of the account or by the venue.
@@ -41,6 +44,7 @@ OWN_ACCOUNT = (PLACE, CANCEL, REPLACE, MASS_CANCEL, WITHDRAW)
 VENUE_ONLY = (
     *(DEPOSIT, OPEN_ACCOUNT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, ADD_ASSET, ADD_INSTRUMENT),
     *(SET_STATUS, SET_LIMITS, SET_RULES, SET_RETENTION, KILL, REVIVE),
+    *(ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL),
 )
 #: Name an account that must exist.
 OF_AN_ACCOUNT = (*OWN_ACCOUNT, DEPOSIT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, OPEN_SESSION, SET_LIMITS)
@@ -48,12 +52,13 @@ OF_AN_ACCOUNT = (*OWN_ACCOUNT, DEPOSIT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, OPEN_SE
 
 def rejection_reason(state: State, command: Command) -> Reason:
     """Return the first reason to reject, or NONE."""
-    reason = check_form(command)
+    reason = check_form(command, state.rules_version)
     for check in (
         session,
         kill_switch,
         account,
         listing,
+        credential,
         identity,
         order_terms,
         limits,
@@ -73,8 +78,8 @@ def session(state: State, command: Command) -> Reason:
         return Reason.NONE if command.quantity_lots == state.rules_version + 1 else Reason.INVALID_VERSION
     if command.kind == OPEN_SESSION:
         # A session of the same account never gets here: it is a duplicate.
-        reopened = found and found.closed and found.account == command.account
-        return Reason.SESSION_IN_USE if found and not reopened else Reason.NONE
+        reopened = found and found.closed and found.account == command.account and not state.is_foreign(found)
+        return Reason.SESSION_IN_USE if found and not reopened else own_credential(state, command)
     if found is None:
         return Reason.UNKNOWN_SESSION
     if found.closed:
@@ -83,12 +88,52 @@ def session(state: State, command: Command) -> Reason:
         return Reason.NONE
     if command.request_id > found.last_request_id + 1:
         return Reason.REQUEST_GAP
+    if state.credential_of_session(command):
+        return own_credential(state, command) or person(state, command)
+    if state.is_foreign(found):
+        return Reason.NOT_AUTHORISED
     is_venue = found.account == 0
     if command.kind in OWN_ACCOUNT and not is_venue and found.account != command.account:
         return Reason.NOT_AUTHORISED
     if command.kind in VENUE_ONLY and not is_venue:
         return Reason.NOT_AUTHORISED
-    return Reason.NONE
+    return person(state, command)
+
+
+def own_credential(state: State, command: Command) -> Reason:
+    """Check the credential that the session belongs to, if it belongs to one."""
+    number = state.credential_of_session(command)
+    if number == 0:
+        return Reason.NONE
+    own = state.credentials.get(number)
+    if own is None:
+        return Reason.UNKNOWN_CREDENTIAL
+    if command.kind == REVOKE_CREDENTIAL:
+        named = state.credentials.get(command.number)
+        return own.standing(state.time_ns) or credentials.revoker_reason(own, command.number, named, state.accounts)
+    allowed = credentials.may_send(own, command.kind, command.account, state.accounts)
+    return own.standing(state.time_ns) or (Reason.NONE if allowed else Reason.NOT_AUTHORISED)
+
+
+def person_named(command: Command) -> int:
+    """Return the credential of the person behind an order that the command names; 0 for none."""
+    return command.person if command.kind in (PLACE, CANCEL, REPLACE) else 0
+
+
+def person(state: State, command: Command) -> Reason:
+    """Check the person behind an order, whom only a gateway may name, or a session of the venue without credential."""
+    number = person_named(command)
+    if number == 0:
+        return Reason.NONE
+    session = state.sessions[command.session_id]
+    gateway = state.credentials.get(session.credential)
+    if not (gateway.has_one_of(Permission.GATEWAY) if gateway else session.account == 0):
+        return Reason.NOT_AUTHORISED
+    named = state.credentials.get(number)
+    if named is None:
+        return Reason.UNKNOWN_CREDENTIAL
+    allowed = named.has_one_of(Permission.TRADE) and named.covers(command.account, state.accounts)
+    return named.standing(state.time_ns) or (Reason.NONE if allowed else Reason.NOT_AUTHORISED)
 
 
 def kill_switch(state: State, command: Command) -> Reason:
@@ -172,6 +217,30 @@ def new_rules(state: State, command: Command, known: Instrument) -> Reason:
     rates_change = (asked.taker_fee, asked.maker_fee) != (old.taker_fee, old.maker_fee)
     has_orders = any(order.instrument == known.instrument for order in state.orders.values())
     return Reason.INSTRUMENT_HAS_ORDERS if rates_change and has_orders else Reason.NONE
+
+
+def credential(state: State, command: Command) -> Reason:
+    """Check the credential that a command is about, and what the command says of it."""
+    if command.kind not in (ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL):
+        return Reason.NONE
+    is_new = command.kind == ADD_CREDENTIAL
+    known = state.credentials.get(command.number)
+    if not is_new and known is None:
+        return Reason.UNKNOWN_CREDENTIAL
+    if known and known.revoked and not is_new:
+        return Reason.CREDENTIAL_REVOKED
+    if command.kind == REVOKE_CREDENTIAL:
+        return Reason.NONE
+    terms = credentials.terms_of(command.bytes_of_details(0, 128))
+    if is_new:
+        if terms.scope == Scope.ACCOUNT and terms.subject not in state.accounts:
+            return Reason.UNKNOWN_ACCOUNT
+        if known:
+            return Reason.CREDENTIAL_EXISTS
+        if any(terms.key == other.key for other in state.credentials.values()):
+            return Reason.KEY_IN_USE
+    past = terms.expires_ns != 0 and terms.expires_ns <= state.time_ns
+    return Reason.INVALID_EXPIRY if past else Reason.NONE
 
 
 def identity(state: State, command: Command) -> Reason:

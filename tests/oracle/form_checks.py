@@ -11,6 +11,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from tests.oracle.credentials import terms_of, terms_reason
 from tests.oracle.messages import Command
 from tests.oracle.records import SHORT_ID, valid_id, valid_symbol
 
@@ -46,27 +47,41 @@ NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.REVIVE: set(),
     CommandKind.TICK: set(),
     CommandKind.SET_VERSION: {"quantity_lots"},
+    # The number of the credential.
+    CommandKind.ADD_CREDENTIAL: {"instrument"},
+    CommandKind.SET_CREDENTIAL: {"instrument"},
+    CommandKind.REVOKE_CREDENTIAL: {"instrument"},
 }
-#: The bytes of the details that a kind uses: the first so many of them; all others must be 0.
+#: The bytes of the details that a kind uses; all others must be 0.
 DETAILS_BYTES = {
-    CommandKind.PLACE: 88,
-    CommandKind.CANCEL: 64,
-    CommandKind.REPLACE: 64,
-    CommandKind.ADD_INSTRUMENT: 56,
-    CommandKind.SET_RULES: 46,
+    CommandKind.PLACE: range(88),
+    CommandKind.CANCEL: range(64),
+    CommandKind.REPLACE: range(64),
+    CommandKind.ADD_INSTRUMENT: range(56),
+    CommandKind.SET_RULES: range(46),
+    CommandKind.ADD_CREDENTIAL: range(117),
+    # Not the key, the subject and the scope.
+    CommandKind.SET_CREDENTIAL: range(32, 112),
 }
-NEEDS_DETAILS = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
+NEEDS_DETAILS = (
+    *(CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES),
+    *(CommandKind.ADD_CREDENTIAL, CommandKind.SET_CREDENTIAL),
+)
+#: With version 2 of the rules: the person behind an order, in its details, and the kinds that are new.
+PERSON_BYTES = range(112, 116)
+OF_CREDENTIALS = (CommandKind.ADD_CREDENTIAL, CommandKind.SET_CREDENTIAL, CommandKind.REVOKE_CREDENTIAL)
 #: Kinds without a request id.
 WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
 
 
-def check_form(command: Command) -> Reason:
-    if command.kind not in NAMED_FIELDS:
+def check_form(command: Command, rules: int) -> Reason:
+    """Return the reason under a version of the rules."""
+    if command.kind not in NAMED_FIELDS or (command.kind in OF_CREDENTIALS and rules < 2):
         return Reason.UNKNOWN_KIND
     kind = CommandKind(command.kind)
     if not has_valid_details(command, kind):
         return Reason.INVALID_DETAILS
-    if has_meaningless_bytes(command, kind):
+    if has_meaningless_bytes(command, kind, rules):
         return Reason.RESERVED_NOT_ZERO
     reason = Reason.NONE
     if kind is CommandKind.PLACE:
@@ -75,8 +90,10 @@ def check_form(command: Command) -> Reason:
         return Reason.INVALID_SIDE
     if kind is CommandKind.OPEN_SESSION and command.flags not in (0, SessionFlags.CANCEL_ON_DISCONNECT):
         return Reason.INVALID_FLAGS
-    if not has_valid_ids(command, kind):
+    if not has_valid_ids(command, kind, rules):
         return Reason.INVALID_ID
+    if kind in (CommandKind.ADD_CREDENTIAL, CommandKind.SET_CREDENTIAL):
+        return terms_reason(terms_of(command.bytes_of_details(0, 128)), is_new=kind is CommandKind.ADD_CREDENTIAL)
     if kind is CommandKind.SET_STATUS and command.status not in set(InstrumentStatus):
         return Reason.INVALID_STATUS
     if kind in (CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE):
@@ -91,16 +108,22 @@ def has_valid_details(command: Command, kind: CommandKind) -> bool:
     return kind in DETAILS_BYTES and command.details_data is not None
 
 
-def has_meaningless_bytes(command: Command, kind: CommandKind) -> bool:
+def has_meaningless_bytes(command: Command, kind: CommandKind, rules: int) -> bool:
     """Whether a byte is set that the kind, the order type or the time in force has no use for."""
     named = {"kind", "details"} | NAMED_FIELDS[kind]
     if kind not in (CommandKind.TICK, CommandKind.SET_VERSION):
         named |= {"session_id"}
     if kind not in WITHOUT_REQUEST:
         named |= {"request_id"}
+    if kind is CommandKind.OPEN_ACCOUNT and rules >= 2:
+        # The firm.
+        named |= {"instrument"}
     if any(value != 0 for name, value in command.fields._asdict().items() if name not in named):
         return True
-    if any(command.bytes_of_details(0, 128)[DETAILS_BYTES.get(kind, 0) :]):
+    used = set(DETAILS_BYTES.get(kind, ()))
+    if kind in (CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE) and rules >= 2:
+        used |= set(PERSON_BYTES)
+    if any(byte and at not in used for at, byte in enumerate(command.bytes_of_details(0, 128))):
         return True
     return kind is CommandKind.PLACE and has_meaningless_terms(command)
 
@@ -137,7 +160,7 @@ def check_client_order_id(command: Command) -> Reason:
     return Reason.NONE if valid else Reason.INVALID_CLIENT_ORDER_ID
 
 
-def has_valid_ids(command: Command, kind: CommandKind) -> bool:
+def has_valid_ids(command: Command, kind: CommandKind, rules: int) -> bool:
     if kind is CommandKind.OPEN_SESSION:
         return command.session_id != 0
     if kind in (CommandKind.CANCEL, CommandKind.REPLACE):
@@ -147,7 +170,10 @@ def has_valid_ids(command: Command, kind: CommandKind) -> bool:
     if kind in (CommandKind.SUSPEND_ACCOUNT, CommandKind.RESUME_ACCOUNT):
         return command.account != 0
     if kind is CommandKind.ADD_ASSET:
-        return valid_symbol(command.asset_symbol)
+        return valid_symbol(command.asset_symbol, rules)
     if kind is CommandKind.ADD_INSTRUMENT:
-        return valid_symbol(command.instrument_symbol)
+        return valid_symbol(command.instrument_symbol, rules)
+    if kind in OF_CREDENTIALS:
+        has_key = kind is not CommandKind.ADD_CREDENTIAL or any(command.bytes_of_details(0, 32))
+        return command.number != 0 and has_key
     return True

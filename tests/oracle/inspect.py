@@ -27,6 +27,7 @@ ORDERS = np.dtype(
         ("expiry_ns", "<i8"),
         ("session_id", "<u8"),
         ("priority", "<u8"),
+        ("credential", "<u4"),
     ]
 )
 BALANCES = np.dtype([("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8")])
@@ -38,6 +39,20 @@ ACCOUNTS = np.dtype(
         ("max_open_notional", "<i8"),
         ("max_order_notional", "<i8"),
         ("max_order_quantity", "<i8"),
+        ("firm", "<u4"),
+    ]
+)
+CREDENTIALS = np.dtype(
+    [
+        ("number", "<u4"),
+        ("key", "V32"),
+        ("networks", "V64"),
+        ("prefixes", "<u4"),
+        ("permissions", "<u4"),
+        ("expires_ns", "<i8"),
+        ("subject", "<u4"),
+        ("scope", "u1"),
+        ("revoked", "u1"),
     ]
 )
 ASSETS = np.dtype([("asset", "<u4"), ("symbol", "S16"), ("decimals", "u1"), ("cap", "<i8"), ("supply", "<i8")])
@@ -74,6 +89,7 @@ SESSIONS = np.dtype(
         ("last_request_id", "<u8"),
         ("answers", "<u4"),
         ("last_active_ns", "<i8"),
+        ("credential", "<u4"),
     ]
 )
 
@@ -102,7 +118,7 @@ class Inspect:
                 *(order.order_id, order.client_order_id, order.account, order.instrument),
                 *(order.side, order.order_type, order.tif, order.stp, order.flags),
                 *(order.price, order.quantity, order.cum, order.leaves, order.shown),
-                *(*order.terms[:3], order.session_id, order.priority),
+                *(*order.terms[:3], order.session_id, order.priority, order.terms.credential),
             )
             for _, order in sorted(self.state.orders.items())
             if account in (None, order.account) and instrument in (None, order.instrument)
@@ -147,9 +163,22 @@ class Inspect:
 
     def accounts(self) -> NDArray[np.void]:
         rows = [
-            (account.account, account.status, *account.limits) for _, account in sorted(self.state.accounts.items())
+            (account.account, account.status, *account.limits, account.firm)
+            for _, account in sorted(self.state.accounts.items())
         ]
         return np.array(rows, dtype=ACCOUNTS)
+
+    def credentials(self) -> NDArray[np.void]:
+        """Credentials by number, those that are revoked among them."""
+        rows = [
+            (
+                *(number, known.key, b"".join(network.address for network in known.networks)),
+                *(known.prefixes, known.permissions, known.expires_ns),
+                *(known.subject, known.scope, known.revoked),
+            )
+            for number, known in sorted(self.state.credentials.items())
+        ]
+        return np.array(rows, dtype=CREDENTIALS)
 
     def assets(self) -> NDArray[np.void]:
         rows = [
@@ -173,7 +202,7 @@ class Inspect:
         rows = [
             (
                 *(session.session_id, session.account, session.flags, session.closed),
-                *(session.last_request_id, session.window, session.last_active_ns),
+                *(session.last_request_id, session.window, session.last_active_ns, session.credential),
             )
             for _, session in sorted(self.state.sessions.items())
         ]

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 from smrx.wire.codes import EventKind, Reason
 from smrx.wire.records import EVENT_FIELDS, EVENT_LAYOUTS
@@ -70,6 +71,11 @@ class Command:
     def terms(self) -> Terms:
         return Terms(*struct.unpack("<qqqqqQIB", self.bytes_of_details(64, 53)))
 
+    @property
+    def person(self) -> int:
+        """The credential of the person behind the order; 0 for none."""
+        return self.terms.credential
+
     # DEPOSIT and WITHDRAW.
 
     @property
@@ -110,6 +116,32 @@ class Command:
         base, quote, lot, scale, price, quantity = struct.unpack("<IIIIqq", self.bytes_of_details(24, 32))
         return base, quote, lot, scale, price, quantity
 
+    # OPEN_ACCOUNT and the commands about credentials.
+
+    @property
+    def firm(self) -> int:
+        return self.instrument
+
+    @property
+    def number(self) -> int:
+        """The number of the credential that the command is about."""
+        return self.instrument
+
+    # The session's credential and the content of the request, with version 2 of the rules.
+
+    @property
+    def credential(self) -> int:
+        return self.session_id >> 32
+
+    @property
+    def content(self) -> int:
+        """A hash of what the request says, never 0: of its ids and of its details' number only whether there is one."""
+        content = xxhash.xxh3_64_intdigest(self.data[:6] + bytes([self.fields.details != 0, 0]) + self.data[24:])
+        if self.details_data:
+            for half in (self.details_data[:64], self.details_data[64:]):
+                content = xxhash.xxh3_64_intdigest(content.to_bytes(8, "little") + half)
+        return content or 1
+
     # OPEN_SESSION.
 
     @property
@@ -146,7 +178,17 @@ class Event(NamedTuple):
     data: bytes
 
 
-def event(kind: EventKind, fields: dict[str, int | bytes]) -> Event:
+#: Where an event says who did it; None where it does not.
+CREDENTIAL_AT: dict[EventKind, int | None] = {
+    EventKind.TRADE: 64,
+    EventKind.CLIENT_ORDER_ID: None,
+    # It repeats the details of the command.
+    EventKind.ORDER_TERMS: None,
+    EventKind.CREDENTIAL_NETWORKS: None,
+}
+
+
+def event(kind: EventKind, fields: dict[str, int | bytes], credential: int) -> Event:
     """Return an event of a kind with fields of the names that this kind has; the others are 0."""
     unknown = set(fields) - {*EVERY_EVENT, *EVENT_FIELDS[kind]}
     assert not unknown, f"{kind.name} has no field {sorted(unknown)}"
@@ -154,8 +196,11 @@ def event(kind: EventKind, fields: dict[str, int | bytes]) -> Event:
     for name, value in fields.items():
         record[name] = value
     record["kind"] = kind
-    sequence = int(record["sequence"])
-    return Event(sequence, kind, Reason(int(record["reason"])), record.tobytes())
+    sequence, data = int(record["sequence"]), bytearray(record.tobytes())
+    at = CREDENTIAL_AT.get(kind, 120)
+    if at is not None:
+        struct.pack_into("<I", data, at, credential)
+    return Event(sequence, kind, Reason(int(record["reason"])), bytes(data))
 
 
 def unsigned(value: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.wire.codes import CommandKind, OutcomeStatus
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason
 from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
 from tests.oracle import command_checks
@@ -18,8 +18,10 @@ from tests.oracle.invariants import violations
 from tests.oracle.messages import Command, Event, Outcome
 from tests.oracle.orders import Orders
 from tests.oracle.records import Session, hash_words
+from tests.oracle.reporting import MALFORMED, OF_ORDERS
 from tests.oracle.venue import Venue
 
+NEWEST_RULES = 2
 #: Kinds without a request id.
 UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION)
 
@@ -34,6 +36,10 @@ class Result(NamedTuple):
 
 class Oracle(Orders, Venue):
     """The exchange's state machine in plain Python, with the engine's interface."""
+
+    def __init__(self, rules: int = NEWEST_RULES) -> None:
+        super().__init__()
+        self.state.rules_version = rules
 
     # The engine's properties.
 
@@ -100,41 +106,68 @@ class Oracle(Orders, Venue):
     def apply_one(self, command: Command, stamp: int) -> tuple[Outcome, list[Event]]:
         state = self.state
         self.command, self.events = command, []
+        self.credential = 0
         if self.is_duplicate(command):
-            session = state.sessions[command.session_id]
-            if command.kind not in UNNUMBERED and command.request_id in session.answers:
-                return Outcome(*session.answers[command.request_id]), []
-            last = session.last_request_id
-            return (
-                Outcome(
-                    OutcomeStatus.DUPLICATE,
-                    session_id=command.session_id,
-                    request_id=command.request_id,
-                    order_id=last,
-                ),
-                [],
-            )
+            return self.first_answer(state.sessions[command.session_id]), []
         state.sequence += 1
         state.time_ns = max(state.time_ns, stamp)
         asker = self.active_session()
         self.expire_orders()
         self.end_silent_sessions()
         self.forget_transfers()
-        reason = command_checks.rejection_reason(state, command)
+        reason = self.rejection_reason(command)
+        self.credential = self.who(reason)
+        content = command.content if state.knows_credentials else 0
         if asker:
             asker.last_request_id = command.request_id
         outcome = self.reject(reason) if reason else self.perform()
         if asker:
-            asker.keep(outcome)
+            asker.keep(outcome, content)
         self.chain_hash()
         return outcome, self.events
+
+    def rejection_reason(self, command: Command) -> Reason:
+        return command_checks.rejection_reason(self.state, command)
+
+    def first_answer(self, session: Session) -> Outcome:
+        """Return the first answer to a repeated request, if it is kept and the request has the same content."""
+        command = self.command
+        repeated = Outcome(
+            OutcomeStatus.DUPLICATE,
+            session_id=command.session_id,
+            request_id=command.request_id,
+            order_id=session.last_request_id,
+        )
+        if command.kind in UNNUMBERED or command.request_id not in session.answers:
+            return repeated
+        if self.is_other_request(session):
+            return repeated._replace(status=OutcomeStatus.REJECTED, reason=Reason.REQUEST_MISMATCH)
+        return Outcome(*session.answers[command.request_id])
+
+    def is_other_request(self, session: Session) -> bool:
+        """Whether a repeated request has another content than the first one with its id."""
+        first = session.contents[self.command.request_id]
+        return self.state.knows_credentials and first not in (0, self.command.content)
+
+    def who(self, reason: Reason) -> int:
+        """Return the credential behind the command: the person behind it, once that is checked, or the session's."""
+        command = self.command
+        if command.kind in (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION):
+            return 0
+        if command.kind == CommandKind.OPEN_SESSION:
+            return command.credential if command.credential in self.state.credentials else 0
+        named = command.person if command.kind in OF_ORDERS and reason not in MALFORMED else 0
+        if named and command_checks.session(self.state, command) is Reason.NONE:
+            return named
+        return self.state.credential_of_session(command)
 
     def is_duplicate(self, command: Command) -> bool:
         session = self.state.sessions.get(command.session_id)
         if session is None or command.kind in (CommandKind.TICK, CommandKind.DISCONNECT, CommandKind.SET_VERSION):
             return False
         if command.kind == CommandKind.OPEN_SESSION:
-            return session.account == command.account and not session.closed
+            own = session.account == command.account and not session.closed
+            return own and not self.state.is_foreign(session)
         return command.request_id <= session.last_request_id
 
     def active_session(self) -> Session | None:
@@ -173,6 +206,9 @@ class Oracle(Orders, Venue):
             CommandKind.DISCONNECT: self.disconnect,
             CommandKind.SET_VERSION: self.set_version,
             CommandKind.SET_RETENTION: self.set_retention,
+            CommandKind.ADD_CREDENTIAL: self.add_credential,
+            CommandKind.SET_CREDENTIAL: self.set_credential,
+            CommandKind.REVOKE_CREDENTIAL: self.revoke_credential,
         }[CommandKind(self.command.kind)]()
 
     def chain_hash(self) -> None:

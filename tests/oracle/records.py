@@ -35,7 +35,7 @@ SYMBOL_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./_")
 
 
 class Terms(NamedTuple):
-    """The terms of an order that few orders have; 0 is none. The venue offers the first three."""
+    """The terms of an order that few orders have; 0 is none. The venue offers the first three and the credential."""
 
     stop_price: int = 0
     display: int = 0
@@ -171,6 +171,8 @@ class Limits(NamedTuple):
 @dataclass
 class Account:
     account: int
+    #: 0 for none.
+    firm: int = 0
     status: AccountStatus = AccountStatus.ACTIVE
     limits: Limits = field(default_factory=Limits)
 
@@ -181,6 +183,8 @@ class Account:
         if any(self.limits):
             orders, *amounts = self.limits
             yield (10, self.account | orders << 32, *amounts)
+        if self.firm:
+            yield (22, self.account | self.firm << 32)
 
 
 @dataclass
@@ -280,6 +284,8 @@ class Instrument:
 class Session:
     session_id: int
     account: int
+    #: The credential that it belongs to; 0 for none, and of a session that was opened under version 1 of the rules.
+    credential: int = 0
     flags: int = 0
     #: The logarithm of how many answers it keeps.
     run: int = 8
@@ -290,6 +296,8 @@ class Session:
     activity: int = 0
     #: The kept answers by request id, and the chain of the hashes of all its answers.
     answers: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    #: The contents of these requests; 0 under version 1 of the rules, which compares none.
+    contents: dict[int, int] = field(default_factory=dict)
     chain: int = 0
 
     @property
@@ -304,14 +312,20 @@ class Session:
         head = 6 | self.flags << 8 | self.closed << 16 | self.run << 24 | self.account << 32
         return (head, self.session_id, self.last_active_ns, self.activity)
 
-    def keep(self, outcome: tuple[int, ...]) -> None:
-        """Keep the answer to the last request, in the order of the OUTCOME record."""
+    def extra_words(self) -> Iterator[Words]:
+        if self.credential:
+            yield (20 | self.credential << 32, self.session_id)
+
+    def keep(self, outcome: tuple[int, ...], content: int) -> None:
+        """Keep the answer to the last request, in the order of the OUTCOME record, and the request's content."""
         status, kind, reason, count, _, request_id, sequence, order_id, first_event, cum, leaves = outcome
         self.answers[request_id] = outcome
         self.answers.pop(request_id - self.window, None)
+        self.contents[request_id] = content
+        self.contents.pop(request_id - self.window, None)
         head = 16 + status | kind << 8 | reason << 16 | count << 32
         chained = self.chain ^ self.session_id
-        self.chain = hash_words((head, chained, request_id, sequence, order_id, first_event, cum, leaves))
+        self.chain = hash_words((head, chained, request_id + content, sequence, order_id, first_event, cum, leaves))
 
 
 @dataclass
@@ -371,10 +385,15 @@ def id_form(text: bytes) -> int:
     return xxhash.xxh3_64_intdigest(text.ljust(64, b"\0")) | 1 << 63
 
 
-def valid_symbol(padded: bytes) -> bool:
-    """Whether the bytes are at least one permitted character, then only NULs."""
+def valid_symbol(padded: bytes, rules: int) -> bool:
+    """Whether the bytes are at least one permitted character, then only NULs.
+
+    With version 2 of the rules it begins with a letter or a digit and has a letter.
+    """
     text = padded.rstrip(b"\0")
-    return len(text) > 0 and set(text) <= SYMBOL_BYTES
+    if not text or not set(text) <= SYMBOL_BYTES:
+        return False
+    return rules < 2 or (text[:1].isalnum() and any(65 <= character <= 90 for character in text))
 
 
 def valid_id(padded: bytes) -> bool:

@@ -15,11 +15,15 @@ MALFORMED = (
 
 
 class Reporter:
+    make_state = State
+
     def __init__(self) -> None:
-        self.state = State()
+        self.state = self.make_state()
         #: The present command and the events it has caused so far.
         self.command = Command()
         self.events: list[Event] = []
+        #: The credential behind the command.
+        self.credential = 0
 
     def emit(self, kind: EventKind, **fields: int | bytes) -> int:
         """Add an event of the present command; return its sequence."""
@@ -31,7 +35,7 @@ class Reporter:
             "session_id": self.command.session_id,
             "request_id": self.command.request_id,
         }
-        self.events.append(event(kind, {**header, **fields}))
+        self.events.append(event(kind, {**header, **fields}, self.credential))
         return self.state.event_sequence
 
     def emit_order(self, kind: EventKind, order: Order, reason: Reason = Reason.NONE) -> int:
@@ -83,7 +87,7 @@ class Reporter:
         if any(of.terms):
             stop_price, display, expiry = of.terms[:3]
             terms: dict[str, int | bytes] = {"stop_price_ticks": stop_price, "display_lots": display}
-            found.append((EventKind.ORDER_TERMS, {**terms, "expiry_ns": expiry}))
+            found.append((EventKind.ORDER_TERMS, {**terms, "expiry_ns": expiry, "credential": of.terms.credential}))
         return found
 
     def emit_following(self, following: list[tuple[EventKind, dict[str, int | bytes]]], of: Order | Command) -> None:

@@ -6,8 +6,9 @@ Changed by the oracle's commands only; read by the checks and by tests.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from smrx.wire.codes import OrderType, Side, Stp, TimeInForce
+from smrx.wire.codes import CommandKind, OrderType, Side, Stp, TimeInForce
 from tests.oracle.book import Book
+from tests.oracle.credentials import Credential
 from tests.oracle.messages import Command
 from tests.oracle.records import (
     MASK64,
@@ -36,13 +37,15 @@ class State:
     time_ns: int = 0
     hash: int = 0
     killed: bool = False
-    rules_version: int = 1
+    rules_version: int = 2
     accounts: dict[int, Account] = field(default_factory=lambda: {0: Account(0)})
     assets: dict[int, Asset] = field(default_factory=dict)
     instruments: dict[int, Instrument] = field(default_factory=dict)
     books: dict[int, Book] = field(default_factory=dict)
     balances: dict[tuple[int, int], Balance] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
+    #: By number; those that are revoked, too.
+    credentials: dict[int, Credential] = field(default_factory=dict)
     #: In the order in which they were made.
     transfers: dict[int, Transfer] = field(default_factory=dict)
     retention: Retention = field(default_factory=Retention)
@@ -53,10 +56,10 @@ class State:
 
     def records(self) -> Iterator[Words]:
         """Yield the canonical words of every live record."""
-        for table in (self.assets, self.balances, self.sessions, self.transfers):
+        for table in (self.assets, self.balances, self.transfers):
             for record in table.values():
                 yield record.words()
-        for more in (self.accounts, self.instruments, self.orders):
+        for more in (self.accounts, self.instruments, self.orders, self.sessions, self.credentials):
             for long_record in more.values():
                 yield long_record.words()
                 yield from long_record.extra_words()
@@ -67,6 +70,22 @@ class State:
         head = 8 | self.killed << 8 | (self.rules_version - 1) << 16
         counters = (head, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
         return (sum(hash_record(words) for words in self.records()) + chains + hash_words(counters)) & MASK64
+
+    @property
+    def knows_credentials(self) -> bool:
+        """Whether the version of the rules has credentials, and compares the contents of requests."""
+        return self.rules_version >= 2
+
+    def credential_of_session(self, command: Command) -> int:
+        """Return the number of the credential that the command's session belongs to, or is about to; 0 for none."""
+        session = self.sessions.get(command.session_id)
+        if not self.knows_credentials or (session is None and command.kind != CommandKind.OPEN_SESSION):
+            return 0
+        return command.credential if session is None else session.credential
+
+    def is_foreign(self, session: Session) -> bool:
+        """Whether a session of version 1 of the rules has an id that belongs to a credential by now."""
+        return self.knows_credentials and not session.credential and session.session_id >> 32 in self.credentials
 
     def available(self, account: int, asset: int) -> int:
         balance = self.balances.get((account, asset))

@@ -197,7 +197,7 @@ def test_malformed_open_session_uses_no_request_id(market: OracleMarket) -> None
 
 
 def test_kill_switch_is_hashed_with_the_counters() -> None:
-    oracle = Oracle()
+    oracle = Oracle(1)
     make.apply(oracle, make.open_session(5, 0), 0)
     make.apply(oracle, make.command(CommandKind.KILL, (5, 1)), 0)
     words = [(3 | 1 << 8, 0), (6 | 8 << 24, 5, 0, 1), (15, 86_400 | 604_800 << 32, 1_000_000), (8 | 1 << 8, 2, 2, 0, 0)]

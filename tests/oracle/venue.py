@@ -1,12 +1,15 @@
 """Transfers, accounts, sessions, listings and the venue's own commands in the oracle."""
 
-from smrx.wire.codes import AccountStatus, EventKind, InstrumentStatus, Reason, Side
+from smrx.wire.codes import AccountStatus, EventKind, InstrumentStatus, Reason, Scope, Side
+from tests.oracle.credentials import Credential, Terms, terms_of
 from tests.oracle.matching import Matching
 from tests.oracle.messages import Outcome
 from tests.oracle.records import Account, Asset, Instrument, Order, Session, Transfer
 
 
 class Venue(Matching):
+    make_credential: type[Credential] = Credential
+
     def deposit(self) -> Outcome:
         return self.transfer(EventKind.DEPOSITED, self.command.amount)
 
@@ -37,8 +40,10 @@ class Venue(Matching):
     # Accounts.
 
     def open_account(self) -> Outcome:
-        self.state.accounts[self.command.account] = Account(self.command.account)
-        return self.report(EventKind.ACCOUNT_OPENED, account=self.command.account)
+        command = self.command
+        self.state.accounts[command.account] = Account(command.account, command.firm)
+        told = {"firm": command.firm} if command.firm else {}
+        return self.report(EventKind.ACCOUNT_OPENED, account=command.account, **told)
 
     def suspend_account(self) -> Outcome:
         self.state.accounts[self.command.account].status = AccountStatus.SUSPENDED
@@ -59,6 +64,52 @@ class Venue(Matching):
             max_order_notional=command.limits.order_notional,
             max_order_quantity=command.limits.order_quantity,
         )
+
+    # Credentials.
+
+    def add_credential(self) -> Outcome:
+        number, terms = self.command.number, self.credential_terms()
+        added = self.make_credential(number, terms.key, terms.permissions, terms.scope, terms.subject, terms.expires_ns)
+        added.networks = terms.networks
+        self.state.credentials[number] = added
+        return self.report_credential(EventKind.CREDENTIAL_ADDED, added)
+
+    def set_credential(self) -> Outcome:
+        known, terms = self.state.credentials[self.command.number], self.credential_terms()
+        known.permissions, known.expires_ns, known.networks = terms.permissions, terms.expires_ns, terms.networks
+        return self.report_credential(EventKind.CREDENTIAL_SET, known)
+
+    def revoke_credential(self) -> Outcome:
+        known = self.state.credentials[self.command.number]
+        known.revoked = True
+        return self.report_credential(EventKind.CREDENTIAL_REVOKED, known)
+
+    def credential_terms(self) -> Terms:
+        return terms_of(self.command.bytes_of_details(0, 128))
+
+    def report_credential(self, kind: EventKind, changed: Credential) -> Outcome:
+        """Report a whole credential; its networks, unless it is gone, in an event of their own."""
+        tells_networks = changed.has_networks and kind is not EventKind.CREDENTIAL_REVOKED
+        self.emit(
+            kind,
+            number=changed.number,
+            account=changed.subject if changed.scope == Scope.ACCOUNT else 0,
+            key=changed.key,
+            permissions=changed.permissions,
+            scope=changed.scope,
+            expires_ns=changed.expires_ns,
+            subject=changed.subject,
+            following=int(tells_networks),
+        )
+        if tells_networks:
+            self.emit(
+                EventKind.CREDENTIAL_NETWORKS,
+                number=changed.number,
+                account=changed.subject if changed.scope == Scope.ACCOUNT else 0,
+                networks=b"".join(network.address for network in changed.networks),
+                prefixes=bytes(network.prefix for network in changed.networks),
+            )
+        return self.outcome(kind, order_id=changed.number)
 
     # Sessions.
 
@@ -81,7 +132,7 @@ class Venue(Matching):
     def new_session(self) -> Session:
         command = self.command
         run = min((command.answers or 256) - 1, 65_535).bit_length()
-        session = Session(command.session_id, command.account, run=run)
+        session = Session(command.session_id, command.account, self.state.credential_of_session(command), run=run)
         self.state.sessions[command.session_id] = session
         return session
 

@@ -9,6 +9,7 @@ from smrx.wire.codes import EventKind, OrderType, Reason, Side, TimeInForce
 from tests.oracle import Oracle
 from tests.oracle.book import Book
 from tests.oracle.messages import Command, Event, Outcome
+from tests.oracle.oracle import NEWEST_RULES
 from tests.oracle.records import Balance, Order, Terms, id_form
 from tests.oracle.state import State
 
@@ -83,17 +84,15 @@ class LetsTimeGoBack(Oracle):
         return super().apply_one(command, stamp)
 
 
-class CountsOwnOffers(Oracle):
-    """Counts the account's own orders when it checks whether a fill-or-kill order fills."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = OwnOffersState()
-
-
 class OwnOffersState(State):
     def is_unfillable(self, order: Order) -> bool:
         return super().is_unfillable(replace(order, account=1 << 40))
+
+
+class CountsOwnOffers(Oracle):
+    """Counts the account's own orders when it checks whether a fill-or-kill order fills."""
+
+    make_state = OwnOffersState
 
 
 class RepeatsTransfers(Oracle):
@@ -249,22 +248,6 @@ class LosesSessionOnReplace(Oracle):
         return outcome
 
 
-class ComparesHashesOfIds(Oracle):
-    """Takes two long client order ids with the same 64-bit form for the same id, also where an order is named."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = HashedIdsState()
-
-
-class ComparesTextsOfIds(Oracle):
-    """Accepts a long client order id whose 64-bit form, but not its text, an open order of the account has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = ExactIdsState()
-
-
 class ExactIdsState(State):
     def has_id_like(self, account: int, client_order_id: bytes) -> bool:
         return self.order_by_client_id(account, client_order_id) is not None
@@ -275,6 +258,18 @@ class HashedIdsState(State):
         form = id_form(client_order_id)
         own = [order for order in self.orders.values() if order.account == account]
         return next((order for order in own if id_form(order.client_order_id) == form), None)
+
+
+class ComparesHashesOfIds(Oracle):
+    """Takes two long client order ids with the same 64-bit form for the same id, also where an order is named."""
+
+    make_state = HashedIdsState
+
+
+class ComparesTextsOfIds(Oracle):
+    """Accepts a long client order id whose 64-bit form, but not its text, an open order of the account has."""
+
+    make_state = ExactIdsState
 
 
 class HashesPartsOfIds(Oracle):
@@ -346,8 +341,8 @@ class KeepsStopPriceOnTrigger(Oracle):
         asked = self.prices.get(order.order_id)
         order.terms = order.terms._replace(stop_price=asked or 0)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, rules: int = NEWEST_RULES) -> None:
+        super().__init__(rules)
         self.prices: dict[int, int] = {}
 
     def trigger(self, order: Order) -> bool:

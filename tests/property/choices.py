@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from smrx.wire.codes import Side
+from smrx.wire.codes import Permission, Side
 from tests.commands import Sender
 from tests.oracle import Oracle
 
@@ -15,6 +15,9 @@ COLLIDING_IDS = (
 )
 CLIENT_ORDER_IDS = ("1", "~ ~ ~ ~ ", "123456789", "a long id, " * 5, "12345678", *COLLIDING_IDS)
 VENUE_SESSION = 1
+GATEWAY = Permission.GATEWAY
+#: Sessions of a credential that nobody has, and those that nobody opened.
+FORGED_SESSIONS = (*((99 << 32) + at for at in range(4)), 21 << 32, 31 << 32, (1 << 64) - 1, 21)
 ACCOUNTS = (1, 2, 3, 4)
 ASSETS = (1, 2, 3)
 INSTRUMENTS = (1, 2)
@@ -43,6 +46,8 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
     session_id = 10 + account
     if who >= 248:
         session_id = 11 + who % 5
+    elif 100 <= who < 200 and oracle.state.knows_credentials:
+        session_id = credential_session(choices, oracle, account)
     elif who >= 200 or account == 0:
         session_id = VENUE_SESSION
     known = oracle.state.sessions.get(session_id)
@@ -57,6 +62,35 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
     if request >= 244:
         return session_id, max(0, last - (request - 244))
     return session_id, last + 1
+
+
+def credential_session(choices: Choices, oracle: Oracle, account: int) -> int:
+    """Choose a session of a credential, mostly of one that may act for the account; seldom one that nobody opened."""
+    state, how = oracle.state, choices.byte()
+    if how >= 248:
+        return FORGED_SESSIONS[how - 248]
+    own = [session_id for session_id in state.sessions if session_id >> 32]
+    able = [
+        session_id
+        for session_id in own
+        if (known := state.credentials.get(session_id >> 32))
+        and not known.standing(state.time_ns)
+        and (known.is_venues if account == 0 else known.covers(account, state.accounts))
+    ]
+    picked = able if able and how < 200 else own
+    return picked[how % len(picked)] if picked else 10 + account
+
+
+def pick_person(choices: Choices, oracle: Oracle, sent_by: Sender, account: int) -> int:
+    """Choose the person behind an order: for a gateway mostly one who may trade for the account; mostly none else."""
+    state, how = oracle.state, choices.byte()
+    gateway = state.credentials.get(sent_by[0] >> 32)
+    if not state.knows_credentials or how < 120 or (how < 248 and not (gateway and gateway.permissions & GATEWAY)):
+        return 0
+    everybody = tuple(state.credentials)
+    able = tuple(number for number, known in state.credentials.items() if known.covers(account, state.accounts))
+    picked = able if able and how < 220 else everybody
+    return picked[how % len(picked)] if picked and how < 252 else 1 + how
 
 
 def pick_account(choices: Choices) -> int:

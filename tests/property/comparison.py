@@ -132,7 +132,7 @@ def state_differences(expected: Any, found: Any) -> list[str]:
     content_hashes = {expected.content_hash(), found.content_hash(), found.recompute_content_hash()}
     if len(content_hashes) != 1:
         differences.append(f"content hashes differ: {[f'{value:016x}' for value in sorted(content_hashes)]}")
-    for table in ("accounts", "assets", "instruments", "sessions", "balances", "orders"):
+    for table in ("accounts", "assets", "instruments", "sessions", "balances", "orders", "credentials"):
         differences += _table_differences(table, getattr(expected.inspect, table)(), getattr(found.inspect, table)())
     for instrument in expected.inspect.instruments()["instrument"]:
         books = [machine.inspect.depth(int(instrument), ALL_LEVELS) for machine in (expected, found)]

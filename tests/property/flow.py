@@ -7,19 +7,21 @@ moves.py defines what one step does.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from smrx.wire.codes import SessionFlags
+from smrx.wire.codes import CommandKind, Permission, Scope, SessionFlags
 from tests.commands import (
+    NANOSECONDS,
     Commands,
     Sender,
     add_asset,
     add_instrument,
     apply,
+    command,
     deposit,
     describe,
     join,
@@ -28,10 +30,12 @@ from tests.commands import (
     set_rules,
 )
 from tests.oracle import Oracle
+from tests.oracle.oracle import NEWEST_RULES
 from tests.property.choices import ACCOUNTS, ASSETS, VENUE_SESSION, Choices
 from tests.property.moves import next_command
+from tests.raw_credentials import add_credential, network
 
-STEP_SIZE = 24
+STEP_SIZE = 32
 #: Steps for Hypothesis, which prefers short lists; deep books need long ones.
 _STEP = st.binary(min_size=STEP_SIZE, max_size=STEP_SIZE)
 STEPS = st.one_of(
@@ -53,9 +57,10 @@ class Batch(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """A sequence of batches."""
+    """A sequence of batches, and the version of the rules with which they begin."""
 
     batches: list[Batch]
+    rules: int = NEWEST_RULES
 
     @property
     def commands(self) -> Commands:
@@ -78,8 +83,40 @@ class Tape(NamedTuple):
         return "\n".join(lines)
 
 
-def market_setup() -> list[Commands]:
-    """Return the setup: three assets, two instruments that share one, four funded accounts with sessions."""
+#: With version 2 of the rules: the firm of each account, and credentials with their terms; each has a session.
+FIRMS = {1: 5, 2: 6, 3: 5, 4: 0}
+ACCOUNT, FIRM, ALL = Scope.ACCOUNT, Scope.FIRM, Scope.ALL
+READ, TRADE, WITHDRAW, ADMINISTER = Permission.READ, Permission.TRADE, Permission.WITHDRAW, Permission.ADMINISTER
+RISK, GATEWAY = Permission.RISK, Permission.GATEWAY
+CREDENTIALS: dict[int, dict[str, Any]] = {
+    21: {"scope": ACCOUNT, "subject": 1, "permissions": TRADE | WITHDRAW},
+    22: {"scope": ACCOUNT, "subject": 2, "permissions": READ},
+    23: {"scope": ACCOUNT, "subject": 3, "permissions": TRADE | ADMINISTER, "expires_ns": START_NS + 30 * NANOSECONDS},
+    24: {"scope": ACCOUNT, "subject": 3, "permissions": TRADE, "networks": (network("10.0.0.0/8"), network("::/1"))},
+    31: {"scope": FIRM, "subject": 5, "permissions": TRADE | WITHDRAW | GATEWAY},
+    32: {"scope": FIRM, "subject": 5, "permissions": RISK | GATEWAY, "networks": (network("fe80::/10"),)},
+    33: {"scope": FIRM, "subject": 6, "permissions": TRADE | GATEWAY},
+    41: {"scope": ALL, "permissions": ADMINISTER},
+    42: {"scope": ALL, "permissions": RISK | READ},
+    43: {"scope": ALL, "permissions": TRADE | GATEWAY},
+}
+
+
+def credentials_setup(first_request: int) -> list[Commands]:
+    """Return what adds the credentials, from a request of the venue's session on, and opens a session of each."""
+    added = [
+        add_credential((VENUE_SESSION, first_request + at), number, **terms)
+        for at, (number, terms) in enumerate(CREDENTIALS.items())
+    ]
+    owners = {**dict.fromkeys(CREDENTIALS, 0), 21: 1, 22: 2, 23: 3, 24: 3, 31: 1, 32: 3, 33: 2}
+    return [*added, *(open_session(number << 32 | 7, owners[number]) for number in CREDENTIALS)]
+
+
+def market_setup(rules: int = NEWEST_RULES) -> list[Commands]:
+    """Return the setup: three assets, two instruments that share one, four funded accounts with sessions.
+
+    With version 2 of the rules credentials, too.
+    """
     commands = [open_session(VENUE_SESSION, 0)]
 
     def venue() -> Sender:
@@ -99,12 +136,13 @@ def market_setup() -> list[Commands]:
         )  # fmt: skip
     commands.append(set_rules(venue(), 2, **FEES))
     for account in ACCOUNTS:
-        commands.append(open_account(venue(), account))
+        commands.append(open_account(venue(), account, FIRMS[account] if rules >= 2 else 0))
         for asset, amount in zip(ASSETS, (900, 500, 80), strict=True):
             commands.append(deposit(venue(), account, asset, amount, 10 * account + asset))
     # Every other session has cancel on disconnect.
     flags = (SessionFlags.NONE, SessionFlags.CANCEL_ON_DISCONNECT)
-    return [*commands, *(open_session(10 + account, account, flags[account % 2]) for account in ACCOUNTS)]
+    sessions = [open_session(10 + account, account, flags[account % 2]) for account in ACCOUNTS]
+    return [*commands, *(credentials_setup(len(commands)) if rules >= 2 else []), *sessions]
 
 
 def seeded_steps(seed: int, count: int) -> list[bytes]:
@@ -113,26 +151,51 @@ def seeded_steps(seed: int, count: int) -> list[bytes]:
     return [source.randbytes(STEP_SIZE) for _ in range(count)]
 
 
+class Rules(NamedTuple):
+    """The version of the rules with which a tape begins, and whether it switches to the next one half way."""
+
+    version: int = NEWEST_RULES
+    switches: bool = False
+
+
+NEWEST = Rules()
+FIRST = Rules(1)
+SWITCHED = Rules(1, switches=True)
+RULES = {"newest": NEWEST, "first": FIRST, "switched": SWITCHED}
+
+
 @cache
-def seeded_tape(seed: int, count: int) -> Tape:
+def seeded_tape(seed: int, count: int, rules: Rules = NEWEST) -> Tape:
     """Return a cached tape, because several tests use it and building one runs an oracle."""
-    return build_tape(seeded_steps(seed, count))
+    return build_tape(seeded_steps(seed, count), rules)
 
 
-def build_tape(steps: Iterable[bytes]) -> Tape:
+def switch_of_rules(oracle: Oracle) -> Commands:
+    """Return what switches to version 2 of the rules, and adds the credentials if the venue's session can."""
+    switch = command(CommandKind.SET_VERSION, version=2)
+    venue = oracle.state.sessions.get(VENUE_SESSION)
+    return join([switch, *(credentials_setup(venue.last_request_id + 1) if venue else [])])
+
+
+def build_tape(steps: Sequence[bytes], rules: Rules = NEWEST) -> Tape:
     """Turn steps into batches; an oracle tracks the state."""
-    oracle = Oracle()
+    oracle = Oracle(rules.version)
     time_ns = START_NS
-    setup = join(market_setup())
+    setup = join(market_setup(rules.version))
     apply(oracle, setup, time_ns)
     batches = [Batch(time_ns, setup)]
     open_batch: list[Commands] = []
-    for step in steps:
+    sent: list[Commands] = []
+    for number, step in enumerate(steps):
         choices = Choices(step)
         pause = choices.byte()
-        command = next_command(choices, oracle)
-        apply(oracle, command, time_ns)
-        open_batch.append(command)
+        if rules.switches and number == len(steps) // 2:
+            one = switch_of_rules(oracle)
+        else:
+            one = next_command(choices, oracle, sent)
+            sent.append(one)
+        apply(oracle, one, time_ns)
+        open_batch.append(one)
         if pause >= 176:
             batches.append(Batch(time_ns, join(open_batch), restore_after=pause >= 248))
             open_batch = []
@@ -140,4 +203,4 @@ def build_tape(steps: Iterable[bytes]) -> Tape:
             time_ns += (pause - 190) * 25_000_000
     if open_batch:
         batches.append(Batch(time_ns, join(open_batch)))
-    return Tape(batches)
+    return Tape(batches, rules.version)

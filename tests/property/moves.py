@@ -4,6 +4,7 @@ Called by flow.py with the state reached so far.
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,11 @@ from tests.property.choices import (
     pick_account,
     pick_client_order_id,
     pick_instrument,
+    pick_person,
     pick_side,
     sender,
 )
+from tests.property.credential_moves import credential_change
 from tests.property.venue_moves import lift_restriction, listing, move_money, session_change, venue_change
 
 #: Values for bounds: just inside, just outside, and the extremes of the field.
@@ -38,25 +41,28 @@ EDGES = (0, 1, -1, 18, 19, 20, 21, 50, 51, 1 << 31, 1 << 32, (1 << 62) - 1, 1 <<
 STP_MODES = (Stp.CANCEL_NEWEST, Stp.CANCEL_OLDEST, Stp.CANCEL_BOTH, Stp.DECREMENT, Stp.NONE)
 
 
-def next_command(choices: Choices, oracle: Oracle) -> Commands:
-    """Return the command that a step describes in the oracle's present state."""
+def next_command(choices: Choices, oracle: Oracle, sent: Sequence[Commands]) -> Commands:
+    """Return the command that a step describes in the oracle's present state; `sent` are those before it."""
     action = choices.byte()
     if action % 3 == 1 and is_restricted(oracle):
         return lift_restriction(choices, oracle)
+    if 234 <= action < 240 and sent:
+        return again(choices, sent)
     for bound, make in (
-        (84, plain_order),
-        (126, special_order),
-        (152, stop_order),
-        (172, cancel),
-        (196, replace),
-        (200, mass_cancel),
-        (209, move_money),
-        (216, session_change),
-        (220, listing),
-        (233, venue_change),
-        (236, raw_bytes),
-        (242, changed_byte),
-        (248, changed_details),
+        (80, plain_order),
+        (120, special_order),
+        (144, stop_order),
+        (162, cancel),
+        (184, replace),
+        (188, mass_cancel),
+        (196, move_money),
+        (203, session_change),
+        (207, listing),
+        (220, venue_change),
+        (234, credential_change),
+        (241, raw_bytes),
+        (245, changed_byte),
+        (250, changed_details),
     ):
         if action < bound:
             return make(choices, oracle)
@@ -91,8 +97,13 @@ def plain_fields(choices: Choices, oracle: Oracle) -> dict[str, Any]:
     }
 
 
+def with_person(choices: Choices, oracle: Oracle, order: dict[str, Any]) -> Commands:
+    """Return a PLACE, sometimes with the person behind it."""
+    return place(**order, credential=pick_person(choices, oracle, order["sender"], order["account"]))
+
+
 def plain_order(choices: Choices, oracle: Oracle) -> Commands:
-    return place(**plain_fields(choices, oracle))
+    return with_person(choices, oracle, plain_fields(choices, oracle))
 
 
 GTC, IOC, FOK, GTD = TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD
@@ -140,7 +151,7 @@ def special_order(choices: Choices, oracle: Oracle) -> Commands:
         order["expiry_ns"] = pick_expiry(choices, oracle)
     if order_type in (STOP, STOP_LIMIT):
         order["stop_ticks"] = 1 + hide % 20
-    return place(**order)
+    return with_person(choices, oracle, order)
 
 
 def pick_expiry(choices: Choices, oracle: Oracle) -> int:
@@ -163,7 +174,7 @@ def stop_order(choices: Choices, oracle: Oracle) -> Commands:
         order["expiry_ns"] = pick_expiry(choices, oracle)
     if order_type is STOP_LIMIT and (tif in (GTC, GTD) or pick >= 240):
         order["display_lots"] = max(0, choices.below(8) - 4)
-    return place(**order)
+    return with_person(choices, oracle, order)
 
 
 STOPS = (
@@ -192,7 +203,9 @@ def named_order(choices: Choices, oracle: Oracle) -> tuple[int, dict[str, Any]]:
 
 def cancel(choices: Choices, oracle: Oracle) -> Commands:
     account, named = named_order(choices, oracle)
-    return command(CommandKind.CANCEL, sender(choices, oracle, account), account=account, **named)
+    who = sender(choices, oracle, account)
+    named |= {"credential": person} if (person := pick_person(choices, oracle, who, account)) else {}
+    return command(CommandKind.CANCEL, who, account=account, **named)
 
 
 def replace(choices: Choices, oracle: Oracle) -> Commands:
@@ -209,6 +222,7 @@ def replace(choices: Choices, oracle: Oracle) -> Commands:
         price += (by - 2) if how < 220 else (3 if order.side is Side.BUY else -3)
         quantity += how % 3 - 1
     who = sender(choices, oracle, account)
+    named |= {"credential": person} if (person := pick_person(choices, oracle, who, account)) else {}
     return command(CommandKind.REPLACE, who, account=account, price_ticks=price, quantity_lots=quantity, **named)
 
 
@@ -216,6 +230,19 @@ def mass_cancel(choices: Choices, oracle: Oracle) -> Commands:
     account = pick_account(choices)
     who = sender(choices, oracle, account)
     return command(CommandKind.MASS_CANCEL, who, account=account, instrument=choices.below(4), side=choices.below(3))
+
+
+def again(choices: Choices, sent: Sequence[Commands]) -> Commands:
+    """Return one of the last commands again; sometimes with one byte of it or of its details changed."""
+    found = sent[-1 - choices.byte() % min(len(sent), 40)]
+    records, details = found.records.copy(), found.details.copy()
+    how, position, value = choices.byte(), choices.byte(), choices.byte()
+    if how >= 128:
+        changed = details if how >= 192 and len(details) else records[-1:]
+        # Not the session and the request: then it is another request.
+        at = position % changed.nbytes
+        changed.view(np.uint8)[at if changed is details or not 8 <= at < 24 else at + 16] ^= 1 + value % 255
+    return CommandList(records, details)
 
 
 def raw_bytes(choices: Choices, oracle: Oracle) -> Commands:
@@ -235,7 +262,7 @@ def raw_bytes(choices: Choices, oracle: Oracle) -> Commands:
 #: What a changed command is made of.
 VALID = (
     *(plain_order, special_order, stop_order, cancel, replace, mass_cancel),
-    *(move_money, session_change, listing, venue_change),
+    *(move_money, session_change, listing, venue_change, credential_change),
 )
 
 
@@ -252,7 +279,7 @@ def changed_byte(choices: Choices, oracle: Oracle) -> Commands:
 def changed_details(choices: Choices, oracle: Oracle) -> Commands:
     """Return a valid command with one byte of its details changed, or another number of them."""
     how, position, value = choices.byte(), choices.byte(), choices.byte()
-    records, details = choices.of((*VALID[:5], listing, venue_change))(choices, oracle)
+    records, details = choices.of((*VALID[:5], listing, venue_change, credential_change))(choices, oracle)
     if how >= 160:
         records["details"] = choices.of((0, 1, 2, 255, (1 << 16) - 1))
     if how % 8 == 0 or len(details):
@@ -269,7 +296,10 @@ def edge_value(choices: Choices, oracle: Oracle) -> Commands:
     """Return a valid command with one field at a bound of its type or its limit."""
     edge = choices.of(EDGES)
     make = choices.of(
-        (plain_order, special_order, stop_order, replace, move_money, move_money, listing, cancel, venue_change)
+        (
+            *(plain_order, special_order, stop_order, replace, move_money, move_money, listing, cancel, venue_change),
+            credential_change,
+        )
     )
     records, details = make(choices, oracle)
     field = choices.of(("price_ticks", "quantity_lots", "order_id", "client_order_id", "account", "instrument", "stp"))
@@ -277,7 +307,7 @@ def edge_value(choices: Choices, oracle: Oracle) -> Commands:
     if len(details) and choices.below(2):
         kind = CommandKind(int(records["kind"][0]))
         own = DETAILS_LAYOUTS[kind]
-        numbers = tuple(name for name in DETAILS_FIELDS[kind] if own[name].kind != "S")
+        numbers = tuple(name for name in DETAILS_FIELDS[kind] if own[name].kind not in "SV")
         if numbers:
             field, changed, layout = choices.of(numbers), details.view(own), own
     info = np.iinfo(layout[field])

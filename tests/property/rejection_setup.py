@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from smrx.wire.client_order_ids import id_form
-from smrx.wire.codes import CommandKind, InstrumentStatus, OrderFlags, Side
+from smrx.wire.codes import CommandKind, InstrumentStatus, OrderFlags, Permission, Scope, Side
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND_FIELDS, COMMAND_LAYOUTS, DETAILS, DETAILS_FIELDS, DETAILS_LAYOUTS
 from tests import commands as make
+from tests.raw_credentials import add_credential, credential_key, revoke_credential
 
 VENUE_SESSION, ALICE_SESSION, BOB_SESSION, CLOSED_SESSION = 100, 101, 102, 103
 ALICE, BOB = 1, 2
+FIRM = 7
 USD, BTC = 1, 2
 CAP = 1_000_000
 MARKET, OTHER_MARKET = 1, 2
@@ -26,6 +28,35 @@ DEPOSITED, OTHER_DEPOSIT, WITHDRAWN = 1, 2, 3
 RULES = {"band_bp": 5_000, "min_price_ticks": 10, "min_quantity_lots": 2}
 
 NOW_NS = 5_000_000_000
+#: The preparation is a nanosecond earlier: then one of the credentials has not expired yet.
+PREPARED_NS = NOW_NS - 1
+
+ALL_OF_IT = 0x7F
+#: Credentials, with version 2 of the rules: alice's, those of her firm and of all; each has a session.
+TRADER, READER, REVOKED, EXPIRED, BOBS, FIRMS_ADMIN, OWN_ADMIN = 21, 22, 23, 24, 25, 26, 27
+GATEWAY, FIRMS_READER, RISK, ADMIN = 31, 32, 41, 42
+CREDENTIALS: dict[int, dict[str, Any]] = {
+    TRADER: {"scope": Scope.ACCOUNT, "subject": ALICE, "permissions": Permission.TRADE},
+    READER: {"scope": Scope.ACCOUNT, "subject": ALICE, "permissions": Permission.READ | Permission.FOLLOW},
+    REVOKED: {"scope": Scope.ALL, "permissions": ALL_OF_IT},
+    EXPIRED: {"scope": Scope.ALL, "permissions": ALL_OF_IT, "expires_ns": NOW_NS},
+    BOBS: {"scope": Scope.ACCOUNT, "subject": BOB, "permissions": ALL_OF_IT},
+    FIRMS_ADMIN: {"scope": Scope.FIRM, "subject": FIRM, "permissions": Permission.ADMINISTER | Permission.RISK},
+    OWN_ADMIN: {"scope": Scope.ACCOUNT, "subject": ALICE, "permissions": ALL_OF_IT},
+    GATEWAY: {"scope": Scope.FIRM, "subject": FIRM, "permissions": ALL_OF_IT},
+    FIRMS_READER: {"scope": Scope.FIRM, "subject": FIRM, "permissions": Permission.READ},
+    RISK: {"scope": Scope.ALL, "permissions": ALL_OF_IT & ~Permission.ADMINISTER},
+    ADMIN: {"scope": Scope.ALL, "permissions": ALL_OF_IT & ~(Permission.RISK | Permission.TRADE)},
+}
+#: The key of TRADER, as the builder makes it.
+KEY_IN_USE = credential_key(TRADER)
+
+
+def session_of(credential: int) -> int:
+    """Return the session of a credential."""
+    return credential << 32 | 1
+
+
 #: Kinds without a request id.
 UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
 
@@ -39,6 +70,7 @@ class PreparedVenue:
 
     def __init__(self, machine: Any, setup: Setup) -> None:
         self.machine = machine
+        self.rules = int(machine.rules_version)
         self.requests: dict[int, int] = {}
         self.prepare()
         self.apply_setup(setup)
@@ -50,7 +82,7 @@ class PreparedVenue:
 
     def send(self, commands: make.Commands) -> np.void:
         """Apply a command of the preparation, which must be accepted; return its outcome."""
-        outcome: np.void = make.apply(self.machine, commands, NOW_NS).outcomes[0]
+        outcome: np.void = make.apply(self.machine, commands, PREPARED_NS).outcomes[0]
         if outcome["event_kind"] == 0 or outcome["status"] != 1:
             described = make.describe(commands.records[0], commands.details)
             raise ValueError(f"preparation: expected {described} to be accepted, found {outcome}")
@@ -72,7 +104,7 @@ class PreparedVenue:
                 max_price_ticks=1_000, max_quantity_lots=most,
             )  # fmt: skip
         for session, account in ((ALICE_SESSION, ALICE), (BOB_SESSION, BOB)):
-            self.send_as_venue(make.open_account, account)
+            self.send_as_venue(make.open_account, account, FIRM if account == ALICE and self.rules >= 2 else 0)
             self.send(make.open_session(session, account))
             self.send_as_venue(make.deposit, account, BTC, 1_000, 10 + account)
             self.send_as_venue(make.deposit, account, USD, 50_000, 20 + account)
@@ -93,6 +125,18 @@ class PreparedVenue:
         self.send_as_venue(make.set_rules, MARKET, **RULES)
         self.send(make.open_session(CLOSED_SESSION, ALICE))
         self.send(make.command(CommandKind.CLOSE_SESSION, self.sender(CLOSED_SESSION)))
+        if self.rules >= 2:
+            self.add_credentials()
+
+    def add_credentials(self) -> None:
+        for number, terms in CREDENTIALS.items():
+            self.send_as_venue(add_credential, number, **terms)
+            self.send(make.open_session(session_of(number), BOB if number == BOBS else ALICE))
+            # A request, so that it can be repeated with another content.
+            make.apply(self.machine, make.cancel(self.sender(session_of(number)), ALICE, 1 << 40), PREPARED_NS)
+        self.send_as_venue(revoke_credential, REVOKED)
+        # Another last request of the venue than any that is tried.
+        self.send_as_venue(make.set_limits, BOB)
 
     def apply_setup(self, setup: Setup) -> None:
         limits, rules = setup.get("limits"), setup.get("rules")
@@ -139,17 +183,20 @@ def offset_command(kind: int, session: int, **fields: Any) -> make.Commands:
     return CommandList(records, details)
 
 
-def meaningful_bytes(kind: CommandKind) -> set[int]:
+def meaningful_bytes(kind: CommandKind, rules: int = 2) -> set[int]:
     """Return the numbers of the bytes of a command that the kind uses, from the tables of the protocol."""
-    names = ["kind", "details", *COMMAND_FIELDS[kind]]
+    names = ["kind", "details", *(name for name in COMMAND_FIELDS[kind] if name != "firm" or rules >= 2)]
     names += [] if kind is CommandKind.TICK else ["session_id"]
     names += [] if kind in UNNUMBERED else ["request_id"]
     return _bytes_of(COMMAND_LAYOUTS[kind], names)
 
 
-def meaningful_details_bytes(kind: CommandKind) -> set[int]:
+def meaningful_details_bytes(kind: CommandKind, rules: int = 2) -> set[int]:
     """Return the numbers of the bytes of the details that the kind uses."""
-    return _bytes_of(DETAILS_LAYOUTS[kind], [*DETAILS_FIELDS[kind]]) if kind in DETAILS_LAYOUTS else set()
+    if kind not in DETAILS_LAYOUTS:
+        return set()
+    names = [name for name in DETAILS_FIELDS[kind] if name != "credential" or rules >= 2]
+    return _bytes_of(DETAILS_LAYOUTS[kind], names)
 
 
 def _bytes_of(layout: np.dtype[Any], names: list[str]) -> set[int]:

@@ -3,7 +3,7 @@
 test_rejections.py tries every fault alone and every two faults of a kind together.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smrx.wire.codes import (
@@ -12,33 +12,50 @@ from smrx.wire.codes import (
     OrderType,
     Reason,
     RuleFlags,
+    Scope,
     Side,
     Stp,
     TimeInForce,
 )
 from smrx.wire.records import COMMAND_SIZE, DETAILS_LAYOUTS, pack_symbol
 from tests.property.rejection_setup import (
+    ADMIN,
     ALICE,
     ALICE_SESSION,
     BOB,
     BOB_SESSION,
+    BOBS,
     BTC,
     CAP,
     CLOSED_SESSION,
     DEPOSITED,
+    EXPIRED,
+    FIRM,
+    FIRMS_ADMIN,
+    FIRMS_READER,
+    GATEWAY,
     ICEBERG,
+    KEY_IN_USE,
     LONG,
     MARKET,
     NOW_NS,
     OTHER_DEPOSIT,
+    OWN_ADMIN,
     POST_ONLY,
+    READER,
     RESTING,
+    REVOKED,
+    RISK,
+    TRADER,
+    UNNUMBERED,
     USD,
     VENUE_SESSION,
     WITHDRAWN,
     Setup,
     meaningful_bytes,
+    session_of,
 )
+from tests.raw_credentials import credential_key
 
 R = Reason
 UNKNOWN_ACCOUNT_ID = 77
@@ -54,6 +71,8 @@ class Fault:
     setup: Setup = field(default_factory=dict)
     #: Reasons that it cannot be combined with, because one undoes the other.
     not_with: frozenset[Reason] = frozenset()
+    #: The versions of the rules under which it is a fault.
+    rules: tuple[int, ...] = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -64,11 +83,26 @@ class CommandCase:
     good: dict[str, Any]
     faults: list[Fault]
     session: int = ALICE_SESSION
+    #: The versions of the rules that have the command.
+    rules: tuple[int, ...] = (1, 2)
+
+    def under(self, rules: int) -> "CommandCase":
+        """Return the case under a version of the rules: with the faults of that version."""
+        return replace(self, faults=[fault for fault in self.faults if rules in fault.rules])
 
 
 def fault(reason: Reason, not_with: tuple[Reason, ...] = (), setup: Setup | None = None, **fields: Any) -> Fault:
     """Return a fault, with the changed fields as keyword arguments."""
     return Fault(reason, fields, setup or {}, frozenset(not_with))
+
+
+def since_2(reason: Reason, not_with: tuple[Reason, ...] = (), setup: Setup | None = None, **fields: Any) -> Fault:
+    """Return a fault that version 2 of the rules brought."""
+    return replace(fault(reason, not_with, setup, **fields), rules=(2,))
+
+
+#: The last request again, with another content. It is noticed before anything else.
+MISMATCH = since_2(R.REQUEST_MISMATCH, (R.UNKNOWN_SESSION, R.SESSION_CLOSED), request_id=(1 << 64) - 1)
 
 
 def malformed(kind: CommandKind) -> list[Fault]:
@@ -77,15 +111,61 @@ def malformed(kind: CommandKind) -> list[Fault]:
     missing = [fault(R.INVALID_DETAILS, details=0)] if kind in MUST_HAVE_DETAILS else []
     in_details = [fault(R.RESERVED_NOT_ZERO, details_byte_127=1)] if kind in DETAILS_LAYOUTS else []
     beyond = fault(R.INVALID_DETAILS, details=2 if kind in DETAILS_LAYOUTS else 1)
-    return [beyond, *missing, fault(R.RESERVED_NOT_ZERO, **{f"byte_{byte}": 1}), *in_details]
+    again = [MISMATCH] if kind not in UNNUMBERED else []
+    return [*again, beyond, *missing, fault(R.RESERVED_NOT_ZERO, **{f"byte_{byte}": 1}), *in_details]
 
 
-MUST_HAVE_DETAILS = (CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES)
+MUST_HAVE_DETAILS = (
+    *(CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES),
+    *(CommandKind.ADD_CREDENTIAL, CommandKind.SET_CREDENTIAL),
+)
 NO_SESSION = fault(R.UNKNOWN_SESSION, session_id=UNKNOWN_ID)
 CLOSED = fault(R.SESSION_CLOSED, session_id=CLOSED_SESSION)
 GAP = fault(R.REQUEST_GAP, request_id=1)
+#: A credential that no longer counts, of a session that it opened before.
+UNUSABLE = [
+    since_2(R.CREDENTIAL_REVOKED, session_id=session_of(REVOKED)),
+    since_2(R.CREDENTIAL_EXPIRED, session_id=session_of(EXPIRED)),
+]
 OTHER_ACCOUNT = fault(R.NOT_AUTHORISED, account=BOB)
+#: Of a command about an account: those that may not send it at all, and the one that may not for this account.
+NOT_OWN = [
+    *UNUSABLE,
+    OTHER_ACCOUNT,
+    since_2(R.NOT_AUTHORISED, session_id=session_of(READER)),
+    since_2(R.NOT_AUTHORISED, session_id=session_of(FIRMS_READER)),
+    since_2(R.NOT_AUTHORISED, session_id=session_of(BOBS)),
+    since_2(R.NOT_AUTHORISED, session_id=session_of(OWN_ADMIN), account=BOB),
+    since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), account=BOB),
+]
+#: The person behind an order, whom alice's session may not name and the gateway of her firm may.
+PERSONS = [
+    since_2(R.NOT_AUTHORISED, credential=TRADER),
+    since_2(R.NOT_AUTHORISED, session_id=session_of(TRADER), credential=TRADER),
+    since_2(R.UNKNOWN_CREDENTIAL, session_id=session_of(GATEWAY), credential=UNKNOWN_ID),
+    # Which may act for any account.
+    since_2(R.UNKNOWN_CREDENTIAL, (R.NOT_AUTHORISED,), session_id=VENUE_SESSION, credential=UNKNOWN_ID),
+    since_2(R.CREDENTIAL_REVOKED, session_id=session_of(GATEWAY), credential=REVOKED),
+    since_2(R.CREDENTIAL_EXPIRED, session_id=session_of(GATEWAY), credential=EXPIRED),
+    since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), credential=READER),
+    since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), credential=BOBS),
+]
+#: With version 1 of the rules nobody may name one.
+NO_PERSON = replace(fault(R.RESERVED_NOT_ZERO, credential=TRADER), rules=(1,))
 NOT_VENUE = fault(R.NOT_AUTHORISED, session_id=ALICE_SESSION)
+
+
+def not_venue(without: int) -> list[Fault]:
+    """Return the faults of a sender of a venue's command; one credential of ALL lacks the permission."""
+    return [
+        *UNUSABLE,
+        NOT_VENUE,
+        since_2(R.NOT_AUTHORISED, session_id=session_of(without)),
+        since_2(R.NOT_AUTHORISED, session_id=session_of(OWN_ADMIN)),
+        since_2(R.NOT_AUTHORISED, session_id=session_of(FIRMS_ADMIN)),
+    ]
+
+
 NO_ACCOUNT = fault(R.UNKNOWN_ACCOUNT, session_id=VENUE_SESSION, account=UNKNOWN_ACCOUNT_ID)
 NO_SUCH_ACCOUNT = fault(R.UNKNOWN_ACCOUNT, account=UNKNOWN_ACCOUNT_ID)
 KILLED = fault(R.KILLED, setup={"killed": True})
@@ -151,6 +231,7 @@ PLACE = CommandCase(
     },
     [
         *malformed(CommandKind.PLACE),
+        NO_PERSON,
         fault(R.RESERVED_NOT_ZERO, order_type=OrderType.MARKET, display_lots=1),
         fault(R.RESERVED_NOT_ZERO, order_type=OrderType.STOP, display_lots=1),
         fault(R.RESERVED_NOT_ZERO, order_type=OrderType.LIMIT, stop_price_ticks=1),
@@ -167,7 +248,8 @@ PLACE = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        OTHER_ACCOUNT,
+        *NOT_OWN,
+        *PERSONS,
         KILLED,
         NO_ACCOUNT,
         SUSPENDED,
@@ -227,6 +309,7 @@ REPLACE = CommandCase(
     {"account": ALICE, "client_order_id": RESTING, "price_ticks": 95, "quantity_lots": 12},
     [
         *malformed(CommandKind.REPLACE),
+        NO_PERSON,
         fault(R.RESERVED_NOT_ZERO, stop_price_ticks=100),
         fault(R.INVALID_ID, order_id=1),
         fault(R.INVALID_ID, client_order_id=0, not_with=(R.INVALID_CLIENT_ORDER_ID, R.UNKNOWN_ORDER)),
@@ -235,7 +318,8 @@ REPLACE = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        OTHER_ACCOUNT,
+        *NOT_OWN,
+        *PERSONS,
         KILLED,
         NO_ACCOUNT,
         SUSPENDED,
@@ -258,6 +342,7 @@ CANCEL = CommandCase(
     {"account": ALICE, "client_order_id": RESTING},
     [
         *malformed(CommandKind.CANCEL),
+        NO_PERSON,
         fault(R.RESERVED_NOT_ZERO, price_ticks=1),
         fault(R.RESERVED_NOT_ZERO, display_lots=1),
         fault(R.INVALID_ID, order_id=1),
@@ -267,7 +352,8 @@ CANCEL = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        OTHER_ACCOUNT,
+        *NOT_OWN,
+        *PERSONS,
         NO_ACCOUNT,
         fault(R.UNKNOWN_ORDER, client_order_id=ord("x")),
         fault(R.UNKNOWN_ORDER, client_order_id=0, client_order_id_text=LONG + b"!"),
@@ -283,7 +369,7 @@ MASS_CANCEL = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        OTHER_ACCOUNT,
+        *NOT_OWN,
         NO_ACCOUNT,
         fault(R.UNKNOWN_INSTRUMENT, instrument=UNKNOWN_ID),
     ],
@@ -298,7 +384,7 @@ DEPOSIT = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        NOT_VENUE,
+        *not_venue(RISK),
         NO_SUCH_ACCOUNT,
         fault(R.UNKNOWN_ASSET, asset=UNKNOWN_ID),
         fault(R.INVALID_AMOUNT, amount=0),
@@ -319,7 +405,7 @@ WITHDRAW = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        OTHER_ACCOUNT,
+        *NOT_OWN,
         NO_ACCOUNT,
         SUSPENDED,
         fault(R.UNKNOWN_ASSET, asset=UNKNOWN_ID),
@@ -333,14 +419,30 @@ WITHDRAW = CommandCase(
 OPEN_ACCOUNT = CommandCase(
     CommandKind.OPEN_ACCOUNT,
     {"account": UNKNOWN_ACCOUNT_ID},
-    [*malformed(CommandKind.OPEN_ACCOUNT), NO_SESSION, CLOSED, GAP, NOT_VENUE, fault(R.ACCOUNT_EXISTS, account=ALICE)],
+    [
+        *malformed(CommandKind.OPEN_ACCOUNT),
+        replace(fault(R.RESERVED_NOT_ZERO, firm=FIRM), rules=(1,)),
+        NO_SESSION,
+        CLOSED,
+        GAP,
+        *not_venue(RISK),
+        fault(R.ACCOUNT_EXISTS, account=ALICE),
+    ],
     VENUE_SESSION,
 )
 
 
 def account_case(kind: CommandKind) -> CommandCase:
     """Return the case of a venue command about an account."""
-    faults = [*malformed(kind), fault(R.INVALID_ID, account=0), NO_SESSION, CLOSED, GAP, NOT_VENUE, NO_SUCH_ACCOUNT]
+    faults = [
+        *malformed(kind),
+        fault(R.INVALID_ID, account=0),
+        NO_SESSION,
+        CLOSED,
+        GAP,
+        *not_venue(ADMIN),
+        NO_SUCH_ACCOUNT,
+    ]
     return CommandCase(kind, {"account": ALICE}, faults, VENUE_SESSION)
 
 
@@ -353,12 +455,19 @@ OPEN_SESSION = CommandCase(
         fault(R.INVALID_FLAGS, flags=2),
         fault(R.INVALID_ID, session_id=0),
         fault(R.SESSION_IN_USE, session_id=BOB_SESSION),
+        since_2(R.SESSION_IN_USE, session_id=session_of(BOBS)),
+        since_2(R.UNKNOWN_CREDENTIAL, session_id=UNKNOWN_ID << 32 | 1),
+        since_2(R.CREDENTIAL_REVOKED, session_id=REVOKED << 32 | 9),
+        since_2(R.CREDENTIAL_EXPIRED, session_id=EXPIRED << 32 | 9),
+        since_2(R.NOT_AUTHORISED, session_id=BOBS << 32 | 9),
+        since_2(R.NOT_AUTHORISED, session_id=GATEWAY << 32 | 9, account=BOB),
+        since_2(R.NOT_AUTHORISED, session_id=GATEWAY << 32 | 9, account=UNKNOWN_ACCOUNT_ID),
         fault(R.UNKNOWN_ACCOUNT, account=UNKNOWN_ACCOUNT_ID),
     ],
     500,
 )
 CLOSE_SESSION = CommandCase(
-    CommandKind.CLOSE_SESSION, {}, [*malformed(CommandKind.CLOSE_SESSION), NO_SESSION, CLOSED, GAP]
+    CommandKind.CLOSE_SESSION, {}, [*malformed(CommandKind.CLOSE_SESSION), NO_SESSION, CLOSED, GAP, *UNUSABLE]
 )
 DISCONNECT = CommandCase(
     CommandKind.DISCONNECT,
@@ -367,17 +476,18 @@ DISCONNECT = CommandCase(
     ALICE_SESSION,
 )
 TICK = CommandCase(CommandKind.TICK, {}, [*malformed(CommandKind.TICK), fault(R.RESERVED_NOT_ZERO, session_id=1)], 0)
-SET_VERSION = CommandCase(
-    CommandKind.SET_VERSION,
-    {"version": 2},
-    [
+
+
+def version_case(rules: int) -> CommandCase:
+    """Return the case of SET_VERSION under a version of the rules."""
+    faults = [
         *malformed(CommandKind.SET_VERSION),
         fault(R.RESERVED_NOT_ZERO, session_id=1),
-        fault(R.INVALID_VERSION, version=1),
-        fault(R.INVALID_VERSION, version=3),
-    ],
-    0,
-)
+        fault(R.INVALID_VERSION, version=rules),
+        fault(R.INVALID_VERSION, version=rules + 2),
+    ]
+    return CommandCase(CommandKind.SET_VERSION, {"version": rules + 1}, faults, 0, (rules,))
+
 
 ADD_ASSET = CommandCase(
     CommandKind.ADD_ASSET,
@@ -388,10 +498,15 @@ ADD_ASSET = CommandCase(
         fault(R.INVALID_ID, symbol=b"lower"),
         fault(R.INVALID_ID, symbol=b"A\0B"),
         fault(R.INVALID_ID, symbol=b"FIFTEEN-LETTERS\x80"),
+        since_2(R.INVALID_ID, symbol=b"-A"),
+        since_2(R.INVALID_ID, symbol=b"_A"),
+        since_2(R.INVALID_ID, symbol=b"2"),
+        since_2(R.INVALID_ID, symbol=b".."),
+        since_2(R.INVALID_ID, symbol=b"123456789-./_321"),
         NO_SESSION,
         CLOSED,
         GAP,
-        NOT_VENUE,
+        *not_venue(RISK),
         fault(R.INVALID_ID, asset=0),
         fault(R.ASSET_EXISTS, asset=USD),
         fault(R.INVALID_QUANTITY, decimals=19),
@@ -412,10 +527,15 @@ ADD_INSTRUMENT = CommandCase(
         fault(R.INVALID_ID, symbol=b"lower"),
         fault(R.INVALID_ID, symbol=b"A\0B"),
         fault(R.INVALID_ID, symbol=b"\0" * 23 + b"X"),
+        since_2(R.INVALID_ID, symbol=b"-A"),
+        since_2(R.INVALID_ID, symbol=b"_A"),
+        since_2(R.INVALID_ID, symbol=b"2"),
+        since_2(R.INVALID_ID, symbol=b".."),
+        since_2(R.INVALID_ID, symbol=b"123456789-./_321"),
         NO_SESSION,
         CLOSED,
         GAP,
-        NOT_VENUE,
+        *not_venue(RISK),
         fault(R.INVALID_ID, instrument=0),
         fault(R.INSTRUMENT_EXISTS, instrument=MARKET),
         fault(R.UNKNOWN_ASSET, quote_asset=UNKNOWN_ID),
@@ -437,7 +557,7 @@ SET_STATUS = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        NOT_VENUE,
+        *not_venue(ADMIN),
         fault(R.UNKNOWN_INSTRUMENT, instrument=UNKNOWN_ID),
     ],
     VENUE_SESSION,
@@ -450,7 +570,7 @@ SET_LIMITS = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        NOT_VENUE,
+        *not_venue(ADMIN),
         NO_SUCH_ACCOUNT,
         fault(R.INVALID_LIMIT, max_order_quantity=-1),
         fault(R.INVALID_LIMIT, max_open_notional=1 << 62),
@@ -466,7 +586,7 @@ SET_RULES = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        NOT_VENUE,
+        *not_venue(RISK),
         fault(R.UNKNOWN_INSTRUMENT, instrument=UNKNOWN_ID),
         fault(R.INVALID_RULES, min_quantity_lots=-1),
         fault(R.INVALID_RULES, max_notional=1 << 62),
@@ -490,7 +610,7 @@ SET_RETENTION = CommandCase(
         NO_SESSION,
         CLOSED,
         GAP,
-        NOT_VENUE,
+        *not_venue(RISK),
         fault(R.INVALID_LIMIT, session_silence_s=0),
         fault(R.INVALID_LIMIT, transfer_age_s=0),
         fault(R.INVALID_LIMIT, transfers=0),
@@ -499,18 +619,115 @@ SET_RETENTION = CommandCase(
 )
 
 
+#: The terms of a credential that nobody has.
+NEW_TERMS: dict[str, Any] = {
+    "key": credential_key(61), "permissions": 2, "scope": Scope.ACCOUNT, "subject": ALICE,
+    "expires_ns": NOW_NS + 1, "networks": b"\x10" + bytes(63), "prefixes": bytes((4, 0, 0, 0)),
+}  # fmt: skip
+#: Faults in the terms of an ADD_CREDENTIAL and a SET_CREDENTIAL.
+BAD_PERMISSIONS = [fault(R.INVALID_PERMISSIONS, permissions=0), fault(R.INVALID_PERMISSIONS, permissions=0x80)]
+BAD_NETWORKS = [
+    fault(R.INVALID_NETWORK, prefixes=bytes((3, 0, 0, 0))),
+    fault(R.INVALID_NETWORK, prefixes=bytes(4)),
+    fault(R.INVALID_NETWORK, prefixes=bytes((4, 129, 0, 0))),
+    fault(R.INVALID_NETWORK, networks=bytes(63) + b"\1", prefixes=bytes((4, 0, 0, 127))),
+]
+PAST = [fault(R.INVALID_EXPIRY, expires_ns=expires_ns) for expires_ns in (NOW_NS, 1, -1)]
+
+ADD_CREDENTIAL = CommandCase(
+    CommandKind.ADD_CREDENTIAL,
+    {"number": 61, **NEW_TERMS},
+    [
+        *malformed(CommandKind.ADD_CREDENTIAL),
+        fault(R.INVALID_ID, number=0),
+        fault(R.INVALID_ID, key=bytes(32)),
+        *BAD_PERMISSIONS,
+        fault(R.INVALID_SCOPE, scope=0),
+        fault(R.INVALID_SCOPE, scope=4),
+        fault(R.INVALID_SCOPE, scope=Scope.ALL),
+        fault(R.INVALID_SCOPE, scope=Scope.FIRM, subject=0),
+        *BAD_NETWORKS,
+        NO_SESSION,
+        CLOSED,
+        GAP,
+        *not_venue(RISK),
+        fault(R.UNKNOWN_ACCOUNT, subject=UNKNOWN_ACCOUNT_ID),
+        fault(R.CREDENTIAL_EXISTS, number=TRADER),
+        fault(R.CREDENTIAL_EXISTS, number=REVOKED),
+        fault(R.KEY_IN_USE, key=KEY_IN_USE),
+        fault(R.KEY_IN_USE, key=credential_key(REVOKED)),
+        *PAST,
+    ],
+    VENUE_SESSION,
+    (2,),
+)
+SET_CREDENTIAL = CommandCase(
+    CommandKind.SET_CREDENTIAL,
+    {"number": TRADER, **{name: NEW_TERMS[name] for name in ("permissions", "expires_ns", "networks", "prefixes")}},
+    [
+        *malformed(CommandKind.SET_CREDENTIAL),
+        fault(R.RESERVED_NOT_ZERO, key=KEY_IN_USE),
+        fault(R.RESERVED_NOT_ZERO, subject=ALICE),
+        fault(R.RESERVED_NOT_ZERO, scope=Scope.ACCOUNT),
+        fault(R.INVALID_ID, number=0),
+        *BAD_PERMISSIONS,
+        *BAD_NETWORKS,
+        NO_SESSION,
+        CLOSED,
+        GAP,
+        *not_venue(RISK),
+        fault(R.UNKNOWN_CREDENTIAL, number=UNKNOWN_ID),
+        fault(R.CREDENTIAL_REVOKED, number=REVOKED),
+        *PAST,
+    ],
+    VENUE_SESSION,
+    (2,),
+)
+REVOKE_CREDENTIAL = CommandCase(
+    CommandKind.REVOKE_CREDENTIAL,
+    {"number": TRADER},
+    [
+        *malformed(CommandKind.REVOKE_CREDENTIAL),
+        fault(R.INVALID_ID, number=0),
+        NO_SESSION,
+        CLOSED,
+        GAP,
+        *UNUSABLE,
+        # Not an administrator; not of this account; not of this firm.
+        fault(R.NOT_AUTHORISED, session_id=BOB_SESSION),
+        fault(R.NOT_AUTHORISED, session_id=session_of(RISK)),
+        fault(R.NOT_AUTHORISED, session_id=session_of(READER)),
+        fault(R.NOT_AUTHORISED, (R.UNKNOWN_CREDENTIAL,), session_id=session_of(BOBS)),
+        fault(R.NOT_AUTHORISED, session_id=session_of(OWN_ADMIN), number=GATEWAY),
+        fault(R.NOT_AUTHORISED, session_id=session_of(FIRMS_ADMIN), number=BOBS),
+        fault(R.NOT_AUTHORISED, session_id=session_of(FIRMS_ADMIN), number=ADMIN),
+        fault(R.UNKNOWN_CREDENTIAL, number=UNKNOWN_ID),
+        fault(R.UNKNOWN_CREDENTIAL, session_id=session_of(OWN_ADMIN), number=UNKNOWN_ID),
+        fault(R.CREDENTIAL_REVOKED, number=REVOKED),
+    ],
+    VENUE_SESSION,
+    (2,),
+)
+
+
 def switch_case(kind: CommandKind) -> CommandCase:
     """Return the case of KILL or REVIVE."""
-    faults = [*malformed(kind), NO_SESSION, CLOSED, GAP, NOT_VENUE]
+    faults = [*malformed(kind), NO_SESSION, CLOSED, GAP, *not_venue(ADMIN)]
     return CommandCase(kind, {}, faults, VENUE_SESSION)
 
 
 TABLE: list[CommandCase] = [
     *(PLACE, REPLACE, CANCEL, MASS_CANCEL, DEPOSIT, WITHDRAW, OPEN_ACCOUNT),
     *(account_case(CommandKind.SUSPEND_ACCOUNT), account_case(CommandKind.RESUME_ACCOUNT)),
-    *(OPEN_SESSION, CLOSE_SESSION, DISCONNECT, TICK, SET_VERSION, ADD_ASSET, ADD_INSTRUMENT),
+    *(OPEN_SESSION, CLOSE_SESSION, DISCONNECT, TICK, version_case(1), version_case(2), ADD_ASSET, ADD_INSTRUMENT),
     *(SET_STATUS, SET_LIMITS, SET_RULES, SET_RETENTION, switch_case(CommandKind.KILL), switch_case(CommandKind.REVIVE)),
+    *(ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL),
 ]
+
+
+def cases(rules: int) -> list[CommandCase]:
+    """Return the table under a version of the rules."""
+    return [case.under(rules) for case in TABLE if rules in case.rules]
 
 
 def combined(first: Fault, second: Fault) -> Fault | None:

@@ -27,10 +27,24 @@ from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND, DETAILS
 from tests.commands import apply, join
 from tests.oracle import Oracle
+from tests.property.broken_credentials import BROKEN_CREDENTIALS, BROKEN_SWITCHES
 from tests.property.broken_oracles import BROKEN, LosesHolds
 from tests.property.choices import CLIENT_ORDER_IDS
 from tests.property.comparison import Answers, difference, run, state_differences
-from tests.property.flow import STEP_SIZE, STEPS, Batch, Tape, build_tape, market_setup, seeded_tape
+from tests.property.flow import (
+    FIRST,
+    NEWEST,
+    RULES,
+    STEP_SIZE,
+    STEPS,
+    SWITCHED,
+    Batch,
+    Rules,
+    Tape,
+    build_tape,
+    market_setup,
+    seeded_tape,
+)
 from tests.property.repeat import disagreement, hex_command, seed_command
 
 LONG_SEEDS = range(int(os.environ.get("SMRX_LONG_SEEDS", "4")))
@@ -50,29 +64,36 @@ ORDERS = {
 }
 
 
+EVERY_RULES = pytest.mark.parametrize("rules", RULES.values(), ids=RULES.keys())
+
+
+@EVERY_RULES
 @given(steps=STEPS)
-def test_engine_and_oracle_agree(steps: list[bytes]) -> None:
-    report = disagreement(build_tape(steps))
-    assert report is None, f"repeat: {hex_command(steps)}\n{report}"
+def test_engine_and_oracle_agree(steps: list[bytes], rules: Rules) -> None:
+    report = disagreement(build_tape(steps, rules))
+    assert report is None, f"repeat: {hex_command(steps, rules)}\n{report}"
 
 
+@EVERY_RULES
 @given(
     noise=st.lists(st.binary(min_size=COMMAND.itemsize, max_size=COMMAND.itemsize), max_size=30),
     details=st.lists(st.binary(min_size=DETAILS.itemsize, max_size=DETAILS.itemsize), max_size=3),
 )
-def test_engine_and_oracle_agree_on_noise(noise: list[bytes], details: list[bytes]) -> None:
+def test_engine_and_oracle_agree_on_noise(noise: list[bytes], details: list[bytes], rules: Rules) -> None:
     """Random bytes as commands and as details; the empty batch too."""
     commands = CommandList(np.frombuffer(b"".join(noise), COMMAND), np.frombuffer(b"".join(details), DETAILS))
-    tape = Tape([Batch(5, join(market_setup())), Batch(6, commands)])
-    oracle, expected = run(Oracle(), tape)
-    engine, found = run(Engine(), tape)
+    tape = Tape([Batch(5, join(market_setup(rules.version))), Batch(6, commands)], rules.version)
+    oracle, expected = run(Oracle(tape.rules), tape)
+    engine, found = run(Engine(rules=tape.rules), tape)
     assert (difference(tape, expected, found), state_differences(oracle, engine)) == (None, [])
 
 
 @pytest.mark.parametrize("seed", LONG_SEEDS)
 def test_engine_and_oracle_agree_for_long(seed: int) -> None:
-    report = disagreement(seeded_tape(seed, LONG_STEPS))
-    assert report is None, f"repeat: {seed_command(seed, LONG_STEPS)}\n{report}"
+    """Most seeds with the newest rules, one in four with the first, one in four with a switch between them."""
+    rules = (NEWEST, FIRST, NEWEST, SWITCHED)[seed % 4]
+    report = disagreement(seeded_tape(seed, LONG_STEPS, rules))
+    assert report is None, f"repeat: {seed_command(seed, LONG_STEPS, rules)}\n{report}"
 
 
 @pytest.mark.parametrize("machine", [Engine, Oracle], ids=["engine", "oracle"])
@@ -120,6 +141,8 @@ def test_random_flow_reaches_everything() -> None:
     orders: Counter[tuple[int, int, int, bool]] = Counter()
     modes: Counter[tuple[int, int]] = Counter()
     ids: Counter[bytes] = Counter()
+    who: Counter[int] = Counter()
+    answers_with_mismatch: list[int] = []
     repeats = 0
     for seed in range(4):
         tape = seeded_tape(seed, LONG_STEPS)
@@ -127,6 +150,8 @@ def test_random_flow_reaches_everything() -> None:
         reasons.update(answers.events["reason"].tolist())
         events.update(answers.events["kind"].tolist())
         statuses.update(answers.outcomes["status"].tolist())
+        answers_with_mismatch += answers.outcomes["reason"][answers.outcomes["sequence"] == 0].tolist()
+        who.update(answers.events["credential"][answers.events["kind"] == EventKind.NEW].tolist())
         records, details = tape.commands
         # The first answer to each command: a repeated request may hold anything.
         first = np.zeros(len(records), bool)
@@ -139,12 +164,17 @@ def test_random_flow_reaches_everything() -> None:
         ids.update(client_order_id(place, details) for place in placed)
         prevented = answers.events[answers.events["reason"] == Reason.SELF_TRADE]
         modes.update(zip(prevented["kind"].tolist(), prevented["stp"].tolist(), strict=True))
+    # That of a repeated request is in no event.
+    reasons.update(answers_with_mismatch)
     assert [reason.name for reason in Reason if reason not in reasons] == []
     # An engine stops at a switch to rules that it lacks: tests/engine/kernels/test_rules_version.py compares it.
     assert [kind.name for kind in EventKind if kind not in events] == [EventKind.VERSION_SET.name]
     assert [kind.name for kind in CommandKind if kind not in kinds] == [CommandKind.SET_VERSION.name]
     assert set(orders) == ORDERS
     assert repeats > 0
+    # Orders without a credential, of accounts' and firms' credentials, and of persons behind a gateway.
+    assert {0, 21, 31, 33, 43} <= set(who)
+    assert len(who) > 20
     assert {text.encode() for text in CLIENT_ORDER_IDS} <= set(ids)
     # Takers and makers that self-trade prevention ended or reduced.
     assert {mode for kind, mode in modes if kind == EventKind.EXPIRED} == set(Stp) - {Stp.NONE, Stp.CANCEL_OLDEST}
@@ -170,18 +200,27 @@ SHORT_STEPS = 400
 
 
 @cache
-def engine_answers(seed: int) -> Answers:
+def engine_answers(seed: int, rules: Rules) -> Answers:
     """Return the engine's answers to a short tape, with which every broken oracle is compared."""
-    return run(Engine(), seeded_tape(seed, SHORT_STEPS))[1]
+    return run(Engine(rules=rules.version), seeded_tape(seed, SHORT_STEPS, rules))[1]
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda machine: machine.__name__)
+@pytest.mark.parametrize("broken", [*BROKEN, *BROKEN_CREDENTIALS], ids=lambda machine: machine.__name__)
 def test_comparison_notices_a_bug(broken: type[Oracle]) -> None:
-    """The comparison distinguishes each broken oracle from the engine within thirty short tapes."""
+    expect_notice(broken, NEWEST)
+
+
+@pytest.mark.parametrize("broken", BROKEN_SWITCHES, ids=lambda machine: machine.__name__)
+def test_comparison_notices_a_bug_of_the_switch(broken: type[Oracle]) -> None:
+    expect_notice(broken, SWITCHED)
+
+
+def expect_notice(broken: type[Oracle], rules: Rules) -> None:
+    """The comparison distinguishes a broken oracle from the engine within thirty short tapes."""
     for seed in range(30):
-        tape = seeded_tape(seed, SHORT_STEPS)
-        right = engine_answers(seed)
-        _, wrong = run(broken(), tape)
+        tape = seeded_tape(seed, SHORT_STEPS, rules)
+        right = engine_answers(seed, rules)
+        _, wrong = run(broken(tape.rules), tape)
         report = difference(tape, right, wrong)
         if report:
             assert report.startswith("command ")

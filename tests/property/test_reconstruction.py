@@ -9,6 +9,7 @@ from hypothesis import given
 from smrx.engine import Engine
 from smrx.wire.codes import EventKind
 from tests.commands import apply
+from tests.oracle.oracle import NEWEST_RULES
 from tests.property.comparison import ALL_LEVELS, run
 from tests.property.flow import STEPS, build_tape, seeded_steps
 from tests.property.repeat import hex_command
@@ -17,7 +18,7 @@ from tests.reconstruct import EventReader
 ORDERS = [
     *("order_id", "client_order_id", "account", "instrument", "side", "order_type", "tif", "stp", "flags"),
     *("price_ticks", "quantity_lots", "cum_lots", "leaves_lots", "shown_lots", "session_id", "priority"),
-    *("stop_price_ticks", "display_lots", "expiry_ns"),
+    *("stop_price_ticks", "display_lots", "expiry_ns", "credential"),
 ]
 INSTRUMENTS = [
     *("symbol", "base_asset", "quote_asset", "lot_units", "scale_units", "max_price_ticks", "max_quantity_lots"),
@@ -25,6 +26,7 @@ INSTRUMENTS = [
     *("min_price_ticks", "min_quantity_lots", "min_notional", "max_notional"),
     *("collar_bp", "collar_reference", "rule_flags"),
 ]
+CREDENTIALS = ["key", "permissions", "scope", "subject", "expires_ns", "revoked", "networks", "prefixes"]
 LIMITS = ["max_open_orders", "max_open_notional", "max_order_notional", "max_order_quantity"]
 
 
@@ -33,7 +35,10 @@ def rebuilt_state(reader: EventReader) -> dict[str, Any]:
     return {
         "orders": [_fields(order, ORDERS) for _, order in sorted(reader.orders.items())],
         "balances": [(*key, money.available, money.held) for key, money in sorted(reader.balances.items())],
-        "accounts": [(number, known.status, *known.limits) for number, known in sorted(reader.accounts.items())],
+        "accounts": [
+            (number, known.status, *known.limits, known.firm) for number, known in sorted(reader.accounts.items())
+        ],
+        "credentials": [(number, *_fields(known, CREDENTIALS)) for number, known in sorted(reader.credentials.items())],
         "assets": [(asset, *terms, reader.supply(asset)) for asset, terms in sorted(reader.assets.items())],
         "instruments": [(number, *_fields(known, INSTRUMENTS)) for number, known in sorted(reader.instruments.items())],
         "sessions": [(session, *known) for session, known in sorted(reader.sessions.items())],
@@ -55,10 +60,11 @@ def machine_state(machine: Any) -> dict[str, Any]:
     return {
         "orders": _rows(inspect.orders(), ORDERS),
         "balances": sorted(_rows(inspect.balances(), ["account", "asset", "available", "held"])),
-        "accounts": sorted(_rows(inspect.accounts(), ["account", "status", *LIMITS])),
+        "accounts": sorted(_rows(inspect.accounts(), ["account", "status", *LIMITS, "firm"])),
+        "credentials": _rows(inspect.credentials(), ["number", *CREDENTIALS]),
         "assets": sorted(_rows(inspect.assets(), ["asset", "symbol", "decimals", "cap", "supply"])),
         "instruments": sorted(_rows(inspect.instruments(), ["instrument", *INSTRUMENTS])),
-        "sessions": sorted(_rows(inspect.sessions(), ["session_id", "account", "flags", "closed"])),
+        "sessions": sorted(_rows(inspect.sessions(), ["session_id", "account", "flags", "closed", "credential"])),
         "books": {
             int(number): _plain(inspect.depth(int(number), ALL_LEVELS))
             for number in sorted(inspect.instruments()["instrument"])
@@ -80,7 +86,7 @@ def _plain(depth: Any) -> Any:
 
 def run_and_rebuild(steps: list[bytes]) -> tuple[Engine, EventReader, np.ndarray[Any, Any]]:
     machine, answers = run(Engine(), build_tape(steps))
-    reader = EventReader()
+    reader = EventReader(rules_version=NEWEST_RULES)
     reader.read(answers.events)
     return machine, reader, answers.events
 
@@ -94,7 +100,7 @@ def test_events_rebuild_the_state(steps: list[bytes]) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_events_of_a_long_run_rebuild_the_state(seed: int) -> None:
     """Compared at every fifth batch, before later closes and cancels remove what differs."""
-    engine, reader = Engine(), EventReader()
+    engine, reader = Engine(), EventReader(rules_version=NEWEST_RULES)
     most_orders, hidden, stops, long_ids = 0, 0, 0, 0
     for number, batch in enumerate(build_tape(seeded_steps(seed, 2_000)).batches):
         reader.read(apply(engine, batch.commands, batch.time_ns).events)
@@ -116,6 +122,8 @@ NOTICED_KINDS = [
     *(EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS),
     *(EventKind.STATUS_SET, EventKind.KILLED, EventKind.SESSION_OPENED, EventKind.ACCOUNT_SUSPENDED),
     *(EventKind.SESSION_CLOSED, EventKind.SESSION_EXPIRED, EventKind.FILLED),
+    *(EventKind.CREDENTIAL_ADDED, EventKind.CREDENTIAL_SET, EventKind.CREDENTIAL_REVOKED),
+    *(EventKind.CREDENTIAL_NETWORKS, EventKind.ACCOUNT_OPENED),
 ]
 
 
@@ -133,7 +141,7 @@ def is_noticed(events: np.ndarray[Any, Any], position: int) -> bool:
     end = int(np.searchsorted(events["command_sequence"], events["command_sequence"][position], side="right"))
     complete, reduced = events[:end], np.delete(events[:end], position)
     reduced["sequence"] = np.arange(1, len(reduced) + 1)
-    right, wrong = EventReader(), EventReader()
+    right, wrong = EventReader(rules_version=NEWEST_RULES), EventReader(rules_version=NEWEST_RULES)
     right.read(complete)
     try:
         wrong.read(reduced)

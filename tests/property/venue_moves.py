@@ -78,17 +78,21 @@ def retention(choices: Choices, oracle: Oracle) -> Commands:
     )  # fmt: skip
 
 
+#: Of a symbol: with the second version of the rules one cannot begin with the last two, nor have no letter.
+FIRST_CHARACTERS = ("A", "B", "4", "I", "-", ".")
+
+
 def listing(choices: Choices, oracle: Oracle) -> Commands:
     """Return a new account, asset or instrument; with so few ids most of them exist already."""
     who = sender(choices, oracle, 0)
     number = 1 + choices.below(5)
     kind = choices.below(3)
     if kind == 0:
-        return open_account(who, number)
+        return open_account(who, number, choices.of((0, 5, 6)) if oracle.state.knows_credentials else 0)
     if kind == 1:
-        symbol = f"A{number}".ljust(choices.of((2, 8, 9, 16)), "X")
+        symbol = f"{choices.of(FIRST_CHARACTERS)}{number}".ljust(choices.of((2, 8, 9, 16)), choices.of(("X", "7")))
         return add_asset(who, number, symbol, choices.below(20), choices.of((0, 100, -1)))
-    symbol = f"I{number}".ljust(choices.of((2, 8, 9, 16, 17, 24)), "-")
+    symbol = f"{choices.of(FIRST_CHARACTERS)}{number}".ljust(choices.of((2, 8, 9, 16, 17, 24)), "-")
     return add_instrument(
         who, number, symbol, base_asset=choices.below(5), quote_asset=choices.below(5),
         lot_units=choices.below(3), scale_units=choices.below(3), max_price_ticks=9, max_quantity_lots=9,
@@ -120,8 +124,9 @@ def venue_change(choices: Choices, oracle: Oracle) -> Commands:
         return command(CommandKind.REVIVE, who)
     if pick < 23:
         return command(CommandKind.TICK)
-    # Never the next one: the engine would stop at a version that it does not have.
-    return command(CommandKind.SET_VERSION, quantity_lots=choices.of((1, 0, 3, 1 << 31)))
+    # Never the next one: the tape says when the rules change, and an engine stops at a version that it does not have.
+    version = oracle.rules_version
+    return command(CommandKind.SET_VERSION, quantity_lots=choices.of((version, 0, version + 2, 1 << 31)))
 
 
 def new_limits(choices: Choices, who: Sender, account: int) -> Commands:

@@ -11,7 +11,7 @@ names them; `venue` is account 0. Commands:
                   [collar 500] [collar-from best|last] [market-bounds min|max|both]
     retention silence 60 age 3600 transfers 100          how long, in seconds, and how many
     status BTC/USD trading|halted|cancel-only|closed
-    account alice        suspend alice        resume alice
+    account alice [firm acme]        suspend alice        resume alice
     limits alice [orders 5] [quantity 10] [notional 1000] [open-notional 5000]
     session alice [cancel-on-disconnect] [answers 4]     opens one more session; the newest one sends commands
     reopen alice                                         opens the newest session again
@@ -26,16 +26,26 @@ names them; `venue` is account 0. Commands:
     replace alice #12 5 @ 100   or   replace alice id 7 5 @ 100   or, a stop order, replace alice #12 5
     mass-cancel alice [buy|sell] [BTC/USD]
     kill     revive     tick     version 2
+    credential desk for alice | for firm acme | for all [may trade,withdraw] [until 60] [from 10.0.0.0/8,fe80::/10]
+                    [key other]                          a new one, with the key of its name or of another one
+    restrict desk [may read] [until 60] [from 10.0.0.0/8]
+    revoke desk
+    session alice as desk                                a session of a credential for an account; see `by` below
     raw kind=9 account=1 ...                             any field of the record and of its details, text as 'a\x00b'
     time 5   or   time 5s                                the time stamp of later commands, in nanoseconds or seconds
     book BTC/USD      orders      balances [alice]      sessions      accounts      instruments      assets      hash
+    credentials
 
-Any command may end in `by bob` (whose session sends it) and in `request 3` or `request again` (the last one sent).
+Any command may end in `by bob`, whose session sends it (`by desk` is that of a credential), and in `request 3` or
+`request again` (the last one sent). A place, cancel or replace may end in `person eve`: the credential of the person
+behind it. A file begins with version 1 of the rules; credentials need `version 2`. An event ends in the credential that
+caused it, in brackets.
 """
 
 import re
 import shlex
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from smrx.wire.codes import (
@@ -43,13 +53,16 @@ from smrx.wire.codes import (
     CommandKind,
     OrderFlags,
     OrderType,
+    Permission,
     RuleFlags,
+    Scope,
     SessionFlags,
     Side,
     Stp,
     TimeInForce,
 )
 from tests import commands as make
+from tests.raw_credentials import add_credential, network, revoke_credential, set_credential
 from tests.transcripts import text
 
 Words = list[str]
@@ -94,16 +107,20 @@ class Script:
         self.assets: dict[str, int] = {}
         self.instruments: dict[str, int] = {}
         self.sessions: dict[str, int] = {}
+        self.firms: dict[str, int] = {}
+        self.credentials: dict[str, int] = {}
         self.transfers = 0
         self.session_count = 0
         self.time_ns = 0
         self.sender_name: str | None = None
         self.request: str | None = None
+        self.person: str | None = None
 
     def run(self, line: str) -> list[str]:
         """Run one command; return the lines of its answer."""
         line, self.sender_name = _cut(line, r"\s+by (\S+)")
         line, self.request = _cut(line, r"\s+request (\S+)")
+        line, self.person = _cut(line, r"\s+person (\S+)")
         verb, *words = shlex.split(line)
         method = getattr(self, "do_" + verb.replace("-", "_"), None)
         if method is None:
@@ -128,13 +145,18 @@ class Script:
 
     @property
     def names(self) -> text.Names:
-        return text.Names(self.accounts, self.assets, self.instruments)
+        return text.Names(self.accounts, self.assets, self.instruments, self.credentials, self.firms)
 
     def own(self, kind: CommandKind, account: str, **fields: Any) -> list[str]:
         return self.send(make.command(kind, self.sender(account), account=self.account(account), **fields))
 
     def account(self, name: str) -> int:
         return self.accounts.setdefault(name, len(self.accounts))
+
+    @property
+    def behind(self) -> dict[str, int]:
+        """The field of the person behind an order, if the line names one."""
+        return {"credential": self.credentials.get(self.person, 99)} if self.person else {}
 
     # The venue.
 
@@ -170,7 +192,46 @@ class Script:
         )  # fmt: skip
 
     def do_account(self, words: Words) -> list[str]:
-        return self.send(make.open_account(self.sender("venue"), self.account(words[0])))
+        firm = self.firm(words[2]) if "firm" in words else 0
+        return self.send(make.open_account(self.sender("venue"), self.account(words[0]), firm))
+
+    def firm(self, name: str) -> int:
+        return self.firms.setdefault(name, len(self.firms) + 1)
+
+    def do_credential(self, words: Words) -> list[str]:
+        name, _, whom = words[:3]
+        scope, subject = Scope.ACCOUNT, 0
+        if whom == "all":
+            scope = Scope.ALL
+        elif whom == "firm":
+            scope, subject = Scope.FIRM, self.firm(words[3])
+        else:
+            subject = self.account(whom)
+        number = self.credentials.setdefault(name, len(self.credentials) + 1)
+        key = words[words.index("key") + 1] if "key" in words else name
+        terms = self.terms(words)
+        return self.send(
+            add_credential(self.sender("venue"), number, key=key.encode(), scope=scope, subject=subject, **terms)
+        )
+
+    def do_restrict(self, words: Words) -> list[str]:
+        number = self.credentials.get(words[0], 99)
+        return self.send(set_credential(self.sender("venue"), number, **self.terms(words)))
+
+    def do_revoke(self, words: Words) -> list[str]:
+        return self.send(revoke_credential(self.sender("venue"), self.credentials.get(words[0], 99)))
+
+    def terms(self, words: Words) -> dict[str, Any]:
+        """Return permissions, expiry and networks of a credential."""
+        after = dict(pairwise(words))
+        permissions = Permission.NONE
+        for word in after.get("may", "").split(",") if "may" in after else ():
+            permissions |= Permission[word.upper()]
+        return {
+            "permissions": int(permissions),
+            "expires_ns": _time_ns(after["until"]) if "until" in after else 0,
+            "networks": tuple(network(word) for word in after["from"].split(",")) if "from" in after else (),
+        }
 
     def do_rules(self, words: Words) -> list[str]:
         instrument = self.instruments.get(words[0], 99)
@@ -232,10 +293,14 @@ class Script:
 
     def do_session(self, words: Words) -> list[str]:
         self.session_count += 1
-        self.sessions[words[0]] = self.session_count
+        name, number = words[0], self.session_count
+        if "as" in words:
+            name = words[words.index("as") + 1]
+            number |= self.credentials.get(name, 99) << 32
+        self.sessions[name] = number
         flags = SessionFlags.CANCEL_ON_DISCONNECT if "cancel-on-disconnect" in words else SessionFlags.NONE
         answers = _named(words, "answers", 0)
-        return self.send(make.open_session(self.session_count, self.account(words[0]), flags, answers))
+        return self.send(make.open_session(number, self.account(words[0]), flags, answers))
 
     def do_reopen(self, words: Words) -> list[str]:
         owner = self.sender_name or words[0]
@@ -271,16 +336,17 @@ class Script:
                 stop_ticks=stop_ticks,
                 display_lots=_named(how, "show", 0),
                 expiry_ns=_time_ns(how[how.index("until") + 1]) if "until" in how else 0,
+                credential=self.behind.get("credential", 0),
             )
         )
 
     def do_cancel(self, words: Words) -> list[str]:
-        return self.own(CommandKind.CANCEL, words[0], **_order_name(words))
+        return self.own(CommandKind.CANCEL, words[0], **_order_name(words), **self.behind)
 
     def do_replace(self, words: Words) -> list[str]:
         lots = int(words[words.index("@") - 1 if "@" in words else -1])
         fields = {"price_ticks": _named(words, "@", 0), "quantity_lots": lots}
-        return self.own(CommandKind.REPLACE, words[0], **_order_name(words), **fields)
+        return self.own(CommandKind.REPLACE, words[0], **_order_name(words), **fields, **self.behind)
 
     def do_mass_cancel(self, words: Words) -> list[str]:
         account, *choice = words
@@ -316,6 +382,9 @@ class Script:
 
     def do_accounts(self, words: Words) -> list[str]:
         return text.accounts(self.machine.inspect.accounts(), self.names)
+
+    def do_credentials(self, words: Words) -> list[str]:
+        return text.credentials(self.machine.inspect.credentials(), self.names)
 
     def do_instruments(self, words: Words) -> list[str]:
         return text.instruments(self.machine.inspect.instruments(), self.names)

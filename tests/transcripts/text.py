@@ -18,12 +18,15 @@ from smrx.wire.codes import (
     OrderFlags,
     OrderType,
     OutcomeStatus,
+    Permission,
     Reason,
+    Scope,
     SessionFlags,
     Side,
     Stp,
     TimeInForce,
 )
+from smrx.wire.networks import unpack_networks
 from smrx.wire.records import DEFAULT_ANSWERS, EVENT_LAYOUTS, unpack_symbol
 
 STP_WORDS = {"none": Stp.NONE, "newest": Stp.CANCEL_NEWEST, "oldest": Stp.CANCEL_OLDEST, "both": Stp.CANCEL_BOTH}
@@ -36,11 +39,30 @@ Level = tuple[int, int, int]
 
 
 class Names(NamedTuple):
-    """The names of a transcript's accounts, assets and instruments."""
+    """The names of a transcript's accounts, assets, instruments, credentials and firms."""
 
     accounts: dict[str, int]
     assets: dict[str, int]
     instruments: dict[str, int]
+    credentials: dict[str, int]
+    firms: dict[str, int]
+
+    def credential(self, number: Any) -> str:
+        return _name(self.credentials, int(number))
+
+    def firm(self, number: Any) -> str:
+        return _name(self.firms, int(number))
+
+    def session(self, session_id: Any) -> str:
+        """Return a session's id; behind the name of its credential, if it has one."""
+        number, own = divmod(int(session_id), 1 << 32)
+        return f"{self.credential(number)}/{own}" if number else str(own)
+
+    def subject(self, scope: int, number: int) -> str:
+        """Return for whom a credential acts."""
+        if scope == Scope.ALL:
+            return "all"
+        return f"firm {self.firm(number)}" if scope == Scope.FIRM else self.account(number)
 
     def account(self, number: Any) -> str:
         return _name(self.accounts, int(number))
@@ -81,7 +103,10 @@ def event(record: np.void, names: Names) -> str:
     """Render an event as a line."""
     kind = EventKind(int(record["kind"]))
     own = np.frombuffer(record.tobytes(), EVENT_LAYOUTS[kind])[0]
-    return f"{kind.name} {_EVENT_TEXT[kind](own, names)}".rstrip()
+    line = f"{kind.name} {_EVENT_TEXT[kind](own, names)}".rstrip()
+    # That of ORDER_TERMS is the person whom the command names.
+    who = int(own["credential"]) if "credential" in own.dtype.names and kind is not EventKind.ORDER_TERMS else 0
+    return f"{line} [{names.credential(who)}]" if who else line
 
 
 def _order(record: np.void, names: Names) -> str:
@@ -120,8 +145,7 @@ def _modes(record: np.void, stop_price: int = 0) -> str:
 
 def _terms(record: np.void) -> str:
     """Render display and expiry in the words of the language; the expiry in seconds, if it is whole ones."""
-    seconds, rest = divmod(int(record["expiry_ns"]), NANOSECONDS)
-    until = f"{record['expiry_ns']}ns" if rest else seconds
+    until = _seconds(record["expiry_ns"]) if record["expiry_ns"] else ""
     words = (("show", record["display_lots"]), ("until", until))
     return " ".join(f"{word} {value}" for word, value in words if value)
 
@@ -138,7 +162,8 @@ def _client_order_id(record: np.void, names: Names) -> str:
 
 def _order_terms(record: np.void, names: Names) -> str:
     stop = f"stop {record['stop_price_ticks']}" if record["stop_price_ticks"] else ""
-    return f"{_follows(record, names)} | {' '.join(filter(None, (stop, _terms(record))))}"
+    person = f"person {names.credential(record['credential'])}" if record["credential"] else ""
+    return f"{_follows(record, names)} | {' '.join(filter(None, (stop, _terms(record), person)))}"
 
 
 def _order_open(record: np.void, names: Names) -> str:
@@ -187,19 +212,45 @@ def _account(record: np.void, names: Names) -> str:
     return names.account(record["account"])
 
 
+def _account_opened(record: np.void, names: Names) -> str:
+    return _account(record, names) + (f" firm {names.firm(record['firm'])}" if record["firm"] else "")
+
+
+def _credential(record: np.void, names: Names) -> str:
+    whom = names.subject(int(record["scope"]), int(record["subject"]))
+    until = f" until {_seconds(record['expires_ns'])}" if record["expires_ns"] else ""
+    return f"{names.credential(record['number'])} for {whom} may {_permissions(record)}{until}"
+
+
+def _permissions(record: np.void) -> str:
+    return ",".join((flag.name or "").lower() for flag in Permission if record["permissions"] & flag)
+
+
+def _credential_networks(record: np.void, names: Names) -> str:
+    found = unpack_networks(record["networks"].item(), record["prefixes"].item())
+    return f"{names.credential(record['number'])} | from {','.join(found)}"
+
+
+def _seconds(time_ns: Any) -> str:
+    """Return a time in the words of the language: in seconds, if it is whole ones."""
+    seconds, rest = divmod(int(time_ns), NANOSECONDS)
+    return f"{time_ns}ns" if rest else str(seconds)
+
+
 def _session(record: np.void, names: Names) -> str:
     asked = " cancel-on-disconnect" if record["flags"] & SessionFlags.CANCEL_ON_DISCONNECT else ""
     answers = f" answers {record['answers']}" if record["answers"] != DEFAULT_ANSWERS else ""
     last = f" | last request {record['last_request_id']}" if record["last_request_id"] else ""
-    return f"{record['session_id']} of {names.account(record['account'])}{asked}{answers}{last}"
+    return f"{names.session(record['session_id'])} of {names.account(record['account'])}{asked}{answers}{last}"
 
 
 def _session_ended(record: np.void, names: Names) -> str:
-    return f"{record['session_id']} of {names.account(record['account'])}{_cancelled(record)}"
+    return f"{names.session(record['session_id'])} of {names.account(record['account'])}{_cancelled(record)}"
 
 
 def _session_expired(record: np.void, names: Names) -> str:
-    return f"{record['session_id']} of {names.account(record['account'])} | last request {record['request_id']}"
+    session = names.session(record["session_id"])
+    return f"{session} of {names.account(record['account'])} | last request {record['request_id']}"
 
 
 def _retention(record: np.void, names: Names) -> str:
@@ -284,7 +335,7 @@ _EVENT_TEXT = {
     EventKind.TRADE: _trade,
     EventKind.DEPOSITED: _transfer,
     EventKind.WITHDRAWN: _transfer,
-    EventKind.ACCOUNT_OPENED: _account,
+    EventKind.ACCOUNT_OPENED: _account_opened,
     EventKind.ACCOUNT_SUSPENDED: _account,
     EventKind.ACCOUNT_RESUMED: _account,
     EventKind.LIMITS_SET: _limits,
@@ -302,6 +353,10 @@ _EVENT_TEXT = {
     EventKind.REVIVED: _no_fields,
     EventKind.TICKED: _no_fields,
     EventKind.VERSION_SET: _version,
+    EventKind.CREDENTIAL_ADDED: _credential,
+    EventKind.CREDENTIAL_SET: _credential,
+    EventKind.CREDENTIAL_REVOKED: _credential,
+    EventKind.CREDENTIAL_NETWORKS: _credential_networks,
 }
 
 
@@ -321,7 +376,27 @@ def orders(rows: NDArray[np.void], names: Names) -> list[str]:
                 *(names.instrument(row["instrument"]), row["price_ticks"] or "market", row["quantity_lots"]),
                 *(row["cum_lots"], row["leaves_lots"], row["shown_lots"] or ""),
                 quoted(row["client_order_id"].decode("ascii")) if row["client_order_id"] else "",
-                " ".join(filter(None, (_modes(row, row["stop_price_ticks"]), _terms(row)))),
+                " ".join(filter(None, (_modes(row, row["stop_price_ticks"]), _terms(row), _person(row, names)))),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _person(row: np.void, names: Names) -> str:
+    return f"person {names.credential(row['credential'])}" if row["credential"] else ""
+
+
+def credentials(rows: NDArray[np.void], names: Names) -> list[str]:
+    """Render credentials by number; a revoked one has no expiry that counts."""
+    return table(
+        ("credential", "for", "may", "until", "from"),
+        [
+            (
+                *(names.credential(row["number"]), names.subject(int(row["scope"]), int(row["subject"]))),
+                _permissions(row),
+                "revoked" if row["revoked"] else _seconds(row["expires_ns"]) if row["expires_ns"] else "",
+                ",".join(unpack_networks(row["networks"].item(), int(row["prefixes"]).to_bytes(4, "little"))),
             )
             for row in rows
         ],
@@ -380,7 +455,8 @@ def sessions(rows: NDArray[np.void], names: Names) -> list[str]:
         ("session", "account", "last request", "answers", "flags"),
         [
             (
-                *(row["session_id"], names.account(row["account"]), row["last_request_id"], row["answers"]),
+                *(names.session(row["session_id"]), names.account(row["account"])),
+                *(row["last_request_id"], row["answers"]),
                 " ".join(
                     word
                     for word, holds in (

@@ -36,6 +36,7 @@ _ACCOUNT_OPENED: Final = int(Posting.ACCOUNT_OPENED)
 _ASSET_ADDED: Final = int(Posting.ASSET_ADDED)
 _INSTRUMENT_ADDED: Final = int(Posting.INSTRUMENT_ADDED)
 _RULES_SET: Final = int(Posting.RULES_SET)
+_CREDENTIAL: Final = int(Posting.CREDENTIAL)
 SEQUENCE: Final = int(Fault.SEQUENCE)
 COMMAND: Final = int(Fault.COMMAND)
 TIME_WITHIN: Final = int(Fault.TIME_WITHIN)
@@ -99,7 +100,7 @@ def post_one(tables: Any, row: Any, numbers: Any) -> Any:
         return replace(tables, row, numbers)
     if posting == _FOLLOWING:
         return follow(tables, row, numbers)
-    if posting == _REJECTED:
+    if posting in (_REJECTED, _CREDENTIAL):
         return expect_following(tables, row, numbers) if row.following != 0 else 0
     if posting == _TRIGGERED:
         return trigger(tables, row, numbers)

@@ -67,6 +67,9 @@ class Fault(IntEnum):
     FOLLOWING_ALONE = 72
     FOLLOWING_ORDER = 73
     FOLLOWING_DIFFERS = 74
+    NETWORKS_COUNT = 75
+    NETWORKS_ALONE = 76
+    NETWORKS_DIFFER = 77
 
 
 #: {0} to {3}: the kernel's numbers; any column of the event by its name.
@@ -134,6 +137,9 @@ _SENTENCES: Final = {
     Fault.FOLLOWING_DIFFERS: (
         "expected order {0}, account {1}, instrument {2}, as event {3} has, found {order_id}, {account}, {instrument}"
     ),
+    Fault.NETWORKS_COUNT: "credential {instrument}: expected at most 1 event that belongs to it, found {following}",
+    Fault.NETWORKS_ALONE: "event {1}: expected what belongs to it, found {kind_text}",
+    Fault.NETWORKS_DIFFER: "expected the networks of credential {0}, as event {1} has, found those of {instrument}",
 }
 
 #: The fields of a trade that its fills repeat, in the order of the checks.

@@ -29,6 +29,7 @@ class Posting(IntEnum):
     ASSET_ADDED = 12
     INSTRUMENT_ADDED = 13
     RULES_SET = 14
+    CREDENTIAL = 15  #: its networks may follow
 
 
 LAST_WITH_PLACE: Final = Posting.FOLLOWING
@@ -65,6 +66,10 @@ POSTINGS: Final[Mapping[EventKind, Posting]] = {
     EventKind.ORDER_TERMS: Posting.FOLLOWING,
     EventKind.SESSION_EXPIRED: Posting.NOTHING,
     EventKind.RETENTION_SET: Posting.NOTHING,
+    EventKind.CREDENTIAL_ADDED: Posting.CREDENTIAL,
+    EventKind.CREDENTIAL_SET: Posting.CREDENTIAL,
+    EventKind.CREDENTIAL_REVOKED: Posting.NOTHING,
+    EventKind.CREDENTIAL_NETWORKS: Posting.FOLLOWING,
 }
 
 
