@@ -201,7 +201,7 @@ class EventReader:
             self.followed, self.to_follow = event, event.get("following", 0)
 
     def _check_who(self, kind: EventKind, event: Fields) -> None:
-        """Check who did it: the session's credential, or a person whom its gateway may name; nobody, if it was time."""
+        """Check who did it: the session's credential, or a person whom its gateway may name; 0 for what time causes."""
         who = 0 if kind is EventKind.ORDER_TERMS else event.get("credential", 0)
         if kind is EventKind.SESSION_EXPIRED or event.get("reason") == Reason.TIME_REACHED:
             assert who == 0, f"{kind.name} is caused by time, and has credential {who}"

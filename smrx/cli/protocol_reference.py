@@ -41,6 +41,7 @@ FIELD_NOTES: Final[Mapping[str, str]] = {
     "display_lots": "lots that an iceberg shows; 0 for any other order",
     "event_count": "events that the command caused",
     "event_kind": "EventKind, see below",
+    "expires_ns": "engine time from which on the credential has expired, nanoseconds since 1970; 0 for never",
     "expiry_ns": "when a GTD order ends, nanoseconds since 1970",
     "firm": "firm that the account belongs to, 0 for none",
     "first_event": "sequence of the first of them, 0 if there are none",

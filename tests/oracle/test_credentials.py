@@ -248,7 +248,7 @@ def test_first_rules_know_none_of_it() -> None:
     assert oracle.state.sessions[9 << 32 | 1].contents[6] == 0
 
 
-def test_session_of_the_first_rules_is_nobodys_once_its_number_is_a_credentials() -> None:
+def test_session_of_the_first_rules_has_no_owner_once_its_number_is_a_credentials() -> None:
     oracle = Oracle(1)
     session = 9 << 32 | 1
     make.apply(oracle, make.open_session(session, 0), 0)

@@ -16,7 +16,7 @@ COLLIDING_IDS = (
 CLIENT_ORDER_IDS = ("1", "~ ~ ~ ~ ", "123456789", "a long id, " * 5, "12345678", *COLLIDING_IDS)
 VENUE_SESSION = 1
 GATEWAY = Permission.GATEWAY
-#: Sessions of a credential that nobody has, and those that nobody opened.
+#: Sessions of a credential that does not exist, and those that no credential opened.
 FORGED_SESSIONS = (*((99 << 32) + at for at in range(4)), 21 << 32, 31 << 32, (1 << 64) - 1, 21)
 ACCOUNTS = (1, 2, 3, 4)
 ASSETS = (1, 2, 3)
@@ -65,7 +65,7 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
 
 
 def credential_session(choices: Choices, oracle: Oracle, account: int) -> int:
-    """Choose a session of a credential, mostly of one that may act for the account; seldom one that nobody opened."""
+    """Choose a session of a credential, mostly of one that may act for the account; seldom one that is not open."""
     state, how = oracle.state, choices.byte()
     if how >= 248:
         return FORGED_SESSIONS[how - 248]
@@ -87,9 +87,9 @@ def pick_person(choices: Choices, oracle: Oracle, sent_by: Sender, account: int)
     gateway = state.credentials.get(sent_by[0] >> 32)
     if not state.knows_credentials or how < 120 or (how < 248 and not (gateway and gateway.permissions & GATEWAY)):
         return 0
-    everybody = tuple(state.credentials)
+    known = tuple(state.credentials)
     able = tuple(number for number, known in state.credentials.items() if known.covers(account, state.accounts))
-    picked = able if able and how < 220 else everybody
+    picked = able if able and how < 220 else known
     return picked[how % len(picked)] if picked and how < 252 else 1 + how
 
 

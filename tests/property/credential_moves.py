@@ -58,7 +58,7 @@ def revoke(choices: Choices, oracle: Oracle, number: int) -> Commands:
 
 
 def known_number(choices: Choices, oracle: Oracle) -> int:
-    """Choose the number of a credential; seldom one that nobody has, or 0."""
+    """Choose the number of a credential; seldom one that is not known, or 0."""
     known, pick = tuple(oracle.state.credentials) or LATER_NUMBERS, choices.byte()
     return known[pick % len(known)] if pick < 240 else pick - 240
 

@@ -150,7 +150,7 @@ PERSONS = [
     since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), credential=READER),
     since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), credential=BOBS),
 ]
-#: With version 1 of the rules nobody may name one.
+#: With version 1 of the rules no sender may name one.
 NO_PERSON = replace(fault(R.RESERVED_NOT_ZERO, credential=TRADER), rules=(1,))
 NOT_VENUE = fault(R.NOT_AUTHORISED, session_id=ALICE_SESSION)
 
@@ -619,7 +619,7 @@ SET_RETENTION = CommandCase(
 )
 
 
-#: The terms of a credential that nobody has.
+#: The terms of a credential that does not exist yet.
 NEW_TERMS: dict[str, Any] = {
     "key": credential_key(61), "permissions": 2, "scope": Scope.ACCOUNT, "subject": ALICE,
     "expires_ns": NOW_NS + 1, "networks": b"\x10" + bytes(63), "prefixes": bytes((4, 0, 0, 0)),

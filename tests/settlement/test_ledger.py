@@ -12,7 +12,7 @@ from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest
 from smrx.wire.codes import EventKind
-from smrx.wire.records import EVENT_LAYOUTS
+from smrx.wire.records import EVENT_LAYOUTS, TRADE_EVENT
 from tests.commands import apply
 from tests.oracle.oracle import Oracle
 from tests.property.flow import seeded_tape
@@ -212,8 +212,9 @@ def _other_side(events: Events) -> Events:
 def _other_maker(events: Events) -> Events:
     """Trade and fill agree on another account than the one that placed the order."""
     row = index_of(events, EventKind.TRADE, 20)
-    other = 1 + int(events["counter_account"][row]) % 4
-    events["counter_account"][row] = events["account"][row + 1] = other
+    trades = events.view(TRADE_EVENT)
+    other = 1 + int(trades["counter_account"][row]) % 4
+    trades["counter_account"][row] = events["account"][row + 1] = other
     return events
 
 

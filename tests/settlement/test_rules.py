@@ -286,6 +286,73 @@ def test_events_follow_rejected_orders_and_those_that_cannot_fill() -> None:
     assert books(script).open_orders == 0
 
 
+def _credential(script: Script, kind: EventKind = EventKind.CREDENTIAL_ADDED, following: int = 0) -> None:
+    """Write the event of credential 7, whose bytes are set wherever an order would have others."""
+    script.add(
+        kind, number=7, account=MAKER, key=b"\xff" * 32, permissions=0x7F, scope=1, expires_ns=1 << 62, subject=MAKER,
+        following=following, credential=9,
+    )  # fmt: skip
+
+
+def _networks(script: Script, number: int = 7, *, same: bool = True) -> None:
+    script.add(
+        EventKind.CREDENTIAL_NETWORKS, same=same, number=number, account=MAKER, networks=b"\xff" * 64,
+        prefixes=b"\x80" * 4,
+    )  # fmt: skip
+
+
+def test_credentials_move_no_money_and_stop_nothing() -> None:
+    """Nor does a credential in the events of orders and trades."""
+    script = Script()
+    before = books(script)
+    _credential(script)
+    _credential(script, EventKind.CREDENTIAL_ADDED, following=1)
+    _networks(script)
+    _credential(script, EventKind.CREDENTIAL_SET, following=1)
+    _networks(script)
+    _credential(script, EventKind.CREDENTIAL_REVOKED)
+    script.add(EventKind.ACCOUNT_OPENED, account=44, firm=(1 << 32) - 1, credential=9)
+    after = books(script)
+    assert (after.order_leaves(), after.balances()) == (before.order_leaves(), before.balances())
+    resting = script.place(MAKER, SELL, 5, 1000, following=1)
+    script.add(TERMS, same=True, order_id=resting, account=MAKER, instrument=1, credential=9)
+    assert books(script).order_leaves() == {resting: 5}
+
+
+def _without_networks(script: Script) -> None:
+    _credential(script, following=1)
+    script.place(MAKER, SELL, 5, 1000)
+
+
+def _two_networks(script: Script) -> None:
+    _credential(script, following=2)
+
+
+def _networks_alone(script: Script) -> None:
+    _credential(script)
+    _networks(script)
+
+
+def _networks_of_another(script: Script) -> None:
+    _credential(script, following=1)
+    _networks(script, 8)
+
+
+def _networks_in_the_next_command(script: Script) -> None:
+    _credential(script, following=1)
+    _networks(script, same=False)
+
+
+def _networks_of_an_order(script: Script) -> None:
+    script.place(MAKER, SELL, 5, 1000, following=1)
+    _networks(script)
+
+
+def _terms_of_a_credential(script: Script) -> None:
+    _credential(script, following=1)
+    script.follow(TERMS, 0)
+
+
 def _without_followers(script: Script) -> None:
     script.place(MAKER, SELL, 5, 1000, following=1)
     script.place(MAKER, SELL, 5, 1000)
@@ -362,6 +429,13 @@ def _after_the_expiry_of_an_open_order(script: Script) -> None:
         (_another_instrument, r"found \d+, 1, 2"),
         (_in_the_next_command, r"expected order \d+, account 1, instrument 1, as event"),
         (_after_a_cancel, "expected at most 0 events that belong to it, found 1"),
+        (_without_networks, "1 more events must belong to it, found kind 1 .NEW."),
+        (_two_networks, "credential 7: expected at most 1 event that belongs to it, found 2"),
+        (_networks_alone, "found kind 35 .CREDENTIAL_NETWORKS., and the event before it has nothing that follows"),
+        (_networks_of_another, r"expected the networks of credential 7, as event \d+ has, found those of 8"),
+        (_networks_in_the_next_command, r"expected the networks of credential 7, as event \d+ has"),
+        (_networks_of_an_order, r"event \d+: expected what belongs to it, found 35 .CREDENTIAL_NETWORKS."),
+        (_terms_of_a_credential, r"event \d+: expected what belongs to it, found 29 .ORDER_TERMS."),
         (_after_the_expiry_of_an_open_order, "expected at most 0 events that belong to it, found 1"),
     ],
 )

@@ -17,6 +17,7 @@ from smrx.wire.admin import BalanceRow
 from smrx.wire.balance_digest import Digest
 from smrx.wire.codes import EventKind
 from smrx.wire.frames import encode_events
+from smrx.wire.records import TRADE_EVENT
 from tests.feed.stub import StubNode
 from tests.settlement.market import market_events
 from tests.settlement.settle_helpers import (
@@ -235,7 +236,8 @@ def test_wrong_balance_is_traced_to_account_and_first_event(tmp_path: Path, caps
     # Heartbeats before the run subscribes are lost: then only the last one is compared.
     compared = result["balances_compared"]
     touching = events[middle:] if compared else events
-    own = (touching["account"] == 3) | ((touching["counter_account"] == 3) & (touching["kind"] == EventKind.TRADE))
+    makers = touching.view(TRADE_EVENT)["counter_account"]
+    own = (touching["account"] == 3) | ((makers == 3) & (touching["kind"] == EventKind.TRADE))
     assert "account 3, USD: node 1 has" in error
     first = int(error.split("; event ")[1].split()[0])
     assert first in touching["sequence"][own]

@@ -29,7 +29,7 @@ class Log:
         self.checker.before_apply(1, self.index, 1, entry)
 
     def request(self, number: int, price: int, seconds: int = 0, *, again: bool = False) -> None:
-        """Add an order, which its client sent unless it is somebody else's repetition."""
+        """Add an order, which its client sent unless it is the repetition of another one."""
         order = commands.place((SESSION, number), 0, Side.BUY, 1, price, client_order_id="an order of no instrument")
         if not again:
             self.checker.request_sent(SESSION, number, order.pieces()[0])

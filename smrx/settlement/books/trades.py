@@ -42,6 +42,7 @@ UNKNOWN_INSTRUMENT: Final = int(Fault.UNKNOWN_INSTRUMENT)
 def trade(tables: Any, row: Any, numbers: Any) -> Any:
     """Post TRADE: four legs and two fees; its fills must follow."""
     core = tables.core[0]
+    found = view_as(row, TRADE)
     listed = find(tables.instruments, signed(row.instrument))
     if listed < 0:
         return UNKNOWN_INSTRUMENT
@@ -57,7 +58,7 @@ def trade(tables: Any, row: Any, numbers: Any) -> Any:
     if (
         maker_at < 0
         or tables.orders[maker_at].side == row.side
-        or tables.orders[maker_at].account != row.counter_account
+        or tables.orders[maker_at].account != found.counter_account
     ):
         set_numbers(numbers, row.counter_order_id, 0, 0, 0)
         return TRADE_ORDER
@@ -82,7 +83,6 @@ def trade(tables: Any, row: Any, numbers: Any) -> Any:
         return TAKER_LIMIT
     notional = price * quantity * instrument.scale_units
     taker_fee, maker_fee = fee_of(notional, instrument.taker_fee), fee_of(notional, instrument.maker_fee)
-    found = view_as(row, TRADE)
     if found.taker_fee != taker_fee:
         set_numbers(numbers, taker_fee, 0, 0, 0)
         return TAKER_FEE
@@ -94,7 +94,7 @@ def trade(tables: Any, row: Any, numbers: Any) -> Any:
             set_numbers(numbers, notional + taker_fee, taker.budget, 0, 0)
             return BUDGET
         taker.budget -= notional + taker_fee
-    taker_account, maker_account = signed(row.account), signed(row.counter_account)
+    taker_account, maker_account = signed(row.account), signed(found.counter_account)
     buyer = taker_account if row.side == _BUY else maker_account
     seller = maker_account if row.side == _BUY else taker_account
     move(tables, buyer, seller, instrument.quote, notional, row.sequence)
@@ -113,13 +113,14 @@ def trade(tables: Any, row: Any, numbers: Any) -> Any:
 def fill_difference(tables: Any, row: Any, numbers: Any) -> Any:
     """Check that a fill agrees with the trade about its party."""
     made, taker = tables.last[TRADE_PLACE], tables.core[0].due == 2
+    counter_account = view_as(made, TRADE).counter_account
     side = row.side
     wanted_side = made.side if taker else _BUY + _SELL - made.side
     found = (row.match_id, row.command_sequence, signed(row.instrument), row.price_ticks, row.quantity_lots,
              row.order_id, signed(row.account), signed(side))  # fmt: skip
     wanted = (made.match_id, made.command_sequence, signed(made.instrument), made.price_ticks, made.quantity_lots,
               made.order_id if taker else made.counter_order_id,
-              signed(made.account) if taker else signed(made.counter_account), signed(wanted_side))  # fmt: skip
+              signed(made.account) if taker else signed(counter_account), signed(wanted_side))  # fmt: skip
     for field in range(8):
         if found[field] != wanted[field]:
             set_numbers(numbers, made.match_id, found[field], wanted[field], 2 * field + (1 if taker else 0))
