@@ -33,7 +33,7 @@ def test_engine_starts_with_a_version_and_accepts_the_next_only() -> None:
 
 
 def test_engine_and_oracle_agree_across_the_switch() -> None:
-    engine, oracle = EngineOfAnyRules(rules=FIRST_RULES), Oracle()
+    engine, oracle = EngineOfAnyRules(rules=FIRST_RULES), Oracle(rules=FIRST_RULES)
     tape = build_tape(seeded_steps(5, 120))
     for number, batch in enumerate(tape.batches):
         commands = join([batch.commands, switch(number // 9 + 2)])
