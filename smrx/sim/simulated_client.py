@@ -63,7 +63,8 @@ class SimulatedClient:
             # These are all new nodes, which may never become members: a client knows at least one initial node.
             known.append(min(nodes))
         self.session = ClientSession(
-            self._rng.getrandbits(63) + 1,
+            # Of no credential: the upper half is 0.
+            self._rng.getrandbits(31) + 1,
             self.account,
             [address(node) for node in known],
             window=self._profile.client_window,

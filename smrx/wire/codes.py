@@ -306,8 +306,8 @@ class Reason(IntEnum):
     INVALID_SCOPE = 28
     INVALID_NETWORK = 29
     # session and request
-    REQUEST_MISMATCH = 31
     UNKNOWN_SESSION = 20
+    REQUEST_MISMATCH = 31
     SESSION_CLOSED = 25
     REQUEST_GAP = 21
     SESSION_IN_USE = 22
