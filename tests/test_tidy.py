@@ -53,8 +53,8 @@ FOLLOWER = "smrx/settlement/follower/"
 FOLLOWER_SHARES = {"smrx.settlement.settlement_errors"}
 
 ENGINE_IMPORTS = {
-    "smrx", "numpy", "numba", "llvmlite", "xxhash", "ctypes", "typing", "enum", "collections", "functools",
-    "itertools", "importlib", "dataclasses", "operator",
+    "smrx", "numpy", "numba", "llvmlite", "xxhash", "ctypes", "mmap", "typing", "types", "enum", "collections",
+    "functools", "itertools", "importlib", "dataclasses", "operator",
 }  # fmt: skip
 ENGINE_FORBIDDEN_NAMES = {"open", "print", "input", "float", "complex", "breakpoint", "globals", "__import__"}
 ENGINE_FORBIDDEN_ATTRIBUTES = {"float16", "float32", "float64", "double", "random", "default_rng", "fromfile", "tofile"}

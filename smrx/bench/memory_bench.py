@@ -14,6 +14,7 @@ from typing import Any
 from smrx.bench import machine_conditions
 from smrx.bench.steady_flow import SteadyFlow
 from smrx.engine import Engine
+from smrx.engine.kernels.hash_index import in_use
 
 
 def resident_bytes() -> int:
@@ -27,8 +28,9 @@ def resident_bytes() -> int:
 
 
 def table_bytes(engine: Engine) -> int:
-    """Return the bytes of all tables of an engine."""
-    return sum(int(array.nbytes) for array in engine._state)
+    """Return the bytes of all tables of an engine; of an index, those of the generation in use."""
+    arrays = engine._state._asdict().items()
+    return sum(int((in_use(array) if name.endswith("_index") else array).nbytes) for name, array in arrays)
 
 
 def run(

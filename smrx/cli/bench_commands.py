@@ -165,6 +165,41 @@ def memory(commands: int, as_json: bool) -> None:
 
 
 @bench.command()
+@click.option(
+    "--orders",
+    type=click.IntRange(1_000, 10_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Open orders that the market grows to.",
+)
+@click.option(
+    "--accounts",
+    type=click.IntRange(1, 1_000_000),
+    default=100_000,
+    show_default=True,
+    help="Accounts with two balances each.",
+)
+@options.json_option
+def pauses(orders: int, accounts: int, as_json: bool) -> None:
+    """Measure the longest turn of a node's loop, and its cause, while a market grows.
+
+    Between commands the loop answers reads, compares balances for heartbeats, and takes snapshots and listings. A turn
+    should stay below 5 ms of processor time.
+
+    \b
+    Example:
+      smrx bench pauses --json
+      smrx bench pauses --orders 10000000 --accounts 1000000
+    """
+    from smrx.bench import pauses_bench
+
+    progress.compile_engine()
+    with progress.phase_bars() as show, errors_as_usage():
+        figures = pauses_bench.run(orders, accounts, show)
+    print_figures(figures, as_json)
+
+
+@bench.command()
 @tape_option
 @click.option(
     "--commands",

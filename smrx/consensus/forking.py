@@ -2,12 +2,13 @@
 
 A fork copies an entry for every page of the process, and each page that the parent writes to afterwards. Memory that is
 excluded costs neither: it does not exist in the child, and a child that touches it ends with SIGSEGV. Where the system
-does not support it (only Linux does) the child has everything. Called by the snapshot store.
+does not support it (only Linux does) the child has everything. Called by the snapshot store and by child_file.py.
 """
 
 import contextlib
 import mmap
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -52,3 +53,20 @@ def _whole_pages(array: NDArray[Any]) -> Iterator[tuple[int, int]]:
         first = -(-array.ctypes.data // PAGE_BYTES) * PAGE_BYTES
         end = (array.ctypes.data + array.nbytes) // PAGE_BYTES * PAGE_BYTES
         yield first, end - first
+
+
+def memory_file() -> int:
+    """Create an unnamed file, in memory if the system supports it."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("smrx")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def close_all_but(*kept: int | None) -> None:
+    """Close the inherited descriptors except these; standard error stays open for faults of the interpreter."""
+    first = 3
+    for descriptor in sorted(number for number in kept if number is not None):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

@@ -14,7 +14,6 @@ import gc
 import logging
 import os
 import signal
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ import msgspec
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.consensus.forking import fork
+from smrx.consensus.forking import close_all_but, fork, memory_file
 from smrx.consensus.large_pages import LargePages
 from smrx.consensus.snapshot_files import (
     STATE,
@@ -131,7 +130,7 @@ class ForkedSnapshots:
             return
         opened: list[int] = []
         try:
-            memory = None if for_restart or self.persistent else _memory_file()
+            memory = None if for_restart or self.persistent else memory_file()
             opened += [] if memory is None else [memory]
             reading, writing = os.pipe()
             opened += [reading, writing]
@@ -266,7 +265,7 @@ class ForkedSnapshots:
         try:
             gc.disable()
             parent = os.getppid()
-            _close_all_but(writing, memory)
+            close_all_but(writing, memory)
             os.nice(_NICENESS)
             os.write(
                 writing, msgspec.msgpack.encode(self._written(index, term, memory, lambda: os.getppid() != parent))
@@ -309,20 +308,3 @@ def _write_state(descriptor: int, pieces: Sequence[Buffer], abandoned: Callable[
         while len(view):
             view = view[os.write(descriptor, view) :]
     return digest.digest()
-
-
-def _memory_file() -> int:
-    """Create an unnamed file, in memory if the system supports it."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("smrx-snapshot")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _close_all_but(*kept: int | None) -> None:
-    """Close the inherited descriptors except these; standard error stays open for faults of the interpreter."""
-    first = 3
-    for descriptor in sorted(number for number in kept if number is not None):
-        os.closerange(first, descriptor)
-        first = descriptor + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

@@ -5,20 +5,23 @@ the same commands with the same time stamps give the same bytes on every machine
 tests and the benchmarks.
 """
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine import credential_lookup, index_build, snapshot
+from smrx.engine import index_build, snapshot
 from smrx.engine.checks import full_hash, invariants, state_comparison
 from smrx.engine.checks.state_comparison import RecordDifference
-from smrx.engine.credential_lookup import Credential
+from smrx.engine.credential_record import Credential
 from smrx.engine.engine_error import EngineError, RulesError
+from smrx.engine.index_growth import IndexGrowth
 from smrx.engine.inspect import Inspect
 from smrx.engine.kernels import compiled
 from smrx.engine.kernels.rules_version import NEWEST_RULES, OLDEST_RULES
-from smrx.engine.state import ACCOUNTS, RING_SIZE, State, allocate, grow
+from smrx.engine.state import ACCOUNTS, BALANCES, RING_SIZE, State, allocate, grow
 from smrx.wire.codes import AccountStatus
 from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, DETAILS, EVENT, OUTCOME
@@ -37,6 +40,8 @@ LARGE_CASCADE_EVENTS: Final = 1 << 14
 LARGE_BUFFER_EVENTS: Final = (1 << 18) + 1
 EVENT_WORDS: Final = EVENT.itemsize // 8
 OUTCOME_WORDS: Final = OUTCOME.itemsize // 8
+#: Balances that one call of balance_digest compares with their hashes: a quarter of a millisecond.
+CHECKED_BALANCES: Final = 1 << 14
 #: Calls with no more commands than this write their events into a buffer that the engine keeps, and return a copy: for
 #: one command, making an array costs more than applying it, and for 64 commands it still costs a quarter.
 SMALL_BATCH_COMMANDS: Final = 64
@@ -115,6 +120,13 @@ class Engine:
         _add_venue_account(state)
         self._adopt(state)
 
+    #: Where balance_digest() goes on, and what it found wrong, by first slot.
+    _next_checked = 0
+    _damage: Mapping[int, tuple[int, int]] = MappingProxyType({})
+
+    #: The indexes that are being made larger.
+    _growing: Sequence[IndexGrowth] = ()
+
     #: The details that the last call used: as few calls have any, they are seldom replaced.
     _details: NDArray[Any] = NO_DETAILS
 
@@ -160,6 +172,8 @@ class Engine:
             words = np.empty(max(EVENTS_PER_COMMAND * count, MIN_BUFFER_EVENTS) * EVENT_WORDS, np.uint64)
             parts = self._apply_rest(commands, 0, time_ns, outcomes, words, hashes)
             self._check_rules()
+            if self._growing:
+                self._grow_indexes(count)
             return Result(outcomes, _joined_events(parts), hashes)
         outcomes = np.ndarray(count, OUTCOME, bytearray(count * OUTCOME.itemsize))
         buffer = self._small_batch
@@ -177,6 +191,8 @@ class Engine:
             parts = [parts[0].copy(), *self._apply_rest(commands, done, time_ns, outcomes, more, hashes)]
             events = _joined_events(parts)
         self._check_rules()
+        if self._growing:
+            self._grow_indexes(count)
         return Result(outcomes, events, hashes)
 
     def _check_rules(self) -> None:
@@ -230,10 +246,20 @@ class Engine:
         return more
 
     def _grow(self) -> None:
-        """Double the tables that are full."""
+        """Double the tables that are full. Their indexes follow a little at a time, see index_growth.py."""
         grown = grow(self._state)
-        index_build.fill_grown(self._state, grown)
-        self._adopt(grown)
+        index_build.fill_replaced(self._state, grown.state)
+        more = [IndexGrowth(grown.state, number, index, size) for number, index, size in grown.indexes]
+        names = {growth.index for growth in more}
+        for growth in self._growing:
+            if growth.index in names:
+                growth.finish(self._state)
+        self._growing = [*(growth for growth in self._growing if growth.index not in names), *more]
+        self._adopt(grown.state)
+
+    def _grow_indexes(self, commands: int) -> None:
+        """Continue to make indexes larger, after a call that applied so many commands."""
+        self._growing = [growth for growth in self._growing if growth.step(self._state, commands)]
 
     @property
     def sequence(self) -> int:
@@ -277,15 +303,15 @@ class Engine:
 
     def credential(self, number: int) -> Credential | None:
         """Return the credential with a number, in a time that does not depend on how many there are."""
-        return credential_lookup.credential_of_number(self._state, number)
+        return self.inspect.credential(number)
 
     def credential_of_key(self, key: bytes) -> Credential | None:
         """Return the credential to which a public key of 32 bytes belongs, also if it is revoked, in the same time."""
-        return credential_lookup.credential_of_key(self._state, key)
+        return self.inspect.credential_of_key(key)
 
     def account_firm(self, account: int) -> int | None:
         """Return the firm of an account, 0 for none; None for an unknown account."""
-        return credential_lookup.firm_of(self._state, account)
+        return self.inspect.account_firm(account)
 
     @property
     def state_hash(self) -> int:
@@ -299,6 +325,24 @@ class Engine:
     def recompute_content_hash(self) -> int:
         """Return the same sum, computed from the records."""
         return full_hash.recomputed(self._state)
+
+    def balance_digest(self) -> tuple[int, int]:
+        """Return the number of balances that are not zero and the sum of their hashes (wire/balance_digest.py).
+
+        Both are maintained from command to command. Each call also compares CHECKED_BALANCES balances with their
+        hashes, others each time, and what differs counts as it is: so damage to memory shows, at the latest after a
+        call for each so many balances.
+        """
+        top = int(self._state.pools["top"][BALANCES])
+        first = self._next_checked if self._next_checked < top else 0
+        self._next_checked = last = min(first + CHECKED_BALANCES, top)
+        found = self.inspect.balance_damage(first, last)
+        if any(found) or first in self._damage:
+            self._damage = {**self._damage, first: found}
+        damage = self._damage.values()
+        count = int(self._core["funded_balances"]) + sum(count for count, _ in damage)
+        total = int(self._core["balance_sum"]) + sum(total for _, total in damage)
+        return count, total % (1 << 64)
 
     def hash_at(self, sequence: int) -> int | None:
         """Return the state hash after a command; None if it is not among the last 65,536, or not applied yet."""
@@ -389,7 +433,9 @@ def rules_fault(version: int, oldest: int, newest: int) -> str:
 
 def warm_up() -> None:
     """Compile the engine, or load the compiled code (compiled_before tells which)."""
-    Engine().apply(np.zeros(1, COMMAND), 0)
+    engine = Engine()
+    engine.apply(np.zeros(1, COMMAND), 0)
+    engine.inspect.warm_up()
 
 
 def _add_venue_account(state: State) -> None:

@@ -1,4 +1,4 @@
-"""Fill the indexes of a state from its records, after growth and after a restore."""
+"""Fill the indexes of a state from its records: after growth and after a restore, whole or a part at a time."""
 
 from typing import Any, Final
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.kernels.compiled import fill_index
-from smrx.engine.state import TABLES, State
+from smrx.engine.kernels.hash_index import SIZE
+from smrx.engine.state import ACCOUNTS, TABLES, TRANSFERS, State
 
 #: A table by field: an array of records, or the Columns of record_columns.py.
 Fields = Any
@@ -41,10 +42,13 @@ def keys_of(index: str, rows: Fields, slots: NDArray[Any]) -> tuple[NDArray[np.u
     return of(_IDS[index]), nothing
 
 
-def members(index: str, table: str, rows: Fields) -> NDArray[np.uint32]:
-    """Return the slots that an index must contain: all live ones; for client order ids, those that have one."""
+def members(index: str, table: str, rows: Fields, first: int = 0) -> NDArray[np.uint32]:
+    """Return which of some records an index must contain: all live ones; for client order ids, those that have one.
+
+    `first` is the slot of the first record; the places returned are relative to it.
+    """
     # Balance slots are never returned, and those that are not live yet are linked from orders.
-    used = rows["live"] != 0 if table != "balances" else np.arange(len(rows)) > 0
+    used = rows["live"] != 0 if table != "balances" else np.arange(first, first + len(rows)) > 0
     if index == "client_index":
         used = used & (rows["client_order_id"] != 0)
     return np.flatnonzero(used).astype(np.uint32)
@@ -56,15 +60,54 @@ def fill(state: State, number: int, rows: Fields = None) -> None:
     if rows is None:
         rows = getattr(state, table.name)[: int(state.pools["top"][number])]
     for index in table.indexes:
-        slots = members(index, table.name, rows)
-        keys, extras = keys_of(index, rows, slots)
-        # Interpreted kernels (see jit.py) would warn: words overflow on purpose.
-        with np.errstate(over="ignore"):
-            fill_index(getattr(state, index), keys, extras, slots)
+        enter_slots(getattr(state, index), SIZE, index, table.name, rows, 0)
 
 
-def fill_grown(old: State, new: State) -> None:
-    """Fill the indexes of the tables that growth replaced."""
+def enter_slots(cells: NDArray[Any], generation: int, index: str, table: str, rows: Fields, first: int) -> None:
+    """Enter records of a table, from a slot on, into a generation of an index: SIZE or NEXT_SIZE."""
+    places = members(index, table, rows, first)
+    keys, extras = keys_of(index, rows, places)
+    # Interpreted kernels (see jit.py) would warn: words overflow on purpose.
+    with np.errstate(over="ignore"):
+        fill_index(cells, cells[generation], keys, extras, places + np.uint32(first))
+
+
+def fill_replaced(old: State, new: State) -> None:
+    """Fill the indexes that growth replaced by empty ones."""
     for number, table in enumerate(TABLES):
-        if getattr(old, table.name) is not getattr(new, table.name):
-            fill(new, number)
+        rows = getattr(new, table.name)[: int(new.pools["top"][number])]
+        for index in table.indexes:
+            if getattr(old, index) is not getattr(new, index):
+                enter_slots(getattr(new, index), SIZE, index, table.name, rows, 0)
+
+
+def fill_transfer_lists(state: State) -> None:
+    """Link the transfers of each account, see kernels/retention.py."""
+    transfers = state.transfers[: int(state.pools["top"][TRANSFERS])]
+    accounts = state.accounts[: int(state.pools["top"][ACCOUNTS])]
+    slots = np.flatnonzero(transfers["live"]).astype(np.uint32)
+    owners, sequences = transfers["account_id"][slots], transfers["sequence"][slots]
+    order = np.lexsort((sequences, owners))
+    slots, owners = slots[order], owners[order]
+    same = owners[1:] == owners[:-1]
+    state.transfer_links[slots[1:]] = np.where(same, slots[:-1], 0)
+    # The last of each account; an account that does not exist has no list.
+    last = np.append(~same, True)[: len(slots)]
+    ids = np.argsort(accounts["account_id"], kind="stable")
+    places = np.searchsorted(accounts["account_id"][ids], owners[last])
+    places = np.minimum(places, len(ids) - 1)
+    known = accounts["account_id"][ids[places]] == owners[last]
+    state.last_transfers[ids[places[known]]] = slots[last][known]
+
+
+def fill_session_lists(state: State, orders: Fields) -> None:
+    """Link the orders that end with each session."""
+    slots = np.flatnonzero((orders["live"] != 0) & (orders["session"] != 0)).astype(np.uint32)
+    slots = slots[np.lexsort((orders["order_id"][slots], orders["session"][slots]))]
+    owners = orders["session"][slots]
+    same = owners[1:] == owners[:-1]
+    state.session_links["older"][slots[1:]] = np.where(same, slots[:-1], 0)
+    state.session_links["newer"][slots[:-1]] = np.where(same, slots[1:], 0)
+    first, last = np.append(True, ~same)[: len(slots)], np.append(~same, True)[: len(slots)]
+    state.session_lists["first"][owners[first]] = slots[first]
+    state.session_lists["last"][owners[last]] = slots[last]

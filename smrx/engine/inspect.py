@@ -6,11 +6,14 @@ and sorts it, which takes seconds for millions of records: it is for tools, test
 node's loop. Called by the node, the command line and the tests.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
+from smrx.engine.credential_record import Credential, credential_of
 from smrx.engine.exposure import Position, positions
 from smrx.engine.kernels import reading
 from smrx.engine.kernels.compiled import addresses
@@ -147,6 +150,13 @@ Depth = list[tuple[int, int, int]]
 #: The most orders of an account's list that one page looks at: a quarter of a millisecond if none is in the cache.
 MAX_STEPS: Final = 4096
 
+#: Rows of a block of a listing.
+_BLOCK: Final = 1 << 13
+#: The arrays of a State that a listing reads, besides the small ones.
+LISTED_ARRAYS: Final = {table: (table,) for table in DTYPES} | {"orders": ("orders", "order_details", "sessions")}
+#: The small arrays of a State.
+_ALWAYS: Final = ("core", "turn", "pools")
+
 #: The numbers of the tables in State.pools.
 _NUMBERS: Final = {table.name: number for number, table in enumerate(TABLES)}
 
@@ -238,6 +248,15 @@ class Inspect:
         first, second = found.dtype.names[:2] if found.dtype.names else ("", "")
         return found[np.lexsort((found[second], found[first]))]
 
+    def warm_up(self) -> None:
+        """Load the compiled code of all queries: a node does so before its first turn."""
+        self.order(1)
+        self.orders_of(0, limit=1)
+        self.balances_of(0)
+        self.transfers_of(0, limit=1)
+        self.depth(0, 1)
+        self.balance_damage(0, 1)
+
     # Queries in time that follows the size of the answer. A record is an array of one row, or of none.
 
     def order(self, order_id: int) -> NDArray[Any]:
@@ -299,6 +318,15 @@ class Inspect:
         balances = self._at("balances", owned[: self._reader.balances(account, owned)])
         return positions(account, self._live("instruments"), balances, self._at("orders", slots))
 
+    def arrays_outside(self, *tables: str) -> list[NDArray[Any]]:
+        """Return the arrays of the state that listings of these tables do not read."""
+        read = {*_ALWAYS, *(name for table in tables for name in LISTED_ARRAYS[table])}
+        return [array for name, array in self._state._asdict().items() if name not in read]
+
+    def balance_damage(self, first: int, last: int) -> tuple[int, int]:
+        """Return what differences between the balances in some slots and their hashes change of the balance digest."""
+        return self._reader.damage(first, last)
+
     def transfer(self, transfer_id: int) -> NDArray[Any]:
         """Return a deposit or withdrawal whose id is kept."""
         return self._columns("transfers", self._found("transfers", reading.TRANSFER, transfer_id))
@@ -309,12 +337,16 @@ class Inspect:
         Up to `limit` of those older than the transfer `before`; of all, if it is 0. None are older than a transfer that
         is no longer kept.
         """
-        rows = self._live("transfers", account_id=account)
-        rows = rows[np.argsort(rows["sequence"])[::-1]]
         if before:
-            (place,) = np.nonzero(rows["transfer_id"] == before)
-            rows = rows[place[0] + 1 :] if len(place) else rows[:0]
-        return Page(self._columns("transfers", rows[:limit]), len(rows) > limit)
+            last = self._reader.find(reading.TRANSFER, before)
+            is_own = int(self._state.transfers[last]["account_id"]) == account
+            slot = int(self._state.transfer_links[last]) if last and is_own else 0
+        else:
+            slot = int(self._state.last_transfers[self._reader.find(reading.ACCOUNT, account)])
+        newest = int(self._state.transfers[last]["sequence"]) if before and slot else NEVER
+        found = np.empty(limit, np.uint32)
+        count, following = self._reader.transfers(slot, account, newest, found)
+        return Page(self._columns("transfers", self._at("transfers", found[:count])), following != 0)
 
     def account(self, account: int) -> NDArray[Any]:
         """Return an account."""
@@ -353,6 +385,10 @@ class Inspect:
             same &= rows[f"symbol_{at}"] == word
         return self._columns("instruments", self._at("instruments", np.flatnonzero(same)))
 
+    def orders_ending_with(self, session_id: int) -> int:
+        """Return the number of open orders that are cancelled with a session; 0 for an unknown one."""
+        return int(self._state.sessions[self._reader.find(reading.SESSION, session_id)]["orders"])
+
     def session(self, session_id: int) -> NDArray[Any]:
         """Return a session."""
         return self._columns("sessions", self._found("sessions", reading.SESSION, session_id))
@@ -377,7 +413,43 @@ class Inspect:
         rows = self._at("levels", found[: self._reader.levels(book, found)])
         return list(zip(*(rows[name].tolist() for name in ("price", "quantity", "orders")), strict=True))
 
+    def credential(self, number: int) -> Credential | None:
+        """Return the credential with a number."""
+        return self._credential(self._reader.find(reading.CREDENTIAL, number))
+
+    def credential_of_key(self, key: bytes) -> Credential | None:
+        """Return the credential to which a public key belongs, also if it is revoked."""
+        found = self._credential(self._reader.find(reading.KEY, xxhash.xxh3_64_intdigest(key)))
+        return found if found is not None and found.key == key else None
+
+    def _credential(self, slot: int) -> Credential | None:
+        return credential_of(self._state.credentials[slot]) if slot else None
+
+    def account_firm(self, account: int) -> int | None:
+        """Return the firm of an account, 0 for none; None for an unknown account."""
+        slot = self._reader.find(reading.ACCOUNT, account)
+        return int(self._state.accounts["firm"][slot]) if slot else None
+
     # Queries of whole tables, for tools, tests and forked children.
+
+    def listing(
+        self, table: str, *, account: int | None = None, instrument: int | None = None
+    ) -> Iterator[NDArray[Any]]:
+        """Yield the rows of a table in blocks, in the order and with the columns of the query of the whole table.
+
+        Those of one account or instrument only, if it has such a column. Needs 40 bytes of memory for each record, and
+        reads LISTED_ARRAYS[table] only.
+        """
+        rows: NDArray[Any] = getattr(self._state, table)[: int(self._state.pools["top"][_NUMBERS[table]])]
+        chosen = rows["live"] != 0
+        for column, value in (("account_id", account), ("instrument_id", instrument)):
+            if value is not None:
+                chosen &= rows[column] == value
+        slots = np.flatnonzero(chosen)
+        inside = [name for _, name, _ in _COLUMNS[table][: 1 if table == "orders" else 2]]
+        slots = slots[np.lexsort([rows[name][slots] for name in reversed(inside)])]
+        for start in range(0, len(slots), _BLOCK):
+            yield self._columns(table, self._at(table, slots[start : start + _BLOCK]))
 
     def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[Any]:
         """Return open orders by id, pending stops included."""
@@ -387,12 +459,6 @@ class Inspect:
     def balances(self, account: int | None = None) -> NDArray[Any]:
         """Return balances by account, then asset."""
         return self._table("balances", self._live("balances", account_id=account))
-
-    def balance_arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return every balance, unordered: owner (account << 32 | asset), available, held."""
-        rows = self._live("balances")
-        owners = (rows["account_id"].astype(np.uint64) << np.uint64(32)) | rows["asset_id"]
-        return owners, rows["available"], rows["held"]
 
     def accounts(self) -> NDArray[Any]:
         """Return the accounts by id."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from smrx.engine import index_build
 from smrx.engine.checks import invariants
-from smrx.engine.checks.full_hash import maintained
+from smrx.engine.checks.full_hash import balance_sums, maintained
 from smrx.engine.checks.record_columns import StateColumns
 from smrx.engine.engine_error import SnapshotError
 from smrx.engine.migrations import DEFAULTS, LAYOUT_VERSION, MIGRATIONS, Arrays, Migration
@@ -63,7 +63,14 @@ _MAX_RECORDS: Final = 1 << 31
 #: Records grow by less than this from one version to the next; a restore allocates no more for hostile bytes.
 _MAX_GROWTH: Final = 16
 #: Arrays of a state that are not stored: a restore rebuilds them, or they have no meaning between calls.
-NOT_STORED: Final = (*(name for name in State._fields if name.endswith("_index")), "scratch", "turn")
+NOT_STORED: Final = (
+    *(name for name in State._fields if name.endswith("_index")),
+    "transfer_links",
+    "last_transfers",
+    "session_links",
+    "session_lists",
+    "turn",
+)
 _TABLE_NAMES: Final = tuple(table.name for table in TABLES)
 #: The stored arrays in their order.
 STORED: Final = (
@@ -366,4 +373,7 @@ def _restored_tables(arrays: Arrays) -> tuple[State, StateColumns]:
         raise SnapshotError(f"The snapshot's state is inconsistent: {invalid[0]}.")
     for number, table in enumerate(TABLES):
         index_build.fill(state, number, tables[table.name])
+    index_build.fill_transfer_lists(state)
+    index_build.fill_session_lists(state, tables["orders"])
+    state.core["funded_balances"], state.core["balance_sum"] = balance_sums(state)
     return state, tables

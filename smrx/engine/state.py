@@ -1,9 +1,9 @@
-"""The engine's memory: flat arrays of records, linked by slot numbers.
+"""The engine's state: flat arrays of records, linked by slot numbers.
 
-Owns the layout, its allocation and its growth. Slot 0 of every table is empty and means "none". A slot number is
-memory management: it never appears in an event, an outcome or a hash. Free slots of a table form a list through `next`.
-The names and types of all fields are part of the snapshot format (snapshot.LAYOUT). Called by engine.py, snapshot.py,
-inspect.py, the checks and, for the layout, by all kernels.
+Owns the layout, its allocation and its growth (memory.py has the means). Slot 0 of every table is empty and means
+"none". A slot number is memory management: it never appears in an event, an outcome or a hash. Free slots of a table
+form a list through `next`. The names and types of all fields are part of the snapshot format (snapshot.LAYOUT). Called
+by engine.py, snapshot.py, inspect.py, the checks and, for the layout, by all kernels.
 """
 
 from typing import Any, Final, NamedTuple
@@ -11,12 +11,19 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.engine.memory import (
+    CACHE_LINE,
+    RESERVED_RECORDS,
+    SMALL_RECORDS,
+    aligned_zeros,
+    extended,
+    growing_zeros,
+    room_of,
+)
 from smrx.wire.records import DEFAULT_ANSWERS, ORDER_DETAILS, as_words
 
 #: Hashes after the last so many commands are kept; a power of two.
 RING_SIZE: Final = 1 << 16
-
-CACHE_LINE: Final = 64
 
 #: The first version of the rules.
 FIRST_RULES: Final = 1
@@ -52,6 +59,8 @@ CORE: Final = np.dtype(
         ("time_ns", "<i8"),
         ("state_hash", "<u8"),
         ("digest", "<u8"),  # sum of the hashes of all live records: the content hash without the counters
+        ("balance_sum", "<u8"),  # the part of it of balances that are not zero, and their number
+        ("funded_balances", "<u8"),
         ("next_expiry", "<i8"),  # engine time at which the first GTD order expires; NEVER if there is none
         ("expiring", "<u4"),  # GTD orders in the heap
         ("killed", "u1"),
@@ -349,6 +358,10 @@ TRANSFER: Final = _padded(
     CACHE_LINE,
 )
 
+#: The open orders that end with a session, oldest first: neighbours, and ends.
+SESSION_LINK: Final = np.dtype([("older", "<u4"), ("newer", "<u4")])
+SESSION_LIST: Final = np.dtype([("first", "<u4"), ("last", "<u4")])
+
 #: One cell of an index; see hash_index.py.
 CELL: Final = np.dtype("<u8")
 
@@ -412,10 +425,13 @@ class State(NamedTuple):
     credentials: NDArray[Any]
     credential_index: NDArray[Any]
     key_index: NDArray[Any]
+    transfer_links: NDArray[Any]
+    last_transfers: NDArray[Any]
     answers: NDArray[Any]
     runs: NDArray[Any]
     heap: NDArray[Any]
-    scratch: NDArray[Any]
+    session_links: NDArray[Any]
+    session_lists: NDArray[Any]
     ring: NDArray[Any]
 
 
@@ -427,10 +443,18 @@ FIXED: Final = {
     "books": BOOK,
     "answers": ANSWER,  # runs of them, see answers.py; the first is at 1
     "runs": _SLOT,  # first records of the free runs of each length: powers of two
+    "transfer_links": _SLOT,  # by slot of a transfer: the account's one before it, see retention.py
+    "last_transfers": _SLOT,  # by slot of an account: its newest transfer
     "heap": _SLOT,  # slots of GTD orders, see expiry_heap.py; the first is at 1
-    "scratch": _SLOT,  # for sorting orders; takes no memory before it is used
+    "session_links": SESSION_LINK,  # by slot of an order
+    "session_lists": SESSION_LIST,  # by slot of a session
     "ring": np.dtype("<u8"),
 }
+#: Arrays that are as long as a table.
+_BESIDE: Final = {
+    "heap": "orders", "session_links": "orders", "session_lists": "sessions", "transfer_links": "transfers",
+    "last_transfers": "accounts",
+}  # fmt: skip
 #: The record of every array of State, in its order.
 DTYPES: Final = {
     name: FIXED[name]
@@ -442,16 +466,20 @@ DTYPES: Final = {
 }
 
 
-def aligned_zeros(length: int, dtype: Any) -> NDArray[Any]:
-    """Return an array of zeros that begins at a cache line."""
-    raw: NDArray[Any] = np.zeros(length * dtype.itemsize + CACHE_LINE, np.uint8)
-    start = -raw.ctypes.data % CACHE_LINE
-    return raw[start : start + length * dtype.itemsize].view(dtype)
-
-
 def index_size(capacity: int) -> int:
     """Return the number of cells of a table's index: a power of two, at most a quarter of them used."""
     return 1 << max(3, (4 * capacity - 1).bit_length())
+
+
+def empty_index(capacity: int) -> NDArray[Any]:
+    """Return the index of an empty table, with space for larger generations if the table is large (hash_index.py)."""
+    size = index_size(capacity)
+    largest = size if capacity <= SMALL_RECORDS else max(size, index_size(RESERVED_RECORDS))
+    cells = aligned_zeros(2 * size, CELL, 2 * largest)
+    if 2 * largest <= room_of(cells):
+        cells = extended(cells, 2 * largest, CELL)
+    cells[0] = size
+    return cells
 
 
 def allocate(capacities: dict[str, int], answers: int = 0) -> State:
@@ -460,16 +488,16 @@ def allocate(capacities: dict[str, int], answers: int = 0) -> State:
         "core": aligned_zeros(1, CORE),
         "turn": aligned_zeros(1, TURN),
         "pools": aligned_zeros(len(TABLES), POOL),
-        "books": aligned_zeros(BOOKS * (capacities["instruments"] + 1), BOOK),
+        "books": growing_zeros(BOOKS * (capacities["instruments"] + 1), BOOK),
         "ring": aligned_zeros(RING_SIZE, FIXED["ring"]),
-        "answers": aligned_zeros(max(answers, DEFAULT_ANSWERS * capacities["sessions"]) + 1, ANSWER),
+        "answers": growing_zeros(max(answers, DEFAULT_ANSWERS * capacities["sessions"]) + 1, ANSWER),
         "runs": aligned_zeros(RUN_LENGTHS, FIXED["runs"]),
     }
     for table in TABLES:
         capacity = max(capacities[table.name], table.per_command)
-        arrays[table.name] = aligned_zeros(capacity + 1, table.dtype)
-        arrays |= {name: aligned_zeros(index_size(capacity), CELL) for name in table.indexes}
-    arrays |= {name: aligned_zeros(len(arrays["orders"]), _SLOT) for name in ("heap", "scratch")}
+        arrays[table.name] = growing_zeros(capacity + 1, table.dtype)
+        arrays |= {name: empty_index(capacity) for name in table.indexes}
+    arrays |= {name: growing_zeros(len(arrays[table]), FIXED[name]) for name, table in _BESIDE.items()}
     arrays["pools"]["top"] = 1
     core = arrays["core"]
     for name in ("next_expiry", "next_session_end", "next_transfer_end"):
@@ -488,29 +516,37 @@ def records_left(state: State, number: int) -> int:
     return len(getattr(state, table.name)) - 1 - int(state.pools["live"][number])
 
 
-def grow(state: State) -> State:
-    """Return the state with every full table twice as large. Indexes of grown tables are empty: fill them again."""
+class Grown(NamedTuple):
+    """A state with larger tables, and the indexes that are to be made larger: (number of the table, index, cells)."""
+
+    state: State
+    indexes: tuple[tuple[int, str, int], ...]
+
+
+def grow(state: State) -> Grown:
+    """Make every full table twice as large, as a longer view of its memory where there is room.
+
+    An index that has space for a larger generation is returned as one to be made larger; one that has not is replaced
+    by an empty one.
+    """
     arrays: dict[str, NDArray[Any]] = {}
+    indexes: list[tuple[int, str, int]] = []
     for number, table in enumerate(TABLES):
         if records_left(state, number) < table.per_command:
             old = getattr(state, table.name)
             capacity = 2 * (len(old) - 1)
             arrays[table.name] = extended(old, capacity + 1, table.dtype)
-            arrays |= {name: aligned_zeros(index_size(capacity), CELL) for name in table.indexes}
+            size = index_size(capacity)
+            for name in table.indexes if size != index_size(len(old) - 1) else ():
+                if 2 * size <= len(getattr(state, name)):
+                    indexes.append((number, name, size))
+                else:
+                    arrays[name] = empty_index(capacity)
             if number == INSTRUMENTS:
                 arrays["books"] = extended(state.books, BOOKS * (capacity + 1), BOOK)
-            if number == ORDERS:
-                arrays["heap"] = extended(state.heap, capacity + 1, _SLOT)
-                arrays["scratch"] = aligned_zeros(capacity + 1, _SLOT)
+            for name in (name for name, of in _BESIDE.items() if of == table.name):
+                arrays[name] = extended(getattr(state, name), capacity + 1, FIXED[name])
     top = int(state.core["answers_top"][0]) + int(state.turn["answers"][0])
     if top > len(state.answers):
         arrays["answers"] = extended(state.answers, max(top, 2 * len(state.answers)), ANSWER)
-    return state._replace(**arrays)
-
-
-def extended(old: NDArray[Any], length: int, dtype: Any) -> NDArray[Any]:
-    """Return a copy with empty records at its end."""
-    array = aligned_zeros(length, dtype)
-    # As bytes: NumPy copies records field by field, forty times slower.
-    array.view(np.uint8)[: old.nbytes] = old.view(np.uint8)
-    return array
+    return Grown(state._replace(**arrays), tuple(indexes))

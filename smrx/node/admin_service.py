@@ -282,18 +282,20 @@ class AdminService:
         held = state.state_images.request(request.at, state.engine, time.monotonic())
         if held is None:
             return admin.StateImageReply(**self._at, at=request.at)
+        if not held.is_ready:
+            return admin.StateImageReply(**self._at, at=request.at, pending=True)
         return admin.StateImageReply(
-            **self._at, at=request.at, position=held.position, size=len(held.data), digest=held.digest
+            **self._at, at=request.at, position=held.position, size=held.size, digest=held.digest
         )
 
     def _on_readstateimage(self, request: admin.ReadStateImage) -> admin.AnyReply:
         held = self._node.state.state_images.get(request.at, time.monotonic())
-        if held is None:
+        if held is None or not held.is_ready:
             message = f"no state image is held for command {request.at}; request one first"
             return self._error(AdminErrorCode.UNAVAILABLE, message)
         end = request.offset + PART_BYTES
-        part = held.data[request.offset : end]
-        return admin.StateImagePart(**self._at, at=request.at, data=part, more=end < len(held.data))
+        part = held.read(request.offset, PART_BYTES)
+        return admin.StateImagePart(**self._at, at=request.at, data=part, more=end < held.size)
 
     def _on_takestate(self, request: admin.TakeState) -> admin.AnyReply:
         if self._node.fenced is not None:

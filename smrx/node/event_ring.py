@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.engine.memory import aligned_zeros, extended
 from smrx.feed.retransmission import MAX_ANSWER_EVENTS, decode_request
 from smrx.wire import frames
 from smrx.wire.frames import Claim, Frame, FrameKind
@@ -18,6 +19,7 @@ from smrx.wire.record_words import record_words
 from smrx.wire.records import EVENT
 
 _WORDS: Final = EVENT.itemsize // 8
+_WORD: Final = np.dtype("<u8")
 
 
 def _unknown(sequence: int) -> int | None:
@@ -31,8 +33,9 @@ class EventRing:
         """Create an empty ring whose first event will be `next_sequence`."""
         if capacity < 1:
             raise ValueError(f"ring capacity: expected at least 1 event, found {capacity}")
-        # Empty, not zeroed: memory of a large ring is taken from the system only as events fill it.
-        self._ring = np.empty((capacity, _WORDS), np.uint64)
+        # The memory of a large ring is taken from the system only as events fill it, a page at a time.
+        words = aligned_zeros(1, _WORD, capacity * _WORDS)
+        self._ring = extended(words, capacity * _WORDS, _WORD).reshape(capacity, _WORDS)
         self._oldest = self._next = next_sequence
 
     def __len__(self) -> int:

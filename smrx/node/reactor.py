@@ -30,7 +30,8 @@ from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
-from smrx.wire import balance_digest, frames, tcp_address
+from smrx.wire import frames, tcp_address
+from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, FeedPosition, LeaderHint
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
@@ -162,7 +163,7 @@ class Node(Turn):
             self._session_timeouts.resume(now)
         self._last_read_at = now
         try:
-            silent = self._session_timeouts.due(now)
+            silent = self._session_timeouts.due(now, self.state.orders_ending_with)
             if silent:
                 self._disconnect(silent)
             if no_orders and self._expiry_timer.is_due(self.state.next_expiry_ns, self.stamp_ns(), now):
@@ -173,10 +174,11 @@ class Node(Turn):
             self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), now)
 
     def _disconnect(self, silent: list[int]) -> None:
-        sessions = sorted(set(silent).intersection(self.state.cancel_on_disconnect_sessions(with_orders=True)))
+        sessions = sorted(session for session in silent if self.state.orders_ending_with(session))
         if sessions:
             log.info("cancelling the open orders of %d sessions that timed out", len(sessions))
-            self.submit_entry([memoryview(disconnects(sessions).tobytes())])
+            index, _ = self.submit_entry([memoryview(disconnects(sessions).tobytes())])
+            self._session_timeouts.submitted(index)
 
     def _report_applied(self, applied: list[Applied]) -> None:
         if self.replica.removed and not self._stop:
@@ -188,6 +190,7 @@ class Node(Turn):
         now = time.monotonic()
         for entry in applied:
             self._expiry_timer.applied(entry.log_index)
+            self._session_timeouts.entry_applied(entry.log_index)
             if self.leading_term is not None:
                 self._session_timeouts.applied(entry.events, now)
 
@@ -251,7 +254,7 @@ class Node(Turn):
     def _stream_position(self) -> FeedPosition:
         """Return the end of this node's event stream and the state there, for its heartbeat."""
         engine = self.state.engine
-        digest = balance_digest.digest(*engine.inspect.balance_arrays())
+        digest = Digest(*engine.balance_digest())
         return FeedPosition(engine.event_sequence + 1, Claim(*self.state.position()), digest)
 
     def submit_barrier(self) -> tuple[int, int]:
@@ -278,6 +281,7 @@ class Node(Turn):
         self.state = ReplicatedState(config.limits.event_ring)
         # Before any socket is bound: a node that answers has restored its whole state.
         self.storage = NodeStorage(config, me.id, self.meta, self.state)
+        self.state.state_images.forks = True
         self.order_entry = OrderEntry(me.id, config.limits.pending_commands)
         self.transport = _bound(
             me.raft_address,

@@ -219,14 +219,16 @@ class ReplicatedState:
         """When the next order expires, in nanoseconds since 1970; None if no order does."""
         return self.engine.inspect.next_expiry_ns
 
-    def cancel_on_disconnect_sessions(self, *, with_orders: bool = False) -> list[int]:
-        """Return the sessions with cancel-on-disconnect, or only those of them with open orders."""
+    def cancel_on_disconnect_sessions(self) -> list[int]:
+        """Return the sessions with cancel-on-disconnect."""
         sessions = self.engine.inspect.sessions()
         asked = (sessions["flags"] & int(SessionFlags.CANCEL_ON_DISCONNECT)) != 0
-        if with_orders:
-            asked &= sessions["open_orders"] > 0
         found: list[int] = sessions["session_id"][asked].tolist()
         return found
+
+    def orders_ending_with(self, session: int) -> int:
+        """Return the number of open orders that end with a session; 0 for an unknown one."""
+        return self.engine.inspect.orders_ending_with(session)
 
     def hash_at(self, sequence: int) -> int | None:
         """Return the state hash after a command, or None if it is no longer kept."""

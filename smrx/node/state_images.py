@@ -2,17 +2,22 @@
 
 A state image is the state from which books can start in the middle of the stream. Every node applies the same entries,
 so the first entry boundary at or after a command is the same position on all of them: images for the same command are
-equal. Capturing one stops the loop about as long as a page of all orders does. Owned by the replicated state; the admin
-service passes requests and the time.
+equal. A node lets a forked child encode one (child_file.py), so that the loop is blocked for the fork only: an image is
+not ready at once. Without the child, in the simulator and in tools, capturing one blocks as long as copying all tables
+takes. Owned by the replicated state; the admin service passes requests and the time.
 """
 
+import logging
 from typing import TYPE_CHECKING, Final
 
+from smrx.node.child_file import ChildFile, Write
 from smrx.wire import state_image
 from smrx.wire.state_image import StateImage, StreamPosition
 
 if TYPE_CHECKING:
     from smrx.engine import Engine
+
+log = logging.getLogger(__name__)
 
 #: Images kept, and requests waiting, at once: enough for two followers that join together, and for their retries.
 _MAX_IMAGES: Final = 2
@@ -23,22 +28,72 @@ HELD_SECONDS: Final = 30.0
 #: may have been damaged.
 FRESH_SECONDS: Final = 0.5
 _NEVER: Final = 1 << 64
+#: Bytes of an image: 16 million orders. A child is killed after so many seconds.
+_MAX_BYTES: Final = 4 << 30
+_CHILD_SECONDS: Final = 60.0
+#: The digest in hex, behind the image in the file of a child.
+_DIGEST_BYTES: Final = 32
 
 
 class HeldImage:
-    """An image, and when it was last requested."""
+    """An image, or one that a child is encoding; and when it was last requested."""
 
-    def __init__(self, position: StreamPosition, data: bytes) -> None:
+    def __init__(self, position: StreamPosition, data: bytes | ChildFile) -> None:
         self.position = position
-        self.data = data
-        self.digest = state_image.digest(data)
         self.requested_at: float | None = None
+        self._file = data if isinstance(data, ChildFile) else None
+        self._data = b"" if isinstance(data, ChildFile) else data
+        self._digest = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the image is complete."""
+        return self._file is None or (self._file.poll() and self._file.complete)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the child ended without an image."""
+        return self._file is not None and self._file.poll() and not self._file.complete
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image, without its digest at the end of the child's file."""
+        return len(self._data) if self._file is None else self._file.size - _DIGEST_BYTES
+
+    @property
+    def digest(self) -> str:
+        """The digest of the image."""
+        if not self._digest:
+            self._digest = (
+                state_image.digest(self._data)
+                if self._file is None
+                else self._file.read(self.size, _DIGEST_BYTES).decode("ascii")
+            )
+        return self._digest
+
+    @property
+    def data(self) -> bytes:
+        """The whole image."""
+        return self.read(0, self.size)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return a part of the image."""
+        if self._file is None:
+            return self._data[offset : offset + size]
+        return self._file.read(offset, min(size, max(self.size - offset, 0)))
+
+    def close(self) -> None:
+        """Free the image."""
+        if self._file is not None:
+            self._file.close()
 
 
 class StateImages:
     """The images held, by the command they were requested for, and the commands still to be reached."""
 
     def __init__(self) -> None:
+        #: Whether a forked child encodes the images.
+        self.forks = False
         self.next_sequence = _NEVER  #: Call capture() once this command is applied.
         self._requested: list[int] = []
         self._held: dict[int, HeldImage] = {}
@@ -46,7 +101,7 @@ class StateImages:
     def request(self, sequence: int, engine: "Engine", now: float) -> HeldImage | None:
         """Return the image for a command, or None if it is not applied yet or no longer the last one applied.
 
-        An image for a later command is captured as soon as that is applied.
+        An image for a later command is captured as soon as that is applied. One that a child encodes is not ready yet.
         """
         self._drop_old(now)
         if engine.sequence < sequence:
@@ -60,6 +115,9 @@ class StateImages:
     def get(self, sequence: int, now: float) -> HeldImage | None:
         """Return the image held for a command, or None."""
         held = self._held.get(sequence)
+        if held is not None and held.has_failed:
+            self._drop(sequence)
+            return None
         if held is not None:
             held.requested_at = now
         return held
@@ -67,7 +125,9 @@ class StateImages:
     def restart(self) -> None:
         """Drop images and requests: the state was replaced by one that need not be at an entry boundary."""
         self.next_sequence = _NEVER
-        self._requested, self._held = [], {}
+        self._requested = []
+        for sequence in list(self._held):
+            self._drop(sequence)
 
     def capture(self, engine: "Engine") -> None:
         """Capture the image for every requested command that is applied. Call between two entries."""
@@ -81,27 +141,58 @@ class StateImages:
         return held is None or (held.requested_at is not None and now - held.requested_at > FRESH_SECONDS)
 
     def _hold(self, sequences: list[int], engine: "Engine") -> None:
-        held = capture_image(engine)
+        for sequence in sequences:
+            self._drop(sequence)
+        try:
+            held = capture_image(engine) if not self.forks else _capture_in_child(engine)
+        except OSError as error:
+            log.error("state image after command %d: cannot fork a process: %s", engine.sequence, error.strerror)
+            return
         self._held |= dict.fromkeys(sequences, held)
         while len({id(kept) for kept in self._held.values()}) > _MAX_IMAGES:
-            del self._held[next(iter(self._held))]
+            self._drop(next(iter(self._held)))
+
+    def _drop(self, sequence: int) -> None:
+        held = self._held.pop(sequence, None)
+        if held is not None and held not in self._held.values():
+            held.close()
 
     def _drop_old(self, now: float) -> None:
         for sequence, held in list(self._held.items()):
             held.requested_at = now if held.requested_at is None else held.requested_at
             if now - held.requested_at > HELD_SECONDS:
-                del self._held[sequence]
+                self._drop(sequence)
 
 
 def capture_image(engine: "Engine") -> HeldImage:
     """Capture an image of an engine as it is."""
-    inspect = engine.inspect
-    position = StreamPosition(
+    position = _position(engine)
+    return HeldImage(position, _encoded(position, engine))
+
+
+def _capture_in_child(engine: "Engine") -> HeldImage:
+    """Let a child encode the image; raises OSError if there can be none."""
+    position = _position(engine)
+
+    def produce(write: Write) -> None:
+        data = _encoded(position, engine)
+        write(data)
+        write(state_image.digest(data).encode("ascii"))
+
+    excluded = engine.inspect.arrays_outside(*state_image.TABLES)
+    return HeldImage(position, ChildFile(produce, excluded, max_bytes=_MAX_BYTES, seconds=_CHILD_SECONDS))
+
+
+def _position(engine: "Engine") -> StreamPosition:
+    return StreamPosition(
         event_sequence=engine.event_sequence,
         command_sequence=engine.sequence,
         match_id=engine.trade_count,
         time_ns=engine.time_ns,
         state_hash=engine.state_hash,
     )
-    tables = {name: getattr(inspect, name)() for name in state_image.TABLES}
-    return HeldImage(position, state_image.encode(StateImage(position, inspect.killed, tables)))
+
+
+def _encoded(position: StreamPosition, engine: "Engine") -> bytes:
+    tables = {name: getattr(engine.inspect, name)() for name in state_image.TABLES}
+    return state_image.encode(StateImage(position, engine.inspect.killed, tables))

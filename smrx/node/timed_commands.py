@@ -6,7 +6,7 @@ session, so it starts every timeout again.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -18,8 +18,10 @@ from smrx.wire.records import COMMAND
 #: The least time between two TICKs: orders expire at most this late, and TICKs cannot flood the log.
 TICK_SECONDS: Final = 0.01
 
-#: The most sessions that due() returns: far fewer than fit a log entry; the rest is due in the next turn.
-_MAX_SESSIONS_DUE: Final = 1024
+#: The most sessions that due() returns, and the most orders that end with them, unless those of one session are more:
+#: a millisecond of a turn on every node. The rest is due when these have ended.
+_MAX_SESSIONS_DUE: Final = 256
+_MAX_ORDERS_DUE: Final = 1000
 
 _OPENED_OR_ENDED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED, EventKind.SESSION_EXPIRED)
 
@@ -34,10 +36,13 @@ class SessionTimeouts:
         self._active_at: OrderedDict[int, float] = OrderedDict()
         #: Sessions that due() has returned; they are due again only after they were active in between.
         self._timed_out: set[int] = set()
+        #: Where in the log the sessions are ended that were due last; None once that is applied.
+        self._submitted_at: int | None = None
 
     def restart(self, sessions: Iterable[int], now: float) -> None:
         """Track these sessions and no others, all of them active now."""
         self._timed_out.clear()
+        self._submitted_at = None
         self._active_at = OrderedDict.fromkeys(sessions, now)
 
     def resume(self, now: float) -> None:
@@ -67,19 +72,38 @@ class SessionTimeouts:
             if event["kind"] == EventKind.SESSION_OPENED and event["flags"] & SessionFlags.CANCEL_ON_DISCONNECT:
                 self._active_at[session] = now
 
-    def due(self, now: float) -> list[int]:
-        """Return the sessions that have timed out, each once, at most as many as fit a log entry."""
+    def submitted(self, log_index: int) -> None:
+        """The sessions that were due last are ended by the log entry at this index."""
+        self._submitted_at = log_index
+
+    def entry_applied(self, log_index: int) -> None:
+        """The log is applied up to this index."""
+        if self._submitted_at is not None and log_index >= self._submitted_at:
+            self._submitted_at = None
+
+    def due(self, now: float, orders_of: Callable[[int], int] = lambda _: 0) -> list[int]:
+        """Return sessions that have timed out, each once: a few, and none before the last ones have ended.
+
+        `orders_of` returns the number of open orders that end with a session.
+        """
         found: list[int] = []
+        orders = 0
         while self._active_at and now >= self.deadline and len(found) < _MAX_SESSIONS_DUE:
-            session, _ = self._active_at.popitem(last=False)
+            session = next(iter(self._active_at))
+            orders += orders_of(session)
+            if found and orders > _MAX_ORDERS_DUE:
+                break
+            del self._active_at[session]
             self._timed_out.add(session)
             found.append(session)
         return found
 
     @property
     def deadline(self) -> float:
-        """When the next session times out if none is active before; infinity if none is tracked."""
-        return next(iter(self._active_at.values())) + self._timeout_s if self._active_at else _NEVER
+        """When the next session times out if none is active before; infinity if none is tracked, or may end yet."""
+        if self._submitted_at is not None or not self._active_at:
+            return _NEVER
+        return next(iter(self._active_at.values())) + self._timeout_s
 
 
 class ExpiryTimer:

@@ -2,7 +2,7 @@
 
 An address has 128 bits; an IPv4 address is mapped into IPv6 (::ffff:a.b.c.d), so that one comparison serves both. A
 network in use has a prefix of at least one bit: /0 would mean everywhere, which is said by no network at all. No I/O.
-Used by clients that build credentials and by all who show them; credential_lookup.py says what they allow.
+Used by clients that build credentials and by all who show them; credential_record.py says what they allow.
 """
 
 import ipaddress

@@ -111,12 +111,12 @@ def test_cancel_on_disconnect_sessions_and_those_with_orders() -> None:
         state.apply(3 + index, 1, entry_of(part, time_ns=5_000))
         assert set(state.take_applied()[-1].outcomes["reason"].tolist()) == {0}
     assert sorted(state.cancel_on_disconnect_sessions()) == [11, 2**64 - 1]
-    assert state.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
+    assert [state.orders_ending_with(session) > 0 for session in (2**64 - 1, 77)] == [True, False]
     assert state.next_expiry_ns == 70_000_000_000
     restored = ReplicatedState(1024)
     restored.restore(state.snapshot())
     assert restored.engine.inspect.orders()["client_order_id"].tolist() == [b"", b"a client order id"]
-    assert restored.cancel_on_disconnect_sessions(with_orders=True) == [2**64 - 1]
+    assert restored.orders_ending_with(2**64 - 1) == state.orders_ending_with(2**64 - 1)
     assert restored.next_expiry_ns == 70_000_000_000
     made = state.engine.inspect.transfers(5)
     assert made.tolist() == [(9, 5, 1, CommandKind.DEPOSIT, 1000, 1000)]

@@ -79,12 +79,35 @@ def test_resume_restarts_the_timeouts_after_a_suspension() -> None:
     assert timeouts.due(55.0) == [2]
 
 
-def test_due_sessions_fit_one_entry() -> None:
+def test_few_sessions_are_due_at_once() -> None:
     timeouts = SessionTimeouts(5.0)
-    timeouts.restart(range(1, 3001), 0.0)
+    timeouts.restart(range(1, 601), 0.0)
     parts = [timeouts.due(5.0) for _ in range(4)]
-    assert [len(part) for part in parts] == [1024, 1024, 952, 0]
-    assert sorted(session for part in parts for session in part) == list(range(1, 3001))
+    assert [len(part) for part in parts] == [256, 256, 88, 0]
+    assert sorted(session for part in parts for session in part) == list(range(1, 601))
+
+
+def test_sessions_with_many_orders_are_due_one_after_the_other() -> None:
+    timeouts = SessionTimeouts(5.0)
+    timeouts.restart(range(1, 6), 0.0)
+    orders = {1: 400, 2: 600, 3: 1, 4: 5000, 5: 0}
+    parts = [timeouts.due(5.0, orders.__getitem__) for _ in range(5)]
+    assert parts == [[1, 2], [3], [4], [5], []]
+
+
+def test_no_session_is_due_before_the_last_ones_have_ended() -> None:
+    timeouts = SessionTimeouts(5.0)
+    timeouts.restart([1, 2], 0.0)
+    assert timeouts.due(5.0, lambda _: 1000) == [1]
+    timeouts.submitted(7)
+    assert timeouts.deadline == float("inf")
+    timeouts.entry_applied(6)
+    assert timeouts.due(6.0) == []
+    timeouts.entry_applied(7)
+    assert timeouts.due(6.0) == [2]
+    timeouts.submitted(9)
+    timeouts.restart([3], 10.0)
+    assert timeouts.due(15.0) == [3]
 
 
 def test_tick_is_due_only_when_an_order_has_expired() -> None:

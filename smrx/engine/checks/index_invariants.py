@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from smrx.engine.checks.record_columns import StateColumns
 from smrx.engine.checks.xxh3_rows import multiply_fold_rows
 from smrx.engine.index_build import keys_of, members
+from smrx.engine.kernels.hash_index import MOVED, NEXT_SIZE, SIZE
 from smrx.engine.state import TABLES
 
 _U32 = np.uint64(32)
@@ -26,18 +27,27 @@ def index_violations(tables: StateColumns) -> Iterator[str]:
     for table in TABLES:
         rows = tables[table.name]
         for index in table.indexes:
-            cells = getattr(tables.state, index)
-            slots = members(index, table.name, rows)
-            entries = np.sort(cells[cells != 0] & _LOW32)
-            if not np.array_equal(entries, slots):
-                yield f"{index}: its entries are not the live {table.name}"
-                continue
-            # Every search must end at its own slot; the cells have no other slots, so no key is there twice.
-            found = _found(cells, slots, partial(keys_of, index, rows))
-            if (found == 0).any():
-                yield f"{index}: a search stops before it finds its key"
-            elif (found != slots).any():
-                yield f"{index}: a key is there twice"
+            array = getattr(tables.state, index)
+            wanted = members(index, table.name, rows)
+            for generation in (SIZE, NEXT_SIZE):
+                size = int(array[generation])
+                if generation == NEXT_SIZE and size == 0:
+                    continue
+                if size & (size - 1) or not 0 < 2 * size <= len(array):
+                    yield f"{index}: a generation with {size} cells"
+                    continue
+                cells = array[size : 2 * size]
+                slots = wanted if generation == SIZE else wanted[wanted < array[MOVED]]
+                entries = np.sort(cells[cells != 0] & _LOW32)
+                if not np.array_equal(entries, slots):
+                    yield f"{index}: its entries are not the live {table.name}"
+                    continue
+                # Every search must end at its own slot; the cells have no other slots, so no key is there twice.
+                found = _found(cells, slots, partial(keys_of, index, rows))
+                if (found == 0).any():
+                    yield f"{index}: a search stops before it finds its key"
+                elif (found != slots).any():
+                    yield f"{index}: a key is there twice"
 
 
 def _found(cells: NDArray[Any], slots: NDArray[Any], keys_at: _KeysAt) -> NDArray[np.uint32]:

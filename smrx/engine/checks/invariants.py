@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.checks.credential_invariants import credential_violations
-from smrx.engine.checks.full_hash import WORDS, compare_table, retention, static_hashes
+from smrx.engine.checks.full_hash import WORDS, balance_sums, compare_table, retention, static_hashes
 from smrx.engine.checks.index_invariants import index_violations
 from smrx.engine.checks.order_invariants import (
     HALF,
@@ -28,7 +28,12 @@ from smrx.engine.checks.order_invariants import (
 )
 from smrx.engine.checks.price_tree_invariants import tree_violations
 from smrx.engine.checks.record_columns import Columns, StateColumns
-from smrx.engine.checks.retention_invariants import have_broken_chains, list_violations, run_violations
+from smrx.engine.checks.retention_invariants import (
+    have_broken_chains,
+    list_violations,
+    run_violations,
+    transfer_list_violations,
+)
 from smrx.engine.state import BALANCES, BOOKS, TABLES, State
 from smrx.wire.codes import InstrumentStatus, OrderType
 
@@ -78,6 +83,7 @@ def inconsistencies(tables: StateColumns) -> list[str]:
         session_violations,
         list_violations,
         credential_violations,
+        transfer_list_violations,
         status_violations,
         money_violations,
     ):
@@ -274,3 +280,5 @@ def hash_violations(state: State) -> Iterator[str]:
     total += retention(state)
     if total % (1 << 64) != int(state.core["digest"][0]):
         yield "the stored sum of record hashes is wrong"
+    if balance_sums(state) != (int(state.core["funded_balances"][0]), int(state.core["balance_sum"][0])):
+        yield "the stored sum of the hashes of balances is wrong"

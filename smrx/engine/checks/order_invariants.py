@@ -158,6 +158,27 @@ def session_violations(tables: StateColumns) -> Iterator[str]:
         yield "sessions: a count of orders does not match the orders"
     if (rows.live("flags") == 0)[rows.live("orders") != 0].any():
         yield "sessions: one without cancel on disconnect has orders"
+    yield from _session_list_violations(tables)
+
+
+def _session_list_violations(tables: StateColumns) -> Iterator[str]:
+    """The orders that end with a session are linked by id."""
+    state, orders, sessions = tables.state, tables["orders"], tables["sessions"]
+    slots = orders.slots[orders.live("session") != 0]
+    slots = slots[np.lexsort((orders["order_id"][slots], orders["session"][slots]))]
+    owners = orders["session"][slots]
+    same = owners[1:] == owners[:-1]
+    older, newer = np.zeros((2, len(slots)), np.uint32)
+    older[1:], newer[:-1] = np.where(same, slots[:-1], 0), np.where(same, slots[1:], 0)
+    links = state.session_links[slots]
+    if (links["older"] != older).any() or (links["newer"] != newer).any():
+        yield "sessions: the orders that end with one are not linked by id"
+    ends = np.zeros((2, len(sessions)), np.uint32)
+    ends[0][owners[older == 0]] = slots[older == 0]
+    ends[1][owners[newer == 0]] = slots[newer == 0]
+    lists = state.session_lists[sessions.slots]
+    if (lists["first"] != ends[0][sessions.slots]).any() or (lists["last"] != ends[1][sessions.slots]).any():
+        yield "sessions: a list of orders does not begin or end with its first or last order"
 
 
 def status_violations(tables: StateColumns) -> Iterator[str]:

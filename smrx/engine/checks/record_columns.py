@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.state import CACHE_LINE, TABLES, State
+from smrx.engine.memory import CACHE_LINE
+from smrx.engine.state import TABLES, State
 
 #: Records read at once: half a megabyte of the longest ones, less than a core's own cache.
 BLOCK: Final = 1 << 12

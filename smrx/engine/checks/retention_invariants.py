@@ -130,6 +130,31 @@ def list_violations(tables: StateColumns) -> Iterator[str]:
         yield "transfers: the first end is too late"
 
 
+def transfer_list_violations(tables: StateColumns) -> Iterator[str]:
+    """A walk from an account's newest transfer through the links meets its transfers, newest first, and no others."""
+    state, transfers, accounts = tables.state, tables["transfers"], tables["accounts"]
+    order = transfers.slots[np.lexsort((transfers.live("sequence"), transfers.live("account_id")))]
+    owners = transfers["account_id"][order]
+    same = owners[1:] == owners[:-1]
+    last = np.append(~same, True)[: len(order)]
+    newest = dict(zip(owners[last].tolist(), order[last].tolist(), strict=True))
+    links = state.transfer_links
+    if (links[order[1:][same]] != order[:-1][same]).any():
+        yield "transfers: those of an account are not linked by sequence"
+    # The link of the oldest one, and of an account without, may lead to a slot that was freed since.
+    first = order[np.append(True, ~same)[: len(order)]]
+    beyond = links[first]
+    wrong = (transfers["live"][beyond] != 0) & (transfers["account_id"][beyond] == transfers["account_id"][first])
+    if (wrong & (transfers["sequence"][beyond] < transfers["sequence"][first])).any():
+        yield "transfers: the list of an account goes on behind its oldest"
+    for slot, account in zip(accounts.slots.tolist(), accounts.live("account_id").tolist(), strict=True):
+        found = int(state.last_transfers[slot])
+        gone = not transfers["live"][found] or int(transfers["account_id"][found]) != account
+        if found != newest.get(account) and not (gone and account not in newest):
+            yield f"account {account}: its newest transfer is not the first of its list"
+            return
+
+
 def _latest_end(core: Any, since: Any, period: str) -> int:
     """Return the bound of when something must end: with the next command if its time has come."""
     return max(min(int(since) + int(core[period]) * _NS, NEVER), int(core["time_ns"]))

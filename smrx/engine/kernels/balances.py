@@ -22,7 +22,7 @@ from smrx.engine.kernels.jit import (
 from smrx.engine.kernels.lookup import find_asset, find_balance, find_transfer
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.retention import append_transfer, forget_transfer
-from smrx.engine.kernels.state_hash import pack_pair, refresh_asset, refresh_balance, refresh_transfer
+from smrx.engine.kernels.state_hash import is_funded, pack_pair, refresh_asset, refresh_balance, refresh_transfer
 from smrx.engine.state import BALANCES, TRANSFERS
 from smrx.wire.codes import CommandKind, EventKind, Reason
 
@@ -52,18 +52,20 @@ def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
 @inlined
 def credit(core: Record, balance: Record, amount: Any) -> None:
     """Pay into a balance, or out of it with a negative amount."""
+    was_funded = is_funded(balance)
     balance.available += amount
     balance.live = 1
-    refresh_balance(core, balance)
+    refresh_balance(core, balance, was_funded)
 
 
 @inlined
 def release(core: Record, balance: Record, amount: Any) -> None:
     """Move held money back to available, or hold it with a negative amount."""
     if core.ledger != 0 and amount != 0:
+        was_funded = is_funded(balance)
         balance.available += amount
         balance.held -= amount
-        refresh_balance(core, balance)
+        refresh_balance(core, balance, was_funded)
 
 
 @inlined
@@ -149,6 +151,8 @@ def transfer(state: Tables, command: Record, outcome: Record, events: Array) -> 
     done.kind = np.uint32(command.kind)
     insert(state.transfer_index, command.order_id, NO_EXTRA, slot)
     append_transfer(state, slot)
+    state.transfer_links[slot] = state.last_transfers[turn.account]
+    state.last_transfers[turn.account] = slot
     refresh_transfer(core, done)
     kind = EventKind.DEPOSITED if depositing else EventKind.WITHDRAWN
     event = begin_event(core, turn, command, events, kind)

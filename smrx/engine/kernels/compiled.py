@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.kernels.apply import apply
-from smrx.engine.kernels.hash_index import insert
+from smrx.engine.kernels.hash_index import enter, key_hash
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
 from smrx.engine.kernels.numba_tables import InterpretedState, interpreted, state_of, table_of
 from smrx.engine.state import State
@@ -76,10 +76,10 @@ def _compiled(source: int) -> tuple[Any, Any]:
             table_of(hashes),
         )
 
-    def fill_index(cells: Array, keys: Array, extras: Array, slots: Array) -> None:
+    def fill_index(cells: Array, size: int, keys: Array, extras: Array, slots: Array) -> None:
         if version != np.uint64(0):
             for at in range(len(keys)):
-                insert(table_of(cells), keys[at], extras[at], slots[at])
+                enter(table_of(cells), np.uint64(size), key_hash(keys[at], extras[at]), slots[at])
 
     return entry_point(apply_at), entry_point(fill_index)
 

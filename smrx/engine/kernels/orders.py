@@ -40,6 +40,39 @@ def open_notional(state: Tables, order: Record, lots: Any) -> Any:
     return unit_price(state.instruments[order.instrument], order.price) * lots
 
 
+@kernel
+def join_session(state: Tables, order: Record, slot: Any) -> None:
+    """Add an order to the end of the list of the session with which it ends."""
+    session = state.sessions[order.session]
+    session.orders = np.uint32(session.orders + 1)
+    ends = state.session_lists[order.session]
+    link = state.session_links[slot]
+    link.older = ends.last
+    link.newer = NIL
+    if ends.last == NIL:
+        ends.first = slot
+    else:
+        state.session_links[ends.last].newer = slot
+    ends.last = slot
+
+
+@kernel
+def leave_session(state: Tables, order: Record, slot: Any) -> None:
+    """Remove an order from the list of the session with which it ends."""
+    session = state.sessions[order.session]
+    session.orders = np.uint32(session.orders - 1)
+    ends = state.session_lists[order.session]
+    link = state.session_links[slot]
+    if link.older == NIL:
+        ends.first = link.newer
+    else:
+        state.session_links[link.older].newer = link.newer
+    if link.newer == NIL:
+        ends.last = link.older
+    else:
+        state.session_links[link.newer].older = link.older
+
+
 @inlined
 def index_order(state: Tables, slot: Any) -> None:
     """Add a new order to its account's list, the indexes, its session's count and, if it is GTD, the expiry heap."""
@@ -58,8 +91,7 @@ def index_order(state: Tables, slot: Any) -> None:
     if order.client_order_id != U0:
         insert(state.client_index, order.client_order_id, order.account_id, slot)
     if order.session != NIL:
-        session = state.sessions[order.session]
-        session.orders = np.uint32(session.orders + 1)
+        join_session(state, order, slot)
     if order.tif == TimeInForce.GTD:
         schedule_expiry(state, slot)
 
@@ -92,8 +124,7 @@ def unindex_order(state: Tables, slot: Any) -> None:
     if order.client_order_id != U0:
         remove(state.client_index, order.client_order_id, order.account_id, slot)
     if order.session != NIL:
-        session = state.sessions[order.session]
-        session.orders = np.uint32(session.orders - 1)
+        leave_session(state, order, slot)
     if order.place != 0:
         unschedule_expiry(state, slot)
     drop_hash(state.core[0], order)

@@ -15,7 +15,9 @@ from smrx.engine.kernels.lookup import (
     find_asset,
     find_balance,
     find_client_order,
+    find_credential,
     find_instrument,
+    find_key_form,
     find_order,
     find_session,
     find_transfer,
@@ -48,6 +50,8 @@ ASSET: Final = 4
 INSTRUMENT: Final = 5
 SESSION: Final = 6
 TRANSFER: Final = 7
+CREDENTIAL: Final = 8
+KEY: Final = 9  # the xxh3 of a credential's key
 
 #: Any instrument, for walk_orders.
 ANY: Final = -1
@@ -72,6 +76,10 @@ def find_by_key(state: Tables, what: Any, key: Any, other: Any) -> Any:
         return find_session(state, key)
     if what == TRANSFER:
         return find_transfer(state, key)
+    if what == CREDENTIAL:
+        return find_credential(state, key)
+    if what == KEY:
+        return find_key_form(state, key)
     return NIL
 
 
@@ -93,13 +101,14 @@ def walk_account_orders(state: Tables, slot: Any, instrument: Any, steps: Any, f
 
 
 @kernel
-def walk_account_transfers(state: Tables, slot: Any, account_id: Any, found: Array) -> Any:
+def walk_account_transfers(state: Tables, slot: Any, account_id: Any, newest: Any, found: Array) -> Any:
     """Write an account's transfers to `found`, from a slot to older ones; return how many, and the next; 0 at the end.
 
-    A link may lead to a slot that was freed, and used again, since: then all older ones of the account are gone too.
+    All are of commands before `newest`. A link may lead to a slot that was freed, and used again, since: then all older
+    ones of the account are gone too.
     """
     count = 0
-    newest = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+    newest = np.uint64(newest)
     while slot != NIL:
         transfer = state.transfers[slot]
         if transfer.live == 0 or transfer.account_id != account_id or transfer.sequence >= newest:
@@ -178,10 +187,11 @@ def _compiled(source: int) -> tuple[Any, ...]:
             return 0, NIL
         return walk_account_orders(state_of(table), np.uint32(slot), instrument, steps, table_of(found))
 
-    def transfers_at(table: Array, slot: int, account_id: int, found: Array) -> Any:
+    def transfers_at(table: Array, slot: int, account_id: int, newest: int, found: Array) -> Any:
         if version == np.uint64(len(table)):
             return 0, NIL
-        return walk_account_transfers(state_of(table), np.uint32(slot), np.uint32(account_id), table_of(found))
+        owner = np.uint32(account_id)
+        return walk_account_transfers(state_of(table), np.uint32(slot), owner, np.uint64(newest), table_of(found))
 
     def balances_at(table: Array, account_id: int, found: Array) -> Any:
         if version == np.uint64(len(table)):
@@ -227,9 +237,9 @@ class Reader:
         count, following = self._run(_orders_at, walk_account_orders, slot, instrument, steps, found)
         return int(count), int(following)
 
-    def transfers(self, slot: int, account: int, found: NDArray[np.uint32]) -> tuple[int, int]:
+    def transfers(self, slot: int, account: int, newest: int, found: NDArray[np.uint32]) -> tuple[int, int]:
         """See walk_account_transfers."""
-        count, following = self._run(_transfers_at, walk_account_transfers, slot, account, found)
+        count, following = self._run(_transfers_at, walk_account_transfers, slot, account, newest, found)
         return int(count), int(following)
 
     def balances(self, account: int, found: NDArray[np.uint32]) -> int:

@@ -1,7 +1,11 @@
 """Remove what the state keeps only for a time: sessions after a silence, transfer ids by age or number.
 
-Both kinds form a list, oldest first. Before a command is checked, and after due orders have expired, at most
-MAX_SESSIONS_ENDED sessions and MAX_TRANSFERS_FORGOTTEN transfers are looked at; the rest is left to the next commands.
+Both kinds form a list, oldest first. The transfers of an account form one more, newest first, through
+`transfer_links`. No link is changed when a transfer is removed: a reader that follows one checks that it leads to an
+older transfer of the account, see reading.py.
+
+Before a command is checked, and after due orders have expired, at most MAX_SESSIONS_ENDED sessions and
+MAX_TRANSFERS_FORGOTTEN transfers are looked at; the rest is left to the next commands.
 `core.next_session_end` and `core.next_transfer_end` are lower bounds of when there is something to do, so that a
 command that ends nothing costs two comparisons. Called by apply.py and balances.py.
 """

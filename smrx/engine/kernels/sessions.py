@@ -10,14 +10,14 @@ from smrx.engine.kernels.cancelling import cancel_order
 from smrx.engine.kernels.credentials import number_of
 from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
-from smrx.engine.kernels.jit import NIL, Array, Record, Tables, inlined, kernel, view_as
+from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel, view_as
 from smrx.engine.kernels.lookup import find_credential
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.retention import expect_session_end
 from smrx.engine.kernels.rules_version import has_credentials
 from smrx.engine.kernels.state_hash import refresh_session
 from smrx.engine.state import SESSIONS
-from smrx.wire.codes import EventKind, Reason, Scope
+from smrx.wire.codes import EventKind, Reason
 from smrx.wire.records import SESSION_COMMAND, SESSION_EVENT
 
 
@@ -39,6 +39,8 @@ def open_session(state: Tables, command: Record, outcome: Record, events: Array)
         session.orders = 0
         session.credential_id = np.uint32(number_of(command.session_id)) if has_credentials(core) else NIL
         session.credential = find_credential(state, session.credential_id) if session.credential_id != 0 else NIL
+        state.session_lists[slot].first = NIL
+        state.session_lists[slot].last = NIL
         take_run(state, session, run_for(view_as(command, SESSION_COMMAND).answers))
         insert(state.session_index, command.session_id, NO_EXTRA, slot)
         append_session(state, slot)
@@ -60,78 +62,14 @@ def open_session(state: Tables, command: Record, outcome: Record, events: Array)
 
 
 @kernel
-def collect_session_orders(state: Tables, wanted: Any) -> Any:
-    """Write the orders that end with a session of several accounts to the scratch array; return how many.
-
-    No account's list contains them all.
-    """
-    found = 0
-    count = np.int64(state.sessions[wanted].orders)
-    slot = 1
-    while found < count:
-        order = state.orders[slot]
-        if order.live != 0 and order.session == wanted:
-            state.scratch[found] = np.uint32(slot)
-            found += 1
-        slot += 1
-    return found
-
-
-@kernel
-def sift_down_by_age(state: Tables, at: Any, count: Any) -> None:
-    """Sift a slot of the scratch array below the newer orders under it."""
-    scratch = state.scratch
-    moved = scratch[at]
-    while 2 * at + 1 < count:
-        child = 2 * at + 1
-        if child + 1 < count and state.orders[scratch[child + 1]].order_id > state.orders[scratch[child]].order_id:
-            child += 1
-        if state.orders[scratch[child]].order_id <= state.orders[moved].order_id:
-            break
-        scratch[at] = scratch[child]
-        at = child
-    scratch[at] = moved
-
-
-@kernel
-def sort_scratch_by_age(state: Tables, count: Any) -> None:
-    """Sort the slots in the scratch array by order id, by heapsort, which needs no more memory."""
-    for at in range(count // 2 - 1, -1, -1):
-        sift_down_by_age(state, at, count)
-    for last in range(count - 1, 0, -1):
-        newest = state.scratch[0]
-        state.scratch[0] = state.scratch[last]
-        state.scratch[last] = newest
-        sift_down_by_age(state, 0, last)
-
-
-@inlined
-def acts_for_several(state: Tables, session: Record) -> Any:
-    """Whether a session may place orders for other accounts than its own."""
-    if session.credential != NIL:
-        return state.credentials[session.credential].scope != Scope.ACCOUNT
-    return session.account_id == 0
-
-
-@kernel
 def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
     """Cancel the orders that end with the session in `turn`, oldest first; return how many."""
-    turn = state.turn[0]
-    session = state.sessions[turn.session]
-    count = np.int64(session.orders)
-    if count == 0:
-        return count
-    if acts_for_several(state, session):
-        sort_scratch_by_age(state, collect_session_orders(state, turn.session))
-        for at in range(count):
-            cancel_order(state, command, events, state.scratch[at], Reason.DISCONNECTED)
-        return count
-    slot = state.accounts[session.account].first
-    while session.orders != 0:
-        order = state.orders[slot]
-        following = order.newer
-        if order.session == turn.session:
-            cancel_order(state, command, events, slot, Reason.DISCONNECTED)
+    session = state.turn[0].session
+    count = np.int64(state.sessions[session].orders)
+    slot = state.session_lists[session].first
+    while slot != NIL:
+        following = state.session_links[slot].newer
+        cancel_order(state, command, events, slot, Reason.DISCONNECTED)
         slot = following
     return count
 

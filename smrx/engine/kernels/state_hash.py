@@ -46,6 +46,7 @@ import numpy as np
 
 from smrx.engine.kernels.jit import (
     U0,
+    U1,
     U32,
     Record,
     Tables,
@@ -198,10 +199,20 @@ def balance_hash(balance: Record) -> Any:
 
 
 @inlined
-def refresh_balance(core: Record, balance: Record) -> None:
-    """Update the hash of a balance."""
+def is_funded(balance: Record) -> Any:
+    """Whether there is anything in a balance."""
+    return (balance.available | balance.held) != 0
+
+
+@inlined
+def refresh_balance(core: Record, balance: Record, was_funded: Any) -> None:
+    """Update the hash of a balance; `was_funded` is what is_funded returned before the change."""
     if core.hashing != 0:
-        replace_hash(core, balance, balance_hash(balance))
+        new = balance_hash(balance)
+        funded = is_funded(balance)
+        core.balance_sum += (new if funded else U0) - (balance.hash if was_funded else U0)
+        core.funded_balances += (U1 if funded else U0) - (U1 if was_funded else U0)
+        replace_hash(core, balance, new)
 
 
 @kernel

@@ -115,8 +115,10 @@ class ImageJoin:
                     self._answers[node] = (
                         f"event {position.event_sequence}, state {position.state_hash:016x}, {reply.digest}"
                     )
-                elif isinstance(reply, StateImageReply) and reply.sequence < at:
-                    self._answers[node] = f"has not reached command {at}"
+                elif isinstance(reply, StateImageReply) and (reply.pending or reply.sequence < at):
+                    self._answers[node] = (
+                        f"encodes the image of command {at}" if reply.pending else f"has not reached command {at}"
+                    )
                     continue
                 elif isinstance(reply, StateImageReply):
                     self._answers[node] = f"is past command {at}"

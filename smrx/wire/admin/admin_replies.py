@@ -175,13 +175,15 @@ class InstrumentsReply(PageReply[InstrumentRow], frozen=True, kw_only=True):
 class StateImageReply(Reply, frozen=True, kw_only=True):
     """The state image held for `at`: its position, its size in bytes and its digest.
 
-    Without a position the image is not taken yet; if `sequence` is above `at`, it never will be.
+    Without a position the image is not taken yet. If `sequence` is above `at` it never will be, except while `pending`:
+    then it is being encoded.
     """
 
     at: int
     position: StreamPosition | None = None
     size: int = 0
     digest: str = ""
+    pending: bool = False
 
 
 class StateImagePart(Reply, frozen=True, kw_only=True):

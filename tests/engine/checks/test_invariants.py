@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from smrx.engine.checks.full_hash import ID_FIELDS
+from smrx.engine.kernels.hash_index import in_use
 from smrx.engine.state import ACCOUNTS, BALANCES, BOOKS, NODES, ORDERS
 from smrx.wire.codes import Permission, Scope, Side, TimeInForce
 from tests.commands import add_credential, open_account, open_session, place, session_of
@@ -60,7 +61,7 @@ def cross_book(state: Any) -> None:
 
 def drop_entry(state: Any) -> None:
     """Remove an entry of an index."""
-    cells = state.order_index
+    cells = in_use(state.order_index)
     cells[cells.nonzero()[0][0]] = 0
 
 
@@ -71,7 +72,7 @@ def change_entry(cells: Any, difference: int) -> None:
 
 def move_entry_out_of_reach(state: Any) -> None:
     """Move an entry of an index to a cell that no search reaches."""
-    cells = state.account_index
+    cells = in_use(state.account_index)
     empty = next(at for at in range(len(cells) - 1, 0, -1) if not cells[at] and not cells[at - 1])
     full = int(cells.nonzero()[0][0])
     cells[empty] = cells[full]
@@ -110,7 +111,7 @@ def overflow_balance_sum(state: Any) -> None:
 
 def repeat_client_id(state: Any) -> None:
     """Give an order the client order id of another of the same account, and index it twice."""
-    orders, cells = state.orders, state.client_index
+    orders, cells = state.orders, in_use(state.client_index)
     named = ((orders["live"] != 0) & (orders["client_order_id"] != 0)).nonzero()[0]
     first, second = next(
         (one, two) for one in named for two in named if one < two and orders["account"][one] == orders["account"][two]
@@ -175,11 +176,11 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "an order that is not in the index": (drop_entry, "order_index: its entries are not the live orders"),
     "an entry that no search reaches": (move_entry_out_of_reach, "account_index: a search stops"),
     "an entry for another order": (
-        lambda state: change_entry(state.order_index, 1),
+        lambda state: change_entry(in_use(state.order_index), 1),
         "order_index: its entries are not the live orders",
     ),
     "an entry with another hash": (
-        lambda state: change_entry(state.order_index, 1 << 50),
+        lambda state: change_entry(in_use(state.order_index), 1 << 50),
         "order_index: a search stops",
     ),
     "a negative balance": (put("balances", "available", -1), "balances: one is negative"),

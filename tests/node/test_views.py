@@ -1,0 +1,203 @@
+"""Views: pages of one state, for their owner only, bounded in number, size and time."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smrx.engine.inspect import DTYPES
+from smrx.node import child_file, views
+from smrx.node.views import Refused, Slice, Views, Waiting
+from tests.engine.small_market import SmallMarket, busy_market
+
+OWNER, OTHER = "one", "two"
+ROW = np.dtype([("number", "<u8")])
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def held(clock: Clock) -> Iterator[Views]:
+    held = Views(clock)
+    yield held
+    held.close()
+
+
+def numbers(count: int) -> Callable[[], Iterator[Any]]:
+    """Return rows 0 to count - 1, in blocks of ten."""
+
+    def rows() -> Iterator[Any]:
+        for start in range(0, count, 10):
+            yield np.arange(start, min(start + 10, count), dtype=np.uint64).view(ROW)
+
+    return rows
+
+
+def opened(held: Views, clock: Clock, rows: Callable[[], Iterator[Any]], owner: str = OWNER) -> str:
+    clock.now += 5
+    cursor = held.open(owner, ROW, rows, (), 7)
+    assert isinstance(cursor, str)
+    return cursor
+
+
+def page(held: Views, cursor: str, offset: int, limit: int, owner: str = OWNER) -> Slice | Refused:
+    """Return a page once it is written."""
+    deadline = time.monotonic() + 60
+    while isinstance(found := held.read(owner, cursor, offset, limit), Waiting):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return found
+
+
+def test_pages_are_of_the_state_as_it_was(held: Views) -> None:
+    market: SmallMarket = busy_market()
+    inspect = market.engine.inspect
+    before = inspect.orders()
+    cursor = held.open(OWNER, DTYPES["orders"], lambda: inspect.listing("orders"), inspect.arrays_outside("orders"), 5)
+    assert isinstance(cursor, str)
+    market.cancel(int(before["account"][0]), int(before["order_id"][0]))
+    market.buy(1, 1, 3)
+    found, offset, more = [], 0, True
+    while more:
+        part = page(held, cursor, offset, 4)
+        assert isinstance(part, Slice)
+        assert part.sequence == 5
+        found.append(part.rows)
+        offset, more = offset + len(part.rows), part.more
+    assert np.concatenate(found).tobytes() == before.tobytes()
+    assert market.engine.inspect.orders().tobytes() != before.tobytes()
+
+
+def test_listing_needs_no_memory_that_is_excluded(held: Views, clock: Clock) -> None:
+    """Large arrays are excluded page by page: a child that read one would end with SIGSEGV."""
+    market = SmallMarket(orders=1 << 15, balances=1 << 15)
+    inspect = market.engine.inspect
+    for table in ("orders", "balances", "accounts", "sessions"):
+        clock.now += 5
+        cursor = held.open(
+            OWNER, DTYPES[table], lambda table=table: inspect.listing(table), inspect.arrays_outside(table), 5
+        )
+        assert isinstance(cursor, str)
+        part = page(held, cursor, 0, 100)
+        assert isinstance(part, Slice)
+        assert part.rows.tobytes() == getattr(inspect, table)().tobytes()
+
+
+def test_view_belongs_to_its_owner(held: Views, clock: Clock) -> None:
+    cursor = opened(held, clock, numbers(5))
+    assert isinstance(held.read(OTHER, cursor, 0, 1), Refused)
+    assert isinstance(held.read(OWNER, cursor[:-1] + "x", 0, 1), Refused)
+    part = page(held, cursor, 0, 1)
+    assert isinstance(part, Slice)
+    assert (part.rows["number"].tolist(), part.more) == ([0], True)
+
+
+def test_next_view_of_an_owner_replaces_the_last(held: Views, clock: Clock) -> None:
+    first = opened(held, clock, numbers(5))
+    second = opened(held, clock, numbers(6))
+    assert list(held) == [second]
+    assert isinstance(held.read(OWNER, first, 0, 1), Refused)
+
+
+def test_number_of_views_is_bounded(held: Views, clock: Clock) -> None:
+    for owner in range(views.MAX_VIEWS):
+        page(held, opened(held, clock, numbers(1), str(owner)), 0, 1, str(owner))
+    clock.now += 5
+    refused = held.open("more", ROW, numbers(1), (), 7)
+    assert isinstance(refused, Refused)
+    assert str(views.MAX_VIEWS) in refused.reason
+    clock.now += views.HELD_SECONDS
+    held.poll()
+    assert len(held) == 0
+    assert isinstance(held.open("more", ROW, numbers(1), (), 7), str)
+
+
+def test_one_child_at_a_time(held: Views, clock: Clock) -> None:
+    def slow() -> Iterator[Any]:
+        time.sleep(60)
+        yield np.zeros(1, ROW)
+
+    cursor = opened(held, clock, slow)
+    clock.now += 5
+    assert isinstance(held.open(OTHER, ROW, numbers(1), (), 7), Refused)
+    assert isinstance(held.read(OWNER, cursor, 0, 1), Waiting)
+    assert isinstance(held.open(OWNER, ROW, numbers(1), (), 7), str), "an owner may replace its own view"
+
+
+def test_after_a_fork_the_next_one_waits(held: Views, clock: Clock) -> None:
+    page(held, opened(held, clock, numbers(1)), 0, 1)
+    assert isinstance(held.open(OTHER, ROW, numbers(1), (), 7), Refused)
+    clock.now += 5
+    assert isinstance(held.open(OTHER, ROW, numbers(1), (), 7), str)
+
+
+def test_view_is_bounded_in_bytes(held: Views, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "MAX_BYTES", 1 << 20)
+    refused = page(held, opened(held, clock, numbers(200_000)), 199_999, 1)
+    assert isinstance(refused, Refused)
+    assert "1 MiB" in refused.reason
+    assert len(held) == 0
+
+
+def test_child_that_takes_too_long_is_killed(held: Views, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "CHILD_SECONDS", 0.1)
+
+    def slow() -> Iterator[Any]:
+        time.sleep(60)
+        yield np.zeros(1, ROW)
+
+    cursor = opened(held, clock, slow)
+    pid = held._views[cursor].file._pid
+    refused = page(held, cursor, 0, 1)
+    assert isinstance(refused, Refused)
+    assert "too long" in refused.reason
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_child_that_dies_is_reported(held: Views, clock: Clock) -> None:
+    def dies() -> Iterator[Any]:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        yield np.zeros(1, ROW)
+
+    refused = page(held, opened(held, clock, dies), 0, 1)
+    assert isinstance(refused, Refused)
+    assert str(-signal.SIGSEGV) in refused.reason
+
+
+def test_no_process_is_left_and_no_descriptor(clock: Clock) -> None:
+    held = Views(clock)
+    before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+    for _ in range(5):
+        opened(held, clock, numbers(3))
+    page(held, next(iter(held)), 0, 1)
+    held.close()
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_no_view_if_there_can_be_no_process(held: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(child_file, "fork", refuse)
+    refused = held.open(OWNER, ROW, numbers(1), (), 7)
+    assert isinstance(refused, Refused)
+    assert "Resource temporarily" in refused.reason
