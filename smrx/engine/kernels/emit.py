@@ -71,11 +71,11 @@ def fill_order_event(
     words.word_0 = core.event_sequence
     words.word_1 = core.command_sequence
     words.word_2 = np.uint64(core.time_ns)
-    words.word_3 = np.uint64(kind) | ((source.word_15 & TERMS) << U8) | (np.uint64(reason) << U48)
+    words.word_3 = np.uint64(kind) | ((source.terms & TERMS) << U8) | (np.uint64(reason) << U48)
     words.word_4 = command.session_id
     words.word_5 = command.request_id
     words.word_6 = order.order_id
-    words.word_7 = (source.word_8 >> U32) | (source.word_8 << U32)
+    words.word_7 = (source.parties >> U32) | (source.parties << U32)
     words.word_8 = order.client_order_id
     words.word_9 = np.uint64(price)
     words.word_10 = np.uint64(lots)

@@ -53,9 +53,17 @@ def _plain_words(size: int) -> Layout:
 COMMAND_WORDS: Final = _plain_words(COMMAND_SIZE)
 DETAILS_WORDS: Final = _plain_words(DETAILS_SIZE)
 EVENT_WORDS: Final = _plain_words(EVENT_SIZE)
-#: Of an order: word 8 is account and instrument, as in word 3 of its command; word 15 is side, type, time in force,
-#: self-trade prevention and flags, as in word 0 of its command after the kind, and then whether it is live.
-ORDER_WORDS: Final = _plain_words(ORDER.itemsize)
+assert ORDER.fields is not None
+#: Two words of an order: account and instrument, as in word 3 of its command; side, type, time in force, self-trade
+#: prevention and flags, as in word 0 of its command after the kind, and then whether it is live.
+ORDER_WORDS: Final = np.dtype(
+    {
+        "names": ["parties", "terms"],
+        "formats": ["<u8", "<u8"],
+        "offsets": [ORDER.fields[first][1] for first in ("account_id", "side")],
+        "itemsize": ORDER.itemsize,
+    }
+)
 
 #: Kinds without a sender.
 _WITHOUT_SENDER: Final = (CommandKind.TICK, CommandKind.SET_VERSION)

@@ -184,8 +184,8 @@ def init_order(state: Tables, command: Record, slot: Any) -> None:
     # In whole words, see emit.fill_order_event.
     words = view_as(order, ORDER_WORDS)
     source = view_as(command, COMMAND_WORDS)
-    words.word_8 = source.word_3
-    words.word_15 = ((source.word_0 >> U8) & TERMS) | LIVE
+    words.parties = source.word_3
+    words.terms = ((source.word_0 >> U8) & TERMS) | LIVE
     order.account = turn.account
     order.instrument = turn.instrument
     order.level = 0

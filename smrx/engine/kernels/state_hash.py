@@ -112,9 +112,9 @@ def order_hash(order: Record) -> Any:
     """Return the hash of an order without its extension."""
     words = view_as(order, ORDER_WORDS)
     return hash8(
-        ORDER_TAG | ((words.word_15 & TERMS) << U8),
+        ORDER_TAG | ((words.terms & TERMS) << U8),
         order.order_id,
-        words.word_8,
+        words.parties,
         order.client_order_id,
         np.uint64(order.price),
         np.uint64(order.quantity),
