@@ -57,6 +57,8 @@ class ReplySender:
 
     def flush(self) -> None:
         """Send the waiting replies that their connections now take."""
+        # ZeroMQ learns which connections have room, or are gone, when it is asked for its events.
+        self._socket.getsockopt(zmq.EVENTS)
         for identity in tuple(self._waiting):
             waiting = self._waiting[identity]
             while waiting and self._try(identity, waiting[0]):
