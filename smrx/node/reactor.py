@@ -116,8 +116,9 @@ class Node(Turn):
         if self._has_more_to_read:
             return 0
         deadline = min(
-            self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline
-        )
+            self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline,
+            self.admin.next_deadline,
+        )  # fmt: skip
         if self.leading_term is not None:
             deadline = min(deadline, self._session_timeouts.deadline)
             expiry_ns = self.state.next_expiry_ns
@@ -135,8 +136,7 @@ class Node(Turn):
                 self.transport.drain(_RAFT_PER_TURN)
         if self._orders in ready:
             self._receive_orders()
-        if self.admin.socket in ready:
-            self.admin.receive()
+        self.admin.receive(is_ready=self.admin.socket in ready)
         if self.publisher.requests in ready:
             # A fenced node does not answer: its events may differ from those of the majority.
             ring = self.state.events if self.fenced is None else None
@@ -193,9 +193,8 @@ class Node(Turn):
         if self.replica.removed and not self._stop:
             log.warning("node %d was removed from cluster %r and stops", self.me.id, self.config.cluster)
             self._stop = True
-        for entry in applied:
-            self.admin.applied(entry.log_index, entry.term)
-        self.admin.flush()
+        self.admin.answer()
+        self._has_more_to_read |= self.admin.has_more_to_do
         now = time.monotonic()
         for entry in applied:
             self._expiry_timer.applied(entry.log_index)
@@ -266,16 +265,8 @@ class Node(Turn):
         digest = Digest(*engine.balance_digest())
         return FeedPosition(engine.event_sequence + 1, Claim(*self.state.position()), digest)
 
-    def submit_barrier(self) -> tuple[int, int]:
-        """Append an empty entry to the log and return its (index, term). Raises NotLeader.
-
-        When it is applied, so is every earlier command.
-        """
-        return self.submit_entry([])
-
     def _leadership_changed(self, before: int | None) -> None:
         if before is not None:
-            self.admin.lost_leadership()
             log.warning("node %d no longer leads (term %d)", self.me.id, before)
         if self.leading_term is not None:
             log.info("node %d leads in term %d", self.me.id, self.leading_term)
