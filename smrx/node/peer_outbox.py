@@ -68,6 +68,10 @@ class PeerOutbox:
 
     def retry(self) -> None:
         """Send to some of the blocked peers; drop what has waited too long."""
+        if not self._waiting:
+            return
+        # ZeroMQ notices that a peer has read, or is gone, when it is asked for its events, and not in each send.
+        self._socket.getsockopt(zmq.EVENTS)
         now = time.monotonic()
         for peer in list(self._waiting)[:_TRIED]:
             replies, since = self._waiting.pop(peer)
