@@ -2,32 +2,49 @@
 
 A node that compiled inside its loop would stop answering for a minute and lose its leadership. The compiler also leaves
 130 MB of memory in its process, and every fork for a snapshot would copy the page tables of that memory. So a separate
-process compiles into the cache on disk, and this process loads the result. Called by everything that starts nodes or
-applies commands.
+process compiles into the cache on disk, and this process loads the result. Of several processes that start together one
+compiles, and the others wait for it. Called by everything that starts nodes or applies commands.
 """
 
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
+
+from smrx import compile_cache
 
 _COMPILE: Final = "import sys; sys.path[:] = sys.argv[1:]; from smrx.engine import warm_up; warm_up()"
 
 
-def compile_engine(report: Callable[[str], None]) -> None:
-    """Return when the engine is compiled and loaded; call `report` with a line of text if it has to be compiled."""
+def compile_engine(report: Callable[[str], None], data_dir: str | Path | None = None) -> Path | None:
+    """Return when the engine is compiled and loaded; call `report` with a line of text if it has to be compiled.
+
+    Returns the directory of the compiled code, None if there is none; `data_dir` is where it goes if the user has no
+    other place. Raises compile_cache.CacheError.
+    """
+    place = None if data_dir is None else Path(data_dir).expanduser()
+    directory = compile_cache.choose(place)
     from smrx.engine import compiled_before, warm_up
 
     first = not compiled_before()
     started = time.monotonic()
     if first:
-        report("compiling the engine (once on this machine, up to two minutes)")
-        _compile_in_subprocess()
-    # This compiles here if the subprocess failed, or if the cache cannot be written.
+        if directory is None:
+            report(f"compiled code cannot be kept; looked for a directory in {compile_cache.places(place)}")
+        with compile_cache.only_compiler(directory, lambda: report("waiting for another process that compiles")):
+            first = not compiled_before()
+            if first:
+                where = f" into {directory}" if directory is not None else ""
+                report(f"compiling the engine{where} (once on this machine, up to two minutes)")
+                if directory is not None:
+                    _compile_in_subprocess()
+    # This compiles here if the subprocess failed, or if there is no cache.
     warm_up()
     if first:
         report(f"compiled in {time.monotonic() - started:.0f} s")
+    return directory
 
 
 def _compile_in_subprocess() -> None:

@@ -5,12 +5,13 @@ Without a file the configuration is a three-node cluster on loopback.
 
 import json
 import re
-import tomllib
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+
+from smrx import toml_file
 
 #: Node i of the default cluster listens on 7100 + 10 i and the five ports after it.
 DEFAULT_BASE_PORT: Final = 7100
@@ -218,15 +219,9 @@ def load(path: str | Path | None = None, *, allow_missing_keys: bool = False) ->
     if path is None:
         return Config()
     try:
-        # utf-8-sig skips the byte-order mark that some editors write.
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: the configuration is not UTF-8 text") from None
-    except (ValueError, RecursionError) as error:
-        # Besides the module's own error: numbers of thousands of digits, very deep nesting.
-        raise ConfigError(f"{path}: invalid TOML: {error}") from None
+        raw = toml_file.read(path, "the configuration")
+    except toml_file.TomlFileError as error:
+        raise ConfigError(str(error)) from None
     return parse(raw, str(path), allow_missing_keys=allow_missing_keys)
 
 

@@ -83,7 +83,7 @@ class LocalCluster:
 
     def start(self) -> None:
         """Compile the engine once, then start all nodes that are not running."""
-        compile_engine(log.info)
+        compile_engine(log.info, self.config.data_dir)
         for node in self.config.nodes:
             if not self.running(node.id):
                 self.start_node(node.id)

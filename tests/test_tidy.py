@@ -33,9 +33,12 @@ LAYERS = {
     "consensus": 4,
     "feed": 4,
     "compiling": 3,
+    "compile_cache": 0,
     "engine": 2,
     "wire": 1,
     "config": 0,
+    "http_server": 0,
+    "toml_file": -1,
 }
 #: What the engine may use of other parts: the records and the enumerations of the protocol, and their conversions.
 ENGINE_SHARES = {

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "asset": "Add and list assets.",
     "bench": "Run benchmarks on this machine.",
     "book": "Show the order book of an instrument.",
+    "compile": "Compile the engine now, for the nodes that start later.",
     "cluster": "Start, stop and inspect the cluster, change its members.",
     "instrument": "Add, configure, halt and list instruments.",
     "log": "Read the journal of a stopped node.",
@@ -110,7 +111,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run `smrx` and return its exit code; every error is one message on stderr."""
     with standard_streams.guard() as output:
         code = _run(arguments, output)
-        standard_streams.flush()
+        standard_streams.finish(output)
         return output.exit_code(code)
 
 

@@ -13,6 +13,7 @@ from smrx.cli.exit_codes import Exit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from smrx.client.read_levels import Level
     from smrx.client.results import Balance, TransferResult
 
 _account_argument = click.argument("account_id", metavar="ACCOUNT", type=click.IntRange(min=1))
@@ -185,8 +186,11 @@ def limits(
 
 
 @account.command()
-@_account_verb
-def show(account_id: int, as_json: bool) -> None:
+@_account_argument
+@options.level_options
+@options.config_option
+@options.json_option
+def show(account_id: int, level: "Level", as_json: bool) -> None:
     """Show the status, open orders, limits and balances of an account.
 
     \b
@@ -194,8 +198,8 @@ def show(account_id: int, as_json: bool) -> None:
       smrx account show 7
     """
     with venue_client.connect() as client:
-        state = client.account_state(account_id)
-        found = client.balances(account_id)
+        state = client.account_state(account_id, level=level)
+        found = client.balances(account_id, level=level)
     if as_json:
         output.print_json({"account": state, "balances": found})
         return
@@ -216,9 +220,10 @@ def _limit(value: int) -> str:
 
 @account.command()
 @click.argument("account_id", metavar="[ACCOUNT]", type=click.IntRange(min=0), required=False)
+@options.level_options
 @options.config_option
 @options.json_option
-def balances(account_id: int | None, as_json: bool) -> None:
+def balances(account_id: int | None, level: "Level", as_json: bool) -> None:
     """Show the balances of one account, or of all accounts.
 
     \b
@@ -226,7 +231,7 @@ def balances(account_id: int | None, as_json: bool) -> None:
       smrx account balances 7
     """
     with venue_client.connect() as client:
-        found = client.balances(account_id, all_accounts=account_id is None)
+        found = client.balances(account_id, all_accounts=account_id is None, level=level)
     if as_json:
         output.print_json(found)
         return
@@ -234,8 +239,11 @@ def balances(account_id: int | None, as_json: bool) -> None:
 
 
 @account.command()
-@_account_verb
-def positions(account_id: int, as_json: bool) -> None:
+@_account_argument
+@options.level_options
+@options.config_option
+@options.json_option
+def positions(account_id: int, level: "Level", as_json: bool) -> None:
     """Show the balances of an account by instrument, and what its open orders can still buy and sell.
 
     Instruments with the same asset show the same balance of the account. NOTIONAL is the value of the open orders at
@@ -246,7 +254,7 @@ def positions(account_id: int, as_json: bool) -> None:
       smrx account positions 7
     """
     with venue_client.connect() as client:
-        found = client.positions(account_id)
+        found = client.positions(account_id, level=level)
     if as_json:
         output.print_json(found)
         return
@@ -273,9 +281,10 @@ def _print_balances(found: "Sequence[Balance]") -> None:
 
 
 @account.command("list")
+@options.level_options
 @options.config_option
 @options.json_option
-def list_(as_json: bool) -> None:
+def list_(level: "Level", as_json: bool) -> None:
     """List the accounts.
 
     \b
@@ -283,7 +292,7 @@ def list_(as_json: bool) -> None:
       smrx account list
     """
     with venue_client.connect() as client:
-        found = client.accounts()
+        found = client.accounts(level=level)
     if as_json:
         output.print_json(found)
         return

@@ -1,8 +1,13 @@
 """`smrx asset`: the assets of the exchange. Parses, calls the client, prints."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from smrx.cli import options, output, venue_client
+
+if TYPE_CHECKING:
+    from smrx.client.read_levels import Level
 
 
 @click.group()
@@ -38,9 +43,10 @@ def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> No
 
 
 @asset.command("list")
+@options.level_options
 @options.config_option
 @options.json_option
-def list_(as_json: bool) -> None:
+def list_(level: "Level", as_json: bool) -> None:
     """List the assets.
 
     \b
@@ -48,7 +54,7 @@ def list_(as_json: bool) -> None:
       smrx asset list
     """
     with venue_client.connect() as client:
-        found = client.assets()
+        found = client.assets(level=level)
     rows = [
         {
             "id": row.id,

@@ -11,6 +11,7 @@ from smrx.cli.exit_codes import Exit
 #: Exceptions whose own text is the message.
 EXIT_CODES: Final = {
     "smrx.config.ConfigError": Exit.USAGE,
+    "smrx.compile_cache.CacheError": Exit.RESOURCE,
     "smrx.node.reactor.PortInUseError": Exit.RESOURCE,
     "smrx.consensus.recovery.MetaError": Exit.RESOURCE,
     "smrx.consensus.disk_journal.JournalError": Exit.RESOURCE,

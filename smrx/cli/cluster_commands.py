@@ -89,8 +89,8 @@ def up(timeout: float, discard: bool, yes: bool, as_json: bool) -> None:
     config, path = options.config(), options.config_path()
     if discard:
         _discard(config, yes)
-    # Compile here, or all nodes would compile at the same time.
-    progress.compile_engine()
+    # Compile here, or all nodes would wait for the one that compiles first.
+    progress.compile_engine(config.data_dir)
     started = [
         node_processes.start_node(config, path, n.id)
         for n in config.nodes
@@ -112,20 +112,27 @@ def up(timeout: float, discard: bool, yes: bool, as_json: bool) -> None:
 def down() -> None:
     """Stop the nodes that `smrx cluster up` started.
 
-    With durability = "memory", the exchange loses all its data once a majority of its nodes is stopped.
+    With durability = "disk" the exchange continues with `smrx cluster up`: everything acknowledged is in the journals
+    and snapshots of its nodes. With durability = "memory" it loses all its data once a majority of its nodes is
+    stopped.
 
     \b
     Example:
       smrx cluster down
     """
     config = options.config()
+    durability = _durability(config)
     stopped = node_processes.stop_nodes(config, [node.id for node in config.nodes])
     if not stopped:
         click.echo("no node started by `smrx cluster up` is running")
         return
     click.echo(f"stopped {output.node_list(stopped)}")
-    if config.durability == "memory" and len(stopped) * 2 > len(config.nodes):
-        click.echo("the data of the exchange in memory is lost; `smrx cluster up --new` starts an empty exchange")
+    if durability == "disk":
+        click.echo(
+            f"the exchange is in the journals and snapshots in {Path(config.data_dir)}/; `smrx cluster up` continues it"
+        )
+    elif len(stopped) * 2 > len(config.nodes):
+        click.echo(f"the data of the exchange in memory is lost; {_how_to_begin(config)}")
 
 
 @cluster.command()
@@ -155,6 +162,25 @@ def status(timeout: float, as_json: bool) -> None:
         output.exit_with(Exit.DIVERGED)
     if seen.leader is None:
         output.exit_with(Exit.UNAVAILABLE)
+
+
+def _durability(config: Config) -> str:
+    """Return "disk" if any running node writes a journal, whatever the configuration says now."""
+    with open_admin_client(config, 0.3) as ask:
+        seen = query_cluster(ask, [node.id for node in config.nodes])
+    found = {node.status.durability for node in seen.nodes if node.status is not None} or {config.durability}
+    return "disk" if "disk" in found else "memory"
+
+
+def _how_to_begin(config: Config) -> str:
+    """Say how an exchange whose nodes lost their state begins again; never advise to remove journals or snapshots."""
+    durable = [data.description for data in discard_data.find_durable(config)]
+    if not durable:
+        return "`smrx cluster up --new` starts an empty exchange"
+    return (
+        "journals or snapshots of an earlier start are still there, and nothing was removed: "
+        f'{"; ".join(durable)}. Start the nodes with durability = "disk" to continue from them'
+    )
 
 
 def _discard(config: Config, yes: bool) -> None:
@@ -198,7 +224,7 @@ def _await_leader(config: Config, started: list[node_processes.ProcessFile], tim
                 raise CliError(
                     Exit.UNAVAILABLE,
                     f"the nodes of cluster {config.cluster!r} held state before, and all of them have lost it; "
-                    "`smrx cluster up --new` starts an empty exchange",
+                    f"{_how_to_begin(config)}",
                 )
             if time.monotonic() > deadline:
                 silent = [str(node.node_id) for node in seen.nodes if node.status is None]

@@ -40,6 +40,16 @@ def find(config: Config) -> list[NodeData]:
     return nodes
 
 
+def find_durable(config: Config) -> list[NodeData]:
+    """Return the nodes on this machine that have journals or snapshots; also while their processes run."""
+    found = []
+    for node in config.nodes:
+        durable = [*_journal(config, node.id), *_snapshots(config, node.id)]
+        if durable:
+            found.append(NodeData(f"node {node.id}: {'; '.join(durable)}", is_durable=True))
+    return found
+
+
 def confirm(config: Config, nodes: list[NodeData], yes: bool) -> None:
     """List what is discarded, and ask on a terminal unless `yes`.
 

@@ -1,10 +1,15 @@
 """`smrx instrument`: the instruments of the exchange. Parses, calls the client, prints."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from smrx.cli import options, output, venue_client
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from smrx.client.read_levels import Level
 
 
 @click.group()
@@ -194,9 +199,10 @@ def _rule(value: str | None) -> str:
 
 
 @instrument.command("list")
+@options.level_options
 @options.config_option
 @options.json_option
-def list_(as_json: bool) -> None:
+def list_(level: "Level", as_json: bool) -> None:
     """List the instruments with their rules and last prices.
 
     \b
@@ -208,7 +214,7 @@ def list_(as_json: bool) -> None:
     from smrx.wire.codes import InstrumentStatus
 
     with venue_client.connect() as client:
-        found = client.instruments()
+        found = client.instruments(level=level)
     rows = [
         {
             "id": row.id,

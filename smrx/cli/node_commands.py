@@ -48,7 +48,9 @@ def node(node_id: int, allow_corruption: bool, rebuild: bool, yes: bool, quiet: 
     if rebuild:
         _rebuild(config, node_id, yes)
     # Compile before sockets are bound: a node that listens must answer.
-    compiling.compile_engine(logging.getLogger(__name__).info)
+    log = logging.getLogger(__name__)
+    compiled = compiling.compile_engine(log.info, config.data_dir)
+    log.info("the compiled engine is in %s", compiled or "memory only: no directory can be written")
     from smrx.node import reactor
 
     reactor.run(config, node_id, allow_corruption=allow_corruption)

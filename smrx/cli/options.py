@@ -3,7 +3,8 @@
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
 
 import click
 
@@ -12,6 +13,8 @@ from smrx.wire.client_order_ids import pack_client_order_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The levels of a read, as smrx.client names them.
+_LEVELS: Final = ("linearizable", "leader", "any")
 _FROM_NOW: Final = re.compile(r"\+([0-9]{1,9})([smhd])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -42,6 +45,36 @@ def timeout_option(default_s: float, help_text: str) -> Callable[[F], F]:
     """Add --timeout, in seconds above 0; the command gets it as `timeout`."""
     seconds = click.FloatRange(min=0, min_open=True)
     return click.option("--timeout", type=seconds, default=default_s, show_default=True, help=help_text)
+
+
+def level_options(command: F) -> F:
+    """Add --level and --max-age; the command gets both as `level`, as the client takes it."""
+
+    @wraps(command)
+    def run(*args: Any, level: str, max_age: float | None, **others: Any) -> Any:
+        if max_age is None:
+            return command(*args, level=level, **others)
+        if level != "any":
+            raise click.UsageError(f"--max-age needs --level any, found --level {level}")
+        from smrx.client import Stale
+
+        return command(*args, level=Stale(max_age_s=max_age), **others)
+
+    with_age = click.option(
+        "--max-age",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="With --level any: fail if no node has a state that is known to be no older than this.",
+    )
+    with_level = click.option(
+        "--level",
+        type=click.Choice(_LEVELS),
+        default=_LEVELS[0],
+        show_default=True,
+        help="How new the state is: with everything that was answered before, confirmed by a majority; as the leader "
+        "has it; or as any node has it, which needs no leader.",
+    )
+    return cast(F, with_level(with_age(run)))
 
 
 class ClientOrderId(click.ParamType[str]):

@@ -9,6 +9,7 @@ from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
+    from smrx.client.read_levels import Level
     from smrx.client.results import OrderResult
 
 _SIDE: Final = click.Choice(["buy", "sell"], case_sensitive=False)
@@ -220,9 +221,10 @@ def reduce(account: int, order_id: int | None, client_order_id: str | None, quan
 @order.command("list")
 @click.option("--account", type=click.IntRange(min=1), help="Only orders of this account.")
 @click.option("--symbol", help="Only orders in this instrument.")
+@options.level_options
 @options.config_option
 @options.json_option
-def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
+def list_(account: int | None, symbol: str | None, level: "Level", as_json: bool) -> None:
     """List open orders and pending stops, oldest first.
 
     \b
@@ -230,7 +232,7 @@ def list_(account: int | None, symbol: str | None, as_json: bool) -> None:
       smrx order list --account 7
     """
     with venue_client.connect() as client:
-        found = client.orders(symbol, account=account, all_accounts=account is None)
+        found = client.orders(symbol, account=account, all_accounts=account is None, level=level)
     if as_json:
         output.print_json(found)
         return

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,9 +11,12 @@ import click
 from smrx import compiling
 
 
-def compile_engine() -> None:
-    """Compile the engine if this machine has not done so yet, and report that on standard error."""
-    compiling.compile_engine(lambda line: click.echo(line, err=True))
+def compile_engine(data_dir: str | Path | None = None) -> Path | None:
+    """Compile the engine if this machine has not done so yet, and report that on standard error.
+
+    Arguments and result are those of compiling.compile_engine().
+    """
+    return compiling.compile_engine(lambda line: click.echo(line, err=True), data_dir)
 
 
 @contextmanager

@@ -137,6 +137,7 @@ def _search(start: int, seeds: int | None, jobs: int, next_version: str | None, 
                 ],
                 "commands": totals.commands,
                 "answers": totals.answers,
+                "reads": totals.reads,
                 "faults": totals.faults,
                 "member_changes": totals.member_changes,
                 "simulated_seconds": round(totals.simulated_seconds, 1),
@@ -149,8 +150,8 @@ def _search(start: int, seeds: int | None, jobs: int, next_version: str | None, 
             click.echo(f"{_command(seed, next_version)}\n  {failure}")
         click.echo(
             f"{totals.seeds:,} seeds, {len(totals.failures)} failures: {totals.commands:,} commands, "
-            f"{totals.answers:,} answers, {totals.faults:,} faults, {totals.member_changes:,} membership changes, "
-            f"{totals.simulated_seconds:,.0f} simulated seconds in "
+            f"{totals.answers:,} answers, {totals.reads:,} reads, {totals.faults:,} faults, "
+            f"{totals.member_changes:,} membership changes, {totals.simulated_seconds:,.0f} simulated seconds in "
             f"{totals.seconds:.1f} s; in {totals.stood_still} runs a majority lost its memory and the cluster stopped"
         )
     return bool(totals.failures)

@@ -205,7 +205,7 @@ def restore(folder: Path, as_json: bool) -> None:
             raise CliError(
                 Exit.RESOURCE,
                 f"{directory}: the directory is not empty (found {', '.join(sorted(used))}); nothing was restored. "
-                "Choose another data_dir, or discard the data with `smrx cluster up --new`",
+                "Choose another data_dir, or move this one away",
             )
     copies = [_files(config, node.id).adopt(stored) for node in config.nodes]
     if as_json:

@@ -61,6 +61,11 @@ class Output:
         self._answer += data
         del self._answer[: max(0, len(self._answer) - _MAX_ANSWER_BYTES)]
 
+    @property
+    def has_written(self) -> bool:
+        """Whether the command wrote anything to standard output."""
+        return bool(self._answer)
+
     def lost(self) -> None:
         """Handle a write that failed. Raises OutputFailed if the command only reads."""
         self.note_context()
@@ -141,6 +146,23 @@ def flush() -> None:
     """Write what is buffered for standard output; Output holds the fault if that fails."""
     with suppress(OutputFailed):
         sys.stdout.flush()
+
+
+def finish(output: Output) -> None:
+    """Write what is buffered, and find errors that the system reports only when a file is closed.
+
+    A network file system, or one with quotas, may accept all writes and report at the close that they failed.
+    """
+    flush()
+    if output.fault is not None or not output.has_written or not isinstance(sys.stdout, _Text):
+        return
+    try:
+        # Closing any descriptor of a file reports its errors; descriptor 1 stays open.
+        os.close(os.dup(1))
+    except OSError as error:
+        output.fault = error
+        with suppress(OutputFailed):
+            output.lost()
 
 
 class _Standard(io.FileIO):

@@ -11,10 +11,15 @@ from smrx.client.client_errors import ClientError, InvalidValue, ProtocolError, 
 if TYPE_CHECKING:
     from smrx.client.async_client import AsyncClient
     from smrx.client.blocking_client import Client
+    from smrx.client.read_levels import Stale
 
-__all__ = ["AsyncClient", "Client", "ClientError", "InvalidValue", "ProtocolError", "Refused", "Unavailable"]
+__all__ = ["AsyncClient", "Client", "ClientError", "InvalidValue", "ProtocolError", "Refused", "Stale", "Unavailable"]
 
-_MODULES = {"AsyncClient": "smrx.client.async_client", "Client": "smrx.client.blocking_client"}
+_MODULES = {
+    "AsyncClient": "smrx.client.async_client",
+    "Client": "smrx.client.blocking_client",
+    "Stale": "smrx.client.read_levels",
+}
 
 
 def __getattr__(name: str) -> Any:

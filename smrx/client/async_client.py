@@ -5,7 +5,9 @@ wait but not the request, which the exchange still applies.
 """
 
 import asyncio
+import contextlib
 import time
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -85,7 +87,9 @@ class _NodeSocket:
     def close(self) -> None:
         """Close at once and drop queued messages."""
         for task in self.tasks:
-            task.cancel()
+            # The event loop of a client that was dropped may be closed.
+            with contextlib.suppress(RuntimeError):
+                task.cancel()
         if not self._socket.closed:
             close_monitor(self._socket, self._monitor)
             self._socket.close(linger=0)
@@ -104,11 +108,14 @@ class AsyncClient(ClientMethods):
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
-        self._pinger = SessionPinger() if cancel_on_disconnect else None
+        self._pinger = SessionPinger(self) if cancel_on_disconnect else None
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._context = zmq.asyncio.Context()
         self._order_sockets: dict[str, _NodeSocket] = {}
         self._admin_sockets: dict[str, _NodeSocket] = {}
+        # Also when the client is dropped without close(): pyzmq would close the sockets in any order and then hang.
+        self._release = weakref.finalize(self, _close_sockets, self._order_sockets, self._admin_sockets, self._context)
+        self._release.atexit = False
         self._replies: dict[int, asyncio.Future[AnyReply]] = {}
         self._request_id = 0
         self._connecting = 0
@@ -149,9 +156,7 @@ class AsyncClient(ClientMethods):
             tasks = [
                 task for node in (*self._order_sockets.values(), *self._admin_sockets.values()) for task in node.tasks
             ]
-            _close_all(self._order_sockets)
-            _close_all(self._admin_sockets)
-            self._context.term()
+            self._release()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     # Bulk
@@ -294,7 +299,7 @@ class AsyncClient(ClientMethods):
             due.append(self._core.timeout_at)
         if due:
             delay = max(0.0, min(due) - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(delay, _weakly(self._tick))
 
     def _tick(self) -> None:
         if self._core.session is not None:
@@ -314,7 +319,9 @@ class AsyncClient(ClientMethods):
     def _order_socket(self, address: str) -> _NodeSocket:
         node = self._order_sockets.get(address)
         if node is None:
-            node = _NodeSocket(self._context, address, frames.MAX_FRAME_BYTES, self._on_message, self._on_disconnect)
+            node = _NodeSocket(
+                self._context, address, frames.MAX_FRAME_BYTES, _weakly(self._on_message), _weakly(self._on_disconnect)
+            )
             self._order_sockets[address] = node
         return node
 
@@ -323,7 +330,9 @@ class AsyncClient(ClientMethods):
         node = self._admin_sockets.get(address)
         if node is None:
             try:
-                node = _NodeSocket(self._context, address, admin.MAX_REPLY_BYTES, self._on_reply, lambda _: None)
+                node = _NodeSocket(
+                    self._context, address, admin.MAX_REPLY_BYTES, _weakly(self._on_reply), lambda _: None
+                )
             except zmq.ZMQError as error:
                 raise InvalidValue(f"cannot connect to {address}: {error.strerror}") from None
             self._admin_sockets[address] = node
@@ -351,6 +360,29 @@ class AsyncClient(ClientMethods):
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidValue("the client was closed; create a new one")
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls a method of a client as long as the client exists.
+
+    The event loop keeps timers and tasks alive; through them it must not keep a client alive that was dropped.
+    """
+    found = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> None:
+        bound = found()
+        if bound is not None:
+            bound(*arguments)
+
+    return call
+
+
+def _close_sockets(
+    orders: dict[str, _NodeSocket], admins: dict[str, _NodeSocket], context: zmq.asyncio.Context
+) -> None:
+    _close_all(orders)
+    _close_all(admins)
+    context.term()
 
 
 def _close_all(sockets: dict[str, _NodeSocket]) -> None:

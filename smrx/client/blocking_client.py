@@ -5,6 +5,7 @@ closes every socket without waiting.
 """
 
 import time
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -54,12 +55,15 @@ class Client(ClientMethods):
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
     ) -> None:
-        self._pinger = SessionPinger() if cancel_on_disconnect else None
+        self._pinger = SessionPinger(self) if cancel_on_disconnect else None
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._frame_commands = frame_commands
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._order_sockets = NodeSockets(self._context, frames.MAX_FRAME_BYTES)
         self._admin_sockets = NodeSockets(self._context, admin.MAX_REPLY_BYTES)
+        # Also when the client is dropped without close(): pyzmq would close the sockets in any order and then hang.
+        self._release = weakref.finalize(self, _close_sockets, self._order_sockets, self._admin_sockets, self._context)
+        self._release.atexit = False
         self._request_id = 0
         self._closed = False
 
@@ -86,9 +90,7 @@ class Client(ClientMethods):
             self._closed = True
             if self._pinger is not None:
                 self._pinger.close()
-            self._order_sockets.drop_all()
-            self._admin_sockets.drop_all()
-            self._context.term()
+            self._release()
 
     # Bulk
 
@@ -297,3 +299,9 @@ class Client(ClientMethods):
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidValue("the client was closed; create a new one")
+
+
+def _close_sockets(orders: NodeSockets, admins: NodeSockets, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+    orders.drop_all()
+    admins.drop_all()
+    context.term()

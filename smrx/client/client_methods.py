@@ -93,5 +93,4 @@ class ClientMethods:
     account_state = _Operation(Operations.account_state)
     assets = _Operation(Operations.assets)
     instruments = _Operation(Operations.instruments)
-    barrier = _Operation(Operations.barrier)
     status = _Operation(Operations.status)

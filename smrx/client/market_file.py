@@ -4,13 +4,13 @@ Every error names the file and the key. market_setup.py applies the market to an
 """
 
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
+from smrx import toml_file
 from smrx.client import rates
 from smrx.client.client_errors import InvalidValue
 from smrx.client.command_builders import symbol
@@ -113,23 +113,17 @@ class MarketPlan(_Table, frozen=True, kw_only=True):
 def load(path: str | Path) -> MarketPlan:
     """Return the market in a TOML file. Raises MarketFileError."""
     try:
-        # utf-8-sig skips the byte-order mark that some editors write.
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise MarketFileError(f"{path}: cannot read the market file: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise MarketFileError(f"{path}: the market file is not UTF-8 text") from None
-    return parse(text, str(path))
+        return check(toml_file.read(path, "the market file"), str(path))
+    except toml_file.TomlFileError as error:
+        raise MarketFileError(str(error)) from None
 
 
 def parse(text: str, source: str) -> MarketPlan:
     """Return the market in a TOML text; `source` names it in errors. Raises MarketFileError."""
     try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # Besides the module's own error: numbers of thousands of digits, very deep nesting.
-        raise MarketFileError(f"{source}: the market file is not valid TOML: {error}") from None
-    return check(raw, source)
+        return check(toml_file.parse(text, source, "the market file"), source)
+    except toml_file.TomlFileError as error:
+        raise MarketFileError(str(error)) from None
 
 
 def check(raw: dict[str, Any], source: str) -> MarketPlan:

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.client import result_builders
-from smrx.client.client_errors import InvalidValue
+from smrx.client.client_errors import InvalidValue, ProtocolError, Unavailable
 from smrx.client.command_builders import u32
 from smrx.client.instruments import Asset, Instrument, MarketCache
-from smrx.client.io_steps import Steps, Submit
+from smrx.client.io_steps import Sleep, Steps, Submit
 from smrx.client.query_routing import QueryRouter
+from smrx.client.read_levels import Level, at_level
 from smrx.wire import admin
 from smrx.wire.command_list import CommandList
+from smrx.wire.frames import FrameError
 
 P = TypeVar(
     "P",
@@ -26,6 +28,11 @@ P = TypeVar(
     admin.AssetRow,
     admin.InstrumentRow,
 )
+
+#: Pause before a node is asked again for a listing that it is still writing.
+_LISTING_S: Final = 0.005
+#: How often a listing is begun again whose node has dropped it or does not answer any more.
+_LISTING_ATTEMPTS: Final = 5
 
 #: Known names listed in the error about an unknown one.
 _NAMES_SHOWN: Final = 10
@@ -53,9 +60,9 @@ class OperationBase:
             yield from self._load()
         return self._known_asset(symbol)
 
-    def _instrument(self, symbol: str) -> Steps[Instrument]:
+    def _instrument(self, symbol: str, level: Level = "linearizable") -> Steps[Instrument]:
         if self.market.instrument(symbol) is None:
-            yield from self._load()
+            yield from self._load(level)
         return self._known_instrument(symbol)
 
     def _known_asset(self, name: str | int) -> Asset:
@@ -70,27 +77,57 @@ class OperationBase:
             raise _unknown("instrument", name, [known.symbol for known in self.market.instruments])
         return instrument
 
-    def _account_row(self, account: int) -> Steps[admin.AccountRow]:
-        rows = yield from self._pages(admin.Accounts(account=u32(account, "account")), admin.AccountsReply)
+    def _account_row(self, account: int, level: Level = "linearizable") -> Steps[admin.AccountRow]:
+        request = admin.Accounts(account=u32(account, "account"))
+        rows = yield from self._pages(request, admin.AccountsReply, level)
         for row in rows:
             if row.account == account:
                 return row
         raise InvalidValue(f"account {account} does not exist; open it first")
 
-    def _load(self) -> Steps[None]:
+    def _load(self, level: Level = "linearizable") -> Steps[None]:
         # Instruments first: their assets existed before them.
-        instruments = yield from self._pages(admin.Instruments(), admin.InstrumentsReply)
-        assets = yield from self._pages(admin.Assets(), admin.AssetsReply)
+        instruments = yield from self._pages(admin.Instruments(), admin.InstrumentsReply, level)
+        assets = yield from self._pages(admin.Assets(), admin.AssetsReply, level)
         self.market.add_rows(assets, instruments)
 
-    def _pages(self, request: admin.AnyPage, reply_type: type[admin.PageReply[P]]) -> Steps[list[P]]:
-        rows: list[P] = []
-        more = True
-        while more:
-            reply = yield from self._router.ask(msgspec.structs.replace(request, offset=len(rows)), reply_type)
-            rows += reply.rows
-            more = reply.more and bool(reply.rows)
-        return rows
+    def _pages(
+        self, request: admin.AnyPage, reply_type: type[admin.PageReply[P]], level: Level = "linearizable"
+    ) -> Steps[list[P]]:
+        """Return the rows of all pages, as of one moment. Raises Unavailable if nodes drop the listing repeatedly."""
+        first = at_level(msgspec.structs.replace(request, packed=True), level)
+        for _ in range(_LISTING_ATTEMPTS):
+            reply, address = yield from self._router.ask_where(first, reply_type)
+            rows = _rows(reply)
+            while reply.more:
+                if not reply.view:
+                    # A node of an earlier version, with a page at a time.
+                    following = msgspec.structs.replace(first, offset=len(rows))
+                    reply, address = yield from self._router.ask_where(following, reply_type)
+                    found = _rows(reply)
+                    rows += found
+                    if not found:
+                        return rows
+                    continue
+                following = msgspec.structs.replace(first, view=reply.view, offset=len(rows))
+                next_page = yield from self._router.ask_again(address, following, reply_type)
+                if next_page is None:
+                    break
+                found = _rows(next_page)
+                reply = next_page
+                rows += found
+                if not found and reply.more:
+                    yield Sleep(_LISTING_S)
+            else:
+                return rows
+        raise Unavailable(f"the nodes dropped the listing of {type(request).__name__} {_LISTING_ATTEMPTS} times")
+
+
+def _rows(reply: admin.PageReply[P]) -> list[P]:
+    try:
+        return list(admin.rows_of(reply))
+    except FrameError as error:
+        raise ProtocolError(f"node {reply.node_id}: {error}") from None
 
 
 def _unknown(what: str, name: str | int, known: Sequence[str]) -> InvalidValue:

@@ -1,13 +1,15 @@
 """Choose the node that answers a query, and judge its reply. Yields I/O steps; owns no socket.
 
-A node answers a query from its own state. The leader is asked first, because it has applied every acknowledged command.
-If it does not reply, another node is asked, but a reply from before the last command whose outcome this client has
-received is not accepted.
+The leader is asked first; only it answers a linearizable read, after it has confirmed that it leads. A read at level
+any is first asked of the other nodes. No reply is accepted that is older than what this client has seen, in an outcome
+or in another reply: its reads never go backwards.
 """
 
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
+
+import msgspec
 
 from smrx.client.client_errors import InvalidValue, ProtocolError, Unavailable
 from smrx.client.io_steps import Connect, Query, Sleep, Steps
@@ -73,12 +75,20 @@ class AdminDirectory:
     @property
     def addresses(self) -> list[str]:
         """Every known admin address: the leader's first, those that did not reply last."""
+        return self._sorted(leader_first=True)
+
+    @property
+    def followers_first(self) -> list[str]:
+        """Every known admin address: the leader's after the others, those that did not reply last."""
+        return self._sorted(leader_first=False)
+
+    def _sorted(self, *, leader_first: bool) -> list[str]:
         every = dict.fromkeys((*self._by_node.values(), *self._by_orders.values()))
-        return sorted(every, key=lambda address: (address in self._silent, address != self._leader))
+        return sorted(every, key=lambda address: (address in self._silent, (address != self._leader) is leader_first))
 
 
 class QueryRouter:
-    """Sends the queries of one client. `last_sequence`: the highest sequence among the outcomes it has received."""
+    """Sends the queries of one client. `last_sequence`: the highest sequence among outcomes and replies it received."""
 
     def __init__(self, directory: AdminDirectory, session: Callable[[], ClientSession | None], timeout: float) -> None:
         self._directory = directory
@@ -88,6 +98,11 @@ class QueryRouter:
 
     def ask(self, request: AnyRequest, reply_type: type[R]) -> Steps[R]:
         """Return the first acceptable reply of any node. Raises Unavailable, InvalidValue or ProtocolError."""
+        reply, _ = yield from self.ask_where(request, reply_type)
+        return reply
+
+    def ask_where(self, request: AnyRequest, reply_type: type[R]) -> Steps[tuple[R, str]]:
+        """Return the first acceptable reply, and the address that it came from. Raises as ask()."""
         deadline = time.monotonic() + self._timeout
         self._directory.update_from(self._session())
         if not self._directory.addresses:
@@ -100,18 +115,31 @@ class QueryRouter:
             yield from self._find_leader(deadline)
         problems: dict[str, str] = {}
         while True:
-            for address in self._directory.addresses:
-                reply: AnyReply | None = yield Query(address, request, self._node_timeout(deadline))
+            any_node = isinstance(request, admin.ReadRequest) and request.level == "any"
+            for address in self._directory.followers_first if any_node else self._directory.addresses:
+                reply: AnyReply | None = yield Query(address, self._bounded(request), self._node_timeout(deadline))
                 self._directory.set_answered(address, reply is not None)
-                result = self._check(reply, reply_type)
+                result = self._check(request, reply, reply_type)
                 if not isinstance(result, str):
-                    return result
+                    return result, address
                 problems[address] = result
             if time.monotonic() >= deadline:
                 tried = "; ".join(f"{address}: {text}" for address, text in problems.items())
                 raise Unavailable(f"no node answered {type(request).__name__} within {self._timeout:g} s ({tried})")
             yield Sleep(_RETRY_S)
             yield from self._find_leader(deadline)
+
+    def ask_again(self, address: str, request: AnyRequest, reply_type: type[R]) -> Steps[R | None]:
+        """Return the reply of the node at an address, None if it has none for now. Raises as ask()."""
+        reply: AnyReply | None = yield Query(address, request, min(_NODE_TIMEOUT_S, self._timeout))
+        result = self._check(request, reply, reply_type)
+        return None if isinstance(result, str) else result
+
+    def _bounded(self, request: AnyRequest) -> AnyRequest:
+        """Return a read with the sequence that this client has seen as its lower bound."""
+        if isinstance(request, admin.ReadRequest) and request.min_sequence < self.last_sequence:
+            return msgspec.structs.replace(request, min_sequence=self.last_sequence)
+        return request
 
     def ask_node(self, node_id: int, request: AnyRequest, reply_type: type[R]) -> Steps[R]:
         """Return one node's reply. Raises Unavailable, InvalidValue or ProtocolError."""
@@ -136,7 +164,7 @@ class QueryRouter:
     def _node_timeout(self, deadline: float) -> float:
         return max(_RETRY_S, min(_NODE_TIMEOUT_S, deadline - time.monotonic()))
 
-    def _check(self, reply: AnyReply | None, reply_type: type[R]) -> R | str:
+    def _check(self, request: AnyRequest, reply: AnyReply | None, reply_type: type[R]) -> R | str:
         """Return the reply if it is acceptable, otherwise why another node must be asked."""
         if reply is None:
             return "no answer"
@@ -148,6 +176,15 @@ class QueryRouter:
             return reply.message
         if not isinstance(reply, reply_type):
             raise ProtocolError(f"expected {reply_type.__name__} as the reply, found {type(reply).__name__}")
+        if not isinstance(request, admin.ReadRequest):
+            # The status of a node, not a read of the exchange.
+            return reply
+        if not reply.role and (request.level != "any" or request.max_age_ms is not None):
+            return (
+                f"node {reply.node_id} runs an earlier version of smrx, which does not confirm how new its state is; "
+                "upgrade the nodes, or read at level any"
+            )
         if reply.sequence < self.last_sequence:
-            return f"{self.last_sequence - reply.sequence} commands behind the last outcome of this client"
+            return f"{self.last_sequence - reply.sequence} commands behind what this client has seen"
+        self.last_sequence = reply.sequence
         return reply

@@ -241,9 +241,13 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Book(msgspec.Struct, frozen=True, kw_only=True):
-    """A book after command `sequence`, best price first on both sides."""
+    """A book after command `sequence`, best price first on both sides.
+
+    `age_ms`: how old it may be; 0 unless it was read at another level than linearizable, None if the node cannot tell.
+    """
 
     symbol: str
     sequence: int
+    age_ms: float | None = 0.0
     bids: tuple[Level, ...]
     asks: tuple[Level, ...]

@@ -2,12 +2,14 @@
 
 The exchange cancels the orders of such a session when it has received no ping for some seconds. The thread pings every
 known node several times in that span, so that a new leader receives pings, too. It ends with the client or the process,
-and so do the pings. It owns its sockets and shares only the session id with the client.
+and so do the pings: also with a client that is dropped without close(), because the thread holds only a weak reference
+to it. It owns its sockets and shares only the session id with the client.
 """
 
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,7 +34,9 @@ Socket = zmq.Socket[bytes]
 class SessionPinger:
     """The thread; started with the first session."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object) -> None:
+        """Ping for a client, and no longer than the client exists. Nothing that the pinger holds may refer to it."""
+        self._owner = weakref.ref(owner)
         self._session = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -76,7 +80,7 @@ class SessionPinger:
         poller.register(woken, zmq.POLLIN)
         due = 0.0
         try:
-            while not self._stopping:
+            while not self._stopping and self._owner() is not None:
                 now = time.monotonic()
                 if now >= due:
                     session = self._session
@@ -89,6 +93,9 @@ class SessionPinger:
         finally:
             nodes.close()
             woken.close(linger=0)
+        if not self._stopping:
+            # The client was dropped: nothing else closes what it would have closed.
+            context.destroy(linger=0)
 
 
 class _PingSockets:

@@ -55,6 +55,10 @@ class Follower:
         #: Of the append in hand: its stream number, and whether its sender wants no reply if it succeeds.
         self._stream = 0
         self._quiet = False
+        #: The newest message of a leader whose commit index this node has applied, and one that it has not applied yet:
+        #: (commit index, when it arrived, the leader's clock).
+        self._applied_news = (0, float("-inf"), 0)
+        self._news: tuple[int, float, int] | None = None
 
     def on_append(self, peer: int, envelope: Envelope, body: AppendEntries) -> None:
         """Append the entries of a leader; the library moves the commit index and calls reply()."""
@@ -83,6 +87,22 @@ class Follower:
         self._raft.deliver_append(peer, message, truncate=append.conflicts)
         self._member_changes.follow_log()
         self._member_changes.note_removal(body.last_index)
+
+    def _note_news(self, commit_index: int, at: float, clock_ns: int) -> None:
+        """Note what a leader has committed by now, to tell how old the state may be."""
+        if self._news is not None and self._news[0] <= self._raft.applied_index:
+            self._applied_news, self._news = self._news, None
+        if commit_index <= self._raft.applied_index:
+            self._applied_news = (commit_index, at, clock_ns)
+        elif self._news is None:
+            self._news = (commit_index, at, clock_ns)
+
+    def state_age_seconds(self) -> float:
+        """See Replica.state_age_seconds()."""
+        if self._news is not None and self._news[0] <= self._raft.applied_index:
+            self._applied_news, self._news = self._news, None
+        _, at, clock_ns = self._applied_news
+        return max(now() - at, (self._context.clock.own_ns() - clock_ns) / 1e9)
 
     def _trusted_commit(self, body: AppendEntries | SnapshotChunk) -> int:
         """Return the part of a leader's commit index up to which this message proves the two logs equal.
@@ -238,6 +258,7 @@ class Follower:
             return False
         contact = self._leader_contact
         contact.at = now()
+        self._note_news(body.commit_index, contact.at, envelope.clock_ns)
         contact.removal_report = None
         contact.commit_index = max(contact.commit_index, body.commit_index)
         self._rejoin.observe_leader(envelope.term, body.last_index)

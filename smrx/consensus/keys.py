@@ -7,13 +7,13 @@ by `smrx cluster keygen`.
 
 import os
 import stat
-import tomllib
 from pathlib import Path
 from typing import Final, NamedTuple, TypeGuard
 
 import zmq
 from zmq.utils import z85
 
+from smrx import toml_file
 from smrx.config import Config
 
 #: A Z85 key: 32 bytes in 40 characters (ZeroMQ RFC 32).
@@ -66,17 +66,13 @@ def read(path: Path) -> KeyPair:
     """Read the pair in a key file; raises KeysError if it is missing, readable by others, or no pair."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        # utf-8-sig skips the byte-order mark that some editors write.
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = toml_file.read(path, "the key file")
     except FileNotFoundError:
         raise KeysError(f"{path}: expected this node's secret key, found no file; see smrx cluster keygen") from None
     except OSError as error:
         raise KeysError(f"{path}: cannot read the key file: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise KeysError(f"{path}: the key file is not UTF-8 text; see smrx cluster keygen") from None
-    except (ValueError, RecursionError) as error:
-        # Besides the module's own error: numbers of thousands of digits, very deep nesting.
-        raise KeysError(f"{path}: the key file is not valid TOML: {error}") from None
+    except toml_file.TomlFileError as error:
+        raise KeysError(f"{error}; see smrx cluster keygen") from None
     if mode & 0o077:
         raise KeysError(f"{path}: expected a file that only its owner can read (chmod 600), found mode {mode:04o}")
     public, secret = values.get("public"), values.get("secret")

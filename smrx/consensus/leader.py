@@ -13,6 +13,7 @@ from smrx.consensus.membership import decode
 from smrx.consensus.messages import MAX_BATCH_ENTRIES, AppendEntries, AppendReply, Envelope, SnapshotReply
 from smrx.consensus.peer_progress import Progress
 from smrx.consensus.raft_library import now
+from smrx.consensus.read_index import ReadIndex
 from smrx.consensus.rules_agreement import RulesAgreement
 from smrx.consensus.snapshot_sender import SnapshotSender
 
@@ -23,7 +24,9 @@ _ANNOUNCE_SECONDS: Final = 0.002
 class Leader:
     """The leader's part of a replica."""
 
-    def __init__(self, context: ReplicaContext, snapshots: SnapshotSender, rules: RulesAgreement) -> None:
+    def __init__(
+        self, context: ReplicaContext, snapshots: SnapshotSender, rules: RulesAgreement, reads: ReadIndex
+    ) -> None:
         self._context = context
         self._raft = context.raft
         self._journal = context.journal
@@ -32,6 +35,7 @@ class Leader:
         self._post = context.transport.post
         self._refused = context.refused
         self._rules = rules
+        self._reads = reads
         self.snapshots = snapshots
         #: When a message of entries is full.
         self.batch_bytes = context.settings.batch_bytes
@@ -44,6 +48,7 @@ class Leader:
     def start(self) -> None:
         """Begin a leadership, with nothing under way to any peer."""
         self._context.meta.set_joined()
+        self._reads.start()
         # A member whose removal an earlier leader began is sent entries, too, until the removal is committed.
         before = decode(self._journal.membership_at(self._raft.commit_index)[1])
         members = (self._members.ids | before.ids) & self._context.views.keys()
@@ -69,17 +74,19 @@ class Leader:
         """Begin to send to the members that are new."""
         for peer in self._members.ids - self._progress.keys() - {self._context.node_id}:
             self._raft.reset_indexes(peer)
-            self._progress[peer] = Progress()
+            self._progress[peer] = Progress(self._reads.next_number())
 
     def remove_peer(self, peer: int) -> None:
         """Stop sending to a peer that is no member."""
         self._progress.pop(peer, None)
+        self._reads.forget(peer)
 
     def reset_peer(self, peer: int) -> None:
         """Drop what is known of a peer's log: it has a new incarnation, which may have lost it."""
         if self._raft.is_leader and peer in self._progress:
             self._raft.reset_indexes(peer)
-            self._progress[peer].restart()
+            self._progress[peer].restart(self._reads.next_number())
+            self._reads.forget(peer)
             self._progress[peer].transfer = None
             self._progress[peer].forget_refusals()
 
@@ -94,12 +101,19 @@ class Leader:
         self._unannounced_since = None
 
     def send_heartbeats(self) -> None:
-        """Send every peer something: entries, or a message without any."""
-        for peer in self._progress:
+        """Send every peer something: entries, or a message without any. It begins a round of confirmations."""
+        number = self._reads.begin_round()
+        for peer, progress in self._progress.items():
+            progress.stream = number
             if self._transport.is_connected(peer):
                 self._send(peer, heartbeat=True)
         self._announced = self._raft.commit_index
         self._unannounced_since = None
+
+    def confirm_reads(self) -> None:
+        """Begin a round if a read waits for one."""
+        if self._raft.is_leader and self._reads.is_wanted:
+            self.send_heartbeats()
 
     def announce_commit(self) -> None:
         """Send a new commit index: at once if the log is idle, otherwise with the next entry or after a short time."""
@@ -206,10 +220,16 @@ class Leader:
             self._refused["acknowledges entries that are not there"] += 1
             return
         progress = self._progress[peer]
+        if body.stream > progress.stream:
+            self._refused["echoes a round that was not begun"] += 1
+            return
+        if self._context.views[peer].holds_state:
+            # Whether it succeeds or not, the peer has no later term.
+            self._reads.echoed(peer, body.stream)
         before = self._raft.next_index(peer)
         # A learner's acknowledgement makes room in the window, and counts for no majority.
         counts = body.success and not self._context.views[peer].learner
-        resets = body.reset and self._obeys_reset(body, progress.stream)
+        resets = body.reset and self._obeys_reset(body, progress.restarted)
         self._raft.deliver(
             peer,
             {"type": "next_node_idx", "next_node_idx": body.next_index, "reset": resets, "success": counts},
@@ -222,7 +242,7 @@ class Leader:
             progress.forget_refusals()
             self._context.views[peer].refused_snapshot = None
         elif resets:
-            progress.restart()
+            progress.restart(self._reads.next_number())
             self._raft.set_next_index(peer, max(2, min(body.next_index, self._journal.last_index + 1)))
         self._send_more(peer)
 
@@ -242,9 +262,12 @@ class Leader:
         """The library's acknowledgements carry no term, so that one of an earlier leadership would count."""
         return envelope.term == self._raft.term
 
-    def _obeys_reset(self, body: AppendReply, stream: int) -> bool:
-        """Return whether a reset is the first one of its stream: each message after a lost one asks for one."""
-        return body.stream == stream
+    def _obeys_reset(self, body: AppendReply, restarted: int) -> bool:
+        """Return whether a reset answers a message since the last restart: each message after a lost one asks for one.
+
+        `restarted` is the number of the first message since then.
+        """
+        return body.stream >= restarted
 
     def _next_after_success(self, before: int, acknowledged_next: int) -> int:
         """The library goes back to what was acknowledged, and sends again everything that is under way."""

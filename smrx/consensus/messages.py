@@ -74,7 +74,8 @@ class AppendEntries(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
     commit_index: Index
     #: The leader's own last index, which a learner must reach.
     last_index: Index
-    #: The number of times the leader has restarted this stream, so that a repeated reset is obeyed once.
+    #: A number that grows with each restart of the stream, so that a repeated reset is obeyed once, and with each round
+    #: by which the leader confirms its leadership; the reply echoes it (read_index.py).
     stream: Natural
     #: Only carries the commit index: no reply is wanted if it succeeds.
     quiet: bool
@@ -82,7 +83,10 @@ class AppendEntries(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
 
 
 class AppendReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=2):
-    """success: the log below next_index equals the leader's. reset: send from next_index instead."""
+    """success: the log below next_index equals the leader's. reset: send from next_index instead.
+
+    stream: that of the message. An earlier program echoes it, too.
+    """
 
     next_index: Index
     reset: bool

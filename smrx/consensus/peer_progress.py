@@ -17,8 +17,9 @@ WINDOW_MESSAGES: Final = 128
 class Progress:
     """What is under way to one peer."""
 
-    def __init__(self) -> None:
-        self.stream = 0
+    def __init__(self, stream: int = 0) -> None:
+        #: The number that the next message carries, and the first one since the last restart. Numbers only grow.
+        self.stream = self.restarted = stream
         self._messages: deque[tuple[int, int]] = deque()
         self.size_bytes = 0
         self.transfer: Outgoing | None = None
@@ -27,9 +28,9 @@ class Progress:
         self.refusals = 0
         self.no_snapshot_before = 0.0
 
-    def restart(self) -> None:
-        """Treat everything under way as lost."""
-        self.stream += 1
+    def restart(self, stream: int) -> None:
+        """Treat everything under way as lost; messages carry this number from now on."""
+        self.stream = self.restarted = stream
         self._messages.clear()
         self.size_bytes = 0
 

@@ -46,6 +46,7 @@ from smrx.consensus.messages import (
     Vote,
 )
 from smrx.consensus.raft_library import Hooks, now
+from smrx.consensus.read_index import ReadIndex, ReadState, ReadTicket
 from smrx.consensus.recovery import MetaStore
 from smrx.consensus.replica_status import Role
 from smrx.consensus.rules_agreement import RulesAgreement
@@ -73,6 +74,7 @@ class Replica:
     elections_class: type[Elections] = Elections
     follower_class: type[Follower] = Follower
     leader_class: type[Leader] = Leader
+    read_index_class: type[ReadIndex] = ReadIndex
     member_changes_class: type[MemberChanges] = MemberChanges
     snapshot_sender_class: type[SnapshotSender] = SnapshotSender
     transfer_class: type[LeadershipTransfer] = LeadershipTransfer
@@ -124,7 +126,8 @@ class Replica:
         store = MemorySnapshots(machine.snapshot) if snapshots is None else snapshots
         self.transfer = self.transfer_class(context)
         self.rules = RulesAgreement(context)
-        self.leader = self.leader_class(context, self.snapshot_sender_class(context, store), self.rules)
+        self.reads = self.read_index_class(context)
+        self.leader = self.leader_class(context, self.snapshot_sender_class(context, store), self.rules, self.reads)
         self.member_changes = self.member_changes_class(context, self.leader, self.transfer)
         self.follower = self.follower_class(context, self.member_changes, store)
         self.applier = self.applier_class(context, self.member_changes)
@@ -188,6 +191,34 @@ class Replica:
         self._journal.add(entry, index, self._raft.term)
         self.leader.replicate()
         return index
+
+    def request_read(self) -> ReadTicket:
+        """Request a linearizable read; read_state() says when the state may be read. Raises NotLeader.
+
+        confirm_reads() must follow, once for all reads of a turn.
+        """
+        if self.agreement.fenced is not None:
+            raise NotLeader
+        return self.reads.request()
+
+    def confirm_reads(self) -> None:
+        """Ask the members to confirm this leader, if a read was requested since the last time."""
+        self.leader.confirm_reads()
+
+    def read_state(self, ticket: ReadTicket) -> ReadState:
+        """Return whether the state may be read now for a read that was requested."""
+        return ReadState.LOST if self.agreement.fenced is not None else self.reads.state(ticket)
+
+    def state_age_seconds(self) -> float:
+        """Return how old this node's state may be, as far as it knows; infinity if it has heard of no leader.
+
+        On the leader, the time since it knew that it led. On another node, the time since the newest message of a
+        leader whose commit index this node has applied, or the difference of the two clocks, if that is longer: the
+        message may have waited. Such a leader may have been deposed for leader_fallback_ms.
+        """
+        if self._raft.is_leader:
+            return self.reads.age_seconds()
+        return self.follower.state_age_seconds()
 
     def stamp_ns(self) -> int:
         """Return the nanoseconds since 1970 for a new log entry, bounded by the clocks of a majority."""

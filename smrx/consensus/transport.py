@@ -206,18 +206,21 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             if not self._transmit(peer, frame):
                 self.dropped["peer not ready"] += 1
 
-    def receive(self, frame: bytes, route: bytes = b"") -> None:
-        """Handle one message from the network, valid or not; `route` identifies the connection it came by."""
+    def receive(self, frame: bytes, route: bytes = b"") -> bool:
+        """Handle one message from the network; return whether it was a valid one of a peer.
+
+        `route` identifies the connection it came by.
+        """
         envelope = messages.decode(frame)
         if isinstance(envelope, str):
             self.dropped[envelope] += 1
-            return
+            return False
         fault = self._fault(envelope)
         if fault is not None:
             self.dropped[fault] += 1
             if fault == _UNKNOWN_PEER and self.accepts_unknown_peers:
                 self._answer_unknown_peer(envelope, route)
-            return
+            return False
         peer = envelope.sender
         self._incarnations[peer] = envelope.incarnation
         self._received_at[peer] = self._clock()
@@ -225,6 +228,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
             self._connected.add(peer)
             self._onNodeConnected(self._nodes[peer])
         self._onMessageReceived(self._nodes[peer], envelope)
+        return True
 
     def _answer_unknown_peer(self, envelope: Envelope, route: bytes) -> None:
         answer = self._unknown_peer(envelope)

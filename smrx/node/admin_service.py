@@ -1,9 +1,10 @@
 """Answer the admin requests of one node: status, views of the state, snapshots, members, leadership, shutdown.
 
-Owns the admin socket. Replies come from the state as applied on this node and name its sequence. A client that needs
-current data first sends a Barrier to the leader and reads after the reply. Never changes the state, except for the
-corruption that a test requests from a node started with --allow-corruption. admin_access.py decides which addresses may
-send requests that change the cluster.
+Owns the admin socket, the requests that wait, and the time and the memory that they may cost: a turn spends at most
+half a millisecond on them, each peer in turn; a peer that does not read its replies loses them (peer_outbox.py).
+read_service.py answers reads of the state. Never changes the state, except for the corruption that a test requests from
+a node started with --allow-corruption. admin_access.py decides which addresses may send requests that change the
+cluster.
 """
 
 import logging
@@ -11,38 +12,50 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import msgspec
-import numpy as np
 import zmq
-from numpy.typing import NDArray
 
 from smrx.consensus import NotLeader
 from smrx.consensus.messages import RulesVersions
+from smrx.consensus.read_index import ReadTicket
 from smrx.node import admin_access
 from smrx.node.connection_guard import HANDSHAKE_MS
 from smrx.node.log_service import LogService
 from smrx.node.node_view import NodeView
+from smrx.node.peer_outbox import PeerOutbox
+from smrx.node.pending_reads import PendingReads
+from smrx.node.read_service import ReadService
+from smrx.node.turn_budget import TurnBudget
 from smrx.wire import admin, tcp_address
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
-from smrx.wire.records import pack_symbol
 from smrx.wire.state_image import PART_BYTES
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
 
-_REQUESTS_PER_TURN: Final = 32
+#: What a turn may spend on requests: an order that waits for the turn waits so much longer. One request of any kind
+#: takes less. Reading and checking them may take half of it.
+_TURN_SECONDS: Final = 0.0005
+_READING_PART: Final = 0.5
+#: Requests of one connection, and of all, that wait for their answer; and those of one that ZeroMQ reads ahead. More
+#: stay in the sender's and the system's buffers.
+_WAITING_OF_PEER: Final = 16
+_WAITING_IN_ALL: Final = 1024
+_UNREAD_OF_PEER: Final = 16
 
-R = TypeVar("R", bound=msgspec.Struct)
+#: Requests that wait for their turn: the others are few and cheap, or begin something.
+_QUEUED: Final = (
+    admin.ReadRequest, admin.TakeStateImage, admin.ReadStateImage, admin.TakeState, admin.ReadState, admin.ReadLog,
+)  # fmt: skip
 
 
 class AdminService:
-    """Receives requests and queues replies; the reply to a Barrier waits until its log entry is applied."""
+    """Receives requests and answers them in the same turn or a later one, within a budget of time a turn."""
 
     def __init__(
         self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, node: NodeView, allow_corruption: bool
@@ -51,62 +64,96 @@ class AdminService:
         self.socket.linger = 0
         self.socket.maxmsgsize = admin.MAX_REQUEST_BYTES
         self.socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        self.socket.rcvhwm = _UNREAD_OF_PEER
+        self._outbox = PeerOutbox(self.socket)
         enable_tcp_keepalive(self.socket)
         tcp_address.bind(self.socket, address)
         self._node = node
         self._allow_corruption = allow_corruption
-        self._replies: list[tuple[bytes, bytes]] = []
-        self._barriers: dict[int, tuple[int, bytes, int]] = {}
-        self._log_service = LogService(node)
+        self._budget = TurnBudget(_TURN_SECONDS)
+        #: By peer: the id and the content of its requests.
+        self._reads: PendingReads[bytes, tuple[int, admin.AnyRequest]] = PendingReads(
+            of_peer=_WAITING_OF_PEER, in_all=_WAITING_IN_ALL
+        )
+        self._read_service = ReadService(node)
+        self._log_service = LogService(node, self._read_service)
 
-    def receive(self) -> None:
-        """Read the requests that have arrived and queue the replies; flush() sends them."""
-        for _ in range(_REQUESTS_PER_TURN):
+    def receive(self, *, is_ready: bool) -> None:
+        """Read requests while there is time, if there are any; answer those of operators, queue those that read."""
+        self._budget.begin_turn()
+        if not is_ready:
+            return
+        self._budget.start()
+        while self._budget.has_time(_READING_PART) and not self._reads.is_full:
             try:
                 parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
-                return
-            if len(parts) < 2:
-                continue
-            identity, data = parts[0].bytes, parts[-1].bytes
-            try:
-                request_id, request = admin.decode_request(data)
-            except FrameError as error:
-                self._reply(identity, admin.request_id(data), self._error(AdminErrorCode.MALFORMED, str(error)))
-                continue
-            refusal = self._refusal(request, parts[-1])
+                break
+            if len(parts) >= 2:
+                self._receive(parts[0].bytes, parts[-1])
+        self._budget.stop()
+
+    def _receive(self, peer: bytes, received: zmq.Frame) -> None:
+        data = received.bytes
+        try:
+            request_id, request = admin.decode_request(data)
+        except FrameError as error:
+            self._reply(peer, admin.request_id(data), self._error(AdminErrorCode.MALFORMED, str(error)))
+            return
+        refusal = self._refusal(request, received)
+        if refusal is not None:
+            self._reply(peer, request_id, self._error(AdminErrorCode.REFUSED, refusal))
+        elif not self._reads.has_space(peer):
+            message = f"node {self._node.me.id} is busy: {_WAITING_OF_PEER} requests of this connection wait; ask again"
+            self._reply(peer, request_id, self._error(AdminErrorCode.UNAVAILABLE, message))
+        else:
+            self._accept(peer, request_id, request)
+
+    def _accept(self, peer: bytes, request_id: int, request: admin.AnyRequest) -> None:
+        """Queue a read; a linearizable one waits until this node is confirmed as the leader."""
+        if not isinstance(request, _QUEUED):
+            self._reply(peer, request_id, self._answer(request))
+            return
+        ticket: ReadTicket | None = None
+        if isinstance(request, admin.ReadRequest):
+            refusal = self._read_service.refusal(request)
             if refusal is not None:
-                self._reply(identity, request_id, self._error(AdminErrorCode.REFUSED, refusal))
-            elif isinstance(request, admin.Barrier):
-                self._barrier(identity, request_id)
+                self._reply(peer, request_id, refusal)
+                return
+            if request.level == "linearizable":
+                ticket = self._node.replica.request_read()
+        self._reads.add(peer, (request_id, request), ticket)
+
+    def answer(self) -> None:
+        """Answer reads, of each peer in turn, while there is time; send what the peers can take."""
+        self._budget.start()
+        self._outbox.retry()
+        self._reads.release(self._node.replica.read_state)
+        is_first = True
+        while is_first or self._budget.has_time():
+            is_first = False
+            answerable = self._reads.take(self._outbox.blocked)
+            if answerable is None:
+                break
+            request_id, request = answerable.read
+            if isinstance(request, admin.ReadRequest):
+                reply = self._read(request, is_lost=answerable.is_lost)
             else:
-                self._reply(identity, request_id, self._answer(request))
+                reply = self._answer(request)
+            self._reply(answerable.peer, request_id, reply)
+        for peer in self._outbox.take_gone():
+            self._reads.drop(peer)
+        self._budget.stop()
 
-    def applied(self, log_index: int, term: int) -> None:
-        """Queue the reply to the barrier at this index, whose entry was applied."""
-        waiting = self._barriers.pop(log_index, None)
-        if waiting is None:
-            return
-        barrier_term, identity, request_id = waiting
-        if barrier_term != term:
-            message = "the leader changed before the barrier was applied; send the request again"
-            self._reply(identity, request_id, self._error(AdminErrorCode.LOST_LEADERSHIP, message))
-            return
-        state_hash = self._node.state.engine.state_hash
-        self._reply(identity, request_id, admin.BarrierReply(**self._at, log_index=log_index, state_hash=state_hash))
+    @property
+    def has_more_to_do(self) -> bool:
+        """Whether requests wait that could be answered now."""
+        return self._reads.has_answerable(self._outbox.blocked)
 
-    def lost_leadership(self) -> None:
-        """Refuse the waiting barriers: their entries may never be committed."""
-        for _, identity, request_id in self._barriers.values():
-            message = "this node lost its leadership before the barrier was applied; send the request again"
-            self._reply(identity, request_id, self._error(AdminErrorCode.LOST_LEADERSHIP, message))
-        self._barriers.clear()
-
-    def flush(self) -> None:
-        """Send the replies of this turn."""
-        for identity, data in self._replies:
-            self.socket.send_multipart((identity, data))
-        self._replies.clear()
+    @property
+    def next_deadline(self) -> float:
+        """When answer() has something to do even without a request, on time.monotonic()."""
+        return self._outbox.next_deadline
 
     def status(self) -> admin.NodeStatus:
         """Return the status of this node, as `smrx cluster status` shows it."""
@@ -118,7 +165,6 @@ class AdminService:
         return admin.NodeStatus(
             **self._at,
             cluster=node.config.cluster,
-            role=replica.role,
             term=replica.term,
             leader_id=replica.leader_id,
             commit_index=replica.commit_index,
@@ -171,13 +217,13 @@ class AdminService:
 
     @property
     def _at(self) -> dict[str, Any]:
-        return {"node_id": self._node.me.id, "sequence": self._node.state.engine.sequence}
+        return self._read_service.at()
 
     def _error(self, code: AdminErrorCode, message: str) -> AdminError:
-        return AdminError(**self._at, code=code, message=message, leader_id=self._node.replica.leader_id)
+        return self._read_service.error(code, message)
 
-    def _reply(self, identity: bytes, request_id: int, reply: admin.AnyReply) -> None:
-        self._replies.append((identity, admin.encode_reply(reply, request_id)))
+    def _reply(self, peer: bytes, request_id: int, reply: admin.AnyReply) -> None:
+        self._outbox.send(peer, admin.encode_reply(reply, request_id))
 
     def _refusal(self, request: admin.AnyRequest, received: zmq.Frame) -> str | None:
         """Return why the sender of a request may not send it, or None."""
@@ -191,21 +237,18 @@ class AdminService:
             "nor in admin_from; run the command on the leader's machine, or add the address to admin_from"
         )
 
-    def _barrier(self, identity: bytes, request_id: int) -> None:
-        if self._node.fenced is not None:
-            self._reply(identity, request_id, self._error(AdminErrorCode.FENCED, self._node.fenced))
-            return
-        try:
-            index, term = self._node.submit_barrier()
-        except NotLeader:
-            message = f"node {self._node.me.id} does not lead; send the request to the leader"
-            self._reply(identity, request_id, self._error(AdminErrorCode.NOT_LEADER, message))
-            return
-        self._barriers[index] = (term, identity, request_id)
-
     def _answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         handler: Callable[[Any], admin.AnyReply] = getattr(self, f"_on_{type(request).__name__.lower()}")
         return handler(request)
+
+    def _read(self, request: admin.ReadRequest, *, is_lost: bool) -> admin.AnyReply:
+        reads = self._read_service
+        if is_lost:
+            message = f"node {self._node.me.id} lost its leadership before it could answer; ask again"
+            return self._error(AdminErrorCode.LOST_LEADERSHIP, message)
+        if self._node.fenced is not None:
+            return self._error(AdminErrorCode.FENCED, f"{self._node.fenced}; ask another node")
+        return reads.staleness(request) or reads.answer(request)
 
     def _on_status(self, request: admin.Status) -> admin.AnyReply:
         return self.status()
@@ -223,57 +266,6 @@ class AdminService:
             event_sequence=state.engine.event_sequence,
             trades=state.engine.trade_count,
         )
-
-    def _on_depth(self, request: admin.Depth) -> admin.AnyReply:
-        row = self._instrument(request.instrument)
-        if row is None:
-            message = f"unknown instrument {request.instrument!r}"
-            return self._error(AdminErrorCode.UNKNOWN_INSTRUMENT, message)
-        bids, asks = self._node.state.engine.inspect.depth(row.instrument, request.levels)
-        return admin.DepthReply(
-            **self._at, instrument=row.instrument, symbol=row.symbol, bids=_levels(bids), asks=_levels(asks)
-        )
-
-    def _on_orders(self, request: admin.Orders) -> admin.AnyReply:
-        found = self._node.state.engine.inspect.orders(request.account, request.instrument)
-        if request.order_id is not None:
-            found = found[found["order_id"] == np.uint64(request.order_id)]
-        if request.client_order_id is not None:
-            found = found[found["client_order_id"] == request.client_order_id.encode("ascii")]
-        rows, more = _page(found, request, admin.OrderRow)
-        return admin.OrdersReply(**self._at, rows=rows, more=more)
-
-    def _on_balances(self, request: admin.Balances) -> admin.AnyReply:
-        rows, more = _page(self._node.state.engine.inspect.balances(request.account), request, admin.BalanceRow)
-        return admin.BalancesReply(**self._at, rows=rows, more=more)
-
-    def _on_positions(self, request: admin.Positions) -> admin.AnyReply:
-        found = self._node.state.engine.inspect.positions(request.account)
-        end = request.offset + request.limit
-        rows = tuple(
-            msgspec.convert(_with_digits(position._asdict()), admin.PositionRow)
-            for position in found[request.offset : end]
-        )
-        return admin.PositionsReply(**self._at, rows=rows, more=end < len(found))
-
-    def _on_transfers(self, request: admin.Transfers) -> admin.AnyReply:
-        rows, more = _page(self._node.state.engine.inspect.transfers(request.account), request, admin.TransferRow)
-        return admin.TransfersReply(**self._at, rows=rows, more=more)
-
-    def _on_accounts(self, request: admin.Accounts) -> admin.AnyReply:
-        found = self._node.state.engine.inspect.accounts()
-        if request.account is not None:
-            found = found[found["account"] == request.account]
-        rows, more = _page(found, request, admin.AccountRow)
-        return admin.AccountsReply(**self._at, rows=rows, more=more)
-
-    def _on_assets(self, request: admin.Assets) -> admin.AnyReply:
-        rows, more = _page(self._node.state.engine.inspect.assets(), request, admin.AssetRow)
-        return admin.AssetsReply(**self._at, rows=rows, more=more)
-
-    def _on_instruments(self, request: admin.Instruments) -> admin.AnyReply:
-        rows, more = _page(self._node.state.engine.inspect.instruments(), request, admin.InstrumentRow)
-        return admin.InstrumentsReply(**self._at, rows=rows, more=more)
 
     def _on_takestateimage(self, request: admin.TakeStateImage) -> admin.AnyReply:
         if self._node.fenced is not None:
@@ -365,46 +357,9 @@ class AdminService:
         self._node.stop()
         return admin.ShutdownReply(**self._at)
 
-    def _instrument(self, wanted: int | str) -> admin.InstrumentRow | None:
-        found = self._node.state.engine.inspect.instruments()
-        if isinstance(wanted, str):
-            try:
-                found = found[found["symbol"] == pack_symbol(wanted)]
-            except ValueError:
-                return None
-        else:
-            found = found[found["instrument"] == wanted]
-        return next(iter(_rows(found[:1], admin.InstrumentRow)), None)
-
-
-def _rows(array: NDArray[np.void], row_type: type[R]) -> tuple[R, ...]:
-    names = array.dtype.names or ()
-    texts = [name for name in names if array.dtype[name].kind == "S"]
-    rows = []
-    for values in array.tolist():
-        row = dict(zip(names, values, strict=True))
-        for name in texts:
-            row[name] = row[name].decode("ascii", "replace")
-        rows.append(msgspec.convert(row, row_type))
-    return tuple(rows)
-
-
-def _page(found: NDArray[np.void], request: admin.PageRequest, row_type: type[R]) -> tuple[tuple[R, ...], bool]:
-    end = request.offset + request.limit
-    return _rows(found[request.offset : end], row_type), end < len(found)
-
-
-def _with_digits(position: dict[str, int]) -> dict[str, int | str]:
-    """Return a position with the sums that may exceed 64 bits as text."""
-    return {name: str(value) if name.endswith(("_lots", "_notional")) else value for name, value in position.items()}
-
 
 def _rules_status(rules: RulesVersions) -> admin.RulesStatus:
     return admin.RulesStatus(oldest=rules.oldest, newest=rules.newest, in_force=rules.in_force)
-
-
-def _levels(levels: Iterable[tuple[int, int, int]]) -> tuple[admin.LevelRow, ...]:
-    return tuple(admin.LevelRow(price_ticks=p, quantity_lots=q, orders=n) for p, q, n in levels)
 
 
 def _resident_bytes() -> int:

@@ -13,6 +13,7 @@ from smrx.consensus.membership import is_membership
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.snapshots import Snapshot
 from smrx.node.node_view import NodeView
+from smrx.node.read_service import ReadService
 from smrx.wire import admin
 from smrx.wire.admin import AdminErrorCode
 from smrx.wire.state_image import PART_BYTES
@@ -28,8 +29,9 @@ _HELD_SECONDS: Final = 60.0
 class LogService:
     """Answers TakeState, ReadState and ReadLog."""
 
-    def __init__(self, node: NodeView) -> None:
+    def __init__(self, node: NodeView, reads: ReadService) -> None:
         self._node = node
+        self._reads = reads
         self._held: Snapshot | None = None
         self._read_at = 0.0
 
@@ -80,9 +82,7 @@ class LogService:
 
     @property
     def _at(self) -> dict[str, Any]:
-        return {"node_id": self._node.me.id, "sequence": self._node.state.engine.sequence}
+        return self._reads.at()
 
     def _unavailable(self, message: str) -> admin.AdminError:
-        return admin.AdminError(
-            **self._at, code=AdminErrorCode.UNAVAILABLE, message=message, leader_id=self._node.replica.leader_id
-        )
+        return self._reads.error(AdminErrorCode.UNAVAILABLE, message)

@@ -1,25 +1,20 @@
 """Serve metrics and health of one node over HTTP: /metrics for Prometheus, /health for a load balancer.
 
-Runs in threads of its own and only reads the status that the reactor replaces as a whole, so it neither delays nor
-changes the node.
+Runs in the thread of the HTTP server and only reads the status that the reactor replaces as a whole, so it neither
+delays nor changes the node.
 """
 
-import socket
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 
 import msgspec
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from smrx.http_server import Answer, HttpServer
 from smrx.wire.admin import NodeStatus
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 _GAUGES = {
     "term": "Raft term",
@@ -62,48 +57,26 @@ class _StatusCollector(Collector):
         yield GaugeMetricFamily("smrx_fenced", "1 if the node has fenced itself", value=int(bool(status.fenced)))
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-
-class _ServerIPv6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _SilentHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log no requests: frequent scrapes would fill the log."""
-
-
 class MetricsServer:
     """The HTTP server of a node; the reactor replaces `status`."""
 
     def __init__(self, host: str, port: int) -> None:
         """Start to listen; raises OSError if the port is taken."""
         self.status: NodeStatus | None = None
-        registry = CollectorRegistry()
-        registry.register(_StatusCollector(lambda: self.status))
-        self._metrics = make_wsgi_app(registry)
-        server_class = _ServerIPv6 if ":" in host else _Server
-        self._server = make_server(host, port, self._respond, server_class=server_class, handler_class=_SilentHandler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
+        self._registry = CollectorRegistry()
+        self._registry.register(_StatusCollector(lambda: self.status))
+        self._server = HttpServer(host, port, self._answer)
 
-    def _respond(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "/")
+    def _answer(self, path: str) -> Answer:
         if path == "/metrics":
-            body: Iterable[bytes] = self._metrics(environ, start_response)
-            return body
+            return Answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry))
         if path != "/health":
-            start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"expected /metrics or /health\n"]
+            return Answer(HTTPStatus.NOT_FOUND, "text/plain", b"expected /metrics or /health\n")
         status = self.status
         healthy = status is not None and status.fenced is None and status.leader_id is not None
-        start_response("200 OK" if healthy else "503 Service Unavailable", [("Content-Type", "application/json")])
-        return [msgspec.json.encode(status)]
+        code = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        return Answer(code, "application/json", msgspec.json.encode(status))
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        """Close every connection and end the thread."""
+        self._server.close()

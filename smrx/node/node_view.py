@@ -30,9 +30,6 @@ class NodeView(Protocol):
     def fenced(self) -> str | None:
         """Why this node may not serve, or None."""
 
-    def submit_barrier(self) -> tuple[int, int]:
-        """Append an empty entry to the log and return its (index, term). Raises NotLeader."""
-
     def upgrade_rules(self) -> tuple[int, int]:
         """Append the switch to the next version of the rules; see Turn.upgrade_rules()."""
 

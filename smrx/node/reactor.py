@@ -28,12 +28,13 @@ from smrx.node.node_storage import NodeStorage
 from smrx.node.order_entry import OrderEntry, Reply
 from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied, ReplicatedState
+from smrx.node.reply_sender import ReplySender
 from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
 from smrx.wire import frames, tcp_address
 from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, FeedPosition, LeaderHint
-from smrx.wire.tcp_keepalive import enable_tcp_keepalive
+from smrx.wire.tcp_keepalive import close_unread_connections, enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ _ORDERS_PER_TURN: Final = 256
 _RAFT_PER_TURN: Final = 256
 #: The time between two updates of the metrics.
 _STATUS_SECONDS: Final = 0.5
+#: The time until replies that their connections did not take are tried again.
+_REPLIES_SECONDS: Final = 0.001
 #: How long a node that stops keeps its order entry socket open to send what is queued.
 _STOP_LINGER_MS: Final = 200
 
@@ -99,6 +102,8 @@ class Node(Turn):
     def turn(self) -> None:
         """Run one turn. Nothing leaves before what it depends on is durable."""
         ready = dict(self._poller.poll(self._poll_timeout_ms(time.monotonic())))
+        if self._replies.has_waiting:
+            self._replies.flush()
         self._receive(ready)  # Raft messages, orders, admin requests, retransmission requests
         self._submit()  # client commands and timer-driven commands, into the log
         applied = self.advance()  # turn.py: send entries, tick the replica, apply, make durable, reply
@@ -111,13 +116,16 @@ class Node(Turn):
         if self._has_more_to_read:
             return 0
         deadline = min(
-            self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline
-        )
+            self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline,
+            self.admin.next_deadline,
+        )  # fmt: skip
         if self.leading_term is not None:
             deadline = min(deadline, self._session_timeouts.deadline)
             expiry_ns = self.state.next_expiry_ns
             if expiry_ns is not None:
                 deadline = min(deadline, self._expiry_timer.deadline(expiry_ns, self.stamp_ns(), now))
+        if self._replies.has_waiting:
+            deadline = min(deadline, now + _REPLIES_SECONDS)
         # Rounded up: if the poll ended a fraction of a millisecond early, the loop would spin until the deadline.
         return max(0, int((deadline - now) * 1000) + 1)
 
@@ -128,8 +136,7 @@ class Node(Turn):
                 self.transport.drain(_RAFT_PER_TURN)
         if self._orders in ready:
             self._receive_orders()
-        if self.admin.socket in ready:
-            self.admin.receive()
+        self.admin.receive(is_ready=self.admin.socket in ready)
         if self.publisher.requests in ready:
             # A fenced node does not answer: its events may differ from those of the majority.
             ring = self.state.events if self.fenced is None else None
@@ -141,6 +148,8 @@ class Node(Turn):
             if not has_message(self._orders):
                 return
             parts = self._orders.recv_multipart(zmq.DONTWAIT)
+            if self._replies.is_behind(parts[0]):
+                continue  # The client does not read its answers: it gets no more, and sends the frame again later.
             # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
             self.order_entry.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
         self._has_more_to_read = True
@@ -184,9 +193,8 @@ class Node(Turn):
         if self.replica.removed and not self._stop:
             log.warning("node %d was removed from cluster %r and stops", self.me.id, self.config.cluster)
             self._stop = True
-        for entry in applied:
-            self.admin.applied(entry.log_index, entry.term)
-        self.admin.flush()
+        self.admin.answer()
+        self._has_more_to_read |= self.admin.has_more_to_do
         now = time.monotonic()
         for entry in applied:
             self._expiry_timer.applied(entry.log_index)
@@ -235,7 +243,7 @@ class Node(Turn):
         return time.time_ns()
 
     def _send(self, reply: Reply) -> None:
-        self._orders.send_multipart((reply.identity, reply.frame))
+        self._replies.send(reply.identity, reply.frame)
 
     def hint(self) -> LeaderHint:
         """Return the leader and its address, as far as this node has learned."""
@@ -257,16 +265,8 @@ class Node(Turn):
         digest = Digest(*engine.balance_digest())
         return FeedPosition(engine.event_sequence + 1, Claim(*self.state.position()), digest)
 
-    def submit_barrier(self) -> tuple[int, int]:
-        """Append an empty entry to the log and return its (index, term). Raises NotLeader.
-
-        When it is applied, so is every earlier command.
-        """
-        return self.submit_entry([])
-
     def _leadership_changed(self, before: int | None) -> None:
         if before is not None:
-            self.admin.lost_leadership()
             log.warning("node %d no longer leads (term %d)", self.me.id, before)
         if self.leading_term is not None:
             log.info("node %d leads in term %d", self.me.id, self.leading_term)
@@ -303,7 +303,9 @@ class Node(Turn):
         self._orders.linger = 0
         self._orders.maxmsgsize = frames.MAX_FRAME_BYTES
         self._orders.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        self._replies = ReplySender(self._orders)
         enable_tcp_keepalive(self._orders)
+        close_unread_connections(self._orders)
         _bound(me.orders_address, lambda: tcp_address.bind(self._orders, me.orders_address))
         self.admin = _bound(
             me.admin_address, lambda: AdminService(self._context, me.admin_address, self, allow_corruption)

@@ -102,6 +102,7 @@ class Turn(ABC):
     def advance(self) -> list[Applied]:
         """Replicate, apply what is committed, make it durable and reply; return the entries applied."""
         self._crash_point()
+        self.replica.confirm_reads()
         # Send entries and acknowledgements before applying: peers work while this node does. The transport first makes
         # durable what they acknowledge.
         self.transport.flush()

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from smrx.http_server import Answer, HttpServer
 from smrx.settlement.follower.alarms import Alarm
 
 _GAUGES: Final = {
@@ -34,7 +37,7 @@ class Metrics:
             gauge = Gauge(f"smrx_settlement_{name}", text, registry=self.registry)
             gauge.set_function(partial(self._value, name))
         self._alarms = Counter("smrx_settlement_alarms", "Alarms by code", ["code"], registry=self.registry)
-        self._server: tuple[Any, Any] | None = None
+        self._server: HttpServer | None = None
 
     def _value(self, name: str) -> float:
         return float(self._read().get(name, 0.0))
@@ -45,13 +48,15 @@ class Metrics:
 
     def serve(self, port: int) -> None:
         """Serve http://127.0.0.1:port/metrics until close(). Raises OSError if the port is in use."""
-        self._server = start_http_server(port, "127.0.0.1", registry=self.registry)
+        self._server = HttpServer("127.0.0.1", port, self._answer)
+
+    def _answer(self, path: str) -> Answer:
+        if path != "/metrics":
+            return Answer(HTTPStatus.NOT_FOUND, "text/plain", b"expected /metrics\n")
+        return Answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self.registry))
 
     def close(self) -> None:
         """Stop serving."""
         if self._server is not None:
-            server, thread = self._server
-            server.shutdown()
-            server.server_close()
-            thread.join()
+            self._server.close()
             self._server = None

@@ -1,8 +1,8 @@
 """Check the properties that hold under every fault, while the run happens.
 
 The properties: all nodes apply one log and reach one state; an acknowledged request is in the log, with the outcome
-that was reported; requests that do not overlap in time keep their order; a request is applied once at most, and a
-refused one never; a term has one leader; the engine's own invariants hold.
+that was reported; requests that do not overlap in time keep their order, reads included; a request is applied once at
+most, and a refused one never; a term has one leader; the engine's own invariants hold.
 
 Owns the reference log, which is what some node applied at each index, and a replay of it without faults.
 Shares the replicated state with the nodes, and no code of consensus or node. Checks sessions by its own rule: the
@@ -78,11 +78,15 @@ class Checker:
         self._applied: dict[Request, _AppliedRequest] = {}
         #: The command of each request, and the last sequence answered before it was sent.
         self._sent: dict[Request, tuple[bytes, int]] = {}
+        #: The last sequence of an answer to a request or a read.
         self._answered_sequence = 0
+        #: By read: the last sequence answered before it was sent.
+        self._reads: dict[int, int] = {}
         self._refused: set[bytes] = set()
         self._submitted: set[bytes] = set()
-        #: Requests whose outcome a client received.
+        #: Requests whose outcome a client received, and reads that were answered.
         self.answered = 0
+        self.reads_answered = 0
 
     @property
     def last_index(self) -> int:
@@ -316,6 +320,29 @@ class Checker:
                 )
             self.answered += 1
             self._answered_sequence = max(self._answered_sequence, applied.sequence)
+
+    # Reads are linearizable: an answer has every command that was answered before the read was sent, in any client.
+
+    def read_requested(self, read: int) -> None:
+        """Record a read before its client sends it."""
+        self._reads[read] = self._answered_sequence
+
+    def read_answered(self, node: int, read: int, position: tuple[int, int]) -> None:
+        """Check the (sequence, state hash) that a node answered; the network may deliver an answer only once."""
+        floor = self._reads.pop(read)
+        sequence, state_hash = position
+        if self._state_hashes.get(sequence) != state_hash:
+            raise Violation(
+                f"linearizable reads: node {node} answered read {read} with a state at command {sequence} that the log "
+                "does not produce"
+            )
+        if sequence < floor:
+            raise Violation(
+                f"linearizable reads: node {node} answered read {read} at command {sequence}, but the read was sent "
+                f"after the answer to command {floor}"
+            )
+        self.reads_answered += 1
+        self._answered_sequence = max(self._answered_sequence, sequence)
 
     # At the end of a run.
 

@@ -36,6 +36,9 @@ _PROBABILITIES: Final = {"crash a majority": 0.12}
 _CHANGING: Final = 0.4
 #: The part of the seeds with fault scenarios.
 _WITH_SCENARIOS: Final = 0.3
+#: The part of the seeds with reads, and the mean times between them.
+_READING: Final = 0.4
+_READ_SECONDS: Final = (0.02, 0.1)
 #: A large state: that of 100,000 accounts with a million orders has about this size.
 LARGE_STATE_BYTES: Final = 200 << 20
 
@@ -75,6 +78,8 @@ class Profile:
     repeats: float
     #: Whether faults begin before the first election.
     early: bool
+    #: Mean time between reads; 0 for none.
+    read_seconds: float
 
     def lines(self) -> list[str]:
         """Return the profile as text, a line for each field."""
@@ -91,7 +96,8 @@ def draw(seed: int) -> Profile:
     nodes = rng.choices((1, 3, 5), (1, 14, 5))[0]
     faults = frozenset(name for name in FAULTS if rng.random() < _PROBABILITIES.get(name, 0.5))
     frame_commands = rng.choice((1, 3, 16))
-    # Changes and scenarios have generators of their own: a seed without them is the run it was before they existed.
+    # Changes, scenarios and reads have generators of their own: a seed without them is the run it was before they
+    # existed.
     changes_rng = generator("changes", seed)
     if changes_rng.random() < _CHANGING:
         faults |= {name for name in CHANGES if changes_rng.random() < 0.7}
@@ -99,6 +105,8 @@ def draw(seed: int) -> Profile:
     scenarios_rng = generator("mishaps", seed)
     if scenarios_rng.random() < _WITH_SCENARIOS:
         faults |= {name for name in SCENARIOS if scenarios_rng.random() < 0.5}
+    reads_rng = generator("reads", seed)
+    reads = reads_rng.random() < _READING
     return Profile(
         nodes=nodes,
         spares=changes_rng.choice((1, 2)) if "join" in faults else 0,
@@ -127,4 +135,5 @@ def draw(seed: int) -> Profile:
         loss=rng.choice((0.002, 0.01, 0.04)),
         repeats=rng.choice((0.01, 0.05, 0.2)),
         early=rng.random() < 0.3,
+        read_seconds=reads_rng.choice(_READ_SECONDS) if reads else 0.0,
     )

@@ -1,8 +1,8 @@
 """Check that a cluster recovers once all faults are repaired, and that all its nodes end in the same state.
 
-Called by run.py in this order: recover(), answer_clients(), close_sessions(), compare_states(), check_unanswered(),
-check_clocks(), check_rest(). Every check runs the scheduler until its condition holds or its timeout expires, which is
-a Violation.
+Called by run.py in this order: recover(), answer_clients(), answer_reads(), close_sessions(), compare_states(),
+check_unanswered(), check_clocks(), check_rest(). Every check runs the scheduler until its condition holds or its
+timeout expires, which is a Violation.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ PROGRESS_TIMEOUTS: Final = 5
 _ANSWER_SECONDS: Final = 30.0
 _SAME_STATE_SECONDS: Final = 10.0
 _BARRIER_SECONDS: Final = 0.05
+_READ_SECONDS: Final = 0.2
 #: Each turn removes a part of a long log, and every heartbeat causes a turn.
 _SHORT_LOG_SECONDS: Final = 1.0
 #: Election timeouts without any event but snapshots.
@@ -98,6 +99,21 @@ class RecoveryChecks:
             raise Violation(
                 f"answers: missing {_ANSWER_SECONDS} s after recovery: {waiting}; {self._cluster.describe()}"
             )
+
+    def answer_reads(self) -> None:
+        """Check that a read is answered, by some node that leads."""
+        cluster = self._cluster
+        reader = cluster.readers[0]
+        before = reader.answered
+
+        def read() -> None:
+            if reader.answered == before:
+                reader.read([node.id for node in cluster.running])
+                self._scheduler.call_later(_READ_SECONDS, read)
+
+        read()
+        if not self._scheduler.run_for(_ANSWER_SECONDS, lambda: reader.answered > before):
+            raise Violation(f"answers: no read was answered within {_ANSWER_SECONDS} s; {cluster.describe()}")
 
     def close_sessions(self) -> None:
         """Close the session of every client."""

@@ -46,6 +46,8 @@ class RunResult:
     simulated_seconds: float
     #: Whether a majority lost its memory, so that the cluster stopped and reported it.
     stands_still: bool
+    #: Reads answered.
+    reads: int
     digest: str
     trace: Trace
     profile: Profile
@@ -95,6 +97,7 @@ def simulate(
             cluster.history.changes,
             scheduler.elapsed_seconds,
             run.stands_still,
+            cluster.checker.reads_answered,
             cluster.trace.digest(),
             cluster.trace,
             profile,
@@ -112,6 +115,7 @@ class _Run:
         self._cluster = cluster
         self._scheduler = cluster.scheduler
         self._rng = generator("orders", seed)
+        self._reads_rng = generator("read", seed)
 
     def run(self) -> None:
         """Run all phases. Raise Violation if a property does not hold."""
@@ -126,6 +130,8 @@ class _Run:
         self.faults.begin()
         self.scenarios.begin()
         self._trade()
+        if profile.read_seconds:
+            self._read()
         self._scheduler.run_for(profile.fault_phase_seconds)
         self.scenarios.end()
         self.faults.end()
@@ -135,6 +141,8 @@ class _Run:
             self.stands_still = True
             return
         checks.answer_clients()
+        if profile.read_seconds:
+            checks.answer_reads()
         checks.close_sessions()
         checks.compare_states()
         checks.check_unanswered()
@@ -142,6 +150,15 @@ class _Run:
             checks.check_clocks()
         if profile.state_bytes and profile.durable:
             checks.check_rest()
+
+    def _read(self) -> None:
+        """Let a reader ask some nodes, and schedule the next read until the fault phase ends."""
+        if self.faults.is_active:
+            running = [node.id for node in self._cluster.running]
+            if running:
+                self._reads_rng.choice(self._cluster.readers).read(running)
+            seconds = self._reads_rng.expovariate(1 / self._cluster.profile.read_seconds)
+            self._scheduler.call_later(seconds, self._read)
 
     def _trade(self) -> None:
         """Send the next request of a random trader, and schedule the one after it until the fault phase ends."""

@@ -35,6 +35,8 @@ class SearchTotals:
     simulated_seconds: float = 0.0
     #: Seeds in which a majority lost its memory, so that the cluster stopped and reported it.
     stood_still: int = 0
+    #: Reads answered.
+    reads: int = 0
     #: How long the search took.
     seconds: float = 0.0
 
@@ -50,6 +52,7 @@ class SearchTotals:
             member_changes=result.member_changes,
             simulated_seconds=result.simulated_seconds,
             stood_still=int(result.stands_still),
+            reads=result.reads,
         )
 
     def add(self, other: "SearchTotals") -> None:
@@ -62,6 +65,7 @@ class SearchTotals:
         self.member_changes += other.member_changes
         self.simulated_seconds += other.simulated_seconds
         self.stood_still += other.stood_still
+        self.reads += other.reads
 
 
 def search(

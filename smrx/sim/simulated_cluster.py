@@ -5,6 +5,7 @@ Owns what the faults and the checks of a run share. Decides neither when somethi
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 from smrx.config import NodeConfig, Timing
 from smrx.consensus import membership
@@ -19,9 +20,14 @@ from smrx.sim.scheduler import Scheduler, generator
 from smrx.sim.simulated_client import SimulatedClient
 from smrx.sim.simulated_node import SimulatedNode
 from smrx.sim.simulated_process import FIRST_CLIENT
+from smrx.sim.simulated_reader import SimulatedReader
 from smrx.sim.trace import Trace
 from smrx.sim.versions import EntryFormats, Versions
 from smrx.sim.wire_invariants import WireInvariants
+
+#: The network ends of readers are numbered from here on; those of clients are below.
+_FIRST_READER: Final = 200
+_READERS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,17 @@ class SimulatedCluster:
                 cluster_file=lambda: self.operator.cluster_file,
             )
             for account in range(profile.traders + 1)
+        ]
+        self.readers = [
+            SimulatedReader(
+                _FIRST_READER + number,
+                scheduler=scheduler,
+                network=self.network,
+                checker=self.checker,
+                trace=self.trace,
+                rng=generator(f"reader {number}", seed),
+            )
+            for number in range(_READERS)
         ]
 
     @property

@@ -5,20 +5,23 @@ replica, which SimulatedNode creates, on the simulated network. Never decides wh
 does.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable
 from typing import Final
 
-from smrx.consensus import ConsensusError, MemoryJournal
+from smrx.consensus import ConsensusError, MemoryJournal, NotLeader
 from smrx.consensus.context import UnknownRules
 from smrx.consensus.storage import StorageFull
 from smrx.node.order_entry import Reply, Route
+from smrx.node.pending_reads import PendingReads
 from smrx.node.replicated_state import Applied
 from smrx.node.turn import Turn
 from smrx.sim.checker import Checker, Violation
 from smrx.sim.clock_invariants import ClockInvariants
 from smrx.sim.network import Network
 from smrx.sim.scheduler import Scheduler
+from smrx.sim.simulated_reader import ANSWER, READ, REQUEST
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.sim.trace import Trace
 from smrx.sim.versions import CURRENT_VERSION, NEXT_VERSION, Versions
@@ -32,6 +35,8 @@ FIRST_CLIENT: Final = 100
 _WAKE_SECONDS: Final = 0.0005
 #: Limit of the unread messages at each socket.
 _INBOX: Final = 256
+#: Limit of the reads that wait.
+_READS: Final = 64
 _NEVER: Final = float("inf")
 #: One delivery of a client's frame: the client, the node, and the node's count of deliveries.
 DELIVERY: Final = struct.Struct("<IIQ")
@@ -115,6 +120,8 @@ class Process(Turn):
         self._turn_at = _NEVER
         self.leading_term = None
         self._traced_role: tuple[str, int] = ("", 0)
+        #: By the reader's end and the number of the read.
+        self._reads: PendingReads[int, int] = PendingReads(of_peer=_READS, in_all=_READS)
 
     def select(self) -> None:
         """Make the clock and the entry formats those of this node."""
@@ -230,11 +237,29 @@ class Process(Turn):
             self.transport.receive_with_key(*self._from_unknown_peers.pop(0))
         orders, self._orders = self._orders, []
         for source, frame in orders:
+            if frame.startswith(READ):
+                self._request_read(source, REQUEST.unpack(frame)[1])
+                continue
             self._deliveries += 1
             self.receive_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
         if not self.replica.is_transferring:
             self.submit()
         self.advance()
+        self._answer_reads()
+
+    def _request_read(self, source: int, number: int) -> None:
+        if self._reads.has_space(source):
+            with contextlib.suppress(NotLeader):
+                self._reads.add(source, number, self.replica.request_read())
+
+    def _answer_reads(self) -> None:
+        self._reads.release(self.replica.read_state)
+        while (answerable := self._reads.take()) is not None:
+            self.step()
+            if not answerable.is_lost:
+                sequence, state_hash = self.state.position()
+                frame = ANSWER.pack(READ, answerable.read, sequence, state_hash)
+                self.network.send(self.id, answerable.peer, frame)
 
     def receive_order(self, delivery: bytes, frame: bytes) -> None:
         """Pass a client's frame to order entry."""

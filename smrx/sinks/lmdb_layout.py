@@ -14,6 +14,7 @@ A file beside the environment, the marker, records that there is one: without it
 could not be told from one that is new.
 """
 
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +48,27 @@ class LmdbMarker(msgspec.Struct):
     """The content of the marker."""
 
     format: int
+    #: Whether every page in use is inside the file, so that a shorter file was truncated. LMDB alone does not promise
+    #: it: pages at the end that were allocated and freed in one transaction are never written.
+    is_whole: bool = False
+
+
+def missing_bytes(environment: Any, path: Path) -> int:
+    """Return by how much the file of an environment is shorter than its pages; reads only its first two pages."""
+    pages = int(environment.info()["last_pgno"]) + 1
+    return max(0, pages * int(environment.stat()["psize"]) - (path / DATA_FILE).stat().st_size)
+
+
+def read_marker(path: Path) -> LmdbMarker | None:
+    """Return the marker in a directory, None if there is none; one that is not understood says nothing of the file."""
+    try:
+        data = (path / MARKER).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(data, type=LmdbMarker)
+    except msgspec.DecodeError:
+        return LmdbMarker(FORMAT)
 
 
 def key(number: int) -> bytes:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from smrx.sinks.contract import Checkpoint, decode
 from smrx.sinks.lmdb_layout import (
+    DATA_FILE,
     FORMAT,
     NUMBER,
     OPTIONS,
@@ -23,6 +24,8 @@ from smrx.sinks.lmdb_layout import (
     LmdbState,
     account_key,
     key,
+    missing_bytes,
+    read_marker,
 )
 from smrx.sinks.rows import DEFINITION_ROW, MOVEMENT_ROW, TRADE_ROW, Rows, of_account
 from smrx.sinks.sink_errors import SinkError
@@ -43,6 +46,10 @@ class LmdbReader:
                 str(place), map_size=_MAP_BYTES, max_dbs=len(TABLES), readonly=True, create=False, max_readers=126
             )
             try:
+                marker = read_marker(place)
+                if marker is not None and marker.is_whole and missing_bytes(self._env, place):
+                    missing = missing_bytes(self._env, place)
+                    raise SinkError(f"{place / DATA_FILE}: is truncated: {missing:,} bytes are missing")
                 # Without `create`, a missing table is an error.
                 self._tables = {name: self._open(name) for name in TABLES}
                 self._transaction = self._env.begin()

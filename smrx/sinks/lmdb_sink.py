@@ -4,6 +4,7 @@ Owns the environment in its directory, and a lock on it. Rows are kept in memory
 its size is doubled and the transaction repeated. Readers (lmdb_reader.py) see whole commits only.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from smrx.sinks.lmdb_layout import (
     account_key,
     key,
     keys,
+    missing_bytes,
+    read_marker,
 )
 from smrx.sinks.row_sink import RowSink
 from smrx.sinks.rows import DEFINITION_ROW, TRADE_ROW, Rows, Tables, join
@@ -61,11 +64,16 @@ class LmdbSink(RowSink):
 
     def _open(self) -> tuple[Checkpoint | None, Rows]:
         self._lock_directory(self.path, self.path / "settlement.lock")
-        is_marked = (self.path / MARKER).exists()
+        marker = read_marker(self.path)
+        is_marked = marker is not None
         if is_marked:
             self._check_data()
         with self._as_sink_errors():
             self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
+            # Before any page is read: reading one beyond the end of the file ends the process.
+            if marker is not None and marker.is_whole and missing_bytes(self._env, self.path):
+                raise self._lost(f"is truncated: {missing_bytes(self._env, self.path):,} bytes are missing")
+            self._extend()
             for name in TABLES:
                 self._tables[name] = self._env.open_db(name, **OPTIONS.get(name, {}))
             with self._env.begin() as transaction:
@@ -81,8 +89,8 @@ class LmdbSink(RowSink):
         with as_sink_errors(self.path):
             # LMDB syncs its file, but not the directory entry.
             sync_directory(self.path)
-            if not is_marked:
-                replace(self.path / MARKER, msgspec.json.encode(LmdbMarker(FORMAT)))
+            if marker is None or not marker.is_whole:
+                replace(self.path / MARKER, msgspec.json.encode(LmdbMarker(FORMAT, is_whole=True)))
         return self._state.checkpoint, np.frombuffer(b"".join(stored), DEFINITION_ROW)
 
     def _check_data(self) -> None:
@@ -134,8 +142,17 @@ class LmdbSink(RowSink):
                 self._put(transaction, b"meta", [(STATE, msgspec.json.encode(state))])
         except lmdb.MapFullError:
             return False
+        self._extend()
         self._state = state
         return True
+
+    def _extend(self) -> None:
+        """Make the file as long as its pages; it nearly always is."""
+        missing = missing_bytes(self._env, self.path)
+        if missing:
+            data = self.path / DATA_FILE
+            with as_sink_errors(data):
+                os.truncate(data, data.stat().st_size + missing)
 
     def _put(self, transaction: Any, name: bytes, items: list[tuple[bytes, bytes]], append: bool = False) -> None:
         with transaction.cursor(self._tables[name]) as cursor:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -24,7 +25,7 @@ FULL, CLOSED = ">/dev/full", ">&-"
 CHANGES = {
     *("account deposit", "account limits", "account open", "account resume", "account suspend", "account withdraw"),
     *("asset add", "cluster add", "cluster down", "cluster keygen", "cluster remove", "cluster transfer", "cluster up"),
-    *("cluster upgrade",),
+    *("cluster upgrade", "compile"),
     *("instrument add", "instrument cancel-only", "instrument close", "instrument halt", "instrument resume"),
     *(
         "instrument rules",
@@ -184,6 +185,33 @@ def test_refusal_keeps_its_exit_code(shell: Shell) -> None:
 def test_reader_that_closes_the_pipe_is_no_error(shell: Shell, line: str) -> None:
     # `true` ends before the command writes.
     assert shell(f"smrx {line} | true; exit ${{PIPESTATUS[0]}}") == (Exit.OK, "")
+
+
+@pytest.mark.parametrize(("name", "code"), [("book", Exit.RESOURCE), ("market", Exit.UNREPORTED), ("quiet", Exit.OK)])
+def test_error_at_the_close_of_standard_output_is_reported(tmp_path: Path, name: str, code: Exit) -> None:
+    """A network file system reports a full disk when a file is closed: a stand-in for the close of a copy of it."""
+    program = f"""
+import os, sys, click
+from smrx import cli
+close = os.close
+def failing_close(descriptor):
+    is_copy = descriptor > 2 and os.fstat(descriptor).st_ino == os.fstat(1).st_ino
+    close(descriptor)
+    if is_copy:
+        raise OSError(28, "No space left on device")
+os.close = failing_close
+answer = None if "{name}" == "quiet" else "the answer"
+command = click.Command("{name}", callback=lambda: answer and click.echo(answer))
+cli.LazyGroup.get_command = lambda *arguments: command
+sys.exit(cli.run(["{name}"]))
+"""
+    with open(tmp_path / "output", "wb") as output:
+        ended = subprocess.run(
+            [sys.executable, "-c", program], stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == code, ended.stderr
+    assert ("No space left on device" in ended.stderr) == (code != Exit.OK)
+    assert ("the answer\n" in ended.stderr) == (code == Exit.UNREPORTED)
 
 
 def test_output_without_blocking_is_written_completely(cluster: LocalCluster) -> None:

@@ -7,6 +7,7 @@ them between messages, under one lock.
 import threading
 from collections import Counter, deque
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import zmq
@@ -33,6 +34,7 @@ class Faults:
         self.garbage_answers = 0  #: frames that are applied and answered with garbage
         self.silent: set[int] = set()  #: nodes that receive messages and never reply
         self.stale: set[int] = set()  #: nodes whose query replies have sequence 0
+        self.old: set[int] = set()  #: nodes of an earlier version, which ignore the level of a read
 
 
 class StubCluster:
@@ -45,6 +47,8 @@ class StubCluster:
         self.term = 1
         self.admin_hints = True
         self.received: Counter[str] = Counter()
+        #: (level, min_sequence, max_age_ms) of the reads answered.
+        self.levels: list[tuple[str, int, float | None]] = []
         #: (node, session) -> pings for the session.
         self.session_pings: Counter[tuple[int, int]] = Counter()
         self.disconnect_ms: int | None = None
@@ -188,7 +192,14 @@ class StubCluster:
     def _answer(self, node: int, request: admin.AnyRequest) -> admin.AnyReply:
         self.received[f"{type(request).__name__} {node}"] += 1
         exchange = self.exchange
-        at = {"node_id": node, "sequence": 0 if node in self.faults.stale else exchange.sequence}
+        at: dict[str, Any] = {"node_id": node, "sequence": 0 if node in self.faults.stale else exchange.sequence}
+        if isinstance(request, admin.ReadRequest):
+            if request.level != "any" and node != self.leader:
+                code, message = admin.AdminErrorCode.NOT_LEADER, "only the leader answers this read"
+                return admin.AdminError(**at, code=code, message=message, leader_id=self.leader)
+            at |= {"role": "" if node in self.faults.old else "leader" if node == self.leader else "follower"}
+            at |= {"age_ms": 0.0}
+            self.levels.append((request.level, request.min_sequence, request.max_age_ms))
         match request:
             case admin.Status():
                 return _status(at, self.leader, self.term, exchange.killed)
@@ -228,11 +239,6 @@ class StubCluster:
                 row = exchange.instruments[int(request.instrument)]
                 bids, asks = (exchange.levels(row.instrument, side) for side in (Side.BUY, Side.SELL))
                 return admin.DepthReply(**at, instrument=row.instrument, symbol=row.symbol, bids=bids, asks=asks)
-            case admin.Barrier() if node == self.leader:
-                return admin.BarrierReply(**at, log_index=9, state_hash=1)
-            case admin.Barrier():
-                code, message = admin.AdminErrorCode.NOT_LEADER, "only the leader answers a Barrier"
-                return admin.AdminError(**at, code=code, message=message, leader_id=self.leader)
         raise AssertionError(f"the stub cluster does not answer {type(request).__name__}")
 
 
@@ -240,7 +246,7 @@ def _port(address: str) -> int:
     return int(address.rsplit(":", 1)[1])
 
 
-def _status(at: dict[str, int], leader: int | None, term: int, killed: bool) -> admin.NodeStatus:
+def _status(at: dict[str, Any], leader: int | None, term: int, killed: bool) -> admin.NodeStatus:
     return admin.NodeStatus(
         **at,
         cluster="stub",

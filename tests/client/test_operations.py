@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from smrx.client import AsyncClient, Client, InvalidValue, ProtocolError, Refused, Unavailable
+from smrx.client import AsyncClient, Client, InvalidValue, ProtocolError, Refused, Stale, Unavailable
 from smrx.client.operations import Operations
 from smrx.client.results import Level, OrderResult
 from smrx.wire import admin
@@ -158,36 +158,86 @@ def test_invalid_value_is_reported_before_anything_is_sent(
     assert stub.exchange.sequence == before
 
 
-def test_status_and_barrier(call: Call, stub: StubCluster) -> None:
+def test_status(call: Call, stub: StubCluster) -> None:
     assert call(0, "status", 2).role == "follower"
     assert call(0, "status").node_id == 1
     stub.elect(3)
-    assert call(0, "barrier").node_id == 3
     assert call(0, "open_account", 5).account == 5
     assert call(0, "accounts") == [0, 1, 2, 5]
 
 
-def test_query_asks_the_leader_first_and_another_node_if_it_is_silent(market: Call, stub: StubCluster) -> None:
+def test_read_is_linearizable_and_asks_the_leader(market: Call, stub: StubCluster) -> None:
     stub.elect(2)
     stub.received.clear()
+    stub.levels.clear()
     market(1, "depth", "BTC-USD")
     assert stub.received["Depth 2"] == 1
-    stub.faults.silent = {2}
-    market(1, "depth", "BTC-USD")
-    assert stub.received["Depth 1"] + stub.received["Depth 3"] == 1
+    assert {level for level, _, _ in stub.levels} == {"linearizable"}
 
 
-def test_query_ignores_replies_older_than_the_last_outcome(stub: StubCluster) -> None:
+def test_read_without_a_leader_fails_instead_of_showing_an_old_book(stub: StubCluster) -> None:
+    with Client(stub.config, account=0) as client:
+        client.add_asset("BTC", 8)
+        shorten_timeout(client, 0.5)
+        stub.faults.silent = {1}
+        with pytest.raises(Unavailable, match="only the leader answers this read"):
+            client.accounts()
+        assert client.accounts(level="any") == [0, 1, 2]
+        stub.elect(3)
+        assert client.accounts() == [0, 1, 2]
+
+
+def test_read_at_level_any_asks_the_other_nodes_first(market: Call, stub: StubCluster) -> None:
+    stub.received.clear()
+    stub.levels.clear()
+    assert market(1, "depth", "BTC-USD", level="any").age_ms == 0
+    assert stub.received["Depth 1"] == 0
+    market(1, "depth", "BTC-USD", level=Stale(max_age_s=0.25, min_sequence=3))
+    assert stub.levels[-1][0] == "any"
+    assert stub.levels[-1][1] >= 3
+    assert stub.levels[-1][2] == 250
+    stub.faults.silent = {2, 3}
+    market(1, "depth", "BTC-USD", level="any")
+    assert stub.received["Depth 1"] == 1
+
+
+@pytest.mark.parametrize("level", ["newest", "", Stale(max_age_s=-1), Stale(max_age_s=float("nan"))])
+def test_unknown_level_is_invalid(market: Call, level: Any) -> None:
+    with pytest.raises(InvalidValue, match="level: expected"):
+        market(1, "depth", "BTC-USD", level=level)
+
+
+def test_reads_never_go_backwards(stub: StubCluster) -> None:
+    """Neither behind an outcome of this client, nor behind another read."""
     with Client(stub.config, account=0) as client:
         client.add_asset("BTC", 8)
         stub.faults.stale = {1, 2}
         stub.received.clear()
-        client.accounts()
+        client.accounts(level="any")
         assert stub.received["Accounts 3"] == 1
         stub.faults.stale = {1, 2, 3}
         shorten_timeout(client, 0.5)
-        with pytest.raises(Unavailable, match="commands behind the last outcome of this client"):
+        with pytest.raises(Unavailable, match="commands behind what this client has seen"):
+            client.accounts(level="any")
+    stub.faults.stale = {2}
+    with Client(stub.config, account=0) as reader:
+        shorten_timeout(reader, 0.5)
+        stub.faults.silent = {2}
+        reader.accounts(level="any")
+        assert reader._core.router.last_sequence > 0
+        assert stub.levels[-1][1] == 0
+        stub.faults.silent = {1, 3}
+        with pytest.raises(Unavailable, match="commands behind what this client has seen"):
+            reader.accounts(level="any")
+        assert stub.levels[-1][1] == reader._core.router.last_sequence
+
+
+def test_node_of_an_earlier_version_cannot_confirm_a_read(stub: StubCluster) -> None:
+    stub.faults.old = {1, 2, 3}
+    with Client(stub.config, account=0, timeout=0.5) as client:
+        with pytest.raises(Unavailable, match="runs an earlier version of smrx"):
             client.accounts()
+        assert client.accounts(level="any") == [0, 1, 2]
 
 
 def test_order_addresses_are_enough_if_nodes_report_admin_addresses(stub: StubCluster) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -81,6 +82,33 @@ def test_cancel_on_disconnect_is_optional(
         client.connect()
         assert len(pinger_threads()) == cancel
     assert (opened[0]["kind"], opened[0]["flags"]) == (CommandKind.OPEN_SESSION, flags)
+
+
+def test_client_that_is_dropped_without_close_is_not_pinged_any_more(stub: StubCluster) -> None:
+    stub.disconnect_ms = 100
+    client = Client(stub.config, account=1, cancel_on_disconnect=True)
+    client.connect()
+    session = session_of(stub)
+    wait_for(lambda: pings(stub, 1, session) >= 2)
+    assert pinger_threads() == ["smrx-session-pinger"]
+    del client
+    wait_for(lambda: pinger_threads() == [])
+
+
+def test_asyncio_client_that_is_dropped_without_close_is_not_pinged_any_more(stub: StubCluster) -> None:
+    stub.disconnect_ms = 100
+
+    async def run() -> None:
+        client = AsyncClient(stub.config, account=1, cancel_on_disconnect=True)
+        await client.connect()
+        session = session_of(stub)
+        wait_for(lambda: pings(stub, 1, session) >= 2)
+        dropped = weakref.ref(client)
+        del client
+        assert dropped() is None, "the event loop keeps the client alive"
+        wait_for(lambda: pinger_threads() == [])
+
+    asyncio.run(run())
 
 
 def test_ended_session_is_not_pinged(stub: StubCluster) -> None:

@@ -145,7 +145,7 @@ class AsksForLatest(Replica):
 class ObedientLeader(Leader):
     """Row 6: sends once a period, to where the last reply before it pointed."""
 
-    def _obeys_reset(self, body: AppendReply, stream: int) -> bool:
+    def _obeys_reset(self, body: AppendReply, restarted: int) -> bool:
         return True
 
     def _send_more(self, peer: int) -> None:

@@ -78,7 +78,7 @@ def test_request_from_another_address_is_refused_with_a_reason(tmp_path: Path, m
         assert exchange.node.replica.last_index == before
         # Requests that only read are answered to every address.
         assert isinstance(ask(exchange, admin.Status()), admin.NodeStatus)
-        assert isinstance(ask(exchange, admin.Barrier()), admin.BarrierReply)
+        assert isinstance(ask(exchange, admin.Accounts()), admin.AccountsReply)
 
 
 def test_request_from_a_local_address_is_accepted(tmp_path: Path) -> None:
@@ -90,6 +90,5 @@ def test_every_request_is_listed_as_reading_or_changing() -> None:
     reads = {
         admin.Status, admin.HashAt, admin.LogDigest, admin.Depth, admin.Orders, admin.Balances, admin.Transfers,
         admin.Accounts, admin.Assets, admin.Instruments, admin.Positions, admin.TakeStateImage, admin.ReadStateImage,
-        admin.Barrier,
     }  # fmt: skip
     assert set(admin.AnyRequest.__args__) == reads | set(admin_access.CHANGING_REQUESTS)

@@ -15,6 +15,7 @@ from smrx.consensus.member_changes import MemberChanges
 from smrx.consensus.membership import Membership, MembershipError
 from smrx.consensus.messages import Envelope
 from smrx.consensus.raft_library import now
+from smrx.consensus.read_index import ReadIndex, ReadTicket
 from smrx.consensus.snapshots import Snapshot
 from smrx.node.order_entry import CommandBatch, OrderEntry, Reply
 from smrx.node.replicated_state import ReplicatedState
@@ -326,3 +327,50 @@ class WaitsForRightClock(Replica):
     """A replica that never campaigns with a wrong clock."""
 
     elections_class = ElectionsOfRightClocks
+
+
+class ConfirmsWithoutRound(ReadIndex):
+    """A leader serves reads because it has not heard of another one."""
+
+    def _is_confirmed(self, ticket: ReadTicket) -> bool:
+        return True
+
+
+class ReadsWithoutConfirmation(Replica):
+    """A replica that confirms no read."""
+
+    read_index_class = ConfirmsWithoutRound
+
+
+class AnswersReadsAtOnce(SimulatedNode):
+    """A read is answered before the turn in which it arrives, as if what a leader knew last were a lease."""
+
+    def _request_read(self, source: int, number: int) -> None:
+        super()._request_read(source, number)
+        self._answer_reads()
+
+
+class ReadsKnownCommits(ReadIndex):
+    """A new leader serves what it knows to be committed, before it has committed an entry of its own term."""
+
+    def _read_index(self) -> int:
+        return self._raft.commit_index
+
+
+class ReadsBeforeOwnCommit(Replica):
+    """A replica that serves reads before it has committed an entry of its own term."""
+
+    read_index_class = ReadsKnownCommits
+
+
+class CountsEarlierRounds(ReadIndex):
+    """Any echo of the term confirms, also one of a message that was sent before the read."""
+
+    def _is_confirmed(self, ticket: ReadTicket) -> bool:
+        return self._confirmed_round() > 0
+
+
+class ReadsWithEarlierRounds(Replica):
+    """A replica that confirms reads by rounds from before them, as a lease without an end."""
+
+    read_index_class = CountsEarlierRounds

@@ -150,3 +150,42 @@ two_new_nodes = scenario("two new nodes", "wall clock jump", order_seconds=0.05)
 large_state = scenario(
     "large state", "wall clock jump", order_seconds=0.05, compaction_entries=10_000, snapshot_commands=10_000
 )
+
+
+def with_reads(drawn: Profile) -> Profile:
+    """The same run with frequent reads."""
+    return replace(drawn, read_seconds=0.02)
+
+
+def without_reads(base: Focus) -> Focus:
+    """Return a focus without reads, on top of `base`."""
+    return lambda drawn: replace(base(drawn), read_seconds=0.0)
+
+
+#: Leaders change often, and followers learn late what is committed.
+reads_of_new_leaders = with_fields(
+    with_reads,
+    nodes=5,
+    spares=0,
+    durable=True,
+    early=False,
+    fault_phase_seconds=4.0,
+    state_bytes=0,
+    delay=(0.0005, 0.1),
+    batch_bytes=100,
+    faults={"crash the leader", "isolate the leader", "transfer leadership", "slow turns"},
+)
+
+#: Leaders are cut off and stopped, and others are elected meanwhile.
+reads_of_paused_leaders = with_fields(
+    with_reads,
+    nodes=3,
+    spares=0,
+    durable=True,
+    early=False,
+    fault_phase_seconds=6.0,
+    fault_seconds=0.2,
+    state_bytes=0,
+    delay=(0.0002, 0.002),
+    faults={"pause", "isolate the leader", "strand the leader"},
+)

@@ -13,6 +13,7 @@ import pytest
 
 from smrx.config import Timing
 from smrx.sim import REAL, ClusterComponents, simulate
+from smrx.sim.simulated_node import SimulatedNode
 from tests.consensus import stock
 from tests.sim import broken, profiles
 from tests.sim.forwarding import ForwardsToLeader
@@ -37,6 +38,8 @@ class PlantedFault(NamedTuple):
     focus: Focus = profiles.as_drawn
     #: The first seed.
     start: int = 0
+    #: Whether the run has reads.
+    reads: bool = False
 
 
 PLANTED_FAULTS = [
@@ -288,7 +291,43 @@ NOT_SHOWN = {
 }
 
 #: Profiles by name: a focus made by with_fields() has none.
+READ_FAULTS = [
+    PlantedFault(
+        "",
+        name,
+        REAL.replace(replica=replica, node=node),
+        40,
+        "linearizable reads|real-time order",
+        focus,
+        reads=True,
+    )
+    for name, replica, node, focus in (
+        (
+            "confirms reads without a round",
+            broken.ReadsWithoutConfirmation,
+            broken.AnswersReadsAtOnce,
+            profiles.reads_of_paused_leaders,
+        ),
+        (
+            "confirms reads by earlier rounds",
+            broken.ReadsWithEarlierRounds,
+            broken.AnswersReadsAtOnce,
+            profiles.reads_of_paused_leaders,
+        ),
+        (
+            "reads before its own term's commit",
+            broken.ReadsBeforeOwnCommit,
+            SimulatedNode,
+            profiles.reads_of_new_leaders,
+        ),
+    )
+]
+PLANTED_FAULTS += READ_FAULTS
+
 FOCUSES = {
+    "with_reads": profiles.with_reads,
+    "reads_of_new_leaders": profiles.reads_of_new_leaders,
+    "reads_of_paused_leaders": profiles.reads_of_paused_leaders,
     "small_messages": profiles.small_messages,
     "lagging_followers": profiles.lagging_followers,
     "slow_transfers": profiles.slow_transfers,
@@ -317,11 +356,13 @@ def unbroken(components: ClusterComponents) -> ClusterComponents:
 
 @pytest.mark.parametrize("fault", PLANTED_FAULTS, ids=lambda fault: fault.name)
 def test_planted_fault_is_found(fault: PlantedFault) -> None:
+    # Reads change the rest of a run: only the faults that concern them are looked for with reads.
+    focus = fault.focus if fault.reads else profiles.without_reads(fault.focus)
     for seed in range(fault.start, fault.start + fault.seeds):
-        result = simulate(seed, fault.components, fault.focus)
+        result = simulate(seed, fault.components, focus)
         if result.failure is not None:
             assert re.search(fault.failure, result.failure), result.failure
-            assert simulate(seed, unbroken(fault.components), fault.focus).failure is None
+            assert simulate(seed, unbroken(fault.components), focus).failure is None
             return
     raise AssertionError(f"expected a failure of {fault.name!r} within {fault.seeds} seeds")
 

@@ -139,3 +139,28 @@ def test_directory_without_an_environment_is_refused(tmp_path: Path) -> None:
         LmdbSink(tmp_path).open("test")
     with pytest.raises((SinkError, SinkMismatch)):
         LmdbReader(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
+def test_truncated_file_is_found(tmp_path: Path, kept: float) -> None:
+    """LMDB opens such a file, and the process ends with a signal when it reads a page beyond the end."""
+    sink = LmdbSink(tmp_path)
+    run(sink, EVENTS, [(end, True) for end in range(30, 601, 30)])
+    sink.close()
+    data = tmp_path / "data.mdb"
+    page = 4096
+    os.truncate(data, max(2, int(data.stat().st_size * kept) // page) * page)
+    with pytest.raises(SinkMismatch, match=r"data.mdb: is truncated: [0-9,]+ bytes are missing, and settlement.json"):
+        LmdbSink(tmp_path).open("test")
+    with pytest.raises(SinkError, match="is truncated"):
+        LmdbReader(tmp_path)
+
+
+def test_file_of_an_earlier_version_may_end_before_its_last_page(tmp_path: Path) -> None:
+    sink = LmdbSink(tmp_path)
+    run(sink, EVENTS, [(len(EVENTS), True)])
+    sink.close()
+    (tmp_path / "settlement.json").write_text('{"format": 2}', encoding="utf-8")
+    assert run(sink, EVENTS, []) == len(EVENTS)
+    sink.close()
+    assert '"is_whole":true' in (tmp_path / "settlement.json").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +48,8 @@ REQUESTS: tuple[Any, ...] = (
     admin.Instruments(),
     admin.TakeStateImage(at=9),
     admin.ReadStateImage(at=9, offset=5),
-    admin.Barrier(),
+    admin.Depth(instrument=4, level="any", min_sequence=7, max_age_ms=0.5),
+    admin.Orders(packed=True, view="a view", level="leader"),
     admin.Snapshot(),
     admin.Corrupt(account=1, asset=2, delta=-3),
     admin.Shutdown(),
@@ -60,6 +62,8 @@ REPLIES: tuple[Any, ...] = (
     admin.PositionsReply(node_id=1, sequence=2, rows=(POSITION,)),
     admin.StateImageReply(node_id=1, sequence=2, at=9, position=StreamPosition(1, 2, 3, 4, 5), size=7, digest="ab"),
     admin.StateImagePart(node_id=1, sequence=2, at=9, data=b"ab", more=True),
+    admin.OrdersReply(node_id=1, sequence=2, role="leader", age_ms=0.0, columns=(("order_id", "<u8"),), data=bytes(8)),
+    admin.OrdersReply(node_id=1, sequence=2, role="follower", age_ms=None, more=True, view="a view"),
     admin.DepthReply(node_id=1, sequence=2, instrument=1, symbol="A", bids=(), asks=()),
 )
 
@@ -109,6 +113,9 @@ def test_any_bytes_decode_to_a_reply_or_raise_frame_error(data: bytes) -> None:
         {"type": "Orders", "limit": admin.MAX_ROWS + 1},
         {"type": "Orders", "offset": -1},
         {"type": "Orders", "account": 1 << 32},
+        {"type": "Depth", "instrument": 1, "level": "newest"},
+        {"type": "Depth", "instrument": 1, "min_sequence": -1},
+        {"type": "Depth", "instrument": 1, "max_age_ms": -0.5},
         {"type": "HashAt", "at": -1},
         {"type": "HashAt"},
         {"type": "Corrupt", "account": 1, "asset": 1, "delta": "1"},
@@ -137,3 +144,37 @@ def test_largest_reply_is_below_the_size_limit() -> None:
     widest = admin.OrderRow(**(fields | {"client_order_id": "x" * 64}))
     reply = admin.OrdersReply(node_id=1, sequence=1, rows=(widest,) * admin.MAX_ROWS)
     assert len(admin.encode_reply(reply, 1)) <= admin.MAX_REPLY_BYTES
+
+
+def test_request_without_a_level_is_linearizable() -> None:
+    """A program that knows no levels gets the newest state, or an error that it takes for temporary."""
+    data = bytes(8) + msgspec.msgpack.encode({"type": "Depth", "instrument": 1})
+    assert admin.decode_request(data)[1] == admin.Depth(instrument=1, level="linearizable")
+
+
+def test_packed_rows_are_the_rows() -> None:
+    dtype = [("account", "<u4"), ("asset", "<u4"), ("available", "<i8"), ("held", "<i8"), ("added_later", "u1")]
+    records = np.array([(1, 2, 3, 4, 9), (1, 3, -(1 << 62), 0, 9)], np.dtype(dtype))
+    columns, data = admin.pack(records)
+    reply = admin.BalancesReply(node_id=1, sequence=2, columns=columns, data=data)
+    _, received = admin.decode_reply(admin.encode_reply(reply, 1))
+    assert isinstance(received, admin.BalancesReply)
+    assert admin.rows_of(received) == (ROW, admin.BalanceRow(account=1, asset=3, available=-(1 << 62), held=0))
+    assert admin.rows_of(admin.BalancesReply(node_id=1, sequence=2, rows=(ROW,))) == (ROW,)
+    assert admin.rows_of(admin.BalancesReply(node_id=1, sequence=2)) == ()
+
+
+@pytest.mark.parametrize(
+    ("columns", "data"),
+    [
+        ((("account", "O"),), bytes(8)),
+        ((("account", "<u4"), ("account", "<u4")), bytes(8)),
+        ((("account", "<u4"),), bytes(3)),
+        ((("account", "<u4"),), bytes(4)),
+        ((("", ""),), b""),
+        (tuple((f"c{n}", "|u1") for n in range(65)), bytes(65)),
+    ],
+)
+def test_packed_rows_that_are_none_raise_frame_error(columns: Any, data: bytes) -> None:
+    with pytest.raises(FrameError, match="page: "):
+        admin.rows_of(admin.BalancesReply(node_id=1, sequence=2, columns=columns, data=data))

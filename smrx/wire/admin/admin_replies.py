@@ -35,18 +35,24 @@ class AdminErrorCode(IntEnum):
     #: The node lost the leadership before it could answer; ask again.
     LOST_LEADERSHIP = 5
     FENCED = 6
-    #: Temporarily impossible, for example because a snapshot is in progress; ask again later.
+    #: Temporarily impossible, for example because a snapshot is in progress or the node is busy; ask again later.
     UNAVAILABLE = 7
+    #: The sender lacks a permission, or the account is not one of its own.
+    FORBIDDEN = 8
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Base class of all replies: the answering node and the last command it has applied.
+    """Base class of all replies: the answering node, the last command that its state has applied, and how old that is.
 
-    The class name is the message tag.
+    The class name is the message tag. `age_ms` is 0 for a linearizable read. Otherwise it is the time since the leader
+    knew that it led, or since another node heard of a leader whose commits it has; None if there was none.
     """
 
     node_id: int
     sequence: int
+    #: leader, follower, candidate or learner; empty from a program that does not say.
+    role: str = ""
+    age_ms: float | None = None
 
 
 class AdminError(Reply, frozen=True, kw_only=True):
@@ -138,10 +144,18 @@ class DepthReply(Reply, frozen=True, kw_only=True):
 
 
 class PageReply(Reply, Generic[Row], frozen=True, kw_only=True):
-    """Base class of replies with rows. `more`: there are further rows; ask again with a higher offset."""
+    """Base class of replies with rows. `more`: there are further rows; ask again with a higher offset.
 
-    rows: tuple[Row, ...]
+    A packed reply has the rows as records without padding instead: `columns` names the fields and NumPy types, `data`
+    has the bytes; packed_rows.py reads them. `view`: a longer listing is written; ask this node again with that name,
+    and all pages are of one moment.
+    """
+
+    rows: tuple[Row, ...] = ()
     more: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
+    data: bytes = b""
+    view: str = ""
 
 
 class OrdersReply(PageReply[OrderRow], frozen=True, kw_only=True):
@@ -224,13 +238,6 @@ class LogPart(Reply, frozen=True, kw_only=True):
     hashes: bytes = b""
 
 
-class BarrierReply(Reply, frozen=True, kw_only=True):
-    """The log index and the state hash of the barrier."""
-
-    log_index: int
-    state_hash: int
-
-
 class SnapshotReply(Reply, frozen=True, kw_only=True):
     """The snapshot will cover the log up to this index or a later one."""
 
@@ -284,7 +291,6 @@ AnyReply = (
     | StateReply
     | StatePart
     | LogPart
-    | BarrierReply
     | SnapshotReply
     | TransferLeadershipReply
     | UpgradeRulesReply

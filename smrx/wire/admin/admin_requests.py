@@ -1,6 +1,6 @@
 """Define the requests of the admin protocol and their size limits."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -26,11 +26,34 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base class of all requests; the class name is the message tag."""
 
 
-class PageRequest(Request, frozen=True, kw_only=True):
-    """Base class of requests for rows: at most `limit` rows after the first `offset`, ordered by id."""
+#: How new the state has to be that answers a read: see ReadRequest.
+ReadLevel = Literal["linearizable", "leader", "any"]
+
+
+class ReadRequest(Request, frozen=True, kw_only=True):
+    """Base class of requests that read the state, and how new the state has to be.
+
+    linearizable: with every command that any client had an answer to when the request arrived; the leader confirms that
+    it leads. leader: as the leader has it, which may have been deposed. any: as the node has it. The state is at least
+    that after command `min_sequence`, and, except with linearizable, at most `max_age_ms` old. A node that cannot
+    answer so says why: NOT_LEADER, LOST_LEADERSHIP or UNAVAILABLE. A fenced node answers FENCED.
+    """
+
+    level: ReadLevel = "linearizable"
+    min_sequence: Natural = 0
+    max_age_ms: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class PageRequest(ReadRequest, frozen=True, kw_only=True):
+    """Base class of requests for rows: at most `limit` rows after the first `offset`, ordered by id.
+
+    packed: the reply has the rows as records, see PageReply. view: of a listing that an earlier reply has named.
+    """
 
     offset: Natural = 0
     limit: Rows = MAX_ROWS
+    packed: bool = False
+    view: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Status(Request, frozen=True, kw_only=True):
@@ -47,7 +70,7 @@ class LogDigest(Request, frozen=True, kw_only=True):
     """Get the values that are equal on two nodes which applied the same log. Reply: LogDigestReply."""
 
 
-class Depth(Request, frozen=True, kw_only=True):
+class Depth(ReadRequest, frozen=True, kw_only=True):
     """Get the best levels of an instrument's book, by id or symbol. Reply: DepthReply."""
 
     instrument: U32 | Symbol
@@ -138,10 +161,6 @@ class ReadLog(Request, frozen=True, kw_only=True):
     first_hash: Natural
 
 
-class Barrier(Request, frozen=True, kw_only=True):
-    """Wait until everything submitted before is applied. Leader only. Reply: BarrierReply."""
-
-
 class Snapshot(Request, frozen=True, kw_only=True):
     """Start a snapshot and compact the log.
 
@@ -190,6 +209,7 @@ class Shutdown(Request, frozen=True, kw_only=True):
 
 
 AnyPage = Orders | Balances | Positions | Transfers | Accounts | Assets | Instruments
+AnyRead = Depth | AnyPage
 AnyRequest = (
     Status
     | HashAt
@@ -207,7 +227,6 @@ AnyRequest = (
     | TakeState
     | ReadState
     | ReadLog
-    | Barrier
     | Snapshot
     | TransferLeadership
     | UpgradeRules

@@ -1,0 +1,68 @@
+"""List the attacks: what each does, the market that it needs, and the bounds that the cluster must keep.
+
+The bounds are for a machine that does nothing else. A run may relax those of time (siege_run.py), never those of
+memory.
+To add an attack: write a function of an Attacker, and add a line here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cluster.siege import feed_attacks, order_attacks, port_attacks, read_attacks
+from cluster.siege.attack_target import Attacker
+from cluster.siege.siege_verdict import Bounds
+
+#: Orders that rest in the book of an ordinary market.
+FEW_ORDERS: Final = 12_000
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack."""
+
+    summary: str
+    run: Callable[[Attacker], None]
+    bounds: Bounds = field(default_factory=Bounds)
+    #: Whether the market has as many resting orders as the run was asked for, instead of FEW_ORDERS.
+    big_market: bool = False
+    #: Whether the cluster has keys.
+    keyed: bool = False
+    #: Whether a customer sends a flow of orders, also while the honest client is measured alone.
+    with_flow: bool = False
+    #: Whether the attack may leave the cluster changed, so that the next one needs another.
+    fresh_after: bool = False
+
+
+ATTACKS: Final[dict[str, Attack]] = {
+    # Connections and bytes.
+    "giant-frames": Attack("frames of 1 GiB on every port", port_attacks.giant_frames),
+    "garbage": Attack("random bytes and messages on every port", port_attacks.garbage),
+    "half-open": Attack("thousands of connections in the middle of the handshake", port_attacks.half_open),
+    "metrics": Attack("metrics connections held open", port_attacks.metrics_connections),
+    "raft-frames": Attack("messages of no member on an unkeyed Raft port", port_attacks.raft_frames),
+    "handshakes": Attack("handshakes under unknown keys, without end", port_attacks.handshakes, keyed=True),
+    # The feed.
+    "subscriptions": Attack("16 MiB of subscriptions a connection", feed_attacks.subscriptions),
+    "retransmission": Attack("the newest events asked for again, without end", feed_attacks.retransmission),
+    "unread-retransmission": Attack("events asked for again and not read", feed_attacks.unread_retransmission),
+    "stalled-readers": Attack(
+        "subscribers that do not read, beside a flow of orders", feed_attacks.stalled_readers, with_flow=True
+    ),
+    # Reads.
+    "unread-orders": Attack("300 questions for all orders, not read", read_attacks.unread_orders),
+    "all-orders": Attack("all orders, page by page, without end", read_attacks.all_orders),
+    "small-orders": Attack(
+        "50 questions a second for one order, on a big market", read_attacks.small_orders, big_market=True
+    ),
+    "public-reads": Attack("depth, instruments and status without end", read_attacks.public_reads),
+    "state-images": Attack("state images without end", read_attacks.state_images),
+    "barriers": Attack("barriers without end", read_attacks.barriers, Bounds(log_entries_per_second=100)),
+    # Orders and sessions.
+    "unread-answers": Attack("maximal frames of commands, answers not read", order_attacks.unread_answers),
+    "sessions": Attack("sessions of one account without end", order_attacks.sessions),
+    "session-theft": Attack("requests on a session of another client", order_attacks.session_theft),
+    "pings-of-others": Attack("pings for a session whose client has gone", order_attacks.pings_of_others),
+    # Authority.
+    "shutdown": Attack("what only an operator may do", port_attacks.shutdown, fresh_after=True),
+}

@@ -1,0 +1,217 @@
+"""Answer the reads of the admin protocol from the state of this node, each in time that follows the size of its answer.
+
+One reply has at most `PAGE_BYTES` of rows. Owns the check that a state is as new as its reader asks. Changes nothing,
+sends nothing. Called by the admin service, which has checked who asks.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.engine.exposure import Position
+from smrx.engine.inspect import DTYPES, Page
+from smrx.node.node_view import NodeView
+from smrx.wire import admin
+from smrx.wire.admin import AdminError, AdminErrorCode
+
+#: Rows of a reply: packing and sending more would keep the loop longer than its budget for reads.
+PAGE_BYTES: Final = 128 << 10
+#: Rows of a reply to a program that does not read packed rows, at 5 us each.
+_STRUCTS: Final = 64
+
+_REPLIES: Final[dict[type, Any]] = {
+    admin.Orders: (admin.OrdersReply, admin.OrderRow),
+    admin.Balances: (admin.BalancesReply, admin.BalanceRow),
+    admin.Positions: (admin.PositionsReply, admin.PositionRow),
+    admin.Transfers: (admin.TransfersReply, admin.TransferRow),
+    admin.Accounts: (admin.AccountsReply, admin.AccountRow),
+    admin.Assets: (admin.AssetsReply, admin.AssetRow),
+    admin.Instruments: (admin.InstrumentsReply, admin.InstrumentRow),
+}
+
+
+class ReadService:
+    """The reads of one node."""
+
+    def __init__(self, node: NodeView) -> None:
+        self._node = node
+
+    def at(self, *, linearizable: bool = False) -> dict[str, Any]:
+        """Return what every reply says about the node and its state."""
+        replica = self._node.replica
+        age = 0.0 if linearizable else replica.state_age_seconds()
+        return {
+            "node_id": self._node.me.id,
+            "sequence": self._node.state.engine.sequence,
+            "role": replica.role,
+            "age_ms": None if age == float("inf") else round(1000 * age, 3),
+        }
+
+    def error(self, code: AdminErrorCode, message: str) -> AdminError:
+        """Return an error of this node."""
+        return AdminError(**self.at(), code=code, message=message, leader_id=self._node.replica.leader_id)
+
+    def refusal(self, request: admin.ReadRequest) -> AdminError | None:
+        """Return why this node cannot answer a read at its level, whatever the state; None if it can."""
+        node = self._node
+        if node.fenced is not None:
+            return self.error(AdminErrorCode.FENCED, f"{node.fenced}; ask another node")
+        if request.level != "any" and not node.replica.is_leader:
+            leader = node.replica.leader_id
+            where = "no leader is known; ask again" if leader is None else f"ask node {leader}"
+            return self.error(
+                AdminErrorCode.NOT_LEADER, f"node {node.me.id} does not lead: {where}, or read at level any"
+            )
+        return None
+
+    def staleness(self, request: admin.ReadRequest) -> AdminError | None:
+        """Return why the state is not as new as a read asks, None if it is."""
+        node_id, sequence = self._node.me.id, self._node.state.engine.sequence
+        if sequence < request.min_sequence:
+            return self.error(
+                AdminErrorCode.UNAVAILABLE,
+                f"node {node_id} is at command {sequence}, and the read asks for {request.min_sequence} or later; ask "
+                "the leader, or ask again",
+            )
+        if request.level == "linearizable" or request.max_age_ms is None:
+            return None
+        age_ms = 1000 * self._node.replica.state_age_seconds()
+        if age_ms <= request.max_age_ms:
+            return None
+        return self.error(
+            AdminErrorCode.UNAVAILABLE,
+            f"the state of node {node_id} may be {age_ms:.0f} ms old, and the read asks for at most "
+            f"{request.max_age_ms:g} ms; ask another node, or read at level linearizable",
+        )
+
+    def answer(self, request: admin.ReadRequest) -> admin.AnyReply:
+        """Return the reply to a read that may be answered."""
+        if isinstance(request, admin.Depth):
+            return self._depth(request)
+        assert isinstance(request, admin.PageRequest)
+        at = self.at(linearizable=request.level == "linearizable")
+        reply_type, row_type = _REPLIES[type(request)]
+        rows, more = self._page(request)
+        if request.packed:
+            columns, data = admin.pack(rows)
+            reply: admin.AnyReply = reply_type(**at, columns=columns, data=data, more=more)
+        else:
+            reply = reply_type(**at, rows=admin.rows(rows, row_type), more=more)
+        return reply
+
+    def _depth(self, request: admin.Depth) -> admin.AnyReply:
+        inspect = self._node.state.engine.inspect
+        wanted = request.instrument
+        found = inspect.instrument_named(wanted) if isinstance(wanted, str) else inspect.instrument(wanted)
+        if not len(found):
+            return self.error(AdminErrorCode.UNKNOWN_INSTRUMENT, f"unknown instrument {wanted!r}")
+        instrument, symbol = int(found["instrument"][0]), found["symbol"][0].decode("ascii", "replace")
+        bids, asks = inspect.depth(instrument, request.levels)
+        return admin.DepthReply(
+            **self.at(linearizable=request.level == "linearizable"),
+            instrument=instrument,
+            symbol=symbol,
+            bids=_levels(bids),
+            asks=_levels(asks),
+        )
+
+    def _page(self, request: admin.PageRequest) -> tuple[NDArray[Any], bool]:
+        """Return the rows of a page, and whether there are further ones."""
+        size = PAGE_BYTES // _row_bytes(request) if request.packed else _STRUCTS
+        limit = min(request.limit, size)
+        if not request.offset:
+            first = self._first_page(request, limit)
+            if first is not None:
+                return first
+        found = self._listing(request)
+        end = request.offset + limit
+        return found[request.offset : end], end < len(found)
+
+    def _first_page(self, request: admin.PageRequest, limit: int) -> tuple[NDArray[Any], bool] | None:
+        """Return a listing that fits one page, in time that follows its size; None if it may not fit."""
+        inspect = self._node.state.engine.inspect
+        page: Page | None = None
+        match request:
+            case admin.Orders() if request.order_id is not None or request.client_order_id is not None:
+                return self._one_order(request), False
+            case admin.Orders(account=int(account)):
+                page = inspect.orders_of(account, limit=limit, instrument=request.instrument)
+            case admin.Balances(account=int(account)):
+                page = Page(inspect.balances_of(account), more=False)
+            case admin.Transfers():
+                page = inspect.transfers_of(request.account, limit=limit)
+                page = Page(page.rows[::-1], page.more)
+            case admin.Accounts(account=int(account)):
+                page = Page(inspect.account(account), more=False)
+            case admin.Accounts():
+                page = inspect.accounts_from(limit=limit)
+                page = page and Page(np.sort(page.rows, order="account"), page.more)
+        return None if page is None or page.more or len(page.rows) > limit else (page.rows, False)
+
+    def _one_order(self, request: admin.Orders) -> NDArray[Any]:
+        """Return the open order with one of its two ids, if it is of the account and the instrument."""
+        inspect = self._node.state.engine.inspect
+        if request.order_id is not None:
+            found = inspect.order(request.order_id)
+        elif request.account is not None and request.client_order_id is not None:
+            found = inspect.client_order(request.account, request.client_order_id)
+        else:
+            # A client order id is unique within its account.
+            found = inspect.order(0)
+        for name, wanted in (("account", request.account), ("instrument", request.instrument)):
+            if wanted is not None:
+                found = found[found[name] == wanted]
+        if request.client_order_id is not None:
+            found = found[found["client_order_id"] == request.client_order_id.encode("ascii")]
+        return found
+
+    def _listing(self, request: admin.PageRequest) -> NDArray[Any]:
+        """Return the whole listing that a request asks for a page of."""
+        inspect = self._node.state.engine.inspect
+        match request:
+            case admin.Orders():
+                return inspect.orders(request.account, request.instrument)
+            case admin.Balances():
+                return inspect.balances(request.account)
+            case admin.Positions():
+                return positions_table(inspect.positions(request.account))
+            case admin.Transfers():
+                return inspect.transfers(request.account)
+            case admin.Accounts():
+                return inspect.accounts()
+            case admin.Assets():
+                return inspect.assets()
+            case admin.Instruments():
+                return inspect.instruments()
+            case _:
+                raise AssertionError(f"no listing of {type(request).__name__}")
+
+
+#: An account's position in an instrument. The sums may exceed 64 bits, so they are text.
+_POSITION: Final = np.dtype(
+    [
+        ("account", "<u4"), ("instrument", "<u4"), ("base_available", "<i8"), ("base_held", "<i8"),
+        ("quote_available", "<i8"), ("quote_held", "<i8"), ("buy_orders", "<i8"), ("buy_lots", "S40"),
+        ("buy_notional", "S40"), ("sell_orders", "<i8"), ("sell_lots", "S40"), ("sell_notional", "S40"),
+    ]
+)  # fmt: skip
+
+
+def positions_table(found: Sequence[Position]) -> NDArray[Any]:
+    """Return positions as records."""
+    table = np.zeros(len(found), _POSITION)
+    for at, position in enumerate(found):
+        for name, value in position._asdict().items():
+            table[name][at] = str(value).encode() if name.endswith(("_lots", "_notional")) else value
+    return table
+
+
+def _row_bytes(request: admin.PageRequest) -> int:
+    """Return the size of a packed row."""
+    return (_POSITION if isinstance(request, admin.Positions) else DTYPES[type(request).__name__.lower()]).itemsize
+
+
+def _levels(levels: Iterable[tuple[int, int, int]]) -> tuple[admin.LevelRow, ...]:
+    return tuple(admin.LevelRow(price_ticks=p, quantity_lots=q, orders=n) for p, q, n in levels)
