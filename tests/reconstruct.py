@@ -206,9 +206,12 @@ class EventReader:
         if kind is EventKind.SESSION_EXPIRED or event.get("reason") == Reason.TIME_REACHED:
             assert who == 0, f"{kind.name} is caused by time, and has credential {who}"
         elif kind is not EventKind.REJECTED and "credential" in event and event["session_id"] in self.sessions:
-            own = self.sessions[event["session_id"]][3]
-            if kind is not EventKind.ORDER_TERMS and who != own:
-                assert self.credentials[own].permissions & Permission.GATEWAY, f"{own} acts for {who}, and may not"
+            account, _, _, own = self.sessions[event["session_id"]]
+            # The leader's node disconnects; the session itself is closed by its credential, with the same reason.
+            by_node = kind is EventKind.SESSION_DISCONNECTED or event.get("reason") == Reason.DISCONNECTED
+            if kind is not EventKind.ORDER_TERMS and who != own and not (by_node and who == 0):
+                gateway = self.credentials[own].permissions & Permission.GATEWAY if own else account == VENUE
+                assert gateway, f"credential {own} acts for {who}, and may not"
                 person = self.credentials[who]
                 assert person.permissions & Permission.TRADE, f"{who} is behind an order, and may not trade"
                 assert not person.revoked, f"{who} is behind an order, and is revoked"

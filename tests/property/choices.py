@@ -15,7 +15,7 @@ COLLIDING_IDS = (
 )
 CLIENT_ORDER_IDS = ("1", "~ ~ ~ ~ ", "123456789", "a long id, " * 5, "12345678", *COLLIDING_IDS)
 VENUE_SESSION = 1
-GATEWAY = Permission.GATEWAY
+TRADE, ADMINISTER, GATEWAY = Permission.TRADE, Permission.ADMINISTER, Permission.GATEWAY
 #: Sessions of a credential that does not exist, and those that no credential opened.
 FORGED_SESSIONS = (*((99 << 32) + at for at in range(4)), 21 << 32, 31 << 32, (1 << 64) - 1, 21)
 ACCOUNTS = (1, 2, 3, 4)
@@ -46,7 +46,7 @@ def sender(choices: Choices, oracle: Oracle, account: int) -> Sender:
     session_id = 10 + account
     if who >= 248:
         session_id = 11 + who % 5
-    elif 100 <= who < 200 and oracle.state.knows_credentials:
+    elif (100 if account else 150) <= who < 200 and oracle.state.knows_credentials:
         session_id = credential_session(choices, oracle, account)
     elif who >= 200 or account == 0:
         session_id = VENUE_SESSION
@@ -74,10 +74,15 @@ def credential_session(choices: Choices, oracle: Oracle, account: int) -> int:
         session_id
         for session_id in own
         if (known := state.credentials.get(session_id >> 32))
+        and not state.sessions[session_id].closed
         and not known.standing(state.time_ns)
-        and (known.is_venues if account == 0 else known.covers(account, state.accounts))
+        and (
+            known.has_one_of(TRADE) and known.covers(account, state.accounts)
+            if account
+            else known.has_one_of(ADMINISTER) and known.is_venues
+        )
     ]
-    picked = able if able and how < 200 else own
+    picked = able if how < 224 else own
     return picked[how % len(picked)] if picked else 10 + account
 
 

@@ -46,21 +46,21 @@ def next_command(choices: Choices, oracle: Oracle, sent: Sequence[Commands]) -> 
     action = choices.byte()
     if action % 3 == 1 and is_restricted(oracle):
         return lift_restriction(choices, oracle)
-    if 234 <= action < 240 and sent:
+    if 234 <= action < 238 and sent:
         return again(choices, sent)
     for bound, make in (
-        (80, plain_order),
-        (120, special_order),
-        (144, stop_order),
-        (162, cancel),
-        (184, replace),
-        (188, mass_cancel),
-        (196, move_money),
-        (203, session_change),
-        (207, listing),
-        (220, venue_change),
+        (84, plain_order),
+        (124, special_order),
+        (148, stop_order),
+        (168, cancel),
+        (190, replace),
+        (194, mass_cancel),
+        (202, move_money),
+        (209, session_change),
+        (213, listing),
+        (225, venue_change),
         (234, credential_change),
-        (241, raw_bytes),
+        (240, raw_bytes),
         (245, changed_byte),
         (250, changed_details),
     ):
