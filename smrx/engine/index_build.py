@@ -91,9 +91,9 @@ def fill_transfer_lists(state: State) -> None:
     slots, owners = slots[order], owners[order]
     same = owners[1:] == owners[:-1]
     state.transfer_links[slots[1:]] = np.where(same, slots[:-1], 0)
-    # The last of each account; an account that does not exist has no list.
+    # The last of each account; an account that does not exist has no list. Slot 0 is empty and looks like account 0.
     last = np.append(~same, True)[: len(slots)]
-    ids = np.argsort(accounts["account_id"], kind="stable")
+    ids = 1 + np.argsort(accounts["account_id"][1:], kind="stable")
     places = np.searchsorted(accounts["account_id"][ids], owners[last])
     places = np.minimum(places, len(ids) - 1)
     known = accounts["account_id"][ids[places]] == owners[last]
