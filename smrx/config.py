@@ -55,7 +55,6 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     host: str = "127.0.0.1"
     orders_port: Port | None = None
     events_port: Port | None = None
-    retransmit_port: Port | None = None
     admin_port: Port | None = None
     metrics_port: Port | None = None
     #: CURVE public keys of this node, the current one first. Without keys its links are not encrypted.
@@ -90,10 +89,6 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def events_address(self) -> str:
         return self._address(self.events_port, 2)
-
-    @property
-    def retransmit_address(self) -> str:
-        return self._address(self.retransmit_port, 3)
 
     @property
     def admin_address(self) -> str:
@@ -131,6 +126,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     #: Events kept for retransmission, 128 bytes each.
     event_ring: PositiveInt = 1 << 20
+    #: Subscribers of the event feed at once, up to 2 MiB each; more are refused.
+    subscribers: PositiveInt = 64
     #: Raft entries after which the log is compacted into a snapshot.
     compaction_entries: PositiveInt = 50_000
     #: Uncommitted commands after which new ones are refused as OVERLOADED.
@@ -226,7 +223,13 @@ def load(path: str | Path | None = None, *, allow_missing_keys: bool = False) ->
 
 
 def parse(raw: dict[str, Any], source: str, *, allow_missing_keys: bool = False) -> Config:
-    """Validate a TOML document and return the configuration; `source` names it in errors. Raises ConfigError."""
+    """Validate a TOML document and return the configuration; `source` names it in errors. Raises ConfigError.
+
+    The `retransmit_port` of a node is ignored: older versions had a socket there.
+    """
+    nodes = raw.get("nodes")
+    if isinstance(nodes, list):
+        raw = raw | {"nodes": [_without(node, "retransmit_port") for node in nodes]}
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -234,6 +237,10 @@ def parse(raw: dict[str, Any], source: str, *, allow_missing_keys: bool = False)
     _check(config, source)
     _check_keys(config, source, allow_missing_keys)
     return config
+
+
+def _without(table: Any, key: str) -> Any:
+    return {name: value for name, value in table.items() if name != key} if isinstance(table, dict) else table
 
 
 def _plain(message: str) -> str:
@@ -329,7 +336,6 @@ def _check(config: Config, source: str) -> None:
             node.raft_address,
             node.orders_address,
             node.events_address,
-            node.retransmit_address,
             node.admin_address,
             node.metrics_address,
         ):

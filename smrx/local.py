@@ -29,7 +29,7 @@ T = TypeVar("T")
 SMRX: Final = (sys.executable, "-m", "smrx")
 
 _HOST: Final = "127.0.0.1"
-_PORTS_A_NODE: Final = 6
+_PORTS_A_NODE: Final = 5
 _PORTS_SHARE: Final = "SMRX_PORTS_SHARE"
 #: A healthy node answers within milliseconds; a stopped one must not delay the others.
 _STATUS_SECONDS: Final = 0.5
@@ -207,14 +207,13 @@ def free_ports(wanted: int) -> list[int]:
 
 
 def _node(node_id: int, host: str, ports: Sequence[int]) -> NodeConfig:
-    raft, orders, events, retransmit, admin, metrics = ports
+    raft, orders, events, admin, metrics = ports
     return NodeConfig(
         id=node_id,
         host=host,
         port=raft,
         orders_port=orders,
         events_port=events,
-        retransmit_port=retransmit,
         admin_port=admin,
         metrics_port=metrics,
     )

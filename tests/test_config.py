@@ -36,9 +36,13 @@ def test_ports_follow_the_raft_port_unless_set() -> None:
     assert node.raft_address == "tcp://127.0.0.1:7110"
     assert node.orders_address == "tcp://127.0.0.1:7111"
     assert node.events_address == "tcp://127.0.0.1:7112"
-    assert node.retransmit_address == "tcp://127.0.0.1:7113"
     assert node.admin_address == "tcp://127.0.0.1:9000"
     assert node.metrics_bind == ("127.0.0.1", 7115)
+
+
+def test_retransmission_port_of_older_versions_is_ignored() -> None:
+    nodes = [{"id": 1, "port": 7110, "retransmit_port": 7113}]
+    assert config.parse({"nodes": nodes}, "old").nodes == (NodeConfig(id=1, port=7110),)
 
 
 ports = st.integers(1024, 60_000)
@@ -82,7 +86,7 @@ def test_load_of_dump_is_equal(bases: list[int], name: str, heartbeat: int, ring
         ("[[nodes]]\nid = 0\nport = 7110\n", r"nodes\[0\]\.id: expected int >= 1"),
         ("[[nodes]]\nid = 1\nport = 70000\n", r"nodes\[0\]\.port: expected int <= 65535"),
         ("[[nodes]]\nid = 1\nport = '7110'\n", r"nodes\[0\]\.port: expected int, got str"),
-        ("[[nodes]]\nid = 1\nport = 65533\n", r"node 1: port 65536 is above 65535"),
+        ("[[nodes]]\nid = 1\nport = 65534\n", r"node 1: port 65536 is above 65535"),
         (NODE + NODE, r"ids must be unique, found \[1, 1\]"),
         (
             NODE + "[[nodes]]\nid = 2\nport = 7112\n",

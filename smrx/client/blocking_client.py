@@ -6,7 +6,7 @@ closes every socket without waiting.
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -15,11 +15,13 @@ import zmq
 from numpy.typing import NDArray
 
 from smrx.client import client_core
+from smrx.client.account_updates import WAIT_S, UpdateRequest
 from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import ClientError, InvalidValue
 from smrx.client.client_methods import ClientMethods
 from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
 from smrx.client.node_sockets import NodeSockets
+from smrx.client.results import Update
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
@@ -169,6 +171,38 @@ class Client(ClientMethods):
             self._progress_or_raise(connecting=True)
             if self._core.session is not session and self._core.last_error is not None:
                 raise self._core.last_error
+
+    def updates(
+        self,
+        *,
+        from_sequence: int | None = None,
+        accounts: Iterable[int] | None = None,
+        idle: float | None = None,
+    ) -> Iterator[Update]:
+        """Yield what happens to accounts, by default the client's own: orders, fills, trades, transfers.
+
+        Every event is attested by a majority of the nodes and comes once, in order, also what other clients or other
+        accounts caused. `from_sequence`: the first event, as `Update.sequence` numbers them; by default what happens
+        from now on. To continue after a break, give the last sequence + 1; the nodes keep the newest events (by
+        default a million). `idle`: end after so many seconds without an update; by default the iteration never ends.
+
+        Raises InvalidValue, Unavailable (the nodes no longer hold the events, or refuse them), ProtocolError (the
+        nodes contradict each other).
+        """
+        self._check_open()
+        own = (self._core.operations.account,)
+        return self._updates(
+            UpdateRequest(self._core.config, from_sequence, own if accounts is None else accounts, idle)
+        )
+
+    def _updates(self, request: UpdateRequest) -> Iterator[Update]:
+        with request.feed() as feed:
+            quiet_since = time.monotonic()
+            while request.idle is None or time.monotonic() - quiet_since < request.idle:
+                events = feed.poll(WAIT_S if request.idle is None else min(WAIT_S, request.idle))
+                if len(events):
+                    yield from self._run(self._core.operations.updates_of(events, request.accounts))
+                    quiet_since = time.monotonic()
 
     # Internals
 

@@ -90,6 +90,7 @@ class ClientCore:
             raise InvalidValue(
                 f"cluster: expected a Config or addresses such as tcp://127.0.0.1:7111, found {list(self._addresses)}"
             )
+        self.config = cluster if isinstance(cluster, Config) else None
         self._window, self._frame_commands = window, frame_commands
         self._pinger = pinger
         self.timeout = timeout

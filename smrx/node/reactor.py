@@ -33,7 +33,7 @@ from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, 
 from smrx.node.turn import Turn
 from smrx.wire import frames, tcp_address
 from smrx.wire.balance_digest import Digest
-from smrx.wire.frames import Claim, FeedPosition, LeaderHint
+from smrx.wire.frames import Claim, ErrorCode, FeedPosition, LeaderHint
 from smrx.wire.tcp_keepalive import close_unread_connections, enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Node(Turn):
         ready = dict(self._poller.poll(self._poll_timeout_ms(time.monotonic())))
         if self._replies.has_waiting:
             self._replies.flush()
-        self._receive(ready)  # Raft messages, orders, admin requests, retransmission requests
+        self._receive(ready)  # Raft messages, orders, admin requests, requests of subscribers
         self._submit()  # client commands and timer-driven commands, into the log
         applied = self.advance()  # turn.py: send entries, tick the replica, apply, make durable, reply
         self._report_applied(applied)  # to the admin service and the timers
@@ -137,10 +137,9 @@ class Node(Turn):
         if self._orders in ready:
             self._receive_orders()
         self.admin.receive(is_ready=self.admin.socket in ready)
-        if self.publisher.requests in ready:
-            # A fenced node does not answer: its events may differ from those of the majority.
-            ring = self.state.events if self.fenced is None else None
-            self._has_more_to_read |= self.publisher.answer_requests(ring, self.state.hash_at)
+        if self.publisher.socket in ready:
+            newest = self.state.engine.event_sequence
+            self._has_more_to_read |= self.publisher.receive(newest, time.monotonic(), self.fenced)
 
     def _receive_orders(self) -> None:
         hint, fenced = self.hint(), self.fenced
@@ -203,9 +202,14 @@ class Node(Turn):
                 self._session_timeouts.applied(entry.events, now)
 
     def _publish(self, applied: list[Applied]) -> None:
-        if self.fenced is None:
-            self.publisher.publish(applied)
-            self.publisher.heartbeat(self._stream_position, time.monotonic())
+        if self.fenced is not None:
+            # Its events may differ from those of the majority.
+            self.publisher.end_all(ErrorCode.FENCED, self.fenced)
+            return
+        now = time.monotonic()
+        self.publisher.publish(applied)
+        self.publisher.catch_up(lambda: self.state.events, self.state.hash_at, now)
+        self.publisher.heartbeat(self._stream_position, self.state.engine.event_sequence, now)
 
     def _run_periodic_work(self, *, idle: bool) -> None:
         now = time.monotonic()
@@ -296,8 +300,8 @@ class Node(Turn):
             ),
         )
         self.publisher = _bound(
-            f"{me.events_address} or {me.retransmit_address}",
-            lambda: Publisher(self._context, me.events_address, me.retransmit_address),
+            me.events_address,
+            lambda: Publisher(self._context, me.events_address, max_subscribers=config.limits.subscribers),
         )
         self._orders = self._context.socket(zmq.ROUTER)
         self._orders.linger = 0
@@ -331,7 +335,7 @@ class Node(Turn):
             wall_ns=self.wall_ns,
         )
         (raft,) = self.transport.sockets
-        ports = {"raft": raft, "orders": self._orders, "events": self.publisher.requests, "admin": self.admin.socket}
+        ports = {"raft": raft, "orders": self._orders, "events": self.publisher.socket, "admin": self.admin.socket}
         self.connections = ConnectionGuard(ports, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._poller = zmq.Poller()
         for socket in ports.values():

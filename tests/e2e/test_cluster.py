@@ -179,9 +179,7 @@ def test_metrics_and_health_over_http(shared_cluster: LocalCluster) -> None:
         get("/nothing")
 
 
-@pytest.mark.parametrize(
-    "port", ["port", "orders_port", "events_port", "retransmit_port", "admin_port", "metrics_port"]
-)
+@pytest.mark.parametrize("port", ["port", "orders_port", "events_port", "admin_port", "metrics_port"])
 def test_port_in_use_has_a_message_and_an_exit_code(tmp_path: Path, port: str) -> None:
     cluster = LocalCluster(tmp_path)
     number = getattr(cluster.config.nodes[0], port)
