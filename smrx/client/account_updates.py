@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from smrx.client.client_errors import InvalidValue, ProtocolError, Unavailable
 from smrx.client.command_builders import u64
+from smrx.client_keys import ClientKeys
 from smrx.config import Config
 from smrx.feed.account_feed import AccountFeed
 from smrx.feed.feed_errors import Disagreement, FeedError
@@ -22,7 +23,12 @@ class UpdateRequest:
     """The checked arguments of `updates()`. Raises InvalidValue."""
 
     def __init__(
-        self, config: Config | None, from_sequence: int | None, accounts: Iterable[int], idle: float | None
+        self,
+        config: Config | None,
+        from_sequence: int | None,
+        accounts: Iterable[int],
+        idle: float | None,
+        keys: ClientKeys | None = None,
     ) -> None:
         if config is None:
             raise InvalidValue("updates: expected a client that was created with a Config, which names all nodes")
@@ -37,13 +43,18 @@ class UpdateRequest:
         self.idle = idle
         self._first = from_sequence
         self._config = config
+        self._keys = keys
 
     @contextmanager
     def feed(self) -> Iterator[AccountFeed]:
         """Connect; raise ClientError for the errors of the feed; close it in the end."""
         nodes = self._config.nodes
         feed = AccountFeed(
-            [Endpoint(node.id, node.events_address) for node in nodes], len(nodes), self.accounts, self._first
+            [Endpoint(node.id, node.events_address) for node in nodes],
+            len(nodes),
+            self.accounts,
+            self._first,
+            None if self._keys is None else self._keys.secure,
         )
         try:
             yield feed

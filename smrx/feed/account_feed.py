@@ -40,11 +40,11 @@ class AccountFeed:
         members: int,
         accounts: frozenset[int],
         first: int | None = None,
-        configure: Callable[["zmq.Socket[Any]"], None] | None = None,
+        configure: Callable[["zmq.Socket[Any]", str], None] | None = None,
     ) -> None:
         """Connect (in the background) to nodes of a cluster of `members`; events are released from `first` on.
 
-        Without `first` from those that happen from now on. configure(socket): sets the keys of a socket.
+        Without `first` from those that happen from now on. configure(socket, address): sets the keys of a socket.
         """
         self.accounts = accounts
         self.garbage = 0  #: messages that were no valid frames
@@ -147,7 +147,7 @@ class AccountFeed:
     def _subscription(self, node: int) -> SubscriptionState:
         return SubscriptionState(lambda: Subscription(self.quorum.wanted(node), accounts=self.accounts))
 
-    def _connect(self, address: str, configure: Callable[["zmq.Socket[Any]"], None] | None) -> "zmq.Socket[bytes]":
+    def _connect(self, address: str, configure: Callable[["zmq.Socket[Any]", str], None] | None) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
@@ -156,6 +156,6 @@ class AccountFeed:
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 1000
         if configure is not None:
-            configure(socket)
+            configure(socket, address)
         tcp_address.connect(socket, address)
         return socket

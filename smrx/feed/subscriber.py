@@ -8,6 +8,7 @@ of the whole feed.
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
 
@@ -16,6 +17,8 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from smrx import client_keys
+from smrx.client_keys import ClientKeys
 from smrx.config import Config
 from smrx.feed.arrival import Arrival, ArrivalStats
 from smrx.feed.quorum import Quorum
@@ -64,16 +67,19 @@ class Subscriber:
         from_sequence: int = 1,
         sequencer: Sequencer | None = None,
         quorum: Quorum | None = None,
+        keys: ClientKeys | None = None,
     ) -> None:
         """Connect (in the background) to every endpoint; the first event delivered is `from_sequence`.
 
         `sequencer` replaces the default one, which starts at `from_sequence`. With a `quorum`, which has its own
         sequencer, only what a majority has published is delivered, and quorum.dissents lists the nodes that differ.
+        `keys`: for a cluster whose nodes have keys; raises KeysError for an endpoint whose key is not known.
         """
         self.endpoints = list(endpoints)
         if not self.endpoints:
             raise ValueError("expected at least one node to subscribe to, found none")
         self.quorum = quorum
+        self._keys = keys
         if quorum is not None:
             sequencer = quorum.sequencer
         self.sequencer = sequencer or Sequencer([endpoint.node for endpoint in self.endpoints], first=from_sequence)
@@ -91,13 +97,22 @@ class Subscriber:
 
     @classmethod
     def from_config(
-        cls, config: Config, node_ids: Iterable[int] | None = None, *, from_sequence: int = 1
+        cls,
+        config: Config,
+        node_ids: Iterable[int] | None = None,
+        *,
+        from_sequence: int = 1,
+        key: str | Path | None = None,
     ) -> "Subscriber":
-        """Subscribe to the given members of a cluster, or to all; raises ConfigError for an unknown id."""
+        """Subscribe to the given members of a cluster, or to all; raises ConfigError for an unknown id.
+
+        `key`: a key file, for a cluster with keys; see Client. Raises KeysError.
+        """
         nodes = config.nodes if node_ids is None else [config.node(node_id) for node_id in node_ids]
         return cls(
             [Endpoint(node.id, node.events_address) for node in nodes],
             from_sequence=from_sequence,
+            keys=client_keys.of_client(config, key),
         )
 
     def __enter__(self) -> "Subscriber":
@@ -177,6 +192,8 @@ class Subscriber:
         socket.maxmsgsize = frames.MAX_FRAME_BYTES
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 1000
+        if self._keys is not None:
+            self._keys.secure(socket, address)
         tcp_address.connect(socket, address)
         self._poller.register(socket, zmq.POLLIN)
         return socket

@@ -21,7 +21,6 @@ from smrx.feed import subscription
 from smrx.feed.retransmission import MAX_ANSWER_EVENTS, decode_request
 from smrx.feed.subscription import Subscription, decode_subscription
 from smrx.node.account_events import account_events, accounts_of
-from smrx.node.connection_guard import HANDSHAKE_MS
 from smrx.node.event_ring import EventRing, claim_at, entry_frames
 from smrx.node.feed_peer import FeedPeer
 from smrx.node.pace import Pace
@@ -32,7 +31,7 @@ from smrx.wire.codes import Permission
 from smrx.wire.frames import Claim, ErrorBody, ErrorCode, FeedPosition, Frame, FrameError, FrameKind
 from smrx.wire.record_words import concatenate_records
 from smrx.wire.records import EVENT
-from smrx.wire.tcp_keepalive import close_unread_connections, enable_tcp_keepalive
+from smrx.wire.tcp_keepalive import close_unread_connections
 
 #: The time between heartbeats, within which a subscriber notices that the newest events were lost.
 HEARTBEAT_SECONDS: Final = 0.5
@@ -55,6 +54,8 @@ _EXAMINED_EVENTS: Final = 4096
 _PIECE_BYTES: Final = 32 << 10
 #: Returns who is connected under a user id, now; None if its key is not valid any more.
 PrincipalOf = Callable[[str], Principal | None]
+#: Sets the options of a client port's socket before it binds; see Admission.prepare().
+Prepare = Callable[["zmq.Socket[bytes]", int], None]
 
 
 class Publisher:
@@ -66,6 +67,7 @@ class Publisher:
         address: str,
         *,
         principal_of: PrincipalOf | None = None,
+        prepare: Prepare | None = None,
         max_subscribers: int = 64,
         bytes_per_second: float = _BYTES_PER_SECOND,
         queued_frames: int = _SEND_HIGH_WATER_MARK,
@@ -73,19 +75,20 @@ class Publisher:
     ) -> None:
         """Bind the events socket. Raises zmq.ZMQError.
 
+        prepare(socket, largest message) sets the options of a client port, keys included.
         principal_of(user id) says who is connected now, None for a key that is not valid any more; without it every
         connection may do everything.
         Up to `queued_frames` of at most `frame_events` events are queued for one subscriber.
         """
         self.socket = context.socket(zmq.ROUTER)
-        self.socket.linger = 0
         # A frame that cannot be queued is an error here, not silence; so is a subscriber that is gone.
         self.socket.router_mandatory = 1
         self.socket.sndhwm = queued_frames
         self.socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
+        self.socket.linger = 0
         self.socket.maxmsgsize = subscription.MAX_REQUEST_BYTES
-        self.socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        enable_tcp_keepalive(self.socket)
+        if prepare is not None:
+            prepare(self.socket, subscription.MAX_REQUEST_BYTES)
         close_unread_connections(self.socket)
         tcp_address.bind(self.socket, address)
         self._principal_of = principal_of

@@ -19,7 +19,6 @@ from smrx.client import AsyncClient, Client
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Limits, dump
 from smrx.local import LocalCluster
-from smrx.wire.admin import AdminError, AdminErrorCode, Corrupt
 from smrx.wire.codes import EventKind
 
 MakeCluster = Callable[..., LocalCluster]
@@ -155,14 +154,6 @@ def test_paused_leader_is_replaced_and_agrees_when_resumed(make_cluster: MakeClu
         client.open_account(3)
     with open_admin_client(cluster.config, 1.0) as ask:
         equal_logs(ask, [1, 2, 3], 20)
-
-
-def test_corruption_is_refused_without_the_option(shared_cluster: LocalCluster) -> None:
-    with open_admin_client(shared_cluster.config, 5.0) as ask:
-        reply = ask(1, Corrupt(account=0, asset=1, delta=1))
-    assert isinstance(reply, AdminError)
-    assert reply.code == AdminErrorCode.REFUSED
-    assert "--allow-corruption" in reply.message
 
 
 def test_metrics_and_health_over_http(shared_cluster: LocalCluster) -> None:

@@ -10,6 +10,7 @@ from typing import Final, Generic
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx import client_keys
 from smrx.config import Config
 from smrx.feed.anchor import Anchor
 from smrx.feed.feed_errors import Disagreement, FeedConflict, FeedError, GapUnfillable
@@ -56,15 +57,23 @@ class Runner(Generic[P]):
         alarms: Alarms,
         *,
         node_ids: Sequence[int] | None = None,
+        key: str | None = None,
     ) -> None:
-        """Follow the nodes from where `settler`, which is open, stands. Raises ValueError if they are no majority."""
+        """Follow the nodes from where `settler`, which is open, stands. Raises ValueError if they are no majority.
+
+        `key`: a key file, for a cluster whose nodes have keys. Raises KeysError.
+        """
         nodes = config.nodes if node_ids is None else [config.node(node_id) for node_id in node_ids]
         self.settler = settler
         self.position_check = position_check
         self.alarms = alarms
         self._first = settler.projection.sequence
         self.quorum = quorum_for(config, [node.id for node in nodes], self._first + 1, settler.anchor)
-        self.subscriber = Subscriber([Endpoint(node.id, node.events_address) for node in nodes], quorum=self.quorum)
+        self.subscriber = Subscriber(
+            [Endpoint(node.id, node.events_address) for node in nodes],
+            quorum=self.quorum,
+            keys=client_keys.of_client(config, key),
+        )
         self._started = self._last_event_at = self._attested_at = self._settled_at = time.monotonic()
         self._unattested_reported = False
         self._on_turn: Callable[[], None] | None = None
