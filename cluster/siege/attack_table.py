@@ -57,7 +57,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     ),
     "public-reads": Attack("depth, instruments and status without end", read_attacks.public_reads),
     "state-images": Attack("state images without end", read_attacks.state_images),
-    "confirmed reads": Attack(
+    "confirmed-reads": Attack(
         "linearizable reads without end", read_attacks.confirmed_reads, Bounds(log_entries_per_second=100)
     ),
     # Orders and sessions.
