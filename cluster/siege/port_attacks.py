@@ -30,7 +30,8 @@ _HEALTH_SECONDS: Final = 2.0
 
 def addresses(node: NodeConfig) -> tuple[str, ...]:
     """Return the addresses of a node that speak ZeroMQ."""
-    return node.raft_address, node.orders_address, node.events_address, node.admin_address
+    found = (node.raft_address, node.orders_address, node.events_address, node.admin_address)
+    return tuple(dict.fromkeys(found))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from cluster.torture.cluster_under_test import environment
 
 #: What still breaks a bound: none of these may stay here when its owner has landed.
 NOT_YET = {
-    *("subscriptions", "retransmission", "unread-orders", "state-images", "barriers"),
+    *("subscriptions", "retransmission", "unread-orders", "state-images"),
     *("sessions", "session-theft", "pings-of-others", "shutdown"),
 }
 
