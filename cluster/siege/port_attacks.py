@@ -160,7 +160,7 @@ def metrics_connections(attacker: Attacker) -> None:
         for _ in range(attacker.scaled(_METRICS_CONNECTIONS)):
             if attacker.running:
                 held.append(_held(address))
-        while attacker.running:
+        while attacker.running or not asked:
             for at, connection in enumerate(held):
                 try:
                     connection.send(b"G" if at % 2 else b"")

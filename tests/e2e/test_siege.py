@@ -41,7 +41,7 @@ def test_minute_of_attacks_breaks_no_bound() -> None:
 
 
 def attacked(fault: str, attack: str) -> Measurement:
-    plan = planned(0.1, 1)
+    plan = planned(0.05, 1)
     program = (sys.executable, "-m", "tests.cluster.siege.unbounded_node", fault)
     (found,) = Siege(plan, program=program).run([attack])
     return found
