@@ -61,10 +61,12 @@ ATTACKS: Final[dict[str, Attack]] = {
         "linearizable reads without end", read_attacks.linearizable_reads, Bounds(log_entries_per_second=100)
     ),
     # Orders and sessions.
-    "unread-answers": Attack("maximal frames of commands, answers not read", order_attacks.unread_answers),
+    "unread-answers": Attack(
+        "maximal frames of commands, answers not read", order_attacks.unread_answers, Bounds(memory_mib=128)
+    ),
     "sessions": Attack("sessions of one account without end", order_attacks.sessions),
     "session-theft": Attack("requests on a session of another client", order_attacks.session_theft),
-    "pings-of-others": Attack("pings for a session whose client has gone", order_attacks.pings_of_others),
+    "pings-of-others": Attack("pings for a session whose client has gone", order_attacks.pings_of_others, keyed=True),
     # Authority.
     "shutdown": Attack("what only an operator may do", port_attacks.shutdown, fresh_after=True),
 }

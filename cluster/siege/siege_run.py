@@ -20,15 +20,13 @@ from cluster.siege.attack_target import AttackReport, Target
 from cluster.siege.honest_client import HonestClient
 from cluster.siege.node_watch import NodeWatch, sample
 from cluster.siege.siege_verdict import Bounds, Latencies, Measurement, Memory, violations
-from smrx import cli
-from smrx.cli.exit_codes import Exit
 from smrx.client import Client
-from smrx.config import Limits, Timing, load
+from smrx.config import Limits, Timing
 from smrx.local import SMRX, LocalCluster, LocalClusterError
 from smrx.wire.admin import NodeStatus
 
-#: Small, so that what grows during an attack is not the history of the exchange: 8 MiB of events, 40 MiB of log.
-_LIMITS: Final = Limits(event_ring=1 << 16, compaction_entries=40)
+#: Small, so that what grows during an attack is not the history of the exchange: 8 MiB of events, 16 MiB of log.
+_LIMITS: Final = Limits(event_ring=1 << 16, compaction_entries=16)
 _DISCONNECT_MS: Final = 1_500
 _SETUP_SECONDS: Final = 120.0
 #: How long the nodes may take after an attack to free memory and to reach one state.
@@ -132,20 +130,16 @@ class _Besieged:
     def __init__(self, plan: Plan, kind: _Kind, program: Sequence[str]) -> None:
         self._plan = plan
         self._directory = Path(tempfile.mkdtemp(prefix="smrx-siege-"))
-        self._cluster = LocalCluster(self._directory, timing=plan.timing(), limits=_LIMITS)
+        self._cluster = LocalCluster(
+            self._directory, timing=plan.timing(), limits=_LIMITS, program=program, keys=kind.keyed
+        )
         self._node_ids = [node.id for node in self._cluster.config.nodes]
-        self._cluster.programs = dict.fromkeys(self._node_ids, program)
         self._kind = kind
         self._stack = ExitStack()
 
     def __enter__(self) -> "_Besieged":
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
-            if self._kind.keyed:
-                path = str(self._cluster.config_path)
-                if cli.run(["--config", path, "cluster", "keygen"]) != Exit.OK:
-                    raise LocalClusterError("no keys could be generated for the cluster")
-                self._cluster.config = load(path)
             stack.callback(self._cluster.stop)
             self._cluster.start()
             self._cluster.wait_leader(_SETUP_SECONDS)
