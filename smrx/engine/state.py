@@ -101,7 +101,10 @@ TURN: Final = np.dtype(
         ("got", "<i8"),
         ("fees", "<i8"),
         ("client_order_id", "<u8"),  # the 64-bit form of the command's client order id
-        ("credential", "<u8"),  # who causes the events, see credentials.py; a whole word, so that one store sets it
+        (
+            "credential",
+            "<u8",
+        ),  # who causes the events, see credential_rules.py; a whole word, so that one store sets it
         ("content", "<u8"),  # of the request, see answers.py
         ("stage", "<u4"),  # progress of the command, see apply.py
         ("elected", "<u4"),  # first of the elected stops that are not triggered yet

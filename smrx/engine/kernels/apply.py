@@ -32,7 +32,7 @@ from smrx.engine.kernels.answers import (
 from smrx.engine.kernels.balances import check_transfer, transfer
 from smrx.engine.kernels.cancelling import cancel, check_mass_cancel, check_named_order, mass_cancel
 from smrx.engine.kernels.command_checks import check_account, check_form, check_sender, is_unnumbered
-from smrx.engine.kernels.credentials import (
+from smrx.engine.kernels.credential_rules import (
     causing_credential,
     change_credential,
     check_credential,

@@ -19,7 +19,7 @@ from smrx.engine.kernels.command_traits import (
     VENUE_ONLY,
     has_trait,
 )
-from smrx.engine.kernels.credentials import (
+from smrx.engine.kernels.credential_rules import (
     check_credential_form,
     check_opener,
     check_permission,

@@ -33,7 +33,7 @@ MODULES: Final = (
         for name in (
             "jit", "xxh3", "layouts", "numba_tables", "hash_index", "order_details", "lookup", "pool", "book",
             "state_hash", "emit", "fees", "rules_version", "command_traits", "command_checks", "activity", "answers",
-            "credentials", "retention", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry",
+            "credential_rules", "retention", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry",
             "sessions", "venue_controls", "order_checks", "collar", "stops", "matching", "placing", "replacing",
             "triggering", "lookahead", "apply", "compiled",
         )

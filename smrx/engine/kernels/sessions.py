@@ -7,7 +7,7 @@ import numpy as np
 from smrx.engine.kernels.activity import append_session, restart_silence
 from smrx.engine.kernels.answers import run_for, take_run
 from smrx.engine.kernels.cancelling import cancel_order
-from smrx.engine.kernels.credentials import number_of
+from smrx.engine.kernels.credential_rules import number_of
 from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
 from smrx.engine.kernels.jit import NIL, Array, Record, Tables, kernel, view_as
