@@ -104,7 +104,7 @@ TURN: Final = np.dtype(
         (
             "credential",
             "<u8",
-        ),  # who causes the events, see credential_rules.py; a whole word, so that one store sets it
+        ),  # who causes the events, see emit.py; a whole word, so that one store sets it
         ("content", "<u8"),  # of the request, see answers.py
         ("stage", "<u4"),  # progress of the command, see apply.py
         ("elected", "<u4"),  # first of the elected stops that are not triggered yet
