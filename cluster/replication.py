@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from cluster import corruptible_node
 from cluster.cluster_checks import (
     FAILURES,
     CheckFailed,
@@ -24,6 +25,7 @@ from cluster.cluster_checks import (
     file_contents,
     read_events,
 )
+from cluster.corruptible_node import corrupt
 from cluster.order_flow import OrderFlow
 from smrx import compiling
 from smrx.cli.cluster_status import Agreement, NodeReport, query_cluster
@@ -33,7 +35,6 @@ from smrx.local import LocalCluster
 from smrx.tape.generate import generate
 from smrx.tape.tape_file import Tape
 from smrx.tape.tape_market import USD_ASSET, setup_failure
-from smrx.wire.admin import Corrupt, CorruptReply
 from smrx.wire.codes import CommandKind, OutcomeStatus
 from smrx.wire.records import COMMAND, TRANSFER_COMMAND
 
@@ -148,9 +149,8 @@ def _damage(test: ReplicationTest, victim: int) -> tuple[int, float]:
     account = test.tape.accounts[0]
     with Client(test.config, account=0) as client:
         client.connect()  # The next command of the cluster must be the deposit.
-        reply = test.ask(victim, Corrupt(account=account, asset=USD_ASSET, delta=1))
-        if not isinstance(reply, CorruptReply) or not reply.done:
-            raise CheckFailed(f"node {victim} did not damage its memory: {reply}")
+        if not corrupt(test.config, victim, account, USD_ASSET, 1):
+            raise CheckFailed(f"node {victim} has no balance of account {account} to damage")
         outcome = client.submit(_deposit(account))[0]
         answered = time.monotonic()
     if outcome["status"] != OutcomeStatus.ACCEPTED:
@@ -232,7 +232,7 @@ def main(commands: int, only: tuple[str, ...], seed: int) -> None:
     compiling.compile_engine(click.echo)
     with (
         tempfile.TemporaryDirectory(prefix="smrx-replication-") as folder,
-        LocalCluster(folder, node_options=("--allow-corruption",)) as cluster,
+        LocalCluster(folder, program=corruptible_node.PROGRAM) as cluster,
         open_admin_client(cluster.config, 1.0) as ask,
     ):
         cluster.wait_leader()

@@ -24,6 +24,8 @@ PublicKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\
 #: A host name; addresses are parsed.
 _HOST_NAME: Final = re.compile(r"[0-9A-Za-z_.\-]+")
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+#: Commands a second; at least as many as fit a frame, or a full frame would never pass.
+Rate = Annotated[int, msgspec.Meta(ge=4096, le=1_000_000_000)]
 
 
 class ConfigError(Exception):
@@ -55,7 +57,6 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     host: str = "127.0.0.1"
     orders_port: Port | None = None
     events_port: Port | None = None
-    retransmit_port: Port | None = None
     admin_port: Port | None = None
     metrics_port: Port | None = None
     #: CURVE public keys of this node, the current one first. Without keys its links are not encrypted.
@@ -92,10 +93,6 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return self._address(self.events_port, 2)
 
     @property
-    def retransmit_address(self) -> str:
-        return self._address(self.retransmit_port, 3)
-
-    @property
     def admin_address(self) -> str:
         return self._address(self.admin_port, 4)
 
@@ -127,10 +124,12 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Limits on the memory of a node, and when it takes snapshots."""
+    """Limits on the memory of a node and on what each client may ask of it, and when it takes snapshots."""
 
     #: Events kept for retransmission, 128 bytes each.
     event_ring: PositiveInt = 1 << 20
+    #: Subscribers of the event feed at once, up to 2 MiB each; more are refused.
+    subscribers: PositiveInt = 64
     #: Raft entries after which the log is compacted into a snapshot.
     compaction_entries: PositiveInt = 50_000
     #: Uncommitted commands after which new ones are refused as OVERLOADED.
@@ -138,6 +137,17 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     #: With durability = "disk": a snapshot after this many commands, or after this many minutes with at least one.
     snapshot_commands: PositiveInt = 1_000_000
     snapshot_minutes: PositiveInt = 10
+    #: Commands a second of one session, and of one account: more are refused as LIMITED. A second's worth may come at
+    #: once. The defaults are above what a cluster can do; a venue sets its own.
+    session_commands_per_second: Rate = 4_000_000
+    account_commands_per_second: Rate = 4_000_000
+    #: Open sessions of one account.
+    account_sessions: PositiveInt = 10_000
+    #: The last answers that a session may ask the exchange to keep, 64 bytes each.
+    session_answers: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1 << 16
+    #: Commands of one connection that are not answered yet, and bytes of its commands and answers on this node.
+    connection_commands: Annotated[int, msgspec.Meta(ge=4096)] = 1 << 17
+    connection_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
 
 
 class SinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -182,8 +192,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     #: "memory": commands are in the memory of a majority. "disk": each node also writes them to its journal, so that no
     #: command is lost if all nodes die at once.
     durability: Literal["memory", "disk"] = "memory"
-    #: IP addresses that may send administrative commands to a node, besides its own machine.
-    admin_from: tuple[str, ...] = ()
+    #: CURVE public keys of the venue's first administrators. They may do everything, also before the exchange has
+    #: credentials. For clusters whose nodes have keys.
+    venue_keys: tuple[PublicKey, ...] = ()
     timing: Timing = Timing()
     limits: Limits = Limits()
     settlement: Settlement = Settlement()
@@ -198,13 +209,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def curve(self) -> bool:
-        """Whether the links between members are encrypted and authenticated."""
+        """Whether connections between members and of clients are encrypted and authenticated."""
         return any(node.public_keys for node in self.nodes)
 
     def secret_key_path(self, node_id: int) -> Path:
         """Return the path of the secret key of a node, on its own machine."""
         named = self.node(node_id).secret_key_file
         return self.node_dir(node_id) / "curve.key" if named is None else Path(named).expanduser()
+
+    @property
+    def venue_key_path(self) -> Path:
+        """The path of the key with which the tools of an operator connect, on the operator's machine."""
+        return Path(self.data_dir).expanduser() / "venue.key"
+
+    def admin_token_path(self, node_id: int) -> Path:
+        """Return the path of the token that administrative requests carry to a node without keys."""
+        return self.node_dir(node_id) / "admin.token"
 
     def node_dir(self, node_id: int) -> Path:
         """Return the data directory of a node."""
@@ -226,7 +246,18 @@ def load(path: str | Path | None = None, *, allow_missing_keys: bool = False) ->
 
 
 def parse(raw: dict[str, Any], source: str, *, allow_missing_keys: bool = False) -> Config:
-    """Validate a TOML document and return the configuration; `source` names it in errors. Raises ConfigError."""
+    """Validate a TOML document and return the configuration; `source` names it in errors. Raises ConfigError.
+
+    The `retransmit_port` of a node is ignored: older versions had a socket there.
+    """
+    if "admin_from" in raw:
+        raise ConfigError(
+            f"{source}: admin_from: no longer allowed, as no address proves who sends a request; remove it and give "
+            "operators a key (`smrx cluster keygen`), or run their commands where they can read admin.token"
+        )
+    nodes = raw.get("nodes")
+    if isinstance(nodes, list):
+        raw = raw | {"nodes": [_without(node, "retransmit_port") for node in nodes]}
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -234,6 +265,10 @@ def parse(raw: dict[str, Any], source: str, *, allow_missing_keys: bool = False)
     _check(config, source)
     _check_keys(config, source, allow_missing_keys)
     return config
+
+
+def _without(table: Any, key: str) -> Any:
+    return {name: value for name, value in table.items() if name != key} if isinstance(table, dict) else table
 
 
 def _plain(message: str) -> str:
@@ -249,7 +284,7 @@ def dump(config: Config) -> str:
         f"cluster = {_quoted(config.cluster)}",
         f"data_dir = {_quoted(config.data_dir)}",
         f"durability = {_quoted(config.durability)}",
-        *([f"admin_from = {_value(config.admin_from)}"] if config.admin_from else []),
+        *([f"venue_keys = {_value(config.venue_keys)}"] if config.venue_keys else []),
     ]
     for section in ("timing", "limits", "settlement"):
         lines += ["", f"[{section}]", *_assignments(getattr(config, section))]
@@ -310,11 +345,6 @@ def _check_sinks(config: Config, source: str) -> None:
 
 def _check(config: Config, source: str) -> None:
     _check_sinks(config, source)
-    for text in config.admin_from:
-        try:
-            ip_address(text)
-        except ValueError:
-            raise ConfigError(f"{source}: admin_from: expected numeric IP addresses, found {text!r}") from None
     if not config.nodes:
         raise ConfigError(f"{source}: nodes: at least one node is required")
     ids = [node.id for node in config.nodes]
@@ -329,7 +359,6 @@ def _check(config: Config, source: str) -> None:
             node.raft_address,
             node.orders_address,
             node.events_address,
-            node.retransmit_address,
             node.admin_address,
             node.metrics_address,
         ):
@@ -360,7 +389,7 @@ def _check(config: Config, source: str) -> None:
 
 
 def _check_keys(config: Config, source: str, allow_missing_keys: bool) -> None:
-    """Check that each key belongs to one node, and that nodes reachable from other machines have keys."""
+    """Check that each key belongs to one owner, and that nodes reachable from other machines have keys."""
     owners: dict[str, int] = {}
     for node in config.nodes:
         for key in node.public_keys:
@@ -369,6 +398,11 @@ def _check_keys(config: Config, source: str, allow_missing_keys: bool) -> None:
                     f"{source}: public_keys: key {key} is used by node {owners[key]} and by node {node.id}"
                 )
             owners[key] = node.id
+    for key in config.venue_keys:
+        if key in owners:
+            raise ConfigError(f"{source}: venue_keys: key {key} is that of node {owners[key]}; use one of its own")
+    if config.venue_keys and not config.curve and not allow_missing_keys:
+        raise ConfigError(f"{source}: venue_keys: no node has public_keys; generate them with `smrx cluster keygen`")
     without = [node for node in config.nodes if not node.public_keys]
     if allow_missing_keys or not without:
         return

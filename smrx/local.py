@@ -16,6 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, TypeVar
 
+import msgspec
+
+from smrx import key_files
 from smrx.client.admin_client import open_admin_client
 from smrx.compiling import compile_engine
 from smrx.config import Config, Limits, NodeConfig, Timing, dump
@@ -29,7 +32,7 @@ T = TypeVar("T")
 SMRX: Final = (sys.executable, "-m", "smrx")
 
 _HOST: Final = "127.0.0.1"
-_PORTS_A_NODE: Final = 6
+_PORTS_A_NODE: Final = 5
 _PORTS_SHARE: Final = "SMRX_PORTS_SHARE"
 #: A healthy node answers within milliseconds; a stopped one must not delay the others.
 _STATUS_SECONDS: Final = 0.5
@@ -50,10 +53,15 @@ class LocalCluster:
         timing: Timing | None = None,
         limits: Limits | None = None,
         durability: Literal["memory", "disk"] = "memory",
-        node_options: Sequence[str] = (),
+        program: Sequence[str] = SMRX,
+        keys: bool = False,
         host: str = _HOST,
     ) -> None:
-        """Choose free ports and write `cluster.toml` to `directory`, without starting a node."""
+        """Choose free ports and write `cluster.toml` to `directory`, without starting a node.
+
+        `program`: the command that runs `smrx` on every node. `keys`: give keys to all nodes and to the venue; clients
+        of this process then use the venue's key, unless they are given another.
+        """
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(nodes * _PORTS_A_NODE)  # On IPv4, but few programs use a port on one version only.
@@ -65,11 +73,13 @@ class LocalCluster:
             timing=timing or Timing(),
             limits=limits or Limits(),
         )
+        if keys:
+            self.config = with_new_keys(self.config)
         self.config_path = self.directory / "cluster.toml"
         self.config_path.write_text(dump(self.config), encoding="utf-8")
-        #: The command that starts `smrx` on a node, if it is not that of this program.
+        #: The command that starts `smrx` on a node, if it is another.
         self.programs: dict[int, Sequence[str]] = {}
-        self._options = tuple(node_options)
+        self._program = tuple(program)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "LocalCluster":
@@ -93,8 +103,8 @@ class LocalCluster:
         with open(self.log_path(node_id), "ab") as log:
             self._processes[node_id] = subprocess.Popen(
                 [
-                    *(*self.programs.get(node_id, SMRX), "--config", str(self.config_path)),
-                    *("node", "--id", str(node_id), *self._options, *options),
+                    *(*self.programs.get(node_id, self._program), "--config", str(self.config_path)),
+                    *("node", "--id", str(node_id), *options),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -178,6 +188,19 @@ class LocalCluster:
         return "\n".join(lines)
 
 
+def with_new_keys(config: Config) -> Config:
+    """Return a configuration with new keys for all nodes and the venue; their secret keys are in its data directory."""
+    public: dict[int, str] = {}
+    for node in config.nodes:
+        pair = key_files.generate()
+        key_files.write(config.secret_key_path(node.id), pair, f"node {node.id}")
+        public[node.id] = pair.public
+    venue = key_files.generate()
+    key_files.write(config.venue_key_path, venue, "the venue")
+    nodes = tuple(msgspec.structs.replace(node, public_keys=(public[node.id],)) for node in config.nodes)
+    return msgspec.structs.replace(config, nodes=nodes, venue_keys=(venue.public,))
+
+
 def free_ports(wanted: int) -> list[int]:
     """Return free ports below the ephemeral range, from which the system takes ports of outgoing connections.
 
@@ -207,14 +230,13 @@ def free_ports(wanted: int) -> list[int]:
 
 
 def _node(node_id: int, host: str, ports: Sequence[int]) -> NodeConfig:
-    raft, orders, events, retransmit, admin, metrics = ports
+    raft, orders, events, admin, metrics = ports
     return NodeConfig(
         id=node_id,
         host=host,
         port=raft,
         orders_port=orders,
         events_port=events,
-        retransmit_port=retransmit,
         admin_port=admin,
         metrics_port=metrics,
     )

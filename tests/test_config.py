@@ -36,9 +36,13 @@ def test_ports_follow_the_raft_port_unless_set() -> None:
     assert node.raft_address == "tcp://127.0.0.1:7110"
     assert node.orders_address == "tcp://127.0.0.1:7111"
     assert node.events_address == "tcp://127.0.0.1:7112"
-    assert node.retransmit_address == "tcp://127.0.0.1:7113"
     assert node.admin_address == "tcp://127.0.0.1:9000"
     assert node.metrics_bind == ("127.0.0.1", 7115)
+
+
+def test_retransmission_port_of_older_versions_is_ignored() -> None:
+    nodes = [{"id": 1, "port": 7110, "retransmit_port": 7113}]
+    assert config.parse({"nodes": nodes}, "old").nodes == (NodeConfig(id=1, port=7110),)
 
 
 ports = st.integers(1024, 60_000)
@@ -54,9 +58,10 @@ def test_load_of_dump_is_equal(bases: list[int], name: str, heartbeat: int, ring
     written = Config(
         cluster=name,
         data_dir=name,
-        admin_from=("10.0.0.5", "fd00::5"),
+        venue_keys=("v" * 40,),
         nodes=tuple(
-            NodeConfig(id=i, port=base // 10 * 10, orders_port=base // 10 * 10 + 7) for i, base in enumerate(bases, 1)
+            NodeConfig(id=i, port=base // 10 * 10, orders_port=base // 10 * 10 + 7, public_keys=(f"{i:040}",))
+            for i, base in enumerate(bases, 1)
         ),
         timing=Timing(heartbeat_ms=heartbeat),
         limits=Limits(event_ring=ring),
@@ -82,7 +87,7 @@ def test_load_of_dump_is_equal(bases: list[int], name: str, heartbeat: int, ring
         ("[[nodes]]\nid = 0\nport = 7110\n", r"nodes\[0\]\.id: expected int >= 1"),
         ("[[nodes]]\nid = 1\nport = 70000\n", r"nodes\[0\]\.port: expected int <= 65535"),
         ("[[nodes]]\nid = 1\nport = '7110'\n", r"nodes\[0\]\.port: expected int, got str"),
-        ("[[nodes]]\nid = 1\nport = 65533\n", r"node 1: port 65536 is above 65535"),
+        ("[[nodes]]\nid = 1\nport = 65534\n", r"node 1: port 65536 is above 65535"),
         (NODE + NODE, r"ids must be unique, found \[1, 1\]"),
         (
             NODE + "[[nodes]]\nid = 2\nport = 7112\n",
@@ -100,7 +105,15 @@ def test_load_of_dump_is_equal(bases: list[int], name: str, heartbeat: int, ring
         ("[timing]\ndisconnect_ms = 99\n", r"timing\.disconnect_ms: expected int >= 100"),
         ("[limits]\nevent_ring = -1\n", r"limits\.event_ring: expected int >= 1"),
         ("durability = 'tape'", r"durability: invalid enum value 'tape'"),
-        ("admin_from = ['desk']", r"admin_from: expected numeric IP addresses, found 'desk'"),
+        ("admin_from = ['10.0.0.5']", r"admin_from: no longer allowed, as no address proves who sends a request"),
+        ("venue_keys = ['desk']", r"venue_keys"),
+        (f"venue_keys = ['{40 * 'v'}']", r"venue_keys: no node has public_keys; .*`smrx cluster keygen`"),
+        (
+            f"venue_keys = ['{40 * 'v'}']\n{NODE}public_keys = ['{40 * 'v'}']\n",
+            r"venue_keys: key v+ is that of node 1",
+        ),
+        ("[limits]\nsession_commands_per_second = 4095\n", r"session_commands_per_second: expected int >= 4096"),
+        ("[limits]\nconnection_bytes = 1\n", r"connection_bytes: expected int >= 1048576"),
         ("cluster = ", r"not valid TOML: Invalid value"),
         ("[settlement]\nsinks = []\n", r"settlement.sinks: at least one sink is required"),
         (SINK + "kind = 'tape'\n", r"settlement\.sinks\[0\]\.kind: invalid enum value 'tape'"),

@@ -14,22 +14,23 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from smrx.node.event_ring import EventRing, answer_request
+from smrx.node.event_ring import EventRing
+from smrx.node.publisher import Publisher
+from smrx.node.replicated_state import Applied
 from smrx.settlement.ledger import Ledger
 from smrx.wire import frames
-from smrx.wire.frames import Claim, FeedPosition, FrameError, FrameKind
-from smrx.wire.records import EVENT
+from smrx.wire.frames import Claim, FeedPosition
+from smrx.wire.records import EVENT, OUTCOME
 
 NODES: Final = 2
 #: Interval of frames, about that of a busy node.
 FRAME_SECONDS: Final = 0.001
-_HEARTBEAT_SECONDS: Final = 0.5
 #: Any number: there is no state, and all nodes claim the same.
 STATE_HASH: Final = 1
 
 
 class FeedNodes:
-    """The feed sockets of nodes that publish the same events."""
+    """The publishers of nodes that publish the same events."""
 
     def __init__(self, events: NDArray[np.void], held: int) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -40,45 +41,31 @@ class FeedNodes:
         self._balances = books.balances_digest()
         self._ring = EventRing(len(events))
         self._ring.append(events[:held])
-        self._feeds = [self._bound(zmq.PUB) for _ in range(NODES)]
-        self._routers = [self._bound(zmq.ROUTER) for _ in range(NODES)]
-        self._heartbeat_at = 0.0
+        self._publishers = [Publisher(self._context, "tcp://127.0.0.1:*") for _ in range(NODES)]
+        self._poller = zmq.Poller()
+        for publisher in self._publishers:
+            self._poller.register(publisher.socket, zmq.POLLIN)
 
-    def _bound(self, kind: int) -> "zmq.Socket[bytes]":
-        socket = self._context.socket(kind)
-        socket.linger = 0
-        socket.set_hwm(0 if kind == zmq.ROUTER else 4096)
-        socket.bind("tcp://127.0.0.1:*")
-        return socket
-
-    def ports(self) -> list[tuple[int, int]]:
-        """Return the (events, retransmission) ports of each node."""
-        pairs = zip(self._feeds, self._routers, strict=True)
-        return [(_port(feed), _port(router)) for feed, router in pairs]
+    def ports(self) -> list[int]:
+        """Return the events port of each node."""
+        addresses = (str(publisher.socket.get_string(zmq.LAST_ENDPOINT)) for publisher in self._publishers)
+        return [int(address.rsplit(":", 1)[1]) for address in addresses]
 
     def serve(self, seconds: float) -> None:
-        """Send heartbeats that are due, and answer requests for `seconds`."""
+        """Answer requests, send what subscribers lack, and heartbeats; wait up to `seconds` for a request."""
+        due = min(publisher.next_deadline for publisher in self._publishers) - time.monotonic()
+        self._poller.poll(int(1000 * max(0.0, min(seconds, due))))
         now = time.monotonic()
-        if now >= self._heartbeat_at:
-            self._heartbeat_at = now + _HEARTBEAT_SECONDS
-            heartbeat = frames.encode(FrameKind.HEARTBEAT, correlation=self._next + 1)
-            if self._next == self._held:
-                command = int(self._events["command_sequence"][self._next - 1])
-                heartbeat = frames.encode_heartbeat(
-                    FeedPosition(self._next + 1, Claim(command, STATE_HASH), self._balances)
-                )
-            for feed in self._feeds:
-                feed.send(heartbeat)
-        for router in self._routers:
-            while router.poll(max(0, int(seconds * 1000))):
-                seconds = 0.0
-                identity, request = router.recv_multipart()
-                try:
-                    replies = answer_request(self._ring, frames.decode(request), lambda command: STATE_HASH)
-                except FrameError:
-                    continue
-                for reply in replies:
-                    router.send_multipart([identity, reply])
+        for publisher in self._publishers:
+            publisher.receive(self._next, now)
+            publisher.catch_up(lambda: self._ring, lambda _: STATE_HASH, now)
+            # The digest is known only of the events held at first.
+            publisher.heartbeat(self._position if self._next == self._held else None, self._next, now)
+
+    def _position(self) -> FeedPosition:
+        """Return the end of the events held at first."""
+        command = int(self._events["command_sequence"][self._next - 1])
+        return FeedPosition(self._next + 1, Claim(command, STATE_HASH), self._balances)
 
     def play(self, rate: float) -> None:
         """Publish the remaining events at `rate` events per second; each frame ends with a command's last event."""
@@ -98,14 +85,10 @@ class FeedNodes:
             part = self._events[self._next : end]
             part["time_ns"] = time.time_ns()
             self._ring.append(part)
-            frame = frames.encode_events(part, int(part["command_sequence"][-1]), STATE_HASH)
-            for feed in self._feeds:
-                feed.send(frame)
+            entry = Applied(1, 1, np.empty(0, OUTCOME), part, int(part["command_sequence"][-1]), STATE_HASH)
             self._next = end
-
-
-def _port(socket: "zmq.Socket[bytes]") -> int:
-    return int(str(socket.get_string(zmq.LAST_ENDPOINT)).rsplit(":", 1)[1])
+            for publisher in self._publishers:
+                publisher.publish([entry])
 
 
 def main(path: str, held: int) -> None:

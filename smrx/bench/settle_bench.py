@@ -212,9 +212,7 @@ def _follow(
 
 
 @contextmanager
-def _nodes(
-    folder: Path, stream: NDArray[np.void], held: int
-) -> Iterator[tuple["subprocess.Popen[str]", list[tuple[int, int]]]]:
+def _nodes(folder: Path, stream: NDArray[np.void], held: int) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
     path = folder / "events.bin"
     stream.tofile(path)
     process = subprocess.Popen(
@@ -234,11 +232,8 @@ def _nodes(
         process.communicate()
 
 
-def _config(ports: list[tuple[int, int]], folder: str, sink: str) -> Config:
-    nodes = [
-        NodeConfig(id=i, port=i * 10, events_port=events, retransmit_port=retransmit)
-        for i, (events, retransmit) in enumerate(ports, 1)
-    ]
+def _config(ports: list[int], folder: str, sink: str) -> Config:
+    nodes = [NodeConfig(id=i, port=i * 10, events_port=port) for i, port in enumerate(ports, 1)]
     settlement = Settlement(directory=f"{folder}/settled", sinks=(SinkConfig(kind=sink, path=sink),))  # type: ignore[arg-type]
     return Config(nodes=(*nodes, NodeConfig(id=3, port=30)), settlement=settlement)
 

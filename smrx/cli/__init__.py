@@ -84,6 +84,13 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
     help="Cluster configuration (TOML) [env: SMRX_CONFIG]; three nodes on loopback if not given.",
 )
 @click.option(
+    "--key",
+    "key_path",
+    metavar="FILE",
+    envvar="SMRX_KEY",
+    help="Key file [env: SMRX_KEY], for a cluster whose nodes have keys; DATA_DIR/venue.key if not given.",
+)
+@click.option(
     "--debug",
     is_flag=True,
     envvar="SMRX_DEBUG",
@@ -92,7 +99,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
 )
-def smrx(config_path: str | None, debug: bool) -> None:
+def smrx(config_path: str | None, key_path: str | None, debug: bool) -> None:
     """An exchange core that does not lose an acknowledged order.
 
     \b

@@ -31,7 +31,7 @@ def account() -> None:
 
 def _account_verb(command: Callable[[int, bool], None]) -> Callable[[int, bool], None]:
     """Add the parameters of a command that takes an account and nothing else."""
-    return _account_argument(options.config_option(options.json_option(command)))
+    return _account_argument(options.cluster_option(options.json_option(command)))
 
 
 @account.command("open")
@@ -85,7 +85,7 @@ def _transfer_parameters(command: Callable[..., None]) -> Callable[..., None]:
     """Add the parameters of deposit and withdraw."""
     for parameter in (
         options.json_option,
-        options.config_option,
+        options.cluster_option,
         click.option(
             "--transfer-id",
             type=click.IntRange(min=1),
@@ -123,7 +123,7 @@ def withdraw(account_id: int, amount: str, asset: str, transfer_id: int, as_json
     Example:
       smrx account withdraw 7 250.00 USD
     """
-    with venue_client.connect() as client:
+    with venue_client.connect(account_id) as client:
         answer = client.withdraw(account_id, asset, amount, transfer_id)
     _print_transfer(answer, asset, as_json)
 
@@ -141,7 +141,7 @@ def _print_transfer(answer: "TransferResult", asset: str, as_json: bool) -> None
 @click.option("--order-quantity", metavar="QUANTITY", help="Greatest quantity of one order.")
 @click.option("--asset", help="Amounts are decimals of this asset; without it they are minimal units.")
 @click.option("--symbol", help="The quantity is a decimal of this instrument; without it it is in lots.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def limits(
     account_id: int,
@@ -221,7 +221,7 @@ def _limit(value: int) -> str:
 @account.command()
 @click.argument("account_id", metavar="[ACCOUNT]", type=click.IntRange(min=0), required=False)
 @options.level_options
-@options.config_option
+@options.cluster_option
 @options.json_option
 def balances(account_id: int | None, level: "Level", as_json: bool) -> None:
     """Show the balances of one account, or of all accounts.
@@ -282,7 +282,7 @@ def _print_balances(found: "Sequence[Balance]") -> None:
 
 @account.command("list")
 @options.level_options
-@options.config_option
+@options.cluster_option
 @options.json_option
 def list_(level: "Level", as_json: bool) -> None:
     """List the accounts.

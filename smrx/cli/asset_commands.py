@@ -26,7 +26,7 @@ def asset() -> None:
 @click.option(
     "--max-supply", metavar="AMOUNT", help="Largest total of all balances; at most 2^62 - 1 units if not given."
 )
-@options.config_option
+@options.cluster_option
 @options.json_option
 def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> None:
     """Add an asset.
@@ -44,7 +44,7 @@ def add(symbol: str, decimals: int, max_supply: str | None, as_json: bool) -> No
 
 @asset.command("list")
 @options.level_options
-@options.config_option
+@options.cluster_option
 @options.json_option
 def list_(level: "Level", as_json: bool) -> None:
     """List the assets.

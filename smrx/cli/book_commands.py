@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.argument("symbol")
 @click.option("--levels", type=click.IntRange(1, 1000), default=10, show_default=True, help="Price levels a side.")
 @options.level_options
-@options.config_option
+@options.cluster_option
 @options.json_option
 def book(symbol: str, levels: int, level: "Level", as_json: bool) -> None:
     """Show the order book of an instrument.

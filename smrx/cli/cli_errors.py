@@ -19,7 +19,7 @@ EXIT_CODES: Final = {
     "smrx.node.log_reader.LogReadError": Exit.USAGE,
     "smrx.consensus.storage.StorageError": Exit.RESOURCE,
     "smrx.consensus.storage.StorageFailed": Exit.DISK,
-    "smrx.consensus.keys.KeysError": Exit.RESOURCE,
+    "smrx.key_files.KeysError": Exit.RESOURCE,
     "smrx.consensus.context.UnknownRules": Exit.RULES,
     "smrx.local.LocalClusterError": Exit.UNAVAILABLE,
     "smrx.bench.bench_error.BenchError": Exit.UNAVAILABLE,

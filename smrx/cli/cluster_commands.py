@@ -71,7 +71,7 @@ for _command in (keygen, members.add, members.remove, members.transfer, upgrade)
     is_flag=True,
     help="With --new: do not ask. Required without a terminal if there are journals or snapshots.",
 )
-@options.config_option
+@options.cluster_option
 @options.json_option
 def up(timeout: float, discard: bool, yes: bool, as_json: bool) -> None:
     """Start all nodes of the configuration on this machine and wait for a leader.
@@ -137,7 +137,7 @@ def down() -> None:
 
 @cluster.command()
 @options.timeout_option(1.0, "Seconds to wait for the answer of a node.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def status(timeout: float, as_json: bool) -> None:
     """Show all nodes, and whether their states agree.
@@ -155,7 +155,7 @@ def status(timeout: float, as_json: bool) -> None:
       smrx cluster status --json
     """
     config = options.config()
-    with open_admin_client(config, timeout) as ask:
+    with open_admin_client(config, timeout, options.key_path()) as ask:
         seen = query_cluster(ask, [node.id for node in config.nodes])
     _print(config, seen, as_json)
     if seen.diverged:
@@ -188,7 +188,7 @@ def _discard(config: Config, yes: bool) -> None:
 
     Raises CliError without confirmation, or if a node is running, however it was started.
     """
-    with open_admin_client(config, 0.3) as ask:
+    with open_admin_client(config, 0.3, options.key_path()) as ask:
         running = [
             str(node.node_id)
             for node in query_cluster(ask, [n.id for n in config.nodes]).nodes
@@ -209,7 +209,7 @@ def _await_leader(config: Config, started: list[node_processes.ProcessFile], tim
     """
     node_ids = [node.id for node in config.nodes]
     deadline = time.monotonic() + timeout
-    with open_admin_client(config, 1.0) as ask:
+    with open_admin_client(config, 1.0, options.key_path()) as ask:
         while True:
             seen = query_cluster(ask, node_ids)
             if seen.leader is not None and all(node.status is not None for node in seen.nodes):

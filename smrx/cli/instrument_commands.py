@@ -30,7 +30,7 @@ def instrument() -> None:
 @click.option("--lot", required=True, help="Quantity increment, in base.")
 @click.option("--max-price", help="Highest price of an order; the largest representable one if not given.")
 @click.option("--max-quantity", help="Largest quantity of an order; the largest representable one if not given.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def add(
     symbol: str,
@@ -64,7 +64,7 @@ def _set_status(symbol: str, status: str, as_json: bool) -> None:
 
 @instrument.command()
 @click.argument("symbol")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def halt(symbol: str, as_json: bool) -> None:
     """Halt trading: orders can be cancelled, but not placed or replaced.
@@ -78,7 +78,7 @@ def halt(symbol: str, as_json: bool) -> None:
 
 @instrument.command("cancel-only")
 @click.argument("symbol")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def cancel_only(symbol: str, as_json: bool) -> None:
     """Allow only cancels, as before an instrument is closed.
@@ -92,7 +92,7 @@ def cancel_only(symbol: str, as_json: bool) -> None:
 
 @instrument.command()
 @click.argument("symbol")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def resume(symbol: str, as_json: bool) -> None:
     """Start or resume trading, whatever the status of the instrument is.
@@ -106,7 +106,7 @@ def resume(symbol: str, as_json: bool) -> None:
 
 @instrument.command()
 @click.argument("symbol")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def close(symbol: str, as_json: bool) -> None:
     """Close an instrument and cancel every open order in it.
@@ -142,7 +142,7 @@ def close(symbol: str, as_json: bool) -> None:
     default=None,
     help="Whether the notional limits hold for market orders, too, at the best opposite price.",
 )
-@options.config_option
+@options.cluster_option
 @options.json_option
 def rules(
     symbol: str,
@@ -200,7 +200,7 @@ def _rule(value: str | None) -> str:
 
 @instrument.command("list")
 @options.level_options
-@options.config_option
+@options.cluster_option
 @options.json_option
 def list_(level: "Level", as_json: bool) -> None:
     """List the instruments with their rules and last prices.

@@ -1,4 +1,4 @@
-"""`smrx cluster keygen`: generate key pairs of members and write the public keys to the cluster file."""
+"""`smrx cluster keygen`: generate key pairs of members and of the venue; the cluster file gets the public keys."""
 
 import os
 import re
@@ -29,22 +29,26 @@ _KEYS = re.compile(r"^\s*public_keys\s*=")
 @options.config_option
 @options.json_option
 def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
-    """Generate the keys with which members authenticate each other.
+    """Generate the keys with which members authenticate each other, and the first key of the venue.
 
-    Writes the secret key of each node (mode 0600) to DATA_DIR/node-N/curve.key, or to its secret_key_file, and the
-    public keys to the cluster file. Copy each secret key to the machine of its node and the cluster file to all
-    machines, then start the nodes.
+    Writes the secret key of each node (mode 0600) to DATA_DIR/node-N/curve.key, or to its secret_key_file, the
+    venue's to DATA_DIR/venue.key, and the public keys to the cluster file. Copy each node's secret key to its machine,
+    the venue's to that of an operator, and the cluster file to all machines, then start the nodes.
+
+    Clients of a cluster with keys need one, too. The venue's key may do everything; commands use the one in DATA_DIR
+    unless another is given with --key. Give customers keys of their own with `smrx key create` and `smrx key add`.
 
     To change the key of node N without downtime: run `smrx cluster keygen --rotate --node N`. Copy the new cluster file
-    to all machines and restart the nodes one by one. Move the new secret key (curve.key.next) over curve.key and
-    restart node N. Remove its first public key from the cluster file and restart the nodes one by one again.
+    to all machines, those of clients too, and restart the nodes one by one. Move the new secret key (curve.key.next)
+    over curve.key and restart node N. Remove its first public key from the cluster file and restart the nodes one by
+    one again.
 
     \b
     Example:
       smrx cluster keygen --config cluster.toml
       smrx cluster keygen --rotate --node 2 --config cluster.toml
     """
-    from smrx.consensus import keys
+    from smrx import key_files
 
     path = options.config_path()
     if path is None:
@@ -60,16 +64,24 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
             raise CliError(Exit.USAGE, f"{path}: node {node_id} {problem}")
         secret = config.secret_key_path(node_id)
         target = secret.with_name(secret.name + ".next") if rotate else secret
-        pair = keys.generate()
-        keys.write(target, pair, config.cluster, node_id)
+        pair = key_files.generate()
+        key_files.write(target, pair, f"node {node_id} of cluster {config.cluster!r}")
         text = _with_public_keys(text, node_id, (*known, pair.public))
         made.append({"node_id": node_id, "public_key": pair.public, "secret_key_file": str(target)})
+    venue = None
+    if not (node_ids or rotate or config.venue_keys):
+        pair = key_files.generate()
+        key_files.write(config.venue_key_path, pair, f"the venue of cluster {config.cluster!r}")
+        text = _with_venue_key(text, pair.public)
+        venue = {"public_key": pair.public, "secret_key_file": str(config.venue_key_path)}
     _replace(Path(path), text)
     if as_json:
-        output.print_json({"cluster_file": str(path), "keys": made})
+        output.print_json({"cluster_file": str(path), "keys": made, "venue_key": venue})
         return
     for key in made:
         click.echo(f"node {key['node_id']}: secret key in {key['secret_key_file']}, public key {key['public_key']}")
+    if venue is not None:
+        click.echo(f"venue: secret key in {venue['secret_key_file']}, public key {venue['public_key']}")
     click.echo(f"public keys written to {path}")
 
 
@@ -78,11 +90,7 @@ def _with_public_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> 
 
     A byte-order mark and CRLF line ends stay as well.
     """
-    content = text.removeprefix(_MARK)
-    newline = "\r\n" if "\r\n" in content else "\n"
-    lines = content.replace("\r\n", "\n").split("\n")
-    if not lines[-1]:
-        lines.pop()
+    mark, newline, lines = _lines(text)
     quoted = ", ".join(f'"{key}"' for key in public_keys)
     line = f"public_keys = [{quoted}]"
     starts = [number for number, found in enumerate(lines) if _NODES.match(found)]
@@ -97,11 +105,31 @@ def _with_public_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> 
             lines.insert(ids[0] + 1, line)
         else:
             lines[old] = line
-        return text[: len(text) - len(content)] + newline.join(lines) + newline
+        return mark + newline.join(lines) + newline
     raise CliError(
         Exit.USAGE,
         f"the cluster file has no [[nodes]] table with id = {node_id} on a line of its own; add public_keys yourself",
     )
+
+
+def _with_venue_key(text: str, public_key: str) -> str:
+    """Return the text of the cluster file with a first key of the venue, after the values outside of tables."""
+    mark, newline, lines = _lines(text)
+    at = next((number for number, found in enumerate(lines) if _TABLE.match(found)), len(lines))
+    while at and (not lines[at - 1].strip() or lines[at - 1].lstrip().startswith("#")):
+        at -= 1
+    lines.insert(at, f'venue_keys = ["{public_key}"]')
+    return mark + newline.join(lines) + newline
+
+
+def _lines(text: str) -> tuple[str, str, list[str]]:
+    """Return the byte-order mark of a text, its line end, and its lines."""
+    content = text.removeprefix(_MARK)
+    newline = "\r\n" if "\r\n" in content else "\n"
+    lines = content.replace("\r\n", "\n").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return text[: len(text) - len(content)], newline, lines
 
 
 def _replace(path: Path, text: str) -> None:

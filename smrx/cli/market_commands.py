@@ -21,7 +21,7 @@ def market() -> None:
 @market.command()
 @click.argument("file")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def apply(file: str, dry_run: bool, as_json: bool) -> None:
     """Create or update assets, instruments, rules, accounts, limits and deposits from a TOML file.
@@ -51,7 +51,7 @@ def apply(file: str, dry_run: bool, as_json: bool) -> None:
 
 
 @market.command()
-@options.config_option
+@options.cluster_option
 @options.json_option
 def show(as_json: bool) -> None:
     """Show the kill switch, the number of assets, accounts, orders and trades, and the instruments.
@@ -112,7 +112,7 @@ def show(as_json: bool) -> None:
     metavar="NUMBER",
     help="Keep at most so many transfer ids.",
 )
-@options.config_option
+@options.cluster_option
 @options.json_option
 def retention(session_silence: int, transfer_age: int, transfers: int, as_json: bool) -> None:
     """Set how long the exchange keeps sessions that are silent and the ids of transfers.
@@ -132,7 +132,7 @@ def retention(session_silence: int, transfer_age: int, transfers: int, as_json: 
 
 
 @market.command()
-@options.config_option
+@options.cluster_option
 @options.json_option
 def kill(as_json: bool) -> None:
     """Turn the kill switch on: the exchange refuses all new and replaced orders and accepts cancels.
@@ -147,7 +147,7 @@ def kill(as_json: bool) -> None:
 
 
 @market.command()
-@options.config_option
+@options.cluster_option
 @options.json_option
 def revive(as_json: bool) -> None:
     """Turn the kill switch off.

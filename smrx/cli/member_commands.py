@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.01
 @click.command()
 @click.argument("node_id", type=int, metavar="NODE")
 @options.timeout_option(60.0, "Seconds to wait until the node votes.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def add(node_id: int, timeout: float, as_json: bool) -> None:
     """Add a node to the running cluster.
@@ -35,7 +35,7 @@ def add(node_id: int, timeout: float, as_json: bool) -> None:
     """
     config = options.config()
     node = config.node(node_id)
-    with open_admin_client(config, 1.0) as ask:
+    with open_admin_client(config, 1.0, options.key_path()) as ask:
         leader = _leader(ask, config)
         if node_id in leader.voters:
             _print_members(as_json, leader, f"node {node_id} is already a member")
@@ -50,7 +50,7 @@ def add(node_id: int, timeout: float, as_json: bool) -> None:
 @click.command()
 @click.argument("node_id", type=int, metavar="NODE")
 @options.timeout_option(10.0, "Seconds to wait until the change is committed.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def remove(node_id: int, timeout: float, as_json: bool) -> None:
     """Remove a node from the cluster. If it is running, it exits.
@@ -63,7 +63,7 @@ def remove(node_id: int, timeout: float, as_json: bool) -> None:
       smrx cluster remove 2
     """
     config = options.config()
-    with open_admin_client(config, 1.0) as ask:
+    with open_admin_client(config, 1.0, options.key_path()) as ask:
         leader = _leader(ask, config)
         if node_id not in (*leader.voters, *leader.learners):
             _print_members(as_json, leader, f"node {node_id} is not a member")
@@ -87,7 +87,7 @@ def remove(node_id: int, timeout: float, as_json: bool) -> None:
 @click.command()
 @click.argument("successor", type=int, required=False, metavar="[NODE]")
 @options.timeout_option(5.0, "Seconds to wait for the new leader.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def transfer(successor: int | None, timeout: float, as_json: bool) -> None:
     """Transfer leadership to NODE, or to the node that has most of the log.
@@ -105,7 +105,7 @@ def transfer(successor: int | None, timeout: float, as_json: bool) -> None:
     config = options.config()
     if successor is not None:
         config.node(successor)
-    with open_admin_client(config, 1.0) as ask:
+    with open_admin_client(config, 1.0, options.key_path()) as ask:
         before = _leader(ask, config).node_id
         took_ms = 0.0
         if before != successor:

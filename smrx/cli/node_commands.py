@@ -12,11 +12,6 @@ from smrx.config import Config
 @click.command()
 @click.option("--id", "node_id", type=int, required=True, metavar="N", help="Id of the node in the configuration.")
 @click.option(
-    "--allow-corruption",
-    is_flag=True,
-    help="Accept the admin request that damages a balance in memory; only for tests of divergence detection.",
-)
-@click.option(
     "--rebuild",
     is_flag=True,
     help="Discard the journal and snapshots of this node and copy the state from the other nodes. Asks first.",
@@ -24,7 +19,7 @@ from smrx.config import Config
 @click.option("--yes", is_flag=True, help="With --rebuild: do not ask.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @options.config_option
-def node(node_id: int, allow_corruption: bool, rebuild: bool, yes: bool, quiet: bool) -> None:
+def node(node_id: int, rebuild: bool, yes: bool, quiet: bool) -> None:
     """Run one node of the cluster in the foreground.
 
     Logs to stderr. SIGTERM, SIGINT and SIGHUP stop it cleanly, and it logs which one did; under nohup it ignores
@@ -53,7 +48,7 @@ def node(node_id: int, allow_corruption: bool, rebuild: bool, yes: bool, quiet: 
     log.info("the compiled engine is in %s", compiled or "memory only: no directory can be written")
     from smrx.node import reactor
 
-    reactor.run(config, node_id, allow_corruption=allow_corruption)
+    reactor.run(config, node_id)
 
 
 def _rebuild(config: Config, node_id: int, yes: bool) -> None:

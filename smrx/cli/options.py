@@ -36,6 +36,23 @@ def config_option(command: F) -> F:
     )(command)
 
 
+def _store_key_path(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_root().params["key_path"] = value
+
+
+def cluster_option(command: F) -> F:
+    """Accept --config and --key after the name of a command that connects to the cluster."""
+    key_option = click.option(
+        "--key",
+        metavar="FILE",
+        expose_value=False,
+        callback=_store_key_path,
+        help="Key file, for a cluster whose nodes have keys, the same as `smrx --key FILE`.",
+    )
+    return config_option(key_option(command))
+
+
 def json_option(command: F) -> F:
     """Add --json; the command gets it as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
@@ -105,6 +122,12 @@ def account_option(help_text: str) -> Callable[[F], F]:
 def config_path() -> str | None:
     """Return the path of the configuration file given to the running command, or None."""
     path = click.get_current_context().find_root().params.get("config_path")
+    return None if path is None else str(path)
+
+
+def key_path() -> str | None:
+    """Return the path of the key file given to the running command, or None."""
+    path = click.get_current_context().find_root().params.get("key_path")
     return None if path is None else str(path)
 
 

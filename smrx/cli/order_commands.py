@@ -69,7 +69,7 @@ def order() -> None:
     "not place the order twice. Once the order is filled, cancelled or expired, its id is free again, and repeating "
     "the command places a new order.",
 )
-@options.config_option
+@options.cluster_option
 @options.json_option
 def place(
     account: int,
@@ -106,7 +106,7 @@ def place(
             "a market order, or a stop without --limit, cannot rest in the book: leave out --post-only and every --tif "
             f"but {' and '.join(name for name in allowed if name)}, or give a --price",
         )
-    with venue_client.connect() as client:
+    with venue_client.connect(account) as client:
         answer = client.place(
             symbol,
             side,
@@ -132,7 +132,7 @@ def place(
 @_client_order_option
 @click.option("--price", "--limit", help="New limit price; leave it out for a stop order without one.")
 @click.option("--quantity", required=True, help="New total quantity, including the part already filled.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def replace(
     account: int,
@@ -153,7 +153,7 @@ def replace(
       smrx order replace --account 7 BTC-USD --order-id 12 --price 49990.00 --quantity 0.5
     """
     _exactly_one(order_id, client_order_id)
-    with venue_client.connect() as client:
+    with venue_client.connect(account) as client:
         answer = client.replace(
             symbol, price, quantity, order_id=order_id, client_order_id=client_order_id, account=account
         )
@@ -167,7 +167,7 @@ def replace(
 @click.option("--all", "everything", is_flag=True, help="Cancel all open orders of the account, oldest first.")
 @click.option("--symbol", help="With --all: only orders in this instrument.")
 @click.option("--side", type=_SIDE, help="With --all: only orders of this side.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def cancel(
     account: int,
@@ -189,7 +189,7 @@ def cancel(
     _exactly_one(order_id, client_order_id, everything or None)
     if not everything and (symbol or side):
         raise CliError(Exit.USAGE, "--symbol and --side need --all")
-    with venue_client.connect() as client:
+    with venue_client.connect(account) as client:
         if everything:
             mass = client.mass_cancel(symbol, side, account=account)
             output.print_answer(mass, f"{output.count(mass.cancelled, 'order')} cancelled", as_json)
@@ -203,7 +203,7 @@ def cancel(
 @_order_option
 @_client_order_option
 @click.option("--quantity", required=True, help="New total quantity, smaller than before.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def reduce(account: int, order_id: int | None, client_order_id: str | None, quantity: str, as_json: bool) -> None:
     """Reduce the quantity of an order; it keeps its place in the queue.
@@ -213,7 +213,7 @@ def reduce(account: int, order_id: int | None, client_order_id: str | None, quan
       smrx order reduce --account 7 --order-id 12 --quantity 0.25
     """
     _exactly_one(order_id, client_order_id)
-    with venue_client.connect() as client:
+    with venue_client.connect(account) as client:
         answer = client.reduce(quantity, order_id=order_id, client_order_id=client_order_id, account=account)
     output.print_answer(answer, f"order {answer.order_id}: {answer.state}, remaining {answer.remaining}", as_json)
 
@@ -222,7 +222,7 @@ def reduce(account: int, order_id: int | None, client_order_id: str | None, quan
 @click.option("--account", type=click.IntRange(min=1), help="Only orders of this account.")
 @click.option("--symbol", help="Only orders in this instrument.")
 @options.level_options
-@options.config_option
+@options.cluster_option
 @options.json_option
 def list_(account: int | None, symbol: str | None, level: "Level", as_json: bool) -> None:
     """List open orders and pending stops, oldest first.

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from smrx.feed.subscription import Subscription, credit_frame
 from smrx.wire import frames, records
 from smrx.wire.balance_digest import Digest
 from smrx.wire.command_list import CommandList
@@ -247,7 +248,10 @@ def frame_examples() -> dict[str, bytes]:
             FeedPosition(41, Claim(12, 0x0123456789ABCDEF), Digest(4, 0x1122334455667788))
         ),
         "UNAVAILABLE": frames.encode(FrameKind.UNAVAILABLE, correlation=30, aux=40),
-        "ATTESTATION": frames.encode_attestation(event, Claim(12, 0x0123456789ABCDEF)),
+        "ATTESTATION": frames.encode_attestation(int(event["sequence"][0]), [event], Claim(12, 0x0123456789ABCDEF)),
         "RETRANSMIT": frames.encode(FrameKind.RETRANSMIT, correlation=35, aux=40),
         "ATTEST": frames.encode(FrameKind.ATTEST, correlation=35, aux=40),
+        "SUBSCRIBE": Subscription(35, 1 << 20, frozenset({3, 7})).frame(),
+        "CREDIT": credit_frame(65568),
+        "UPDATES": frames.encode_updates(event, 35, 50),
     }

@@ -13,6 +13,7 @@ import click
 
 from smrx.cli.protocol_examples import EXAMPLES, Layout, example, frame_examples
 from smrx.client.reasons import REASON_TEXTS
+from smrx.feed import retransmission, subscription
 from smrx.wire import batches, codes, frames, records
 from smrx.wire.codes import CommandKind, EventKind, Reason
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
@@ -115,27 +116,37 @@ FRAME_NOTES: Final[Mapping[FrameKind, tuple[str, str, str, str]]] = {
         "node to client, orders", "of the COMMANDS frame", "0",
         "LeaderHint; the commands may or may not be applied later: send them again with the same ids",
     ),
-    FrameKind.ERROR: ("node to client, orders", "of the frame", "0", "ErrorBody; nothing of the frame was applied"),
+    FrameKind.ERROR: (
+        "node to client, orders; node to subscriber, events", "of the frame; 0 on the events socket", "0",
+        "ErrorBody; nothing of the frame was applied; on the events socket there is no subscription, or not any more",
+    ),
     FrameKind.PONG: ("node to client, orders", "of the PING", "0", "LeaderHint"),
     FrameKind.EVENTS: (
-        "node to subscriber, feed", "sequence of the last command", "state hash after it, 0 for no claim",
+        "node to subscriber, events", "sequence of the last command", "state hash after it, 0 for no claim",
         "`count` EVENT",
     ),
     FrameKind.HEARTBEAT: (
-        "node to subscriber, feed", "next event sequence", "state hash",
+        "node to subscriber, events", "next event that it is sent", "with a body: state hash; else: newest event held",
         "empty, or: last command u64, number of balances u64, their digest u64",
     ),
-    FrameKind.UNAVAILABLE: (
-        "node to subscriber, retransmission", "oldest event held", "newest event held", "none"
-    ),
+    FrameKind.UNAVAILABLE: ("node to subscriber, events", "oldest event held", "newest event held", "none"),
     FrameKind.ATTESTATION: (
-        "node to subscriber, retransmission", "first event", "xxh3 of the records of `count` events",
+        "node to subscriber, events", "first event", "xxh3 of the records of `count` events",
         "last command u64, state hash u64",
     ),
-    FrameKind.RETRANSMIT: (
-        "subscriber to node, retransmission", "first event wanted", "last event wanted, 0 for the newest", "none"
+    FrameKind.UPDATES: (
+        "node to subscriber, events", "first event covered", "last event covered",
+        "those `count` EVENT of them that concern the accounts",
     ),
-    FrameKind.ATTEST: ("subscriber to node, retransmission", "first event", "last event", "none"),
+    FrameKind.RETRANSMIT: (
+        "subscriber to node, events", "first event wanted", "last event wanted, 0 for the newest", "none"
+    ),
+    FrameKind.ATTEST: ("subscriber to node, events", "first event", "last event", "none"),
+    FrameKind.SUBSCRIBE: (
+        "subscriber to node, events", "first event wanted, 0 for the next one", "credit in bytes",
+        "`count` accounts u32, none for every event",
+    ),
+    FrameKind.CREDIT: ("subscriber to node, events", "0", "further bytes of credit, may be 0", "none"),
 }  # fmt: skip
 
 #: The header of a frame: offset, type, field, note.
@@ -189,8 +200,7 @@ their addresses. A message is one part, one frame.
 | socket | client's type | what it carries |
 |---|---|---|
 | orders | DEALER | COMMANDS, PING; answers |
-| events | SUB, subscribed to everything | EVENTS, HEARTBEAT |
-| retransmission | DEALER | RETRANSMIT, ATTEST; EVENTS, UNAVAILABLE, ATTESTATION |
+| events | DEALER | SUBSCRIBE, CREDIT, RETRANSMIT, ATTEST; EVENTS or UPDATES, HEARTBEAT, UNAVAILABLE, ATTESTATION |
 
 ## A client in seven steps
 
@@ -208,6 +218,24 @@ their addresses. A message is one part, one frame.
 6. Send PING with the session in `aux` at least every third of `disconnect_ms` if the session asked for
    CANCEL_ON_DISCONNECT.
 7. End with CLOSE_SESSION. A closed session can be opened again by its account until it expires; its requests stay done.
+
+## A subscriber in six steps
+
+1. Connect a DEALER to the events socket of a node and send SUBSCRIBE with the first event wanted and a credit of up to
+   {max_credit} bytes. The node answers with a HEARTBEAT, or with an ERROR that says why not.
+2. The node sends EVENTS in sequence as long as there is credit: each frame with events takes as many bytes as it has.
+   Send CREDIT for the bytes of the frames that were consumed, at least every {keep_alive:g} s, with 0 if there are
+   none. A node forgets a subscriber after {silence:g} s without a message from it.
+3. HEARTBEAT comes every half second and names the next event that the node will send. Events before it that did not
+   arrive were lost.
+4. UNAVAILABLE says that the node no longer holds the next event of the stream, or the first one of a RETRANSMIT or
+   ATTEST. The stream continues after the newest event. What is missing can be asked for at another node: RETRANSMIT
+   repeats up to {max_answer} events, out of the same credit, ATTEST returns only their digest.
+5. A single node may lie. Events are safe to use once more than half of the members have sent the same events, or their
+   digest, and have claimed the same state hash after the last of their commands or after a later one.
+6. A SUBSCRIBE with accounts (up to {max_accounts}) gives UPDATES instead of EVENTS: the events that concern these
+   accounts, and the range of sequences that the frame covers. Session and request ids are 0, and so is what a TRADE
+   says of a side that is not among the accounts. All nodes send the same events for the same accounts.
 
 ## Frames
 
@@ -235,7 +263,16 @@ def _enum_table(kind: type[IntEnum] | type[IntFlag]) -> str:
 def protocol() -> str:
     """Return the text of docs/protocol.md."""
     parts = [
-        _HEAD.format(version=frames.VERSION, max_commands=frames.MAX_COMMANDS, header=frames.HEADER_SIZE),
+        _HEAD.format(
+            version=frames.VERSION,
+            max_commands=frames.MAX_COMMANDS,
+            header=frames.HEADER_SIZE,
+            max_credit=subscription.MAX_CREDIT,
+            keep_alive=subscription.KEEP_ALIVE_S,
+            silence=subscription.SILENCE_S,
+            max_answer=retransmission.MAX_ANSWER_EVENTS,
+            max_accounts=frames.MAX_ACCOUNTS,
+        ),
         _table("offset|type|field|meaning", _FRAME_HEADER),
         f"\nA COMMANDS frame has at most {frames.MAX_COMMANDS} commands and as many details, an EVENTS frame at most "
         f"{frames.MAX_EVENTS} events; no frame has more than {frames.MAX_FRAME_BYTES} bytes.\n\n",

@@ -50,7 +50,7 @@ _FEED_TIMEOUT_S = 10.0
     show_default=True,
     help="Base of the instrument and account ids for LOBSTER files; use another number for a second symbol.",
 )
-@options.config_option
+@options.cluster_option
 @options.json_option
 def replay(
     tape: str,
@@ -202,7 +202,7 @@ def _prove(tape: "Tape", played: "ReplayResult") -> "ReplayCheck":
     expected = replay_check.run_reference(tape)
     try:
         first = replay_check.first_event(played.outcomes)
-        with Subscriber.from_config(options.config(), from_sequence=first) as subscriber:
+        with Subscriber.from_config(options.config(), from_sequence=first, key=options.key_path()) as subscriber:
             events = replay_check.collect(subscriber, played.outcomes, _FEED_TIMEOUT_S)
     except GapUnfillable as error:
         raise CliError(Exit.GAP, f"the nodes no longer hold all events of the tape: {error}") from None

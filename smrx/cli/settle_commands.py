@@ -79,7 +79,7 @@ def settle() -> None:
     show_default=True,
     help="Seconds to retry a failing sink before the run stops.",
 )
-@options.config_option
+@options.cluster_option
 @options.json_option
 def run(
     out: str | None,
@@ -134,7 +134,7 @@ def run(
         with errors_as_cli_errors():
             settler.open()
         policy.is_enabled = True
-        ask = stack.enter_context(open_admin_client(config, _ASK_SECONDS))
+        ask = stack.enter_context(open_admin_client(config, _ASK_SECONDS, options.key_path()))
         if join and not settler.has_checkpoint:
             with errors_as_cli_errors():
                 _join(config, settler, alarms, parse_node_ids(nodes), ask, connect_timeout, stop)
@@ -217,7 +217,7 @@ def _make_runner(
     from smrx.settlement.settlement_run import make_runner
 
     try:
-        return make_runner(config, settler, alarms, node_ids=nodes, ask=ask)
+        return make_runner(config, settler, alarms, node_ids=nodes, ask=ask, key=options.key_path())
     except ValueError as error:
         raise ConfigError(f"--nodes: {error}") from None
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Follow a node for so long.")
 @click.option("--commands", type=click.IntRange(min=1), help="Follow a node until so many commands were compared.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def shadow(
     node_id: int | None,
@@ -50,7 +50,7 @@ def shadow(
     To try a new version before an upgrade, run this command of the new program beside the running cluster. It copies
     the state of a node, applies the same log entries and compares the state hash after every command. With --rules it
     also applies another version of the rules to the same commands, as if the cluster had switched to it, and compares
-    outcomes and events. It sends no command and is no member; it needs the rights of an operator (`admin_from`).
+    outcomes and events. It sends no command and is no member; with keys it needs the permission FOLLOW.
 
     A difference is reported with the command, both results and the records that differ. Exits with 6 if there is one,
     with 3 if the node does not answer, with 14 if this program lacks the rules.
@@ -87,7 +87,7 @@ def _followed(
 ) -> "tuple[Shadow, Difference | None]":
     from smrx.node.shadow_source import RunningNode, SourceError
 
-    with open_admin_client(config, 5.0) as ask:
+    with open_admin_client(config, 5.0, options.key_path()) as ask:
         chosen = _follower(config, ask) if node_id is None else config.node(node_id).id
         source = RunningNode(chosen, lambda request: ask(chosen, request))
         try:

@@ -37,7 +37,7 @@ _timeout_option = options.timeout_option(120.0, "Seconds to wait until the snaps
 @snapshot.command()
 @_node_option
 @_timeout_option
-@options.config_option
+@options.cluster_option
 @options.json_option
 def take(node_id: int | None, timeout: float, as_json: bool) -> None:
     """Make a running node write a snapshot of its state, and wait until it is complete.
@@ -144,7 +144,7 @@ def verify_snapshots(paths: tuple[Path, ...], node_id: int | None, as_json: bool
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @_node_option
 @_timeout_option
-@options.config_option
+@options.cluster_option
 @options.json_option
 def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> None:
     """Back up the exchange to FOLDER: a new, verified snapshot and the configuration of the cluster.
@@ -183,7 +183,7 @@ def backup(folder: Path, node_id: int | None, timeout: float, as_json: bool) -> 
 
 @snapshot.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@options.config_option
+@options.cluster_option
 @options.json_option
 def restore(folder: Path, as_json: bool) -> None:
     """Restore the state in FOLDER, a snapshot or a backup, to all nodes of a new cluster.
@@ -220,7 +220,7 @@ def restore(folder: Path, as_json: bool) -> None:
 def _taken(config: Config, node_id: int | None, timeout: float) -> NodeStatus:
     """Make a node take a snapshot; return its status once the snapshot is complete."""
     deadline = time.monotonic() + timeout
-    with open_admin_client(config, 1.0) as ask:
+    with open_admin_client(config, 1.0, options.key_path()) as ask:
         chosen = config.node(node_id).id if node_id is not None else _leader(config, ask)
         reply = ask(chosen, Snapshot())
         if isinstance(reply, AdminError):

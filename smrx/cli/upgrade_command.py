@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.01
 
 @click.command()
 @options.timeout_option(10.0, "Seconds to wait until every member applies the new rules.")
-@options.config_option
+@options.cluster_option
 @options.json_option
 def upgrade(timeout: float, as_json: bool) -> None:
     """Switch the cluster to the next version of the rules.
@@ -34,7 +34,7 @@ def upgrade(timeout: float, as_json: bool) -> None:
     """
     config = options.config()
     node_ids = [node.id for node in config.nodes]
-    with open_admin_client(config, 1.0) as ask:
+    with open_admin_client(config, 1.0, options.key_path()) as ask:
         leader = _leader(query_cluster(ask, node_ids))
         newest = 1 if leader.rules is None else leader.rules.newest
         in_force = 1 if leader.rules is None else leader.rules.in_force

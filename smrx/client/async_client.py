@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 import zmq
@@ -18,15 +19,28 @@ import zmq.asyncio
 from numpy.typing import NDArray
 
 from smrx.client import client_core
+from smrx.client.account_updates import WAIT_S, UpdateRequest
 from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import InvalidValue
 from smrx.client.client_methods import ClientMethods
 from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
-from smrx.client.node_sockets import close_monitor, configure, monitor_address
+from smrx.client.node_sockets import (
+    CONNECT_ERRORS,
+    REFUSED,
+    close_monitor,
+    configure,
+    connect,
+    connect_error,
+    open_monitor,
+    read_monitor,
+    reconnect,
+)
+from smrx.client.results import Update
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
-from smrx.wire import admin, frames, tcp_address
+from smrx.client_keys import ClientKeys
+from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.records import OUTCOME
 
@@ -46,19 +60,25 @@ class _NodeSocket:
         max_message_bytes: int,
         on_message: Callable[[str, bytes], None],
         on_disconnect: Callable[[str], None],
+        on_refusal: Callable[[str], None] = lambda _: None,
+        keys: ClientKeys | None = None,
     ) -> None:
         self._address = address
+        self._keys = keys
         self._socket = context.socket(zmq.DEALER)
         self._queued = 0
         self.tasks: list[asyncio.Task[None]] = []
         try:
             configure(self._socket, max_message_bytes)
-            self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED, monitor_address())
-            tcp_address.connect(self._socket, address)
+            self._monitor = cast(zmq.asyncio.Socket, open_monitor(self._socket))
+            connect(self._socket, address, keys)
         except BaseException:
             self.close()
             raise
-        self.tasks = [asyncio.create_task(self._read(on_message)), asyncio.create_task(self._watch(on_disconnect))]
+        self.tasks = [
+            asyncio.create_task(self._read(on_message)),
+            asyncio.create_task(self._watch(on_disconnect, on_refusal)),
+        ]
 
     async def _read(self, on_message: Callable[[str, bytes], None]) -> None:
         # on_message may close this socket.
@@ -66,10 +86,17 @@ class _NodeSocket:
             parts = await self._socket.recv_multipart()
             on_message(self._address, parts[0] if len(parts) == 1 else b"")
 
-    async def _watch(self, on_disconnect: Callable[[str], None]) -> None:
+    async def _watch(self, on_disconnect: Callable[[str], None], on_refusal: Callable[[str], None]) -> None:
+        handshakes_failed = 0
         while not self._socket.closed:
-            await self._monitor.recv_multipart()
-            on_disconnect(self._address)
+            event = read_monitor(await self._monitor.recv_multipart())
+            if event == zmq.EVENT_DISCONNECTED:
+                on_disconnect(self._address)
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                on_refusal(self._address)
+            elif self._keys is not None and not self._socket.closed:
+                handshakes_failed += 1
+                reconnect(self._socket, self._address, self._keys, handshakes_failed)
 
     def send(self, data: bytes, *, only_if_idle: bool = False) -> None:
         """Send, or queue until the node is connected. With `only_if_idle`, do nothing while messages are queued."""
@@ -107,8 +134,10 @@ class AsyncClient(ClientMethods):
         timeout: float = client_core.DEFAULT_TIMEOUT_S,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
+        key: str | Path | None = None,
     ) -> None:
-        self._pinger = SessionPinger(self) if cancel_on_disconnect else None
+        self._keys = client_core.keys_of(cluster, key)
+        self._pinger = SessionPinger(self, self._keys) if cancel_on_disconnect else None
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._context = zmq.asyncio.Context()
         self._order_sockets: dict[str, _NodeSocket] = {}
@@ -223,6 +252,39 @@ class AsyncClient(ClientMethods):
         finally:
             self._connecting -= 1
 
+    def updates(
+        self,
+        *,
+        from_sequence: int | None = None,
+        accounts: Iterable[int] | None = None,
+        idle: float | None = None,
+    ) -> AsyncIterator[Update]:
+        """Yield what happens to accounts, by default the client's own: orders, fills, trades, transfers.
+
+        Every event is attested by a majority of the nodes and comes once, in order, also what other clients or other
+        accounts caused. `from_sequence`: the first event, as `Update.sequence` numbers them; by default what happens
+        from now on. To continue after a break, give the last sequence + 1; the nodes keep the newest events (by
+        default a million). `idle`: end after so many seconds without an update; by default the iteration never ends.
+
+        Raises InvalidValue, Unavailable (the nodes no longer hold the events, or refuse them), ProtocolError (the
+        nodes contradict each other).
+        """
+        self._check_open()
+        own = (self._core.operations.account,)
+        return self._updates(
+            UpdateRequest(self._core.config, from_sequence, own if accounts is None else accounts, idle, self._keys)
+        )
+
+    async def _updates(self, request: UpdateRequest) -> AsyncIterator[Update]:
+        with request.feed() as feed:
+            quiet_since = time.monotonic()
+            while request.idle is None or time.monotonic() - quiet_since < request.idle:
+                events = await feed.poll_async(WAIT_S if request.idle is None else min(WAIT_S, request.idle))
+                if len(events):
+                    for update in await self._run(self._core.operations.updates_of(events, request.accounts)):
+                        yield update
+                    quiet_since = time.monotonic()
+
     # Internals
 
     @staticmethod
@@ -280,8 +342,8 @@ class AsyncClient(ClientMethods):
                     continue
                 try:
                     self._order_socket(action.address).send(action.data, only_if_idle=action.ping)
-                except zmq.ZMQError as error:
-                    session.search.set_status(action.address, f"cannot connect: {error.strerror}")
+                except CONNECT_ERRORS as error:
+                    session.search.set_status(action.address, connect_error(error))
         for changed in self._changed:
             if not changed.done():
                 changed.set_result(None)
@@ -316,11 +378,21 @@ class AsyncClient(ClientMethods):
             self._core.session.disconnected(address, time.monotonic())
             self._turn()
 
+    def _on_refusal(self, address: str) -> None:
+        if self._core.session is not None:
+            self._core.session.search.set_status(address, REFUSED)
+
     def _order_socket(self, address: str) -> _NodeSocket:
         node = self._order_sockets.get(address)
         if node is None:
             node = _NodeSocket(
-                self._context, address, frames.MAX_FRAME_BYTES, _weakly(self._on_message), _weakly(self._on_disconnect)
+                self._context,
+                address,
+                frames.MAX_FRAME_BYTES,
+                _weakly(self._on_message),
+                _weakly(self._on_disconnect),
+                _weakly(self._on_refusal),
+                self._keys,
             )
             self._order_sockets[address] = node
         return node
@@ -331,10 +403,15 @@ class AsyncClient(ClientMethods):
         if node is None:
             try:
                 node = _NodeSocket(
-                    self._context, address, admin.MAX_REPLY_BYTES, _weakly(self._on_reply), lambda _: None
+                    self._context,
+                    address,
+                    admin.MAX_REPLY_BYTES,
+                    _weakly(self._on_reply),
+                    lambda _: None,
+                    keys=self._keys,
                 )
-            except zmq.ZMQError as error:
-                raise InvalidValue(f"cannot connect to {address}: {error.strerror}") from None
+            except CONNECT_ERRORS as error:
+                raise InvalidValue(f"{address}: {connect_error(error)}") from None
             self._admin_sockets[address] = node
         self._request_id += 1
         request_id = self._request_id

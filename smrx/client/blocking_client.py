@@ -6,7 +6,8 @@ closes every socket without waiting.
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -15,11 +16,13 @@ import zmq
 from numpy.typing import NDArray
 
 from smrx.client import client_core
+from smrx.client.account_updates import WAIT_S, UpdateRequest
 from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import ClientError, InvalidValue
 from smrx.client.client_methods import ClientMethods
 from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
-from smrx.client.node_sockets import NodeSockets
+from smrx.client.node_sockets import CONNECT_ERRORS, REFUSED, NodeSockets, connect_error
+from smrx.client.results import Update
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
@@ -43,6 +46,9 @@ class Client(ClientMethods):
 
     `cancel_on_disconnect`: the exchange cancels this client's open orders when the client is closed, and when it has
     received no ping of this process for the `disconnect_ms` of the configuration.
+
+    `key`: the path of a key file, for a cluster whose nodes have keys (`smrx key create`); without it the venue's key
+    if this machine has it. Raises InvalidValue if there is none, or it cannot be used.
     """
 
     def __init__(
@@ -54,13 +60,15 @@ class Client(ClientMethods):
         timeout: float = client_core.DEFAULT_TIMEOUT_S,
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
+        key: str | Path | None = None,
     ) -> None:
-        self._pinger = SessionPinger(self) if cancel_on_disconnect else None
+        self._keys = keys = client_core.keys_of(cluster, key)
+        self._pinger = SessionPinger(self, keys) if cancel_on_disconnect else None
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._frame_commands = frame_commands
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._order_sockets = NodeSockets(self._context, frames.MAX_FRAME_BYTES)
-        self._admin_sockets = NodeSockets(self._context, admin.MAX_REPLY_BYTES)
+        self._order_sockets = NodeSockets(self._context, frames.MAX_FRAME_BYTES, keys)
+        self._admin_sockets = NodeSockets(self._context, admin.MAX_REPLY_BYTES, keys)
         # Also when the client is dropped without close(): pyzmq would close the sockets in any order and then hang.
         self._release = weakref.finalize(self, _close_sockets, self._order_sockets, self._admin_sockets, self._context)
         self._release.atexit = False
@@ -170,6 +178,38 @@ class Client(ClientMethods):
             if self._core.session is not session and self._core.last_error is not None:
                 raise self._core.last_error
 
+    def updates(
+        self,
+        *,
+        from_sequence: int | None = None,
+        accounts: Iterable[int] | None = None,
+        idle: float | None = None,
+    ) -> Iterator[Update]:
+        """Yield what happens to accounts, by default the client's own: orders, fills, trades, transfers.
+
+        Every event is attested by a majority of the nodes and comes once, in order, also what other clients or other
+        accounts caused. `from_sequence`: the first event, as `Update.sequence` numbers them; by default what happens
+        from now on. To continue after a break, give the last sequence + 1; the nodes keep the newest events (by
+        default a million). `idle`: end after so many seconds without an update; by default the iteration never ends.
+
+        Raises InvalidValue, Unavailable (the nodes no longer hold the events, or refuse them), ProtocolError (the
+        nodes contradict each other).
+        """
+        self._check_open()
+        own = (self._core.operations.account,)
+        return self._updates(
+            UpdateRequest(self._core.config, from_sequence, own if accounts is None else accounts, idle, self._keys)
+        )
+
+    def _updates(self, request: UpdateRequest) -> Iterator[Update]:
+        with request.feed() as feed:
+            quiet_since = time.monotonic()
+            while request.idle is None or time.monotonic() - quiet_since < request.idle:
+                events = feed.poll(WAIT_S if request.idle is None else min(WAIT_S, request.idle))
+                if len(events):
+                    yield from self._run(self._core.operations.updates_of(events, request.accounts))
+                    quiet_since = time.monotonic()
+
     # Internals
 
     @staticmethod
@@ -248,6 +288,7 @@ class Client(ClientMethods):
             self._order_sockets.receive(
                 lambda address, data: session.receive(address, data, now),
                 lambda address: session.disconnected(address, now),
+                lambda address: session.search.set_status(address, REFUSED),
             )
             session.tick(now)
             self._core.deliver_outcomes(now)
@@ -264,8 +305,8 @@ class Client(ClientMethods):
                     continue
                 try:
                     self._order_sockets.to(action.address).send(action.data, only_if_idle=action.ping)
-                except zmq.ZMQError as error:
-                    session.search.set_status(action.address, f"cannot connect: {error.strerror}")
+                except CONNECT_ERRORS as error:
+                    session.search.set_status(action.address, connect_error(error))
         self._order_sockets.flush()
 
     def _query(self, address: str, request: AnyRequest, timeout_s: float) -> AnyReply | None:
@@ -273,8 +314,8 @@ class Client(ClientMethods):
         self._request_id += 1
         try:
             node = self._admin_sockets.to(address)
-        except zmq.ZMQError as error:
-            raise InvalidValue(f"cannot connect to {address}: {error.strerror}") from None
+        except CONNECT_ERRORS as error:
+            raise InvalidValue(f"{address}: {connect_error(error)}") from None
         node.send(admin.encode_request(request, self._request_id))
         found: list[AnyReply] = []
         deadline = time.monotonic() + timeout_s

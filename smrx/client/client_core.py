@@ -9,17 +9,21 @@ such. Request ids are only valid within a session, so requests of an ended sessi
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx import client_keys
 from smrx.client.client_errors import ClientError, InvalidValue, ProtocolError, Refused, Unavailable
 from smrx.client.operations import Operations
 from smrx.client.query_routing import AdminDirectory, QueryRouter
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW, ClientSession
 from smrx.client.session_states import LocalError
+from smrx.client_keys import ClientKeys
 from smrx.config import Config
+from smrx.key_files import KeysError
 from smrx.wire.codes import SessionFlags
 from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE, OUTCOME
@@ -78,10 +82,7 @@ class ClientCore:
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
         pinger: Pinger | None = None,
     ) -> None:
-        if cluster is None:
-            cluster = Config()
-        if isinstance(cluster, str):
-            cluster = (cluster,)
+        cluster = with_default(cluster)
         if isinstance(cluster, Config):
             self._addresses: tuple[str, ...] = tuple(node.orders_address for node in cluster.nodes)
         else:
@@ -90,8 +91,10 @@ class ClientCore:
             raise InvalidValue(
                 f"cluster: expected a Config or addresses such as tcp://127.0.0.1:7111, found {list(self._addresses)}"
             )
+        self.config = cluster if isinstance(cluster, Config) else None
         self._window, self._frame_commands = window, frame_commands
         self._pinger = pinger
+        self._is_pinging = False
         self.timeout = timeout
         self.session: ClientSession | None = None
         self.directory = AdminDirectory(cluster if isinstance(cluster, Config) else None)
@@ -109,20 +112,19 @@ class ClientCore:
     def open(self, now: float) -> ClientSession:
         """Return the session; start a new one if there is none."""
         if self.session is None:
-            session_id = secrets.randbits(64) or 1
             try:
                 self.session = ClientSession(
-                    session_id,
+                    _new_session_id(),
                     self.operations.account,
                     self._addresses,
                     window=self._window,
                     frame_commands=self._frame_commands,
                     flags=SessionFlags.NONE if self._pinger is None else SessionFlags.CANCEL_ON_DISCONNECT,
+                    new_id=_new_session_id,
                 )
             except LocalError as error:
                 raise InvalidValue(str(error)) from None
-            if self._pinger is not None:
-                self._pinger.ping_session(session_id, self._addresses)
+            self._is_pinging = False
             self.session.start(now)
         if not self.session.unanswered:
             self._progress_at = now
@@ -154,6 +156,9 @@ class ClientCore:
         session = self.session
         if session is None:
             return
+        if session.is_open and not self._is_pinging and self._pinger is not None:
+            self._is_pinging = True
+            self._pinger.ping_session(session.session_id, self._addresses)
         for outcomes in session.take_outcomes():
             self._progress_at = now
             self.router.last_sequence = max(self.router.last_sequence, int(outcomes["sequence"][-1]))
@@ -222,6 +227,31 @@ class ClientCore:
         """Return, once, why outcomes of submit_nowait() will not arrive."""
         error, self._poll_error = self._poll_error, None
         return error
+
+
+def _new_session_id() -> int:
+    """Return a random id; the session puts the number of its credential into the upper half."""
+    return secrets.randbits(32) or 1
+
+
+def with_default(cluster: Cluster) -> Config | Sequence[str]:
+    """Return the default configuration for None, and one address as a sequence."""
+    if cluster is None:
+        return Config()
+    return (cluster,) if isinstance(cluster, str) else cluster
+
+
+def keys_of(cluster: Cluster, key: str | Path | None) -> ClientKeys | None:
+    """Return the keys for the sockets of a client, None if the cluster has none. Raises InvalidValue."""
+    cluster = with_default(cluster)
+    if not isinstance(cluster, Config):
+        if key is not None:
+            raise InvalidValue("key: expected a Config as the cluster: it has the public keys of the nodes")
+        return None
+    try:
+        return client_keys.of_client(cluster, key)
+    except KeysError as error:
+        raise InvalidValue(f"key: {error}") from None
 
 
 def as_commands(commands: NDArray[np.void]) -> NDArray[np.void]:

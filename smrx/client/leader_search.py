@@ -101,6 +101,10 @@ class LeaderSearch:
         if address in self._status:
             self._status[address] = status
 
+    def describe_one(self, address: str) -> str:
+        """Return an address with its last status, for error messages."""
+        return f"{address}: {self._status.get(address, _NOT_ASKED)}"
+
     def describe(self) -> str:
         """Return every address with its last status, for error messages."""
         return "; ".join(f"{address}: {status}" for address, status in self._status.items())

@@ -1,20 +1,31 @@
-"""Own the sockets of the blocking client: a DEALER for each node, its queue of messages, and its connection.
+"""Own the sockets of the blocking client: a DEALER for each node, its queue of messages, its keys and its connection.
 
 A message is one ZeroMQ part; nothing else of the protocol is used here. Only wait() blocks. The asyncio client and the
 session pinger use configure(), monitor_address() and close_monitor().
 """
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
+from smrx.client_keys import ClientKeys
+from smrx.key_files import KeysError
 from smrx.wire import tcp_address
 
 #: Messages received from one node in a row, so that a busy node does not delay the others.
 _MESSAGES_PER_NODE: Final = 256
+#: How long a node may take for a handshake.
+_HANDSHAKE_MS: Final = 3_000
+#: The events of a connection that a monitor reports.
+_MONITORED: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+#: Why a node cannot be connected to.
+CONNECT_ERRORS: Final = (zmq.ZMQError, KeysError)
+REFUSED: Final = "refuses the key of this client"
 
 Socket = zmq.Socket[bytes]
 
@@ -26,8 +37,14 @@ def monitor_address() -> str:
     return f"inproc://smrx-monitor-{next(_monitors)}"
 
 
+def connect_error(error: Exception) -> str:
+    """Return why a node cannot be connected to, for one of CONNECT_ERRORS."""
+    return f"cannot connect: {error.strerror if isinstance(error, zmq.ZMQError) else error}"
+
+
 def configure(socket: "zmq.Socket[Any]", max_message_bytes: int) -> None:
     """Set the options of every socket of a client."""
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     socket.linger = 0
     # Queue messages only for an open connection: a node that restarts must not receive old messages.
     socket.immediate = 1
@@ -37,6 +54,37 @@ def configure(socket: "zmq.Socket[Any]", max_message_bytes: int) -> None:
     socket.maxmsgsize = max_message_bytes
     socket.reconnect_ivl = 20
     socket.reconnect_ivl_max = 500
+
+
+def connect(socket: "zmq.Socket[Any]", address: str, keys: ClientKeys | None, attempt: int = 0) -> None:
+    """Connect to a node; `attempt` counts those that ended in the handshake. Raises one of CONNECT_ERRORS."""
+    if keys is not None:
+        keys.secure(socket, address, attempt)
+    tcp_address.connect(socket, address)
+
+
+def reconnect(socket: "zmq.Socket[Any]", address: str, keys: ClientKeys, attempt: int) -> None:
+    """Try the next key of a node that changes its key, and nothing for any other."""
+    if len(keys.nodes.get(address, ())) > 1:
+        with contextlib.suppress(zmq.ZMQError):
+            socket.disconnect(address)
+        connect(socket, address, keys, attempt)
+
+
+def open_monitor(socket: "zmq.Socket[Any]") -> "zmq.Socket[Any]":
+    """Return a monitor of a socket's connection; read_monitor() reads what it reports."""
+    address = monitor_address()
+    monitor: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
+    # ZeroMQ's thread would block on an event that does not fit. A node that refuses the key causes some every second.
+    monitor.rcvhwm = 0
+    socket.monitor(address, _MONITORED)
+    monitor.connect(address)
+    return monitor
+
+
+def read_monitor(parts: "Sequence[bytes]") -> int:
+    """Return the event that a message of a monitor reports."""
+    return int(parse_monitor_message(list(parts))["event"])
 
 
 def close_monitor(socket: "zmq.Socket[Any]", monitor: "zmq.Socket[Any]") -> None:
@@ -52,15 +100,21 @@ def close_monitor(socket: "zmq.Socket[Any]", monitor: "zmq.Socket[Any]") -> None
 class NodeSocket:
     """The socket of one node."""
 
-    def __init__(self, context: "zmq.Context[Socket]", address: str, max_message_bytes: int) -> None:
-        """Connect. Raises zmq.ZMQError for an invalid address."""
+    def __init__(
+        self, context: "zmq.Context[Socket]", address: str, max_message_bytes: int, keys: ClientKeys | None = None
+    ) -> None:
+        """Connect. Raises zmq.ZMQError for an invalid address, KeysError for a node without a known key."""
         self.address = address
+        #: Whether the node has refused this client's key, in the last handshake.
+        self.refused = False
+        self._keys = keys
+        self._handshakes_failed = 0
         self.socket = context.socket(zmq.DEALER)
         self._queue: deque[bytes] = deque()
         try:
             configure(self.socket, max_message_bytes)
-            self.monitor: Socket = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED, monitor_address())
-            tcp_address.connect(self.socket, address)
+            self.monitor: Socket = open_monitor(self.socket)
+            connect(self.socket, address, keys)
         except BaseException:
             self.close()
             raise
@@ -102,10 +156,16 @@ class NodeSocket:
         broke = False
         while True:
             try:
-                self.monitor.recv_multipart(zmq.DONTWAIT)  # The only event monitored.
+                event = read_monitor(self.monitor.recv_multipart(zmq.DONTWAIT))
             except zmq.Again:
                 return broke
-            broke = True
+            if event == zmq.EVENT_DISCONNECTED:
+                broke = True
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                self.refused = True
+            elif self._keys is not None:
+                self._handshakes_failed += 1
+                reconnect(self.socket, self.address, self._keys, self._handshakes_failed)
 
     def close(self) -> None:
         """Close at once and drop queued messages."""
@@ -118,17 +178,18 @@ class NodeSocket:
 class NodeSockets:
     """The sockets of all nodes, by address; each is connected when first used."""
 
-    def __init__(self, context: "zmq.Context[Socket]", max_message_bytes: int) -> None:
+    def __init__(self, context: "zmq.Context[Socket]", max_message_bytes: int, keys: ClientKeys | None = None) -> None:
         self._context = context
+        self._keys = keys
         self._nodes: dict[str, NodeSocket] = {}
         self._max_message_bytes = max_message_bytes
         self._poller = zmq.Poller()
 
     def to(self, address: str) -> NodeSocket:
-        """Return the socket of a node. Raises zmq.ZMQError for an invalid address."""
+        """Return the socket of a node. Raises one of CONNECT_ERRORS."""
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = NodeSocket(self._context, address, self._max_message_bytes)
+            node = self._nodes[address] = NodeSocket(self._context, address, self._max_message_bytes, self._keys)
             self._poller.register(node.socket, zmq.POLLIN)
             self._poller.register(node.monitor, zmq.POLLIN)
         return node
@@ -146,13 +207,21 @@ class NodeSockets:
             if node.has_queued:
                 node.flush()
 
-    def receive(self, on_message: Callable[[str, bytes], None], on_disconnect: Callable[[str], None]) -> None:
-        """Report, for each node, the messages that arrived and then whether the connection broke."""
+    def receive(
+        self,
+        on_message: Callable[[str, bytes], None],
+        on_disconnect: Callable[[str], None],
+        on_refusal: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Report, for each node, the messages that arrived, whether the connection broke, and a refusal of the key."""
         for node in tuple(self._nodes.values()):
             for data in node.receive():
                 on_message(node.address, data)
             if node.disconnected():
                 on_disconnect(node.address)
+            if node.refused:
+                node.refused = False
+                on_refusal(node.address)
 
     def drop(self, address: str) -> None:
         """Close the socket of one node."""

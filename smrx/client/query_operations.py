@@ -4,13 +4,16 @@ Each takes a `level`: how new the state has to be that it shows (read_levels.py)
 client had an answer to when the read began.
 """
 
-from smrx.client import result_builders
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.client import result_builders, update_builders
 from smrx.client.client_errors import InvalidValue
 from smrx.client.instruments import Asset, Instrument
 from smrx.client.io_steps import Steps
 from smrx.client.operation_base import OperationBase
 from smrx.client.read_levels import Level, at_level
-from smrx.client.results import AccountState, Balance, Book, OpenOrder, Position
+from smrx.client.results import AccountState, Balance, Book, OpenOrder, Position, Update
 from smrx.wire import admin
 
 
@@ -79,6 +82,15 @@ class QueryOperations(OperationBase):
             bids=result_builders.levels(reply.bids, instrument),
             asks=result_builders.levels(reply.asks, instrument),
         )
+
+    def updates_of(self, events: NDArray[np.void], accounts: frozenset[int]) -> Steps[list[Update]]:
+        """Return the updates that events of some accounts make."""
+        instruments, assets = update_builders.names_of(events)
+        if any(self.market.instrument(number) is None for number in instruments) or any(
+            self.market.asset(number) is None for number in assets
+        ):
+            yield from self._load()
+        return update_builders.updates(events, accounts, self.market.instrument, self.market.asset)
 
     def accounts(self, *, level: Level = "linearizable") -> Steps[list[int]]:
         """Return the ids of all accounts."""

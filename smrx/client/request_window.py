@@ -26,6 +26,16 @@ class RequestWindow:
         self.sent = 0  #: id of the last request sent in this attempt
         self.last = 0  #: id of the last request added
 
+    def rename(self, session_id: int) -> None:
+        """Make the commands those of another session; none of them was sent."""
+        self._session_id = session_id
+        self._ring["session_id"] = session_id
+
+    def next_unanswered(self, count: int) -> NDArray[np.void]:
+        """Return copies of the commands from the first unanswered one on, as many as there are up to `count`."""
+        at = (self.answered + 1 + np.arange(min(count, self.last - self.answered))) % len(self._ring)
+        return self._ring[at]
+
     @property
     def free_slots(self) -> int:
         """How many more commands fit."""

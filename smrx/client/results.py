@@ -251,3 +251,44 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     age_ms: float | None = 0.0
     bids: tuple[Level, ...]
     asks: tuple[Level, ...]
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that concerns an account, attested by a majority of the nodes.
+
+    `kind` is the name of its EventKind: NEW, FILLED, CANCELLED, TRADE, DEPOSITED ... Decimals stand beside the integers
+    that the event has; what the kind does not have is None, or 0 for an integer. In a FILLED, PARTIALLY_FILLED and
+    TRADE price and quantity are those of this fill. A TRADE shows the order, account and fee of the own side only.
+    """
+
+    sequence: int
+    command_sequence: int
+    time_ns: int
+    kind: str
+    account: int
+    #: The instrument of an order or trade, the asset of a deposit or withdrawal.
+    symbol: str | None
+    #: The side of the order; of a TRADE the own side.
+    side: str | None
+    order_id: int
+    #: "" if the order has none. Of a long id None: its text is in a CLIENT_ORDER_ID update.
+    client_order_id: str | None
+    price: str | None
+    quantity: str | None
+    filled: str | None
+    remaining: str | None
+    reason: str | None
+    #: Of a fill or TRADE: the number of the match.
+    match_id: int
+    #: Of a TRADE: whether the own order was in the book, and the own fee in quote; negative is a rebate.
+    maker: bool
+    fee: str | None
+    #: Of a deposit or withdrawal.
+    amount: str | None
+    available: str | None
+    #: The credential whose command it was, 0 if there is none or it belongs to another account.
+    credential: int
+    price_ticks: int
+    quantity_lots: int
+    cum_lots: int
+    leaves_lots: int

@@ -8,19 +8,23 @@ Rules:
 - Outcomes are matched by session and request id, not by frame, and accepted strictly in order: an outcome is accepted
   if it answers the first unanswered request and shows that the exchange has consumed its id. A late reply of a former
   leader is therefore valid, and a rejection that consumed nothing (REQUEST_GAP) is never taken for an answer.
+- An outcome that cannot be that of the request (outcome_checks.py) ends the session.
+- The upper half of the session's id is the number of the client's credential, which the leader reports; the lower half
+  is the client's choice. Before the session is open it may have to choose again.
 - LocalError is a bug of the caller. Every fault of the other side leads to `failure` or to a search for another
   leader, never to an exception.
 
 Driven by the blocking client, the asyncio client and the simulator, which own sockets and clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.client import outcome_checks
 from smrx.client.leader_search import Leader, LeaderSearch
 from smrx.client.request_window import RequestWindow
 from smrx.client.session_states import (
@@ -55,11 +59,18 @@ TIMEOUTS_BEFORE_RESEND: Final = 4
 #: Pause after OVERLOADED, or after a second gap without progress.
 INITIAL_BACKOFF_S: Final = 0.01
 MAX_BACKOFF_S: Final = 0.5
+#: How often to choose another session id. Two clients rarely choose the same of 2^32.
+MAX_SESSION_IDS: Final = 8
+_HALF_BITS: Final = 32
+_LOWER_HALF: Final = (1 << _HALF_BITS) - 1
 
 #: Reasons of a malformed command, which has no place in the order of requests.
 _MALFORMED: Final = tuple(takewhile(lambda reason: reason is not Reason.UNKNOWN_SESSION, Reason))
 _NOT_CONSUMED: Final = (Reason.UNKNOWN_SESSION, Reason.SESSION_CLOSED, Reason.REQUEST_GAP)
 _DOUBTFUL: Final = np.array((*_MALFORMED, *_NOT_CONSUMED), np.uint16)
+
+#: Reasons for which another session id may be accepted.
+_ID_IN_USE: Final = (Reason.SESSION_IN_USE, Reason.SESSION_CLOSED)
 
 #: Commands that only the session itself or the leader sends.
 _RESERVED_KINDS: Final = (
@@ -72,7 +83,10 @@ _RESERVED_KINDS: Final = (
 
 
 class ClientSession:
-    """One session of one account. The caller chooses a random `session_id`; request ids start at 1."""
+    """One session of one account. The caller chooses a random `session_id`; request ids start at 1.
+
+    `new_id` returns another random id, for the case that the exchange has known a session with the first.
+    """
 
     def __init__(
         self,
@@ -83,6 +97,7 @@ class ClientSession:
         window: int = DEFAULT_WINDOW,
         frame_commands: int = DEFAULT_FRAME_COMMANDS,
         flags: SessionFlags = SessionFlags.NONE,
+        new_id: Callable[[], int] | None = None,
     ) -> None:
         if not 0 < session_id < 1 << 64:
             raise LocalError(f"session id: expected 1 to 2^64 - 1, found {session_id}")
@@ -109,6 +124,9 @@ class ClientSession:
         self._frame_commands = frame_commands
         self._leader: Leader | None = None
         self._opened = False
+        self._new_id = new_id
+        self._ids_tried = 1
+        self._credential: int | None = None
         self._actions: list[Action] = []
         self._outcomes: list[NDArray[np.void]] = []
         self._frame_number = 0
@@ -130,6 +148,11 @@ class ClientSession:
         """The order entry address of the leader, or None during a search."""
         ready = self.state in (State.OPENING, State.ACTIVE, State.BACKOFF, State.CLOSING)
         return self._leader.address if ready and self._leader is not None else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the exchange has opened the session; from then on its id does not change."""
+        return self._opened
 
     @property
     def free_slots(self) -> int:
@@ -173,7 +196,7 @@ class ClientSession:
     def describe(self) -> str:
         """Return the state of the leader or of the search, for the message of a timeout."""
         if self.state is State.BACKOFF and self._leader is not None:
-            return f"{self._leader.address}: overloaded"
+            return self.search.describe_one(self._leader.address)
         if self._leader is not None and self.leader is not None:
             return f"{self._leader.address}: leads but has not answered"
         return self.search.describe()
@@ -285,7 +308,8 @@ class ClientSession:
         self._actions += [Send(address, ping, ping=True) for address in addresses]
 
     def _on_pong(self, address: str, frame: Frame, now: float) -> None:
-        leader = self.search.on_pong(address, frames.leader_hint(frame), frame.correlation)
+        hint = frames.leader_hint(frame)
+        leader = self.search.on_pong(address, hint, frame.correlation)
         if leader is None or self.state is not State.SEEKING:
             return
         without_progress_s = now - self._progress_at
@@ -299,6 +323,7 @@ class ClientSession:
             self._move(Event.RESUME if self._opened else Event.OPEN)
             self._flush()
             return
+        self._credential = hint.credential
         if self._leader is not None:
             self._actions.append(DropConnection(self._leader.address))
         if leader == self._leader and not self._attempt_broken:
@@ -331,11 +356,18 @@ class ClientSession:
         if self._opened:
             self._flush()
         else:
+            if self._credential is not None:
+                self._use_id(self._credential << _HALF_BITS | (self.session_id & _LOWER_HALF or 1))
             command = np.zeros(1, SESSION_COMMAND)
             command["kind"] = CommandKind.OPEN_SESSION
             command["session_id"], command["account"] = self.session_id, self.account
             command["flags"], command["answers"] = self.flags, self._answers_kept
             self._send(CommandList(command.view(COMMAND)))
+
+    def _use_id(self, session_id: int) -> None:
+        if session_id != self.session_id:
+            self.session_id = session_id
+            self._window.rename(session_id)
 
     def _flush(self) -> None:
         if self.state not in (State.ACTIVE, State.CLOSING):
@@ -370,7 +402,7 @@ class ClientSession:
         undecodable = frame.correlation == 0 and address == self.leader and self._awaits_reply
         if not undecodable and not self._is_current(frame):
             return
-        if body.code == ErrorCode.OVERLOADED:
+        if body.code in (ErrorCode.OVERLOADED, ErrorCode.LIMITED):
             self._back_off(now)
         elif body.code == ErrorCode.FENCED:
             self._lose_leader(now, f"returned an error: {body.message}", broken=True)
@@ -432,6 +464,14 @@ class ClientSession:
         return len(outcomes)
 
     def _accept(self, outcomes: NDArray[np.void], now: float) -> None:
+        sent = self._window.next_unanswered(len(outcomes))
+        wrong = outcome_checks.first_mismatch(sent, outcomes)
+        if wrong is not None:
+            what = outcome_checks.describe(sent[wrong], outcomes[wrong])
+            self._fail(
+                f"another client uses session {self.session_id}: request {outcomes['request_id'][wrong]}, {what}"
+            )
+            return
         self._window.accept(len(outcomes))
         self._consumed_sequence = int(outcomes["sequence"][-1])
         self._progress(now)
@@ -466,13 +506,21 @@ class ClientSession:
     def _on_opened(self, outcome: np.void, now: float) -> None:
         if self._opened:
             return
-        if outcome["status"] == OutcomeStatus.REJECTED:
+        rejected = outcome["status"] == OutcomeStatus.REJECTED
+        # Both outcomes of a session that was used before name its last request.
+        in_use = outcome["reason"] in _ID_IN_USE if rejected else outcome["order_id"] != 0
+        if in_use and self._new_id is not None and self._ids_tried < MAX_SESSION_IDS:
+            self._ids_tried += 1
+            self._use_id(self._new_id())
+            self._back_off(now)
+            return
+        if rejected:
             code = int(outcome["reason"])
             reason = Reason(code) if code in set(Reason) else None
             name = f"reason {code}" if reason is None else reason.name
             self._fail(f"the exchange rejected a session for account {self.account}: {name}", reason)
             return
-        if outcome["status"] == OutcomeStatus.DUPLICATE and outcome["order_id"] != 0:
+        if in_use:
             self._fail(f"another client of account {self.account} uses session {self.session_id}")
             return
         self._opened = True

@@ -10,14 +10,16 @@ import secrets
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 import zmq
 
 from smrx.client.leader_search import MAX_ADDRESSES, is_valid_address
-from smrx.client.node_sockets import configure
-from smrx.wire import frames, tcp_address
+from smrx.client.node_sockets import CONNECT_ERRORS, configure, connect, reconnect
+from smrx.client_keys import ClientKeys
+from smrx.wire import frames
 from smrx.wire.frames import FrameError, FrameKind
 
 #: Pings within the session timeout; two of them may be lost.
@@ -27,6 +29,8 @@ _MAX_INTERVAL_S: Final = 1.0
 _MIN_INTERVAL_S: Final = 0.005
 #: Interval while no node is connected.
 _UNCONNECTED_INTERVAL_S: Final = 0.02
+#: Pings that cannot be sent to a node, after which its next key is tried.
+_UNSENT_PINGS: Final = 10
 
 Socket = zmq.Socket[bytes]
 
@@ -34,9 +38,10 @@ Socket = zmq.Socket[bytes]
 class SessionPinger:
     """The thread; started with the first session."""
 
-    def __init__(self, owner: object) -> None:
+    def __init__(self, owner: object, keys: ClientKeys | None = None) -> None:
         """Ping for a client, and no longer than the client exists. Nothing that the pinger holds may refer to it."""
         self._owner = weakref.ref(owner)
+        self._keys = keys
         self._session = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -75,7 +80,7 @@ class SessionPinger:
         self._thread = None
 
     def _run(self, context: "zmq.Context[Socket]", woken: Socket, addresses: Sequence[str]) -> None:
-        nodes = _PingSockets(context, addresses)
+        nodes = _PingSockets(context, addresses, self._keys)
         poller = nodes.poller
         poller.register(woken, zmq.POLLIN)
         due = 0.0
@@ -101,8 +106,11 @@ class SessionPinger:
 class _PingSockets:
     """A DEALER socket for each known node, and the interval of the pings."""
 
-    def __init__(self, context: "zmq.Context[Socket]", addresses: Sequence[str]) -> None:
+    def __init__(self, context: "zmq.Context[Socket]", addresses: Sequence[str], keys: ClientKeys | None) -> None:
         self._context = context
+        self._keys = keys
+        #: Pings that could not be sent since the node was last connected.
+        self._unsent: Counter[str] = Counter()
         self._sockets: dict[str, Socket] = {}
         self.poller = zmq.Poller()
         self.interval_s = _MAX_INTERVAL_S
@@ -115,8 +123,8 @@ class _PingSockets:
         socket = self._context.socket(zmq.DEALER)
         configure(socket, frames.MAX_FRAME_BYTES)
         try:
-            tcp_address.connect(socket, address)
-        except zmq.ZMQError:
+            connect(socket, address, self._keys)
+        except CONNECT_ERRORS:
             # The client connects to the same address and reports the error.
             socket.close(linger=0)
             return
@@ -126,10 +134,13 @@ class _PingSockets:
     def ping(self, session: int) -> int:
         """Ping every connected node; return how many there are."""
         sent = 0
-        for socket in self._sockets.values():
+        for address, socket in self._sockets.items():
             try:
                 socket.send(frames.encode(FrameKind.PING, aux=session), zmq.DONTWAIT)
             except zmq.Again:
+                self._unsent[address] += 1
+                if self._keys is not None and not self._unsent[address] % _UNSENT_PINGS:
+                    reconnect(socket, address, self._keys, self._unsent[address] // _UNSENT_PINGS)
                 continue
             sent += 1
         return sent

@@ -1,7 +1,8 @@
 """Connect the members over ZeroMQ: a ROUTER bound at the node's own address, a DEALER to each peer.
 
 Owns the sockets and, with keys, which connections are accepted; transport decides whether a message is a member's.
-Driven by the reactor: drain(), tick() and flush(). Nothing blocks; with keys a thread of ZeroMQ reads the list of keys.
+Driven by the reactor: drain(), tick() and flush(). Nothing blocks. With keys the node's ZAP handler (zap.py) asks this
+transport which keys may connect to its socket: those of the members.
 """
 
 import contextlib
@@ -10,13 +11,14 @@ from collections.abc import Collection, Mapping
 from typing import Final, cast
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from smrx.config import NodeConfig
 from smrx.consensus import messages
-from smrx.consensus.keys import LinkKeys, generate, is_key
+from smrx.consensus.keys import LinkKeys
 from smrx.consensus.messages import Envelope
 from smrx.consensus.transport import PeerTransport
+from smrx.consensus.zap import HANDSHAKE_MS, ZapHandler
+from smrx.key_files import generate, is_key
 from smrx.wire import tcp_address
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
@@ -33,8 +35,6 @@ UNKNOWN_PER_TURN: Final = 32
 #: From here on ZeroMQ gets the bytes by reference; below, a copy costs less than the reference. Measured on loopback:
 #: 1 MiB takes 98 us copied and 39 us referenced, 256 KiB takes 28 us and 36 us.
 _COPY_BELOW_BYTES: Final = 512 << 10
-#: A connection without a completed handshake is closed after this time, so that idle connections do not add up.
-_HANDSHAKE_MS: Final = 3_000
 #: A peer that cannot be reached with one of its keys is tried with the next after this time: it may be changing them.
 _KEY_SECONDS: Final = 1.0
 #: Answers read from one node at a time.
@@ -59,10 +59,11 @@ class ZmqTransport(PeerTransport):
         peers: Mapping[int, str],
         incarnation: int,
         keys: LinkKeys | None = None,
+        zap: ZapHandler | None = None,
     ) -> None:
         """Bind and connect; raises zmq.ZMQError if `bind` is in use.
 
-        With `keys`, only their holders can connect; the context must be this node's own.
+        With `keys`, only their holders can connect; `zap` is then the handler of the context, which the caller runs.
         """
         super().__init__(cluster=cluster, node_id=node_id, peers=peers, incarnation=incarnation)
         self._outgoing: dict[int, zmq.Socket[bytes]] = {}
@@ -75,19 +76,15 @@ class ZmqTransport(PeerTransport):
         self._allowed_senders: Collection[int] | None = None
         self._key_number: dict[int, int] = {}
         self._next_key_at = 0.0
-        self._members = None if keys is None else AllowList(keys)
-        self._authenticator = None if self._members is None else _authenticator(context, self._members)
         self._inbox = context.socket(zmq.ROUTER)
         try:
             _limit(self._inbox)
             self._inbox.rcvhwm = _RECEIVE_HIGH_WATER_MARK
-            self._inbox.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+            self._inbox.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
             enable_tcp_keepalive(self._inbox)
             if keys is not None:
-                self._inbox.curve_secretkey = keys.own.secret.encode("ascii")
-                self._inbox.curve_publickey = keys.own.public.encode("ascii")
-                self._inbox.curve_server = True
-                self._inbox.zap_domain = ZAP_DOMAIN.encode("ascii")
+                assert zap is not None, "links with keys need a ZAP handler"
+                zap.serve(self._inbox, ZAP_DOMAIN, keys.own, self._user)
             tcp_address.bind(self._inbox, bind)
         except zmq.ZMQError:
             self.close()
@@ -202,13 +199,14 @@ class ZmqTransport(PeerTransport):
         if self._keys is None:
             return self._inbox.recv_multipart(zmq.DONTWAIT)
         frames = self._inbox.recv_multipart(zmq.DONTWAIT, copy=False)
-        self._allowed_senders = self._holders_of(str(frames[-1].get("User-Id")))
+        assert self._keys is not None
+        self._allowed_senders = holders_of(self._keys, str(frames[-1].get("User-Id")))
         return [frame.bytes for frame in frames]
 
-    def _holders_of(self, key: str) -> list[int]:
-        """Return the peers with this public key."""
+    def _user(self, key: str, address: str) -> str | None:
+        """Return the user id of a key that connects: the key itself if it is a peer's, else None."""
         assert self._keys is not None
-        return [peer for peer, public in self._keys.peers.items() if key in public]
+        return key if holders_of(self._keys, key) else None
 
     def _fault(self, envelope: Envelope) -> str | None:
         """As PeerTransport; also drop a message whose sender does not hold the connection's key."""
@@ -220,9 +218,6 @@ class ZmqTransport(PeerTransport):
         """Close every socket without blocking."""
         for socket in (self._inbox, *self._outgoing.values()):
             socket.close(linger=0)
-        if self._authenticator is not None:
-            self._authenticator.stop()
-            self._authenticator = None
 
     def _answer(self, node: int, route: bytes, frame: bytes) -> None:
         with contextlib.suppress(zmq.ZMQError):
@@ -236,25 +231,9 @@ class ZmqTransport(PeerTransport):
         return True
 
 
-class AllowList:
-    """Tells ZeroMQ which keys may connect: those of the members."""
-
-    def __init__(self, keys: LinkKeys) -> None:
-        self._keys = keys
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Return whether a public key, in Z85, is a member's."""
-        # Called by another thread: iterate over a copy, because members change.
-        known = {public for peer in tuple(self._keys.peers.values()) for public in peer}
-        return domain == ZAP_DOMAIN and key.decode("ascii", "replace") in known
-
-
-def _authenticator(context: "zmq.Context[zmq.Socket[bytes]]", members: AllowList) -> ThreadAuthenticator:
-    """Start an authenticator; there can be one for each context."""
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    authenticator.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=members)
-    return authenticator
+def holders_of(keys: LinkKeys, key: str) -> list[int]:
+    """Return the peers with this public key: they may connect, and a message under it is from one of them."""
+    return [peer for peer, public in keys.peers.items() if key in public]
 
 
 def has_message(socket: "zmq.Socket[bytes]") -> bool:

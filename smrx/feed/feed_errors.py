@@ -51,3 +51,11 @@ def _text(value: Any) -> str:
 
 class Disagreement(FeedError):
     """The nodes contradict each other and no majority agrees, or the majority contradicts what was settled before."""
+
+
+class SubscriptionRefused(FeedError):
+    """So many nodes refuse the subscription that no majority is left."""
+
+    def __init__(self, refusals: dict[int, str]) -> None:
+        self.refusals = refusals
+        super().__init__("; ".join(f"node {node} refuses: {refusal}" for node, refusal in sorted(refusals.items())))

@@ -1,8 +1,9 @@
 """Requests for events that a subscriber lost: their limits, and their frames.
 
-A subscriber sends RETRANSMIT (send the events again) or ATTEST (send their digest) to a node's retransmission socket.
-A node answers with EVENTS frames, one ATTESTATION frame, or UNAVAILABLE. Sans I/O. Used by both sides: the sequencer
-and the quorum encode requests, the node (node/event_ring.py) decodes and answers them.
+A subscriber to every event sends RETRANSMIT (send the events again) or ATTEST (send their digest) to a node's events
+socket. A node answers with EVENTS frames, as far as the credit of the subscription goes, one ATTESTATION frame, or
+UNAVAILABLE. A later request takes the place of an unanswered one of the same kind. Sans I/O. Used by both sides: the
+sequencer and the quorum encode requests, the node (node/publisher.py) decodes and answers them.
 """
 
 from typing import Final, NamedTuple
@@ -10,15 +11,9 @@ from typing import Final, NamedTuple
 from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
 
-#: EVENTS frames in one answer at most (4 MiB). A subscriber that joins late asks for its history piece by piece, and
-#: the node's loop is blocked no longer than it takes to copy one piece.
-MAX_ANSWER_FRAMES: Final = 4
-#: The longest range that one request returns in full.
-MAX_ANSWER_EVENTS: Final = MAX_ANSWER_FRAMES * frames.MAX_EVENTS
-
-#: The longest message that the retransmission socket accepts. A request has 32 bytes; ZeroMQ applies the same limit to
-#: its own handshake (41 bytes and an identity), and silently drops a peer whose handshake is longer.
-MAX_REQUEST_BYTES: Final = 512
+#: The longest range that one request returns in full (4 MiB). A subscriber that joins late asks for its history piece
+#: by piece; each piece fits its window (sequencer.py).
+MAX_ANSWER_EVENTS: Final = 1 << 15
 
 
 class Request(NamedTuple):

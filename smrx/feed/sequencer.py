@@ -9,7 +9,7 @@ Rules:
   (event_window.py), and what does not fit is dropped and asked for later.
 - Time is an argument: seconds of any monotonic clock. No sockets, no threads.
 
-Called by the subscriber. Frames of the feed and of retransmission are treated alike.
+Called by the subscriber. Published events and those asked for again are treated alike.
 """
 
 from collections.abc import Sequence
@@ -61,6 +61,7 @@ class Sequencer:
         self._window = EventWindow(first, ahead, retained)
         self._gaps = GapDetection(self._window, nodes, request_timeout_s, gap_timeout_s)
         self._frames = 0
+        self._held = 0
 
     @property
     def stats(self) -> FeedStats:
@@ -79,7 +80,7 @@ class Sequencer:
     @property
     def known(self) -> int:
         """The newest sequence that any node has announced."""
-        return self._gaps.newest
+        return max(self._gaps.newest, self._held)
 
     @property
     def horizon(self) -> int:
@@ -107,6 +108,9 @@ class Sequencer:
             stored = self._receive_events(node, frame, now)
         elif frame.kind is FrameKind.HEARTBEAT:
             self._gaps.update(node, frame.correlation - 1, now)
+            if not len(frame.body):
+                # The node has more events than it has sent.
+                self._held = max(self._held, frame.aux)
         elif frame.kind is FrameKind.UNAVAILABLE:
             self._gaps.unavailable(node, frame.correlation, frame.aux, now)
         else:

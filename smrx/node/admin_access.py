@@ -1,45 +1,74 @@
-"""Decide which addresses may change the cluster through a node's admin port.
+"""Decide which requests of the admin port are answered: what each needs, and the token of a node without keys.
 
-Allowed are the addresses of the node's own machine and those in `admin_from` of the cluster file. The port has no other
-access control. Requests that only read are answered to every address, because clients need them.
+On a node with keys the sender is the principal of its connection (admission.py). A node without keys knows no senders:
+requests that change or stop something then carry the token of a file that only the node's user can read, new at each
+start; no address decides anything. Everything else is answered to any client. Called by the admin
+service.
 """
 
-import socket
-from collections.abc import Collection
-from ipaddress import IPv4Address, IPv6Address, ip_address
+import contextlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
+from smrx.node.principal import Principal
 from smrx.wire import admin
+from smrx.wire.codes import Permission
 
-#: Requests that change members, leadership, rules, files or the state of a node, or stop it, or that read everything.
-CHANGING_REQUESTS: Final = (
-    admin.Snapshot, admin.TransferLeadership, admin.AddMember, admin.RemoveMember, admin.UpgradeRules,
-    admin.TakeState, admin.ReadState, admin.ReadLog, admin.Corrupt, admin.Shutdown,
-)  # fmt: skip
-
-
-def may_change_cluster(peer: str, allowed: Collection[str]) -> bool:
-    """Return whether a connection from this address may send changing requests; `allowed`: those in `admin_from`."""
-    try:
-        address = parse_address(peer)
-    except ValueError:
-        return False
-    return address.is_loopback or address in map(parse_address, allowed) or _is_local(address)
-
-
-def parse_address(text: str) -> IPv4Address | IPv6Address:
-    """Parse an IP address; an IPv4 address mapped to IPv6 becomes IPv4. Raises ValueError."""
-    address = ip_address(text)
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+#: What a request needs for the exchange as a whole. Those that name an account need READ for it; the others are public.
+NEEDS: Final[Mapping[type[admin.Request], Permission]] = {
+    admin.TakeStateImage: Permission.FOLLOW,
+    admin.ReadStateImage: Permission.FOLLOW,
+    admin.TakeState: Permission.FOLLOW,
+    admin.ReadState: Permission.FOLLOW,
+    admin.ReadLog: Permission.FOLLOW,
+    admin.Snapshot: Permission.ADMINISTER,
+    admin.AddMember: Permission.ADMINISTER,
+    admin.RemoveMember: Permission.ADMINISTER,
+    admin.UpgradeRules: Permission.ADMINISTER,
+    admin.TransferLeadership: Permission.ADMINISTER,
+    admin.Shutdown: Permission.ADMINISTER,
+}
+_OF_AN_ACCOUNT: Final = (admin.Orders, admin.Balances, admin.Positions, admin.Transfers, admin.Accounts)
 
 
-def _is_local(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether an interface of this machine has the address: the system refuses to bind any other."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
+def refusal(request: admin.AnyRequest, principal: Principal | None, token: str | None) -> str | None:
+    """Return why a sender may not send a request, in one sentence, or None.
+
+    `principal`: None for a credential that may not connect any more. `token`: of a node without keys.
+    """
+    if principal is None:
+        return "the credential of this connection is revoked, has expired, or may not connect from this address"
+    name = type(request).__name__
+    if isinstance(request, _OF_AN_ACCOUNT):
+        account = request.account
+        if principal.may(Permission.READ, account):
+            return None
+        whose = "all accounts" if account is None else f"account {account}"
+        return f"{name} of {whose} needs the permission READ for {'them' if account is None else 'it'}"
+    needed = NEEDS.get(type(request), Permission.NONE)
+    if needed and not principal.may(needed):
+        return f"{name} needs the permission {needed.name} for all accounts"
+    if token is not None and isinstance(request, admin.ChangingRequest):
+        given = request.token or ""
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode("ascii")):
+            what = "a token of an earlier start, or none of this node" if given else "no token"
+            return (
+                f"{name} needs the token in admin.token of the node's data directory, found {what}; run the command as "
+                "the user of the node, on its machine"
+            )
+    return None
+
+
+def write_token(path: Path) -> str:
+    """Write a new token to a file that only the node's user can read; return it."""
+    token = secrets.token_urlsafe(32)
+    # Not into an existing file, which may be open for others.
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(token + "\n")
+    return token

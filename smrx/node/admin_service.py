@@ -2,9 +2,8 @@
 
 Owns the admin socket, the requests that wait, and the time and the memory that they may cost: a turn spends at most
 half a millisecond on them, each peer in turn; a peer that does not read its replies loses them (peer_outbox.py).
-read_service.py answers reads of the state. Never changes the state, except for the corruption that a test requests from
-a node started with --allow-corruption. admin_access.py decides which addresses may send requests that change the
-cluster.
+read_service.py answers reads of the state. Never changes the state. admin_access.py decides who may
+send what.
 """
 
 import logging
@@ -23,7 +22,6 @@ from smrx.consensus import NotLeader
 from smrx.consensus.messages import RulesVersions
 from smrx.consensus.read_index import ReadTicket
 from smrx.node import admin_access
-from smrx.node.connection_guard import HANDSHAKE_MS
 from smrx.node.log_service import LogService
 from smrx.node.node_view import NodeView
 from smrx.node.peer_outbox import PeerOutbox
@@ -34,7 +32,6 @@ from smrx.wire import admin, tcp_address
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
 from smrx.wire.state_image import PART_BYTES
-from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +55,16 @@ class AdminService:
     """Receives requests and answers them in the same turn or a later one, within a budget of time a turn."""
 
     def __init__(
-        self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, node: NodeView, allow_corruption: bool
+        self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, node: NodeView, token: str | None
     ) -> None:
+        """Bind; raises zmq.ZMQError. `token`: what changing requests carry on a node without keys."""
         self.socket = context.socket(zmq.ROUTER)
-        self.socket.linger = 0
-        self.socket.maxmsgsize = admin.MAX_REQUEST_BYTES
-        self.socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        node.admission.prepare(self.socket, admin.MAX_REQUEST_BYTES)
         self.socket.rcvhwm = _UNREAD_OF_PEER
         self._outbox = PeerOutbox(self.socket)
-        enable_tcp_keepalive(self.socket)
         tcp_address.bind(self.socket, address)
         self._node = node
-        self._allow_corruption = allow_corruption
+        self._token = token
         self._budget = TurnBudget(_TURN_SECONDS)
         #: By peer: the id and the content of its requests.
         self._reads: PendingReads[bytes, tuple[int, admin.AnyRequest]] = PendingReads(
@@ -227,15 +222,7 @@ class AdminService:
 
     def _refusal(self, request: admin.AnyRequest, received: zmq.Frame) -> str | None:
         """Return why the sender of a request may not send it, or None."""
-        if not isinstance(request, admin_access.CHANGING_REQUESTS):
-            return None
-        peer = str(received.get("Peer-Address"))
-        if admin_access.may_change_cluster(peer, self._node.config.admin_from):
-            return None
-        return (
-            f"{peer} may not change the cluster: it is neither an address of the machine of node {self._node.me.id} "
-            "nor in admin_from; run the command on the leader's machine, or add the address to admin_from"
-        )
+        return admin_access.refusal(request, self._node.admission.principal(received), self._token)
 
     def _answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         handler: Callable[[Any], admin.AnyReply] = getattr(self, f"_on_{type(request).__name__.lower()}")
@@ -344,14 +331,6 @@ class AdminService:
             return self._error(AdminErrorCode.NOT_LEADER, message)
         except ValueError as error:
             return self._error(AdminErrorCode.REFUSED, str(error))
-
-    def _on_corrupt(self, request: admin.Corrupt) -> admin.AnyReply:
-        if not self._allow_corruption:
-            message = "the node was not started with --allow-corruption; nothing was changed"
-            return self._error(AdminErrorCode.REFUSED, message)
-        done = self._node.state.engine.corrupt_balance(request.account, request.asset, request.delta)
-        log.warning("corrupted the balance of account %d, asset %d: %s", request.account, request.asset, done)
-        return admin.CorruptReply(**self._at, done=done)
 
     def _on_shutdown(self, request: admin.Shutdown) -> admin.AnyReply:
         self._node.stop()

@@ -3,7 +3,7 @@
 ZeroMQ accepts every connection. Without descriptors it goes on trying, nobody else can connect, and no file can be
 opened. So the guard counts the connections of each port by ZeroMQ's events, and cuts off those above a bound, which is
 the port's share of the descriptors of the process. The links of members and the admin port have shares of their own,
-and a share is kept for files. A connection without a completed handshake ends after HANDSHAKE_MS.
+and a share is kept for files. A connection without a completed handshake ends after HANDSHAKE_MS (zap.py).
 
 Owns the monitor sockets, which are not polled: a node's loop turns at least once in each heartbeat interval, and the
 descriptors that no port gets suffice for what connects in between. Never reads or closes a descriptor. Run by the
@@ -21,8 +21,6 @@ import zmq
 
 log = logging.getLogger(__name__)
 
-#: A connection without a completed handshake is closed after this time.
-HANDSHAKE_MS: Final = 3_000
 #: How the descriptors are divided among the ports. What is left is for files, for sockets of the process itself, and
 #: for connections that are accepted between two turns and not counted yet.
 SHARES: Final[Mapping[str, float]] = {"raft": 0.05, "orders": 0.4, "events": 0.1, "admin": 0.1}

@@ -1,8 +1,7 @@
 """Keep the newest events of a node in memory, and turn events into frames for subscribers.
 
 EventRing owns one array of fixed size and never holds a range with a gap in it. entry_frames() makes the frames of a
-new log entry, answer_request() those that answer a request for lost events (feed/retransmission.py). No I/O, no clock.
-The replicated state appends, the publisher sends.
+new log entry. No I/O, no clock. The replicated state appends, the publisher sends.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,18 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.memory import aligned_zeros, extended
-from smrx.feed.retransmission import MAX_ANSWER_EVENTS, decode_request
 from smrx.wire import frames
-from smrx.wire.frames import Claim, Frame, FrameKind
+from smrx.wire.frames import Claim
 from smrx.wire.record_words import record_words
 from smrx.wire.records import EVENT
 
 _WORDS: Final = EVENT.itemsize // 8
 _WORD: Final = np.dtype("<u8")
-
-
-def _unknown(sequence: int) -> int | None:
-    return None
+#: The word of an event that holds the command's sequence.
+_COMMAND_WORD: Final = 1
 
 
 class EventRing:
@@ -92,6 +88,17 @@ class EventRing:
         events[head:] = self._ring[: count - head]
         return events.view(EVENT).reshape(-1)
 
+    def views(self, first: int, last: int) -> list[NDArray[np.void]]:
+        """Return events first..last, all held, as one view of the ring's memory or two: append() overwrites them."""
+        capacity = len(self._ring)
+        start, count = first % capacity, last - first + 1
+        parts = (self._ring[start : start + count], self._ring[: max(0, start + count - capacity)])
+        return [part.view(EVENT).reshape(-1) for part in parts if len(part)]
+
+    def command_of(self, sequence: int) -> int:
+        """Return the sequence of the command of an event that is held."""
+        return int(self._ring[sequence % len(self._ring), _COMMAND_WORD])
+
     def outside(self, first: int, last: int) -> list[NDArray[np.uint64]]:
         """Return the parts of the ring's memory that hold none of events first..last (at most `capacity` of them)."""
         capacity = len(self._ring)
@@ -102,27 +109,20 @@ class EventRing:
         return [self._ring[:start], self._ring[end:]] if count > 0 else [self._ring]
 
 
-def answer_request(ring: EventRing, frame: Frame, hash_at: Callable[[int], int | None] = _unknown) -> list[bytes]:
-    """Return the frames that answer a request: EVENTS in order, one ATTESTATION, or one UNAVAILABLE.
+def claim_at(ring: EventRing, last: int, hash_at: Callable[[int], int | None]) -> Claim:
+    """Return the last command that ends with event `last`, held by the ring, or before it, and its state hash.
 
-    A range that goes past the newest event, or is longer than MAX_ANSWER_EVENTS, is answered up to there; the
-    subscriber asks for the rest. UNAVAILABLE carries the range held, if the first event asked for is not in it.
-    hash_at(command) returns the state hash after a command, None if it is no longer known; every answer carries the
-    hash after the last command that it completes. Raises FrameError for a frame that is no valid request.
+    hash_at(command) returns the state hash after a command, None if it is no longer known; then, and if no command is
+    known to end there, the claim is (0, 0).
     """
-    first, last = decode_request(frame)
-    newest = ring.newest
-    last = min(last or newest, newest, first + MAX_ANSWER_EVENTS - 1)
-    events = ring.range(first, last)
-    if events is None:
-        return [frames.encode(FrameKind.UNAVAILABLE, correlation=ring.oldest, aux=newest)]
-    if frame.kind is FrameKind.ATTEST:
-        return [frames.encode_attestation(events, _claim(ring, events, hash_at))]
-    pieces = [events[start : start + frames.MAX_EVENTS] for start in range(0, len(events), frames.MAX_EVENTS)]
-    return [frames.encode_events(piece, *_claim(ring, piece, hash_at)) for piece in pieces]
+    command = ring.command_of(last)
+    if last < ring.newest and ring.command_of(last + 1) == command:
+        command -= 1
+    state_hash = hash_at(command) if command > 0 else None
+    return Claim(0, 0) if state_hash is None else Claim(command, state_hash)
 
 
-def entry_frames(events: NDArray[np.void], claim: Claim, max_events: int = frames.MAX_EVENTS) -> Iterator[bytes]:
+def entry_frames(events: NDArray[np.void], claim: Claim, max_events: int) -> Iterator[bytes]:
     """Yield the EVENTS frames in which the events of one log entry, whole commands, are published.
 
     Only the last frame carries the claim: a frame before it may end inside a command, whose state does not exist yet.
@@ -130,13 +130,3 @@ def entry_frames(events: NDArray[np.void], claim: Claim, max_events: int = frame
     for start in range(0, len(events), max_events):
         is_last = start + max_events >= len(events)
         yield frames.encode_events(events[start : start + max_events], *(claim if is_last else (0, 0)))
-
-
-def _claim(ring: EventRing, events: NDArray[np.void], hash_at: Callable[[int], int | None]) -> Claim:
-    """Return the last command that ends within `events`, held by the ring, and its state hash; (0, 0) if unknown."""
-    sequence, command = int(events["sequence"][-1]), int(events["command_sequence"][-1])
-    following = ring.range(sequence + 1, sequence + 1)
-    if following is not None and int(following["command_sequence"][0]) == command:
-        command -= 1
-    state_hash = hash_at(command) if command > 0 else None
-    return Claim(0, 0) if state_hash is None else Claim(command, state_hash)

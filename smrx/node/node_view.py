@@ -7,6 +7,7 @@ from typing import Protocol
 
 from smrx.config import Config, NodeConfig
 from smrx.consensus import MetaStore, Replica
+from smrx.node.admission import Admission
 from smrx.node.connection_guard import ConnectionGuard
 from smrx.node.node_storage import NodeStorage
 from smrx.node.replicated_state import ReplicatedState
@@ -20,6 +21,7 @@ class NodeView(Protocol):
     me: NodeConfig
     #: When the process started, on time.monotonic().
     started: float
+    admission: Admission
     meta: MetaStore
     storage: NodeStorage
     state: ReplicatedState

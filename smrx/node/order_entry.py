@@ -5,15 +5,19 @@ the reactor moves the bytes. On a leader, everything that arrived in a turn beco
 does not fit one. On any other node, each frame is answered at once with the leader's address. An outcome leaves only
 after its entry was committed and applied here. TICK, DISCONNECT and SET_VERSION, which only a leader submits, are
 refused: a client ends its session with CLOSE_SESSION. So is a frame in which a command names details that the frame
-does not have: in an entry it would get those of another client.
+does not have: in an entry it would get those of another client. So is, on a node with keys, a frame or a PING that
+names a session of another credential than the sender's, and everywhere what exceeds a limit (client_limits.py).
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
+from smrx.node.client_limits import ClientLimits
+from smrx.node.principal import EVERYTHING, Principal
 from smrx.node.replicated_state import Applied
 from smrx.wire import batches, frames
 from smrx.wire.codes import COMMAND_TRAITS, CommandTraits
@@ -21,6 +25,11 @@ from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind,
 from smrx.wire.records import COMMAND, COMMAND_SIZE
 
 _SESSION: Final = slice(8, 16)
+#: The upper half of a session's id is the number of its credential.
+_CREDENTIAL: Final = slice(12, 16)
+_CREDENTIAL_SHIFT: Final = 32
+_CREDENTIAL_WORD: Final = 3
+_HALF_WORDS_PER_COMMAND: Final = COMMAND_SIZE // 4
 _WORDS_PER_COMMAND: Final = COMMAND_SIZE // 8
 _DETAILS_SHIFT: Final = 48
 #: The commands that only a leader submits.
@@ -34,6 +43,9 @@ class Route(NamedTuple):
     identity: bytes
     correlation: int
     commands: int
+    #: The bytes of the frame, and the sessions that it opens by account: what counts against the limits.
+    size: int = 0
+    opened: "Counter[int] | None" = None
 
 
 class CommandBatch(NamedTuple):
@@ -54,9 +66,19 @@ class Reply(NamedTuple):
 class OrderEntry:
     """The open batch, the routes of the entries in the log, and the replies to send this turn."""
 
-    def __init__(self, node_id: int, max_pending_commands: int) -> None:
+    def __init__(
+        self,
+        node_id: int,
+        max_pending_commands: int,
+        *,
+        limits: ClientLimits | None = None,
+        has_keys: bool = False,
+    ) -> None:
+        """Without `limits` a client may send what fits; `has_keys`: senders are known by their keys."""
         self._node_id = node_id
         self._max_pending = max_pending_commands
+        self._limits = limits
+        self._has_keys = has_keys
         #: Each frame's route, its commands followed by their details, and the number of details.
         self._batch: deque[tuple[Route, memoryview, int]] = deque()
         self._pending: dict[int, tuple[int, list[Route]]] = {}
@@ -64,20 +86,30 @@ class OrderEntry:
         self._replies: list[Reply] = []
         self._active_sessions: set[int] = set()
 
-    def receive(self, identity: bytes, data: bytes, hint: LeaderHint, fenced: str | None) -> None:
+    def receive(
+        self,
+        identity: bytes,
+        data: bytes | memoryview,
+        hint: LeaderHint,
+        fenced: str | None,
+        principal: Principal | None = EVERYTHING,
+        now_ns: int = 0,
+    ) -> None:
         """Accept one message of a client, or queue a reply that refuses it.
 
         `hint` names the leader; commands are accepted only if that is this node. `fenced`: why this node may not serve.
+        `principal`: who sends it, None for a key that may not connect any more. `now_ns`: of any steady clock.
         """
         try:
             frame = frames.decode(data)
         except FrameError as error:
             self._refuse(identity, 0, error.code, str(error))
             return
-        if frame.kind is FrameKind.PING:
-            if frame.aux:
-                self._active_sessions.add(frame.aux)
-            self._replies.append(Reply(identity, frames.encode_body(FrameKind.PONG, hint, frame.correlation)))
+        if principal is None:
+            message = "the credential of this connection is revoked, has expired, or may not connect from this address"
+            self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
+        elif frame.kind is FrameKind.PING:
+            self._pong(identity, frame, hint, principal)
         elif frame.kind is not FrameKind.COMMANDS:
             message = f"expected COMMANDS or PING, found {frame.kind.name}"
             self._refuse(identity, frame.correlation, ErrorCode.MALFORMED_FRAME, message)
@@ -86,13 +118,26 @@ class OrderEntry:
         elif hint.leader_id != self._node_id:
             self._replies.append(Reply(identity, frames.encode_body(FrameKind.NOT_LEADER, hint, frame.correlation)))
         else:
-            self._accept(identity, frame)
+            self._accept(identity, frame, principal, now_ns)
 
-    def _accept(self, identity: bytes, frame: Frame) -> None:
+    def _pong(self, identity: bytes, frame: Frame, hint: LeaderHint, principal: Principal) -> None:
+        if frame.aux:
+            if self._has_keys and frame.aux >> _CREDENTIAL_SHIFT != principal.credential:
+                message = f"session {frame.aux} belongs to another credential than this connection's"
+                self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
+                return
+            self._active_sessions.add(frame.aux)
+        if self._has_keys:
+            hint = msgspec.structs.replace(hint, credential=principal.credential)
+        self._replies.append(Reply(identity, frames.encode_body(FrameKind.PONG, hint, frame.correlation)))
+
+    def _accept(self, identity: bytes, frame: Frame, principal: Principal, now_ns: int) -> None:
         if frame.count == 0:
             self._refuse(identity, frame.correlation, ErrorCode.MALFORMED_FRAME, "expected 1 or more commands, found 0")
             return
         fault = _fault(frame)
+        if fault is None and self._has_keys and not _sessions_belong_to(frame, principal.credential):
+            fault = ErrorCode.FORBIDDEN, "a command names a session of another credential than this connection's"
         if fault is not None:
             self._refuse(identity, frame.correlation, *fault)
             return
@@ -101,8 +146,22 @@ class OrderEntry:
             message = f"{self._pending_commands} commands are waiting for a majority; send this frame again later"
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
             return
+        route = Route(identity, frame.correlation, frame.count, len(frame.body))
+        if self._limits is not None:
+            admitted = self._limits.admit(identity, principal, frame, now_ns)
+            if isinstance(admitted, str):
+                self._refuse(identity, frame.correlation, ErrorCode.LIMITED, admitted)
+                return
+            if admitted:
+                route = route._replace(opened=admitted)
         self._pending_commands += frame.count
-        self._batch.append((Route(identity, frame.correlation, frame.count), frame.body, frame.details))
+        self._batch.append((route, frame.body, frame.details))
+
+    def _answered(self, route: Route) -> None:
+        """Count the commands of a frame as no longer waiting here."""
+        self._pending_commands -= route.commands
+        if self._limits is not None:
+            self._limits.answered(route.identity, route.commands, route.size, route.opened)
 
     def _refuse(self, identity: bytes, correlation: int, code: ErrorCode, message: str) -> None:
         body = ErrorBody(int(code), message)
@@ -146,7 +205,7 @@ class OrderEntry:
             return
         at = 0
         for route in routes:
-            self._pending_commands -= route.commands
+            self._answered(route)
             part = entry.outcomes[at : at + route.commands]
             at += route.commands
             self._replies.append(Reply(route.identity, frames.encode_outcomes(part, route.correlation)))
@@ -163,7 +222,7 @@ class OrderEntry:
     def redirect(self, routes: Iterable[Route], hint: LeaderHint) -> None:
         """Send the clients of these routes to the leader."""
         for route in routes:
-            self._pending_commands -= route.commands
+            self._answered(route)
             frame = frames.encode_body(FrameKind.NOT_LEADER, hint, route.correlation)
             self._replies.append(Reply(route.identity, frame))
 
@@ -203,6 +262,14 @@ def _fault(frame: Frame) -> tuple[ErrorCode, str] | None:
     if most > frame.details:
         return ErrorCode.MALFORMED_FRAME, f"a command names details {most}; the frame has {frame.details}"
     return None
+
+
+def _sessions_belong_to(frame: Frame, credential: int) -> bool:
+    """Return whether every command of a frame names a session of the credential."""
+    if frame.count == 1:
+        return int.from_bytes(frame.body[_CREDENTIAL], "little") == credential
+    words = np.frombuffer(frame.body, np.uint32, frame.count * _HALF_WORDS_PER_COMMAND)
+    return bool((words[_CREDENTIAL_WORD::_HALF_WORDS_PER_COMMAND] == credential).all())
 
 
 def _renumbered(commands: memoryview, before: int) -> memoryview:

@@ -1,95 +1,442 @@
-"""Publish the events of one node and answer requests for lost ones.
+"""Publish the events of one node to its subscribers, as far as their credit goes.
 
-Sends EVENTS after commit, heartbeats, and the answers to retransmission and claim requests. A heartbeat lets a
-subscriber tell silence from loss (it names the next event) and lets settlement compare books: it carries the state hash
-after the last command and a digest of all balances. Owns the PUB and the retransmission socket. A slow subscriber never
-slows the loop: PUB drops frames for it, and it requests the missing sequences.
+Owns the events socket (a ROUTER) and the table of subscribers. A subscriber that is up to date gets the frames of a new
+log entry, encoded once for all. One that is behind is read from the ring, within a budget of bytes a turn and a rate
+for each subscriber and for all. Nothing is sent beyond the credit of a subscriber, and nothing is queued for it beyond
+a few frames: a slow one falls behind in the ring, and out of it, and is told so. The table is bounded, and a subscriber
+that is silent is forgotten. Heartbeats let a subscriber tell silence from loss, and let settlement compare books.
 """
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import numpy as np
 import zmq
+from numpy.typing import NDArray
 
-from smrx.feed.retransmission import MAX_REQUEST_BYTES
-from smrx.node.connection_guard import HANDSHAKE_MS
-from smrx.node.event_ring import EventRing, answer_request, entry_frames
+from smrx.feed import subscription
+from smrx.feed.retransmission import MAX_ANSWER_EVENTS, decode_request
+from smrx.feed.subscription import Subscription, decode_subscription
+from smrx.node.account_events import account_events, accounts_of
+from smrx.node.event_ring import EventRing, claim_at, entry_frames
+from smrx.node.feed_peer import FeedPeer
+from smrx.node.pace import Pace
+from smrx.node.principal import EVERYTHING, Principal
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames, tcp_address
-from smrx.wire.frames import Claim, FeedPosition, FrameError
-from smrx.wire.tcp_keepalive import enable_tcp_keepalive
+from smrx.wire.codes import Permission
+from smrx.wire.frames import Claim, ErrorBody, ErrorCode, FeedPosition, Frame, FrameError, FrameKind
+from smrx.wire.record_words import concatenate_records
+from smrx.wire.records import EVENT
+from smrx.wire.tcp_keepalive import close_unread_connections
 
 #: The time between heartbeats, within which a subscriber notices that the newest events were lost.
 HEARTBEAT_SECONDS: Final = 0.5
-#: Frames of up to 1 MiB that are queued for one subscriber before PUB drops frames for it.
-_SEND_HIGH_WATER_MARK: Final = 512
-#: Frames of answers that are queued for one subscriber: four of the longest answers. It bounds the memory taken by a
-#: subscriber that requests and does not read; it requests again what is dropped.
-_ANSWER_HIGH_WATER_MARK: Final = 16
-#: Retransmission requests answered in one turn: few, because the loop also serves orders.
-_REQUESTS_PER_TURN: Final = 4
+#: Events in a frame of this node: 128 KiB.
+FRAME_EVENTS: Final = 1024
+#: Frames queued for one subscriber. With FRAME_EVENTS it bounds the memory that a subscriber costs (2 MiB), whatever
+#: credit it claims to have.
+_SEND_HIGH_WATER_MARK: Final = 16
+#: Requests queued for this node by one connection.
+_RECEIVE_HIGH_WATER_MARK: Final = 16
+#: Requests answered in a turn at most, and the time after which no further one is read: the loop also serves orders.
+_REQUESTS_PER_TURN: Final = 64
+_REQUEST_SECONDS_PER_TURN: Final = 0.0003
+#: Bytes read from the ring in a turn, and in a second, for all subscribers that are behind.
+_BYTES_PER_TURN: Final = 512 << 10
+_BYTES_PER_SECOND: Final = 192 << 20
+#: Events of the ring that are examined at once for the accounts of a subscriber.
+_EXAMINED_EVENTS: Final = 4096
+#: What one frame counts in the budgets at least: a small one takes about as much time as so many bytes.
+_PIECE_BYTES: Final = 32 << 10
+#: Returns who is connected under a user id, now; None if its key is not valid any more.
+PrincipalOf = Callable[[str], Principal | None]
+#: Sets the options of a client port's socket before it binds; see Admission.prepare().
+Prepare = Callable[["zmq.Socket[bytes]", int], None]
 
 
 class Publisher:
     """Publishes the events of applied entries, in order, and answers requests for lost ones."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", events_address: str, retransmit_address: str) -> None:
-        self._feed = context.socket(zmq.PUB)
-        self._feed.set_hwm(_SEND_HIGH_WATER_MARK)
-        self._feed.linger = 0
-        enable_tcp_keepalive(self._feed)
-        tcp_address.bind(self._feed, events_address)
-        self.requests = context.socket(zmq.ROUTER)
-        self.requests.linger = 0
-        self.requests.sndhwm = _ANSWER_HIGH_WATER_MARK
-        self.requests.maxmsgsize = MAX_REQUEST_BYTES
-        self.requests.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        enable_tcp_keepalive(self.requests)
-        tcp_address.bind(self.requests, retransmit_address)
-        self._next_heartbeat = 0.0
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        address: str,
+        *,
+        principal_of: PrincipalOf | None = None,
+        prepare: Prepare | None = None,
+        max_subscribers: int = 64,
+        bytes_per_second: float = _BYTES_PER_SECOND,
+        queued_frames: int = _SEND_HIGH_WATER_MARK,
+        frame_events: int = FRAME_EVENTS,
+    ) -> None:
+        """Bind the events socket. Raises zmq.ZMQError.
 
-    def publish(self, applied: Iterable[Applied]) -> None:
-        """Send the events of applied entries; the last frame of an entry carries its sequence and state hash."""
-        for entry in applied:
-            for frame in entry_frames(entry.events, Claim(entry.sequence, entry.state_hash)):
-                self._feed.send(frame)
+        prepare(socket, largest message) sets the options of a client port, keys included.
+        principal_of(user id) says who is connected now, None for a key that is not valid any more; without it every
+        connection may do everything.
+        Up to `queued_frames` of at most `frame_events` events are queued for one subscriber.
+        """
+        self.socket = context.socket(zmq.ROUTER)
+        # A frame that cannot be queued is an error here, not silence; so is a subscriber that is gone.
+        self.socket.router_mandatory = 1
+        self.socket.sndhwm = queued_frames
+        self.socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
+        self.socket.linger = 0
+        self.socket.maxmsgsize = subscription.MAX_REQUEST_BYTES
+        if prepare is not None:
+            prepare(self.socket, subscription.MAX_REQUEST_BYTES)
+        close_unread_connections(self.socket)
+        tcp_address.bind(self.socket, address)
+        self._principal_of = principal_of
+        self._max_subscribers = max_subscribers
+        self._frame_events = frame_events
+        self._peers: dict[bytes, FeedPeer] = {}
+        #: Those that are to be sent something from the ring, the next one to serve first. Every other subscriber has
+        #: all events published so far.
+        self._behind: dict[bytes, FeedPeer] = {}
+        self._pace = Pace(bytes_per_second, _BYTES_PER_TURN)
+        self._next_heartbeat = self._next_position = 0.0
+        self._catch_up_at: float | None = None
 
-    def heartbeat(self, position: Callable[[], FeedPosition], now: float) -> None:
-        """Send a heartbeat if it is due: the next event, the state hash and the balance digest."""
-        if now < self._next_heartbeat:
-            return
-        started = time.perf_counter()
-        self._feed.send(frames.encode_heartbeat(position()))
-        # The digest of a million balances takes about 50 ms; spend at most a hundredth of the loop's time on it.
-        self._next_heartbeat = now + max(HEARTBEAT_SECONDS, 100 * (time.perf_counter() - started))
+    @property
+    def subscribers(self) -> int:
+        """The number of subscribers."""
+        return len(self._peers)
 
     @property
     def next_deadline(self) -> float:
-        """When the next heartbeat is due, on the clock given to heartbeat()."""
-        return self._next_heartbeat
+        """When heartbeat() or catch_up() is due, on the clock given to them."""
+        return self._next_heartbeat if self._catch_up_at is None else min(self._next_heartbeat, self._catch_up_at)
 
-    def answer_requests(self, ring: EventRing | None, hash_at: Callable[[int], int | None]) -> bool:
-        """Answer the requests that have arrived; return whether more may be waiting.
+    # Requests.
 
-        Without a ring, drop them. `hash_at` returns the state hash after a command, None if it is no longer kept.
+    def receive(self, newest: int, now: float, fenced: str | None = None) -> bool:
+        """Process the requests that have arrived; return whether more may be waiting.
+
+        newest: the newest event of the ring. fenced: why this node may not serve, or None.
         """
         for _ in range(_REQUESTS_PER_TURN):
             try:
-                parts = self.requests.recv_multipart(zmq.DONTWAIT)
+                identity, *parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return False
-            if ring is None:
-                continue
             try:
-                if len(parts) != 2:
-                    raise FrameError(frames.ErrorCode.MALFORMED_FRAME, f"expected 1 part, found {len(parts) - 1}")
-                replies = answer_request(ring, frames.decode(parts[1]), hash_at)
-            except FrameError:
-                continue
-            for reply in replies:
-                try:
-                    self.requests.send_multipart([parts[0], reply], zmq.DONTWAIT)
-                except zmq.Again:
-                    break  # The subscriber reads too slowly; it requests the rest again.
+                if len(parts) != 1:
+                    raise FrameError(ErrorCode.MALFORMED_FRAME, f"expected 1 part, found {len(parts)}")
+                if fenced is not None:
+                    raise FrameError(ErrorCode.FENCED, fenced)
+                request = frames.decode(parts[0].bytes)
+                self._process(identity.bytes, request, self._user_of(parts[0]), newest, now)
+            except FrameError as error:
+                self._send_error(identity.bytes, error.code, str(error))
+            if time.monotonic() - now > _REQUEST_SECONDS_PER_TURN:
+                break
         return True
+
+    def _process(self, identity: bytes, frame: Frame, user: str, newest: int, now: float) -> None:
+        """Process one request of a user. Raises FrameError for one that is refused."""
+        peer = self._peers.get(identity)
+        if frame.kind is FrameKind.SUBSCRIBE:
+            request = decode_subscription(frame)
+            self._authorise(request, self._principal(user))
+            if peer is None:
+                peer = self._add(identity, user, now)
+            peer.subscribe(request, newest)
+            self._behind[identity] = peer
+            self._send_position(peer, newest)
+        elif peer is None:
+            raise FrameError(ErrorCode.NOT_SUBSCRIBED, f"{frame.kind.name}: send SUBSCRIBE first")
+        elif frame.kind is FrameKind.CREDIT:
+            peer.add_credit(frame.aux)
+        elif peer.accounts is not None:
+            raise FrameError(
+                ErrorCode.FORBIDDEN, f"{frame.kind.name}: only for a subscription to every event; send SUBSCRIBE again"
+            )
+        else:
+            first, last = decode_request(frame)
+            last = min(last or newest, first + MAX_ANSWER_EVENTS - 1)
+            if frame.kind is FrameKind.ATTEST:
+                peer.attest = (first, last)
+            else:
+                peer.retransmit = (first, last)
+            self._behind[identity] = peer
+        peer.heard_at = now
+
+    def _user_of(self, message: zmq.Frame) -> str:
+        """Return the user id that the authentication of the connection gave a message; empty without it."""
+        if self._principal_of is None:
+            return ""
+        user = message.get("User-Id")
+        assert isinstance(user, str)
+        return user
+
+    def _principal(self, user: str) -> Principal | None:
+        return EVERYTHING if self._principal_of is None else self._principal_of(user)
+
+    @staticmethod
+    def _authorise(request: Subscription, principal: Principal | None) -> None:
+        """Raise FrameError if a principal, None for an invalid key, may not have what a subscription asks for."""
+        if principal is None:
+            raise FrameError(ErrorCode.FORBIDDEN, "the key of this connection is not valid any more")
+        if request.accounts is None:
+            if not principal.may(Permission.FOLLOW):
+                raise FrameError(
+                    ErrorCode.FORBIDDEN, "all events: the key needs the permission FOLLOW for all accounts"
+                )
+            return
+        for account in request.accounts:
+            if not principal.may(Permission.READ, account):
+                raise FrameError(ErrorCode.FORBIDDEN, f"account {account}: the key needs the permission READ for it")
+
+    def _may_stay(self, peer: FeedPeer) -> bool:
+        """Return whether the key of a subscriber is still valid and has the permission of its subscription."""
+        principal = self._principal(peer.user)
+        needed = Permission.FOLLOW if peer.accounts is None else Permission.READ
+        return principal is not None and needed in principal.permissions
+
+    def _add(self, identity: bytes, user: str, now: float) -> FeedPeer:
+        if len(self._peers) >= self._max_subscribers:
+            raise FrameError(
+                ErrorCode.LIMITED, f"{len(self._peers)} subscribers are the limit of this node; try another node"
+            )
+        peer = self._peers[identity] = FeedPeer(identity, user, now)
+        return peer
+
+    def end_all(self, code: ErrorCode, reason: str) -> None:
+        """End every subscription, and tell the subscribers why."""
+        for peer in list(self._peers.values()):
+            self._end(peer, code, reason)
+
+    # Live events.
+
+    def publish(self, applied: Iterable[Applied]) -> None:
+        """Send the events of applied entries to those that have all before them."""
+        entries = [entry for entry in applied if len(entry.events)] if self._peers else []
+        if not entries:
+            return
+        first = int(entries[0].events["sequence"][0])
+        live = []
+        for peer in self._peers.values():
+            if peer.next == first:
+                live.append(peer)
+            else:
+                self._fall_behind(peer)
+        everything = [peer for peer in live if peer.accounts is None]
+        for entry in entries if everything else ():
+            for frame in entry_frames(entry.events, Claim(entry.sequence, entry.state_hash), self._frame_events):
+                first += (len(frame) - frames.HEADER_SIZE) // EVENT.itemsize
+                everything = [peer for peer in everything if self._send_live(peer, frame, first)]
+        own = [peer for peer in live if peer.accounts is not None]
+        if own:
+            self._publish_updates(concatenate_records([entry.events for entry in entries]), own)
+
+    def _send_live(self, peer: FeedPeer, frame: bytes, following: int) -> bool:
+        """Send a frame with the next events, up to the one before `following`; return whether that was possible."""
+        if not self._send_counted(peer, frame):
+            self._fall_behind(peer)
+            return False
+        peer.skip_to(following)
+        return True
+
+    def _publish_updates(self, events: NDArray[np.void], live: list[FeedPeer]) -> None:
+        """Send events to those with accounts that they concern."""
+        concerned, following = accounts_of(events), int(events["sequence"][-1]) + 1
+        for peer in live:
+            if peer.accounts is not None and peer.accounts.isdisjoint(concerned):
+                peer.next = following
+            elif not self._send_updates(peer, events):
+                self._fall_behind(peer)
+
+    def _fall_behind(self, peer: FeedPeer) -> None:
+        if peer.identity in self._peers:
+            self._behind[peer.identity] = peer
+
+    # Events of the ring.
+
+    def catch_up(self, ring: Callable[[], EventRing], hash_at: Callable[[int], int | None], now: float) -> None:
+        """Send events of the ring to those that are behind, in turn, within the budgets.
+
+        ring() returns the ring, up to date. hash_at(command) returns the state hash after a command, None if unknown.
+        """
+        self._catch_up_at = None
+        if not self._behind:
+            return
+        events, budget, allowed_at = ring(), _BYTES_PER_TURN, self._pace.allowed_at(now)
+        due: list[float] = []
+        waiting = deque(self._behind.values())
+        while waiting:
+            peer = waiting.popleft()
+            if not peer.has_work(events.oldest, events.newest):
+                if peer.next == events.newest + 1 and not peer.is_asking:
+                    self._behind.pop(peer.identity, None)
+                continue
+            ready_at = max(allowed_at, peer.ready_at(now))
+            if ready_at > now or budget <= 0:
+                due.append(ready_at)
+                continue
+            # To the end of the table: the others are served before it is served again, now or in the next turn.
+            del self._behind[peer.identity]
+            self._behind[peer.identity] = peer
+            size = max(self._serve(peer, events, hash_at), _PIECE_BYTES)
+            budget -= size
+            peer.pace.spend(size, now)
+            self._pace.spend(size, now)
+            allowed_at = self._pace.allowed_at(now)
+            if peer.identity in self._peers:
+                waiting.append(peer)
+        self._catch_up_at = min(due, default=None)
+
+    def _serve(self, peer: FeedPeer, ring: EventRing, hash_at: Callable[[int], int | None]) -> int:
+        """Send one frame to a subscriber that is behind; return the bytes read from the ring."""
+        if peer.attest is not None:
+            return self._attest(peer, peer.attest, ring, hash_at)
+        if peer.retransmit is not None:
+            first, last = peer.retransmit
+            last = min(last, ring.newest)
+            if not ring.oldest <= first <= last:
+                if self._send_held(peer, ring):
+                    peer.retransmit = None
+                return 0
+            following, size = self._send_range(peer, first, last, ring, hash_at)
+            peer.retransmit = (following, last) if following <= last else None
+            return size
+        if peer.next < ring.oldest:
+            if self._send_held(peer, ring):
+                peer.skip_to(ring.newest + 1)
+            return 0
+        if peer.accounts is None:
+            following, size = self._send_range(peer, peer.next, ring.newest, ring, hash_at)
+            peer.skip_to(following)
+            return size
+        events = ring.range(peer.next, min(ring.newest, peer.next + _EXAMINED_EVENTS - 1))
+        assert events is not None
+        self._send_updates(peer, events)
+        return events.nbytes
+
+    def _send_range(
+        self, peer: FeedPeer, first: int, last: int, ring: EventRing, hash_at: Callable[[int], int | None]
+    ) -> tuple[int, int]:
+        """Send events from `first` on in one frame, as many as the credit allows; return the next event and bytes."""
+        last = min(last, first + min(self._frame_events, peer.affordable) - 1)
+        events = ring.range(first, last)
+        assert events is not None
+        is_sent = self._send_counted(peer, frames.encode_events(events, *claim_at(ring, last, hash_at)))
+        return last + 1 if is_sent else first, events.nbytes
+
+    def _send_updates(self, peer: FeedPeer, events: NDArray[np.void]) -> bool:
+        """Send those of events from peer.next on that concern its accounts; return whether all of them are covered."""
+        assert peer.sorted_accounts is not None
+        last = int(events["sequence"][-1])
+        found = account_events(events, peer.sorted_accounts)
+        room = min(self._frame_events, peer.affordable)
+        is_whole = len(found) <= room
+        if not is_whole:
+            if not room:
+                return False
+            last = int(found["sequence"][room]) - 1
+            found = found[:room]
+        if not len(found):
+            peer.next = last + 1
+        elif self._send_counted(peer, frames.encode_updates(found, peer.uncovered, last)):
+            peer.skip_to(last + 1)
+        else:
+            return False
+        return is_whole
+
+    def _attest(
+        self, peer: FeedPeer, asked: tuple[int, int], ring: EventRing, hash_at: Callable[[int], int | None]
+    ) -> int:
+        """Send the digest of events; return the bytes read."""
+        first, last = asked[0], min(asked[1], ring.newest)
+        if not ring.oldest <= first <= last:
+            if self._send_held(peer, ring):
+                peer.attest = None
+            return 0
+        claim = claim_at(ring, last, hash_at)
+        if self._send(peer, frames.encode_attestation(first, ring.views(first, last), claim)):
+            peer.attest = None
+        return (last - first + 1) * EVENT.itemsize
+
+    def _send_held(self, peer: FeedPeer, ring: EventRing) -> bool:
+        return self._send(peer, frames.encode(FrameKind.UNAVAILABLE, correlation=ring.oldest, aux=ring.newest))
+
+    # Heartbeats.
+
+    def heartbeat(self, position: Callable[[], FeedPosition] | None, newest: int, now: float) -> None:
+        """Send every subscriber its position if that is due, and forget those that are silent.
+
+        position() returns the next event, the state hash and the balance digest; without it only positions are sent.
+        newest is the newest event.
+        """
+        if now < self._next_heartbeat:
+            return
+        self._next_heartbeat = now + HEARTBEAT_SECONDS
+        current: bytes | None = None
+        if now < self._next_position:
+            position = None
+        for peer in list(self._peers.values()):
+            if now - peer.heard_at > subscription.SILENCE_S:
+                self._end(peer, ErrorCode.NOT_SUBSCRIBED, "this subscriber was silent for too long")
+            elif not self._may_stay(peer):
+                self._end(peer, ErrorCode.FORBIDDEN, "the key of this subscriber is not valid any more, or restricted")
+            elif peer.accounts is not None and peer.next > peer.uncovered:
+                if self._send(peer, frames.encode(FrameKind.UPDATES, correlation=peer.uncovered, aux=peer.next - 1)):
+                    peer.skip_to(peer.next)
+            elif peer.accounts is None and peer.next == newest + 1 and position is not None:
+                current = current or self._current_heartbeat(position, now)
+                self._send(peer, current)
+            else:
+                if peer.next != newest + 1:
+                    self._fall_behind(peer)
+                self._send_position(peer, newest)
+
+    def _current_heartbeat(self, position: Callable[[], FeedPosition], now: float) -> bytes:
+        started = time.perf_counter()
+        frame = frames.encode_heartbeat(position())
+        # The digest of all balances may take long; spend at most a hundredth of the loop's time on it.
+        self._next_position = now + 100 * (time.perf_counter() - started)
+        return frame
+
+    def _send_position(self, peer: FeedPeer, newest: int) -> None:
+        self._send(peer, frames.encode(FrameKind.HEARTBEAT, correlation=peer.uncovered, aux=newest))
+
+    # Sending.
+
+    def _send_counted(self, peer: FeedPeer, frame: bytes) -> bool:
+        """Send a frame that takes credit; return whether there was enough, and room in the queue."""
+        if len(frame) > peer.credit or not self._send(peer, frame):
+            return False
+        peer.credit -= len(frame)
+        return True
+
+    def _send(self, peer: FeedPeer, frame: bytes) -> bool:
+        """Send a frame; return whether there was room in the queue. Forget the subscriber if it is gone."""
+        try:
+            self.socket.send_multipart((peer.identity, frame), zmq.DONTWAIT)
+        except zmq.Again:
+            peer.back_off(time.monotonic())
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._forget(peer.identity)
+            return False
+        peer.failures = 0
+        return True
+
+    def _send_error(self, identity: bytes, code: ErrorCode, message: str) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            body = ErrorBody(int(code), message)
+            self.socket.send_multipart((identity, frames.encode_body(FrameKind.ERROR, body)), zmq.DONTWAIT)
+
+    def _end(self, peer: FeedPeer, code: ErrorCode, reason: str) -> None:
+        self._send_error(peer.identity, code, reason)
+        self._forget(peer.identity)
+
+    def _forget(self, identity: bytes) -> None:
+        self._peers.pop(identity, None)
+        self._behind.pop(identity, None)

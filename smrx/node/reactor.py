@@ -20,8 +20,12 @@ from smrx.config import Config
 from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, ZmqTransport, keys, membership
 from smrx.consensus.agreement import remedy
 from smrx.consensus.transport_zmq import has_message
+from smrx.consensus.zap import ZapHandler
+from smrx.node import admin_access
 from smrx.node.admin_service import AdminService
-from smrx.node.connection_guard import HANDSHAKE_MS, ConnectionGuard
+from smrx.node.admission import Admission
+from smrx.node.client_limits import ClientLimits
+from smrx.node.connection_guard import ConnectionGuard
 from smrx.node.memory_scrub import MemoryScrub
 from smrx.node.metrics_server import MetricsServer
 from smrx.node.node_storage import NodeStorage
@@ -33,8 +37,8 @@ from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, 
 from smrx.node.turn import Turn
 from smrx.wire import frames, tcp_address
 from smrx.wire.balance_digest import Digest
-from smrx.wire.frames import Claim, FeedPosition, LeaderHint
-from smrx.wire.tcp_keepalive import close_unread_connections, enable_tcp_keepalive
+from smrx.wire.frames import Claim, ErrorCode, FeedPosition, LeaderHint
+from smrx.wire.tcp_keepalive import close_unread_connections
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +68,11 @@ class Node(Turn):
     _last_read_at: float
     _next_status: float
 
-    def __init__(self, config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
+    def __init__(self, config: Config, node_id: int) -> None:
         """Open the data directory and bind every socket.
 
-        `allow_corruption`: accept the admin request that damages a balance. Raises MetaError for a foreign or locked
-        data directory, KeysError for a missing or foreign key, PortInUseError for an address that is taken.
+        Raises MetaError for a foreign or locked data directory, KeysError for a missing or foreign key, PortInUseError
+        for an address that is taken.
         """
         self.config = config
         self.me = config.node(node_id)
@@ -80,7 +84,7 @@ class Node(Turn):
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         try:
-            self._open(link_keys, allow_corruption)
+            self._open(link_keys)
         except BaseException:
             self.close()
             raise
@@ -104,7 +108,7 @@ class Node(Turn):
         ready = dict(self._poller.poll(self._poll_timeout_ms(time.monotonic())))
         if self._replies.has_waiting:
             self._replies.flush()
-        self._receive(ready)  # Raft messages, orders, admin requests, retransmission requests
+        self._receive(ready)  # Raft messages, orders, admin requests, requests of subscribers
         self._submit()  # client commands and timer-driven commands, into the log
         applied = self.advance()  # turn.py: send entries, tick the replica, apply, make durable, reply
         self._report_applied(applied)  # to the admin service and the timers
@@ -131,28 +135,41 @@ class Node(Turn):
 
     def _receive(self, ready: dict[object, int]) -> None:
         self._has_more_to_read = False
+        if self._zap is not None and self._zap.socket in ready:
+            self._has_more_to_read |= self._zap.answer()
         for socket in self.transport.sockets:
             if socket in ready:
                 self.transport.drain(_RAFT_PER_TURN)
         if self._orders in ready:
             self._receive_orders()
         self.admin.receive(is_ready=self.admin.socket in ready)
-        if self.publisher.requests in ready:
-            # A fenced node does not answer: its events may differ from those of the majority.
-            ring = self.state.events if self.fenced is None else None
-            self._has_more_to_read |= self.publisher.answer_requests(ring, self.state.hash_at)
+        if self.publisher.socket in ready:
+            newest = self.state.engine.event_sequence
+            self._has_more_to_read |= self.publisher.receive(newest, time.monotonic(), self.fenced)
 
     def _receive_orders(self) -> None:
-        hint, fenced = self.hint(), self.fenced
+        hint, fenced, now_ns = self.hint(), self.fenced, time.monotonic_ns()
+        receive = self._receive_keyed_order if self.admission.has_keys else self._receive_order
         for _ in range(_ORDERS_PER_TURN):
             if not has_message(self._orders):
                 return
-            parts = self._orders.recv_multipart(zmq.DONTWAIT)
-            if self._replies.is_behind(parts[0]):
-                continue  # The client does not read its answers: it gets no more, and sends the frame again later.
-            # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
-            self.order_entry.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced)
+            receive(hint, fenced, now_ns)
         self._has_more_to_read = True
+
+    def _receive_order(self, hint: LeaderHint, fenced: str | None, now_ns: int) -> None:
+        parts = self._orders.recv_multipart(zmq.DONTWAIT)
+        if self._replies.is_behind(parts[0]):
+            return  # The client does not read its answers: it gets no more, and sends the frame again later.
+        # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
+        self.order_entry.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced, now_ns=now_ns)
+
+    def _receive_keyed_order(self, hint: LeaderHint, fenced: str | None, now_ns: int) -> None:
+        parts = self._orders.recv_multipart(zmq.DONTWAIT, copy=False)
+        if self._replies.is_behind(parts[0].bytes):
+            return
+        data = parts[-1].bytes if len(parts) == 2 else b""
+        principal = self.admission.principal(parts[-1])
+        self.order_entry.receive(parts[0].bytes, data, hint, fenced, principal, now_ns)
 
     def _submit(self) -> None:
         if self.replica.is_transferring:
@@ -201,11 +218,17 @@ class Node(Turn):
             self._session_timeouts.entry_applied(entry.log_index)
             if self.leading_term is not None:
                 self._session_timeouts.applied(entry.events, now)
+                self._limits.session_counts.applied(entry.events)
 
     def _publish(self, applied: list[Applied]) -> None:
-        if self.fenced is None:
-            self.publisher.publish(applied)
-            self.publisher.heartbeat(self._stream_position, time.monotonic())
+        if self.fenced is not None:
+            # Its events may differ from those of the majority.
+            self.publisher.end_all(ErrorCode.FENCED, self.fenced)
+            return
+        now = time.monotonic()
+        self.publisher.publish(applied)
+        self.publisher.catch_up(lambda: self.state.events, self.state.hash_at, now)
+        self.publisher.heartbeat(self._stream_position, self.state.engine.event_sequence, now)
 
     def _run_periodic_work(self, *, idle: bool) -> None:
         now = time.monotonic()
@@ -250,7 +273,7 @@ class Node(Turn):
         leader = self.replica.leader_id
         address = None if leader is None else self._order_address(leader)
         timeout_ms = self.config.timing.disconnect_ms
-        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address, timeout_ms)
+        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address, timeout_ms, 0)
 
     def _order_address(self, node_id: int) -> str | None:
         if node_id not in self._order_addresses:
@@ -272,17 +295,24 @@ class Node(Turn):
             log.info("node %d leads in term %d", self.me.id, self.leading_term)
             self._last_read_at = time.monotonic()
             self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), self._last_read_at)
+            self._limits.session_counts.restart(self.state.engine.inspect.sessions())
             self._expiry_timer.restart()
 
     # Opening and closing.
 
-    def _open(self, link_keys: keys.LinkKeys | None, allow_corruption: bool) -> None:
+    def _open(self, link_keys: keys.LinkKeys | None) -> None:
         config, me = self.config, self.me
         self.state = ReplicatedState(config.limits.event_ring)
         # Before any socket is bound: a node that answers has restored its whole state.
         self.storage = NodeStorage(config, me.id, self.meta, self.state)
         self.state.state_images.forks = True
-        self.order_entry = OrderEntry(me.id, config.limits.pending_commands)
+        self._limits = ClientLimits(config.limits)
+        self.order_entry = OrderEntry(
+            me.id, config.limits.pending_commands, limits=self._limits, has_keys=link_keys is not None
+        )
+        # Before the sockets that it serves.
+        self._zap = None if link_keys is None else ZapHandler(self._context)
+        self.admission = Admission(config, link_keys, self._zap, self.state)
         self.transport = _bound(
             me.raft_address,
             lambda: ZmqTransport(
@@ -293,23 +323,26 @@ class Node(Turn):
                 peers={node.id: node.raft_address for node in config.nodes if node.id != me.id},
                 incarnation=self.meta.incarnation,
                 keys=link_keys,
+                zap=self._zap,
             ),
         )
         self.publisher = _bound(
-            f"{me.events_address} or {me.retransmit_address}",
-            lambda: Publisher(self._context, me.events_address, me.retransmit_address),
+            me.events_address,
+            lambda: Publisher(
+                self._context,
+                me.events_address,
+                principal_of=self.admission.principal_of if self.admission.has_keys else None,
+                prepare=self.admission.prepare,
+                max_subscribers=config.limits.subscribers,
+            ),
         )
         self._orders = self._context.socket(zmq.ROUTER)
-        self._orders.linger = 0
-        self._orders.maxmsgsize = frames.MAX_FRAME_BYTES
-        self._orders.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        self.admission.prepare(self._orders, frames.MAX_FRAME_BYTES)
         self._replies = ReplySender(self._orders)
-        enable_tcp_keepalive(self._orders)
         close_unread_connections(self._orders)
         _bound(me.orders_address, lambda: tcp_address.bind(self._orders, me.orders_address))
-        self.admin = _bound(
-            me.admin_address, lambda: AdminService(self._context, me.admin_address, self, allow_corruption)
-        )
+        token = None if link_keys is not None else admin_access.write_token(config.admin_token_path(me.id))
+        self.admin = _bound(me.admin_address, lambda: AdminService(self._context, me.admin_address, self, token))
         host, port = me.metrics_bind
         self.metrics = _bound(me.metrics_address, lambda: MetricsServer(host, port))
         self.replica = Replica(
@@ -331,18 +364,18 @@ class Node(Turn):
             wall_ns=self.wall_ns,
         )
         (raft,) = self.transport.sockets
-        ports = {"raft": raft, "orders": self._orders, "events": self.publisher.requests, "admin": self.admin.socket}
+        ports = {"raft": raft, "orders": self._orders, "events": self.publisher.socket, "admin": self.admin.socket}
         self.connections = ConnectionGuard(ports, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._poller = zmq.Poller()
-        for socket in ports.values():
+        handshakes = () if self._zap is None else (self._zap.socket,)
+        for socket in (*handshakes, *ports.values()):
             self._poller.register(socket, zmq.POLLIN)
         self._session_timeout_s = config.timing.disconnect_ms / 1000
         self._session_timeouts = SessionTimeouts(self._session_timeout_s)
         self._expiry_timer = ExpiryTimer()
         self._last_read_at = time.monotonic()
         self._next_status = 0.0
-        # A test that damages memory on purpose leaves it to the comparison of state hashes to find.
-        self._scrub = MemoryScrub(self.state, enabled=not allow_corruption)
+        self._scrub = MemoryScrub(self.state)
         self._has_more_to_read = False
 
     def close(self) -> None:
@@ -355,7 +388,6 @@ class Node(Turn):
             metrics.close()
         transport = getattr(self, "transport", None)
         if transport is not None:
-            # Before the context: the transport has a thread with sockets of it.
             transport.close()
         orders = getattr(self, "_orders", None)
         if orders is not None:
@@ -377,12 +409,12 @@ def _bound(address: str, bind: Callable[[], T]) -> T:
         ) from None
 
 
-def run(config: Config, node_id: int, *, allow_corruption: bool = False) -> None:
+def run(config: Config, node_id: int) -> None:
     """Run one node until SIGTERM, SIGINT or SIGHUP, or until it fails. Raises what Node raises for operator errors."""
     # Every connection takes a descriptor, also one of an unknown peer: use as many as the system grants.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    node = Node(config, node_id, allow_corruption=allow_corruption)
+    node = Node(config, node_id)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         node.stop(signal.Signals(number).name)

@@ -69,10 +69,11 @@ def make_runner(
     *,
     node_ids: Sequence[int] | None = None,
     ask: AskNode | None = None,
+    key: str | None = None,
 ) -> LedgerRunner:
     """Return a runner that compares balances; see Runner. Without `ask` a difference is not traced to an account."""
     comparison = BalanceComparison(settler.projection, len(config.nodes), alarms, ask)
-    return Runner(config, settler, comparison, alarms, node_ids=node_ids)
+    return Runner(config, settler, comparison, alarms, node_ids=node_ids, key=key)
 
 
 def gauges(runner: LedgerRunner) -> dict[str, float]:

@@ -10,9 +10,10 @@ from typing import Final, Protocol
 
 from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal, PeerTransport
-from smrx.consensus.keys import KeyPair, LinkKeys
+from smrx.consensus.keys import LinkKeys
 from smrx.consensus.messages import AppendReply, Body
-from smrx.consensus.transport_zmq import ZAP_DOMAIN, AllowList
+from smrx.consensus.transport_zmq import holders_of
+from smrx.key_files import KeyPair
 from smrx.sim.checker import Violation
 
 CLUSTER: Final = "simulation"
@@ -45,7 +46,6 @@ class SimulatedTransport(PeerTransport):
         self.posted = 0
         self._host = host
         self._keys = LinkKeys(KeyPair(key_of(host.id), ""), {peer: (key_of(peer),) for peer in self._nodes})
-        self._allow_list = AllowList(self._keys)
 
     def receive_with_key(self, key: str, frame: bytes) -> bool:
         """Receive a frame over a connection made with a key; return whether the connection was accepted."""
@@ -55,7 +55,7 @@ class SimulatedTransport(PeerTransport):
         return True
 
     def _accepts_key(self, key: str) -> bool:
-        return self._allow_list.callback(ZAP_DOMAIN, key.encode("ascii"))
+        return bool(holders_of(self._keys, key))
 
     def add_peer(self, node: NodeConfig) -> None:
         """See PeerTransport."""

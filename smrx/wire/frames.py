@@ -10,6 +10,7 @@ Header (32 bytes): magic "SMRX", version u8, kind u8, reserved u16, count u32, d
 A COMMANDS frame has `count` commands and then `details` details (records.py); elsewhere `details` is 0.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple, TypeVar
@@ -31,6 +32,8 @@ HEADER_SIZE: Final = 32
 MAX_COMMANDS: Final = 4096
 #: Events in an EVENTS frame: 1 MiB of records.
 MAX_EVENTS: Final = 8192
+#: Accounts in a SUBSCRIBE frame: 4 KiB.
+MAX_ACCOUNTS: Final = 1024
 #: Size limit of one message; ZeroMQ closes the connection of a peer that sends a larger one.
 MAX_FRAME_BYTES: Final = HEADER_SIZE + MAX_EVENTS * EVENT.itemsize + 4096
 
@@ -51,15 +54,18 @@ class FrameKind(IntEnum):
     ERROR = 4  #: body ErrorBody; nothing of the frame was applied
     PONG = 6  #: body LeaderHint
 
-    # Event feed: node to subscriber.
+    # Event feed: node to subscriber. ERROR too: a request was refused, or the subscription has ended.
     EVENTS = 10  #: `count` events; correlation = sequence of the last command, aux = state hash after it
-    HEARTBEAT = 11  #: body FeedPosition; correlation = next event sequence, aux = current state hash
+    HEARTBEAT = 11  #: correlation = next event; body FeedPosition, aux = state hash; or empty, aux = newest event held
     UNAVAILABLE = 13  #: correlation = oldest event sequence held, aux = newest held
     ATTESTATION = 15  #: body Claim; `count` events from correlation on, aux = xxh3 of their records
+    UPDATES = 18  #: those `count` events from correlation to aux that concern the accounts of the subscription
 
     # Event feed: subscriber to node.
     RETRANSMIT = 12  #: correlation = first event sequence wanted, aux = last wanted (0 = newest)
     ATTEST = 14  #: asks for an ATTESTATION; correlation = first event sequence, aux = last
+    SUBSCRIBE = 16  #: body `count` accounts (0 = everything); correlation = first event (0 = the next), aux = credit
+    CREDIT = 17  #: aux = further bytes of EVENTS or UPDATES frames that the node may send; keeps the subscription
 
 
 class ErrorCode(IntEnum):
@@ -70,6 +76,7 @@ class ErrorCode(IntEnum):
     FENCED = 5
     FORBIDDEN = 6
     LIMITED = 7
+    NOT_SUBSCRIBED = 8
 
 
 class LeaderHint(msgspec.Struct, frozen=True):
@@ -171,6 +178,16 @@ def encode_events(events: NDArray[np.void], command_sequence: int, state_hash: i
     return encode(FrameKind.EVENTS, events.tobytes(), len(events), command_sequence, state_hash)
 
 
+def encode_updates(events: NDArray[np.void], first: int, last: int) -> bytes:
+    """Return an UPDATES frame: those of events first..last that concern the accounts of a subscription.
+
+    Raises ValueError for more than MAX_EVENTS events.
+    """
+    if len(events) > MAX_EVENTS:
+        raise ValueError(f"UPDATES: expected at most {MAX_EVENTS} records, found {len(events)}")
+    return encode(FrameKind.UPDATES, events.tobytes(), len(events), first, last)
+
+
 def encode_heartbeat(position: FeedPosition) -> bytes:
     """Return a HEARTBEAT frame."""
     command, state_hash = position.claim
@@ -178,10 +195,10 @@ def encode_heartbeat(position: FeedPosition) -> bytes:
     return encode(FrameKind.HEARTBEAT, body, correlation=position.next_event, aux=state_hash)
 
 
-def encode_attestation(events: NDArray[np.void], claim: Claim) -> bytes:
-    """Return an ATTESTATION frame for one or more consecutive events."""
-    first = int(events["sequence"][0])
-    return encode(FrameKind.ATTESTATION, _CLAIM.pack(*claim), len(events), first, records_digest(events))
+def encode_attestation(first: int, parts: Sequence[NDArray[np.void]], claim: Claim) -> bytes:
+    """Return an ATTESTATION frame for consecutive events, in parts, of which `first` is the first."""
+    count = sum(map(len, parts))
+    return encode(FrameKind.ATTESTATION, _CLAIM.pack(*claim), count, first, records_digest(*parts))
 
 
 def records_digest(*parts: NDArray[np.void]) -> int:
@@ -197,15 +214,19 @@ def encode_body(kind: FrameKind, body: LeaderHint | ErrorBody, correlation: int 
     return encode(kind, msgspec.msgpack.encode(body), 0, correlation)
 
 
-_RECORD_SIZE: Final = {
-    FrameKind.COMMANDS: COMMAND.itemsize,
-    FrameKind.OUTCOMES: OUTCOME.itemsize,
-    FrameKind.EVENTS: EVENT.itemsize,
+_RECORDS: Final = {
+    FrameKind.COMMANDS: COMMAND,
+    FrameKind.OUTCOMES: OUTCOME,
+    FrameKind.EVENTS: EVENT,
+    FrameKind.UPDATES: EVENT,
 }
+_RECORD_SIZE: Final = {kind: layout.itemsize for kind, layout in _RECORDS.items()} | {FrameKind.SUBSCRIBE: 4}
 _MAX_COUNT: Final = {
     FrameKind.COMMANDS: MAX_COMMANDS,
     FrameKind.OUTCOMES: MAX_COMMANDS,
     FrameKind.EVENTS: MAX_EVENTS,
+    FrameKind.UPDATES: MAX_EVENTS,
+    FrameKind.SUBSCRIBE: MAX_ACCOUNTS,
 }
 _KINDS: Final = {int(kind): kind for kind in FrameKind}
 
@@ -250,9 +271,8 @@ def decode(data: bytes | memoryview) -> Frame:
 
 
 def records(frame: Frame) -> NDArray[np.void]:
-    """Return the records of a COMMANDS, OUTCOMES or EVENTS frame, without copying them."""
-    dtype = {FrameKind.COMMANDS: COMMAND, FrameKind.OUTCOMES: OUTCOME, FrameKind.EVENTS: EVENT}[frame.kind]
-    return np.frombuffer(frame.body, dtype=dtype, count=frame.count)
+    """Return the records of a COMMANDS, OUTCOMES, EVENTS or UPDATES frame, without copying them."""
+    return np.frombuffer(frame.body, dtype=_RECORDS[frame.kind], count=frame.count)
 
 
 def command_list(frame: Frame) -> CommandList:
@@ -271,7 +291,7 @@ def command_list(frame: Frame) -> CommandList:
 
 
 def position(frame: Frame) -> FeedPosition | None:
-    """Return the position in a HEARTBEAT, or None if it carries only the next event sequence. Raises FrameError."""
+    """Return the position in a HEARTBEAT, or None if it has no body. Raises FrameError."""
     if not len(frame.body):
         return None
     command, count, value = _unpacked(_POSITION, frame)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -209,3 +210,31 @@ def test_data_of_a_running_node_that_does_not_answer_is_not_discarded(past: Past
     with hold_directory(past.config.node_dir(1)):
         assert "only process" in smrx("cluster", "up", "--new", "--yes", code=Exit.RESOURCE)
     assert contents(past) == before
+
+
+@pytest.mark.parametrize("durability", ["disk", "memory"])
+def test_down_says_what_is_kept_and_never_advises_to_remove_journals(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Literal["disk", "memory"]
+) -> None:
+    config = msgspec.structs.replace(past.config, durability=durability)
+    (tmp_path / "cluster.toml").write_text(dump(config))
+    monkeypatch.setattr(node_processes, "stop_nodes", lambda config, node_ids: list(node_ids))
+    printed = smrx("cluster", "down")
+    assert "--new" not in printed
+    if durability == "disk":
+        assert f"the exchange is in the journals and snapshots in {config.data_dir}/; `smrx cluster up`" in printed
+        assert "lost" not in printed
+    else:
+        assert (
+            "the data of the exchange in memory is lost; journals or snapshots of an earlier start are still" in printed
+        )
+        assert FILE in printed
+
+
+def test_down_advises_a_new_exchange_only_without_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMRX_CONFIG", str(LocalCluster(tmp_path).config_path))
+    monkeypatch.setattr(node_processes, "stop_nodes", lambda config, node_ids: list(node_ids))
+    assert smrx("cluster", "down").endswith("is lost; `smrx cluster up --new` starts an empty exchange\n")
+    # One of three nodes holds the state on.
+    monkeypatch.setattr(node_processes, "stop_nodes", lambda config, node_ids: [1])
+    assert smrx("cluster", "down") == "stopped node 1\n"

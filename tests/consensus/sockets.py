@@ -8,6 +8,7 @@ import zmq
 
 from smrx.consensus import MemoryJournal, MetaStore, Replica, ReplicaSettings, ZmqTransport
 from smrx.consensus.keys import LinkKeys
+from smrx.consensus.zap import ZapHandler
 from smrx.local import free_ports
 from tests.consensus.harness import TIMING, Machine
 
@@ -18,11 +19,12 @@ class Node:
     """One replica on loopback."""
 
     def __init__(self, directory: Path, node: int, ports: list[int], keys: LinkKeys | None) -> None:
-        # One context for each node, as in separate processes: a context has one authenticator.
+        # One context for each node, as in separate processes: a context has one ZAP handler.
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         addresses = {i + 1: f"tcp://127.0.0.1:{port}" for i, port in enumerate(ports)}
         self.address = addresses.pop(node)
         self.meta = MetaStore(directory / f"node-{node}", cluster=CLUSTER, node_id=node)
+        self.zap = ZapHandler(self.context)
         self.transport = ZmqTransport(
             self.context,
             cluster=CLUSTER,
@@ -31,6 +33,7 @@ class Node:
             peers=addresses,
             incarnation=self.meta.incarnation,
             keys=keys,
+            zap=self.zap,
         )
         self.machine = Machine()
         self.replica = Replica(
@@ -44,12 +47,14 @@ class Node:
         )
 
     def turn(self) -> None:
+        self.zap.answer()
         self.transport.drain(256)
         self.replica.tick()
         self.transport.flush()
 
     def close(self) -> None:
         self.transport.close()
+        self.zap.close()
         self.meta.close()
         self.context.destroy(linger=0)
 
@@ -64,7 +69,7 @@ class Mesh:
         self.nodes = [Node(directory, node, self.ports, keys[node] if keys else None) for node in (1, 2, 3)]
         self.poller = zmq.Poller()
         for node in self.nodes:
-            for socket in node.transport.sockets:
+            for socket in (node.zap.socket, *node.transport.sockets):
                 self.poller.register(socket, zmq.POLLIN)
 
     def run_until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:

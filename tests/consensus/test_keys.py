@@ -9,11 +9,12 @@ import zmq
 
 from smrx.config import Config, ConfigError, NodeConfig, dump, load, parse
 from smrx.consensus import keys, messages
-from smrx.consensus.keys import KeyPair, KeysError, LinkKeys
+from smrx.consensus.keys import LinkKeys
+from smrx.key_files import KeyPair, KeysError, generate, read, write
 from tests.consensus.harness import entry
 from tests.consensus.sockets import CLUSTER, Mesh, Node
 
-PAIRS = {node: keys.generate() for node in (1, 2, 3)}
+PAIRS = {node: generate() for node in (1, 2, 3)}
 
 
 def links(pairs: dict[int, KeyPair], also: dict[int, str] | None = None) -> dict[int, LinkKeys]:
@@ -70,14 +71,14 @@ def test_unknown_peer_without_key_is_refused(mesh: Mesh) -> None:
 def test_unknown_peer_with_its_own_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     known = PAIRS[victim.replica.node_id].public
-    assert turns_away(mesh, victim, dealer_to(mesh, victim, known, keys.generate()))
+    assert turns_away(mesh, victim, dealer_to(mesh, victim, known, generate()))
     mesh.commit(entry(1))
 
 
 def test_member_that_expects_another_server_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     other = next(pair for node, pair in PAIRS.items() if node != victim.replica.node_id)
-    assert turns_away(mesh, victim, dealer_to(mesh, victim, keys.generate().public, other))
+    assert turns_away(mesh, victim, dealer_to(mesh, victim, generate().public, other))
     mesh.commit(entry(1))
 
 
@@ -90,7 +91,7 @@ def test_unknown_peer_can_connect_without_keys(tmp_path: Path) -> None:
 
 
 def test_node_with_wrong_key_is_ignored_and_named_as_awaited(tmp_path: Path) -> None:
-    of_its_own = {**PAIRS, 3: keys.generate()}
+    of_its_own = {**PAIRS, 3: generate()}
     mixed = {**links(PAIRS), 3: LinkKeys(of_its_own[3], links(PAIRS)[3].peers)}
     mesh = Mesh(tmp_path, mixed)
     members = mesh.nodes[:2]
@@ -105,7 +106,7 @@ def test_node_with_wrong_key_is_ignored_and_named_as_awaited(tmp_path: Path) -> 
 
 def test_peer_is_reached_with_any_of_its_keys(tmp_path: Path) -> None:
     """During a key change the others have two keys and do not know which one is in use."""
-    new = keys.generate()
+    new = generate()
     mesh = Mesh(tmp_path, links(PAIRS, also={2: new.public}))
     mesh.commit(entry(1))
     assert [node.machine.numbers for node in mesh.nodes] == [[1]] * 3
@@ -176,15 +177,15 @@ def config_of(tmp_path: Path, **changes: object) -> Config:
 def test_key_file_is_written_once_with_owner_only_mode(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     path = config.secret_key_path(1)
-    keys.write(path, PAIRS[1], "local", 1)
+    write(path, PAIRS[1], "node 1")
     assert path.stat().st_mode & 0o777 == 0o600
     found = keys.of_node(config, 1)
     assert found is not None
     assert found.own == PAIRS[1]
     assert found.peers == {2: (PAIRS[2].public,), 3: (PAIRS[3].public,)}
     with pytest.raises(KeysError, match="the key exists already"):
-        keys.write(path, PAIRS[2], "local", 1)
-    assert keys.read(path) == PAIRS[1]
+        write(path, PAIRS[2], "node 1")
+    assert read(path) == PAIRS[1]
 
 
 def test_key_file_fault_is_reported(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_key_file_fault_is_reported(tmp_path: Path) -> None:
     path = config.secret_key_path(1)
     with pytest.raises(KeysError, match="found no file; see smrx cluster keygen"):
         keys.of_node(config, 1)
-    keys.write(path, PAIRS[2], "local", 1)
+    write(path, PAIRS[2], "node 1")
     with pytest.raises(KeysError, match="expected the key of node 1"):
         keys.of_node(config, 1)
     path.chmod(0o644)
@@ -214,19 +215,19 @@ def test_key_file_fault_is_reported(tmp_path: Path) -> None:
 
 def test_key_file_with_byte_order_mark_or_crlf_is_read(tmp_path: Path) -> None:
     path = tmp_path / "curve.key"
-    keys.write(path, PAIRS[1], "local", 1)
+    write(path, PAIRS[1], "node 1")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert keys.read(path) == PAIRS[1]
+    assert read(path) == PAIRS[1]
 
 
 def test_directory_and_binary_file_are_no_key_file(tmp_path: Path) -> None:
     with pytest.raises(KeysError, match="cannot read the key file: Is a directory"):
-        keys.read(tmp_path)
+        read(tmp_path)
     path = tmp_path / "curve.key"
     path.write_bytes(bytes(range(128, 256)))
     path.chmod(0o600)
     with pytest.raises(KeysError, match="the key file is not UTF-8 text"):
-        keys.read(path)
+        read(path)
 
 
 def test_configuration_with_keys_round_trips(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Replicas over real sockets elect and commit, whatever else arrives at their port."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import zmq
 
 from smrx.consensus import messages
+from smrx.consensus.transport_zmq import UNKNOWN_PER_TURN
 from tests.consensus.harness import entry
 from tests.consensus.sockets import CLUSTER, Mesh
 
@@ -94,3 +96,20 @@ def test_disconnected_peer_costs_no_memory(mesh: Mesh) -> None:
     mesh.run_until(lambda: all(node.machine.sequence == 199 for node in mesh.nodes))
     # 20 MB were submitted; what waits for the missing peer stays within the window.
     assert leader.replica.leader.in_flight_bytes(gone.replica.node_id) <= (8 << 20) + 100_000
+
+
+def test_few_messages_of_unknown_nodes_are_read_in_a_turn(mesh: Mesh) -> None:
+    victim = mesh.elect()
+    outsider = mesh.context.socket(zmq.DEALER)
+    outsider.linger = 0
+    outsider.connect(victim.address)
+    sent = 10 * UNKNOWN_PER_TURN
+    for _ in range(sent):
+        outsider.send(b"\xc1")
+    dropped = victim.transport.dropped
+    deadline = time.monotonic() + 20.0
+    while dropped["undecodable"] < sent:
+        before = dropped["undecodable"]
+        victim.transport.drain(256)
+        assert dropped["undecodable"] - before <= UNKNOWN_PER_TURN
+        assert time.monotonic() < deadline

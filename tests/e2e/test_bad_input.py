@@ -149,7 +149,7 @@ def test_random_commands_stop_no_node_and_leave_state_hashes_equal(raw: Raw, sha
     shared_cluster.wait_for(hashes, 10, "one sequence and state hash on all nodes")
 
 
-@pytest.mark.parametrize("port", ["raft", "orders", "events", "retransmit", "admin"])
+@pytest.mark.parametrize("port", ["raft", "orders", "events", "admin"])
 def test_other_protocols_and_cut_frames_do_no_harm(shared_cluster: LocalCluster, leader: int, port: str) -> None:
     address: str = getattr(shared_cluster.config.node(leader), f"{port}_address")
     host, number = address.removeprefix("tcp://").rsplit(":", 1)
@@ -167,7 +167,7 @@ def test_other_protocols_and_cut_frames_do_no_harm(shared_cluster: LocalCluster,
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system does not show its connections' timers")
-@pytest.mark.parametrize("port", ["raft", "orders", "events", "retransmit", "admin"])
+@pytest.mark.parametrize("port", ["raft", "orders", "events", "admin"])
 def test_connection_has_tcp_keepalive(shared_cluster: LocalCluster, leader: int, port: str) -> None:
     """Without keepalive, a connection lost by the network stays open at the node forever."""
     address: str = getattr(shared_cluster.config.node(leader), f"{port}_address")
@@ -183,7 +183,7 @@ def test_connection_has_tcp_keepalive(shared_cluster: LocalCluster, leader: int,
         shared_cluster.wait_for(has_keepalive, 5, f"keepalive on the {port} port")
 
 
-@pytest.mark.parametrize("port", ["raft", "orders", "retransmit", "admin"])
+@pytest.mark.parametrize("port", ["raft", "orders", "events", "admin"])
 def test_oversize_message_closes_only_its_connection(
     shared_cluster: LocalCluster, leader: int, raw: Raw, port: str
 ) -> None:
@@ -195,7 +195,7 @@ def test_oversize_message_closes_only_its_connection(
     assert_all_nodes_serve(shared_cluster)
 
 
-@pytest.mark.parametrize("port", ["raft", "retransmit", "admin"])
+@pytest.mark.parametrize("port", ["raft", "events", "admin"])
 def test_garbage_on_internal_ports_does_no_harm(shared_cluster: LocalCluster, leader: int, port: str) -> None:
     rng = np.random.default_rng(3)
     unknown = Raw(getattr(shared_cluster.config.node(leader), f"{port}_address"))

@@ -19,7 +19,6 @@ from smrx.client import AsyncClient, Client
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Limits, dump
 from smrx.local import LocalCluster
-from smrx.wire.admin import AdminError, AdminErrorCode, Corrupt
 from smrx.wire.codes import EventKind
 
 MakeCluster = Callable[..., LocalCluster]
@@ -157,14 +156,6 @@ def test_paused_leader_is_replaced_and_agrees_when_resumed(make_cluster: MakeClu
         equal_logs(ask, [1, 2, 3], 20)
 
 
-def test_corruption_is_refused_without_the_option(shared_cluster: LocalCluster) -> None:
-    with open_admin_client(shared_cluster.config, 5.0) as ask:
-        reply = ask(1, Corrupt(account=0, asset=1, delta=1))
-    assert isinstance(reply, AdminError)
-    assert reply.code == AdminErrorCode.REFUSED
-    assert "--allow-corruption" in reply.message
-
-
 def test_metrics_and_health_over_http(shared_cluster: LocalCluster) -> None:
     leader = shared_cluster.wait_leader()
     host, port = shared_cluster.config.node(leader).metrics_bind
@@ -179,9 +170,7 @@ def test_metrics_and_health_over_http(shared_cluster: LocalCluster) -> None:
         get("/nothing")
 
 
-@pytest.mark.parametrize(
-    "port", ["port", "orders_port", "events_port", "retransmit_port", "admin_port", "metrics_port"]
-)
+@pytest.mark.parametrize("port", ["port", "orders_port", "events_port", "admin_port", "metrics_port"])
 def test_port_in_use_has_a_message_and_an_exit_code(tmp_path: Path, port: str) -> None:
     cluster = LocalCluster(tmp_path)
     number = getattr(cluster.config.nodes[0], port)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster import corruptible_node
 from cluster.client_record import ClientRecord
 from cluster.cluster_checks import equal_logs, read_events
 from cluster.order_flow import OrderFlow
@@ -23,7 +24,6 @@ from smrx.consensus.snapshot_files import FOLDER, describe
 from smrx.local import LocalCluster
 from smrx.tape.generate import generate
 from smrx.tape.tape_market import setup_failure
-from smrx.wire.admin import Corrupt, CorruptReply
 
 MakeCluster = Callable[..., LocalCluster]
 
@@ -207,7 +207,7 @@ def test_full_disk_stops_a_node_and_loses_no_acknowledged_command(make_cluster: 
 
 def test_diverged_node_names_the_rebuild_command(make_cluster: MakeCluster) -> None:
     limits = Limits(snapshot_commands=500, compaction_entries=40)
-    cluster = make_cluster(durability="disk", limits=limits, node_options=("--allow-corruption",))
+    cluster = make_cluster(durability="disk", limits=limits, program=corruptible_node.PROGRAM)
     play(cluster, 2000)
     victim = next(node for node in (1, 2, 3) if node != cluster.wait_leader())
     with Client(cluster.config) as client, open_admin_client(cluster.config, 1.0) as ask:
@@ -215,9 +215,7 @@ def test_diverged_node_names_the_rebuild_command(make_cluster: MakeCluster) -> N
         client.deposit(78, "USD", "1", 78_000)
         equal_logs(ask, [1, 2, 3], 30)
         (usd,) = (asset.id for asset in client.assets() if asset.symbol == "USD")
-        reply = ask(victim, Corrupt(account=78, asset=usd, delta=1))
-        assert isinstance(reply, CorruptReply)
-        assert reply.done
+        assert corruptible_node.corrupt(cluster.config, victim, 78, usd, 1)
         client.deposit(78, "USD", "1", 78_001)
 
         def fenced() -> str | None:

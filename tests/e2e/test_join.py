@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cluster import corruptible_node
 from cluster.order_flow import OrderFlow
 from smrx import cli
 from smrx.cli.exit_codes import Exit
@@ -24,7 +25,7 @@ from smrx.settlement.follower.checkpoint_store import CheckpointStore
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.ledger_factory import LedgerFactory
 from smrx.tape.generate import generate
-from smrx.wire.admin import Balances, BalancesReply, Corrupt, CorruptReply
+from smrx.wire.admin import Balances, BalancesReply
 
 MakeCluster = Callable[..., LocalCluster]
 
@@ -153,29 +154,26 @@ def test_books_from_a_state_image_balance_exactly(make_cluster: MakeCluster, tmp
 
 
 def test_differing_state_images_are_named_and_a_minority_is_refused(make_cluster: MakeCluster, tmp_path: Path) -> None:
-    cluster = make_cluster(node_options=("--allow-corruption",))
+    cluster = make_cluster(program=corruptible_node.PROGRAM)
     with Client(cluster.config, account=0) as client:
         client.submit(*generate(10, seed=1).setup)
     account, asset, available, _ = owned(cluster)[0]
     bad = (cluster.leader() or 1) % 3 + 1
-    with open_admin_client(cluster.config, 5.0) as ask:
-        done = ask(bad, Corrupt(account=account, asset=asset, delta=1))
-        assert isinstance(done, CorruptReply)
-        assert done.done
-        one = Settle(cluster, tmp_path / "one")
-        process = one.start("run", "--join", "--idle", "0.5", "--json")
-        out, error = process.communicate(timeout=60)
-        assert process.returncode == Exit.OK, error
-        assert f"node {bad} gives another state image" in error
-        assert f"balances, account {account}, asset {asset}: available {available + 1}, expected" in error
-        assert bad not in json.loads(out)["origin"]["attested_by"]
+    assert corruptible_node.corrupt(cluster.config, bad, account, asset, 1)
+    one = Settle(cluster, tmp_path / "one")
+    process = one.start("run", "--join", "--idle", "0.5", "--json")
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == Exit.OK, error
+    assert f"node {bad} gives another state image" in error
+    assert f"balances, account {account}, asset {asset}: available {available + 1}, expected" in error
+    assert bad not in json.loads(out)["origin"]["attested_by"]
 
-        other = bad % 3 + 1
-        ask(other, Corrupt(account=account, asset=asset, delta=2))
-        two = Settle(cluster, tmp_path / "two")
-        error = two.run("run", "--join", code=Exit.DIVERGED)
-        assert "2 of 3 nodes must give the same state image, and they differ" in error
-        assert two.checkpoint() == {}
+    other = bad % 3 + 1
+    assert corruptible_node.corrupt(cluster.config, other, account, asset, 2)
+    two = Settle(cluster, tmp_path / "two")
+    error = two.run("run", "--join", code=Exit.DIVERGED)
+    assert "2 of 3 nodes must give the same state image, and they differ" in error
+    assert two.checkpoint() == {}
     for node in (bad, other):
         cluster.kill(node)
     error = two.run("run", "--join", "--connect-timeout", "1", code=Exit.UNATTESTED)

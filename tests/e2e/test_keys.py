@@ -49,11 +49,13 @@ def test_key_rotation_under_load(tmp_path: Path) -> None:
 
     with cluster:
         cluster.wait_leader()
+        assert cli.run(["--config", path, "cluster", "keygen", "--rotate", "--node", "2"]) == Exit.OK
+        # Clients learn of the new key before the node uses it, too.
+        cluster.config = load(path)
+        old, new = cluster.config.node(2).public_keys
         thread = threading.Thread(target=flow)
         thread.start()
         try:
-            assert cli.run(["--config", path, "cluster", "keygen", "--rotate", "--node", "2"]) == Exit.OK
-            old, new = load(path).node(2).public_keys
             for node in (1, 2, 3):
                 restart(cluster, node)
             secret = cluster.config.secret_key_path(2)

@@ -1,6 +1,8 @@
 """One node's side of the feed, with real sockets and no node behind it; the test decides what it publishes."""
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -8,42 +10,81 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from smrx.feed.retransmission import MAX_REQUEST_BYTES
 from smrx.feed.subscriber import Endpoint
-from smrx.node.event_ring import EventRing, answer_request, entry_frames
+from smrx.node.event_ring import EventRing
+from smrx.node.feed_peer import FeedPeer
+from smrx.node.publisher import Publisher
+from smrx.node.replicated_state import Applied
 from smrx.wire import admin, frames
 from smrx.wire.balance_digest import Digest
-from smrx.wire.frames import Claim, FeedPosition, FrameKind
+from smrx.wire.frames import Claim, FeedPosition, Frame, FrameKind
+from smrx.wire.records import OUTCOME
 
 #: How long a test waits for what takes milliseconds on a quiet machine.
 TIMEOUT_S = 60.0
+#: How often the stub reads its sockets.
+_TICK_S = 0.002
+
+
+class StubPublisher(Publisher):
+    """A publisher that records requests, and loses events where the test asks for it."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> None:
+        # No bound of frames: what a test publishes in a row is live, as far as the credit goes.
+        super().__init__(context, address, queued_frames=0)
+        self.requests: list[tuple[int, int]] = []
+        self.answering = True
+        self.added = 0
+
+    def publish_entry(self, entry: Applied, frame_events: int) -> None:
+        """Publish an entry in frames of at most `frame_events` events."""
+        self._frame_events = frame_events
+        self.publish([entry])
+
+    def lose(self, first: int, last: int) -> None:
+        """Let the streams that are up to date skip events first..last."""
+        for peer in self._peers.values():
+            if peer.next == first:
+                peer.skip_to(last + 1)
+
+    def send_all(self, *parts: bytes) -> None:
+        """Send any message to every subscriber."""
+        for identity in self._peers:
+            with contextlib.suppress(zmq.ZMQError):  # A subscriber may be gone.
+                self.socket.send_multipart((identity, *parts))
+
+    def _process(self, identity: bytes, frame: Frame, user: str, newest: int, now: float) -> None:
+        if frame.kind in (FrameKind.RETRANSMIT, FrameKind.ATTEST):
+            self.requests.append((frame.correlation, frame.aux))
+            if not self.answering:
+                return
+        super()._process(identity, frame, user, newest, now)
+
+    def _add(self, identity: bytes, user: str, now: float) -> FeedPeer:
+        peer = super()._add(identity, user, now)
+        self.added += 1
+        return peer
 
 
 class StubNode:
-    """A PUB socket for the test's own thread, and a thread that answers retransmission requests from a ring."""
+    """A publisher for the test's own thread, and a thread that reads requests and answers them from a ring."""
 
-    def __init__(self, node: int = 1, *, ring: int = 1 << 16, ports: tuple[int, int] | None = None) -> None:
+    def __init__(self, node: int = 1, *, ring: int = 1 << 16, port: int | None = None) -> None:
         self.node = node
         self.ring = EventRing(ring)
-        self.requests: list[tuple[int, int]] = []
-        self.answering = True
         self.newest_command = 0
         self.hashes: dict[int, int] = {}
         #: Returns the digest of its balances for its heartbeats; None for heartbeats without one.
         self.balances: Callable[[], Digest] | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._feed = self._context.socket(zmq.XPUB)  # A PUB that reports subscriptions.
-        self._feed.xpub_verbose = True
-        self._feed.linger = 0
-        self._router = self._context.socket(zmq.ROUTER)
-        self._router.linger = 0
-        self._router.maxmsgsize = MAX_REQUEST_BYTES
+        self._publisher = StubPublisher(self._context, f"tcp://127.0.0.1:{port or '*'}")
+        self.port = int(str(self._publisher.socket.get_string(zmq.LAST_ENDPOINT)).rsplit(":", 1)[1])
         self._admin = self._context.socket(zmq.ROUTER)
         self._admin.linger = 0
-        self.admin_port = _bind(self._admin, None)
+        self.admin_port = self._admin.bind_to_random_port("tcp://127.0.0.1")
         #: Its answer to a request for balances.
         self.balance_rows: tuple[admin.BalanceRow, ...] = ()
-        self.ports = (_bind(self._feed, ports and ports[0]), _bind(self._router, ports and ports[1]))
+        self._subscriptions_awaited = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._answer_requests, name=f"stub-{node}", daemon=True)
@@ -59,16 +100,33 @@ class StubNode:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.node, *(f"tcp://127.0.0.1:{port}" for port in self.ports))
+        return Endpoint(self.node, f"tcp://127.0.0.1:{self.port}")
+
+    @property
+    def requests(self) -> list[tuple[int, int]]:
+        """The ranges that were asked for, in order."""
+        return self._publisher.requests
+
+    @property
+    def answering(self) -> bool:
+        """Whether requests for ranges are answered."""
+        return self._publisher.answering
+
+    @answering.setter
+    def answering(self, value: bool) -> None:
+        self._publisher.answering = value
 
     def wait_subscribed(self) -> None:
         """Return once a subscription has arrived: from here on the subscriber gets what is published."""
-        assert self._feed.poll(int(TIMEOUT_S * 1000)), "no subscription arrived"
-        assert self._feed.recv() == b"\x01"
+        deadline = time.monotonic() + TIMEOUT_S
+        while not self.is_subscribed():
+            assert time.monotonic() < deadline, "no subscription arrived"
+            self._stopping.wait(_TICK_S)
+        self._subscriptions_awaited += 1
 
     def is_subscribed(self) -> bool:
         """Whether a subscription has arrived that wait_subscribed() has not returned yet."""
-        return bool(self._feed.poll(0))
+        return self._publisher.added > self._subscriptions_awaited
 
     def publish(self, events: NDArray[np.void], *, lose: bool = False, frame_events: int = frames.MAX_EVENTS) -> None:
         """Publish one log entry, the commands that follow the last one, in frames of at most `frame_events`.
@@ -80,10 +138,12 @@ class StubNode:
         with self._lock:
             self.ring.append(events)
             self.newest_command = int(events["command_sequence"][-1])
-        if not lose:
-            claim = Claim(self.newest_command, self.hash_at(self.newest_command))
-            for frame in entry_frames(events, claim, frame_events):
-                self.send(frame)
+            if lose:
+                self._publisher.lose(int(events["sequence"][0]), int(events["sequence"][-1]))
+            else:
+                state_hash = self.hash_at(self.newest_command)
+                entry = Applied(1, 1, np.empty(0, OUTCOME), events, self.newest_command, state_hash)
+                self._publisher.publish_entry(entry, frame_events)
 
     def hash_at(self, command_sequence: int) -> int:
         """The state hash this node claims after a command: 7 unless the test sets another."""
@@ -91,7 +151,8 @@ class StubNode:
 
     def send(self, *parts: bytes) -> None:
         """Send any message on the feed."""
-        self._feed.send_multipart(parts)
+        with self._lock:
+            self._publisher.send_all(*parts)
 
     def heartbeat(self, following: int | None = None) -> None:
         """Send a heartbeat with the next event."""
@@ -109,8 +170,7 @@ class StubNode:
     def close(self) -> None:
         self._stopping.set()
         self._thread.join(TIMEOUT_S)
-        self._feed.close()
-        self._router.close()
+        self._publisher.socket.close()
         self._admin.close()
         self._context.term()
 
@@ -128,23 +188,11 @@ class StubNode:
         self._admin.send_multipart([identity, admin.encode_reply(reply, request_id)])
 
     def _answer_requests(self) -> None:
-        while not self._stopping.is_set():
-            if self._admin.poll(0):
+        while not self._stopping.wait(_TICK_S):
+            while self._admin.poll(0):
                 self._answer_admin()
-            if not self._router.poll(20):
-                continue
-            identity, request = self._router.recv_multipart()
-            frame = frames.decode(request)
-            self.requests.append((frame.correlation, frame.aux))
-            if self.answering:
-                with self._lock:
-                    replies = answer_request(self.ring, frame, self.hash_at)
-                for reply in replies:
-                    self._router.send_multipart([identity, reply])
-
-
-def _bind(socket: "zmq.Socket[bytes]", port: int | None) -> int:
-    if port is None:
-        return socket.bind_to_random_port("tcp://127.0.0.1")
-    socket.bind(f"tcp://127.0.0.1:{port}")
-    return port
+            with self._lock:
+                now = time.monotonic()
+                while self._publisher.receive(self.ring.newest, now):
+                    pass
+                self._publisher.catch_up(lambda: self.ring, self.hash_at, now)

@@ -10,10 +10,11 @@ from smrx.feed.anchor import Anchor
 from smrx.feed.feed_errors import Disagreement
 from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import Sequencer
-from smrx.node.event_ring import EventRing, answer_request
+from smrx.node.event_ring import EventRing
 from smrx.wire import frames
 from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, FeedPosition, Frame, FrameKind
+from tests.feed.ring_answers import answer_request
 from tests.feed.streams import numbered
 
 Events = NDArray[np.void]

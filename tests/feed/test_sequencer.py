@@ -12,11 +12,12 @@ from smrx.feed.event_window import EventWindow
 from smrx.feed.feed_errors import FeedConflict, GapUnfillable
 from smrx.feed.retransmission import Request
 from smrx.feed.sequencer import Sequencer
-from smrx.node.event_ring import EventRing, answer_request
+from smrx.node.event_ring import EventRing
 from smrx.wire import frames
 from smrx.wire.codes import EventKind
 from smrx.wire.frames import Frame, FrameError, FrameKind
 from smrx.wire.records import EVENT, EVENT_LAYOUTS
+from tests.feed.ring_answers import answer_request
 from tests.feed.streams import numbered
 
 

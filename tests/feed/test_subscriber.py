@@ -41,9 +41,18 @@ def wait_until(
 def connected(nodes: Iterable[StubNode], from_sequence: int = 1) -> Subscriber:
     nodes = list(nodes)
     subscriber = Subscriber([node.endpoint for node in nodes], from_sequence=from_sequence)
-    for node in nodes:
-        node.wait_subscribed()
+    wait_subscribed(subscriber, nodes)
     return subscriber
+
+
+def wait_subscribed(subscriber: Subscriber, nodes: Iterable[StubNode]) -> None:
+    """Return once the nodes have the subscription; what they send meanwhile is kept for the next poll."""
+    deadline = time.monotonic() + TIMEOUT_S
+    for node in nodes:
+        while not node.is_subscribed():
+            assert time.monotonic() < deadline
+            subscriber.listen(0.01)
+        node.wait_subscribed()
 
 
 def test_published_events_arrive() -> None:
@@ -121,7 +130,7 @@ def test_nodes_that_never_answer_end_with_the_gap_timeout() -> None:
         endpoints = [one.endpoint, two.endpoint]
         sequencer = Sequencer([1, 2], request_timeout_s=0.05, gap_timeout_s=0.5)
         with Subscriber(endpoints, sequencer=sequencer) as subscriber:
-            one.wait_subscribed()
+            wait_subscribed(subscriber, [one, two])
             one.heartbeat(5)
             with pytest.raises(GapUnfillable, match=r"node 2: asked [0-9]+ times, no answer"):
                 gather(subscriber, 4)
@@ -133,7 +142,7 @@ def test_time_of_a_busy_consumer_does_not_count_as_silence() -> None:
         node.answering = False
         sequencer = Sequencer([1], request_timeout_s=0.05, gap_timeout_s=0.3)
         with Subscriber([node.endpoint], sequencer=sequencer) as subscriber:
-            node.wait_subscribed()
+            wait_subscribed(subscriber, [node])
             node.publish(numbered(1, 10), lose=True)
             node.publish(numbered(11, 20))
             wait_until(subscriber, lambda: bool(node.requests))
@@ -182,7 +191,7 @@ def test_stream_continues_after_the_publisher_restarts() -> None:
         first.publish(numbered(1, 10))
         assert len(gather(subscriber, 10)) == 10
         first.close()
-        with StubNode(ports=first.ports) as second:
+        with StubNode(port=first.port) as second:
             # The socket subscribes again when it is polled.
             wait_until(subscriber, second.is_subscribed)
             # A node that restarts applies and publishes its log again.

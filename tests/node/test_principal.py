@@ -38,9 +38,9 @@ def test_permission_needs_the_right_account(
 
 @pytest.mark.parametrize("scope", [Scope.ACCOUNT, Scope.FIRM])
 def test_subject_0_is_no_account_and_no_firm(scope: Scope) -> None:
-    """The venue is account 0, and an account without a firm has firm 0: neither is anybody's subject."""
-    nobody = Principal(1, ALL_PERMISSIONS, scope, 0)
-    assert not any(nobody.may(Permission.READ, account) for account in (0, 1, None))
+    """The venue is account 0, and an account without a firm has firm 0: neither is a subject."""
+    unknown = Principal(1, ALL_PERMISSIONS, scope, 0)
+    assert not any(unknown.may(Permission.READ, account) for account in (0, 1, None))
 
 
 @pytest.mark.parametrize("permission", list(Permission))

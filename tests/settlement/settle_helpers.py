@@ -27,8 +27,7 @@ def write_config(directory: Path, nodes: list[StubNode], **settings: Any) -> Pat
             NodeConfig(
                 id=node.node,
                 port=10 * node.node,
-                events_port=node.ports[0],
-                retransmit_port=node.ports[1],
+                events_port=node.port,
                 admin_port=node.admin_port,
             )
             for node in nodes

@@ -24,10 +24,7 @@ from tests.commands import apply
 from tests.property.flow import seeded_tape
 
 CONFIG = Config(
-    nodes=tuple(
-        NodeConfig(id=i, port=10 * i, events_port=10 * i + 1, retransmit_port=10 * i + 2, admin_port=10 * i + 3)
-        for i in (1, 2, 3)
-    )
+    nodes=tuple(NodeConfig(id=i, port=10 * i, events_port=10 * i + 1, admin_port=10 * i + 3) for i in (1, 2, 3))
 )
 WRONG = (1, 1)  #: account and asset of what a test damages
 

@@ -95,6 +95,8 @@ class Scenario:
             self.sink.is_down = False
 
     def run(self, idle_seconds: float) -> None:
+        while not self.node.is_subscribed():
+            self.runner.turn(0.01)
         self.node.wait_subscribed()
         publish_all(self.node, self.events[: self.first])
         self.runner.run(stop=lambda: False, idle_seconds=idle_seconds)

@@ -26,15 +26,20 @@ def settle_up_to(runner: LedgerRunner, last: int, nodes: list[StubNode]) -> None
 
 def restarted(node: StubNode, events: Events, runner: LedgerRunner) -> StubNode:
     """Return the same node as another process: it has applied everything again, and publishes what follows."""
-    again = StubNode(node.node, ports=node.ports)
+    again = StubNode(node.node, port=node.port)
     again.ring.append(events)
     again.newest_command = int(events["command_sequence"][-1])
+    wait_subscribed(again, runner)
+    return again
+
+
+def wait_subscribed(node: StubNode, runner: LedgerRunner) -> None:
+    """Turn until the node has the subscription of the runner."""
     deadline = time.monotonic() + TIMEOUT_S
-    while not again.is_subscribed():
+    while not node.is_subscribed():
         assert time.monotonic() < deadline
         runner.turn(0.05)
-    again.wait_subscribed()
-    return again
+    node.wait_subscribed()
 
 
 def test_node_that_returns_counts_in_the_majority(tmp_path: Path) -> None:
@@ -47,7 +52,7 @@ def test_node_that_returns_counts_in_the_majority(tmp_path: Path) -> None:
     runner = make_runner(load(write_config(tmp_path, nodes)), settler, Alarms("local"))
     try:
         for node in nodes:
-            node.wait_subscribed()
+            wait_subscribed(node, runner)
             publish_all(node, events[:first])
         settle_up_to(runner, first, nodes)
         three.close()

@@ -51,7 +51,6 @@ REQUESTS: tuple[Any, ...] = (
     admin.Depth(instrument=4, level="any", min_sequence=7, max_age_ms=0.5),
     admin.Orders(packed=True, view="a view", level="leader"),
     admin.Snapshot(),
-    admin.Corrupt(account=1, asset=2, delta=-3),
     admin.Shutdown(),
 )
 REPLIES: tuple[Any, ...] = (
@@ -118,7 +117,6 @@ def test_any_bytes_decode_to_a_reply_or_raise_frame_error(data: bytes) -> None:
         {"type": "Depth", "instrument": 1, "max_age_ms": -0.5},
         {"type": "HashAt", "at": -1},
         {"type": "HashAt"},
-        {"type": "Corrupt", "account": 1, "asset": 1, "delta": "1"},
         {"type": "Explode"},
         {"instrument": 1},
         [],

@@ -10,6 +10,7 @@ from typing import Final, Generic
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx import client_keys
 from smrx.config import Config
 from smrx.feed.anchor import Anchor
 from smrx.feed.feed_errors import Disagreement, FeedConflict, FeedError, GapUnfillable
@@ -56,8 +57,12 @@ class Runner(Generic[P]):
         alarms: Alarms,
         *,
         node_ids: Sequence[int] | None = None,
+        key: str | None = None,
     ) -> None:
-        """Follow the nodes from where `settler`, which is open, stands. Raises ValueError if they are no majority."""
+        """Follow the nodes from where `settler`, which is open, stands. Raises ValueError if they are no majority.
+
+        `key`: a key file, for a cluster whose nodes have keys. Raises KeysError.
+        """
         nodes = config.nodes if node_ids is None else [config.node(node_id) for node_id in node_ids]
         self.settler = settler
         self.position_check = position_check
@@ -65,7 +70,9 @@ class Runner(Generic[P]):
         self._first = settler.projection.sequence
         self.quorum = quorum_for(config, [node.id for node in nodes], self._first + 1, settler.anchor)
         self.subscriber = Subscriber(
-            [Endpoint(node.id, node.events_address, node.retransmit_address) for node in nodes], quorum=self.quorum
+            [Endpoint(node.id, node.events_address) for node in nodes],
+            quorum=self.quorum,
+            keys=client_keys.of_client(config, key),
         )
         self._started = self._last_event_at = self._attested_at = self._settled_at = time.monotonic()
         self._unattested_reported = False
@@ -189,11 +196,7 @@ class Runner(Generic[P]):
             now = time.monotonic()
             if not self.subscriber.stats.heard_at:
                 if now - self._started > connect_seconds:
-                    addresses = ", ".join(endpoint.events_address for endpoint in self.subscriber.endpoints)
-                    raise NotConnected(
-                        f"no node sent anything at {addresses} within {connect_seconds:g} s; start the cluster, or "
-                        "name its configuration with --config"
-                    )
+                    raise NotConnected(self._not_connected_text(connect_seconds))
                 continue
             quiet_s = now - self._last_event_at
             if idle_seconds is not None and quiet_s >= idle_seconds and not self.subscriber.sequencer.in_gap:
@@ -250,6 +253,16 @@ class Runner(Generic[P]):
         elif now - self._attested_at >= UNATTESTED_TIMEOUT_S and not self._unattested_reported:
             self._unattested_reported = True
             self.alarms.report(AlarmCode.UNATTESTED, self._unattested_text(), sequence=self.quorum.released + 1)
+
+    def _not_connected_text(self, seconds: float) -> str:
+        refusals = self.subscriber.refusals
+        if refusals:
+            return "; ".join(f"node {node} refuses: {refusal}" for node, refusal in sorted(refusals.items()))
+        addresses = ", ".join(endpoint.events_address for endpoint in self.subscriber.endpoints)
+        return (
+            f"no node sent anything at {addresses} within {seconds:g} s; start the cluster, or name its configuration "
+            "with --config"
+        )
 
     def _unattested_text(self) -> str:
         first = self.quorum.released + 1

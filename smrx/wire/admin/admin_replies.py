@@ -263,12 +263,6 @@ class TransferLeadershipReply(Reply, frozen=True, kw_only=True):
     successor: int
 
 
-class CorruptReply(Reply, frozen=True, kw_only=True):
-    """`done` is False if there is no such balance."""
-
-    done: bool
-
-
 class ShutdownReply(Reply, frozen=True, kw_only=True):
     pass
 
@@ -295,6 +289,5 @@ AnyReply = (
     | TransferLeadershipReply
     | UpgradeRulesReply
     | MembersReply
-    | CorruptReply
     | ShutdownReply
 )

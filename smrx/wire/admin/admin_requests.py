@@ -26,6 +26,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base class of all requests; the class name is the message tag."""
 
 
+class ChangingRequest(Request, frozen=True, kw_only=True):
+    """Base class of requests that change the cluster or stop a node.
+
+    On a node with keys the sender needs ADMINISTER; on one without, `token` is that of the node's file admin.token.
+    """
+
+    token: str | None = None
+
+
 #: How new the state has to be that answers a read: see ReadRequest.
 ReadLevel = Literal["linearizable", "leader", "any"]
 
@@ -161,30 +170,30 @@ class ReadLog(Request, frozen=True, kw_only=True):
     first_hash: Natural
 
 
-class Snapshot(Request, frozen=True, kw_only=True):
+class Snapshot(ChangingRequest, frozen=True, kw_only=True):
     """Start a snapshot and compact the log.
 
     The node replies at once with SnapshotReply; NodeStatus shows when the snapshot is complete.
     """
 
 
-class AddMember(Request, frozen=True, kw_only=True):
+class AddMember(ChangingRequest, frozen=True, kw_only=True):
     """Add a node as a learner; it becomes a voter once it has the log. Leader only. Reply: MembersReply."""
 
     node: NodeConfig
 
 
-class RemoveMember(Request, frozen=True, kw_only=True):
+class RemoveMember(ChangingRequest, frozen=True, kw_only=True):
     """Remove a member other than the leader. Leader only. Reply: MembersReply."""
 
     node_id: int
 
 
-class UpgradeRules(Request, frozen=True, kw_only=True):
+class UpgradeRules(ChangingRequest, frozen=True, kw_only=True):
     """Switch to the next version of the rules, if every member has it. Leader only. Reply: UpgradeRulesReply."""
 
 
-class TransferLeadership(Request, frozen=True, kw_only=True):
+class TransferLeadership(ChangingRequest, frozen=True, kw_only=True):
     """Transfer leadership to `successor`, or to the member with the longest log. Leader only.
 
     The node replies with TransferLeadershipReply before the transfer is done; NodeStatus shows the new leader.
@@ -193,18 +202,7 @@ class TransferLeadership(Request, frozen=True, kw_only=True):
     successor: int | None = None
 
 
-class Corrupt(Request, frozen=True, kw_only=True):
-    """Change a balance in memory, to test that divergence is detected. Reply: CorruptReply.
-
-    Refused unless the node was started with the flag that allows it.
-    """
-
-    account: U32
-    asset: U32
-    delta: int
-
-
-class Shutdown(Request, frozen=True, kw_only=True):
+class Shutdown(ChangingRequest, frozen=True, kw_only=True):
     """Stop the node at the end of this turn. Reply: ShutdownReply."""
 
 
@@ -232,6 +230,5 @@ AnyRequest = (
     | UpgradeRules
     | AddMember
     | RemoveMember
-    | Corrupt
     | Shutdown
 )

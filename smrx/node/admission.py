@@ -1,0 +1,102 @@
+"""Decide who may connect to a node's client ports, and who sends each message.
+
+Owns the sockets' keys, the answer to each handshake of a client, and the principal of each connection. A key may
+connect if it is in the cluster file (`venue_keys`), a member's, or that of a credential of the state that is active and
+whose networks hold the address. The principal of a message is looked up in the state as it is now: of a credential that
+was revoked, has expired or may no longer connect from there, every further message is refused. On a node without keys
+every message has the one principal that may do everything, and nothing is looked up.
+
+Called by the reactor, the admin service and the feed. principal.py says what a principal may do.
+"""
+
+import time
+from typing import Final
+
+import zmq
+
+from smrx.config import Config
+from smrx.consensus.keys import LinkKeys
+from smrx.consensus.zap import HANDSHAKE_MS, ZapHandler
+from smrx.node.credentials import Credentials
+from smrx.node.principal import EVERYTHING, Principal
+from smrx.node.replicated_state import ReplicatedState
+from smrx.wire.tcp_keepalive import enable_tcp_keepalive
+
+DOMAIN: Final = "clients"
+#: What begins the user id of a connection under a key of the cluster file; the id of a credential is its number.
+_KEY: Final = "key:"
+#: A principal is looked up again after this time, also if the state has not changed: it may have expired.
+_LOOKUP_SECONDS: Final = 0.5
+
+
+class Admission:
+    """The keys of a node's client ports, and the principals of their connections."""
+
+    def __init__(self, config: Config, keys: LinkKeys | None, zap: ZapHandler | None, state: ReplicatedState) -> None:
+        self._venue_keys = frozenset(config.venue_keys)
+        self._keys = keys
+        self._zap = zap
+        self._state = state
+        self._credentials = Credentials()
+        #: The principals of the connections that sent something since the state last changed.
+        self._known: dict[str, Principal | None] = {}
+        self._position = state.position()
+        self._known_until = 0.0
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether clients need a key."""
+        return self._keys is not None
+
+    def prepare(self, socket: "zmq.Socket[bytes]", max_message_bytes: int) -> None:
+        """Set the options of a client port's socket before it binds; with keys it becomes a CURVE server."""
+        socket.linger = 0
+        # ZeroMQ closes a connection that announces a larger message, before it allocates memory for it.
+        socket.maxmsgsize = max_message_bytes
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        enable_tcp_keepalive(socket)
+        if self._keys is not None and self._zap is not None:
+            self._zap.serve(socket, DOMAIN, self._keys.own, self._user)
+
+    def principal(self, received: zmq.Frame) -> Principal | None:
+        """Return who sent a frame, None if its key may not connect any more; `received` is of recv(copy=False)."""
+        if self._keys is None:
+            return EVERYTHING
+        principal = self.principal_of(str(received.get("User-Id")))
+        if principal is None or not principal.credential:
+            return principal
+        address = str(received.get("Peer-Address"))
+        return principal if self._credentials.may_connect_from(principal.credential, address) else None
+
+    def principal_of(self, user: str) -> Principal | None:
+        """Return the principal of a user id, None if its key may not connect any more; only on a node with keys."""
+        now = time.monotonic()
+        if self._state.position() != self._position or now > self._known_until:
+            self._position, self._known_until = self._state.position(), now + _LOOKUP_SECONDS
+            self._known.clear()
+        if user not in self._known:
+            self._known[user] = self._find(user)
+        return self._known[user]
+
+    def _user(self, key: str, address: str) -> str | None:
+        """Return the user id of a connection under a key, None if the key may not connect from the address."""
+        if self._is_named(key):
+            return _KEY + key
+        number = self._credentials.number_of(key)
+        if number is None or self._credentials.principal(number) is None:
+            return None
+        return str(number) if self._credentials.may_connect_from(number, address) else None
+
+    def _is_named(self, key: str) -> bool:
+        """Return whether the cluster file names the key, or the key is a member's."""
+        assert self._keys is not None
+        return (
+            key in self._venue_keys
+            or key == self._keys.own.public
+            or any(key in public for public in self._keys.peers.values())
+        )
+
+    def _find(self, user: str) -> Principal | None:
+        if user.startswith(_KEY):
+            return EVERYTHING if self._is_named(user.removeprefix(_KEY)) else None
+        return self._credentials.principal(int(user))

@@ -1,0 +1,122 @@
+"""Run a node without one of its bounds: `python -m tests.cluster.siege.unbounded_node FAULT ...`.
+
+The other arguments are those of `smrx`. Each fault is one that a bound of the siege must find.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from smrx import cli
+from smrx.consensus import transport_zmq
+from smrx.node import admin_service, metrics_server, reactor, reply_sender
+from smrx.wire.codes import OutcomeStatus
+
+_KEPT: list[bytes] = []
+#: Longer than the bound on p99 that a loaded machine gets, and longer than its elections wait.
+_LONG_SECONDS: Final = 6.0
+
+
+def keeps_messages() -> None:
+    """Memory: what arrives on the Raft port from a node that is no peer is kept for ever, many times over."""
+    names: Any = transport_zmq.ZmqTransport
+    receive = names.receive
+
+    def receive_and_keep(transport: Any, frame: bytes, route: bytes = b"") -> bool:
+        is_known: bool = receive(transport, frame, route)
+        if not is_known:
+            _KEPT.append(bytes(1 << 20))
+        return is_known
+
+    names.receive = receive_and_keep
+
+
+def reads_slowly() -> None:
+    """Time: each message of a node that is no peer holds the loop."""
+    names: Any = transport_zmq.ZmqTransport
+    receive = names.receive
+
+    def receive_slowly(transport: Any, frame: bytes, route: bytes = b"") -> bool:
+        is_known: bool = receive(transport, frame, route)
+        if not is_known:
+            time.sleep(_LONG_SECONDS)
+        return is_known
+
+    names.receive = receive_slowly
+
+
+def answers_wrongly() -> None:
+    """Outcomes: every order is acknowledged as rejected for a reason that it does not have, or not at all."""
+    names: Any = reactor
+    entry = reactor.OrderEntry
+
+    class WrongEntry(entry):  # type: ignore[valid-type, misc]
+        def applied(self, found: Any) -> None:
+            outcomes = found.outcomes.copy()
+            if len(outcomes) == 1 and outcomes["order_id"][0]:
+                outcomes["status"] = OutcomeStatus.REJECTED
+                outcomes["reason"] = 1
+            super().applied(found._replace(outcomes=outcomes))
+
+    names.OrderEntry = WrongEntry
+
+
+def ends_on_garbage() -> None:
+    """Processes: a malformed admin message ends the node."""
+    names: Any = admin_service.AdminService
+
+    def _error(self: Any, code: Any, message: str) -> Any:
+        raise SystemExit(1)
+
+    names._error = _error
+
+
+def a_thread_a_connection() -> None:
+    """Threads, and answers beside held connections: the metrics port has no bound."""
+    import threading
+
+    names: Any = metrics_server
+    server = metrics_server.HttpServer
+
+    class UnboundedServer(server):  # type: ignore[valid-type, misc]
+        def _accept(self) -> None:
+            threading.Thread(target=time.sleep, args=(600.0,), daemon=True).start()
+            super()._accept()
+
+        def _serve(self, connection: Any) -> None:
+            """Answer no request."""
+
+    names.HttpServer = UnboundedServer
+
+
+def keeps_unread_answers() -> None:
+    """Memory: answers that a client does not read are kept."""
+    names: Any = reply_sender
+    names.HIGH_WATER_MARK = 0
+
+    def is_behind(self: Any, identity: bytes) -> bool:
+        return False
+
+    names.ReplySender.is_behind = is_behind
+
+
+FAULTS: Final[dict[str, Callable[[], None]]] = {
+    "keeps-messages": keeps_messages,
+    "reads-slowly": reads_slowly,
+    "answers-wrongly": answers_wrongly,
+    "ends-on-garbage": ends_on_garbage,
+    "thread-a-connection": a_thread_a_connection,
+    "keeps-unread-answers": keeps_unread_answers,
+}
+
+
+def main() -> None:
+    """Run the node."""
+    fault, *arguments = sys.argv[1:]
+    FAULTS[fault]()
+    cli.main(arguments)
+
+
+if __name__ == "__main__":
+    main()

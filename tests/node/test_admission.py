@@ -1,0 +1,200 @@
+"""Who may connect to the client ports of a node with keys, and whom each message is from, over real sockets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from smrx import client_keys, key_files
+from smrx.client_keys import ClientKeys
+from smrx.key_files import KeyPair
+from smrx.local import LocalCluster
+from smrx.node.credentials import Credentials
+from smrx.node.principal import Principal
+from smrx.node.reactor import Node
+from smrx.wire import admin, frames
+from smrx.wire.admin import AdminError
+from smrx.wire.codes import ALL_PERMISSIONS, Permission, Scope
+from smrx.wire.frames import ErrorCode, FrameKind
+from tests import commands
+from tests.node.test_node_storage import turn_until
+
+CUSTOMER = key_files.generate()
+
+
+class OneCredential(Credentials):
+    """Credential 7, of account 3."""
+
+    active = True
+    networks = ("127.0.0.1",)
+
+    def number_of(self, key: str) -> int | None:
+        return 7 if key == CUSTOMER.public else None
+
+    def principal(self, number: int) -> Principal | None:
+        permissions = Permission.READ | Permission.TRADE
+        return Principal(7, permissions, Scope.ACCOUNT, 3) if self.active and number == 7 else None
+
+    def may_connect_from(self, number: int, address: str) -> bool:
+        return address in self.networks
+
+
+class Keyed:
+    """A node with keys in this process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = LocalCluster(directory, nodes=1, keys=True).config
+        self.node = Node(self.config, 1)
+        self.credentials = OneCredential()
+        self.node.admission._credentials = self.credentials
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.venue = client_keys.of_client(self.config)
+        assert self.venue is not None
+        turn_until(self.node, lambda: self.node.replica.is_leader)
+
+    def keys_of(self, pair: KeyPair) -> ClientKeys:
+        assert self.venue is not None
+        return ClientKeys(pair, self.venue.nodes)
+
+    def connect(self, address: str, pair: KeyPair | None) -> zmq.Socket[bytes]:
+        """Return a socket that connects with a pair, or without keys."""
+        socket = self.context.socket(zmq.DEALER)
+        socket.linger = 0
+        if pair is not None:
+            self.keys_of(pair).secure(socket, address)
+        socket.connect(address)
+        return socket
+
+    def answer(self, socket: zmq.Socket[bytes], data: bytes) -> bytes:
+        socket.send(data)
+        turn_until(self.node, lambda: socket.poll(0))
+        return socket.recv()
+
+    def orders(self, pair: KeyPair | None) -> zmq.Socket[bytes]:
+        return self.connect(self.config.node(1).orders_address, pair)
+
+    def asking(self, pair: KeyPair | None) -> zmq.Socket[bytes]:
+        return self.connect(self.config.node(1).admin_address, pair)
+
+    def ask(self, socket: zmq.Socket[bytes], request: admin.AnyRequest) -> admin.AnyReply:
+        return admin.decode_reply(self.answer(socket, admin.encode_request(request, 1)))[1]
+
+    def close(self) -> None:
+        self.context.destroy(linger=0)
+        self.node.close()
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[Keyed]:
+    keyed = Keyed(tmp_path)
+    yield keyed
+    keyed.close()
+
+
+def error(data: bytes) -> ErrorCode:
+    frame = frames.decode(data)
+    assert frame.kind is FrameKind.ERROR
+    return ErrorCode(frames.error_body(frame).code)
+
+
+def is_turned_away(keyed: Keyed, socket: zmq.Socket[bytes], data: bytes) -> bool:
+    """Send data on a socket that is connecting; return whether the node ends the handshake, False if it answers."""
+    monitor = socket.get_monitor_socket(
+        zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED
+    )
+    socket.send(data)
+    turn_until(keyed.node, lambda: monitor.poll(0) or socket.poll(0))
+    refused = not socket.poll(0)
+    socket.disable_monitor()
+    return refused
+
+
+PING = frames.encode(FrameKind.PING)
+STATUS = admin.encode_request(admin.Status(), 1)
+
+
+@pytest.mark.parametrize("pair", [None, key_files.generate()], ids=["no key", "unknown key"])
+def test_unknown_clients_are_turned_away_from_every_port(keyed: Keyed, pair: KeyPair | None) -> None:
+    node = keyed.config.node(1)
+    for address, data in (
+        (node.orders_address, PING),
+        (node.admin_address, STATUS),
+        (node.events_address, frames.encode(FrameKind.RETRANSMIT, correlation=1)),
+    ):
+        assert is_turned_away(keyed, keyed.connect(address, pair), data), address
+
+
+def test_venue_and_member_may_do_everything(keyed: Keyed) -> None:
+    assert keyed.venue is not None
+    member = key_files.read(keyed.config.secret_key_path(1))
+    for pair in (keyed.venue.own, member):
+        pong = frames.decode(keyed.answer(keyed.orders(pair), PING))
+        assert frames.leader_hint(pong).credential == 0
+        assert isinstance(keyed.ask(keyed.asking(pair), admin.Balances()), admin.BalancesReply)
+        assert isinstance(keyed.ask(keyed.asking(pair), admin.Snapshot()), admin.SnapshotReply)
+
+
+def test_credential_is_known_by_its_key(keyed: Keyed) -> None:
+    pong = frames.decode(keyed.answer(keyed.orders(CUSTOMER), PING))
+    assert frames.leader_hint(pong).credential == 7
+    asking = keyed.asking(CUSTOMER)
+    assert isinstance(keyed.ask(asking, admin.Orders(account=3)), admin.OrdersReply)
+    for request in (admin.Orders(account=4), admin.Orders(), admin.Shutdown(), admin.Snapshot()):
+        assert isinstance(keyed.ask(asking, request), AdminError)
+    assert not keyed.node._stop
+
+
+def test_session_of_another_is_neither_used_nor_kept_alive(keyed: Keyed) -> None:
+    """Request n + 1 on a victim's session, an OPEN_SESSION of it, and a PING for it: all are refused."""
+    socket = keyed.orders(CUSTOMER)
+    victim = 8 << 32 | 77
+    for stolen in (
+        frames.encode_commands(commands.cancel((victim, 2), 3, 1)),
+        frames.encode_commands(commands.open_session(victim, 3)),
+        frames.encode(FrameKind.PING, aux=victim),
+        # The venue's sessions have no credential.
+        frames.encode_commands(commands.open_session(77, 0)),
+    ):
+        assert error(keyed.answer(socket, stolen)) == ErrorCode.FORBIDDEN
+    assert keyed.node.order_entry.take_active_sessions() == set()
+    last = keyed.node.replica.last_index
+    own = frames.encode_commands(commands.open_session(7 << 32 | 77, 3))
+    assert frames.decode(keyed.answer(socket, own)).kind is FrameKind.OUTCOMES
+    assert keyed.node.replica.last_index == last + 1
+
+
+def test_revoked_credential_is_refused_with_its_next_message(keyed: Keyed) -> None:
+    orders, asking = keyed.orders(CUSTOMER), keyed.asking(CUSTOMER)
+    keyed.answer(orders, PING)
+    keyed.ask(asking, admin.Status())
+    keyed.credentials.active = False
+    turn_until(keyed.node, lambda: error_or_none(keyed.answer(orders, PING)) is ErrorCode.FORBIDDEN)
+    reply = keyed.ask(asking, admin.Status())
+    assert isinstance(reply, AdminError)
+    assert "revoked" in reply.message
+    # A new connection ends in the handshake.
+    assert is_turned_away(keyed, keyed.orders(CUSTOMER), PING)
+
+
+def error_or_none(data: bytes) -> ErrorCode | None:
+    return error(data) if frames.decode(data).kind is FrameKind.ERROR else None
+
+
+def test_credential_connects_only_from_its_networks(keyed: Keyed) -> None:
+    orders = keyed.orders(CUSTOMER)
+    keyed.answer(orders, PING)
+    keyed.credentials.networks = ("192.0.2.7",)
+    # An existing connection from another address is refused, too.
+    assert error(keyed.answer(orders, PING)) == ErrorCode.FORBIDDEN
+    assert is_turned_away(keyed, keyed.orders(CUSTOMER), PING)
+
+
+def test_node_that_looks_no_key_up_lets_unknown_clients_in(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests above would see if the door were open."""
+    everything = Principal(9, ALL_PERMISSIONS, Scope.ALL, 0)
+    monkeypatch.setattr(OneCredential, "number_of", lambda self, key: 9)
+    monkeypatch.setattr(OneCredential, "principal", lambda self, number: everything)
+    unknown = key_files.generate()
+    assert not is_turned_away(keyed, keyed.orders(unknown), PING)
+    assert not is_turned_away(keyed, keyed.asking(unknown), STATUS)
