@@ -37,7 +37,7 @@ class Admission:
         self._keys = keys
         self._zap = zap
         self._state = state
-        self._credentials = Credentials()
+        self._credentials = Credentials(state)
         #: The principals of the connections that sent something since the state last changed.
         self._known: dict[str, Principal | None] = {}
         self._position = state.position()

@@ -9,12 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from zmq.utils import z85
 
 from smrx.engine.exposure import Position
 from smrx.engine.inspect import DTYPES, Page
 from smrx.node.node_view import NodeView
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
+from smrx.wire.networks import unpack_networks
+from smrx.wire.records import NETWORKS
 
 #: Rows of a reply: packing and sending more would keep the loop longer than its budget for reads.
 PAGE_BYTES: Final = 128 << 10
@@ -29,6 +32,7 @@ _REPLIES: Final[dict[type, Any]] = {
     admin.Accounts: (admin.AccountsReply, admin.AccountRow),
     admin.Assets: (admin.AssetsReply, admin.AssetRow),
     admin.Instruments: (admin.InstrumentsReply, admin.InstrumentRow),
+    admin.Credentials: (admin.CredentialsReply, admin.CredentialRow),
 }
 
 
@@ -185,6 +189,8 @@ class ReadService:
                 return inspect.assets()
             case admin.Instruments():
                 return inspect.instruments()
+            case admin.Credentials():
+                return credentials_table(inspect.credentials())
             case _:
                 raise AssertionError(f"no listing of {type(request).__name__}")
 
@@ -208,8 +214,31 @@ def positions_table(found: Sequence[Position]) -> NDArray[Any]:
     return table
 
 
+#: A credential with its key and its networks as text.
+_CREDENTIAL: Final = np.dtype(
+    [
+        ("number", "<u4"), ("key", "S40"), ("permissions", "<u4"), ("scope", "u1"), ("subject", "<u4"),
+        ("expires_ns", "<i8"), ("revoked", "u1"), ("networks", "S192"),
+    ]
+)  # fmt: skip
+
+
+def credentials_table(found: NDArray[Any]) -> NDArray[Any]:
+    """Return credentials as records that a reply can have."""
+    table = np.zeros(len(found), _CREDENTIAL)
+    for name in ("number", "permissions", "scope", "subject", "expires_ns", "revoked"):
+        table[name] = found[name]
+    for at, row in enumerate(found):
+        table["key"][at] = z85.encode(row["key"].tobytes())
+        prefixes = int(row["prefixes"]).to_bytes(NETWORKS, "little")
+        table["networks"][at] = " ".join(unpack_networks(row["networks"].tobytes(), prefixes)).encode("ascii")
+    return table
+
+
 def _row_bytes(request: admin.PageRequest) -> int:
     """Return the size of a packed row."""
+    if isinstance(request, admin.Credentials):
+        return _CREDENTIAL.itemsize
     return (_POSITION if isinstance(request, admin.Positions) else DTYPES[type(request).__name__.lower()]).itemsize
 
 

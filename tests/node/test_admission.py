@@ -46,7 +46,7 @@ class Keyed:
     def __init__(self, directory: Path) -> None:
         self.config = LocalCluster(directory, nodes=1, keys=True).config
         self.node = Node(self.config, 1)
-        self.credentials = OneCredential()
+        self.credentials = OneCredential(self.node.state)
         self.node.admission._credentials = self.credentials
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.venue = client_keys.of_client(self.config)

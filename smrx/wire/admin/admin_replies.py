@@ -10,6 +10,7 @@ from smrx.wire.admin.admin_rows import (
     AgreementStatus,
     AssetRow,
     BalanceRow,
+    CredentialRow,
     InstrumentRow,
     LevelRow,
     OrderRow,
@@ -186,6 +187,10 @@ class InstrumentsReply(PageReply[InstrumentRow], frozen=True, kw_only=True):
     pass
 
 
+class CredentialsReply(PageReply[CredentialRow], frozen=True, kw_only=True):
+    pass
+
+
 class StateImageReply(Reply, frozen=True, kw_only=True):
     """The state image held for `at`: its position, its size in bytes and its digest.
 
@@ -280,6 +285,7 @@ AnyReply = (
     | AccountsReply
     | AssetsReply
     | InstrumentsReply
+    | CredentialsReply
     | StateImageReply
     | StateImagePart
     | StateReply
