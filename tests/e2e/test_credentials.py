@@ -48,7 +48,7 @@ class Market:
         with self.venue as venue:
             venue.add_asset("BTC", 8)
             venue.add_asset("USD", 2)
-            venue.add_instrument("BTC-USD", "BTC", "USD")
+            venue.add_instrument("BTC-USD", "BTC", "USD", lot="1")
             for account, number in ((ANN, ANNS), (BOB, BOBS)):
                 self.pairs[account] = generate()
                 write(self.key(account), self.pairs[account], f"account {account}")
