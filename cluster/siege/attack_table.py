@@ -57,7 +57,9 @@ ATTACKS: Final[dict[str, Attack]] = {
     ),
     "public-reads": Attack("depth, instruments and status without end", read_attacks.public_reads),
     "state-images": Attack("state images without end", read_attacks.state_images),
-    "barriers": Attack("barriers without end", read_attacks.barriers, Bounds(log_entries_per_second=100)),
+    "confirmed reads": Attack(
+        "linearizable reads without end", read_attacks.confirmed_reads, Bounds(log_entries_per_second=100)
+    ),
     # Orders and sessions.
     "unread-answers": Attack("maximal frames of commands, answers not read", order_attacks.unread_answers),
     "sessions": Attack("sessions of one account without end", order_attacks.sessions),

@@ -9,44 +9,47 @@ from cluster.siege.attack_target import Attacker
 from cluster.siege.port_attacks import dealer, try_send, zmq_context
 from cluster.siege.zmtp_connection import ZmtpConnection
 from smrx.feed.retransmission import MAX_ANSWER_EVENTS
+from smrx.feed.subscription import MAX_CREDIT, Subscription, credit_frame
 from smrx.wire import frames
-from smrx.wire.frames import FrameKind
+from smrx.wire.frames import MAX_ACCOUNTS, FrameKind
 
-#: Bytes of subscriptions of one connection, and the length of each.
+#: Bytes of subscriptions of one connection.
 _SUBSCRIPTION_BYTES: Final = 16 << 20
-_TOPIC: Final = 64
 _STALLED_READERS: Final = 4
 _CONNECTIONS: Final = 4
+#: Says that everything was consumed, whether it was read or not.
+_CREDIT: Final = credit_frame(MAX_CREDIT)
 
 
 def subscriptions(attacker: Attacker) -> None:
-    """Subscribe to many different things on every node, from one connection each."""
-    while attacker.running:
-        held = []
-        for node in attacker.config.nodes:
-            connection = ZmtpConnection(node.events_address, "SUB")
-            number = 0
-            while connection.is_open and attacker.running and number * _TOPIC < attacker.scaled(_SUBSCRIPTION_BYTES):
-                topics = range(number, number + 1000)
-                connection.send_bytes(
-                    b"".join(b"\0" + bytes((_TOPIC,)) + (b"\x01%016x" % topic).ljust(_TOPIC, b".") for topic in topics)
-                )
-                number += 1000
-            attacker.report.sent += number
-            held.append(connection)
-        attacker.wait(0.5)
-        for connection in held:
-            connection.close()
+    """Subscribe to many different accounts on every node, from one connection each."""
+    with zmq_context() as context:
+        while attacker.running:
+            for node in attacker.config.nodes:
+                connection = dealer(context, node.events_address)
+                sent = number = 0
+                while attacker.running and sent < attacker.scaled(_SUBSCRIPTION_BYTES):
+                    accounts = frozenset(range(number, number + MAX_ACCOUNTS))
+                    request = Subscription(1, MAX_CREDIT, accounts).frame()
+                    if not try_send(connection, request):
+                        time.sleep(0.0005)
+                        continue
+                    sent += len(request)
+                    number = (number + MAX_ACCOUNTS) % (1 << 31)
+                    attacker.report.sent += 1
+                connection.close(linger=0)
 
 
 def retransmission(attacker: Attacker) -> None:
     """Ask the leader for its events again and again, and read the answers."""
     request = frames.encode(FrameKind.RETRANSMIT, correlation=1, aux=MAX_ANSWER_EVENTS)
     with zmq_context() as context:
-        sockets = [dealer(context, attacker.leader.retransmit_address) for _ in range(_CONNECTIONS)]
+        sockets = [dealer(context, attacker.leader.events_address) for _ in range(_CONNECTIONS)]
+        for to in sockets:
+            try_send(to, Subscription(0).frame())
         oldest = 1
         while attacker.running:
-            sent = sum(try_send(to, request) for to in sockets)
+            sent = sum(try_send(to, request) and try_send(to, _CREDIT) for to in sockets)
             attacker.report.sent += sent
             for to in sockets:
                 while attacker.running and to.poll(0):
@@ -62,30 +65,36 @@ def retransmission(attacker: Attacker) -> None:
 
 
 def stalled_readers(attacker: Attacker) -> None:
-    """Subscribe to every event on every node, and read nothing."""
+    """Subscribe to every event on every node, claim to consume them, and read nothing."""
     held = []
     for node in attacker.config.nodes:
         for _ in range(_STALLED_READERS):
-            connection = ZmtpConnection(node.events_address, "SUB")
+            connection = ZmtpConnection(node.events_address, "DEALER")
             connection.limit_receive_buffer(4096)
-            connection.message(b"\x01")
+            connection.message(Subscription(0).frame())
             held.append(connection)
     attacker.report.sent = len(held)
-    attacker.wait(attacker.target.seconds)
+    while attacker.running:
+        for connection in held:
+            if connection.is_open:
+                connection.message(_CREDIT)
+        attacker.wait(0.1)
     for connection in held:
         connection.close()
 
 
 def unread_retransmission(attacker: Attacker) -> None:
-    """Ask every node for its events from many connections, and read nothing."""
+    """Ask every node for its events from many connections, claim to consume them, and read nothing."""
     request = frames.encode(FrameKind.RETRANSMIT, correlation=1, aux=0)
     with zmq_context() as context:
         sockets: list[zmq.Socket[bytes]] = [
-            dealer(context, node.retransmit_address, reads=False)
+            dealer(context, node.events_address, reads=False)
             for node in attacker.config.nodes
             for _ in range(attacker.scaled(16))
         ]
+        for to in sockets:
+            try_send(to, Subscription(0).frame())
         while attacker.running:
-            sent = sum(try_send(to, request) for to in sockets)
+            sent = sum(try_send(to, request) and try_send(to, _CREDIT) for to in sockets)
             attacker.report.sent += sent
             time.sleep(0.001 if sent else 0.01)

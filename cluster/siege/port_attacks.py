@@ -30,8 +30,7 @@ _HEALTH_SECONDS: Final = 2.0
 
 def addresses(node: NodeConfig) -> tuple[str, ...]:
     """Return the addresses of a node that speak ZeroMQ."""
-    found = (node.raft_address, node.orders_address, node.events_address, node.retransmit_address, node.admin_address)
-    return tuple(dict.fromkeys(found))
+    return node.raft_address, node.orders_address, node.events_address, node.admin_address
 
 
 @contextmanager

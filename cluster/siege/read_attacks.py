@@ -1,4 +1,5 @@
-"""Attack reads: questions that are not read, many small questions on a big market, state images, barriers."""
+"""Attack reads: questions that are not read, many small questions on a big market, state images, reads that the leader
+has to confirm."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -75,12 +76,12 @@ def state_images(attacker: Attacker) -> None:
     _ask(attacker, requests, _READERS, on_reply=on_reply)
 
 
-def barriers(attacker: Attacker) -> None:
-    """Ask the leader for barriers as fast as it answers, with many of them in flight."""
+def confirmed_reads(attacker: Attacker) -> None:
+    """Ask the leader for linearizable reads as fast as it answers, with many of them in flight."""
 
     def requests() -> Iterator[AnyRequest]:
         while True:
-            yield admin.Barrier()
+            yield admin.Depth(instrument=1)
 
     _ask(attacker, requests, 64, leader_only=True)
 

@@ -110,7 +110,10 @@ class OperationBase:
                     if not found:
                         return rows
                     continue
-                following = msgspec.structs.replace(first, view=reply.view, offset=len(rows))
+                # Of the state that the view shows: the first reply was new enough.
+                following = msgspec.structs.replace(
+                    first, view=reply.view, offset=len(rows), level="any", max_age_ms=None
+                )
                 next_page = yield from self._router.ask_again(address, following, reply_type)
                 if next_page is None:
                     break

@@ -130,9 +130,12 @@ class QueryRouter:
             yield from self._find_leader(deadline)
 
     def ask_again(self, address: str, request: AnyRequest, reply_type: type[R]) -> Steps[R | None]:
-        """Return the reply of the node at an address, None if it has none for now. Raises as ask()."""
+        """Return the next page of a listing from the node at an address, None if it has none. Raises as ask().
+
+        The listing is of an earlier moment than what this client may have seen since.
+        """
         reply: AnyReply | None = yield Query(address, request, min(_NODE_TIMEOUT_S, self._timeout))
-        result = self._check(request, reply, reply_type)
+        result = self._check(request, reply, reply_type, is_continued=True)
         return None if isinstance(result, str) else result
 
     def _bounded(self, request: AnyRequest) -> AnyRequest:
@@ -164,7 +167,9 @@ class QueryRouter:
     def _node_timeout(self, deadline: float) -> float:
         return max(_RETRY_S, min(_NODE_TIMEOUT_S, deadline - time.monotonic()))
 
-    def _check(self, request: AnyRequest, reply: AnyReply | None, reply_type: type[R]) -> R | str:
+    def _check(
+        self, request: AnyRequest, reply: AnyReply | None, reply_type: type[R], *, is_continued: bool = False
+    ) -> R | str:
         """Return the reply if it is acceptable, otherwise why another node must be asked."""
         if reply is None:
             return "no answer"
@@ -176,8 +181,8 @@ class QueryRouter:
             return reply.message
         if not isinstance(reply, reply_type):
             raise ProtocolError(f"expected {reply_type.__name__} as the reply, found {type(reply).__name__}")
-        if not isinstance(request, admin.ReadRequest):
-            # The status of a node, not a read of the exchange.
+        if is_continued or not isinstance(request, admin.ReadRequest):
+            # A later page of a listing; or the status of a node, which is no read of the exchange.
             return reply
         if not reply.role and (request.level != "any" or request.max_age_ms is not None):
             return (

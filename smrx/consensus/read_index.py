@@ -112,8 +112,8 @@ class ReadIndex:
         return ReadState.READY
 
     def age_seconds(self) -> float:
-        """Return how long ago this leader knows that it led: infinity before the first confirmation."""
-        if not self._members.voters:
+        """Return how long ago this node knows that it led last; infinity if it was never confirmed."""
+        if self._raft.is_leader and not self._members.voters:
             return 0.0
         return now() - self._confirmed_at
 

@@ -212,13 +212,11 @@ class Replica:
     def state_age_seconds(self) -> float:
         """Return how old this node's state may be, as far as it knows; infinity if it has heard of no leader.
 
-        On the leader, the time since it knew that it led. On another node, the time since the newest message of a
-        leader whose commit index this node has applied, or the difference of the two clocks, if that is longer: the
-        message may have waited. Such a leader may have been deposed for leader_fallback_ms.
+        The time since this node knew that it led; or since the newest message of a leader whose commit index this node
+        has applied, or the difference of the two clocks, if that is longer: the message may have waited. Such a leader
+        may have been deposed for leader_fallback_ms.
         """
-        if self._raft.is_leader:
-            return self.reads.age_seconds()
-        return self.follower.state_age_seconds()
+        return min(self.reads.age_seconds(), self.follower.state_age_seconds())
 
     def stamp_ns(self) -> int:
         """Return the nanoseconds since 1970 for a new log entry, bounded by the clocks of a majority."""

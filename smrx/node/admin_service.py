@@ -123,6 +123,7 @@ class AdminService:
         """Answer reads, of each peer in turn, while there is time; send what the peers can take."""
         self._budget.start()
         self._outbox.retry()
+        self._read_service.poll()
         self._reads.release(self._node.replica.read_state)
         is_first = True
         while is_first or self._budget.has_time():
@@ -132,7 +133,7 @@ class AdminService:
                 break
             request_id, request = answerable.read
             if isinstance(request, admin.ReadRequest):
-                reply = self._read(request, is_lost=answerable.is_lost)
+                reply = self._read(request, answerable.peer, is_lost=answerable.is_lost)
             else:
                 reply = self._answer(request)
             self._reply(answerable.peer, request_id, reply)
@@ -149,6 +150,10 @@ class AdminService:
     def next_deadline(self) -> float:
         """When answer() has something to do even without a request, on time.monotonic()."""
         return self._outbox.next_deadline
+
+    def close(self) -> None:
+        """Free what is held for readers; the socket is the context's."""
+        self._read_service.close()
 
     def status(self) -> admin.NodeStatus:
         """Return the status of this node, as `smrx cluster status` shows it."""
@@ -228,14 +233,14 @@ class AdminService:
         handler: Callable[[Any], admin.AnyReply] = getattr(self, f"_on_{type(request).__name__.lower()}")
         return handler(request)
 
-    def _read(self, request: admin.ReadRequest, *, is_lost: bool) -> admin.AnyReply:
+    def _read(self, request: admin.ReadRequest, peer: bytes, *, is_lost: bool) -> admin.AnyReply:
         reads = self._read_service
         if is_lost:
             message = f"node {self._node.me.id} lost its leadership before it could answer; ask again"
             return self._error(AdminErrorCode.LOST_LEADERSHIP, message)
         if self._node.fenced is not None:
             return self._error(AdminErrorCode.FENCED, f"{self._node.fenced}; ask another node")
-        return reads.staleness(request) or reads.answer(request)
+        return reads.staleness(request) or reads.answer(request, peer)
 
     def _on_status(self, request: admin.Status) -> admin.AnyReply:
         return self.status()

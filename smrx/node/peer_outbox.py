@@ -16,8 +16,11 @@ import zmq
 SEND_MESSAGES: Final = 4
 #: Unread bytes of a peer in the system's buffer.
 SEND_BUFFER_BYTES: Final = 256 << 10
-#: Bytes of all replies that wait here; what exceeds them is dropped.
+#: Bytes of the replies that wait here, of one peer and of all; what exceeds them is dropped. Each reply counts for some
+#: more than its own, for what keeps it.
+_WAITING_OF_PEER: Final = 256 << 10
 _WAITING_BYTES: Final = 16 << 20
+_OVERHEAD: Final = 200
 #: A reply that a peer cannot take for so long is dropped.
 _WAITING_SECONDS: Final = 5.0
 #: Blocked peers that are tried in one turn.
@@ -57,14 +60,15 @@ class PeerOutbox:
         known = self._waiting.get(peer)
         if known is None and self._sent(peer, reply):
             return
-        if self._size + len(reply) > _WAITING_BYTES or (known is not None and len(known[0]) >= SEND_MESSAGES):
+        of_peer = 0 if known is None else sum(map(_cost, known[0]))
+        if self._size + _cost(reply) > _WAITING_BYTES or (of_peer and of_peer + _cost(reply) > _WAITING_OF_PEER):
             self.dropped += 1
             return
         if known is None:
             self._waiting[peer] = ([reply], time.monotonic())
         else:
             known[0].append(reply)
-        self._size += len(reply)
+        self._size += _cost(reply)
 
     def retry(self) -> None:
         """Send to some of the blocked peers; drop what has waited too long."""
@@ -76,12 +80,12 @@ class PeerOutbox:
         for peer in list(self._waiting)[:_TRIED]:
             replies, since = self._waiting.pop(peer)
             while replies and self._sent(peer, replies[0]):
-                self._size -= len(replies.pop(0))
+                self._size -= _cost(replies.pop(0))
             if not replies:
                 continue
             if now - since > _WAITING_SECONDS:
                 self.dropped += len(replies)
-                self._size -= sum(map(len, replies))
+                self._size -= sum(map(_cost, replies))
                 continue
             # Behind the others.
             self._waiting[peer] = (replies, since)
@@ -102,3 +106,7 @@ class PeerOutbox:
                 raise
             self._gone.append(peer)
         return True
+
+
+def _cost(reply: bytes) -> int:
+    return len(reply) + _OVERHEAD

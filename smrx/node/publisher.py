@@ -99,7 +99,9 @@ class Publisher:
         #: all events published so far.
         self._behind: dict[bytes, FeedPeer] = {}
         self._pace = Pace(bytes_per_second, _BYTES_PER_TURN)
-        self._next_heartbeat = self._next_position = 0.0
+        #: Those that wait for the state at the end of the stream.
+        self._state_due: dict[bytes, FeedPeer] = {}
+        self._next_heartbeat = self._next_state = 0.0
         self._catch_up_at: float | None = None
 
     @property
@@ -148,6 +150,8 @@ class Publisher:
             peer.subscribe(request, newest)
             self._behind[identity] = peer
             self._send_position(peer, newest)
+            if peer.accounts is None:
+                self._state_due[identity] = peer
         elif peer is None:
             raise FrameError(ErrorCode.NOT_SUBSCRIBED, f"{frame.kind.name}: send SUBSCRIBE first")
         elif frame.kind is FrameKind.CREDIT:
@@ -369,37 +373,47 @@ class Publisher:
     def heartbeat(self, position: Callable[[], FeedPosition] | None, newest: int, now: float) -> None:
         """Send every subscriber its position if that is due, and forget those that are silent.
 
-        position() returns the next event, the state hash and the balance digest; without it only positions are sent.
-        newest is the newest event.
+        A subscriber that has every event gets the state there too, one that is behind as soon as it has. position()
+        returns the next event, the state hash and the balance digest; without it only positions are sent. newest is
+        the newest event.
         """
-        if now < self._next_heartbeat:
-            return
-        self._next_heartbeat = now + HEARTBEAT_SECONDS
-        current: bytes | None = None
-        if now < self._next_position:
+        if now < self._next_state:
             position = None
-        for peer in list(self._peers.values()):
-            if now - peer.heard_at > subscription.SILENCE_S:
-                self._end(peer, ErrorCode.NOT_SUBSCRIBED, "this subscriber was silent for too long")
-            elif not self._may_stay(peer):
-                self._end(peer, ErrorCode.FORBIDDEN, "the key of this subscriber is not valid any more, or restricted")
-            elif peer.accounts is not None and peer.next > peer.uncovered:
-                if self._send(peer, frames.encode(FrameKind.UPDATES, correlation=peer.uncovered, aux=peer.next - 1)):
-                    peer.skip_to(peer.next)
-            elif peer.accounts is None and peer.next == newest + 1 and position is not None:
-                current = current or self._current_heartbeat(position, now)
-                self._send(peer, current)
-            else:
-                if peer.next != newest + 1:
-                    self._fall_behind(peer)
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_SECONDS
+            for peer in list(self._peers.values()):
+                self._heartbeat(peer, newest, now, has_state=position is not None)
+        if self._state_due and position is not None:
+            self._send_state(position, newest, now)
+
+    def _heartbeat(self, peer: FeedPeer, newest: int, now: float, *, has_state: bool) -> None:
+        if now - peer.heard_at > subscription.SILENCE_S:
+            self._end(peer, ErrorCode.NOT_SUBSCRIBED, "this subscriber was silent for too long")
+        elif not self._may_stay(peer):
+            self._end(peer, ErrorCode.FORBIDDEN, "the key of this subscriber is not valid any more, or restricted")
+        elif peer.accounts is not None and peer.next > peer.uncovered:
+            if self._send(peer, frames.encode(FrameKind.UPDATES, correlation=peer.uncovered, aux=peer.next - 1)):
+                peer.skip_to(peer.next)
+        else:
+            if peer.accounts is None:
+                self._state_due[peer.identity] = peer
+            if peer.next != newest + 1:
+                self._fall_behind(peer)
+            if peer.accounts is not None or peer.next != newest + 1 or not has_state:
                 self._send_position(peer, newest)
 
-    def _current_heartbeat(self, position: Callable[[], FeedPosition], now: float) -> bytes:
+    def _send_state(self, position: Callable[[], FeedPosition], newest: int, now: float) -> None:
+        """Send the state after the newest event to those of the subscribers that wait for it and have that event."""
+        current = [peer for peer in self._state_due.values() if peer.next == newest + 1]
+        if not current:
+            return
         started = time.perf_counter()
         frame = frames.encode_heartbeat(position())
         # The digest of all balances may take long; spend at most a hundredth of the loop's time on it.
-        self._next_position = now + 100 * (time.perf_counter() - started)
-        return frame
+        self._next_state = now + 100 * (time.perf_counter() - started)
+        for peer in current:
+            if self._send(peer, frame):
+                del self._state_due[peer.identity]
 
     def _send_position(self, peer: FeedPeer, newest: int) -> None:
         self._send(peer, frames.encode(FrameKind.HEARTBEAT, correlation=peer.uncovered, aux=newest))
@@ -440,3 +454,4 @@ class Publisher:
     def _forget(self, identity: bytes) -> None:
         self._peers.pop(identity, None)
         self._behind.pop(identity, None)
+        self._state_due.pop(identity, None)

@@ -389,6 +389,9 @@ class Node(Turn):
         transport = getattr(self, "transport", None)
         if transport is not None:
             transport.close()
+        admin = getattr(self, "admin", None)
+        if admin is not None:
+            admin.close()
         orders = getattr(self, "_orders", None)
         if orders is not None:
             orders.close()

@@ -1,12 +1,14 @@
 """Answer the reads of the admin protocol from the state of this node, each in time that follows the size of its answer.
 
-One reply has at most `PAGE_BYTES` of rows. Owns the check that a state is as new as its reader asks. Changes nothing,
-sends nothing. Called by the admin service, which has checked who asks.
+One reply has at most `PAGE_BYTES` of rows. A listing that does not fit is written by a forked child and then read page
+by page (views.py), so that all pages are of one moment. Owns the check that a state is as new as its reader asks.
+Changes nothing, sends nothing. Called by the admin service, which has checked who asks.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from zmq.utils import z85
@@ -14,6 +16,7 @@ from zmq.utils import z85
 from smrx.engine.exposure import Position
 from smrx.engine.inspect import DTYPES, Page
 from smrx.node.node_view import NodeView
+from smrx.node.views import MAX_VIEWS, Refused, Views, Waiting
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.networks import unpack_networks
@@ -21,6 +24,8 @@ from smrx.wire.records import NETWORKS
 
 #: Rows of a reply: packing and sending more would keep the loop longer than its budget for reads.
 PAGE_BYTES: Final = 128 << 10
+#: Open orders of an account whose positions are summed up on the loop.
+_POSITION_ORDERS: Final = 2048
 #: Rows of a reply to a program that does not read packed rows, at 5 us each.
 _STRUCTS: Final = 64
 
@@ -41,6 +46,9 @@ class ReadService:
 
     def __init__(self, node: NodeView) -> None:
         self._node = node
+        self._views = Views()
+        #: By owner, of programs that name no views: the listing, its view, and whether a page of it was read.
+        self._unnamed: dict[bytes, tuple[admin.PageRequest, str, bool]] = {}
 
     def at(self, *, linearizable: bool = False) -> dict[str, Any]:
         """Return what every reply says about the node and its state."""
@@ -90,20 +98,102 @@ class ReadService:
             f"{request.max_age_ms:g} ms; ask another node, or read at level linearizable",
         )
 
-    def answer(self, request: admin.ReadRequest) -> admin.AnyReply:
-        """Return the reply to a read that may be answered."""
+    def answer(self, request: admin.ReadRequest, owner: bytes) -> admin.AnyReply:
+        """Return the reply to a read that may be answered; `owner` is who may read on in a view."""
         if isinstance(request, admin.Depth):
             return self._depth(request)
         assert isinstance(request, admin.PageRequest)
+        size = PAGE_BYTES // _dtype_of(request).itemsize if request.packed else _STRUCTS
+        limit = min(request.limit, size)
+        if request.view:
+            return self._page_of_view(request, owner, request.view, limit)
+        page = self._first_page(request, limit) if not request.offset else None
+        if page is not None:
+            return self._reply(request, Page(page, more=False))
+        return self._open_view(request, owner) if request.packed else self._page_without_name(request, owner, limit)
+
+    def poll(self) -> None:
+        """Notice the ends of children, and close the views that are no longer read. Call it in every turn."""
+        if len(self._views):
+            self._views.poll()
+
+    def close(self) -> None:
+        """Close the views."""
+        self._views.close()
+
+    def _reply(
+        self, request: admin.PageRequest, page: Page, *, sequence: int | None = None, view: str = ""
+    ) -> admin.AnyReply:
         at = self.at(linearizable=request.level == "linearizable")
+        if sequence is not None:
+            at["sequence"] = sequence
         reply_type, row_type = _REPLIES[type(request)]
-        rows, more = self._page(request)
         if request.packed:
-            columns, data = admin.pack(rows)
-            reply: admin.AnyReply = reply_type(**at, columns=columns, data=data, more=more)
+            columns, data = admin.pack(page.rows)
+            reply: admin.AnyReply = reply_type(**at, columns=columns, data=data, more=page.more, view=view)
         else:
-            reply = reply_type(**at, rows=admin.rows(rows, row_type), more=more)
+            reply = reply_type(**at, rows=admin.rows(page.rows, row_type), more=page.more)
         return reply
+
+    # Listings that do not fit one page.
+
+    def _open_view(self, request: admin.PageRequest, owner: bytes) -> admin.AnyReply:
+        """Begin to write a listing; the reply names it and has no rows yet."""
+        opened = self._opened(request, owner)
+        if isinstance(opened, Refused):
+            return self.error(AdminErrorCode.UNAVAILABLE, opened.reason)
+        return self._reply(request, Page(np.zeros(0, _dtype_of(request)), more=True), view=opened)
+
+    def _page_of_view(self, request: admin.PageRequest, owner: bytes, view: str, limit: int) -> admin.AnyReply:
+        found = self._views.read(owner, view, request.offset, limit)
+        if isinstance(found, Refused):
+            return self.error(AdminErrorCode.UNAVAILABLE, found.reason)
+        if isinstance(found, Waiting):
+            return self._reply(request, Page(np.zeros(0, _dtype_of(request)), more=True), view=view)
+        return self._reply(request, Page(found.rows, found.more), sequence=found.sequence, view=view)
+
+    def _page_without_name(self, request: admin.PageRequest, owner: bytes, limit: int) -> admin.AnyReply:
+        """Return a page to a program that knows no views: of its connection's last view, if that is of this listing."""
+        listing = msgspec.structs.replace(request, offset=0, limit=1, min_sequence=0, max_age_ms=None)
+        known, view, is_read = self._unnamed.get(owner, (None, "", False))
+        if known != listing or (is_read and not request.offset):
+            opened = self._opened(request, owner)
+            if isinstance(opened, Refused):
+                return self.error(AdminErrorCode.UNAVAILABLE, opened.reason)
+            self._unnamed = dict([*self._unnamed.items()][-MAX_VIEWS:]) | {owner: (listing, opened, False)}
+            view = opened
+        found = self._views.read(owner, view, request.offset, limit)
+        if isinstance(found, Waiting):
+            return self.error(AdminErrorCode.UNAVAILABLE, "the listing is being taken; ask again in a moment")
+        if isinstance(found, Refused):
+            self._unnamed.pop(owner, None)
+            return self.error(AdminErrorCode.UNAVAILABLE, found.reason)
+        self._unnamed[owner] = (listing, view, True)
+        return self._reply(request, Page(found.rows, found.more), sequence=found.sequence)
+
+    def _opened(self, request: admin.PageRequest, owner: bytes) -> str | Refused:
+        inspect = self._node.state.engine.inspect
+        table = type(request).__name__.lower()
+        if isinstance(request, admin.Positions):
+            account = request.account
+            excluded: Sequence[NDArray[Any]] = ()
+
+            def rows() -> Iterable[NDArray[Any]]:
+                yield positions_table(inspect.positions(account))
+        elif isinstance(request, admin.Credentials):
+            excluded = ()
+
+            def rows() -> Iterable[NDArray[Any]]:
+                yield credentials_table(inspect.credentials())
+        else:
+            wanted = getattr(request, "account", None)
+            instrument = getattr(request, "instrument", None)
+            excluded = inspect.arrays_outside(table)
+
+            def rows() -> Iterable[NDArray[Any]]:
+                yield from inspect.listing(table, account=wanted, instrument=instrument)
+
+        return self._views.open(owner, _dtype_of(request), rows, excluded, self._node.state.engine.sequence)
 
     def _depth(self, request: admin.Depth) -> admin.AnyReply:
         inspect = self._node.state.engine.inspect
@@ -121,38 +211,37 @@ class ReadService:
             asks=_levels(asks),
         )
 
-    def _page(self, request: admin.PageRequest) -> tuple[NDArray[Any], bool]:
-        """Return the rows of a page, and whether there are further ones."""
-        size = PAGE_BYTES // _row_bytes(request) if request.packed else _STRUCTS
-        limit = min(request.limit, size)
-        if not request.offset:
-            first = self._first_page(request, limit)
-            if first is not None:
-                return first
-        found = self._listing(request)
-        end = request.offset + limit
-        return found[request.offset : end], end < len(found)
-
-    def _first_page(self, request: admin.PageRequest, limit: int) -> tuple[NDArray[Any], bool] | None:
+    def _first_page(self, request: admin.PageRequest, limit: int) -> NDArray[Any] | None:
         """Return a listing that fits one page, in time that follows its size; None if it may not fit."""
         inspect = self._node.state.engine.inspect
         page: Page | None = None
         match request:
             case admin.Orders() if request.order_id is not None or request.client_order_id is not None:
-                return self._one_order(request), False
+                page = Page(self._one_order(request), more=False)
             case admin.Orders(account=int(account)):
                 page = inspect.orders_of(account, limit=limit, instrument=request.instrument)
             case admin.Balances(account=int(account)):
                 page = Page(inspect.balances_of(account), more=False)
+            case admin.Positions(account=account):
+                if inspect.open_order_count(account) <= _POSITION_ORDERS:
+                    page = Page(positions_table(inspect.positions(account)), more=False)
             case admin.Transfers():
-                page = inspect.transfers_of(request.account, limit=limit)
-                page = Page(page.rows[::-1], page.more)
+                newest_first = inspect.transfers_of(request.account, limit=limit)
+                page = Page(np.sort(newest_first.rows, order="transfer_id"), newest_first.more)
             case admin.Accounts(account=int(account)):
                 page = Page(inspect.account(account), more=False)
             case admin.Accounts():
-                page = inspect.accounts_from(limit=limit)
-                page = page and Page(np.sort(page.rows, order="account"), page.more)
-        return None if page is None or page.more or len(page.rows) > limit else (page.rows, False)
+                opened_first = inspect.accounts_from(limit=limit)
+                if opened_first is not None:
+                    page = Page(np.sort(opened_first.rows, order="account"), opened_first.more)
+            case admin.Assets():
+                page = Page(inspect.assets(), more=False)
+            case admin.Instruments():
+                page = Page(inspect.instruments(), more=False)
+            case admin.Credentials():
+                if inspect.counts()["credentials"] <= limit:
+                    page = Page(credentials_table(inspect.credentials()), more=False)
+        return None if page is None or page.more or len(page.rows) > limit else page.rows
 
     def _one_order(self, request: admin.Orders) -> NDArray[Any]:
         """Return the open order with one of its two ids, if it is of the account and the instrument."""
@@ -170,29 +259,6 @@ class ReadService:
         if request.client_order_id is not None:
             found = found[found["client_order_id"] == request.client_order_id.encode("ascii")]
         return found
-
-    def _listing(self, request: admin.PageRequest) -> NDArray[Any]:
-        """Return the whole listing that a request asks for a page of."""
-        inspect = self._node.state.engine.inspect
-        match request:
-            case admin.Orders():
-                return inspect.orders(request.account, request.instrument)
-            case admin.Balances():
-                return inspect.balances(request.account)
-            case admin.Positions():
-                return positions_table(inspect.positions(request.account))
-            case admin.Transfers():
-                return inspect.transfers(request.account)
-            case admin.Accounts():
-                return inspect.accounts()
-            case admin.Assets():
-                return inspect.assets()
-            case admin.Instruments():
-                return inspect.instruments()
-            case admin.Credentials():
-                return credentials_table(inspect.credentials())
-            case _:
-                raise AssertionError(f"no listing of {type(request).__name__}")
 
 
 #: An account's position in an instrument. The sums may exceed 64 bits, so they are text.
@@ -235,11 +301,11 @@ def credentials_table(found: NDArray[Any]) -> NDArray[Any]:
     return table
 
 
-def _row_bytes(request: admin.PageRequest) -> int:
-    """Return the size of a packed row."""
+def _dtype_of(request: admin.PageRequest) -> "np.dtype[Any]":
+    """Return the type of a packed row."""
     if isinstance(request, admin.Credentials):
-        return _CREDENTIAL.itemsize
-    return (_POSITION if isinstance(request, admin.Positions) else DTYPES[type(request).__name__.lower()]).itemsize
+        return _CREDENTIAL
+    return _POSITION if isinstance(request, admin.Positions) else DTYPES[type(request).__name__.lower()]
 
 
 def _levels(levels: Iterable[tuple[int, int, int]]) -> tuple[admin.LevelRow, ...]:

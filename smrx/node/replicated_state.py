@@ -21,7 +21,7 @@ from smrx.wire import batches
 from smrx.wire.codes import SessionFlags
 from smrx.wire.record_schema import file_pieces, file_records
 from smrx.wire.record_words import concatenate_records
-from smrx.wire.records import EVENT
+from smrx.wire.records import EVENT, STORED_EVENT
 
 _FORMAT: Final = 1
 #: The part of a snapshot on this node's own disk that is not in the state: the newest events, so that a verifier finds
@@ -143,7 +143,7 @@ class ReplicatedState:
         kept = self.events.range(*self._kept_events())
         return {
             "state": self._state_pieces(),
-            _EVENTS: file_pieces(_EVENTS, np.zeros(0, EVENT) if kept is None else kept),
+            _EVENTS: file_pieces(_EVENTS, np.zeros(0, STORED_EVENT) if kept is None else kept.view(STORED_EVENT)),
         }
 
     def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
@@ -192,7 +192,7 @@ class ReplicatedState:
         """
         self._update_rings()
         if name == _EVENTS:
-            events = file_records(data, name, EVENT)
+            events = file_records(data, name, STORED_EVENT).view(EVENT)
             last = self.engine.event_sequence
             wrong = np.flatnonzero(events["sequence"] != np.arange(last + 1 - len(events), last + 1))
             if len(wrong):

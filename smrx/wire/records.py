@@ -254,6 +254,16 @@ EVENT: Final = _layout(
     },
 )
 
+#: EVENT as files describe it (record_schema.py): its field at 120 has the name that it had when only TRADE used it, so
+#: that files of format 2 are read as they are.
+STORED_EVENT: Final = _layout(
+    EVENT_SIZE,
+    {
+        "counter_account" if name == "credential" else name: (EVENT.fields[name][0].str, EVENT.fields[name][1])  # type: ignore[index]
+        for name in EVENT.names or ()
+    },
+)
+
 
 def _renamed(names: dict[str, str], **fields: tuple[str, int]) -> "np.dtype[Any]":
     """Return the layout of an event: the header, with other names for some of its fields, and fields of its own.

@@ -299,12 +299,23 @@ def test_heartbeat_has_the_position_of_the_reader(market: Market) -> None:
     assert position == FeedPosition(101, Claim(100, 5), Digest(1, 2))
     frame = behind.of(FrameKind.HEARTBEAT)[0]
     assert (frame.correlation, frame.aux, frames.position(frame)) == (11, 100, None)
+    # It gets the state as soon as it has every event.
+
+    def has_state() -> bool:
+        behind.socket.send(credit_frame(MAX_CREDIT))
+        return frames.position(behind.of(FrameKind.HEARTBEAT)[-1]) == position
+
+    behind.wait_for(has_state)
+    assert [frame.kind for frame in behind.frames[-2:]] == [FrameKind.EVENTS, FrameKind.HEARTBEAT]
 
 
 def test_silent_reader_is_forgotten(market: Market) -> None:
     reader, other = market.reader().subscribe(), market.reader().subscribe()
-    market.now += subscription.SILENCE_S
+    before = market.now
+    market.now += subscription.SILENCE_S / 2
     other.socket.send(credit_frame(0))
+    market.turn_until(lambda: any(peer.heard_at > before + 1 for peer in market.publisher._peers.values()))
+    market.now += subscription.SILENCE_S / 2 + 1
     market.turn_until(lambda: market.publisher.subscribers == 1)
     code, message = reader.error()
     assert (code, "silent" in message) == (ErrorCode.NOT_SUBSCRIBED, True)

@@ -151,6 +151,12 @@ def seeded_steps(seed: int, count: int) -> list[bytes]:
     return [source.randbytes(STEP_SIZE) for _ in range(count)]
 
 
+def venue_requests(rules: int = NEWEST_RULES) -> int:
+    """Return how many requests of the venue's session the setup has."""
+    records = join(market_setup(rules)).records
+    return int(records["request_id"][records["session_id"] == VENUE_SESSION].max())
+
+
 class Rules(NamedTuple):
     """The version of the rules with which a tape begins, and whether it switches to the next one half way."""
 

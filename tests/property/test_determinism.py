@@ -35,7 +35,7 @@ from tests.property.repeat import hex_command
 
 ROOT = Path(__file__).parents[2]
 #: The tape of the tests that compare processes and batch sizes: long enough to use every feature.
-SEED, LONG = 13, 2_000
+SEED, LONG = 14, 2_000
 #: For interpreted kernels.
 SHORT = 400
 #: The commands of so many nanoseconds get one stamp in the coarse tape: about a thousand commands.

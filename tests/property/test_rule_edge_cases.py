@@ -25,7 +25,8 @@ from tests import commands as make
 from tests.oracle import Oracle
 from tests.property.choices import COLLIDING_IDS, VENUE_SESSION
 from tests.property.comparison import difference, run, state_differences
-from tests.property.flow import START_NS, Batch, Tape, market_setup
+from tests.property.flow import START_NS, Batch, Tape, market_setup, venue_requests
+from tests.raw_credentials import revoke_credential
 
 BUY, SELL = Side.BUY, Side.SELL
 I62 = (1 << 62) - 1
@@ -39,7 +40,7 @@ class Script:
 
     def __init__(self) -> None:
         self.commands = market_setup()
-        self.requests = {VENUE_SESSION: len(self.commands) - 5}
+        self.requests = {VENUE_SESSION: venue_requests()}
         self.transfers = 1_000
 
     def sender(self, session: int) -> make.Sender:
@@ -270,22 +271,49 @@ def ids_of_every_length(script: Script) -> None:
         script.send_as_account(CommandKind.CANCEL, 1 + length % 4, client_order_id=text[:length])
 
 
+#: The last session id without a credential.
+LAST_SESSION = (1 << 32) - 1
+
+
 def many_session_orders(script: Script) -> None:
     """Orders of sessions with cancel on disconnect, replaced and filled in between; a reused session id."""
-    script.commands.append(make.open_session((1 << 64) - 1, 1, SessionFlags.CANCEL_ON_DISCONNECT))
+    script.commands.append(make.open_session(LAST_SESSION, 1, SessionFlags.CANCEL_ON_DISCONNECT))
     for number in range(60):
-        who = ((1 << 64) - 1, number + 1)
+        who = (LAST_SESSION, number + 1)
         script.commands.append(make.place(who, 1, BUY, 1, 1 + number % 9, client_order_id=number + 1))
         if number % 3 == 0:
             script.send_as_account(CommandKind.REPLACE, 1, client_order_id=number + 1, price_ticks=2, quantity_lots=2)
         if number % 4 == 0:
             script.place(2, SELL, 1, 4)
-    script.commands.append(make.disconnect((1 << 64) - 1))
-    script.commands.append(make.place(((1 << 64) - 1, 61), 1, BUY, 1, 1))
-    script.commands.append(make.command(CommandKind.CLOSE_SESSION, ((1 << 64) - 1, 62)))
-    script.commands.append(make.open_session((1 << 64) - 1, 2))
-    script.commands.append(make.disconnect((1 << 64) - 1))
+    script.commands.append(make.disconnect(LAST_SESSION))
+    script.commands.append(make.place((LAST_SESSION, 61), 1, BUY, 1, 1))
+    script.commands.append(make.command(CommandKind.CLOSE_SESSION, (LAST_SESSION, 62)))
+    script.commands.append(make.open_session(LAST_SESSION, 2))
+    script.commands.append(make.disconnect(LAST_SESSION))
     script.commands.append(make.disconnect(0))
+
+
+def orders_of_a_firms_session(script: Script) -> None:
+    """Orders of two accounts and several persons by one session, which ends with all of them, oldest first."""
+    session = 31 << 32 | 9
+    script.commands.append(make.open_session(session, 1, SessionFlags.CANCEL_ON_DISCONNECT))
+    for number in range(60):
+        account, person = (1, 21) if number % 2 else (3, 24)
+        placed = make.place(
+            script.sender(session), account, BUY, 1, 1 + number % 7, credential=person if number % 3 else 0
+        )
+        script.commands.append(placed)
+        if number % 5 == 0:
+            script.place(2, SELL, 1, 6)
+        if number == 30:
+            script.commands.append(make.disconnect(session))
+        if number == 40:
+            script.send_as_venue(revoke_credential, 24)
+    script.commands.append(make.command(CommandKind.CLOSE_SESSION, script.sender(session)))
+    script.commands.append(make.open_session(session, 1))
+    script.send_as_venue(revoke_credential, 31)
+    script.commands.append(make.place(script.sender(session), 1, BUY, 1, 1))
+    script.commands.append(make.disconnect(session))
 
 
 def self_trades_of_every_kind(script: Script) -> None:
@@ -317,6 +345,7 @@ EDGE_CASES: list[tuple[Callable[[Script], None], EventKind, int]] = [
     (colliding_ids, EventKind.CLIENT_ORDER_ID, 12),
     (ids_of_every_length, EventKind.CANCELLED, 64),
     (many_session_orders, EventKind.CANCELLED, 40),
+    (orders_of_a_firms_session, EventKind.CANCELLED, 30),
     (self_trades_of_every_kind, EventKind.TRADE, 50),
 ]
 

@@ -40,7 +40,7 @@ from smrx.wire.record_schema import (
     file_head,
     read_file_head,
 )
-from smrx.wire.records import EVENT
+from smrx.wire.records import EVENT, STORED_EVENT
 
 FILE_NAME: Final = "checkpoint.json"
 _FORMAT: Final = 2
@@ -269,7 +269,7 @@ class CheckpointStore(Generic[P]):
             os.close(closed)
         path = self._path("journal", sequence)
         self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        head = file_head(_EVENTS, EVENT)
+        head = file_head(_EVENTS, STORED_EVENT)
         durable_files.write_all(self._journal, head)
         os.fsync(self._journal)
         durable_files.sync_directory(self.directory)
@@ -314,7 +314,7 @@ class CheckpointStore(Generic[P]):
             raise SinkMismatch(
                 f"{path}: {error}; move the directory away and settle again from the beginning"
             ) from None
-        self._older = None if found == describe(_EVENTS, EVENT) else found
+        self._older = None if found == describe(_EVENTS, STORED_EVENT) else found
         return found
 
     def _events(self, data: bytes) -> NDArray[np.void]:
@@ -322,7 +322,8 @@ class CheckpointStore(Generic[P]):
         if self._older is None:
             return np.frombuffer(data, EVENT)
         try:
-            return convert(np.frombuffer(data, self._older.dtype), self._older, describe(_EVENTS, EVENT))
+            wanted = describe(_EVENTS, STORED_EVENT)
+            return convert(np.frombuffer(data, self._older.dtype), self._older, wanted).view(EVENT)
         except SchemaError as error:
             raise SinkMismatch(f"{self.name}: the journal cannot be read: {error}") from None
 
