@@ -45,6 +45,11 @@ class AttackProcess:
         self._process.kill()
         self._process.communicate()
 
+    def wait_ready(self) -> None:
+        """Wait until the process has imported what it needs, and begins to attack."""
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
     @property
     def running(self) -> bool:
         """Whether the attack goes on."""
@@ -84,6 +89,8 @@ def main() -> None:
     os.nice(_NICE)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     attacker = Attacker(msgspec.json.decode(target, type=Target), lambda: stopped)
     ATTACKS[name].run(attacker)
     sys.stdout.write(msgspec.json.encode(attacker.report).decode())

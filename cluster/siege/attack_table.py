@@ -43,7 +43,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     "raft-frames": Attack("messages of no member on an unkeyed Raft port", port_attacks.raft_frames),
     "handshakes": Attack("handshakes under unknown keys, without end", port_attacks.handshakes, keyed=True),
     # The feed.
-    "subscriptions": Attack("16 MiB of subscriptions a connection", feed_attacks.subscriptions),
+    "subscriptions": Attack("more subscriptions and subscribers than a node accepts", feed_attacks.subscriptions),
     "retransmission": Attack("the newest events asked for again, without end", feed_attacks.retransmission),
     "unread-retransmission": Attack("events asked for again and not read", feed_attacks.unread_retransmission),
     "stalled-readers": Attack(
@@ -57,14 +57,16 @@ ATTACKS: Final[dict[str, Attack]] = {
     ),
     "public-reads": Attack("depth, instruments and status without end", read_attacks.public_reads),
     "state-images": Attack("state images without end", read_attacks.state_images),
-    "confirmed reads": Attack(
-        "linearizable reads without end", read_attacks.confirmed_reads, Bounds(log_entries_per_second=100)
+    "linearizable-reads": Attack(
+        "linearizable reads without end", read_attacks.linearizable_reads, Bounds(log_entries_per_second=100)
     ),
     # Orders and sessions.
-    "unread-answers": Attack("maximal frames of commands, answers not read", order_attacks.unread_answers),
+    "unread-answers": Attack(
+        "maximal frames of commands, answers not read", order_attacks.unread_answers, Bounds(memory_mib=128)
+    ),
     "sessions": Attack("sessions of one account without end", order_attacks.sessions),
     "session-theft": Attack("requests on a session of another client", order_attacks.session_theft),
-    "pings-of-others": Attack("pings for a session whose client has gone", order_attacks.pings_of_others),
+    "pings-of-others": Attack("pings for a session whose client has gone", order_attacks.pings_of_others, keyed=True),
     # Authority.
     "shutdown": Attack("what only an operator may do", port_attacks.shutdown, fresh_after=True),
 }

@@ -30,7 +30,8 @@ _HEALTH_SECONDS: Final = 2.0
 
 def addresses(node: NodeConfig) -> tuple[str, ...]:
     """Return the addresses of a node that speak ZeroMQ."""
-    return node.raft_address, node.orders_address, node.events_address, node.admin_address
+    found = (node.raft_address, node.orders_address, node.events_address, node.admin_address)
+    return tuple(dict.fromkeys(found))
 
 
 @contextmanager
@@ -159,7 +160,7 @@ def metrics_connections(attacker: Attacker) -> None:
         for _ in range(attacker.scaled(_METRICS_CONNECTIONS)):
             if attacker.running:
                 held.append(_held(address))
-        while attacker.running:
+        while attacker.running or not asked:
             for at, connection in enumerate(held):
                 try:
                     connection.send(b"G" if at % 2 else b"")

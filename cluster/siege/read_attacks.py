@@ -1,5 +1,4 @@
-"""Attack reads: questions that are not read, many small questions on a big market, state images, reads that the leader
-has to confirm."""
+"""Attack reads: questions that are not read, many small questions on a big market, state images, linearizable reads."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ _READERS: Final = 4
 
 def unread_orders(attacker: Attacker) -> None:
     """Ask every node for all orders many times, and read nothing."""
-    request = admin.encode_request(admin.Orders(), 1)
+    request = admin.encode_request(admin.Orders(level="any"), 1)
     with zmq_context() as context:
         sockets = [dealer(context, node.admin_address, reads=False) for node in attacker.config.nodes]
         for _ in range(attacker.scaled(_UNREAD)):
@@ -35,7 +34,7 @@ def all_orders(attacker: Attacker) -> None:
 
     def requests() -> Iterator[AnyRequest]:
         for at in cycle(range(0, 20 * page, page)):
-            yield admin.Orders(offset=at, limit=page)
+            yield admin.Orders(offset=at, limit=page, level="any")
 
     _ask(attacker, requests, _READERS)
 
@@ -45,7 +44,7 @@ def small_orders(attacker: Attacker) -> None:
 
     def requests() -> Iterator[AnyRequest]:
         for account in cycle((siege_market.CUSTOMER, siege_market.HONEST, siege_market.VICTIM)):
-            yield admin.Orders(account=account, limit=1)
+            yield admin.Orders(account=account, limit=1, level="any")
 
     _ask(attacker, requests, 1, _SMALL_READS_PER_SECOND)
 
@@ -54,8 +53,8 @@ def public_reads(attacker: Attacker) -> None:
     """Ask every node for depth, instruments and status as fast as it answers."""
 
     def requests() -> Iterator[AnyRequest]:
-        depth = admin.Depth(instrument=siege_market.SYMBOL, levels=admin.MAX_LEVELS)
-        yield from cycle((depth, admin.Instruments(), admin.Status(), admin.Assets()))
+        depth = admin.Depth(instrument=siege_market.SYMBOL, levels=admin.MAX_LEVELS, level="any")
+        yield from cycle((depth, admin.Instruments(level="any"), admin.Status(), admin.Assets(level="any")))
 
     _ask(attacker, requests, _READERS)
 
@@ -76,12 +75,12 @@ def state_images(attacker: Attacker) -> None:
     _ask(attacker, requests, _READERS, on_reply=on_reply)
 
 
-def confirmed_reads(attacker: Attacker) -> None:
+def linearizable_reads(attacker: Attacker) -> None:
     """Ask the leader for linearizable reads as fast as it answers, with many of them in flight."""
 
     def requests() -> Iterator[AnyRequest]:
         while True:
-            yield admin.Depth(instrument=1)
+            yield admin.Depth(instrument=siege_market.SYMBOL, levels=1)
 
     _ask(attacker, requests, 64, leader_only=True)
 

@@ -20,15 +20,13 @@ from cluster.siege.attack_target import AttackReport, Target
 from cluster.siege.honest_client import HonestClient
 from cluster.siege.node_watch import NodeWatch, sample
 from cluster.siege.siege_verdict import Bounds, Latencies, Measurement, Memory, violations
-from smrx import cli
-from smrx.cli.exit_codes import Exit
 from smrx.client import Client
-from smrx.config import Limits, Timing, load
+from smrx.config import Limits, Timing
 from smrx.local import SMRX, LocalCluster, LocalClusterError
 from smrx.wire.admin import NodeStatus
 
-#: Small, so that what grows during an attack is not the history of the exchange.
-_LIMITS: Final = Limits(event_ring=1 << 16, compaction_entries=2_000)
+#: Small, so that what grows during an attack is not the history of the exchange: 8 MiB of events, 16 MiB of log.
+_LIMITS: Final = Limits(event_ring=1 << 16, compaction_entries=16)
 _DISCONNECT_MS: Final = 1_500
 _SETUP_SECONDS: Final = 120.0
 #: How long the nodes may take after an attack to free memory and to reach one state.
@@ -132,20 +130,16 @@ class _Besieged:
     def __init__(self, plan: Plan, kind: _Kind, program: Sequence[str]) -> None:
         self._plan = plan
         self._directory = Path(tempfile.mkdtemp(prefix="smrx-siege-"))
-        self._cluster = LocalCluster(self._directory, timing=plan.timing(), limits=_LIMITS)
+        self._cluster = LocalCluster(
+            self._directory, timing=plan.timing(), limits=_LIMITS, program=program, keys=kind.keyed
+        )
         self._node_ids = [node.id for node in self._cluster.config.nodes]
-        self._cluster.programs = dict.fromkeys(self._node_ids, program)
         self._kind = kind
         self._stack = ExitStack()
 
     def __enter__(self) -> "_Besieged":
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
-            if self._kind.keyed:
-                path = str(self._cluster.config_path)
-                if cli.run(["--config", path, "cluster", "keygen"]) != Exit.OK:
-                    raise LocalClusterError("no keys could be generated for the cluster")
-                self._cluster.config = load(path)
             stack.callback(self._cluster.stop)
             self._cluster.start()
             self._cluster.wait_leader(_SETUP_SECONDS)
@@ -172,9 +166,9 @@ class _Besieged:
             pids = {node: self._cluster.process(node).pid for node in self._node_ids if self._cluster.running(node)}
             limit = max(sample(pid).resident for pid in pids.values()) + _LIMIT_BYTES
             cut_off: list[int] = []
-            orders_before = self._honest.orders
-            started = time.monotonic()
             with self._start(name, self._plan.seconds) as process:
+                orders_before = self._honest.orders
+                started = time.monotonic()
 
                 def too_much(node: int) -> None:
                     cut_off.append(node)
@@ -184,7 +178,7 @@ class _Besieged:
                     report = process.report()
                     ended = time.monotonic()
                     # An order that is due during the attack and still unanswered counts, too.
-                    self._wait_for_orders(2, ended)
+                    self._wait_for_orders(2)
             beside = self._honest.between(started, ended)
             seconds = ended - started
             orders = self._honest.orders - orders_before
@@ -194,14 +188,16 @@ class _Besieged:
     def _start(self, name: str, seconds: float) -> AttackProcess:
         leader = self._cluster.wait_leader(_SETUP_SECONDS)
         target = Target(str(self._cluster.config_path), leader, seconds, self._plan.scale)
-        return AttackProcess(name, target, self._directory / f"{name}.log")
+        process = AttackProcess(name, target, self._directory / f"{name}.log")
+        process.wait_ready()
+        return process
 
     def _alone(self) -> Latencies:
         started = time.monotonic()
         time.sleep(self._plan.alone_seconds)
         return self._honest.between(started, time.monotonic())
 
-    def _wait_for_orders(self, count: int, since: float = 0.0) -> None:
+    def _wait_for_orders(self, count: int) -> None:
         """Wait until the honest client has got so many more answers, or the settling time is over."""
         wanted = self._honest.orders + count
         deadline = time.monotonic() + _SETTLE_SECONDS

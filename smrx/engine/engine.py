@@ -24,7 +24,7 @@ from smrx.engine.kernels.rules_version import NEWEST_RULES, OLDEST_RULES
 from smrx.engine.state import ACCOUNTS, BALANCES, RING_SIZE, State, allocate, grow
 from smrx.wire.codes import AccountStatus
 from smrx.wire.command_list import NO_DETAILS
-from smrx.wire.records import COMMAND, DETAILS, EVENT, OUTCOME
+from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, EVENT, OUTCOME
 
 #: Events that a buffer has space for, for each command and at least: twice what a busy market causes. A buffer goes to
 #: the caller; its unused part takes no memory. A batch that needs more gets another buffer.
@@ -42,8 +42,8 @@ EVENT_WORDS: Final = EVENT.itemsize // 8
 OUTCOME_WORDS: Final = OUTCOME.itemsize // 8
 #: Balances that one call of balance_digest compares with their hashes: a quarter of a millisecond.
 CHECKED_BALANCES: Final = 1 << 14
-#: Calls with no more commands than this write their events into a buffer that the engine keeps, and return a copy: for
-#: one command, making an array costs more than applying it, and for 64 commands it still costs a quarter.
+#: The results of calls with no more commands than this are parts of arrays for several calls: for one command, making
+#: an array costs more than applying it.
 SMALL_BATCH_COMMANDS: Final = 64
 
 
@@ -60,14 +60,29 @@ class Result(NamedTuple):
     hashes: NDArray[np.uint64]
 
 
-class _SmallBatchBuffer:
-    """The events buffer for small batches, as the three types through which it is used."""
+#: NamedTuple's own __new__ is a function in Python.
+_new_tuple: Any = tuple.__new__
+
+
+class _SmallResults:
+    """Arrays for the results of small batches, 48 KiB: a caller that keeps one of these keeps as much memory."""
 
     def __init__(self) -> None:
-        length = EVENTS_PER_COMMAND * SMALL_BATCH_COMMANDS + MIN_BUFFER_EVENTS
-        self.words = np.empty(length * EVENT_WORDS, np.uint64)
-        self.events: NDArray[Any] = np.ndarray(length, EVENT, self.words)
-        self.bytes = self.words.data.cast("B")
+        #: A batch begins where its commands may write so many events each, and MIN_BUFFER_EVENTS more.
+        self.events_per_command = EVENTS_PER_COMMAND
+        self.capacity = EVENTS_PER_COMMAND * SMALL_BATCH_COMMANDS
+        events = self.capacity + MIN_BUFFER_EVENTS
+        self.buffers = compiled.Buffers(
+            np.empty(SMALL_BATCH_COMMANDS * OUTCOME_WORDS, np.uint64),
+            np.empty(SMALL_BATCH_COMMANDS, np.uint64),
+            np.empty(events * EVENT_WORDS, np.uint64),
+        )
+        self.events: NDArray[Any] = np.ndarray(events, EVENT, self.buffers.events)
+        self.outcomes: NDArray[Any] = np.ndarray(SMALL_BATCH_COMMANDS, OUTCOME, self.buffers.outcomes)
+        self.hashes = self.buffers.hashes
+        #: Outcomes and events that belong to callers.
+        self.used = 0
+        self.written = 0
 
 
 class Engine:
@@ -124,16 +139,11 @@ class Engine:
     _next_checked = 0
     _damage: Mapping[int, tuple[int, int]] = MappingProxyType({})
 
+    #: The version of the rules that the last call found in force, and could apply.
+    _checked_rules = 0
+
     #: The indexes that are being made larger.
     _growing: Sequence[IndexGrowth] = ()
-
-    #: The details that the last call used: as few calls have any, they are seldom replaced.
-    _details: NDArray[Any] = NO_DETAILS
-
-    def _use_details(self, details: NDArray[Any]) -> None:
-        """Make details those of the following commands."""
-        self._details = _checked_details(details)
-        self._addresses[-2:] = compiled.address_of(self._details)
 
     def _adopt(self, state: State) -> None:
         """Make a state this engine's own."""
@@ -144,9 +154,14 @@ class Engine:
         self._written = state.turn["written"].data
         self._stage = state.turn["stage"].data
         self._rules_version = state.core["rules_version"].data
-        self._addresses = compiled.addresses(state, self._details)
-        self._small_batch = _SmallBatchBuffer()
-        self.inspect = Inspect(state, self._addresses)
+        self._small_commands = np.empty(SMALL_BATCH_COMMANDS * COMMAND_SIZE, np.uint8)
+        self._small_bytes = self._small_commands.data
+        self._small_results = _SmallResults()
+        self._apply_small = compiled.ApplyCall(state)
+        self._apply_small.use_commands(self._small_commands)
+        self._apply_small.use_buffers(self._small_results.buffers)
+        self._apply_large = compiled.ApplyCall(state)
+        self.inspect = Inspect(state, compiled.addresses(state, NO_DETAILS))
 
     def apply(self, commands: NDArray[Any], time_ns: int, details: NDArray[Any] = NO_DETAILS) -> Result:
         """Apply commands in order at a time. A bad command gets a REJECTED outcome and never raises.
@@ -160,68 +175,99 @@ class Engine:
             raise EngineError(
                 "an earlier call was interrupted in the middle of a command: restore the engine from a snapshot"
             )
-        commands = _checked_commands(commands)
-        if details is not self._details:
-            self._use_details(details)
+        if commands.ndim != 1 or commands.itemsize != COMMAND_SIZE:
+            found = f"{commands.ndim} of {commands.dtype}"
+            raise EngineError(f"commands: expected one dimension of COMMAND records, found {found}")
         count = len(commands)
-        hashes = np.empty(count, np.uint64)
-        outcomes: NDArray[Any]
-        events: NDArray[Any]
         if count > SMALL_BATCH_COMMANDS:
-            outcomes = np.ndarray(count, OUTCOME, np.empty(count * OUTCOME_WORDS, np.uint64))
-            words = np.empty(max(EVENTS_PER_COMMAND * count, MIN_BUFFER_EVENTS) * EVENT_WORDS, np.uint64)
-            parts = self._apply_rest(commands, 0, time_ns, outcomes, words, hashes)
+            return self._apply_many(commands, time_ns, details)
+        call = self._apply_small
+        if details is not call.details:
+            call.use_details(_checked_details(details))
+        results = self._small_results
+        first, first_event = results.used, results.written
+        end = first + count
+        if end > SMALL_BATCH_COMMANDS or first_event + results.events_per_command * count > results.capacity:
+            results = self._small_results = _SmallResults()
+            call.use_buffers(results.buffers)
+            first, first_event, end = 0, 0, count
+        results.used = end
+        self._small_bytes[: count * COMMAND_SIZE] = commands.tobytes()
+        done = call.run(0, count, time_ns, first, first_event)
+        if done < count:
+            return self._continue_small(results, first, first_event, done, count, time_ns)
+        if self._rules_version[0] != self._checked_rules:
             self._check_rules()
-            if self._growing:
-                self._grow_indexes(count)
-            return Result(outcomes, _joined_events(parts), hashes)
-        outcomes = np.ndarray(count, OUTCOME, bytearray(count * OUTCOME.itemsize))
-        buffer = self._small_batch
-        done = compiled.apply_commands(
-            self._state, self._addresses, commands, 0, time_ns, outcomes, buffer.events, buffer.words, hashes,
-            self._details,
-        )  # fmt: skip
-        if done == count:
-            written = self._written[0]
-            events = np.ndarray(written, EVENT, bytearray(buffer.bytes[: written * EVENT.itemsize]))
-        else:
-            parts = []
-            more = self._continued_buffer(buffer.words, count - done, parts)
-            # The buffer belongs to the engine, so its events are returned as a copy.
-            parts = [parts[0].copy(), *self._apply_rest(commands, done, time_ns, outcomes, more, hashes)]
-            events = _joined_events(parts)
-        self._check_rules()
         if self._growing:
             self._grow_indexes(count)
-        return Result(outcomes, events, hashes)
+        end_event = results.written = first_event + self._written[0]
+        events = results.events[first_event:end_event]
+        result: Result = _new_tuple(Result, (results.outcomes[first:end], events, results.hashes[first:end]))
+        return result
+
+    def _continue_small(
+        self, results: _SmallResults, first: int, first_event: int, done: int, count: int, time_ns: int
+    ) -> Result:
+        """Apply the rest of a small batch that stopped, as a large one."""
+        commands, details = self._small_commands[: count * COMMAND_SIZE], self._apply_small.details
+        outcomes, hashes, words = results.buffers
+        outcomes = outcomes[first * OUTCOME_WORDS : (first + count) * OUTCOME_WORDS]
+        hashes = hashes[first : first + count]
+        parts: list[Words] = []
+        words = self._continued_buffer(words[first_event * EVENT_WORDS :], count - done, parts)
+        parts += self._apply_rest(commands, details, done, count, time_ns, compiled.Buffers(outcomes, hashes, words))
+        # The arrays contain events that are copied to other ones.
+        self._small_results = _SmallResults()
+        self._apply_small.use_buffers(self._small_results.buffers)
+        return self._checked_result(outcomes, parts, hashes)
+
+    def _apply_many(self, commands: NDArray[Any], time_ns: int, details: NDArray[Any]) -> Result:
+        """See apply."""
+        count = len(commands)
+        outcomes, hashes = np.empty(count * OUTCOME_WORDS, np.uint64), np.empty(count, np.uint64)
+        words = np.empty(max(EVENTS_PER_COMMAND * count, MIN_BUFFER_EVENTS) * EVENT_WORDS, np.uint64)
+        commands, details = np.ascontiguousarray(commands), _checked_details(details)
+        parts = self._apply_rest(commands, details, 0, count, time_ns, compiled.Buffers(outcomes, hashes, words))
+        return self._checked_result(outcomes, parts, hashes)
+
+    def _checked_result(self, outcomes: Words, parts: list[Words], hashes: Words) -> Result:
+        self._check_rules()
+        count = len(hashes)
+        if self._growing:
+            self._grow_indexes(count)
+        return Result(np.ndarray(count, OUTCOME, outcomes), _joined_events(parts), hashes)
 
     def _check_rules(self) -> None:
         """Raise RulesError if this program cannot apply the rules in force."""
         version = self._rules_version[0]
         if not self.oldest_rules <= version <= self.newest_rules:
             raise RulesError(rules_fault(version, self.oldest_rules, self.newest_rules))
+        self._checked_rules = version
 
     def _apply_rest(
         self,
         commands: NDArray[Any],
+        details: NDArray[Any],
         done: int,
+        count: int,
         time_ns: int,
-        outcomes: NDArray[Any],
-        words: Words,
-        hashes: NDArray[np.uint64],
+        buffers: compiled.Buffers,
     ) -> list[Words]:
         """Apply commands from number `done` on, with as many more events buffers as that takes."""
-        count = len(commands)
         parts: list[Words] = []
         while True:
-            events: NDArray[Any] = np.ndarray(len(words) // EVENT_WORDS, EVENT, words)
-            done = compiled.apply_commands(
-                self._state, self._addresses, commands, done, time_ns, outcomes, events, words, hashes, self._details
-            )
+            # Growing the tables replaces the call.
+            call = self._apply_large
+            if details is not call.details:
+                call.use_details(details)
+            call.use_commands(commands)
+            call.use_buffers(buffers)
+            done = call.run(done, count, time_ns, 0, 0)
+            words = buffers.events
             if done == count:
                 parts.append(words[: self._written[0] * EVENT_WORDS])
                 return parts
-            words = self._continued_buffer(words, count - done, parts)
+            buffers = buffers._replace(events=self._continued_buffer(words, count - done, parts))
 
     def _continued_buffer(self, words: Words, commands: int, parts: list[Words]) -> Words:
         """Return a buffer for the events of so many more commands, and grow the tables if they were too small.
@@ -463,19 +509,6 @@ def _joined_events(parts: list[Words]) -> NDArray[Any]:
     ):
         first = first.copy()
     return np.ndarray(len(first) // EVENT_WORDS, EVENT, first)
-
-
-def _checked_commands(commands: NDArray[Any]) -> NDArray[Any]:
-    """Return the commands as the one array type the entry point is compiled for: read-only, contiguous."""
-    if commands.ndim != 1 or commands.dtype.itemsize != COMMAND.itemsize:
-        raise EngineError(
-            f"commands: expected one dimension of COMMAND records, found {commands.ndim} of {commands.dtype}"
-        )
-    if commands.dtype is not COMMAND or not commands.flags.c_contiguous:
-        commands = np.ascontiguousarray(commands).view(COMMAND)
-    view = commands[:]
-    view.setflags(write=False)
-    return view
 
 
 def _checked_details(details: NDArray[Any]) -> NDArray[Any]:

@@ -265,7 +265,8 @@ class AdminService:
         state = self._node.state
         held = state.state_images.request(request.at, state.engine, time.monotonic())
         if held is None:
-            return admin.StateImageReply(**self._at, at=request.at)
+            pending = state.state_images.is_delayed(request.at, state.engine)
+            return admin.StateImageReply(**self._at, at=request.at, pending=pending)
         if not held.is_ready:
             return admin.StateImageReply(**self._at, at=request.at, pending=True)
         return admin.StateImageReply(

@@ -1,6 +1,6 @@
-"""Bound the connections of a node's ports, so that strangers cannot use up its file descriptors.
+"""Bound the connections of a node's ports, so that unknown peers cannot use up its file descriptors.
 
-ZeroMQ accepts every connection. Without descriptors it goes on trying, nobody else can connect, and no file can be
+ZeroMQ accepts every connection. Without descriptors it goes on trying, no other peer can connect, and no file can be
 opened. So the guard counts the connections of each port by ZeroMQ's events, and cuts off those above a bound, which is
 the port's share of the descriptors of the process. The links of members and the admin port have shares of their own,
 and a share is kept for files. A connection without a completed handshake ends after HANDSHAKE_MS (zap.py).

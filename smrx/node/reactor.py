@@ -47,6 +47,8 @@ T = TypeVar("T")
 #: Messages of one socket read in a turn: enough to fill the largest entry, few enough to return to Raft in time.
 _ORDERS_PER_TURN: Final = 256
 _RAFT_PER_TURN: Final = 256
+#: Frames of one connection that ZeroMQ queues for this node: 8 MiB of the largest; the rest stays with the client.
+_QUEUED_FRAMES: Final = 32
 #: The time between two updates of the metrics.
 _STATUS_SECONDS: Final = 0.5
 #: The time until replies that their connections did not take are tried again.
@@ -338,6 +340,7 @@ class Node(Turn):
         )
         self._orders = self._context.socket(zmq.ROUTER)
         self.admission.prepare(self._orders, frames.MAX_FRAME_BYTES)
+        self._orders.rcvhwm = _QUEUED_FRAMES
         self._replies = ReplySender(self._orders)
         close_unread_connections(self._orders)
         _bound(me.orders_address, lambda: tcp_address.bind(self._orders, me.orders_address))

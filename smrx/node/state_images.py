@@ -8,6 +8,7 @@ takes. Owned by the replicated state; the admin service passes requests and the 
 """
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from smrx.node.child_file import ChildFile, Write
@@ -28,6 +29,9 @@ HELD_SECONDS: Final = 30.0
 #: may have been damaged.
 FRESH_SECONDS: Final = 0.5
 _NEVER: Final = 1 << 64
+#: A fork blocks the loop for a moment: the next one waits so long, and so many times as long as the last one blocked.
+_CAPTURE_SECONDS: Final = 0.25
+_PAUSES: Final = 100
 #: Bytes of an image: 16 million orders. A child is killed after so many seconds.
 _MAX_BYTES: Final = 4 << 30
 _CHILD_SECONDS: Final = 60.0
@@ -44,6 +48,11 @@ class HeldImage:
         self._file = data if isinstance(data, ChildFile) else None
         self._data = b"" if isinstance(data, ChildFile) else data
         self._digest = ""
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds that the fork of its child blocked the loop."""
+        return 0.0 if self._file is None else self._file.pause_s
 
     @property
     def is_ready(self) -> bool:
@@ -97,6 +106,12 @@ class StateImages:
         self.next_sequence = _NEVER  #: Call capture() once this command is applied.
         self._requested: list[int] = []
         self._held: dict[int, HeldImage] = {}
+        #: The next fork may not be before this time, on time.monotonic().
+        self._not_before = 0.0
+
+    def is_delayed(self, sequence: int, engine: "Engine") -> bool:
+        """Return whether the image for a command is still possible, and waits because others were captured just now."""
+        return engine.sequence == sequence and self._must_wait()
 
     def request(self, sequence: int, engine: "Engine", now: float) -> HeldImage | None:
         """Return the image for a command, or None if it is not applied yet or no longer the last one applied.
@@ -141,6 +156,8 @@ class StateImages:
         return held is None or (held.requested_at is not None and now - held.requested_at > FRESH_SECONDS)
 
     def _hold(self, sequences: list[int], engine: "Engine") -> None:
+        if not sequences or self._must_wait():
+            return
         for sequence in sequences:
             self._drop(sequence)
         try:
@@ -148,9 +165,13 @@ class StateImages:
         except OSError as error:
             log.error("state image after command %d: cannot fork a process: %s", engine.sequence, error.strerror)
             return
+        self._not_before = time.monotonic() + max(_CAPTURE_SECONDS, _PAUSES * held.pause_s)
         self._held |= dict.fromkeys(sequences, held)
         while len({id(kept) for kept in self._held.values()}) > _MAX_IMAGES:
             self._drop(next(iter(self._held)))
+
+    def _must_wait(self) -> bool:
+        return self.forks and time.monotonic() < self._not_before
 
     def _drop(self, sequence: int) -> None:
         held = self._held.pop(sequence, None)

@@ -122,3 +122,26 @@ def test_entries_with_unknown_rules_stop_the_node_with_the_sentence_of_the_machi
         cluster.run(5.0)
     with pytest.raises(UnknownRules):
         follower.turn()
+
+
+def test_exchange_begins_with_the_newest_version_of_all_members(clock: Clock) -> None:
+    cluster, leader = elected(clock)
+    assert leader.replica.has_applied_earlier_terms
+    assert leader.replica.rules.first_version() == 2
+    others(cluster, leader)[0].machine.versions = OLD
+    cluster.run(0.5)
+    assert leader.replica.rules.first_version() == 1
+
+
+def test_exchange_waits_for_a_silent_member_but_not_for_ever(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    cluster, leader = elected(clock)
+    silent = others(cluster, leader)[0]
+    view = leader.replica._context.views[silent.id]
+    cluster.crash(silent.id)
+    cluster.run(0.1)
+    # As if the leader had restarted and never heard of it.
+    view.incarnation = 0
+    assert leader.replica.rules.first_version() is None
+    cluster.run(5.0)
+    assert leader.replica.rules.first_version() == 1
+    assert f"node {silent.id} has not said which versions its program has" in caplog.text

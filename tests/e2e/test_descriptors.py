@@ -51,9 +51,9 @@ def test_idle_connections_leave_room_for_clients_members_and_operators(cluster: 
     descriptors = Path(f"/proc/{cluster.process(leader).pid}/fd")
     with Client(cluster.config) as venue:
         venue.open_account(1)
-        strangers: list[socket.socket] = []
+        outsiders: list[socket.socket] = []
         for address in (node.orders_address, node.admin_address, node.raft_address):
-            strangers += connect(address, 2 * LIMIT)
+            outsiders += connect(address, 2 * LIMIT)
         try:
             # The client that is connected is served, the leader keeps its followers, and the node answers operators.
             venue.open_account(2)
@@ -63,7 +63,7 @@ def test_idle_connections_leave_room_for_clients_members_and_operators(cluster: 
                 another.open_account(3)
                 assert another.accounts() == [0, 1, 2, 3]
         finally:
-            for connection in strangers:
+            for connection in outsiders:
                 connection.close()
     log = cluster.log_path(leader).read_text()
     assert "has its most connections" in log

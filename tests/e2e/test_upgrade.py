@@ -151,7 +151,7 @@ def test_rolling_upgrade(cluster: LocalCluster, next_version: NextVersion) -> No
     refused = smrx(cluster, "cluster", "upgrade")
     if cluster.leader() != 3:
         assert refused.returncode == Exit.REFUSED
-        assert "node 3 applies version 1 only" in refused.stderr
+        assert "node 3 applies versions 1 to 2;" in refused.stderr
     run_program(cluster, 2, SMRX)
     await_more(cluster, load)
     if cluster.config.durability == "memory":
@@ -160,9 +160,9 @@ def test_rolling_upgrade(cluster: LocalCluster, next_version: NextVersion) -> No
         assert cluster.log_path(2).read_text().count("installed the state after log entry") >= 2
     assert equal_states(cluster) > 0
     assert rules(cluster) == {
-        1: RulesStatus(oldest=1, newest=2, in_force=1),
-        2: RulesStatus(oldest=1, newest=1, in_force=1),
-        3: RulesStatus(oldest=1, newest=1, in_force=1),
+        1: RulesStatus(oldest=1, newest=3, in_force=2),
+        2: RulesStatus(oldest=1, newest=2, in_force=2),
+        3: RulesStatus(oldest=1, newest=2, in_force=2),
     }
 
     # Upgrade all; the old rules apply until the switch.
@@ -172,10 +172,10 @@ def test_rolling_upgrade(cluster: LocalCluster, next_version: NextVersion) -> No
     assert equal_states(cluster) > 0
     assert place(cluster, 7) == "New"
     status = smrx(cluster, "cluster", "status").stdout
-    assert status.count("1 (has 2)") == 3
+    assert status.count("2 (has 3)") == 3
     switched = smrx(cluster, "cluster", "upgrade", "--json")
     assert switched.returncode == 0, switched.stderr
-    assert json.loads(switched.stdout) == {"in_force": 2, "switched": True}
+    assert json.loads(switched.stdout) == {"in_force": 3, "switched": True}
     assert place(cluster, 7) == "INVALID_QUANTITY"
     assert place(cluster, 6) == "New"
     await_more(cluster, load)
@@ -189,7 +189,7 @@ def test_rolling_upgrade(cluster: LocalCluster, next_version: NextVersion) -> No
     cluster.start_node(follower)
     assert cluster.process(follower).wait(SECONDS) == Exit.RULES
     last_line = cluster.log_path(follower).read_text().splitlines()[-1]
-    assert "version 2 of the rules is in force" in last_line
+    assert "version 3 of the rules is in force" in last_line
     assert last_line.endswith("run a newer program on this node")
     cluster.programs[follower] = new
     cluster.start_node(follower)
@@ -231,20 +231,20 @@ def test_commands_of_the_upgrade_page_run_in_their_order(tmp_path: Path, next_ve
                 capture_output=True, text=True, timeout=SECONDS, check=False,
             )  # fmt: skip
             assert done.returncode == 0, (arguments, done.stdout, done.stderr)
-        assert done.stdout.splitlines()[1].split()[-1] == "2"
+        assert done.stdout.splitlines()[1].split()[-1] == "3"
         load.stop()
 
 
 def test_upgrade_without_a_newer_version_changes_nothing(shared_cluster: LocalCluster) -> None:
     done = smrx(shared_cluster, "cluster", "upgrade")
-    assert (done.returncode, done.stdout) == (0, "version 1 of the rules is in force, the newest of the leader\n")
+    assert (done.returncode, done.stdout) == (0, "version 2 of the rules is in force, the newest of the leader\n")
     leader = shared_cluster.leader()
     assert leader is not None
     with open_admin_client(shared_cluster.config, SECONDS) as ask:
         reply = ask(leader, UpgradeRules())
         assert isinstance(reply, AdminError)
         assert reply.code == AdminErrorCode.REFUSED
-        assert reply.message.startswith("the rules stay at version 1: node 1 applies version 1 only; node 2 ")
+        assert reply.message.startswith("the rules stay at version 2: node 1 applies versions 1 to 2; node 2 ")
         reply = ask(next(node for node in NODES if node != leader), UpgradeRules())
         assert isinstance(reply, AdminError)
         assert reply.code == AdminErrorCode.NOT_LEADER

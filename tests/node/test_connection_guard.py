@@ -43,7 +43,7 @@ def guarded(context: "zmq.Context[zmq.Socket[bytes]]") -> Iterator[Guarded]:
     guard.close()
 
 
-def strangers(port: int, count: int) -> list[socket.socket]:
+def outsiders(port: int, count: int) -> list[socket.socket]:
     return [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
 
 
@@ -63,7 +63,7 @@ def is_ended(connection: socket.socket) -> bool:
 def test_connections_above_the_bound_are_cut_off(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
     guard, port = guarded
     with caplog.at_level(logging.WARNING):
-        opened = strangers(port, MOST + 5)
+        opened = outsiders(port, MOST + 5)
         until(lambda: guard.refused["orders"] == 5, guard)
     assert guard.open == {"orders": MOST}
     until(lambda: sum(map(is_ended, opened)) == 5, guard)
@@ -76,7 +76,7 @@ def test_connections_above_the_bound_are_cut_off(guarded: Guarded, caplog: pytes
 
 def test_place_that_becomes_free_is_used_again(guarded: Guarded, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
     guard, port = guarded
-    opened = strangers(port, MOST)
+    opened = outsiders(port, MOST)
     until(lambda: guard.open["orders"] == MOST, guard)
     opened.pop().close()
     until(lambda: guard.open["orders"] == MOST - 1, guard)

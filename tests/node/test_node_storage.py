@@ -40,10 +40,15 @@ class Alone:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.node = Node(config, 1)
-        turn_until(self.node, lambda: self.node.replica.is_leader)
+        turn_until(self.node, self._has_begun)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._orders = self._context.socket(zmq.DEALER)
         self._orders.connect(config.node(1).orders_address)
+
+    def _has_begun(self) -> bool:
+        """Whether the node leads, and the exchange has the newest rules, which is its first command."""
+        rules = self.node.state.rules()
+        return self.node.replica.is_leader and rules.in_force == rules.newest
 
     def submit(self, commands: np.ndarray) -> np.ndarray:
         self._orders.send(frames.encode_commands(CommandList(commands)))

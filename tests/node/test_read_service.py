@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import zmq
 
+from smrx.engine.inspect import DTYPES
 from smrx.node import read_service
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
@@ -91,7 +92,7 @@ def reader(exchange: Alone) -> Iterator[Reader]:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_service, "PAGE_BYTES", 50 * read_service.DTYPES["orders"].itemsize)
+    monkeypatch.setattr(read_service, "PAGE_BYTES", 50 * DTYPES["orders"].itemsize)
 
 
 def test_listing_of_one_page_comes_from_the_loop(reader: Reader) -> None:

@@ -296,29 +296,33 @@ READ_FAULTS = [
         "",
         name,
         REAL.replace(replica=replica, node=node),
-        40,
+        10,
         "linearizable reads|real-time order",
         focus,
+        start,
         reads=True,
     )
-    for name, replica, node, focus in (
+    for name, replica, node, focus, start in (
         (
             "confirms reads without a round",
             broken.ReadsWithoutConfirmation,
             broken.AnswersReadsAtOnce,
             profiles.reads_of_paused_leaders,
+            30,
         ),
         (
             "confirms reads by earlier rounds",
             broken.ReadsWithEarlierRounds,
             broken.AnswersReadsAtOnce,
             profiles.reads_of_paused_leaders,
+            30,
         ),
         (
             "reads before its own term's commit",
             broken.ReadsBeforeOwnCommit,
             SimulatedNode,
             profiles.reads_of_new_leaders,
+            0,
         ),
     )
 ]

@@ -46,7 +46,7 @@ def test_switches_downgrades_and_stops_happen_in_both_modes(next_state: type[Rep
     for seed in range(100, 100 + SEEDS):
         result = simulate_upgrades(seed, next_state)
         lines = result.trace.lines(None)
-        switched[result.profile.durable] += any("logs the switch to version 2" in line for line in lines)
+        switched[result.profile.durable] += any("logs the switch to version 3" in line for line in lines)
         stopped += any("of the rules is in force" in line for line in lines)
         went_back += any("goes back to the current version" in line for line in lines)
         rejected += result.failure is not None
@@ -94,7 +94,7 @@ class SwitchesWithoutAsking(SimulatedNode):
     """A leader that switches to the next version whatever the members said."""
 
     def upgrade_rules(self) -> tuple[int, int]:
-        self.replica.rules.next_version = lambda: 2  # type: ignore[method-assign]
+        self.replica.rules.next_version = lambda: 3  # type: ignore[method-assign]
         return super().upgrade_rules()
 
 

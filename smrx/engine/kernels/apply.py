@@ -55,6 +55,7 @@ from smrx.engine.kernels.jit import (
 )
 from smrx.engine.kernels.lookahead import look_ahead
 from smrx.engine.kernels.lookup import find_session
+from smrx.engine.kernels.numba_tables import part_of
 from smrx.engine.kernels.placing import check_place, max_events_of_place, place
 from smrx.engine.kernels.pool import slots_left
 from smrx.engine.kernels.registry import add_asset, add_instrument, check_asset, check_instrument, open_account
@@ -89,12 +90,13 @@ from smrx.engine.state import (
     TRANSFERS,
 )
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
-from smrx.wire.records import SESSION_COMMAND
+from smrx.wire.records import EVENT, SESSION_COMMAND
 
 #: Stages of a command (turn.stage): not started; expiries may be done; performed or rejected, stops may be left.
 NOT_STARTED: Final = np.uint32(0)
 STARTED: Final = np.uint32(1)
 PERFORMED: Final = np.uint32(2)
+EVENT_WORDS: Final = EVENT.itemsize // 8
 #: The events of a command that `max_events` has no larger bound for.
 DEFAULT_EVENTS: Final = 1
 
@@ -377,22 +379,26 @@ def apply_command(state: Tables, command: Record, time_ns: Any, outcome: Record,
 
 
 @merged
-def apply(
-    state: Tables, commands: Array, done: Any, time_ns: Any, outcomes: Array, events: Array, words: Array, hashes: Array
-) -> Any:
-    """Apply commands from number `done` on; return how many are done now.
+def apply(state: Tables, done: Any, count: Any, time_ns: Any, first: Any, first_event: Any) -> Any:
+    """Apply the first `count` of `state.commands`, from number `done` on; return how many are done now.
 
     It is fewer than all when the next command may need more records than a table has left (then turn.needed is 0) or
-    more events than the buffer has left (then it is turn.needed). `words` is the events buffer as u64 words. Events are
-    written from the start of the buffer; turn.written counts them. The events of an unfinished command begin at
-    turn.first; before the next call the caller moves them to the start of the new buffer and sets both fields.
+    more events than the buffer has left (then it is turn.needed). Outcomes and state hashes are written from number
+    `first` of their buffers on, events from number `first_event` on; turn.written counts these. The events of an
+    unfinished command begin at turn.first; before the next call the caller moves them to the start of the new buffer
+    and sets both fields.
     """
     core = state.core[0]
     turn = state.turn[0]
+    commands = part_of(state.commands, 0, count)
+    outcomes = part_of(state.outcomes, first, count)
+    hashes = part_of(state.hashes, first, count)
+    events = part_of(state.events, first_event, len(state.events) - first_event)
+    words = part_of(state.words, first_event * EVENT_WORDS, len(events) * EVENT_WORDS)
     if turn.stage == NOT_STARTED:
         turn.written = 0
     turn.fit = 0
-    while done < len(commands):
+    while done < count:
         if turn.fit == 0:
             turn.fit = commands_that_fit(state)
             if turn.fit <= 0:

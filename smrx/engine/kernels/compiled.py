@@ -1,19 +1,27 @@
 """The compiled entry points, which Python calls, and the passing of the state to them.
 
 A State has more than twenty arrays; unpacking them at every call would take longer than ten commands. So `apply_at`
-gets one array of addresses and lengths, and makes the tables from it. Called by engine.py and index_build.py.
+gets one array of addresses and lengths, of the state's arrays and of the buffers of a call, and makes the tables from
+it. Called by engine.py and index_build.py.
 """
 
-from typing import Any, Final
+import ctypes
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.kernels.apply import apply
+from smrx.engine.kernels.apply import EVENT_WORDS, apply
 from smrx.engine.kernels.hash_index import enter, key_hash
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
-from smrx.engine.kernels.numba_tables import InterpretedState, interpreted, state_of, table_of
+from smrx.engine.kernels.numba_tables import CALL_DTYPES, InterpretedState, state_of, table_of
 from smrx.engine.state import State
+from smrx.wire.command_list import NO_DETAILS
+from smrx.wire.records import COMMAND, EVENT, OUTCOME
+
+OUTCOME_WORDS: Final = OUTCOME.itemsize // 8
 
 #: Every module whose source is compiled into the entry points.
 MODULES: Final = (
@@ -38,43 +46,28 @@ def addresses(state: State, details: NDArray[Any]) -> NDArray[np.uint64]:
 
     Valid until an array is replaced.
     """
-    table = np.empty((len(state) + 1, 2), dtype=np.uint64)
-    for row, array in zip(table, (*state, details), strict=True):
-        row[:] = address_of(array)
-    return table.reshape(-1)
+    return np.array([address_of(array) for array in (*state, details)], np.uint64).reshape(-1)
 
 
 def address_of(array: NDArray[Any]) -> tuple[int, int]:
     """Return address and length of an array."""
-    return array.__array_interface__["data"][0], len(array)
+    return array.ctypes.data, len(array)
+
+
+def address_of_words(words: NDArray[np.uint64]) -> int:
+    """Return the address of an array of words that are not read-only, in a quarter of the time."""
+    seen: Any = words
+    return ctypes.addressof(ctypes.c_char.from_buffer(seen)) if len(words) else 0
 
 
 def _compiled(source: int) -> tuple[Any, Any]:
     """Return the entry points. Their code depends on `source`, so they are compiled again when a kernel changes."""
     version = np.uint64(source)
 
-    def apply_at(
-        table: Array,
-        commands: Array,
-        done: int,
-        time_ns: int,
-        outcomes: Array,
-        events: Array,
-        words: Array,
-        hashes: Array,
-    ) -> Any:
+    def apply_at(table: Array, done: int, count: int, time_ns: int, first: int, first_event: int) -> Any:
         if version == np.uint64(len(table)):  # never true: it only makes the version part of the code
             return done
-        return apply(
-            state_of(table),
-            table_of(commands),
-            done,
-            time_ns,
-            table_of(outcomes),
-            table_of(events),
-            table_of(words),
-            table_of(hashes),
-        )
+        return apply(state_of(table), done, count, time_ns, first, first_event)
 
     def fill_index(cells: Array, size: int, keys: Array, extras: Array, slots: Array) -> None:
         if version != np.uint64(0):
@@ -87,28 +80,70 @@ def _compiled(source: int) -> tuple[Any, Any]:
 apply_at, fill_index = _compiled(fingerprint(*MODULES))
 
 
-def apply_commands(
-    state: State,
-    table: Any,
-    commands: Any,
-    done: int,
-    time_ns: int,
-    outcomes: Any,
-    events: Any,
-    words: Any,
-    hashes: Any,
-    details: Any,
-) -> int:
-    """Run apply.apply, compiled, or interpreted if Numba is switched off. `words` are the events as u64 words.
+class Buffers(NamedTuple):
+    """Where apply writes: contiguous words."""
 
-    `table` are the addresses of the state and of `details`, which must be contiguous.
+    outcomes: NDArray[np.uint64]
+    hashes: NDArray[np.uint64]
+    events: NDArray[np.uint64]
+
+
+class ApplyCall:
+    """apply.apply with a state, details and buffers: compiled, or interpreted if Numba is switched off.
+
+    A call of it passes one array and numbers: Numba takes longer to look at the type of another array than apply takes
+    for a command.
     """
-    if not INTERPRETED:
-        return int(apply_at(table, commands, done, time_ns, outcomes, events, words, hashes))
-    with np.errstate(over="ignore"):
-        tables = InterpretedState(state, details)
-        inputs = [interpreted(array) for array in (commands, outcomes, events)]
-        return int(apply(tables, inputs[0], done, np.int64(time_ns), inputs[1], inputs[2], words, hashes))
+
+    def __init__(self, state: State) -> None:
+        """Valid until an array of the state is replaced. Before the first run come use_commands and use_buffers."""
+        self._state = state
+        self._table = np.concatenate([addresses(state, NO_DETAILS), np.zeros(2 * (len(CALL_DTYPES) - 1), np.uint64)])
+        # Writing an item of a memoryview takes a tenth of the time of writing one of an array.
+        self._rows = self._table.data
+        self._first = 2 * len(state)
+        self.details = NO_DETAILS
+        #: Takes done, count, time_ns, first and first_event, see apply.apply.
+        self.run: Callable[[int, int, int, int, int], int] = (
+            self._interpret if INTERPRETED else partial(apply_at, self._table)
+        )
+
+    # Rows are in the order of numba_tables.CALL_DTYPES.
+
+    def use_details(self, details: NDArray[Any]) -> None:
+        """Replace the details, which are contiguous."""
+        self.details = details
+        at = self._first
+        self._rows[at], self._rows[at + 1] = address_of(details)
+
+    def use_commands(self, commands: NDArray[Any]) -> None:
+        """Replace the commands, which are contiguous. The caller keeps them alive until a call has returned."""
+        if INTERPRETED:
+            self._commands = commands
+        at = self._first + 2
+        self._rows[at], self._rows[at + 1] = address_of(commands)
+
+    def use_buffers(self, buffers: Buffers) -> None:
+        """Replace the buffers. The caller keeps them alive until a call has returned."""
+        if INTERPRETED:
+            self._buffers = buffers
+        outcomes, hashes, words = buffers
+        at = self._first + 4
+        rows = self._rows
+        rows[at], rows[at + 1] = address_of_words(outcomes), len(outcomes) // OUTCOME_WORDS
+        rows[at + 2], rows[at + 3] = address_of_words(hashes), len(hashes)
+        events = address_of_words(words)
+        rows[at + 4], rows[at + 5] = events, len(words) // EVENT_WORDS
+        rows[at + 6], rows[at + 7] = events, len(words)
+
+    def _interpret(self, done: int, count: int, time_ns: int, first: int, first_event: int) -> int:
+        outcomes, hashes, words = self._buffers
+        tables = InterpretedState(
+            self._state, self.details, commands=self._commands.view(COMMAND), outcomes=outcomes.view(OUTCOME),
+            hashes=hashes, events=words.view(EVENT), words=words,
+        )  # fmt: skip
+        with np.errstate(over="ignore"):
+            return int(apply(tables, done, count, np.int64(time_ns), first, first_event))
 
 
 def compiled_before() -> bool:

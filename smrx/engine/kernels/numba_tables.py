@@ -7,8 +7,10 @@ from kernel to kernel would cost more than most kernels do, and most of the time
 
 - a *table*: address and length, without a reference count; `table[slot]` is the record (or the word), not a copy. The
   bound is checked only with NUMBA_BOUNDSCHECK=1, when an access outside raises IndexError;
-- a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table. The list ends
-  with the details of the commands that are being applied, `state.details`, as ORDER_DETAILS with words for its text;
+- a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table. Behind the
+  state's arrays are the details of the commands that are being applied, `state.details`, as ORDER_DETAILS with words
+  for its text, and in the list of apply what a call reads and writes: `state.commands`, `state.outcomes`,
+  `state.hashes`, `state.events` and the same events as `state.words`;
 - `view_as(record, LAYOUT)` of jit.py: the same record under the field names of another layout.
 
 The arrays belong to Python, which keeps them alive during a call (engine.py). Without compilation (see jit.py) the same
@@ -18,6 +20,7 @@ source runs on `interpreted` arrays, and on a State of them.
 import operator
 from typing import Any, Final
 
+import numpy as np
 from llvmlite import ir
 from numba import config, from_dtype, types
 from numba.core import cgutils
@@ -34,11 +37,16 @@ from numba.extending import (
 from smrx.engine.kernels.jit import INTERPRETED, begin_load
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
 from smrx.engine.state import DTYPES, State
+from smrx.wire.records import COMMAND, EVENT, OUTCOME
 
-#: The arrays of a State, and behind them the details of the commands that are being applied.
+_U64: Final = np.dtype("<u8")
+#: What a call of apply has beside the state, behind it in the list.
+CALL_DTYPES: Final = {
+    "details": ORDER_DETAILS_WORDS, "commands": COMMAND, "outcomes": OUTCOME, "hashes": _U64, "events": EVENT,
+    "words": _U64,
+}  # fmt: skip
 _FIELDS: Final = {
-    name: (number, from_dtype(dtype))
-    for number, (name, dtype) in enumerate([*DTYPES.items(), ("details", ORDER_DETAILS_WORDS)])
+    name: (number, from_dtype(dtype)) for number, (name, dtype) in enumerate((DTYPES | CALL_DTYPES).items())
 }
 _WORD: Final = ir.IntType(64)
 _BYTE_POINTER: Final = ir.IntType(8).as_pointer()
@@ -108,17 +116,21 @@ class InterpretedTable:
     def __len__(self) -> int:
         return len(self._array)
 
-    def __getitem__(self, slot: Any) -> InterpretedRecord:
+    def __getitem__(self, slot: Any) -> Any:
+        if isinstance(slot, slice):
+            return InterpretedTable(self._array[slot])
         return InterpretedRecord(self._array, slot)
 
 
 class InterpretedState:
-    """A State and the details of the commands, for kernels that run without compilation."""
+    """A State and what a call has beside it, for kernels that run without compilation."""
 
-    def __init__(self, state: State, details: Any) -> None:
+    def __init__(self, state: State, details: Any, **buffers: Any) -> None:
         for name, array in zip(State._fields, state, strict=True):
             setattr(self, name, interpreted(array))
         self.details = interpreted(details.view(ORDER_DETAILS_WORDS))
+        for name, array in buffers.items():
+            setattr(self, name, interpreted(array))
 
 
 def interpreted(array: Any) -> Any:
@@ -221,6 +233,24 @@ def _state_of(_: Any, addresses: Any) -> Any:
     return StateType()(addresses), generate
 
 
+def _part_of(_: Any, table: Any, first: Any, length: Any) -> Any:
+    """The elements of a table from one on, so many; an intrinsic."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        # Without a bounds check: an empty part may begin at the end of the table.
+        size = context.get_abi_sizeof(context.get_data_type(table.element))
+        whole = cgutils.create_struct_proxy(table)(context, builder, value=values[0])
+        base = builder.gep(whole.base, [builder.mul(values[1], ir.Constant(_WORD, size))])
+        return _make_table(context, builder, table, base, values[2])
+
+    return table(table, types.int64, types.int64), generate
+
+
+def _part_of_interpreted(table: Any, first: Any, length: Any) -> Any:
+    """The same in Python."""
+    return table[first : first + length]
+
+
 def _prefetch_element(_: Any, table: Any, slot: Any) -> Any:
     """Begin to load the cache line of an element; an intrinsic."""
 
@@ -247,4 +277,5 @@ lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setite
 lower_builtin(len, TableType)(_len)
 table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
 state_of: Any = intrinsic(_state_of)
+part_of: Any = _part_of_interpreted if INTERPRETED else intrinsic(_part_of)
 prefetch_element: Any = _prefetch_element_interpreted if INTERPRETED else intrinsic(_prefetch_element)
