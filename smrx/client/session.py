@@ -44,7 +44,7 @@ from smrx.wire.frames import ErrorCode, Frame, FrameError, FrameKind
 from smrx.wire.records import COMMAND, MAX_ANSWERS, SESSION_COMMAND
 
 #: Unanswered requests of a session: the exchange keeps as many of its last answers, 64 bytes each.
-DEFAULT_WINDOW: Final = 4_096
+DEFAULT_WINDOW: Final = 1_024
 #: For a client that sends a great many commands at once.
 BULK_WINDOW: Final = 32_768
 #: 64 KiB a frame, so that the frames of several clients fit in a 1 MiB log entry.

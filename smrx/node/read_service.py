@@ -26,7 +26,7 @@ from smrx.wire.records import NETWORKS
 PAGE_BYTES: Final = 128 << 10
 #: Open orders of an account whose positions are summed up on the loop.
 _POSITION_ORDERS: Final = 2048
-#: Rows of a reply to a program that does not read packed rows, at 5 us each.
+#: Rows of a reply to a program that does not read packed rows, at 3 us each.
 _STRUCTS: Final = 64
 
 _REPLIES: Final[dict[type, Any]] = {

@@ -143,7 +143,8 @@ def test_restart_publishes_and_answers_nothing(tmp_path: Path) -> None:
         exchange.submit(opened_accounts(1, 50))
     node = Node(config, 1)
     assert node.state.take_applied() == []
-    assert node.state.engine.sequence == 51
+    # The switch to the newest rules, the session and its requests.
+    assert node.state.engine.sequence == 52
     node.close()
 
 
@@ -155,7 +156,7 @@ def test_requested_snapshot_is_complete_in_both_modes(tmp_path: Path) -> None:
             exchange.node.replica.compact()
             turn_until(exchange.node, lambda exchange=exchange: exchange.node.storage.snapshots.stored is not None)
             status = exchange.node.admin.status()
-            assert (status.snapshot_sequence, status.snapshot_index) == (51, exchange.node.replica.applied_index)
+            assert (status.snapshot_sequence, status.snapshot_index) == (52, exchange.node.replica.applied_index)
             assert (config.node_dir(1) / FOLDER / "latest" / "COMPLETE").exists()
 
 
@@ -167,7 +168,7 @@ def test_memory_mode_refuses_an_existing_journal(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match='a journal exists, but durability = "memory"'):
             Node(msgspec.structs.replace(config, durability="memory"), 1)
     with alone(config) as exchange:
-        assert exchange.node.state.engine.sequence == 6
+        assert exchange.node.state.engine.sequence == 7
 
 
 def test_node_of_memory_mode_starts_disk_mode_as_learner(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from smrx.wire.codes import CommandKind
 from smrx.wire.command_list import NO_DETAILS
 from tests.any_rules import EngineOfAnyRules
 from tests.commands import Commands, command, join
-from tests.property.flow import build_tape, seeded_steps
+from tests.property.flow import FIRST, build_tape, market_setup, seeded_steps
 
 
 def _entry(commands: Commands, time_ns: int) -> bytes:
@@ -24,7 +24,7 @@ def _entry(commands: Commands, time_ns: int) -> bytes:
 
 ENTRIES = [
     (number, 1, _entry(batch.commands, batch.time_ns))
-    for number, batch in enumerate(build_tape(seeded_steps(7, 150)).batches, start=2)
+    for number, batch in enumerate(build_tape(seeded_steps(7, 150), FIRST).batches, start=2)
 ]
 
 
@@ -129,13 +129,15 @@ def test_other_rules_without_an_effect_have_no_difference(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "Engine", EngineOfAnyRules)
     monkeypatch.setattr(ReplicatedState, "engine_class", EngineOfAnyRules)
     shadow = Shadow(None, 1, 2)
-    assert shadow.apply(ENTRIES) is None
+    # Nothing of this is another thing with version 2 of the rules.
+    plain = join([*market_setup(1), *(command(CommandKind.TICK) for _ in range(100))])
+    assert shadow.apply([(2, 1, _entry(plain, 1))]) is None
     assert shadow.compared == shadow.sequence > 100
 
 
 def test_rules_that_the_program_lacks_are_refused() -> None:
-    with pytest.raises(UnknownRules, match="this program applies versions 1 to 1 of the rules, not version 2"):
-        Shadow(None, 1, 2)
+    with pytest.raises(UnknownRules, match="this program applies versions 1 to 2 of the rules, not version 3"):
+        Shadow(None, 1, 3)
 
 
 def test_switch_in_the_log_ends_a_comparison_of_rules(monkeypatch: pytest.MonkeyPatch) -> None:

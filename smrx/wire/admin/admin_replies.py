@@ -30,7 +30,7 @@ class AdminErrorCode(IntEnum):
     MALFORMED = 1
     #: Only the leader answers this request; send it to AdminError.leader_id.
     NOT_LEADER = 2
-    #: The node does not allow this request.
+    #: The node does not allow this request, or not to this sender.
     REFUSED = 3
     UNKNOWN_INSTRUMENT = 4
     #: The node lost the leadership before it could answer; ask again.
@@ -38,8 +38,6 @@ class AdminErrorCode(IntEnum):
     FENCED = 6
     #: Temporarily impossible, for example because a snapshot is in progress or the node is busy; ask again later.
     UNAVAILABLE = 7
-    #: The sender lacks a permission, or the account is not one of its own.
-    FORBIDDEN = 8
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):

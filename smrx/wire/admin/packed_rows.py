@@ -1,7 +1,7 @@
 """Carry the rows of a page as records: their bytes as the state has them, and a description of the fields.
 
-A thousand rows take 20 us to pack, and 5 ms as one msgpack struct each (measured on a node with 1,000,000 orders). The
-fields are described by name and type, so a reader takes those that it knows. Raises FrameError for anything else.
+A reply with a thousand orders takes 0.16 ms to make, and 2.7 ms with one msgpack struct each. The fields are described
+by name and type, so a reader takes those that it knows. Raises FrameError for anything else.
 """
 
 from collections.abc import Mapping
