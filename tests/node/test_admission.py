@@ -10,7 +10,7 @@ from smrx import client_keys, key_files
 from smrx.client_keys import ClientKeys
 from smrx.key_files import KeyPair
 from smrx.local import LocalCluster
-from smrx.node.credentials import Credentials
+from smrx.node.credential_lookup import Credentials
 from smrx.node.principal import Principal
 from smrx.node.reactor import Node
 from smrx.wire import admin, frames
