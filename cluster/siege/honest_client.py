@@ -129,8 +129,8 @@ class HonestClient:
 
 
 def latencies(samples: list[tuple[float, float, int]], start: float, end: float, now: float) -> Latencies:
-    """Return the figures of the samples (due, answered, kind) that were due from `start` to `end`."""
-    due = [sample for sample in samples if start <= sample[0] < end]
+    """Return the figures of the samples (due, answered, kind) that waited at some time from `start` to `end`."""
+    due = [sample for sample in samples if sample[0] < end and sample[1] >= start]
     taken = [1000 * (answered - since) for since, answered, kind in due if kind == SampleKind.ACKNOWLEDGED]
     last = samples[-1][1] if samples else start
     if last < end and now > last:

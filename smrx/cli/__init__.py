@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "compile": "Compile the engine now, for the nodes that start later.",
     "cluster": "Start, stop and inspect the cluster, change its members.",
     "instrument": "Add, configure, halt and list instruments.",
+    "key": "Create keys, and say which may use the exchange and for what.",
     "log": "Read the journal of a stopped node.",
     "market": "Set up a market from a file, show it, halt all trading.",
     "node": "Run one node of the cluster in the foreground.",

@@ -27,11 +27,20 @@ if TYPE_CHECKING:
 #: Commands, and groups of commands, that change nothing which outlives them. All others are taken to change something.
 READS: Final = (
     *("account balances", "account list", "account positions", "account show", "asset list", "bench", "book"),
-    *("cluster status", "instrument list", "log", "market show", "order list", "settle report", "settle verify"),
+    *(
+        "cluster status",
+        "instrument list",
+        "key list",
+        "log",
+        "market show",
+        "order list",
+        "settle report",
+        "settle verify",
+    ),
     *("shadow", "sim", "snapshot list", "snapshot verify"),
 )
 #: Parameters that name what a command did; the answer on standard error repeats them.
-_IDS: Final = ("account", "account_id", "symbol", "order_id", "client_order_id", "transfer_id", "node_id")
+_IDS: Final = ("account", "account_id", "symbol", "order_id", "client_order_id", "transfer_id", "node_id", "number")
 _META: Final = "smrx.ids"
 #: An answer longer than this is cut at the front: its end holds the result.
 _MAX_ANSWER_BYTES: Final = 1 << 20

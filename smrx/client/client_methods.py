@@ -68,6 +68,13 @@ class ClientMethods:
     revive = _Operation(Operations.revive)
     apply_market = _Operation(Operations.apply_market)
 
+    # Credentials
+
+    add_credential = _Operation(Operations.add_credential)
+    set_credential = _Operation(Operations.set_credential)
+    revoke_credential = _Operation(Operations.revoke_credential)
+    credentials = _Operation(Operations.credentials)
+
     # Money
 
     deposit = _Operation(Operations.deposit)

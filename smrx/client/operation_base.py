@@ -27,6 +27,7 @@ P = TypeVar(
     admin.AccountRow,
     admin.AssetRow,
     admin.InstrumentRow,
+    admin.CredentialRow,
 )
 
 #: Pause before a node is asked again for a listing that it is still writing.

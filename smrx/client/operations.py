@@ -4,10 +4,11 @@ An operation takes names and decimals, sends commands or queries, and returns a 
 steps; the blocking and the asyncio client run it and offer it as a method (see client_methods.py). No I/O, no clock.
 """
 
+from smrx.client.credential_operations import CredentialOperations
 from smrx.client.market_setup import MarketSetup
 from smrx.client.order_operations import OrderOperations
 from smrx.client.query_operations import QueryOperations
 
 
-class Operations(OrderOperations, MarketSetup, QueryOperations):
+class Operations(OrderOperations, MarketSetup, CredentialOperations, QueryOperations):
     """The operations of a client of one account."""

@@ -39,6 +39,9 @@ _COMMANDS_OF: Final[Mapping[EventKind, tuple[CommandKind, ...]]] = {
     EventKind.REVIVED: (CommandKind.REVIVE,),
     EventKind.RULES_SET: (CommandKind.SET_RULES,),
     EventKind.RETENTION_SET: (CommandKind.SET_RETENTION,),
+    EventKind.CREDENTIAL_ADDED: (CommandKind.ADD_CREDENTIAL,),
+    EventKind.CREDENTIAL_SET: (CommandKind.SET_CREDENTIAL,),
+    EventKind.CREDENTIAL_REVOKED: (CommandKind.REVOKE_CREDENTIAL,),
 }
 #: Kinds of a command and of an outcome that go together.
 _FITS: Final = np.ones((256, 256), np.bool_)

@@ -115,6 +115,28 @@ class KillSwitchResult(CommandResult, frozen=True, kw_only=True):
     killed: bool
 
 
+class CredentialResult(CommandResult, frozen=True, kw_only=True):
+    """A credential that was added, changed or revoked."""
+
+    number: int
+
+
+class CredentialState(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential: what the holder of a public key may do, and for whom.
+
+    `scope`: ACCOUNT, FIRM or ALL; `subject` is the account or the firm. `expires` is a time in ISO 8601, or None.
+    """
+
+    number: int
+    key: str
+    permissions: tuple[str, ...]
+    scope: str
+    subject: int
+    networks: tuple[str, ...]
+    expires: str | None
+    revoked: bool
+
+
 class AssetResult(CommandResult, frozen=True, kw_only=True):
     """The id of a new asset."""
 

@@ -66,7 +66,12 @@ _LOWER_HALF: Final = (1 << _HALF_BITS) - 1
 
 #: Reasons of a malformed command, which has no place in the order of requests.
 _MALFORMED: Final = tuple(takewhile(lambda reason: reason is not Reason.UNKNOWN_SESSION, Reason))
-_NOT_CONSUMED: Final = (Reason.UNKNOWN_SESSION, Reason.SESSION_CLOSED, Reason.REQUEST_GAP)
+_NOT_CONSUMED: Final = (
+    Reason.UNKNOWN_SESSION,
+    Reason.SESSION_CLOSED,
+    Reason.REQUEST_GAP,
+    Reason.REQUEST_MISMATCH,
+)
 _DOUBTFUL: Final = np.array((*_MALFORMED, *_NOT_CONSUMED), np.uint16)
 
 #: Reasons for which another session id may be accepted.
@@ -498,6 +503,8 @@ class ClientSession:
                 self._move(Event.END)
             else:
                 self._fail(f"the exchange no longer has session {self.session_id} open; sessions end after a silence")
+        elif refused and outcome["reason"] == Reason.REQUEST_MISMATCH:
+            self._fail(f"another client uses session {self.session_id}: its request {request} was applied instead")
         elif refused and outcome["reason"] == Reason.REQUEST_GAP and request == self._attempt_first:
             self._fail(f"the exchange lost request {request - 1}, which it had answered")
         else:

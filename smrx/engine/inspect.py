@@ -514,5 +514,15 @@ class Inspect:
     def counts(self) -> dict[str, int]:
         """Return the number of live records of each kind; of balances, those reserved for an order included."""
         live = self._state.pools["live"].tolist()
-        kinds = ("orders", "levels", "instruments", "transfers", "accounts", "assets", "balances", "sessions")
+        kinds = (
+            "orders",
+            "levels",
+            "instruments",
+            "transfers",
+            "accounts",
+            "assets",
+            "balances",
+            "sessions",
+            "credentials",
+        )
         return {kind: live[_NUMBERS[kind]] for kind in kinds}

@@ -20,6 +20,7 @@ from smrx.wire.codes import Permission
 
 #: What a request needs for the exchange as a whole. Those that name an account need READ for it; the others are public.
 NEEDS: Final[Mapping[type[admin.Request], Permission]] = {
+    admin.Credentials: Permission.ADMINISTER,
     admin.TakeStateImage: Permission.FOLLOW,
     admin.ReadStateImage: Permission.FOLLOW,
     admin.TakeState: Permission.FOLLOW,

@@ -17,7 +17,7 @@ import zmq
 from smrx.config import Config
 from smrx.consensus.keys import LinkKeys
 from smrx.consensus.zap import HANDSHAKE_MS, ZapHandler
-from smrx.node.credentials import Credentials
+from smrx.node.credential_lookup import Credentials
 from smrx.node.principal import EVERYTHING, Principal
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
@@ -37,7 +37,7 @@ class Admission:
         self._keys = keys
         self._zap = zap
         self._state = state
-        self._credentials = Credentials()
+        self._credentials = Credentials(state)
         #: The principals of the connections that sent something since the state last changed.
         self._known: dict[str, Principal | None] = {}
         self._position = state.position()

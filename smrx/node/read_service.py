@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from zmq.utils import z85
 
 from smrx.engine.exposure import Position
 from smrx.engine.inspect import DTYPES, Page
@@ -18,6 +19,8 @@ from smrx.node.node_view import NodeView
 from smrx.node.views import MAX_VIEWS, Refused, Views, Waiting
 from smrx.wire import admin
 from smrx.wire.admin import AdminError, AdminErrorCode
+from smrx.wire.networks import unpack_networks
+from smrx.wire.records import NETWORKS
 
 #: Rows of a reply: packing and sending more would keep the loop longer than its budget for reads.
 PAGE_BYTES: Final = 128 << 10
@@ -34,6 +37,7 @@ _REPLIES: Final[dict[type, Any]] = {
     admin.Accounts: (admin.AccountsReply, admin.AccountRow),
     admin.Assets: (admin.AssetsReply, admin.AssetRow),
     admin.Instruments: (admin.InstrumentsReply, admin.InstrumentRow),
+    admin.Credentials: (admin.CredentialsReply, admin.CredentialRow),
 }
 
 
@@ -176,6 +180,11 @@ class ReadService:
 
             def rows() -> Iterable[NDArray[Any]]:
                 yield positions_table(inspect.positions(account))
+        elif isinstance(request, admin.Credentials):
+            excluded = ()
+
+            def rows() -> Iterable[NDArray[Any]]:
+                yield credentials_table(inspect.credentials())
         else:
             wanted = getattr(request, "account", None)
             instrument = getattr(request, "instrument", None)
@@ -229,6 +238,9 @@ class ReadService:
                 page = Page(inspect.assets(), more=False)
             case admin.Instruments():
                 page = Page(inspect.instruments(), more=False)
+            case admin.Credentials():
+                if inspect.counts()["credentials"] <= limit:
+                    page = Page(credentials_table(inspect.credentials()), more=False)
         return None if page is None or page.more or len(page.rows) > limit else page.rows
 
     def _one_order(self, request: admin.Orders) -> NDArray[Any]:
@@ -268,8 +280,31 @@ def positions_table(found: Sequence[Position]) -> NDArray[Any]:
     return table
 
 
+#: A credential with its key and its networks as text.
+_CREDENTIAL: Final = np.dtype(
+    [
+        ("number", "<u4"), ("key", "S40"), ("permissions", "<u4"), ("scope", "u1"), ("subject", "<u4"),
+        ("expires_ns", "<i8"), ("revoked", "u1"), ("networks", "S192"),
+    ]
+)  # fmt: skip
+
+
+def credentials_table(found: NDArray[Any]) -> NDArray[Any]:
+    """Return credentials as records that a reply can have."""
+    table = np.zeros(len(found), _CREDENTIAL)
+    for name in ("number", "permissions", "scope", "subject", "expires_ns", "revoked"):
+        table[name] = found[name]
+    for at, row in enumerate(found):
+        table["key"][at] = z85.encode(row["key"].tobytes())
+        prefixes = int(row["prefixes"]).to_bytes(NETWORKS, "little")
+        table["networks"][at] = " ".join(unpack_networks(row["networks"].tobytes(), prefixes)).encode("ascii")
+    return table
+
+
 def _dtype_of(request: admin.PageRequest) -> "np.dtype[Any]":
     """Return the type of a packed row."""
+    if isinstance(request, admin.Credentials):
+        return _CREDENTIAL
     return _POSITION if isinstance(request, admin.Positions) else DTYPES[type(request).__name__.lower()]
 
 

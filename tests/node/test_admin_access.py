@@ -47,7 +47,7 @@ def test_every_request_is_public_or_needs_something() -> None:
     assert set(admin.AnyRequest.__args__) == PUBLIC | OF_AN_ACCOUNT | needing
     assert {type(request) for request in CHANGES} == {
         kind for kind, needed in admin_access.NEEDS.items() if needed is Permission.ADMINISTER
-    }
+    } - {admin.Credentials}
     assert all(isinstance(request, admin.ChangingRequest) for request in CHANGES)
 
 

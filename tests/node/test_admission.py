@@ -10,7 +10,7 @@ from smrx import client_keys, key_files
 from smrx.client_keys import ClientKeys
 from smrx.key_files import KeyPair
 from smrx.local import LocalCluster
-from smrx.node.credentials import Credentials
+from smrx.node.credential_lookup import Credentials
 from smrx.node.principal import Principal
 from smrx.node.reactor import Node
 from smrx.wire import admin, frames
@@ -46,7 +46,7 @@ class Keyed:
     def __init__(self, directory: Path) -> None:
         self.config = LocalCluster(directory, nodes=1, keys=True).config
         self.node = Node(self.config, 1)
-        self.credentials = OneCredential()
+        self.credentials = OneCredential(self.node.state)
         self.node.admission._credentials = self.credentials
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.venue = client_keys.of_client(self.config)

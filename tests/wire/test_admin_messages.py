@@ -46,6 +46,7 @@ REQUESTS: tuple[Any, ...] = (
     admin.Accounts(),
     admin.Assets(),
     admin.Instruments(),
+    admin.Credentials(),
     admin.TakeStateImage(at=9),
     admin.ReadStateImage(at=9, offset=5),
     admin.Depth(instrument=4, level="any", min_sequence=7, max_age_ms=0.5),

@@ -10,6 +10,7 @@ from smrx.wire.admin.admin_rows import (
     AgreementStatus,
     AssetRow,
     BalanceRow,
+    CredentialRow,
     InstrumentRow,
     LevelRow,
     OrderRow,
@@ -29,7 +30,7 @@ class AdminErrorCode(IntEnum):
     MALFORMED = 1
     #: Only the leader answers this request; send it to AdminError.leader_id.
     NOT_LEADER = 2
-    #: The node does not allow this request.
+    #: The node does not allow this request, or not to this sender.
     REFUSED = 3
     UNKNOWN_INSTRUMENT = 4
     #: The node lost the leadership before it could answer; ask again.
@@ -37,8 +38,6 @@ class AdminErrorCode(IntEnum):
     FENCED = 6
     #: Temporarily impossible, for example because a snapshot is in progress or the node is busy; ask again later.
     UNAVAILABLE = 7
-    #: The sender lacks a permission, or the account is not one of its own.
-    FORBIDDEN = 8
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -186,6 +185,10 @@ class InstrumentsReply(PageReply[InstrumentRow], frozen=True, kw_only=True):
     pass
 
 
+class CredentialsReply(PageReply[CredentialRow], frozen=True, kw_only=True):
+    pass
+
+
 class StateImageReply(Reply, frozen=True, kw_only=True):
     """The state image held for `at`: its position, its size in bytes and its digest.
 
@@ -280,6 +283,7 @@ AnyReply = (
     | AccountsReply
     | AssetsReply
     | InstrumentsReply
+    | CredentialsReply
     | StateImageReply
     | StateImagePart
     | StateReply

@@ -127,6 +127,10 @@ class Instruments(PageRequest, frozen=True, kw_only=True):
     """Get all instruments. Reply: InstrumentsReply."""
 
 
+class Credentials(PageRequest, frozen=True, kw_only=True):
+    """Get all credentials. Reply: CredentialsReply."""
+
+
 class TakeStateImage(Request, frozen=True, kw_only=True):
     """Take a state image (smrx.wire.state_image) right after the first log entry that applies command `at`.
 
@@ -206,7 +210,7 @@ class Shutdown(ChangingRequest, frozen=True, kw_only=True):
     """Stop the node at the end of this turn. Reply: ShutdownReply."""
 
 
-AnyPage = Orders | Balances | Positions | Transfers | Accounts | Assets | Instruments
+AnyPage = Orders | Balances | Positions | Transfers | Accounts | Assets | Instruments | Credentials
 AnyRead = Depth | AnyPage
 AnyRequest = (
     Status
@@ -220,6 +224,7 @@ AnyRequest = (
     | Accounts
     | Assets
     | Instruments
+    | Credentials
     | TakeStateImage
     | ReadStateImage
     | TakeState

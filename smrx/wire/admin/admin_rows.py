@@ -100,6 +100,19 @@ class AssetRow(msgspec.Struct, frozen=True, kw_only=True):
     cap: int = 0
 
 
+class CredentialRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential; codes as in smrx.wire.codes. `key` in Z85; `networks` as text, with spaces between."""
+
+    number: int
+    key: str
+    permissions: int
+    scope: int
+    subject: int
+    expires_ns: int
+    revoked: int
+    networks: str = ""
+
+
 class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
     """An instrument and its rules, named as in RULES_DETAILS; 0 means no such rule.
 

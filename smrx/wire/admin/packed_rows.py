@@ -15,6 +15,7 @@ from smrx.wire.admin.admin_replies import (
     AccountsReply,
     AssetsReply,
     BalancesReply,
+    CredentialsReply,
     InstrumentsReply,
     OrdersReply,
     PageReply,
@@ -25,6 +26,7 @@ from smrx.wire.admin.admin_rows import (
     AccountRow,
     AssetRow,
     BalanceRow,
+    CredentialRow,
     InstrumentRow,
     OrderRow,
     PositionRow,
@@ -47,6 +49,7 @@ _ROW_TYPES: Final[dict[type, Any]] = {
     AccountsReply: AccountRow,
     AssetsReply: AssetRow,
     InstrumentsReply: InstrumentRow,
+    CredentialsReply: CredentialRow,
 }
 
 _columns: dict[Any, tuple[tuple[str, str], ...]] = {}

@@ -63,6 +63,12 @@ def test_order_without_an_answer_counts_as_long_as_it_waits() -> None:
     assert latencies([], 0.0, 1.0, 3.0).orders == 0
 
 
+def test_order_that_waits_during_the_whole_span_counts() -> None:
+    samples = [(0.0, 0.001, int(SampleKind.ACKNOWLEDGED)), (0.01, 3.0, int(SampleKind.ACKNOWLEDGED))]
+    found = latencies(samples, 1.0, 2.0, 3.0)
+    assert (found.orders, found.p99_ms) == (1, 2990.0)
+
+
 def test_failed_and_wrong_orders_are_counted() -> None:
     kinds = [SampleKind.ACKNOWLEDGED, SampleKind.FAILED, SampleKind.WRONG, SampleKind.WRONG]
     samples = [(at / 10, at / 10 + 0.01, int(kind)) for at, kind in enumerate(kinds)]
