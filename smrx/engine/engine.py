@@ -393,7 +393,7 @@ class Engine:
             self._damage = {**self._damage, first: found}
         damage = self._damage.values()
         count = int(self._core["funded_balances"]) + sum(count for count, _ in damage)
-        total = int(self._core["balance_sum"]) + sum(total for _, total in damage)
+        total = int(self._core["balance_sum"]) - int(self._core["empty_sum"]) + sum(total for _, total in damage)
         return count, total % (1 << 64)
 
     def hash_at(self, sequence: int) -> int | None:

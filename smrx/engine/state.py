@@ -59,7 +59,8 @@ CORE: Final = np.dtype(
         ("time_ns", "<i8"),
         ("state_hash", "<u8"),
         ("digest", "<u8"),  # sum of the hashes of all live records: the content hash without the counters
-        ("balance_sum", "<u8"),  # the part of it of balances that are not zero, and their number
+        ("balance_sum", "<u8"),  # the part of it of balances
+        ("empty_sum", "<u8"),  # the part of that of balances that are zero, and the number of the others
         ("funded_balances", "<u8"),
         ("next_expiry", "<i8"),  # engine time at which the first GTD order expires; NEVER if there is none
         ("expiring", "<u4"),  # GTD orders in the heap
