@@ -59,9 +59,6 @@ CORE: Final = np.dtype(
         ("time_ns", "<i8"),
         ("state_hash", "<u8"),
         ("digest", "<u8"),  # sum of the hashes of all live records: the content hash without the counters
-        ("balance_sum", "<u8"),  # the part of it of balances
-        ("empty_sum", "<u8"),  # the part of that of balances that are zero, and the number of the others
-        ("funded_balances", "<u8"),
         ("next_expiry", "<i8"),  # engine time at which the first GTD order expires; NEVER if there is none
         ("expiring", "<u4"),  # GTD orders in the heap
         ("killed", "u1"),
@@ -82,6 +79,9 @@ CORE: Final = np.dtype(
         ("answers_top", "<u4"),  # first record of the answers that belongs to no run
         ("rules_version", "<u4"),  # of the rules that apply, see kernels/rules_version.py
         ("unused", "<u4"),
+        ("balance_sum", "<u8"),  # the part of the digest of balances
+        ("empty_sum", "<u8"),  # the part of that of balances that are zero, and the number of the others
+        ("funded_balances", "<u8"),
     ]
 )
 #: Until SET_RETENTION: a day, a week, a million transfers.
