@@ -14,7 +14,7 @@ from typing import Any
 from smrx.bench import machine_conditions
 from smrx.bench.steady_flow import SteadyFlow
 from smrx.engine import Engine
-from smrx.engine.kernels.hash_index import in_use
+from smrx.engine.state import in_use
 
 
 def resident_bytes() -> int:

@@ -305,7 +305,13 @@ class Engine:
 
     def _grow_indexes(self, commands: int) -> None:
         """Continue to make indexes larger, after a call that applied so many commands."""
-        self._growing = [growth for growth in self._growing if growth.step(self._state, commands)]
+        used = sum(growth.is_used for growth in self._growing)
+        left = [growth for growth in self._growing if growth.step(self._state, commands)]
+        if sum(growth.is_used for growth in self._growing) != used:
+            self._apply_small.use_state()
+            self._apply_large.use_state()
+            self.inspect = Inspect(self._state, compiled.addresses(self._state, NO_DETAILS))
+        self._growing = left
 
     @property
     def sequence(self) -> int:
@@ -387,7 +393,7 @@ class Engine:
             self._damage = {**self._damage, first: found}
         damage = self._damage.values()
         count = int(self._core["funded_balances"]) + sum(count for count, _ in damage)
-        total = int(self._core["balance_sum"]) + sum(total for _, total in damage)
+        total = int(self._core["balance_sum"]) - int(self._core["empty_sum"]) + sum(total for _, total in damage)
         return count, total % (1 << 64)
 
     def hash_at(self, sequence: int) -> int | None:

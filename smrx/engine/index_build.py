@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.kernels.compiled import fill_index
-from smrx.engine.kernels.hash_index import SIZE
-from smrx.engine.state import ACCOUNTS, TABLES, TRANSFERS, State
+from smrx.engine.state import ACCOUNTS, TABLES, TRANSFERS, State, in_use
 
 #: A table by field: an array of records, or the Columns of record_columns.py.
 Fields = Any
@@ -60,16 +59,16 @@ def fill(state: State, number: int, rows: Fields = None) -> None:
     if rows is None:
         rows = getattr(state, table.name)[: int(state.pools["top"][number])]
     for index in table.indexes:
-        enter_slots(getattr(state, index), SIZE, index, table.name, rows, 0)
+        enter_slots(in_use(getattr(state, index)), index, table.name, rows, 0)
 
 
-def enter_slots(cells: NDArray[Any], generation: int, index: str, table: str, rows: Fields, first: int) -> None:
-    """Enter records of a table, from a slot on, into a generation of an index: SIZE or NEXT_SIZE."""
+def enter_slots(cells: NDArray[Any], index: str, table: str, rows: Fields, first: int) -> None:
+    """Enter records of a table, from a slot on, into a generation of an index."""
     places = members(index, table, rows, first)
     keys, extras = keys_of(index, rows, places)
     # Interpreted kernels (see jit.py) would warn: words overflow on purpose.
     with np.errstate(over="ignore"):
-        fill_index(cells, cells[generation], keys, extras, places + np.uint32(first))
+        fill_index(cells, keys, extras, places + np.uint32(first))
 
 
 def fill_replaced(old: State, new: State) -> None:
@@ -78,7 +77,7 @@ def fill_replaced(old: State, new: State) -> None:
         rows = getattr(new, table.name)[: int(new.pools["top"][number])]
         for index in table.indexes:
             if getattr(old, index) is not getattr(new, index):
-                enter_slots(getattr(new, index), SIZE, index, table.name, rows, 0)
+                enter_slots(in_use(getattr(new, index)), index, table.name, rows, 0)
 
 
 def fill_transfer_lists(state: State) -> None:

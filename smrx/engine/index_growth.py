@@ -13,9 +13,8 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from smrx.engine.index_build import enter_slots
-from smrx.engine.kernels.hash_index import MOVED, NEXT_SIZE, SIZE
 from smrx.engine.memory import release
-from smrx.engine.state import TABLES, State
+from smrx.engine.state import MOVED, SIZE, TABLES, State, generation
 
 #: Cells touched or released at once, 256 KiB: a few hundredths of a millisecond, one if the machine has to find the
 #: memory.
@@ -36,6 +35,8 @@ class IndexGrowth:
     def __init__(self, state: State, number: int, index: str, size: int) -> None:
         """`number` is that of the table in State.pools; `size` the number of cells of the next generation."""
         self.index = index
+        #: Whether the next generation is in use: the addresses that kernels use must be made again.
+        self.is_used = False
         self._cells: NDArray[Any] = getattr(state, index)
         self._number = number
         self._size = size
@@ -61,14 +62,14 @@ class IndexGrowth:
         for start in range(size, 2 * size, _CELLS):
             cells[start : min(start + _CELLS, 2 * size) : _PAGE_CELLS] = 0
             yield True
+        assert size == 2 * int(cells[SIZE]), "the next generation has twice as many cells"
         cells[MOVED] = 1
-        cells[NEXT_SIZE] = size
         while not self._enter():
             yield True
         old = int(cells[SIZE])
         cells[SIZE] = size
-        cells[NEXT_SIZE] = 0
         cells[MOVED] = 0
+        self.is_used = True
         yield True
         for start in range(old, 2 * old, _CELLS):
             release(cells, start, min(start + _CELLS, 2 * old))
@@ -78,6 +79,7 @@ class IndexGrowth:
         """Enter the next slots into the new generation; return whether all are there."""
         first = int(self._cells[MOVED])
         rows = self._rows[first : first + self._budget]
-        enter_slots(self._cells, NEXT_SIZE, self.index, TABLES[self._number].name, rows, first)
+        cells = generation(self._cells, self._size)
+        enter_slots(cells, self.index, TABLES[self._number].name, rows, first)
         self._cells[MOVED] = first + len(rows)
         return first + len(rows) == len(self._rows)

@@ -8,6 +8,7 @@ longer view of it. Owns nothing. Called by state.py and index_growth.py.
 import ctypes
 import mmap
 from functools import cache
+from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,8 @@ SMALL_RECORDS: Final = 4096
 #: The records that there is address space for at least. A larger array gets twice its size, and is copied once.
 RESERVED_RECORDS: Final = 1 << 24
 
+#: Cache lines between the start of a page and that of an array.
+_COLOURS: Final = cycle(range(0, 64, 5))
 #: From this size on NumPy requests large pages for an array.
 _LARGE_BYTES: Final = 1 << 22
 #: Of <sys/mman.h>: memory that is counted when it is written. The module mmap does not name it.
@@ -33,11 +36,14 @@ _PAGE_BYTES: Final = 1 << 16
 def aligned_zeros(length: int, dtype: Any, reserve: int = 0) -> NDArray[Any]:
     """Return an array of zeros that begins at a cache line, with address space for `reserve` records if it can."""
     size = length * dtype.itemsize
-    raw = _reserved(reserve * dtype.itemsize + CACHE_LINE, size) if reserve > length else None
+    raw = _reserved(reserve * dtype.itemsize + mmap.PAGESIZE, size + mmap.PAGESIZE) if reserve > length else None
     if raw is None:
         # The system gives no address space that it may be unable to back; then the array is copied when it grows.
         raw = np.zeros(size + CACHE_LINE, np.uint8)
-    start = -raw.ctypes.data % CACHE_LINE
+        start = -raw.ctypes.data % CACHE_LINE
+    else:
+        # Arrays that all began at the start of a page would compete for one set of the processor's cache.
+        start = next(_COLOURS) * CACHE_LINE
     return raw[start : start + size].view(dtype)
 
 

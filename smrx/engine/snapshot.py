@@ -375,5 +375,6 @@ def _restored_tables(arrays: Arrays) -> tuple[State, StateColumns]:
         index_build.fill(state, number, tables[table.name])
     index_build.fill_transfer_lists(state)
     index_build.fill_session_lists(state, tables["orders"])
-    state.core["funded_balances"], state.core["balance_sum"] = balance_sums(state)
+    for name, value in balance_sums(state).items():
+        state.core[name] = value
     return state, tables

@@ -59,8 +59,6 @@ CORE: Final = np.dtype(
         ("time_ns", "<i8"),
         ("state_hash", "<u8"),
         ("digest", "<u8"),  # sum of the hashes of all live records: the content hash without the counters
-        ("balance_sum", "<u8"),  # the part of it of balances that are not zero, and their number
-        ("funded_balances", "<u8"),
         ("next_expiry", "<i8"),  # engine time at which the first GTD order expires; NEVER if there is none
         ("expiring", "<u4"),  # GTD orders in the heap
         ("killed", "u1"),
@@ -81,6 +79,9 @@ CORE: Final = np.dtype(
         ("answers_top", "<u4"),  # first record of the answers that belongs to no run
         ("rules_version", "<u4"),  # of the rules that apply, see kernels/rules_version.py
         ("unused", "<u4"),
+        ("balance_sum", "<u8"),  # the part of the digest of balances
+        ("empty_sum", "<u8"),  # the part of that of balances that are zero, and the number of the others
+        ("funded_balances", "<u8"),
     ]
 )
 #: Until SET_RETENTION: a day, a week, a million transfers.
@@ -365,8 +366,12 @@ TRANSFER: Final = _padded(
 SESSION_LINK: Final = np.dtype([("older", "<u4"), ("newer", "<u4")])
 SESSION_LIST: Final = np.dtype([("first", "<u4"), ("last", "<u4")])
 
-#: One cell of an index; see hash_index.py.
+#: One cell of an index; see hash_index.py. The header of an index array: the number of cells of the generation in use,
+#: and the first slot that is not in the next one yet, 0 if there is none.
 CELL: Final = np.dtype("<u8")
+SIZE: Final = 0
+MOVED: Final = 1
+HEADER: Final = 2
 
 
 class Table(NamedTuple):
@@ -397,6 +402,10 @@ TABLES: Final = (
     SESSIONS, ACCOUNTS, ASSETS, INSTRUMENTS, LEVELS, NODES, ORDERS, ORDER_DETAILS_TABLE, BALANCES, TRANSFERS,
     CREDENTIALS,
 ) = range(len(TABLES))  # fmt: skip
+
+
+#: The index arrays.
+INDEXES: Final = tuple(name for table in TABLES for name in table.indexes)
 
 
 class State(NamedTuple):
@@ -474,6 +483,16 @@ def index_size(capacity: int) -> int:
     return 1 << max(3, (4 * capacity - 1).bit_length())
 
 
+def generation(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return the generation of an index that has so many cells."""
+    return array[size : 2 * size]
+
+
+def in_use(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the generation of an index that searches use."""
+    return generation(array, int(array[SIZE]))
+
+
 def empty_index(capacity: int) -> NDArray[Any]:
     """Return the index of an empty table, with space for larger generations if the table is large (hash_index.py)."""
     size = index_size(capacity)
@@ -481,7 +500,7 @@ def empty_index(capacity: int) -> NDArray[Any]:
     cells = aligned_zeros(2 * size, CELL, 2 * largest)
     if 2 * largest <= room_of(cells):
         cells = extended(cells, 2 * largest, CELL)
-    cells[0] = size
+    cells[SIZE] = size
     return cells
 
 

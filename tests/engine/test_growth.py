@@ -8,8 +8,7 @@ import pytest
 from smrx.engine import Engine, index_growth, memory, state
 from smrx.engine.checks import invariants
 from smrx.engine.index_growth import IndexGrowth
-from smrx.engine.kernels import hash_index
-from smrx.engine.kernels.hash_index import MOVED, NEXT_SIZE, SIZE
+from smrx.engine.state import MOVED, SIZE
 from tests.commands import apply
 from tests.engine.test_buffer_growth import TINY
 from tests.property.flow import seeded_tape
@@ -40,7 +39,7 @@ def test_growth_in_steps_changes_no_result_and_no_invariant() -> None:
         assert found.outcomes.tobytes() == wanted.outcomes.tobytes()
         assert found.events.tobytes() == wanted.events.tobytes()
         assert found.hashes.tobytes() == wanted.hashes.tobytes()
-        growing |= {growth.index for growth in engine._growing if growth._cells[NEXT_SIZE]}
+        growing |= {growth.index for growth in engine._growing if growth._cells[MOVED]}
         assert invariants.violations(engine._state) == []
     assert {"order_index", "client_index", "balance_index", "level_index"} <= growing
     for table in state.TABLES:
@@ -59,10 +58,10 @@ def test_the_next_generation_holds_what_was_entered_until_it_is_used() -> None:
     growth = IndexGrowth(engine._state, state.ORDERS, "order_index", 2 * size)
     partly = 0
     while growth.step(engine._state, 0):
-        partly += int(cells[NEXT_SIZE] != 0 and 1 < int(cells[MOVED]) < int(engine._state.pools["top"][state.ORDERS]))
+        partly += int(1 < int(cells[MOVED]) < int(engine._state.pools["top"][state.ORDERS]))
         assert invariants.violations(engine._state) == []
     assert partly > 0
-    assert (int(cells[SIZE]), int(cells[NEXT_SIZE])) == (2 * size, 0)
+    assert (int(cells[SIZE]), int(cells[MOVED])) == (2 * size, 0)
     assert invariants.violations(engine._state) == []
 
 
@@ -115,4 +114,4 @@ def test_array_is_copied_if_there_is_no_address_space(monkeypatch: pytest.Monkey
     assert int(longer[5]) == 6
     assert longer.ctypes.data != array.ctypes.data
     cells = state.empty_index(10_000)
-    assert len(hash_index.in_use(cells)) == state.index_size(10_000)
+    assert len(state.in_use(cells)) == state.index_size(10_000)

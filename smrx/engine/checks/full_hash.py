@@ -304,16 +304,18 @@ def maintained(state: State) -> int:
     return (int(state.core["digest"][0]) + counters(state)) & _MASK
 
 
-def balance_sums(state: State) -> tuple[int, int]:
-    """Return the number of balances that are not zero, and the sum of their stored hashes."""
+def balance_sums(state: State) -> dict[str, int]:
+    """Return the sums of the stored hashes of balances, and their number, as the core keeps them."""
     rows = state.balances[: int(state.pools["top"][NUMBERS["balances"]])]
-    count = total = 0
+    count = total = empty = 0
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
-        funded = (block["live"] != 0) & ((block["available"] | block["held"]) != 0)
+        live = block["live"] != 0
+        funded = live & ((block["available"] | block["held"]) != 0)
         count += int(np.count_nonzero(funded))
-        total += int(block["hash"][funded].sum(dtype=np.uint64))
-    return count, total & _MASK
+        total += int(block["hash"][live].sum(dtype=np.uint64))
+        empty += int(block["hash"][live & ~funded].sum(dtype=np.uint64))
+    return {"funded_balances": count, "balance_sum": total & _MASK, "empty_sum": empty & _MASK}
 
 
 def scrub(state: State, start: int, records: int) -> tuple[int, str | None]:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from smrx.engine.checks.record_columns import StateColumns
 from smrx.engine.checks.xxh3_rows import multiply_fold_rows
 from smrx.engine.index_build import keys_of, members
-from smrx.engine.kernels.hash_index import MOVED, NEXT_SIZE, SIZE
-from smrx.engine.state import TABLES
+from smrx.engine.state import MOVED, SIZE, TABLES, generation
 
 _U32 = np.uint64(32)
 _LOW32 = np.uint64(0xFFFF_FFFF)
@@ -28,26 +27,31 @@ def index_violations(tables: StateColumns) -> Iterator[str]:
         rows = tables[table.name]
         for index in table.indexes:
             array = getattr(tables.state, index)
-            wanted = members(index, table.name, rows)
-            for generation in (SIZE, NEXT_SIZE):
-                size = int(array[generation])
-                if generation == NEXT_SIZE and size == 0:
-                    continue
-                if size & (size - 1) or not 0 < 2 * size <= len(array):
-                    yield f"{index}: a generation with {size} cells"
-                    continue
-                cells = array[size : 2 * size]
-                slots = wanted if generation == SIZE else wanted[wanted < array[MOVED]]
-                entries = np.sort(cells[cells != 0] & _LOW32)
-                if not np.array_equal(entries, slots):
-                    yield f"{index}: its entries are not the live {table.name}"
-                    continue
-                # Every search must end at its own slot; the cells have no other slots, so no key is there twice.
-                found = _found(cells, slots, partial(keys_of, index, rows))
-                if (found == 0).any():
-                    yield f"{index}: a search stops before it finds its key"
-                elif (found != slots).any():
-                    yield f"{index}: a key is there twice"
+            size, moved = int(array[SIZE]), int(array[MOVED])
+            if size & (size - 1) or not 0 < 2 * size <= len(array) or (moved and 4 * size > len(array)):
+                yield f"{index}: a generation with {size} cells"
+                continue
+            slots = members(index, table.name, rows)
+            yield from _generation_violations(table.name, index, generation(array, size), rows, slots)
+            if moved:
+                entered = slots[slots < moved]
+                yield from _generation_violations(table.name, index, generation(array, 2 * size), rows, entered)
+
+
+def _generation_violations(
+    table: str, index: str, cells: NDArray[Any], rows: Any, slots: NDArray[Any]
+) -> Iterator[str]:
+    """A generation of an index has these slots, and every search in it finds its record."""
+    entries = np.sort(cells[cells != 0] & _LOW32)
+    if not np.array_equal(entries, slots):
+        yield f"{index}: its entries are not the live {table}"
+        return
+    # Every search must end at its own slot; the cells have no other slots, so no key is there twice.
+    found = _found(cells, slots, partial(keys_of, index, rows))
+    if (found == 0).any():
+        yield f"{index}: a search stops before it finds its key"
+    elif (found != slots).any():
+        yield f"{index}: a key is there twice"
 
 
 def _found(cells: NDArray[Any], slots: NDArray[Any], keys_at: _KeysAt) -> NDArray[np.uint32]:

@@ -22,7 +22,14 @@ from smrx.engine.kernels.jit import (
 from smrx.engine.kernels.lookup import find_asset, find_balance, find_transfer
 from smrx.engine.kernels.pool import take_slot
 from smrx.engine.kernels.retention import append_transfer, forget_transfer
-from smrx.engine.kernels.state_hash import is_funded, pack_pair, refresh_asset, refresh_balance, refresh_transfer
+from smrx.engine.kernels.state_hash import (
+    is_empty,
+    pack_pair,
+    refresh_asset,
+    refresh_balance,
+    refresh_moved_balance,
+    refresh_transfer,
+)
 from smrx.engine.state import BALANCES, TRANSFERS
 from smrx.wire.codes import CommandKind, EventKind, Reason
 
@@ -52,20 +59,19 @@ def reserve_balance(state: Tables, account_id: Any, asset_id: Any) -> Any:
 @inlined
 def credit(core: Record, balance: Record, amount: Any) -> None:
     """Pay into a balance, or out of it with a negative amount."""
-    was_funded = is_funded(balance)
+    was_empty = is_empty(balance)
     balance.available += amount
     balance.live = 1
-    refresh_balance(core, balance, was_funded)
+    refresh_balance(core, balance, was_empty)
 
 
 @inlined
 def release(core: Record, balance: Record, amount: Any) -> None:
     """Move held money back to available, or hold it with a negative amount."""
     if core.ledger != 0 and amount != 0:
-        was_funded = is_funded(balance)
         balance.available += amount
         balance.held -= amount
-        refresh_balance(core, balance, was_funded)
+        refresh_moved_balance(core, balance)
 
 
 @inlined

@@ -17,7 +17,7 @@ from smrx.engine.kernels.apply import EVENT_WORDS, apply
 from smrx.engine.kernels.hash_index import enter, key_hash
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
 from smrx.engine.kernels.numba_tables import CALL_DTYPES, InterpretedState, state_of, table_of
-from smrx.engine.state import State
+from smrx.engine.state import INDEXES, State, in_use
 from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
 
@@ -44,9 +44,10 @@ MODULES: Final = (
 def addresses(state: State, details: NDArray[Any]) -> NDArray[np.uint64]:
     """Return address and length of every array of a state, in its order, and of the details of commands.
 
-    Valid until an array is replaced.
+    Of an index, those of the generation in use. Valid until an array is replaced, or such a generation.
     """
-    return np.array([address_of(array) for array in (*state, details)], np.uint64).reshape(-1)
+    arrays = (in_use(array) if name in INDEXES else array for name, array in state._asdict().items())
+    return np.array([address_of(array) for array in (*arrays, details)], np.uint64).reshape(-1)
 
 
 def address_of(array: NDArray[Any]) -> tuple[int, int]:
@@ -69,10 +70,10 @@ def _compiled(source: int) -> tuple[Any, Any]:
             return done
         return apply(state_of(table), done, count, time_ns, first, first_event)
 
-    def fill_index(cells: Array, size: int, keys: Array, extras: Array, slots: Array) -> None:
+    def fill_index(cells: Array, keys: Array, extras: Array, slots: Array) -> None:
         if version != np.uint64(0):
             for at in range(len(keys)):
-                enter(table_of(cells), np.uint64(size), key_hash(keys[at], extras[at]), slots[at])
+                enter(table_of(cells), key_hash(keys[at], extras[at]), slots[at])
 
     return entry_point(apply_at), entry_point(fill_index)
 
@@ -107,6 +108,10 @@ class ApplyCall:
         self.run: Callable[[int, int, int, int, int], int] = (
             self._interpret if INTERPRETED else partial(apply_at, self._table)
         )
+
+    def use_state(self) -> None:
+        """Use other generations of indexes than before."""
+        self._table[: self._first] = addresses(self._state, NO_DETAILS)[: self._first]
 
     # Rows are in the order of numba_tables.CALL_DTYPES.
 

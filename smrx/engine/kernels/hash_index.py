@@ -6,15 +6,15 @@ of that hash give the cell where the search for the key begins. So eight cells s
 with the right hash is read. The number of cells is a power of two, and at most a quarter of them are used (see
 state.index_size), so a probe always ends at an empty cell, three of four at once.
 
-The array of an index has space for several generations of it: that with N cells begins at cell N. Cells 0 to 2 say
-which is in use (SIZE), which is being made (NEXT_SIZE, 0 for none), and the first slot that is not entered there yet
-(MOVED); index_growth.py makes it. Searches use the one in use; a key is added to and removed from both.
+The array of an index has space for several generations of it: that with N cells begins at cell N, so the next one, with
+2 N, begins where it ends. A kernel sees the one in use. The array begins with a header: SIZE is N, and MOVED the first
+slot that is not entered into the next generation yet, 0 while there is none; index_growth.py makes it. Searches use the
+generation in use; a key is added to and removed from both.
 """
 
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smrx.engine.kernels.jit import (
     LOW32,
@@ -27,11 +27,8 @@ from smrx.engine.kernels.jit import (
     kernel,
     multiply_fold,
 )
-
-#: Places of what an index array begins with.
-SIZE: Final = 0
-NEXT_SIZE: Final = 1
-MOVED: Final = 2
+from smrx.engine.kernels.numba_tables import table_at
+from smrx.engine.state import HEADER, MOVED
 
 #: 2^64 / golden ratio, and a second odd number to keep the two parts of a key apart.
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -48,21 +45,14 @@ def key_hash(key: Any, extra: Any) -> Any:
     return multiply_fold(key ^ (np.uint64(extra) * _SECOND), _GOLDEN) & LOW32
 
 
-def in_use(cells: NDArray[Any]) -> NDArray[Any]:
-    """Return the generation of an index that searches use, for callers in Python."""
-    size = int(cells[SIZE])
-    return cells[size : 2 * size]
-
-
 @inlined
 def find(cells: Array, records: Array, matches: Any, key: Any, extra: Any) -> Any:
     """Return the slot of the record that `matches` (a kernel) the key, or 0."""
-    size = cells[SIZE]
-    mask = size - U1
+    mask = np.uint64(len(cells) - 1)
     wanted = key_hash(key, extra)
     at = wanted & mask
     while True:
-        cell = cells[size + at]
+        cell = cells[at]
         slot = np.uint32(cell & LOW32)
         if slot == NIL or ((cell >> U32) == wanted and matches(records[slot], key, extra)):
             return slot
@@ -70,56 +60,62 @@ def find(cells: Array, records: Array, matches: Any, key: Any, extra: Any) -> An
 
 
 @inlined
-def enter(cells: Array, size: Any, hashed: Any, slot: Any) -> None:
-    """Add a slot by the hash of its key to the generation with so many cells."""
-    mask = size - U1
+def enter(cells: Array, hashed: Any, slot: Any) -> None:
+    """Add a slot by the hash of its key."""
+    mask = np.uint64(len(cells) - 1)
     at = hashed & mask
-    while cells[size + at] != U0:
+    while cells[at] != U0:
         at = (at + U1) & mask
-    cells[size + at] = (hashed << U32) | np.uint64(slot)
+    cells[at] = (hashed << U32) | np.uint64(slot)
 
 
 @inlined
-def leave(cells: Array, size: Any, hashed: Any, slot: Any) -> None:
-    """Remove a slot from the generation with so many cells, and close the hole, so that no later search stops at it."""
-    mask = size - U1
+def leave(cells: Array, hashed: Any, slot: Any) -> None:
+    """Remove a slot, and close the hole, so that no later search stops at it."""
+    mask = np.uint64(len(cells) - 1)
     own = (hashed << U32) | np.uint64(slot)
     hole = hashed & mask
-    while cells[size + hole] != own:
+    while cells[hole] != own:
         hole = (hole + U1) & mask
     at = (hole + U1) & mask
-    cell = cells[size + at]
+    cell = cells[at]
     while cell != U0:
         first = cell >> U32
         # The entry may move into the hole if its search passes the hole.
         if ((at - first) & mask) >= ((at - hole) & mask):
-            cells[size + hole] = cell
+            cells[hole] = cell
             hole = at
         at = (at + U1) & mask
-        cell = cells[size + at]
-    cells[size + hole] = U0
+        cell = cells[at]
+    cells[hole] = U0
+
+
+@inlined
+def moved(cells: Array) -> Any:
+    """Return the first slot that is not in the next generation yet; 0 if there is none."""
+    return table_at(cells, -len(cells), HEADER)[MOVED]
 
 
 @kernel
 def insert_next(cells: Array, hashed: Any, slot: Any) -> None:
     """Add a slot to the next generation, unless it will be entered there later."""
-    if np.uint64(slot) < cells[MOVED]:
-        enter(cells, cells[NEXT_SIZE], hashed, slot)
+    if np.uint64(slot) < moved(cells):
+        enter(table_at(cells, len(cells), 2 * len(cells)), hashed, slot)
 
 
 @kernel
 def remove_next(cells: Array, hashed: Any, slot: Any) -> None:
     """Remove a slot from the next generation, unless it is not there yet."""
-    if np.uint64(slot) < cells[MOVED]:
-        leave(cells, cells[NEXT_SIZE], hashed, slot)
+    if np.uint64(slot) < moved(cells):
+        leave(table_at(cells, len(cells), 2 * len(cells)), hashed, slot)
 
 
 @kernel
 def insert(cells: Array, key: Any, extra: Any, slot: Any) -> None:
     """Add a key that is not in the index."""
     hashed = key_hash(key, extra)
-    enter(cells, cells[SIZE], hashed, slot)
-    if cells[NEXT_SIZE] != U0:
+    enter(cells, hashed, slot)
+    if moved(cells) != U0:
         insert_next(cells, hashed, slot)
 
 
@@ -127,6 +123,6 @@ def insert(cells: Array, key: Any, extra: Any, slot: Any) -> None:
 def remove(cells: Array, key: Any, extra: Any, slot: Any) -> None:
     """Remove a key that is in the index."""
     hashed = key_hash(key, extra)
-    leave(cells, cells[SIZE], hashed, slot)
-    if cells[NEXT_SIZE] != U0:
+    leave(cells, hashed, slot)
+    if moved(cells) != U0:
         remove_next(cells, hashed, slot)

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from smrx.engine.kernels.answers import answer_of
-from smrx.engine.kernels.hash_index import NO_EXTRA, SIZE, key_hash
-from smrx.engine.kernels.jit import LOW32, U1, Array, Record, Tables, inlined, kernel, prefetch
+from smrx.engine.kernels.hash_index import NO_EXTRA, key_hash
+from smrx.engine.kernels.jit import LOW32, Array, Record, Tables, inlined, kernel, prefetch
 from smrx.engine.kernels.numba_tables import prefetch_element
 from smrx.engine.kernels.state_hash import pack_pair
 from smrx.engine.state import BOOKS, ORDERS
@@ -34,8 +34,7 @@ LINKS: Final = 2
 @inlined
 def first_cell(cells: Array, key: Any, extra: Any) -> Any:
     """Return the number of the cell where the search for a key begins. Seven of eight searches end there."""
-    size = cells[SIZE]
-    return size + (key_hash(key, extra) & (size - U1))
+    return key_hash(key, extra) & np.uint64(len(cells) - 1)
 
 
 @inlined

@@ -34,7 +34,7 @@ from smrx.engine.kernels.orders import (
     return_order,
     unindex_order,
 )
-from smrx.engine.kernels.state_hash import is_funded, refresh_balance, refresh_last_price, refresh_order
+from smrx.engine.kernels.state_hash import is_empty, refresh_balance, refresh_last_price, refresh_order
 from smrx.engine.kernels.stops import elect_stops
 from smrx.engine.state import BOOKS
 from smrx.wire.codes import (
@@ -182,7 +182,7 @@ def pay_maker(state: Tables, instrument: Record, maker: Record, base: Any, quote
     """Settle a maker's share of a match: take it from what it holds, credit what it receives."""
     core = state.core[0]
     giving = state.balances[maker.gives]
-    was_funded = is_funded(giving)
+    was_empty = is_empty(giving)
     if maker.side == Side.BUY:
         held = order_hold(instrument, maker, lots)
         giving.held -= held
@@ -191,7 +191,7 @@ def pay_maker(state: Tables, instrument: Record, maker: Record, base: Any, quote
     else:
         giving.held -= base
         got = quote - charge
-    refresh_balance(core, giving, was_funded)
+    refresh_balance(core, giving, was_empty)
     taking = state.balances[maker.takes]
     if got != 0:
         credit(core, taking, got)
@@ -346,10 +346,10 @@ def settle_taker(state: Tables, instrument: Record, taker: Record, held: Any) ->
     taken = turn.given + held
     if taken != 0:
         giving = state.balances[taker.gives]
-        was_funded = is_funded(giving)
+        was_empty = is_empty(giving)
         giving.available -= taken
         giving.held += held
-        refresh_balance(core, giving, was_funded)
+        refresh_balance(core, giving, was_empty)
     if turn.got != 0:
         credit(core, state.balances[taker.takes], turn.got)
     if turn.fees != 0:

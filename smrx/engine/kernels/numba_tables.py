@@ -36,7 +36,7 @@ from numba.extending import (
 
 from smrx.engine.kernels.jit import INTERPRETED, begin_load
 from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
-from smrx.engine.state import DTYPES, State
+from smrx.engine.state import DTYPES, INDEXES, State, in_use
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
 
 _U64: Final = np.dtype("<u8")
@@ -127,7 +127,7 @@ class InterpretedState:
 
     def __init__(self, state: State, details: Any, **buffers: Any) -> None:
         for name, array in zip(State._fields, state, strict=True):
-            setattr(self, name, interpreted(array))
+            setattr(self, name, interpreted(in_use(array) if name in INDEXES else array))
         self.details = interpreted(details.view(ORDER_DETAILS_WORDS))
         for name, array in buffers.items():
             setattr(self, name, interpreted(array))
@@ -223,6 +223,26 @@ def _table_of(_: Any, array: Any) -> Any:
     return TableType(element)(array), generate
 
 
+def _table_at(_: Any, table: Any, offset: Any, length: Any) -> Any:
+    """The table that begins so many elements behind the beginning of another one, in the same memory."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = signature.args[0]
+        seen = cgutils.create_struct_proxy(kind)(context, builder, value=values[0])
+        size = context.get_abi_sizeof(context.get_data_type(kind.element))
+        base = builder.gep(seen.base, [builder.mul(values[1], ir.Constant(_WORD, size))])
+        return _make_table(context, builder, kind, base, values[2])
+
+    return table(table, types.int64, types.int64), generate
+
+
+def _table_at_interpreted(array: Any, offset: int, length: int) -> Any:
+    """The same of an array that is a part of another one."""
+    raw = array.base.view("u1").reshape(-1)
+    start = array.ctypes.data - raw.ctypes.data + offset * array.itemsize
+    return raw[start : start + length * array.itemsize].view(array.dtype)
+
+
 def _state_of(_: Any, addresses: Any) -> Any:
     """An array of addresses and lengths as a state."""
 
@@ -276,6 +296,7 @@ lower_builtin(operator.getitem, TableType, types.Integer)(_getitem)
 lower_builtin(operator.setitem, TableType, types.Integer, types.Integer)(_setitem)
 lower_builtin(len, TableType)(_len)
 table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
+table_at: Any = _table_at_interpreted if INTERPRETED else intrinsic(_table_at)
 state_of: Any = intrinsic(_state_of)
 part_of: Any = _part_of_interpreted if INTERPRETED else intrinsic(_part_of)
 prefetch_element: Any = _prefetch_element_interpreted if INTERPRETED else intrinsic(_prefetch_element)

@@ -199,19 +199,40 @@ def balance_hash(balance: Record) -> Any:
 
 
 @inlined
-def is_funded(balance: Record) -> Any:
-    """Whether there is anything in a balance."""
-    return (balance.available | balance.held) != 0
+def is_empty(balance: Record) -> Any:
+    """Whether there is nothing in a balance."""
+    return (balance.available | balance.held) == 0
+
+
+@kernel
+def count_empty(core: Record, was_empty: Any, old: Any, balance: Record) -> None:
+    """Update the sum of empty balances and the number of others after a balance became empty, or is so no more."""
+    if was_empty:
+        core.funded_balances += U1
+        core.empty_sum -= old
+    if is_empty(balance):
+        core.funded_balances -= U1
+        core.empty_sum += balance.hash
 
 
 @inlined
-def refresh_balance(core: Record, balance: Record, was_funded: Any) -> None:
-    """Update the hash of a balance; `was_funded` is what is_funded returned before the change."""
+def refresh_balance(core: Record, balance: Record, was_empty: Any) -> None:
+    """Update the hash of a balance; `was_empty` is what is_empty returned before the change."""
     if core.hashing != 0:
         new = balance_hash(balance)
-        funded = is_funded(balance)
-        core.balance_sum += (new if funded else U0) - (balance.hash if was_funded else U0)
-        core.funded_balances += (U1 if funded else U0) - (U1 if was_funded else U0)
+        old = balance.hash
+        core.balance_sum += new - old
+        replace_hash(core, balance, new)
+        if was_empty or is_empty(balance):
+            count_empty(core, was_empty, old, balance)
+
+
+@inlined
+def refresh_moved_balance(core: Record, balance: Record) -> None:
+    """Update the hash of a balance after its money was held or released: it is not empty."""
+    if core.hashing != 0:
+        new = balance_hash(balance)
+        core.balance_sum += new - balance.hash
         replace_hash(core, balance, new)
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from smrx.engine.checks.full_hash import ID_FIELDS
-from smrx.engine.kernels.hash_index import in_use
-from smrx.engine.state import ACCOUNTS, BALANCES, BOOKS, NODES, ORDERS
+from smrx.engine.state import ACCOUNTS, BALANCES, BOOKS, NODES, ORDERS, in_use
 from smrx.wire.codes import Permission, Scope, Side, TimeInForce
 from tests.commands import add_credential, open_account, open_session, place, session_of
 from tests.engine.small_market import BASE, FUNDS, QUOTE, SmallMarket, busy_market

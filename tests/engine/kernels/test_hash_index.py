@@ -10,7 +10,7 @@ from numba import njit
 from smrx.engine.checks.index_invariants import _hashes
 from smrx.engine.kernels import hash_index, lookup
 from smrx.engine.kernels.numba_tables import table_of
-from smrx.engine.state import CELL, ORDER
+from smrx.engine.state import CELL, ORDER, SIZE, in_use
 
 
 @njit
@@ -57,8 +57,8 @@ def keys_with_one_hash() -> list[int]:
 @pytest.mark.parametrize("keys", ["few", "sequential", "huge", "one home", "one hash"])
 def test_index_equals_a_dict(keys: str) -> None:
     array, orders = np.zeros(128, CELL), np.zeros(4_001, ORDER)
-    array[hash_index.SIZE] = 64
-    cells = hash_index.in_use(array)
+    array[SIZE] = 64
+    cells = in_use(array)
     source = random.Random(5)
     choices = {
         "few": list(range(40)),
@@ -70,14 +70,14 @@ def test_index_equals_a_dict(keys: str) -> None:
     model: dict[tuple[int, int], int] = {}
     for step in range(4_000):
         key, extra = source.choice(choices), source.choice((0, 0, 1, (1 << 32) - 1))
-        found = int(find(array, orders, np.uint64(key), np.uint32(extra)))
+        found = int(find(cells, orders, np.uint64(key), np.uint32(extra)))
         assert found == model.get((key, extra), 0)
         if found:
-            remove(array, np.uint64(key), np.uint32(extra), np.uint32(found))
+            remove(cells, np.uint64(key), np.uint32(extra), np.uint32(found))
             del model[key, extra]
         elif len(model) < 32:
             orders["client_order_id"][step + 1], orders["account_id"][step + 1] = key, extra
-            insert(array, np.uint64(key), np.uint32(extra), np.uint32(step + 1))
+            insert(cells, np.uint64(key), np.uint32(extra), np.uint32(step + 1))
             model[key, extra] = step + 1
     assert sorted((cells[cells != 0] & np.uint64(0xFFFF_FFFF)).tolist()) == sorted(model.values())
 
