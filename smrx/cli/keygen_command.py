@@ -4,13 +4,17 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from smrx.cli import options, output
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
-from smrx.config import load
+from smrx.config import Config, load
+
+if TYPE_CHECKING:
+    from smrx.key_files import KeyPair
 
 _MARK = "\ufeff"
 _NODES = re.compile(r"^\s*\[\[\s*nodes\s*\]\]")
@@ -70,8 +74,7 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
         made.append({"node_id": node_id, "public_key": pair.public, "secret_key_file": str(target)})
     venue = None
     if not (node_ids or rotate or config.venue_keys):
-        pair = key_files.generate()
-        key_files.write(config.venue_key_path, pair, f"the venue of cluster {config.cluster!r}")
+        pair = _venue_key(config)
         text = _with_venue_key(text, pair.public)
         venue = {"public_key": pair.public, "secret_key_file": str(config.venue_key_path)}
     _replace(Path(path), text)
@@ -83,6 +86,17 @@ def keygen(node_ids: tuple[int, ...], rotate: bool, as_json: bool) -> None:
     if venue is not None:
         click.echo(f"venue: secret key in {venue['secret_key_file']}, public key {venue['public_key']}")
     click.echo(f"public keys written to {path}")
+
+
+def _venue_key(config: Config) -> "KeyPair":
+    """Return the key of the venue beside the data of the nodes; generate it if there is none."""
+    from smrx import key_files
+
+    if config.venue_key_path.exists():
+        return key_files.read(config.venue_key_path)
+    pair = key_files.generate()
+    key_files.write(config.venue_key_path, pair, f"the venue of cluster {config.cluster!r}")
+    return pair
 
 
 def _with_public_keys(text: str, node_id: int, public_keys: tuple[str, ...]) -> str:

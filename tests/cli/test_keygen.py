@@ -41,7 +41,10 @@ def test_keys_are_generated_for_all_nodes_and_the_rest_of_the_file_stays(file: P
     before = file.read_text().splitlines()
     assert keygen(file) == Exit.OK
     after = file.read_text().splitlines()
-    assert [line for line in after if not line.startswith("public_keys")] == before
+    added = ("public_keys", "venue_keys")
+    assert [line for line in after if not line.startswith(added)] == before
+    # Outside of every table.
+    assert after[after.index('data_dir = "' + str(file.parent / "data") + '"') + 1].startswith("venue_keys")
     config = load(file)
     for node in config.nodes:
         secret = config.secret_key_path(node.id)
@@ -100,13 +103,18 @@ def test_keygen_without_cluster_file_is_refused(
     assert "give one with --config" in capsys.readouterr().err
 
 
-def test_byte_order_mark_and_crlf_of_the_cluster_file_stay(file: Path, tmp_path: Path) -> None:
+def test_byte_order_mark_and_crlf_of_the_cluster_file_stay(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The default data_dir is relative.
+    monkeypatch.chdir(tmp_path)
     # The first line is the heading that keygen looks for, after the mark.
     key = tmp_path / "one.key"
     text = f'[[nodes]]\nid = 1\nport = 7110\nsecret_key_file = "{key}"\n'
     file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert keygen(file) == Exit.OK
     data = file.read_bytes()
-    (public,) = load(file).node(1).public_keys
-    changed = text.replace("id = 1\n", f'id = 1\npublic_keys = ["{public}"]\n')
+    config = load(file)
+    (public,), (venue,) = config.node(1).public_keys, config.venue_keys
+    changed = f'venue_keys = ["{venue}"]\n' + text.replace("id = 1\n", f'id = 1\npublic_keys = ["{public}"]\n')
     assert data == b"\xef\xbb\xbf" + changed.replace("\n", "\r\n").encode()

@@ -10,6 +10,7 @@ from smrx import client_keys, key_files
 from smrx.client_keys import ClientKeys
 from smrx.key_files import KeyPair
 from smrx.local import LocalCluster
+from smrx.node import admin_access, order_entry
 from smrx.node.credential_lookup import Credentials
 from smrx.node.principal import Principal
 from smrx.node.reactor import Node
@@ -131,7 +132,7 @@ def test_venue_and_member_may_do_everything(keyed: Keyed) -> None:
     for pair in (keyed.venue.own, member):
         pong = frames.decode(keyed.answer(keyed.orders(pair), PING))
         assert frames.leader_hint(pong).credential == 0
-        assert isinstance(keyed.ask(keyed.asking(pair), admin.Balances()), admin.BalancesReply)
+        assert isinstance(keyed.ask(keyed.asking(pair), admin.Balances(account=3)), admin.BalancesReply)
         assert isinstance(keyed.ask(keyed.asking(pair), admin.Snapshot()), admin.SnapshotReply)
 
 
@@ -198,3 +199,33 @@ def test_node_that_looks_no_key_up_lets_unknown_clients_in(keyed: Keyed, monkeyp
     unknown = key_files.generate()
     assert not is_turned_away(keyed, keyed.orders(unknown), PING)
     assert not is_turned_away(keyed, keyed.asking(unknown), STATUS)
+
+
+# Deliberate faults: what the tests above would see.
+
+
+def test_order_entry_that_compares_no_credentials_lets_a_session_be_used(
+    keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_entry, "_sessions_belong_to", lambda frame, credential: True)
+    socket = keyed.orders(CUSTOMER)
+    stolen = frames.encode_commands(commands.cancel((8 << 32 | 77, 2), 3, 1))
+    assert frames.decode(keyed.answer(socket, stolen)).kind is FrameKind.OUTCOMES
+
+
+def test_admission_that_remembers_principals_accepts_a_revoked_credential(
+    keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = keyed.orders(CUSTOMER)
+    keyed.answer(orders, PING)
+    known = keyed.node.admission.principal_of("7")
+    monkeypatch.setattr(keyed.node.admission, "principal_of", lambda user: known)
+    keyed.credentials.active = False
+    for _ in range(10):
+        assert error_or_none(keyed.answer(orders, PING)) is None
+
+
+def test_admin_port_that_asks_no_permission_stops_for_a_customer(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_access, "refusal", lambda request, principal, token: None)
+    assert isinstance(keyed.ask(keyed.asking(CUSTOMER), admin.Shutdown()), admin.ShutdownReply)
+    assert keyed.node._stop
