@@ -108,8 +108,9 @@ class ReadService:
         if request.view:
             return self._page_of_view(request, owner, request.view, limit)
         page = self._first_page(request, limit) if not request.offset else None
-        if page is not None:
-            return self._reply(request, Page(page, more=False))
+        if page is not None and (not page.more or len(page.rows) == request.limit):
+            # All rows, or as many as the reader wants.
+            return self._reply(request, page)
         return self._open_view(request, owner) if request.packed else self._page_without_name(request, owner, limit)
 
     def poll(self) -> None:
@@ -211,8 +212,8 @@ class ReadService:
             asks=_levels(asks),
         )
 
-    def _first_page(self, request: admin.PageRequest, limit: int) -> NDArray[Any] | None:
-        """Return a listing that fits one page, in time that follows its size; None if it may not fit."""
+    def _first_page(self, request: admin.PageRequest, limit: int) -> Page | None:
+        """Return the first rows of a listing, in time that follows their number; None if they are not found so."""
         inspect = self._node.state.engine.inspect
         page: Page | None = None
         match request:
@@ -227,12 +228,13 @@ class ReadService:
                     page = Page(positions_table(inspect.positions(account)), more=False)
             case admin.Transfers():
                 newest_first = inspect.transfers_of(request.account, limit=limit)
-                page = Page(np.sort(newest_first.rows, order="transfer_id"), newest_first.more)
+                if not newest_first.more:
+                    page = Page(np.sort(newest_first.rows, order="transfer_id"), more=False)
             case admin.Accounts(account=int(account)):
                 page = Page(inspect.account(account), more=False)
             case admin.Accounts():
                 opened_first = inspect.accounts_from(limit=limit)
-                if opened_first is not None:
+                if opened_first is not None and not opened_first.more:
                     page = Page(np.sort(opened_first.rows, order="account"), opened_first.more)
             case admin.Assets():
                 page = Page(inspect.assets(), more=False)
@@ -241,7 +243,7 @@ class ReadService:
             case admin.Credentials():
                 if inspect.counts()["credentials"] <= limit:
                     page = Page(credentials_table(inspect.credentials()), more=False)
-        return None if page is None or page.more or len(page.rows) > limit else page.rows
+        return None if page is None or len(page.rows) > limit else page
 
     def _one_order(self, request: admin.Orders) -> NDArray[Any]:
         """Return the open order with one of its two ids, if it is of the account and the instrument."""

@@ -102,6 +102,16 @@ def test_listing_of_one_page_comes_from_the_loop(reader: Reader) -> None:
     assert [row.price_ticks for row in rows] == list(range(1, ORDERS + 1))
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_reader_that_wants_few_rows_gets_them_from_the_loop(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    monkeypatch.setattr(reader.exchange.node.admin._read_service, "_opened", None)
+    reply = reader.ask(admin.Orders(account=7, limit=3, packed=packed))
+    assert [row.price_ticks for row in admin.rows_of(reply)] == [1, 2, 3]
+    assert (reply.more, reply.view) == (True, "")
+
+
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("account", [None, 7])
 def test_pages_of_a_long_listing_are_of_one_moment(reader: Reader, account: int | None) -> None:
