@@ -16,7 +16,7 @@ from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire import state_image
 from smrx.wire.frames import FrameError
 from smrx.wire.record_schema import decode_tables, encode_tables, file_pieces, file_records
-from smrx.wire.records import EVENT
+from smrx.wire.records import STORED_EVENT
 from tests.settlement.market import market_events
 from tests.settlement.settle_helpers import Events, expected_rows, rows
 from tests.settlement.test_crash import check
@@ -45,7 +45,7 @@ def without(records: Any, name: str) -> Any:
 def rewrite_journal(directory: Path, value: int = 0) -> None:
     """Put the journal of a version whose events have one field more in the place of the journal."""
     path = directory / "books" / "journal-0.bin"
-    records = with_added(file_records(path.read_bytes(), "events", EVENT), value)
+    records = with_added(file_records(path.read_bytes(), "events", STORED_EVENT), value)
     path.write_bytes(b"".join(file_pieces("events", records)))
     checkpoint = directory / "books" / FILE_NAME
     saved = msgspec.json.decode(checkpoint.read_bytes(), type=Saved)

@@ -163,12 +163,12 @@ def test_flipped_bit_of_one_node_excludes_it(tmp_path: Path, capsys: pytest.Capt
 
 def test_two_differing_nodes_without_a_third_exit_with_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = market_events()
-    scripts = {1: whole(events), 2: lambda node: publish_all(node, forged("client_order_id", 700))}
+    scripts = {1: whole(events), 2: lambda node: publish_all(node, forged("price_ticks", 700))}
     with cluster(2, scripts) as nodes:
         assert settle(tmp_path, nodes, "--idle", "5", "--json") == 6
     result, error = summary(capsys)
     assert "event 701: node" in error
-    assert "client_order_id" in error
+    assert "price_ticks" in error
     assert result["sequence"] <= 700
     assert rows(tmp_path) == expected_rows(events)[: len(rows(tmp_path))]
 
