@@ -26,6 +26,8 @@ from smrx.wire.records import NETWORKS
 PAGE_BYTES: Final = 128 << 10
 #: Open orders of an account whose positions are summed up on the loop.
 _POSITION_ORDERS: Final = 2048
+#: Records of a table that is read as a whole on the loop.
+_SMALL_TABLE: Final = 2048
 #: Rows of a reply to a program that does not read packed rows, at 3 us each.
 _STRUCTS: Final = 64
 
@@ -221,6 +223,11 @@ class ReadService:
                 page = Page(self._one_order(request), more=False)
             case admin.Orders(account=int(account)):
                 page = inspect.orders_of(account, limit=limit, instrument=request.instrument)
+            case admin.Orders() | admin.Balances(account=None):
+                instrument = request.instrument if isinstance(request, admin.Orders) else None
+                table = type(request).__name__.lower()
+                rows = inspect.small_listing(table, most=_SMALL_TABLE, instrument=instrument)
+                page = None if rows is None else Page(rows, more=False)
             case admin.Balances(account=int(account)):
                 page = Page(inspect.balances_of(account), more=False)
             case admin.Positions(account=account):

@@ -2,9 +2,9 @@
 
 A forked child writes the rows once (child_file.py), while the node continues; pages are slices of what it wrote, so all
 pages of a listing are of the same state. A view can be read by its owner only, who asked for it. Owns the views: at
-most MAX_VIEWS, of MAX_BYTES in all, each for HELD_SECONDS after it was last read; one that an owner does not
-need any more is closed with its next one. A fork blocks the loop for a moment, so the next waits a hundred times as
-long. Called by the admin service.
+most MAX_VIEWS, of MAX_BYTES in all, each for HELD_SECONDS after it was last read. An owner's next view closes its last
+one, and one that was read to its end is closed when another needs its place. A fork blocks the loop for a moment, so
+the next waits a hundred times as long. Called by the admin service.
 """
 
 import secrets
@@ -53,6 +53,7 @@ class _View:
         self.sequence = sequence
         self.file = file
         self.read_at = now
+        self.read_to_the_end = False
 
 
 class Views:
@@ -81,7 +82,7 @@ class Views:
         self.poll()
         now = self._clock()
         for cursor, view in list(self._views.items()):
-            if view.owner == owner:
+            if view.owner == owner or (view.read_to_the_end and len(self._views) >= MAX_VIEWS):
                 self._close(cursor)
         if now < self._not_before or any(not view.file.poll() for view in self._views.values()):
             return Refused("another listing is being taken; ask again in a moment")
@@ -122,6 +123,7 @@ class Views:
         data = view.file.read(offset * view.dtype.itemsize, limit * view.dtype.itemsize)
         whole = len(data) // view.dtype.itemsize
         rows = np.frombuffer(data, view.dtype, whole)
+        view.read_to_the_end |= offset + whole >= written
         return Slice(rows, offset + whole < written, view.sequence)
 
     def poll(self) -> None:

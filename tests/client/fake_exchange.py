@@ -12,6 +12,36 @@ from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND, OUTCOME
 
 KINDS = {int(kind) for kind in CommandKind}
+#: The kind of the outcome of an accepted command.
+EVENTS = {
+    CommandKind.PLACE: EventKind.NEW,
+    CommandKind.CANCEL: EventKind.CANCELLED,
+    CommandKind.REPLACE: EventKind.REPLACED,
+    CommandKind.MASS_CANCEL: EventKind.MASS_CANCELLED,
+    CommandKind.DEPOSIT: EventKind.DEPOSITED,
+    CommandKind.WITHDRAW: EventKind.WITHDRAWN,
+    CommandKind.OPEN_ACCOUNT: EventKind.ACCOUNT_OPENED,
+    CommandKind.SUSPEND_ACCOUNT: EventKind.ACCOUNT_SUSPENDED,
+    CommandKind.RESUME_ACCOUNT: EventKind.ACCOUNT_RESUMED,
+    CommandKind.OPEN_SESSION: EventKind.SESSION_OPENED,
+    CommandKind.CLOSE_SESSION: EventKind.SESSION_CLOSED,
+    CommandKind.ADD_ASSET: EventKind.ASSET_ADDED,
+    CommandKind.ADD_INSTRUMENT: EventKind.INSTRUMENT_ADDED,
+    CommandKind.SET_STATUS: EventKind.STATUS_SET,
+    CommandKind.SET_LIMITS: EventKind.LIMITS_SET,
+    CommandKind.KILL: EventKind.KILLED,
+    CommandKind.REVIVE: EventKind.REVIVED,
+    CommandKind.TICK: EventKind.TICKED,
+    CommandKind.SET_RULES: EventKind.RULES_SET,
+    CommandKind.DISCONNECT: EventKind.SESSION_DISCONNECTED,
+    CommandKind.SET_VERSION: EventKind.VERSION_SET,
+    CommandKind.SET_RETENTION: EventKind.RETENTION_SET,
+    CommandKind.ADD_CREDENTIAL: EventKind.CREDENTIAL_ADDED,
+    CommandKind.SET_CREDENTIAL: EventKind.CREDENTIAL_SET,
+    CommandKind.REVOKE_CREDENTIAL: EventKind.CREDENTIAL_REVOKED,
+}
+#: Commands whose outcome names the order or the transfer that they name.
+NAMED = (CommandKind.CANCEL, CommandKind.REPLACE, CommandKind.DEPOSIT, CommandKind.WITHDRAW)
 
 
 class FakeExchange:
@@ -57,8 +87,9 @@ class FakeExchange:
         if reason:
             reject(outcome, reason)
         else:
-            outcome["status"], outcome["event_kind"] = OutcomeStatus.ACCEPTED, EventKind.NEW
-            outcome["order_id"] = self.sequence if kind == CommandKind.PLACE else 0
+            outcome["status"], outcome["event_kind"] = OutcomeStatus.ACCEPTED, EVENTS[CommandKind(kind)]
+            named = command["order_id"][0] if kind in NAMED else 0
+            outcome["order_id"] = self.sequence if kind == CommandKind.PLACE else named
         if kind == CommandKind.OPEN_SESSION and not reason:
             self.sessions.setdefault(session_id, [account, 0])
         elif session is not None and request == session[1] + 1 and reason != Reason.SESSION_CLOSED:

@@ -57,6 +57,14 @@ def opened(held: Views, clock: Clock, rows: Callable[[], Iterator[Any]], owner: 
     return cursor
 
 
+def written(held: Views, cursor: str) -> str:
+    """Wait until the child has written all rows of a view."""
+    deadline = time.monotonic() + 20
+    while not held._views[cursor].file.poll():
+        assert time.monotonic() < deadline
+    return cursor
+
+
 def page(held: Views, cursor: str, offset: int, limit: int, owner: str = OWNER) -> Slice | Refused:
     """Return a page once it is written."""
     deadline = time.monotonic() + 60
@@ -118,7 +126,7 @@ def test_next_view_of_an_owner_replaces_the_last(held: Views, clock: Clock) -> N
 
 def test_number_of_views_is_bounded(held: Views, clock: Clock) -> None:
     for owner in range(views.MAX_VIEWS):
-        page(held, opened(held, clock, numbers(1), str(owner)), 0, 1, str(owner))
+        page(held, written(held, opened(held, clock, numbers(2), str(owner))), 0, 1, str(owner))
     clock.now += 5
     refused = held.open("more", ROW, numbers(1), (), 7)
     assert isinstance(refused, Refused)
@@ -127,6 +135,17 @@ def test_number_of_views_is_bounded(held: Views, clock: Clock) -> None:
     held.poll()
     assert len(held) == 0
     assert isinstance(held.open("more", ROW, numbers(1), (), 7), str)
+
+
+def test_view_that_was_read_to_its_end_makes_room(held: Views, clock: Clock) -> None:
+    cursors = []
+    for owner in range(views.MAX_VIEWS):
+        cursors.append(written(held, opened(held, clock, numbers(2), str(owner))))
+        page(held, cursors[-1], 0, 1, str(owner))
+    page(held, cursors[1], 1, 1, "1")
+    clock.now += 5
+    another = held.open("more", ROW, numbers(1), (), 7)
+    assert list(held) == [cursors[0], *cursors[2:], another]
 
 
 def test_one_child_at_a_time(held: Views, clock: Clock) -> None:
