@@ -18,6 +18,7 @@ from smrx.consensus.raft_library import now
 from smrx.consensus.read_index import ReadIndex, ReadTicket
 from smrx.consensus.snapshots import Snapshot
 from smrx.node.order_entry import CommandBatch, OrderEntry, Reply
+from smrx.node.principal import Principal
 from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.simulated_meta import SimulatedMeta
 from smrx.sim.simulated_node import SimulatedNode
@@ -249,8 +250,8 @@ class MixesDetails(OrderEntry):
 class AnswersBeforeCommit(OrderEntry):
     """A frame is answered as soon as it is accepted."""
 
-    def _accept(self, identity: bytes, frame: Frame) -> None:
-        super()._accept(identity, frame)
+    def _accept(self, identity: bytes, frame: Frame, principal: Principal, now_ns: int) -> None:
+        super()._accept(identity, frame, principal, now_ns)
         commands = frames.records(frame)
         outcomes = np.zeros(len(commands), OUTCOME)
         outcomes["status"] = OutcomeStatus.ACCEPTED

@@ -70,7 +70,9 @@ PLANTED_FAULTS = [
         profiles.lagging_followers,
     ),
     PlantedFault("4", "continues after a failure", REAL.replace(replica=stock.GoesOnAfterFailure), 40, "one state"),
-    PlantedFault("5", "accepts every key", REAL.replace(transport=broken.AcceptsEveryKey), 40, "majority|log|one"),
+    PlantedFault(
+        "5", "accepts every key", REAL.replace(transport=broken.AcceptsEveryKey), 40, "majority|log|one", start=9
+    ),
     PlantedFault(
         "5",
         "accepts every envelope",
@@ -169,7 +171,13 @@ PLANTED_FAULTS = [
         "", "details are mixed up", REAL.replace(order_entry=broken.MixesDetails), 20, "only sent commands|one state"
     ),
     PlantedFault("", "repeats are applied", REAL.replace(state=broken.AppliesRepeats), 20, "exactly once"),
-    PlantedFault("", "answers before commit", REAL.replace(order_entry=broken.AnswersBeforeCommit), 5, "is in no log"),
+    PlantedFault(
+        "",
+        "answers before commit",
+        REAL.replace(order_entry=broken.AnswersBeforeCommit),
+        5,
+        "is in no log|another client",
+    ),
     PlantedFault(
         "",
         "loses its vote and its incarnation",
