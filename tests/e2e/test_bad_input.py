@@ -136,6 +136,8 @@ def test_random_commands_stop_no_node_and_leave_state_hashes_equal(raw: Raw, sha
         # One with a command that names details that it does not have is refused, too.
         details = np.frombuffer(rng.bytes(128 * (i * 100)), DETAILS)
         rows["details"] %= np.uint16(len(details) + 1)
+        # And one that opens a session with more kept answers than a node allows.
+        rows["instrument"][rows["kind"] == CommandKind.OPEN_SESSION] %= np.uint32(1024)
         raw.send(frames.encode_commands(CommandList(rows, details), i))
     for i in range(10):
         frame = raw.receive()
