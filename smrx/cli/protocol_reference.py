@@ -206,8 +206,9 @@ their addresses. A message is one part, one frame.
 
 1. Connect a DEALER to the orders socket of any node and send PING. The PONG names the leader and its order address.
    Connect to that address. `leader_id` is null during an election: ask again after a moment.
-2. Choose a random `session_id` that is not 0 and send OPEN_SESSION with request_id 0. An outcome with status ACCEPTED
-   or DUPLICATE opens it; DUPLICATE carries the session's last request id in `order_id`.
+2. Choose a `session_id` that is not 0: its upper 32 bits are the number of the connection's credential, which PONG
+   says (0 on a node without keys); the lower ones are random. Send OPEN_SESSION with request_id 0. An outcome with
+   status ACCEPTED or DUPLICATE opens it; DUPLICATE carries the session's last request id in `order_id`.
 3. Number the requests of the session 1, 2, 3 ... in the order in which they are sent. A frame may hold up to
    {max_commands} commands; several frames may be under way, but no more unanswered requests than `answers`.
 4. Match outcomes by session_id and request_id. REQUEST_GAP means that an earlier request did not arrive: send again

@@ -129,8 +129,8 @@ func main() {
 	instrument, err := strconv.ParseUint(os.Args[3], 10, 32)
 	check(err)
 	s := leader(os.Args[1])
-	session := make([]byte, 8)
-	_, err = rand.Read(session)
+	session := make([]byte, 8) // the upper half is the credential of the connection: 0 without keys
+	_, err = rand.Read(session[:4])
 	check(err)
 
 	command := func(kind byte, requestID uint64) []byte {
