@@ -255,7 +255,9 @@ class AnswersBeforeCommit(OrderEntry):
         commands = frames.records(frame)
         outcomes = np.zeros(len(commands), OUTCOME)
         outcomes["status"] = OutcomeStatus.ACCEPTED
-        for name in ("session_id", "request_id"):
+        # Such as the client takes for answers to what it sent.
+        outcomes["event_kind"] = [EVENTS.get(kind, 0) for kind in commands["kind"].tolist()]
+        for name in ("session_id", "request_id", "order_id"):
             outcomes[name] = commands[name]
         self._replies.append(Reply(identity, frames.encode_outcomes(outcomes, frame.correlation)))
 

@@ -3,6 +3,7 @@
 import pytest
 
 from smrx.consensus import messages
+from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.sim.versions import CURRENT_VERSION, NEXT_VERSION, EntryFormats, mixed_versions
 from smrx.wire import batches
 from smrx.wire.frames import FrameError
@@ -13,9 +14,9 @@ ENTRY = batches.encode(bytes(64), 5, 1, 2)
 
 def test_next_version_reads_both_formats_and_current_version_only_its_own() -> None:
     with mixed_versions(EntryFormats()) as versions:
-        newer = versions.formats.write(ENTRY, NEXT_VERSION)
+        newer = versions.formats.write(ENTRY, NEWEST_RULES + 1)
         assert newer[1] == batches.VERSION + 1
-        assert versions.formats.write(ENTRY, CURRENT_VERSION) == ENTRY
+        assert versions.formats.write(ENTRY, NEWEST_RULES) == ENTRY
         with pytest.raises(FrameError, match=f"expected version {batches.VERSION}, found {batches.VERSION + 1}"):
             batches.decode(newer)
         assert messages.entry_fault(newer) == f"expected entry version {batches.VERSION}, found {batches.VERSION + 1}"

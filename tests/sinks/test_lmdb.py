@@ -13,11 +13,12 @@ from smrx.sinks.lmdb_reader import LmdbReader
 from smrx.sinks.lmdb_sink import LmdbSink
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from smrx.wire.codes import EventKind
+from smrx.wire.records import TRADE_EVENT
 from tests.sinks.places import run
 from tests.sinks.stream import checkpoint, expected, stream
 
 EVENTS = stream()
-TRADES = EVENTS[EVENTS["kind"] == EventKind.TRADE]
+TRADES = EVENTS[EVENTS["kind"] == EventKind.TRADE].view(TRADE_EVENT)
 
 
 @pytest.mark.parametrize("index_trades", [1, 40, 10_000])
