@@ -27,6 +27,7 @@ from smrx.wire import batches, frames
 from smrx.wire.codes import OutcomeStatus
 from smrx.wire.frames import Frame
 from smrx.wire.records import DETAILS_SIZE, OUTCOME
+from tests.client.fake_exchange import EVENTS
 
 
 class LosesVotes(SimulatedMeta):
