@@ -11,11 +11,14 @@ import pytest
 from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.config import Limits
+from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.local import SMRX, LocalCluster
 from tests.e2e.test_upgrade import open_market
 from tests.versions.next_version import NextVersion, build
 
 SECONDS = 120.0
+#: The rules of the next version.
+NEXT_RULES = str(NEWEST_RULES + 1)
 #: Entries after which the log is compacted: a shadow starts from a snapshot.
 COMPACTION = 300
 
@@ -65,7 +68,7 @@ def trade_until(cluster: LocalCluster, *processes: "subprocess.Popen[str]") -> l
 def test_shadow_of_a_running_cluster(cluster: LocalCluster, next_version: NextVersion) -> None:
     same, _ = shadow(cluster, SMRX, "--commands", "300")
     newer, _ = shadow(cluster, next_version.program, "--commands", "300")
-    trying, _ = shadow(cluster, next_version.program, "--rules", "2", "--seconds", str(SECONDS))
+    trying, _ = shadow(cluster, next_version.program, "--rules", NEXT_RULES, "--seconds", str(SECONDS))
     sevens = trade_until(cluster, same, newer, trying)
     for process in (same, newer):
         found = finished(process, Exit.OK)
@@ -127,10 +130,10 @@ def test_shadow_of_a_stopped_nodes_log(cluster: LocalCluster, next_version: Next
     log = ("--log", str(cluster.config.node_dir(2)))
     process, _ = shadow(cluster, next_version.program, *log)
     assert finished(process, Exit.OK)["difference"] is None
-    process, _ = shadow(cluster, next_version.program, *log, "--rules", "2")
+    process, _ = shadow(cluster, next_version.program, *log, "--rules", NEXT_RULES)
     difference = finished(process, Exit.DIVERGED)["difference"]
     assert difference["command"]["quantity_lots"] == 7
-    lacking, command = shadow(cluster, SMRX, *log, "--rules", "2")
+    lacking, command = shadow(cluster, SMRX, *log, "--rules", NEXT_RULES)
     _, errors = lacking.communicate(timeout=SECONDS)
     assert lacking.returncode == Exit.RULES, command
-    assert "this program applies versions 1 to 1 of the rules, not version 2" in errors
+    assert f"this program applies versions 1 to {NEWEST_RULES} of the rules, not version {NEXT_RULES}" in errors
