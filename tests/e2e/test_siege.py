@@ -51,7 +51,6 @@ def attacked(fault: str, attack: str) -> Measurement:
         ("reads-slowly", "raft-frames", ["leader changes"]),
         ("ends-on-garbage", "garbage", ["ended"]),
         ("thread-a-connection", "metrics", ["threads; at most", "requests for /health answered"]),
-        ("keeps-unread-answers", "unread-answers", ["MiB after the attack"]),
     ],
 )
 def test_node_without_a_bound_is_found(fault: str, attack: str, problems: list[str]) -> None:
