@@ -145,7 +145,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     account_sessions: PositiveInt = 10_000
     #: The last answers that a session may ask the exchange to keep, 64 bytes each.
     session_answers: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1 << 16
-    #: Commands of one connection that are not answered yet, and bytes of its commands and answers on this node.
+    #: Commands of one connection that are not answered yet, and the bytes of those commands.
     connection_commands: Annotated[int, msgspec.Meta(ge=4096)] = 1 << 17
     connection_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
 

@@ -451,13 +451,11 @@ class Inspect:
         for start in range(0, len(slots), _BLOCK):
             yield self._columns(table, self._at(table, slots[start : start + _BLOCK]))
 
-    def small_listing(
-        self, table: str, *, most: int, account: int | None = None, instrument: int | None = None
-    ) -> NDArray[Any] | None:
+    def small_listing(self, table: str, *, most: int, instrument: int | None = None) -> NDArray[Any] | None:
         """Return the rows that listing() yields, None if the table has ever had more than `most` at once."""
         if int(self._state.pools["top"][_NUMBERS[table]]) > most:
             return None
-        blocks = list(self.listing(table, account=account, instrument=instrument))
+        blocks = list(self.listing(table, instrument=instrument))
         return np.concatenate(blocks) if blocks else np.zeros(0, DTYPES[table])
 
     def orders(self, account: int | None = None, instrument: int | None = None) -> NDArray[Any]:

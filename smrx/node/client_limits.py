@@ -116,7 +116,7 @@ class SessionCounts:
 
 
 class ConnectionUse:
-    """What each connection has waiting on this node: commands without an answer, and bytes of commands and answers."""
+    """What each connection has waiting on this node: commands without an answer, and the bytes of those commands."""
 
     def __init__(self) -> None:
         self._commands: Counter[bytes] = Counter()
@@ -163,7 +163,7 @@ class ClientLimits:
             )
         if use.bytes_of(identity) + size > limits.connection_bytes:
             return (
-                f"{use.bytes_of(identity)} bytes of commands and answers of this connection wait on this node, and it "
+                f"{use.bytes_of(identity)} bytes of commands of this connection wait on this node, and it "
                 f"may have {limits.connection_bytes}; read the answers, then send this frame again"
             )
         opened = self._opened(principal, frame)

@@ -204,7 +204,7 @@ def test_bytes_of_a_connection_are_bounded_with_the_answers_that_it_does_not_rea
     order_entry, limits = entry(Limits(connection_bytes=1 << 20))
     limits.use.add(b"A", (1 << 20) - 64)
     assert sent(order_entry, rows(1)) == ""
-    assert "1048576 bytes of commands and answers of this connection wait" in sent(order_entry, rows(1))
+    assert "1048576 bytes of commands of this connection wait" in sent(order_entry, rows(1))
 
 
 def test_counts_of_connections_that_have_nothing_waiting_take_no_memory() -> None:
