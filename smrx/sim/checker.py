@@ -65,8 +65,8 @@ class Checker:
         self._state_hashes: dict[int, int] = {0: self._replay.position()[1]}
         self._last_index = 0
         self._leaders: dict[int, int] = {}
-        #: Whether a leader logged a switch of the rules, and the members at that time.
-        self.switch_logged_once = False
+        #: Whether a leader logged a switch to rules of the next version, and the members at those times.
+        self.has_logged_next_rules = False
         self._switched_members: frozenset[int] = frozenset()
         #: The last request of each session, closed ones included, and which of them are closed.
         self._sessions: dict[int, int] = {}
@@ -160,9 +160,9 @@ class Checker:
                 "log does not produce"
             )
 
-    def switch_logged(self, members: frozenset[int]) -> None:
-        """Record that a leader logged a switch of the rules, with the members at that point."""
-        self.switch_logged_once = True
+    def next_rules_logged(self, members: frozenset[int]) -> None:
+        """Record that a leader logged a switch to the rules of the next version, with the members at that point."""
+        self.has_logged_next_rules = True
         self._switched_members |= members
 
     def lacks_rules(self, node: int, had_rules: bool) -> None:
@@ -171,7 +171,7 @@ class Checker:
         A leader may know of a member what was true before that was restarted with an older program, but it may not
         switch without having heard from every member that it has the rules.
         """
-        if not self.switch_logged_once:
+        if not self.has_logged_next_rules:
             raise Violation(f"rules: node {node} stops for lack of rules that no leader switched to")
         if node in self._switched_members and not had_rules:
             raise Violation(f"rules: a leader switched to rules that member {node} never had")

@@ -114,7 +114,7 @@ class FaultScenarios(FaultSchedule):
         Sometimes a node goes back to the current version; after the switch it then has to stop. In memory mode a node
         is restarted only if the others keep the state.
         """
-        cluster, switched = self._cluster, self._cluster.checker.switch_logged_once
+        cluster, switched = self._cluster, self._cluster.checker.has_logged_next_rules
         running, durable = cluster.running, cluster.profile.durable
         old = [node for node in running if node.version == CURRENT_VERSION]
         new = [node for node in running if node.version == NEXT_VERSION]

@@ -13,6 +13,7 @@ from typing import Final
 from smrx.consensus import ConsensusError, MemoryJournal, NotLeader
 from smrx.consensus.context import UnknownRules
 from smrx.consensus.storage import StorageFull
+from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.node.order_entry import Reply, Route
 from smrx.node.pending_reads import PendingReads
 from smrx.node.replicated_state import Applied
@@ -287,7 +288,8 @@ class Process(Turn):
 
     def _switch_rules(self, first: int, last: int) -> int:
         index = super()._switch_rules(first, last)
-        self._checker.switch_logged(self.replica.membership.ids)
+        if last > NEWEST_RULES:
+            self._checker.next_rules_logged(self.replica.membership.ids)
         self._trace.note("node {} logs the switch to version {} of the rules at entry {}", self.id, last, index)
         return index
 
