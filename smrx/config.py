@@ -49,6 +49,13 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The addresses and keys of one node. `port` is for Raft; the other ports follow it unless they are set."""
 
@@ -67,10 +74,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def on_loopback(self) -> bool:
         """Whether the node is reachable only from its own machine."""
-        try:
-            return ip_address(self.bare_host).is_loopback
-        except ValueError:
-            return self.bare_host == "localhost"
+        return _is_loopback(self.bare_host)
 
     @property
     def bare_host(self) -> str:
@@ -168,6 +172,43 @@ class SinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     rotate_trades: PositiveInt | None = None
 
 
+class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One gateway, `smrx gateway --name NAME`: where it listens, its key, and what each of its clients may use."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_.\-]{1,32}$")] = "gateway"
+    host: str = "127.0.0.1"
+    #: TCP port of the native protocol.
+    port: Port = DEFAULT_BASE_PORT - PORTS_PER_NODE
+    #: CURVE public keys of the gateway, by which its clients know it; and the path of its secret key. Both are needed
+    #: on a cluster whose nodes have keys: a credential with GATEWAY, TRADE and READ for all accounts.
+    public_keys: tuple[PublicKey, ...] = ()
+    secret_key_file: str | None = None
+    #: Connections at once.
+    connections: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1 << 14
+    #: Commands of one client without an answer; beyond them its connection is not read.
+    commands_under_way: Annotated[int, msgspec.Meta(ge=1, le=1 << 15)] = 4096
+    #: Commands a second of one client, a second's worth at once; no limit if not set. Beyond them it is not read.
+    commands_per_second: Rate | None = None
+    #: Time for a login, and silence after which a client is taken for gone.
+    login_ms: Annotated[int, msgspec.Meta(ge=100)] = 5_000
+    silence_ms: Annotated[int, msgspec.Meta(ge=2_000)] = 15_000
+
+    @property
+    def bare_host(self) -> str:
+        """The host without the brackets that an IPv6 address may have."""
+        return self.host[1:-1] if self.host.startswith("[") else self.host
+
+    @property
+    def address(self) -> str:
+        """The address of the native protocol."""
+        return f"tcp://{_bracketed(self.bare_host)}:{self.port}"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether it is reachable only from its own machine."""
+        return _is_loopback(self.bare_host)
+
+
 class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Settings of the verifier `smrx settle run`, which runs outside the cluster."""
 
@@ -198,6 +239,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     timing: Timing = Timing()
     limits: Limits = Limits()
     settlement: Settlement = Settlement()
+    #: Processes between clients and the leader; none has to run.
+    gateways: tuple[GatewayConfig, ...] = (GatewayConfig(),)
+
+    def gateway(self, name: str | None = None) -> GatewayConfig:
+        """Return the gateway with this name, the first without a name; raises ConfigError if there is none."""
+        for gateway in self.gateways:
+            if name in (None, gateway.name):
+                return gateway
+        known = ", ".join(gateway.name for gateway in self.gateways) or "none"
+        raise ConfigError(f"cluster {self.cluster!r} has no gateway {name or ''!r}; its gateways are {known}")
 
     def node(self, node_id: int) -> NodeConfig:
         """Return the node with this id; raises ConfigError if there is none."""
@@ -288,7 +339,11 @@ def dump(config: Config) -> str:
     ]
     for section in ("timing", "limits", "settlement"):
         lines += ["", f"[{section}]", *_assignments(getattr(config, section))]
-    for heading, parts in (("nodes", config.nodes), ("settlement.sinks", config.settlement.sinks)):
+    for heading, parts in (
+        ("nodes", config.nodes),
+        ("gateways", config.gateways),
+        ("settlement.sinks", config.settlement.sinks),
+    ):
         for part in parts:
             lines += ["", f"[[{heading}]]", *_assignments(part)]
     return "\n".join(lines) + "\n"
@@ -370,6 +425,8 @@ def _check(config: Config, source: str) -> None:
                     f"{source}: nodes: address {address} is used by node {addresses[address]} and by node {node.id}"
                 )
             addresses[address] = node.id
+    if config.gateways != Config().gateways:
+        _check_gateways(config, source, addresses)
     timing = config.timing
     if not timing.heartbeat_ms * 3 < timing.election_min_ms < timing.election_max_ms:
         raise ConfigError(
@@ -386,6 +443,29 @@ def _check(config: Config, source: str) -> None:
             f"{source}: timing.max_clock_skew_ms: expected at least leader_fallback_ms ({timing.leader_fallback_ms}), "
             f"found {timing.max_clock_skew_ms}"
         )
+
+
+def _check_gateways(config: Config, source: str, addresses: dict[str, int]) -> None:
+    """Check names, addresses and keys of gateways; `addresses`: those of the nodes."""
+    names = [gateway.name for gateway in config.gateways]
+    taken = dict(addresses)
+    for number, gateway in enumerate(config.gateways):
+        where = f"{source}: gateway {gateway.name!r}"
+        if gateway.name in names[:number]:
+            raise ConfigError(f"{source}: gateways: names must be unique, found {gateway.name!r} twice")
+        fault = host_fault(gateway.host)
+        if fault is not None:
+            raise ConfigError(f"{where}: host: {fault}")
+        if gateway.address in taken:
+            raise ConfigError(f"{where}: address {gateway.address} is used by another gateway or by a node")
+        taken[gateway.address] = 0
+        if gateway.public_keys and gateway.secret_key_file is None:
+            raise ConfigError(f"{where}: secret_key_file is missing; expected the path of the key of {where}")
+        if not gateway.on_loopback and not (gateway.public_keys and config.curve):
+            raise ConfigError(
+                f"{where}: public_keys: the gateway and all nodes need keys, because other machines can reach it at "
+                f"{gateway.host}; create one with `smrx key create` and list it with `smrx key add`"
+            )
 
 
 def _check_keys(config: Config, source: str, allow_missing_keys: bool) -> None:

@@ -25,6 +25,7 @@ LAYERS = {
     "sim": 8,
     "local": 7,
     "node": 6,
+    "gateway": 6,
     "settlement": 6,
     "tape": 6,
     "__init__": 6,  # `import smrx` offers the client
@@ -50,7 +51,7 @@ ENGINE_SHARES = {
 }
 #: Parts that check or use the cluster from outside share no code with its inside.
 INSIDE = {"node", "consensus"}
-OUTSIDE = {"client", "feed", "settlement", "sinks", "tape"}
+OUTSIDE = {"client", "feed", "gateway", "settlement", "sinks", "tape"}
 #: What verifies the engine shares of its code only the helpers that compile a function.
 VERIFIERS = {"feed", "settlement", "sinks"}
 ENGINE_HELPERS = {"smrx.engine.kernels.jit"}

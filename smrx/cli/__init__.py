@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "book": "Show the order book of an instrument.",
     "compile": "Compile the engine now, for the nodes that start later.",
     "cluster": "Start, stop and inspect the cluster, change its members.",
+    "gateway": "Run one gateway: many clients of the native protocol on one link to the leader.",
     "instrument": "Add, configure, halt and list instruments.",
     "key": "Create keys, and say which may use the exchange and for what.",
     "log": "Read the journal of a stopped node.",

@@ -13,6 +13,7 @@ EXIT_CODES: Final = {
     "smrx.config.ConfigError": Exit.USAGE,
     "smrx.compile_cache.CacheError": Exit.RESOURCE,
     "smrx.node.reactor.PortInUseError": Exit.RESOURCE,
+    "smrx.gateway.gateway_process.GatewayPortError": Exit.RESOURCE,
     "smrx.consensus.recovery.MetaError": Exit.RESOURCE,
     "smrx.consensus.disk_journal.JournalError": Exit.RESOURCE,
     "smrx.consensus.snapshot_files.SnapshotError": Exit.RESOURCE,

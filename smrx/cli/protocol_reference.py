@@ -108,7 +108,12 @@ FRAME_NOTES: Final[Mapping[FrameKind, tuple[str, str, str, str]]] = {
     FrameKind.COMMANDS: (
         "client to node, orders", "chosen by the client, echoed", "0", "`count` COMMAND, then `details` details"
     ),
-    FrameKind.PING: ("client to node, orders", "chosen by the client, echoed", "a session to keep alive, or 0", "none"),
+    FrameKind.PING: (
+        "client to node, orders",
+        "chosen by the client, echoed",
+        "a session to keep alive, or 0",
+        "`count` further such sessions u64",
+    ),
     FrameKind.OUTCOMES: (
         "node to client, orders", "of the COMMANDS frame", "0", "`count` OUTCOME in the order of the commands"
     ),

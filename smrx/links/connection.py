@@ -180,6 +180,27 @@ class Connection:
         """
         return self.reason is None and self._queue.append(*parts)
 
+    def send_packed(self, data: bytes | memoryview) -> None:
+        """Send bytes that are whole frames with their lengths; what is not sent at once is copied and follows.
+
+        The bound of the queue does not hold for them: the owner looks at queued_bytes.
+        """
+        if self.reason is not None:
+            return
+        count = 0
+        if self.is_open and not self._queue.size:
+            try:
+                count = self._socket.send(data)
+            except _WOULD_BLOCK:
+                pass
+            except OSError as error:
+                self.close(_why(error))
+                return
+            if count == len(data):
+                return
+        self._queue.append_packed(bytes(data[count:]))
+        self._wait(write=True)
+
     def flush(self) -> None:
         """Send what is queued as far as the kernel takes it; the rest follows when it takes more."""
         if not self.is_open:

@@ -139,6 +139,11 @@ class SendQueue:
         self.size += self._prefix + size
         return True
 
+    def append_packed(self, data: bytes) -> None:
+        """Queue bytes that have their lengths already."""
+        self._buffers.append(data)
+        self.size += len(data)
+
     def take(self) -> list[bytes | memoryview]:
         """Return the buffers to send next in one call, small ones joined; sent() must follow."""
         buffers = self._buffers

@@ -121,12 +121,14 @@ class OrderEntry:
             self._accept(identity, frame, principal, now_ns)
 
     def _pong(self, identity: bytes, frame: Frame, hint: LeaderHint, principal: Principal) -> None:
-        if frame.aux:
-            if self._has_keys and frame.aux >> _CREDENTIAL_SHIFT != principal.credential:
-                message = f"session {frame.aux} belongs to another credential than this connection's"
-                self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
-                return
-            self._active_sessions.add(frame.aux)
+        sessions = frames.pinged_sessions(frame) if frame.aux or frame.count else ()
+        if self._has_keys:
+            for session in sessions:
+                if session >> _CREDENTIAL_SHIFT != principal.credential:
+                    message = f"session {session} belongs to another credential than this connection's"
+                    self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
+                    return
+        self._active_sessions.update(sessions)
         if self._has_keys:
             hint = msgspec.structs.replace(hint, credential=principal.credential)
         self._replies.append(Reply(identity, frames.encode_body(FrameKind.PONG, hint, frame.correlation)))

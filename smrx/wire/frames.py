@@ -34,6 +34,8 @@ MAX_COMMANDS: Final = 4096
 MAX_EVENTS: Final = 8192
 #: Accounts in a SUBSCRIBE frame: 4 KiB.
 MAX_ACCOUNTS: Final = 1024
+#: Sessions in a PING frame: 32 KiB.
+MAX_SESSIONS: Final = 4096
 #: Size limit of one message; ZeroMQ closes the connection of a peer that sends a larger one.
 MAX_FRAME_BYTES: Final = HEADER_SIZE + MAX_EVENTS * EVENT.itemsize + 4096
 
@@ -46,7 +48,7 @@ class FrameKind(IntEnum):
 
     # Order entry: client to node.
     COMMANDS = 1  #: `count` commands; correlation chosen by the client and echoed
-    PING = 5  #: aux = a session to keep alive, 0 if none
+    PING = 5  #: aux = a session to keep alive, 0 if none; body `count` further such sessions
 
     # Order entry: node to client.
     OUTCOMES = 2  #: `count` outcomes, in the order of the commands; correlation of the COMMANDS frame
@@ -171,6 +173,19 @@ def encode_outcomes(outcomes: NDArray[np.void], correlation: int) -> bytes:
     return encode(FrameKind.OUTCOMES, outcomes.tobytes(), len(outcomes), correlation)
 
 
+def encode_session_ping(sessions: NDArray[np.uint64], correlation: int = 0) -> bytes:
+    """Return a PING frame that keeps sessions alive. Raises ValueError for more than MAX_SESSIONS."""
+    if len(sessions) > MAX_SESSIONS:
+        raise ValueError(f"PING: expected at most {MAX_SESSIONS} sessions, found {len(sessions)}")
+    return encode(FrameKind.PING, sessions.astype("<u8").tobytes(), len(sessions), correlation)
+
+
+def pinged_sessions(frame: Frame) -> list[int]:
+    """Return the sessions that a PING frame keeps alive."""
+    found: list[int] = np.frombuffer(frame.body, "<u8", frame.count).tolist()
+    return [frame.aux, *found] if frame.aux else found
+
+
 def encode_events(events: NDArray[np.void], command_sequence: int, state_hash: int) -> bytes:
     """Return an EVENTS frame. Raises ValueError for more than MAX_EVENTS events."""
     if len(events) > MAX_EVENTS:
@@ -220,13 +235,17 @@ _RECORDS: Final = {
     FrameKind.EVENTS: EVENT,
     FrameKind.UPDATES: EVENT,
 }
-_RECORD_SIZE: Final = {kind: layout.itemsize for kind, layout in _RECORDS.items()} | {FrameKind.SUBSCRIBE: 4}
+_RECORD_SIZE: Final = {kind: layout.itemsize for kind, layout in _RECORDS.items()} | {
+    FrameKind.SUBSCRIBE: 4,
+    FrameKind.PING: 8,
+}
 _MAX_COUNT: Final = {
     FrameKind.COMMANDS: MAX_COMMANDS,
     FrameKind.OUTCOMES: MAX_COMMANDS,
     FrameKind.EVENTS: MAX_EVENTS,
     FrameKind.UPDATES: MAX_EVENTS,
     FrameKind.SUBSCRIBE: MAX_ACCOUNTS,
+    FrameKind.PING: MAX_SESSIONS,
 }
 _KINDS: Final = {int(kind): kind for kind in FrameKind}
 

@@ -1,0 +1,113 @@
+"""A blocking client of the native protocol over one plain socket, for tests."""
+
+import socket
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.wire import soup_packets
+from smrx.wire.codes import CommandKind, SessionFlags
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, SESSION_COMMAND
+from smrx.wire.soup_packets import Login, Notice, Packet, PacketReader, PacketType
+
+DEADLINE_S = 30.0
+
+
+class SoupClient:
+    """A connection to a gateway."""
+
+    def __init__(self, address: str, *, receive_buffer: int | None = None) -> None:
+        host, port = address.removeprefix("tcp://").rsplit(":", 1)
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(DEADLINE_S)
+        self.socket.connect((host, int(port)))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader = PacketReader()
+        self._packets: list[Packet] = []
+
+    def __enter__(self) -> "SoupClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send_raw(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def login(self, username: str = "test") -> tuple[str, int]:
+        """Log in; return the session and the number of the next packet."""
+        self.send_raw(soup_packets.encode_login(Login(username=username)))
+        packet = self.packet()
+        assert packet.kind == PacketType.LOGIN_ACCEPTED, packet
+        return soup_packets.decode_accepted(packet.payload)
+
+    def open_session(
+        self, session: int, account: int, *, answers: int = 0, cancel_on_disconnect: bool = False
+    ) -> np.void:
+        """Open a session; return the outcome."""
+        command = np.zeros(1, SESSION_COMMAND)
+        command["kind"], command["session_id"], command["account"] = CommandKind.OPEN_SESSION, session, account
+        command["answers"] = answers
+        command["flags"] = SessionFlags.CANCEL_ON_DISCONNECT if cancel_on_disconnect else SessionFlags.NONE
+        return self.ask(CommandList(command.view(COMMAND)))
+
+    def send(self, commands: CommandList) -> None:
+        self.send_raw(soup_packets.encode_commands(*commands))
+
+    def ask(self, commands: CommandList) -> np.void:
+        """Send one command; return its outcome."""
+        self.send(commands)
+        return self.outcomes(1)[0]
+
+    def outcomes(self, count: int) -> NDArray[np.void]:
+        """Return the next outcomes; anything else but heartbeats fails."""
+        found: list[Packet] = []
+        while len(found) < count:
+            packet = self.packet()
+            assert packet.kind == PacketType.SEQUENCED, packet
+            found.append(packet)
+        return soup_packets.outcomes_of(found)
+
+    def notice(self) -> Notice:
+        packet = self.packet()
+        assert packet.kind == PacketType.UNSEQUENCED, packet
+        return soup_packets.decode_notice(packet.payload)
+
+    def packet(self) -> Packet:
+        """Return the next packet that is no heartbeat; raises ConnectionError at the end of the connection."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            while self._packets:
+                packet = self._packets.pop(0)
+                if packet.kind != PacketType.SERVER_HEARTBEAT:
+                    return packet
+            assert time.monotonic() < deadline, "no packet in time"
+            data = self.socket.recv(1 << 16)
+            if not data:
+                raise ConnectionError("the gateway closed the connection")
+            self._packets += self._reader.feed(data)
+
+    def rest(self) -> list[Packet]:
+        """Return all packets up to the end of the connection."""
+        found = []
+        try:
+            while True:
+                found.append(self.packet())
+        except ConnectionError:
+            return found
+
+
+def numbered(commands: Sequence[CommandList], session: int, first: int = 1) -> CommandList:
+    """Return commands without details as one list, with a session and consecutive request ids."""
+    records = np.concatenate([command.records for command in commands])
+    records["session_id"] = session
+    records["request_id"] = np.arange(first, first + len(records))
+    return CommandList(records)
