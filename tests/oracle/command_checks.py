@@ -133,6 +133,7 @@ def person(state: State, command: Command) -> Reason:
     if named is None:
         return Reason.UNKNOWN_CREDENTIAL
     allowed = named.has_one_of(Permission.TRADE) and named.covers(command.account, state.accounts)
+    allowed = allowed and (gateway is None or gateway.covers_all_of(named, state.accounts))
     return named.standing(state.time_ns) or (Reason.NONE if allowed else Reason.NOT_AUTHORISED)
 
 

@@ -92,6 +92,11 @@ class Credential:
         """The lengths of the four prefixes, the first in the low byte."""
         return int.from_bytes(bytes(network.prefix for network in self.networks), "little")
 
+    def covers_all_of(self, other: "Credential", accounts: Mapping[int, Account]) -> bool:
+        """Whether it acts for all accounts that another one acts for."""
+        of_an_account = other.scope == Scope.ACCOUNT and self.covers(other.subject, accounts)
+        return self.is_venues or (self.scope, self.subject) == (other.scope, other.subject) or of_an_account
+
     def words(self) -> Words:
         head = 21 | self.scope << 8 | self.revoked << 16 | self.prefixes << 32
         what = self.number | self.permissions << 32
@@ -142,9 +147,7 @@ def revoker_reason(own: Credential, number: int, named: Credential | None, accou
         return Reason.NOT_AUTHORISED
     if named is None:
         return Reason.UNKNOWN_CREDENTIAL
-    of_an_account = named.scope == Scope.ACCOUNT and own.covers(named.subject, accounts)
-    same = (own.scope, own.subject) == (named.scope, named.subject)
-    return Reason.NONE if own.is_venues or same or of_an_account else Reason.NOT_AUTHORISED
+    return Reason.NONE if own.covers_all_of(named, accounts) else Reason.NOT_AUTHORISED
 
 
 def terms_reason(terms: Terms, *, is_new: bool) -> Reason:

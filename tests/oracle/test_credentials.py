@@ -169,6 +169,9 @@ def test_person_is_in_the_events_and_the_order(market: OracleMarket) -> None:
         (7, DAVE, Reason.NONE),
         (99, DAVE, Reason.UNKNOWN_CREDENTIAL),
         (8, ALICE, Reason.NOT_AUTHORISED),
+        # Of the venue's staff, whom no gateway of a firm names.
+        (10, DAVE, Reason.NOT_AUTHORISED),
+        (11, DAVE, Reason.NONE),
     ],
 )
 def test_person_must_be_able_to_trade(market: OracleMarket, person: int, account: int, reason: Reason) -> None:
@@ -176,6 +179,8 @@ def test_person_must_be_able_to_trade(market: OracleMarket, person: int, account
     add(market, 7, P.TRADE | P.GATEWAY, scope=Scope.FIRM, subject=FIRM)
     add(market, 8, P.TRADE, scope=Scope.ACCOUNT, subject=DAVE)
     add(market, 9, P.READ, scope=Scope.ACCOUNT, subject=DAVE)
+    add(market, 10, P.TRADE, scope=Scope.ALL)
+    add(market, 11, P.TRADE, scope=Scope.FIRM, subject=FIRM)
     open_session(market, 7, EVE)
     placed = place(market, 7, account, person=person)
     assert Reason(int(placed.outcomes[0]["reason"])) is reason

@@ -149,6 +149,8 @@ PERSONS = [
     since_2(R.CREDENTIAL_EXPIRED, session_id=session_of(GATEWAY), credential=EXPIRED),
     since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), credential=READER),
     since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), credential=BOBS),
+    # Which acts for more accounts than the gateway.
+    since_2(R.NOT_AUTHORISED, session_id=session_of(GATEWAY), credential=RISK),
 ]
 #: With version 1 of the rules no sender may name one.
 NO_PERSON = replace(fault(R.RESERVED_NOT_ZERO, credential=TRADER), rules=(1,))

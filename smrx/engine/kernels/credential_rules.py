@@ -145,12 +145,15 @@ def check_revoker(state: Tables, sender: Record, number: Any) -> Any:
     slot = find_credential(state, number)
     if slot == NIL:
         return Reason.UNKNOWN_CREDENTIAL
-    target = state.credentials[slot]
+    return Reason.NONE if reaches(state, sender, state.credentials[slot]) else Reason.NOT_AUTHORISED
+
+
+@kernel
+def reaches(state: Tables, sender: Record, target: Record) -> Any:
+    """Whether a credential acts for all accounts that another one acts for."""
     if sender.scope == Scope.ALL or (sender.scope == target.scope and sender.subject == target.subject):
-        return Reason.NONE
-    if target.scope == Scope.ACCOUNT and acts_for(state, sender, target.subject):
-        return Reason.NONE
-    return Reason.NOT_AUTHORISED
+        return True
+    return target.scope == Scope.ACCOUNT and acts_for(state, sender, target.subject)
 
 
 @kernel
@@ -172,6 +175,9 @@ def check_person(state: Tables, command: Record) -> Any:
     if reason != Reason.NONE:
         return reason
     if not has_permission(person, TRADE) or not acts_for(state, person, command.account):
+        return Reason.NOT_AUTHORISED
+    # A firm's gateway does not name the staff of the venue.
+    if session.credential != NIL and not reaches(state, state.credentials[session.credential], person):
         return Reason.NOT_AUTHORISED
     turn.credential = np.uint64(number)
     return Reason.NONE

@@ -394,6 +394,18 @@ class TestPersons:
         # The person stands in the event once it is known to be allowed.
         assert event["credential"] == (person if reason is Reason.INSUFFICIENT_FUNDS else 5)
 
+    @pytest.mark.parametrize(
+        ("person", "reason"),
+        [(8, Reason.INSUFFICIENT_FUNDS), (10, Reason.INSUFFICIENT_FUNDS), (5, Reason.NOT_AUTHORISED)],
+    )
+    def test_gateway_names_nobody_who_acts_for_more_than_itself(
+        self, gateway: KeyedMarket, person: int, reason: Reason
+    ) -> None:
+        """The gateway of a firm does not name the staff of the venue, or another venue's gateway."""
+        gateway.add(9, P.TRADE | P.GATEWAY, 2, Scope.FIRM)
+        gateway.add(10, P.TRADE, 21)
+        assert gateway.try_(place(gateway.of(9), 21, Side.BUY, 1, 10, credential=person))[0] is reason
+
     def test_revoked_and_expired_persons_are_refused(self, gateway: KeyedMarket) -> None:
         gateway.send(set_credential(gateway.sender(0), 6, P.TRADE, expires_ns=2 * SECOND))
         named = {"credential": 6}
