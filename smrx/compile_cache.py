@@ -40,22 +40,38 @@ def choose(data_dir: Path | None = None) -> Path | None:
     """
     named = os.environ.get(VARIABLE)
     if named is None and os.environ.get(_NUMBA):
-        return Path(os.environ[_NUMBA])
+        # Set by a parent process that chose it, or by the user.
+        given = Path(os.environ[_NUMBA])
+        _check_trusted(given, _NUMBA)
+        return given
     beside_sources = _package() / Path(_SOURCES[0]).parent / "__pycache__"
     if named is None and is_writable(beside_sources):
         return beside_sources
     own = None if named is None else Path(named).expanduser()
     candidates = [own, _user_cache(), None if data_dir is None else data_dir / FOLDER]
-    chosen = next((path for path in candidates if path is not None and is_writable(path)), None)
+    chosen: Path | None = None
+    refused: CacheError | None = None
+    for path in candidates:
+        if path is not None and is_writable(path):
+            try:
+                _check_trusted(path, VARIABLE if path == own else None)
+            except CacheError as error:
+                if path == own:
+                    raise
+                refused = error
+                continue
+            chosen = path
+            break
     if chosen is None:
         if own is not None:
             raise CacheError(f"{VARIABLE}: {own} cannot be written, and no other directory for compiled code either")
+        if refused is not None:
+            raise refused
         return None
-    _check_trusted(chosen, named)
     if own is None:
         _copy_from_sources(chosen)
     elif own != chosen and own.is_dir():
-        _copy_directory(own, chosen, named)
+        _copy_directory(own, chosen)
     os.environ[_NUMBA] = str(chosen)
     _tell_numba(chosen)
     return chosen
@@ -120,21 +136,39 @@ def _user_cache() -> Path | None:
     return home / ".cache" / "smrx" if home.is_absolute() and os.path.isdir(home) else None
 
 
-def _check_trusted(path: Path, named: str | None) -> None:
-    """Raise CacheError if another user can change what is read from a directory."""
-    for found in (path, *path.rglob("*")):
+def _check_trusted(path: Path, variable: str | None) -> None:
+    """Raise CacheError if another user can change what is read from a directory; `variable` named it, if any did.
+
+    Nor may another user put a directory of its own in its place: that needs write access to a directory above it. In
+    one with the sticky bit, such as /tmp, only an owner renames what is there.
+    """
+    place = path.resolve()
+    inside = (place, *place.rglob("*")) if place.exists() else ()
+    above = [parent for parent in place.parents if not parent.stat().st_mode & stat.S_ISVTX] if inside else []
+    for found in (*inside, *above):
         status = found.lstat()
         is_own = status.st_uid in (0, os.geteuid())
         if not is_own or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            source = f"{VARIABLE}: " if named is not None else ""
+            source = f"{variable}: " if variable is not None else ""
             raise CacheError(
-                f"{source}{found}: other users can write to it, and compiled code from there would be executed; "
+                f"{source}{found}: other users can write to it, and compiled code from {path} would be executed; "
                 f"remove it, or set {VARIABLE} to a directory of this user or of root"
             )
 
 
-def _copy_directory(source: Path, target: Path, named: str | None) -> None:
-    _check_trusted(source, named)
+@contextmanager
+def writable_by_owner_only() -> Iterator[None]:
+    """Let what this process and its children write meanwhile be writable by this user only, whatever the umask."""
+    before = os.umask(0o022)
+    os.umask(before | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _copy_directory(source: Path, target: Path) -> None:
+    _check_trusted(source, VARIABLE)
     for path in source.rglob("*"):
         if path.suffix in _SUFFIXES:
             _copy(path, target / path.relative_to(source))

@@ -24,7 +24,11 @@ def compile_engine(report: Callable[[str], None], data_dir: str | Path | None = 
     Returns the directory of the compiled code, None if there is none; `data_dir` is where it goes if the user has no
     other place. Raises compile_cache.CacheError.
     """
-    place = None if data_dir is None else Path(data_dir).expanduser()
+    with compile_cache.writable_by_owner_only():
+        return _compile_engine(report, None if data_dir is None else Path(data_dir).expanduser())
+
+
+def _compile_engine(report: Callable[[str], None], place: Path | None) -> Path | None:
     directory = compile_cache.choose(place)
     from smrx.engine import compiled_before, warm_up
 

@@ -54,12 +54,12 @@ def write(path: Path, pair: KeyPair, of: str) -> None:
 
 
 def read(path: Path, *, hint: str = "smrx cluster keygen") -> KeyPair:
-    """Read the pair in a key file; raises KeysError if it is missing, readable by others, or no pair.
+    """Read the pair in a key file; raises KeysError if it is missing, readable by others, another user's, or no pair.
 
     `hint`: the command that makes such a file.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        status = path.stat()
         values = toml_file.read(path, "the key file")
     except FileNotFoundError:
         raise KeysError(f"{path}: expected a secret key, found no file; see {hint}") from None
@@ -67,6 +67,11 @@ def read(path: Path, *, hint: str = "smrx cluster keygen") -> KeyPair:
         raise KeysError(f"{path}: cannot read the key file: {error.strerror}") from None
     except toml_file.TomlFileError as error:
         raise KeysError(f"{error}; see {hint}") from None
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in (0, os.geteuid()):
+        raise KeysError(
+            f"{path}: expected a file of this user or of root, found one of user {status.st_uid}, who knows it"
+        )
     if mode & 0o077:
         raise KeysError(f"{path}: expected a file that only its owner can read (chmod 600), found mode {mode:04o}")
     public, secret = values.get("public"), values.get("secret")

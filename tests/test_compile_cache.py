@@ -86,6 +86,57 @@ def test_directory_that_other_users_can_write_is_refused(
         compile_cache.choose()
 
 
+def test_directory_in_a_place_where_other_users_can_put_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    put(shared / "named")
+    for mode, is_refused in ((0o777, True), (0o775, True), (0o1777, False), (0o755, False)):
+        monkeypatch.setenv(compile_cache.VARIABLE, str(shared / "named"))
+        monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+        shared.chmod(mode)
+        if is_refused:
+            with pytest.raises(CacheError, match=r"SMRX_CACHE_DIR: .*shared: other users can write to it"):
+                compile_cache.choose()
+        else:
+            assert compile_cache.choose() == shared / "named"
+
+
+def test_directory_that_numba_is_told_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "given").chmod(0o666)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
+    with pytest.raises(CacheError, match=r"NUMBA_CACHE_DIR: .*other users can write to it"):
+        compile_cache.choose()
+
+
+def test_next_directory_is_taken_if_others_can_write_one_that_nobody_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    put(tmp_path / "cache" / "smrx").chmod(0o666)
+    with pytest.raises(CacheError, match="other users can write to it"):
+        compile_cache.choose()
+    assert compile_cache.choose(tmp_path / "data") == tmp_path / "data" / "compiled"
+
+
+def test_what_is_compiled_is_trusted_again_under_a_umask_for_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with umask 002, the default of users with a group of their own."""
+    monkeypatch.setenv(compile_cache.VARIABLE, str(tmp_path / "named"))
+    before = os.umask(0o002)
+    try:
+        with compile_cache.writable_by_owner_only():
+            put(tmp_path / "named")
+        assert compile_cache.choose() == tmp_path / "named"
+        put(tmp_path / "named", "kernels_1/compiled.other.nbi")
+        monkeypatch.delenv("NUMBA_CACHE_DIR")
+        with pytest.raises(CacheError, match="other"):
+            compile_cache.choose()
+    finally:
+        os.umask(before)
+
+
 def test_one_process_compiles_and_the_others_wait(tmp_path: Path) -> None:
     program = f"""
 import sys, time

@@ -8,6 +8,7 @@ to open and close it, by the node.
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from io import TextIOWrapper
 from pathlib import Path
@@ -221,9 +222,21 @@ class MetaStore:
 
 
 def hold_directory(directory: Path) -> TextIOWrapper:
-    """Lock a data directory until the file is closed; raises MetaError if another process holds the lock."""
+    """Lock a data directory until the file is closed; raises MetaError if another process holds the lock.
+
+    Afterwards only its owner can read it: it has the orders and balances of everybody. Raises MetaError if another user
+    owns it and others can write to it.
+    """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+        if status.st_uid == os.geteuid():
+            directory.chmod(stat.S_IMODE(status.st_mode) & ~0o077)
+        elif status.st_mode & 0o022:
+            raise MetaError(
+                f"{directory}: expected a directory that only its owner can write, found mode "
+                f"{stat.S_IMODE(status.st_mode):04o} and another owner than this user"
+            )
         lock = (directory / _LOCK).open("a", encoding="ascii")
     except OSError as error:
         raise MetaError(f"{directory}: expected a directory this process can write, found: {error.strerror}") from None

@@ -1,5 +1,6 @@
 """Links with keys accept only holders of the members' keys; key files are checked."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,17 @@ def test_key_file_fault_is_reported(tmp_path: Path) -> None:
         path.chmod(0o600)
         with pytest.raises(KeysError, match=said):
             keys.of_node(config, 1)
+
+
+def test_key_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "curve.key"
+    write(path, generate(), "node 1")
+    if os.getuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(KeysError, match="expected a file of this user or of root"):
+        read(path)
 
 
 def test_key_file_with_byte_order_mark_or_crlf_is_read(tmp_path: Path) -> None:

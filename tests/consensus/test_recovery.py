@@ -1,6 +1,7 @@
 """The meta store: its data survive, and directories of other nodes are refused."""
 
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -128,6 +129,29 @@ def test_meta_data_of_a_running_node_are_not_replaced(tmp_path: Path) -> None:
         recreate_meta(tmp_path / "node", cluster="alpha", node_id=1)
     assert (tmp_path / "node" / "meta.lmdb").exists()
     store.close()
+
+
+def test_directory_of_a_node_is_for_its_user_only(tmp_path: Path) -> None:
+    """It has the orders and balances of everybody, and what others could write there is the node's state."""
+    new, old = tmp_path / "new", tmp_path / "old"
+    (old / "node").mkdir(parents=True)
+    (old / "node").chmod(0o777)
+    for directory in (new, old):
+        open_store(directory).close()
+        assert stat.S_IMODE((directory / "node").stat().st_mode) == 0o700
+
+
+def test_directory_of_another_user_that_others_can_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "node"
+    directory.mkdir()
+    directory.chmod(0o775)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(MetaError, match="only its owner can write, found mode 0775"):
+        open_store(tmp_path)
+    directory.chmod(0o755)
+    open_store(tmp_path).close()
 
 
 def test_garbage_is_refused(tmp_path: Path) -> None:
