@@ -29,22 +29,24 @@ def account() -> None:
     """
 
 
-def _account_verb(command: Callable[[int, bool], None]) -> Callable[[int, bool], None]:
+def _account_verb(command: Callable[..., None]) -> Callable[..., None]:
     """Add the parameters of a command that takes an account and nothing else."""
     return _account_argument(options.cluster_option(options.json_option(command)))
 
 
 @account.command("open")
+@click.option("--firm", type=click.IntRange(min=1), help="The firm that the account belongs to, for good.")
 @_account_verb
-def open_(account_id: int, as_json: bool) -> None:
-    """Open an account.
+def open_(account_id: int, as_json: bool, firm: int | None) -> None:
+    """Open an account. Credentials of its firm, if it has one, act for it.
 
     \b
     Example:
       smrx account open 7
+      smrx account open 8 --firm 5
     """
     with venue_client.connect() as client:
-        answer = client.open_account(account_id)
+        answer = client.open_account(account_id, firm=firm or 0)
     output.print_answer(answer, f"account {account_id} is open", as_json)
 
 

@@ -53,9 +53,10 @@ CollarReferenceLike = CollarReference | str
 class VenueOperations(OperationBase):
     """Operations of the venue."""
 
-    def open_account(self, account: int) -> Steps[AccountResult]:
-        """Open an account."""
-        return self._on_account(CommandKind.OPEN_ACCOUNT, account, AccountStatus.ACTIVE, "account")
+    def open_account(self, account: int, *, firm: int = 0) -> Steps[AccountResult]:
+        """Open an account, for good of a firm, 0 for none: credentials of the firm act for it."""
+        fields = {"firm": u32(firm, "firm")}
+        return self._on_account(CommandKind.OPEN_ACCOUNT, account, AccountStatus.ACTIVE, "account", **fields)
 
     def suspend_account(self, account: int) -> Steps[AccountResult]:
         """Suspend an account: it may only cancel; its open orders stay. No effect if it is suspended."""
@@ -65,8 +66,10 @@ class VenueOperations(OperationBase):
         """End an account's suspension. No effect if it is not suspended."""
         return self._on_account(CommandKind.RESUME_ACCOUNT, account, AccountStatus.ACTIVE, "resumption of account")
 
-    def _on_account(self, kind: CommandKind, account: int, status: AccountStatus, what: str) -> Steps[AccountResult]:
-        outcome = yield from self._submit(command(kind, account=u32(account, "account")), f"{what} {account}")
+    def _on_account(
+        self, kind: CommandKind, account: int, status: AccountStatus, what: str, **fields: int
+    ) -> Steps[AccountResult]:
+        outcome = yield from self._submit(command(kind, account=u32(account, "account"), **fields), f"{what} {account}")
         return AccountResult(**result_builders.common_fields(outcome), account=account, status=status.name)
 
     def set_limits(
