@@ -4,18 +4,23 @@ Owns which key file a client uses and which key a node is expected to have. Used
 feed and by tools; they own the sockets.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import zmq
 
 from smrx import key_files
 from smrx.config import Config
 from smrx.key_files import KeyPair, KeysError
-
-if TYPE_CHECKING:
-    import zmq
+from smrx.wire import tcp_address
 
 _HINT = "smrx key create"
+
+
+#: A connection that is not there after this time is tried again; as long as a node may take for a handshake.
+RETRY_SECONDS: Final = 3.0
 
 
 class ClientKeys(NamedTuple):
@@ -35,6 +40,17 @@ class ClientKeys(NamedTuple):
         socket.curve_secretkey = self.own.secret.encode("ascii")
         socket.curve_publickey = self.own.public.encode("ascii")
         socket.curve_serverkey = known[attempt % len(known)].encode("ascii")
+
+    def connect_again(self, socket: "zmq.Socket[Any]", address: str, attempt: int) -> None:
+        """Connect a socket once more, with the next of the node's keys.
+
+        ZeroMQ does not try again by itself where a node has refused the key. A node that has restarted refuses those
+        of credentials that it does not know yet.
+        """
+        with contextlib.suppress(zmq.ZMQError):
+            socket.disconnect(address)
+        self.secure(socket, address, attempt)
+        tcp_address.connect(socket, address)
 
 
 def of_client(config: Config, path: str | Path | None = None) -> ClientKeys | None:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from smrx.feed.subscription import Subscription, credit_frame
+from smrx.feed.subscription import Own, Subscription, credit_frame
 from smrx.wire import frames, records
 from smrx.wire.balance_digest import Digest
 from smrx.wire.command_list import CommandList
@@ -252,6 +252,7 @@ def frame_examples() -> dict[str, bytes]:
         "RETRANSMIT": frames.encode(FrameKind.RETRANSMIT, correlation=35, aux=40),
         "ATTEST": frames.encode(FrameKind.ATTEST, correlation=35, aux=40),
         "SUBSCRIBE": Subscription(35, 1 << 20, frozenset({3, 7})).frame(),
+        "SUBSCRIBE_OWN": Subscription(35, 1 << 20, Own.ACCOUNTS).frame(),
         "CREDIT": credit_frame(65568),
         "UPDATES": frames.encode_updates(event, 35, 50),
     }

@@ -151,6 +151,9 @@ FRAME_NOTES: Final[Mapping[FrameKind, tuple[str, str, str, str]]] = {
         "subscriber to node, events", "first event wanted, 0 for the next one", "credit in bytes",
         "`count` accounts u32, none for every event",
     ),
+    FrameKind.SUBSCRIBE_OWN: (
+        "subscriber to node, events", "first event wanted, 0 for the next one", "credit in bytes", "none"
+    ),
     FrameKind.CREDIT: ("subscriber to node, events", "0", "further bytes of credit, may be 0", "none"),
 }  # fmt: skip
 
@@ -205,7 +208,7 @@ their addresses. A message is one part, one frame.
 | socket | client's type | what it carries |
 |---|---|---|
 | orders | DEALER | COMMANDS, PING; answers |
-| events | DEALER | SUBSCRIBE, CREDIT, RETRANSMIT, ATTEST; EVENTS or UPDATES, HEARTBEAT, UNAVAILABLE, ATTESTATION |
+| events | DEALER | SUBSCRIBE(_OWN), CREDIT, RETRANSMIT, ATTEST; EVENTS, UPDATES, HEARTBEAT, UNAVAILABLE, ATTESTATION |
 
 ## A client in seven steps
 
@@ -241,7 +244,9 @@ their addresses. A message is one part, one frame.
    digest, and have claimed the same state hash after the last of their commands or after a later one.
 6. A SUBSCRIBE with accounts (up to {max_accounts}) gives UPDATES instead of EVENTS: the events that concern these
    accounts, and the range of sequences that the frame covers. Session and request ids are 0, and so is what a TRADE
-   says of a side that is not among the accounts. All nodes send the same events for the same accounts.
+   says of a side that is not among the accounts. A rejection is left out if its reason is UNKNOWN_ACCOUNT or one before
+   it in the order of precedence: anyone may have sent that command. SUBSCRIBE_OWN is for all accounts that the
+   credential acts for, those included that its firm opens later. All nodes send the same events for the same accounts.
 
 ## Frames
 

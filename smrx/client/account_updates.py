@@ -5,6 +5,7 @@ The feed is received from all nodes, attested by a majority, and independent of 
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from smrx.client.client_errors import InvalidValue, ProtocolError, Unavailable
 from smrx.client.command_builders import u64
@@ -13,7 +14,7 @@ from smrx.config import Config
 from smrx.feed.account_feed import AccountFeed
 from smrx.feed.feed_errors import Disagreement, FeedError
 from smrx.feed.subscriber import Endpoint
-from smrx.feed.subscription import checked_accounts
+from smrx.feed.subscription import Own, checked_accounts
 
 #: How long one wait for events takes, and so how late an end is noticed.
 WAIT_S = 0.2
@@ -26,7 +27,7 @@ class UpdateRequest:
         self,
         config: Config | None,
         from_sequence: int | None,
-        accounts: Iterable[int],
+        accounts: Iterable[int] | Literal["all"],
         idle: float | None,
         keys: ClientKeys | None = None,
     ) -> None:
@@ -35,7 +36,7 @@ class UpdateRequest:
         if idle is not None and not idle > 0:
             raise InvalidValue(f"idle: expected more than 0 seconds, found {idle}")
         try:
-            self.accounts = checked_accounts(accounts)
+            self._accounts = Own.ACCOUNTS if accounts == "all" else checked_accounts(accounts)
         except (TypeError, ValueError) as error:
             raise InvalidValue(str(error)) from None
         if from_sequence is not None and u64(from_sequence, "from_sequence") == 0:
@@ -52,9 +53,9 @@ class UpdateRequest:
         feed = AccountFeed(
             [Endpoint(node.id, node.events_address) for node in nodes],
             len(nodes),
-            self.accounts,
+            self._accounts,
             self._first,
-            None if self._keys is None else self._keys.secure,
+            self._keys,
         )
         try:
             yield feed

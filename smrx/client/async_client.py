@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import numpy as np
 import zmq
@@ -256,15 +256,17 @@ class AsyncClient(ClientMethods):
         self,
         *,
         from_sequence: int | None = None,
-        accounts: Iterable[int] | None = None,
+        accounts: Iterable[int] | Literal["all"] | None = None,
         idle: float | None = None,
     ) -> AsyncIterator[Update]:
         """Yield what happens to accounts, by default the client's own: orders, fills, trades, transfers.
 
         Every event is attested by a majority of the nodes and comes once, in order, also what other clients or other
-        accounts caused. `from_sequence`: the first event, as `Update.sequence` numbers them; by default what happens
-        from now on. To continue after a break, give the last sequence + 1; the nodes keep the newest events (by
-        default a million). `idle`: end after so many seconds without an update; by default the iteration never ends.
+        accounts caused. `accounts`: up to 1,024, or "all" that the credential of this client acts for: one, those of a
+        firm, also such as are opened later, or every account. `from_sequence`: the first event, as `Update.sequence`
+        numbers them; by default what happens from now on. To continue after a break, give the last sequence + 1; the
+        nodes keep the newest events (by default a million). `idle`: end after so many seconds without an update; by
+        default the iteration never ends.
 
         Raises InvalidValue, Unavailable (the nodes no longer hold the events, or refuse them), ProtocolError (the
         nodes contradict each other).
@@ -281,7 +283,7 @@ class AsyncClient(ClientMethods):
             while request.idle is None or time.monotonic() - quiet_since < request.idle:
                 events = await feed.poll_async(WAIT_S if request.idle is None else min(WAIT_S, request.idle))
                 if len(events):
-                    for update in await self._run(self._core.operations.updates_of(events, request.accounts)):
+                    for update in await self._run(self._core.operations.updates_of(events)):
                         yield update
                     quiet_since = time.monotonic()
 

@@ -83,14 +83,14 @@ class QueryOperations(OperationBase):
             asks=result_builders.levels(reply.asks, instrument),
         )
 
-    def updates_of(self, events: NDArray[np.void], accounts: frozenset[int]) -> Steps[list[Update]]:
-        """Return the updates that events of some accounts make."""
+    def updates_of(self, events: NDArray[np.void]) -> Steps[list[Update]]:
+        """Return the updates that the events of a private stream make."""
         instruments, assets = update_builders.names_of(events)
         if any(self.market.instrument(number) is None for number in instruments) or any(
             self.market.asset(number) is None for number in assets
         ):
             yield from self._load()
-        return update_builders.updates(events, accounts, self.market.instrument, self.market.asset)
+        return update_builders.updates(events, self.market.instrument, self.market.asset)
 
     def accounts(self, *, level: Level = "linearizable") -> Steps[list[int]]:
         """Return the ids of all accounts."""

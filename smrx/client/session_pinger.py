@@ -10,15 +10,14 @@ import secrets
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 import zmq
 
 from smrx.client.leader_search import MAX_ADDRESSES, is_valid_address
-from smrx.client.node_sockets import CONNECT_ERRORS, configure, connect, reconnect
-from smrx.client_keys import ClientKeys
+from smrx.client.node_sockets import CONNECT_ERRORS, configure, connect
+from smrx.client_keys import RETRY_SECONDS, ClientKeys
 from smrx.wire import frames
 from smrx.wire.frames import FrameError, FrameKind
 
@@ -29,8 +28,6 @@ _MAX_INTERVAL_S: Final = 1.0
 _MIN_INTERVAL_S: Final = 0.005
 #: Interval while no node is connected.
 _UNCONNECTED_INTERVAL_S: Final = 0.02
-#: Pings that cannot be sent to a node, after which its next key is tried.
-_UNSENT_PINGS: Final = 10
 
 Socket = zmq.Socket[bytes]
 
@@ -89,7 +86,7 @@ class SessionPinger:
                 now = time.monotonic()
                 if now >= due:
                     session = self._session
-                    sent = nodes.ping(session) if session else 1
+                    sent = nodes.ping(session, now) if session else 1
                     due = now + (nodes.interval_s if sent else _UNCONNECTED_INTERVAL_S)
                 ready = dict(poller.poll(max(0, int((due - time.monotonic()) * 1000) + 1)))
                 for socket in ready:
@@ -109,8 +106,8 @@ class _PingSockets:
     def __init__(self, context: "zmq.Context[Socket]", addresses: Sequence[str], keys: ClientKeys | None) -> None:
         self._context = context
         self._keys = keys
-        #: Pings that could not be sent since the node was last connected.
-        self._unsent: Counter[str] = Counter()
+        #: Of nodes that are not connected: since when, or since the last attempt, and how many attempts there were.
+        self._unconnected: dict[str, tuple[float, int]] = {}
         self._sockets: dict[str, Socket] = {}
         self.poller = zmq.Poller()
         self.interval_s = _MAX_INTERVAL_S
@@ -131,17 +128,19 @@ class _PingSockets:
         self._sockets[address] = socket
         self.poller.register(socket, zmq.POLLIN)
 
-    def ping(self, session: int) -> int:
+    def ping(self, session: int, now: float) -> int:
         """Ping every connected node; return how many there are."""
         sent = 0
         for address, socket in self._sockets.items():
             try:
                 socket.send(frames.encode(FrameKind.PING, aux=session), zmq.DONTWAIT)
             except zmq.Again:
-                self._unsent[address] += 1
-                if self._keys is not None and not self._unsent[address] % _UNSENT_PINGS:
-                    reconnect(socket, address, self._keys, self._unsent[address] // _UNSENT_PINGS)
+                since, attempts = self._unconnected.setdefault(address, (now, 0))
+                if self._keys is not None and now - since >= RETRY_SECONDS:
+                    self._keys.connect_again(socket, address, attempts + 1)
+                    self._unconnected[address] = now, attempts + 1
                 continue
+            self._unconnected.pop(address, None)
             sent += 1
         return sent
 

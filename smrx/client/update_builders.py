@@ -40,23 +40,15 @@ def names_of(events: NDArray[np.void]) -> tuple[set[int], set[int]]:
     return set(numbers[orders].tolist()) - {0}, set(numbers[transfers].tolist())
 
 
-def updates(
-    events: NDArray[np.void], accounts: frozenset[int], instrument_of: InstrumentOf, asset_of: AssetOf
-) -> list[Update]:
-    """Return the updates for some accounts: one for each event, two for a TRADE with both sides among the accounts."""
-    return [
-        update
-        for row in range(len(events))
-        for update in _updates(events[row : row + 1], accounts, instrument_of, asset_of)
-    ]
+def updates(events: NDArray[np.void], instrument_of: InstrumentOf, asset_of: AssetOf) -> list[Update]:
+    """Return the updates of a private stream: one for each event, two for a TRADE with both sides in the stream."""
+    return [update for row in range(len(events)) for update in _updates(events[row : row + 1], instrument_of, asset_of)]
 
 
-def _updates(
-    event: NDArray[np.void], accounts: frozenset[int], instrument_of: InstrumentOf, asset_of: AssetOf
-) -> list[Update]:
+def _updates(event: NDArray[np.void], instrument_of: InstrumentOf, asset_of: AssetOf) -> list[Update]:
     kind = _KINDS.get(int(event["kind"][0]))
     if kind is EventKind.TRADE:
-        return _trade(event, accounts, instrument_of)
+        return _trade(event, instrument_of)
     fields = _common(event, kind)
     if kind in _ORDERS:
         fields |= _order(event, instrument_of(int(event["instrument"][0])))
@@ -132,8 +124,8 @@ def _order(event: NDArray[np.void], instrument: Instrument | None) -> dict[str, 
     return found
 
 
-def _trade(event: NDArray[np.void], accounts: frozenset[int], instrument_of: InstrumentOf) -> list[Update]:
-    """Return an update for each own side. The order of a side that is not among the accounts is 0."""
+def _trade(event: NDArray[np.void], instrument_of: InstrumentOf) -> list[Update]:
+    """Return an update for each own side. The order of a side that is not in the stream is 0."""
     trade = event.view(TRADE_EVENT)
     instrument = instrument_of(int(trade["instrument"][0]))
     taker_side = Side(int(trade["side"][0]))
@@ -144,7 +136,7 @@ def _trade(event: NDArray[np.void], accounts: frozenset[int], instrument_of: Ins
     price, lots = int(trade["price_ticks"][0]), int(trade["quantity_lots"][0])
     found = []
     for is_maker, account, order_id, fee in sides:
-        if account not in accounts or not order_id:
+        if not order_id:
             continue
         opposite = Side.SELL if taker_side is Side.BUY else Side.BUY
         fields = _common(event, EventKind.TRADE) | {

@@ -5,17 +5,18 @@ clients, for `updates()`.
 """
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable
+from typing import Final, TypeVar
 
 import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from smrx.client_keys import ClientKeys
 from smrx.feed.account_quorum import AccountQuorum
 from smrx.feed.feed_errors import SubscriptionRefused
 from smrx.feed.subscriber import Endpoint
-from smrx.feed.subscription import Subscription
+from smrx.feed.subscription import Own, Subscription
 from smrx.feed.subscription_state import SubscriptionState
 from smrx.wire import frames, tcp_address
 from smrx.wire.frames import ErrorCode, FrameError, FrameKind
@@ -38,20 +39,22 @@ class AccountFeed:
         self,
         endpoints: Iterable[Endpoint],
         members: int,
-        accounts: frozenset[int],
+        accounts: frozenset[int] | Own,
         first: int | None = None,
-        configure: Callable[["zmq.Socket[Any]", str], None] | None = None,
+        keys: ClientKeys | None = None,
     ) -> None:
         """Connect (in the background) to nodes of a cluster of `members`; events are released from `first` on.
 
-        Without `first` from those that happen from now on. configure(socket, address): sets the keys of a socket.
+        Without `first` from those that happen from now on. `keys`: of a client of nodes with keys.
         """
         self.accounts = accounts
         self.garbage = 0  #: messages that were no valid frames
         endpoints = list(endpoints)
         self.quorum = AccountQuorum([endpoint.node for endpoint in endpoints], members, first)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._sockets = {endpoint.node: self._connect(endpoint.events_address, configure) for endpoint in endpoints}
+        self._keys = keys
+        self._addresses = {endpoint.node: endpoint.events_address for endpoint in endpoints}
+        self._sockets = {node: self._connect(address) for node, address in self._addresses.items()}
         self._subscriptions = {endpoint.node: self._subscription(endpoint.node) for endpoint in endpoints}
         self._polled_at = time.monotonic()
 
@@ -99,7 +102,8 @@ class AccountFeed:
                     self._sockets[node].send(frame, zmq.DONTWAIT)
                     subscription.sent(now)
                 except zmq.Again:
-                    subscription.unsent(now)
+                    if (attempt := subscription.unsent(now)) and self._keys is not None:
+                        self._keys.connect_again(self._sockets[node], self._addresses[node], attempt)
             due.append(subscription.deadline())
             if not self.quorum.is_full(node):
                 poller.register(self._sockets[node], zmq.POLLIN)
@@ -147,7 +151,7 @@ class AccountFeed:
     def _subscription(self, node: int) -> SubscriptionState:
         return SubscriptionState(lambda: Subscription(self.quorum.wanted(node), accounts=self.accounts))
 
-    def _connect(self, address: str, configure: Callable[["zmq.Socket[Any]", str], None] | None) -> "zmq.Socket[bytes]":
+    def _connect(self, address: str) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
@@ -155,7 +159,7 @@ class AccountFeed:
         socket.maxmsgsize = frames.MAX_FRAME_BYTES
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 1000
-        if configure is not None:
-            configure(socket, address)
+        if self._keys is not None:
+            self._keys.secure(socket, address)
         tcp_address.connect(socket, address)
         return socket

@@ -90,7 +90,8 @@ class Subscriber:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._poller = zmq.Poller()
         self._received_at = time.monotonic()
-        self._sockets = {endpoint.node: self._connect(endpoint.events_address) for endpoint in self.endpoints}
+        self._addresses = {endpoint.node: endpoint.events_address for endpoint in self.endpoints}
+        self._sockets = {node: self._connect(address) for node, address in self._addresses.items()}
         self._subscriptions = {endpoint.node: SubscriptionState(lambda: Subscription(0)) for endpoint in self.endpoints}
         #: The range that each node was asked for last.
         self._asked: dict[int, Request] = {}
@@ -205,8 +206,8 @@ class Subscriber:
             if frame is not None:
                 if self._send(node, frame):
                     subscription.sent(now)
-                else:
-                    subscription.unsent(now)
+                elif (attempt := subscription.unsent(now)) and self._keys is not None:
+                    self._keys.connect_again(self._sockets[node], self._addresses[node], attempt)
         for request in self.sequencer.requests(now):
             if self._subscriptions[request.node].is_made and self._send(request.node, request.frame()):
                 self._asked[request.node] = request

@@ -1,11 +1,12 @@
 """Requests of a subscriber on a node's events socket: their limits, and their frames.
 
-A subscriber sends SUBSCRIBE once, and CREDIT as it consumes what it receives. A node sends EVENTS, or UPDATES for a
-list of accounts, while there is credit, and nothing beyond it. RETRANSMIT and ATTEST are in retransmission.py. Sans
-I/O. Used by both sides: subscribers encode requests, the node (node/publisher.py) decodes and answers them.
+A subscriber sends SUBSCRIBE or SUBSCRIBE_OWN once, and CREDIT as it consumes what it receives. A node sends EVENTS, or
+UPDATES for some accounts, while there is credit, and nothing beyond it. RETRANSMIT and ATTEST are in retransmission.py.
+Sans I/O. Used by both sides: subscribers encode requests, the node (node/publisher.py) decodes and answers them.
 """
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,16 +29,24 @@ SILENCE_S: Final = 15.0
 MAX_REQUEST_BYTES: Final = frames.HEADER_SIZE + 4 * frames.MAX_ACCOUNTS
 
 
+class Own(Enum):
+    """The accounts that the credential of the subscriber acts for: one, those of a firm, or all."""
+
+    ACCOUNTS = 1
+
+
 class Subscription(NamedTuple):
     """What a subscriber asks for: events from `first` on (0: the next ones), those of some accounts or all."""
 
     first: int
     credit: int = MAX_CREDIT
     #: None: every event.
-    accounts: frozenset[int] | None = None
+    accounts: frozenset[int] | Own | None = None
 
     def frame(self) -> bytes:
-        """Return the SUBSCRIBE frame."""
+        """Return the SUBSCRIBE or SUBSCRIBE_OWN frame."""
+        if self.accounts is Own.ACCOUNTS:
+            return frames.encode(FrameKind.SUBSCRIBE_OWN, correlation=self.first, aux=self.credit)
         accounts = np.array(sorted(self.accounts or ()), "<u4")
         return frames.encode(
             FrameKind.SUBSCRIBE, accounts.tobytes(), len(accounts), correlation=self.first, aux=self.credit
@@ -56,7 +65,9 @@ def checked_accounts(accounts: Iterable[int]) -> frozenset[int]:
 
 
 def decode_subscription(frame: Frame) -> Subscription:
-    """Return the subscription of a SUBSCRIBE frame. Raises FrameError for one that names an account twice."""
+    """Return the subscription of a SUBSCRIBE or SUBSCRIBE_OWN frame. Raises FrameError for an account named twice."""
+    if frame.kind is FrameKind.SUBSCRIBE_OWN:
+        return Subscription(frame.correlation, min(frame.aux, MAX_CREDIT), Own.ACCOUNTS)
     accounts = np.frombuffer(frame.body, "<u4", frame.count)
     found = frozenset(accounts.tolist()) if frame.count else None
     if found is not None and len(found) != frame.count:

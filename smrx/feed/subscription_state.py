@@ -7,6 +7,7 @@ of the socket sends due() and reports what happened. Time is an argument: second
 from collections.abc import Callable
 from typing import Final
 
+from smrx.client_keys import RETRY_SECONDS
 from smrx.feed.subscription import CREDIT_STEP, KEEP_ALIVE_S, Subscription, credit_frame
 from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, Frame, FrameKind
@@ -16,6 +17,7 @@ _SILENCE_S: Final = 3.0
 #: When SUBSCRIBE is tried again: if the node is not connected, and if it has refused.
 _RECONNECT_S: Final = 0.02
 _REFUSED_S: Final = 1.0
+_UNSENT_UNTIL_RETRY: Final = round(RETRY_SECONDS / _RECONNECT_S)
 
 
 class SubscriptionState:
@@ -28,6 +30,7 @@ class SubscriptionState:
         self.refusal: str | None = None  #: why the node last refused or ended the subscription; None while it sends
         self.refusal_code = 0
         self._ask_at = 0.0
+        self._unsent = 0
         self._sent_at = self._heard_at = 0.0
         self._consumed = 0
 
@@ -46,13 +49,18 @@ class SubscriptionState:
         if not self.is_made:
             self.is_made = True
             self._heard_at = now
-        self._consumed = 0
+        self._consumed = self._unsent = 0
         self._sent_at = now
 
-    def unsent(self, now: float) -> None:
-        """Record that a frame could not be sent, because the node is not connected."""
+    def unsent(self, now: float) -> int:
+        """Record that a frame could not be sent, because the node is not connected.
+
+        Return 0, or which attempt to connect again with keys is due.
+        """
         self.is_made = False
         self._ask_at = now + _RECONNECT_S
+        self._unsent += 1
+        return 0 if self._unsent % _UNSENT_UNTIL_RETRY else self._unsent // _UNSENT_UNTIL_RETRY
 
     def again(self, now: float) -> None:
         """Subscribe again, to what is wanted now."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from smrx.node.principal import Principal
+from smrx.node.principal import NOT_ADMITTED, Principal
 from smrx.wire import admin
 from smrx.wire.codes import Permission
 
@@ -39,10 +39,10 @@ _OF_AN_ACCOUNT: Final = (admin.Orders, admin.Balances, admin.Positions, admin.Tr
 def refusal(request: admin.AnyRequest, principal: Principal | None, token: str | None) -> str | None:
     """Return why a sender may not send a request, in one sentence, or None.
 
-    `principal`: None for a credential that may not connect any more. `token`: of a node without keys.
+    `principal`: None for a sender that may not be served. `token`: of a node without keys.
     """
     if principal is None:
-        return "the credential of this connection is revoked, has expired, or may not connect from this address"
+        return NOT_ADMITTED
     name = type(request).__name__
     if isinstance(request, _OF_AN_ACCOUNT):
         account = request.account

@@ -95,7 +95,8 @@ class AdminService:
         except FrameError as error:
             self._reply(peer, admin.request_id(data), self._error(AdminErrorCode.MALFORMED, str(error)))
             return
-        refusal = self._refusal(request, received)
+        principal = self._node.admission.principal(peer, received)
+        refusal = admin_access.refusal(request, principal, self._token)
         if refusal is not None:
             self._reply(peer, request_id, self._error(AdminErrorCode.REFUSED, refusal))
         elif not self._reads.has_space(peer):
@@ -224,10 +225,6 @@ class AdminService:
 
     def _reply(self, peer: bytes, request_id: int, reply: admin.AnyReply) -> None:
         self._outbox.send(peer, admin.encode_reply(reply, request_id))
-
-    def _refusal(self, request: admin.AnyRequest, received: zmq.Frame) -> str | None:
-        """Return why the sender of a request may not send it, or None."""
-        return admin_access.refusal(request, self._node.admission.principal(received), self._token)
 
     def _answer(self, request: admin.AnyRequest) -> admin.AnyReply:
         handler: Callable[[Any], admin.AnyReply] = getattr(self, f"_on_{type(request).__name__.lower()}")

@@ -3,8 +3,9 @@
 Owns the sockets' keys, the answer to each handshake of a client, and the principal of each connection. A key may
 connect if it is in the cluster file (`venue_keys`), a member's, or that of a credential of the state that is active and
 whose networks hold the address. The principal of a message is looked up in the state as it is now: of a credential that
-was revoked, has expired or may no longer connect from there, every further message is refused. On a node without keys
-every message has the one principal that may do everything, and nothing is looked up.
+was revoked, has expired or may no longer connect from there, every further message is refused. So is every message of a
+connection that chose its routing id: what is sent to that id later would reach whoever chooses it next. On a node
+without keys every message has the one principal that may do everything, and nothing is looked up.
 
 Called by the reactor, the admin service and the feed. principal.py says what a principal may do.
 """
@@ -18,7 +19,7 @@ from smrx.config import Config
 from smrx.consensus.keys import LinkKeys
 from smrx.consensus.zap import HANDSHAKE_MS, ZapHandler
 from smrx.node.credential_lookup import Credentials
-from smrx.node.principal import EVERYTHING, Principal
+from smrx.node.principal import EVERYTHING, Principal, Sender
 from smrx.node.replicated_state import ReplicatedState
 from smrx.wire.tcp_keepalive import enable_tcp_keepalive
 
@@ -39,7 +40,7 @@ class Admission:
         self._state = state
         self._credentials = Credentials(state)
         #: The principals of the connections that sent something since the state last changed.
-        self._known: dict[str, Principal | None] = {}
+        self._known: dict[Sender, Principal | None] = {}
         self._position = state.position()
         self._known_until = 0.0
 
@@ -58,25 +59,22 @@ class Admission:
         if self._keys is not None and self._zap is not None:
             self._zap.serve(socket, DOMAIN, self._keys.own, self._user)
 
-    def principal(self, received: zmq.Frame) -> Principal | None:
-        """Return who sent a frame, None if its key may not connect any more; `received` is of recv(copy=False)."""
-        if self._keys is None:
-            return EVERYTHING
-        principal = self.principal_of(str(received.get("User-Id")))
-        if principal is None or not principal.credential:
-            return principal
-        address = str(received.get("Peer-Address"))
-        return principal if self._credentials.may_connect_from(principal.credential, address) else None
+    def principal(self, route: bytes, received: zmq.Frame) -> Principal | None:
+        """Return who sent a frame, None if it may not be served; both are parts of recv_multipart(copy=False).
 
-    def principal_of(self, user: str) -> Principal | None:
-        """Return the principal of a user id, None if its key may not connect any more; only on a node with keys."""
+        `route`: the routing id of the connection.
+        """
+        return EVERYTHING if self._keys is None else self.principal_of(Sender.of(route, received))
+
+    def principal_of(self, sender: Sender) -> Principal | None:
+        """Return the principal of a sender now, None if it may not be served any more; only on a node with keys."""
         now = time.monotonic()
         if self._state.position() != self._position or now > self._known_until:
             self._position, self._known_until = self._state.position(), now + _LOOKUP_SECONDS
             self._known.clear()
-        if user not in self._known:
-            self._known[user] = self._find(user)
-        return self._known[user]
+        if sender not in self._known:
+            self._known[sender] = self._find(sender)
+        return self._known[sender]
 
     def _user(self, key: str, address: str) -> str | None:
         """Return the user id of a connection under a key, None if the key may not connect from the address."""
@@ -96,7 +94,17 @@ class Admission:
             or any(key in public for public in self._keys.peers.values())
         )
 
-    def _find(self, user: str) -> Principal | None:
-        if user.startswith(_KEY):
-            return EVERYTHING if self._is_named(user.removeprefix(_KEY)) else None
-        return self._credentials.principal(int(user))
+    def _find(self, sender: Sender) -> Principal | None:
+        if not _is_own_route(sender.route):
+            return None
+        if sender.user.startswith(_KEY):
+            return EVERYTHING if self._is_named(sender.user.removeprefix(_KEY)) else None
+        number = int(sender.user)
+        return (
+            self._credentials.principal(number) if self._credentials.may_connect_from(number, sender.address) else None
+        )
+
+
+def _is_own_route(route: bytes) -> bool:
+    """Return whether ZeroMQ chose a routing id: those begin with a zero and have a number that no peer knows."""
+    return route[:1] == b"\0"

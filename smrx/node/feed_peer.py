@@ -5,11 +5,10 @@ Its memory is small and constant. No sockets, no clock. Called by the publisher,
 
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from smrx.feed.subscription import MAX_CREDIT, Subscription
+from smrx.node.account_sets import AccountSet
 from smrx.node.pace import Pace
+from smrx.node.principal import Sender
 from smrx.wire.frames import HEADER_SIZE
 from smrx.wire.records import EVENT
 
@@ -24,17 +23,19 @@ _MAX_RETRY_SECONDS: Final = 0.1
 class FeedPeer:
     """A subscriber, as the node sees it."""
 
-    def __init__(self, identity: bytes, user: str, now: float) -> None:
-        self.identity = identity
-        #: The user id that the authentication of its connection gave it.
-        self.user = user
+    def __init__(self, sender: Sender, credential: int, now: float) -> None:
+        self.identity = sender.route
+        #: The number of its credential, 0 without one.
+        self.credential = credential
+        #: How its connection is known; on a node without keys by its routing id only.
+        self.sender = sender
         self.heard_at = now
         #: How many times in a row its queue was full, and when it is tried again.
         self.failures = 0
         self._retry_at = 0.0
         self.pace = Pace(PEER_RATE, _PEER_BURST)
-        self.accounts: frozenset[int] | None = None
-        self.sorted_accounts: NDArray[np.uint32] | None = None
+        #: The accounts of a private stream, None for every event.
+        self.accounts: AccountSet | None = None
         #: The next event of its stream that it is sent, or that is examined for its accounts.
         self.next = 0
         #: The first event that no frame sent to it covers; with accounts it may be before `next`.
@@ -44,13 +45,11 @@ class FeedPeer:
         self.retransmit: tuple[int, int] | None = None
         self.attest: tuple[int, int] | None = None
 
-    def subscribe(self, subscription: Subscription, newest: int) -> None:
+    def subscribe(self, subscription: Subscription, accounts: AccountSet | None, newest: int) -> None:
         """Start its stream, again if it has one, with credit; forget what it asked for before."""
         self.next = self.uncovered = subscription.first or newest + 1
         self.credit = self._window = subscription.credit
-        if subscription.accounts != self.accounts:
-            self.accounts = subscription.accounts
-            self.sorted_accounts = None if self.accounts is None else np.array(sorted(self.accounts), np.uint32)
+        self.accounts = accounts
         self.retransmit = self.attest = None
 
     def add_credit(self, size: int) -> None:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from smrx.node.client_limits import ClientLimits
-from smrx.node.principal import EVERYTHING, Principal
+from smrx.node.principal import EVERYTHING, NOT_ADMITTED, Principal
 from smrx.node.replicated_state import Applied
 from smrx.wire import batches, frames
 from smrx.wire.codes import COMMAND_TRAITS, CommandTraits
@@ -98,7 +98,7 @@ class OrderEntry:
         """Accept one message of a client, or queue a reply that refuses it.
 
         `hint` names the leader; commands are accepted only if that is this node. `fenced`: why this node may not serve.
-        `principal`: who sends it, None for a key that may not connect any more. `now_ns`: of any steady clock.
+        `principal`: who sends it, None for a sender that may not be served. `now_ns`: of any steady clock.
         """
         try:
             frame = frames.decode(data)
@@ -106,8 +106,7 @@ class OrderEntry:
             self._refuse(identity, 0, error.code, str(error))
             return
         if principal is None:
-            message = "the credential of this connection is revoked, has expired, or may not connect from this address"
-            self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, message)
+            self._refuse(identity, frame.correlation, ErrorCode.FORBIDDEN, NOT_ADMITTED)
         elif frame.kind is FrameKind.PING:
             self._pong(identity, frame, hint, principal)
         elif frame.kind is not FrameKind.COMMANDS:

@@ -1,13 +1,36 @@
 """Say who sends a message: a credential of the state, or an operator whose key the cluster file names.
 
-Owns the type Principal. Never decides what a request needs: order entry, the admin service and the feed ask
+Owns the types Sender and Principal. Never decides what a request needs: order entry, the admin service and the feed ask
 Principal.may(). admission.py says which principal a connection has, now.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from smrx.wire.codes import ALL_PERMISSIONS, Permission, Scope
+
+if TYPE_CHECKING:
+    import zmq
+
+
+#: Why a sender without a principal is refused.
+NOT_ADMITTED: Final = (
+    "the credential of this connection is revoked, has expired, or may not connect from this address, or the "
+    "connection chose its own routing id"
+)
+
+
+class Sender(NamedTuple):
+    """How a node with keys knows a connection: its routing id, the user id of its handshake, and its IP address."""
+
+    route: bytes
+    user: str
+    address: str
+
+    @classmethod
+    def of(cls, route: bytes, received: "zmq.Frame") -> "Sender":
+        """Return who sent a frame, as the handshake of its connection says."""
+        return cls(route, str(received.get("User-Id")), str(received.get("Peer-Address")))
 
 
 def _no_firm(account: int) -> int:

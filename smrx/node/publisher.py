@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from smrx.feed import subscription
 from smrx.feed.retransmission import MAX_ANSWER_EVENTS, decode_request
-from smrx.feed.subscription import Subscription, decode_subscription
-from smrx.node.account_events import account_events, accounts_of
+from smrx.feed.subscription import Own, Subscription, decode_subscription
+from smrx.node.account_events import MOST_FOLLOWING, account_events, accounts_of
+from smrx.node.account_sets import AccountSet, FirmReader, ListedAccounts, OwnAccounts
 from smrx.node.event_ring import EventRing, claim_at, entry_frames
 from smrx.node.feed_peer import FeedPeer
 from smrx.node.pace import Pace
-from smrx.node.principal import EVERYTHING, Principal
+from smrx.node.principal import EVERYTHING, NOT_ADMITTED, Principal, Sender
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames, tcp_address
 from smrx.wire.codes import Permission
@@ -52,8 +53,12 @@ _BYTES_PER_SECOND: Final = 192 << 20
 _EXAMINED_EVENTS: Final = 4096
 #: What one frame counts in the budgets at least: a small one takes about as much time as so many bytes.
 _PIECE_BYTES: Final = 32 << 10
-#: Returns who is connected under a user id, now; None if its key is not valid any more.
-PrincipalOf = Callable[[str], Principal | None]
+#: Of the subscribers: how many may be of one credential, and how many private streams, so that neither keeps out those
+#: that follow every event, such as settlement. Keys of the cluster file are not counted.
+_SHARE_OF_CREDENTIAL: Final = 8
+_PRIVATE_SHARE: Final = (3, 4)
+#: Returns who a sender is, now; None if it may not be served any more.
+PrincipalOf = Callable[[Sender], Principal | None]
 #: Sets the options of a client port's socket before it binds; see Admission.prepare().
 Prepare = Callable[["zmq.Socket[bytes]", int], None]
 
@@ -68,6 +73,7 @@ class Publisher:
         *,
         principal_of: PrincipalOf | None = None,
         prepare: Prepare | None = None,
+        firm_reader: FirmReader = lambda firm, start, most: (np.empty(0, np.uint32), start),
         max_subscribers: int = 64,
         bytes_per_second: float = _BYTES_PER_SECOND,
         queued_frames: int = _SEND_HIGH_WATER_MARK,
@@ -76,8 +82,8 @@ class Publisher:
         """Bind the events socket. Raises zmq.ZMQError.
 
         prepare(socket, largest message) sets the options of a client port, keys included.
-        principal_of(user id) says who is connected now, None for a key that is not valid any more; without it every
-        connection may do everything.
+        principal_of(sender) says who a connection is now, None for one that may not be served any more; without it
+        every connection may do everything. firm_reader: finds the accounts of a firm.
         Up to `queued_frames` of at most `frame_events` events are queued for one subscriber.
         """
         self.socket = context.socket(zmq.ROUTER)
@@ -93,6 +99,7 @@ class Publisher:
         tcp_address.bind(self.socket, address)
         self._principal_of = principal_of
         self._max_subscribers = max_subscribers
+        self._own_accounts = OwnAccounts(firm_reader)
         self._frame_events = frame_events
         self._peers: dict[bytes, FeedPeer] = {}
         #: Those that are to be sent something from the ring, the next one to serve first. Every other subscriber has
@@ -132,22 +139,27 @@ class Publisher:
                 if fenced is not None:
                     raise FrameError(ErrorCode.FENCED, fenced)
                 request = frames.decode(parts[0].bytes)
-                self._process(identity.bytes, request, self._user_of(parts[0]), newest, now)
+                self._process(self._sender(identity.bytes, parts[0]), request, newest, now)
             except FrameError as error:
                 self._send_error(identity.bytes, error.code, str(error))
             if time.monotonic() - now > _REQUEST_SECONDS_PER_TURN:
                 break
         return True
 
-    def _process(self, identity: bytes, frame: Frame, user: str, newest: int, now: float) -> None:
-        """Process one request of a user. Raises FrameError for one that is refused."""
+    def _process(self, sender: Sender, frame: Frame, newest: int, now: float) -> None:
+        """Process one request. Raises FrameError for one that is refused."""
+        identity = sender.route
         peer = self._peers.get(identity)
-        if frame.kind is FrameKind.SUBSCRIBE:
+        if frame.kind in (FrameKind.SUBSCRIBE, FrameKind.SUBSCRIBE_OWN):
             request = decode_subscription(frame)
-            self._authorise(request, self._principal(user))
+            principal = self._principal(sender)
+            if principal is None:
+                raise FrameError(ErrorCode.FORBIDDEN, NOT_ADMITTED)
+            accounts = self._authorised(request, principal)
+            self._check_room(peer, principal, is_private=accounts is not None)
             if peer is None:
-                peer = self._add(identity, user, now)
-            peer.subscribe(request, newest)
+                peer = self._add(sender, principal.credential, now)
+            peer.subscribe(request, accounts, newest)
             self._behind[identity] = peer
             self._send_position(peer, newest)
             if peer.accounts is None:
@@ -170,45 +182,59 @@ class Publisher:
             self._behind[identity] = peer
         peer.heard_at = now
 
-    def _user_of(self, message: zmq.Frame) -> str:
-        """Return the user id that the authentication of the connection gave a message; empty without it."""
-        if self._principal_of is None:
-            return ""
-        user = message.get("User-Id")
-        assert isinstance(user, str)
-        return user
+    def _sender(self, route: bytes, message: zmq.Frame) -> Sender:
+        """Return who sent a message; on a node without keys only its connection is known."""
+        return Sender(route, "", "") if self._principal_of is None else Sender.of(route, message)
 
-    def _principal(self, user: str) -> Principal | None:
-        return EVERYTHING if self._principal_of is None else self._principal_of(user)
+    def _principal(self, sender: Sender) -> Principal | None:
+        return EVERYTHING if self._principal_of is None else self._principal_of(sender)
 
-    @staticmethod
-    def _authorise(request: Subscription, principal: Principal | None) -> None:
-        """Raise FrameError if a principal, None for an invalid key, may not have what a subscription asks for."""
-        if principal is None:
-            raise FrameError(ErrorCode.FORBIDDEN, "the key of this connection is not valid any more")
+    def _authorised(self, request: Subscription, principal: Principal) -> AccountSet | None:
+        """Return the accounts of a subscription, None for every event; raise FrameError if it is not allowed."""
         if request.accounts is None:
             if not principal.may(Permission.FOLLOW):
                 raise FrameError(
                     ErrorCode.FORBIDDEN, "all events: the key needs the permission FOLLOW for all accounts"
                 )
-            return
+            return None
+        if isinstance(request.accounts, Own):
+            if Permission.READ not in principal.permissions:
+                raise FrameError(ErrorCode.FORBIDDEN, "own accounts: the key needs the permission READ")
+            return self._own_accounts.of(principal)
         for account in request.accounts:
             if not principal.may(Permission.READ, account):
                 raise FrameError(ErrorCode.FORBIDDEN, f"account {account}: the key needs the permission READ for it")
+        return ListedAccounts(request.accounts)
 
     def _may_stay(self, peer: FeedPeer) -> bool:
-        """Return whether the key of a subscriber is still valid and has the permission of its subscription."""
-        principal = self._principal(peer.user)
+        """Return whether a subscriber may still be served, and has the permission of its subscription."""
+        principal = self._principal(peer.sender)
         needed = Permission.FOLLOW if peer.accounts is None else Permission.READ
         return principal is not None and needed in principal.permissions
 
-    def _add(self, identity: bytes, user: str, now: float) -> FeedPeer:
-        if len(self._peers) >= self._max_subscribers:
-            raise FrameError(
-                ErrorCode.LIMITED, f"{len(self._peers)} subscribers are the limit of this node; try another node"
-            )
-        peer = self._peers[identity] = FeedPeer(identity, user, now)
+    def _add(self, sender: Sender, credential: int, now: float) -> FeedPeer:
+        peer = self._peers[sender.route] = FeedPeer(sender, credential, now)
         return peer
+
+    def _check_room(self, peer: FeedPeer | None, principal: Principal, *, is_private: bool) -> None:
+        """Raise FrameError if there is no room for a subscriber, or for one of its kind; `peer`: as it is so far."""
+        most = self._max_subscribers
+        others = [other for other in self._peers.values() if other is not peer]
+        if len(others) >= most:
+            raise FrameError(ErrorCode.LIMITED, f"{most} subscribers are the limit of this node; try another node")
+        if not principal.credential:
+            return
+        own = max(1, most // _SHARE_OF_CREDENTIAL)
+        if peer is None and sum(other.credential == principal.credential for other in others) >= own:
+            raise FrameError(
+                ErrorCode.LIMITED,
+                f"a credential may have {own} subscriptions at this node; end one, or try another node",
+            )
+        private = max(1, most * _PRIVATE_SHARE[0] // _PRIVATE_SHARE[1])
+        if is_private and sum(other.accounts is not None for other in others) >= private:
+            raise FrameError(
+                ErrorCode.LIMITED, f"{private} private streams are the limit of this node; try another node"
+            )
 
     def end_all(self, code: ErrorCode, reason: str) -> None:
         """End every subscription, and tell the subscribers why."""
@@ -250,7 +276,10 @@ class Publisher:
         """Send events to those with accounts that they concern."""
         concerned, following = accounts_of(events), int(events["sequence"][-1]) + 1
         for peer in live:
-            if peer.accounts is not None and peer.accounts.isdisjoint(concerned):
+            assert peer.accounts is not None
+            if not peer.accounts.advance():
+                self._fall_behind(peer)
+            elif not peer.accounts.holds(concerned).any():
                 peer.next = following
             elif not self._send_updates(peer, events):
                 self._fall_behind(peer)
@@ -316,7 +345,10 @@ class Publisher:
             following, size = self._send_range(peer, peer.next, ring.newest, ring, hash_at)
             peer.skip_to(following)
             return size
-        events = ring.range(peer.next, min(ring.newest, peer.next + _EXAMINED_EVENTS - 1))
+        if not peer.accounts.advance():
+            return _PIECE_BYTES
+        first = max(ring.oldest, peer.next - MOST_FOLLOWING)
+        events = ring.range(first, min(ring.newest, peer.next + _EXAMINED_EVENTS - 1))
         assert events is not None
         self._send_updates(peer, events)
         return events.nbytes
@@ -333,9 +365,9 @@ class Publisher:
 
     def _send_updates(self, peer: FeedPeer, events: NDArray[np.void]) -> bool:
         """Send those of events from peer.next on that concern its accounts; return whether all of them are covered."""
-        assert peer.sorted_accounts is not None
+        assert peer.accounts is not None
         last = int(events["sequence"][-1])
-        found = account_events(events, peer.sorted_accounts)
+        found = account_events(events, peer.accounts, peer.next)
         room = min(self._frame_events, peer.affordable)
         is_whole = len(found) <= room
         if not is_whole:

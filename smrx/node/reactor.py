@@ -167,11 +167,12 @@ class Node(Turn):
 
     def _receive_keyed_order(self, hint: LeaderHint, fenced: str | None, now_ns: int) -> None:
         parts = self._orders.recv_multipart(zmq.DONTWAIT, copy=False)
-        if self._replies.is_behind(parts[0].bytes):
+        identity = parts[0].bytes
+        if self._replies.is_behind(identity):
             return
         data = parts[-1].bytes if len(parts) == 2 else b""
-        principal = self.admission.principal(parts[-1])
-        self.order_entry.receive(parts[0].bytes, data, hint, fenced, principal, now_ns)
+        principal = self.admission.principal(identity, parts[-1])
+        self.order_entry.receive(identity, data, hint, fenced, principal, now_ns)
 
     def _submit(self) -> None:
         if self.replica.is_transferring:
@@ -335,6 +336,7 @@ class Node(Turn):
                 me.events_address,
                 principal_of=self.admission.principal_of if self.admission.has_keys else None,
                 prepare=self.admission.prepare,
+                firm_reader=lambda *wanted: self.state.engine.inspect.accounts_of_firm(*wanted),
                 max_subscribers=config.limits.subscribers,
             ),
         )
@@ -417,6 +419,8 @@ def _bound(address: str, bind: Callable[[], T]) -> T:
 
 def run(config: Config, node_id: int) -> None:
     """Run one node until SIGTERM, SIGINT or SIGHUP, or until it fails. Raises what Node raises for operator errors."""
+    # What a node writes holds the orders and balances of everybody.
+    os.umask(0o077)
     # Every connection takes a descriptor, also one of an unknown peer: use as many as the system grants.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -67,6 +67,7 @@ class FrameKind(IntEnum):
     RETRANSMIT = 12  #: correlation = first event sequence wanted, aux = last wanted (0 = newest)
     ATTEST = 14  #: asks for an ATTESTATION; correlation = first event sequence, aux = last
     SUBSCRIBE = 16  #: body `count` accounts (0 = everything); correlation = first event (0 = the next), aux = credit
+    SUBSCRIBE_OWN = 19  #: as SUBSCRIBE, for all accounts that the sender's credential acts for
     CREDIT = 17  #: aux = further bytes of EVENTS or UPDATES frames that the node may send; keeps the subscription
 
 
@@ -238,6 +239,7 @@ _RECORDS: Final = {
 _RECORD_SIZE: Final = {kind: layout.itemsize for kind, layout in _RECORDS.items()} | {
     FrameKind.SUBSCRIBE: 4,
     FrameKind.PING: 8,
+    FrameKind.SUBSCRIBE_OWN: 4,
 }
 _MAX_COUNT: Final = {
     FrameKind.COMMANDS: MAX_COMMANDS,
@@ -246,6 +248,7 @@ _MAX_COUNT: Final = {
     FrameKind.UPDATES: MAX_EVENTS,
     FrameKind.SUBSCRIBE: MAX_ACCOUNTS,
     FrameKind.PING: MAX_SESSIONS,
+    FrameKind.SUBSCRIBE_OWN: 0,
 }
 _KINDS: Final = {int(kind): kind for kind in FrameKind}
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from smrx.feed.subscriber import Endpoint
 from smrx.node.event_ring import EventRing
 from smrx.node.feed_peer import FeedPeer
+from smrx.node.principal import Sender
 from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied
 from smrx.wire import admin, frames
@@ -53,15 +54,15 @@ class StubPublisher(Publisher):
             with contextlib.suppress(zmq.ZMQError):  # A subscriber may be gone.
                 self.socket.send_multipart((identity, *parts))
 
-    def _process(self, identity: bytes, frame: Frame, user: str, newest: int, now: float) -> None:
+    def _process(self, sender: Sender, frame: Frame, newest: int, now: float) -> None:
         if frame.kind in (FrameKind.RETRANSMIT, FrameKind.ATTEST):
             self.requests.append((frame.correlation, frame.aux))
             if not self.answering:
                 return
-        super()._process(identity, frame, user, newest, now)
+        super()._process(sender, frame, newest, now)
 
-    def _add(self, identity: bytes, user: str, now: float) -> FeedPeer:
-        peer = super()._add(identity, user, now)
+    def _add(self, sender: Sender, credential: int, now: float) -> FeedPeer:
+        peer = super()._add(sender, credential, now)
         self.added += 1
         return peer
 

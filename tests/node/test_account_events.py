@@ -8,21 +8,29 @@ from numpy.typing import NDArray
 
 from smrx.node import account_events as module
 from smrx.node.account_events import account_events, accounts_of
-from smrx.wire.codes import EventKind
+from smrx.node.account_sets import AllAccounts, ListedAccounts
+from smrx.wire.codes import EventKind, Reason
 from smrx.wire.records import EVENT, TRADE_EVENT
 from tests.settlement.market import market_events
 
 Events = NDArray[np.void]
+#: Reasons of rejections that any sender can cause for any account, by the table of docs/exchange.md.
+BY_ANYONE = [
+    Reason.UNKNOWN_KIND, Reason.INVALID_DETAILS, Reason.RESERVED_NOT_ZERO, Reason.INVALID_SIDE, Reason.INVALID_ID,
+    Reason.UNKNOWN_SESSION, Reason.SESSION_CLOSED, Reason.REQUEST_GAP, Reason.SESSION_IN_USE,
+    Reason.UNKNOWN_CREDENTIAL, Reason.CREDENTIAL_REVOKED, Reason.NOT_AUTHORISED, Reason.UNKNOWN_ACCOUNT,
+]  # fmt: skip
 
 
 def of_accounts(events: Events, *accounts: int) -> Events:
-    return account_events(events, np.array(sorted(accounts), np.uint32))
+    return account_events(events, ListedAccounts(frozenset(accounts)))
 
 
 def concerned(events: Events, account: int) -> Events:
     """Return the events that concern an account, field by field."""
     trades = events.view(TRADE_EVENT)
     is_trade = events["kind"] == EventKind.TRADE
+    assert not np.isin(events["reason"][events["kind"] == EventKind.REJECTED], BY_ANYONE).any()
     return events[(events["account"] == account) | (is_trade & (trades["counter_account"] == account))]
 
 
@@ -50,7 +58,7 @@ def with_other_values(events: Events, account: int, seed: int) -> Events:
 
 def test_every_event_of_the_accounts_is_there_and_no_other() -> None:
     events = market_events()
-    accounts = accounts_of(events)
+    accounts = accounts_of(events).tolist()
     assert len(accounts) > 3
     for account in accounts:
         found, wanted = of_accounts(events, account), concerned(events, account)
@@ -70,7 +78,7 @@ def shows_nothing_of_others() -> bool:
     return all(
         of_accounts(events, account).tobytes()
         == of_accounts(with_other_values(events, account, seed), account).tobytes()
-        for seed, account in enumerate(sorted(accounts_of(events) - {0}))
+        for seed, account in enumerate(sorted(set(accounts_of(events).tolist()) - {0}))
     )
 
 
@@ -110,3 +118,33 @@ def test_credential_of_another_is_removed() -> None:
     assert found[6, 16] == 0
     both = of_accounts(events, 1, 2).view(np.uint32).reshape(7, 32)
     assert (both[6, 16], both[6, 30]) == (77, 2)
+
+
+def rejected(reason: int, first: int = 1, account: int = 1) -> Events:
+    """Return the events of a rejected order with a long client order id and terms, and of an accepted one."""
+    events = np.zeros(6, EVENT)
+    events["sequence"] = np.arange(first, first + 6)
+    events["command_sequence"] = [1, 1, 1, 2, 2, 2]
+    events["kind"] = [
+        EventKind.REJECTED, EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS,
+        EventKind.NEW, EventKind.CLIENT_ORDER_ID, EventKind.ORDER_TERMS,
+    ]  # fmt: skip
+    events["reason"][0] = reason
+    events["account"] = account
+    return events
+
+
+@pytest.mark.parametrize("reason", BY_ANYONE)
+def test_rejection_that_anyone_can_cause_is_shown_to_nobody(reason: Reason) -> None:
+    """Otherwise a stranger that names an account writes into its stream, with client order ids of its own choice."""
+    events = rejected(reason)
+    assert of_accounts(events, 1)["sequence"].tolist() == [4, 5, 6]
+    assert account_events(events, AllAccounts())["sequence"].tolist() == [4, 5, 6]
+    # Also if the stream goes on between the rejection and what follows it.
+    assert account_events(events, AllAccounts(), 2)["sequence"].tolist() == [4, 5, 6]
+    assert account_events(events[1:], AllAccounts(), 5)["sequence"].tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("reason", [Reason.ACCOUNT_SUSPENDED, Reason.INSUFFICIENT_FUNDS, Reason.UNKNOWN_ORDER])
+def test_rejection_of_the_accounts_own_command_is_shown(reason: Reason) -> None:
+    assert of_accounts(rejected(reason), 1)["sequence"].tolist() == [1, 2, 3, 4, 5, 6]

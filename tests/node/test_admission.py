@@ -8,11 +8,12 @@ import zmq
 
 from smrx import client_keys, key_files
 from smrx.client_keys import ClientKeys
+from smrx.feed.subscription import Subscription
 from smrx.key_files import KeyPair
 from smrx.local import LocalCluster
-from smrx.node import admin_access, order_entry
+from smrx.node import admin_access, admission, order_entry
 from smrx.node.credential_lookup import Credentials
-from smrx.node.principal import Principal
+from smrx.node.principal import Principal, Sender
 from smrx.node.reactor import Node
 from smrx.wire import admin, frames
 from smrx.wire.admin import AdminError
@@ -58,14 +59,19 @@ class Keyed:
         assert self.venue is not None
         return ClientKeys(pair, self.venue.nodes)
 
-    def connect(self, address: str, pair: KeyPair | None) -> zmq.Socket[bytes]:
-        """Return a socket that connects with a pair, or without keys."""
+    def connect(self, address: str, pair: KeyPair | None, route: bytes = b"") -> zmq.Socket[bytes]:
+        """Return a socket that connects with a pair, or without keys; `route`: a routing id of its own."""
         socket = self.context.socket(zmq.DEALER)
         socket.linger = 0
+        if route:
+            socket.routing_id = route
+        self.connect_socket(socket, address, pair)
+        return socket
+
+    def connect_socket(self, socket: zmq.Socket[bytes], address: str, pair: KeyPair | None) -> None:
         if pair is not None:
             self.keys_of(pair).secure(socket, address)
         socket.connect(address)
-        return socket
 
     def answer(self, socket: zmq.Socket[bytes], data: bytes) -> bytes:
         socket.send(data)
@@ -99,11 +105,15 @@ def error(data: bytes) -> ErrorCode:
     return ErrorCode(frames.error_body(frame).code)
 
 
-def is_turned_away(keyed: Keyed, socket: zmq.Socket[bytes], data: bytes) -> bool:
-    """Send data on a socket that is connecting; return whether the node ends the handshake, False if it answers."""
+def is_turned_away(keyed: Keyed, address: str, pair: KeyPair | None, data: bytes) -> bool:
+    """Connect and send data; return whether the node ends the handshake, False if it answers."""
+    socket = keyed.context.socket(zmq.DEALER)
+    socket.linger = 0
+    # Before it connects: a handshake without a key fails once, and is not tried again.
     monitor = socket.get_monitor_socket(
         zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED
     )
+    keyed.connect_socket(socket, address, pair)
     socket.send(data)
     turn_until(keyed.node, lambda: monitor.poll(0) or socket.poll(0))
     refused = not socket.poll(0)
@@ -123,7 +133,7 @@ def test_unknown_clients_are_turned_away_from_every_port(keyed: Keyed, pair: Key
         (node.admin_address, STATUS),
         (node.events_address, frames.encode(FrameKind.RETRANSMIT, correlation=1)),
     ):
-        assert is_turned_away(keyed, keyed.connect(address, pair), data), address
+        assert is_turned_away(keyed, address, pair, data), address
 
 
 def test_venue_and_member_may_do_everything(keyed: Keyed) -> None:
@@ -175,7 +185,7 @@ def test_revoked_credential_is_refused_with_its_next_message(keyed: Keyed) -> No
     assert isinstance(reply, AdminError)
     assert "revoked" in reply.message
     # A new connection ends in the handshake.
-    assert is_turned_away(keyed, keyed.orders(CUSTOMER), PING)
+    assert is_turned_away(keyed, keyed.config.node(1).orders_address, CUSTOMER, PING)
 
 
 def error_or_none(data: bytes) -> ErrorCode | None:
@@ -187,8 +197,8 @@ def test_credential_connects_only_from_its_networks(keyed: Keyed) -> None:
     keyed.answer(orders, PING)
     keyed.credentials.networks = ("192.0.2.7",)
     # An existing connection from another address is refused, too.
-    assert error(keyed.answer(orders, PING)) == ErrorCode.FORBIDDEN
-    assert is_turned_away(keyed, keyed.orders(CUSTOMER), PING)
+    turn_until(keyed.node, lambda: error_or_none(keyed.answer(orders, PING)) is ErrorCode.FORBIDDEN)
+    assert is_turned_away(keyed, keyed.config.node(1).orders_address, CUSTOMER, PING)
 
 
 def test_node_that_looks_no_key_up_lets_unknown_clients_in(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,11 +207,46 @@ def test_node_that_looks_no_key_up_lets_unknown_clients_in(keyed: Keyed, monkeyp
     monkeypatch.setattr(OneCredential, "number_of", lambda self, key: 9)
     monkeypatch.setattr(OneCredential, "principal", lambda self, number: everything)
     unknown = key_files.generate()
-    assert not is_turned_away(keyed, keyed.orders(unknown), PING)
-    assert not is_turned_away(keyed, keyed.asking(unknown), STATUS)
+    assert not is_turned_away(keyed, keyed.config.node(1).orders_address, unknown, PING)
+    assert not is_turned_away(keyed, keyed.config.node(1).admin_address, unknown, STATUS)
 
 
 # Deliberate faults: what the tests above would see.
+
+
+def is_heir(keyed: Keyed) -> bool:
+    """Return whether a customer gets the events of a follower whose routing id it takes over, without a request."""
+    assert keyed.venue is not None
+    address = keyed.config.node(1).events_address
+    keyed.answer(keyed.orders(keyed.venue.own), frames.encode_commands(commands.open_session(5, 0)))
+    follower = keyed.connect(address, keyed.venue.own, b"settlement")
+    first = frames.decode(keyed.answer(follower, Subscription(0).frame()))
+    if first.kind is FrameKind.ERROR:
+        assert frames.error_body(first).code == ErrorCode.FORBIDDEN
+        return False
+    # Nothing is sent until the other is there.
+    keyed.node.publisher._next_heartbeat = float("inf")
+    follower.close()
+    heir = keyed.connect(address, CUSTOMER, b"settlement")
+    monitor = heir.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    turn_until(keyed.node, lambda: monitor.poll(0))
+    heir.disable_monitor()
+    keyed.answer(keyed.orders(keyed.venue.own), frames.encode_commands(commands.open_session(6, 0)))
+    turn_until(keyed.node, lambda: heir.poll(0))
+    return frames.decode(heir.recv()).kind is FrameKind.EVENTS
+
+
+def test_routing_id_that_a_client_chose_is_refused_on_every_port(keyed: Keyed) -> None:
+    assert keyed.venue is not None
+    node, own = keyed.config.node(1), keyed.venue.own
+    assert error(keyed.answer(keyed.connect(node.orders_address, own, b"desk"), PING)) == ErrorCode.FORBIDDEN
+    assert isinstance(keyed.ask(keyed.connect(node.admin_address, own, b"desk"), admin.Status()), AdminError)
+    assert not is_heir(keyed)
+
+
+def test_admission_of_any_routing_id_hands_a_stream_to_an_heir(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "_is_own_route", lambda route: True)
+    assert is_heir(keyed)
 
 
 def test_order_entry_that_compares_no_credentials_lets_a_session_be_used(
@@ -218,8 +263,9 @@ def test_admission_that_remembers_principals_accepts_a_revoked_credential(
 ) -> None:
     orders = keyed.orders(CUSTOMER)
     keyed.answer(orders, PING)
-    known = keyed.node.admission.principal_of("7")
-    monkeypatch.setattr(keyed.node.admission, "principal_of", lambda user: known)
+    known = keyed.node.admission.principal_of(Sender(b"\0", "7", "127.0.0.1"))
+    assert known is not None
+    monkeypatch.setattr(keyed.node.admission, "principal_of", lambda sender: known)
     keyed.credentials.active = False
     for _ in range(10):
         assert error_or_none(keyed.answer(orders, PING)) is None

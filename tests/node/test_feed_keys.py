@@ -1,13 +1,21 @@
 """The events port of a node with keys, over real sockets: what each key may subscribe to, and until when."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
-from smrx.feed.subscription import Subscription
+from smrx.client import session_pinger
+from smrx.client.session_pinger import SessionPinger
+from smrx.client_keys import ClientKeys
+from smrx.feed import subscription_state
+from smrx.feed.account_feed import AccountFeed
+from smrx.feed.subscriber import Endpoint, Subscriber
+from smrx.feed.subscription import Own, Subscription
 from smrx.key_files import KeyPair
+from smrx.node.publisher import Publisher
 from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, Frame, FrameKind
 from tests.node.test_admission import CUSTOMER, Keyed
@@ -36,7 +44,17 @@ def test_key_in_the_cluster_file_follows_everything(keyed: Keyed) -> None:
     assert keyed.node.publisher.subscribers == 2
 
 
-def test_key_of_an_account_follows_its_account_until_it_is_revoked(keyed: Keyed) -> None:
+def is_ended(keyed: Keyed, socket: zmq.Socket[bytes]) -> bool:
+    while socket.poll(0):
+        frame = frames.decode(socket.recv())
+        if frame.kind is FrameKind.ERROR:
+            assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
+            return True
+    return False
+
+
+@pytest.mark.parametrize("change", ["revoked", "from elsewhere"])
+def test_key_of_an_account_follows_its_account_until_it_may_not(keyed: Keyed, change: str) -> None:
     for accounts, missing in ((None, "FOLLOW"), ({4}, "account 4"), ({3, 4}, "account 4")):
         _, frame = subscribe(keyed, CUSTOMER, accounts)
         body = frames.error_body(frame)
@@ -44,15 +62,80 @@ def test_key_of_an_account_follows_its_account_until_it_is_revoked(keyed: Keyed)
     assert keyed.node.publisher.subscribers == 0
     socket, frame = subscribe(keyed, CUSTOMER, {3})
     assert frame.kind is FrameKind.HEARTBEAT
-    keyed.credentials.active = False
-
-    def is_ended() -> bool:
-        while socket.poll(0):
-            frame = frames.decode(socket.recv())
-            if frame.kind is FrameKind.ERROR:
-                assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
-                return True
-        return False
-
-    turn_until(keyed.node, is_ended)
+    if change == "revoked":
+        keyed.credentials.active = False
+    else:
+        keyed.credentials.networks = ("192.0.2.1",)
+    turn_until(keyed.node, lambda: is_ended(keyed, socket))
     assert keyed.node.publisher.subscribers == 0
+
+
+def test_subscription_that_is_checked_once_goes_on(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Publisher, "_may_stay", lambda publisher, peer: True)
+    socket, _ = subscribe(keyed, CUSTOMER, {3})
+    keyed.credentials.active = False
+    until = time.monotonic() + 1.5
+    turn_until(keyed.node, lambda: time.monotonic() > until)
+    assert not is_ended(keyed, socket)
+
+
+# A node that restarts does not know the credentials until it has its state again, and ZeroMQ does not try again where a
+# key was refused.
+
+
+def follows(keyed: Keyed) -> bool:
+    """Return whether a private stream comes to the node after its key was refused."""
+    endpoint = Endpoint(1, keyed.config.node(1).events_address)
+    feed = AccountFeed([endpoint], 1, Own.ACCOUNTS, 1, keyed.keys_of(CUSTOMER))
+    try:
+        return comes_back(keyed, lambda: feed.poll(0.002), lambda: keyed.node.publisher.subscribers)
+    finally:
+        feed.close()
+
+
+def follows_everything(keyed: Keyed) -> bool:
+    """Return whether a follower's subscription reaches the node after its key was refused."""
+    endpoint = Endpoint(1, keyed.config.node(1).events_address)
+    with Subscriber([endpoint], keys=keyed.keys_of(CUSTOMER)) as subscriber:
+        # Its credential may not have every event, and is told so.
+        return comes_back(
+            keyed, lambda: subscriber.poll(0.002), lambda: subscriber._subscriptions[1].refusal_code == ErrorCode.FORBIDDEN
+        )
+
+
+def pings(keyed: Keyed) -> bool:
+    """Return whether the pings of a session reach the node after the key was refused."""
+    seen: list[int] = []
+    entry = keyed.node.order_entry
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entry, "_pong", lambda identity, frame, *_: seen.append(frame.aux))
+        # The owner is anything that outlives it.
+        pinger = SessionPinger(keyed, keyed.keys_of(CUSTOMER))
+        pinger.ping_session(7 << 32 | 1, [keyed.config.node(1).orders_address])
+        try:
+            return comes_back(keyed, lambda: None, lambda: seen)
+        finally:
+            pinger.close()
+
+
+def comes_back(keyed: Keyed, step: Callable[[], object], arrived: Callable[[], object]) -> bool:
+    assert keyed.node._zap is not None
+    handler = keyed.node._zap
+    keyed.credentials.active = False
+    turn_until(keyed.node, lambda: (step(), handler.refused)[1] > 0)
+    keyed.credentials.active = True
+    until = time.monotonic() + 2.0
+    turn_until(keyed.node, lambda: (step(), arrived())[1] or time.monotonic() > until)
+    return bool(arrived())
+
+
+@pytest.mark.parametrize("client", [follows, follows_everything, pings])
+@pytest.mark.parametrize("tries_again", [True, False])
+def test_clients_come_back_after_their_key_was_refused(
+    keyed: Keyed, monkeypatch: pytest.MonkeyPatch, client: Callable[[Keyed], bool], tries_again: bool
+) -> None:
+    monkeypatch.setattr(subscription_state, "_UNSENT_UNTIL_RETRY", 5)
+    monkeypatch.setattr(session_pinger, "RETRY_SECONDS", 0.1)
+    if not tries_again:
+        monkeypatch.setattr(ClientKeys, "connect_again", lambda *_: None)
+    assert client(keyed) is tries_again

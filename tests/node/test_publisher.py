@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from smrx.feed import subscription
 from smrx.feed.retransmission import MAX_ANSWER_EVENTS, Request
-from smrx.feed.subscription import MAX_CREDIT, Subscription, credit_frame
+from smrx.feed.subscription import MAX_CREDIT, Own, Subscription, credit_frame
 from smrx.node import publisher as publishing
+from smrx.node.account_sets import OwnAccounts
 from smrx.node.event_ring import EventRing
-from smrx.node.principal import Principal
+from smrx.node.principal import Principal, Sender
 from smrx.node.publisher import FRAME_EVENTS, PrincipalOf, Publisher
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames
@@ -74,7 +75,9 @@ class Reader:
         self.socket.connect(market.address)
         self.frames: list[Frame] = []
 
-    def subscribe(self, first: int = 1, credit: int = MAX_CREDIT, accounts: frozenset[int] | None = None) -> "Reader":
+    def subscribe(
+        self, first: int = 1, credit: int = MAX_CREDIT, accounts: frozenset[int] | Own | None = None
+    ) -> "Reader":
         """Subscribe, and return once the node has answered."""
         self.socket.send(Subscription(first, credit, accounts).frame())
         self.wait_for(lambda: self.frames)
@@ -476,6 +479,11 @@ def test_private_subscriber_may_not_ask_for_ranges(market: Market) -> None:
     assert reader.error()[0] == ErrorCode.FORBIDDEN
 
 
+def use_users(market: Market, monkeypatch: pytest.MonkeyPatch, user_of: Callable[[bytes], str]) -> None:
+    """Let the handshake of each connection have given it the user id that user_of(routing id) returns."""
+    monkeypatch.setattr(market.publisher, "_sender", lambda route, message: Sender(route, user_of(route), "127.0.0.1"))
+
+
 ALL = Principal(1, Permission.FOLLOW | Permission.READ, Scope.ALL, 0)
 READER_OF_ALL = Principal(2, Permission.READ, Scope.ALL, 0)
 OWNER = Principal(3, Permission.READ | Permission.TRADE, Scope.ACCOUNT, 7)
@@ -494,16 +502,16 @@ TRADER = Principal(4, Permission.TRADE, Scope.ACCOUNT, 7)
         (OWNER, {7, 8}, "account 8"),
         (OWNER, {0}, "account 0"),
         (TRADER, {7}, "READ"),
-        (None, None, "not valid"),
-        (None, {7}, "not valid"),
+        (None, None, "revoked"),
+        (None, {7}, "revoked"),
     ],
 )
 def test_subscription_needs_permission_and_loses_it(
     principal: Principal | None, accounts: set[int] | None, refusal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {"key": principal}
-    market = Market(principal_of=known.get)
-    monkeypatch.setattr(market.publisher, "_user_of", lambda message: "key")
+    market = Market(principal_of=lambda sender: known[sender.user])
+    use_users(market, monkeypatch, lambda route: "key")
     reader = market.reader().subscribe(1, accounts=None if accounts is None else frozenset(accounts))
     if not refusal:
         assert reader.frames[0].kind is FrameKind.HEARTBEAT
@@ -512,6 +520,59 @@ def test_subscription_needs_permission_and_loses_it(
         market.now += publishing.HEARTBEAT_SECONDS
     code, message = reader.error()
     assert code == ErrorCode.FORBIDDEN
-    assert (refusal or "not valid any more") in message
+    assert (refusal or "not valid any more") in message, message
     assert market.publisher.subscribers == 0
+    market.context.destroy(linger=0)
+
+
+def test_credential_does_not_take_the_places_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One credential has an eighth of the places; private streams leave a quarter to those who follow everything."""
+    followers = Principal(9, Permission.FOLLOW | Permission.READ, Scope.ALL, 0)
+    owners = [Principal(10 + at, Permission.READ, Scope.ACCOUNT, 7) for at in range(8)]
+    users: dict[bytes, Principal] = {}
+    ahead: list[Principal] = []
+    market = Market(max_subscribers=8, principal_of=lambda sender: users[sender.route])
+
+    def user_of(route: bytes) -> str:
+        if route not in users:
+            users[route] = ahead.pop(0)
+        return ""
+
+    use_users(market, monkeypatch, user_of)
+
+    def answer(principal: Principal, accounts: frozenset[int] | Own | None) -> str:
+        ahead.append(principal)
+        reader = market.reader().subscribe(1, accounts=accounts)
+        return "" if reader.frames[0].kind is FrameKind.HEARTBEAT else frames.error_body(reader.frames[0]).message
+
+    assert answer(owners[0], frozenset({7})) == ""
+    assert "a credential may have 1 subscriptions" in answer(owners[0], frozenset({7}))
+    assert [answer(owner, Own.ACCOUNTS) for owner in owners[1:6]] == [""] * 5
+    assert "6 private streams are the limit" in answer(owners[6], frozenset({7}))
+    assert answer(followers, None) == ""
+    # Keys of the cluster file, and nodes without keys, are bound by the number of places only.
+    assert answer(Principal(0, Permission.FOLLOW, Scope.ALL, 0), None) == ""
+    assert "8 subscribers are the limit" in answer(Principal(0, Permission.FOLLOW, Scope.ALL, 0), None)
+    market.context.destroy(linger=0)
+
+
+def test_own_accounts_of_a_firm_include_those_opened_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    firm: list[int] = [1]
+    market = Market(principal_of=lambda sender: Principal(3, Permission.READ, Scope.FIRM, 5))
+    monkeypatch.setattr(
+        market.publisher, "_own_accounts",
+        OwnAccounts(lambda number, start, most: (np.array(firm[start:], np.uint32), len(firm))),
+    )  # fmt: skip
+    use_users(market, monkeypatch, lambda route: "3")
+    reader = market.reader().subscribe(1, accounts=Own.ACCOUNTS)
+    events = trades()
+    market.publish(events[:4])
+    firm.append(3)
+    market.publish(events[4:])
+    late = market.reader().subscribe(1, accounts=Own.ACCOUNTS)
+    for found in (reader, late):
+        found.wait_for(lambda found=found: found.last == 8)  # type: ignore[misc]
+    # Account 3 has no event before it was opened.
+    assert reader.events()["sequence"].tolist() == [1, 3, 5, 6, 7, 8]
+    assert reader.events().tobytes() == late.events().tobytes()
     market.context.destroy(linger=0)
