@@ -142,9 +142,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     snapshot_commands: PositiveInt = 1_000_000
     snapshot_minutes: PositiveInt = 10
     #: Commands a second of one session, and of one account: more are refused as LIMITED. A second's worth may come at
-    #: once. The defaults are above what a cluster can do; a venue sets its own.
-    session_commands_per_second: Rate = 4_000_000
-    account_commands_per_second: Rate = 4_000_000
+    #: once. They hold for credentials: a node without keys knows no senders, and the keys of the cluster file are the
+    #: venue's. By default ten accounts together may use about as much as a cluster can do.
+    session_commands_per_second: Rate = 200_000
+    account_commands_per_second: Rate = 100_000
     #: Open sessions of one account.
     account_sessions: PositiveInt = 10_000
     #: The last answers that a session may ask the exchange to keep, 64 bytes each.

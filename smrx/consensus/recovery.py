@@ -224,8 +224,8 @@ class MetaStore:
 def hold_directory(directory: Path) -> TextIOWrapper:
     """Lock a data directory until the file is closed; raises MetaError if another process holds the lock.
 
-    Afterwards only its owner can read it: it has the orders and balances of everybody. Raises MetaError if another user
-    owns it and others can write to it.
+    Afterwards only its owner can read it: it has the orders and balances of all accounts. Raises MetaError if another
+    user owns it and others can write to it.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

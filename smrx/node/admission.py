@@ -4,8 +4,8 @@ Owns the sockets' keys, the answer to each handshake of a client, and the princi
 connect if it is in the cluster file (`venue_keys`), a member's, or that of a credential of the state that is active and
 whose networks hold the address. The principal of a message is looked up in the state as it is now: of a credential that
 was revoked, has expired or may no longer connect from there, every further message is refused. So is every message of a
-connection that chose its routing id: what is sent to that id later would reach whoever chooses it next. On a node
-without keys every message has the one principal that may do everything, and nothing is looked up.
+connection that chose its routing id: what is sent to that id later would reach the connection that chooses it next. On
+a node without keys every message has the one principal that may do everything, and nothing is looked up.
 
 Called by the reactor, the admin service and the feed. principal.py says what a principal may do.
 """

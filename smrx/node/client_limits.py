@@ -5,8 +5,9 @@ refused as a whole, with a sentence, and changes no count. All arithmetic is in 
 commands, so only its counts matter; a new leader begins with full allowances.
 
 A rate is of the session, and of an account: for a credential of one account all its commands count for that account,
-whatever they name; otherwise the accounts named, unless the sender may not act for them. So no client uses up what
-belongs to another account.
+whatever they name; otherwise the accounts named, and for the credential itself those for which it may not act. So no
+client uses up what belongs to another account, and none escapes by naming others. Without a credential there is no
+rate: a node without keys does not know who sends, and the keys of the cluster file are the venue's own.
 """
 
 from collections import Counter
@@ -25,7 +26,6 @@ from smrx.wire.records import COMMAND_SIZE
 _SECOND_NS: Final = 1_000_000_000
 #: The offsets of the fields read here, and their distance in an array of their type.
 _SESSION: Final = slice(8, 16)
-_ACCOUNT: Final = slice(24, 28)
 _SESSION_WORD: Final = 1
 _ACCOUNT_WORD: Final = 6
 _ANSWERS_WORD: Final = 7
@@ -169,7 +169,7 @@ class ClientLimits:
         opened = self._opened(principal, frame)
         if isinstance(opened, str):
             return opened
-        sessions, accounts = _sessions(frame), _accounts(frame, principal)
+        sessions, accounts = (_sessions(frame), _accounts(frame, principal)) if principal.credential else ({}, {})
         for buckets, keys, what, most in (
             (self._sessions, sessions, "session", limits.session_commands_per_second),
             (self._accounts, accounts, "account", limits.account_commands_per_second),
@@ -177,8 +177,9 @@ class ClientLimits:
             for key, count in keys.items():
                 wait_ns = buckets.wait_ns(key, count, now_ns)
                 if wait_ns:
+                    who = f"{what} {key}" if key >= 0 else f"credential {-key}, for accounts of others,"
                     return (
-                        f"{what} {key} may send {most} commands a second; send this frame again after "
+                        f"{who} may send {most} commands a second; send this frame again after "
                         f"{-(-wait_ns // 1_000_000)} ms"
                     )
         for key, count in sessions.items():
@@ -226,17 +227,15 @@ def _sessions(frame: Frame) -> dict[int, int]:
 
 
 def _accounts(frame: Frame, principal: Principal) -> dict[int, int]:
-    """Return how many commands of a frame count for each account."""
+    """Return how many commands of a frame count for each account; for others' accounts, for minus the credential."""
     if principal.scope is Scope.ACCOUNT:
         return {principal.subject: frame.count}
-    if frame.count > 1:
-        words = np.frombuffer(frame.body, np.uint32, frame.count * _U32_PER_COMMAND)
-        accounts = words[_ACCOUNT_WORD::_U32_PER_COMMAND]
-        if not (accounts == accounts[0]).all():
-            counted = _counted(accounts)
-            return {account: count for account, count in counted.items() if principal.acts_for(account)}
-    account = int.from_bytes(frame.body[_ACCOUNT], "little")
-    return {account: frame.count} if principal.acts_for(account) else {}
+    words = np.frombuffer(frame.body, np.uint32, frame.count * _U32_PER_COMMAND)
+    accounts = words[_ACCOUNT_WORD::_U32_PER_COMMAND]
+    counted = {int(accounts[0]): frame.count} if (accounts == accounts[0]).all() else _counted(accounts)
+    own = {account: count for account, count in counted.items() if principal.acts_for(account)}
+    of_others = frame.count - sum(own.values())
+    return own | {-principal.credential: of_others} if of_others else own
 
 
 def _counted(values: NDArray[np.uint64] | NDArray[np.uint32]) -> dict[int, int]:

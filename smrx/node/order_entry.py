@@ -46,6 +46,8 @@ class Route(NamedTuple):
     #: The bytes of the frame, and the sessions that it opens by account: what counts against the limits.
     size: int = 0
     opened: "Counter[int] | None" = None
+    #: The credential that sent it, 0 without one.
+    credential: int = 0
 
 
 class CommandBatch(NamedTuple):
@@ -83,6 +85,8 @@ class OrderEntry:
         self._batch: deque[tuple[Route, memoryview, int]] = deque()
         self._pending: dict[int, tuple[int, list[Route]]] = {}
         self._pending_commands = 0
+        #: Those of each credential.
+        self._pending_of: Counter[int] = Counter()
         self._replies: list[Reply] = []
         self._active_sessions: set[int] = set()
 
@@ -143,11 +147,21 @@ class OrderEntry:
             self._refuse(identity, frame.correlation, *fault)
             return
         self._active_sessions.add(int.from_bytes(frame.body[_SESSION], "little"))
-        if self._pending_commands + frame.count > self._max_pending:
+        credential = principal.credential
+        free = self._max_pending - self._pending_commands
+        if frame.count > free:
             message = f"{self._pending_commands} commands are waiting for a majority; send this frame again later"
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
             return
-        route = Route(identity, frame.correlation, frame.count, len(frame.body))
+        # A credential may have as many waiting as there is room left: one takes half of it, and n leave an (n + 1)th.
+        if credential and self._pending_of[credential] + frame.count > free:
+            message = (
+                f"{self._pending_of[credential]} commands of credential {credential} are waiting for a majority, and "
+                f"there is room for {free} of all; send this frame again later"
+            )
+            self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
+            return
+        route = Route(identity, frame.correlation, frame.count, len(frame.body), None, credential)
         if self._limits is not None:
             admitted = self._limits.admit(identity, principal, frame, now_ns)
             if isinstance(admitted, str):
@@ -156,11 +170,17 @@ class OrderEntry:
             if admitted:
                 route = route._replace(opened=admitted)
         self._pending_commands += frame.count
+        if credential:
+            self._pending_of[credential] += frame.count
         self._batch.append((route, frame.body, frame.details))
 
     def _answered(self, route: Route) -> None:
         """Count the commands of a frame as no longer waiting here."""
         self._pending_commands -= route.commands
+        if route.credential:
+            self._pending_of[route.credential] -= route.commands
+            if not self._pending_of[route.credential]:
+                del self._pending_of[route.credential]
         if self._limits is not None:
             self._limits.answered(route.identity, route.commands, route.size, route.opened)
 

@@ -419,7 +419,7 @@ def _bound(address: str, bind: Callable[[], T]) -> T:
 
 def run(config: Config, node_id: int) -> None:
     """Run one node until SIGTERM, SIGINT or SIGHUP, or until it fails. Raises what Node raises for operator errors."""
-    # What a node writes holds the orders and balances of everybody.
+    # What a node writes holds the orders and balances of all accounts.
     os.umask(0o077)
     # Every connection takes a descriptor, also one of an unknown peer: use as many as the system grants.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -132,7 +132,7 @@ def test_meta_data_of_a_running_node_are_not_replaced(tmp_path: Path) -> None:
 
 
 def test_directory_of_a_node_is_for_its_user_only(tmp_path: Path) -> None:
-    """It has the orders and balances of everybody, and what others could write there is the node's state."""
+    """It has the orders and balances of all accounts, and what others could write there is the node's state."""
     new, old = tmp_path / "new", tmp_path / "old"
     (old / "node").mkdir(parents=True)
     (old / "node").chmod(0o777)

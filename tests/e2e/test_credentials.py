@@ -230,13 +230,13 @@ def test_restricted_key_may_do_less_from_the_next_command_on(market: Market) -> 
         assert venue.mass_cancel(account=ANN).cancelled == 1
 
 
-def test_stream_of_a_firm_has_its_accounts_and_no_event_of_a_stranger(market: Market) -> None:
+def test_stream_of_a_firm_has_its_accounts_and_no_event_of_another_client(market: Market) -> None:
     """Also an account that is opened later. Commands of others that name its accounts are not in it."""
     pair, path, first, later = generate(), market.directory / "firm.key", 51, 52
     write(path, pair, "a firm")
-    stranger = Orders(market, BOB)
+    other = Orders(market, BOB)
     session = BOBS << 32 | 99
-    stranger.answer(frames.encode_commands(commands.open_session(session, BOB)))
+    other.answer(frames.encode_commands(commands.open_session(session, BOB)))
     with market.venue as venue:
         venue.open_account(first, firm=5)
         venue.add_credential(50, pair.public, ["read"], firm=5)
@@ -246,10 +246,10 @@ def test_stream_of_a_firm_has_its_accounts_and_no_event_of_a_stranger(market: Ma
             theft = commands.place(
                 (session, account - first + 1), account, 1, 1, 10, client_order_id="an order of the firm"
             )
-            answer = frames.records(stranger.answer(frames.encode_commands(theft)))
+            answer = frames.records(other.answer(frames.encode_commands(theft)))
             assert answer["reason"].tolist() == [Reason.NOT_AUTHORISED]
             venue.deposit(account, "USD", "1", 100 + account)
-    stranger.close()
+    other.close()
     with Client(market.cluster.config, account=first, key=path, timeout=5) as client:
         updates = list(client.updates(from_sequence=1, accounts="all", idle=2.0))
         found = [(update.account, update.kind) for update in updates]

@@ -136,7 +136,7 @@ def rejected(reason: int, first: int = 1, account: int = 1) -> Events:
 
 @pytest.mark.parametrize("reason", BY_ANYONE)
 def test_rejection_that_anyone_can_cause_is_shown_to_nobody(reason: Reason) -> None:
-    """Otherwise a stranger that names an account writes into its stream, with client order ids of its own choice."""
+    """Otherwise any client that names an account writes into its stream, with client order ids of its own choice."""
     events = rejected(reason)
     assert of_accounts(events, 1)["sequence"].tolist() == [4, 5, 6]
     assert account_events(events, AllAccounts())["sequence"].tolist() == [4, 5, 6]

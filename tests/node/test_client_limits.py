@@ -18,6 +18,8 @@ from tests import commands as make
 from tests.node.test_order_entry import FOLLOWING, LEADING, applied, decoded_replies, outcomes_of, submit_all
 
 SECOND_NS = 1_000_000_000
+#: A credential for all accounts.
+STAFF = Principal(4, ALL_PERMISSIONS, Scope.ALL, 0)
 
 
 def rows(count: int, session: int = 7, account: int = 3) -> np.ndarray:
@@ -37,7 +39,7 @@ def sent(
     *,
     identity: bytes = b"A",
     now_ns: int = SECOND_NS,
-    principal: Principal = EVERYTHING,
+    principal: Principal = STAFF,
 ) -> str:
     """Send a frame; return why it was refused as LIMITED, or an empty text."""
     listed = commands if isinstance(commands, CommandList) else CommandList(commands)
@@ -104,7 +106,7 @@ def test_refused_frame_changes_no_count() -> None:
     assert sent(order_entry, mixed) == ""
     assert "account 3" in sent(order_entry, rows(1, session=9))
     # The session's own bucket is untouched by what the account's refused.
-    assert limits._sessions.wait_ns(9, 4_000_000, SECOND_NS) == 0
+    assert limits._sessions.wait_ns(9, Limits().session_commands_per_second, SECOND_NS) == 0
     assert order_entry.waiting_commands == 4096
 
 
@@ -126,6 +128,50 @@ def test_no_client_uses_up_the_allowance_of_another_account() -> None:
     assert "account 9" in sent(order_entry, rows(1, account=3), principal=thief)
     assert sent(order_entry, rows(4096, session=8, account=3), principal=firm) == ""
     assert sent(order_entry, rows(4096, session=9, account=3)) == ""
+
+
+def test_naming_accounts_of_others_is_no_escape() -> None:
+    order_entry, _ = entry(Limits(account_commands_per_second=4096))
+    firm = Principal(6, ALL_PERMISSIONS, Scope.FIRM, 1, {3: 2, 4: 2, 9: 1}.__getitem__)
+    assert sent(order_entry, rows(4096, session=8, account=3), principal=firm) == ""
+    refused = sent(order_entry, rows(1, session=9, account=4), principal=firm)
+    assert "credential 6, for accounts of others, may send 4096 commands a second" in refused
+    assert sent(order_entry, rows(4096, session=9, account=9), principal=firm) == ""
+
+
+def test_credential_leaves_room_for_others_over_all_of_its_connections() -> None:
+    """n credentials that send without end leave an (n + 1)th part of what may wait, and get it back when answered."""
+    order_entry = OrderEntry(1, 9_000)
+    greedy, other = (Principal(number, ALL_PERMISSIONS, Scope.ACCOUNT, number) for number in (5, 6))
+
+    def accepted(principal: Principal) -> int:
+        count = 0
+        while True:
+            commands = frames.encode_commands(CommandList(rows(100)), 9)
+            order_entry.receive(b"%d" % count, commands, LEADING, None, principal)
+            if decoded_replies(order_entry):
+                return 100 * count
+            count += 1
+
+    assert accepted(greedy) == 4_500
+    assert accepted(other) == 2_300
+    assert accepted(greedy) == 0
+    # A node without keys knows no credentials.
+    assert accepted(EVERYTHING) == 2_200
+    batch = submit_all(order_entry, 8, 5)
+    order_entry.applied(applied(8, 5, outcomes_of(batch, 1)))
+    order_entry.take_replies()
+    assert order_entry._pending_of == {}
+    assert accepted(other) == 4_500
+    order_entry.lost_leadership(FOLLOWING)
+    assert order_entry._pending_of == {}
+
+
+def test_rates_are_of_credentials() -> None:
+    """A node without keys cannot tell one sender from another, and the venue's own keys load whole markets."""
+    order_entry, _ = entry(Limits(session_commands_per_second=4096, account_commands_per_second=4096))
+    for _ in range(3):
+        assert sent(order_entry, rows(4096), principal=EVERYTHING) == ""
 
 
 def opening(session: int, account: int, answers: int = 16) -> CommandList:

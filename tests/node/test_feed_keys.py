@@ -99,7 +99,9 @@ def follows_everything(keyed: Keyed) -> bool:
     with Subscriber([endpoint], keys=keyed.keys_of(CUSTOMER)) as subscriber:
         # Its credential may not have every event, and is told so.
         return comes_back(
-            keyed, lambda: subscriber.poll(0.002), lambda: subscriber._subscriptions[1].refusal_code == ErrorCode.FORBIDDEN
+            keyed,
+            lambda: subscriber.poll(0.002),
+            lambda: subscriber._subscriptions[1].refusal_code == ErrorCode.FORBIDDEN,
         )
 
 
