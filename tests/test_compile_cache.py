@@ -17,7 +17,9 @@ from smrx.compile_cache import CacheError
 def without_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A service user: no home, the sources belong to root. Paths below `locked` cannot be written."""
     for name in (compile_cache.VARIABLE, "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
+        # Set first, so that what a test sets is removed after it: later tests would compile into its directory.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
     is_writable = compile_cache.is_writable
     package = Path(compile_cache.__file__).parent

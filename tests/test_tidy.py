@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -96,9 +97,16 @@ class Source(NamedTuple):
 
     @property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text, self.path)
+        return parsed(self)
 
 
+@cache
+def parsed(source: Source) -> ast.Module:
+    """Parse a file once for all rules."""
+    return ast.parse(source.text, source.path)
+
+
+@cache
 def sources(folder: str) -> list[Source]:
     """Every Python file below a folder of the project."""
     paths = sorted((ROOT / folder).rglob("*.py"))
@@ -183,19 +191,18 @@ def module_name(source: Source) -> str:
     return source.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-class WithoutTypeChecking(ast.NodeTransformer):
-    """Removes what only a type checker reads."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        self.generic_visit(node)
-        is_type_checking = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return node.orelse if is_type_checking else node
+def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all below it, without what only a type checker reads."""
+    is_type_checking = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    yield node
+    for child in node.orelse if is_type_checking else ast.iter_child_nodes(node):
+        yield from runtime_nodes(child)
 
 
 def runtime_imports(source: Source, modules: set[str]) -> set[str]:
     """Return which of these modules a file imports, at the top or inside of functions."""
     found: set[str] = set()
-    for node in ast.walk(WithoutTypeChecking().visit(source.tree)):
+    for node in runtime_nodes(source.tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

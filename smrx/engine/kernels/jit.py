@@ -13,6 +13,7 @@ import xxhash
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils, errors
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 #: An array of records or words, and one record of such an array; Numba infers the exact types.
@@ -27,6 +28,7 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 _settings: Any = config
 _compile: Any = njit
 _code: Any = cgutils
+_runtime: Any = rtsys
 
 INTERPRETED: Final = bool(_settings.DISABLE_JIT)
 
@@ -63,10 +65,27 @@ def entry_point(function: Kernel) -> Kernel:
     """Compile a function that Python calls, and keep the machine code on disk for the next process."""
     options = {"error_model": "numpy", "no_cfunc_wrapper": True}
     try:
-        return cast(Kernel, _compile(cache=True, **options)(function))
+        compiled = _compile(cache=True, **options)(function)
     except RuntimeError:
         # Numba found no directory that it may write to. The engine works, but compiles at each start.
         return cast(Kernel, _compile(**options)(function))
+    if not INTERPRETED:
+        _load_without_registries(compiled._cache)
+    return cast(Kernel, compiled)
+
+
+def _load_without_registries(cache: Any) -> None:
+    """Look for machine code on disk before the registries of the compiler are filled: that takes twice as long.
+
+    Numba has no public function for this. If there is no machine code, the compiler fills its registries itself.
+    """
+
+    def load_overload(signature: Any, context: Any) -> Any:
+        _runtime.initialize(context)
+        with cache._guard_against_spurious_io_errors():
+            return cache._load_overload(signature, context)
+
+    cache.load_overload = load_overload
 
 
 def fingerprint(*modules: str) -> int:
