@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,12 @@ DEADLINE_S = 30.0
 class SoupClient:
     """A connection to a gateway."""
 
-    def __init__(self, address: str, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, address: str, *, receive_buffer: int | None = None, timeout_s: float = DEADLINE_S) -> None:
         host, port = address.removeprefix("tcp://").rsplit(":", 1)
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(DEADLINE_S)
+        self.socket.settimeout(timeout_s)
         self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = PacketReader()
@@ -83,13 +83,14 @@ class SoupClient:
 
     def packet(self) -> Packet:
         """Return the next packet that is no heartbeat; raises ConnectionError at the end of the connection."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + (self.socket.gettimeout() or 0)
         while True:
             while self._packets:
                 packet = self._packets.pop(0)
                 if packet.kind != PacketType.SERVER_HEARTBEAT:
                     return packet
-            assert time.monotonic() < deadline, "no packet in time"
+            if time.monotonic() > deadline:
+                raise TimeoutError("only heartbeats in time")
             data = self.socket.recv(1 << 16)
             if not data:
                 raise ConnectionError("the gateway closed the connection")
@@ -111,3 +112,56 @@ def numbered(commands: Sequence[CommandList], session: int, first: int = 1) -> C
     records["session_id"] = session
     records["request_id"] = np.arange(first, first + len(records))
     return CommandList(records)
+
+
+class RepeatingClient:
+    """A session that goes on through any of several gateways: what has no answer is sent again with the same ids."""
+
+    def __init__(
+        self, addresses: Sequence[str], session: int, account: int, *, cancel_on_disconnect: bool = False
+    ) -> None:
+        self._addresses = addresses
+        self._session = session
+        self._account = account
+        self._cancel_on_disconnect = cancel_on_disconnect
+        #: Connections so far.
+        self.connections = 0
+
+    def run(
+        self,
+        commands: CommandList,
+        *,
+        window: int,
+        progress: Callable[[int], None] = lambda _: None,
+        silence_s: float = 3.0,
+        deadline_s: float = 120.0,
+    ) -> NDArray[np.void]:
+        """Return the outcome of each command. `progress` gets the number of those answered so far.
+
+        `silence_s`: how long the gateway may be silent before the client tries the next gateway.
+        """
+        found: list[NDArray[np.void]] = []
+        answered = 0
+        deadline = time.monotonic() + deadline_s
+        while answered < len(commands.records):
+            assert time.monotonic() < deadline, f"{answered} commands are answered"
+            address = self._addresses[self.connections % len(self._addresses)]
+            self.connections += 1
+            try:
+                with SoupClient(address, timeout_s=silence_s) as client:
+                    client.login()
+                    client.open_session(self._session, self._account, cancel_on_disconnect=self._cancel_on_disconnect)
+                    sent = answered
+                    while answered < len(commands.records):
+                        last = min(answered + window, len(commands.records))
+                        if last > sent:
+                            client.send(commands.part(sent, last))
+                            sent = last
+                        outcome = client.outcomes(1)
+                        assert int(outcome["request_id"][0]) == int(commands.records["request_id"][answered])
+                        found.append(outcome)
+                        answered += 1
+                        progress(answered)
+            except OSError:  # Also a timeout.
+                time.sleep(0.02)
+        return np.concatenate(found)
