@@ -11,17 +11,26 @@ import os
 import resource
 import signal
 import time
+from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
 import numpy as np
+import xxhash
 
 from smrx import client_keys
+from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, GatewayConfig
 from smrx.gateway.native.native_server import NativeServer, Route
+from smrx.gateway.person_directory import Person, PersonDirectory, reader
 from smrx.gateway.upstream import Upstream
 from smrx.gateway.upstream_sockets import UpstreamSockets
+from smrx.key_files import KeyPair, KeysError
+from smrx.links import greeting, tls
+from smrx.links.connection import Connection
 from smrx.links.framing import SOUP_BIN_TCP
+from smrx.links.greeted_links import GreetedLinks
+from smrx.links.greeting import ServerGreeting, Terms
 from smrx.links.listener import Bounds, Listener
 from smrx.links.poller import Poller
 from smrx.wire import soup_packets
@@ -38,7 +47,8 @@ _QUEUE_BYTES: Final = 4 << 20
 #: Sessions with cancel-on-disconnect are reported so often within the time after which they count as disconnected.
 _REPORTS_PER_TIMEOUT: Final = 4
 _REPORT_SECONDS: Final = 1.0
-_STATUS_SECONDS: Final = 10.0
+#: How long a node may take to list the credentials.
+_ADMIN_SECONDS: Final = 1.0
 
 
 class GatewayPortError(Exception):
@@ -51,12 +61,30 @@ class Gateway:
     def __init__(self, config: Config, settings: GatewayConfig, *, key: str | None = None) -> None:
         """Listen. Raises GatewayPortError if the address is taken, KeysError for a missing or foreign key."""
         keys = client_keys.of_client(config, key or settings.secret_key_file)
+        if keys is not None and keys.own.public not in settings.public_keys:
+            raise KeysError(
+                f"gateway {settings.name!r}: its key {keys.own.public} is not among its public_keys in the cluster file"
+            )
         self.settings = settings
+        self._closing = ExitStack()
+        self._persons: PersonDirectory | None = None
+        self._persons_version = 0
         self._stop = False
         self._poller = Poller()
         self.upstream = Upstream([node.orders_address for node in config.nodes])
         self._sockets = UpstreamSockets(self.upstream, self._poller, keys)
-        self.native = NativeServer(settings, self._submit, session_answers=config.limits.session_answers)
+        if keys is not None:
+            ask = self._closing.enter_context(
+                open_admin_client(config, _ADMIN_SECONDS, key or settings.secret_key_file)
+            )
+            self._persons = PersonDirectory(reader(config, ask))
+            self._closing.callback(self._persons.stop)
+        self.native = NativeServer(
+            settings,
+            self._submit,
+            session_answers=config.limits.session_answers,
+            person_of=None if keys is None else self._person_of,
+        )
         bounds = Bounds(
             connections=settings.connections,
             unadmitted=settings.connections,
@@ -66,20 +94,46 @@ class Gateway:
             queue_bytes=_QUEUE_BYTES,
             unread_ms=_UNREAD_MS,
         )
+        own = None if keys is None else keys.own
         try:
-            self._listener = Listener(settings.address, self._poller, self.native, bounds, framing=SOUP_BIN_TCP)
+            self._listener = self._listen(bounds, own, xxhash.xxh3_64_intdigest(config.cluster.encode()))
         except OSError as error:
             self._sockets.close()
             raise GatewayPortError(
                 f"gateway {settings.name!r} cannot listen on {settings.address}: {error.strerror}; it may be running "
                 "already: stop the process that uses the address, or give this gateway another name and port"
             ) from None
-        self.native.listener = self._listener
-        self._next_report = self._next_status = 0.0
+        self._next_report = 0.0
         self._leader: str | None = None
+
+    def _listen(self, bounds: Bounds, own: KeyPair | None, cluster: int) -> Listener:
+        """Listen: in plain text, or with keys under TLS, with a greeting before the protocol."""
+        address, poller = self.settings.address, self._poller
+        if own is None:
+            self.native.listener = Listener(address, poller, self.native, bounds, framing=SOUP_BIN_TCP)
+            return self.native.listener
+        secured = tls.server()
+        terms = Terms(greeting.GATEWAY, cluster)
+
+        def greet(connection: Connection) -> ServerGreeting:
+            def allows(key: str) -> bool:
+                assert self._persons is not None
+                return self._persons.find(key, connection.peer_address) is not None
+
+            return ServerGreeting(terms, own, secured.certificate, allows)
+
+        links = GreetedLinks(self.native, greet)
+        links.listener = Listener(address, poller, links, bounds, framing=SOUP_BIN_TCP, tls=secured.context)
+        return links.listener
+
+    def _person_of(self, connection: Connection) -> Person | None:
+        assert self._persons is not None
+        return self._persons.find(connection.peer_key or "", connection.peer_address)
 
     def run(self) -> None:
         """Turn until stop()."""
+        if self._persons is not None:
+            self._persons.start()
         self.upstream.start(time.monotonic())
         while not self._stop:
             self.turn()
@@ -108,10 +162,14 @@ class Gateway:
         self._sockets.perform(self.upstream.take_actions())
         self._sockets.flush()
         self.native.tick()
+        if self._persons is not None and self._persons.version != self._persons_version:
+            self._persons_version = self._persons.version
+            self.native.check_persons()
         self._listener.tick(now)
 
     def close(self) -> None:
         """Close every socket."""
+        self._closing.close()
         self._listener.close()
         self._sockets.close()
         self._poller.close()

@@ -24,6 +24,8 @@ VERSION: Final = 1
 #: What a connection is for; a greeting for one port is refused at another.
 PEER: Final = 1
 ORDERS: Final = 2
+#: The port of a gateway.
+GATEWAY: Final = 3
 
 #: What a hello and a welcome begin with. They differ, so that no message can be sent back as the answer to itself.
 _HELLO_MAGIC: Final = b"smrx-hlo"

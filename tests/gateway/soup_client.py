@@ -1,12 +1,18 @@
 """A blocking client of the native protocol over one plain socket, for tests."""
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
+from smrx.key_files import KeyPair
+from smrx.links import greeting, tls
+from smrx.links.greeting import ClientGreeting, Terms
 from smrx.wire import soup_packets
 from smrx.wire.codes import CommandKind, SessionFlags
 from smrx.wire.command_list import CommandList
@@ -16,10 +22,26 @@ from smrx.wire.soup_packets import Login, Notice, Packet, PacketReader, PacketTy
 DEADLINE_S = 30.0
 
 
+class ClientSide(NamedTuple):
+    """What a client with a key knows: its own pair, the public key of the gateway, and the name of the cluster."""
+
+    own: KeyPair
+    gateway: str
+    cluster: str
+
+
 class SoupClient:
     """A connection to a gateway."""
 
-    def __init__(self, address: str, *, receive_buffer: int | None = None, timeout_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        receive_buffer: int | None = None,
+        timeout_s: float = DEADLINE_S,
+        keys: ClientSide | None = None,
+    ) -> None:
+        """`keys`: on a cluster with keys; raises GreetingError, OSError if the gateway refuses them."""
         host, port = address.removeprefix("tcp://").rsplit(":", 1)
         self.socket = socket.socket()
         if receive_buffer is not None:
@@ -27,8 +49,32 @@ class SoupClient:
         self.socket.settimeout(timeout_s)
         self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if keys is not None:
+            self.socket = tls.client().wrap_socket(self.socket)
+            self._greet(keys)
         self._reader = PacketReader()
         self._packets: list[Packet] = []
+
+    def _greet(self, keys: ClientSide) -> None:
+        assert isinstance(self.socket, ssl.SSLSocket)
+        certificate = self.socket.getpeercert(binary_form=True)
+        terms = Terms(greeting.GATEWAY, xxhash.xxh3_64_intdigest(keys.cluster.encode()))
+        own = ClientGreeting(terms, keys.own, certificate, lambda key: key == keys.gateway)
+        first = own.first()
+        self.socket.sendall(len(first).to_bytes(2, "big") + first)
+        size = int.from_bytes(self._exactly(2), "big")
+        proof = own.receive(self._exactly(size))
+        assert proof is not None
+        self.socket.sendall(len(proof).to_bytes(2, "big") + proof)
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            if not more:
+                raise ConnectionError("the gateway closed the connection")
+            data += more
+        return data
 
     def __enter__(self) -> "SoupClient":
         return self

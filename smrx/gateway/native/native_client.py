@@ -1,11 +1,7 @@
 """Hold one connection of a client of the native protocol, beside its row in the table. Called by native_server.py."""
 
-from typing import TYPE_CHECKING
-
+from smrx.gateway.person_directory import Person
 from smrx.links.connection import Connection
-
-if TYPE_CHECKING:
-    from smrx.gateway.native.native_server import Person
 
 
 class NativeClient:
@@ -13,7 +9,7 @@ class NativeClient:
 
     __slots__ = ("address", "connection", "end", "name", "packets_left", "person", "slot", "waits_for_answers")
 
-    def __init__(self, slot: int, connection: Connection, person: "Person | None" = None) -> None:
+    def __init__(self, slot: int, connection: Connection, person: Person | None = None) -> None:
         self.slot = slot
         self.connection = connection
         self.address = connection.peer_address

@@ -14,7 +14,6 @@ Never applies a command and never answers for the exchange. Called by gateway_pr
 """
 
 import logging
-import secrets
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -38,11 +37,12 @@ from smrx.gateway.native.client_table import (
 )
 from smrx.gateway.native.native_client import NativeClient
 from smrx.gateway.native.packet_splitter import FULL, LIMIT, PACKET, SHARE, START, STOP
+from smrx.gateway.person_directory import Person
 from smrx.gateway.upstream import Answer, Refusal
 from smrx.links.connection import Connection
 from smrx.links.listener import Listener
 from smrx.wire import soup_packets
-from smrx.wire.codes import COMMAND_TRAITS, CommandKind, CommandTraits, SessionFlags
+from smrx.wire.codes import COMMAND_TRAITS, CommandKind, CommandTraits, OutcomeStatus, SessionFlags
 from smrx.wire.frames import MAX_COMMANDS, ErrorCode
 from smrx.wire.records import (
     COMMAND_SIZE,
@@ -56,6 +56,9 @@ from smrx.wire.soup_packets import HEADER_SIZE, Notice, NoticeCode, PacketError,
 
 log = logging.getLogger(__name__)
 
+#: Why a client is cut off.
+NO_PERSON: Final = "the credential of this connection is revoked, has expired, or may not connect from this address"
+
 #: Silence after which the server sends a heartbeat, and after which it takes a client for gone: SoupBinTCP 3.00.
 HEARTBEAT_S: Final = 1.0
 #: How often heartbeats, silence and rates are looked at.
@@ -68,6 +71,7 @@ _ARENA_BYTES: Final = 1 << 20
 _PACKETS_A_TURN: Final = 8
 #: Bytes that wait for one client; beyond them it is not read. One that reads nothing for _UNREAD_MS is cut off.
 _BEHIND_BYTES: Final = 128 << 10
+_OPENED: Final = (OutcomeStatus.ACCEPTED, OutcomeStatus.DUPLICATE)
 _OPEN_SESSION: Final = bytes((CommandKind.OPEN_SESSION,))
 _PACKET_BYTES: Final = COMMAND_SIZE + HEADER_SIZE
 _LOW: Final = (1 << CREDENTIAL_SHIFT) - 1
@@ -81,25 +85,18 @@ _OF_PERSONS: Final = (
 )
 
 
-class Person(Protocol):
-    """The credential of a client."""
-
-    @property
-    def number(self) -> int:
-        """Its number, not 0."""
-
-    def may_open(self, account: int) -> bool:
-        """Return whether it may open a session of an account."""
-
-
 class Route:
     """Who waits for the outcomes of a block: the slot of each command, and the commands as words."""
 
-    __slots__ = ("slots", "words")
+    __slots__ = ("opening", "slots", "words")
 
-    def __init__(self, slots: NDArray[np.int64], words: NDArray[np.uint64]) -> None:
+    def __init__(
+        self, slots: NDArray[np.int64], words: NDArray[np.uint64], opening: dict[int, int] | None = None
+    ) -> None:
         self.slots = slots
         self.words = words
+        #: Of an OPEN_SESSION: what becomes of the client's row in the table once the session is open.
+        self.opening = opening
 
 
 class Block:
@@ -175,7 +172,7 @@ class NativeServer:
             return
         person = None if self._person_of is None else self._person_of(connection)
         if person is None and self._has_persons:
-            connection.close("the credential is revoked, has expired, or may not connect from this address")
+            connection.close(NO_PERSON)
             self.table.close(slot)
             return
         client = NativeClient(slot, connection, person)
@@ -264,6 +261,9 @@ class NativeServer:
             outcomes, route.slots, self.table.rows, self._has_persons, self._packets, self._touched
         )
         self.answered += count
+        if route.opening is not None and outcomes[0, 0] in _OPENED:
+            for column, value in route.opening.items():
+                self.table.rows[route.slots[0], column] = value
         data = self._packets[:count].data.cast("B")
         for slot, first, last in self._touched[:touched].tolist():
             client = self._clients[slot]
@@ -285,8 +285,10 @@ class NativeServer:
             client = self._clients[slot]
             if client is None:
                 self.table.release(slot)
-            else:
-                self._notify(client, code, words[1], words[2], refusal.message)
+                continue
+            self._notify(client, code, words[1], words[2], refusal.message)
+            if client in self._held:
+                self._continue(client)
 
     def tick(self) -> None:
         """Send heartbeats, end connections that are silent or were refused, and let clients with a rate go on."""
@@ -319,6 +321,14 @@ class NativeServer:
     def next_deadline(self) -> float:
         """When tick() has something to do."""
         return self._next_tick
+
+    def check_persons(self) -> None:
+        """End the connections of clients whose credentials are no longer active."""
+        for client in self._clients:
+            if client is not None and client.person is not None and not client.end and self._person_of is not None:
+                client.person = self._person_of(client.connection) or client.person
+                if self._person_of(client.connection) is None:
+                    self._end(client, NO_PERSON)
 
     # Reading.
 
@@ -410,7 +420,7 @@ class NativeServer:
             self._handle(client, kind, payload)
         except PacketError as error:
             self._end(client, str(error))
-        if not client.end:
+        if not client.end and client not in self._held:
             self._ready[client] = None
 
     def _has_to_wait(self, client: NativeClient, kind: int, payload: bytes) -> bool:
@@ -453,7 +463,7 @@ class NativeServer:
             row[PERSON] = client.person.number
         row[STATE] = LOGGED_IN
         client.name = login.username or f"connection {client.slot}"
-        self._send(client, soup_packets.encode_accepted(secrets.token_hex(soup_packets.SESSION_SIZE // 2), 1))
+        self._send(client, soup_packets.encode_accepted(str(int(row[PERSON])), 1))
 
     def _command(self, client: NativeClient, payload: bytes) -> None:
         """Handle a command that split() did not take: OPEN_SESSION, or one that is refused."""
@@ -500,15 +510,21 @@ class NativeServer:
                 self._notify(client, NoticeCode.FORBIDDEN, session, 0, message)
                 return
             command["session_id"] = (self.credential or 0) << CREDENTIAL_SHIFT | session & _LOW
-        row[SESSION], row[ACCOUNT] = session, account
         cancels = int(command["flags"][0]) & SessionFlags.CANCEL_ON_DISCONNECT
-        row[KEPT_ALIVE] = command["session_id"][0] if cancels else 0
-        # No more unanswered requests than the session keeps answers for: each may have to be sent again.
-        row[ALLOWANCE] = min(self._settings.commands_under_way, answers)
+        opening = {
+            SESSION: session,
+            ACCOUNT: account,
+            KEPT_ALIVE: int(command["session_id"][0]) if cancels else 0,
+            # No more unanswered requests than the session keeps answers for: each may have to be sent again.
+            ALLOWANCE: min(self._settings.commands_under_way, answers),
+        }
+        # The session is not the client's before the exchange says so; what follows waits for that.
+        row[SESSION] = row[KEPT_ALIVE] = 0
         row[UNDER_WAY] += np.uint64(1)
-        # Every answer has arrived, so nothing of this client is in the block that waits.
+        client.waits_for_answers = True
+        self._hold(client)
         self.forwarded += 1
-        self._submit(Route(np.array([client.slot], np.int64), words), words.tobytes(), 1, droppable=True)
+        self._submit(Route(np.array([client.slot], np.int64), words, opening), words.tobytes(), 1, droppable=True)
 
     # Sending.
 
