@@ -24,7 +24,7 @@ _NUMBA: Final = "NUMBA_CACHE_DIR"
 FOLDER: Final = "compiled"
 _LOCK: Final = "smrx-compile.lock"
 #: The modules with compiled entry points, below this package.
-_SOURCES: Final = ("engine/kernels/compiled.py", "settlement/books/compiled_books.py")
+_SOURCES: Final = ("engine/kernels/compiled.py", "node/compiled_entry.py", "settlement/books/compiled_books.py")
 _SUFFIXES: Final = (".nbi", ".nbc")
 
 

@@ -6,6 +6,7 @@ process compiles into the cache on disk, and this process loads the result. Of s
 compiles, and the others wait for it. Called by everything that starts nodes or applies commands.
 """
 
+import importlib
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from typing import Final
 
 from smrx import compile_cache
 
-_COMPILE: Final = "import sys; sys.path[:] = sys.argv[1:]; from smrx.engine import warm_up; warm_up()"
+#: The modules with entry points that every process with an engine or a node needs.
+_MODULES: Final = ("smrx.engine", "smrx.node.compiled_entry")
+_COMPILE: Final = "import sys; sys.path[:] = sys.argv[1:]; from smrx.compiling import load; load()"
 
 
 def compile_engine(report: Callable[[str], None], data_dir: str | Path | None = None) -> Path | None:
@@ -30,25 +33,33 @@ def compile_engine(report: Callable[[str], None], data_dir: str | Path | None = 
 
 def _compile_engine(report: Callable[[str], None], place: Path | None) -> Path | None:
     directory = compile_cache.choose(place)
-    from smrx.engine import compiled_before, warm_up
-
-    first = not compiled_before()
+    first = not _compiled_before()
     started = time.monotonic()
     if first:
         if directory is None:
             report(f"compiled code cannot be kept; looked for a directory in {compile_cache.places(place)}")
         with compile_cache.only_compiler(directory, lambda: report("waiting for another process that compiles")):
-            first = not compiled_before()
+            first = not _compiled_before()
             if first:
                 where = f" into {directory}" if directory is not None else ""
                 report(f"compiling the engine{where} (once on this machine, up to two minutes)")
                 if directory is not None:
                     _compile_in_subprocess()
     # This compiles here if the subprocess failed, or if there is no cache.
-    warm_up()
+    load()
     if first:
         report(f"compiled in {time.monotonic() - started:.0f} s")
     return directory
+
+
+def load() -> None:
+    """Load the compiled code; compile it if it is not there."""
+    for module in _MODULES:
+        importlib.import_module(module).warm_up()
+
+
+def _compiled_before() -> bool:
+    return all(importlib.import_module(module).compiled_before() for module in _MODULES)
 
 
 def _compile_in_subprocess() -> None:

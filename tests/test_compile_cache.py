@@ -172,11 +172,9 @@ with compile_cache.only_compiler(Path({str(tmp_path)!r}), lambda: None):
 
 
 def test_process_that_waited_does_not_compile_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from smrx import engine
-
     found = iter([False, True])
     reports: list[str] = []
-    monkeypatch.setattr(engine, "compiled_before", lambda: next(found))
+    monkeypatch.setattr(compiling, "_compiled_before", lambda: next(found))
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a subprocess was started"))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert compiling.compile_engine(reports.append) == tmp_path

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smrx import engine
+from smrx import compiling
 from smrx.compiling import compile_engine
 
 
@@ -21,14 +21,14 @@ def subprocess_exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         exit_codes.append(completed.returncode)
         return completed
 
-    monkeypatch.setattr(engine, "compiled_before", lambda: False)
+    monkeypatch.setattr(compiling, "_compiled_before", lambda: False)
     monkeypatch.setattr(subprocess, "run", recorded_run)
     return exit_codes
 
 
 def test_compiled_engine_is_loaded_without_subprocess_or_report(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[str] = []
-    monkeypatch.setattr(engine, "compiled_before", lambda: True)
+    monkeypatch.setattr(compiling, "_compiled_before", lambda: True)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a subprocess was started"))
     compile_engine(reports.append)
     assert reports == []
@@ -49,7 +49,7 @@ def test_engine_is_compiled_in_this_process_if_the_subprocess_fails(
 ) -> None:
     reports: list[str] = []
     warm_up_calls: list[str] = []
-    monkeypatch.setattr(engine, "warm_up", lambda: warm_up_calls.append("called"))
+    monkeypatch.setattr(compiling, "load", lambda: warm_up_calls.append("called"))
     monkeypatch.setattr(sys, "executable", python)
     compile_engine(reports.append)
     assert 0 not in subprocess_exit_codes

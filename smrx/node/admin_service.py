@@ -24,7 +24,7 @@ from smrx.consensus.read_index import ReadTicket
 from smrx.node import admin_access
 from smrx.node.log_service import LogService
 from smrx.node.node_view import NodeView
-from smrx.node.peer_outbox import PeerOutbox
+from smrx.node.peer_outbox import Bounds, PeerOutbox
 from smrx.node.pending_reads import PendingReads
 from smrx.node.read_service import ReadService
 from smrx.node.turn_budget import TurnBudget
@@ -44,6 +44,10 @@ _READING_PART: Final = 0.5
 _WAITING_OF_PEER: Final = 16
 _WAITING_IN_ALL: Final = 1024
 _UNREAD_OF_PEER: Final = 16
+#: What peers may leave unread.
+REPLY_BOUNDS: Final = Bounds(
+    messages=4, buffer_bytes=256 << 10, peer_bytes=256 << 10, all_bytes=16 << 20, behind_bytes=0, seconds=5.0
+)
 
 #: Requests that wait for their turn: the others are few and cheap, or begin something.
 _QUEUED: Final = (
@@ -61,7 +65,7 @@ class AdminService:
         self.socket = context.socket(zmq.ROUTER)
         node.admission.prepare(self.socket, admin.MAX_REQUEST_BYTES)
         self.socket.rcvhwm = _UNREAD_OF_PEER
-        self._outbox = PeerOutbox(self.socket)
+        self._outbox = PeerOutbox(self.socket, REPLY_BOUNDS)
         tcp_address.bind(self.socket, address)
         self._node = node
         self._token = token

@@ -18,9 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.config import Limits
+from smrx.node import compiled_entry
+from smrx.node.entry_kernels import (
+    ACCOUNT_RATE,
+    BYTES,
+    COMMANDS,
+    DEBT,
+    HAS_LIMITS,
+    MAX_CONNECTION_BYTES,
+    MAX_CONNECTION_COMMANDS,
+    NOW_NS,
+    SESSION_RATE,
+    STOPPED,
+    TABLE_FULL,
+    TIME,
+)
+from smrx.node.frame_block import key_of
+from smrx.node.keyed_table import KeyedTable
 from smrx.node.principal import Principal
 from smrx.wire.codes import CommandKind, EventKind, Scope
-from smrx.wire.frames import Frame
+from smrx.wire.frames import MAX_COMMANDS, Frame
 from smrx.wire.records import COMMAND_SIZE
 
 _SECOND_NS: Final = 1_000_000_000
@@ -40,25 +57,36 @@ class TokenBuckets:
     """A rate for each of many keys; a second's worth may be used at once."""
 
     def __init__(self, per_second: int) -> None:
-        self._rate = per_second
-        #: When the bucket of a key is full again, in nanoseconds times the rate: a bucket is one number.
-        self._full_at: dict[int, int] = {}
+        self.rate = per_second
+        #: The tokens taken, in billionths of one, and when: a bucket that is full again has none.
+        self.table = KeyedTable()
 
     def wait_ns(self, key: int, count: int, now_ns: int) -> int:
         """Return after how long so many tokens can be taken; 0 is now."""
-        now = now_ns * self._rate
-        excess = max(self._full_at.get(key, 0), now) - now + (count - self._rate) * _SECOND_NS
-        return -(-excess // self._rate) if excess > 0 else 0
+        excess = self._debt(self._row(key, now_ns), now_ns) + (count - self.rate) * _SECOND_NS
+        return -(-excess // self.rate) if excess > 0 else 0
 
     def take(self, key: int, count: int, now_ns: int) -> None:
         """Take tokens; the caller has asked whether they are there."""
-        now = now_ns * self._rate
-        self._full_at[key] = max(self._full_at.get(key, 0), now) + count * _SECOND_NS
-        if len(self._full_at) > _MAX_BUCKETS:
-            self._full_at = {key: full for key, full in self._full_at.items() if full > now}
-            if len(self._full_at) > _MAX_BUCKETS:
-                # More keys are in use than a node can tell apart: each begins anew.
-                self._full_at.clear()
+        row = self._row(key, now_ns)
+        row[DEBT], row[TIME] = self._debt(row, now_ns) + count * _SECOND_NS, now_ns
+
+    def make_space(self, keys: int, now_ns: int) -> None:
+        """Make sure that the table has space for so many more keys: leave out full buckets, then begin anew."""
+        if not self.table.has_space(keys):
+            self.table.make_space(keys, lambda rows: self._are_full(rows, now_ns), most_rows=2 * _MAX_BUCKETS)
+
+    def _are_full(self, rows: NDArray[np.int64], now_ns: int) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = rows[:, DEBT] <= np.minimum(now_ns - rows[:, TIME], _SECOND_NS) * self.rate
+        return found
+
+    def _row(self, key: int, now_ns: int) -> NDArray[np.int64]:
+        self.make_space(1, now_ns)
+        return self.table.row(key)
+
+    def _debt(self, row: NDArray[np.int64], now_ns: int) -> int:
+        elapsed = min(now_ns - int(row[TIME]), _SECOND_NS)
+        return max(0, int(row[DEBT]) - elapsed * self.rate)
 
 
 class SessionCounts:
@@ -119,27 +147,30 @@ class ConnectionUse:
     """What each connection has waiting on this node: commands without an answer, and the bytes of those commands."""
 
     def __init__(self) -> None:
-        self._commands: Counter[bytes] = Counter()
-        self._bytes: Counter[bytes] = Counter()
-        #: The bytes of all connections.
-        self.total_bytes = 0
+        self.table = KeyedTable()
 
     def commands(self, identity: bytes) -> int:
         """Return how many commands of a connection wait for their answer."""
-        return self._commands[identity]
+        return int(self._row(identity)[COMMANDS])
 
     def bytes_of(self, identity: bytes) -> int:
         """Return how many bytes wait for a connection."""
-        return self._bytes[identity]
+        return int(self._row(identity)[BYTES])
 
     def add(self, identity: bytes, size: int, commands: int = 0) -> None:
         """Count what waits from now on; negative numbers are what no longer does."""
-        self.total_bytes += size
-        for counter, amount in ((self._commands, commands), (self._bytes, size)):
-            if amount:
-                counter[identity] += amount
-                if not counter[identity]:
-                    del counter[identity]
+        row = self._row(identity)
+        row[COMMANDS] += commands
+        row[BYTES] += size
+
+    def make_space(self) -> None:
+        """Make sure that the table has space for one more connection: leave out those without anything waiting."""
+        if not self.table.has_space(1):
+            self.table.make_space(1, lambda rows: (rows[:, COMMANDS] == 0) & (rows[:, BYTES] == 0))
+
+    def _row(self, identity: bytes) -> NDArray[np.int64]:
+        self.make_space()
+        return self.table.row(key_of(identity))
 
 
 class ClientLimits:
@@ -151,6 +182,37 @@ class ClientLimits:
         self._accounts = TokenBuckets(limits.account_commands_per_second)
         self.session_counts = SessionCounts()
         self.use = ConnectionUse()
+
+    def set_limits(self, numbers: NDArray[np.int64]) -> None:
+        """Set the limits among the numbers of an admission."""
+        numbers[HAS_LIMITS] = 1
+        numbers[MAX_CONNECTION_COMMANDS] = self._limits.connection_commands
+        numbers[MAX_CONNECTION_BYTES] = self._limits.connection_bytes
+        numbers[SESSION_RATE], numbers[ACCOUNT_RATE] = self._sessions.rate, self._accounts.rate
+
+    def admit_block(
+        self,
+        words: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        at: int,
+        keys: NDArray[np.int64],
+        known: NDArray[np.int64],
+        waiting: KeyedTable,
+        numbers: NDArray[np.int64],
+        gathered: NDArray[np.int64],
+    ) -> int:
+        """See entry_kernels.admit_frames."""
+        uses, sessions, accounts = self.use.table, self._sessions.table, self._accounts.table
+        while True:
+            at = compiled_entry.admit_frames(
+                words, rows, at, keys, known, waiting.cells, waiting.numbers, uses.cells, uses.numbers, sessions.cells,
+                sessions.numbers, accounts.cells, accounts.numbers, numbers, gathered,
+            )  # fmt: skip
+            if numbers[STOPPED] != TABLE_FULL:
+                return at
+            self.use.make_space()
+            for buckets in (self._sessions, self._accounts):
+                buckets.make_space(MAX_COMMANDS, int(numbers[NOW_NS]))
 
     def admit(self, identity: bytes, principal: Principal, frame: Frame, now_ns: int) -> "Counter[int] | str":
         """Count the commands of a frame and return the sessions that it opens by account; or return why not."""

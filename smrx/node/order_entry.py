@@ -15,12 +15,42 @@ from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from smrx.node import compiled_entry
 from smrx.node.client_limits import ClientLimits
+from smrx.node.entry_kernels import (
+    ACCOUNT,
+    ADMISSION_NUMBERS,
+    BY_COMMAND,
+    COMMANDS,
+    CREDENTIAL,
+    FULL,
+    GATHERED,
+    HAS_KEYS,
+    MAX_PENDING,
+    NOT_PLAIN,
+    NOW_NS,
+    PENDING,
+    SENDER_WORDS,
+    STOPPED,
+)
+from smrx.node.frame_block import (
+    ANSWER_ROW_WORDS,
+    CORRELATION,
+    COUNT,
+    SENDER,
+    SESSION,
+    START,
+    AnswerBlock,
+    FrameBlock,
+    Senders,
+)
+from smrx.node.keyed_table import KeyedTable
 from smrx.node.principal import EVERYTHING, NOT_ADMITTED, Principal
 from smrx.node.replicated_state import Applied
 from smrx.wire import batches, frames
-from smrx.wire.codes import COMMAND_TRAITS, CommandTraits
+from smrx.wire.codes import COMMAND_TRAITS, CommandTraits, Scope
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameError, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND, COMMAND_SIZE
 
@@ -35,6 +65,10 @@ _DETAILS_SHIFT: Final = 48
 #: The commands that only a leader submits.
 _LEADERS_ONLY: Final = tuple(kind for kind, traits in COMMAND_TRAITS.items() if CommandTraits.LEADER in traits)
 _MAX_BATCH_BYTES: Final = batches.MAX_ENTRY_BYTES - batches.HEADER_SIZE
+#: Commands of a run of frames: at least those of the largest frame, and several runs fit into an entry.
+_MAX_RUN_BYTES: Final = frames.MAX_COMMANDS * COMMAND_SIZE
+#: Of the senders on a node without keys.
+_NOTHING_KNOWN: Final = np.zeros((0, SENDER_WORDS), np.int64)
 
 
 class Route(NamedTuple):
@@ -50,12 +84,45 @@ class Route(NamedTuple):
     credential: int = 0
 
 
+class RouteRun(NamedTuple):
+    """The routes of frames that were accepted together: rows of a FrameBlock, with the senders that they name."""
+
+    rows: NDArray[np.int64]
+    senders: Senders
+    #: What was known of the senders, see entry_kernels.py.
+    known: NDArray[np.int64]
+    commands: int
+
+    def routes(self) -> Iterator[Route]:
+        """Yield the route of each frame."""
+        columns = [SENDER, CORRELATION, COUNT]
+        for sender, correlation, count in self.rows[:, columns].tolist():
+            yield Route(self.senders.identities[sender], correlation % (1 << 64), count, count * COMMAND_SIZE)
+
+
+def each_route(routes: "Iterable[Route | RouteRun]") -> Iterator[Route]:
+    """Yield the route of each frame."""
+    for route in routes:
+        if isinstance(route, RouteRun):
+            yield from route.routes()
+        else:
+            yield route
+
+
 class CommandBatch(NamedTuple):
     """The commands of one log entry as bytes, the details they name, and who waits for the outcomes."""
 
     bodies: list[memoryview]
     details: bytes
-    routes: list[Route]
+    routes: list[Route | RouteRun]
+
+
+class _Accepted(NamedTuple):
+    """What was accepted: a frame, its commands followed by their details; or a run of frames without details."""
+
+    route: Route | RouteRun
+    body: memoryview
+    details: int
 
 
 class Reply(NamedTuple):
@@ -81,14 +148,93 @@ class OrderEntry:
         self._max_pending = max_pending_commands
         self._limits = limits
         self._has_keys = has_keys
-        #: Each frame's route, its commands followed by their details, and the number of details.
-        self._batch: deque[tuple[Route, memoryview, int]] = deque()
-        self._pending: dict[int, tuple[int, list[Route]]] = {}
+        self._batch: deque[_Accepted] = deque()
+        self._pending: dict[int, tuple[int, list[Route | RouteRun]]] = {}
         self._pending_commands = 0
-        #: Those of each credential.
-        self._pending_of: Counter[int] = Counter()
-        self._replies: list[Reply] = []
+        #: The commands of each credential among them.
+        self._waiting_of = KeyedTable()
+        self._replies: list[Reply | AnswerBlock] = []
         self._active_sessions: set[int] = set()
+        self._numbers = np.zeros(ADMISSION_NUMBERS, np.int64)
+        self._numbers[HAS_KEYS], self._numbers[MAX_PENDING] = has_keys, max_pending_commands
+        #: What each connection has waiting; not counted without limits.
+        self._uses = KeyedTable(1) if limits is None else limits.use.table
+        if limits is not None:
+            limits.set_limits(self._numbers)
+
+    def receive_block(self, block: FrameBlock, hint: LeaderHint, fenced: str | None, now_ns: int = 0) -> None:
+        """Accept the frames of a turn in their order, or queue replies that refuse them; see receive().
+
+        Nearly all of them are accepted in compiled code, many at once; the others go through receive() one by one.
+        """
+        is_accepting = fenced is None and hint.leader_id == self._node_id
+        rows, senders = block.rows, block.senders
+        at, count = 0, len(rows)
+        known = self._known(senders) if self._has_keys and is_accepting else _NOTHING_KNOWN
+        while at < count:
+            if is_accepting:
+                at = self._accept_run(block, at, known, now_ns)
+                if at == count or self._numbers[STOPPED] == FULL:
+                    continue
+            sender = rows[at, SENDER]
+            principal = senders.principals[sender]
+            self.receive(senders.identities[sender], block.frame(at), hint, fenced, principal, now_ns)
+            at += 1
+
+    def _known(self, senders: Senders) -> NDArray[np.int64]:
+        """Return what entry_kernels.admit_frames needs to know of the senders on a node with keys."""
+        self._make_space_for(len(senders.keys))
+        known = np.full((len(senders.keys), SENDER_WORDS), BY_COMMAND, np.int64)
+        for row, principal in enumerate(senders.principals):
+            if principal is None or principal.scope is Scope.FIRM:
+                known[row, CREDENTIAL] = NOT_PLAIN
+            else:
+                known[row, CREDENTIAL] = principal.credential
+                if principal.scope is Scope.ACCOUNT:
+                    known[row, ACCOUNT] = principal.subject
+        return known
+
+    def _accept_run(self, block: FrameBlock, at: int, known: NDArray[np.int64], now_ns: int) -> int:
+        """Accept frames from row `at` on; return the first row that was not accepted."""
+        numbers, data, rows, keys = self._numbers, block.data, block.rows, block.senders.keys
+        end: int
+        words = data.view(np.int64)
+        size = len(data) - int(rows[at, START]) if at else len(data)
+        gathered = np.empty(min(size, _MAX_RUN_BYTES) // 8, np.int64)
+        numbers[NOW_NS], numbers[PENDING], numbers[GATHERED] = now_ns, self._pending_commands, 0
+        admit = self._admit_unlimited if self._limits is None else self._limits.admit_block
+        end = admit(words, rows, at, keys, known, self._waiting_of, numbers, gathered)
+        if end > at:
+            accepted = rows[at:end].copy()
+            self._active_sessions.update(accepted[:, SESSION].view(np.uint64).tolist())
+            pending = int(numbers[PENDING])
+            run = RouteRun(accepted, block.senders, known, pending - self._pending_commands)
+            self._pending_commands = pending
+            self._batch.append(_Accepted(run, gathered[: numbers[GATHERED]].view(np.uint8).data, 0))
+        return end
+
+    def _admit_unlimited(
+        self,
+        words: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        at: int,
+        keys: NDArray[np.int64],
+        known: NDArray[np.int64],
+        waiting: KeyedTable,
+        numbers: NDArray[np.int64],
+        gathered: NDArray[np.int64],
+    ) -> int:
+        unused, counts = self._uses.cells, self._uses.numbers
+        end: int = compiled_entry.admit_frames(
+            words, rows, at, keys, known, waiting.cells, waiting.numbers, unused, counts, unused, counts, unused,
+            counts, numbers, gathered,
+        )  # fmt: skip
+        return end
+
+    def _make_space_for(self, credentials: int) -> None:
+        """Make sure that the commands of so many more credentials can be counted."""
+        if not self._waiting_of.has_space(credentials):
+            self._waiting_of.make_space(credentials, lambda rows: rows[:, COMMANDS] == 0)
 
     def receive(
         self,
@@ -154,9 +300,13 @@ class OrderEntry:
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
             return
         # A credential may have as many waiting as there is room left: one takes half of it, and n leave an (n + 1)th.
-        if credential and self._pending_of[credential] + frame.count > free:
+        waiting = 0
+        if credential:
+            self._make_space_for(1)
+            waiting = int(self._waiting_of.row(credential)[COMMANDS])
+        if credential and waiting + frame.count > free:
             message = (
-                f"{self._pending_of[credential]} commands of credential {credential} are waiting for a majority, and "
+                f"{waiting} commands of credential {credential} are waiting for a majority, and "
                 f"there is room for {free} of all; send this frame again later"
             )
             self._refuse(identity, frame.correlation, ErrorCode.OVERLOADED, message)
@@ -171,16 +321,27 @@ class OrderEntry:
                 route = route._replace(opened=admitted)
         self._pending_commands += frame.count
         if credential:
-            self._pending_of[credential] += frame.count
-        self._batch.append((route, frame.body, frame.details))
+            self._waiting_of.row(credential)[COMMANDS] += frame.count
+        self._batch.append(_Accepted(route, frame.body, frame.details))
 
-    def _answered(self, route: Route) -> None:
-        """Count the commands of a frame as no longer waiting here."""
+    def _answered(self, route: Route | RouteRun) -> None:
+        """Count the commands of frames as no longer waiting here."""
         self._pending_commands -= route.commands
+        if isinstance(route, RouteRun):
+            if self._has_keys or self._limits is not None:
+                uses, waiting = self._uses, self._waiting_of
+                compiled_entry.release_frames(
+                    route.rows,
+                    route.senders.keys,
+                    route.known,
+                    uses.cells,
+                    uses.numbers,
+                    waiting.cells,
+                    waiting.numbers,
+                )
+            return
         if route.credential:
-            self._pending_of[route.credential] -= route.commands
-            if not self._pending_of[route.credential]:
-                del self._pending_of[route.credential]
+            self._waiting_of.row(route.credential)[COMMANDS] -= route.commands
         if self._limits is not None:
             self._limits.answered(route.identity, route.commands, route.size, route.opened)
 
@@ -194,14 +355,15 @@ class OrderEntry:
         Details are numbered anew: after those of the frames before.
         """
         while self._batch:
-            routes: list[Route] = []
+            routes: list[Route | RouteRun] = []
             bodies: list[memoryview] = []
             details: list[memoryview] = []
             size = numbered = 0
-            while self._batch and size + len(self._batch[0][1]) <= _MAX_BATCH_BYTES:
+            while self._batch and size + len(self._batch[0].body) <= _MAX_BATCH_BYTES:
                 route, body, count = self._batch.popleft()
                 size += len(body)
                 if count:
+                    assert isinstance(route, Route)
                     end = route.commands * COMMAND_SIZE
                     details.append(body[end:])
                     body = _renumbered(body[:end], numbered) if numbered else body[:end]
@@ -210,7 +372,7 @@ class OrderEntry:
                 bodies.append(body)
             yield CommandBatch(bodies, b"".join(details), routes)
 
-    def submitted(self, log_index: int, term: int, routes: list[Route]) -> None:
+    def submitted(self, log_index: int, term: int, routes: list[Route | RouteRun]) -> None:
         """The batch with these routes is in the log at (log_index, term)."""
         self._pending[log_index] = (term, routes)
 
@@ -227,6 +389,10 @@ class OrderEntry:
         at = 0
         for route in routes:
             self._answered(route)
+            if isinstance(route, RouteRun):
+                self._replies.append(_answers(entry.outcomes[at : at + route.commands], route))
+                at += route.commands
+                continue
             part = entry.outcomes[at : at + route.commands]
             at += route.commands
             self._replies.append(Reply(route.identity, frames.encode_outcomes(part, route.correlation)))
@@ -234,16 +400,18 @@ class OrderEntry:
     def lost_leadership(self, hint: LeaderHint) -> None:
         """Redirect every waiting client to the leader: whether its commands will be applied is unknown."""
         waiting = [route for _, routes in self._pending.values() for route in routes]
-        waiting += [route for route, _, _ in self._batch]
+        waiting += [accepted.route for accepted in self._batch]
         self._pending.clear()
         self._batch.clear()
         self.redirect(waiting, hint)
         self._pending_commands = 0
 
-    def redirect(self, routes: Iterable[Route], hint: LeaderHint) -> None:
+    def redirect(self, routes: Iterable[Route | RouteRun], hint: LeaderHint) -> None:
         """Send the clients of these routes to the leader."""
+        routes = list(routes)
         for route in routes:
             self._answered(route)
+        for route in each_route(routes):
             frame = frames.encode_body(FrameKind.NOT_LEADER, hint, route.correlation)
             self._replies.append(Reply(route.identity, frame))
 
@@ -252,7 +420,7 @@ class OrderEntry:
         active, self._active_sessions = self._active_sessions, set()
         return active
 
-    def take_replies(self) -> list[Reply]:
+    def take_replies(self) -> list[Reply | AnswerBlock]:
         """Return the queued replies and empty the queue."""
         replies, self._replies = self._replies, []
         return replies
@@ -261,6 +429,15 @@ class OrderEntry:
     def waiting_commands(self) -> int:
         """The number of commands that were accepted and not yet answered."""
         return self._pending_commands
+
+
+def _answers(outcomes: NDArray[np.void], run: RouteRun) -> AnswerBlock:
+    """Return the answers to a run of frames."""
+    count = len(run.rows)
+    answers = np.empty((count * frames.HEADER_SIZE + outcomes.nbytes) // 8, np.int64)
+    rows = np.empty((count, ANSWER_ROW_WORDS), np.int64)
+    compiled_entry.write_answers(outcomes.view(np.int64), run.rows, len(run.senders.identities), answers, rows)
+    return AnswerBlock(answers.view(np.uint8), rows, run.senders.identities)
 
 
 def _fault(frame: Frame) -> tuple[ErrorCode, str] | None:

@@ -1,54 +1,82 @@
 """Send replies to the peers of a ROUTER socket, with a bound on what each peer and all of them may leave unread.
 
-ZeroMQ keeps at most `SEND_MESSAGES` replies of a peer; the socket says when that is full, or the peer gone. A reply
-that it cannot take waits here, and its peer is blocked: the caller answers it nothing else. After a while a blocked
-peer loses the reply. So a peer that does not read costs a bounded amount of memory, and no time.
+ZeroMQ keeps few replies for a peer; the socket says when that many wait, or that the peer is gone. A reply that it
+cannot take waits here, and its peer is blocked. What exceeds the bytes of a peer or of all is dropped, and so is what
+waits for too long. So a peer that does not read costs a bounded amount of memory, and no time. What else the owner of
+the socket does for a peer that is blocked or behind is its own decision.
 
-Owns the replies that wait. Called by the admin service.
+Owns the replies that wait. Called by the admin service and by order_socket.py.
 """
 
 import time
-from typing import Final
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import zmq
 
-#: Replies to one peer that ZeroMQ keeps.
-SEND_MESSAGES: Final = 4
-#: Unread bytes of a peer in the system's buffer.
-SEND_BUFFER_BYTES: Final = 256 << 10
-#: Bytes of the replies that wait here, of one peer and of all; what exceeds them is dropped. Each reply counts for some
-#: more than its own, for what keeps it.
-_WAITING_OF_PEER: Final = 256 << 10
-_WAITING_BYTES: Final = 16 << 20
+#: Each reply counts for so much more than its own bytes, for what keeps it.
 _OVERHEAD: Final = 200
-#: A reply that a peer cannot take for so long is dropped.
-_WAITING_SECONDS: Final = 5.0
-#: Blocked peers that are tried in one turn.
-_TRIED: Final = 16
-_RETRY_SECONDS: Final = 0.002
+#: Blocked peers that are tried in one turn, and the time until the next.
+_TRIED: Final = 64
+_RETRY_SECONDS: Final = 0.001
+
+
+class Bounds(NamedTuple):
+    """What the peers of a socket may leave unread."""
+
+    #: Replies to one peer that ZeroMQ keeps, and the bytes in the system's buffer, 0 for the system's own bound.
+    messages: int
+    buffer_bytes: int
+    #: Bytes of the replies that wait here, of one peer and of all. One reply of a peer may be larger.
+    peer_bytes: int
+    all_bytes: int
+    #: A peer with more waiting bytes is behind.
+    behind_bytes: int
+    #: Replies that a peer cannot take for so long are dropped.
+    seconds: float
+
+
+class _Waiting:
+    """The replies that wait for one peer."""
+
+    def __init__(self) -> None:
+        self.replies: deque[bytes] = deque()
+        self.cost = 0
+        self.since = time.monotonic()
+        self.lost = False
 
 
 class PeerOutbox:
     """The replies to the peers of one socket."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", bounds: Bounds) -> None:
         """Set the socket's bounds; it must not be bound yet."""
-        socket.sndhwm = SEND_MESSAGES
-        socket.sndbuf = SEND_BUFFER_BYTES
+        socket.sndhwm = bounds.messages
+        if bounds.buffer_bytes:
+            socket.sndbuf = bounds.buffer_bytes
+        # Report a full queue and a peer that is gone, instead of dropping the message without a word.
         socket.router_mandatory = True
         self._socket = socket
-        #: By blocked peer: its replies, and since when the first waits; the peer that waits longest is first.
-        self._waiting: dict[bytes, tuple[list[bytes], float]] = {}
-        self._size = 0
+        self._bounds = bounds
+        #: By blocked peer; the peer that was tried least recently is first.
+        self._waiting: dict[bytes, _Waiting] = {}
+        #: What all of them cost.
+        self.waiting_bytes = 0
         #: Replies that were dropped because their peer did not read.
         self.dropped = 0
         #: Peers that were found to be gone since the last take_gone().
         self._gone: list[bytes] = []
 
     @property
-    def blocked(self) -> "dict[bytes, tuple[list[bytes], float]]":
+    def blocked(self) -> Mapping[bytes, _Waiting]:
         """The peers that cannot take a reply now."""
         return self._waiting
+
+    def is_behind(self, peer: bytes) -> bool:
+        """Return whether much waits for a peer, or some was dropped since it was blocked."""
+        waiting = self._waiting.get(peer)
+        return waiting is not None and (waiting.lost or waiting.cost > self._bounds.behind_bytes)
 
     @property
     def next_deadline(self) -> float:
@@ -57,18 +85,23 @@ class PeerOutbox:
 
     def send(self, peer: bytes, reply: bytes) -> None:
         """Send a reply, or let it wait; drop it if the peer is gone or too much waits."""
-        known = self._waiting.get(peer)
-        if known is None and self._sent(peer, reply):
-            return
-        of_peer = 0 if known is None else sum(map(_cost, known[0]))
-        if self._size + _cost(reply) > _WAITING_BYTES or (of_peer and of_peer + _cost(reply) > _WAITING_OF_PEER):
+        if peer in self._waiting or not self._sent(peer, reply):
+            self.wait(peer, reply)
+
+    def wait(self, peer: bytes, reply: bytes) -> None:
+        """Let a reply wait that the peer could not take; drop it if too much waits."""
+        waiting = self._waiting.get(peer)
+        if waiting is None:
+            waiting = self._waiting[peer] = _Waiting()
+        cost = len(reply) + _OVERHEAD
+        of_peer = waiting.cost + cost
+        if self.waiting_bytes + cost > self._bounds.all_bytes or (waiting.cost and of_peer > self._bounds.peer_bytes):
             self.dropped += 1
+            waiting.lost = True
             return
-        if known is None:
-            self._waiting[peer] = ([reply], time.monotonic())
-        else:
-            known[0].append(reply)
-        self._size += _cost(reply)
+        waiting.replies.append(reply)
+        waiting.cost = of_peer
+        self.waiting_bytes += cost
 
     def retry(self) -> None:
         """Send to some of the blocked peers; drop what has waited too long."""
@@ -78,17 +111,25 @@ class PeerOutbox:
         self._socket.getsockopt(zmq.EVENTS)
         now = time.monotonic()
         for peer in list(self._waiting)[:_TRIED]:
-            replies, since = self._waiting.pop(peer)
-            while replies and self._sent(peer, replies[0]):
-                self._size -= _cost(replies.pop(0))
-            if not replies:
+            waiting = self._waiting.pop(peer)
+            before = waiting.cost
+            while waiting.replies and self._sent(peer, waiting.replies[0]):
+                waiting.cost -= len(waiting.replies.popleft()) + _OVERHEAD
+            self.waiting_bytes += waiting.cost - before
+            if not waiting.replies:
                 continue
-            if now - since > _WAITING_SECONDS:
-                self.dropped += len(replies)
-                self._size -= sum(map(_cost, replies))
+            if waiting.cost < before:
+                waiting.since = now
+            if now - waiting.since > self._bounds.seconds:
+                self.dropped += len(waiting.replies)
+                self.waiting_bytes -= waiting.cost
                 continue
             # Behind the others.
-            self._waiting[peer] = (replies, since)
+            self._waiting[peer] = waiting
+
+    def gone(self, peer: bytes) -> None:
+        """Note that a peer is gone."""
+        self._gone.append(peer)
 
     def take_gone(self) -> list[bytes]:
         """Return the peers that were found to be gone since the last call."""
@@ -106,7 +147,3 @@ class PeerOutbox:
                 raise
             self._gone.append(peer)
         return True
-
-
-def _cost(reply: bytes) -> int:
-    return len(reply) + _OVERHEAD

@@ -19,40 +19,33 @@ import zmq
 from smrx.config import Config
 from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, ZmqTransport, keys, membership
 from smrx.consensus.agreement import remedy
-from smrx.consensus.transport_zmq import has_message
 from smrx.consensus.zap import ZapHandler
 from smrx.node import admin_access
 from smrx.node.admin_service import AdminService
 from smrx.node.admission import Admission
 from smrx.node.client_limits import ClientLimits
 from smrx.node.connection_guard import ConnectionGuard
+from smrx.node.frame_block import AnswerBlock
 from smrx.node.memory_scrub import MemoryScrub
 from smrx.node.metrics_server import MetricsServer
 from smrx.node.node_storage import NodeStorage
 from smrx.node.order_entry import OrderEntry, Reply
+from smrx.node.order_socket import OrderSocket
 from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied, ReplicatedState
-from smrx.node.reply_sender import ReplySender
 from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
 from smrx.node.turn import Turn
-from smrx.wire import frames, tcp_address
 from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, ErrorCode, FeedPosition, LeaderHint
-from smrx.wire.tcp_keepalive import close_unread_connections
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Messages of one socket read in a turn: enough to fill the largest entry, few enough to return to Raft in time.
-_ORDERS_PER_TURN: Final = 256
+#: Messages of members read in a turn: few enough to return to the clients in time.
 _RAFT_PER_TURN: Final = 256
-#: Frames of one connection that ZeroMQ queues for this node: 8 MiB of the largest; the rest stays with the client.
-_QUEUED_FRAMES: Final = 32
 #: The time between two updates of the metrics.
 _STATUS_SECONDS: Final = 0.5
-#: The time until replies that their connections did not take are tried again.
-_REPLIES_SECONDS: Final = 0.001
 #: How long a node that stops keeps its order entry socket open to send what is queued.
 _STOP_LINGER_MS: Final = 200
 
@@ -108,8 +101,7 @@ class Node(Turn):
     def turn(self) -> None:
         """Run one turn. Nothing leaves before what it depends on is durable."""
         ready = dict(self._poller.poll(self._poll_timeout_ms(time.monotonic())))
-        if self._replies.has_waiting:
-            self._replies.flush()
+        self._orders.flush()
         self._receive(ready)  # Raft messages, orders, admin requests, requests of subscribers
         self._submit()  # client commands and timer-driven commands, into the log
         applied = self.advance()  # turn.py: send entries, tick the replica, apply, make durable, reply
@@ -123,15 +115,13 @@ class Node(Turn):
             return 0
         deadline = min(
             self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline,
-            self.admin.next_deadline,
+            self.admin.next_deadline, self._orders.outbox.next_deadline,
         )  # fmt: skip
         if self.leading_term is not None:
             deadline = min(deadline, self._session_timeouts.deadline)
             expiry_ns = self.state.next_expiry_ns
             if expiry_ns is not None:
                 deadline = min(deadline, self._expiry_timer.deadline(expiry_ns, self.stamp_ns(), now))
-        if self._replies.has_waiting:
-            deadline = min(deadline, now + _REPLIES_SECONDS)
         # Rounded up: if the poll ended a fraction of a millisecond early, the loop would spin until the deadline.
         return max(0, int((deadline - now) * 1000) + 1)
 
@@ -142,7 +132,7 @@ class Node(Turn):
         for socket in self.transport.sockets:
             if socket in ready:
                 self.transport.drain(_RAFT_PER_TURN)
-        if self._orders in ready:
+        if self._orders.socket in ready:
             self._receive_orders()
         self.admin.receive(is_ready=self.admin.socket in ready)
         if self.publisher.socket in ready:
@@ -150,29 +140,10 @@ class Node(Turn):
             self._has_more_to_read |= self.publisher.receive(newest, time.monotonic(), self.fenced)
 
     def _receive_orders(self) -> None:
-        hint, fenced, now_ns = self.hint(), self.fenced, time.monotonic_ns()
-        receive = self._receive_keyed_order if self.admission.has_keys else self._receive_order
-        for _ in range(_ORDERS_PER_TURN):
-            if not has_message(self._orders):
-                return
-            receive(hint, fenced, now_ns)
-        self._has_more_to_read = True
-
-    def _receive_order(self, hint: LeaderHint, fenced: str | None, now_ns: int) -> None:
-        parts = self._orders.recv_multipart(zmq.DONTWAIT)
-        if self._replies.is_behind(parts[0]):
-            return  # The client does not read its answers: it gets no more, and sends the frame again later.
-        # A DEALER sends one part, a REQ an empty one before it; anything else is refused as a malformed frame.
-        self.order_entry.receive(parts[0], parts[-1] if len(parts) == 2 else b"", hint, fenced, now_ns=now_ns)
-
-    def _receive_keyed_order(self, hint: LeaderHint, fenced: str | None, now_ns: int) -> None:
-        parts = self._orders.recv_multipart(zmq.DONTWAIT, copy=False)
-        identity = parts[0].bytes
-        if self._replies.is_behind(identity):
-            return
-        data = parts[-1].bytes if len(parts) == 2 else b""
-        principal = self.admission.principal(identity, parts[-1])
-        self.order_entry.receive(identity, data, hint, fenced, principal, now_ns)
+        block = self._orders.receive()
+        self._has_more_to_read |= self._orders.has_more
+        if block is not None:
+            self.order_entry.receive_block(block, self.hint(), self.fenced, time.monotonic_ns())
 
     def _submit(self) -> None:
         if self.replica.is_transferring:
@@ -260,7 +231,7 @@ class Node(Turn):
         while self.replica.is_leader and self.replica.is_transferring:
             self.turn()
         # The queued replies name the new leader; send them before the socket closes.
-        self._orders.linger = _STOP_LINGER_MS
+        self._orders.socket.linger = _STOP_LINGER_MS
 
     # What a turn asks of the reactor (turn.py), and what the admin service does.
 
@@ -269,7 +240,10 @@ class Node(Turn):
         return time.time_ns()
 
     def _send(self, reply: Reply) -> None:
-        self._replies.send(reply.identity, reply.frame)
+        self._orders.send(reply.identity, reply.frame)
+
+    def _send_answers(self, answers: AnswerBlock) -> None:
+        self._orders.send_answers(answers)
 
     def hint(self) -> LeaderHint:
         """Return the leader and its address, as far as this node has learned."""
@@ -340,12 +314,7 @@ class Node(Turn):
                 max_subscribers=config.limits.subscribers,
             ),
         )
-        self._orders = self._context.socket(zmq.ROUTER)
-        self.admission.prepare(self._orders, frames.MAX_FRAME_BYTES)
-        self._orders.rcvhwm = _QUEUED_FRAMES
-        self._replies = ReplySender(self._orders)
-        close_unread_connections(self._orders)
-        _bound(me.orders_address, lambda: tcp_address.bind(self._orders, me.orders_address))
+        self._orders = _bound(me.orders_address, lambda: OrderSocket(self._context, me.orders_address, self.admission))
         token = None if link_keys is not None else admin_access.write_token(config.admin_token_path(me.id))
         self.admin = _bound(me.admin_address, lambda: AdminService(self._context, me.admin_address, self, token))
         host, port = me.metrics_bind
@@ -369,7 +338,12 @@ class Node(Turn):
             wall_ns=self.wall_ns,
         )
         (raft,) = self.transport.sockets
-        ports = {"raft": raft, "orders": self._orders, "events": self.publisher.socket, "admin": self.admin.socket}
+        ports = {
+            "raft": raft,
+            "orders": self._orders.socket,
+            "events": self.publisher.socket,
+            "admin": self.admin.socket,
+        }
         self.connections = ConnectionGuard(ports, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._poller = zmq.Poller()
         handshakes = () if self._zap is None else (self._zap.socket,)

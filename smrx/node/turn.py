@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from smrx.consensus import MetaStore, NotLeader, PeerTransport, Replica
-from smrx.node.order_entry import OrderEntry, Reply, Route
+from smrx.node.frame_block import AnswerBlock
+from smrx.node.order_entry import OrderEntry, Reply, Route, RouteRun
 from smrx.node.replicated_state import Applied, ReplicatedState
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind
@@ -118,7 +119,10 @@ class Turn(ABC):
         # Replies leave only now: what they report is committed on a majority, and term and vote are durable. They go
         # before the second flush because a client waits for them.
         for reply in self.order_entry.take_replies():
-            self._send(reply)
+            if isinstance(reply, AnswerBlock):
+                self._send_answers(reply)
+            else:
+                self._send(reply)
         self.transport.flush()
         return applied
 
@@ -155,7 +159,12 @@ class Turn(ABC):
         """Encode a log entry."""
         return batches.encode(bodies, self.stamp_ns(), *self.state.position(), details)
 
-    def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
+    def _send_answers(self, answers: AnswerBlock) -> None:
+        """Send the answers of a block to their clients."""
+        for identity, frame in answers.frames():
+            self._send(Reply(identity, frame))
+
+    def _submitted(self, index: int, term: int, routes: list[Route | RouteRun]) -> None:
         """A batch of client commands is in the log at (index, term)."""
         self.order_entry.submitted(index, term, routes)
 

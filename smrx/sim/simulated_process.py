@@ -14,8 +14,10 @@ from smrx.consensus import ConsensusError, MemoryJournal, NotLeader
 from smrx.consensus.context import UnknownRules
 from smrx.consensus.storage import StorageFull
 from smrx.engine.kernels.rules_version import NEWEST_RULES
-from smrx.node.order_entry import Reply, Route
+from smrx.node.frame_block import block_of
+from smrx.node.order_entry import Reply, Route, RouteRun, each_route
 from smrx.node.pending_reads import PendingReads
+from smrx.node.principal import EVERYTHING, Principal
 from smrx.node.replicated_state import Applied
 from smrx.node.turn import Turn
 from smrx.sim.checker import Checker, Violation
@@ -106,6 +108,8 @@ class Process(Turn):
         self._busy_until = 0.0
         self._inbox: list[tuple[int, bytes]] = []
         self._orders: list[tuple[int, bytes]] = []
+        #: The frames of this turn, with their deliveries and senders.
+        self._received: list[tuple[bytes, bytes, Principal | None]] = []
         self._from_unknown_peers: list[tuple[str, bytes]] = []
         network.attach(node_id, self._deliver)
         clocks.add_node(node_id, self._latest_wall_ns)
@@ -243,6 +247,9 @@ class Process(Turn):
                 continue
             self._deliveries += 1
             self.receive_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
+        received, self._received = self._received, []
+        if received:
+            self.order_entry.receive_block(block_of(received), self.hint(), self.fenced)
         if not self.replica.is_transferring:
             self.submit()
         self.advance()
@@ -263,8 +270,8 @@ class Process(Turn):
                 self.network.send(self.id, answerable.peer, frame)
 
     def receive_order(self, delivery: bytes, frame: bytes) -> None:
-        """Pass a client's frame to order entry."""
-        self.order_entry.receive(delivery, frame, self.hint(), self.fenced)
+        """Pass a client's frame to order entry, with the others of this turn."""
+        self._received.append((delivery, frame, EVERYTHING))
 
     @property
     def unanswered_commands(self) -> int:
@@ -301,10 +308,12 @@ class Process(Turn):
         self._wire.entry_logged(self.id, self.journal.between(index, index)[0][0], size)
         return index, term
 
-    def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
-        for route in routes:
+    def _submitted(self, index: int, term: int, routes: list[Route | RouteRun]) -> None:
+        for route in each_route(routes):
             self._checker.frame_submitted(route.identity)
-        self._trace.note("node {} submits entry {} in term {}, {} frames", self.id, index, term, len(routes))
+        self._trace.note(
+            "node {} submits entry {} in term {}, {} frames", self.id, index, term, len(list(each_route(routes)))
+        )
         super()._submitted(index, term, routes)
 
     def _after_tick(self) -> None:

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
-from smrx.node.order_entry import OrderEntry
+from smrx.config import Limits
+from smrx.node.client_limits import ClientLimits
+from smrx.node.frame_block import AnswerBlock, block_of, key_of
+from smrx.node.order_entry import OrderEntry, Reply, each_route
+from smrx.node.principal import EVERYTHING, Principal
 from smrx.node.replicated_state import Applied
 from smrx.wire import frames
-from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus
+from smrx.wire.codes import ALL_PERMISSIONS, CommandKind, EventKind, OutcomeStatus, Scope
 from smrx.wire.command_list import CommandList
 from smrx.wire.frames import ErrorCode, FrameKind, LeaderHint
-from smrx.wire.records import COMMAND, EVENT, OUTCOME
+from smrx.wire.records import COMMAND, DETAILS, EVENT, OUTCOME
 
 LEADING = LeaderHint(1, "tcp://127.0.0.1:1", 1, 5)
 FOLLOWING = LeaderHint(2, "tcp://127.0.0.1:2", 1, 5)
@@ -42,7 +46,14 @@ def applied(index: int, term: int, outcomes: np.ndarray) -> Applied:
 
 
 def decoded_replies(order_entry: OrderEntry) -> list[tuple[bytes, frames.Frame]]:
-    return [(reply.identity, frames.decode(reply.frame)) for reply in order_entry.take_replies()]
+    return [(identity, frames.decode(frame)) for identity, frame in sent_frames(order_entry.take_replies())]
+
+
+def sent_frames(replies: list[Reply | AnswerBlock]) -> list[tuple[bytes, bytes]]:
+    found: list[tuple[bytes, bytes]] = []
+    for reply in replies:
+        found += [(reply.identity, reply.frame)] if isinstance(reply, Reply) else reply.frames()
+    return found
 
 
 def submit_all(order_entry: OrderEntry, index: int, term: int) -> np.ndarray:
@@ -159,3 +170,141 @@ def test_batch_too_large_for_one_entry_is_split_in_order() -> None:
     assert len(entries) > 1
     assert all(entry.nbytes < 1 << 20 for entry in entries)
     assert np.concatenate(entries)["request_id"].tolist() == list(range(1, 40961))
+
+
+# Frames in blocks.
+
+Received = tuple[bytes, bytes, Principal | None]
+
+
+def random_frame(rng: np.random.Generator, credential: int) -> bytes:
+    """Return a frame, mostly of commands that are accepted."""
+    kind = rng.integers(14)
+    if kind == 0:
+        return frames.encode(FrameKind.PING, aux=int(rng.integers(3)) << 32 | 7)
+    if kind == 1:
+        return rng.bytes(int(rng.integers(200)))
+    rows = commands(int(rng.choice([1, 1, 1, 2, 40, 900])))
+    rows["session_id"] = credential << 32 | rng.integers(1, 4, len(rows), np.uint64)
+    rows["account"] = rng.integers(1, 4, len(rows))
+    details = np.zeros(0, DETAILS)
+    if kind == 2:
+        rows["kind"][-1] = rng.choice([CommandKind.TICK, CommandKind.OPEN_SESSION, 63, 64, 200])
+    elif kind == 3:
+        details = np.zeros(2, DETAILS)
+        rows["details"][0] = rng.integers(4)
+    elif kind == 4:
+        rows["session_id"][-1] = 99
+    data = bytearray(frames.encode_commands(CommandList(rows, details), int(rng.integers(1 << 63)) * 2 + 1))
+    if kind == 5:
+        data[int(rng.integers(32))] ^= 1 << int(rng.integers(8))
+    return bytes(data)
+
+
+def take_all(order_entry: OrderEntry, index: int) -> tuple[list[bytes], list[tuple[bytes, int, int]]]:
+    """Submit and apply what was accepted; return the entries, and identity, correlation and size of each route."""
+    entries, routes = [], []
+    for number, batch in enumerate(order_entry.take_batches()):
+        body = b"".join(batch.bodies)
+        entries.append(body + batch.details)
+        routes += [(route.identity, route.correlation, route.commands) for route in each_route(batch.routes)]
+        order_entry.submitted(index + number, 5, batch.routes)
+        rows = np.frombuffer(body, COMMAND)
+        order_entry.applied(applied(index + number, 5, outcomes_of(rows, index)))
+    return entries, routes
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_frames_in_a_block_are_treated_as_one_by_one(seed: int) -> None:
+    """With keys and limits, and also what is refused: the entries, routes, replies and counts are equal."""
+    rng = np.random.default_rng(seed)
+    has_keys = bool(seed % 2)
+    limits = Limits(
+        session_commands_per_second=5000, account_commands_per_second=6000, connection_commands=4096,
+        connection_bytes=1 << 20,
+    )  # fmt: skip
+    sides = []
+    for _ in range(2):
+        client_limits = ClientLimits(limits)
+        sides.append((OrderEntry(1, 6000, limits=client_limits, has_keys=has_keys), client_limits))
+    (single, single_limits), (many, many_limits) = sides
+    firm = Principal(2, ALL_PERMISSIONS, Scope.FIRM, 1, {1: 1, 2: 2, 3: 1}.__getitem__)
+    people = (Principal(1, ALL_PERMISSIONS, Scope.ACCOUNT, 3), firm, EVERYTHING, None)
+    identities = (b"\0aaaa", b"\0bbbb", b"own name", b"\0cccc")
+    now_ns = 0
+    for turn in range(20):
+        now_ns += int(rng.integers(300_000_000))
+        received: list[Received] = []
+        for _ in range(rng.integers(12)):
+            place = int(rng.integers(4))
+            principal = people[place] if has_keys else EVERYTHING
+            credential = principal.credential if principal is not None else 0
+            received.append((identities[place], random_frame(rng, credential), principal))
+        hint = FOLLOWING if turn == 15 else LEADING
+        fenced = "fenced" if turn == 16 else None
+        for identity, data, principal in received:
+            single.receive(identity, data, hint, fenced, principal, now_ns)
+        if received:
+            many.receive_block(block_of(received), hint, fenced, now_ns)
+        assert sent_frames(many.take_replies()) == sent_frames(single.take_replies())
+        assert many.take_active_sessions() == single.take_active_sessions()
+        assert many.waiting_commands == single.waiting_commands
+        if turn == 10:
+            single.lost_leadership(FOLLOWING)
+            many.lost_leadership(FOLLOWING)
+        elif turn % 3:
+            assert take_all(many, 10 * turn) == take_all(single, 10 * turn)
+        # Answers to different clients may leave in another order.
+        assert sorted(sent_frames(many.take_replies())) == sorted(sent_frames(single.take_replies()))
+        for identity in identities:
+            assert many_limits.use.commands(identity) == single_limits.use.commands(identity)
+            assert many_limits.use.bytes_of(identity) == single_limits.use.bytes_of(identity)
+        for credential in (1, 2):
+            assert (many._waiting_of.row(credential) == single._waiting_of.row(credential)).all()
+
+
+def test_answers_to_a_client_are_together_and_in_order() -> None:
+    order_entry = OrderEntry(1, 1000)
+    sent = [(b"A", 1), (b"B", 2), (b"A", 3), (b"C", 4), (b"B", 5), (b"A", 6)]
+    received: list[Received] = [
+        (identity, frames.encode_commands(plain(2, 10 * number), number), EVERYTHING) for identity, number in sent
+    ]
+    order_entry.receive_block(block_of(received), LEADING, None)
+    batch = submit_all(order_entry, 8, 5)
+    order_entry.applied(applied(8, 5, outcomes_of(batch, 100)))
+    answers = decoded_replies(order_entry)
+    assert [(identity, frame.correlation) for identity, frame in answers] == [
+        (b"A", 1), (b"A", 3), (b"A", 6), (b"B", 2), (b"B", 5), (b"C", 4),
+    ]  # fmt: skip
+    assert all(frames.records(frame)["request_id"][0] == 10 * frame.correlation for _, frame in answers)
+
+
+def test_block_with_more_commands_than_an_entry_is_split_in_order() -> None:
+    order_entry = OrderEntry(1, 1 << 20)
+    received: list[Received] = [
+        (b"A", frames.encode_commands(plain(count, 1 + 4096 * number), number), EVERYTHING)
+        for number, count in enumerate([4096] * 10)
+    ]
+    order_entry.receive_block(block_of(received), LEADING, None)
+    entries = [np.frombuffer(b"".join(bodies), COMMAND) for bodies, _, _ in order_entry.take_batches()]
+    assert len(entries) > 1
+    assert all(entry.nbytes < 1 << 20 for entry in entries)
+    assert np.concatenate(entries)["request_id"].tolist() == list(range(1, 40961))
+
+
+def test_table_of_many_sessions_grows_and_begins_anew() -> None:
+    limits = ClientLimits(Limits())
+    order_entry = OrderEntry(1, 1 << 30, limits=limits)
+    for turn in range(40):
+        rows = commands(4096)
+        rows["session_id"] = np.arange(4096 * turn, 4096 * (turn + 1))
+        order_entry.receive_block(
+            block_of([(b"A", frames.encode_commands(CommandList(rows)), EVERYTHING)]), LEADING, None
+        )
+        take_all(order_entry, turn + 1)
+        order_entry.take_replies()
+    assert len(limits._sessions.table.cells) <= 1 << 17
+
+
+def test_connections_have_keys_of_their_own() -> None:
+    assert len({key_of(name) for name in (b"\0\0\0\0\1", b"\0\0\0\1\0", b"\1", b"", b"A", b"\0aaaaa")}) == 6

@@ -17,6 +17,7 @@ from smrx.consensus.messages import Envelope
 from smrx.consensus.raft_library import now
 from smrx.consensus.read_index import ReadIndex, ReadTicket
 from smrx.consensus.snapshots import Snapshot
+from smrx.node.frame_block import SENDER, FrameBlock
 from smrx.node.order_entry import CommandBatch, OrderEntry, Reply
 from smrx.node.principal import Principal
 from smrx.node.replicated_state import ReplicatedState
@@ -25,7 +26,7 @@ from smrx.sim.simulated_node import SimulatedNode
 from smrx.sim.simulated_transport import SimulatedTransport
 from smrx.wire import batches, frames
 from smrx.wire.codes import OutcomeStatus
-from smrx.wire.frames import Frame
+from smrx.wire.frames import Frame, LeaderHint
 from smrx.wire.records import DETAILS_SIZE, OUTCOME
 from tests.client.fake_exchange import EVENTS
 
@@ -250,6 +251,10 @@ class MixesDetails(OrderEntry):
 
 class AnswersBeforeCommit(OrderEntry):
     """A frame is answered as soon as it is accepted."""
+
+    def receive_block(self, block: FrameBlock, hint: LeaderHint, fenced: str | None, now_ns: int = 0) -> None:
+        for row, sender in enumerate(block.rows[:, SENDER].tolist()):
+            self.receive(block.senders.identities[sender], block.frame(row), hint, fenced)
 
     def _accept(self, identity: bytes, frame: Frame, principal: Principal, now_ns: int) -> None:
         super()._accept(identity, frame, principal, now_ns)

@@ -5,7 +5,7 @@ reports all of them as not committed (FAIL_REASON.LEADER_CHANGED), though they m
 is kept without end.
 """
 
-from smrx.node.order_entry import Reply, Route
+from smrx.node.order_entry import Reply, Route, RouteRun, each_route
 from smrx.sim.simulated_node import SimulatedNode
 from smrx.sim.simulated_process import DELIVERY, FIRST_CLIENT
 from smrx.wire import frames
@@ -66,8 +66,8 @@ class ForwardsToLeader(SimulatedNode):
             self.network.send(self.id, leader, _FORWARDED + delivery + frame)
         return True
 
-    def _submitted(self, index: int, term: int, routes: list[Route]) -> None:
-        for route in routes:
+    def _submitted(self, index: int, term: int, routes: list[Route | RouteRun]) -> None:
+        for route in each_route(routes):
             self._checker.frame_submitted(route.identity[-DELIVERY.size :])
         self.order_entry.submitted(index, term, routes)
 

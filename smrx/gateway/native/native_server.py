@@ -95,7 +95,7 @@ class Route:
     ) -> None:
         self.slots = slots
         self.words = words
-        #: Of an OPEN_SESSION: what becomes of the client's row in the table once the session is open.
+        #: Of an OPEN_SESSION: the result of the client's row in the table once the session is open.
         self.opening = opening
 
 

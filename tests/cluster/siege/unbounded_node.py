@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from smrx import cli
 from smrx.consensus import transport_zmq
-from smrx.node import admin_service, metrics_server, reactor, reply_sender
+from smrx.node import admin_service, metrics_server, order_socket, peer_outbox, reactor
 from smrx.wire.codes import OutcomeStatus
 
 _KEPT: list[bytes] = []
@@ -92,13 +92,14 @@ def a_thread_a_connection() -> None:
 
 def keeps_unread_answers() -> None:
     """Memory: answers that a client does not read are kept."""
-    names: Any = reply_sender
-    names.HIGH_WATER_MARK = 0
+    names: Any = order_socket
+    names.BOUNDS = order_socket.BOUNDS._replace(messages=0)
 
     def is_behind(self: Any, identity: bytes) -> bool:
         return False
 
-    names.ReplySender.is_behind = is_behind
+    outboxes: Any = peer_outbox.PeerOutbox
+    outboxes.is_behind = is_behind
 
 
 FAULTS: Final[dict[str, Callable[[], None]]] = {
