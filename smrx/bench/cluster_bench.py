@@ -58,7 +58,7 @@ def run(
             histogram = load.latency(seconds / 2, progress)
         finally:
             load.close()
-        state_hash = _common_hash(cluster)
+        state_hash = common_hash(cluster)
     return {
         "acknowledged_per_second": round(acknowledged / elapsed),
         "acknowledged": acknowledged,
@@ -185,7 +185,7 @@ class _Load:
             raise BenchError(f"the cluster refused {self.refused} commands of the market's setup")
 
 
-def _common_hash(cluster: LocalCluster) -> int:
+def common_hash(cluster: LocalCluster) -> int:
     """Wait until all nodes are at one sequence; return their state hash. Raises BenchError if hashes differ."""
 
     def caught_up() -> set[tuple[int, int]] | None:

@@ -26,10 +26,8 @@ NEAR: Final = slice(0, 3)
 DEEP: Final = slice(3, 6)
 _CANCELS: Final = slice(6, 9)
 _TAKER_AT: Final = 9
-
-
 #: Numbers of pieces before client order ids repeat; only orders of the last two pieces are open.
-_PIECE_NUMBERS: Final = 10_000
+PIECE_NUMBERS: Final = 10_000
 _IDS_IN_BLOCK: Final = 6
 
 
@@ -51,9 +49,10 @@ class SteadyBlocks:
         ids[:, _CANCELS] = np.roll(placed[:, DEEP], lag_blocks, axis=0)
         before = np.zeros((count, BLOCK), bool)
         before[:lag_blocks, _CANCELS] = True
-        self._ids = ids.reshape(-1)
-        self._of_piece_before = before.reshape(-1).astype(np.uint64)
-        self._of_this_piece = ((ids > 0) & ~before).reshape(-1).astype(np.uint64)
+        #: The id of a command is ids + own * characters of its piece + earlier * characters of the piece before.
+        self.ids = ids.reshape(-1)
+        self.earlier = before.reshape(-1).astype(np.uint64)
+        self.own = ((ids > 0) & ~before).reshape(-1).astype(np.uint64)
 
     def piece(self, number: int) -> Commands:
         """Return a copy of the commands, as piece `number`."""
@@ -64,9 +63,7 @@ class SteadyBlocks:
     def rename(self, rows: Commands, number: int) -> None:
         """Turn another piece into piece `number`."""
         rows["client_order_id"] = (
-            self._ids
-            + self._of_this_piece * _piece_characters(number)
-            + self._of_piece_before * _piece_characters(number - 1)
+            self.ids + self.own * piece_characters(number) + self.earlier * piece_characters(number - 1)
         )
 
     def before(self) -> Commands:
@@ -75,9 +72,9 @@ class SteadyBlocks:
         return rows[len(rows) - self._lag_blocks :, DEEP].reshape(-1).copy()
 
 
-def _piece_characters(number: int) -> np.uint64:
+def piece_characters(number: int) -> np.uint64:
     """Return four digits as the high half of a client order id."""
-    return np.uint64(int.from_bytes(f"{number % _PIECE_NUMBERS:04d}".encode(), "little") << 32)
+    return np.uint64(int.from_bytes(f"{number % PIECE_NUMBERS:04d}".encode(), "little") << 32)
 
 
 def _blocks(count: int, seed: int) -> Commands:

@@ -211,16 +211,22 @@ def generated(name: str, commands: int, seed: int) -> Flow:
     return Flow(shape.description, join([setup, CommandList(fill)]), CommandList(np.concatenate(pieces)))
 
 
+def read_tape(paths: Sequence[str]) -> tape_file.Tape:
+    """Return the tape in a LOBSTER message file with or without its orderbook file, or in a tape file of smrx.
+
+    Raises TapeError.
+    """
+    if len(paths) == 1 and _is_smrx_tape(paths[0]):
+        return tape_file.read(paths[0])
+    return convert.convert(lobster.read(paths[0], paths[1] if len(paths) > 1 else None)).tape()
+
+
 def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
     """Return a recorded tape: a LOBSTER message file with or without its orderbook file, or a tape file of smrx.
 
     The setup of its market comes before the measured commands. Raises TapeError.
     """
-    if len(paths) == 1 and _is_smrx_tape(paths[0]):
-        tape = tape_file.read(paths[0])
-    else:
-        tape = convert.convert(lobster.read(paths[0], paths[1] if len(paths) > 1 else None)).tape()
-    tape = tape.first(commands)
+    tape = read_tape(paths).first(commands)
     session = EngineSession(Engine())
     setup = tape.setup._replace(records=session.numbered(tape.setup.records))
     # EngineSession opened its session itself; here the command that does so is a part of the setup.

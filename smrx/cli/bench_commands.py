@@ -6,7 +6,7 @@ and print.
 
 import click
 
-from smrx.cli import bench_cluster_commands, options, output, progress
+from smrx.cli import bench_cluster_commands, bench_load_commands, options, output, progress
 from smrx.cli.bench_shared import (
     batch_option,
     errors_as_usage,
@@ -30,6 +30,7 @@ def bench() -> None:
 
 for _command in bench_cluster_commands.COMMANDS:
     bench.add_command(_command)
+bench.add_command(bench_load_commands.load)
 
 
 @bench.command()

@@ -1,0 +1,256 @@
+"""Measure a cluster under a load: throughput, latency, what limits it, and what a fault in the middle costs.
+
+Starts real nodes on this machine and offers each load to them (load_generator.py for connections, load_sdk.py for the
+clients of smrx.client). Prints nothing; the command line does.
+"""
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from smrx.bench import load_flow, load_histogram, load_sdk, machine_conditions, tapes
+from smrx.bench.bench_error import BenchError
+from smrx.bench.cluster_bench import common_hash
+from smrx.bench.load_flow import Load
+from smrx.bench.load_generator import BIN_NS, Measured, Shape, measure
+from smrx.client import Client
+from smrx.client.admin_client import open_admin_client
+from smrx.config import Config, Limits
+from smrx.local import LocalCluster, LocalClusterError
+from smrx.wire.admin import Snapshot
+from smrx.wire.codes import OutcomeStatus
+
+Protocol = Literal["zmq", "sdk", "sdk-blocking"]
+Fault = Literal["leader", "follower", "snapshot"]
+Durability = Literal["memory", "disk"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = ("zmq", "sdk", "sdk-blocking")
+FAULTS: Final[tuple[Fault, ...]] = ("leader", "follower", "snapshot")
+
+#: How long the stopped follower is stopped, as a share of the measured time.
+_STOPPED_SHARE: Final = 0.25
+_LEADER_S: Final = 20.0
+#: Orders of the market's setup that are under way at a time.
+_SETUP_WINDOW: Final = 8192
+_CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+Progress = Callable[[str, float], None]
+
+
+def run(
+    shape: Shape,
+    *,
+    connections: int = 1,
+    protocol: Protocol = "zmq",
+    nodes: int = 3,
+    durability: Durability = "memory",
+    rates: Sequence[float] = (),
+    mix: str = "steady",
+    tape: Sequence[str] = (),
+    fault: Fault | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return the figures of the last load; with several `rates` also those of each, under `curve`. Raises BenchError.
+
+    Keys: acknowledged_per_second, offered_per_second, latency_us (p50, p90, p99, p999, max), connections, in_flight,
+    frame_commands, cpu_seconds (by node id, and of the generator), cpu_ns_an_order (the same), generator (lag and turns
+    in microseconds, whether it was the limit), rejected, unsent, reconnects, state_hash (equal on all nodes), series
+    (in each 100 ms: orders answered, and the longest latency in microseconds), conditions.
+    """
+    if protocol == "sdk-blocking" and (connections, shape.in_flight) != (1, 1):
+        raise ValueError("--protocol sdk-blocking: expected one connection with one order under way")
+    if protocol != "zmq" and (rates or tape or fault):
+        raise ValueError(f"--protocol {protocol} has no --rate, --tape and --fault")
+    machine = machine_conditions.machine()
+    load = load_flow.of_tape(tapes.read_tape(tape), connections) if tape else load_flow.of_mix(mix, connections)
+    figures: dict[str, Any] = {}
+    curve = []
+    with (
+        tempfile.TemporaryDirectory(prefix="smrx-load-") as directory,
+        LocalCluster(directory, nodes, durability=durability, limits=_limits(shape, connections)) as cluster,
+    ):
+        cluster.wait_leader()
+        prepare(cluster.config, load)
+        if protocol != "zmq":
+            load_sdk.prepare(cluster.config)
+        for number, rate in enumerate(rates or (None,)):
+            part = shape._replace(rate=rate)
+            figures = _run_one(cluster, load, part, protocol, number, fault, progress)
+            curve.append({key: figures[key] for key in ("offered_per_second", "acknowledged_per_second", "latency_us")})
+        figures["state_hash"] = f"{common_hash(cluster):016x}"
+    figures["conditions"] = machine | {
+        "nodes": nodes,
+        "durability": durability,
+        "protocol": protocol,
+        "loop": "open" if rates else "closed",
+        "flow": load.description,
+        "seconds": shape.seconds,
+        "warm_up_seconds": shape.warm_up_s,
+        "fault": fault,
+        "engine": "state hash, ledger and events on",
+        "network": "loopback, load generator on the same machine",
+    }
+    return figures | ({"curve": curve} if len(curve) > 1 else {})
+
+
+def prepare(config: Config, load: Load) -> None:
+    """List the market of a load and open its accounts; raises BenchError."""
+    with Client(config, window=_SETUP_WINDOW) as client:
+        outcomes = client.submit(*load.market)
+    refused = outcomes[outcomes["status"] == OutcomeStatus.REJECTED]
+    if len(refused):
+        raise BenchError(f"the cluster refused {len(refused)} commands of the market's setup, first: {refused[0]}")
+
+
+def _limits(shape: Shape, connections: int) -> Limits:
+    """Return the limits of the nodes: nothing that the load does is refused."""
+    waiting = shape.in_flight * shape.frame_commands
+    default = Limits()
+    return Limits(
+        pending_commands=max(default.pending_commands, 2 * connections * waiting),
+        connection_commands=max(default.connection_commands, 2 * waiting),
+        account_sessions=max(default.account_sessions, 4 * connections),
+    )
+
+
+def _run_one(
+    cluster: LocalCluster,
+    load: Load,
+    shape: Shape,
+    protocol: Protocol,
+    number: int,
+    fault: Fault | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    phase = "load" if shape.rate is None else f"{shape.rate:,.0f}/s"
+    watch = _Watch(cluster, shape, fault, progress, phase)
+    connections = len(load.accounts)
+    if protocol == "zmq":
+        first_session = 1 + number * connections
+        measured = measure(load, shape, watch.find_leader, first_session=first_session, on_slice=watch.on_slice)
+    else:
+        measured = load_sdk.measure(
+            cluster.config, load, shape, blocking=protocol == "sdk-blocking", on_slice=watch.on_slice
+        )
+    return _figures(measured, shape, connections, watch.cpu_seconds())
+
+
+def _figures(measured: Measured, shape: Shape, connections: int, cpu_s: dict[str, float]) -> dict[str, Any]:
+    cpu = cpu_s | {"generator": round(measured.cpu_s, 3)}
+    acknowledged = measured.acknowledged
+    return {
+        "acknowledged_per_second": round(acknowledged / measured.seconds),
+        "offered_per_second": round(acknowledged / measured.seconds if shape.rate is None else shape.rate),
+        "latency_us": load_histogram.in_microseconds(measured.latency),
+        "connections": connections,
+        "in_flight": shape.in_flight,
+        "frame_commands": shape.frame_commands,
+        "acknowledged": acknowledged,
+        "rejected": measured.rejected,
+        "unsent": measured.unsent,
+        "reconnects": measured.reconnects,
+        "cpu_seconds": cpu,
+        "cpu_ns_an_order": {name: round(value / max(1, acknowledged) * 1e9) for name, value in cpu.items()},
+        "generator": {
+            "lag_us": load_histogram.in_microseconds(measured.lag),
+            "turn_us": load_histogram.in_microseconds(measured.turns),
+            "cpu_share": round(measured.cpu_s / measured.seconds, 3),
+            "limited": measured.limited,
+        },
+        "series": {
+            "seconds": BIN_NS / 1e9,
+            "acknowledged": measured.answered.tolist(),
+            "longest_us": (measured.slowest_ns // 1000).tolist(),
+        },
+        "distribution_us": _distribution(measured),
+    }
+
+
+def _distribution(measured: Measured) -> list[tuple[float, float]]:
+    """Return (share of the orders, their longest latency in microseconds) for a chart of percentiles."""
+    shares = 1 - np.logspace(0, -6, 61)
+    found = [(float(share), load_histogram.at_share(measured.latency, float(share))) for share in shares]
+    return [(round(share, 9), value / 1000) for share, value in found if value is not None]
+
+
+class _Watch:
+    """Reads the processor time of the nodes at the right moments, causes the fault, and finds the leader."""
+
+    def __init__(
+        self, cluster: LocalCluster, shape: Shape, fault: Fault | None, progress: Progress | None, phase: str
+    ) -> None:
+        self._cluster = cluster
+        self._shape = shape
+        self._progress = progress
+        self._phase = phase
+        self._samples: list[dict[int, float]] = []
+        begin, end = shape.warm_up_s, shape.warm_up_s + shape.seconds
+        self._due: list[tuple[float, Callable[[], None]]] = [(begin, self._sample), (end, self._sample)]
+        if fault is not None:
+            self._due.append((begin + shape.seconds / 2, self._faults[fault].__get__(self)))
+        if fault == "follower":
+            self._due.append((begin + shape.seconds * (0.5 + _STOPPED_SHARE), self._continue_follower))
+        self._stopped: int | None = None
+
+    def on_slice(self, elapsed_s: float) -> None:
+        """Do what is due."""
+        for entry in [entry for entry in self._due if elapsed_s >= entry[0]]:
+            self._due.remove(entry)
+            entry[1]()
+        if self._progress is not None:
+            self._progress(self._phase, min(1.0, elapsed_s / (self._shape.warm_up_s + self._shape.seconds)))
+
+    def find_leader(self) -> str:
+        """Return the address of the leader's order entry; raises BenchError."""
+        try:
+            leader = self._cluster.wait_leader(_LEADER_S)
+        except LocalClusterError as error:
+            raise BenchError(str(error)) from None
+        return self._cluster.config.node(leader).orders_address
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the processor time that each node used in the measured time, by id."""
+        while len(self._samples) < 2:
+            self._sample()
+        before, after = self._samples[0], self._samples[-1]
+        return {str(node): round(after[node] - before[node], 3) for node in after if node in before}
+
+    def _sample(self) -> None:
+        nodes = (node.id for node in self._cluster.config.nodes if self._cluster.running(node.id))
+        self._samples.append({node: _cpu_seconds_of(self._cluster.process(node).pid) for node in nodes})
+
+    def _kill_leader(self) -> None:
+        self._cluster.kill(self._leader())
+
+    def _stop_follower(self) -> None:
+        leader = self._leader()
+        self._stopped = next(node.id for node in self._cluster.config.nodes if node.id != leader)
+        self._cluster.signal(self._stopped, signal.SIGSTOP)
+
+    def _continue_follower(self) -> None:
+        if self._stopped is not None:
+            self._cluster.signal(self._stopped, signal.SIGCONT)
+
+    def _take_snapshots(self) -> None:
+        with open_admin_client(self._cluster.config, 1.0) as ask:
+            for node in self._cluster.config.nodes:
+                ask(node.id, Snapshot())
+
+    def _leader(self) -> int:
+        leader = self._cluster.leader()
+        if leader is None:
+            raise BenchError("no node led at the time of the fault; run the benchmark again")
+        return leader
+
+    _faults: Final = {"leader": _kill_leader, "follower": _stop_follower, "snapshot": _take_snapshots}
+
+
+def _cpu_seconds_of(process: int) -> float:
+    """Return the processor time of a process and all its threads."""
+    with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
+        # The name in parentheses may have spaces; user and system time are the 12th and 13th field after it.
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS

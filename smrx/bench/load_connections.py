@@ -1,0 +1,226 @@
+"""Open the connections of the load generator, and the session of each; open them again at another leader.
+
+Plain sockets that speak ZMTP 3.1 themselves (RFC 23 and 37 of ZeroMQ), as a DEALER without security: a client library
+with threads of its own would cost more than what is measured. Owns the sockets and their epoll; load_kernel.py moves
+the bytes after that. Blocking, with deadlines. Called by load_generator.py.
+"""
+
+import platform
+import resource
+import select
+import socket
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.bench.bench_error import BenchError
+from smrx.bench.load_flow import Commands
+from smrx.bench.load_kernel import MAX_HEAD, Connections
+from smrx.wire import frames
+from smrx.wire.codes import CommandKind, OutcomeStatus
+from smrx.wire.command_list import CommandList
+from smrx.wire.frames import Frame, FrameKind
+from smrx.wire.records import COMMAND, COMMAND_SIZE, MAX_ANSWERS, SESSION_COMMAND
+
+_TIMEOUT_S: Final = 10.0
+#: Signature, version 3.1, mechanism NULL, as a client, padding.
+_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+_READY: Final = b"\x05READY" + b"\x0bSocket-Type" + b"\0\0\0\x06DEALER" + b"\x08Identity" + b"\0\0\0\0"
+_LONG: Final = 2
+_COMMAND: Final = 4
+#: Frames other than OUTCOMES have a body of text.
+SMALLEST_INBOX: Final = 4096
+#: Descriptors for everything but the connections.
+_SPARE_DESCRIPTORS: Final = 64
+#: Connections that are being opened at a time: fewer than a listening socket queues.
+_OPENED_AT_ONCE: Final = 64
+
+
+class Links:
+    """The sockets of all connections."""
+
+    def __init__(self, accounts: NDArray[np.uint32], *, first_session: int, frame_commands: int, window: int) -> None:
+        """Reserve the memory of one connection for each account, with `window` frames of it under way.
+
+        Their sessions have the ids from `first_session` on. Raises BenchError if the system
+        does not allow so many connections.
+        """
+        count = len(accounts)
+        _allow_descriptors(count + _SPARE_DESCRIPTORS)
+        size = MAX_HEAD + frames.HEADER_SIZE + frame_commands * COMMAND_SIZE
+        self._poll = select.epoll()
+        self._sockets: list[socket.socket] = []
+        # What is unanswered may be sent again, so the exchange keeps the answers of as many commands.
+        self._answers = min(MAX_ANSWERS, window * frame_commands)
+        self.state = Connections(
+            sockets=np.zeros(count, np.int64),
+            inbox=np.zeros((count, _aligned(max(SMALLEST_INBOX, min(window, 64) * size))), np.uint8),
+            received=np.zeros(count, np.int64),
+            outbox=np.zeros((count, (window + 1) * size), np.uint8),
+            built=np.zeros(count, np.int64),
+            sent=np.zeros(count, np.int64),
+            next_frame=np.zeros(count, np.int64),
+            made=np.zeros(count, np.int64),
+            answered=np.zeros(count, np.int64),
+            due_ns=np.zeros((count, window), np.int64),
+            # Without keys the upper half of a session's id is 0.
+            session=np.arange(first_session, first_session + count, dtype=np.uint64),
+            account=accounts.astype(np.uint64),
+            first_request=np.ones(count, np.uint64),
+        )
+        self.connection_of = np.zeros(1, np.int64)
+
+    @property
+    def epoll(self) -> int:
+        """The descriptor of the epoll that watches all connections."""
+        return self._poll.fileno()
+
+    def connect(self, address: str) -> None:
+        """Connect all to the order entry of a node, anew if they are connected; nothing is received or sent yet."""
+        self._disconnect()
+        count = len(self.state.sockets)
+        for first in range(0, count, _OPENED_AT_ONCE):
+            part = [_connected(address) for _ in range(first, min(count, first + _OPENED_AT_ONCE))]
+            self._sockets += part
+            for link in part:
+                link.sendall(_GREETING)
+            for link in part:
+                _exactly(link, len(_GREETING))
+                _send(link, _READY, _COMMAND)
+            for link in part:
+                _message(link, commands=1)
+        descriptors = [link.fileno() for link in self._sockets]
+        self.state.sockets[:] = descriptors
+        self.connection_of = np.zeros(max(descriptors) + 1, np.int64)
+        self.connection_of[descriptors] = np.arange(count)
+        self.state.received[:] = self.state.built[:] = self.state.sent[:] = 0
+
+    def open_sessions(self, before: Commands) -> None:
+        """Open the session of each connection, and send `before` for its account. Raises BenchError."""
+        state = self.state
+        for first in range(0, len(self._sockets), _OPENED_AT_ONCE):
+            part = range(first, min(len(self._sockets), first + _OPENED_AT_ONCE))
+            for c in part:
+                rows = np.concatenate([_opening(self._answers), before])
+                rows["session_id"], rows["account"] = state.session[c], state.account[c]
+                rows["request_id"] = np.arange(len(rows))
+                _send(self._sockets[c], frames.encode_commands(CommandList(rows)), 0)
+            for c in part:
+                outcomes = frames.records(_outcomes(_message(self._sockets[c])))
+                refused = outcomes[outcomes["status"] == OutcomeStatus.REJECTED]
+                if len(refused):
+                    raise BenchError(f"the cluster refused to open a session or its first orders: {refused[0]}")
+        state.first_request[:] = len(before) + 1
+
+    def start(self) -> None:
+        """Let the kernel have the sockets: no call on them blocks from here on."""
+        for link in self._sockets:
+            link.setblocking(False)
+            self._poll.register(link.fileno(), select.EPOLLIN)
+
+    def _disconnect(self) -> None:
+        for link in self._sockets:
+            link.close()
+        self._sockets.clear()
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._disconnect()
+        self._poll.close()
+
+
+def event_layout() -> tuple[int, int]:
+    """Return the size of a struct epoll_event and the place of its data: it is packed on x86-64 only."""
+    return (12, 4) if platform.machine() == "x86_64" else (16, 8)
+
+
+def fault_text(frame: bytes) -> str:
+    """Return what a frame that is not an answer says."""
+    try:
+        found = frames.decode(frame)
+        if found.kind is FrameKind.ERROR:
+            return frames.error_body(found).message
+    except frames.FrameError as error:
+        return str(error)
+    return f"found {found.kind.name}, expected OUTCOMES"
+
+
+def leaves_leader(frame: bytes) -> bool:
+    """Return whether a frame says that the node does not lead any more."""
+    try:
+        return frames.decode(frame).kind is FrameKind.NOT_LEADER
+    except frames.FrameError:
+        return False
+
+
+def _connected(address: str) -> socket.socket:
+    url = urlsplit(address)
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            link = socket.create_connection((url.hostname, url.port), _TIMEOUT_S)
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise BenchError(f"cannot connect to {address}: {error.strerror}") from None
+            continue
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return link
+
+
+def _send(link: socket.socket, body: bytes, flags: int) -> None:
+    size = bytes((flags, len(body))) if len(body) < 256 else bytes((flags | _LONG,)) + len(body).to_bytes(8, "big")
+    link.sendall(size + body)
+
+
+def _message(link: socket.socket, commands: int = 0) -> bytes:
+    """Return the next message, or the next command of ZMTP."""
+    while True:
+        flags, size = _exactly(link, 2)
+        if flags & _LONG:
+            size = int.from_bytes(bytes((size,)) + _exactly(link, 7), "big")
+        body = _exactly(link, size)
+        if bool(flags & _COMMAND) == bool(commands):
+            return body
+
+
+def _exactly(link: socket.socket, count: int) -> bytes:
+    parts: list[bytes] = []
+    while count:
+        try:
+            part = link.recv(count)
+        except OSError as error:
+            raise BenchError(f"the node does not answer: {error}") from None
+        if not part:
+            raise BenchError("the node closed a connection that was being opened")
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def _outcomes(message: bytes) -> Frame:
+    frame = frames.decode(message)
+    if frame.kind is not FrameKind.OUTCOMES:
+        raise BenchError(f"the cluster refused a session: {fault_text(message)}")
+    return frame
+
+
+def _opening(answers: int) -> Commands:
+    row = np.zeros(1, SESSION_COMMAND)
+    row["kind"], row["answers"] = CommandKind.OPEN_SESSION, answers
+    return row.view(COMMAND)
+
+
+def _aligned(size: int) -> int:
+    return (size + 7) // 8 * 8
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise the limit of this process, as far as the system grants. Raises BenchError if that is not enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    if hard < wanted:
+        raise BenchError(f"{wanted} open files are needed, and the system allows {hard}; raise `ulimit -n`")

@@ -1,0 +1,63 @@
+"""`smrx bench load`, run small on real processes: its figures, a killed leader, the SDK, a tape."""
+
+from typing import Any
+
+import pytest
+
+from smrx import cli
+from smrx.bench import load_bench
+from smrx.bench.load_generator import Shape
+from smrx.cli.exit_codes import Exit
+from smrx.tape import generate, tape_file
+
+SHORT = Shape(in_flight=4, seconds=0.5, warm_up_s=0.2)
+
+
+def check_latencies(latency: dict[str, Any]) -> None:
+    assert 0 < latency["p50"] <= latency["p99"] <= latency["p999"] <= latency["max"]
+
+
+def test_figures_of_a_closed_loop_have_the_promised_keys() -> None:
+    figures = load_bench.run(SHORT, connections=5, nodes=1, durability="disk")
+    assert (figures["connections"], figures["in_flight"], figures["frame_commands"]) == (5, 4, 1)
+    assert figures["acknowledged_per_second"] == figures["offered_per_second"] > 0
+    check_latencies(figures["latency_us"])
+    assert figures["rejected"] == figures["unsent"] == 0
+    assert set(figures["cpu_seconds"]) == {"1", "generator"}
+    assert sum(figures["series"]["acknowledged"]) >= figures["acknowledged"] > 0
+    assert (figures["conditions"]["durability"], figures["conditions"]["loop"]) == ("disk", "closed")
+    assert int(figures["state_hash"], 16) > 0
+
+
+def test_open_loop_survives_the_loss_of_the_leader() -> None:
+    """Every order is acknowledged, and the wait of those that were due meanwhile is in the latencies."""
+    shape = SHORT._replace(seconds=2.0, in_flight=64)
+    figures = load_bench.run(shape, connections=4, rates=[200], fault="leader")
+    assert figures["reconnects"] >= 1
+    assert figures["rejected"] == 0
+    # At least an election.
+    assert figures["latency_us"]["max"] > 100_000
+
+
+@pytest.mark.parametrize("protocol", ["sdk", "sdk-blocking"])
+def test_load_through_the_sdk(protocol: load_bench.Protocol) -> None:
+    alone = protocol == "sdk-blocking"
+    shape = SHORT._replace(in_flight=1 if alone else 4)
+    figures = load_bench.run(shape, connections=1 if alone else 2, nodes=1, protocol=protocol)
+    assert figures["acknowledged"] > 0
+    check_latencies(figures["latency_us"])
+
+
+def test_tape_is_sent_once(tmp_path: Any) -> None:
+    path = tmp_path / "tape"
+    tape = generate.generate(2_000, 3)
+    tape_file.write(path, tape)
+    figures = load_bench.run(SHORT._replace(seconds=60, warm_up_s=0.0), connections=3, nodes=1, tape=[str(path)])
+    assert figures["acknowledged"] == 2_000
+
+
+def test_impossible_loads_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["bench", "load", "--protocol", "sdk", "--rate", "10"]) == Exit.USAGE
+    assert "has no --rate" in capsys.readouterr().err
+    assert cli.run(["bench", "load", "--protocol", "sdk-blocking"]) == Exit.USAGE
+    assert "one connection" in capsys.readouterr().err
